@@ -1,0 +1,1 @@
+"""Tests of the builder, on tiny random models."""
