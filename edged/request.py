@@ -114,6 +114,8 @@ class Request:
     is_stream: bool = False
     priority: Priority = Priority.NORMAL
     on_deadline: OnDeadline = OnDeadline.REFUSE
+    ignored_keys: tuple[str, ...] = ()
+    """Paths of the payload's keys that mean nothing here; counted, not refused."""
 
 
 @dataclass(frozen=True, slots=True)

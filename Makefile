@@ -1,0 +1,48 @@
+# The two commands are `make demo` and `make test`; each makes what it needs, once. The work is in
+# scripts/.
+#
+#   make demo                    fetch a small model, build it to int8, ask it over MQTT
+#   make demo PROMPT="..."       ask something else
+#   make demo KEEP=1             keep broker and daemon running until Ctrl-C
+#   make demo BUNDLE=DIR         take a ready bundle: needs no builder, so no torch (the way on a Pi)
+#   make test [ARGS="..."]       the tests; ARGS go to pytest
+#   make check                   everything that looks at the code without running it
+#   make image BASE=DIR          the arm64 container image (scripts/build-image)
+#   make clean                   caches; `make distclean` also .venv/ and the built models
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check image clean distclean
+.SUFFIXES:
+
+# Taken literally: a dollar sign in a prompt is a dollar sign. Only from the command line, because
+# some shells export their own PROMPT.
+ifeq ($(origin PROMPT),command line)
+export EDGED_DEMO_PROMPT := $(value PROMPT)
+endif
+export EDGED_DEMO_BUNDLE := $(value BUNDLE)
+
+help:
+	@sed -n '4,12s/^#  *//p' Makefile
+
+demo:
+	@scripts/setup $(if $(value BUNDLE),broker,build broker)
+	@.venv/bin/edged demo $${EDGED_DEMO_PROMPT:+"--prompt=$$EDGED_DEMO_PROMPT"} \
+		$${EDGED_DEMO_BUNDLE:+"--bundle=$$EDGED_DEMO_BUNDLE"} $(if $(KEEP),--keep)
+
+test:
+	@scripts/setup build broker dev
+	@scripts/test $(ARGS)
+
+check:
+	@scripts/setup build broker dev
+	@scripts/check
+
+image:
+	@scripts/build-image $(if $(BASE),--base-image $(BASE))
+
+clean:
+	rm -rf dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find edged tests scripts -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf .venv models/*/

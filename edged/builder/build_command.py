@@ -1,0 +1,43 @@
+"""``edged build``: the command line of the builder."""
+
+import argparse
+from pathlib import Path
+
+from edged.builder.pipeline import build
+from edged.builder.quantize import Scheme
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``edged build``."""
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a recipe (models/*.yaml), a Hugging Face folder, a hub id with its revision"
+        " (org/name@revision), or a .gguf file",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="the bundle's folder (default: models/<name>)"
+    )
+    parser.add_argument(
+        "--scheme",
+        choices=[scheme.value for scheme in Scheme],
+        help="number format of the weights (default: the recipe's)",
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="where downloads and exports are kept (default: $XDG_CACHE_HOME/edged)",
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Build, print where the bundle is, and return 0; a missed gate ends with 1."""
+    result = build(
+        arguments.source,
+        output=arguments.output,
+        scheme=arguments.scheme,
+        cache=arguments.cache,
+    )
+    print(result.bundle.folder)
+    return 0

@@ -1,0 +1,137 @@
+"""Run one build step in a process of its own: its memory comes back, its crash is only a message.
+
+Rule: the step's own output and every warning of the libraries it uses go to a log file, never to
+the user's terminal; what a failure needs of it is quoted in the error.
+"""
+
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from edged.builder.store import no_space
+from edged.errors import BuildError
+
+OnProgress = Callable[[int, int | None], None]
+"""Called with what is done and the total, None when unknown."""
+
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+"""Environment that keeps the Hugging Face libraries from the network."""
+
+_QUOTED_LINES = 12
+_DISK_FULL = "No space left on device"  # glibc and Rust both say so
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One build step for a process of its own."""
+
+    title: str
+    """What the error message calls it, such as "the export"."""
+    target: str
+    """``module:function``; called as ``function(on_progress, **arguments)``; both the arguments
+    and the result must survive pickling."""
+    arguments: dict[str, Any]
+    environment: Mapping[str, str] = field(default_factory=lambda: OFFLINE)
+    """Set in the child before the target's module is imported."""
+    need_bytes: int = 0
+    """Estimated memory, for the message when the kernel kills it."""
+    folder: Path = Path()
+    """Where it writes, for the message when the disk is full."""
+    disk_bytes: int = 0
+    """Estimated space it needs there."""
+
+
+def run(step: Step, log: Path, on_progress: OnProgress) -> Any:  # noqa: ANN401 - the target's result
+    """Run a step to its end in a fresh interpreter and return its result.
+
+    Args:
+        step: What to run.
+        log: File that receives all the child prints; overwritten.
+        on_progress: Called on this thread for each report of the child.
+
+    Raises:
+        BuildError: The step refused, failed, or its process died.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_bytes(b"")
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_main, args=(theirs, step, str(log)), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        message = _listen(ours, on_progress)
+        process.join()
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
+    if message is None:
+        raise BuildError(_describe_death(step, process.exitcode, log))
+    kind, value = message
+    if kind == "refused":
+        raise BuildError(value)
+    return value
+
+
+def _listen(connection: Connection, on_progress: OnProgress) -> tuple[str, Any] | None:
+    while True:
+        try:
+            kind, value = connection.recv()
+        except EOFError:
+            return None
+        if kind != "progress":
+            return kind, value
+        on_progress(*value)
+
+
+def _main(connection: Connection, step: Step, log: str) -> None:
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
+    # Descriptors, not sys.stdout: the native libraries print too.
+    os.dup2(descriptor, sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    os.dup2(descriptor, sys.__stderr__.fileno() if sys.__stderr__ else 2)
+    os.environ.update(step.environment)
+    module, _, name = step.target.partition(":")
+
+    def on_progress(done: int, total: int | None) -> None:
+        connection.send(("progress", (done, total)))
+
+    try:
+        result = getattr(importlib.import_module(module), name)(on_progress, **step.arguments)
+    except BuildError as error:
+        connection.send(("refused", str(error)))
+    else:
+        connection.send(("result", result))
+
+
+def _describe_death(step: Step, exitcode: int | None, log: Path) -> str:
+    code = exitcode or 0
+    tail = _tail(log)
+    if _DISK_FULL in tail:
+        return f"{step.title}: {no_space(step.folder, step.disk_bytes)}"
+    if code >= 0:
+        return f"{step.title} failed:\n{tail}\n(the whole log is in {log})"
+    name = signal.Signals(-code).name
+    if name == "SIGKILL":
+        return (
+            f"{step.title} was killed (SIGKILL), most likely because memory ran out: it needs "
+            f"about {step.need_bytes / 2**30:.1f} GiB; close other programs or build elsewhere"
+        )
+    if name == "SIGILL":
+        return (
+            f"{step.title} met an instruction which this CPU does not have (SIGILL): the torch "
+            "or ONNX Runtime wheel is not made for it; build on a workstation and copy the bundle"
+        )
+    return f"{step.title} crashed ({name}):\n{tail}\n(the whole log is in {log})"
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(f"  {line}" for line in lines[-_QUOTED_LINES:])

@@ -1,0 +1,171 @@
+"""Turn a .gguf file into a Hugging Face folder: weights by transformers, the tokenizer by us.
+
+Rule: every hyperparameter and every weight of the file must be accounted for in the result; what
+the conversion would drop in silence is refused. Runs in a process of its own (``child``).
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, PretrainedConfig
+
+from edged.builder.child import OnProgress
+from edged.builder.endings import turn_end
+from edged.builder.gguf import GgufFile, Vocabulary, read_gguf
+from edged.builder.store import no_space
+from edged.builder.tokencheck import check_tokenizer
+from edged.builder.tokens import adds_bos, build_tokenizer
+from edged.errors import BuildError
+
+_STEPS = 4
+_FP32_BYTES = 4
+_TOLERANCE = 1e-5
+
+_CONFIG_NAMES = {
+    "context_length": "max_position_embeddings",
+    "block_count": "num_hidden_layers",
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.key_length": "head_dim",
+    "attention.value_length": "head_dim",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "attention.sliding_window": "sliding_window",
+    "rope.dimension_count": "head_dim",
+    "rope.freq_base": "rope_theta",
+    "vocab_size": "vocab_size",
+}
+"""Name in the file → attribute of the configuration which must say the same."""
+
+_NEUTRAL: dict[str, tuple[object, ...]] = {
+    "rope.scaling.type": ("none",),
+    "expert_count": (0,),
+    "expert_used_count": (0,),
+}
+"""Keys without an attribute, with the values that change nothing."""
+
+
+def convert(on_progress: OnProgress, gguf_path: str, folder: str) -> dict[str, Any]:
+    """Write the model of a .gguf file into an empty folder as safetensors, config and tokenizer.
+
+    Returns:
+        The facts about its tokens and licence, as ``fetch.Checkpoint`` names them.
+
+    Raises:
+        BuildError: Something in the file would be lost or is not known to be right.
+    """
+    source, target = Path(gguf_path), Path(folder)
+    on_progress(0, _STEPS)
+    file = read_gguf(source)
+    on_progress(1, _STEPS)
+    need_bytes = _FP32_BYTES * sum(file.tensor_sizes.values())
+    if shutil.disk_usage(target).free < need_bytes:
+        raise BuildError(no_space(target.parent, need_bytes))
+    tokenizer = build_tokenizer(file.vocabulary)
+    check_tokenizer(tokenizer, file.vocabulary)
+    facts = _token_facts(file.vocabulary, tokenizer)
+    on_progress(2, _STEPS)
+    model = _load(source, file)
+    on_progress(3, _STEPS)
+    model.config.bos_token_id = file.vocabulary.bos_id
+    model.config.eos_token_id = facts["stop_token_ids"]
+    model.generation_config.eos_token_id = facts["stop_token_ids"]
+    # The general.name of the file; a path or a name here would differ between equal builds.
+    model.config.name_or_path = ""
+    model.save_pretrained(target, safe_serialization=True)
+    _save_tokenizer(tokenizer, facts, target)
+    on_progress(4, _STEPS)
+    return {**facts, "licence": file.licence}
+
+
+def _token_facts(vocabulary: Vocabulary, tokenizer: Tokenizer) -> dict[str, Any]:
+    bos, eos = vocabulary.text(vocabulary.bos_id), vocabulary.text(vocabulary.eos_id)
+    stops = {vocabulary.eos_id, *vocabulary.end_ids}
+    if vocabulary.chat_template:
+        stops.add(turn_end(vocabulary.chat_template, tokenizer, bos, eos))
+    stop_token_ids = sorted(stop for stop in stops if stop is not None)
+    if not stop_token_ids:
+        raise BuildError("the file names no end of text, so an answer would never stop")
+    return {
+        "stop_token_ids": stop_token_ids,
+        "chat_template": vocabulary.chat_template or None,
+        "bos_token": bos,
+        "eos_token": eos,
+        "add_bos_token": adds_bos(vocabulary),
+    }
+
+
+def _load(source: Path, file: GgufFile) -> Any:  # noqa: ANN401 - transformers is untyped
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source.parent,
+            gguf_file=source.name,
+            dtype=torch.float32,
+            output_loading_info=True,
+            local_files_only=True,
+        )
+    except (ValueError, NotImplementedError, KeyError, RuntimeError) as error:
+        raise BuildError(
+            f"the weights of a {file.architecture} file cannot be read: {error}; "
+            "build from the model's Hugging Face folder instead"
+        ) from error
+    problems = [
+        *(f"weight {name} is missing" for name in info["missing_keys"]),
+        *(f"weight {name} has another shape" for name in info["mismatched_keys"]),
+        *_lost_hyperparameters(file, model.config),
+        *_lost_weights(file, model),
+    ]
+    if problems:
+        raise BuildError(
+            f"this {file.architecture} file cannot be converted faithfully: "
+            f"{'; '.join(problems[:5])}; build from the model's Hugging Face folder instead"
+        )
+    return model
+
+
+def _lost_hyperparameters(file: GgufFile, config: PretrainedConfig) -> list[str]:
+    problems = []
+    for key, value in file.hyperparameters.items():
+        if value in _NEUTRAL.get(key, ()):
+            continue
+        if key not in _CONFIG_NAMES:
+            problems.append(f"{file.architecture}.{key} = {value!r} is not understood")
+            continue
+        converted = _attribute(config, _CONFIG_NAMES[key])
+        if not _is_same(value, converted):
+            problems.append(f"{file.architecture}.{key} = {value!r} became {converted!r}")
+    return problems
+
+
+def _attribute(config: PretrainedConfig, name: str) -> object:
+    value = getattr(config, name, None)
+    if name == "head_dim" and value is None:
+        return config.hidden_size // config.num_attention_heads
+    return value
+
+
+def _is_same(value: object, converted: object) -> bool:
+    if isinstance(value, int | float) and isinstance(converted, int | float):
+        return abs(value - converted) <= _TOLERANCE * abs(value)
+    return value == converted
+
+
+def _lost_weights(file: GgufFile, model: torch.nn.Module) -> list[str]:
+    ours = sum(parameter.numel() for parameter in model.parameters())
+    theirs = sum(file.tensor_sizes.values())
+    if ours == theirs:
+        return []
+    return [f"it holds {theirs} weights, the converted model {ours}"]
+
+
+def _save_tokenizer(tokenizer: Tokenizer, facts: dict[str, Any], folder: Path) -> None:
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = ("chat_template", "bos_token", "eos_token", "add_bos_token")
+    config = {name: facts[name] for name in names if facts[name] is not None}
+    text = json.dumps({**config, "tokenizer_class": "PreTrainedTokenizerFast"}, indent=1)
+    (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")

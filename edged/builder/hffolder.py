@@ -1,0 +1,197 @@
+"""Read a local Hugging Face folder: which files count, their hash, and what its tokens mean."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tokenizers import Tokenizer
+
+from edged.builder.endings import turn_end
+from edged.errors import BuildError, BundleError
+from edged.tokenizer import encoder
+
+TOKENIZER = "tokenizer.json"
+
+_INDEX = "model.safetensors.index.json"
+_WEIGHTS = "model.safetensors"
+_SETTINGS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+_TOKENIZERS = (TOKENIZER, "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json")
+
+
+@dataclass(frozen=True, slots=True)
+class HfFolder:
+    """A folder whose config could be read and whose weights are all there."""
+
+    path: Path
+    config: dict[str, Any]
+    weights: tuple[str, ...]
+    """Names of the safetensors files."""
+    settings: tuple[str, ...]
+    """Names of the other files that decide what the model says."""
+
+    @property
+    def files(self) -> list[str]:
+        """Names of all files that count for the hash."""
+        return sorted((*self.weights, *self.settings))
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all files that count."""
+        return sum((self.path / name).stat().st_size for name in self.files)
+
+
+def open_folder(path: Path) -> HfFolder:
+    """Look at a folder without reading its weights.
+
+    Raises:
+        BuildError: A file is missing or broken, or the weights are of a kind that is refused.
+    """
+    config = _read_json(path / "config.json")
+    if "quantization_config" in config:
+        method = dict(config["quantization_config"] or {}).get("quant_method", "unknown")
+        raise BuildError(
+            f"{path}: the weights are already quantized ({method}); take the original ones"
+        )
+    settings = [name for name in (*_SETTINGS, *_TOKENIZERS) if (path / name).is_file()]
+    if not set(settings) & {TOKENIZER, "tokenizer.model", "vocab.json"}:
+        raise BuildError(f"{path}: there is no {TOKENIZER} (and no tokenizer.model) in it")
+    return HfFolder(path, config, _weights(path), tuple(settings))
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """Read a tokenizer.json, as the device will read it.
+
+    Raises:
+        BuildError: It is none, or of a kind which the device refuses.
+    """
+    try:
+        return encoder.read_tokenizer(path.read_text(encoding="utf-8"))
+    except (BundleError, OSError, UnicodeDecodeError) as error:
+        reason = str(error).removeprefix(f"{TOKENIZER}: ").partition("; rebuild")[0]
+        raise BuildError(f"{path}: {reason}") from error
+
+
+def token_facts(folder: HfFolder, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Find the stop ids, the template and the beginning-of-sequence token of a folder.
+
+    Raises:
+        BuildError: A file is broken, or nothing names the end of an answer.
+    """
+    settings = _optional_json(folder, "tokenizer_config.json")
+    generation = _optional_json(folder, "generation_config.json")
+    bos = _token_text(settings.get("bos_token")) or _of_id(tokenizer, folder.config, "bos_token_id")
+    eos = _token_text(settings.get("eos_token")) or _of_id(tokenizer, folder.config, "eos_token_id")
+    template = _template(folder, settings)
+    stops: set[int | None] = set(_ids(generation.get("eos_token_id")))
+    stops = stops or set(_ids(folder.config.get("eos_token_id")))
+    if template is not None:
+        stops.add(turn_end(template, tokenizer, bos, eos))
+    if not stops - {None} and eos is not None:
+        stops.add(tokenizer.token_to_id(eos))
+    stop_token_ids = sorted(stop for stop in stops if stop is not None)
+    if not stop_token_ids:
+        raise BuildError(
+            f"{folder.path}: nothing names the end of an answer: set eos_token_id in "
+            "generation_config.json or config.json"
+        )
+    return {
+        "stop_token_ids": stop_token_ids,
+        "chat_template": template,
+        "bos_token": bos,
+        "eos_token": eos,
+        "add_bos_token": _adds_bos(tokenizer, bos),
+    }
+
+
+def licence(folder: Path) -> str | None:
+    """Read the licence out of the model card, as the hub shows it; None when there is none."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return None
+    parts = card.read_text(encoding="utf-8", errors="replace").split("---\n", 2)
+    try:
+        header = yaml.safe_load(parts[1]) if len(parts) > 2 and not parts[0] else None  # noqa: PLR2004 - before, header, rest
+    except yaml.YAMLError:
+        return None
+    value = header.get("license") if isinstance(header, dict) else None
+    return value if isinstance(value, str) else None
+
+
+def _weights(path: Path) -> tuple[str, ...]:
+    if (path / _INDEX).is_file():
+        index = _read_json(path / _INDEX)
+        names = sorted({str(name) for name in dict(index.get("weight_map") or {}).values()})
+    else:
+        names = [_WEIGHTS]
+    for name in names:
+        if Path(name).name != name:
+            raise BuildError(f"{path / _INDEX}: {name!r} is outside the folder")
+        if not (path / name).is_file():
+            pickled = "; .bin files can run code and are not read" if _has_pickle(path) else ""
+            raise BuildError(f"{path}: the weights {name} are missing{pickled}")
+    return (*names, _INDEX) if (path / _INDEX).is_file() else tuple(names)
+
+
+def _has_pickle(path: Path) -> bool:
+    return any(path.glob("*.bin")) or any(path.glob("*.pt"))
+
+
+def _template(folder: HfFolder, settings: dict[str, Any]) -> str | None:
+    if (folder.path / "chat_template.jinja").is_file():
+        return (folder.path / "chat_template.jinja").read_text(encoding="utf-8")
+    template = settings.get("chat_template")
+    if template is None:
+        template = _optional_json(folder, "chat_template.json").get("chat_template")
+    if isinstance(template, list):  # several templates by name
+        named = {item.get("name"): item.get("template") for item in template}
+        template = named.get("default")
+    return template if isinstance(template, str) and template else None
+
+
+def _adds_bos(tokenizer: Tokenizer, bos: str | None) -> bool:
+    # What the tokenizer does counts, not what its settings say about it.
+    ids = tokenizer.encode("a", add_special_tokens=True).ids
+    return bos is not None and ids[:1] == [tokenizer.token_to_id(bos)]
+
+
+def _token_text(value: object) -> str | None:
+    if isinstance(value, dict):  # an AddedToken written out
+        value = value.get("content")
+    return value if isinstance(value, str) and value else None
+
+
+def _of_id(tokenizer: Tokenizer, config: dict[str, Any], key: str) -> str | None:
+    for token_id in _ids(config.get(key)):
+        text = tokenizer.id_to_token(token_id)
+        return None if text is None else str(text)
+    return None
+
+
+def _ids(value: object) -> list[int]:
+    values = value if isinstance(value, list) else [value]
+    return [item for item in values if isinstance(item, int) and not isinstance(item, bool)]
+
+
+def _optional_json(folder: HfFolder, name: str) -> dict[str, Any]:
+    return _read_json(folder.path / name) if name in folder.settings else {}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise BuildError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise BuildError(f"{path}: not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise BuildError(f"{path}: must be a JSON object")
+    return document

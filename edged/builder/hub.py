@@ -1,0 +1,64 @@
+"""Download a pinned revision of a Hugging Face hub repository. Runs in ``child``.
+
+Rule: besides the wheel's download this is the only step that uses the network.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import requests
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+from edged.builder.child import OnProgress
+from edged.errors import BuildError
+
+_WANTED = (".safetensors", ".json", ".jinja", "tokenizer.model", "merges.txt", "README.md")
+_UNREACHABLE = (
+    requests.ConnectionError,
+    requests.Timeout,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
+
+
+def download(on_progress: OnProgress, repository: str, revision: str, cache: str) -> dict[str, Any]:
+    """Download the files of a model; what an earlier, broken run has is not fetched again.
+
+    Returns:
+        ``folder`` and ``revision``, the commit which the revision stands for now.
+
+    Raises:
+        BuildError: The hub cannot be reached, or does not have it.
+    """
+    try:
+        info = HfApi().model_info(repository, revision=revision, files_metadata=True)
+        files = [file for file in info.siblings or () if _is_wanted(file.rfilename)]
+        total = sum(file.size or 0 for file in files)
+        done = 0
+        on_progress(done, total)
+        for file in files:
+            name = file.rfilename
+            path = hf_hub_download(repository, name, revision=info.sha, cache_dir=cache)
+            done += file.size or 0
+            on_progress(done, total)
+    except _UNREACHABLE as error:
+        raise BuildError(
+            f"{repository}@{revision}: the hub cannot be reached ({type(error).__name__}). "
+            "Check the network, or build from a copy on this machine: edged build FOLDER (a folder "
+            "with config.json, tokenizer.json and *.safetensors) or edged build FILE.gguf; "
+            "the recipe smollm2-135m-instruct needs only the Python package index"
+        ) from error
+    except HfHubHTTPError as error:
+        raise BuildError(
+            f"{repository}@{revision}: the hub refuses it: {str(error).strip().splitlines()[0]}; "
+            "check the name and the revision; for a gated model set HF_TOKEN"
+        ) from error
+    if not files:
+        raise BuildError(f"{repository}@{revision}: there are no model files in it")
+    return {"folder": str(Path(path).parent), "revision": info.sha}
+
+
+def _is_wanted(name: str) -> bool:
+    # Only the top folder: other formats and frameworks lie in folders of their own.
+    return "/" not in name and name.endswith(_WANTED)

@@ -1,0 +1,86 @@
+"""Put a finished bundle in its place: whole, or not at all.
+
+Rule: a folder that is no bundle is never replaced, and a bundle is replaced by a rename only.
+"""
+
+import errno
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edged.bundle import MANIFEST
+from edged.errors import BuildError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+
+
+def check_target(folder: Path) -> None:
+    """Refuse to put a bundle where something else is.
+
+    Raises:
+        BuildError: there is a file, or a folder with other things in it.
+    """
+    if folder.is_dir():
+        if (folder / MANIFEST).is_file() or not any(folder.iterdir()):
+            return
+    elif not folder.exists() and not folder.is_symlink():
+        return
+    raise BuildError(f"{folder}: exists and is not a bundle; give another folder with --output")
+
+
+@contextmanager
+def staging(folder: Path, need_bytes: int) -> Iterator[Path]:
+    """Yield an empty folder beside ``folder``; whatever is left of it vanishes with the block.
+
+    Args:
+        folder: where the bundle will be installed.
+        need_bytes: size of the bundle, about.
+
+    Raises:
+        BuildError: the disk is full, read-only or forbidden.
+        OSError: any other.
+    """
+    parent = folder.absolute().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name[:64]}-", dir=parent))
+        try:
+            # What mkdtemp makes is private; a bundle is for the daemon's own user to read.
+            partial.chmod(0o755)
+            if shutil.disk_usage(parent).free < need_bytes:
+                raise OSError(errno.ENOSPC, "too little space")
+            yield partial
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise BuildError(
+                f"{parent}: the disk is full: the bundle needs about {need_bytes / 1e6:.0f} MB "
+                f"there, {shutil.disk_usage(parent).free / 1e6:.0f} MB are free; "
+                "free some space or give another folder with --output"
+            ) from error
+        if error.errno in _FORBIDDEN:
+            raise BuildError(
+                f"{parent}: cannot be written ({error.strerror}); give another folder with --output"
+            ) from error
+        raise
+
+
+def install(partial: Path, folder: Path) -> None:
+    """Rename ``partial`` to ``folder``; a bundle that is there goes.
+
+    Raises:
+        BuildError: ``folder`` is something else.
+    """
+    check_target(folder)
+    if folder.exists():
+        # Out of the way by a rename first, so that no moment shows a half-deleted bundle.
+        old = Path(tempfile.mkdtemp(prefix=".old-", dir=partial.parent))
+        folder.replace(old / folder.name)
+        partial.replace(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        partial.replace(folder)

@@ -1,0 +1,145 @@
+"""How far one graph's predictions are from another's, on the same tokens.
+
+Rule: both graphs see the same tokens (teacher forcing), and every sum is made in float64.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edged.builder.progress import Activity
+from edged.engine import Graph
+from edged.errors import BuildError
+
+_CHUNK_TOKENS = 128
+_SLICE_ELEMENTS = 1 << 21
+"""Logits turned into float64 at a time: 16 MiB, whatever the vocabulary."""
+_EXPONENT_MAX = 700.0
+"""Near the largest that float64 can raise e to; a perplexity beyond it is as bad as this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a candidate's predictions cost against the reference's."""
+
+    mean_kl: float
+    """Mean of KL(reference || candidate) over the positions, nats."""
+    p99_kl: float
+    """99th percentile of it."""
+    perplexity: float
+    reference_perplexity: float
+    perplexity_ratio: float
+    argmax_agreement: float
+    """Fraction of positions where both think the same token most likely."""
+    tokens: int
+    """Positions compared: those whose next token is known."""
+
+
+def compare(
+    reference: Graph,
+    candidate: Graph,
+    sequences: Sequence[Sequence[int]],
+    activity: Activity | None = None,
+) -> Comparison:
+    """Run both graphs over ``sequences``; blocks.
+
+    A beginning that all sequences share, such as a chat template's system prompt, is run once and
+    counts once.
+
+    Raises:
+        BuildError: there is nothing to compare, or a logit is NaN or infinite.
+    """
+    scored = [sequence for sequence in sequences if len(sequence) > 1]
+    if not scored:
+        raise BuildError("nothing to compare: the text has fewer than two tokens")
+    shared = min(shared_length(scored), min(map(len, scored)) - 2) if len(scored) > 1 else 0
+    total = sum(len(sequence) - 1 - shared for sequence in scored) + shared
+    sums = _Sums()
+    for index, sequence in enumerate(scored):
+        ids = np.asarray(sequence, np.int64)
+        for start in range(shared if index else 0, len(ids) - 1, _CHUNK_TOKENS):
+            inputs = ids[start : min(start + _CHUNK_TOKENS, len(ids) - 1)]
+            targets = ids[start + 1 : start + 1 + len(inputs)]
+            sums.add(
+                reference.forward(inputs, start, all_rows=True),
+                candidate.forward(inputs, start, all_rows=True),
+                targets,
+            )
+            if activity is not None:
+                activity.update(sums.tokens, total)
+    return sums.result()
+
+
+def shared_length(sequences: Sequence[Sequence[int]]) -> int:
+    """Return how many first tokens all sequences have in common."""
+    columns = zip(*sequences, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
+
+
+@dataclass(slots=True)
+class _Sums:
+    """Running totals over positions."""
+
+    tokens: int = 0
+    agreed: int = 0
+    reference_nll: float = 0.0
+    candidate_nll: float = 0.0
+    divergences: list[NDArray[np.float64]] = field(default_factory=list)
+
+    def add(
+        self,
+        reference: NDArray[np.float32],
+        candidate: NDArray[np.float32],
+        targets: NDArray[np.int64],
+    ) -> None:
+        step = max(1, _SLICE_ELEMENTS // reference.shape[1])
+        for start in range(0, len(targets), step):
+            rows = slice(start, start + step)
+            self._add_slice(reference[rows], candidate[rows], targets[rows])
+
+    def _add_slice(
+        self,
+        reference: NDArray[np.float32],
+        candidate: NDArray[np.float32],
+        targets: NDArray[np.int64],
+    ) -> None:
+        if not np.isfinite(reference).all():
+            raise BuildError("the reference graph computes logits that are no numbers")
+        if not np.isfinite(candidate).all():
+            raise BuildError("the quantized graph computes logits that are no numbers")
+        self.agreed += int((reference.argmax(axis=1) == candidate.argmax(axis=1)).sum())
+        log_p, log_q = _log_softmax(reference), _log_softmax(candidate)
+        columns = np.arange(len(targets)), targets
+        self.reference_nll -= float(log_p[columns].sum())
+        self.candidate_nll -= float(log_q[columns].sum())
+        self.tokens += len(targets)
+        log_q -= log_p
+        np.exp(log_p, out=log_p)
+        self.divergences.append(-np.einsum("rv,rv->r", log_p, log_q))
+
+    def result(self) -> Comparison:
+        divergences = np.concatenate(self.divergences)
+        reference, candidate = self.reference_nll / self.tokens, self.candidate_nll / self.tokens
+        return Comparison(
+            mean_kl=float(divergences.mean()),
+            p99_kl=float(np.quantile(divergences, 0.99)),
+            perplexity=_exp(candidate),
+            reference_perplexity=_exp(reference),
+            perplexity_ratio=_exp(candidate - reference),
+            argmax_agreement=self.agreed / self.tokens,
+            tokens=self.tokens,
+        )
+
+
+def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return shifted
+
+
+def _exp(exponent: float) -> float:
+    return float(np.exp(min(exponent, _EXPONENT_MAX)))

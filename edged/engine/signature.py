@@ -1,0 +1,96 @@
+"""The inputs and outputs of a model's graph, checked before anything is bound.
+
+Rule: a graph that is not what its bundle says stops the start with the name that is wrong.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import onnxruntime
+
+from edged.errors import BundleError
+
+_Nodes = Mapping[str, onnxruntime.NodeArg]
+_CACHE_INPUT = re.compile(r"past_key_values\.(\d+)\.(key|value)")
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What the loop must know about a graph."""
+
+    vocab_size: int
+    cache_inputs: tuple[str, ...]
+    """``past_key_values.*``, in the graph's order."""
+    num_kv_heads: int
+    head_size: int
+
+    @property
+    def cache_outputs(self) -> tuple[str, ...]:
+        """``present.*``, in the order of ``cache_inputs``."""
+        return tuple(name.replace("past_key_values", "present") for name in self.cache_inputs)
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes of the cache's rows of one position."""
+        return 4 * len(self.cache_inputs) * self.num_kv_heads * self.head_size
+
+
+def read_signature(
+    session: onnxruntime.InferenceSession,
+    required: Mapping[str, str],
+    optional: Mapping[str, str],
+) -> Signature:
+    """Check the graph of ``session`` and return its sizes.
+
+    Args:
+        session: the loaded model.
+        required: name and ONNX Runtime type of inputs that must be there, without the cache.
+        optional: the same for inputs that may be there.
+
+    Raises:
+        BundleError: an input or output is missing, unknown or of another type or shape.
+    """
+    inputs = {node.name: node for node in session.get_inputs()}
+    outputs = {node.name: node for node in session.get_outputs()}
+    cache = tuple(name for name in inputs if _CACHE_INPUT.fullmatch(name))
+    _check_names("input", inputs, [*required, *(cache or ["past_key_values.0.key"])])
+    _check_types(inputs, {**required, **optional, **dict.fromkeys(cache, "tensor(float)")})
+    num_kv_heads, head_size = _cache_shape(inputs, cache)
+    _check_names("output", outputs, ["logits"])
+    signature = Signature(_vocab_size(outputs["logits"]), cache, num_kv_heads, head_size)
+    _check_names("output", outputs, signature.cache_outputs)
+    return signature
+
+
+def _check_names(kind: str, nodes: _Nodes, names: Iterable[str]) -> None:
+    for name in names:
+        if name not in nodes:
+            raise _wrong(f"{kind} {name!r} is missing")
+
+
+def _check_types(inputs: _Nodes, types: Mapping[str, str]) -> None:
+    for name, node in inputs.items():
+        if name not in types:
+            raise _wrong(f"input {name!r} is not known")
+        if node.type != types[name]:
+            raise _wrong(f"input {name!r} is {node.type}, not {types[name]}")
+
+
+def _cache_shape(inputs: _Nodes, cache: tuple[str, ...]) -> tuple[int, int]:
+    shapes = {tuple(inputs[name].shape[1::2]) for name in cache}
+    heads, size = shapes.pop()
+    if shapes or not (isinstance(heads, int) and isinstance(size, int)):
+        raise _wrong(f"input {cache[0]!r} and its like must be [batch, heads, length, size]")
+    return heads, size
+
+
+def _vocab_size(logits: onnxruntime.NodeArg) -> int:
+    size = logits.shape[-1]
+    if not isinstance(size, int):
+        raise _wrong("output 'logits' must end in the vocabulary's size")
+    return size
+
+
+def _wrong(complaint: str) -> BundleError:
+    return BundleError(f"model.onnx: {complaint}; rebuild the bundle with `edged build`")

@@ -1,0 +1,89 @@
+"""The memory budget of this process, and whether the model fits before a byte of it is loaded.
+
+Rule: what does not fit stops the start with the keys that would help; it is never attempted.
+"""
+
+import logging
+from dataclasses import dataclass
+
+from edged import memory
+from edged.admission import MemoryBudget, MemoryPlan, MemorySnapshot, check_plan
+from edged.bundle import Bundle
+from edged.config import Config
+from edged.errors import ConfigError
+from edged.memory import KernelLimits
+
+_LOG = logging.getLogger(__name__)
+
+WORKING_BYTES = 96 * 1024**2
+"""Activations of one prefill chunk, logits, tokenizer and grammar tables, rounded up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What may be held, and who makes sure."""
+
+    budget: MemoryBudget
+    is_enforced: bool
+    """Whether the kernel stands behind it."""
+
+
+def claim(config: Config, bundle: Bundle) -> Footprint:
+    """Decide the budget and check that the model fits into it.
+
+    Raises:
+        ConfigError: If it does not fit; the message names the keys that would help.
+    """
+    held = memory.snapshot()
+    limits = memory.kernel_limits()
+    budget = decide_budget(config, limits, held)
+    problem = check(config, bundle, budget, held)
+    if problem is not None:
+        raise ConfigError(problem)
+    is_enforced = limits.is_enforced(budget.limit_bytes)
+    for line in warnings(budget, limits, is_controller_on=memory.is_memory_controller_on()):
+        _LOG.warning(line)
+    return Footprint(budget, is_enforced)
+
+
+def decide_budget(config: Config, limits: KernelLimits, held: MemorySnapshot) -> MemoryBudget:
+    """Take the configured budget, or one made of the kernel's limits and what is free."""
+    limit_bytes = config.budget.memory_bytes
+    if limit_bytes is None:
+        limit_bytes = memory.default_budget_bytes(limits, held)
+    return MemoryBudget(limit_bytes, config.budget.min_available_bytes)
+
+
+def check(config: Config, bundle: Bundle, budget: MemoryBudget, held: MemorySnapshot) -> str | None:
+    """Say what of the model does not fit, and which key to change; None when all fits."""
+    manifest = bundle.manifest
+    max_model_len = min(config.model.max_model_len, manifest.limits.max_model_len)
+    plan = MemoryPlan(
+        weights_bytes=sum(entry.size_bytes for entry in manifest.files.values()),
+        kv_bytes=max_model_len * manifest.model.kv_bytes_per_token,
+        process_bytes=held.rss_bytes,
+        working_bytes=WORKING_BYTES,
+    )
+    return check_plan(plan, budget, held.available_bytes, max_model_len)
+
+
+def warnings(budget: MemoryBudget, limits: KernelLimits, *, is_controller_on: bool) -> list[str]:
+    """Tell the operator where budget and kernel do not agree, and what to do."""
+    limit_mib = budget.limit_bytes >> 20
+    lines = []
+    if limits.cgroup_bytes is not None and limits.cgroup_bytes < budget.limit_bytes:
+        lines.append(
+            f"budget.memory: {limit_mib} MiB is more than the {limits.cgroup_bytes >> 20} MiB at"
+            " which the kernel kills; lower it, or raise MemoryMax= in the unit"
+        )
+    if not is_controller_on:
+        lines.append(
+            "budget.memory: this kernel cannot enforce it; add `cgroup_enable=memory"
+            " cgroup_memory=1` to the line in /boot/firmware/cmdline.txt and reboot"
+        )
+    elif not limits.is_enforced(budget.limit_bytes):
+        lines.append(
+            f"budget.memory: {limit_mib} MiB is kept by edged alone; set MemoryMax={limit_mib}M in"
+            " the unit to have the kernel stand behind it"
+        )
+    return lines

@@ -1,0 +1,154 @@
+"""One answer in the making: its text, its stream fragments, and why it ended.
+
+Rule: no clock and no engine; steps and times come in, text and a verdict go out.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from edged.engine import Constraint, Prefilled, Token
+from edged.errors import ErrorCode
+from edged.request import Answer, FinishReason, FormatType, Rejected, Request
+from edged.stopping import StopMatcher
+
+FRAGMENT_INTERVAL_S = 0.1
+"""Fragments after the first wait this long …"""
+FRAGMENT_TOKENS = 8
+"""… or for this many tokens, whichever comes first."""
+
+
+class TextStream(Protocol):
+    """The part of ``Detokenizer`` that the worker uses."""
+
+    def push(self, token_id: int) -> str:
+        """Return the text that became complete with this token."""
+        ...
+
+    def flush(self) -> str:
+        """Return what is left."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One admitted request, ready to run."""
+
+    key: int
+    prompt_ids: Sequence[int]
+    request: Request
+    max_tokens: int
+    constraint: Constraint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """Text that became final since the fragment before."""
+
+    key: int
+    sequence: int
+    """0 for the first fragment of a request."""
+    delta: str
+    is_done: bool = False
+    """Whether it is the last of its request; it may be empty then."""
+
+
+@dataclass(slots=True)
+class Generation:
+    """The state of the job in hand; over when ``finish_reason`` is set or the steps end."""
+
+    job: Job
+    text_stream: TextStream
+    started_s: float
+    finish_reason: FinishReason | None = None
+    first_token_s: float | None = None
+    num_output_tokens: int = 0
+    cached_tokens: int = 0
+    text: str = ""
+    _sent: int = 0
+    _num_fragments: int = 0
+    _tokens_since: int = 0
+    _sent_s: float = 0.0
+    _last_step_s: float = 0.0
+    _matcher: StopMatcher = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._matcher = StopMatcher(self.job.request.stop)
+        self._last_step_s = self.started_s
+
+    def record(self, step: Prefilled | Token, now_s: float) -> None:
+        """Take one step of the engine into account and decide whether it was the last."""
+        step_s, self._last_step_s = now_s - self._last_step_s, now_s
+        if isinstance(step, Prefilled):
+            self.cached_tokens = step.cached_tokens
+        else:
+            self._record_token(step, now_s)
+        # The next step is expected to take as long as this one: stop before it would be late.
+        if self.finish_reason is None and now_s + step_s >= self.job.request.deadline_s:
+            self.finish_reason = FinishReason.DEADLINE
+
+    def _record_token(self, step: Token, now_s: float) -> None:
+        if self.first_token_s is None:
+            self.first_token_s = now_s
+        self.num_output_tokens += 1
+        self._tokens_since += 1
+        if step.is_stop:
+            self.finish_reason = FinishReason.STOP
+            return
+        self.text += self._matcher.push(self.text_stream.push(step.token_id))
+        if self._matcher.is_stopped:
+            self.finish_reason = FinishReason.STOP
+
+    def fragment(self, now_s: float) -> Fragment | None:
+        """Return the next fragment if one is due: the first at once, later ones coalesced."""
+        is_due = (
+            self._num_fragments == 0
+            or self._tokens_since >= FRAGMENT_TOKENS
+            or now_s - self._sent_s >= FRAGMENT_INTERVAL_S
+        )
+        if not is_due or len(self.text) == self._sent:
+            return None
+        return self._take_fragment(now_s, is_done=False)
+
+    def last_fragment(self, now_s: float) -> Fragment:
+        """Return what no fragment has carried yet, after ``close``."""
+        return self._take_fragment(now_s, is_done=True)
+
+    def _take_fragment(self, now_s: float, *, is_done: bool) -> Fragment:
+        delta = self.text[self._sent :]
+        fragment = Fragment(self.job.key, self._num_fragments, delta, is_done)
+        self._sent, self._sent_s, self._tokens_since = len(self.text), now_s, 0
+        self._num_fragments += 1
+        return fragment
+
+    def close(self) -> None:
+        """Add the text held back for half characters and half stop strings."""
+        if not self._matcher.is_stopped:
+            self.text += self._matcher.push(self.text_stream.flush())
+            self.text += self._matcher.flush()
+        constraint = self.job.constraint
+        if self.finish_reason is None:
+            is_complete = constraint is not None and constraint.is_complete
+            self.finish_reason = FinishReason.STOP if is_complete else FinishReason.LENGTH
+
+    def outcome(self) -> Answer | Rejected:
+        """Return the answer, or the refusal of a job that ended before its first token."""
+        reason = self.finish_reason or FinishReason.LENGTH
+        if self.num_output_tokens == 0:
+            if reason is FinishReason.CANCELLED:
+                return Rejected(ErrorCode.CANCELLED, "cancelled before the first token")
+            return Rejected(
+                ErrorCode.TIMEOUT, "the deadline passed before the first token; allow more time"
+            )
+        return Answer(self.text, reason, self._parsed(reason))
+
+    def _parsed(self, reason: FinishReason) -> object:
+        if self.job.request.format.type is not FormatType.JSON_SCHEMA:
+            return None
+        if reason is not FinishReason.STOP:
+            return None
+        try:
+            return json.loads(self.text)
+        except ValueError:  # a stop string cut the document short
+            return None

@@ -1,0 +1,61 @@
+"""``edged health``: judge the daemon by the state file it keeps, without a broker.
+
+The file is the ``state`` document of ``docs/protocol.md``, rewritten at least every state interval;
+a container's health check and a person at the console read the same thing.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from edged.errors import ExitCode
+
+DEFAULT_STATE_FILE = Path("/run/edged/state.json")
+MAX_AGE_S = 90.0
+"""Three state intervals: an older file means that the daemon does not come round any more."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``edged health``."""
+    parser.add_argument(
+        "--state-file",
+        type=Path,
+        default=DEFAULT_STATE_FILE,
+        help="the daemon's state.file (default: %(default)s)",
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print one line; return 0 when the daemon is well, else 69."""
+    is_well, line = judge(arguments.state_file, time.time())
+    print(line, file=sys.stdout if is_well else sys.stderr)
+    return ExitCode.OK if is_well else ExitCode.UNAVAILABLE
+
+
+def judge(state_file: Path, now_s: float) -> tuple[bool, str]:
+    """Tell whether the state file is fresh and good, and say why.
+
+    Args:
+        state_file: The JSON file that the daemon rewrites.
+        now_s: Seconds since the epoch, the clock of file times.
+
+    Returns:
+        Whether the daemon is well, and one line for a person.
+    """
+    try:
+        age_s = now_s - state_file.stat().st_mtime
+        state = json.loads(state_file.read_bytes())
+    except FileNotFoundError:
+        return False, f"{state_file}: no such file; is the daemon running with `state.file` set?"
+    except (OSError, ValueError) as error:
+        return False, f"{state_file}: cannot be read: {error}"
+    if not isinstance(state, dict):
+        return False, f"{state_file}: not a state document"
+    if age_s > MAX_AGE_S:
+        return False, f"{state_file}: {age_s:.0f} s old; the daemon hangs or is gone"
+    name = state.get("state")
+    if name not in ("ready", "degraded"):
+        return False, f"the daemon is {name}"
+    return True, f"{name}: {state.get('served')} served, {state.get('queue')} waiting"

@@ -1,0 +1,131 @@
+"""Readings of memory: this process, this device, and what the kernel would allow.
+
+Rule: the only importer of psutil. A file that cannot be read is a limit that is not there.
+"""
+
+import resource
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import psutil
+
+from edged.admission import MemorySnapshot
+
+_UNLIMITED_BYTES = 2**60
+"""cgroup v1 writes "no limit" as the largest multiple of a page below 2**63."""
+_LIMIT_SHARE = 0.9
+"""Of a kernel limit: so that edged refuses a request before the kernel kills it."""
+_FREE_SHARE = 0.8
+_ENFORCED_WITHIN = 1.25
+
+
+@dataclass(frozen=True, slots=True)
+class KernelLimits:
+    """What the kernel holds this process to; None where it does not."""
+
+    cgroup_bytes: int | None
+    """Smallest memory limit of the process's control group and the groups above it."""
+    data_bytes: int | None
+    """RLIMIT_DATA: private writable memory, touched or not."""
+
+    def is_enforced(self, budget_bytes: int) -> bool:
+        """Tell whether the kernel holds the process near the budget, whatever the process does.
+
+        RLIMIT_DATA does not count: it leaves mapped files out, and counts what is never touched.
+        """
+        return (
+            self.cgroup_bytes is not None and self.cgroup_bytes <= budget_bytes * _ENFORCED_WITHIN
+        )
+
+
+def rss_bytes() -> int:
+    """Read the resident memory of this process, shared and mapped pages with it."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def available_bytes() -> int:
+    """Read what the device can give without swapping."""
+    return int(psutil.virtual_memory().available)
+
+
+def snapshot() -> MemorySnapshot:
+    """Read both; well under a millisecond."""
+    return MemorySnapshot(rss_bytes(), available_bytes())
+
+
+def kernel_limits(root: Path = Path("/")) -> KernelLimits:
+    """Read the kernel's limits for this process.
+
+    Args:
+        root: where ``proc`` and ``sys`` are; another one for tests.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    data_bytes = None if soft == resource.RLIM_INFINITY else soft
+    return KernelLimits(min(_cgroup_limits(root), default=None), data_bytes)
+
+
+def is_memory_controller_on(root: Path = Path("/")) -> bool:
+    """Tell whether the kernel can limit memory at all; Raspberry Pi OS starts with that off."""
+    group = _memory_group(root)
+    return group is not None and (
+        group.is_v1 or "memory" in _read(group.mount / "cgroup.controllers").split()
+    )
+
+
+def default_budget_bytes(limits: KernelLimits, memory: MemorySnapshot) -> int:
+    """Choose a budget where none is configured.
+
+    Args:
+        limits: what the kernel allows.
+        memory: a reading at start, before the model is loaded.
+    """
+    candidates = [memory.rss_bytes + memory.available_bytes]
+    shares = [_FREE_SHARE]
+    for limit in (limits.cgroup_bytes, limits.data_bytes):
+        if limit is not None:
+            candidates.append(limit)
+            shares.append(_LIMIT_SHARE)
+    return min(int(size * share) for size, share in zip(candidates, shares, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """The control group that accounts the memory of this process."""
+
+    mount: Path
+    path: PurePosixPath
+    is_v1: bool
+
+
+def _memory_group(root: Path) -> _Group | None:
+    """Find the group in ``/proc/self/cgroup``, as cgroups(7) describes its lines."""
+    unified = None
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        hierarchy, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            return _Group(root / "sys/fs/cgroup/memory", PurePosixPath(path), is_v1=True)
+        if hierarchy == "0":
+            unified = _Group(root / "sys/fs/cgroup", PurePosixPath(path), is_v1=False)
+    return unified
+
+
+def _cgroup_limits(root: Path) -> Iterator[int]:
+    """Yield the limits of the group and of those above it."""
+    group = _memory_group(root)
+    if group is None:
+        return
+    name = "memory.limit_in_bytes" if group.is_v1 else "memory.max"
+    for path in (group.path, *group.path.parents):
+        if ".." in path.parts:  # the group lies outside this process's cgroup namespace
+            continue
+        text = _read(group.mount / path.relative_to("/") / name).strip()
+        if text.isdecimal() and int(text) < _UNLIMITED_BYTES:  # v2 writes "max"
+            yield int(text)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,55 @@
+"""The wire contract: bytes and properties in, values out, and back.
+
+Rule: pure; no clock, no broker. ``docs/protocol.md`` describes for outsiders what is done here.
+"""
+
+from edged.messages.decode import Decoded, decode
+from edged.messages.defaults import RequestDefaults
+from edged.messages.encode import (
+    encode_event,
+    encode_fragment,
+    encode_info,
+    encode_reply,
+    encode_state,
+)
+from edged.messages.received import (
+    ReceivedFragment,
+    ReceivedReply,
+    decode_fragment,
+    decode_reply,
+)
+from edged.messages.wire import (
+    OPERATIONS,
+    PROTOCOL_VERSION,
+    Delivery,
+    Dropped,
+    DropReason,
+    Encoded,
+    Refusal,
+    Topics,
+    WireProperties,
+)
+
+__all__ = [
+    "OPERATIONS",
+    "PROTOCOL_VERSION",
+    "Decoded",
+    "Delivery",
+    "DropReason",
+    "Dropped",
+    "Encoded",
+    "ReceivedFragment",
+    "ReceivedReply",
+    "Refusal",
+    "RequestDefaults",
+    "Topics",
+    "WireProperties",
+    "decode",
+    "decode_fragment",
+    "decode_reply",
+    "encode_event",
+    "encode_fragment",
+    "encode_info",
+    "encode_reply",
+    "encode_state",
+]

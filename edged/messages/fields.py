@@ -1,0 +1,210 @@
+"""Read typed values out of parsed JSON, naming the path of what is wrong and what was expected.
+
+Rule: a message never quotes a value that may be prompt text; it quotes numbers, keywords and
+identifiers only.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from enum import IntEnum, StrEnum
+from typing import Any, TypeVar
+
+from edged.errors import ErrorCode
+
+Keyword = TypeVar("Keyword", bound=StrEnum | IntEnum)
+
+MAX_NESTING = 64
+"""Levels of objects and arrays in one message; deeper ones are refused before they are parsed."""
+MAX_QUOTED = 32
+_TOKEN = re.compile(r'"(?:[^"\\]+|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
+_TYPE_NAMES = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
+
+
+class MessageError(ValueError):
+    """A message cannot be accepted; the text starts with the path of what is wrong."""
+
+    def __init__(self, message: str, code: ErrorCode = ErrorCode.BAD_REQUEST) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def parse_json(text: str) -> tuple[Any, str | None]:
+    """Parse JSON strictly.
+
+    Returns:
+        The value, and the first key that stands twice in one object (None when there is none);
+        the value has its last occurrence, so that the caller can still read the id.
+
+    Raises:
+        MessageError: It is not JSON: syntax, NaN or Infinity, a number out of range, or objects and
+            arrays nested deeper than ``MAX_NESTING``.
+    """
+    if _nesting(text) > MAX_NESTING:
+        raise MessageError(f"payload: nested deeper than {MAX_NESTING} levels")
+    duplicates: list[str] = []
+
+    def to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        members = dict(pairs)
+        if len(members) != len(pairs):
+            counts = Counter(key for key, _ in pairs)
+            duplicates.append(next(key for key in members if counts[key] > 1))
+        return members
+
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=to_object,
+            parse_constant=_refuse_constant,
+            parse_float=_to_float,
+            parse_int=_to_int,
+        )
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno} column {error.colno}"
+        raise MessageError(f"payload: not JSON: {error.msg} at {place}") from error
+    return value, duplicates[0] if duplicates else None
+
+
+def _nesting(text: str) -> int:
+    depth = deepest = 0
+    for match in _TOKEN.finditer(text):
+        if match[0] in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif match[0] in "]}":
+            depth -= 1
+    return deepest
+
+
+def _refuse_constant(name: str) -> float:
+    raise MessageError(f"payload: not JSON: {name} is not a JSON number")
+
+
+def _to_float(digits: str) -> float:
+    value = float(digits)
+    if value in {float("inf"), float("-inf")}:
+        raise MessageError("payload: a number is out of the range of a double")
+    return value
+
+
+def _to_int(digits: str) -> int:
+    if len(digits) > MAX_QUOTED:
+        raise MessageError(f"payload: an integer has more than {MAX_QUOTED} digits")
+    return int(digits)
+
+
+def describe(value: object) -> str:
+    """Say what was found, for the end of an error message; strings and numbers are quoted."""
+    if value is None or isinstance(value, bool | int | float):
+        return json.dumps(value)
+    if isinstance(value, str):
+        quoted = json.dumps(value[:MAX_QUOTED])
+        return quoted if len(value) <= MAX_QUOTED else f'{quoted[:-1]}…"'
+    return type_name(value)
+
+
+def type_name(value: object) -> str:
+    """Name the JSON type of a value, for messages that must not quote it."""
+    if value is None:
+        return "null"
+    return _TYPE_NAMES.get(type(value), "a number")
+
+
+class Fields:
+    """The members of one JSON object, read by key; what nobody read is in ``unread``."""
+
+    def __init__(self, members: Mapping[str, Any], path: str = "") -> None:
+        """Start with nothing read; ``path`` is where the object stands, empty for the top."""
+        self._members = members
+        self._path = path
+        self._read: set[str] = set()
+
+    def path(self, key: str) -> str:
+        """Name the member ``key`` from the top of the message."""
+        return f"{self._path}.{key}" if self._path else key
+
+    @property
+    def unread(self) -> list[str]:
+        """Paths of the members that were never asked for, in the message's order."""
+        return [self.path(key) for key in self._members if key not in self._read]
+
+    def value(self, key: str) -> Any:  # noqa: ANN401 - JSON has no narrower type
+        """Return the raw member; None when it is absent or null."""
+        self._read.add(key)
+        return self._members.get(key)
+
+    def number(self, key: str, low: float, high: float) -> float | None:
+        """Return a number from ``low`` to ``high``.
+
+        Raises:
+            MessageError: It is not a number, or outside.
+        """
+        value = self.value(key)
+        if value is None:
+            return None
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not low <= value <= high:
+            raise self.wrong(key, f"a number from {low:g} to {high:g}", value)
+        return float(value)
+
+    def integer(self, key: str, low: int, high: int) -> int | None:
+        """Return an integer from ``low`` to ``high``; 3.0 is one, true is not.
+
+        Raises:
+            MessageError: It is not an integer, or outside.
+        """
+        value = self.value(key)
+        if value is None:
+            return None
+        is_integer = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_integer or value != int(value) or not low <= value <= high:
+            raise self.wrong(key, f"an integer from {low} to {high}", value)
+        return int(value)
+
+    def boolean(self, key: str) -> bool:
+        """Return a boolean; False when it is absent.
+
+        Raises:
+            MessageError: It is anything else.
+        """
+        value = self.value(key)
+        if value is None:
+            return False
+        if not isinstance(value, bool):
+            raise self.wrong(key, "true or false", value)
+        return value
+
+    def keyword(self, key: str, words: Mapping[str, Keyword]) -> Keyword | None:
+        """Return what ``words`` has for the member's value.
+
+        Raises:
+            MessageError: It is none of the words.
+        """
+        value = self.value(key)
+        if value is None:
+            return None
+        if not isinstance(value, str) or value not in words:
+            raise self.wrong(key, f"one of {', '.join(words)}", value)
+        return words[value]
+
+    def wrong(self, key: str, expected: str, value: object) -> MessageError:
+        """Build the error for a member that may be quoted."""
+        return MessageError(f"{self.path(key)}: must be {expected}, got {describe(value)}")
+
+
+def check_text(path: str, value: object, *, max_length: int | None = None) -> str:
+    """Return ``value`` when it is text that a tokenizer and the wire can take.
+
+    Raises:
+        MessageError: It is not a string, too long, or has a NUL or half of a surrogate pair.
+    """
+    if not isinstance(value, str):
+        raise MessageError(f"{path}: must be a string, got {type_name(value)}")
+    if max_length is not None and not 1 <= len(value) <= max_length:
+        raise MessageError(f"{path}: must have 1 to {max_length} characters, got {len(value)}")
+    if "\0" in value:
+        raise MessageError(f"{path}: must not contain NUL (U+0000)")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise MessageError(f"{path}: must not contain half of a surrogate pair (U+D800 to U+DFFF)")
+    return value

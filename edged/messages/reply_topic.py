@@ -1,0 +1,53 @@
+"""Where a reply may be published: who may prompt must not be able to publish anywhere else.
+
+Rule: the allow-list opens, the fixed refusals close; a refusal wins over every prefix allowed.
+"""
+
+from collections.abc import Sequence
+
+from edged.messages.wire import Topics
+
+MAX_TOPIC_BYTES = 256
+_RESERVED = frozenset({"request", "availability", "info", "state", "event", "stream"})
+
+
+def refuse_reply_topic(
+    topic: str, topics: Topics, allowed_prefixes: Sequence[str], discovery_prefix: str
+) -> str | None:
+    """Say why no reply may go to ``topic``; None when it may.
+
+    Args:
+        topic: The reply topic that the request asks for.
+        topics: Topics of this node; everything below its ``response/`` is always allowed.
+        allowed_prefixes: Beginnings of the further topics that are allowed, such as ``reply/``.
+        discovery_prefix: First level of Home Assistant's discovery, never allowed.
+    """
+    return _refuse_form(topic) or _refuse_place(topic, topics, allowed_prefixes, discovery_prefix)
+
+
+def _refuse_form(topic: str) -> str | None:
+    reasons = {
+        "it is empty": not topic,
+        "it starts with $": topic.startswith("$"),
+        "it has a wildcard": "+" in topic or "#" in topic,
+        "it has a control character": any(c < " " or c == "\x7f" for c in topic),
+        "it has half of a surrogate pair": any("\ud800" <= c <= "\udfff" for c in topic),
+        "it is too long": len(topic.encode(errors="replace")) > MAX_TOPIC_BYTES,
+    }
+    return next((reason for reason, applies in reasons.items() if applies), None)
+
+
+def _refuse_place(
+    topic: str, topics: Topics, allowed_prefixes: Sequence[str], discovery_prefix: str
+) -> str | None:
+    if topic.startswith(f"{topics.root}/response/"):
+        return None
+    if topic == discovery_prefix or topic.startswith(f"{discovery_prefix}/"):
+        return "it is a discovery topic"
+    if not any(topic.startswith(prefix) for prefix in allowed_prefixes):
+        return "it starts with none of the allowed prefixes"
+    if topic == topics.prefix or topic.startswith(f"{topics.prefix}/"):
+        levels = topic[len(topics.prefix) + 1 :].split("/")
+        if levels[0] == "group" or (len(levels) > 1 and levels[1] in _RESERVED):
+            return "it is reserved for requests or for a node's own messages"
+    return None

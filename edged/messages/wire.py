@@ -1,0 +1,139 @@
+"""Messages as MQTT carries them: bytes, properties and topics, before any JSON is read.
+
+Rule: what MQTT 5 calls a property stays here under the property's own name.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from edged.request import Rejected, ReplyAddress
+
+PROTOCOL_VERSION = 1
+"""Version of the wire contract: member ``v`` of every JSON message that edged sends."""
+OPERATIONS = ("generate", "cancel")
+"""The operations a node answers, as they stand at the end of the request topic."""
+
+
+@dataclass(frozen=True, slots=True)
+class WireProperties:
+    """The MQTT 5 properties edged reads or writes; all absent over MQTT 3.1.1."""
+
+    response_topic: str | None = None
+    correlation_data: bytes | None = None
+    content_type: str | None = None
+    payload_format: int | None = None
+    """1: the payload is UTF-8; 0 or None: bytes of unknown kind."""
+    message_expiry_s: int | None = None
+    user_properties: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message that the broker delivered, and what is needed to acknowledge it."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+    """The broker sent a stored message, not a new one."""
+    qos: int = 0
+    is_redelivery: bool = False
+    """The DUP flag: an earlier delivery of this message was not acknowledged."""
+    properties: WireProperties = WireProperties()
+    packet_id: int = 0
+    """Names the delivery inside its connection only; 0 for QoS 0."""
+    connection_epoch: int = 0
+    """Counts the connections of this process; a packet id of an earlier one means nothing."""
+
+
+class Encoded(NamedTuple):
+    """One message ready to be published."""
+
+    topic: str
+    payload: bytes
+    properties: WireProperties
+
+
+class DropReason(StrEnum):
+    """Why a delivery is acknowledged without a reply."""
+
+    RETAINED = "retained"
+    """It would run again at every reconnect."""
+    EXPIRED = "expired"
+    """Nobody waits for the answer any more."""
+    FORBIDDEN_TOPIC = "forbidden_topic"
+    """The reply topic is outside the allow-list; a reply would be the harm."""
+    UNKNOWN_TOPIC = "unknown_topic"
+    """It did not come through the request topic of this node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A delivery that must not be answered; it is counted, and acknowledged."""
+
+    reason: DropReason
+    detail: str
+    """For the event and the log; never prompt text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A delivery whose content cannot be accepted, and where to say so."""
+
+    reply_to: ReplyAddress
+    rejected: Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The topics of one node."""
+
+    prefix: str
+    node: str
+
+    @property
+    def root(self) -> str:
+        """Everything of this node is below it."""
+        return f"{self.prefix}/{self.node}"
+
+    @property
+    def availability(self) -> str:
+        """Retained ``online`` or ``offline``; the will."""
+        return f"{self.root}/availability"
+
+    @property
+    def info(self) -> str:
+        """Retained JSON: versions, model, limits."""
+        return f"{self.root}/info"
+
+    @property
+    def state(self) -> str:
+        """Retained JSON: load, memory, speed, counters."""
+        return f"{self.root}/state"
+
+    @property
+    def event(self) -> str:
+        """JSON: refusals, drops, restarts."""
+        return f"{self.root}/event"
+
+    @property
+    def request_filter(self) -> str:
+        """Topic filter that a node subscribes to."""
+        return f"{self.root}/request/+"
+
+    def request(self, operation: str) -> str:
+        """Name the topic where requests for ``operation`` are sent."""
+        return f"{self.root}/request/{operation}"
+
+    def response(self, operation: str) -> str:
+        """Name the topic of replies whose request did not choose one."""
+        return f"{self.root}/response/{operation}"
+
+    def stream(self, request_id: str) -> str:
+        """Name the topic of the fragments of one streamed answer."""
+        return f"{self.root}/stream/{request_id}"
+
+    def operation_of(self, topic: str) -> str | None:
+        """Return what follows the request topic of this node, or None for any other topic."""
+        start = f"{self.root}/request/"
+        return topic[len(start) :] if topic.startswith(start) and topic != start else None

@@ -1,0 +1,72 @@
+"""What the service acts through, as it sees it: the edges' shapes and the limits that hold.
+
+Rule: protocols and plain data only, so that a test can stand in for every edge.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from edged.admission import MemoryBudget, MemorySnapshot
+from edged.engine import Constraint
+from edged.generation import Job
+from edged.messages import Delivery, Encoded, RequestDefaults
+from edged.request import ChatMessage, OutputFormat
+
+
+class Publisher(Protocol):
+    """The part of ``Transport`` that the service uses; nothing of it blocks."""
+
+    def publish(self, message: Encoded, *, qos: int = 1, retain: bool = False) -> int:
+        """Send a message; a ``Published`` event with the returned handle follows for QoS 1."""
+        ...
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        """Acknowledge a delivery, if its connection still stands."""
+        ...
+
+
+class JobRunner(Protocol):
+    """The part of ``Worker`` that the service uses."""
+
+    def submit(self, job: Job) -> None:
+        """Run a job; one ``Finished`` event follows."""
+        ...
+
+    def cancel(self, key: int) -> None:
+        """End the running job after the step in hand."""
+        ...
+
+
+class Language(Protocol):
+    """Text to tokens and formats to constraints, for the model that is loaded."""
+
+    def encode_chat(self, messages: tuple[ChatMessage, ...]) -> list[int]:
+        """Return the prompt's token ids; ``TemplateError`` when the template refuses them."""
+        ...
+
+    def compile_format(self, output_format: OutputFormat) -> Constraint | None:
+        """Return what holds the answer to its format; ``FormatError`` when it cannot."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """What the service acts through."""
+
+    transport: Publisher
+    worker: JobRunner
+    language: Language
+    clock: Callable[[], float]
+    read_memory: Callable[[], MemorySnapshot]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What holds for the life of the process."""
+
+    defaults: RequestDefaults
+    budget: MemoryBudget
+    max_model_len: int
+    max_waiting: int
+    model_id: str

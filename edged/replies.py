@@ -1,0 +1,184 @@
+"""One terminal reply for every delivered message, and the acknowledgement only after it.
+
+Rule: a delivery leaves this module acknowledged, or not at all: then the broker brings it again.
+The same request is executed once, however often it is delivered; each delivery gets its reply.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from edged.messages import Delivery
+from edged.request import Rejected, Reply, ReplyAddress
+
+MAX_FINISHED = 64
+"""Finished replies kept for replay."""
+MAX_FINISHED_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What makes two deliveries the same request."""
+
+    token: bytes | str | None
+    """Correlation Data, else the payload's id; None makes only a broker's redelivery the same."""
+    reply_topic: str
+    payload_sha256: bytes
+
+    @classmethod
+    def of(cls, delivery: Delivery, reply_to: ReplyAddress) -> "Identity":
+        """Return the identity of a delivery whose reply goes to ``reply_to``."""
+        token = reply_to.correlation_data or reply_to.request_id
+        return cls(token, reply_to.topic, hashlib.sha256(delivery.payload).digest())
+
+
+@dataclass(slots=True, eq=False)
+class _Debt:
+    """A delivery that is not acknowledged yet; a redelivery takes the place of its former self."""
+
+    identity: Identity
+    delivery: Delivery
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A request that still owes its reply: to its first delivery and to later ones of the same."""
+
+    identity: Identity
+    expires_s: float
+    debts: list[_Debt] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    reply: Reply
+    expires_s: float
+    num_bytes: int
+
+
+class Replies:
+    """Match deliveries with their replies.
+
+    Args:
+        publish: Sends a reply and returns a handle that ``confirm`` gets once the broker has it,
+            with the number of payload bytes.
+        acknowledge: Acknowledges a delivery to the broker.
+    """
+
+    def __init__(
+        self,
+        publish: Callable[[Reply, float], tuple[int, int]],
+        acknowledge: Callable[[Delivery], None],
+    ) -> None:
+        self._publish = publish
+        self._acknowledge = acknowledge
+        self._open: list[Ticket] = []
+        self._unconfirmed: dict[int, _Debt] = {}
+        self._done: OrderedDict[Identity, _Done] = OrderedDict()
+
+    @property
+    def num_unconfirmed(self) -> int:
+        """Replies published that the broker has not confirmed yet."""
+        return len(self._unconfirmed)
+
+    def open(
+        self, delivery: Delivery, reply_to: ReplyAddress, *, expires_s: float, now_s: float
+    ) -> Ticket | None:
+        """Take a delivery in.
+
+        Args:
+            delivery: What arrived.
+            reply_to: Where its reply goes.
+            expires_s: Until when its finished reply is worth keeping.
+            now_s: The time now.
+
+        Returns:
+            A ticket that owes a ``finish``; None when the request is known already, and so is
+            answered here, now or when its first delivery is.
+        """
+        identity = Identity.of(delivery, reply_to)
+        if self._adopt(delivery, identity) or self._replay(delivery, identity, reply_to, now_s):
+            return None
+        debt = _Debt(identity, delivery)
+        if identity.token is not None:
+            for ticket in self._open:
+                if ticket.identity == identity:
+                    ticket.debts.append(debt)
+                    return None
+        ticket = Ticket(identity, expires_s, [debt])
+        self._open.append(ticket)
+        return ticket
+
+    def answer(self, delivery: Delivery, reply: Reply, *, expires_s: float) -> None:
+        """Reply to a delivery that starts no work: a refusal of its content, a cancel.
+
+        It is read anew each time it comes, so nothing is remembered beyond its acknowledgement.
+        """
+        identity = Identity.of(delivery, reply.reply_to)
+        if not self._adopt(delivery, identity):
+            self._send(_Debt(identity, delivery), reply, expires_s)
+
+    def finish(self, ticket: Ticket, reply: Reply) -> None:
+        """Publish the terminal reply of a ticket, and its copies to the duplicates.
+
+        Raises:
+            ValueError: If the ticket is finished already: a second reply would break the contract.
+        """
+        self._open.remove(ticket)
+        copy = replace(reply, is_duplicate=True)
+        num_bytes = 0
+        for i, debt in enumerate(ticket.debts):
+            num_bytes = self._send(debt, copy if i else reply, ticket.expires_s)
+        if isinstance(reply.outcome, Rejected) and reply.outcome.code.is_retryable:
+            return  # a retry with the same id must be tried, not told the old refusal again
+        self._done[ticket.identity] = _Done(copy, ticket.expires_s, num_bytes)
+        while len(self._done) > MAX_FINISHED or self._done_bytes() > MAX_FINISHED_BYTES:
+            self._done.popitem(last=False)
+
+    def confirm(self, handle: int) -> None:
+        """Acknowledge the delivery whose reply the broker has confirmed."""
+        debt = self._unconfirmed.pop(handle, None)
+        if debt is not None:
+            self._acknowledge(debt.delivery)
+
+    def _debts(self) -> list[_Debt]:
+        waiting = [debt for ticket in self._open for debt in ticket.debts]
+        return waiting + list(self._unconfirmed.values())
+
+    def _done_bytes(self) -> int:
+        return sum(done.num_bytes for done in self._done.values())
+
+    def _send(self, debt: _Debt, reply: Reply, expires_s: float) -> int:
+        handle, num_bytes = self._publish(reply, expires_s)
+        self._unconfirmed[handle] = debt
+        return num_bytes
+
+    def _adopt(self, delivery: Delivery, identity: Identity) -> bool:
+        """Give a redelivered message the place of its former self, whose connection is gone.
+
+        A reply that is published but not confirmed is among them: the client library sends it
+        again by itself after a reconnect, so the redelivery needs no second one.
+        """
+        if not delivery.is_redelivery:
+            return False
+        for debt in self._debts():
+            is_former = debt.delivery.connection_epoch < delivery.connection_epoch
+            if is_former and debt.identity == identity:
+                debt.delivery = delivery
+                return True
+        return False
+
+    def _replay(
+        self, delivery: Delivery, identity: Identity, reply_to: ReplyAddress, now_s: float
+    ) -> bool:
+        """Answer a request that was answered before, from memory."""
+        done = self._done.get(identity)
+        if done is None or (identity.token is None and not delivery.is_redelivery):
+            return False
+        if done.expires_s < now_s:
+            del self._done[identity]
+            return False
+        copy = replace(done.reply, reply_to=reply_to)
+        self._send(_Debt(identity, delivery), copy, done.expires_s)
+        return True

@@ -1,0 +1,159 @@
+"""What a node says of itself: the retained ``info`` and ``state``, and the state file.
+
+Rule: telling must never stop answering; a state file that cannot be written is a log line.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import edged
+from edged.config import Config
+from edged.messages import Encoded, Topics, WireProperties, encode_info, encode_state
+from edged.messages.encode import to_json
+from edged.metrics import Metrics
+from edged.ports import Edges
+from edged.request import FormatType
+from edged.resident import ResidentModel
+from edged.service import Service
+
+_LOG = logging.getLogger(__name__)
+
+ONLINE, OFFLINE = b"online", b"offline"
+"""Values of the availability topic."""
+CHANGE_INTERVAL_S = 1.0
+"""Least time between two ``state`` messages that a change causes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What does not change while the process lives."""
+
+    config: Config
+    model: ResidentModel
+
+    @property
+    def topics(self) -> Topics:
+        """The topics of this node."""
+        return Topics(self.config.prefix, self.config.node)
+
+
+def info_members(identity: Identity) -> dict[str, Any]:
+    """Describe the node: versions, the model, and what requests may ask for."""
+    config, bundle = identity.config, identity.model.bundle
+    is_local = config.broker.host in ("localhost", "127.0.0.1", "::1")
+    return {
+        "edged": edged.__version__,
+        "model": {
+            "name": bundle.manifest.name,
+            "id": bundle.model_id,
+            "sha256": bundle.sha256,
+            "scheme": bundle.manifest.scheme,
+            "max_model_len": identity.model.engine.max_model_len,
+        },
+        "limits": {
+            "max_payload_bytes": config.request.max_payload_bytes,
+            "max_tokens": config.request.max_tokens,
+            "timeout_ms": round(config.request.timeout_s * 1000),
+            "max_timeout_ms": round(config.request.max_timeout_s * 1000),
+            "queue": config.queue.size,
+        },
+        "formats": [kind.value for kind in FormatType],
+        "insecure_broker": not is_local and (config.broker.username is None),
+    }
+
+
+class Reporter:
+    """Publish ``info`` and ``state`` when they are due.
+
+    Args:
+        identity: What does not change.
+        service: Where queue and engine stand.
+        metrics: Counters and percentiles.
+        edges: The transport, the clock and memory.
+    """
+
+    def __init__(
+        self, identity: Identity, service: Service, metrics: Metrics, edges: Edges
+    ) -> None:
+        self._identity = identity
+        self._service = service
+        self._metrics = metrics
+        self._edges = edges
+        self._file = _StateFile(identity.config.state.file)
+        self._published_s = float("-inf")
+        self._published_key: tuple[Any, ...] = ()
+        self.is_stopping = False
+
+    def announce(self) -> None:
+        """Publish all that is retained, at the start of a connection."""
+        transport, topics = self._edges.transport, self._identity.topics
+        online = Encoded(topics.availability, ONLINE, WireProperties())
+        transport.publish(online, qos=1, retain=True)
+        transport.publish(encode_info(topics, info_members(self._identity)), qos=1, retain=True)
+        self.tick(is_forced=True)
+
+    def tick(self, *, is_forced: bool = False) -> None:
+        """Publish ``state`` if it is due, or has changed and the last one is a second old."""
+        now_s = self._edges.clock()
+        if is_forced or now_s >= self.next_tick_s():
+            self._published_s, self._published_key = now_s, self._key()
+            members = self.state_members(now_s)
+            self._edges.transport.publish(
+                encode_state(self._identity.topics, members), qos=0, retain=True
+            )
+            self._file.write(members)
+
+    def next_tick_s(self) -> float:
+        """Return when ``tick`` will next publish, if nothing changes until then."""
+        is_changed = self._key() != self._published_key
+        interval_s = self._identity.config.state.interval_s
+        return self._published_s + (
+            min(CHANGE_INTERVAL_S, interval_s) if is_changed else interval_s
+        )
+
+    def _key(self) -> tuple[Any, ...]:
+        return self.is_stopping, self._service.num_waiting, self._service.is_running
+
+    def state_members(self, now_s: float) -> dict[str, Any]:
+        """Give the node's load, memory, speed and counters."""
+        memory, budget = self._edges.read_memory(), self._identity.model.footprint.budget
+        is_short = budget.missing_bytes(memory, 0) > 0
+        name = "stopping" if self.is_stopping else "degraded" if is_short else "ready"
+        speed = self._service.speed
+        return {
+            "state": name,
+            "queue": self._service.num_waiting,
+            "running": int(self._service.is_running),
+            "rss_bytes": memory.rss_bytes,
+            "available_bytes": memory.available_bytes,
+            "budget_bytes": budget.limit_bytes,
+            "budget_enforced": self._identity.model.footprint.is_enforced,
+            **self._metrics.snapshot(),
+            "expected_prefill_tok_s": round(speed.prefill_tok_s, 1),
+            "expected_decode_tok_s": round(speed.decode_tok_s, 1),
+            "uptime_s": round(now_s - self._identity.model.started_s),
+        }
+
+
+class _StateFile:
+    """The same document for ``edged health``, replaced as a whole."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._is_failing = False
+
+    def write(self, members: dict[str, Any]) -> None:
+        if self._path is None:
+            return
+        new_path = self._path.with_name(self._path.name + ".new")
+        try:
+            new_path.write_bytes(to_json(members) + b"\n")
+            Path(new_path).replace(self._path)
+        except OSError as error:
+            if not self._is_failing:
+                _LOG.warning("state.file: cannot be written: %s", error)
+            self._is_failing = True
+        else:
+            self._is_failing = False

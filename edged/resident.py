@@ -1,0 +1,73 @@
+"""The resident model: everything that must be in memory, and have worked once, before READY.
+
+Rule: whoever sees READY can be answered; so the first answer and the first grammar are made here.
+"""
+
+import functools
+import logging
+import time
+from dataclasses import dataclass
+
+from edged import memory
+from edged.admission import Speed
+from edged.bundle import Bundle, open_bundle
+from edged.config import Config
+from edged.engine import Engine, EngineSettings
+from edged.footprint import Footprint, claim
+from edged.grammar import compile_format
+from edged.request import ChatMessage, FormatType, OutputFormat, SamplingParams
+from edged.tokenizer import Tokenizer
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ResidentModel:
+    """What is resident."""
+
+    bundle: Bundle
+    footprint: Footprint
+    engine: Engine
+    tokenizer: Tokenizer
+    speed: Speed
+    started_s: float
+
+
+def load(config: Config) -> ResidentModel:
+    """Load the model and have it answer once; blocks for seconds.
+
+    Raises:
+        ConfigError: If the bundle or its budget is wrong.
+    """
+    started_s = time.monotonic()
+    bundle = open_bundle(config.model.path)
+    footprint = claim(config, bundle)
+    settings = EngineSettings(
+        config.model.max_model_len, config.model.num_threads, config.model.prefill_chunk_tokens
+    )
+    engine = Engine.load(bundle, settings)
+    tokenizer = Tokenizer.load(bundle)
+    speed = engine.measure()
+    prompt_ids = tokenizer.encode_chat((ChatMessage("user", "Hello"),))
+    for _ in engine.generate(prompt_ids, SamplingParams(), max_tokens=1):
+        pass
+    # The first grammar reads the whole vocabulary; later that would hold up everybody's requests.
+    compile_format(tokenizer, OutputFormat(FormatType.CHOICE, choices=("yes", "no")))
+    _LOG.info(
+        "ready after %.1f s: %s, prefill %.0f tok/s, decode %.0f tok/s, %d MiB resident of %d",
+        time.monotonic() - started_s,
+        bundle.model_id,
+        speed.prefill_tok_s,
+        speed.decode_tok_s,
+        memory.rss_bytes() >> 20,
+        footprint.budget.limit_bytes >> 20,
+    )
+    return ResidentModel(bundle, footprint, engine, tokenizer, speed, started_s)
+
+
+class Language:
+    """The tokenizer and the grammar of one model, behind one door."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.encode_chat = tokenizer.encode_chat
+        self.compile_format = functools.partial(compile_format, tokenizer)

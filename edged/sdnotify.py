@@ -1,0 +1,63 @@
+"""systemd's notification socket, as sd_notify(3) describes it.
+
+Rule: a notification never raises and never blocks; without systemd it does nothing.
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+
+
+class Notifier:
+    """Tell the service manager how this process is.
+
+    Args:
+        environment: where ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID`` are looked up.
+        pid: process that ``WATCHDOG_PID`` must name; this one by default.
+    """
+
+    def __init__(
+        self, environment: Mapping[str, str] = os.environ, *, pid: int | None = None
+    ) -> None:
+        self._address = environment.get("NOTIFY_SOCKET", "")
+        if self._address.startswith("@"):  # Linux's abstract namespace begins with NUL
+            self._address = "\0" + self._address[1:]
+        own_pid = os.getpid() if pid is None else pid
+        self._watchdog_us = environment.get("WATCHDOG_USEC", "")
+        self._is_watched = environment.get("WATCHDOG_PID", str(own_pid)) == str(own_pid)
+
+    @property
+    def watchdog_interval_s(self) -> float | None:
+        """Longest time between two ``watchdog`` calls; None when nobody waits for them."""
+        is_set = self._is_watched and self._watchdog_us.isdecimal()
+        return int(self._watchdog_us) / 1e6 if is_set and int(self._watchdog_us) else None
+
+    def ready(self) -> None:
+        """Say that the start is complete."""
+        self._send("READY=1")
+
+    def status(self, line: str) -> None:
+        """Show one line in ``systemctl status``."""
+        self._send("STATUS=" + " ".join(line.split()))
+
+    def stopping(self) -> None:
+        """Say that the stop has begun."""
+        self._send("STOPPING=1")
+
+    def watchdog(self) -> None:
+        """Say that the process makes progress."""
+        self._send("WATCHDOG=1")
+
+    def reloading(self, monotonic_us: int) -> None:
+        """Say that the configuration is being read again; ``ready`` ends it."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={monotonic_us}")
+
+    def _send(self, message: str) -> None:
+        if not self._address:
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as peer:
+            peer.settimeout(0)
+            try:
+                peer.sendto(message.encode(errors="replace"), self._address)
+            except OSError:
+                return  # a dead or full socket is systemd's business; the service goes on

@@ -1,0 +1,121 @@
+"""Turn token ids into text while they arrive.
+
+Rule: what is emitted is final: never half of a character, and all pieces together are the text of
+all ids together.
+"""
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import tokenizers
+
+from edged.errors import BundleError
+
+_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+class TokenBytes:
+    """The bytes that each token id stands for, for both kinds of vocabulary in use.
+
+    Byte-level BPE writes each byte as a printable character (GPT-2's table); SentencePiece writes
+    text with ``▁`` for a space, and bytes that are no text of their own as ``<0xAB>``.
+
+    Args:
+        tokenizer: from ``read_tokenizer``.
+        silent_id: one more id without a text.
+
+    Raises:
+        BundleError: the tokenizer decodes in another way.
+    """
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer, *, silent_id: int) -> None:
+        steps = list(_flat_decoder(tokenizer))
+        kinds = {step["type"] for step in steps}
+        self._is_byte_level = "ByteLevel" in kinds
+        if not kinds & {"ByteLevel", "ByteFallback", "Metaspace"}:
+            raise BundleError(
+                f"tokenizer.json: decoder {sorted(kinds)} is not known; "
+                "edged reads byte-level and SentencePiece vocabularies"
+            )
+        self.is_first_space_dropped = any(_drops_first_space(step) for step in steps)
+        self._tokenizer = tokenizer
+        self.controls: dict[int, str] = {
+            token_id: token.content
+            for token_id, token in tokenizer.get_added_tokens_decoder().items()
+            if token.special
+        }
+        """Control tokens: they have a name, but no text."""
+        self._silent_id = silent_id
+        self._known: dict[int, bytes] = {}
+
+    def __getitem__(self, token_id: int) -> bytes:
+        """Return what ``read`` does, at once for a token seen before."""
+        known = self._known.get(token_id)
+        if known is None:
+            known = self._known[token_id] = self.read(token_id)
+        return known
+
+    def read(self, token_id: int) -> bytes:
+        """Return a token's bytes; none for a control token and for an id without a token."""
+        piece = self._tokenizer.id_to_token(token_id)
+        if piece is None or token_id in self.controls or token_id == self._silent_id:
+            return b""
+        if self._is_byte_level:
+            table = _byte_level_table()
+            values = [table.get(character) for character in piece]
+            # An added token may hold characters outside the table: it stands for itself.
+            return (
+                bytes(v for v in values if v is not None) if None not in values else piece.encode()
+            )
+        if match := _BYTE_PIECE.fullmatch(piece):
+            return bytes([int(match[1], 16)])
+        return str(piece).replace("▁", " ").encode()
+
+
+class Detokenizer:
+    """The text of one answer, token by token."""
+
+    def __init__(self, token_bytes: TokenBytes) -> None:
+        self._token_bytes = token_bytes
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._is_space_due = token_bytes.is_first_space_dropped
+
+    def push(self, token_id: int) -> str:
+        """Return the characters that became complete with this token; often none."""
+        return self._trimmed(self._decoder.decode(self._token_bytes[token_id]))
+
+    def flush(self) -> str:
+        """Return what is left at the end: U+FFFD where a character was never completed."""
+        return self._trimmed(self._decoder.decode(b"", final=True))
+
+    def _trimmed(self, text: str) -> str:
+        if text and self._is_space_due:
+            self._is_space_due = False
+            return text.removeprefix(" ")
+        return text
+
+
+def _flat_decoder(tokenizer: tokenizers.Tokenizer) -> Iterator[dict[str, Any]]:
+    if tokenizer.decoder is None:
+        return
+    step = json.loads(tokenizer.decoder.__getstate__())
+    yield from step["decoders"] if step["type"] == "Sequence" else [step]
+
+
+def _drops_first_space(step: dict[str, Any]) -> bool:
+    if step["type"] == "Metaspace":
+        return bool(step.get("prepend_scheme", "always") != "never")
+    return bool(step["type"] == "Strip" and step["content"] == " " and step["start"] == 1)
+
+
+@lru_cache(maxsize=1)
+def _byte_level_table() -> dict[str, int]:
+    """Return GPT-2's character for each byte: itself where printable, else from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in printable]
+    table = {chr(byte): byte for byte in printable}
+    return table | {chr(0x100 + index): byte for index, byte in enumerate(others)}

@@ -1,0 +1,250 @@
+"""One paho client: packets in and out of one socket, spoken in one version of MQTT.
+
+Rule: used by one thread only. paho's callbacks do nothing but note what happened, in ``inbox`` and
+``failure``: an exception in a callback would end the thread while the client looks connected.
+"""
+
+import contextlib
+import select
+import socket
+import ssl
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edged.messages import Delivery
+from edged.transport.events import BrokerSettings, Connected, Published, Will
+from edged.transport.explain import Failure, explain_connack, explain_disconnect
+from edged.transport.outgoing import Outgoing
+from edged.transport.paho_client import make_client, subscription_list
+from edged.transport.properties import to_delivery, to_paho
+
+MAX_IN_FLIGHT = 20
+"""Messages on the way to the broker at a time; stock Mosquitto takes no more."""
+IDLE_S = 1.0
+"""Longest sleep of the network thread; keep-alive is looked at in between."""
+_NO_SUBSCRIBERS = 0x10
+_MQTT_OVERHEAD_BYTES = 1024
+
+
+class Connection:
+    """One client, which may connect many times.
+
+    Args:
+        settings: Where to connect, and how.
+        version: ``5`` or ``3.1.1``.
+        subscriptions: Topic filters, subscribed with QoS 1 at every connection.
+        will: Published by the broker when the connection breaks.
+        epochs: Numbers for the connections.
+    """
+
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        version: str,
+        subscriptions: Sequence[str],
+        will: Will | None,
+        epochs: Iterator[int],
+    ) -> None:
+        self.version = version
+        self.epoch = 0
+        self.is_ready = False
+        self.failure: Failure | None = None
+        self.inbox: deque[Connected | Delivery | Published] = deque()
+        self.in_flight: dict[int, Outgoing] = {}
+        self._is_answered = False
+        self._window = MAX_IN_FLIGHT
+        self._max_packet_bytes: int | None = None
+        self._settings = settings
+        self._subscriptions = subscriptions
+        self._epochs = epochs
+        self._early: list[Connected | Delivery] = []
+        self._client = make_client(settings, version, will)
+        self._client.on_connect = self._on_connect
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_message = self._on_message
+        self._client.on_publish = self._on_publish
+        self._client.on_disconnect = self._on_disconnect
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a socket, however far the handshake is."""
+        return self._client.socket() is not None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is on its way out."""
+        return not self.in_flight and not self._client.want_write()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another message of QoS 1 may be sent now."""
+        return self.is_ready and len(self.in_flight) < self._window
+
+    def open(self) -> None:
+        """Connect the socket and send CONNECT; blocks until the socket stands.
+
+        Raises:
+            OSError: The broker cannot be reached, or its certificate is not accepted.
+            UnicodeError: The host cannot be a name.
+        """
+        self.epoch = 0  # until CONNACK nothing can be acknowledged
+        self.failure = None
+        self._is_answered = False
+        self._client.reconnect()
+
+    def step(self, wake: socket.socket) -> None:
+        """Wait for the socket or ``wake`` at most ``IDLE_S``, then read, write, keep alive."""
+        sock: Any = self._client.socket()
+        # TLS may hold decrypted bytes that no select can see.
+        has_bytes = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+        writing: list[Any] = [sock] if self._client.want_write() else []
+        readable, _, _ = select.select([sock, wake], writing, [], 0.0 if has_bytes else IDLE_S)
+        if has_bytes or sock in readable:
+            self._client.loop_read()
+        if self._client.want_write():
+            self._client.loop_write()
+        self._client.loop_misc()
+
+    def send(self, outgoing: Outgoing) -> bool:
+        """Hand a message to paho; False when it has to wait for another try."""
+        message, limit = outgoing.message, self._max_packet_bytes
+        if limit is not None and len(message.payload) + _MQTT_OVERHEAD_BYTES > limit:
+            self.inbox.append(Published(outgoing.handle, "larger than the broker accepts"))
+            return True
+        properties = to_paho(message.properties) if self.version == "5" else None
+        info = self._client.publish(
+            message.topic, message.payload, outgoing.qos, outgoing.retain, properties
+        )
+        if info.rc == mqtt.MQTT_ERR_QUEUE_SIZE:
+            return False  # packet ids have wrapped around to one that is still on its way
+        if outgoing.qos > 0:
+            self.in_flight[info.mid] = outgoing
+        return True
+
+    def acknowledge(self, delivery: Delivery) -> bool:
+        """Acknowledge a delivery; False when its connection is over.
+
+        A packet id of an earlier connection would acknowledge a different message.
+        """
+        if not self.is_open or delivery.connection_epoch != self.epoch:
+            return False
+        self._client.ack(delivery.packet_id, delivery.qos)
+        return True
+
+    def close(self) -> None:
+        """Send DISCONNECT, so that the will is not published, and close the socket."""
+        self._client.disconnect()
+        while self.is_open and self._client.want_write():
+            sock: Any = self._client.socket()
+            _, writable, _ = select.select([], [sock], [], IDLE_S)
+            if not writable:
+                break
+            self._client.loop_write()
+        self.abort()
+
+    def abort(self) -> None:
+        """Close the socket without a word."""
+        sock: Any = self._client.socket()
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        while self.is_open:  # to the end that the shutdown has put there; paho closes then
+            self._client.loop_read()
+        self.is_ready = False
+
+    def _on_connect(
+        self,
+        client: mqtt.Client,
+        _userdata: object,
+        flags: mqtt.ConnectFlags,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        self._is_answered = True
+        if reason.is_failure:
+            self.failure = explain_connack(reason, properties)
+            return
+        self.epoch = next(self._epochs)
+        self._window = min(MAX_IN_FLIGHT, getattr(properties, "ReceiveMaximum", MAX_IN_FLIGHT))
+        self._max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
+        connected = Connected(self.epoch, flags.session_present, self.version, self._window)
+        self._early = [connected]
+        if self._subscriptions:
+            client.subscribe(subscription_list(self._settings, self.version, self._subscriptions))
+        else:
+            self._become_ready()
+
+    def _on_subscribe(
+        self,
+        client: mqtt.Client,
+        _userdata: object,
+        _packet_id: int,
+        reasons: list[ReasonCode],
+        _properties: Properties | None,
+    ) -> None:
+        refused = [
+            topic_filter
+            for topic_filter, reason in zip(self._subscriptions, reasons, strict=False)
+            if reason.is_failure
+        ]
+        if refused:
+            self.failure = Failure(
+                f"the broker refuses the subscription to {', '.join(refused)}; "
+                "allow it in the broker's access list"
+            )
+            client.disconnect()
+        else:
+            self._become_ready()
+
+    def _become_ready(self) -> None:
+        self.is_ready = True
+        self.inbox.extend(self._early)
+        self._early = []
+
+    def _on_message(
+        self, client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage
+    ) -> None:
+        try:
+            delivery = to_delivery(message, self.epoch)
+        except UnicodeDecodeError:  # forbidden by MQTT; acknowledged, or it would come for ever
+            client.ack(message.mid, message.qos)
+            return
+        # A broker that kept the session delivers before it has answered the subscription.
+        (self.inbox if self.is_ready else self._early).append(delivery)
+
+    def _on_publish(
+        self,
+        _client: mqtt.Client,
+        _userdata: object,
+        packet_id: int,
+        reason: ReasonCode,
+        *_properties: object,
+    ) -> None:
+        outgoing = self.in_flight.pop(packet_id, None)
+        if outgoing is not None:
+            failure = f"refused by the broker: {reason}" if reason.is_failure else None
+            is_heard = reason.value != _NO_SUBSCRIBERS
+            self.inbox.append(Published(outgoing.handle, failure, is_heard))
+
+    def _on_disconnect(
+        self,
+        _client: mqtt.Client,
+        _userdata: object,
+        flags: mqtt.DisconnectFlags,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        self.is_ready = False
+        if self.failure is not None:
+            return
+        if not self._is_answered:
+            what = f"closed the connection without an answer to MQTT {self.version}"
+            self.failure = Failure(f"{self._settings.url} {what}", is_unanswered=True)
+            return
+        is_told = flags.is_disconnect_packet_from_server
+        self.failure = explain_disconnect(reason, properties, is_told=is_told)

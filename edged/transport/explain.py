@@ -1,0 +1,81 @@
+"""Why a connection failed, in words that say what to do.
+
+Rule: every text stands alone in a log line and in systemd's status; none holds a password.
+"""
+
+import socket
+import ssl
+from dataclasses import dataclass
+
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edged.transport.events import BrokerSettings
+
+_UNSUPPORTED_VERSION = 0x84
+_TAKEN_OVER = 0x8E
+_ADVICE = {
+    0x84: "set the protocol to 3.1.1",
+    0x85: "choose another client identifier",
+    0x86: "correct the user name and the password",
+    0x87: "set a user name and password that this broker accepts",
+    0x8A: "the broker has banned this client",
+    0x8E: "another client uses the same client identifier; give each its own",
+    0x95: "a message was larger than the broker accepts",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a connection is over, or never stood."""
+
+    reason: str
+    is_version_refused: bool = False
+    """The broker does not speak this version of MQTT."""
+    is_unanswered: bool = False
+    """The connection was closed before CONNECT was answered: perhaps the version, perhaps not."""
+    is_taken_over: bool = False
+    """Connecting again at once would only take the session back, for ever."""
+
+
+def explain_connack(reason: ReasonCode, properties: Properties | None) -> Failure:
+    """Explain the broker's refusal to connect."""
+    text = _with_advice("the broker refuses the connection", reason, properties)
+    return Failure(text, is_version_refused=reason.value == _UNSUPPORTED_VERSION)
+
+
+def explain_disconnect(
+    reason: ReasonCode, properties: Properties | None, *, is_told: bool
+) -> Failure:
+    """Explain the end of a connection; ``is_told`` when the broker itself gave the reason."""
+    if not is_told:
+        quiet = "Keep alive" in str(reason)
+        return Failure("the broker went silent" if quiet else "the connection broke")
+    text = _with_advice("the broker ended the connection", reason, properties)
+    return Failure(text, is_taken_over=reason.value == _TAKEN_OVER)
+
+
+def explain_error(error: OSError | UnicodeError, settings: BrokerSettings) -> Failure:
+    """Explain why no connection could be opened."""
+    place = settings.url
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Failure(
+            f"the certificate of {place} is not accepted: {error.verify_message}; "
+            "set the CA file to the authority that signed it, and the host to its name"
+        )
+    if isinstance(error, ConnectionRefusedError):
+        return Failure(f"nothing listens at {place}; start the broker, or correct host and port")
+    if isinstance(error, ssl.SSLError) or (settings.is_tls and isinstance(error, ConnectionError)):
+        return Failure(f"{place} does not speak TLS as expected: {error.strerror or error}")
+    if isinstance(error, socket.gaierror | UnicodeError):
+        return Failure(f"{place}: the host name cannot be resolved; correct the host")
+    if isinstance(error, TimeoutError):
+        return Failure(f"{place} does not answer")
+    return Failure(f"{place} cannot be reached: {error.strerror or error}")
+
+
+def _with_advice(what: str, reason: ReasonCode, properties: Properties | None) -> str:
+    told = getattr(properties, "ReasonString", None)
+    advice = _ADVICE.get(reason.value)
+    parts = [f"{what}: {reason}", f"({told})" if told else "", f"; {advice}" if advice else ""]
+    return " ".join(part for part in parts if part).replace(" ;", ";")

@@ -1,0 +1,233 @@
+"""The network thread: the only one that touches paho.
+
+Rule: other threads put commands into a queue and wake the thread; so there is no lock, a packet id
+is always compared with the connection it is used on, and a confirmation cannot come before the
+message it confirms is known.
+"""
+
+import contextlib
+import itertools
+import logging
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edged.messages import Delivery, Encoded, WireProperties
+from edged.transport.backoff import Backoff
+from edged.transport.connection import IDLE_S, Connection
+from edged.transport.events import (
+    BrokerSettings,
+    Connected,
+    ConnectFailed,
+    Disconnected,
+    PublishHandle,
+    TransportEvent,
+    Will,
+)
+from edged.transport.explain import Failure, explain_error
+from edged.transport.outbox import Outbox
+from edged.transport.outgoing import Outgoing
+
+_LOG = logging.getLogger(__name__)
+AUTO, V5, V311 = "auto", "5", "3.1.1"
+_WAKE_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    deadline_s: float
+
+
+class Transport:
+    """A connection to one broker that comes back for ever.
+
+    Args:
+        settings: Where the broker is, and the terms.
+        subscriptions: Topic filters, QoS 1.
+        will: What the broker publishes when this process is gone.
+        emit: Takes every event, on the network thread; it must neither block nor raise, since an
+            exception ends the thread (see ``is_alive``).
+
+    Raises:
+        ConfigError: The certificate authority cannot be read.
+    """
+
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        *,
+        subscriptions: Sequence[str],
+        will: Will | None,
+        emit: Callable[[TransportEvent], None],
+    ) -> None:
+        self._settings = settings
+        self._subscriptions = tuple(subscriptions)
+        self._will = will
+        self._emit = emit
+        self._handles = itertools.count(1)
+        self._epochs = itertools.count(1)
+        self._commands: deque[Outgoing | Delivery | _Stop] = deque()
+        self._outbox = Outbox()
+        version = V5 if settings.protocol == AUTO else settings.protocol
+        self._connection = Connection(settings, version, subscriptions, will, self._epochs)
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.settimeout(0)
+        self._wake_writer.settimeout(0)
+        self._is_5_refused = False
+        self._backoff = Backoff(settings)
+        self._stop: _Stop | None = None
+        self._was_connected = False
+        self.num_stale_acknowledgements = 0
+        """Acknowledgements ignored because their connection was over; the broker redelivers."""
+        self.num_lost = 0
+        """Messages of QoS 0 that were published while there was no connection."""
+        self._thread = threading.Thread(target=self._run, name="edged-mqtt", daemon=True)
+
+    def start(self) -> None:
+        """Begin to connect, in the background."""
+        self._thread.start()
+
+    def publish(self, message: Encoded, *, qos: int = 1, retain: bool = False) -> PublishHandle:
+        """Send a message, without blocking.
+
+        With QoS 1 it is kept over any number of connections until the broker confirms it, and one
+        ``Published`` event follows; with QoS 0 it is lost while there is no connection.
+        """
+        handle = next(self._handles)
+        self._command(Outgoing(handle, message, qos, retain, time.monotonic()))
+        return handle
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        """Acknowledge a delivery, without blocking; ignored when its connection is over."""
+        if delivery.qos > 0:
+            self._command(delivery)
+
+    def is_alive(self) -> bool:
+        """Whether the network thread lives; without it nothing here works any more."""
+        return self._thread.is_alive()
+
+    def stop(self, farewell: Sequence[Will] = (), timeout_s: float = 5.0) -> None:
+        """Publish the farewell, wait for what is on its way, disconnect, end the thread.
+
+        Blocks at most ``timeout_s``; without a connection it does not wait. The will is not
+        published unless the connection broke before.
+        """
+        for word in farewell:
+            message = Encoded(word.topic, word.payload, WireProperties())
+            self.publish(message, qos=word.qos, retain=word.retain)
+        self._command(_Stop(time.monotonic() + timeout_s))
+        if self._thread.is_alive():
+            self._thread.join(timeout_s + IDLE_S)
+        elif self._thread.ident is None:
+            self._close_wake()
+
+    def _command(self, command: Outgoing | Delivery | _Stop) -> None:
+        self._commands.append(command)
+        # Refused when it has not read the last wake-ups yet: it is awake then, or has ended.
+        with contextlib.suppress(OSError):
+            self._wake_writer.send(b"\0")
+
+    def _run(self) -> None:
+        try:
+            while self._stop is None:
+                failure = self._connect_and_serve()
+                if self._stop is None and not self._switch_version(failure):
+                    self._report_and_pause(failure)
+        finally:
+            self._connection.abort()  # if it still stands, the broker publishes the will
+            self._close_wake()
+
+    def _close_wake(self) -> None:
+        self._wake_reader.close()
+        self._wake_writer.close()
+
+    def _connect_and_serve(self) -> Failure:
+        """Connect, and work until the connection is over; return why it is."""
+        connection = self._connection
+        self._was_connected = False
+        started_s = time.monotonic()
+        try:
+            connection.open()
+        except (OSError, UnicodeError) as error:
+            return explain_error(error, self._settings)
+        while connection.is_open:
+            connection.step(self._wake_reader)
+            self._take_commands()
+            self._hand_over()
+            stood_s = time.monotonic() - started_s
+            if self._is_finished():
+                connection.close()
+            elif not connection.is_ready and stood_s > self._settings.handshake_timeout_s:
+                connection.failure = Failure(f"{self._settings.url} does not speak MQTT in time")
+                connection.abort()
+        self._hand_over()
+        self._backoff.note_connection(time.monotonic() - started_s)
+        return connection.failure or Failure("the connection broke")
+
+    def _take_commands(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._wake_reader.recv(_WAKE_BYTES)
+        while self._commands:
+            match self._commands.popleft():
+                case Outgoing(qos=0) if not self._connection.is_ready:
+                    self.num_lost += 1
+                case Outgoing() as outgoing:
+                    self._outbox.append(outgoing)
+                case Delivery() as delivery:
+                    is_done = self._connection.acknowledge(delivery)
+                    self.num_stale_acknowledgements += not is_done
+                case _Stop() as stop:
+                    self._stop = stop
+
+    def _hand_over(self) -> None:
+        """Emit what has arrived, and send what has room now."""
+        inbox = self._connection.inbox
+        while inbox:
+            event = inbox.popleft()
+            self._was_connected |= isinstance(event, Connected)
+            self._emit(event)
+        for published in self._outbox.send(self._connection):
+            self._emit(published)
+
+    def _is_finished(self) -> bool:
+        if self._stop is None:
+            return False
+        is_idle = not self._outbox and self._connection.is_idle
+        is_late = time.monotonic() >= self._stop.deadline_s
+        return is_idle or is_late or not self._connection.is_ready
+
+    def _switch_version(self, failure: Failure) -> bool:
+        """Take the other version of MQTT if that may help; True to connect again at once."""
+        if self._settings.protocol != AUTO:
+            return False
+        is_5 = self._connection.version == V5
+        if is_5 and (failure.is_version_refused or failure.is_unanswered):
+            self._is_5_refused = failure.is_version_refused
+            self._change_to(V311)
+            return True
+        if not is_5 and not self._is_5_refused:
+            # The silence may have had another reason, such as a broker on its way down or up.
+            self._change_to(V5)
+        return False
+
+    def _change_to(self, version: str) -> None:
+        _LOG.info("%s: trying MQTT %s", self._settings.url, version)
+        self._outbox.take_back(self._connection)
+        self._connection = Connection(
+            self._settings, version, self._subscriptions, self._will, self._epochs
+        )
+
+    def _report_and_pause(self, failure: Failure) -> None:
+        pause_s = self._backoff.next_s(is_taken_over=failure.is_taken_over)
+        if self._was_connected:
+            self._emit(Disconnected(failure.reason, pause_s, failure.is_taken_over))
+        else:
+            self._emit(ConnectFailed(failure.reason, pause_s))
+        over_s = time.monotonic() + pause_s
+        while self._stop is None and (left_s := over_s - time.monotonic()) > 0:
+            select.select([self._wake_reader], [], [], left_s)
+            self._take_commands()

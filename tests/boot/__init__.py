@@ -1,0 +1,1 @@
+"""edged on a booted Debian: installed by its README, run by systemd."""

@@ -1,0 +1,131 @@
+"""A Debian that boots in namespaces of its own: systemd is its first process.
+
+It shares the kernel with the machine it runs on, and nothing else: processes, mounts, network,
+host name and control groups are its own and go when it stops.
+"""
+
+import os
+import shutil
+import subprocess
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+INIT = Path(__file__).with_name("init.sh")
+BOOT_TIMEOUT_S = 60.0
+_UNSHARE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--uts", "--ipc")
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8"}
+
+
+def cgroup2_folder() -> Path | None:
+    """Find where cgroup version 2 is mounted; None where it is not."""
+    mounts = [line.split() for line in Path("/proc/mounts").read_text("utf-8").splitlines()]
+    return next((Path(mount[1]) for mount in mounts if mount[2] == "cgroup2"), None)
+
+
+def missing() -> str | None:
+    """Say what this machine lacks for booting another; None when it lacks nothing."""
+    if os.geteuid() != 0:
+        return "not root"
+    if absent := [name for name in ("unshare", "nsenter", "setpriv") if not shutil.which(name)]:
+        return f"{absent} not installed (apt-get install util-linux)"
+    if (groups := cgroup2_folder()) is None or not os.access(groups, os.W_OK):
+        return "cgroup version 2 is not mounted, or read-only"
+    if "overlay" not in Path("/proc/filesystems").read_text("utf-8"):
+        return "the kernel has no overlay file system here (modprobe overlay)"
+    if subprocess.run([*_UNSHARE, "--cgroup", "true"], check=False).returncode:
+        return "no namespaces may be made here (unshare)"
+    return None
+
+
+@dataclass
+class Machine:
+    """One system, made of a folder that stays as it is and a layer of its own."""
+
+    lower: Path
+    """The system's files, never written to."""
+    work: Path
+    """An empty folder for what the machine writes."""
+    _process: subprocess.Popen[bytes] | None = None
+    _groups: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        folder = cgroup2_folder()
+        assert folder is not None
+        self._groups = folder / f"edged-boot-{os.getpid()}"
+
+    def file(self, path: str) -> Path:
+        """Where a file of the machine lies before it boots; its folder is made."""
+        place = self.work / "upper" / path.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return place
+
+    def boot(self) -> None:
+        """Start systemd and return when it has started everything."""
+        self._groups.mkdir()
+        # Into the group first: the namespace is rooted where its first process is.
+        enter = f'echo $$ > {self._groups}/cgroup.procs && exec "$@"'
+        # Killed too when this process is: a machine must not outlive its tests.
+        tied = ("setpriv", "--pdeathsig", "KILL")
+        command = [*tied, *_UNSHARE, "--cgroup", "bash", str(INIT), str(self.lower), str(self.work)]
+        with (self.work / "console.log").open("wb") as console:
+            self._process = subprocess.Popen(
+                ["sh", "-c", enter, "sh", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+            )
+        pause = threading.Event()
+        for _ in range(int(BOOT_TIMEOUT_S / 0.2)):
+            if self._process.poll() is not None:
+                break
+            # "degraded" too: some service of that Debian has no place in a container.
+            if self.run("systemctl is-system-running --wait").stdout.strip() in {
+                "running",
+                "degraded",
+            }:
+                return
+            pause.wait(0.2)
+        log = (self.work / "console.log").read_text("utf-8", "replace")
+        raise RuntimeError(f"the machine did not boot: {log[-2000:]}")
+
+    def _init_pid(self) -> str:
+        assert self._process is not None
+        pid = self._process.pid
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()[0]
+
+    def run(self, script: str, *, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """Run shell commands in the machine, in /src, until the first that fails."""
+        try:
+            target = self._init_pid()
+        except (OSError, IndexError):
+            return subprocess.CompletedProcess(script, 255, "", "the machine is not running")
+        place = f"/proc/{target}/root"
+        command = ["nsenter", "--target", target, "--all", f"--root={place}", f"--wd={place}/src"]
+        return subprocess.run(
+            [*command, "sh", "-ec", script],
+            env=_ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_s,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def stop(self) -> None:
+        """End every process of the machine and remove its control groups."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        groups = sorted(self._groups.rglob("*/"), key=lambda path: len(path.parts), reverse=True)
+        pause = threading.Event()
+        for group in [*groups, self._groups]:
+            for _ in range(100):  # a group is busy until its last process is gone
+                try:
+                    group.rmdir()
+                except FileNotFoundError:
+                    break
+                except OSError:
+                    pause.wait(0.05)
+                else:
+                    break

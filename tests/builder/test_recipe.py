@@ -1,0 +1,168 @@
+"""A recipe says exactly what is built; whatever it says wrongly is named."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from edged.builder.recipe import (
+    GateLimits,
+    Recipe,
+    SourceKind,
+    bundle_name,
+    load_recipe,
+    resolve_source,
+)
+from edged.errors import BuildError, ConfigError
+
+MODELS = Path(__file__).parents[2] / "models"
+MINIMAL: dict[str, Any] = {
+    "name": "tiny",
+    "source": {"kind": "hub", "repository": "org/tiny", "revision": "abc123"},
+}
+
+
+def write(folder: Path, **changes: object) -> Path:
+    path = folder / "tiny.yaml"
+    document = {**MINIMAL, **changes}
+    kept = {key: value for key, value in document.items() if value is not ...}
+    path.write_text(yaml.safe_dump(kept), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(MODELS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_each_recipe_of_ours_is_complete_and_found_by_its_name(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe == resolve_source(path.stem) == resolve_source(str(path))
+    assert recipe.name == path.stem
+    assert recipe.licence == "Apache-2.0"
+    assert recipe.gate == GateLimits(0.010, 1.010, 0.95)
+    assert recipe.source.sha256 or recipe.source.revision
+
+
+def test_what_may_be_left_out_has_a_default(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path))
+    assert recipe == Recipe("tiny", recipe.source)
+    assert recipe.scheme == "int8-blockwise"
+    assert recipe.max_model_len is None
+    assert recipe.licence is None
+
+
+def test_all_keys_are_read(tmp_path: Path) -> None:
+    gate = {"mean_kl": 0.5, "perplexity_ratio": 2}
+    path = write(tmp_path, licence="MIT", scheme="fp32", max_model_len=64, gate=gate)
+    recipe = load_recipe(path)
+    assert (recipe.licence, recipe.scheme, recipe.max_model_len) == ("MIT", "fp32", 64)
+    assert recipe.gate == GateLimits(0.5, 2.0, 0.95)
+
+
+@pytest.mark.parametrize("kind", ["folder", "gguf"])
+def test_a_local_path_is_meant_from_the_recipe(tmp_path: Path, kind: str) -> None:
+    source = load_recipe(write(tmp_path, source={"kind": kind, "path": "here/model"})).source
+    assert source.path == tmp_path / "here" / "model"
+    assert source.location == "model"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"licens": "MIT"}, "licens: unknown key .did you mean licence"),
+        ({"zzz": 1}, "zzz: unknown key .one of name, licence"),
+        ({"name": ...}, "name: is missing"),
+        ({"name": "With Space"}, "name: 'With Space' does not look like"),
+        ({"name": 5}, "name: must be text, not 5"),
+        ({"source": ...}, "source: is missing"),
+        ({"source": "hub"}, "source: must be a mapping"),
+        ({"source": {}}, "source.kind: is missing"),
+        ({"source": {"kind": "whee"}}, "source.kind: 'whee' is none of .*did you mean wheel"),
+        ({"source": {"kind": "qqq"}}, "source.kind: 'qqq' is none of wheel, hub, folder, gguf$"),
+        ({"source": {"kind": "hub", "repository": "org/tiny"}}, "source.revision: is missing"),
+        (
+            {"source": {**MINIMAL["source"], "revison": "x"}},
+            "source.revison: unknown key .did you mean revision",
+        ),
+        ({"source": {**MINIMAL["source"], "sha256": "abc"}}, "source.sha256: 'abc' does not"),
+        ({"source": {**MINIMAL["source"], "repository": "x"}}, "source.repository: 'x' does"),
+        (
+            {"source": {"kind": "wheel", "package": "../x", "version": "1.0"}},
+            "source.package: '../x' does not",
+        ),
+        (
+            {"source": {"kind": "wheel", "package": "x", "version": 1.0}},
+            "source.version: must be text, not 1.0 .put it in quotes",
+        ),
+        ({"max_model_len": 0}, "max_model_len: must be a whole number above 0"),
+        ({"max_model_len": True}, "max_model_len: must be a whole number"),
+        ({"gate": {"mean_kl": "low"}}, "gate.mean_kl: must be a number"),
+        ({"gate": {"mean_kl": -1}}, "gate.mean_kl: must be 0 or more"),
+        ({"gate": {"mean_kl": float("nan")}}, "gate.mean_kl: must be 0 or more"),
+        ({"gate": {"mean_k": 1}}, "gate.mean_k: unknown key .did you mean mean_kl"),
+    ],
+)
+def test_a_wrong_key_is_named_with_its_path(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        load_recipe(write(tmp_path, **changes))
+    assert str(error.value).startswith(str(tmp_path / "tiny.yaml"))
+
+
+@pytest.mark.parametrize("text", ["{", "- a\n- b\n", "", "\ufeff\u0000"])
+def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"not YAML|the document: must be a mapping"):
+        load_recipe(path)
+
+
+def test_a_hub_id_needs_its_revision() -> None:
+    recipe = resolve_source("HuggingFaceTB/SmolLM2-135M-Instruct@v1.0")
+    assert recipe.name == "smollm2-135m-instruct"
+    assert recipe.source.kind is SourceKind.HUB
+    assert recipe.source.location == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert recipe.source.revision == "v1.0"
+    with pytest.raises(BuildError, match="did you mean org/name@main"):
+        resolve_source("org/name")
+
+
+def test_a_folder_and_a_file_get_their_own_names(tmp_path: Path) -> None:
+    folder = tmp_path / "My Model_v2"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "Some.Model-Q4_1.gguf").write_bytes(b"GGUF")
+    assert resolve_source(str(folder)).name == "my-model-v2"
+    assert resolve_source(str(folder)).source.path == folder
+    found = resolve_source(str(tmp_path / "Some.Model-Q4_1.gguf"))
+    assert found.name == "some.model-q4-1"
+    assert found.source.kind is SourceKind.GGUF
+    assert found.source.location == "Some.Model-Q4_1.gguf"
+
+
+def test_what_is_no_source_is_told_what_is() -> None:
+    with pytest.raises(BuildError) as error:
+        resolve_source("smollm2-135m-instrukt")
+    message = str(error.value)
+    for part in ("did you mean smollm2-135m-instruct?", "recipe", "folder", "REVISION", ".gguf"):
+        assert part in message
+    with pytest.raises(BuildError, match="not a source; a source is"):
+        resolve_source("?")
+
+
+def test_a_missing_or_wrong_local_source_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="no such file"):
+        resolve_source(str(tmp_path / "none.gguf"))
+    with pytest.raises(BuildError, match="cannot be read: No such file"):
+        resolve_source(str(tmp_path / "none.yaml"))
+    with pytest.raises(BuildError, match="no Hugging Face model"):
+        resolve_source(str(tmp_path))
+    (tmp_path / "manifest.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(BuildError, match="a finished bundle"):
+        resolve_source(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "name"), [("A_b C", "a-b-c"), ("---", "model"), ("Qwen2.5", "qwen2.5"), ("ü", "model")]
+)
+def test_any_text_gives_a_bundle_name(text: str, name: str) -> None:
+    assert bundle_name(text) == name

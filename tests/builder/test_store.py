@@ -1,0 +1,130 @@
+"""The build cache: whole entries or none, and no byte is believed."""
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from edged.builder.store import (
+    RECORD_NAME,
+    disk_errors,
+    hash_file,
+    hash_files,
+    new_entry,
+    open_entry,
+    seal,
+)
+from edged.errors import BuildError
+
+
+def make(folder: Path) -> None:
+    with new_entry(folder, 10) as partial:
+        (partial / "a").write_bytes(b"one")
+        (partial / "b").write_bytes(b"two")
+        seal(partial, {"fact": 1})
+
+
+def test_a_sealed_entry_is_opened(tmp_path: Path) -> None:
+    make(tmp_path / "entry")
+    assert open_entry(tmp_path / "entry") == {"fact": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["entry"]
+
+
+def test_an_entry_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    make(tmp_path / "entry")
+    with new_entry(tmp_path / "entry", 10) as partial:
+        (partial / "c").write_bytes(b"three")
+        seal(partial, {"fact": 2})
+    assert open_entry(tmp_path / "entry") == {"fact": 2}
+    assert not (tmp_path / "entry" / "a").exists()
+
+
+def test_a_failed_entry_leaves_nothing(tmp_path: Path) -> None:
+    def write() -> None:
+        with new_entry(tmp_path / "entry", 10) as partial:
+            (partial / "a").write_bytes(b"half")
+            raise ValueError("stopped")
+
+    with pytest.raises(ValueError, match="stopped"):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["flip", "grow", "extra", "missing", "record", "none", "shape"])
+def test_a_damaged_entry_is_not_opened(tmp_path: Path, damage: str) -> None:
+    make(tmp_path / "entry")
+    first, record = tmp_path / "entry" / "a", tmp_path / "entry" / RECORD_NAME
+    match damage:
+        case "flip":
+            first.write_bytes(b"onf")
+        case "grow":
+            first.write_bytes(b"one more")
+        case "extra":
+            (tmp_path / "entry" / "c").write_bytes(b"")
+        case "missing":
+            first.unlink()
+        case "record":
+            record.write_bytes(record.read_bytes()[:-9])
+        case "shape":
+            record.write_text('{"files": [1], "facts": {}}', encoding="utf-8")
+        case _:
+            record.unlink()
+    assert open_entry(tmp_path / "entry") is None
+
+
+def test_hashes_are_those_of_sha256sum(tmp_path: Path) -> None:
+    (tmp_path / "b").write_bytes(b"two")
+    (tmp_path / "a").write_bytes(b"one")
+    one, two = hashlib.sha256(b"one").hexdigest(), hashlib.sha256(b"two").hexdigest()
+    counts: list[int] = []
+    assert hash_file(tmp_path / "a", counts.append) == one
+    assert counts == [3]
+    lines = hashlib.sha256(f"{one}  a\n{two}  b\n".encode()).hexdigest()
+    assert hash_files(tmp_path, ["b", "a"]) == hash_files(tmp_path, ["a", "b"]) == lines
+
+
+def test_too_little_space_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with (
+        pytest.raises(BuildError, match=rf"{tmp_path}: the disk is full: .* 10000000.00 GB"),
+        new_entry(tmp_path / "entry", 10**16),
+    ):
+        pytest.fail("the block must not run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOSPC, "the disk is full: this step needs about 2.00 GB"),
+        (errno.EDQUOT, "the disk is full"),
+        (errno.EROFS, "cannot be written .*Read-only.* XDG_CACHE_HOME"),
+        (errno.EACCES, "cannot be written .*Permission denied"),
+    ],
+)
+def test_a_disk_that_does_not_take_it_is_named(tmp_path: Path, number: int, message: str) -> None:
+    def write() -> None:
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(BuildError, match=message), disk_errors(tmp_path, 2 * 10**9):
+        write()
+
+
+def test_other_faults_of_the_disk_stay_what_they_are(tmp_path: Path) -> None:
+    def write() -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.raises(OSError, match="Input/output error"), disk_errors(tmp_path, 1):
+        write()
+
+
+def test_a_disk_that_fills_up_while_writing_leaves_nothing(tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with (
+        mock.patch("edged.builder.store.os.fsync", side_effect=full),
+        pytest.raises(BuildError, match="the disk is full"),
+    ):
+        make(tmp_path / "entry")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,71 @@
+"""What this machine lacks, said at the top of a run; and skips that become failures in CI."""
+
+import os
+import shutil
+import sys
+from collections.abc import Generator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.requirements import IS_ALL_REQUIRED
+
+# What is missing -> what of the tests cannot run without it, and how to get it.
+PROGRAMS = {
+    "mosquitto": "tests/broker; apt-get install mosquitto",
+    "mosquitto_pub": "parts of tests/broker; apt-get install mosquitto-clients",
+    "systemd-analyze": "tests/test_unit.py; apt-get install systemd",
+    "shellcheck": "the shell part of scripts/check; apt-get install shellcheck",
+    "debootstrap": "tests/boot; apt-get install debootstrap",
+}
+PACKAGES = {
+    "torch": "tests/builder, tests/model; scripts/setup build broker dev",
+    "optimum": "tests/builder, tests/model; scripts/setup build broker dev",
+    "iotcore": "the embedded broker's tests; scripts/setup build broker dev",
+}
+
+
+def _missing() -> list[str]:
+    missing = [f"{name} ({why})" for name, why in PROGRAMS.items() if not _has_program(name)]
+    missing += [f"{name} ({why})" for name, why in PACKAGES.items() if find_spec(name) is None]
+    if os.geteuid() != 0:
+        missing.append("root (tests/boot)")
+    return missing
+
+
+def _has_program(name: str) -> bool:
+    # Debian keeps daemons in /usr/sbin, which is not on everybody's PATH.
+    return bool(shutil.which(name) or Path("/usr/sbin", name).exists())
+
+
+def pytest_report_header() -> list[str]:
+    """Say what cannot run here and what to install, before the first test."""
+    mode = "a skip is a failure (EDGED_TEST_REQUIRE_ALL=1)" if IS_ALL_REQUIRED else "may be skipped"
+    lines = [f"missing here: {what}" for what in _missing()]
+    return [f"edged: {mode}; Python {sys.version.split()[0]}", *lines]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a test's skip into a failure where everything is required."""
+    report = yield
+    # An expected failure is reported as skipped too; it ran and did what was expected.
+    if not hasattr(report, "wasxfail"):
+        _fail_if_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Turn a module's skip (``pytest.importorskip`` at its top) into an error, likewise."""
+    report = yield
+    _fail_if_skipped(report)
+    return report
+
+
+def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if IS_ALL_REQUIRED and report.outcome == "skipped":
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"required here, but skipped: {reason}"

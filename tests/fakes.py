@@ -1,0 +1,192 @@
+"""Stand-ins for every edge of the service: a clock, a transport, a worker, a language, memory."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from edged.admission import MemoryBudget, MemorySnapshot, Speed
+from edged.engine import Constraint, Prefilled, Token
+from edged.generation import Job
+from edged.messages import Delivery, Encoded, RequestDefaults, WireProperties
+from edged.metrics import Metrics
+from edged.ports import Edges, Limits
+from edged.request import Answer, ChatMessage, FinishReason, OutputFormat, SamplingParams, Usage
+from edged.service import Service
+from edged.worker import Finished
+
+MIB = 1024**2
+
+
+@dataclass
+class FakeClock:
+    """A monotonic clock that stands still until it is told otherwise."""
+
+    now_s: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def advance(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One message given to the transport."""
+
+    handle: int
+    message: Encoded
+    qos: int
+    retain: bool
+
+    @property
+    def json(self) -> dict[str, Any]:
+        members = json.loads(self.message.payload)
+        assert isinstance(members, dict)
+        return members
+
+
+@dataclass
+class FakeTransport:
+    """Remember what is published and acknowledged, in order."""
+
+    sent: list[Sent] = field(default_factory=list)
+    acknowledged: list[Delivery] = field(default_factory=list)
+
+    def publish(self, message: Encoded, *, qos: int = 1, retain: bool = False) -> int:
+        self.sent.append(Sent(len(self.sent), message, qos, retain))
+        return len(self.sent) - 1
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        self.acknowledged.append(delivery)
+
+    def on(self, part: str) -> list[Sent]:
+        """What was sent to topics that contain ``part``."""
+        return [sent for sent in self.sent if part in sent.message.topic]
+
+    @property
+    def replies(self) -> list[Sent]:
+        return self.on("/response/")
+
+
+@dataclass
+class FakeWorker:
+    """Remember the jobs; a test finishes them."""
+
+    jobs: list[Job] = field(default_factory=list)
+    cancelled: list[int] = field(default_factory=list)
+
+    def submit(self, job: Job) -> None:
+        self.jobs.append(job)
+
+    def cancel(self, key: int) -> None:
+        self.cancelled.append(key)
+
+
+@dataclass
+class FakeLanguage:
+    """One token per character; raises ``error`` where a test asks for it."""
+
+    error: Exception | None = None
+
+    def encode_chat(self, messages: Sequence[ChatMessage]) -> list[int]:
+        if self.error is not None:
+            raise self.error
+        return [ord(c) % 256 for message in messages for c in message.content]
+
+    def compile_format(self, output_format: OutputFormat) -> Constraint | None:
+        return None
+
+
+@dataclass
+class FakeEngine:
+    """Yield scripted steps; an exception among them is raised."""
+
+    steps: Sequence[Prefilled | Token | Exception] = ()
+    calls: int = 0
+
+    def generate(
+        self,
+        prompt_ids: Sequence[int],
+        sampling: SamplingParams,
+        *,
+        max_tokens: int,
+        constraint: Constraint | None = None,
+    ) -> Iterator[Prefilled | Token]:
+        self.calls += 1
+        for step in self.steps:
+            if isinstance(step, Exception):
+                raise step
+            yield step
+
+
+class CharacterStream:
+    """A detokenizer of one character per token."""
+
+    def push(self, token_id: int) -> str:
+        return chr(token_id)
+
+    def flush(self) -> str:
+        return ""
+
+
+LIMITS = Limits(
+    defaults=RequestDefaults(node="kitchen"),
+    budget=MemoryBudget(400 * MIB, 64 * MIB),
+    max_model_len=256,
+    max_waiting=2,
+    model_id="tiny@abcdef",
+)
+ROOMY = MemorySnapshot(rss_bytes=200 * MIB, available_bytes=500 * MIB)
+SPEED = Speed(prefill_tok_s=100.0, decode_tok_s=10.0, overhead_s=0.0)
+
+
+@dataclass
+class Bench:
+    """A service with fakes all around it."""
+
+    limits: Limits = LIMITS
+    clock: FakeClock = field(default_factory=FakeClock)
+    transport: FakeTransport = field(default_factory=FakeTransport)
+    worker: FakeWorker = field(default_factory=FakeWorker)
+    language: FakeLanguage = field(default_factory=FakeLanguage)
+    memory: MemorySnapshot = ROOMY
+    metrics: Metrics = field(default_factory=Metrics)
+    packets: int = 0
+
+    def __post_init__(self) -> None:
+        self.edges = Edges(
+            self.transport, self.worker, self.language, self.clock, lambda: self.memory
+        )
+        self.service = Service(self.edges, self.limits, SPEED, self.metrics)
+
+    def delivery(self, payload: object, operation: str = "generate", **more: object) -> Delivery:
+        self.packets += 1
+        data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+        topic = self.limits.defaults.topics.request(operation)
+        return replace(Delivery(topic, data, qos=1, packet_id=self.packets), **more)  # type: ignore[arg-type]
+
+    def deliver(self, payload: object, operation: str = "generate", **more: object) -> Delivery:
+        delivery = self.delivery(payload, operation, **more)
+        self.service.deliver(delivery)
+        return delivery
+
+    def finish(self, text: str = "Paris", seconds: float = 1.0) -> None:
+        """End the running job with an answer, ``seconds`` after it was started."""
+        job = self.worker.jobs[-1]
+        started_s = self.clock()
+        self.clock.advance(seconds)
+        answer = Answer(text, FinishReason.STOP)
+        usage = Usage(len(job.prompt_ids), 0, len(text))
+        first_s = started_s + seconds / 2
+        self.service.finish(Finished(job.key, answer, usage, started_s, self.clock(), first_s))
+
+    def confirm_all(self) -> None:
+        """Let the broker confirm everything that was published."""
+        for sent in list(self.transport.sent):
+            self.service.confirm(sent.handle)
+
+
+def correlation(data: bytes, **more: object) -> WireProperties:
+    return replace(WireProperties(correlation_data=data), **more)  # type: ignore[arg-type]

@@ -1,0 +1,259 @@
+"""Admission: what fits its budgets is let in, what does not is told what would."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edged.admission import (
+    MARGIN,
+    Admitted,
+    MemoryBudget,
+    MemoryPlan,
+    MemorySnapshot,
+    Resources,
+    Speed,
+    admit,
+    check_plan,
+)
+from edged.errors import ErrorCode
+from edged.request import OnDeadline, Rejected
+from tests.make_request import make_request
+
+MIB = 1024**2
+SPEED = Speed(prefill_tok_s=100.0, decode_tok_s=10.0, overhead_s=0.5)
+AMPLE = Resources(
+    max_model_len=1000,
+    speed=SPEED,
+    memory=MemorySnapshot(rss_bytes=300 * MIB, available_bytes=500 * MIB),
+    budget=MemoryBudget(limit_bytes=400 * MIB, min_available_bytes=64 * MIB),
+)
+
+
+def decide(
+    num_prompt_tokens: int = 100,
+    *,
+    resources: Resources = AMPLE,
+    backlog_s: float = 0.0,
+    now_s: float = 0.0,
+    needed_bytes: int = 0,
+    **request: Any,  # noqa: ANN401 - as make_request takes them
+) -> Admitted | Rejected:
+    return admit(
+        make_request(**request),
+        num_prompt_tokens,
+        resources,
+        backlog_s=backlog_s,
+        now_s=now_s,
+        needed_bytes=needed_bytes,
+    )
+
+
+def rejected(decision: Admitted | Rejected, code: ErrorCode) -> Rejected:
+    assert isinstance(decision, Rejected)
+    assert decision.code is code
+    return decision
+
+
+def admitted(decision: Admitted | Rejected) -> Admitted:
+    assert isinstance(decision, Admitted)
+    return decision
+
+
+def test_what_fits_is_admitted_with_the_predicted_time() -> None:
+    decision = admitted(decide(100, backlog_s=2.0, max_tokens=50))
+    assert (decision.num_prompt_tokens, decision.max_tokens) == (100, 50)
+    assert decision.predicted_s == pytest.approx(MARGIN * (2.0 + 0.5 + 1.0 + 5.0))
+
+
+def test_a_prompt_without_room_for_one_token_is_refused_with_both_counts() -> None:
+    assert isinstance(decide(999), Admitted)
+    refusal = rejected(decide(1000), ErrorCode.PROMPT_TOO_LONG)
+    assert refusal.detail == {"prompt_tokens": 1000, "max_model_len": 1000}
+    assert "1000" in refusal.message
+    assert refusal.retry_after_s is None
+
+
+def test_tokens_are_cut_to_the_context() -> None:
+    assert admitted(decide(990, max_tokens=50, deadline_s=60.0)).max_tokens == 10
+
+
+@pytest.mark.parametrize(
+    ("rss_mib", "available_mib", "needed_mib", "missing_mib"),
+    [(400, 64, 0, 0), (399, 65, 1, 0), (400, 500, 1, 1), (100, 63, 0, 1), (450, 64, 0, 50)],
+)
+def test_memory_is_refused_over_the_budget_or_under_the_floor(
+    rss_mib: int, available_mib: int, needed_mib: int, missing_mib: int
+) -> None:
+    memory = MemorySnapshot(rss_mib * MIB, available_mib * MIB)
+    decision = decide(resources=replace(AMPLE, memory=memory), needed_bytes=needed_mib * MIB)
+    if not missing_mib:
+        assert isinstance(decision, Admitted)
+        return
+    refusal = rejected(decision, ErrorCode.MEMORY_PRESSURE)
+    assert refusal.detail == {"missing_bytes": missing_mib * MIB}
+    assert refusal.message.startswith(f"{missing_mib} MiB of memory are missing; see budget.")
+    assert refusal.retry_after_s == 5.0
+
+
+def test_too_many_tokens_for_the_deadline_are_refused_with_those_that_fit() -> None:
+    refusal = rejected(decide(100, deadline_s=5.55, max_tokens=128), ErrorCode.TIMEOUT)
+    assert refusal.detail == {"predicted_ms": 15730, "max_tokens": 35}
+    assert refusal.message.startswith("128 tokens are predicted to take 15.7 s, 5.5 s are left")
+    assert admitted(decide(100, deadline_s=5.55, max_tokens=35)).predicted_s <= 5.55
+
+
+def test_a_request_that_allows_it_is_shortened() -> None:
+    decision = decide(100, deadline_s=5.55, max_tokens=128, on_deadline=OnDeadline.SHORTEN)
+    assert admitted(decision).max_tokens == 35
+    assert admitted(decision).predicted_s <= 5.55
+
+
+@pytest.mark.parametrize("deadline_s", [-1.0, 0.0, 1.0])
+def test_no_time_for_one_token_is_a_timeout_even_shortened(deadline_s: float) -> None:
+    decision = decide(deadline_s=deadline_s, received_s=-30.0, on_deadline=OnDeadline.SHORTEN)
+    refusal = rejected(decision, ErrorCode.TIMEOUT)
+    assert refusal.detail["max_tokens"] == 0
+    assert f"{max(deadline_s, 0.0):.1f} s are left" in refusal.message
+
+
+def test_waiting_is_advised_only_where_it_helps() -> None:
+    wait = rejected(decide(deadline_s=20.0, backlog_s=15.0), ErrorCode.TIMEOUT)
+    assert wait.retry_after_s == 15.0
+    hopeless = rejected(decide(deadline_s=10.0, backlog_s=15.0), ErrorCode.TIMEOUT)
+    assert hopeless.retry_after_s is None
+    late = rejected(decide(deadline_s=20.0, now_s=19.0), ErrorCode.TIMEOUT)
+    assert late.retry_after_s is None
+    nearly = decide(received_s=100.0, now_s=100.0, deadline_s=115.8, backlog_s=0.09)
+    assert rejected(nearly, ErrorCode.TIMEOUT).retry_after_s == 0.1
+    never = decide(received_s=100.0, now_s=100.0, deadline_s=115.0, backlog_s=0.09)
+    assert rejected(never, ErrorCode.TIMEOUT).retry_after_s is None
+
+
+@settings(deadline=None)
+@given(
+    num_prompt_tokens=st.integers(0, 1200),
+    max_tokens=st.integers(1, 2000),
+    deadline_s=st.floats(-5, 100),
+    backlog_s=st.floats(0, 50),
+    on_deadline=st.sampled_from(OnDeadline),
+)
+def test_an_admitted_request_meets_its_deadline_and_its_context(
+    num_prompt_tokens: int,
+    max_tokens: int,
+    deadline_s: float,
+    backlog_s: float,
+    on_deadline: OnDeadline,
+) -> None:
+    decision = decide(
+        num_prompt_tokens,
+        backlog_s=backlog_s,
+        deadline_s=deadline_s,
+        max_tokens=max_tokens,
+        on_deadline=on_deadline,
+    )
+    if isinstance(decision, Rejected):
+        assert decision.retry_after_s is None or decision.retry_after_s > 0
+        assert decision.detail.get("max_tokens", 0) < max_tokens
+        return
+    assert 1 <= decision.max_tokens <= max_tokens
+    assert decision.max_tokens + num_prompt_tokens <= AMPLE.max_model_len
+    assert decision.predicted_s <= deadline_s + 1e-9
+
+
+@pytest.mark.parametrize(
+    "values", [(0.0, 1.0, 0.0), (1.0, math.inf, 0.0), (1.0, math.nan, 0.0), (1.0, 1.0, -1.0)]
+)
+def test_a_speed_is_positive_and_finite(values: tuple[float, float, float]) -> None:
+    with pytest.raises(ValueError, match="not a speed"):
+        Speed(*values)
+
+
+def test_a_slow_device_without_overhead_has_a_speed() -> None:
+    assert Speed(0.5, 0.25, 0.0).service_s(2, 1) == 8.0
+
+
+def test_equal_observations_carry_the_speed_to_what_is_measured() -> None:
+    speed = SPEED
+    for _ in range(20):
+        speed = speed.observe_prefill(64, 0.5 + 64 / 50).observe_decode(20, 20 / 15)
+    assert speed.prefill_tok_s == pytest.approx(50, rel=0.02)
+    assert speed.decode_tok_s == pytest.approx(15, rel=0.02)
+    assert speed.overhead_s == SPEED.overhead_s
+
+
+def test_one_outlier_moves_the_speed_by_at_most_15_percent() -> None:
+    stalled = SPEED.observe_decode(10, 3600.0)
+    assert 8.5 < stalled.decode_tok_s < 10
+    assert 10 < SPEED.observe_decode(10, 1e-9).decode_tok_s < 11.5
+
+
+def test_too_few_tokens_say_nothing_about_the_speed() -> None:
+    assert SPEED.observe_prefill(15, 5.0) == SPEED
+    assert SPEED.observe_prefill(16, 5.0) != SPEED
+    assert SPEED.observe_decode(3, 5.0) == SPEED
+    assert SPEED.observe_decode(4, 5.0) != SPEED
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.booleans(), st.integers(-5, 10**6), st.floats() | st.sampled_from([0.0, 1e-300])
+        ),
+        max_size=300,
+    )
+)
+def test_no_observation_breaks_the_speed(seen: list[tuple[bool, int, float]]) -> None:
+    speed = SPEED
+    for is_prefill, num_tokens, seconds in seen:
+        observe = speed.observe_prefill if is_prefill else speed.observe_decode
+        speed = observe(num_tokens, seconds)
+    assert 0 < speed.service_s(1000, 1000) < math.inf
+
+
+PLAN = MemoryPlan(
+    weights_bytes=150 * MIB, kv_bytes=90 * MIB, process_bytes=60 * MIB, working_bytes=40 * MIB
+)
+
+
+def test_a_plan_that_fits_has_no_complaint() -> None:
+    assert PLAN.total_bytes == 340 * MIB
+    assert check_plan(PLAN, MemoryBudget(340 * MIB, 20 * MIB), 300 * MIB, 2048) is None
+
+
+def test_a_plan_over_the_budget_names_the_context_that_would_fit() -> None:
+    budget = MemoryBudget(310 * MIB)
+    said = check_plan(PLAN, budget, 4096 * MIB, 2048)
+    assert said is not None
+    assert said.startswith("budget.memory: 30 MiB short of 340 MiB (weights 150 MiB, KV cache 90")
+    assert said.endswith("; raise it to 340M, or set model.max_model_len to 1365 or less")
+    smaller = replace(PLAN, kv_bytes=PLAN.kv_bytes * 1365 // 2048)
+    assert check_plan(smaller, budget, 4096 * MIB, 1365) is None
+
+
+def test_a_plan_that_no_context_saves_asks_for_a_smaller_model() -> None:
+    said = check_plan(PLAN, MemoryBudget(200 * MIB), 4096 * MIB, 2048)
+    assert said is not None
+    assert said.endswith("; raise it to 340M, or use a smaller model")
+
+
+def test_a_plan_that_starves_the_device_names_the_floor() -> None:
+    budget = MemoryBudget(340 * MIB, 64 * MIB)
+    said = check_plan(PLAN, budget, 300 * MIB, 2048)
+    assert said is not None
+    assert said.startswith("budget.min_available: 44 MiB short")
+    assert "free memory, or lower it to 20M, or set model.max_model_len to" in said
+    assert check_plan(PLAN, replace(budget, min_available_bytes=20 * MIB), 300 * MIB, 2048) is None
+    without_floor = check_plan(PLAN, budget, 200 * MIB, 2048)
+    assert without_floor is not None
+    assert without_floor.endswith("; free memory, or use a smaller model")
+
+
+def test_a_plan_without_a_cache_has_no_context_to_advise() -> None:
+    said = check_plan(replace(PLAN, kv_bytes=0), MemoryBudget(100 * MIB), 4096 * MIB, 2048)
+    assert said is not None
+    assert said.endswith("or use a smaller model")

@@ -1,0 +1,88 @@
+"""The ``edged`` command: subcommands by name, exit codes from sysexits, nothing heavy loaded."""
+
+import subprocess
+import sys
+import types
+
+import pytest
+
+import edged
+from edged.cli import COMMANDS, main
+from edged.errors import ConfigError, ExitCode
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(["--version"])
+    assert exit_info.value.code == 0
+    assert capsys.readouterr().out == f"edged {edged.__version__}\n"
+
+
+@pytest.mark.parametrize("words", [[], ["brew"], ["health", "--colour"]])
+def test_a_wrong_command_line_exits_64_and_points_at_the_help(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(words)
+    assert exit_info.value.code == ExitCode.USAGE
+    assert "--help" in capsys.readouterr().err
+
+
+def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(f"  {name}" in shown for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_each_command_has_its_help(name: str) -> None:
+    if COMMANDS[name].extra == "build":
+        pytest.importorskip("optimum")
+    with pytest.raises(SystemExit) as exit_info:
+        main([name, "--help"])
+    assert exit_info.value.code == 0
+
+
+def fake_command(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    module = types.ModuleType("edged.fake")
+
+    def fail(_arguments: object) -> int:
+        raise error
+
+    module.add_arguments = lambda _parser: None  # type: ignore[attr-defined]
+    module.main = fail  # type: ignore[attr-defined]
+    monkeypatch.setattr("importlib.import_module", lambda _name: module)
+
+
+def test_an_error_becomes_one_line_and_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_command(monkeypatch, ConfigError("broker.hots: unknown key"))
+    assert main(["health"]) == ExitCode.CONFIG
+    assert capsys.readouterr().err == "edged health: broker.hots: unknown key\n"
+
+
+def test_a_missing_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_command(monkeypatch, ModuleNotFoundError("No module named 'torch'", name="torch"))
+    assert main(["build"]) == ExitCode.UNAVAILABLE
+    assert "edged[build]" in capsys.readouterr().err
+    with pytest.raises(ModuleNotFoundError):
+        main(["health"])
+
+
+def test_control_c_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_command(monkeypatch, KeyboardInterrupt())
+    assert main(["health"]) == 130
+
+
+def test_the_daemon_loads_no_build_tool_and_switches_telemetry_off() -> None:
+    code = (
+        "import edged.daemon, edged.client, os, sys;"
+        "bad = {'torch', 'transformers', 'optimum', 'onnx', 'onnx_ir'} & set(sys.modules);"
+        "print(sorted(bad), os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "[] 1\n"

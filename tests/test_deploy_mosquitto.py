@@ -1,0 +1,142 @@
+"""The broker configurations in deploy/mosquitto, read by a real Mosquitto."""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from edged.local_broker import MOSQUITTO, Broker, free_port, running
+from tests.requirements import require
+
+DEPLOY = Path(__file__).resolve().parent.parent / "deploy" / "mosquitto"
+PASSWORDS = {"edged": "one", "ha": "two", "other": "three"}
+# What Debian's own /etc/mosquitto/mosquitto.conf sets around the files of conf.d.
+DEBIAN = """\
+persistence true
+persistence_location {folder}/
+log_dest file {folder}/mosquitto.log
+include_dir {folder}/conf.d
+{user}
+"""
+
+
+def configured(folder: Path, name: str) -> Broker:
+    """Install one of the files as an administrator would, on a free port."""
+    require(MOSQUITTO, "mosquitto is not installed (apt-get install mosquitto)")
+    assert MOSQUITTO is not None
+    port = free_port()
+    text = (DEPLOY / name).read_text("utf-8").replace("/etc/mosquitto/", f"{folder}/")
+    text, count = re.subn(r"(?m)^listener 1883.*", f"listener {port} 127.0.0.1", text)
+    assert count == 1
+    (folder / "conf.d").mkdir()
+    (folder / "conf.d" / "edged.conf").write_text(text, "utf-8")
+    (folder / "edged.acl").write_text((DEPLOY / "edged.acl").read_text("utf-8"), "utf-8")
+    # Started by root it becomes another user, who may not look into the folder of a test.
+    user = "user root" if os.geteuid() == 0 else ""
+    (folder / "mosquitto.conf").write_text(DEBIAN.format(folder=folder, user=user), "utf-8")
+    return Broker("mosquitto", port, [MOSQUITTO, "-c", str(folder / "mosquitto.conf")])
+
+
+@pytest.fixture
+def lan_broker(tmp_path: Path) -> Iterator[Broker]:
+    """A broker with edged-lan.conf, the access list and three accounts."""
+    broker = configured(tmp_path, "edged-lan.conf")
+    secrets = tmp_path / "edged.passwd"
+    secrets.write_text("".join(f"{name}:{word}\n" for name, word in PASSWORDS.items()), "utf-8")
+    subprocess.run(["mosquitto_passwd", "-U", str(secrets)], check=True)
+    with running(broker):
+        yield broker
+
+
+class Account:
+    """One connected client that notes what arrives."""
+
+    def __init__(self, broker: Broker, name: str | None) -> None:
+        self.arrived: SimpleQueue[str] = SimpleQueue()
+        self.reason: SimpleQueue[str] = SimpleQueue()
+        self.subscribed: SimpleQueue[int] = SimpleQueue()
+        self.client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+        if name is not None:
+            self.client.username_pw_set(name, PASSWORDS[name])
+        self.client.on_message = self._on_message
+        self.client.on_connect = self._on_connect
+        self.client.on_subscribe = lambda *event: self.subscribed.put(event[2])
+        self.client.connect(broker.host, broker.port)
+        self.client.loop_start()
+
+    def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+        self.arrived.put(message.topic)
+
+    def _on_connect(self, *event: object) -> None:
+        self.reason.put(str(event[3]))
+
+    def subscribe(self, *topics: str) -> None:
+        """Subscribe and wait for the broker's word on it."""
+        self.client.subscribe([(topic, 1) for topic in topics])
+        self.subscribed.get(timeout=10)
+
+    def publish(self, topic: str) -> None:
+        """Publish at QoS 1 and wait until the broker has it, or has thrown it away."""
+        self.client.publish(topic, b"x", qos=1).wait_for_publish(10)
+
+    def close(self) -> None:
+        """Disconnect and end paho's thread."""
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+@pytest.fixture
+def accounts(lan_broker: Broker) -> Iterator[dict[str, Account]]:
+    """The node, a requester and a stranger with an account, connected."""
+    connected = {name: Account(lan_broker, name) for name in PASSWORDS}
+    assert {account.reason.get(timeout=10) for account in connected.values()} == {"Success"}
+    yield connected
+    for account in connected.values():
+        account.close()
+
+
+def test_mosquitto_takes_the_loopback_configuration_without_complaint(tmp_path: Path) -> None:
+    with running(configured(tmp_path, "edged.conf")) as broker:
+        account = Account(broker, None)
+        assert account.reason.get(timeout=10) == "Success"
+        account.close()
+    log = (tmp_path / "mosquitto.log").read_text("utf-8")
+    assert not re.findall(r"(?i).*(?:error|warning|deprecated).*", log)
+
+
+def test_the_lan_configuration_refuses_who_has_no_password(lan_broker: Broker) -> None:
+    nobody = Account(lan_broker, None)
+    assert nobody.reason.get(timeout=10) == "Not authorized"
+    nobody.close()
+
+
+def test_a_requester_reads_its_own_answers_and_nobody_elses(accounts: dict[str, Account]) -> None:
+    node, requester = accounts["edged"], accounts["ha"]
+    requester.subscribe("edged/kitchen/#")
+    hidden = ["request/generate", "response/generate", "response/generate/other", "stream/1"]
+    for topic in [*hidden, "response/generate/ha"]:
+        accounts["ha" if topic.startswith("request") else "edged"].publish(f"edged/kitchen/{topic}")
+    node.publish("edged/kitchen/state")
+    assert requester.arrived.get(timeout=10) == "edged/kitchen/response/generate/ha"
+    assert requester.arrived.get(timeout=10) == "edged/kitchen/state"
+
+
+def test_only_a_requester_asks_and_only_the_node_hears_it(accounts: dict[str, Account]) -> None:
+    node = accounts["edged"]
+    node.subscribe("edged/kitchen/request/#")
+    accounts["other"].publish("edged/kitchen/request/generate")
+    accounts["ha"].publish("edged/kitchen/request/cancel")
+    assert node.arrived.get(timeout=10) == "edged/kitchen/request/cancel"
+
+
+def test_the_node_cannot_write_to_anybodys_lock(accounts: dict[str, Account]) -> None:
+    accounts["ha"].subscribe("homeassistant/#")
+    accounts["edged"].publish("homeassistant/lock/front/set")
+    accounts["edged"].publish("homeassistant/device/edged_kitchen/config")
+    assert accounts["ha"].arrived.get(timeout=10) == "homeassistant/device/edged_kitchen/config"

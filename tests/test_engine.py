@@ -1,0 +1,286 @@
+"""The generation loop: the same tokens however it was chunked, cached or cut off before."""
+
+import subprocess
+import sys
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from edged.bundle import open_bundle
+from edged.engine import Constraint, Engine, EngineSettings, Prefilled, Token
+from edged.engine.speed import measure_speed
+from edged.request import SamplingParams
+from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
+
+GREEDY = SamplingParams()
+PROMPT = list(range(5, 50))
+PROMPTS = st.lists(st.integers(3, 40), min_size=1, max_size=12)
+ON_ENGINES = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None
+)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    """The toy in both forms, by whether it is fused."""
+    root = tmp_path_factory.mktemp("tiny")
+    return {fused: write_tiny_bundle(root / str(fused), fused=fused) for fused in (True, False)}
+
+
+def load(folder: Path, *, max_model_len: int = MAX_MODEL_LEN, chunk: int = 16) -> Engine:
+    engine_settings = EngineSettings(max_model_len, num_threads=1, prefill_chunk_tokens=chunk)
+    return Engine.load(open_bundle(folder), engine_settings)
+
+
+@pytest.fixture
+def engine(folders: dict[bool, Path]) -> Engine:
+    """A fresh engine on the fused graph."""
+    return load(folders[True])
+
+
+def tokens(
+    engine: Engine, prompt: Sequence[int] = PROMPT, max_tokens: int = 20, **sampling: float
+) -> list[int]:
+    params = replace(GREEDY, **sampling)  # type: ignore[arg-type]
+    steps = engine.generate(prompt, params, max_tokens=max_tokens)
+    return [step.token_id for step in steps if isinstance(step, Token)]
+
+
+def cached_tokens(engine: Engine, prompt: Sequence[int]) -> int:
+    step = next(iter(engine.generate(prompt, GREEDY, max_tokens=1)))
+    assert isinstance(step, Prefilled)
+    return step.cached_tokens
+
+
+@pytest.fixture(scope="module")
+def expected(folders: dict[bool, Path]) -> list[int]:
+    """The greedy answer to ``PROMPT``, from the portable graph in one piece."""
+    return tokens(load(folders[False], chunk=MAX_MODEL_LEN))
+
+
+def test_the_answer_is_the_argmax_of_a_run_over_everything(
+    folders: dict[bool, Path], expected: list[int]
+) -> None:
+    graph = load(folders[False])._graph
+    logits = graph.forward(np.array(PROMPT + expected[:-1]), 0, all_rows=True)
+    assert logits[len(PROMPT) - 1 :].argmax(axis=1).tolist() == expected
+    assert len(set(expected)) > 5
+
+
+@pytest.mark.parametrize("is_fused", [True, False])
+@pytest.mark.parametrize("chunk", [1, 7, 45, 128])
+def test_both_forms_and_all_chunk_sizes_give_the_same_answer(
+    folders: dict[bool, Path], expected: list[int], is_fused: bool, chunk: int
+) -> None:
+    assert tokens(load(folders[is_fused], chunk=chunk)) == expected
+
+
+def test_each_chunk_is_reported_before_the_next_one_runs(engine: Engine) -> None:
+    steps = list(engine.generate(PROMPT, GREEDY, max_tokens=1))
+    assert steps[:3] == [Prefilled(16, 0), Prefilled(32, 0), Prefilled(45, 0)]
+    assert len(steps) == 4
+
+
+@ON_ENGINES
+@given(first=PROMPTS, second=PROMPTS, max_tokens=st.integers(1, 5))
+def test_reuse_of_a_prefix_changes_no_token(
+    folders: dict[bool, Path], first: list[int], second: list[int], max_tokens: int
+) -> None:
+    fresh = load(folders[True])
+    want = tokens(fresh, first + second, max_tokens)
+    fresh.release()
+    tokens(fresh, first, max_tokens)
+    assert tokens(fresh, first + second, max_tokens) == want
+    assert tokens(fresh, first + second, max_tokens) == want
+
+
+def test_the_common_prefix_is_reused_and_the_last_token_never(engine: Engine) -> None:
+    assert cached_tokens(engine, PROMPT[:10]) == 0
+    assert cached_tokens(engine, PROMPT[:10]) == 9
+    assert cached_tokens(engine, PROMPT[:15]) == 10
+    assert cached_tokens(engine, [*PROMPT[:4], 200, 201]) == 4
+    assert cached_tokens(engine, [9, 9]) == 0
+
+
+def test_the_answer_is_part_of_the_prefix_of_the_next_turn(
+    engine: Engine, expected: list[int]
+) -> None:
+    tokens(engine)
+    # The last token was chosen, but not run.
+    assert cached_tokens(engine, [*PROMPT, *expected, 7]) == len(PROMPT) + len(expected) - 1
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 5])
+def test_an_answer_dropped_at_any_step_leaves_the_next_one_right(
+    engine: Engine, expected: list[int], num_steps: int
+) -> None:
+    steps = engine.generate([*PROMPT[:20], *reversed(PROMPT)], GREEDY, max_tokens=9)
+    for _ in range(num_steps):
+        next(steps)
+    steps.close()
+    assert tokens(engine) == expected
+
+
+def test_a_failed_run_leaves_the_next_answer_right(engine: Engine, expected: list[int]) -> None:
+    good = engine._graph.forward
+    steps = engine.generate(PROMPT, GREEDY, max_tokens=9)
+    next(steps)
+
+    def fail(token_ids: NDArray[np.int64], start: int) -> NDArray[np.float32]:
+        good(token_ids[::-1] * 0, start)
+        raise RuntimeError("out of memory")
+
+    engine._graph.forward = fail  # type: ignore[method-assign, assignment]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        next(steps)
+    engine._graph.forward = good  # type: ignore[method-assign]
+    assert tokens(engine) == expected
+
+
+def test_an_answer_ends_when_another_begins(engine: Engine, expected: list[int]) -> None:
+    for num_steps in (1, 4):
+        old = engine.generate([8, 9, *PROMPT], GREEDY, max_tokens=9)
+        for _ in range(num_steps):
+            next(old)
+        assert tokens(engine) == expected
+        with pytest.raises(RuntimeError, match="later request"):
+            next(old)
+
+
+def test_release_forgets_the_prefix(engine: Engine, expected: list[int]) -> None:
+    tokens(engine)
+    engine.release()
+    assert cached_tokens(engine, PROMPT) == 0
+    assert tokens(engine) == expected
+
+
+def test_max_tokens_is_a_limit(engine: Engine, expected: list[int]) -> None:
+    assert tokens(engine, max_tokens=3) == expected[:3]
+
+
+def test_prompt_and_answer_never_exceed_the_context(engine: Engine) -> None:
+    prompt = [i % 290 for i in range(MAX_MODEL_LEN - 3)]
+    assert len(tokens(engine, prompt, max_tokens=50)) == 3
+
+
+def test_a_smaller_context_than_the_model_s_is_kept(folders: dict[bool, Path]) -> None:
+    small = load(folders[True], max_model_len=len(PROMPT) + 2)
+    assert small.max_model_len == len(PROMPT) + 2
+    assert len(tokens(small)) == 2
+    assert load(folders[True], max_model_len=10**6).max_model_len == MAX_MODEL_LEN
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ([], "0 prompt tokens do not fit"),
+        ([5] * MAX_MODEL_LEN, "256 prompt tokens do not fit 1 to 255"),
+        ([5, 296], "outside the vocabulary of 296"),
+        ([-1], "outside the vocabulary"),
+    ],
+)
+def test_a_prompt_that_cannot_run_is_refused_at_once(
+    engine: Engine, prompt: list[int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        engine.generate(prompt, GREEDY, max_tokens=1)
+
+
+def test_an_answer_of_no_tokens_is_refused(engine: Engine) -> None:
+    with pytest.raises(ValueError, match="max_tokens is 0"):
+        engine.generate(PROMPT, GREEDY, max_tokens=0)
+
+
+class Script:
+    """A constraint that forces given tokens."""
+
+    def __init__(self, *forced: int) -> None:
+        self.left = list(forced)
+
+    @property
+    def is_complete(self) -> bool:
+        return not self.left
+
+    def allowed(self, logits: NDArray[np.float32]) -> None:
+        kept = logits[self.left[0]]
+        logits[:] = -np.inf
+        logits[self.left[0]] = kept
+
+    def advance(self, token_id: int) -> None:
+        assert token_id == self.left.pop(0)
+
+
+def forced(engine: Engine, constraint: Constraint) -> Generator[Prefilled | Token, None, None]:
+    return engine.generate(PROMPT, GREEDY, max_tokens=9, constraint=constraint)
+
+
+def test_a_stop_token_is_the_last_one_and_marked(engine: Engine) -> None:
+    assert engine.stop_token_ids == (STOP_TOKEN_ID,)
+    steps = list(forced(engine, Script(7, STOP_TOKEN_ID, 8)))
+    assert steps[-2:] == [Token(7, is_stop=False), Token(STOP_TOKEN_ID, is_stop=True)]
+
+
+def test_a_complete_constraint_ends_the_answer(engine: Engine) -> None:
+    steps = list(forced(engine, Script(7, 8)))
+    assert steps[-2:] == [Token(7, is_stop=False), Token(8, is_stop=False)]
+
+
+def test_a_seed_fixes_a_sampled_answer(engine: Engine) -> None:
+    first = tokens(engine, temperature=1.5, seed=1)
+    assert tokens(engine, temperature=1.5, seed=1) == first
+    assert tokens(engine, temperature=1.5, seed=2) != first
+
+
+def test_a_measurement_leaves_the_next_answer_right(engine: Engine, expected: list[int]) -> None:
+    tokens(engine)
+    speed = engine.measure()
+    assert speed.prefill_tok_s > 0
+    assert tokens(engine) == expected
+
+
+class SlowGraph:
+    """A graph that takes a fixed time for each token, on a clock of its own."""
+
+    vocab_size, max_model_len, kv_bytes = 10, 100, 0
+
+    def __init__(self, prefill_s: float, decode_s: float) -> None:
+        self.now_s, self.prefill_s, self.decode_s = 0.0, prefill_s, decode_s
+
+    def forward(
+        self, token_ids: NDArray[np.int64], start: int, *, all_rows: bool = False
+    ) -> NDArray[np.float32]:
+        count = len(token_ids)
+        self.now_s += self.decode_s if count == 1 else count * self.prefill_s
+        return np.zeros((1, 10), np.float32)
+
+    def release(self) -> None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(("prefill_s", "decode_s"), [(0.001, 0.01), (0.02, 0.1), (0.5, 0.9)])
+def test_a_measurement_reads_the_speed_of_a_device(prefill_s: float, decode_s: float) -> None:
+    graph = SlowGraph(prefill_s, decode_s)
+    speed = measure_speed(graph, 64, clock=lambda: graph.now_s)
+    assert speed.prefill_tok_s == pytest.approx(1 / prefill_s)
+    assert speed.decode_tok_s == pytest.approx(1 / decode_s)
+    assert speed.overhead_s == pytest.approx(decode_s)
+    # Beyond what it takes to run anything at all, the time is bounded.
+    assert graph.now_s < 2 + 16 * prefill_s + decode_s
+
+
+def test_the_runtime_cannot_import_a_build_tool() -> None:
+    code = (
+        "import sys, edged.engine, edged.tokenizer, edged.grammar, edged.sampling;"
+        "print({'torch', 'transformers', 'optimum', 'onnx'} & set(sys.modules))"
+    )
+    root = Path(__file__).resolve().parent.parent
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "set()"

@@ -1,0 +1,64 @@
+"""The memory budget: decided once, checked before loading, honest about who keeps it."""
+
+from pathlib import Path
+
+import pytest
+
+from edged.admission import MemoryBudget, MemorySnapshot
+from edged.bundle import open_bundle
+from edged.config import BudgetConfig, Config, ModelConfig
+from edged.errors import ConfigError
+from edged.footprint import check, claim, decide_budget, warnings
+from edged.memory import KernelLimits
+from tests.tiny_model import write_tiny_bundle
+
+MIB = 1024**2
+ROOMY = MemorySnapshot(50 * MIB, 1000 * MIB)
+NO_LIMITS = KernelLimits(None, None)
+
+
+def config(path: Path, memory_bytes: int | None = None) -> Config:
+    return Config(model=ModelConfig(path=path), budget=BudgetConfig(memory_bytes=memory_bytes))
+
+
+def test_the_configured_budget_wins() -> None:
+    assert decide_budget(config(Path(), 300 * MIB), NO_LIMITS, ROOMY).limit_bytes == 300 * MIB
+
+
+def test_without_one_the_kernels_limit_is_looked_at() -> None:
+    limits = KernelLimits(500 * MIB, None)
+    assert decide_budget(config(Path()), limits, ROOMY).limit_bytes == 450 * MIB
+
+
+def test_a_model_that_does_not_fit_is_refused_with_the_keys_that_help(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    bundle = open_bundle(write_tiny_bundle(tmp_path))
+    settings = config(tmp_path, 32 * MIB)
+    with pytest.raises(ConfigError, match=r"^budget\.memory: .* short of .*raise it to"):
+        claim(settings, bundle)
+    budget = MemoryBudget(300 * MIB)
+    assert check(settings, bundle, budget, ROOMY) is None
+    assert claim(config(tmp_path, 2000 * MIB), bundle).budget.limit_bytes == 2000 * MIB
+
+
+def test_a_kernel_limit_below_the_budget_is_pointed_out() -> None:
+    (line,) = warnings(
+        MemoryBudget(600 * MIB), KernelLimits(500 * MIB, None), is_controller_on=True
+    )
+    assert "500 MiB" in line
+    assert "MemoryMax" in line
+
+
+def test_a_kernel_without_a_memory_controller_gets_the_line_to_add() -> None:
+    (line,) = warnings(MemoryBudget(600 * MIB), NO_LIMITS, is_controller_on=False)
+    assert "cgroup_enable=memory cgroup_memory=1" in line
+
+
+def test_a_budget_that_only_edged_keeps_says_how_to_back_it() -> None:
+    (line,) = warnings(MemoryBudget(600 * MIB), NO_LIMITS, is_controller_on=True)
+    assert "MemoryMax=600M" in line
+
+
+def test_a_budget_the_kernel_backs_needs_no_word() -> None:
+    backed = KernelLimits(600 * MIB, None)
+    assert warnings(MemoryBudget(600 * MIB), backed, is_controller_on=True) == []

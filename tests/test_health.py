@@ -1,0 +1,49 @@
+"""``edged health``: well only when the state file is fresh and says so."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edged.cli import main
+from edged.errors import ExitCode
+from edged.health import MAX_AGE_S, judge
+
+
+@pytest.mark.parametrize(
+    ("state", "is_well"),
+    [("ready", True), ("degraded", True), ("stopping", False), ("loading", False), (None, False)],
+)
+def test_the_state_decides(tmp_path: Path, state: str | None, *, is_well: bool) -> None:
+    file = tmp_path / "state.json"
+    file.write_text(json.dumps({"state": state, "served": 3, "queue": 0}))
+    assert judge(file, file.stat().st_mtime)[0] is is_well
+
+
+def test_an_old_file_means_a_daemon_that_hangs(tmp_path: Path) -> None:
+    file = tmp_path / "state.json"
+    file.write_text('{"state":"ready"}')
+    modified_s = file.stat().st_mtime
+    assert judge(file, modified_s + MAX_AGE_S)[0]
+    assert not judge(file, modified_s + MAX_AGE_S + 1)[0]
+
+
+@pytest.mark.parametrize("content", [None, "", "[1]", "{", "\xff"])
+def test_a_missing_or_damaged_file_is_named(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "state.json"
+    if content is not None:
+        file.write_text(content, encoding="latin-1")
+    is_well, line = judge(file, 0.0)
+    assert not is_well
+    assert str(file) in line
+
+
+def test_the_command_exits_69_when_the_daemon_is_not_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "state.json"
+    assert main(["health", "--state-file", str(file)]) == ExitCode.UNAVAILABLE
+    assert "is the daemon running" in capsys.readouterr().err
+    file.write_text('{"state":"ready","served":1,"queue":0}')
+    assert main(["health", "--state-file", str(file)]) == 0
+    assert "1 served" in capsys.readouterr().out

@@ -1,0 +1,288 @@
+"""The main loop: events to the service, the watchdog from progress, and an orderly end."""
+
+import queue
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from edged.config import Config, ModelConfig, StateConfig
+from edged.footprint import Footprint
+from edged.generation import Fragment
+from edged.mainloop import (
+    DRAIN_LIMIT_S,
+    STALL_LIMIT_S,
+    Event,
+    MainLoop,
+    StalledError,
+    StopRequested,
+    Threads,
+    Tools,
+)
+from edged.reporting import Identity, Reporter
+from edged.resident import load
+from edged.sdnotify import Notifier
+from edged.transport import Connected, ConnectFailed, Disconnected, Published, Transport
+from tests.fakes import LIMITS, Bench
+from tests.tiny_model import write_tiny_bundle
+
+if TYPE_CHECKING:
+    from edged.worker import Worker
+
+
+class RecordingNotifier(Notifier):
+    """Remember what systemd would be told."""
+
+    def __init__(self, interval_s: float | None = None) -> None:
+        super().__init__({} if interval_s is None else {"WATCHDOG_USEC": f"{interval_s * 1e6:.0f}"})
+        self.told: list[str] = []
+
+    def _send(self, message: str) -> None:
+        self.told.append(message)
+
+
+@dataclass
+class FakeThreads:
+    """Both threads, as far as the loop looks at them."""
+
+    is_mqtt_alive: bool = True
+    is_alive: bool = True
+    stalled: float = 0.0
+    num_stale_acknowledgements: int = 0
+    seen: list[str] = field(default_factory=list)
+
+    def stalled_s(self, now_s: float) -> float:
+        return self.stalled
+
+
+class FakeTransportThread:
+    def __init__(self, threads: FakeThreads) -> None:
+        self._threads = threads
+        self.num_stale_acknowledgements = 0
+
+    def is_alive(self) -> bool:
+        return self._threads.is_mqtt_alive
+
+
+class Inbox:
+    """Events in order; when none is left the wait ends, after as long as was asked for."""
+
+    def __init__(self, bench: Bench, events: list[Event]) -> None:
+        self._bench = bench
+        self._events = events
+        self.waits: list[float] = []
+
+    def get(self, timeout: float) -> Event:
+        self.waits.append(timeout)
+        if not self._events:
+            self._bench.clock.advance(timeout)
+            raise queue.Empty
+        return self._events.pop(0)
+
+
+class Stage:
+    """A loop around a service of fakes."""
+
+    def __init__(
+        self, bundle: Path, events: list[Event], *, watchdog_s: float | None = None
+    ) -> None:
+        self.bench = Bench()
+        self.threads = FakeThreads()
+        self.notifier = RecordingNotifier(watchdog_s)
+        self.inbox = Inbox(self.bench, events)
+        config = Config(
+            node="kitchen",
+            model=ModelConfig(path=bundle),
+            state=StateConfig(file=bundle.parent / "state.json"),
+        )
+        footprint = Footprint(LIMITS.budget, is_enforced=False)
+        model = replace(load(config), started_s=self.bench.clock(), footprint=footprint)
+        bench = self.bench
+        self.reporter = Reporter(Identity(config, model), bench.service, bench.metrics, bench.edges)
+        transport = FakeTransportThread(self.threads)
+        self.loop = MainLoop(
+            cast("queue.SimpleQueue[Event]", self.inbox),
+            Threads(cast("Transport", transport), cast("Worker", self.threads)),
+            bench.service,
+            self.reporter,
+            Tools(bench.edges, bench.metrics, self.notifier, "mqtt://broker:1883"),
+        )
+
+    @property
+    def states(self) -> list[str]:
+        return [sent.json["state"] for sent in self.bench.transport.on("/state")]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    pytest.importorskip("onnx")
+    return write_tiny_bundle(tmp_path / "bundle")
+
+
+STOP = StopRequested("SIGTERM")
+
+
+def test_a_stop_with_nothing_to_do_ends_at_once(bundle: Path) -> None:
+    stage = Stage(bundle, [STOP])
+    stage.loop.run()
+    assert stage.notifier.told == ["STOPPING=1"]
+    assert stage.states[-1] == "stopping"
+
+
+def test_a_stop_waits_for_the_running_answer_and_its_confirmation(bundle: Path) -> None:
+    stage = Stage(bundle, [STOP])
+    delivery = stage.bench.deliver({"id": "a", "prompt": "x"})
+    job_key = stage.bench.worker.jobs[0].key
+    finish = Fragment(job_key, 0, "Pa")
+    stage.inbox._events.append(finish)
+    original = stage.bench.service.fragment
+
+    def finish_now(fragment: Fragment) -> None:
+        original(fragment)
+        stage.bench.finish()
+        stage.inbox._events.append(Published(stage.bench.transport.replies[0].handle))
+
+    stage.bench.service.fragment = finish_now  # type: ignore[method-assign]
+    stage.loop.run()
+    assert stage.bench.transport.acknowledged == [delivery]
+
+
+def test_a_stop_does_not_wait_for_ever(bundle: Path) -> None:
+    stage = Stage(bundle, [STOP])
+    stage.bench.deliver({"id": "a", "prompt": "x"})
+    before_s = stage.bench.clock()
+    stage.loop.run()
+    assert stage.bench.clock() - before_s == pytest.approx(DRAIN_LIMIT_S)
+    assert stage.bench.transport.acknowledged == []
+
+
+def test_asked_twice_it_stops_at_once(bundle: Path) -> None:
+    stage = Stage(bundle, [STOP, STOP])
+    stage.bench.deliver({"id": "a", "prompt": "x"})
+    before_s = stage.bench.clock()
+    stage.loop.run()
+    assert stage.bench.clock() == before_s
+
+
+def test_a_connection_is_announced_and_told(bundle: Path) -> None:
+    events: list[Event] = [
+        ConnectFailed("connection refused", 1.0),
+        Connected(1, is_session_present=False, protocol_version="5", receive_maximum=20),
+        Disconnected("gone", 1.0),
+        Connected(2, is_session_present=False, protocol_version="5", receive_maximum=20),
+        STOP,
+    ]
+    stage = Stage(bundle, events)
+    stage.loop.run()
+    statuses = [line for line in stage.notifier.told if line.startswith("STATUS=")]
+    assert statuses == [
+        "STATUS=waiting for mqtt://broker:1883: connection refused",
+        "STATUS=serving on mqtt://broker:1883",
+        "STATUS=waiting for mqtt://broker:1883: gone",
+        "STATUS=serving on mqtt://broker:1883",
+    ]
+    online = stage.bench.transport.on("/availability")
+    assert [sent.message.payload for sent in online] == [b"online", b"online"]
+    assert all(sent.retain for sent in online)
+    assert stage.bench.transport.on("/info")[0].json["model"]["name"] == "tiny"
+    counts = stage.bench.metrics.snapshot()
+    assert (counts["connects"], counts["lost_sessions"]) == (2, 1)
+
+
+def test_the_watchdog_is_fed_three_times_an_interval(bundle: Path) -> None:
+    stage = Stage(bundle, [], watchdog_s=6.0)
+    feeding = stage.notifier.watchdog
+
+    def feed() -> None:
+        feeding()
+        if stage.notifier.told.count("WATCHDOG=1") == 4:
+            stage.inbox._events.append(STOP)
+
+    stage.notifier.watchdog = feed  # type: ignore[method-assign]
+    stage.loop.run()
+    assert all(wait <= 2.0 for wait in stage.inbox.waits)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"is_mqtt_alive": False}, "MQTT thread"),
+        ({"is_alive": False}, "inference thread"),
+        ({"stalled": STALL_LIMIT_S + 1}, "no step for 31 s"),
+    ],
+)
+def test_a_part_that_stands_still_ends_the_process_unfed(
+    bundle: Path, change: dict[str, float], named: str
+) -> None:
+    stage = Stage(bundle, [], watchdog_s=6.0)
+    for name, value in change.items():
+        setattr(stage.threads, name, value)
+    with pytest.raises(StalledError, match=named):
+        stage.loop.run()
+    assert "WATCHDOG=1" not in stage.notifier.told
+
+
+def test_a_message_the_broker_refuses_is_logged_and_does_not_block(
+    bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = Stage(bundle, [Published(7, failure="too large"), STOP])
+    stage.loop.run()
+    assert "too large" in caplog.text
+
+
+def test_the_loop_wakes_up_to_refuse_what_waits_too_long(bundle: Path) -> None:
+    stage = Stage(bundle, [])
+    bench = stage.bench
+    bench.deliver({"id": "long", "prompt": "x", "max_tokens": 5})
+    bench.deliver({"id": "wait", "prompt": "x", "max_tokens": 5, "timeout_ms": 2000})
+
+    original = bench.service.tick
+
+    def tick() -> None:
+        original()
+        if bench.transport.replies:
+            stage.inbox._events.append(STOP)
+
+    bench.service.tick = tick  # type: ignore[method-assign]
+    stage.loop.run()
+    assert stage.inbox.waits[0] < 2.0
+    assert bench.transport.replies[0].json["error"]["code"] == "timeout"
+
+
+def test_state_is_published_when_it_is_due_and_when_something_changes(bundle: Path) -> None:
+    stage = Stage(bundle, [])
+    reporter, bench = stage.reporter, stage.bench
+    reporter.tick()
+    reporter.tick()
+    assert stage.states == ["ready"]
+    bench.deliver({"id": "a", "prompt": "x"})
+    reporter.tick()
+    assert len(stage.states) == 1
+    bench.clock.advance(1.0)
+    reporter.tick()
+    assert bench.transport.on("/state")[1].json["running"] == 1
+    assert reporter.next_tick_s() == bench.clock() + 30.0
+    bench.clock.advance(30.0)
+    reporter.tick()
+    assert len(stage.states) == 3
+
+
+def test_over_its_budget_the_node_is_degraded(bundle: Path) -> None:
+    stage = Stage(bundle, [])
+    stage.bench.memory = type(stage.bench.memory)(LIMITS.budget.limit_bytes + 1, 10**9)
+    stage.reporter.tick()
+    assert stage.states == ["degraded"]
+
+
+def test_a_state_file_that_cannot_be_written_is_said_once(
+    bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = Stage(bundle, [])
+    (bundle.parent / "state.json").mkdir()
+    stage.reporter.tick()
+    stage.reporter.tick(is_forced=True)
+    assert caplog.text.count("state.file") == 1
+    (bundle.parent / "state.json").rmdir()
+    stage.reporter.tick(is_forced=True)
+    assert '"ready"' in (bundle.parent / "state.json").read_text()

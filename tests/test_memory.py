@@ -1,0 +1,139 @@
+"""Memory readings: the real process, and the kernel's limits in every shape they come in."""
+
+import mmap
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edged import memory
+from edged.admission import MemorySnapshot
+from edged.memory import KernelLimits, default_budget_bytes, is_memory_controller_on, kernel_limits
+
+MIB = 1024**2
+
+
+def tree(root: Path, group: str, files: dict[str, str]) -> Path:
+    """Write a fake /proc/self/cgroup and files below /sys/fs/cgroup; return the root."""
+    for name, text in {"proc/self/cgroup": group, **files}.items():
+        path = root / (name if name.startswith("proc") else f"sys/fs/cgroup/{name}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def test_the_resident_memory_of_this_process_grows_with_what_it_touches() -> None:
+    before = memory.rss_bytes()
+    with mmap.mmap(-1, 64 * MIB) as block:
+        block[:: mmap.PAGESIZE] = b"x" * (64 * MIB // mmap.PAGESIZE)
+        assert 60 * MIB < memory.rss_bytes() - before < 80 * MIB
+
+
+def test_a_snapshot_reads_process_and_device() -> None:
+    snapshot = memory.snapshot()
+    assert snapshot.rss_bytes > 0
+    assert 0 < snapshot.available_bytes == pytest.approx(memory.available_bytes(), rel=0.5)
+
+
+def test_the_smallest_limit_of_the_group_and_its_ancestors_holds(tmp_path: Path) -> None:
+    root = tree(
+        tmp_path,
+        "0::/system.slice/edged.service\n",
+        {
+            "cgroup.controllers": "cpu memory pids\n",
+            "system.slice/memory.max": f"{600 * MIB}\n",
+            "system.slice/edged.service/memory.max": f"{800 * MIB}\n",
+        },
+    )
+    assert kernel_limits(root).cgroup_bytes == 600 * MIB
+    assert is_memory_controller_on(root)
+
+
+def test_max_is_no_limit(tmp_path: Path) -> None:
+    root = tree(tmp_path, "0::/a\n", {"a/memory.max": "max\n"})
+    assert kernel_limits(root).cgroup_bytes is None
+
+
+def test_a_container_sees_its_limit_at_the_root_of_its_namespace(tmp_path: Path) -> None:
+    root = tree(tmp_path, "0::/\n", {"memory.max": "1048576\n"})
+    assert kernel_limits(root).cgroup_bytes == MIB
+    root = tree(tmp_path, "0::/../outside\n", {"memory.max": "1048576\n"})
+    assert kernel_limits(root).cgroup_bytes == MIB
+
+
+def test_a_kernel_with_the_memory_controller_off_has_no_limit(tmp_path: Path) -> None:
+    """Raspberry Pi OS: the unit's MemoryMax= is shown by systemctl and there is no file for it."""
+    root = tree(tmp_path, "0::/system.slice/edged.service\n", {"cgroup.controllers": "cpu pids\n"})
+    assert kernel_limits(root).cgroup_bytes is None
+    assert not is_memory_controller_on(root)
+
+
+def test_the_first_version_of_control_groups_is_read(tmp_path: Path) -> None:
+    root = tree(
+        tmp_path,
+        "5:cpu,cpuacct:/x\n4:memory:/box/edged\n0::/\n",
+        {
+            "memory/box/memory.limit_in_bytes": f"{700 * MIB}\n",
+            "memory/box/edged/memory.limit_in_bytes": "9223372036854771712\n",
+        },
+    )
+    assert kernel_limits(root).cgroup_bytes == 700 * MIB
+    assert is_memory_controller_on(root)
+
+
+def test_no_control_groups_at_all_are_no_limit(tmp_path: Path) -> None:
+    assert kernel_limits(tmp_path).cgroup_bytes is None
+    assert not is_memory_controller_on(tmp_path)
+
+
+def test_the_data_limit_of_the_process_is_read() -> None:
+    """In a child: a limit cannot be raised again."""
+    program = (
+        "import resource; from edged.memory import kernel_limits;"
+        f"resource.setrlimit(resource.RLIMIT_DATA, ({900 * MIB}, {900 * MIB}));"
+        "print(kernel_limits().data_bytes)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert int(done.stdout) == 900 * MIB
+
+
+def test_an_unlimited_process_has_no_data_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
+    assert kernel_limits().data_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("limits", "is_enforced"),
+    [
+        (KernelLimits(800 * MIB, None), True),
+        (KernelLimits(1000 * MIB, None), True),
+        (KernelLimits(1001 * MIB, None), False),
+        (KernelLimits(None, 800 * MIB), False),
+        (KernelLimits(None, None), False),
+    ],
+)
+def test_a_budget_is_enforced_by_a_control_group_near_it(
+    limits: KernelLimits, is_enforced: bool
+) -> None:
+    assert limits.is_enforced(800 * MIB) is is_enforced
+
+
+@pytest.mark.parametrize(
+    ("limits", "budget_mib"),
+    [
+        (KernelLimits(None, None), 800),
+        (KernelLimits(800 * MIB, None), 720),
+        (KernelLimits(800 * MIB, 600 * MIB), 540),
+        (KernelLimits(4000 * MIB, 1000 * MIB), 800),
+    ],
+)
+def test_the_default_budget_leaves_room_below_the_limit_and_the_device(
+    limits: KernelLimits, budget_mib: int
+) -> None:
+    at_start = MemorySnapshot(rss_bytes=100 * MIB, available_bytes=900 * MIB)
+    assert default_budget_bytes(limits, at_start) == budget_mib * MIB
+    assert limits.cgroup_bytes is None or budget_mib * MIB < limits.cgroup_bytes

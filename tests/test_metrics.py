@@ -1,0 +1,97 @@
+"""Metrics: every end counted once, under the right name."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edged.errors import ErrorCode
+from edged.metrics import WINDOW, Count, Metrics, RollingSamples
+from edged.request import Answer, FinishReason, Rejected
+
+
+def test_a_new_node_has_counted_nothing_and_measured_nothing() -> None:
+    assert Metrics().snapshot() == {
+        **dict.fromkeys(map(str, Count), 0),
+        "refused_by_code": {},
+        "dropped_by_reason": {},
+        "ttft_p50_s": None,
+        "ttft_p95_s": None,
+        "decode_tok_s": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("outcome", "counted"),
+    [
+        (Answer("x", FinishReason.STOP), {"served"}),
+        (Answer("x", FinishReason.CANCELLED), {"served", "cancelled"}),
+        (Rejected(ErrorCode.CANCELLED, ""), {"cancelled"}),
+        (Rejected(ErrorCode.TIMEOUT, ""), {"expired"}),
+        (Rejected(ErrorCode.INTERNAL, ""), {"refused"}),
+    ],
+)
+def test_an_outcome_is_counted_by_how_it_ended(
+    outcome: Answer | Rejected, counted: set[str]
+) -> None:
+    metrics = Metrics()
+    metrics.count_outcome(outcome)
+    snapshot = metrics.snapshot()
+    assert {str(what) for what in Count if snapshot[what] == 1} == counted
+    assert sum(snapshot[what] for what in Count) == len(counted)
+
+
+def test_refusals_and_drops_are_kept_apart_by_cause() -> None:
+    metrics = Metrics()
+    metrics.count_refused(ErrorCode.QUEUE_FULL)
+    metrics.count_refused(ErrorCode.BAD_REQUEST)
+    metrics.count_refused(ErrorCode.QUEUE_FULL)
+    metrics.count_dropped("retained")
+    metrics.count(Count.IGNORED_KEYS, 3)
+    metrics.count(Count.CONNECTS)
+    assert metrics.snapshot()["connects"] == 1
+    snapshot = metrics.snapshot()
+    assert snapshot["refused_by_code"] == {"bad_request": 1, "queue_full": 2}
+    assert snapshot["dropped_by_reason"] == {"retained": 1}
+    assert (snapshot["refused"], snapshot["dropped"], snapshot["ignored_keys"]) == (3, 1, 3)
+
+
+def test_speed_and_time_to_first_token_are_percentiles() -> None:
+    metrics = Metrics()
+    for ms in range(1, 101):
+        metrics.observe_ttft(ms / 1000)
+    for num_tokens in (10, 20, 90):
+        metrics.observe_decode(num_tokens, 2.0)
+    metrics.observe_decode(0, 1.0)
+    metrics.observe_decode(5, 0.0)
+    snapshot = metrics.snapshot()
+    assert (snapshot["ttft_p50_s"], snapshot["ttft_p95_s"]) == (0.05, 0.095)
+    assert snapshot["decode_tok_s"] == 10.0
+    for _ in range(4):
+        metrics.observe_decode(1, 0.5)
+    assert metrics.snapshot()["decode_tok_s"] == 2.0
+
+
+def test_percentiles_forget_what_is_long_past() -> None:
+    samples = RollingSamples()
+    samples.add(1e9)
+    for _ in range(WINDOW):
+        samples.add(1.0)
+    assert samples.percentile(100) == 1.0
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(), min_size=1, max_size=300), st.floats(0, 100))
+def test_a_percentile_is_a_value_that_was_measured(values: list[float], percent: float) -> None:
+    samples = RollingSamples()
+    for value in values:
+        samples.add(value)
+    found = samples.percentile(percent)
+    kept = [value for value in values if math.isfinite(value)][-WINDOW:]
+    if not kept:
+        assert found is None
+        return
+    assert found in kept
+    assert found is not None
+    assert sum(value <= found for value in kept) >= percent / 100 * len(kept) - 1e-9

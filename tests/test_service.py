@@ -1,0 +1,323 @@
+"""The service: one terminal reply a delivery, and the acknowledgement only after it."""
+
+from dataclasses import replace
+
+import pytest
+
+from edged.admission import MemorySnapshot
+from edged.generation import Fragment
+from edged.grammar import FormatError
+from edged.messages import WireProperties
+from edged.request import Answer, FinishReason, Usage
+from edged.tokenizer import TemplateError
+from edged.worker import Finished
+from tests.fakes import LIMITS, MIB, Bench, correlation
+
+
+def test_a_request_is_acknowledged_only_after_the_broker_has_its_reply() -> None:
+    bench = Bench()
+    delivery = bench.deliver({"id": "a1", "prompt": "capital?"})
+    assert [job.max_tokens for job in bench.worker.jobs] == [128]
+    assert bench.transport.sent == []
+    bench.finish()
+    (reply,) = bench.transport.replies
+    assert reply.message.topic == "edged/kitchen/response/generate"
+    assert reply.qos == 1
+    assert reply.json["id"] == "a1"
+    assert reply.json["status"] == "ok"
+    assert reply.json["data"]["text"] == "Paris"
+    assert reply.json["model"] == "tiny@abcdef"
+    assert reply.json["timing"]["total_ms"] == 1000
+    assert bench.transport.acknowledged == []
+    bench.service.confirm(reply.handle)
+    assert bench.transport.acknowledged == [delivery]
+    assert bench.service.num_unconfirmed == 0
+
+
+def test_a_refusal_of_the_content_is_replied_to_and_then_acknowledged() -> None:
+    bench = Bench()
+    delivery = bench.deliver({"id": "a1", "prompt": 7})
+    (reply,) = bench.transport.replies
+    assert reply.json["error"]["code"] == "bad_request"
+    assert "prompt" in reply.json["error"]["message"]
+    bench.confirm_all()
+    assert bench.transport.acknowledged == [delivery]
+    assert bench.metrics.snapshot()["refused"] == 1
+
+
+def test_a_forbidden_reply_topic_gets_an_event_and_no_reply() -> None:
+    bench = Bench()
+    delivery = bench.deliver({"prompt": "x", "response_topic": "home/lock/set"})
+    assert bench.transport.replies == []
+    (event,) = bench.transport.on("/event")
+    assert event.json["event"] == "dropped"
+    assert event.json["reason"] == "forbidden_topic"
+    assert bench.transport.acknowledged == [delivery]
+
+
+def test_the_queue_is_bounded_and_the_newest_is_told_when_to_come_back() -> None:
+    bench = Bench()
+    for i in range(4):
+        bench.deliver({"id": f"r{i}", "prompt": "x", "max_tokens": 10})
+    (reply,) = bench.transport.replies
+    assert reply.json["id"] == "r3"
+    assert reply.json["error"]["code"] == "queue_full"
+    assert reply.json["error"]["retryable"] is True
+    assert reply.json["error"]["retry_after_ms"] > 0
+    assert bench.service.num_waiting == 2
+    assert bench.service.is_running
+
+
+def test_the_next_request_starts_when_the_one_before_has_ended() -> None:
+    bench = Bench()
+    bench.deliver({"id": "r0", "prompt": "x"})
+    bench.deliver({"id": "r1", "prompt": "y"})
+    assert len(bench.worker.jobs) == 1
+    bench.finish("one")
+    assert len(bench.worker.jobs) == 2
+    bench.finish("two")
+    assert [reply.json["data"]["text"] for reply in bench.transport.replies] == ["one", "two"]
+    assert bench.transport.replies[1].json["timing"]["queued_ms"] == 1000
+
+
+def test_what_cannot_be_done_in_time_is_refused_at_once_with_the_predicted_time() -> None:
+    bench = Bench()
+    bench.deliver({"id": "a", "prompt": "x", "max_tokens": 100, "timeout_ms": 2000})
+    error = bench.transport.replies[0].json["error"]
+    assert error["code"] == "timeout"
+    assert error["predicted_ms"] > 10_000
+    assert 1 <= error["max_tokens"] < 20
+    assert bench.worker.jobs == []
+
+
+def test_it_is_shortened_when_the_request_allows_it() -> None:
+    bench = Bench()
+    request = {"prompt": "x", "max_tokens": 100, "timeout_ms": 2000, "on_deadline": "shorten"}
+    bench.deliver(request)
+    assert 1 <= bench.worker.jobs[0].max_tokens < 20
+
+
+def test_a_request_that_waited_too_long_is_answered_with_timeout() -> None:
+    bench = Bench()
+    bench.deliver({"id": "long", "prompt": "x", "max_tokens": 5})
+    bench.deliver({"id": "wait", "prompt": "x", "max_tokens": 5, "timeout_ms": 2000})
+    due_s = bench.service.next_tick_s()
+    assert due_s is not None
+    bench.clock.advance(due_s - bench.clock() + 0.01)
+    bench.service.tick()
+    (reply,) = bench.transport.replies
+    assert reply.json["id"] == "wait"
+    assert reply.json["error"]["code"] == "timeout"
+    assert bench.metrics.snapshot()["expired"] == 1
+    assert bench.service.next_tick_s() is None
+
+
+def test_memory_pressure_refuses_instead_of_trying() -> None:
+    bench = Bench()
+    bench.memory = MemorySnapshot(401 * MIB, 500 * MIB)
+    bench.deliver({"id": "a", "prompt": "x"})
+    assert bench.transport.replies[0].json["error"]["code"] == "memory_pressure"
+    assert bench.worker.jobs == []
+
+
+@pytest.mark.parametrize("error", [TemplateError("messages[0].role"), FormatError("format.schema")])
+def test_what_template_or_grammar_refuse_is_a_bad_request(error: Exception) -> None:
+    bench = Bench()
+    bench.language.error = error
+    bench.deliver({"id": "a", "prompt": "x"})
+    reply = bench.transport.replies[0].json
+    assert reply["error"]["code"] == "bad_request"
+    assert str(error) in reply["error"]["message"]
+
+
+def test_a_prompt_over_the_context_is_told_both_counts() -> None:
+    bench = Bench()
+    bench.deliver({"id": "a", "prompt": "x" * 300})
+    error = bench.transport.replies[0].json["error"]
+    assert (error["code"], error["prompt_tokens"]) == ("prompt_too_long", 300)
+    assert error["max_model_len"] == 256
+
+
+def test_cancel_takes_a_waiting_request_out() -> None:
+    bench = Bench()
+    bench.deliver({"id": "r0", "prompt": "x"})
+    bench.deliver({"id": "r1", "prompt": "x"})
+    bench.deliver({"id": "r1"}, "cancel")
+    found, cancelled = bench.transport.replies
+    assert found.json["data"] == {"found": True}
+    assert found.message.topic.endswith("/response/cancel")
+    assert cancelled.json["error"]["code"] == "cancelled"
+    assert bench.service.num_waiting == 0
+    assert bench.metrics.snapshot()["cancelled"] == 1
+
+
+def test_cancel_ends_the_running_request_and_its_reply_says_so() -> None:
+    bench = Bench()
+    bench.deliver({"id": "r0", "prompt": "x"})
+    bench.deliver({"id": "r0"}, "cancel")
+    key = bench.worker.jobs[0].key
+    assert bench.worker.cancelled == [key]
+    now_s = bench.clock()
+    answer = Answer("Par", FinishReason.CANCELLED)
+    bench.service.finish(Finished(key, answer, Usage(1, 0, 3), now_s, now_s, now_s))
+    assert bench.transport.replies[1].json["data"]["finish_reason"] == "cancelled"
+
+
+def test_cancel_of_an_unknown_id_is_ok_and_not_found_every_time() -> None:
+    bench = Bench()
+    bench.deliver({"id": "r0"}, "cancel")
+    bench.deliver({"id": "r0", "prompt": "x"})
+    bench.deliver({"id": "r0"}, "cancel")
+    found = [reply.json["data"]["found"] for reply in bench.transport.replies]
+    assert found == [False, True]
+
+
+def test_fragments_go_to_the_stream_of_the_running_request_only() -> None:
+    bench = Bench()
+    bench.deliver({"id": "s1", "prompt": "x", "stream": True})
+    key = bench.worker.jobs[0].key
+    bench.service.fragment(Fragment(key, 0, "Pa"))
+    bench.service.fragment(Fragment(key + 1, 0, "of an earlier request"))
+    bench.service.fragment(Fragment(key, 1, "ris", is_done=True))
+    streamed = bench.transport.on("/stream/s1")
+    assert [sent.json["delta"] for sent in streamed] == ["Pa", "ris"]
+    assert [sent.json["done"] for sent in streamed] == [False, True]
+    assert {sent.qos for sent in streamed} == {0}
+
+
+def test_the_measured_speed_follows_what_happens() -> None:
+    bench = Bench()
+    before = bench.service.speed
+    bench.deliver({"prompt": "x" * 100})
+    bench.finish("y" * 100, seconds=2.0)
+    after = bench.service.speed
+    assert after.decode_tok_s > before.decode_tok_s
+    assert bench.metrics.snapshot()["decode_tok_s"] == 99.0
+
+
+def test_draining_takes_nothing_in_and_starts_nothing() -> None:
+    bench = Bench()
+    bench.deliver({"id": "r0", "prompt": "x"})
+    bench.deliver({"id": "r1", "prompt": "x"})
+    bench.service.drain()
+    bench.deliver({"id": "r2", "prompt": "x"})
+    bench.finish()
+    bench.confirm_all()
+    assert [reply.json["id"] for reply in bench.transport.replies] == ["r0"]
+    assert len(bench.transport.acknowledged) == 1
+    assert len(bench.worker.jobs) == 1
+
+
+def test_unknown_keys_are_counted() -> None:
+    bench = Bench()
+    bench.deliver({"prompt": "x", "colour": "blue", "size": 1})
+    assert bench.metrics.snapshot()["ignored_keys"] == 2
+
+
+def test_the_reply_lives_as_long_as_the_deadline() -> None:
+    bench = Bench()
+    request = {"prompt": "x", "max_tokens": 5}
+    bench.deliver(request, properties=correlation(b"\x00\x01", message_expiry_s=9))
+    bench.finish(seconds=2.0)
+    properties = bench.transport.replies[0].message.properties
+    assert properties.message_expiry_s == 7
+    assert properties.correlation_data == b"\x00\x01"
+
+
+def test_the_same_request_twice_runs_once_and_is_answered_twice() -> None:
+    bench = Bench()
+    first = bench.deliver({"id": "r0", "prompt": "x"})
+    second = bench.deliver({"id": "r0", "prompt": "x"})
+    bench.finish()
+    third = bench.deliver({"id": "r0", "prompt": "x"})
+    bench.confirm_all()
+    assert len(bench.worker.jobs) == 1
+    assert [reply.json["duplicate"] for reply in bench.transport.replies] == [False, True, True]
+    assert bench.transport.acknowledged == [first, second, third]
+    assert bench.metrics.snapshot()["duplicates"] == 2
+
+
+def test_the_same_id_with_another_payload_is_another_request() -> None:
+    bench = Bench()
+    bench.deliver({"id": "r0", "prompt": "x"})
+    bench.deliver({"id": "r0", "prompt": "y"})
+    assert bench.service.num_waiting == 1
+
+
+def test_requests_without_an_id_are_never_duplicates() -> None:
+    bench = Bench()
+    bench.deliver(b"hello")
+    bench.deliver(b"hello")
+    assert bench.service.num_waiting == 1
+
+
+def test_a_retry_after_a_refusal_is_tried_again() -> None:
+    bench = Bench()
+    bench.memory = MemorySnapshot(401 * MIB, 500 * MIB)
+    bench.deliver({"id": "a", "prompt": "x"})
+    bench.memory = MemorySnapshot(200 * MIB, 500 * MIB)
+    bench.deliver({"id": "a", "prompt": "x"})
+    assert len(bench.worker.jobs) == 1
+
+
+@pytest.mark.parametrize("payload", [{"id": "r0", "prompt": "x"}, b"no id"])
+def test_a_redelivery_takes_the_place_of_the_message_whose_connection_is_gone(
+    payload: object,
+) -> None:
+    bench = Bench()
+    bench.deliver(payload, connection_epoch=1)
+    again = bench.deliver(payload, connection_epoch=2, is_redelivery=True)
+    bench.finish()
+    bench.confirm_all()
+    assert len(bench.worker.jobs) == 1
+    assert len(bench.transport.replies) == 1
+    assert bench.transport.acknowledged == [again]
+
+
+def test_a_redelivery_while_the_reply_is_on_its_way_needs_no_second_reply() -> None:
+    bench = Bench()
+    bench.deliver({"id": "r0", "prompt": "x"}, connection_epoch=1)
+    bench.finish()
+    again = bench.deliver({"id": "r0", "prompt": "x"}, connection_epoch=2, is_redelivery=True)
+    assert len(bench.transport.replies) == 1
+    bench.confirm_all()
+    assert bench.transport.acknowledged == [again]
+
+
+def test_a_redelivery_after_the_acknowledgement_was_lost_is_answered_from_memory() -> None:
+    bench = Bench()
+    bench.deliver(b"no id", connection_epoch=1)
+    bench.finish()
+    bench.confirm_all()
+    bench.deliver(b"no id", connection_epoch=2, is_redelivery=True)
+    assert len(bench.worker.jobs) == 1
+    assert bench.transport.replies[1].json["duplicate"] is True
+
+
+def test_finished_replies_are_forgotten_after_the_deadline() -> None:
+    bench = Bench()
+    bench.deliver({"id": "r0", "prompt": "x"})
+    bench.finish()
+    bench.clock.advance(60)
+    bench.deliver({"id": "r0", "prompt": "x"})
+    assert len(bench.worker.jobs) == 2
+
+
+def test_finished_replies_are_bounded() -> None:
+    bench = Bench(limits=replace(LIMITS, max_waiting=200))
+    for i in range(70):
+        bench.deliver({"id": f"r{i}", "prompt": "x", "timeout_ms": 300_000, "max_tokens": 1})
+        bench.finish("y", seconds=0.001)
+    assert len(bench.worker.jobs) == 70
+    bench.deliver({"id": "r0", "prompt": "x", "timeout_ms": 300_000, "max_tokens": 1})
+    assert len(bench.worker.jobs) == 71
+    bench.deliver({"id": "r69", "prompt": "x", "timeout_ms": 300_000, "max_tokens": 1})
+    assert len(bench.worker.jobs) == 71
+
+
+def test_a_retained_prompt_is_dropped_and_acknowledged() -> None:
+    bench = Bench()
+    delivery = bench.deliver({"prompt": "x"}, retain=True, properties=WireProperties())
+    assert bench.transport.replies == []
+    assert bench.transport.acknowledged == [delivery]
+    assert bench.metrics.snapshot()["dropped_by_reason"] == {"retained": 1}

@@ -1,0 +1,102 @@
+"""The parts of the transport that need no broker: pauses, explanations, the outbox."""
+
+import time
+
+import pytest
+
+from edged.messages import Encoded, WireProperties
+from edged.transport import BrokerSettings
+from edged.transport.backoff import Backoff
+from edged.transport.explain import explain_error
+from edged.transport.outbox import Outbox
+from edged.transport.outgoing import Outgoing
+
+SETTINGS = BrokerSettings("localhost", 1883, "node")
+
+
+def test_pauses_double_with_jitter_up_to_the_longest() -> None:
+    backoff = Backoff(SETTINGS)
+    for top_s in (1, 2, 4, 8, 16, 32, 60, 60):
+        assert top_s / 2 <= backoff.next_s() <= top_s
+
+
+@pytest.mark.parametrize(("stood_s", "top_s"), [(119.0, 4.0), (120.0, 1.0)])
+def test_only_a_connection_that_stood_starts_anew(stood_s: float, top_s: float) -> None:
+    backoff = Backoff(SETTINGS)
+    backoff.next_s()
+    backoff.next_s()
+    backoff.note_connection(stood_s)
+    assert top_s / 2 <= backoff.next_s() <= top_s
+
+
+def test_a_taken_over_session_waits_a_minute() -> None:
+    assert Backoff(SETTINGS).next_s(is_taken_over=True) == 60.0
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (TimeoutError("timed out"), "mqtt://localhost:1883 does not answer"),
+        (
+            OSError(113, "No route to host"),
+            "mqtt://localhost:1883 cannot be reached: No route to host",
+        ),
+        (OSError("odd"), "mqtt://localhost:1883 cannot be reached: odd"),
+    ],
+)
+def test_an_error_of_the_network_is_explained(error: OSError, reason: str) -> None:
+    assert explain_error(error, SETTINGS).reason == reason
+
+
+class FakeConnection:
+    """Takes what the script says; the part of ``Connection`` that the outbox uses."""
+
+    def __init__(self, *takes: bool) -> None:
+        self.takes = list(takes)
+        self.sent: list[Outgoing] = []
+        self.in_flight: dict[int, Outgoing] = {}
+
+    @property
+    def has_room(self) -> bool:
+        return bool(self.takes)
+
+    def send(self, outgoing: Outgoing) -> bool:
+        is_taken = self.takes.pop(0)
+        if is_taken:
+            self.sent.append(outgoing)
+        return is_taken
+
+
+def outgoing(handle: int, expiry_s: int | None = None, age_s: float = 0.0) -> Outgoing:
+    message = Encoded("t", b"", WireProperties(message_expiry_s=expiry_s))
+    return Outgoing(handle, message, 1, retain=False, queued_s=time.monotonic() - age_s)
+
+
+def test_a_message_whose_packet_id_is_taken_keeps_its_place() -> None:
+    outbox, connection = Outbox(), FakeConnection(False, True, True)
+    for handle in (1, 2):
+        outbox.append(outgoing(handle))
+    assert list(outbox.send(connection)) == []  # type: ignore[arg-type]
+    assert (len(outbox), connection.sent) == (2, [])
+    assert list(outbox.send(connection)) == []  # type: ignore[arg-type]
+    assert [sent.handle for sent in connection.sent] == [1, 2]
+
+
+def test_time_spent_waiting_is_taken_off_the_expiry() -> None:
+    outbox, connection = Outbox(), FakeConnection(True, True)
+    outbox.append(outgoing(1, expiry_s=10, age_s=7.5))
+    outbox.append(outgoing(2, expiry_s=5, age_s=5.0))
+    [late] = outbox.send(connection)  # type: ignore[arg-type]
+    assert late.handle == 2
+    assert late.failure is not None
+    assert connection.sent[0].message.properties.message_expiry_s == 3
+
+
+def test_what_was_on_its_way_goes_to_the_front_in_its_order() -> None:
+    outbox, connection = Outbox(), FakeConnection(True, True, True)
+    outbox.append(outgoing(3))
+    connection.in_flight = {7: outgoing(1), 8: outgoing(2)}
+    outbox.take_back(connection)  # type: ignore[arg-type]
+    assert connection.in_flight == {}
+    assert list(outbox.send(connection)) == []  # type: ignore[arg-type]
+    assert [sent.handle for sent in connection.sent] == [1, 2, 3]

@@ -1,0 +1,257 @@
+"""The inference thread: one ``Finished`` a job, however the engine behaves."""
+
+import queue
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pytest
+
+from edged.engine import Constraint, Prefilled, Token
+from edged.errors import ErrorCode
+from edged.generation import Fragment, Job
+from edged.request import (
+    Answer,
+    FinishReason,
+    FormatType,
+    OutputFormat,
+    Rejected,
+    ReplyAddress,
+    Request,
+    SamplingParams,
+)
+from edged.worker import Finished, Worker
+from tests.fakes import CharacterStream, FakeClock, FakeEngine
+
+REQUEST = Request(ReplyAddress("t", "a"), (), received_s=0.0, deadline_s=5000.0, is_stream=True)
+LIMIT_S = 10.0
+
+
+def steps(text: str) -> list[Prefilled | Token | Exception]:
+    return [Prefilled(1, 0), *(Token(ord(c), is_stop=False) for c in text)]
+
+
+STOP = Token(0, is_stop=True)
+
+
+class Inbox:
+    """What the worker emits, in order."""
+
+    def __init__(self) -> None:
+        self.events: queue.SimpleQueue[Fragment | Finished] = queue.SimpleQueue()
+
+    def until_finished(self) -> tuple[list[Fragment], Finished]:
+        fragments: list[Fragment] = []
+        while True:
+            event = self.events.get(timeout=LIMIT_S)
+            if isinstance(event, Finished):
+                return fragments, event
+            fragments.append(event)
+
+
+class TickingEngine(FakeEngine):
+    """Let ``step_s`` pass before each step, and call ``between`` after the first token."""
+
+    clock: FakeClock
+    step_s: float = 1.0
+
+    def generate(
+        self,
+        prompt_ids: Sequence[int],
+        sampling: SamplingParams,
+        *,
+        max_tokens: int,
+        constraint: Constraint | None = None,
+    ) -> Iterator[Prefilled | Token]:
+        for step in super().generate(prompt_ids, sampling, max_tokens=max_tokens):
+            self.clock.advance(self.step_s)
+            yield step
+
+
+def run(
+    engine: FakeEngine, request: Request = REQUEST, clock: FakeClock | None = None
+) -> tuple[list[Fragment], Finished]:
+    inbox = Inbox()
+    worker = Worker(engine, CharacterStream, inbox.events.put, clock or FakeClock())
+    worker.start()
+    worker.submit(Job(1, [1, 2, 3], request, 16))
+    try:
+        return inbox.until_finished()
+    finally:
+        assert worker.stop(LIMIT_S)
+
+
+def answer(finished: Finished) -> Answer:
+    assert isinstance(finished.outcome, Answer)
+    return finished.outcome
+
+
+def refusal(finished: Finished) -> Rejected:
+    assert isinstance(finished.outcome, Rejected)
+    return finished.outcome
+
+
+def ticking(text: str, step_s: float = 1.0) -> tuple[TickingEngine, FakeClock]:
+    engine = TickingEngine(steps(text))
+    engine.clock, engine.step_s = FakeClock(0.0), step_s
+    return engine, engine.clock
+
+
+def test_a_stop_token_ends_the_answer_and_is_not_part_of_it() -> None:
+    _, finished = run(FakeEngine([*steps("Paris"), STOP, *steps("never")]))
+    assert answer(finished) == Answer("Paris", FinishReason.STOP)
+    assert finished.usage.completion_tokens == 6
+    assert finished.usage.prompt_tokens == 3
+
+
+def test_without_a_stop_the_length_was_the_reason() -> None:
+    _, finished = run(FakeEngine(steps("Paris")))
+    assert answer(finished).finish_reason is FinishReason.LENGTH
+
+
+def test_a_stop_string_ends_the_answer_across_tokens() -> None:
+    request = replace(REQUEST, stop=("ris",))
+    _, finished = run(FakeEngine(steps("Paris is")), request)
+    assert answer(finished) == Answer("Pa", FinishReason.STOP)
+
+
+def test_text_held_back_for_a_stop_string_is_given_out_at_the_end() -> None:
+    request = replace(REQUEST, stop=("xyz",))
+    _, finished = run(FakeEngine(steps("Paxy")), request)
+    assert answer(finished).text == "Paxy"
+
+
+def test_the_deadline_ends_a_running_answer_before_it_passes() -> None:
+    engine, clock = ticking("abcdefgh")
+    _, finished = run(engine, replace(REQUEST, deadline_s=5.5), clock)
+    assert answer(finished) == Answer("abcd", FinishReason.DEADLINE)
+    assert finished.finished_s <= 5.5
+
+
+def test_the_deadline_before_the_first_token_is_a_timeout() -> None:
+    engine, clock = ticking("ab")
+    _, finished = run(engine, replace(REQUEST, deadline_s=1.5), clock)
+    assert refusal(finished).code is ErrorCode.TIMEOUT
+    assert finished.first_token_s is None
+    assert finished.timing(0.0).prefill_s == 1.0
+
+
+def test_cancel_between_two_tokens_keeps_the_text_so_far() -> None:
+    inbox = Inbox()
+
+    class Cancelling(FakeEngine):
+        def generate(
+            self,
+            prompt_ids: Sequence[int],
+            sampling: SamplingParams,
+            *,
+            max_tokens: int,
+            constraint: Constraint | None = None,
+        ) -> Iterator[Prefilled | Token]:
+            yield from steps("Pa")  # type: ignore[misc]
+            worker.cancel(1)
+            yield from steps("ris")[1:]  # type: ignore[misc]
+
+    worker = Worker(Cancelling(), CharacterStream, inbox.events.put, FakeClock())
+    worker.start()
+    worker.submit(Job(1, [1], REQUEST, 16))
+    _, finished = inbox.until_finished()
+    assert answer(finished) == Answer("Par", FinishReason.CANCELLED)
+    worker.stop(LIMIT_S)
+
+
+def test_cancel_during_prefill_is_a_refusal() -> None:
+    inbox = Inbox()
+    worker = Worker(FakeEngine(steps("a")), CharacterStream, inbox.events.put, FakeClock())
+    worker.cancel(1)
+    worker.start()
+    worker.submit(Job(1, [1], REQUEST, 16))
+    _, finished = inbox.until_finished()
+    assert refusal(finished).code is ErrorCode.CANCELLED
+    worker.stop(LIMIT_S)
+
+
+def test_a_broken_engine_is_answered_and_the_next_job_runs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    inbox = Inbox()
+    engine = FakeEngine([*steps("a"), ValueError("broken")])
+    worker = Worker(engine, CharacterStream, inbox.events.put, FakeClock())
+    worker.start()
+    for key in (1, 2):
+        worker.submit(Job(key, [1], REQUEST, 16))
+        _, finished = inbox.until_finished()
+        assert finished.key == key
+        assert refusal(finished).code is ErrorCode.INTERNAL
+    assert "generation failed" in caplog.text
+    assert worker.is_alive
+    worker.stop(LIMIT_S)
+    assert not worker.is_alive
+
+
+def test_fragments_join_to_the_answer_and_are_coalesced() -> None:
+    fragments, finished = run(FakeEngine(steps("abcdefghijklmnopqrst")))
+    assert "".join(fragment.delta for fragment in fragments) == answer(finished).text
+    assert [len(fragment.delta) for fragment in fragments] == [1, 8, 8, 3]
+    assert [fragment.sequence for fragment in fragments] == [0, 1, 2, 3]
+    assert [fragment.is_done for fragment in fragments] == [False, False, False, True]
+
+
+def test_fragments_do_not_wait_longer_than_their_interval() -> None:
+    engine, clock = ticking("abcd", step_s=0.06)
+    fragments, _ = run(engine, clock=clock)
+    assert [fragment.delta for fragment in fragments] == ["a", "bc", "d"]
+
+
+def test_who_did_not_ask_for_a_stream_gets_none() -> None:
+    fragments, _ = run(FakeEngine(steps("abc")), replace(REQUEST, is_stream=False))
+    assert fragments == []
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"), [('{"a":1}', {"a": 1}), ('{"a":', None), ("null", None)]
+)
+def test_a_complete_json_answer_is_parsed(text: str, parsed: object) -> None:
+    request = replace(REQUEST, format=OutputFormat(FormatType.JSON_SCHEMA, schema=True))
+    _, finished = run(FakeEngine([*steps(text), STOP]), request)
+    assert answer(finished).json == parsed
+
+
+def test_a_json_answer_cut_by_its_length_is_not_parsed() -> None:
+    request = replace(REQUEST, format=OutputFormat(FormatType.JSON_SCHEMA, schema=True))
+    _, finished = run(FakeEngine(steps("12")), request)
+    assert answer(finished).json is None
+
+
+def test_timing_adds_up() -> None:
+    engine, clock = ticking("abc")
+    _, finished = run(engine, clock=clock)
+    timing = finished.timing(received_s=-2.0)
+    assert (timing.queued_s, timing.prefill_s, timing.ttft_s) == (2.0, 2.0, 4.0)
+    assert (timing.decode_s, timing.total_s) == (2.0, 6.0)
+
+
+def test_a_stall_is_seen_while_a_job_runs_and_not_when_idle() -> None:
+    clock, inbox = FakeClock(0.0), Inbox()
+    seen: list[float] = []
+
+    class Slow(FakeEngine):
+        def generate(
+            self,
+            prompt_ids: Sequence[int],
+            sampling: SamplingParams,
+            *,
+            max_tokens: int,
+            constraint: Constraint | None = None,
+        ) -> Iterator[Prefilled | Token]:
+            clock.advance(40.0)
+            seen.append(worker.stalled_s(clock()))
+            yield Token(97, is_stop=False)
+
+    worker = Worker(Slow(), CharacterStream, inbox.events.put, clock)
+    assert worker.stalled_s(clock()) == 0.0
+    worker.start()
+    worker.submit(Job(1, [1], REQUEST, 16))
+    inbox.until_finished()
+    assert seen == [40.0]
+    assert worker.stalled_s(clock()) == 0.0
+    worker.stop(LIMIT_S)
