@@ -1,6 +1,7 @@
 """The tokenizer built from a .gguf file says exactly what an independent implementation says."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -304,3 +305,32 @@ def test_a_hyperparameter_that_changes_nothing_is_accepted(tmp_path: Path) -> No
     keys: dict[str, Any] = {"rope.scaling.type": "none", "attention.key_length": 8}
     path = tiny_gguf.write(tmp_path / "tiny.gguf", tiny_gguf.byte_level("smollm"), **keys)
     assert run_convert(path, tmp_path / "out")["stop_token_ids"] == [2]
+
+
+def test_a_weight_that_would_be_lost_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Llama 3.1 keeps its rotary scaling in such a tensor, which transformers drops."""
+    make = tiny_gguf.tensors
+    factors = {"rope_freqs.weight": np.ones(4, np.float32)}
+    monkeypatch.setattr(tiny_gguf, "tensors", lambda size: {**make(size), **factors})
+    path = tiny_gguf.write(tmp_path / "tiny.gguf", tiny_gguf.byte_level("llama-bpe"))
+    with pytest.raises(BuildError, match=r"it holds \d+ weights, the converted model \d+"):
+        run_convert(path, tmp_path / "out")
+
+
+def test_an_architecture_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    tiny = tiny_gguf.byte_level("smollm")
+    path = tiny_gguf.write(tmp_path / "tiny.gguf", tiny, architecture="rwkv6")
+    with pytest.raises(BuildError, match="the weights of a rwkv6 file cannot be read"):
+        run_convert(path, tmp_path / "out")
+
+
+def test_a_full_disk_is_called_one_before_the_weights_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiny_gguf.write(tmp_path / "tiny.gguf", tiny_gguf.byte_level("smollm"))
+    usage = shutil.disk_usage(tmp_path)._replace(free=10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
+    with pytest.raises(BuildError, match="the disk is full"):
+        run_convert(path, tmp_path / "out")

