@@ -6,6 +6,7 @@ Only a wrong configuration or model ends the start (78); a broker that is not th
 
 import argparse
 import logging
+import os
 import queue
 import signal
 import socket
@@ -15,9 +16,9 @@ from pathlib import Path
 from edged import memory
 from edged.broker_url import BrokerAddress, parse_broker_url
 from edged.config import Config, broker_overrides, load_config, node_name_of
-from edged.errors import ConfigError, ExitCode, UsageError
+from edged.errors import ConfigError, EdgedError, ExitCode, UsageError
 from edged.logs import configure_logging
-from edged.mainloop import Event, MainLoop, StopRequested, Threads, Tools
+from edged.mainloop import Event, MainLoop, StalledError, StopRequested, Threads, Tools
 from edged.messages import RequestDefaults, Topics
 from edged.metrics import Metrics
 from edged.ports import Edges, Limits
@@ -54,13 +55,13 @@ def main(arguments: argparse.Namespace) -> int:
 
     Raises:
         UsageError: If neither a configuration nor a model is given.
-        ConfigError: If the configuration, the model or the budget is wrong.
+        EdgedError: If the configuration, the model or the budget is wrong.
     """
     config = read_config(arguments)
     configure_logging(config.log.level, config.log.format)
     try:
         return serve(config)
-    except ConfigError as error:
+    except EdgedError as error:
         Notifier().status(str(error))
         raise
 
@@ -136,11 +137,20 @@ def serve(config: Config) -> int:
     loop = MainLoop(inbox, Threads(transport, worker), service, reporter, tools)
     worker.start()
     transport.start()
+    code = _run(loop)
+    transport.stop([will], STOP_LIMIT_S)
+    if not worker.stop(STOP_LIMIT_S):
+        # A run of the model cannot be broken off, and leaving under it ends in a crash.
+        os._exit(code)
+    return code
+
+
+def _run(loop: MainLoop) -> ExitCode:
     try:
         loop.run()
-    finally:
-        transport.stop([will], STOP_LIMIT_S)
-        worker.stop(0.0)
+    except StalledError as error:
+        _LOG.error("%s; leaving, to be started again", error)
+        return ExitCode.SOFTWARE
     _LOG.info("stopped")
     return ExitCode.OK
 

@@ -41,6 +41,8 @@ def load(config: Config) -> ResidentModel:
     """
     started_s = time.monotonic()
     bundle = open_bundle(config.model.path)
+    if not bundle.manifest.quality.passed:
+        _LOG.warning("%s: its build missed the quality gate; see the manifest", bundle.folder)
     footprint = claim(config, bundle)
     settings = EngineSettings(
         config.model.max_model_len, config.model.num_threads, config.model.prefill_chunk_tokens

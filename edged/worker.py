@@ -82,7 +82,8 @@ class Worker:
         self._emit = emit
         self._clock = clock
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._cancelled: set[int] = set()
+        self._cancelled_key: int | None = None
+        self._is_stopping = False
         self._busy_since_s: float | None = None
         self._thread = threading.Thread(target=self._loop, name="inference", daemon=True)
 
@@ -96,10 +97,11 @@ class Worker:
 
     def cancel(self, key: int) -> None:
         """Ask the running job ``key`` to end after the step in hand; returns at once."""
-        self._cancelled.add(key)
+        self._cancelled_key = key
 
     def stop(self, timeout_s: float) -> bool:
-        """End the thread after the job in hand; return whether it ended in time."""
+        """End the thread after the step in hand; return whether it ended in time."""
+        self._is_stopping = True
         self._jobs.put(None)
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
@@ -126,7 +128,6 @@ class Worker:
                 _LOG.exception("generation failed: key=%d", job.key)
                 outcome = Rejected(ErrorCode.INTERNAL, "generation failed; see the node's log")
             self._busy_since_s = None
-            self._cancelled.discard(job.key)
             usage = Usage(len(job.prompt_ids), run.cached_tokens, run.num_output_tokens)
             finished_s = self._clock()
             self._emit(Finished(job.key, outcome, usage, started_s, finished_s, run.first_token_s))
@@ -143,7 +144,8 @@ class Worker:
             now_s = self._clock()
             self._busy_since_s = now_s
             run.record(step, now_s)
-            if job.key in self._cancelled and run.finish_reason is None:
+            is_cancelled = self._is_stopping or job.key == self._cancelled_key
+            if is_cancelled and run.finish_reason is None:
                 run.finish_reason = FinishReason.CANCELLED
             if run.finish_reason is not None:
                 break
