@@ -112,6 +112,8 @@ def serve(config: Config) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         name = signal.Signals(number).name
         signal.signal(number, lambda *_, name=name: inbox.put(StopRequested(name)))
+    # Not handled yet, but never deadly: a terminal that closes does not end the service.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     notifier.status(f"loading {config.model.path}")
     model = load(config)
     notifier.ready()
@@ -128,6 +130,7 @@ def serve(config: Config) -> int:
         defaults=_request_defaults(config),
         budget=model.footprint.budget,
         max_model_len=model.engine.max_model_len,
+        kv_bytes_per_token=model.bundle.manifest.model.kv_bytes_per_token,
         max_waiting=config.queue.size,
         model_id=model.bundle.model_id,
     )

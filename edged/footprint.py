@@ -17,6 +17,8 @@ _LOG = logging.getLogger(__name__)
 
 WORKING_BYTES = 96 * 1024**2
 """Activations of one prefill chunk, logits, tokenizer and grammar tables, rounded up."""
+PREPACKED_SHARE = 0.3
+"""What the kernels' own layout of the weights takes beyond the file's size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +60,12 @@ def check(config: Config, bundle: Bundle, budget: MemoryBudget, held: MemorySnap
     """Say what of the model does not fit, and which key to change; None when all fits."""
     manifest = bundle.manifest
     max_model_len = min(config.model.max_model_len, manifest.limits.max_model_len)
+    weights_bytes = sum(entry.size_bytes for entry in manifest.files.values())
     plan = MemoryPlan(
-        weights_bytes=sum(entry.size_bytes for entry in manifest.files.values()),
+        weights_bytes=weights_bytes,
         kv_bytes=max_model_len * manifest.model.kv_bytes_per_token,
         process_bytes=held.rss_bytes,
-        working_bytes=WORKING_BYTES,
+        working_bytes=WORKING_BYTES + round(PREPACKED_SHARE * weights_bytes),
     )
     return check_plan(plan, budget, held.available_bytes, max_model_len)
 

@@ -68,5 +68,7 @@ class Limits:
     defaults: RequestDefaults
     budget: MemoryBudget
     max_model_len: int
+    kv_bytes_per_token: int
+    """Memory that the KV cache takes for a position once it has been used."""
     max_waiting: int
     model_id: str

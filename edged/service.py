@@ -7,11 +7,11 @@ nothing here may block.
 import logging
 from dataclasses import dataclass
 
-from edged.admission import Resources, Speed, admit
+from edged.admission import Speed
 from edged.engine import Constraint
 from edged.errors import ErrorCode
 from edged.generation import Fragment, Job
-from edged.grammar import FormatError
+from edged.intake import Intake
 from edged.messages import (
     Delivery,
     Dropped,
@@ -35,10 +35,10 @@ from edged.request import (
     Usage,
 )
 from edged.scheduler import Entry, Scheduler
-from edged.tokenizer import TemplateError
 from edged.worker import Finished
 
 _LOG = logging.getLogger(__name__)
+_WAITED_TOO_LONG = "waited too long for its deadline; allow more time or ask again later"
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +65,7 @@ class Service:
         self._metrics = metrics
         self._scheduler: Scheduler[Pending] = Scheduler(limits.max_waiting)
         self._replies = Replies(self._publish_reply, edges.transport.acknowledge)
+        self._intake = Intake(edges, limits)
         self._next_key = 0
         self._is_draining = False
         self.speed = speed
@@ -113,10 +114,9 @@ class Service:
         running = self._scheduler.running
         if running is not None and running.key == fragment.key:
             reply_to = running.admitted.request.reply_to
-            topics = self._limits.defaults.topics
             if reply_to.request_id is not None:
                 message = encode_fragment(
-                    topics,
+                    self._limits.defaults.topics,
                     reply_to.request_id,
                     fragment.sequence,
                     fragment.delta,
@@ -137,11 +137,7 @@ class Service:
         """Refuse what waited too long, and start the next request if the engine is free."""
         now_s = self._edges.clock()
         for entry in self._scheduler.expire(now_s, self.speed):
-            rejected = Rejected(
-                ErrorCode.TIMEOUT,
-                "waited too long for its deadline; allow more time or ask again later",
-            )
-            self._reply(entry, rejected)
+            self._reply(entry, Rejected(ErrorCode.TIMEOUT, _WAITED_TOO_LONG))
         if self._scheduler.running is None and not self._is_draining:
             following = self._scheduler.pop(now_s)
             if following is not None:
@@ -177,26 +173,15 @@ class Service:
         self.tick()
 
     def _enqueue(self, pending: Pending, request: Request, now_s: float) -> Rejected | None:
-        try:
-            pending.constraint = self._edges.language.compile_format(request.format)
-            prompt_ids = self._edges.language.encode_chat(request.messages)
-        except (FormatError, TemplateError) as error:
-            return Rejected(ErrorCode.BAD_REQUEST, str(error))
-        memory = self._edges.read_memory()
-        limits = self._limits
-        decision = admit(
-            request,
-            len(prompt_ids),
-            Resources(limits.max_model_len, self.speed, memory, limits.budget),
-            backlog_s=self._scheduler.backlog_s(
-                self.speed, now_s, request.priority, request.deadline_s
-            ),
-            now_s=now_s,
+        backlog_s = self._scheduler.backlog_s(
+            self.speed, now_s, request.priority, request.deadline_s
         )
+        decision = self._intake.decide(request, self.speed, backlog_s=backlog_s, now_s=now_s)
         if isinstance(decision, Rejected):
             return decision
+        pending.constraint = decision.constraint
         self._next_key += 1
-        entry = Entry(self._next_key, decision, prompt_ids, pending, now_s)
+        entry = Entry(self._next_key, decision.admitted, decision.prompt_ids, pending, now_s)
         return self._scheduler.add(entry, self.speed, now_s)
 
     def _cancel(self, delivery: Delivery, cancel: CancelRequest, now_s: float) -> None:
@@ -224,9 +209,11 @@ class Service:
         if reply.is_duplicate:
             self._metrics.count(Count.DUPLICATES)
         defaults = self._limits.defaults
-        left_s = expires_s - self._edges.clock()
         message = encode_reply(
-            reply, node=defaults.node, model_id=self._limits.model_id, seconds_left=left_s
+            reply,
+            node=defaults.node,
+            model_id=self._limits.model_id,
+            seconds_left=expires_s - self._edges.clock(),
         )
         return self._edges.transport.publish(message, qos=1), len(message.payload)
 

@@ -135,10 +135,11 @@ LIMITS = Limits(
     defaults=RequestDefaults(node="kitchen"),
     budget=MemoryBudget(400 * MIB, 64 * MIB),
     max_model_len=256,
+    kv_bytes_per_token=MIB,
     max_waiting=2,
     model_id="tiny@abcdef",
 )
-ROOMY = MemorySnapshot(rss_bytes=200 * MIB, available_bytes=500 * MIB)
+ROOMY = MemorySnapshot(rss_bytes=100 * MIB, available_bytes=500 * MIB)
 SPEED = Speed(prefill_tok_s=100.0, decode_tok_s=10.0, overhead_s=0.0)
 
 

@@ -114,10 +114,22 @@ def test_a_request_that_waited_too_long_is_answered_with_timeout() -> None:
 
 def test_memory_pressure_refuses_instead_of_trying() -> None:
     bench = Bench()
-    bench.memory = MemorySnapshot(401 * MIB, 500 * MIB)
+    bench.memory = MemorySnapshot(401 * MIB, 900 * MIB)
     bench.deliver({"id": "a", "prompt": "x"})
     assert bench.transport.replies[0].json["error"]["code"] == "memory_pressure"
     assert bench.worker.jobs == []
+
+
+def test_the_cache_a_request_will_fill_counts_once() -> None:
+    bench = Bench()
+    bench.memory = MemorySnapshot(340 * MIB, 500 * MIB)  # 60 MiB of the budget are left
+    bench.deliver({"id": "big", "prompt": "x", "max_tokens": 100})
+    assert bench.transport.replies[0].json["error"]["missing_bytes"] == 41 * MIB
+    bench.deliver({"id": "fits", "prompt": "x", "max_tokens": 50})
+    bench.memory = MemorySnapshot(391 * MIB, 500 * MIB)  # its 51 positions are resident now
+    bench.finish()
+    bench.deliver({"id": "again", "prompt": "x", "max_tokens": 50})
+    assert [job.request.reply_to.request_id for job in bench.worker.jobs] == ["fits", "again"]
 
 
 @pytest.mark.parametrize("error", [TemplateError("messages[0].role"), FormatError("format.schema")])
@@ -253,9 +265,9 @@ def test_requests_without_an_id_are_never_duplicates() -> None:
 
 def test_a_retry_after_a_refusal_is_tried_again() -> None:
     bench = Bench()
-    bench.memory = MemorySnapshot(401 * MIB, 500 * MIB)
+    bench.memory = MemorySnapshot(401 * MIB, 900 * MIB)
     bench.deliver({"id": "a", "prompt": "x"})
-    bench.memory = MemorySnapshot(200 * MIB, 500 * MIB)
+    bench.memory = MemorySnapshot(200 * MIB, 900 * MIB)
     bench.deliver({"id": "a", "prompt": "x"})
     assert len(bench.worker.jobs) == 1
 

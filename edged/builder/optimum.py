@@ -113,8 +113,12 @@ def _load(source: Path) -> Any:  # noqa: ANN401 - transformers is untyped
     Raises:
         BuildError: Weights are missing; transformers would make them up and only warn.
     """
+    config = AutoConfig.from_pretrained(source, local_files_only=True)
+    # torch's fast attention leaves a soft cap out without a word; the plain one has it.
+    is_capped = getattr(config, "attn_logit_softcapping", None) is not None
     model, info = AutoModelForCausalLM.from_pretrained(
         source,
+        attn_implementation="eager" if is_capped else None,
         dtype=torch.float32,
         local_files_only=True,
         trust_remote_code=False,

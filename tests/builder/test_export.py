@@ -2,6 +2,7 @@
 
 import io
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 pytest.importorskip("torch", reason="the build extra")
 
+import onnx
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -24,6 +26,7 @@ from edged.builder.tokens import build_tokenizer
 from edged.engine.graph import load_graph
 from edged.errors import BuildError
 from tests.builder import tiny_gguf
+from tests.builder.tiny_families import tiny_model
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 700,
@@ -241,3 +244,16 @@ def test_available_memory_is_what_the_kernel_says() -> None:
         if line.startswith("MemTotal")
     )
     assert 2**20 < export._available_bytes() <= 1024 * total * 100
+
+
+def test_a_soft_cap_on_attention_reaches_the_export(tmp_path: Path) -> None:
+    """torch's fast attention leaves gemma2's out, and so would the reference of everything."""
+    source, target = tmp_path / "hf", tmp_path / "onnx"
+    target.mkdir()
+    tiny_model("gemma2").save_pretrained(source)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer warns about every shape it turns constant
+        optimum.export_checkpoint(lambda *_: None, str(source), str(target))
+    nodes = onnx.load(str(target / "model.onnx"), load_external_data=False).graph.node
+    capped = {node.name.split("/")[2] for node in nodes if "self_attn/Tanh" in node.name}
+    assert capped == {"layers.0", "layers.1"}
