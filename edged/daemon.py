@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from edged import memory
+from edged.attempts import Attempts
 from edged.broker_url import BrokerAddress, parse_broker_url
 from edged.config import Config, broker_overrides, load_config, node_name_of
 from edged.errors import ConfigError, EdgedError, ExitCode, UsageError
@@ -124,7 +125,14 @@ def serve(config: Config) -> int:
         _broker_settings(config), subscriptions=[topics.request_filter], will=will, emit=inbox.put
     )
     worker = Worker(model.engine, model.tokenizer.detokenizer, inbox.put)
-    edges = Edges(transport, worker, Language(model.tokenizer), time.monotonic, memory.snapshot)
+    edges = Edges(
+        transport,
+        worker,
+        Language(model.tokenizer),
+        Attempts(config.state.folder),
+        time.monotonic,
+        memory.snapshot,
+    )
     metrics = Metrics()
     limits = Limits(
         defaults=_request_defaults(config),

@@ -11,6 +11,7 @@ from edged.engine import Constraint
 from edged.errors import ErrorCode
 from edged.grammar import FormatError
 from edged.ports import Edges, Limits
+from edged.replies import Ticket
 from edged.request import Rejected, Request
 from edged.tokenizer import TemplateError
 
@@ -22,6 +23,15 @@ class Accepted:
     admitted: Admitted
     prompt_ids: Sequence[int]
     constraint: Constraint | None
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """What an entry of the scheduler carries for its reply."""
+
+    ticket: Ticket
+    constraint: Constraint | None = None
+    attempt: int = 1
 
 
 class Intake:

@@ -115,6 +115,7 @@ class MainLoop:
             self._count_stale_acknowledgements()
             self._reporter.tick()
             self._supervise(clock())
+        self._service.abandon()
 
     def _take(self, event: Event) -> None:
         match event:

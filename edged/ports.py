@@ -38,6 +38,18 @@ class JobRunner(Protocol):
         ...
 
 
+class Starts(Protocol):
+    """The part of ``Attempts`` that the service uses."""
+
+    def begin(self, key: str) -> int:
+        """Write down a start and return its number; see ``Attempts.begin``."""
+        ...
+
+    def end(self, key: str) -> None:
+        """Forget a request that ended."""
+        ...
+
+
 class Language(Protocol):
     """Text to tokens and formats to constraints, for the model that is loaded."""
 
@@ -57,6 +69,7 @@ class Edges:
     transport: Publisher
     worker: JobRunner
     language: Language
+    attempts: Starts
     clock: Callable[[], float]
     read_memory: Callable[[], MemorySnapshot]
 

@@ -32,6 +32,13 @@ class Identity:
         token = reply_to.correlation_data or reply_to.request_id
         return cls(token, reply_to.topic, hashlib.sha256(delivery.payload).digest())
 
+    @property
+    def key(self) -> str:
+        """The same identity as a short text that tells nothing of the request."""
+        return hashlib.sha256(
+            repr((self.token, self.reply_topic, self.payload_sha256)).encode()
+        ).hexdigest()[:32]
+
 
 @dataclass(slots=True, eq=False)
 class _Debt:

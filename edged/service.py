@@ -5,13 +5,12 @@ nothing here may block.
 """
 
 import logging
-from dataclasses import dataclass
 
 from edged.admission import Speed
-from edged.engine import Constraint
+from edged.attempts import MAX_ATTEMPTS
 from edged.errors import ErrorCode
 from edged.generation import Fragment, Job
-from edged.intake import Intake
+from edged.intake import Intake, Pending
 from edged.messages import (
     Delivery,
     Dropped,
@@ -23,7 +22,7 @@ from edged.messages import (
 )
 from edged.metrics import Count, Metrics
 from edged.ports import Edges, Limits
-from edged.replies import Replies, Ticket
+from edged.replies import Replies
 from edged.request import (
     Answer,
     CancelOutcome,
@@ -38,15 +37,8 @@ from edged.scheduler import Entry, Scheduler
 from edged.worker import Finished
 
 _LOG = logging.getLogger(__name__)
+_CRASHED_BEFORE = "this request ended the node's process twice; do not send it again"
 _WAITED_TOO_LONG = "waited too long for its deadline; allow more time or ask again later"
-
-
-@dataclass(slots=True, eq=False)
-class Pending:
-    """What an entry of the scheduler carries for its reply."""
-
-    ticket: Ticket
-    constraint: Constraint | None = None
 
 
 class Service:
@@ -138,10 +130,11 @@ class Service:
         now_s = self._edges.clock()
         for entry in self._scheduler.expire(now_s, self.speed):
             self._reply(entry, Rejected(ErrorCode.TIMEOUT, _WAITED_TOO_LONG))
-        if self._scheduler.running is None and not self._is_draining:
+        while self._scheduler.running is None and not self._is_draining:
             following = self._scheduler.pop(now_s)
-            if following is not None:
-                self._edges.worker.submit(_job(following))
+            if following is None:
+                break
+            self._start(following)
 
     def next_tick_s(self) -> float | None:
         """Return when ``tick`` will next have something to refuse; None while nothing waits."""
@@ -150,6 +143,11 @@ class Service:
     def drain(self) -> None:
         """Stop taking and starting work; what is not answered is left to the next process."""
         self._is_draining = True
+
+    def abandon(self) -> None:
+        """Leave the running request to the next process: it is stopped, and did not crash us."""
+        if self._scheduler.running is not None:
+            self._edges.attempts.end(self._scheduler.running.delivery.ticket.identity.key)
 
     def publish_event(self, name: str, **members: str | float) -> None:
         """Tell operators of something; never prompt text."""
@@ -184,6 +182,18 @@ class Service:
         entry = Entry(self._next_key, decision.admitted, decision.prompt_ids, pending, now_s)
         return self._scheduler.add(entry, self.speed, now_s)
 
+    def _start(self, entry: Entry[Pending]) -> None:
+        pending, wish = entry.delivery, entry.admitted
+        pending.attempt = self._edges.attempts.begin(pending.ticket.identity.key)
+        if pending.attempt > MAX_ATTEMPTS:
+            self.publish_event("crashed_before", attempts=pending.attempt - 1)
+            self._scheduler.finish()
+            self._reply(entry, Rejected(ErrorCode.CRASHED_BEFORE, _CRASHED_BEFORE))
+        else:
+            self._edges.worker.submit(
+                Job(entry.key, entry.prompt_ids, wish.request, wish.max_tokens, pending.constraint)
+            )
+
     def _cancel(self, delivery: Delivery, cancel: CancelRequest, now_s: float) -> None:
         matches = self._scheduler.cancel(cancel)
         reply = Reply(cancel.reply_to, CancelOutcome(is_found=bool(matches)))
@@ -201,9 +211,12 @@ class Service:
         usage: Usage | None = None,
         timing: Timing | None = None,
     ) -> None:
-        reply = Reply(entry.admitted.request.reply_to, outcome, usage, timing)
+        pending = entry.delivery
+        reply_to = entry.admitted.request.reply_to
+        reply = Reply(reply_to, outcome, usage, timing, attempt=pending.attempt)
+        self._edges.attempts.end(pending.ticket.identity.key)
         self._metrics.count_outcome(outcome)
-        self._replies.finish(entry.delivery.ticket, reply)
+        self._replies.finish(pending.ticket, reply)
 
     def _publish_reply(self, reply: Reply, expires_s: float) -> tuple[int, int]:
         if reply.is_duplicate:
@@ -228,8 +241,3 @@ class Service:
 
     def _default_expiry_s(self, now_s: float) -> float:
         return now_s + self._limits.defaults.timeout_s
-
-
-def _job(entry: Entry[Pending]) -> Job:
-    wish, pending = entry.admitted, entry.delivery
-    return Job(entry.key, entry.prompt_ids, wish.request, wish.max_tokens, pending.constraint)

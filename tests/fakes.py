@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edged.admission import MemoryBudget, MemorySnapshot, Speed
+from edged.attempts import Attempts
 from edged.engine import Constraint, Prefilled, Token
 from edged.generation import Job
 from edged.messages import Delivery, Encoded, RequestDefaults, WireProperties
@@ -152,13 +153,19 @@ class Bench:
     transport: FakeTransport = field(default_factory=FakeTransport)
     worker: FakeWorker = field(default_factory=FakeWorker)
     language: FakeLanguage = field(default_factory=FakeLanguage)
+    attempts: Attempts = field(default_factory=lambda: Attempts(None))
     memory: MemorySnapshot = ROOMY
     metrics: Metrics = field(default_factory=Metrics)
     packets: int = 0
 
     def __post_init__(self) -> None:
         self.edges = Edges(
-            self.transport, self.worker, self.language, self.clock, lambda: self.memory
+            self.transport,
+            self.worker,
+            self.language,
+            self.attempts,
+            self.clock,
+            lambda: self.memory,
         )
         self.service = Service(self.edges, self.limits, SPEED, self.metrics)
 

@@ -184,12 +184,17 @@ class QueueConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateConfig:
-    """How edged tells how it is."""
+    """How edged tells how it is, and what it remembers."""
 
     interval_s: float = setting(
         kinds.duration(1, 3600),
         30.0,
         "Time between two `state` messages; a change is sent at once.",
+    )
+    folder: Path | None = optional(
+        kinds.path(),
+        "Folder for what must outlive a crash: which request was being answered. One that ended "
+        "the process twice is refused with `crashed_before` instead of being tried for ever.",
     )
     file: Path | None = optional(
         kinds.path(), "JSON file rewritten with each `state`; `edged health` reads it."

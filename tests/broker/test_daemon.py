@@ -207,6 +207,37 @@ def test_a_killed_daemon_answers_on_its_return_what_it_had_not(
             assert process.stop() == 0
 
 
+def test_a_request_that_ends_the_process_twice_is_refused_and_the_next_is_served(
+    mosquitto: Broker, bundle: Path, tmp_path: Path
+) -> None:
+    """The process is killed as soon as the answer begins; the third one does not try again."""
+    config = tmp_path / "edged.yaml"
+    config.write_text(
+        f"node: kitchen\nmodel: {{path: {bundle}}}\nstate: {{folder: {tmp_path}}}\n"
+        f"broker: {{host: 127.0.0.1, port: {mosquitto.port}}}\n"
+    )
+    with peer(mosquitto.port, "5", "edged/kitchen/stream/poison", REPLIES) as client:
+        for life in range(2):
+            with daemon(tmp_path, "--config", str(config)) as process:
+                if life == 0:
+                    process.until("STATUS=serving")
+                    client.publish(REQUEST, SLOW | {"id": "poison", "stream": True})
+                begun = client.reply()
+                while begun.get("seq") != 0:
+                    begun = client.reply()
+                process.stop(signal.SIGKILL)
+        client.publish(REQUEST, {"id": "good", "prompt": "x", "max_tokens": 2})
+        with daemon(tmp_path, "--config", str(config)) as process:
+            replies: dict[str, dict[str, Any]] = {}
+            while "good" not in replies:
+                reply = client.reply()
+                if "status" in reply:
+                    replies[reply["id"]] = reply
+            assert process.stop() == 0
+        assert replies["poison"]["error"]["code"] == "crashed_before"
+        assert replies["good"]["status"] == "ok"
+
+
 def test_a_broker_that_is_not_there_is_waited_for(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,97 @@
+"""Which requests were started and not ended, over the death of a process."""
+
+from pathlib import Path
+
+import pytest
+
+from edged.attempts import FILE_NAME, MAX_REMEMBERED, Attempts
+from tests.fakes import Bench
+
+
+def test_a_start_that_did_not_end_is_counted_in_the_next_process(tmp_path: Path) -> None:
+    assert Attempts(tmp_path).begin("a") == 1
+    assert Attempts(tmp_path).begin("a") == 2
+    assert Attempts(tmp_path).begin("b") == 1
+    assert Attempts(tmp_path).begin("a") == 3
+
+
+def test_what_ended_is_forgotten(tmp_path: Path) -> None:
+    attempts = Attempts(tmp_path)
+    attempts.begin("a")
+    attempts.end("a")
+    attempts.end("never begun")
+    assert Attempts(tmp_path).begin("a") == 1
+
+
+def test_it_remembers_a_bounded_number(tmp_path: Path) -> None:
+    attempts = Attempts(tmp_path)
+    for number in range(MAX_REMEMBERED + 1):
+        attempts.begin(f"r{number}")
+    later = Attempts(tmp_path)
+    assert later.begin("r0") == 1
+    assert later.begin(f"r{MAX_REMEMBERED}") == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"a": "x", "b": -1}', b"\xff"])
+def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE_NAME).write_bytes(content)
+    attempts = Attempts(tmp_path)
+    assert attempts.begin("a") == 1
+    assert attempts.begin("b") == 1
+    assert Attempts(tmp_path).begin("a") == 2
+
+
+def test_a_folder_that_cannot_be_written_costs_one_line_and_no_answer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    attempts = Attempts(tmp_path / "missing")
+    assert attempts.begin("a") == 1
+    assert attempts.begin("a") == 2
+    attempts.end("a")
+    assert caplog.text.count("state.folder") == 1
+    (tmp_path / "missing").mkdir()
+    attempts.begin("a")
+    assert Attempts(tmp_path / "missing").begin("a") == 2
+
+
+def test_a_request_that_ends_the_process_twice_is_refused_and_the_next_one_served(
+    tmp_path: Path,
+) -> None:
+    """Three lives of the daemon: two die under the poison, the third refuses it and goes on."""
+    for life in (1, 2):
+        dying = Bench(attempts=Attempts(tmp_path))
+        dying.deliver({"id": "poison", "prompt": "x"})
+        assert len(dying.worker.jobs) == 1, life
+    bench = Bench(attempts=Attempts(tmp_path))
+    poison = bench.deliver({"id": "poison", "prompt": "x"}, is_redelivery=True)
+    good = bench.deliver({"id": "good", "prompt": "y"})
+    bench.finish()
+    refused, answered = bench.transport.replies
+    assert refused.json["error"]["code"] == "crashed_before"
+    assert refused.json["error"]["retryable"] is False
+    assert refused.json["attempt"] == 3
+    assert answered.json["id"] == "good"
+    assert answered.json["attempt"] == 1
+    bench.confirm_all()
+    assert bench.transport.acknowledged == [poison, good]
+    assert bench.transport.on("/event")[0].json["event"] == "crashed_before"
+    assert Attempts(tmp_path).begin("anything") == 1
+
+
+def test_the_second_attempt_is_made_and_told(tmp_path: Path) -> None:
+    Bench(attempts=Attempts(tmp_path)).deliver({"id": "a", "prompt": "x"})
+    bench = Bench(attempts=Attempts(tmp_path))
+    bench.deliver({"id": "a", "prompt": "x"})
+    bench.finish()
+    assert bench.transport.replies[0].json["attempt"] == 2
+
+
+def test_a_stop_in_the_middle_of_an_answer_is_no_crash(tmp_path: Path) -> None:
+    bench = Bench(attempts=Attempts(tmp_path))
+    bench.deliver({"id": "a", "prompt": "x"})
+    bench.service.drain()
+    bench.service.abandon()
+    bench = Bench(attempts=Attempts(tmp_path))
+    bench.deliver({"id": "a", "prompt": "x"})
+    bench.finish()
+    assert bench.transport.replies[0].json["attempt"] == 1
