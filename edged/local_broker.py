@@ -56,6 +56,8 @@ _IOTCORE_MAIN = "from iotcore._serve import main; main()"
 def free_port(preferred: int = 0) -> int:
     """Return a loopback TCP port on which nobody listens at the moment."""
     with socket.socket() as probe:
+        # As brokers do: the rest of a connection that is over does not keep a port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", preferred))
         except OSError:

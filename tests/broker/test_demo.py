@@ -54,6 +54,7 @@ def test_a_port_in_use_is_not_in_the_way(bundle: Path) -> None:
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", PORT))
+        taken.listen()
         shown = demo("--bundle", str(bundle), before=WITHOUT_MOSQUITTO)
     assert shown.returncode == 0, shown.stderr
     assert f":{PORT}" not in shown.stdout
