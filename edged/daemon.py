@@ -24,7 +24,7 @@ from edged.messages import RequestDefaults, Topics
 from edged.metrics import Metrics
 from edged.ports import Edges, Limits
 from edged.reporting import OFFLINE, Identity, Reporter
-from edged.resident import Language, load
+from edged.resident import Language, ResidentModel, load
 from edged.sdnotify import Notifier
 from edged.service import Service
 from edged.transport import BrokerSettings, Transport, Will
@@ -134,14 +134,7 @@ def serve(config: Config) -> int:
         memory.snapshot,
     )
     metrics = Metrics()
-    limits = Limits(
-        defaults=_request_defaults(config),
-        budget=model.footprint.budget,
-        max_model_len=model.engine.max_model_len,
-        kv_bytes_per_token=model.bundle.manifest.model.kv_bytes_per_token,
-        max_waiting=config.queue.size,
-        model_id=model.bundle.model_id,
-    )
+    limits = _limits(config, model)
     service = Service(edges, limits, model.speed, metrics)
     reporter = Reporter(Identity(config, model), service, metrics, edges)
     tools = Tools(edges, metrics, notifier, _broker_name(config))
@@ -154,6 +147,17 @@ def serve(config: Config) -> int:
         # A run of the model cannot be broken off, and leaving under it ends in a crash.
         os._exit(code)
     return code
+
+
+def _limits(config: Config, model: ResidentModel) -> Limits:
+    return Limits(
+        defaults=_request_defaults(config),
+        budget=model.footprint.budget,
+        max_model_len=model.engine.max_model_len,
+        kv_bytes_per_token=model.bundle.manifest.model.kv_bytes_per_token,
+        max_waiting=config.queue.size,
+        model_id=model.bundle.model_id,
+    )
 
 
 def _run(loop: MainLoop) -> ExitCode:
