@@ -9,6 +9,7 @@ import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from edged.builder.calibrate import calibration_ids
 from edged.builder.export import Export, count_parameters, estimate_memory_bytes, export
 from edged.builder.fetch import Checkpoint, fetch
 from edged.builder.fuse import NotFusable, fuse
@@ -37,7 +38,7 @@ from edged.bundle import (
 from edged.errors import BuildError, BundleError, UsageError
 
 _MODELS = Path("models")
-_SIZE_SHARE = {Scheme.FP32: 1.05, Scheme.INT8_BLOCKWISE: 0.4}
+_SIZE_SHARE = {Scheme.FP32: 1.05, Scheme.INT8_BLOCKWISE: 0.4, Scheme.INT8_W8A8: 0.6}
 """Upper bound of a bundle's size, in parts of the fp32 graph's."""
 
 _UNMEASURED = Comparison(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, tokens=0)
@@ -165,7 +166,9 @@ def _build(plan: _Plan, checkpoint: Checkpoint) -> Bundle:
     need_bytes = int(_SIZE_SHARE[plan.scheme] * _size_bytes(reference.folder))
     with staging(plan.folder, need_bytes) as partial:
         with plan.progress.step(f"Quantize to {plan.scheme}"):
-            report = quantize(reference.folder, partial, plan.scheme)
+            is_tuned = plan.scheme is Scheme.INT8_W8A8
+            texts = calibration_ids(checkpoint.folder / TOKENIZER, limit) if is_tuned else ()
+            report = quantize(reference.folder, partial, plan.scheme, texts)
         for kept in report.kept:
             plan.progress.say(f"Left in fp32: {kept}")
         shutil.copyfile(checkpoint.folder / TOKENIZER, partial / TOKENIZER)

@@ -18,12 +18,18 @@ from edged.errors import BuildError
 _TOOLS = ("numpy", "onnx", "onnxruntime", "optimum-onnx", "tokenizers", "torch", "transformers")
 _OWN_SOURCES = (
     "blockwise.py",
+    "calibrate.py",
+    "compensate.py",
+    "data/calibration.yaml",
     "data/gate_prompts.yaml",
     "fuse/*.py",
     "gate.py",
     "measure.py",
     "onnx_files.py",
     "quantize.py",
+    "rotate.py",
+    "tune.py",
+    "w8a8.py",
     "weights.py",
 )
 """What decides a bundle's bytes after the export, which has a version of its own."""

@@ -4,6 +4,7 @@ Rule: a scheme is one class with one method for each kind of weight; which weigh
 ``weights``' business. What stays in fp32 is reported, never silently skipped.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 
 from edged.builder.blockwise import BlockwiseNodes
 from edged.builder.onnx_files import GraphWriter
+from edged.builder.tune import tune
+from edged.builder.w8a8 import PerTokenNodes
 from edged.builder.weights import SourceGraph
 
 
@@ -25,6 +28,8 @@ class Scheme(StrEnum):
     """As exported."""
     INT8_BLOCKWISE = "int8-blockwise"
     """8 bits, symmetric, blocks of 32 with an fp32 scale; activations quantized by block."""
+    INT8_W8A8 = "int8-w8a8"
+    """8 bits, symmetric, one fp32 scale for each output; activations by token, in 8 or 14 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +122,20 @@ class _Rewrite:
         return None
 
 
-def quantize(source_folder: Path, output_folder: Path, scheme: Scheme) -> QuantizeReport:
+def quantize(
+    source_folder: Path,
+    output_folder: Path,
+    scheme: Scheme,
+    calibration: Sequence[Sequence[int]] = (),
+) -> QuantizeReport:
     """Write the graph of ``source_folder`` anew into ``output_folder``, quantized.
 
     Args:
         source_folder: holds ``model.onnx``.
         output_folder: exists; gets ``model.onnx`` and ``model.onnx.data``.
         scheme: ``fp32`` only brings the files into the bundle's form.
+        calibration: token ids to run the graph on; only ``int8-w8a8`` looks at them, and without
+            them stores all activations in 14 bits.
 
     Raises:
         BuildError: the graph cannot be read, or a weight holds NaN or infinity.
@@ -131,8 +143,11 @@ def quantize(source_folder: Path, output_folder: Path, scheme: Scheme) -> Quanti
     """
     graph = SourceGraph(source_folder)
     with GraphWriter(output_folder) as writer:
-        rewrite = _Rewrite(graph, BlockwiseNodes(writer))
-        if scheme is Scheme.INT8_BLOCKWISE:
+        nodes: SchemeNodes = BlockwiseNodes(writer)
+        if scheme is Scheme.INT8_W8A8:
+            nodes = PerTokenNodes(writer, tune(graph, source_folder, calibration))
+        rewrite = _Rewrite(graph, nodes)
+        if scheme is not Scheme.FP32:
             rewrite.run()
             _import_operators(graph.model)
         constants = [writer.add(name, values) for name, values in graph.constants()]

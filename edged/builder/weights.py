@@ -38,12 +38,16 @@ class SourceGraph:
             return None
         return self._float32(tensor)
 
-    def vector(self, name: str, length: int) -> NDArray[np.float32] | None:
-        """Return the 1-D fp32 constant of ``length`` behind a value."""
+    def vector(self, name: str, length: int | None = None) -> NDArray[np.float32] | None:
+        """Return the 1-D fp32 constant behind a value, if it is one, of ``length`` where given."""
         tensor = self._tensors.get(name)
-        if tensor is None or list(tensor.dims) != [length]:
+        if tensor is None or len(tensor.dims) != 1 or length not in {None, tensor.dims[0]}:
             return None
         return self._float32(tensor)
+
+    def override(self, name: str, values: NDArray[np.float32]) -> None:
+        """Give a constant other values."""
+        self._tensors[name] = onnx.numpy_helper.from_array(values, name)
 
     def _float32(self, tensor: onnx.TensorProto) -> NDArray[np.float32] | None:
         values = read_tensor(tensor, self._folder)

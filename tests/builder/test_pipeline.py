@@ -248,7 +248,7 @@ def test_a_half_written_fused_graph_is_not_used(workshop: Workshop) -> None:
 
 
 def failing(error: OSError) -> Callable[..., None]:
-    def quantize(_source: Path, output: Path, _scheme: str) -> None:
+    def quantize(_source: Path, output: Path, *_: object) -> None:
         (output / "model.onnx.data").write_bytes(b"half")
         raise error
 

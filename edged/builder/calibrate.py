@@ -1,0 +1,100 @@
+"""Run the fp32 graph over a text of ours and keep how its activations move together.
+
+Rule: the text is committed and shares nothing with the gate's, so the gate stays a judge.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import tokenizers
+import yaml
+from numpy.typing import NDArray
+
+from edged.builder.weights import SourceGraph
+
+_TEXT = "calibration.yaml"
+_FUSED_INPUT = "seqlens_k"
+_WIDTH_MAX = 4096
+"""Widest activation whose moments are kept: they are a square matrix for each, 64 MiB here."""
+
+Moments = Mapping[str, NDArray[np.float32]]
+"""For an activation of K features, the [K, K] sum of its rows' outer products."""
+
+
+def calibration_ids(tokenizer_path: Path, max_model_len: int) -> list[list[int]]:
+    """Return the token ids of the committed texts, each at most ``max_model_len`` long."""
+    text = (resources.files("edged.builder") / "data" / _TEXT).read_text(encoding="utf-8")
+    tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer_path))
+    return [tokenizer.encode(entry).ids[:max_model_len] for entry in yaml.safe_load(text)]
+
+
+def measure_moments(source_folder: Path, sequences: Sequence[Sequence[int]]) -> Moments:
+    """Return the moments of what each weight of a fused graph is multiplied with; blocks.
+
+    A portable graph, or no text, has none.
+    """
+    graph = SourceGraph(source_folder)
+    inputs = {value.name for value in graph.model.graph.input}
+    if _FUSED_INPUT not in inputs or not sequences:
+        return {}
+    names = _product_inputs(graph)
+    del graph.model.graph.output[:]
+    graph.model.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
+    )
+    graph.remove_unused()
+    session = _open(graph.model, source_folder)
+    moments: dict[str, NDArray[np.float32]] = {}
+    for sequence in sequences:
+        values = session.run(names, _feeds(session, np.asarray(sequence, np.int64)))
+        for name, value in zip(names, values, strict=True):
+            rows = np.asarray(value, np.float32).reshape(-1, value.shape[-1])
+            if rows.shape[1] > _WIDTH_MAX:
+                continue
+            product = rows.T @ rows
+            moments[name] = moments[name] + product if name in moments else product
+    return moments
+
+
+def _product_inputs(graph: SourceGraph) -> list[str]:
+    """Return each activation that is multiplied by a weight, once, in the graph's order."""
+    return list(
+        dict.fromkeys(
+            node.input[0]
+            for node in graph.model.graph.node
+            if node.op_type in {"MatMul", "Gemm"} and graph.matrix(node.input[1]) is not None
+        )
+    )
+
+
+def _open(model: onnx.ModelProto, folder: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # The graph with its other outputs is only in memory; its weights stay where they are.
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(folder)
+    )
+    providers = ["CPUExecutionProvider"]
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
+
+
+def _feeds(
+    session: onnxruntime.InferenceSession, token_ids: NDArray[np.int64]
+) -> dict[str, NDArray[Any]]:
+    """Return a fused graph's inputs for one prompt in an empty cache, all its rows wanted."""
+    count = len(token_ids)
+    known: dict[str, NDArray[Any]] = {
+        "input_ids": token_ids[None],
+        "seqlens_k": np.array([count - 1], np.int32),
+        "total_sequence_length": np.array(count, np.int32),
+        "rows": np.arange(count, dtype=np.int64),
+    }
+    for value in session.get_inputs():
+        if value.name not in known:
+            known[value.name] = np.zeros((1, value.shape[1], count, value.shape[3]), np.float32)
+    return known

@@ -1,0 +1,139 @@
+"""Turn the residual stream of a fused graph, so that no feature stands out (arXiv 2404.00456).
+
+An RMS norm without its weight does not see a rotation. So each norm's weight goes into the products
+that read it, everything that writes to the stream is turned, everything that reads it turned back:
+the graph computes the same, and 8 bits hold its activations far better. It costs nothing at run
+time.
+
+Rule: a graph in which anything else touches the stream is left as it is.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edged.builder.weights import SourceGraph, inputs_of
+
+_NORM = "SimplifiedLayerNormalization"
+_SUM_AND_NORM = "SkipSimplifiedLayerNormalization"
+_SEED = 20240406
+_SMALLEST_WEIGHT = 1e-6
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """A rotation of the residual stream, and who reads and writes it."""
+
+    rotation: Floats
+    """[hidden, hidden], orthogonal: the stream's features become ``x @ rotation``."""
+    readers: dict[str, Floats]
+    """The norms' outputs, each with the norm's weight."""
+    writers: frozenset[str]
+    """The outputs of the products that are added to the stream."""
+    gains: tuple[str, ...]
+    """The constants that are the norms' weights."""
+
+    def product(self, node: onnx.NodeProto, rows: Floats) -> Floats:
+        """Return the [N, K] weight of a product in this basis."""
+        gain = self.readers.get(node.input[0])
+        if gain is not None:
+            rows = np.asarray((rows * gain) @ self.rotation, np.float32)
+        if node.output[0] in self.writers:
+            rows = np.asarray(self.rotation.T @ rows, np.float32)
+        return rows
+
+    def table(self, rows: Floats) -> Floats:
+        """Return the embedding table in this basis."""
+        return np.asarray(rows @ self.rotation, np.float32)
+
+    def moments(self, name: str, moments: Floats) -> Floats:
+        """Return the moments of a norm's output, measured behind its weight, in this basis."""
+        gain = self.readers.get(name)
+        if gain is None:
+            return moments
+        is_used = np.abs(gain) > _SMALLEST_WEIGHT
+        inverse = np.where(is_used, 1.0 / np.where(is_used, gain, 1.0), 0.0)
+        # In float64: the moments are inverted later.
+        bare = inverse[:, None] * moments.astype(np.float64) * inverse
+        return np.asarray(self.rotation.T @ bare @ self.rotation, np.float32)
+
+
+@dataclass(slots=True)
+class _Stream:
+    """What is known of the residual stream while the nodes are walked."""
+
+    graph: SourceGraph
+    stream: set[str] = field(default_factory=set)
+    products: set[str] = field(default_factory=set)
+    readers: dict[str, Floats] = field(default_factory=dict)
+    gains: list[str] = field(default_factory=list)
+    writers: set[str] = field(default_factory=set)
+
+    def follow(self, node: onnx.NodeProto) -> bool:
+        """Take one node in; return whether the stream can still be turned."""
+        if node.op_type == "Gather" and self.graph.is_token_ids(node.input[1]):
+            self.stream.add(node.output[0])
+            return True
+        if node.op_type == "Gather" and node.input[0] in self.stream:
+            self.stream.add(node.output[0])  # some rows of it
+            return _axis(node) == 1
+        if node.op_type == "MatMul" and self.graph.matrix(node.input[1]) is not None:
+            self.products.add(node.output[0])
+            return node.input[0] not in self.stream | self.writers
+        if node.op_type == _NORM and node.input[0] in self.stream:
+            return self._read(node, node.input[1])
+        if node.op_type == _SUM_AND_NORM:
+            return self._sum(node)
+        return not inputs_of(node) & (self.stream | self.writers | set(self.readers))
+
+    def _sum(self, node: onnx.NodeProto) -> bool:
+        for name in node.input[:2]:
+            if name in self.products and name not in self.writers:
+                self.writers.add(name)
+            elif name not in self.stream:
+                return False
+        self.stream.update(node.output[3:])
+        return len(node.input) == 3 and self._read(node, node.input[2])  # noqa: PLR2004 - no bias
+
+    def _read(self, node: onnx.NodeProto, weight: str) -> bool:
+        gain = self.graph.vector(weight)
+        if gain is None:
+            return False
+        self.readers[node.output[0]] = np.array(gain)
+        self.gains.append(weight)
+        return True
+
+
+def _axis(node: onnx.NodeProto) -> int:
+    return next((a.i for a in node.attribute if a.name == "axis"), 0)
+
+
+def find_basis(graph: SourceGraph) -> Basis | None:
+    """Return a rotation for a graph's residual stream, or None where it cannot be turned."""
+    found = _Stream(graph)
+    nodes = graph.model.graph.node
+    if not all(found.follow(node) for node in nodes) or not found.readers or not found.writers:
+        return None
+    readings = [name for node in nodes for name in node.input]
+    if any(readings.count(name) != 1 for name in found.writers):
+        return None  # something else looks at what is added
+    if any(readings.count(name) != found.gains.count(name) for name in found.gains):
+        return None
+    sizes = {len(gain) for gain in found.readers.values()}
+    if len(sizes) != 1:
+        return None
+    (size,) = sizes
+    return Basis(
+        _rotation(size), found.readers, frozenset(found.writers), tuple(dict.fromkeys(found.gains))
+    )
+
+
+def _rotation(size: int) -> Floats:
+    """Return a random orthogonal matrix, the same for the same size."""
+    random = np.random.default_rng(_SEED).standard_normal((size, size))
+    factor, triangle = np.linalg.qr(random)
+    return np.asarray(factor * np.sign(np.diagonal(triangle)), np.float32)

@@ -1,0 +1,115 @@
+"""Prepare a graph for 8-bit activations: turn its residual stream, round weights on real text.
+
+Rule: one fixed recipe, no search: what is measured decides the rounding only, never the graph.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edged.builder.calibrate import Moments, measure_moments
+from edged.builder.compensate import output_scales, round_compensated
+from edged.builder.rotate import Basis, find_basis
+from edged.builder.weights import SourceGraph
+from edged.errors import BuildError
+
+_CHUNK_ELEMENTS = 1 << 22
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnWeight:
+    """A quantized matrix of K inputs and N outputs."""
+
+    data: NDArray[np.int8]
+    """[K, N], in [-127, 127]"""
+    scales: Floats
+    """[N]"""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What is done to a graph's weights before they are stored; by default, nothing."""
+
+    basis: Basis | None = None
+    moments: Moments = field(default_factory=dict)
+    single: frozenset[str] = frozenset()
+    """The activations for which one piece of 8 bits is enough."""
+
+    def weight(self, node: onnx.NodeProto, rows: Floats) -> ColumnWeight:
+        """Quantize the [N, K] weight of a product, with one scale for each of its outputs.
+
+        Beside activations in one piece, two weights next to each other stay within 128 steps.
+
+        Args:
+            node: the product.
+            rows: any strides; without moments it is worked through in pieces.
+
+        Raises:
+            BuildError: the weight holds NaN or infinity.
+        """
+        name = node.input[0]
+        moments = self.moments.get(name)
+        num_rows, num_columns = rows.shape
+        data = np.empty((num_columns, num_rows), np.int8)
+        scales = np.empty(num_rows, np.float32)
+        if self.basis is not None:
+            moments = None if moments is None else self.basis.moments(name, moments)
+            rows = self.basis.product(node, rows)
+        step = max(1, _CHUNK_ELEMENTS // num_columns) if moments is None else num_rows
+        for start in range(0, num_rows, step):
+            piece = np.asarray(rows[start : start + step], np.float32).T
+            if not np.isfinite(piece).all():
+                raise BuildError(
+                    f"{node.name or node.output[0]}: holds NaN or infinity; the source is damaged"
+                )
+            part = slice(start, start + piece.shape[1])
+            paired = name in self.single
+            scales[part] = output_scales(piece, paired=paired)
+            data[:, part] = round_compensated(piece, scales[part], moments, paired=paired)
+        return ColumnWeight(data, scales)
+
+    def table(self, rows: Floats) -> Floats:
+        """Return the embedding table as it is to be stored."""
+        return rows if self.basis is None else self.basis.table(rows)
+
+
+def tune(graph: SourceGraph, folder: Path, sequences: Sequence[Sequence[int]]) -> Tuning:
+    """Measure the graph in ``folder`` and change ``graph`` accordingly; blocks for seconds.
+
+    Args:
+        graph: the same graph; its norms' weights become 1 where they go into products.
+        folder: of the fp32 graph.
+        sequences: token ids to run it on; none leaves everything as it is.
+    """
+    moments = measure_moments(folder, sequences)
+    basis = find_basis(graph) if moments else None
+    if basis is None:
+        return Tuning(moments=moments)
+    for name in basis.gains:
+        gain = graph.vector(name)
+        if gain is not None:
+            graph.override(name, np.ones_like(gain))
+    return Tuning(basis, moments, frozenset(_single(graph, basis)))
+
+
+def _single(graph: SourceGraph, basis: Basis) -> set[str]:
+    """Return the activations that 8 bits hold: turned ones, and averages of values.
+
+    Not what the head reads: it costs one row of a chunk, and its error goes straight to a token.
+    """
+    outputs = {value.name for value in graph.model.graph.output}
+    names = set(basis.readers)
+    for node in graph.model.graph.node:
+        if node.op_type == "GroupQueryAttention" or (
+            node.op_type == "Gather" and node.input[0] in names - set(basis.readers)
+        ):
+            names.add(node.output[0])
+    return names - {
+        node.input[0] for node in graph.model.graph.node if outputs.intersection(node.output)
+    }

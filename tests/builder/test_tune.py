@@ -1,0 +1,228 @@
+"""int8-w8a8 as a whole: the rotation changes nothing, the rounding helps, every family holds."""
+
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import tokenizers
+import yaml
+from numpy.typing import NDArray
+from tokenizers import models, pre_tokenizers
+
+from edged.builder.calibrate import calibration_ids, measure_moments
+from edged.builder.compensate import output_scales, round_compensated
+from edged.builder.fuse import fuse
+from edged.builder.gate import gate_prompts
+from edged.builder.measure import compare
+from edged.builder.onnx_files import GraphWriter, read_graph
+from edged.builder.quantize import Scheme, quantize
+from edged.builder.rotate import find_basis
+from edged.builder.weights import SourceGraph
+from edged.engine import load_graph
+from tests.builder.conftest import TinyExport
+
+Floats = NDArray[np.float32]
+
+TURNED = ("llama", "mistral", "qwen2", "qwen3", "phi3", "smollm3")
+NOT_TURNED = ("gemma3_text", "granite")
+"""Norms behind the projections, or factors on the stream."""
+PORTABLE = ("phi", "gemma", "gemma2", "gpt2", "opt", "falcon")
+VOCAB_SIZE = 160
+SEQUENCES = np.random.default_rng(0).integers(3, VOCAB_SIZE, (4, 60)).tolist()
+CALIBRATION = np.random.default_rng(1).integers(3, VOCAB_SIZE, (6, 50)).tolist()
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    for name in ("fp32", "int8"):
+        (tmp_path / name).mkdir()
+    return tmp_path / "fp32", tmp_path / "int8"
+
+
+def divergence(reference: Path, candidate: Path, *, fused: tuple[bool, bool]) -> float:
+    graphs = [
+        load_graph(folder / "model.onnx", is_fused=is_fused, max_model_len=64, num_threads=1)
+        for folder, is_fused in zip((reference, candidate), fused, strict=True)
+    ]
+    return compare(graphs[0], graphs[1], SEQUENCES).mean_kl
+
+
+def spread(reference: Path) -> float:
+    """Return the divergence of the model's own predictions, one position from the next."""
+    graph = load_graph(reference / "model.onnx", is_fused=False, max_model_len=64, num_threads=1)
+    logits = graph.forward(np.asarray(SEQUENCES[0], np.int64), 0, all_rows=True).astype(np.float64)
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return float((np.exp(log_p[1:]) * (log_p[1:] - log_p[:-1])).sum(axis=1).mean())
+
+
+def operators(folder: Path) -> list[str]:
+    return [node.op_type for node in read_graph(folder).graph.node]
+
+
+@pytest.mark.parametrize("family", PORTABLE)
+def test_a_portable_family_keeps_its_predictions(
+    tiny_export: TinyExport, tmp_path: Path, family: str
+) -> None:
+    """A portable graph is not measured; all its activations have 14 bits."""
+    export = tiny_export(family)
+    report = quantize(export, tmp_path, Scheme.INT8_W8A8, CALIBRATION)
+    assert all("position" in kept or "wpe" in kept for kept in report.kept)
+    assert "MatMulNBits" not in operators(tmp_path)
+    assert divergence(export, tmp_path, fused=(False, False)) < 0.01 * spread(export)
+
+
+@pytest.mark.parametrize("family", TURNED + NOT_TURNED)
+def test_a_fused_family_keeps_its_predictions(
+    tiny_export: TinyExport, folders: tuple[Path, Path], family: str
+) -> None:
+    """Turned graphs have activations in one piece, and both kinds are the same model still."""
+    fp32, int8 = folders
+    export = tiny_export(family)
+    fuse(export, fp32, max_model_len=64)
+    assert quantize(fp32, int8, Scheme.INT8_W8A8, CALIBRATION).kept == ()
+    found = operators(int8)
+    assert "GatherBlockQuantized" in found
+    assert "MatMulNBits" not in found
+    num_products = found.count("MatMulIntegerToFloat")
+    halves = found.count("Squeeze")
+    assert 1 < halves < num_products if family in TURNED else halves == num_products
+    assert divergence(export, int8, fused=(False, True)) < 0.01 * spread(export)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "smollm3"])
+def test_a_turned_graph_computes_the_same(
+    tiny_export: TinyExport, folders: tuple[Path, Path], family: str
+) -> None:
+    """The rotation alone, without any rounding, leaves the logits where they were."""
+    fp32, turned = folders
+    fuse(tiny_export(family), fp32, max_model_len=64)
+    graph = SourceGraph(fp32)
+    basis = find_basis(graph)
+    assert basis is not None
+    values = dict(graph.constants())
+    for node in graph.model.graph.node:
+        weight = graph.matrix(node.input[1]) if node.op_type == "MatMul" else None
+        if weight is not None:
+            values[f"{node.output[0]}.turned"] = basis.product(node, weight.T).T
+            node.input[1] = f"{node.output[0]}.turned"
+        elif node.op_type == "Gather" and graph.is_token_ids(node.input[1]):
+            table = graph.matrix(node.input[0])
+            assert table is not None
+            values["table.turned"] = basis.table(table)
+            node.input[0] = "table.turned"
+    values |= {name: np.ones_like(values[name]) for name in basis.gains}
+    with GraphWriter(turned) as writer:
+        writer.finish(graph.model, [writer.add(name, value) for name, value in values.items()])
+    assert divergence(fp32, turned, fused=(True, True)) < 1e-6
+
+
+@pytest.mark.parametrize("family", NOT_TURNED)
+def test_a_stream_that_something_else_touches_is_left_alone(
+    tiny_export: TinyExport, tmp_path: Path, family: str
+) -> None:
+    fuse(tiny_export(family), tmp_path, max_model_len=64)
+    assert find_basis(SourceGraph(tmp_path)) is None
+
+
+def test_a_stream_that_is_read_once_more_is_left_alone(
+    tiny_export: TinyExport, tmp_path: Path
+) -> None:
+    """What is added to the stream, or a norm's weight, may have no second reader."""
+    fuse(tiny_export("llama"), tmp_path, max_model_len=64)
+    basis = find_basis(SourceGraph(tmp_path))
+    assert basis is not None
+    for name in (min(basis.writers), basis.gains[0]):
+        graph = SourceGraph(tmp_path)
+        graph.model.graph.node.append(onnx.helper.make_node("Identity", [name], ["more"]))
+        assert find_basis(graph) is None
+
+
+def test_without_text_all_activations_have_14_bits(
+    tiny_export: TinyExport, folders: tuple[Path, Path]
+) -> None:
+    fp32, int8 = folders
+    fuse(tiny_export("llama"), fp32, max_model_len=64)
+    quantize(fp32, int8, Scheme.INT8_W8A8)
+    found = operators(int8)
+    assert found.count("Squeeze") == found.count("MatMulIntegerToFloat")
+
+
+def test_the_same_text_gives_the_same_bytes(
+    tiny_export: TinyExport, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    fp32, int8 = folders
+    fuse(tiny_export("llama"), fp32, max_model_len=64)
+    again = tmp_path / "again"
+    again.mkdir()
+    for folder in (int8, again):
+        quantize(fp32, folder, Scheme.INT8_W8A8, CALIBRATION)
+    for name in ("model.onnx", "model.onnx.data"):
+        assert (int8 / name).read_bytes() == (again / name).read_bytes()
+
+
+def test_moments_are_those_of_the_activations(
+    tiny_export: TinyExport, folders: tuple[Path, Path]
+) -> None:
+    """They are symmetric, positive, and grow with the text; one for each input of a product."""
+    fp32, _ = folders
+    fuse(tiny_export("llama"), fp32, max_model_len=64)
+    one, both = (measure_moments(fp32, CALIBRATION[:count]) for count in (1, 2))
+    weights = [n.input[0] for n in read_graph(fp32).graph.node if n.op_type == "MatMul"]
+    assert list(one) == list(dict.fromkeys(weights))
+    for name, moments in one.items():
+        np.testing.assert_allclose(moments, moments.T, rtol=1e-5, atol=1e-5)
+        assert np.trace(both[name]) > np.trace(moments) > 0
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_compensated_rounding_loses_less_than_rounding_to_nearest(*, paired: bool) -> None:
+    """On activations that move together, which is what the method lives on."""
+    rng = np.random.default_rng(0)
+    mixing = rng.standard_normal((6, 40))
+    x = (rng.standard_normal((300, 6)) @ mixing + 0.1 * rng.standard_normal((300, 40))).astype(
+        np.float32
+    )
+    weight = rng.standard_normal((40, 24)).astype(np.float32)
+    scales = output_scales(weight, paired=paired)
+
+    def loss(moments: Floats | None) -> float:
+        steps = round_compensated(weight, scales, moments, paired=paired)
+        if paired:
+            pairs = np.maximum(steps[0::2], 0).astype(int) + np.maximum(steps[1::2], 0)
+            assert pairs.max() <= 128
+        return float(np.square(x @ (steps * scales - weight)).sum())
+
+    assert loss(x.T @ x) < 0.5 * loss(None)
+
+
+def test_a_feature_that_never_moves_does_no_harm() -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((8, 5)).astype(np.float32)
+    weight[:, 2] = 0.0
+    scales = output_scales(weight, paired=False)
+    steps = round_compensated(weight, scales, np.zeros((8, 8), np.float32), paired=False)
+    assert (np.abs(steps * scales - weight) <= 0.501 * scales).all()
+
+
+def test_the_calibration_text_is_cut_to_the_context(tmp_path: Path) -> None:
+    tokenizer = tokenizers.Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))  # noqa: S106 - no secret
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    texts = calibration_ids(tmp_path / "tokenizer.json", 16)
+    assert len(texts) > 30
+    assert max(map(len, texts)) == 16
+
+
+def test_the_calibration_text_is_not_the_gates() -> None:
+    """No six words in a row stand in both, or the gate would judge on what it was made with."""
+    source = resources.files("edged.builder") / "data" / "calibration.yaml"
+    texts = yaml.safe_load(source.read_text(encoding="utf-8"))
+
+    def runs(text: str) -> set[tuple[str, ...]]:
+        words = text.lower().split()
+        return {tuple(words[start : start + 6]) for start in range(len(words) - 5)}
+
+    ours = set().union(*map(runs, texts))
+    assert not ours & set().union(*map(runs, gate_prompts()))

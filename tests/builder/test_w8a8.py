@@ -1,0 +1,209 @@
+"""The per-token scheme: exact products on any CPU, rows that do not see each other, 14 bits."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from numpy.typing import NDArray
+from onnx import helper
+
+from edged.builder.onnx_files import GraphWriter
+from edged.builder.tune import ColumnWeight, Tuning
+from edged.builder.w8a8 import (
+    HALF_STEPS,
+    HALF_ZERO_POINT,
+    SINGLE_STEPS,
+    SINGLE_ZERO_POINT,
+    PerTokenNodes,
+)
+from edged.errors import BuildError
+
+Floats = NDArray[np.float32]
+
+FINITE = st.floats(-1e4, 1e4, width=32, allow_subnormal=False)
+
+
+@dataclass
+class Product:
+    """``x @ weight`` in the scheme, run by ONNX Runtime."""
+
+    folder: Path
+    single: bool
+    """Whether 8 bits in one piece are taken for the activations."""
+    num_threads: int = 1
+
+    def write(self, rows: Floats, bias: Floats | None = None) -> onnx.ModelProto:
+        """Write a graph that multiplies by the transpose of ``rows``, [N, K]."""
+        with GraphWriter(self.folder) as writer:
+            scheme = PerTokenNodes(writer, Tuning(single=frozenset({"x"} if self.single else ())))
+            node = helper.make_node("MatMul", ["x", "w"], ["y"], "mm")
+            model = as_model(scheme.matmul(node, rows, bias), {"x": onnx.TensorProto.FLOAT}, "y")
+            writer.finish(model, scheme.initializers)
+        return model
+
+    def run(self, x: Floats) -> Floats:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.num_threads
+        session = onnxruntime.InferenceSession(self.folder / "model.onnx", options)
+        result: Floats = session.run(None, {"x": x})[0]
+        return result
+
+
+def as_model(nodes: list[onnx.NodeProto], inputs: dict[str, int], output: str) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info(name, kind, None) for name, kind in inputs.items()],
+        [helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None)],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+@pytest.fixture(params=[False, True], ids=["halves", "single"])
+def product(tmp_path: Path, request: pytest.FixtureRequest) -> Product:
+    return Product(tmp_path, request.param)
+
+
+def random(*shape: int, seed: int = 0) -> Floats:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def quantized(rows: Floats, *, single: bool) -> ColumnWeight:
+    tuning = Tuning(single=frozenset({"x"} if single else ()))
+    return tuning.weight(helper.make_node("MatMul", ["x", "w"], ["y"], "mm"), rows)
+
+
+def dequantized(rows: Floats, *, single: bool) -> Floats:
+    weight = quantized(rows, single=single)
+    result: Floats = (weight.data.astype(np.float32) * weight.scales).T
+    return result
+
+
+def activation_error(x: Floats, *, single: bool) -> float:
+    """Return the largest error of one value: half a step of the finest."""
+    step = float(np.abs(x).max()) / (SINGLE_STEPS if single else HALF_STEPS * 2 * HALF_STEPS)
+    return step / 2
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 5, 65])
+@pytest.mark.parametrize(("columns", "outputs"), [(32, 48), (33, 7), (576, 192)])
+def test_a_product_is_that_of_the_dequantized_weight(
+    product: Product, num_rows: int, columns: int, outputs: int
+) -> None:
+    rows, x = random(outputs, columns), random(num_rows, columns, seed=1)
+    product.write(rows)
+    seen = dequantized(rows, single=product.single).astype(np.float64)
+    expected = x.astype(np.float64) @ seen.T
+    bound = (
+        activation_error(x, single=product.single) * np.abs(seen).sum(axis=1)
+        + 1e-5 * np.abs(expected).max()
+    )
+    assert (np.abs(product.run(x) - expected) <= bound).all()
+
+
+@pytest.mark.parametrize("num_rows", [1, 3, 64])
+@pytest.mark.parametrize("activation_sign", [-1, 1])
+@pytest.mark.parametrize("weight_sign", [-1, 1])
+def test_the_largest_values_do_not_saturate(
+    product: Product, num_rows: int, activation_sign: int, weight_sign: int
+) -> None:
+    """Where two 8-bit products are added in 16 bits, all-equal extremes would be cut off."""
+    rows = np.full((16, 576), weight_sign, np.float32)
+    product.write(rows)
+    y = product.run(np.full((num_rows, 576), activation_sign, np.float32))
+    stored = float(dequantized(rows, single=product.single)[0, 0])
+    np.testing.assert_allclose(y, 576 * activation_sign * stored, rtol=1e-6)
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 33])
+def test_stored_activations_multiply_exactly(product: Product, num_rows: int) -> None:
+    """The integer product of any stored weights and activations is the one in 64 bits."""
+    rng = np.random.default_rng(num_rows)
+    rows = np.where(rng.random((96, 576)) < 0.5, 1, -1).astype(np.float32)
+    model = product.write(rows)
+    (integer,) = (node for node in model.graph.node if node.op_type == "MatMulIntegerToFloat")
+    limit = SINGLE_STEPS if product.single else HALF_STEPS
+    shape = (num_rows, 576) if product.single else (num_rows, 2, 576)
+    steps = rng.choice([-limit, -limit + 1, 0, limit], shape)
+    steps[0] = limit
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in set(integer.input)]
+    alone = as_model([integer], {integer.input[0]: onnx.TensorProto.UINT8}, integer.output[0])
+    alone.graph.initializer.extend(kept)
+    onnx.save_model(alone, product.folder / "model.onnx")
+    session = onnxruntime.InferenceSession(product.folder / "model.onnx")
+    stored = (steps + (SINGLE_ZERO_POINT if product.single else HALF_ZERO_POINT)).astype(np.uint8)
+    y = session.run(None, {integer.input[0]: stored})[0]
+    weight = quantized(rows, single=product.single)
+    scales = weight.scales / np.float32(SINGLE_STEPS if product.single else 1)
+    exact = steps.astype(np.int64) @ weight.data.astype(np.int64)
+    np.testing.assert_allclose(y, exact * scales, rtol=1e-6)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("outputs", [7, 192, 3072])
+def test_a_row_does_not_depend_on_the_rows_beside_it(
+    product: Product, num_threads: int, outputs: int
+) -> None:
+    """Alone, in pairs or among 40 far larger ones, a row gives the same bits."""
+    product.num_threads = num_threads
+    product.write(random(outputs, 576))
+    x = random(40, 576, seed=1) * np.logspace(-3, 3, 40, dtype=np.float32)[:, None]
+    together = product.run(x)
+    for index in (0, 17, 39):
+        assert (product.run(x[index : index + 1])[0] == together[index]).all()
+        assert (product.run(x[max(index - 1, 0) : index + 1])[-1] == together[index]).all()
+
+
+def test_a_row_of_zeros_gives_the_bias(product: Product) -> None:
+    bias = random(24)
+    model = product.write(random(24, 64), bias)
+    assert [node.op_type for node in model.graph.node].count("MatMulIntegerToFloat") == 1
+    x = np.zeros((2, 64), np.float32)
+    assert (product.run(x) == bias).all()
+
+
+def test_two_products_of_one_input_quantize_it_once(tmp_path: Path) -> None:
+    with GraphWriter(tmp_path) as writer:
+        scheme = PerTokenNodes(writer)
+        nodes = [
+            node
+            for name in ("q", "k")
+            for node in scheme.matmul(
+                helper.make_node("MatMul", ["x", f"{name}.w"], [name], name), random(8, 32), None
+            )
+        ]
+    operators = [node.op_type for node in nodes]
+    assert operators.count("QuantizeLinear") == 1
+    assert operators.count("MatMulIntegerToFloat") == 2
+    names = [tensor.name for tensor in scheme.initializers]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("single", [False, True])
+@settings(max_examples=60, deadline=None)
+@given(rows=npst.arrays(np.float32, npst.array_shapes(min_dims=2, max_dims=2), elements=FINITE))
+def test_a_weight_is_within_half_a_step(rows: Floats, *, single: bool) -> None:
+    weight = quantized(rows, single=single)
+    assert weight.data.shape == rows.T.shape
+    assert np.abs(weight.data.astype(int)).max() <= 127
+    error = np.abs(weight.data.T * weight.scales[:, None] - rows)
+    assert (error <= weight.scales[:, None] * 0.501 + np.finfo(np.float32).tiny * 127).all()
+    steps = weight.data[: len(weight.data) // 2 * 2].astype(int)
+    for sign in (1, -1):
+        pairs = np.maximum(sign * steps[0::2], 0) + np.maximum(sign * steps[1::2], 0)
+        assert not single or pairs.max(initial=0) <= 128
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_damaged_weight_is_refused_by_name(value: float) -> None:
+    rows = random(4, 8)
+    rows[3, 5] = value
+    with pytest.raises(BuildError, match="mm: holds NaN or infinity"):
+        quantized(rows, single=False)
