@@ -31,6 +31,7 @@ COMMANDS = {
     "run": Command("edged.daemon", "run the daemon"),
     "ask": Command("edged.client", "ask a running daemon over MQTT"),
     "health": Command("edged.health", "tell whether the daemon on this machine is well"),
+    "bench": Command("edged.bench.command", "measure this device, and other engines beside it"),
     "demo": Command("edged.demo", "start a broker and a daemon and ask one question"),
 }
 

@@ -1,0 +1,55 @@
+"""edged's own engine, as the daemon loads it: bundle checked, tokenizer, model."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+
+from edged.bench.adapters import OnToken, Setup
+from edged.bundle import open_bundle
+from edged.engine import Engine, EngineSettings, Token
+from edged.request import SamplingParams
+from edged.tokenizer import Tokenizer
+
+_GREEDY = SamplingParams(temperature=0.0)
+
+
+class EdgedEngine:
+    """One bundle, resident.
+
+    Raises:
+        BundleError: the bundle is damaged or cannot be loaded.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        bundle = open_bundle(Path(setup.source))
+        # Held for its memory: a daemon has it loaded too.
+        self._tokenizer = Tokenizer.load(bundle)
+        # A measured answer has a fixed length.
+        endless = replace(bundle, manifest=replace(bundle.manifest, stop_token_ids=()))
+        settings = EngineSettings(setup.max_model_len, setup.num_threads)
+        self._engine = Engine.load(endless, settings)
+
+    def versions(self) -> dict[str, str]:
+        """Return edged's version and ONNX Runtime's."""
+        return {name: version(name) for name in ("edged", "onnxruntime")}
+
+    def generate(self, prompt: Sequence[int], count: int, on_token: OnToken) -> None:
+        """Answer with ``count`` greedy tokens; blocks."""
+        for step in self._engine.generate(prompt, _GREEDY, max_tokens=count):
+            if isinstance(step, Token):
+                on_token(step.token_id)
+
+    def together(self, prompts: Sequence[Sequence[int]], steps: int) -> float | None:
+        """Answer one prompt; more are not offered yet."""
+        if len(prompts) > 1:
+            return None
+        times_s: list[float] = []
+        self.generate(prompts[0], steps + 1, lambda _: times_s.append(perf_counter()))
+        return times_s[-1] - times_s[0]
+
+    def process_ids(self) -> list[int]:
+        """Return this process."""
+        return [os.getpid()]

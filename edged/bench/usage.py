@@ -1,0 +1,63 @@
+"""What a process holds and has used, from /proc."""
+
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+_FIELDS = {"Rss": "rss_bytes", "Pss": "pss_bytes", "Private_Dirty": "private_dirty_bytes"}
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def read_memory(process_ids: Iterable[int]) -> dict[str, int]:
+    """Return the bytes that the processes hold together: resident, proportional, private dirty.
+
+    Empty without a process, or where the kernel does not tell.
+    """
+    held: dict[str, int] = {}
+    for process_id in process_ids:
+        try:
+            text = Path(f"/proc/{process_id}/smaps_rollup").read_text(encoding="ascii")
+        except OSError:  # gone, another user's, or a kernel before 4.14
+            return {}
+        for name, size_bytes in parse_rollup(text).items():
+            held[name] = held.get(name, 0) + size_bytes
+    return held
+
+
+def parse_rollup(text: str) -> dict[str, int]:
+    """Read the fields that count out of ``smaps_rollup``."""
+    lines = (line.split() for line in text.splitlines()[1:])
+    found = {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines if len(words) > 1}
+    return {name: found[field] for field, name in _FIELDS.items() if field in found}
+
+
+def cpu_s(process_ids: Iterable[int]) -> float:
+    """Return the CPU seconds that the processes have used, all threads; 0 for one that is gone."""
+    return sum(_cpu_s(process_id) for process_id in process_ids)
+
+
+def busy_s(stat: Path = Path("/proc/stat")) -> float:
+    """Return the CPU seconds that the machine has spent on anything at all since its boot.
+
+    Time that a hypervisor took away is in it: to us it is another program's. 0 where the kernel
+    does not tell.
+    """
+    try:
+        first = stat.read_text(encoding="ascii").partition("\n")[0].split()
+    except OSError:
+        return 0.0
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, first[1:9])
+    return (user + nice + system + irq + softirq + steal) / _TICKS_PER_S
+
+
+def _cpu_s(process_id: int) -> float:
+    if process_id == os.getpid():
+        return time.process_time()  # finer than the ticks in /proc
+    try:
+        text = Path(f"/proc/{process_id}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0.0
+    # The name may hold spaces and brackets; what follows its last bracket is numbered from state.
+    fields = text.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
