@@ -1,5 +1,6 @@
 """An engine in its own process: what it answers, and what becomes of it when it dies."""
 
+import json
 import os
 import socket
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from edged.bench import process
 from edged.bench.adapters import load_adapter
-from edged.bench.child import Child
+from edged.bench.child import Child, as_command, serve
 from edged.bench.process import EngineLostError, EngineProcess, start
 from edged.bench.usage import busy_s, cpu_s, parse_rollup, read_memory
 from tests.bench_engines import setup
@@ -83,6 +84,30 @@ def test_what_is_missing_is_named_with_its_remedy(
 def test_a_child_wants_its_model_first() -> None:
     with pytest.raises(ValueError, match="load comes first"):
         Child().memory()
+
+
+def test_a_child_tells_what_is_not_installed_and_what_gave_nothing() -> None:
+    child, wanted = Child(), as_command("load", setup=setup())["setup"]
+    assert isinstance(wanted, dict)
+    assert child.load(wanted, "nothing_like_it:Engine") == {"missing": "nothing_like_it"}
+    with pytest.raises(ModuleNotFoundError, match=r"edged\.none"):
+        child.load(wanted, "edged.none:Engine")
+    child.load(wanted, COUNTING)
+    with pytest.raises(ValueError, match="gave no token"):
+        child.generate([15], 2)
+
+
+def test_a_child_ends_when_its_parent_is_gone() -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        load = as_command("load", setup=setup(), target=COUNTING)
+        ask = as_command("generate", prompt=[1], count=3)
+        ours.sendall("".join(json.dumps(each) + "\n" for each in (load, ask)).encode())
+        ours.shutdown(socket.SHUT_WR)
+        serve(theirs)
+        answers = [json.loads(line) for line in ours.makefile()]
+    assert answers[0]["versions"] == {"counting": "1"}
+    assert answers[1]["num_tokens"] == 3
 
 
 def test_edged_runs_as_in_the_daemon(tmp_path: Path) -> None:

@@ -86,12 +86,16 @@ class Child:
 def serve(connection: socket.socket) -> None:
     """Answer commands until the parent closes its end; blocks."""
     child = Child()
-    with connection, connection.makefile("rw", encoding="ascii") as stream:
-        for line in stream:
+    with (
+        connection,
+        connection.makefile("r", encoding="ascii") as commands,
+        connection.makefile("w", encoding="ascii") as answers,
+    ):
+        for line in commands:
             command = json.loads(line)
             answer: Callable[..., dict[str, Any]] = getattr(child, command.pop("do"))
-            stream.write(json.dumps(answer(**command)) + "\n")
-            stream.flush()
+            answers.write(json.dumps(answer(**command)) + "\n")
+            answers.flush()
 
 
 def as_command(name: str, **arguments: object) -> dict[str, object]:
