@@ -3,13 +3,14 @@
 At-least-once delivery and a request that kills the process make an endless loop: the broker brings
 it again for ever. So each start is written down before it happens.
 
-Rule: a disk that is full or read-only costs this protection and nothing else; answers go on.
+Rule: a request is begun before the engine sees it, and ended however it ends.
 """
 
 import json
 import logging
-import os
 from pathlib import Path
+
+from edged.keptfile import KeptFile
 
 _LOG = logging.getLogger(__name__)
 
@@ -28,9 +29,9 @@ class Attempts:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self._path = None if folder is None else folder / FILE_NAME
+        path = None if folder is None else folder / FILE_NAME
+        self._file = KeptFile(path, "state.folder", is_durable=True)
         self._counts = self._read()
-        self._is_failing = False
 
     def begin(self, key: str) -> int:
         """Write down that a request is about to be started; blocks for one fsync.
@@ -53,32 +54,19 @@ class Attempts:
 
     def _read(self) -> dict[str, int]:
         """Read what the process before left; a damaged file is as good as none."""
-        if self._path is None:
+        path = self._file.path
+        if path is None:
             return {}
         try:
-            counts = json.loads(self._path.read_bytes())
+            counts = json.loads(path.read_bytes())
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            _LOG.warning("%s: cannot be read, and is made anew: %s", self._path, error)
+            _LOG.warning("%s: cannot be read, and is made anew: %s", path, error)
             return {}
         if not isinstance(counts, dict):
             return {}
         return {key: n for key, n in counts.items() if isinstance(n, int) and n > 0}
 
     def _write(self) -> None:
-        if self._path is None:
-            return
-        new_path = self._path.with_name(self._path.name + ".new")
-        try:
-            with new_path.open("wb") as file:
-                file.write(json.dumps(self._counts).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            new_path.replace(self._path)
-        except OSError as error:
-            if not self._is_failing:
-                _LOG.warning("state.folder: starts cannot be written down: %s", error)
-            self._is_failing = True
-        else:
-            self._is_failing = False
+        self._file.write(json.dumps(self._counts).encode())

@@ -121,8 +121,9 @@ def serve(config: Config) -> int:
 
     topics = Topics(config.prefix, config.node)
     will = Will(topics.availability, OFFLINE)
+    settings = _broker_settings(config)
     transport = Transport(
-        _broker_settings(config), subscriptions=[topics.request_filter], will=will, emit=inbox.put
+        settings, subscriptions=[topics.request_filter], will=will, emit=inbox.put
     )
     worker = Worker(model.engine, model.tokenizer.detokenizer, inbox.put)
     edges = Edges(
@@ -134,10 +135,9 @@ def serve(config: Config) -> int:
         memory.snapshot,
     )
     metrics = Metrics()
-    limits = _limits(config, model)
-    service = Service(edges, limits, model.speed, metrics)
+    service = Service(edges, _limits(config, model), model.speed, metrics)
     reporter = Reporter(Identity(config, model), service, metrics, edges)
-    tools = Tools(edges, metrics, notifier, _broker_name(config))
+    tools = Tools(edges, metrics, notifier, settings.url)
     loop = MainLoop(inbox, Threads(transport, worker), service, reporter, tools)
     worker.start()
     transport.start()
@@ -212,8 +212,3 @@ def _request_defaults(config: Config) -> RequestDefaults:
         system=request.system_prompt,
         reply_prefixes=request.reply_prefixes,
     )
-
-
-def _broker_name(config: Config) -> str:
-    scheme = "mqtts" if config.broker.tls else "mqtt"
-    return f"{scheme}://{config.broker.host}:{config.broker.port}"

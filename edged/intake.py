@@ -45,7 +45,11 @@ class Intake:
     def __init__(self, edges: Edges, limits: Limits) -> None:
         self._edges = edges
         self._limits = limits
-        self._num_reserved_tokens = 0
+        self._num_used_positions = 0
+
+    def note_used(self, num_tokens: int) -> None:
+        """Note that a sequence of this length has been in the cache: its memory is resident now."""
+        self._num_used_positions = max(self._num_used_positions, num_tokens)
 
     def decide(
         self, request: Request, speed: Speed, *, backlog_s: float, now_s: float
@@ -66,16 +70,15 @@ class Intake:
         memory, limits = self._edges.read_memory(), self._limits
         # Positions of the KV cache cost memory from their first use on, and keep it.
         num_tokens = min(len(prompt_ids) + request.max_tokens, limits.max_model_len)
-        num_tokens = max(num_tokens, self._num_reserved_tokens)
+        num_new = max(num_tokens - self._num_used_positions, 0)
         decision = admit(
             request,
             len(prompt_ids),
             Resources(limits.max_model_len, speed, memory, limits.budget),
             backlog_s=backlog_s,
             now_s=now_s,
-            needed_bytes=limits.kv_bytes_per_token * (num_tokens - self._num_reserved_tokens),
+            needed_bytes=limits.kv_bytes_per_token * num_new,
         )
         if isinstance(decision, Rejected):
             return decision
-        self._num_reserved_tokens = num_tokens
         return Accepted(decision, prompt_ids, constraint)

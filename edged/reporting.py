@@ -3,13 +3,12 @@
 Rule: telling must never stop answering; a state file that cannot be written is a log line.
 """
 
-import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import edged
 from edged.config import Config
+from edged.keptfile import KeptFile
 from edged.messages import Encoded, Topics, WireProperties, encode_info, encode_state
 from edged.messages.encode import to_json
 from edged.metrics import Metrics
@@ -17,8 +16,6 @@ from edged.ports import Edges
 from edged.request import FormatType
 from edged.resident import ResidentModel
 from edged.service import Service
-
-_LOG = logging.getLogger(__name__)
 
 ONLINE, OFFLINE = b"online", b"offline"
 """Values of the availability topic."""
@@ -81,7 +78,7 @@ class Reporter:
         self._service = service
         self._metrics = metrics
         self._edges = edges
-        self._file = _StateFile(identity.config.state.file)
+        self._file = KeptFile(identity.config.state.file, "state.file")
         self._published_s = float("-inf")
         self._published_key: tuple[Any, ...] = ()
         self.is_stopping = False
@@ -103,7 +100,7 @@ class Reporter:
             self._edges.transport.publish(
                 encode_state(self._identity.topics, members), qos=0, retain=True
             )
-            self._file.write(members)
+            self._file.write(to_json(members) + b"\n")
 
     def next_tick_s(self) -> float:
         """Return when ``tick`` will next publish, if nothing changes until then."""
@@ -135,25 +132,3 @@ class Reporter:
             "expected_decode_tok_s": round(speed.decode_tok_s, 1),
             "uptime_s": round(now_s - self._identity.model.started_s),
         }
-
-
-class _StateFile:
-    """The same document for ``edged health``, replaced as a whole."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._is_failing = False
-
-    def write(self, members: dict[str, Any]) -> None:
-        if self._path is None:
-            return
-        new_path = self._path.with_name(self._path.name + ".new")
-        try:
-            new_path.write_bytes(to_json(members) + b"\n")
-            Path(new_path).replace(self._path)
-        except OSError as error:
-            if not self._is_failing:
-                _LOG.warning("state.file: cannot be written: %s", error)
-            self._is_failing = True
-        else:
-            self._is_failing = False

@@ -120,9 +120,11 @@ class Service:
         """Reply with the outcome of the running job and start the next one."""
         entry = self._scheduler.finish()
         timing = finished.timing(entry.admitted.request.received_s)
+        usage = finished.usage
+        self._intake.note_used(usage.prompt_tokens + usage.completion_tokens)
         if finished.first_token_s is not None:
-            self._observe(finished.usage, timing)
-        self._reply(entry, finished.outcome, finished.usage, timing)
+            self._observe(usage, timing)
+        self._reply(entry, finished.outcome, usage, timing)
         self.tick()
 
     def tick(self) -> None:

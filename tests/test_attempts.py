@@ -95,3 +95,14 @@ def test_a_stop_in_the_middle_of_an_answer_is_no_crash(tmp_path: Path) -> None:
     bench.deliver({"id": "a", "prompt": "x"})
     bench.finish()
     assert bench.transport.replies[0].json["attempt"] == 1
+
+
+def test_a_start_is_on_the_disk_before_it_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut must not lose it; a rename alone does not promise that."""
+    synced: list[bytes] = []
+    new_path = tmp_path / f"{FILE_NAME}.new"
+    monkeypatch.setattr("os.fsync", lambda _fd: synced.append(new_path.read_bytes()))
+    Attempts(tmp_path).begin("a")
+    assert synced == [b'{"a": 1}']

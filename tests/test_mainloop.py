@@ -157,6 +157,16 @@ def test_a_stop_does_not_wait_for_ever(bundle: Path) -> None:
     assert stage.bench.transport.acknowledged == []
 
 
+def test_a_request_that_a_stop_cuts_off_has_not_crashed_the_process(bundle: Path) -> None:
+    stage = Stage(bundle, [STOP])
+    stage.bench.deliver({"id": "a", "prompt": "x"})
+    stage.loop.run()
+    again = Bench(attempts=stage.bench.attempts)
+    again.deliver({"id": "a", "prompt": "x"})
+    again.finish()
+    assert again.transport.replies[0].json["attempt"] == 1
+
+
 def test_asked_twice_it_stops_at_once(bundle: Path) -> None:
     stage = Stage(bundle, [STOP, STOP])
     stage.bench.deliver({"id": "a", "prompt": "x"})

@@ -127,9 +127,20 @@ def test_the_cache_a_request_will_fill_counts_once() -> None:
     assert bench.transport.replies[0].json["error"]["missing_bytes"] == 41 * MIB
     bench.deliver({"id": "fits", "prompt": "x", "max_tokens": 50})
     bench.memory = MemorySnapshot(391 * MIB, 500 * MIB)  # its 51 positions are resident now
-    bench.finish()
+    bench.finish("y" * 50)
     bench.deliver({"id": "again", "prompt": "x", "max_tokens": 50})
     assert [job.request.reply_to.request_id for job in bench.worker.jobs] == ["fits", "again"]
+
+
+def test_a_request_that_never_ran_has_filled_no_cache() -> None:
+    bench = Bench()
+    request = {"prompt": "x", "max_tokens": 100, "timeout_ms": 200_000}
+    for name in ("runs", "waits", "waits-too", "is-one-too-many"):
+        bench.deliver(request | {"id": name})
+    bench.memory = MemorySnapshot(340 * MIB, 500 * MIB)
+    bench.deliver(request | {"id": "big"})
+    refused = {reply.json["id"]: reply.json["error"]["code"] for reply in bench.transport.replies}
+    assert refused == {"is-one-too-many": "queue_full", "big": "memory_pressure"}
 
 
 @pytest.mark.parametrize("error", [TemplateError("messages[0].role"), FormatError("format.schema")])
