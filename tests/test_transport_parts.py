@@ -6,6 +6,7 @@ import pytest
 
 from edged.messages import Encoded, WireProperties
 from edged.transport import BrokerSettings
+from edged.transport.acknowledgements import ROOM, Acknowledgements
 from edged.transport.backoff import Backoff
 from edged.transport.explain import explain_error
 from edged.transport.outbox import Outbox
@@ -100,3 +101,38 @@ def test_what_was_on_its_way_goes_to_the_front_in_its_order() -> None:
     assert connection.in_flight == {}
     assert list(outbox.send(connection)) == []  # type: ignore[arg-type]
     assert [sent.handle for sent in connection.sent] == [1, 2, 3]
+
+
+def test_deliveries_are_acknowledged_as_they_came_whatever_is_done_first() -> None:
+    sent: list[int] = []
+    acknowledgements = Acknowledgements(20, sent.append)
+    for packet_id in (7, 8, 9):
+        acknowledgements.note_delivery(packet_id)
+    acknowledgements.finish(8)
+    assert sent == []
+    acknowledgements.finish(7)
+    assert sent == [7, 8]
+    acknowledgements.finish(9)
+    assert sent == [7, 8, 9]
+
+
+def test_near_the_receive_maximum_what_is_done_waits_no_longer() -> None:
+    """Else a cancel would not come through behind the slow request that it is meant for."""
+    sent: list[int] = []
+    acknowledgements = Acknowledgements(ROOM + 2, sent.append)
+    for packet_id in (1, 2, 3):
+        acknowledgements.note_delivery(packet_id)
+    acknowledgements.finish(3)
+    assert sent == [3]
+    acknowledgements.finish(2)
+    assert sent == [3]
+
+
+def test_a_new_connection_owes_nothing_of_the_last_one() -> None:
+    sent: list[int] = []
+    acknowledgements = Acknowledgements(20, sent.append)
+    acknowledgements.note_delivery(1)
+    acknowledgements.clear()
+    acknowledgements.note_delivery(2)
+    acknowledgements.finish(2)
+    assert sent == [2]

@@ -17,8 +17,9 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edged.messages import Delivery
+from edged.transport.acknowledgements import Acknowledgements
 from edged.transport.events import BrokerSettings, Connected, Published, Will
-from edged.transport.explain import Failure, explain_connack, explain_disconnect
+from edged.transport.explain import Failure, explain_connack, explain_disconnect, explain_suback
 from edged.transport.outgoing import Outgoing
 from edged.transport.paho_client import make_client, subscription_list
 from edged.transport.properties import to_delivery, to_paho
@@ -64,6 +65,9 @@ class Connection:
         self._epochs = epochs
         self._early: list[Connected | Delivery] = []
         self._client = make_client(settings, version, will)
+        self._acknowledgements = Acknowledgements(
+            settings.receive_maximum, lambda packet_id: self._client.ack(packet_id, qos=1)
+        )
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
@@ -93,6 +97,7 @@ class Connection:
             UnicodeError: The host cannot be a name.
         """
         self.epoch = 0  # until CONNACK nothing can be acknowledged
+        self._acknowledgements.clear()
         self.failure = None
         self._is_answered = False
         self._client.reconnect()
@@ -127,13 +132,13 @@ class Connection:
         return True
 
     def acknowledge(self, delivery: Delivery) -> bool:
-        """Acknowledge a delivery; False when its connection is over.
+        """Acknowledge a delivery of QoS 1 in its turn; False when its connection is over.
 
         A packet id of an earlier connection would acknowledge a different message.
         """
         if not self.is_open or delivery.connection_epoch != self.epoch:
             return False
-        self._client.ack(delivery.packet_id, delivery.qos)
+        self._acknowledgements.finish(delivery.packet_id)
         return True
 
     def close(self) -> None:
@@ -187,19 +192,11 @@ class Connection:
         reasons: list[ReasonCode],
         _properties: Properties | None,
     ) -> None:
-        refused = [
-            topic_filter
-            for topic_filter, reason in zip(self._subscriptions, reasons, strict=False)
-            if reason.is_failure
-        ]
-        if refused:
-            self.failure = Failure(
-                f"the broker refuses the subscription to {', '.join(refused)}; "
-                "allow it in the broker's access list"
-            )
-            client.disconnect()
-        else:
+        self.failure = explain_suback(self._subscriptions, reasons)
+        if self.failure is None:
             self._become_ready()
+        else:
+            client.disconnect()
 
     def _become_ready(self) -> None:
         self.is_ready = True
@@ -207,12 +204,14 @@ class Connection:
         self._early = []
 
     def _on_message(
-        self, client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage
+        self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage
     ) -> None:
+        if message.qos > 0:
+            self._acknowledgements.note_delivery(message.mid)
         try:
             delivery = to_delivery(message, self.epoch)
         except UnicodeDecodeError:  # forbidden by MQTT; acknowledged, or it would come for ever
-            client.ack(message.mid, message.qos)
+            self._acknowledgements.finish(message.mid)
             return
         # A broker that kept the session delivers before it has answered the subscription.
         (self.inbox if self.is_ready else self._early).append(delivery)
@@ -246,5 +245,6 @@ class Connection:
             what = f"closed the connection without an answer to MQTT {self.version}"
             self.failure = Failure(f"{self._settings.url} {what}", is_unanswered=True)
             return
-        is_told = flags.is_disconnect_packet_from_server
-        self.failure = explain_disconnect(reason, properties, is_told=is_told)
+        self.failure = explain_disconnect(
+            reason, properties, is_told=flags.is_disconnect_packet_from_server
+        )

@@ -5,6 +5,7 @@ Rule: every text stands alone in a log line and in systemd's status; none holds 
 
 import socket
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from paho.mqtt.properties import Properties
@@ -42,6 +43,18 @@ def explain_connack(reason: ReasonCode, properties: Properties | None) -> Failur
     """Explain the broker's refusal to connect."""
     text = _with_advice("the broker refuses the connection", reason, properties)
     return Failure(text, is_version_refused=reason.value == _UNSUPPORTED_VERSION)
+
+
+def explain_suback(filters: Sequence[str], reasons: Sequence[ReasonCode]) -> Failure | None:
+    """Say which subscriptions the broker refuses; None when it grants all."""
+    answers = zip(filters, reasons, strict=False)
+    refused = [topic_filter for topic_filter, reason in answers if reason.is_failure]
+    if not refused:
+        return None
+    return Failure(
+        f"the broker refuses the subscription to {', '.join(refused)}; "
+        "allow it in the broker's access list"
+    )
 
 
 def explain_disconnect(

@@ -251,6 +251,23 @@ def test_a_reply_that_the_broker_refuses_or_nobody_hears_is_told(tmp_path: Path)
         assert node.expect(Published) == Published(heard, None, has_subscribers=False)
 
 
+def test_what_is_done_out_of_order_does_not_cost_the_connection(broker: Broker) -> None:
+    """rumqttd, the broker in the iotcore wheel, closes it at a PUBACK that is not in its turn."""
+    with (
+        connected(settings(broker, "node"), REQUESTS) as node,
+        connected(settings(broker, "client")) as client,
+    ):
+        topic = "edged/kitchen/request/generate"
+        for payload in (b"slow", b"quick", b"last"):
+            client.transport.publish(message(topic, payload))
+        slow, quick, last = (node.expect(Delivery) for _ in range(3))
+        for delivery in (quick, slow, last):
+            node.transport.acknowledge(delivery)
+        client.transport.publish(message(topic, b"after"))
+        assert node.expect(Delivery).payload == b"after"
+        assert not any(isinstance(event, Disconnected) for event in node.seen)
+
+
 def test_auto_falls_back_to_3_1_1_and_says_so_in_connected(tmp_path: Path) -> None:
     require_iotcore()
     with (
