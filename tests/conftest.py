@@ -1,9 +1,10 @@
 """What this machine lacks, said at the top of a run; and skips that become failures in CI."""
 
+import logging
 import os
 import shutil
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -44,6 +45,16 @@ def pytest_report_header() -> list[str]:
     mode = "a skip is a failure (EDGED_TEST_REQUIRE_ALL=1)" if IS_ALL_REQUIRED else "may be skipped"
     lines = [f"missing here: {what}" for what in _missing()]
     return [f"edged: {mode}; Python {sys.version.split()[0]}", *lines]
+
+
+@pytest.fixture(autouse=True)
+def restored_logging() -> Iterator[None]:
+    """Take back what a test set up: its standard error is closed when the next one logs."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.hookimpl(wrapper=True)
