@@ -140,7 +140,7 @@ class Graph:
         graph = helper.make_graph(
             self.nodes, "tiny", self.inputs, self.outputs, initializer=self.initializers
         )
-        opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+        opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=9)
 
     def cache_values(self, past: str, present: str) -> None:

@@ -16,20 +16,17 @@ _BLOCK = 32
 Floats = NDArray[np.float32]
 
 
-def output_scales(weight: Floats, *, paired: bool) -> Floats:
-    """Return the scale of each of the N columns of a [K, N] weight; 0 for one that is all zero.
+def output_scales(weight: Floats) -> Floats:
+    """Return the scale of each of the N columns of a finite [K, N] weight; 0 for a column of zeros.
 
-    Args:
-        weight: finite.
-        paired: leave room so that inputs 2i and 2i + 1 add up to at most 128 steps of one sign.
+    It leaves room for inputs 2i and 2i + 1 to add up to at most 128 steps of one sign.
     """
     largest: Floats = np.abs(weight).max(axis=0)
-    if paired:
-        even, odd = weight[0::2], weight[1::2]
-        for sign in (1, -1):
-            first = np.maximum(sign * even[: len(odd)], 0)
-            second = np.maximum(sign * odd, 0)
-            largest = np.maximum(largest, (first + second).max(axis=0, initial=0.0))
+    even, odd = weight[0::2], weight[1::2]
+    for sign in (1, -1):
+        first = np.maximum(sign * even[: len(odd)], 0)
+        second = np.maximum(sign * odd, 0)
+        largest = np.maximum(largest, (first + second).max(axis=0, initial=0.0))
     scales: Floats = (largest / np.float32(_WEIGHT_STEPS)).astype(np.float32)
     # The engine flushes denormals to zero, so a denormal scale is one that is not there.
     scales[scales < np.finfo(np.float32).tiny] = 0.0
@@ -37,29 +34,31 @@ def output_scales(weight: Floats, *, paired: bool) -> Floats:
 
 
 def round_compensated(
-    weight: Floats, scales: Floats, moments: NDArray[np.float32] | None, *, paired: bool
+    weight: Floats, scales: Floats, moments: NDArray[np.floating] | None
 ) -> NDArray[np.int8]:
     """Round a [K, N] weight to steps of its columns' scales.
+
+    Inputs 2i and 2i + 1 stay within 128 steps of one sign.
 
     Args:
         weight: finite.
         scales: [N], as ``output_scales`` gives them.
         moments: [K, K] of the activations, in the weight's own basis; None rounds to nearest.
-        paired: keep inputs 2i and 2i + 1 within 128 steps of one sign.
     """
     divisors = np.where(scales == 0.0, np.float32(np.inf), scales)
     exact = np.array(weight / divisors, np.float32)
     steps = np.empty(weight.shape, np.int8)
     if moments is None:
-        np.rint(exact, out=exact)
-        return exact.astype(np.int8)
+        steps[0::2] = np.rint(exact[0::2])
+        steps[1::2] = np.clip(np.rint(exact[1::2]), *_bounds(steps[0::2][: len(exact) // 2]))
+        return steps
     spread = _compensation(moments)
     for start in range(0, len(exact), _BLOCK):
         stop = min(start + _BLOCK, len(exact))
         errors = np.empty((stop - start, exact.shape[1]), np.float32)
         for k in range(start, stop):
             rounded = np.rint(exact[k])
-            low, high = _bounds(steps[k - 1]) if paired and k % 2 else _FULL
+            low, high = _bounds(steps[k - 1]) if k % 2 else _FULL
             np.clip(rounded, low, high, out=rounded)
             steps[k] = rounded
             errors[k - start] = (exact[k] - rounded) / spread[k, k]
@@ -79,7 +78,7 @@ def _bounds(before: NDArray[np.int8]) -> tuple[Floats, Floats]:
     return low.astype(np.float32), high.astype(np.float32)
 
 
-def _compensation(moments: NDArray[np.float32]) -> Floats:
+def _compensation(moments: NDArray[np.floating]) -> Floats:
     """Return the upper Cholesky factor of the inverse of the damped moments."""
     damped = moments.astype(np.float64)
     diagonal = np.einsum("kk->k", damped)

@@ -28,6 +28,7 @@ _OWN_SOURCES = (
     "onnx_files.py",
     "quantize.py",
     "rotate.py",
+    "spread.py",
     "tune.py",
     "w8a8.py",
     "weights.py",

@@ -29,7 +29,7 @@ class Scheme(StrEnum):
     INT8_BLOCKWISE = "int8-blockwise"
     """8 bits, symmetric, blocks of 32 with an fp32 scale; activations quantized by block."""
     INT8_W8A8 = "int8-w8a8"
-    """8 bits, symmetric, one fp32 scale for each output; activations by token, in 8 or 14 bits."""
+    """8 bits, symmetric, one fp32 scale for each output; 8-bit activations, quantized by token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +134,7 @@ def quantize(
         source_folder: holds ``model.onnx``.
         output_folder: exists; gets ``model.onnx`` and ``model.onnx.data``.
         scheme: ``fp32`` only brings the files into the bundle's form.
-        calibration: token ids to run the graph on; only ``int8-w8a8`` looks at them, and without
-            them stores all activations in 14 bits.
+        calibration: token ids to run the graph on; only ``int8-w8a8`` looks at them.
 
     Raises:
         BuildError: the graph cannot be read, or a weight holds NaN or infinity.

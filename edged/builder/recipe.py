@@ -16,7 +16,7 @@ import yaml
 from edged.builder.keys import Keys
 from edged.errors import BuildError, ConfigError
 
-DEFAULT_SCHEME = "int8-blockwise"
+DEFAULT_SCHEME = "int8-w8a8"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")

@@ -1,4 +1,4 @@
-"""Prepare a graph for 8-bit activations: turn its residual stream, round weights on real text.
+"""Prepare a graph for 8-bit activations: spread what stands out, round weights on real text.
 
 Rule: one fixed recipe, no search: what is measured decides the rounding only, never the graph.
 """
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edged.builder.calibrate import Moments, measure_moments
 from edged.builder.compensate import output_scales, round_compensated
 from edged.builder.rotate import Basis, find_basis
+from edged.builder.spread import block_size, spread_moments, spread_rows
 from edged.builder.weights import SourceGraph
 from edged.errors import BuildError
 
@@ -38,13 +39,15 @@ class Tuning:
 
     basis: Basis | None = None
     moments: Moments = field(default_factory=dict)
-    single: frozenset[str] = frozenset()
-    """The activations for which one piece of 8 bits is enough."""
+    even: frozenset[str] = frozenset()
+    """The activations in which no feature stands out: 8 bits hold them as they are."""
+
+    def block(self, name: str, width: int) -> int:
+        """Return how many features of an activation are to be spread together; 1 for none."""
+        return 1 if name in self.even else block_size(width)
 
     def weight(self, node: onnx.NodeProto, rows: Floats) -> ColumnWeight:
         """Quantize the [N, K] weight of a product, with one scale for each of its outputs.
-
-        Beside activations in one piece, two weights next to each other stay within 128 steps.
 
         Args:
             node: the product.
@@ -61,17 +64,18 @@ class Tuning:
         if self.basis is not None:
             moments = None if moments is None else self.basis.moments(name, moments)
             rows = self.basis.product(node, rows)
+        block = self.block(name, num_columns)
+        spread = None if moments is None else spread_moments(moments, block)
         step = max(1, _CHUNK_ELEMENTS // num_columns) if moments is None else num_rows
         for start in range(0, num_rows, step):
-            piece = np.asarray(rows[start : start + step], np.float32).T
+            piece = spread_rows(np.ascontiguousarray(rows[start : start + step]), block).T
             if not np.isfinite(piece).all():
                 raise BuildError(
                     f"{node.name or node.output[0]}: holds NaN or infinity; the source is damaged"
                 )
             part = slice(start, start + piece.shape[1])
-            paired = name in self.single
-            scales[part] = output_scales(piece, paired=paired)
-            data[:, part] = round_compensated(piece, scales[part], moments, paired=paired)
+            scales[part] = output_scales(piece)
+            data[:, part] = round_compensated(piece, scales[part], spread)
         return ColumnWeight(data, scales)
 
     def table(self, rows: Floats) -> Floats:
@@ -95,21 +99,15 @@ def tune(graph: SourceGraph, folder: Path, sequences: Sequence[Sequence[int]]) -
         gain = graph.vector(name)
         if gain is not None:
             graph.override(name, np.ones_like(gain))
-    return Tuning(basis, moments, frozenset(_single(graph, basis)))
+    return Tuning(basis, moments, frozenset(_even(graph, basis)))
 
 
-def _single(graph: SourceGraph, basis: Basis) -> set[str]:
-    """Return the activations that 8 bits hold: turned ones, and averages of values.
-
-    Not what the head reads: it costs one row of a chunk, and its error goes straight to a token.
-    """
-    outputs = {value.name for value in graph.model.graph.output}
+def _even(graph: SourceGraph, basis: Basis) -> set[str]:
+    """Return the activations that are turned already, and averages of values; or rows of them."""
     names = set(basis.readers)
     for node in graph.model.graph.node:
         if node.op_type == "GroupQueryAttention" or (
-            node.op_type == "Gather" and node.input[0] in names - set(basis.readers)
+            node.op_type == "Gather" and node.input[0] in names
         ):
             names.add(node.output[0])
-    return names - {
-        node.input[0] for node in graph.model.graph.node if outputs.intersection(node.output)
-    }
+    return names

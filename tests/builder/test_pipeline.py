@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from edged.builder import gate, pipeline, verify
+from edged.builder.calibrate import calibration_ids
 from edged.builder.export import Export
 from edged.builder.fetch import Checkpoint
 from edged.builder.fuse import FuseReport, NotFusable
@@ -93,6 +94,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worksh
     monkeypatch.setattr(pipeline, "fuse", workshop.fuse_toy)
     monkeypatch.setattr(pipeline, "estimate_memory_bytes", lambda _: 3 << 30)
     monkeypatch.setattr(pipeline, "count_parameters", lambda _: 12345)
+    monkeypatch.setattr(pipeline, "calibration_ids", lambda *a: calibration_ids(*a)[:2])
     chosen = gate_prompts()[::12]
     monkeypatch.setattr(gate, "gate_prompts", lambda: chosen)
     monkeypatch.setattr(verify, "TOKENS_MIN", 100)
@@ -111,7 +113,7 @@ def test_a_build_ends_with_a_checked_bundle(workshop: Workshop) -> None:
     assert open_bundle(workshop.output) == result.bundle
     manifest = result.bundle.manifest
     assert manifest.quality.passed
-    assert (manifest.graph, manifest.scheme) == (GraphKind.FUSED, "int8-blockwise")
+    assert (manifest.graph, manifest.scheme) == (GraphKind.FUSED, "int8-w8a8")
     assert (manifest.source.sha256, manifest.licence) == (SHA, "MIT")
     assert (manifest.model.parameters, manifest.model.vocab_size) == (12345, 296)
     assert (manifest.model.num_layers, manifest.model.kv_bytes_per_token) == (2, 512)
@@ -128,7 +130,7 @@ def test_a_build_tells_what_it_does(workshop: Workshop) -> None:
     for text in (
         "An export of this model takes about 3.0 GiB of memory",
         "made for 200",
-        "Quantize to int8-blockwise: ",
+        "Quantize to int8-w8a8: ",
         "mean_kl ",
         "pass\n",
     ):
@@ -146,7 +148,7 @@ def test_an_up_to_date_bundle_is_reused(workshop: Workshop) -> None:
     second = workshop.build()
     assert second.is_reused
     assert second.bundle == first.bundle
-    assert "already built (toy-int8-blockwise@" in workshop.log.getvalue()
+    assert "already built (toy-int8-w8a8@" in workshop.log.getvalue()
 
 
 def test_a_pinned_source_is_not_even_fetched_again(workshop: Workshop) -> None:

@@ -44,7 +44,7 @@ def test_each_recipe_of_ours_is_complete_and_found_by_its_name(path: Path) -> No
 def test_what_may_be_left_out_has_a_default(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path))
     assert recipe == Recipe("tiny", recipe.source)
-    assert recipe.scheme == "int8-blockwise"
+    assert recipe.scheme == "int8-w8a8"
     assert recipe.max_model_len is None
     assert recipe.licence is None
 

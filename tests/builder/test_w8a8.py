@@ -1,4 +1,4 @@
-"""The per-token scheme: exact products on any CPU, rows that do not see each other, 14 bits."""
+"""The per-token scheme: exact products on any CPU, rows that do not see each other."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +14,9 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from edged.builder.onnx_files import GraphWriter
+from edged.builder.spread import block_size, hadamard, spread_moments, spread_rows
 from edged.builder.tune import ColumnWeight, Tuning
-from edged.builder.w8a8 import (
-    HALF_STEPS,
-    HALF_ZERO_POINT,
-    SINGLE_STEPS,
-    SINGLE_ZERO_POINT,
-    PerTokenNodes,
-)
+from edged.builder.w8a8 import STEPS, ZERO_POINT, PerTokenNodes
 from edged.errors import BuildError
 
 Floats = NDArray[np.float32]
@@ -34,14 +29,14 @@ class Product:
     """``x @ weight`` in the scheme, run by ONNX Runtime."""
 
     folder: Path
-    single: bool
-    """Whether 8 bits in one piece are taken for the activations."""
+    even: bool
+    """Whether the activations are taken as they are; else what stands out is spread."""
     num_threads: int = 1
 
     def write(self, rows: Floats, bias: Floats | None = None) -> onnx.ModelProto:
         """Write a graph that multiplies by the transpose of ``rows``, [N, K]."""
         with GraphWriter(self.folder) as writer:
-            scheme = PerTokenNodes(writer, Tuning(single=frozenset({"x"} if self.single else ())))
+            scheme = PerTokenNodes(writer, tuning(even=self.even))
             node = helper.make_node("MatMul", ["x", "w"], ["y"], "mm")
             model = as_model(scheme.matmul(node, rows, bias), {"x": onnx.TensorProto.FLOAT}, "y")
             writer.finish(model, scheme.initializers)
@@ -66,7 +61,11 @@ def as_model(nodes: list[onnx.NodeProto], inputs: dict[str, int], output: str) -
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
-@pytest.fixture(params=[False, True], ids=["halves", "single"])
+def tuning(*, even: bool) -> Tuning:
+    return Tuning(even=frozenset({"x"} if even else ()))
+
+
+@pytest.fixture(params=[False, True], ids=["spread", "even"])
 def product(tmp_path: Path, request: pytest.FixtureRequest) -> Product:
     return Product(tmp_path, request.param)
 
@@ -75,21 +74,20 @@ def random(*shape: int, seed: int = 0) -> Floats:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def quantized(rows: Floats, *, single: bool) -> ColumnWeight:
-    tuning = Tuning(single=frozenset({"x"} if single else ()))
-    return tuning.weight(helper.make_node("MatMul", ["x", "w"], ["y"], "mm"), rows)
+def quantized(rows: Floats, *, even: bool) -> ColumnWeight:
+    return tuning(even=even).weight(helper.make_node("MatMul", ["x", "w"], ["y"], "mm"), rows)
 
 
-def dequantized(rows: Floats, *, single: bool) -> Floats:
-    weight = quantized(rows, single=single)
+def dequantized(rows: Floats, *, even: bool) -> Floats:
+    """Return the stored weight as it meets the activations, which may be spread."""
+    weight = quantized(rows, even=even)
     result: Floats = (weight.data.astype(np.float32) * weight.scales).T
     return result
 
 
-def activation_error(x: Floats, *, single: bool) -> float:
-    """Return the largest error of one value: half a step of the finest."""
-    step = float(np.abs(x).max()) / (SINGLE_STEPS if single else HALF_STEPS * 2 * HALF_STEPS)
-    return step / 2
+def seen(x: Floats, *, even: bool) -> Floats:
+    """Return the activations as they are quantized."""
+    return x if even else spread_rows(x, block_size(x.shape[1]))
 
 
 @pytest.mark.parametrize("num_rows", [1, 2, 5, 65])
@@ -99,12 +97,11 @@ def test_a_product_is_that_of_the_dequantized_weight(
 ) -> None:
     rows, x = random(outputs, columns), random(num_rows, columns, seed=1)
     product.write(rows)
-    seen = dequantized(rows, single=product.single).astype(np.float64)
-    expected = x.astype(np.float64) @ seen.T
-    bound = (
-        activation_error(x, single=product.single) * np.abs(seen).sum(axis=1)
-        + 1e-5 * np.abs(expected).max()
-    )
+    stored = dequantized(rows, even=product.even).astype(np.float64)
+    activations = seen(x, even=product.even).astype(np.float64)
+    expected = activations @ stored.T
+    half_step = np.abs(activations).max() / STEPS / 2
+    bound = half_step * np.abs(stored).sum(axis=1) + 1e-5 * np.abs(expected).max()
     assert (np.abs(product.run(x) - expected) <= bound).all()
 
 
@@ -117,9 +114,10 @@ def test_the_largest_values_do_not_saturate(
     """Where two 8-bit products are added in 16 bits, all-equal extremes would be cut off."""
     rows = np.full((16, 576), weight_sign, np.float32)
     product.write(rows)
-    y = product.run(np.full((num_rows, 576), activation_sign, np.float32))
-    stored = float(dequantized(rows, single=product.single)[0, 0])
-    np.testing.assert_allclose(y, 576 * activation_sign * stored, rtol=1e-6)
+    x = np.full((num_rows, 576), activation_sign, np.float32)
+    stored = dequantized(rows, even=product.even).astype(np.float64)
+    expected = seen(x, even=product.even).astype(np.float64) @ stored.T
+    np.testing.assert_allclose(product.run(x), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("num_rows", [1, 2, 33])
@@ -128,22 +126,18 @@ def test_stored_activations_multiply_exactly(product: Product, num_rows: int) ->
     rng = np.random.default_rng(num_rows)
     rows = np.where(rng.random((96, 576)) < 0.5, 1, -1).astype(np.float32)
     model = product.write(rows)
-    (integer,) = (node for node in model.graph.node if node.op_type == "MatMulIntegerToFloat")
-    limit = SINGLE_STEPS if product.single else HALF_STEPS
-    shape = (num_rows, 576) if product.single else (num_rows, 2, 576)
-    steps = rng.choice([-limit, -limit + 1, 0, limit], shape)
-    steps[0] = limit
+    (integer,) = (node for node in model.graph.node if node.op_type == "MatMulInteger")
+    steps = rng.choice([-STEPS, 1 - STEPS, 0, STEPS], (num_rows, 576))
+    steps[0] = STEPS
     kept = [tensor for tensor in model.graph.initializer if tensor.name in set(integer.input)]
     alone = as_model([integer], {integer.input[0]: onnx.TensorProto.UINT8}, integer.output[0])
+    alone.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.INT32
     alone.graph.initializer.extend(kept)
     onnx.save_model(alone, product.folder / "model.onnx")
     session = onnxruntime.InferenceSession(product.folder / "model.onnx")
-    stored = (steps + (SINGLE_ZERO_POINT if product.single else HALF_ZERO_POINT)).astype(np.uint8)
-    y = session.run(None, {integer.input[0]: stored})[0]
-    weight = quantized(rows, single=product.single)
-    scales = weight.scales / np.float32(SINGLE_STEPS if product.single else 1)
-    exact = steps.astype(np.int64) @ weight.data.astype(np.int64)
-    np.testing.assert_allclose(y, exact * scales, rtol=1e-6)
+    y = session.run(None, {integer.input[0]: (steps + ZERO_POINT).astype(np.uint8)})[0]
+    weight = quantized(rows, even=product.even)
+    assert (y == steps.astype(np.int64) @ weight.data.astype(np.int64)).all()
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])
@@ -164,7 +158,7 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(
 def test_a_row_of_zeros_gives_the_bias(product: Product) -> None:
     bias = random(24)
     model = product.write(random(24, 64), bias)
-    assert [node.op_type for node in model.graph.node].count("MatMulIntegerToFloat") == 1
+    assert [node.op_type for node in model.graph.node].count("MatMulInteger") == 1
     x = np.zeros((2, 64), np.float32)
     assert (product.run(x) == bias).all()
 
@@ -181,24 +175,51 @@ def test_two_products_of_one_input_quantize_it_once(tmp_path: Path) -> None:
         ]
     operators = [node.op_type for node in nodes]
     assert operators.count("QuantizeLinear") == 1
-    assert operators.count("MatMulIntegerToFloat") == 2
+    assert operators.count("MatMulInteger") == 2
     names = [tensor.name for tensor in scheme.initializers]
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("single", [False, True])
 @settings(max_examples=60, deadline=None)
 @given(rows=npst.arrays(np.float32, npst.array_shapes(min_dims=2, max_dims=2), elements=FINITE))
-def test_a_weight_is_within_half_a_step(rows: Floats, *, single: bool) -> None:
-    weight = quantized(rows, single=single)
+def test_a_weight_is_within_a_step(rows: Floats) -> None:
+    """Half a step by rounding, the other where its neighbour leaves no room."""
+    weight = quantized(rows, even=True)
     assert weight.data.shape == rows.T.shape
     assert np.abs(weight.data.astype(int)).max() <= 127
     error = np.abs(weight.data.T * weight.scales[:, None] - rows)
-    assert (error <= weight.scales[:, None] * 0.501 + np.finfo(np.float32).tiny * 127).all()
+    assert (error <= weight.scales[:, None] * 1.001 + np.finfo(np.float32).tiny * 127).all()
     steps = weight.data[: len(weight.data) // 2 * 2].astype(int)
     for sign in (1, -1):
         pairs = np.maximum(sign * steps[0::2], 0) + np.maximum(sign * steps[1::2], 0)
-        assert not single or pairs.max(initial=0) <= 128
+        assert pairs.max(initial=0) <= 128
+
+
+@pytest.mark.parametrize(("width", "block"), [(1, 1), (7, 1), (48, 16), (576, 64), (1536, 64)])
+def test_features_are_spread_in_the_largest_blocks_that_fit(width: int, block: int) -> None:
+    assert block_size(width) == block
+    turn = hadamard(block)
+    np.testing.assert_allclose(turn @ turn, np.eye(block), atol=1e-6)
+    x, rows = random(3, width), random(5, width, seed=1)
+    turned = spread_rows(x, block) @ spread_rows(rows, block).T
+    np.testing.assert_allclose(turned, x @ rows.T, atol=1e-4)
+    np.testing.assert_allclose(
+        spread_moments(x.T @ x, block),
+        spread_rows(x, block).T @ spread_rows(x, block),
+        atol=1e-4,
+    )
+
+
+def test_one_value_that_stands_out_does_not_drown_the_others(tmp_path: Path) -> None:
+    """As a gated activation has them: 8 bits of the largest are nothing of the rest."""
+    rows, x = random(32, 1536), random(4, 1536, seed=1)
+    x[:, 700] = 400.0
+    errors = []
+    for even in (False, True):
+        product = Product(tmp_path, even)
+        product.write(rows)
+        errors.append(np.abs(product.run(x) - x @ rows.T).mean())
+    assert errors[0] < 0.25 * errors[1]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -206,4 +227,4 @@ def test_a_damaged_weight_is_refused_by_name(value: float) -> None:
     rows = random(4, 8)
     rows[3, 5] = value
     with pytest.raises(BuildError, match="mm: holds NaN or infinity"):
-        quantized(rows, single=False)
+        quantized(rows, even=False)
