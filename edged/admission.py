@@ -1,84 +1,27 @@
 """Memory and latency budgets: may this request be started, and for how many tokens?
 
-Rule: time, memory readings and speed are arguments. Every refusal says what would have fitted.
+Rule: the time, memory readings and the price list are arguments. What is admitted is promised;
+every refusal says what would have fitted.
 """
 
 import math
 from dataclasses import dataclass, replace
 
+from edged.costmodel import Cost
 from edged.errors import ErrorCode
-from edged.request import OnDeadline, Rejected, Request
+from edged.promises import Timetable
+from edged.request import OnDeadline, Priority, Rejected, Request
 
-MARGIN = 1.1
-"""Predicted times are stretched by this: attention gets slower as the context fills, and a device
-gets slower as it gets warm."""
+RESERVE = {Priority.INTERACTIVE: 0.0, Priority.NORMAL: 0.2, Priority.BACKGROUND: 0.3}
+"""Share of the time until a deadline that is promised to nobody of this class, so that a person who
+asks later still finds room. The device is not idle for it: what is promised runs at once."""
 MEMORY_RETRY_S = 5.0
 """When to come back after ``memory_pressure``: long enough for a neighbour's peak to pass."""
 
-_MIN_TOK_S, _MAX_TOK_S = 1e-3, 1e7
-_MIN_PREFILL_TOKENS = 16
-"""Fewer tokens time the overhead of a run, not the speed of prefill."""
-_MIN_DECODE_TOKENS = 4
-_WEIGHT = 0.2
-_MAX_STEP = 2.0
 _MIN_RETRY_S = 0.1
 _MIN_MODEL_LEN = 128
 """A smaller context is no advice: the template and a question hardly fit."""
 _MIB = 1024**2
-
-
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """How fast this device runs this model; all values are positive and finite."""
-
-    prefill_tok_s: float
-    decode_tok_s: float
-    overhead_s: float
-    """From admission to prefill and from the last token to the reply."""
-
-    def __post_init__(self) -> None:
-        rates = (self.prefill_tok_s, self.decode_tok_s)
-        is_sane = all(_MIN_TOK_S <= rate <= _MAX_TOK_S for rate in rates)
-        if not is_sane or not 0 <= self.overhead_s < math.inf:
-            raise ValueError(f"not a speed: {self}")
-
-    def first_token_s(self, num_prompt_tokens: int) -> float:
-        """Predict the time from a start to the first token."""
-        return self.overhead_s + num_prompt_tokens / self.prefill_tok_s
-
-    def service_s(self, num_prompt_tokens: int, num_output_tokens: int) -> float:
-        """Predict the time from a start to the end of an answer."""
-        return self.first_token_s(num_prompt_tokens) + num_output_tokens / self.decode_tok_s
-
-    def observe_prefill(self, num_tokens: int, seconds: float) -> "Speed":
-        """Take in one measured prefill.
-
-        Args:
-            num_tokens: prompt tokens computed; not those reused from a cache.
-            seconds: from the start to the first token.
-        """
-        if num_tokens < _MIN_PREFILL_TOKENS:
-            return self
-        rate = _moved(self.prefill_tok_s, num_tokens, seconds - self.overhead_s)
-        return replace(self, prefill_tok_s=rate)
-
-    def observe_decode(self, num_tokens: int, seconds: float) -> "Speed":
-        """Take in one measured stretch of decode, of the tokens after the first one."""
-        if num_tokens < _MIN_DECODE_TOKENS:
-            return self
-        return replace(self, decode_tok_s=_moved(self.decode_tok_s, num_tokens, seconds))
-
-
-def _moved(rate: float, num_tokens: int, seconds: float) -> float:
-    """Move a rate towards an observation, as a weighted geometric mean.
-
-    One observation counts as at most twice or half the present rate, so a single stall or a bad
-    clock moves it by at most 15 %, while ten equal ones carry it nearly all the way.
-    """
-    if not 0 < seconds < math.inf:
-        return rate
-    step = min(max(num_tokens / seconds / rate, 1 / _MAX_STEP), _MAX_STEP)
-    return min(max(rate * math.pow(step, _WEIGHT), _MIN_TOK_S), _MAX_TOK_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +55,7 @@ class Resources:
     """What the device has for a request right now."""
 
     max_model_len: int
-    speed: Speed
+    cost: Cost
     memory: MemorySnapshot
     budget: MemoryBudget
 
@@ -133,19 +76,17 @@ def admit(
     request: Request,
     num_prompt_tokens: int,
     resources: Resources,
+    timetable: Timetable,
     *,
-    backlog_s: float,
-    now_s: float,
     needed_bytes: int = 0,
 ) -> Admitted | Rejected:
-    """Decide whether a request can be answered inside its budgets.
+    """Decide whether a request can be answered inside its budgets, and all promises still kept.
 
     Args:
-        request: the request; its deadline and ``now_s`` are of one clock.
+        request: the request; its deadline and the timetable are of one clock.
         num_prompt_tokens: length of the prompt with its template, in tokens.
         resources: what there is.
-        backlog_s: predicted time until the engine is free for this request.
-        now_s: the time.
+        timetable: what is promised already, and the time now.
         needed_bytes: memory the request needs beyond what is resident; the KV cache and the
             working memory are reserved at start, so this is the grammar's tables and little else.
     """
@@ -168,31 +109,42 @@ def admit(
         )
     max_tokens = min(request.max_tokens, context - num_prompt_tokens)
     wish = Admitted(request, num_prompt_tokens, max_tokens, predicted_s=0.0)
-    return _meet_deadline(wish, resources.speed, backlog_s, now_s)
+    return _meet_deadline(wish, resources.cost, timetable)
 
 
-def _meet_deadline(
-    wish: Admitted, speed: Speed, backlog_s: float, now_s: float
-) -> Admitted | Rejected:
-    def predicted_s(max_tokens: int) -> float:
-        return MARGIN * (backlog_s + speed.service_s(wish.num_prompt_tokens, max_tokens))
+def _meet_deadline(wish: Admitted, cost: Cost, timetable: Timetable) -> Admitted | Rejected:
+    request = wish.request
+    room_s = timetable.room_s(request.deadline_s, RESERVE[request.priority])
+    ahead_s = timetable.ahead_s(request.deadline_s)
 
-    request, left_s = wish.request, wish.request.deadline_s - now_s
-    full_s = predicted_s(wish.max_tokens)
-    if full_s <= left_s:
-        return replace(wish, predicted_s=full_s)
-    fitting = math.floor((left_s - predicted_s(0)) / MARGIN * speed.decode_tok_s)
-    fitting = min(max(fitting, 0), wish.max_tokens - 1)
+    def promised(max_tokens: int) -> Admitted:
+        work_s = cost.margin * cost.service_s(wish.num_prompt_tokens, max_tokens)
+        return replace(wish, max_tokens=max_tokens, predicted_s=ahead_s + work_s)
+
+    full = promised(wish.max_tokens)
+    if full.predicted_s - ahead_s <= room_s:
+        return full
+    fitting = cost.tokens_within(room_s / cost.margin, wish.num_prompt_tokens)
+    fitting = min(fitting, wish.max_tokens - 1)
     if fitting and request.on_deadline is OnDeadline.SHORTEN:
-        return replace(wish, max_tokens=fitting, predicted_s=predicted_s(fitting))
-    alone_s = full_s - MARGIN * backlog_s
-    helps = backlog_s > 0 and alone_s <= request.deadline_s - request.received_s
+        return promised(fitting)
+    return _too_late(full, fitting, timetable, room_s)
+
+
+def _too_late(full: Admitted, fitting: int, timetable: Timetable, room_s: float) -> Rejected:
+    """Refuse a promise that cannot be kept, and say what could be promised instead."""
+    request = full.request
+    left_s = max(request.deadline_s - timetable.now_s, 0.0)
+    alone_s = full.predicted_s - timetable.ahead_s(request.deadline_s)
+    helps = timetable.total_s > 0 and alone_s <= request.deadline_s - request.received_s
+    # What breaks may be another request's promise: then this one alone would still be in time.
+    others = ", or breaks what is promised to others" if full.predicted_s <= left_s else ""
     return Rejected(
         ErrorCode.TIMEOUT,
-        f"{wish.max_tokens} tokens are predicted to take {full_s:.1f} s, {max(left_s, 0):.1f} s are"
-        " left; ask for fewer tokens or more time, or allow on_deadline: shorten",
-        retry_after_s=max(backlog_s, _MIN_RETRY_S) if helps else None,
-        detail={"predicted_ms": round(full_s * 1000), "max_tokens": fitting},
+        f"{full.max_tokens} tokens are predicted to take {full.predicted_s:.1f} s, {left_s:.1f} s"
+        f" are left{others}; ask for fewer tokens or more time, or allow on_deadline: shorten",
+        retry_after_s=max(alone_s - room_s, _MIN_RETRY_S) if helps else None,
+        detail={"predicted_ms": round(full.predicted_s * 1000), "max_tokens": fitting},
     )
 
 

@@ -29,9 +29,18 @@ COMMANDS = {
     "build": Command("edged.builder.build_command", "build an int8 bundle from a model", "build"),
     "verify": Command("edged.builder.verify_command", "measure a bundle against fp32", "build"),
     "run": Command("edged.daemon", "run the daemon"),
+    "check": Command("edged.check", "check a configuration and its model without starting"),
     "ask": Command("edged.client", "ask a running daemon over MQTT"),
+    "conformance": Command(
+        "edged.conformance.command", "prove that a node keeps to the protocol, over the wire"
+    ),
+    "top": Command("edged.top", "show how a node is, from its state at the broker"),
     "health": Command("edged.health", "tell whether the daemon on this machine is well"),
+    "doctor": Command("edged.doctor.command", "find what is wrong with device, broker and model"),
+    "install": Command("edged.install.command", "install the service on this machine"),
+    "uninstall": Command("edged.install.uninstall", "take the service off this machine"),
     "bench": Command("edged.bench.command", "measure this device, and other engines beside it"),
+    "simulate": Command("edged.simulate.command", "run hours of requests through the scheduler"),
     "demo": Command("edged.demo", "start a broker and a daemon and ask one question"),
 }
 

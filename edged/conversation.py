@@ -25,6 +25,7 @@ from edged.messages import (
     decode_fragment,
     decode_reply,
 )
+from edged.messages.reply_topic import own_reply_topic
 from edged.transport import (
     BrokerSettings,
     Connected,
@@ -80,13 +81,14 @@ class _Conversation:
         self._options = options
         self._id = f"ask-{secrets.token_hex(8)}"
         self._topics = topics = Topics(options.prefix, options.node)
-        self._reply_topic = f"{self._topics.response('generate')}/{self._id}"
+        self._reply_topic = own_reply_topic(topics, options.broker.username, self._id)
         self._events: queue.SimpleQueue[TransportEvent] = queue.SimpleQueue()
         self._availability: str | None = None
         self._status: int | None = None
         self._next_fragment = 0
         self._printed = ""
         self._has_asked = False
+        fragments = [topics.stream(self._id)] if options.is_stream else []
         broker = options.broker
         self._transport = Transport(
             BrokerSettings(
@@ -101,7 +103,7 @@ class _Conversation:
                 session_expiry_s=0,
                 wants_retained=True,
             ),
-            subscriptions=[self._reply_topic, topics.availability, topics.stream(self._id)],
+            subscriptions=[self._reply_topic, topics.availability, *fragments],
             will=None,
             emit=self._events.put,
         )

@@ -9,46 +9,83 @@ import logging
 import os
 import queue
 import signal
-import socket
 import time
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
-from edged import memory
+import edged
+from edged import memory, sensors
 from edged.attempts import Attempts
-from edged.broker_url import BrokerAddress, parse_broker_url
-from edged.config import Config, broker_overrides, load_config, node_name_of
-from edged.errors import ConfigError, EdgedError, ExitCode, UsageError
+from edged.check import Reload
+from edged.config import Config
+from edged.costfile import known_cost
+from edged.costmodel import CostModel
+from edged.errors import EdgedError, ExitCode
+from edged.group import FromGroup, Group, Lines, group_filters
+from edged.invocation import add_config_arguments, read_config, read_password, start_anew
 from edged.logs import configure_logging
-from edged.mainloop import Event, MainLoop, StalledError, StopRequested, Threads, Tools
-from edged.messages import RequestDefaults, Topics
+from edged.mainloop import (
+    Event,
+    MainLoop,
+    ReloadRequested,
+    StalledError,
+    StopRequested,
+    Threads,
+    Tools,
+)
+from edged.messages.event import NodeStarted
 from edged.metrics import Metrics
-from edged.ports import Edges, Limits
+from edged.ports import Edges
 from edged.reporting import OFFLINE, Identity, Reporter
 from edged.resident import Language, ResidentModel, load
 from edged.sdnotify import Notifier
 from edged.service import Service
-from edged.transport import BrokerSettings, Transport, Will
-from edged.worker import Worker
+from edged.terms import (
+    broker_settings,
+    energy_model,
+    group_settings,
+    limits_of,
+    status_topic,
+    topics_of,
+)
+from edged.transport import Transport, Will
+from edged.worker import Meter, Worker
 
 _LOG = logging.getLogger(__name__)
 
-_HEADROOM = 8
-"""Deliveries beyond queue and engine: without it, refusals and cancels would never arrive."""
-_MAX_PACKET_BYTES = 65536
-"""Between the payload limit and this a request is refused; above it the broker discards it."""
 STOP_LIMIT_S = 3.0
 """How long the farewell may take."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """The connections to the broker."""
+
+    own: Transport
+    group: Transport | None = None
+
+    def close(self, farewell: Will) -> None:
+        """Say goodbye and disconnect; blocks for a moment."""
+        if self.group is not None:
+            self.group.stop(timeout_s=1.0)
+        self.own.stop([farewell], STOP_LIMIT_S)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the loop works with, as far as it stands before the service."""
+
+    inbox: "queue.SimpleQueue[Event]"
+    lines: _Lines
+    worker: Worker
+    notifier: Notifier
+    reload: Reload | None
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``edged run``."""
-    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration (YAML)")
-    parser.add_argument("--model", metavar="DIR", help="bundle folder; overrides model.path")
-    parser.add_argument(
-        "--broker", metavar="URL", help="mqtt://[user:password@]host[:port], or mqtts://"
-    )
-    parser.add_argument("--node", metavar="NAME", help="name of this device in every topic")
-    parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
+    add_config_arguments(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -61,103 +98,111 @@ def main(arguments: argparse.Namespace) -> int:
     config = read_config(arguments)
     configure_logging(config.log.level, config.log.format)
     try:
-        return serve(config)
+        read_password(config.broker)  # before the model is loaded for nothing
+        # Without a file there is nothing that could have changed.
+        is_reloadable = arguments.config is not None
+        return serve(config, reread=partial(read_config, arguments) if is_reloadable else None)
     except EdgedError as error:
         Notifier().status(str(error))
         raise
 
 
-def read_config(arguments: argparse.Namespace) -> Config:
-    """Make the configuration of file and options; options win.
-
-    Raises:
-        UsageError: If neither a file nor a model is given.
-        ConfigError: If a key or option is wrong; the message starts with its path.
-    """
-    node = node_name_of(socket.gethostname())
-    overrides: dict[str, str | None] = {}
-    if arguments.node is not None:
-        overrides["node"] = arguments.node
-    if arguments.log_level is not None:
-        overrides["log.level"] = arguments.log_level
-    if arguments.model is not None:
-        overrides["model.path"] = arguments.model
-    if arguments.broker is not None:
-        overrides |= broker_overrides(_broker_address(arguments.broker))
-    if arguments.config is None:
-        if arguments.model is None:
-            raise UsageError("give --config FILE, or --model DIR with --broker URL and --node NAME")
-        return load_config("", "command line", default_node=node, overrides=overrides)
-    try:
-        text = arguments.config.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{arguments.config}: cannot be read: {error}") from error
-    return load_config(text, str(arguments.config), default_node=node, overrides=overrides)
-
-
-def _broker_address(url: str) -> BrokerAddress:
-    try:
-        return parse_broker_url(url)
-    except ValueError as error:
-        raise ConfigError(f"--broker: {error}") from error
-
-
-def serve(config: Config) -> int:
+def serve(
+    config: Config,
+    load_model: Callable[[Config], ResidentModel] = load,
+    *,
+    reread: Callable[[], Config] | None = None,
+) -> int:
     """Load the model, connect and answer until a stop is requested; blocks.
+
+    Args:
+        config: All settings.
+        load_model: What makes the model resident; a measurement of the wire brings its own.
+        reread: Reads the configuration anew at SIGHUP; without it the signal is ignored.
 
     Raises:
         ConfigError: If the bundle, its budget or a file named in the configuration is wrong.
     """
     notifier = Notifier()
     inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        name = signal.Signals(number).name
-        signal.signal(number, lambda *_, name=name: inbox.put(StopRequested(name)))
-    # Not handled yet, but never deadly: a terminal that closes does not end the service.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _catch_signals(inbox, is_reloadable=reread is not None)
     notifier.status(f"loading {config.model.path}")
-    model = load(config)
+    model = load_model(config)
     notifier.ready()
 
-    topics = Topics(config.prefix, config.node)
-    will = Will(topics.availability, OFFLINE)
-    settings = _broker_settings(config)
-    transport = Transport(
-        settings, subscriptions=[topics.request_filter], will=will, emit=inbox.put
-    )
-    worker = Worker(model.engine, model.tokenizer.detokenizer, inbox.put)
-    edges = Edges(
-        transport,
-        worker,
-        Language(model.tokenizer),
-        Attempts(config.state.folder),
-        time.monotonic,
-        memory.snapshot,
-    )
-    metrics = Metrics()
-    service = Service(edges, _limits(config, model), model.speed, metrics)
-    reporter = Reporter(Identity(config, model), service, metrics, edges)
-    tools = Tools(edges, metrics, notifier, settings.url)
-    loop = MainLoop(inbox, Threads(transport, worker), service, reporter, tools)
+    lines = _connect(config, inbox)
+    meter = Meter(sensors.read_joules, energy_model(config))
+    worker = Worker(model.engine, model.tokenizer.detokenizer, inbox.put, meter=meter)
+    reload = None if reread is None else Reload(reread, model.bundle)
+    loop = _assemble(config, model, _Parts(inbox, lines, worker, notifier, reload))
     worker.start()
-    transport.start()
     code = _run(loop)
-    transport.stop([will], STOP_LIMIT_S)
-    if not worker.stop(STOP_LIMIT_S):
+    lines.close(Will(topics_of(config).availability, OFFLINE))
+    is_idle = worker.stop(STOP_LIMIT_S)
+    if loop.is_reloading:
+        start_anew()
+    if not is_idle:
         # A run of the model cannot be broken off, and leaving under it ends in a crash.
         os._exit(code)
     return code
 
 
-def _limits(config: Config, model: ResidentModel) -> Limits:
-    return Limits(
-        defaults=_request_defaults(config),
-        budget=model.footprint.budget,
-        max_model_len=model.engine.max_model_len,
-        kv_bytes_per_token=model.bundle.manifest.model.kv_bytes_per_token,
-        max_waiting=config.queue.size,
-        model_id=model.bundle.model_id,
+def _catch_signals(inbox: "queue.SimpleQueue[Event]", *, is_reloadable: bool) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        name = signal.Signals(number).name
+        signal.signal(number, lambda *_, name=name: inbox.put(StopRequested(name)))
+    # Never deadly: a terminal that closes does not end the service.
+    catch = (lambda *_: inbox.put(ReloadRequested())) if is_reloadable else signal.SIG_IGN
+    signal.signal(signal.SIGHUP, catch)
+
+
+def _connect(config: Config, inbox: "queue.SimpleQueue[Event]") -> _Lines:
+    """Begin to connect, in the background.
+
+    Raises:
+        ConfigError: If a file that the connection needs cannot be read.
+    """
+    topics, settings = topics_of(config), broker_settings(config)
+    own = Transport(
+        settings,
+        subscriptions=[topics.request_filter, status_topic(config)],
+        will=Will(topics.availability, OFFLINE),
+        emit=inbox.put,
     )
+    own.start()
+    if topics.group is None:
+        return _Lines(own)
+    group = Transport(
+        group_settings(settings, config),
+        subscriptions=group_filters(topics),
+        will=None,
+        emit=lambda event: inbox.put(FromGroup(event)),
+    )
+    group.start()
+    return _Lines(own, group)
+
+
+def _assemble(config: Config, model: ResidentModel, parts: _Parts) -> MainLoop:
+    topics, lines = topics_of(config), parts.lines
+    attempts = Attempts(config.state.folder)
+    edges = Edges(
+        lines.own if lines.group is None else Lines(lines.own, lines.group, topics),
+        parts.worker,
+        Language(model.tokenizer),
+        attempts,
+        time.monotonic,
+        memory.snapshot,
+    )
+    metrics, costs = Metrics(), CostModel(known_cost(config, model))
+    service = Service(edges, limits_of(config, model), costs, metrics)
+    name = model.bundle.model_id
+    service.events.tell(NodeStarted(edged.__version__, name, attempts.num_unfinished))
+    group = None if lines.group is None else Group(lines.group, topics, service, time.monotonic)
+    reporter = Reporter(Identity(config, model), service, metrics, edges, group)
+    broker = broker_settings(config).url
+    tools = Tools(edges, metrics, parts.notifier, broker, parts.reload)
+    threads = Threads(lines.own, parts.worker, group)
+    return MainLoop(parts.inbox, threads, service, reporter, tools)
 
 
 def _run(loop: MainLoop) -> ExitCode:
@@ -168,47 +213,3 @@ def _run(loop: MainLoop) -> ExitCode:
         return ExitCode.SOFTWARE
     _LOG.info("stopped")
     return ExitCode.OK
-
-
-def _broker_settings(config: Config) -> BrokerSettings:
-    """Translate the configuration for the transport.
-
-    Raises:
-        ConfigError: If the password file cannot be read.
-    """
-    broker = config.broker
-    password = broker.password
-    if broker.password_file is not None:
-        try:
-            password = broker.password_file.read_text(encoding="utf-8").partition("\n")[0]
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"broker.password_file: cannot be read: {error}") from error
-    return BrokerSettings(
-        host=broker.host,
-        port=broker.port,
-        client_id=config.client_id,
-        username=broker.username,
-        password=password,
-        is_tls=broker.tls,
-        ca_file=broker.ca_file,
-        keepalive_s=round(broker.keepalive_s),
-        session_expiry_s=round(broker.session_expiry_s),
-        receive_maximum=config.queue.size + 1 + _HEADROOM,
-        max_packet_bytes=max(_MAX_PACKET_BYTES, config.request.max_payload_bytes * 4),
-        protocol=broker.protocol.value,
-    )
-
-
-def _request_defaults(config: Config) -> RequestDefaults:
-    request = config.request
-    return RequestDefaults(
-        node=config.node,
-        prefix=config.prefix,
-        timeout_s=request.timeout_s,
-        max_timeout_s=request.max_timeout_s,
-        max_tokens=request.max_tokens,
-        max_payload_bytes=request.max_payload_bytes,
-        is_system_allowed=request.allow_system,
-        system=request.system_prompt,
-        reply_prefixes=request.reply_prefixes,
-    )

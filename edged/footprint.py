@@ -28,6 +28,8 @@ class Footprint:
     budget: MemoryBudget
     is_enforced: bool
     """Whether the kernel stands behind it."""
+    plan: MemoryPlan | None = None
+    """What is held as long as the process lives."""
 
 
 def claim(config: Config, bundle: Bundle) -> Footprint:
@@ -45,7 +47,7 @@ def claim(config: Config, bundle: Bundle) -> Footprint:
     is_enforced = limits.is_enforced(budget.limit_bytes)
     for line in warnings(budget, limits, is_controller_on=memory.is_memory_controller_on()):
         _LOG.warning(line)
-    return Footprint(budget, is_enforced)
+    return Footprint(budget, is_enforced, plan_memory(config, bundle, held))
 
 
 def decide_budget(config: Config, limits: KernelLimits, held: MemorySnapshot) -> MemoryBudget:
@@ -58,16 +60,22 @@ def decide_budget(config: Config, limits: KernelLimits, held: MemorySnapshot) ->
 
 def check(config: Config, bundle: Bundle, budget: MemoryBudget, held: MemorySnapshot) -> str | None:
     """Say what of the model does not fit, and which key to change; None when all fits."""
+    max_model_len = min(config.model.max_model_len, bundle.manifest.limits.max_model_len)
+    plan = plan_memory(config, bundle, held)
+    return check_plan(plan, budget, held.available_bytes, max_model_len)
+
+
+def plan_memory(config: Config, bundle: Bundle, held: MemorySnapshot) -> MemoryPlan:
+    """Add up what the process will hold with this model, most of it before the first request."""
     manifest = bundle.manifest
     max_model_len = min(config.model.max_model_len, manifest.limits.max_model_len)
     weights_bytes = sum(entry.size_bytes for entry in manifest.files.values())
-    plan = MemoryPlan(
+    return MemoryPlan(
         weights_bytes=weights_bytes,
         kv_bytes=max_model_len * manifest.model.kv_bytes_per_token,
         process_bytes=held.rss_bytes,
         working_bytes=WORKING_BYTES + round(PREPACKED_SHARE * weights_bytes),
     )
-    return check_plan(plan, budget, held.available_bytes, max_model_len)
 
 
 def warnings(budget: MemoryBudget, limits: KernelLimits, *, is_controller_on: bool) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from edged.energy import Energy
 from edged.engine import Constraint, Prefilled, Token
 from edged.errors import ErrorCode
 from edged.request import Answer, FinishReason, FormatType, Rejected, Request
@@ -63,9 +64,12 @@ class Generation:
     started_s: float
     finish_reason: FinishReason | None = None
     first_token_s: float | None = None
-    num_output_tokens: int = 0
+    output_ids: list[int] = field(default_factory=list)
     cached_tokens: int = 0
     text: str = ""
+    was_paused: bool = False
+    energy: Energy | None = None
+    """What it took so far, where that is known."""
     _sent: int = 0
     _num_fragments: int = 0
     _tokens_since: int = 0
@@ -77,11 +81,35 @@ class Generation:
         self._matcher = StopMatcher(self.job.request.stop)
         self._last_step_s = self.started_s
 
+    @property
+    def num_output_tokens(self) -> int:
+        """Tokens of the answer so far."""
+        return len(self.output_ids)
+
+    @property
+    def is_pausable(self) -> bool:
+        """Whether there is something left to go on with later."""
+        constraint = self.job.constraint
+        is_complete = constraint is not None and constraint.is_complete
+        is_over = self.finish_reason is not None or is_complete
+        return not is_over and self.num_output_tokens < self.job.max_tokens
+
+    def resume(self, now_s: float) -> None:
+        """Note that the job goes on: the time in between was not a step."""
+        self._last_step_s = now_s
+
+    def end(self, reason: FinishReason) -> Answer | Rejected:
+        """End an interrupted job that will not go on, and return its outcome."""
+        self.finish_reason = reason
+        self.close()
+        return self.outcome()
+
     def record(self, step: Prefilled | Token, now_s: float) -> None:
         """Take one step of the engine into account and decide whether it was the last."""
         step_s, self._last_step_s = now_s - self._last_step_s, now_s
         if isinstance(step, Prefilled):
-            self.cached_tokens = step.cached_tokens
+            if not self.was_paused:
+                self.cached_tokens = step.cached_tokens
         else:
             self._record_token(step, now_s)
         # The next step is expected to take as long as this one: stop before it would be late.
@@ -91,7 +119,7 @@ class Generation:
     def _record_token(self, step: Token, now_s: float) -> None:
         if self.first_token_s is None:
             self.first_token_s = now_s
-        self.num_output_tokens += 1
+        self.output_ids.append(step.token_id)
         self._tokens_since += 1
         if step.is_stop:
             self.finish_reason = FinishReason.STOP

@@ -3,16 +3,23 @@
 Rule: everything that can be refused is refused here, before it costs the engine anything.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edged.admission import Admitted, Resources, Speed, admit
+from edged.admission import Admitted, Resources, admit
+from edged.costmodel import Cost
+from edged.dialogues import Dialogues, OpenTurn
 from edged.engine import Constraint
 from edged.errors import ErrorCode
+from edged.generation import Generation
 from edged.grammar import FormatError
+from edged.guard import MemoryGuard, Sheddable
+from edged.ledger import Reservation
 from edged.ports import Edges, Limits
+from edged.promises import Timetable
 from edged.replies import Ticket
-from edged.request import Rejected, Request
+from edged.request import Answer, Rejected, Request, SessionState
 from edged.tokenizer import TemplateError
 
 
@@ -23,6 +30,8 @@ class Accepted:
     admitted: Admitted
     prompt_ids: Sequence[int]
     constraint: Constraint | None
+    turn: OpenTurn | None
+    held: Reservation
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +41,28 @@ class Pending:
     ticket: Ticket
     constraint: Constraint | None = None
     attempt: int = 1
+    run: Generation | None = None
+    """Its answer so far, while it is interrupted."""
+    turn: OpenTurn | None = None
+    """Its place in a dialogue."""
+    held: Reservation | None = None
+    """Its part of the memory."""
+
+    def accept(self, decision: Accepted) -> None:
+        """Take over what was decided."""
+        self.constraint, self.turn = decision.constraint, decision.turn
+        self.held = decision.held
+
+    def release(self, rejected: Rejected | None) -> Rejected | None:
+        """Give its memory back when it is rejected; return the rejection as it came."""
+        if rejected is not None:
+            self.end()
+        return rejected
+
+    def end(self) -> None:
+        """Give its memory back."""
+        if self.held is not None:
+            self.held.release()
 
 
 class Intake:
@@ -46,25 +77,45 @@ class Intake:
         self._edges = edges
         self._limits = limits
         self._num_used_positions = 0
+        self._dialogues = Dialogues(limits.sessions)
+        sheddable = Sheddable(self._forget_prefix, self._forget_sessions)
+        self.guard = MemoryGuard(edges, limits, sheddable)
+
+    @property
+    def num_sessions(self) -> int:
+        """Dialogues that are held."""
+        return self._dialogues.count(self._edges.clock())
 
     def note_used(self, num_tokens: int) -> None:
         """Note that a sequence of this length has been in the cache: its memory is resident now."""
         self._num_used_positions = max(self._num_used_positions, num_tokens)
 
+    def remember(self, turn: OpenTurn | None, outcome: Answer | Rejected) -> SessionState | None:
+        """Take an answer into its dialogue; an error leaves the dialogue as it was."""
+        if turn is None or isinstance(outcome, Rejected):
+            return None
+        return self._dialogues.close(turn, outcome.text, self._edges.clock())
+
     def decide(
-        self, request: Request, speed: Speed, *, backlog_s: float, now_s: float
+        self, request: Request, ticket: Ticket, cost: Cost, timetable: Timetable
     ) -> Accepted | Rejected:
         """Take a request in or refuse it.
 
         Args:
             request: The request.
-            speed: The measured speed of this device.
-            backlog_s: Predicted time until the engine is free for it.
-            now_s: The time.
+            ticket: Its identity.
+            cost: What answers take on this device.
+            timetable: What is promised already, and the time.
         """
         try:
             constraint = self._edges.language.compile_format(request.format)
-            prompt_ids = self._edges.language.encode_chat(request.messages)
+            turn = self._dialogues.open(
+                request,
+                ticket.identity.key,
+                may_be_a_repeat=ticket.may_be_a_repeat,
+                now_s=timetable.now_s,
+            )
+            prompt_ids, turn = self._encode(request, turn)
         except (FormatError, TemplateError) as error:
             return Rejected(ErrorCode.BAD_REQUEST, str(error))
         memory, limits = self._edges.read_memory(), self._limits
@@ -74,11 +125,44 @@ class Intake:
         decision = admit(
             request,
             len(prompt_ids),
-            Resources(limits.max_model_len, speed, memory, limits.budget),
-            backlog_s=backlog_s,
-            now_s=now_s,
+            Resources(limits.max_model_len, cost, memory, limits.budget),
+            timetable,
             needed_bytes=limits.kv_bytes_per_token * num_new,
         )
         if isinstance(decision, Rejected):
             return decision
-        return Accepted(decision, prompt_ids, constraint)
+        held = self.guard.hold()
+        if isinstance(held, Rejected):
+            return held
+        return Accepted(decision, prompt_ids, constraint, turn, held)
+
+    def _forget_prefix(self) -> None:
+        self._edges.worker.release()
+        self._num_used_positions = 0
+
+    def _forget_sessions(self) -> None:
+        self._dialogues = Dialogues(self._limits.sessions)
+
+    def _encode(
+        self, request: Request, turn: OpenTurn | None
+    ) -> tuple[Sequence[int], OpenTurn | None]:
+        """Return the prompt; of a dialogue as many of the latest turns as there is room for.
+
+        When turns must go, half of the room is made: else each request would begin differently from
+        the one before, and nothing of it would be in the KV cache.
+
+        Raises:
+            TemplateError: The chat template refuses the messages.
+        """
+        encode = self._edges.language.encode_chat
+        if turn is None:
+            return encode(request.messages), None
+        context = self._limits.max_model_len
+        beside_answer = context - min(request.max_tokens, context // 2)
+        room = min(beside_answer, self._limits.sessions.max_tokens)
+        prompt_ids = encode(turn.prompt(0))
+        if len(prompt_ids) <= room:
+            return prompt_ids, turn
+        choices = range(len(turn.history))
+        fits = bisect_left(choices, x=True, key=lambda n: len(encode(turn.prompt(n))) <= room // 2)
+        return encode(turn.prompt(fits)), turn.forgetting(fits)

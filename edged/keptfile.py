@@ -1,45 +1,82 @@
-"""A small file of the daemon's own that is always whole: replaced, never changed in place.
+"""Small files of the daemon's own: one that is replaced, one that is overwritten in place.
 
 Rule: a disk that is full or read-only costs what the file is for and nothing else; answers go on.
 """
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
 
+PAGE_BYTES = 4096
+"""Size of a ``PageFile``: one block of every common file system."""
 
-class KeptFile:
-    """One file, written anew each time.
+
+class _File:
+    """A path that may be absent, and a complaint that is made once until it works again.
 
     Args:
         path: The file; None writes nothing.
         setting: The configuration key that names it, for the log.
-        is_durable: Whether it must outlive a power cut; each write then blocks for one fsync.
     """
 
-    def __init__(self, path: Path | None, setting: str, *, is_durable: bool = False) -> None:
+    def __init__(self, path: Path | None, setting: str) -> None:
         self.path = path
         self._setting = setting
-        self._is_durable = is_durable
         self._is_failing = False
 
-    def write(self, content: bytes) -> None:
-        """Replace the file; a failure is logged once until it works again."""
+    def _attempt(self, put: Callable[[Path], None]) -> None:
         if self.path is None:
             return
-        new_path = self.path.with_name(self.path.name + ".new")
         try:
-            with new_path.open("wb") as file:
-                file.write(content)
-                if self._is_durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-            new_path.replace(self.path)
+            put(self.path)
         except OSError as error:
             if not self._is_failing:
                 _LOG.warning("%s: cannot be written: %s", self._setting, error)
             self._is_failing = True
         else:
             self._is_failing = False
+
+
+class KeptFile(_File):
+    """A file for others to read: always whole, because it is replaced and never changed."""
+
+    def write(self, content: bytes) -> None:
+        """Replace the file."""
+        self._attempt(lambda path: _replace(path, content))
+
+
+class PageFile(_File):
+    """A file for the next process, which outlives a power cut at the price of one small write.
+
+    Its one block is allocated once and overwritten from then on: no space is needed on a full disk,
+    and the file system has nothing of its own to write. Replacing it would cost 40 times as much.
+    """
+
+    def write(self, content: bytes, *, is_durable: bool) -> None:
+        """Overwrite the file with up to a page of text, filled up with spaces.
+
+        Args:
+            content: What the next process must find.
+            is_durable: Whether it must outlive a power cut, not only this process; blocks for it.
+        """
+        page = content.ljust(PAGE_BYTES)
+        self._attempt(lambda path: _overwrite(path, page, is_durable=is_durable))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    new_path = path.with_name(path.name + ".new")
+    new_path.write_bytes(content)
+    new_path.replace(path)
+
+
+def _overwrite(path: Path, page: bytes, *, is_durable: bool) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.pwrite(file, page, 0)
+        if is_durable:
+            os.fdatasync(file)
+    finally:
+        os.close(file)

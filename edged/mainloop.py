@@ -8,23 +8,21 @@ import logging
 import queue
 from dataclasses import dataclass
 
+from edged.check import Reload
+from edged.connections import ConnectionLog
 from edged.errors import EdgedError
 from edged.generation import Fragment
+from edged.group import FromGroup, Group
 from edged.messages import Delivery
-from edged.metrics import Count, Metrics
+from edged.messages.event import NodeStalled, NodeStopping
+from edged.metrics import Metrics
 from edged.ports import Edges
+from edged.pressure import Rung
 from edged.reporting import Reporter
 from edged.sdnotify import Notifier
 from edged.service import Service
-from edged.transport import (
-    Connected,
-    ConnectFailed,
-    Disconnected,
-    Published,
-    Transport,
-    TransportEvent,
-)
-from edged.worker import Finished, Worker
+from edged.transport import Published, Transport, TransportEvent
+from edged.worker import Finished, Paused, Worker
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,7 +41,14 @@ class StopRequested:
     signal_name: str
 
 
-Event = TransportEvent | Delivery | Fragment | Finished | StopRequested
+@dataclass(frozen=True, slots=True)
+class ReloadRequested:
+    """SIGHUP arrived."""
+
+
+Asked = StopRequested | ReloadRequested
+Told = TransportEvent | Delivery
+Event = Told | FromGroup | Fragment | Finished | Paused | Asked
 
 
 class StalledError(EdgedError):
@@ -56,6 +61,7 @@ class Threads:
 
     transport: Transport
     worker: Worker
+    group: Group | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,8 @@ class Tools:
     metrics: Metrics
     notifier: Notifier
     broker_name: str
+    reload: Reload | None = None
+    """Says whether a changed configuration can be taken up."""
 
 
 class MainLoop:
@@ -94,8 +102,11 @@ class MainLoop:
         self._tools = tools
         self._stop_limit_s: float | None = None
         self._fed_s = float("-inf")
-        self._was_connected = False
-        self._num_stale = 0
+        self._connection = ConnectionLog(
+            tools.broker_name, reporter, service.events, tools.metrics, tools.notifier
+        )
+        self.is_reloading = False
+        """Whether the loop ended to be started anew with a changed configuration."""
 
     def run(self) -> None:
         """Serve until the stop is complete; blocks.
@@ -103,6 +114,14 @@ class MainLoop:
         Raises:
             StalledError: A thread died or the engine hangs.
         """
+        try:
+            self._serve()
+        except StalledError as error:
+            self._service.events.tell(NodeStalled(str(error)))
+            raise
+        self._service.abandon()
+
+    def _serve(self) -> None:
         clock = self._tools.edges.clock
         while not self._is_stopped(clock()):
             try:
@@ -112,68 +131,70 @@ class MainLoop:
             else:
                 self._take(event)
             self._service.tick()
-            self._count_stale_acknowledgements()
+            self._service.events.tick()
+            if self._threads.group is not None:
+                self._threads.group.tick()
+            self._connection.count_stale_acknowledgements(self._threads.transport)
             self._reporter.tick()
             self._supervise(clock())
-        self._service.abandon()
 
     def _take(self, event: Event) -> None:
         match event:
-            case Delivery():
-                self._service.deliver(event)
-            case Published():
-                if event.failure is not None:
-                    _LOG.warning("message %d is not delivered: %s", event.handle, event.failure)
-                self._service.confirm(event.handle)
+            case FromGroup():
+                if self._threads.group is not None:
+                    self._threads.group.take(event.event)
             case Fragment():
                 self._service.fragment(event)
-            case Finished():
+            case Finished() | Paused():
                 self._service.finish(event)
             case StopRequested():
                 self._begin_stop(event)
+            case ReloadRequested():
+                self._begin_reload()
             case _:
-                self._note_connection(event)
+                self._take_told(event)
 
-    def _note_connection(self, event: Connected | ConnectFailed | Disconnected) -> None:
-        broker = self._tools.broker_name
+    def _take_told(self, event: Told) -> None:
         match event:
-            case Connected():
-                self._count_connection(event)
-                _LOG.info("connected to %s over MQTT %s", broker, event.protocol_version)
-                self._tools.notifier.status(f"serving on {broker}")
-                self._reporter.announce()
-            case Disconnected():
-                _LOG.warning("disconnected from %s: %s", broker, event.reason)
-                self._tools.notifier.status(f"waiting for {broker}: {event.reason}")
-            case ConnectFailed():
-                _LOG.warning(
-                    "no broker at %s: %s; next try in %.0f s",
-                    broker,
-                    event.reason,
-                    event.retry_in_s,
-                )
-                self._tools.notifier.status(f"waiting for {broker}: {event.reason}")
-
-    def _count_connection(self, event: Connected) -> None:
-        metrics = self._tools.metrics
-        if not event.is_session_present and self._was_connected:
-            metrics.count(Count.LOST_SESSIONS)
-        self._was_connected = True
-        metrics.count(Count.CONNECTS)
-
-    def _count_stale_acknowledgements(self) -> None:
-        number = self._threads.transport.num_stale_acknowledgements
-        self._tools.metrics.count(Count.STALE_ACKS, number - self._num_stale)
-        self._num_stale = number
+            case Delivery():
+                if not self._reporter.take(event):
+                    self._service.deliver(event)
+            case Published():
+                if event.failure is not None:
+                    _LOG.warning("message %d is not delivered: %s", event.handle, event.failure)
+                self._service.confirm(event.handle, event.failure)
+            case _:
+                self._connection.take(event)
 
     def _begin_stop(self, event: StopRequested) -> None:
-        if self._stop_limit_s is not None:
-            self._stop_limit_s = float("-inf")  # asked twice: at once
+        is_asked_twice = self._stop_limit_s is not None and not self.is_reloading
+        if is_asked_twice:
+            self._stop_limit_s = float("-inf")  # at once
             return
         _LOG.info("%s: stopping", event.signal_name)
-        self._stop_limit_s = self._tools.edges.clock() + DRAIN_LIMIT_S
+        self.is_reloading = False
         self._tools.notifier.stopping()
+        self._service.events.tell(NodeStopping(event.signal_name))
+        self._drain()
+
+    def _begin_reload(self) -> None:
+        reload, notifier = self._tools.reload, self._tools.notifier
+        if reload is None or self._stop_limit_s is not None:
+            return
+        problem = reload.problem()
+        if problem is not None:
+            _LOG.error("the configuration is not taken up, the old one stays: %s", problem)
+            notifier.status(f"serving with the old configuration: {problem}")
+            return
+        _LOG.info("the configuration is in order: starting anew with it")
+        self.is_reloading = True
+        notifier.reloading(round(self._tools.edges.clock() * 1e6))
+        self._drain()
+
+    def _drain(self) -> None:
+        self._stop_limit_s = self._tools.edges.clock() + DRAIN_LIMIT_S
         self._service.drain()
+        self._service.events.flush()
         self._reporter.is_stopping = True
         self._reporter.tick(is_forced=True)
 
@@ -190,6 +211,8 @@ class MainLoop:
             times_s.append(next_tick_s)
         if self._stop_limit_s is not None:
             times_s.append(self._stop_limit_s)
+        if self._threads.group is not None:
+            times_s.append(self._threads.group.next_tick_s())
         interval_s = self._tools.notifier.watchdog_interval_s
         if interval_s is not None:
             times_s.append(self._fed_s + interval_s / 3)
@@ -198,8 +221,12 @@ class MainLoop:
     def _supervise(self, now_s: float) -> None:
         if not self._threads.transport.is_alive():
             raise StalledError("the MQTT thread is dead")
+        if self._threads.group is not None and not self._threads.group.is_alive:
+            raise StalledError("the MQTT thread of the group is dead")
         if not self._threads.worker.is_alive:
             raise StalledError("the inference thread is dead")
+        if self._service.guard.rung is Rung.RESTART:
+            raise StalledError("memory stays over budget.memory")
         stalled_s = self._threads.worker.stalled_s(now_s)
         if stalled_s > STALL_LIMIT_S:
             raise StalledError(f"the engine took no step for {stalled_s:.0f} s")

@@ -27,6 +27,8 @@ class Count(StrEnum):
     """Requests whose deadline passed after they were accepted and before their first token."""
     CANCELLED = "cancelled"
     """Requests ended by a cancel, before or after their first token."""
+    PAUSED = "paused"
+    """Times that an answer was interrupted for a more urgent one."""
     DUPLICATES = "duplicates"
     """Deliveries answered with the reply of an earlier one."""
     DROPPED = "dropped"
@@ -39,6 +41,14 @@ class Count(StrEnum):
     """Reconnects after which the broker did not know the session any more."""
     STALE_ACKS = "stale_acks"
     """Acknowledgements not sent because their connection was gone."""
+    TAKEN_OVER = "taken_over"
+    """Connections lost to another client of the same identifier."""
+    UNDELIVERED = "undelivered"
+    """Replies that the broker did not take."""
+    EVENTS = "events"
+    """Events sent."""
+    EVENTS_SUPPRESSED = "events_suppressed"
+    """Events held back, because there were too many of their kind."""
 
 
 @dataclass(slots=True)
@@ -69,6 +79,8 @@ class Metrics:
         self._dropped: Counter[str] = Counter()
         self._ttft_s = RollingSamples()
         self._decode_tok_s = RollingSamples()
+        self._cost_error = RollingSamples()
+        self._energy_j: float | None = None
 
     def count(self, what: Count, number: int = 1) -> None:
         """Count something that has no method of its own below."""
@@ -114,6 +126,15 @@ class Metrics:
         if num_tokens > 0 and seconds > 0:
             self._decode_tok_s.add(num_tokens / seconds)
 
+    def count_energy(self, joules: float) -> None:
+        """Take in the energy of one request."""
+        self._energy_j = (self._energy_j or 0.0) + joules
+
+    def observe_cost_error(self, error: float | None) -> None:
+        """Take in the relative error of one predicted service time; None is none."""
+        if error is not None:
+            self._cost_error.add(error)
+
     def snapshot(self) -> dict[str, Any]:
         """Give all figures as members of the ``state`` message; unmeasured ones are None."""
         return {
@@ -123,6 +144,9 @@ class Metrics:
             "ttft_p50_s": _rounded(self._ttft_s.percentile(50)),
             "ttft_p95_s": _rounded(self._ttft_s.percentile(95)),
             "decode_tok_s": _rounded(self._decode_tok_s.percentile(50)),
+            "energy_j": _rounded(self._energy_j),
+            "prediction_error_p50": _rounded(self._cost_error.percentile(50)),
+            "prediction_error_p95": _rounded(self._cost_error.percentile(95)),
         }
 
 

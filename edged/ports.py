@@ -4,12 +4,13 @@ Rule: protocols and plain data only, so that a test can stand in for every edge.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from edged.admission import MemoryBudget, MemorySnapshot
+from edged.admission import MemoryBudget, MemoryPlan, MemorySnapshot
+from edged.dialogues import SessionLimits
 from edged.engine import Constraint
-from edged.generation import Job
+from edged.generation import Generation, Job
 from edged.messages import Delivery, Encoded, RequestDefaults
 from edged.request import ChatMessage, OutputFormat
 
@@ -37,6 +38,18 @@ class JobRunner(Protocol):
         """End the running job after the step in hand."""
         ...
 
+    def pause(self, key: int) -> None:
+        """Interrupt the running job after the step in hand; ``Paused`` follows, or ``Finished``."""
+        ...
+
+    def resume(self, run: Generation) -> None:
+        """Go on with an interrupted job."""
+        ...
+
+    def release(self) -> None:
+        """Give the memory of the KV cache back when the engine is free."""
+        ...
+
 
 class Starts(Protocol):
     """The part of ``Attempts`` that the service uses."""
@@ -46,7 +59,15 @@ class Starts(Protocol):
         ...
 
     def end(self, key: str) -> None:
-        """Forget a request that ended."""
+        """Forget a request that ended without an answer to keep."""
+        ...
+
+    def answer(self, key: str) -> None:
+        """Note that the reply of a request is on its way."""
+        ...
+
+    def was_answered(self, key: str) -> bool:
+        """Tell whether the reply of a request was on its way before."""
         ...
 
 
@@ -85,3 +106,6 @@ class Limits:
     """Memory that the KV cache takes for a position once it has been used."""
     max_waiting: int
     model_id: str
+    plan: MemoryPlan | None = None
+    """What the process holds all the time."""
+    sessions: SessionLimits = field(default_factory=SessionLimits)

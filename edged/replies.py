@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from edged.messages import Delivery
+from edged.ports import Starts
 from edged.request import Rejected, Reply, ReplyAddress
 
 MAX_FINISHED = 64
@@ -55,6 +56,13 @@ class Ticket:
     identity: Identity
     expires_s: float
     debts: list[_Debt] = field(default_factory=list)
+    is_repeat: bool = False
+    """Whether a process before this one has sent its reply, and was gone before it was known."""
+
+    @property
+    def may_be_a_repeat(self) -> bool:
+        """Whether an equal request before it was the same one, and not one that reads alike."""
+        return self.identity.token is not None or self.debts[0].delivery.is_redelivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +79,22 @@ class Replies:
         publish: Sends a reply and returns a handle that ``confirm`` gets once the broker has it,
             with the number of payload bytes.
         acknowledge: Acknowledges a delivery to the broker.
+        starts: Knows what the process before had answered when it ended.
     """
 
     def __init__(
         self,
         publish: Callable[[Reply, float], tuple[int, int]],
         acknowledge: Callable[[Delivery], None],
+        starts: Starts,
     ) -> None:
         self._publish = publish
         self._acknowledge = acknowledge
+        self._starts = starts
         self._open: list[Ticket] = []
         self._unconfirmed: dict[int, _Debt] = {}
         self._done: OrderedDict[Identity, _Done] = OrderedDict()
+        self._done_bytes = 0
 
     @property
     def num_unconfirmed(self) -> int:
@@ -113,7 +125,7 @@ class Replies:
                 if ticket.identity == identity:
                     ticket.debts.append(debt)
                     return None
-        ticket = Ticket(identity, expires_s, [debt])
+        ticket = Ticket(identity, expires_s, [debt], self._is_repeat(delivery, identity))
         self._open.append(ticket)
         return ticket
 
@@ -133,28 +145,46 @@ class Replies:
             ValueError: If the ticket is finished already: a second reply would break the contract.
         """
         self._open.remove(ticket)
+        # A retry with the same id must be tried, not told the old refusal again.
+        is_final = not (isinstance(reply.outcome, Rejected) and reply.outcome.code.is_retryable)
+        note = self._starts.answer if is_final else self._starts.end
+        note(ticket.identity.key)  # before it is sent, or it could be sent twice unmarked
         copy = replace(reply, is_duplicate=True)
         num_bytes = 0
         for i, debt in enumerate(ticket.debts):
-            num_bytes = self._send(debt, copy if i else reply, ticket.expires_s)
-        if isinstance(reply.outcome, Rejected) and reply.outcome.code.is_retryable:
-            return  # a retry with the same id must be tried, not told the old refusal again
-        self._done[ticket.identity] = _Done(copy, ticket.expires_s, num_bytes)
-        while len(self._done) > MAX_FINISHED or self._done_bytes() > MAX_FINISHED_BYTES:
-            self._done.popitem(last=False)
+            is_first = i == 0 and not ticket.is_repeat
+            num_bytes = self._send(debt, reply if is_first else copy, ticket.expires_s)
+        if not is_final:
+            return
+        self._remember(ticket.identity, _Done(copy, ticket.expires_s, num_bytes))
 
-    def confirm(self, handle: int) -> None:
-        """Acknowledge the delivery whose reply the broker has confirmed."""
+    def confirm(self, handle: int) -> bool:
+        """Acknowledge the delivery whose reply the broker has confirmed; False: it was no reply."""
         debt = self._unconfirmed.pop(handle, None)
         if debt is not None:
             self._acknowledge(debt.delivery)
+        return debt is not None
+
+    def _is_repeat(self, delivery: Delivery, identity: Identity) -> bool:
+        # Without an id, another message may have had the same words.
+        may_be = delivery.is_redelivery and identity.token is not None
+        return may_be and self._starts.was_answered(identity.key)
 
     def _debts(self) -> list[_Debt]:
         waiting = [debt for ticket in self._open for debt in ticket.debts]
         return waiting + list(self._unconfirmed.values())
 
-    def _done_bytes(self) -> int:
-        return sum(done.num_bytes for done in self._done.values())
+    def _remember(self, identity: Identity, done: _Done) -> None:
+        self._forget(identity)
+        self._done[identity] = done
+        self._done_bytes += done.num_bytes
+        while len(self._done) > MAX_FINISHED or self._done_bytes > MAX_FINISHED_BYTES:
+            self._forget(next(iter(self._done)))
+
+    def _forget(self, identity: Identity) -> None:
+        done = self._done.pop(identity, None)
+        if done is not None:
+            self._done_bytes -= done.num_bytes
 
     def _send(self, debt: _Debt, reply: Reply, expires_s: float) -> int:
         handle, num_bytes = self._publish(reply, expires_s)
@@ -170,8 +200,10 @@ class Replies:
         if not delivery.is_redelivery:
             return False
         for debt in self._debts():
+            # A group's connection has numbers of its own, and topics of its own.
+            is_here = debt.delivery.topic == delivery.topic
             is_former = debt.delivery.connection_epoch < delivery.connection_epoch
-            if is_former and debt.identity == identity:
+            if is_here and is_former and debt.identity == identity:
                 debt.delivery = delivery
                 return True
         return False
@@ -184,7 +216,7 @@ class Replies:
         if done is None or (identity.token is None and not delivery.is_redelivery):
             return False
         if done.expires_s < now_s:
-            del self._done[identity]
+            self._forget(identity)
             return False
         copy = replace(done.reply, reply_to=reply_to)
         self._send(_Debt(identity, delivery), copy, done.expires_s)

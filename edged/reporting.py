@@ -8,13 +8,19 @@ from typing import Any
 
 import edged
 from edged.config import Config
+from edged.discovery import Discovery
+from edged.group import Group
+from edged.homeassistant import Announcement
 from edged.keptfile import KeptFile
-from edged.messages import Encoded, Topics, WireProperties, encode_info, encode_state
+from edged.messages import Delivery, Encoded, Topics, WireProperties, encode_info, encode_state
 from edged.messages.encode import to_json
+from edged.messages.event import MemoryRecovered, MemoryShort
 from edged.metrics import Metrics
 from edged.ports import Edges
+from edged.prometheus import PrometheusFile
 from edged.request import FormatType
 from edged.resident import ResidentModel
+from edged.sensors import read_device
 from edged.service import Service
 
 ONLINE, OFFLINE = b"online", b"offline"
@@ -33,7 +39,14 @@ class Identity:
     @property
     def topics(self) -> Topics:
         """The topics of this node."""
-        return Topics(self.config.prefix, self.config.node)
+        return Topics(self.config.prefix, self.config.node, self.config.group.name)
+
+    @property
+    def announcement(self) -> Announcement:
+        """What Home Assistant is told."""
+        settings = self.config.homeassistant
+        model = self.model.bundle.manifest.name
+        return Announcement(self.topics, settings.prefix, model, settings.ask)
 
 
 def info_members(identity: Identity) -> dict[str, Any]:
@@ -55,7 +68,11 @@ def info_members(identity: Identity) -> dict[str, Any]:
             "timeout_ms": round(config.request.timeout_s * 1000),
             "max_timeout_ms": round(config.request.max_timeout_s * 1000),
             "queue": config.queue.size,
+            "sessions": config.sessions.count,
+            "session_tokens": config.sessions.max_tokens,
+            "session_idle_ms": round(config.sessions.idle_s * 1000),
         },
+        "group": config.group.name,
         "formats": [kind.value for kind in FormatType],
         "insecure_broker": not is_local and (config.broker.username is None),
     }
@@ -69,16 +86,35 @@ class Reporter:
         service: Where queue and engine stand.
         metrics: Counters and percentiles.
         edges: The transport, the clock and memory.
+        group: The node's part in a group, if it has one.
     """
 
     def __init__(
-        self, identity: Identity, service: Service, metrics: Metrics, edges: Edges
+        self,
+        identity: Identity,
+        service: Service,
+        metrics: Metrics,
+        edges: Edges,
+        group: Group | None = None,
     ) -> None:
         self._identity = identity
+        self._group = group
+        self._is_short = False
+        self._discovery = Discovery(
+            identity.announcement,
+            edges.transport,
+            edges.clock,
+            is_on=identity.config.homeassistant.discovery,
+        )
         self._service = service
         self._metrics = metrics
         self._edges = edges
         self._file = KeptFile(identity.config.state.file, "state.file")
+        self._prometheus = PrometheusFile(
+            identity.config.metrics.prometheus_file,
+            identity.config.node,
+            identity.model.bundle.model_id,
+        )
         self._published_s = float("-inf")
         self._published_key: tuple[Any, ...] = ()
         self.is_stopping = False
@@ -89,21 +125,31 @@ class Reporter:
         online = Encoded(topics.availability, ONLINE, WireProperties())
         transport.publish(online, qos=1, retain=True)
         transport.publish(encode_info(topics, info_members(self._identity)), qos=1, retain=True)
+        self._discovery.announce()
         self.tick(is_forced=True)
+
+    def take(self, delivery: Delivery) -> bool:
+        """Take in what is for the reporter; False when the delivery is something else."""
+        return self._discovery.take(delivery)
 
     def tick(self, *, is_forced: bool = False) -> None:
         """Publish ``state`` if it is due, or has changed and the last one is a second old."""
         now_s = self._edges.clock()
-        if is_forced or now_s >= self.next_tick_s():
+        is_announced = self._discovery.tick()
+        if is_forced or is_announced or now_s >= self._next_state_s():
             self._published_s, self._published_key = now_s, self._key()
             members = self.state_members(now_s)
             self._edges.transport.publish(
                 encode_state(self._identity.topics, members), qos=0, retain=True
             )
             self._file.write(to_json(members) + b"\n")
+            self._prometheus.write(members)
 
     def next_tick_s(self) -> float:
         """Return when ``tick`` will next publish, if nothing changes until then."""
+        return min(self._next_state_s(), self._discovery.next_tick_s())
+
+    def _next_state_s(self) -> float:
         is_changed = self._key() != self._published_key
         interval_s = self._identity.config.state.interval_s
         return self._published_s + (
@@ -111,24 +157,37 @@ class Reporter:
         )
 
     def _key(self) -> tuple[Any, ...]:
-        return self.is_stopping, self._service.num_waiting, self._service.is_running
+        membership = self._group and self._group.membership
+        return self.is_stopping, self._service.num_waiting, self._service.is_running, membership
 
     def state_members(self, now_s: float) -> dict[str, Any]:
         """Give the node's load, memory, speed and counters."""
         memory, budget = self._edges.read_memory(), self._identity.model.footprint.budget
-        is_short = budget.missing_bytes(memory, 0) > 0
-        name = "stopping" if self.is_stopping else "degraded" if is_short else "ready"
-        speed = self._service.speed
+        missing_bytes = budget.missing_bytes(memory, 0)
+        self._tell_memory(missing_bytes)
+        name = "stopping" if self.is_stopping else "degraded" if missing_bytes else "ready"
+        cost = self._service.costs.current
         return {
             "state": name,
             "queue": self._service.num_waiting,
             "running": int(self._service.is_running),
+            "sessions": self._service.num_sessions,
+            "group": self._group and str(self._group.membership),
             "rss_bytes": memory.rss_bytes,
             "available_bytes": memory.available_bytes,
             "budget_bytes": budget.limit_bytes,
             "budget_enforced": self._identity.model.footprint.is_enforced,
+            **self._service.guard.members(memory.rss_bytes),
+            **read_device().members(),
             **self._metrics.snapshot(),
-            "expected_prefill_tok_s": round(speed.prefill_tok_s, 1),
-            "expected_decode_tok_s": round(speed.decode_tok_s, 1),
+            "expected_prefill_tok_s": round(cost.prefill_tok_s, 1),
+            "expected_decode_tok_s": round(cost.decode_tok_s, 1),
             "uptime_s": round(now_s - self._identity.model.started_s),
         }
+
+    def _tell_memory(self, missing_bytes: int) -> None:
+        is_short = missing_bytes > 0
+        if is_short != self._is_short:
+            event = MemoryShort(missing_bytes) if is_short else MemoryRecovered()
+            self._service.events.tell(event)
+        self._is_short = is_short

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any
 
+from edged.energy import Energy
 from edged.errors import ErrorCode
 
 
@@ -114,6 +115,10 @@ class Request:
     is_stream: bool = False
     priority: Priority = Priority.NORMAL
     on_deadline: OnDeadline = OnDeadline.REFUSE
+    session: str | None = None
+    """Name of the dialogue that it continues; ``messages`` holds only what is new then."""
+    is_system_given: bool = False
+    """Whether the system message, or that there is none, is the request's own word."""
     ignored_keys: tuple[str, ...] = ()
     """Paths of the payload's keys that mean nothing here; counted, not refused."""
 
@@ -164,6 +169,8 @@ class Usage:
     cached_tokens: int = 0
     """Prompt tokens whose keys and values were reused instead of computed."""
     completion_tokens: int = 0
+    energy: Energy | None = None
+    """What computing them took, where it is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +186,17 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionState:
+    """How a dialogue stands after an answer."""
+
+    session: str
+    num_turns: int
+    """Requests held with their answers, this one included."""
+    num_forgotten: int
+    """Turns that this request no longer found room for."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """The one terminal reply of a delivered message."""
 
@@ -186,5 +204,6 @@ class Reply:
     outcome: Answer | CancelOutcome | Rejected
     usage: Usage | None = None
     timing: Timing | None = None
+    session: SessionState | None = None
     attempt: int = 1
     is_duplicate: bool = False

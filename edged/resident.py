@@ -9,9 +9,9 @@ import time
 from dataclasses import dataclass
 
 from edged import memory
-from edged.admission import Speed
 from edged.bundle import Bundle, open_bundle
 from edged.config import Config
+from edged.costmodel import Cost
 from edged.engine import Engine, EngineSettings
 from edged.footprint import Footprint, claim
 from edged.grammar import compile_format
@@ -29,7 +29,8 @@ class ResidentModel:
     footprint: Footprint
     engine: Engine
     tokenizer: Tokenizer
-    speed: Speed
+    cost: Cost | None
+    """What answers take here, where it is known; else it is measured after READY."""
     started_s: float
 
 
@@ -49,22 +50,19 @@ def load(config: Config) -> ResidentModel:
     )
     engine = Engine.load(bundle, settings)
     tokenizer = Tokenizer.load(bundle)
-    speed = engine.measure()
     prompt_ids = tokenizer.encode_chat((ChatMessage("user", "Hello"),))
     for _ in engine.generate(prompt_ids, SamplingParams(), max_tokens=1):
         pass
     # The first grammar reads the whole vocabulary; later that would hold up everybody's requests.
     compile_format(tokenizer, OutputFormat(FormatType.CHOICE, choices=("yes", "no")))
     _LOG.info(
-        "ready after %.1f s: %s, prefill %.0f tok/s, decode %.0f tok/s, %d MiB resident of %d",
+        "ready after %.1f s: %s, %d MiB resident of %d",
         time.monotonic() - started_s,
         bundle.model_id,
-        speed.prefill_tok_s,
-        speed.decode_tok_s,
         memory.rss_bytes() >> 20,
         footprint.budget.limit_bytes >> 20,
     )
-    return ResidentModel(bundle, footprint, engine, tokenizer, speed, started_s)
+    return ResidentModel(bundle, footprint, engine, tokenizer, None, started_s)
 
 
 class Language:

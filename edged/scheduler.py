@@ -1,80 +1,33 @@
-"""A bounded queue of admitted requests: priority classes, deadlines, cancel.
+"""A bounded queue of promises: classes, deadlines, fair shares, cancel, interruption.
 
 Rule: no clock, no silence. Each entry that ``add`` accepts leaves through exactly one of
 ``finish``, ``expire``, ``cancel`` and ``clear``, and the caller answers what it is handed.
+The order is that of classes as long as every promise can still be kept, else that of deadlines.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum
-from typing import Generic, TypeVar
+from typing import Generic
 
-from edged.admission import Admitted, Speed
+from edged.admission import RESERVE
+from edged.costmodel import Cost
+from edged.entries import MAX_RIDERS, D, Entry, EntryState, Rider, can_share
 from edged.errors import ErrorCode
-from edged.request import CancelRequest, Priority, Rejected
+from edged.fairshare import FairShare
+from edged.promises import Timetable
+from edged.request import CancelRequest, Rejected, Request
 
-D = TypeVar("D")
-
-PROMOTE_AFTER_S = 10.0
-"""A waiting entry rises one class each time it has waited this long, so that no class starves."""
+__all__ = ["Entry", "EntryState", "Rider", "Scheduler"]
 
 _MIN_RETRY_S = 0.1
-
-
-class EntryState(Enum):
-    """Where an entry is in its life; it only moves down this list."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    FINISHED = "finished"
-
-
-@dataclass(slots=True, eq=False)
-class Entry(Generic[D]):
-    """One admitted request on its way; ``delivery`` is the caller's, to answer it by."""
-
-    key: int
-    """Unique among all entries of a scheduler's life, and rising with arrival."""
-    admitted: Admitted
-    prompt_ids: Sequence[int]
-    delivery: D
-    queued_s: float
-    """When it was added, on the clock of the request's deadline."""
-    state: EntryState = EntryState.WAITING
-    is_cancelled: bool = False
-    """While RUNNING: the answer must end at the next token."""
-    started_s: float | None = None
-    """When it began to run; None before."""
-
-    @property
-    def deadline_s(self) -> float:
-        """The request's deadline, on the clock of its receipt."""
-        return self.admitted.request.deadline_s
-
-    def latest_start_s(self, speed: Speed) -> float:
-        """Tell the last time at which a start still gives a first token before the deadline."""
-        return self.deadline_s - speed.first_token_s(self.admitted.num_prompt_tokens)
-
-    def remaining_s(self, speed: Speed, now_s: float) -> float:
-        """Predict the work left in it; it stops at its deadline at the latest."""
-        admitted = self.admitted
-        whole_s = speed.service_s(admitted.num_prompt_tokens, admitted.max_tokens)
-        if self.started_s is None:
-            return whole_s
-        end_s = min(self.started_s + whole_s, self.deadline_s)
-        return max(end_s - now_s, 0.0)
-
-    def rank(self, now_s: float) -> tuple[int, float, int]:
-        """Give its place in the order: class with promotion, earliest deadline, arrival."""
-        promotions = int(max(now_s - self.queued_s, 0.0) // PROMOTE_AFTER_S)
-        return max(self.admitted.request.priority - promotions, 0), self.deadline_s, self.key
+_MIN_GAIN_S = 0.25
+"""An answer that is nearly done is not interrupted."""
 
 
 class Scheduler(Generic[D]):
     """Hold what waits and the one entry that runs.
 
     Attributes:
-        max_waiting: entries that may wait; one more may run.
+        max_waiting: entries that may wait; one more may run, and one that was interrupted for it
+            may wait beyond the bound.
         running: the entry that runs, if any.
     """
 
@@ -82,28 +35,70 @@ class Scheduler(Generic[D]):
         self.max_waiting = max_waiting
         self.running: Entry[D] | None = None
         self._waiting: list[Entry[D]] = []
+        self._shares = FairShare()
 
     def __len__(self) -> int:
         """Count what waits; the running entry is not among it."""
         return len(self._waiting)
 
-    def add(self, entry: Entry[D], speed: Speed, now_s: float) -> Rejected | None:
-        """Let an entry wait, or refuse it when the queue is full.
+    def timetable(self, request: Request, cost: Cost, now_s: float) -> Timetable:
+        """Return all that is promised, as it concerns a new request.
+
+        What runs comes before it, or is interrupted for it if that is possible.
+        """
+        promises = [entry.promise(cost, now_s) for entry in self._waiting]
+        running = self.running
+        if running is None:
+            return Timetable(now_s, promises)
+        first = running.admitted.request
+        is_urgent = request.priority < first.priority or request.deadline_s < first.deadline_s
+        if is_urgent and running.is_pausable:
+            return Timetable(now_s, [*promises, running.promise(cost, now_s)])
+        return Timetable(now_s, promises, head_s=running.remaining_s(cost, now_s))
+
+    def join(self, request: Request, delivery: D) -> bool:
+        """Let background work ride with an entry that makes the very same answer.
+
+        Returns:
+            Whether there was one; the request is then one of its ``members``.
+        """
+        entries = [*self._waiting, *([self.running] if self.running else [])]
+        if sum(len(entry.riders) for entry in entries) >= MAX_RIDERS:
+            return False
+        for entry in entries:
+            if can_share(entry, request):
+                entry.riders.append(Rider(request, delivery))
+                return True
+        return False
+
+    def add(self, entry: Entry[D], cost: Cost, now_s: float) -> Rejected | None:
+        """Let an entry wait, or refuse it: the queue is full, or half full and its share used.
 
         The newest is refused whatever its class: what was accepted is never thrown out for it.
         """
-        if len(self._waiting) < self.max_waiting:
-            self._waiting.append(entry)
-            return None
-        entry.state = EntryState.FINISHED
-        running_s = self.running.remaining_s(speed, now_s) if self.running else 0.0
-        return Rejected(
-            ErrorCode.QUEUE_FULL,
-            f"{len(self._waiting)} requests waiting",
-            retry_after_s=max(running_s, _MIN_RETRY_S),
-        )
+        entry.is_over_share = self._shares.is_over(entry.client, now_s)
+        refusal = self._refusal(entry, cost, now_s)
+        if refusal is not None:
+            entry.state = EntryState.FINISHED
+            return refusal
+        self._shares.charge(entry.client, entry.work_s(cost), now_s)
+        self._waiting.append(entry)
+        return None
 
-    def pop(self, now_s: float) -> Entry[D] | None:
+    def _refusal(self, entry: Entry[D], cost: Cost, now_s: float) -> Rejected | None:
+        num_waiting = len(self._waiting)
+        running_s = self.running.remaining_s(cost, now_s) if self.running else 0.0
+        if num_waiting >= self.max_waiting:
+            message = f"{num_waiting} requests waiting"
+            retry_s = running_s
+        elif entry.is_over_share and num_waiting >= self.max_waiting // 2:
+            message = "others are waiting, and this reply topic had its share of the device"
+            retry_s = max(running_s, self._shares.wait_s(entry.client, now_s))
+        else:
+            return None
+        return Rejected(ErrorCode.QUEUE_FULL, message, retry_after_s=max(retry_s, _MIN_RETRY_S))
+
+    def pop(self, now_s: float, cost: Cost) -> Entry[D] | None:
         """Start the next entry: move it from WAITING to RUNNING.
 
         An entry whose deadline has passed is not started and stays for ``expire``.
@@ -113,14 +108,57 @@ class Scheduler(Generic[D]):
         """
         if self.running is not None:
             raise RuntimeError("finish() the running entry before pop()")
-        live = [entry for entry in self._waiting if entry.deadline_s > now_s]
-        if not live:
+        entry = self._choose(now_s, cost)
+        if entry is None:
             return None
-        entry = min(live, key=lambda item: item.rank(now_s))
         self._waiting.remove(entry)
         entry.state, entry.started_s = EntryState.RUNNING, now_s
         self.running = entry
         return entry
+
+    def _choose(self, now_s: float, cost: Cost) -> Entry[D] | None:
+        """Return the most urgent entry that can go first without breaking a promise."""
+        live = [entry for entry in self._waiting if entry.deadline_s > now_s]
+        if self.running is not None:
+            live.append(self.running)
+        live.sort(key=lambda entry: entry.rank(now_s))
+        for entry in live:
+            rest = Timetable(now_s, (o.promise(cost, now_s) for o in live if o is not entry))
+            # What is less urgent must not use up the slack that a person will need.
+            reserve = RESERVE[entry.admitted.request.priority]
+            if entry.remaining_s(cost, now_s) <= rest.slack_s(reserve):
+                return entry
+        return min(live, key=lambda entry: (entry.deadline_s, entry.key), default=None)
+
+    def should_pause(self, now_s: float, cost: Cost) -> bool:
+        """Tell whether the running entry must make room: for a higher class, or for a promise."""
+        running = self.running
+        if running is None or not running.is_pausable or not self._waiting:
+            return False
+        if running.remaining_s(cost, now_s) < _MIN_GAIN_S:
+            return False
+        return self._choose(now_s, cost) is not running
+
+    def pause(self, num_done: int) -> Entry[D]:
+        """Take the running entry back to WAITING, with ``num_done`` tokens of its answer made.
+
+        Raises:
+            RuntimeError: nothing is running.
+        """
+        entry = self.finish()
+        entry.state, entry.started_s = EntryState.WAITING, None
+        entry.num_done, entry.num_pauses = num_done, entry.num_pauses + 1
+        self._waiting.append(entry)
+        return entry
+
+    def drop(self, entry: Entry[D]) -> None:
+        """Remove an entry that waits, to be answered by the caller."""
+        self._remove([entry])
+
+    def begun(self) -> list[Entry[D]]:
+        """Return what runs, and what was interrupted and waits again."""
+        waiting = [entry for entry in self._waiting if entry.num_pauses]
+        return waiting if self.running is None else [*waiting, self.running]
 
     def finish(self) -> Entry[D]:
         """End the running entry and return it.
@@ -134,47 +172,49 @@ class Scheduler(Generic[D]):
         entry.state = EntryState.FINISHED
         return entry
 
-    def expire(self, now_s: float, speed: Speed) -> list[Entry[D]]:
-        """Remove and return what can no longer give a first token before its deadline."""
+    def expire(self, now_s: float, cost: Cost) -> list[Entry[D]]:
+        """Remove and return what can no longer give a token before its deadline."""
         return self._remove(
-            [entry for entry in self._waiting if entry.latest_start_s(speed) <= now_s]
+            [entry for entry in self._waiting if entry.latest_start_s(cost) <= now_s]
         )
 
-    def next_deadline_s(self, speed: Speed) -> float | None:
+    def next_deadline_s(self, cost: Cost) -> float | None:
         """Tell when ``expire`` will next return something; None while nothing waits."""
-        return min((entry.latest_start_s(speed) for entry in self._waiting), default=None)
+        return min((entry.latest_start_s(cost) for entry in self._waiting), default=None)
 
     def cancel(self, cancel: CancelRequest) -> list[Entry[D]]:
         """Remove every waiting match and mark the running one; return them all.
 
         A match has the id or the Correlation Data. Ids are unique only to a requester, so where
-        some matches have the reply topic of the cancel's sender, only those are taken.
+        some matches have the reply topic of the cancel's sender, only those are taken. One of
+        several requests that share an execution is taken out of it, and the others stay.
 
         Returns:
-            Waiting ones now FINISHED, to be answered ``cancelled``; a RUNNING one with
-            ``is_cancelled`` set, to be answered when it has ended.
+            FINISHED ones, to be answered ``cancelled``; a RUNNING one with ``is_cancelled`` set, to
+            be answered when it has ended.
         """
         entries = [*self._waiting, *([self.running] if self.running else [])]
-        matches = [entry for entry in entries if _is_target(entry, cancel)]
+        matches = [
+            (entry, member)
+            for entry in entries
+            for member in entry.members()
+            if _is_target(member.request, cancel)
+        ]
         owner = _owner(cancel.reply_to.topic)
-        own = [e for e in matches if _owner(e.admitted.request.reply_to.topic) == owner]
-        matches = own or matches
-        for entry in matches:
-            entry.is_cancelled = True
-        self._remove([entry for entry in matches if entry.state is EntryState.WAITING])
-        return matches
+        own = [m for m in matches if _owner(m[1].request.reply_to.topic) == owner]
+        return [self._cancel_one(entry, member) for entry, member in own or matches]
+
+    def _cancel_one(self, entry: Entry[D], member: Rider[D]) -> Entry[D]:
+        if entry.riders:
+            return entry.detach(member)
+        entry.is_cancelled = True
+        if entry.state is EntryState.WAITING:
+            self._remove([entry])
+        return entry
 
     def clear(self) -> list[Entry[D]]:
         """Remove and return everything that waits, in order of arrival."""
-        return self._remove(list(self._waiting))
-
-    def backlog_s(self, speed: Speed, now_s: float, priority: Priority, deadline_s: float) -> float:
-        """Predict when the engine is free for a new entry: what runs, and what goes before it."""
-        rank = (priority, deadline_s)
-        ahead = [entry for entry in self._waiting if entry.rank(now_s)[:2] <= rank]
-        if self.running is not None:
-            ahead.append(self.running)
-        return sum(entry.remaining_s(speed, now_s) for entry in ahead)
+        return self._remove(sorted(self._waiting, key=lambda entry: entry.key))
 
     def _remove(self, entries: list[Entry[D]]) -> list[Entry[D]]:
         for entry in entries:
@@ -183,8 +223,8 @@ class Scheduler(Generic[D]):
         return entries
 
 
-def _is_target(entry: Entry[D], cancel: CancelRequest) -> bool:
-    address = entry.admitted.request.reply_to
+def _is_target(request: Request, cancel: CancelRequest) -> bool:
+    address = request.reply_to
     by_id = cancel.target_id is not None and cancel.target_id == address.request_id
     by_data = (
         cancel.target_correlation_data is not None

@@ -7,6 +7,9 @@ import os
 import socket
 from collections.abc import Mapping
 
+RELOAD_LIMIT_S = 180.0
+"""How long a reload may take before the watchdog ends it; ``TimeoutStartSec=`` of the unit."""
+
 
 class Notifier:
     """Tell the service manager how this process is.
@@ -33,8 +36,8 @@ class Notifier:
         return int(self._watchdog_us) / 1e6 if is_set and int(self._watchdog_us) else None
 
     def ready(self) -> None:
-        """Say that the start is complete."""
-        self._send("READY=1")
+        """Say that the start is complete, and that the watchdog's own interval holds."""
+        self._send("READY=1" + self._watchdog_line(self.watchdog_interval_s))
 
     def status(self, line: str) -> None:
         """Show one line in ``systemctl status``."""
@@ -49,8 +52,17 @@ class Notifier:
         self._send("WATCHDOG=1")
 
     def reloading(self, monotonic_us: int) -> None:
-        """Say that the configuration is being read again; ``ready`` ends it."""
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={monotonic_us}")
+        """Say that the configuration is being read again; ``ready`` ends it.
+
+        The model is loaded anew meanwhile, so the watchdog waits as long as at a start.
+        """
+        longest_s = RELOAD_LIMIT_S if self.watchdog_interval_s else None
+        line = self._watchdog_line(longest_s)
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={monotonic_us}{line}")
+
+    @staticmethod
+    def _watchdog_line(interval_s: float | None) -> str:
+        return "" if interval_s is None else f"\nWATCHDOG_USEC={interval_s * 1e6:.0f}"
 
     def _send(self, message: str) -> None:
         if not self._address:

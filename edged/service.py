@@ -4,22 +4,15 @@ Rule: runs on the main thread only, fed with one event at a time; so nothing her
 nothing here may block.
 """
 
-import logging
-
-from edged.admission import Speed
 from edged.attempts import MAX_ATTEMPTS
+from edged.costmodel import CostModel
 from edged.errors import ErrorCode
+from edged.events import Events
 from edged.generation import Fragment, Job
 from edged.intake import Intake, Pending
-from edged.messages import (
-    Delivery,
-    Dropped,
-    Refusal,
-    decode,
-    encode_event,
-    encode_fragment,
-    encode_reply,
-)
+from edged.learning import Learning
+from edged.messages import Delivery, Dropped, Refusal, decode
+from edged.messages.event import MessageDropped, ReplyUndelivered, RequestPoisoned, RequestRefused
 from edged.metrics import Count, Metrics
 from edged.ports import Edges, Limits
 from edged.replies import Replies
@@ -27,16 +20,15 @@ from edged.request import (
     Answer,
     CancelOutcome,
     CancelRequest,
+    FinishReason,
     Rejected,
     Reply,
     Request,
-    Timing,
-    Usage,
 )
 from edged.scheduler import Entry, Scheduler
-from edged.worker import Finished
+from edged.speaking import Speaker
+from edged.worker import Finished, Paused
 
-_LOG = logging.getLogger(__name__)
 _CRASHED_BEFORE = "this request ended the node's process twice; do not send it again"
 _WAITED_TOO_LONG = "waited too long for its deadline; allow more time or ask again later"
 
@@ -47,20 +39,24 @@ class Service:
     Args:
         edges: The transport, the worker, the language of the model, clock and memory.
         limits: Defaults, budgets and bounds.
-        speed: The measured speed of this device.
+        costs: What answers take on this device.
         metrics: Where everything is counted.
     """
 
-    def __init__(self, edges: Edges, limits: Limits, speed: Speed, metrics: Metrics) -> None:
+    def __init__(self, edges: Edges, limits: Limits, costs: CostModel, metrics: Metrics) -> None:
         self._edges = edges
         self._limits = limits
         self._metrics = metrics
         self._scheduler: Scheduler[Pending] = Scheduler(limits.max_waiting)
-        self._replies = Replies(self._publish_reply, edges.transport.acknowledge)
+        self._speaker = Speaker(edges, limits, metrics)
+        self._replies = Replies(self._speaker.reply, edges.transport.acknowledge, edges.attempts)
         self._intake = Intake(edges, limits)
+        self.guard = self._intake.guard
         self._next_key = 0
         self._is_draining = False
-        self.speed = speed
+        self.events = Events(edges.transport, limits.defaults.topics, metrics, edges.clock)
+        self._learning = Learning(costs, metrics)
+        self.costs = costs
 
     @property
     def num_waiting(self) -> int:
@@ -71,6 +67,11 @@ class Service:
     def is_running(self) -> bool:
         """Whether a request is being answered."""
         return self._scheduler.running is not None
+
+    @property
+    def num_sessions(self) -> int:
+        """Dialogues that are held."""
+        return self._intake.num_sessions
 
     @property
     def num_unconfirmed(self) -> int:
@@ -86,61 +87,69 @@ class Service:
         match decoded:
             case Dropped():
                 self._metrics.count_dropped(decoded.reason)
-                self.publish_event("dropped", reason=decoded.reason, detail=decoded.detail)
+                self.events.tell(MessageDropped(decoded.reason, decoded.detail))
                 self._edges.transport.acknowledge(delivery)
             case Refusal():
                 reply = Reply(decoded.reply_to, decoded.rejected)
-                self._metrics.count_refused(decoded.rejected.code)
+                self._count_refused(decoded.rejected.code)
                 self._replies.answer(delivery, reply, expires_s=self._default_expiry_s(now_s))
             case CancelRequest():
                 self._cancel(delivery, decoded, now_s)
             case Request():
                 self._accept(delivery, decoded, now_s)
 
-    def confirm(self, handle: int) -> None:
-        """Note that the broker has a published message."""
-        self._replies.confirm(handle)
+    def confirm(self, handle: int, failure: str | None = None) -> None:
+        """Note that the broker has a published message, or why it never will."""
+        is_event = self.events.confirm(handle)
+        if not is_event and self._replies.confirm(handle) and failure is not None:
+            self._metrics.count(Count.UNDELIVERED)
+            self.events.tell(ReplyUndelivered(failure))
 
     def fragment(self, fragment: Fragment) -> None:
         """Publish a piece of a streamed answer."""
         running = self._scheduler.running
         if running is not None and running.key == fragment.key:
-            reply_to = running.admitted.request.reply_to
-            if reply_to.request_id is not None:
-                message = encode_fragment(
-                    self._limits.defaults.topics,
-                    reply_to.request_id,
-                    fragment.sequence,
-                    fragment.delta,
-                    is_done=fragment.is_done,
-                )
-                self._edges.transport.publish(message, qos=0)
+            self._speaker.fragment(running.admitted.request, fragment)
 
-    def finish(self, finished: Finished) -> None:
-        """Reply with the outcome of the running job and start the next one."""
+    def finish(self, finished: Finished | Paused) -> None:
+        """Reply with the outcome of the running job, if it is over, and start the next one."""
+        if isinstance(finished, Paused):
+            self._pause(finished)
+            return
         entry = self._scheduler.finish()
-        timing = finished.timing(entry.admitted.request.received_s)
         usage = finished.usage
         self._intake.note_used(usage.prompt_tokens + usage.completion_tokens)
-        if finished.first_token_s is not None:
-            self._observe(usage, timing)
-        self._reply(entry, finished.outcome, usage, timing)
+        self._learning.take(finished, entry.admitted.request.received_s)
+        self._reply(entry, finished.outcome, finished)
+        self.tick()
+
+    def _pause(self, paused: Paused) -> None:
+        """Let the interrupted job wait again, with its answer so far, and start what is urgent."""
+        entry = self._scheduler.pause(paused.run.num_output_tokens)
+        entry.delivery.run = paused.run
+        self._metrics.count(Count.PAUSED)
+        if entry.is_cancelled:  # asked for while the pause was on its way here
+            self._scheduler.drop(entry)
+            self._end_waiting(entry, Rejected(ErrorCode.CANCELLED, "cancelled while interrupted"))
         self.tick()
 
     def tick(self) -> None:
         """Refuse what waited too long, and start the next request if the engine is free."""
-        now_s = self._edges.clock()
-        for entry in self._scheduler.expire(now_s, self.speed):
-            self._reply(entry, Rejected(ErrorCode.TIMEOUT, _WAITED_TOO_LONG))
-        while self._scheduler.running is None and not self._is_draining:
-            following = self._scheduler.pop(now_s)
-            if following is None:
-                break
-            self._start(following)
+        now_s, cost = self._edges.clock(), self.costs.current
+        self.guard.tick(now_s)
+        for entry in self._scheduler.expire(now_s, cost):
+            self._end_waiting(entry, Rejected(ErrorCode.TIMEOUT, _WAITED_TOO_LONG))
+        if self._is_draining:
+            return
+        while not self.is_running and (entry_or_none := self._scheduler.pop(now_s, cost)):
+            self._start(entry_or_none)
+        running = self._scheduler.running
+        if running is not None and self._scheduler.should_pause(now_s, cost):
+            self._edges.worker.pause(running.key)
 
     def next_tick_s(self) -> float | None:
         """Return when ``tick`` will next have something to refuse; None while nothing waits."""
-        return self._scheduler.next_deadline_s(self.speed)
+        return self._scheduler.next_deadline_s(self.costs.current)
 
     def drain(self) -> None:
         """Stop taking and starting work; what is not answered is left to the next process."""
@@ -148,14 +157,8 @@ class Service:
 
     def abandon(self) -> None:
         """Leave the running request to the next process: it is stopped, and did not crash us."""
-        if self._scheduler.running is not None:
-            self._edges.attempts.end(self._scheduler.running.delivery.ticket.identity.key)
-
-    def publish_event(self, name: str, **members: str | float) -> None:
-        """Tell operators of something; never prompt text."""
-        _LOG.info("%s: %s", name, " ".join(f"{key}={value}" for key, value in members.items()))
-        topics = self._limits.defaults.topics
-        self._edges.transport.publish(encode_event(topics, name, members), qos=1)
+        for entry in self._scheduler.begun():
+            self._edges.attempts.end(entry.delivery.ticket.identity.key)
 
     def _accept(self, delivery: Delivery, request: Request, now_s: float) -> None:
         ticket = self._replies.open(
@@ -167,28 +170,31 @@ class Service:
         rejected = self._enqueue(Pending(ticket), request, now_s)
         if rejected is not None:
             reply = Reply(request.reply_to, rejected)
-            self._metrics.count_refused(rejected.code)
-            self.publish_event("refused", code=rejected.code)
+            self._count_refused(rejected.code)
             self._replies.finish(ticket, reply)
         self.tick()
 
     def _enqueue(self, pending: Pending, request: Request, now_s: float) -> Rejected | None:
-        backlog_s = self._scheduler.backlog_s(
-            self.speed, now_s, request.priority, request.deadline_s
-        )
-        decision = self._intake.decide(request, self.speed, backlog_s=backlog_s, now_s=now_s)
+        if self._scheduler.join(request, pending):
+            return None
+        cost = self.costs.current
+        timetable = self._scheduler.timetable(request, cost, now_s)
+        decision = self._intake.decide(request, pending.ticket, cost, timetable)
         if isinstance(decision, Rejected):
             return decision
-        pending.constraint = decision.constraint
+        pending.accept(decision)
         self._next_key += 1
         entry = Entry(self._next_key, decision.admitted, decision.prompt_ids, pending, now_s)
-        return self._scheduler.add(entry, self.speed, now_s)
+        return pending.release(self._scheduler.add(entry, cost, now_s))
 
     def _start(self, entry: Entry[Pending]) -> None:
         pending, wish = entry.delivery, entry.admitted
+        if pending.run is not None:
+            self._edges.worker.resume(pending.run)
+            return
         pending.attempt = self._edges.attempts.begin(pending.ticket.identity.key)
         if pending.attempt > MAX_ATTEMPTS:
-            self.publish_event("crashed_before", attempts=pending.attempt - 1)
+            self.events.tell(RequestPoisoned(pending.attempt - 1))
             self._scheduler.finish()
             self._reply(entry, Rejected(ErrorCode.CRASHED_BEFORE, _CRASHED_BEFORE))
         else:
@@ -204,42 +210,40 @@ class Service:
             if entry is self._scheduler.running:
                 self._edges.worker.cancel(entry.key)
             else:
-                self._reply(entry, Rejected(ErrorCode.CANCELLED, "cancelled while waiting"))
+                self._end_waiting(entry, Rejected(ErrorCode.CANCELLED, "cancelled while waiting"))
+
+    def _end_waiting(self, entry: Entry[Pending], rejected: Rejected) -> None:
+        """Reply to what does not run: with the answer so far, if there is one."""
+        run = entry.delivery.run
+        if run is None:
+            self._reply(entry, rejected)
+            return
+        reason = FinishReason.CANCELLED if entry.is_cancelled else FinishReason.DEADLINE
+        finished = Finished.of(run, run.end(reason), self._edges.clock())
+        self._reply(entry, finished.outcome, finished)
 
     def _reply(
         self,
         entry: Entry[Pending],
         outcome: Answer | Rejected,
-        usage: Usage | None = None,
-        timing: Timing | None = None,
+        finished: Finished | None = None,
     ) -> None:
-        pending = entry.delivery
-        reply_to = entry.admitted.request.reply_to
-        reply = Reply(reply_to, outcome, usage, timing, attempt=pending.attempt)
-        self._edges.attempts.end(pending.ticket.identity.key)
-        self._metrics.count_outcome(outcome)
-        self._replies.finish(pending.ticket, reply)
+        if isinstance(outcome, Rejected) and outcome.code is ErrorCode.INTERNAL:
+            self.events.tell(RequestRefused(outcome.code))
+        for member in entry.members():
+            pending, request = member.delivery, member.request
+            timing = None if finished is None else finished.timing(request.received_s)
+            usage = None if finished is None else finished.usage
+            session = self._intake.remember(pending.turn, outcome)
+            attempt = pending.attempt
+            reply = Reply(request.reply_to, outcome, usage, timing, session, attempt=attempt)
+            self._metrics.count_outcome(outcome)
+            self._replies.finish(pending.ticket, reply)
+            pending.end()
 
-    def _publish_reply(self, reply: Reply, expires_s: float) -> tuple[int, int]:
-        if reply.is_duplicate:
-            self._metrics.count(Count.DUPLICATES)
-        defaults = self._limits.defaults
-        message = encode_reply(
-            reply,
-            node=defaults.node,
-            model_id=self._limits.model_id,
-            seconds_left=expires_s - self._edges.clock(),
-        )
-        return self._edges.transport.publish(message, qos=1), len(message.payload)
-
-    def _observe(self, usage: Usage, timing: Timing) -> None:
-        num_prefilled = usage.prompt_tokens - usage.cached_tokens
-        num_decoded = usage.completion_tokens - 1
-        self._metrics.observe_ttft(timing.ttft_s)
-        self._metrics.observe_decode(num_decoded, timing.decode_s)
-        self.speed = self.speed.observe_prefill(num_prefilled, timing.prefill_s).observe_decode(
-            num_decoded, timing.decode_s
-        )
+    def _count_refused(self, code: ErrorCode) -> None:
+        self._metrics.count_refused(code)
+        self.events.tell(RequestRefused(code))
 
     def _default_expiry_s(self, now_s: float) -> float:
         return now_s + self._limits.defaults.timeout_s

@@ -17,7 +17,11 @@ PROGRAMS = {
     "mosquitto": "tests/broker; apt-get install mosquitto",
     "mosquitto_pub": "parts of tests/broker; apt-get install mosquitto-clients",
     "systemd-analyze": "tests/test_unit.py; apt-get install systemd",
+    "strace": "tests/broker/test_offline.py; apt-get install strace iproute2",
     "shellcheck": "the shell part of scripts/check; apt-get install shellcheck",
+    "g++": "the ESP32 example of tests/broker/test_examples.py; apt-get install g++",
+    "node": "the JavaScript examples of tests/broker/test_examples.py; apt-get install node-mqtt",
+    "faketime": "the clock in tests/faults; apt-get install faketime",
     "debootstrap": "tests/boot; apt-get install debootstrap",
 }
 PACKAGES = {

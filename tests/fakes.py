@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from edged.admission import MemoryBudget, MemorySnapshot, Speed
+from edged.admission import MemoryBudget, MemorySnapshot
 from edged.attempts import Attempts
+from edged.costmodel import Cost, CostModel
 from edged.engine import Constraint, Prefilled, Token
-from edged.generation import Job
+from edged.generation import Generation, Job
 from edged.messages import Delivery, Encoded, RequestDefaults, WireProperties
 from edged.metrics import Metrics
 from edged.ports import Edges, Limits
@@ -77,12 +78,24 @@ class FakeWorker:
 
     jobs: list[Job] = field(default_factory=list)
     cancelled: list[int] = field(default_factory=list)
+    paused: list[int] = field(default_factory=list)
+    resumed: list[Generation] = field(default_factory=list)
+    releases: int = 0
 
     def submit(self, job: Job) -> None:
         self.jobs.append(job)
 
     def cancel(self, key: int) -> None:
         self.cancelled.append(key)
+
+    def pause(self, key: int) -> None:
+        self.paused.append(key)
+
+    def release(self) -> None:
+        self.releases += 1
+
+    def resume(self, run: Generation) -> None:
+        self.resumed.append(run)
 
 
 @dataclass
@@ -106,6 +119,10 @@ class FakeEngine:
 
     steps: Sequence[Prefilled | Token | Exception] = ()
     calls: int = 0
+    releases: int = 0
+
+    def release(self) -> None:
+        self.releases += 1
 
     def generate(
         self,
@@ -141,7 +158,7 @@ LIMITS = Limits(
     model_id="tiny@abcdef",
 )
 ROOMY = MemorySnapshot(rss_bytes=100 * MIB, available_bytes=500 * MIB)
-SPEED = Speed(prefill_tok_s=100.0, decode_tok_s=10.0, overhead_s=0.0)
+COST = Cost(prefill_token_s=0.01, decode_token_s=0.08)
 
 
 @dataclass
@@ -167,7 +184,7 @@ class Bench:
             self.clock,
             lambda: self.memory,
         )
-        self.service = Service(self.edges, self.limits, SPEED, self.metrics)
+        self.service = Service(self.edges, self.limits, CostModel(COST), self.metrics)
 
     def delivery(self, payload: object, operation: str = "generate", **more: object) -> Delivery:
         self.packets += 1

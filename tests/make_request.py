@@ -17,9 +17,9 @@ def make_request(
     **others: Any,  # noqa: ANN401 - the fields of Request, whatever their types
 ) -> Request:
     """Make a request that came at 0 s and has 30 s."""
+    others.setdefault("messages", (ChatMessage("user", "hello"),))
     return Request(
         reply_to=ReplyAddress(topic, request_id, correlation_data),
-        messages=(ChatMessage("user", "hello"),),
         received_s=received_s,
         deadline_s=deadline_s,
         **others,

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from edged.attempts import FILE_NAME, MAX_REMEMBERED, Attempts
+from edged.keptfile import PAGE_BYTES
 from tests.fakes import Bench
 
 
@@ -100,9 +101,69 @@ def test_a_stop_in_the_middle_of_an_answer_is_no_crash(tmp_path: Path) -> None:
 def test_a_start_is_on_the_disk_before_it_happens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A power cut must not lose it; a rename alone does not promise that."""
+    """A power cut must not lose it; writing alone does not promise that."""
     synced: list[bytes] = []
-    new_path = tmp_path / f"{FILE_NAME}.new"
-    monkeypatch.setattr("os.fsync", lambda _fd: synced.append(new_path.read_bytes()))
-    Attempts(tmp_path).begin("a")
+    path = tmp_path / FILE_NAME
+    monkeypatch.setattr("os.fdatasync", lambda _fd: synced.append(path.read_bytes().rstrip()))
+    attempts = Attempts(tmp_path)
+    attempts.begin("a")
     assert synced == [b'{"a": 1}']
+    attempts.end("a")
+    assert synced == [b'{"a": 1}']
+    assert path.read_bytes().rstrip() == b"{}"
+
+
+def test_the_file_is_one_block_that_is_overwritten(tmp_path: Path) -> None:
+    """Then a full disk is no obstacle, and the file system has nothing of its own to write."""
+    attempts = Attempts(tmp_path)
+    path = tmp_path / FILE_NAME
+    attempts.begin("x" * 32)
+    before = path.stat()
+    for number in range(MAX_REMEMBERED + 1):
+        attempts.begin(f"{number:032}")
+    assert path.stat().st_ino == before.st_ino
+    assert path.stat().st_size == before.st_size == PAGE_BYTES
+
+
+def test_an_answer_whose_acknowledgement_was_lost_with_the_process_is_marked_as_repeated(
+    tmp_path: Path,
+) -> None:
+    dying = Bench(attempts=Attempts(tmp_path))
+    dying.deliver({"id": "a", "prompt": "x"})
+    dying.finish()
+    assert dying.transport.replies[0].json["duplicate"] is False
+    bench = Bench(attempts=Attempts(tmp_path))
+    assert bench.attempts.num_unfinished == 0
+    bench.deliver({"id": "a", "prompt": "x"}, is_redelivery=True)
+    bench.finish()
+    reply = bench.transport.replies[0].json
+    assert (reply["duplicate"], reply["attempt"], reply["status"]) == (True, 1, "ok")
+
+
+@pytest.mark.parametrize("is_redelivery", [False, True])
+def test_the_same_words_in_another_message_are_no_repetition(
+    tmp_path: Path, *, is_redelivery: bool
+) -> None:
+    dying = Bench(attempts=Attempts(tmp_path))
+    dying.deliver({"prompt": "x"})
+    dying.finish()
+    bench = Bench(attempts=Attempts(tmp_path))
+    bench.deliver({"prompt": "x"}, is_redelivery=is_redelivery)
+    bench.finish()
+    assert bench.transport.replies[0].json["duplicate"] is False
+
+
+def test_only_what_was_begun_can_have_been_answered(tmp_path: Path) -> None:
+    attempts = Attempts(tmp_path)
+    attempts.begin("a")
+    assert not attempts.was_answered("a")
+    attempts.answer("a")
+    attempts.answer("never begun")
+    later = Attempts(tmp_path)
+    assert later.was_answered("a")
+    assert not later.was_answered("never begun")
+    assert later.begin("a") == 1
+    after_a_crash = Attempts(tmp_path)
+    assert after_a_crash.num_unfinished == 1
+    assert after_a_crash.was_answered("a")
+    assert after_a_crash.begin("a") == 2

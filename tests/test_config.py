@@ -285,6 +285,17 @@ def test_durations_have_units(text: str, seconds: float) -> None:
     assert kinds.duration(0, 1e6).read(text) == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize(("text", "value"), [("0", 0.0), ("1.5", 1.5), ("+2", 2.0)])
+def test_a_number_may_have_a_fraction(text: str, value: float) -> None:
+    assert kinds.number(0, 10).read(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "1e3", "nan", ".5", "5.", "1,5", "11", "-1"])
+def test_what_is_no_number_in_its_range_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r".*"):
+        kinds.number(0, 10).read(text)
+
+
 @pytest.mark.parametrize("text", ["", "s", "-1s", "nan", "inf", "1e3", "1 m", "1" * 30, "٣s"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".*"):

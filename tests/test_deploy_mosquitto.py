@@ -11,6 +11,9 @@ import pytest
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from edged.config import load_config
+from edged.doctor.broker import check_broker
+from edged.doctor.finding import Level
 from edged.local_broker import MOSQUITTO, Broker, free_port, running
 from tests.requirements import require
 
@@ -34,6 +37,9 @@ def configured(folder: Path, name: str) -> Broker:
     text = (DEPLOY / name).read_text("utf-8").replace("/etc/mosquitto/", f"{folder}/")
     text, count = re.subn(r"(?m)^listener 1883.*", f"listener {port} 127.0.0.1", text)
     assert count == 1
+    tls_port = free_port()
+    text = text.replace("listener 8883", f"listener {tls_port} 127.0.0.1")
+    (folder / "tls-port").write_text(str(tls_port), "utf-8")
     (folder / "conf.d").mkdir()
     (folder / "conf.d" / "edged.conf").write_text(text, "utf-8")
     (folder / "edged.acl").write_text((DEPLOY / "edged.acl").read_text("utf-8"), "utf-8")
@@ -43,13 +49,18 @@ def configured(folder: Path, name: str) -> Broker:
     return Broker("mosquitto", port, [MOSQUITTO, "-c", str(folder / "mosquitto.conf")])
 
 
+def write_passwords(folder: Path) -> None:
+    """Make the three accounts."""
+    secrets = folder / "edged.passwd"
+    secrets.write_text("".join(f"{name}:{word}\n" for name, word in PASSWORDS.items()), "utf-8")
+    subprocess.run(["mosquitto_passwd", "-U", str(secrets)], check=True)
+
+
 @pytest.fixture
 def lan_broker(tmp_path: Path) -> Iterator[Broker]:
     """A broker with edged-lan.conf, the access list and three accounts."""
     broker = configured(tmp_path, "edged-lan.conf")
-    secrets = tmp_path / "edged.passwd"
-    secrets.write_text("".join(f"{name}:{word}\n" for name, word in PASSWORDS.items()), "utf-8")
-    subprocess.run(["mosquitto_passwd", "-U", str(secrets)], check=True)
+    write_passwords(tmp_path)
     with running(broker):
         yield broker
 
@@ -61,11 +72,13 @@ class Account:
         self.arrived: SimpleQueue[str] = SimpleQueue()
         self.reason: SimpleQueue[str] = SimpleQueue()
         self.subscribed: SimpleQueue[int] = SimpleQueue()
+        self.granted: SimpleQueue[bool] = SimpleQueue()
         self.client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
         if name is not None:
             self.client.username_pw_set(name, PASSWORDS[name])
         self.client.on_message = self._on_message
         self.client.on_connect = self._on_connect
+        self.client.on_publish = lambda *event: self.granted.put(not event[3].is_failure)
         self.client.on_subscribe = lambda *event: self.subscribed.put(event[2])
         self.client.connect(broker.host, broker.port)
         self.client.loop_start()
@@ -81,9 +94,10 @@ class Account:
         self.client.subscribe([(topic, 1) for topic in topics])
         self.subscribed.get(timeout=10)
 
-    def publish(self, topic: str) -> None:
-        """Publish at QoS 1 and wait until the broker has it, or has thrown it away."""
+    def publish(self, topic: str) -> bool:
+        """Publish at QoS 1; return whether the broker takes it or throws it away."""
         self.client.publish(topic, b"x", qos=1).wait_for_publish(10)
+        return self.granted.get(timeout=10)
 
     def close(self) -> None:
         """Disconnect and end paho's thread."""
@@ -120,10 +134,11 @@ def test_a_requester_reads_its_own_answers_and_nobody_elses(accounts: dict[str, 
     node, requester = accounts["edged"], accounts["ha"]
     requester.subscribe("edged/kitchen/#")
     hidden = ["request/generate", "response/generate", "response/generate/other", "stream/1"]
-    for topic in [*hidden, "response/generate/ha"]:
+    for topic in [*hidden, "response/generate/ha", "response/generate/ha/ask-1"]:
         accounts["ha" if topic.startswith("request") else "edged"].publish(f"edged/kitchen/{topic}")
     node.publish("edged/kitchen/state")
     assert requester.arrived.get(timeout=10) == "edged/kitchen/response/generate/ha"
+    assert requester.arrived.get(timeout=10) == "edged/kitchen/response/generate/ha/ask-1"
     assert requester.arrived.get(timeout=10) == "edged/kitchen/state"
 
 
@@ -140,3 +155,66 @@ def test_the_node_cannot_write_to_anybodys_lock(accounts: dict[str, Account]) ->
     accounts["edged"].publish("homeassistant/lock/front/set")
     accounts["edged"].publish("homeassistant/device/edged_kitchen/config")
     assert accounts["ha"].arrived.get(timeout=10) == "homeassistant/device/edged_kitchen/config"
+
+
+WRITABLE = {
+    "edged": [
+        *(f"edged/kitchen/{name}" for name in ("availability", "info", "state", "event")),
+        *("edged/kitchen/response/generate/ha", "edged/kitchen/stream/a1", "reply/me"),
+        *("edged/reply/me", "homeassistant/device/edged_kitchen/config"),
+    ],
+    "ha": [
+        *("edged/kitchen/request/generate", "edged/kitchen/request/cancel"),
+        "homeassistant/status",
+    ],
+    "other": [],
+}
+FORBIDDEN_TO_ALL = ["edged/attic/request/generate", "edged/attic/state", "zigbee2mqtt/lock/set"]
+
+
+def test_each_account_writes_exactly_what_it_should(accounts: dict[str, Account]) -> None:
+    topics = [*WRITABLE["edged"], *WRITABLE["ha"], *FORBIDDEN_TO_ALL]
+    granted = {
+        name: [topic for topic in topics if account.publish(topic)]
+        for name, account in accounts.items()
+    }
+    assert granted == WRITABLE
+
+
+def test_over_tls_the_node_gets_in_with_the_authority_and_from_outside_only_so(
+    tmp_path: Path,
+) -> None:
+    broker = configured(tmp_path, "edged-tls.conf")
+    write_passwords(tmp_path)
+    certificates = tmp_path / "certs"
+    certificates.mkdir()
+    certificate = certificates / "server.crt"
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", str(certificates / "server.key"), "-out", str(certificate)]
+    command = ["openssl", "req", "-x509", "-nodes", "-days", "30", *curve, *subject, *files]
+    subprocess.run(command, check=True, capture_output=True)
+    (tmp_path / "word").write_text(PASSWORDS["edged"], "utf-8")
+    port = (tmp_path / "tls-port").read_text("utf-8")
+    with running(broker):
+        text = (
+            f"node: kitchen\nmodel: {{path: none}}\nbroker: {{port: {port}, username: edged,"
+            f" password_file: {tmp_path}/word, tls: true, ca_file: {certificate}}}\n"
+        )
+        found = {item.check: item for item in check_broker(load_config(text, "edged.yaml"))}
+        assert {item.level for item in found.values()} == {Level.OK}
+        assert "TLSv1.3" in found["certificate"].said
+        # Unencrypted only from this machine, and there with a password, too.
+        nobody = Account(broker, None)
+        assert nobody.reason.get(timeout=10) == "Not authorized"
+        nobody.close()
+
+
+def test_the_lines_for_mosquitto_2_1_take_the_place_of_those_that_are_there() -> None:
+    newer = (DEPLOY / "edged-2.1.conf").read_text("utf-8")
+    for name in ("edged-lan.conf", "edged-tls.conf"):
+        older = (DEPLOY / name).read_text("utf-8")
+        for key in ("password_file", "acl_file"):
+            (value,) = re.findall(rf"(?m)^{key} (.*)$", older)
+            assert f"\nplugin_opt_{key} {value}\n" in newer
+            assert re.search(rf"(?m)^global_plugin /.*/mosquitto_{key}\.so$", newer)

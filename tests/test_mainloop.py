@@ -7,19 +7,25 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from edged.config import Config, ModelConfig, StateConfig
+from edged.check import Reload
+from edged.config import Config, ModelConfig, StateConfig, load_config
+from edged.discovery import MAX_DELAY_S
 from edged.footprint import Footprint
 from edged.generation import Fragment
+from edged.group import FromGroup
 from edged.mainloop import (
     DRAIN_LIMIT_S,
     STALL_LIMIT_S,
     Event,
     MainLoop,
+    ReloadRequested,
     StalledError,
     StopRequested,
     Threads,
     Tools,
 )
+from edged.messages import Delivery
+from edged.pressure import Rung
 from edged.reporting import Identity, Reporter
 from edged.resident import load
 from edged.sdnotify import Notifier
@@ -28,6 +34,7 @@ from tests.fakes import LIMITS, Bench
 from tests.tiny_model import write_tiny_bundle
 
 if TYPE_CHECKING:
+    from edged.group import Group
     from edged.worker import Worker
 
 
@@ -85,7 +92,12 @@ class Stage:
     """A loop around a service of fakes."""
 
     def __init__(
-        self, bundle: Path, events: list[Event], *, watchdog_s: float | None = None
+        self,
+        bundle: Path,
+        events: list[Event],
+        *,
+        watchdog_s: float | None = None,
+        changed: str | None = None,
     ) -> None:
         self.bench = Bench()
         self.threads = FakeThreads()
@@ -101,12 +113,15 @@ class Stage:
         bench = self.bench
         self.reporter = Reporter(Identity(config, model), bench.service, bench.metrics, bench.edges)
         transport = FakeTransportThread(self.threads)
+        reload = None
+        if changed is not None:
+            reload = Reload(lambda: load_config(changed, "edged.yaml"), model.bundle)
         self.loop = MainLoop(
             cast("queue.SimpleQueue[Event]", self.inbox),
             Threads(cast("Transport", transport), cast("Worker", self.threads)),
             bench.service,
             self.reporter,
-            Tools(bench.edges, bench.metrics, self.notifier, "mqtt://broker:1883"),
+            Tools(bench.edges, bench.metrics, self.notifier, "mqtt://broker:1883", reload),
         )
 
     @property
@@ -128,6 +143,41 @@ def test_a_stop_with_nothing_to_do_ends_at_once(bundle: Path) -> None:
     stage.loop.run()
     assert stage.notifier.told == ["STOPPING=1"]
     assert stage.states[-1] == "stopping"
+
+
+def test_a_reload_ends_the_loop_to_start_anew_and_is_no_stop_for_systemd(bundle: Path) -> None:
+    stage = Stage(bundle, [ReloadRequested()], changed=f"model: {{path: {bundle}}}")
+    stage.loop.run()
+    assert stage.loop.is_reloading
+    (told,) = stage.notifier.told
+    assert told.startswith("RELOADING=1\n")
+
+
+def test_a_bad_configuration_keeps_the_old_one_and_says_so(
+    bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = Stage(bundle, [ReloadRequested(), STOP], changed="nonsense: 1")
+    stage.loop.run()
+    assert not stage.loop.is_reloading
+    status, stopping = stage.notifier.told
+    assert status.startswith("STATUS=serving with the old configuration: nonsense: unknown key")
+    assert stopping == "STOPPING=1"
+    assert "nonsense" in caplog.text
+
+
+def test_a_stop_wins_over_a_reload_that_is_under_way(bundle: Path) -> None:
+    changed = f"model: {{path: {bundle}}}"
+    stage = Stage(bundle, [ReloadRequested(), STOP, ReloadRequested()], changed=changed)
+    stage.bench.deliver({"id": "a", "prompt": "x"})
+    stage.loop.run()
+    assert not stage.loop.is_reloading
+    assert [told.partition("=")[0] for told in stage.notifier.told] == ["RELOADING", "STOPPING"]
+
+
+def test_without_a_configuration_file_a_reload_does_nothing(bundle: Path) -> None:
+    stage = Stage(bundle, [ReloadRequested(), STOP])
+    stage.loop.run()
+    assert stage.notifier.told == ["STOPPING=1"]
 
 
 def test_a_stop_waits_for_the_running_answer_and_its_confirmation(bundle: Path) -> None:
@@ -187,7 +237,7 @@ def test_a_connection_is_announced_and_told(bundle: Path) -> None:
     stage.loop.run()
     statuses = [line for line in stage.notifier.told if line.startswith("STATUS=")]
     assert statuses == [
-        "STATUS=waiting for mqtt://broker:1883: connection refused",
+        "STATUS=waiting for a broker: mqtt://broker:1883: connection refused",
         "STATUS=serving on mqtt://broker:1883",
         "STATUS=waiting for mqtt://broker:1883: gone",
         "STATUS=serving on mqtt://broker:1883",
@@ -212,6 +262,15 @@ def test_the_watchdog_is_fed_three_times_an_interval(bundle: Path) -> None:
     stage.notifier.watchdog = feed  # type: ignore[method-assign]
     stage.loop.run()
     assert all(wait <= 2.0 for wait in stage.inbox.waits)
+
+
+def test_memory_that_stays_over_the_budget_ends_the_process_to_be_started_again(
+    bundle: Path,
+) -> None:
+    stage = Stage(bundle, [])
+    stage.loop._service.guard._ladder.rung = Rung.RESTART
+    with pytest.raises(StalledError, match=r"memory stays over budget\.memory"):
+        stage.loop.run()
 
 
 @pytest.mark.parametrize(
@@ -296,3 +355,78 @@ def test_a_state_file_that_cannot_be_written_is_said_once(
     (bundle.parent / "state.json").rmdir()
     stage.reporter.tick(is_forced=True)
     assert '"ready"' in (bundle.parent / "state.json").read_text()
+
+
+class FakeGroup:
+    """A group, as far as the loop looks at it."""
+
+    is_alive = True
+    membership = None
+
+    def __init__(self) -> None:
+        self.taken: list[Event] = []
+
+    def take(self, event: Event) -> None:
+        self.taken.append(event)
+
+    def tick(self) -> None:
+        pass
+
+    def next_tick_s(self) -> float:
+        return float("inf")
+
+
+def told(stage: Stage) -> list[str]:
+    return [sent.json["event"] for sent in stage.bench.transport.on("/event")]
+
+
+def test_the_groups_events_go_to_the_group(bundle: Path) -> None:
+    stage = Stage(bundle, [FromGroup(Published(1)), STOP])
+    group = FakeGroup()
+    stage.loop._threads = replace(stage.loop._threads, group=cast("Group", group))
+    stage.loop.run()
+    assert group.taken == [Published(1)]
+
+
+def test_a_group_whose_thread_is_dead_ends_the_process_and_says_why(bundle: Path) -> None:
+    stage = Stage(bundle, [])
+    group = FakeGroup()
+    group.is_alive = False
+    stage.loop._threads = replace(stage.loop._threads, group=cast("Group", group))
+    with pytest.raises(StalledError, match="thread of the group"):
+        stage.loop.run()
+    assert told(stage) == ["stalled"]
+
+
+def test_without_a_group_its_events_are_nothing(bundle: Path) -> None:
+    stage = Stage(bundle, [FromGroup(Published(1)), STOP])
+    stage.loop.run()
+    assert told(stage) == ["stopping"]
+
+
+def test_home_assistants_start_is_answered_with_announcement_and_state(bundle: Path) -> None:
+    stage = Stage(bundle, [Delivery("homeassistant/status", b"online", qos=1)])
+    announced = stage.bench.transport.on("homeassistant/device/edged_kitchen/config")
+    assert announced == []
+    tick = stage.reporter.tick
+
+    def stop_when_announced(*, is_forced: bool = False) -> None:
+        tick(is_forced=is_forced)
+        if stage.bench.transport.on("homeassistant/device/edged_kitchen/config"):
+            stage.inbox._events.append(STOP)
+
+    stage.reporter.tick = stop_when_announced  # type: ignore[method-assign]
+    stage.loop.run()
+    assert stage.inbox.waits[1] <= MAX_DELAY_S
+    assert stage.states[-1] == "stopping"
+
+
+def test_memory_that_gets_short_and_recovers_is_told_once_each(bundle: Path) -> None:
+    stage = Stage(bundle, [])
+    roomy = stage.bench.memory
+    for memory in (roomy, type(roomy)(LIMITS.budget.limit_bytes + 1, 10**9)) * 2:
+        stage.bench.memory = memory
+        for _ in range(2):
+            stage.reporter.tick(is_forced=True)
+    assert told(stage) == ["degraded", "recovered", "degraded"]
+    assert stage.bench.transport.on("/event")[0].json["missing_bytes"] == 1

@@ -137,3 +137,13 @@ def test_the_default_budget_leaves_room_below_the_limit_and_the_device(
     at_start = MemorySnapshot(rss_bytes=100 * MIB, available_bytes=900 * MIB)
     assert default_budget_bytes(limits, at_start) == budget_mib * MIB
     assert limits.cgroup_bytes is None or budget_mib * MIB < limits.cgroup_bytes
+
+
+def test_where_the_kernel_does_not_tell_it_is_asked_another_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = memory.snapshot()
+    monkeypatch.setattr("os.pread", lambda *_: b"")
+    other = memory.snapshot()
+    assert other.rss_bytes == pytest.approx(known.rss_bytes, rel=0.1)
+    assert other.available_bytes == pytest.approx(known.available_bytes, rel=0.5)

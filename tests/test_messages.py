@@ -94,7 +94,10 @@ REFUSED = [
     ({"priority": "high"}, 'priority: must be one of interactive, normal, background, got "high"'),
     ({"priority": 1}, "priority: must be one of interactive, normal, background, got 1"),
     ({"on_deadline": "stop"}, 'on_deadline: must be one of refuse, shorten, got "stop"'),
-    ({"session": "a"}, "session: sessions are not offered; send `messages`"),
+    (
+        {"session": "a b"},
+        'session: must be 1 to 64 characters of A-Z a-z 0-9 . _ : -, got "a b"',
+    ),
     ({"stream": True}, "stream: needs an `id`, which names the topic of the fragments"),
     ({"id": 5}, "id: must be 1 to 64 characters of A-Z a-z 0-9 . _ : -, got 5"),
     ({"id": "a b"}, 'id: must be 1 to 64 characters of A-Z a-z 0-9 . _ : -, got "a b"'),

@@ -40,6 +40,7 @@ from edged.request import (
     Reply,
     ReplyAddress,
     Request,
+    SessionState,
     Timing,
     Usage,
 )
@@ -118,6 +119,9 @@ def sent_messages() -> dict[str, Encoded]:
         "reply-answer": encoded(Reply(ADDRESS, answer, usage, FULL_TIMING), 7.2),
         "reply-json": encoded(Reply(bare, Answer('{"a":1}', FinishReason.STOP, {"a": 1}))),
         "reply-duplicate": encoded(Reply(ADDRESS, answer, attempt=2, is_duplicate=True), -3.0),
+        "reply-session": encoded(
+            Reply(ADDRESS, answer, usage, FULL_TIMING, SessionState("table:1", 2, 0)), 7.2
+        ),
         "reply-cancel": encoded(Reply(ADDRESS, CancelOutcome(is_found=False))),
         "reply-queue-full": encoded(Reply(ADDRESS, full), 1.0),
         "reply-timeout": encoded(Reply(bare, late), 0.0),

@@ -19,6 +19,9 @@ def test_a_new_node_has_counted_nothing_and_measured_nothing() -> None:
         "ttft_p50_s": None,
         "ttft_p95_s": None,
         "decode_tok_s": None,
+        "energy_j": None,
+        "prediction_error_p50": None,
+        "prediction_error_p95": None,
     }
 
 

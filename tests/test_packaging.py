@@ -68,7 +68,17 @@ def test_the_wheel_holds_every_module_and_nothing_else(wheel: zipfile.ZipFile) -
         for path in (ROOT / "edged").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert shipped == sources
+    cases = {path.name for path in (ROOT / "tests" / "conformance").iterdir()}
+    assert shipped == sources | {f"edged/conformance/cases/{name}" for name in cases}
+
+
+def test_the_conformance_cases_are_found_in_the_wheel(
+    wheel: zipfile.ZipFile, tmp_path: Path
+) -> None:
+    wheel.extractall(tmp_path)
+    command = [sys.executable, "-m", "edged", "conformance", "--list"]
+    listed = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert len(listed.stdout.splitlines()) >= 150
 
 
 def test_the_wheel_says_that_it_is_typed(wheel: zipfile.ZipFile) -> None:

@@ -1,17 +1,28 @@
-"""The queue: bounded, in order of class and deadline, and nothing leaves it in silence."""
+"""The queue: bounded, urgent work first while promises are kept, nothing leaves in silence."""
 
 from typing import Any
 
 import pytest
 
-from edged.admission import Admitted, Speed
+from edged.admission import Admitted
+from edged.costmodel import Cost
+from edged.entries import MAX_PAUSES, MAX_RIDERS, PROMOTE_AFTER_S
 from edged.errors import ErrorCode
-from edged.request import CancelRequest, Priority, Rejected, ReplyAddress
-from edged.scheduler import PROMOTE_AFTER_S, Entry, EntryState, Scheduler
+from edged.request import (
+    CancelRequest,
+    ChatMessage,
+    Priority,
+    Rejected,
+    ReplyAddress,
+    Request,
+    SamplingParams,
+)
+from edged.scheduler import Entry, EntryState, Scheduler
 from tests.make_request import TOPIC, make_request
 
-SPEED = Speed(prefill_tok_s=100.0, decode_tok_s=10.0, overhead_s=0.5)
-"""With 50 prompt tokens: 1 s to the first token; with 20 more: 3 s in all."""
+COST = Cost(prefill_token_s=0.02, decode_token_s=0.1, chunk_tokens=4096, margin=1.0)
+"""With 50 prompt tokens: 1 s to the first token; with 21 tokens: 3 s in all."""
+BACKGROUND, NORMAL, INTERACTIVE = Priority.BACKGROUND, Priority.NORMAL, Priority.INTERACTIVE
 
 
 def entry(
@@ -21,20 +32,22 @@ def entry(
     queued_s: float = 0.0,
     **request: Any,  # noqa: ANN401 - as make_request takes them
 ) -> Entry[str]:
+    request.setdefault("max_tokens", 21)
     made = make_request(deadline_s=deadline_s, **request)
-    return Entry(key, Admitted(made, 50, 20, 3.3), (1, 2), f"delivery {key}", queued_s)
+    admitted = Admitted(made, 50, made.max_tokens, 3.3)
+    return Entry(key, admitted, (1, 2), f"delivery {key}", queued_s)
 
 
 def filled(*entries: Entry[str], max_waiting: int = 8) -> Scheduler[str]:
     scheduler: Scheduler[str] = Scheduler(max_waiting)
     for item in entries:
-        assert scheduler.add(item, SPEED, item.queued_s) is None
+        assert scheduler.add(item, COST, item.queued_s) is None
     return scheduler
 
 
 def order(scheduler: Scheduler[str], now_s: float = 0.0) -> list[int]:
     keys = []
-    while (popped := scheduler.pop(now_s)) is not None:
+    while (popped := scheduler.pop(now_s, COST)) is not None:
         keys.append(popped.key)
         scheduler.finish()
     return keys
@@ -50,33 +63,48 @@ def test_the_earliest_deadline_goes_first_and_ties_go_by_arrival() -> None:
     assert order(scheduler) == [2, 4, 1, 3]
 
 
-def test_a_class_goes_before_a_deadline() -> None:
+def test_a_class_goes_before_a_deadline_while_the_deadline_can_be_kept() -> None:
     scheduler = filled(
-        entry(1, deadline_s=9, priority=Priority.BACKGROUND),
-        entry(2, deadline_s=20, priority=Priority.NORMAL),
-        entry(3, deadline_s=60, priority=Priority.INTERACTIVE),
+        entry(1, deadline_s=12, priority=BACKGROUND),
+        entry(2, deadline_s=20, priority=NORMAL),
+        entry(3, deadline_s=60, priority=INTERACTIVE),
     )
     assert order(scheduler) == [3, 2, 1]
 
 
-def test_waiting_raises_the_class_so_that_nothing_starves() -> None:
-    old = entry(1, priority=Priority.BACKGROUND, deadline_s=59)
-    young = entry(2, priority=Priority.INTERACTIVE, queued_s=2 * PROMOTE_AFTER_S)
-    middle = entry(3, priority=Priority.NORMAL, queued_s=2 * PROMOTE_AFTER_S)
-    assert order(filled(old, young, middle), now_s=2 * PROMOTE_AFTER_S) == [1, 2, 3]
-    old.state = young.state = middle.state = EntryState.WAITING
-    assert order(filled(old, young, middle), now_s=2 * PROMOTE_AFTER_S - 0.1) == [2, 1, 3]
+def test_a_promise_goes_before_a_class_when_it_would_be_broken() -> None:
+    tight = entry(1, deadline_s=5, priority=BACKGROUND)
+    urgent = entry(2, deadline_s=60, priority=INTERACTIVE)
+    assert order(filled(tight, urgent)) == [1, 2]
+    roomy = entry(1, deadline_s=6, priority=BACKGROUND)
+    urgent.state = EntryState.WAITING
+    assert order(filled(roomy, urgent)) == [2, 1]
 
 
-def test_a_clock_reading_before_the_arrival_changes_no_class() -> None:
-    assert entry(1, queued_s=100.0).rank(0.0)[0] == Priority.NORMAL
+def test_less_urgent_work_does_not_use_up_the_slack_of_a_person() -> None:
+    """Both could go first; but a normal one must leave a fifth of the time over."""
+    waits = entry(1, deadline_s=7.4, priority=BACKGROUND)
+    assert order(filled(waits, entry(2, deadline_s=60, priority=NORMAL))) == [1, 2]
+    waits = entry(1, deadline_s=7.6, priority=BACKGROUND)
+    assert order(filled(waits, entry(2, deadline_s=60, priority=NORMAL))) == [2, 1]
+
+
+def test_background_work_that_waited_counts_as_normal_and_never_as_interactive() -> None:
+    def ranked(now_s: float) -> list[int]:
+        old = entry(1, priority=BACKGROUND, deadline_s=100)
+        young = entry(2, priority=NORMAL, deadline_s=200, queued_s=now_s)
+        person = entry(3, priority=INTERACTIVE, deadline_s=300, queued_s=now_s)
+        return order(filled(old, young, person), now_s)
+
+    assert ranked(PROMOTE_AFTER_S - 0.1) == [3, 2, 1]
+    assert ranked(PROMOTE_AFTER_S) == [3, 1, 2]
+    assert ranked(5 * PROMOTE_AFTER_S) == [3, 1, 2]
 
 
 def test_the_newest_is_refused_when_the_queue_is_full() -> None:
-    first = entry(1)
-    scheduler = filled(first, max_waiting=1)
-    newest = entry(2, priority=Priority.INTERACTIVE)
-    refusal = scheduler.add(newest, SPEED, 0.0)
+    scheduler = filled(entry(1), max_waiting=1)
+    newest = entry(2, priority=INTERACTIVE)
+    refusal = scheduler.add(newest, COST, 0.0)
     assert isinstance(refusal, Rejected)
     assert (refusal.code, refusal.message) == (ErrorCode.QUEUE_FULL, "1 requests waiting")
     assert refusal.retry_after_s == 0.1
@@ -86,20 +114,37 @@ def test_the_newest_is_refused_when_the_queue_is_full() -> None:
 
 def test_a_full_queue_tells_when_the_running_one_will_be_done() -> None:
     scheduler = filled(entry(1), entry(2), max_waiting=2)
-    scheduler.pop(10.0)
-    scheduler.add(entry(3), SPEED, 10.0)
-    refusal = scheduler.add(entry(4), SPEED, 11.0)
+    scheduler.pop(10.0, COST)
+    scheduler.add(entry(3), COST, 10.0)
+    refusal = scheduler.add(entry(4), COST, 11.0)
     assert refusal is not None
     assert refusal.retry_after_s == pytest.approx(2.0)
+
+
+def test_who_had_its_share_gets_half_of_the_queue_and_goes_last() -> None:
+    flood = [entry(key, topic="flood", deadline_s=50) for key in range(1, 5)]
+    scheduler = filled(*flood, max_waiting=8)
+    assert scheduler.add(entry(5, topic="other"), COST, 0.0) is None
+    refusal = scheduler.add(entry(6, topic="flood"), COST, 0.0)
+    assert refusal is not None
+    assert (refusal.code, refusal.retry_after_s) == (ErrorCode.QUEUE_FULL, 4.0)
+    assert "its share" in refusal.message
+    scheduler.drop(flood[0])
+    scheduler.drop(flood[1])
+    late = entry(7, topic="flood", deadline_s=40)
+    assert scheduler.add(late, COST, 0.0) is None
+    assert late.is_over_share
+    assert order(scheduler) == [3, 4, 5, 7]
 
 
 def test_an_entry_goes_from_waiting_over_running_to_finished() -> None:
     item = entry(1)
     scheduler = filled(item)
     assert (item.state, len(scheduler)) == (EntryState.WAITING, 1)
-    assert scheduler.pop(5.0) is item
+    assert scheduler.pop(5.0, COST) is item
     assert scheduler.running is item
     assert (item.state, item.started_s, len(scheduler)) == (EntryState.RUNNING, 5.0, 0)
+    assert scheduler.begun() == [item]
     assert scheduler.finish() is item
     assert item.state is EntryState.FINISHED
     assert scheduler.running is None
@@ -109,26 +154,28 @@ def test_only_one_entry_runs_and_only_what_runs_can_finish() -> None:
     scheduler = filled(entry(1), entry(2))
     with pytest.raises(RuntimeError, match="nothing is running"):
         scheduler.finish()
-    scheduler.pop(0.0)
+    scheduler.pop(0.0, COST)
     with pytest.raises(RuntimeError, match="finish"):
-        scheduler.pop(0.0)
+        scheduler.pop(0.0, COST)
 
 
 def test_an_empty_queue_gives_nothing() -> None:
     scheduler = filled()
-    assert scheduler.pop(0.0) is None
-    assert scheduler.expire(0.0, SPEED) == []
-    assert scheduler.next_deadline_s(SPEED) is None
+    assert scheduler.pop(0.0, COST) is None
+    assert scheduler.expire(0.0, COST) == []
+    assert scheduler.next_deadline_s(COST) is None
+    assert scheduler.begun() == []
+    assert not scheduler.should_pause(0.0, COST)
 
 
 def test_what_cannot_give_a_first_token_in_time_expires() -> None:
     early, late = entry(1, deadline_s=10), entry(2, deadline_s=20)
     scheduler = filled(early, late)
-    assert scheduler.next_deadline_s(SPEED) == 9.0
-    assert scheduler.expire(8.9, SPEED) == []
-    assert scheduler.expire(9.0, SPEED) == [early]
+    assert scheduler.next_deadline_s(COST) == 9.0
+    assert scheduler.expire(8.9, COST) == []
+    assert scheduler.expire(9.0, COST) == [early]
     assert early.state is EntryState.FINISHED
-    assert scheduler.next_deadline_s(SPEED) == 19.0
+    assert scheduler.next_deadline_s(COST) == 19.0
     assert order(scheduler) == [2]
 
 
@@ -136,7 +183,163 @@ def test_pop_leaves_what_is_late_for_expire() -> None:
     late = entry(1, deadline_s=10)
     scheduler = filled(late, entry(2))
     assert order(scheduler, now_s=10.0) == [2]
-    assert scheduler.expire(10.0, SPEED) == [late]
+    assert scheduler.expire(10.0, COST) == [late]
+
+
+def running(item: Entry[str], *waiting: Entry[str], now_s: float = 0.0) -> Scheduler[str]:
+    """Return a scheduler in which ``item`` runs since 0 s and the others came at ``now_s``."""
+    scheduler = filled(item)
+    scheduler.pop(0.0, COST)
+    for other in waiting:
+        assert scheduler.add(other, COST, now_s) is None
+    return scheduler
+
+
+def test_a_person_interrupts_less_urgent_work_that_has_the_time() -> None:
+    scheduler = running(entry(1, priority=NORMAL), entry(2, priority=INTERACTIVE), now_s=1.5)
+    assert scheduler.should_pause(1.5, COST)
+    paused = scheduler.pause(num_done=6)
+    assert (paused.key, paused.state, paused.started_s) == (1, EntryState.WAITING, None)
+    assert (paused.num_done, paused.num_pauses) == (6, 1)
+    assert scheduler.begun() == [paused]
+    # What is left: the prompt and six tokens once more, and the other 15.
+    assert paused.remaining_s(COST, 2.0) == pytest.approx(0.02 * 56 + 14 * 0.1)
+    assert order(scheduler, 2.0) == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "at_s"),
+    [
+        ({"priority": NORMAL}, {"priority": NORMAL, "deadline_s": 30}, 1.0),  # no higher class
+        ({"priority": NORMAL, "deadline_s": 5}, {"priority": INTERACTIVE}, 1.0),  # no slack
+        ({"priority": NORMAL}, {"priority": INTERACTIVE}, 2.9),  # nearly done
+        (
+            {"sampling": SamplingParams(temperature=1.0, seed=7)},  # cannot be taken up again
+            {"priority": INTERACTIVE},
+            1.0,
+        ),
+    ],
+)
+def test_what_gains_nothing_or_breaks_a_promise_is_not_interrupted(
+    first: dict[str, Any], second: dict[str, Any], at_s: float
+) -> None:
+    scheduler = running(entry(1, **first), entry(2, **second), now_s=at_s)
+    assert not scheduler.should_pause(at_s, COST)
+
+
+def test_an_answer_is_interrupted_twice_at_most() -> None:
+    item = entry(1)
+    scheduler = running(item, entry(9, priority=INTERACTIVE))
+    for number in range(MAX_PAUSES):
+        assert scheduler.should_pause(0.0, COST), number
+        scheduler.pause(1)
+        assert order_one(scheduler) == 9
+        assert scheduler.pop(0.0, COST) is item
+        scheduler.add(entry(9, priority=INTERACTIVE), COST, 0.0)
+    assert not scheduler.should_pause(0.0, COST)
+
+
+def order_one(scheduler: Scheduler[str]) -> int:
+    popped = scheduler.pop(0.0, COST)
+    assert popped is not None
+    scheduler.finish()
+    return popped.key
+
+
+def test_work_is_interrupted_to_keep_a_promise() -> None:
+    """Admission counted on it: what has little time goes before what has much."""
+    scheduler = running(entry(1, deadline_s=60), entry(2, deadline_s=4.5), now_s=1.0)
+    assert scheduler.should_pause(1.0, COST)
+
+
+def test_a_timetable_counts_an_interruption_only_where_there_could_be_one() -> None:
+    scheduler = running(entry(1, deadline_s=20), entry(2, deadline_s=30), now_s=1.0)
+
+    def room_s(deadline_s: float, priority: Priority) -> float:
+        request = make_request(deadline_s=deadline_s, priority=priority)
+        return scheduler.timetable(request, COST, 1.0).room_s(deadline_s)
+
+    # 2 s run on, 3 s wait.
+    assert room_s(40.0, NORMAL) == pytest.approx(39.0 - 5.0)
+    # Going before them costs the running one its prompt and a token again.
+    assert room_s(10.0, NORMAL) == pytest.approx(9.0)
+    assert room_s(19.0, NORMAL) == pytest.approx(19.0 - 2.0 - 1.02)
+    assert room_s(40.0, INTERACTIVE) == pytest.approx(39.0 - 5.0 - 1.02)
+    assert filled().timetable(make_request(), COST, 0.0).total_s == 0.0
+
+
+def same(key: int, **more: Any) -> Entry[str]:  # noqa: ANN401
+    return entry(key, priority=BACKGROUND, request_id=f"r{key}", **more)
+
+
+def ask(**more: Any) -> Request:  # noqa: ANN401
+    return make_request(**({"priority": BACKGROUND, "deadline_s": 60, "max_tokens": 21} | more))
+
+
+def test_the_same_background_question_is_answered_once_for_all() -> None:
+    leader = same(1)
+    scheduler = filled(leader)
+    assert scheduler.join(ask(request_id="r2", topic="t2"), "delivery 2")
+    scheduler.pop(0.0, COST)
+    assert scheduler.join(ask(request_id="r3", topic="t3"), "delivery 3")
+    members = [(m.request.reply_to.request_id, m.delivery) for m in leader.members()]
+    assert members == [("r1", "delivery 1"), ("r2", "delivery 2"), ("r3", "delivery 3")]
+    assert (len(scheduler), scheduler.finish()) == (0, leader)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"priority": NORMAL},
+        {"deadline_s": 59},
+        {"max_tokens": 20},
+        {"is_stream": True},
+        {"stop": ("x",)},
+        {"session": "s"},
+        {"sampling": SamplingParams(temperature=1.0)},
+    ],
+)
+def test_what_differs_or_cannot_be_shared_is_a_request_of_its_own(more: dict[str, Any]) -> None:
+    assert not filled(same(1)).join(ask(**more), "other")
+
+
+def test_another_text_is_another_question() -> None:
+    first = same(1)
+    other = Request(ReplyAddress("t"), (ChatMessage("user", "other"),), 0.0, 60.0, 21)
+    assert not filled(first).join(other, "other")
+
+
+def test_riders_are_bounded() -> None:
+    scheduler = filled(same(1))
+    joined = [scheduler.join(ask(), f"delivery {n}") for n in range(MAX_RIDERS + 1)]
+    assert joined == [True] * MAX_RIDERS + [False]
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_cancelling_one_of_several_leaves_the_others_their_answer(*, is_running: bool) -> None:
+    leader = same(1)
+    scheduler = filled(leader)
+    scheduler.join(ask(request_id="r2"), "delivery 2")
+    scheduler.join(ask(request_id="r3"), "delivery 3")
+    if is_running:
+        scheduler.pop(0.0, COST)
+    for name, delivery in (("r1", "delivery 1"), ("r3", "delivery 3")):
+        (ended,) = scheduler.cancel(cancel(target_id=name))
+        assert (ended.state, ended.delivery) == (EntryState.FINISHED, delivery)
+        assert [m.delivery for m in ended.members()] == [delivery]
+        assert not leader.is_cancelled
+    assert [m.delivery for m in leader.members()] == ["delivery 2"]
+    (last,) = scheduler.cancel(cancel(target_id="r2"))
+    assert last is leader
+    assert leader.is_cancelled
+    assert not filled(same(4)).join(ask(request_id=None, deadline_s=10), "too early")
+
+
+def test_who_joins_a_cancelled_answer_would_get_none() -> None:
+    scheduler = filled(same(1))
+    scheduler.pop(0.0, COST)
+    scheduler.cancel(cancel(target_id="r1"))
+    assert not scheduler.join(ask(), "late")
 
 
 def cancel(topic: str = "edged/n/response/cancel", **target: object) -> CancelRequest:
@@ -146,7 +349,7 @@ def cancel(topic: str = "edged/n/response/cancel", **target: object) -> CancelRe
 def test_cancel_removes_what_waits_and_marks_what_runs() -> None:
     running, waiting, other = (entry(i, request_id=n) for i, n in enumerate(["a", "a", "b"]))
     scheduler = filled(running, waiting, other)
-    scheduler.pop(0.0)
+    scheduler.pop(0.0, COST)
     assert scheduler.cancel(cancel(target_id="a")) == [waiting, running]
     assert (running.state, running.is_cancelled) == (EntryState.RUNNING, True)
     assert (waiting.state, waiting.is_cancelled) == (EntryState.FINISHED, True)
@@ -190,33 +393,12 @@ def test_the_same_id_of_another_requester_is_left_alone(
 
 def test_clear_hands_back_everything_that_waits() -> None:
     scheduler = filled(entry(1), entry(2), entry(3))
-    running = scheduler.pop(0.0)
+    running = scheduler.pop(0.0, COST)
     assert [item.key for item in scheduler.clear()] == [2, 3]
     assert (len(scheduler), scheduler.running) == (0, running)
 
 
-def test_the_backlog_is_what_runs_and_what_goes_before() -> None:
-    scheduler = filled(
-        entry(1, deadline_s=30),
-        entry(2, deadline_s=40),
-        entry(3, deadline_s=50, priority=Priority.INTERACTIVE),
-        entry(4, deadline_s=20, priority=Priority.BACKGROUND),
-    )
-
-    def backlog_s(priority: Priority, deadline_s: float, now_s: float = 0.0) -> float:
-        return scheduler.backlog_s(SPEED, now_s, priority, deadline_s)
-
-    assert backlog_s(Priority.INTERACTIVE, 49) == 0.0
-    assert backlog_s(Priority.INTERACTIVE, 50) == 3.0
-    assert backlog_s(Priority.NORMAL, 35) == 6.0
-    assert backlog_s(Priority.BACKGROUND, 60) == 12.0
-    scheduler.pop(0.0)
-    assert backlog_s(Priority.INTERACTIVE, 50) == 3.0
-    assert backlog_s(Priority.INTERACTIVE, 50, now_s=1.0) == 2.0
-    assert backlog_s(Priority.INTERACTIVE, 50, now_s=9.0) == 0.0
-
-
 def test_a_running_entry_is_a_backlog_to_its_deadline_at_most() -> None:
     item = entry(1, deadline_s=12.0)
-    filled(item).pop(10.0)
-    assert item.remaining_s(SPEED, 10.5) == 1.5
+    filled(item).pop(10.0, COST)
+    assert item.remaining_s(COST, 10.5) == 1.5

@@ -38,6 +38,17 @@ def test_systemd_hears_every_step(manager: tuple[socket.socket, str]) -> None:
     ]
 
 
+def test_a_reload_stretches_the_watchdog_until_it_is_done(
+    manager: tuple[socket.socket, str],
+) -> None:
+    peer, address = manager
+    notifier = Notifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "5000000"})
+    notifier.reloading(12)
+    notifier.ready()
+    assert peer.recv(4096) == b"RELOADING=1\nMONOTONIC_USEC=12\nWATCHDOG_USEC=180000000"
+    assert peer.recv(4096) == b"READY=1\nWATCHDOG_USEC=5000000"
+
+
 def test_without_systemd_nothing_happens() -> None:
     notifier = Notifier({})
     notifier.ready()

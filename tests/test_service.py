@@ -85,8 +85,8 @@ def test_what_cannot_be_done_in_time_is_refused_at_once_with_the_predicted_time(
     bench.deliver({"id": "a", "prompt": "x", "max_tokens": 100, "timeout_ms": 2000})
     error = bench.transport.replies[0].json["error"]
     assert error["code"] == "timeout"
-    assert error["predicted_ms"] > 10_000
-    assert 1 <= error["max_tokens"] < 20
+    assert error["predicted_ms"] > 8_000
+    assert 1 <= error["max_tokens"] < 25
     assert bench.worker.jobs == []
 
 
@@ -94,7 +94,7 @@ def test_it_is_shortened_when_the_request_allows_it() -> None:
     bench = Bench()
     request = {"prompt": "x", "max_tokens": 100, "timeout_ms": 2000, "on_deadline": "shorten"}
     bench.deliver(request)
-    assert 1 <= bench.worker.jobs[0].max_tokens < 20
+    assert 1 <= bench.worker.jobs[0].max_tokens < 25
 
 
 def test_a_request_that_waited_too_long_is_answered_with_timeout() -> None:
@@ -122,11 +122,11 @@ def test_memory_pressure_refuses_instead_of_trying() -> None:
 
 def test_the_cache_a_request_will_fill_counts_once() -> None:
     bench = Bench()
-    bench.memory = MemorySnapshot(340 * MIB, 500 * MIB)  # 60 MiB of the budget are left
+    bench.memory = MemorySnapshot(320 * MIB, 500 * MIB)  # 80 MiB of the budget are left
     bench.deliver({"id": "big", "prompt": "x", "max_tokens": 100})
-    assert bench.transport.replies[0].json["error"]["missing_bytes"] == 41 * MIB
+    assert bench.transport.replies[0].json["error"]["missing_bytes"] == 21 * MIB
     bench.deliver({"id": "fits", "prompt": "x", "max_tokens": 50})
-    bench.memory = MemorySnapshot(391 * MIB, 500 * MIB)  # its 51 positions are resident now
+    bench.memory = MemorySnapshot(371 * MIB, 500 * MIB)  # its 51 positions are resident now
     bench.finish("y" * 50)
     bench.deliver({"id": "again", "prompt": "x", "max_tokens": 50})
     assert [job.request.reply_to.request_id for job in bench.worker.jobs] == ["fits", "again"]
@@ -208,14 +208,15 @@ def test_fragments_go_to_the_stream_of_the_running_request_only() -> None:
     assert {sent.qos for sent in streamed} == {0}
 
 
-def test_the_measured_speed_follows_what_happens() -> None:
+def test_the_measured_costs_follow_what_happens() -> None:
     bench = Bench()
-    before = bench.service.speed
+    before = bench.service.costs.current
     bench.deliver({"prompt": "x" * 100})
     bench.finish("y" * 100, seconds=2.0)
-    after = bench.service.speed
+    after = bench.service.costs.current
     assert after.decode_tok_s > before.decode_tok_s
     assert bench.metrics.snapshot()["decode_tok_s"] == 99.0
+    assert bench.metrics.snapshot()["prediction_error_p50"] > 1
 
 
 def test_draining_takes_nothing_in_and_starts_nothing() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from edged.messages import Encoded, WireProperties
 from edged.transport import BrokerSettings
-from edged.transport.acknowledgements import ROOM, Acknowledgements
+from edged.transport.acknowledgements import ROOM, STOCK_WINDOW, Acknowledgements
 from edged.transport.backoff import Backoff
 from edged.transport.explain import explain_error
 from edged.transport.outbox import Outbox
@@ -15,23 +15,36 @@ from edged.transport.outgoing import Outgoing
 SETTINGS = BrokerSettings("localhost", 1883, "node")
 
 
-def test_pauses_double_with_jitter_up_to_the_longest() -> None:
+def test_pauses_after_broken_connections_double_with_jitter_up_to_the_longest() -> None:
     backoff = Backoff(SETTINGS)
     for top_s in (1, 2, 4, 8, 16, 32, 60, 60):
-        assert top_s / 2 <= backoff.next_s() <= top_s
+        assert top_s / 2 <= backoff.next_s(was_connected=True) <= top_s
 
 
-@pytest.mark.parametrize(("stood_s", "top_s"), [(119.0, 4.0), (120.0, 1.0)])
-def test_only_a_connection_that_stood_starts_anew(stood_s: float, top_s: float) -> None:
+def test_a_broker_that_is_away_is_looked_for_every_few_seconds_however_long_it_takes() -> None:
     backoff = Backoff(SETTINGS)
-    backoff.next_s()
-    backoff.next_s()
+    for top_s in (1, 2, 4, 8, 8, 8):
+        assert top_s / 2 <= backoff.next_s(was_connected=False) <= top_s
+    backoff.next_s(was_connected=True)
+    assert backoff.next_s(was_connected=False) <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("num_pauses", "stood_s", "top_s"),
+    [(7, 119.0, 60.0), (7, 120.0, 1.0), (2, 7.9, 4.0), (2, 16.0, 1.0)],
+)
+def test_only_a_connection_that_stood_starts_anew(
+    num_pauses: int, stood_s: float, top_s: float
+) -> None:
+    backoff = Backoff(SETTINGS)
+    for _ in range(num_pauses):
+        backoff.next_s(was_connected=True)
     backoff.note_connection(stood_s)
-    assert top_s / 2 <= backoff.next_s() <= top_s
+    assert top_s / 2 <= backoff.next_s(was_connected=True) <= top_s
 
 
 def test_a_taken_over_session_waits_a_minute() -> None:
-    assert Backoff(SETTINGS).next_s(is_taken_over=True) == 60.0
+    assert Backoff(SETTINGS).next_s(was_connected=True, is_taken_over=True) == 60.0
 
 
 @pytest.mark.parametrize(
@@ -116,16 +129,19 @@ def test_deliveries_are_acknowledged_as_they_came_whatever_is_done_first() -> No
     assert sent == [7, 8, 9]
 
 
-def test_near_the_receive_maximum_what_is_done_waits_no_longer() -> None:
+@pytest.mark.parametrize(("receive_maximum", "kept"), [(ROOM + 2, 2), (100, STOCK_WINDOW - ROOM)])
+def test_near_the_receive_maximum_what_is_done_waits_no_longer(
+    receive_maximum: int, kept: int
+) -> None:
     """Else a cancel would not come through behind the slow request that it is meant for."""
     sent: list[int] = []
-    acknowledgements = Acknowledgements(ROOM + 2, sent.append)
-    for packet_id in (1, 2, 3):
+    acknowledgements = Acknowledgements(receive_maximum, sent.append)
+    for packet_id in range(kept + 1):
         acknowledgements.note_delivery(packet_id)
-    acknowledgements.finish(3)
-    assert sent == [3]
-    acknowledgements.finish(2)
-    assert sent == [3]
+    acknowledgements.finish(kept)
+    assert sent == [kept]
+    acknowledgements.finish(kept - 1)
+    assert sent == [kept]
 
 
 def test_a_new_connection_owes_nothing_of_the_last_one() -> None:

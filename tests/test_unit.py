@@ -11,17 +11,19 @@ from tests.requirements import require
 
 SYSTEMD = Path(__file__).resolve().parent.parent / "systemd"
 UNIT = SYSTEMD / "edged.service"
+UNITS = ["edged.service", "edged@.service"]
 ANALYZE = shutil.which("systemd-analyze")
 # Tenths of systemd's "exposure" scale from 0 to 10. Ollama's unit scores 92, Redis' 12.
 EXPOSURE_THRESHOLD = 10
 
 
-@pytest.fixture
-def unit(tmp_path: Path) -> Path:
-    """The unit as installed, with a program that exists: verify looks whether it can be started."""
+@pytest.fixture(params=UNITS)
+def unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A unit as installed, with a program that exists: verify looks whether it can be started."""
     require(ANALYZE, "systemd-analyze is not installed (apt-get install systemd)")
-    path = tmp_path / "edged.service"
-    path.write_text(UNIT.read_text("utf-8").replace("/opt/edged/bin/edged", "/bin/true"), "utf-8")
+    text = (SYSTEMD / str(request.param)).read_text("utf-8")
+    path = tmp_path / str(request.param).replace("@", "@kitchen")
+    path.write_text(text.replace("/opt/edged/bin/edged", "/bin/true"), "utf-8")
     return path
 
 
@@ -63,6 +65,49 @@ def test_a_wrong_configuration_is_not_restarted_and_anything_else_is() -> None:
     assert settings["Restart"] == "always"
     assert settings["RestartPreventExitStatus"] == "78"
     assert settings["StartLimitIntervalSec"] == "0"
+
+
+def test_the_unit_of_an_instance_differs_by_its_name_only() -> None:
+    instance = (SYSTEMD / "edged@.service").read_text("utf-8").splitlines()
+    plain = UNIT.read_text("utf-8").splitlines()
+    own = {
+        f"{line} -> {other}"
+        for line, other in zip(plain, instance, strict=True)
+        if line != other and not line.startswith("#")
+    }
+    about = "Description=edged {}- resident on-device language model answering over MQTT"
+    assert own == {
+        f"{about.format('')} -> {about.format('%i ')}",
+        *(
+            f"Exec{verb}=/opt/edged/bin/edged {command} --config /etc/edged/edged.yaml -> "
+            f"Exec{verb}=/opt/edged/bin/edged {command} --config /etc/edged/%i.yaml"
+            for verb, command in (("Start", "run"), ("Reload", "check"))
+        ),
+        "StateDirectory=edged -> StateDirectory=edged-%i",
+        "RuntimeDirectory=edged -> RuntimeDirectory=edged-%i",
+        "WorkingDirectory=/run/edged -> WorkingDirectory=/run/edged-%i",
+    }
+
+
+def test_a_newer_systemd_takes_the_back_off_and_an_older_one_only_warns(tmp_path: Path) -> None:
+    require(ANALYZE, "systemd-analyze is not installed (apt-get install systemd)")
+    folder = tmp_path / "edged.service.d"
+    folder.mkdir()
+    shutil.copy(SYSTEMD / "edged-backoff.conf", folder)
+    unit = tmp_path / "edged.service"
+    unit.write_text(UNIT.read_text("utf-8").replace("/opt/edged/bin/edged", "/bin/true"), "utf-8")
+    result = analyze("verify", str(unit))
+    complaints = set(re.findall(r"Unknown key name '(\w+)'", result.stderr))
+    assert result.returncode == 0
+    assert complaints in (set(), {"RestartSteps", "RestartMaxDelaySec"})
+
+
+def test_a_reload_looks_at_the_configuration_before_it_signals() -> None:
+    commands = re.findall(r"(?m)^ExecReload=(.*)$", UNIT.read_text("utf-8"))
+    assert commands == [
+        "/opt/edged/bin/edged check --config /etc/edged/edged.yaml",
+        "/bin/kill -HUP $MAINPID",
+    ]
 
 
 def test_meminfo_stays_readable() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from edged.energy import Energy, EnergyModel, EnergySource
 from edged.engine import Constraint, Prefilled, Token
 from edged.errors import ErrorCode
 from edged.generation import Fragment, Job
@@ -19,7 +20,7 @@ from edged.request import (
     Request,
     SamplingParams,
 )
-from edged.worker import Finished, Worker
+from edged.worker import Finished, Meter, Paused, Worker
 from tests.fakes import CharacterStream, FakeClock, FakeEngine
 
 REQUEST = Request(ReplyAddress("t", "a"), (), received_s=0.0, deadline_s=5000.0, is_stream=True)
@@ -37,7 +38,7 @@ class Inbox:
     """What the worker emits, in order."""
 
     def __init__(self) -> None:
-        self.events: queue.SimpleQueue[Fragment | Finished] = queue.SimpleQueue()
+        self.events: queue.SimpleQueue[Fragment | Finished | Paused] = queue.SimpleQueue()
 
     def until_finished(self) -> tuple[list[Fragment], Finished]:
         fragments: list[Fragment] = []
@@ -45,7 +46,15 @@ class Inbox:
             event = self.events.get(timeout=LIMIT_S)
             if isinstance(event, Finished):
                 return fragments, event
+            assert isinstance(event, Fragment)
             fragments.append(event)
+
+    def until_paused(self) -> Paused:
+        while True:
+            event = self.events.get(timeout=LIMIT_S)
+            if isinstance(event, Paused):
+                return event
+            assert isinstance(event, Fragment)
 
 
 class TickingEngine(FakeEngine):
@@ -255,3 +264,88 @@ def test_a_stall_is_seen_while_a_job_runs_and_not_when_idle() -> None:
     assert seen == [40.0]
     assert worker.stalled_s(clock()) == 0.0
     worker.stop(LIMIT_S)
+
+
+class PausingEngine(FakeEngine):
+    """Ask the worker for a pause after so many tokens of a job; remember what each call was for."""
+
+    worker: Worker
+    prompts: list[tuple[list[int], int]]
+    pause_after: int = 3
+
+    def generate(
+        self,
+        prompt_ids: Sequence[int],
+        sampling: SamplingParams,
+        *,
+        max_tokens: int,
+        constraint: Constraint | None = None,
+    ) -> Iterator[Prefilled | Token]:
+        self.prompts.append((list(prompt_ids), max_tokens))
+        done = len(prompt_ids) - 3
+        yield Prefilled(len(prompt_ids), 1 if done else 0)
+        for number, step in enumerate(list(self.steps)[done:], done + 1):
+            if number == self.pause_after and len(self.prompts) == 1:
+                self.worker.pause(1)
+            yield step  # type: ignore[misc]  # no exceptions are scripted here
+
+
+def pausing(text: str) -> tuple[PausingEngine, Worker, Inbox]:
+    inbox = Inbox()
+    engine = PausingEngine([Token(ord(c), is_stop=False) for c in text])
+    engine.prompts = []
+    engine.worker = Worker(engine, CharacterStream, inbox.events.put, FakeClock())
+    engine.worker.start()
+    return engine, engine.worker, inbox
+
+
+def test_an_interrupted_answer_goes_on_where_it_stopped() -> None:
+    engine, worker, inbox = pausing("abcdef")
+    worker.submit(Job(1, [1, 2, 3], REQUEST, 6))
+    paused = inbox.until_paused()
+    assert paused.run.text == "abc"
+    worker.submit(Job(2, [1, 2, 3], REQUEST, 2))
+    assert inbox.until_finished()[1].key == 2
+    worker.resume(paused.run)
+    _, finished = inbox.until_finished()
+    assert worker.stop(LIMIT_S)
+    assert answer(finished) == Answer("abcdef", FinishReason.LENGTH)
+    assert finished.was_paused
+    assert finished.usage.completion_tokens == 6
+    assert finished.usage.cached_tokens == 0  # of the prompt; what the pause reused is none of it
+    first, _, second = engine.prompts
+    assert first == ([1, 2, 3], 6)
+    assert second == ([1, 2, 3, ord("a"), ord("b"), ord("c")], 3)
+
+
+def test_an_answer_at_its_end_is_not_interrupted() -> None:
+    _, worker, inbox = pausing("abc")
+    worker.submit(Job(1, [1, 2, 3], REQUEST, 3))
+    _, finished = inbox.until_finished()
+    assert worker.stop(LIMIT_S)
+    assert answer(finished).text == "abc"
+    assert not finished.was_paused
+
+
+def test_the_cache_is_given_back_between_jobs() -> None:
+    inbox = Inbox()
+    engine = FakeEngine(steps("x"))
+    worker = Worker(engine, CharacterStream, inbox.events.put, FakeClock())
+    worker.start()
+    worker.release()
+    worker.submit(Job(1, [1], REQUEST, 1))
+    inbox.until_finished()
+    assert worker.stop(LIMIT_S)
+    assert engine.releases == 1
+
+
+def test_the_energy_of_a_run_is_in_its_usage() -> None:
+    inbox = Inbox()
+    counter = iter([10.0, 13.5])
+    meter = Meter(lambda: next(counter), EnergyModel(None, 1))
+    worker = Worker(FakeEngine(steps("x")), CharacterStream, inbox.events.put, meter=meter)
+    worker.start()
+    worker.submit(Job(1, [1], REQUEST, 1))
+    _, finished = inbox.until_finished()
+    assert worker.stop(LIMIT_S)
+    assert finished.usage.energy == Energy(3.5, EnergySource.RAPL)

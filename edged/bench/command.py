@@ -10,13 +10,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from edged.bench import page, table
+from edged.bench import page, table, wire_table
 from edged.bench.adapters import EDGED, KNOWN
 from edged.bench.board import add_row
 from edged.bench.figures import Document
 from edged.bench.goals import goal_rows
 from edged.bench.measure import Question, measure
 from edged.bench.plot import plot
+from edged.bench.wire import Effort, measure_wire
 from edged.engine.session import default_num_threads
 from edged.errors import EdgedError, ExitCode, UsageError
 
@@ -38,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--model", type=Path, metavar="DIR", help="the bundle to measure")
     source.add_argument(
         "--from", dest="document", type=Path, metavar="FILE", help="read figures of an earlier run"
+    )
+    source.add_argument(
+        "--wire", action="store_true", help="measure MQTT and the daemon without a model"
+    )
+    parser.add_argument(
+        "--broker", metavar="URL", help="for --wire: measure on this one, not on a new Mosquitto"
     )
     parser.add_argument(
         "--against",
@@ -72,11 +79,16 @@ def main(arguments: argparse.Namespace) -> int:
         UsageError: an option is wrong.
         BundleError: the bundle is.
         BenchError: edged's own engine could not be measured.
+        WireError: there is no broker.
         OutputError: a file cannot be written.
     """
-    document = _read(arguments.document) if arguments.document else _measure(arguments)
+    if arguments.wire:
+        document, write = measure_wire(arguments.broker, Effort(), _command(), _note), _write_wire
+    else:
+        document = _read(arguments.document) if arguments.document else _measure(arguments)
+        write = _write
     try:
-        _write(document, arguments)
+        write(document, arguments)
     except OSError as error:
         raise OutputError(f"{error.filename}: cannot be written: {error.strerror}") from error
     return ExitCode.OK
@@ -117,7 +129,7 @@ def _measure(arguments: argparse.Namespace) -> Document:
         num_threads=num_threads,
         max_model_len=arguments.context,
         runs=arguments.runs,
-        command=shlex.join(["edged", *sys.argv[1:]]),
+        command=_command(),
     )
     return measure(question, _note)
 
@@ -144,6 +156,18 @@ def _write(document: Document, arguments: argparse.Namespace) -> None:
     if arguments.board is not None:
         file = None if arguments.board == _PRINT else arguments.board
         print("", add_row(document, file), sep="\n")
+
+
+def _write_wire(document: Document, arguments: argparse.Namespace) -> None:
+    print(wire_table.heading(document), table.aligned(list(wire_table.rows(document))), sep="\n\n")
+    print("", table.aligned(list(wire_table.goal_rows(document))), sep="\n")
+    print(*wire_table.remarks(document), sep="\n")
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def _command() -> str:
+    return shlex.join(["edged", *sys.argv[1:]])
 
 
 def _note(line: str) -> None:

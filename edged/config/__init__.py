@@ -4,6 +4,7 @@ Rule: a key is declared once, in ``edged.config.keys``, with its kind, default a
 the command line and ``docs/configuration.md`` all read that declaration.
 """
 
+from edged.config.features import GroupConfig, HomeAssistantConfig, SessionsConfig
 from edged.config.keys import (
     BrokerConfig,
     BudgetConfig,
@@ -19,19 +20,24 @@ from edged.config.keys import (
     node_name_of,
 )
 from edged.config.load import broker_overrides, from_options, load_config
+from edged.config.measures import MetricsConfig
 from edged.config.reference import reference_markdown
 
 __all__ = [
     "BrokerConfig",
     "BudgetConfig",
     "Config",
+    "GroupConfig",
+    "HomeAssistantConfig",
     "LogConfig",
     "LogFormat",
     "LogLevel",
+    "MetricsConfig",
     "ModelConfig",
     "ProtocolChoice",
     "QueueConfig",
     "RequestConfig",
+    "SessionsConfig",
     "StateConfig",
     "broker_overrides",
     "from_options",

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from edged.config import kinds
 from edged.config.declare import about, optional, setting
+from edged.config.features import GroupConfig, HomeAssistantConfig, SessionsConfig
+from edged.config.measures import MetricsConfig
 
 _NODE = kinds.text("1 to 32 of a-z, 0-9 and -", r"[a-z0-9-]{1,32}")
 _HOST = kinds.text("a host name or an address", r"[^\s/@\x00-\x1f]+")
@@ -74,7 +76,7 @@ class ModelConfig:
     )
     prefill_chunk_tokens: int = setting(
         kinds.integer(8, 4096),
-        128,
+        64,
         "Prompt tokens computed in one piece; a cancel or a deadline is seen between two pieces.",
     )
 
@@ -225,7 +227,11 @@ class Config:
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     request: RequestConfig = field(default_factory=RequestConfig)
     queue: QueueConfig = field(default_factory=QueueConfig)
+    sessions: SessionsConfig = field(default_factory=SessionsConfig)
+    group: GroupConfig = field(default_factory=GroupConfig)
+    homeassistant: HomeAssistantConfig = field(default_factory=HomeAssistantConfig)
     state: StateConfig = field(default_factory=StateConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
     @property

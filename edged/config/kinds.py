@@ -123,6 +123,17 @@ def integer(minimum: int, maximum: int) -> Kind[int]:
     return Kind(f"a whole number from {minimum} to {maximum}", _scalar(parse))
 
 
+def number(minimum: float, maximum: float) -> Kind[float]:
+    """Make the kind of a number inside a closed range."""
+
+    def parse(value: str) -> float:
+        if re.fullmatch(r"[+-]?\d{1,20}(\.\d{1,20})?", value, re.ASCII) is None:
+            raise ValueError(value)
+        return _inside(float(value), minimum, maximum)
+
+    return Kind(f"a number from {minimum:g} to {maximum:g}", _scalar(parse))
+
+
 def duration(minimum: float, maximum: float) -> Kind[float]:
     """Make the kind of a time span inside a closed range; seconds inside."""
 

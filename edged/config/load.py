@@ -143,6 +143,9 @@ def _check_together(config: Config) -> None:
         "broker.ca_file: set, but broker.tls is false; set broker.tls: true": (
             broker.ca_file is not None and not broker.tls
         ),
+        "node: `group` is the beginning of every group's topics; choose another name": (
+            config.node == "group"
+        ),
         "request.timeout: longer than request.max_timeout; raise that, or shorten this": (
             request.timeout_s > request.max_timeout_s
         ),

@@ -9,10 +9,10 @@ from collections.abc import Generator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.admission import Speed
 from edged.bundle import Bundle, GraphKind
+from edged.costmodel import Cost
 from edged.engine.graph import Graph, load_graph
-from edged.engine.speed import measure_speed
+from edged.engine.speed import measure_cost
 from edged.engine.steps import Constraint, EngineSettings, Prefilled, Token
 from edged.request import SamplingParams
 from edged.sampling import Sampler
@@ -30,7 +30,7 @@ class Engine:
     """
 
     def __init__(
-        self, graph: Graph, stop_token_ids: Sequence[int], prefill_chunk_tokens: int = 128
+        self, graph: Graph, stop_token_ids: Sequence[int], prefill_chunk_tokens: int = 64
     ) -> None:
         self._graph = graph
         self._chunk = prefill_chunk_tokens
@@ -98,11 +98,11 @@ class Engine:
         self._cached = self._cached[:0]
         self._graph.release()
 
-    def measure(self) -> Speed:
-        """Run a made-up prompt and return this device's speed; blocks for about 2 s at most."""
+    def measure(self) -> Cost:
+        """Run made-up prompts and return what they cost; blocks for about 2 s at most."""
         self._take_turn()
         self._cached = self._cached[:0]
-        return measure_speed(self._graph, self._chunk)
+        return measure_cost(self._graph, self._chunk)
 
     def _take_turn(self) -> int:
         self._turn += 1

@@ -15,7 +15,7 @@ class EngineSettings:
     """Prompt and answer together; cut to what the model was made for."""
     num_threads: int | None = None
     """None takes the CPUs that this process may use."""
-    prefill_chunk_tokens: int = 128
+    prefill_chunk_tokens: int = 64
     """Prompt tokens run before the consumer can stop the request again."""
 
 

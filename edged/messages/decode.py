@@ -5,18 +5,18 @@ to the address that could be read, with the id and Correlation Data that could b
 """
 
 import re
+from dataclasses import replace
 
 from edged.messages.content import Content, read_content, too_large
 from edged.messages.defaults import RequestDefaults
 from edged.messages.fields import Fields, MessageError
 from edged.messages.generate import read_generate
+from edged.messages.keys import ID_PATTERN, MAX_ID_BYTES, TIMEOUT_MS
 from edged.messages.reply_topic import refuse_reply_topic
 from edged.messages.wire import OPERATIONS, Delivery, Dropped, DropReason, Refusal
 from edged.request import CancelRequest, Rejected, ReplyAddress, Request
 
-MAX_ID_BYTES = 64
-MAX_TIMEOUT_MS = 24 * 3600 * 1000
-_ID = re.compile(rf"[A-Za-z0-9._:-]{{1,{MAX_ID_BYTES}}}")
+_ID = re.compile(ID_PATTERN)
 _ID_RULE = f"1 to {MAX_ID_BYTES} characters of A-Z a-z 0-9 . _ : -"
 
 Decoded = Request | CancelRequest | Refusal | Dropped
@@ -120,9 +120,22 @@ def _read_request(
     for key in ("id", "transaction", "response_topic"):
         fields.value(key)
     expiry_s = delivery.properties.message_expiry_s
-    timeout_ms = fields.integer("timeout_ms", 1, MAX_TIMEOUT_MS)
+    timeout_ms = TIMEOUT_MS.read(fields)
     given = [float(expiry_s)] if expiry_s is not None else []
     if timeout_ms is not None:
         given.append(timeout_ms / 1000)
     timeout_s = min(min(given, default=defaults.timeout_s), defaults.max_timeout_s)
-    return read_generate(fields, defaults, address, (now_s, now_s + timeout_s))
+    session = _read_session(fields, defaults)
+    request = read_generate(fields, defaults, address, (now_s, now_s + timeout_s))
+    return request if session is None else replace(request, session=session)
+
+
+def _read_session(fields: Fields, defaults: RequestDefaults) -> str | None:
+    value = fields.value("session")
+    if value is None:
+        return None
+    if not defaults.has_sessions:
+        raise MessageError("session: this node holds no sessions; send all `messages`")
+    if not isinstance(value, str) or not _ID.fullmatch(value):
+        raise fields.wrong("session", _ID_RULE, value)
+    return value

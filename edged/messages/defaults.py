@@ -27,8 +27,12 @@ class RequestDefaults:
     reply_prefixes: Sequence[str] = ("edged/", "reply/")
     """Beginnings of the reply topics that requests may ask for."""
     discovery_prefix: str = "homeassistant"
+    has_sessions: bool = True
+    """Whether dialogues are held."""
+    group: str | None = None
+    """Group whose requests this node takes, too."""
 
     @property
     def topics(self) -> Topics:
         """The topics of this node."""
-        return Topics(self.prefix, self.node)
+        return Topics(self.prefix, self.node, self.group)

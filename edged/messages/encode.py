@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from edged.messages.wire import OPERATIONS, PROTOCOL_VERSION, Encoded, Topics, WireProperties
-from edged.request import Answer, CancelOutcome, Rejected, Reply, Timing, Usage
+from edged.request import (
+    Answer,
+    CancelOutcome,
+    Rejected,
+    Reply,
+    SessionState,
+    Timing,
+    Usage,
+)
 
 CONTENT_TYPE = "application/json"
 STATUS_OK = 200
@@ -45,6 +53,8 @@ def encode_reply(
         members["timing"] = _timing(reply.timing)
     if isinstance(reply.outcome, Answer):
         members["model"] = model_id
+    if reply.session is not None:
+        members["session"] = _session(reply.session)
     members |= {"attempt": reply.attempt, "duplicate": reply.is_duplicate}
     rejected = reply.outcome if isinstance(reply.outcome, Rejected) else None
     status = rejected.code.status if rejected else STATUS_OK
@@ -129,11 +139,23 @@ def _error(rejected: Rejected) -> dict[str, Any]:
     return error | detail
 
 
-def _usage(usage: Usage) -> dict[str, int]:
-    return {
+def _usage(usage: Usage) -> dict[str, Any]:
+    members: dict[str, Any] = {
         "prompt_tokens": usage.prompt_tokens,
         "cached_tokens": usage.cached_tokens,
         "completion_tokens": usage.completion_tokens,
+    }
+    if usage.energy is not None:
+        energy = usage.energy
+        members |= {"energy_j": round(energy.joules, 3), "energy_source": energy.source.value}
+    return members
+
+
+def _session(session: SessionState) -> dict[str, Any]:
+    return {
+        "id": session.session,
+        "turns": session.num_turns,
+        "forgotten": session.num_forgotten,
     }
 
 

@@ -9,6 +9,16 @@ from typing import Any
 
 from edged.messages.defaults import RequestDefaults
 from edged.messages.fields import Fields, MessageError, check_text, type_name
+from edged.messages.keys import (
+    MAX_CHOICE_LENGTH,
+    MAX_CHOICES,
+    MAX_MESSAGES,
+    MAX_STOP_LENGTH,
+    MAX_STOPS,
+    MAX_TOKENS,
+    ROLES,
+    SAMPLING_KEYS,
+)
 from edged.request import (
     ChatMessage,
     FormatType,
@@ -20,18 +30,8 @@ from edged.request import (
     SamplingParams,
 )
 
-MAX_TOKENS = 131_072
-MAX_TOP_K = 1_000_000
-MIN_TOP_P = 1e-6
-MAX_SEED = 2**63 - 1
-MAX_STOPS = 8
-MAX_STOP_LENGTH = 256
-MAX_CHOICES = 64
-MAX_CHOICE_LENGTH = 256
-MAX_MESSAGES = 64
 MAX_IGNORED_KEYS = 16
 MAX_KEY_LENGTH = 64
-_ROLES = ("system", "user", "assistant")
 _PRIORITIES = {priority.name.lower(): priority for priority in Priority}
 _ON_DEADLINE = {choice.value: choice for choice in OnDeadline}
 _FORMATS = {choice.value: choice for choice in FormatType}
@@ -54,8 +54,6 @@ def read_generate(
     Raises:
         MessageError: A key has a wrong type or value; the text starts with its path.
     """
-    if fields.value("session") is not None:
-        raise MessageError("session: sessions are not offered; send `messages`")
     is_stream = fields.boolean("stream")
     if is_stream and address.request_id is None:
         raise MessageError("stream: needs an `id`, which names the topic of the fragments")
@@ -67,13 +65,14 @@ def read_generate(
         messages=messages,
         received_s=times_s[0],
         deadline_s=times_s[1],
-        max_tokens=fields.integer("max_tokens", 1, MAX_TOKENS) or defaults.max_tokens,
+        max_tokens=MAX_TOKENS.read(fields) or defaults.max_tokens,
         stop=_read_stop(fields),
         sampling=_read_sampling(fields),
         format=output_format,
         is_stream=is_stream,
         priority=Priority.NORMAL if priority is None else priority,
         on_deadline=fields.keyword("on_deadline", _ON_DEADLINE) or OnDeadline.REFUSE,
+        is_system_given=_has_own_system(fields),
         ignored_keys=_shorten([*fields.unread, *ignored, *ignored_format]),
     )
 
@@ -109,6 +108,12 @@ def _read_messages(
     return tuple(messages), ignored
 
 
+def _has_own_system(fields: Fields) -> bool:
+    """Tell whether a request that was read says something about the system text."""
+    turns = fields.value("messages") or ()
+    return fields.value("system") is not None or any(turn["role"] == "system" for turn in turns)
+
+
 def _read_turns(turns: object, ignored: list[str]) -> list[ChatMessage]:
     if not isinstance(turns, list):
         raise MessageError(f"messages: must be an array, got {type_name(turns)}")
@@ -120,8 +125,8 @@ def _read_turns(turns: object, ignored: list[str]) -> list[ChatMessage]:
             raise MessageError(f"messages[{i}]: must be an object, got {type_name(turn)}")
         fields = Fields(turn, f"messages[{i}]")
         role = fields.value("role")
-        if role not in _ROLES:
-            raise fields.wrong("role", f"one of {', '.join(_ROLES)}", role)
+        if role not in ROLES:
+            raise fields.wrong("role", f"one of {', '.join(ROLES)}", role)
         content = _filled(fields.path("content"), fields.value("content"))
         messages.append(ChatMessage(role, content))
         ignored.extend(fields.unread)
@@ -138,14 +143,7 @@ def _filled(path: str, value: object) -> str:
 
 
 def _read_sampling(fields: Fields) -> SamplingParams:
-    given = {
-        "temperature": fields.number("temperature", 0, 2),
-        "top_k": fields.integer("top_k", 0, MAX_TOP_K),
-        "top_p": fields.number("top_p", MIN_TOP_P, 1),
-        "min_p": fields.number("min_p", 0, 1),
-        "repetition_penalty": fields.number("repetition_penalty", 0.5, 2),
-        "seed": fields.integer("seed", 0, MAX_SEED),
-    }
+    given = {key.name: key.read(fields) for key in SAMPLING_KEYS}
     chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     return SamplingParams(**chosen)
 

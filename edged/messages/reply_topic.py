@@ -51,3 +51,9 @@ def _refuse_place(
         if levels[0] == "group" or (len(levels) > 1 and levels[1] in _RESERVED):
             return "it is reserved for requests or for a node's own messages"
     return None
+
+
+def own_reply_topic(topics: Topics, username: str | None, request_id: str) -> str:
+    """Choose where a requester wants its reply: below its user name, which an ACL can grant."""
+    own = [username] if username and not set("+#/\0") & set(username) else []
+    return "/".join([topics.response("generate"), *own, request_id])

@@ -90,6 +90,8 @@ class Topics:
 
     prefix: str
     node: str
+    group: str | None = None
+    """Group whose requests the node takes beside its own."""
 
     @property
     def root(self) -> str:
@@ -121,6 +123,16 @@ class Topics:
         """Topic filter that a node subscribes to."""
         return f"{self.root}/request/+"
 
+    @property
+    def group_root(self) -> str:
+        """Everything of the node's group is below it; meaningless without a group."""
+        return f"{self.prefix}/group/{self.group}"
+
+    @property
+    def group_filter(self) -> str:
+        """Shared subscription to the requests of the group."""
+        return f"$share/edged-{self.group}/{self.group_root}/request/+"
+
     def request(self, operation: str) -> str:
         """Name the topic where requests for ``operation`` are sent."""
         return f"{self.root}/request/{operation}"
@@ -134,6 +146,7 @@ class Topics:
         return f"{self.root}/stream/{request_id}"
 
     def operation_of(self, topic: str) -> str | None:
-        """Return what follows the request topic of this node, or None for any other topic."""
-        start = f"{self.root}/request/"
+        """Return what follows the request topic of this node or of its group; None elsewhere."""
+        roots = [self.root] if self.group is None else [self.root, self.group_root]
+        start = next((f"{root}/request/" for root in roots if topic.startswith(root + "/")), "#")
         return topic[len(start) :] if topic.startswith(start) and topic != start else None

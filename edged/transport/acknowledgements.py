@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 ROOM = 4
 """Deliveries that must still fit under the Receive Maximum for the order to be kept."""
+STOCK_WINDOW = 20
+"""What Mosquitto as it comes has unacknowledged at a time, whatever the Receive Maximum."""
 
 
 class Acknowledgements:
@@ -21,7 +23,7 @@ class Acknowledgements:
     """
 
     def __init__(self, receive_maximum: int, send: Callable[[int], object]) -> None:
-        self._limit = receive_maximum - ROOM
+        self._limit = min(receive_maximum, STOCK_WINDOW) - ROOM
         self._send = send
         self._is_done: dict[int, bool] = {}  # by packet id, in order of arrival
 

@@ -19,7 +19,13 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edged.messages import Delivery
 from edged.transport.acknowledgements import Acknowledgements
 from edged.transport.events import BrokerSettings, Connected, Published, Will
-from edged.transport.explain import Failure, explain_connack, explain_disconnect, explain_suback
+from edged.transport.explain import (
+    Failure,
+    explain_connack,
+    explain_disconnect,
+    explain_suback,
+    explain_unanswered,
+)
 from edged.transport.outgoing import Outgoing
 from edged.transport.paho_client import make_client, subscription_list
 from edged.transport.properties import to_delivery, to_paho
@@ -28,6 +34,7 @@ MAX_IN_FLIGHT = 20
 """Messages on the way to the broker at a time; stock Mosquitto takes no more."""
 IDLE_S = 1.0
 """Longest sleep of the network thread; keep-alive is looked at in between."""
+WAKE_BYTES = 64  # more than can have come since the last look
 _NO_SUBSCRIBERS = 0x10
 _MQTT_OVERHEAD_BYTES = 1024
 
@@ -102,13 +109,15 @@ class Connection:
         self._is_answered = False
         self._client.reconnect()
 
-    def step(self, wake: socket.socket) -> None:
-        """Wait for the socket or ``wake`` at most ``IDLE_S``, then read, write, keep alive."""
+    def step(self, wake: socket.socket, wait_s: float) -> None:
+        """Wait for the socket or ``wake`` at most ``wait_s``, then read, write, keep alive."""
         sock: Any = self._client.socket()
         # TLS may hold decrypted bytes that no select can see.
         has_bytes = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
         writing: list[Any] = [sock] if self._client.want_write() else []
-        readable, _, _ = select.select([sock, wake], writing, [], 0.0 if has_bytes else IDLE_S)
+        readable, _, _ = select.select([sock, wake], writing, [], 0.0 if has_bytes else wait_s)
+        if wake in readable:
+            wake.recv(WAKE_BYTES)
         if has_bytes or sock in readable:
             self._client.loop_read()
         if self._client.want_write():
@@ -132,10 +141,7 @@ class Connection:
         return True
 
     def acknowledge(self, delivery: Delivery) -> bool:
-        """Acknowledge a delivery of QoS 1 in its turn; False when its connection is over.
-
-        A packet id of an earlier connection would acknowledge a different message.
-        """
+        """Acknowledge a QoS 1 delivery in its turn; False when its connection is over."""
         if not self.is_open or delivery.connection_epoch != self.epoch:
             return False
         self._acknowledgements.finish(delivery.packet_id)
@@ -146,8 +152,7 @@ class Connection:
         self._client.disconnect()
         while self.is_open and self._client.want_write():
             sock: Any = self._client.socket()
-            _, writable, _ = select.select([], [sock], [], IDLE_S)
-            if not writable:
+            if not select.select([], [sock], [], IDLE_S)[1]:
                 break
             self._client.loop_write()
         self.abort()
@@ -177,8 +182,7 @@ class Connection:
         self.epoch = next(self._epochs)
         self._window = min(MAX_IN_FLIGHT, getattr(properties, "ReceiveMaximum", MAX_IN_FLIGHT))
         self._max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
-        connected = Connected(self.epoch, flags.session_present, self.version, self._window)
-        self._early = [connected]
+        self._early = [Connected(self.epoch, flags.session_present, self.version, self._window)]
         if self._subscriptions:
             client.subscribe(subscription_list(self._settings, self.version, self._subscriptions))
         else:
@@ -192,7 +196,7 @@ class Connection:
         reasons: list[ReasonCode],
         _properties: Properties | None,
     ) -> None:
-        self.failure = explain_suback(self._subscriptions, reasons)
+        self.failure = explain_suback(self._subscriptions, reasons, self._settings.optional_filters)
         if self.failure is None:
             self._become_ready()
         else:
@@ -239,12 +243,8 @@ class Connection:
         properties: Properties | None,
     ) -> None:
         self.is_ready = False
-        if self.failure is not None:
-            return
-        if not self._is_answered:
-            what = f"closed the connection without an answer to MQTT {self.version}"
-            self.failure = Failure(f"{self._settings.url} {what}", is_unanswered=True)
-            return
-        self.failure = explain_disconnect(
-            reason, properties, is_told=flags.is_disconnect_packet_from_server
-        )
+        if self.failure is None and self._is_answered:
+            is_told = flags.is_disconnect_packet_from_server
+            self.failure = explain_disconnect(reason, properties, is_told=is_told)
+        elif self.failure is None:
+            self.failure = explain_unanswered(reason, self._settings, self.version)

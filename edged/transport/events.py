@@ -34,6 +34,8 @@ class BrokerSettings:
     """Larger ones never arrive (MQTT 5): the broker discards them."""
     session_expiry_s: int = 3600
     """How long the broker keeps the session of a client that is away; 0 starts a new one."""
+    optional_filters: frozenset[str] = frozenset()
+    """Subscriptions that the broker may refuse; it is logged, and the connection stays."""
     wants_retained: bool = False
     """Receive the retained messages of the subscribed topics."""
     handshake_timeout_s: float = 10.0

@@ -3,9 +3,10 @@
 Rule: every text stands alone in a log line and in systemd's status; none holds a password.
 """
 
+import logging
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from paho.mqtt.properties import Properties
@@ -13,6 +14,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edged.transport.events import BrokerSettings
 
+_LOG = logging.getLogger(__name__)
 _UNSUPPORTED_VERSION = 0x84
 _TAKEN_OVER = 0x8E
 _ADVICE = {
@@ -45,10 +47,16 @@ def explain_connack(reason: ReasonCode, properties: Properties | None) -> Failur
     return Failure(text, is_version_refused=reason.value == _UNSUPPORTED_VERSION)
 
 
-def explain_suback(filters: Sequence[str], reasons: Sequence[ReasonCode]) -> Failure | None:
-    """Say which subscriptions the broker refuses; None when it grants all."""
+def explain_suback(
+    filters: Sequence[str], reasons: Sequence[ReasonCode], optional: Collection[str] = ()
+) -> Failure | None:
+    """Say which subscriptions the broker refuses; None when it grants all that are needed."""
     answers = zip(filters, reasons, strict=False)
     refused = [topic_filter for topic_filter, reason in answers if reason.is_failure]
+    for topic_filter in refused:
+        if topic_filter in optional:
+            _LOG.info("the broker refuses the subscription to %s; going on without", topic_filter)
+    refused = [topic_filter for topic_filter in refused if topic_filter not in optional]
     if not refused:
         return None
     return Failure(
@@ -62,10 +70,25 @@ def explain_disconnect(
 ) -> Failure:
     """Explain the end of a connection; ``is_told`` when the broker itself gave the reason."""
     if not is_told:
-        quiet = "Keep alive" in str(reason)
-        return Failure("the broker went silent" if quiet else "the connection broke")
+        return Failure("the broker went silent" if _is_silence(reason) else "the connection broke")
     text = _with_advice("the broker ended the connection", reason, properties)
     return Failure(text, is_taken_over=reason.value == _TAKEN_OVER)
+
+
+def explain_unanswered(reason: ReasonCode, settings: BrokerSettings, version: str) -> Failure:
+    """Explain the end of a connection whose CONNECT got no answer.
+
+    A broker that does not speak this version closes it; one that says nothing is just not there.
+    """
+    if _is_silence(reason):
+        return explain_silence(settings)
+    what = f"closed the connection without an answer to MQTT {version}"
+    return Failure(f"{settings.url} {what}", is_unanswered=True)
+
+
+def explain_silence(settings: BrokerSettings) -> Failure:
+    """Explain why a connection that opened was given up before the broker granted everything."""
+    return Failure(f"{settings.url} does not speak MQTT in time")
 
 
 def explain_error(error: OSError | UnicodeError, settings: BrokerSettings) -> Failure:
@@ -85,6 +108,10 @@ def explain_error(error: OSError | UnicodeError, settings: BrokerSettings) -> Fa
     if isinstance(error, TimeoutError):
         return Failure(f"{place} does not answer")
     return Failure(f"{place} cannot be reached: {error.strerror or error}")
+
+
+def _is_silence(reason: ReasonCode) -> bool:
+    return "Keep alive" in str(reason)
 
 
 def _with_advice(what: str, reason: ReasonCode, properties: Properties | None) -> str:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from edged.messages import Delivery, Encoded, WireProperties
 from edged.transport.backoff import Backoff
-from edged.transport.connection import IDLE_S, Connection
+from edged.transport.connection import IDLE_S, WAKE_BYTES, Connection
 from edged.transport.events import (
     BrokerSettings,
     Connected,
@@ -28,13 +28,12 @@ from edged.transport.events import (
     TransportEvent,
     Will,
 )
-from edged.transport.explain import Failure, explain_error
+from edged.transport.explain import Failure, explain_error, explain_silence
 from edged.transport.outbox import Outbox
 from edged.transport.outgoing import Outgoing
 
 _LOG = logging.getLogger(__name__)
 AUTO, V5, V311 = "auto", "5", "3.1.1"
-_WAKE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +76,7 @@ class Transport:
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.settimeout(0)
         self._wake_writer.settimeout(0)
+        self._is_asleep = False  # set before the look at the commands that decides about the sleep
         self._is_5_refused = False
         self._backoff = Backoff(settings)
         self._stop: _Stop | None = None
@@ -127,9 +127,10 @@ class Transport:
 
     def _command(self, command: Outgoing | Delivery | _Stop) -> None:
         self._commands.append(command)
-        # Refused when it has not read the last wake-ups yet: it is awake then, or has ended.
-        with contextlib.suppress(OSError):
-            self._wake_writer.send(b"\0")
+        if self._is_asleep:  # else it looks at the commands before it sleeps
+            self._is_asleep = False
+            with contextlib.suppress(OSError):  # it has just ended
+                self._wake_writer.send(b"\0")
 
     def _run(self) -> None:
         try:
@@ -149,28 +150,29 @@ class Transport:
         """Connect, and work until the connection is over; return why it is."""
         connection = self._connection
         self._was_connected = False
-        started_s = time.monotonic()
+        started_s, limit_s = time.monotonic(), self._settings.handshake_timeout_s
         try:
             connection.open()
         except (OSError, UnicodeError) as error:
             return explain_error(error, self._settings)
         while connection.is_open:
-            connection.step(self._wake_reader)
+            self._is_asleep = True
+            connection.step(self._wake_reader, 0.0 if self._commands else IDLE_S)
             self._take_commands()
             self._hand_over()
             stood_s = time.monotonic() - started_s
             if self._is_finished():
                 connection.close()
-            elif not connection.is_ready and stood_s > self._settings.handshake_timeout_s:
-                connection.failure = Failure(f"{self._settings.url} does not speak MQTT in time")
+            elif connection.is_open and not connection.is_ready and stood_s > limit_s:
+                connection.failure = explain_silence(self._settings)
                 connection.abort()
         self._hand_over()
-        self._backoff.note_connection(time.monotonic() - started_s)
+        if self._was_connected:
+            self._backoff.note_connection(time.monotonic() - started_s)
         return connection.failure or Failure("the connection broke")
 
     def _take_commands(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._wake_reader.recv(_WAKE_BYTES)
+        self._is_asleep = False
         while self._commands:
             match self._commands.popleft():
                 case Outgoing(qos=0) if not self._connection.is_ready:
@@ -222,12 +224,17 @@ class Transport:
         )
 
     def _report_and_pause(self, failure: Failure) -> None:
-        pause_s = self._backoff.next_s(is_taken_over=failure.is_taken_over)
+        pause_s = self._backoff.next_s(
+            was_connected=self._was_connected, is_taken_over=failure.is_taken_over
+        )
         if self._was_connected:
             self._emit(Disconnected(failure.reason, pause_s, failure.is_taken_over))
         else:
             self._emit(ConnectFailed(failure.reason, pause_s))
         over_s = time.monotonic() + pause_s
         while self._stop is None and (left_s := over_s - time.monotonic()) > 0:
-            select.select([self._wake_reader], [], [], left_s)
+            self._is_asleep = True
+            wait_s = 0.0 if self._commands else left_s
+            if select.select([self._wake_reader], [], [], wait_s)[0]:
+                self._wake_reader.recv(WAKE_BYTES)
             self._take_commands()

@@ -15,6 +15,7 @@ from edged.errors import ConfigError
 from edged.transport.events import BrokerSettings, Will
 
 _RETAIN_ON_SUBSCRIBE, _RETAIN_NEVER = 0, 2
+_SHORT_SESSION_S = 60
 
 
 def make_client(settings: BrokerSettings, version: str, will: Will | None) -> mqtt.Client:
@@ -23,8 +24,9 @@ def make_client(settings: BrokerSettings, version: str, will: Will | None) -> mq
     Raises:
         ConfigError: The certificate authority cannot be read.
     """
-    is_clean = settings.session_expiry_s == 0
     is_5 = version == "5"
+    # Over 3.1.1 a session that stays has no end, so one that is to end soon does not stay at all.
+    is_clean = settings.session_expiry_s < (1 if is_5 else _SHORT_SESSION_S)
     client = mqtt.Client(
         CallbackAPIVersion.VERSION2,
         client_id=settings.client_id,

@@ -4,6 +4,7 @@ It shares the kernel with the machine it runs on, and nothing else: processes, m
 host name and control groups are its own and go when it stops.
 """
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 INIT = Path(__file__).with_name("init.sh")
 BOOT_TIMEOUT_S = 60.0
+_numbers = itertools.count()
 _UNSHARE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--uts", "--ipc")
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8"}
 
@@ -52,7 +54,7 @@ class Machine:
     def __post_init__(self) -> None:
         folder = cgroup2_folder()
         assert folder is not None
-        self._groups = folder / f"edged-boot-{os.getpid()}"
+        self._groups = folder / f"edged-boot-{os.getpid()}-{next(_numbers)}"
 
     def file(self, path: str) -> Path:
         """Where a file of the machine lies before it boots; its folder is made."""
@@ -112,8 +114,11 @@ class Machine:
             stdin=subprocess.DEVNULL,
         )
 
-    def stop(self) -> None:
-        """End every process of the machine and remove its control groups."""
+    def cut_power(self) -> None:
+        """End every process at once, as a power failure does, and remove its control groups.
+
+        What was written stays; ``boot`` starts it again.
+        """
         if self._process is not None:
             self._process.kill()
             self._process.wait()

@@ -1,93 +1,62 @@
-"""edged installed as deploy/README.md says, on a Debian booted with systemd: no part is a fake."""
+"""edged installed as docs/install.md says, on a Debian booted with systemd: no part is a fake."""
 
 import json
-import re
-import shutil
-import subprocess
-import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.boot.machine import Machine, missing
-from tests.requirements import require
-from tests.tiny_model import write_tiny_bundle
+from tests.boot.conftest import ASK, booted, documented_commands, show, succeed, wait_for
+from tests.boot.machine import Machine
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-ASK = "/opt/edged/bin/edged ask --node kitchen --json --max-tokens 8 Hello"
-
-
-def prepared_system() -> Path:
-    """The folder that scripts/boot-root made, if it did."""
-    command = [str(ROOT / "scripts" / "boot-root"), "--print"]
-    folder = Path(
-        subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    )
-    require((folder / ".ready").exists(), "no system to boot (as root: scripts/boot-root)")
-    return folder
-
-
-def readme_commands() -> list[str]:
-    """Read the numbered steps of deploy/README.md: one script for each."""
-    text = (ROOT / "deploy" / "README.md").read_text("utf-8")
-    steps = re.findall(r"(?ms)^   ```sh\n(.*?)^   ```", text)
-    assert len(steps) == 5
-    return [re.sub(r"\\\n\s*", "", step) for step in steps]
-
-
-def show(machine: Machine, *properties: str) -> dict[str, str]:
-    """Read properties of the unit."""
-    output = machine.run(f"systemctl show edged --property {','.join(properties)}").stdout
-    return dict(line.split("=", 1) for line in output.splitlines())
-
-
-def wait_for(machine: Machine, condition: str) -> None:
-    """Wait until a shell condition holds in the machine, a minute at most."""
-    script = f"for try in $(seq 300); do if {condition}; then exit 0; fi; sleep 0.1; done; exit 1"
-    result = machine.run(f"timeout 60 sh -c '{script}'", timeout_s=90)
-    assert result.returncode == 0, f"never became true: {condition}"
-
-
-def serve_again(machine: Machine) -> None:
-    """Start the unit anew and wait until it answers: ready comes a moment before connected."""
-    assert machine.run("systemctl reset-failed edged; systemctl restart edged").returncode == 0
-    wait_for(machine, ASK)
+DROP_INS = "/run/systemd/system/edged.service.d"
+REQUEST = "edged/kitchen/request/generate"
+REPLIES = "edged/kitchen/response/generate"
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A booted Debian with Mosquitto running, and the checkout's files in /src."""
-    require((reason := missing()) is None, f"a machine cannot be booted here: {reason}")
-    machine = Machine(prepared_system(), tmp_path_factory.mktemp("machine"))
-    machine.file("/etc/hostname").write_text("kitchen\n", "utf-8")
-    machine.file("/etc/hosts").write_text("127.0.0.1 localhost kitchen\n", "utf-8")
-    source = machine.file("/src/here").parent
-    for name in ("systemd", "deploy"):
-        shutil.copytree(ROOT / name, source / name)
-    write_tiny_bundle(source / "models" / "smollm2-135m-instruct")
-    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory"]
-    subprocess.run([*command, str(source)], cwd=ROOT, check=True, capture_output=True)
-    try:
-        machine.boot()
+def installed(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """The machine with edged installed by the documented commands, started and ready."""
+    with booted(tmp_path_factory.mktemp("machine"), package) as machine:
+        for command in documented_commands():
+            succeed(machine, command, timeout_s=240)
+        assert show(machine, "NRestarts") == {"NRestarts": "0"}
         yield machine
-    finally:
-        machine.stop()
 
 
-@pytest.fixture(scope="module")
-def installed(machine: Machine) -> Machine:
-    """The machine with edged installed by the README's own commands, started and ready."""
-    _program, model, broker, service, _ask = readme_commands()
-    # Step 1 fetches packages; the machine has them, except edged itself.
-    program = "/opt/edged/bin/python -m pip install --no-index --no-deps --quiet *.whl"
-    for step in (program, model, broker, service):
-        result = machine.run(step, timeout_s=120)
-        log = machine.run("journalctl --no-pager --unit edged --lines 30").stdout
-        assert result.returncode == 0, f"{step}\n{result.stderr}\n{log}"
-    wait_for(machine, ASK)
-    assert show(machine, "NRestarts") == {"NRestarts": "0"}
-    return machine
+@pytest.fixture
+def machine(installed: Machine) -> Iterator[Machine]:
+    """The same for a test that disturbs it: afterwards it runs as before."""
+    yield installed
+    succeed(
+        installed,
+        f"rm -rf {DROP_INS}; systemctl daemon-reload; systemctl reset-failed edged || :;"
+        " systemctl restart edged",
+    )
+    wait_for(installed, ASK)
+
+
+@contextmanager
+def awaited(machine: Machine, name: str) -> Iterator[None]:
+    """Wait at the end for the reply to a prompt that is published inside."""
+    heard = f"/tmp/{name}"  # noqa: S108 - in the machine
+    # -d: it says when it is subscribed, and what it does until then.
+    listen = f"stdbuf -oL mosquitto_sub -d -C 1 -W 110 -q 1 -t {REPLIES}"
+    succeed(machine, f"({listen} > {heard}; touch {heard}.done) > /dev/null 2>&1 &")
+    wait_for(machine, f"grep --quiet Subscribed {heard}")
+    yield
+    wait_for(machine, f"[ -e {heard}.done ]")
+    line = succeed(machine, f"grep ^{{ {heard}; rm {heard} {heard}.done")
+    reply = json.loads(line)
+    assert (reply["id"], reply["status"]) == (name, "ok")
+
+
+def publish(name: str) -> str:
+    """Write the command that asks under this id and does not wait."""
+    request = json.dumps({"id": name, "prompt": "Hello", "max_tokens": 8, "timeout_ms": 60000})
+    return f"mosquitto_pub -q 1 -t {REQUEST} -m '{request}'"
 
 
 def test_the_unit_is_ready_when_it_has_started(installed: Machine) -> None:
@@ -96,97 +65,206 @@ def test_the_unit_is_ready_when_it_has_started(installed: Machine) -> None:
     assert state["StatusText"]
 
 
-def test_it_answers_the_readmes_question(installed: Machine) -> None:
-    result = installed.run(readme_commands()[4])
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.strip()
-
-
 def test_it_answers_a_client_that_knows_only_the_protocol(installed: Machine) -> None:
-    result = installed.run(
-        "mosquitto_rr -V 5 -W 20 -t edged/kitchen/request/generate"
-        ' -e edged/kitchen/response/generate/rr -m \'{"prompt": "Hello", "max_tokens": 4}\''
+    said = succeed(
+        installed,
+        f"mosquitto_rr -V 5 -W 20 -t {REQUEST}"
+        f' -e {REPLIES}/rr -m \'{{"prompt": "Hello", "max_tokens": 4}}\'',
     )
-    reply = json.loads(result.stdout)
+    reply = json.loads(said)
     assert (reply["node"], reply["status"]) == ("kitchen", "ok")
 
 
 def test_the_sandbox_is_in_force(installed: Machine) -> None:
     pid = show(installed, "MainPID")["MainPID"]
-    status = dict(
-        line.split(":\t", 1)
-        for line in installed.run(f"cat /proc/{pid}/status").stdout.splitlines()
-    )
+    lines = succeed(installed, f"cat /proc/{pid}/status").splitlines()
+    status = dict(line.split(":\t", 1) for line in lines)
     assert status["NoNewPrivs"] == "1"
     assert status["Seccomp"] == "2"
     assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
     assert status["Uid"].split()[0] != "0"
 
 
+@pytest.mark.parametrize("folder", ["/", "/etc", "/usr", "/opt", "/var/lib/edged-models", "/boot"])
+def test_the_service_writes_nowhere_but_into_its_own_folders(
+    installed: Machine, folder: str
+) -> None:
+    pid = show(installed, "MainPID")["MainPID"]
+    # As root, in the service's view of the file system: what holds is the view, not the user.
+    inside = f"nsenter --target {pid} --mount"
+    refused = installed.run(f"{inside} touch {folder}/written")
+    assert (refused.returncode, "Read-only file system" in refused.stderr) == (1, True)
+    for own in ("/var/lib/edged", "/run/edged"):
+        succeed(installed, f"{inside} sh -c 'touch {own}/written && rm {own}/written'")
+
+
 def test_the_state_file_says_that_it_is_well(installed: Machine) -> None:
-    result = installed.run("/opt/edged/bin/edged health")
-    assert result.returncode == 0, result.stderr
-    assert installed.run("stat -c %a /run/edged/state.json").stdout.strip() == "600"
+    succeed(installed, "edged health")
+    assert succeed(installed, "stat -c %a /run/edged/state.json").strip() == "600"
 
 
-def test_it_comes_back_after_kill_9_and_answers(installed: Machine) -> None:
-    before = show(installed, "MainPID", "NRestarts")
-    installed.run("systemctl kill --signal KILL edged")
-    wait_for(installed, f"[ $(systemctl show -P NRestarts edged) -gt {before['NRestarts']} ]")
-    wait_for(installed, "systemctl is-active --quiet edged")
-    assert show(installed, "MainPID") != {"MainPID": before["MainPID"]}
-    wait_for(installed, ASK)
-
-
-def test_the_watchdog_replaces_a_process_that_hangs(installed: Machine) -> None:
-    installed.run(
-        "mkdir -p /run/systemd/system/edged.service.d && cd /run/systemd/system/edged.service.d"
-        " && printf '[Service]\\nWatchdogSec=2s\\n' > quick.conf"
-        " && systemctl daemon-reload && systemctl restart edged"
+def test_the_doctor_finds_it_well_and_talking_to_its_broker_only(installed: Machine) -> None:
+    said = json.loads(succeed(installed, "edged doctor --json"))
+    assert said["ok"] is True
+    found = {finding["check"]: finding for finding in said["findings"]}
+    assert found["delay"]["level"] == found["attention"]["level"] == "ok"
+    assert found["connections"]["said"].startswith("to the broker only: ")
+    assert "cgroup_enable=memory" in str(found["memory-control"]["advice"]) or (
+        found["memory-control"]["level"] == "ok"
     )
-    try:
-        before = show(installed, "NRestarts", "WatchdogUSec")
-        assert before["WatchdogUSec"] == "2s"
-        installed.run("systemctl kill --signal STOP edged")
-        wait_for(installed, f"[ $(systemctl show -P NRestarts edged) -gt {before['NRestarts']} ]")
-        wait_for(installed, "systemctl is-active --quiet edged")
-        wait_for(installed, ASK)
-    finally:
-        installed.run("rm -r /run/systemd/system/edged.service.d; systemctl daemon-reload")
-        serve_again(installed)
+    succeed(installed, "edged doctor --offline")
+
+
+def test_a_second_installation_changes_nothing_and_restarts_nothing(installed: Machine) -> None:
+    before = show(installed, "MainPID")
+    said = succeed(installed, "edged install").splitlines()
+    assert [line.split(";")[0] for line in said] == ["installed"]
+    assert show(installed, "MainPID") == before
+
+
+def test_each_prompt_under_which_it_is_killed_is_answered_after_the_restart(
+    machine: Machine,
+) -> None:
+    for number in range(3):
+        before = show(machine, "NRestarts")["NRestarts"]
+        with awaited(machine, f"kill-{number}"):
+            succeed(
+                machine,
+                f"systemctl kill --signal STOP edged; {publish(f'kill-{number}')};"
+                " systemctl kill --signal KILL edged",
+            )
+        assert int(show(machine, "NRestarts")["NRestarts"]) == int(before) + 1
+
+
+def test_the_watchdog_replaces_a_process_that_hangs_and_its_prompt_is_answered(
+    machine: Machine,
+) -> None:
+    succeed(
+        machine,
+        f"mkdir -p {DROP_INS} && printf '[Service]\\nWatchdogSec=5s\\n' > {DROP_INS}/quick.conf"
+        " && systemctl daemon-reload && systemctl restart edged",
+    )
+    before = show(machine, "NRestarts", "WatchdogUSec")
+    assert before["WatchdogUSec"] == "5s"
+    with awaited(machine, "hangs"):
+        succeed(machine, f"systemctl kill --signal STOP edged; {publish('hangs')}")
+    assert int(show(machine, "NRestarts")["NRestarts"]) == int(before["NRestarts"]) + 1
+    assert "watchdog" in succeed(machine, "journalctl --no-pager --unit edged --lines 60").lower()
+
+
+def test_a_crash_loop_is_slow_and_ends_when_its_cause_does(machine: Machine) -> None:
+    succeed(
+        machine,
+        f"mkdir -p {DROP_INS}"
+        f" && printf '[Service]\\nExecStart=\\nExecStart=/bin/sh -c \"exit 70\"\\n'"
+        f" > {DROP_INS}/crash.conf && systemctl daemon-reload && systemctl restart edged || :",
+    )
+    before = int(show(machine, "NRestarts")["NRestarts"])
+    started_s = time.monotonic()
+    wait_for(machine, f"[ $(systemctl show -P NRestarts edged) -ge {before + 3} ]")
+    assert time.monotonic() - started_s >= 4
+    succeed(machine, f"rm -r {DROP_INS}; systemctl daemon-reload")
+    wait_for(machine, ASK)
 
 
 def test_it_waits_for_a_broker_that_restarts(installed: Machine) -> None:
     before = show(installed, "MainPID", "NRestarts")
-    installed.run("systemctl restart mosquitto")
+    succeed(installed, "systemctl restart mosquitto")
     wait_for(installed, ASK)
     assert show(installed, "MainPID", "NRestarts") == before
 
 
-def test_it_answers_after_a_hangup_signal(installed: Machine) -> None:
-    # systemd takes death by SIGHUP for a clean end, after which "on-failure" would not restart.
-    installed.run("systemctl kill --signal HUP edged")
-    wait_for(installed, ASK)
+def test_a_reload_takes_up_the_configuration_under_the_same_process_id(machine: Machine) -> None:
+    before = show(machine, "MainPID", "NRestarts")
+    settings = "/etc/edged/edged.yaml"
+    succeed(machine, f"cp {settings} /tmp/saved; echo 'queue: {{size: 3}}' >> {settings}")
+    try:
+        succeed(machine, "systemctl reload edged")
+        told = "mosquitto_sub -C 1 -W 2 -t edged/kitchen/info"
+        wait_for(machine, f'{told} | grep --quiet "\\"queue\\":3"')
+        wait_for(machine, ASK)
+        assert show(machine, "MainPID", "NRestarts") == before
+    finally:
+        succeed(machine, f"mv /tmp/saved {settings}")
 
 
-def test_it_stops_cleanly_and_says_so_on_mqtt(installed: Machine) -> None:
-    assert installed.run("systemctl stop edged", timeout_s=30).returncode == 0
-    assert show(installed, "Result", "ExecMainStatus") == {
+def test_a_reload_with_a_bad_file_is_refused_where_it_is_typed_and_the_old_one_stays(
+    machine: Machine,
+) -> None:
+    before = show(machine, "MainPID", "NRestarts")
+    settings = "/etc/edged/edged.yaml"
+    succeed(machine, f"cp {settings} /tmp/saved; echo 'nonsense: 1' >> {settings}")
+    try:
+        assert machine.run("systemctl reload edged").returncode != 0
+        # The daemon looks for itself, too.
+        succeed(machine, "systemctl kill --signal HUP edged")
+        journal = "journalctl --no-pager --unit edged --lines 20"
+        wait_for(machine, f'{journal} | grep --quiet "the old one stays: nonsense"')
+        succeed(machine, ASK)
+        assert show(machine, "MainPID", "NRestarts") == before
+    finally:
+        succeed(machine, f"mv /tmp/saved {settings}")
+
+
+def test_it_stops_in_time_and_says_so_on_mqtt(machine: Machine) -> None:
+    started_s = time.monotonic()
+    succeed(machine, f"{publish('late')}; systemctl stop edged")
+    assert time.monotonic() - started_s < 20
+    assert show(machine, "Result", "ExecMainStatus") == {
         "Result": "success",
         "ExecMainStatus": "0",
     }
-    said = installed.run("mosquitto_sub -C 1 -W 10 -t edged/kitchen/availability").stdout
+    said = succeed(machine, "mosquitto_sub -C 1 -W 10 -t edged/kitchen/availability")
     assert said.strip() == "offline"
-    serve_again(installed)
 
 
-def test_a_wrong_configuration_ends_it_for_good(installed: Machine) -> None:
-    installed.run("systemctl stop edged; echo 'nonsense: 1' >> /etc/edged/edged.yaml")
+def test_a_wrong_configuration_ends_it_for_good(machine: Machine) -> None:
+    settings = "/etc/edged/edged.yaml"
+    succeed(machine, f"cp {settings} /tmp/saved; echo 'nonsense: 1' >> {settings}")
     try:
-        assert installed.run("systemctl start edged").returncode != 0
-        wait_for(installed, "systemctl is-failed --quiet edged")
-        assert show(installed, "ExecMainStatus", "NRestarts")["ExecMainStatus"] == "78"
-        assert "nonsense" in installed.run("journalctl --no-pager --unit edged --lines 5").stdout
+        assert machine.run("systemctl restart edged").returncode != 0
+        wait_for(machine, "systemctl is-failed --quiet edged")
+        assert show(machine, "ExecMainStatus")["ExecMainStatus"] == "78"
+        assert "nonsense" in succeed(machine, "journalctl --no-pager --unit edged --lines 5")
     finally:
-        installed.run("install -m 0644 deploy/edged.yaml /etc/edged/edged.yaml")
-        serve_again(installed)
+        succeed(machine, f"mv /tmp/saved {settings}")
+
+
+def test_a_password_reaches_the_service_and_nobody_else(machine: Machine) -> None:
+    succeed(
+        machine,
+        "cp /etc/mosquitto/conf.d/edged.conf /etc/edged/edged.yaml /tmp/"
+        " && cd /usr/share/doc/edged/examples/mosquitto"
+        " && cp edged-lan.conf /etc/mosquitto/conf.d/edged.conf && cp edged.acl /etc/mosquitto/"
+        " && printf 'edged:s3cret\\nha:other\\n' > /etc/mosquitto/edged.passwd"
+        " && mosquitto_passwd -U /etc/mosquitto/edged.passwd"
+        " && chown mosquitto: /etc/mosquitto/edged.* && chmod 600 /etc/mosquitto/edged.*"
+        " && systemctl restart mosquitto"
+        " && echo s3cret > /tmp/secret"
+        " && edged install --broker mqtt://edged@localhost --password-file /tmp/secret",
+    )
+    try:
+        wait_for(machine, f"{ASK} --broker mqtt://ha:other@localhost")
+        anonymous = "mosquitto_pub -t edged/kitchen/request/generate -m x"
+        assert machine.run(anonymous).returncode != 0, "the broker takes anybody"
+        succeed(machine, "edged doctor")
+        pid = show(machine, "MainPID")["MainPID"]
+        for refused in ("/etc/edged/credentials/mqtt-password", "/etc/mosquitto/edged.passwd"):
+            words = f"nsenter --target {pid} --mount setpriv --reuid edged --clear-groups cat"
+            assert machine.run(f"{words} {refused}").returncode != 0
+        assert "s3cret" not in succeed(machine, "cat /etc/edged/edged.yaml; systemctl cat edged")
+    finally:
+        succeed(
+            machine,
+            "cp /tmp/edged.conf /etc/mosquitto/conf.d/ && cp /tmp/edged.yaml /etc/edged/"
+            " && rm -r /etc/systemd/system/edged.service.d /etc/edged/credentials/mqtt-password"
+            " && edged install --no-start && systemctl restart mosquitto",
+        )
+
+
+def test_after_a_power_failure_it_comes_back_by_itself(machine: Machine) -> None:
+    succeed(machine, "sync")
+    machine.cut_power()
+    machine.boot()
+    wait_for(machine, ASK)
+    assert show(machine, "NRestarts") == {"NRestarts": "0"}

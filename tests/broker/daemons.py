@@ -22,6 +22,8 @@ class Daemon:
     arguments: list[str]
     environment: dict[str, str] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
+    program: tuple[str, ...] = ("-m", "edged")
+    """What Python runs, up to ``run``."""
 
     def __post_init__(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -31,7 +33,7 @@ class Daemon:
         self._socket.settimeout(0.1)
         self._log = (self.folder / "daemon.log").open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "edged", "run", *self.arguments],
+            [sys.executable, *self.program, "run", *self.arguments],
             stderr=self._log,
             env=os.environ | {"NOTIFY_SOCKET": str(address)} | self.environment,
         )
@@ -71,9 +73,11 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def daemon(folder: Path, *arguments: str, **environment: str) -> Iterator[Daemon]:
+def daemon(
+    folder: Path, *arguments: str, program: tuple[str, ...] = ("-m", "edged"), **environment: str
+) -> Iterator[Daemon]:
     """Start ``edged run`` with these arguments; it is killed at the end if it still runs."""
-    started = Daemon(folder, list(arguments), environment)
+    started = Daemon(folder, list(arguments), environment, program=program)
     try:
         yield started
     finally:

@@ -54,7 +54,12 @@ class Peer:
 
     def reply(self) -> dict[str, Any]:
         """The next message, as a JSON object."""
-        members = json.loads(self.message().payload)
+        return self.parsed(self.message())
+
+    @staticmethod
+    def parsed(message: mqtt.MQTTMessage) -> dict[str, Any]:
+        """The payload of a message, as a JSON object."""
+        members = json.loads(message.payload)
         assert isinstance(members, dict)
         return members
 

@@ -73,7 +73,7 @@ def test_plain_text_is_a_prompt(client: Peer) -> None:
         ({"id": "a1", "prompt": ""}, "bad_request", "prompt"),
         ({"id": "a1", "prompt": "x", "temperature": "hot"}, "bad_request", "temperature"),
         ({"id": "a1", "prompt": "x", "format": {"type": "xml"}}, "bad_request", "format.type"),
-        ({"id": "a1", "prompt": "x", "session": "s"}, "bad_request", "session"),
+        ({"id": "a1", "prompt": "x", "session": "a b"}, "bad_request", "session"),
         ({"id": "a1", "prompt": "x" * 15_000}, "prompt_too_long", "max_model_len"),
         ({"id": "a1", "prompt": "x" * 60 * 1024}, "payload_too_large", "16384"),
         (

@@ -1,0 +1,198 @@
+"""What an answer costs on this device: seconds for prefill and decode, and how sure that is.
+
+Rule: no clock. The list is fitted once to a short measurement (``costfit``); every finished request
+then corrects its scale, so that a device that is throttled is followed and a single stall is not.
+"""
+
+import math
+import statistics
+from collections import deque
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+DEFAULT_MARGIN = 1.1
+"""How far predictions are stretched until enough requests have shown how far they must be."""
+MIN_MARGIN, MAX_MARGIN = 1.03, 1.5
+
+_DRIFT_SAMPLES = 5
+"""The scale is the median of so many: two outliers change nothing, three slow ones do."""
+_MARGIN_SAMPLES = 64
+_MARGIN_PERCENT = 97
+_MIN_SAMPLES = 8
+_MAX_SCALE = 50.0
+_MIN_PREFILL_TOKENS = 16
+"""Fewer tokens time the overhead of a run, not the speed of prefill."""
+_MIN_DECODE_TOKENS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The price list of one device and one model, in seconds; not negative and finite."""
+
+    prefill_token_s: float
+    """Each prompt token; above 0."""
+    decode_token_s: float
+    """Each token of the answer after the first, in an empty context; above 0."""
+    prefill_pair_s: float = 0.0
+    """Each pair of a prompt token and one before it: attention, the quadratic term."""
+    decode_pair_s: float = 0.0
+    """Each pair of an answer's token and one before it."""
+    run_s: float = 0.0
+    """Each run of the graph in prefill, however few tokens it has."""
+    chunk_tokens: int = 128
+    """Prompt tokens of one run."""
+    margin: float = DEFAULT_MARGIN
+    """What a promise stretches a prediction by; at least 1."""
+
+    def __post_init__(self) -> None:
+        values = [getattr(self, item.name) for item in fields(self)]
+        is_sane = all(0 <= value < math.inf for value in values)
+        if not is_sane or min(self.prefill_token_s, self.decode_token_s) <= 0:
+            raise ValueError(f"not a cost: {self}")
+
+    @property
+    def prefill_tok_s(self) -> float:
+        """Prompt tokens a second, in one full run on an empty context."""
+        return self.chunk_tokens / self.prefill_s(self.chunk_tokens)
+
+    @property
+    def decode_tok_s(self) -> float:
+        """Tokens of the answer a second, in an empty context."""
+        return 1 / self.decode_token_s
+
+    def prefill_s(self, num_tokens: int, num_cached: int = 0) -> float:
+        """Predict the computing of ``num_tokens`` prompt tokens after ``num_cached`` others."""
+        num_runs = math.ceil(num_tokens / self.chunk_tokens)
+        num_pairs = num_tokens * (num_cached + num_tokens / 2)
+        return (
+            num_runs * self.run_s
+            + num_tokens * self.prefill_token_s
+            + num_pairs * self.prefill_pair_s
+        )
+
+    def decode_s(self, num_tokens: float, context: int) -> float:
+        """Predict ``num_tokens`` runs of one token each, the first after ``context`` others."""
+        num_pairs = num_tokens * (context + num_tokens / 2)
+        return num_tokens * self.decode_token_s + num_pairs * self.decode_pair_s
+
+    def first_token_s(self, num_prompt_tokens: int) -> float:
+        """Predict the time from a start to the first token."""
+        return self.prefill_s(num_prompt_tokens)
+
+    def service_s(self, num_prompt_tokens: int, num_output_tokens: int) -> float:
+        """Predict the time from a start to the end of an answer; prefill gives its first token."""
+        num_runs = max(num_output_tokens - 1, 0)
+        return self.prefill_s(num_prompt_tokens) + self.decode_s(num_runs, num_prompt_tokens)
+
+    def tokens_within(self, seconds: float, num_prompt_tokens: int) -> int:
+        """Return the longest answer whose ``service_s`` is at most ``seconds``; 0 without time."""
+        left_s = seconds - self.prefill_s(num_prompt_tokens)
+        if left_s < 0:
+            return 0
+        linear_s = self.decode_token_s + num_prompt_tokens * self.decode_pair_s
+        # The positive root of pair/2 * n**2 + linear * n = left, written so that pair may be 0.
+        root = math.sqrt(linear_s**2 + 2 * self.decode_pair_s * left_s)
+        return 1 + math.floor(min(2 * left_s / (linear_s + root), 1e9) * (1 + 1e-12))
+
+    def scaled(self, prefill: float, decode: float, margin: float) -> "Cost":
+        """Return the list with prefill and decode so many times as dear."""
+        return replace(
+            self,
+            prefill_token_s=self.prefill_token_s * prefill,
+            prefill_pair_s=self.prefill_pair_s * prefill,
+            run_s=self.run_s * prefill,
+            decode_token_s=self.decode_token_s * decode,
+            decode_pair_s=self.decode_pair_s * decode,
+            margin=margin,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one finished request took; pauses are not among it."""
+
+    num_prefilled: int
+    """Prompt tokens computed."""
+    num_cached: int
+    """Prompt tokens reused."""
+    prefill_s: float
+    num_decoded: int
+    """Tokens after the first one."""
+    decode_s: float
+
+
+@dataclass(slots=True)
+class _Drift:
+    """How many times as long as fitted things take now."""
+
+    logs: deque[float] = field(default_factory=lambda: deque(maxlen=_DRIFT_SAMPLES))
+
+    def add(self, seconds: float, fitted_s: float) -> None:
+        if 0 < seconds < math.inf and fitted_s > 0:
+            self.logs.append(math.log(min(max(seconds / fitted_s, 1 / _MAX_SCALE), _MAX_SCALE)))
+
+    @property
+    def scale(self) -> float:
+        return math.exp(statistics.median(self.logs)) if self.logs else 1.0
+
+
+class CostModel:
+    """A fitted price list, held to what requests really take.
+
+    Args:
+        fitted: the list as it was measured.
+    """
+
+    def __init__(self, fitted: Cost) -> None:
+        self.fitted = fitted
+        self.current = fitted
+        """The list as it holds now; replaced with every observation."""
+        self._prefill, self._decode = _Drift(), _Drift()
+        self._ratios: deque[float] = deque(maxlen=_MARGIN_SAMPLES)
+
+    def observe(self, measured: Measured) -> float | None:
+        """Take in one finished request.
+
+        Returns:
+            The relative error of what was predicted for its tokens, before it was learned from;
+            None for one too short to judge by.
+        """
+        context = measured.num_prefilled + measured.num_cached
+        parts = (measured.num_prefilled, measured.num_cached), (measured.num_decoded, context)
+        if not 0 < measured.prefill_s + measured.decode_s < math.inf:
+            return None
+        predicted_s = self.current.prefill_s(*parts[0]) + self.current.decode_s(*parts[1])
+        taken_s = measured.prefill_s + measured.decode_s
+        is_long = measured.num_decoded >= _MIN_DECODE_TOKENS
+        if measured.num_prefilled >= _MIN_PREFILL_TOKENS:
+            self._prefill.add(measured.prefill_s, self.fitted.prefill_s(*parts[0]))
+        if is_long:
+            self._decode.add(measured.decode_s, self.fitted.decode_s(*parts[1]))
+            self._ratios.append(taken_s / predicted_s)
+        self.current = self.fitted.scaled(self._prefill.scale, self._decode.scale, self._margin())
+        return abs(predicted_s - taken_s) / taken_s if is_long else None
+
+    def _margin(self) -> float:
+        if len(self._ratios) < _MIN_SAMPLES:
+            return DEFAULT_MARGIN
+        rank = math.ceil(_MARGIN_PERCENT / 100 * len(self._ratios))
+        return min(max(sorted(self._ratios)[rank - 1], MIN_MARGIN), MAX_MARGIN)
+
+
+def cost_members(cost: Cost) -> dict[str, Any]:
+    """Return the fitted figures as plain data, for a file."""
+    return asdict(cost)
+
+
+def read_cost(members: object) -> Cost:
+    """Make a price list of plain data.
+
+    Raises:
+        ValueError: the data is not one.
+    """
+    if not isinstance(members, dict):
+        raise ValueError("not a cost: no object")  # noqa: TRY004 - data, not an argument's type
+    try:
+        return Cost(**members)
+    except TypeError as error:
+        raise ValueError(f"not a cost: {error}") from error

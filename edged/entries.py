@@ -1,0 +1,169 @@
+"""One admitted request on its way through the scheduler, alone or with others that ask the same.
+
+Rule: plain state. What it costs and where it ranks is derived, with the price list and the time
+given.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any, Generic, TypeVar
+
+from edged.admission import Admitted
+from edged.costmodel import Cost
+from edged.promises import Promise
+from edged.request import Priority, Request
+
+D = TypeVar("D")
+
+PROMOTE_AFTER_S = 10.0
+"""Background work that has waited this long counts as normal. It never goes before a person who
+waits; that it is not starved by them is its promise: it is started while it can still be kept."""
+MAX_PAUSES = 2
+"""An answer is interrupted so often at most: each time costs its prompt again."""
+MAX_RIDERS = 16
+"""Requests in all that may share the executions of others. Each is a delivery not acknowledged yet,
+and a broker has only so many of those on their way: more would keep out a person who asks."""
+
+
+class EntryState(Enum):
+    """Where an entry is in its life; a pause takes it from RUNNING back to WAITING."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Rider(Generic[D]):
+    """A request that gets the same answer as the entry it rides with."""
+
+    request: Request
+    delivery: D
+
+
+@dataclass(slots=True, eq=False)
+class Entry(Generic[D]):
+    """One execution; ``delivery`` is the caller's, to answer it by."""
+
+    key: int
+    """Unique among all entries of a scheduler's life, and rising with arrival."""
+    admitted: Admitted
+    prompt_ids: Sequence[int]
+    delivery: D
+    queued_s: float
+    """When it was added, on the clock of the request's deadline."""
+    state: EntryState = EntryState.WAITING
+    is_cancelled: bool = False
+    """While RUNNING: the answer must end at the next token."""
+    started_s: float | None = None
+    """When it began to run, or went on after a pause; None while it waits."""
+    is_over_share: bool = False
+    """Whether its client had had its share when it came."""
+    num_done: int = 0
+    """Tokens of the answer made before a pause."""
+    num_pauses: int = 0
+    riders: list[Rider[D]] = field(default_factory=list)
+
+    @property
+    def client(self) -> str:
+        """Who asked, as far as a broker tells: the topic of the reply."""
+        return self.admitted.request.reply_to.topic
+
+    @property
+    def deadline_s(self) -> float:
+        """The request's deadline, on the clock of its receipt."""
+        return self.admitted.request.deadline_s
+
+    @property
+    def is_pausable(self) -> bool:
+        """Whether it may be interrupted: a seeded draw could not be taken up where it stopped."""
+        sampling = self.admitted.request.sampling
+        is_seeded = sampling.seed is not None and sampling.temperature > 0
+        return not is_seeded and not self.is_cancelled and self.num_pauses < MAX_PAUSES
+
+    def resume_s(self, cost: Cost, now_s: float) -> float:
+        """Predict what an interruption costs: the prompt, and the answer so far, once more."""
+        if self.started_s is None:
+            return 0.0
+        context = self.admitted.num_prompt_tokens + self.num_done
+        num_new = cost.tokens_within(now_s - self.started_s, context)
+        return cost.margin * cost.prefill_s(context + min(num_new, self.admitted.max_tokens))
+
+    def work_s(self, cost: Cost) -> float:
+        """Predict the work from its (next) start to its end, with the margin of a promise."""
+        context = self.admitted.num_prompt_tokens + self.num_done
+        return cost.margin * cost.service_s(context, self.admitted.max_tokens - self.num_done)
+
+    def remaining_s(self, cost: Cost, now_s: float) -> float:
+        """Predict the work left in it; it stops at its deadline at the latest."""
+        if self.started_s is None:
+            return self.work_s(cost)
+        end_s = min(self.started_s + self.work_s(cost), self.deadline_s)
+        return max(end_s - now_s, 0.0)
+
+    def promise(self, cost: Cost, now_s: float) -> Promise:
+        """Return what it still holds of the engine; for a running one, if it is interrupted."""
+        work_s = self.remaining_s(cost, now_s) + self.resume_s(cost, now_s)
+        return Promise(self.deadline_s, work_s)
+
+    def latest_start_s(self, cost: Cost) -> float:
+        """Tell the last time at which a start still gives a token before the deadline."""
+        return self.deadline_s - cost.first_token_s(self.admitted.num_prompt_tokens + self.num_done)
+
+    def rank(self, now_s: float) -> tuple[int, bool, float, int]:
+        """Give its place in the order: class with promotion, running, deadline, arrival."""
+        level = int(self.admitted.request.priority)
+        if level > Priority.NORMAL and now_s - self.queued_s >= PROMOTE_AFTER_S:
+            level -= 1
+        level += self.is_over_share
+        return level, self.state is EntryState.WAITING, self.deadline_s, self.key
+
+    def members(self) -> Iterator[Rider[D]]:
+        """Yield everybody who is owed the answer; the first one is the entry's own."""
+        yield Rider(self.admitted.request, self.delivery)
+        yield from self.riders
+
+    def detach(self, member: Rider[D]) -> "Entry[D]":
+        """Take one of several members out, as an entry of its own that has FINISHED."""
+        alone = Entry(
+            self.key,
+            replace(self.admitted, request=member.request),
+            self.prompt_ids,
+            member.delivery,
+            self.queued_s,
+            EntryState.FINISHED,
+            is_cancelled=True,
+        )
+        if member.delivery is self.delivery:
+            following = self.riders.pop(0)
+            self.admitted = replace(self.admitted, request=following.request)
+            self.delivery = following.delivery
+        else:
+            self.riders.remove(member)
+        return alone
+
+
+def can_share(entry: Entry[Any], request: Request) -> bool:
+    """Tell whether a request would get the very answer of an entry, in time.
+
+    Both are background work and not streamed, the answer is not a matter of luck, and the entry's
+    promise is no later than the request's deadline.
+    """
+    first = entry.admitted.request
+    is_drawn = request.sampling.temperature > 0 and request.sampling.seed is None
+    return (
+        request.priority is Priority.BACKGROUND
+        and first.priority is Priority.BACKGROUND
+        and not is_drawn
+        and request.session is None
+        and first.session is None
+        and not (request.is_stream or first.is_stream or entry.is_cancelled)
+        and entry.deadline_s <= request.deadline_s
+        and entry.admitted.max_tokens == first.max_tokens
+        and _content(first) == _content(request)
+    )
+
+
+def _content(request: Request) -> tuple[object, ...]:
+    return request.messages, request.max_tokens, request.stop, request.sampling, request.format

@@ -1,0 +1,87 @@
+"""What a command line and a configuration file say together, for ``edged run`` and its like.
+
+Rule: one ``Config`` comes out, or an error that names the option or the key.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from edged.broker_url import BrokerAddress, parse_broker_url
+from edged.config import BrokerConfig, Config, broker_overrides, load_config, node_name_of
+from edged.errors import ConfigError, UsageError
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that say which configuration, and what of it to override."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration (YAML)")
+    parser.add_argument("--model", metavar="DIR", help="bundle folder; overrides model.path")
+    parser.add_argument(
+        "--broker", metavar="URL", help="mqtt://[user:password@]host[:port], or mqtts://"
+    )
+    parser.add_argument("--node", metavar="NAME", help="name of this device in every topic")
+    parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
+
+
+def read_config(arguments: argparse.Namespace) -> Config:
+    """Make the configuration of file and options; options win.
+
+    Raises:
+        UsageError: If neither a file nor a model is given.
+        ConfigError: If a key or option is wrong; the message starts with its path.
+    """
+    node = node_name_of(socket.gethostname())
+    overrides: dict[str, str | None] = {}
+    if arguments.node is not None:
+        overrides["node"] = arguments.node
+    if arguments.log_level is not None:
+        overrides["log.level"] = arguments.log_level
+    if arguments.model is not None:
+        overrides["model.path"] = arguments.model
+    if arguments.broker is not None:
+        overrides |= broker_overrides(_broker_address(arguments.broker))
+    if arguments.config is None:
+        if arguments.model is None:
+            raise UsageError("give --config FILE, or --model DIR with --broker URL and --node NAME")
+        return load_config("", "command line", default_node=node, overrides=overrides)
+    try:
+        text = arguments.config.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{arguments.config}: cannot be read: {error}") from error
+    return load_config(text, str(arguments.config), default_node=node, overrides=overrides)
+
+
+def read_password(broker: BrokerConfig) -> str | None:
+    """Return the password for the broker, from wherever it is configured.
+
+    Raises:
+        ConfigError: If the password file cannot be read.
+    """
+    if broker.password_file is None:
+        return broker.password
+    try:
+        return broker.password_file.read_text(encoding="utf-8").partition("\n")[0]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"broker.password_file: cannot be read: {error}") from error
+
+
+def start_anew() -> NoReturn:
+    """Become a new process under the same id, with the command line this one was started with.
+
+    Threads end without unwinding, so whatever must be told or written has been.
+    """
+    # Python's handlers do not survive: until the new process has its own, a second reload is lost
+    # rather than deadly.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - its own program
+
+
+def _broker_address(url: str) -> BrokerAddress:
+    try:
+        return parse_broker_url(url)
+    except ValueError as error:
+        raise ConfigError(f"--broker: {error}") from error

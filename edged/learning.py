@@ -1,0 +1,42 @@
+"""What finished requests teach: latencies for the operator, costs for the next promise.
+
+Rule: only what was computed without an interruption says what computing costs.
+"""
+
+from edged.costmodel import CostModel, Measured
+from edged.metrics import Metrics
+from edged.worker import Finished
+
+
+class Learning:
+    """Take in what requests took.
+
+    Args:
+        costs: The price list, corrected with each request.
+        metrics: Latencies, and how far predictions were off.
+    """
+
+    def __init__(self, costs: CostModel, metrics: Metrics) -> None:
+        self._costs = costs
+        self._metrics = metrics
+
+    def take(self, finished: Finished, received_s: float) -> None:
+        """Take in one finished request; one without a token teaches nothing but its energy."""
+        if finished.usage.energy is not None:
+            self._metrics.count_energy(finished.usage.energy.joules)
+        if finished.first_token_s is None:
+            return
+        usage, timing = finished.usage, finished.timing(received_s)
+        num_decoded = usage.completion_tokens - 1
+        self._metrics.observe_ttft(timing.ttft_s)
+        if finished.was_paused:
+            return
+        self._metrics.observe_decode(num_decoded, timing.decode_s)
+        measured = Measured(
+            usage.prompt_tokens - usage.cached_tokens,
+            usage.cached_tokens,
+            timing.prefill_s,
+            num_decoded,
+            timing.decode_s,
+        )
+        self._metrics.observe_cost_error(self._costs.observe(measured))

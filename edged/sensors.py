@@ -1,0 +1,128 @@
+"""Readings of the device beside memory: temperature, frequency, battery, energy.
+
+Rule: imports psutil, as only ``memory`` does beside it. What a device does not tell is None, and a
+reading that fails is one that is not there.
+"""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+_SYS = Path("/sys")
+_RAPL = "class/powercap"
+_THERMAL = "class/thermal"
+_COOLING_TYPE = "Processor"
+_MICRO = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReading:
+    """One look at the device; None is what it does not tell."""
+
+    temperature_c: float | None = None
+    """The hottest thermal zone."""
+    throttled_share: float | None = None
+    """How far the kernel slows the processors down for their heat, from 0 to 1."""
+    frequency_hz: float | None = None
+    """Mean of the processors."""
+    max_frequency_hz: float | None = None
+    battery_share: float | None = None
+    on_mains: bool | None = None
+
+    def members(self) -> dict[str, float | bool | None]:
+        """Return the readings as members of ``state``."""
+        return {
+            "temperature_c": self.temperature_c,
+            "throttled": self.throttled_share,
+            "frequency_hz": self.frequency_hz,
+            "max_frequency_hz": self.max_frequency_hz,
+            "battery": self.battery_share,
+            "on_mains": self.on_mains,
+        }
+
+
+def read_device(sys: Path = _SYS) -> DeviceReading:
+    """Look at the device; about a millisecond.
+
+    Args:
+        sys: where sysfs is; another one for tests.
+    """
+    frequency = _frequency()
+    battery = _battery()
+    return DeviceReading(
+        temperature_c=_temperature_c(sys),
+        throttled_share=_throttled_share(sys),
+        frequency_hz=frequency and frequency[0],
+        max_frequency_hz=frequency and frequency[1],
+        battery_share=battery and battery[0],
+        on_mains=battery and battery[1],
+    )
+
+
+def read_joules(sys: Path = _SYS) -> float | None:
+    """Read the energy counter of the processor packages (RAPL), in joules; it wraps around.
+
+    Since Linux 5.10 only root may read it, and most boards have none.
+    """
+    counters = [_number(folder / "energy_uj") for folder in _packages(sys)]
+    known = [counter for counter in counters if counter is not None]
+    return sum(known) * _MICRO if known else None
+
+
+@functools.cache
+def _packages(sys: Path) -> tuple[Path, ...]:
+    """Find the counters once: every answer reads them twice."""
+    return tuple(sorted((sys / _RAPL).glob("intel-rapl:[0-9]")))
+
+
+def _temperature_c(sys: Path) -> float | None:
+    zones = (_number(zone / "temp") for zone in (sys / _THERMAL).glob("thermal_zone*"))
+    return max((zone / 1000 for zone in zones if zone is not None), default=None)
+
+
+def _throttled_share(sys: Path) -> float | None:
+    """Look at the processors' cooling devices: their state is 0 when nothing is held back."""
+    shares = []
+    for device in (sys / _THERMAL).glob("cooling_device*"):
+        kind = _text(device / "type") or ""
+        state, most = _number(device / "cur_state"), _number(device / "max_state")
+        is_processor = kind == _COOLING_TYPE or "cpufreq" in kind
+        if is_processor and state is not None and most:
+            shares.append(state / most)
+    return max(shares, default=None)
+
+
+def _frequency() -> tuple[float, float | None] | None:
+    """Return present and highest frequency in Hz; psutil tells MHz, and 0 for what is unknown."""
+    try:
+        found = psutil.cpu_freq()
+    except (OSError, RuntimeError, NotImplementedError):
+        return None
+    if found is None or not found.current:
+        return None
+    return found.current * 1e6, found.max * 1e6 or None
+
+
+def _battery() -> tuple[float, bool | None] | None:
+    try:
+        found = psutil.sensors_battery()
+    except (OSError, RuntimeError, AttributeError):
+        return None
+    return None if found is None else (found.percent / 100, found.power_plugged)
+
+
+def _number(path: Path) -> float | None:
+    text = _text(path)
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,1 @@
+"""``edged simulate``: the daemon's own scheduler and admission, on hours of made-up requests."""

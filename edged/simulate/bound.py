@@ -1,0 +1,71 @@
+"""The most that anybody could do who knows all requests beforehand.
+
+Earliest deadline first, dropping what is late and counting every second of work, whole answers or
+not, keeps an engine busy with live work for as long as any order can; that much time, filled with
+the answers that have the most tokens to the second, in fractions, is more than any real order can
+deliver on time. It is a bound, not a schedule.
+"""
+
+import heapq
+
+from edged.costmodel import Cost
+from edged.simulate.trace import Ask, Workload
+
+
+def best_busy_s(workload: Workload, device: Cost) -> float:
+    """Return a bound of the seconds of work that can end on time."""
+    return busy_s(_without_repeats(workload, device))
+
+
+def best_tokens(workload: Workload, device: Cost) -> float:
+    """Return a bound of the tokens that can be delivered on time."""
+    asks = _without_repeats(workload, device)
+    left_s = busy_s(asks)
+    tokens = 0.0
+    for _, _, work_s, value in sorted(asks, key=lambda it: it[2] / it[3]):
+        share = min(1.0, left_s / work_s) if work_s else 1.0
+        tokens += share * value
+        left_s -= share * work_s
+    return tokens
+
+
+_Work = tuple[float, float, float, int]
+"""Arrival, deadline, seconds of work, tokens."""
+
+
+def _without_repeats(workload: Workload, device: Cost) -> list[_Work]:
+    """Price each request; one that asks the same as another costs nothing, and still counts."""
+    seen: set[int] = set()
+    works: list[_Work] = []
+    for ask in workload.asks:
+        work_s = 0.0 if ask.content in seen else ask.work_s(device) * _fastest(workload, ask)
+        if ask.content >= 0:
+            seen.add(ask.content)
+        works.append((ask.at_s, ask.deadline_s, work_s, ask.wanted_tokens))
+    return works
+
+
+def _fastest(workload: Workload, ask: Ask) -> float:
+    times = (ask.at_s, (ask.at_s + ask.deadline_s) / 2, ask.deadline_s)
+    return min(workload.slowdown(at_s) for at_s in times)
+
+
+def busy_s(works: list[_Work]) -> float:
+    """Return the most seconds that any order can spend on requests that are not late yet."""
+    ready: list[tuple[float, float]] = []
+    now_s, done_s, place = 0.0, 0.0, 0
+    works = sorted(works)
+    while place < len(works) or ready:
+        if not ready:
+            now_s = max(now_s, works[place][0])
+        while place < len(works) and works[place][0] <= now_s:
+            heapq.heappush(ready, (works[place][1], works[place][2]))
+            place += 1
+        next_s = works[place][0] if place < len(works) else float("inf")
+        while ready and now_s < next_s:
+            deadline_s, work_s = heapq.heappop(ready)
+            spent_s = max(min(work_s, deadline_s - now_s, next_s - now_s), 0.0)
+            now_s, done_s = now_s + spent_s, done_s + spent_s
+            if work_s > spent_s and deadline_s > now_s:
+                heapq.heappush(ready, (deadline_s, work_s - spent_s))
+    return done_s

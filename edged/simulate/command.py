@@ -1,0 +1,141 @@
+"""``edged simulate``: hours of requests through the daemon's own admission and scheduler.
+
+Rule: parse and write; what decides is the core, what is measured is in ``figures``.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from edged.costmodel import Cost, read_cost
+from edged.errors import EdgedError, ExitCode, UsageError
+from edged.simulate import fleet
+from edged.simulate.baselines import run_fifo
+from edged.simulate.figures import Figures, figures
+from edged.simulate.node import run_edf
+from edged.simulate.outcome import Outcome
+from edged.simulate.plot import plot
+from edged.simulate.report import report
+from edged.simulate.trace import REFERENCE, Workload, read_trace, write_trace
+from edged.simulate.workloads import HOURS, WORKLOADS, make_workload
+
+_POLICIES = ("edf", "fifo", "fifo-drop")
+_NODES = 100
+_MAX_HOURS = 1000.0
+
+
+class OutputError(EdgedError):
+    """A file cannot be written; the message names it."""
+
+    exit_code = ExitCode.CANNOT_CREATE
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``edged simulate``."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--workload", choices=[*WORKLOADS, "fleet"], help="made-up requests")
+    source.add_argument("--trace", type=Path, metavar="FILE", help="requests, one JSON a line")
+    parser.add_argument(
+        "--policy",
+        action="append",
+        choices=[*_POLICIES, *fleet.POLICIES],
+        help="repeatable; edf is edged's own (default: all that fit)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--hours", type=float, default=HOURS, metavar="H", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--nodes", type=int, default=_NODES, metavar="N", help="of the fleet (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--cost", type=Path, metavar="FILE", help="a daemon's cost.json; default: a small device"
+    )
+    parser.add_argument(
+        "--chunk-tokens",
+        type=int,
+        metavar="N",
+        help="model.prefill_chunk_tokens (default: that of the cost, 128)",
+    )
+    outputs = parser.add_argument_group("what is written beside the table")
+    outputs.add_argument("--json", type=Path, metavar="FILE", help="all figures")
+    outputs.add_argument("--plot", type=Path, metavar="FILE", help="bars as SVG")
+    outputs.add_argument("--save-trace", type=Path, metavar="FILE", help="the requests themselves")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the simulation, print the tables, write what was asked for.
+
+    Raises:
+        UsageError: an option or the trace is wrong.
+        OutputError: a file cannot be written.
+    """
+    device = _device(arguments)
+    is_fleet = arguments.workload == "fleet"
+    workload = _workload(arguments, device)
+    known = tuple(fleet.POLICIES) if is_fleet else _POLICIES
+    policies = arguments.policy or known
+    if unknown := [policy for policy in policies if policy not in known]:
+        raise UsageError(f"--policy {unknown[0]}: this workload knows {', '.join(known)}")
+    if not workload.asks:
+        raise UsageError("no requests: the trace is empty, or --hours too short")
+    runs: dict[str, Figures] = {}
+    for policy in policies:
+        outcomes = (
+            fleet.run_fleet(policy, arguments.nodes, arguments.seed, device)
+            if is_fleet
+            else _run(policy, workload, device)
+        )
+        runs[policy] = figures(outcomes, workload, device, has_bound=not is_fleet)
+    print(report(runs), end="")
+    try:
+        _write(workload, runs, arguments)
+    except OSError as error:
+        raise OutputError(f"{error.filename}: cannot be written: {error.strerror}") from error
+    return ExitCode.OK
+
+
+def _workload(arguments: argparse.Namespace, device: Cost) -> Workload:
+    if not 0 < arguments.hours <= _MAX_HOURS:
+        raise UsageError(f"--hours {arguments.hours}: more than 0, at most {_MAX_HOURS:.0f}")
+    if arguments.nodes < 1:
+        raise UsageError(f"--nodes {arguments.nodes}: at least 1")
+    if arguments.trace:
+        return read_trace(arguments.trace)
+    if arguments.workload == "fleet":
+        return Workload("fleet", fleet.fleet_asks(arguments.nodes, arguments.seed, device))
+    return make_workload(arguments.workload, arguments.seed, device, arguments.hours)
+
+
+def _run(policy: str, workload: Workload, device: Cost) -> list[Outcome]:
+    if policy == "edf":
+        return run_edf(workload, device).outcomes
+    return run_fifo(workload, device, drops=policy == "fifo-drop")
+
+
+def _device(arguments: argparse.Namespace) -> Cost:
+    device = _read_cost(arguments.cost) if arguments.cost else REFERENCE
+    if arguments.chunk_tokens is None:
+        return device
+    if arguments.chunk_tokens < 1:
+        raise UsageError(f"--chunk-tokens {arguments.chunk_tokens}: at least 1")
+    return replace(device, chunk_tokens=arguments.chunk_tokens)
+
+
+def _read_cost(file: Path) -> Cost:
+    try:
+        members = json.loads(file.read_text(encoding="utf-8"))
+        return read_cost(members.get("cost", members))
+    except (OSError, ValueError, AttributeError) as error:
+        raise UsageError(f"--cost {file}: {error}") from error
+
+
+def _write(workload: Workload, runs: dict[str, Figures], arguments: argparse.Namespace) -> None:
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(runs, indent=2) + "\n", encoding="utf-8")
+    if arguments.plot is not None:
+        title = f"{workload.name}: what became of the requests"
+        arguments.plot.write_text(plot(title, runs), encoding="utf-8")
+    if arguments.save_trace is not None:
+        arguments.save_trace.write_text(write_trace(workload.asks), encoding="utf-8")

@@ -1,0 +1,113 @@
+"""paho and nothing else: what the wire itself costs, for measurements.
+
+Rule: the daemon does not use it. Each call works on the caller's own thread, so that no hand-over
+between threads is measured.
+"""
+
+import contextlib
+import select
+from collections import deque
+from typing import NamedTuple
+
+import paho.mqtt.client as mqtt
+
+from edged.messages import WireProperties
+from edged.transport.events import BrokerSettings
+from edged.transport.paho_client import make_client
+from edged.transport.properties import from_paho, to_paho
+
+
+class BareMessage(NamedTuple):
+    """What arrived."""
+
+    topic: str
+    payload: bytes
+    properties: WireProperties
+
+
+class BareClient:
+    """One connection, MQTT 5, with Nagle's algorithm off; blocks until the filters are subscribed.
+
+    Args:
+        settings: Where the broker is; the session is a new one each time.
+        filters: Topic filters, QoS 1.
+
+    Raises:
+        OSError: The broker cannot be reached, does not accept, or does not answer in time.
+    """
+
+    def __init__(self, settings: BrokerSettings, *filters: str) -> None:
+        self._messages: deque[BareMessage] = deque()
+        self._filters = filters
+        self._is_subscribed = False
+        self._limit_s = settings.handshake_timeout_s
+        self._client = make_client(settings, "5", None)
+        self._client.on_message = self._on_message
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_connect = self._on_connect
+        self._client.reconnect()
+        while not self._is_subscribed:
+            self._step()
+
+    def publish(self, topic: str, payload: bytes, properties: WireProperties) -> None:
+        """Send with QoS 1; returns when the bytes are in the socket, as a rule."""
+        self._client.publish(topic, payload, 1, properties=to_paho(properties))
+
+    def receive(self) -> BareMessage:
+        """Return the next message; blocks.
+
+        Raises:
+            OSError: The connection broke, or nothing came for the time of a handshake.
+        """
+        while not self._messages:
+            self._step()
+        return self._messages.popleft()
+
+    def echo(self) -> None:
+        """Send each message back to its Response Topic, from within paho's callback; blocks.
+
+        Raises:
+            OSError: The connection broke.
+        """
+        self._client.on_message = _send_back
+        while True:
+            with contextlib.suppress(TimeoutError):
+                self._step()
+
+    def close(self) -> None:
+        """Say goodbye and close."""
+        self._client.disconnect()
+        while self._client.socket() is not None and self._client.want_write():
+            self._client.loop_write()
+
+    def _step(self) -> None:
+        sock = self._client.socket()
+        if sock is None:
+            raise ConnectionError("the broker closed the connection")
+        writing = [sock] if self._client.want_write() else []
+        readable, writable, _ = select.select([sock], writing, [], self._limit_s)
+        if not readable and not writable:
+            raise TimeoutError("nothing came from the broker in time")
+        if readable:
+            self._client.loop_read()
+        if self._client.want_write():
+            self._client.loop_write()
+
+    def _on_connect(self, client: mqtt.Client, *_: object) -> None:
+        client.subscribe([(name, 1) for name in self._filters])
+
+    def _on_subscribe(self, *_: object) -> None:
+        self._is_subscribed = True
+
+    def _on_message(
+        self, client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage
+    ) -> None:
+        properties = from_paho(message.properties)
+        self._messages.append(BareMessage(message.topic, bytes(message.payload), properties))
+        client.ack(message.mid, message.qos)
+
+
+def _send_back(client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
+    topic = getattr(message.properties, "ResponseTopic", "")
+    client.publish(topic, message.payload, 1, properties=message.properties)
+    client.ack(message.mid, message.qos)

@@ -1,0 +1,28 @@
+"""Arguments for a daemon whose configuration file holds more than options can say."""
+
+from pathlib import Path
+
+import yaml
+
+from edged.local_broker import Broker
+
+
+def configured(
+    folder: Path,
+    bundle: Path,
+    broker: Broker,
+    *,
+    node: str = "kitchen",
+    protocol: str = "auto",
+    **sections: object,
+) -> list[str]:
+    """Write a configuration into ``folder`` and return the options of ``edged run`` for it."""
+    config = {
+        "node": node,
+        "model": {"path": str(bundle)},
+        "broker": {"host": broker.host, "port": broker.port, "protocol": protocol},
+        **sections,
+    }
+    path = folder / "edged.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return ["--config", str(path)]

@@ -1,0 +1,1 @@
+"""The arm64 build, run on an emulated processor."""

@@ -1,0 +1,129 @@
+"""A broker that goes away: with its memory nothing is lost, without it what is lost is counted."""
+
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from edged.local_broker import Broker, running
+from edged.local_broker import mosquitto as configure_mosquitto
+from edged.messages import Encoded, WireProperties
+from edged.transport import BrokerSettings, Connected, ConnectFailed, Disconnected
+from tests.broker.conftest import require_mosquitto
+from tests.broker.wire_ends import Peer, connected, settings
+from tests.faults.hasty import BROKEN_CALLBACK, HASTY
+from tests.faults.proxy import proxy
+from tests.faults.site import REQUEST, crowd, serving, wait_for_state
+from tests.requirements import require
+
+RESTARTS = 10
+
+
+def test_ten_restarts_of_a_broker_that_remembers_lose_nothing(
+    mosquitto: Broker, bundle: Path, tmp_path: Path
+) -> None:
+    with (
+        serving(tmp_path, bundle, mosquitto.port, HASTY) as process,
+        crowd(mosquitto) as clients,
+    ):
+        for _ in range(RESTARTS):
+            clients.ask(6)
+            mosquitto.restart()
+            process.until("STATUS=serving")
+        clients.settle()
+        assert clients.num_unmarked == 0
+        told = wait_for_state(tmp_path, lambda told: told["connects"] > RESTARTS)
+        assert told["lost_sessions"] == 0
+        assert process.stop() == 0
+
+
+def test_a_broker_that_forgets_costs_what_it_had_and_each_loss_is_counted(
+    bundle: Path, tmp_path: Path
+) -> None:
+    """What the node holds is answered; its acknowledgement would be for another message now."""
+    require_mosquitto()
+    with (
+        running(configure_mosquitto(tmp_path)) as broker,
+        serving(tmp_path, bundle, broker.port, HASTY) as process,
+    ):
+        for number in range(RESTARTS):
+            with crowd(broker, f"life-{number}-") as clients:
+                process.process.send_signal(signal.SIGSTOP)
+                clients.ask(4)
+                broker.restart()
+                process.process.send_signal(signal.SIGCONT)
+                process.until("STATUS=serving")
+        told = wait_for_state(tmp_path, lambda told: told["lost_sessions"] == RESTARTS)
+        assert told["stale_acks"] <= 4 * RESTARTS
+        with crowd(broker) as clients:
+            clients.ask(4)
+            clients.settle()
+        assert process.stop() == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "tls"])
+def test_a_port_that_accepts_and_says_nothing_is_given_up_in_ten_seconds(*, is_tls: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        place = Broker("silent", silent.getsockname()[1], [], "5")
+        terms = settings(place, "node", is_tls=is_tls, handshake_timeout_s=0.2)
+        assert BrokerSettings("host", 1, "node").handshake_timeout_s <= 10.0  # in the field
+        started_s = time.monotonic()
+        peer = Peer(terms)
+        reason = peer.expect(ConnectFailed).reason
+        assert time.monotonic() - started_s < 2.0
+        assert ("does not answer" if is_tls else "does not speak MQTT in time") in reason
+        peer.stop()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_expired_certificate_is_explained(tmp_path: Path) -> None:
+    require_mosquitto()
+    faketime = Path("/usr/bin/faketime")
+    require(faketime.exists(), "faketime is not installed (apt-get install faketime)")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    command = ["openssl", "req", "-x509", "-nodes", "-days", "1", *curve, *name, *files]
+    subprocess.run([str(faketime), "-f", "-10d", *command], check=True, capture_output=True)
+    extra = [f"certfile {certificate}", f"keyfile {key}"]
+    with running(configure_mosquitto(tmp_path, extra=extra)) as broker:
+        terms = settings(broker, "node", is_tls=True, host="localhost", ca_file=certificate)
+        peer = Peer(terms)
+        assert "certificate has expired" in peer.expect(ConnectFailed).reason
+        peer.stop()
+
+
+def test_a_connection_that_stood_longer_than_a_handshake_says_why_it_ended(
+    mosquitto: Broker,
+) -> None:
+    with (
+        proxy(mosquitto.port) as network,
+        connected(
+            settings(mosquitto, "node", port=network.port, keepalive_s=1, handshake_timeout_s=0.5)
+        ) as node,
+    ):
+        network.half_open()
+        assert node.expect(Disconnected).reason == "the broker went silent"
+        failed = node.expect(ConnectFailed)
+        assert failed.reason.endswith("does not speak MQTT in time")
+        network.heal()
+        assert node.expect(Connected).protocol_version == "5"
+
+
+def test_a_mistake_in_a_callback_ends_the_process_with_70(
+    mosquitto: Broker, bundle: Path, tmp_path: Path
+) -> None:
+    with (
+        serving(tmp_path, bundle, mosquitto.port, BROKEN_CALLBACK) as process,
+        connected(settings(mosquitto, "asker")) as asker,
+    ):
+        asked_s = time.monotonic()
+        asker.transport.publish(Encoded(REQUEST, b"hello", WireProperties()))
+        assert process.wait() == 70
+        assert time.monotonic() - asked_s < 15
+        assert "the MQTT thread is dead" in process.log

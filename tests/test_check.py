@@ -1,0 +1,65 @@
+"""``edged check``: what would stop a start is found without one."""
+
+from pathlib import Path
+
+import pytest
+
+from edged.bundle import open_bundle
+from edged.check import Reload, check
+from edged.cli import main
+from edged.config import Config, load_config
+from edged.errors import BundleError, ConfigError, ExitCode
+from tests.tiny_model import write_tiny_bundle
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    pytest.importorskip("onnx")
+    return write_tiny_bundle(tmp_path / "bundle")
+
+
+def config_of(bundle: Path, more: str = "") -> Config:
+    return load_config(f"model: {{path: {bundle}}}\n{more}", "edged.yaml")
+
+
+def test_a_good_configuration_is_told_with_its_model_and_node(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "--model", str(bundle), "--node", "kitchen"]) == 0
+    assert capsys.readouterr().out.startswith("ok: tiny")
+
+
+def test_a_wrong_key_ends_with_78(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "edged.yaml").write_text("nonsense: 1\n", "utf-8")
+    assert main(["check", "--config", str(tmp_path / "edged.yaml")]) == ExitCode.CONFIG
+    assert "nonsense: unknown key" in capsys.readouterr().err
+
+
+def test_a_damaged_model_is_found_unless_it_is_the_one_that_runs(bundle: Path) -> None:
+    config, running = config_of(bundle), open_bundle(bundle)
+    tokenizer = bundle / "tokenizer.json"
+    tokenizer.write_bytes(tokenizer.read_bytes().replace(b"a", b"b", 1))
+    with pytest.raises(BundleError, match=r"tokenizer\.json"):
+        check(config)
+    assert check(config, trusted_sha256=running.sha256).sha256 == running.sha256
+
+
+@pytest.mark.parametrize(
+    ("more", "key"),
+    [
+        ("budget: {memory: 32M}", "budget.memory"),
+        ("broker: {username: a, password_file: missing}", "broker.password_file"),
+        ("broker: {tls: true, ca_file: missing.pem}", "broker.ca_file"),
+    ],
+)
+def test_what_would_stop_the_start_is_named(bundle: Path, more: str, key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        check(config_of(bundle, more))
+
+
+def test_a_reload_is_refused_with_the_reason(bundle: Path) -> None:
+    running = open_bundle(bundle)
+    assert Reload(lambda: config_of(bundle), running).problem() is None
+    problem = Reload(lambda: config_of(bundle / "gone"), running).problem()
+    assert problem is not None
+    assert "gone" in problem

@@ -1,0 +1,61 @@
+"""The connection to the broker: what is counted and told of its ups and downs."""
+
+from typing import TYPE_CHECKING, cast
+
+from edged.connections import ConnectionLog
+from edged.sdnotify import Notifier
+from edged.transport import Connected, Disconnected
+from tests.fakes import Bench
+
+if TYPE_CHECKING:
+    from edged.reporting import Reporter
+
+UP = Connected(1, is_session_present=False, protocol_version="5", receive_maximum=20)
+
+
+class FakeReporter:
+    """Counts the announcements."""
+
+    num_announced = 0
+
+    def announce(self) -> None:
+        self.num_announced += 1
+
+
+class Stage:
+    """A connection's log, with fakes around."""
+
+    def __init__(self) -> None:
+        self.bench, self.reporter = Bench(), FakeReporter()
+        reporter, events = cast("Reporter", self.reporter), self.bench.service.events
+        notifier = Notifier({})
+        self.log = ConnectionLog("mqtt://b:1883", reporter, events, self.bench.metrics, notifier)
+
+    @property
+    def events(self) -> list[dict[str, object]]:
+        return [sent.json for sent in self.bench.transport.on("/event")]
+
+
+def test_a_session_that_is_there_at_a_reconnect_is_no_event() -> None:
+    stage = Stage()
+    stage.log.take(UP)
+    stage.log.take(Connected(2, is_session_present=True, protocol_version="5", receive_maximum=20))
+    assert stage.events == []
+    assert stage.reporter.num_announced == 2
+    assert stage.bench.metrics.snapshot()["connects"] == 2
+
+
+def test_a_session_that_is_gone_at_a_reconnect_is_told() -> None:
+    stage = Stage()
+    stage.log.take(UP)
+    stage.log.take(UP)
+    assert [event["event"] for event in stage.events] == ["broker_session_lost"]
+    assert stage.bench.metrics.snapshot()["lost_sessions"] == 1
+
+
+def test_another_client_under_the_same_identifier_is_told() -> None:
+    stage = Stage()
+    stage.log.take(Disconnected("taken over", 60.0, is_taken_over=True))
+    (event,) = stage.events
+    assert (event["event"], event["retry_in_s"]) == ("broker_session_taken_over", 60)
+    assert stage.bench.metrics.snapshot()["taken_over"] == 1

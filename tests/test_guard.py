@@ -1,0 +1,94 @@
+"""Memory while the node serves: reservations for requests, and the ladder's deeds."""
+
+from edged.admission import MemorySnapshot
+from edged.guard import INTERVAL_S
+from edged.ledger import REQUEST_BYTES, Account
+from edged.pressure import DOWN_AFTER_S, RESTART_AFTER_S, UP_AFTER_S, Rung
+from tests.fakes import MIB, ROOMY, Bench
+
+HIGH = MemorySnapshot(rss_bytes=390 * MIB, available_bytes=500 * MIB)
+BROKEN = MemorySnapshot(rss_bytes=401 * MIB, available_bytes=500 * MIB)
+
+
+def climb(bench: Bench, seconds: float) -> None:
+    for _ in range(int(seconds / INTERVAL_S) + 1):
+        bench.service.tick()
+        bench.clock.advance(INTERVAL_S)
+
+
+def held(bench: Bench) -> int:
+    return bench.service.guard.ledger.accounts()["requests"]
+
+
+def test_each_request_holds_its_memory_from_acceptance_to_its_reply() -> None:
+    bench = Bench()
+    for number in range(4):
+        bench.deliver({"id": f"r{number}", "prompt": "x", "max_tokens": 10})
+    assert held(bench) == 3 * REQUEST_BYTES  # the fourth was refused: the queue is full
+    bench.deliver({"id": "r1"}, "cancel")
+    assert held(bench) == 2 * REQUEST_BYTES
+    bench.finish()
+    bench.finish()
+    assert held(bench) == 0
+
+
+def test_a_ledger_without_room_refuses_and_says_what_is_missing() -> None:
+    bench = Bench()
+    ledger = bench.service.guard.ledger
+    ledger.reserve(Account.WEIGHTS, ledger.free_bytes - REQUEST_BYTES + 1)
+    bench.deliver({"id": "a", "prompt": "x"})
+    error = bench.transport.replies[0].json["error"]
+    assert (error["code"], error["missing_bytes"]) == ("memory_pressure", 1)
+    assert error["retry_after_ms"] == 1000 * DOWN_AFTER_S
+
+
+def test_the_ladder_gives_up_cache_then_dialogues_then_new_work() -> None:
+    bench = Bench()
+    bench.memory = HIGH
+    bench.service.tick()
+    assert (bench.service.guard.rung.name, bench.worker.releases) == ("SHED_PREFIX", 1)
+    climb(bench, 2 * UP_AFTER_S)
+    assert (bench.service.guard.rung.name, bench.worker.releases) == ("REFUSE", 1)
+    bench.memory = ROOMY
+    bench.deliver({"id": "a", "prompt": "x"})
+    error = bench.transport.replies[0].json["error"]
+    assert (error["code"], error["retryable"]) == ("memory_pressure", True)
+    climb(bench, 4 * DOWN_AFTER_S)
+    bench.deliver({"id": "b", "prompt": "x"})
+    assert [job.request.reply_to.request_id for job in bench.worker.jobs] == ["b"]
+
+
+def test_dialogues_are_forgotten_on_their_rung() -> None:
+    bench = Bench()
+    bench.deliver({"id": "a", "prompt": "x", "session": "s"})
+    bench.finish()
+    assert bench.service.num_sessions == 1
+    bench.memory = HIGH
+    climb(bench, UP_AFTER_S + INTERVAL_S)
+    assert bench.service.num_sessions == 0
+
+
+def test_a_budget_that_stays_broken_asks_for_a_restart() -> None:
+    bench = Bench()
+    bench.memory = BROKEN
+    climb(bench, RESTART_AFTER_S + 2)
+    assert bench.service.guard.rung is Rung.RESTART
+
+
+def test_memory_is_read_once_a_second_at_most() -> None:
+    bench = Bench()
+    bench.memory = HIGH
+    bench.service.tick()
+    bench.clock.advance(INTERVAL_S - 0.01)
+    before = bench.service.guard.rung
+    bench.memory = BROKEN
+    bench.service.tick()
+    assert bench.service.guard.rung is before
+
+
+def test_state_shows_the_account_and_the_rung() -> None:
+    bench = Bench()
+    members = bench.service.guard.members(rss_bytes=5 * MIB)
+    assert members["pressure"] == "calm"
+    assert members["planned_bytes"] == sum(members["ledger"].values())
+    assert members["unplanned_bytes"] == 5 * MIB - members["planned_bytes"]

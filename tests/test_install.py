@@ -1,0 +1,266 @@
+"""``edged install`` and ``edged uninstall`` into a folder that stands for another system."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import edged
+from edged.cli import main
+from edged.config import Config, load_config
+from edged.errors import ExitCode
+from edged.install.layout import InstallError, Layout
+from tests.requirements import require
+from tests.tiny_model import write_tiny_bundle
+
+CONFIG = "etc/edged/edged.yaml"
+DROP_IN = "etc/systemd/system/edged.service.d/10-install.conf"
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    pytest.importorskip("onnx")
+    return write_tiny_bundle(tmp_path / "tiny")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A system as ``edged install --root`` finds it: accounts, and the program in its place."""
+    require(shutil.which("systemd-sysusers"), "systemd is not installed (apt-get install systemd)")
+    root = tmp_path / "system"
+    packages = root / "opt/edged/lib/python3.11/site-packages"
+    (packages / f"edged-{edged.__version__}.dist-info").mkdir(parents=True)
+    (root / "opt/edged/bin").mkdir()
+    (root / "opt/edged/bin/edged").touch()
+    (root / "opt/edged/pyvenv.cfg").touch()
+    (root / "etc").mkdir()
+    (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n", "utf-8")
+    (root / "etc/group").write_text("root:x:0:\n", "utf-8")
+    return root
+
+
+def install(root: Path, *options: str) -> int:
+    return main(["install", "--root", str(root), *options])
+
+
+def configuration(root: Path, name: str = "edged") -> Config:
+    path = root / f"etc/edged/{name}.yaml"
+    return load_config(path.read_text("utf-8"), str(path))
+
+
+def contents(root: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file with its mode and content."""
+    files = [path for path in root.rglob("*") if path.is_file() and not path.is_symlink()]
+    return {
+        str(path.relative_to(root)): (path.stat().st_mode & 0o777, path.read_bytes())
+        for path in files
+    }
+
+
+def test_an_installation_lays_out_user_model_configuration_secret_and_unit(
+    root: Path, bundle: Path
+) -> None:
+    options = ["--node", "kitchen", "--budget", "400M"]
+    broker = ["--broker", "mqtt://edged:s%20cret@10.0.0.2"]
+    assert install(root, "--model", str(bundle), *options, *broker) == 0
+    config = configuration(root)
+    assert (config.node, config.broker.host, config.broker.username) == (
+        "kitchen",
+        "10.0.0.2",
+        "edged",
+    )
+    assert config.budget.memory_bytes == 350 * 1024**2
+    assert str(config.model.path) == "/var/lib/edged-models/tiny"
+    assert (root / "var/lib/edged-models/tiny/manifest.json").exists()
+    secret = root / "etc/edged/credentials/mqtt-password"
+    assert secret.read_text("utf-8") == "s cret\n"
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert secret.parent.stat().st_mode & 0o777 == 0o700
+    drop_in = (root / DROP_IN).read_text("utf-8")
+    assert "\nMemoryMax=400M\nLimitDATA=600M\nLoadCredential=mqtt-password:/etc/" in drop_in
+    assert str(config.broker.password_file) == "/run/credentials/edged.service/mqtt-password"
+    assert "\nedged:" in (root / "etc/passwd").read_text("utf-8")
+    assert (root / "etc/systemd/system/multi-user.target.wants/edged.service").is_symlink()
+    assert "s cret" not in (root / CONFIG).read_text("utf-8")
+
+
+def test_a_second_installation_changes_nothing_and_says_nothing(
+    root: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--model", str(bundle), "--broker", "mqtt://edged:s@broker", "--node", "kitchen"]
+    install(root, *options)
+    before = contents(root)
+    capsys.readouterr()
+    assert install(root, *options) == 0
+    assert install(root) == 0
+    assert contents(root) == before
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.startswith("installed; try:") for line in lines)
+
+
+def test_a_later_option_changes_that_and_nothing_else(root: Path, bundle: Path) -> None:
+    install(root, "--model", str(bundle), "--broker", "mqtt://edged:s@broker", "--node", "kitchen")
+    before = configuration(root)
+    install(root, "--broker", "mqtt://other:1884")
+    install(root, "--budget", "1G")
+    config = configuration(root)
+    assert (config.broker.host, config.broker.port) == ("other", 1884)
+    assert config.broker.username == "edged"
+    assert config.broker.password_file == before.broker.password_file
+    assert (config.node, config.model) == (before.node, before.model)
+    assert "MemoryMax=1024M" in (root / DROP_IN).read_text("utf-8")
+
+
+def test_a_dry_run_says_everything_and_changes_nothing(
+    root: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(root)
+    broker = "mqtt://edged:s3cret@broker"
+    assert install(root, "--model", str(bundle), "--broker", broker, "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert contents(root) == before
+    assert all(line.startswith("would ") for line in said.splitlines())
+    for part in ("edged.service", "the user edged", "copy the model tiny", "edged.yaml", "boot"):
+        assert part in said
+    assert "s3cret" not in said
+
+
+def test_an_edited_configuration_is_kept_and_options_are_refused(
+    root: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(root, "--model", str(bundle))
+    with (root / CONFIG).open("a", encoding="utf-8") as file:
+        file.write("queue: {size: 3}\n")
+    edited = (root / CONFIG).read_bytes()
+    assert install(root) == 0
+    assert install(root, "--budget", "1G") == ExitCode.CANNOT_CREATE
+    assert "edited by hand" in capsys.readouterr().err
+    assert (root / CONFIG).read_bytes() == edited
+
+
+def test_a_damaged_copy_of_the_model_is_replaced(root: Path, bundle: Path) -> None:
+    install(root, "--model", str(bundle))
+    copy = root / "var/lib/edged-models/tiny/tokenizer.json"
+    original = copy.read_bytes()
+    copy.write_bytes(original[:-1])
+    install(root, "--model", str(bundle))
+    assert copy.read_bytes() == original
+
+
+def test_tls_brings_the_authority_and_a_public_broker_is_let_through(
+    root: Path, bundle: Path, tmp_path: Path
+) -> None:
+    authority = tmp_path / "ca.pem"
+    authority.write_text("a certificate\n", "utf-8")
+    options = ["--broker", "mqtts://8.8.8.8", "--ca-file", str(authority)]
+    install(root, "--model", str(bundle), *options)
+    config = configuration(root)
+    assert (config.broker.tls, config.broker.port) == (True, 8883)
+    assert (root / str(config.broker.ca_file).lstrip("/")).read_text("utf-8") == "a certificate\n"
+    assert "IPAddressAllow=8.8.8.8" in (root / DROP_IN).read_text("utf-8")
+
+
+def test_two_instances_share_program_and_user_and_nothing_else(root: Path, bundle: Path) -> None:
+    for name in ("small", "large"):
+        install(root, "--model", str(bundle), "--node", name, "--instance", name)
+        config = configuration(root, name)
+        assert config.node == name
+        assert str(config.state.file) == f"/run/edged-{name}/state.json"
+    assert (root / "etc/systemd/system/edged@.service").exists()
+    assert main(["uninstall", "--root", str(root), "--instance", "small"]) == 0
+    left = contents(root)
+    assert not [path for path in left if "small" in path]
+    assert {"etc/edged/large.yaml", "opt/edged/bin/edged"} <= left.keys()
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--budget", "lots"], "--budget: expected"),
+        (["--broker", "http://x"], "--broker: it must start with mqtt://"),
+        (["--password-file", "/nowhere"], "--password-file: give the user"),
+        (["--broker", "mqtt://x", "--password-file", "/nowhere"], "--password-file: give the user"),
+        (["--broker", "mqtt://u@x", "--password-file", "/nowhere"], "--password-file: cannot be"),
+        (["--ca-file", "/nowhere"], "--ca-file: cannot be read"),
+        (["--prefix", "here"], "--prefix: must be an absolute path"),
+        ([], "--model: name the folder"),
+        (["--model", "/nowhere"], "/nowhere: No such file"),
+        (["--instance", "A b"], "--instance: expected"),
+        (["--instance", "edged"], "--instance: expected"),
+    ],
+)
+def test_a_wrong_option_is_named_and_nothing_is_changed(
+    root: Path, options: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(root)
+    assert install(root, *options) != 0
+    assert complaint in capsys.readouterr().err
+    assert contents(root) == before
+
+
+def test_a_model_that_does_not_fit_the_budget_is_refused_before_anything_is_done(
+    root: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(root)
+    assert install(root, "--model", str(bundle), "--budget", "100M") == ExitCode.USAGE
+    assert "--budget: 100M is too small: budget.memory" in capsys.readouterr().err
+    assert contents(root) == before
+
+
+def test_a_program_of_another_version_in_another_root_is_refused(root: Path, bundle: Path) -> None:
+    (info,) = root.glob("opt/edged/lib/*/site-packages/*.dist-info")
+    info.rename(info.with_name("edged-0.0.1.dist-info"))
+    assert install(root, "--model", str(bundle)) == ExitCode.CANNOT_CREATE
+
+
+def test_what_the_debian_package_brings_is_not_brought_again(root: Path, bundle: Path) -> None:
+    install(root, "--model", str(bundle), "--prefix", "/usr/lib/edged")
+    assert not (root / "etc/systemd/system/edged.service").exists()
+    assert (root / DROP_IN).exists()
+
+
+def test_an_uninstallation_leaves_nothing(root: Path, bundle: Path) -> None:
+    before = {"etc/group", "etc/passwd"}
+    install(root, "--model", str(bundle), "--broker", "mqtt://edged:s@broker")
+    install(root, "--model", str(bundle), "--instance", "second")
+    assert main(["uninstall", "--root", str(root)]) == 0
+    left = contents(root)
+    # Copies that the account tools keep of their files.
+    assert {path for path in left if not path.endswith("-")} - before <= {
+        "etc/shadow",
+        "etc/gshadow",
+        "etc/.pwd.lock",
+    }
+    assert "edged:" not in (root / "etc/passwd").read_text("utf-8")
+    assert not [path for path in root.rglob("*") if "edged" in path.name]
+
+
+def test_an_uninstallation_may_keep_the_data(
+    root: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(root, "--model", str(bundle))
+    assert main(["uninstall", "--root", str(root), "--keep-data", "--dry-run"]) == 0
+    assert (root / "opt/edged").exists()
+    assert main(["uninstall", "--root", str(root), "--keep-data"]) == 0
+    assert (root / CONFIG).exists()
+    assert not (root / "opt/edged").exists()
+    assert main(["uninstall", "--root", str(root)]) == 0
+    capsys.readouterr()
+    assert main(["uninstall", "--root", str(root)]) == 0
+    assert capsys.readouterr().out == "nothing of edged is here\n"
+
+
+def test_the_running_system_is_for_root_alone(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert main(["install", "--model", str(bundle)]) == ExitCode.CANNOT_CREATE
+    assert main(["uninstall"]) == ExitCode.CANNOT_CREATE
+    assert "this needs root" in capsys.readouterr().err
+
+
+def test_a_credential_is_named_after_the_unit() -> None:
+    layout = Layout(instance="kitchen")
+    assert str(layout.credential) == "/run/credentials/edged@kitchen.service/mqtt-password"
+    with pytest.raises(InstallError):
+        Layout(instance="../x")

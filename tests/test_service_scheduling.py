@@ -1,0 +1,160 @@
+"""The service on top of promises: interruptions, shared answers, what is learned."""
+
+from dataclasses import replace
+
+import pytest
+
+from edged.energy import Energy, EnergySource
+from edged.errors import ErrorCode
+from edged.generation import Generation, Job
+from edged.request import Answer, FinishReason, Rejected, Usage
+from edged.worker import Finished, Paused
+from tests.fakes import LIMITS, Bench, CharacterStream
+
+SLOW = {"prompt": "x", "max_tokens": 100, "timeout_ms": 60_000}
+PERSON = {"prompt": "y", "max_tokens": 5, "priority": "interactive"}
+BATCH = SLOW | {"priority": "background"}
+
+
+def interrupted(bench: Bench, text: str = "Par") -> Generation:
+    """Let the worker report that the running job made room, with this much of its answer."""
+    job: Job = bench.worker.jobs[0]
+    run = Generation(job, CharacterStream(), bench.clock(), was_paused=True)
+    run.output_ids, run.text, run.first_token_s = list(map(ord, text)), text, bench.clock()
+    bench.service.finish(Paused(run))
+    return run
+
+
+def ask_slow_then_person() -> Bench:
+    bench = Bench()
+    bench.deliver(SLOW | {"id": "slow"})
+    bench.clock.advance(1.0)
+    bench.deliver(PERSON | {"id": "person"})
+    return bench
+
+
+def test_a_person_goes_first_and_the_interrupted_answer_follows_whole() -> None:
+    bench = ask_slow_then_person()
+    slow = bench.worker.jobs[0]
+    assert bench.worker.paused[0] == slow.key
+    assert len(bench.worker.jobs) == 1  # not before the worker has made room
+    run = interrupted(bench)
+    assert [job.request.reply_to.request_id for job in bench.worker.jobs] == ["slow", "person"]
+    bench.finish("now")
+    assert bench.worker.resumed == [run]
+    outcome = Answer("Paris", FinishReason.STOP)
+    times = (bench.clock() - 3, bench.clock(), bench.clock())
+    bench.service.finish(Finished(slow.key, outcome, Usage(1, 0, 5), *times, was_paused=True))
+    assert [r.json["data"]["text"] for r in bench.transport.replies] == ["now", "Paris"]
+    assert bench.metrics.snapshot()["paused"] == 1
+
+
+def test_an_interrupted_answer_that_is_cancelled_is_replied_to_as_far_as_it_is() -> None:
+    bench = ask_slow_then_person()
+    interrupted(bench)
+    bench.deliver({"id": "slow"}, "cancel")
+    _, reply = bench.transport.replies
+    assert reply.json["data"] == {"text": "Par", "json": None, "finish_reason": "cancelled"}
+    assert reply.json["usage"]["completion_tokens"] == 3
+
+
+def test_a_cancel_that_crosses_the_interruption_ends_it() -> None:
+    bench = ask_slow_then_person()
+    bench.deliver({"id": "slow"}, "cancel")
+    assert bench.worker.cancelled == [bench.worker.jobs[0].key]
+    interrupted(bench, "")
+    error = bench.transport.replies[1].json["error"]
+    assert error["code"] == "cancelled"
+    bench.finish("now")
+    assert bench.worker.resumed == []
+
+
+def test_an_interrupted_answer_ends_at_its_deadline_with_what_it_has() -> None:
+    bench = ask_slow_then_person()
+    interrupted(bench)
+    bench.clock.advance(60.0)
+    bench.service.tick()
+    (reply,) = bench.transport.replies
+    assert reply.json["data"]["finish_reason"] == "deadline"
+    assert reply.json["data"]["text"] == "Par"
+
+
+def test_a_stop_interrupts_nothing_any_more() -> None:
+    bench = Bench()
+    bench.deliver(SLOW | {"id": "first", "max_tokens": 50})
+    bench.deliver(PERSON | {"id": "person"})
+    bench.worker.paused.clear()
+    bench.service.drain()
+    bench.service.tick()
+    assert bench.worker.paused == []
+
+
+def test_a_stop_leaves_interrupted_requests_to_the_next_process() -> None:
+    bench = ask_slow_then_person()
+    interrupted(bench)
+    bench.service.drain()
+    bench.service.abandon()
+    assert bench.transport.acknowledged == []
+    assert bench.attempts.begin(f"another start of {id(bench)}") == 1
+
+
+def test_the_same_background_question_runs_once_and_everybody_gets_the_answer() -> None:
+    bench = Bench()
+    topics = [f"edged/kitchen/response/generate/{name}" for name in "abc"]
+    for number, topic in enumerate(topics):
+        bench.deliver(BATCH | {"id": f"r{number}", "response_topic": topic})
+        bench.clock.advance(0.25)
+    assert (len(bench.worker.jobs), bench.service.num_waiting) == (1, 0)
+    bench.clock.advance(1.0)
+    bench.finish("same")
+    replies = bench.transport.replies
+    assert [reply.message.topic for reply in replies] == topics
+    assert [reply.json["data"]["text"] for reply in replies] == ["same"] * 3
+    assert [reply.json["id"] for reply in replies] == ["r0", "r1", "r2"]
+    assert bench.metrics.snapshot()["served"] == 3
+    bench.confirm_all()
+    assert len(bench.transport.acknowledged) == 3
+
+
+def test_one_of_several_can_be_cancelled_while_the_answer_is_made() -> None:
+    bench = Bench()
+    bench.deliver(BATCH | {"id": "r0"})
+    bench.deliver(BATCH | {"id": "r1"})
+    bench.deliver({"id": "r0"}, "cancel")
+    assert bench.worker.cancelled == []
+    assert bench.transport.replies[1].json["error"]["code"] == "cancelled"
+    bench.finish("for the other")
+    assert bench.transport.replies[2].json["id"] == "r1"
+
+
+@pytest.mark.parametrize("source", EnergySource)
+def test_energy_stands_in_the_reply_with_its_source(source: EnergySource) -> None:
+    bench = Bench()
+    bench.deliver({"id": "a", "prompt": "x"})
+    job, now_s = bench.worker.jobs[0], bench.clock()
+    usage = Usage(1, 0, 2, energy=Energy(1.23456, source))
+    outcome = Answer("hi", FinishReason.STOP)
+    bench.service.finish(Finished(job.key, outcome, usage, now_s, now_s + 1, now_s + 0.5))
+    told = bench.transport.replies[0].json["usage"]
+    assert (told["energy_j"], told["energy_source"]) == (1.235, source.value)
+    assert bench.metrics.snapshot()["energy_j"] == 1.235
+
+
+def test_a_full_queue_gives_the_memory_of_the_refused_back() -> None:
+    bench = Bench(limits=replace(LIMITS, max_waiting=1))
+    for number in range(3):
+        bench.deliver({"id": f"r{number}", "prompt": "x", "max_tokens": 5})
+    accounts = bench.service.guard.ledger.accounts()
+    assert accounts["requests"] == 2 * 128 * 1024
+
+
+def test_a_request_that_ended_without_a_token_teaches_nothing() -> None:
+    bench = Bench()
+    bench.deliver({"id": "a", "prompt": "x"})
+    job, now_s = bench.worker.jobs[0], bench.clock()
+    usage = Usage(1, 0, 0, energy=Energy(2.0, EnergySource.MODEL))
+    outcome = Rejected(ErrorCode.INTERNAL, "broken")
+    bench.service.finish(Finished(job.key, outcome, usage, now_s, now_s + 9, None))
+    snapshot = bench.metrics.snapshot()
+    assert (snapshot["ttft_p50_s"], snapshot["energy_j"]) == (None, 2.0)
+    assert bench.service.costs.current == bench.service.costs.fitted

@@ -1,0 +1,54 @@
+"""``edged top`` as text: what a look at a node tells."""
+
+from edged.topview import HISTORY, TopView, sparkline
+
+MIB = 1024**2
+STATE = {
+    "state": "ready",
+    "uptime_s": 7500,
+    "queue": 2,
+    "running": 1,
+    "rss_bytes": 200 * MIB,
+    "planned_bytes": 300 * MIB,
+    "budget_bytes": 400 * MIB,
+    "budget_enforced": True,
+    "pressure": "calm",
+    "ledger": {"weights": 150 * MIB, "kv": 90 * MIB, "sessions": 0},
+    "decode_tok_s": 40.5,
+    "temperature_c": None,
+    "prediction_error_p50": 0.04,
+    "served": 12,
+    "refused_by_code": {"timeout": 1, "queue_full": 2},
+}
+
+
+def test_a_look_tells_load_memory_speed_and_refusals() -> None:
+    view = TopView("kitchen")
+    view.add(STATE)
+    text = "\n".join(view.lines())
+    assert "kitchen: ready, up 2 h 5 min, 1 running, 2 waiting" in text
+    assert f"[{'#' * 20}{'.' * 20}] 200 of 400 MiB, kept by the kernel; pressure: calm" in text
+    assert "300 MiB: weights 150, kv 90" in text
+    assert "40.5 tok/s" in text
+    assert "temperature                  -" in text
+    assert "predicted within 4% (median), - (p95)" in text
+    assert "12 served" in text
+    assert "refused: queue_full 2, timeout 1" in text
+
+
+def test_a_node_that_tells_little_is_no_error() -> None:
+    for state in ({}, {"uptime_s": 61, "budget_bytes": 0}):
+        view = TopView("n")
+        view.add(state)
+        assert "0 of 0 MiB, kept by edged alone" in "\n".join(view.lines())
+    assert next(iter(TopView("n").lines())) == "n: -, up -, 0 running, 0 waiting"
+
+
+def test_the_latest_states_are_a_sparkline() -> None:
+    assert sparkline([1, 2, 3, 4, 5, 6, 7, 8]) == "▁▂▃▄▅▆▇█"
+    assert (sparkline([5, 5]), sparkline([])) == ("▁▁", "")
+    view = TopView("n")
+    for number in range(HISTORY + 9):
+        view.add({"queue": number})
+    (line,) = [line for line in view.lines() if line.startswith("waiting")]
+    assert len(line.split()[-1]) == HISTORY
