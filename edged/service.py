@@ -169,9 +169,8 @@ class Service:
         self._metrics.count(Count.IGNORED_KEYS, len(request.ignored_keys))
         rejected = self._enqueue(Pending(ticket), request, now_s)
         if rejected is not None:
-            reply = Reply(request.reply_to, rejected)
             self._count_refused(rejected.code)
-            self._replies.finish(ticket, reply)
+            self._replies.finish(ticket, Reply(request.reply_to, rejected))
         self.tick()
 
     def _enqueue(self, pending: Pending, request: Request, now_s: float) -> Rejected | None:
@@ -218,8 +217,11 @@ class Service:
         if run is None:
             self._reply(entry, rejected)
             return
+        now_s, request = self._edges.clock(), entry.admitted.request
         reason = FinishReason.CANCELLED if entry.is_cancelled else FinishReason.DEADLINE
-        finished = Finished.of(run, run.end(reason), self._edges.clock())
+        finished = Finished.of(run, run.end(reason), now_s)
+        if request.is_stream:
+            self._speaker.fragment(request, run.last_fragment(now_s))
         self._reply(entry, finished.outcome, finished)
 
     def _reply(
@@ -234,8 +236,7 @@ class Service:
             pending, request = member.delivery, member.request
             timing = None if finished is None else finished.timing(request.received_s)
             usage = None if finished is None else finished.usage
-            session = self._intake.remember(pending.turn, outcome)
-            attempt = pending.attempt
+            session, attempt = self._intake.remember(pending.turn, outcome), pending.attempt
             reply = Reply(request.reply_to, outcome, usage, timing, session, attempt=attempt)
             self._metrics.count_outcome(outcome)
             self._replies.finish(pending.ticket, reply)

@@ -58,6 +58,19 @@ def test_an_interrupted_answer_that_is_cancelled_is_replied_to_as_far_as_it_is()
     assert reply.json["usage"]["completion_tokens"] == 3
 
 
+def test_an_interrupted_stream_that_ends_says_so_before_its_reply() -> None:
+    bench = Bench()
+    bench.deliver(SLOW | {"id": "slow", "stream": True})
+    bench.clock.advance(1.0)
+    bench.deliver(PERSON | {"id": "person"})
+    interrupted(bench)
+    bench.deliver({"id": "slow"}, "cancel")
+    (fragment,) = bench.transport.on("/stream/")
+    assert fragment.json == {"id": "slow", "seq": 0, "delta": "Par", "done": True}
+    reply = next(sent for sent in bench.transport.replies if "text" in sent.json["data"])
+    assert fragment.handle < reply.handle
+
+
 def test_a_cancel_that_crosses_the_interruption_ends_it() -> None:
     bench = ask_slow_then_person()
     bench.deliver({"id": "slow"}, "cancel")
