@@ -56,6 +56,18 @@ class Fragment:
 
 
 @dataclass(slots=True)
+class Spent:
+    """The seconds of the engine's runs that one request took part in, and its company in them."""
+
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    rows_beside: int = 0
+    """Other sequences in its decode runs, summed over the runs."""
+    pairs_beside: int = 0
+    """Their contexts, summed likewise."""
+
+
+@dataclass(slots=True)
 class Generation:
     """The state of the job in hand; over when ``finish_reason`` is set or the steps end."""
 

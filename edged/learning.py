@@ -1,6 +1,7 @@
 """What finished requests teach: latencies for the operator, costs for the next promise.
 
-Rule: only what was computed without an interruption says what computing costs.
+Rule: only what was computed without an interruption says what computing costs, and only the runs
+that a request took part in, not the time it took by the clock.
 """
 
 from edged.costmodel import CostModel, Measured
@@ -26,7 +27,7 @@ class Learning:
             self._metrics.count_energy(finished.usage.energy.joules)
         if finished.first_token_s is None:
             return
-        usage, timing = finished.usage, finished.timing(received_s)
+        usage, timing, spent = finished.usage, finished.timing(received_s), finished.spent
         num_decoded = usage.completion_tokens - 1
         self._metrics.observe_ttft(timing.ttft_s)
         if finished.was_paused:
@@ -35,8 +36,10 @@ class Learning:
         measured = Measured(
             usage.prompt_tokens - usage.cached_tokens,
             usage.cached_tokens,
-            timing.prefill_s,
+            spent.prefill_s,
             num_decoded,
-            timing.decode_s,
+            spent.decode_s,
+            spent.rows_beside,
+            spent.pairs_beside,
         )
         self._metrics.observe_cost_error(self._costs.observe(measured))

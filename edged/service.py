@@ -66,7 +66,7 @@ class Service:
     @property
     def is_running(self) -> bool:
         """Whether a request is being answered."""
-        return self._scheduler.running is not None
+        return bool(self._scheduler.running)
 
     @property
     def num_sessions(self) -> int:
@@ -107,16 +107,16 @@ class Service:
 
     def fragment(self, fragment: Fragment) -> None:
         """Publish a piece of a streamed answer."""
-        running = self._scheduler.running
-        if running is not None and running.key == fragment.key:
-            self._speaker.fragment(running.admitted.request, fragment)
+        for running in self._scheduler.running:
+            if running.key == fragment.key:
+                self._speaker.fragment(running.admitted.request, fragment)
 
     def finish(self, finished: Finished | Paused) -> None:
         """Reply with the outcome of the running job, if it is over, and start the next one."""
         if isinstance(finished, Paused):
             self._pause(finished)
             return
-        entry = self._scheduler.finish()
+        entry = self._scheduler.finish(finished.key)
         usage = finished.usage
         self._intake.note_used(usage.prompt_tokens + usage.completion_tokens)
         self._learning.take(finished, entry.admitted.request.received_s)
@@ -125,7 +125,7 @@ class Service:
 
     def _pause(self, paused: Paused) -> None:
         """Let the interrupted job wait again, with its answer so far, and start what is urgent."""
-        entry = self._scheduler.pause(paused.run.num_output_tokens)
+        entry = self._scheduler.pause(paused.run.job.key, paused.run.num_output_tokens)
         entry.delivery.run = paused.run
         self._metrics.count(Count.PAUSED)
         if entry.is_cancelled:  # asked for while the pause was on its way here
@@ -141,11 +141,11 @@ class Service:
             self._end_waiting(entry, Rejected(ErrorCode.TIMEOUT, _WAITED_TOO_LONG))
         if self._is_draining:
             return
-        while not self.is_running and (entry_or_none := self._scheduler.pop(now_s, cost)):
-            self._start(entry_or_none)
-        running = self._scheduler.running
-        if running is not None and self._scheduler.should_pause(now_s, cost):
-            self._edges.worker.pause(running.key)
+        while (started := self._scheduler.pop(now_s, cost)) is not None:
+            self._start(started)
+        victim = self._scheduler.to_pause(now_s, cost)
+        if victim is not None:
+            self._edges.worker.pause(victim.key)
 
     def next_tick_s(self) -> float | None:
         """Return when ``tick`` will next have something to refuse; None while nothing waits."""
@@ -194,7 +194,7 @@ class Service:
         pending.attempt = self._edges.attempts.begin(pending.ticket.identity.key)
         if pending.attempt > MAX_ATTEMPTS:
             self.events.tell(RequestPoisoned(pending.attempt - 1))
-            self._scheduler.finish()
+            self._scheduler.finish(entry.key)
             self._reply(entry, Rejected(ErrorCode.CRASHED_BEFORE, _CRASHED_BEFORE))
         else:
             self._edges.worker.submit(
@@ -206,7 +206,7 @@ class Service:
         reply = Reply(cancel.reply_to, CancelOutcome(is_found=bool(matches)))
         self._replies.answer(delivery, reply, expires_s=self._default_expiry_s(now_s))
         for entry in matches:
-            if entry is self._scheduler.running:
+            if entry in self._scheduler.running:
                 self._edges.worker.cancel(entry.key)
             else:
                 self._end_waiting(entry, Rejected(ErrorCode.CANCELLED, "cancelled while waiting"))

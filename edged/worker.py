@@ -9,13 +9,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from edged.energy import EnergyModel, add
 from edged.engine import Constraint, Prefilled, Token
 from edged.errors import ErrorCode
-from edged.generation import Fragment, Generation, Job, TextStream
+from edged.generation import Fragment, Generation, Job, Spent, TextStream
 from edged.request import Answer, FinishReason, Rejected, SamplingParams, Timing, Usage
 
 _LOG = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ class Finished:
     """When the first token was there, on the worker's clock; None without one."""
     was_paused: bool = False
     """Whether the time contains an interruption."""
+    spent: Spent = field(default_factory=Spent)
 
     @classmethod
     def of(cls, run: Generation, outcome: Answer | Rejected, finished_s: float) -> "Finished":

@@ -9,7 +9,7 @@ from edged.admission import MemoryBudget, MemorySnapshot
 from edged.attempts import Attempts
 from edged.costmodel import Cost, CostModel
 from edged.engine import Constraint, Prefilled, Token
-from edged.generation import Generation, Job
+from edged.generation import Generation, Job, Spent
 from edged.messages import Delivery, Encoded, RequestDefaults, WireProperties
 from edged.metrics import Metrics
 from edged.ports import Edges, Limits
@@ -205,7 +205,9 @@ class Bench:
         answer = Answer(text, FinishReason.STOP)
         usage = Usage(len(job.prompt_ids), 0, len(text))
         first_s = started_s + seconds / 2
-        self.service.finish(Finished(job.key, answer, usage, started_s, self.clock(), first_s))
+        times = (started_s, self.clock(), first_s)
+        spent = Spent(seconds / 2, seconds / 2)
+        self.service.finish(Finished(job.key, answer, usage, *times, spent=spent))
 
     def confirm_all(self) -> None:
         """Let the broker confirm everything that was published."""

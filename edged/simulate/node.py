@@ -73,6 +73,8 @@ class Node:
     def offer(self, ask: Ask) -> Rejected | None:
         """Ask at ``ask.at_s``; a refusal is an outcome, too."""
         self.run_until(ask.at_s)
+        if self._running is not None:
+            self._note_progress(self._running, ask.at_s)
         refusal = self._enqueue(ask)
         if refusal is not None:
             self.outcomes.append(Outcome(ask, End.REFUSED, ask.at_s))
@@ -100,8 +102,18 @@ class Node:
             entry_or_none = self.scheduler.pop(now_s, cost)
             if entry_or_none is not None:
                 self._start(entry_or_none, now_s)
-        elif self.scheduler.should_pause(now_s, cost):
-            self._pause(self._running, now_s)
+        else:
+            self._note_progress(self._running, now_s)
+            if self.scheduler.to_pause(now_s, cost) is not None:
+                self._pause(self._running, now_s)
+
+    def _note_progress(self, running: _Running, now_s: float) -> None:
+        entry = running.entry
+        context = entry.admitted.num_prompt_tokens + entry.num_before
+        seconds = (now_s - running.start_s) / running.factor
+        num_new = self._device.tokens_within(seconds, context)
+        num_done = min(entry.num_before + num_new, entry.admitted.max_tokens)
+        entry.note_progress(context if num_new else 0, num_done)
 
     def _start(self, entry: Entry[Ask], now_s: float) -> None:
         ask, done = entry.delivery, entry.num_done
@@ -119,7 +131,7 @@ class Node:
     def _pause(self, running: _Running, now_s: float) -> None:
         """Interrupt at the end of the chunk or token in hand; the engine is idle from then on."""
         entry, device = running.entry, self._device
-        ask, before = entry.delivery, entry.num_done
+        ask, before = entry.delivery, entry.num_before
         context = ask.prompt_tokens + before
         if now_s < running.first_s:
             chunk_s = (running.first_s - running.start_s) / -(-context // device.chunk_tokens)
@@ -133,7 +145,7 @@ class Node:
             return
         self._running = None
         self._note_first(running, num_new)
-        self.scheduler.pause(before + num_new)
+        self.scheduler.pause(entry.key, before + num_new)
         self.num_pauses += 1
         following = self.scheduler.pop(stop_s, self.costs.current)
         if following is not None:
@@ -145,7 +157,7 @@ class Node:
 
     def _finish(self, running: _Running) -> None:
         self._running = None
-        entry = self.scheduler.finish()
+        entry = self.scheduler.finish(running.entry.key)
         self._note_first(running, int(running.end is not End.EXPIRED))
         if running.end is End.ON_TIME and not entry.num_pauses:
             self._learn(running)
