@@ -35,6 +35,7 @@ from edged.mainloop import (
     Tools,
 )
 from edged.messages.event import NodeStarted
+from edged.meter import Meter
 from edged.metrics import Metrics
 from edged.ports import Edges
 from edged.reporting import OFFLINE, Identity, Reporter
@@ -50,7 +51,7 @@ from edged.terms import (
     topics_of,
 )
 from edged.transport import Transport, Will
-from edged.worker import Meter, Worker
+from edged.worker import Worker
 
 _LOG = logging.getLogger(__name__)
 

@@ -158,7 +158,7 @@ class Reporter:
 
     def _key(self) -> tuple[Any, ...]:
         membership = self._group and self._group.membership
-        return self.is_stopping, self._service.num_waiting, self._service.is_running, membership
+        return self.is_stopping, self._service.num_waiting, self._service.num_running, membership
 
     def state_members(self, now_s: float) -> dict[str, Any]:
         """Give the node's load, memory, speed and counters."""
@@ -170,7 +170,8 @@ class Reporter:
         return {
             "state": name,
             "queue": self._service.num_waiting,
-            "running": int(self._service.is_running),
+            "running": self._service.num_running,
+            "slots": self._service.scheduler.num_slots,
             "sessions": self._service.num_sessions,
             "group": self._group and str(self._group.membership),
             "rss_bytes": memory.rss_bytes,

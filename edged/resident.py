@@ -46,7 +46,10 @@ def load(config: Config) -> ResidentModel:
         _LOG.warning("%s: its build missed the quality gate; see the manifest", bundle.folder)
     footprint = claim(config, bundle)
     settings = EngineSettings(
-        config.model.max_model_len, config.model.num_threads, config.model.prefill_chunk_tokens
+        config.model.max_model_len,
+        config.model.num_threads,
+        config.model.prefill_chunk_tokens,
+        footprint.num_slots,
     )
     engine = Engine.load(bundle, settings)
     tokenizer = Tokenizer.load(bundle)
