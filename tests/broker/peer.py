@@ -12,7 +12,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-WAIT_S = 20.0
+WAIT_S = 60.0
+"""For a machine that is busy with something else; what is right takes a fraction of it."""
 
 
 class Peer:
