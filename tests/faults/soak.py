@@ -29,8 +29,9 @@ from tests.tiny_model import write_tiny_bundle
 
 ASK_EVERY_S = 2.0
 RECONNECT_EVERY_S = 60.0
-WARM_UP = 1 / 12
-"""Share of a soak whose memory does not count: buffers grow with the first requests."""
+WARM_UP_S = 600.0
+"""Beginning of a soak that does not count: buffers grow with the first requests. Of a short one it is
+a quarter."""
 IDLE_S = 20.0
 MIB = 1024**2
 
@@ -135,20 +136,24 @@ def soak(folder: Path, bundle: Path, broker: Broker, seconds: float) -> Rows:
 
 def soak_rows(samples: Samples, clients: Crowd, seconds: float) -> Iterator[tuple[str, str]]:
     """Put what a soak saw into words; answers that a broken connection delayed are in it."""
-    warm = [i for i, at_s in enumerate(samples.at_s) if at_s >= WARM_UP * seconds]
+    warm_up_s = min(WARM_UP_S, seconds / 4)
+    warm = [i for i, at_s in enumerate(samples.at_s) if at_s >= warm_up_s]
     hours = [samples.at_s[i] / 3600 for i in warm]
     rss_mib = [samples.rss_bytes[i] / MIB for i in warm]
     slope = statistics.linear_regression(hours, rss_mib).slope
     third = max(2, len(warm) // 3)
     first, last = ([samples.answer_s[i] for i in part] for part in (warm[:third], warm[-third:]))
-    medians = [statistics.median(part) * 1000 for part in (first, last)]
     files, threads = samples.num_files, samples.num_threads
     yield "soak", f"{seconds / 60:.0f} min, a request each {ASK_EVERY_S:.0f} s"
     yield "requests; lost", f"{len(clients.asked):,}; {len(clients.lost)}"
     yield "executed twice", str(clients.num_executed_again)
     yield "RSS, first and last", f"{rss_mib[0]:.1f} MiB, {rss_mib[-1]:.1f} MiB"
-    yield "RSS slope after the first twelfth", f"{slope:+.2f} MiB/h"
-    yield "median answer, first and last third", f"{medians[0]:.1f} ms, {medians[1]:.1f} ms"
+    yield f"RSS slope after the first {warm_up_s:.0f} s", f"{slope:+.2f} MiB/h"
+    for percent in (50, 95):
+        before_s, after_s = (statistics.quantiles(part, n=100)[percent - 1] for part in (first, last))
+        title = f"answer, p{percent}, first and last third after that"
+        drift = f"{before_s * 1000:.1f} ms, {after_s * 1000:.1f} ms: {after_s / before_s - 1:+.0%}"
+        yield title, drift
     yield (
         "descriptors, threads (least to most)",
         (f"{min(files)} to {max(files)}, {min(threads)} to {max(threads)}"),
