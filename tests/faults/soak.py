@@ -30,8 +30,8 @@ from tests.tiny_model import write_tiny_bundle
 ASK_EVERY_S = 2.0
 RECONNECT_EVERY_S = 60.0
 WARM_UP_S = 600.0
-"""Beginning of a soak that does not count: buffers grow with the first requests. Of a short one it is
-a quarter."""
+"""Beginning of a soak that does not count: buffers grow with the first requests. Of a short one it
+is a quarter."""
 IDLE_S = 20.0
 MIB = 1024**2
 
@@ -150,7 +150,9 @@ def soak_rows(samples: Samples, clients: Crowd, seconds: float) -> Iterator[tupl
     yield "RSS, first and last", f"{rss_mib[0]:.1f} MiB, {rss_mib[-1]:.1f} MiB"
     yield f"RSS slope after the first {warm_up_s:.0f} s", f"{slope:+.2f} MiB/h"
     for percent in (50, 95):
-        before_s, after_s = (statistics.quantiles(part, n=100)[percent - 1] for part in (first, last))
+        before_s, after_s = (
+            statistics.quantiles(part, n=100)[percent - 1] for part in (first, last)
+        )
         title = f"answer, p{percent}, first and last third after that"
         drift = f"{before_s * 1000:.1f} ms, {after_s * 1000:.1f} ms: {after_s / before_s - 1:+.0%}"
         yield title, drift
