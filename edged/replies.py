@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from edged.messages import Delivery, WireProperties
+from edged.messages import Delivery
 from edged.ports import Starts
 from edged.request import Rejected, Reply, ReplyAddress
 
@@ -189,8 +189,8 @@ class Replies:
     def _send(self, debt: _Debt, reply: Reply, expires_s: float) -> int:
         handle, num_bytes = self._publish(reply, expires_s)
         # A broker may deliver far beyond the Receive Maximum (Mosquitto 2.0.11 does), so thousands
-        # may wait here; of each only what its acknowledgement takes.
-        debt.delivery = replace(debt.delivery, payload=b"", properties=WireProperties())
+        # may wait here.
+        debt.delivery = debt.delivery.receipt
         self._unconfirmed[handle] = debt
         return num_bytes
 

@@ -197,7 +197,7 @@ def test_a_stop_waits_for_the_running_answer_and_its_confirmation(bundle: Path) 
 
     stage.bench.service.fragment = finish_now  # type: ignore[method-assign]
     stage.loop.run()
-    assert stage.bench.transport.acknowledged == [delivery]
+    assert stage.bench.transport.acknowledged == [delivery.receipt]
 
 
 def test_a_stop_does_not_wait_for_ever(bundle: Path) -> None:

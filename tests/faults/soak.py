@@ -6,6 +6,7 @@ Needs Mosquitto. The model is a tiny one unless a bundle is given: what is measu
 import argparse
 import os
 import platform
+import re
 import shlex
 import statistics
 import subprocess
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -24,7 +26,7 @@ import edged
 from edged.local_broker import MOSQUITTO, Broker, mosquitto, running
 from tests.faults.killing import Plan, Tally, kill_again_and_again
 from tests.faults.proxy import proxy
-from tests.faults.site import Crowd, crowd, serving
+from tests.faults.site import KEEPALIVE_S, Crowd, crowd, serving
 from tests.tiny_model import write_tiny_bundle
 
 ASK_EVERY_S = 2.0
@@ -64,8 +66,14 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--kills", type=int, default=200, help="0 leaves them out; %(default)s")
     parser.add_argument("--prompts", type=int, default=2000, help="over the kills; %(default)s")
     parser.add_argument("--hours", type=float, default=2.0, help="of the soak; %(default)s")
+    parser.add_argument("--hole", type=float, default=90, help="s of silence; %(default)s")
+    parser.add_argument(
+        "--fuzz", type=int, default=600, help="s with the extra `fuzz`; %(default)s"
+    )
     parser.add_argument("--bundle", type=Path, help="instead of the tiny model")
     options = parser.parse_args(words)
+    if options.fuzz and not find_spec("atheris"):
+        parser.error("--fuzz: atheris is missing; install the extra `fuzz`, or give --fuzz 0")
     command = shlex.join(["scripts/soak", *words])
     rows: Rows = [("date", time.strftime("%Y-%m-%d", time.gmtime())), ("command", f"`{command}`")]
     rows.append(("versions", _versions()))
@@ -73,7 +81,7 @@ def main(words: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="edged-soak-") as name:
         folder = Path(name)
         bundle = options.bundle or write_tiny_bundle(folder / "bundle")
-        for part in ("kills", "soak"):
+        for part in ("kills", "hole", "soak"):
             (folder / part / "mosquitto").mkdir(parents=True)
         if options.kills:
             with _broker(folder / "kills") as broker:
@@ -81,6 +89,13 @@ def main(words: Sequence[str]) -> int:
                 tally = kill_again_and_again(folder / "kills", bundle, broker, plan, _note)
             rows += kill_rows(tally)
             is_well &= tally.num_lost == tally.num_unmarked == 0
+        if options.fuzz:
+            tried, is_clean = fuzz(folder / "corpus", options.fuzz)
+            rows.append(tried)
+            is_well &= is_clean
+        if options.hole:
+            with _broker(folder / "hole") as broker:
+                rows += black_hole(folder / "hole", bundle, broker, options.hole)
         if options.hours:
             with _broker(folder / "soak") as broker:
                 rows += soak(folder / "soak", bundle, broker, options.hours * 3600)
@@ -100,6 +115,46 @@ def kill_rows(tally: Tally) -> Rows:
         ),
         ("how they ended", ", ".join(sorted(tally.codes))),
     ]
+
+
+def fuzz(corpus: Path, seconds: int) -> tuple[tuple[str, str], bool]:
+    """Let atheris look for payloads; return a row and whether all went well; blocks."""
+    corpus.mkdir()
+    command = [sys.executable, "-m", "tests.faults.fuzz", str(seconds), str(corpus)]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    is_clean = done.returncode == 0
+    if not is_clean:
+        _note(done.stderr)
+    counted = re.search(r"number_of_executed_units: (\d+)", done.stderr)
+    tried = f"{int(counted[1]):,}" if counted else "?"
+    said = f"{tried} in {seconds} s; {'none' if is_clean else 'one'}"
+    return ("payloads found by coverage (atheris); failed", said), is_clean
+
+
+def black_hole(folder: Path, bundle: Path, broker: Broker, seconds: float) -> Rows:
+    """Swallow everything for a while, and see when that is noticed and when it is over; blocks."""
+    with (
+        proxy(broker.port) as network,
+        serving(folder, bundle, network.port) as daemon,
+        crowd(broker) as clients,
+    ):
+        clients.ask(8)
+        clients.settle()
+        network.black_hole()
+        begun_s = time.monotonic()
+        clients.ask(8)
+        daemon.until("STATUS=waiting")
+        noticed_s = time.monotonic() - begun_s
+        threading.Event().wait(max(0.0, seconds - noticed_s))
+        network.heal()
+        healed_s = time.monotonic()
+        daemon.until("STATUS=serving")
+        back_s = time.monotonic() - healed_s
+        clients.settle()
+        daemon.stop()
+    title = f"black hole of {seconds:.0f} s, keep-alive {KEEPALIVE_S} s"
+    said = f"{noticed_s:.1f} s, {back_s:.1f} s; {len(clients.lost)}"
+    return [(f"{title}: noticed after, back after its end; lost", said)]
 
 
 def soak(folder: Path, bundle: Path, broker: Broker, seconds: float) -> Rows:

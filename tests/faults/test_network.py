@@ -48,7 +48,7 @@ def test_a_broken_connection_loses_nothing_and_is_soon_back(
 
 @pytest.mark.parametrize(
     "weather",
-    [{"chunk_bytes": 1}, {"delay_s": 0.2}, {"bytes_per_s": 20_000}],
+    [{"chunk_bytes": 1}, {"delay_s": 2.0}, {"bytes_per_s": 20_000}],
     ids=["one-byte-pieces", "latency", "20-kB-a-second"],
 )
 def test_a_slow_network_costs_time_and_nothing_else(

@@ -118,4 +118,4 @@ def test_any_delivery_gets_one_reply_or_is_counted_as_dropped(
     num_replies = len(bench.transport.sent) - len(told)
     assert num_replies + num_dropped == 1
     bench.confirm_all()
-    assert bench.transport.acknowledged == [delivery]
+    assert bench.transport.acknowledged == [delivery.receipt]
