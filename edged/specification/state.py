@@ -27,6 +27,7 @@ _LOAD = {
     "running": ({"enum": [0, 1]}, "1 while one is answered"),
     "sessions": (COUNT, "sessions that are held"),
     "group": (nullable(STRING), "`joining`, `joined` or `refused`; null without a group"),
+    "broker_error": (nullable(STRING), "why there is no broker; null with one, so on the wire"),
 }
 _MEMORY = {
     "rss_bytes": (COUNT, "memory of the process"),

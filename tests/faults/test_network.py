@@ -83,6 +83,7 @@ def test_a_network_that_is_down_is_waited_for_and_used_as_soon_as_it_is_back(
         down_s = time.monotonic()
         while time.monotonic() - down_s < DOWN_S:
             assert "nothing listens" in process.until("STATUS=waiting")
+        wait_for_state(tmp_path, lambda told: "nothing listens" in str(told["broker_error"]))
         network.heal()
         healed_s = time.monotonic()
         process.until("STATUS=serving")
