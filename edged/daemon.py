@@ -169,6 +169,7 @@ def _connect(config: Config, inbox: "queue.SimpleQueue[Event]") -> _Lines:
         subscriptions=[topics.request_filter, status_topic(config)],
         will=Will(topics.availability, OFFLINE),
         emit=inbox.put,
+        backlog=inbox.qsize,
     )
     own.start()
     if topics.group is None:
@@ -178,6 +179,7 @@ def _connect(config: Config, inbox: "queue.SimpleQueue[Event]") -> _Lines:
         subscriptions=group_filters(topics),
         will=None,
         emit=lambda event: inbox.put(FromGroup(event)),
+        backlog=inbox.qsize,
     )
     group.start()
     return _Lines(own, group)

@@ -4,6 +4,7 @@ Rule: the watchdog is fed only while paho's thread lives, the inference thread l
 answer took its last step not long ago; never by a timer of its own.
 """
 
+import contextlib
 import logging
 import queue
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ DRAIN_LIMIT_S = 10.0
 """How long a stop waits for the running answer; then the broker keeps its request."""
 LONGEST_WAIT_S = 10.0
 """How long the loop sleeps at most with nothing to do."""
+QUIET_S = 0.001
+"""Without an event for so long, the loop looks after itself: before, it would only make wait who is
+at work on the same request."""
+MAX_EVENTS = 64
+"""Events after which it does so in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +131,7 @@ class MainLoop:
     def _serve(self) -> None:
         clock = self._tools.edges.clock
         while not self._is_stopped(clock()):
-            try:
-                event = self._inbox.get(timeout=self._wait_s(clock()))
-            except queue.Empty:
-                pass
-            else:
-                self._take(event)
+            self._take_all(self._wait_s(clock()))
             self._service.tick()
             self._service.events.tick()
             if self._threads.group is not None:
@@ -138,6 +139,13 @@ class MainLoop:
             self._connection.count_stale_acknowledgements(self._threads.transport)
             self._reporter.tick()
             self._supervise(clock())
+
+    def _take_all(self, wait_s: float) -> None:
+        """Wait for an event, and take what follows it closely."""
+        with contextlib.suppress(queue.Empty):
+            for _ in range(MAX_EVENTS):
+                self._take(self._inbox.get(timeout=wait_s))
+                wait_s = QUIET_S
 
     def _take(self, event: Event) -> None:
         match event:

@@ -62,7 +62,7 @@ class FakeTransport:
         return len(self.sent) - 1
 
     def acknowledge(self, delivery: Delivery) -> None:
-        self.acknowledged.append(delivery)
+        self.acknowledged.append(delivery.receipt)
 
     def on(self, part: str) -> list[Sent]:
         """What was sent to topics that contain ``part``."""

@@ -30,7 +30,7 @@ def test_a_request_is_acknowledged_only_after_the_broker_has_its_reply() -> None
     assert reply.json["timing"]["total_ms"] == 1000
     assert bench.transport.acknowledged == []
     bench.service.confirm(reply.handle)
-    assert bench.transport.acknowledged == [delivery]
+    assert bench.transport.acknowledged == [delivery.receipt]
     assert bench.service.num_unconfirmed == 0
 
 
@@ -41,7 +41,7 @@ def test_a_refusal_of_the_content_is_replied_to_and_then_acknowledged() -> None:
     assert reply.json["error"]["code"] == "bad_request"
     assert "prompt" in reply.json["error"]["message"]
     bench.confirm_all()
-    assert bench.transport.acknowledged == [delivery]
+    assert bench.transport.acknowledged == [delivery.receipt]
     assert bench.metrics.snapshot()["refused"] == 1
 
 
@@ -52,7 +52,7 @@ def test_a_forbidden_reply_topic_gets_an_event_and_no_reply() -> None:
     (event,) = bench.transport.on("/event")
     assert event.json["event"] == "dropped"
     assert event.json["reason"] == "forbidden_topic"
-    assert bench.transport.acknowledged == [delivery]
+    assert bench.transport.acknowledged == [delivery.receipt]
 
 
 def test_the_queue_is_bounded_and_the_newest_is_told_when_to_come_back() -> None:
@@ -258,7 +258,7 @@ def test_the_same_request_twice_runs_once_and_is_answered_twice() -> None:
     bench.confirm_all()
     assert len(bench.worker.jobs) == 1
     assert [reply.json["duplicate"] for reply in bench.transport.replies] == [False, True, True]
-    assert bench.transport.acknowledged == [first, second, third]
+    assert bench.transport.acknowledged == [it.receipt for it in (first, second, third)]
     assert bench.metrics.snapshot()["duplicates"] == 2
 
 
@@ -296,7 +296,7 @@ def test_a_redelivery_takes_the_place_of_the_message_whose_connection_is_gone(
     bench.confirm_all()
     assert len(bench.worker.jobs) == 1
     assert len(bench.transport.replies) == 1
-    assert bench.transport.acknowledged == [again]
+    assert bench.transport.acknowledged == [again.receipt]
 
 
 def test_a_redelivery_while_the_reply_is_on_its_way_needs_no_second_reply() -> None:
@@ -306,7 +306,7 @@ def test_a_redelivery_while_the_reply_is_on_its_way_needs_no_second_reply() -> N
     again = bench.deliver({"id": "r0", "prompt": "x"}, connection_epoch=2, is_redelivery=True)
     assert len(bench.transport.replies) == 1
     bench.confirm_all()
-    assert bench.transport.acknowledged == [again]
+    assert bench.transport.acknowledged == [again.receipt]
 
 
 def test_a_redelivery_after_the_acknowledgement_was_lost_is_answered_from_memory() -> None:
@@ -344,5 +344,5 @@ def test_a_retained_prompt_is_dropped_and_acknowledged() -> None:
     bench = Bench()
     delivery = bench.deliver({"prompt": "x"}, retain=True, properties=WireProperties())
     assert bench.transport.replies == []
-    assert bench.transport.acknowledged == [delivery]
+    assert bench.transport.acknowledged == [delivery.receipt]
     assert bench.metrics.snapshot()["dropped_by_reason"] == {"retained": 1}

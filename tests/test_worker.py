@@ -146,8 +146,11 @@ def test_the_deadline_before_the_first_token_is_a_timeout() -> None:
     assert finished.timing(0.0).prefill_s == 1.0
 
 
-def test_cancel_between_two_tokens_keeps_the_text_so_far() -> None:
+@pytest.mark.parametrize("num_before", range(5))
+def test_cancel_at_each_token_ends_the_one_execution_with_the_text_so_far(num_before: int) -> None:
     inbox = Inbox()
+    text = "Paris"
+    num_runs = 0
 
     class Cancelling(FakeEngine):
         def generate(
@@ -158,16 +161,20 @@ def test_cancel_between_two_tokens_keeps_the_text_so_far() -> None:
             max_tokens: int,
             constraint: Constraint | None = None,
         ) -> Iterator[Prefilled | Token]:
-            yield from steps("Pa")  # type: ignore[misc]
+            nonlocal num_runs
+            num_runs += 1
+            yield from steps(text[:num_before])  # type: ignore[misc]
             worker.cancel(1)
-            yield from steps("ris")[1:]  # type: ignore[misc]
+            yield from steps(text[num_before:])[1:]  # type: ignore[misc]
 
     worker = Worker(Cancelling(), CharacterStream, inbox.events.put, FakeClock())
     worker.start()
     worker.submit(Job(1, [1], REQUEST, 16))
     _, finished = inbox.until_finished()
-    assert answer(finished) == Answer("Par", FinishReason.CANCELLED)
+    assert answer(finished) == Answer(text[: num_before + 1], FinishReason.CANCELLED)
     worker.stop(LIMIT_S)
+    assert num_runs == 1
+    assert inbox.events.empty()
 
 
 def test_cancel_during_prefill_is_a_refusal() -> None:

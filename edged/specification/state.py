@@ -28,6 +28,7 @@ _LOAD = {
     "slots": (COUNT, "requests that can be answered at the same time"),
     "sessions": (COUNT, "sessions that are held"),
     "group": (nullable(STRING), "`joining`, `joined` or `refused`; null without a group"),
+    "broker_error": (nullable(STRING), "why there is no broker; null with one, so on the wire"),
 }
 _MEMORY = {
     "rss_bytes": (COUNT, "memory of the process"),
