@@ -18,10 +18,13 @@ from edged.simulate.outcome import Outcome
 from edged.simulate.plot import plot
 from edged.simulate.report import report
 from edged.simulate.trace import REFERENCE, Workload, read_trace, write_trace
-from edged.simulate.workloads import HOURS, WORKLOADS, make_workload
+from edged.simulate.workloads import HOURS, WORKLOADS, Device, make_workload
 
 _POLICIES = ("edf", "fifo", "fifo-drop")
 _NODES = 100
+NUM_SLOTS = 4
+"""As many as the daemon has by default."""
+_MAX_SLOTS = 64
 _MAX_HOURS = 1000.0
 
 
@@ -48,6 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--nodes", type=int, default=_NODES, metavar="N", help="of the fleet (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--slots",
+        type=int,
+        default=NUM_SLOTS,
+        metavar="K",
+        help="answers made at the same time (default: %(default)s)",
     )
     parser.add_argument(
         "--cost", type=Path, metavar="FILE", help="a daemon's cost.json; default: a small device"
@@ -85,9 +95,9 @@ def main(arguments: argparse.Namespace) -> int:
         outcomes = (
             fleet.run_fleet(policy, arguments.nodes, arguments.seed, device)
             if is_fleet
-            else _run(policy, workload, device)
+            else _run(policy, workload, device.cost)
         )
-        runs[policy] = figures(outcomes, workload, device, has_bound=not is_fleet)
+        runs[policy] = figures(outcomes, workload, device.cost, has_bound=not is_fleet)
     print(report(runs), end="")
     try:
         _write(workload, runs, arguments)
@@ -96,15 +106,16 @@ def main(arguments: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _workload(arguments: argparse.Namespace, device: Cost) -> Workload:
+def _workload(arguments: argparse.Namespace, device: Device) -> Workload:
     if not 0 < arguments.hours <= _MAX_HOURS:
         raise UsageError(f"--hours {arguments.hours}: more than 0, at most {_MAX_HOURS:.0f}")
     if arguments.nodes < 1:
         raise UsageError(f"--nodes {arguments.nodes}: at least 1")
     if arguments.trace:
-        return read_trace(arguments.trace)
+        return replace(read_trace(arguments.trace), num_slots=device.num_slots)
     if arguments.workload == "fleet":
-        return Workload("fleet", fleet.fleet_asks(arguments.nodes, arguments.seed, device))
+        asks = fleet.fleet_asks(arguments.nodes, arguments.seed, device)
+        return Workload("fleet", asks, device.num_slots)
     return make_workload(arguments.workload, arguments.seed, device, arguments.hours)
 
 
@@ -114,13 +125,15 @@ def _run(policy: str, workload: Workload, device: Cost) -> list[Outcome]:
     return run_fifo(workload, device, drops=policy == "fifo-drop")
 
 
-def _device(arguments: argparse.Namespace) -> Cost:
-    device = _read_cost(arguments.cost) if arguments.cost else REFERENCE
+def _device(arguments: argparse.Namespace) -> Device:
+    cost = _read_cost(arguments.cost) if arguments.cost else REFERENCE
+    if not 1 <= arguments.slots <= _MAX_SLOTS:
+        raise UsageError(f"--slots {arguments.slots}: 1 to {_MAX_SLOTS}")
     if arguments.chunk_tokens is None:
-        return device
+        return Device(cost, arguments.slots)
     if arguments.chunk_tokens < 1:
         raise UsageError(f"--chunk-tokens {arguments.chunk_tokens}: at least 1")
-    return replace(device, chunk_tokens=arguments.chunk_tokens)
+    return Device(replace(cost, chunk_tokens=arguments.chunk_tokens), arguments.slots)
 
 
 def _read_cost(file: Path) -> Cost:
