@@ -8,11 +8,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from edged.broker_options import add_broker_options, read_broker_options
 from edged.costmodel import Cost, read_cost
 from edged.errors import EdgedError, ExitCode, UsageError
 from edged.simulate import fleet
 from edged.simulate.baselines import run_fifo
 from edged.simulate.figures import Figures, figures
+from edged.simulate.live import LiveNode
+from edged.simulate.measure import measure, verdict
 from edged.simulate.node import run_edf
 from edged.simulate.outcome import Outcome
 from edged.simulate.plot import plot
@@ -68,6 +71,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="model.prefill_chunk_tokens (default: that of the cost, 128)",
     )
+    live = parser.add_argument_group("on a real node")
+    live.add_argument(
+        "--measure",
+        action="store_true",
+        help="play the workload on --node in real time, and hold the simulation against it; --cost"
+        " is the cost.json in its state.folder",
+    )
+    add_broker_options(parser)
     outputs = parser.add_argument_group("what is written beside the table")
     outputs.add_argument("--json", type=Path, metavar="FILE", help="all figures")
     outputs.add_argument("--plot", type=Path, metavar="FILE", help="bars as SVG")
@@ -80,7 +91,20 @@ def main(arguments: argparse.Namespace) -> int:
     Raises:
         UsageError: an option or the trace is wrong.
         OutputError: a file cannot be written.
+        NodeSilentError: the node to measure does not answer.
     """
+    workload, runs = _measured(arguments) if arguments.measure else _simulated(arguments)
+    print(report(runs), end="")
+    if arguments.measure:
+        print("\n" + verdict(runs))
+    try:
+        _write(workload, runs, arguments)
+    except OSError as error:
+        raise OutputError(f"{error.filename}: cannot be written: {error.strerror}") from error
+    return ExitCode.OK
+
+
+def _simulated(arguments: argparse.Namespace) -> tuple[Workload, dict[str, Figures]]:
     device = _device(arguments)
     is_fleet = arguments.workload == "fleet"
     workload = _workload(arguments, device)
@@ -88,8 +112,6 @@ def main(arguments: argparse.Namespace) -> int:
     policies = arguments.policy or known
     if unknown := [policy for policy in policies if policy not in known]:
         raise UsageError(f"--policy {unknown[0]}: this workload knows {', '.join(known)}")
-    if not workload.asks:
-        raise UsageError("no requests: the trace is empty, or --hours too short")
     runs: dict[str, Figures] = {}
     for policy in policies:
         outcomes = (
@@ -98,12 +120,19 @@ def main(arguments: argparse.Namespace) -> int:
             else _run(policy, workload, device.cost)
         )
         runs[policy] = figures(outcomes, workload, device.cost, has_bound=not is_fleet)
-    print(report(runs), end="")
+    return workload, runs
+
+
+def _measured(arguments: argparse.Namespace) -> tuple[Workload, dict[str, Figures]]:
+    if arguments.cost is None or arguments.workload == "fleet" or arguments.policy:
+        raise UsageError("--measure: goes with --cost, and neither with a fleet nor a --policy")
+    node = LiveNode(read_broker_options(arguments))
     try:
-        _write(workload, runs, arguments)
-    except OSError as error:
-        raise OutputError(f"{error.filename}: cannot be written: {error.strerror}") from error
-    return ExitCode.OK
+        device = Device(_device(arguments).cost, node.state.get("slots", 1))
+        workload = _workload(arguments, device)
+        return workload, measure(node, workload, device.cost)
+    finally:
+        node.close()
 
 
 def _workload(arguments: argparse.Namespace, device: Device) -> Workload:
@@ -112,11 +141,15 @@ def _workload(arguments: argparse.Namespace, device: Device) -> Workload:
     if arguments.nodes < 1:
         raise UsageError(f"--nodes {arguments.nodes}: at least 1")
     if arguments.trace:
-        return replace(read_trace(arguments.trace), num_slots=device.num_slots)
-    if arguments.workload == "fleet":
+        workload = replace(read_trace(arguments.trace), num_slots=device.num_slots)
+    elif arguments.workload == "fleet":
         asks = fleet.fleet_asks(arguments.nodes, arguments.seed, device)
-        return Workload("fleet", asks, device.num_slots)
-    return make_workload(arguments.workload, arguments.seed, device, arguments.hours)
+        workload = Workload("fleet", asks, device.num_slots)
+    else:
+        workload = make_workload(arguments.workload, arguments.seed, device, arguments.hours)
+    if not workload.asks:
+        raise UsageError("no requests: the trace is empty, or --hours too short")
+    return workload
 
 
 def _run(policy: str, workload: Workload, device: Cost) -> list[Outcome]:

@@ -178,9 +178,9 @@ def _request(ask: Ask) -> Request:
     )
 
 
-def run_edf(workload: Workload, device: Cost) -> Node:
+def run_edf(workload: Workload, device: Cost, max_waiting: int = MAX_WAITING) -> Node:
     """Run a workload on one node to its end."""
-    node = Node(device, workload.slowdown, workload.num_slots)
+    node = Node(device, workload.slowdown, workload.num_slots, max_waiting)
     for ask in workload.asks:
         node.offer(ask)
     node.run_until(_LATER_S)
