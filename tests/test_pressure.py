@@ -61,7 +61,7 @@ def test_the_way_down_is_slow_and_one_rung_at_a_time() -> None:
     assert climb(ladder, LOW, 4 * DOWN_AFTER_S, 202.0 + DOWN_AFTER_S) is Rung.CALM
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=600)
 @given(
     st.lists(st.tuples(st.integers(0, 1200), st.integers(0, 300), st.floats(0.1, 20)), max_size=80)
 )
