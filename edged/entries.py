@@ -149,13 +149,16 @@ class Entry(Generic[D]):
         """Tell the last time at which a start still gives a token before the deadline."""
         return self.deadline_s - cost.first_token_s(self.admitted.num_prompt_tokens + self.num_done)
 
-    def rank(self, now_s: float) -> tuple[int, bool, float, int]:
-        """Give its place in the order: class with promotion, running, deadline, arrival."""
+    def level(self, now_s: float) -> int:
+        """Give its class, with promotion, and below its own while its client is over its share."""
         level = int(self.admitted.request.priority)
         if level > Priority.NORMAL and now_s - self.queued_s >= PROMOTE_AFTER_S:
             level -= 1
-        level += self.is_over_share
-        return level, self.state is EntryState.WAITING, self.deadline_s, self.key
+        return level + self.is_over_share
+
+    def rank(self, now_s: float) -> tuple[int, bool, float, int]:
+        """Give its place in the order: class, running, deadline, arrival."""
+        return self.level(now_s), self.state is EntryState.WAITING, self.deadline_s, self.key
 
     def members(self) -> Iterator[Rider[D]]:
         """Yield everybody who is owed the answer; the first one is the entry's own."""

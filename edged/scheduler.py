@@ -124,7 +124,7 @@ class Scheduler(Generic[D]):
                 entry.note_progress(*done)
 
     def to_pause(self, now_s: float, cost: Cost) -> Entry[D] | None:
-        """Return the running entry that must make room: for a higher class, or for a promise."""
+        """Return the running entry that must make room: for a person, or for a promise."""
         return self._at(now_s, cost).to_pause()
 
     def pause(self, key: int, num_done: int) -> Entry[D]:

@@ -13,6 +13,7 @@ from edged.company import Company, Member
 from edged.costmodel import Cost
 from edged.entries import D, Entry
 from edged.promises import Line, Seat, Timetable
+from edged.request import Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,23 +63,31 @@ class Moment(Generic[D]):
         return min(fitting, key=lambda entry: (entry.deadline_s, entry.key), default=None)
 
     def to_pause(self) -> Entry[D] | None:
-        """Return the running entry that must make room: for a higher class, or for a promise."""
+        """Return the running entry that must make room: for a person, or for a promise."""
         if not self.waiting:
             return None
-        for victim in sorted(self.running, key=lambda entry: entry.rank(self.now_s), reverse=True):
-            if victim.is_worth_a_pause(self.cost, self.now_s) and self._gives_way(victim):
-                return victim
+        people = [entry for entry in self._live() if self._is_person(entry)]
+        if people:
+            for victim in sorted(self.running, key=lambda entry: entry.rank(self.now_s))[::-1]:
+                if self._gives_way(victim, people):
+                    return victim
         paused = self._rescue()
         return paused[0] if paused else None
 
-    def _gives_way(self, victim: Entry[D]) -> bool:
-        """Tell whether somebody of a higher class could start in place of a running entry."""
+    def _is_person(self, entry: Entry[D]) -> bool:
+        return entry.level(self.now_s) <= Priority.INTERACTIVE
+
+    def _gives_way(self, victim: Entry[D], people: Sequence[Entry[D]]) -> bool:
+        """Tell whether a person who waits could be served in place of a running entry.
+
+        Others wait until a slot is free: an interruption costs the prompt once more.
+        """
         others = [entry for entry in self.running if entry is not victim]
-        if len(others) >= self.num_slots:
+        if self._is_person(victim) or len(others) >= self.num_slots:
             return False
-        live = self._live()
-        higher = [entry for entry in live if entry.rank(self.now_s) < victim.rank(self.now_s)]
-        return any(self._can_start(entry, [*live, victim], others) for entry in higher)
+        waiting = [*self._live(), victim]
+        is_worth = victim.is_worth_a_pause(self.cost, self.now_s)
+        return is_worth and any(self._can_start(entry, waiting, others) for entry in people)
 
     def _rescue(self) -> list[Entry[D]] | None:
         """Return what must be interrupted to keep all promises; None when nothing helps."""

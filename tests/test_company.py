@@ -59,7 +59,7 @@ def steps(left: dict[int, Work], rng: random.Random) -> float:
     return taken_s
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=1500)
 @given(works, st.randoms(use_true_random=False))
 def test_nobody_ends_after_its_bound_and_no_bound_ever_rises(
     made: list[Work], rng: random.Random

@@ -40,7 +40,7 @@ def test_room_is_what_neither_deadline_is_late_by() -> None:
     assert table.slack_s(0.5) == -6.0
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=1500)
 @given(promises, st.integers(1, 60).map(float), st.integers(1, 40).map(float))
 def test_room_is_exactly_what_keeps_all_promises(
     work: list[Promise], deadline_s: float, work_s: float
