@@ -1,6 +1,7 @@
 """What the generation loop yields, and what it is given."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +18,8 @@ class EngineSettings:
     """None takes the CPUs that this process may use."""
     prefill_chunk_tokens: int = 64
     """Prompt tokens run before the consumer can stop the request again."""
+    model_path: Path | None = None
+    """A prepared copy of the bundle's graph; None takes the bundle's own."""
 
 
 @dataclass(frozen=True, slots=True)
