@@ -172,7 +172,9 @@ class StateConfig:
     folder: Path | None = optional(
         kinds.path(),
         "Folder for what must outlive a crash: which request was being answered. One that ended "
-        "the process twice is refused with `crashed_before` instead of being tried for ever.",
+        "the process twice is refused with `crashed_before` instead of being tried for ever. The "
+        "copy of the model that is prepared for this device is here too, twice the model's size; "
+        "without a folder it is made beside the model.",
     )
     file: Path | None = optional(
         kinds.path(), "JSON file rewritten with each `state`; `edged health` reads it."

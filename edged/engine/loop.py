@@ -72,7 +72,7 @@ class Engine:
         """
         manifest = bundle.manifest
         graph = load_graph(
-            bundle.model_path,
+            settings.model_path or bundle.model_path,
             is_fused=manifest.graph is GraphKind.FUSED,
             max_model_len=min(settings.max_model_len, manifest.limits.max_model_len),
             num_threads=settings.num_threads,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -26,6 +27,8 @@ class EngineSettings:
     """Answers that are made at the same time."""
     is_guessing: bool = True
     """Whether tokens may be guessed, where that changes no answer."""
+    model_path: Path | None = None
+    """A prepared copy of the bundle's graph; None takes the bundle's own."""
 
 
 @dataclass(frozen=True, slots=True)
