@@ -12,8 +12,10 @@ from tests.model.test_answers import PROMPTS
 GREEDY = SamplingParams()
 NUM_SLOTS = 4
 COPYING = (
-    "Repeat this table and correct the spelling: pump A1: 62.5 bar, pump A2: 61.0 bar,"
-    " valve B1: open, valve C: closed, flow: 3.4 l/min.",
+    (
+        "Repeat this table and correct the spelling: pump A1: 62.5 bar, pump A2: 61.0 bar,"
+        " valve B1: open, valve C: closed, flow: 3.4 l/min."
+    ),
     "Write a list of ten fruits, one per line, then the same list again.",
 )
 
