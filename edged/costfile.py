@@ -19,6 +19,8 @@ from edged.resident import ResidentModel
 _LOG = logging.getLogger(__name__)
 
 FILE_NAME = "cost.json"
+_FORM = "rows"
+"""What a list has that those of an older edged lack; they are measured anew."""
 _CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -52,6 +54,7 @@ def device_key(config: Config, model_id: str, cpuinfo: Path = _CPUINFO) -> str:
     processor = sorted({line for line in lines if line.partition(":")[0].strip() in wanted})
     settings = config.model
     parts = [
+        _FORM,
         model_id,
         platform.machine(),
         *processor,

@@ -14,7 +14,7 @@ from edged.admission import MemoryPlan, MemorySnapshot
 from edged.bundle import Bundle, open_bundle
 from edged.config import Config
 from edged.errors import ExitCode
-from edged.footprint import check, decide_budget, plan_memory
+from edged.footprint import check, decide_budget, decide_slots, plan_memory
 from edged.invocation import add_config_arguments, read_config
 
 _MIB = 1 << 20
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--context", metavar="N", help="tokens of prompt and answer; overrides model.max_model_len"
     )
     parser.add_argument(
-        "--slots", type=int, default=1, metavar="K", help="answers made at the same time"
+        "--slots", metavar="K", help="answers made at the same time; overrides model.num_slots"
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON, in bytes")
 
@@ -39,10 +39,10 @@ def main(arguments: argparse.Namespace) -> int:
         UsageError: If neither a configuration nor a model is given.
         EdgedError: If a setting is wrong, or the folder holds no model.
     """
-    overrides = {} if arguments.context is None else {"model.max_model_len": arguments.context}
-    config = read_config(arguments, overrides)
+    own = {"model.max_model_len": arguments.context, "model.num_slots": arguments.slots}
+    config = read_config(arguments, {key: text for key, text in own.items() if text is not None})
     bundle = open_bundle(config.model.path, verify=False)
-    figures = make_figures(config, bundle, process_snapshot(), arguments.slots)
+    figures = make_figures(config, bundle, process_snapshot())
     if arguments.json:
         print(json.dumps(figures, indent=2))
     else:
@@ -56,12 +56,11 @@ def process_snapshot() -> MemorySnapshot:
     return memory.snapshot()
 
 
-def make_figures(
-    config: Config, bundle: Bundle, held: MemorySnapshot, num_slots: int
-) -> dict[str, Any]:
+def make_figures(config: Config, bundle: Bundle, held: MemorySnapshot) -> dict[str, Any]:
     """Return the plan, what the device has, and what does not fit; sizes in bytes."""
     limits = memory.kernel_limits()
     budget = decide_budget(config, limits, held)
+    num_slots = decide_slots(config, bundle, budget, held)
     plan = plan_memory(config, bundle, held, num_slots)
     manifest = bundle.manifest
     return {
@@ -78,7 +77,7 @@ def make_figures(
             "budget_bytes": budget.limit_bytes,
             "min_available_bytes": budget.min_available_bytes,
         },
-        "problem": check(config, bundle, budget, held, num_slots),
+        "problem": check(config, bundle, budget, held),
     }
 
 

@@ -51,6 +51,7 @@ def load(config: Config) -> ResidentModel:
         config.model.max_model_len,
         config.model.num_threads,
         config.model.prefill_chunk_tokens,
+        footprint.num_slots,
         model_path=prepared_model(bundle, _prepared_folder(config)),
     )
     engine = Engine.load(bundle, settings)

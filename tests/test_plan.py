@@ -68,7 +68,7 @@ def test_a_portable_graph_copies_its_cache(folder: Path) -> None:
 
 
 def test_the_parts_are_printed_and_add_up(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", "--model", str(folder), "--context", "200"]) == ExitCode.OK
+    assert main(["plan", "--model", str(folder), "--context", "200", "--slots", "1"]) == ExitCode.OK
     lines = capsys.readouterr().out.splitlines()
     assert "context 200, 1 slot" in lines[0]
     sizes = {line[2:18].strip(): int(line[18:25]) for line in lines[1:7]}
