@@ -133,13 +133,13 @@ def check_positions(count: int, start: int, length: int, max_model_len: int) -> 
         raise ValueError(f"position {start + count} is past max_model_len {max_model_len}")
 
 
-def _allocate_cache(
-    signature: Signature, capacity: int
-) -> tuple[mmap.mmap, list[NDArray[np.float32]]]:
+def _allocate_cache(signature: Signature, capacity: int) -> tuple[mmap.mmap, list[NDArray[Any]]]:
     """Map one zeroed region, so that pages no token has touched cost no memory."""
     shape = (1, signature.num_kv_heads, capacity, signature.head_size)
     memory = mmap.mmap(-1, capacity * signature.kv_bytes_per_token)
     # A huge page would commit 2 MiB for the first token of each head.
     memory.madvise(mmap.MADV_NOHUGEPAGE)
-    buffer = np.frombuffer(memory, np.float32).reshape(len(signature.cache_inputs), *shape)
+    buffer = np.frombuffer(memory, signature.cache_type).reshape(
+        len(signature.cache_inputs), *shape
+    )
     return memory, list(buffer)
