@@ -9,7 +9,7 @@ from collections.abc import Sequence as Items
 
 import numpy as np
 
-from edged.bundle import Bundle, GraphKind
+from edged.bundle import Bundle, GraphKind, KvType
 from edged.costmodel import Cost
 from edged.engine.drafts import Drafter
 from edged.engine.graph import Graph, load_graph
@@ -70,13 +70,16 @@ class Engine:
         Raises:
             BundleError: the model cannot be loaded, or is not what the manifest says.
         """
-        manifest = bundle.manifest
+        manifest, has_flash = bundle.manifest, settings.has_flash
+        if has_flash is None:
+            has_flash = manifest.model.kv_type is KvType.FP32
         graph = load_graph(
             settings.model_path or bundle.model_path,
             is_fused=manifest.graph is GraphKind.FUSED,
             max_model_len=min(settings.max_model_len, manifest.limits.max_model_len),
             num_threads=settings.num_threads,
             num_slots=settings.num_slots,
+            has_flash=has_flash,
         )
         return cls(
             graph,
