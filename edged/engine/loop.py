@@ -51,7 +51,7 @@ class Engine:
         self._graph = graph
         self._is_exact = is_exact
         self._is_guessing = is_exact and is_guessing
-        self._chunk = prefill_chunk_tokens
+        self.chunk_tokens = prefill_chunk_tokens
         self._slots = Slots(graph.num_slots)
         self._active: list[Sequence] = []
         self._prefilling: Sequence | None = None
@@ -186,7 +186,7 @@ class Engine:
         """
         if self._active:
             raise RuntimeError("an answer is in the making; end it first")
-        cost = measure_cost(self._graph, self._chunk)
+        cost = measure_cost(self._graph, self.chunk_tokens)
         self._slots = Slots(self.num_slots)
         for slot in range(self.num_slots):
             self._graph.release(slot)
@@ -207,7 +207,7 @@ class Engine:
             self.end(sequence)
 
     def _prefill(self, sequence: Sequence) -> Ran:
-        token_ids, slot = sequence.chunk(self._chunk), sequence.slot
+        token_ids, slot = sequence.chunk(self.chunk_tokens), sequence.slot
         self._prefilling = sequence
         try:
             logits = self._graph.forward(token_ids, sequence.num_prefilled, slot=slot)
