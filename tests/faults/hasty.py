@@ -3,9 +3,13 @@
 ``python -m tests.faults.hasty CHANGE... run ...`` makes the named changes, then is the command.
 """
 
+import os
+import signal
 import sys
 from collections.abc import Callable
+from typing import Never
 
+from edged.attempts import Attempts
 from edged.cli import main
 from edged.transport.backoff import Backoff
 from edged.transport.connection import Connection
@@ -14,6 +18,8 @@ HASTY = "hasty"
 """Reconnect at once, so that many broken connections fit into a test."""
 BROKEN_CALLBACK = "broken-callback"
 """Raise in paho's callback for a message, as a mistake of ours would."""
+DEADLY = "deadly"
+"""Die of each request that is begun, as of one that breaks the engine."""
 
 
 def _hurry() -> None:
@@ -30,7 +36,22 @@ def _break() -> None:
     Connection._on_message = fail  # type: ignore[method-assign,assignment]
 
 
-CHANGES: dict[str, Callable[[], None]] = {HASTY: _hurry, BROKEN_CALLBACK: _break}
+def _die() -> None:
+    begin = Attempts.begin
+
+    def begin_and_die(self: Attempts, key: str) -> Never:
+        begin(self, key)
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    Attempts.begin = begin_and_die  # type: ignore[method-assign]
+
+
+CHANGES: dict[str, Callable[[], None]] = {
+    HASTY: _hurry,
+    BROKEN_CALLBACK: _break,
+    DEADLY: _die,
+}
 
 if __name__ == "__main__":
     words = sys.argv[1:]
