@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Never
 
 from edged.attempts import Attempts
@@ -16,10 +17,10 @@ from edged.transport.connection import Connection
 
 HASTY = "hasty"
 """Reconnect at once, so that many broken connections fit into a test."""
-BROKEN_CALLBACK = "broken-callback"
-"""Raise in paho's callback for a message, as a mistake of ours would."""
 DEADLY = "deadly"
 """Die of each request that is begun, as of one that breaks the engine."""
+CALLBACKS = ("connect", "subscribe", "message", "publish", "disconnect")
+"""``broken-NAME`` raises in paho's callback of this name, as a mistake of ours would."""
 
 
 def _hurry() -> None:
@@ -29,11 +30,11 @@ def _hurry() -> None:
     Backoff.next_s = at_once  # type: ignore[method-assign]
 
 
-def _break() -> None:
+def _break(callback: str) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("a mistake in a callback")
 
-    Connection._on_message = fail  # type: ignore[method-assign,assignment]
+    setattr(Connection, f"_on_{callback}", fail)
 
 
 def _die() -> None:
@@ -49,8 +50,8 @@ def _die() -> None:
 
 CHANGES: dict[str, Callable[[], None]] = {
     HASTY: _hurry,
-    BROKEN_CALLBACK: _break,
     DEADLY: _die,
+    **{f"broken-{name}": partial(_break, name) for name in CALLBACKS},
 }
 
 if __name__ == "__main__":
