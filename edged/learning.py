@@ -5,8 +5,8 @@ that a request took part in, not the time it took by the clock.
 """
 
 from edged.costmodel import CostModel, Measured
+from edged.finished import Finished
 from edged.metrics import Metrics
-from edged.worker import Finished
 
 
 class Learning:
@@ -28,16 +28,15 @@ class Learning:
         if finished.first_token_s is None:
             return
         usage, timing, spent = finished.usage, finished.timing(received_s), finished.spent
-        num_decoded = usage.completion_tokens - 1
         self._metrics.observe_ttft(timing.ttft_s)
         if finished.was_paused:
             return
-        self._metrics.observe_decode(num_decoded, timing.decode_s)
+        self._metrics.observe_decode(usage.completion_tokens - 1, timing.decode_s)
         measured = Measured(
             usage.prompt_tokens - usage.cached_tokens,
             usage.cached_tokens,
             spent.prefill_s,
-            num_decoded,
+            spent.decode_runs,
             spent.decode_s,
             spent.rows_beside,
             spent.pairs_beside,

@@ -5,6 +5,7 @@ Rule: no clock, no silence. Each entry that ``add`` accepts leaves through exact
 The order is that of classes as long as every promise can still be kept, else that of deadlines.
 """
 
+from collections.abc import Callable
 from typing import Generic
 
 from edged.costmodel import Cost
@@ -114,6 +115,13 @@ class Scheduler(Generic[D]):
             entry.start(now_s)
             self.running.append(entry)
         return entry
+
+    def note_progress(self, progress: Callable[[int], tuple[int, int] | None]) -> None:
+        """Note how far what runs is; ``progress`` tells it by key, as ``Entry.note_progress``."""
+        for entry in self.running:
+            done = progress(entry.key)
+            if done is not None:
+                entry.note_progress(*done)
 
     def to_pause(self, now_s: float, cost: Cost) -> Entry[D] | None:
         """Return the running entry that must make room: for a person, or for a promise."""

@@ -110,8 +110,16 @@ def test_the_schema_of_replies_has_the_members_of_the_protocol() -> None:
 def test_the_schema_of_state_has_the_members_of_the_protocol() -> None:
     table = PROTOCOL[PROTOCOL.index("`state`:\n\n| member") :].split("\n\n")[1]
     names = re.findall(r"(?m)^\| (`[^|]*) \|", table)
-    documented = {name for cell in names for name in re.findall(r"`(\w+)`", cell)}
-    assert set(SCHEMAS["state"]["properties"]) == documented | {"v", "node"}
+    documented = [name for cell in names for name in re.findall(r"`(\w+)`", cell)]
+    assert sorted(SCHEMAS["state"]["properties"]) == sorted([*documented, "v", "node"])
+
+
+@pytest.mark.parametrize("text", re.findall(r"(?s)```json\n(.*?)```", PROTOCOL))
+def test_an_example_of_the_protocol_satisfies_the_schema_of_its_kind(text: str) -> None:
+    told = json.loads(text)
+    marks = {"delta": "fragment", "event": "event", "operations": "info", "uptime_s": "state"}
+    kinds = [kind for mark, kind in marks.items() if mark in told] or ["reply"]
+    assert problems(told, strict(SCHEMAS[kinds[0]])) == []
 
 
 def test_the_schema_of_errors_has_the_codes_of_the_protocol() -> None:
