@@ -87,4 +87,6 @@ class Attempts:
         return {key: n for key, n in counts.items() if isinstance(n, int) and n > 0}
 
     def _write(self, *, is_durable: bool) -> None:
+        if self._file.path is None:
+            return
         self._file.write(json.dumps(self._counts).encode(), is_durable=is_durable)

@@ -51,10 +51,12 @@ class ConnectionLog:
                 self._count(event)
                 _LOG.info("connected to %s over MQTT %s", broker, event.protocol_version)
                 self._notifier.status(f"serving on {broker}")
+                self._reporter.broker_error = None
                 self._reporter.announce()
             case Disconnected():
                 _LOG.warning("disconnected from %s: %s", broker, event.reason)
                 self._notifier.status(f"waiting for {broker}: {event.reason}")
+                self._reporter.broker_error = event.reason
                 if event.is_taken_over:
                     self._metrics.count(Count.TAKEN_OVER)
                     self._events.tell(BrokerSessionTakenOver(round(event.retry_in_s)))
@@ -63,6 +65,7 @@ class ConnectionLog:
                 reason = event.reason if broker in event.reason else f"{broker}: {event.reason}"
                 _LOG.warning("no broker: %s; next try in %.0f s", reason, event.retry_in_s)
                 self._notifier.status(f"waiting for a broker: {reason}")
+                self._reporter.broker_error = reason
 
     def count_stale_acknowledgements(self, transport: Transport) -> None:
         """Count the acknowledgements that were not sent since the last call."""

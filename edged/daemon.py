@@ -35,6 +35,7 @@ from edged.mainloop import (
     Tools,
 )
 from edged.messages.event import NodeStarted
+from edged.meter import Meter
 from edged.metrics import Metrics
 from edged.ports import Edges
 from edged.reporting import OFFLINE, Identity, Reporter
@@ -50,7 +51,7 @@ from edged.terms import (
     topics_of,
 )
 from edged.transport import Transport, Will
-from edged.worker import Meter, Worker
+from edged.worker import Worker
 
 _LOG = logging.getLogger(__name__)
 
@@ -168,6 +169,7 @@ def _connect(config: Config, inbox: "queue.SimpleQueue[Event]") -> _Lines:
         subscriptions=[topics.request_filter, status_topic(config)],
         will=Will(topics.availability, OFFLINE),
         emit=inbox.put,
+        backlog=inbox.qsize,
     )
     own.start()
     if topics.group is None:
@@ -177,6 +179,7 @@ def _connect(config: Config, inbox: "queue.SimpleQueue[Event]") -> _Lines:
         subscriptions=group_filters(topics),
         will=None,
         emit=lambda event: inbox.put(FromGroup(event)),
+        backlog=inbox.qsize,
     )
     group.start()
     return _Lines(own, group)

@@ -21,6 +21,11 @@ PREPACKED_SHARE = 0.3
 """What the kernels' own layout of the weights takes beyond the file's size."""
 
 
+DEFAULT_SLOTS = 4
+"""Answers made at the same time where there is room: a fifth costs each of the others more than it
+gains."""
+
+
 @dataclass(frozen=True, slots=True)
 class Footprint:
     """What may be held, and who makes sure."""
@@ -30,6 +35,8 @@ class Footprint:
     """Whether the kernel stands behind it."""
     plan: MemoryPlan | None = None
     """What is held as long as the process lives."""
+    num_slots: int = 1
+    """Answers made at the same time, each with a KV cache of its own."""
 
 
 def claim(config: Config, bundle: Bundle) -> Footprint:
@@ -47,7 +54,9 @@ def claim(config: Config, bundle: Bundle) -> Footprint:
     is_enforced = limits.is_enforced(budget.limit_bytes)
     for line in warnings(budget, limits, is_controller_on=memory.is_memory_controller_on()):
         _LOG.warning(line)
-    return Footprint(budget, is_enforced, plan_memory(config, bundle, held))
+    num_slots = decide_slots(config, bundle, budget, held)
+    plan = plan_memory(config, bundle, held, num_slots)
+    return Footprint(budget, is_enforced, plan, num_slots)
 
 
 def decide_budget(config: Config, limits: KernelLimits, held: MemorySnapshot) -> MemoryBudget:
@@ -58,21 +67,35 @@ def decide_budget(config: Config, limits: KernelLimits, held: MemorySnapshot) ->
     return MemoryBudget(limit_bytes, config.budget.min_available_bytes)
 
 
+def decide_slots(config: Config, bundle: Bundle, budget: MemoryBudget, held: MemorySnapshot) -> int:
+    """Take the configured number of slots, or as many as fit, up to ``DEFAULT_SLOTS``."""
+    if config.model.num_slots is not None:
+        return config.model.num_slots
+    choices = range(DEFAULT_SLOTS, 1, -1)
+    return next((n for n in choices if _problem(config, bundle, budget, held, n) is None), 1)
+
+
 def check(config: Config, bundle: Bundle, budget: MemoryBudget, held: MemorySnapshot) -> str | None:
     """Say what of the model does not fit, and which key to change; None when all fits."""
+    return _problem(config, bundle, budget, held, config.model.num_slots or 1)
+
+
+def _problem(
+    config: Config, bundle: Bundle, budget: MemoryBudget, held: MemorySnapshot, num_slots: int
+) -> str | None:
     max_model_len = min(config.model.max_model_len, bundle.manifest.limits.max_model_len)
-    plan = plan_memory(config, bundle, held)
+    plan = plan_memory(config, bundle, held, num_slots)
     return check_plan(plan, budget, held.available_bytes, max_model_len)
 
 
-def plan_memory(config: Config, bundle: Bundle, held: MemorySnapshot) -> MemoryPlan:
+def plan_memory(config: Config, bundle: Bundle, held: MemorySnapshot, num_slots: int) -> MemoryPlan:
     """Add up what the process will hold with this model, most of it before the first request."""
     manifest = bundle.manifest
     max_model_len = min(config.model.max_model_len, manifest.limits.max_model_len)
     weights_bytes = sum(entry.size_bytes for entry in manifest.files.values())
     return MemoryPlan(
         weights_bytes=weights_bytes,
-        kv_bytes=max_model_len * manifest.model.kv_bytes_per_token,
+        kv_bytes=num_slots * max_model_len * manifest.model.kv_bytes_per_token,
         process_bytes=held.rss_bytes,
         working_bytes=WORKING_BYTES + round(PREPACKED_SHARE * weights_bytes),
     )

@@ -49,17 +49,21 @@ class MemoryGuard:
         """How much is given up now."""
         return self._ladder.rung
 
+    @property
+    def has_one_slot(self) -> bool:
+        """Whether one answer only may be made at a time."""
+        return self.rung >= Rung.SHRINK_SLOTS
+
     def tick(self, now_s: float) -> None:
         """Read memory if the last reading is old, and give up or take back one thing."""
         if now_s - self._read_s < INTERVAL_S:
             return
         self._read_s, before = now_s, self.rung
         rung = self._ladder.step(self._edges.read_memory(), now_s)
-        if rung <= before:
-            return
-        if rung is Rung.SHED_PREFIX:
+        # Slots beyond the one become idle one by one, each with what it held.
+        if self.has_one_slot or before < rung is Rung.SHED_PREFIX:
             self._sheddable.prefix_cache()
-        elif rung is Rung.SHED_SESSIONS:
+        elif before < rung is Rung.SHED_SESSIONS:
             self._sheddable.sessions()
 
     def hold(self) -> Reservation | Rejected:

@@ -58,4 +58,7 @@ def judge(state_file: Path, now_s: float) -> tuple[bool, str]:
     name = state.get("state")
     if name not in ("ready", "degraded"):
         return False, f"the daemon is {name}"
-    return True, f"{name}: {state.get('served')} served, {state.get('queue')} waiting"
+    line = f"{name}: {state.get('served')} served, {state.get('queue')} waiting"
+    broker_error = state.get("broker_error")
+    # It is well all the same: a restart would not bring the broker.
+    return True, line if broker_error is None else f"{line}; no broker: {broker_error}"

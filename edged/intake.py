@@ -76,19 +76,14 @@ class Intake:
     def __init__(self, edges: Edges, limits: Limits) -> None:
         self._edges = edges
         self._limits = limits
-        self._num_used_positions = 0
         self._dialogues = Dialogues(limits.sessions)
-        sheddable = Sheddable(self._forget_prefix, self._forget_sessions)
+        sheddable = Sheddable(edges.worker.release, self._forget_sessions)
         self.guard = MemoryGuard(edges, limits, sheddable)
 
     @property
     def num_sessions(self) -> int:
         """Dialogues that are held."""
         return self._dialogues.count(self._edges.clock())
-
-    def note_used(self, num_tokens: int) -> None:
-        """Note that a sequence of this length has been in the cache: its memory is resident now."""
-        self._num_used_positions = max(self._num_used_positions, num_tokens)
 
     def remember(self, turn: OpenTurn | None, outcome: Answer | Rejected) -> SessionState | None:
         """Take an answer into its dialogue; an error leaves the dialogue as it was."""
@@ -121,7 +116,7 @@ class Intake:
         memory, limits = self._edges.read_memory(), self._limits
         # Positions of the KV cache cost memory from their first use on, and keep it.
         num_tokens = min(len(prompt_ids) + request.max_tokens, limits.max_model_len)
-        num_new = max(num_tokens - self._num_used_positions, 0)
+        num_new = max(num_tokens - self._edges.worker.num_touched, 0)
         decision = admit(
             request,
             len(prompt_ids),
@@ -135,10 +130,6 @@ class Intake:
         if isinstance(held, Rejected):
             return held
         return Accepted(decision, prompt_ids, constraint, turn, held)
-
-    def _forget_prefix(self) -> None:
-        self._edges.worker.release()
-        self._num_used_positions = 0
 
     def _forget_sessions(self) -> None:
         self._dialogues = Dialogues(self._limits.sessions)

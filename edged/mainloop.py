@@ -4,6 +4,7 @@ Rule: the watchdog is fed only while paho's thread lives, the inference thread l
 answer took its last step not long ago; never by a timer of its own.
 """
 
+import contextlib
 import logging
 import queue
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from edged.check import Reload
 from edged.connections import ConnectionLog
 from edged.errors import EdgedError
+from edged.finished import Finished, Paused
 from edged.generation import Fragment
 from edged.group import FromGroup, Group
 from edged.messages import Delivery
@@ -22,7 +24,7 @@ from edged.reporting import Reporter
 from edged.sdnotify import Notifier
 from edged.service import Service
 from edged.transport import Published, Transport, TransportEvent
-from edged.worker import Finished, Paused, Worker
+from edged.worker import Worker
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,6 +34,11 @@ DRAIN_LIMIT_S = 10.0
 """How long a stop waits for the running answer; then the broker keeps its request."""
 LONGEST_WAIT_S = 10.0
 """How long the loop sleeps at most with nothing to do."""
+QUIET_S = 0.001
+"""Without an event for so long, the loop looks after itself: before, it would only make wait who is
+at work on the same request."""
+MAX_EVENTS = 64
+"""Events after which it does so in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +131,7 @@ class MainLoop:
     def _serve(self) -> None:
         clock = self._tools.edges.clock
         while not self._is_stopped(clock()):
-            try:
-                event = self._inbox.get(timeout=self._wait_s(clock()))
-            except queue.Empty:
-                pass
-            else:
-                self._take(event)
+            self._take_all(self._wait_s(clock()))
             self._service.tick()
             self._service.events.tick()
             if self._threads.group is not None:
@@ -137,6 +139,13 @@ class MainLoop:
             self._connection.count_stale_acknowledgements(self._threads.transport)
             self._reporter.tick()
             self._supervise(clock())
+
+    def _take_all(self, wait_s: float) -> None:
+        """Wait for an event, and take what follows it closely."""
+        with contextlib.suppress(queue.Empty):
+            for _ in range(MAX_EVENTS):
+                self._take(self._inbox.get(timeout=wait_s))
+                wait_s = QUIET_S
 
     def _take(self, event: Event) -> None:
         match event:
@@ -201,7 +210,7 @@ class MainLoop:
     def _is_stopped(self, now_s: float) -> bool:
         if self._stop_limit_s is None:
             return False
-        is_done = not self._service.is_running and not self._service.num_unconfirmed
+        is_done = not self._service.num_running and not self._service.num_unconfirmed
         return is_done or now_s >= self._stop_limit_s
 
     def _wait_s(self, now_s: float) -> float:

@@ -22,6 +22,8 @@ TOKENIZER = "tokenizer.json"
 
 _REQUIRED_FILES = (MODEL, TOKENIZER)
 _ALLOWED_FILES = (MODEL, MODEL_DATA, TOKENIZER)
+_EXACT_SCHEMES = ("int8-w8a8",)
+"""Products of integers are exact, and each row has a scale of its own."""
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 REPAIR = "copy the bundle again or rebuild it with `edged build`"
@@ -110,6 +112,11 @@ class Manifest:
     """For each machine (``x86_64``, ``aarch64``) the CPU flag without which the scheme is slow."""
     tries: tuple[Try, ...] = ()
     """What the build tried, the cheapest first; the last one is this bundle."""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a token's result is the same bits whatever tokens are run with it."""
+        return self.graph is GraphKind.FUSED and self.scheme in _EXACT_SCHEMES
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:

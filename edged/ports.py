@@ -31,15 +31,15 @@ class JobRunner(Protocol):
     """The part of ``Worker`` that the service uses."""
 
     def submit(self, job: Job) -> None:
-        """Run a job; one ``Finished`` event follows."""
+        """Run a job beside those that run; one ``Finished`` event follows."""
         ...
 
     def cancel(self, key: int) -> None:
-        """End the running job after the step in hand."""
+        """End a running job after the step in hand, or in its prefill."""
         ...
 
     def pause(self, key: int) -> None:
-        """Interrupt the running job after the step in hand; ``Paused`` follows, or ``Finished``."""
+        """Interrupt a running job after the step in hand; ``Paused`` follows, or ``Finished``."""
         ...
 
     def resume(self, run: Generation) -> None:
@@ -47,7 +47,16 @@ class JobRunner(Protocol):
         ...
 
     def release(self) -> None:
-        """Give the memory of the KV cache back when the engine is free."""
+        """Give the memory of the prefix cache back."""
+        ...
+
+    def progress(self, key: int) -> tuple[int, int] | None:
+        """Return how many tokens of prompt and answer of a job are done; None before its start."""
+        ...
+
+    @property
+    def num_touched(self) -> int:
+        """Positions of the KV cache for which every slot has memory already."""
         ...
 
 
@@ -106,6 +115,8 @@ class Limits:
     """Memory that the KV cache takes for a position once it has been used."""
     max_waiting: int
     model_id: str
+    num_slots: int = 1
+    """Answers that are made at the same time."""
     plan: MemoryPlan | None = None
     """What the process holds all the time."""
     sessions: SessionLimits = field(default_factory=SessionLimits)

@@ -30,9 +30,11 @@ class Rung(IntEnum):
     """The keys and values kept for the next prompt are given back when the engine is idle."""
     SHED_SESSIONS = 2
     """Dialogues that nobody is waiting in are forgotten."""
-    REFUSE = 3
+    SHRINK_SLOTS = 3
+    """One answer is made at a time, and the other slots are given back as they become idle."""
+    REFUSE = 4
     """New requests are refused with ``memory_pressure``; what was promised is kept."""
-    RESTART = 4
+    RESTART = 5
     """The process ends cleanly and is started again; the broker keeps what is not answered."""
 
 

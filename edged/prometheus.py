@@ -32,7 +32,8 @@ def _total(name: str, key: str, text: str) -> Figure:
 
 FIGURES = (
     Figure("queue_requests", "queue", "Requests that wait."),
-    Figure("running_requests", "running", "1 while a request is answered."),
+    Figure("running_requests", "running", "Requests that are being answered."),
+    Figure("slots", "slots", "Requests that can be answered at the same time."),
     Figure("resident_bytes", "rss_bytes", "Resident memory of the process."),
     Figure("available_bytes", "available_bytes", "Memory the device has left."),
     Figure("budget_bytes", "budget_bytes", "Memory the process may take."),

@@ -188,6 +188,9 @@ class Replies:
 
     def _send(self, debt: _Debt, reply: Reply, expires_s: float) -> int:
         handle, num_bytes = self._publish(reply, expires_s)
+        # A broker may deliver far beyond the Receive Maximum (Mosquitto 2.0.11 does), so thousands
+        # may wait here.
+        debt.delivery = debt.delivery.receipt
         self._unconfirmed[handle] = debt
         return num_bytes
 

@@ -118,6 +118,8 @@ class Reporter:
         self._published_s = float("-inf")
         self._published_key: tuple[Any, ...] = ()
         self.is_stopping = False
+        self.broker_error: str | None = "not connected yet"
+        """Why there is no connection; who has no broker reads it in ``state.file``."""
 
     def announce(self) -> None:
         """Publish all that is retained, at the start of a connection."""
@@ -158,7 +160,8 @@ class Reporter:
 
     def _key(self) -> tuple[Any, ...]:
         membership = self._group and self._group.membership
-        return self.is_stopping, self._service.num_waiting, self._service.is_running, membership
+        service, error = self._service, self.broker_error
+        return self.is_stopping, service.num_waiting, service.num_running, membership, error
 
     def state_members(self, now_s: float) -> dict[str, Any]:
         """Give the node's load, memory, speed and counters."""
@@ -170,9 +173,11 @@ class Reporter:
         return {
             "state": name,
             "queue": self._service.num_waiting,
-            "running": int(self._service.is_running),
+            "running": self._service.num_running,
+            "slots": self._service.scheduler.num_slots,
             "sessions": self._service.num_sessions,
             "group": self._group and str(self._group.membership),
+            "broker_error": self.broker_error,
             "rss_bytes": memory.rss_bytes,
             "available_bytes": memory.available_bytes,
             "budget_bytes": budget.limit_bytes,

@@ -7,12 +7,14 @@ import functools
 import logging
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from edged import memory
 from edged.bundle import Bundle, open_bundle
 from edged.config import Config
 from edged.costmodel import Cost
 from edged.engine import Engine, EngineSettings
+from edged.engine.prepared import prepared_model
 from edged.footprint import Footprint, claim
 from edged.grammar import compile_format
 from edged.request import ChatMessage, FormatType, OutputFormat, SamplingParams
@@ -46,7 +48,11 @@ def load(config: Config) -> ResidentModel:
         _LOG.warning("%s: its build missed the quality gate; see the manifest", bundle.folder)
     footprint = claim(config, bundle)
     settings = EngineSettings(
-        config.model.max_model_len, config.model.num_threads, config.model.prefill_chunk_tokens
+        config.model.max_model_len,
+        config.model.num_threads,
+        config.model.prefill_chunk_tokens,
+        footprint.num_slots,
+        model_path=prepared_model(bundle, _prepared_folder(config)),
     )
     engine = Engine.load(bundle, settings)
     tokenizer = Tokenizer.load(bundle)
@@ -55,6 +61,7 @@ def load(config: Config) -> ResidentModel:
         pass
     # The first grammar reads the whole vocabulary; later that would hold up everybody's requests.
     compile_format(tokenizer, OutputFormat(FormatType.CHOICE, choices=("yes", "no")))
+    memory.return_freed()
     _LOG.info(
         "ready after %.1f s: %s, %d MiB resident of %d",
         time.monotonic() - started_s,
@@ -63,6 +70,14 @@ def load(config: Config) -> ResidentModel:
         footprint.budget.limit_bytes >> 20,
     )
     return ResidentModel(bundle, footprint, engine, tokenizer, None, started_s)
+
+
+def _prepared_folder(config: Config) -> Path:
+    """Name the folder of the prepared copy: with the state, or beside the model."""
+    if config.state.folder is not None:
+        return config.state.folder / "prepared"
+    path = config.model.path.resolve()
+    return path.with_name(f"{path.name}.prepared")
 
 
 class Language:

@@ -74,7 +74,7 @@ def test_a_request_that_ends_the_process_twice_is_refused_and_the_next_one_serve
     assert answered.json["id"] == "good"
     assert answered.json["attempt"] == 1
     bench.confirm_all()
-    assert bench.transport.acknowledged == [poison, good]
+    assert bench.transport.acknowledged == [poison.receipt, good.receipt]
     assert bench.transport.on("/event")[0].json["event"] == "crashed_before"
     assert Attempts(tmp_path).begin("anything") == 1
 

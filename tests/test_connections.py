@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, cast
 
 from edged.connections import ConnectionLog
 from edged.sdnotify import Notifier
-from edged.transport import Connected, Disconnected
+from edged.transport import Connected, ConnectFailed, Disconnected
 from tests.fakes import Bench
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ class FakeReporter:
     """Counts the announcements."""
 
     num_announced = 0
+    broker_error: str | None = "not connected yet"
 
     def announce(self) -> None:
         self.num_announced += 1
@@ -59,3 +60,12 @@ def test_another_client_under_the_same_identifier_is_told() -> None:
     (event,) = stage.events
     assert (event["event"], event["retry_in_s"]) == ("broker_session_taken_over", 60)
     assert stage.bench.metrics.snapshot()["taken_over"] == 1
+
+
+def test_the_reporter_is_told_why_there_is_no_broker_and_that_there_is_one_again() -> None:
+    stage = Stage()
+    told = []
+    for event in (ConnectFailed("nothing listens", 1.0), UP, Disconnected("silence", 1.0)):
+        stage.log.take(event)
+        told.append(stage.reporter.broker_error)
+    assert told == ["mqtt://b:1883: nothing listens", None, "silence"]

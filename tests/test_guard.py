@@ -42,18 +42,30 @@ def test_a_ledger_without_room_refuses_and_says_what_is_missing() -> None:
     assert error["retry_after_ms"] == 1000 * DOWN_AFTER_S
 
 
-def test_the_ladder_gives_up_cache_then_dialogues_then_new_work() -> None:
+def test_the_ladder_gives_up_cache_then_dialogues_then_slots_then_new_work() -> None:
     bench = Bench()
     bench.memory = HIGH
     bench.service.tick()
     assert (bench.service.guard.rung.name, bench.worker.releases) == ("SHED_PREFIX", 1)
-    climb(bench, 2 * UP_AFTER_S)
-    assert (bench.service.guard.rung.name, bench.worker.releases) == ("REFUSE", 1)
+    climb(bench, UP_AFTER_S)
+    guard = bench.service.guard
+    assert (guard.rung.name, bench.worker.releases, guard.has_one_slot) == (
+        "SHED_SESSIONS",
+        1,
+        False,
+    )
+    climb(bench, UP_AFTER_S)
+    # From now on each slot that becomes idle is given back.
+    assert (guard.rung.name, guard.has_one_slot) == ("SHRINK_SLOTS", True)
+    assert bench.worker.releases > 1
+    climb(bench, UP_AFTER_S)
+    assert (guard.rung.name, guard.has_one_slot) == ("REFUSE", True)
     bench.memory = ROOMY
     bench.deliver({"id": "a", "prompt": "x"})
     error = bench.transport.replies[0].json["error"]
     assert (error["code"], error["retryable"]) == ("memory_pressure", True)
-    climb(bench, 4 * DOWN_AFTER_S)
+    climb(bench, 5 * DOWN_AFTER_S)
+    assert not guard.has_one_slot
     bench.deliver({"id": "b", "prompt": "x"})
     assert [job.request.reply_to.request_id for job in bench.worker.jobs] == ["b"]
 

@@ -20,6 +20,14 @@ def test_the_state_decides(tmp_path: Path, state: str | None, *, is_well: bool) 
     assert judge(file, file.stat().st_mtime)[0] is is_well
 
 
+def test_a_node_without_a_broker_is_well_and_says_why_it_has_none(tmp_path: Path) -> None:
+    file = tmp_path / "state.json"
+    told = {"state": "ready", "served": 3, "queue": 0, "broker_error": "nothing listens"}
+    file.write_text(json.dumps(told))
+    line = "ready: 3 served, 0 waiting; no broker: nothing listens"
+    assert judge(file, file.stat().st_mtime) == (True, line)
+
+
 def test_an_old_file_means_a_daemon_that_hangs(tmp_path: Path) -> None:
     file = tmp_path / "state.json"
     file.write_text('{"state":"ready"}')

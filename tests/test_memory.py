@@ -31,6 +31,33 @@ def test_the_resident_memory_of_this_process_grows_with_what_it_touches() -> Non
         assert 60 * MIB < memory.rss_bytes() - before < 80 * MIB
 
 
+SCRAPS = """
+from edged import memory
+
+scraps = [bytes(1000) for _ in range(64_000)]
+full = memory.rss_bytes()
+scraps = scraps[::1000]  # so that the heap cannot shrink from its end
+kept = memory.rss_bytes()
+memory.return_freed()
+print(full, kept, memory.rss_bytes())
+"""
+
+
+def test_what_was_freed_goes_back_to_the_system() -> None:
+    command = [sys.executable, "-c", SCRAPS]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    full, kept, after = map(int, shown.split())
+    assert full - kept < 8 * MIB
+    assert full - after > 48 * MIB
+
+
+def test_a_c_library_that_cannot_return_memory_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda _: object())
+    memory.return_freed()
+
+
 def test_a_snapshot_reads_process_and_device() -> None:
     snapshot = memory.snapshot()
     assert snapshot.rss_bytes > 0

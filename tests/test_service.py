@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from edged.admission import MemorySnapshot
+from edged.finished import Finished
 from edged.generation import Fragment
 from edged.grammar import FormatError
 from edged.messages import WireProperties
 from edged.request import Answer, FinishReason, Usage
 from edged.tokenizer import TemplateError
-from edged.worker import Finished
 from tests.fakes import LIMITS, MIB, Bench, correlation
 
 
@@ -30,7 +30,7 @@ def test_a_request_is_acknowledged_only_after_the_broker_has_its_reply() -> None
     assert reply.json["timing"]["total_ms"] == 1000
     assert bench.transport.acknowledged == []
     bench.service.confirm(reply.handle)
-    assert bench.transport.acknowledged == [delivery]
+    assert bench.transport.acknowledged == [delivery.receipt]
     assert bench.service.num_unconfirmed == 0
 
 
@@ -41,7 +41,7 @@ def test_a_refusal_of_the_content_is_replied_to_and_then_acknowledged() -> None:
     assert reply.json["error"]["code"] == "bad_request"
     assert "prompt" in reply.json["error"]["message"]
     bench.confirm_all()
-    assert bench.transport.acknowledged == [delivery]
+    assert bench.transport.acknowledged == [delivery.receipt]
     assert bench.metrics.snapshot()["refused"] == 1
 
 
@@ -52,7 +52,7 @@ def test_a_forbidden_reply_topic_gets_an_event_and_no_reply() -> None:
     (event,) = bench.transport.on("/event")
     assert event.json["event"] == "dropped"
     assert event.json["reason"] == "forbidden_topic"
-    assert bench.transport.acknowledged == [delivery]
+    assert bench.transport.acknowledged == [delivery.receipt]
 
 
 def test_the_queue_is_bounded_and_the_newest_is_told_when_to_come_back() -> None:
@@ -65,7 +65,7 @@ def test_the_queue_is_bounded_and_the_newest_is_told_when_to_come_back() -> None
     assert reply.json["error"]["retryable"] is True
     assert reply.json["error"]["retry_after_ms"] > 0
     assert bench.service.num_waiting == 2
-    assert bench.service.is_running
+    assert bench.service.num_running == 1
 
 
 def test_the_next_request_starts_when_the_one_before_has_ended() -> None:
@@ -127,6 +127,7 @@ def test_the_cache_a_request_will_fill_counts_once() -> None:
     assert bench.transport.replies[0].json["error"]["missing_bytes"] == 21 * MIB
     bench.deliver({"id": "fits", "prompt": "x", "max_tokens": 50})
     bench.memory = MemorySnapshot(371 * MIB, 500 * MIB)  # its 51 positions are resident now
+    bench.worker.num_touched = 51
     bench.finish("y" * 50)
     bench.deliver({"id": "again", "prompt": "x", "max_tokens": 50})
     assert [job.request.reply_to.request_id for job in bench.worker.jobs] == ["fits", "again"]
@@ -257,7 +258,7 @@ def test_the_same_request_twice_runs_once_and_is_answered_twice() -> None:
     bench.confirm_all()
     assert len(bench.worker.jobs) == 1
     assert [reply.json["duplicate"] for reply in bench.transport.replies] == [False, True, True]
-    assert bench.transport.acknowledged == [first, second, third]
+    assert bench.transport.acknowledged == [it.receipt for it in (first, second, third)]
     assert bench.metrics.snapshot()["duplicates"] == 2
 
 
@@ -295,7 +296,7 @@ def test_a_redelivery_takes_the_place_of_the_message_whose_connection_is_gone(
     bench.confirm_all()
     assert len(bench.worker.jobs) == 1
     assert len(bench.transport.replies) == 1
-    assert bench.transport.acknowledged == [again]
+    assert bench.transport.acknowledged == [again.receipt]
 
 
 def test_a_redelivery_while_the_reply_is_on_its_way_needs_no_second_reply() -> None:
@@ -305,7 +306,7 @@ def test_a_redelivery_while_the_reply_is_on_its_way_needs_no_second_reply() -> N
     again = bench.deliver({"id": "r0", "prompt": "x"}, connection_epoch=2, is_redelivery=True)
     assert len(bench.transport.replies) == 1
     bench.confirm_all()
-    assert bench.transport.acknowledged == [again]
+    assert bench.transport.acknowledged == [again.receipt]
 
 
 def test_a_redelivery_after_the_acknowledgement_was_lost_is_answered_from_memory() -> None:
@@ -343,5 +344,5 @@ def test_a_retained_prompt_is_dropped_and_acknowledged() -> None:
     bench = Bench()
     delivery = bench.deliver({"prompt": "x"}, retain=True, properties=WireProperties())
     assert bench.transport.replies == []
-    assert bench.transport.acknowledged == [delivery]
+    assert bench.transport.acknowledged == [delivery.receipt]
     assert bench.metrics.snapshot()["dropped_by_reason"] == {"retained": 1}

@@ -6,9 +6,9 @@ import pytest
 
 from edged.energy import Energy, EnergySource
 from edged.errors import ErrorCode
+from edged.finished import Finished, Paused
 from edged.generation import Generation, Job
 from edged.request import Answer, FinishReason, Rejected, Usage
-from edged.worker import Finished, Paused
 from tests.fakes import LIMITS, Bench, CharacterStream
 
 SLOW = {"prompt": "x", "max_tokens": 100, "timeout_ms": 60_000}

@@ -90,12 +90,13 @@ def prompt_feeds(
     count = len(token_ids)
     known: dict[str, NDArray[Any]] = {
         "input_ids": token_ids[None],
-        "seqlens_k": np.array([count - 1], np.int32),
-        "total_sequence_length": np.array(count, np.int32),
+        # Each count with the spare row that ``fuse`` adds.
+        "seqlens_k": np.array([count], np.int32),
+        "total_sequence_length": np.array(count + 1, np.int32),
+        "query_seqlens": np.array([count + 1], np.int32),
         "rows": np.arange(count, dtype=np.int64),
     }
-    inputs = {value.name: value.shape for value in session.get_inputs()}
-    for name in inputs.keys() - known.keys():
-        _, heads, _, size = inputs[name]
-        known[name] = np.zeros((1, heads, count, size), np.float32)
-    return {name: known[name] for name in inputs}
+    for value in session.get_inputs():
+        if value.name not in known:
+            known[value.name] = np.zeros((1, value.shape[1], count + 1, value.shape[3]), np.float32)
+    return known

@@ -24,7 +24,7 @@ _ZERO_POINT = 8
 def pack(steps: NDArray[np.int8]) -> NDArray[np.uint8]:
     """Return [K, N] steps of whole blocks as the operator reads them: [N, blocks, 16] pairs."""
     stored = (steps.T + _ZERO_POINT).astype(np.uint8)
-    pairs = np.bitwise_or(stored[:, 0::2], stored[:, 1::2] << np.uint8(_BITS), dtype=np.uint8)
+    pairs: NDArray[np.uint8] = stored[:, 0::2] | stored[:, 1::2] << np.uint8(_BITS)
     return pairs.reshape(len(stored), -1, BLOCK // 2)
 
 

@@ -74,13 +74,13 @@ def _caches(values: Iterable[onnx.ValueInfoProto]) -> Iterable[onnx.ValueInfoPro
 def _add_scales(node: onnx.NodeProto, peaks: Peaks) -> list[onnx.TensorProto]:
     """Make an attention's cache int8 and return the scales that it reads."""
     tensors = []
-    node.input.extend([""] * (_SCALE_INPUT - len(node.input)))
-    for name in node.output[1:3]:
+    node.input.extend([""] * (_SCALE_INPUT + 2 - len(node.input)))
+    for index, name in enumerate(node.output[1:3], _SCALE_INPUT):
         # A feature that never moved has a scale too: 0 would make it NaN.
         scales = np.maximum(peaks[name] * (_HEADROOM / _STEPS), np.finfo(np.float32).tiny)
         tensors.append(onnx.numpy_helper.from_array(scales.reshape(-1).astype(np.float32)))
         tensors[-1].name = f"{name}.scale"
-        node.input.append(tensors[-1].name)
+        node.input[index] = tensors[-1].name
     for key in ("k_quant_type", "v_quant_type"):
         node.attribute.append(onnx.helper.make_attribute(key, "PER_CHANNEL"))
     node.attribute.append(onnx.helper.make_attribute("kv_cache_bit_width", 8))

@@ -122,7 +122,7 @@ def _even(graph: SourceGraph, basis: Basis) -> set[str]:
     names = set(basis.readers)
     for node in graph.model.graph.node:
         if node.op_type == "GroupQueryAttention" or (
-            node.op_type == "Gather" and node.input[0] in names
+            node.op_type in {"Gather", "Slice"} and node.input[0] in names
         ):
             names.add(node.output[0])
     return names

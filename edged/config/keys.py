@@ -12,9 +12,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from edged.config import kinds
-from edged.config.declare import about, optional, setting
+from edged.config.declare import optional, setting
 from edged.config.features import GroupConfig, HomeAssistantConfig, SessionsConfig
 from edged.config.measures import MetricsConfig
+from edged.config.model import ModelConfig
 
 _NODE = kinds.text("1 to 32 of a-z, 0-9 and -", r"[a-z0-9-]{1,32}")
 _HOST = kinds.text("a host name or an address", r"[^\s/@\x00-\x1f]+")
@@ -54,31 +55,6 @@ class LogFormat(StrEnum):
     AUTO = "auto"
     PLAIN = "plain"
     JOURNAL = "journal"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """Which model, and how it is run."""
-
-    path: Path = field(
-        metadata=about(kinds.path(), "Folder of the model bundle, as made by `edged build`.")
-    )
-    max_model_len: int = setting(
-        kinds.integer(64, 131072),
-        2048,
-        "Context: tokens of prompt and answer together. Memory for it is reserved at start. "
-        "The bundle's own limit holds where it is smaller.",
-    )
-    num_threads: int | None = optional(
-        kinds.integer(1, 64),
-        "Threads that compute.",
-        note="from the CPUs and the CPU quota given to the process",
-    )
-    prefill_chunk_tokens: int = setting(
-        kinds.integer(8, 4096),
-        64,
-        "Prompt tokens computed in one piece; a cancel or a deadline is seen between two pieces.",
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +172,9 @@ class StateConfig:
     folder: Path | None = optional(
         kinds.path(),
         "Folder for what must outlive a crash: which request was being answered. One that ended "
-        "the process twice is refused with `crashed_before` instead of being tried for ever.",
+        "the process twice is refused with `crashed_before` instead of being tried for ever. The "
+        "copy of the model that is prepared for this device is here too, twice the model's size; "
+        "without a folder it is made beside the model.",
     )
     file: Path | None = optional(
         kinds.path(), "JSON file rewritten with each `state`; `edged health` reads it."

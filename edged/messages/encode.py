@@ -23,6 +23,7 @@ CONTENT_TYPE = "application/json"
 STATUS_OK = 200
 MAX_NESTING = 100
 """Levels of a model's own JSON that are sent on; deeper values become null."""
+_to_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _RESERVED_ERROR_KEYS = frozenset({"code", "status", "message", "retryable", "retry_after_ms"})
 
 
@@ -96,11 +97,15 @@ def encode_event(topics: Topics, event: str, members: Mapping[str, Any]) -> Enco
 
 def to_json(value: object) -> bytes:
     """Return compact JSON in UTF-8; a number JSON lacks is null, half a surrogate pair is ``?``."""
-    text = json.dumps(_strict(value, 0), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    try:
+        text = _to_text(value)
+    except ValueError:  # hardly ever: looking at every value first would take twice as long
+        text = _to_text(_strict(value))
     return text.encode(errors="replace")
 
 
-def _strict(value: object, depth: int) -> object:
+def _strict(value: object, depth: int = 0) -> object:
+    """Return what JSON can say of a value: no NaN, no Infinity, no bottomless nesting."""
     is_number = not isinstance(value, float) or math.isfinite(value)
     if depth > MAX_NESTING or not is_number:
         return None
@@ -120,7 +125,7 @@ def _data(outcome: Answer | CancelOutcome | Rejected) -> dict[str, Any]:
     if isinstance(outcome, Answer):
         return {
             "text": outcome.text,
-            "json": outcome.json,
+            "json": _strict(outcome.json),
             "finish_reason": outcome.finish_reason.value,
         }
     return {"found": outcome.is_found} if isinstance(outcome, CancelOutcome) else {}

@@ -3,7 +3,7 @@
 Rule: what MQTT 5 calls a property stays here under the property's own name.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -44,6 +44,11 @@ class Delivery:
     """Names the delivery inside its connection only; 0 for QoS 0."""
     connection_epoch: int = 0
     """Counts the connections of this process; a packet id of an earlier one means nothing."""
+
+    @property
+    def receipt(self) -> "Delivery":
+        """The delivery without its words: what its acknowledgement takes."""
+        return replace(self, payload=b"", properties=WireProperties())
 
 
 class Encoded(NamedTuple):

@@ -24,9 +24,11 @@ _SHARE = nullable(NUMBER | {"maximum": 1})
 _LOAD = {
     "state": ({"enum": ["ready", "degraded", "stopping"]}, "`degraded`: memory is short"),
     "queue": (COUNT, "requests that wait"),
-    "running": ({"enum": [0, 1]}, "1 while one is answered"),
+    "running": (COUNT, "requests that are being answered"),
+    "slots": (COUNT, "requests that can be answered at the same time"),
     "sessions": (COUNT, "sessions that are held"),
     "group": (nullable(STRING), "`joining`, `joined` or `refused`; null without a group"),
+    "broker_error": (nullable(STRING), "why there is no broker; null with one, so on the wire"),
 }
 _MEMORY = {
     "rss_bytes": (COUNT, "memory of the process"),

@@ -65,12 +65,12 @@ class Connection:
         self.inbox: deque[Connected | Delivery | Published] = deque()
         self.in_flight: dict[int, Outgoing] = {}
         self._is_answered = False
+        self._had_session = False
         self._window = MAX_IN_FLIGHT
         self._max_packet_bytes: int | None = None
         self._settings = settings
         self._subscriptions = subscriptions
         self._epochs = epochs
-        self._early: list[Connected | Delivery] = []
         self._client = make_client(settings, version, will)
         self._acknowledgements = Acknowledgements(
             settings.receive_maximum, lambda packet_id: self._client.ack(packet_id, qos=1)
@@ -109,13 +109,14 @@ class Connection:
         self._is_answered = False
         self._client.reconnect()
 
-    def step(self, wake: socket.socket, wait_s: float) -> None:
+    def step(self, wake: socket.socket, wait_s: float, *, may_read: bool) -> None:
         """Wait for the socket or ``wake`` at most ``wait_s``, then read, write, keep alive."""
         sock: Any = self._client.socket()
         # TLS may hold decrypted bytes that no select can see.
-        has_bytes = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+        has_bytes = may_read and isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+        reading: list[Any] = [wake, sock] if may_read else [wake]
         writing: list[Any] = [sock] if self._client.want_write() else []
-        readable, _, _ = select.select([sock, wake], writing, [], 0.0 if has_bytes else wait_s)
+        readable, _, _ = select.select(reading, writing, [], 0.0 if has_bytes else wait_s)
         if wake in readable:
             wake.recv(WAKE_BYTES)
         if has_bytes or sock in readable:
@@ -182,10 +183,11 @@ class Connection:
         self.epoch = next(self._epochs)
         self._window = min(MAX_IN_FLIGHT, getattr(properties, "ReceiveMaximum", MAX_IN_FLIGHT))
         self._max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
-        self._early = [Connected(self.epoch, flags.session_present, self.version, self._window)]
+        self._had_session = flags.session_present
         if self._subscriptions:
             client.subscribe(subscription_list(self._settings, self.version, self._subscriptions))
-        else:
+        # A broker that has kept the session has the subscriptions, and delivers before it answers.
+        if flags.session_present or not self._subscriptions:
             self._become_ready()
 
     def _on_subscribe(
@@ -197,15 +199,14 @@ class Connection:
         _properties: Properties | None,
     ) -> None:
         self.failure = explain_suback(self._subscriptions, reasons, self._settings.optional_filters)
-        if self.failure is None:
-            self._become_ready()
-        else:
+        if self.failure is not None:
             client.disconnect()
+        elif not self.is_ready:
+            self._become_ready()
 
     def _become_ready(self) -> None:
         self.is_ready = True
-        self.inbox.extend(self._early)
-        self._early = []
+        self.inbox.append(Connected(self.epoch, self._had_session, self.version, self._window))
 
     def _on_message(
         self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage
@@ -217,8 +218,7 @@ class Connection:
         except UnicodeDecodeError:  # forbidden by MQTT; acknowledged, or it would come for ever
             self._acknowledgements.finish(message.mid)
             return
-        # A broker that kept the session delivers before it has answered the subscription.
-        (self.inbox if self.is_ready else self._early).append(delivery)
+        self.inbox.append(delivery)
 
     def _on_publish(
         self,

@@ -62,7 +62,7 @@ class Will:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The broker accepted the connection and every subscription; deliveries come after this."""
+    """The broker accepted the connection and has the subscriptions; deliveries come after this."""
 
     epoch: int
     """Number of this connection; its deliveries carry it as ``connection_epoch``."""

@@ -34,6 +34,10 @@ from edged.transport.outgoing import Outgoing
 
 _LOG = logging.getLogger(__name__)
 AUTO, V5, V311 = "auto", "5", "3.1.1"
+MAX_BACKLOG = 64
+"""Events that may wait for the consumer before the broker has to wait, too."""
+FLOODED_S = 0.002
+"""How long the thread sleeps then before it looks again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,8 @@ class Transport:
         will: What the broker publishes when this process is gone.
         emit: Takes every event, on the network thread; it must neither block nor raise, since an
             exception ends the thread (see ``is_alive``).
+        backlog: Tells how many events wait for the consumer. While there are too many nothing is
+            read: what a broker sends beyond the Receive Maximum stays with the broker.
 
     Raises:
         ConfigError: The certificate authority cannot be read.
@@ -62,11 +68,13 @@ class Transport:
         subscriptions: Sequence[str],
         will: Will | None,
         emit: Callable[[TransportEvent], None],
+        backlog: Callable[[], int] = lambda: 0,
     ) -> None:
         self._settings = settings
         self._subscriptions = tuple(subscriptions)
         self._will = will
         self._emit = emit
+        self._backlog = backlog
         self._handles = itertools.count(1)
         self._epochs = itertools.count(1)
         self._commands: deque[Outgoing | Delivery | _Stop] = deque()
@@ -157,7 +165,9 @@ class Transport:
             return explain_error(error, self._settings)
         while connection.is_open:
             self._is_asleep = True
-            connection.step(self._wake_reader, 0.0 if self._commands else IDLE_S)
+            is_flooded = self._backlog() > MAX_BACKLOG
+            wait_s = 0.0 if self._commands else FLOODED_S if is_flooded else IDLE_S
+            connection.step(self._wake_reader, wait_s, may_read=not is_flooded)
             self._take_commands()
             self._hand_over()
             stood_s = time.monotonic() - started_s

@@ -51,5 +51,7 @@ def _shorten_expiry(outgoing: Outgoing, now_s: float) -> Outgoing | None:
     left_s = outgoing.queued_s + expiry_s - now_s
     if left_s <= 0:
         return None
-    properties = replace(message.properties, message_expiry_s=math.ceil(left_s))
+    if (whole_s := math.ceil(left_s)) == expiry_s:  # the usual case: it has not waited
+        return outgoing
+    properties = replace(message.properties, message_expiry_s=whole_s)
     return replace(outgoing, message=message._replace(properties=properties))

@@ -5,6 +5,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 
 from edged.cli import main
 from edged.transport.backoff import Backoff
@@ -12,8 +13,8 @@ from edged.transport.connection import Connection
 
 HASTY = "hasty"
 """Reconnect at once, so that many broken connections fit into a test."""
-BROKEN_CALLBACK = "broken-callback"
-"""Raise in paho's callback for a message, as a mistake of ours would."""
+CALLBACKS = ("connect", "subscribe", "message", "publish", "disconnect")
+"""``broken-NAME`` raises in paho's callback of this name, as a mistake of ours would."""
 
 
 def _hurry() -> None:
@@ -23,14 +24,17 @@ def _hurry() -> None:
     Backoff.next_s = at_once  # type: ignore[method-assign]
 
 
-def _break() -> None:
+def _break(callback: str) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("a mistake in a callback")
 
-    Connection._on_message = fail  # type: ignore[method-assign,assignment]
+    setattr(Connection, f"_on_{callback}", fail)
 
 
-CHANGES: dict[str, Callable[[], None]] = {HASTY: _hurry, BROKEN_CALLBACK: _break}
+CHANGES: dict[str, Callable[[], None]] = {
+    HASTY: _hurry,
+    **{f"broken-{name}": partial(_break, name) for name in CALLBACKS},
+}
 
 if __name__ == "__main__":
     words = sys.argv[1:]

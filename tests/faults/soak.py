@@ -6,6 +6,7 @@ Needs Mosquitto. The model is a tiny one unless a bundle is given: what is measu
 import argparse
 import os
 import platform
+import re
 import shlex
 import statistics
 import subprocess
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -24,13 +26,14 @@ import edged
 from edged.local_broker import MOSQUITTO, Broker, mosquitto, running
 from tests.faults.killing import Plan, Tally, kill_again_and_again
 from tests.faults.proxy import proxy
-from tests.faults.site import Crowd, crowd, serving
+from tests.faults.site import KEEPALIVE_S, Crowd, crowd, serving
 from tests.tiny_model import write_tiny_bundle
 
 ASK_EVERY_S = 2.0
 RECONNECT_EVERY_S = 60.0
-WARM_UP = 1 / 12
-"""Share of a soak whose memory does not count: buffers grow with the first requests."""
+WARM_UP_S = 600.0
+"""Beginning of a soak that does not count: buffers grow with the first requests. Of a short one it
+is a quarter."""
 IDLE_S = 20.0
 MIB = 1024**2
 
@@ -63,8 +66,14 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--kills", type=int, default=200, help="0 leaves them out; %(default)s")
     parser.add_argument("--prompts", type=int, default=2000, help="over the kills; %(default)s")
     parser.add_argument("--hours", type=float, default=2.0, help="of the soak; %(default)s")
+    parser.add_argument("--hole", type=float, default=90, help="s of silence; %(default)s")
+    parser.add_argument(
+        "--fuzz", type=int, default=600, help="s with the extra `fuzz`; %(default)s"
+    )
     parser.add_argument("--bundle", type=Path, help="instead of the tiny model")
     options = parser.parse_args(words)
+    if options.fuzz and not find_spec("atheris"):
+        parser.error("--fuzz: atheris is missing; install the extra `fuzz`, or give --fuzz 0")
     command = shlex.join(["scripts/soak", *words])
     rows: Rows = [("date", time.strftime("%Y-%m-%d", time.gmtime())), ("command", f"`{command}`")]
     rows.append(("versions", _versions()))
@@ -72,7 +81,7 @@ def main(words: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="edged-soak-") as name:
         folder = Path(name)
         bundle = options.bundle or write_tiny_bundle(folder / "bundle")
-        for part in ("kills", "soak"):
+        for part in ("kills", "hole", "soak"):
             (folder / part / "mosquitto").mkdir(parents=True)
         if options.kills:
             with _broker(folder / "kills") as broker:
@@ -80,6 +89,13 @@ def main(words: Sequence[str]) -> int:
                 tally = kill_again_and_again(folder / "kills", bundle, broker, plan, _note)
             rows += kill_rows(tally)
             is_well &= tally.num_lost == tally.num_unmarked == 0
+        if options.fuzz:
+            tried, is_clean = fuzz(folder / "corpus", options.fuzz)
+            rows.append(tried)
+            is_well &= is_clean
+        if options.hole:
+            with _broker(folder / "hole") as broker:
+                rows += black_hole(folder / "hole", bundle, broker, options.hole)
         if options.hours:
             with _broker(folder / "soak") as broker:
                 rows += soak(folder / "soak", bundle, broker, options.hours * 3600)
@@ -99,6 +115,46 @@ def kill_rows(tally: Tally) -> Rows:
         ),
         ("how they ended", ", ".join(sorted(tally.codes))),
     ]
+
+
+def fuzz(corpus: Path, seconds: int) -> tuple[tuple[str, str], bool]:
+    """Let atheris look for payloads; return a row and whether all went well; blocks."""
+    corpus.mkdir()
+    command = [sys.executable, "-m", "tests.faults.fuzz", str(seconds), str(corpus)]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    is_clean = done.returncode == 0
+    if not is_clean:
+        _note(done.stderr)
+    counted = re.search(r"number_of_executed_units: (\d+)", done.stderr)
+    tried = f"{int(counted[1]):,}" if counted else "?"
+    said = f"{tried} in {seconds} s; {'none' if is_clean else 'one'}"
+    return ("payloads found by coverage (atheris); failed", said), is_clean
+
+
+def black_hole(folder: Path, bundle: Path, broker: Broker, seconds: float) -> Rows:
+    """Swallow everything for a while, and see when that is noticed and when it is over; blocks."""
+    with (
+        proxy(broker.port) as network,
+        serving(folder, bundle, network.port) as daemon,
+        crowd(broker) as clients,
+    ):
+        clients.ask(8)
+        clients.settle()
+        network.black_hole()
+        begun_s = time.monotonic()
+        clients.ask(8)
+        daemon.until("STATUS=waiting")
+        noticed_s = time.monotonic() - begun_s
+        threading.Event().wait(max(0.0, seconds - noticed_s))
+        network.heal()
+        healed_s = time.monotonic()
+        daemon.until("STATUS=serving")
+        back_s = time.monotonic() - healed_s
+        clients.settle()
+        daemon.stop()
+    title = f"black hole of {seconds:.0f} s, keep-alive {KEEPALIVE_S} s"
+    said = f"{noticed_s:.1f} s, {back_s:.1f} s; {len(clients.lost)}"
+    return [(f"{title}: noticed after, back after its end; lost", said)]
 
 
 def soak(folder: Path, bundle: Path, broker: Broker, seconds: float) -> Rows:
@@ -135,20 +191,26 @@ def soak(folder: Path, bundle: Path, broker: Broker, seconds: float) -> Rows:
 
 def soak_rows(samples: Samples, clients: Crowd, seconds: float) -> Iterator[tuple[str, str]]:
     """Put what a soak saw into words; answers that a broken connection delayed are in it."""
-    warm = [i for i, at_s in enumerate(samples.at_s) if at_s >= WARM_UP * seconds]
+    warm_up_s = min(WARM_UP_S, seconds / 4)
+    warm = [i for i, at_s in enumerate(samples.at_s) if at_s >= warm_up_s]
     hours = [samples.at_s[i] / 3600 for i in warm]
     rss_mib = [samples.rss_bytes[i] / MIB for i in warm]
     slope = statistics.linear_regression(hours, rss_mib).slope
     third = max(2, len(warm) // 3)
     first, last = ([samples.answer_s[i] for i in part] for part in (warm[:third], warm[-third:]))
-    medians = [statistics.median(part) * 1000 for part in (first, last)]
     files, threads = samples.num_files, samples.num_threads
     yield "soak", f"{seconds / 60:.0f} min, a request each {ASK_EVERY_S:.0f} s"
     yield "requests; lost", f"{len(clients.asked):,}; {len(clients.lost)}"
     yield "executed twice", str(clients.num_executed_again)
     yield "RSS, first and last", f"{rss_mib[0]:.1f} MiB, {rss_mib[-1]:.1f} MiB"
-    yield "RSS slope after the first twelfth", f"{slope:+.2f} MiB/h"
-    yield "median answer, first and last third", f"{medians[0]:.1f} ms, {medians[1]:.1f} ms"
+    yield f"RSS slope after the first {warm_up_s:.0f} s", f"{slope:+.2f} MiB/h"
+    for percent in (50, 95):
+        before_s, after_s = (
+            statistics.quantiles(part, n=100)[percent - 1] for part in (first, last)
+        )
+        title = f"answer, p{percent}, first and last third after that"
+        drift = f"{before_s * 1000:.1f} ms, {after_s * 1000:.1f} ms: {after_s / before_s - 1:+.0%}"
+        yield title, drift
     yield (
         "descriptors, threads (least to most)",
         (f"{min(files)} to {max(files)}, {min(threads)} to {max(threads)}"),

@@ -13,10 +13,11 @@ from edged.local_broker import mosquitto as configure_mosquitto
 from edged.messages import Encoded, WireProperties
 from edged.transport import BrokerSettings, Connected, ConnectFailed, Disconnected
 from tests.broker.conftest import require_mosquitto
+from tests.broker.daemons import daemon
 from tests.broker.wire_ends import Peer, connected, settings
-from tests.faults.hasty import BROKEN_CALLBACK, HASTY
+from tests.faults.hasty import CALLBACKS, HASTY
 from tests.faults.proxy import proxy
-from tests.faults.site import REQUEST, crowd, serving, wait_for_state
+from tests.faults.site import REQUEST, configure, crowd, serving, wait_for_state
 from tests.requirements import require
 
 RESTARTS = 10
@@ -74,7 +75,7 @@ def test_a_port_that_accepts_and_says_nothing_is_given_up_in_ten_seconds(*, is_t
         started_s = time.monotonic()
         peer = Peer(terms)
         reason = peer.expect(ConnectFailed).reason
-        assert time.monotonic() - started_s < 2.0
+        assert time.monotonic() - started_s < 10.0
         assert ("does not answer" if is_tls else "does not speak MQTT in time") in reason
         peer.stop()
 
@@ -115,15 +116,22 @@ def test_a_connection_that_stood_longer_than_a_handshake_says_why_it_ended(
         assert node.expect(Connected).protocol_version == "5"
 
 
+@pytest.mark.parametrize("callback", CALLBACKS)
 def test_a_mistake_in_a_callback_ends_the_process_with_70(
-    mosquitto: Broker, bundle: Path, tmp_path: Path
+    mosquitto: Broker, bundle: Path, tmp_path: Path, callback: str
 ) -> None:
-    with (
-        serving(tmp_path, bundle, mosquitto.port, BROKEN_CALLBACK) as process,
-        connected(settings(mosquitto, "asker")) as asker,
-    ):
-        asked_s = time.monotonic()
-        asker.transport.publish(Encoded(REQUEST, b"hello", WireProperties()))
+    config = str(configure(tmp_path, bundle, mosquitto.port))
+    program = ("-m", "tests.faults.hasty", f"broken-{callback}")
+    with daemon(tmp_path, "--config", config, program=program) as process:
+        process.until("READY=1")
+        if callback in {"message", "disconnect"}:  # the others come with the connection
+            process.until("STATUS=serving")
+        broken_s = time.monotonic()
+        if callback == "message":
+            with connected(settings(mosquitto, "asker")) as asker:
+                asker.transport.publish(Encoded(REQUEST, b"hello", WireProperties()))
+        elif callback == "disconnect":
+            mosquitto.stop()
         assert process.wait() == 70
-        assert time.monotonic() - asked_s < 15
+        assert time.monotonic() - broken_s < 15
         assert "the MQTT thread is dead" in process.log

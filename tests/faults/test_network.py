@@ -11,6 +11,7 @@ from tests.faults.proxy import DOWN, UP, Proxy, proxy
 from tests.faults.site import KEEPALIVE_S, crowd, serving, wait_for_state
 
 RECOVERY_S = 10.0
+DOWN_S = 5.0
 
 
 def cut_in_a_request(network: Proxy) -> None:
@@ -48,7 +49,7 @@ def test_a_broken_connection_loses_nothing_and_is_soon_back(
 
 @pytest.mark.parametrize(
     "weather",
-    [{"chunk_bytes": 1}, {"delay_s": 0.2}, {"bytes_per_s": 20_000}],
+    [{"chunk_bytes": 1}, {"delay_s": 2.0}, {"bytes_per_s": 20_000}],
     ids=["one-byte-pieces", "latency", "20-kB-a-second"],
 )
 def test_a_slow_network_costs_time_and_nothing_else(
@@ -79,8 +80,10 @@ def test_a_network_that_is_down_is_waited_for_and_used_as_soon_as_it_is_back(
         network.refuse()
         clients.ask(4)
         assert "the connection broke" in process.until("STATUS=waiting")
-        for _ in range(2):
+        down_s = time.monotonic()
+        while time.monotonic() - down_s < DOWN_S:
             assert "nothing listens" in process.until("STATUS=waiting")
+        wait_for_state(tmp_path, lambda told: "nothing listens" in str(told["broker_error"]))
         network.heal()
         healed_s = time.monotonic()
         process.until("STATUS=serving")
@@ -104,7 +107,7 @@ def test_a_broker_that_falls_silent_is_given_up_after_the_keep_alive_and_found_a
         silent_s = time.monotonic()
         clients.ask(4)
         assert "the broker went silent" in process.until("STATUS=waiting")
-        assert time.monotonic() - silent_s < 2 * KEEPALIVE_S + 2
+        assert time.monotonic() - silent_s < 3 * KEEPALIVE_S
         network.heal()
         healed_s = time.monotonic()
         process.until("STATUS=serving")

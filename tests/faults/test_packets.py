@@ -24,7 +24,7 @@ KNOWN = [
     b"\x30\xff\xff\xff\xff\xff",  # a length that never ends
     b"\xf0\x00\x00",  # AUTH without any
 ]
-NUM_RANDOM = 500
+NUM_RANDOM = 10_000
 
 
 class Babbler(threading.Thread):

@@ -15,8 +15,8 @@ from tests.fakes import Bench
 from tests.faults.site import REQUEST, crowd, serving, wait_for_state
 
 MAX_GROWTH_BYTES = 10_000_000
-NUM_LARGE = 250
-NUM_TINY = 1000
+NUM_LARGE = 1000
+NUM_TINY = 5000
 HOSTILE = [
     b'{"prompt":' + b"[" * 8000 + b"]" * 8000 + b"}",
     b'{"prompt": "half a pair: \\ud800"}',
@@ -29,8 +29,8 @@ HOSTILE = [
 ]
 
 
-def peak_growth_bytes(process_id: int, *, reset: bool = False) -> int:
-    """How much more memory the process has held than it does now, since the last reset."""
+def peak_rss_bytes(process_id: int, *, reset: bool = False) -> int:
+    """The most memory the process has held since the last reset."""
     if reset:
         Path(f"/proc/{process_id}/clear_refs").write_text("5")
     lines = Path(f"/proc/{process_id}/status").read_text().splitlines()
@@ -41,6 +41,7 @@ def peak_growth_bytes(process_id: int, *, reset: bool = False) -> int:
 def test_floods_and_giants_are_answered_or_dropped_in_bounded_memory(
     bundle: Path, tmp_path: Path
 ) -> None:
+    """The broker holds nothing back: Mosquitto 2.0.11 sends far more than the Receive Maximum."""
     require_mosquitto()
     broker_terms = configure_mosquitto(tmp_path, extra=["max_queued_messages 20000"])
     with (
@@ -49,23 +50,35 @@ def test_floods_and_giants_are_answered_or_dropped_in_bounded_memory(
         crowd(broker) as clients,
         peer(broker.port, "5", "reply/hostile") as hostile,
     ):
+
+        def giant() -> None:
+            hostile.publish(REQUEST, b"x" * 40_000_000)
+
+        def large() -> None:
+            clients.ask(NUM_LARGE, prompt="x" * 16_000)
+
+        def tiny() -> None:
+            clients.ask(NUM_TINY)
+
+        def made_to_hurt() -> None:
+            for payload in HOSTILE:
+                hostile.publish(REQUEST, payload, ResponseTopic="reply/hostile")
+            codes = [hostile.reply()["error"]["code"] for _ in HOSTILE]
+            assert set(codes) == {"bad_request"}
+
         clients.ask(4, prompt="x" * 200, max_tokens=40)
         clients.settle()
-        before = peak_growth_bytes(process.process.pid, reset=True)
-        hostile.publish(REQUEST, b"x" * 40_000_000)
-        clients.ask(NUM_LARGE, prompt="x" * 16_000)
-        clients.ask(NUM_TINY)
-        for payload in HOSTILE:
-            hostile.publish(REQUEST, payload, ResponseTopic="reply/hostile")
-        codes = [hostile.reply()["error"]["code"] for _ in HOSTILE]
-        assert set(codes) == {"bad_request"}
-        clients.settle()
+        for flood in (giant, large, tiny, made_to_hurt):
+            before = peak_rss_bytes(process.process.pid, reset=True)
+            flood()
+            last = clients.ask(1)[0]
+            clients.settle()
+            growth = peak_rss_bytes(process.process.pid) - before
+            assert growth <= MAX_GROWTH_BYTES, flood.__name__
         assert clients.codes == {"ok", "prompt_too_long", "queue_full"}
-        assert peak_growth_bytes(process.process.pid) - before <= MAX_GROWTH_BYTES
-        wait_for_state(tmp_path, lambda told: told["dropped"] == 0 and told["queue"] == 0)
-        last = clients.ask(1)
-        clients.settle()
-        assert clients.replies[last[0]][0]["status"] == "ok"
+        told = wait_for_state(tmp_path, lambda told: told["queue"] == 0)
+        assert (told["dropped"], told["connects"]) == (0, 1)
+        assert clients.replies[last][0]["status"] == "ok"
         assert process.stop() == 0
 
 
@@ -105,4 +118,4 @@ def test_any_delivery_gets_one_reply_or_is_counted_as_dropped(
     num_replies = len(bench.transport.sent) - len(told)
     assert num_replies + num_dropped == 1
     bench.confirm_all()
-    assert bench.transport.acknowledged == [delivery]
+    assert bench.transport.acknowledged == [delivery.receipt]

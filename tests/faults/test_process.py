@@ -102,10 +102,8 @@ def test_a_clock_that_jumps_ends_nothing_and_expires_nothing(
         clients.settle()
         for jump in ("+3650d", "-1h"):
             offset.write_text(jump)
-            jumped_s = time.monotonic()
             process.until("WATCHDOG=1")
             process.until("WATCHDOG=1")
-            assert time.monotonic() - jumped_s < 2.0
             clients.ask(4, timeout_ms=5000)
             clients.settle()
         assert clients.codes == {"ok"}

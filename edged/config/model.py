@@ -1,0 +1,37 @@
+"""The settings of the model and of the engine that runs it; see ``keys``."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edged.config import kinds
+from edged.config.declare import about, optional, setting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Which model, and how it is run."""
+
+    path: Path = field(
+        metadata=about(kinds.path(), "Folder of the model bundle, as made by `edged build`.")
+    )
+    max_model_len: int = setting(
+        kinds.integer(64, 131072),
+        2048,
+        "Context: tokens of prompt and answer together. Memory for it is reserved at start. "
+        "The bundle's own limit holds where it is smaller.",
+    )
+    num_threads: int | None = optional(
+        kinds.integer(1, 64),
+        "Threads that compute.",
+        note="from the CPUs and the CPU quota given to the process",
+    )
+    num_slots: int | None = optional(
+        kinds.integer(1, 16),
+        "Answers made at the same time; each has memory for a context of its own.",
+        note="as many as `budget.memory` has room for, up to 4",
+    )
+    prefill_chunk_tokens: int = setting(
+        kinds.integer(8, 4096),
+        64,
+        "Prompt tokens computed in one piece; a deadline is seen between two pieces.",
+    )
