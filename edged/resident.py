@@ -13,10 +13,11 @@ from edged import memory
 from edged.bundle import Bundle, open_bundle
 from edged.config import Config
 from edged.costmodel import Cost
-from edged.engine import Engine, EngineSettings
+from edged.engine import Engine, EngineSettings, load_engine
 from edged.engine.prepared import prepared_model
 from edged.footprint import Footprint, claim
 from edged.grammar import compile_format
+from edged.prefixes import keep_prefixes, system_prompts
 from edged.request import ChatMessage, FormatType, OutputFormat, SamplingParams
 from edged.tokenizer import Tokenizer
 from edged.tuning import known_tuning
@@ -55,11 +56,13 @@ def load(config: Config) -> ResidentModel:
         config.model.num_threads,
         config.model.prefill_chunk_tokens or tuning.chunk_tokens,
         footprint.num_slots,
+        num_prefixes=len(system_prompts(config)),
         has_flash=tuning.has_flash,
         model_path=model_path,
     )
-    engine = Engine.load(bundle, settings)
+    engine = load_engine(bundle, settings)
     tokenizer = Tokenizer.load(bundle)
+    keep_prefixes(config, bundle, engine, tokenizer)
     prompt_ids = tokenizer.encode_chat((ChatMessage("user", "Hello"),))
     for _ in engine.generate(prompt_ids, SamplingParams(), max_tokens=1):
         pass

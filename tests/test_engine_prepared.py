@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edged.bundle import Bundle, open_bundle
-from edged.engine import Engine, EngineSettings, Token, prepared
+from edged.engine import EngineSettings, Token, load_engine, prepared
 from edged.engine.prepared import device_key, prepared_model
 from edged.engine.session import PREPARED, save_prepared
 from edged.errors import BundleError
@@ -32,7 +32,7 @@ def bundle(tmp_path: Path) -> Bundle:
 
 
 def tokens(bundle: Bundle, model_path: Path | None) -> list[int]:
-    engine = Engine.load(bundle, EngineSettings(64, model_path=model_path))
+    engine = load_engine(bundle, EngineSettings(64, model_path=model_path))
     steps = engine.generate([3, 4, 5], SamplingParams(), max_tokens=12)
     return [step.token_id for step in steps if isinstance(step, Token)]
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from edged.config import kinds
 from edged.config.declare import about, optional, setting
 
+PROMPT = kinds.text("text of at most 8192 characters", r"(?s)[^\x00]+", 8192)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
@@ -29,6 +31,12 @@ class ModelConfig:
         kinds.integer(1, 16),
         "Answers made at the same time; each has memory for a context of its own.",
         note="as many as `budget.memory` has room for, up to 4",
+    )
+    warm_prompts: tuple[str, ...] = setting(
+        kinds.text_list(PROMPT),
+        (),
+        "System prompts, beside `request.system_prompt`, whose keys and values are kept ready: in "
+        "memory, and in `state.folder` for the first request after a boot.",
     )
     prefill_chunk_tokens: int | None = optional(
         kinds.integer(8, 4096),
