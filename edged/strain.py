@@ -41,7 +41,7 @@ class Strain:
         if limit_c is not None and temperature_c is not None:
             self._is_hot = temperature_c >= limit_c - (_COOLER_C if self._is_hot else 0.0)
             if self._is_hot:
-                return f"the device is hot ({temperature_c:.0f} °C; see budget.max_temperature)"
+                return f"the device is hot ({temperature_c:.0f} °C; see budget.max_temperature_c)"
         if least is not None and battery_share is not None:
             self._is_low = not on_mains and battery_share < least + (_FULLER if self._is_low else 0)
             if self._is_low:

@@ -14,7 +14,7 @@ def test_a_hot_device_is_spared_until_it_has_cooled_down() -> None:
     seen = [strain.look(c, None, on_mains=None) is not None for c in (79, 80, 76, 75, 74, 79, 81)]
     assert seen == [False, True, True, True, False, False, True]
     assert strain.look(82.4, None, on_mains=None) == (
-        "the device is hot (82 °C; see budget.max_temperature)"
+        "the device is hot (82 °C; see budget.max_temperature_c)"
     )
 
 
@@ -41,7 +41,7 @@ def test_background_work_is_held_back_first() -> None:
     error = reply.json["error"]
     assert (reply.json["id"], error["code"]) == ("background", "queue_full")
     assert error["message"] == (
-        "the device is hot (85 °C; see budget.max_temperature); background work is held back"
+        "the device is hot (85 °C; see budget.max_temperature_c); background work is held back"
     )
     assert error["retry_after_ms"] == 30_000
     assert len(bench.worker.jobs) == 1
