@@ -36,7 +36,7 @@ def test_background_work_is_held_back_first() -> None:
     bench = Bench(limits=replace(LIMITS, strain=StrainLimits(max_temperature_c=80.0)))
     bench.device = DeviceReading(temperature_c=85.0)
     for priority in ("background", "normal"):
-        bench.deliver({"id": priority, "prompt": "x", "priority": priority})
+        bench.deliver({"id": priority, "prompt": "x", "max_tokens": 5, "priority": priority})
     (reply,) = bench.transport.replies
     error = reply.json["error"]
     assert (reply.json["id"], error["code"]) == ("background", "queue_full")
@@ -47,5 +47,5 @@ def test_background_work_is_held_back_first() -> None:
     assert len(bench.worker.jobs) == 1
     bench.device = DeviceReading(temperature_c=60.0)
     bench.clock.advance(1.0)
-    bench.deliver({"id": "later", "prompt": "x", "priority": "background"})
+    bench.deliver({"id": "later", "prompt": "x", "max_tokens": 5, "priority": "background"})
     assert len(bench.transport.replies) == 1
