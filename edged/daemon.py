@@ -41,6 +41,7 @@ from edged.ports import Edges
 from edged.reporting import OFFLINE, Identity, Reporter
 from edged.resident import Language, ResidentModel, load
 from edged.sdnotify import Notifier
+from edged.sensors import read_device
 from edged.service import Service
 from edged.terms import (
     broker_settings,
@@ -195,6 +196,7 @@ def _assemble(config: Config, model: ResidentModel, parts: _Parts) -> MainLoop:
         attempts,
         time.monotonic,
         memory.snapshot,
+        read_device,
     )
     metrics, costs = Metrics(), CostModel(known_cost(config, model))
     service = Service(edges, limits_of(config, model), costs, metrics)

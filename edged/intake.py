@@ -14,13 +14,18 @@ from edged.engine import Constraint
 from edged.errors import ErrorCode
 from edged.generation import Generation
 from edged.grammar import FormatError
-from edged.guard import MemoryGuard, Sheddable
+from edged.guard import INTERVAL_S, MemoryGuard, Sheddable
 from edged.ledger import Reservation
 from edged.ports import Edges, Limits
 from edged.promises import Timetable
 from edged.replies import Ticket
-from edged.request import Answer, Rejected, Request, SessionState
+from edged.request import Answer, Priority, Rejected, Request, SessionState
+from edged.sensors import DeviceReading
+from edged.strain import Strain
 from edged.tokenizer import TemplateError
+
+_STRAIN_RETRY_S = 30.0
+"""Devices cool down and charge slowly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,8 @@ class Intake:
         self._dialogues = Dialogues(limits.sessions)
         sheddable = Sheddable(edges.worker.release, self._forget_sessions)
         self.guard = MemoryGuard(edges, limits, sheddable)
+        self._spared = Strain(limits.strain)
+        self._device, self._device_read_s = DeviceReading(), float("-inf")
 
     @property
     def num_sessions(self) -> int:
@@ -102,6 +109,9 @@ class Intake:
             cost: What answers take on this device.
             timetable: What is promised already, and the time.
         """
+        if request.priority is Priority.BACKGROUND and (reason := self._strain(timetable.now_s)):
+            message = f"{reason}; background work is held back"
+            return Rejected(ErrorCode.QUEUE_FULL, message, retry_after_s=_STRAIN_RETRY_S)
         try:
             constraint = self._edges.language.compile_format(request.format)
             turn = self._dialogues.open(
@@ -130,6 +140,15 @@ class Intake:
         if isinstance(held, Rejected):
             return held
         return Accepted(decision, prompt_ids, constraint, turn, held)
+
+    def _strain(self, now_s: float) -> str | None:
+        """Say why the device is to be spared, by a reading a second old at most."""
+        if now_s - self._device_read_s >= INTERVAL_S:
+            self._device, self._device_read_s = self._edges.read_device(), now_s
+        device = self._device
+        return self._spared.look(
+            device.temperature_c, device.battery_share, on_mains=device.on_mains
+        )
 
     def _forget_sessions(self) -> None:
         self._dialogues = Dialogues(self._limits.sessions)

@@ -13,6 +13,8 @@ from edged.engine import Constraint
 from edged.generation import Generation, Job
 from edged.messages import Delivery, Encoded, RequestDefaults
 from edged.request import ChatMessage, OutputFormat
+from edged.sensors import DeviceReading
+from edged.strain import StrainLimits
 
 
 class Publisher(Protocol):
@@ -102,6 +104,7 @@ class Edges:
     attempts: Starts
     clock: Callable[[], float]
     read_memory: Callable[[], MemorySnapshot]
+    read_device: Callable[[], DeviceReading] = DeviceReading
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,3 +123,4 @@ class Limits:
     plan: MemoryPlan | None = None
     """What the process holds all the time."""
     sessions: SessionLimits = field(default_factory=SessionLimits)
+    strain: StrainLimits = field(default_factory=StrainLimits)

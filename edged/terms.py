@@ -16,6 +16,7 @@ from edged.invocation import read_password
 from edged.messages import RequestDefaults, Topics
 from edged.ports import Limits
 from edged.resident import ResidentModel
+from edged.strain import StrainLimits
 from edged.transport import BrokerSettings
 
 _HEADROOM = 8 + MAX_RIDERS
@@ -87,6 +88,7 @@ def limits_of(config: Config, model: ResidentModel) -> Limits:
         plan=model.footprint.plan,
         model_id=model.bundle.model_id,
         sessions=SessionLimits(sessions.count, sessions.max_tokens, sessions.idle_s),
+        strain=StrainLimits(config.budget.max_temperature_c, config.budget.min_battery),
     )
 
 

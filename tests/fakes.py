@@ -16,6 +16,7 @@ from edged.messages import Delivery, Encoded, RequestDefaults, WireProperties
 from edged.metrics import Metrics
 from edged.ports import Edges, Limits
 from edged.request import Answer, ChatMessage, FinishReason, OutputFormat, SamplingParams, Usage
+from edged.sensors import DeviceReading
 from edged.service import Service
 
 MIB = 1024**2
@@ -220,6 +221,7 @@ class Bench:
     language: FakeLanguage = field(default_factory=FakeLanguage)
     attempts: Attempts = field(default_factory=lambda: Attempts(None))
     memory: MemorySnapshot = ROOMY
+    device: DeviceReading = field(default_factory=DeviceReading)
     metrics: Metrics = field(default_factory=Metrics)
     packets: int = 0
 
@@ -231,6 +233,7 @@ class Bench:
             self.attempts,
             self.clock,
             lambda: self.memory,
+            lambda: self.device,
         )
         self.service = Service(self.edges, self.limits, CostModel(COST), self.metrics)
 

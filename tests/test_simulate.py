@@ -55,7 +55,7 @@ def test_a_calm_home_is_answered_in_full() -> None:
 
 @pytest.mark.parametrize("num_slots", [1, 4])
 def test_the_goals_hold_at_four_times_too_much(num_slots: int) -> None:
-    device = Device(replace(REFERENCE, chunk_tokens=64), num_slots)
+    device = Device(REFERENCE, num_slots)
     _, ours = run("overload", hours=2.0, device=device)
     _, fifo = run("overload", "fifo", hours=2.0, device=device)
     assert ours["goodput"] >= 0.9

@@ -114,6 +114,16 @@ class BudgetConfig:
         64 * 1024**2,
         "Memory that must stay available on the device for everybody else.",
     )
+    max_temperature_c: float | None = optional(
+        kinds.number(20, 120),
+        "Temperature of the hottest zone, in °C, from which on new background requests are refused "
+        "until it is 5 °C cooler.",
+    )
+    min_battery: float | None = optional(
+        kinds.number(0, 1),
+        "Charge of the battery, 0 to 1, below which new background requests are refused while the "
+        "device does not run on mains.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

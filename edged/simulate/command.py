@@ -85,7 +85,7 @@ def _add_device_options(parser: argparse.ArgumentParser) -> None:
         "--chunk-tokens",
         type=int,
         metavar="N",
-        help="model.prefill_chunk_tokens (default: that of the cost, 128)",
+        help="model.prefill_chunk_tokens (default: that of the cost)",
     )
 
 

@@ -19,6 +19,7 @@ REFERENCE = Cost(
     decode_pair_s=5.5e-6,
     decode_row_s=0.8e-3,
     run_s=46e-3,
+    chunk_tokens=64,
 )
 """SmolLM2-135M in int8 on two busy cores, as ``Engine.measure`` read it; ``--cost`` takes another
 device's ``cost.json``."""

@@ -50,6 +50,7 @@ _DEVICE = {
     "max_frequency_hz": (_MAYBE, "the highest they are built for"),
     "battery": (_SHARE, "charge, 0 to 1; null without a battery"),
     "on_mains": (nullable(BOOLEAN), "whether the device runs on mains; null when it does not tell"),
+    "under_voltage": (nullable(BOOLEAN), "whether a Raspberry Pi's power supply is too weak now"),
 }
 _SPEED = {
     "refused_by_code": (_COUNTS, "`refused` by the code of the error"),
