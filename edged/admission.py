@@ -34,6 +34,8 @@ class MemorySnapshot:
     """Resident memory of this process."""
     available_bytes: int
     """What the device can still give without swapping."""
+    stall_share: float = 0.0
+    """Share of the last 10 s in which something on the device waited for memory."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ _VOCABULARY_BYTES = 560
 """A token in the tables of tokenizer and grammar."""
 _ACTIVATION_BYTES = 40
 """For a token of a prefill chunk and each unit of width; the width is that of a square layer."""
+_CHUNK_TOKENS = 128
+"""What a piece of a prompt is taken to be until it is measured (``tuning``)."""
 _PREPACKED_SHARE = {"int8-w8a8": 0.0}
 """Of the weights' size: by how much the kernels' own layout is larger, with the table of a tied
 embedding held in both layouts."""
@@ -117,7 +119,7 @@ def plan_memory(config: Config, bundle: Bundle, held: MemorySnapshot, num_slots:
     manifest = bundle.manifest
     max_model_len = min(config.model.max_model_len, manifest.limits.max_model_len)
     slot_bytes = max_model_len * manifest.model.kv_bytes_per_token
-    chunk_tokens = min(config.model.prefill_chunk_tokens, max_model_len)
+    chunk_tokens = min(config.model.prefill_chunk_tokens or _CHUNK_TOKENS, max_model_len)
     working_bytes = _working_bytes(manifest, chunk_tokens, num_slots)
     if manifest.graph is GraphKind.PORTABLE:
         working_bytes += round(_PORTABLE_CACHE_COPIES * slot_bytes)

@@ -39,6 +39,7 @@ class MemoryGuard:
         self._edges = edges
         self._sheddable = sheddable
         self._ladder = PressureLadder(limits.budget)
+        self._num_slots = limits.num_slots
         self._read_s = float("-inf")
         self.ledger = open_ledger(limits.budget, limits.plan, MAX_FINISHED_BYTES)
         sessions_bytes = min(limits.sessions.num_bytes, self.ledger.free_bytes)
@@ -49,19 +50,20 @@ class MemoryGuard:
         """How much is given up now."""
         return self._ladder.rung
 
-    @property
-    def has_one_slot(self) -> bool:
-        """Whether one answer only may be made at a time."""
-        return self.rung >= Rung.SHRINK_SLOTS
+    def tick(self, now_s: float) -> int:
+        """Read memory if the last reading is old, and give up or take back one thing.
 
-    def tick(self, now_s: float) -> None:
-        """Read memory if the last reading is old, and give up or take back one thing."""
-        if now_s - self._read_s < INTERVAL_S:
-            return
-        self._read_s, before = now_s, self.rung
-        rung = self._ladder.step(self._edges.read_memory(), now_s)
+        Returns:
+            How many answers may be made at the same time.
+        """
+        if now_s - self._read_s >= INTERVAL_S:
+            self._read_s, before = now_s, self.rung
+            self._shed(before, self._ladder.step(self._edges.read_memory(), now_s))
+        return 1 if self.rung >= Rung.SHRINK_SLOTS else self._num_slots
+
+    def _shed(self, before: Rung, rung: Rung) -> None:
         # Slots beyond the one become idle one by one, each with what it held.
-        if self.has_one_slot or before < rung is Rung.SHED_PREFIX:
+        if rung >= Rung.SHRINK_SLOTS or before < rung is Rung.SHED_PREFIX:
             self._sheddable.prefix_cache()
         elif before < rung is Rung.SHED_SESSIONS:
             self._sheddable.sessions()

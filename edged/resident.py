@@ -19,6 +19,7 @@ from edged.footprint import Footprint, claim
 from edged.grammar import compile_format
 from edged.request import ChatMessage, FormatType, OutputFormat, SamplingParams
 from edged.tokenizer import Tokenizer
+from edged.tuning import known_tuning
 
 _LOG = logging.getLogger(__name__)
 
@@ -47,12 +48,15 @@ def load(config: Config) -> ResidentModel:
     if not bundle.manifest.quality.passed:
         _LOG.warning("%s: its build missed the quality gate; see the manifest", bundle.folder)
     footprint = claim(config, bundle)
+    model_path = prepared_model(bundle, _prepared_folder(config))
+    tuning = known_tuning(config, bundle, model_path)
     settings = EngineSettings(
         config.model.max_model_len,
         config.model.num_threads,
-        config.model.prefill_chunk_tokens,
+        config.model.prefill_chunk_tokens or tuning.chunk_tokens,
         footprint.num_slots,
-        model_path=prepared_model(bundle, _prepared_folder(config)),
+        has_flash=tuning.has_flash,
+        model_path=model_path,
     )
     engine = Engine.load(bundle, settings)
     tokenizer = Tokenizer.load(bundle)

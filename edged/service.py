@@ -135,7 +135,7 @@ class Service:
         """Refuse what waited too long, and start what there is a slot for."""
         now_s, cost = self._edges.clock(), self.costs.current
         self.scheduler.note_progress(self._edges.worker.progress)
-        self.guard.tick(now_s)
+        self.scheduler.num_slots = self.guard.tick(now_s)
         for entry in self.scheduler.expire(now_s, cost):
             self._end_waiting(entry, Rejected(ErrorCode.TIMEOUT, _WAITED_TOO_LONG))
         if self._is_draining:

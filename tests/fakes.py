@@ -6,7 +6,7 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from edged.admission import MemoryBudget, MemorySnapshot
+from edged.admission import MemoryBudget, MemoryPlan, MemorySnapshot
 from edged.attempts import Attempts
 from edged.costmodel import Cost, CostModel
 from edged.engine import Constraint, Prefilled, Ran, Sequence, Step, Token
@@ -203,6 +203,7 @@ LIMITS = Limits(
     kv_bytes_per_token=MIB,
     max_waiting=2,
     model_id="tiny@abcdef",
+    plan=MemoryPlan(20 * MIB, 30 * MIB, 30 * MIB, 20 * MIB),
 )
 ROOMY = MemorySnapshot(rss_bytes=100 * MIB, available_bytes=500 * MIB)
 COST = Cost(prefill_token_s=0.01, decode_token_s=0.08)

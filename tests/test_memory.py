@@ -64,6 +64,23 @@ def test_a_snapshot_reads_process_and_device() -> None:
     assert 0 < snapshot.available_bytes == pytest.approx(memory.available_bytes(), rel=0.5)
 
 
+def test_own_and_shared_memory_are_told_apart() -> None:
+    shares, rss_bytes = memory.read_shares(), memory.rss_bytes()
+    assert shares.pss_bytes is not None
+    assert shares.uss_bytes is not None
+    assert 0 < shares.uss_bytes <= shares.pss_bytes <= 1.1 * rss_bytes
+    assert set(shares.members()) == {"pss_bytes", "uss_bytes", "memory_stall"}
+
+
+def test_waiting_for_memory_is_read_from_the_kernel(tmp_path: Path) -> None:
+    assert memory.stall_share(tmp_path) is None
+    assert memory.read_shares(tmp_path) == memory.MemoryShares(None, None, None)
+    pressure = tmp_path / "proc/pressure/memory"
+    pressure.parent.mkdir(parents=True)
+    pressure.write_text("some avg10=12.50 avg60=1.00 avg300=0.00 total=9\nfull avg10=1.00\n")
+    assert memory.stall_share(tmp_path) == 0.125
+
+
 def test_the_smallest_limit_of_the_group_and_its_ancestors_holds(tmp_path: Path) -> None:
     root = tree(
         tmp_path,

@@ -38,6 +38,14 @@ def test_a_device_that_is_short_is_pressure_too() -> None:
     assert ladder.step(MemorySnapshot(800, 124), 50.0) is Rung.SHED_PREFIX  # not roomy yet
 
 
+def test_a_device_that_waits_for_memory_is_under_pressure() -> None:
+    ladder = PressureLadder(BUDGET)
+    assert ladder.step(MemorySnapshot(800, 5000, 0.19), 0.0) is Rung.CALM
+    assert ladder.step(MemorySnapshot(800, 5000, 0.21), 1.0) is Rung.SHED_PREFIX
+    assert climb(ladder, MemorySnapshot(800, 5000, 0.06), 50.0, 2.0) is Rung.SHED_PREFIX
+    assert climb(ladder, MemorySnapshot(800, 5000, 0.05), DOWN_AFTER_S, 60.0) is Rung.CALM
+
+
 def test_a_budget_that_stays_broken_ends_in_a_restart() -> None:
     ladder = PressureLadder(BUDGET)
     assert climb(ladder, BROKEN, RESTART_AFTER_S - 1, 0.0) is Rung.REFUSE

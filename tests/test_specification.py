@@ -114,6 +114,14 @@ def test_the_schema_of_state_has_the_members_of_the_protocol() -> None:
     assert sorted(SCHEMAS["state"]["properties"]) == sorted([*documented, "v", "node"])
 
 
+@pytest.mark.parametrize("text", re.findall(r"(?s)```json\n(.*?)```", PROTOCOL))
+def test_an_example_of_the_protocol_satisfies_the_schema_of_its_kind(text: str) -> None:
+    told = json.loads(text)
+    marks = {"delta": "fragment", "event": "event", "operations": "info", "uptime_s": "state"}
+    kinds = [kind for mark, kind in marks.items() if mark in told] or ["reply"]
+    assert problems(told, strict(SCHEMAS[kinds[0]])) == []
+
+
 def test_the_schema_of_errors_has_the_codes_of_the_protocol() -> None:
     table = PROTOCOL[PROTOCOL.index("| code | status | retryable") :].partition("\n\n")[0]
     documented = re.findall(r"(?m)^\| `(\w+)` \| (\d+) \| (yes|no)", table)

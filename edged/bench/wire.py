@@ -39,7 +39,7 @@ class Effort:
     """One after the other, in each round and of each side."""
     burst: int = 1000
     """With ``WINDOW`` on their way, in each round and of each side."""
-    streams: int = 60
+    streams: int = 300
     records: int = 200
 
 

@@ -1,7 +1,7 @@
 """Run a fused graph: the cache is bound once and updated in place.
 
-The graph runs a spare row after each sequence's tokens (``builder/fuse/attention_nodes.py`` says
-why), so its counts are one higher than ours, and a slot has one position more than a sequence.
+With an fp32 cache the graph runs a spare row after each sequence's tokens, so that its counts are
+one higher than ours and a slot has one position more (``builder/fuse/attention_nodes`` says why).
 
 Rule: a decode step allocates nothing of ours.
 """
@@ -72,7 +72,8 @@ class FusedGraph:
         self.vocab_size = self._signature.vocab_size
         self.max_model_len = max_model_len
         self.num_slots = num_slots
-        self.cache = KeyValueCache(self._signature, num_slots, max_model_len + 1)
+        self._spare = int(self._signature.cache_dtype == np.float32)
+        self.cache = KeyValueCache(self._signature, num_slots, max_model_len + self._spare)
         self.kv_bytes = num_slots * max_model_len * self._signature.kv_bytes_per_token
         self._lengths = [0] * num_slots
         self._logits = np.zeros((_KEPT_TOKENS, self.vocab_size), np.float32)
@@ -96,9 +97,9 @@ class FusedGraph:
         check_positions(count, start, self._lengths[slot], self.max_model_len)
         step = self._step((slot, 1, count, count if all_rows else 1))
         step.input_ids[0] = token_ids
-        step.lengths[0] = start + count
-        step.counts[0] = count + 1
-        step.total[()] = start + count + 1
+        step.lengths[0] = start + count - 1 + self._spare
+        step.counts[0] = count + self._spare
+        step.total[()] = start + count + self._spare
         self._lengths[slot] = start
         self._runs.run(step.binding)
         self._lengths[slot] = start + count
@@ -129,8 +130,8 @@ class FusedGraph:
             place = row.slot - first
             step.input_ids[place] = row.token_id
             self._lengths[row.slot] = row.position
-            step.lengths[place] = row.position + 1
-            step.counts[place] = 2
+            step.lengths[place] = row.position + self._spare
+            step.counts[place] = 1 + self._spare
         step.total[()] = step.lengths.max() + 1
         self._runs.run(step.binding)
         for row in rows:

@@ -80,6 +80,7 @@ def load_graph(
     max_model_len: int,
     num_threads: int | None = None,
     num_slots: int = 1,
+    has_flash: bool = True,
 ) -> Graph:
     """Load a model of any numeric scheme; blocks until its weights are prepacked.
 
@@ -89,10 +90,11 @@ def load_graph(
         max_model_len: positions that a slot of the cache can hold.
         num_threads: None takes what the process may use.
         num_slots: sequences that have a place in the cache.
+        has_flash: whether attention may be computed in tiles.
 
     Raises:
         BundleError: ONNX Runtime refuses the model, or its inputs are not those of the form.
     """
-    session = open_session(model_path, num_threads=num_threads)
+    session = open_session(model_path, num_threads=num_threads, has_flash=has_flash)
     form = FusedGraph if is_fused else PortableGraph
     return form(session, max_model_len, num_slots)

@@ -9,7 +9,7 @@ from collections.abc import Sequence as Items
 
 import numpy as np
 
-from edged.bundle import Bundle, GraphKind
+from edged.bundle import Bundle, GraphKind, KvType
 from edged.costmodel import Cost
 from edged.engine.drafts import Drafter
 from edged.engine.graph import Graph, load_graph
@@ -51,7 +51,7 @@ class Engine:
         self._graph = graph
         self._is_exact = is_exact
         self._is_guessing = is_exact and is_guessing
-        self._chunk = prefill_chunk_tokens
+        self.chunk_tokens = prefill_chunk_tokens
         self._slots = Slots(graph.num_slots)
         self._active: list[Sequence] = []
         self._prefilling: Sequence | None = None
@@ -70,13 +70,16 @@ class Engine:
         Raises:
             BundleError: the model cannot be loaded, or is not what the manifest says.
         """
-        manifest = bundle.manifest
+        manifest, has_flash = bundle.manifest, settings.has_flash
+        if has_flash is None:
+            has_flash = manifest.model.kv_type is KvType.FP32
         graph = load_graph(
             settings.model_path or bundle.model_path,
             is_fused=manifest.graph is GraphKind.FUSED,
             max_model_len=min(settings.max_model_len, manifest.limits.max_model_len),
             num_threads=settings.num_threads,
             num_slots=settings.num_slots,
+            has_flash=has_flash,
         )
         return cls(
             graph,
@@ -183,7 +186,7 @@ class Engine:
         """
         if self._active:
             raise RuntimeError("an answer is in the making; end it first")
-        cost = measure_cost(self._graph, self._chunk)
+        cost = measure_cost(self._graph, self.chunk_tokens)
         self._slots = Slots(self.num_slots)
         for slot in range(self.num_slots):
             self._graph.release(slot)
@@ -204,7 +207,7 @@ class Engine:
             self.end(sequence)
 
     def _prefill(self, sequence: Sequence) -> Ran:
-        token_ids, slot = sequence.chunk(self._chunk), sequence.slot
+        token_ids, slot = sequence.chunk(self.chunk_tokens), sequence.slot
         self._prefilling = sequence
         try:
             logits = self._graph.forward(token_ids, sequence.num_prefilled, slot=slot)

@@ -27,6 +27,9 @@ class EngineSettings:
     """Answers that are made at the same time."""
     is_guessing: bool = True
     """Whether tokens may be guessed, where that changes no answer."""
+    has_flash: bool | None = None
+    """Whether attention may be computed in tiles; None does so for a cache in fp32, where it is
+    faster on most processors, and not for one in int8."""
     model_path: Path | None = None
     """A prepared copy of the bundle's graph; None takes the bundle's own."""
 

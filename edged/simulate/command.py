@@ -55,6 +55,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--nodes", type=int, default=_NODES, metavar="N", help="of the fleet (default: %(default)s)"
     )
+    _add_device_options(parser)
+    live = parser.add_argument_group("on a real node")
+    live.add_argument(
+        "--measure",
+        action="store_true",
+        help="play the workload on --node in real time, and hold the simulation against it; --cost"
+        " is the cost.json in its state.folder",
+    )
+    add_broker_options(parser)
+    outputs = parser.add_argument_group("what is written beside the table")
+    outputs.add_argument("--json", type=Path, metavar="FILE", help="all figures")
+    outputs.add_argument("--plot", type=Path, metavar="FILE", help="bars as SVG")
+    outputs.add_argument("--save-trace", type=Path, metavar="FILE", help="the requests themselves")
+
+
+def _add_device_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--slots",
         type=int,
@@ -71,18 +87,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="model.prefill_chunk_tokens (default: that of the cost, 128)",
     )
-    live = parser.add_argument_group("on a real node")
-    live.add_argument(
-        "--measure",
-        action="store_true",
-        help="play the workload on --node in real time, and hold the simulation against it; --cost"
-        " is the cost.json in its state.folder",
-    )
-    add_broker_options(parser)
-    outputs = parser.add_argument_group("what is written beside the table")
-    outputs.add_argument("--json", type=Path, metavar="FILE", help="all figures")
-    outputs.add_argument("--plot", type=Path, metavar="FILE", help="bars as SVG")
-    outputs.add_argument("--save-trace", type=Path, metavar="FILE", help="the requests themselves")
 
 
 def main(arguments: argparse.Namespace) -> int:

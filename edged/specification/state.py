@@ -39,6 +39,9 @@ _MEMORY = {
     "ledger": (_COUNTS, "bytes of each account of the budget"),
     "planned_bytes": (COUNT, "all accounts together"),
     "unplanned_bytes": ({"type": "integer"}, "memory of the process above that; negative below"),
+    "pss_bytes": (nullable(COUNT), "memory of the process, with its part of what it shares"),
+    "uss_bytes": (nullable(COUNT), "memory of the process that it shares with nobody"),
+    "memory_stall": (_SHARE, "share of the last 10 s in which something waited for memory (PSI)"),
 }
 _DEVICE = {
     "temperature_c": (nullable({"type": "number"}), "hottest thermal zone, in degrees Celsius"),

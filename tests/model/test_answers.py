@@ -142,6 +142,7 @@ def test_dropping_an_answer_in_prefill_leaves_the_next_one_right(
     long_ids = tokenizer.encode_chat((ChatMessage("user", "valve " * 300),))
     steps = engine.generate(long_ids, SamplingParams(), max_tokens=8)
     assert len(list(islice(steps, 2))) == 2
+    steps.close()
     text = answer(engine, tokenizer, CAPITAL, SamplingParams(), 32)
     assert text == "The capital of France is Paris."
 

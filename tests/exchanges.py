@@ -1,0 +1,294 @@
+"""``python -m tests.exchanges`` prints ``docs/exchanges.md``: one exchange for each topic and code.
+
+Each is played against the daemon's own service, with a model that says what stands here; a test
+compares the page with what comes of it.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from edged.costmodel import Cost, CostModel
+from edged.errors import ErrorCode
+from edged.finished import Finished
+from edged.generation import Fragment
+from edged.messages import Encoded, RequestDefaults, WireProperties, encode_event
+from edged.messages.event import (
+    BrokerSessionLost,
+    BrokerSessionTakenOver,
+    Event,
+    EventsSuppressed,
+    GroupJoined,
+    GroupRefused,
+    MemoryRecovered,
+    MemoryShort,
+    NodeStalled,
+    NodeStarted,
+    NodeStopping,
+    ReplyUndelivered,
+    event_members,
+)
+from edged.request import Answer, FinishReason, Rejected, Usage
+from tests.fakes import LIMITS, MIB, Bench
+
+MODEL = "smollm2-135m-instruct-int8-w8a8@1fbea1"
+DEFAULTS = RequestDefaults(node="kitchen", group="heating")
+NODE_LIMITS = replace(LIMITS, model_id=MODEL, max_model_len=2048, max_waiting=8, defaults=DEFAULTS)
+NONE = WireProperties()
+HEAD = """\
+# Exchanges
+
+One for each topic, error code and event of [the protocol](protocol.md), as a node answers; made
+by `python -m tests.exchanges`, and played again by the tests. `→` is published by a client, `←` by
+the node. What MQTT 5 carries beside the payload stands in brackets; over 3.1.1 it is absent. Each
+begins with a node that has nothing to do. `info` and `state` stand
+[in the protocol](protocol.md#what-a-node-tells).
+"""
+
+
+def _bench() -> Bench:
+    bench = Bench(replace(NODE_LIMITS, kv_bytes_per_token=1024))
+    bench.service.costs = CostModel(Cost(prefill_token_s=0.002, decode_token_s=0.012))
+    return bench
+
+
+@dataclass
+class Talk:
+    """What goes to and fro between a client and one node."""
+
+    bench: Bench = field(default_factory=_bench)
+    lines: list[str] = field(default_factory=list)
+    _num_shown: int = 0
+
+    def ask(
+        self,
+        payload: object,
+        operation: str = "generate",
+        properties: WireProperties = NONE,
+        *,
+        shown: str | None = None,
+        **more: object,
+    ) -> None:
+        """Send a request; ``shown`` stands for a payload that is too long to print."""
+        delivery = self.bench.delivery(payload, operation, properties=properties, **more)
+        text = delivery.payload.decode() if shown is None else shown
+        flags = ["retained"] if delivery.retain else []
+        self.lines.append(_line("→", delivery.topic, text, [*flags, *_words(properties)]))
+        self.bench.service.deliver(delivery)
+
+    def fill(self, count: int) -> None:
+        """Let other clients ask so much, unseen."""
+        for number in range(count):
+            self.bench.deliver({"prompt": "x", "response_topic": f"reply/other-{number}"})
+        self._num_shown = len(self.bench.transport.sent)
+
+    def finish(self, text: str) -> None:
+        """Let the model say something."""
+        self.bench.finish(text, seconds=0.5)
+
+    def end(self, outcome: Answer | Rejected, num_tokens: int = 0) -> None:
+        """Let the run end in another way."""
+        job, started_s = self.bench.worker.jobs[-1], self.bench.clock()
+        self.bench.clock.advance(0.5)
+        usage = Usage(len(job.prompt_ids), 0, num_tokens)
+        first_s = started_s + 0.25 if num_tokens else None
+        times = (started_s, self.bench.clock(), first_s)
+        self.bench.service.finish(Finished(job.key, outcome, usage, *times))
+
+    def stream(self, *deltas: str) -> None:
+        """Let the model say something in pieces."""
+        key = self.bench.worker.jobs[-1].key
+        for number, delta in enumerate(deltas):
+            is_done = number == len(deltas) - 1
+            self.bench.service.fragment(Fragment(key, number, delta, is_done))
+        self.finish("".join(deltas))
+
+    def show(self) -> None:
+        """Print what the node has sent since the last time."""
+        sent = self.bench.transport.sent
+        for message in (it.message for it in sent[self._num_shown :]):
+            self.tell(message)
+        self._num_shown = len(sent)
+
+    def tell(self, message: Encoded) -> None:
+        """Print a message of the node."""
+        text = json.dumps(json.loads(message.payload), ensure_ascii=False)
+        self.lines.append(_line("←", message.topic, text, _words(message.properties)))
+
+
+def _line(arrow: str, topic: str, text: str, words: list[str]) -> str:
+    return "\n    ".join([f"{arrow} {topic}", *([f"[{', '.join(words)}]"] if words else []), text])
+
+
+def _words(properties: WireProperties) -> list[str]:
+    """Name the properties, but for those that every message of a node has."""
+    found = {
+        "Response Topic": properties.response_topic,
+        "Correlation Data": properties.correlation_data and properties.correlation_data.decode(),
+        "Content Type": None if properties.payload_format else properties.content_type,
+        "Message Expiry": properties.message_expiry_s,
+    }
+    words = [f"{name}: {value}" for name, value in found.items() if value is not None]
+    return [*words, *(f"{name}: {value}" for name, value in properties.user_properties)]
+
+
+def _text(talk: Talk) -> None:
+    talk.ask(b"Is 62 degrees ok for a boiler?")
+    talk.finish("Yes.")
+
+
+def _properties(talk: Talk) -> None:
+    request = {"prompt": "Is the window open? 'kitchen: contact off'", "max_tokens": 8}
+    wire = WireProperties("reply/me", b"q-17", "application/json", message_expiry_s=8)
+    talk.ask(request, properties=wire)
+    talk.finish("Yes.")
+
+
+def _keys(talk: Talk) -> None:
+    request = {"id": "a1", "prompt": "Is it on?", "response_topic": "reply/me", "timeout_ms": 8000}
+    talk.ask(request)
+    talk.finish("Yes.")
+
+
+def _again(talk: Talk) -> None:
+    for _ in range(2):
+        talk.ask({"id": "a1", "prompt": "Is it on?"})
+        if talk.bench.service.num_running:
+            talk.finish("Yes.")
+        talk.show()
+
+
+def _streamed(talk: Talk) -> None:
+    talk.ask({"id": "s1", "prompt": "Count to three", "stream": True})
+    talk.stream("One, ", "two, three.")
+
+
+def _dialogue(talk: Talk) -> None:
+    for prompt, answer in (("It shows E4.", "The pressure is low."), ("What now?", "Fill it.")):
+        talk.ask({"session": "me-7f3a", "prompt": prompt})
+        talk.finish(answer)
+        talk.show()
+
+
+def _shared(talk: Talk) -> None:
+    topic = "edged/group/heating/request/generate"
+    talk.ask({"id": "g1", "prompt": "Is it on?", "response_topic": "reply/me"}, topic=topic)
+    talk.finish("Yes.")
+
+
+def _cancelled_running(talk: Talk) -> None:
+    talk.ask({"id": "a1", "prompt": "Tell me a story"})
+    talk.ask({"id": "a1"}, "cancel")
+    talk.end(Answer("Once upon", FinishReason.CANCELLED), num_tokens=2)
+
+
+def _cancelled_waiting(talk: Talk) -> None:
+    talk.fill(1)
+    talk.ask({"id": "a1", "prompt": "Is it on?"})
+    talk.ask({"id": "a1"}, "cancel")
+
+
+def _poison(talk: Talk) -> None:
+    request = {"id": "a1", "prompt": "Is it on?"}
+    delivery = talk.bench.delivery(request)
+    seen = Talk()
+    seen.bench.service.deliver(delivery)
+    for key in seen.bench.attempts._counts:  # two processes before this one began it
+        talk.bench.attempts.begin(key)
+        talk.bench.attempts.begin(key)
+    talk.ask(request)
+
+
+def _short_of_memory(talk: Talk) -> None:
+    talk.bench.memory = replace(talk.bench.memory, rss_bytes=399 * MIB + MIB // 2)
+    talk.ask({"id": "a1", "prompt": "Is it on?", "max_tokens": 600, "timeout_ms": 300_000})
+
+
+def _broken(talk: Talk) -> None:
+    talk.ask({"id": "a1", "prompt": "Is it on?"})
+    talk.end(Rejected(ErrorCode.INTERNAL, "generation failed; see the node's log"))
+
+
+def _crowded(talk: Talk) -> None:
+    talk.fill(9)
+    talk.ask({"id": "a1", "prompt": "Is it on?", "max_tokens": 8, "timeout_ms": 300_000})
+
+
+def _one(
+    payload: object, properties: WireProperties = NONE, **more: object
+) -> Callable[[Talk], None]:
+    return lambda talk: talk.ask(payload, properties=properties, **more)  # type: ignore[arg-type]
+
+
+TOPICS: dict[str, Callable[[Talk], None]] = {
+    "Plain text": _text,
+    "MQTT 5 properties": _properties,
+    "The same in the payload": _keys,
+    "Asked again": _again,
+    "A stream": _streamed,
+    "A session": _dialogue,
+    "A group": _shared,
+    "A cancel of what runs; its answer so far follows": _cancelled_running,
+    "A cancel of what is not there": lambda talk: talk.ask({"id": "nobody"}, "cancel"),
+}
+CODES: dict[str, Callable[[Talk], None]] = {
+    "bad_request": _one({"id": "a1", "prompt": "Is it on?", "temperature": "hot"}),
+    "timeout": _one({"id": "a1", "prompt": "Is it on?", "timeout_ms": 1000}),
+    "payload_too_large": _one(
+        {"id": "a1", "prompt": "x" * 17_000},
+        shown='{"id": "a1", "prompt": "… 17,000 characters …"}',
+    ),
+    "unsupported_content_type": _one(b"%PDF-1.7", WireProperties(content_type="application/pdf")),
+    "prompt_too_long": _one(
+        {"id": "a1", "prompt": "x" * 2100}, shown='{"id": "a1", "prompt": "… 2,100 tokens …"}'
+    ),
+    "queue_full": _crowded,
+    "cancelled": _cancelled_waiting,
+    "crashed_before": _poison,
+    "internal": _broken,
+    "memory_pressure": _short_of_memory,
+}
+DROPS: dict[str, Callable[[Talk], None]] = {
+    "Retained": _one({"id": "a1", "prompt": "Is it on?"}, retain=True),
+    "A reply topic that is not allowed": _one(
+        {"prompt": "Is it on?", "response_topic": "zigbee2mqtt/lock/set"}
+    ),
+    "Expired": _one(b"Is it on?", WireProperties(message_expiry_s=0)),
+}
+EVENTS: tuple[Event, ...] = (
+    NodeStarted("0.1.0", MODEL, 0),
+    NodeStopping("SIGTERM"),
+    NodeStalled("the engine took no step for 31 s"),
+    MemoryShort(4_194_304),
+    MemoryRecovered(),
+    ReplyUndelivered("refused by the broker: Not authorized"),
+    BrokerSessionLost(),
+    BrokerSessionTakenOver(60),
+    GroupJoined("heating"),
+    GroupRefused("heating", "the broker does not deliver shared subscriptions"),
+    EventsSuppressed(12, {"refused": 12}),
+)
+"""The others stand with what causes them."""
+
+
+def page() -> str:
+    """Return the page."""
+    parts = [HEAD]
+    for title, scenes in (("Topics", TOPICS), ("Codes", CODES), ("No reply", DROPS)):
+        parts.append(f"## {title}\n")
+        for name, play in scenes.items():
+            talk = Talk()
+            play(talk)
+            talk.show()
+            heading = f"`{name}`" if scenes is CODES else name
+            parts.append(f"{heading}:\n\n```text\n" + "\n".join(talk.lines) + "\n```\n")
+    talk = Talk()
+    for event in EVENTS:
+        talk.tell(encode_event(DEFAULTS.topics, event.kind, event_members(event)))
+    parts.append("## Events\n\nThose that stand above are not repeated.\n")
+    parts.append("```text\n" + "\n".join(talk.lines) + "\n```\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    print(page(), end="")
