@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edged import memory
+from edged.admission import MemoryBudget
 from edged.bundle import Bundle, open_bundle
 from edged.config import Config
 from edged.costmodel import Cost
@@ -77,6 +78,14 @@ def load(config: Config) -> ResidentModel:
         footprint.budget.limit_bytes >> 20,
     )
     return ResidentModel(bundle, footprint, engine, tokenizer, None, started_s)
+
+
+def _room_bytes(budget: MemoryBudget) -> int:
+    """Return what the budget and the device leave beside what is held now."""
+    held = memory.snapshot()
+    return min(
+        budget.limit_bytes - held.rss_bytes, held.available_bytes - budget.min_available_bytes
+    )
 
 
 def _prepared_folder(config: Config) -> Path:
