@@ -526,3 +526,19 @@ def test_where_not_all_promises_can_be_kept_the_earliest_go_on() -> None:
     assert scheduler.pop(0.0, slow) is not None
     assert scheduler.pop(0.0, slow) is not None
     assert [item.key for item in scheduler.running] == [1, 2]
+
+
+def test_a_person_does_not_interrupt_a_person() -> None:
+    scheduler = filled(entry(1, priority=INTERACTIVE), num_slots=1)
+    assert started(scheduler) == [1]
+    scheduler.add(entry(2, priority=INTERACTIVE, deadline_s=50), SLOTS, 0.0)
+    assert scheduler.to_pause(0.0, SLOTS) is None
+
+
+def test_progress_comes_from_the_engine_by_key() -> None:
+    first, second = entry(1), entry(2)
+    scheduler = filled(first, second, num_slots=2)
+    assert started(scheduler) == [1, 2]
+    scheduler.note_progress({2: (50, 3)}.get)
+    assert (first.num_prefilled, first.num_done) == (0, 0)
+    assert (second.num_prefilled, second.num_done) == (50, 3)
