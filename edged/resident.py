@@ -49,7 +49,8 @@ def load(config: Config) -> ResidentModel:
     if not bundle.manifest.quality.passed:
         _LOG.warning("%s: its build missed the quality gate; see the manifest", bundle.folder)
     footprint = claim(config, bundle)
-    model_path = prepared_model(bundle, _prepared_folder(config))
+    room_bytes = _room_bytes(footprint.budget)
+    model_path = prepared_model(bundle, _prepared_folder(config), room_bytes)
     tuning = known_tuning(config, bundle, model_path)
     settings = EngineSettings(
         config.model.max_model_len,
