@@ -38,20 +38,24 @@ def measure(node: LiveNode, workload: Workload, cost: Cost) -> dict[str, Figures
     )
     played = replace(workload, asks=asks)
     simulated = run_edf(played, now, max_waiting=node.info["limits"]["queue"])
+    errors = {key: state[key] for key in ("prediction_error_p50", "prediction_error_p95")}
     return {
-        "measured": figures(outcomes, played, now),
+        "measured": figures(outcomes, played, now) | errors,
         "simulated": figures(simulated.outcomes, played, now),
     }
 
 
 def verdict(runs: dict[str, Figures]) -> str:
-    """Say how far the two are apart."""
+    """Say how far the two are apart, and the node's predictions from what happened."""
     measured, simulated = runs["measured"]["goodput"], runs["simulated"]["goodput"]
     apart = abs(measured - simulated) / simulated if simulated else 0.0
     word = "within" if apart <= GOAL else "beyond"
+    errors = [runs["measured"][f"prediction_error_p{percent}"] for percent in (50, 95)]
+    told = ["-" if error is None else f"{error:.0%}" for error in errors]
     return (
         f"on-time goodput: measured {measured:.3f}, simulated {simulated:.3f} of the bound;"
-        f" {apart:.1%} apart, {word} {GOAL:.0%}"
+        f" {apart:.1%} apart, {word} {GOAL:.0%}\n"
+        f"the node's predictions were off by {told[0]} (median), {told[1]} (95th percentile)"
     )
 
 
