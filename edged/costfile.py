@@ -35,9 +35,8 @@ def known_cost(config: Config, model: ResidentModel) -> Cost:
     file = KeptFile(None if folder is None else folder / FILE_NAME, "state.folder")
     key = device_key(config, model.bundle.model_id)
     cost = _read(file.path, key)
-    if cost is None:
+    if cost is None or cost.chunk_tokens != model.engine.chunk_tokens:
         cost = model.engine.measure()
-        model.engine.release()  # the made-up tokens filled the cache
         file.write(json.dumps({"key": key, "cost": cost_members(cost)}).encode())
     _LOG.info("prefill %.0f tok/s, decode %.0f tok/s", cost.prefill_tok_s, cost.decode_tok_s)
     return cost

@@ -13,6 +13,7 @@ from edged.bundle import Bundle, GraphKind, Manifest
 from edged.config import Config
 from edged.errors import ConfigError
 from edged.memory import KernelLimits
+from edged.prefixes import planned_tokens
 
 _LOG = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ _VOCABULARY_BYTES = 560
 """A token in the tables of tokenizer and grammar."""
 _ACTIVATION_BYTES = 40
 """For a token of a prefill chunk and each unit of width; the width is that of a square layer."""
+_CHUNK_TOKENS = 128
+"""What a piece of a prompt is taken to be until it is measured (``tuning``)."""
 _PREPACKED_SHARE = {"int8-w8a8": 0.0}
 """Of the weights' size: by how much the kernels' own layout is larger, with the table of a tied
 embedding held in both layouts."""
@@ -117,13 +120,14 @@ def plan_memory(config: Config, bundle: Bundle, held: MemorySnapshot, num_slots:
     manifest = bundle.manifest
     max_model_len = min(config.model.max_model_len, manifest.limits.max_model_len)
     slot_bytes = max_model_len * manifest.model.kv_bytes_per_token
-    chunk_tokens = min(config.model.prefill_chunk_tokens, max_model_len)
+    prefix_bytes = planned_tokens(config) * manifest.model.kv_bytes_per_token
+    chunk_tokens = min(config.model.prefill_chunk_tokens or _CHUNK_TOKENS, max_model_len)
     working_bytes = _working_bytes(manifest, chunk_tokens, num_slots)
     if manifest.graph is GraphKind.PORTABLE:
         working_bytes += round(_PORTABLE_CACHE_COPIES * slot_bytes)
     return MemoryPlan(
         weights_bytes=sum(entry.size_bytes for entry in manifest.files.values()),
-        kv_bytes=num_slots * slot_bytes,
+        kv_bytes=num_slots * slot_bytes + prefix_bytes,
         process_bytes=held.rss_bytes,
         working_bytes=working_bytes,
     )

@@ -21,15 +21,11 @@ class CountingEngine:
     """Tell how often it was measured."""
 
     measured: list[int] = field(default_factory=list)
-    is_cache_full: bool = False
+    chunk_tokens: int = COST.chunk_tokens
 
     def measure(self) -> Cost:
         self.measured.append(1)
-        self.is_cache_full = True
         return COST
-
-    def release(self) -> None:
-        self.is_cache_full = False
 
 
 def model(
@@ -50,10 +46,12 @@ def test_a_device_is_measured_once_and_known_from_then_on(tmp_path: Path) -> Non
     assert len(engine.measured) == 1
 
 
-def test_a_measurement_leaves_no_memory_behind(tmp_path: Path) -> None:
+def test_other_pieces_of_prompts_are_measured_anew(tmp_path: Path) -> None:
     engine = CountingEngine()
     known_cost(config(tmp_path), model(engine))
-    assert not engine.is_cache_full
+    engine.chunk_tokens += 1
+    known_cost(config(tmp_path), model(engine))
+    assert len(engine.measured) == 2
 
 
 def test_another_model_or_other_threads_are_measured_anew(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edged.bundle import open_bundle
-from edged.engine import Constraint, Engine, EngineSettings, Prefilled, Token
+from edged.engine import Constraint, Engine, EngineSettings, Prefilled, Token, load_engine
 from edged.engine.speed import measure_cost
 from edged.engine.steps import Row
 from edged.request import SamplingParams
@@ -36,7 +36,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
 
 def load(folder: Path, *, max_model_len: int = MAX_MODEL_LEN, chunk: int = 16) -> Engine:
     engine_settings = EngineSettings(max_model_len, num_threads=1, prefill_chunk_tokens=chunk)
-    return Engine.load(open_bundle(folder), engine_settings)
+    return load_engine(open_bundle(folder), engine_settings)
 
 
 @pytest.fixture
@@ -274,6 +274,12 @@ class SlowGraph:
     def release(self, slot: int = 0) -> None:
         raise NotImplementedError
 
+    def read(self, slot: int) -> NDArray[np.uint8]:
+        raise NotImplementedError
+
+    def write(self, slot: int, length: int, data: NDArray[np.uint8]) -> bool:
+        raise NotImplementedError
+
     def interrupt(self) -> None:
         raise NotImplementedError
 
@@ -286,7 +292,7 @@ def test_a_measurement_reads_the_prices_of_a_device(
     prefill_s: float, decode_s: float, within: float
 ) -> None:
     graph = SlowGraph(prefill_s, decode_s)
-    cost = measure_cost(graph, 64, clock=lambda: graph.now_s)
+    cost = measure_cost(graph, 4, 64, clock=lambda: graph.now_s)
     assert cost.prefill_s(64) == pytest.approx(64 * prefill_s, rel=within)
     assert cost.decode_s(10, 0) == pytest.approx(10 * decode_s, rel=0.05)
     # Beyond what it takes to run anything at all, the time is bounded.

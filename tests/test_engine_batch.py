@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edged.bundle import open_bundle
-from edged.engine import Engine, EngineSettings, Failed, Prefilled, Sequence, Token
+from edged.engine import Engine, EngineSettings, Failed, Prefilled, Sequence, Token, load_engine
 from edged.engine.runs import InterruptedRunError
 from edged.request import SamplingParams
 from tests.tiny_model import MAX_MODEL_LEN, write_tiny_bundle
@@ -35,7 +35,7 @@ def load(folder: Path, num_slots: int = NUM_SLOTS) -> Engine:
     chosen = EngineSettings(
         MAX_MODEL_LEN, num_threads=1, prefill_chunk_tokens=16, num_slots=num_slots
     )
-    return Engine.load(open_bundle(folder), chosen)
+    return load_engine(open_bundle(folder), chosen)
 
 
 def alone(engine: Engine, prompt: list[int], max_tokens: int = 12) -> list[int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edged.bundle import Bundle, open_bundle
-from edged.engine import Engine, EngineSettings, Token, prepared
+from edged.engine import EngineSettings, Token, load_engine, prepared
 from edged.engine.prepared import device_key, prepared_model
 from edged.engine.session import PREPARED, save_prepared
 from edged.errors import BundleError
@@ -16,6 +16,7 @@ from edged.request import SamplingParams
 from tests.tiny_graphs import TinyConfig
 from tests.tiny_model import write_tiny_bundle
 
+ROOM = 1 << 30
 ALIGNED = TinyConfig(num_heads=2, num_kv_heads=1, head_size=32)
 MISALIGNED = TinyConfig(hidden=264)
 """Its norms take 1056 bytes each: kept with the weights, and no multiple of 64."""
@@ -32,13 +33,13 @@ def bundle(tmp_path: Path) -> Bundle:
 
 
 def tokens(bundle: Bundle, model_path: Path | None) -> list[int]:
-    engine = Engine.load(bundle, EngineSettings(64, model_path=model_path))
+    engine = load_engine(bundle, EngineSettings(64, model_path=model_path))
     steps = engine.generate([3, 4, 5], SamplingParams(), max_tokens=12)
     return [step.token_id for step in steps if isinstance(step, Token)]
 
 
 def test_the_copy_gives_the_same_tokens(bundle: Bundle, tmp_path: Path) -> None:
-    copy = prepared_model(bundle, tmp_path / "copies")
+    copy = prepared_model(bundle, tmp_path / "copies", ROOM)
     assert copy is not None
     assert tokens(bundle, copy) == tokens(bundle, None)
 
@@ -46,26 +47,26 @@ def test_the_copy_gives_the_same_tokens(bundle: Bundle, tmp_path: Path) -> None:
 def test_a_portable_graph_has_one_too(tmp_path: Path) -> None:
     folder = write_tiny_bundle(tmp_path / "bundle", fused=False, config=ALIGNED)
     bundle = open_bundle(folder)
-    copy = prepared_model(bundle, tmp_path / "copies")
+    copy = prepared_model(bundle, tmp_path / "copies", ROOM)
     assert copy is not None
     assert tokens(bundle, copy) == tokens(bundle, None)
 
 
 def test_it_is_made_once(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = prepared_model(bundle, tmp_path / "copies")
+    first = prepared_model(bundle, tmp_path / "copies", ROOM)
     monkeypatch.setattr(prepared, "_make", lambda *_: pytest.fail("it was there"))
-    assert prepared_model(bundle, tmp_path / "copies") == first
+    assert prepared_model(bundle, tmp_path / "copies", ROOM) == first
 
 
 def test_a_damaged_copy_is_made_anew(
     bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    copy = prepared_model(bundle, tmp_path / "copies")
+    copy = prepared_model(bundle, tmp_path / "copies", ROOM)
     assert copy is not None
     data = copy.with_name(copy.name + ".data")
     good = data.read_bytes()
     data.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    assert prepared_model(bundle, tmp_path / "copies") == copy
+    assert prepared_model(bundle, tmp_path / "copies", ROOM) == copy
     assert data.read_bytes() == good
     assert "damaged" in caplog.text
 
@@ -74,10 +75,10 @@ def test_a_damaged_copy_is_made_anew(
 def test_a_damaged_record_costs_a_copy_and_no_start(
     bundle: Bundle, tmp_path: Path, record: str
 ) -> None:
-    copy = prepared_model(bundle, tmp_path / "copies")
+    copy = prepared_model(bundle, tmp_path / "copies", ROOM)
     assert copy is not None
     (copy.parent / "record.json").write_text(record)
-    assert prepared_model(bundle, tmp_path / "copies") == copy
+    assert prepared_model(bundle, tmp_path / "copies", ROOM) == copy
     assert set(json.loads((copy.parent / "record.json").read_text())) == {
         "prepared.onnx",
         "prepared.onnx.data",
@@ -85,14 +86,25 @@ def test_a_damaged_record_costs_a_copy_and_no_start(
 
 
 def test_a_new_model_takes_the_old_ones_place(bundle: Bundle, tmp_path: Path) -> None:
-    old = prepared_model(bundle, tmp_path / "copies")
+    old = prepared_model(bundle, tmp_path / "copies", ROOM)
     (tmp_path / "copies" / ".partial-of-a-crash").mkdir()
     other = open_bundle(write_tiny_bundle(tmp_path / "other", seed=1, config=ALIGNED))
-    new = prepared_model(other, tmp_path / "copies")
+    new = prepared_model(other, tmp_path / "copies", ROOM)
     assert old is not None
     assert new is not None
     assert [path.name for path in (tmp_path / "copies").iterdir()] == [new.parent.name]
     assert old != new
+
+
+def test_too_little_memory_costs_the_copy_and_no_start(
+    bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A child that is killed for memory takes the service with it (OOMPolicy=stop)."""
+    assert prepared_model(bundle, tmp_path / "copies", 64 << 20) is None
+    assert "budget.memory" in caplog.text
+    assert not (tmp_path / "copies").exists()
+    copy = prepared_model(bundle, tmp_path / "copies", ROOM)
+    assert prepared_model(bundle, tmp_path / "copies", 0) == copy  # nothing is made, only mapped
 
 
 def test_a_full_disk_costs_the_copy_and_no_start(
@@ -103,7 +115,7 @@ def test_a_full_disk_costs_the_copy_and_no_start(
 ) -> None:
     full = shutil.disk_usage(tmp_path)._replace(free=1 << 10)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
-    assert prepared_model(bundle, tmp_path / "copies") is None
+    assert prepared_model(bundle, tmp_path / "copies", ROOM) is None
     assert "MiB of disk are needed" in caplog.text
     assert list((tmp_path / "copies").iterdir()) == []
 
@@ -113,7 +125,7 @@ def test_a_folder_that_cannot_be_made_costs_the_copy_and_no_start(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     with caplog.at_level(logging.WARNING):
-        assert prepared_model(bundle, tmp_path / "file" / "copies") is None
+        assert prepared_model(bundle, tmp_path / "file" / "copies", ROOM) is None
     (line,) = caplog.messages
     assert "no prepared copy" in line
 
@@ -122,7 +134,7 @@ def test_weights_off_the_kernels_alignment_are_not_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bundle = open_bundle(write_tiny_bundle(tmp_path / "bundle", config=MISALIGNED))
-    assert prepared_model(bundle, tmp_path / "copies") is None
+    assert prepared_model(bundle, tmp_path / "copies", ROOM) is None
     assert "not aligned" in caplog.text
     assert list((tmp_path / "copies").iterdir()) == []
 
@@ -148,7 +160,7 @@ def test_a_child_that_dies_costs_the_copy_and_no_start(
     bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bundle.model_path.write_bytes(b"not a model")
-    assert prepared_model(bundle, tmp_path / "copies") is None
+    assert prepared_model(bundle, tmp_path / "copies", ROOM) is None
     assert "cannot be loaded" in caplog.text
 
 
@@ -156,7 +168,7 @@ def test_a_small_model_has_none(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prepared, "MIN_WEIGHTS_BYTES", 16 << 20)
-    assert prepared_model(bundle, tmp_path / "copies") is None
+    assert prepared_model(bundle, tmp_path / "copies", ROOM) is None
     assert not (tmp_path / "copies").exists()
 
 

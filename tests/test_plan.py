@@ -1,6 +1,7 @@
 """``edged plan``: the figures of the daemon's own check, before anything is loaded."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,7 +105,9 @@ def test_what_does_not_fit_is_said_as_the_daemon_says_it(
     told = capsys.readouterr().out.splitlines()[-1].removeprefix("it does not fit: ")
     assert told.startswith("budget.memory: ")
     assert main(["run", "--config", str(file)]) == ExitCode.CONFIG
-    assert told.partition(";")[2] in capsys.readouterr().err
+    refused = capsys.readouterr().err.removeprefix("edged run: ").strip()
+    # This process has grown in between.
+    assert re.sub(r"\d+", "N", refused) == re.sub(r"\d+", "N", told)
 
 
 def test_a_context_that_is_none_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from time import perf_counter
 from edged.bench.adapters import OnToken, Setup
 from edged.bench.plan import CONCURRENCY
 from edged.bundle import open_bundle
-from edged.engine import Engine, EngineSettings, Token
+from edged.engine import EngineSettings, Token, load_engine
 from edged.request import SamplingParams
 from edged.tokenizer import Tokenizer
 
@@ -36,7 +36,7 @@ class EdgedEngine:
             num_slots=max(CONCURRENCY),
             is_guessing=False,  # one token a run, as the others do
         )
-        self._engine = Engine.load(endless, settings)
+        self._engine = load_engine(endless, settings)
 
     def versions(self) -> dict[str, str]:
         """Return edged's version and ONNX Runtime's."""

@@ -15,11 +15,10 @@ from edged.config import kinds
 from edged.config.declare import optional, setting
 from edged.config.features import GroupConfig, HomeAssistantConfig, SessionsConfig
 from edged.config.measures import MetricsConfig
-from edged.config.model import ModelConfig
+from edged.config.model import PROMPT, ModelConfig
 
 _NODE = kinds.text("1 to 32 of a-z, 0-9 and -", r"[a-z0-9-]{1,32}")
 _HOST = kinds.text("a host name or an address", r"[^\s/@\x00-\x1f]+")
-_PROMPT = kinds.text("text of at most 8192 characters", r"(?s)[^\x00]+", 8192)
 _TOPIC = kinds.text(
     "a topic without + and #, not starting with $ or ending with /",
     r"[^$/+#\x00-\x1f]([^+#\x00-\x1f]*[^/+#\x00-\x1f])?",
@@ -146,7 +145,7 @@ class RequestConfig:
         kinds.size(256, 1024**2), 16 * 1024, "Largest request; a larger one is `payload_too_large`."
     )
     system_prompt: str | None = optional(
-        _PROMPT, "System message of a request that brings none.", note="the model's own"
+        PROMPT, "System message of a request that brings none.", note="the model's own"
     )
     allow_system: bool = setting(
         kinds.flag(), default=True, doc="Whether a request may bring its own system message."

@@ -6,6 +6,8 @@ from pathlib import Path
 from edged.config import kinds
 from edged.config.declare import about, optional, setting
 
+PROMPT = kinds.text("text of at most 8192 characters", r"(?s)[^\x00]+", 8192)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
@@ -30,8 +32,15 @@ class ModelConfig:
         "Answers made at the same time; each has memory for a context of its own.",
         note="as many as `budget.memory` has room for, up to 4",
     )
-    prefill_chunk_tokens: int = setting(
+    warm_prompts: tuple[str, ...] = setting(
+        kinds.text_list(PROMPT),
+        (),
+        "System prompts, beside `request.system_prompt`, whose keys and values are kept ready: in "
+        "memory, and in `state.folder` for the first request after a boot.",
+    )
+    prefill_chunk_tokens: int | None = optional(
         kinds.integer(8, 4096),
-        64,
         "Prompt tokens computed in one piece; a deadline is seen between two pieces.",
+        note="the fastest that take 0.1 s at most, measured at the first start and kept in "
+        "`state.folder`; without one, 64",
     )

@@ -1,6 +1,7 @@
 """The inference engine: the only importer of onnxruntime."""
 
 from edged.engine.graph import Graph, SingleGraph, load_graph
+from edged.engine.loading import load_engine
 from edged.engine.loop import Engine
 from edged.engine.sequence import Sequence
 from edged.engine.source import StepSource
@@ -19,5 +20,6 @@ __all__ = [
     "Step",
     "StepSource",
     "Token",
+    "load_engine",
     "load_graph",
 ]

@@ -48,11 +48,7 @@ class KeyValueCache:
         return np.concatenate([part.reshape(-1) for part in rows])
 
     def write(self, slot: int, length: int, data: NDArray[np.uint8]) -> None:
-        """Set a slot's first ``length`` positions.
-
-        Raises:
-            ValueError: ``data`` is not what ``read`` gives for this length.
-        """
+        """Set a slot's first ``length`` positions to what ``read`` gave for as many."""
         parts = data.reshape(len(self._layers), -1)
         for layer, part in zip(self._layers, parts, strict=True):
             rows = layer[slot, :, :length]

@@ -148,6 +148,18 @@ class FusedGraph:
         self._lengths[slot] = 0
         self.cache.give_back(slot)
 
+    def read(self, slot: int) -> NDArray[np.uint8]:
+        """Return the keys and values of a slot's tokens as bytes, for ``write``."""
+        return self.cache.read(slot, self._lengths[slot])
+
+    def write(self, slot: int, length: int, data: NDArray[np.uint8]) -> bool:
+        """Set a slot's first ``length`` tokens; return whether ``data`` fits them."""
+        if len(data) != length * self._signature.kv_bytes_per_token:
+            return False
+        self.cache.write(slot, length, data)
+        self._lengths[slot] = length
+        return True
+
     def interrupt(self) -> None:
         """Break off the run in hand; from any thread, returns at once."""
         self._runs.interrupt()

@@ -68,6 +68,14 @@ class Graph(SingleGraph, Protocol):
         """Forget the tokens of a slot and give the memory of their keys and values back."""
         ...
 
+    def read(self, slot: int) -> NDArray[np.uint8]:
+        """Return the keys and values of a slot's tokens as bytes, for ``write``."""
+        ...
+
+    def write(self, slot: int, length: int, data: NDArray[np.uint8]) -> bool:
+        """Set a slot's first ``length`` tokens; return whether ``data`` fits them."""
+        ...
+
     def interrupt(self) -> None:
         """Break off the run in hand: it raises ``InterruptedRunError``; from any thread."""
         ...

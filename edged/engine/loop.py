@@ -8,16 +8,16 @@ from collections.abc import Callable, Generator
 from collections.abc import Sequence as Items
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edged.bundle import Bundle, GraphKind, KvType
 from edged.costmodel import Cost
 from edged.engine.drafts import Drafter
-from edged.engine.graph import Graph, load_graph
+from edged.engine.graph import Graph
 from edged.engine.runs import InterruptedRunError
 from edged.engine.sequence import Sequence, check_prompt
 from edged.engine.slots import Slots
 from edged.engine.speed import measure_cost
-from edged.engine.steps import Constraint, EngineSettings, Failed, Prefilled, Ran, Step, Token
+from edged.engine.steps import Constraint, Failed, Prefilled, Ran, Step, Token
 from edged.request import SamplingParams
 from edged.sampling import Sampler
 
@@ -37,6 +37,7 @@ class Engine:
         is_exact: whether a token's result is the same bits whatever is run with it. Then nothing
             that was run before is ever computed again.
         is_guessing: whether tokens may be guessed, if ``is_exact``.
+        num_prefixes: how many of the graph's slots are for prefixes that are kept for good.
     """
 
     def __init__(
@@ -47,12 +48,14 @@ class Engine:
         *,
         is_exact: bool = False,
         is_guessing: bool = True,
+        num_prefixes: int = 0,
     ) -> None:
         self._graph = graph
         self._is_exact = is_exact
         self._is_guessing = is_exact and is_guessing
-        self._chunk = prefill_chunk_tokens
-        self._slots = Slots(graph.num_slots)
+        self.chunk_tokens = prefill_chunk_tokens
+        self.num_slots = graph.num_slots - num_prefixes
+        self._slots = Slots(graph.num_slots, num_prefixes)
         self._active: list[Sequence] = []
         self._prefilling: Sequence | None = None
         self._was_prefill = False
@@ -60,34 +63,7 @@ class Engine:
         self.stop_token_ids = tuple(stop_token_ids)
         self.vocab_size = graph.vocab_size
         self.max_model_len = graph.max_model_len
-        self.num_slots = graph.num_slots
         self.kv_bytes = graph.kv_bytes
-
-    @classmethod
-    def load(cls, bundle: Bundle, settings: EngineSettings) -> "Engine":
-        """Load the bundle's model; blocks for seconds.
-
-        Raises:
-            BundleError: the model cannot be loaded, or is not what the manifest says.
-        """
-        manifest, has_flash = bundle.manifest, settings.has_flash
-        if has_flash is None:
-            has_flash = manifest.model.kv_type is KvType.FP32
-        graph = load_graph(
-            settings.model_path or bundle.model_path,
-            is_fused=manifest.graph is GraphKind.FUSED,
-            max_model_len=min(settings.max_model_len, manifest.limits.max_model_len),
-            num_threads=settings.num_threads,
-            num_slots=settings.num_slots,
-            has_flash=has_flash,
-        )
-        return cls(
-            graph,
-            manifest.stop_token_ids,
-            settings.prefill_chunk_tokens,
-            is_exact=manifest.is_exact,
-            is_guessing=settings.is_guessing,
-        )
 
     @property
     def num_touched(self) -> int:
@@ -178,6 +154,30 @@ class Engine:
         for slot in self._slots.forget():
             self._graph.release(slot)
 
+    def make_prefix(self, token_ids: Items[int]) -> NDArray[np.uint8]:
+        """Compute what prompts begin with and keep it for good; return it for ``load_prefix``.
+
+        Raises:
+            RuntimeError: there is no place left for one.
+        """
+        tokens = np.asarray(token_ids, np.int64)
+        slot = self._slots.pin(tokens)
+        for start in range(0, len(tokens), self.chunk_tokens):
+            self._graph.forward(tokens[start : start + self.chunk_tokens], start, slot=slot)
+        return self._graph.read(slot)
+
+    def load_prefix(self, token_ids: Items[int], data: NDArray[np.uint8]) -> bool:
+        """Keep what ``make_prefix`` returned for these tokens; return whether it was that.
+
+        Raises:
+            RuntimeError: there is no place left for one.
+        """
+        slot = self._slots.pin(np.asarray(token_ids, np.int64))
+        is_right = self._graph.write(slot, len(token_ids), data)
+        if not is_right:
+            self._slots.unpin(slot)
+        return is_right
+
     def measure(self) -> Cost:
         """Run made-up prompts and return what they cost; blocks for about 2 s at most.
 
@@ -186,8 +186,8 @@ class Engine:
         """
         if self._active:
             raise RuntimeError("an answer is in the making; end it first")
-        cost = measure_cost(self._graph, self._chunk)
-        self._slots = Slots(self.num_slots)
+        self._slots.forget()
+        cost = measure_cost(self._graph, self.num_slots, self.chunk_tokens)
         for slot in range(self.num_slots):
             self._graph.release(slot)
         self._draft_cost = cost.decode_row_s / cost.decode_token_s or _DRAFT_COST
@@ -207,7 +207,7 @@ class Engine:
             self.end(sequence)
 
     def _prefill(self, sequence: Sequence) -> Ran:
-        token_ids, slot = sequence.chunk(self._chunk), sequence.slot
+        token_ids, slot = sequence.chunk(self.chunk_tokens), sequence.slot
         self._prefilling = sequence
         try:
             logits = self._graph.forward(token_ids, sequence.num_prefilled, slot=slot)

@@ -105,6 +105,28 @@ class PortableGraph:
         ]
         self._lengths[slot] = 0
 
+    def read(self, slot: int) -> NDArray[np.uint8]:
+        """Return the keys and values of a slot's tokens as bytes, for ``write``."""
+        return np.concatenate(
+            [value.numpy().view(np.uint8).reshape(-1) for value in self._past[slot]]
+        )
+
+    def write(self, slot: int, length: int, data: NDArray[np.uint8]) -> bool:
+        """Set a slot's first ``length`` tokens; return whether ``data`` fits them."""
+        signature = self._signature
+        if len(data) != length * signature.kv_bytes_per_token:
+            return False
+        shape = (1, signature.num_kv_heads, length, signature.head_size)
+        parts = data.reshape(len(signature.cache_inputs), -1)
+        self._past[slot] = [
+            onnxruntime.OrtValue.ortvalue_from_numpy(
+                part.view(signature.cache_dtype).reshape(shape)
+            )
+            for part in parts
+        ]
+        self._lengths[slot] = length
+        return True
+
     def interrupt(self) -> None:
         """Break off the run in hand; from any thread, returns at once."""
         self._runs.interrupt()

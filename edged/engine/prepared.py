@@ -38,6 +38,10 @@ _RECORD = "record.json"
 _FILES = (PREPARED, f"{PREPARED}.data")
 _SIZE_FACTOR = 2.2
 """Both layouts of the weights are kept: by the old one ONNX Runtime finds the new."""
+_MEMORY_FACTOR = 1.1
+"""The child holds the new layout on its heap; the old one is mapped."""
+_CHILD_BYTES = 64 << 20
+"""What else the child holds: the interpreter and its libraries, the graph as text."""
 _LIMIT_S = 120.0
 """For the child; the unit gives a start 3 minutes."""
 _CHUNK_BYTES = 1 << 20
@@ -49,12 +53,13 @@ _PROMPT_TOKENS = 32
 _ANSWER_TOKENS = 16
 
 
-def prepared_model(bundle: Bundle, folder: Path) -> Path | None:
+def prepared_model(bundle: Bundle, folder: Path, room_bytes: int) -> Path | None:
     """Return the graph of the bundle's copy for this device; blocks for seconds while it is made.
 
     Args:
         bundle: the model, its hashes compared.
         folder: holds the copy and nothing else; made if it is not there.
+        room_bytes: memory that the child may take.
 
     Returns:
         None when there is none: the bundle's own graph is to be loaded.
@@ -65,8 +70,9 @@ def prepared_model(bundle: Bundle, folder: Path) -> Path | None:
     copy = folder / device_key(bundle.sha256)
     try:
         if not _is_whole(copy):
+            _check_room(weights_bytes, room_bytes)
             _make(bundle, copy, round(weights_bytes * _SIZE_FACTOR))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, MemoryError, subprocess.SubprocessError) as error:
         _LOG.warning("%s: no prepared copy of the model, which takes more memory: %s", copy, error)
         return None
     return copy / PREPARED
@@ -83,6 +89,20 @@ def device_key(bundle_sha256: str, cpuinfo: Path = _CPUINFO) -> str:
     processor = sorted({line for line in lines if line.partition(":")[0].strip() in wanted})
     parts = [_RECIPE, bundle_sha256, onnxruntime.__version__, platform.machine(), *processor]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _check_room(weights_bytes: int, room_bytes: int) -> None:
+    """Refuse to start a child that the kernel might kill, and the service with it.
+
+    Raises:
+        MemoryError: there is too little.
+    """
+    needed_bytes = round(_MEMORY_FACTOR * weights_bytes) + _CHILD_BYTES
+    if room_bytes < needed_bytes:
+        raise MemoryError(
+            f"{needed_bytes >> 20} MiB are needed to make it, budget.memory and the device leave"
+            f" {max(room_bytes, 0) >> 20}"
+        )
 
 
 def _make(bundle: Bundle, copy: Path, needed_bytes: int) -> None:

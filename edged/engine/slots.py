@@ -45,10 +45,13 @@ class Slots:
 
     Args:
         num_slots: sequences that have a place.
+        num_prefixes: of these, the last ones, for what is kept for good.
     """
 
-    def __init__(self, num_slots: int) -> None:
-        self._slots = [_Slot() for _ in range(num_slots)]
+    def __init__(self, num_slots: int, num_prefixes: int = 0) -> None:
+        self._slots = [
+            _Slot(is_pinned=index >= num_slots - num_prefixes) for index in range(num_slots)
+        ]
         self._clock = 0
 
     @property
@@ -99,10 +102,21 @@ class Slots:
         """Note that a slot's answer is over; its tokens stay for those to come."""
         self._slots[index].is_busy = False
 
-    def pin(self, index: int) -> None:
-        """Keep a slot's tokens for good: prompts take them over, none overwrites them."""
-        slot = self._slots[index]
-        slot.is_busy, slot.is_pinned = False, True
+    def pin(self, tokens: Tokens) -> int:
+        """Return a slot for tokens that stay: prompts take them over, none overwrites them.
+
+        Raises:
+            RuntimeError: there is none left.
+        """
+        for index, slot in enumerate(self._slots):
+            if slot.is_pinned and not len(slot.tokens):
+                slot.tokens = tokens
+                return index
+        raise RuntimeError("no slot is left for a prefix")
+
+    def unpin(self, index: int) -> None:
+        """Note that a slot does not hold what it was pinned for."""
+        self._slots[index].tokens = self._slots[index].tokens[:0]
 
     def forget(self) -> list[int]:
         """Forget the tokens of all free slots; return the slots that held memory."""

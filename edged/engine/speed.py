@@ -50,9 +50,12 @@ class _Stopwatch:
 
 
 def measure_cost(
-    graph: Graph, chunk_tokens: int, clock: Callable[[], float] = time.perf_counter
+    graph: Graph,
+    num_slots: int,
+    chunk_tokens: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Cost:
-    """Overwrite the graph's cache with made-up tokens and fit a price list to what that takes.
+    """Overwrite slots of the cache with made-up tokens and fit a price list to what that takes.
 
     Prefill doubles until it is a chunk, then goes on chunk by chunk into a longer context; then
     decode is timed there, in a short context, and there in all slots at once. A device too slow for
@@ -60,15 +63,16 @@ def measure_cost(
 
     Args:
         graph: the loaded model.
+        num_slots: how many of its slots may be overwritten, and answer at a time.
         chunk_tokens: how many prompt tokens one run takes in production.
         clock: seconds; for tests.
     """
     watch = _Stopwatch(graph, clock)
     prefills = _prefills(watch, chunk_tokens, graph.max_model_len)
     longest = max(run.context + run.num_tokens for run in prefills)
-    for slot in range(1, graph.num_slots):
+    for slot in range(1, num_slots):
         graph.copy(0, slot, _SMALLEST_PREFILL)
-    wanted = [(1, longest), (1, _SMALLEST_PREFILL), (graph.num_slots, _SMALLEST_PREFILL)]
+    wanted = [(1, longest), (1, _SMALLEST_PREFILL), (num_slots, _SMALLEST_PREFILL)]
     decodes: list[Run] = []
     for num_rows, context in dict.fromkeys(wanted):
         if not decodes or watch.left_s(_LIMIT_S) > 0:

@@ -25,6 +25,8 @@ class EngineSettings:
     """Prompt tokens run before the consumer can stop the request again."""
     num_slots: int = 1
     """Answers that are made at the same time."""
+    num_prefixes: int = 0
+    """Beginnings of prompts that are kept for good, each with a place in the cache."""
     is_guessing: bool = True
     """Whether tokens may be guessed, where that changes no answer."""
     has_flash: bool | None = None

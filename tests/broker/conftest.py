@@ -37,7 +37,8 @@ def iotcore_broker(tmp_path: Path) -> Iterator[Broker]:
         yield broker
 
 
-def _start(name_and_version: str, folder: Path) -> Iterator[Broker]:
+def start_broker(name_and_version: str, folder: Path) -> Iterator[Broker]:
+    """Run one of ``BROKERS``."""
     name, _, protocol = name_and_version.partition("-")
     if name == "mosquitto":
         require_mosquitto()
@@ -52,7 +53,7 @@ def _start(name_and_version: str, folder: Path) -> Iterator[Broker]:
 @pytest.fixture(params=BROKERS)
 def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
     """Each broker with each version of MQTT, running."""
-    yield from _start(str(request.param), tmp_path)
+    yield from start_broker(str(request.param), tmp_path)
 
 
 @pytest.fixture(scope="module", params=BROKERS)
@@ -60,4 +61,4 @@ def module_broker(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Broker]:
     """As ``broker``, but one process for all tests of a module that leave it as it was."""
-    yield from _start(str(request.param), tmp_path_factory.mktemp("broker"))
+    yield from start_broker(str(request.param), tmp_path_factory.mktemp("broker"))

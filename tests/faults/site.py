@@ -5,6 +5,7 @@ whatever happens to the broker; it goes around the proxy.
 """
 
 import contextlib
+import itertools
 import json
 import queue
 import threading
@@ -37,15 +38,16 @@ class Crowd:
         """Messages that came twice, to the byte: MQTT's own at least once."""
         self._peer = peer
         self._prefix = prefix
+        self._numbers = itertools.count()
 
-    def ask(self, count: int, **members: object) -> list[str]:
+    def ask(self, count: int, *, expiry_s: int = 3600, **members: object) -> list[str]:
         """Send so many requests; returns when the broker has them all."""
-        names = [f"{self._prefix}{len(self.asked) + i}" for i in range(count)]
+        names = [f"{self._prefix}{next(self._numbers)}" for _ in range(count)]
         self.asked.update(names)
         # At random, so that no two executions give the same text.
         usual = {"prompt": "x", "max_tokens": 8, "temperature": 1, "timeout_ms": 300_000}
         request = usual | members
-        properties = WireProperties(message_expiry_s=3600)
+        properties = WireProperties(message_expiry_s=expiry_s)
         handles = set()
         for name in names:
             payload = json.dumps(request | {"id": name}).encode()

@@ -3,6 +3,7 @@
 import signal
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tests.faults.site import REQUEST, configure, crowd, serving, wait_for_state
 from tests.requirements import require
 
 RESTARTS = 10
+STALL_LIMIT_S = 2.0
 
 
 def test_ten_restarts_of_a_broker_that_remembers_lose_nothing(
@@ -63,6 +65,29 @@ def test_a_broker_that_forgets_costs_what_it_had_and_each_loss_is_counted(
             clients.ask(4)
             clients.settle()
         assert process.stop() == 0
+
+
+def test_what_expired_while_the_node_was_away_gets_no_reply_and_holds_nothing_up(
+    mosquitto: Broker, bundle: Path, tmp_path: Path
+) -> None:
+    with crowd(mosquitto) as clients:
+        with serving(tmp_path, bundle, mosquitto.port) as process:
+            assert process.stop() == 0  # the broker keeps its session
+        late = set()
+        for _ in range(10):
+            late.update(clients.ask(3, expiry_s=1))
+            clients.ask(1)
+        clients.asked -= late
+        threading.Event().wait(2.0)  # a broker counts whole seconds
+        with serving(tmp_path, bundle, mosquitto.port) as process:
+            back_s = time.monotonic()
+            clients.settle()
+            clients.ask(1)
+            clients.settle()
+            assert time.monotonic() - back_s < STALL_LIMIT_S
+            assert clients.codes == {"ok"}
+            assert not late & clients.replies.keys()
+            assert process.stop() == 0
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

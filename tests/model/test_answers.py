@@ -151,12 +151,12 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from edged.bundle import open_bundle
-from edged.engine import Engine, EngineSettings, Token
+from edged.engine import Engine, EngineSettings, Token, load_engine
 from edged.request import ChatMessage, SamplingParams
 from edged.tokenizer import Tokenizer
 
 bundle = open_bundle(Path(sys.argv[1]))
-engine = Engine.load(bundle, EngineSettings(max_model_len=256))
+engine = load_engine(bundle, EngineSettings(max_model_len=256))
 tokenizer = Tokenizer.load(bundle)
 prompt_ids = tokenizer.encode_chat((ChatMessage("user", sys.argv[2]),))
 steps = engine.generate(prompt_ids, SamplingParams(), max_tokens=32)

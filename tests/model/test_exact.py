@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edged.bundle import Bundle
-from edged.engine import Engine, EngineSettings, Token
+from edged.engine import Engine, EngineSettings, Token, load_engine
 from edged.request import ChatMessage, SamplingParams
 from edged.tokenizer import Tokenizer
 from tests.model.test_answers import PROMPTS
@@ -22,14 +22,14 @@ COPYING = (
 
 @pytest.fixture(scope="module")
 def guessing(real_bundle: Bundle) -> Engine:
-    return Engine.load(real_bundle, EngineSettings(1024, num_slots=NUM_SLOTS))
+    return load_engine(real_bundle, EngineSettings(1024, num_slots=NUM_SLOTS))
 
 
 @pytest.fixture(scope="module")
 def plain(real_bundle: Bundle) -> Engine:
     """No guesses, and prompts in pieces of another size."""
     settings = EngineSettings(1024, prefill_chunk_tokens=37, is_guessing=False)
-    return Engine.load(real_bundle, settings)
+    return load_engine(real_bundle, settings)
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:

@@ -20,9 +20,10 @@ from edged.config import Config, ModelConfig, StateConfig
 from edged.grammar import compile_format
 from edged.request import ChatMessage, FormatType, OutputFormat, SamplingParams
 
-bundle, folder, context = sys.argv[1:]
+bundle, folder, context, num_slots = sys.argv[1:]
 state = StateConfig(folder=None if folder == "none" else Path(folder))
-config = Config(model=ModelConfig(path=Path(bundle), max_model_len=int(context)), state=state)
+model = ModelConfig(path=Path(bundle), max_model_len=int(context), num_slots=int(num_slots))
+config = Config(model=model, state=state)
 if state.folder is None:
     resident.prepared_model = lambda *_: None  # a device without room for a copy
 model = resident.load(config)
@@ -40,7 +41,8 @@ def answer(prompt_ids, max_tokens, constraint=None):
 
 # Tokens from all over the vocabulary, as a device has seen them after a few days.
 length = engine.max_model_len - 32
-answer([n * engine.vocab_size // length for n in range(length)], 31)
+for slot in range(engine.num_slots):
+    answer([(n * engine.vocab_size // length + slot) for n in range(length)], 31)
 schema = {"type": "object", "properties": {"why": {"type": "string", "maxLength": 40}}}
 wish = OutputFormat(FormatType.JSON_SCHEMA, schema=schema)
 asked = tokenizer.encode_chat((ChatMessage("user", "Why is the sky blue?"),))
@@ -53,27 +55,22 @@ print(json.dumps([plan_bytes, ready_bytes, worked_bytes, dirty_bytes]))
 """
 
 
-def measured(bundle: Bundle, folder: Path | None, context: int) -> list[int]:
+def measured(bundle: Bundle, folder: Path | None, context: int, num_slots: int = 1) -> list[int]:
     """Bytes: planned, resident when ready, resident after work, private and dirty then."""
-    command = [
-        sys.executable,
-        "-c",
-        SCRIPT,
-        str(bundle.folder),
-        str(folder or "none"),
-        str(context),
-    ]
+    arguments = [bundle.folder, folder or "none", context, num_slots]
+    command = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
     shown = subprocess.run(command, capture_output=True, text=True, check=False)
     assert shown.returncode == 0, shown.stderr
     figures: list[int] = json.loads(shown.stdout.splitlines()[-1])
     return figures
 
 
-@pytest.mark.parametrize("context", [512, 2048])
+@pytest.mark.parametrize(("context", "num_slots"), [(512, 4), (2048, 1)])
 def test_what_is_held_after_work_is_what_was_planned(
-    real_bundle: Bundle, tmp_path: Path, context: int
+    real_bundle: Bundle, tmp_path: Path, context: int, num_slots: int
 ) -> None:
-    planned_bytes, ready_bytes, worked_bytes, _ = measured(real_bundle, tmp_path, context)
+    figures = measured(real_bundle, tmp_path, context, num_slots)
+    planned_bytes, ready_bytes, worked_bytes, _ = figures
     assert worked_bytes == pytest.approx(planned_bytes, rel=0.1)
     assert ready_bytes < worked_bytes
 
