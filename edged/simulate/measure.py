@@ -1,12 +1,14 @@
 """``edged simulate --measure``: a workload on a real node, held against its simulation.
 
 Rule: both get the same requests. What only the model knows, the length of its answers, is taken
-from its replies; so is the speed, as the node itself expects it when the last request has come.
+from its replies; so is the speed, as the node itself expects it in the meantime.
 """
 
 import random
+import statistics
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from edged.costmodel import Cost
 from edged.simulate.figures import Figures, figures
@@ -30,29 +32,37 @@ def measure(node: LiveNode, workload: Workload, cost: Cost) -> dict[str, Figures
     outcomes = node.play(workload.asks)
     asks = _as_they_were(outcomes)
     outcomes = [replace(o, ask=ask) for o, ask in zip(outcomes, asks, strict=True)]
-    state = node.state
     now = cost.scaled(
-        cost.prefill_tok_s / state["expected_prefill_tok_s"],
-        cost.decode_tok_s / state["expected_decode_tok_s"],
+        cost.prefill_tok_s * _mean_inverse(node.states, "expected_prefill_tok_s"),
+        cost.decode_tok_s * _mean_inverse(node.states, "expected_decode_tok_s"),
         cost.margin,
     )
     played = replace(workload, asks=asks)
     simulated = run_edf(played, now, max_waiting=node.info["limits"]["queue"])
+    errors = {key: node.state[key] for key in ("prediction_error_p50", "prediction_error_p95")}
     return {
-        "measured": figures(outcomes, played, now),
+        "measured": figures(outcomes, played, now) | errors,
         "simulated": figures(simulated.outcomes, played, now),
     }
 
 
 def verdict(runs: dict[str, Figures]) -> str:
-    """Say how far the two are apart."""
+    """Say how far the two are apart, and the node's predictions from what happened."""
     measured, simulated = runs["measured"]["goodput"], runs["simulated"]["goodput"]
     apart = abs(measured - simulated) / simulated if simulated else 0.0
     word = "within" if apart <= GOAL else "beyond"
+    errors = [runs["measured"][f"prediction_error_p{percent}"] for percent in (50, 95)]
+    told = ["-" if error is None else f"{error:.0%}" for error in errors]
     return (
         f"on-time goodput: measured {measured:.3f}, simulated {simulated:.3f} of the bound;"
-        f" {apart:.1%} apart, {word} {GOAL:.0%}"
+        f" {apart:.1%} apart, {word} {GOAL:.0%}\n"
+        f"the node's predictions were off by {told[0]} (median), {told[1]} (95th percentile)"
     )
+
+
+def _mean_inverse(states: Sequence[dict[str, Any]], key: str) -> float:
+    """Return how long a token took on average, by the speeds of many states."""
+    return statistics.mean(1 / float(state[key]) for state in states)
 
 
 def _as_they_were(outcomes: Sequence[Outcome]) -> list[Ask]:
