@@ -8,7 +8,8 @@ import pytest
 from edged.bundle import open_bundle, write_manifest
 from edged.manifest import MODEL
 from tests.broker.daemons import daemon, serve_arguments
-from tests.tiny_model import TinyConfig, write_tiny_bundle, write_tiny_model
+from tests.tiny_graphs import TinyConfig
+from tests.tiny_model import write_tiny_bundle, write_tiny_model
 
 NOBODY = "mqtt://127.0.0.1:1"
 
