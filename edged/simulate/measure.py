@@ -6,6 +6,7 @@ from its replies; so is the speed, as the node itself expects it in the meantime
 
 import random
 import statistics
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -32,12 +33,13 @@ def measure(node: LiveNode, workload: Workload, cost: Cost) -> dict[str, Figures
     outcomes = node.play(workload.asks)
     asks = _as_they_were(outcomes)
     outcomes = [replace(o, ask=ask) for o, ask in zip(outcomes, asks, strict=True)]
+    speed = _Speed(node.states)
     now = cost.scaled(
-        cost.prefill_tok_s * _mean_inverse(node.states, "expected_prefill_tok_s"),
-        cost.decode_tok_s * _mean_inverse(node.states, "expected_decode_tok_s"),
+        cost.prefill_tok_s * speed.prefill_token_s,
+        cost.decode_tok_s * speed.decode_token_s,
         cost.margin,
     )
-    played = replace(workload, asks=asks)
+    played = replace(workload, asks=asks, slowdown=speed.slowdown)
     simulated = run_edf(played, now, max_waiting=node.info["limits"]["queue"])
     errors = {key: node.state[key] for key in ("prediction_error_p50", "prediction_error_p95")}
     return {
@@ -60,9 +62,27 @@ def verdict(runs: dict[str, Figures]) -> str:
     )
 
 
-def _mean_inverse(states: Sequence[dict[str, Any]], key: str) -> float:
-    """Return how long a token took on average, by the speeds of many states."""
-    return statistics.mean(1 / float(state[key]) for state in states)
+class _Speed:
+    """How fast the node was, by its own states: on average, and at each time."""
+
+    def __init__(self, states: Sequence[tuple[float, dict[str, Any]]]) -> None:
+        prefill, decode = (
+            [1 / float(state[key]) for _, state in states]
+            for key in ("expected_prefill_tok_s", "expected_decode_tok_s")
+        )
+        self.prefill_token_s, self.decode_token_s = (
+            statistics.mean(prefill),
+            statistics.mean(decode),
+        )
+        self._times = [at_s for at_s, _ in states]
+        self._factors = [
+            (one / self.prefill_token_s + other / self.decode_token_s) / 2
+            for one, other in zip(prefill, decode, strict=True)
+        ]
+
+    def slowdown(self, at_s: float) -> float:
+        """Tell how many times as long as on average everything took."""
+        return self._factors[max(bisect_right(self._times, at_s) - 1, 0)]
 
 
 def _as_they_were(outcomes: Sequence[Outcome]) -> list[Ask]:
