@@ -15,7 +15,7 @@ from edged.costmodel import Cost
 from edged.simulate.figures import Figures, figures
 from edged.simulate.live import LiveNode
 from edged.simulate.node import run_edf
-from edged.simulate.outcome import Outcome
+from edged.simulate.outcome import End, Outcome
 from edged.simulate.trace import Ask, Workload
 
 GOAL = 0.10
@@ -43,7 +43,7 @@ def measure(node: LiveNode, workload: Workload, cost: Cost) -> dict[str, Figures
     simulated = run_edf(played, now, max_waiting=node.info["limits"]["queue"])
     errors = {key: node.state[key] for key in ("prediction_error_p50", "prediction_error_p95")}
     return {
-        "measured": figures(outcomes, played, now) | errors,
+        "measured": figures(outcomes, played, now) | errors | {"late_by_s": _late_by_s(outcomes)},
         "simulated": figures(simulated.outcomes, played, now),
     }
 
@@ -55,11 +55,19 @@ def verdict(runs: dict[str, Figures]) -> str:
     word = "within" if apart <= GOAL else "beyond"
     errors = [runs["measured"][f"prediction_error_p{percent}"] for percent in (50, 95)]
     told = ["-" if error is None else f"{error:.0%}" for error in errors]
+    late_s = runs["measured"]["late_by_s"]
     return (
         f"on-time goodput: measured {measured:.3f}, simulated {simulated:.3f} of the bound;"
         f" {apart:.1%} apart, {word} {GOAL:.0%}\n"
         f"the node's predictions were off by {told[0]} (median), {told[1]} (95th percentile)"
+        + (f"\nthe latest reply came {late_s:.2f} s after its deadline" if late_s else "")
     )
+
+
+def _late_by_s(outcomes: Sequence[Outcome]) -> float:
+    """Return by how much the latest reply was late; 0 when none was."""
+    late = (o.end_s - o.ask.deadline_s for o in outcomes if o.end is End.LATE)
+    return max(late, default=0.0)
 
 
 class _Speed:
