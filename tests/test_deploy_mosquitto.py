@@ -16,10 +16,10 @@ from edged.config import load_config
 from edged.doctor.broker import check_broker
 from edged.doctor.finding import Level
 from edged.local_broker import MOSQUITTO, Broker, free_port, running
+from tests.newer import newer_libraries, newer_program
 from tests.requirements import require
 
-ROOT = Path(__file__).resolve().parent.parent
-DEPLOY, SCRIPTS = ROOT / "deploy" / "mosquitto", ROOT / "scripts"
+DEPLOY = Path(__file__).resolve().parent.parent / "deploy" / "mosquitto"
 PASSWORDS = {"edged": "one", "ha": "two", "other": "three"}
 # What Debian's own /etc/mosquitto/mosquitto.conf sets around the files of conf.d.
 DEBIAN = """\
@@ -57,13 +57,7 @@ def installed() -> Version:
 
 def newer() -> Version:
     """Mosquitto 2.1, with the libraries that it was built for."""
-    script = [str(SCRIPTS / "mosquitto-2.1"), "--print"]
-    root = Path(subprocess.run(script, check=True, capture_output=True, text=True).stdout.strip())
-    require((root / ".ready").exists(), "no Mosquitto 2.1 (scripts/mosquitto-2.1)")
-    (libraries,) = (root / "usr" / "lib").glob("*-linux-gnu")
-    (loader,) = libraries.glob("ld-linux-*")
-    command = (str(loader), "--library-path", str(libraries), str(root / "usr/sbin/mosquitto"))
-    return Version(command, libraries / "mosquitto")
+    return Version(tuple(newer_program("sbin/mosquitto")), newer_libraries() / "mosquitto")
 
 
 VERSIONS = {"2.0": installed, "2.1": newer}
