@@ -1,39 +1,23 @@
-"""A limit of the kernel around a child process: a control group, or RLIMIT_DATA without one."""
+"""A memory control group around a child process: the kernel kills what goes beyond its limit.
+
+Without the right to make one there is no limit of the kernel, and a test sees the resident memory
+only: RLIMIT_DATA is no substitute, for it counts what threads and arenas map and never touch.
+"""
 
 import contextlib
 import os
-import resource
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
 
 _ROOT = Path("/sys/fs/cgroup")
 
 
-@dataclass(frozen=True)
-class Limit:
-    """What a process can be put under."""
-
-    limit_bytes: int
-    group: Path | None
-    """The control group; None where this process may not make one."""
-
-    def hold(self, pid: int) -> None:
-        if self.group is not None:
-            (self.group / "cgroup.procs").write_text(str(pid))
-        else:
-            both = (self.limit_bytes, self.limit_bytes)
-            psutil.Process(pid).rlimit(resource.RLIMIT_DATA, both)
-
-
 @contextlib.contextmanager
-def limited(limit_bytes: int) -> Iterator[Limit]:
-    """Make a limit, and take it away when its processes have ended."""
+def memory_group(limit_bytes: int) -> Iterator[Path | None]:
+    """Make a group and take it away when its processes have ended; None where it cannot be made."""
     group = _group(limit_bytes)
     try:
-        yield Limit(limit_bytes, group)
+        yield group
     finally:
         if group is not None:
             group.rmdir()

@@ -267,4 +267,6 @@ def test_a_plot_has_a_bar_for_each_policy_and_class() -> None:
     _, summed = run("home")
     drawn = plot("a <title>", {"edf": summed})
     assert "a &lt;title&gt;" in drawn
-    assert drawn.count("edf: ") == 3
+    assert "edf: 1.00 of the bound, fairness (Jain) 1.00" in drawn
+    assert drawn.count(">100%, first token p95 ") == 3
+    assert "fairness" in plot("fleet", {"share": summed | {"goodput": None}})

@@ -60,6 +60,8 @@ class LiveNode:
         self._reply_root = own_reply_topic(topics, options.address.username, name)
         self._events: queue.SimpleQueue[TransportEvent] = queue.SimpleQueue()
         self._retained: dict[str, dict[str, Any]] = {}
+        self.states: list[tuple[float, dict[str, Any]]] = []
+        """What the node told of itself while the workload was played, with the times."""
         self._heard: dict[str, Heard] = {}
         self._begun_s = time.monotonic()
         address = options.address
@@ -114,6 +116,7 @@ class LiveNode:
         """
         per_word, per_prompt = self._tokens_of_words()
         self._heard.clear()
+        self.states = [(0.0, self.state)]
         self._begun_s = time.monotonic()
         for number, ask in enumerate(asks):
             self._listen(ask.at_s - self._now_s())
@@ -175,6 +178,8 @@ class LiveNode:
     def _take(self, delivery: Delivery) -> None:
         if delivery.topic in (self._topics.state, self._topics.info):
             self._retained[delivery.topic] = json.loads(delivery.payload)
+            if delivery.topic == self._topics.state:
+                self.states.append((self._now_s(), self.state))
             return
         reply = decode_reply(delivery.payload)
         if reply is not None and reply.request_id is not None:

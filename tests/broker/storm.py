@@ -16,7 +16,7 @@ from edged.local_broker import Broker
 from tests.broker.configured import configured
 from tests.broker.daemons import Daemon, daemon
 from tests.broker.peer import Peer, peer
-from tests.memory_group import Limit, limited
+from tests.memory_group import memory_group
 
 REQUEST = "edged/kitchen/request/generate"
 TOPICS = ("edged/kitchen/response/#", "edged/kitchen/state")
@@ -82,14 +82,14 @@ def weather(storm: Storm, folder: Path, bundle: Path, broker: Broker) -> None:
             assert first.stop() == 0
         budget: dict[str, object] = {"memory": budget_bytes, "min_available": 0}
         with (
-            limited(budget_bytes) as limit,
-            _started(folder, bundle, broker, budget, limit) as node,
+            memory_group(budget_bytes) as group,
+            _started(folder, bundle, broker, budget, group) as node,
         ):
             replies, peak_bytes = storm.blow(client, psutil.Process(node.process.pid))
             assert replies == Counter(f"r{number}" for number in range(storm.num_requests))
             assert peak_bytes <= budget_bytes, f"{peak_bytes // MIB} MiB"
             assert node.stop() == 0
-        is_enforced = float(limit.group is not None)
+        is_enforced = float(group is not None)
         assert f"edged_budget_enforced {is_enforced}" in (folder / "edged.prom").read_text()
         assert not [topic for topic in _left(client) if "/response/" in topic]
 
@@ -100,16 +100,16 @@ def _started(
     bundle: Path,
     broker: Broker,
     budget: dict[str, object],
-    limit: Limit | None = None,
+    group: Path | None = None,
 ) -> Iterator[Daemon]:
-    """Start a daemon with this budget, below the kernel's limit, and wait until it serves."""
+    """Start a daemon with this budget, in a control group, and wait until it serves."""
     metrics = {"prometheus_file": str(folder / "edged.prom")}
     arguments = configured(
         folder, bundle, broker, queue={"size": 16}, budget=budget, metrics=metrics
     )
     with daemon(folder, *arguments) as node:
-        if limit is not None:
-            limit.hold(node.process.pid)
+        if group is not None:
+            (group / "cgroup.procs").write_text(str(node.process.pid))
         node.until("STATUS=serving")
         yield node
 

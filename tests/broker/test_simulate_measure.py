@@ -50,7 +50,9 @@ def test_a_workload_is_played_and_held_against_its_simulation(
     assert runs["measured"]["late"] == 0
     assert runs["measured"]["on_time"] + runs["measured"]["refused"] == 41
     assert runs["measured"]["on_time"] >= 30
-    assert "on-time goodput: measured " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "on-time goodput: measured " in printed
+    assert "the node's predictions were off by " in printed
 
 
 def test_a_node_that_is_not_there_is_said(
