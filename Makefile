@@ -7,7 +7,7 @@
 #   make demo BUNDLE=DIR         take a ready bundle: needs no builder, so no torch (the way on a Pi)
 #   make test [ARGS="..."]       the tests; ARGS go to pytest
 #   make check                   everything that looks at the code without running it
-#   make image BASE=DIR          the arm64 container image (scripts/build-image)
+#   make image [FOR=amd64]       the container image, for 64-bit Arm or x86-64 (scripts/build-image)
 #   make clean                   caches; `make distclean` also .venv/ and the built models
 
 .DEFAULT_GOAL := help
@@ -38,7 +38,8 @@ check:
 	@scripts/check
 
 image:
-	@scripts/build-image $(if $(BASE),--base-image $(BASE))
+	@scripts/setup dev
+	@scripts/build-image $(FOR)
 
 clean:
 	rm -rf dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -5,11 +5,13 @@ every refusal says what would have fitted.
 """
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 
+from edged.company import Member, Work
 from edged.costmodel import Cost
 from edged.errors import ErrorCode
-from edged.promises import Timetable
+from edged.promises import Line, Timetable
 from edged.request import OnDeadline, Priority, Rejected, Request
 
 RESERVE = {Priority.INTERACTIVE: 0.0, Priority.NORMAL: 0.2, Priority.BACKGROUND: 0.3}
@@ -32,6 +34,8 @@ class MemorySnapshot:
     """Resident memory of this process."""
     available_bytes: int
     """What the device can still give without swapping."""
+    stall_share: float = 0.0
+    """Share of the last 10 s in which something on the device waited for memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,29 +118,35 @@ def admit(
 
 def _meet_deadline(wish: Admitted, cost: Cost, timetable: Timetable) -> Admitted | Rejected:
     request = wish.request
-    room_s = timetable.room_s(request.deadline_s, RESERVE[request.priority])
-    ahead_s = timetable.ahead_s(request.deadline_s)
+    reserve = RESERVE[request.priority]
 
-    def promised(max_tokens: int) -> Admitted:
-        work_s = cost.margin * cost.service_s(wish.num_prompt_tokens, max_tokens)
-        return replace(wish, max_tokens=max_tokens, predicted_s=ahead_s + work_s)
+    def promised_s(max_tokens: int) -> float | None:
+        work = Work.of(wish.num_prompt_tokens, max_tokens)
+        member = Member(work, request.deadline_s)
+        return timetable.end_s(member, cost.margin * work.alone_s(cost), reserve)
 
-    full = promised(wish.max_tokens)
-    if full.predicted_s - ahead_s <= room_s:
-        return full
-    fitting = cost.tokens_within(room_s / cost.margin, wish.num_prompt_tokens)
-    fitting = min(fitting, wish.max_tokens - 1)
-    if fitting and request.on_deadline is OnDeadline.SHORTEN:
-        return promised(fitting)
-    return _too_late(full, fitting, timetable, room_s)
+    full_s = promised_s(wish.max_tokens)
+    if full_s is not None:
+        return replace(wish, predicted_s=full_s)
+    # Fewer tokens fit wherever more do; so count those before the first that do not.
+    fitting = bisect_right(
+        range(1, wish.max_tokens), x=False, key=lambda count: promised_s(count) is None
+    )
+    fitting_s = promised_s(fitting) if fitting else None
+    if fitting_s is not None and request.on_deadline is OnDeadline.SHORTEN:
+        return replace(wish, max_tokens=fitting, predicted_s=fitting_s)
+    line = timetable.best(request.deadline_s, reserve)
+    alone_s = cost.margin * cost.service_s(wish.num_prompt_tokens, wish.max_tokens)
+    full = replace(wish, predicted_s=line.ahead_s(request.deadline_s) + alone_s)
+    return _too_late(full, fitting, line, alone_s)
 
 
-def _too_late(full: Admitted, fitting: int, timetable: Timetable, room_s: float) -> Rejected:
+def _too_late(full: Admitted, fitting: int, line: Line, alone_s: float) -> Rejected:
     """Refuse a promise that cannot be kept, and say what could be promised instead."""
     request = full.request
-    left_s = max(request.deadline_s - timetable.now_s, 0.0)
-    alone_s = full.predicted_s - timetable.ahead_s(request.deadline_s)
-    helps = timetable.total_s > 0 and alone_s <= request.deadline_s - request.received_s
+    left_s = max(request.deadline_s - line.now_s, 0.0)
+    room_s = line.room_s(request.deadline_s, RESERVE[request.priority])
+    helps = line.total_s > 0 and alone_s <= request.deadline_s - request.received_s
     # What breaks may be another request's promise: then this one alone would still be in time.
     others = ", or breaks what is promised to others" if full.predicted_s <= left_s else ""
     return Rejected(

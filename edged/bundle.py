@@ -21,13 +21,13 @@ from edged.manifest import (
     TOKENIZER,
     FileEntry,
     GraphKind,
+    KvType,
     Manifest,
     ModelFacts,
     ModelLimits,
-    Quality,
-    QualityLimits,
     Source,
 )
+from edged.quality import Quality, QualityLimits
 
 __all__ = [
     "FORMAT",
@@ -38,6 +38,7 @@ __all__ = [
     "Bundle",
     "FileEntry",
     "GraphKind",
+    "KvType",
     "Manifest",
     "ModelFacts",
     "ModelLimits",

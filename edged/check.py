@@ -18,7 +18,7 @@ from edged.footprint import check as check_footprint
 from edged.footprint import decide_budget
 from edged.invocation import add_config_arguments, read_config, read_password
 
-PROCESS_BYTES = 64 * 1024**2
+PROCESS_BYTES = 72 * 1024**2
 """What the process holds before a model is loaded: interpreter and libraries, rounded up."""
 
 

@@ -30,6 +30,7 @@ COMMANDS = {
     "verify": Command("edged.builder.verify_command", "measure a bundle against fp32", "build"),
     "run": Command("edged.daemon", "run the daemon"),
     "check": Command("edged.check", "check a configuration and its model without starting"),
+    "plan": Command("edged.plan", "tell what a model will take in memory here"),
     "ask": Command("edged.client", "ask a running daemon over MQTT"),
     "conformance": Command(
         "edged.conformance.command", "prove that a node keeps to the protocol, over the wire"

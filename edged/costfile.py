@@ -19,6 +19,8 @@ from edged.resident import ResidentModel
 _LOG = logging.getLogger(__name__)
 
 FILE_NAME = "cost.json"
+_FORM = "rows"
+"""What a list has that those of an older edged lack; they are measured anew."""
 _CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -33,7 +35,7 @@ def known_cost(config: Config, model: ResidentModel) -> Cost:
     file = KeptFile(None if folder is None else folder / FILE_NAME, "state.folder")
     key = device_key(config, model.bundle.model_id)
     cost = _read(file.path, key)
-    if cost is None:
+    if cost is None or cost.chunk_tokens != model.engine.chunk_tokens:
         cost = model.engine.measure()
         file.write(json.dumps({"key": key, "cost": cost_members(cost)}).encode())
     _LOG.info("prefill %.0f tok/s, decode %.0f tok/s", cost.prefill_tok_s, cost.decode_tok_s)
@@ -51,6 +53,7 @@ def device_key(config: Config, model_id: str, cpuinfo: Path = _CPUINFO) -> str:
     processor = sorted({line for line in lines if line.partition(":")[0].strip() in wanted})
     settings = config.model
     parts = [
+        _FORM,
         model_id,
         platform.machine(),
         *processor,

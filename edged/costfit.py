@@ -15,6 +15,9 @@ _PREFILL_PRIOR = (1.0, 1 / 2000, 4.0)
 token's weights, and reading the weights as four tokens' arithmetic."""
 _DECODE_PRIOR = (1.0, 1 / 4000, 0.0)
 """A run is a token here, so it has no price of its own."""
+_ROW_PRIOR = 0.04
+"""What a further sequence costs a decode run, in tokens: the weights are read for all at once."""
+_ROW_WEIGHT = 0.03
 _PRIOR_WEIGHT = 0.1
 _MAX_PAIRS = 5.0
 """Attention that is dearer than so many times the prior is noise."""
@@ -28,10 +31,12 @@ class Run:
     context: int
     """Tokens before them."""
     seconds: float
+    num_rows: int = 1
+    """Sequences that it was a run of, each with these tokens and this context."""
 
     @property
     def num_pairs(self) -> float:
-        """Pairs of one of them and a token before it."""
+        """Pairs of a token of one sequence and one before it."""
         return self.num_tokens * (self.context + self.num_tokens / 2)
 
 
@@ -43,19 +48,45 @@ def fit_cost(prefills: Sequence[Run], decodes: Sequence[Run], chunk_tokens: int)
 
     Args:
         prefills: runs of many tokens; at least one.
-        decodes: runs of one token; at least one.
+        decodes: runs of one token; at least one of a single sequence. Those of several tell what
+            a further sequence costs; without them that is not known, and 0.
         chunk_tokens: prompt tokens of one run in production.
     """
     prefill = _fit(prefills, _PREFILL_PRIOR)
-    decode = _fit(decodes, _DECODE_PRIOR)
+    single = [run for run in decodes if run.num_rows == 1]
+    decode = _fit(single, _DECODE_PRIOR)
+    rows = [run for run in decodes if run.num_rows > 1]
     return Cost(
         prefill_token_s=prefill[0],
         prefill_pair_s=prefill[1],
         run_s=prefill[2],
         decode_token_s=decode[0],
         decode_pair_s=decode[1],
+        decode_row_s=_row_s(rows, single, token_s=decode[0], pair_s=decode[1]),
         chunk_tokens=chunk_tokens,
     )
+
+
+def _row_s(runs: Sequence[Run], single: Sequence[Run], token_s: float, pair_s: float) -> float:
+    """Return what a further row costs; between nothing and a run of its own.
+
+    Each run is held against the single one in the nearest context: what a row costs is less than
+    what the fit of a token may be off by.
+    """
+    if not runs:
+        return 0.0
+    prior_s = _ROW_PRIOR * token_s
+    # Ridge regression with one unknown: what a row costs, in units of the prior.
+    above, below = _ROW_WEIGHT**2, _ROW_WEIGHT**2
+    for run in runs:
+        alone = min(single, key=lambda other: abs(other.context - run.context))
+        alone_s = max(alone.seconds + (run.num_pairs - alone.num_pairs) * pair_s, 1e-9)
+        num_more = run.num_rows - 1
+        rows_s = run.seconds - alone_s - num_more * run.num_pairs * pair_s
+        share = num_more * prior_s / alone_s
+        above += share * rows_s / alone_s
+        below += share**2
+    return float(min(max(above / below, 0.0) * prior_s, token_s))
 
 
 def _fit(runs: Sequence[Run], prior: tuple[float, float, float]) -> list[float]:

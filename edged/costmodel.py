@@ -7,6 +7,7 @@ then corrects its scale, so that a device that is throttled is followed and a si
 import math
 import statistics
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -37,6 +38,9 @@ class Cost:
     """Each pair of a prompt token and one before it: attention, the quadratic term."""
     decode_pair_s: float = 0.0
     """Each pair of an answer's token and one before it."""
+    decode_row_s: float = 0.0
+    """Each further sequence in a decode run; its attention is ``decode_pair_s`` as ever. At most
+    ``decode_token_s``: a run of several is never dearer than a run for each."""
     run_s: float = 0.0
     """Each run of the graph in prefill, however few tokens it has."""
     chunk_tokens: int = 128
@@ -47,6 +51,7 @@ class Cost:
     def __post_init__(self) -> None:
         values = [getattr(self, item.name) for item in fields(self)]
         is_sane = all(0 <= value < math.inf for value in values)
+        is_sane = is_sane and self.decode_row_s <= self.decode_token_s
         if not is_sane or min(self.prefill_token_s, self.decode_token_s) <= 0:
             raise ValueError(f"not a cost: {self}")
 
@@ -74,6 +79,12 @@ class Cost:
         """Predict ``num_tokens`` runs of one token each, the first after ``context`` others."""
         num_pairs = num_tokens * (context + num_tokens / 2)
         return num_tokens * self.decode_token_s + num_pairs * self.decode_pair_s
+
+    def step_s(self, contexts: Sequence[int]) -> float:
+        """Predict one decode run of a token each for sequences of these lengths; at least one."""
+        num_others = len(contexts) - 1
+        one_s = self.decode_token_s + num_others * self.decode_row_s
+        return one_s + sum(context + 0.5 for context in contexts) * self.decode_pair_s
 
     def first_token_s(self, num_prompt_tokens: int) -> float:
         """Predict the time from a start to the first token."""
@@ -103,13 +114,14 @@ class Cost:
             run_s=self.run_s * prefill,
             decode_token_s=self.decode_token_s * decode,
             decode_pair_s=self.decode_pair_s * decode,
+            decode_row_s=self.decode_row_s * decode,
             margin=margin,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one finished request took; pauses are not among it."""
+    """What one finished request took: the runs that it took part in, and nothing between them."""
 
     num_prefilled: int
     """Prompt tokens computed."""
@@ -119,6 +131,21 @@ class Measured:
     num_decoded: int
     """Tokens after the first one."""
     decode_s: float
+    """All of its decode runs, whoever else was in them."""
+    rows_beside: int = 0
+    """Other sequences in its decode runs, summed over the runs."""
+    pairs_beside: int = 0
+    """Their contexts, summed likewise."""
+
+    def prefill_by(self, cost: Cost) -> float:
+        """Predict its prefill."""
+        return cost.prefill_s(self.num_prefilled, self.num_cached)
+
+    def decode_by(self, cost: Cost) -> float:
+        """Predict its decode runs."""
+        own_s = cost.decode_s(self.num_decoded, self.num_prefilled + self.num_cached)
+        rows_s = self.rows_beside * cost.decode_row_s
+        return own_s + rows_s + self.pairs_beside * cost.decode_pair_s
 
 
 @dataclass(slots=True)
@@ -157,17 +184,15 @@ class CostModel:
             The relative error of what was predicted for its tokens, before it was learned from;
             None for one too short to judge by.
         """
-        context = measured.num_prefilled + measured.num_cached
-        parts = (measured.num_prefilled, measured.num_cached), (measured.num_decoded, context)
-        if not 0 < measured.prefill_s + measured.decode_s < math.inf:
-            return None
-        predicted_s = self.current.prefill_s(*parts[0]) + self.current.decode_s(*parts[1])
         taken_s = measured.prefill_s + measured.decode_s
+        if not 0 < taken_s < math.inf:
+            return None
+        predicted_s = measured.prefill_by(self.current) + measured.decode_by(self.current)
         is_long = measured.num_decoded >= _MIN_DECODE_TOKENS
         if measured.num_prefilled >= _MIN_PREFILL_TOKENS:
-            self._prefill.add(measured.prefill_s, self.fitted.prefill_s(*parts[0]))
+            self._prefill.add(measured.prefill_s, measured.prefill_by(self.fitted))
         if is_long:
-            self._decode.add(measured.decode_s, self.fitted.decode_s(*parts[1]))
+            self._decode.add(measured.decode_s, measured.decode_by(self.fitted))
             self._ratios.append(taken_s / predicted_s)
         self.current = self.fitted.scaled(self._prefill.scale, self._decode.scale, self._margin())
         return abs(predicted_s - taken_s) / taken_s if is_long else None

@@ -35,11 +35,13 @@ from edged.mainloop import (
     Tools,
 )
 from edged.messages.event import NodeStarted
+from edged.meter import Meter
 from edged.metrics import Metrics
 from edged.ports import Edges
 from edged.reporting import OFFLINE, Identity, Reporter
 from edged.resident import Language, ResidentModel, load
 from edged.sdnotify import Notifier
+from edged.sensors import read_device
 from edged.service import Service
 from edged.terms import (
     broker_settings,
@@ -50,7 +52,7 @@ from edged.terms import (
     topics_of,
 )
 from edged.transport import Transport, Will
-from edged.worker import Meter, Worker
+from edged.worker import Worker
 
 _LOG = logging.getLogger(__name__)
 
@@ -194,6 +196,7 @@ def _assemble(config: Config, model: ResidentModel, parts: _Parts) -> MainLoop:
         attempts,
         time.monotonic,
         memory.snapshot,
+        read_device,
     )
     metrics, costs = Metrics(), CostModel(known_cost(config, model))
     service = Service(edges, limits_of(config, model), costs, metrics)

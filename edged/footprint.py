@@ -4,21 +4,46 @@ Rule: what does not fit stops the start with the keys that would help; it is nev
 """
 
 import logging
+import math
 from dataclasses import dataclass
 
 from edged import memory
 from edged.admission import MemoryBudget, MemoryPlan, MemorySnapshot, check_plan
-from edged.bundle import Bundle
+from edged.bundle import Bundle, GraphKind, Manifest
 from edged.config import Config
 from edged.errors import ConfigError
 from edged.memory import KernelLimits
+from edged.prefixes import planned_tokens
 
 _LOG = logging.getLogger(__name__)
 
-WORKING_BYTES = 96 * 1024**2
-"""Activations of one prefill chunk, logits, tokenizer and grammar tables, rounded up."""
-PREPACKED_SHARE = 0.3
-"""What the kernels' own layout of the weights takes beyond the file's size."""
+# Measured on x86-64 with SmolLM2-135M in each scheme and form, after prompts that fill the context
+# (tests/model/test_memory_plan.py); the vocabulary's share on one of 152,000 tokens too.
+_LIBRARY_BYTES = 32 << 20
+"""Code that runs only now, what the heaps keep, and 14 MiB to spare, so that a budget that is just
+enough is not felt as short."""
+_LAYER_BYTES = 350 << 10
+"""The nodes of a layer, as ONNX Runtime holds them."""
+_VOCABULARY_BYTES = 560
+"""A token in the tables of tokenizer and grammar."""
+_ACTIVATION_BYTES = 40
+"""For a token of a prefill chunk and each unit of width; the width is that of a square layer."""
+_CHUNK_TOKENS = 128
+"""What a piece of a prompt is taken to be until it is measured (``tuning``)."""
+_PREPACKED_SHARE = {"int8-w8a8": 0.0}
+"""Of the weights' size: by how much the kernels' own layout is larger, with the table of a tied
+embedding held in both layouts."""
+_PREPACKED_SHARE_ELSE = 0.37
+_LOGIT_BYTES = 4
+_PORTABLE_CACHE_COPIES = 2.7
+"""Past and present of the answer that runs, and what the graph makes of them."""
+_PORTABLE_LOGITS_COPIES = 2.5
+"""Rows for all tokens of a chunk, where a fused graph makes one."""
+
+
+DEFAULT_SLOTS = 4
+"""Answers made at the same time where there is room: a fifth costs each of the others more than it
+gains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +55,8 @@ class Footprint:
     """Whether the kernel stands behind it."""
     plan: MemoryPlan | None = None
     """What is held as long as the process lives."""
+    num_slots: int = 1
+    """Answers made at the same time, each with a KV cache of its own."""
 
 
 def claim(config: Config, bundle: Bundle) -> Footprint:
@@ -47,7 +74,9 @@ def claim(config: Config, bundle: Bundle) -> Footprint:
     is_enforced = limits.is_enforced(budget.limit_bytes)
     for line in warnings(budget, limits, is_controller_on=memory.is_memory_controller_on()):
         _LOG.warning(line)
-    return Footprint(budget, is_enforced, plan_memory(config, bundle, held))
+    num_slots = decide_slots(config, bundle, budget, held)
+    plan = plan_memory(config, bundle, held, num_slots)
+    return Footprint(budget, is_enforced, plan, num_slots)
 
 
 def decide_budget(config: Config, limits: KernelLimits, held: MemorySnapshot) -> MemoryBudget:
@@ -58,24 +87,69 @@ def decide_budget(config: Config, limits: KernelLimits, held: MemorySnapshot) ->
     return MemoryBudget(limit_bytes, config.budget.min_available_bytes)
 
 
+def decide_slots(config: Config, bundle: Bundle, budget: MemoryBudget, held: MemorySnapshot) -> int:
+    """Take the configured number of slots, or as many as fit, up to ``DEFAULT_SLOTS``."""
+    if config.model.num_slots is not None:
+        return config.model.num_slots
+    choices = range(DEFAULT_SLOTS, 1, -1)
+    return next((n for n in choices if _problem(config, bundle, budget, held, n) is None), 1)
+
+
 def check(config: Config, bundle: Bundle, budget: MemoryBudget, held: MemorySnapshot) -> str | None:
     """Say what of the model does not fit, and which key to change; None when all fits."""
+    return _problem(config, bundle, budget, held, config.model.num_slots or 1)
+
+
+def _problem(
+    config: Config, bundle: Bundle, budget: MemoryBudget, held: MemorySnapshot, num_slots: int
+) -> str | None:
     max_model_len = min(config.model.max_model_len, bundle.manifest.limits.max_model_len)
-    plan = plan_memory(config, bundle, held)
+    plan = plan_memory(config, bundle, held, num_slots)
     return check_plan(plan, budget, held.available_bytes, max_model_len)
 
 
-def plan_memory(config: Config, bundle: Bundle, held: MemorySnapshot) -> MemoryPlan:
-    """Add up what the process will hold with this model, most of it before the first request."""
+def plan_memory(config: Config, bundle: Bundle, held: MemorySnapshot, num_slots: int) -> MemoryPlan:
+    """Add up what the process will hold with this model, most of it before the first request.
+
+    Args:
+        config: All settings.
+        bundle: The model; only its manifest is looked at.
+        held: What the process holds before it loads the model.
+        num_slots: Answers made at the same time.
+    """
     manifest = bundle.manifest
     max_model_len = min(config.model.max_model_len, manifest.limits.max_model_len)
-    weights_bytes = sum(entry.size_bytes for entry in manifest.files.values())
+    slot_bytes = max_model_len * manifest.model.kv_bytes_per_token
+    prefix_bytes = planned_tokens(config) * manifest.model.kv_bytes_per_token
+    chunk_tokens = min(config.model.prefill_chunk_tokens or _CHUNK_TOKENS, max_model_len)
+    working_bytes = _working_bytes(manifest, chunk_tokens, num_slots)
+    if manifest.graph is GraphKind.PORTABLE:
+        working_bytes += round(_PORTABLE_CACHE_COPIES * slot_bytes)
     return MemoryPlan(
-        weights_bytes=weights_bytes,
-        kv_bytes=max_model_len * manifest.model.kv_bytes_per_token,
+        weights_bytes=sum(entry.size_bytes for entry in manifest.files.values()),
+        kv_bytes=num_slots * slot_bytes + prefix_bytes,
         process_bytes=held.rss_bytes,
-        working_bytes=WORKING_BYTES + round(PREPACKED_SHARE * weights_bytes),
+        working_bytes=working_bytes,
     )
+
+
+def _working_bytes(manifest: Manifest, chunk_tokens: int, num_slots: int) -> int:
+    """Add up what a loaded model holds beside its weights and its cache."""
+    facts = manifest.model
+    width = math.sqrt(facts.parameters / max(facts.num_layers, 1))
+    num_rows: float = num_slots
+    if manifest.graph is GraphKind.PORTABLE:
+        num_rows = _PORTABLE_LOGITS_COPIES * chunk_tokens
+    share = _PREPACKED_SHARE.get(manifest.scheme, _PREPACKED_SHARE_ELSE)
+    parts = (
+        _LIBRARY_BYTES,
+        _LAYER_BYTES * facts.num_layers,
+        _VOCABULARY_BYTES * facts.vocab_size,
+        _ACTIVATION_BYTES * width * chunk_tokens,
+        _LOGIT_BYTES * facts.vocab_size * num_rows,
+        share * sum(entry.size_bytes for entry in manifest.files.values()),
+    )
+    return round(sum(parts))
 
 
 def warnings(budget: MemoryBudget, limits: KernelLimits, *, is_controller_on: bool) -> list[str]:

@@ -56,6 +56,19 @@ class Fragment:
 
 
 @dataclass(slots=True)
+class Spent:
+    """What the engine did for an answer: the runs of the model that it had a part in."""
+
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    decode_runs: int = 0
+    rows_beside: int = 0
+    """Summed over its decode runs: the other tokens in them, of other answers or guessed."""
+    pairs_beside: int = 0
+    """The tokens before each of those, summed up."""
+
+
+@dataclass(slots=True)
 class Generation:
     """The state of the job in hand; over when ``finish_reason`` is set or the steps end."""
 
@@ -70,6 +83,9 @@ class Generation:
     was_paused: bool = False
     energy: Energy | None = None
     """What it took so far, where that is known."""
+    num_prefilled: int = 0
+    """Tokens of the prompt that need not be run any more."""
+    spent: Spent = field(default_factory=Spent)
     _sent: int = 0
     _num_fragments: int = 0
     _tokens_since: int = 0
@@ -96,7 +112,7 @@ class Generation:
 
     def resume(self, now_s: float) -> None:
         """Note that the job goes on: the time in between was not a step."""
-        self._last_step_s = now_s
+        self._last_step_s, self.num_prefilled = now_s, 0
 
     def end(self, reason: FinishReason) -> Answer | Rejected:
         """End an interrupted job that will not go on, and return its outcome."""
@@ -104,21 +120,25 @@ class Generation:
         self.close()
         return self.outcome()
 
-    def record(self, step: Prefilled | Token, now_s: float) -> None:
-        """Take one step of the engine into account and decide whether it was the last."""
-        step_s, self._last_step_s = now_s - self._last_step_s, now_s
+    def record(self, step: Prefilled | Token) -> None:
+        """Take one step of the engine into account, unless the one before was the last."""
         if isinstance(step, Prefilled):
+            self.num_prefilled = step.num_tokens
             if not self.was_paused:
                 self.cached_tokens = step.cached_tokens
-        else:
-            self._record_token(step, now_s)
+        elif self.finish_reason is None:
+            self._record_token(step)
+
+    def end_step(self, now_s: float) -> None:
+        """Note when the steps of one run were made, and whether there is time for another run."""
+        step_s, self._last_step_s = now_s - self._last_step_s, now_s
+        if self.output_ids and self.first_token_s is None:
+            self.first_token_s = now_s
         # The next step is expected to take as long as this one: stop before it would be late.
         if self.finish_reason is None and now_s + step_s >= self.job.request.deadline_s:
             self.finish_reason = FinishReason.DEADLINE
 
-    def _record_token(self, step: Token, now_s: float) -> None:
-        if self.first_token_s is None:
-            self.first_token_s = now_s
+    def _record_token(self, step: Token) -> None:
         self.output_ids.append(step.token_id)
         self._tokens_since += 1
         if step.is_stop:

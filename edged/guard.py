@@ -39,6 +39,7 @@ class MemoryGuard:
         self._edges = edges
         self._sheddable = sheddable
         self._ladder = PressureLadder(limits.budget)
+        self._num_slots = limits.num_slots
         self._read_s = float("-inf")
         self.ledger = open_ledger(limits.budget, limits.plan, MAX_FINISHED_BYTES)
         sessions_bytes = min(limits.sessions.num_bytes, self.ledger.free_bytes)
@@ -49,17 +50,22 @@ class MemoryGuard:
         """How much is given up now."""
         return self._ladder.rung
 
-    def tick(self, now_s: float) -> None:
-        """Read memory if the last reading is old, and give up or take back one thing."""
-        if now_s - self._read_s < INTERVAL_S:
-            return
-        self._read_s, before = now_s, self.rung
-        rung = self._ladder.step(self._edges.read_memory(), now_s)
-        if rung <= before:
-            return
-        if rung is Rung.SHED_PREFIX:
+    def tick(self, now_s: float) -> int:
+        """Read memory if the last reading is old, and give up or take back one thing.
+
+        Returns:
+            How many answers may be made at the same time.
+        """
+        if now_s - self._read_s >= INTERVAL_S:
+            self._read_s, before = now_s, self.rung
+            self._shed(before, self._ladder.step(self._edges.read_memory(), now_s))
+        return 1 if self.rung >= Rung.SHRINK_SLOTS else self._num_slots
+
+    def _shed(self, before: Rung, rung: Rung) -> None:
+        # Slots beyond the one become idle one by one, each with what it held.
+        if rung >= Rung.SHRINK_SLOTS or before < rung is Rung.SHED_PREFIX:
             self._sheddable.prefix_cache()
-        elif rung is Rung.SHED_SESSIONS:
+        elif before < rung is Rung.SHED_SESSIONS:
             self._sheddable.sessions()
 
     def hold(self) -> Reservation | Rejected:

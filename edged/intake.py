@@ -14,13 +14,18 @@ from edged.engine import Constraint
 from edged.errors import ErrorCode
 from edged.generation import Generation
 from edged.grammar import FormatError
-from edged.guard import MemoryGuard, Sheddable
+from edged.guard import INTERVAL_S, MemoryGuard, Sheddable
 from edged.ledger import Reservation
 from edged.ports import Edges, Limits
 from edged.promises import Timetable
 from edged.replies import Ticket
-from edged.request import Answer, Rejected, Request, SessionState
+from edged.request import Answer, Priority, Rejected, Request, SessionState
+from edged.sensors import DeviceReading
+from edged.strain import Strain
 from edged.tokenizer import TemplateError
+
+_STRAIN_RETRY_S = 30.0
+"""Devices cool down and charge slowly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +81,16 @@ class Intake:
     def __init__(self, edges: Edges, limits: Limits) -> None:
         self._edges = edges
         self._limits = limits
-        self._num_used_positions = 0
         self._dialogues = Dialogues(limits.sessions)
-        sheddable = Sheddable(self._forget_prefix, self._forget_sessions)
+        sheddable = Sheddable(edges.worker.release, self._forget_sessions)
         self.guard = MemoryGuard(edges, limits, sheddable)
+        self._spared = Strain(limits.strain)
+        self._device, self._device_read_s = DeviceReading(), float("-inf")
 
     @property
     def num_sessions(self) -> int:
         """Dialogues that are held."""
         return self._dialogues.count(self._edges.clock())
-
-    def note_used(self, num_tokens: int) -> None:
-        """Note that a sequence of this length has been in the cache: its memory is resident now."""
-        self._num_used_positions = max(self._num_used_positions, num_tokens)
 
     def remember(self, turn: OpenTurn | None, outcome: Answer | Rejected) -> SessionState | None:
         """Take an answer into its dialogue; an error leaves the dialogue as it was."""
@@ -107,6 +109,9 @@ class Intake:
             cost: What answers take on this device.
             timetable: What is promised already, and the time.
         """
+        if request.priority is Priority.BACKGROUND and (reason := self._strain(timetable.now_s)):
+            message = f"{reason}; background work is held back"
+            return Rejected(ErrorCode.QUEUE_FULL, message, retry_after_s=_STRAIN_RETRY_S)
         try:
             constraint = self._edges.language.compile_format(request.format)
             turn = self._dialogues.open(
@@ -121,7 +126,7 @@ class Intake:
         memory, limits = self._edges.read_memory(), self._limits
         # Positions of the KV cache cost memory from their first use on, and keep it.
         num_tokens = min(len(prompt_ids) + request.max_tokens, limits.max_model_len)
-        num_new = max(num_tokens - self._num_used_positions, 0)
+        num_new = max(num_tokens - self._edges.worker.num_touched, 0)
         decision = admit(
             request,
             len(prompt_ids),
@@ -136,9 +141,14 @@ class Intake:
             return held
         return Accepted(decision, prompt_ids, constraint, turn, held)
 
-    def _forget_prefix(self) -> None:
-        self._edges.worker.release()
-        self._num_used_positions = 0
+    def _strain(self, now_s: float) -> str | None:
+        """Say why the device is to be spared, by a reading a second old at most."""
+        if now_s - self._device_read_s >= INTERVAL_S:
+            self._device, self._device_read_s = self._edges.read_device(), now_s
+        device = self._device
+        return self._spared.look(
+            device.temperature_c, device.battery_share, on_mains=device.on_mains
+        )
 
     def _forget_sessions(self) -> None:
         self._dialogues = Dialogues(self._limits.sessions)

@@ -8,7 +8,9 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NoReturn
 
 from edged.broker_url import BrokerAddress, parse_broker_url
@@ -27,15 +29,21 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
 
 
-def read_config(arguments: argparse.Namespace) -> Config:
+def read_config(
+    arguments: argparse.Namespace, further: Mapping[str, str | None] = MappingProxyType({})
+) -> Config:
     """Make the configuration of file and options; options win.
+
+    Args:
+        arguments: of ``add_config_arguments``.
+        further: keys that a command's own options set, as texts.
 
     Raises:
         UsageError: If neither a file nor a model is given.
         ConfigError: If a key or option is wrong; the message starts with its path.
     """
     node = node_name_of(socket.gethostname())
-    overrides: dict[str, str | None] = {}
+    overrides = dict(further)
     if arguments.node is not None:
         overrides["node"] = arguments.node
     if arguments.log_level is not None:

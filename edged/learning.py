@@ -1,11 +1,12 @@
 """What finished requests teach: latencies for the operator, costs for the next promise.
 
-Rule: only what was computed without an interruption says what computing costs.
+Rule: only what was computed without an interruption says what computing costs, and only the runs
+that a request took part in, not the time it took by the clock.
 """
 
 from edged.costmodel import CostModel, Measured
+from edged.finished import Finished
 from edged.metrics import Metrics
-from edged.worker import Finished
 
 
 class Learning:
@@ -26,17 +27,18 @@ class Learning:
             self._metrics.count_energy(finished.usage.energy.joules)
         if finished.first_token_s is None:
             return
-        usage, timing = finished.usage, finished.timing(received_s)
-        num_decoded = usage.completion_tokens - 1
+        usage, timing, spent = finished.usage, finished.timing(received_s), finished.spent
         self._metrics.observe_ttft(timing.ttft_s)
         if finished.was_paused:
             return
-        self._metrics.observe_decode(num_decoded, timing.decode_s)
+        self._metrics.observe_decode(usage.completion_tokens - 1, timing.decode_s)
         measured = Measured(
             usage.prompt_tokens - usage.cached_tokens,
             usage.cached_tokens,
-            timing.prefill_s,
-            num_decoded,
-            timing.decode_s,
+            spent.prefill_s,
+            spent.decode_runs,
+            spent.decode_s,
+            spent.rows_beside,
+            spent.pairs_beside,
         )
         self._metrics.observe_cost_error(self._costs.observe(measured))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from edged.check import Reload
 from edged.connections import ConnectionLog
 from edged.errors import EdgedError
+from edged.finished import Finished, Paused
 from edged.generation import Fragment
 from edged.group import FromGroup, Group
 from edged.messages import Delivery
@@ -23,7 +24,7 @@ from edged.reporting import Reporter
 from edged.sdnotify import Notifier
 from edged.service import Service
 from edged.transport import Published, Transport, TransportEvent
-from edged.worker import Finished, Paused, Worker
+from edged.worker import Worker
 
 _LOG = logging.getLogger(__name__)
 
@@ -209,7 +210,7 @@ class MainLoop:
     def _is_stopped(self, now_s: float) -> bool:
         if self._stop_limit_s is None:
             return False
-        is_done = not self._service.is_running and not self._service.num_unconfirmed
+        is_done = not self._service.num_running and not self._service.num_unconfirmed
         return is_done or now_s >= self._stop_limit_s
 
     def _wait_s(self, now_s: float) -> float:

@@ -6,14 +6,15 @@ Rule: the shape is declared once, by the dataclasses below; a change of theirs i
 import json
 import math
 import re
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from types import UnionType
 from typing import Self, cast, get_args, get_origin
 
 from edged.errors import BundleError
+from edged.quality import Quality, Try
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 MODEL_DATA = "model.onnx.data"
@@ -21,6 +22,8 @@ TOKENIZER = "tokenizer.json"
 
 _REQUIRED_FILES = (MODEL, TOKENIZER)
 _ALLOWED_FILES = (MODEL, MODEL_DATA, TOKENIZER)
+_EXACT_SCHEMES = ("int8-w8a8",)
+"""Products of integers are exact, and each row has a scale of its own."""
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 REPAIR = "copy the bundle again or rebuild it with `edged build`"
@@ -36,6 +39,14 @@ class GraphKind(StrEnum):
     """The exporter's own graph: the past goes in, the present comes out."""
 
 
+class KvType(StrEnum):
+    """How the keys and values of earlier positions are kept."""
+
+    FP32 = "fp32"
+    INT8 = "int8"
+    """A quarter of the memory; a fused graph only."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """What a budget needs to know before the model is loaded."""
@@ -45,6 +56,7 @@ class ModelFacts:
     vocab_size: int
     num_layers: int
     kv_bytes_per_token: int
+    kv_type: KvType = KvType.FP32
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,34 +76,6 @@ class ModelLimits:
     """What the model was made for."""
 
     max_model_len: int
-
-
-@dataclass(frozen=True, slots=True)
-class QualityLimits:
-    """How far a bundle may be from its fp32 reference."""
-
-    mean_kl: float
-    perplexity_ratio: float
-    argmax_agreement: float
-
-
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """The comparison with the fp32 reference that was made at build time."""
-
-    limits: QualityLimits
-    passed: bool
-    mean_kl: float
-    """Mean over positions of KL(reference || bundle), nats."""
-    p99_kl: float
-    perplexity: float
-    reference_perplexity: float
-    perplexity_ratio: float
-    argmax_agreement: float
-    """Fraction of positions with the same most likely token."""
-    tokens: int
-    text: str
-    """Which text was used; ``gate`` is the builder's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +108,15 @@ class Manifest:
     quality: Quality
     tools: dict[str, str]
     files: dict[str, FileEntry]
+    kernels: dict[str, str] = field(default_factory=dict)
+    """For each machine (``x86_64``, ``aarch64``) the CPU flag without which the scheme is slow."""
+    tries: tuple[Try, ...] = ()
+    """What the build tried, the cheapest first; the last one is this bundle."""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a token's result is the same bits whatever tokens are run with it."""
+        return self.graph is GraphKind.FUSED and self.scheme in _EXACT_SCHEMES
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
@@ -210,7 +203,7 @@ def _decode(kind: object, value: object, path: str) -> object:
 def _decode_dataclass(kind: type, value: object, path: str) -> object:
     tree = _object(value, path)
     prefix = f"{path}." if path else ""
-    declared = {field.name: field.type for field in fields(kind)}
+    declared = {item.name: item.type for item in fields(kind)}
     for key in tree:
         if key not in declared:
             raise _wrong(prefix + key, "is not a known key")

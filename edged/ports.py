@@ -13,6 +13,8 @@ from edged.engine import Constraint
 from edged.generation import Generation, Job
 from edged.messages import Delivery, Encoded, RequestDefaults
 from edged.request import ChatMessage, OutputFormat
+from edged.sensors import DeviceReading
+from edged.strain import StrainLimits
 
 
 class Publisher(Protocol):
@@ -31,15 +33,15 @@ class JobRunner(Protocol):
     """The part of ``Worker`` that the service uses."""
 
     def submit(self, job: Job) -> None:
-        """Run a job; one ``Finished`` event follows."""
+        """Run a job beside those that run; one ``Finished`` event follows."""
         ...
 
     def cancel(self, key: int) -> None:
-        """End the running job after the step in hand."""
+        """End a running job after the step in hand, or in its prefill."""
         ...
 
     def pause(self, key: int) -> None:
-        """Interrupt the running job after the step in hand; ``Paused`` follows, or ``Finished``."""
+        """Interrupt a running job after the step in hand; ``Paused`` follows, or ``Finished``."""
         ...
 
     def resume(self, run: Generation) -> None:
@@ -47,7 +49,16 @@ class JobRunner(Protocol):
         ...
 
     def release(self) -> None:
-        """Give the memory of the KV cache back when the engine is free."""
+        """Give the memory of the prefix cache back."""
+        ...
+
+    def progress(self, key: int) -> tuple[int, int] | None:
+        """Return how many tokens of prompt and answer of a job are done; None before its start."""
+        ...
+
+    @property
+    def num_touched(self) -> int:
+        """Positions of the KV cache for which every slot has memory already."""
         ...
 
 
@@ -93,6 +104,7 @@ class Edges:
     attempts: Starts
     clock: Callable[[], float]
     read_memory: Callable[[], MemorySnapshot]
+    read_device: Callable[[], DeviceReading] = DeviceReading
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +118,9 @@ class Limits:
     """Memory that the KV cache takes for a position once it has been used."""
     max_waiting: int
     model_id: str
+    num_slots: int = 1
+    """Answers that are made at the same time."""
     plan: MemoryPlan | None = None
     """What the process holds all the time."""
     sessions: SessionLimits = field(default_factory=SessionLimits)
+    strain: StrainLimits = field(default_factory=StrainLimits)

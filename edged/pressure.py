@@ -18,6 +18,8 @@ DOWN_AFTER_S = 10.0
 """How long memory must be well before a rung is left."""
 RESTART_AFTER_S = 30.0
 """How long the budget may be broken with all else tried, before the process starts anew."""
+HIGH_STALL, LOW_STALL = 0.20, 0.05
+"""The same two for the share of the time in which something waited for memory."""
 _ROOMY = 1.25
 """Of ``budget.min_available``, for the way back down."""
 
@@ -30,9 +32,11 @@ class Rung(IntEnum):
     """The keys and values kept for the next prompt are given back when the engine is idle."""
     SHED_SESSIONS = 2
     """Dialogues that nobody is waiting in are forgotten."""
-    REFUSE = 3
+    SHRINK_SLOTS = 3
+    """One answer is made at a time, and the other slots are given back as they become idle."""
+    REFUSE = 4
     """New requests are refused with ``memory_pressure``; what was promised is kept."""
-    RESTART = 4
+    RESTART = 5
     """The process ends cleanly and is started again; the broker keeps what is not answered."""
 
 
@@ -56,8 +60,10 @@ class PressureLadder:
         is_broken = memory.rss_bytes > limit_bytes
         is_high = memory.rss_bytes > HIGH_SHARE * limit_bytes
         is_high = is_high or memory.available_bytes < floor_bytes
+        is_high = is_high or memory.stall_share > HIGH_STALL
         is_well = memory.rss_bytes < LOW_SHARE * limit_bytes
         is_well = is_well and memory.available_bytes >= _ROOMY * floor_bytes
+        is_well = is_well and memory.stall_share <= LOW_STALL
         self._broken_since_s = _since(self._broken_since_s, now_s, is_true=is_broken)
         self._well_since_s = _since(self._well_since_s, now_s, is_true=is_well)
         if is_high:

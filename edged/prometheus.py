@@ -32,8 +32,12 @@ def _total(name: str, key: str, text: str) -> Figure:
 
 FIGURES = (
     Figure("queue_requests", "queue", "Requests that wait."),
-    Figure("running_requests", "running", "1 while a request is answered."),
+    Figure("running_requests", "running", "Requests that are being answered."),
+    Figure("slots", "slots", "Requests that can be answered at the same time."),
     Figure("resident_bytes", "rss_bytes", "Resident memory of the process."),
+    Figure("proportional_bytes", "pss_bytes", "Its memory, with its part of what it shares."),
+    Figure("unique_bytes", "uss_bytes", "Its memory that it shares with nobody."),
+    Figure("memory_stall_ratio", "memory_stall", "Share of 10 s in which something waited for it."),
     Figure("available_bytes", "available_bytes", "Memory the device has left."),
     Figure("budget_bytes", "budget_bytes", "Memory the process may take."),
     Figure("budget_enforced", "budget_enforced", "1 when the kernel stands behind the budget."),

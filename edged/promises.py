@@ -1,14 +1,17 @@
 """What is promised already, and how much more can be: the arithmetic of deadlines on one engine.
 
-Rule: earliest deadline first finds an order that keeps all promises whenever there is one (Horn,
-1974); so what fits is decided in that order, whatever order is run in the end.
+Rule: what waits is promised as if one answer were made after the other. Earliest deadline first
+finds an order that keeps all promises whenever there is one (Horn, 1974), and answers made at the
+same time end no later than that; so what fits is decided in that order, whatever is run in the end.
 """
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+
+from edged.company import EPSILON_S, Company, Member
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -20,8 +23,8 @@ class Promise:
     """Predicted, with the margin of a promise."""
 
 
-class Timetable:
-    """All promises of one engine at one moment.
+class Line:
+    """Promises that are kept one after the other.
 
     Args:
         now_s: the moment, on the clock of the deadlines.
@@ -40,6 +43,11 @@ class Timetable:
     def total_s(self) -> float:
         """All the work there is."""
         return self._sums[-1]
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether all of it ends in time."""
+        return self.slack_s() >= -EPSILON_S
 
     def slack_s(self, reserve: float = 0.0) -> float:
         """Return the longest work that can go before everything movable and break no promise.
@@ -71,3 +79,78 @@ class Timetable:
         later = zip(self._deadlines[place:], self._sums[place + 1 :], strict=True)
         slacks = ((1 - reserve) * (until_s - self.now_s) - sum_s for until_s, sum_s in later)
         return min(slacks, default=math.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A free slot beside what runs."""
+
+    company: Company
+    rest: Sequence[Promise]
+    """What waits."""
+
+    def end_s(self, member: Member, reserve: float) -> float | None:
+        """Return when an answer would end that starts now; None if a promise would be broken.
+
+        Args:
+            member: the answer.
+            reserve: share of the time that is left to more urgent work; see ``Line.room_s``.
+        """
+        now_s = self.company.now_s
+        end_s = self.company.joined(member).ends_s[-1]
+        is_early = end_s <= (1 - reserve) * (member.deadline_s - now_s)
+        return end_s if is_early and self.is_open(member, reserve) else None
+
+    def is_open(self, member: Member, reserve: float) -> bool:
+        """Tell whether an answer can start now, and no promise is broken by that."""
+        if not self.company.keeps(member):
+            return False
+        head_s = self.company.joined(member).head_s
+        return Line(self.company.now_s, self.rest, head_s).slack_s(reserve) >= -EPSILON_S
+
+
+@dataclass(frozen=True, slots=True)
+class Timetable:
+    """All promises of one engine at one moment, as they concern a new request.
+
+    Whatever way there is to keep them all and the new one, is good.
+    """
+
+    lines: Sequence[Line]
+    """At least one: what runs goes first, or some of it is interrupted and waits, too."""
+    seat: Seat | None = None
+
+    @property
+    def now_s(self) -> float:
+        """The moment, on the clock of the deadlines."""
+        return self.lines[0].now_s
+
+    @property
+    def total_s(self) -> float:
+        """All the work there is."""
+        return self.lines[0].total_s
+
+    def best(self, deadline_s: float, reserve: float = 0.0) -> Line:
+        """Return the line with the most room for a deadline."""
+        return max(self.lines, key=lambda line: line.room_s(deadline_s, reserve))
+
+    def room_s(self, deadline_s: float, reserve: float = 0.0) -> float:
+        """Return the longest work that can wait and be promised; see ``Line.room_s``."""
+        return self.best(deadline_s, reserve).room_s(deadline_s, reserve)
+
+    def end_s(self, member: Member, work_s: float, reserve: float) -> float | None:
+        """Predict when a new answer would end, in seconds from now; None if it cannot be promised.
+
+        Args:
+            member: the answer.
+            work_s: what it takes alone, with the margin of a promise.
+            reserve: share of the time that is left to more urgent work.
+        """
+        until_s = member.deadline_s
+        ends = [
+            line.ahead_s(until_s) + work_s
+            for line in self.lines
+            if work_s <= line.room_s(until_s, reserve)
+        ]
+        seated_s = None if self.seat is None else self.seat.end_s(member, reserve)
+        return min([*ends, *([] if seated_s is None else [seated_s])], default=None)

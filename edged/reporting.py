@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import edged
+from edged.alarms import MemoryAlarms
 from edged.config import Config
 from edged.discovery import Discovery
 from edged.group import Group
 from edged.homeassistant import Announcement
 from edged.keptfile import KeptFile
+from edged.memory import read_shares
 from edged.messages import Delivery, Encoded, Topics, WireProperties, encode_info, encode_state
 from edged.messages.encode import to_json
-from edged.messages.event import MemoryRecovered, MemoryShort
 from edged.metrics import Metrics
 from edged.ports import Edges
 from edged.prometheus import PrometheusFile
@@ -99,7 +100,7 @@ class Reporter:
     ) -> None:
         self._identity = identity
         self._group = group
-        self._is_short = False
+        self._alarms = MemoryAlarms(service.events, service.guard)
         self._discovery = Discovery(
             identity.announcement,
             edges.transport,
@@ -161,19 +162,21 @@ class Reporter:
     def _key(self) -> tuple[Any, ...]:
         membership = self._group and self._group.membership
         service, error = self._service, self.broker_error
-        return self.is_stopping, service.num_waiting, service.is_running, membership, error
+        load = service.num_waiting, service.num_running, service.guard.rung
+        return self.is_stopping, *load, membership, error
 
     def state_members(self, now_s: float) -> dict[str, Any]:
         """Give the node's load, memory, speed and counters."""
         memory, budget = self._edges.read_memory(), self._identity.model.footprint.budget
         missing_bytes = budget.missing_bytes(memory, 0)
-        self._tell_memory(missing_bytes)
+        self._alarms.look(memory.rss_bytes, missing_bytes)
         name = "stopping" if self.is_stopping else "degraded" if missing_bytes else "ready"
         cost = self._service.costs.current
         return {
             "state": name,
             "queue": self._service.num_waiting,
-            "running": int(self._service.is_running),
+            "running": self._service.num_running,
+            "slots": self._service.scheduler.num_slots,
             "sessions": self._service.num_sessions,
             "group": self._group and str(self._group.membership),
             "broker_error": self.broker_error,
@@ -182,16 +185,10 @@ class Reporter:
             "budget_bytes": budget.limit_bytes,
             "budget_enforced": self._identity.model.footprint.is_enforced,
             **self._service.guard.members(memory.rss_bytes),
+            **read_shares().members(),
             **read_device().members(),
             **self._metrics.snapshot(),
             "expected_prefill_tok_s": round(cost.prefill_tok_s, 1),
             "expected_decode_tok_s": round(cost.decode_tok_s, 1),
             "uptime_s": round(now_s - self._identity.model.started_s),
         }
-
-    def _tell_memory(self, missing_bytes: int) -> None:
-        is_short = missing_bytes > 0
-        if is_short != self._is_short:
-            event = MemoryShort(missing_bytes) if is_short else MemoryRecovered()
-            self._service.events.tell(event)
-        self._is_short = is_short

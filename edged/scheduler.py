@@ -5,56 +5,58 @@ Rule: no clock, no silence. Each entry that ``add`` accepts leaves through exact
 The order is that of classes as long as every promise can still be kept, else that of deadlines.
 """
 
+from collections.abc import Callable
 from typing import Generic
 
-from edged.admission import RESERVE
 from edged.costmodel import Cost
 from edged.entries import MAX_RIDERS, D, Entry, EntryState, Rider, can_share
 from edged.errors import ErrorCode
 from edged.fairshare import FairShare
 from edged.promises import Timetable
 from edged.request import CancelRequest, Rejected, Request
+from edged.slots import Moment
 
 __all__ = ["Entry", "EntryState", "Rider", "Scheduler"]
 
 _MIN_RETRY_S = 0.1
-_MIN_GAIN_S = 0.25
-"""An answer that is nearly done is not interrupted."""
 
 
 class Scheduler(Generic[D]):
-    """Hold what waits and the one entry that runs.
+    """Hold what waits and what runs.
 
-    Attributes:
-        max_waiting: entries that may wait; one more may run, and one that was interrupted for it
-            may wait beyond the bound.
-        running: the entry that runs, if any.
+    After ``pop`` and ``to_pause`` have given all they have, every promise can be kept by letting
+    run what runs, and then one after the other what waits; as time passes, that stays so.
+
+    Args:
+        max_waiting: entries that may wait; those that run come on top, and those that were
+            interrupted may wait beyond the bound.
+        num_slots: entries that may run at the same time. It may be changed at any time; what runs
+            beyond it runs to its end.
     """
 
-    def __init__(self, max_waiting: int) -> None:
+    def __init__(self, max_waiting: int, num_slots: int = 1) -> None:
         self.max_waiting = max_waiting
-        self.running: Entry[D] | None = None
+        self.num_slots = num_slots
+        self.running: list[Entry[D]] = []
+        """What runs, in the order of its start."""
         self._waiting: list[Entry[D]] = []
         self._shares = FairShare()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no slot is free."""
+        return len(self.running) >= self.num_slots
+
     def __len__(self) -> int:
-        """Count what waits; the running entry is not among it."""
+        """Count what waits; what runs is not among it."""
         return len(self._waiting)
 
     def timetable(self, request: Request, cost: Cost, now_s: float) -> Timetable:
-        """Return all that is promised, as it concerns a new request.
+        """Return all that is promised, as it concerns a new request."""
+        return self._at(now_s, cost).timetable(request.deadline_s)
 
-        What runs comes before it, or is interrupted for it if that is possible.
-        """
-        promises = [entry.promise(cost, now_s) for entry in self._waiting]
-        running = self.running
-        if running is None:
-            return Timetable(now_s, promises)
-        first = running.admitted.request
-        is_urgent = request.priority < first.priority or request.deadline_s < first.deadline_s
-        if is_urgent and running.is_pausable:
-            return Timetable(now_s, [*promises, running.promise(cost, now_s)])
-        return Timetable(now_s, promises, head_s=running.remaining_s(cost, now_s))
+    def _at(self, now_s: float, cost: Cost) -> Moment[D]:
+        return Moment(now_s, cost, self.num_slots, self.running, self._waiting)
 
     def join(self, request: Request, delivery: D) -> bool:
         """Let background work ride with an entry that makes the very same answer.
@@ -62,7 +64,7 @@ class Scheduler(Generic[D]):
         Returns:
             Whether there was one; the request is then one of its ``members``.
         """
-        entries = [*self._waiting, *([self.running] if self.running else [])]
+        entries = [*self._waiting, *self.running]
         if sum(len(entry.riders) for entry in entries) >= MAX_RIDERS:
             return False
         for entry in entries:
@@ -87,7 +89,7 @@ class Scheduler(Generic[D]):
 
     def _refusal(self, entry: Entry[D], cost: Cost, now_s: float) -> Rejected | None:
         num_waiting = len(self._waiting)
-        running_s = self.running.remaining_s(cost, now_s) if self.running else 0.0
+        running_s = self._at(now_s, cost).soonest_end_s()
         if num_waiting >= self.max_waiting:
             message = f"{num_waiting} requests waiting"
             retry_s = running_s
@@ -103,51 +105,36 @@ class Scheduler(Generic[D]):
 
         An entry whose deadline has passed is not started and stays for ``expire``.
 
-        Raises:
-            RuntimeError: an entry is running already.
+        Returns:
+            The entry; None when no slot is free, nothing waits, or the company would break a
+            promise.
         """
-        if self.running is not None:
-            raise RuntimeError("finish() the running entry before pop()")
-        entry = self._choose(now_s, cost)
-        if entry is None:
-            return None
-        self._waiting.remove(entry)
-        entry.state, entry.started_s = EntryState.RUNNING, now_s
-        self.running = entry
+        entry = self._at(now_s, cost).to_start()
+        if entry is not None:
+            self._waiting.remove(entry)
+            entry.start(now_s)
+            self.running.append(entry)
         return entry
 
-    def _choose(self, now_s: float, cost: Cost) -> Entry[D] | None:
-        """Return the most urgent entry that can go first without breaking a promise."""
-        live = [entry for entry in self._waiting if entry.deadline_s > now_s]
-        if self.running is not None:
-            live.append(self.running)
-        live.sort(key=lambda entry: entry.rank(now_s))
-        for entry in live:
-            rest = Timetable(now_s, (o.promise(cost, now_s) for o in live if o is not entry))
-            # What is less urgent must not use up the slack that a person will need.
-            reserve = RESERVE[entry.admitted.request.priority]
-            if entry.remaining_s(cost, now_s) <= rest.slack_s(reserve):
-                return entry
-        return min(live, key=lambda entry: (entry.deadline_s, entry.key), default=None)
+    def note_progress(self, progress: Callable[[int], tuple[int, int] | None]) -> None:
+        """Note how far what runs is; ``progress`` tells it by key, as ``Entry.note_progress``."""
+        for entry in self.running:
+            done = progress(entry.key)
+            if done is not None:
+                entry.note_progress(*done)
 
-    def should_pause(self, now_s: float, cost: Cost) -> bool:
-        """Tell whether the running entry must make room: for a higher class, or for a promise."""
-        running = self.running
-        if running is None or not running.is_pausable or not self._waiting:
-            return False
-        if running.remaining_s(cost, now_s) < _MIN_GAIN_S:
-            return False
-        return self._choose(now_s, cost) is not running
+    def to_pause(self, now_s: float, cost: Cost) -> Entry[D] | None:
+        """Return the running entry that must make room: for a person, or for a promise."""
+        return self._at(now_s, cost).to_pause()
 
-    def pause(self, num_done: int) -> Entry[D]:
-        """Take the running entry back to WAITING, with ``num_done`` tokens of its answer made.
+    def pause(self, key: int, num_done: int) -> Entry[D]:
+        """Take a running entry back to WAITING, with ``num_done`` tokens of its answer made.
 
         Raises:
-            RuntimeError: nothing is running.
+            KeyError: it does not run.
         """
-        entry = self.finish()
-        entry.state, entry.started_s = EntryState.WAITING, None
-        entry.num_done, entry.num_pauses = num_done, entry.num_pauses + 1
+        entry = self.finish(key)
+        entry.pause(num_done)
         self._waiting.append(entry)
         return entry
 
@@ -158,17 +145,18 @@ class Scheduler(Generic[D]):
     def begun(self) -> list[Entry[D]]:
         """Return what runs, and what was interrupted and waits again."""
         waiting = [entry for entry in self._waiting if entry.num_pauses]
-        return waiting if self.running is None else [*waiting, self.running]
+        return [*waiting, *self.running]
 
-    def finish(self) -> Entry[D]:
-        """End the running entry and return it.
+    def finish(self, key: int) -> Entry[D]:
+        """End a running entry and return it.
 
         Raises:
-            RuntimeError: nothing is running.
+            KeyError: it does not run.
         """
-        if self.running is None:
-            raise RuntimeError("nothing is running")
-        entry, self.running = self.running, None
+        entry = next((entry for entry in self.running if entry.key == key), None)
+        if entry is None:
+            raise KeyError(f"{key}: this entry does not run")
+        self.running.remove(entry)
         entry.state = EntryState.FINISHED
         return entry
 
@@ -183,7 +171,7 @@ class Scheduler(Generic[D]):
         return min((entry.latest_start_s(cost) for entry in self._waiting), default=None)
 
     def cancel(self, cancel: CancelRequest) -> list[Entry[D]]:
-        """Remove every waiting match and mark the running one; return them all.
+        """Remove every waiting match and mark the running ones; return them all.
 
         A match has the id or the Correlation Data. Ids are unique only to a requester, so where
         some matches have the reply topic of the cancel's sender, only those are taken. One of
@@ -193,7 +181,7 @@ class Scheduler(Generic[D]):
             FINISHED ones, to be answered ``cancelled``; a RUNNING one with ``is_cancelled`` set, to
             be answered when it has ended.
         """
-        entries = [*self._waiting, *([self.running] if self.running else [])]
+        entries = [*self._waiting, *self.running]
         matches = [
             (entry, member)
             for entry in entries

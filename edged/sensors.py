@@ -14,6 +14,9 @@ _SYS = Path("/sys")
 _RAPL = "class/powercap"
 _THERMAL = "class/thermal"
 _COOLING_TYPE = "Processor"
+_FIRMWARE = "devices/platform/soc/soc:firmware/get_throttled"
+"""What a Raspberry Pi's firmware holds back, as hexadecimal flags."""
+_UNDER_VOLTAGE, _HELD_BACK = 0b0001, 0b1110
 _MICRO = 1e-6
 
 
@@ -30,6 +33,8 @@ class DeviceReading:
     max_frequency_hz: float | None = None
     battery_share: float | None = None
     on_mains: bool | None = None
+    under_voltage: bool | None = None
+    """Whether a Raspberry Pi's power supply is too weak now."""
 
     def members(self) -> dict[str, float | bool | None]:
         """Return the readings as members of ``state``."""
@@ -40,6 +45,7 @@ class DeviceReading:
             "max_frequency_hz": self.max_frequency_hz,
             "battery": self.battery_share,
             "on_mains": self.on_mains,
+            "under_voltage": self.under_voltage,
         }
 
 
@@ -51,13 +57,15 @@ def read_device(sys: Path = _SYS) -> DeviceReading:
     """
     frequency = _frequency()
     battery = _battery()
+    flags = _firmware_flags(sys)
     return DeviceReading(
         temperature_c=_temperature_c(sys),
-        throttled_share=_throttled_share(sys),
+        throttled_share=_throttled_share(sys, is_held_back=bool(flags and flags & _HELD_BACK)),
         frequency_hz=frequency and frequency[0],
         max_frequency_hz=frequency and frequency[1],
         battery_share=battery and battery[0],
         on_mains=battery and battery[1],
+        under_voltage=None if flags is None else bool(flags & _UNDER_VOLTAGE),
     )
 
 
@@ -82,9 +90,19 @@ def _temperature_c(sys: Path) -> float | None:
     return max((zone / 1000 for zone in zones if zone is not None), default=None)
 
 
-def _throttled_share(sys: Path) -> float | None:
-    """Look at the processors' cooling devices: their state is 0 when nothing is held back."""
-    shares = []
+def _firmware_flags(sys: Path) -> int | None:
+    try:
+        return int(_text(sys / _FIRMWARE) or "", 16)
+    except ValueError:
+        return None
+
+
+def _throttled_share(sys: Path, *, is_held_back: bool) -> float | None:
+    """Look at the processors' cooling devices: their state is 0 when nothing is held back.
+
+    A firmware that holds them back does not say how far, so it counts as wholly.
+    """
+    shares = [1.0] if is_held_back else []
     for device in (sys / _THERMAL).glob("cooling_device*"):
         kind = _text(device / "type") or ""
         state, most = _number(device / "cur_state"), _number(device / "max_state")

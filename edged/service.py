@@ -8,6 +8,7 @@ from edged.attempts import MAX_ATTEMPTS
 from edged.costmodel import CostModel
 from edged.errors import ErrorCode
 from edged.events import Events
+from edged.finished import Finished, Paused
 from edged.generation import Fragment, Job
 from edged.intake import Intake, Pending
 from edged.learning import Learning
@@ -27,7 +28,6 @@ from edged.request import (
 )
 from edged.scheduler import Entry, Scheduler
 from edged.speaking import Speaker
-from edged.worker import Finished, Paused
 
 _CRASHED_BEFORE = "this request ended the node's process twice; do not send it again"
 _WAITED_TOO_LONG = "waited too long for its deadline; allow more time or ask again later"
@@ -47,7 +47,7 @@ class Service:
         self._edges = edges
         self._limits = limits
         self._metrics = metrics
-        self._scheduler: Scheduler[Pending] = Scheduler(limits.max_waiting)
+        self.scheduler: Scheduler[Pending] = Scheduler(limits.max_waiting, limits.num_slots)
         self._speaker = Speaker(edges, limits, metrics)
         self._replies = Replies(self._speaker.reply, edges.transport.acknowledge, edges.attempts)
         self._intake = Intake(edges, limits)
@@ -61,12 +61,12 @@ class Service:
     @property
     def num_waiting(self) -> int:
         """Requests that wait for the engine."""
-        return len(self._scheduler)
+        return len(self.scheduler)
 
     @property
-    def is_running(self) -> bool:
-        """Whether a request is being answered."""
-        return self._scheduler.running is not None
+    def num_running(self) -> int:
+        """Requests that are being answered."""
+        return len(self.scheduler.running)
 
     @property
     def num_sessions(self) -> int:
@@ -107,49 +107,48 @@ class Service:
 
     def fragment(self, fragment: Fragment) -> None:
         """Publish a piece of a streamed answer."""
-        running = self._scheduler.running
-        if running is not None and running.key == fragment.key:
-            self._speaker.fragment(running.admitted.request, fragment)
+        for running in self.scheduler.running:
+            if running.key == fragment.key:
+                self._speaker.fragment(running.admitted.request, fragment)
 
     def finish(self, finished: Finished | Paused) -> None:
         """Reply with the outcome of the running job, if it is over, and start the next one."""
         if isinstance(finished, Paused):
             self._pause(finished)
             return
-        entry = self._scheduler.finish()
-        usage = finished.usage
-        self._intake.note_used(usage.prompt_tokens + usage.completion_tokens)
+        entry = self.scheduler.finish(finished.key)
         self._learning.take(finished, entry.admitted.request.received_s)
         self._reply(entry, finished.outcome, finished)
         self.tick()
 
     def _pause(self, paused: Paused) -> None:
         """Let the interrupted job wait again, with its answer so far, and start what is urgent."""
-        entry = self._scheduler.pause(paused.run.num_output_tokens)
+        entry = self.scheduler.pause(paused.run.job.key, paused.run.num_output_tokens)
         entry.delivery.run = paused.run
         self._metrics.count(Count.PAUSED)
         if entry.is_cancelled:  # asked for while the pause was on its way here
-            self._scheduler.drop(entry)
+            self.scheduler.drop(entry)
             self._end_waiting(entry, Rejected(ErrorCode.CANCELLED, "cancelled while interrupted"))
         self.tick()
 
     def tick(self) -> None:
-        """Refuse what waited too long, and start the next request if the engine is free."""
+        """Refuse what waited too long, and start what there is a slot for."""
         now_s, cost = self._edges.clock(), self.costs.current
-        self.guard.tick(now_s)
-        for entry in self._scheduler.expire(now_s, cost):
+        self.scheduler.note_progress(self._edges.worker.progress)
+        self.scheduler.num_slots = self.guard.tick(now_s)
+        for entry in self.scheduler.expire(now_s, cost):
             self._end_waiting(entry, Rejected(ErrorCode.TIMEOUT, _WAITED_TOO_LONG))
         if self._is_draining:
             return
-        while not self.is_running and (entry_or_none := self._scheduler.pop(now_s, cost)):
-            self._start(entry_or_none)
-        running = self._scheduler.running
-        if running is not None and self._scheduler.should_pause(now_s, cost):
-            self._edges.worker.pause(running.key)
+        while (started := self.scheduler.pop(now_s, cost)) is not None:
+            self._start(started)
+        victim = self.scheduler.to_pause(now_s, cost)
+        if victim is not None:
+            self._edges.worker.pause(victim.key)
 
     def next_tick_s(self) -> float | None:
         """Return when ``tick`` will next have something to refuse; None while nothing waits."""
-        return self._scheduler.next_deadline_s(self.costs.current)
+        return self.scheduler.next_deadline_s(self.costs.current)
 
     def drain(self) -> None:
         """Stop taking and starting work; what is not answered is left to the next process."""
@@ -157,7 +156,7 @@ class Service:
 
     def abandon(self) -> None:
         """Leave the running request to the next process: it is stopped, and did not crash us."""
-        for entry in self._scheduler.begun():
+        for entry in self.scheduler.begun():
             self._edges.attempts.end(entry.delivery.ticket.identity.key)
 
     def _accept(self, delivery: Delivery, request: Request, now_s: float) -> None:
@@ -174,17 +173,18 @@ class Service:
         self.tick()
 
     def _enqueue(self, pending: Pending, request: Request, now_s: float) -> Rejected | None:
-        if self._scheduler.join(request, pending):
+        if self.scheduler.join(request, pending):
             return None
         cost = self.costs.current
-        timetable = self._scheduler.timetable(request, cost, now_s)
+        self.scheduler.note_progress(self._edges.worker.progress)
+        timetable = self.scheduler.timetable(request, cost, now_s)
         decision = self._intake.decide(request, pending.ticket, cost, timetable)
         if isinstance(decision, Rejected):
             return decision
         pending.accept(decision)
         self._next_key += 1
         entry = Entry(self._next_key, decision.admitted, decision.prompt_ids, pending, now_s)
-        return pending.release(self._scheduler.add(entry, cost, now_s))
+        return pending.release(self.scheduler.add(entry, cost, now_s))
 
     def _start(self, entry: Entry[Pending]) -> None:
         pending, wish = entry.delivery, entry.admitted
@@ -194,7 +194,7 @@ class Service:
         pending.attempt = self._edges.attempts.begin(pending.ticket.identity.key)
         if pending.attempt > MAX_ATTEMPTS:
             self.events.tell(RequestPoisoned(pending.attempt - 1))
-            self._scheduler.finish()
+            self.scheduler.finish(entry.key)
             self._reply(entry, Rejected(ErrorCode.CRASHED_BEFORE, _CRASHED_BEFORE))
         else:
             self._edges.worker.submit(
@@ -202,11 +202,11 @@ class Service:
             )
 
     def _cancel(self, delivery: Delivery, cancel: CancelRequest, now_s: float) -> None:
-        matches = self._scheduler.cancel(cancel)
+        matches = self.scheduler.cancel(cancel)
         reply = Reply(cancel.reply_to, CancelOutcome(is_found=bool(matches)))
         self._replies.answer(delivery, reply, expires_s=self._default_expiry_s(now_s))
         for entry in matches:
-            if entry is self._scheduler.running:
+            if entry in self.scheduler.running:
                 self._edges.worker.cancel(entry.key)
             else:
                 self._end_waiting(entry, Rejected(ErrorCode.CANCELLED, "cancelled while waiting"))

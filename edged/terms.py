@@ -10,11 +10,13 @@ from edged.dialogues import SessionLimits
 from edged.energy import EnergyModel
 from edged.engine.session import default_num_threads
 from edged.entries import MAX_RIDERS
+from edged.footprint import DEFAULT_SLOTS
 from edged.group import SESSION_EXPIRY_S
 from edged.invocation import read_password
 from edged.messages import RequestDefaults, Topics
 from edged.ports import Limits
 from edged.resident import ResidentModel
+from edged.strain import StrainLimits
 from edged.transport import BrokerSettings
 
 _HEADROOM = 8 + MAX_RIDERS
@@ -39,7 +41,7 @@ def broker_settings(config: Config) -> BrokerSettings:
     Raises:
         ConfigError: If the password file cannot be read.
     """
-    broker = config.broker
+    broker, num_slots = config.broker, config.model.num_slots or DEFAULT_SLOTS
     return BrokerSettings(
         host=broker.host,
         port=broker.port,
@@ -50,7 +52,7 @@ def broker_settings(config: Config) -> BrokerSettings:
         ca_file=broker.ca_file,
         keepalive_s=round(broker.keepalive_s),
         session_expiry_s=round(broker.session_expiry_s),
-        receive_maximum=config.queue.size + 1 + _HEADROOM,
+        receive_maximum=config.queue.size + num_slots + _HEADROOM,
         max_packet_bytes=max(_MAX_PACKET_BYTES, config.request.max_payload_bytes * 4),
         protocol=broker.protocol.value,
         optional_filters=frozenset({status_topic(config)}),
@@ -82,9 +84,11 @@ def limits_of(config: Config, model: ResidentModel) -> Limits:
         max_model_len=model.engine.max_model_len,
         kv_bytes_per_token=model.bundle.manifest.model.kv_bytes_per_token,
         max_waiting=config.queue.size,
+        num_slots=model.engine.num_slots,
         plan=model.footprint.plan,
         model_id=model.bundle.model_id,
         sessions=SessionLimits(sessions.count, sessions.max_tokens, sessions.idle_s),
+        strain=StrainLimits(config.budget.max_temperature_c, config.budget.min_battery),
     )
 
 

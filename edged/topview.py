@@ -30,7 +30,8 @@ class TopView:
         state = self._states[-1] if self._states else {}
         yield (
             f"{self._node}: {state.get('state', '-')}, up {_duration(state.get('uptime_s'))},"
-            f" {state.get('running', 0)} running, {state.get('queue', 0)} waiting"
+            f" {state.get('running', 0)} of {state.get('slots', '-')} slots running,"
+            f" {state.get('queue', 0)} waiting"
         )
         yield from self._memory(state)
         yield ""

@@ -1,102 +1,48 @@
-"""The inference thread: runs one job at a time and reports into the daemon's inbox.
+"""The inference thread: runs the jobs that have a slot, and reports into the daemon's inbox.
 
-Rule: the engine is touched by this thread only. Between any two steps of the engine, a prefill
-chunk or a token, the worker looks at cancel and deadline; so both take effect within one step.
+Rule: the engine is touched by this thread only. Between any two runs of the model, a prefill chunk
+or a token of each job, the worker does what it was asked to meanwhile; so a cancel, a pause and a
+deadline take effect within one run, and a cancel breaks a prefill chunk off.
 """
 
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
-from edged.energy import EnergyModel, add
-from edged.engine import Constraint, Prefilled, Token
+from edged.energy import EnergyModel
+from edged.engine import Failed, Sequence, Step, StepSource
 from edged.errors import ErrorCode
+from edged.finished import Finished, Paused
 from edged.generation import Fragment, Generation, Job, TextStream
-from edged.request import Answer, FinishReason, Rejected, SamplingParams, Timing, Usage
+from edged.meter import Meter, account
+from edged.request import FinishReason, Rejected
 
 _LOG = logging.getLogger(__name__)
 
 
-class StepSource(Protocol):
-    """The part of ``Engine`` that the worker uses."""
-
-    def generate(
-        self,
-        prompt_ids: Sequence[int],
-        sampling: SamplingParams,
-        *,
-        max_tokens: int,
-        constraint: Constraint | None = None,
-    ) -> Iterator[Prefilled | Token]:
-        """Yield steps; see ``Engine.generate``."""
-        ...
-
-    def release(self) -> None:
-        """Give the memory of the KV cache back; see ``Engine.release``."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """The end of one job: exactly one is emitted for each submitted job."""
-
+class _Cancel:
     key: int
-    outcome: Answer | Rejected
-    usage: Usage
-    started_s: float
-    finished_s: float
-    first_token_s: float | None
-    """When the first token was there, on the worker's clock; None without one."""
-    was_paused: bool = False
-    """Whether the time contains an interruption."""
-
-    @classmethod
-    def of(cls, run: Generation, outcome: Answer | Rejected, finished_s: float) -> "Finished":
-        """Sum up a generation that is over."""
-        job = run.job
-        usage = Usage(
-            len(job.prompt_ids), run.cached_tokens, run.num_output_tokens, energy=run.energy
-        )
-        times = (run.started_s, finished_s, run.first_token_s)
-        return cls(job.key, outcome, usage, *times, run.was_paused)
-
-    def timing(self, received_s: float) -> Timing:
-        """Split the time since ``received_s``; without a token, all of the run is prefill.
-
-        Who joined an execution after its start did not wait for it.
-        """
-        first_s = self.finished_s if self.first_token_s is None else self.first_token_s
-        return Timing(
-            queued_s=max(self.started_s - received_s, 0.0),
-            prefill_s=first_s - self.started_s,
-            ttft_s=max(first_s - received_s, 0.0),
-            decode_s=self.finished_s - first_s,
-            total_s=self.finished_s - received_s,
-        )
 
 
 @dataclass(frozen=True, slots=True)
-class Paused:
-    """A job that made room; it is over only when it is resumed and ends, or is ended."""
-
-    run: Generation
-
-
-@dataclass(frozen=True, slots=True)
-class Meter:
-    """What energy is known from."""
-
-    read_joules: Callable[[], float | None]
-    """The processor's counter; None without one."""
-    model: EnergyModel
+class _Pause:
+    key: int
 
 
 class _Release:
-    """Asks for the memory of the KV cache."""
+    """Asks for the memory of the prefix cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A job that has a slot."""
+
+    run: Generation
+    sequence: Sequence
 
 
 class Worker:
@@ -124,10 +70,10 @@ class Worker:
         self._emit = emit
         self._clock = clock
         self._meter = meter or Meter(lambda: None, EnergyModel(None, 1))
-        self._jobs: queue.SimpleQueue[Job | Generation | _Release | None] = queue.SimpleQueue()
-        self._cancelled_key: int | None = None
-        self._paused_key: int | None = None
-        self._is_stopping = False
+        self._commands: queue.SimpleQueue[Job | Generation | _Cancel | _Pause | _Release | None] = (
+            queue.SimpleQueue()
+        )
+        self._running: dict[int, _Running] = {}
         self._busy_since_s: float | None = None
         self._thread = threading.Thread(target=self._loop, name="inference", daemon=True)
 
@@ -136,29 +82,43 @@ class Worker:
         self._thread.start()
 
     def submit(self, job: Job) -> None:
-        """Queue a job; returns at once."""
-        self._jobs.put(job)
+        """Run a job beside those that run; returns at once."""
+        self._commands.put(job)
 
     def cancel(self, key: int) -> None:
-        """Ask the running job ``key`` to end after the step in hand; returns at once."""
-        self._cancelled_key = key
+        """Ask the job ``key`` to end after the step in hand, or in its prefill; returns at once."""
+        self._commands.put(_Cancel(key))
+        running = self._running.get(key)
+        if running is not None:
+            self._engine.interrupt(running.sequence)
 
     def pause(self, key: int) -> None:
-        """Ask the running job ``key`` to make room after the step in hand; returns at once."""
-        self._paused_key = key
+        """Ask the job ``key`` to make room after the step in hand; returns at once."""
+        self._commands.put(_Pause(key))
 
     def resume(self, run: Generation) -> None:
-        """Queue a job that made room; returns at once."""
-        self._jobs.put(run)
+        """Go on with a job that made room; returns at once."""
+        self._commands.put(run)
 
     def release(self) -> None:
-        """Give the memory of the KV cache back once no job runs; returns at once."""
-        self._jobs.put(_Release())
+        """Give the memory of the prefix cache back; returns at once."""
+        self._commands.put(_Release())
+
+    def progress(self, key: int) -> tuple[int, int] | None:
+        """Return how many tokens of prompt and answer of a job are done; None before its start."""
+        running = self._running.get(key)
+        if running is None:
+            return None
+        return running.run.num_prefilled, running.run.num_output_tokens
+
+    @property
+    def num_touched(self) -> int:
+        """Positions of the KV cache for which every slot has memory already."""
+        return self._engine.num_touched
 
     def stop(self, timeout_s: float) -> bool:
         """End the thread after the step in hand; return whether it ended in time."""
-        self._is_stopping = True
-        self._jobs.put(None)
+        self._commands.put(None)
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -173,61 +133,108 @@ class Worker:
         return 0.0 if busy_since_s is None else max(0.0, now_s - busy_since_s)
 
     def _loop(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            if isinstance(job, _Release):
-                self._engine.release()
-                continue
-            now_s = self._clock()
-            self._busy_since_s = now_s
-            if isinstance(job, Generation):
-                run = job
-                run.resume(now_s)
-            else:
-                run = Generation(job, self._new_text_stream(), now_s)
-            self._run(run)
+        while self._obey():
+            if self._running:
+                self._step()
 
-    def _run(self, run: Generation) -> None:
-        begun_s, before_j = self._clock(), self._meter.read_joules()
-        try:
-            is_paused = not self._generate(run)
-            outcome = None if is_paused else run.outcome()
-        except Exception:  # noqa: BLE001 - the one per-request boundary: it must reply
-            _LOG.exception("generation failed: key=%d", run.job.key)
-            outcome = Rejected(ErrorCode.INTERNAL, "generation failed; see the node's log")
-        self._busy_since_s = None
-        spent_s, after_j = self._clock() - begun_s, self._meter.read_joules()
-        run.energy = add(run.energy, self._meter.model.of_run(spent_s, before_j, after_j))
-        if outcome is None:
-            self._emit(Paused(run))
-        else:
-            self._emit(Finished.of(run, outcome, self._clock()))
-
-    def _generate(self, run: Generation) -> bool:
-        """Run a job; return whether it is over, or else made room."""
-        job = run.job
-        steps = self._engine.generate(
-            [*job.prompt_ids, *run.output_ids],
-            job.request.sampling,
-            max_tokens=job.max_tokens - run.num_output_tokens,
-            constraint=job.constraint,
-        )
-        for step in steps:
-            now_s = self._clock()
-            self._busy_since_s = now_s
-            run.record(step, now_s)
-            is_cancelled = self._is_stopping or job.key == self._cancelled_key
-            if is_cancelled and run.finish_reason is None:
-                run.finish_reason = FinishReason.CANCELLED
-            if run.finish_reason is not None:
-                break
-            self._emit_fragment(run, run.fragment(now_s))
-            if job.key == self._paused_key and run.is_pausable:
-                self._paused_key = None
-                run.was_paused = True
-                return False
-        run.close()
-        self._emit_fragment(run, run.last_fragment(self._clock()))
+    def _obey(self) -> bool:
+        """Do what was asked; wait for it while nothing runs. Return whether to go on."""
+        while not (self._running and self._commands.empty()):
+            self._busy_since_s = self._clock() if self._running else None
+            match command := self._commands.get():
+                case None:
+                    self._end_all(FinishReason.CANCELLED)
+                    return False
+                case Job():
+                    self._begin(Generation(command, self._new_text_stream(), self._clock()))
+                case Generation():
+                    command.resume(self._clock())
+                    self._begin(command)
+                case _Cancel() if command.key in self._running:
+                    self._end(self._running[command.key], FinishReason.CANCELLED)
+                case _Pause():
+                    self._pause(command.key)
+                case _Release():
+                    self._engine.release()
         return True
+
+    def _begin(self, run: Generation) -> None:
+        job = run.job
+        self._busy_since_s = self._clock()
+        try:
+            sequence = self._engine.start(
+                [*job.prompt_ids, *run.output_ids],
+                job.request.sampling,
+                max_tokens=job.max_tokens - run.num_output_tokens,
+                constraint=job.constraint,
+            )
+        except Exception:  # noqa: BLE001 - the per-request boundary: it must reply
+            self._fail(run)
+        else:
+            self._running[job.key] = _Running(run, sequence)
+
+    def _step(self) -> None:
+        begun_s, before_j = self._clock(), self._meter.read_joules()
+        self._busy_since_s = begun_s
+        try:
+            ran = self._engine.step()
+        except Exception:  # noqa: BLE001 - the model failed: each of its answers must have a reply
+            for running in list(self._running.values()):
+                self._drop(running)
+                self._fail(running.run)
+            return
+        now_s = self._clock()
+        self._busy_since_s, seconds = now_s, now_s - begun_s
+        energy = self._meter.model.of_run(seconds, before_j, self._meter.read_joules())
+        runs = {running.sequence: running.run for running in self._running.values()}
+        account(ran, seconds, energy, runs)
+        for running in list(self._running.values()):
+            if running.sequence in ran.outcomes:
+                self._record(running, ran.outcomes[running.sequence], now_s)
+
+    def _record(self, running: _Running, steps: Iterable[Step], now_s: float) -> None:
+        run = running.run
+        for step in steps:
+            if isinstance(step, Failed):
+                self._drop(running)
+                self._fail(run, step.error)
+                return
+            run.record(step)
+        run.end_step(now_s)
+        if run.finish_reason is not None or running.sequence.is_over:
+            self._end(running, None)
+        else:
+            self._emit_fragment(run, run.fragment(now_s))
+
+    def _pause(self, key: int) -> None:
+        running = self._running.get(key)
+        if running is not None and running.run.is_pausable:
+            self._drop(running)
+            running.run.was_paused = True
+            self._emit(Paused(running.run))
+
+    def _end_all(self, reason: FinishReason) -> None:
+        for running in list(self._running.values()):
+            self._end(running, reason)
+
+    def _end(self, running: _Running, reason: FinishReason | None) -> None:
+        """Reply with what there is; without a reason, it is the run's own."""
+        run = running.run
+        self._drop(running)
+        run.finish_reason = run.finish_reason or reason
+        run.close()
+        now_s = self._clock()
+        self._emit_fragment(run, run.last_fragment(now_s))
+        self._emit(Finished.of(run, run.outcome(), now_s))
+
+    def _fail(self, run: Generation, error: Exception | None = None) -> None:
+        _LOG.error("generation failed: key=%d", run.job.key, exc_info=error or True)
+        outcome = Rejected(ErrorCode.INTERNAL, "generation failed; see the node's log")
+        self._emit(Finished.of(run, outcome, self._clock()))
+
+    def _drop(self, running: _Running) -> None:
+        del self._running[running.run.job.key]
+        self._engine.end(running.sequence)
 
     def _emit_fragment(self, run: Generation, fragment: Fragment | None) -> None:
         if fragment is not None and run.job.request.is_stream:

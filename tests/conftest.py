@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Generator, Iterator
 from importlib.util import find_spec
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.requirements import IS_ALL_REQUIRED
+from tests.requirements import IS_ALL_REQUIRED, require
 
 # What is missing -> what of the tests cannot run without it, and how to get it.
 PROGRAMS = {
@@ -59,6 +60,19 @@ def restored_logging() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    require(os.geteuid() == 0, "mounting needs root")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    require(mounted.returncode == 0, f"nothing can be mounted here: {mounted.stderr}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from edged.costmodel import Cost, CostModel
 from edged.errors import ErrorCode
+from edged.finished import Finished
 from edged.generation import Fragment
 from edged.messages import Encoded, RequestDefaults, WireProperties, encode_event
 from edged.messages.event import (
@@ -28,7 +29,6 @@ from edged.messages.event import (
     event_members,
 )
 from edged.request import Answer, FinishReason, Rejected, Usage
-from edged.worker import Finished
 from tests.fakes import LIMITS, MIB, Bench
 
 MODEL = "smollm2-135m-instruct-int8-w8a8@1fbea1"
@@ -153,7 +153,7 @@ def _keys(talk: Talk) -> None:
 def _again(talk: Talk) -> None:
     for _ in range(2):
         talk.ask({"id": "a1", "prompt": "Is it on?"})
-        if talk.bench.service.is_running:
+        if talk.bench.service.num_running:
             talk.finish("Yes.")
         talk.show()
 

@@ -1,21 +1,23 @@
 """Stand-ins for every edge of the service: a clock, a transport, a worker, a language, memory."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from collections.abc import Sequence as Items
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from edged.admission import MemoryBudget, MemorySnapshot
+from edged.admission import MemoryBudget, MemoryPlan, MemorySnapshot
 from edged.attempts import Attempts
 from edged.costmodel import Cost, CostModel
-from edged.engine import Constraint, Prefilled, Token
-from edged.generation import Generation, Job
+from edged.engine import Constraint, Prefilled, Ran, Sequence, Step, Token
+from edged.finished import Finished
+from edged.generation import Generation, Job, Spent
 from edged.messages import Delivery, Encoded, RequestDefaults, WireProperties
 from edged.metrics import Metrics
 from edged.ports import Edges, Limits
 from edged.request import Answer, ChatMessage, FinishReason, OutputFormat, SamplingParams, Usage
+from edged.sensors import DeviceReading
 from edged.service import Service
-from edged.worker import Finished
 
 MIB = 1024**2
 
@@ -81,6 +83,12 @@ class FakeWorker:
     paused: list[int] = field(default_factory=list)
     resumed: list[Generation] = field(default_factory=list)
     releases: int = 0
+    num_touched: int = 0
+    done: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """How far jobs are, by their keys."""
+
+    def progress(self, key: int) -> tuple[int, int] | None:
+        return self.done.get(key)
 
     def submit(self, job: Job) -> None:
         self.jobs.append(job)
@@ -104,7 +112,7 @@ class FakeLanguage:
 
     error: Exception | None = None
 
-    def encode_chat(self, messages: Sequence[ChatMessage]) -> list[int]:
+    def encode_chat(self, messages: Items[ChatMessage]) -> list[int]:
         if self.error is not None:
             raise self.error
         return [ord(c) % 256 for message in messages for c in message.content]
@@ -113,20 +121,60 @@ class FakeLanguage:
         return None
 
 
+class FakeSequence(Sequence):
+    """An answer whose steps are scripted."""
+
+    def __init__(self, steps: Iterator[Step], num_tokens: int) -> None:
+        self.steps = steps
+        self.num_tokens = num_tokens
+        self.is_over = False
+
+
 @dataclass
 class FakeEngine:
-    """Yield scripted steps; an exception among them is raised."""
+    """Run scripted steps, one for each answer at a time; an exception among them is raised."""
 
-    steps: Sequence[Prefilled | Token | Exception] = ()
+    steps: Items[Prefilled | Token | Exception] = ()
+    num_touched: int = 0
     calls: int = 0
     releases: int = 0
+    active: list[FakeSequence] = field(default_factory=list)
+    interrupted: list[Sequence] = field(default_factory=list)
 
     def release(self) -> None:
         self.releases += 1
 
+    def start(
+        self,
+        prompt_ids: Items[int],
+        sampling: SamplingParams,
+        *,
+        max_tokens: int,
+        constraint: Constraint | None = None,
+    ) -> Sequence:
+        steps = self.generate(prompt_ids, sampling, max_tokens=max_tokens, constraint=constraint)
+        self.active.append(FakeSequence(iter(steps), len(prompt_ids)))
+        return self.active[-1]
+
+    def step(self) -> Ran:
+        outcomes: dict[Sequence, list[Step]] = {}
+        for sequence in self.active:
+            step = next(sequence.steps, None)
+            sequence.is_over = step is None
+            sequence.num_tokens += isinstance(step, Token)
+            outcomes[sequence] = [] if step is None else [step]
+        num_rows = sum(isinstance(s, Token) for steps in outcomes.values() for s in steps)
+        return Ran(outcomes, num_rows, sum(s.num_tokens - 1 for s in self.active))
+
+    def end(self, sequence: Sequence) -> None:
+        self.active = [other for other in self.active if other is not sequence]
+
+    def interrupt(self, sequence: Sequence) -> None:
+        self.interrupted.append(sequence)
+
     def generate(
         self,
-        prompt_ids: Sequence[int],
+        prompt_ids: Items[int],
         sampling: SamplingParams,
         *,
         max_tokens: int,
@@ -156,6 +204,7 @@ LIMITS = Limits(
     kv_bytes_per_token=MIB,
     max_waiting=2,
     model_id="tiny@abcdef",
+    plan=MemoryPlan(20 * MIB, 30 * MIB, 30 * MIB, 20 * MIB),
 )
 ROOMY = MemorySnapshot(rss_bytes=100 * MIB, available_bytes=500 * MIB)
 COST = Cost(prefill_token_s=0.01, decode_token_s=0.08)
@@ -172,6 +221,7 @@ class Bench:
     language: FakeLanguage = field(default_factory=FakeLanguage)
     attempts: Attempts = field(default_factory=lambda: Attempts(None))
     memory: MemorySnapshot = ROOMY
+    device: DeviceReading = field(default_factory=DeviceReading)
     metrics: Metrics = field(default_factory=Metrics)
     packets: int = 0
 
@@ -183,6 +233,7 @@ class Bench:
             self.attempts,
             self.clock,
             lambda: self.memory,
+            lambda: self.device,
         )
         self.service = Service(self.edges, self.limits, CostModel(COST), self.metrics)
 
@@ -205,7 +256,9 @@ class Bench:
         answer = Answer(text, FinishReason.STOP)
         usage = Usage(len(job.prompt_ids), 0, len(text))
         first_s = started_s + seconds / 2
-        self.service.finish(Finished(job.key, answer, usage, started_s, self.clock(), first_s))
+        times = (started_s, self.clock(), first_s)
+        spent = Spent(seconds / 2, seconds / 2, decode_runs=len(text) - 1)
+        self.service.finish(Finished(job.key, answer, usage, *times, spent=spent))
 
     def confirm_all(self) -> None:
         """Let the broker confirm everything that was published."""

@@ -20,7 +20,7 @@ from edged.admission import (
 )
 from edged.costmodel import Cost
 from edged.errors import ErrorCode
-from edged.promises import Promise, Timetable
+from edged.promises import Line, Promise, Timetable
 from edged.request import OnDeadline, Priority, Rejected
 from tests.make_request import make_request
 
@@ -49,7 +49,7 @@ def decide(
         make_request(**request),
         num_prompt_tokens,
         resources,
-        Timetable(now_s, promises, head_s=backlog_s),
+        Timetable([Line(now_s, promises, head_s=backlog_s)]),
         needed_bytes=needed_bytes,
     )
 

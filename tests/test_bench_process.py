@@ -121,7 +121,8 @@ def test_edged_runs_as_in_the_daemon(tmp_path: Path) -> None:
     seconds = engine.together([[1, 2]], 3)
     assert seconds is not None
     assert seconds > 0
-    assert engine.together([[1, 2], [3, 4]], 3) is None
+    assert engine.together([[1, 2], [3, 4], [5, 6]], 3) is not None
+    assert engine.together([[1, 2]] * 9, 3) is None, "more than there are slots"
     assert set(engine.versions()) == {"edged", "onnxruntime"}
     assert engine.process_ids() == [os.getpid()]
 

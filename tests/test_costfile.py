@@ -21,6 +21,7 @@ class CountingEngine:
     """Tell how often it was measured."""
 
     measured: list[int] = field(default_factory=list)
+    chunk_tokens: int = COST.chunk_tokens
 
     def measure(self) -> Cost:
         self.measured.append(1)
@@ -43,6 +44,14 @@ def test_a_device_is_measured_once_and_known_from_then_on(tmp_path: Path) -> Non
     for _ in range(3):
         assert known_cost(config(tmp_path), model(engine)) == COST
     assert len(engine.measured) == 1
+
+
+def test_other_pieces_of_prompts_are_measured_anew(tmp_path: Path) -> None:
+    engine = CountingEngine()
+    known_cost(config(tmp_path), model(engine))
+    engine.chunk_tokens += 1
+    known_cost(config(tmp_path), model(engine))
+    assert len(engine.measured) == 2
 
 
 def test_another_model_or_other_threads_are_measured_anew(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ TRUE = Cost(
     prefill_pair_s=4e-6,
     decode_pair_s=6e-6,
     run_s=40e-3,
+    decode_row_s=1e-3,
 )
 
 
@@ -52,6 +53,12 @@ def test_tokens_cost_more_the_more_there_are() -> None:
     assert cost.decode_tok_s == 10
 
 
+def test_one_run_of_several_sequences_costs_a_row_for_each_further_one() -> None:
+    cost = Cost(0.01, 0.1, decode_pair_s=1e-3, decode_row_s=0.004)
+    assert cost.step_s([100]) == pytest.approx(cost.decode_s(1, 100))
+    assert cost.step_s([100, 0, 50]) == pytest.approx(0.1 + 2 * 0.004 + 1e-3 * 151.5)
+
+
 @settings(deadline=None)
 @given(st.integers(1, 1000), st.floats(0.001, 500), st.sampled_from([0.0, 1e-6, 1e-3]))
 def test_the_longest_answer_that_fits_is_found(prompt: int, seconds: float, pair: float) -> None:
@@ -61,7 +68,10 @@ def test_the_longest_answer_that_fits_is_found(prompt: int, seconds: float, pair
     assert cost.service_s(prompt, fits + 1) > seconds - 1e-6
 
 
-@pytest.mark.parametrize("wrong", [{"run_s": -1.0}, {"prefill_token_s": 0.0}, {"margin": math.inf}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"run_s": -1.0}, {"prefill_token_s": 0.0}, {"margin": math.inf}, {"decode_row_s": 1.1}],
+)
 def test_a_price_is_never_negative_nor_endless(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="not a cost"):
         Cost(**({"prefill_token_s": 1.0, "decode_token_s": 1.0} | wrong))
@@ -88,6 +98,16 @@ def test_one_run_is_enough_for_a_price_of_tokens() -> None:
     assert cost.decode_s(1, 8) == pytest.approx(0.2, rel=0.05)
 
 
+@pytest.mark.parametrize(("true", "found"), [(0.04, 0.04), (0.15, 0.15), (-0.1, 0.0), (3.0, 1.0)])
+def test_a_further_row_is_measured_between_nothing_and_a_run(true: float, found: float) -> None:
+    """In tokens; with runs that say what cannot be, the nearest that can is taken."""
+    alone = [Run(1, 8, 0.02), Run(1, 600, 0.0205)]
+    rows = [Run(1, 8, 0.02 * (1 + (count - 1) * true), count) for count in (2, 4)]
+    cost = fit_cost([Run(128, 0, 0.8)], [*alone, *rows], 128)
+    assert cost.decode_row_s == pytest.approx(found * 0.02, rel=0.15, abs=2e-4)
+    assert fit_cost([Run(128, 0, 0.8)], alone, 128).decode_row_s == 0.0
+
+
 def test_a_throttled_device_is_followed_within_three_requests() -> None:
     model = CostModel(TRUE)
     for _ in range(20):
@@ -99,6 +119,19 @@ def test_a_throttled_device_is_followed_within_three_requests() -> None:
     for _ in range(3):
         model.observe(measured(factor=1.0))
     assert model.current.decode_tok_s == pytest.approx(TRUE.decode_tok_s, rel=0.01)
+
+
+def test_a_request_that_had_company_teaches_as_well() -> None:
+    model = CostModel(TRUE)
+    contexts = [300, 40, 90]
+    for _ in range(5):
+        steps_s = sum(TRUE.step_s([100 + n, *contexts]) for n in range(39))
+        beside = (39 * len(contexts), 39 * sum(contexts) + 39 * len(contexts) // 2)
+        seen = Measured(100, 0, 2 * TRUE.prefill_s(100), 39, 2 * steps_s, *beside)
+        error = model.observe(seen)
+    assert error == pytest.approx(0.0, abs=0.01)
+    assert model.current.decode_tok_s == pytest.approx(TRUE.decode_tok_s / 2, rel=0.01)
+    assert model.current.decode_row_s == pytest.approx(2e-3, rel=0.01)
 
 
 def test_two_stalls_in_five_requests_change_no_price() -> None:
@@ -149,6 +182,8 @@ def test_a_request_too_short_to_judge_by_teaches_nothing() -> None:
             st.floats() | st.sampled_from([0.0, 1e-300]),
             st.integers(0, 10**6),
             st.floats() | st.sampled_from([0.0, 1e-300]),
+            st.integers(0, 10**6),
+            st.integers(0, 10**9),
         ),
         max_size=100,
     )
@@ -163,6 +198,8 @@ def test_no_observation_breaks_the_prices(seen: list[Measured]) -> None:
 
 def test_a_price_list_survives_a_file_and_damage_is_told() -> None:
     assert read_cost(cost_members(TRUE)) == TRUE
+    older = {key: value for key, value in cost_members(TRUE).items() if key != "decode_row_s"}
+    assert read_cost(older).decode_row_s == 0.0
     damages: list[object] = [None, [], {"prefill_token_s": 1.0}, cost_members(TRUE) | {"more": 1}]
     for damaged in damages:
         with pytest.raises(ValueError, match="not a cost"):

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edged.bundle import open_bundle
-from edged.engine import Constraint, Engine, EngineSettings, Prefilled, Token
+from edged.engine import Constraint, Engine, EngineSettings, Prefilled, Token, load_engine
 from edged.engine.speed import measure_cost
+from edged.engine.steps import Row
 from edged.request import SamplingParams
 from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
 
@@ -35,7 +36,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
 
 def load(folder: Path, *, max_model_len: int = MAX_MODEL_LEN, chunk: int = 16) -> Engine:
     engine_settings = EngineSettings(max_model_len, num_threads=1, prefill_chunk_tokens=chunk)
-    return Engine.load(open_bundle(folder), engine_settings)
+    return load_engine(open_bundle(folder), engine_settings)
 
 
 @pytest.fixture
@@ -138,8 +139,8 @@ def test_a_failed_run_leaves_the_next_answer_right(engine: Engine, expected: lis
     steps = engine.generate(PROMPT, GREEDY, max_tokens=9)
     next(steps)
 
-    def fail(token_ids: NDArray[np.int64], start: int) -> NDArray[np.float32]:
-        good(token_ids[::-1] * 0, start)
+    def fail(token_ids: NDArray[np.int64], start: int, *, slot: int) -> NDArray[np.float32]:
+        good(token_ids[::-1] * 0, start, slot=slot)
         raise RuntimeError("out of memory")
 
     engine._graph.forward = fail  # type: ignore[method-assign, assignment]
@@ -149,14 +150,13 @@ def test_a_failed_run_leaves_the_next_answer_right(engine: Engine, expected: lis
     assert tokens(engine) == expected
 
 
-def test_an_answer_ends_when_another_begins(engine: Engine, expected: list[int]) -> None:
-    for num_steps in (1, 4):
-        old = engine.generate([8, 9, *PROMPT], GREEDY, max_tokens=9)
-        for _ in range(num_steps):
-            next(old)
-        assert tokens(engine) == expected
-        with pytest.raises(RuntimeError, match="later request"):
-            next(old)
+def test_an_answer_alone_is_alone(engine: Engine) -> None:
+    old = engine.generate(PROMPT, GREEDY, max_tokens=9)
+    next(old)
+    with pytest.raises(RuntimeError, match="another answer"):
+        next(engine.generate(PROMPT, GREEDY, max_tokens=9))
+    with pytest.raises(RuntimeError, match="an answer is in the making"):
+        engine.measure()
 
 
 def test_release_forgets_the_prefix(engine: Engine, expected: list[int]) -> None:
@@ -252,19 +252,35 @@ def test_a_measurement_leaves_the_next_answer_right(engine: Engine, expected: li
 class SlowGraph:
     """A graph that takes a fixed time for each token, on a clock of its own."""
 
-    vocab_size, max_model_len, kv_bytes = 10, 100, 0
+    vocab_size, max_model_len, kv_bytes, num_slots = 10, 100, 0, 4
 
     def __init__(self, prefill_s: float, decode_s: float) -> None:
         self.now_s, self.prefill_s, self.decode_s = 0.0, prefill_s, decode_s
 
     def forward(
-        self, token_ids: NDArray[np.int64], start: int, *, all_rows: bool = False
+        self, token_ids: NDArray[np.int64], start: int, *, slot: int = 0, all_rows: bool = False
     ) -> NDArray[np.float32]:
         count = len(token_ids)
         self.now_s += self.decode_s if count == 1 else count * self.prefill_s
         return np.zeros((1, 10), np.float32)
 
-    def release(self) -> None:
+    def decode(self, rows: Sequence[Row]) -> list[NDArray[np.float32]]:
+        self.now_s += self.decode_s * (1 + 0.1 * (len(rows) - 1))
+        return [np.zeros(10, np.float32) for _ in rows]
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        pass
+
+    def release(self, slot: int = 0) -> None:
+        raise NotImplementedError
+
+    def read(self, slot: int) -> NDArray[np.uint8]:
+        raise NotImplementedError
+
+    def write(self, slot: int, length: int, data: NDArray[np.uint8]) -> bool:
+        raise NotImplementedError
+
+    def interrupt(self) -> None:
         raise NotImplementedError
 
 
@@ -276,7 +292,7 @@ def test_a_measurement_reads_the_prices_of_a_device(
     prefill_s: float, decode_s: float, within: float
 ) -> None:
     graph = SlowGraph(prefill_s, decode_s)
-    cost = measure_cost(graph, 64, clock=lambda: graph.now_s)
+    cost = measure_cost(graph, 4, 64, clock=lambda: graph.now_s)
     assert cost.prefill_s(64) == pytest.approx(64 * prefill_s, rel=within)
     assert cost.decode_s(10, 0) == pytest.approx(10 * decode_s, rel=0.05)
     # Beyond what it takes to run anything at all, the time is bounded.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llguidance import LLParserLimits
 
 from edged.bundle import open_bundle
-from edged.engine import Engine, EngineSettings, Token
+from edged.engine import Engine, EngineSettings, Token, load_engine
 from edged.grammar import ConstraintError, FormatError, GrammarConstraint, compile_format
 from edged.request import FormatType, OutputFormat, SamplingParams
 from edged.tokenizer import Tokenizer
@@ -42,7 +42,7 @@ def tokenizer(folder: Path) -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def engine(folder: Path) -> Engine:
-    return Engine.load(open_bundle(folder), EngineSettings(MAX_MODEL_LEN, num_threads=1))
+    return load_engine(open_bundle(folder), EngineSettings(MAX_MODEL_LEN, num_threads=1))
 
 
 def choice(*choices: str) -> OutputFormat:

@@ -1,10 +1,12 @@
 """Memory while the node serves: reservations for requests, and the ladder's deeds."""
 
+from dataclasses import replace
+
 from edged.admission import MemorySnapshot
 from edged.guard import INTERVAL_S
 from edged.ledger import REQUEST_BYTES, Account
 from edged.pressure import DOWN_AFTER_S, RESTART_AFTER_S, UP_AFTER_S, Rung
-from tests.fakes import MIB, ROOMY, Bench
+from tests.fakes import LIMITS, MIB, ROOMY, Bench
 
 HIGH = MemorySnapshot(rss_bytes=390 * MIB, available_bytes=500 * MIB)
 BROKEN = MemorySnapshot(rss_bytes=401 * MIB, available_bytes=500 * MIB)
@@ -42,18 +44,28 @@ def test_a_ledger_without_room_refuses_and_says_what_is_missing() -> None:
     assert error["retry_after_ms"] == 1000 * DOWN_AFTER_S
 
 
-def test_the_ladder_gives_up_cache_then_dialogues_then_new_work() -> None:
-    bench = Bench()
+def test_the_ladder_gives_up_cache_then_dialogues_then_slots_then_new_work() -> None:
+    bench = Bench(limits=replace(LIMITS, num_slots=3))
     bench.memory = HIGH
+
+    def stand() -> tuple[str, int]:
+        return bench.service.guard.rung.name, bench.service.scheduler.num_slots
+
     bench.service.tick()
-    assert (bench.service.guard.rung.name, bench.worker.releases) == ("SHED_PREFIX", 1)
-    climb(bench, 2 * UP_AFTER_S)
-    assert (bench.service.guard.rung.name, bench.worker.releases) == ("REFUSE", 1)
+    assert (stand(), bench.worker.releases) == (("SHED_PREFIX", 3), 1)
+    climb(bench, UP_AFTER_S)
+    assert (stand(), bench.worker.releases) == (("SHED_SESSIONS", 3), 1)
+    climb(bench, UP_AFTER_S)
+    assert stand() == ("SHRINK_SLOTS", 1)
+    assert bench.worker.releases > 1  # from now on each slot that became idle is given back
+    climb(bench, UP_AFTER_S)
+    assert stand() == ("REFUSE", 1)
     bench.memory = ROOMY
     bench.deliver({"id": "a", "prompt": "x"})
     error = bench.transport.replies[0].json["error"]
     assert (error["code"], error["retryable"]) == ("memory_pressure", True)
-    climb(bench, 4 * DOWN_AFTER_S)
+    climb(bench, 5 * DOWN_AFTER_S)
+    assert stand() == ("CALM", 3)
     bench.deliver({"id": "b", "prompt": "x"})
     assert [job.request.reply_to.request_id for job in bench.worker.jobs] == ["b"]
 

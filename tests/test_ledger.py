@@ -88,4 +88,4 @@ class Accounting(RuleBasedStateMachine):
 
 
 TestAccounting = Accounting.TestCase
-TestAccounting.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestAccounting.settings = settings(max_examples=600, stateful_step_count=30, deadline=None)

@@ -446,5 +446,6 @@ def test_memory_that_gets_short_and_recovers_is_told_once_each(bundle: Path) -> 
         stage.bench.memory = memory
         for _ in range(2):
             stage.reporter.tick(is_forced=True)
-    assert told(stage) == ["degraded", "recovered", "degraded"]
+    kinds = [kind for kind in told(stage) if kind in ("degraded", "recovered")]
+    assert kinds == ["degraded", "recovered", "degraded"]
     assert stage.bench.transport.on("/event")[0].json["missing_bytes"] == 1

@@ -16,10 +16,9 @@ from edged.manifest import (
     Manifest,
     ModelFacts,
     ModelLimits,
-    Quality,
-    QualityLimits,
     Source,
 )
+from edged.quality import Quality, QualityLimits, Try, Unseen
 
 SHA = "0123456789abcdef" * 4
 
@@ -52,9 +51,23 @@ def make_manifest(files: dict[str, FileEntry] | None = None) -> Manifest:
             argmax_agreement=0.99,
             tokens=4000,
             text="gate",
+            unseen=Unseen(
+                QualityLimits(0.015, 1.015, 0.925), 0.002, 0.02, 9.0, 9.0, 1.0, 0.98, 800
+            ),
         ),
         tools={"edged": "0.1.0"},
         files={"model.onnx": entry, "tokenizer.json": entry} if files is None else files,
+        kernels={"x86_64": "avx2"},
+        tries=(
+            Try(
+                "fp32",
+                "fp32",
+                passed=True,
+                mean_kl=0.001,
+                perplexity_ratio=1.01,
+                argmax_agreement=0.99,
+            ),
+        ),
     )
 
 
@@ -92,7 +105,7 @@ def test_what_is_not_json_is_refused(data: bytes) -> None:
 
 
 def test_a_key_that_stands_twice_is_refused() -> None:
-    assert_refused(b'{"format": 1, "format": 1}', "twice")
+    assert_refused(b'{"format": 2, "format": 2}', "twice")
 
 
 @pytest.mark.parametrize("data", [b"[]", b"1", b"null"])
@@ -101,7 +114,7 @@ def test_the_top_level_is_an_object(data: bytes) -> None:
 
 
 def test_another_format_is_named_before_anything_else() -> None:
-    assert_refused(b'{"format": 2, "new": true}', "format 2 is not known", "reads format 1")
+    assert_refused(b'{"format": 1, "new": true}', "format 1 is not known", "reads format 2")
 
 
 @pytest.mark.parametrize(
@@ -133,6 +146,7 @@ def test_a_wrong_value_is_named_by_its_key(key: str, value: object, complaint: s
     ("section", "key", "value", "complaint"),
     [
         ("model", "vocab_size", -1, "model.vocab_size must be a whole number"),
+        ("model", "kv_type", "int4", "model.kv_type must be one of fp32, int8"),
         ("model", "colour", 1, "model.colour is not a known key"),
         ("source", "sha256", "abc", "source.sha256 must match"),
         ("limits", "max_model_len", 0, "limits.max_model_len must be at least 1"),
@@ -167,7 +181,7 @@ def test_no_missing_key_goes_unnoticed(data: st.DataObject) -> None:
     path = ""
     node = tree
     while True:
-        free = {"tools", "files"}
+        free = {"tools", "files", "kernels"}
         key = data.draw(st.sampled_from(sorted(set(node) - free)))
         path = f"{path}.{key}".lstrip(".")
         if not isinstance(node[key], dict) or data.draw(st.booleans()):

@@ -31,10 +31,54 @@ def test_the_resident_memory_of_this_process_grows_with_what_it_touches() -> Non
         assert 60 * MIB < memory.rss_bytes() - before < 80 * MIB
 
 
+SCRAPS = """
+from edged import memory
+
+scraps = [bytes(1000) for _ in range(64_000)]
+full = memory.rss_bytes()
+scraps = scraps[::1000]  # so that the heap cannot shrink from its end
+kept = memory.rss_bytes()
+memory.return_freed()
+print(full, kept, memory.rss_bytes())
+"""
+
+
+def test_what_was_freed_goes_back_to_the_system() -> None:
+    command = [sys.executable, "-c", SCRAPS]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    full, kept, after = map(int, shown.split())
+    assert full - kept < 8 * MIB
+    assert full - after > 48 * MIB
+
+
+def test_a_c_library_that_cannot_return_memory_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda _: object())
+    memory.return_freed()
+
+
 def test_a_snapshot_reads_process_and_device() -> None:
     snapshot = memory.snapshot()
     assert snapshot.rss_bytes > 0
     assert 0 < snapshot.available_bytes == pytest.approx(memory.available_bytes(), rel=0.5)
+
+
+def test_own_and_shared_memory_are_told_apart() -> None:
+    shares, rss_bytes = memory.read_shares(), memory.rss_bytes()
+    assert shares.pss_bytes is not None
+    assert shares.uss_bytes is not None
+    assert 0 < shares.uss_bytes <= shares.pss_bytes <= 1.1 * rss_bytes
+    assert set(shares.members()) == {"pss_bytes", "uss_bytes", "memory_stall"}
+
+
+def test_waiting_for_memory_is_read_from_the_kernel(tmp_path: Path) -> None:
+    assert memory.stall_share(tmp_path) is None
+    assert memory.read_shares(tmp_path) == memory.MemoryShares(None, None, None)
+    pressure = tmp_path / "proc/pressure/memory"
+    pressure.parent.mkdir(parents=True)
+    pressure.write_text("some avg10=12.50 avg60=1.00 avg300=0.00 total=9\nfull avg10=1.00\n")
+    assert memory.stall_share(tmp_path) == 0.125
 
 
 def test_the_smallest_limit_of_the_group_and_its_ancestors_holds(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ def test_each_rung_gets_time_to_help_before_the_next_one() -> None:
     assert ladder.step(HIGH, 1.0) is Rung.SHED_PREFIX
     assert ladder.step(HIGH, 1.0 + UP_AFTER_S - 0.1) is Rung.SHED_PREFIX
     assert ladder.step(HIGH, 1.0 + UP_AFTER_S) is Rung.SHED_SESSIONS
-    assert ladder.step(HIGH, 1.0 + 2 * UP_AFTER_S) is Rung.REFUSE
+    assert ladder.step(HIGH, 1.0 + 2 * UP_AFTER_S) is Rung.SHRINK_SLOTS
+    assert ladder.step(HIGH, 1.0 + 3 * UP_AFTER_S) is Rung.REFUSE
     assert climb(ladder, HIGH, 1000.0, 10.0) is Rung.REFUSE  # inside the budget: no restart
 
 
@@ -35,6 +36,14 @@ def test_a_device_that_is_short_is_pressure_too() -> None:
     ladder = PressureLadder(BUDGET)
     assert ladder.step(SHORT, 0.0) is Rung.SHED_PREFIX
     assert ladder.step(MemorySnapshot(800, 124), 50.0) is Rung.SHED_PREFIX  # not roomy yet
+
+
+def test_a_device_that_waits_for_memory_is_under_pressure() -> None:
+    ladder = PressureLadder(BUDGET)
+    assert ladder.step(MemorySnapshot(800, 5000, 0.19), 0.0) is Rung.CALM
+    assert ladder.step(MemorySnapshot(800, 5000, 0.21), 1.0) is Rung.SHED_PREFIX
+    assert climb(ladder, MemorySnapshot(800, 5000, 0.06), 50.0, 2.0) is Rung.SHED_PREFIX
+    assert climb(ladder, MemorySnapshot(800, 5000, 0.05), DOWN_AFTER_S, 60.0) is Rung.CALM
 
 
 def test_a_budget_that_stays_broken_ends_in_a_restart() -> None:
@@ -55,12 +64,12 @@ def test_the_way_down_is_slow_and_one_rung_at_a_time() -> None:
     assert climb(ladder, HIGH, 6.0, 0.0) is Rung.REFUSE
     assert climb(ladder, BETWEEN, 100.0, 7.0) is Rung.REFUSE  # neither high nor well
     assert climb(ladder, LOW, DOWN_AFTER_S - 1, 200.0) is Rung.REFUSE
-    assert ladder.step(LOW, 200.0 + DOWN_AFTER_S) is Rung.SHED_SESSIONS
-    assert ladder.step(LOW, 201.0 + DOWN_AFTER_S) is Rung.SHED_SESSIONS
-    assert climb(ladder, LOW, 3 * DOWN_AFTER_S, 202.0 + DOWN_AFTER_S) is Rung.CALM
+    assert ladder.step(LOW, 200.0 + DOWN_AFTER_S) is Rung.SHRINK_SLOTS
+    assert ladder.step(LOW, 201.0 + DOWN_AFTER_S) is Rung.SHRINK_SLOTS
+    assert climb(ladder, LOW, 4 * DOWN_AFTER_S, 202.0 + DOWN_AFTER_S) is Rung.CALM
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=600)
 @given(
     st.lists(st.tuples(st.integers(0, 1200), st.integers(0, 300), st.floats(0.1, 20)), max_size=80)
 )

@@ -47,7 +47,7 @@ def test_the_figures_of_state_are_there_in_base_units() -> None:
     assert found["edged_temperature_celsius"] == 61.5
     assert found["edged_served_total"] == 0
     assert found["edged_ledger_bytes{weights}"] == 100
-    assert found["edged_pressure_rung"] == 3
+    assert found["edged_pressure_rung"] == 4
     assert found["edged_info{kitchen}{tiny@1}"] == 1
 
 

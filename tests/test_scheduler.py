@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from edged.admission import Admitted
+from edged.company import Member, Work
 from edged.costmodel import Cost
 from edged.entries import MAX_PAUSES, MAX_RIDERS, PROMOTE_AFTER_S
 from edged.errors import ErrorCode
@@ -38,8 +39,8 @@ def entry(
     return Entry(key, admitted, (1, 2), f"delivery {key}", queued_s)
 
 
-def filled(*entries: Entry[str], max_waiting: int = 8) -> Scheduler[str]:
-    scheduler: Scheduler[str] = Scheduler(max_waiting)
+def filled(*entries: Entry[str], max_waiting: int = 8, num_slots: int = 1) -> Scheduler[str]:
+    scheduler: Scheduler[str] = Scheduler(max_waiting, num_slots)
     for item in entries:
         assert scheduler.add(item, COST, item.queued_s) is None
     return scheduler
@@ -49,7 +50,7 @@ def order(scheduler: Scheduler[str], now_s: float = 0.0) -> list[int]:
     keys = []
     while (popped := scheduler.pop(now_s, COST)) is not None:
         keys.append(popped.key)
-        scheduler.finish()
+        scheduler.finish(popped.key)
     return keys
 
 
@@ -114,11 +115,14 @@ def test_the_newest_is_refused_when_the_queue_is_full() -> None:
 
 def test_a_full_queue_tells_when_the_running_one_will_be_done() -> None:
     scheduler = filled(entry(1), entry(2), max_waiting=2)
-    scheduler.pop(10.0, COST)
+    running = scheduler.pop(10.0, COST)
+    assert running is not None
+    running.note_progress(50, 1)
+    running.note_progress(50, 11)
     scheduler.add(entry(3), COST, 10.0)
     refusal = scheduler.add(entry(4), COST, 11.0)
     assert refusal is not None
-    assert refusal.retry_after_s == pytest.approx(2.0)
+    assert refusal.retry_after_s == pytest.approx(1.0)
 
 
 def test_who_had_its_share_gets_half_of_the_queue_and_goes_last() -> None:
@@ -142,21 +146,23 @@ def test_an_entry_goes_from_waiting_over_running_to_finished() -> None:
     scheduler = filled(item)
     assert (item.state, len(scheduler)) == (EntryState.WAITING, 1)
     assert scheduler.pop(5.0, COST) is item
-    assert scheduler.running is item
+    assert scheduler.running == [item]
     assert (item.state, item.started_s, len(scheduler)) == (EntryState.RUNNING, 5.0, 0)
     assert scheduler.begun() == [item]
-    assert scheduler.finish() is item
+    assert scheduler.finish(1) is item
     assert item.state is EntryState.FINISHED
-    assert scheduler.running is None
+    assert scheduler.running == []
 
 
-def test_only_one_entry_runs_and_only_what_runs_can_finish() -> None:
+def test_no_more_run_than_there_are_slots_and_only_what_runs_can_finish() -> None:
     scheduler = filled(entry(1), entry(2))
-    with pytest.raises(RuntimeError, match="nothing is running"):
-        scheduler.finish()
-    scheduler.pop(0.0, COST)
-    with pytest.raises(RuntimeError, match="finish"):
-        scheduler.pop(0.0, COST)
+    with pytest.raises(KeyError, match="does not run"):
+        scheduler.finish(1)
+    assert scheduler.pop(0.0, COST) is not None
+    assert scheduler.pop(0.0, COST) is None
+    assert [item.key for item in scheduler.running] == [1]
+    with pytest.raises(KeyError, match="does not run"):
+        scheduler.pause(2, 0)
 
 
 def test_an_empty_queue_gives_nothing() -> None:
@@ -165,7 +171,7 @@ def test_an_empty_queue_gives_nothing() -> None:
     assert scheduler.expire(0.0, COST) == []
     assert scheduler.next_deadline_s(COST) is None
     assert scheduler.begun() == []
-    assert not scheduler.should_pause(0.0, COST)
+    assert scheduler.to_pause(0.0, COST) is None
 
 
 def test_what_cannot_give_a_first_token_in_time_expires() -> None:
@@ -186,74 +192,103 @@ def test_pop_leaves_what_is_late_for_expire() -> None:
     assert scheduler.expire(10.0, COST) == [late]
 
 
-def running(item: Entry[str], *waiting: Entry[str], now_s: float = 0.0) -> Scheduler[str]:
-    """Return a scheduler in which ``item`` runs since 0 s and the others came at ``now_s``."""
+def running(item: Entry[str], *waiting: Entry[str], num_done: int = 0) -> Scheduler[str]:
+    """Return a scheduler in which ``item`` has so many tokens, and the others have just come."""
     scheduler = filled(item)
     scheduler.pop(0.0, COST)
+    item.note_progress(50 if num_done else 0, num_done)
     for other in waiting:
-        assert scheduler.add(other, COST, now_s) is None
+        assert scheduler.add(other, COST, 0.0) is None
     return scheduler
 
 
 def test_a_person_interrupts_less_urgent_work_that_has_the_time() -> None:
-    scheduler = running(entry(1, priority=NORMAL), entry(2, priority=INTERACTIVE), now_s=1.5)
-    assert scheduler.should_pause(1.5, COST)
-    paused = scheduler.pause(num_done=6)
-    assert (paused.key, paused.state, paused.started_s) == (1, EntryState.WAITING, None)
-    assert (paused.num_done, paused.num_pauses) == (6, 1)
-    assert scheduler.begun() == [paused]
+    item = entry(1, priority=NORMAL)
+    scheduler = running(item, entry(2, priority=INTERACTIVE), num_done=5)
+    assert scheduler.to_pause(1.5, COST) is item
+    assert scheduler.pause(1, num_done=6) is item
+    assert (item.state, item.started_s, item.num_done, item.num_pauses) == (
+        EntryState.WAITING,
+        None,
+        6,
+        1,
+    )
+    assert scheduler.begun() == [item]
     # What is left: the prompt and six tokens once more, and the other 15.
-    assert paused.remaining_s(COST, 2.0) == pytest.approx(0.02 * 56 + 14 * 0.1)
+    assert item.remaining_s(COST, 2.0) == pytest.approx(0.02 * 56 + 14 * 0.1)
     assert order(scheduler, 2.0) == [2, 1]
 
 
+def test_what_is_left_falls_with_what_the_engine_tells() -> None:
+    item = entry(1)
+    scheduler = filled(item)
+    assert item.remaining_s(COST, 0.0) == pytest.approx(3.0)
+    scheduler.pop(0.0, COST)
+    item.note_progress(20, 0)
+    assert item.remaining_s(COST, 0.0) == pytest.approx(0.6 + 2.0)
+    item.note_progress(50, 0)
+    assert item.remaining_s(COST, 0.0) == pytest.approx(2.0)
+    item.note_progress(50, 1)
+    assert item.remaining_s(COST, 0.0) == pytest.approx(2.0)
+    item.note_progress(50, 11)
+    assert item.remaining_s(COST, 0.0) == pytest.approx(1.0)
+    scheduler.pause(1, 11)
+    scheduler.pop(0.0, COST)
+    assert item.remaining_s(COST, 0.0) == pytest.approx(0.02 * 61 + 9 * 0.1)
+    item.note_progress(61, 11)
+    assert item.remaining_s(COST, 0.0) == pytest.approx(9 * 0.1)
+    item.note_progress(61, 12)
+    assert item.remaining_s(COST, 0.0) == pytest.approx(9 * 0.1)
+
+
 @pytest.mark.parametrize(
-    ("first", "second", "at_s"),
+    ("first", "second", "num_done"),
     [
-        ({"priority": NORMAL}, {"priority": NORMAL, "deadline_s": 30}, 1.0),  # no higher class
-        ({"priority": NORMAL, "deadline_s": 5}, {"priority": INTERACTIVE}, 1.0),  # no slack
-        ({"priority": NORMAL}, {"priority": INTERACTIVE}, 2.9),  # nearly done
+        ({"priority": NORMAL}, {"priority": NORMAL, "deadline_s": 30}, 1),  # no higher class
+        ({"priority": NORMAL, "deadline_s": 5}, {"priority": INTERACTIVE}, 1),  # no slack
+        ({"priority": NORMAL}, {"priority": INTERACTIVE}, 19),  # nearly done
         (
             {"sampling": SamplingParams(temperature=1.0, seed=7)},  # cannot be taken up again
             {"priority": INTERACTIVE},
-            1.0,
+            1,
         ),
     ],
 )
 def test_what_gains_nothing_or_breaks_a_promise_is_not_interrupted(
-    first: dict[str, Any], second: dict[str, Any], at_s: float
+    first: dict[str, Any], second: dict[str, Any], num_done: int
 ) -> None:
-    scheduler = running(entry(1, **first), entry(2, **second), now_s=at_s)
-    assert not scheduler.should_pause(at_s, COST)
+    scheduler = running(entry(1, **first), entry(2, **second), num_done=num_done)
+    assert scheduler.to_pause(0.0, COST) is None
 
 
 def test_an_answer_is_interrupted_twice_at_most() -> None:
     item = entry(1)
     scheduler = running(item, entry(9, priority=INTERACTIVE))
     for number in range(MAX_PAUSES):
-        assert scheduler.should_pause(0.0, COST), number
-        scheduler.pause(1)
+        assert scheduler.to_pause(0.0, COST) is item, number
+        scheduler.pause(1, 1)
         assert order_one(scheduler) == 9
         assert scheduler.pop(0.0, COST) is item
         scheduler.add(entry(9, priority=INTERACTIVE), COST, 0.0)
-    assert not scheduler.should_pause(0.0, COST)
+    assert scheduler.to_pause(0.0, COST) is None
 
 
 def order_one(scheduler: Scheduler[str]) -> int:
     popped = scheduler.pop(0.0, COST)
     assert popped is not None
-    scheduler.finish()
+    scheduler.finish(popped.key)
     return popped.key
 
 
 def test_work_is_interrupted_to_keep_a_promise() -> None:
     """Admission counted on it: what has little time goes before what has much."""
-    scheduler = running(entry(1, deadline_s=60), entry(2, deadline_s=4.5), now_s=1.0)
-    assert scheduler.should_pause(1.0, COST)
+    item = entry(1, deadline_s=60)
+    scheduler = running(item, entry(2, deadline_s=3.5), num_done=1)
+    assert scheduler.to_pause(0.0, COST) is item
 
 
 def test_a_timetable_counts_an_interruption_only_where_there_could_be_one() -> None:
-    scheduler = running(entry(1, deadline_s=20), entry(2, deadline_s=30), now_s=1.0)
+    scheduler = running(entry(1, deadline_s=20), entry(2, deadline_s=30), num_done=1)
 
     def room_s(deadline_s: float, priority: Priority) -> float:
         request = make_request(deadline_s=deadline_s, priority=priority)
@@ -261,10 +296,10 @@ def test_a_timetable_counts_an_interruption_only_where_there_could_be_one() -> N
 
     # 2 s run on, 3 s wait.
     assert room_s(40.0, NORMAL) == pytest.approx(39.0 - 5.0)
+    assert room_s(40.0, INTERACTIVE) == pytest.approx(39.0 - 5.0)
     # Going before them costs the running one its prompt and a token again.
     assert room_s(10.0, NORMAL) == pytest.approx(9.0)
-    assert room_s(19.0, NORMAL) == pytest.approx(19.0 - 2.0 - 1.02)
-    assert room_s(40.0, INTERACTIVE) == pytest.approx(39.0 - 5.0 - 1.02)
+    assert room_s(19.0, NORMAL) == pytest.approx(19.0 - 1.02 - 19 * 0.1)
     assert filled().timetable(make_request(), COST, 0.0).total_s == 0.0
 
 
@@ -284,7 +319,7 @@ def test_the_same_background_question_is_answered_once_for_all() -> None:
     assert scheduler.join(ask(request_id="r3", topic="t3"), "delivery 3")
     members = [(m.request.reply_to.request_id, m.delivery) for m in leader.members()]
     assert members == [("r1", "delivery 1"), ("r2", "delivery 2"), ("r3", "delivery 3")]
-    assert (len(scheduler), scheduler.finish()) == (0, leader)
+    assert (len(scheduler), scheduler.finish(1)) == (0, leader)
 
 
 @pytest.mark.parametrize(
@@ -395,10 +430,115 @@ def test_clear_hands_back_everything_that_waits() -> None:
     scheduler = filled(entry(1), entry(2), entry(3))
     running = scheduler.pop(0.0, COST)
     assert [item.key for item in scheduler.clear()] == [2, 3]
-    assert (len(scheduler), scheduler.running) == (0, running)
+    assert (len(scheduler), scheduler.running) == (0, [running])
 
 
 def test_a_running_entry_is_a_backlog_to_its_deadline_at_most() -> None:
     item = entry(1, deadline_s=12.0)
     filled(item).pop(10.0, COST)
     assert item.remaining_s(COST, 10.5) == 1.5
+    assert item.remaining_s(COST, 12.5) == 0.0
+
+
+SLOTS = Cost(
+    prefill_token_s=0.02, decode_token_s=0.1, decode_row_s=0.01, chunk_tokens=4096, margin=1.0
+)
+"""Two entries together: 1 s for each prompt, then 20 runs of 0.11 s; one run may come between."""
+
+
+def started(scheduler: Scheduler[str], now_s: float = 0.0) -> list[int]:
+    """Start what can start, and return what runs."""
+    while scheduler.pop(now_s, SLOTS) is not None:
+        pass
+    return [entry.key for entry in scheduler.running]
+
+
+def test_as_many_run_as_there_are_slots_the_most_urgent_first() -> None:
+    entries = [entry(key, deadline_s=60 - key) for key in (1, 2, 3, 4)]
+    scheduler = filled(*entries, num_slots=3)
+    assert started(scheduler) == [4, 3, 2]
+    assert (scheduler.is_full, len(scheduler)) == (True, 1)
+    scheduler.finish(3)
+    assert (scheduler.is_full, started(scheduler)) == (False, [4, 2, 1])
+    assert scheduler.begun() == [entries[3], entries[1], entries[0]]
+
+
+def test_company_is_refused_where_it_would_break_the_promise_of_one_that_runs() -> None:
+    """The first one needs 3 s, and 4.41 s beside another one's prompt and tokens."""
+    scheduler = filled(entry(1, deadline_s=4.2), entry(2), num_slots=2)
+    assert started(scheduler) == [1]
+    assert scheduler.to_pause(0.0, SLOTS) is None
+    scheduler = filled(entry(1, deadline_s=4.5), entry(2), num_slots=2)
+    assert started(scheduler) == [1, 2]
+
+
+def test_company_is_refused_where_it_would_break_the_promise_of_one_that_waits() -> None:
+    tight = entry(3, deadline_s=7.0)
+    scheduler = filled(
+        entry(1, priority=INTERACTIVE), entry(2, priority=INTERACTIVE), tight, num_slots=2
+    )
+    # All three at the same time would be fine, but there are two slots.
+    assert started(scheduler) == [1, 3]
+
+
+def test_what_can_start_at_once_is_promised_although_it_could_not_wait() -> None:
+    first = entry(1, deadline_s=5.0, priority=INTERACTIVE)
+    for num_slots, has_room in ((1, False), (2, True)):
+        scheduler = filled(first, num_slots=num_slots)
+        first.state = EntryState.WAITING
+        assert started(scheduler) == [1]
+        request = make_request(deadline_s=5.0, max_tokens=21, priority=INTERACTIVE)
+        timetable = scheduler.timetable(request, SLOTS, 0.0)
+        end_s = timetable.end_s(Member(Work.of(50, 21), 5.0), 3.0, reserve=0.0)
+        assert (end_s is not None) == has_room
+        if end_s is not None:
+            assert end_s == pytest.approx(2 + 0.1 + 20 * 0.11 + 0.01, abs=0.2)
+
+
+def test_a_person_takes_the_slot_of_the_least_urgent() -> None:
+    least = entry(1, priority=BACKGROUND, deadline_s=60)
+    scheduler = filled(least, entry(2, priority=NORMAL, deadline_s=80), num_slots=2)
+    assert started(scheduler) == [2, 1]
+    scheduler.add(entry(3, priority=INTERACTIVE), SLOTS, 0.0)
+    assert scheduler.to_pause(0.0, SLOTS) is least
+    scheduler.pause(1, 0)
+    assert started(scheduler) == [2, 3]
+    assert scheduler.to_pause(0.0, SLOTS) is None
+
+
+def test_fewer_slots_let_run_to_its_end_what_runs() -> None:
+    scheduler = filled(*(entry(key) for key in (1, 2, 3)), num_slots=2)
+    assert started(scheduler) == [1, 2]
+    scheduler.num_slots = 1
+    assert (scheduler.is_full, scheduler.to_pause(0.0, SLOTS)) == (True, None)
+    scheduler.finish(1)
+    assert started(scheduler) == [2]
+    scheduler.finish(2)
+    assert started(scheduler) == [3]
+    scheduler.num_slots = 2
+    assert not scheduler.is_full
+
+
+def test_where_not_all_promises_can_be_kept_the_earliest_go_on() -> None:
+    """A device that became slow: what is late anyway holds up nobody."""
+    slow = SLOTS.scaled(4.0, 4.0, margin=1.0)
+    scheduler = filled(*(entry(key, deadline_s=10 + key) for key in (1, 2, 3)), num_slots=2)
+    assert scheduler.pop(0.0, slow) is not None
+    assert scheduler.pop(0.0, slow) is not None
+    assert [item.key for item in scheduler.running] == [1, 2]
+
+
+def test_a_person_does_not_interrupt_a_person() -> None:
+    scheduler = filled(entry(1, priority=INTERACTIVE), num_slots=1)
+    assert started(scheduler) == [1]
+    scheduler.add(entry(2, priority=INTERACTIVE, deadline_s=50), SLOTS, 0.0)
+    assert scheduler.to_pause(0.0, SLOTS) is None
+
+
+def test_progress_comes_from_the_engine_by_key() -> None:
+    first, second = entry(1), entry(2)
+    scheduler = filled(first, second, num_slots=2)
+    assert started(scheduler) == [1, 2]
+    scheduler.note_progress({2: (50, 3)}.get)
+    assert (first.num_prefilled, first.num_done) == (0, 0)
+    assert (second.num_prefilled, second.num_done) == (50, 3)

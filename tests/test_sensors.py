@@ -48,6 +48,18 @@ def test_processors_held_back_for_heat_are_told(tmp_path: Path) -> None:
     assert read_device(write(tmp_path, devices)).throttled_share == 0.3
 
 
+@pytest.mark.parametrize(
+    ("flags", "throttled", "weak"), [("0", None, False), ("50005", 1.0, True), ("8", 1.0, False)]
+)
+def test_the_firmware_of_a_raspberry_pi_is_read(
+    tmp_path: Path, flags: str, throttled: float | None, *, weak: bool
+) -> None:
+    """Bits 16 and above are of the past."""
+    name = "devices/platform/soc/soc:firmware/get_throttled"
+    reading = read_device(write(tmp_path, {name: f"{flags}\n"}))
+    assert (reading.throttled_share, reading.under_voltage) == (throttled, weak)
+
+
 def test_a_board_that_tells_nothing_is_all_unknown(tmp_path: Path) -> None:
     reading = read_device(tmp_path)
     assert set(reading.members().values()) == {None}

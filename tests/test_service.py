@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from edged.admission import MemorySnapshot
+from edged.finished import Finished
 from edged.generation import Fragment
 from edged.grammar import FormatError
 from edged.messages import WireProperties
 from edged.request import Answer, FinishReason, Usage
 from edged.tokenizer import TemplateError
-from edged.worker import Finished
 from tests.fakes import LIMITS, MIB, Bench, correlation
 
 
@@ -65,7 +65,7 @@ def test_the_queue_is_bounded_and_the_newest_is_told_when_to_come_back() -> None
     assert reply.json["error"]["retryable"] is True
     assert reply.json["error"]["retry_after_ms"] > 0
     assert bench.service.num_waiting == 2
-    assert bench.service.is_running
+    assert bench.service.num_running == 1
 
 
 def test_the_next_request_starts_when_the_one_before_has_ended() -> None:
@@ -127,6 +127,7 @@ def test_the_cache_a_request_will_fill_counts_once() -> None:
     assert bench.transport.replies[0].json["error"]["missing_bytes"] == 21 * MIB
     bench.deliver({"id": "fits", "prompt": "x", "max_tokens": 50})
     bench.memory = MemorySnapshot(371 * MIB, 500 * MIB)  # its 51 positions are resident now
+    bench.worker.num_touched = 51
     bench.finish("y" * 50)
     bench.deliver({"id": "again", "prompt": "x", "max_tokens": 50})
     assert [job.request.reply_to.request_id for job in bench.worker.jobs] == ["fits", "again"]

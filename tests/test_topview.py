@@ -8,6 +8,7 @@ STATE = {
     "uptime_s": 7500,
     "queue": 2,
     "running": 1,
+    "slots": 4,
     "rss_bytes": 200 * MIB,
     "planned_bytes": 300 * MIB,
     "budget_bytes": 400 * MIB,
@@ -26,7 +27,7 @@ def test_a_look_tells_load_memory_speed_and_refusals() -> None:
     view = TopView("kitchen")
     view.add(STATE)
     text = "\n".join(view.lines())
-    assert "kitchen: ready, up 2 h 5 min, 1 running, 2 waiting" in text
+    assert "kitchen: ready, up 2 h 5 min, 1 of 4 slots running, 2 waiting" in text
     assert f"[{'#' * 20}{'.' * 20}] 200 of 400 MiB, kept by the kernel; pressure: calm" in text
     assert "300 MiB: weights 150, kv 90" in text
     assert "40.5 tok/s" in text
@@ -41,7 +42,7 @@ def test_a_node_that_tells_little_is_no_error() -> None:
         view = TopView("n")
         view.add(state)
         assert "0 of 0 MiB, kept by edged alone" in "\n".join(view.lines())
-    assert next(iter(TopView("n").lines())) == "n: -, up -, 0 running, 0 waiting"
+    assert next(iter(TopView("n").lines())) == "n: -, up -, 0 of - slots running, 0 waiting"
 
 
 def test_the_latest_states_are_a_sparkline() -> None:

@@ -9,7 +9,9 @@ import pytest
 from edged.energy import Energy, EnergyModel, EnergySource
 from edged.engine import Constraint, Prefilled, Token
 from edged.errors import ErrorCode
+from edged.finished import Finished, Paused
 from edged.generation import Fragment, Job
+from edged.meter import Meter
 from edged.request import (
     Answer,
     FinishReason,
@@ -20,7 +22,7 @@ from edged.request import (
     Request,
     SamplingParams,
 )
-from edged.worker import Finished, Meter, Paused, Worker
+from edged.worker import Worker
 from tests.fakes import CharacterStream, FakeClock, FakeEngine
 
 REQUEST = Request(ReplyAddress("t", "a"), (), received_s=0.0, deadline_s=5000.0, is_stream=True)
@@ -178,9 +180,9 @@ def test_cancel_at_each_token_ends_the_one_execution_with_the_text_so_far(num_be
 def test_cancel_during_prefill_is_a_refusal() -> None:
     inbox = Inbox()
     worker = Worker(FakeEngine(steps("a")), CharacterStream, inbox.events.put, FakeClock())
+    worker.submit(Job(1, [1], REQUEST, 16))
     worker.cancel(1)
     worker.start()
-    worker.submit(Job(1, [1], REQUEST, 16))
     _, finished = inbox.until_finished()
     assert refusal(finished).code is ErrorCode.CANCELLED
     worker.stop(LIMIT_S)
@@ -348,7 +350,7 @@ def test_the_cache_is_given_back_between_jobs() -> None:
 
 def test_the_energy_of_a_run_is_in_its_usage() -> None:
     inbox = Inbox()
-    counter = iter([10.0, 13.5])
+    counter = iter([10.0, 12.0, 12.0, 13.5, 13.5, 13.5])  # before and after each step
     meter = Meter(lambda: next(counter), EnergyModel(None, 1))
     worker = Worker(FakeEngine(steps("x")), CharacterStream, inbox.events.put, meter=meter)
     worker.start()

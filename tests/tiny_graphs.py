@@ -79,7 +79,7 @@ def tiny_weights(config: TinyConfig, seed: int) -> dict[str, Array]:
     weights["head"] = matrix(config.hidden, config.vocab_size) * np.float32(2)
     half = config.head_size // 2
     inverse = 1.0 / (10000.0 ** (np.arange(half) / half))
-    angles = np.arange(config.max_model_len)[:, None] * inverse[None, :]
+    angles = np.arange(config.max_model_len + 1)[:, None] * inverse[None, :]
     return weights | {
         "cos": np.cos(angles).astype(np.float32),
         "sin": np.sin(angles).astype(np.float32),
@@ -162,6 +162,7 @@ class FusedForm(Graph):
             self.value("input_ids", "INT64", ["batch", "sequence"]),
             self.value("seqlens_k", "INT32", ["batch"]),
             self.value("total_sequence_length", "INT32", []),
+            self.value("query_seqlens", "INT32", ["batch"]),
             self.value("rows", "INT64", ["num_rows"]),
         ]
         logits_shape: list[int | str] = ["batch", "num_rows", config.vocab_size]
@@ -173,15 +174,18 @@ class FusedForm(Graph):
     def attention(self, layer: int, query: str, key: str, value: str) -> str:
         past = [f"past_key_values.{layer}.{part}" for part in ("key", "value")]
         lengths = ["seqlens_k", "total_sequence_length", "cos", "sin"]
-        return self.add(
+        pads = self.constant([0, 0, 0, 0, 1, 0])
+        spared = [self.add("Pad", source, pads) for source in (query, key, value)]
+        attended = self.add(
             "GroupQueryAttention",
-            *(query, key, value, *past, *lengths),
+            *(*spared, *past, *lengths, *[""] * 7, "query_seqlens"),
             outputs=(f"attention_{layer}", f"present.{layer}.key", f"present.{layer}.value"),
             domain="com.microsoft",
             num_heads=self.config.num_heads,
             kv_num_heads=self.config.num_kv_heads,
             do_rotary=1,
         )
+        return self.add("Slice", attended, *(self.constant([bound]) for bound in (0, -1, 1)))
 
 
 class PortableForm(Graph):

@@ -43,10 +43,14 @@ MERGES = (
 
 
 def write_tiny_bundle(
-    folder: Path, *, fused: bool = True, seed: int = 0, chat_template: str | None = CHAT_TEMPLATE
+    folder: Path,
+    *,
+    fused: bool = True,
+    seed: int = 0,
+    chat_template: str | None = CHAT_TEMPLATE,
+    config: TinyConfig = TinyConfig(),  # noqa: B008 - frozen
 ) -> Path:
     """Write the four files of a bundle into ``folder`` (made when missing) and return it."""
-    config = TinyConfig()
     folder.mkdir(parents=True, exist_ok=True)
     write_tiny_model(folder / MODEL, config, fused=fused, seed=seed)
     write_tiny_tokenizer(folder / TOKENIZER)

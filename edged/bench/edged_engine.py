@@ -8,8 +8,9 @@ from pathlib import Path
 from time import perf_counter
 
 from edged.bench.adapters import OnToken, Setup
+from edged.bench.plan import CONCURRENCY
 from edged.bundle import open_bundle
-from edged.engine import Engine, EngineSettings, Token
+from edged.engine import EngineSettings, Token, load_engine
 from edged.request import SamplingParams
 from edged.tokenizer import Tokenizer
 
@@ -29,8 +30,13 @@ class EdgedEngine:
         self._tokenizer = Tokenizer.load(bundle)
         # A measured answer has a fixed length.
         endless = replace(bundle, manifest=replace(bundle.manifest, stop_token_ids=()))
-        settings = EngineSettings(setup.max_model_len, setup.num_threads)
-        self._engine = Engine.load(endless, settings)
+        settings = EngineSettings(
+            setup.max_model_len,
+            setup.num_threads,
+            num_slots=max(CONCURRENCY),
+            is_guessing=False,  # one token a run, as the others do
+        )
+        self._engine = load_engine(endless, settings)
 
     def versions(self) -> dict[str, str]:
         """Return edged's version and ONNX Runtime's."""
@@ -43,12 +49,22 @@ class EdgedEngine:
                 on_token(step.token_id)
 
     def together(self, prompts: Sequence[Sequence[int]], steps: int) -> float | None:
-        """Answer one prompt; more are not offered yet."""
-        if len(prompts) > 1:
+        """Answer prompts at the same time; return what ``steps`` tokens of each took; blocks."""
+        engine = self._engine
+        if len(prompts) > engine.num_slots:
             return None
-        times_s: list[float] = []
-        self.generate(prompts[0], steps + 1, lambda _: times_s.append(perf_counter()))
-        return times_s[-1] - times_s[0]
+        # While one prompt is computed, those before it decode already: a few tokens more.
+        max_tokens = steps + 4 * len(prompts)
+        answers = [engine.start(prompt, _GREEDY, max_tokens=max_tokens) for prompt in prompts]
+        while not all(answer.is_prefilled for answer in answers):
+            engine.step()
+        started_s = perf_counter()
+        for _ in range(steps):
+            engine.step()
+        taken_s = perf_counter() - started_s
+        for answer in answers:
+            engine.end(answer)
+        return taken_s
 
     def process_ids(self) -> list[int]:
         """Return this process."""

@@ -7,7 +7,7 @@ which it was made, so that who receives it sees how long it was on its way.
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence as Items
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -27,7 +27,7 @@ from edged.bundle import (
 from edged.config import Config, load_config
 from edged.costmodel import Cost
 from edged.daemon import serve
-from edged.engine import Constraint, Engine, Prefilled, Token
+from edged.engine import Constraint, Engine, Prefilled, Ran, Sequence, Step, Token
 from edged.footprint import Footprint
 from edged.logs import configure_logging
 from edged.request import ChatMessage, SamplingParams
@@ -41,24 +41,53 @@ _COST = Cost(prefill_token_s=1e-6, decode_token_s=1e-6)
 _ROOM_BYTES = 1 << 30
 
 
+class InstantSequence(Sequence):
+    """An answer that is there as soon as it is asked for."""
+
+    def __init__(self, num_prompt_tokens: int, max_tokens: int) -> None:
+        self.num_tokens = num_prompt_tokens
+        self.is_over = False
+        steps: list[Step] = [Prefilled(num_prompt_tokens, 0)]
+        self.left = steps + [Token(0, is_stop=False)] * max_tokens
+
+
 class InstantEngine:
     """The part of ``Engine`` that the daemon uses, without the work."""
 
     max_model_len = MAX_MODEL_LEN
+    num_slots = 1
+    num_touched = MAX_MODEL_LEN
 
-    def generate(
+    def __init__(self) -> None:
+        self._active: list[InstantSequence] = []
+
+    def start(
         self,
-        prompt_ids: Sequence[int],
+        prompt_ids: Items[int],
         _sampling: SamplingParams,
         *,
         max_tokens: int,
         constraint: Constraint | None = None,
-    ) -> Iterator[Prefilled | Token]:
-        """Yield the prompt as one chunk, then as many tokens as are asked for."""
+    ) -> Sequence:
+        """Begin an answer of as many tokens as are asked for."""
         _ = constraint
-        yield Prefilled(len(prompt_ids), 0)
-        for _ in range(max_tokens):
-            yield Token(0, is_stop=False)
+        self._active.append(InstantSequence(len(prompt_ids), max_tokens))
+        return self._active[-1]
+
+    def step(self) -> Ran:
+        """Make one step of each answer."""
+        outcomes: dict[Sequence, list[Step]] = {}
+        for sequence in self._active:
+            outcomes[sequence] = [sequence.left.pop(0)]
+            sequence.is_over = not sequence.left
+        return Ran(outcomes)
+
+    def end(self, sequence: Sequence) -> None:
+        """Forget an answer."""
+        self._active = [other for other in self._active if other is not sequence]
+
+    def interrupt(self, _sequence: Sequence) -> None:
+        """Break nothing off: no run takes any time."""
 
     def release(self) -> None:
         """Give nothing back: there is no cache."""
@@ -67,7 +96,7 @@ class InstantEngine:
 class ByteTokenizer:
     """The part of ``Tokenizer`` that the daemon uses: a token is a byte."""
 
-    def encode_chat(self, messages: Sequence[ChatMessage]) -> list[int]:
+    def encode_chat(self, messages: Items[ChatMessage]) -> list[int]:
         """Return the bytes of all that was said."""
         return [byte for message in messages for byte in message.content.encode()]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from edged.builder.pipeline import build
 from edged.builder.quantize import Scheme
+from edged.bundle import KvType
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scheme",
         choices=[scheme.value for scheme in Scheme],
-        help="number format of the weights (default: the recipe's)",
+        help="number format of the weights (default: the recipe's, else the int8 schemes in turn)",
+    )
+    parser.add_argument(
+        "--kv",
+        choices=[kv_type.value for kv_type in KvType],
+        help="number format of keys and values (default: the recipe's, else fp32); int8 takes a"
+        " quarter of the memory and prefills slower, and is kept only where the gate allows it",
     )
     parser.add_argument(
         "--cache",
@@ -37,6 +44,7 @@ def main(arguments: argparse.Namespace) -> int:
         arguments.source,
         output=arguments.output,
         scheme=arguments.scheme,
+        kv_type=arguments.kv and KvType(arguments.kv),
         cache=arguments.cache,
     )
     print(result.bundle.folder)

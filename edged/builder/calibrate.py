@@ -48,10 +48,10 @@ def measure_moments(source_folder: Path, sequences: Sequence[Sequence[int]]) -> 
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
     )
     graph.remove_unused()
-    session = _open(graph.model, source_folder)
+    session = open_fused(graph.model, source_folder)
     moments: dict[str, NDArray[np.float32]] = {}
     for sequence in sequences:
-        values = session.run(names, _feeds(session, np.asarray(sequence, np.int64)))
+        values = session.run(names, prompt_feeds(session, np.asarray(sequence, np.int64)))
         for name, value in zip(names, values, strict=True):
             rows = np.asarray(value, np.float32).reshape(-1, value.shape[-1])
             if rows.shape[1] > _WIDTH_MAX:
@@ -72,10 +72,10 @@ def _product_inputs(graph: SourceGraph) -> list[str]:
     )
 
 
-def _open(model: onnx.ModelProto, folder: Path) -> onnxruntime.InferenceSession:
+def open_fused(model: onnx.ModelProto, folder: Path) -> onnxruntime.InferenceSession:
+    """Load a graph whose outputs were changed in memory; its weights stay in ``folder``."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # The graph with its other outputs is only in memory; its weights stay where they are.
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(folder)
     )
@@ -83,18 +83,21 @@ def _open(model: onnx.ModelProto, folder: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
 
 
-def _feeds(
+def prompt_feeds(
     session: onnxruntime.InferenceSession, token_ids: NDArray[np.int64]
 ) -> dict[str, NDArray[Any]]:
     """Return a fused graph's inputs for one prompt in an empty cache, all its rows wanted."""
     count = len(token_ids)
     known: dict[str, NDArray[Any]] = {
         "input_ids": token_ids[None],
-        "seqlens_k": np.array([count - 1], np.int32),
-        "total_sequence_length": np.array(count, np.int32),
+        # Each count with the spare row that ``fuse`` adds.
+        "seqlens_k": np.array([count], np.int32),
+        "total_sequence_length": np.array(count + 1, np.int32),
+        "query_seqlens": np.array([count + 1], np.int32),
         "rows": np.arange(count, dtype=np.int64),
     }
-    for value in session.get_inputs():
-        if value.name not in known:
-            known[value.name] = np.zeros((1, value.shape[1], count, value.shape[3]), np.float32)
-    return known
+    inputs = {value.name: value.shape for value in session.get_inputs()}
+    for name in inputs.keys() - known.keys():
+        _, heads, _, size = inputs[name]
+        known[name] = np.zeros((1, heads, count + 1, size), np.float32)
+    return {name: known[name] for name in inputs}

@@ -17,7 +17,7 @@ import yaml
 from edged.builder.measure import shared_length
 from edged.builder.progress import Activity
 from edged.bundle import Bundle
-from edged.engine import Graph
+from edged.engine import SingleGraph
 from edged.errors import BuildError
 from edged.request import ChatMessage
 from edged.tokenizer import Tokenizer
@@ -39,7 +39,9 @@ def gate_prompts() -> tuple[str, ...]:
     return tuple(itertools.chain.from_iterable(zip(*groups, strict=True)))
 
 
-def gate_sequences(bundle: Bundle, reference: Graph, cache: Path, activity: Activity) -> Sequences:
+def gate_sequences(
+    bundle: Bundle, reference: SingleGraph, cache: Path, activity: Activity
+) -> Sequences:
     """Return the gate's token ids; the answers are made by ``reference`` once, then cached.
 
     Prompts are taken until there are ``TOKENS_MIN`` positions, so a tokenizer with short tokens
@@ -105,7 +107,7 @@ def _read(path: Path) -> Sequences | None:
     return sequences
 
 
-def _answer(graph: Graph, prompt: Sequence[int], stop_token_ids: Sequence[int]) -> list[int]:
+def _answer(graph: SingleGraph, prompt: Sequence[int], stop_token_ids: Sequence[int]) -> list[int]:
     """Continue a prompt greedily, up to and with a stop token."""
     ids = np.asarray(prompt, np.int64)
     for start in range(0, len(ids), _PREFILL_TOKENS):

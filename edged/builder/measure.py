@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged.builder.progress import Activity
-from edged.engine import Graph
+from edged.engine import SingleGraph
 from edged.errors import BuildError
 
 _CHUNK_TOKENS = 128
@@ -39,8 +39,8 @@ class Comparison:
 
 
 def compare(
-    reference: Graph,
-    candidate: Graph,
+    reference: SingleGraph,
+    candidate: SingleGraph,
     sequences: Sequence[Sequence[int]],
     activity: Activity | None = None,
 ) -> Comparison:

@@ -60,6 +60,16 @@ def read_tensor(tensor: onnx.TensorProto, folder: Path) -> NDArray[np.generic]:
         raise BuildError(f"{tensor.name}: cannot be read from {location} ({error})") from error
 
 
+def write_graph(folder: Path, model: onnx.ModelProto) -> int:
+    """Write ``model.onnx`` of ``folder``, its weights already beside it; return its size."""
+    data = model.SerializeToString(deterministic=True)
+    with (folder / MODEL).open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return len(data)
+
+
 class GraphWriter:
     """Collect the tensors of a new graph in its data file, then write the graph.
 
@@ -115,14 +125,9 @@ class GraphWriter:
         strip(model)
         del model.graph.initializer[:]
         model.graph.initializer.extend(initializers)
-        data = model.SerializeToString(deterministic=True)
-        with (self._folder / MODEL).open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        size_bytes = write_graph(self._folder, model) + self._file.tell()
         self._file.flush()
         os.fsync(self._file.fileno())
-        size_bytes = len(data) + self._file.tell()
         if self._file.tell() == 0:
             (self._folder / MODEL_DATA).unlink()
         return size_bytes

@@ -6,39 +6,43 @@ goes on where it was, and a bundle at its final place has passed the gate.
 
 import os
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edged.builder.calibrate import calibration_ids
-from edged.builder.export import Export, count_parameters, estimate_memory_bytes, export
+from edged.builder.export import count_parameters, estimate_memory_bytes, export
 from edged.builder.fetch import Checkpoint, fetch
-from edged.builder.fuse import NotFusable, fuse
 from edged.builder.install import check_target, install, staging
+from edged.builder.judge import GATE_TEXT, judge
 from edged.builder.measure import Comparison
 from edged.builder.progress import Progress
 from edged.builder.provenance import context_limit, model_facts, read_config, tool_versions
-from edged.builder.quantize import Scheme, quantize
-from edged.builder.recipe import Recipe, resolve_source
-from edged.builder.store import new_entry, open_entry, seal
-from edged.builder.verify import GATE_TEXT, judge, run_gate, table
+from edged.builder.quantize import Scheme
+from edged.builder.recipe import GATES, GateLimits, Recipe, resolve_source
+from edged.builder.reference import make_reference
+from edged.builder.search import INT8_SCHEMES, Form, Task, kv_types, search
 from edged.bundle import (
     FORMAT,
-    MODEL,
     TOKENIZER,
     Bundle,
     GraphKind,
+    KvType,
     Manifest,
     ModelFacts,
     ModelLimits,
     QualityLimits,
     Source,
     open_bundle,
-    write_manifest,
 )
 from edged.errors import BuildError, BundleError, UsageError
 
 _MODELS = Path("models")
-_SIZE_SHARE = {Scheme.FP32: 1.05, Scheme.INT8_BLOCKWISE: 0.4, Scheme.INT8_W8A8: 0.6}
+_SIZE_SHARE = {
+    Scheme.FP32: 1.05,
+    Scheme.INT8_BLOCKWISE: 0.4,
+    Scheme.INT8_W8A8: 0.6,
+    Scheme.INT4: 0.5,
+}
 """Upper bound of a bundle's size, in parts of the fp32 graph's."""
 
 _UNMEASURED = Comparison(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, tokens=0)
@@ -62,22 +66,26 @@ class _Plan:
     """What one build was asked for."""
 
     recipe: Recipe
-    scheme: Scheme
+    schemes: tuple[Scheme, ...]
+    """To be tried in this order."""
+    kv_type: KvType | None
     folder: Path
     cache: Path
     progress: Progress
 
-    @property
-    def limits(self) -> QualityLimits:
-        return QualityLimits(**asdict(self.recipe.gate))
+    def forms(self, kind: GraphKind) -> list[Form]:
+        """Return what is to be tried for a kind of graph, the cheapest first."""
+        return [
+            Form(scheme, kv_type, self._limits(scheme))
+            for scheme in self.schemes
+            for kv_type in kv_types(kind, self.kv_type)
+        ]
 
-
-@dataclass(frozen=True, slots=True)
-class _Reference:
-    """The fp32 graph that is quantized, and that the result is compared with."""
-
-    folder: Path
-    kind: GraphKind
+    def _limits(self, scheme: Scheme) -> QualityLimits:
+        # A recipe's limits are those of its own scheme; they are no measure for 4 bits.
+        is_meant = scheme is not Scheme.INT4 or self.recipe.scheme == Scheme.INT4
+        given = self.recipe.gate if is_meant else None
+        return QualityLimits(**asdict(given or GATES.get(scheme, GateLimits())))
 
 
 def default_cache() -> Path:
@@ -93,6 +101,7 @@ def build(
     *,
     output: Path | None = None,
     scheme: str | None = None,
+    kv_type: KvType | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> BuildResult:
@@ -102,7 +111,9 @@ def build(
         source: a recipe or its name, a Hugging Face folder, a hub id, or a .gguf file.
         output: the bundle's folder; None takes ``models/<name>``, with the scheme behind the name
             when it is not the recipe's.
-        scheme: None takes the recipe's.
+        scheme: None takes the recipe's; if it names none, the int8 schemes are tried.
+        kv_type: how keys and values are kept, int8 only where the gate allows it; None takes the
+            recipe's, or ``DEFAULT_KV_TYPE``.
         cache: None takes ``default_cache()``.
         progress: None shows it on the standard error.
 
@@ -113,11 +124,19 @@ def build(
         BuildError: a step cannot go on.
     """
     recipe = resolve_source(source)
-    chosen = _scheme(scheme or recipe.scheme)
-    name = recipe.name if chosen == recipe.scheme else f"{recipe.name}-{chosen}"
+    chosen = scheme or recipe.scheme
+    schemes = (_scheme(chosen),) if chosen else INT8_SCHEMES
+    name = recipe.name if scheme in {None, recipe.scheme} else f"{recipe.name}-{scheme}"
     folder = output or _MODELS / name
     check_target(folder)
-    plan = _Plan(recipe, chosen, folder, cache or default_cache(), progress or Progress())
+    plan = _Plan(
+        recipe,
+        schemes,
+        kv_type or recipe.kv_type,
+        folder,
+        cache or default_cache(),
+        progress or Progress(),
+    )
     if recipe.source.sha256 is not None and (found := _reusable(plan, recipe.source.sha256)):
         return BuildResult(found, is_reused=True)
     checkpoint = fetch(recipe, plan.cache, plan.progress)
@@ -141,13 +160,16 @@ def _reusable(plan: _Plan, sha256: str) -> Bundle | None:
         return None
     manifest = bundle.manifest
     wanted = plan.recipe.max_model_len
+    forms = plan.forms(manifest.graph)
+    found = (manifest.scheme, manifest.model.kv_type, manifest.quality.limits)
     is_same = (
         manifest.source.sha256 == sha256
         and manifest.name == plan.recipe.name
-        and manifest.scheme == plan.scheme
+        and found in [(form.scheme, form.kv_type, form.limits) for form in forms]
         and manifest.tools == tool_versions()
         and manifest.quality.passed
-        and manifest.quality.limits == plan.limits
+        # A cheaper form that was not asked for then may be wanted now.
+        and [made.form for made in manifest.tries[:1]] == [(forms[0].scheme, forms[0].kv_type)]
         and wanted in {None, manifest.limits.max_model_len}
     )
     if not is_same:
@@ -162,24 +184,20 @@ def _build(plan: _Plan, checkpoint: Checkpoint) -> Bundle:
     need_gib = estimate_memory_bytes(checkpoint) / 2**30
     plan.progress.say(f"An export of this model takes about {need_gib:.1f} GiB of memory")
     exported = export(checkpoint, plan.cache, plan.progress)
-    reference = _fuse(plan, exported, checkpoint.sha256, limit)
-    need_bytes = int(_SIZE_SHARE[plan.scheme] * _size_bytes(reference.folder))
-    with staging(plan.folder, need_bytes) as partial:
-        with plan.progress.step(f"Quantize to {plan.scheme}"):
-            is_tuned = plan.scheme is Scheme.INT8_W8A8
-            texts = calibration_ids(checkpoint.folder / TOKENIZER, limit) if is_tuned else ()
-            report = quantize(reference.folder, partial, plan.scheme, texts)
-        for kept in report.kept:
-            plan.progress.say(f"Left in fp32: {kept}")
+    reference = make_reference(exported, checkpoint.sha256, limit, plan.cache, plan.progress)
+    share = max(_SIZE_SHARE[scheme] for scheme in plan.schemes)
+    facts = model_facts(config, count_parameters(checkpoint), reference.folder)
+    with staging(plan.folder, int(share * reference.size_bytes)) as partial:
         shutil.copyfile(checkpoint.folder / TOKENIZER, partial / TOKENIZER)
-        facts = model_facts(config, count_parameters(checkpoint), reference.folder)
-        candidate = write_manifest(
-            partial, _manifest(plan, checkpoint, reference.kind, facts, limit)
+        task = Task(
+            reference,
+            calibration_ids(checkpoint.folder / TOKENIZER, limit),
+            _manifest(plan, checkpoint, reference.kind, facts, limit),
+            partial,
+            plan.cache,
+            plan.progress,
         )
-        quality = run_gate(candidate, reference.folder, plan.cache, plan.progress)
-        write_manifest(partial, replace(candidate.manifest, quality=quality))
-        plan.progress.say(table(quality))
-        if not quality.passed:
+        if not search(task, plan.forms(reference.kind)).manifest.quality.passed:
             failed = plan.folder.with_name(f"{plan.folder.name}.failed")
             install(partial, failed)
             raise GateMissedError(
@@ -190,33 +208,12 @@ def _build(plan: _Plan, checkpoint: Checkpoint) -> Bundle:
     return open_bundle(plan.folder)
 
 
-def _fuse(plan: _Plan, exported: Export, sha256: str, limit: int) -> _Reference:
-    """Fuse an export, or find it fused; a family that cannot be is used as exported."""
-    folder = plan.cache / "fused" / sha256
-    expected = {"tools": tool_versions(), "max_model_len": limit}
-    if open_entry(folder) != expected:
-        need_bytes = int(1.1 * _size_bytes(exported.folder))
-        try:
-            with plan.progress.step("Fuse"), new_entry(folder, need_bytes) as partial:
-                report = fuse(exported.folder, partial, max_model_len=limit)
-                seal(partial, expected)
-        except NotFusable as reason:
-            plan.progress.say(f"Not fused, so the slower portable graph is taken: {reason}")
-            return _Reference(exported.folder, GraphKind.PORTABLE)
-        for note in report.notes:
-            plan.progress.say(note)
-    return _Reference(folder, GraphKind.FUSED)
-
-
-def _size_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob(f"{MODEL}*"))
-
-
 def _manifest(
     plan: _Plan, checkpoint: Checkpoint, graph: GraphKind, facts: ModelFacts, limit: int
 ) -> Manifest:
-    """Return the manifest as it is before the gate: not passed, nothing measured."""
+    """Return the manifest before any form is chosen: not passed, nothing measured."""
     source = plan.recipe.source
+    form = plan.forms(graph)[0]
     return Manifest(
         format=FORMAT,
         name=plan.recipe.name,
@@ -229,14 +226,14 @@ def _manifest(
         ),
         licence=checkpoint.licence,
         graph=graph,
-        scheme=plan.scheme.value,
+        scheme=form.scheme.value,
         limits=ModelLimits(limit),
         stop_token_ids=checkpoint.stop_token_ids,
         chat_template=checkpoint.chat_template,
         bos_token=checkpoint.bos_token,
         eos_token=checkpoint.eos_token,
         add_bos_token=checkpoint.add_bos_token,
-        quality=judge(_UNMEASURED, plan.limits, GATE_TEXT),
+        quality=judge(_UNMEASURED, form.limits, GATE_TEXT),
         tools=tool_versions(),
         files={},
     )

@@ -15,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edged.builder.blockwise import BlockwiseNodes
+from edged.builder.fourbit import FourBitNodes
 from edged.builder.onnx_files import GraphWriter
 from edged.builder.tune import tune
 from edged.builder.w8a8 import PerTokenNodes
@@ -30,6 +31,24 @@ class Scheme(StrEnum):
     """8 bits, symmetric, blocks of 32 with an fp32 scale; activations quantized by block."""
     INT8_W8A8 = "int8-w8a8"
     """8 bits, symmetric, one fp32 scale for each output; 8-bit activations, quantized by token."""
+    INT4 = "int4"
+    """4 bits, symmetric, blocks of 32 with an fp32 scale; the output projection in 8 bits."""
+
+
+CALIBRATED = frozenset({Scheme.INT8_W8A8, Scheme.INT4})
+"""The schemes that look at calibration text."""
+
+
+KERNELS = {
+    Scheme.FP32: {"x86_64": "avx2", "aarch64": "asimd"},
+    Scheme.INT8_BLOCKWISE: {"x86_64": "avx2", "aarch64": "asimddp"},
+    Scheme.INT8_W8A8: {"x86_64": "avx2", "aarch64": "asimd"},
+    Scheme.INT4: {"x86_64": "avx2", "aarch64": "asimddp"},
+}
+"""The CPU flag, as Linux spells it, without which a scheme has no kernel of its own there.
+
+A Cortex-A72 (Raspberry Pi 4) has ``asimd`` and no ``asimddp``.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +153,7 @@ def quantize(
         source_folder: holds ``model.onnx``.
         output_folder: exists; gets ``model.onnx`` and ``model.onnx.data``.
         scheme: ``fp32`` only brings the files into the bundle's form.
-        calibration: token ids to run the graph on; only ``int8-w8a8`` looks at them.
+        calibration: token ids to run the graph on, for a scheme of ``CALIBRATED``.
 
     Raises:
         BuildError: the graph cannot be read, or a weight holds NaN or infinity.
@@ -145,6 +164,9 @@ def quantize(
         nodes: SchemeNodes = BlockwiseNodes(writer)
         if scheme is Scheme.INT8_W8A8:
             nodes = PerTokenNodes(writer, tune(graph, source_folder, calibration))
+        elif scheme is Scheme.INT4:
+            tuning = tune(graph, source_folder, calibration)
+            nodes = FourBitNodes(writer, tuning, _head(graph))
         rewrite = _Rewrite(graph, nodes)
         if scheme is not Scheme.FP32:
             rewrite.run()
@@ -152,6 +174,16 @@ def quantize(
         constants = [writer.add(name, values) for name, values in graph.constants()]
         size_bytes = writer.finish(graph.model, [*rewrite.scheme.initializers, *constants])
     return QuantizeReport(scheme, rewrite.quantized, tuple(rewrite.kept), size_bytes)
+
+
+def _head(graph: SourceGraph) -> str:
+    """Return the output of the last product by a weight: it makes the logits."""
+    products = (
+        node.output[0]
+        for node in reversed(graph.model.graph.node)
+        if node.op_type in {"MatMul", "Gemm"} and graph.matrix(node.input[1]) is not None
+    )
+    return next(products, "")
 
 
 def _import_operators(model: onnx.ModelProto) -> None:

@@ -7,16 +7,15 @@ stops the build with its path and the nearest valid name.
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 
 import yaml
 
 from edged.builder.keys import Keys
+from edged.bundle import KvType
 from edged.errors import BuildError, ConfigError
-
-DEFAULT_SCHEME = "int8-w8a8"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
@@ -72,6 +71,10 @@ class GateLimits:
     """Share of positions with the same most likely token, at least. Range [0, 1]."""
 
 
+GATES = {"int4": GateLimits(mean_kl=0.15, perplexity_ratio=1.12, argmax_agreement=0.80)}
+"""Limits of the schemes that cannot meet the usual ones, for recipes that set none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """Everything the builder needs to know about one model."""
@@ -81,10 +84,14 @@ class Recipe:
     source: Source
     licence: str | None = None
     """SPDX identifier; None takes what the source says."""
-    scheme: str = DEFAULT_SCHEME
+    scheme: str | None = None
+    """None tries the int8 schemes, the cheapest first."""
+    kv_type: KvType | None = None
+    """How keys and values are kept, int8 only where the gate allows it; None takes the default."""
     max_model_len: int | None = None
     """Context in tokens; None takes the model's own limit."""
-    gate: GateLimits = field(default_factory=GateLimits)
+    gate: GateLimits | None = None
+    """None takes the scheme's own."""
 
 
 def resolve_source(source: str) -> Recipe:
@@ -125,14 +132,15 @@ def load_recipe(path: Path) -> Recipe:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {error}") from error
     keys = Keys(document, str(path))
-    keys.only("name", "licence", "source", "scheme", "max_model_len", "gate")
+    keys.only("name", "licence", "source", "scheme", "kv_type", "max_model_len", "gate")
     return Recipe(
         name=keys.text("name", _NAME),
         licence=keys.text("licence") if keys.has("licence") else None,
         source=_read_source(keys.section("source"), path.parent),
-        scheme=keys.text("scheme", _NAME) if keys.has("scheme") else DEFAULT_SCHEME,
+        scheme=keys.text("scheme", _NAME) if keys.has("scheme") else None,
+        kv_type=KvType(keys.choice("kv_type", list(KvType))) if keys.has("kv_type") else None,
         max_model_len=keys.count("max_model_len") if keys.has("max_model_len") else None,
-        gate=_read_gate(keys.section("gate")) if keys.has("gate") else GateLimits(),
+        gate=_read_gate(keys.section("gate")) if keys.has("gate") else None,
     )
 
 

@@ -56,31 +56,46 @@ class Tuning:
         Raises:
             BuildError: the weight holds NaN or infinity.
         """
-        name = node.input[0]
-        moments = self.moments.get(name)
         num_rows, num_columns = rows.shape
         data = np.empty((num_columns, num_rows), np.int8)
         scales = np.empty(num_rows, np.float32)
-        if self.basis is not None:
-            moments = None if moments is None else self.basis.moments(name, moments)
-            rows = self.basis.product(node, rows)
-        block = self.block(name, num_columns)
+        rows, moments = self.turn(node, rows)
+        block = self.block(node.input[0], num_columns)
         spread = None if moments is None else spread_moments(moments, block)
         step = max(1, _CHUNK_ELEMENTS // num_columns) if moments is None else num_rows
         for start in range(0, num_rows, step):
             piece = spread_rows(np.ascontiguousarray(rows[start : start + step]), block).T
-            if not np.isfinite(piece).all():
-                raise BuildError(
-                    f"{node.name or node.output[0]}: holds NaN or infinity; the source is damaged"
-                )
+            check_finite(node, piece)
             part = slice(start, start + piece.shape[1])
             scales[part] = output_scales(piece)
             data[:, part] = round_compensated(piece, scales[part], spread)
         return ColumnWeight(data, scales)
 
+    def turn(
+        self, node: onnx.NodeProto, rows: Floats
+    ) -> tuple[Floats, NDArray[np.floating] | None]:
+        """Return the [N, K] weight of a product and the moments of its input, in the basis."""
+        moments = self.moments.get(node.input[0])
+        if self.basis is None:
+            return rows, moments
+        if moments is not None:
+            moments = self.basis.moments(node.input[0], moments)
+        return self.basis.product(node, rows), moments
+
     def table(self, rows: Floats) -> Floats:
         """Return the embedding table as it is to be stored."""
         return rows if self.basis is None else self.basis.table(rows)
+
+
+def check_finite(node: onnx.NodeProto, weight: Floats) -> None:
+    """Refuse a damaged weight.
+
+    Raises:
+        BuildError: it holds NaN or infinity; the message names the product.
+    """
+    if not np.isfinite(weight).all():
+        name = node.name or node.output[0]
+        raise BuildError(f"{name}: holds NaN or infinity; the source is damaged")
 
 
 def tune(graph: SourceGraph, folder: Path, sequences: Sequence[Sequence[int]]) -> Tuning:
@@ -107,7 +122,7 @@ def _even(graph: SourceGraph, basis: Basis) -> set[str]:
     names = set(basis.readers)
     for node in graph.model.graph.node:
         if node.op_type == "GroupQueryAttention" or (
-            node.op_type == "Gather" and node.input[0] in names
+            node.op_type in {"Gather", "Slice"} and node.input[0] in names
         ):
             names.add(node.output[0])
     return names

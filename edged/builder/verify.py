@@ -4,26 +4,27 @@ The reference is the fused fp32 graph when there is one, because it is several t
 ``fuse`` has compared its logits with the export's; otherwise it is the export itself. ``edged
 verify`` always takes the export, so a second look does not rest on ``fuse``.
 
-Rule: the limits are the recipe's; nothing here is lenient for a family or a scheme.
+Rule: what quantization was tuned on is never what it is judged by: neither the gate's prompts nor
+the second text, which is of other kinds, share anything with the calibration's.
 """
 
-from dataclasses import asdict, dataclass
+from importlib import resources
 from pathlib import Path
 
 import tokenizers
 
 from edged.builder.export import find_export
-from edged.builder.gate import TOKENS_MIN, Sequences, gate_sequences
-from edged.builder.measure import Comparison, compare
+from edged.builder.gate import Sequences, gate_sequences
+from edged.builder.judge import GATE_TEXT, judge
+from edged.builder.measure import compare
 from edged.builder.onnx_files import read_graph
 from edged.builder.progress import Progress
-from edged.bundle import MODEL, Bundle, GraphKind, Quality, QualityLimits, open_bundle
+from edged.bundle import MODEL, Bundle, GraphKind, Quality, open_bundle
 from edged.engine import Graph, load_graph
 from edged.errors import BuildError
 from edged.tokenizer import Tokenizer
 
-GATE_TEXT = "gate"
-"""What a manifest calls the gate's own text."""
+_UNSEEN = "unseen.txt"
 _WINDOW_TOKENS = 512
 _GATE_MODEL_LEN = 1024
 """Room for the longest of the gate's prompts in any tokenizer."""
@@ -35,16 +36,14 @@ def run_gate(
     reference_folder: Path,
     cache: Path,
     progress: Progress,
-    limits: QualityLimits | None = None,
 ) -> Quality:
-    """Compare a bundle with a reference on the gate's text; blocks for minutes.
+    """Compare a bundle with a reference on the gate's two texts; blocks for minutes.
 
     Args:
-        bundle: what was quantized; its own quality entry is not looked at.
+        bundle: what was quantized; of its own quality entry only the limits count.
         reference_folder: holds the fp32 ``model.onnx``, fused or exported.
         cache: the build cache.
         progress: told of each step.
-        limits: None takes those in the bundle's manifest.
 
     Raises:
         BuildError: the reference cannot be read, or nothing can be compared.
@@ -55,8 +54,19 @@ def run_gate(
         reference = _load_reference(reference_folder, min(limit, _GATE_MODEL_LEN))
     with progress.step("Answer the gate's prompts in fp32") as step:
         sequences = gate_sequences(bundle, reference, cache, step)
-    result = _compare(bundle, reference, sequences, progress)
-    return judge(result, limits or bundle.manifest.quality.limits, GATE_TEXT)
+    windows = _windows(bundle, unseen_text())
+    with progress.step("Load the bundle"):
+        candidate = _load_candidate(bundle, reference, max(map(len, sequences + windows)))
+    with progress.step("Compare with fp32") as step:
+        result = compare(reference, candidate, sequences, step)
+    with progress.step("Compare on another text") as step:
+        unseen = compare(reference, candidate, windows, step)
+    return judge(result, bundle.manifest.quality.limits, GATE_TEXT, unseen)
+
+
+def unseen_text() -> str:
+    """Return the committed text that is neither calibration nor a prompt."""
+    return (resources.files("edged.builder") / "data" / _UNSEEN).read_text(encoding="utf-8")
 
 
 def verify_bundle(
@@ -93,88 +103,25 @@ def verify_bundle(
         raise BuildError(f"{text_file}: too short to predict anything; give a longer text")
     with progress.step("Load the fp32 reference"):
         reference = _load_reference(reference_folder, _WINDOW_TOKENS)
-    result = _compare(bundle, reference, sequences, progress)
+    with progress.step("Load the bundle"):
+        candidate = _load_candidate(bundle, reference, max(map(len, sequences)))
+    with progress.step("Compare with fp32") as step:
+        result = compare(reference, candidate, sequences, step)
     return judge(result, bundle.manifest.quality.limits, text_file.name)
 
 
-def judge(result: Comparison, limits: QualityLimits, text: str) -> Quality:
-    """Hold a comparison against limits; the gate's text must also be long enough."""
-    passed = all(row.is_met for row in _rows(result, limits, text))
-    return Quality(limits=limits, passed=passed, text=text, **asdict(result))
-
-
-def figures(quality: Quality) -> dict[str, float]:
-    """Return what was measured, by name."""
-    return {name: getattr(quality, name) for name in _FIGURES}
-
-
-def table(quality: Quality) -> str:
-    """Write a quality entry as lines: metric, value, limit, pass or MISS."""
-    result = Comparison(**{name: getattr(quality, name) for name in _FIGURES})
-    rows = {row.metric: row for row in _rows(result, quality.limits, quality.text)}
-    lines = [f"{'metric':<22}{'value':>10}  {'limit':<9}"]
-    for name, form in _FIGURES.items():
-        line = f"{name:<22}{getattr(quality, name):>10{form}}"
-        if row := rows.get(name):
-            bound = f"{row.sign} {row.limit:{form}}"
-            line += f"  {bound:<9} {'pass' if row.is_met else 'MISS'}"
-        lines.append(line)
-    return "\n".join(lines)
-
-
-_FIGURES = {
-    "mean_kl": ".4f",
-    "p99_kl": ".4f",
-    "perplexity": ".3f",
-    "reference_perplexity": ".3f",
-    "perplexity_ratio": ".4f",
-    "argmax_agreement": ".4f",
-    "tokens": "d",
-}
-"""Every figure and how it is printed."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """One figure with a limit."""
-
-    metric: str
-    sign: str
-    limit: float
-    is_met: bool
-
-
-def _rows(result: Comparison, limits: QualityLimits, text: str) -> list[_Row]:
-    rows = [
-        _Row(name, "≤", limit, getattr(result, name) <= limit)
-        for name, limit in (
-            ("mean_kl", limits.mean_kl),
-            ("perplexity_ratio", limits.perplexity_ratio),
-        )
-    ]
-    agreed = result.argmax_agreement >= limits.argmax_agreement
-    rows.append(_Row("argmax_agreement", "≥", limits.argmax_agreement, agreed))
-    if text == GATE_TEXT:
-        rows.append(_Row("tokens", "≥", TOKENS_MIN, result.tokens >= TOKENS_MIN))
-    return rows
-
-
-def _compare(
-    bundle: Bundle, reference: Graph, sequences: Sequences, progress: Progress
-) -> Comparison:
-    with progress.step("Load the bundle"):
-        candidate = load_graph(
-            bundle.model_path,
-            is_fused=bundle.manifest.graph is GraphKind.FUSED,
-            max_model_len=max(map(len, sequences)),
-        )
+def _load_candidate(bundle: Bundle, reference: Graph, max_model_len: int) -> Graph:
+    candidate = load_graph(
+        bundle.model_path,
+        is_fused=bundle.manifest.graph is GraphKind.FUSED,
+        max_model_len=max_model_len,
+    )
     if candidate.vocab_size != reference.vocab_size:
         raise BuildError(
             f"{bundle.folder}: has {candidate.vocab_size} logits, the reference has "
             f"{reference.vocab_size}: not the same model"
         )
-    with progress.step("Compare with fp32") as step:
-        return compare(reference, candidate, sequences, step)
+    return candidate
 
 
 def _load_reference(folder: Path, max_model_len: int) -> Graph:

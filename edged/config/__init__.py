@@ -12,7 +12,6 @@ from edged.config.keys import (
     LogConfig,
     LogFormat,
     LogLevel,
-    ModelConfig,
     ProtocolChoice,
     QueueConfig,
     RequestConfig,
@@ -21,6 +20,7 @@ from edged.config.keys import (
 )
 from edged.config.load import broker_overrides, from_options, load_config
 from edged.config.measures import MetricsConfig
+from edged.config.model import ModelConfig
 from edged.config.reference import reference_markdown
 
 __all__ = [

@@ -12,13 +12,13 @@ from enum import StrEnum
 from pathlib import Path
 
 from edged.config import kinds
-from edged.config.declare import about, optional, setting
+from edged.config.declare import optional, setting
 from edged.config.features import GroupConfig, HomeAssistantConfig, SessionsConfig
 from edged.config.measures import MetricsConfig
+from edged.config.model import PROMPT, ModelConfig
 
 _NODE = kinds.text("1 to 32 of a-z, 0-9 and -", r"[a-z0-9-]{1,32}")
 _HOST = kinds.text("a host name or an address", r"[^\s/@\x00-\x1f]+")
-_PROMPT = kinds.text("text of at most 8192 characters", r"(?s)[^\x00]+", 8192)
 _TOPIC = kinds.text(
     "a topic without + and #, not starting with $ or ending with /",
     r"[^$/+#\x00-\x1f]([^+#\x00-\x1f]*[^/+#\x00-\x1f])?",
@@ -54,31 +54,6 @@ class LogFormat(StrEnum):
     AUTO = "auto"
     PLAIN = "plain"
     JOURNAL = "journal"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """Which model, and how it is run."""
-
-    path: Path = field(
-        metadata=about(kinds.path(), "Folder of the model bundle, as made by `edged build`.")
-    )
-    max_model_len: int = setting(
-        kinds.integer(64, 131072),
-        2048,
-        "Context: tokens of prompt and answer together. Memory for it is reserved at start. "
-        "The bundle's own limit holds where it is smaller.",
-    )
-    num_threads: int | None = optional(
-        kinds.integer(1, 64),
-        "Threads that compute.",
-        note="from the CPUs and the CPU quota given to the process",
-    )
-    prefill_chunk_tokens: int = setting(
-        kinds.integer(8, 4096),
-        64,
-        "Prompt tokens computed in one piece; a cancel or a deadline is seen between two pieces.",
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +114,16 @@ class BudgetConfig:
         64 * 1024**2,
         "Memory that must stay available on the device for everybody else.",
     )
+    max_temperature_c: float | None = optional(
+        kinds.number(20, 120),
+        "Temperature of the hottest zone, in °C, from which on new background requests are refused "
+        "until it is 5 °C cooler.",
+    )
+    min_battery: float | None = optional(
+        kinds.number(0, 1),
+        "Charge of the battery, 0 to 1, below which new background requests are refused while the "
+        "device does not run on mains.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +145,7 @@ class RequestConfig:
         kinds.size(256, 1024**2), 16 * 1024, "Largest request; a larger one is `payload_too_large`."
     )
     system_prompt: str | None = optional(
-        _PROMPT, "System message of a request that brings none.", note="the model's own"
+        PROMPT, "System message of a request that brings none.", note="the model's own"
     )
     allow_system: bool = setting(
         kinds.flag(), default=True, doc="Whether a request may bring its own system message."
@@ -196,7 +181,9 @@ class StateConfig:
     folder: Path | None = optional(
         kinds.path(),
         "Folder for what must outlive a crash: which request was being answered. One that ended "
-        "the process twice is refused with `crashed_before` instead of being tried for ever.",
+        "the process twice is refused with `crashed_before` instead of being tried for ever. The "
+        "copy of the model that is prepared for this device is here too, twice the model's size; "
+        "without a folder it is made beside the model.",
     )
     file: Path | None = optional(
         kinds.path(), "JSON file rewritten with each `state`; `edged health` reads it."

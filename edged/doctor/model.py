@@ -13,7 +13,7 @@ from edged.doctor.finding import Finding, failure, good, warning
 from edged.engine import Graph, load_graph
 from edged.errors import BundleError
 from edged.footprint import check as check_footprint
-from edged.footprint import decide_budget, plan_memory
+from edged.footprint import decide_budget, decide_slots, plan_memory
 
 _MIB = 1 << 20
 SELF_TEST_TOKENS = 48
@@ -55,7 +55,7 @@ def check_memory(config: Config, bundle: Bundle, resident_bytes: int) -> Finding
     available_bytes = held.available_bytes + resident_bytes
     held = type(held)(held.rss_bytes, available_bytes)
     budget = decide_budget(config, memory.kernel_limits(), held)
-    plan = plan_memory(config, bundle, held)
+    plan = plan_memory(config, bundle, held, decide_slots(config, bundle, budget, held))
     figures = {
         "plan_bytes": plan.total_bytes,
         "weights_bytes": plan.weights_bytes,
@@ -78,7 +78,7 @@ def check_attention(config: Config, bundle: Bundle) -> Iterator[Finding]:
     A kernel that is wrong on some processor usually is so for one shape of input only.
     """
     manifest = bundle.manifest
-    plan = plan_memory(config, bundle, memory.snapshot())
+    plan = plan_memory(config, bundle, memory.snapshot(), num_slots=1)
     needed_bytes = plan.total_bytes - plan.process_bytes + config.budget.min_available_bytes
     if needed_bytes > memory.available_bytes():
         yield warning(

@@ -1,9 +1,12 @@
 """Run a fused graph: the cache is bound once and updated in place.
 
+With an fp32 cache the graph runs a spare row after each sequence's tokens, so that its counts are
+one higher than ours and a slot has one position more (``builder/fuse/attention_nodes`` says why).
+
 Rule: a decode step allocates nothing of ours.
 """
 
-import mmap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +14,24 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from edged.engine.signature import Signature, read_signature
+from edged.engine.cache import KeyValueCache
+from edged.engine.runs import Runs
+from edged.engine.signature import read_signature
+from edged.engine.steps import Row
 
 INPUTS = {
     "input_ids": "tensor(int64)",
     "seqlens_k": "tensor(int32)",
     "total_sequence_length": "tensor(int32)",
+    "query_seqlens": "tensor(int32)",
     "rows": "tensor(int64)",
 }
+_KEPT_TOKENS = 16
+"""Runs of at most so many tokens come again and again: what they are bound to is kept, and their
+logits share one buffer."""
+
+_Shape = tuple[int, int, int, int]
+"""First slot, slots, tokens of each, rows of logits of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +40,13 @@ class _Step:
 
     binding: onnxruntime.IOBinding
     input_ids: NDArray[np.int64]
-    logits: NDArray[np.float32]
+    lengths: NDArray[np.int32]
+    """``seqlens_k``: for each slot its tokens after the run, with the spare one, minus 1."""
+    total: NDArray[np.int32]
+    counts: NDArray[np.int32]
+    """``query_seqlens``: for each slot its tokens in this run, with the spare one; 0 for none."""
     rows: NDArray[np.int64]
+    logits: NDArray[np.float32]
 
 
 class FusedGraph:
@@ -36,27 +54,36 @@ class FusedGraph:
 
     Keys and values of earlier positions stay, so a start before the current length is a rewind.
 
+    Args:
+        session: the loaded model.
+        max_model_len: positions of each sequence.
+        num_slots: sequences that have a place in the cache.
+
     Raises:
         BundleError: the graph's inputs or outputs are not those of a fused graph.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, max_model_len: int) -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession, max_model_len: int, num_slots: int = 1
+    ) -> None:
         self._session = session
+        self._runs = Runs(session)
         self._signature = read_signature(session, INPUTS, {})
         self.vocab_size = self._signature.vocab_size
         self.max_model_len = max_model_len
-        self.kv_bytes = max_model_len * self._signature.kv_bytes_per_token
-        self._memory, self._cache = _allocate_cache(self._signature, max_model_len)
-        self._seqlens = np.zeros(1, np.int32)
-        self._total = np.zeros((), np.int32)
-        self._length = 0
-        self._decode = self._bind(1, num_rows=1)
-        self._prefill = self._decode
+        self.num_slots = num_slots
+        self._spare = int(self._signature.cache_dtype == np.float32)
+        self.cache = KeyValueCache(self._signature, num_slots, max_model_len + self._spare)
+        self.kv_bytes = num_slots * max_model_len * self._signature.kv_bytes_per_token
+        self._lengths = [0] * num_slots
+        self._logits = np.zeros((_KEPT_TOKENS, self.vocab_size), np.float32)
+        self._kept: dict[_Shape, _Step] = {}
+        self._last: tuple[_Shape, _Step] | None = None
 
     def forward(
-        self, token_ids: NDArray[np.int64], start: int, *, all_rows: bool = False
+        self, token_ids: NDArray[np.int64], start: int, *, slot: int = 0, all_rows: bool = False
     ) -> NDArray[np.float32]:
-        """Run tokens at positions [start, start + n); blocks.
+        """Run tokens of one sequence at positions [start, start + n); blocks.
 
         Returns:
             Logits ``[1, vocabulary]`` of the last token, or ``[n, vocabulary]`` of all; the view
@@ -64,49 +91,110 @@ class FusedGraph:
 
         Raises:
             ValueError: no tokens, a gap after the current length, or a position past the limit.
+            InterruptedRunError: ``interrupt`` was called meanwhile.
         """
-        check_positions(len(token_ids), start, self._length, self.max_model_len)
         count = len(token_ids)
-        step = self._step(count, count if all_rows else 1)
+        check_positions(count, start, self._lengths[slot], self.max_model_len)
+        step = self._step((slot, 1, count, count if all_rows else 1))
         step.input_ids[0] = token_ids
-        self._seqlens[0] = start + count - 1
-        self._total[()] = start + count
-        self._length = start
-        self._session.run_with_iobinding(step.binding)
-        self._length = start + count
+        step.lengths[0] = start + count - 1 + self._spare
+        step.counts[0] = count + self._spare
+        step.total[()] = start + count + self._spare
+        self._lengths[slot] = start
+        self._runs.run(step.binding)
+        self._lengths[slot] = start + count
         logits: NDArray[np.float32] = step.logits[0]
         return logits
 
-    def release(self) -> None:
-        """Forget all tokens and give the cache's memory back to the system."""
-        self._length = 0
-        self._memory.madvise(mmap.MADV_DONTNEED)
+    def decode(self, rows: Sequence[Row]) -> list[NDArray[np.float32]]:
+        """Run one token of each of several sequences, in one run of the graph; blocks.
 
-    def _step(self, count: int, num_rows: int) -> _Step:
-        if count == 1:
-            return self._decode
-        step = self._prefill
-        if (step.input_ids.size, step.rows.size) != (count, num_rows):
-            step = self._prefill = self._bind(count, num_rows)
-        return step
+        A row's logits do not depend on the rows beside it. Slots between those of the rows are
+        left as they are.
 
-    def _bind(self, count: int, num_rows: int) -> _Step:
+        Returns:
+            Logits ``[vocabulary]`` of each row; as those of ``forward``.
+
+        Raises:
+            ValueError: a gap after a sequence's current length, or a position past the limit.
+            InterruptedRunError: ``interrupt`` was called meanwhile.
+        """
+        for row in rows:
+            check_positions(1, row.position, self._lengths[row.slot], self.max_model_len)
+        first = min(row.slot for row in rows)
+        width = max(row.slot for row in rows) - first + 1
+        step = self._step((first, width, 1, 1))
+        step.counts[:] = 0
+        step.lengths[:] = [max(n - 1, 0) for n in self._lengths[first : first + width]]
+        for row in rows:
+            place = row.slot - first
+            step.input_ids[place] = row.token_id
+            self._lengths[row.slot] = row.position
+            step.lengths[place] = row.position + self._spare
+            step.counts[place] = 1 + self._spare
+        step.total[()] = step.lengths.max() + 1
+        self._runs.run(step.binding)
+        for row in rows:
+            self._lengths[row.slot] = row.position + 1
+        return [step.logits[row.slot - first, 0] for row in rows]
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Make a slot begin with the first ``length`` tokens of another."""
+        self.cache.copy(source, target, length)
+        self._lengths[target] = length
+
+    def release(self, slot: int = 0) -> None:
+        """Forget the tokens of a slot and give its memory back to the system."""
+        self._lengths[slot] = 0
+        self.cache.give_back(slot)
+
+    def read(self, slot: int) -> NDArray[np.uint8]:
+        """Return the keys and values of a slot's tokens as bytes, for ``write``."""
+        return self.cache.read(slot, self._lengths[slot])
+
+    def write(self, slot: int, length: int, data: NDArray[np.uint8]) -> bool:
+        """Set a slot's first ``length`` tokens; return whether ``data`` fits them."""
+        if len(data) != length * self._signature.kv_bytes_per_token:
+            return False
+        self.cache.write(slot, length, data)
+        self._lengths[slot] = length
+        return True
+
+    def interrupt(self) -> None:
+        """Break off the run in hand; from any thread, returns at once."""
+        self._runs.interrupt()
+
+    def _step(self, shape: _Shape) -> _Step:
+        if shape[1] * shape[2] <= _KEPT_TOKENS:
+            if shape not in self._kept:
+                self._kept[shape] = self._bind(*shape)
+            return self._kept[shape]
+        if self._last is None or self._last[0] != shape:
+            self._last = shape, self._bind(*shape)
+        return self._last[1]
+
+    def _bind(self, first: int, width: int, count: int, num_rows: int) -> _Step:
         step = _Step(
             binding=self._session.io_binding(),
-            input_ids=np.zeros((1, count), np.int64),
-            logits=np.zeros((1, num_rows, self.vocab_size), np.float32),
+            input_ids=np.zeros((width, count), np.int64),
+            lengths=np.zeros(width, np.int32),
+            total=np.zeros((), np.int32),
+            counts=np.zeros(width, np.int32),
             rows=np.arange(count - num_rows, count, dtype=np.int64),
+            logits=self._buffer(width * num_rows).reshape(width, num_rows, -1),
         )
+        cache = self.cache.views(first, width)
         inputs: dict[str, NDArray[Any]] = {
             "input_ids": step.input_ids,
-            "seqlens_k": self._seqlens,
-            "total_sequence_length": self._total,
+            "seqlens_k": step.lengths,
+            "total_sequence_length": step.total,
+            "query_seqlens": step.counts,
             "rows": step.rows,
-            **dict(zip(self._signature.cache_inputs, self._cache, strict=True)),
+            **dict(zip(self._signature.cache_inputs, cache, strict=True)),
         }
         outputs: dict[str, NDArray[Any]] = {
             "logits": step.logits,
-            **dict(zip(self._signature.cache_outputs, self._cache, strict=True)),
+            **dict(zip(self._signature.cache_outputs, cache, strict=True)),
         }
         for name, array in inputs.items():
             step.binding.bind_input(
@@ -117,6 +205,11 @@ class FusedGraph:
                 name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data
             )
         return step
+
+    def _buffer(self, num_rows: int) -> NDArray[np.float32]:
+        if num_rows <= _KEPT_TOKENS:
+            return self._logits[:num_rows]
+        return np.zeros((num_rows, self.vocab_size), np.float32)
 
 
 def check_positions(count: int, start: int, length: int, max_model_len: int) -> None:
@@ -131,15 +224,3 @@ def check_positions(count: int, start: int, length: int, max_model_len: int) -> 
         raise ValueError(f"start {start} leaves a gap after {length} known tokens")
     if start + count > max_model_len:
         raise ValueError(f"position {start + count} is past max_model_len {max_model_len}")
-
-
-def _allocate_cache(
-    signature: Signature, capacity: int
-) -> tuple[mmap.mmap, list[NDArray[np.float32]]]:
-    """Map one zeroed region, so that pages no token has touched cost no memory."""
-    shape = (1, signature.num_kv_heads, capacity, signature.head_size)
-    memory = mmap.mmap(-1, capacity * signature.kv_bytes_per_token)
-    # A huge page would commit 2 MiB for the first token of each head.
-    memory.madvise(mmap.MADV_NOHUGEPAGE)
-    buffer = np.frombuffer(memory, np.float32).reshape(len(signature.cache_inputs), *shape)
-    return memory, list(buffer)

@@ -1,159 +1,246 @@
-"""The generation loop: chunked prefill, then decode, one sequence at a time.
+"""The generation loop: several answers at a time, each run of the model serving all it can.
 
-Rule: it yields after every run of the model and calls nobody, so its consumer can stop it there;
-whatever was run stays valid for the next request.
+Rule: ``step`` runs the model once and calls nobody, so its consumer can end or add answers between
+any two runs; whatever was run stays valid for later prompts.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator
+from collections.abc import Sequence as Items
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.bundle import Bundle, GraphKind
 from edged.costmodel import Cost
-from edged.engine.graph import Graph, load_graph
+from edged.engine.drafts import Drafter
+from edged.engine.graph import Graph
+from edged.engine.runs import InterruptedRunError
+from edged.engine.sequence import Sequence, check_prompt
+from edged.engine.slots import Slots
 from edged.engine.speed import measure_cost
-from edged.engine.steps import Constraint, EngineSettings, Prefilled, Token
+from edged.engine.steps import Constraint, Failed, Prefilled, Ran, Step, Token
 from edged.request import SamplingParams
 from edged.sampling import Sampler
 
+_DRAFT_COST = 0.1
+"""What a guessed token adds to a run, until it was measured."""
+
 
 class Engine:
-    """A model and the one sequence whose keys and values are in its cache.
+    """A model and the sequences whose keys and values are in its cache.
 
-    Not for use by two threads, nor for two answers at a time.
+    Not for use by two threads, but for ``interrupt``.
 
     Args:
         graph: the loaded model.
         stop_token_ids: the tokens that end an answer.
         prefill_chunk_tokens: prompt tokens run before the consumer can stop the request again.
+        is_exact: whether a token's result is the same bits whatever is run with it. Then nothing
+            that was run before is ever computed again.
+        is_guessing: whether tokens may be guessed, if ``is_exact``.
+        num_prefixes: how many of the graph's slots are for prefixes that are kept for good.
     """
 
     def __init__(
-        self, graph: Graph, stop_token_ids: Sequence[int], prefill_chunk_tokens: int = 64
+        self,
+        graph: Graph,
+        stop_token_ids: Items[int],
+        prefill_chunk_tokens: int = 64,
+        *,
+        is_exact: bool = False,
+        is_guessing: bool = True,
+        num_prefixes: int = 0,
     ) -> None:
         self._graph = graph
-        self._chunk = prefill_chunk_tokens
-        self._cached = np.empty(0, np.int64)
-        """The tokens whose keys and values are in the cache."""
-        self._turn = 0
+        self._is_exact = is_exact
+        self._is_guessing = is_exact and is_guessing
+        self.chunk_tokens = prefill_chunk_tokens
+        self.num_slots = graph.num_slots - num_prefixes
+        self._slots = Slots(graph.num_slots, num_prefixes)
+        self._active: list[Sequence] = []
+        self._prefilling: Sequence | None = None
+        self._was_prefill = False
+        self._draft_cost = _DRAFT_COST
         self.stop_token_ids = tuple(stop_token_ids)
         self.vocab_size = graph.vocab_size
         self.max_model_len = graph.max_model_len
         self.kv_bytes = graph.kv_bytes
 
-    @classmethod
-    def load(cls, bundle: Bundle, settings: EngineSettings) -> "Engine":
-        """Load the bundle's model; blocks for seconds.
+    @property
+    def num_touched(self) -> int:
+        """Positions for which every slot has memory already; from any thread."""
+        return self._slots.num_touched
+
+    def start(
+        self,
+        prompt_ids: Items[int],
+        sampling: SamplingParams,
+        *,
+        max_tokens: int,
+        constraint: Constraint | None = None,
+    ) -> Sequence:
+        """Begin an answer; ``step`` makes it, beside those that were begun before.
+
+        It is over after a stop token, when ``constraint`` is complete, after ``max_tokens``, or
+        when prompt and answer fill ``max_model_len``. ``end`` must be called for each.
 
         Raises:
-            BundleError: the model cannot be loaded, or is not what the manifest says.
+            ValueError: the prompt is empty, fills the context, or holds an unknown token; or
+                ``max_tokens`` is below 1.
+            RuntimeError: every slot has its answer.
         """
-        manifest = bundle.manifest
-        graph = load_graph(
-            bundle.model_path,
-            is_fused=manifest.graph is GraphKind.FUSED,
-            max_model_len=min(settings.max_model_len, manifest.limits.max_model_len),
-            num_threads=settings.num_threads,
-        )
-        return cls(graph, manifest.stop_token_ids, settings.prefill_chunk_tokens)
+        prompt = np.asarray(prompt_ids, np.int64)
+        check_prompt(prompt, max_tokens, self.max_model_len, self.vocab_size)
+        # Rows from runs of other shapes may be rounded differently: enough to tip a draw. Same
+        # seed, same answer, whatever was asked before.
+        is_fresh = sampling.seed is not None and not self._is_exact
+        claim = self._slots.claim(prompt, is_fresh=is_fresh)
+        if claim.source != claim.slot and claim.num_cached:
+            self._graph.copy(claim.source, claim.slot, claim.num_cached)
+        limit = min(len(prompt) + max_tokens, self.max_model_len)
+        drafter = Drafter(prompt.tolist(), self._draft_cost) if self._is_guessing else None
+        sequence = Sequence(prompt, claim, Sampler(sampling, prompt), limit, constraint, drafter)
+        self._active.append(sequence)
+        return sequence
+
+    def step(self) -> Ran:
+        """Run the model once, for as many of the answers as one run can serve; blocks.
+
+        Pieces of prompts and tokens of answers take turns. Nothing comes of it when no answer has
+        anything left to run, or when the run was interrupted.
+        """
+        waiting = next((s for s in self._active if not s.is_prefilled), None)
+        running = [s for s in self._active if s.is_prefilled and not s.is_over]
+        self._was_prefill = waiting is not None and not (running and self._was_prefill)
+        if waiting is not None and self._was_prefill:
+            return self._prefill(waiting)
+        guess = running[0].draft() if len(running) == 1 else []
+        if guess:
+            return self._decode_guess(running[0], guess)
+        return self._decode(running) if running else Ran({})
+
+    def end(self, sequence: Sequence) -> None:
+        """Give an answer's slot back, finished or not; what was run of it stays in the cache."""
+        if sequence in self._active:
+            self._active.remove(sequence)
+            self._slots.free(sequence.slot)
+
+    def interrupt(self, sequence: Sequence) -> None:
+        """Break off the run in hand if it is a piece of this prompt; from any thread."""
+        if self._prefilling is sequence:
+            self._graph.interrupt()
 
     def generate(
         self,
-        prompt_ids: Sequence[int],
+        prompt_ids: Items[int],
         sampling: SamplingParams,
         *,
         max_tokens: int,
         constraint: Constraint | None = None,
     ) -> Generator[Prefilled | Token, None, None]:
-        """Answer a prompt, a step at a time; each step blocks for one run of the model.
-
-        The answer ends after a stop token, when ``constraint`` is complete, after ``max_tokens``,
-        or when prompt and answer fill ``max_model_len``. It may be dropped after any step; a later
-        call then ends it.
+        """Answer a prompt alone, a step at a time; see ``start``.
 
         Raises:
-            ValueError: the prompt is empty, fills the context, or holds an unknown token; or
-                ``max_tokens`` is below 1.
+            ValueError: as ``start``, at once.
+            RuntimeError: another answer is in the making, at the first step.
         """
         prompt = np.asarray(prompt_ids, np.int64)
-        if not 0 < len(prompt) < self.max_model_len:
-            raise ValueError(
-                f"{len(prompt)} prompt tokens do not fit 1 to {self.max_model_len - 1}"
-            )
-        if max_tokens < 1:
-            raise ValueError(f"max_tokens is {max_tokens}; an answer has at least 1")
-        if prompt.min() < 0 or prompt.max() >= self.vocab_size:
-            raise ValueError(f"a prompt token is outside the vocabulary of {self.vocab_size}")
-        limit = min(len(prompt) + max_tokens, self.max_model_len)
-        if sampling.seed is not None:
-            # Reused rows were computed in runs of other shapes, which round differently: enough to
-            # tip a draw. Same seed, same answer, whatever was asked before.
-            self._cached = self._cached[:0]
-        return self._steps(prompt, Sampler(sampling, prompt), limit, constraint)
+        check_prompt(prompt, max_tokens, self.max_model_len, self.vocab_size)
+        return self._steps(
+            lambda: self.start(prompt_ids, sampling, max_tokens=max_tokens, constraint=constraint)
+        )
 
     def release(self) -> None:
-        """Give the memory of the cache back; the next prompt is computed from its start."""
-        self._take_turn()
-        self._cached = self._cached[:0]
-        self._graph.release()
+        """Give the memory of all slots without an answer back."""
+        for slot in self._slots.forget():
+            self._graph.release(slot)
+
+    def make_prefix(self, token_ids: Items[int]) -> NDArray[np.uint8]:
+        """Compute what prompts begin with and keep it for good; return it for ``load_prefix``.
+
+        Raises:
+            RuntimeError: there is no place left for one.
+        """
+        tokens = np.asarray(token_ids, np.int64)
+        slot = self._slots.pin(tokens)
+        for start in range(0, len(tokens), self.chunk_tokens):
+            self._graph.forward(tokens[start : start + self.chunk_tokens], start, slot=slot)
+        return self._graph.read(slot)
+
+    def load_prefix(self, token_ids: Items[int], data: NDArray[np.uint8]) -> bool:
+        """Keep what ``make_prefix`` returned for these tokens; return whether it was that.
+
+        Raises:
+            RuntimeError: there is no place left for one.
+        """
+        slot = self._slots.pin(np.asarray(token_ids, np.int64))
+        is_right = self._graph.write(slot, len(token_ids), data)
+        if not is_right:
+            self._slots.unpin(slot)
+        return is_right
 
     def measure(self) -> Cost:
-        """Run made-up prompts and return what they cost; blocks for about 2 s at most."""
-        self._take_turn()
-        self._cached = self._cached[:0]
-        return measure_cost(self._graph, self._chunk)
+        """Run made-up prompts and return what they cost; blocks for about 2 s at most.
 
-    def _take_turn(self) -> int:
-        self._turn += 1
-        return self._turn
+        Raises:
+            RuntimeError: an answer is in the making.
+        """
+        if self._active:
+            raise RuntimeError("an answer is in the making; end it first")
+        self._slots.forget()
+        cost = measure_cost(self._graph, self.num_slots, self.chunk_tokens)
+        for slot in range(self.num_slots):
+            self._graph.release(slot)
+        self._draft_cost = cost.decode_row_s / cost.decode_token_s or _DRAFT_COST
+        return cost
 
-    def _steps(
-        self, prompt: NDArray[np.int64], sampler: Sampler, limit: int, constraint: Constraint | None
-    ) -> Generator[Prefilled | Token, None, None]:
-        turn = self._take_turn()
-        cached = done = self._common_prefix(prompt)
-        while True:
-            logits = self._run(prompt[done : done + self._chunk], done)
-            done = len(self._cached)
-            yield Prefilled(done, cached)
-            self._check_turn(turn)
-            if done == len(prompt):
+    def _steps(self, start: Callable[[], Sequence]) -> Generator[Prefilled | Token, None, None]:
+        if self._active:
+            raise RuntimeError("another answer is in the making; end it first")
+        sequence = start()
+        try:
+            while not sequence.is_over:
+                for step in self.step().outcomes[sequence]:
+                    if isinstance(step, Failed):
+                        raise step.error
+                    yield step
+        finally:
+            self.end(sequence)
+
+    def _prefill(self, sequence: Sequence) -> Ran:
+        token_ids, slot = sequence.chunk(self.chunk_tokens), sequence.slot
+        self._prefilling = sequence
+        try:
+            logits = self._graph.forward(token_ids, sequence.num_prefilled, slot=slot)
+        except InterruptedRunError:
+            return Ran({})
+        finally:
+            self._prefilling = None
+        self._slots.extend(slot, token_ids)
+        sequence.num_prefilled += len(token_ids)
+        steps: list[Step] = [Prefilled(sequence.num_prefilled, sequence.num_cached)]
+        if sequence.is_prefilled:
+            steps.append(sequence.choose(logits[0], self.stop_token_ids))
+        return Ran({sequence: steps})
+
+    def _decode(self, sequences: Items[Sequence]) -> Ran:
+        rows = [sequence.row for sequence in sequences]
+        outcomes = {}
+        for row, logits, sequence in zip(rows, self._graph.decode(rows), sequences, strict=True):
+            self._slots.extend(row.slot, np.array([row.token_id]))
+            outcomes[sequence] = [sequence.choose(logits, self.stop_token_ids)]
+        return Ran(outcomes, len(rows), sum(row.position for row in rows))
+
+    def _decode_guess(self, sequence: Sequence, guess: Items[int]) -> Ran:
+        """Run an answer's last token and a guess of the next ones; keep what was guessed right."""
+        row = sequence.row
+        token_ids = np.array([row.token_id, *guess])
+        logits = self._graph.forward(token_ids, row.position, slot=row.slot, all_rows=True)
+        steps: list[Step] = []
+        for place, guessed in enumerate([*guess, None]):
+            step = sequence.choose(logits[place], self.stop_token_ids)
+            steps.append(step)
+            if sequence.is_over or not isinstance(step, Token) or step.token_id != guessed:
                 break
-        position = len(prompt)
-        while True:
-            token_id = _choose(logits[0], sampler, constraint)
-            is_stop = token_id in self.stop_token_ids
-            yield Token(token_id, is_stop)
-            self._check_turn(turn)
-            is_complete = constraint is not None and constraint.is_complete
-            if is_stop or is_complete or position + 1 == limit:
-                return
-            logits = self._run(np.array([token_id]), position)
-            position += 1
-
-    def _common_prefix(self, prompt: NDArray[np.int64]) -> int:
-        """Return how many tokens need not be run; the last always is, for its logits."""
-        shared = min(len(self._cached), len(prompt) - 1)
-        differs = np.flatnonzero(self._cached[:shared] != prompt[:shared])
-        return int(differs[0]) if len(differs) else shared
-
-    def _run(self, token_ids: NDArray[np.int64], start: int) -> NDArray[np.float32]:
-        # Cut first: should the run fail, rows from start on may be half written.
-        self._cached = self._cached[:start]
-        logits = self._graph.forward(token_ids, start)
-        self._cached = np.concatenate([self._cached, token_ids])
-        return logits
-
-    def _check_turn(self, turn: int) -> None:
-        if turn != self._turn:
-            raise RuntimeError("this answer was ended by a later request to the engine")
-
-
-def _choose(logits: NDArray[np.float32], sampler: Sampler, constraint: Constraint | None) -> int:
-    if constraint is None:
-        return sampler.choose(logits)
-    constraint.allowed(logits)
-    token_id = sampler.choose(logits)
-    constraint.advance(token_id)
-    return token_id
+        self._slots.extend(row.slot, token_ids[: len(steps)])
+        sequence.learn(len(guess), len(steps) - 1)
+        return Ran({sequence: steps}, len(token_ids), len(token_ids) * row.position)

@@ -5,7 +5,9 @@ Rule: every option here was measured or paid for; say why beside it.
 
 import math
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnxruntime
@@ -13,6 +15,9 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from edged.errors import BundleError
 
+PREPARED = "prepared.onnx"
+"""The graph of a prepared copy; its weights lie beside it as ``prepared.onnx.data``."""
+_NO_FLASH = "ORT_GQA_DISABLE_FLASH_ATTENTION"
 _SPIN_DURATION_US = 1500
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
@@ -29,18 +34,66 @@ _LOAD_ERRORS = (
 )
 
 
-def open_session(model_path: Path, *, num_threads: int | None) -> onnxruntime.InferenceSession:
+def open_session(
+    model_path: Path, *, num_threads: int | None, has_flash: bool = True
+) -> onnxruntime.InferenceSession:
     """Load a model for the CPU provider; blocks until its weights are prepacked.
 
     Args:
-        model_path: the graph; its external weights lie beside it.
+        model_path: the graph; its external weights lie beside it. One that is called ``PREPARED``
+            is taken as it is.
         num_threads: threads of one matrix product; None takes ``default_num_threads()``.
+        has_flash: whether attention may be computed in tiles; the other way is faster in places.
 
     Raises:
         BundleError: ONNX Runtime refuses the model; the message is its own, with the file's name.
     """
-    onnxruntime.disable_telemetry_events()
     options = _session_options(num_threads)
+    if model_path.name == PREPARED:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    # The one option that ONNX Runtime takes from the environment only; it looks while it loads.
+    with _environment(_NO_FLASH, None if has_flash else "1"):
+        return _open(model_path, options)
+
+
+@contextmanager
+def _environment(name: str, value: str | None) -> Iterator[None]:
+    before = os.environ.get(name)
+    if value is None:
+        yield
+        return
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
+
+
+def save_prepared(model_path: Path, copy: Path) -> None:
+    """Write a graph as it is after optimization, with its weights also as the kernels want them.
+
+    Args:
+        model_path: the graph.
+        copy: is called ``PREPARED``; its weights are written beside it.
+
+    Raises:
+        BundleError: as ``open_session``; a disk that cannot be written is one of its reasons.
+    """
+    options = _session_options(None)
+    options.optimized_model_filepath = str(copy)
+    for key, value in (
+        ("session.save_external_prepacked_constant_initializers", "1"),
+        ("session.optimized_model_external_initializers_file_name", f"{copy.name}.data"),
+        ("session.optimized_model_external_initializers_min_size_in_bytes", "1024"),
+    ):
+        options.add_session_config_entry(key, value)
+    _open(model_path, options)
+
+
+def _open(model_path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    onnxruntime.disable_telemetry_events()
     # Flushing denormals to zero is also switched on for the thread that opens the session, and all
     # that it computes later: a side effect on our caller. So a thread of its own opens it.
     with ThreadPoolExecutor(1) as opener:

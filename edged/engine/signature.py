@@ -6,13 +6,23 @@ Rule: a graph that is not what its bundle says stops the start with the name tha
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from edged.errors import BundleError
 
 _Nodes = Mapping[str, onnxruntime.NodeArg]
 _CACHE_INPUT = re.compile(r"past_key_values\.(\d+)\.(key|value)")
+_CACHE_TYPES: Mapping[str, "np.dtype[Any]"] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(int8)": np.dtype(np.int8),
+}
+
+CacheArray = NDArray[Any]
+"""Keys or values, in the type that the graph keeps them in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +34,7 @@ class Signature:
     """``past_key_values.*``, in the graph's order."""
     num_kv_heads: int
     head_size: int
+    cache_dtype: "np.dtype[Any]"
 
     @property
     def cache_outputs(self) -> tuple[str, ...]:
@@ -33,7 +44,8 @@ class Signature:
     @property
     def kv_bytes_per_token(self) -> int:
         """Bytes of the cache's rows of one position."""
-        return 4 * len(self.cache_inputs) * self.num_kv_heads * self.head_size
+        num_values = len(self.cache_inputs) * self.num_kv_heads * self.head_size
+        return num_values * self.cache_dtype.itemsize
 
 
 def read_signature(
@@ -55,10 +67,14 @@ def read_signature(
     outputs = {node.name: node for node in session.get_outputs()}
     cache = tuple(name for name in inputs if _CACHE_INPUT.fullmatch(name))
     _check_names("input", inputs, [*required, *(cache or ["past_key_values.0.key"])])
-    _check_types(inputs, {**required, **optional, **dict.fromkeys(cache, "tensor(float)")})
+    kind = inputs[cache[0]].type
+    kind = kind if kind in _CACHE_TYPES else next(iter(_CACHE_TYPES))
+    _check_types(inputs, {**required, **optional, **dict.fromkeys(cache, kind)})
     num_kv_heads, head_size = _cache_shape(inputs, cache)
     _check_names("output", outputs, ["logits"])
-    signature = Signature(_vocab_size(outputs["logits"]), cache, num_kv_heads, head_size)
+    signature = Signature(
+        _vocab_size(outputs["logits"]), cache, num_kv_heads, head_size, _CACHE_TYPES[kind]
+    )
     _check_names("output", outputs, signature.cache_outputs)
     return signature
 

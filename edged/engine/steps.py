@@ -1,10 +1,16 @@
 """What the generation loop yields, and what it is given."""
 
+from collections.abc import Mapping
+from collections.abc import Sequence as Items
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from edged.engine.sequence import Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +23,26 @@ class EngineSettings:
     """None takes the CPUs that this process may use."""
     prefill_chunk_tokens: int = 64
     """Prompt tokens run before the consumer can stop the request again."""
+    num_slots: int = 1
+    """Answers that are made at the same time."""
+    num_prefixes: int = 0
+    """Beginnings of prompts that are kept for good, each with a place in the cache."""
+    is_guessing: bool = True
+    """Whether tokens may be guessed, where that changes no answer."""
+    has_flash: bool | None = None
+    """Whether attention may be computed in tiles; None does so for a cache in fp32, where it is
+    faster on most processors, and not for one in int8."""
+    model_path: Path | None = None
+    """A prepared copy of the bundle's graph; None takes the bundle's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One token of one sequence, to be run together with others."""
+
+    slot: int
+    token_id: int
+    position: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +62,29 @@ class Token:
     token_id: int
     is_stop: bool
     """Whether it is one of the model's stop tokens, and so not part of the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The answer cannot go on, for a reason of its own: its sampler or its format raised."""
+
+    error: Exception
+
+
+Step = Prefilled | Token | Failed
+"""What a run of the model did for one answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One run of the model."""
+
+    outcomes: Mapping["Sequence", Items[Step]]
+    """What it did for each answer that had a part in it, in order."""
+    num_rows: int = 0
+    """Tokens that were run, guessed ones among them; 0 for a piece of a prompt."""
+    num_pairs: int = 0
+    """For each of these the tokens before it, summed up."""
 
 
 class Constraint(Protocol):

@@ -55,6 +55,22 @@ class MemoryRecovered:
 
 
 @dataclass(frozen=True, slots=True)
+class PressureChanged:
+    """Something is given up for memory, or taken back; ``rung`` is ``pressure`` of ``state``."""
+
+    kind: ClassVar[str] = "pressure"
+    rung: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUnplanned:
+    """The process holds memory that is on no account of the ledger."""
+
+    kind: ClassVar[str] = "unplanned"
+    unplanned_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class RequestRefused:
     """A request got an error."""
 
@@ -134,6 +150,8 @@ Event = (
     | NodeStalled
     | MemoryShort
     | MemoryRecovered
+    | PressureChanged
+    | MemoryUnplanned
     | RequestRefused
     | RequestPoisoned
     | MessageDropped

@@ -4,6 +4,9 @@ Earliest deadline first, dropping what is late and counting every second of work
 not, keeps an engine busy with live work for as long as any order can; that much time, filled with
 the answers that have the most tokens to the second, in fractions, is more than any real order can
 deliver on time. It is a bound, not a schedule.
+
+An answer counts as what it takes of the engine at best: its part of runs with a full company. No
+run is cheaper than the parts of those in it, so the parts of all answers fit into the time.
 """
 
 import heapq
@@ -38,7 +41,11 @@ def _without_repeats(workload: Workload, device: Cost) -> list[_Work]:
     seen: set[int] = set()
     works: list[_Work] = []
     for ask in workload.asks:
-        work_s = 0.0 if ask.content in seen else ask.work_s(device) * _fastest(workload, ask)
+        work_s = (
+            0.0
+            if ask.content in seen
+            else ask.work_s(device, workload.num_slots) * _fastest(workload, ask)
+        )
         if ask.content >= 0:
             seen.add(ask.content)
         works.append((ask.at_s, ask.deadline_s, work_s, ask.wanted_tokens))

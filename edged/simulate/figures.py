@@ -72,8 +72,8 @@ def _different(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
 
 
 def _work_s(outcome: Outcome, workload: Workload, device: Cost) -> float:
-    """Tell what an answer took, at the speed that the device had when it was asked for."""
-    return outcome.ask.work_s(device) * workload.slowdown(outcome.ask.at_s)
+    """Tell what an answer took at best, at the speed that the device had when it was asked for."""
+    return outcome.ask.work_s(device, workload.num_slots) * workload.slowdown(outcome.ask.at_s)
 
 
 def _shares(outcomes: Sequence[Outcome]) -> dict[str, float]:

@@ -8,10 +8,10 @@ of two random nodes and asks the less loaded; ``two-retry``, both.
 import random
 from collections.abc import Callable, Sequence
 
-from edged.costmodel import Cost
 from edged.simulate.node import Node
 from edged.simulate.outcome import End, Outcome
-from edged.simulate.trace import Ask, Workload
+from edged.simulate.trace import Ask
+from edged.simulate.workloads import Device
 
 MAX_TRIES = 3
 _LOAD = 0.85
@@ -20,7 +20,7 @@ _MINUTES = 5.0
 Choose = Callable[[Sequence[Node], int, float, random.Random], Node]
 
 
-def fleet_asks(num_nodes: int, seed: int, device: Cost) -> list[Ask]:
+def fleet_asks(num_nodes: int, seed: int, device: Device) -> list[Ask]:
     """Return five minutes of requests that fill 85 % of all nodes, with a rush in the middle."""
     rng = random.Random(f"fleet {seed}")  # noqa: S311 - made-up requests, no secret
     asks, at_s = [], 0.0
@@ -37,17 +37,21 @@ def fleet_asks(num_nodes: int, seed: int, device: Cost) -> list[Ask]:
         )
         asks.append(ask)
         rush = 2.0 if 0.4 < at_s / (_MINUTES * 60) < 0.5 else 1.0  # noqa: PLR2004 - one minute
-        at_s += rng.expovariate(1.0) * ask.work_s(device) / (_LOAD * rush * num_nodes)
+        at_s += (
+            rng.expovariate(1.0)
+            * ask.work_s(device.cost, device.num_slots)
+            / (_LOAD * rush * num_nodes)
+        )
     return asks
 
 
-def run_fleet(policy: str, num_nodes: int, seed: int, device: Cost) -> list[Outcome]:
+def run_fleet(policy: str, num_nodes: int, seed: int, device: Device) -> list[Outcome]:
     """Send the requests to the nodes by a policy; a ``KeyError`` for an unknown one."""
     choose = POLICIES[policy]
     rng = random.Random(f"fleet {policy} {seed}")  # noqa: S311
     asks = fleet_asks(num_nodes, seed, device)
     # Devices of one type differ: some sit in the sun.
-    nodes = [_node(rng.uniform(0.8, 1.4), asks, device) for _ in range(num_nodes)]
+    nodes = [_node(rng.uniform(0.8, 1.4), device) for _ in range(num_nodes)]
     tries = MAX_TRIES if policy.endswith("retry") else 1
     refused: list[Outcome] = []
     for number, ask in enumerate(asks):
@@ -63,8 +67,8 @@ def run_fleet(policy: str, num_nodes: int, seed: int, device: Cost) -> list[Outc
     return [*refused, *(outcome for node in nodes for outcome in node.outcomes)]
 
 
-def _node(slowdown: float, asks: list[Ask], device: Cost) -> Node:
-    return Node(device, Workload("fleet", asks, lambda _: slowdown))
+def _node(slowdown: float, device: Device) -> Node:
+    return Node(device.cost, lambda _: slowdown, device.num_slots)
 
 
 def _last_refusal(node: Node) -> int:

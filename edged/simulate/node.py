@@ -1,14 +1,15 @@
 """A node as the daemon runs it: the real admission, scheduler and cost model, on simulated time.
 
-Rule: everything that decides is imported from the core; here is only what the engine would do.
+Rule: everything that decides is imported from the core; here is only what the service would do.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from edged.admission import MemoryBudget, MemorySnapshot, Resources, admit
 from edged.costmodel import Cost, CostModel, Measured
 from edged.request import ChatMessage, Priority, Rejected, ReplyAddress, Request
 from edged.scheduler import Entry, Scheduler
+from edged.simulate.engine import Sequence, SlotEngine
 from edged.simulate.outcome import End, Outcome
 from edged.simulate.trace import Ask, Workload
 
@@ -16,18 +17,7 @@ MAX_MODEL_LEN = 2048
 MAX_WAITING = 8
 _MEMORY = MemorySnapshot(0, 2**40)
 _BUDGET = MemoryBudget(2**40)
-
-
-@dataclass(slots=True)
-class _Running:
-    """What the engine does: prefill until ``first_s``, then tokens to ``end_s``."""
-
-    entry: Entry[Ask]
-    start_s: float
-    first_s: float
-    end_s: float
-    end: End
-    factor: float
+_LATER_S = float("inf")
 
 
 class Node:
@@ -35,44 +25,53 @@ class Node:
 
     Args:
         device: what answers really cost.
-        workload: how the device slows down.
+        slowdown: how many times as long everything takes at a time.
+        num_slots: answers that are made at the same time.
         max_waiting: length of the queue.
     """
 
-    def __init__(self, device: Cost, workload: Workload, max_waiting: int = MAX_WAITING) -> None:
-        self._device = device
-        self._slowdown = workload.slowdown
+    def __init__(
+        self,
+        device: Cost,
+        slowdown: Callable[[float], float],
+        num_slots: int = 1,
+        max_waiting: int = MAX_WAITING,
+    ) -> None:
         self.costs = CostModel(device)
-        self.scheduler: Scheduler[Ask] = Scheduler(max_waiting)
+        self.scheduler: Scheduler[Ask] = Scheduler(max_waiting, num_slots)
         self.outcomes: list[Outcome] = []
         self.errors: list[float] = []
         """Relative errors of predicted service times."""
         self.num_pauses = 0
-        self._running: _Running | None = None
+        self._engine = SlotEngine(device, slowdown)
         self._first_s: dict[int, float] = {}
         self._next_key = 0
 
     @property
     def backlog(self) -> int:
         """Requests that wait or run."""
-        return len(self.scheduler) + (self._running is not None)
-
-    def next_event_s(self) -> float | None:
-        """Return when something happens by itself; None while nothing will."""
-        if self._running is not None:
-            return self._running.end_s
-        return self.scheduler.next_deadline_s(self.costs.current)
+        return len(self.scheduler) + len(self.scheduler.running)
 
     def run_until(self, now_s: float) -> None:
         """Let everything happen up to a time."""
-        while (event_s := self.next_event_s()) is not None and event_s <= now_s:
-            if self._running is not None:
-                self._finish(self._running)
-            self._tick(event_s)
+        while True:
+            expiry_s = self.scheduler.next_deadline_s(self.costs.current)
+            until_s = min(now_s, _LATER_S if expiry_s is None else expiry_s)
+            if self._engine.sequences and self._engine.now_s < until_s:
+                ended = self._engine.step(until_s)
+                for sequence in ended:
+                    self._finish(sequence)
+                if ended:
+                    self._tick(self._engine.now_s)
+            elif until_s < now_s:
+                self._tick(until_s)
+            else:
+                return
 
     def offer(self, ask: Ask) -> Rejected | None:
         """Ask at ``ask.at_s``; a refusal is an outcome, too."""
         self.run_until(ask.at_s)
+        self._note_progress()
         refusal = self._enqueue(ask)
         if refusal is not None:
             self.outcomes.append(Outcome(ask, End.REFUSED, ask.at_s))
@@ -94,69 +93,68 @@ class Node:
     def _tick(self, now_s: float) -> None:
         cost = self.costs.current
         for entry in self.scheduler.expire(now_s, cost):
-            has_text = entry.num_done > 0
-            self._end(entry, End.CUT if has_text else End.EXPIRED, now_s)
-        if self._running is None:
-            entry_or_none = self.scheduler.pop(now_s, cost)
-            if entry_or_none is not None:
-                self._start(entry_or_none, now_s)
-        elif self.scheduler.should_pause(now_s, cost):
-            self._pause(self._running, now_s)
+            self._end(entry, End.CUT if entry.num_done else End.EXPIRED, now_s)
+        self._note_progress()
+        self._start_all(now_s)
+        while (victim := self.scheduler.to_pause(now_s, cost)) is not None:
+            self._pause(victim)
+            self._start_all(now_s)
+
+    def _note_progress(self) -> None:
+        by_key = {sequence.key: sequence for sequence in self._engine.sequences}
+        for entry in self.scheduler.running:
+            sequence = by_key[entry.key]
+            entry.note_progress(sequence.num_prefilled, sequence.num_done)
+
+    def _start_all(self, now_s: float) -> None:
+        while (entry := self.scheduler.pop(now_s, self.costs.current)) is not None:
+            self._start(entry, now_s)
 
     def _start(self, entry: Entry[Ask], now_s: float) -> None:
-        ask, done = entry.delivery, entry.num_done
-        factor = ask.noise * self._slowdown(now_s)
-        context = ask.prompt_tokens + done
-        wanted = min(ask.output_tokens, entry.admitted.max_tokens) - done
-        first_s = now_s + factor * self._device.prefill_s(context)
-        end_s = now_s + factor * self._device.service_s(context, wanted)
-        end = End.ON_TIME
-        if end_s > ask.deadline_s:  # the worker ends an answer before the token that is late
-            end = End.CUT if done or first_s < ask.deadline_s else End.EXPIRED
-            end_s = ask.deadline_s
-        self._running = _Running(entry, now_s, first_s, end_s, end, factor)
+        ask, engine = entry.delivery, self._engine
+        if not engine.sequences:
+            engine.now_s = max(engine.now_s, now_s)
+        wanted = min(ask.output_tokens, entry.admitted.max_tokens)
+        engine.sequences.append(
+            Sequence(
+                entry.key,
+                ask,
+                ask.prompt_tokens + entry.num_done,
+                wanted - entry.num_done,
+                entry.num_done,
+                first_s=self._first_s.get(entry.key),
+            )
+        )
 
-    def _pause(self, running: _Running, now_s: float) -> None:
-        """Interrupt at the end of the chunk or token in hand; the engine is idle from then on."""
-        entry, device = running.entry, self._device
-        ask, before = entry.delivery, entry.num_done
-        context = ask.prompt_tokens + before
-        if now_s < running.first_s:
-            chunk_s = (running.first_s - running.start_s) / -(-context // device.chunk_tokens)
-            stop_s = running.start_s + chunk_s * ((now_s - running.start_s) // chunk_s + 1)
-            num_new = 0
-        if now_s >= running.first_s or stop_s >= running.first_s:
-            seconds = max(now_s - running.start_s, running.first_s - running.start_s)
-            num_new = device.tokens_within(seconds / running.factor, context) + 1
-            stop_s = running.start_s + running.factor * device.service_s(context, num_new)
-        if stop_s >= running.end_s:
-            return
-        self._running = None
-        self._note_first(running, num_new)
-        self.scheduler.pause(before + num_new)
+    def _pause(self, entry: Entry[Ask]) -> None:
+        """Interrupt at the end of the step in hand."""
+        sequence = next(s for s in self._engine.sequences if s.key == entry.key)
+        self._engine.end(sequence)
+        self._note_first(sequence)
+        self.scheduler.pause(entry.key, sequence.num_done)
         self.num_pauses += 1
-        following = self.scheduler.pop(stop_s, self.costs.current)
-        if following is not None:
-            self._start(following, stop_s)
 
-    def _note_first(self, running: _Running, num_new: int) -> None:
-        if num_new > 0:
-            self._first_s.setdefault(running.entry.key, running.first_s)
+    def _note_first(self, sequence: Sequence) -> None:
+        if sequence.first_s is not None:
+            self._first_s.setdefault(sequence.key, sequence.first_s)
 
-    def _finish(self, running: _Running) -> None:
-        self._running = None
-        entry = self.scheduler.finish()
-        self._note_first(running, int(running.end is not End.EXPIRED))
-        if running.end is End.ON_TIME and not entry.num_pauses:
-            self._learn(running)
-        self._end(entry, running.end, running.end_s)
+    def _finish(self, sequence: Sequence) -> None:
+        entry = self.scheduler.finish(sequence.key)
+        self._note_first(sequence)
+        if sequence.end is End.ON_TIME and not entry.num_pauses:
+            self._learn(sequence)
+        self._end(entry, sequence.end or End.CUT, self._engine.now_s)
 
-    def _learn(self, running: _Running) -> None:
-        ask = running.entry.delivery
-        num_tokens = min(ask.output_tokens, running.entry.admitted.max_tokens)
-        prefill_s = running.first_s - running.start_s
-        decode_s = running.end_s - running.first_s
-        measured = Measured(ask.prompt_tokens, 0, prefill_s, num_tokens - 1, decode_s)
+    def _learn(self, sequence: Sequence) -> None:
+        measured = Measured(
+            sequence.num_prompt,
+            0,
+            sequence.prefill_s,
+            sequence.num_done - 1,
+            sequence.decode_s,
+            sequence.rows_beside,
+            round(sequence.pairs_beside),
+        )
         error = self.costs.observe(measured)
         if error is not None:
             self.errors.append(error)
@@ -180,10 +178,10 @@ def _request(ask: Ask) -> Request:
     )
 
 
-def run_edf(workload: Workload, device: Cost) -> Node:
+def run_edf(workload: Workload, device: Cost, max_waiting: int = MAX_WAITING) -> Node:
     """Run a workload on one node to its end."""
-    node = Node(device, workload)
+    node = Node(device, workload.slowdown, workload.num_slots, max_waiting)
     for ask in workload.asks:
         node.offer(ask)
-    node.run_until(float("inf"))
+    node.run_until(_LATER_S)
     return node

@@ -17,7 +17,9 @@ REFERENCE = Cost(
     decode_token_s=21e-3,
     prefill_pair_s=4.0e-6,
     decode_pair_s=5.5e-6,
+    decode_row_s=0.8e-3,
     run_s=46e-3,
+    chunk_tokens=64,
 )
 """SmolLM2-135M in int8 on two busy cores, as ``Engine.measure`` read it; ``--cost`` takes another
 device's ``cost.json``."""
@@ -55,9 +57,16 @@ class Ask:
         """Length of the whole answer."""
         return min(self.output_tokens, self.max_tokens)
 
-    def work_s(self, device: Cost) -> float:
-        """Tell what the whole answer takes on a device that is as fast as at its start."""
-        return self.noise * device.service_s(self.prompt_tokens, self.wanted_tokens)
+    def work_s(self, device: Cost, num_slots: int) -> float:
+        """Tell what the whole answer takes of a device that is as fast as at its start, at best.
+
+        That is in runs with a full company, of which it bears an even part.
+        """
+        num_runs = max(self.wanted_tokens - 1, 0)
+        alone_s = device.service_s(self.prompt_tokens, self.wanted_tokens)
+        full_s = device.decode_token_s + (num_slots - 1) * device.decode_row_s
+        saved_s = num_runs * (device.decode_token_s - full_s / num_slots)
+        return self.noise * (alone_s - saved_s)
 
 
 def _steady(_at_s: float) -> float:
@@ -70,6 +79,8 @@ class Workload:
 
     name: str
     asks: list[Ask]
+    num_slots: int = 1
+    """Answers that the device makes at the same time."""
     slowdown: Callable[[float], float] = _steady
     """How many times as long everything takes at a time."""
 

@@ -5,6 +5,7 @@ Rule: the same name, seed and device give the same requests, to the last digit.
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from edged.costmodel import Cost
 from edged.simulate.trace import Ask, Workload
@@ -17,14 +18,22 @@ _CALM = 0.4
 _THROTTLED = 2.5
 
 
-def make_workload(name: str, seed: int, device: Cost, hours: float = HOURS) -> Workload:
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What requests are made up for."""
+
+    cost: Cost
+    num_slots: int
+
+
+def make_workload(name: str, seed: int, device: Device, hours: float = HOURS) -> Workload:
     """Return the requests of a named workload; a ``KeyError`` for an unknown one."""
     maker = WORKLOADS[name]
     rng = random.Random(f"{name} {seed}")  # noqa: S311 - made-up requests, no secret
     asks = sorted(maker(rng, hours * 3600, device), key=lambda ask: ask.at_s)
     if name == "throttle":
-        return Workload(name, asks, lambda at_s: _throttle(at_s, hours * 3600))
-    return Workload(name, asks)
+        return Workload(name, asks, device.num_slots, lambda at_s: _throttle(at_s, hours * 3600))
+    return Workload(name, asks, device.num_slots)
 
 
 def _throttle(at_s: float, length_s: float) -> float:
@@ -53,7 +62,7 @@ def _person(rng: random.Random, length_s: float, every_s: float, name: str) -> I
 
 
 def _machines(
-    rng: random.Random, length_s: float, load: float, device: Cost, clients: int
+    rng: random.Random, length_s: float, load: float, device: Device, clients: int
 ) -> Iterator[Ask]:
     """Fill ``load`` times the device with normal and background work of several clients."""
     work_s, at_s = 0.0, 0.0
@@ -70,18 +79,18 @@ def _machines(
             noise=_noise(rng),
         )
         yield ask
-        mean_s = ask.work_s(device)
+        mean_s = ask.work_s(device.cost, device.num_slots)
         work_s += mean_s
         at_s += rng.expovariate(1.0) * mean_s / load
 
 
-def _home(rng: random.Random, length_s: float, device: Cost) -> Iterator[Ask]:
+def _home(rng: random.Random, length_s: float, device: Device) -> Iterator[Ask]:
     for name in ("hall", "kitchen"):
         yield from _person(rng, length_s, 240.0, name)
     yield from _machines(rng, length_s, 0.05, device, 3)
 
 
-def _factory(rng: random.Random, length_s: float, device: Cost) -> Iterator[Ask]:
+def _factory(rng: random.Random, length_s: float, device: Device) -> Iterator[Ask]:
     """Six stations with one check each 15 s, an alarm burst each 10 min, and an operator."""
     _ = device
     for station in range(6):
@@ -111,12 +120,12 @@ def _factory(rng: random.Random, length_s: float, device: Cost) -> Iterator[Ask]
     yield from _person(rng, length_s, 120.0, "operator")
 
 
-def _overload(rng: random.Random, length_s: float, device: Cost) -> Iterator[Ask]:
+def _overload(rng: random.Random, length_s: float, device: Device) -> Iterator[Ask]:
     yield from _person(rng, length_s, 120.0, "person")
     yield from _machines(rng, length_s, _OVERLOAD, device, 8)
 
 
-def _flooded(rng: random.Random, length_s: float, device: Cost) -> Iterator[Ask]:
+def _flooded(rng: random.Random, length_s: float, device: Device) -> Iterator[Ask]:
     """Four well-behaved clients that leave room, and one that asks for everything and more."""
     yield from _person(rng, length_s, 120.0, "person")
     yield from _machines(rng, length_s, _CALM, device, 4)
@@ -124,7 +133,7 @@ def _flooded(rng: random.Random, length_s: float, device: Cost) -> Iterator[Ask]
         yield Ask(ask.at_s, "flood", "normal", ask.prompt_tokens, 64, ask.output_tokens, 30.0)
 
 
-def _hot(rng: random.Random, length_s: float, device: Cost) -> Iterator[Ask]:
+def _hot(rng: random.Random, length_s: float, device: Device) -> Iterator[Ask]:
     yield from _person(rng, length_s, 120.0, "person")
     yield from _machines(rng, length_s, 0.7, device, 4)
 
@@ -133,7 +142,7 @@ def _noise(rng: random.Random) -> float:
     return rng.lognormvariate(0.0, _NOISE_SIGMA)
 
 
-WORKLOADS: dict[str, Callable[[random.Random, float, Cost], Iterator[Ask]]] = {
+WORKLOADS: dict[str, Callable[[random.Random, float, Device], Iterator[Ask]]] = {
     "home": _home,
     "factory": _factory,
     "overload": _overload,

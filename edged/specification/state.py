@@ -24,7 +24,8 @@ _SHARE = nullable(NUMBER | {"maximum": 1})
 _LOAD = {
     "state": ({"enum": ["ready", "degraded", "stopping"]}, "`degraded`: memory is short"),
     "queue": (COUNT, "requests that wait"),
-    "running": ({"enum": [0, 1]}, "1 while one is answered"),
+    "running": (COUNT, "requests that are being answered"),
+    "slots": (COUNT, "requests that can be answered at the same time"),
     "sessions": (COUNT, "sessions that are held"),
     "group": (nullable(STRING), "`joining`, `joined` or `refused`; null without a group"),
     "broker_error": (nullable(STRING), "why there is no broker; null with one, so on the wire"),
@@ -38,6 +39,9 @@ _MEMORY = {
     "ledger": (_COUNTS, "bytes of each account of the budget"),
     "planned_bytes": (COUNT, "all accounts together"),
     "unplanned_bytes": ({"type": "integer"}, "memory of the process above that; negative below"),
+    "pss_bytes": (nullable(COUNT), "memory of the process, with its part of what it shares"),
+    "uss_bytes": (nullable(COUNT), "memory of the process that it shares with nobody"),
+    "memory_stall": (_SHARE, "share of the last 10 s in which something waited for memory (PSI)"),
 }
 _DEVICE = {
     "temperature_c": (nullable({"type": "number"}), "hottest thermal zone, in degrees Celsius"),
@@ -46,6 +50,7 @@ _DEVICE = {
     "max_frequency_hz": (_MAYBE, "the highest they are built for"),
     "battery": (_SHARE, "charge, 0 to 1; null without a battery"),
     "on_mains": (nullable(BOOLEAN), "whether the device runs on mains; null when it does not tell"),
+    "under_voltage": (nullable(BOOLEAN), "whether a Raspberry Pi's power supply is too weak now"),
 }
 _SPEED = {
     "refused_by_code": (_COUNTS, "`refused` by the code of the error"),

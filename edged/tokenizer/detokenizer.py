@@ -65,12 +65,10 @@ class TokenBytes:
         if piece is None or token_id in self.controls or token_id == self._silent_id:
             return b""
         if self._is_byte_level:
-            table = _byte_level_table()
-            values = [table.get(character) for character in piece]
-            # An added token may hold characters outside the table: it stands for itself.
-            return (
-                bytes(v for v in values if v is not None) if None not in values else piece.encode()
-            )
+            try:
+                return bytes(map(_byte_level_table().__getitem__, piece))
+            except KeyError:  # an added token with characters outside the table is itself
+                return bytes(piece.encode())
         if match := _BYTE_PIECE.fullmatch(piece):
             return bytes([int(match[1], 16)])
         return str(piece).replace("▁", " ").encode()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.boot.machine import Machine, missing
+from tests.boot.packages import build_package
 from tests.requirements import require
 from tests.tiny_model import write_tiny_bundle
 
@@ -79,9 +80,4 @@ def booted(work: Path, *files: Path) -> Iterator[Machine]:
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Debian package of this checkout, without compression."""
-    folder = tmp_path_factory.mktemp("package")
-    script = str(ROOT / "scripts" / "build-deb")
-    command = [script, "--compression", "none", "--output", str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    return Path(result.stdout.splitlines()[-1])
+    return build_package(tmp_path_factory.mktemp("package"))

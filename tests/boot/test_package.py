@@ -9,37 +9,13 @@ import pytest
 
 from tests.boot.conftest import ASK, ROOT, booted, show, succeed, wait_for
 from tests.boot.machine import Machine
-
-# Not ours: what a running system writes for itself.
-LISTING = (
-    "find / -xdev -path /src -prune -o -path /tmp -prune -o -path /var/log -prune"
-    " -o -path /var/cache -prune -o -path '/var/lib/apt' -prune -o -path '/var/lib/systemd' -prune"
-    " -o -path /var/lib/mosquitto -prune -o -name '*-' -o -name .pwd.lock -o -print | sort"
-)
-ACCOUNTS = "cut -d: -f1 /etc/passwd /etc/group | sort"
+from tests.boot.packages import ACCOUNTS, LISTING, newer_package
 
 
 @pytest.fixture(scope="module")
-def newer(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same package with a higher version."""
-    folder = tmp_path_factory.mktemp("newer")
-    files = folder / "files"
-    subprocess.run(["dpkg-deb", "--raw-extract", str(package), str(files)], check=True)
-    control = files / "DEBIAN" / "control"
-    text = control.read_text("utf-8")
-    control.write_text(text.replace("\nArchitecture", "+newer\nArchitecture", 1), "utf-8")
-    path = folder / package.name.replace("_", "_newer_", 1)
-    subprocess.run(
-        ["dpkg-deb", "--root-owner-group", "-Znone", "--build", str(files), str(path)], check=True
-    )
-    return path
-
-
-@pytest.fixture(scope="module")
-def machine(
-    package: Path, newer: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Machine]:
+def machine(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A machine with both packages and the wheel in /src, nothing of edged installed."""
+    newer = newer_package(package, tmp_path_factory.mktemp("newer"))
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory"]
     subprocess.run([*command, str(folder)], cwd=ROOT, check=True, capture_output=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-WAIT_S = 60.0
+WAIT_S = 120.0
 
 
 @dataclass
@@ -24,6 +24,8 @@ class Daemon:
     told: list[str] = field(default_factory=list)
     program: tuple[str, ...] = ("-m", "edged")
     """What Python runs, up to ``run``."""
+    before: tuple[str, ...] = ()
+    """What Python is run by, such as ``ip netns exec NAME``."""
 
     def __post_init__(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -33,7 +35,7 @@ class Daemon:
         self._socket.settimeout(0.1)
         self._log = (self.folder / "daemon.log").open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, *self.program, "run", *self.arguments],
+            [*self.before, sys.executable, *self.program, "run", *self.arguments],
             stderr=self._log,
             env=os.environ | {"NOTIFY_SOCKET": str(address)} | self.environment,
         )

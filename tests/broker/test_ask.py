@@ -138,7 +138,7 @@ def test_silence_is_explained_by_the_availability(
     availability: bytes | None,
     reason: str,
 ) -> None:
-    monkeypatch.setattr("edged.conversation.MARGIN_S", 0.2)
+    monkeypatch.setattr("edged.conversation.MARGIN_S", 2.0)
     with connected(settings(mosquitto, "mute"), "edged/kitchen/request/+") as mute:
         if availability is not None:
             topic = "edged/kitchen/availability"

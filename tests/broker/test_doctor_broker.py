@@ -44,7 +44,7 @@ def test_a_good_broker_is_found_good(tmp_path: Path) -> None:
     with running(mosquitto(tmp_path)) as broker:
         found = diagnose(config_of(broker))
     assert {finding.level for finding in found.values()} == {Level.OK}
-    assert found["delay"].figures["echo_ms"] < 30
+    assert 0 < found["delay"].figures["echo_ms"] < 1000
 
 
 def test_a_broker_that_collects_packets_is_found_out(tmp_path: Path) -> None:

@@ -37,9 +37,9 @@ def client(
 def test_a_session_goes_on_and_what_was_said_is_not_computed_again(client: Peer) -> None:
     base = {"session": "s1", "max_tokens": 4, "response_topic": MINE}
     client.publish(REQUEST, base | {"id": "q1", "prompt": "My name is Ann."})
-    first = client.reply()
+    first = client.reply_to("q1")
     client.publish(REQUEST, base | {"id": "q2", "prompt": "What is my name?"})
-    second = client.reply()
+    second = client.reply_to("q2")
     assert first["session"] == {"id": "s1", "turns": 1, "forgotten": 0}
     assert second["session"] == {"id": "s1", "turns": 2, "forgotten": 0}
     usage = second["usage"]
@@ -50,13 +50,13 @@ def test_a_session_goes_on_and_what_was_said_is_not_computed_again(client: Peer)
 def test_a_session_is_the_same_conversation_as_its_messages(client: Peer) -> None:
     base = {"max_tokens": 4, "response_topic": MINE, "system": "Be brief."}
     client.publish(REQUEST, base | {"id": "a1", "prompt": "One?", "session": "s2"})
-    first = client.reply()["data"]["text"]
+    first = client.reply_to("a1")["data"]["text"]
     client.publish(REQUEST, {"id": "a2", "prompt": "Two?", "session": "s2", "max_tokens": 4} | base)
-    continued = client.reply()
+    continued = client.reply_to("a2")
     turns = [("user", "One?"), ("assistant", first or " "), ("user", "Two?")]
     messages = [{"role": role, "content": content} for role, content in turns]
     client.publish(REQUEST, base | {"id": "a3", "messages": messages})
-    whole = client.reply()
+    whole = client.reply_to("a3")
     assert continued["data"]["text"] == whole["data"]["text"]
     assert continued["usage"]["prompt_tokens"] == whole["usage"]["prompt_tokens"]
 
@@ -65,18 +65,18 @@ def test_the_same_request_twice_is_one_turn(client: Peer) -> None:
     request = {"id": "t1", "prompt": "x", "session": "s3", "max_tokens": 2, "response_topic": MINE}
     for is_duplicate in (False, True):
         client.publish(REQUEST, request)
-        reply = client.reply()
+        reply = client.reply_to("t1")
         assert (reply["duplicate"], reply["session"]["turns"]) == (is_duplicate, 1)
     client.publish(REQUEST, request | {"id": "t2"})
-    assert client.reply()["session"]["turns"] == 2
+    assert client.reply_to("t2")["session"]["turns"] == 2
 
 
 def test_a_session_is_not_shared_with_another_reply_topic(client: Peer) -> None:
     request = {"prompt": "x", "session": "s4", "max_tokens": 2}
     client.publish(REQUEST, request | {"id": "mine", "response_topic": MINE})
-    mine = client.reply()
+    mine = client.reply_to("mine")
     client.publish(REQUEST, request | {"id": "yours", "response_topic": YOURS})
-    yours = client.reply()
+    yours = client.reply_to("yours")
     assert (mine["session"]["turns"], yours["session"]["turns"]) == (1, 1)
     assert yours["usage"]["prompt_tokens"] == mine["usage"]["prompt_tokens"]
 
@@ -84,12 +84,12 @@ def test_a_session_is_not_shared_with_another_reply_topic(client: Peer) -> None:
 def test_an_error_leaves_the_session_as_it_was(client: Peer) -> None:
     base = {"session": "s5", "max_tokens": 2, "response_topic": MINE}
     client.publish(REQUEST, base | {"id": "e1", "prompt": "x"})
-    assert client.reply()["session"]["turns"] == 1
+    assert client.reply_to("e1")["session"]["turns"] == 1
     client.publish(REQUEST, base | {"id": "e2", "prompt": "x", "timeout_ms": 1})
-    refused = client.reply()
+    refused = client.reply_to("e2")
     assert (refused["error"]["code"], "session" in refused) == ("timeout", False)
     client.publish(REQUEST, base | {"id": "e3", "prompt": "x"})
-    assert client.reply()["session"]["turns"] == 2
+    assert client.reply_to("e3")["session"]["turns"] == 2
 
 
 def test_a_long_session_forgets_its_oldest_turns_and_says_so(client: Peer) -> None:
@@ -97,7 +97,7 @@ def test_a_long_session_forgets_its_oldest_turns_and_says_so(client: Peer) -> No
     for i in range(12):
         request = {"id": f"l{i}", "prompt": "word " * 8, "session": "s6", "max_tokens": 4}
         client.publish(REQUEST, request | {"response_topic": MINE})
-        reply = client.reply()
+        reply = client.reply_to(f"l{i}")
         assert reply["status"] == "ok"
         forgotten.append(reply["session"]["forgotten"])
     assert any(number > 1 for number in forgotten)  # half of the room at a time

@@ -35,7 +35,8 @@ from edged.transport import (
     Will,
 )
 
-WAIT_S = 15.0
+WAIT_S = 60.0
+"""For a machine that is busy with something else; what is right takes a fraction of it."""
 Event = TypeVar("Event", bound=TransportEvent)
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from edged import cli
-from edged.builder import build_command, gate, verify
+from edged.builder import build_command, gate, judge, verify
 from edged.builder.gate import gate_prompts
 from edged.builder.pipeline import BuildResult
-from edged.bundle import open_bundle
+from edged.bundle import KvType, open_bundle
 from edged.errors import BuildError, ExitCode
 from tests.tiny_model import write_tiny_bundle
 
@@ -56,10 +56,11 @@ def test_verify_of_the_gates_text_is_judged_by_its_limits(
     status: ExitCode,
     verdict: str,
 ) -> None:
-    monkeypatch.setattr(verify, "TOKENS_MIN", tokens_min)
+    monkeypatch.setattr(judge, "TOKENS_MIN", tokens_min)
+    monkeypatch.setattr(verify, "unseen_text", lambda: "A short text of another kind.")
     words = ["verify", str(bundle_folder), "--reference", str(bundle_folder)]
     assert cli.main(words) == status
-    assert capsys.readouterr().out.splitlines()[-1].endswith(verdict)
+    assert capsys.readouterr().out.splitlines()[len(FIGURES)].endswith(verdict)
 
 
 def test_verify_of_a_damaged_bundle_is_a_wrong_model(
@@ -75,11 +76,16 @@ def test_build_prints_the_bundle_it_made(
 ) -> None:
     def build(source: str, **options: object) -> BuildResult:
         assert source == "toy"
-        assert options == {"output": bundle_folder, "scheme": "fp32", "cache": Path("/cache")}
+        assert options == {
+            "output": bundle_folder,
+            "scheme": "fp32",
+            "kv_type": KvType.INT8,
+            "cache": Path("/cache"),
+        }
         return BuildResult(open_bundle(bundle_folder), is_reused=True)
 
     monkeypatch.setattr(build_command, "build", build)
-    words = ["build", "toy", "--output", str(bundle_folder), "--scheme", "fp32"]
+    words = ["build", "toy", "--output", str(bundle_folder), "--scheme", "fp32", "--kv", "int8"]
     assert cli.main([*words, "--cache", "/cache"]) == ExitCode.OK
     assert capsys.readouterr().out == f"{bundle_folder}\n"
 

@@ -14,18 +14,19 @@ from typing import Any
 
 import pytest
 
-from edged.builder import gate, pipeline, verify
+from edged.builder import gate, judge, pipeline, reference, search, verify
 from edged.builder.calibrate import calibration_ids
 from edged.builder.export import Export
 from edged.builder.fetch import Checkpoint
 from edged.builder.fuse import FuseReport, NotFusable
 from edged.builder.gate import gate_prompts
+from edged.builder.kvcache import measure_peaks
 from edged.builder.pipeline import BuildResult, GateMissedError, build, default_cache
 from edged.builder.progress import Progress
-from edged.builder.quantize import Scheme
+from edged.builder.quantize import QuantizeReport, Scheme, quantize
 from edged.builder.recipe import GateLimits, Recipe, Source, SourceKind, resolve_source
-from edged.builder.verify import verify_bundle
-from edged.bundle import GraphKind, open_bundle
+from edged.builder.verify import unseen_text, verify_bundle
+from edged.bundle import GraphKind, KvType, open_bundle
 from edged.errors import BuildError, ExitCode, UsageError
 from tests.tiny_graphs import TinyConfig
 from tests.tiny_model import CHAT_TEMPLATE, STOP_TOKEN_ID, write_tiny_bundle, write_tiny_tokenizer
@@ -91,13 +92,14 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worksh
     workshop = Workshop(tmp_path, Recipe("toy", source), log)
     for name in ("resolve_source", "fetch", "export"):
         monkeypatch.setattr(pipeline, name, getattr(workshop, name))
-    monkeypatch.setattr(pipeline, "fuse", workshop.fuse_toy)
+    monkeypatch.setattr(reference, "fuse", workshop.fuse_toy)
     monkeypatch.setattr(pipeline, "estimate_memory_bytes", lambda _: 3 << 30)
     monkeypatch.setattr(pipeline, "count_parameters", lambda _: 12345)
     monkeypatch.setattr(pipeline, "calibration_ids", lambda *a: calibration_ids(*a)[:2])
     chosen = gate_prompts()[::12]
     monkeypatch.setattr(gate, "gate_prompts", lambda: chosen)
-    monkeypatch.setattr(verify, "TOKENS_MIN", 100)
+    monkeypatch.setattr(judge, "TOKENS_MIN", 100)
+    monkeypatch.setattr(verify, "unseen_text", lambda: unseen_text()[:600])
     write_tiny_bundle(tmp_path / "export", fused=False)
     (tmp_path / "checkpoint").mkdir()
     shutil.copy(tmp_path / "export" / "tokenizer.json", tmp_path / "checkpoint")
@@ -108,7 +110,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worksh
 
 
 def test_a_build_ends_with_a_checked_bundle(workshop: Workshop) -> None:
-    result = workshop.build()
+    result = workshop.build(kv_type=KvType.INT8)
     assert not result.is_reused
     assert open_bundle(workshop.output) == result.bundle
     manifest = result.bundle.manifest
@@ -116,11 +118,90 @@ def test_a_build_ends_with_a_checked_bundle(workshop: Workshop) -> None:
     assert (manifest.graph, manifest.scheme) == (GraphKind.FUSED, "int8-w8a8")
     assert (manifest.source.sha256, manifest.licence) == (SHA, "MIT")
     assert (manifest.model.parameters, manifest.model.vocab_size) == (12345, 296)
-    assert (manifest.model.num_layers, manifest.model.kv_bytes_per_token) == (2, 512)
+    assert (manifest.model.num_layers, manifest.model.kv_bytes_per_token) == (2, 128)
+    assert manifest.model.kv_type is KvType.INT8
+    assert manifest.kernels == {"x86_64": "avx2", "aarch64": "asimd"}
+    assert [(*made.form, made.passed) for made in manifest.tries] == [("int8-w8a8", "int8", True)]
     assert manifest.limits.max_model_len == 200
     assert workshop.leftovers() == ["toy"]
     # The daemon runs as another user.
     assert workshop.output.stat().st_mode & 0o777 == 0o755
+
+
+def test_keys_and_values_stay_fp32_where_int8_misses_the_gate(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The build falls back by itself, says so, and records both; the weights are the same."""
+    plain = workshop.build(kv_type=KvType.FP32, output=workshop.folder / "plain").bundle
+    monkeypatch.setattr(
+        search, "measure_peaks", lambda *a: {name: 0.1 * p for name, p in measure_peaks(*a).items()}
+    )
+    bundle = workshop.build(kv_type=KvType.INT8).bundle
+    manifest = bundle.manifest
+    assert (manifest.model.kv_type, manifest.model.kv_bytes_per_token) == (KvType.FP32, 512)
+    tries = [(*made.form, made.passed) for made in manifest.tries]
+    assert tries == [("int8-w8a8", "int8", False), ("int8-w8a8", "fp32", True)]
+    assert manifest.files == plain.manifest.files
+    assert "int8-w8a8, keys and values in int8:" in workshop.log.getvalue()
+
+
+def test_without_a_chosen_scheme_the_next_one_is_tried(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recipe that names a scheme gets that one or an error."""
+
+    def damaged(source: Path, output: Path, scheme: Scheme, texts: Any) -> QuantizeReport:  # noqa: ANN401 - quantize's own
+        texts = [[1] * 8] if scheme is Scheme.INT8_W8A8 else texts
+        report = quantize(source, output, scheme, texts)
+        if scheme is Scheme.INT8_W8A8:
+            data = bytearray((output / "model.onnx.data").read_bytes())
+            data[::3] = bytes(len(data[::3]))
+            (output / "model.onnx.data").write_bytes(data)
+        return report
+
+    monkeypatch.setattr(search, "quantize", damaged)
+    manifest = workshop.build().bundle.manifest
+    assert manifest.scheme == "int8-blockwise"
+    assert manifest.kernels["aarch64"] == "asimddp"
+    assert [made.scheme for made in manifest.tries] == ["int8-w8a8", "int8-blockwise"]
+    workshop.recipe = replace(workshop.recipe, scheme="int8-w8a8")
+    with pytest.raises(GateMissedError):
+        workshop.build()
+
+
+def test_four_bits_have_limits_of_their_own(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a recipe that means 8 bits are not theirs; those of one that means them are."""
+    # A random model's logits are flat, so it is further off than any real one.
+    monkeypatch.setattr(pipeline, "GATES", {"int4": GateLimits(2.0, 3.0, 0.01)})
+    workshop.recipe = replace(workshop.recipe, gate=GateLimits(mean_kl=0.02))
+    manifest = workshop.build(scheme="int4").bundle.manifest
+    assert manifest.quality.limits.mean_kl == 2.0
+    assert manifest.quality.mean_kl > 0.02
+    assert manifest.kernels["aarch64"] == "asimddp"
+    workshop.recipe = replace(workshop.recipe, scheme="int4")
+    with pytest.raises(GateMissedError):
+        workshop.build()
+
+
+def test_a_cheaper_form_that_was_not_asked_for_is_tried_later(workshop: Workshop) -> None:
+    assert workshop.build().bundle.manifest.model.kv_type is KvType.FP32
+    assert workshop.build(kv_type=KvType.FP32).is_reused
+    assert workshop.build(kv_type=KvType.INT8).bundle.manifest.model.kv_type is KvType.INT8
+
+
+def test_the_second_text_alone_can_fail_the_gate(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no formality: what is fine on the prompts and wrong there is not installed."""
+    monkeypatch.setattr(judge, "_UNSEEN_FACTOR", 0.0)
+    with pytest.raises(GateMissedError):
+        workshop.build()
+    quality = open_bundle(workshop.output.with_name("toy.failed")).manifest.quality
+    assert quality.mean_kl <= quality.limits.mean_kl
+    assert quality.unseen is not None
+    assert quality.unseen.mean_kl > quality.unseen.limits.mean_kl
 
 
 def test_a_build_tells_what_it_does(workshop: Workshop) -> None:
@@ -268,7 +349,7 @@ def test_a_disk_that_does_not_take_the_bundle_is_named(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch, number: int, complaint: str
 ) -> None:
     error = OSError(number, "Read-only file system")
-    monkeypatch.setattr(pipeline, "quantize", failing(error))
+    monkeypatch.setattr(search, "quantize", failing(error))
     with pytest.raises(BuildError, match=complaint) as caught:
         workshop.build()
     assert "--output" in str(caught.value)
@@ -278,7 +359,7 @@ def test_a_disk_that_does_not_take_the_bundle_is_named(
 def test_another_error_of_the_system_is_not_dressed_up(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "quantize", failing(OSError(errno.EIO, "broken")))
+    monkeypatch.setattr(search, "quantize", failing(OSError(errno.EIO, "broken")))
     with pytest.raises(OSError, match="broken"):
         workshop.build()
     assert workshop.leftovers() == []
@@ -288,7 +369,7 @@ def test_too_little_space_is_seen_before_anything_is_written(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "_SIZE_SHARE", dict.fromkeys(Scheme, 1e12))
-    monkeypatch.setattr(pipeline, "quantize", lambda *_: pytest.fail("started"))
+    monkeypatch.setattr(search, "quantize", lambda *_: pytest.fail("started"))
     with pytest.raises(BuildError, match="the disk is full"):
         workshop.build()
 
@@ -315,8 +396,8 @@ def test_an_empty_folder_is_a_place_for_a_bundle(workshop: Workshop) -> None:
 
 
 def test_an_unknown_scheme_is_refused_with_the_known_ones(workshop: Workshop) -> None:
-    with pytest.raises(UsageError, match=r"scheme 'int4' is not known; one of fp32, int8-blockwis"):
-        workshop.build(scheme="int4")
+    with pytest.raises(UsageError, match=r"scheme 'int5' is not known; one of fp32, int8-blockwis"):
+        workshop.build(scheme="int5")
 
 
 def test_another_scheme_goes_to_a_folder_of_its_own(
@@ -362,7 +443,8 @@ def test_a_real_checkpoint_goes_all_the_way(
     """
     pytest.importorskip("optimum")
     monkeypatch.setattr(gate, "gate_prompts", lambda: gate_prompts()[::12])
-    monkeypatch.setattr(verify, "TOKENS_MIN", 100)
+    monkeypatch.setattr(judge, "TOKENS_MIN", 100)
+    monkeypatch.setattr(verify, "unseen_text", lambda: unseen_text()[:600])
     recipe = resolve_source(str(write_checkpoint(tmp_path / family, family)))
     lenient = replace(recipe, gate=GateLimits(0.05, 1.05, 0.5))
     monkeypatch.setattr(pipeline, "resolve_source", lambda _: lenient)

@@ -14,6 +14,7 @@ from edged.builder.recipe import (
     load_recipe,
     resolve_source,
 )
+from edged.bundle import KvType
 from edged.errors import BuildError, ConfigError
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -44,16 +45,19 @@ def test_each_recipe_of_ours_is_complete_and_found_by_its_name(path: Path) -> No
 def test_what_may_be_left_out_has_a_default(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path))
     assert recipe == Recipe("tiny", recipe.source)
-    assert recipe.scheme == "int8-w8a8"
+    assert recipe.scheme is None
     assert recipe.max_model_len is None
     assert recipe.licence is None
 
 
 def test_all_keys_are_read(tmp_path: Path) -> None:
     gate = {"mean_kl": 0.5, "perplexity_ratio": 2}
-    path = write(tmp_path, licence="MIT", scheme="fp32", max_model_len=64, gate=gate)
+    path = write(
+        tmp_path, licence="MIT", scheme="fp32", kv_type="int8", max_model_len=64, gate=gate
+    )
     recipe = load_recipe(path)
     assert (recipe.licence, recipe.scheme, recipe.max_model_len) == ("MIT", "fp32", 64)
+    assert recipe.kv_type is KvType.INT8
     assert recipe.gate == GateLimits(0.5, 2.0, 0.95)
 
 
@@ -68,6 +72,7 @@ def test_a_local_path_is_meant_from_the_recipe(tmp_path: Path, kind: str) -> Non
     ("changes", "message"),
     [
         ({"licens": "MIT"}, "licens: unknown key .did you mean licence"),
+        ({"kv_type": "int4"}, "kv_type: 'int4' is none of fp32, int8"),
         ({"zzz": 1}, "zzz: unknown key .one of name, licence"),
         ({"name": ...}, "name: is missing"),
         ({"name": "With Space"}, "name: 'With Space' does not look like"),

@@ -19,6 +19,7 @@ from edged.builder.measure import compare
 from edged.builder.onnx_files import GraphWriter, read_graph
 from edged.builder.quantize import Scheme, quantize
 from edged.builder.rotate import find_basis
+from edged.builder.verify import unseen_text
 from edged.builder.weights import SourceGraph
 from edged.engine import load_graph
 from tests.builder.conftest import TinyExport
@@ -227,3 +228,5 @@ def test_the_calibration_text_is_not_the_gates() -> None:
 
     ours = set().union(*map(runs, texts))
     assert not ours & set().union(*map(runs, gate_prompts()))
+    assert not ours & runs(unseen_text())
+    assert len(unseen_text()) > 5000

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from edged.builder import gate, verify
+from edged.builder import judge as judging
 from edged.builder.gate import TOKENS_MIN, gate_prompts, gate_sequences
+from edged.builder.judge import judge, relaxed, table
 from edged.builder.measure import Comparison, compare
 from edged.builder.progress import Progress
 from edged.builder.quantize import Scheme, quantize
-from edged.builder.verify import judge, run_gate, table, verify_bundle
+from edged.builder.verify import run_gate, unseen_text, verify_bundle
 from edged.bundle import Bundle, GraphKind, QualityLimits, open_bundle, write_manifest
 from edged.engine import Graph, load_graph
 from edged.errors import BuildError
@@ -70,7 +72,9 @@ def short_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few of the prompts, so that a test takes a second."""
     chosen = gate_prompts()[::8]
     monkeypatch.setattr(gate, "gate_prompts", lambda: chosen)
-    monkeypatch.setattr(verify, "TOKENS_MIN", 500)
+    monkeypatch.setattr(judging, "TOKENS_MIN", 500)
+    text = unseen_text()[:600]
+    monkeypatch.setattr(verify, "unseen_text", lambda: text)
 
 
 def test_the_figures_are_those_of_the_definitions() -> None:
@@ -160,6 +164,19 @@ def test_another_text_may_be_short() -> None:
 def test_a_figure_on_its_limit_passes() -> None:
     on_limit = replace(GOOD, mean_kl=0.010, perplexity_ratio=1.010, argmax_agreement=0.95)
     assert judge(on_limit, LIMITS, "gate").passed
+
+
+def test_the_second_text_has_limits_half_as_wide_again() -> None:
+    wider = relaxed(LIMITS)
+    assert wider.mean_kl == pytest.approx(0.015)
+    assert wider.perplexity_ratio == pytest.approx(1.015)
+    assert wider.argmax_agreement == pytest.approx(0.925)
+    # A figure that only the wider limit lets through passes there, and is shown with it.
+    wide = replace(GOOD, mean_kl=0.0149, tokens=10)
+    quality = judge(GOOD, LIMITS, "gate", wide)
+    assert quality.passed
+    assert "on another text\nmean_kl                   0.0149  ≤ 0.0150  pass" in table(quality)
+    assert not judge(GOOD, LIMITS, "gate", replace(wide, mean_kl=0.0151)).passed
 
 
 def test_the_committed_prompts_are_enough_for_any_tokenizer() -> None:

@@ -3,16 +3,22 @@
 ``python -m tests.faults.hasty CHANGE... run ...`` makes the named changes, then is the command.
 """
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import Never
 
+from edged.attempts import Attempts
 from edged.cli import main
 from edged.transport.backoff import Backoff
 from edged.transport.connection import Connection
 
 HASTY = "hasty"
 """Reconnect at once, so that many broken connections fit into a test."""
+DEADLY = "deadly"
+"""Die of each request that is begun, as of one that breaks the engine."""
 CALLBACKS = ("connect", "subscribe", "message", "publish", "disconnect")
 """``broken-NAME`` raises in paho's callback of this name, as a mistake of ours would."""
 
@@ -31,8 +37,20 @@ def _break(callback: str) -> None:
     setattr(Connection, f"_on_{callback}", fail)
 
 
+def _die() -> None:
+    begin = Attempts.begin
+
+    def begin_and_die(self: Attempts, key: str) -> Never:
+        begin(self, key)
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    Attempts.begin = begin_and_die  # type: ignore[method-assign]
+
+
 CHANGES: dict[str, Callable[[], None]] = {
     HASTY: _hurry,
+    DEADLY: _die,
     **{f"broken-{name}": partial(_break, name) for name in CALLBACKS},
 }
 

@@ -100,7 +100,7 @@ def test_a_port_that_accepts_and_says_nothing_is_given_up_in_ten_seconds(*, is_t
         started_s = time.monotonic()
         peer = Peer(terms)
         reason = peer.expect(ConnectFailed).reason
-        assert time.monotonic() - started_s < 2.0
+        assert time.monotonic() - started_s < 10.0
         assert ("does not answer" if is_tls else "does not speak MQTT in time") in reason
         peer.stop()
 

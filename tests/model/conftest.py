@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edged.bundle import Bundle, open_bundle
-from edged.engine import Engine, EngineSettings
+from edged.engine import Engine, EngineSettings, load_engine
 from edged.tokenizer import Tokenizer
 from tests.requirements import require
 
@@ -28,7 +28,7 @@ def real_bundle() -> Bundle:
 
 @pytest.fixture(scope="session")
 def engine(real_bundle: Bundle) -> Engine:
-    return Engine.load(real_bundle, EngineSettings(max_model_len=1024))
+    return load_engine(real_bundle, EngineSettings(max_model_len=1024))
 
 
 @pytest.fixture(scope="session")

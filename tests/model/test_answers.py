@@ -142,6 +142,7 @@ def test_dropping_an_answer_in_prefill_leaves_the_next_one_right(
     long_ids = tokenizer.encode_chat((ChatMessage("user", "valve " * 300),))
     steps = engine.generate(long_ids, SamplingParams(), max_tokens=8)
     assert len(list(islice(steps, 2))) == 2
+    steps.close()
     text = answer(engine, tokenizer, CAPITAL, SamplingParams(), 32)
     assert text == "The capital of France is Paris."
 
@@ -150,12 +151,12 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from edged.bundle import open_bundle
-from edged.engine import Engine, EngineSettings, Token
+from edged.engine import Engine, EngineSettings, Token, load_engine
 from edged.request import ChatMessage, SamplingParams
 from edged.tokenizer import Tokenizer
 
 bundle = open_bundle(Path(sys.argv[1]))
-engine = Engine.load(bundle, EngineSettings(max_model_len=256))
+engine = load_engine(bundle, EngineSettings(max_model_len=256))
 tokenizer = Tokenizer.load(bundle)
 prompt_ids = tokenizer.encode_chat((ChatMessage("user", sys.argv[2]),))
 steps = engine.generate(prompt_ids, SamplingParams(), max_tokens=32)

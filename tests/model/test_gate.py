@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from edged.builder import gate, verify
+from edged.builder import gate, judge
 from edged.builder.export import Export, find_export
 from edged.builder.gate import gate_prompts
+from edged.builder.judge import table
 from edged.builder.pipeline import default_cache
 from edged.builder.progress import Progress
 from edged.builder.provenance import model_facts
 from edged.builder.quantize import Scheme, quantize
 from edged.builder.recipe import load_recipe
-from edged.builder.verify import run_gate, table
+from edged.builder.verify import run_gate
 from edged.bundle import (
     FORMAT,
     Bundle,
@@ -44,7 +45,7 @@ def export() -> Export:
 def short_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     """A prompt of each group, through the portable graph: minutes become seconds."""
     monkeypatch.setattr(gate, "gate_prompts", lambda: gate_prompts()[:3])
-    monkeypatch.setattr(verify, "TOKENS_MIN", 300)
+    monkeypatch.setattr(judge, "TOKENS_MIN", 300)
 
 
 def as_bundle(folder: Path, export: Export) -> Bundle:

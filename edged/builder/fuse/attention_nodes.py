@@ -1,5 +1,11 @@
 """Writing norms and attention with ONNX Runtime's own operators.
 
+GroupQueryAttention on the CPU has one kernel for a lone query and another for several, and they
+round differently: enough to tip a choice many tokens later. So every query has a spare row of zeros
+after it and is never alone; the spare keys and values fall behind those of the sequence, where
+nothing sees them and the next run overwrites them. Then a token's result depends on the tokens
+before it alone, and not on whether they were run in one piece, in several, or guessed.
+
 Rule: GroupQueryAttention on the CPU takes no head norms of its own, so those are written out.
 """
 
@@ -7,6 +13,10 @@ from collections.abc import Sequence
 
 from edged.builder.fuse.blocks import Attention, Norm
 from edged.builder.fuse.emitter import MICROSOFT, Emitter, module_name
+
+_UNUSED = ("",) * 7
+"""Inputs of the operator between the rotary tables and ``query_seqlens``: positions, bias, sink,
+scales of the cache, head norms."""
 
 
 def write_norm(emitter: Emitter, norm: Norm, source: str) -> str:
@@ -57,17 +67,23 @@ def write_attention(
         [f"{side}.{block.layer}.{kind}" for kind in ("key", "value")]
         for side in ("past_key_values", "present")
     )
+    spared = [
+        source and _with_spare_row(emitter, source)
+        for source in _query_key_value(emitter, block, name, sources)
+    ]
     outputs = emitter.node(
         "GroupQueryAttention",
         [
-            *_query_key_value(emitter, block, name, sources),
+            *spared,
             *past,
             "seqlens_k",
             "total_sequence_length",
-            *(caches or ()),
+            *(caches or ("", "")),
+            *_UNUSED,
+            "query_seqlens",
         ],
         name,
-        outputs=[f"{name}.output", *present],
+        outputs=[f"{name}.spared", *present],
         domain=MICROSOFT,
         num_heads=block.num_heads,
         kv_num_heads=block.num_kv_heads,
@@ -76,7 +92,16 @@ def write_attention(
         local_window_size=-1 if block.window is None else block.window,
         do_rotary=int(caches is not None),
     )
-    return outputs[0]
+    bounds = [emitter.shape(*bound) for bound in ((0,), (-1,), (1,))]  # start, end, axis
+    return emitter.node(
+        "Slice", [outputs[0], *bounds], f"{name}.slice", outputs=[f"{name}.output"]
+    )[0]
+
+
+def _with_spare_row(emitter: Emitter, source: str) -> str:
+    """Write [B, S, N] with a row of zeros after the last; return its name."""
+    pads = emitter.shape(0, 0, 0, 0, 1, 0)
+    return emitter.node("Pad", [source, pads], f"{source}.spare")[0]
 
 
 def _query_key_value(

@@ -32,7 +32,7 @@ class Decoder:
 
     blocks: tuple[Block, ...]
     caches: Mapping[Rotary, tuple[Array, Array]]
-    """Cosines and sines [max_model_len, rotary size / 2] of each rotary in use."""
+    """Cosines and sines [max_model_len + 1, rotary size / 2] of each rotary in use."""
     slice_bounds: Mapping[str, Array]
     """Values of the bounds, axes and steps of the slices among the blocks, by tensor."""
     cache_dims: tuple[int, int]
@@ -60,7 +60,8 @@ def read_decoder(graph: TracedGraph, max_model_len: int) -> Decoder:
         windows[site.attention.layer] = read_window(graph, site.mask, probe, max_model_len)
         rotary = site.attention.rotary
         if rotary is not None and rotary not in caches:
-            caches[rotary] = read_rotary(graph, rotary, probe, max_model_len)
+            # One more, for the spare row behind the last token (see attention_nodes).
+            caches[rotary] = read_rotary(graph, rotary, probe, max_model_len + 1)
     final = tuple(
         replace(b, window=windows[b.layer]) if isinstance(b, Attention) else b for b in blocks
     )

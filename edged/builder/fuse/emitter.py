@@ -92,6 +92,7 @@ class Emitter:
             info("input_ids", integers, ["batch", "tokens"]),
             info("seqlens_k", TensorProto.INT32, ["batch"]),
             info("total_sequence_length", TensorProto.INT32, []),
+            info("query_seqlens", TensorProto.INT32, ["batch"]),
             info("rows", integers, ["num_rows"]),
             *(info(f"past_key_values.{name}", floats, cache) for name in names),
         ]

@@ -1,0 +1,102 @@
+"""Keep the cache of a fused graph in 8 bits: a quarter of its memory.
+
+Each feature of each head has a scale of its own, found on the calibration text; keys are stored
+behind their rotation. Only the operator's inputs change, no weight does, so both forms of a graph
+share their data file.
+
+Rule: a row of the cache is rounded once, when it is written, and never again.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edged.builder.calibrate import open_fused, prompt_feeds
+from edged.builder.onnx_files import read_graph, write_graph
+from edged.builder.weights import SourceGraph
+
+_ATTENTION = "GroupQueryAttention"
+_STEPS = 127
+_HEADROOM = 1.25
+"""What is larger than anything in the calibration text is cut: that costs more than coarser steps.
+
+SmolLM2-135M, mean KL: 0.0067 with 1.0, 0.0061 with 1.1, 0.0059 with 1.25.
+"""
+_SCALE_INPUT = 12
+"""Where the operator takes the scale of its keys; that of its values follows."""
+_PRESENT = "present."
+
+Peaks = Mapping[str, NDArray[np.float32]]
+"""For each ``present.*`` the largest size [heads, head size] of its features."""
+
+
+def measure_peaks(fused_folder: Path, sequences: Sequence[Sequence[int]]) -> Peaks:
+    """Run a fused fp32 graph over token ids and keep the largest keys and values; blocks."""
+    graph = SourceGraph(fused_folder)
+    caches = [value for value in graph.model.graph.output if value.name.startswith(_PRESENT)]
+    del graph.model.graph.output[:]
+    graph.model.graph.output.extend(caches)
+    graph.remove_unused()
+    session = open_fused(graph.model, fused_folder)
+    names = [value.name for value in caches]
+    peaks: dict[str, NDArray[np.float32]] = {}
+    for sequence in sequences:
+        values = session.run(names, prompt_feeds(session, np.asarray(sequence, np.int64)))
+        for name, value in zip(names, values, strict=True):
+            largest = np.abs(np.asarray(value, np.float32)[0]).max(axis=1)
+            peaks[name] = np.maximum(peaks[name], largest) if name in peaks else largest
+    return peaks
+
+
+def write_int8_cache(folder: Path, peaks: Peaks) -> None:
+    """Rewrite ``model.onnx`` of a fused graph with a cache of int8; its weights stay.
+
+    Raises:
+        BuildError: the graph cannot be read.
+    """
+    model = read_graph(folder)
+    graph = model.graph
+    for value in _caches([*graph.input, *graph.output]):
+        value.type.tensor_type.elem_type = onnx.TensorProto.INT8
+    for node in graph.node:
+        if node.op_type == _ATTENTION:
+            graph.initializer.extend(_add_scales(node, peaks))
+    _remove_spare_rows(graph)
+    write_graph(folder, model)
+
+
+def _remove_spare_rows(graph: onnx.GraphProto) -> None:
+    """Take out what ``fuse`` writes around attention: with int8 a lone query is nothing special."""
+    attentions = [node for node in graph.node if node.op_type == _ATTENTION]
+    pads = {node.output[0]: node for node in graph.node if node.op_type == "Pad"}
+    slices = {node.input[0]: node for node in graph.node if node.op_type == "Slice"}
+    for node in attentions:
+        around = [pads[name] for name in node.input[:3] if name]
+        for place, name in enumerate(node.input[:3]):
+            node.input[place] = pads[name].input[0] if name else ""
+        after = slices[node.output[0]]
+        node.output[0] = after.output[0]
+        for other in (*around, after):
+            graph.node.remove(other)
+
+
+def _caches(values: Iterable[onnx.ValueInfoProto]) -> Iterable[onnx.ValueInfoProto]:
+    return (v for v in values if v.name.startswith(("past_key_values.", _PRESENT)))
+
+
+def _add_scales(node: onnx.NodeProto, peaks: Peaks) -> list[onnx.TensorProto]:
+    """Make an attention's cache int8 and return the scales that it reads."""
+    tensors = []
+    for place, name in enumerate(node.output[1:3], _SCALE_INPUT):
+        # A feature that never moved has a scale too: 0 would make it NaN.
+        scales = np.maximum(peaks[name] * (_HEADROOM / _STEPS), np.finfo(np.float32).tiny)
+        tensors.append(onnx.numpy_helper.from_array(scales.reshape(-1).astype(np.float32)))
+        tensors[-1].name = f"{name}.scale"
+        node.input[place] = tensors[-1].name
+    for key in ("k_quant_type", "v_quant_type"):
+        node.attribute.append(onnx.helper.make_attribute(key, "PER_CHANNEL"))
+    node.attribute.append(onnx.helper.make_attribute("kv_cache_bit_width", 8))
+    return tensors

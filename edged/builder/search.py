@@ -1,0 +1,127 @@
+"""Find the cheapest form of a model that passes the gate, and record what was tried.
+
+Rule: forms are tried in the order of what they cost a device; the first that passes is taken.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edged.builder.judge import table
+from edged.builder.kvcache import Peaks, measure_peaks, write_int8_cache
+from edged.builder.progress import Progress
+from edged.builder.quantize import CALIBRATED, KERNELS, Scheme, quantize
+from edged.builder.reference import Reference
+from edged.builder.verify import run_gate
+from edged.bundle import MODEL, Bundle, GraphKind, KvType, Manifest, write_manifest
+from edged.quality import QualityLimits, Try
+
+INT8_SCHEMES = (Scheme.INT8_W8A8, Scheme.INT8_BLOCKWISE)
+"""What is tried when nobody chose, the faster one first."""
+DEFAULT_KV_TYPE = KvType.FP32
+"""int8 decodes faster in a long context, but its attention takes three times as long in prefill."""
+_FP32_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One way to store a model."""
+
+    scheme: Scheme
+    kv_type: KvType
+    limits: QualityLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is to be stored, and where."""
+
+    reference: Reference
+    texts: Sequence[Sequence[int]]
+    """Token ids for calibration."""
+    manifest: Manifest
+    """All that does not depend on the form; its cache is fp32."""
+    folder: Path
+    """Gets the files; the tokenizer is there already."""
+    cache: Path
+    progress: Progress
+
+
+def kv_types(kind: GraphKind, wanted: KvType | None) -> tuple[KvType, ...]:
+    """Return how the keys and values may be kept, the smallest first.
+
+    Args:
+        kind: of the graph; only a fused one can keep them in int8.
+        wanted: None takes ``DEFAULT_KV_TYPE``.
+    """
+    is_small = kind is GraphKind.FUSED and (wanted or DEFAULT_KV_TYPE) is KvType.INT8
+    return (KvType.INT8, KvType.FP32) if is_small else (KvType.FP32,)
+
+
+def search(task: Task, forms: Sequence[Form]) -> Bundle:
+    """Write form after form until one passes the gate; blocks for minutes.
+
+    Returns:
+        The one that passed; or the last, which did not.
+
+    Raises:
+        BuildError: a graph cannot be read, or nothing can be compared.
+        OSError: a form cannot be written.
+    """
+    tries: tuple[Try, ...] = ()
+    peaks: Peaks | None = None
+    scheme, plain = None, b""
+    for form in forms:
+        if form.scheme is not scheme:
+            scheme = form.scheme
+            _quantize(task, scheme)
+            plain = (task.folder / MODEL).read_bytes()
+        (task.folder / MODEL).write_bytes(plain)
+        if form.kv_type is KvType.INT8:
+            if peaks is None:
+                with task.progress.step("Measure keys and values"):
+                    peaks = measure_peaks(task.reference.folder, task.texts)
+            write_int8_cache(task.folder, peaks)
+        bundle = _judge(task, form, tries)
+        tries = bundle.manifest.tries
+        if bundle.manifest.quality.passed:
+            break
+    return bundle
+
+
+def _quantize(task: Task, scheme: Scheme) -> None:
+    with task.progress.step(f"Quantize to {scheme}"):
+        texts = task.texts if scheme in CALIBRATED else ()
+        report = quantize(task.reference.folder, task.folder, scheme, texts)
+    for kept in report.kept:
+        task.progress.say(f"Left in fp32: {kept}")
+
+
+def _judge(task: Task, form: Form, before: tuple[Try, ...]) -> Bundle:
+    """Measure what is in the folder and write its manifest."""
+    candidate = write_manifest(task.folder, _describe(task.manifest, form))
+    quality = run_gate(candidate, task.reference.folder, task.cache, task.progress)
+    task.progress.say(f"{form.scheme}, keys and values in {form.kv_type}:\n{table(quality)}")
+    made = Try(
+        form.scheme,
+        form.kv_type,
+        quality.passed,
+        quality.mean_kl,
+        quality.perplexity_ratio,
+        quality.argmax_agreement,
+    )
+    manifest = replace(candidate.manifest, quality=quality, tries=(*before, made))
+    return write_manifest(task.folder, manifest)
+
+
+def _describe(manifest: Manifest, form: Form) -> Manifest:
+    model = replace(manifest.model, kv_type=form.kv_type)
+    if form.kv_type is KvType.INT8:
+        model = replace(model, kv_bytes_per_token=model.kv_bytes_per_token // _FP32_BYTES)
+    return replace(
+        manifest,
+        scheme=form.scheme.value,
+        model=model,
+        quality=replace(manifest.quality, limits=form.limits),
+        kernels=KERNELS[form.scheme],
+    )

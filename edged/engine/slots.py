@@ -1,0 +1,133 @@
+"""Which sequence each slot of the cache holds, and where a new prompt is best put.
+
+A slot whose answer is over keeps its tokens: it is the prefix cache. A prompt that begins with the
+tokens of any slot, busy or not, takes their keys and values over.
+
+Rule: no model here; only what is held where, and what to copy.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tokens = NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class _Slot:
+    tokens: Tokens = field(default_factory=lambda: np.empty(0, np.int64))
+    """Whose keys and values it holds."""
+    is_busy: bool = False
+    is_pinned: bool = False
+    used: int = 0
+    """When it was last claimed; rising."""
+    num_touched: int = 0
+    """Positions that have memory."""
+
+    @property
+    def is_free(self) -> bool:
+        return not (self.is_busy or self.is_pinned)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A place for a prompt."""
+
+    slot: int
+    source: int
+    """The slot whose first ``num_cached`` tokens are the prompt's; it may be the same one."""
+    num_cached: int
+
+
+class Slots:
+    """Keep account of the slots.
+
+    Args:
+        num_slots: sequences that have a place.
+        num_prefixes: of these, the last ones, for what is kept for good.
+    """
+
+    def __init__(self, num_slots: int, num_prefixes: int = 0) -> None:
+        self._slots = [
+            _Slot(is_pinned=index >= num_slots - num_prefixes) for index in range(num_slots)
+        ]
+        self._clock = 0
+
+    @property
+    def num_free(self) -> int:
+        """Slots that a prompt can be put into."""
+        return sum(slot.is_free for slot in self._slots)
+
+    @property
+    def num_touched(self) -> int:
+        """Positions for which every slot has memory already."""
+        return min((s.num_touched for s in self._slots if not s.is_pinned), default=0)
+
+    def claim(self, prompt: Tokens, *, is_fresh: bool = False) -> Claim:
+        """Choose a slot for a prompt; it is busy until ``free``.
+
+        The last token of a prompt is never cached: it is run for its logits. A slot is overwritten
+        where it stands if more of it is kept than lost, and else the one used longest ago is.
+
+        Args:
+            prompt: at least one token.
+            is_fresh: whether nothing may be taken over.
+
+        Raises:
+            RuntimeError: no slot is free.
+        """
+        free = [index for index, slot in enumerate(self._slots) if slot.is_free]
+        if not free:
+            raise RuntimeError("no slot is free; end an answer first")
+        shared = [0 if is_fresh else _shared(slot.tokens, prompt[:-1]) for slot in self._slots]
+        # Of equals a free slot: nothing need be copied.
+        source = max(range(len(shared)), key=lambda i: (shared[i], self._slots[i].is_free))
+        num_cached = shared[source]
+        is_kept = source in free and len(self._slots[source].tokens) <= 2 * num_cached
+        target = source if is_kept else min(free, key=lambda i: self._slots[i].used)
+        self._clock += 1
+        slot = self._slots[target]
+        slot.is_busy, slot.used, slot.tokens = True, self._clock, prompt[:num_cached]
+        slot.num_touched = max(slot.num_touched, num_cached)
+        return Claim(target, source, num_cached)
+
+    def extend(self, index: int, token_ids: Tokens) -> None:
+        """Note that a slot holds more tokens now."""
+        slot = self._slots[index]
+        slot.tokens = np.concatenate([slot.tokens, token_ids])
+        slot.num_touched = max(slot.num_touched, len(slot.tokens))
+
+    def free(self, index: int) -> None:
+        """Note that a slot's answer is over; its tokens stay for those to come."""
+        self._slots[index].is_busy = False
+
+    def pin(self, tokens: Tokens) -> int:
+        """Return a slot for tokens that stay: prompts take them over, none overwrites them.
+
+        Raises:
+            RuntimeError: there is none left.
+        """
+        for index, slot in enumerate(self._slots):
+            if slot.is_pinned and not len(slot.tokens):
+                slot.tokens = tokens
+                return index
+        raise RuntimeError("no slot is left for a prefix")
+
+    def unpin(self, index: int) -> None:
+        """Note that a slot does not hold what it was pinned for."""
+        self._slots[index].tokens = self._slots[index].tokens[:0]
+
+    def forget(self) -> list[int]:
+        """Forget the tokens of all free slots; return the slots that held memory."""
+        found = [i for i, slot in enumerate(self._slots) if slot.is_free and slot.num_touched]
+        for index in found:
+            self._slots[index] = _Slot(used=self._slots[index].used)
+        return found
+
+
+def _shared(held: Tokens, wanted: Tokens) -> int:
+    """Return the length of the common beginning."""
+    length = min(len(held), len(wanted))
+    differs = np.flatnonzero(held[:length] != wanted[:length])
+    return int(differs[0]) if len(differs) else length

@@ -1,0 +1,119 @@
+"""The real int8 model says the same, bit for bit: in pieces, in company, guessed, from a cache."""
+
+import numpy as np
+import pytest
+
+from edged.bundle import Bundle
+from edged.engine import Engine, EngineSettings, Token, load_engine
+from edged.request import ChatMessage, SamplingParams
+from edged.tokenizer import Tokenizer
+from tests.model.test_answers import PROMPTS
+
+GREEDY = SamplingParams()
+NUM_SLOTS = 4
+COPYING = (
+    (
+        "Repeat this table and correct the spelling: pump A1: 62.5 bar, pump A2: 61.0 bar,"
+        " valve B1: open, valve C: closed, flow: 3.4 l/min."
+    ),
+    "Write a list of ten fruits, one per line, then the same list again.",
+)
+
+
+@pytest.fixture(scope="module")
+def guessing(real_bundle: Bundle) -> Engine:
+    return load_engine(real_bundle, EngineSettings(1024, num_slots=NUM_SLOTS))
+
+
+@pytest.fixture(scope="module")
+def plain(real_bundle: Bundle) -> Engine:
+    """No guesses, and prompts in pieces of another size."""
+    settings = EngineSettings(1024, prefill_chunk_tokens=37, is_guessing=False)
+    return load_engine(real_bundle, settings)
+
+
+def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    return tokenizer.encode_chat((ChatMessage("user", prompt),))
+
+
+def answer(engine: Engine, prompt: list[int], max_tokens: int = 48) -> tuple[list[int], int]:
+    """The tokens of an answer, and how many runs of the model they took."""
+    sequence = engine.start(prompt, GREEDY, max_tokens=max_tokens)
+    token_ids: list[int] = []
+    num_runs = 0
+    while not sequence.is_over:
+        ran = engine.step()
+        num_runs += ran.num_rows > 0
+        steps = ran.outcomes[sequence]
+        token_ids += [step.token_id for step in steps if isinstance(step, Token)]
+    engine.end(sequence)
+    return token_ids, num_runs
+
+
+@pytest.fixture(scope="module")
+def expected(plain: Engine, tokenizer: Tokenizer) -> dict[str, list[int]]:
+    """Each answer alone, one token a run."""
+    return {p: answer(plain, prompt_ids(tokenizer, p))[0] for p in (*PROMPTS, *COPYING)}
+
+
+def test_guessing_changes_no_token_and_saves_runs(
+    guessing: Engine, tokenizer: Tokenizer, expected: dict[str, list[int]]
+) -> None:
+    found = {prompt: answer(guessing, prompt_ids(tokenizer, prompt)) for prompt in expected}
+    assert {prompt: tokens for prompt, (tokens, _) in found.items()} == expected
+    tokens, num_runs = found[COPYING[0]]
+    assert num_runs < len(tokens) / 2
+
+
+def test_company_changes_no_token(
+    guessing: Engine, tokenizer: Tokenizer, expected: dict[str, list[int]]
+) -> None:
+    waiting = list(expected)
+    running: dict[object, str] = {}
+    found: dict[str, list[int]] = {prompt: [] for prompt in expected}
+    while waiting or running:
+        if waiting and len(running) < NUM_SLOTS:
+            prompt = waiting.pop()
+            ids = prompt_ids(tokenizer, prompt)
+            running[guessing.start(ids, GREEDY, max_tokens=48)] = prompt
+        for sequence, steps in guessing.step().outcomes.items():
+            tokens = [step.token_id for step in steps if isinstance(step, Token)]
+            found[running[sequence]] += tokens
+            if sequence.is_over:
+                guessing.end(sequence)
+                del running[sequence]
+    assert found == expected
+
+
+def test_the_logits_are_the_same_bits_however_the_prompt_was_cut(plain: Engine) -> None:
+    plain.release()  # the cache is used without the engine's knowledge
+    graph = plain._graph
+    ids = np.random.default_rng(5).integers(100, 40_000, 150)
+
+    def last(*pieces: int) -> np.typing.NDArray[np.float32]:
+        start = 0
+        for count in pieces:
+            logits = graph.forward(ids[start : start + count], start)
+            start += count
+        assert start == len(ids)
+        return np.array(logits[0])
+
+    whole = last(150)
+    for pieces in ((64, 64, 22), (149, 1), (*[1] * 20, 130), (100, *[1] * 50)):
+        np.testing.assert_array_equal(last(*pieces), whole, err_msg=str(pieces))
+
+
+def test_a_dialogue_goes_on_as_if_it_was_computed_anew(
+    guessing: Engine, plain: Engine, tokenizer: Tokenizer
+) -> None:
+    first = (ChatMessage("user", "Name three colours."),)
+    ids = tokenizer.encode_chat(first)
+    tokens, _ = answer(guessing, ids)
+    stream = tokenizer.detokenizer()
+    said = "".join(stream.push(token) for token in tokens[:-1]) + stream.flush()
+    second = (*first, ChatMessage("assistant", said), ChatMessage("user", "And one more?"))
+    ids = tokenizer.encode_chat(second)
+    sequence = guessing.start(ids, GREEDY, max_tokens=1)
+    guessing.end(sequence)
+    assert sequence.num_cached > 40
+    assert answer(guessing, ids)[0] == answer(plain, ids)[0]

@@ -1,0 +1,89 @@
+"""The plan is what happens: the memory of a process that has answered, beside what was planned."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edged.bundle import Bundle
+
+SCRIPT = """
+import json
+import sys
+from pathlib import Path
+
+import edged.daemon  # all that the daemon imports, as it is when the plan is made
+from edged import memory, resident
+from edged.config import Config, ModelConfig, StateConfig
+from edged.grammar import compile_format
+from edged.request import ChatMessage, FormatType, OutputFormat, SamplingParams
+
+bundle, folder, context, num_slots = sys.argv[1:]
+state = StateConfig(folder=None if folder == "none" else Path(folder))
+model = ModelConfig(path=Path(bundle), max_model_len=int(context), num_slots=int(num_slots))
+config = Config(model=model, state=state)
+if state.folder is None:
+    resident.prepared_model = lambda *_: None  # a device without room for a copy
+model = resident.load(config)
+ready_bytes = memory.rss_bytes()
+engine, tokenizer = model.engine, model.tokenizer
+
+
+def answer(prompt_ids, max_tokens, constraint=None):
+    steps = engine.generate(
+        prompt_ids, SamplingParams(), max_tokens=max_tokens, constraint=constraint
+    )
+    for _ in steps:
+        pass
+
+
+# Tokens from all over the vocabulary, as a device has seen them after a few days.
+length = engine.max_model_len - 32
+for slot in range(engine.num_slots):
+    answer([(n * engine.vocab_size // length + slot) for n in range(length)], 31)
+schema = {"type": "object", "properties": {"why": {"type": "string", "maxLength": 40}}}
+wish = OutputFormat(FormatType.JSON_SCHEMA, schema=schema)
+asked = tokenizer.encode_chat((ChatMessage("user", "Why is the sky blue?"),))
+answer(asked, 48, compile_format(tokenizer, wish))
+worked_bytes = memory.rss_bytes()
+rollup = Path("/proc/self/smaps_rollup").read_text().split()
+dirty_bytes = int(rollup[rollup.index("Private_Dirty:") + 1]) * 1024
+plan_bytes = model.footprint.plan.total_bytes
+print(json.dumps([plan_bytes, ready_bytes, worked_bytes, dirty_bytes]))
+"""
+
+
+def measured(bundle: Bundle, folder: Path | None, context: int, num_slots: int = 1) -> list[int]:
+    """Bytes: planned, resident when ready, resident after work, private and dirty then."""
+    arguments = [bundle.folder, folder or "none", context, num_slots]
+    command = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    figures: list[int] = json.loads(shown.stdout.splitlines()[-1])
+    return figures
+
+
+@pytest.mark.parametrize(("context", "num_slots"), [(512, 4), (2048, 1)])
+def test_what_is_held_after_work_is_what_was_planned(
+    real_bundle: Bundle, tmp_path: Path, context: int, num_slots: int
+) -> None:
+    figures = measured(real_bundle, tmp_path, context, num_slots)
+    planned_bytes, ready_bytes, worked_bytes, _ = figures
+    assert worked_bytes == pytest.approx(planned_bytes, rel=0.1)
+    assert ready_bytes < worked_bytes
+
+
+def test_so_it_is_without_a_prepared_copy(real_bundle: Bundle) -> None:
+    planned_bytes, _, worked_bytes, _ = measured(real_bundle, None, 1024)
+    assert worked_bytes == pytest.approx(planned_bytes, rel=0.1)
+
+
+def test_a_prepared_copy_keeps_the_weights_out_of_private_memory(
+    real_bundle: Bundle, tmp_path: Path
+) -> None:
+    weights_bytes = sum(entry.size_bytes for entry in real_bundle.manifest.files.values())
+    _, _, _, plain_bytes = measured(real_bundle, None, 512)
+    _, _, _, mapped_bytes = measured(real_bundle, tmp_path, 512)
+    assert plain_bytes - mapped_bytes > 0.7 * weights_bytes

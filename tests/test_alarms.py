@@ -1,0 +1,45 @@
+"""What operators are told of memory: each change once."""
+
+import json
+
+from edged.alarms import MemoryAlarms
+from edged.pressure import Rung
+from tests.fakes import MIB, Bench
+
+
+def look(bench: Bench, alarms: MemoryAlarms, rss_mib: int = 0, missing_bytes: int = 0) -> list[str]:
+    """Return the kinds of the events that one look gives."""
+    before = len(bench.transport.sent)
+    alarms.look(rss_mib * MIB, missing_bytes)
+    return [sent.json["event"] for sent in bench.transport.sent[before:]]
+
+
+def start() -> tuple[Bench, MemoryAlarms]:
+    bench = Bench()
+    return bench, MemoryAlarms(bench.service.events, bench.service.guard)
+
+
+def test_short_memory_is_told_when_it_begins_and_when_it_is_over() -> None:
+    bench, alarms = start()
+    seen = [look(bench, alarms, missing_bytes=missing) for missing in (0, 7, 8, 0, 0)]
+    assert seen == [[], ["degraded"], [], ["recovered"], []]
+    assert bench.transport.sent[0].json["missing_bytes"] == 7
+
+
+def test_each_rung_is_told() -> None:
+    bench, alarms = start()
+    told = []
+    for rung in (Rung.SHED_PREFIX, Rung.SHED_PREFIX, Rung.SHRINK_SLOTS, Rung.CALM):
+        bench.service.guard._ladder.rung = rung
+        told.append(look(bench, alarms))
+    assert told == [["pressure"], [], ["pressure"], ["pressure"]]
+    rungs = [json.loads(sent.message.payload)["rung"] for sent in bench.transport.sent]
+    assert rungs == ["shed_prefix", "shrink_slots", "calm"]
+
+
+def test_memory_on_no_account_is_told_beyond_a_margin() -> None:
+    """The budget is 400 MiB, so 20 MiB above the ledger is the margin, and 12 its end."""
+    bench, alarms = start()
+    planned = bench.service.guard.ledger.planned_bytes // MIB
+    seen = [look(bench, alarms, planned + above) for above in (18, 22, 30, 14, 22, 10, 22)]
+    assert seen == [[], ["unplanned"], [], [], [], [], ["unplanned"]]

@@ -1,0 +1,292 @@
+"""Several answers at a time: the same tokens as alone, whatever comes and goes beside them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from edged.bundle import open_bundle
+from edged.engine import Engine, EngineSettings, Failed, Prefilled, Sequence, Token, load_engine
+from edged.engine.runs import InterruptedRunError
+from edged.request import SamplingParams
+from tests.tiny_model import MAX_MODEL_LEN, write_tiny_bundle
+
+GREEDY = SamplingParams()
+PROMPTS = (list(range(5, 50)), list(range(60, 70)), [7, 8, 9] * 20, list(range(100, 190)))
+NUM_SLOTS = 4
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["fused", "portable"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_bundle(tmp_path_factory.mktemp("tiny"), fused=request.param)
+
+
+@pytest.fixture
+def engine(folder: Path) -> Engine:
+    return load(folder)
+
+
+def load(folder: Path, num_slots: int = NUM_SLOTS) -> Engine:
+    chosen = EngineSettings(
+        MAX_MODEL_LEN, num_threads=1, prefill_chunk_tokens=16, num_slots=num_slots
+    )
+    return load_engine(open_bundle(folder), chosen)
+
+
+def alone(engine: Engine, prompt: list[int], max_tokens: int = 12) -> list[int]:
+    steps = engine.generate(prompt, GREEDY, max_tokens=max_tokens)
+    return [step.token_id for step in steps if isinstance(step, Token)]
+
+
+def run(engine: Engine, answers: dict[Sequence, list[int]]) -> None:
+    """Run the model once and write its tokens down."""
+    for sequence, steps in engine.step().outcomes.items():
+        answers[sequence] += [step.token_id for step in steps if isinstance(step, Token)]
+
+
+def finish(engine: Engine, answers: dict[Sequence, list[int]]) -> list[list[int]]:
+    while not all(sequence.is_over for sequence in answers):
+        run(engine, answers)
+    for sequence in answers:
+        engine.end(sequence)
+    return list(answers.values())
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path) -> list[list[int]]:
+    """Each answer, alone in an engine of its own."""
+    return [alone(load(folder), prompt) for prompt in PROMPTS]
+
+
+def test_in_company_each_gets_the_tokens_it_gets_alone(
+    engine: Engine, expected: list[list[int]]
+) -> None:
+    answers = {engine.start(p, GREEDY, max_tokens=12): list[int]() for p in PROMPTS}
+    assert finish(engine, answers) == expected
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None
+)
+@given(gaps=st.lists(st.integers(0, 12), min_size=3, max_size=3), gone=st.integers(0, 3))
+def test_who_comes_and_goes_changes_no_token_of_the_others(
+    folder: Path, expected: list[list[int]], gaps: list[int], gone: int
+) -> None:
+    engine = load(folder)
+    answers: dict[Sequence, list[int]] = {}
+    for prompt, gap in zip(PROMPTS, [*gaps, 3], strict=True):
+        answers[engine.start(prompt, GREEDY, max_tokens=12)] = []
+        for _ in range(gap):
+            run(engine, answers)
+    leaver = list(answers)[gone]
+    engine.end(leaver)
+    part = answers.pop(leaver)
+    assert part == expected[gone][: len(part)]
+    # Its place is taken, in the middle of the others.
+    answers[engine.start(PROMPTS[gone], GREEDY, max_tokens=12)] = []
+    others = [answer for index, answer in enumerate(expected) if index != gone]
+    assert finish(engine, answers) == [*others, expected[gone]]
+
+
+def test_one_run_serves_all_that_decode(engine: Engine) -> None:
+    answers = {engine.start(p, GREEDY, max_tokens=12): list[int]() for p in PROMPTS[:2]}
+    while not all(sequence.is_prefilled for sequence in answers):
+        run(engine, answers)
+    ran = engine.step()
+    assert set(ran.outcomes) == set(answers)
+    assert ran.num_rows == 2
+
+
+def test_pieces_of_a_prompt_and_tokens_take_turns(engine: Engine) -> None:
+    first = engine.start(PROMPTS[1], GREEDY, max_tokens=50)
+    while not first.is_prefilled:
+        engine.step()
+    second = engine.start(PROMPTS[3], GREEDY, max_tokens=5)
+    kinds = [next(iter(engine.step().outcomes)) is second for _ in range(6)]
+    assert kinds in ([True, False] * 3, [False, True] * 3)
+
+
+def test_a_full_engine_takes_nothing_more(engine: Engine) -> None:
+    sequences = [engine.start(PROMPTS[1], GREEDY, max_tokens=2) for _ in range(NUM_SLOTS)]
+    with pytest.raises(RuntimeError, match="no slot is free"):
+        engine.start(PROMPTS[1], GREEDY, max_tokens=2)
+    engine.end(sequences[2])
+    engine.end(sequences[2])  # twice is once
+    engine.start(PROMPTS[1], GREEDY, max_tokens=2)
+    with pytest.raises(RuntimeError, match="no slot is free"):
+        engine.start(PROMPTS[1], GREEDY, max_tokens=2)
+
+
+def first_step(engine: Engine, prompt: list[int]) -> Prefilled:
+    """The first step of an answer that is then given up."""
+    sequence = engine.start(prompt, GREEDY, max_tokens=1)
+    step = engine.step().outcomes[sequence][0]
+    engine.end(sequence)
+    assert isinstance(step, Prefilled)
+    return step
+
+
+def test_a_prefix_is_shared_with_an_answer_that_is_being_made(
+    folder: Path, expected: list[list[int]]
+) -> None:
+    engine, prompt = load(folder), PROMPTS[0]
+    first = {engine.start(prompt, GREEDY, max_tokens=12): list[int]()}
+    while not next(iter(first)).is_prefilled:
+        run(engine, first)
+    second = {engine.start([*prompt[:40], 3, 4], GREEDY, max_tokens=12): list[int]()}
+    sequence = next(iter(second))
+    assert sequence.num_cached == 40
+    both = first | second
+    want = [expected[0], alone(load(folder), [*prompt[:40], 3, 4])]
+    assert finish(engine, both) == want
+
+
+def test_dialogues_keep_their_prefixes_beside_each_other(engine: Engine) -> None:
+    for prompt in PROMPTS:
+        assert first_step(engine, prompt).cached_tokens == 0
+        finish(engine, {engine.start(prompt, GREEDY, max_tokens=3): []})
+    for prompt in PROMPTS:
+        assert first_step(engine, [*prompt, 11]).cached_tokens == len(prompt)
+
+
+def test_the_prefix_used_longest_ago_makes_room(engine: Engine) -> None:
+    for prompt in PROMPTS:
+        finish(engine, {engine.start(prompt, GREEDY, max_tokens=2): []})
+    finish(engine, {engine.start(list(range(200, 240)), GREEDY, max_tokens=2): []})
+    cached = [first_step(engine, [*prompt, 11]).cached_tokens for prompt in PROMPTS[1:]]
+    assert cached == [len(prompt) for prompt in PROMPTS[1:]]
+    assert first_step(engine, PROMPTS[0]).cached_tokens == 0
+
+
+def test_release_leaves_what_runs(engine: Engine, expected: list[list[int]]) -> None:
+    alone(engine, PROMPTS[1])
+    answers = {engine.start(PROMPTS[0], GREEDY, max_tokens=12): list[int]()}
+    run(engine, answers)
+    engine.release()
+    assert finish(engine, answers) == expected[:1]
+    assert first_step(engine, [*PROMPTS[1], 4]).cached_tokens == 0
+    assert engine.num_touched == 0
+
+
+def test_a_seeded_answer_is_the_same_in_company(folder: Path) -> None:
+    seeded = replace(GREEDY, temperature=1.5, seed=3)
+    single = load(folder)
+    first = {single.start(PROMPTS[0], seeded, max_tokens=12): list[int]()}
+    want = finish(single, first)
+    engine = load(folder)
+    answers = {engine.start(p, GREEDY, max_tokens=12): list[int]() for p in PROMPTS[1:]}
+    run(engine, answers)
+    answers[engine.start(PROMPTS[0], seeded, max_tokens=12)] = []
+    assert finish(engine, answers)[-1:] == want
+
+
+class Broken:
+    """A constraint that fails at the third token."""
+
+    is_complete = False
+    left = 2
+
+    def allowed(self, logits: NDArray[np.float32]) -> None:
+        if self.left == 0:
+            raise ValueError("broken")
+        self.left -= 1
+
+    def advance(self, token_id: int) -> None:
+        pass
+
+
+def test_the_failure_of_one_is_its_own(engine: Engine, expected: list[list[int]]) -> None:
+    bad = engine.start(PROMPTS[1], GREEDY, max_tokens=12, constraint=Broken())
+    answers = {engine.start(PROMPTS[0], GREEDY, max_tokens=12): list[int](), bad: []}
+    seen: list[Failed] = []
+    while not all(sequence.is_over for sequence in answers):
+        for sequence, steps in engine.step().outcomes.items():
+            answers[sequence] += [step.token_id for step in steps if isinstance(step, Token)]
+            seen += [step for step in steps if isinstance(step, Failed)]
+    assert [str(step.error) for step in seen] == ["broken"]
+    assert answers[bad] == expected[1][:2]
+    engine.end(bad)
+    answers.pop(bad)
+    assert finish(engine, answers) == expected[:1]
+
+
+def interrupting(engine: Engine, sequence: Sequence) -> Callable[..., NDArray[np.float32]]:
+    """Ask for an interruption during the next run, as another thread would."""
+    good = engine._graph.forward
+
+    def forward(*args: object, **kwargs: object) -> NDArray[np.float32]:
+        engine.interrupt(sequence)
+        return good(*args, **kwargs)  # type: ignore[arg-type]
+
+    return forward
+
+
+def test_an_interruption_hits_the_prompt_it_is_meant_for_only(
+    engine: Engine, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[bool] = []
+    monkeypatch.setattr(engine._graph, "interrupt", lambda: calls.append(True))
+    first = engine.start(PROMPTS[1], GREEDY, max_tokens=12)
+    second = engine.start(PROMPTS[0], GREEDY, max_tokens=12)
+    with monkeypatch.context() as patched:
+        patched.setattr(engine._graph, "forward", interrupting(engine, second))
+        engine.step()  # a piece of the first
+    assert calls == []
+    with monkeypatch.context() as patched:
+        patched.setattr(engine._graph, "forward", interrupting(engine, first))
+        engine.interrupt(first)  # no run is in hand
+    assert calls == []
+    engine.end(second)
+    assert first.is_prefilled
+
+
+def breaking(*_: object, **__: object) -> NDArray[np.float32]:
+    raise InterruptedRunError
+
+
+def test_an_interrupted_piece_is_run_again(
+    engine: Engine, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = {engine.start(PROMPTS[0], GREEDY, max_tokens=12): list[int]()}
+    run(engine, answers)
+    with monkeypatch.context() as patched:
+        patched.setattr(engine._graph, "forward", breaking)
+        assert not engine.step().outcomes
+    assert finish(engine, answers) == expected[:1]
+
+
+def test_a_run_that_is_interrupted_ends_at_once(folder: Path) -> None:
+    graph = load(folder)._graph
+    for _ in iterate_until_interrupted(graph):
+        pass
+    assert np.isfinite(graph.forward(np.array([5, 6]), 0)).all()
+
+
+def iterate_until_interrupted(graph: object) -> Iterator[None]:
+    """Run prompts while another thread interrupts, until one run notices."""
+    import threading  # noqa: PLC0415
+
+    stop = threading.Event()
+
+    def bother() -> None:
+        while not stop.is_set():
+            graph.interrupt()  # type: ignore[attr-defined]
+
+    thread = threading.Thread(target=bother)
+    thread.start()
+    try:
+        for _ in range(1000):
+            try:
+                graph.forward(np.arange(200) % 250, 0)  # type: ignore[attr-defined]
+            except InterruptedRunError:
+                return
+            yield
+        raise AssertionError("no run was interrupted")
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,114 @@
+"""What prompts begin with is there at the first request, also after a boot."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from edged.bundle import Bundle, open_bundle
+from edged.config import Config, ModelConfig, RequestConfig, StateConfig
+from edged.engine import Engine, EngineSettings, Prefilled, Token, load_engine
+from edged.prefixes import FOLDER, keep_prefixes, planned_tokens, system_prompts
+from edged.request import ChatMessage, SamplingParams
+from edged.tokenizer import Tokenizer
+from tests.tiny_model import MAX_MODEL_LEN, write_tiny_bundle
+
+OWN, OTHER = "be brief", "be polite"
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["fused", "portable"])
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("tiny")
+    return open_bundle(write_tiny_bundle(folder, fused=request.param))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(bundle: Bundle) -> Tokenizer:
+    return Tokenizer.load(bundle)
+
+
+def config(folder: Path | None, *texts: str) -> Config:
+    own, *others = texts or (None,)
+    return Config(
+        model=ModelConfig(path=Path("m"), warm_prompts=tuple(others)),
+        request=RequestConfig(system_prompt=own),
+        state=StateConfig(folder=folder),
+    )
+
+
+def ready(bundle: Bundle, tokenizer: Tokenizer, settings: Config) -> Engine:
+    num_prefixes = len(system_prompts(settings))
+    engine = load_engine(
+        bundle, EngineSettings(MAX_MODEL_LEN, num_threads=1, num_prefixes=num_prefixes)
+    )
+    keep_prefixes(settings, bundle, engine, tokenizer)
+    return engine
+
+
+def ask(engine: Engine, tokenizer: Tokenizer, system: str) -> tuple[int, list[int]]:
+    """How many tokens of a prompt were there, and the answer."""
+    messages = (ChatMessage("system", system), ChatMessage("user", "is it on?"))
+    steps = list(engine.generate(tokenizer.encode_chat(messages), SamplingParams(), max_tokens=6))
+    assert isinstance(steps[0], Prefilled)
+    return steps[0].cached_tokens, [s.token_id for s in steps if isinstance(s, Token)]
+
+
+def test_the_first_request_finds_its_beginning_computed(
+    tmp_path: Path, bundle: Bundle, tokenizer: Tokenizer
+) -> None:
+    cold = ask(ready(bundle, tokenizer, config(None)), tokenizer, OWN)
+    assert cold[0] == 0
+    for _ in range(2):  # the second one reads the files
+        warm = ready(bundle, tokenizer, config(tmp_path, OWN, OTHER))
+        for text in (OWN, OTHER, OWN):
+            num_cached, answer = ask(warm, tokenizer, text)
+            assert num_cached > len(text)
+            if text == OWN:
+                assert answer == cold[1]
+
+
+def test_after_a_boot_nothing_is_computed(
+    tmp_path: Path, bundle: Bundle, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready(bundle, tokenizer, config(tmp_path, OWN))
+    monkeypatch.setattr(Engine, "make_prefix", lambda *_: pytest.fail("computed again"))
+    assert ask(ready(bundle, tokenizer, config(tmp_path, OWN)), tokenizer, OWN)[0] > len(OWN)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[:40] + b"\xff" + b[41:]])
+def test_a_damaged_file_is_made_anew(
+    tmp_path: Path,
+    bundle: Bundle,
+    tokenizer: Tokenizer,
+    caplog: pytest.LogCaptureFixture,
+    damage: object,
+) -> None:
+    want = ask(ready(bundle, tokenizer, config(tmp_path, OWN)), tokenizer, OWN)
+    (path,) = (tmp_path / FOLDER).iterdir()
+    path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
+    caplog.set_level(logging.WARNING)
+    assert ask(ready(bundle, tokenizer, config(tmp_path, OWN)), tokenizer, OWN) == want
+    assert "damaged" in caplog.text
+
+
+def test_what_is_not_configured_any_more_is_removed(
+    tmp_path: Path, bundle: Bundle, tokenizer: Tokenizer
+) -> None:
+    ready(bundle, tokenizer, config(tmp_path, OWN, OTHER))
+    assert len(list((tmp_path / FOLDER).iterdir())) == 2
+    ready(bundle, tokenizer, config(tmp_path, OTHER))
+    assert len(list((tmp_path / FOLDER).iterdir())) == 1
+    ready(bundle, tokenizer, config(tmp_path))
+    assert not list((tmp_path / FOLDER).iterdir())
+
+
+def test_a_prefix_outlives_memory_pressure(bundle: Bundle, tokenizer: Tokenizer) -> None:
+    engine = ready(bundle, tokenizer, config(None, OWN))
+    engine.release()
+    assert ask(engine, tokenizer, OWN)[0] > len(OWN)
+
+
+def test_prefixes_are_planned_for() -> None:
+    assert planned_tokens(config(None)) == 0
+    assert planned_tokens(config(None, "x" * 300)) == 132
+    assert system_prompts(config(None, OWN, OTHER, OWN)) == (OWN, OTHER)

@@ -1,0 +1,27 @@
+"""What a measured workload says beside its simulation."""
+
+from typing import Any
+
+import pytest
+
+from edged.simulate.measure import verdict
+
+
+def runs(measured: float, late_by_s: float = 0.0) -> dict[str, dict[str, Any]]:
+    errors = {"prediction_error_p50": 0.07, "prediction_error_p95": None, "late_by_s": late_by_s}
+    return {"measured": {"goodput": measured, **errors}, "simulated": {"goodput": 0.8}}
+
+
+@pytest.mark.parametrize(
+    ("measured", "said"),
+    [(0.8, "0.0% apart, within 10%"), (0.73, "8.8% apart, within"), (0.6, "25.0% apart, beyond")],
+)
+def test_the_two_are_held_against_each_other(measured: float, said: str) -> None:
+    lines = verdict(runs(measured)).splitlines()
+    assert said in lines[0]
+    assert lines[1] == "the node's predictions were off by 7% (median), - (95th percentile)"
+    assert len(lines) == 2
+
+
+def test_a_late_reply_is_said() -> None:
+    assert verdict(runs(0.8, 0.4)).endswith("the latest reply came 0.40 s after its deadline")

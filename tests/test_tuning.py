@@ -1,0 +1,105 @@
+"""Which kernel and which pieces are fastest on a device: measured once, and never in the way."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edged import tuning
+from edged.bundle import Bundle, open_bundle
+from edged.config import Config, ModelConfig, StateConfig
+from edged.engine import SingleGraph
+from edged.tuning import FILE_NAME, Tuning, known_tuning, measure
+from tests.fakes import FakeClock
+from tests.tiny_graphs import TinyConfig
+from tests.tiny_model import write_tiny_bundle
+
+
+@dataclass
+class TimedGraph:
+    """A graph whose runs take what a table says."""
+
+    clock: FakeClock
+    token_s: float
+    run_s: float
+    vocab_size: int = 10
+    max_model_len: int = 1000
+
+    def forward(
+        self, token_ids: NDArray[np.int64], start: int, *, all_rows: bool = False
+    ) -> NDArray[np.float32]:
+        self.clock.advance(self.run_s + len(token_ids) * self.token_s)
+        return np.zeros((1, 10), np.float32)
+
+    def release(self) -> None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("flash", "plain", "expected"),
+    [
+        ((0.001, 0.01), (0.001, 0.02), Tuning(has_flash=True, chunk_tokens=64)),
+        ((0.001, 0.01), (0.001, 0.001), Tuning(has_flash=False, chunk_tokens=64)),
+        ((0.0001, 0.01), (0.001, 0.01), Tuning(has_flash=True, chunk_tokens=256)),
+        ((0.1, 0.01), (0.2, 0.01), Tuning(has_flash=True, chunk_tokens=32)),
+    ],
+    ids=["tiles", "whole", "quick device", "slow device"],
+)
+def test_the_fastest_is_taken_that_keeps_nobody_waiting(
+    flash: tuple[float, float], plain: tuple[float, float], expected: Tuning
+) -> None:
+    clock = FakeClock(0.0)
+
+    def load(has_flash: bool) -> SingleGraph:
+        return TimedGraph(clock, *(flash if has_flash else plain))
+
+    assert measure(load, clock) == expected
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return open_bundle(write_tiny_bundle(tmp_path / "bundle", config=TinyConfig(max_model_len=512)))
+
+
+def config(folder: Path | None) -> Config:
+    model = ModelConfig(path=Path("m"), num_threads=1)
+    return Config(model=model, state=StateConfig(folder=folder))
+
+
+def test_a_device_is_measured_by_a_child_and_known_from_then_on(
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = known_tuning(config(tmp_path), bundle, bundle.model_path)
+    assert found.has_flash is not None
+    assert json.loads((tmp_path / FILE_NAME).read_bytes())["tuning"]["chunk_tokens"] > 0
+    monkeypatch.setattr(tuning, "_measure_apart", lambda *_: pytest.fail("measured again"))
+    assert known_tuning(config(tmp_path), bundle, bundle.model_path) == found
+
+
+def test_nothing_is_measured_that_cannot_be_kept(bundle: Bundle) -> None:
+    assert known_tuning(config(None), bundle, bundle.model_path) == Tuning()
+
+
+def test_without_a_prepared_copy_no_second_model_is_loaded(tmp_path: Path, bundle: Bundle) -> None:
+    assert known_tuning(config(tmp_path), bundle, None) == Tuning()
+    assert not (tmp_path / FILE_NAME).exists()
+
+
+def test_a_child_that_fails_costs_a_line(
+    tmp_path: Path, bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    assert known_tuning(config(tmp_path), bundle, tmp_path / "absent.onnx") == Tuning()
+    assert "no measurement" in caplog.text
+
+
+def test_a_damaged_file_is_measured_anew(
+    tmp_path: Path, bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / FILE_NAME).write_text("{", "utf-8")
+    assert known_tuning(config(tmp_path), bundle, bundle.model_path).has_flash is not None
+    assert "is measured anew" in caplog.text
