@@ -21,7 +21,7 @@ import numpy as np
 from edged.bundle import Bundle, GraphKind
 from edged.config import Config
 from edged.engine import SingleGraph, load_graph
-from edged.engine.prepared import MIN_WEIGHTS_BYTES, device_key
+from edged.engine.prepared import device_key
 from edged.keptfile import KeptFile
 
 _LOG = logging.getLogger(__name__)
@@ -57,17 +57,17 @@ def known_tuning(config: Config, bundle: Bundle, model_path: Path | None) -> Tun
     Args:
         config: All settings.
         bundle: The model.
-        model_path: Its prepared copy, if there is one.
+        model_path: Its prepared copy, which a child loads without much memory of its own; without
+            one nothing is measured.
     """
-    weights_bytes = sum(entry.size_bytes for entry in bundle.manifest.files.values())
     folder = config.state.folder
-    if folder is None or weights_bytes < MIN_WEIGHTS_BYTES:
+    if folder is None or model_path is None:
         return Tuning()
     file = KeptFile(folder / FILE_NAME, "state.folder")
     key = f"{device_key(bundle.sha256)}-{config.model.num_threads}"
     tuning = _read(folder / FILE_NAME, key)
     if tuning is None:
-        tuning = _measure_apart(config, bundle, model_path or bundle.model_path)
+        tuning = _measure_apart(config, bundle, model_path)
         file.write(json.dumps({"key": key, "tuning": asdict(tuning)}).encode())
     return tuning
 

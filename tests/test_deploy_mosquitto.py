@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -15,6 +16,7 @@ from edged.config import load_config
 from edged.doctor.broker import check_broker
 from edged.doctor.finding import Level
 from edged.local_broker import MOSQUITTO, Broker, free_port, running
+from tests.newer import newer_libraries, newer_program
 from tests.requirements import require
 
 DEPLOY = Path(__file__).resolve().parent.parent / "deploy" / "mosquitto"
@@ -29,12 +31,49 @@ include_dir {folder}/conf.d
 """
 
 
-def configured(folder: Path, name: str) -> Broker:
-    """Install one of the files as an administrator would, on a free port."""
+@dataclass(frozen=True)
+class Version:
+    """A Mosquitto, and what is different about it."""
+
+    command: tuple[str, ...]
+    plugins: Path | None = None
+    """Where its plugins are; None where passwords and access lists are its own."""
+
+    def spell(self, text: str) -> str:
+        """Write one of our files for it, as edged-2.1.conf says."""
+        own = r"(?m)^(?:password|acl)_file .*\n"
+        if self.plugins is None or not re.search(own, text):
+            return text
+        newer = (DEPLOY / "edged-2.1.conf").read_text("utf-8")
+        folder = "/usr/lib/x86_64-linux-gnu/mosquitto/"
+        assert newer.count(f"\nglobal_plugin {folder}") == 2
+        return re.sub(own, "", text) + newer.replace(folder, f"{self.plugins}/")
+
+
+def installed() -> Version:
     require(MOSQUITTO, "mosquitto is not installed (apt-get install mosquitto)")
-    assert MOSQUITTO is not None
+    return Version((str(MOSQUITTO),))
+
+
+def newer() -> Version:
+    """Mosquitto 2.1, with the libraries that it was built for."""
+    return Version(tuple(newer_program("sbin/mosquitto")), newer_libraries() / "mosquitto")
+
+
+VERSIONS = {"2.0": installed, "2.1": newer}
+
+
+@pytest.fixture(params=VERSIONS)
+def version(request: pytest.FixtureRequest) -> Version:
+    """Each version that there is a configuration for."""
+    return VERSIONS[str(request.param)]()
+
+
+def configured(folder: Path, name: str, version: Version) -> Broker:
+    """Install one of the files as an administrator would, on a free port."""
     port = free_port()
-    text = (DEPLOY / name).read_text("utf-8").replace("/etc/mosquitto/", f"{folder}/")
+    text = version.spell((DEPLOY / name).read_text("utf-8"))
+    text = text.replace("/etc/mosquitto/", f"{folder}/")
     text, count = re.subn(r"(?m)^listener 1883.*", f"listener {port} 127.0.0.1", text)
     assert count == 1
     tls_port = free_port()
@@ -42,24 +81,27 @@ def configured(folder: Path, name: str) -> Broker:
     (folder / "tls-port").write_text(str(tls_port), "utf-8")
     (folder / "conf.d").mkdir()
     (folder / "conf.d" / "edged.conf").write_text(text, "utf-8")
-    (folder / "edged.acl").write_text((DEPLOY / "edged.acl").read_text("utf-8"), "utf-8")
+    acl = folder / "edged.acl"
+    acl.write_text((DEPLOY / "edged.acl").read_text("utf-8"), "utf-8")
+    acl.chmod(0o600)
     # Started by root it becomes another user, who may not look into the folder of a test.
     user = "user root" if os.geteuid() == 0 else ""
     (folder / "mosquitto.conf").write_text(DEBIAN.format(folder=folder, user=user), "utf-8")
-    return Broker("mosquitto", port, [MOSQUITTO, "-c", str(folder / "mosquitto.conf")])
+    return Broker("mosquitto", port, [*version.command, "-c", str(folder / "mosquitto.conf")])
 
 
 def write_passwords(folder: Path) -> None:
     """Make the three accounts."""
     secrets = folder / "edged.passwd"
     secrets.write_text("".join(f"{name}:{word}\n" for name, word in PASSWORDS.items()), "utf-8")
+    secrets.chmod(0o600)
     subprocess.run(["mosquitto_passwd", "-U", str(secrets)], check=True)
 
 
 @pytest.fixture
-def lan_broker(tmp_path: Path) -> Iterator[Broker]:
+def lan_broker(version: Version, tmp_path: Path) -> Iterator[Broker]:
     """A broker with edged-lan.conf, the access list and three accounts."""
-    broker = configured(tmp_path, "edged-lan.conf")
+    broker = configured(tmp_path, "edged-lan.conf", version)
     write_passwords(tmp_path)
     with running(broker):
         yield broker
@@ -115,8 +157,10 @@ def accounts(lan_broker: Broker) -> Iterator[dict[str, Account]]:
         account.close()
 
 
-def test_mosquitto_takes_the_loopback_configuration_without_complaint(tmp_path: Path) -> None:
-    with running(configured(tmp_path, "edged.conf")) as broker:
+def test_mosquitto_takes_the_loopback_configuration_without_complaint(
+    version: Version, tmp_path: Path
+) -> None:
+    with running(configured(tmp_path, "edged.conf", version)) as broker:
         account = Account(broker, None)
         assert account.reason.get(timeout=10) == "Success"
         account.close()
@@ -182,9 +226,9 @@ def test_each_account_writes_exactly_what_it_should(accounts: dict[str, Account]
 
 
 def test_over_tls_the_node_gets_in_with_the_authority_and_from_outside_only_so(
-    tmp_path: Path,
+    version: Version, tmp_path: Path
 ) -> None:
-    broker = configured(tmp_path, "edged-tls.conf")
+    broker = configured(tmp_path, "edged-tls.conf", version)
     write_passwords(tmp_path)
     certificates = tmp_path / "certs"
     certificates.mkdir()
@@ -208,13 +252,3 @@ def test_over_tls_the_node_gets_in_with_the_authority_and_from_outside_only_so(
         nobody = Account(broker, None)
         assert nobody.reason.get(timeout=10) == "Not authorized"
         nobody.close()
-
-
-def test_the_lines_for_mosquitto_2_1_take_the_place_of_those_that_are_there() -> None:
-    newer = (DEPLOY / "edged-2.1.conf").read_text("utf-8")
-    for name in ("edged-lan.conf", "edged-tls.conf"):
-        older = (DEPLOY / name).read_text("utf-8")
-        for key in ("password_file", "acl_file"):
-            (value,) = re.findall(rf"(?m)^{key} (.*)$", older)
-            assert f"\nplugin_opt_{key} {value}\n" in newer
-            assert re.search(rf"(?m)^global_plugin /.*/mosquitto_{key}\.so$", newer)

@@ -9,7 +9,7 @@ from edged.errors import ErrorCode
 from edged.finished import Finished, Paused
 from edged.generation import Generation, Job
 from edged.request import Answer, FinishReason, Rejected, Usage
-from tests.fakes import LIMITS, Bench, CharacterStream
+from tests.fakes import COST, LIMITS, Bench, CharacterStream
 
 SLOW = {"prompt": "x", "max_tokens": 100, "timeout_ms": 60_000}
 PERSON = {"prompt": "y", "max_tokens": 5, "priority": "interactive"}
@@ -171,3 +171,48 @@ def test_a_request_that_ended_without_a_token_teaches_nothing() -> None:
     snapshot = bench.metrics.snapshot()
     assert (snapshot["ttft_p50_s"], snapshot["energy_j"]) == (None, 2.0)
     assert bench.service.costs.current == bench.service.costs.fitted
+
+
+def company(num_slots: int = 2) -> Bench:
+    """A service with several slots, and three requests."""
+    bench = Bench(limits=replace(LIMITS, max_waiting=4, num_slots=num_slots))
+    for name in ("a", "b", "c"):
+        bench.deliver({"id": name, "prompt": "x", "max_tokens": 5})
+    return bench
+
+
+def ended(bench: Bench, key: int, text: str) -> Finished:
+    """The end of one of the jobs, a second after now."""
+    now_s = bench.clock()
+    bench.clock.advance(1.0)
+    usage = Usage(1, 0, len(text))
+    answer = Answer(text, FinishReason.STOP)
+    return Finished(key, answer, usage, now_s, bench.clock(), now_s + 0.5)
+
+
+def test_as_many_run_as_there_are_slots_and_each_gets_its_own_answer() -> None:
+    bench = company()
+    first, second = bench.worker.jobs
+    assert (bench.service.num_running, bench.service.num_waiting) == (2, 1)
+    bench.service.finish(ended(bench, second.key, "second"))
+    assert [job.request.reply_to.request_id for job in bench.worker.jobs] == ["a", "b", "c"]
+    bench.service.finish(ended(bench, bench.worker.jobs[2].key, "third"))
+    bench.service.finish(ended(bench, first.key, "first"))
+    replies = {sent.json["id"]: sent.json["data"]["text"] for sent in bench.transport.replies}
+    assert replies == {"a": "first", "b": "second", "c": "third"}
+
+
+def test_a_cancel_reaches_the_one_it_is_meant_for() -> None:
+    bench = company()
+    bench.deliver({"id": "b"}, "cancel")
+    assert bench.worker.cancelled == [bench.worker.jobs[1].key]
+
+
+def test_what_an_answer_still_needs_is_known_from_its_progress() -> None:
+    bench = company(num_slots=1)
+    key = bench.worker.jobs[0].key
+    before_s = bench.service.scheduler.running[0].remaining_s(COST, bench.clock())
+    bench.worker.done[key] = (1, 3)
+    bench.service.tick()
+    left_s = bench.service.scheduler.running[0].remaining_s(COST, bench.clock())
+    assert left_s < before_s - 2 * COST.decode_token_s

@@ -61,8 +61,7 @@ def test_the_fastest_is_taken_that_keeps_nobody_waiting(
 
 
 @pytest.fixture
-def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
-    monkeypatch.setattr(tuning, "MIN_WEIGHTS_BYTES", 0)
+def bundle(tmp_path: Path) -> Bundle:
     return open_bundle(write_tiny_bundle(tmp_path / "bundle", config=TinyConfig(max_model_len=512)))
 
 
@@ -74,15 +73,20 @@ def config(folder: Path | None) -> Config:
 def test_a_device_is_measured_by_a_child_and_known_from_then_on(
     tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = known_tuning(config(tmp_path), bundle, None)
+    found = known_tuning(config(tmp_path), bundle, bundle.model_path)
     assert found.has_flash is not None
     assert json.loads((tmp_path / FILE_NAME).read_bytes())["tuning"]["chunk_tokens"] > 0
     monkeypatch.setattr(tuning, "_measure_apart", lambda *_: pytest.fail("measured again"))
-    assert known_tuning(config(tmp_path), bundle, None) == found
+    assert known_tuning(config(tmp_path), bundle, bundle.model_path) == found
 
 
 def test_nothing_is_measured_that_cannot_be_kept(bundle: Bundle) -> None:
-    assert known_tuning(config(None), bundle, None) == Tuning()
+    assert known_tuning(config(None), bundle, bundle.model_path) == Tuning()
+
+
+def test_without_a_prepared_copy_no_second_model_is_loaded(tmp_path: Path, bundle: Bundle) -> None:
+    assert known_tuning(config(tmp_path), bundle, None) == Tuning()
+    assert not (tmp_path / FILE_NAME).exists()
 
 
 def test_a_child_that_fails_costs_a_line(
@@ -97,5 +101,5 @@ def test_a_damaged_file_is_measured_anew(
     tmp_path: Path, bundle: Bundle, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / FILE_NAME).write_text("{", "utf-8")
-    assert known_tuning(config(tmp_path), bundle, None).has_flash is not None
+    assert known_tuning(config(tmp_path), bundle, bundle.model_path).has_flash is not None
     assert "is measured anew" in caplog.text

@@ -78,7 +78,7 @@ class _Plan:
         return [
             Form(scheme, kv_type, self._limits(scheme))
             for scheme in self.schemes
-            for kv_type in kv_types(kind, scheme, self.kv_type)
+            for kv_type in kv_types(kind, self.kv_type)
         ]
 
     def _limits(self, scheme: Scheme) -> QualityLimits:
@@ -112,8 +112,8 @@ def build(
         output: the bundle's folder; None takes ``models/<name>``, with the scheme behind the name
             when it is not the recipe's.
         scheme: None takes the recipe's; if it names none, the int8 schemes are tried.
-        kv_type: how keys and values are kept; None takes the recipe's; if it names none, int8
-            where the gate allows it.
+        kv_type: how keys and values are kept, int8 only where the gate allows it; None takes the
+            recipe's, or ``DEFAULT_KV_TYPE``.
         cache: None takes ``default_cache()``.
         progress: None shows it on the standard error.
 

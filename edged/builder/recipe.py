@@ -71,7 +71,7 @@ class GateLimits:
     """Share of positions with the same most likely token, at least. Range [0, 1]."""
 
 
-GATES = {"int4": GateLimits(mean_kl=0.15, perplexity_ratio=1.10, argmax_agreement=0.85)}
+GATES = {"int4": GateLimits(mean_kl=0.15, perplexity_ratio=1.12, argmax_agreement=0.80)}
 """Limits of the schemes that cannot meet the usual ones, for recipes that set none."""
 
 
@@ -87,7 +87,7 @@ class Recipe:
     scheme: str | None = None
     """None tries the int8 schemes, the cheapest first."""
     kv_type: KvType | None = None
-    """How keys and values are kept; None takes int8 where the gate allows it."""
+    """How keys and values are kept, int8 only where the gate allows it; None takes the default."""
     max_model_len: int | None = None
     """Context in tokens; None takes the model's own limit."""
     gate: GateLimits | None = None

@@ -18,6 +18,8 @@ from edged.quality import QualityLimits, Try
 
 INT8_SCHEMES = (Scheme.INT8_W8A8, Scheme.INT8_BLOCKWISE)
 """What is tried when nobody chose, the faster one first."""
+DEFAULT_KV_TYPE = KvType.FP32
+"""int8 decodes faster in a long context, but its attention takes three times as long in prefill."""
 _FP32_BYTES = 4
 
 
@@ -45,13 +47,15 @@ class Task:
     progress: Progress
 
 
-def kv_types(kind: GraphKind, scheme: Scheme, wanted: KvType | None) -> tuple[KvType, ...]:
-    """Return how the keys and values may be kept, the smallest first."""
-    if kind is GraphKind.PORTABLE:
-        return (KvType.FP32,)
-    if wanted is not None:
-        return (wanted,)
-    return (KvType.FP32,) if scheme is Scheme.FP32 else (KvType.INT8, KvType.FP32)
+def kv_types(kind: GraphKind, wanted: KvType | None) -> tuple[KvType, ...]:
+    """Return how the keys and values may be kept, the smallest first.
+
+    Args:
+        kind: of the graph; only a fused one can keep them in int8.
+        wanted: None takes ``DEFAULT_KV_TYPE``.
+    """
+    is_small = kind is GraphKind.FUSED and (wanted or DEFAULT_KV_TYPE) is KvType.INT8
+    return (KvType.INT8, KvType.FP32) if is_small else (KvType.FP32,)
 
 
 def search(task: Task, forms: Sequence[Form]) -> Bundle:

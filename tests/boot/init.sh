@@ -12,8 +12,16 @@ mount -t overlay overlay "$root" -o "lowerdir=$lower,upperdir=$work/upper,workdi
 
 mount -t proc proc "$root/proc"
 mount -t sysfs -o ro sysfs "$root/sys"
-# Rooted at this cgroup namespace: the machine sees nothing of its host's groups.
-mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
+# Rooted at this cgroup namespace: the machine sees nothing of its host's groups. Where the host has
+# memory in version 1, the machine gets both versions, as older systems have them: MemoryMax= holds.
+groups=$root/sys/fs/cgroup
+if grep -q ' cgroup .*\bmemory\b' /proc/mounts; then
+    mount -t tmpfs -o mode=755 tmpfs "$groups"
+    mkdir "$groups/memory" "$groups/unified"
+    mount -t cgroup -o memory memory "$groups/memory"
+    groups=$groups/unified
+fi
+mount -t cgroup2 cgroup2 "$groups"
 mount -t tmpfs -o mode=755 tmpfs "$root/run"
 mount -t tmpfs -o mode=755 tmpfs "$root/dev"
 for device in null zero full random urandom tty; do

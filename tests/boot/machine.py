@@ -19,10 +19,16 @@ _UNSHARE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "-
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8"}
 
 
-def cgroup2_folder() -> Path | None:
-    """Find where cgroup version 2 is mounted; None where it is not."""
+def cgroup_folders() -> list[Path]:
+    """Find where control groups are: of version 2, and of version 1 where that has memory."""
     mounts = [line.split() for line in Path("/proc/mounts").read_text("utf-8").splitlines()]
-    return next((Path(mount[1]) for mount in mounts if mount[2] == "cgroup2"), None)
+    unified = [Path(place) for _, place, kind, *_ in mounts if kind == "cgroup2"]
+    older = [
+        Path(place)
+        for _, place, kind, options, *_ in mounts
+        if kind == "cgroup" and "memory" in options.split(",")
+    ]
+    return [*unified[:1], *older[:1]]
 
 
 def missing() -> str | None:
@@ -31,7 +37,8 @@ def missing() -> str | None:
         return "not root"
     if absent := [name for name in ("unshare", "nsenter", "setpriv") if not shutil.which(name)]:
         return f"{absent} not installed (apt-get install util-linux)"
-    if (groups := cgroup2_folder()) is None or not os.access(groups, os.W_OK):
+    groups = cgroup_folders()
+    if not groups or not all(os.access(folder, os.W_OK) for folder in groups):
         return "cgroup version 2 is not mounted, or read-only"
     if "overlay" not in Path("/proc/filesystems").read_text("utf-8"):
         return "the kernel has no overlay file system here (modprobe overlay)"
@@ -49,12 +56,11 @@ class Machine:
     work: Path
     """An empty folder for what the machine writes."""
     _process: subprocess.Popen[bytes] | None = None
-    _groups: Path = field(init=False)
+    _groups: list[Path] = field(init=False)
 
     def __post_init__(self) -> None:
-        folder = cgroup2_folder()
-        assert folder is not None
-        self._groups = folder / f"edged-boot-{os.getpid()}-{next(_numbers)}"
+        name = f"edged-boot-{os.getpid()}-{next(_numbers)}"
+        self._groups = [folder / name for folder in cgroup_folders()]
 
     def file(self, path: str) -> Path:
         """Where a file of the machine lies before it boots; its folder is made."""
@@ -64,9 +70,11 @@ class Machine:
 
     def boot(self) -> None:
         """Start systemd and return when it has started everything."""
-        self._groups.mkdir()
-        # Into the group first: the namespace is rooted where its first process is.
-        enter = f'echo $$ > {self._groups}/cgroup.procs && exec "$@"'
+        for group in self._groups:
+            group.mkdir()
+        # Into the groups first: the namespace is rooted where its first process is.
+        joins = [f"echo $$ > {group}/cgroup.procs" for group in self._groups]
+        enter = " && ".join([*joins, 'exec "$@"'])
         # Killed too when this process is: a machine must not outlive its tests.
         tied = ("setpriv", "--pdeathsig", "KILL")
         command = [*tied, *_UNSHARE, "--cgroup", "bash", str(INIT), str(self.lower), str(self.work)]
@@ -122,9 +130,9 @@ class Machine:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-        groups = sorted(self._groups.rglob("*/"), key=lambda path: len(path.parts), reverse=True)
+        every = [group for folder in self._groups for group in (folder, *folder.rglob("*/"))]
         pause = threading.Event()
-        for group in [*groups, self._groups]:
+        for group in sorted(every, key=lambda path: len(path.parts), reverse=True):
             for _ in range(100):  # a group is busy until its last process is gone
                 try:
                     group.rmdir()

@@ -59,6 +59,14 @@ def publish(name: str) -> str:
     return f"mosquitto_pub -q 1 -t {REQUEST} -m '{request}'"
 
 
+def memory_group(machine: Machine, pid: str) -> str:
+    """Find the control group that holds a process to its memory limit."""
+    lines = succeed(machine, f"cat /proc/{pid}/cgroup").splitlines()
+    paths = dict(line.split(":", 2)[1:] for line in lines)
+    older = paths.get("memory")
+    return f"/sys/fs/cgroup{paths['']}" if older is None else f"/sys/fs/cgroup/memory{older}"
+
+
 def test_the_unit_is_ready_when_it_has_started(installed: Machine) -> None:
     state = show(installed, "ActiveState", "SubState", "StatusText")
     assert (state["ActiveState"], state["SubState"]) == ("active", "running")
@@ -150,6 +158,30 @@ def test_the_watchdog_replaces_a_process_that_hangs_and_its_prompt_is_answered(
         succeed(machine, f"systemctl kill --signal STOP edged; {publish('hangs')}")
     assert int(show(machine, "NRestarts")["NRestarts"]) == int(before["NRestarts"]) + 1
     assert "watchdog" in succeed(machine, "journalctl --no-pager --unit edged --lines 60").lower()
+
+
+def test_at_its_memory_limit_the_service_is_replaced_at_once_and_the_broker_untouched(
+    machine: Machine,
+) -> None:
+    assert json.loads(succeed(machine, "cat /run/edged/state.json"))["budget_enforced"] is True
+    before = show(machine, "MainPID", "NRestarts")
+    broker = succeed(machine, "systemctl show --property MainPID,NRestarts mosquitto")
+    # Neighbours in its control group take what it may have, none of them as much as it would.
+    hog = 'python3 -c "import time; kept = bytes(200 << 20) + bytes(1); time.sleep(60)"'
+    succeed(
+        machine,
+        f"(echo 0 > {memory_group(machine, before['MainPID'])}/cgroup.procs;"
+        f" for hog in 1 2 3 4; do {hog} & done) > /dev/null 2>&1 &",
+    )
+    wait_for(machine, f"[ $(systemctl show -P NRestarts edged) -gt {before['NRestarts']} ]")
+    wait_for(machine, ASK)
+    journal = succeed(machine, "journalctl --no-pager --unit edged --lines 30")
+    assert "status=9/KILL" in journal
+    times = show(machine, "ActiveExitTimestampMonotonic", "ActiveEnterTimestampMonotonic")
+    ended_us, ready_us = (int(value) for value in sorted(times.values(), key=int))
+    assert ready_us == int(times["ActiveEnterTimestampMonotonic"])
+    assert (ready_us - ended_us) / 1e6 <= 10
+    assert succeed(machine, "systemctl show --property MainPID,NRestarts mosquitto") == broker
 
 
 def test_a_crash_loop_is_slow_and_ends_when_its_cause_does(machine: Machine) -> None:

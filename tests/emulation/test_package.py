@@ -3,11 +3,15 @@
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.boot.packages import ACCOUNTS, LISTING, build_package, newer_package
 from tests.emulation.containers import debian, require_emulation
 
 ENTER = Path(__file__).with_name("enter.sh")
 TIMEOUT_S = 600.0
+# Each file of each package is compiled in emulation, twice.
+pytestmark = pytest.mark.timeout(1800)
 
 
 def test_the_arm64_package_installs_upgrades_and_purges_cleanly(tmp_path: Path) -> None:

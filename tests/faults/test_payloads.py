@@ -46,7 +46,7 @@ def test_floods_and_giants_are_answered_or_dropped_in_bounded_memory(
     broker_terms = configure_mosquitto(tmp_path, extra=["max_queued_messages 20000"])
     with (
         running(broker_terms) as broker,
-        serving(tmp_path, bundle, broker.port) as process,
+        serving(tmp_path, bundle, broker.port, MALLOC_ARENA_MAX="2") as process,  # as the unit
         crowd(broker) as clients,
         peer(broker.port, "5", "reply/hostile") as hostile,
     ):
@@ -67,6 +67,7 @@ def test_floods_and_giants_are_answered_or_dropped_in_bounded_memory(
             assert set(codes) == {"bad_request"}
 
         clients.ask(4, prompt="x" * 200, max_tokens=40)
+        clients.ask(4, prompt="x" * 16_000)  # what reading one of them takes is not the flood's
         clients.settle()
         for flood in (giant, large, tiny, made_to_hurt):
             before = peak_rss_bytes(process.process.pid, reset=True)
