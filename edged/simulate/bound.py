@@ -14,6 +14,9 @@ import heapq
 from edged.costmodel import Cost
 from edged.simulate.trace import Ask, Workload
 
+_LOOKS = 16
+"""Times between arrival and deadline at which the device's speed is looked at."""
+
 
 def best_busy_s(workload: Workload, device: Cost) -> float:
     """Return a bound of the seconds of work that can end on time."""
@@ -41,20 +44,18 @@ def _without_repeats(workload: Workload, device: Cost) -> list[_Work]:
     seen: set[int] = set()
     works: list[_Work] = []
     for ask in workload.asks:
-        work_s = (
-            0.0
-            if ask.content in seen
-            else ask.work_s(device, workload.num_slots) * _fastest(workload, ask)
-        )
+        work_s = 0.0 if ask.content in seen else least_work_s(ask, workload, device)
         if ask.content >= 0:
             seen.add(ask.content)
         works.append((ask.at_s, ask.deadline_s, work_s, ask.wanted_tokens))
     return works
 
 
-def _fastest(workload: Workload, ask: Ask) -> float:
-    times = (ask.at_s, (ask.at_s + ask.deadline_s) / 2, ask.deadline_s)
-    return min(workload.slowdown(at_s) for at_s in times)
+def least_work_s(ask: Ask, workload: Workload, device: Cost) -> float:
+    """Tell what an answer takes at best: in full company, while the device is at its fastest."""
+    steps = range(_LOOKS + 1)
+    times = (ask.at_s + ask.timeout_s * step / _LOOKS for step in steps)
+    return ask.work_s(device, workload.num_slots) * min(map(workload.slowdown, times))
 
 
 def busy_s(works: list[_Work]) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 from edged.costmodel import Cost
 from edged.request import Priority
-from edged.simulate.bound import best_busy_s, best_tokens
+from edged.simulate.bound import best_busy_s, best_tokens, least_work_s
 from edged.simulate.outcome import End, Outcome
 from edged.simulate.trace import Workload
 
@@ -26,7 +26,7 @@ def figures(
     taken_in = [outcome for outcome in outcomes if outcome.end is not End.REFUSED]
     hours = max(workload.asks[-1].at_s, 1.0) / 3600
     tokens = sum(outcome.ask.wanted_tokens for outcome in good)
-    busy_s = sum(_work_s(o, workload, device) for o in _different(good))
+    busy_s = sum(least_work_s(o.ask, workload, device) for o in _different(good))
     return {
         "asked": len(outcomes),
         **{end.value.replace(" ", "_"): _count(outcomes, end) for end in End},
@@ -69,11 +69,6 @@ def _different(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
         if content < 0 or content not in seen:
             yield outcome
         seen.add(content)
-
-
-def _work_s(outcome: Outcome, workload: Workload, device: Cost) -> float:
-    """Tell what an answer took at best, at the speed that the device had when it was asked for."""
-    return outcome.ask.work_s(device, workload.num_slots) * workload.slowdown(outcome.ask.at_s)
 
 
 def _shares(outcomes: Sequence[Outcome]) -> dict[str, float]:
