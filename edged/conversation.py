@@ -42,6 +42,8 @@ MARGIN_S = 5.0
 """A node answers by the deadline; this is for the way there and back."""
 CANCEL_WAIT_S = 3.0
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+_SLICE_S = 0.5
+"""A Ctrl-C that comes just as a wait begins is seen at its end only: so no wait is long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def ask(options: AskOptions) -> int:
     except KeyboardInterrupt:
         return conversation.cancel()
     finally:
-        conversation.close()
+        conversation.transport.stop(timeout_s=1.0)
 
 
 class _Conversation:
@@ -90,7 +92,7 @@ class _Conversation:
         self._has_asked = False
         fragments = [topics.stream(self._id)] if options.is_stream else []
         broker = options.broker
-        self._transport = Transport(
+        self.transport = Transport(
             BrokerSettings(
                 host=broker.host,
                 port=broker.port,
@@ -110,7 +112,7 @@ class _Conversation:
 
     def run(self) -> int:
         """Return the exit status of the question; blocks until then."""
-        self._transport.start()
+        self.transport.start()
         if self._reach_node():
             self._has_asked = True
             self._publish("generate", self._question())
@@ -143,10 +145,6 @@ class _Conversation:
             self._expect(None, CANCEL_WAIT_S)
         return INTERRUPTED
 
-    def close(self) -> None:
-        """Leave the broker."""
-        self._transport.stop(timeout_s=1.0)
-
     def _question(self) -> dict[str, Any]:
         options = self._options
         return {
@@ -170,16 +168,16 @@ class _Conversation:
             message_expiry_s=math.ceil(self._options.timeout_s),
         )
         message = Encoded(self._topics.request(operation), payload.encode(), properties)
-        self._transport.publish(message)
+        self.transport.publish(message)
 
     def _expect(self, awaited: type[TransportEvent] | None, timeout_s: float) -> bool:
         """Work on events until one of the type has come, the end is there, or time is over."""
         over_s = time.monotonic() + timeout_s
         while self._status is None and (left_s := over_s - time.monotonic()) > 0:
             try:
-                event = self._events.get(timeout=left_s)
+                event = self._events.get(timeout=min(left_s, _SLICE_S))
             except queue.Empty:
-                break
+                continue
             self._take(event)
             if awaited is not None and isinstance(event, awaited):
                 return True
@@ -188,7 +186,7 @@ class _Conversation:
     def _take(self, event: TransportEvent) -> None:
         match event:
             case Delivery():
-                self._transport.acknowledge(event)
+                self.transport.acknowledge(event)
                 self._take_delivery(event)
             case ConnectFailed() if not self._has_asked:
                 self._give_up(event.reason)
