@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edged.bundle import Bundle, open_bundle
+from edged.bundle import Bundle, GraphKind, ModelFacts, open_bundle
 from edged.cli import main
 from edged.config import BrokerConfig, Config, load_config
 from edged.doctor import model as model_checks
@@ -20,7 +20,7 @@ from edged.doctor.model import check_attention, check_memory, open_model
 from edged.doctor.offline import check_offline
 from edged.doctor.service import check_service, find_service
 from edged.errors import BundleError
-from tests.tiny_model import write_tiny_bundle
+from tests.tiny_model import tiny_manifest, write_tiny_bundle
 
 PI_LINE = "console=serial0,115200 root=PARTUUID=1-02 rootfstype=ext4"
 
@@ -46,6 +46,13 @@ def proc_with(folder: Path, line: str) -> Path:
     return folder
 
 
+FACTS = ModelFacts("llama", 1000, vocab_size=256, num_layers=2, kv_bytes_per_token=64)
+KERNELS = {
+    "int8-w8a8": {"x86_64": "avx2", "aarch64": "asimd"},
+    "int8-blockwise": {"x86_64": "avx2", "aarch64": "asimddp"},
+}
+
+
 @pytest.mark.parametrize(
     ("machine", "line", "scheme", "levels"),
     [
@@ -67,7 +74,9 @@ def proc_with(folder: Path, line: str) -> Path:
 def test_a_processor_is_judged_by_the_kernels_that_it_has(
     machine: str, line: str, scheme: str | None, levels: dict[str, str], tmp_path: Path
 ) -> None:
-    found = list(check_cpu(scheme, proc_with(tmp_path, line), machine))
+    toy = tiny_manifest(FACTS, graph=GraphKind.FUSED)
+    manifest = replace(toy, scheme=scheme, kernels=KERNELS[scheme]) if scheme else None
+    found = list(check_cpu(manifest, proc_with(tmp_path, line), machine))
     assert {finding.check: finding.level.value for finding in found} == levels
 
 

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kv",
         choices=[kv_type.value for kv_type in KvType],
-        help="number format of keys and values (default: the recipe's, else fp32); int8 takes a"
+        help="number format of keys and values (default: the recipe's, else int8); int8 takes a"
         " quarter of the memory and prefills slower, and is kept only where the gate allows it",
     )
     parser.add_argument(

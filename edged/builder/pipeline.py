@@ -78,7 +78,7 @@ class _Plan:
         return [
             Form(scheme, kv_type, self._limits(scheme))
             for scheme in self.schemes
-            for kv_type in kv_types(kind, self.kv_type)
+            for kv_type in kv_types(kind, scheme, self.kv_type)
         ]
 
     def _limits(self, scheme: Scheme) -> QualityLimits:

@@ -83,7 +83,7 @@ def _offline(config: Config, service: Service | None) -> Iterator[Finding]:
 
 def _everything(config: Config, service: Service | None) -> Iterator[Finding]:
     bundle, model = open_model(config)
-    yield from check_cpu(bundle.manifest.scheme if bundle else None)
+    yield from check_cpu(bundle.manifest if bundle else None)
     folders = (config.state.folder,) if config.state.folder is not None else ()
     yield from check_device(folders)
     yield model

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edged.doctor.finding import Finding, failure, good
+from edged.manifest import Manifest
 
 _X86 = {
     "amx_int8": "AMX tiles",
@@ -18,16 +19,15 @@ _ARM = {
     "asimd": "int8 products through 16 bits",
 }
 """Flag → what it brings, the best first."""
-_BLOCKWISE = "int8-blockwise"
 
 
 def check_cpu(
-    scheme: str | None, proc: Path = Path("/proc"), machine: str | None = None
+    manifest: Manifest | None, proc: Path = Path("/proc"), machine: str | None = None
 ) -> Iterator[Finding]:
     """Look at the processor's features.
 
     Args:
-        scheme: Of the model that is to run, None without one.
+        manifest: Of the model that is to run, None without one.
         proc: Where the kernel tells.
         machine: The architecture, this one's by default.
     """
@@ -48,15 +48,15 @@ def check_cpu(
         return
     said = f"{machine} with {', '.join(found)}: {known[found[0]]}"
     yield good("cpu", said, cpu_flags=found)
-    if scheme is not None:
-        yield _kernels(scheme, machine, found)
+    if manifest is not None:
+        yield _kernels(manifest.scheme, manifest.kernels.get(machine), flags)
 
 
-def _kernels(scheme: str, machine: str, found: list[str]) -> Finding:
-    if machine == "aarch64" and scheme == _BLOCKWISE and found == ["asimd"]:
+def _kernels(scheme: str, wanted: str | None, flags: set[str]) -> Finding:
+    if wanted is not None and wanted not in flags:
         return failure(
             "kernels",
-            f"no kernel for {scheme} here: its weights are unpacked again for every token",
+            f"no kernel for {scheme} without {wanted}: its weights are unpacked for every token",
             "build the model with `edged build --scheme int8-w8a8`",
         )
     return good("kernels", f"{scheme} has a kernel on this processor")

@@ -16,18 +16,24 @@ from edged.conformance.peer import Peer
 from edged.conformance.read_cases import case_folder, read_folder
 from edged.local_broker import Broker, running
 from edged.local_broker import mosquitto as configure_mosquitto
+from tests.broker.configured import configured
 from tests.broker.conftest import require_mosquitto
-from tests.broker.daemons import daemon, serve_arguments
+from tests.broker.daemons import daemon
 from tests.broker.wrong_node import FAULTS, WrongNode
 from tests.tiny_model import write_tiny_bundle
 
 
 @pytest.fixture(scope="module")
 def served(module_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """A broker with a daemon on it."""
+    """A broker with a daemon on it that makes one answer at a time.
+
+    The cases about what waits keep a node busy with three requests, and cannot know how many it
+    answers at once.
+    """
     folder = tmp_path_factory.mktemp("served")
     bundle = write_tiny_bundle(folder / "bundle")
-    with daemon(folder, *serve_arguments(bundle, module_broker.url)) as process:
+    model = {"path": str(bundle), "num_slots": 1}
+    with daemon(folder, *configured(folder, bundle, module_broker, model=model)) as process:
         process.until("STATUS=serving")
         yield module_broker
 

@@ -163,7 +163,7 @@ def test_without_a_chosen_scheme_the_next_one_is_tried(
     manifest = workshop.build().bundle.manifest
     assert manifest.scheme == "int8-blockwise"
     assert manifest.kernels["aarch64"] == "asimddp"
-    assert [made.scheme for made in manifest.tries] == ["int8-w8a8", "int8-blockwise"]
+    assert [made.scheme for made in manifest.tries] == ["int8-w8a8"] * 2 + ["int8-blockwise"]
     workshop.recipe = replace(workshop.recipe, scheme="int8-w8a8")
     with pytest.raises(GateMissedError):
         workshop.build()
@@ -186,9 +186,13 @@ def test_four_bits_have_limits_of_their_own(
 
 
 def test_a_cheaper_form_that_was_not_asked_for_is_tried_later(workshop: Workshop) -> None:
-    assert workshop.build().bundle.manifest.model.kv_type is KvType.FP32
+    fp32 = workshop.build(kv_type=KvType.FP32).bundle.manifest
+    assert fp32.model.kv_type is KvType.FP32
     assert workshop.build(kv_type=KvType.FP32).is_reused
-    assert workshop.build(kv_type=KvType.INT8).bundle.manifest.model.kv_type is KvType.INT8
+    int8 = workshop.build().bundle.manifest
+    assert int8.model.kv_type is KvType.INT8
+    assert int8.model.kv_bytes_per_token * 4 == fp32.model.kv_bytes_per_token
+    assert workshop.build().is_reused
 
 
 def test_the_second_text_alone_can_fail_the_gate(
