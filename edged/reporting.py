@@ -69,6 +69,7 @@ def info_members(identity: Identity) -> dict[str, Any]:
             "timeout_ms": round(config.request.timeout_s * 1000),
             "max_timeout_ms": round(config.request.max_timeout_s * 1000),
             "queue": config.queue.size,
+            "slots": identity.model.engine.num_slots,
             "sessions": config.sessions.count,
             "session_tokens": config.sessions.max_tokens,
             "session_idle_ms": round(config.sessions.idle_s * 1000),

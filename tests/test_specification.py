@@ -21,6 +21,7 @@ ASYNCAPI: dict[str, Any] = yaml.safe_load(specification_files()["asyncapi.yaml"]
 INFO = {
     "limits": {
         "queue": 8,
+        "slots": 4,
         "max_tokens": 128,
         "max_payload_bytes": 16384,
         "max_timeout_ms": 300_000,

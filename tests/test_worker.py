@@ -352,7 +352,7 @@ def test_the_energy_of_a_run_is_in_its_usage() -> None:
     inbox = Inbox()
     counter = iter([10.0, 12.0, 12.0, 13.5, 13.5, 13.5])  # before and after each step
     meter = Meter(lambda: next(counter), EnergyModel(None, 1))
-    worker = Worker(FakeEngine(steps("x")), CharacterStream, inbox.events.put, meter=meter)
+    worker = Worker(FakeEngine(steps("x")), CharacterStream, inbox.events.put, FakeClock(), meter)
     worker.start()
     worker.submit(Job(1, [1], REQUEST, 1))
     _, finished = inbox.until_finished()

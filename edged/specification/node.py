@@ -25,6 +25,7 @@ _LIMITS = {
     "timeout_ms": "deadline of a request that names none, in ms",
     "max_timeout_ms": "longest deadline; longer ones are cut to it, in ms",
     "queue": "requests that may wait",
+    "slots": "requests that are answered at the same time, at most",
     "sessions": "sessions that are held; 0: none",
     "session_tokens": "longest dialogue, in tokens",
     "session_idle_ms": "when an idle session is forgotten, in ms",

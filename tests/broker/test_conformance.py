@@ -23,16 +23,17 @@ from tests.broker.wrong_node import FAULTS, WrongNode
 from tests.tiny_model import write_tiny_bundle
 
 
+def is_alone(broker: Broker) -> bool:
+    """Whether the node answers one at a time: with each broker and each version once."""
+    return (broker.name == "mosquitto") == (broker.protocol == "5")
+
+
 @pytest.fixture(scope="module")
 def served(module_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """A broker with a daemon on it that makes one answer at a time.
-
-    The cases about what waits keep a node busy with three requests, and cannot know how many it
-    answers at once.
-    """
+    """A broker with a daemon on it: with one slot, or with as many as it takes by itself."""
     folder = tmp_path_factory.mktemp("served")
     bundle = write_tiny_bundle(folder / "bundle")
-    model = {"path": str(bundle), "num_slots": 1}
+    model = {"path": str(bundle), **({"num_slots": 1} if is_alone(module_broker) else {})}
     with daemon(folder, *configured(folder, bundle, module_broker, model=model)) as process:
         process.until("STATUS=serving")
         yield module_broker
@@ -58,7 +59,9 @@ def test_the_daemon_keeps_to_the_protocol(
     assert suite.get("failures") == "0"
     skipped = len(suite.findall("testcase/skipped"))
     other_version = sum(served.protocol not in case.versions for case in cases)
-    assert skipped == other_version + 1, "but for the node without sessions, all must apply"
+    # Where several are answered at once, two cases about the order of answers do not apply.
+    ordered = 0 if is_alone(served) else 2
+    assert skipped == other_version + ordered + 1, "but for a node without sessions, all must apply"
     assert f"{len(cases) - skipped} passed, 0 failed, {skipped} not applicable" in out
 
 
