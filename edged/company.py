@@ -51,18 +51,20 @@ class Work:
 
 def together(cost: Cost, works: Sequence[Work]) -> list[float]:
     """Return bounds of when each ends, in seconds from now, without a margin."""
+    decodes = [work.decode_s(cost) for work in works]
     prefill_s = sum(cost.prefill_s(work.num_prefill, work.context) for work in works)
     num_pieces = sum(math.ceil(work.num_prefill / cost.chunk_tokens) for work in works)
+    num_runs = sum(work.num_decode for work in works)
     # A run is never dearer than the same rows one by one, so all end by the sum of them.
-    serial_s = sum(work.alone_s(cost) for work in works)
+    serial_s = prefill_s + sum(decodes)
     ends = []
     for i, own in enumerate(works):
-        others = [work for j, work in enumerate(works) if j != i]
         # While its prompt is computed, each piece lets the others have a run without it.
         without = num_pieces + 1 if own.num_prefill else 0
-        runs_s = min(without, sum(work.num_decode for work in others)) * cost.decode_token_s
+        runs_s = min(without, num_runs - own.num_decode) * cost.decode_token_s
+        others = (work for j, work in enumerate(works) if j != i)
         company_s = sum(other.beside_s(cost, own.num_decode + without) for other in others)
-        ends.append(min(prefill_s + own.decode_s(cost) + runs_s + company_s, serial_s))
+        ends.append(min(prefill_s + decodes[i] + runs_s + company_s, serial_s))
     return ends
 
 
@@ -101,11 +103,18 @@ class Company:
         """Return it with one more."""
         return Company(self.now_s, self.cost, [*self.members, member])
 
-    def keeps(self, member: Member) -> bool:
-        """Tell whether nobody is late because of one more; who is late anyway does not count."""
-        before = [*self.is_late, *Company(self.now_s, self.cost, [member]).is_late]
-        changes = zip(before, self.joined(member).is_late, strict=True)
-        return not any(is_late and not was_late for was_late, is_late in changes)
+    def is_kept_in(self, joined: "Company") -> bool:
+        """Tell whether one more, the last of ``joined``, makes nobody late.
+
+        Who is late without it, or the one itself without company, does not count.
+        """
+        *others, is_last_late = joined.is_late
+        if any(
+            is_late and not was_late for was_late, is_late in zip(self.is_late, others, strict=True)
+        ):
+            return False
+        last = joined.members[-1]
+        return not is_last_late or Company(self.now_s, self.cost, [last]).is_late[0]
 
     @property
     def is_late(self) -> list[bool]:

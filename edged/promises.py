@@ -96,17 +96,20 @@ class Seat:
             member: the answer.
             reserve: share of the time that is left to more urgent work; see ``Line.room_s``.
         """
-        now_s = self.company.now_s
-        end_s = self.company.joined(member).ends_s[-1]
-        is_early = end_s <= (1 - reserve) * (member.deadline_s - now_s)
-        return end_s if is_early and self.is_open(member, reserve) else None
+        joined = self.company.joined(member)
+        end_s = joined.ends_s[-1]
+        is_early = end_s <= (1 - reserve) * (member.deadline_s - joined.now_s)
+        return end_s if is_early and self._is_kept_in(joined, reserve) else None
 
     def is_open(self, member: Member, reserve: float) -> bool:
         """Tell whether an answer can start now, and no promise is broken by that."""
-        if not self.company.keeps(member):
+        return self._is_kept_in(self.company.joined(member), reserve)
+
+    def _is_kept_in(self, joined: Company, reserve: float) -> bool:
+        if not self.company.is_kept_in(joined):
             return False
-        head_s = self.company.joined(member).head_s
-        return Line(self.company.now_s, self.rest, head_s).slack_s(reserve) >= -EPSILON_S
+        line = Line(joined.now_s, self.rest, joined.head_s)
+        return line.slack_s(reserve) >= -EPSILON_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,14 +49,13 @@ class Moment(Generic[D]):
         """Return the most urgent entry that can start without breaking a promise."""
         if len(self.running) >= self.num_slots:
             return None
-        waiting = self._live()
+        waiting, company = self._live(), self._company(self.running)
         for entry in waiting:
-            if self._can_start(entry, waiting, self.running):
+            if self._can_start(entry, waiting, company):
                 return entry
         if self.running and self._rescue() is not None:
             return None
         # Not all promises can be kept any more: the next one is, if nobody who runs is late by it.
-        company = self._company(self.running)
         fitting = (
             e for e in waiting if company.joined(_started(e)).is_late[:-1] == company.is_late
         )
@@ -86,8 +85,10 @@ class Moment(Generic[D]):
         if self._is_person(victim) or len(others) >= self.num_slots:
             return False
         waiting = [*self._live(), victim]
-        is_worth = victim.is_worth_a_pause(self.cost, self.now_s)
-        return is_worth and any(self._can_start(entry, waiting, others) for entry in people)
+        if not victim.is_worth_a_pause(self.cost, self.now_s):
+            return False
+        company = self._company(others)
+        return any(self._can_start(entry, waiting, company) for entry in people)
 
     def _rescue(self) -> list[Entry[D]] | None:
         """Return what must be interrupted to keep all promises; None when nothing helps."""
@@ -117,14 +118,12 @@ class Moment(Generic[D]):
         members = [Member(entry.left(), entry.deadline_s) for entry in entries]
         return Company(self.now_s, self.cost, members)
 
-    def _can_start(
-        self, entry: Entry[D], waiting: Sequence[Entry[D]], running: Sequence[Entry[D]]
-    ) -> bool:
-        """Tell whether one of those that wait can start beside those that run."""
+    def _can_start(self, entry: Entry[D], waiting: Sequence[Entry[D]], company: Company) -> bool:
+        """Tell whether one of those that wait can start beside others."""
         rest = [other.promise(self.cost) for other in waiting if other is not entry]
         # What is less urgent must not use up the slack that a person will need.
         reserve = RESERVE[entry.admitted.request.priority]
-        return Seat(self._company(running), rest).is_open(_started(entry), reserve)
+        return Seat(company, rest).is_open(_started(entry), reserve)
 
 
 def _started(entry: Entry[D]) -> Member:

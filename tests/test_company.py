@@ -115,9 +115,13 @@ def test_one_more_is_kept_out_if_it_makes_somebody_late() -> None:
     cost = replace(COST, decode_pair_s=0.0)
     first = Member(Work(0, 10), 1.1)
     company = Company(0.0, cost, [first])
-    assert not company.keeps(Member(Work(0, 10), 9.0))
-    assert company.keeps(Member(Work(0, 5), 9.0))
-    assert not company.keeps(Member(Work(0, 5), 0.55))
+
+    def keeps(company: Company, num_tokens: int, deadline_s: float) -> bool:
+        return company.is_kept_in(company.joined(Member(Work(0, num_tokens), deadline_s)))
+
+    assert not keeps(company, 10, 9.0)
+    assert keeps(company, 5, 9.0)
+    assert not keeps(company, 5, 0.55)
     # Who is late anyway is nobody's fault.
-    assert Company(0.5, cost, [first]).keeps(Member(Work(0, 10), 9.0))
-    assert company.keeps(Member(Work(0, 5), 0.4))
+    assert keeps(Company(0.5, cost, [first]), 10, 9.0)
+    assert keeps(company, 5, 0.4)
