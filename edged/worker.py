@@ -171,6 +171,7 @@ class Worker:
         except Exception:  # noqa: BLE001 - the per-request boundary: it must reply
             self._fail(run)
         else:
+            sequence.level = int(job.request.priority)
             self._running[job.key] = _Running(run, sequence)
 
     def _step(self) -> None:

@@ -290,3 +290,14 @@ def iterate_until_interrupted(graph: object) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
+
+
+def test_the_prompt_of_the_most_urgent_is_run_first(engine: Engine) -> None:
+    first = engine.start(PROMPTS[3], GREEDY, max_tokens=2)
+    urgent = engine.start(PROMPTS[0], GREEDY, max_tokens=2)
+    first.level, urgent.level = 2, 0
+    while not urgent.is_prefilled:
+        engine.step()
+        assert first.num_prefilled == 0
+    for sequence in (first, urgent):
+        engine.end(sequence)

@@ -16,6 +16,7 @@ import yaml
 
 from edged.builder.measure import shared_length
 from edged.builder.progress import Activity
+from edged.builder.store import disk_errors
 from edged.bundle import Bundle
 from edged.engine import SingleGraph
 from edged.errors import BuildError
@@ -72,10 +73,12 @@ def gate_sequences(
         sequence = prompt + _answer(reference, prompt, bundle.manifest.stop_token_ids)
         num_tokens += len(sequence) - 1 - shared
         sequences.append(sequence)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(sequences), encoding="ascii")
-    partial.replace(path)
+    text = json.dumps(sequences)
+    with disk_errors(path.parent, len(text)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(text, encoding="ascii")
+        partial.replace(path)
     return sequences
 
 

@@ -108,7 +108,8 @@ class Engine:
         Pieces of prompts and tokens of answers take turns. Nothing comes of it when no answer has
         anything left to run, or when the run was interrupted.
         """
-        waiting = next((s for s in self._active if not s.is_prefilled), None)
+        prefilling = (s for s in self._active if not s.is_prefilled)
+        waiting = min(prefilling, key=lambda s: s.level, default=None)
         running = [s for s in self._active if s.is_prefilled and not s.is_over]
         self._was_prefill = waiting is not None and not (running and self._was_prefill)
         if waiting is not None and self._was_prefill:

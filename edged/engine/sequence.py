@@ -44,6 +44,8 @@ class Sequence:
         self.is_over = False
         """Whether no token follows."""
         self.drafter = drafter
+        self.level = 0
+        """How urgent it is: of several prompts, a piece of the lowest level is run first."""
         self._last_id = -1
         self._sampler = sampler
         self._limit = limit
