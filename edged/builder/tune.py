@@ -64,8 +64,9 @@ class Tuning:
         spread = None if moments is None else spread_moments(moments, block)
         step = max(1, _CHUNK_ELEMENTS // num_columns) if moments is None else num_rows
         for start in range(0, num_rows, step):
-            piece = spread_rows(np.ascontiguousarray(rows[start : start + step]), block).T
-            check_finite(node, piece)
+            whole = np.ascontiguousarray(rows[start : start + step])
+            check_finite(node, whole)
+            piece = spread_rows(whole, block).T
             part = slice(start, start + piece.shape[1])
             scales[part] = output_scales(piece)
             data[:, part] = round_compensated(piece, scales[part], spread)
