@@ -17,8 +17,15 @@ from edged.conformance.verdict import Verdict
 _EVENT_TRIES = 10
 """7 s in all: a node tells at least one event of a kind every 6 s."""
 _NO_MARKER = "the node answers nothing more: the request sent behind the case got no reply"
-# Behind everything that waits: the lowest class, and a deadline later than the cases' own.
-_LAST = {"prompt": "x", "max_tokens": 1, "priority": "background", "timeout_ms": 60_000}
+# Behind everything that waits: the lowest class, and a deadline later than the cases' own. And
+# behind what runs beside it, where a node answers several at a time: its answer is longer.
+_LAST: dict[str, Any] = {
+    "prompt": "x",
+    "max_tokens": 32,
+    "priority": "background",
+    "timeout_ms": 60_000,
+}
+_LONG = {"format": {"type": "choice", "choices": ["0123456789abcdef" * 2]}}
 
 
 class Player:
@@ -150,7 +157,9 @@ class Player:
         # A request that gets no reply may still be waiting for its turn: ask for a turn behind it.
         is_silent = any(exchange.may_be_silent for exchange in self._exchanges)
         operation = "generate" if is_silent else "cancel"
-        members |= _LAST if is_silent else {}
+        if is_silent:
+            members |= _LAST
+            members |= _LONG if "choice" in self.node.info.get("formats", []) else {}
         step = Step(Action.SEND, {"json": members}, "marker", operation=operation)
         message = build(step, self._scope.of("marker"), is_v5=False)
         self._peer.publish(message.topic, message.payload, {})
