@@ -52,7 +52,10 @@ def test_a_broker_that_collects_packets_is_found_out(tmp_path: Path) -> None:
     path = Path(broker.command[2])
     path.write_text(path.read_text().replace("set_tcp_nodelay true", "set_tcp_nodelay false"))
     with running(broker):
-        delay = diagnose(config_of(broker))["delay"]
+        # Linux acknowledges some packets at once whatever the broker does, so one look may miss it.
+        looks = (diagnose(config_of(broker))["delay"] for _ in range(5))
+        delay = next((look for look in looks if look.level is not Level.OK), None)
+    assert delay is not None
     assert (delay.level, "set_tcp_nodelay true" in str(delay.advice)) == (Level.WARNING, True)
     assert delay.figures["worst_burst_ms"] >= 30
 
