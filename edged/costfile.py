@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edged.config import Config
 from edged.costmodel import Cost, cost_members, read_cost
+from edged.engine.prepared import describe_processor
 from edged.keptfile import KeptFile
 from edged.resident import ResidentModel
 
@@ -44,13 +45,8 @@ def known_cost(config: Config, model: ResidentModel) -> Cost:
 
 def device_key(config: Config, model_id: str, cpuinfo: Path = _CPUINFO) -> str:
     """Name what a price list depends on: the model, the processor, and how they are used."""
-    try:
-        lines = cpuinfo.read_text(errors="replace").splitlines()
-    except OSError:
-        lines = []
     # "model name" on x86, "CPU part" on Arm; a Pi names its board in "Model".
-    wanted = ("model name", "CPU part", "Model")
-    processor = sorted({line for line in lines if line.partition(":")[0].strip() in wanted})
+    processor = describe_processor(("model name", "CPU part", "Model"), cpuinfo)
     settings = config.model
     parts = [
         _FORM,

@@ -6,6 +6,7 @@ wait for them. In the cache each has a place of its own that no other prompt tak
 Rule: never needed. A file that is damaged, or belongs to another model or processor, is made anew.
 """
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Iterator
@@ -47,8 +48,6 @@ def planned_tokens(config: Config) -> int:
 def keep_prefixes(config: Config, bundle: Bundle, engine: Engine, tokenizer: Tokenizer) -> None:
     """Put the configured prefixes into the cache, from their files or computed; that blocks."""
     folder = config.state.folder and config.state.folder / FOLDER
-    if folder is not None and system_prompts(config):
-        folder.mkdir(exist_ok=True)
     names = set()
     for prefix in _prefixes(config, tokenizer):
         key = f"{device_key(bundle.sha256)}-{','.join(map(str, prefix))}"
@@ -59,9 +58,15 @@ def keep_prefixes(config: Config, bundle: Bundle, engine: Engine, tokenizer: Tok
         if data is None or not engine.load_prefix(prefix, data):
             _LOG.info("computing %d tokens that prompts begin with, once", len(prefix))
             _write(path, engine.make_prefix(prefix))
-    for other in folder.iterdir() if folder is not None and folder.is_dir() else ():
-        if other.name not in names:
-            other.unlink(missing_ok=True)
+    if folder is not None:
+        _remove_others(folder, names)
+
+
+def _remove_others(folder: Path, names: set[str]) -> None:
+    with contextlib.suppress(OSError):  # no folder, or none that can be changed
+        for other in folder.iterdir():
+            if other.name not in names:
+                other.unlink()
 
 
 def _prefixes(config: Config, tokenizer: Tokenizer) -> Iterator[list[int]]:
@@ -80,9 +85,12 @@ def _prefixes(config: Config, tokenizer: Tokenizer) -> Iterator[list[int]]:
 
 
 def _read(path: Path | None) -> NDArray[np.uint8] | None:
-    if path is None or not path.exists():
+    if path is None:
         return None
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
     digest, data = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     if hashlib.sha256(data).digest() != digest:
         _LOG.warning("%s: damaged, and made anew", path)
@@ -92,4 +100,7 @@ def _read(path: Path | None) -> NDArray[np.uint8] | None:
 
 def _write(path: Path | None, data: NDArray[np.uint8]) -> None:
     content = data.tobytes()
+    if path is not None:
+        with contextlib.suppress(OSError):  # what is wrong is said when the file is written
+            path.parent.mkdir(exist_ok=True)
     KeptFile(path, "state.folder").write(hashlib.sha256(content).digest() + content)

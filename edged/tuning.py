@@ -68,7 +68,8 @@ def known_tuning(config: Config, bundle: Bundle, model_path: Path | None) -> Tun
     tuning = _read(folder / FILE_NAME, key)
     if tuning is None:
         tuning = _measure_apart(config, bundle, model_path)
-        file.write(json.dumps({"key": key, "tuning": asdict(tuning)}).encode())
+        if tuning.has_flash is not None:  # else it failed, and is tried again at the next start
+            file.write(json.dumps({"key": key, "tuning": asdict(tuning)}).encode())
     return tuning
 
 

@@ -91,6 +91,15 @@ def test_a_damaged_file_is_made_anew(
     assert "damaged" in caplog.text
 
 
+def test_a_state_that_cannot_be_written_stops_nothing(
+    tmp_path: Path, bundle: Bundle, tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    engine = ready(bundle, tokenizer, config(tmp_path / "missing", OWN))
+    assert ask(engine, tokenizer, OWN)[0] > len(OWN)
+    assert "state.folder: cannot be written" in caplog.text
+
+
 def test_what_is_not_configured_any_more_is_removed(
     tmp_path: Path, bundle: Bundle, tokenizer: Tokenizer
 ) -> None:

@@ -95,6 +95,7 @@ def test_a_child_that_fails_costs_a_line(
     caplog.set_level(logging.WARNING)
     assert known_tuning(config(tmp_path), bundle, tmp_path / "absent.onnx") == Tuning()
     assert "no measurement" in caplog.text
+    assert not (tmp_path / FILE_NAME).exists(), "the next start tries again"
 
 
 def test_a_damaged_file_is_measured_anew(

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -80,15 +81,21 @@ def prepared_model(bundle: Bundle, folder: Path, room_bytes: int) -> Path | None
 
 def device_key(bundle_sha256: str, cpuinfo: Path = _CPUINFO) -> str:
     """Name what the layout depends on: the weights, ONNX Runtime's version, the processor."""
+    # x86 lists its "flags", Arm its "Features", and both name the core.
+    processor = describe_processor(
+        ("model name", "flags", "Features", "CPU part", "CPU variant"), cpuinfo
+    )
+    parts = [_RECIPE, bundle_sha256, onnxruntime.__version__, platform.machine(), *processor]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def describe_processor(fields: Collection[str], cpuinfo: Path = _CPUINFO) -> list[str]:
+    """Return the different lines that Linux has about the processor under these names, sorted."""
     try:
         lines = cpuinfo.read_text(errors="replace").splitlines()
     except OSError:
-        lines = []
-    # x86 lists its "flags", Arm its "Features", and both name the core.
-    wanted = ("model name", "flags", "Features", "CPU part", "CPU variant")
-    processor = sorted({line for line in lines if line.partition(":")[0].strip() in wanted})
-    parts = [_RECIPE, bundle_sha256, onnxruntime.__version__, platform.machine(), *processor]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+        return []
+    return sorted({line for line in lines if line.partition(":")[0].strip() in fields})
 
 
 def _check_room(weights_bytes: int, room_bytes: int) -> None:

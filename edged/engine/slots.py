@@ -55,11 +55,6 @@ class Slots:
         self._clock = 0
 
     @property
-    def num_free(self) -> int:
-        """Slots that a prompt can be put into."""
-        return sum(slot.is_free for slot in self._slots)
-
-    @property
     def num_touched(self) -> int:
         """Positions for which every slot has memory already."""
         return min((s.num_touched for s in self._slots if not s.is_pinned), default=0)
