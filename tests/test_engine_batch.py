@@ -301,3 +301,18 @@ def test_the_prompt_of_the_most_urgent_is_run_first(engine: Engine) -> None:
         assert first.num_prefilled == 0
     for sequence in (first, urgent):
         engine.end(sequence)
+
+
+def test_a_slot_between_those_that_decode_is_left_as_it_is(folder: Path) -> None:
+    """Its tokens are the prefix cache, though the run spans its place."""
+    engine = load(folder)
+    prompts = (PROMPTS[0], PROMPTS[1], PROMPTS[3])
+    answers = {engine.start(p, GREEDY, max_tokens=30): list[int]() for p in prompts}
+    middle = list(answers)[1]
+    while len(answers[middle]) < 3 or not all(s.is_prefilled for s in answers):
+        run(engine, answers)
+    engine.end(middle)
+    answers.pop(middle)
+    held = engine._graph.read(middle.slot)
+    finish(engine, answers)
+    np.testing.assert_array_equal(engine._graph.read(middle.slot), held)

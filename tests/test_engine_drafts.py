@@ -117,3 +117,18 @@ def test_the_answer_is_the_one_without_guessing(folder: Path, prompt: list[int])
     engine.end(sequence)
     guessed = load(folder).generate(prompt, GREEDY, max_tokens=100)
     assert [step.token_id for step in guessed if isinstance(step, Token)] == plain
+
+
+def test_a_wrong_guess_is_no_part_of_what_is_cached(folder: Path) -> None:
+    prompt = list(range(10, 40))
+    text = [*prompt[:8], *range(100, 104)]
+    engine = load(folder)
+    sequence = engine.start(prompt, GREEDY, max_tokens=60, constraint=Copying(text))
+    num_rows = 0
+    while not sequence.is_over:
+        num_rows += engine.step().num_rows
+    engine.end(sequence)
+    assert num_rows > len(text), "something was guessed wrong"
+    # A prompt that goes on as was guessed shares what was said, and no more.
+    guessed = engine.start([*prompt, *prompt], GREEDY, max_tokens=2)
+    assert guessed.num_cached == len(prompt) + 8

@@ -167,11 +167,13 @@ def test_cancel_at_each_token_ends_the_one_execution_with_the_text_so_far(num_be
             worker.cancel(1)
             yield from steps(text[num_before:])[1:]  # type: ignore[misc]
 
-    worker = Worker(Cancelling(), CharacterStream, inbox.events.put, FakeClock())
+    engine = Cancelling()
+    worker = Worker(engine, CharacterStream, inbox.events.put, FakeClock())
     worker.start()
     worker.submit(Job(1, [1], REQUEST, 16))
     _, finished = inbox.until_finished()
     assert answer(finished) == Answer(text[: num_before + 1], FinishReason.CANCELLED)
+    assert len(engine.interrupted) == 1, "a piece of its prompt would be broken off"
     worker.stop(LIMIT_S)
     assert num_runs == 1
     assert inbox.events.empty()
