@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Generator, Iterator
@@ -30,6 +31,11 @@ PACKAGES = {
     "optimum": "tests/builder, tests/model; scripts/setup build broker dev",
     "iotcore": "the embedded broker's tests; scripts/setup build broker dev",
 }
+
+# A shell starts what it puts in the background with SIGINT ignored, and everything below inherits
+# that: Ctrl-C would do nothing in the tests that press it, and in the programs they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _missing() -> list[str]:
