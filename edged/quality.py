@@ -55,6 +55,8 @@ class Try:
     """One form of the model that the build held against the limits."""
 
     scheme: str
+    scaling: str
+    """Of the norms' outputs: ``static`` or ``dynamic``."""
     kv_type: str
     passed: bool
     mean_kl: float
@@ -62,6 +64,6 @@ class Try:
     argmax_agreement: float
 
     @property
-    def form(self) -> tuple[str, str]:
+    def form(self) -> tuple[str, str, str]:
         """What was tried."""
-        return self.scheme, self.kv_type
+        return self.scheme, self.scaling, self.kv_type

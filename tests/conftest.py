@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.requirements import IS_ALL_REQUIRED, require
 
@@ -36,6 +37,10 @@ PACKAGES = {
 # that: Ctrl-C would do nothing in the tests that press it, and in the programs they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How fast examples are made and run says something about the machine only.
+settings.register_profile("edged", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("edged")
 
 
 def _missing() -> list[str]:
@@ -66,6 +71,16 @@ def restored_logging() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def restored_signals() -> Iterator[None]:
+    """Take back what a test caught: the daemon and the commands take signals for good."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -61,6 +61,7 @@ def make_manifest(files: dict[str, FileEntry] | None = None) -> Manifest:
         tries=(
             Try(
                 "fp32",
+                "dynamic",
                 "fp32",
                 passed=True,
                 mean_kl=0.001,

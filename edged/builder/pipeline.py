@@ -20,7 +20,7 @@ from edged.builder.provenance import context_limit, model_facts, read_config, to
 from edged.builder.quantize import Scheme
 from edged.builder.recipe import GATES, GateLimits, Recipe, resolve_source
 from edged.builder.reference import make_reference
-from edged.builder.search import INT8_SCHEMES, Form, Task, kv_types, search
+from edged.builder.search import INT8_SCHEMES, Form, Task, forms, search
 from edged.bundle import (
     FORMAT,
     TOKENIZER,
@@ -76,9 +76,9 @@ class _Plan:
     def forms(self, kind: GraphKind) -> list[Form]:
         """Return what is to be tried for a kind of graph, the cheapest first."""
         return [
-            Form(scheme, kv_type, self._limits(scheme))
+            form
             for scheme in self.schemes
-            for kv_type in kv_types(kind, scheme, self.kv_type)
+            for form in forms(kind, scheme, self.kv_type, self._limits(scheme))
         ]
 
     def _limits(self, scheme: Scheme) -> QualityLimits:
@@ -160,16 +160,17 @@ def _reusable(plan: _Plan, sha256: str) -> Bundle | None:
         return None
     manifest = bundle.manifest
     wanted = plan.recipe.max_model_len
-    forms = plan.forms(manifest.graph)
+    wanted_forms = plan.forms(manifest.graph)
     found = (manifest.scheme, manifest.model.kv_type, manifest.quality.limits)
     is_same = (
         manifest.source.sha256 == sha256
         and manifest.name == plan.recipe.name
-        and found in [(form.scheme, form.kv_type, form.limits) for form in forms]
+        and found in [(form.scheme, form.kv_type, form.limits) for form in wanted_forms]
         and manifest.tools == tool_versions()
         and manifest.quality.passed
         # A cheaper form that was not asked for then may be wanted now.
-        and [made.form for made in manifest.tries[:1]] == [(forms[0].scheme, forms[0].kv_type)]
+        and [(made.scheme, made.kv_type) for made in manifest.tries[:1]]
+        == [(wanted_forms[0].scheme, wanted_forms[0].kv_type)]
         and wanted in {None, manifest.limits.max_model_len}
     )
     if not is_same:

@@ -5,7 +5,7 @@ Rule: a scheme is one class with one method for each kind of weight; which weigh
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edged.builder.blockwise import BlockwiseNodes
 from edged.builder.fourbit import FourBitNodes
 from edged.builder.onnx_files import GraphWriter
-from edged.builder.tune import tune
+from edged.builder.tune import Tuning, tune
 from edged.builder.w8a8 import PerTokenNodes
 from edged.builder.weights import SourceGraph
 
@@ -33,6 +33,15 @@ class Scheme(StrEnum):
     """8 bits, symmetric, one fp32 scale for each output; 8-bit activations, quantized by token."""
     INT4 = "int4"
     """4 bits, symmetric, blocks of 32 with an fp32 scale; the output projection in 8 bits."""
+
+
+class Scaling(StrEnum):
+    """How a norm's output gets its 8 bits; every other activation is scaled by token."""
+
+    STATIC = "static"
+    """By one scale, which is known before."""
+    DYNAMIC = "dynamic"
+    """Each token by its own."""
 
 
 CALIBRATED = frozenset({Scheme.INT8_W8A8, Scheme.INT4})
@@ -56,6 +65,8 @@ class QuantizeReport:
     """What a quantization did."""
 
     scheme: Scheme
+    scaling: Scaling
+    """Static only where the graph's norms could be turned."""
     quantized: int
     """Nodes whose weight is quantized now."""
     kept: tuple[str, ...]
@@ -146,6 +157,7 @@ def quantize(
     output_folder: Path,
     scheme: Scheme,
     calibration: Sequence[Sequence[int]] = (),
+    scaling: Scaling = Scaling.STATIC,
 ) -> QuantizeReport:
     """Write the graph of ``source_folder`` anew into ``output_folder``, quantized.
 
@@ -154,6 +166,7 @@ def quantize(
         output_folder: exists; gets ``model.onnx`` and ``model.onnx.data``.
         scheme: ``fp32`` only brings the files into the bundle's form.
         calibration: token ids to run the graph on, for a scheme of ``CALIBRATED``.
+        scaling: for ``INT8_W8A8``, where the graph's norms can be turned.
 
     Raises:
         BuildError: the graph cannot be read, or a weight holds NaN or infinity.
@@ -162,10 +175,12 @@ def quantize(
     graph = SourceGraph(source_folder)
     with GraphWriter(output_folder) as writer:
         nodes: SchemeNodes = BlockwiseNodes(writer)
+        tuning = tune(graph, source_folder, calibration) if scheme in CALIBRATED else Tuning()
+        if scheme is Scheme.INT4 or scaling is Scaling.DYNAMIC:
+            tuning = replace(tuning, normed=frozenset())
         if scheme is Scheme.INT8_W8A8:
-            nodes = PerTokenNodes(writer, tune(graph, source_folder, calibration))
+            nodes = PerTokenNodes(writer, tuning)
         elif scheme is Scheme.INT4:
-            tuning = tune(graph, source_folder, calibration)
             nodes = FourBitNodes(writer, tuning, _head(graph))
         rewrite = _Rewrite(graph, nodes)
         if scheme is not Scheme.FP32:
@@ -173,7 +188,8 @@ def quantize(
             _import_operators(graph.model)
         constants = [writer.add(name, values) for name, values in graph.constants()]
         size_bytes = writer.finish(graph.model, [*rewrite.scheme.initializers, *constants])
-    return QuantizeReport(scheme, rewrite.quantized, tuple(rewrite.kept), size_bytes)
+    made = Scaling.STATIC if tuning.normed else Scaling.DYNAMIC
+    return QuantizeReport(scheme, made, rewrite.quantized, tuple(rewrite.kept), size_bytes)
 
 
 def _head(graph: SourceGraph) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from edged.builder.judge import table
 from edged.builder.kvcache import Peaks, measure_peaks, write_int8_cache
 from edged.builder.progress import Progress
-from edged.builder.quantize import CALIBRATED, KERNELS, Scheme, quantize
+from edged.builder.quantize import CALIBRATED, KERNELS, Scaling, Scheme, quantize
 from edged.builder.reference import Reference
 from edged.builder.verify import run_gate
 from edged.bundle import MODEL, Bundle, GraphKind, KvType, Manifest, write_manifest
@@ -22,6 +22,7 @@ DEFAULT_KV_TYPE = KvType.INT8
 """A quarter of the memory, so that a small device has room for several answers, and faster decode:
 its attention needs no spare rows to be exact. A prompt of 512 tokens takes 1.6 times as long."""
 _FP32_BYTES = 4
+_HOW = {Scaling.STATIC: "by one scale", Scaling.DYNAMIC: "token by token"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,14 @@ class Form:
     """One way to store a model."""
 
     scheme: Scheme
+    scaling: Scaling
     kv_type: KvType
     limits: QualityLimits
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What a ``Try`` calls its form."""
+        return self.scheme, self.scaling, self.kv_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,18 @@ class Task:
     progress: Progress
 
 
+def forms(
+    kind: GraphKind, scheme: Scheme, wanted: KvType | None, limits: QualityLimits
+) -> list[Form]:
+    """Return the forms of a scheme, the cheapest first; ``wanted`` as for ``kv_types``."""
+    has_static = kind is GraphKind.FUSED and scheme is Scheme.INT8_W8A8
+    return [
+        Form(scheme, scaling, kv_type, limits)
+        for kv_type in kv_types(kind, scheme, wanted)
+        for scaling in ((Scaling.STATIC, Scaling.DYNAMIC) if has_static else (Scaling.DYNAMIC,))
+    ]
+
+
 def kv_types(kind: GraphKind, scheme: Scheme, wanted: KvType | None) -> tuple[KvType, ...]:
     """Return how the keys and values may be kept, the smallest first.
 
@@ -61,7 +80,7 @@ def kv_types(kind: GraphKind, scheme: Scheme, wanted: KvType | None) -> tuple[Kv
     return (KvType.INT8, KvType.FP32) if is_small else (KvType.FP32,)
 
 
-def search(task: Task, forms: Sequence[Form]) -> Bundle:
+def search(task: Task, wanted: Sequence[Form]) -> Bundle:
     """Write form after form until one passes the gate; blocks for minutes.
 
     Returns:
@@ -73,12 +92,14 @@ def search(task: Task, forms: Sequence[Form]) -> Bundle:
     """
     tries: tuple[Try, ...] = ()
     peaks: Peaks | None = None
-    scheme, plain = None, b""
-    for form in forms:
-        if form.scheme is not scheme:
-            scheme = form.scheme
-            _quantize(task, scheme)
+    weights, plain = None, b""
+    for asked in wanted:
+        if (asked.scheme, asked.scaling) != weights:
+            weights = asked.scheme, _quantize(task, asked.scheme, asked.scaling)
             plain = (task.folder / MODEL).read_bytes()
+        form = replace(asked, scaling=weights[1])
+        if form.key in [made.form for made in tries]:
+            continue  # the graph could not be made as asked for
         (task.folder / MODEL).write_bytes(plain)
         if form.kv_type is KvType.INT8:
             if peaks is None:
@@ -92,22 +113,26 @@ def search(task: Task, forms: Sequence[Form]) -> Bundle:
     return bundle
 
 
-def _quantize(task: Task, scheme: Scheme) -> None:
+def _quantize(task: Task, scheme: Scheme, scaling: Scaling) -> Scaling:
+    """Write the weights; return how the norms are scaled."""
     with task.progress.step(f"Quantize to {scheme}"):
         texts = task.texts if scheme in CALIBRATED else ()
-        report = quantize(task.reference.folder, task.folder, scheme, texts)
+        report = quantize(task.reference.folder, task.folder, scheme, texts, scaling)
     for kept in report.kept:
         task.progress.say(f"Left in fp32: {kept}")
+    return report.scaling
 
 
 def _judge(task: Task, form: Form, before: tuple[Try, ...]) -> Bundle:
     """Measure what is in the folder and write its manifest."""
     candidate = write_manifest(task.folder, _describe(task.manifest, form))
     quality = run_gate(candidate, task.reference.folder, task.cache, task.progress)
-    task.progress.say(f"{form.scheme}, keys and values in {form.kv_type}:\n{table(quality)}")
+    task.progress.say(
+        f"{form.scheme}, norms scaled {_HOW[form.scaling]}, keys and values in {form.kv_type}:"
+        f"\n{table(quality)}"
+    )
     made = Try(
-        form.scheme,
-        form.kv_type,
+        *form.key,
         quality.passed,
         quality.mean_kl,
         quality.perplexity_ratio,

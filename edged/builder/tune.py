@@ -19,6 +19,13 @@ from edged.builder.weights import SourceGraph
 from edged.errors import BuildError
 
 _CHUNK_ELEMENTS = 1 << 22
+_NORMED_PEAK = 4.0
+"""What a turned norm's output is cut at. Its features have a mean square of 1 and are as good as
+normally distributed, so one in 16,000 is larger.
+
+SmolLM2-135M, mean KL: 0.0070 with 3.7, 0.0067 with 4.0, 0.0079 with 4.4; 0.0059 with each row's own
+largest, which takes 240 operators more and 5 % of a decode step.
+"""
 
 Floats = NDArray[np.float32]
 
@@ -41,6 +48,17 @@ class Tuning:
     moments: Moments = field(default_factory=dict)
     even: frozenset[str] = frozenset()
     """The activations in which no feature stands out: 8 bits hold them as they are."""
+    normed: frozenset[str] = frozenset()
+    """Of these, the norms' outputs, and rows of them: how large they get is known before."""
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether the graph is known to be a fused one: no other is measured."""
+        return bool(self.moments)
+
+    def peak(self, name: str) -> float | None:
+        """Return what the activation's features are to be cut at; None: each row's own largest."""
+        return _NORMED_PEAK if name in self.normed else None
 
     def block(self, name: str, width: int) -> int:
         """Return how many features of an activation are to be spread together; 1 for none."""
@@ -115,15 +133,16 @@ def tune(graph: SourceGraph, folder: Path, sequences: Sequence[Sequence[int]]) -
         gain = graph.vector(name)
         if gain is not None:
             graph.override(name, np.ones_like(gain))
-    return Tuning(basis, moments, frozenset(_even(graph, basis)))
+    attended = {n.output[0] for n in graph.model.graph.node if n.op_type == "GroupQueryAttention"}
+    normed = _and_rows(graph, set(basis.readers))
+    # Averages of values are even too.
+    return Tuning(basis, moments, frozenset(_and_rows(graph, attended) | normed), frozenset(normed))
 
 
-def _even(graph: SourceGraph, basis: Basis) -> set[str]:
-    """Return the activations that are turned already, and averages of values; or rows of them."""
-    names = set(basis.readers)
+def _and_rows(graph: SourceGraph, names: set[str]) -> set[str]:
+    """Return activations, and what takes rows of them."""
+    found = set(names)
     for node in graph.model.graph.node:
-        if node.op_type == "GroupQueryAttention" or (
-            node.op_type in {"Gather", "Slice"} and node.input[0] in names
-        ):
-            names.add(node.output[0])
-    return names
+        if node.op_type in {"Gather", "Slice"} and node.input[0] in found:
+            found.add(node.output[0])
+    return found

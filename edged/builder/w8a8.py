@@ -61,52 +61,73 @@ class PerTokenNodes:
             self._quantized.add(x)
             nodes += self._quantize(x, rows.shape[1])
         weight = self._tuning.weight(node, rows)
+        peak = self._tuning.peak(x)
         data = self._store(f"{name}.weight.int8", weight.data)
-        # ``x.scale`` is that of 127 steps, which the weight's scales make good.
-        scales = self._store(f"{name}.weight.scales", weight.scales / np.float32(STEPS))
-        zero_point = self._constant("zero_point")
-        output = node.output[0] if bias is None else f"{name}.product"
+        # ``x.scale`` is that of 127 steps, which the weight's scales make good; so is ``peak``.
+        scales = weight.scales * np.float32((peak or 1.0) / STEPS)
+        product = node.output[0] if bias is None else f"{name}.product"
+        columns = f"{name}.columns" if peak is None else product
+        zero_point, stored = self._constant("zero_point"), f"{name}.weight.scales"
         # Not ``MatMulIntegerToFloat``: with its output stage a decode step took a seventh longer.
+        # Nor ``DequantizeLinear`` for the two behind: a prefill took a seventh longer.
         nodes += [
             _node("MatMulInteger", [f"{x}.steps", data, zero_point], f"{name}.sums"),
             _node("Cast", [f"{name}.sums"], f"{name}.steps", to=onnx.TensorProto.FLOAT),
-            _node("Mul", [f"{name}.steps", scales], f"{name}.columns"),
-            _node("Mul", [f"{name}.columns", f"{x}.scale"], output),
+            _node("Mul", [f"{name}.steps", self._store(stored, scales)], columns),
         ]
+        if peak is None:
+            nodes.append(_node("Mul", [columns, f"{x}.scale"], product))
         if bias is not None:
-            added = [output, self._store(f"{name}.bias.fp32", bias)]
+            added = [product, self._store(f"{name}.bias.fp32", bias)]
             nodes.append(_node("Add", added, node.output[0]))
         return nodes
 
     def _quantize(self, x: str, width: int) -> list[onnx.NodeProto]:
-        """Return what quantizes an activation [..., width], each row by its own largest value."""
+        """Return what quantizes an activation [..., width] to ``x.steps``.
+
+        Where its peak is not known, each row is scaled by its own, ``x.scale``.
+        """
+        peak = self._tuning.peak(x)
+        if peak is not None:
+            step = self._store(f"per_token.step.{peak:g}", np.array(peak / STEPS, np.float32))
+            return [self._round(x, step, x)]
         nodes, block = [], self._tuning.block(x, width)
         source = x
         if block > 1:
             source = f"{x}.spread"
-            nodes += self._spread(x, source, block)
+            nodes += self._spread(x, source, width, block)
         # A row of zeros is 0 / 0, whose steps mean nothing; its scale is 0, and so is each product.
         return [
             *nodes,
             _node("Abs", [source], f"{x}.sizes"),
             _node("ReduceMax", [f"{x}.sizes", self._constant("last")], f"{x}.scale", keepdims=1),
             _node("Div", [source, f"{x}.scale"], f"{x}.exact"),
-            _node(
-                "QuantizeLinear",
-                [f"{x}.exact", self._constant("step"), self._constant("zero_point")],
-                f"{x}.steps",
-            ),
+            self._round(f"{x}.exact", self._constant("step"), x),
         ]
 
-    def _spread(self, x: str, output: str, block: int) -> list[onnx.NodeProto]:
-        shape = self._store(f"per_token.block.{block}", np.array([-1, block], np.int64))
+    def _round(self, source: str, step: str, x: str) -> onnx.NodeProto:
+        inputs = [source, step, self._constant("zero_point")]
+        return _node("QuantizeLinear", inputs, f"{x}.steps")
+
+    def _spread(self, x: str, output: str, width: int, block: int) -> list[onnx.NodeProto]:
         turn = self._store(f"per_token.turn.{block}", hadamard(block))
+        if self._tuning.is_fused:
+            # [batch, tokens, width]: a 0 takes the length that is there.
+            nodes, joined = [], self._shape(0, 0, width)
+            split = self._shape(0, 0, width // block, block)
+        else:
+            nodes, joined = [_node("Shape", [x], f"{x}.shape")], f"{x}.shape"
+            split = self._shape(-1, block)
         return [
-            _node("Shape", [x], f"{x}.shape"),
-            _node("Reshape", [x, shape], f"{x}.blocks"),
+            *nodes,
+            _node("Reshape", [x, split], f"{x}.blocks"),
             _node("MatMul", [f"{x}.blocks", turn], f"{x}.turned"),
-            _node("Reshape", [f"{x}.turned", f"{x}.shape"], output),
+            _node("Reshape", [f"{x}.turned", joined], output),
         ]
+
+    def _shape(self, *lengths: int) -> str:
+        name = "per_token.shape." + ".".join(map(str, lengths))
+        return self._store(name, np.array(lengths, np.int64))
 
     def _constant(self, key: str) -> str:
         return self._store(f"per_token.{key}", _CONSTANTS[key])

@@ -7,7 +7,7 @@ import errno
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from edged.builder.gate import gate_prompts
 from edged.builder.kvcache import measure_peaks
 from edged.builder.pipeline import BuildResult, GateMissedError, build, default_cache
 from edged.builder.progress import Progress
-from edged.builder.quantize import QuantizeReport, Scheme, quantize
+from edged.builder.quantize import QuantizeReport, Scaling, Scheme, quantize
 from edged.builder.recipe import GateLimits, Recipe, Source, SourceKind, resolve_source
 from edged.builder.verify import unseen_text, verify_bundle
 from edged.bundle import GraphKind, KvType, open_bundle
@@ -121,7 +121,8 @@ def test_a_build_ends_with_a_checked_bundle(workshop: Workshop) -> None:
     assert (manifest.model.num_layers, manifest.model.kv_bytes_per_token) == (2, 128)
     assert manifest.model.kv_type is KvType.INT8
     assert manifest.kernels == {"x86_64": "avx2", "aarch64": "asimd"}
-    assert [(*made.form, made.passed) for made in manifest.tries] == [("int8-w8a8", "int8", True)]
+    tries = [(*made.form, made.passed) for made in manifest.tries]
+    assert tries == [("int8-w8a8", "dynamic", "int8", True)]
     assert manifest.limits.max_model_len == 200
     assert workshop.leftovers() == ["toy"]
     # The daemon runs as another user.
@@ -140,9 +141,40 @@ def test_keys_and_values_stay_fp32_where_int8_misses_the_gate(
     manifest = bundle.manifest
     assert (manifest.model.kv_type, manifest.model.kv_bytes_per_token) == (KvType.FP32, 512)
     tries = [(*made.form, made.passed) for made in manifest.tries]
-    assert tries == [("int8-w8a8", "int8", False), ("int8-w8a8", "fp32", True)]
+    assert tries == [
+        ("int8-w8a8", "dynamic", "int8", False),
+        ("int8-w8a8", "dynamic", "fp32", True),
+    ]
     assert manifest.files == plain.manifest.files
-    assert "int8-w8a8, keys and values in int8:" in workshop.log.getvalue()
+    said = "int8-w8a8, norms scaled token by token, keys and values in int8:"
+    assert said in workshop.log.getvalue()
+
+
+def test_norms_are_scaled_by_token_where_one_scale_misses_the_gate(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The dearer operators come before a cache of four times the size."""
+
+    def half_damaged(
+        source: Path,
+        output: Path,
+        scheme: Scheme,
+        texts: Sequence[Sequence[int]],
+        scaling: Scaling,
+    ) -> QuantizeReport:
+        report = quantize(source, output, scheme, texts, scaling)
+        if scaling is Scaling.STATIC:
+            (output / "model.onnx.data").write_bytes(bytes(report.size_bytes))
+        return replace(report, scaling=scaling)
+
+    monkeypatch.setattr(search, "quantize", half_damaged)
+    bundle = workshop.build(kv_type=KvType.INT8).bundle
+    tries = [(*made.form, made.passed) for made in bundle.manifest.tries]
+    assert tries == [
+        ("int8-w8a8", "static", "int8", False),
+        ("int8-w8a8", "dynamic", "int8", True),
+    ]
+    assert workshop.build(kv_type=KvType.INT8).is_reused
 
 
 def test_without_a_chosen_scheme_the_next_one_is_tried(
@@ -150,9 +182,15 @@ def test_without_a_chosen_scheme_the_next_one_is_tried(
 ) -> None:
     """A recipe that names a scheme gets that one or an error."""
 
-    def damaged(source: Path, output: Path, scheme: Scheme, texts: Any) -> QuantizeReport:  # noqa: ANN401 - quantize's own
+    def damaged(
+        source: Path,
+        output: Path,
+        scheme: Scheme,
+        texts: Sequence[Sequence[int]],
+        scaling: Scaling,
+    ) -> QuantizeReport:
         texts = [[1] * 8] if scheme is Scheme.INT8_W8A8 else texts
-        report = quantize(source, output, scheme, texts)
+        report = quantize(source, output, scheme, texts, scaling)
         if scheme is Scheme.INT8_W8A8:
             data = bytearray((output / "model.onnx.data").read_bytes())
             data[::3] = bytes(len(data[::3]))

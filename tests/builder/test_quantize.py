@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 
 from edged.builder.blockwise import BLOCK, dequantize, quantize_rows
 from edged.builder.onnx_files import GraphWriter, read_graph, read_tensor
-from edged.builder.quantize import QuantizeReport, Scheme, quantize
+from edged.builder.quantize import QuantizeReport, Scaling, Scheme, quantize
 from edged.engine import load_graph
 from edged.errors import BuildError
 from tests.tiny_graphs import TinyConfig
@@ -156,7 +156,7 @@ def test_a_product_of_two_activations_is_left_alone(work: Work, operator: str) -
     node = helper.make_node(operator, ["x", "z"], ["y"], "scores")
     work.write([node], {}, {**FLOAT_X, "z": onnx.TensorProto.FLOAT})
     assert work.quantize() == QuantizeReport(
-        Scheme.INT8_BLOCKWISE, 0, (), (work.output / "model.onnx").stat().st_size
+        Scheme.INT8_BLOCKWISE, Scaling.DYNAMIC, 0, (), (work.output / "model.onnx").stat().st_size
     )
     assert work.operators() == [operator]
 

@@ -17,7 +17,7 @@ from edged.builder.fuse import fuse
 from edged.builder.gate import gate_prompts
 from edged.builder.measure import compare
 from edged.builder.onnx_files import GraphWriter, read_graph
-from edged.builder.quantize import Scheme, quantize
+from edged.builder.quantize import Scaling, Scheme, quantize
 from edged.builder.rotate import find_basis
 from edged.builder.verify import unseen_text
 from edged.builder.weights import SourceGraph
@@ -87,12 +87,18 @@ def test_a_fused_family_keeps_its_predictions(
     fp32, int8 = folders
     export = tiny_export(family)
     fuse(export, fp32, max_model_len=64)
-    assert quantize(fp32, int8, Scheme.INT8_W8A8, CALIBRATION).kept == ()
+    report = quantize(fp32, int8, Scheme.INT8_W8A8, CALIBRATION)
+    assert report.kept == ()
+    assert report.scaling is (Scaling.STATIC if family in TURNED else Scaling.DYNAMIC)
     found = operators(int8)
     assert "GatherBlockQuantized" in found
     assert "MatMulNBits" not in found
     num_layers, num_spread = found.count("GroupQueryAttention"), len(spread_activations(int8))
     assert num_spread == num_layers if family in TURNED else num_spread > 2 * num_layers
+    # Averages of values and gated activations; what norms write is scaled as it was known before.
+    num_scaled = 2 * num_layers if family in TURNED else found.count("QuantizeLinear")
+    assert found.count("ReduceMax") == num_scaled
+    assert found.count("Shape") == 0
     assert divergence(export, int8, fused=(False, True)) < 0.01 * spread(export)
 
 
@@ -142,6 +148,16 @@ def test_a_stream_that_is_read_once_more_is_left_alone(
         graph = SourceGraph(tmp_path)
         graph.model.graph.node.append(onnx.helper.make_node("Identity", [name], ["more"]))
         assert find_basis(graph) is None
+
+
+def test_norms_are_scaled_by_token_if_asked_for(
+    tiny_export: TinyExport, folders: tuple[Path, Path]
+) -> None:
+    fp32, int8 = folders
+    fuse(tiny_export("llama"), fp32, max_model_len=64)
+    quantize(fp32, int8, Scheme.INT8_W8A8, CALIBRATION, Scaling.DYNAMIC)
+    found = operators(int8)
+    assert found.count("ReduceMax") == found.count("QuantizeLinear")
 
 
 def test_without_text_all_activations_are_spread(

@@ -222,6 +222,29 @@ def test_one_value_that_stands_out_does_not_drown_the_others(tmp_path: Path) -> 
     assert errors[0] < 0.25 * errors[1]
 
 
+def test_an_activation_of_a_known_size_is_rounded_by_one_scale(tmp_path: Path) -> None:
+    """Nothing is looked for in it; what is larger is cut."""
+    rows, x = random(24, 576), np.clip(random(5, 576, seed=1), -3.9, 3.9)
+    tuning = Tuning(even=frozenset({"x"}), normed=frozenset({"x"}))
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], "mm")
+    with GraphWriter(tmp_path) as writer:
+        scheme = PerTokenNodes(writer, tuning)
+        nodes = scheme.matmul(node, rows, None)
+        model = as_model(nodes, {"x": onnx.TensorProto.FLOAT}, "y")
+        writer.finish(model, scheme.initializers)
+    assert [n.op_type for n in nodes] == ["QuantizeLinear", "MatMulInteger", "Cast", "Mul"]
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    y = session.run(None, {"x": x})[0]
+    stored = tuning.weight(node, rows)
+    weight = stored.data.astype(np.float64) * stored.scales
+    half_step = 4.0 / STEPS / 2
+    assert (np.abs(y - x @ weight) <= half_step * np.abs(weight).sum(axis=0) + 1e-4).all()
+    x[2, 7] = 400.0
+    cut = session.run(None, {"x": x})[0]
+    x[2, 7] = 4.0
+    np.testing.assert_allclose(cut, session.run(None, {"x": x})[0], rtol=1e-6)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_damaged_weight_is_refused_by_name(value: float) -> None:
     rows = random(4, 8)
