@@ -7,11 +7,16 @@ compares the page with what comes of it.
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import cast
+from unittest.mock import patch
 
 from edged.costmodel import Cost, CostModel
+from edged.discovery import MAX_DELAY_S, Discovery
 from edged.errors import ErrorCode
 from edged.finished import Finished
 from edged.generation import Fragment
+from edged.group import Group
+from edged.homeassistant import STATUS_ONLINE, Announcement
 from edged.messages import Encoded, RequestDefaults, WireProperties, encode_event
 from edged.messages.event import (
     BrokerSessionLost,
@@ -30,7 +35,9 @@ from edged.messages.event import (
     ReplyUndelivered,
     event_members,
 )
+from edged.reporting import OFFLINE, ONLINE
 from edged.request import Answer, FinishReason, Rejected, Usage
+from edged.transport import Connected, Transport
 from tests.fakes import LIMITS, MIB, Bench
 
 MODEL = "smollm2-135m-instruct-int8-w8a8@1fbea1"
@@ -114,7 +121,9 @@ class Talk:
 
     def tell(self, message: Encoded) -> None:
         """Print a message of the node."""
-        text = json.dumps(json.loads(message.payload), ensure_ascii=False)
+        text = message.payload.decode()
+        if text.startswith("{"):
+            text = json.dumps(json.loads(text), ensure_ascii=False)
         self.lines.append(_line("←", message.topic, text, _words(message.properties)))
 
 
@@ -147,7 +156,8 @@ def _properties(talk: Talk) -> None:
 
 
 def _keys(talk: Talk) -> None:
-    request = {"id": "a1", "prompt": "Is it on?", "response_topic": "reply/me", "timeout_ms": 8000}
+    topic = "edged/kitchen/response/generate/panel"
+    request = {"id": "a1", "prompt": "Is it on?", "response_topic": topic, "timeout_ms": 8000}
     talk.ask(request)
     talk.finish("Yes.")
 
@@ -176,6 +186,31 @@ def _shared(talk: Talk) -> None:
     topic = "edged/group/heating/request/generate"
     talk.ask({"id": "g1", "prompt": "Is it on?", "response_topic": "reply/me"}, topic=topic)
     talk.finish("Yes.")
+
+
+def _availability(talk: Talk) -> None:
+    for word in (ONLINE, OFFLINE):
+        talk.tell(Encoded(DEFAULTS.topics.availability, word, NONE))
+
+
+def _probed(talk: Talk) -> None:
+    bench = talk.bench
+    group = Group(cast("Transport", bench.transport), DEFAULTS.topics, bench.service, bench.clock)
+    with patch("secrets.token_hex", return_value="5d0c2f6a91b7e384"):
+        group.take(Connected(1, is_session_present=False, protocol_version="5", receive_maximum=2))
+    probe = bench.transport.sent[-1].message
+    group.take(bench.delivery(probe.payload, topic=probe.topic))
+
+
+def _announced(talk: Talk) -> None:
+    bench = talk.bench
+    announcement = Announcement(DEFAULTS.topics, "homeassistant", MODEL, can_ask=True)
+    discovery = Discovery(announcement, bench.transport, bench.clock, is_on=True)
+    status = bench.delivery(STATUS_ONLINE, topic=announcement.status_topic)
+    talk.lines.append(_line("→", status.topic, status.payload.decode(), []))
+    discovery.take(status)
+    bench.clock.advance(MAX_DELAY_S)
+    discovery.tick()
 
 
 def _cancelled_running(talk: Talk) -> None:
@@ -232,6 +267,9 @@ TOPICS: dict[str, Callable[[Talk], None]] = {
     "A group": _shared,
     "A cancel of what runs; its answer so far follows": _cancelled_running,
     "A cancel of what is not there": lambda talk: talk.ask({"id": "nobody"}, "cancel"),
+    "A node comes and goes; both are retained": _availability,
+    "A member of a group joins when its probe has come back": _probed,
+    "Home Assistant has started, and is told what there is; this is retained": _announced,
 }
 CODES: dict[str, Callable[[Talk], None]] = {
     "bad_request": _one({"id": "a1", "prompt": "Is it on?", "temperature": "hot"}),

@@ -8,6 +8,7 @@ from edged.messages.event import Event
 from tests.exchanges import CODES, page
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "exchanges.md"
+PROTOCOL = DOCUMENT.with_name("protocol.md")
 
 
 def test_the_page_is_what_a_node_answers() -> None:
@@ -26,3 +27,16 @@ def test_each_code_that_a_reply_may_have_is_there_with_its_own_reply() -> None:
 def test_each_kind_of_event_is_there() -> None:
     told = set(re.findall(r'"event": "(\w+)"', DOCUMENT.read_text()))
     assert told == {kind.kind for kind in Event.__args__}
+
+
+def test_each_topic_of_the_protocol_is_there() -> None:
+    rows = re.findall(r"^\| `([^`]+/[^`]+)` \|", PROTOCOL.read_text(), re.MULTILINE)
+    shown_there = {"edged/<node>/info", "edged/<node>/state"}
+    names = {"<node>": "kitchen", "<group>": "heating", "<id>": "s1", "<client>": "[^/]+"}
+    page_text = DOCUMENT.read_text()
+    assert len(rows) > len(shown_there)
+    for row in sorted(set(rows) - shown_there):
+        pattern = row.replace("edged_<node>", "edged_kitchen")
+        for name, value in names.items():
+            pattern = pattern.replace(name, value)
+        assert re.search(rf"^[→←] {pattern}$", page_text, re.MULTILINE), row
