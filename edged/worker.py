@@ -167,6 +167,7 @@ class Worker:
                 job.request.sampling,
                 max_tokens=job.max_tokens - run.num_output_tokens,
                 constraint=job.constraint,
+                num_answered=run.num_output_tokens,
             )
         except Exception:  # noqa: BLE001 - the per-request boundary: it must reply
             self._fail(run)

@@ -151,6 +151,7 @@ class FakeEngine:
         *,
         max_tokens: int,
         constraint: Constraint | None = None,
+        num_answered: int = 0,
     ) -> Sequence:
         steps = self.generate(prompt_ids, sampling, max_tokens=max_tokens, constraint=constraint)
         self.active.append(FakeSequence(iter(steps), len(prompt_ids)))

@@ -94,6 +94,25 @@ def message(number: int, content: bytes) -> bytes:
     return bytes([number << 3 | 2, size & 0x7F | 0x80, size >> 7]) + content
 
 
+def test_of_a_choice_a_step_reads_what_an_answer_needs(tmp_path: Path) -> None:
+    import_onnx()
+    onnx = importlib.import_module("onnx")
+    helper, floats = onnx.helper, onnx.TensorProto.FLOAT
+    weights = [helper.make_tensor(f"of_{way}", floats, [5], [0.0] * 5) for way in ("then", "else")]
+    for weight in weights:
+        weight.raw_data = bytes(20)
+    branches = {}
+    for way in ("then", "else"):
+        node = helper.make_node("Add", ["x", f"of_{way}"], [way])
+        output = helper.make_tensor_value_info(way, floats, [5])
+        branches[f"{way}_branch"] = helper.make_graph([node], way, [], [output])
+    choice = helper.make_node("If", ["flag"], ["y"], **branches)
+    graph = helper.make_graph([choice], "g", [], [], weights)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(helper.make_model(graph).SerializeToString())
+    assert weight_bytes_per_token(path) == 20
+
+
 @pytest.mark.parametrize("data", [b"", b"\x3a", b"\x08\xff", b"\x0b", b"\x0d\0\0\0\0"])
 def test_what_is_not_a_model_is_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "model.onnx"

@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -185,22 +185,26 @@ def test_the_model_agrees_with_itself_in_one_piece_and_in_several(bundle: Bundle
     assert only(check_attention(config_of(bundle), bundle), "attention").level is Level.OK
 
 
+@dataclass
 class Wrong:
-    """A graph whose runs of one token have nothing to do with those of several."""
+    """A graph whose runs of one token, or of an answer, have nothing to do with the others."""
 
-    vocab_size = 50
+    wrong_for: str
+    vocab_size: int = 50
 
-    def forward(self, token_ids: np.ndarray, _start: int) -> np.ndarray:
-        return np.random.default_rng(len(token_ids)).normal(size=(1, 50)).astype(np.float32)
+    def forward(self, token_ids: np.ndarray, _start: int, *, is_prompt: bool) -> np.ndarray:
+        seed = len(token_ids) if self.wrong_for == "one token" else int(is_prompt)
+        return np.random.default_rng(seed).normal(size=(1, 50)).astype(np.float32)
 
     def release(self) -> None:
         pass
 
 
-def test_a_kernel_that_is_wrong_for_one_shape_is_found(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("wrong_for", ["one token", "answers"])
+def test_a_kernel_that_is_wrong_is_found(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, wrong_for: str
 ) -> None:
-    monkeypatch.setattr(model_checks, "load_graph", lambda *_, **__: Wrong())
+    monkeypatch.setattr(model_checks, "load_graph", lambda *_, **__: Wrong(wrong_for))
     found = only(check_attention(config_of(bundle), bundle), "attention")
     assert (found.level, found.figures["difference"] > 1) == (Level.FAILURE, True)
 

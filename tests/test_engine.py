@@ -139,8 +139,10 @@ def test_a_failed_run_leaves_the_next_answer_right(engine: Engine, expected: lis
     steps = engine.generate(PROMPT, GREEDY, max_tokens=9)
     next(steps)
 
-    def fail(token_ids: NDArray[np.int64], start: int, *, slot: int) -> NDArray[np.float32]:
-        good(token_ids[::-1] * 0, start, slot=slot)
+    def fail(
+        token_ids: NDArray[np.int64], start: int, *, slot: int, is_prompt: bool
+    ) -> NDArray[np.float32]:
+        good(token_ids[::-1] * 0, start, slot=slot, is_prompt=is_prompt)
         raise RuntimeError("out of memory")
 
     engine._graph.forward = fail  # type: ignore[method-assign, assignment]
@@ -258,7 +260,13 @@ class SlowGraph:
         self.now_s, self.prefill_s, self.decode_s = 0.0, prefill_s, decode_s
 
     def forward(
-        self, token_ids: NDArray[np.int64], start: int, *, slot: int = 0, all_rows: bool = False
+        self,
+        token_ids: NDArray[np.int64],
+        start: int,
+        *,
+        slot: int = 0,
+        all_rows: bool = False,
+        is_prompt: bool = True,
     ) -> NDArray[np.float32]:
         count = len(token_ids)
         self.now_s += self.decode_s if count == 1 else count * self.prefill_s

@@ -131,6 +131,48 @@ def first_step(engine: Engine, prompt: list[int]) -> Prefilled:
     return step
 
 
+def test_with_a_seed_nothing_is_taken_over_that_would_be_run_in_another_way(folder: Path) -> None:
+    """What was an answer is now part of a prompt, and that is another kernel's: other last bits."""
+    engine, prompt = load(folder), PROMPTS[0]
+    said = alone(engine, prompt)
+    dialogue = [*prompt, *said, 7]
+    later = {
+        seed: engine.start(dialogue, SamplingParams(temperature=1.0, seed=seed), max_tokens=1)
+        for seed in (None, 3)
+    }
+    num_prompt = len(prompt) if engine._is_exact else 0
+    assert later[None].num_cached == len(dialogue) - 2  # the last token of an answer is never run
+    assert later[3].num_cached == num_prompt
+
+
+def test_an_answer_so_far_is_computed_again_as_an_answer(
+    folder: Path, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the rest of an interrupted answer would depend on whether its place was taken."""
+    engine, prompt, said = load(folder), PROMPTS[0], expected[0]
+    good, pieces = engine._graph.forward, []
+
+    def forward(ids: NDArray[np.int64], start: int, **options: bool) -> NDArray[np.float32]:
+        pieces.append((start, len(ids), options.get("is_prompt")))
+        return good(ids, start, **options)
+
+    monkeypatch.setattr(engine._graph, "forward", forward)
+    sequence = engine.start([*prompt, *said[:5]], GREEDY, max_tokens=7, num_answered=5)
+    while not sequence.is_prefilled:
+        engine.step()
+    assert pieces[:4] == [(0, 16, True), (16, 16, True), (32, 13, True), (45, 5, False)]
+    assert finish(engine, {sequence: [sequence.row.token_id]}) == [said[5:]]
+
+
+def test_a_seeded_answer_so_far_is_taken_over(folder: Path) -> None:
+    engine, prompt = load(folder), PROMPTS[0]
+    seeded = SamplingParams(temperature=1.0, seed=3)
+    steps = engine.generate(prompt, seeded, max_tokens=6)
+    said = [step.token_id for step in steps if isinstance(step, Token)]
+    again = engine.start([*prompt, *said], seeded, max_tokens=1, num_answered=len(said))
+    assert again.num_cached == (len(prompt) + len(said) - 1 if engine._is_exact else 0)
+
+
 def test_a_prefix_is_shared_with_an_answer_that_is_being_made(
     folder: Path, expected: list[list[int]]
 ) -> None:

@@ -30,7 +30,12 @@ class TimedGraph:
     max_model_len: int = 1000
 
     def forward(
-        self, token_ids: NDArray[np.int64], start: int, *, all_rows: bool = False
+        self,
+        token_ids: NDArray[np.int64],
+        start: int,
+        *,
+        all_rows: bool = False,
+        is_prompt: bool = True,
     ) -> NDArray[np.float32]:
         self.clock.advance(self.run_s + len(token_ids) * self.token_s)
         return np.zeros((1, 10), np.float32)

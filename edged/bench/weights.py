@@ -16,7 +16,8 @@ _ROW_READERS = {"Gather", "GatherBlockQuantized", "GroupQueryAttention", "Rotary
 # Field numbers of onnx.proto; the wire format is Protocol Buffers' own.
 _MODEL_GRAPH = 7
 _GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
-_NODE_INPUT, _NODE_OP_TYPE = 1, 4
+_NODE_INPUT, _NODE_OP_TYPE, _NODE_ATTRIBUTE = 1, 4, 5
+_ATTRIBUTE_NAME, _ATTRIBUTE_GRAPH = 1, 6
 _TENSOR_DIMS, _TENSOR_NAME, _TENSOR_RAW_DATA, _TENSOR_EXTERNAL = 1, 8, 9, 13
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
@@ -38,14 +39,23 @@ def weight_bytes_per_token(model_path: Path) -> int:
     readers: dict[str, set[str]] = {}
     tensors: list[_Tensor] = []
     for graph in _messages(memoryview(model_path.read_bytes()), _MODEL_GRAPH):
-        for node in _messages(graph, _GRAPH_NODE):
-            op_type = "".join(_texts(node, _NODE_OP_TYPE))
-            for name in _texts(node, _NODE_INPUT):
-                readers.setdefault(name, set()).add(op_type)
+        _note_readers(graph, readers)
         tensors += [_read_tensor(tensor) for tensor in _messages(graph, _GRAPH_INITIALIZER)]
     if not tensors:  # nor is an empty file a model
         raise ValueError(f"{model_path}: no weights in it; not an ONNX model")
     return sum(_bytes_read(tensor, readers.get(tensor.name, set())) for tensor in tensors)
+
+
+def _note_readers(graph: memoryview, readers: dict[str, set[str]]) -> None:
+    """Note which operators read each tensor; a choice's are those of its way for an answer."""
+    for node in _messages(graph, _GRAPH_NODE):
+        op_type = "".join(_texts(node, _NODE_OP_TYPE))
+        for name in _texts(node, _NODE_INPUT):
+            readers.setdefault(name, set()).add(op_type)
+        for attribute in _messages(node, _NODE_ATTRIBUTE):
+            if "else_branch" in _texts(attribute, _ATTRIBUTE_NAME):
+                for branch in _messages(attribute, _ATTRIBUTE_GRAPH):
+                    _note_readers(branch, readers)
 
 
 def _bytes_read(tensor: _Tensor, readers: set[str]) -> int:

@@ -68,9 +68,10 @@ class InstantEngine:
         *,
         max_tokens: int,
         constraint: Constraint | None = None,
+        num_answered: int = 0,
     ) -> Sequence:
         """Begin an answer of as many tokens as are asked for."""
-        _ = constraint
+        _ = constraint, num_answered
         self._active.append(InstantSequence(len(prompt_ids), max_tokens))
         return self._active[-1]
 

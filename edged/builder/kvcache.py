@@ -1,8 +1,8 @@
 """Keep the cache of a fused graph in 8 bits: a quarter of its memory.
 
 Each feature of each head has a scale of its own, found on the calibration text; keys are stored
-behind their rotation. Only the operator's inputs change, no weight does, so both forms of a graph
-share their data file.
+behind their rotation. Only what is around attention changes, no weight does, so both forms of a
+graph share their data file.
 
 Rule: a row of the cache is rounded once, when it is written, and never again.
 """
@@ -16,17 +16,15 @@ from numpy.typing import NDArray
 
 from edged.builder.calibrate import open_fused, prompt_feeds
 from edged.builder.onnx_files import read_graph, write_graph
+from edged.builder.prompts import ATTENTION, Scales, write_prompt_attention
 from edged.builder.weights import SourceGraph
 
-_ATTENTION = "GroupQueryAttention"
 _STEPS = 127
 _HEADROOM = 1.25
 """What is larger than anything in the calibration text is cut: that costs more than coarser steps.
 
 SmolLM2-135M, mean KL: 0.0067 with 1.0, 0.0061 with 1.1, 0.0059 with 1.25.
 """
-_SCALE_INPUT = 12
-"""Where the operator takes the scale of its keys; that of its values follows."""
 _PRESENT = "present."
 
 Peaks = Mapping[str, NDArray[np.float32]]
@@ -61,16 +59,20 @@ def write_int8_cache(folder: Path, peaks: Peaks) -> None:
     graph = model.graph
     for value in _caches([*graph.input, *graph.output]):
         value.type.tensor_type.elem_type = onnx.TensorProto.INT8
-    for node in graph.node:
-        if node.op_type == _ATTENTION:
-            graph.initializer.extend(_add_scales(node, peaks))
+    attentions = [node for node in graph.node if node.op_type == ATTENTION]
+    scales = {node.name: _scales(node, peaks) for node in attentions}
+    for node in attentions:
+        for key in ("k_quant_type", "v_quant_type"):
+            node.attribute.append(onnx.helper.make_attribute(key, "PER_CHANNEL"))
+        node.attribute.append(onnx.helper.make_attribute("kv_cache_bit_width", 8))
     _remove_spare_rows(graph)
+    write_prompt_attention(graph, scales)
     write_graph(folder, model)
 
 
 def _remove_spare_rows(graph: onnx.GraphProto) -> None:
     """Take out what ``fuse`` writes around attention: with int8 a lone query is nothing special."""
-    attentions = [node for node in graph.node if node.op_type == _ATTENTION]
+    attentions = [node for node in graph.node if node.op_type == ATTENTION]
     pads = {node.output[0]: node for node in graph.node if node.op_type == "Pad"}
     slices = {node.input[0]: node for node in graph.node if node.op_type == "Slice"}
     for node in attentions:
@@ -87,16 +89,10 @@ def _caches(values: Iterable[onnx.ValueInfoProto]) -> Iterable[onnx.ValueInfoPro
     return (v for v in values if v.name.startswith(("past_key_values.", _PRESENT)))
 
 
-def _add_scales(node: onnx.NodeProto, peaks: Peaks) -> list[onnx.TensorProto]:
-    """Make an attention's cache int8 and return the scales that it reads."""
-    tensors = []
-    for place, name in enumerate(node.output[1:3], _SCALE_INPUT):
+def _scales(node: onnx.NodeProto, peaks: Peaks) -> Scales:
+    key, value = (
         # A feature that never moved has a scale too: 0 would make it NaN.
-        scales = np.maximum(peaks[name] * (_HEADROOM / _STEPS), np.finfo(np.float32).tiny)
-        tensors.append(onnx.numpy_helper.from_array(scales.reshape(-1).astype(np.float32)))
-        tensors[-1].name = f"{name}.scale"
-        node.input[place] = tensors[-1].name
-    for key in ("k_quant_type", "v_quant_type"):
-        node.attribute.append(onnx.helper.make_attribute(key, "PER_CHANNEL"))
-    node.attribute.append(onnx.helper.make_attribute("kv_cache_bit_width", 8))
-    return tensors
+        np.maximum(peaks[name].reshape(-1) * (_HEADROOM / _STEPS), np.finfo(np.float32).tiny)
+        for name in node.output[1:3]
+    )
+    return key.astype(np.float32), value.astype(np.float32)

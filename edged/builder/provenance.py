@@ -30,6 +30,7 @@ _OWN_SOURCES = (
     "kvcache.py",
     "measure.py",
     "onnx_files.py",
+    "prompts.py",
     "quantize.py",
     "rotate.py",
     "search.py",

@@ -26,6 +26,8 @@ INPUTS = {
     "query_seqlens": "tensor(int32)",
     "rows": "tensor(int64)",
 }
+IS_PROMPT = "is_prompt"
+"""Chooses between the kernels of attention; only a graph with an int8 cache has both."""
 _KEPT_TOKENS = 16
 """Runs of at most so many tokens come again and again: what they are bound to is kept, and their
 logits share one buffer."""
@@ -46,6 +48,7 @@ class _Step:
     counts: NDArray[np.int32]
     """``query_seqlens``: for each slot its tokens in this run, with the spare one; 0 for none."""
     rows: NDArray[np.int64]
+    is_prompt: NDArray[np.bool_]
     logits: NDArray[np.float32]
 
 
@@ -68,7 +71,8 @@ class FusedGraph:
     ) -> None:
         self._session = session
         self._runs = Runs(session)
-        self._signature = read_signature(session, INPUTS, {})
+        self._signature = read_signature(session, INPUTS, {IS_PROMPT: "tensor(bool)"})
+        self._has_prompts = any(node.name == IS_PROMPT for node in session.get_inputs())
         self.vocab_size = self._signature.vocab_size
         self.max_model_len = max_model_len
         self.num_slots = num_slots
@@ -81,9 +85,18 @@ class FusedGraph:
         self._last: tuple[_Shape, _Step] | None = None
 
     def forward(
-        self, token_ids: NDArray[np.int64], start: int, *, slot: int = 0, all_rows: bool = False
+        self,
+        token_ids: NDArray[np.int64],
+        start: int,
+        *,
+        slot: int = 0,
+        all_rows: bool = False,
+        is_prompt: bool = True,
     ) -> NDArray[np.float32]:
         """Run tokens of one sequence at positions [start, start + n); blocks.
+
+        ``is_prompt`` chooses the kernel for many tokens; without it each result has the bits that
+        ``decode`` gives it.
 
         Returns:
             Logits ``[1, vocabulary]`` of the last token, or ``[n, vocabulary]`` of all; the view
@@ -100,6 +113,7 @@ class FusedGraph:
         step.lengths[0] = start + count - 1 + self._spare
         step.counts[0] = count + self._spare
         step.total[()] = start + count + self._spare
+        step.is_prompt[()] = is_prompt
         self._lengths[slot] = start
         self._runs.run(step.binding)
         self._lengths[slot] = start + count
@@ -124,6 +138,7 @@ class FusedGraph:
         first = min(row.slot for row in rows)
         width = max(row.slot for row in rows) - first + 1
         step = self._step((first, width, 1, 1))
+        step.is_prompt[()] = False
         step.counts[:] = 0
         step.lengths[:] = [max(n - 1, 0) for n in self._lengths[first : first + width]]
         for row in rows:
@@ -181,6 +196,7 @@ class FusedGraph:
             total=np.zeros((), np.int32),
             counts=np.zeros(width, np.int32),
             rows=np.arange(count - num_rows, count, dtype=np.int64),
+            is_prompt=np.zeros((), np.bool_),
             logits=self._buffer(width * num_rows).reshape(width, num_rows, -1),
         )
         cache = self.cache.views(first, width)
@@ -190,6 +206,7 @@ class FusedGraph:
             "total_sequence_length": step.total,
             "query_seqlens": step.counts,
             "rows": step.rows,
+            **({IS_PROMPT: step.is_prompt} if self._has_prompts else {}),
             **dict(zip(self._signature.cache_inputs, cache, strict=True)),
         }
         outputs: dict[str, NDArray[Any]] = {

@@ -26,11 +26,17 @@ class SingleGraph(Protocol):
     """Positions that a sequence can have."""
 
     def forward(
-        self, token_ids: NDArray[np.int64], start: int, *, all_rows: bool = False
+        self,
+        token_ids: NDArray[np.int64],
+        start: int,
+        *,
+        all_rows: bool = False,
+        is_prompt: bool = True,
     ) -> NDArray[np.float32]:
         """Run tokens of the sequence at positions [start, start + n); blocks.
 
-        A start before the current length forgets what stood from there on.
+        A start before the current length forgets what stood from there on. The way for a prompt is
+        the faster one for many tokens; without it the results are those of single tokens.
 
         Returns:
             Logits ``[1, vocabulary]`` of the last token, or ``[n, vocabulary]`` of all; the view
@@ -51,7 +57,13 @@ class Graph(SingleGraph, Protocol):
     """Memory of a full cache."""
 
     def forward(
-        self, token_ids: NDArray[np.int64], start: int, *, slot: int = 0, all_rows: bool = False
+        self,
+        token_ids: NDArray[np.int64],
+        start: int,
+        *,
+        slot: int = 0,
+        all_rows: bool = False,
+        is_prompt: bool = True,
     ) -> NDArray[np.float32]:
         """Run tokens of the sequence in a slot; blocks; see ``SingleGraph.forward``."""
         ...

@@ -4,7 +4,7 @@ Rule: ``step`` runs the model once and calls nobody, so its consumer can end or 
 any two runs; whatever was run stays valid for later prompts.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from collections.abc import Sequence as Items
 
 import numpy as np
@@ -34,8 +34,7 @@ class Engine:
         graph: the loaded model.
         stop_token_ids: the tokens that end an answer.
         prefill_chunk_tokens: prompt tokens run before the consumer can stop the request again.
-        is_exact: whether a token's result is the same bits whatever is run with it. Then nothing
-            that was run before is ever computed again.
+        is_exact: whether a token's result is the same bits whatever is run with it.
         is_guessing: whether tokens may be guessed, if ``is_exact``.
         num_prefixes: how many of the graph's slots are for prefixes that are kept for good.
     """
@@ -51,8 +50,7 @@ class Engine:
         num_prefixes: int = 0,
     ) -> None:
         self._graph = graph
-        self._is_exact = is_exact
-        self._is_guessing = is_exact and is_guessing
+        self._is_exact, self._is_guessing = is_exact, is_exact and is_guessing
         self.chunk_tokens = prefill_chunk_tokens
         self.num_slots = graph.num_slots - num_prefixes
         self._slots = Slots(graph.num_slots, num_prefixes)
@@ -63,7 +61,6 @@ class Engine:
         self.stop_token_ids = tuple(stop_token_ids)
         self.vocab_size = graph.vocab_size
         self.max_model_len = graph.max_model_len
-        self.kv_bytes = graph.kv_bytes
 
     @property
     def num_touched(self) -> int:
@@ -77,11 +74,13 @@ class Engine:
         *,
         max_tokens: int,
         constraint: Constraint | None = None,
+        num_answered: int = 0,
     ) -> Sequence:
         """Begin an answer; ``step`` makes it, beside those that were begun before.
 
         It is over after a stop token, when ``constraint`` is complete, after ``max_tokens``, or
-        when prompt and answer fill ``max_model_len``. ``end`` must be called for each.
+        when prompt and answer fill ``max_model_len``. ``end`` must be called for each. The last
+        ``num_answered`` tokens of the prompt are the answer so far of one that was interrupted.
 
         Raises:
             ValueError: the prompt is empty, fills the context, or holds an unknown token; or
@@ -90,15 +89,17 @@ class Engine:
         """
         prompt = np.asarray(prompt_ids, np.int64)
         check_prompt(prompt, max_tokens, self.max_model_len, self.vocab_size)
-        # Rows from runs of other shapes may be rounded differently: enough to tip a draw. Same
-        # seed, same answer, whatever was asked before.
+        # Prompts and answers are rounded differently, and elsewhere runs of any other shape: enough
+        # to tip a draw. Same seed, same answer, whatever was asked before.
+        num_strict = None if sampling.seed is None else len(prompt) - num_answered
         is_fresh = sampling.seed is not None and not self._is_exact
-        claim = self._slots.claim(prompt, is_fresh=is_fresh)
+        claim = self._slots.claim(prompt, is_fresh=is_fresh, num_strict=num_strict)
         if claim.source != claim.slot and claim.num_cached:
             self._graph.copy(claim.source, claim.slot, claim.num_cached)
         limit = min(len(prompt) + max_tokens, self.max_model_len)
         drafter = Drafter(prompt.tolist(), self._draft_cost) if self._is_guessing else None
         sequence = Sequence(prompt, claim, Sampler(sampling, prompt), limit, constraint, drafter)
+        sequence.num_answered = num_answered
         self._active.append(sequence)
         return sequence
 
@@ -146,9 +147,23 @@ class Engine:
         """
         prompt = np.asarray(prompt_ids, np.int64)
         check_prompt(prompt, max_tokens, self.max_model_len, self.vocab_size)
-        return self._steps(
-            lambda: self.start(prompt_ids, sampling, max_tokens=max_tokens, constraint=constraint)
-        )
+
+        def steps() -> Generator[Prefilled | Token, None, None]:
+            if self._active:
+                raise RuntimeError("another answer is in the making; end it first")
+            sequence = self.start(
+                prompt_ids, sampling, max_tokens=max_tokens, constraint=constraint
+            )
+            try:
+                while not sequence.is_over:
+                    for step in self.step().outcomes[sequence]:
+                        if isinstance(step, Failed):
+                            raise step.error
+                        yield step
+            finally:
+                self.end(sequence)
+
+        return steps()
 
     def release(self) -> None:
         """Give the memory of all slots without an answer back."""
@@ -194,29 +209,17 @@ class Engine:
         self._draft_cost = cost.decode_row_s / cost.decode_token_s or _DRAFT_COST
         return cost
 
-    def _steps(self, start: Callable[[], Sequence]) -> Generator[Prefilled | Token, None, None]:
-        if self._active:
-            raise RuntimeError("another answer is in the making; end it first")
-        sequence = start()
-        try:
-            while not sequence.is_over:
-                for step in self.step().outcomes[sequence]:
-                    if isinstance(step, Failed):
-                        raise step.error
-                    yield step
-        finally:
-            self.end(sequence)
-
     def _prefill(self, sequence: Sequence) -> Ran:
-        token_ids, slot = sequence.chunk(self.chunk_tokens), sequence.slot
+        start, slot = sequence.num_prefilled, sequence.slot
+        token_ids, is_prompt = sequence.chunk(self.chunk_tokens)
         self._prefilling = sequence
         try:
-            logits = self._graph.forward(token_ids, sequence.num_prefilled, slot=slot)
+            logits = self._graph.forward(token_ids, start, slot=slot, is_prompt=is_prompt)
         except InterruptedRunError:
             return Ran({})
         finally:
             self._prefilling = None
-        self._slots.extend(slot, token_ids)
+        self._slots.extend(slot, token_ids, is_prompt=is_prompt)
         sequence.num_prefilled += len(token_ids)
         steps: list[Step] = [Prefilled(sequence.num_prefilled, sequence.num_cached)]
         if sequence.is_prefilled:
@@ -233,15 +236,15 @@ class Engine:
 
     def _decode_guess(self, sequence: Sequence, guess: Items[int]) -> Ran:
         """Run an answer's last token and a guess of the next ones; keep what was guessed right."""
-        row = sequence.row
-        token_ids = np.array([row.token_id, *guess])
-        logits = self._graph.forward(token_ids, row.position, slot=row.slot, all_rows=True)
+        row, forward = sequence.row, self._graph.forward
+        ids = np.array([row.token_id, *guess])
+        logits = forward(ids, row.position, slot=row.slot, all_rows=True, is_prompt=False)
         steps: list[Step] = []
         for place, guessed in enumerate([*guess, None]):
             step = sequence.choose(logits[place], self.stop_token_ids)
             steps.append(step)
             if sequence.is_over or not isinstance(step, Token) or step.token_id != guessed:
                 break
-        self._slots.extend(row.slot, token_ids[: len(steps)])
+        self._slots.extend(row.slot, ids[: len(steps)])
         sequence.learn(len(guess), len(steps) - 1)
-        return Ran({sequence: steps}, len(token_ids), len(token_ids) * row.position)
+        return Ran({sequence: steps}, len(ids), len(ids) * row.position)

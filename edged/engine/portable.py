@@ -47,7 +47,13 @@ class PortableGraph:
             self.release(slot)
 
     def forward(
-        self, token_ids: NDArray[np.int64], start: int, *, slot: int = 0, all_rows: bool = False
+        self,
+        token_ids: NDArray[np.int64],
+        start: int,
+        *,
+        slot: int = 0,
+        all_rows: bool = False,
+        is_prompt: bool = True,  # noqa: ARG002 - it has one way only
     ) -> NDArray[np.float32]:
         """Run tokens at positions [start, start + n); blocks; see ``FusedGraph.forward``.
 

@@ -43,6 +43,8 @@ class Sequence:
         """Of prompt and answer together."""
         self.is_over = False
         """Whether no token follows."""
+        self.num_answered = 0
+        """Of the prompt's tokens, the last ones: an answer so far, which was interrupted."""
         self.drafter = drafter
         self.level = 0
         """How urgent it is: of several prompts, a piece of the lowest level is run first."""
@@ -61,9 +63,12 @@ class Sequence:
         """The token to be run next: the last one that was chosen."""
         return Row(self.slot, self._last_id, self.num_tokens - 1)
 
-    def chunk(self, num_tokens: int) -> Tokens:
-        """Return the next piece of the prompt that was not run."""
-        return self.prompt[self.num_prefilled : self.num_prefilled + num_tokens]
+    def chunk(self, num_tokens: int) -> tuple[Tokens, bool]:
+        """Return the next piece that was not run, and whether it is of the prompt itself."""
+        start, end = self.num_prefilled, len(self.prompt) - self.num_answered
+        is_prompt = start < end
+        end = end if is_prompt else len(self.prompt)
+        return self.prompt[start : min(start + num_tokens, end)], is_prompt
 
     def draft(self) -> list[int]:
         """Return a guess of the tokens after the next one."""

@@ -18,6 +18,8 @@ Tokens = NDArray[np.int64]
 class _Slot:
     tokens: Tokens = field(default_factory=lambda: np.empty(0, np.int64))
     """Whose keys and values it holds."""
+    num_prompt: int = 0
+    """Of these, from the first, those that were run as a prompt."""
     is_busy: bool = False
     is_pinned: bool = False
     used: int = 0
@@ -59,7 +61,9 @@ class Slots:
         """Positions for which every slot has memory already."""
         return min((s.num_touched for s in self._slots if not s.is_pinned), default=0)
 
-    def claim(self, prompt: Tokens, *, is_fresh: bool = False) -> Claim:
+    def claim(
+        self, prompt: Tokens, *, is_fresh: bool = False, num_strict: int | None = None
+    ) -> Claim:
         """Choose a slot for a prompt; it is busy until ``free``.
 
         The last token of a prompt is never cached: it is run for its logits. A slot is overwritten
@@ -68,6 +72,8 @@ class Slots:
         Args:
             prompt: at least one token.
             is_fresh: whether nothing may be taken over.
+            num_strict: takes over only what was run as it would be now: so many tokens as a prompt,
+                and those behind them as an answer.
 
         Raises:
             RuntimeError: no slot is free.
@@ -75,21 +81,25 @@ class Slots:
         free = [index for index, slot in enumerate(self._slots) if slot.is_free]
         if not free:
             raise RuntimeError("no slot is free; end an answer first")
-        shared = [0 if is_fresh else _shared(slot.tokens, prompt[:-1]) for slot in self._slots]
+        wanted = prompt[: 0 if is_fresh else -1]
+        shared = [_usable(slot, _shared(slot.tokens, wanted), num_strict) for slot in self._slots]
         # Of equals a free slot: nothing need be copied.
         source = max(range(len(shared)), key=lambda i: (shared[i], self._slots[i].is_free))
         num_cached = shared[source]
         is_kept = source in free and len(self._slots[source].tokens) <= 2 * num_cached
         target = source if is_kept else min(free, key=lambda i: self._slots[i].used)
         self._clock += 1
-        slot = self._slots[target]
+        slot, num_prompt = self._slots[target], self._slots[source].num_prompt
         slot.is_busy, slot.used, slot.tokens = True, self._clock, prompt[:num_cached]
+        slot.num_prompt = min(num_prompt, num_cached)
         slot.num_touched = max(slot.num_touched, num_cached)
         return Claim(target, source, num_cached)
 
-    def extend(self, index: int, token_ids: Tokens) -> None:
-        """Note that a slot holds more tokens now."""
+    def extend(self, index: int, token_ids: Tokens, *, is_prompt: bool = False) -> None:
+        """Note that a slot holds more tokens now, and how they were run."""
         slot = self._slots[index]
+        if is_prompt and slot.num_prompt == len(slot.tokens):
+            slot.num_prompt += len(token_ids)
         slot.tokens = np.concatenate([slot.tokens, token_ids])
         slot.num_touched = max(slot.num_touched, len(slot.tokens))
 
@@ -105,7 +115,7 @@ class Slots:
         """
         for index, slot in enumerate(self._slots):
             if slot.is_pinned and not len(slot.tokens):
-                slot.tokens = tokens
+                slot.tokens, slot.num_prompt = tokens, len(tokens)
                 return index
         raise RuntimeError("no slot is left for a prefix")
 
@@ -126,3 +136,10 @@ def _shared(held: Tokens, wanted: Tokens) -> int:
     length = min(len(held), len(wanted))
     differs = np.flatnonzero(held[:length] != wanted[:length])
     return int(differs[0]) if len(differs) else length
+
+
+def _usable(slot: _Slot, num_shared: int, num_strict: int | None) -> int:
+    """Return how many of the shared tokens may be taken over; see ``Slots.claim``."""
+    if num_strict is None or slot.num_prompt == num_strict:
+        return num_shared
+    return min(num_shared, slot.num_prompt, num_strict)

@@ -26,6 +26,7 @@ class StepSource(Protocol):
         *,
         max_tokens: int,
         constraint: Constraint | None = None,
+        num_answered: int = 0,
     ) -> Sequence:
         """Begin an answer; see ``Engine.start``."""
         ...

@@ -41,7 +41,12 @@ class Table:
         self.calls: list[tuple[int, int]] = []
 
     def forward(
-        self, token_ids: NDArray[np.int64], start: int, *, all_rows: bool = False
+        self,
+        token_ids: NDArray[np.int64],
+        start: int,
+        *,
+        all_rows: bool = False,
+        is_prompt: bool = True,
     ) -> NDArray[np.float32]:
         self.calls.append((start, len(token_ids)))
         rows = self.logits[token_ids]

@@ -5,6 +5,7 @@ import pytest
 
 from edged.bundle import Bundle
 from edged.engine import Engine, EngineSettings, Token, load_engine
+from edged.engine.steps import Row
 from edged.request import ChatMessage, SamplingParams
 from edged.tokenizer import Tokenizer
 from tests.model.test_answers import PROMPTS
@@ -101,6 +102,21 @@ def test_the_logits_are_the_same_bits_however_the_prompt_was_cut(plain: Engine) 
     whole = last(150)
     for pieces in ((64, 64, 22), (149, 1), (*[1] * 20, 130), (100, *[1] * 50)):
         np.testing.assert_array_equal(last(*pieces), whole, err_msg=str(pieces))
+
+
+def test_an_answer_so_far_is_the_same_bits_when_it_is_computed_again(plain: Engine) -> None:
+    """As one piece, and not token by token, but with the kernels of an answer."""
+    plain.release()
+    graph = plain._graph
+    ids = np.random.default_rng(6).integers(100, 40_000, 120)
+    graph.forward(ids[:90], 0)
+    for position in range(90, 120):
+        (one_by_one,) = graph.decode([Row(0, int(ids[position]), position)])
+    expected, held = one_by_one.copy(), graph.read(0)
+    graph.forward(ids[:90], 0)
+    again = graph.forward(ids[90:], 90, is_prompt=False)
+    np.testing.assert_array_equal(again[0], expected)
+    np.testing.assert_array_equal(graph.read(0), held)
 
 
 def test_a_dialogue_goes_on_as_if_it_was_computed_anew(

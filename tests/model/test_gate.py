@@ -33,8 +33,9 @@ LIMITS = QualityLimits(mean_kl=0.010, perplexity_ratio=1.010, argmax_agreement=0
 
 
 @pytest.fixture(scope="module")
-def export() -> Export:
-    """The real model as Optimum exported it; `edged build` leaves it in the cache."""
+def export(real_bundle: Bundle) -> Export:
+    """The real model as Optimum exported it; building the bundle leaves it in the cache."""
+    _ = real_bundle
     found = find_export(load_recipe(RECIPE).source.sha256 or "", default_cache())
     require(found, "the cached fp32 export of SmolLM2-135M (`edged build smollm2-135m-instruct`)")
     assert found is not None
