@@ -34,7 +34,7 @@ def known_cost(config: Config, model: ResidentModel) -> Cost:
         return model.cost
     folder = config.state.folder
     file = KeptFile(None if folder is None else folder / FILE_NAME, "state.folder")
-    key = device_key(config, model.bundle.model_id)
+    key = cost_key(config, model.bundle.model_id)
     cost = _read(file.path, key)
     if cost is None or cost.chunk_tokens != model.engine.chunk_tokens:
         cost = model.engine.measure()
@@ -43,7 +43,7 @@ def known_cost(config: Config, model: ResidentModel) -> Cost:
     return cost
 
 
-def device_key(config: Config, model_id: str, cpuinfo: Path = _CPUINFO) -> str:
+def cost_key(config: Config, model_id: str, cpuinfo: Path = _CPUINFO) -> str:
     """Name what a price list depends on: the model, the processor, and how they are used."""
     # "model name" on x86, "CPU part" on Arm; a Pi names its board in "Model".
     processor = describe_processor(("model name", "CPU part", "Model"), cpuinfo)

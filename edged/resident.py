@@ -6,22 +6,20 @@ Rule: whoever sees READY can be answered; so the first answer and the first gram
 import functools
 import logging
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from edged import memory
 from edged.admission import MemoryBudget
 from edged.bundle import Bundle, open_bundle
 from edged.config import Config
 from edged.costmodel import Cost
-from edged.engine import Engine, EngineSettings, load_engine
-from edged.engine.prepared import prepared_model
+from edged.engine import Engine, load_engine
 from edged.footprint import Footprint, claim
 from edged.grammar import compile_format
 from edged.prefixes import keep_prefixes, system_prompts
 from edged.request import ChatMessage, FormatType, OutputFormat, SamplingParams
 from edged.tokenizer import Tokenizer
-from edged.tuning import known_tuning
+from edged.tuning import fitted_settings
 
 _LOG = logging.getLogger(__name__)
 
@@ -50,17 +48,9 @@ def load(config: Config) -> ResidentModel:
     if not bundle.manifest.quality.passed:
         _LOG.warning("%s: its build missed the quality gate; see the manifest", bundle.folder)
     footprint = claim(config, bundle)
-    room_bytes = _room_bytes(footprint.budget)
-    model_path = prepared_model(bundle, _prepared_folder(config), room_bytes)
-    tuning = known_tuning(config, bundle, model_path)
-    settings = EngineSettings(
-        config.model.max_model_len,
-        config.model.num_threads,
-        config.model.prefill_chunk_tokens or tuning.chunk_tokens,
-        footprint.num_slots,
+    settings = replace(
+        fitted_settings(config, bundle, footprint.num_slots, _room_bytes(footprint.budget)),
         num_prefixes=len(system_prompts(config)),
-        has_flash=tuning.has_flash,
-        model_path=model_path,
     )
     engine = load_engine(bundle, settings)
     tokenizer = Tokenizer.load(bundle)
@@ -87,14 +77,6 @@ def _room_bytes(budget: MemoryBudget) -> int:
     return min(
         budget.limit_bytes - held.rss_bytes, held.available_bytes - budget.min_available_bytes
     )
-
-
-def _prepared_folder(config: Config) -> Path:
-    """Name the folder of the prepared copy: with the state, or beside the model."""
-    if config.state.folder is not None:
-        return config.state.folder / "prepared"
-    path = config.model.path.resolve()
-    return path.with_name(f"{path.name}.prepared")
 
 
 class Language:

@@ -20,8 +20,8 @@ import numpy as np
 
 from edged.bundle import Bundle, GraphKind
 from edged.config import Config
-from edged.engine import SingleGraph, load_graph
-from edged.engine.prepared import device_key
+from edged.engine import EngineSettings, SingleGraph, load_graph
+from edged.engine.prepared import device_key, prepared_model
 from edged.keptfile import KeptFile
 
 _LOG = logging.getLogger(__name__)
@@ -49,6 +49,39 @@ class Tuning:
     """Whether attention is computed in tiles; None leaves it to the engine."""
     chunk_tokens: int = DEFAULT_CHUNK_TOKENS
     """Prompt tokens of one run."""
+
+
+def fitted_settings(
+    config: Config, bundle: Bundle, num_slots: int, room_bytes: int
+) -> EngineSettings:
+    """Return how a model is run here, its weights as this processor wants them.
+
+    The first time it blocks for seconds.
+
+    Args:
+        config: All settings.
+        bundle: The model.
+        num_slots: Answers made at the same time.
+        room_bytes: Memory that may be taken meanwhile.
+    """
+    model_path = prepared_model(bundle, _prepared_folder(config), room_bytes)
+    tuning = known_tuning(config, bundle, model_path)
+    return EngineSettings(
+        config.model.max_model_len,
+        config.model.num_threads,
+        config.model.prefill_chunk_tokens or tuning.chunk_tokens,
+        num_slots,
+        has_flash=tuning.has_flash,
+        model_path=model_path,
+    )
+
+
+def _prepared_folder(config: Config) -> Path:
+    """Name the folder of the prepared copy: with the state, or beside the model."""
+    if config.state.folder is not None:
+        return config.state.folder / "prepared"
+    path = config.model.path.resolve()
+    return path.with_name(f"{path.name}.prepared")
 
 
 def known_tuning(config: Config, bundle: Bundle, model_path: Path | None) -> Tuning:

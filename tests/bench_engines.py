@@ -18,8 +18,10 @@ from edged.bench.process import EngineLostError
 VOCAB_SIZE = 50
 
 
-def setup(engine: str = "edged", source: str = "x", *, bundle: str = "x") -> Setup:
-    return Setup(engine, source, bundle, VOCAB_SIZE, num_threads=1, max_model_len=256)
+def setup(
+    engine: str = "edged", source: str = "x", *, bundle: str = "x", state: str = "x"
+) -> Setup:
+    return Setup(engine, source, bundle, VOCAB_SIZE, num_threads=1, max_model_len=256, state=state)
 
 
 class Streamer(Protocol):

@@ -143,11 +143,11 @@ def test_a_file_that_cannot_be_written_is_named(
 
 
 def test_the_daemon_says_ready_without_a_broker_and_is_weighed(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(daemon, "_CALM_S", 0.0)
     monkeypatch.setattr(daemon, "_IDLE_S", 0.02)
-    figures = measure_daemon(bundle, 1, 256)
+    figures = measure_daemon(bundle, 1, 256, tmp_path)
     assert figures is not None
     assert figures["ready_s"] > 0
     assert figures["rss_bytes"] > figures["private_dirty_bytes"] > 0
@@ -155,7 +155,7 @@ def test_the_daemon_says_ready_without_a_broker_and_is_weighed(
 
 
 def test_a_daemon_that_ends_has_no_figures(tmp_path: Path) -> None:
-    assert measure_daemon(tmp_path / "none", 1, 128) is None
+    assert measure_daemon(tmp_path / "none", 1, 128, tmp_path) is None
 
 
 def test_a_daemon_that_is_never_ready_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from edged import tuning
 from edged.bench import process
 from edged.bench.adapters import load_adapter
 from edged.bench.child import Child, as_command, serve
 from edged.bench.process import EngineLostError, EngineProcess, start
 from edged.bench.usage import busy_s, cpu_s, parse_rollup, read_memory
+from edged.engine import prepared
 from tests.bench_engines import setup
+from tests.tiny_graphs import TinyConfig
 from tests.tiny_model import write_tiny_bundle
 
 COUNTING = "tests.bench_engines:CountingEngine"
@@ -110,9 +113,15 @@ def test_a_child_ends_when_its_parent_is_gone() -> None:
     assert answers[1]["num_tokens"] == 3
 
 
-def test_edged_runs_as_in_the_daemon(tmp_path: Path) -> None:
-    bundle = str(write_tiny_bundle(tmp_path / "tiny"))
-    engine = load_adapter(setup("edged", bundle, bundle=bundle))
+def test_edged_runs_as_in_the_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepared, "MIN_WEIGHTS_BYTES", 0)
+    aligned = TinyConfig(num_heads=2, num_kv_heads=1, head_size=32, max_model_len=512)
+    bundle = str(write_tiny_bundle(tmp_path / "tiny", config=aligned))
+    state = tmp_path / "state"
+    state.mkdir()
+    engine = load_adapter(setup("edged", bundle, bundle=bundle, state=str(state)))
+    assert next(state.glob("prepared/*/prepared.onnx")), "the copy that the daemon runs"
+    assert (state / tuning.FILE_NAME).exists()
     answers: list[list[int]] = [[], []]
     for answer in answers:
         engine.generate([5, 6, 7], 40, answer.append)

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from edged.config import Config, ModelConfig, StateConfig
-from edged.costfile import FILE_NAME, device_key, known_cost
+from edged.costfile import FILE_NAME, cost_key, known_cost
 from edged.costmodel import Cost
 from edged.resident import ResidentModel
 
@@ -81,7 +81,7 @@ def test_a_model_that_brings_its_prices_is_not_measured(tmp_path: Path) -> None:
 def test_a_damaged_file_costs_a_measurement_and_a_warning(
     tmp_path: Path, damaged: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    key = device_key(config(tmp_path), "tiny@1").encode()
+    key = cost_key(config(tmp_path), "tiny@1").encode()
     (tmp_path / FILE_NAME).write_bytes(damaged.replace(b'"K"', b'"' + key + b'"'))
     engine = CountingEngine()
     assert known_cost(config(tmp_path), model(engine)) == COST
@@ -94,7 +94,7 @@ def test_the_processor_is_part_of_the_key(tmp_path: Path) -> None:
     pi, pc = tmp_path / "pi", tmp_path / "pc"
     pi.write_text("CPU part\t: 0xd0b\nModel\t: Raspberry Pi 5\nBogoMIPS: 108\n")
     pc.write_text("model name\t: Some CPU\ncpu MHz\t: 2400\n")
-    keys = [device_key(config(None), "m", path) for path in (pi, pc, tmp_path / "none")]
+    keys = [cost_key(config(None), "m", path) for path in (pi, pc, tmp_path / "none")]
     assert len(set(keys)) == 3
     pc.write_text("model name\t: Some CPU\ncpu MHz\t: 1200\n")
-    assert device_key(config(None), "m", pc) == keys[1]
+    assert cost_key(config(None), "m", pc) == keys[1]

@@ -27,6 +27,8 @@ class Setup:
     vocab_size: int
     num_threads: int
     max_model_len: int
+    state: str
+    """A folder where edged keeps what it makes for this device."""
 
 
 class Adapter(Protocol):

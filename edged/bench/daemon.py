@@ -25,10 +25,18 @@ _NO_BROKER = "mqtt://127.0.0.1:9"
 Figures = dict[str, float]
 
 
-def measure_daemon(bundle: Path, num_threads: int, max_model_len: int) -> Figures | None:
+def measure_daemon(
+    bundle: Path, num_threads: int, max_model_len: int, state: Path
+) -> Figures | None:
     """Start the daemon twice, watch the second one for seconds, stop it; blocks.
 
     The first start prepares the model for this device, as it does once in the field.
+
+    Args:
+        bundle: the model's folder.
+        num_threads: that compute.
+        max_model_len: of the context.
+        state: the daemon's folder.
 
     Returns:
         ``ready_s``, ``rss_bytes``, ``pss_bytes``, ``private_dirty_bytes``, ``idle_cpu_share``;
@@ -41,7 +49,7 @@ def measure_daemon(bundle: Path, num_threads: int, max_model_len: int) -> Figure
             "num_threads": num_threads,
             "max_model_len": max_model_len,
         }
-        settings = {"model": model, "state": {"folder": folder}}
+        settings = {"model": model, "state": {"folder": str(state)}}
         config.write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
             notices.bind(f"{folder}/notify")

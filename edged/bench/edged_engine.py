@@ -1,4 +1,4 @@
-"""edged's own engine, as the daemon loads it: bundle checked, tokenizer, model."""
+"""edged's own engine, as the daemon loads it: bundle checked, tokenizer, model for this device."""
 
 import os
 from collections.abc import Sequence
@@ -10,9 +10,12 @@ from time import perf_counter
 from edged.bench.adapters import OnToken, Setup
 from edged.bench.plan import CONCURRENCY
 from edged.bundle import open_bundle
-from edged.engine import EngineSettings, Token, load_engine
+from edged.config import Config, ModelConfig, StateConfig
+from edged.engine import Token, load_engine
+from edged.memory import available_bytes
 from edged.request import SamplingParams
 from edged.tokenizer import Tokenizer
+from edged.tuning import fitted_settings
 
 _GREEDY = SamplingParams(temperature=0.0)
 
@@ -30,13 +33,15 @@ class EdgedEngine:
         self._tokenizer = Tokenizer.load(bundle)
         # A measured answer has a fixed length.
         endless = replace(bundle, manifest=replace(bundle.manifest, stop_token_ids=()))
-        settings = EngineSettings(
-            setup.max_model_len,
-            setup.num_threads,
-            num_slots=max(CONCURRENCY),
-            is_guessing=False,  # one token a run, as the others do
+        model = ModelConfig(
+            path=bundle.folder,
+            max_model_len=setup.max_model_len,
+            num_threads=setup.num_threads,
         )
-        self._engine = load_engine(endless, settings)
+        config = Config(model=model, state=StateConfig(folder=Path(setup.state)))
+        settings = fitted_settings(config, bundle, max(CONCURRENCY), available_bytes())
+        # One token a run, as the others do.
+        self._engine = load_engine(endless, replace(settings, is_guessing=False))
 
     def versions(self) -> dict[str, str]:
         """Return edged's version and ONNX Runtime's."""

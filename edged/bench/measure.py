@@ -6,6 +6,7 @@ Rule: the order of things is here; what a turn is stands in ``plan``, how it is 
 import datetime as dt
 import os
 import platform
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,16 +57,18 @@ def measure(
     device = describe_device()  # first: it tells how busy the machine was before us
     bundle = open_bundle(question.bundle)
     max_model_len = min(question.max_model_len, bundle.manifest.limits.max_model_len)
-    field = Field(_setups(question, bundle, max_model_len), start_engine, note)
-    try:
-        bandwidths = _run(field, bundle, question, max_model_len)
-    finally:
-        field.close()
-    note("the daemon")
-    weight_bytes = weight_bytes_per_token(bundle.model_path)
+    with tempfile.TemporaryDirectory(prefix="edged-bench-") as state:
+        # Before the engine: it is run as the daemon has found it to run fastest here.
+        note("the daemon")
+        daemon = measure_daemon(question.bundle, question.num_threads, max_model_len, Path(state))
+        field = Field(_setups(question, bundle, max_model_len, state), start_engine, note)
+        try:
+            bandwidths = _run(field, bundle, question, max_model_len)
+        finally:
+            field.close()
     return {
-        **document(field.samples, bandwidths, weight_bytes),
-        "daemon": measure_daemon(question.bundle, question.num_threads, max_model_len),
+        **document(field.samples, bandwidths, weight_bytes_per_token(bundle.model_path)),
+        "daemon": daemon,
         "model": {"id": bundle.model_id, "scheme": bundle.manifest.scheme},
         "num_threads": question.num_threads,
         "max_model_len": max_model_len,
@@ -79,7 +82,7 @@ def measure(
     }
 
 
-def _setups(question: Question, bundle: Bundle, max_model_len: int) -> list[Setup]:
+def _setups(question: Question, bundle: Bundle, max_model_len: int, state: str) -> list[Setup]:
     folder = str(question.bundle)
     return [
         Setup(
@@ -89,6 +92,7 @@ def _setups(question: Question, bundle: Bundle, max_model_len: int) -> list[Setu
             vocab_size=bundle.manifest.model.vocab_size,
             num_threads=question.num_threads,
             max_model_len=max_model_len,
+            state=state,
         )
         for engine, source in {EDGED: folder, **question.against}.items()
     ]

@@ -65,6 +65,8 @@ _METHOD = f"""\
 Every engine runs in a process of its own, with the same number of threads and the same token ids,
 and takes each turn alone: A B A B, so that what disturbs the machine disturbs all. The figures are
 medians over the runs, with the least and the most beside them; a quotient is that of the medians.
+edged is run as its daemon runs it: with the weights as this processor wants them, and the attention
+kernel and the pieces of a prompt that the daemon found to be fastest here at its first start.
 
 - Prefill: prompt tokens ÷ time to the first token. Every prompt is new from its first token on.
 - Decode: {DECODE_STEPS} greedy steps after such a prompt, stop tokens ignored.

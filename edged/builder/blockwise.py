@@ -4,6 +4,7 @@ Rule: a weight's bytes depend on its values only, so a table that is both embedd
 projection is stored once. Activations are quantized by the operator, block by block too.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,21 +97,7 @@ class BlockwiseNodes:
         ]
         if bias is not None:
             inputs += ["", "", self._store(f"{name}.bias.fp32", bias)]
-        return [
-            onnx.helper.make_node(
-                "MatMulNBits",
-                inputs,
-                node.output,
-                name,
-                domain="com.microsoft",
-                N=rows.shape[0],
-                K=rows.shape[1],
-                bits=8,
-                block_size=BLOCK,
-                # 4: activations in int8 too. Anything else takes the fp32 path, slower by far.
-                accuracy_level=4,
-            )
-        ]
+        return [make_product(node, inputs, rows.shape, bits=8)]
 
     def embedding(self, node: onnx.NodeProto, rows: NDArray[np.float32]) -> list[onnx.NodeProto]:
         """Return a ``GatherBlockQuantized`` and what brings its blocks back into one row.
@@ -154,3 +141,29 @@ class BlockwiseNodes:
     def _store(self, name: str, values: NDArray[np.generic]) -> str:
         self.initializers.append(self._writer.add(name, values))
         return name
+
+
+def make_product(
+    node: onnx.NodeProto, inputs: Sequence[str], shape: tuple[int, int], *, bits: int
+) -> onnx.NodeProto:
+    """Return the ``MatMulNBits`` that computes ``node``'s output with weights of N x K in blocks.
+
+    Args:
+        node: what it takes the place of.
+        inputs: as the operator takes them.
+        shape: N and K.
+        bits: of a weight.
+    """
+    return onnx.helper.make_node(
+        "MatMulNBits",
+        inputs,
+        node.output,
+        node.name or node.output[0],
+        domain="com.microsoft",
+        N=shape[0],
+        K=shape[1],
+        bits=bits,
+        block_size=BLOCK,
+        # 4: activations in int8 too. Anything else takes the fp32 path, slower by far.
+        accuracy_level=4,
+    )

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edged.builder.blockwise import BLOCK
+from edged.builder.blockwise import BLOCK, make_product
 from edged.builder.compensate import BlockSteps, round_blocks
 from edged.builder.onnx_files import GraphWriter
 from edged.builder.tune import Tuning, check_finite
@@ -71,20 +71,7 @@ class FourBitNodes:
         ]
         if bias is not None:
             inputs += ["", "", self._store(f"{name}.bias.fp32", bias)]
-        return [
-            onnx.helper.make_node(
-                "MatMulNBits",
-                inputs,
-                node.output,
-                name,
-                domain="com.microsoft",
-                N=rows.shape[0],
-                K=rows.shape[1],
-                bits=_BITS,
-                block_size=BLOCK,
-                accuracy_level=4,  # activations in int8 too
-            )
-        ]
+        return [make_product(node, inputs, rows.shape, bits=_BITS)]
 
     def _round(self, node: onnx.NodeProto, rows: NDArray[np.float32]) -> BlockSteps:
         turned, moments = self._tuning.turn(node, rows)
