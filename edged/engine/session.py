@@ -49,7 +49,7 @@ def open_session(
     Raises:
         BundleError: ONNX Runtime refuses the model; the message is its own, with the file's name.
     """
-    options = _session_options(num_threads)
+    options = session_options(num_threads)
     if model_path.name == PREPARED:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     # The one option that ONNX Runtime takes from the environment only; it looks while it loads.
@@ -82,7 +82,7 @@ def save_prepared(model_path: Path, copy: Path) -> None:
     Raises:
         BundleError: as ``open_session``; a disk that cannot be written is one of its reasons.
     """
-    options = _session_options(None)
+    options = session_options(None)
     options.optimized_model_filepath = str(copy)
     for key, value in (
         ("session.save_external_prepacked_constant_initializers", "1"),
@@ -122,7 +122,8 @@ def default_num_threads(cgroup_root: Path = _CGROUP_ROOT, own_cgroup: Path = _OW
     return max(1, min(num_cpus, math.floor(quota)) if quota is not None else num_cpus)
 
 
-def _session_options(num_threads: int | None) -> onnxruntime.SessionOptions:
+def session_options(num_threads: int | None) -> onnxruntime.SessionOptions:
+    """Return how every session is run; None takes ``default_num_threads()``."""
     options = onnxruntime.SessionOptions()
     # ONNX Runtime's own default counts the machine's cores and fails under cpusets.
     options.intra_op_num_threads = num_threads or default_num_threads()
