@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import edged.daemon  # all that the daemon imports, as it is when the plan is made
-from edged import memory, resident
+from edged import memory, resident, tuning
 from edged.config import Config, ModelConfig, StateConfig
 from edged.grammar import compile_format
 from edged.request import ChatMessage, FormatType, OutputFormat, SamplingParams
@@ -25,7 +25,7 @@ state = StateConfig(folder=None if folder == "none" else Path(folder))
 model = ModelConfig(path=Path(bundle), max_model_len=int(context), num_slots=int(num_slots))
 config = Config(model=model, state=state)
 if state.folder is None:
-    resident.prepared_model = lambda *_: None  # a device without room for a copy
+    tuning.prepared_model = lambda *_: None  # a device without room for a copy
 model = resident.load(config)
 ready_bytes = memory.rss_bytes()
 engine, tokenizer = model.engine, model.tokenizer
