@@ -36,7 +36,11 @@ _LOAD_ERRORS = (
 
 
 def open_session(
-    model_path: Path, *, num_threads: int | None, has_flash: bool = True
+    model_path: Path,
+    *,
+    num_threads: int | None,
+    has_flash: bool = True,
+    profile: Path | None = None,
 ) -> onnxruntime.InferenceSession:
     """Load a model for the CPU provider; blocks until its weights are prepacked.
 
@@ -45,11 +49,14 @@ def open_session(
             is taken as it is.
         num_threads: threads of one matrix product; None takes ``default_num_threads()``.
         has_flash: whether attention may be computed in tiles; the other way is faster in places.
+        profile: what the files of ONNX Runtime's profiler begin with; None leaves it off.
 
     Raises:
         BundleError: ONNX Runtime refuses the model; the message is its own, with the file's name.
     """
-    options = session_options(num_threads)
+    options = _session_options(num_threads)
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     if model_path.name == PREPARED:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     # The one option that ONNX Runtime takes from the environment only; it looks while it loads.
@@ -82,7 +89,7 @@ def save_prepared(model_path: Path, copy: Path) -> None:
     Raises:
         BundleError: as ``open_session``; a disk that cannot be written is one of its reasons.
     """
-    options = session_options(None)
+    options = _session_options(None)
     options.optimized_model_filepath = str(copy)
     for key, value in (
         ("session.save_external_prepacked_constant_initializers", "1"),
@@ -122,8 +129,7 @@ def default_num_threads(cgroup_root: Path = _CGROUP_ROOT, own_cgroup: Path = _OW
     return max(1, min(num_cpus, math.floor(quota)) if quota is not None else num_cpus)
 
 
-def session_options(num_threads: int | None) -> onnxruntime.SessionOptions:
-    """Return how every session is run; None takes ``default_num_threads()``."""
+def _session_options(num_threads: int | None) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     # ONNX Runtime's own default counts the machine's cores and fails under cpusets.
     options.intra_op_num_threads = num_threads or default_num_threads()
