@@ -131,9 +131,13 @@ def first_step(engine: Engine, prompt: list[int]) -> Prefilled:
     return step
 
 
-def test_with_a_seed_nothing_is_taken_over_that_would_be_run_in_another_way(folder: Path) -> None:
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_with_a_seed_nothing_is_taken_over_that_would_be_run_in_another_way(
+    folder: Path, *, is_exact: bool
+) -> None:
     """What was an answer is now part of a prompt, and that is another kernel's: other last bits."""
     engine, prompt = load(folder), PROMPTS[0]
+    engine._is_exact = is_exact  # else all is fresh, and the rule is not asked
     said = alone(engine, prompt)
     dialogue = [*prompt, *said, 7]
     later = {
@@ -164,8 +168,10 @@ def test_an_answer_so_far_is_computed_again_as_an_answer(
     assert finish(engine, {sequence: [sequence.row.token_id]}) == [said[5:]]
 
 
-def test_a_seeded_answer_so_far_is_taken_over(folder: Path) -> None:
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_a_seeded_answer_so_far_is_taken_over(folder: Path, *, is_exact: bool) -> None:
     engine, prompt = load(folder), PROMPTS[0]
+    engine._is_exact = is_exact  # else all is fresh, and the rule is not asked
     seeded = SamplingParams(temperature=1.0, seed=3)
     steps = engine.generate(prompt, seeded, max_tokens=6)
     said = [step.token_id for step in steps if isinstance(step, Token)]
