@@ -21,6 +21,8 @@ _LIMIT_SHARE = 0.9
 """Of a kernel limit: so that edged refuses a request before the kernel kills it."""
 _FREE_SHARE = 0.8
 _READ_BYTES = 4096
+_M_ARENA_MAX = -8
+"""Of glibc's malloc.h."""
 _ENFORCED_WITHIN = 1.25
 
 
@@ -117,6 +119,17 @@ def stall_share(root: Path = Path("/")) -> float | None:
     """Read in which share of the last 10 s something waited for memory; None on older kernels."""
     some = _read(root / "proc/pressure/memory").partition("avg10=")[2].split()
     return float(some[0]) / 100 if some else None
+
+
+def keep_one_heap() -> None:
+    """Have all threads that begin from now on take their memory from one heap.
+
+    glibc gives each a heap of its own, and ``return_freed`` cannot give back the end of such a
+    one: 30 MiB after a model was loaded by a thread.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not in every C library
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
 
 
 def return_freed() -> None:

@@ -44,6 +44,7 @@ def load(config: Config) -> ResidentModel:
         ConfigError: If the bundle or its budget is wrong.
     """
     started_s = time.monotonic()
+    memory.keep_one_heap()
     bundle = open_bundle(config.model.path)
     if not bundle.manifest.quality.passed:
         _LOG.warning("%s: its build missed the quality gate; see the manifest", bundle.folder)

@@ -4,6 +4,8 @@ Rule: numpy only, and no sort of a whole vocabulary. The same seed, parameters a
 same token.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,7 +40,7 @@ class Sampler:
         if self._is_penalised:
             self._penalise(logits)
         best = int(logits.argmax())  # of a NaN, should there be one
-        if not np.isfinite(logits[best]):
+        if not math.isfinite(logits.item(best)):
             raise ValueError("no token can be chosen: the logits hold no finite maximum")
         token_id = (
             best if self._params.temperature < _GREEDY_BELOW else self._draw(logits, logits[best])

@@ -51,10 +51,41 @@ def test_what_was_freed_goes_back_to_the_system() -> None:
     assert full - after > 48 * MIB
 
 
+SCRAPS_OF_A_THREAD = """
+from threading import Thread
+
+from edged import memory
+
+memory.keep_one_heap()
+bytes(30 << 20)  # from then on glibc thinks that tens of MiB are worth keeping
+
+
+def fill():
+    global full
+    scraps = [bytes(1000) for _ in range(48_000)]
+    full = memory.rss_bytes()
+
+
+thread = Thread(target=fill)
+thread.start()
+thread.join()
+memory.return_freed()
+print(full, memory.rss_bytes())
+"""
+
+
+def test_what_a_thread_freed_goes_back_to_the_system() -> None:
+    command = [sys.executable, "-c", SCRAPS_OF_A_THREAD]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    full, after = map(int, shown.split())
+    assert full - after > 32 * MIB
+
+
 def test_a_c_library_that_cannot_return_memory_is_left_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("ctypes.CDLL", lambda _: object())
+    memory.keep_one_heap()
     memory.return_freed()
 
 

@@ -12,7 +12,7 @@ from edged.bench.plan import CONCURRENCY
 from edged.bundle import open_bundle
 from edged.config import Config, ModelConfig, StateConfig
 from edged.engine import Token, load_engine
-from edged.memory import available_bytes
+from edged.memory import available_bytes, keep_one_heap, return_freed
 from edged.request import SamplingParams
 from edged.tokenizer import Tokenizer
 from edged.tuning import fitted_settings
@@ -28,6 +28,7 @@ class EdgedEngine:
     """
 
     def __init__(self, setup: Setup) -> None:
+        keep_one_heap()
         bundle = open_bundle(Path(setup.source))
         # Held for its memory: a daemon has it loaded too.
         self._tokenizer = Tokenizer.load(bundle)
@@ -42,6 +43,7 @@ class EdgedEngine:
         settings = fitted_settings(config, bundle, max(CONCURRENCY), available_bytes())
         # One token a run, as the others do.
         self._engine = load_engine(endless, replace(settings, is_guessing=False))
+        return_freed()
 
     def versions(self) -> dict[str, str]:
         """Return edged's version and ONNX Runtime's."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edged.builder.calibrate import open_fused, prompt_feeds
 from edged.builder.onnx_files import read_graph, write_graph
-from edged.builder.prompts import ATTENTION, Scales, write_prompt_attention
+from edged.builder.prompts import ATTENTION, Scales, write_ways
 from edged.builder.weights import SourceGraph
 
 _STEPS = 127
@@ -59,14 +59,14 @@ def write_int8_cache(folder: Path, peaks: Peaks) -> None:
     graph = model.graph
     for value in _caches([*graph.input, *graph.output]):
         value.type.tensor_type.elem_type = onnx.TensorProto.INT8
+    _remove_spare_rows(graph)
     attentions = [node for node in graph.node if node.op_type == ATTENTION]
-    scales = {node.name: _scales(node, peaks) for node in attentions}
+    scales = {node.output[0]: _scales(node, peaks) for node in attentions}
     for node in attentions:
         for key in ("k_quant_type", "v_quant_type"):
             node.attribute.append(onnx.helper.make_attribute(key, "PER_CHANNEL"))
         node.attribute.append(onnx.helper.make_attribute("kv_cache_bit_width", 8))
-    _remove_spare_rows(graph)
-    write_prompt_attention(graph, scales)
+    write_ways(graph, scales)
     write_graph(folder, model)
 
 

@@ -38,6 +38,7 @@ _OWN_SOURCES = (
     "tune.py",
     "verify.py",
     "w8a8.py",
+    "ways.py",
     "weights.py",
 )
 """What decides a bundle's bytes after the export, which has a version of its own."""

@@ -49,7 +49,8 @@ class _Step:
     """``query_seqlens``: for each slot its tokens in this run, with the spare one; 0 for none."""
     rows: NDArray[np.int64]
     is_prompt: NDArray[np.bool_]
-    logits: NDArray[np.float32]
+    logits: Sequence[NDArray[np.float32]]
+    """For each slot the rows that were asked for, ``[rows, vocabulary]``."""
 
 
 class FusedGraph:
@@ -117,8 +118,7 @@ class FusedGraph:
         self._lengths[slot] = start
         self._runs.run(step.binding)
         self._lengths[slot] = start + count
-        logits: NDArray[np.float32] = step.logits[0]
-        return logits
+        return step.logits[0]
 
     def decode(self, rows: Sequence[Row]) -> list[NDArray[np.float32]]:
         """Run one token of each of several sequences, in one run of the graph; blocks.
@@ -131,27 +131,31 @@ class FusedGraph:
 
         Raises:
             ValueError: a gap after a sequence's current length, or a position past the limit.
-            InterruptedRunError: ``interrupt`` was called meanwhile.
         """
         for row in rows:
             check_positions(1, row.position, self._lengths[row.slot], self.max_model_len)
-        first = min(row.slot for row in rows)
-        width = max(row.slot for row in rows) - first + 1
+        slots = [row.slot for row in rows]
+        first, width = min(slots), max(slots) - min(slots) + 1
         step = self._step((first, width, 1, 1))
         step.is_prompt[()] = False
-        step.counts[:] = 0
-        step.lengths[:] = [max(n - 1, 0) for n in self._lengths[first : first + width]]
+        # Number by number: numpy's ways to set many take longer, with all of a run's weights in
+        # the processor's caches.
+        lengths = [max(n - 1, 0) for n in self._lengths[first : first + width]]
+        for place in range(width):
+            step.counts[place] = 0
         for row in rows:
             place = row.slot - first
-            step.input_ids[place] = row.token_id
+            step.input_ids[place, 0] = row.token_id
             self._lengths[row.slot] = row.position
-            step.lengths[place] = row.position + self._spare
+            lengths[place] = row.position + self._spare
             step.counts[place] = 1 + self._spare
-        step.total[()] = step.lengths.max() + 1
-        self._runs.run(step.binding)
+        for place, length in enumerate(lengths):
+            step.lengths[place] = length
+        step.total[()] = max(lengths) + 1
+        self._runs.run(step.binding, is_interruptible=False)
         for row in rows:
             self._lengths[row.slot] = row.position + 1
-        return [step.logits[row.slot - first, 0] for row in rows]
+        return [step.logits[slot - first][0] for slot in slots]
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Make a slot begin with the first ``length`` tokens of another."""
@@ -176,7 +180,7 @@ class FusedGraph:
         return True
 
     def interrupt(self) -> None:
-        """Break off the run in hand; from any thread, returns at once."""
+        """Break off the ``forward`` in hand; from any thread, returns at once."""
         self._runs.interrupt()
 
     def _step(self, shape: _Shape) -> _Step:
@@ -189,6 +193,7 @@ class FusedGraph:
         return self._last[1]
 
     def _bind(self, first: int, width: int, count: int, num_rows: int) -> _Step:
+        logits = self._buffer(width * num_rows).reshape(width, num_rows, -1)
         step = _Step(
             binding=self._session.io_binding(),
             input_ids=np.zeros((width, count), np.int64),
@@ -197,7 +202,7 @@ class FusedGraph:
             counts=np.zeros(width, np.int32),
             rows=np.arange(count - num_rows, count, dtype=np.int64),
             is_prompt=np.zeros((), np.bool_),
-            logits=self._buffer(width * num_rows).reshape(width, num_rows, -1),
+            logits=list(logits),
         )
         cache = self.cache.views(first, width)
         inputs: dict[str, NDArray[Any]] = {
@@ -210,7 +215,7 @@ class FusedGraph:
             **dict(zip(self._signature.cache_inputs, cache, strict=True)),
         }
         outputs: dict[str, NDArray[Any]] = {
-            "logits": step.logits,
+            "logits": logits,
             **dict(zip(self._signature.cache_outputs, cache, strict=True)),
         }
         for name, array in inputs.items():

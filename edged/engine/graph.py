@@ -89,7 +89,7 @@ class Graph(SingleGraph, Protocol):
         ...
 
     def interrupt(self) -> None:
-        """Break off the run in hand: it raises ``InterruptedRunError``; from any thread."""
+        """Break off the ``forward`` in hand: it raises ``InterruptedRunError``; from any thread."""
         ...
 
 

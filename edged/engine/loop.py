@@ -230,7 +230,7 @@ class Engine:
         rows = [sequence.row for sequence in sequences]
         outcomes = {}
         for row, logits, sequence in zip(rows, self._graph.decode(rows), sequences, strict=True):
-            self._slots.extend(row.slot, np.array([row.token_id]))
+            self._slots.extend(row.slot, (row.token_id,))
             outcomes[sequence] = [sequence.choose(logits, self.stop_token_ids)]
         return Ran(outcomes, len(rows), sum(row.position for row in rows))
 

@@ -6,6 +6,8 @@ tokens of any slot, busy or not, takes their keys and values over.
 Rule: no model here; only what is held where, and what to copy.
 """
 
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,9 +16,14 @@ from numpy.typing import NDArray
 Tokens = NDArray[np.int64]
 
 
+def _held(tokens: Iterable[int] = ()) -> "array[int]":
+    """Return tokens in a row that grows by one in no time."""
+    return array("q", tokens)
+
+
 @dataclass(slots=True)
 class _Slot:
-    tokens: Tokens = field(default_factory=lambda: np.empty(0, np.int64))
+    tokens: "array[int]" = field(default_factory=_held)
     """Whose keys and values it holds."""
     num_prompt: int = 0
     """Of these, from the first, those that were run as a prompt."""
@@ -82,7 +89,7 @@ class Slots:
         if not free:
             raise RuntimeError("no slot is free; end an answer first")
         wanted = prompt[: 0 if is_fresh else -1]
-        shared = [_usable(slot, _shared(slot.tokens, wanted), num_strict) for slot in self._slots]
+        shared = [_usable(slot, _shared(slot, wanted), num_strict) for slot in self._slots]
         # Of equals a free slot: nothing need be copied.
         source = max(range(len(shared)), key=lambda i: (shared[i], self._slots[i].is_free))
         num_cached = shared[source]
@@ -90,17 +97,19 @@ class Slots:
         target = source if is_kept else min(free, key=lambda i: self._slots[i].used)
         self._clock += 1
         slot, num_prompt = self._slots[target], self._slots[source].num_prompt
-        slot.is_busy, slot.used, slot.tokens = True, self._clock, prompt[:num_cached]
+        slot.is_busy, slot.used, slot.tokens = True, self._clock, _held(prompt[:num_cached])
         slot.num_prompt = min(num_prompt, num_cached)
         slot.num_touched = max(slot.num_touched, num_cached)
         return Claim(target, source, num_cached)
 
-    def extend(self, index: int, token_ids: Tokens, *, is_prompt: bool = False) -> None:
+    def extend(
+        self, index: int, token_ids: Tokens | Sequence[int], *, is_prompt: bool = False
+    ) -> None:
         """Note that a slot holds more tokens now, and how they were run."""
         slot = self._slots[index]
         if is_prompt and slot.num_prompt == len(slot.tokens):
             slot.num_prompt += len(token_ids)
-        slot.tokens = np.concatenate([slot.tokens, token_ids])
+        slot.tokens.extend(token_ids)
         slot.num_touched = max(slot.num_touched, len(slot.tokens))
 
     def free(self, index: int) -> None:
@@ -115,13 +124,13 @@ class Slots:
         """
         for index, slot in enumerate(self._slots):
             if slot.is_pinned and not len(slot.tokens):
-                slot.tokens, slot.num_prompt = tokens, len(tokens)
+                slot.tokens, slot.num_prompt = _held(tokens), len(tokens)
                 return index
         raise RuntimeError("no slot is left for a prefix")
 
     def unpin(self, index: int) -> None:
         """Note that a slot does not hold what it was pinned for."""
-        self._slots[index].tokens = self._slots[index].tokens[:0]
+        self._slots[index].tokens = _held()
 
     def forget(self) -> list[int]:
         """Forget the tokens of all free slots; return the slots that held memory."""
@@ -131,8 +140,9 @@ class Slots:
         return found
 
 
-def _shared(held: Tokens, wanted: Tokens) -> int:
-    """Return the length of the common beginning."""
+def _shared(slot: _Slot, wanted: Tokens) -> int:
+    """Return how many tokens a slot and a prompt have in common at the beginning."""
+    held = np.asarray(slot.tokens)
     length = min(len(held), len(wanted))
     differs = np.flatnonzero(held[:length] != wanted[:length])
     return int(differs[0]) if len(differs) else length

@@ -1,0 +1,112 @@
+"""Two ways through one graph: the weights held once, and each way written for what it does."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx.helper import make_node, make_tensor_value_info
+
+from edged.builder.fuse import fuse
+from edged.builder.kvcache import measure_peaks, write_int8_cache
+from edged.builder.onnx_files import read_graph
+from edged.builder.quantize import Scheme, quantize
+from edged.builder.ways import Way, for_one_row, write_choice
+from tests.builder.conftest import TinyExport
+
+DEPTH, NARROW, WIDE = 64, 1024, 1025
+TEXTS = np.random.default_rng(1).integers(3, 150, (4, 40)).tolist()
+
+
+def product(width: int, values: dict[str, NDArray[np.generic]]) -> list[onnx.NodeProto]:
+    """Return a product as ``w8a8`` writes it."""
+    random = np.random.default_rng(width)
+    values[f"w{width}"] = random.integers(-128, 127, (DEPTH, width)).astype(np.int8)
+    values[f"scales{width}"] = random.random(width).astype(np.float32)
+    sums, steps, output = f"sums{width}", f"steps{width}", f"y{width}"
+    return [
+        make_node("MatMulInteger", ["x", f"w{width}", "zero"], [sums], sums),
+        make_node("Cast", [sums], [steps], steps, to=onnx.TensorProto.FLOAT),
+        make_node("Mul", [steps, f"scales{width}"], [output], output),
+    ]
+
+
+def run(
+    nodes: Sequence[onnx.NodeProto], values: dict[str, NDArray[np.generic]]
+) -> list[NDArray[np.float32]]:
+    info, types = make_tensor_value_info, onnx.TensorProto
+    graph = onnx.helper.make_graph(
+        nodes,
+        "products",
+        [info("x", types.UINT8, [1, 1, DEPTH])],
+        [info(f"y{width}", types.FLOAT, None) for width in (NARROW, WIDE)],
+        [onnx.numpy_helper.from_array(value, name) for name, value in values.items()],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)])
+    model.ir_version = 10
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    x = np.random.default_rng(0).integers(0, 255, (1, 1, DEPTH)).astype(np.uint8)
+    return [np.asarray(value) for value in session.run(None, {"x": x})]
+
+
+def test_a_narrow_product_is_scaled_by_one_node_to_the_same_bits() -> None:
+    """A wide one is not: there the two are faster."""
+    values: dict[str, NDArray[np.generic]] = {"zero": np.array(128, np.uint8)}
+    nodes = [*product(NARROW, values), *product(WIDE, values)]
+    widths = {name: value.shape[-1] for name, value in values.items() if value.shape}
+    fewer = list(for_one_row(nodes, widths))
+    assert [node.op_type for node in fewer] == [
+        *("MatMulInteger", "DequantizeLinear"),
+        *("MatMulInteger", "Cast", "Mul"),
+    ]
+    for found, expected in zip(run(fewer, values), run(nodes, values), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("is_prompt", [True, False])
+def test_the_flag_chooses_the_way(is_prompt: bool) -> None:
+    """The two may use the same names; what neither makes, such as an input, they share."""
+    info, types = make_tensor_value_info, onnx.TensorProto
+    inputs = [info("x", types.FLOAT, [2]), info("unused", types.FLOAT, [2])]
+    graph = onnx.helper.make_graph([], "g", inputs, [info("y", types.FLOAT, [2])])
+    ways = [Way("prompt"), Way("answer")]
+    for way, factor in zip(ways, (2.0, 3.0), strict=True):
+        scale = way.constant("scale", np.array(factor, np.float32))
+        way.node("Identity", [way.node("Mul", ["x", scale], "scaled")], "y")
+    write_choice(graph, "is_prompt", *ways)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)])
+    model.ir_version = 10
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    x = np.array([1, 10], np.float32)
+    feeds = {"x": x, "unused": x, "is_prompt": np.array(is_prompt)}
+    np.testing.assert_array_equal(session.run(None, feeds)[0], x * (2 if is_prompt else 3))
+
+
+def test_the_weights_of_a_model_stand_outside_of_its_ways(
+    tiny_export: TinyExport, tmp_path: Path
+) -> None:
+    """A prompt's many rows are scaled as before, and each way has the attention made for it."""
+    fp32, int8 = tmp_path / "fp32", tmp_path / "int8"
+    fuse(tiny_export("llama"), fp32, max_model_len=64)
+    int8.mkdir()
+    quantize(fp32, int8, Scheme.INT8_W8A8, TEXTS)
+    before = read_graph(int8).graph
+    write_int8_cache(int8, measure_peaks(fp32, TEXTS))
+    (choice,) = read_graph(int8).graph.node
+    outside = {tensor.name for tensor in read_graph(int8).graph.initializer}
+    branches = {attribute.name: attribute.g for attribute in choice.attribute}
+    prompt, answer = (
+        Counter(node.op_type for node in branches[name].node)
+        for name in ("then_branch", "else_branch")
+    )
+    num_products = prompt["MatMulInteger"]
+    assert num_products == answer["MatMulInteger"] == answer["DequantizeLinear"] > 0
+    assert prompt["DequantizeLinear"] == 0
+    assert prompt["GroupQueryAttention"] == answer["GroupQueryAttention"] == prompt["ScatterND"] / 2
+    stored = [t for t in before.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    assert outside == {tensor.name for tensor in stored} != set()
