@@ -47,7 +47,7 @@ class Moment(Generic[D]):
 
     def to_start(self) -> Entry[D] | None:
         """Return the most urgent entry that can start without breaking a promise."""
-        if len(self.running) >= self.num_slots:
+        if not self.waiting or len(self.running) >= self.num_slots:
             return None
         waiting, company = self._live(), self._company(self.running)
         for entry in waiting:
