@@ -6,7 +6,7 @@ every refusal says what would have fitted.
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from edged.company import Member, Work
 from edged.costmodel import Cost
@@ -112,33 +112,33 @@ def admit(
             detail={"missing_bytes": missing_bytes},
         )
     max_tokens = min(request.max_tokens, context - num_prompt_tokens)
-    wish = Admitted(request, num_prompt_tokens, max_tokens, predicted_s=0.0)
-    return _meet_deadline(wish, resources.cost, timetable)
+    return _meet_deadline(request, num_prompt_tokens, max_tokens, resources.cost, timetable)
 
 
-def _meet_deadline(wish: Admitted, cost: Cost, timetable: Timetable) -> Admitted | Rejected:
-    request = wish.request
+def _meet_deadline(
+    request: Request, num_prompt_tokens: int, max_tokens: int, cost: Cost, timetable: Timetable
+) -> Admitted | Rejected:
     reserve = RESERVE[request.priority]
 
-    def promised_s(max_tokens: int) -> float | None:
-        work = Work.of(wish.num_prompt_tokens, max_tokens)
+    def promise(max_tokens: int) -> Admitted | None:
+        work = Work.of(num_prompt_tokens, max_tokens)
         member = Member(work, request.deadline_s)
-        return timetable.end_s(member, cost.margin * work.alone_s(cost), reserve)
+        end_s = timetable.end_s(member, cost.margin * work.alone_s(cost), reserve)
+        return None if end_s is None else Admitted(request, num_prompt_tokens, max_tokens, end_s)
 
-    full_s = promised_s(wish.max_tokens)
-    if full_s is not None:
-        return replace(wish, predicted_s=full_s)
+    whole = promise(max_tokens)
+    if whole is not None:
+        return whole
     # Fewer tokens fit wherever more do; so count those before the first that do not.
-    fitting = bisect_right(
-        range(1, wish.max_tokens), x=False, key=lambda count: promised_s(count) is None
-    )
-    fitting_s = promised_s(fitting) if fitting else None
-    if fitting_s is not None and request.on_deadline is OnDeadline.SHORTEN:
-        return replace(wish, max_tokens=fitting, predicted_s=fitting_s)
+    fitting = bisect_right(range(1, max_tokens), x=False, key=lambda count: promise(count) is None)
+    shorter = promise(fitting) if fitting else None
+    if shorter is not None and request.on_deadline is OnDeadline.SHORTEN:
+        return shorter
     line = timetable.best(request.deadline_s, reserve)
-    alone_s = cost.margin * cost.service_s(wish.num_prompt_tokens, wish.max_tokens)
-    full = replace(wish, predicted_s=line.ahead_s(request.deadline_s) + alone_s)
-    return _too_late(full, fitting, line, alone_s)
+    alone_s = cost.margin * cost.service_s(num_prompt_tokens, max_tokens)
+    end_s = line.ahead_s(request.deadline_s) + alone_s
+    late = Admitted(request, num_prompt_tokens, max_tokens, end_s)
+    return _too_late(late, fitting, line, alone_s)
 
 
 def _too_late(full: Admitted, fitting: int, line: Line, alone_s: float) -> Rejected:

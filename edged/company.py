@@ -51,6 +51,8 @@ class Work:
 
 def together(cost: Cost, works: Sequence[Work]) -> list[float]:
     """Return bounds of when each ends, in seconds from now, without a margin."""
+    if len(works) <= 1:  # the usual case: nobody is in anybody's way
+        return [work.alone_s(cost) for work in works]
     decodes = [work.decode_s(cost) for work in works]
     prefill_s = sum(cost.prefill_s(work.num_prefill, work.context) for work in works)
     num_pieces = sum(math.ceil(work.num_prefill / cost.chunk_tokens) for work in works)

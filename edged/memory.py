@@ -48,7 +48,7 @@ class KernelLimits:
 def rss_bytes() -> int:
     """Read the resident memory of this process, shared and mapped pages with it."""
     try:
-        num_pages = os.pread(_open("/proc/self/statm"), _READ_BYTES, 0).split()[1]
+        num_pages = os.pread(_open("proc/self/statm"), _READ_BYTES, 0).split()[1]
         return int(num_pages) * resource.getpagesize()
     except (OSError, IndexError, ValueError):
         return int(psutil.Process().memory_info().rss)
@@ -57,16 +57,16 @@ def rss_bytes() -> int:
 def available_bytes() -> int:
     """Read what the device can give without swapping."""
     try:
-        text = os.pread(_open("/proc/meminfo"), _READ_BYTES, 0)
+        text = os.pread(_open("proc/meminfo"), _READ_BYTES, 0)
         return int(text.partition(b"\nMemAvailable:")[2].split(None, 1)[0]) * 1024
     except (OSError, IndexError, ValueError):  # a kernel that does not tell, so it is computed
         return int(psutil.virtual_memory().available)
 
 
 @functools.cache
-def _open(path: str) -> int:
+def _open(path: str, root: Path = Path("/")) -> int:
     """Open a file that every request looks into; it stays open."""
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    return os.open(root / path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def total_bytes() -> int:
@@ -117,8 +117,11 @@ def read_shares(root: Path = Path("/")) -> MemoryShares:
 
 def stall_share(root: Path = Path("/")) -> float | None:
     """Read in which share of the last 10 s something waited for memory; None on older kernels."""
-    some = _read(root / "proc/pressure/memory").partition("avg10=")[2].split()
-    return float(some[0]) / 100 if some else None
+    try:
+        text = os.pread(_open("proc/pressure/memory", root), _READ_BYTES, 0)
+        return float(text.partition(b"avg10=")[2].split(None, 1)[0]) / 100
+    except (OSError, IndexError):
+        return None
 
 
 def keep_one_heap() -> None:

@@ -22,23 +22,18 @@ MAX_FINISHED_BYTES = 256 * 1024
 class Identity:
     """What makes two deliveries the same request."""
 
-    token: bytes | str | None
-    """Correlation Data, else the payload's id; None makes only a broker's redelivery the same."""
-    reply_topic: str
-    payload_sha256: bytes
+    key: str
+    """A digest of token, reply topic and payload: it tells nothing of the request."""
+    has_token: bool
+    """Without Correlation Data and id, only a broker's redelivery is the same request."""
 
     @classmethod
     def of(cls, delivery: Delivery, reply_to: ReplyAddress) -> "Identity":
         """Return the identity of a delivery whose reply goes to ``reply_to``."""
         token = reply_to.correlation_data or reply_to.request_id
-        return cls(token, reply_to.topic, hashlib.sha256(delivery.payload).digest())
-
-    @property
-    def key(self) -> str:
-        """The same identity as a short text that tells nothing of the request."""
-        return hashlib.sha256(
-            repr((self.token, self.reply_topic, self.payload_sha256)).encode()
-        ).hexdigest()[:32]
+        content = (token, reply_to.topic, hashlib.sha256(delivery.payload).digest())
+        key = hashlib.sha256(repr(content).encode()).hexdigest()[:32]
+        return cls(key, token is not None)
 
 
 @dataclass(slots=True, eq=False)
@@ -62,7 +57,7 @@ class Ticket:
     @property
     def may_be_a_repeat(self) -> bool:
         """Whether an equal request before it was the same one, and not one that reads alike."""
-        return self.identity.token is not None or self.debts[0].delivery.is_redelivery
+        return self.identity.has_token or self.debts[0].delivery.is_redelivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +115,7 @@ class Replies:
         if self._adopt(delivery, identity) or self._replay(delivery, identity, reply_to, now_s):
             return None
         debt = _Debt(identity, delivery)
-        if identity.token is not None:
+        if identity.has_token:
             for ticket in self._open:
                 if ticket.identity == identity:
                     ticket.debts.append(debt)
@@ -149,14 +144,13 @@ class Replies:
         is_final = not (isinstance(reply.outcome, Rejected) and reply.outcome.code.is_retryable)
         note = self._starts.answer if is_final else self._starts.end
         note(ticket.identity.key)  # before it is sent, or it could be sent twice unmarked
-        copy = replace(reply, is_duplicate=True)
         num_bytes = 0
         for i, debt in enumerate(ticket.debts):
-            is_first = i == 0 and not ticket.is_repeat
-            num_bytes = self._send(debt, reply if is_first else copy, ticket.expires_s)
-        if not is_final:
-            return
-        self._remember(ticket.identity, _Done(copy, ticket.expires_s, num_bytes))
+            if i > 0 or ticket.is_repeat:
+                reply = replace(reply, is_duplicate=True)
+            num_bytes = self._send(debt, reply, ticket.expires_s)
+        if is_final:
+            self._remember(ticket.identity, _Done(reply, ticket.expires_s, num_bytes))
 
     def confirm(self, handle: int) -> bool:
         """Acknowledge the delivery whose reply the broker has confirmed; False: it was no reply."""
@@ -167,7 +161,7 @@ class Replies:
 
     def _is_repeat(self, delivery: Delivery, identity: Identity) -> bool:
         # Without an id, another message may have had the same words.
-        may_be = delivery.is_redelivery and identity.token is not None
+        may_be = delivery.is_redelivery and identity.has_token
         return may_be and self._starts.was_answered(identity.key)
 
     def _debts(self) -> list[_Debt]:
@@ -216,11 +210,11 @@ class Replies:
     ) -> bool:
         """Answer a request that was answered before, from memory."""
         done = self._done.get(identity)
-        if done is None or (identity.token is None and not delivery.is_redelivery):
+        if done is None or not (identity.has_token or delivery.is_redelivery):
             return False
         if done.expires_s < now_s:
             self._forget(identity)
             return False
-        copy = replace(done.reply, reply_to=reply_to)
+        copy = replace(done.reply, reply_to=reply_to, is_duplicate=True)
         self._send(_Debt(identity, delivery), copy, done.expires_s)
         return True

@@ -89,16 +89,16 @@ class Scheduler(Generic[D]):
 
     def _refusal(self, entry: Entry[D], cost: Cost, now_s: float) -> Rejected | None:
         num_waiting = len(self._waiting)
-        running_s = self._at(now_s, cost).soonest_end_s()
         if num_waiting >= self.max_waiting:
             message = f"{num_waiting} requests waiting"
-            retry_s = running_s
+            retry_s = _MIN_RETRY_S
         elif entry.is_over_share and num_waiting >= self.max_waiting // 2:
             message = "others are waiting, and this reply topic had its share of the device"
-            retry_s = max(running_s, self._shares.wait_s(entry.client, now_s))
+            retry_s = max(_MIN_RETRY_S, self._shares.wait_s(entry.client, now_s))
         else:
             return None
-        return Rejected(ErrorCode.QUEUE_FULL, message, retry_after_s=max(retry_s, _MIN_RETRY_S))
+        running_s = self._at(now_s, cost).soonest_end_s()
+        return Rejected(ErrorCode.QUEUE_FULL, message, retry_after_s=max(retry_s, running_s))
 
     def pop(self, now_s: float, cost: Cost) -> Entry[D] | None:
         """Start the next entry: move it from WAITING to RUNNING.

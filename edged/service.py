@@ -117,8 +117,8 @@ class Service:
             self._pause(finished)
             return
         entry = self.scheduler.finish(finished.key)
-        self._learning.take(finished, entry.admitted.request.received_s)
         self._reply(entry, finished.outcome, finished)
+        self._learning.take(finished, entry.admitted.request.received_s)
         self.tick()
 
     def _pause(self, paused: Paused) -> None:
@@ -238,8 +238,8 @@ class Service:
             usage = None if finished is None else finished.usage
             session, attempt = self._intake.remember(pending.turn, outcome), pending.attempt
             reply = Reply(request.reply_to, outcome, usage, timing, session, attempt=attempt)
-            self._metrics.count_outcome(outcome)
             self._replies.finish(pending.ticket, reply)
+            self._metrics.count_outcome(outcome)
             pending.end()
 
     def _count_refused(self, code: ErrorCode) -> None:

@@ -34,7 +34,8 @@ class Moment(Generic[D]):
         """
         later = [entry for entry in self._pausable() if entry.deadline_s > deadline_s]
         lines = [self._line(later[:count]) for count in range(len(later) + 1)]
-        if len(self.running) >= self.num_slots:
+        is_idle = not (self.running or self.waiting)  # then the first in line starts at once
+        if is_idle or len(self.running) >= self.num_slots:
             return Timetable(lines)
         promises = [entry.promise(self.cost) for entry in self.waiting]
         return Timetable(lines, Seat(self._company(self.running), promises))
@@ -47,9 +48,12 @@ class Moment(Generic[D]):
 
     def to_start(self) -> Entry[D] | None:
         """Return the most urgent entry that can start without breaking a promise."""
-        if len(self.running) >= self.num_slots:
+        if not self.waiting or len(self.running) >= self.num_slots:
             return None
-        waiting, company = self._live(), self._company(self.running)
+        waiting = self._live()
+        if not self.running and len(waiting) == 1:  # nobody else is promised anything
+            return waiting[0]
+        company = self._company(self.running)
         for entry in waiting:
             if self._can_start(entry, waiting, company):
                 return entry

@@ -8,7 +8,7 @@ from edged.admission import MemorySnapshot
 from edged.finished import Finished
 from edged.generation import Fragment
 from edged.grammar import FormatError
-from edged.messages import WireProperties
+from edged.messages import Encoded, WireProperties
 from edged.request import Answer, FinishReason, Usage
 from edged.tokenizer import TemplateError
 from tests.fakes import LIMITS, MIB, Bench, correlation
@@ -218,6 +218,29 @@ def test_the_measured_costs_follow_what_happens() -> None:
     assert after.decode_tok_s > before.decode_tok_s
     assert bench.metrics.snapshot()["decode_tok_s"] == 99.0
     assert bench.metrics.snapshot()["prediction_error_p50"] > 1
+
+
+def test_a_reply_is_sent_before_anything_is_counted_or_learned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench()
+    bench.deliver({"prompt": "x" * 100})
+    at_first, costs, publish = (
+        bench.metrics.snapshot(),
+        bench.service.costs,
+        bench.transport.publish,
+    )
+    seen: list[bool] = []
+
+    def look(message: Encoded, *, qos: int = 1, retain: bool = False) -> int:
+        seen.append(bench.metrics.snapshot() == at_first and costs.current == costs.fitted)
+        return publish(message, qos=qos, retain=retain)
+
+    monkeypatch.setattr(bench.transport, "publish", look)
+    bench.finish("y" * 100, seconds=2.0)
+    assert seen == [True]
+    assert bench.metrics.snapshot() != at_first
+    assert costs.current != costs.fitted
 
 
 def test_draining_takes_nothing_in_and_starts_nothing() -> None:

@@ -19,6 +19,8 @@ MAX_NESTING = 64
 """Levels of objects and arrays in one message; deeper ones are refused before they are parsed."""
 MAX_QUOTED = 32
 _TOKEN = re.compile(r'"(?:[^"\\]+|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
+HALF_PAIR = re.compile(r"[\ud800-\udfff]")
+"""Half of a surrogate pair, which JSON can write and UTF-8 cannot."""
 _TYPE_NAMES = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
 
 
@@ -41,7 +43,7 @@ def parse_json(text: str) -> tuple[Any, str | None]:
         MessageError: It is not JSON: syntax, NaN or Infinity, a number out of range, or objects and
             arrays nested deeper than ``MAX_NESTING``.
     """
-    if _nesting(text) > MAX_NESTING:
+    if _is_too_deep(text):
         raise MessageError(f"payload: nested deeper than {MAX_NESTING} levels")
     duplicates: list[str] = []
 
@@ -66,15 +68,18 @@ def parse_json(text: str) -> tuple[Any, str | None]:
     return value, duplicates[0] if duplicates else None
 
 
-def _nesting(text: str) -> int:
-    depth = deepest = 0
+def _is_too_deep(text: str) -> bool:
+    if text.count("{") + text.count("[") <= MAX_NESTING:
+        return False
+    depth = 0
     for match in _TOKEN.finditer(text):
         if match[0] in "[{":
             depth += 1
-            deepest = max(deepest, depth)
         elif match[0] in "]}":
             depth -= 1
-    return deepest
+        if depth > MAX_NESTING:
+            return True
+    return False
 
 
 def _refuse_constant(name: str) -> float:
@@ -205,6 +210,6 @@ def check_text(path: str, value: object, *, max_length: int | None = None) -> st
         raise MessageError(f"{path}: must have 1 to {max_length} characters, got {len(value)}")
     if "\0" in value:
         raise MessageError(f"{path}: must not contain NUL (U+0000)")
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    if HALF_PAIR.search(value):
         raise MessageError(f"{path}: must not contain half of a surrogate pair (U+D800 to U+DFFF)")
     return value
