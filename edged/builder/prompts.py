@@ -8,7 +8,7 @@ Rule: both round keys and values to the same bits, and read what the other has w
 compute from them differs in its last bits only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ ATTENTION = "GroupQueryAttention"
 MICROSOFT = "com.microsoft"
 _START, _INDEX = "places.start", "places.index"
 _LENGTHS, _TOTAL = "places.seqlens_k", "places.total_sequence_length"
+_BEFORE = "places.before"
 _OF_INT8_ONLY = frozenset({"k_quant_type", "v_quant_type", "kv_cache_bit_width", "do_rotary"})
 _PAST, _ROTARY, _SCALES = slice(3, 5), slice(7, 9), (12, 13)
 """Where the operator takes the cache, the rotary tables, and the scales of keys and values."""
@@ -74,6 +75,7 @@ def _write_places(way: Way, num_kv: int) -> None:
     count = way.node("Shape", ["input_ids"], "places.count", start=1, end=2)
     end = way.node("Cast", ["total_sequence_length"], "places.end", to=onnx.TensorProto.INT64)
     start = way.node("Sub", [end, count], _START)
+    way.node("Add", [start, way.integers(1)], _BEFORE)  # with the spare row
     first = way.node("Squeeze", [start], "places.first")
     one = way.constant("places.step", np.array(1, np.int64))
     places = way.node("Range", [first, end, one], "places")
@@ -102,16 +104,28 @@ class _ForPrompts:
         query, key, value = self._query_key_value()
         (new_key, past_key), (new_value, past_value) = self._cached(key, 0), self._cached(value, 1)
         query = self._times(query, "query.scale", self._for_queries(0))
+        parts = [f"{self._name}.{part}" for part in ("attended", "keys", "values")]
         attended = self._way.node(
             ATTENTION,
             [self._spared(query), new_key, new_value, past_key, past_value, _LENGTHS, _TOTAL],
-            *(f"{self._name}.{part}" for part in ("attended", "keys", "values")),
+            *parts,
             domain=MICROSOFT,
             **self._attributes(),
         )
-        bounds = [self._way.integers(*bound) for bound in ((0,), (-1,), (1,))]
+        bounds = [self._way.integers(0), self._num_tokens(parts[1:]), self._way.integers(1)]
         attended = self._way.node("Slice", [attended, *bounds], f"{self._name}.slice")
         self._times(attended, "value.scale", self._for_queries(1), self._node.output[0])
+
+    def _num_tokens(self, stored: Sequence[str]) -> str:
+        """Count the run's tokens by the keys and values that attention returns.
+
+        They are good for nothing else. But without them attention is not computed in tiles, and
+        what no node takes is held to the end of the run, in all layers.
+        """
+        way = self._way
+        rows = [way.node("Shape", [name], f"{name}.rows", start=2, end=3) for name in stored]
+        least = way.node("Min", rows, f"{self._name}.rows")
+        return way.node("Sub", [least, _BEFORE], f"{self._name}.tokens")
 
     def _query_key_value(self) -> tuple[str, str, str]:
         """Return the three, turned by the token's position."""
@@ -149,11 +163,13 @@ class _ForPrompts:
         apart = [rounded, way.integers(0, 0, heads.num_kv, heads.size)]
         rows = way.node("Reshape", apart, f"{name}.heads")
         rows = way.node("Transpose", [rows], f"{name}.rows", perm=[0, 2, 1, 3])
-        past = self._node.input[_PAST][which]
-        way.node("ScatterND", [past, _INDEX, rows], self._node.output[1 + which])
+        places = [self._node.input[_PAST][which], _INDEX, rows]
+        present = way.node("ScatterND", places, self._node.output[1 + which])
         fresh = self._spared(way.node("Cast", [rounded], f"{name}.new", to=onnx.TensorProto.FLOAT))
         bounds = [way.integers(0), _START, way.integers(2)]
-        old = way.node("Slice", [past, *bounds], f"{name}.old")
+        # From what is stored, so that it is stored now: ONNX Runtime would leave that to the end of
+        # the run, and hold the rounded rows of all layers until then.
+        old = way.node("Slice", [present, *bounds], f"{name}.old")
         return fresh, way.node("Cast", [old], f"{name}.past", to=onnx.TensorProto.FLOAT)
 
     def _times(

@@ -110,3 +110,19 @@ def test_the_weights_of_a_model_stand_outside_of_its_ways(
     assert prompt["GroupQueryAttention"] == answer["GroupQueryAttention"] == prompt["ScatterND"] / 2
     stored = [t for t in before.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
     assert outside == {tensor.name for tensor in stored} != set()
+
+
+def test_a_prompt_holds_nothing_to_the_end_of_its_run(
+    tiny_export: TinyExport, tmp_path: Path
+) -> None:
+    """What no node takes is held until then, and so is what waits to be stored."""
+    fp32, int8 = tmp_path / "fp32", tmp_path / "int8"
+    fuse(tiny_export("llama"), fp32, max_model_len=64)
+    int8.mkdir()
+    quantize(fp32, int8, Scheme.FP32)
+    write_int8_cache(int8, measure_peaks(fp32, TEXTS))
+    (choice,) = read_graph(int8).graph.node
+    prompt = next(a.g for a in choice.attribute if a.name == "then_branch")
+    taken = {name for node in prompt.node for name in node.input}
+    made = {name for node in prompt.node for name in node.output if name}
+    assert made - taken == {"logits.prompt"}
