@@ -27,7 +27,7 @@ INPUTS = {
     "rows": "tensor(int64)",
 }
 IS_PROMPT = "is_prompt"
-"""Chooses between the kernels of attention; only a graph with an int8 cache has both."""
+"""Chooses the way of a prompt or that of an answer; only a graph with an int8 cache has both."""
 _KEPT_TOKENS = 16
 """Runs of at most so many tokens come again and again: what they are bound to is kept, and their
 logits share one buffer."""
