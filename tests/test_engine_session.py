@@ -2,10 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import cast
 
 import numpy as np
+import onnxruntime
 import pytest
 
+from edged.engine.runs import Runs
 from edged.engine.session import default_num_threads, open_session
 from edged.errors import BundleError
 from tests.tiny_model import write_tiny_bundle
@@ -80,3 +83,17 @@ def test_opening_a_session_leaves_the_arithmetic_of_its_caller_alone(tmp_path: P
     """ONNX Runtime would flush denormals to zero in the thread that opens the session."""
     open_session(write_tiny_bundle(tmp_path) / "model.onnx", num_threads=1)
     assert np.finfo(np.float64).tiny / np.float64(4) > 0
+
+
+def test_what_ends_a_run_is_raised_and_not_logged() -> None:
+    """A cancelled prompt is no error, and ONNX Runtime's own line would say it was one."""
+    asked: list[onnxruntime.RunOptions] = []
+
+    class Session:
+        def run_with_iobinding(self, _binding: object, options: onnxruntime.RunOptions) -> None:
+            asked.append(options)
+
+    runs = Runs(cast("onnxruntime.InferenceSession", Session()))
+    for is_interruptible in (True, False):
+        runs.run(cast("onnxruntime.IOBinding", None), is_interruptible=is_interruptible)
+    assert [options.log_severity_level for options in asked] == [4, 4]
