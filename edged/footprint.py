@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from edged import memory
 from edged.admission import MemoryBudget, MemoryPlan, MemorySnapshot, check_plan
-from edged.bundle import Bundle, GraphKind, Manifest
+from edged.bundle import Bundle, GraphKind, KvType, Manifest
 from edged.config import Config
 from edged.errors import ConfigError
 from edged.memory import KernelLimits
@@ -22,8 +22,10 @@ _LOG = logging.getLogger(__name__)
 _LIBRARY_BYTES = 32 << 20
 """Code that runs only now, what the heaps keep, and 14 MiB to spare, so that a budget that is just
 enough is not felt as short."""
-_LAYER_BYTES = 600 << 10
-"""The nodes of a layer, in both ways, as ONNX Runtime holds them."""
+_LAYER_BYTES = 350 << 10
+"""The nodes of a layer, as ONNX Runtime holds them."""
+_SECOND_WAY_BYTES = 250 << 10
+"""The same of its second way, which a graph with a cache in int8 has."""
 _VOCABULARY_BYTES = 560
 """A token in the tables of tokenizer and grammar."""
 _ACTIVATION_BYTES = 40
@@ -136,6 +138,9 @@ def plan_memory(config: Config, bundle: Bundle, held: MemorySnapshot, num_slots:
 def _working_bytes(manifest: Manifest, chunk_tokens: int, num_slots: int) -> int:
     """Add up what a loaded model holds beside its weights and its cache."""
     facts = manifest.model
+    layer_bytes = _LAYER_BYTES
+    if facts.kv_type is KvType.INT8:
+        layer_bytes += _SECOND_WAY_BYTES
     width = math.sqrt(facts.parameters / max(facts.num_layers, 1))
     num_rows: float = num_slots
     if manifest.graph is GraphKind.PORTABLE:
@@ -143,7 +148,7 @@ def _working_bytes(manifest: Manifest, chunk_tokens: int, num_slots: int) -> int
     share = _PREPACKED_SHARE.get(manifest.scheme, _PREPACKED_SHARE_ELSE)
     parts = (
         _LIBRARY_BYTES,
-        _LAYER_BYTES * facts.num_layers,
+        layer_bytes * facts.num_layers,
         _VOCABULARY_BYTES * facts.vocab_size,
         _ACTIVATION_BYTES * width * chunk_tokens,
         _LOGIT_BYTES * facts.vocab_size * num_rows,

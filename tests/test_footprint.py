@@ -1,14 +1,15 @@
 """The memory budget: decided once, checked before loading, honest about who keeps it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edged.admission import MemoryBudget, MemorySnapshot
-from edged.bundle import open_bundle
+from edged.bundle import KvType, open_bundle
 from edged.config import BudgetConfig, Config, ModelConfig
 from edged.errors import ConfigError
-from edged.footprint import check, claim, decide_budget, warnings
+from edged.footprint import check, claim, decide_budget, plan_memory, warnings
 from edged.memory import KernelLimits
 from tests.tiny_model import write_tiny_bundle
 
@@ -39,6 +40,21 @@ def test_a_model_that_does_not_fit_is_refused_with_the_keys_that_help(tmp_path: 
     budget = MemoryBudget(300 * MIB)
     assert check(settings, bundle, budget, ROOMY) is None
     assert claim(config(tmp_path, 2000 * MIB), bundle).budget.limit_bytes == 2000 * MIB
+
+
+def test_a_graph_with_two_ways_is_planned_as_larger(tmp_path: Path) -> None:
+    """One with a cache in int8 describes each layer twice."""
+    pytest.importorskip("onnx")
+    bundle = open_bundle(write_tiny_bundle(tmp_path))
+    model = bundle.manifest.model
+    manifests = [
+        replace(bundle.manifest, model=replace(model, kv_type=kv_type)) for kv_type in KvType
+    ]
+    fp32_bytes, int8_bytes = sorted(
+        plan_memory(config(tmp_path), replace(bundle, manifest=manifest), ROOMY, 1).working_bytes
+        for manifest in manifests
+    )
+    assert int8_bytes - fp32_bytes == pytest.approx(model.num_layers * 256_000, abs=1)
 
 
 def test_a_kernel_limit_below_the_budget_is_pointed_out() -> None:
