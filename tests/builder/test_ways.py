@@ -87,22 +87,29 @@ def test_the_flag_chooses_the_way(is_prompt: bool) -> None:
     np.testing.assert_array_equal(session.run(None, feeds)[0], x * (2 if is_prompt else 3))
 
 
+def graphs(
+    export: Path, folder: Path, scheme: Scheme
+) -> tuple[onnx.GraphProto, onnx.GraphProto, dict[str, onnx.GraphProto]]:
+    """Return a model's graph before and after it gets its ways, and these by their names."""
+    fp32, int8 = folder / "fp32", folder / "int8"
+    fuse(export, fp32, max_model_len=64)
+    int8.mkdir()
+    quantize(fp32, int8, scheme, TEXTS)
+    before = read_graph(int8).graph
+    write_int8_cache(int8, measure_peaks(fp32, TEXTS))
+    after = read_graph(int8).graph
+    (choice,) = after.node
+    return before, after, {branch.g.name: branch.g for branch in choice.attribute}
+
+
 def test_the_weights_of_a_model_stand_outside_of_its_ways(
     tiny_export: TinyExport, tmp_path: Path
 ) -> None:
     """A prompt's many rows are scaled as before, and each way has the attention made for it."""
-    fp32, int8 = tmp_path / "fp32", tmp_path / "int8"
-    fuse(tiny_export("llama"), fp32, max_model_len=64)
-    int8.mkdir()
-    quantize(fp32, int8, Scheme.INT8_W8A8, TEXTS)
-    before = read_graph(int8).graph
-    write_int8_cache(int8, measure_peaks(fp32, TEXTS))
-    (choice,) = read_graph(int8).graph.node
-    outside = {tensor.name for tensor in read_graph(int8).graph.initializer}
-    branches = {attribute.name: attribute.g for attribute in choice.attribute}
+    before, after, ways = graphs(tiny_export("llama"), tmp_path, Scheme.INT8_W8A8)
+    outside = {tensor.name for tensor in after.initializer}
     prompt, answer = (
-        Counter(node.op_type for node in branches[name].node)
-        for name in ("then_branch", "else_branch")
+        Counter(node.op_type for node in ways[name].node) for name in ("prompt", "answer")
     )
     num_products = prompt["MatMulInteger"]
     assert num_products == answer["MatMulInteger"] == answer["DequantizeLinear"] > 0
@@ -116,13 +123,8 @@ def test_a_prompt_holds_nothing_to_the_end_of_its_run(
     tiny_export: TinyExport, tmp_path: Path
 ) -> None:
     """What no node takes is held until then, and so is what waits to be stored."""
-    fp32, int8 = tmp_path / "fp32", tmp_path / "int8"
-    fuse(tiny_export("llama"), fp32, max_model_len=64)
-    int8.mkdir()
-    quantize(fp32, int8, Scheme.FP32)
-    write_int8_cache(int8, measure_peaks(fp32, TEXTS))
-    (choice,) = read_graph(int8).graph.node
-    prompt = next(a.g for a in choice.attribute if a.name == "then_branch")
+    _, _, ways = graphs(tiny_export("llama"), tmp_path, Scheme.FP32)
+    prompt = ways["prompt"]
     taken = {name for node in prompt.node for name in node.input}
     made = {name for node in prompt.node for name in node.output if name}
     assert made - taken == {"logits.prompt"}
