@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from edged import memory
 from edged.admission import MemoryBudget, MemoryPlan, MemorySnapshot, check_plan
 from edged.bundle import Bundle, GraphKind, KvType, Manifest
-from edged.config import Config
+from edged.config import MAX_TUNED_CHUNK_TOKENS, Config
 from edged.errors import ConfigError
 from edged.memory import KernelLimits
 from edged.prefixes import planned_tokens
@@ -30,8 +30,6 @@ _VOCABULARY_BYTES = 560
 """A token in the tables of tokenizer and grammar."""
 _ACTIVATION_BYTES = 40
 """For a token of a prefill chunk and each unit of width; the width is that of a square layer."""
-_CHUNK_TOKENS = 256
-"""What a piece of a prompt is taken to be: the largest that ``tuning`` may find fastest."""
 _PREPACKED_SHARE = {"int8-w8a8": 0.0}
 """Of the weights' size: by how much the kernels' own layout is larger, with the table of a tied
 embedding held in both layouts."""
@@ -123,7 +121,7 @@ def plan_memory(config: Config, bundle: Bundle, held: MemorySnapshot, num_slots:
     max_model_len = min(config.model.max_model_len, manifest.limits.max_model_len)
     slot_bytes = max_model_len * manifest.model.kv_bytes_per_token
     prefix_bytes = planned_tokens(config) * manifest.model.kv_bytes_per_token
-    chunk_tokens = min(config.model.prefill_chunk_tokens or _CHUNK_TOKENS, max_model_len)
+    chunk_tokens = min(config.model.prefill_chunk_tokens or MAX_TUNED_CHUNK_TOKENS, max_model_len)
     working_bytes = _working_bytes(manifest, chunk_tokens, num_slots)
     if manifest.graph is GraphKind.PORTABLE:
         working_bytes += round(_PORTABLE_CACHE_COPIES * slot_bytes)

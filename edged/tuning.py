@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from edged.bundle import Bundle, GraphKind
-from edged.config import Config
+from edged.config import MAX_TUNED_CHUNK_TOKENS, Config
 from edged.engine import EngineSettings, SingleGraph, load_graph
 from edged.engine.prepared import device_key, prepared_model
 from edged.keptfile import KeptFile
@@ -28,7 +28,7 @@ _LOG = logging.getLogger(__name__)
 
 FILE_NAME = "tuning.json"
 DEFAULT_CHUNK_TOKENS = 64
-_CHUNKS = (32, 64, 128, 256)
+_CHUNKS = (32, 64, 128, MAX_TUNED_CHUNK_TOKENS)
 _MAX_CHUNK_S = 0.1
 """A longer piece would keep a person who asks meanwhile waiting for too long."""
 _PROMPT_TOKENS = 256

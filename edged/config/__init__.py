@@ -20,10 +20,11 @@ from edged.config.keys import (
 )
 from edged.config.load import broker_overrides, from_options, load_config
 from edged.config.measures import MetricsConfig
-from edged.config.model import ModelConfig
+from edged.config.model import MAX_TUNED_CHUNK_TOKENS, ModelConfig
 from edged.config.reference import reference_markdown
 
 __all__ = [
+    "MAX_TUNED_CHUNK_TOKENS",
     "BrokerConfig",
     "BudgetConfig",
     "Config",

@@ -7,6 +7,8 @@ from edged.config import kinds
 from edged.config.declare import about, optional, setting
 
 PROMPT = kinds.text("text of at most 8192 characters", r"(?s)[^\x00]+", 8192)
+MAX_TUNED_CHUNK_TOKENS = 256
+"""Largest ``prefill_chunk_tokens`` that is tried when none is given; memory is planned for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
