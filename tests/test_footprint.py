@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edged.admission import MemoryBudget, MemorySnapshot
-from edged.bundle import KvType, open_bundle
+from edged.bundle import KvType, ModelLimits, open_bundle
 from edged.config import BudgetConfig, Config, ModelConfig
 from edged.errors import ConfigError
 from edged.footprint import check, claim, decide_budget, plan_memory, warnings
@@ -55,6 +55,19 @@ def test_a_graph_with_two_ways_is_planned_as_larger(tmp_path: Path) -> None:
 
     more_bytes = working_bytes(KvType.INT8) - working_bytes(KvType.FP32)
     assert more_bytes == pytest.approx(model.num_layers * 256_000, abs=1)
+
+
+def test_without_a_setting_the_largest_piece_of_a_prompt_is_planned_for(tmp_path: Path) -> None:
+    """Which one is the fastest is measured later, when the memory is taken already."""
+    pytest.importorskip("onnx")
+    bundle = open_bundle(write_tiny_bundle(tmp_path))
+    roomy = replace(bundle, manifest=replace(bundle.manifest, limits=ModelLimits(4096)))
+
+    def planned_bytes(chunk_tokens: int | None) -> int:
+        model = ModelConfig(path=tmp_path, prefill_chunk_tokens=chunk_tokens)
+        return plan_memory(Config(model=model), roomy, ROOMY, 1).working_bytes
+
+    assert planned_bytes(None) == planned_bytes(256) > planned_bytes(128)
 
 
 def test_a_kernel_limit_below_the_budget_is_pointed_out() -> None:
