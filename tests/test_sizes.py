@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-MAX_MODULE_LINES = 250
+MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 40
 # Such a name says where a class stands, not what it is; such a module collects what has no place.
 VAGUE_CLASS_ENDINGS = ("Manager", "Helper", "Handler", "Base", "Impl")
