@@ -6,7 +6,7 @@ every refusal says what would have fitted.
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edged.company import Member, Work
 from edged.costmodel import Cost
@@ -115,6 +115,18 @@ def admit(
     return _meet_deadline(request, num_prompt_tokens, max_tokens, resources.cost, timetable)
 
 
+def refuse_early(request: Request, resources: Resources, timetable: Timetable) -> Rejected | None:
+    """Refuse what has no room for any prompt and any answer, before its tokens are counted.
+
+    Args:
+        request: the request; its deadline and the timetable are of one clock.
+        resources: what there is.
+        timetable: what is promised already, and the time now.
+    """
+    decision = admit(replace(request, max_tokens=1), 1, resources, timetable)
+    return decision if isinstance(decision, Rejected) else None
+
+
 def _meet_deadline(
     request: Request, num_prompt_tokens: int, max_tokens: int, cost: Cost, timetable: Timetable
 ) -> Admitted | Rejected:
@@ -149,9 +161,10 @@ def _too_late(full: Admitted, fitting: int, line: Line, alone_s: float) -> Rejec
     helps = line.total_s > 0 and alone_s <= request.deadline_s - request.received_s
     # What breaks may be another request's promise: then this one alone would still be in time.
     others = ", or breaks what is promised to others" if full.predicted_s <= left_s else ""
+    tokens = "1 token is" if full.max_tokens == 1 else f"{full.max_tokens} tokens are"
     return Rejected(
         ErrorCode.TIMEOUT,
-        f"{full.max_tokens} tokens are predicted to take {full.predicted_s:.1f} s, {left_s:.1f} s"
+        f"{tokens} predicted to take {full.predicted_s:.1f} s, {left_s:.1f} s"
         f" are left{others}; ask for fewer tokens or more time, or allow on_deadline: shorten",
         retry_after_s=max(alone_s - room_s, _MIN_RETRY_S) if helps else None,
         detail={"predicted_ms": round(full.predicted_s * 1000), "max_tokens": fitting},

@@ -7,7 +7,6 @@ Only a wrong configuration or model ends the start (78); a broker that is not th
 import argparse
 import logging
 import os
-import queue
 import signal
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from edged.costfile import known_cost
 from edged.costmodel import CostModel
 from edged.errors import EdgedError, ExitCode
 from edged.group import FromGroup, Group, Lines, group_filters
+from edged.inbox import Inbox
 from edged.invocation import add_config_arguments, read_config, read_password, start_anew
 from edged.logs import configure_logging
 from edged.mainloop import (
@@ -33,6 +33,7 @@ from edged.mainloop import (
     StopRequested,
     Threads,
     Tools,
+    is_delivery,
 )
 from edged.messages.event import NodeStarted
 from edged.meter import Meter
@@ -78,7 +79,7 @@ class _Lines:
 class _Parts:
     """What the loop works with, as far as it stands before the service."""
 
-    inbox: "queue.SimpleQueue[Event]"
+    inbox: Inbox[Event]
     lines: _Lines
     worker: Worker
     notifier: Notifier
@@ -126,7 +127,7 @@ def serve(
         ConfigError: If the bundle, its budget or a file named in the configuration is wrong.
     """
     notifier = Notifier()
-    inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    inbox: Inbox[Event] = Inbox(is_delivery)
     _catch_signals(inbox, is_reloadable=reread is not None)
     notifier.status(f"loading {config.model.path}")
     model = load_model(config)
@@ -149,7 +150,7 @@ def serve(
     return code
 
 
-def _catch_signals(inbox: "queue.SimpleQueue[Event]", *, is_reloadable: bool) -> None:
+def _catch_signals(inbox: Inbox[Event], *, is_reloadable: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         name = signal.Signals(number).name
         signal.signal(number, lambda *_, name=name: inbox.put(StopRequested(name)))
@@ -158,7 +159,7 @@ def _catch_signals(inbox: "queue.SimpleQueue[Event]", *, is_reloadable: bool) ->
     signal.signal(signal.SIGHUP, catch)
 
 
-def _connect(config: Config, inbox: "queue.SimpleQueue[Event]") -> _Lines:
+def _connect(config: Config, inbox: Inbox[Event]) -> _Lines:
     """Begin to connect, in the background.
 
     Raises:

@@ -1,19 +1,19 @@
-"""One admitted request on its way through the scheduler, alone or with others that ask the same.
+"""One admitted request on its way through the scheduler.
 
 Rule: plain state. What it costs and where it ranks is derived, with the price list and the time
 given.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from edged.admission import Admitted
 from edged.company import Work
 from edged.costmodel import Cost
 from edged.promises import Promise
-from edged.request import Priority, Request
+from edged.request import Priority
 
 D = TypeVar("D")
 
@@ -24,9 +24,6 @@ MIN_GAIN_S = 0.25
 """An answer that is nearly done is not interrupted."""
 MAX_PAUSES = 2
 """An answer is interrupted so often at most: each time costs its prompt again."""
-MAX_RIDERS = 16
-"""Requests in all that may share the executions of others. Each is a delivery not acknowledged yet,
-and a broker has only so many of those on their way: more would keep out a person who asks."""
 
 
 class EntryState(Enum):
@@ -35,14 +32,6 @@ class EntryState(Enum):
     WAITING = "waiting"
     RUNNING = "running"
     FINISHED = "finished"
-
-
-@dataclass(frozen=True, slots=True)
-class Rider(Generic[D]):
-    """A request that gets the same answer as the entry it rides with."""
-
-    request: Request
-    delivery: D
 
 
 @dataclass(slots=True, eq=False)
@@ -70,7 +59,6 @@ class Entry(Generic[D]):
     num_before: int = 0
     """Those of them that were made before it was started the last time."""
     num_pauses: int = 0
-    riders: list[Rider[D]] = field(default_factory=list)
 
     @property
     def client(self) -> str:
@@ -159,52 +147,3 @@ class Entry(Generic[D]):
     def rank(self, now_s: float) -> tuple[int, bool, float, int]:
         """Give its place in the order: class, running, deadline, arrival."""
         return self.level(now_s), self.state is EntryState.WAITING, self.deadline_s, self.key
-
-    def members(self) -> Iterator[Rider[D]]:
-        """Yield everybody who is owed the answer; the first one is the entry's own."""
-        yield Rider(self.admitted.request, self.delivery)
-        yield from self.riders
-
-    def detach(self, member: Rider[D]) -> "Entry[D]":
-        """Take one of several members out, as an entry of its own that has FINISHED."""
-        alone = Entry(
-            self.key,
-            replace(self.admitted, request=member.request),
-            self.prompt_ids,
-            member.delivery,
-            self.queued_s,
-            EntryState.FINISHED,
-            is_cancelled=True,
-        )
-        if member.delivery is self.delivery:
-            following = self.riders.pop(0)
-            self.admitted = replace(self.admitted, request=following.request)
-            self.delivery = following.delivery
-        else:
-            self.riders.remove(member)
-        return alone
-
-
-def can_share(entry: Entry[Any], request: Request) -> bool:
-    """Tell whether a request would get the very answer of an entry, in time.
-
-    Both are background work and not streamed, the answer is not a matter of luck, and the entry's
-    promise is no later than the request's deadline.
-    """
-    first = entry.admitted.request
-    is_drawn = request.sampling.temperature > 0 and request.sampling.seed is None
-    return (
-        request.priority is Priority.BACKGROUND
-        and first.priority is Priority.BACKGROUND
-        and not is_drawn
-        and request.session is None
-        and first.session is None
-        and not (request.is_stream or first.is_stream or entry.is_cancelled)
-        and entry.deadline_s <= request.deadline_s
-        and entry.admitted.max_tokens == first.max_tokens
-        and _content(first) == _content(request)
-    )
-
-
-def _content(request: Request) -> tuple[object, ...]:
-    return request.messages, request.max_tokens, request.stop, request.sampling, request.format

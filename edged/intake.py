@@ -1,13 +1,14 @@
 """What a request needs, and whether it is taken in: tokens, format, memory, deadline.
 
-Rule: everything that can be refused is refused here, before it costs the engine anything.
+Rule: everything that can be refused is refused here, before it costs the engine anything; and what
+can be refused without a look at the content, before the content costs anything.
 """
 
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edged.admission import Admitted, Resources, admit
+from edged.admission import Admitted, Resources, admit, refuse_early
 from edged.costmodel import Cost
 from edged.dialogues import Dialogues, OpenTurn
 from edged.engine import Constraint
@@ -52,6 +53,8 @@ class Pending:
     """Its place in a dialogue."""
     held: Reservation | None = None
     """Its part of the memory."""
+    is_suspect: bool = False
+    """Whether the process ended before while it was answered: it runs alone now."""
 
     def accept(self, decision: Accepted) -> None:
         """Take over what was decided."""
@@ -109,9 +112,12 @@ class Intake:
             cost: What answers take on this device.
             timetable: What is promised already, and the time.
         """
-        if request.priority is Priority.BACKGROUND and (reason := self._strain(timetable.now_s)):
-            message = f"{reason}; background work is held back"
-            return Rejected(ErrorCode.QUEUE_FULL, message, retry_after_s=_STRAIN_RETRY_S)
+        resources = self._resources(cost)
+        refused = self._strain_refusal(request, timetable.now_s) or refuse_early(
+            request, resources, timetable
+        )
+        if refused is not None:
+            return refused
         try:
             constraint = self._edges.language.compile_format(request.format)
             turn = self._dialogues.open(
@@ -123,16 +129,15 @@ class Intake:
             prompt_ids, turn = self._encode(request, turn)
         except (FormatError, TemplateError) as error:
             return Rejected(ErrorCode.BAD_REQUEST, str(error))
-        memory, limits = self._edges.read_memory(), self._limits
         # Positions of the KV cache cost memory from their first use on, and keep it.
-        num_tokens = min(len(prompt_ids) + request.max_tokens, limits.max_model_len)
+        num_tokens = min(len(prompt_ids) + request.max_tokens, self._limits.max_model_len)
         num_new = max(num_tokens - self._edges.worker.num_touched, 0)
         decision = admit(
             request,
             len(prompt_ids),
-            Resources(limits.max_model_len, cost, memory, limits.budget),
+            resources,
             timetable,
-            needed_bytes=limits.kv_bytes_per_token * num_new,
+            needed_bytes=self._limits.kv_bytes_per_token * num_new,
         )
         if isinstance(decision, Rejected):
             return decision
@@ -140,6 +145,16 @@ class Intake:
         if isinstance(held, Rejected):
             return held
         return Accepted(decision, prompt_ids, constraint, turn, held)
+
+    def _resources(self, cost: Cost) -> Resources:
+        limits = self._limits
+        return Resources(limits.max_model_len, cost, self._edges.read_memory(), limits.budget)
+
+    def _strain_refusal(self, request: Request, now_s: float) -> Rejected | None:
+        if request.priority is not Priority.BACKGROUND or not (reason := self._strain(now_s)):
+            return None
+        message = f"{reason}; background work is held back"
+        return Rejected(ErrorCode.QUEUE_FULL, message, retry_after_s=_STRAIN_RETRY_S)
 
     def _strain(self, now_s: float) -> str | None:
         """Say why the device is to be spared, by a reading a second old at most."""

@@ -11,7 +11,7 @@ from pathlib import Path
 _LOG = logging.getLogger(__name__)
 
 PAGE_BYTES = 4096
-"""Size of a ``PageFile``: one block of every common file system."""
+"""Size of a page of a ``PageFile``: one block of every common file system."""
 
 
 class _File:
@@ -51,19 +51,32 @@ class KeptFile(_File):
 class PageFile(_File):
     """A file for the next process, which outlives a power cut at the price of one small write.
 
-    Its one block is allocated once and overwritten from then on: no space is needed on a full disk,
+    Its blocks are allocated once and overwritten from then on: no space is needed on a full disk,
     and the file system has nothing of its own to write. Replacing it would cost 40 times as much.
     """
 
-    def write(self, content: bytes, *, is_durable: bool) -> None:
-        """Overwrite the file with up to a page of text, filled up with spaces.
+    def write(self, page: int, content: bytes, *, is_durable: bool) -> None:
+        """Overwrite one page with up to so many bytes of text, filled up with spaces.
 
         Args:
+            page: Its number, from 0.
             content: What the next process must find.
             is_durable: Whether it must outlive a power cut, not only this process; blocks for it.
         """
-        page = content.ljust(PAGE_BYTES)
-        self._attempt(lambda path: _overwrite(path, page, is_durable=is_durable))
+        block, offset = content.ljust(PAGE_BYTES), page * PAGE_BYTES
+        self._attempt(lambda path: _overwrite(path, block, offset, is_durable=is_durable))
+
+    def read(self, page: int) -> bytes:
+        """Return what a page holds, empty where it was never written; blocks.
+
+        Raises:
+            OSError: The file is there and cannot be read.
+        """
+        if self.path is None or not self.path.exists():
+            return b""
+        with self.path.open("rb") as file:
+            file.seek(page * PAGE_BYTES)
+            return file.read(PAGE_BYTES).strip()
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -72,10 +85,10 @@ def _replace(path: Path, content: bytes) -> None:
     new_path.replace(path)
 
 
-def _overwrite(path: Path, page: bytes, *, is_durable: bool) -> None:
+def _overwrite(path: Path, block: bytes, offset: int, *, is_durable: bool) -> None:
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.pwrite(file, page, 0)
+        os.pwrite(file, block, offset)
         if is_durable:
             os.fdatasync(file)
     finally:

@@ -1,18 +1,75 @@
 """The daemon's log: one line per event on standard error, with priorities for systemd's journal.
 
 Rule: no prompt and no answer text, at any level; ids, lengths and codes only. Control characters in
-what a peer sent are escaped, so that nobody can write lines of their own into the log.
+what a peer sent are escaped, so that nobody can write lines of their own into the log; and the
+number of lines is bounded, whatever peers send.
 """
 
 import logging
 import os
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from edged.config import LogFormat
 
 _PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 """Syslog priorities, as sd-daemon(3) reads them from the start of a line."""
+
+
+SOURCE_BURST, SOURCE_REFILL_S = 10, 6.0
+"""Lines that one place in the code writes at once, and the time after which it may write another;
+the same as for events of one kind."""
+TOTAL_BURST, TOTAL_REFILL_S = 30, 2.0
+"""The same for all of them together."""
+
+
+@dataclass(slots=True)
+class _Bucket:
+    burst: int
+    refill_s: float
+    tokens: float
+    filled_s: float
+
+    def has_token(self, now_s: float) -> bool:
+        """Fill up to now, and tell whether a line may be written."""
+        self.tokens = min(self.burst, self.tokens + (now_s - self.filled_s) / self.refill_s)
+        self.filled_s = now_s
+        return self.tokens >= 1
+
+
+class RateLimit(logging.Filter):
+    """Leave lines out that come too fast, and say with the next line how many.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._total = _Bucket(TOTAL_BURST, TOTAL_REFILL_S, TOTAL_BURST, clock())
+        self._sources: dict[tuple[str, int], _Bucket] = {}  # as many as there are places in code
+        self._num_left_out = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a record is written; debug messages always are."""
+        if record.levelno < logging.INFO:
+            return True
+        now_s, place = self._clock(), (record.pathname, record.lineno)
+        source = self._sources.setdefault(
+            place, _Bucket(SOURCE_BURST, SOURCE_REFILL_S, SOURCE_BURST, now_s)
+        )
+        if not (source.has_token(now_s) and self._total.has_token(now_s)):
+            self._num_left_out += 1
+            return False
+        source.tokens -= 1
+        self._total.tokens -= 1
+        if self._num_left_out:
+            record.msg = f"{record.getMessage()} ({self._num_left_out} lines before it left out)"
+            record.args, self._num_left_out = (), 0
+        return True
 
 
 class _Escaped(logging.Formatter):
@@ -52,4 +109,5 @@ def configure_logging(
     pattern = "%(message)s" if is_journal else "%(asctime)s %(levelname)-7s %(message)s"
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Escaped(pattern, is_journal=is_journal))
+    handler.addFilter(RateLimit())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

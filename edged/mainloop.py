@@ -1,7 +1,8 @@
 """The main thread: one event at a time from one inbox, and the watchdog fed from progress.
 
-Rule: the watchdog is fed only while paho's thread lives, the inference thread lives, and a running
-answer took its last step not long ago; never by a timer of its own.
+Rule: the watchdog is fed, between any two events if it is due, only while paho's thread lives, the
+inference thread lives, and a running answer took its last step not long ago; never by a timer of
+its own.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from edged.errors import EdgedError
 from edged.finished import Finished, Paused
 from edged.generation import Fragment
 from edged.group import FromGroup, Group
+from edged.inbox import Inbox
 from edged.messages import Delivery
 from edged.messages.event import NodeStalled, NodeStopping
 from edged.metrics import Metrics
@@ -58,6 +60,11 @@ Told = TransportEvent | Delivery
 Event = Told | FromGroup | Fragment | Finished | Paused | Asked
 
 
+def is_delivery(event: Event) -> bool:
+    """Tell a delivered message from what happened to the node itself."""
+    return isinstance(event.event if isinstance(event, FromGroup) else event, Delivery)
+
+
 class StalledError(EdgedError):
     """A part of the process stands still; systemd, or whoever started it, must start it again."""
 
@@ -96,7 +103,7 @@ class MainLoop:
 
     def __init__(
         self,
-        inbox: "queue.SimpleQueue[Event]",
+        inbox: Inbox[Event],
         threads: Threads,
         service: Service,
         reporter: Reporter,
@@ -144,7 +151,8 @@ class MainLoop:
         """Wait for an event, and take what follows it closely."""
         with contextlib.suppress(queue.Empty):
             for _ in range(MAX_EVENTS):
-                self._take(self._inbox.get(timeout=wait_s))
+                self._take(self._inbox.get(wait_s))
+                self._supervise(self._tools.edges.clock())
                 wait_s = QUIET_S
 
     def _take(self, event: Event) -> None:

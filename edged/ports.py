@@ -81,6 +81,22 @@ class Starts(Protocol):
         """Tell whether the reply of a request was on its way before."""
         ...
 
+    def begin_intake(self, fingerprint: str) -> None:
+        """Mark a delivery before it is decoded."""
+        ...
+
+    def end_intake(self, fingerprint: str) -> None:
+        """Unmark a delivery that is decided on."""
+        ...
+
+    def num_intake_crashes(self, fingerprint: str) -> int:
+        """Tell how many processes ended while this delivery was taken in."""
+        ...
+
+    def was_left_running(self, key: str) -> bool:
+        """Tell whether a process before ended while a request ran, which has not ended since."""
+        ...
+
 
 class Language(Protocol):
     """Text to tokens and formats to constraints, for the model that is loaded."""

@@ -97,12 +97,19 @@ class Replies:
         return len(self._unconfirmed)
 
     def open(
-        self, delivery: Delivery, reply_to: ReplyAddress, *, expires_s: float, now_s: float
+        self,
+        delivery: Delivery,
+        identity: Identity,
+        reply_to: ReplyAddress,
+        *,
+        expires_s: float,
+        now_s: float,
     ) -> Ticket | None:
         """Take a delivery in.
 
         Args:
             delivery: What arrived.
+            identity: That of the delivery.
             reply_to: Where its reply goes.
             expires_s: Until when its finished reply is worth keeping.
             now_s: The time now.
@@ -111,7 +118,6 @@ class Replies:
             A ticket that owes a ``finish``; None when the request is known already, and so is
             answered here, now or when its first delivery is.
         """
-        identity = Identity.of(delivery, reply_to)
         if self._adopt(delivery, identity) or self._replay(delivery, identity, reply_to, now_s):
             return None
         debt = _Debt(identity, delivery)

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from typing import Generic
 
 from edged.costmodel import Cost
-from edged.entries import MAX_RIDERS, D, Entry, EntryState, Rider, can_share
+from edged.entries import D, Entry, EntryState
 from edged.errors import ErrorCode
 from edged.fairshare import FairShare
 from edged.promises import Timetable
 from edged.request import CancelRequest, Rejected, Request
 from edged.slots import Moment
 
-__all__ = ["Entry", "EntryState", "Rider", "Scheduler"]
+__all__ = ["Entry", "EntryState", "Scheduler"]
 
 _MIN_RETRY_S = 0.1
 
@@ -58,28 +58,13 @@ class Scheduler(Generic[D]):
     def _at(self, now_s: float, cost: Cost) -> Moment[D]:
         return Moment(now_s, cost, self.num_slots, self.running, self._waiting)
 
-    def join(self, request: Request, delivery: D) -> bool:
-        """Let background work ride with an entry that makes the very same answer.
-
-        Returns:
-            Whether there was one; the request is then one of its ``members``.
-        """
-        entries = [*self._waiting, *self.running]
-        if sum(len(entry.riders) for entry in entries) >= MAX_RIDERS:
-            return False
-        for entry in entries:
-            if can_share(entry, request):
-                entry.riders.append(Rider(request, delivery))
-                return True
-        return False
-
     def add(self, entry: Entry[D], cost: Cost, now_s: float) -> Rejected | None:
-        """Let an entry wait, or refuse it: the queue is full, or half full and its share used.
+        """Let an entry wait, or refuse it as ``refusal`` says.
 
         The newest is refused whatever its class: what was accepted is never thrown out for it.
         """
+        refusal = self.refusal(entry.client, cost, now_s)
         entry.is_over_share = self._shares.is_over(entry.client, now_s)
-        refusal = self._refusal(entry, cost, now_s)
         if refusal is not None:
             entry.state = EntryState.FINISHED
             return refusal
@@ -87,14 +72,23 @@ class Scheduler(Generic[D]):
         self._waiting.append(entry)
         return None
 
-    def _refusal(self, entry: Entry[D], cost: Cost, now_s: float) -> Rejected | None:
+    def refusal(self, client: str, cost: Cost, now_s: float) -> Rejected | None:
+        """Say why nothing of a client is taken in now; it costs no look at the request.
+
+        The queue is full, or it is half full and the client had its share.
+
+        Args:
+            client: The reply topic of the request.
+            cost: What answers take on this device.
+            now_s: The time.
+        """
         num_waiting = len(self._waiting)
         if num_waiting >= self.max_waiting:
             message = f"{num_waiting} requests waiting"
             retry_s = _MIN_RETRY_S
-        elif entry.is_over_share and num_waiting >= self.max_waiting // 2:
+        elif num_waiting >= self.max_waiting // 2 and self._shares.is_over(client, now_s):
             message = "others are waiting, and this reply topic had its share of the device"
-            retry_s = max(_MIN_RETRY_S, self._shares.wait_s(entry.client, now_s))
+            retry_s = max(_MIN_RETRY_S, self._shares.wait_s(client, now_s))
         else:
             return None
         running_s = self._at(now_s, cost).soonest_end_s()
@@ -174,31 +168,21 @@ class Scheduler(Generic[D]):
         """Remove every waiting match and mark the running ones; return them all.
 
         A match has the id or the Correlation Data. Ids are unique only to a requester, so where
-        some matches have the reply topic of the cancel's sender, only those are taken. One of
-        several requests that share an execution is taken out of it, and the others stay.
+        some matches have the reply topic of the cancel's sender, only those are taken.
 
         Returns:
             FINISHED ones, to be answered ``cancelled``; a RUNNING one with ``is_cancelled`` set, to
             be answered when it has ended.
         """
         entries = [*self._waiting, *self.running]
-        matches = [
-            (entry, member)
-            for entry in entries
-            for member in entry.members()
-            if _is_target(member.request, cancel)
-        ]
+        matches = [entry for entry in entries if _is_target(entry.admitted.request, cancel)]
         owner = _owner(cancel.reply_to.topic)
-        own = [m for m in matches if _owner(m[1].request.reply_to.topic) == owner]
-        return [self._cancel_one(entry, member) for entry, member in own or matches]
-
-    def _cancel_one(self, entry: Entry[D], member: Rider[D]) -> Entry[D]:
-        if entry.riders:
-            return entry.detach(member)
-        entry.is_cancelled = True
-        if entry.state is EntryState.WAITING:
-            self._remove([entry])
-        return entry
+        matches = [entry for entry in matches if _owner(entry.client) == owner] or matches
+        for entry in matches:
+            entry.is_cancelled = True
+            if entry.state is EntryState.WAITING:
+                self._remove([entry])
+        return matches
 
     def clear(self) -> list[Entry[D]]:
         """Remove and return everything that waits, in order of arrival."""

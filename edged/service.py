@@ -1,8 +1,14 @@
 """The daemon's decisions: every delivery in, exactly one terminal reply out.
 
 Rule: runs on the main thread only, fed with one event at a time; so nothing here needs a lock, and
-nothing here may block.
+nothing here may block. A delivery that may have ended a process before is taken in and answered
+while nothing else is at work, so that a further crash is blamed on nobody who was only present.
 """
+
+import logging
+import traceback
+from collections import deque
+from dataclasses import dataclass
 
 from edged.attempts import MAX_ATTEMPTS
 from edged.costmodel import CostModel
@@ -12,11 +18,11 @@ from edged.finished import Finished, Paused
 from edged.generation import Fragment, Job
 from edged.intake import Intake, Pending
 from edged.learning import Learning
-from edged.messages import Delivery, Dropped, Refusal, decode
+from edged.messages import Delivery, Dropped, Refusal, decode, reply_address
 from edged.messages.event import MessageDropped, ReplyUndelivered, RequestPoisoned, RequestRefused
 from edged.metrics import Count, Metrics
 from edged.ports import Edges, Limits
-from edged.replies import Replies
+from edged.replies import Identity, Replies
 from edged.request import (
     Answer,
     CancelOutcome,
@@ -29,8 +35,25 @@ from edged.request import (
 from edged.scheduler import Entry, Scheduler
 from edged.speaking import Speaker
 
+_LOG = logging.getLogger(__name__)
+
+ISOLATION_LIMIT_S = 30.0
+"""How long others wait at most for a suspect to be taken in or answered alone."""
+MAX_ARRIVALS = 64
+"""Deliveries that wait at most for that; beyond, they are taken in beside it."""
 _CRASHED_BEFORE = "this request ended the node's process twice; do not send it again"
 _WAITED_TOO_LONG = "waited too long for its deadline; allow more time or ask again later"
+_INTERNAL = "the request could not be taken in; see the node's log"
+
+
+@dataclass(slots=True)
+class _Arrival:
+    """A delivery that is not decoded yet."""
+
+    delivery: Delivery
+    fingerprint: str
+    arrived_s: float
+    is_suspect: bool
 
 
 class Service:
@@ -54,6 +77,8 @@ class Service:
         self.guard = self._intake.guard
         self._next_key = 0
         self._is_draining = False
+        self._arrivals: deque[_Arrival] = deque()
+        self._failures_logged: set[type[Exception]] = set()
         self.events = Events(edges.transport, limits.defaults.topics, metrics, edges.clock)
         self._learning = Learning(costs, metrics)
         self.costs = costs
@@ -79,24 +104,75 @@ class Service:
         return self._replies.num_unconfirmed
 
     def deliver(self, delivery: Delivery) -> None:
-        """Take in one delivered message."""
+        """Take in one delivered message: at once, or as soon as a suspect lets it."""
         if self._is_draining:
             return  # not acknowledged: the broker brings it again to the next process
+        fingerprint = delivery.fingerprint
+        is_suspect = self._edges.attempts.num_intake_crashes(fingerprint) > 0
+        self._arrivals.append(_Arrival(delivery, fingerprint, self._edges.clock(), is_suspect))
+        self._take_arrivals()
+
+    def _take_arrivals(self) -> None:
+        while self._arrivals and not self._is_draining:
+            now_s, first = self._edges.clock(), self._arrivals[0]
+            is_held = self._is_isolating(now_s) or (first.is_suspect and self._is_busy)
+            is_patient = now_s - first.arrived_s < ISOLATION_LIMIT_S
+            if is_held and is_patient and len(self._arrivals) <= MAX_ARRIVALS:
+                return
+            self._take_in(self._arrivals.popleft(), may_wait=is_patient)
+
+    @property
+    def _is_busy(self) -> bool:
+        return bool(self.scheduler.running or len(self.scheduler))
+
+    def _is_isolating(self, now_s: float) -> bool:
+        """Tell whether a suspect runs, and has not run for long."""
+        return any(
+            entry.delivery.is_suspect and now_s - entry.queued_s < ISOLATION_LIMIT_S
+            for entry in self.scheduler.running
+        )
+
+    def _take_in(self, arrival: _Arrival, *, may_wait: bool) -> None:
+        attempts, delivery = self._edges.attempts, arrival.delivery
+        if attempts.num_intake_crashes(arrival.fingerprint) >= MAX_ATTEMPTS:
+            self._refuse_poisoned(delivery)
+            return
+        attempts.begin_intake(arrival.fingerprint)
+        decoded = decode(delivery, self._limits.defaults, arrival.arrived_s)
+        if isinstance(decoded, Request):
+            self._accept(arrival, decoded, may_wait=may_wait)
+        attempts.end_intake(arrival.fingerprint)
         now_s = self._edges.clock()
-        decoded = decode(delivery, self._limits.defaults, now_s)
         match decoded:
             case Dropped():
-                self._metrics.count_dropped(decoded.reason)
-                self.events.tell(MessageDropped(decoded.reason, decoded.detail))
-                self._edges.transport.acknowledge(delivery)
+                self._drop(delivery, decoded)
             case Refusal():
-                reply = Reply(decoded.reply_to, decoded.rejected)
-                self._count_refused(decoded.rejected.code)
-                self._replies.answer(delivery, reply, expires_s=self._default_expiry_s(now_s))
+                self._refuse(delivery, Reply(decoded.reply_to, decoded.rejected), decoded.rejected)
             case CancelRequest():
                 self._cancel(delivery, decoded, now_s)
             case Request():
-                self._accept(delivery, decoded, now_s)
+                self._schedule()
+
+    def _drop(self, delivery: Delivery, dropped: Dropped) -> None:
+        self._metrics.count_dropped(dropped.reason)
+        self.events.tell(MessageDropped(dropped.reason, dropped.detail))
+        self._edges.transport.acknowledge(delivery)
+
+    def _refuse(self, delivery: Delivery, reply: Reply, rejected: Rejected) -> None:
+        self._count_refused(rejected.code)
+        expires_s = self._default_expiry_s(self._edges.clock())
+        self._replies.answer(delivery, reply, expires_s=expires_s)
+
+    def _refuse_poisoned(self, delivery: Delivery) -> None:
+        """Refuse, undecoded, what ended the process twice while it was taken in."""
+        address = reply_address(delivery, self._limits.defaults)
+        if isinstance(address, Dropped):
+            self._drop(delivery, address)
+            return
+        self.events.tell(RequestPoisoned(MAX_ATTEMPTS))
+        rejected = Rejected(ErrorCode.CRASHED_BEFORE, _CRASHED_BEFORE)
+        attempt = MAX_ATTEMPTS + 1
+        self._refuse(delivery, Reply(address, rejected, attempt=attempt), rejected)
 
     def confirm(self, handle: int, failure: str | None = None) -> None:
         """Note that the broker has a published message, or why it never will."""
@@ -132,7 +208,11 @@ class Service:
         self.tick()
 
     def tick(self) -> None:
-        """Refuse what waited too long, and start what there is a slot for."""
+        """Refuse what waited too long, start what there is a slot for, take in what was held."""
+        self._schedule()
+        self._take_arrivals()
+
+    def _schedule(self) -> None:
         now_s, cost = self._edges.clock(), self.costs.current
         self.scheduler.note_progress(self._edges.worker.progress)
         self.scheduler.num_slots = self.guard.tick(now_s)
@@ -147,8 +227,13 @@ class Service:
             self._edges.worker.pause(victim.key)
 
     def next_tick_s(self) -> float | None:
-        """Return when ``tick`` will next have something to refuse; None while nothing waits."""
-        return self.scheduler.next_deadline_s(self.costs.current)
+        """Return when ``tick`` will next have something to do; None while nothing waits."""
+        next_s = self.scheduler.next_deadline_s(self.costs.current)
+        if not self._arrivals:
+            return next_s
+        # Later than it was held back, so that the clock's last digit cannot keep the loop awake.
+        held_until_s = self._arrivals[0].arrived_s + ISOLATION_LIMIT_S
+        return held_until_s if next_s is None else min(next_s, held_until_s)
 
     def drain(self) -> None:
         """Stop taking and starting work; what is not answered is left to the next process."""
@@ -159,32 +244,54 @@ class Service:
         for entry in self.scheduler.begun():
             self._edges.attempts.end(entry.delivery.ticket.identity.key)
 
-    def _accept(self, delivery: Delivery, request: Request, now_s: float) -> None:
+    def _accept(self, arrival: _Arrival, request: Request, *, may_wait: bool) -> None:
+        delivery = arrival.delivery
+        identity = Identity.of(delivery, request.reply_to)
+        is_suspect = self._edges.attempts.was_left_running(identity.key)
+        if is_suspect and self._is_busy and may_wait:
+            arrival.is_suspect = True
+            self._arrivals.appendleft(arrival)
+            return
         ticket = self._replies.open(
-            delivery, request.reply_to, expires_s=request.deadline_s, now_s=now_s
+            delivery,
+            identity,
+            request.reply_to,
+            expires_s=request.deadline_s,
+            now_s=self._edges.clock(),
         )
         if ticket is None:
             return
         self._metrics.count(Count.IGNORED_KEYS, len(request.ignored_keys))
-        rejected = self._enqueue(Pending(ticket), request, now_s)
+        rejected = self._enqueue(Pending(ticket, is_suspect=is_suspect), request)
         if rejected is not None:
             self._count_refused(rejected.code)
             self._replies.finish(ticket, Reply(request.reply_to, rejected))
-        self.tick()
 
-    def _enqueue(self, pending: Pending, request: Request, now_s: float) -> Rejected | None:
-        if self.scheduler.join(request, pending):
-            return None
-        cost = self.costs.current
+    def _enqueue(self, pending: Pending, request: Request) -> Rejected | None:
+        now_s, cost = self._edges.clock(), self.costs.current
+        refused = self.scheduler.refusal(request.reply_to.topic, cost, now_s)
+        if refused is not None:
+            return refused
         self.scheduler.note_progress(self._edges.worker.progress)
         timetable = self.scheduler.timetable(request, cost, now_s)
-        decision = self._intake.decide(request, pending.ticket, cost, timetable)
+        try:
+            decision = self._intake.decide(request, pending.ticket, cost, timetable)
+        except Exception as error:  # noqa: BLE001 - the per-request boundary: it must reply
+            return self._internal(error)
         if isinstance(decision, Rejected):
             return decision
         pending.accept(decision)
         self._next_key += 1
         entry = Entry(self._next_key, decision.admitted, decision.prompt_ids, pending, now_s)
         return pending.release(self.scheduler.add(entry, cost, now_s))
+
+    def _internal(self, error: Exception) -> Rejected:
+        """Refuse a request that a fault of ours keeps out; its words stay out of the log."""
+        if type(error) not in self._failures_logged:
+            self._failures_logged.add(type(error))
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            _LOG.error("intake: %s in %s:%d", type(error).__name__, where.filename, where.lineno)
+        return Rejected(ErrorCode.INTERNAL, _INTERNAL)
 
     def _start(self, entry: Entry[Pending]) -> None:
         pending, wish = entry.delivery, entry.admitted
@@ -232,15 +339,14 @@ class Service:
     ) -> None:
         if isinstance(outcome, Rejected) and outcome.code is ErrorCode.INTERNAL:
             self.events.tell(RequestRefused(outcome.code))
-        for member in entry.members():
-            pending, request = member.delivery, member.request
-            timing = None if finished is None else finished.timing(request.received_s)
-            usage = None if finished is None else finished.usage
-            session, attempt = self._intake.remember(pending.turn, outcome), pending.attempt
-            reply = Reply(request.reply_to, outcome, usage, timing, session, attempt=attempt)
-            self._replies.finish(pending.ticket, reply)
-            self._metrics.count_outcome(outcome)
-            pending.end()
+        pending, request = entry.delivery, entry.admitted.request
+        timing = None if finished is None else finished.timing(request.received_s)
+        usage = None if finished is None else finished.usage
+        session, attempt = self._intake.remember(pending.turn, outcome), pending.attempt
+        reply = Reply(request.reply_to, outcome, usage, timing, session, attempt=attempt)
+        self._replies.finish(pending.ticket, reply)
+        self._metrics.count_outcome(outcome)
+        pending.end()
 
     def _count_refused(self, code: ErrorCode) -> None:
         self._metrics.count_refused(code)

@@ -9,7 +9,6 @@ from edged.config import Config
 from edged.dialogues import SessionLimits
 from edged.energy import EnergyModel
 from edged.engine.session import default_num_threads
-from edged.entries import MAX_RIDERS
 from edged.footprint import DEFAULT_SLOTS
 from edged.group import SESSION_EXPIRY_S
 from edged.invocation import read_password
@@ -19,7 +18,7 @@ from edged.resident import ResidentModel
 from edged.strain import StrainLimits
 from edged.transport import BrokerSettings
 
-_HEADROOM = 8 + MAX_RIDERS
+_HEADROOM = 8
 """Deliveries beyond queue and engine: without it, refusals and cancels would never arrive."""
 _MAX_PACKET_BYTES = 65536
 """Between the payload limit and this a request is refused; above it the broker discards it."""

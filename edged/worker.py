@@ -18,9 +18,10 @@ from edged.errors import ErrorCode
 from edged.finished import Finished, Paused
 from edged.generation import Fragment, Generation, Job, TextStream
 from edged.meter import Meter, account
-from edged.request import FinishReason, Rejected
+from edged.request import FinishReason, FormatType, Rejected
 
 _LOG = logging.getLogger(__name__)
+_FAILED = Rejected(ErrorCode.INTERNAL, "generation failed; see the node's log")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,11 @@ class Worker:
     def _begin(self, run: Generation) -> None:
         job = run.job
         self._busy_since_s = self._clock()
+        if job.constraint is None and job.request.format.type is not FormatType.TEXT:
+            # Free text where a format was asked for is an answer that somebody may act on.
+            _LOG.error("a job came without the constraint of its format: key=%d", job.key)
+            self._emit(Finished.of(run, _FAILED, self._clock()))
+            return
         try:
             sequence = self._engine.start(
                 [*job.prompt_ids, *run.output_ids],
@@ -231,8 +237,7 @@ class Worker:
 
     def _fail(self, run: Generation, error: Exception | None = None) -> None:
         _LOG.error("generation failed: key=%d", run.job.key, exc_info=error or True)
-        outcome = Rejected(ErrorCode.INTERNAL, "generation failed; see the node's log")
-        self._emit(Finished.of(run, outcome, self._clock()))
+        self._emit(Finished.of(run, _FAILED, self._clock()))
 
     def _drop(self, running: _Running) -> None:
         del self._running[running.run.job.key]

@@ -37,6 +37,7 @@ from tests.tiny_model import write_tiny_bundle
 
 if TYPE_CHECKING:
     from edged.group import Group
+    from edged.inbox import Inbox
     from edged.worker import Worker
 
 
@@ -74,7 +75,7 @@ class FakeTransportThread:
         return self._threads.is_mqtt_alive
 
 
-class Inbox:
+class ScriptedInbox:
     """Events in order; when none is left the wait ends, after as long as was asked for."""
 
     def __init__(self, bench: Bench, events: list[Event]) -> None:
@@ -82,10 +83,10 @@ class Inbox:
         self._events = events
         self.waits: list[float] = []
 
-    def get(self, timeout: float) -> Event:
-        self.waits.append(timeout)
+    def get(self, timeout_s: float) -> Event:
+        self.waits.append(timeout_s)
         if not self._events:
-            self._bench.clock.advance(timeout)
+            self._bench.clock.advance(timeout_s)
             raise queue.Empty
         return self._events.pop(0)
 
@@ -104,7 +105,7 @@ class Stage:
         self.bench = Bench()
         self.threads = FakeThreads()
         self.notifier = RecordingNotifier(watchdog_s)
-        self.inbox = Inbox(self.bench, events)
+        self.inbox = ScriptedInbox(self.bench, events)
         config = Config(
             node="kitchen",
             model=ModelConfig(path=bundle),
@@ -119,7 +120,7 @@ class Stage:
         if changed is not None:
             reload = Reload(lambda: load_config(changed, "edged.yaml"), model.bundle)
         self.loop = MainLoop(
-            cast("queue.SimpleQueue[Event]", self.inbox),
+            cast("Inbox[Event]", self.inbox),
             Threads(cast("Transport", transport), cast("Worker", self.threads)),
             bench.service,
             self.reporter,
@@ -235,12 +236,27 @@ def test_what_follows_an_event_closely_is_taken_before_anything_else(bundle: Pat
 
 
 def test_a_flood_of_events_does_not_keep_the_loop_from_looking_after_itself(bundle: Path) -> None:
-    events: list[Event] = [Published(1000 + i) for i in range(MAX_EVENTS + 1)]
+    events: list[Event] = [Published(1000 + i) for i in range(2 * MAX_EVENTS)]
     stage = Stage(bundle, [*events, STOP])
+    stage.loop.run()
+    fresh = [i for i, wait_s in enumerate(stage.inbox.waits) if wait_s != QUIET_S]
+    assert fresh == [0, MAX_EVENTS, 2 * MAX_EVENTS]
+
+
+def test_the_watchdog_is_fed_between_two_events_that_take_long(bundle: Path) -> None:
+    deliveries: list[Event] = [Delivery("edged/kitchen/request/generate", b"x") for _ in range(5)]
+    stage = Stage(bundle, [*deliveries, STOP], watchdog_s=60.0)
+    stage.bench.service.deliver = lambda delivery: stage.bench.clock.advance(21.0)  # type: ignore[method-assign]
+    stage.loop.run()
+    assert stage.notifier.told.count("WATCHDOG=1") >= len(deliveries)
+
+
+def test_a_thread_that_died_is_seen_before_the_next_event(bundle: Path) -> None:
+    stage = Stage(bundle, [Published(1000 + i) for i in range(MAX_EVENTS)])
     stage.threads.is_mqtt_alive = False
     with pytest.raises(StalledError):
         stage.loop.run()
-    assert len(stage.inbox.waits) == MAX_EVENTS
+    assert len(stage.inbox.waits) == 1
 
 
 def test_a_connection_is_announced_and_told(bundle: Path) -> None:

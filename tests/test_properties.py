@@ -14,7 +14,7 @@ from hypothesis.stateful import (
 
 from edged.admission import MemoryBudget, MemorySnapshot, Resources, admit
 from edged.costmodel import Cost
-from edged.entries import MAX_PAUSES, MAX_RIDERS
+from edged.entries import MAX_PAUSES
 from edged.ledger import Account, Ledger, Reservation
 from edged.request import CancelRequest, OnDeadline, Priority, Rejected, ReplyAddress
 from edged.scheduler import Entry, EntryState, Scheduler
@@ -60,10 +60,9 @@ class Node(RuleBasedStateMachine):
 
     def end(self, entry: Entry[int]) -> None:
         assert entry.state is EntryState.FINISHED
-        for member in entry.members():
-            self.ended[member.delivery] += 1
-            if member.delivery in self.held:
-                self.held[member.delivery].release()
+        self.ended[entry.delivery] += 1
+        if entry.delivery in self.held:
+            self.held[entry.delivery].release()
 
     @rule(
         num_prompt_tokens=st.integers(1, 300),
@@ -93,8 +92,6 @@ class Node(RuleBasedStateMachine):
             priority=priority,
             on_deadline=on_deadline,
         )
-        if self.scheduler.join(request, key):
-            return
         resources = Resources(256, COST, self.memory, BUDGET)
         timetable = self.scheduler.timetable(request, COST, now_s)
         decision = admit(request, num_prompt_tokens, resources, timetable)
@@ -197,7 +194,6 @@ class Node(RuleBasedStateMachine):
         # What was interrupted was taken in before it ran, so it may stand beyond the bound.
         assert sum(not entry.num_pauses for entry in waiting) <= BOUND
         assert all(e.num_pauses <= MAX_PAUSES for e in waiting)
-        assert sum(len(e.riders) for e in waiting) <= MAX_RIDERS
 
     @invariant()
     def what_runs_is_in_time(self) -> None:

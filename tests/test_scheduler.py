@@ -7,15 +7,13 @@ import pytest
 from edged.admission import Admitted
 from edged.company import Member, Work
 from edged.costmodel import Cost
-from edged.entries import MAX_PAUSES, MAX_RIDERS, PROMOTE_AFTER_S
+from edged.entries import MAX_PAUSES, PROMOTE_AFTER_S
 from edged.errors import ErrorCode
 from edged.request import (
     CancelRequest,
-    ChatMessage,
     Priority,
     Rejected,
     ReplyAddress,
-    Request,
     SamplingParams,
 )
 from edged.scheduler import Entry, EntryState, Scheduler
@@ -301,80 +299,6 @@ def test_a_timetable_counts_an_interruption_only_where_there_could_be_one() -> N
     assert room_s(10.0, NORMAL) == pytest.approx(9.0)
     assert room_s(19.0, NORMAL) == pytest.approx(19.0 - 1.02 - 19 * 0.1)
     assert filled().timetable(make_request(), COST, 0.0).total_s == 0.0
-
-
-def same(key: int, **more: Any) -> Entry[str]:  # noqa: ANN401
-    return entry(key, priority=BACKGROUND, request_id=f"r{key}", **more)
-
-
-def ask(**more: Any) -> Request:  # noqa: ANN401
-    return make_request(**({"priority": BACKGROUND, "deadline_s": 60, "max_tokens": 21} | more))
-
-
-def test_the_same_background_question_is_answered_once_for_all() -> None:
-    leader = same(1)
-    scheduler = filled(leader)
-    assert scheduler.join(ask(request_id="r2", topic="t2"), "delivery 2")
-    scheduler.pop(0.0, COST)
-    assert scheduler.join(ask(request_id="r3", topic="t3"), "delivery 3")
-    members = [(m.request.reply_to.request_id, m.delivery) for m in leader.members()]
-    assert members == [("r1", "delivery 1"), ("r2", "delivery 2"), ("r3", "delivery 3")]
-    assert (len(scheduler), scheduler.finish(1)) == (0, leader)
-
-
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"priority": NORMAL},
-        {"deadline_s": 59},
-        {"max_tokens": 20},
-        {"is_stream": True},
-        {"stop": ("x",)},
-        {"session": "s"},
-        {"sampling": SamplingParams(temperature=1.0)},
-    ],
-)
-def test_what_differs_or_cannot_be_shared_is_a_request_of_its_own(more: dict[str, Any]) -> None:
-    assert not filled(same(1)).join(ask(**more), "other")
-
-
-def test_another_text_is_another_question() -> None:
-    first = same(1)
-    other = Request(ReplyAddress("t"), (ChatMessage("user", "other"),), 0.0, 60.0, 21)
-    assert not filled(first).join(other, "other")
-
-
-def test_riders_are_bounded() -> None:
-    scheduler = filled(same(1))
-    joined = [scheduler.join(ask(), f"delivery {n}") for n in range(MAX_RIDERS + 1)]
-    assert joined == [True] * MAX_RIDERS + [False]
-
-
-@pytest.mark.parametrize("is_running", [True, False])
-def test_cancelling_one_of_several_leaves_the_others_their_answer(*, is_running: bool) -> None:
-    leader = same(1)
-    scheduler = filled(leader)
-    scheduler.join(ask(request_id="r2"), "delivery 2")
-    scheduler.join(ask(request_id="r3"), "delivery 3")
-    if is_running:
-        scheduler.pop(0.0, COST)
-    for name, delivery in (("r1", "delivery 1"), ("r3", "delivery 3")):
-        (ended,) = scheduler.cancel(cancel(target_id=name))
-        assert (ended.state, ended.delivery) == (EntryState.FINISHED, delivery)
-        assert [m.delivery for m in ended.members()] == [delivery]
-        assert not leader.is_cancelled
-    assert [m.delivery for m in leader.members()] == ["delivery 2"]
-    (last,) = scheduler.cancel(cancel(target_id="r2"))
-    assert last is leader
-    assert leader.is_cancelled
-    assert not filled(same(4)).join(ask(request_id=None, deadline_s=10), "too early")
-
-
-def test_who_joins_a_cancelled_answer_would_get_none() -> None:
-    scheduler = filled(same(1))
-    scheduler.pop(0.0, COST)
-    scheduler.cancel(cancel(target_id="r1"))
-    assert not scheduler.join(ask(), "late")
 
 
 def cancel(topic: str = "edged/n/response/cancel", **target: object) -> CancelRequest:

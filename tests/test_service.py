@@ -1,17 +1,19 @@
 """The service: one terminal reply a delivery, and the acknowledgement only after it."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import pytest
 
 from edged.admission import MemorySnapshot
+from edged.engine import Constraint
 from edged.finished import Finished
 from edged.generation import Fragment
 from edged.grammar import FormatError
 from edged.messages import Encoded, WireProperties
-from edged.request import Answer, FinishReason, Usage
+from edged.request import Answer, ChatMessage, FinishReason, OutputFormat, Usage
 from edged.tokenizer import TemplateError
-from tests.fakes import LIMITS, MIB, Bench, correlation
+from tests.fakes import LIMITS, MIB, Bench, FakeLanguage, correlation
 
 
 def test_a_request_is_acknowledged_only_after_the_broker_has_its_reply() -> None:
@@ -136,12 +138,12 @@ def test_the_cache_a_request_will_fill_counts_once() -> None:
 def test_a_request_that_never_ran_has_filled_no_cache() -> None:
     bench = Bench()
     request = {"prompt": "x", "max_tokens": 100, "timeout_ms": 200_000}
-    for name in ("runs", "waits", "waits-too", "is-one-too-many"):
+    for name in ("runs", "waits"):
         bench.deliver(request | {"id": name})
     bench.memory = MemorySnapshot(340 * MIB, 500 * MIB)
     bench.deliver(request | {"id": "big"})
     refused = {reply.json["id"]: reply.json["error"]["code"] for reply in bench.transport.replies}
-    assert refused == {"is-one-too-many": "queue_full", "big": "memory_pressure"}
+    assert refused == {"big": "memory_pressure"}
 
 
 @pytest.mark.parametrize("error", [TemplateError("messages[0].role"), FormatError("format.schema")])
@@ -369,3 +371,66 @@ def test_a_retained_prompt_is_dropped_and_acknowledged() -> None:
     assert bench.transport.replies == []
     assert bench.transport.acknowledged == [delivery.receipt]
     assert bench.metrics.snapshot()["dropped_by_reason"] == {"retained": 1}
+
+
+@dataclass
+class CountingLanguage(FakeLanguage):
+    """Count how often the content of a request is worked on."""
+
+    calls: int = 0
+
+    def encode_chat(self, messages: Sequence[ChatMessage]) -> list[int]:
+        self.calls += 1
+        return super().encode_chat(messages)
+
+    def compile_format(self, output_format: OutputFormat) -> Constraint | None:
+        self.calls += 1
+        return super().compile_format(output_format)
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        ({"prompt": "x"}, "queue_full"),
+        ({"prompt": "x", "timeout_ms": 1}, "queue_full"),
+    ],
+)
+def test_a_full_queue_refuses_before_the_content_costs_anything(
+    request_: dict[str, object], code: str
+) -> None:
+    language = CountingLanguage()
+    bench = Bench(language=language)
+    for number in range(3):
+        bench.deliver({"id": f"r{number}", "prompt": "x", "max_tokens": 10})
+    before = language.calls
+    bench.deliver(request_)
+    assert bench.transport.replies[-1].json["error"]["code"] == code
+    assert language.calls == before
+
+
+def test_no_time_for_a_token_and_no_memory_are_refused_before_the_content_costs_anything() -> None:
+    language = CountingLanguage()
+    bench = Bench(language=language)
+    bench.deliver({"id": "late", "prompt": "x", "timeout_ms": 1})
+    bench.memory = MemorySnapshot(401 * MIB, 900 * MIB)
+    bench.deliver({"id": "short", "prompt": "x"})
+    errors = [reply.json["error"] for reply in bench.transport.replies]
+    assert [error["code"] for error in errors] == ["timeout", "memory_pressure"]
+    assert errors[0]["message"].startswith("1 token is predicted to take")
+    assert errors[0]["max_tokens"] == 0
+    assert language.calls == 0
+
+
+def test_a_fault_of_ours_is_replied_to_and_logged_once_without_the_words(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench = Bench()
+    bench.language.error = RuntimeError("secret words")
+    for number in range(3):
+        bench.deliver({"id": f"r{number}", "prompt": "secret words"})
+    assert [r.json["error"]["code"] for r in bench.transport.replies] == ["internal"] * 3
+    assert caplog.text.count("RuntimeError") == 1
+    assert "secret" not in caplog.text
+    bench.language.error = None
+    bench.deliver({"id": "r0", "prompt": "x"})
+    assert len(bench.worker.jobs) == 1

@@ -4,7 +4,9 @@ import queue
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edged.energy import Energy, EnergyModel, EnergySource
 from edged.engine import Constraint, Prefilled, Token
@@ -78,13 +80,24 @@ class TickingEngine(FakeEngine):
             yield step
 
 
+class Unconstrained:
+    """A format that allows everything and is never complete."""
+
+    is_complete = False
+
+    def allowed(self, logits: NDArray[np.float32]) -> None: ...
+
+    def advance(self, token_id: int) -> None: ...
+
+
 def run(
     engine: FakeEngine, request: Request = REQUEST, clock: FakeClock | None = None
 ) -> tuple[list[Fragment], Finished]:
     inbox = Inbox()
     worker = Worker(engine, CharacterStream, inbox.events.put, clock or FakeClock())
     worker.start()
-    worker.submit(Job(1, [1, 2, 3], request, 16))
+    constraint = None if request.format.type is FormatType.TEXT else Unconstrained()
+    worker.submit(Job(1, [1, 2, 3], request, 16, constraint))
     try:
         return inbox.until_finished()
     finally:
@@ -240,6 +253,18 @@ def test_a_json_answer_cut_by_its_length_is_not_parsed() -> None:
     request = replace(REQUEST, format=OutputFormat(FormatType.JSON_SCHEMA, schema=True))
     _, finished = run(FakeEngine(steps("12")), request)
     assert answer(finished).json is None
+
+
+@pytest.mark.parametrize("kind", [FormatType.CHOICE, FormatType.JSON_SCHEMA])
+def test_a_job_without_the_constraint_of_its_format_is_not_started(kind: FormatType) -> None:
+    inbox, engine = Inbox(), FakeEngine(steps("free text"))
+    worker = Worker(engine, CharacterStream, inbox.events.put, FakeClock())
+    worker.start()
+    worker.submit(Job(1, [1, 2, 3], replace(REQUEST, format=OutputFormat(kind)), 16))
+    _, finished = inbox.until_finished()
+    assert worker.stop(LIMIT_S)
+    assert refusal(finished).code is ErrorCode.INTERNAL
+    assert engine.calls == 0
 
 
 def test_timing_adds_up() -> None:

@@ -3,7 +3,7 @@
 Rule: pure; no clock, no broker. ``docs/protocol.md`` describes for outsiders what is done here.
 """
 
-from edged.messages.decode import Decoded, decode
+from edged.messages.decode import Decoded, decode, reply_address
 from edged.messages.defaults import RequestDefaults
 from edged.messages.encode import (
     encode_event,
@@ -52,4 +52,5 @@ __all__ = [
     "encode_info",
     "encode_reply",
     "encode_state",
+    "reply_address",
 ]

@@ -53,6 +53,14 @@ def decode(delivery: Delivery, defaults: RequestDefaults, now_s: float) -> Decod
         return Refusal(address, Rejected(error.code, str(error)))
 
 
+def reply_address(delivery: Delivery, defaults: RequestDefaults) -> ReplyAddress | Dropped:
+    """Return where a reply goes by topic and properties alone; the payload is not read."""
+    operation = defaults.topics.operation_of(delivery.topic)
+    if operation is None:
+        return Dropped(DropReason.UNKNOWN_TOPIC, "not a request topic of this node")
+    return _read_address(delivery, Content(), defaults, operation)[0]
+
+
 def _drop(delivery: Delivery) -> Dropped | None:
     if delivery.retain:
         return Dropped(DropReason.RETAINED, "requests must be published without the retain flag")

@@ -3,6 +3,7 @@
 Rule: what MQTT 5 calls a property stays here under the property's own name.
 """
 
+import hashlib
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
@@ -44,6 +45,16 @@ class Delivery:
     """Names the delivery inside its connection only; 0 for QoS 0."""
     connection_epoch: int = 0
     """Counts the connections of this process; a packet id of an earlier one means nothing."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest that is the same each time the broker brings the message; nothing is decoded.
+
+        The Message Expiry Interval is left out: the broker counts it down.
+        """
+        properties = replace(self.properties, message_expiry_s=None)
+        content = (self.topic, properties, hashlib.sha256(self.payload).digest())
+        return hashlib.sha256(repr(content).encode(errors="replace")).hexdigest()[:32]
 
     @property
     def receipt(self) -> "Delivery":

@@ -20,12 +20,12 @@ _LOOKS = 16
 
 def best_busy_s(workload: Workload, device: Cost) -> float:
     """Return a bound of the seconds of work that can end on time."""
-    return busy_s(_without_repeats(workload, device))
+    return busy_s(_priced(workload, device))
 
 
 def best_tokens(workload: Workload, device: Cost) -> float:
     """Return a bound of the tokens that can be delivered on time."""
-    asks = _without_repeats(workload, device)
+    asks = _priced(workload, device)
     left_s = busy_s(asks)
     tokens = 0.0
     for _, _, work_s, value in sorted(asks, key=lambda it: it[2] / it[3]):
@@ -39,16 +39,12 @@ _Work = tuple[float, float, float, int]
 """Arrival, deadline, seconds of work, tokens."""
 
 
-def _without_repeats(workload: Workload, device: Cost) -> list[_Work]:
-    """Price each request; one that asks the same as another costs nothing, and still counts."""
-    seen: set[int] = set()
-    works: list[_Work] = []
-    for ask in workload.asks:
-        work_s = 0.0 if ask.content in seen else least_work_s(ask, workload, device)
-        if ask.content >= 0:
-            seen.add(ask.content)
-        works.append((ask.at_s, ask.deadline_s, work_s, ask.wanted_tokens))
-    return works
+def _priced(workload: Workload, device: Cost) -> list[_Work]:
+    """Price each request at what it takes at best."""
+    return [
+        (ask.at_s, ask.deadline_s, least_work_s(ask, workload, device), ask.wanted_tokens)
+        for ask in workload.asks
+    ]
 
 
 def least_work_s(ask: Ask, workload: Workload, device: Cost) -> float:

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from edged.costmodel import Cost
@@ -26,7 +26,7 @@ def figures(
     taken_in = [outcome for outcome in outcomes if outcome.end is not End.REFUSED]
     hours = max(workload.asks[-1].at_s, 1.0) / 3600
     tokens = sum(outcome.ask.wanted_tokens for outcome in good)
-    busy_s = sum(least_work_s(o.ask, workload, device) for o in _different(good))
+    busy_s = sum(least_work_s(o.ask, workload, device) for o in good)
     return {
         "asked": len(outcomes),
         **{end.value.replace(" ", "_"): _count(outcomes, end) for end in End},
@@ -59,16 +59,6 @@ def percentile(values: Sequence[float], percent: float) -> float | None:
 
 def _count(outcomes: Sequence[Outcome], end: End) -> int:
     return sum(outcome.end is end for outcome in outcomes)
-
-
-def _different(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
-    """Yield what was worth computing: of those that ask the very same only the first."""
-    seen: set[int] = set()
-    for outcome in outcomes:
-        content = outcome.ask.content
-        if content < 0 or content not in seen:
-            yield outcome
-        seen.add(content)
 
 
 def _shares(outcomes: Sequence[Outcome]) -> dict[str, float]:

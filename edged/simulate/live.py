@@ -146,11 +146,9 @@ class LiveNode:
         return per_word, counts[0] - per_word * _PROBE_WORDS[0]
 
     def _ask(self, number: int, ask: Ask, num_words: int) -> None:
-        # Requests of the same content begin with the same number; all others differ from there on.
-        content = number if ask.content < 0 else -1 - ask.content
         members = {
             "id": str(number),
-            "prompt": f"{content}: tell a long story of" + " and a valve" * (num_words // 3),
+            "prompt": f"{number}: tell a long story of" + " and a valve" * (num_words // 3),
             "max_tokens": ask.max_tokens,
             "timeout_ms": round(ask.timeout_s * 1000),
             "priority": ask.priority,

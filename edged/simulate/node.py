@@ -80,8 +80,6 @@ class Node:
 
     def _enqueue(self, ask: Ask) -> Rejected | None:
         request, now_s, cost = _request(ask), ask.at_s, self.costs.current
-        if self.scheduler.join(request, ask):
-            return None
         resources = Resources(MAX_MODEL_LEN, cost, _MEMORY, _BUDGET)
         timetable = self.scheduler.timetable(request, cost, now_s)
         decision = admit(request, ask.prompt_tokens, resources, timetable)
@@ -161,16 +159,15 @@ class Node:
 
     def _end(self, entry: Entry[Ask], end: End, end_s: float) -> None:
         first_s = self._first_s.pop(entry.key, None)
-        for i, member in enumerate(entry.members()):
-            ask = member.delivery
-            ttft_s = None if first_s is None else max(first_s - ask.at_s, 0.0)
-            self.outcomes.append(Outcome(ask, end, end_s, ttft_s, is_shared=i > 0))
+        ask = entry.delivery
+        ttft_s = None if first_s is None else max(first_s - ask.at_s, 0.0)
+        self.outcomes.append(Outcome(ask, end, end_s, ttft_s))
 
 
 def _request(ask: Ask) -> Request:
     return Request(
         ReplyAddress(f"edged/n/response/generate/{ask.client}"),
-        (ChatMessage("user", str(ask.content) if ask.content >= 0 else f"{ask.client}{ask.at_s}"),),
+        (ChatMessage("user", f"{ask.client}{ask.at_s}"),),
         received_s=ask.at_s,
         deadline_s=ask.deadline_s,
         max_tokens=ask.max_tokens,

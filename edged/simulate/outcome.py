@@ -30,5 +30,3 @@ class Outcome:
     end_s: float
     ttft_s: float | None = None
     """From arrival to the first token; None without one."""
-    is_shared: bool = False
-    """Whether another request's execution made it."""

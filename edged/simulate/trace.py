@@ -37,8 +37,6 @@ class Ask:
     output_tokens: int = 64
     """Tokens after which the model would stop by itself."""
     timeout_s: float = 30.0
-    content: int = -1
-    """Requests with the same number from 0 on ask the very same."""
     noise: float = 1.0
     """How many times as long as its price it takes."""
 

@@ -114,7 +114,6 @@ def _factory(rng: random.Random, length_s: float, device: Device) -> Iterator[As
                 max_tokens=64,
                 output_tokens=48,
                 timeout_s=90.0,
-                content=burst * 6 + alarm % 6,
                 noise=_noise(rng),
             )
     yield from _person(rng, length_s, 120.0, "operator")

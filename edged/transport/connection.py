@@ -17,7 +17,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edged.messages import Delivery
-from edged.transport.acknowledgements import Acknowledgements
+from edged.transport.acknowledgements import STOCK_WINDOW, Acknowledgements
 from edged.transport.events import BrokerSettings, Connected, Published, Will
 from edged.transport.explain import (
     Failure,
@@ -72,8 +72,10 @@ class Connection:
         self._subscriptions = subscriptions
         self._epochs = epochs
         self._client = make_client(settings, version, will)
+        # Over 3.1.1 the broker is not told how many it may have unacknowledged.
+        window = settings.receive_maximum if version == "5" else STOCK_WINDOW
         self._acknowledgements = Acknowledgements(
-            settings.receive_maximum, lambda packet_id: self._client.ack(packet_id, qos=1)
+            window, lambda packet_id: self._client.ack(packet_id, qos=1)
         )
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe
