@@ -166,8 +166,9 @@ def _properties(step: Step, scope: Scope) -> dict[str, Any]:
         filled["correlation_data"] = base64.b64decode(data["base64"])
     elif data is not None:
         filled["correlation_data"] = str(data).encode()
-    if "user" in filled:
-        filled["user"] = list(filled["user"].items())
+    user = filled.get("user")
+    if user is not None:
+        filled["user"] = [("", "")] * user if isinstance(user, int) else list(user.items())
     return filled
 
 
