@@ -103,11 +103,14 @@ class Generation:
         return len(self.output_ids)
 
     @property
+    def is_complete(self) -> bool:
+        """Whether the answer is all that its format asks for, and nothing may follow."""
+        return self.job.constraint is not None and self.job.constraint.is_complete
+
+    @property
     def is_pausable(self) -> bool:
         """Whether there is something left to go on with later."""
-        constraint = self.job.constraint
-        is_complete = constraint is not None and constraint.is_complete
-        is_over = self.finish_reason is not None or is_complete
+        is_over = self.finish_reason is not None or self.is_complete
         return not is_over and self.num_output_tokens < self.job.max_tokens
 
     def resume(self, now_s: float) -> None:
@@ -134,6 +137,9 @@ class Generation:
         step_s, self._last_step_s = now_s - self._last_step_s, now_s
         if self.output_ids and self.first_token_s is None:
             self.first_token_s = now_s
+        # Not a token earlier: of several tokens of one run, only the last completes the format.
+        if self.finish_reason is None and self.is_complete:
+            self.finish_reason = FinishReason.STOP
         # The next step is expected to take as long as this one: stop before it would be late.
         if self.finish_reason is None and now_s + step_s >= self.job.request.deadline_s:
             self.finish_reason = FinishReason.DEADLINE
@@ -175,10 +181,7 @@ class Generation:
         if not self._matcher.is_stopped:
             self.text += self._matcher.push(self.text_stream.flush())
             self.text += self._matcher.flush()
-        constraint = self.job.constraint
-        if self.finish_reason is None:
-            is_complete = constraint is not None and constraint.is_complete
-            self.finish_reason = FinishReason.STOP if is_complete else FinishReason.LENGTH
+        self.finish_reason = self.finish_reason or FinishReason.LENGTH
 
     def outcome(self) -> Answer | Rejected:
         """Return the answer, or the refusal of a job that ended before its first token."""
@@ -189,14 +192,26 @@ class Generation:
             return Rejected(
                 ErrorCode.TIMEOUT, "the deadline passed before the first token; allow more time"
             )
-        return Answer(self.text, reason, self._parsed(reason))
+        # What a stop string cut may be a whole answer by chance: "on" of "on fire", 1 of 12.
+        is_whole = reason is FinishReason.STOP and not self._matcher.is_stopped
+        kind = self.job.request.format.type
+        if kind is FormatType.CHOICE:
+            index = self._option() if is_whole and self.is_complete else None
+            text = "" if index is None else self.text
+            return Answer(text, reason, is_choice=True, choice=index)
+        is_parsed = is_whole and kind is FormatType.JSON_SCHEMA
+        return Answer(self.text, reason, self._parsed() if is_parsed else None)
 
-    def _parsed(self, reason: FinishReason) -> object:
-        if self.job.request.format.type is not FormatType.JSON_SCHEMA:
-            return None
-        if reason is not FinishReason.STOP:
-            return None
+    def _option(self) -> int | None:
+        """Return the index of the option that the text is."""
+        choices = self.job.request.format.choices
+        for words in (self.text, f" {self.text}"):  # some tokenizers drop a first space
+            if words in choices:
+                return choices.index(words)
+        return None
+
+    def _parsed(self) -> object:
         try:
             return json.loads(self.text)
-        except ValueError:  # a stop string cut the document short
+        except (ValueError, RecursionError):
             return None

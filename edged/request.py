@@ -152,6 +152,10 @@ class Answer:
     finish_reason: FinishReason
     json: Any = None
     """The parsed answer when ``format`` was ``json_schema`` and it is complete; else None."""
+    is_choice: bool = False
+    """Whether ``format`` was ``choice``."""
+    choice: int | None = None
+    """Where ``format`` was ``choice``: the index of the option; None when it is not complete."""
 
 
 @dataclass(frozen=True, slots=True)

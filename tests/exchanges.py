@@ -162,6 +162,16 @@ def _keys(talk: Talk) -> None:
     talk.finish("Yes.")
 
 
+def _choice(talk: Talk) -> None:
+    options = ["open", "open only if nobody is home"]
+    asked = {"prompt": "What about the window?", "format": {"type": "choice", "choices": options}}
+    talk.ask({"id": "a1"} | asked)
+    talk.end(Answer(options[1], FinishReason.STOP, is_choice=True, choice=1), num_tokens=7)
+    talk.show()
+    talk.ask({"id": "a2", "max_tokens": 1} | asked)
+    talk.end(Answer("", FinishReason.LENGTH, is_choice=True), num_tokens=1)
+
+
 def _again(talk: Talk) -> None:
     for _ in range(2):
         talk.ask({"id": "a1", "prompt": "Is it on?"})
@@ -261,6 +271,7 @@ TOPICS: dict[str, Callable[[Talk], None]] = {
     "Plain text": _text,
     "MQTT 5 properties": _properties,
     "The same in the payload": _keys,
+    "A choice, and one that max_tokens cuts": _choice,
     "Asked again": _again,
     "A stream": _streamed,
     "A session": _dialogue,

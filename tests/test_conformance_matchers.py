@@ -168,6 +168,26 @@ def test_a_payload_that_need_not_be_read_may_be_refused_without_its_id() -> None
     assert "id: " in problems(ERROR | {"id": "other", "error": error})
 
 
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        ({"text": "yes", "choice": 0}, None),
+        ({"text": "no", "choice": 1}, None),
+        ({"text": "", "choice": None}, None),
+        ({"text": "yes", "choice": 1}, "data.text: "),
+        ({"text": "yes", "choice": None}, "data.text: "),
+        ({"text": "yes", "choice": 2}, "data.choice: "),
+        ({"text": "no", "choice": True}, "data.choice: "),
+        ({"text": "yes"}, "data: expected the keys"),
+    ],
+)
+def test_a_choice_is_whole_or_not_there(data: dict[str, Any], named: str | None) -> None:
+    asked = Asked("kitchen", "generate", False, "a1", b"c", ("yes", "no"))
+    reply = ANSWER | {"data": {"json": None, "finish_reason": "stop", **data}}
+    found = "\n".join(check_reply(reply, received(), asked))
+    assert (named is None and not found) or (named is not None and named in found)
+
+
 def test_missing_properties_are_described() -> None:
     asked = Asked("kitchen", "generate", True, "a1", b"c")
     text = "\n".join(check_reply(ANSWER, received({}), asked))

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from edged.errors import ErrorCode
 from edged.messages import (
+    MAX_USER_PROPERTIES,
+    OPERATIONS,
     Delivery,
     Dropped,
     DropReason,
@@ -381,6 +383,22 @@ def test_a_single_stop_string_and_whole_floats_are_taken() -> None:
     assert (request.stop, request.max_tokens) == (("END",), 3)
     assert ask(format={"type": "json_schema", "schema": True}).format.schema is True
     assert ask(format={"type": "text"}).format.type is FormatType.TEXT
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_more_user_properties_than_the_limit_are_refused_where_the_reply_was_asked_for(
+    operation: str,
+) -> None:
+    topic, pair = f"edged/kitchen/request/{operation}", ("k", "v")
+    given: dict[str, Any] = {"topic": topic, "response_topic": "reply/me", "correlation_data": b"c"}
+    request = {"id": "a1", "prompt": "x"}
+    taken = deliver(request, user_properties=(pair,) * MAX_USER_PROPERTIES, **given)
+    assert isinstance(taken, Request | CancelRequest)
+    refused = deliver(request, user_properties=(pair,) * (MAX_USER_PROPERTIES + 1), **given)
+    assert refused == Refusal(
+        ReplyAddress("reply/me", "a1", b"c"),
+        Rejected(ErrorCode.BAD_REQUEST, "user properties: at most 64 are accepted"),
+    )
 
 
 @given(st.dictionaries(KEYS, JSON_VALUES | st.just("hi"), max_size=8), st.binary(max_size=8))

@@ -105,6 +105,8 @@ def test_every_truncation_of_a_golden_request_is_answered_or_a_counted_drop(path
 
 def sent_messages() -> dict[str, Encoded]:
     answer = Answer("yes — ✓", FinishReason.STOP)
+    chosen = Answer("closed", FinishReason.STOP, is_choice=True, choice=1)
+    cut = Answer("", FinishReason.LENGTH, is_choice=True)
     usage = Usage(31, 20, 2)
     full = Rejected(ErrorCode.QUEUE_FULL, "8 requests waiting", retry_after_s=2.4)
     late = Rejected(ErrorCode.TIMEOUT, "needs 9.1 s, has 8 s", detail={"predicted_ms": 9100})
@@ -118,6 +120,8 @@ def sent_messages() -> dict[str, Encoded]:
     return {
         "reply-answer": encoded(Reply(ADDRESS, answer, usage, FULL_TIMING), 7.2),
         "reply-json": encoded(Reply(bare, Answer('{"a":1}', FinishReason.STOP, {"a": 1}))),
+        "reply-choice": encoded(Reply(ADDRESS, chosen, usage, FULL_TIMING)),
+        "reply-choice-cut": encoded(Reply(ADDRESS, cut, usage, FULL_TIMING)),
         "reply-duplicate": encoded(Reply(ADDRESS, answer, attempt=2, is_duplicate=True), -3.0),
         "reply-session": encoded(
             Reply(ADDRESS, answer, usage, FULL_TIMING, SessionState("table:1", 2, 0)), 7.2

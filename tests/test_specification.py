@@ -37,7 +37,7 @@ BEYOND_SCHEMA = (
 )
 GOLDEN = (
     *("reply-answer", "reply-session", "reply-cancel", "reply-queue-full", "reply-timeout"),
-    *("fragment", "fragment-done"),
+    *("reply-choice", "reply-choice-cut", "fragment", "fragment-done"),
 )
 CASES = [
     case
@@ -68,6 +68,15 @@ def test_a_golden_message_satisfies_its_schema(name: str) -> None:
     path = ROOT / "tests" / "data" / "messages" / f"{name}.json"
     message = json.loads(json.loads(path.read_text("utf-8"))["payload"])
     assert problems(message, strict(SCHEMAS[name.partition("-")[0]])) == []
+
+
+@pytest.mark.parametrize("data", [{"choice": None}, {"choice": -1}, {"choice": "yes"}])
+def test_a_choice_that_is_none_has_no_words_by_the_schema(data: dict[str, Any]) -> None:
+    path = ROOT / "tests" / "data" / "messages" / "reply-choice.json"
+    message = json.loads(json.loads(path.read_text("utf-8"))["payload"])
+    assert problems(message, SCHEMAS["reply"]) == []
+    message["data"] |= data
+    assert problems(message, SCHEMAS["reply"])
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

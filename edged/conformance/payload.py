@@ -91,6 +91,8 @@ class Message:
     """What the reply has as ``id``, if its ``id`` can be read."""
     operation: str = ""
     is_stream: bool = False
+    choices: tuple[str, ...] = ()
+    """The options, where the answer is to be one of them."""
 
 
 def build(step: Step, scope: Scope, *, is_v5: bool) -> Message:
@@ -123,7 +125,16 @@ def build(step: Step, scope: Scope, *, is_v5: bool) -> Message:
         _request_id(step, scope, members),
         step.operation,
         is_stream=(members or {}).get("stream") is True,
+        choices=_choices(members or {}),
     )
+
+
+def _choices(members: Mapping[str, Any]) -> tuple[str, ...]:
+    asked = members.get("format")
+    if not isinstance(asked, dict) or asked.get("type") != "choice":
+        return ()
+    choices = asked.get("choices")
+    return tuple(choices) if isinstance(choices, list) else ()
 
 
 def _members(step: Step, scope: Scope) -> dict[str, Any] | None:
@@ -155,8 +166,9 @@ def _properties(step: Step, scope: Scope) -> dict[str, Any]:
         filled["correlation_data"] = base64.b64decode(data["base64"])
     elif data is not None:
         filled["correlation_data"] = str(data).encode()
-    if "user" in filled:
-        filled["user"] = list(filled["user"].items())
+    user = filled.get("user")
+    if user is not None:
+        filled["user"] = [("", "")] * user if isinstance(user, int) else list(user.items())
     return filled
 
 

@@ -38,13 +38,14 @@ _ALWAYS = {
 }
 _ANSWER = {
     "data.text": {"type": "string"},
-    "data": {"keys": ["text", "json", "finish_reason"]},
     "data.finish_reason": {"one_of": ["stop", "length", "deadline", "cancelled"]},
     "usage": {"type": "object"},
     "timing": {"type": "object"},
     "model": {"type": "string", "length": [1, 1000]},
     "error": {"absent": True},
 }
+_MEMBERS = ["text", "json", "finish_reason"]
+"""Of ``data`` of an answer."""
 _FOUND = {"data": {"keys": ["found"]}, "data.found": {"type": "boolean"}, "error": {"absent": True}}
 _ERROR = {
     "data": {"equals": {}},
@@ -64,6 +65,8 @@ class Asked:
     is_v5: bool
     request_id: str | None
     correlation_data: bytes | None
+    choices: tuple[str, ...] = ()
+    """The options, where ``format`` is ``choice``."""
 
 
 def read_reply(message: Received) -> dict[str, Any] | None:
@@ -88,7 +91,8 @@ def check_reply(reply: dict[str, Any], message: Received, asked: Asked) -> list[
         if expected["error.status"] in _UNREAD:
             expected["id"] = {"one_of": [asked.request_id, None]}
     else:
-        expected |= _FOUND if asked.operation == "cancel" else _ANSWER
+        is_cancel = asked.operation == "cancel"
+        expected |= _FOUND if is_cancel else _ANSWER | _data_rules(reply, asked.choices)
     for section, rules in (("usage", _USAGE), ("timing", _TIMING)):
         if section in reply:
             expected |= {f"{section}.{key}": rule for key, rule in rules.items()}
@@ -117,6 +121,19 @@ def _error_rules(reply: dict[str, Any]) -> dict[str, Any]:
     if value_at(reply, "error.retry_after_ms") is not MISSING:
         rules["error.retry_after_ms"] = _COUNT
     return rules
+
+
+def _data_rules(reply: dict[str, Any], choices: tuple[str, ...]) -> dict[str, Any]:
+    """Return what holds for ``data`` of an answer: a choice is whole or not there."""
+    if not choices:
+        return {"data": {"keys": _MEMBERS}}
+    index = value_at(reply, "data.choice")
+    is_whole = isinstance(index, int) and 0 <= index < len(choices)
+    return {
+        "data": {"keys": [*_MEMBERS, "choice"]},
+        "data.choice": {"one_of": [*range(len(choices)), None]},
+        "data.text": choices[index] if is_whole else "",
+    }
 
 
 def _check_properties(reply: dict[str, Any], message: Received, asked: Asked) -> list[str]:

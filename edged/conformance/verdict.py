@@ -84,6 +84,7 @@ class Verdict:
             self.is_v5,
             message.request_id,
             message.properties.get("correlation_data"),
+            message.choices,
         )
 
     def _check_paths(self, document: dict[str, Any], step: Step) -> list[str]:
@@ -98,7 +99,9 @@ class Verdict:
     def _check_fragments(self, exchange: Exchange, reply: dict[str, Any]) -> list[str]:
         fragments = exchange.fragments(self.inbox, self.node)
         if exchange.is_streamed:
-            text = value_at(reply, "data.text")
+            # Of a choice that was cut, fragments may have come that are in no text.
+            is_cut = value_at(reply, "data.choice") is None
+            text = None if is_cut else value_at(reply, "data.text")
             request_id = exchange.message.request_id or ""
             return check_stream(fragments, request_id, text if isinstance(text, str) else None)
         streams = [e for e in self.exchanges if e.message.is_stream and e is not exchange]

@@ -19,6 +19,7 @@ from edged.messages.received import (
     decode_reply,
 )
 from edged.messages.wire import (
+    MAX_USER_PROPERTIES,
     OPERATIONS,
     PROTOCOL_VERSION,
     Delivery,
@@ -31,6 +32,7 @@ from edged.messages.wire import (
 )
 
 __all__ = [
+    "MAX_USER_PROPERTIES",
     "OPERATIONS",
     "PROTOCOL_VERSION",
     "Decoded",

@@ -13,7 +13,14 @@ from edged.messages.fields import Fields, MessageError
 from edged.messages.generate import read_generate
 from edged.messages.keys import ID_PATTERN, MAX_ID_BYTES, TIMEOUT_MS
 from edged.messages.reply_topic import refuse_reply_topic
-from edged.messages.wire import OPERATIONS, Delivery, Dropped, DropReason, Refusal
+from edged.messages.wire import (
+    MAX_USER_PROPERTIES,
+    OPERATIONS,
+    Delivery,
+    Dropped,
+    DropReason,
+    Refusal,
+)
 from edged.request import CancelRequest, Rejected, ReplyAddress, Request
 
 _ID = re.compile(ID_PATTERN)
@@ -41,8 +48,7 @@ def decode(delivery: Delivery, defaults: RequestDefaults, now_s: float) -> Decod
     address, problem = _read_address(delivery, content, defaults, operation)
     if isinstance(address, Dropped):
         return address
-    size, limit = len(delivery.payload), defaults.max_payload_bytes
-    problem = too_large(size, limit) if size > limit else content.problem or problem
+    problem = _over_a_limit(delivery, defaults) or content.problem or problem
     try:
         if problem is not None:
             raise problem
@@ -66,6 +72,15 @@ def _drop(delivery: Delivery) -> Dropped | None:
         return Dropped(DropReason.RETAINED, "requests must be published without the retain flag")
     if delivery.properties.message_expiry_s == 0:
         return Dropped(DropReason.EXPIRED, "the message expiry interval is over")
+    return None
+
+
+def _over_a_limit(delivery: Delivery, defaults: RequestDefaults) -> MessageError | None:
+    size, limit = len(delivery.payload), defaults.max_payload_bytes
+    if size > limit:
+        return too_large(size, limit)
+    if len(delivery.properties.user_properties) > MAX_USER_PROPERTIES:
+        return MessageError(f"user properties: at most {MAX_USER_PROPERTIES} are accepted")
     return None
 
 

@@ -123,9 +123,11 @@ def _encoded(topic: str, members: Mapping[str, Any]) -> Encoded:
 
 def _data(outcome: Answer | CancelOutcome | Rejected) -> dict[str, Any]:
     if isinstance(outcome, Answer):
+        choice = {"choice": outcome.choice} if outcome.is_choice else {}
         return {
             "text": outcome.text,
             "json": _strict(outcome.json),
+            **choice,
             "finish_reason": outcome.finish_reason.value,
         }
     return {"found": outcome.is_found} if isinstance(outcome, CancelOutcome) else {}

@@ -14,6 +14,8 @@ PROTOCOL_VERSION = 1
 """Version of the wire contract: member ``v`` of every JSON message that edged sends."""
 OPERATIONS = ("generate", "cancel")
 """The operations a node answers, as they stand at the end of the request topic."""
+MAX_USER_PROPERTIES = 64
+"""Of one request; they mean nothing to a node, and must not cost it anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class WireProperties:
     """1: the payload is UTF-8; 0 or None: bytes of unknown kind."""
     message_expiry_s: int | None = None
     user_properties: tuple[tuple[str, str], ...] = ()
+    """Of what arrives at most ``MAX_USER_PROPERTIES`` and one more, which says that it has more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from edged.specification.pieces import (
     docs_of,
     document,
     members,
+    nullable,
 )
 
 VERSION: Schema = {"const": PROTOCOL_VERSION, "description": "version of the protocol"}
@@ -73,11 +74,16 @@ def _answer() -> Schema:
     meanings = "; ".join(f"`{r}`: {reasons[r.name].rstrip('.')}" for r in FinishReason)
     data = members(
         {
-            "text": described(STRING, "the answer"),
+            "text": described(STRING, "the answer; of a choice that was cut: empty"),
             "json": {"description": docs["json"]},
+            "choice": described(nullable(COUNT), docs["choice"]),
             "finish_reason": described({"enum": [str(r) for r in FinishReason]}, meanings),
-        }
+        },
+        optional=("choice",),
     )
+    # A client that acts on the text acts on nothing when the choice was cut.
+    is_cut = {"properties": {"choice": {"type": "null"}}, "required": ["choice"]}
+    data |= {"if": is_cut, "then": {"properties": {"text": {"const": ""}}}}
     properties: Schema = {"status": {"const": "ok"}, "data": data, "error": False}
     required = ["usage", "timing", "model"]
     return {"title": "answer", "properties": properties, "required": required}

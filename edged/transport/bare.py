@@ -14,7 +14,7 @@ import paho.mqtt.client as mqtt
 from edged.messages import WireProperties
 from edged.transport.events import BrokerSettings
 from edged.transport.paho_client import make_client
-from edged.transport.properties import from_paho, to_paho
+from edged.transport.properties import properties_of, to_paho
 
 
 class BareMessage(NamedTuple):
@@ -102,12 +102,13 @@ class BareClient:
     def _on_message(
         self, client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage
     ) -> None:
-        properties = from_paho(message.properties)
+        properties = properties_of(message)
         self._messages.append(BareMessage(message.topic, bytes(message.payload), properties))
         client.ack(message.mid, message.qos)
 
 
 def _send_back(client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
-    topic = getattr(message.properties, "ResponseTopic", "")
-    client.publish(topic, message.payload, 1, properties=message.properties)
+    properties = properties_of(message)
+    topic = properties.response_topic or ""
+    client.publish(topic, message.payload, 1, properties=to_paho(properties))
     client.ack(message.mid, message.qos)

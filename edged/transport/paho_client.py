@@ -6,16 +6,33 @@ from collections.abc import Sequence
 from typing import Any
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edged.errors import ConfigError
 from edged.transport.events import BrokerSettings, Will
+from edged.transport.properties import read_publish
 
 _RETAIN_ON_SUBSCRIBE, _RETAIN_NEVER = 0, 2
 _SHORT_SESSION_S = 60
+
+
+class Client(mqtt.Client):
+    """paho's client, but for how it reads a PUBLISH of MQTT 5."""
+
+    def _handle_publish(self) -> MQTTErrorCode:
+        """Take in the packet at hand; called by paho.
+
+        Its own copies the rest of the packet for each property, and calls U+FEFF malformed, so
+        that one message ends each connection that brings it.
+        """
+        if self.protocol != mqtt.MQTTv5:
+            return super()._handle_publish()
+        command, packet = self._in_packet["command"], self._in_packet["packet"]
+        self._handle_on_message(read_publish(command, bytes(packet)))
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
 
 
 def make_client(settings: BrokerSettings, version: str, will: Will | None) -> mqtt.Client:
@@ -27,7 +44,7 @@ def make_client(settings: BrokerSettings, version: str, will: Will | None) -> mq
     is_5 = version == "5"
     # Over 3.1.1 a session that stays has no end, so one that is to end soon does not stay at all.
     is_clean = settings.session_expiry_s < (1 if is_5 else _SHORT_SESSION_S)
-    client = mqtt.Client(
+    client = Client(
         CallbackAPIVersion.VERSION2,
         client_id=settings.client_id,
         clean_session=None if is_5 else is_clean,

@@ -120,9 +120,13 @@ def test_home_assistants_automations_ask_and_take_the_answer(served: Broker) -> 
         trigger = {"trigger": {"payload_json": reply}}
         assert home_assistant(answer["conditions"][0], **trigger) == "True"
         is_told = home_assistant(answer["conditions"][1], **trigger) == "True"
-        assert is_told is (reply["status"] == "error" or reply["data"]["text"] == "yes")
+        assert is_told is (reply["status"] == "error" or reply["data"]["choice"] != 1)
         told.append(home_assistant(answer["actions"][0]["data"]["message"], **trigger))
     assert any("No judgement: format.type" in line for line in told)
+    cut = {"status": "ok", "data": {"text": "", "choice": None, "finish_reason": "deadline"}}
+    assert home_assistant(answer["conditions"][1], trigger={"payload_json": cut}) == "True"
+    message = answer["actions"][0]["data"]["message"]
+    assert home_assistant(message, trigger={"payload_json": cut}) == "No judgement: deadline"
     other = {"trigger": {"payload_json": {"id": None, "status": "ok"}}}
     assert home_assistant(answer["conditions"][0], **other) == "False"
 

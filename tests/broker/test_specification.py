@@ -14,11 +14,14 @@ from tests.tiny_model import write_tiny_bundle
 
 REQUEST = "edged/kitchen/request/generate"
 FORMAT = {"type": "json_schema", "schema": {"const": [1]}}
+CHOICE = {"type": "choice", "choices": ["open", "open only if nobody is home"]}
 # Each is answered or refused in another way.
 QUESTIONS: list[dict[str, Any]] = [
     {"id": "answer", "prompt": "hello", "max_tokens": 5},
     {"id": "stream", "prompt": "hello", "max_tokens": 40, "stream": True},
     {"id": "json", "prompt": "hello", "format": FORMAT},
+    {"id": "choice", "prompt": "hello", "format": CHOICE},
+    {"id": "cut", "prompt": "hello", "format": CHOICE, "max_tokens": 1},
     {"id": "turn", "prompt": "hello", "max_tokens": 3, "session": "s"},
     {"id": "late", "prompt": "hello", "timeout_ms": 1},
     {"id": "long", "prompt": "x" * 15_000},

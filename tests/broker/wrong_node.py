@@ -13,6 +13,7 @@ from paho.mqtt.properties import Properties
 ROOT = "edged/wrong"
 PLAIN = "prompts: a question in JSON is answered"
 STREAM = "streams: a short answer"
+CHOICE = "formats: one of two choices is the answer"
 TOLD = "events: a request whose reply topic is not allowed is told"
 FORBIDDEN = "reply_topics: a topic below no allowed prefix"
 # What is wrong, in which case it must be found, and what the table then says.
@@ -39,6 +40,9 @@ FAULTS = [
     ("answers anybody", FORBIDDEN, "expected no reply, got ok"),
     ("answers elsewhere", FORBIDDEN, "expected no reply, got ok"),
     ("retained fragments", STREAM, "stream: a fragment is retained"),
+    ("cut choice with words", CHOICE, 'data.text: expected "", got "yes"'),
+    ("another's index", CHOICE, 'data.text: expected "no", got "yes"'),
+    ("no index", CHOICE, "data: expected the keys"),
     ("no state", "node: state has a state", "nothing is retained at edged/wrong/state"),
     ("tells nobody", TOLD, "no event came with {'v': 1"),
 ]
@@ -60,7 +64,7 @@ class WrongNode:
         self._client.loop_start()
         online = "offline" if self._fault == "offline" else "online"
         operations = ["generate"] if self._fault == "no cancel" else ["generate", "cancel"]
-        info: Any = {"operations": operations, "formats": ["text"], "limits": {}}
+        info: Any = {"operations": operations, "formats": ["text", "choice"], "limits": {}}
         info = "hello" if self._fault == "no info" else info
         state = {"v": 1, "node": "wrong", "state": "ready"}
         self._client.publish(f"{ROOT}/availability", online, 1, retain=True)
@@ -149,8 +153,14 @@ class WrongNode:
         if is_cancel:
             return members | {"data": {"found": False}}
         reason = "done" if fault == "unknown finish reason" else "stop"
+        data: dict[str, Any] = {"text": "hello", "json": None, "finish_reason": reason}
+        if "format" in request:
+            index: Any = {"cut choice with words": None, "another's index": 1}.get(fault, 0)
+            data |= {"text": request["format"]["choices"][0], "choice": index}
+        if fault == "no index":
+            del data["choice"]
         return members | {
-            "data": {"text": "hello", "json": None, "finish_reason": reason},
+            "data": data,
             "usage": {"prompt_tokens": 1, "cached_tokens": 0, "completion_tokens": 1},
             "timing": dict.fromkeys(
                 ("queued_ms", "prefill_ms", "ttft_ms", "decode_ms", "total_ms"), 1
