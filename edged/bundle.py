@@ -3,6 +3,7 @@
 Rule: nothing in a bundle is used before it was compared with the manifest.
 """
 
+import errno
 import hashlib
 import mmap
 import os
@@ -11,7 +12,7 @@ import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edged.errors import BundleError
+from edged.errors import BundleError, BundleUnavailableError
 from edged.manifest import (
     FORMAT,
     MANIFEST,
@@ -91,15 +92,18 @@ def open_bundle(folder: Path, *, verify: bool = True) -> Bundle:
 
     Raises:
         BundleError: the first thing that is wrong, with the file's name and what to do.
+        BundleUnavailableError: a file is not there, or cannot be read now.
     """
     try:
         folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise BundleError(
+        raise BundleUnavailableError(
             f"{folder}: {error.strerror}; give the folder that `edged build` made"
         ) from error
     try:
         return _open_checked(folder, folder_fd, verify=verify)
+    except OSError as error:  # a disk that fails
+        raise BundleUnavailableError(f"{folder}: cannot be read: {error.strerror}") from error
     finally:
         os.close(folder_fd)
 
@@ -129,7 +133,7 @@ def _open_checked(folder: Path, folder_fd: int, *, verify: bool) -> Bundle:
     try:
         data = _read_manifest(folder_fd)
     except FileNotFoundError as error:
-        raise BundleError(f"no {MANIFEST} in {folder}: not a bundle") from error
+        raise BundleUnavailableError(f"no {MANIFEST} in {folder}: not a bundle") from error
     manifest = Manifest.from_json(data)
     for name in sorted(set(os.listdir(folder_fd)) - {MANIFEST, *manifest.files}):
         raise BundleError(f"{name}: not in the manifest of {folder}; remove it, or {REPAIR}")
@@ -151,7 +155,8 @@ def _open_plain(folder_fd: int, name: str) -> int:
     """Open a regular file that has one name only; the caller closes the descriptor.
 
     Raises:
-        BundleError: it is a link, has a second name, is no regular file, or cannot be read.
+        BundleError: it is a link, has a second name, or is no regular file.
+        BundleUnavailableError: it cannot be opened.
         FileNotFoundError: it is not there.
     """
     # O_NONBLOCK so that a named pipe in the folder cannot hang the start.
@@ -161,7 +166,8 @@ def _open_plain(folder_fd: int, name: str) -> int:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise BundleError(
+        failure = BundleError if error.errno == errno.ELOOP else BundleUnavailableError
+        raise failure(
             f"{name}: cannot be opened as a plain file ({error.strerror}); {REPAIR}"
         ) from error
     status = os.fstat(file_fd)
@@ -176,7 +182,8 @@ def _check_file(folder_fd: int, name: str, entry: FileEntry, *, verify: bool) ->
     try:
         file_fd = _open_plain(folder_fd, name)
     except FileNotFoundError as error:
-        raise BundleError(f"{name}: listed in the manifest but missing; {REPAIR}") from error
+        missing = f"{name}: listed in the manifest but missing; {REPAIR}"
+        raise BundleUnavailableError(missing) from error
     with os.fdopen(file_fd, "rb") as file:
         size_bytes = os.fstat(file_fd).st_size
         if size_bytes != entry.size_bytes:

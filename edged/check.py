@@ -5,21 +5,14 @@ does the same before it takes up a changed configuration.
 """
 
 import argparse
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edged import memory
-from edged.admission import MemorySnapshot
 from edged.bundle import Bundle, open_bundle
 from edged.config import Config
 from edged.errors import ConfigError, EdgedError, ExitCode
-from edged.footprint import check as check_footprint
-from edged.footprint import decide_budget
-from edged.invocation import add_config_arguments, read_config, read_password
-
-PROCESS_BYTES = 72 * 1024**2
-"""What the process holds before a model is loaded: interpreter and libraries, rounded up."""
+from edged.footprint import lasting_problem
+from edged.invocation import add_config_arguments, check_broker_files, read_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,23 +46,16 @@ def check(config: Config, *, trusted_sha256: str | None = None) -> Bundle:
     Raises:
         ConfigError: A key is wrong, or the model cannot fit this device.
         BundleError: The model is missing or damaged.
+        UnavailableError: A file cannot be read; a start waits for it.
     """
     bundle = open_bundle(config.model.path, verify=False)
     if bundle.sha256 != trusted_sha256:
         bundle = open_bundle(config.model.path)
-    # As if nothing else ran: what is free now may be what the running daemon will give back.
-    held = MemorySnapshot(PROCESS_BYTES, memory.total_bytes())
-    budget = decide_budget(config, memory.kernel_limits(), held)
-    problem = check_footprint(config, bundle, budget, held)
+    # What is free now may be what the running daemon will give back.
+    problem = lasting_problem(config, bundle)
     if problem is not None:
         raise ConfigError(problem)
-    read_password(config.broker)
-    if config.broker.ca_file is not None:
-        try:
-            ssl.create_default_context(cafile=config.broker.ca_file)
-        except (OSError, ssl.SSLError) as error:
-            reason = f"broker.ca_file: {config.broker.ca_file}: not a readable PEM certificate"
-            raise ConfigError(reason) from error
+    check_broker_files(config.broker)
     return bundle
 
 

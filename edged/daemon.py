@@ -1,12 +1,14 @@
 """``edged run``: builds the parts, starts them in order, and ends with an exit code that tells.
 
 Order: configuration → bundle → budget → model → first answer → READY → broker → serve → drain.
-Only a wrong configuration or model ends the start (78); a broker that is not there is waited for.
+Only a wrong configuration ends the start (78). Memory, files or a broker that are not there are
+waited for.
 """
 
 import argparse
 import logging
 import os
+import queue
 import signal
 import time
 from collections.abc import Callable
@@ -17,13 +19,13 @@ import edged
 from edged import memory, sensors
 from edged.attempts import Attempts
 from edged.check import Reload
-from edged.config import Config
+from edged.config import Config, LogFormat
 from edged.costfile import known_cost
 from edged.costmodel import CostModel
 from edged.errors import EdgedError, ExitCode
 from edged.group import FromGroup, Group, Lines, group_filters
 from edged.inbox import Inbox
-from edged.invocation import add_config_arguments, read_config, read_password, start_anew
+from edged.invocation import add_config_arguments, check_broker_files, read_config, start_anew
 from edged.logs import configure_logging
 from edged.mainloop import (
     Event,
@@ -44,6 +46,7 @@ from edged.resident import Language, ResidentModel, load
 from edged.sdnotify import Notifier
 from edged.sensors import read_device
 from edged.service import Service
+from edged.startup import Startup, WaitingReport
 from edged.terms import (
     broker_settings,
     energy_model,
@@ -96,47 +99,47 @@ def main(arguments: argparse.Namespace) -> int:
 
     Raises:
         UsageError: If neither a configuration nor a model is given.
-        EdgedError: If the configuration, the model or the budget is wrong.
+        EdgedError: If the configuration is wrong, or its model can never fit.
     """
-    config = read_config(arguments)
-    configure_logging(config.log.level, config.log.format)
+    configure_logging("info", LogFormat.AUTO)  # until it is known what is configured
     try:
-        read_password(config.broker)  # before the model is loaded for nothing
         # Without a file there is nothing that could have changed.
         is_reloadable = arguments.config is not None
-        return serve(config, reread=partial(read_config, arguments) if is_reloadable else None)
+        return serve(partial(read_config, arguments), is_reloadable=is_reloadable)
     except EdgedError as error:
         Notifier().status(str(error))
         raise
 
 
 def serve(
-    config: Config,
+    read: Callable[[], Config],
     load_model: Callable[[Config], ResidentModel] = load,
     *,
-    reread: Callable[[], Config] | None = None,
+    is_reloadable: bool = False,
 ) -> int:
     """Load the model, connect and answer until a stop is requested; blocks.
 
     Args:
-        config: All settings.
+        read: Reads all settings.
         load_model: What makes the model resident; a measurement of the wire brings its own.
-        reread: Reads the configuration anew at SIGHUP; without it the signal is ignored.
+        is_reloadable: Whether the settings are read anew at SIGHUP; else the signal is ignored.
 
     Raises:
-        ConfigError: If the bundle, its budget or a file named in the configuration is wrong.
+        ConfigError: If the configuration is wrong, or its model can never fit.
     """
     notifier = Notifier()
     inbox: Inbox[Event] = Inbox(is_delivery)
-    _catch_signals(inbox, is_reloadable=reread is not None)
-    notifier.status(f"loading {config.model.path}")
-    model = load_model(config)
+    _catch_signals(inbox, is_reloadable=is_reloadable)
+    started = _start(read, load_model, partial(_is_stopped, inbox, read), notifier)
+    if started is None:
+        return ExitCode.OK
+    config, model = started
     notifier.ready()
 
     lines = _connect(config, inbox)
     meter = Meter(sensors.read_joules, energy_model(config))
     worker = Worker(model.engine, model.tokenizer.detokenizer, inbox.put, meter=meter)
-    reload = None if reread is None else Reload(reread, model.bundle)
+    reload = Reload(read, model.bundle) if is_reloadable else None
     loop = _assemble(config, model, _Parts(inbox, lines, worker, notifier, reload))
     worker.start()
     code = _run(loop)
@@ -148,6 +151,49 @@ def serve(
         # A run of the model cannot be broken off, and leaving under it ends in a crash.
         os._exit(code)
     return code
+
+
+def _start(
+    read: Callable[[], Config],
+    load_model: Callable[[Config], ResidentModel],
+    wait: Callable[[float], bool],
+    notifier: Notifier,
+) -> tuple[Config, ResidentModel] | None:
+    """Read the settings and load the model, as often as it takes; None if asked to stop."""
+    config = Startup(wait, WaitingReport(notifier).failed).attempt(read)
+    if config is None:
+        return None
+    configure_logging(config.log.level, config.log.format)
+    notifier.status(f"loading {config.model.path}")
+
+    def load_all() -> ResidentModel:
+        check_broker_files(config.broker)  # before the model is loaded for nothing
+        return load_model(config)
+
+    report = WaitingReport(notifier, config)
+    try:
+        model = Startup(wait, report.failed).attempt(load_all)
+    finally:
+        report.close()
+    return None if model is None else (config, model)
+
+
+def _is_stopped(inbox: Inbox[Event], read: Callable[[], Config], pause_s: float) -> bool:
+    """Wait for the next attempt of a start; True if a stop is requested meanwhile."""
+    try:
+        event = inbox.get(pause_s)
+    except queue.Empty:
+        return False
+    if isinstance(event, StopRequested):
+        _LOG.info("%s: stopping before the start was complete", event.signal_name)
+        return True
+    try:
+        read()
+    except EdgedError as error:
+        _LOG.error("the configuration is not taken up: %s", error)
+    else:
+        start_anew()
+    return False
 
 
 def _catch_signals(inbox: Inbox[Event], *, is_reloadable: bool) -> None:
@@ -163,7 +209,7 @@ def _connect(config: Config, inbox: Inbox[Event]) -> _Lines:
     """Begin to connect, in the background.
 
     Raises:
-        ConfigError: If a file that the connection needs cannot be read.
+        UnavailableError: If a file that the connection needs cannot be read.
     """
     topics, settings = topics_of(config), broker_settings(config)
     own = Transport(

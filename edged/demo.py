@@ -18,6 +18,7 @@ from pathlib import Path
 
 from edged import client, local_broker
 from edged.errors import EdgedError, ExitCode, UsageError
+from edged.sdnotify import EXTENSION
 
 RECIPE = Path("models/smollm2-135m-instruct.yaml")
 PROMPT = "What is the capital of France? Answer in one sentence."
@@ -150,8 +151,9 @@ def _is_serving(
     notifications.settimeout(0.25)
     while time.monotonic() < until_s and daemon.poll() is None:
         with contextlib.suppress(TimeoutError):
-            if f"STATUS={SERVING}" in notifications.recv(4096).decode():
-                return True
+            told = notifications.recv(4096).decode()
+            if f"STATUS={SERVING}" in told or EXTENSION in told:
+                return EXTENSION not in told  # nobody will bring now what it waits for
     return False
 
 

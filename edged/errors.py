@@ -73,9 +73,9 @@ class ExitCode(IntEnum):
     CANNOT_CREATE = 73
     IO_ERROR = 74
     TEMPORARY_FAILURE = 75
-    """The same request can be tried again."""
+    """The same can be tried again: nothing is wrong that would have to be changed first."""
     CONFIG = 78
-    """Configuration or model is wrong; systemd does not restart."""
+    """Configuration or model is wrong. Of ``edged run`` it is final: systemd does not restart."""
 
 
 class EdgedError(Exception):
@@ -96,10 +96,20 @@ class ConfigError(EdgedError):
     exit_code = ExitCode.CONFIG
 
 
+class UnavailableError(EdgedError):
+    """What is needed is not there now and may come by itself: memory, a file, a device."""
+
+    exit_code = ExitCode.TEMPORARY_FAILURE
+
+
 class BundleError(EdgedError):
     """A model bundle is missing, damaged or not to be trusted; the message names the file."""
 
     exit_code = ExitCode.CONFIG
+
+
+class BundleUnavailableError(UnavailableError, BundleError):
+    """A model bundle, or a file of it, is not there or cannot be read now."""
 
 
 class BuildError(EdgedError):

@@ -11,7 +11,7 @@ from edged import memory
 from edged.admission import MemoryBudget, MemoryPlan, MemorySnapshot, check_plan
 from edged.bundle import Bundle, GraphKind, KvType, Manifest
 from edged.config import MAX_TUNED_CHUNK_TOKENS, Config
-from edged.errors import ConfigError
+from edged.errors import ConfigError, UnavailableError
 from edged.memory import KernelLimits
 from edged.prefixes import planned_tokens
 
@@ -41,6 +41,8 @@ _PORTABLE_LOGITS_COPIES = 2.5
 """Rows for all tokens of a chunk, where a fused graph makes one."""
 
 
+PROCESS_BYTES = 72 << 20
+"""What the process holds before a model is loaded: interpreter and libraries, rounded up."""
 DEFAULT_SLOTS = 4
 """Answers made at the same time where there is room: a fifth costs each of the others more than it
 gains."""
@@ -63,14 +65,16 @@ def claim(config: Config, bundle: Bundle) -> Footprint:
     """Decide the budget and check that the model fits into it.
 
     Raises:
-        ConfigError: If it does not fit; the message names the keys that would help.
+        ConfigError: If it can never fit; the message names the keys that would help.
+        UnavailableError: If it does not fit beside what else holds memory now.
     """
     held = memory.snapshot()
     limits = memory.kernel_limits()
     budget = decide_budget(config, limits, held)
     problem = check(config, bundle, budget, held)
     if problem is not None:
-        raise ConfigError(problem)
+        error = refusal(config, bundle, problem)
+        raise error
     is_enforced = limits.is_enforced(budget.limit_bytes)
     for line in warnings(budget, limits, is_controller_on=memory.is_memory_controller_on()):
         _LOG.warning(line)
@@ -98,6 +102,23 @@ def decide_slots(config: Config, bundle: Bundle, budget: MemoryBudget, held: Mem
 def check(config: Config, bundle: Bundle, budget: MemoryBudget, held: MemorySnapshot) -> str | None:
     """Say what of the model does not fit, and which key to change; None when all fits."""
     return _problem(config, bundle, budget, held, config.model.num_slots or 1)
+
+
+def lasting_problem(
+    config: Config, bundle: Bundle, process_bytes: int = PROCESS_BYTES
+) -> str | None:
+    """Say what would not fit if nothing else ran on this device; None when all would."""
+    alone = MemorySnapshot(process_bytes, memory.total_bytes())
+    return check(config, bundle, decide_budget(config, memory.kernel_limits(), alone), alone)
+
+
+def refusal(config: Config, bundle: Bundle, problem: str) -> ConfigError | UnavailableError:
+    """Return the error for what ``check`` found: whether it lasts, or may end by itself."""
+    # An attempt that failed may have left the process larger than it was.
+    process_bytes = min(PROCESS_BYTES, memory.rss_bytes())
+    if lasting_problem(config, bundle, process_bytes) is not None:
+        return ConfigError(problem)
+    return UnavailableError(f"{problem}; if nothing else ran here, it would fit")
 
 
 def _problem(

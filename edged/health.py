@@ -48,7 +48,10 @@ def judge(state_file: Path, now_s: float) -> tuple[bool, str]:
         age_s = now_s - state_file.stat().st_mtime
         state = json.loads(state_file.read_bytes())
     except FileNotFoundError:
-        return False, f"{state_file}: no such file; is the daemon running with `state.file` set?"
+        return False, (
+            f"{state_file}: no such file; is the daemon running with `state.file` set, and ready?"
+            " Its log says what it waits for"
+        )
     except (OSError, ValueError) as error:
         return False, f"{state_file}: cannot be read: {error}"
     if not isinstance(state, dict):

@@ -7,6 +7,7 @@ import argparse
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import NoReturn
 
 from edged.broker_url import BrokerAddress, parse_broker_url
 from edged.config import BrokerConfig, Config, broker_overrides, load_config, node_name_of
-from edged.errors import ConfigError, UsageError
+from edged.errors import ConfigError, UnavailableError, UsageError
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +42,7 @@ def read_config(
     Raises:
         UsageError: If neither a file nor a model is given.
         ConfigError: If a key or option is wrong; the message starts with its path.
+        UnavailableError: If the file cannot be read.
     """
     node = node_name_of(socket.gethostname())
     overrides = dict(further)
@@ -56,25 +58,47 @@ def read_config(
         if arguments.model is None:
             raise UsageError("give --config FILE, or --model DIR with --broker URL and --node NAME")
         return load_config("", "command line", default_node=node, overrides=overrides)
-    try:
-        text = arguments.config.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{arguments.config}: cannot be read: {error}") from error
+    text = _read_text(arguments.config)
     return load_config(text, str(arguments.config), default_node=node, overrides=overrides)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UnavailableError(f"{path}: cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not text in UTF-8: {error}") from error
 
 
 def read_password(broker: BrokerConfig) -> str | None:
     """Return the password for the broker, from wherever it is configured.
 
     Raises:
-        ConfigError: If the password file cannot be read.
+        UnavailableError: If the password file cannot be read.
     """
     if broker.password_file is None:
         return broker.password
     try:
         return broker.password_file.read_text(encoding="utf-8").partition("\n")[0]
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"broker.password_file: cannot be read: {error}") from error
+        raise UnavailableError(f"broker.password_file: cannot be read: {error}") from error
+
+
+def check_broker_files(broker: BrokerConfig) -> None:
+    """Read the files that a connection to the broker needs.
+
+    Raises:
+        UnavailableError: If one of them cannot be read, or is not what it should be.
+    """
+    read_password(broker)
+    if broker.ca_file is None:
+        return
+    try:
+        ssl.create_default_context(cafile=broker.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        reason = f"broker.ca_file: {broker.ca_file}: not a readable PEM certificate"
+        raise UnavailableError(reason) from error
 
 
 def start_anew() -> NoReturn:

@@ -14,7 +14,7 @@ from edged.admission import MemoryPlan, MemorySnapshot
 from edged.bundle import Bundle, open_bundle
 from edged.config import Config
 from edged.errors import ExitCode
-from edged.footprint import check, decide_budget, decide_slots, plan_memory
+from edged.footprint import check, decide_budget, decide_slots, plan_memory, refusal
 from edged.invocation import add_config_arguments, read_config
 
 _MIB = 1 << 20
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print the plan; return 78 when it does not fit.
+    """Print the plan; return 78 when it can never fit, 75 when it does not fit now.
 
     Raises:
         UsageError: If neither a configuration nor a model is given.
@@ -47,7 +47,8 @@ def main(arguments: argparse.Namespace) -> int:
         print(json.dumps(figures, indent=2))
     else:
         print("\n".join(as_lines(figures)))
-    return ExitCode.OK if figures["problem"] is None else ExitCode.CONFIG
+    problem = figures["problem"]
+    return ExitCode.OK if problem is None else refusal(config, bundle, problem).exit_code
 
 
 def process_snapshot() -> MemorySnapshot:

@@ -7,8 +7,12 @@ import os
 import socket
 from collections.abc import Mapping
 
-RELOAD_LIMIT_S = 180.0
-"""How long a reload may take before the watchdog ends it; ``TimeoutStartSec=`` of the unit."""
+START_LIMIT_S = 180.0
+"""How long one attempt of a start, or a reload, may take: ``TimeoutStartSec=`` of the unit."""
+EXTENSION = "EXTEND_TIMEOUT_USEC="
+"""In a notification: the start lacks something and goes on trying, for longer than was allowed."""
+_MAX_STATUS_CHARACTERS = 900
+"""systemd takes no message of more than 4,096 bytes."""
 
 
 class Notifier:
@@ -41,7 +45,16 @@ class Notifier:
 
     def status(self, line: str) -> None:
         """Show one line in ``systemctl status``."""
-        self._send("STATUS=" + " ".join(line.split()))
+        self._send(_status(line))
+
+    def waiting(self, line: str, pause_s: float) -> None:
+        """Show why the start is not complete, and ask for time: a pause and one more attempt.
+
+        The watchdog rests until ``ready``: after a reload it would end the process meanwhile.
+        """
+        extended_us = round((pause_s + START_LIMIT_S) * 1e6)
+        watchdog = self._watchdog_line(0.0 if self.watchdog_interval_s else None)
+        self._send(f"{_status(line)}\n{EXTENSION}{extended_us}{watchdog}")
 
     def stopping(self) -> None:
         """Say that the stop has begun."""
@@ -56,7 +69,7 @@ class Notifier:
 
         The model is loaded anew meanwhile, so the watchdog waits as long as at a start.
         """
-        longest_s = RELOAD_LIMIT_S if self.watchdog_interval_s else None
+        longest_s = START_LIMIT_S if self.watchdog_interval_s else None
         line = self._watchdog_line(longest_s)
         self._send(f"RELOADING=1\nMONOTONIC_USEC={monotonic_us}{line}")
 
@@ -73,3 +86,7 @@ class Notifier:
                 peer.sendto(message.encode(errors="replace"), self._address)
             except OSError:
                 return  # a dead or full socket is systemd's business; the service goes on
+
+
+def _status(line: str) -> str:
+    return "STATUS=" + " ".join(line.split())[:_MAX_STATUS_CHARACTERS]

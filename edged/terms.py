@@ -38,7 +38,7 @@ def broker_settings(config: Config) -> BrokerSettings:
     """Translate the configuration for the node's own connection.
 
     Raises:
-        ConfigError: If the password file cannot be read.
+        UnavailableError: If the password file cannot be read.
     """
     broker, num_slots = config.broker, config.model.num_slots or DEFAULT_SLOTS
     return BrokerSettings(

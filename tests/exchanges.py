@@ -31,6 +31,7 @@ from edged.messages.event import (
     NodeStalled,
     NodeStarted,
     NodeStopping,
+    NodeWaiting,
     PressureChanged,
     ReplyUndelivered,
     event_members,
@@ -308,6 +309,9 @@ DROPS: dict[str, Callable[[Talk], None]] = {
 }
 EVENTS: tuple[Event, ...] = (
     NodeStarted("0.1.0", MODEL, 0),
+    NodeWaiting(
+        "/media/models/smollm2: No such file or directory; give the folder that `edged build` made"
+    ),
     NodeStopping("SIGTERM"),
     NodeStalled("the engine took no step for 31 s"),
     MemoryShort(4_194_304),

@@ -75,7 +75,7 @@ def test_a_bundle_or_an_earlier_run_is_needed(
     with pytest.raises(SystemExit) as exit_info:
         main(["bench"])
     assert exit_info.value.code == ExitCode.USAGE
-    assert main(["bench", "--model", str(tmp_path)]) == ExitCode.CONFIG
+    assert main(["bench", "--model", str(tmp_path)]) == ExitCode.TEMPORARY_FAILURE
     assert main(["bench", "--from", str(tmp_path / "none.json")]) == ExitCode.USAGE
     assert "none.json" in capsys.readouterr().err
 

@@ -1,5 +1,6 @@
 """The bundle on disk: an untouched one opens, and each way of tampering with it is named."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -24,12 +25,19 @@ def bundle(tmp_path: Path) -> Bundle:
     return write_manifest(folder, make_manifest())
 
 
-def assert_refused(folder: Path, *words: str, verify: bool = True) -> None:
+def assert_refused(
+    folder: Path, *words: str, verify: bool = True, exit_code: ExitCode = ExitCode.CONFIG
+) -> None:
     with pytest.raises(BundleError) as caught:
         open_bundle(folder, verify=verify)
-    assert caught.value.exit_code is ExitCode.CONFIG
+    assert caught.value.exit_code is exit_code
     for word in words:
         assert word in str(caught.value)
+
+
+def assert_missing(folder: Path, *words: str) -> None:
+    """What is not there may come by itself, such as a folder that is mounted later."""
+    assert_refused(folder, *words, exit_code=ExitCode.TEMPORARY_FAILURE)
 
 
 def test_an_untouched_bundle_opens(bundle: Bundle) -> None:
@@ -90,7 +98,7 @@ def test_an_extra_folder_is_found(bundle: Bundle) -> None:
 
 def test_a_missing_file_is_found(bundle: Bundle) -> None:
     (bundle.folder / "model.onnx.data").unlink()
-    assert_refused(bundle.folder, "model.onnx.data: listed in the manifest but missing")
+    assert_missing(bundle.folder, "model.onnx.data: listed in the manifest but missing")
 
 
 def replaced_by(make: Callable[[Path, Path], object]) -> Callable[[Path], None]:
@@ -122,15 +130,25 @@ def test_what_is_not_a_plain_file_is_refused(
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
-    assert_refused(tmp_path, f"no manifest.json in {tmp_path}: not a bundle")
+    assert_missing(tmp_path, f"no manifest.json in {tmp_path}: not a bundle")
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    assert_refused(tmp_path / "nowhere", str(tmp_path / "nowhere"), "No such file")
+    assert_missing(tmp_path / "nowhere", str(tmp_path / "nowhere"), "No such file")
+
+
+def test_a_disk_that_fails_is_no_fault_of_the_bundle(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_folder: int) -> list[str]:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "listdir", fail)
+    assert_missing(bundle.folder, f"{bundle.folder}: cannot be read: Input/output error")
 
 
 def test_a_file_is_no_bundle(bundle: Bundle) -> None:
-    assert_refused(bundle.model_path, "Not a directory", "give the folder")
+    assert_missing(bundle.model_path, "Not a directory", "give the folder")
 
 
 def test_a_huge_manifest_is_not_read(bundle: Bundle) -> None:

@@ -8,7 +8,7 @@ from edged.bundle import open_bundle
 from edged.check import Reload, check
 from edged.cli import main
 from edged.config import Config, load_config
-from edged.errors import BundleError, ConfigError, ExitCode
+from edged.errors import BundleError, ConfigError, EdgedError, ExitCode, UnavailableError
 from tests.tiny_model import write_tiny_bundle
 
 
@@ -45,15 +45,17 @@ def test_a_damaged_model_is_found_unless_it_is_the_one_that_runs(bundle: Path) -
 
 
 @pytest.mark.parametrize(
-    ("more", "key"),
+    ("more", "key", "kind"),
     [
-        ("budget: {memory: 32M}", "budget.memory"),
-        ("broker: {username: a, password_file: missing}", "broker.password_file"),
-        ("broker: {tls: true, ca_file: missing.pem}", "broker.ca_file"),
+        ("budget: {memory: 32M}", "budget.memory", ConfigError),
+        ("broker: {username: a, password_file: missing}", "broker.password_file", UnavailableError),
+        ("broker: {tls: true, ca_file: missing.pem}", "broker.ca_file", UnavailableError),
     ],
 )
-def test_what_would_stop_the_start_is_named(bundle: Path, more: str, key: str) -> None:
-    with pytest.raises(ConfigError, match=key):
+def test_what_would_stop_the_start_or_hold_it_up_is_named(
+    bundle: Path, more: str, key: str, kind: type[EdgedError]
+) -> None:
+    with pytest.raises(kind, match=key):
         check(config_of(bundle, more))
 
 

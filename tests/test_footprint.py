@@ -8,7 +8,7 @@ import pytest
 from edged.admission import MemoryBudget, MemorySnapshot
 from edged.bundle import KvType, ModelLimits, open_bundle
 from edged.config import BudgetConfig, Config, ModelConfig
-from edged.errors import ConfigError
+from edged.errors import ConfigError, UnavailableError
 from edged.footprint import check, claim, decide_budget, plan_memory, warnings
 from edged.memory import KernelLimits
 from tests.tiny_model import write_tiny_bundle
@@ -40,6 +40,28 @@ def test_a_model_that_does_not_fit_is_refused_with_the_keys_that_help(tmp_path: 
     budget = MemoryBudget(300 * MIB)
     assert check(settings, bundle, budget, ROOMY) is None
     assert claim(config(tmp_path, 2000 * MIB), bundle).budget.limit_bytes == 2000 * MIB
+
+
+def test_what_a_neighbour_holds_now_is_no_fault_of_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said with what helps, and with another kind of error: a start waits for it."""
+    bundle = open_bundle(write_tiny_bundle(tmp_path))
+    settings = config(tmp_path, 2000 * MIB)
+    monkeypatch.setattr("edged.memory.available_bytes", lambda: 80 * MIB)
+    with pytest.raises(UnavailableError, match=r"^budget\.min_available: .* it would fit$"):
+        claim(settings, bundle)
+    with pytest.raises(UnavailableError, match=r"it would fit$"):
+        claim(config(tmp_path), bundle)  # a budget made of what is free
+    monkeypatch.setattr("edged.memory.available_bytes", lambda: 1000 * MIB)
+    claim(settings, bundle)
+
+
+def test_more_memory_than_the_device_has_is_not_waited_for(tmp_path: Path) -> None:
+    bundle = open_bundle(write_tiny_bundle(tmp_path))
+    greedy = BudgetConfig(memory_bytes=2000 * MIB, min_available_bytes=1 << 40)
+    with pytest.raises(ConfigError, match=r"^budget\.min_available: "):
+        claim(Config(model=ModelConfig(path=tmp_path), budget=greedy), bundle)
 
 
 def test_a_graph_with_two_ways_is_planned_as_larger(tmp_path: Path) -> None:

@@ -137,6 +137,23 @@ def test_a_program_that_fails_or_is_missing_is_named() -> None:
     assert not plan.succeeds(["no-such-program"])
 
 
+def test_a_service_that_waits_for_something_does_not_hold_up_who_installs_it(
+    called: Path,
+    install: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """systemctl itself would wait for its first answer for ever."""
+    monkeypatch.setattr(plan, "START_LIMIT_S", 0.1)
+    systemctl = called.with_name("programs") / "systemctl"
+    script = systemctl.read_text("utf-8")
+    systemctl.write_text(f'{script}[ "$1" != restart ] || exec sleep 600\n', "utf-8")
+    assert main(install) == ExitCode.CANNOT_CREATE
+    said = capsys.readouterr().err
+    assert "restart edged.service: not complete after 0 s, and goes on" in said
+    assert "what the journal says" in said
+
+
 def test_a_step_that_is_done_has_nothing_to_do(tmp_path: Path) -> None:
     folder, link = Folder(tmp_path / "a", 0o700), Link(tmp_path / "b", Path("a"))
     for step in (folder, link):

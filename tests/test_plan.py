@@ -110,6 +110,14 @@ def test_what_does_not_fit_is_said_as_the_daemon_says_it(
     assert re.sub(r"\d+", "N", refused) == re.sub(r"\d+", "N", told)
 
 
+def test_what_does_not_fit_beside_the_others_now_exits_75(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edged.memory.available_bytes", lambda: 80 * MIB)
+    assert main(["plan", "--model", str(folder)]) == ExitCode.TEMPORARY_FAILURE
+    assert "it does not fit: budget." in capsys.readouterr().out
+
+
 def test_a_context_that_is_none_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--model", str(folder), "--context", "many"]) == ExitCode.CONFIG
     assert "model.max_model_len" in capsys.readouterr().err

@@ -49,6 +49,29 @@ def test_a_reload_stretches_the_watchdog_until_it_is_done(
     assert peer.recv(4096) == b"READY=1\nWATCHDOG_USEC=5000000"
 
 
+def test_a_start_that_waits_asks_for_time_and_lets_the_watchdog_rest_until_it_is_ready(
+    manager: tuple[socket.socket, str],
+) -> None:
+    """Time for the pause and for one more attempt, as long as the first could take."""
+    peer, address = manager
+    Notifier({"NOTIFY_SOCKET": address}).waiting("no\nmemory", 8.0)
+    assert peer.recv(4096) == b"STATUS=no memory\nEXTEND_TIMEOUT_USEC=188000000"
+    notifier = Notifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "5000000"})
+    notifier.waiting("no memory", 60.0)
+    notifier.ready()
+    assert peer.recv(4096).endswith(b"\nEXTEND_TIMEOUT_USEC=240000000\nWATCHDOG_USEC=0")
+    assert peer.recv(4096) == b"READY=1\nWATCHDOG_USEC=5000000"
+
+
+def test_a_long_reason_fits_into_what_systemd_reads(manager: tuple[socket.socket, str]) -> None:
+    """It ignores a message of more than 4,096 bytes, and the time it asks for with it."""
+    peer, address = manager
+    Notifier({"NOTIFY_SOCKET": address}).waiting("\N{SNOWMAN}" * 5000, 1.0)
+    message = peer.recv(10_000)
+    assert len(message) < 4096
+    assert message.endswith(b"EXTEND_TIMEOUT_USEC=181000000")
+
+
 def test_without_systemd_nothing_happens() -> None:
     notifier = Notifier({})
     notifier.ready()

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edged.bench.usage import cpu_s, read_memory
+from edged.sdnotify import EXTENSION
 
 _READY_LIMIT_S = 300.0
 _POLL_S = 0.25
@@ -85,10 +86,11 @@ def _is_ready(notices: socket.socket, process: "subprocess.Popen[bytes]") -> boo
     limit_s = time.monotonic() + _READY_LIMIT_S
     while process.poll() is None and time.monotonic() < limit_s:
         try:
-            if b"READY=1" in notices.recv(4096).splitlines():
-                return True
+            told = notices.recv(4096).decode()
         except TimeoutError:
             continue
+        if "READY=1" in told.splitlines() or EXTENSION in told:
+            return EXTENSION not in told  # nobody will bring now what it waits for
     return False
 
 

@@ -158,7 +158,7 @@ def main(file: Path) -> int:
     """Serve until a signal; return the exit status."""
     config = load_config(file.read_text(encoding="utf-8"), str(file))
     configure_logging(config.log.level, config.log.format)
-    return serve(config, load_instant)
+    return serve(lambda: config, load_instant)
 
 
 if __name__ == "__main__":

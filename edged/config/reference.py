@@ -16,7 +16,8 @@ _INTRODUCTION = """\
 <!-- Made by scripts/make-config-reference from edged/config/keys.py; do not edit. -->
 
 `edged run --config FILE` reads one YAML file. An unknown key or a wrong value stops the start with
-exit status 78 and a line that names the key, the value, what is expected and where it stands.
+exit status 78 and a line that names the key, the value, what is expected and where it stands. A
+file or folder that is not there, or memory that others hold, is waited for.
 Only `model.path` is required.
 
 - A duration is a number with `ms`, `s`, `min`, `h` or `d`, such as `500ms` or `5min`; a bare number

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from edged.admission import MemoryBudget, MemorySnapshot
 from edged.bundle import open_bundle
-from edged.check import PROCESS_BYTES
 from edged.config import load_config
 from edged.errors import ExitCode, UsageError
+from edged.footprint import PROCESS_BYTES
 from edged.footprint import check as check_footprint
 from edged.install import plan
 from edged.install.configuration import Settings, configuration_text, read_current

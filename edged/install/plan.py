@@ -19,6 +19,8 @@ from edged.install.wishes import Wishes
 
 _BACKOFF_VERSION = 254
 """The first systemd that knows the keys of ``edged-backoff.conf``."""
+START_LIMIT_S = 200.0
+"""For a stop and one attempt of a start, as in the unit; a start that lacks something goes on."""
 SHORTCUT = Path("/usr/local/bin/edged")
 """So that `edged` is found by a shell; the Debian package has /usr/bin/edged."""
 
@@ -127,6 +129,7 @@ def start_steps(layout: Layout, *, is_changed: bool, is_started: bool) -> list[S
                 "start it and wait for its first answer",
                 start,
                 is_done=lambda: not is_changed and is_already("is-active"),
+                limit_s=START_LIMIT_S,
             )
         )
     return steps

@@ -140,6 +140,8 @@ class Command:
     what: str
     words: Sequence[str]
     is_done: Callable[[], bool] = lambda: False
+    limit_s: float | None = None
+    """How long its end is waited for; what it has set going goes on."""
 
     def todo(self) -> str | None:
         """Ask ``is_done``."""
@@ -149,10 +151,17 @@ class Command:
         """Run it and wait for its end.
 
         Raises:
-            InstallError: If it cannot be started or fails; with the end of what it said.
+            InstallError: If it cannot be started or fails, with the end of what it said; or if it
+                takes too long.
         """
         try:
-            result = subprocess.run(self.words, capture_output=True, text=True, check=False)
+            result = subprocess.run(
+                self.words, capture_output=True, text=True, check=False, timeout=self.limit_s
+            )
+        except subprocess.TimeoutExpired as error:
+            words = " ".join(self.words)
+            late = f"{words}: not complete after {self.limit_s:.0f} s, and goes on"
+            raise InstallError(f"{self.what}: {late}") from error
         except OSError as error:
             raise InstallError(f"{self.what}: {self.words[0]}: {error.strerror}") from error
         if result.returncode != 0:

@@ -12,6 +12,14 @@ from edged.messages.wire import DropReason
 
 
 @dataclass(frozen=True, slots=True)
+class NodeWaiting:
+    """The process cannot start now, and attempts it again until it succeeds."""
+
+    kind: ClassVar[str] = "waiting"
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStarted:
     """The process is ready to answer."""
 
@@ -145,7 +153,8 @@ class EventsSuppressed:
 
 
 Event = (
-    NodeStarted
+    NodeWaiting
+    | NodeStarted
     | NodeStopping
     | NodeStalled
     | MemoryShort

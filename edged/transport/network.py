@@ -58,7 +58,7 @@ class Transport:
             read: what a broker sends beyond the Receive Maximum stays with the broker.
 
     Raises:
-        ConfigError: The certificate authority cannot be read.
+        UnavailableError: The certificate authority cannot be read.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from edged.errors import ConfigError
+from edged.errors import UnavailableError
 from edged.transport.events import BrokerSettings, Will
 from edged.transport.properties import read_publish
 
@@ -39,7 +39,7 @@ def make_client(settings: BrokerSettings, version: str, will: Will | None) -> mq
     """Return a client that is told where to connect, but does not yet.
 
     Raises:
-        ConfigError: The certificate authority cannot be read.
+        UnavailableError: The certificate authority cannot be read.
     """
     is_5 = version == "5"
     # Over 3.1.1 a session that stays has no end, so one that is to end soon does not stay at all.
@@ -89,7 +89,7 @@ def _tls_context(settings: BrokerSettings) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=settings.ca_file)
     except (OSError, ssl.SSLError) as error:
         problem = f"broker.ca_file: {settings.ca_file}: not a readable PEM certificate"
-        raise ConfigError(problem) from error
+        raise UnavailableError(problem) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 

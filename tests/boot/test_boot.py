@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.boot.conftest import ASK, booted, documented_commands, show, succeed, wait_for
 from tests.boot.machine import Machine
@@ -14,6 +15,40 @@ from tests.boot.machine import Machine
 DROP_INS = "/run/systemd/system/edged.service.d"
 REQUEST = "edged/kitchen/request/generate"
 REPLIES = "edged/kitchen/response/generate"
+
+# Takes memory until little is left, and what becomes free after that; READY when it has it.
+NEIGHBOUR = """\
+#!/usr/bin/python3
+import os, socket, time
+
+def available():
+    with open("/proc/meminfo") as file:
+        return int(file.read().partition("MemAvailable:")[2].split()[0])
+
+held, address = [], os.environ.pop("NOTIFY_SOCKET")
+while True:
+    while available() > {floor}:
+        held.append(bytearray(b"x") * (32 << 20))
+    if address:
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"READY=1", address)
+        address = None
+    time.sleep(0.2)
+"""
+NEIGHBOUR_UNIT = """\
+[Unit]
+Before=edged.service
+[Service]
+Type=notify
+ExecStart=/usr/bin/python3 /usr/local/bin/neighbour
+[Install]
+WantedBy=multi-user.target
+"""
+QUICK = "[Service]\nTimeoutStartSec=20s\nWatchdogSec=5s\n"
+
+
+def write_file(path: str, text: str) -> str:
+    """Write the command that makes a file with its folder."""
+    return f"mkdir -p $(dirname {path})\ncat > {path} << 'END'\n{text}\nEND\n"
 
 
 @pytest.fixture(scope="module")
@@ -260,6 +295,68 @@ def test_a_wrong_configuration_ends_it_for_good(machine: Machine) -> None:
         assert "nonsense" in succeed(machine, "journalctl --no-pager --unit edged --lines 5")
     finally:
         succeed(machine, f"mv /tmp/saved {settings}")
+
+
+def test_memory_that_a_neighbour_holds_at_boot_is_waited_for(machine: Machine) -> None:
+    """The unit waits longer than a start may take otherwise, and is never failed nor restarted."""
+    succeed(machine, "systemctl stop edged; cp /etc/edged/edged.yaml /src/saved")
+    available = int(succeed(machine, "awk '/^MemAvailable/ {print $2}' /proc/meminfo"))
+    # Much, so that what else happens on this machine counts for little: half of it on either side.
+    taken = min(available // 4, 2 << 20)
+    settings = yaml.safe_load(succeed(machine, "cat /etc/edged/edged.yaml"))
+    settings["budget"]["min_available"] = f"{available - taken // 2}K"
+    try:
+        succeed(
+            machine,
+            write_file("/etc/edged/edged.yaml", yaml.safe_dump(settings))
+            + write_file("/usr/local/bin/neighbour", NEIGHBOUR.format(floor=available - taken))
+            + write_file("/etc/systemd/system/neighbour.service", NEIGHBOUR_UNIT)
+            + write_file("/etc/systemd/system/edged.service.d/quick.conf", QUICK)
+            + "systemctl enable neighbour; sync",
+        )
+        machine.cut_power()
+        machine.boot(until="systemctl is-active --quiet neighbour mosquitto")
+        wait_for(machine, 'systemctl status edged | grep --quiet "waiting: budget.min_available: "')
+        started = "$(systemctl show -P ExecMainStartTimestampMonotonic edged)"
+        wait_for(machine, f"[ $(($(cut -d. -f1 /proc/uptime) - {started} / 1000000)) -gt 24 ]")
+        before = show(machine, "ActiveState", "SubState", "NRestarts", "MainPID")
+        assert (before["ActiveState"], before["SubState"]) == ("activating", "start")
+        succeed(machine, "systemctl stop neighbour")
+        wait_for(machine, "systemctl is-active --quiet edged")
+        wait_for(machine, ASK)
+        after = show(machine, "NRestarts", "MainPID", "WatchdogUSec")
+        assert after == {"NRestarts": "0", "MainPID": before["MainPID"], "WatchdogUSec": "5s"}
+        journal = succeed(machine, "journalctl --no-pager --boot --unit edged")
+        assert journal.count("the start waits") == 1
+    finally:
+        succeed(
+            machine,
+            "systemctl disable --now neighbour; mv /src/saved /etc/edged/edged.yaml;"
+            " rm /etc/systemd/system/neighbour.service /usr/local/bin/neighbour"
+            " /etc/systemd/system/edged.service.d/quick.conf",
+        )
+
+
+def test_a_folder_that_is_mounted_later_is_waited_for_and_a_stop_meanwhile_is_clean(
+    machine: Machine,
+) -> None:
+    waits = 'systemctl status edged | grep --quiet "waiting: /var/lib/edged-models/"'
+    succeed(machine, "systemctl stop edged; mv /var/lib/edged-models /var/lib/later")
+    try:
+        succeed(machine, "systemctl start --no-block edged")
+        wait_for(machine, waits)
+        succeed(machine, "systemctl stop edged")
+        assert show(machine, "ActiveState", "Result", "ExecMainStatus") == {
+            "ActiveState": "inactive",
+            "Result": "success",
+            "ExecMainStatus": "0",
+        }
+        succeed(machine, "systemctl start --no-block edged")
+        wait_for(machine, waits)
+    finally:
+        succeed(machine, "mv /var/lib/later /var/lib/edged-models")
+    wait_for(machine, ASK)
+    assert show(machine, "NRestarts") == {"NRestarts": "0"}
 
 
 def test_a_password_reaches_the_service_and_nobody_else(machine: Machine) -> None:

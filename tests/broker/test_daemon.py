@@ -293,32 +293,28 @@ def test_no_prompt_is_ever_logged(mosquitto: Broker, bundle: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--model", "/no/such/folder"], "/no/such/folder"),
-        (["--model", "{damaged}"], "model.onnx.data"),
         (["--model", "{bundle}", "--node", "UPPER"], "node"),
         (["--model", "{bundle}", "--broker", "http://x"], "--broker"),
         (["--config", "{typo}"], "broker.hots"),
-        (["--config", "/no/such/file.yaml"], "/no/such/file.yaml"),
+        (["--config", "{binary}"], "not text in UTF-8"),
         (["--config", "{tight}"], "budget.memory"),
+        (["--config", "{greedy}"], "budget.min_available"),
     ],
-    ids=["no-model", "flipped-byte", "node", "broker", "typo", "no-config", "budget"],
+    ids=["node", "broker", "typo", "binary", "budget", "more-than-the-device-has"],
 )
-def test_a_wrong_configuration_or_model_ends_the_start_with_78_and_says_what(
+def test_what_does_not_get_better_by_itself_ends_the_start_with_78_and_says_what(
     tmp_path: Path, bundle: Path, arguments: list[str], named: str
 ) -> None:
-    places = {"bundle": str(bundle), "damaged": str(tmp_path / "damaged")}
+    places = {"bundle": str(bundle)}
     for name, text in {
         "typo": "broker: {hots: x}\n",
         "tight": "budget: {memory: 32M}\n",
+        "greedy": "budget: {min_available: 1000G}\n",
+        "binary": "node: \udcff\n",
     }.items():
         file = tmp_path / f"{name}.yaml"
-        file.write_text(f"model: {{path: {bundle}}}\n{text}")
+        file.write_text(f"model: {{path: {bundle}}}\n{text}", errors="surrogateescape")
         places[name] = str(file)
-    write_tiny_bundle(tmp_path / "damaged")
-    data = tmp_path / "damaged" / "model.onnx.data"
-    content = bytearray(data.read_bytes())
-    content[len(content) // 2] ^= 1
-    data.write_bytes(content)
     with daemon(tmp_path, *(argument.format(**places) for argument in arguments)) as process:
         assert process.wait() == 78
         assert named in process.log
