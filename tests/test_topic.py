@@ -2,6 +2,7 @@
 
 import json
 
+import jinja2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,3 +109,11 @@ def test_a_user_name_that_is_no_level_of_a_topic_is_left_out_of_ones_reply_topic
     topics = Topics("edged", "kitchen")
     assert own_reply_topic(topics, name, "1") == "edged/kitchen/response/generate/1"
     assert own_reply_topic(topics, "ha", "1") == "edged/kitchen/response/generate/ha/1"
+
+
+@pytest.mark.parametrize("prefix", ["it's", 'say "it\'s"', "back\\slash", "}} {{", "küche 😀"])
+def test_home_assistant_asks_with_the_reply_topic_whatever_the_prefix(prefix: str) -> None:
+    announced = Announcement(Topics(prefix, "kitchen"), "homeassistant", "model", can_ask=True)
+    template = json.loads(announced.message().payload)["cmps"]["ask"]["command_template"]
+    asked = json.loads(jinja2.Environment(autoescape=True).from_string(template).render(value="x"))
+    assert asked == {"prompt": "x", "response_topic": announced.reply_topic}
