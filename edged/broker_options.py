@@ -8,9 +8,9 @@ from pathlib import Path
 
 from edged.broker_url import BrokerAddress, parse_broker_url
 from edged.errors import UsageError
+from edged.topic import refuse_prefix
 
 _NODE = re.compile(r"[a-z0-9-]{1,32}")
-_PREFIX = re.compile(r"[^+#\0$][^+#\0]*(?<!/)")
 DEFAULT_BROKER = "mqtt://localhost:1883"
 
 
@@ -55,8 +55,9 @@ def read_broker_options(arguments: argparse.Namespace) -> BrokerOptions:
         raise UsageError("--node: name the node to ask, or set EDGED_NODE")
     if not _NODE.fullmatch(arguments.node):
         raise UsageError("--node: must be 1 to 32 of a-z, 0-9 and -")
-    if not _PREFIX.fullmatch(arguments.prefix):
-        raise UsageError("--prefix: must be a topic without + and #, not ending with /")
+    refused = refuse_prefix(arguments.prefix)
+    if refused is not None:
+        raise UsageError(f"--prefix: cannot begin a topic: {refused}; give the node's own prefix")
     return BrokerOptions(_address(arguments), arguments.node, arguments.prefix, arguments.ca_file)
 
 

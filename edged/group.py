@@ -153,7 +153,9 @@ class Group:
     def _send_probe(self) -> None:
         self._probe = secrets.token_hex(8).encode()
         self._limit_s = self._clock() + PROBE_LIMIT_S
-        message = Encoded(probe_topic(self._topics), self._probe, WireProperties())
+        # Later it says nothing any more, and must not wait for a connection that comes then.
+        properties = WireProperties(message_expiry_s=round(PROBE_LIMIT_S))
+        message = Encoded(probe_topic(self._topics), self._probe, properties)
         self._transport.publish(message, qos=1)
 
     def _take_probe(self, delivery: Delivery) -> None:

@@ -158,7 +158,7 @@ class Announcement:
         }
 
     def _asking(self) -> dict[str, Any]:
-        request = f"{{'prompt': value, 'response_topic': '{self.reply_topic}'}}"
+        request = f"{{'prompt': value, 'response_topic': {self.reply_topic!r}}}"
         asking = {
             "command_topic": self.topics.request("generate"),
             "command_template": f"{{{{ {request} | tojson }}}}",

@@ -1,17 +1,17 @@
 """The parts of the transport that need no broker: pauses, explanations, the outbox."""
 
-import time
-
 import pytest
 
 from edged.messages import Encoded, WireProperties
 from edged.transport import BrokerSettings
 from edged.transport.acknowledgements import ROOM, STOCK_WINDOW, Acknowledgements
 from edged.transport.backoff import Backoff
+from edged.transport.events import Blame
 from edged.transport.explain import explain_error
 from edged.transport.outbox import Outbox
 from edged.transport.outgoing import Outgoing
 
+NOW_S = 100.0
 SETTINGS = BrokerSettings("localhost", 1883, "node")
 
 
@@ -47,6 +47,13 @@ def test_a_taken_over_session_waits_a_minute() -> None:
     assert Backoff(SETTINGS).next_s(was_connected=True, is_taken_over=True) == 60.0
 
 
+def test_a_message_that_is_put_to_the_test_costs_the_shortest_pause_and_no_longer_ones() -> None:
+    backoff = Backoff(SETTINGS)
+    for _ in range(10):
+        assert backoff.next_s(was_connected=True, is_probing=True) == SETTINGS.retry_min_s
+    assert backoff.next_s(was_connected=True) <= SETTINGS.retry_min_s
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -68,11 +75,10 @@ class FakeConnection:
     def __init__(self, *takes: bool) -> None:
         self.takes = list(takes)
         self.sent: list[Outgoing] = []
-        self.in_flight: dict[int, Outgoing] = {}
 
     @property
-    def has_room(self) -> bool:
-        return bool(self.takes)
+    def window(self) -> int:
+        return 20 if self.takes else 0
 
     def send(self, outgoing: Outgoing) -> bool:
         is_taken = self.takes.pop(0)
@@ -83,16 +89,16 @@ class FakeConnection:
 
 def outgoing(handle: int, expiry_s: int | None = None, age_s: float = 0.0) -> Outgoing:
     message = Encoded("t", b"", WireProperties(message_expiry_s=expiry_s))
-    return Outgoing(handle, message, 1, retain=False, queued_s=time.monotonic() - age_s)
+    return Outgoing(handle, message, 1, retain=False, queued_s=NOW_S - age_s)
 
 
 def test_a_message_whose_packet_id_is_taken_keeps_its_place() -> None:
     outbox, connection = Outbox(), FakeConnection(False, True, True)
     for handle in (1, 2):
         outbox.append(outgoing(handle))
-    assert list(outbox.send(connection)) == []  # type: ignore[arg-type]
+    assert list(outbox.send(connection, NOW_S)) == []
     assert (len(outbox), connection.sent) == (2, [])
-    assert list(outbox.send(connection)) == []  # type: ignore[arg-type]
+    assert list(outbox.send(connection, NOW_S)) == []
     assert [sent.handle for sent in connection.sent] == [1, 2]
 
 
@@ -100,19 +106,22 @@ def test_time_spent_waiting_is_taken_off_the_expiry() -> None:
     outbox, connection = Outbox(), FakeConnection(True, True)
     outbox.append(outgoing(1, expiry_s=10, age_s=7.5))
     outbox.append(outgoing(2, expiry_s=5, age_s=5.0))
-    [late] = outbox.send(connection)  # type: ignore[arg-type]
+    [late] = outbox.send(connection, NOW_S)
     assert late.handle == 2
     assert late.failure is not None
     assert connection.sent[0].message.properties.message_expiry_s == 3
 
 
 def test_what_was_on_its_way_goes_to_the_front_in_its_order() -> None:
-    outbox, connection = Outbox(), FakeConnection(True, True, True)
-    outbox.append(outgoing(3))
-    connection.in_flight = {7: outgoing(1), 8: outgoing(2)}
-    outbox.take_back(connection)  # type: ignore[arg-type]
-    assert connection.in_flight == {}
-    assert list(outbox.send(connection)) == []  # type: ignore[arg-type]
+    outbox, connection = Outbox(), FakeConnection(True, True)
+    for handle in (1, 2, 3):
+        outbox.append(outgoing(handle))
+    assert list(outbox.send(connection, NOW_S)) == []
+    assert outbox.broken(Blame.OTHER, NOW_S) == []
+    connection = FakeConnection(True, True, True)
+    for handle in (1, 2, 3):
+        assert list(outbox.send(connection, NOW_S)) == []
+        assert outbox.confirm(handle, is_taken=True, now_s=NOW_S)
     assert [sent.handle for sent in connection.sent] == [1, 2, 3]
 
 
@@ -142,13 +151,3 @@ def test_near_the_receive_maximum_what_is_done_waits_no_longer(
     assert sent == [kept]
     acknowledgements.finish(kept - 1)
     assert sent == [kept]
-
-
-def test_a_new_connection_owes_nothing_of_the_last_one() -> None:
-    sent: list[int] = []
-    acknowledgements = Acknowledgements(20, sent.append)
-    acknowledgements.note_delivery(1)
-    acknowledgements.clear()
-    acknowledgements.note_delivery(2)
-    acknowledgements.finish(2)
-    assert sent == [2]

@@ -10,8 +10,8 @@ from edged.config.declare import optional, setting
 
 _LEVEL = kinds.text("1 to 32 of a-z, 0-9 and -", r"[a-z0-9-]{1,32}")
 _DISCOVERY = kinds.text(
-    "a topic of a-z, A-Z, 0-9, _, - and /, not starting or ending with /",
-    r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*",
+    "a topic of a-z, A-Z, 0-9, _, - and /, not starting or ending with /, of at most 8 levels",
+    r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+){0,7}",
     64,
 )
 

@@ -16,18 +16,19 @@ from edged.config.declare import optional, setting
 from edged.config.features import GroupConfig, HomeAssistantConfig, SessionsConfig
 from edged.config.measures import MetricsConfig
 from edged.config.model import PROMPT, ModelConfig
+from edged.topic import refuse_prefix, refuse_topic
 
 _NODE = kinds.text("1 to 32 of a-z, 0-9 and -", r"[a-z0-9-]{1,32}")
 _HOST = kinds.text("a host name or an address", r"[^\s/@\x00-\x1f]+")
-_TOPIC = kinds.text(
-    "a topic without + and #, not starting with $ or ending with /",
-    r"[^$/+#\x00-\x1f]([^+#\x00-\x1f]*[^/+#\x00-\x1f])?",
-    64,
+_PREFIX = kinds.topic(
+    "a topic without + and #, not starting with $ or ending with /, of at most 64 bytes and 8 "
+    "levels, without control characters",
+    refuse_prefix,
 )
-_PREFIX = kinds.text(
-    "the beginning of a topic, without + and #, not starting with $",
-    r"[^$+#\x00-\x1f][^+#\x00-\x1f]*",
-    128,
+_BEGINNING = kinds.topic(
+    "the beginning of a topic, without + and #, not starting with $, of less than 256 bytes and at "
+    "most 16 levels, without control characters",
+    lambda value: "it is empty" if not value else refuse_topic(f"{value}x"),
 )
 
 
@@ -151,7 +152,7 @@ class RequestConfig:
         kinds.flag(), default=True, doc="Whether a request may bring its own system message."
     )
     reply_prefixes: tuple[str, ...] = setting(
-        kinds.text_list(_PREFIX),
+        kinds.text_list(_BEGINNING),
         ("edged/", "reply/"),
         "A request may choose its reply topic only below these.",
         note="[`prefix`/, reply/]",
@@ -208,7 +209,7 @@ class Config:
     """The whole configuration: the sections, and the keys outside them."""
 
     node: str = setting(_NODE, "edged", "Name of this device in every topic.", note="the host name")
-    prefix: str = setting(_TOPIC, "edged", "First part of every topic.")
+    prefix: str = setting(_PREFIX, "edged", "First part of every topic.")
     model: ModelConfig
     broker: BrokerConfig = field(default_factory=BrokerConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)

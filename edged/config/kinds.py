@@ -11,6 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from edged.topic import UNSENDABLE
+
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
 
@@ -59,13 +61,24 @@ def _scalar(parse: Callable[[str], T]) -> Callable[[Raw], T]:
 
 def text(
     expected: str = "text without control characters",
-    pattern: str = r"[^\x00-\x1f\x7f]+",
+    pattern: str = f"[^{UNSENDABLE}]+",
     max_length: int = 255,
 ) -> Kind[str]:
-    """Characters that match a pattern as a whole."""
+    """Characters that match a pattern as a whole; by default those that MQTT takes."""
 
     def parse(value: str) -> str:
         if len(value) > max_length or re.fullmatch(pattern, value) is None:
+            raise ValueError(value)
+        return value
+
+    return Kind(expected, _scalar(parse))
+
+
+def topic(expected: str, refuse: Callable[[str], str | None]) -> Kind[str]:
+    """Make the kind of a part of a topic, for which ``refuse`` has no reason against it."""
+
+    def parse(value: str) -> str:
+        if refuse(value) is not None:
             raise ValueError(value)
         return value
 

@@ -3,14 +3,11 @@
 Rule: the allow-list opens, the fixed refusals close; a refusal wins over every prefix allowed.
 """
 
-import re
 from collections.abc import Sequence
 
-from edged.messages.fields import HALF_PAIR
 from edged.messages.wire import Topics
+from edged.topic import refuse_topic
 
-MAX_TOPIC_BYTES = 256
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _RESERVED = frozenset({"request", "availability", "info", "state", "event", "stream"})
 
 
@@ -25,19 +22,7 @@ def refuse_reply_topic(
         allowed_prefixes: Beginnings of the further topics that are allowed, such as ``reply/``.
         discovery_prefix: First level of Home Assistant's discovery, never allowed.
     """
-    return _refuse_form(topic) or _refuse_place(topic, topics, allowed_prefixes, discovery_prefix)
-
-
-def _refuse_form(topic: str) -> str | None:
-    reasons = {
-        "it is empty": not topic,
-        "it starts with $": topic.startswith("$"),
-        "it has a wildcard": "+" in topic or "#" in topic,
-        "it has a control character": _CONTROL.search(topic),
-        "it has half of a surrogate pair": HALF_PAIR.search(topic),
-        "it is too long": len(topic.encode(errors="replace")) > MAX_TOPIC_BYTES,
-    }
-    return next((reason for reason, applies in reasons.items() if applies), None)
+    return refuse_topic(topic) or _refuse_place(topic, topics, allowed_prefixes, discovery_prefix)
 
 
 def _refuse_place(
@@ -58,5 +43,6 @@ def _refuse_place(
 
 def own_reply_topic(topics: Topics, username: str | None, request_id: str) -> str:
     """Choose where a requester wants its reply: below its user name, which an ACL can grant."""
-    own = [username] if username and not set("+#/\0") & set(username) else []
-    return "/".join([topics.response("generate"), *own, request_id])
+    plain, own = topics.response("generate"), f"{username}/{request_id}"
+    is_level = username and "/" not in username and refuse_topic(f"{plain}/{own}") is None
+    return f"{plain}/{own}" if is_level else f"{plain}/{request_id}"

@@ -15,7 +15,7 @@ STOCK_WINDOW = 20
 
 
 class Acknowledgements:
-    """The deliveries of one connection that wait for their acknowledgement.
+    """The deliveries of one connection that wait for their acknowledgement; the next has its own.
 
     Args:
         receive_maximum: Deliveries the broker may have unacknowledged at a time.
@@ -26,10 +26,6 @@ class Acknowledgements:
         self._limit = min(receive_maximum, STOCK_WINDOW) - ROOM
         self._send = send
         self._is_done: dict[int, bool] = {}  # by packet id, in order of arrival
-
-    def clear(self) -> None:
-        """Forget all: packet ids of an earlier connection mean nothing."""
-        self._is_done.clear()
 
     def note_delivery(self, packet_id: int) -> None:
         """Note that a delivery came that needs an acknowledgement."""

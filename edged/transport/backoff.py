@@ -36,8 +36,19 @@ class Backoff:
         if stood_s >= min(STABLE_S, STABLE_PAUSES * self._last_s):
             self._broken_s = self._min_s
 
-    def next_s(self, *, was_connected: bool, is_taken_over: bool = False) -> float:
-        """Return the next pause, after a connection that broke or an attempt that failed."""
+    def next_s(
+        self, *, was_connected: bool, is_taken_over: bool = False, is_probing: bool = False
+    ) -> float:
+        """Return the next pause, after a connection that broke or an attempt that failed.
+
+        Args:
+            was_connected: The connection stood.
+            is_taken_over: Another client has taken it.
+            is_probing: It was good until a single message was sent, which is put to the test; so
+                it says nothing about broker and network.
+        """
+        if is_probing:
+            return self._min_s
         if is_taken_over:
             return max(TAKEN_OVER_S, self._max_s)
         if was_connected:

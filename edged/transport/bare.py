@@ -13,7 +13,7 @@ import paho.mqtt.client as mqtt
 
 from edged.messages import WireProperties
 from edged.transport.events import BrokerSettings
-from edged.transport.paho_client import make_client
+from edged.transport.paho_client import make_client, tls_context
 from edged.transport.properties import properties_of, to_paho
 
 
@@ -41,7 +41,7 @@ class BareClient:
         self._filters = filters
         self._is_subscribed = False
         self._limit_s = settings.handshake_timeout_s
-        self._client = make_client(settings, "5", None)
+        self._client = make_client(settings, "5", None, tls_context(settings))
         self._client.on_message = self._on_message
         self._client.on_subscribe = self._on_subscribe
         self._client.on_connect = self._on_connect

@@ -18,7 +18,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edged.messages import Delivery
 from edged.transport.acknowledgements import STOCK_WINDOW, Acknowledgements
-from edged.transport.events import BrokerSettings, Connected, Published, Will
+from edged.transport.events import BrokerSettings, Connected, Published, PublishHandle, Will
 from edged.transport.explain import (
     Failure,
     explain_connack,
@@ -26,8 +26,8 @@ from edged.transport.explain import (
     explain_suback,
     explain_unanswered,
 )
-from edged.transport.outgoing import Outgoing
-from edged.transport.paho_client import make_client, subscription_list
+from edged.transport.outgoing import Outgoing, UnsendableError
+from edged.transport.paho_client import make_client, subscription_list, tls_context
 from edged.transport.properties import to_delivery, to_paho
 
 MAX_IN_FLIGHT = 20
@@ -40,14 +40,19 @@ _MQTT_OVERHEAD_BYTES = 1024
 
 
 class Connection:
-    """One client, which may connect many times.
+    """One connection after the other, each with a client of its own.
+
+    So paho sends nothing again by itself, and what is sent again is the outbox's decision.
 
     Args:
         settings: Where to connect, and how.
-        version: ``5`` or ``3.1.1``.
+        version: ``5`` or ``3.1.1``; may be changed between two connections.
         subscriptions: Topic filters, subscribed with QoS 1 at every connection.
         will: Published by the broker when the connection breaks.
         epochs: Numbers for the connections.
+
+    Raises:
+        UnavailableError: The certificate authority cannot be read.
     """
 
     def __init__(
@@ -63,7 +68,7 @@ class Connection:
         self.is_ready = False
         self.failure: Failure | None = None
         self.inbox: deque[Connected | Delivery | Published] = deque()
-        self.in_flight: dict[int, Outgoing] = {}
+        self._in_flight: dict[int, PublishHandle] = {}
         self._is_answered = False
         self._had_session = False
         self._window = MAX_IN_FLIGHT
@@ -71,17 +76,10 @@ class Connection:
         self._settings = settings
         self._subscriptions = subscriptions
         self._epochs = epochs
-        self._client = make_client(settings, version, will)
-        # Over 3.1.1 the broker is not told how many it may have unacknowledged.
-        window = settings.receive_maximum if version == "5" else STOCK_WINDOW
-        self._acknowledgements = Acknowledgements(
-            window, lambda packet_id: self._client.ack(packet_id, qos=1)
-        )
-        self._client.on_connect = self._on_connect
-        self._client.on_subscribe = self._on_subscribe
-        self._client.on_message = self._on_message
-        self._client.on_publish = self._on_publish
-        self._client.on_disconnect = self._on_disconnect
+        self._will = will
+        self._tls = tls_context(settings)
+        self._client = self._make_client()
+        self._acknowledgements = self._make_acknowledgements()
 
     @property
     def is_open(self) -> bool:
@@ -91,12 +89,12 @@ class Connection:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is on its way out."""
-        return not self.in_flight and not self._client.want_write()
+        return not self._in_flight and not self._client.want_write()
 
     @property
-    def has_room(self) -> bool:
-        """Whether another message of QoS 1 may be sent now."""
-        return self.is_ready and len(self.in_flight) < self._window
+    def window(self) -> int:
+        """Messages that may be on their way, unconfirmed; none until the connection is ready."""
+        return self._window if self.is_ready else 0
 
     def open(self) -> None:
         """Connect the socket and send CONNECT; blocks until the socket stands.
@@ -106,10 +104,26 @@ class Connection:
             UnicodeError: The host cannot be a name.
         """
         self.epoch = 0  # until CONNACK nothing can be acknowledged
-        self._acknowledgements.clear()
+        self._acknowledgements = self._make_acknowledgements()
+        self._in_flight.clear()
         self.failure = None
         self._is_answered = False
+        self._client = self._make_client()
         self._client.reconnect()
+
+    def _make_client(self) -> mqtt.Client:
+        client = make_client(self._settings, self.version, self._will, self._tls)
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        client.on_disconnect = self._on_disconnect
+        return client
+
+    def _make_acknowledgements(self) -> Acknowledgements:
+        # Over 3.1.1 the broker is not told how many it may have unacknowledged.
+        window = self._settings.receive_maximum if self.version == "5" else STOCK_WINDOW
+        return Acknowledgements(window, lambda packet_id: self._client.ack(packet_id, qos=1))
 
     def step(self, wake: socket.socket, wait_s: float, *, may_read: bool) -> None:
         """Wait for the socket or ``wake`` at most ``wait_s``, then read, write, keep alive."""
@@ -128,19 +142,25 @@ class Connection:
         self._client.loop_misc()
 
     def send(self, outgoing: Outgoing) -> bool:
-        """Hand a message to paho; False when it has to wait for another try."""
+        """Hand a message to paho; False when it has to wait for another try.
+
+        Raises:
+            UnsendableError: The broker takes none that is so large, or MQTT has no form for it.
+        """
         message, limit = outgoing.message, self._max_packet_bytes
         if limit is not None and len(message.payload) + _MQTT_OVERHEAD_BYTES > limit:
-            self.inbox.append(Published(outgoing.handle, "larger than the broker accepts"))
-            return True
-        properties = to_paho(message.properties) if self.version == "5" else None
-        info = self._client.publish(
-            message.topic, message.payload, outgoing.qos, outgoing.retain, properties
-        )
+            raise UnsendableError("larger than the broker accepts")
+        try:
+            properties = to_paho(message.properties) if self.version == "5" else None
+            info = self._client.publish(
+                message.topic, message.payload, outgoing.qos, outgoing.retain, properties
+            )
+        except (ValueError, OverflowError) as error:  # of UTF-8, of wildcards, of lengths
+            raise UnsendableError(f"not a message of MQTT: {type(error).__name__}") from error
         if info.rc == mqtt.MQTT_ERR_QUEUE_SIZE:
             return False  # packet ids have wrapped around to one that is still on its way
         if outgoing.qos > 0:
-            self.in_flight[info.mid] = outgoing
+            self._in_flight[info.mid] = outgoing.handle
         return True
 
     def acknowledge(self, delivery: Delivery) -> bool:
@@ -230,11 +250,11 @@ class Connection:
         reason: ReasonCode,
         *_properties: object,
     ) -> None:
-        outgoing = self.in_flight.pop(packet_id, None)
-        if outgoing is not None:
+        handle = self._in_flight.pop(packet_id, None)
+        if handle is not None:
             failure = f"refused by the broker: {reason}" if reason.is_failure else None
             is_heard = reason.value != _NO_SUBSCRIBERS
-            self.inbox.append(Published(outgoing.handle, failure, is_heard))
+            self.inbox.append(Published(handle, failure, is_heard))
 
     def _on_disconnect(
         self,

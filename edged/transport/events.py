@@ -4,12 +4,24 @@ Rule: the consumer can act on each event alone; an event about a connection carr
 """
 
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from edged.messages import Delivery
 
 PublishHandle = int
 """Names one published message for the life of the process; never reused."""
+
+
+class Blame(Enum):
+    """What ended a connection, as far as the broker says so."""
+
+    MESSAGE = "message"
+    """Something that it was sent, by its own words."""
+    UNKNOWN = "unknown"
+    """It only closed, or the network did."""
+    OTHER = "other"
+    """Nothing that it was sent: a take-over, a shutdown, silence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +111,9 @@ class Published:
 
     handle: PublishHandle
     failure: str | None = None
-    """Why the broker did not take it: refused, too large, or expired while it waited."""
+    """Why the broker did not take it: refused, too large, expired while it waited, replaced by a
+    newer retained one, or given up because the broker ended the connection at it each time. The
+    last is told of messages of QoS 0 as well."""
     has_subscribers: bool = True
     """False when the broker says that nobody listens (MQTT 5)."""
 

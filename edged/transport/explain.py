@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edged.transport.events import BrokerSettings
+from edged.transport.events import Blame, BrokerSettings
 
 _LOG = logging.getLogger(__name__)
 _UNSUPPORTED_VERSION = 0x84
 _TAKEN_OVER = 0x8E
+_OF_MESSAGES = {0x81, 0x82, 0x83, 0x87, 0x90, 0x94, 0x95, 0x99, 0x9A, 0x9B}
+"""Reasons to end a connection that can be about a message that the client sent."""
+_OF_ANYTHING = {0x00, 0x80}
 _ADVICE = {
     0x84: "set the protocol to 3.1.1",
     0x85: "choose another client identifier",
@@ -39,6 +42,7 @@ class Failure:
     """The connection was closed before CONNECT was answered: perhaps the version, perhaps not."""
     is_taken_over: bool = False
     """Connecting again at once would only take the session back, for ever."""
+    blame: Blame = Blame.OTHER
 
 
 def explain_connack(reason: ReasonCode, properties: Properties | None) -> Failure:
@@ -70,9 +74,11 @@ def explain_disconnect(
 ) -> Failure:
     """Explain the end of a connection; ``is_told`` when the broker itself gave the reason."""
     if not is_told:
-        return Failure("the broker went silent" if _is_silence(reason) else "the connection broke")
+        if _is_silence(reason):
+            return Failure("the broker went silent")
+        return Failure("the connection broke", blame=Blame.UNKNOWN)
     text = _with_advice("the broker ended the connection", reason, properties)
-    return Failure(text, is_taken_over=reason.value == _TAKEN_OVER)
+    return Failure(text, is_taken_over=reason.value == _TAKEN_OVER, blame=_blame_of(reason))
 
 
 def explain_unanswered(reason: ReasonCode, settings: BrokerSettings, version: str) -> Failure:
@@ -108,6 +114,12 @@ def explain_error(error: OSError | UnicodeError, settings: BrokerSettings) -> Fa
     if isinstance(error, TimeoutError):
         return Failure(f"{place} does not answer")
     return Failure(f"{place} cannot be reached: {error.strerror or error}")
+
+
+def _blame_of(reason: ReasonCode) -> Blame:
+    if reason.value in _OF_MESSAGES:
+        return Blame.MESSAGE
+    return Blame.UNKNOWN if reason.value in _OF_ANYTHING else Blame.OTHER
 
 
 def _is_silence(reason: ReasonCode) -> bool:

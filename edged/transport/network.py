@@ -20,10 +20,12 @@ from edged.messages import Delivery, Encoded, WireProperties
 from edged.transport.backoff import Backoff
 from edged.transport.connection import IDLE_S, WAKE_BYTES, Connection
 from edged.transport.events import (
+    Blame,
     BrokerSettings,
     Connected,
     ConnectFailed,
     Disconnected,
+    Published,
     PublishHandle,
     TransportEvent,
     Will,
@@ -78,7 +80,7 @@ class Transport:
         self._handles = itertools.count(1)
         self._epochs = itertools.count(1)
         self._commands: deque[Outgoing | Delivery | _Stop] = deque()
-        self._outbox = Outbox()
+        self._outbox = Outbox(None if will is None else will.topic)
         version = V5 if settings.protocol == AUTO else settings.protocol
         self._connection = Connection(settings, version, subscriptions, will, self._epochs)
         self._wake_reader, self._wake_writer = socket.socketpair()
@@ -103,7 +105,8 @@ class Transport:
         """Send a message, without blocking.
 
         With QoS 1 it is kept over any number of connections until the broker confirms it, and one
-        ``Published`` event follows; with QoS 0 it is lost while there is no connection.
+        ``Published`` event follows; with QoS 0 it is lost while there is no connection. A message
+        at which the broker ends every connection is given up.
         """
         handle = next(self._handles)
         self._command(Outgoing(handle, message, qos, retain, time.monotonic()))
@@ -179,7 +182,10 @@ class Transport:
         self._hand_over()
         if self._was_connected:
             self._backoff.note_connection(time.monotonic() - started_s)
-        return connection.failure or Failure("the connection broke")
+        failure = connection.failure or Failure("the connection broke", blame=Blame.UNKNOWN)
+        for published in self._outbox.broken(failure.blame, time.monotonic()):
+            self._emit(published)
+        return failure
 
     def _take_commands(self) -> None:
         self._is_asleep = False
@@ -188,7 +194,8 @@ class Transport:
                 case Outgoing(qos=0) if not self._connection.is_ready:
                     self.num_lost += 1
                 case Outgoing() as outgoing:
-                    self._outbox.append(outgoing)
+                    for published in self._outbox.append(outgoing):
+                        self._emit(published)
                 case Delivery() as delivery:
                     is_done = self._connection.acknowledge(delivery)
                     self.num_stale_acknowledgements += not is_done
@@ -200,10 +207,18 @@ class Transport:
         inbox = self._connection.inbox
         while inbox:
             event = inbox.popleft()
-            self._was_connected |= isinstance(event, Connected)
-            self._emit(event)
-        for published in self._outbox.send(self._connection):
+            if isinstance(event, Connected):
+                self._was_connected = True
+                self._outbox.begin()
+            if not isinstance(event, Published) or self._is_awaited(event):
+                self._emit(event)
+        for published in self._outbox.send(self._connection, time.monotonic()):
             self._emit(published)
+
+    def _is_awaited(self, answer: Published) -> bool:
+        return self._outbox.confirm(
+            answer.handle, is_taken=answer.failure is None, now_s=time.monotonic()
+        )
 
     def _is_finished(self) -> bool:
         if self._stop is None:
@@ -228,14 +243,13 @@ class Transport:
 
     def _change_to(self, version: str) -> None:
         _LOG.info("%s: trying MQTT %s", self._settings.url, version)
-        self._outbox.take_back(self._connection)
-        self._connection = Connection(
-            self._settings, version, self._subscriptions, self._will, self._epochs
-        )
+        self._connection.version = version
 
     def _report_and_pause(self, failure: Failure) -> None:
         pause_s = self._backoff.next_s(
-            was_connected=self._was_connected, is_taken_over=failure.is_taken_over
+            was_connected=self._was_connected,
+            is_taken_over=failure.is_taken_over,
+            is_probing=self._was_connected and self._outbox.is_probing,
         )
         if self._was_connected:
             self._emit(Disconnected(failure.reason, pause_s, failure.is_taken_over))

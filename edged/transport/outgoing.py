@@ -15,3 +15,7 @@ class Outgoing:
     qos: int
     retain: bool
     queued_s: float
+
+
+class UnsendableError(ValueError):
+    """A message cannot be sent on this connection, whatever happens; the text says why."""

@@ -35,12 +35,10 @@ class Client(mqtt.Client):
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
 
-def make_client(settings: BrokerSettings, version: str, will: Will | None) -> mqtt.Client:
-    """Return a client that is told where to connect, but does not yet.
-
-    Raises:
-        UnavailableError: The certificate authority cannot be read.
-    """
+def make_client(
+    settings: BrokerSettings, version: str, will: Will | None, tls: ssl.SSLContext | None
+) -> mqtt.Client:
+    """Return a client that is told where to connect, but does not yet."""
     is_5 = version == "5"
     # Over 3.1.1 a session that stays has no end, so one that is to end soon does not stay at all.
     is_clean = settings.session_expiry_s < (1 if is_5 else _SHORT_SESSION_S)
@@ -55,8 +53,8 @@ def make_client(settings: BrokerSettings, version: str, will: Will | None) -> mq
     client.connect_timeout = settings.handshake_timeout_s
     if settings.username is not None:
         client.username_pw_set(settings.username, settings.password)
-    if settings.is_tls:
-        client.tls_set_context(_tls_context(settings))
+    if tls is not None:
+        client.tls_set_context(tls)
     if will is not None:
         client.will_set(will.topic, will.payload, will.qos, will.retain)
     client.on_socket_open = _set_no_delay
@@ -84,7 +82,14 @@ def subscription_list(
     return [(topic_filter, options) for topic_filter in topic_filters]
 
 
-def _tls_context(settings: BrokerSettings) -> ssl.SSLContext:
+def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
+    """Return the terms of encryption; None without any.
+
+    Raises:
+        UnavailableError: The certificate authority cannot be read.
+    """
+    if not settings.is_tls:
+        return None
     try:
         context = ssl.create_default_context(cafile=settings.ca_file)
     except (OSError, ssl.SSLError) as error:
