@@ -103,8 +103,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         # No strftime_now: a clock at the head of a prompt would make every prompt a new one.
         self.globals = {**known, "raise_exception": self._raise_exception}
         self._functions = tuple(self.globals.values())
-        filters: dict[str, Callable[..., Any]] = dict(self.filters)
-        tests: dict[str, Callable[..., Any]] = dict(self.tests)
+        filters = cast("dict[str, Callable[..., Any]]", self.filters)
+        tests = cast("dict[str, Callable[..., Any]]", self.tests)
         self._join_items = filters["join"]
         self.filters = {
             "_paid": pass_context(lambda _, price: self._spend(price)),
