@@ -28,6 +28,10 @@ _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TEMPLATE_CHARACTERS = 1 << 16
 _STOP_TOKENS = 256
+_TOKENIZER_BYTES = 64 << 20
+_TOKENIZER_BASE_BYTES = 1 << 20
+_TOKENIZER_TOKEN_BYTES = 256
+"""Of ``tokenizer.json``, for a token: known files have 43 to 134."""
 _RANGES = {
     "model.parameters": 10**13,
     "model.vocab_size": 1 << 20,
@@ -185,6 +189,11 @@ def _check_sizes(manifest: Manifest) -> None:
             raise _wrong(key, f"is {value}, must be from 1 to {largest}")
     if not 1 <= len(manifest.stop_token_ids) <= _STOP_TOKENS:
         raise _wrong("stop_token_ids", f"must hold from 1 to {_STOP_TOKENS} ids")
+    largest = _TOKENIZER_BASE_BYTES + _TOKENIZER_TOKEN_BYTES * manifest.model.vocab_size
+    size_bytes = manifest.files[TOKENIZER].size_bytes
+    if size_bytes > min(largest, _TOKENIZER_BYTES):
+        complaint = f"is {size_bytes}, too much for a model of {manifest.model.vocab_size} tokens"
+        raise _wrong(f"files.{TOKENIZER}.size_bytes", complaint)
     length = len(manifest.chat_template or "")
     if length > _TEMPLATE_CHARACTERS:
         complaint = f"has {length} characters, must have {_TEMPLATE_CHARACTERS} at most"

@@ -14,11 +14,12 @@ from edged.bundle import Bundle, open_bundle
 from edged.config import Config
 from edged.costmodel import Cost
 from edged.engine import Engine, load_engine
+from edged.errors import BundleError
 from edged.footprint import Footprint, claim
 from edged.grammar import compile_format
 from edged.prefixes import keep_prefixes, system_prompts
 from edged.request import ChatMessage, FormatType, OutputFormat, SamplingParams
-from edged.tokenizer import Tokenizer
+from edged.tokenizer import TemplateError, Tokenizer
 from edged.tuning import fitted_settings
 
 _LOG = logging.getLogger(__name__)
@@ -41,7 +42,8 @@ def load(config: Config) -> ResidentModel:
     """Load the model and have it answer once; blocks for seconds.
 
     Raises:
-        ConfigError: If the bundle or its budget is wrong.
+        ConfigError: If the model does not fit into its budget.
+        BundleError: If the bundle is wrong.
     """
     started_s = time.monotonic()
     memory.keep_one_heap()
@@ -56,7 +58,12 @@ def load(config: Config) -> ResidentModel:
     engine = load_engine(bundle, settings)
     tokenizer = Tokenizer.load(bundle)
     keep_prefixes(config, bundle, engine, tokenizer)
-    prompt_ids = tokenizer.encode_chat((ChatMessage("user", "Hello"),))
+    try:
+        prompt_ids = tokenizer.encode_chat((ChatMessage("user", "Hello"),))
+    except TemplateError as error:
+        raise BundleError(
+            f"{bundle.folder}: no prompt can be made of a message ({error}); do not use this bundle"
+        ) from error
     for _ in engine.generate(prompt_ids, SamplingParams(), max_tokens=1):
         pass
     # The first grammar reads the whole vocabulary; later that would hold up everybody's requests.

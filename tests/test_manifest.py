@@ -169,6 +169,12 @@ def test_a_wrong_value_is_named_by_its_key(key: str, value: object, complaint: s
         ("model", "num_layers", 0, "model.num_layers is 0, must be from 1 to 1024"),
         ("model", "kv_bytes_per_token", 0, "model.kv_bytes_per_token is 0, must be from 1"),
         ("model", "kv_bytes_per_token", 10**12, "model.kv_bytes_per_token is 1000000000000, must"),
+        (
+            "files",
+            "tokenizer.json",
+            {"size_bytes": 2 << 20, "sha256": SHA},
+            "files.tokenizer.json.size_bytes is 2097152, too much for a model of 256 tokens",
+        ),
         ("quality", "mean_kl", "0", "quality.mean_kl must be a finite number"),
         ("quality", "tokens", 1.5, "quality.tokens must be a whole number"),
         ("quality", "limits", [], "quality.limits must be an object"),
