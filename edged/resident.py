@@ -19,10 +19,14 @@ from edged.footprint import Footprint, claim
 from edged.grammar import compile_format
 from edged.prefixes import keep_prefixes, system_prompts
 from edged.request import ChatMessage, FormatType, OutputFormat, SamplingParams
-from edged.tokenizer import TemplateError, Tokenizer
+from edged.tokenizer import Tokenizer
 from edged.tuning import fitted_settings
 
 _LOG = logging.getLogger(__name__)
+
+_GROWTH = 2
+"""Of the budget: what a start may reserve before it is stopped, with what is never touched."""
+_REASON_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +55,8 @@ def load(config: Config) -> ResidentModel:
     if not bundle.manifest.quality.passed:
         _LOG.warning("%s: its build missed the quality gate; see the manifest", bundle.folder)
     footprint = claim(config, bundle)
-    settings = replace(
-        fitted_settings(config, bundle, footprint.num_slots, _room_bytes(footprint.budget)),
-        num_prefixes=len(system_prompts(config)),
-    )
-    engine = load_engine(bundle, settings)
-    tokenizer = Tokenizer.load(bundle)
-    keep_prefixes(config, bundle, engine, tokenizer)
-    try:
-        prompt_ids = tokenizer.encode_chat((ChatMessage("user", "Hello"),))
-    except TemplateError as error:
-        raise BundleError(
-            f"{bundle.folder}: no prompt can be made of a message ({error}); do not use this bundle"
-        ) from error
-    for _ in engine.generate(prompt_ids, SamplingParams(), max_tokens=1):
-        pass
-    # The first grammar reads the whole vocabulary; later that would hold up everybody's requests.
-    compile_format(tokenizer, OutputFormat(FormatType.CHOICE, choices=("yes", "no")))
+    with memory.limited_growth(_GROWTH * footprint.budget.limit_bytes):
+        engine, tokenizer = _load(config, bundle, footprint)
     memory.return_freed()
     _LOG.info(
         "ready after %.1f s: %s, %d MiB resident of %d",
@@ -77,6 +66,29 @@ def load(config: Config) -> ResidentModel:
         footprint.budget.limit_bytes >> 20,
     )
     return ResidentModel(bundle, footprint, engine, tokenizer, None, started_s)
+
+
+def _load(config: Config, bundle: Bundle, footprint: Footprint) -> tuple[Engine, Tokenizer]:
+    settings = replace(
+        fitted_settings(config, bundle, footprint.num_slots, _room_bytes(footprint.budget)),
+        num_prefixes=len(system_prompts(config)),
+    )
+    engine = load_engine(bundle, settings)
+    tokenizer = Tokenizer.load(bundle)
+    try:
+        keep_prefixes(config, bundle, engine, tokenizer)
+        prompt_ids = tokenizer.encode_chat((ChatMessage("user", "Hello"),))
+        for _ in engine.generate(prompt_ids, SamplingParams(), max_tokens=1):
+            pass
+    except Exception as error:  # the template's, or ONNX Runtime's
+        reason = str(error).partition("\n")[0][:_REASON_CHARACTERS]
+        raise BundleError(
+            f"{bundle.folder}: it is loaded and cannot answer ({reason}); do not use this bundle, "
+            "rebuild it with `edged build`"
+        ) from error
+    # The first grammar reads the whole vocabulary; later that would hold up everybody's requests.
+    compile_format(tokenizer, OutputFormat(FormatType.CHOICE, choices=("yes", "no")))
+    return engine, tokenizer
 
 
 def _room_bytes(budget: MemoryBudget) -> int:
