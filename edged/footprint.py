@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from edged import memory
 from edged.admission import MemoryBudget, MemoryPlan, MemorySnapshot, check_plan
-from edged.bundle import Bundle, GraphKind, KvType, Manifest
+from edged.bundle import TOKENIZER, Bundle, GraphKind, KvType, Manifest
 from edged.config import MAX_TUNED_CHUNK_TOKENS, Config
 from edged.errors import ConfigError, UnavailableError
 from edged.memory import KernelLimits
@@ -28,6 +28,8 @@ _SECOND_WAY_BYTES = 250 << 10
 """The same of its second way, which a graph with a cache in int8 has."""
 _VOCABULARY_BYTES = 560
 """A token in the tables of tokenizer and grammar."""
+_TOKENIZER_COPIES = 16
+"""Of ``tokenizer.json``, while it is read: 13 to 16, more than what stays of it."""
 _ACTIVATION_BYTES = 40
 """For a token of a prefill chunk and each unit of width; the width is that of a square layer."""
 _PREPACKED_SHARE = {"int8-w8a8": 0.0}
@@ -146,9 +148,13 @@ def plan_memory(config: Config, bundle: Bundle, held: MemorySnapshot, num_slots:
     working_bytes = _working_bytes(manifest, chunk_tokens, num_slots)
     if manifest.graph is GraphKind.PORTABLE:
         working_bytes += round(_PORTABLE_CACHE_COPIES * slot_bytes)
+    kv_bytes = num_slots * slot_bytes + prefix_bytes
+    # The tokenizer is read when nothing is in the cache yet.
+    reading_bytes = _LIBRARY_BYTES + _TOKENIZER_COPIES * manifest.files[TOKENIZER].size_bytes
+    working_bytes = max(working_bytes, reading_bytes - kv_bytes)
     return MemoryPlan(
         weights_bytes=sum(entry.size_bytes for entry in manifest.files.values()),
-        kv_bytes=num_slots * slot_bytes + prefix_bytes,
+        kv_bytes=kv_bytes,
         process_bytes=held.rss_bytes,
         working_bytes=working_bytes,
     )

@@ -26,6 +26,20 @@ _EXACT_SCHEMES = ("int8-w8a8",)
 """Products of integers are exact, and each row has a scale of its own."""
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_TEMPLATE_CHARACTERS = 1 << 16
+_STOP_TOKENS = 256
+_TOKENIZER_BYTES = 64 << 20
+_TOKENIZER_BASE_BYTES = 1 << 20
+_TOKENIZER_TOKEN_BYTES = 256
+"""Of ``tokenizer.json``, for a token: known files have 43 to 134."""
+_RANGES = {
+    "model.parameters": 10**13,
+    "model.vocab_size": 1 << 20,
+    "model.num_layers": 1024,
+    "model.kv_bytes_per_token": 1 << 24,
+    "limits.max_model_len": 1 << 24,
+}
+"""The largest value of each, far above any model's; the smallest is 1."""
 REPAIR = "copy the bundle again or rebuild it with `edged build`"
 """What every complaint about a damaged bundle ends with."""
 
@@ -161,10 +175,29 @@ def _check(manifest: Manifest) -> None:
         raise _wrong("files", f"lists {unknown[0]!r}, which does not belong into a bundle")
     if missing := sorted(set(_REQUIRED_FILES) - set(manifest.files)):
         raise _wrong(f"files.{missing[0]}", "is missing")
-    if manifest.limits.max_model_len < 1:
-        raise _wrong("limits.max_model_len", "must be at least 1")
+    _check_sizes(manifest)
     if max(manifest.stop_token_ids, default=-1) >= manifest.model.vocab_size:
         raise _wrong("stop_token_ids", "holds an id outside the vocabulary")
+
+
+def _check_sizes(manifest: Manifest) -> None:
+    # Memory is planned with these before the graph can be asked.
+    for key, largest in _RANGES.items():
+        section, name = key.split(".")
+        value = getattr(getattr(manifest, section), name)
+        if not 1 <= value <= largest:
+            raise _wrong(key, f"is {value}, must be from 1 to {largest}")
+    if not 1 <= len(manifest.stop_token_ids) <= _STOP_TOKENS:
+        raise _wrong("stop_token_ids", f"must hold from 1 to {_STOP_TOKENS} ids")
+    largest = _TOKENIZER_BASE_BYTES + _TOKENIZER_TOKEN_BYTES * manifest.model.vocab_size
+    size_bytes = manifest.files[TOKENIZER].size_bytes
+    if size_bytes > min(largest, _TOKENIZER_BYTES):
+        complaint = f"is {size_bytes}, too much for a model of {manifest.model.vocab_size} tokens"
+        raise _wrong(f"files.{TOKENIZER}.size_bytes", complaint)
+    length = len(manifest.chat_template or "")
+    if length > _TEMPLATE_CHARACTERS:
+        complaint = f"has {length} characters, must have {_TEMPLATE_CHARACTERS} at most"
+        raise _wrong("chat_template", complaint)
 
 
 def _wrong(key: str, complaint: str) -> BundleError:

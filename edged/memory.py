@@ -3,6 +3,7 @@
 Rule: the only importer of psutil. A file that cannot be read is a limit that is not there.
 """
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -67,6 +68,26 @@ def available_bytes() -> int:
 def _open(path: str, root: Path = Path("/")) -> int:
     """Open a file that every request looks into; it stays open."""
     return os.open(root / path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+@contextlib.contextmanager
+def limited_growth(growth_bytes: int) -> Iterator[None]:
+    """Have allocations fail that would add more than this; a child started meanwhile has the limit.
+
+    It is RLIMIT_DATA, and counts private memory from when it is reserved, touched or not.
+    """
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    soft_bytes, hard_bytes = before
+    limits = [limit for limit in before if limit != resource.RLIM_INFINITY]
+    text = _read(Path("/proc/self/status"))
+    data_kib = text.partition("\nVmData:")[2].split(None, 1)[:1]
+    if data_kib:
+        soft_bytes = min([int(data_kib[0]) * 1024 + growth_bytes, *limits])
+    resource.setrlimit(resource.RLIMIT_DATA, (soft_bytes, hard_bytes))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 def total_bytes() -> int:

@@ -14,6 +14,7 @@ from edged.bundle import Bundle, open_bundle
 from edged.config import Config
 from edged.costmodel import Cost
 from edged.engine import Engine, load_engine
+from edged.errors import BundleError
 from edged.footprint import Footprint, claim
 from edged.grammar import compile_format
 from edged.prefixes import keep_prefixes, system_prompts
@@ -22,6 +23,10 @@ from edged.tokenizer import Tokenizer
 from edged.tuning import fitted_settings
 
 _LOG = logging.getLogger(__name__)
+
+_GROWTH = 2
+"""Of the budget: what a start may reserve before it is stopped, with what is never touched."""
+_REASON_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,8 @@ def load(config: Config) -> ResidentModel:
     """Load the model and have it answer once; blocks for seconds.
 
     Raises:
-        ConfigError: If the bundle or its budget is wrong.
+        ConfigError: If the model does not fit into its budget.
+        BundleError: If the bundle is wrong.
     """
     started_s = time.monotonic()
     memory.keep_one_heap()
@@ -49,18 +55,8 @@ def load(config: Config) -> ResidentModel:
     if not bundle.manifest.quality.passed:
         _LOG.warning("%s: its build missed the quality gate; see the manifest", bundle.folder)
     footprint = claim(config, bundle)
-    settings = replace(
-        fitted_settings(config, bundle, footprint.num_slots, _room_bytes(footprint.budget)),
-        num_prefixes=len(system_prompts(config)),
-    )
-    engine = load_engine(bundle, settings)
-    tokenizer = Tokenizer.load(bundle)
-    keep_prefixes(config, bundle, engine, tokenizer)
-    prompt_ids = tokenizer.encode_chat((ChatMessage("user", "Hello"),))
-    for _ in engine.generate(prompt_ids, SamplingParams(), max_tokens=1):
-        pass
-    # The first grammar reads the whole vocabulary; later that would hold up everybody's requests.
-    compile_format(tokenizer, OutputFormat(FormatType.CHOICE, choices=("yes", "no")))
+    with memory.limited_growth(_GROWTH * footprint.budget.limit_bytes):
+        engine, tokenizer = _load(config, bundle, footprint)
     memory.return_freed()
     _LOG.info(
         "ready after %.1f s: %s, %d MiB resident of %d",
@@ -70,6 +66,29 @@ def load(config: Config) -> ResidentModel:
         footprint.budget.limit_bytes >> 20,
     )
     return ResidentModel(bundle, footprint, engine, tokenizer, None, started_s)
+
+
+def _load(config: Config, bundle: Bundle, footprint: Footprint) -> tuple[Engine, Tokenizer]:
+    settings = replace(
+        fitted_settings(config, bundle, footprint.num_slots, _room_bytes(footprint.budget)),
+        num_prefixes=len(system_prompts(config)),
+    )
+    engine = load_engine(bundle, settings)
+    tokenizer = Tokenizer.load(bundle)
+    try:
+        keep_prefixes(config, bundle, engine, tokenizer)
+        prompt_ids = tokenizer.encode_chat((ChatMessage("user", "Hello"),))
+        for _ in engine.generate(prompt_ids, SamplingParams(), max_tokens=1):
+            pass
+    except Exception as error:  # the template's, or ONNX Runtime's
+        reason = str(error).partition("\n")[0][:_REASON_CHARACTERS]
+        raise BundleError(
+            f"{bundle.folder}: it is loaded and cannot answer ({reason}); do not use this bundle, "
+            "rebuild it with `edged build`"
+        ) from error
+    # The first grammar reads the whole vocabulary; later that would hold up everybody's requests.
+    compile_format(tokenizer, OutputFormat(FormatType.CHOICE, choices=("yes", "no")))
+    return engine, tokenizer
 
 
 def _room_bytes(budget: MemoryBudget) -> int:

@@ -222,3 +222,25 @@ def test_where_the_kernel_does_not_tell_it_is_asked_another_way(
     other = memory.snapshot()
     assert other.rss_bytes == pytest.approx(known.rss_bytes, rel=0.1)
     assert other.available_bytes == pytest.approx(known.available_bytes, rel=0.5)
+
+
+def test_what_would_grow_too_far_fails_and_later_it_does_not() -> None:
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with memory.limited_growth(64 * MIB):
+        with pytest.raises(OSError, match="Cannot allocate"):
+            mmap.mmap(-1, 256 * MIB, mmap.MAP_PRIVATE)
+        child = [sys.executable, "-c", "bytearray(1 << 30)"]
+        done = subprocess.run(child, capture_output=True, text=True, check=False)
+        assert "MemoryError" in done.stderr
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+    mmap.mmap(-1, 256 * MIB, mmap.MAP_PRIVATE).close()
+
+
+def test_a_limit_that_is_there_is_not_raised() -> None:
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (1 << 40, before[1]))
+    try:
+        with memory.limited_growth(1 << 50):
+            assert resource.getrlimit(resource.RLIMIT_DATA)[0] == 1 << 40
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)

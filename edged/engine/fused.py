@@ -28,6 +28,7 @@ INPUTS = {
 }
 IS_PROMPT = "is_prompt"
 """Chooses the way of a prompt or that of an answer; only a graph with an int8 cache has both."""
+OPTIONAL_INPUTS = {IS_PROMPT: "tensor(bool)"}
 _KEPT_TOKENS = 16
 """Runs of at most so many tokens come again and again: what they are bound to is kept, and their
 logits share one buffer."""
@@ -72,7 +73,7 @@ class FusedGraph:
     ) -> None:
         self._session = session
         self._runs = Runs(session)
-        self._signature = read_signature(session, INPUTS, {IS_PROMPT: "tensor(bool)"})
+        self._signature = read_signature(session, INPUTS, OPTIONAL_INPUTS)
         self._has_prompts = any(node.name == IS_PROMPT for node in session.get_inputs())
         self.vocab_size = self._signature.vocab_size
         self.max_model_len = max_model_len

@@ -1,8 +1,10 @@
 """From a bundle on disk to an engine in memory."""
 
 from edged.bundle import Bundle, GraphKind, KvType
-from edged.engine.graph import load_graph
+from edged.engine import fused, portable
 from edged.engine.loop import Engine
+from edged.engine.session import open_session
+from edged.engine.signature import check_facts, read_signature
 from edged.engine.steps import EngineSettings
 
 
@@ -15,13 +17,20 @@ def load_engine(bundle: Bundle, settings: EngineSettings) -> Engine:
     manifest, has_flash = bundle.manifest, settings.has_flash
     if has_flash is None:
         has_flash = manifest.model.kv_type is KvType.FP32
-    graph = load_graph(
+    session = open_session(
         settings.model_path or bundle.model_path,
-        is_fused=manifest.graph is GraphKind.FUSED,
-        max_model_len=min(settings.max_model_len, manifest.limits.max_model_len),
         num_threads=settings.num_threads,
-        num_slots=settings.num_slots + settings.num_prefixes,
         has_flash=has_flash,
+    )
+    form: type[fused.FusedGraph | portable.PortableGraph] = fused.FusedGraph
+    required, optional = fused.INPUTS, fused.OPTIONAL_INPUTS
+    if manifest.graph is GraphKind.PORTABLE:
+        form, required, optional = portable.PortableGraph, portable.INPUTS, portable.OPTIONAL_INPUTS
+    check_facts(read_signature(session, required, optional), manifest.model)
+    graph = form(
+        session,
+        min(settings.max_model_len, manifest.limits.max_model_len),
+        settings.num_slots + settings.num_prefixes,
     )
     return Engine(
         graph,

@@ -13,6 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from edged.errors import BundleError
+from edged.manifest import MODEL, KvType, ModelFacts
 
 _Nodes = Mapping[str, onnxruntime.NodeArg]
 _CACHE_INPUT = re.compile(r"past_key_values\.(\d+)\.(key|value)")
@@ -20,6 +21,8 @@ _CACHE_TYPES: Mapping[str, "np.dtype[Any]"] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(int8)": np.dtype(np.int8),
 }
+
+_KV_TYPES = {np.dtype(np.float32): KvType.FP32, np.dtype(np.int8): KvType.INT8}
 
 CacheArray = NDArray[Any]
 """Keys or values, in the type that the graph keeps them in."""
@@ -79,6 +82,27 @@ def read_signature(
     return signature
 
 
+def check_facts(signature: Signature, facts: ModelFacts) -> None:
+    """Check that a graph is what memory was planned for, before anything is taken for its cache.
+
+    Raises:
+        BundleError: the manifest says something else of it.
+    """
+    found = {
+        "vocab_size": signature.vocab_size,
+        "num_layers": len(signature.cache_inputs) // 2,
+        "kv_bytes_per_token": signature.kv_bytes_per_token,
+        "kv_type": _KV_TYPES[signature.cache_dtype],
+    }
+    for key, value in found.items():
+        said = getattr(facts, key)
+        if said != value:
+            raise BundleError(
+                f"manifest.json: model.{key} is {said}, and {MODEL} has {value}; do not use this "
+                "bundle, rebuild it with `edged build`"
+            )
+
+
 def _check_names(kind: str, nodes: _Nodes, names: Iterable[str]) -> None:
     for name in names:
         if name not in nodes:
@@ -96,14 +120,14 @@ def _check_types(inputs: _Nodes, types: Mapping[str, str]) -> None:
 def _cache_shape(inputs: _Nodes, cache: tuple[str, ...]) -> tuple[int, int]:
     shapes = {tuple(inputs[name].shape[1::2]) for name in cache}
     heads, size = shapes.pop()
-    if shapes or not (isinstance(heads, int) and isinstance(size, int)):
+    if shapes or not all(isinstance(number, int) and number > 0 for number in (heads, size)):
         raise _wrong(f"input {cache[0]!r} and its like must be [batch, heads, length, size]")
     return heads, size
 
 
 def _vocab_size(logits: onnxruntime.NodeArg) -> int:
     size = logits.shape[-1]
-    if not isinstance(size, int):
+    if not isinstance(size, int) or size < 1:
         raise _wrong("output 'logits' must end in the vocabulary's size")
     return size
 

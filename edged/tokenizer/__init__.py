@@ -43,7 +43,7 @@ class Tokenizer:
     """
 
     def __init__(self, definition: str, manifest: Manifest) -> None:
-        tokenizer = read_tokenizer(definition)
+        tokenizer = read_tokenizer(definition, manifest.model.vocab_size)
         self.vocab_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
         """Tokens with a text; the model may have more."""
         self._model_vocab_size = manifest.model.vocab_size
@@ -77,7 +77,8 @@ class Tokenizer:
         Without a chat template the contents are joined by blank lines and continued as plain text.
 
         Raises:
-            TemplateError: the chat template refuses a role or an order of roles.
+            TemplateError: the chat template refuses a role or an order of roles, or one of them
+                fails.
         """
         contents = [self._encoder.guarded(message.content) for message in messages]
         if self._template is None:
@@ -89,7 +90,11 @@ class Tokenizer:
         return self._encoder.encode(self._template.render(turns))
 
     def encode(self, text: str) -> list[int]:
-        """Return the token ids of plain text, without any control token."""
+        """Return the token ids of plain text, without any control token.
+
+        Raises:
+            TemplateError: the tokenizer fails on it.
+        """
         return self._encoder.encode_plain(text)
 
     def detokenizer(self) -> Detokenizer:

@@ -10,6 +10,8 @@ import secrets
 import tokenizers
 
 from edged.errors import BundleError
+from edged.tokenizer.definition import check_definition
+from edged.tokenizer.template import TemplateError
 
 
 class Encoder:
@@ -24,6 +26,7 @@ class Encoder:
 
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
         self._tokenizer = tokenizer
+        tokenizer.post_processor = None  # it would add control tokens, or repeat the text
         self._control = _control_pattern(tokenizer)
         # An added token that nobody can guess: it keeps apart what stands on both sides of it,
         # whatever the template does around it, and is dropped from the ids.
@@ -44,8 +47,21 @@ class Encoder:
         return self._control.sub(lambda match: match[0] + self._cut, text)
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of text in which unguarded control tokens count as such."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        """Return the ids of text in which unguarded control tokens count as such.
+
+        Raises:
+            TemplateError: the tokenizer fails on it.
+        """
+        try:
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        except BaseException as error:
+            if not _is_fault(error):
+                raise
+            # Not with the library's words: they may hold the text.
+            raise TemplateError(
+                "messages: the model's tokenizer fails on them; change their text, or use another "
+                "model"
+            ) from error
         return [token_id for token_id in ids if token_id != self.cut_id]
 
     def encode_plain(self, text: str) -> list[int]:
@@ -53,15 +69,22 @@ class Encoder:
         return self.encode(self.guarded(text))
 
 
-def read_tokenizer(definition: str) -> tokenizers.Tokenizer:
+def read_tokenizer(definition: str, vocab_size: int | None = None) -> tokenizers.Tokenizer:
     """Read the text of ``tokenizer.json``.
 
+    Args:
+        definition: the text.
+        vocab_size: tokens of the model, where they are known.
+
     Raises:
-        BundleError: it does not describe a tokenizer.
+        BundleError: it does not describe a tokenizer, or one that takes too much.
     """
+    check_definition(definition, vocab_size)
     try:
         tokenizer = tokenizers.Tokenizer.from_str(definition)
-    except Exception as error:  # the library raises nothing narrower
+    except BaseException as error:
+        if not _is_fault(error):
+            raise
         raise BundleError(
             f"tokenizer.json: not a tokenizer ({error}); rebuild the bundle with `edged build`"
         ) from error
@@ -75,6 +98,11 @@ def read_tokenizer(definition: str) -> tokenizers.Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def _is_fault(error: BaseException) -> bool:
+    """Tell whether it is the library's: a panic of Rust code is no ``Exception``."""
+    return isinstance(error, Exception) or type(error).__module__ == "pyo3_runtime"
 
 
 def _control_pattern(tokenizer: tokenizers.Tokenizer) -> re.Pattern[str] | None:

@@ -1,0 +1,211 @@
+"""What ``tokenizer.json`` may ask for, checked before the library reads it.
+
+The library does what the file says, whatever that takes: a text that grows with each step, an
+expression that is tried for hours. So the steps are known ones, and their expressions simple.
+
+Rule: whatever the file says, a text takes memory in proportion to its length, and at most the
+square of it in time: an expression may be tried from each character on to the end of the text.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from edged.errors import BundleError
+
+_VALUES_PER_TOKEN = 8
+"""Values in the file for a token of the model: known files have 3, and those with pairs of pieces
+made from SentencePiece 6."""
+_VALUES = 1 << 16
+_MAX_ADDED_TOKENS = 8192
+_MAX_TOKEN_CHARACTERS = 1024
+_MAX_STEPS = 16
+_MAX_GROWTH = 64
+_GROWTH = {"NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "Lowercase": 3, "ByteLevel": 4} | (
+    dict.fromkeys(("Nmt", "Strip", "StripAccents", "Prepend"), 1)
+)
+"""Characters that a normalizer makes of one, at most."""
+_SPLITTERS = (
+    *("ByteLevel", "Digits", "Metaspace", "Punctuation", "Split", "UnicodeScripts", "Whitespace"),
+    "WhitespaceSplit",
+)
+_ONCE = ("ByteLevel", "Metaspace")
+"""Steps that make more characters, or put one before each piece."""
+_MODELS = ("BPE", "Unigram")
+
+_MAX_EXPRESSION = 1024
+_MAX_ALTERNATIVES = 32
+_ITEM = re.compile(
+    r"(?P<open>\((?:\?(?:i?:|!|=))?)"
+    r"|(?P<close>\))"
+    r"|(?P<bar>\|)"
+    r"|\\[pP]\{\^?\w+\}|\\[sSdDwWrntfvbB]|\\[^\w\s]"
+    r"|\[\^?(?!\])(?:\\.|&(?!&)|[^\\\[\]&])*\]"
+    r"|[^\\\[()|*+?{]",
+    re.DOTALL,
+)
+"""One character, or a class of them; a group and what divides it."""
+_QUANTIFIER = re.compile(r"[*+?][?+]?|\{(\d{1,2})(?:,(\d{0,2}))?\}")
+_MAX_COUNT = 16
+_MAX_VARIABLE_COUNT = 4
+_MAX_OPTIONAL = 3
+_MAX_GROUPS = 2
+_MAX_REPEATED = 2
+
+
+def check_definition(definition: str, vocab_size: int | None = None) -> None:
+    """Check what a tokenizer would do to a text; blocks for some 100 ms.
+
+    Args:
+        definition: the text of ``tokenizer.json``.
+        vocab_size: tokens of the model, where they are known.
+
+    Raises:
+        BundleError: it is not JSON, is too large for the model, or does what edged does not know.
+    """
+    most = _VALUES + _VALUES_PER_TOKEN * (vocab_size or 0)
+    if vocab_size is not None and definition.count(",") > most:
+        _refuse(f"more than {most} values, for a model of {vocab_size} tokens")
+    try:
+        tree = json.loads(definition, object_pairs_hook=_unique)
+        _check_tokens(tree, vocab_size)
+        _check_growth(list(_steps(tree, "normalizer")))
+        _check_pieces(list(_steps(tree, "pre_tokenizer")))
+    except (ValueError, RecursionError, AttributeError, LookupError, TypeError) as error:
+        _refuse(f"not a tokenizer ({error})")
+
+
+def _check_tokens(tree: dict[str, Any], vocab_size: int | None) -> None:
+    model = tree["model"]
+    kind = model.get("type", "BPE" if "merges" in model else None)
+    if kind not in _MODELS:
+        _refuse(f"model {kind!r} is not known")
+    vocabulary = model["vocab"]
+    if vocab_size is not None and len(vocabulary) > vocab_size:
+        _refuse(f"{len(vocabulary)} tokens, the model knows {vocab_size}")
+    names = vocabulary if isinstance(vocabulary, dict) else (piece[0] for piece in vocabulary)
+    added = [token["content"] for token in tree.get("added_tokens") or []]
+    if len(added) > _MAX_ADDED_TOKENS:
+        _refuse(f"added_tokens: {len(added)}, must be {_MAX_ADDED_TOKENS} at most")
+    if max(map(len, (*names, *added)), default=0) > _MAX_TOKEN_CHARACTERS:
+        _refuse(f"a token has more than {_MAX_TOKEN_CHARACTERS} characters")
+
+
+def _steps(tree: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
+    """Yield what is done one after the other."""
+    waiting = [tree.get(key)]
+    for _ in range(_MAX_STEPS):
+        if not waiting:
+            return
+        step = waiting.pop(0)
+        if step is None:
+            continue
+        if step["type"] == "Sequence":
+            waiting += step.get("normalizers") or step.get("pretokenizers") or []
+        else:
+            yield step
+    if waiting:
+        _refuse(f"{key}: more than {_MAX_STEPS} steps")
+
+
+def _check_growth(steps: list[dict[str, Any]]) -> None:
+    growth = 1
+    for step in steps:
+        kind = step["type"]
+        if kind == "Replace":
+            length = _pattern_characters("normalizer", step["pattern"])
+            growth *= max(1, math.ceil(len(step["content"]) / length) if length else 99)
+        elif kind not in _GROWTH:
+            _refuse(f"normalizer: {kind!r} is not known")
+        growth *= _GROWTH.get(kind, 1)
+        if growth > _MAX_GROWTH or len(step.get("prepend", "")) > _MAX_GROWTH:
+            _refuse(f"normalizer: a text may become more than {_MAX_GROWTH} times as long")
+
+
+def _check_pieces(steps: list[dict[str, Any]]) -> None:
+    kinds = [step["type"] for step in steps]
+    for step, kind in zip(steps, kinds, strict=True):
+        if kind not in _SPLITTERS:
+            _refuse(f"pre_tokenizer: {kind!r} is not known")
+        if kind in _ONCE and kinds.count(kind) > 1:
+            _refuse(f"pre_tokenizer: {kind!r} stands more than once")
+        if kind == "Split":
+            _pattern_characters("pre_tokenizer", step["pattern"])
+
+
+def _pattern_characters(key: str, pattern: dict[str, str]) -> int:
+    """Return how many characters a pattern stands for at least, after a check of what it is."""
+    if set(pattern) == {"String"}:
+        if not pattern["String"]:
+            _refuse(f"{key}: an empty text is looked for")
+        return len(pattern["String"])
+    expression = pattern["Regex"]
+    if len(expression) > _MAX_EXPRESSION or not _is_simple(expression):
+        _refuse(
+            f"{key}: the expression {expression[:80]!r} may take for ever; edged takes characters "
+            "and classes, repeated one after the other, in alternatives"
+        )
+    return 1
+
+
+def _is_simple(expression: str) -> bool:
+    """Tell whether each alternative is tried in proportion to the text, whatever that is."""
+    alternatives: list[list[tuple[bool, str]]] = [[]]
+    place, is_inside = 0, False
+    while place < len(expression):
+        item = _ITEM.match(expression, place)
+        if item is None or (is_inside and item["open"]) or (item["close"] and not is_inside):
+            return False
+        place, is_inside = item.end(), bool(item["open"] or (is_inside and not item["close"]))
+        if item["bar"] and not is_inside:
+            alternatives.append([])
+        if is_inside or item["bar"]:
+            continue
+        quantifier = _QUANTIFIER.match(expression, place)
+        place = quantifier.end() if quantifier else place
+        alternatives[-1].append((bool(item["close"]), quantifier[0] if quantifier else ""))
+    is_short = not is_inside and len(alternatives) <= _MAX_ALTERNATIVES
+    return is_short and all(map(_is_quick, alternatives))
+
+
+def _is_quick(items: list[tuple[bool, str]]) -> bool:
+    """Tell so for a sequence of characters and groups with their quantifiers.
+
+    What is repeated can be given back one by one, and tried again with the rest: so nothing that
+    may fail stands behind the second that is repeated.
+    """
+    kinds = [_kind(quantifier) for _, quantifier in items]
+    groups = [kind for (is_group, _), kind in zip(items, kinds, strict=True) if is_group]
+    if set(groups) - {"once", "optional"} or len(groups) > _MAX_GROUPS or "wrong" in kinds:
+        return False
+    repeated = [index for index, kind in enumerate(kinds) if kind == "repeated"]
+    if len(repeated) == _MAX_REPEATED and set(kinds[repeated[1] + 1 :]) - {"optional"}:
+        return False
+    return len(repeated) <= _MAX_REPEATED and kinds.count("optional") <= _MAX_OPTIONAL
+
+
+def _kind(quantifier: str) -> str:
+    if not quantifier.startswith("{"):
+        return {"": "once", "?": "optional"}.get(quantifier[:1], "repeated")
+    least, comma, most = quantifier[1:-1].partition(",")
+    if not comma:
+        return "once" if int(least) <= _MAX_COUNT else "wrong"
+    if not most:
+        return "repeated" if int(least) <= _MAX_COUNT else "wrong"
+    return "optional" if int(most) <= _MAX_VARIABLE_COUNT else "wrong"
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    tree = dict(pairs)
+    if len(tree) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return tree
+
+
+def _refuse(complaint: str) -> NoReturn:
+    raise BundleError(
+        f"tokenizer.json: {complaint}; rebuild the bundle with `edged build` from a model whose "
+        "tokenizer edged knows"
+    )
