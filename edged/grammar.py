@@ -37,6 +37,7 @@ _SUBSCHEMA_MAPS = ("properties", "patternProperties", "$defs", "definitions")
 # with the library's own limits.
 _LIMITS = LLParserLimits(
     initial_lexer_fuel=30_000,
+    step_lexer_fuel=100_000,
     step_max_items=20_000,
     max_grammar_size=100_000,
     max_lexer_states=20_000,

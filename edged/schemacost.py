@@ -27,6 +27,8 @@ _ROUNDS = 8
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _QUANTIFIER = re.compile(r"[*+?{]")
 _CLASS = re.compile(r"\\[pP]")
+_SET = re.compile(r"[\[.\\]")
+_IGNORE_CASE = re.compile(r"\(\?[a-zA-Z-]*i")
 
 
 class _Gate(NamedTuple):
@@ -227,7 +229,7 @@ class _Walk:
     def _array(self, parts: _Together) -> _Ends:
         at_least = max(parts_of.count_of(part, "minItems") for part in parts)
         prefixes, rest = zip(*map(parts_of.items_of, parts), strict=True)
-        self._charge(3, parts[0].path)
+        self._charge(3 + _repeat_cost(parts, "maxItems"), parts[0].path, "use a smaller maxItems")
         ends = []
         for index in range(max(map(len, prefixes))):
             self._charge(3, parts[0].path, "use fewer prefixItems")
@@ -243,7 +245,8 @@ class _Walk:
         rest = [parts_of.sub(part, "additionalProperties") for part in parts]
         required = dict.fromkeys(name for part in parts for name in parts_of.required_names(part))
         names = dict.fromkeys(name for named in properties for name in named) | required
-        self._charge(4 + 0.1 * len(names) * (len(parts) - 1), path)
+        merged = 0.1 * len(names) * (len(parts) - 1)
+        self._charge(4 + merged + _repeat_cost(parts, "maxProperties"), path)
         self._charge_patterns({text for named in patterns for text in named}, len(names), path)
         ends = {}
         for name in names:
@@ -268,6 +271,11 @@ class _Walk:
 def _at_least(needed: int, ends: list[_Ends]) -> _Ends:
     needed -= ends.count(True)
     return needed <= 0 or _Gate(needed, tuple(one for one in ends if one is not True))
+
+
+def _repeat_cost(parts: _Together, key: str) -> float:
+    """Return what it costs to count up to a number: some rules for each of its bits."""
+    return 0.3 * max(parts_of.count_of(part, key) for part in parts).bit_length() ** 2
 
 
 def _multiple(part: Part) -> Decimal:
@@ -317,7 +325,9 @@ def _string_cost(parts: _Together) -> float:
 
 def _pattern_cost(pattern: str) -> float:
     num_quantifiers = len(_QUANTIFIER.findall(pattern))
-    return 2 + 0.4 * len(pattern) + 2 * num_quantifiers + 150 * len(_CLASS.findall(pattern))
+    num_classes = len(_CLASS.findall(pattern))
+    num_folded = len(_SET.findall(pattern)) if _IGNORE_CASE.search(pattern) else 0
+    return 2 + 0.4 * len(pattern) + 2 * num_quantifiers + 150 * num_classes + 900 * num_folded
 
 
 def _literal_cost(value: Any) -> float:  # noqa: ANN401 - any JSON
@@ -327,4 +337,4 @@ def _literal_cost(value: Any) -> float:  # noqa: ANN401 - any JSON
         return 4 + sum(6 + 0.15 * len(name) + _literal_cost(one) for name, one in value.items())
     if isinstance(value, list):
         return 2 + sum(1.5 + _literal_cost(one) for one in value)
-    return 0.2
+    return 0.2 + 0.04 * _digits(value)
