@@ -5,8 +5,8 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-MAX_BYTES = 16_384
-"""Of a schema's JSON: what fits into a request."""
+MAX_BYTES = 16_000
+"""Of a schema's JSON: what fits into a request of 16 KiB."""
 Schema = dict[str, Any]
 
 
@@ -82,7 +82,6 @@ EXPENSIVE: tuple[Schema, ...] = (
     # bounds, lengths, values
     {"type": "number", "minimum": 1e-300, "maximum": 1e-290},
     record(*({"type": "integer", "minimum": i - 10**18, "maximum": 10**18 - i} for i in range(99))),
-    {"const": "x" * 16_000 + "\u20ac" * 2_000},
     {"const": [1] * 5_000},
     {"enum": [1.5e300 + index * 1e290 for index in range(400)]},
     {"prefixItems": [{"type": "array", "maxItems": 10**5 + index} for index in range(200)]},
@@ -105,7 +104,10 @@ EXPENSIVE: tuple[Schema, ...] = (
     _all_pairs("minLength", "maxLength", 100),
     _all_pairs("minItems", "maxItems", 30),
     {"anyOf": [{"minLength": 1}] * 500},
-    {"allOf": [{"anyOf": [record(*({"type": "null"},) * 30)] * 30}] * 2},
+    {
+        "allOf": [{"anyOf": [{"$ref": "#/$defs/r"}] * 30}] * 2,
+        "$defs": {"r": record(*({"type": "null"} for _ in range(30)))},
+    },
     {"allOf": [{"properties": {f"a{n}_{m}": {} for m in range(4)}} for n in range(100)]},
     {
         "oneOf": [
@@ -113,7 +115,7 @@ EXPENSIVE: tuple[Schema, ...] = (
             for n in range(40)
         ]
     },
-    record(*({"type": "null"} for _ in range(800))),
+    record(*({"type": "null"} for _ in range(600))),
     # references
     chain(30, 2, lambda refs: {"allOf": refs}, {"type": "integer"}),
     chain(6, 10, _beside, {"type": "string"}),
