@@ -33,14 +33,14 @@ _DIALECT = ("$schema", "$id")
 _SUBSCHEMA_KEYS = ("items", "additionalProperties")
 _SUBSCHEMA_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SUBSCHEMA_MAPS = ("properties", "patternProperties", "$defs", "definitions")
-# Beneath the estimate: what the automata of strings and the parser may take, at 0.3 s and 40 MB
-# with the library's own limits.
+# Beneath the estimate, for what the automata of strings and the parser take in an answer: with the
+# library's own limits that was 0.3 s and 40 MB (`docs/budgets.md`, what a schema costs).
 _LIMITS = LLParserLimits(
     initial_lexer_fuel=30_000,
     step_lexer_fuel=100_000,
     step_max_items=20_000,
     max_grammar_size=100_000,
-    max_lexer_states=20_000,
+    max_lexer_states=10_000,
     verbose_errors=False,
 )
 _COST_OF_A_TRY = 150

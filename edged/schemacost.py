@@ -333,8 +333,9 @@ def _pattern_cost(pattern: str) -> float:
 def _literal_cost(value: Any) -> float:  # noqa: ANN401 - any JSON
     if isinstance(value, str):
         return 0.15 * len(value.encode("utf-8", "replace"))
+    # Also in time for each mask: all that is certain to follow is looked through for it.
     if isinstance(value, dict):
-        return 4 + sum(6 + 0.15 * len(name) + _literal_cost(one) for name, one in value.items())
+        return 8 + sum(12 + 0.15 * len(name) + _literal_cost(one) for name, one in value.items())
     if isinstance(value, list):
-        return 2 + sum(1.5 + _literal_cost(one) for one in value)
+        return 4 + sum(3 + _literal_cost(one) for one in value)
     return 0.2 + 0.04 * _digits(value)

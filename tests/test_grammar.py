@@ -359,3 +359,40 @@ def test_a_panic_is_an_error_of_the_format_and_an_interruption_is_none(
     monkeypatch.setattr("edged.grammar._matcher", panic)
     with pytest.raises(seen):
         compile_format(tokenizer, schema({}))
+
+
+KEYWORDS = (
+    *("type", "enum", "const", "anyOf", "allOf", "oneOf", "$ref", "$defs", "items", "prefixItems"),
+    *("additionalItems", "minItems", "maxItems", "properties", "required", "additionalProperties"),
+    *("patternProperties", "minProperties", "maxProperties", "minLength", "maxLength", "pattern"),
+    *("format", "minimum", "maximum", "exclusiveMinimum", "multipleOf", "$id", "$schema", "a", "0"),
+)
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 10**20)
+    | st.floats()
+    | st.sampled_from(["#", "#/$defs/a", "#/anyOf/0", "string", "object", "array", "number", "^a"])
+    | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYWORDS), inner, max_size=5)
+    ),
+    max_leaves=25,
+)
+
+
+@settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(value=st.dictionaries(st.sampled_from(KEYWORDS), VALUES, max_size=6))
+def test_any_schema_is_a_constraint_or_an_error_of_the_format(
+    tokenizer: Tokenizer, value: dict[str, Any]
+) -> None:
+    try:
+        held = constraint(tokenizer, schema(value))
+    except FormatError as error:
+        assert str(error).startswith("format.schema")  # noqa: PT017 - either is right
+    else:
+        assert allowed(held)
