@@ -4,8 +4,8 @@ Rule: what a schema asks for is either enforced or refused with its path; nothin
 """
 
 import json
-import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,16 +14,37 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from numpy.typing import NDArray
 
 from edged.request import FormatType, OutputFormat
+from edged.schemacost import COST_LIMIT, estimate_cost
+from edged.schemaparts import SchemaError
 from edged.tokenizer import Tokenizer, Vocabulary
 
-_COMPACT = {"whitespace_flexible": False}
+# Each option of the library stands here, so that a requester's own cannot take its place.
+_OPTIONS = {
+    "whitespace_flexible": False,
+    "item_separator": ",",
+    "key_separator": ":",
+    "lenient": False,
+    "coerce_one_of": False,
+}
+# Say how to read a schema. Without them it is read as of 2020-12: under older drafts the library
+# ignores keywords of newer ones.
+_DIALECT = ("$schema", "$id")
 # Keywords whose value holds subschemas: one, a list, or one for each name.
-_SUBSCHEMA_KEYS = ("items", "additionalProperties", "if", "then", "else", "not")
+_SUBSCHEMA_KEYS = ("items", "additionalProperties")
 _SUBSCHEMA_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SUBSCHEMA_MAPS = ("properties", "patternProperties", "$defs", "definitions")
-# A schema comes with a request: it may take 0.3 s to compile and some 40 MB of lexer, no more.
-_LIMITS = LLParserLimits(max_grammar_size=100_000, max_lexer_states=20_000, verbose_errors=False)
-_SEARCH_S = 0.2
+# Beneath the estimate, for what the automata of strings and the parser take in an answer: with the
+# library's own limits that was 0.3 s and 40 MB (`docs/budgets.md`, what a schema costs).
+_LIMITS = LLParserLimits(
+    initial_lexer_fuel=30_000,
+    step_lexer_fuel=100_000,
+    step_max_items=20_000,
+    max_grammar_size=100_000,
+    max_lexer_states=10_000,
+    verbose_errors=False,
+)
+_COST_OF_A_TRY = 150
+"""Of any compilation, however small, in units of ``COST_LIMIT``."""
 # Tokens that a string of JSON may go on with, looked at together. The library's own four such sets
 # take 9 MiB more and were not faster on texts of any length.
 _SLICE = r'[^"\\\x00-\x1F\x7F]{1,30}'
@@ -47,7 +68,8 @@ class GrammarConstraint:
     @property
     def is_complete(self) -> bool:
         """Whether the answer is whole and nothing may follow."""
-        return bool(self._matcher.is_stopped())
+        with _failures(ConstraintError, "the grammar"):
+            return bool(self._matcher.is_stopped())
 
     def allowed(self, logits: NDArray[np.float32]) -> None:
         """Overwrite the logits ``[vocabulary]`` of all tokens that may not come next with -inf.
@@ -55,8 +77,9 @@ class GrammarConstraint:
         Raises:
             ConstraintError: the grammar ran into its limits.
         """
-        bits = _bits(self._matcher)
-        self._check()
+        with _failures(ConstraintError, "the grammar"):
+            bits = _bits(self._matcher)
+            self._check()
         logits[bits[: len(logits)] == 0] = -np.inf
 
     def advance(self, token_id: int) -> None:
@@ -65,8 +88,9 @@ class GrammarConstraint:
         Raises:
             ConstraintError: the token may not stand here.
         """
-        self._matcher.consume_token(token_id)
-        self._check()
+        with _failures(ConstraintError, "the grammar"):
+            self._matcher.consume_token(token_id)
+            self._check()
 
     def _check(self) -> None:
         if self._matcher.is_error():
@@ -84,8 +108,30 @@ def compile_format(tokenizer: Tokenizer, output_format: OutputFormat) -> Grammar
     if output_format.type is FormatType.TEXT:
         return None
     if output_format.type is FormatType.CHOICE:
-        return GrammarConstraint(_compile_choices(tokenizer, output_format.choices))
-    return GrammarConstraint(_compile_schema(tokenizer, output_format))
+        with _failures(FormatError, "format.choices"):
+            return GrammarConstraint(_compile_choices(tokenizer, output_format.choices))
+    with _failures(FormatError, "format.schema"):
+        return GrammarConstraint(_compile_schema(tokenizer, output_format))
+
+
+@contextmanager
+def _failures(kind: type[FormatError | ConstraintError], where: str) -> Iterator[None]:
+    """Turn whatever a library raises into ``kind``: hostile input must not end the process.
+
+    A panic in Rust arrives as a ``BaseException`` of a module that cannot be imported.
+
+    Raises:
+        FormatError: when that is the ``kind``.
+        ConstraintError: when that is the ``kind``.
+    """
+    try:
+        yield
+    except (FormatError, ConstraintError):
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
+            raise
+        raise kind(f"{where}: cannot be enforced ({type(error).__name__})") from error
 
 
 def _compile_choices(tokenizer: Tokenizer, choices: tuple[str, ...]) -> LLMatcher:
@@ -104,6 +150,10 @@ def _compile_schema(tokenizer: Tokenizer, output_format: OutputFormat) -> LLMatc
     schema = {} if output_format.schema is True else output_format.schema
     if not isinstance(schema, dict):
         raise FormatError("format.schema: must be a JSON Schema that allows an answer")
+    try:
+        estimate_cost(schema)
+    except SchemaError as error:
+        raise FormatError(f"format.schema{error}") from error
     compiled = _try_schema(tokenizer, schema)
     if isinstance(compiled, str):
         path = _path_of(tokenizer, schema, compiled)
@@ -113,19 +163,23 @@ def _compile_schema(tokenizer: Tokenizer, output_format: OutputFormat) -> LLMatc
 
 def _try_schema(tokenizer: Tokenizer, schema: dict[str, Any]) -> LLMatcher | str:
     """Return what was compiled, or the complaint."""
+    held = {key: value for key, value in schema.items() if key not in _DIALECT}
     try:
-        grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_COMPACT)
-    except (ValueError, RecursionError) as error:
+        grammar = LLMatcher.grammar_from_json_schema(json.dumps(held), overrides=_OPTIONS)
+    except ValueError as error:
         return str(error)
     matcher = _matcher(tokenizer, grammar)
     if matcher.is_error():
         return _complaint(matcher)
-    # Some limits only show behind the opening bracket, so look there before the answer begins.
+    # Some limits only show behind the first character, so look there before the answer begins.
     is_allowed = _bits(matcher)
-    for opening in (tokenizer.encode(bracket)[0] for bracket in "{["):
-        ahead = matcher.deep_copy()
-        if is_allowed[opening] and not ahead.consume_token(opening):
-            return _complaint(ahead)
+    for opening in (tokenizer.encode(character)[0] for character in '{["'):
+        if is_allowed[opening]:
+            ahead = matcher.deep_copy()
+            ahead.consume_token(opening)
+            ahead.compute_bitmask()
+            if ahead.is_error():
+                return _complaint(ahead)
     return matcher
 
 
@@ -143,13 +197,18 @@ def _complaint(matcher: LLMatcher) -> str:
 
 
 def _path_of(tokenizer: Tokenizer, schema: dict[str, Any], complaint: str) -> str:
-    """Find the innermost subschema with this complaint: the library does not say where it is."""
-    give_up_s = time.monotonic() + _SEARCH_S
-    path, children = "", _children(schema)
-    while time.monotonic() < give_up_s:
-        step, child = next(children, ("", None))
-        if child is None:
-            break
+    """Find the innermost subschema with this complaint: the library does not say where it is.
+
+    All that is compiled for it costs no more, by the estimate, than one schema may.
+    """
+    path, children, budget = "", _children(schema), float(COST_LIMIT)
+    while (found := next(children, None)) is not None:
+        step, child = found
+        budget -= _COST_OF_A_TRY
+        try:
+            budget -= estimate_cost(child, limit=budget)
+        except SchemaError:  # too much, or it refers to what stands elsewhere
+            continue
         if _try_schema(tokenizer, child) == complaint:
             path, children = path + step, _children(child)
     return path

@@ -16,6 +16,7 @@ from edged.engine import Engine, EngineSettings, Token, load_engine
 from edged.grammar import ConstraintError, FormatError, GrammarConstraint, compile_format
 from edged.request import FormatType, OutputFormat, SamplingParams
 from edged.tokenizer import Tokenizer
+from tests.hostile.schemas import EXPENSIVE, HONEST
 from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
 
 VOCAB_SIZE = 296
@@ -199,22 +200,32 @@ def test_a_schema_that_allows_anything_is_any_json(
     [
         (False, r"format\.schema: must be"),
         (None, r"format\.schema: must be"),
-        ({"type": "intger"}, r"format\.schema: Invalid type: intger"),
+        ({"type": "intger"}, r"format\.schema\.type: Invalid type: intger"),
         (
             {"properties": {"a": {"items": {"uniqueItems": True}}}},
             r"format\.schema\.properties\.a\.items: Unimplemented keys: \[\"uniqueItems\"\]",
         ),
-        ({"anyOf": [{"type": "null"}, {"type": "nil"}]}, r"format\.schema\.anyOf\[1\]: Invalid"),
+        (
+            {"anyOf": [{"type": "null"}, {"type": "nil"}]},
+            r"format\.schema\.anyOf\[1\].type: Invalid",
+        ),
         ({"items": {"not": {}}}, r"format\.schema\.items: Unimplemented keys: \[\"not\"\]"),
-        ({"properties": {"a": 3}}, r"format\.schema: schema must be an object or boolean"),
-        ({"properties": 3}, r"format\.schema: "),
-        ({"$ref": "http://example.com/x"}, r"format\.schema: .*not fetch"),
+        ({"properties": {"a": 3}}, r"format\.schema\.properties\.a: schema must be an object or"),
+        ({"properties": 3}, r"format\.schema\.properties: must be an object"),
+        ({"$ref": "http://example.com/x"}, r"format\.schema\.\$ref: leads out of the schema"),
+        ({"properties": {"a": {"format": "x"}}}, r"format\.schema\.properties\.a: Unknown format"),
+        (
+            {"items": {"$ref": "#/$defs/a"}, "$defs": {"a": {"format": "x"}}},
+            r"format\.schema\.\$defs\.a: Unknown format",
+        ),
+        ({"type": "integer", "minimum": float("inf")}, r"format\.schema: expected value"),
+        ({"const": "\ud800"}, r"format\.schema: .*hex escape"),
         ({"type": "string", "pattern": "("}, r"format\.schema: regex parse error"),
         ({"minimum": 5, "maximum": 3, "type": "integer"}, r"format\.schema: Unsatisfiable"),
         ({"oneOf": [{"type": "string"}, {"minLength": 2}]}, "oneOf is only supported where"),
         (
             {"properties": {f"p{i}": {"type": "string"} for i in range(900)}},
-            r"format\.schema: Parser Error: Current row has",
+            r"format\.schema\.properties\.p\d+: costs too much",
         ),
     ],
 )
@@ -247,9 +258,141 @@ def test_choices_beyond_the_limits_are_refused(
         compile_format(tokenizer, choice(*(f"{i} is a number" for i in range(60))))
 
 
-def test_the_search_for_the_path_is_bounded(
-    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+def test_the_search_for_the_path_is_bounded(tokenizer: Tokenizer) -> None:
+    names: dict[str, Any] = {f"p{index}": {} for index in range(40)}
+    last = {"type": "object", "properties": {**names, "last": {"format": "x"}}}
+    with pytest.raises(FormatError, match=r"format\.schema: Unknown format"):
+        compile_format(tokenizer, schema(last))
+
+
+@pytest.mark.parametrize("value", EXPENSIVE, ids=range(len(EXPENSIVE)))
+def test_an_expensive_schema_is_refused_with_its_path_before_it_is_compiled(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, value: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("edged.grammar._SEARCH_S", 0)
-    with pytest.raises(FormatError, match=r"format\.schema: Invalid type"):
-        compile_format(tokenizer, schema({"items": {"type": "intger"}}))
+    monkeypatch.setattr("edged.grammar.LLMatcher", None)
+    with pytest.raises(FormatError, match=r"^format\.schema[^ ]*: "):
+        compile_format(tokenizer, schema(value))
+
+
+@pytest.mark.parametrize("value", HONEST, ids=range(len(HONEST)))
+def test_an_honest_schema_is_compiled(tokenizer: Tokenizer, value: dict[str, Any]) -> None:
+    assert allowed(constraint(tokenizer, schema(value)))
+
+
+def test_the_options_of_the_library_are_not_the_requesters(tokenizer: Tokenizer) -> None:
+    value = {"type": "integer", "not": {"const": 7}}
+    for options in ({"lenient": True}, {"coerce_one_of": True}, {}):
+        with pytest.raises(FormatError, match=r"format\.schema\.x-guidance: is not allowed"):
+            compile_format(tokenizer, schema({**value, "x-guidance": options}))
+    with pytest.raises(FormatError, match="Unimplemented"):
+        compile_format(tokenizer, schema(value))
+
+
+def test_an_older_draft_enforces_the_newer_keywords_as_well(
+    engine: Engine, tokenizer: Tokenizer
+) -> None:
+    value = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "type": "array",
+        "prefixItems": [{"const": 7}],
+        "items": False,
+        "minItems": 1,
+    }
+    assert answer(engine, tokenizer, schema(value), seed=0)[0] == "[7]"
+
+
+def test_a_string_that_runs_into_the_limits_at_once_is_refused(tokenizer: Tokenizer) -> None:
+    value = {"type": "string", "pattern": "^(ab?)*$", "minLength": 10_000}
+    with pytest.raises(FormatError, match=r"format\.schema: lexer error"):
+        compile_format(tokenizer, schema(value))
+
+
+def test_whatever_a_library_raises_for_choices_is_an_error_of_the_format(
+    tokenizer: Tokenizer,
+) -> None:
+    with pytest.raises(FormatError, match=r"format\.choices: .*UnicodeEncodeError"):
+        compile_format(tokenizer, choice("\ud800"))
+
+
+def test_whatever_a_library_raises_for_a_schema_is_an_error_of_the_format(
+    tokenizer: Tokenizer,
+) -> None:
+    deep: list[Any] = []
+    for _ in range(5_000):
+        deep = [deep]
+    with pytest.raises(FormatError, match=r"format\.schema: .*RecursionError"):
+        compile_format(tokenizer, schema({"const": deep}))
+
+
+def test_whatever_a_library_raises_for_a_token_is_an_error_of_the_constraint(
+    tokenizer: Tokenizer,
+) -> None:
+    held = constraint(tokenizer, choice("yes"))
+    with pytest.raises(ConstraintError, match=r"the grammar: .*OverflowError"):
+        held.advance(-1)
+
+
+class PanicException(BaseException):
+    """What pyo3 raises for a panic in Rust cannot be imported; this has its name."""
+
+    __module__ = "pyo3_runtime"
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen"),
+    [
+        (PanicException("no more"), FormatError),
+        (MemoryError(), FormatError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (SystemExit(), SystemExit),
+    ],
+)
+def test_a_panic_is_an_error_of_the_format_and_an_interruption_is_none(
+    tokenizer: Tokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+    raised: BaseException,
+    seen: type[BaseException],
+) -> None:
+    def panic(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("edged.grammar._matcher", panic)
+    with pytest.raises(seen):
+        compile_format(tokenizer, schema({}))
+
+
+KEYWORDS = (
+    *("type", "enum", "const", "anyOf", "allOf", "oneOf", "$ref", "$defs", "items", "prefixItems"),
+    *("additionalItems", "minItems", "maxItems", "properties", "required", "additionalProperties"),
+    *("patternProperties", "minProperties", "maxProperties", "minLength", "maxLength", "pattern"),
+    *("format", "minimum", "maximum", "exclusiveMinimum", "multipleOf", "$id", "$schema", "a", "0"),
+)
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 10**20)
+    | st.floats()
+    | st.sampled_from(["#", "#/$defs/a", "#/anyOf/0", "string", "object", "array", "number", "^a"])
+    | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYWORDS), inner, max_size=5)
+    ),
+    max_leaves=25,
+)
+
+
+@settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(value=st.dictionaries(st.sampled_from(KEYWORDS), VALUES, max_size=6))
+def test_any_schema_is_a_constraint_or_an_error_of_the_format(
+    tokenizer: Tokenizer, value: dict[str, Any]
+) -> None:
+    try:
+        held = constraint(tokenizer, schema(value))
+    except FormatError as error:
+        assert str(error).startswith("format.schema")  # noqa: PT017 - either is right
+    else:
+        assert allowed(held)
