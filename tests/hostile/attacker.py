@@ -16,14 +16,18 @@ from typing import Any
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from tests.hostile.attacks import HONEST, Message
-from tests.hostile.wire import Publisher, correlation_data, response_topic
+from tests.hostile.attacks import GENERATE, HONEST, Message
+from tests.hostile.wire import Publisher, correlation_data, expiry, response_topic
 
 WAIT_S = 60.0
 """For a machine that is busy with something else; what is right takes a fraction of it."""
 ROOT = "edged/kitchen"
 LISTENS = (f"{ROOT}/response/#", "reply/#", f"{ROOT}/state")
 REPLIES = "reply/hostile"
+BUSY = frozenset({"queue_full", "timeout", "memory_pressure", "cancelled"})
+"""Refusals that say nothing against a request."""
+TRANSFER_S = 0.25
+"""What the way there and back may take of a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Reply:
     at_s: float
     """When, on the clock of this machine."""
     members: dict[str, Any]
+    topic: str = ""
 
     @property
     def code(self) -> str:
@@ -53,9 +58,25 @@ class Sent:
 
     message: Message
     at_s: float
+    is_busy_allowed: bool = False
+    """Whether it may be refused because others ask, too."""
     was_taken: bool = True
     """Whether the broker took it."""
     replies: list[Reply] = field(default_factory=list)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it must be replied to."""
+        return self.was_taken and bool(self.message.codes) and not self.message.is_silence_allowed
+
+    @property
+    def late_s(self) -> float:
+        """How long after its deadline it was answered; 0 when it was not, or in time."""
+        limit_s = self.message.deadline_s
+        answered_s = [reply.at_s for reply in self.replies if reply.code == "ok"]
+        if limit_s is None or not answered_s or self.message.topic != GENERATE:
+            return 0.0
+        return max(0.0, answered_s[0] - self.at_s - limit_s - TRANSFER_S)
 
     @property
     def problem(self) -> str | None:
@@ -64,15 +85,19 @@ class Sent:
         if not self.was_taken:
             return None if self.message.may_be_broken_off and not codes else f"broken off: {codes}"
         if not codes:
-            return None if not self.message.codes or self.message.is_silence_allowed else "no reply"
+            return "no reply" if self.is_due else None
         if len(codes) > 1:
             return f"{len(codes)} replies: {codes}"
-        if codes[0] not in self.message.codes:
-            return f"the reply is {self.replies[0].members}"
-        if codes[0] != "ok":
-            said = self.replies[0].members["error"]["message"]
-            return None if self.message.says in said else f"it does not name the reason: {said}"
-        return None
+        return self._problem_of(self.replies[0])
+
+    def _problem_of(self, reply: Reply) -> str | None:
+        if self.is_busy_allowed and reply.code in BUSY and self.message.codes:
+            return None
+        if reply.code not in self.message.codes:
+            return f"the reply is {reply.members}"
+        said = "" if reply.code == "ok" else reply.members["error"]["message"]
+        is_named = reply.code == "ok" or self.message.says in said
+        return None if is_named else f"it does not name the reason: {said}"
 
 
 class Attacker:
@@ -81,10 +106,11 @@ class Attacker:
     Args:
         port: Of the broker, on loopback.
         prefix: Beginning of the names, so that several can be at work beside each other.
+        is_busy_allowed: Whether its messages may be refused because others ask, too.
     """
 
-    def __init__(self, port: int, prefix: str = "h") -> None:
-        self._port, self._prefix = port, prefix
+    def __init__(self, port: int, prefix: str = "h", *, is_busy_allowed: bool = False) -> None:
+        self._port, self._prefix, self._is_busy_allowed = port, prefix, is_busy_allowed
         self._numbers = itertools.count()
         self._changed = threading.Condition()
         self._publishers = {"5": Publisher(port), "3.1.1": Publisher(port, "3.1.1")}
@@ -115,9 +141,11 @@ class Attacker:
         properties = list(message.properties)
         if message.is_marked:
             properties.append(correlation_data(name.encode() + message.padding))
+        if message.expiry_s is not None:
+            properties.append(expiry(message.expiry_s))
         if message.is_addressed:
             properties.append(response_topic(f"{REPLIES}/{self._prefix}"))
-        sent = Sent(message, time.monotonic())
+        sent = Sent(message, time.monotonic(), self._is_busy_allowed)
         self.sent[name] = sent
         publisher = self._publishers[message.version]
         payload = message.payload_for(name)
@@ -148,11 +176,6 @@ class Attacker:
             has_come = self._changed.wait_for(lambda: self.state.get(member) == value, WAIT_S)
         assert has_come, f"{member} is {self.state.get(member)} instead of {value}"
 
-    def is_reply_due(self, name: str) -> bool:
-        """Whether this message must be replied to."""
-        sent = self.sent[name]
-        return sent.was_taken and bool(sent.message.codes) and not sent.message.is_silence_allowed
-
     @property
     def problems(self) -> dict[str, str]:
         """What is wrong, by message: its name and how it begins."""
@@ -175,7 +198,7 @@ class Attacker:
             if message.topic.endswith("/state"):
                 self.state = members
             else:
-                self._note(Reply(at_s, members), message)
+                self._note(Reply(at_s, members, message.topic), message)
             self._changed.notify_all()
 
     def _note(self, reply: Reply, message: mqtt.MQTTMessage) -> None:
@@ -190,9 +213,9 @@ class Attacker:
 
 
 @contextlib.contextmanager
-def attacker(port: int, prefix: str = "h") -> Iterator[Attacker]:
+def attacker(port: int, prefix: str = "h", *, is_busy_allowed: bool = False) -> Iterator[Attacker]:
     """Connect, and leave at the end."""
-    client = Attacker(port, prefix)
+    client = Attacker(port, prefix, is_busy_allowed=is_busy_allowed)
     try:
         yield client
     finally:

@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.hostile.schemas import EXPENSIVE
-from tests.hostile.wire import content_type, expiry, response_topic, text, user_properties
+from tests.hostile.wire import content_type, response_topic, text, user_properties
 
 GENERATE = "edged/kitchen/request/generate"
 CANCEL = "edged/kitchen/request/cancel"
 HONEST = {"prompt": "Is the boiler ok?", "max_tokens": 1, "timeout_ms": 60_000}
+DEFAULT_TIMEOUT_MS = 30_000
 OK = frozenset({"ok"})
 BAD = frozenset({"bad_request"})
 TOO_LARGE = frozenset({"payload_too_large"})
@@ -41,12 +42,24 @@ class Message:
     """Whether it has Correlation Data, by which its reply is known; else it is by its ``id``."""
     is_addressed: bool = True
     """Whether it asks for its reply by the property Response Topic."""
+    expiry_s: int | None = None
+    """Message Expiry Interval."""
     padding: bytes = b""
     """Goes behind the name in the Correlation Data."""
     is_silence_allowed: bool = False
     """Whether it may be dropped as well, depending on how busy the node is."""
     may_be_broken_off: bool = False
     """Whether the broker may break the connection of whoever sends it."""
+
+    @property
+    def deadline_s(self) -> float | None:
+        """How long after its delivery it is answered at the latest; None: it is not known."""
+        if isinstance(self.payload, bytes):
+            return None
+        timeout_ms = self.payload.get("timeout_ms", DEFAULT_TIMEOUT_MS)
+        if not isinstance(timeout_ms, int):
+            return None
+        return min(timeout_ms / 1000, float("inf") if self.expiry_s is None else self.expiry_s)
 
     def payload_for(self, name: str) -> bytes:
         """Return what is sent under this name."""
@@ -216,7 +229,7 @@ def _properties() -> Iterator[Attack]:
     for name, packed in {
         "64 user properties": user_properties([("a", "b")] * 64),
         "a user property of 60 kB": user_properties([("a", "b" * 60_000)]),
-        "Message Expiry of 136 years": expiry(2**32 - 1),
+        "Message Expiry of 136 years": b"\x02\xff\xff\xff\xff",
         "Payload Format 1": b"\x01\x01",
     }.items():
         yield Attack("properties", name, (Message(_ask(), OK, properties=(packed,)),))
@@ -259,9 +272,7 @@ def _odd_properties() -> Iterator[Attack]:
         )
         yield Attack("properties", name, (message,))
     for seconds in (0, 1):
-        message = Message(
-            _ask(), OK | {"timeout"}, properties=(expiry(seconds),), is_silence_allowed=True
-        )
+        message = Message(_ask(), OK | {"timeout"}, expiry_s=seconds, is_silence_allowed=True)
         yield Attack("properties", f"Message Expiry of {seconds} s", (message,))
     long = Message(_ask(), OK, padding=b"\0" * 40_000)
     yield Attack("properties", "Correlation Data of 40 kB", (long,))
@@ -310,11 +321,9 @@ def _payloads() -> Iterator[Attack]:
         .encode(),
     }.items():  # fmt: skip
         yield Attack("payloads", name, (Message(payload),))
-    for name, members in {
-        "17 kB": {"prompt": "x" * 17_000},
-        "60 kB": {"prompt": "x" * 55_000},
-    }.items():
-        yield Attack("payloads", name, (Message(_ask(**members), TOO_LARGE),))
+    for size in (17_000, 55_000):
+        message = Message(_ask(prompt="x" * size), TOO_LARGE)
+        yield Attack("payloads", f"{size} bytes", (message,))
     giant = Message(b"x" * 2_000_000, NOTHING)
     yield Attack("payloads", "2 MB, over what the node announces", (giant,))
     long = Message(_ask(prompt="ab " * 5_000, timeout_ms=100), frozenset({"prompt_too_long"}))
@@ -373,7 +382,7 @@ def _values() -> Iterator[Attack]:
         says = "" if key == "id" else key
         message = Message(_ask(**{key: value}), says=says)
         yield Attack("values", f"{key} {json.dumps(value)[:40]}", (message,))
-    for name, members in {
+    heavy: dict[str, dict[str, Any]] = {
         "the most choices": {
             "format": {"type": "choice", "choices": [f"{i:02}" + "ab" * 115 for i in range(64)]}
         },
@@ -388,7 +397,8 @@ def _values() -> Iterator[Attack]:
         "1,000 unknown keys": {f"k{i}": i for i in range(1_000)},
         "a stream": {"stream": True},
         "a session": {"session": "s1"},
-    }.items():
+    }
+    for name, members in heavy.items():
         codes = OK | {"prompt_too_long"}  # for a model with a small context
         yield Attack("values", name, (Message(_ask(**members), codes),))
 
@@ -400,18 +410,19 @@ def _operations() -> Iterator[Attack]:
     for name in ("frobnicate", "Generate", "x" * 200, "ü"):
         message = Message(_ask(), says="topic", topic=f"edged/kitchen/request/{name}")
         yield Attack("operations", f"the operation {name[:20]}", (message,))
-    for name, payload in {
+    cancels: dict[str, dict[str, Any]] = {
         "of nobody": {"id": "nobody"},
         "without an id": {"id": None},
         "of a number": {"id": 7},
         "of 65 characters": {"id": "x" * 65},
-    }.items():
+    }
+    for name, payload in cancels.items():
         message = Message(payload, BAD | OK, topic=CANCEL)
         yield Attack("operations", f"a cancel {name}", (message,))
     flood = tuple(Message({"id": f"nobody-{i}"}, OK, topic=CANCEL) for i in range(50))
     yield Attack("operations", "50 cancels", flood)
     ended = OK | {"cancelled", "queue_full", "timeout"}
-    asked = Message(_ask(id="cancelled", max_tokens=64), ended)
+    asked = Message(_ask(id="cancelled", max_tokens=16), ended)
     cancelled = Message({"id": "cancelled"}, OK, topic=CANCEL)
     yield Attack("operations", "a question and its cancel", (asked, cancelled))
     retained = Message(_ask(), OK, retain=True, is_silence_allowed=True)

@@ -20,7 +20,7 @@ def test_an_attack_gets_what_it_should_and_the_next_request_is_answered(
     with sites.one() as site:
         attacker, process = site.attacker, site.daemon.process
         names = [attacker.send(message) for message in attack.messages]
-        awaited = [name for name in names if attacker.is_reply_due(name)]
+        awaited = [name for name in names if attacker.sent[name].is_due]
         assert attacker.settle(*awaited), attacker.problems
         honest = attacker.ask_honestly()
         assert [reply.code for reply in honest.replies] == ["ok"]
