@@ -1,1 +1,1 @@
-"""Messages and bundles that are made to hurt, played against a daemon and a broker."""
+"""Messages that are meant to take the node down, for tests and for the load of a hostile client."""

@@ -198,7 +198,7 @@ def _schemas() -> Iterator[Attack]:
         message = Message(_schema(schema), says="format.schema")
         yield Attack("T2", json.dumps(schema)[:60], (message,))
     for number, schema in enumerate(EXPENSIVE):
-        message = Message(_schema(schema), codes=BAD | OK, says="format.schema")
+        message = Message(_schema(schema), says="format.schema")
         yield Attack("T3", f"{number}: {json.dumps(schema)[:50]}", (message,))
     many = tuple(Message(_schema({"type": "integer", "multipleOf": 99_991 + i})) for i in range(64))
     yield Attack("T3", "64 at once", many)

@@ -11,8 +11,9 @@ from edged.local_broker import Broker, running
 from edged.local_broker import mosquitto as configure_mosquitto
 from tests.broker.configured import configured
 from tests.broker.conftest import require_mosquitto
-from tests.broker.daemons import Daemon, daemon
+from tests.broker.daemons import Daemon
 from tests.hostile.attacker import Attacker, attacker
+from tests.hostile.supervisor import Terms
 from tests.tiny_model import write_tiny_bundle
 
 
@@ -42,7 +43,10 @@ class Site:
         broker = self._stack.enter_context(running(terms))
         state = {"folder": str(folder), "interval": "1s"}
         arguments = configured(folder, bundle, broker, state=state, queue={"size": 64})
-        self.daemon: Daemon = self._stack.enter_context(daemon(folder, *arguments))
+        # The unit's limit: an attack that wants gigabytes is to end the daemon, not the machine.
+        limits = ("prlimit", f"--data={Terms.of_unit().data_bytes}", "--core=0")
+        self.daemon = Daemon(folder, arguments, before=limits)
+        self._stack.callback(self.daemon.close)
         self.daemon.until("STATUS=serving")
         self.attacker: Attacker = self._stack.enter_context(attacker(broker.port))
 
