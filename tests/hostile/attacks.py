@@ -16,6 +16,8 @@ GENERATE = "edged/kitchen/request/generate"
 CANCEL = "edged/kitchen/request/cancel"
 HONEST = {"prompt": "Is the boiler ok?", "max_tokens": 1, "timeout_ms": 60_000}
 DEFAULT_TIMEOUT_MS = 30_000
+MAX_SCHEMA_BYTES = 16_000
+"""With the rest of a request that a node takes by default."""
 OK = frozenset({"ok"})
 BAD = frozenset({"bad_request"})
 TOO_LARGE = frozenset({"payload_too_large"})
@@ -57,7 +59,7 @@ class Message:
         if isinstance(self.payload, bytes):
             return None
         timeout_ms = self.payload.get("timeout_ms", DEFAULT_TIMEOUT_MS)
-        if not isinstance(timeout_ms, int):
+        if not isinstance(timeout_ms, int) or isinstance(timeout_ms, bool):
             return None
         return min(timeout_ms / 1000, float("inf") if self.expiry_s is None else self.expiry_s)
 
@@ -155,7 +157,6 @@ _DIVISORS = (
     9_999_991,
     99_999_989,
     999_999_999_989,
-    0.000_000_1,
     1e-300,
     1e300,
 )
@@ -198,9 +199,12 @@ def _schemas() -> Iterator[Attack]:
         message = Message(_schema(schema), says="format.schema")
         yield Attack("T2", json.dumps(schema)[:60], (message,))
     for number, schema in enumerate(EXPENSIVE):
-        message = Message(_schema(schema), says="format.schema")
+        is_large = len(json.dumps(schema)) > MAX_SCHEMA_BYTES
+        codes, says = (TOO_LARGE, "payload") if is_large else (BAD, "format.schema")
+        message = Message(_schema(schema), codes, says)
         yield Attack("T3", f"{number}: {json.dumps(schema)[:50]}", (message,))
-    many = tuple(Message(_schema({"type": "integer", "multipleOf": 99_991 + i})) for i in range(64))
+    multiple = {"type": "integer", "multipleOf": 99_991}
+    many = tuple(Message(_schema(multiple | {"minimum": i})) for i in range(64))
     yield Attack("T3", "64 at once", many)
     for name, schema in SWITCHED_OFF.items():
         yield Attack("T9", f"x-guidance {name}", (Message(_schema(schema), says="x-guidance"),))

@@ -96,6 +96,8 @@ def main(words: Sequence[str]) -> int:
     else:
         _print_tables(found, outcomes)
     for outcome in outcomes:
+        _note("\n".join(["the slowest refusals:", *outcome.slowest]))
+        _note("\n".join(["late:", *outcome.late]))
         for message, problem in outcome.problems.items():
             _note(f"{message}: {problem}")
     return int(any(row.is_met is False for outcome in outcomes for row in figures(outcome)))

@@ -93,6 +93,9 @@ class Outcome:
     codes: dict[str, int]
     problems: dict[str, str]
     """Messages without exactly the reply that they should have had."""
+    late: list[str]
+    slowest: list[str]
+    """The refusals that took longest."""
     exit_status: int | None
 
     def as_json(self) -> dict[str, Any]:
@@ -196,11 +199,12 @@ class _Run:
     def _counted(self, answer_s: float, begun_s: float, ended_s: float, num_lines: int) -> Outcome:
         enemy, friend = self._enemy, self._friend
         every = [*enemy.sent.values(), *friend.sent.values()]
-        decided_s = sorted(
-            sent.replies[0].at_s - sent.at_s
+        decisions = sorted(
+            (sent.replies[0].at_s - sent.at_s, sent.replies[0].code, repr(sent.message.payload))
             for sent in every
             if sent.replies and sent.replies[0].is_decision
         )
+        decided_s = [took_s for took_s, _, _ in decisions]
         honest = Counter(s.replies[0].code if s.replies else "none" for s in friend.sent.values())
         return Outcome(
             per_s=self._load.per_s,
@@ -220,6 +224,14 @@ class _Run:
             log_lines_per_s=num_lines / (ended_s - begun_s),
             codes=dict(enemy.codes),
             problems=enemy.problems | friend.problems,
+            late=[
+                f"{sent.late_s * 1000:.0f} ms: {sent.message!r:.200}"
+                for sent in every
+                if sent.late_s > 0
+            ],
+            slowest=[
+                f"{s * 1000:.0f} ms: {code}: {what[:150]}" for s, code, what in decisions[-8:]
+            ],
             exit_status=self._process.close(),
         )
 

@@ -24,7 +24,7 @@ def test_hostile_messages_cost_an_honest_client_no_answer_and_the_node_nothing(
     assert outcome.ping_late_s < 40  # of the 60 s that systemd waits, a ping is due each 20 s
     assert outcome.rss_growth_bytes <= 60 * MB
     # Ten lines of each kind of event come at once, then one in 6 s: a short run sees the ten.
-    assert outcome.log_lines_per_s <= PER_S / 5
+    assert outcome.log_lines_per_s <= PER_S / 3
     assert outcome.exit_status == 0
     log = (tmp_path / "daemon.log").read_text(errors="replace")
     assert "Traceback" not in log
