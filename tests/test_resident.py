@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from edged.bundle import open_bundle, write_manifest
 from edged.manifest import MODEL, MODEL_DATA
 from tests.broker.daemons import daemon, serve_arguments
