@@ -151,12 +151,16 @@ def test_of_many_user_properties_one_more_is_kept_than_a_request_may_have(num: i
 MANY = b"\x26" + bytes(4)
 
 
+@pytest.mark.parametrize("value", [2, 255])
+def test_a_payload_format_that_brokers_pass_on_does_not_end_the_connection(value: int) -> None:
+    assert read_properties(bytes((2, 0x01, value))).payload_format == value
+
+
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
         (b"\x11" + bytes(4), "property 17"),  # a Session Expiry Interval
         (b"\xff\x01" + bytes(4), "property 255"),
-        (b"\x01\x02", "Indicator"),
         (b"\x0b\x00", "must not be 0"),
         (b"\x0b\x80\x80\x80\x80\x01", "four bytes"),
         (b"\x23\x00\x00", "must not be 0"),

@@ -158,12 +158,6 @@ class _Reader:
             raise MalformedPacket("a text has U+0000")
         return text
 
-    def flag(self) -> int:
-        value = self.byte()
-        if value > 1:
-            raise MalformedPacket("a Payload Format Indicator above 1")
-        return value
-
     def skip_user_properties(self) -> None:
         """Step over one user property and those that follow it: 13,000 of them fit into a packet.
 
@@ -225,7 +219,8 @@ def _above_zero(value: int) -> int:
 
 _TOPIC_ALIAS = "topic_alias"
 _PROPERTIES: dict[int, tuple[str, Callable[[_Reader], Any]]] = {
-    0x01: ("payload_format", _Reader.flag),
+    # Mosquitto 2.0 passes on any value, and a message that ended the connection would come again.
+    0x01: ("payload_format", _Reader.byte),
     0x02: ("message_expiry_s", lambda reader: reader.number(4)),
     0x03: ("content_type", _Reader.text),
     0x08: ("response_topic", _Reader.text),
