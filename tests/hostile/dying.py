@@ -21,6 +21,8 @@ ABORT, PANIC = "abort", "panic"
 class PanicException(BaseException):
     """What a panic in a library of Rust's becomes; no ``except Exception`` catches it."""
 
+    __module__ = "pyo3_runtime"  # whose class cannot be imported
+
 
 def _abort() -> Never:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
