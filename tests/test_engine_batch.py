@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edged.bundle import open_bundle
+from edged.bundle import GraphKind, open_bundle
 from edged.engine import Engine, EngineSettings, Failed, Prefilled, Sequence, Token, load_engine
+from edged.engine.graph import load_graph
 from edged.engine.runs import InterruptedRunError
 from edged.request import SamplingParams
 from tests.tiny_model import MAX_MODEL_LEN, write_tiny_bundle
@@ -131,22 +132,44 @@ def first_step(engine: Engine, prompt: list[int]) -> Prefilled:
     return step
 
 
-@pytest.mark.parametrize("is_exact", [True, False])
-def test_with_a_seed_nothing_is_taken_over_that_would_be_run_in_another_way(
-    folder: Path, *, is_exact: bool
+def load_exact(folder: Path, num_slots: int = NUM_SLOTS) -> Engine:
+    """The toy's graph as one whose tokens depend on nothing that is run beside or before them."""
+    bundle = open_bundle(folder)
+    is_fused = bundle.manifest.graph is GraphKind.FUSED
+    graph = load_graph(
+        bundle.model_path, is_fused=is_fused, max_model_len=MAX_MODEL_LEN, num_slots=num_slots
+    )
+    return Engine(graph, bundle.manifest.stop_token_ids, 16, is_exact=True)
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_what_was_an_answer_is_computed_again_as_part_of_a_prompt(
+    folder: Path, seed: int | None
 ) -> None:
-    """What was an answer is now part of a prompt, and that is another kernel's: other last bits."""
+    """It was another kernel's: other last bits than those of the dialogue computed anew."""
+    engine, prompt = load_exact(folder), PROMPTS[0]
+    dialogue = [*prompt, *alone(engine, prompt), 7]
+    sampling = SamplingParams(temperature=1.0, seed=seed)
+    assert engine.start(dialogue, sampling, max_tokens=1).num_cached == len(prompt)
+
+
+def test_where_no_bits_are_promised_an_answer_is_taken_over_but_for_a_seed(folder: Path) -> None:
     engine, prompt = load(folder), PROMPTS[0]
-    engine._is_exact = is_exact  # else all is fresh, and the rule is not asked
-    said = alone(engine, prompt)
-    dialogue = [*prompt, *said, 7]
-    later = {
-        seed: engine.start(dialogue, SamplingParams(temperature=1.0, seed=seed), max_tokens=1)
+    dialogue = [*prompt, *alone(engine, prompt), 7]
+    later = [
+        engine.start(dialogue, SamplingParams(temperature=1.0, seed=seed), max_tokens=1).num_cached
         for seed in (None, 3)
-    }
-    num_prompt = len(prompt) if engine._is_exact else 0
-    assert later[None].num_cached == len(dialogue) - 2  # the last token of an answer is never run
-    assert later[3].num_cached == num_prompt
+    ]
+    assert later == [len(dialogue) - 2, 0]  # the last token of an answer is never run
+
+
+def test_a_dialogue_stays_in_its_slot_however_long_its_answers_are(folder: Path) -> None:
+    engine = load_exact(folder, num_slots=2)
+    finish(engine, {engine.start(PROMPTS[3], GREEDY, max_tokens=2): []})
+    said = alone(engine, PROMPTS[1], max_tokens=40)
+    assert len(said) > len(PROMPTS[1])
+    alone(engine, [*PROMPTS[1], *said, 7])
+    assert first_step(engine, [*PROMPTS[3], 11]).cached_tokens == len(PROMPTS[3])
 
 
 def test_an_answer_so_far_is_computed_again_as_an_answer(
@@ -168,15 +191,14 @@ def test_an_answer_so_far_is_computed_again_as_an_answer(
     assert finish(engine, {sequence: [sequence.row.token_id]}) == [said[5:]]
 
 
-@pytest.mark.parametrize("is_exact", [True, False])
-def test_a_seeded_answer_so_far_is_taken_over(folder: Path, *, is_exact: bool) -> None:
-    engine, prompt = load(folder), PROMPTS[0]
-    engine._is_exact = is_exact  # else all is fresh, and the rule is not asked
-    seeded = SamplingParams(temperature=1.0, seed=3)
-    steps = engine.generate(prompt, seeded, max_tokens=6)
+@pytest.mark.parametrize("seed", [None, 3])
+def test_an_answer_so_far_is_taken_over_as_one(folder: Path, seed: int | None) -> None:
+    engine, prompt = load_exact(folder), PROMPTS[0]
+    sampling = SamplingParams(temperature=1.0, seed=seed)
+    steps = engine.generate(prompt, sampling, max_tokens=6)
     said = [step.token_id for step in steps if isinstance(step, Token)]
-    again = engine.start([*prompt, *said], seeded, max_tokens=1, num_answered=len(said))
-    assert again.num_cached == (len(prompt) + len(said) - 1 if engine._is_exact else 0)
+    again = engine.start([*prompt, *said], sampling, max_tokens=1, num_answered=len(said))
+    assert again.num_cached == len(prompt) + len(said) - 1
 
 
 def test_a_prefix_is_shared_with_an_answer_that_is_being_made(

@@ -129,6 +129,6 @@ def test_a_wrong_guess_is_no_part_of_what_is_cached(folder: Path) -> None:
         num_rows += engine.step().num_rows
     engine.end(sequence)
     assert num_rows > len(text), "something was guessed wrong"
-    # A prompt that goes on as was guessed shares what was said, and no more.
-    guessed = engine.start([*prompt, *prompt], GREEDY, max_tokens=2)
+    # An answer that goes on as was guessed shares what was said, and no more.
+    guessed = engine.start([*prompt, *prompt], GREEDY, max_tokens=2, num_answered=len(prompt))
     assert guessed.num_cached == len(prompt) + 8

@@ -89,9 +89,10 @@ class Engine:
         """
         prompt = np.asarray(prompt_ids, np.int64)
         check_prompt(prompt, max_tokens, self.max_model_len, self.vocab_size)
-        # Prompts and answers are rounded differently, and elsewhere runs of any other shape: enough
-        # to tip a draw. Same seed, same answer, whatever was asked before.
-        num_strict = None if sampling.seed is None else len(prompt) - num_answered
+        # The ways of a prompt and of an answer differ in the last bits, enough to tip a token, and
+        # in a graph that is not exact any two runs do. There only a seed is promised an answer that
+        # does not depend on what was asked before.
+        num_strict = len(prompt) - num_answered if self._is_exact else None
         is_fresh = sampling.seed is not None and not self._is_exact
         claim = self._slots.claim(prompt, is_fresh=is_fresh, num_strict=num_strict)
         if claim.source != claim.slot and claim.num_cached:

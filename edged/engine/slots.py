@@ -74,7 +74,8 @@ class Slots:
         """Choose a slot for a prompt; it is busy until ``free``.
 
         The last token of a prompt is never cached: it is run for its logits. A slot is overwritten
-        where it stands if more of it is kept than lost, and else the one used longest ago is.
+        where it stands if more of it is kept than lost, and else the one used longest ago is; what
+        it holds of an answer counts only where a next prompt could take it over.
 
         Args:
             prompt: at least one token.
@@ -93,10 +94,12 @@ class Slots:
         # Of equals a free slot: nothing need be copied.
         source = max(range(len(shared)), key=lambda i: (shared[i], self._slots[i].is_free))
         num_cached = shared[source]
-        is_kept = source in free and len(self._slots[source].tokens) <= 2 * num_cached
+        num_prompt, num_held = self._slots[source].num_prompt, len(self._slots[source].tokens)
+        num_useful = num_held if num_strict is None else num_prompt
+        is_kept = source in free and num_useful <= 2 * num_cached
         target = source if is_kept else min(free, key=lambda i: self._slots[i].used)
         self._clock += 1
-        slot, num_prompt = self._slots[target], self._slots[source].num_prompt
+        slot = self._slots[target]
         slot.is_busy, slot.used, slot.tokens = True, self._clock, _held(prompt[:num_cached])
         slot.num_prompt = min(num_prompt, num_cached)
         slot.num_touched = max(slot.num_touched, num_cached)

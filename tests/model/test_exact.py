@@ -21,15 +21,22 @@ COPYING = (
 )
 
 
-@pytest.fixture(scope="module")
-def guessing(real_bundle: Bundle) -> Engine:
-    return load_engine(real_bundle, EngineSettings(1024, num_slots=NUM_SLOTS))
+@pytest.fixture(scope="module", params=[False, True], ids=["as-a-whole", "in-tiles"])
+def has_flash(request: pytest.FixtureRequest) -> bool:
+    """How attention is computed: each device takes what is faster there."""
+    return bool(request.param)
 
 
 @pytest.fixture(scope="module")
-def plain(real_bundle: Bundle) -> Engine:
+def guessing(real_bundle: Bundle, has_flash: bool) -> Engine:
+    settings = EngineSettings(1024, num_slots=NUM_SLOTS, has_flash=has_flash)
+    return load_engine(real_bundle, settings)
+
+
+@pytest.fixture(scope="module")
+def plain(real_bundle: Bundle, has_flash: bool) -> Engine:
     """No guesses, and prompts in pieces of another size."""
-    settings = EngineSettings(1024, prefill_chunk_tokens=37, is_guessing=False)
+    settings = EngineSettings(1024, prefill_chunk_tokens=37, is_guessing=False, has_flash=has_flash)
     return load_engine(real_bundle, settings)
 
 
@@ -119,17 +126,32 @@ def test_an_answer_so_far_is_the_same_bits_when_it_is_computed_again(plain: Engi
     np.testing.assert_array_equal(graph.read(0), held)
 
 
+def prompt_in_cache(engine: Engine, prompt: list[int]) -> tuple[int, np.typing.NDArray[np.uint8]]:
+    """How many tokens of a prompt were taken over, and the keys and values that it has then."""
+    sequence = engine.start(prompt, GREEDY, max_tokens=1)
+    while not sequence.is_over:
+        engine.step()
+    engine.end(sequence)
+    return sequence.num_cached, engine._graph.read(sequence.slot)
+
+
 def test_a_dialogue_goes_on_as_if_it_was_computed_anew(
     guessing: Engine, plain: Engine, tokenizer: Tokenizer
 ) -> None:
-    first = (ChatMessage("user", "Name three colours."),)
-    ids = tokenizer.encode_chat(first)
-    tokens, _ = answer(guessing, ids)
-    stream = tokenizer.detokenizer()
-    said = "".join(stream.push(token) for token in tokens[:-1]) + stream.flush()
-    second = (*first, ChatMessage("assistant", said), ChatMessage("user", "And one more?"))
-    ids = tokenizer.encode_chat(second)
-    sequence = guessing.start(ids, GREEDY, max_tokens=1)
-    guessing.end(sequence)
-    assert sequence.num_cached > 40
-    assert answer(guessing, ids)[0] == answer(plain, ids)[0]
+    """The same bits in the cache after each prompt, and the same tokens of each answer."""
+    turns: list[ChatMessage] = []
+    num_known = 0
+    for question in ("Name three colours.", "And one more?", "Which of them is the best?"):
+        turns.append(ChatMessage("user", question))
+        ids = tokenizer.encode_chat(turns)
+        plain.release()
+        num_cached, goes_on = prompt_in_cache(guessing, ids)
+        _, anew = prompt_in_cache(plain, ids)
+        assert num_cached >= num_known
+        np.testing.assert_array_equal(goes_on, anew, err_msg=question)
+        tokens, _ = answer(guessing, ids)
+        assert tokens == answer(plain, ids)[0]
+        stream = tokenizer.detokenizer()
+        said = "".join(stream.push(token) for token in tokens[:-1]) + stream.flush()
+        turns.append(ChatMessage("assistant", said))
+        num_known = len(ids)
