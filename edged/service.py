@@ -116,10 +116,12 @@ class Service:
         while self._arrivals and not self._is_draining:
             now_s, first = self._edges.clock(), self._arrivals[0]
             is_held = self._is_isolating(now_s) or (first.is_suspect and self._is_busy)
-            is_patient = now_s - first.arrived_s < ISOLATION_LIMIT_S
-            if is_held and is_patient and len(self._arrivals) <= MAX_ARRIVALS:
+            may_wait = (
+                now_s - first.arrived_s < ISOLATION_LIMIT_S and len(self._arrivals) <= MAX_ARRIVALS
+            )
+            if is_held and may_wait:
                 return
-            self._take_in(self._arrivals.popleft(), may_wait=is_patient)
+            self._take_in(self._arrivals.popleft(), may_wait=may_wait)
 
     @property
     def _is_busy(self) -> bool:
@@ -231,7 +233,6 @@ class Service:
         next_s = self.scheduler.next_deadline_s(self.costs.current)
         if not self._arrivals:
             return next_s
-        # Later than it was held back, so that the clock's last digit cannot keep the loop awake.
         held_until_s = self._arrivals[0].arrived_s + ISOLATION_LIMIT_S
         return held_until_s if next_s is None else min(next_s, held_until_s)
 

@@ -202,6 +202,16 @@ def test_a_bounded_number_waits_for_a_suspect(tmp_path: Path) -> None:
     assert ids(bench) == ["suspect", "next"]
 
 
+def test_a_suspect_behind_which_too_many_wait_is_taken_in_beside_what_runs(tmp_path: Path) -> None:
+    life(tmp_path).deliver(LONG | {"id": "suspect"})
+    bench = life(tmp_path)
+    bench.deliver(LONG | {"id": "runs"})
+    bench.deliver(LONG | {"id": "suspect"}, is_redelivery=True)
+    for number in range(MAX_ARRIVALS):
+        bench.deliver(LONG | {"id": f"r{number}"})
+    assert ids(bench) == ["runs", "suspect"]
+
+
 def test_a_suspect_does_not_wait_for_an_idle_engine_for_ever(tmp_path: Path) -> None:
     life(tmp_path).deliver(LONG | {"id": "suspect"})
     bench = life(tmp_path)
