@@ -16,6 +16,7 @@ from edged.config import load_config
 from edged.doctor.broker import check_broker
 from edged.doctor.finding import Level
 from edged.local_broker import MOSQUITTO, Broker, free_port, running
+from tests.broker.wire_ends import WAIT_S
 from tests.newer import newer_libraries, newer_program
 from tests.requirements import require
 
@@ -134,12 +135,12 @@ class Account:
     def subscribe(self, *topics: str) -> None:
         """Subscribe and wait for the broker's word on it."""
         self.client.subscribe([(topic, 1) for topic in topics])
-        self.subscribed.get(timeout=10)
+        self.subscribed.get(timeout=WAIT_S)
 
     def publish(self, topic: str) -> bool:
         """Publish at QoS 1; return whether the broker takes it or throws it away."""
-        self.client.publish(topic, b"x", qos=1).wait_for_publish(10)
-        return self.granted.get(timeout=10)
+        self.client.publish(topic, b"x", qos=1).wait_for_publish(WAIT_S)
+        return self.granted.get(timeout=WAIT_S)
 
     def close(self) -> None:
         """Disconnect and end paho's thread."""
@@ -151,7 +152,7 @@ class Account:
 def accounts(lan_broker: Broker) -> Iterator[dict[str, Account]]:
     """The node, a requester and a stranger with an account, connected."""
     connected = {name: Account(lan_broker, name) for name in PASSWORDS}
-    assert {account.reason.get(timeout=10) for account in connected.values()} == {"Success"}
+    assert {account.reason.get(timeout=WAIT_S) for account in connected.values()} == {"Success"}
     yield connected
     for account in connected.values():
         account.close()
@@ -162,7 +163,7 @@ def test_mosquitto_takes_the_loopback_configuration_without_complaint(
 ) -> None:
     with running(configured(tmp_path, "edged.conf", version)) as broker:
         account = Account(broker, None)
-        assert account.reason.get(timeout=10) == "Success"
+        assert account.reason.get(timeout=WAIT_S) == "Success"
         account.close()
     log = (tmp_path / "mosquitto.log").read_text("utf-8")
     assert not re.findall(r"(?i).*(?:error|warning|deprecated).*", log)
@@ -170,7 +171,7 @@ def test_mosquitto_takes_the_loopback_configuration_without_complaint(
 
 def test_the_lan_configuration_refuses_who_has_no_password(lan_broker: Broker) -> None:
     nobody = Account(lan_broker, None)
-    assert nobody.reason.get(timeout=10) == "Not authorized"
+    assert nobody.reason.get(timeout=WAIT_S) == "Not authorized"
     nobody.close()
 
 
@@ -181,9 +182,9 @@ def test_a_requester_reads_its_own_answers_and_nobody_elses(accounts: dict[str, 
     for topic in [*hidden, "response/generate/ha", "response/generate/ha/ask-1"]:
         accounts["ha" if topic.startswith("request") else "edged"].publish(f"edged/kitchen/{topic}")
     node.publish("edged/kitchen/state")
-    assert requester.arrived.get(timeout=10) == "edged/kitchen/response/generate/ha"
-    assert requester.arrived.get(timeout=10) == "edged/kitchen/response/generate/ha/ask-1"
-    assert requester.arrived.get(timeout=10) == "edged/kitchen/state"
+    assert requester.arrived.get(timeout=WAIT_S) == "edged/kitchen/response/generate/ha"
+    assert requester.arrived.get(timeout=WAIT_S) == "edged/kitchen/response/generate/ha/ask-1"
+    assert requester.arrived.get(timeout=WAIT_S) == "edged/kitchen/state"
 
 
 def test_only_a_requester_asks_and_only_the_node_hears_it(accounts: dict[str, Account]) -> None:
@@ -191,14 +192,14 @@ def test_only_a_requester_asks_and_only_the_node_hears_it(accounts: dict[str, Ac
     node.subscribe("edged/kitchen/request/#")
     accounts["other"].publish("edged/kitchen/request/generate")
     accounts["ha"].publish("edged/kitchen/request/cancel")
-    assert node.arrived.get(timeout=10) == "edged/kitchen/request/cancel"
+    assert node.arrived.get(timeout=WAIT_S) == "edged/kitchen/request/cancel"
 
 
 def test_the_node_cannot_write_to_anybodys_lock(accounts: dict[str, Account]) -> None:
     accounts["ha"].subscribe("homeassistant/#")
     accounts["edged"].publish("homeassistant/lock/front/set")
     accounts["edged"].publish("homeassistant/device/edged_kitchen/config")
-    assert accounts["ha"].arrived.get(timeout=10) == "homeassistant/device/edged_kitchen/config"
+    assert accounts["ha"].arrived.get(timeout=WAIT_S) == "homeassistant/device/edged_kitchen/config"
 
 
 WRITABLE = {
@@ -250,5 +251,5 @@ def test_over_tls_the_node_gets_in_with_the_authority_and_from_outside_only_so(
         assert "TLSv1.3" in found["certificate"].said
         # Unencrypted only from this machine, and there with a password, too.
         nobody = Account(broker, None)
-        assert nobody.reason.get(timeout=10) == "Not authorized"
+        assert nobody.reason.get(timeout=WAIT_S) == "Not authorized"
         nobody.close()

@@ -10,6 +10,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from tests.broker.wire_ends import WAIT_S
+
 ROOT = "edged/wrong"
 PLAIN = "prompts: a question in JSON is answered"
 STREAM = "streams: a short answer"
@@ -72,7 +74,7 @@ class WrongNode:
         if self._fault != "no state":
             self._client.publish(f"{ROOT}/state", json.dumps(state), 1, retain=True)
         self._client.subscribe(f"{ROOT}/request/+", 1)
-        self._ready.get(timeout=10)
+        self._ready.get(timeout=WAIT_S)
         return self
 
     def __exit__(

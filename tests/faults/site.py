@@ -24,7 +24,7 @@ from tests.broker.wire_ends import Peer, settings
 REQUEST = "edged/kitchen/request/generate"
 REPLIES = "edged/kitchen/response/#"
 LIMIT_S = 120.0
-KEEPALIVE_S = 5
+KEEPALIVE = "5s"
 """The shortest that the configuration takes."""
 
 
@@ -127,12 +127,12 @@ def crowd(broker: Broker, prefix: str = "r") -> Iterator[Crowd]:
         peer.stop()
 
 
-def configure(folder: Path, bundle: Path, port: int) -> Path:
+def configure(folder: Path, bundle: Path, port: int, keepalive: str = KEEPALIVE) -> Path:
     """Write a configuration that keeps state in ``folder`` and notices a dead broker soon."""
     document = {
         "node": "kitchen",
         "model": {"path": str(bundle)},
-        "broker": {"host": "127.0.0.1", "port": port, "keepalive": f"{KEEPALIVE_S}s"},
+        "broker": {"host": "127.0.0.1", "port": port, "keepalive": keepalive},
         "queue": {"size": 16},
         "state": {"folder": str(folder), "file": str(folder / "state.json"), "interval": "1s"},
     }
@@ -143,7 +143,12 @@ def configure(folder: Path, bundle: Path, port: int) -> Path:
 
 @contextlib.contextmanager
 def serving(
-    folder: Path, bundle: Path, port: int, *changes: str, **environment: str
+    folder: Path,
+    bundle: Path,
+    port: int,
+    *changes: str,
+    keepalive: str = KEEPALIVE,
+    **environment: str,
 ) -> Iterator[Daemon]:
     """The daemon, connected.
 
@@ -152,9 +157,10 @@ def serving(
         bundle: The model.
         port: Of the broker, or of what stands before it.
         changes: Of ``hasty.py``, made to the daemon before it starts.
+        keepalive: A longer one for a test in which no connection may break, on a busy machine.
         environment: Of the process.
     """
-    config = str(configure(folder, bundle, port))
+    config = str(configure(folder, bundle, port, keepalive))
     program = ("-m", "tests.faults.hasty", *changes) if changes else ("-m", "edged")
     with daemon(folder, "--config", config, program=program, **environment) as process:
         process.until("STATUS=serving")

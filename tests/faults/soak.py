@@ -26,7 +26,7 @@ import edged
 from edged.local_broker import MOSQUITTO, Broker, mosquitto, running
 from tests.faults.killing import Plan, Tally, kill_again_and_again
 from tests.faults.proxy import proxy
-from tests.faults.site import KEEPALIVE_S, Crowd, crowd, serving
+from tests.faults.site import KEEPALIVE, Crowd, crowd, serving
 from tests.tiny_model import write_tiny_bundle
 
 ASK_EVERY_S = 2.0
@@ -152,7 +152,7 @@ def black_hole(folder: Path, bundle: Path, broker: Broker, seconds: float) -> Ro
         back_s = time.monotonic() - healed_s
         clients.settle()
         daemon.stop()
-    title = f"black hole of {seconds:.0f} s, keep-alive {KEEPALIVE_S} s"
+    title = f"black hole of {seconds:.0f} s, keep-alive {KEEPALIVE}"
     said = f"{noticed_s:.1f} s, {back_s:.1f} s; {len(clients.lost)}"
     return [(f"{title}: noticed after, back after its end; lost", said)]
 

@@ -102,11 +102,9 @@ def test_a_stop_in_the_middle_of_an_answer_leaves_it_to_the_next_process(
     with crowd(mosquitto) as clients:
         with serving(tmp_path, bundle, mosquitto.port) as process:
             clients.ask(8, max_tokens=200)
-            stopped_s = time.monotonic()
             process.process.send_signal(signal.SIGTERM)
             process.until("STOPPING=1")
             assert process.stop(signal.SIGTERM) == 0
-            assert time.monotonic() - stopped_s < 20
         with serving(tmp_path, bundle, mosquitto.port) as process:
             clients.settle()
             assert clients.num_unmarked == 0
