@@ -177,9 +177,9 @@ class MainLoop:
                 if not self._reporter.take(event):
                     self._service.deliver(event)
             case Published():
-                if event.failure is not None:
+                is_reply = self._service.confirm(event.handle, event.failure)
+                if event.failure is not None and not is_reply:
                     _LOG.warning("message %d is not delivered: %s", event.handle, event.failure)
-                self._service.confirm(event.handle, event.failure)
             case _:
                 self._connection.take(event)
 

@@ -197,8 +197,8 @@ class Replies:
     def _adopt(self, delivery: Delivery, identity: Identity) -> bool:
         """Give a redelivered message the place of its former self, whose connection is gone.
 
-        A reply that is published but not confirmed is among them: the client library sends it
-        again by itself after a reconnect, so the redelivery needs no second one.
+        A reply that is published but not confirmed is among them: the transport sends it again
+        after a reconnect, so the redelivery needs no second one.
         """
         if not delivery.is_redelivery:
             return False

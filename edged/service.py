@@ -176,12 +176,17 @@ class Service:
         attempt = MAX_ATTEMPTS + 1
         self._refuse(delivery, Reply(address, rejected, attempt=attempt), rejected)
 
-    def confirm(self, handle: int, failure: str | None = None) -> None:
-        """Note that the broker has a published message, or why it never will."""
-        is_event = self.events.confirm(handle)
-        if not is_event and self._replies.confirm(handle) and failure is not None:
+    def confirm(self, handle: int, failure: str | None = None) -> bool:
+        """Note that the broker has a published message, or why it never will.
+
+        Returns:
+            Whether it was a reply; a failure of it is counted, sent as an event and logged here.
+        """
+        is_reply = not self.events.confirm(handle) and self._replies.confirm(handle)
+        if is_reply and failure is not None:
             self._metrics.count(Count.UNDELIVERED)
             self.events.tell(ReplyUndelivered(failure))
+        return is_reply
 
     def fragment(self, fragment: Fragment) -> None:
         """Publish a piece of a streamed answer."""
