@@ -18,9 +18,9 @@ _PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 """Syslog priorities, as sd-daemon(3) reads them from the start of a line."""
 
 
-SOURCE_BURST, SOURCE_REFILL_S = 10, 6.0
-"""Lines that one place in the code writes at once, and the time after which it may write another;
-the same as for events of one kind."""
+SOURCE_BURST, SOURCE_REFILL_S = 20, 6.0
+"""Lines that one place in the code writes at once, and the time after which it may write another:
+room for a burst of events of one kind beside others."""
 TOTAL_BURST, TOTAL_REFILL_S = 30, 2.0
 """The same for all of them together."""
 

@@ -170,6 +170,14 @@ class Attacker:
         self.settle(name)
         return self.sent[name]
 
+    def next_state(self) -> dict[str, Any]:
+        """Wait for what the node says of itself after now; the state before may be a second old."""
+        with self._changed:
+            for _ in range(2):  # the first may have been on its way
+                self.state = {}
+                assert self._changed.wait_for(lambda: self.state, WAIT_S), "no state came"
+            return self.state
+
     def wait_for_state(self, member: str, value: object) -> None:
         """Wait until the node says so of itself."""
         with self._changed:

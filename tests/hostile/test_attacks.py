@@ -40,7 +40,7 @@ def test_what_gets_no_reply_is_counted_with_its_reason(sites: Sites) -> None:
     with sites.one() as site:
         attacker = site.attacker
         attacker.ask_honestly()
-        before = attacker.state.get("dropped", 0)
+        before = attacker.next_state()["dropped"]
         for message in dropped:
             attacker.send(message)
         attacker.ask_honestly()
