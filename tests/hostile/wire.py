@@ -53,7 +53,8 @@ class Publisher:
         self._is_5 = version == "5"
         self._socket = socket.create_connection(("127.0.0.1", port), WAIT_S)
         name = text(f"attacker-{secrets.token_hex(6)}")
-        level = b"\x05\x02\x00\x3c\x00" if self._is_5 else b"\x04\x02\x00\x3c"
+        # The longest keep-alive: tests of other files may run for minutes between two messages.
+        level = b"\x05\x02\xff\xff\x00" if self._is_5 else b"\x04\x02\xff\xff"
         self._socket.sendall(_packet(0x10, text("MQTT") + level + name))
         self._read_packet()
 
