@@ -151,3 +151,14 @@ def test_near_the_receive_maximum_what_is_done_waits_no_longer(
     assert sent == [kept]
     acknowledgements.finish(kept - 1)
     assert sent == [kept]
+
+
+def test_at_the_end_what_is_answered_is_acknowledged_though_it_came_behind_what_is_not() -> None:
+    sent: list[int] = []
+    acknowledgements = Acknowledgements(20, sent.append)
+    for packet_id in (1, 2, 3):
+        acknowledgements.note_delivery(packet_id)
+    acknowledgements.finish(2)
+    assert sent == []
+    acknowledgements.flush()
+    assert sent == [2]

@@ -31,6 +31,17 @@ class Acknowledgements:
         """Note that a delivery came that needs an acknowledgement."""
         self._is_done[packet_id] = False
 
+    def flush(self) -> None:
+        """Acknowledge all that is dealt with, whatever its turn: the connection is to end.
+
+        What stays unacknowledged is left to the next process; behind it, an answered request would
+        be delivered, and answered, a second time.
+        """
+        for packet_id, is_done in self._is_done.items():
+            if is_done:
+                self._send(packet_id)
+        self._is_done.clear()
+
     def finish(self, packet_id: int) -> None:
         """Note that a delivery is dealt with, and acknowledge those whose turn it is."""
         self._is_done[packet_id] = True

@@ -172,6 +172,8 @@ class Connection:
 
     def close(self) -> None:
         """Send DISCONNECT, so that the will is not published, and close the socket."""
+        if self.is_open:
+            self._acknowledgements.flush()
         self._client.disconnect()
         while self.is_open and self._client.want_write():
             sock: Any = self._client.socket()
