@@ -32,7 +32,7 @@ class Attempts:
     """Count the crashes of deliveries on their way in, and the starts that did not end.
 
     Args:
-        folder: Where the files lie; None remembers nothing beyond the process.
+        folder: Where the file lies; None remembers nothing beyond the process.
     """
 
     def __init__(self, folder: Path | None) -> None:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from edged.engine.cache import KeyValueCache
 from edged.engine.runs import Runs
-from edged.engine.signature import read_signature
+from edged.engine.signature import check_facts, read_signature
 from edged.engine.steps import Row
+from edged.manifest import ModelFacts
 
 INPUTS = {
     "input_ids": "tensor(int64)",
@@ -28,7 +29,6 @@ INPUTS = {
 }
 IS_PROMPT = "is_prompt"
 """Chooses the way of a prompt or that of an answer; only a graph with an int8 cache has both."""
-OPTIONAL_INPUTS = {IS_PROMPT: "tensor(bool)"}
 _KEPT_TOKENS = 16
 """Runs of at most so many tokens come again and again: what they are bound to is kept, and their
 logits share one buffer."""
@@ -63,17 +63,25 @@ class FusedGraph:
         session: the loaded model.
         max_model_len: positions of each sequence.
         num_slots: sequences that have a place in the cache.
+        facts: what the manifest says of it; None does not compare.
 
     Raises:
-        BundleError: the graph's inputs or outputs are not those of a fused graph.
+        BundleError: the graph's inputs or outputs are not those of a fused graph, or not what the
+            manifest says.
     """
 
     def __init__(
-        self, session: onnxruntime.InferenceSession, max_model_len: int, num_slots: int = 1
+        self,
+        session: onnxruntime.InferenceSession,
+        max_model_len: int,
+        num_slots: int = 1,
+        facts: ModelFacts | None = None,
     ) -> None:
         self._session = session
         self._runs = Runs(session)
-        self._signature = read_signature(session, INPUTS, OPTIONAL_INPUTS)
+        self._signature = read_signature(session, INPUTS, {IS_PROMPT: "tensor(bool)"})
+        if facts is not None:
+            check_facts(self._signature, facts)
         self._has_prompts = any(node.name == IS_PROMPT for node in session.get_inputs())
         self.vocab_size = self._signature.vocab_size
         self.max_model_len = max_model_len

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 from edged.engine.fused import FusedGraph
 from edged.engine.portable import PortableGraph
 from edged.engine.session import open_session
 from edged.engine.steps import Row
+from edged.manifest import ModelFacts
 
-__all__ = ["FusedGraph", "Graph", "PortableGraph", "SingleGraph", "load_graph"]
+__all__ = ["FusedGraph", "Graph", "PortableGraph", "SingleGraph", "load_graph", "make_graph"]
 
 
 class SingleGraph(Protocol):
@@ -116,5 +118,28 @@ def load_graph(
         BundleError: ONNX Runtime refuses the model, or its inputs are not those of the form.
     """
     session = open_session(model_path, num_threads=num_threads, has_flash=has_flash)
+    return make_graph(session, is_fused=is_fused, max_model_len=max_model_len, num_slots=num_slots)
+
+
+def make_graph(
+    session: onnxruntime.InferenceSession,
+    *,
+    is_fused: bool,
+    max_model_len: int,
+    num_slots: int = 1,
+    facts: ModelFacts | None = None,
+) -> Graph:
+    """Make the graph of a loaded model, with its cache.
+
+    Args:
+        session: the loaded model.
+        is_fused: which form the graph has; see ``edged.manifest.GraphKind``.
+        max_model_len: positions that a slot of the cache can hold.
+        num_slots: sequences that have a place in the cache.
+        facts: what the manifest says of it, compared before memory is taken; None compares nothing.
+
+    Raises:
+        BundleError: its inputs are not those of the form, or it is not what ``facts`` say.
+    """
     form = FusedGraph if is_fused else PortableGraph
-    return form(session, max_model_len, num_slots)
+    return form(session, max_model_len, num_slots, facts)

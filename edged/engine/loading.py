@@ -1,10 +1,9 @@
 """From a bundle on disk to an engine in memory."""
 
 from edged.bundle import Bundle, GraphKind, KvType
-from edged.engine import fused, portable
+from edged.engine.graph import make_graph
 from edged.engine.loop import Engine
 from edged.engine.session import open_session
-from edged.engine.signature import check_facts, read_signature
 from edged.engine.steps import EngineSettings
 
 
@@ -22,15 +21,12 @@ def load_engine(bundle: Bundle, settings: EngineSettings) -> Engine:
         num_threads=settings.num_threads,
         has_flash=has_flash,
     )
-    form: type[fused.FusedGraph | portable.PortableGraph] = fused.FusedGraph
-    required, optional = fused.INPUTS, fused.OPTIONAL_INPUTS
-    if manifest.graph is GraphKind.PORTABLE:
-        form, required, optional = portable.PortableGraph, portable.INPUTS, portable.OPTIONAL_INPUTS
-    check_facts(read_signature(session, required, optional), manifest.model)
-    graph = form(
+    graph = make_graph(
         session,
-        min(settings.max_model_len, manifest.limits.max_model_len),
-        settings.num_slots + settings.num_prefixes,
+        is_fused=manifest.graph is GraphKind.FUSED,
+        max_model_len=min(settings.max_model_len, manifest.limits.max_model_len),
+        num_slots=settings.num_slots + settings.num_prefixes,
+        facts=manifest.model,
     )
     return Engine(
         graph,

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from edged.engine.fused import check_positions
 from edged.engine.runs import Runs
-from edged.engine.signature import read_signature
+from edged.engine.signature import check_facts, read_signature
 from edged.engine.steps import Row
+from edged.manifest import ModelFacts
 
 INPUTS = {"input_ids": "tensor(int64)", "attention_mask": "tensor(int64)"}
 OPTIONAL_INPUTS = {"position_ids": "tensor(int64)"}
@@ -25,17 +26,25 @@ class PortableGraph:
         session: the loaded model.
         max_model_len: positions of each sequence.
         num_slots: sequences that are kept; they are run one after the other.
+        facts: what the manifest says of it; None does not compare.
 
     Raises:
-        BundleError: the graph's inputs or outputs are not those of a portable graph.
+        BundleError: the graph's inputs or outputs are not those of a portable graph, or not what
+            the manifest says.
     """
 
     def __init__(
-        self, session: onnxruntime.InferenceSession, max_model_len: int, num_slots: int = 1
+        self,
+        session: onnxruntime.InferenceSession,
+        max_model_len: int,
+        num_slots: int = 1,
+        facts: ModelFacts | None = None,
     ) -> None:
         self._session = session
         self._runs = Runs(session)
         self._signature = read_signature(session, INPUTS, OPTIONAL_INPUTS)
+        if facts is not None:
+            check_facts(self._signature, facts)
         self._has_positions = any(node.name == "position_ids" for node in session.get_inputs())
         self.vocab_size = self._signature.vocab_size
         self.max_model_len = max_model_len

@@ -1,4 +1,4 @@
-"""The language of chat templates, in which everything has a price.
+"""A Jinja sandbox that meters the work of a chat template.
 
 A template is compiled to Python, and a few characters of it can ask for any amount of work. So each
 rendering has an allowance: a pass through a loop or a macro costs the size of its body, and an

@@ -79,6 +79,19 @@ def test_what_was_not_acknowledged_comes_again_to_the_next_process(broker: Broke
             assert connection.is_session_present
 
 
+def test_what_is_acknowledged_behind_what_is_not_does_not_come_again_after_a_stop(
+    mosquitto: Broker,
+) -> None:
+    with connected(settings(mosquitto, "asker")) as asker:
+        with connected(settings(mosquitto, "node"), REQUESTS) as node:
+            for payload in (b"1", b"2", b"3"):
+                asker.transport.publish(message(TOPIC, payload))
+            deliveries = [node.expect(Delivery) for _ in range(3)]
+            node.transport.acknowledge(deliveries[1])
+        with connected(settings(mosquitto, "node"), REQUESTS) as node:
+            assert [node.expect(Delivery).payload for _ in range(2)] == [b"1", b"3"]
+
+
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 def test_after_a_broker_restart_requests_come_again_and_stale_acknowledgements_do_nothing(
     mosquitto: Broker, protocol: str

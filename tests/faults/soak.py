@@ -4,8 +4,6 @@ Needs Mosquitto. The model is a tiny one unless a bundle is given: what is measu
 """
 
 import argparse
-import os
-import platform
 import re
 import shlex
 import statistics
@@ -22,12 +20,12 @@ from pathlib import Path
 
 import psutil
 
-import edged
-from edged.local_broker import MOSQUITTO, Broker, mosquitto, running
+from edged.local_broker import Broker, mosquitto, running
 from tests.faults.killing import Plan, Tally, kill_again_and_again
 from tests.faults.proxy import proxy
 from tests.faults.site import KEEPALIVE, Crowd, crowd, serving
 from tests.tiny_model import write_tiny_bundle
+from tests.versions import versions
 
 ASK_EVERY_S = 2.0
 RECONNECT_EVERY_S = 60.0
@@ -76,7 +74,7 @@ def main(words: Sequence[str]) -> int:
         parser.error("--fuzz: atheris is missing; install the extra `fuzz`, or give --fuzz 0")
     command = shlex.join(["scripts/soak", *words])
     rows: Rows = [("date", time.strftime("%Y-%m-%d", time.gmtime())), ("command", f"`{command}`")]
-    rows.append(("versions", _versions()))
+    rows.append(("versions", versions()))
     is_well = True
     with tempfile.TemporaryDirectory(prefix="edged-soak-") as name:
         folder = Path(name)
@@ -220,16 +218,6 @@ def soak_rows(samples: Samples, clients: Crowd, seconds: float) -> Iterator[tupl
 def _broker(folder: Path) -> AbstractContextManager[Broker]:
     extra = ["max_queued_messages 20000"]
     return running(mosquitto(folder / "mosquitto", is_persistent=True, extra=extra))
-
-
-def _versions() -> str:
-    # Its help ends with 3.
-    asked = subprocess.run(
-        [MOSQUITTO or "mosquitto", "-h"], capture_output=True, text=True, check=False
-    )
-    broker = asked.stdout.partition("\n")[0]
-    python = f"Python {platform.python_version()}"
-    return f"edged {edged.__version__}, {broker}, {python}, {os.cpu_count()} CPUs"
 
 
 def _note(line: str) -> None:

@@ -7,10 +7,7 @@ group can be made), and speaks to nobody else.
 
 import argparse
 import json
-import os
-import platform
 import shlex
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,9 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import edged
-from edged.local_broker import MOSQUITTO
 from tests.hostile.load import MB, Load, Outcome, play
+from tests.versions import versions
 
 BUNDLE = Path("models/smollm2-135m-instruct")
 WARM_UP_S = 60.0
@@ -82,7 +78,7 @@ def main(words: Sequence[str]) -> int:
     options = _parser().parse_args(words)
     command = shlex.join(["scripts/hostile", *words])
     found: dict[str, object] = {"date": time.strftime("%Y-%m-%d", time.gmtime())}
-    found |= {"command": command, "versions": _versions()}
+    found |= {"command": command, "versions": versions()}
     outcomes = []
     for per_s in options.per_s:
         seconds = options.minutes * 60
@@ -128,15 +124,6 @@ def _print_tables(found: dict[str, object], outcomes: Sequence[Outcome]) -> None
         words = {True: "yes", False: "**no**", None: ""}
         for row in figures(outcome):
             print(f"| {row.name} | {row.value} | {row.bound} | {words[row.is_met]} |")
-
-
-def _versions() -> str:
-    asked = subprocess.run(
-        [MOSQUITTO or "mosquitto", "-h"], capture_output=True, text=True, check=False
-    )
-    broker = asked.stdout.partition("\n")[0]
-    python = f"Python {platform.python_version()}"
-    return f"edged {edged.__version__}, {broker}, {python}, {os.cpu_count()} CPUs"
 
 
 def _note(line: str) -> None:
