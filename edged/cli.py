@@ -20,29 +20,30 @@ class Command:
     """One subcommand."""
 
     module: str
+    """Below ``edged``."""
     summary: str
     extra: str | None = None
     """The optional dependencies it needs, if any."""
 
 
 COMMANDS = {
-    "build": Command("edged.builder.build_command", "build an int8 bundle from a model", "build"),
-    "verify": Command("edged.builder.verify_command", "measure a bundle against fp32", "build"),
-    "run": Command("edged.daemon", "run the daemon"),
-    "check": Command("edged.check", "check a configuration and its model without starting"),
-    "plan": Command("edged.plan", "tell what a model will take in memory here"),
-    "ask": Command("edged.client", "ask a running daemon over MQTT"),
+    "build": Command("builder.build_command", "build an int8 bundle from a model", "build"),
+    "verify": Command("builder.verify_command", "measure a bundle against fp32", "build"),
+    "run": Command("daemon.run", "run the daemon"),
+    "check": Command("daemon.check", "check a configuration and its model without starting"),
+    "plan": Command("commands.plan", "tell what a model will take in memory here"),
+    "ask": Command("commands.ask", "ask a running daemon over MQTT"),
     "conformance": Command(
-        "edged.conformance.command", "prove that a node keeps to the protocol, over the wire"
+        "commands.conformance.command", "prove that a node keeps to the protocol, over the wire"
     ),
-    "top": Command("edged.top", "show how a node is, from its state at the broker"),
-    "health": Command("edged.health", "tell whether the daemon on this machine is well"),
-    "doctor": Command("edged.doctor.command", "find what is wrong with device, broker and model"),
-    "install": Command("edged.install.command", "install the service on this machine"),
-    "uninstall": Command("edged.install.uninstall", "take the service off this machine"),
-    "bench": Command("edged.bench.command", "measure this device, and other engines beside it"),
-    "simulate": Command("edged.simulate.command", "run hours of requests through the scheduler"),
-    "demo": Command("edged.demo", "start a broker and a daemon and ask one question"),
+    "top": Command("commands.top", "show how a node is, from its state at the broker"),
+    "health": Command("commands.health", "tell whether the daemon on this machine is well"),
+    "doctor": Command("commands.doctor.command", "find what is wrong with device, broker, model"),
+    "install": Command("commands.install.command", "install the service on this machine"),
+    "uninstall": Command("commands.install.uninstall", "take the service off this machine"),
+    "bench": Command("commands.bench.command", "measure this device, and other engines beside it"),
+    "simulate": Command("commands.simulate.command", "run hours of requests through the scheduler"),
+    "demo": Command("commands.demo", "start a broker and a daemon and ask one question"),
 }
 
 
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = _parser().parse_args(words[:1]).command
     command = COMMANDS[name]
     try:
-        module = importlib.import_module(command.module)
+        module = importlib.import_module(f"edged.{command.module}")
         parser = _Parser(prog=f"edged {name}", description=command.summary)
         module.add_arguments(parser)
         return int(module.main(parser.parse_args(words[1:])))

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.bench.adapters import OnToken, Setup
-from edged.bench.process import EngineLostError
+from edged.commands.bench.adapters import OnToken, Setup
+from edged.commands.bench.process import EngineLostError
 
 VOCAB_SIZE = 50
 

@@ -10,15 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 from unittest.mock import patch
 
-from edged.costmodel import Cost, CostModel
-from edged.discovery import MAX_DELAY_S, Discovery
+from edged.daemon.group import Group
+from edged.daemon.homeassistant import STATUS_ONLINE, Announcement
+from edged.daemon.reporting import MAX_DELAY_S, OFFLINE, ONLINE, Discovery
+from edged.engine.generation import Finished, Fragment
 from edged.errors import ErrorCode
-from edged.finished import Finished
-from edged.generation import Fragment
-from edged.group import Group
-from edged.homeassistant import STATUS_ONLINE, Announcement
-from edged.messages import Encoded, RequestDefaults, WireProperties, encode_event
-from edged.messages.event import (
+from edged.protocol import Encoded, RequestDefaults, WireProperties, encode_event
+from edged.protocol.event import (
     BrokerSessionLost,
     BrokerSessionTakenOver,
     Event,
@@ -36,8 +34,8 @@ from edged.messages.event import (
     ReplyUndelivered,
     event_members,
 )
-from edged.reporting import OFFLINE, ONLINE
-from edged.request import Answer, FinishReason, Rejected, Usage
+from edged.protocol.request import Answer, FinishReason, Rejected, Usage
+from edged.scheduling.latency_model import Cost, CostModel
 from edged.transport import Connected, Transport
 from tests.fakes import LIMITS, MIB, Bench
 

@@ -1,23 +1,29 @@
 """Stand-ins for every edge of the service: a clock, a transport, a worker, a language, memory."""
 
 import json
-from collections.abc import Iterator
-from collections.abc import Sequence as Items
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from edged.admission import MemoryBudget, MemoryPlan, MemorySnapshot
-from edged.attempts import Attempts
-from edged.costmodel import Cost, CostModel
-from edged.engine import Constraint, Prefilled, Ran, Sequence, Step, Token
-from edged.finished import Finished
-from edged.generation import Generation, Job, Spent
-from edged.messages import Delivery, Encoded, RequestDefaults, WireProperties
-from edged.metrics import Metrics
-from edged.ports import Edges, Limits
-from edged.request import Answer, ChatMessage, FinishReason, OutputFormat, SamplingParams, Usage
-from edged.sensors import DeviceReading
-from edged.service import Service
+from edged.daemon.crash_journal import Attempts
+from edged.engine.decoding import Decoding
+from edged.engine.generation import Finished, Generation, Job, Spent
+from edged.engine.steps import Constraint, Prefilled, Ran, Step, Token
+from edged.node.metrics import Metrics
+from edged.node.node import Service
+from edged.node.ports import Edges, Limits
+from edged.node.throttling import DeviceReading
+from edged.protocol import Delivery, Encoded, RequestDefaults, WireProperties
+from edged.protocol.request import (
+    Answer,
+    ChatMessage,
+    FinishReason,
+    OutputFormat,
+    SamplingParams,
+    Usage,
+)
+from edged.scheduling.latency_model import Cost, CostModel
+from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan, MemorySnapshot
 
 MIB = 1024**2
 
@@ -112,7 +118,7 @@ class FakeLanguage:
 
     error: Exception | None = None
 
-    def encode_chat(self, messages: Items[ChatMessage]) -> list[int]:
+    def encode_chat(self, messages: Sequence[ChatMessage]) -> list[int]:
         if self.error is not None:
             raise self.error
         return [ord(c) % 256 for message in messages for c in message.content]
@@ -121,7 +127,7 @@ class FakeLanguage:
         return None
 
 
-class FakeSequence(Sequence):
+class FakeSequence(Decoding):
     """An answer whose steps are scripted."""
 
     def __init__(self, steps: Iterator[Step], num_tokens: int) -> None:
@@ -134,31 +140,31 @@ class FakeSequence(Sequence):
 class FakeEngine:
     """Run scripted steps, one for each answer at a time; an exception among them is raised."""
 
-    steps: Items[Prefilled | Token | Exception] = ()
+    steps: Sequence[Prefilled | Token | Exception] = ()
     num_touched: int = 0
     calls: int = 0
     releases: int = 0
     active: list[FakeSequence] = field(default_factory=list)
-    interrupted: list[Sequence] = field(default_factory=list)
+    interrupted: list[Decoding] = field(default_factory=list)
 
     def release(self) -> None:
         self.releases += 1
 
     def start(
         self,
-        prompt_ids: Items[int],
+        prompt_ids: Sequence[int],
         sampling: SamplingParams,
         *,
         max_tokens: int,
         constraint: Constraint | None = None,
         num_answered: int = 0,
-    ) -> Sequence:
+    ) -> Decoding:
         steps = self.generate(prompt_ids, sampling, max_tokens=max_tokens, constraint=constraint)
         self.active.append(FakeSequence(iter(steps), len(prompt_ids)))
         return self.active[-1]
 
     def step(self) -> Ran:
-        outcomes: dict[Sequence, list[Step]] = {}
+        outcomes: dict[Decoding, list[Step]] = {}
         for sequence in self.active:
             step = next(sequence.steps, None)
             sequence.is_over = step is None
@@ -167,15 +173,15 @@ class FakeEngine:
         num_rows = sum(isinstance(s, Token) for steps in outcomes.values() for s in steps)
         return Ran(outcomes, num_rows, sum(s.num_tokens - 1 for s in self.active))
 
-    def end(self, sequence: Sequence) -> None:
+    def end(self, sequence: Decoding) -> None:
         self.active = [other for other in self.active if other is not sequence]
 
-    def interrupt(self, sequence: Sequence) -> None:
+    def interrupt(self, sequence: Decoding) -> None:
         self.interrupted.append(sequence)
 
     def generate(
         self,
-        prompt_ids: Items[int],
+        prompt_ids: Sequence[int],
         sampling: SamplingParams,
         *,
         max_tokens: int,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from edged.request import ChatMessage, ReplyAddress, Request
+from edged.protocol.request import ChatMessage, ReplyAddress, Request
 
 TOPIC = "edged/n/response/generate"
 

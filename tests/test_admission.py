@@ -8,20 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edged.admission import (
-    RESERVE,
-    Admitted,
-    MemoryBudget,
-    MemoryPlan,
-    MemorySnapshot,
-    Resources,
-    admit,
-    check_plan,
-)
-from edged.costmodel import Cost
 from edged.errors import ErrorCode
-from edged.promises import Line, Promise, Timetable
-from edged.request import OnDeadline, Priority, Rejected
+from edged.protocol.request import OnDeadline, Priority, Rejected
+from edged.scheduling.admission import RESERVE, Admitted, Resources, admit
+from edged.scheduling.latency_model import Cost
+from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan, MemorySnapshot, check_plan
+from edged.scheduling.schedulability import Line, Promise, Timetable
 from tests.make_request import make_request
 
 MIB = 1024**2

@@ -2,8 +2,8 @@
 
 import json
 
-from edged.alarms import MemoryAlarms
-from edged.pressure import Rung
+from edged.daemon.reporting import MemoryAlarms
+from edged.node.pressure import Rung
 from tests.fakes import MIB, Bench
 
 

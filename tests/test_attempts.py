@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from edged.attempts import FILE_NAME, MAX_REMEMBERED, Attempts
-from edged.keptfile import PAGE_BYTES
+from edged.daemon.atomic_file import PAGE_BYTES
+from edged.daemon.crash_journal import FILE_NAME, MAX_REMEMBERED, Attempts
 from tests.fakes import Bench
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from edged.bench import command, daemon, measure
-from edged.bench.adapters import Setup
-from edged.bench.daemon import measure_daemon
-from edged.bench.measure import Question
 from edged.cli import main
+from edged.commands.bench import command, daemon, measure
+from edged.commands.bench.adapters import Setup
+from edged.commands.bench.daemon import measure_daemon
+from edged.commands.bench.measure import Question
 from edged.errors import ExitCode
 from tests.bench_engines import FakeChannel, fake_start
 from tests.test_bench_report import made
@@ -46,7 +46,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, start: Callable[[Setup], FakeChannel]
     monkeypatch.setattr(command, "measure", measured)
     monkeypatch.setattr(measure, "measure_daemon", lambda *_: NOT_READY)
     monkeypatch.setattr(measure, "read_bandwidth", lambda _: 1e9)
-    monkeypatch.setattr("edged.bench.turns.SETTLE_S", 0.0)
+    monkeypatch.setattr("edged.commands.bench.turns.SETTLE_S", 0.0)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.bench.adapters import KNOWN, Adapter, Setup, load_adapter
+from edged.commands.bench.adapters import KNOWN, Adapter, Setup, load_adapter
 from tests.bench_engines import fake_llama_cpp, fake_openvino, setup
 from tests.tiny_model import write_tiny_bundle
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from edged.bench.bandwidth import read_bandwidth
-from edged.bench.device import describe_device
-from edged.bench.weights import weight_bytes_per_token
+from edged.commands.bench.bandwidth import read_bandwidth
+from edged.commands.bench.device import describe_device
+from edged.commands.bench.weights import weight_bytes_per_token
 from tests.tiny_graphs import TinyConfig, import_onnx
 from tests.tiny_model import write_tiny_bundle
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from edged import tuning
-from edged.bench import process
-from edged.bench.adapters import load_adapter
-from edged.bench.child import Child, as_command, serve
-from edged.bench.process import EngineLostError, EngineProcess, start
-from edged.bench.usage import busy_s, cpu_s, parse_rollup, read_memory
+from edged.commands.bench import process
+from edged.commands.bench.adapters import load_adapter
+from edged.commands.bench.child import Child, as_command, serve
+from edged.commands.bench.process import EngineLostError, EngineProcess, start
+from edged.commands.bench.usage import busy_s, cpu_s, parse_rollup, read_memory
+from edged.daemon import autotune as tuning
 from edged.engine import prepared
 from tests.bench_engines import setup
 from tests.tiny_graphs import TinyConfig

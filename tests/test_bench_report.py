@@ -8,11 +8,11 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from edged.bench import board, page, table
-from edged.bench.figures import document, median, ratios, summarize
-from edged.bench.goals import GOALS, goal_rows
-from edged.bench.plot import plot
-from edged.bench.rows import ROWS
+from edged.commands.bench import board, page, table
+from edged.commands.bench.figures import document, median, ratios, summarize
+from edged.commands.bench.goals import GOALS, goal_rows
+from edged.commands.bench.plot import plot
+from edged.commands.bench.rows import ROWS
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -4,7 +4,7 @@ from itertools import count
 
 import pytest
 
-from edged.bench.plan import (
+from edged.commands.bench.plan import (
     CONTEXTS,
     DECODE_STEPS,
     Prompts,
@@ -14,8 +14,8 @@ from edged.bench.plan import (
     together_turns,
     warm_up,
 )
-from edged.bench.prose import prose
-from edged.bench.turns import BenchError, Field
+from edged.commands.bench.prose import prose
+from edged.commands.bench.turns import BenchError, Field
 from tests.bench_engines import fake_start, setup
 
 ENGINES = ("edged", "llama.cpp", "openvino")
@@ -86,7 +86,7 @@ def test_what_else_ran_is_counted_apart(monkeypatch: pytest.MonkeyPatch) -> None
     for name, channel in field._channels.items():
         own = count(0.0, 1.0 if name == "edged" else 0.5)
         monkeypatch.setattr(channel, "cpu_s", lambda own=own: next(own))
-    monkeypatch.setattr("edged.bench.turns.busy_s", lambda: next(machine))
+    monkeypatch.setattr("edged.commands.bench.turns.busy_s", lambda: next(machine))
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     field.take(turn())
     # edged's turn: 2 s, 1 of its own, 0.5 of the other; then the other's turn: edged uses 1.

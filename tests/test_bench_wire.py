@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from edged import local_broker
-from edged.bench import command, wire_echo, wire_processes, wire_table
-from edged.bench.wire import Document, Effort, measure_wire
-from edged.bench.wire_client import ANSWERS, Asker, connect
-from edged.bench.wire_processes import ECHO_TOPIC, WireError
 from edged.cli import main
+from edged.commands import local_broker
+from edged.commands.bench import command, wire_echo, wire_processes, wire_table
+from edged.commands.bench.wire import Document, Effort, measure_wire
+from edged.commands.bench.wire_client import ANSWERS, Asker, connect
+from edged.commands.bench.wire_processes import ECHO_TOPIC, WireError
+from edged.commands.local_broker import free_port, mosquitto, running
 from edged.errors import UsageError
-from edged.local_broker import free_port, mosquitto, running
 from edged.transport import BrokerSettings
 from edged.transport.bare import BareClient
 from tests.broker.conftest import require_mosquitto

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edged.broker_url import BrokerAddress, parse_broker_url
+from edged.config.broker_url import BrokerAddress, parse_broker_url
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.bundle import Bundle, open_bundle, write_manifest
+from edged.bundle.folder import Bundle, open_bundle, write_manifest
 from edged.errors import BundleError, ExitCode
 from tests.test_manifest import make_manifest
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from edged.bundle import open_bundle
-from edged.check import Reload, check
+from edged.bundle.folder import open_bundle
 from edged.cli import main
 from edged.config import Config, load_config
+from edged.daemon.check import Reload, check
 from edged.errors import BundleError, ConfigError, EdgedError, ExitCode, UnavailableError
 from tests.tiny_model import write_tiny_bundle
 

@@ -13,21 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edged.bundle import open_bundle
-from edged.engine import (
-    Constraint,
-    Engine,
-    EngineSettings,
-    Prefilled,
-    StepSource,
-    Token,
-    load_engine,
-)
-from edged.finished import Finished
-from edged.generation import Job, TextStream
-from edged.grammar import compile_format
-from edged.messages import ReceivedReply, decode_reply, encode_reply
-from edged.request import (
+from edged.bundle.folder import open_bundle
+from edged.daemon.worker import Worker
+from edged.engine.decoding import StepSource
+from edged.engine.generation import Finished, Job, TextStream
+from edged.engine.grammar import compile_format
+from edged.engine.loop import Engine, load_engine
+from edged.engine.steps import Constraint, EngineSettings, Prefilled, Token
+from edged.engine.tokenizer import Tokenizer
+from edged.protocol import ReceivedReply, decode_reply, encode_reply
+from edged.protocol.request import (
     Answer,
     FinishReason,
     FormatType,
@@ -37,8 +32,6 @@ from edged.request import (
     Request,
     SamplingParams,
 )
-from edged.tokenizer import Tokenizer
-from edged.worker import Worker
 from tests.fakes import FakeClock, FakeEngine
 from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
 

@@ -80,7 +80,7 @@ def test_control_c_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_daemon_loads_no_build_tool_and_switches_telemetry_off() -> None:
     code = (
-        "import edged.daemon, edged.client, os, sys;"
+        "import edged.daemon.run, edged.commands.ask, os, sys;"
         "bad = {'torch', 'transformers', 'optimum', 'onnx', 'onnx_ir'} & set(sys.modules);"
         "print(sorted(bad), os.environ['ORT_DISABLE_TELEMETRY'])"
     )

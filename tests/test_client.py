@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from edged import client
-from edged.broker_url import BrokerAddress
-from edged.conversation import AskOptions
+from edged.commands import ask as command
+from edged.commands.ask import AskOptions
+from edged.config.broker_url import BrokerAddress
 from edged.errors import UsageError
 
 
@@ -22,7 +22,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[AskOptions]:
         recorded.append(options)
         return 0
 
-    monkeypatch.setattr(client, "ask", record)
+    monkeypatch.setattr(command, "ask", record)
     monkeypatch.delenv("EDGED_BROKER", raising=False)
     monkeypatch.delenv("EDGED_NODE", raising=False)
     return recorded
@@ -30,8 +30,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[AskOptions]:
 
 def run(*words: str) -> int:
     parser = argparse.ArgumentParser()
-    client.add_arguments(parser)
-    return client.main(parser.parse_args(words))
+    command.add_arguments(parser)
+    return command.main(parser.parse_args(words))
 
 
 def test_defaults_are_the_local_broker_and_plain_text(asked: list[AskOptions]) -> None:

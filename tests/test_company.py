@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edged.company import Company, Member, Work, together
-from edged.costmodel import Cost
+from edged.scheduling.latency_model import Cost
+from edged.scheduling.schedulability import Company, Member, Work, together
 
 COST = Cost(
     prefill_token_s=0.01,

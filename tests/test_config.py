@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edged.broker_url import parse_broker_url
 from edged.config import (
     BrokerConfig,
     BudgetConfig,
@@ -28,6 +27,7 @@ from edged.config import (
     node_name_of,
     reference_markdown,
 )
+from edged.config.broker_url import parse_broker_url
 from edged.config.load import SETTINGS
 from edged.config.reference import example_yaml
 from edged.errors import ConfigError, ExitCode

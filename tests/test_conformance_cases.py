@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from edged.cli import main
-from edged.conformance.cases import Action, Case, Expected, Step, Wait
-from edged.conformance.errors import CaseError, NotApplicableError
-from edged.conformance.payload import Scope, build
-from edged.conformance.read_cases import case_folder, read_file, read_folder
-from edged.conformance.report import print_table, summary, write_junit
-from edged.conformance.suite import Result
+from edged.commands.conformance.cases import Action, Case, Expected, Step, Wait
+from edged.commands.conformance.errors import CaseError, NotApplicableError
+from edged.commands.conformance.payload import Scope, build
+from edged.commands.conformance.read_cases import case_folder, read_file, read_folder
+from edged.commands.conformance.report import print_table, summary, write_junit
+from edged.commands.conformance.suite import Result
 
 ROOT = Path(__file__).resolve().parent.parent
 INFO = {"limits": {"queue": 8, "max_payload_bytes": 1000}, "operations": ["generate", "cancel"]}

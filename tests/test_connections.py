@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING, cast
 
-from edged.connections import ConnectionLog
-from edged.sdnotify import Notifier
+from edged.daemon.main_loop import ConnectionLog
+from edged.daemon.sdnotify import Notifier
 from edged.transport import Connected, ConnectFailed, Disconnected
 from tests.fakes import Bench
 
 if TYPE_CHECKING:
-    from edged.reporting import Reporter
+    from edged.daemon.reporting import Reporter
 
 UP = Connected(1, is_session_present=False, protocol_version="5", receive_maximum=20)
 

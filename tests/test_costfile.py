@@ -9,9 +9,9 @@ from typing import cast
 import pytest
 
 from edged.config import Config, ModelConfig, StateConfig
-from edged.costfile import FILE_NAME, cost_key, known_cost
-from edged.costmodel import Cost
-from edged.resident import ResidentModel
+from edged.daemon.latency_file import FILE_NAME, cost_key, known_cost
+from edged.daemon.loader import ResidentModel
+from edged.scheduling.latency_model import Cost
 
 COST = Cost(prefill_token_s=0.01, decode_token_s=0.1, decode_pair_s=1e-5)
 

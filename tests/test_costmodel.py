@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edged.costfit import Run, fit_cost
-from edged.costmodel import (
+from edged.scheduling.latency_model import (
     MAX_MARGIN,
     Cost,
     CostModel,
     Measured,
+    Run,
     cost_members,
+    fit_cost,
     read_cost,
 )
 

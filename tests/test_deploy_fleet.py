@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from edged.commands.install import command as install_command
 from edged.config import load_config
-from edged.install import command as install_command
 from tests.requirements import require
 
 DEPLOY = Path(__file__).resolve().parent.parent / "deploy"

@@ -12,10 +12,10 @@ import pytest
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from edged.commands.doctor.broker import check_broker
+from edged.commands.doctor.finding import Level
+from edged.commands.local_broker import MOSQUITTO, Broker, free_port, running
 from edged.config import load_config
-from edged.doctor.broker import check_broker
-from edged.doctor.finding import Level
-from edged.local_broker import MOSQUITTO, Broker, free_port, running
 from tests.broker.wire_ends import WAIT_S
 from tests.newer import newer_libraries, newer_program
 from tests.requirements import require

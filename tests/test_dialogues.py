@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.dialogues import MAX_DIALOGUE_BYTES, Dialogues, OpenTurn, SessionLimits
-from edged.request import ChatMessage, Request
+from edged.node.sessions import MAX_DIALOGUE_BYTES, Dialogues, OpenTurn, SessionLimits
+from edged.protocol.request import ChatMessage, Request
 from tests.make_request import make_request
 
 MINE, YOURS = "edged/n/response/generate/me", "edged/n/response/generate/you"

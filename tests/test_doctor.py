@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edged.bundle import Bundle, GraphKind, ModelFacts, open_bundle
+from edged.bundle.folder import Bundle, GraphKind, ModelFacts, open_bundle
 from edged.cli import main
+from edged.commands.doctor import model as model_checks
+from edged.commands.doctor.cpu import check_cpu
+from edged.commands.doctor.device import check_clock, check_device, is_disciplined
+from edged.commands.doctor.finding import Finding, Level
+from edged.commands.doctor.model import check_attention, check_memory, open_model
+from edged.commands.doctor.offline import check_offline
+from edged.commands.doctor.service import check_service, find_service
 from edged.config import BrokerConfig, Config, load_config
-from edged.doctor import model as model_checks
-from edged.doctor.cpu import check_cpu
-from edged.doctor.device import check_clock, check_device, is_disciplined
-from edged.doctor.finding import Finding, Level
-from edged.doctor.model import check_attention, check_memory, open_model
-from edged.doctor.offline import check_offline
-from edged.doctor.service import check_service, find_service
 from edged.errors import BundleError
 from tests.tiny_model import tiny_manifest, write_tiny_bundle
 
@@ -212,7 +212,7 @@ def test_a_kernel_that_is_wrong_is_found(
 def test_the_self_test_leaves_a_full_device_alone(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edged.memory.available_bytes", lambda: 1 << 20)
+    monkeypatch.setattr("edged.daemon.memory.available_bytes", lambda: 1 << 20)
     found = only(check_attention(config_of(bundle), bundle), "attention")
     assert (found.level, "not tried" in found.said) == (Level.WARNING, True)
 

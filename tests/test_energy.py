@@ -1,6 +1,6 @@
 """Energy: a figure never stands without its source."""
 
-from edged.energy import Energy, EnergyModel, EnergySource, add
+from edged.protocol.energy import Energy, EnergyModel, EnergySource, add
 
 RAPL, MODEL = EnergySource.RAPL, EnergySource.MODEL
 

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edged.bundle import open_bundle
-from edged.engine import Constraint, Engine, EngineSettings, Prefilled, Token, load_engine
+from edged.bundle.folder import open_bundle
+from edged.engine.loop import Engine, load_engine
 from edged.engine.speed import measure_cost
-from edged.engine.steps import Row
-from edged.request import SamplingParams
+from edged.engine.steps import Constraint, EngineSettings, Prefilled, Row, Token
+from edged.protocol.request import SamplingParams
 from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
 
 GREEDY = SamplingParams()
@@ -309,7 +309,7 @@ def test_a_measurement_reads_the_prices_of_a_device(
 
 def test_the_runtime_cannot_import_a_build_tool() -> None:
     code = (
-        "import sys, edged.engine, edged.tokenizer, edged.grammar, edged.sampling;"
+        "import sys, edged.engine, edged.engine.tokenizer, edged.engine.grammar;"
         "print({'torch', 'transformers', 'optimum', 'onnx'} & set(sys.modules))"
     )
     root = Path(__file__).resolve().parent.parent

@@ -10,11 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edged.bundle import GraphKind, open_bundle
-from edged.engine import Engine, EngineSettings, Failed, Prefilled, Sequence, Token, load_engine
+from edged.bundle.folder import GraphKind, open_bundle
+from edged.engine.decoding import Decoding
+from edged.engine.fused import InterruptedRunError
 from edged.engine.graph import load_graph
-from edged.engine.runs import InterruptedRunError
-from edged.request import SamplingParams
+from edged.engine.loop import Engine, load_engine
+from edged.engine.steps import EngineSettings, Failed, Prefilled, Token
+from edged.protocol.request import SamplingParams
 from tests.tiny_model import MAX_MODEL_LEN, write_tiny_bundle
 
 GREEDY = SamplingParams()
@@ -44,13 +46,13 @@ def alone(engine: Engine, prompt: list[int], max_tokens: int = 12) -> list[int]:
     return [step.token_id for step in steps if isinstance(step, Token)]
 
 
-def run(engine: Engine, answers: dict[Sequence, list[int]]) -> None:
+def run(engine: Engine, answers: dict[Decoding, list[int]]) -> None:
     """Run the model once and write its tokens down."""
     for sequence, steps in engine.step().outcomes.items():
         answers[sequence] += [step.token_id for step in steps if isinstance(step, Token)]
 
 
-def finish(engine: Engine, answers: dict[Sequence, list[int]]) -> list[list[int]]:
+def finish(engine: Engine, answers: dict[Decoding, list[int]]) -> list[list[int]]:
     while not all(sequence.is_over for sequence in answers):
         run(engine, answers)
     for sequence in answers:
@@ -79,7 +81,7 @@ def test_who_comes_and_goes_changes_no_token_of_the_others(
     folder: Path, expected: list[list[int]], gaps: list[int], gone: int
 ) -> None:
     engine = load(folder)
-    answers: dict[Sequence, list[int]] = {}
+    answers: dict[Decoding, list[int]] = {}
     for prompt, gap in zip(PROMPTS, [*gaps, 3], strict=True):
         answers[engine.start(prompt, GREEDY, max_tokens=12)] = []
         for _ in range(gap):
@@ -285,7 +287,7 @@ def test_the_failure_of_one_is_its_own(engine: Engine, expected: list[list[int]]
     assert finish(engine, answers) == expected[:1]
 
 
-def interrupting(engine: Engine, sequence: Sequence) -> Callable[..., NDArray[np.float32]]:
+def interrupting(engine: Engine, sequence: Decoding) -> Callable[..., NDArray[np.float32]]:
     """Ask for an interruption during the next run, as another thread would."""
     good = engine._graph.forward
 

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edged.engine import Engine, Token, load_graph
 from edged.engine.drafts import MAX_DRAFT, Drafter
-from edged.request import SamplingParams
+from edged.engine.graph import load_graph
+from edged.engine.loop import Engine
+from edged.engine.steps import Token
+from edged.protocol.request import SamplingParams
 from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
 
 GREEDY = SamplingParams()

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from edged.bundle import Bundle, open_bundle
-from edged.engine import EngineSettings, Token, load_engine, prepared
+from edged.bundle.folder import Bundle, open_bundle
+from edged.engine import prepared
+from edged.engine.loop import load_engine
 from edged.engine.prepared import device_key, prepared_model
 from edged.engine.session import PREPARED, save_prepared
+from edged.engine.steps import EngineSettings, Token
 from edged.errors import BundleError
-from edged.request import SamplingParams
+from edged.protocol.request import SamplingParams
 from tests.tiny_graphs import TinyConfig
 from tests.tiny_model import write_tiny_bundle
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from edged.engine.runs import Runs
+from edged.engine.fused import Runs
 from edged.engine.session import default_num_threads, open_session
 from edged.errors import BundleError
 from tests.tiny_model import write_tiny_bundle

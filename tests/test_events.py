@@ -3,10 +3,10 @@
 import pytest
 
 from edged.errors import ErrorCode
-from edged.events import BURST, MAX_UNCONFIRMED, REFILL_S, SUMMARY_S, Events
-from edged.messages import Topics
-from edged.messages.event import Event, MemoryRecovered, NodeStopping, RequestRefused
-from edged.metrics import Metrics
+from edged.node.events import BURST, MAX_UNCONFIRMED, REFILL_S, SUMMARY_S, Events
+from edged.node.metrics import Metrics
+from edged.protocol import Topics
+from edged.protocol.event import Event, MemoryRecovered, NodeStopping, RequestRefused
 from tests.fakes import FakeClock, FakeTransport
 
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from edged.errors import ErrorCode
-from edged.messages.event import Event
+from edged.protocol.event import Event
 from tests.exchanges import CODES, page
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "exchanges.md"

@@ -1,6 +1,6 @@
 """Fair shares: a client alone may have everything, two have half each."""
 
-from edged.fairshare import ACTIVE_S, BURST_S, MAX_CLIENTS, FairShare
+from edged.scheduling.fair_share import ACTIVE_S, BURST_S, MAX_CLIENTS, FairShare
 
 
 def test_a_client_alone_is_never_over_its_share() -> None:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from edged.admission import MemoryBudget, MemorySnapshot
-from edged.bundle import KvType, ModelLimits, open_bundle
+from edged.bundle.folder import KvType, ModelLimits, open_bundle
 from edged.config import BudgetConfig, Config, ModelConfig
+from edged.daemon.memory import KernelLimits
+from edged.daemon.memory_plan import check, claim, decide_budget, plan_memory, warnings
 from edged.errors import ConfigError, UnavailableError
-from edged.footprint import check, claim, decide_budget, plan_memory, warnings
-from edged.memory import KernelLimits
+from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
 from tests.tiny_model import write_tiny_bundle
 
 MIB = 1024**2
@@ -48,12 +48,12 @@ def test_what_a_neighbour_holds_now_is_no_fault_of_the_configuration(
     """Said with what helps, and with another kind of error: a start waits for it."""
     bundle = open_bundle(write_tiny_bundle(tmp_path))
     settings = config(tmp_path, 2000 * MIB)
-    monkeypatch.setattr("edged.memory.available_bytes", lambda: 80 * MIB)
+    monkeypatch.setattr("edged.daemon.memory.available_bytes", lambda: 80 * MIB)
     with pytest.raises(UnavailableError, match=r"^budget\.min_available: .* it would fit$"):
         claim(settings, bundle)
     with pytest.raises(UnavailableError, match=r"it would fit$"):
         claim(config(tmp_path), bundle)  # a budget made of what is free
-    monkeypatch.setattr("edged.memory.available_bytes", lambda: 1000 * MIB)
+    monkeypatch.setattr("edged.daemon.memory.available_bytes", lambda: 1000 * MIB)
     claim(settings, bundle)
 
 

@@ -11,11 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from llguidance import LLParserLimits
 
-from edged.bundle import open_bundle
-from edged.engine import Engine, EngineSettings, Token, load_engine
-from edged.grammar import ConstraintError, FormatError, GrammarConstraint, compile_format
-from edged.request import FormatType, OutputFormat, SamplingParams
-from edged.tokenizer import Tokenizer
+from edged.bundle.folder import open_bundle
+from edged.engine.grammar import ConstraintError, FormatError, GrammarConstraint, compile_format
+from edged.engine.loop import Engine, load_engine
+from edged.engine.steps import EngineSettings, Token
+from edged.engine.tokenizer import Tokenizer
+from edged.protocol.request import FormatType, OutputFormat, SamplingParams
 from tests.hostile.schemas import EXPENSIVE, HONEST
 from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
 
@@ -253,7 +254,7 @@ def test_choices_without_a_text_are_refused(tokenizer: Tokenizer, choices: tuple
 def test_choices_beyond_the_limits_are_refused(
     tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edged.grammar._LIMITS", LLParserLimits(max_grammar_size=3))
+    monkeypatch.setattr("edged.engine.grammar._LIMITS", LLParserLimits(max_grammar_size=3))
     with pytest.raises(FormatError, match=r"format\.choices: .*grammar size"):
         compile_format(tokenizer, choice(*(f"{i} is a number" for i in range(60))))
 
@@ -269,7 +270,7 @@ def test_the_search_for_the_path_is_bounded(tokenizer: Tokenizer) -> None:
 def test_an_expensive_schema_is_refused_with_its_path_before_it_is_compiled(
     tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, value: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("edged.grammar.LLMatcher", None)
+    monkeypatch.setattr("edged.engine.grammar.LLMatcher", None)
     with pytest.raises(FormatError, match=r"^format\.schema[^ ]*: "):
         compile_format(tokenizer, schema(value))
 
@@ -356,7 +357,7 @@ def test_a_panic_is_an_error_of_the_format_and_an_interruption_is_none(
     def panic(*_: object, **__: object) -> None:
         raise raised
 
-    monkeypatch.setattr("edged.grammar._matcher", panic)
+    monkeypatch.setattr("edged.engine.grammar._matcher", panic)
     with pytest.raises(seen):
         compile_format(tokenizer, schema({}))
 

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from edged.group import PROBE_LIMIT_S, Group, Lines, Membership, group_filters, probe_topic
-from edged.messages import Delivery, Topics
+from edged.daemon.group import PROBE_LIMIT_S, Group, Lines, Membership, group_filters, probe_topic
+from edged.protocol import Delivery, Topics
 from edged.transport import Connected, ConnectFailed, Disconnected, Published
 from tests.fakes import Bench, FakeTransport
 

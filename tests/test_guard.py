@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from edged.admission import MemorySnapshot
-from edged.guard import INTERVAL_S
-from edged.ledger import REQUEST_BYTES, Account
-from edged.pressure import DOWN_AFTER_S, RESTART_AFTER_S, UP_AFTER_S, Rung
+from edged.node.ledger import REQUEST_BYTES, Account
+from edged.node.memory_guard import INTERVAL_S
+from edged.node.pressure import DOWN_AFTER_S, RESTART_AFTER_S, UP_AFTER_S, Rung
+from edged.scheduling.memory_budget import MemorySnapshot
 from tests.fakes import LIMITS, MIB, ROOMY, Bench
 
 HIGH = MemorySnapshot(rss_bytes=390 * MIB, available_bytes=500 * MIB)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from edged.cli import main
+from edged.commands.health import MAX_AGE_S, judge
 from edged.errors import ExitCode
-from edged.health import MAX_AGE_S, judge
 
 
 @pytest.mark.parametrize(

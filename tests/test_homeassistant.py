@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from edged.discovery import MAX_DELAY_S, Discovery
-from edged.homeassistant import Announcement
-from edged.messages import Delivery, Topics
+from edged.daemon.homeassistant import Announcement
+from edged.daemon.reporting import MAX_DELAY_S, Discovery
+from edged.protocol import Delivery, Topics
 from tests.fakes import FakeClock, FakeTransport
 
 SCHEMA = Path(__file__).parent / "data" / "homeassistant" / "device-discovery.schema.json"

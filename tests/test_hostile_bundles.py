@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from edged.bundle import MANIFEST, MODEL, TOKENIZER, Bundle, open_bundle, write_manifest
-from edged.engine import EngineSettings, load_engine
+from edged.bundle.folder import MANIFEST, MODEL, TOKENIZER, Bundle, open_bundle, write_manifest
+from edged.bundle.manifest import KvType, Manifest
+from edged.engine.loop import load_engine
+from edged.engine.steps import EngineSettings
+from edged.engine.tokenizer import TemplateError, Tokenizer
 from edged.errors import BundleError, ExitCode
-from edged.manifest import KvType, Manifest
-from edged.request import ChatMessage
-from edged.tokenizer import TemplateError, Tokenizer
+from edged.protocol.request import ChatMessage
 from tests.broker.daemons import daemon, serve_arguments
 from tests.chat_templates import CHATML
 from tests.tiny_graphs import import_onnx
@@ -261,7 +262,7 @@ def test_a_panic_of_the_library_is_a_bad_bundle_at_the_start(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is no ``Exception``. The check before it is left out, as if it had a gap."""
-    monkeypatch.setattr("edged.tokenizer.encoder.check_definition", lambda *_: None)
+    monkeypatch.setattr("edged.engine.tokenizer.encoder.check_definition", lambda *_: None)
     bundle = with_tokenizer(
         folder, normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}
     )
@@ -272,7 +273,7 @@ def test_a_panic_of_the_library_is_a_bad_bundle_at_the_start(
 def test_a_panic_of_the_library_is_a_bad_request_later(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edged.tokenizer.encoder.check_definition", lambda *_: None)
+    monkeypatch.setattr("edged.engine.tokenizer.encoder.check_definition", lambda *_: None)
     tokenizer = Tokenizer.load(with_tokenizer(folder, pre_tokenizer=split_by("(a+)+b")))
     assert tokenizer.encode_chat(HELLO)
     with pytest.raises(TemplateError, match="tokenizer fails on them") as caught:
@@ -357,9 +358,9 @@ def test_a_real_template_starts(tmp_path: Path, folder: Path) -> None:
 IN_LITTLE_MEMORY = """
 import resource, sys
 from pathlib import Path
-from edged.bundle import open_bundle
+from edged.bundle.folder import open_bundle
 from edged.errors import BundleError
-from edged.tokenizer import Tokenizer
+from edged.engine.tokenizer import Tokenizer
 bundle = open_bundle(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_AS, (700 << 20,) * 2)
 try:

@@ -4,7 +4,7 @@ import queue
 
 import pytest
 
-from edged.inbox import Inbox
+from edged.daemon.inbox import Inbox
 
 
 def words() -> Inbox[str]:

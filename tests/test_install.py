@@ -7,9 +7,9 @@ import pytest
 
 import edged
 from edged.cli import main
+from edged.commands.install.layout import InstallError, Layout
 from edged.config import Config, load_config
 from edged.errors import ExitCode
-from edged.install.layout import InstallError, Layout
 from tests.requirements import require
 from tests.tiny_model import write_tiny_bundle
 

@@ -7,10 +7,10 @@ import pytest
 
 import edged
 from edged.cli import main
+from edged.commands.install import plan
+from edged.commands.install.layout import InstallError, Layout
+from edged.commands.install.steps import Command, Folder, Gone, Link
 from edged.errors import ExitCode
-from edged.install import plan
-from edged.install.layout import InstallError, Layout
-from edged.install.steps import Command, Folder, Gone, Link
 from tests.tiny_model import write_tiny_bundle
 
 

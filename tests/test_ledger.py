@@ -5,8 +5,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from edged.admission import MemoryBudget, MemoryPlan
-from edged.ledger import Account, Ledger, Reservation, open_ledger
+from edged.node.ledger import Account, Ledger, Reservation, open_ledger
+from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan
 
 LIMIT = 1000
 PLAN = MemoryPlan(weights_bytes=300, kv_bytes=200, process_bytes=100, working_bytes=50)

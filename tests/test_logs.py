@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from edged.config import LogFormat
-from edged.logs import (
+from edged.daemon.logs import (
     SOURCE_BURST,
     SOURCE_REFILL_S,
     TOTAL_BURST,

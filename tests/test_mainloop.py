@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from edged.check import Reload
 from edged.config import Config, ModelConfig, StateConfig, load_config
-from edged.discovery import MAX_DELAY_S
-from edged.footprint import Footprint
-from edged.generation import Fragment
-from edged.group import FromGroup
-from edged.mainloop import (
+from edged.daemon.check import Reload
+from edged.daemon.group import FromGroup
+from edged.daemon.loader import load
+from edged.daemon.main_loop import (
     DRAIN_LIMIT_S,
     MAX_EVENTS,
     QUIET_S,
@@ -26,19 +24,20 @@ from edged.mainloop import (
     Threads,
     Tools,
 )
-from edged.messages import Delivery
-from edged.pressure import Rung
-from edged.reporting import Identity, Reporter
-from edged.resident import load
-from edged.sdnotify import Notifier
+from edged.daemon.memory_plan import Footprint
+from edged.daemon.reporting import MAX_DELAY_S, Identity, Reporter
+from edged.daemon.sdnotify import Notifier
+from edged.engine.generation import Fragment
+from edged.node.pressure import Rung
+from edged.protocol import Delivery
 from edged.transport import Connected, ConnectFailed, Disconnected, Published, Transport
 from tests.fakes import LIMITS, Bench
 from tests.tiny_model import write_tiny_bundle
 
 if TYPE_CHECKING:
-    from edged.group import Group
-    from edged.inbox import Inbox
-    from edged.worker import Worker
+    from edged.daemon.group import Group
+    from edged.daemon.inbox import Inbox
+    from edged.daemon.worker import Worker
 
 
 class RecordingNotifier(Notifier):

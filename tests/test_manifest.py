@@ -8,17 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.errors import BundleError
-from edged.manifest import (
+from edged.bundle.manifest import (
     FORMAT,
     FileEntry,
     GraphKind,
     Manifest,
     ModelFacts,
     ModelLimits,
+    Quality,
+    QualityLimits,
     Source,
+    Try,
+    Unseen,
 )
-from edged.quality import Quality, QualityLimits, Try, Unseen
+from edged.errors import BundleError
 
 SHA = "0123456789abcdef" * 4
 

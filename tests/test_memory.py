@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from edged import memory
-from edged.admission import MemorySnapshot
-from edged.memory import KernelLimits, default_budget_bytes, is_memory_controller_on, kernel_limits
+from edged.daemon import memory
+from edged.daemon.memory import (
+    KernelLimits,
+    default_budget_bytes,
+    is_memory_controller_on,
+    kernel_limits,
+)
+from edged.scheduling.memory_budget import MemorySnapshot
 
 MIB = 1024**2
 
@@ -32,7 +37,7 @@ def test_the_resident_memory_of_this_process_grows_with_what_it_touches() -> Non
 
 
 SCRAPS = """
-from edged import memory
+from edged.daemon import memory
 
 scraps = [bytes(1000) for _ in range(64_000)]
 full = memory.rss_bytes()
@@ -54,7 +59,7 @@ def test_what_was_freed_goes_back_to_the_system() -> None:
 SCRAPS_OF_A_THREAD = """
 from threading import Thread
 
-from edged import memory
+from edged.daemon import memory
 
 memory.keep_one_heap()
 bytes(30 << 20)  # from then on glibc thinks that tens of MiB are worth keeping
@@ -166,7 +171,7 @@ def test_no_control_groups_at_all_are_no_limit(tmp_path: Path) -> None:
 def test_the_data_limit_of_the_process_is_read() -> None:
     """In a child: a limit cannot be raised again."""
     program = (
-        "import resource; from edged.memory import kernel_limits;"
+        "import resource; from edged.daemon.memory import kernel_limits;"
         f"resource.setrlimit(resource.RLIMIT_DATA, ({900 * MIB}, {900 * MIB}));"
         "print(kernel_limits().data_bytes)"
     )

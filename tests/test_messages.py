@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edged.errors import ErrorCode
-from edged.messages import (
+from edged.protocol import (
     MAX_USER_PROPERTIES,
     OPERATIONS,
     Delivery,
@@ -26,7 +26,7 @@ from edged.messages import (
     encode_reply,
     encode_state,
 )
-from edged.request import (
+from edged.protocol.request import (
     Answer,
     CancelRequest,
     ChatMessage,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from edged.errors import ErrorCode
-from edged.messages import (
+from edged.protocol import (
     Decoded,
     Delivery,
     Dropped,
@@ -31,7 +31,7 @@ from edged.messages import (
     encode_reply,
     encode_state,
 )
-from edged.request import (
+from edged.protocol.request import (
     Answer,
     CancelOutcome,
     CancelRequest,

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged.errors import ErrorCode
-from edged.metrics import WINDOW, Count, Metrics, RollingSamples
-from edged.request import Answer, FinishReason, Rejected
+from edged.node.metrics import WINDOW, Count, Metrics, RollingSamples
+from edged.protocol.request import Answer, FinishReason, Rejected
 
 
 def test_a_new_node_has_counted_nothing_and_measured_nothing() -> None:

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from edged.messages import Encoded, WireProperties
+from edged.protocol import Encoded, WireProperties
 from edged.transport import Published
 from edged.transport.events import Blame
-from edged.transport.outbox import MAX_CLOSED, REFUSED_S, Outbox
-from edged.transport.outgoing import Outgoing, UnsendableError
+from edged.transport.outbox import MAX_CLOSED, REFUSED_S, Outbox, Outgoing, UnsendableError
 from tests.fakes import FakeClock
 
 ORDERS = 1000

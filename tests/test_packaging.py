@@ -69,7 +69,7 @@ def test_the_wheel_holds_every_module_and_nothing_else(wheel: zipfile.ZipFile) -
         if path.is_file() and "__pycache__" not in path.parts
     }
     cases = {path.name for path in (ROOT / "tests" / "conformance").iterdir()}
-    assert shipped == sources | {f"edged/conformance/cases/{name}" for name in cases}
+    assert shipped == sources | {f"edged/commands/conformance/cases/{name}" for name in cases}
 
 
 def test_the_conformance_cases_are_found_in_the_wheel(

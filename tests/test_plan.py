@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from edged.admission import MemoryPlan, MemorySnapshot
-from edged.bundle import Bundle, GraphKind, ModelFacts, open_bundle
+from edged.bundle.folder import Bundle, GraphKind, ModelFacts, open_bundle
 from edged.cli import main
 from edged.config import Config, ModelConfig
+from edged.daemon.memory_plan import plan_memory
 from edged.errors import ExitCode
-from edged.footprint import plan_memory
+from edged.scheduling.memory_budget import MemoryPlan, MemorySnapshot
 from tests.tiny_model import write_tiny_bundle
 
 MIB = 1 << 20
@@ -113,7 +113,7 @@ def test_what_does_not_fit_is_said_as_the_daemon_says_it(
 def test_what_does_not_fit_beside_the_others_now_exits_75(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edged.memory.available_bytes", lambda: 80 * MIB)
+    monkeypatch.setattr("edged.daemon.memory.available_bytes", lambda: 80 * MIB)
     assert main(["plan", "--model", str(folder)]) == ExitCode.TEMPORARY_FAILURE
     assert "it does not fit: budget." in capsys.readouterr().out
 

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from edged.bundle import Bundle, open_bundle
+from edged.bundle.folder import Bundle, open_bundle
 from edged.config import Config, ModelConfig, RequestConfig, StateConfig
-from edged.engine import Engine, EngineSettings, Prefilled, Token, load_engine
-from edged.prefixes import FOLDER, keep_prefixes, planned_tokens, system_prompts
-from edged.request import ChatMessage, SamplingParams
-from edged.tokenizer import Tokenizer
+from edged.daemon.warm_prefixes import FOLDER, keep_prefixes, planned_tokens, system_prompts
+from edged.engine.loop import Engine, load_engine
+from edged.engine.steps import EngineSettings, Prefilled, Token
+from edged.engine.tokenizer import Tokenizer
+from edged.protocol.request import ChatMessage, SamplingParams
 from tests.tiny_model import MAX_MODEL_LEN, write_tiny_bundle
 
 OWN, OTHER = "be brief", "be polite"

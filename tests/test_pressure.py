@@ -5,8 +5,8 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edged.admission import MemoryBudget, MemorySnapshot
-from edged.pressure import DOWN_AFTER_S, RESTART_AFTER_S, UP_AFTER_S, PressureLadder, Rung
+from edged.node.pressure import DOWN_AFTER_S, RESTART_AFTER_S, UP_AFTER_S, PressureLadder, Rung
+from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
 
 BUDGET = MemoryBudget(1000, 100)
 HIGH, BROKEN, BETWEEN, LOW = (MemorySnapshot(rss, 5000) for rss in (960, 1001, 920, 800))

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from edged.daemon.prometheus import FIGURES, PrometheusFile, exposition, metric_names
 from edged.errors import ErrorCode
-from edged.metrics import Metrics
-from edged.prometheus import FIGURES, PrometheusFile, exposition, metric_names
-from edged.sensors import DeviceReading
+from edged.node.metrics import Metrics
+from edged.node.throttling import DeviceReading
 
 STATE: dict[str, Any] = {
     **Metrics().snapshot(),

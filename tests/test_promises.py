@@ -5,7 +5,7 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edged.promises import Line, Promise
+from edged.scheduling.schedulability import Line, Promise
 
 promises = st.lists(
     st.builds(Promise, st.integers(1, 60).map(float), st.integers(1, 20).map(float)), max_size=8

@@ -12,12 +12,13 @@ from hypothesis.stateful import (
     rule,
 )
 
-from edged.admission import MemoryBudget, MemorySnapshot, Resources, admit
-from edged.costmodel import Cost
-from edged.entries import MAX_PAUSES
-from edged.ledger import Account, Ledger, Reservation
-from edged.request import CancelRequest, OnDeadline, Priority, Rejected, ReplyAddress
-from edged.scheduler import Entry, EntryState, Scheduler
+from edged.node.ledger import Account, Ledger, Reservation
+from edged.protocol.request import CancelRequest, OnDeadline, Priority, Rejected, ReplyAddress
+from edged.scheduling.admission import Resources, admit
+from edged.scheduling.latency_model import Cost
+from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
+from edged.scheduling.request_state import MAX_PAUSES
+from edged.scheduling.scheduler import Entry, EntryState, Scheduler
 from tests.make_request import make_request
 
 BOUND = 3

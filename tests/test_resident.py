@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from edged.bundle import open_bundle, write_manifest
-from edged.manifest import MODEL, MODEL_DATA
+from edged.bundle.folder import open_bundle, write_manifest
+from edged.bundle.manifest import MODEL, MODEL_DATA
 from tests.broker.daemons import daemon, serve_arguments
 from tests.tiny_graphs import import_onnx
 from tests.tiny_model import write_tiny_bundle

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from edged.request import SamplingParams
-from edged.sampling import Sampler
+from edged.engine.sampling import Sampler
+from edged.protocol.request import SamplingParams
 
 NO_PROMPT = np.empty(0, np.int64)
 PROBABILITIES = np.array([0.05, 0.4, 0.3, 0.15, 0.1])

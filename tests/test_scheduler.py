@@ -4,19 +4,19 @@ from typing import Any
 
 import pytest
 
-from edged.admission import Admitted
-from edged.company import Member, Work
-from edged.costmodel import Cost
-from edged.entries import MAX_PAUSES, PROMOTE_AFTER_S
 from edged.errors import ErrorCode
-from edged.request import (
+from edged.protocol.request import (
     CancelRequest,
     Priority,
     Rejected,
     ReplyAddress,
     SamplingParams,
 )
-from edged.scheduler import Entry, EntryState, Scheduler
+from edged.scheduling.admission import Admitted
+from edged.scheduling.latency_model import Cost
+from edged.scheduling.request_state import MAX_PAUSES, PROMOTE_AFTER_S
+from edged.scheduling.schedulability import Member, Work
+from edged.scheduling.scheduler import Entry, EntryState, Scheduler
 from tests.make_request import TOPIC, make_request
 
 COST = Cost(prefill_token_s=0.02, decode_token_s=0.1, chunk_tokens=4096, margin=1.0)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from edged.schemacost import COST_LIMIT, estimate_cost
-from edged.schemaparts import SchemaError
+from edged.engine.schema_cost import COST_LIMIT, estimate_cost
+from edged.engine.schema_parts import SchemaError
 from tests.hostile.schemas import EXPENSIVE, HONEST, MAX_BYTES, schemas
 from tests.tiny_model import write_tiny_bundle
 

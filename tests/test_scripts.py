@@ -20,8 +20,8 @@ def run(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[s
 def coverage_report(folder: Path, *, core: float, overall: float) -> Path:
     """Write what coverage.py would about a core module and the whole."""
     files = {
-        "edged/request.py": {"summary": {"percent_covered": core}, "missing_lines": [7]},
-        "edged/daemon.py": {"summary": {"percent_covered": 50.0}, "missing_lines": [1]},
+        "edged/protocol/request.py": {"summary": {"percent_covered": core}, "missing_lines": [7]},
+        "edged/daemon/run.py": {"summary": {"percent_covered": 50.0}, "missing_lines": [1]},
     }
     path = folder / "coverage.json"
     path.write_text(json.dumps({"files": files, "totals": {"percent_covered": overall}}), "utf-8")
@@ -32,7 +32,7 @@ def coverage_report(folder: Path, *, core: float, overall: float) -> Path:
     ("core", "overall", "complaint"),
     [
         (100.0, 95.0, ""),
-        (99.9, 99.0, "coverage: edged/request.py: not reached: 7\n"),
+        (99.9, 99.0, "coverage: edged/protocol/request.py: not reached: 7\n"),
         (100.0, 94.9, "coverage: overall 94.90 %, wanted 95 %\n"),
     ],
 )

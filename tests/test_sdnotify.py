@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.sdnotify import Notifier
+from edged.daemon.sdnotify import Notifier
 
 
 @pytest.fixture(params=["path", "abstract"])

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from edged.sensors import read_device, read_joules
+from edged.daemon.sensors import read_device, read_joules
 
 
 def write(root: Path, files: dict[str, str]) -> Path:

@@ -5,14 +5,13 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from edged.admission import MemorySnapshot
-from edged.engine import Constraint
-from edged.finished import Finished
-from edged.generation import Fragment
-from edged.grammar import FormatError
-from edged.messages import Encoded, WireProperties
-from edged.request import Answer, ChatMessage, FinishReason, OutputFormat, Usage
-from edged.tokenizer import TemplateError
+from edged.engine.generation import Finished, Fragment
+from edged.engine.grammar import FormatError
+from edged.engine.steps import Constraint
+from edged.engine.tokenizer import TemplateError
+from edged.protocol import Encoded, WireProperties
+from edged.protocol.request import Answer, ChatMessage, FinishReason, OutputFormat, Usage
+from edged.scheduling.memory_budget import MemorySnapshot
 from tests.fakes import LIMITS, MIB, Bench, FakeLanguage, correlation
 
 

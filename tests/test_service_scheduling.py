@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from edged.energy import Energy, EnergySource
+from edged.engine.generation import Finished, Generation, Job, Paused
 from edged.errors import ErrorCode
-from edged.finished import Finished, Paused
-from edged.generation import Generation, Job
-from edged.request import Answer, FinishReason, Rejected, Usage
+from edged.protocol.energy import Energy, EnergySource
+from edged.protocol.request import Answer, FinishReason, Rejected, Usage
 from tests.fakes import COST, LIMITS, Bench, CharacterStream
 
 SLOW = {"prompt": "x", "max_tokens": 100, "timeout_ms": 60_000}

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from edged.dialogues import SessionLimits
-from edged.messages import RequestDefaults
-from edged.request import FinishReason
+from edged.node.sessions import SessionLimits
+from edged.protocol import RequestDefaults
+from edged.protocol.request import FinishReason
 from tests.fakes import LIMITS, Bench, correlation
 
 TALK = {"session": "s", "max_tokens": 5}

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from edged import cli
-from edged.costmodel import cost_members
-from edged.simulate.baselines import run_fifo
-from edged.simulate.bound import best_tokens, busy_s
-from edged.simulate.figures import figures, jain, percentile
-from edged.simulate.fleet import POLICIES, run_fleet
-from edged.simulate.node import Node, run_edf
-from edged.simulate.outcome import End, Outcome
-from edged.simulate.plot import plot
-from edged.simulate.trace import REFERENCE, Ask, Workload, read_trace, write_trace
-from edged.simulate.workloads import WORKLOADS, Device, make_workload
+from edged.commands.simulate.baselines import run_fifo
+from edged.commands.simulate.bound import best_tokens, busy_s
+from edged.commands.simulate.figures import figures, jain, percentile
+from edged.commands.simulate.fleet import POLICIES, run_fleet
+from edged.commands.simulate.node import Node, run_edf
+from edged.commands.simulate.outcome import End, Outcome
+from edged.commands.simulate.plot import plot
+from edged.commands.simulate.trace import REFERENCE, Ask, Workload, read_trace, write_trace
+from edged.commands.simulate.workloads import WORKLOADS, Device, make_workload
+from edged.scheduling.latency_model import cost_members
 
 SMALL = Device(REFERENCE, num_slots=4)
 HOURS = {"overload": 0.5, "flood": 0.25}

@@ -57,4 +57,4 @@ def test_a_name_says_what_a_thing_is(module: Path) -> None:
 
 
 def test_the_rules_look_at_the_package() -> None:
-    assert ROOT / "edged" / "request.py" in MODULES
+    assert ROOT / "edged" / "protocol" / "request.py" in MODULES

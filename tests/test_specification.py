@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from edged.conformance.cases import SILENCE, Action, Case
-from edged.conformance.payload import Scope, build
-from edged.conformance.read_cases import case_folder, read_folder
-from edged.specification.files import schemas, specification_files
+from edged.commands.conformance.cases import SILENCE, Action, Case
+from edged.commands.conformance.payload import Scope, build
+from edged.commands.conformance.read_cases import case_folder, read_folder
+from edged.commands.specification.files import schemas, specification_files
 from tests.schemas import problems, require_jsonschema, strict
 
 ROOT = Path(__file__).resolve().parent.parent

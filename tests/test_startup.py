@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from edged.daemon.sdnotify import Notifier
+from edged.daemon.startup import Startup, WaitingReport, half_to_whole
 from edged.errors import (
     BundleError,
     BundleUnavailableError,
@@ -17,8 +19,6 @@ from edged.errors import (
     UnavailableError,
     UsageError,
 )
-from edged.sdnotify import Notifier
-from edged.startup import Startup, WaitingReport, half_to_whole
 
 SHORT = UnavailableError("budget.min_available: 12 MiB short of 300 MiB")
 

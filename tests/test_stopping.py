@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.stopping import StopMatcher
+from edged.engine.stopping import StopMatcher
 
 TEXT = st.text("ab\n", max_size=20)
 STOPS = st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=3)

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from edged.sensors import DeviceReading
-from edged.strain import Strain, StrainLimits
+from edged.node.throttling import DeviceReading, Strain, StrainLimits
 from tests.fakes import LIMITS, Bench
 
 

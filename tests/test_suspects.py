@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from edged.attempts import FILE_NAME, INTAKE_PAGE, MAX_SUSPECTS, Attempts
-from edged.keptfile import PAGE_BYTES
-from edged.messages import Delivery
-from edged.request import ChatMessage
-from edged.service import ISOLATION_LIMIT_S, MAX_ARRIVALS
+from edged.daemon.atomic_file import PAGE_BYTES
+from edged.daemon.crash_journal import FILE_NAME, INTAKE_PAGE, MAX_SUSPECTS, Attempts
+from edged.node.node import ISOLATION_LIMIT_S, MAX_ARRIVALS
+from edged.protocol import Delivery
+from edged.protocol.request import ChatMessage
 from tests.fakes import LIMITS, Bench, FakeLanguage, correlation
 
 ROOMY_QUEUE = replace(LIMITS, max_waiting=2 * MAX_ARRIVALS, num_slots=4)

@@ -12,8 +12,8 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from edged.engine.tokenizer.template import ChatTemplate, TemplateError
 from edged.errors import BundleError
-from edged.tokenizer.template import ChatTemplate, TemplateError
 from tests.chat_templates import REAL
 
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -93,7 +93,7 @@ HOSTILE = [
 IN_LITTLE_MEMORY = """
 import json, resource, sys
 from edged.errors import BundleError
-from edged.tokenizer.template import ChatTemplate
+from edged.engine.tokenizer.template import ChatTemplate
 used = resource.RLIMIT_AS
 resource.setrlimit(used, (int(sys.argv[1]) << 20,) * 2)
 for source in json.load(sys.stdin):

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Library
 
-from edged.bundle import open_bundle
+from edged.bundle.folder import open_bundle
+from edged.bundle.manifest import Manifest, ModelFacts
+from edged.engine.tokenizer import TemplateError, Tokenizer
 from edged.errors import BundleError
-from edged.manifest import Manifest, ModelFacts
-from edged.request import ChatMessage
-from edged.tokenizer import TemplateError, Tokenizer
+from edged.protocol.request import ChatMessage
 from tests.tiny_model import SPECIAL_TOKENS, write_tiny_bundle
 
 END_OF_TEXT, START, END = range(3)

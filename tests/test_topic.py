@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edged.config import load_config
+from edged.daemon.homeassistant import Announcement
 from edged.errors import ConfigError
-from edged.homeassistant import Announcement
-from edged.messages import Topics
-from edged.messages.reply_topic import own_reply_topic
-from edged.topic import MAX_LEVELS, MAX_TOPIC_BYTES, refuse_prefix, refuse_topic
+from edged.protocol import Topics
+from edged.protocol.reply_topic import own_reply_topic
+from edged.protocol.topic import MAX_LEVELS, MAX_TOPIC_BYTES, refuse_prefix, refuse_topic
 
 LONGEST_ID = "i" * 64
 LONGEST_NODE = "n" * 32

@@ -1,6 +1,6 @@
 """``edged top`` as text: what a look at a node tells."""
 
-from edged.topview import HISTORY, TopView, sparkline
+from edged.commands.top import HISTORY, TopView, sparkline
 
 MIB = 1024**2
 STATE = {

@@ -2,14 +2,13 @@
 
 import pytest
 
-from edged.messages import Encoded, WireProperties
+from edged.protocol import Encoded, WireProperties
 from edged.transport import BrokerSettings
-from edged.transport.acknowledgements import ROOM, STOCK_WINDOW, Acknowledgements
-from edged.transport.backoff import Backoff
+from edged.transport.connection import ROOM, STOCK_WINDOW, Acknowledgements
 from edged.transport.events import Blame
 from edged.transport.explain import explain_error
-from edged.transport.outbox import Outbox
-from edged.transport.outgoing import Outgoing
+from edged.transport.network import Backoff
+from edged.transport.outbox import Outbox, Outgoing
 
 NOW_S = 100.0
 SETTINGS = BrokerSettings("localhost", 1883, "node")

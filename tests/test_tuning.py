@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edged import tuning
-from edged.bundle import Bundle, open_bundle
+from edged.bundle.folder import Bundle, open_bundle
 from edged.config import Config, ModelConfig, StateConfig
-from edged.engine import SingleGraph
-from edged.tuning import FILE_NAME, Tuning, known_tuning, measure
+from edged.daemon import autotune as tuning
+from edged.daemon.autotune import FILE_NAME, Tuning, known_tuning, measure
+from edged.engine.graph import SingleGraph
 from tests.fakes import FakeClock
 from tests.tiny_graphs import TinyConfig
 from tests.tiny_model import write_tiny_bundle

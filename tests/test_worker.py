@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edged.energy import Energy, EnergyModel, EnergySource
-from edged.engine import Constraint, Prefilled, Token
+from edged.daemon.worker import Meter, Worker
+from edged.engine.generation import Finished, Fragment, Job, Paused
+from edged.engine.steps import Constraint, Prefilled, Token
 from edged.errors import ErrorCode
-from edged.finished import Finished, Paused
-from edged.generation import Fragment, Job
-from edged.meter import Meter
-from edged.request import (
+from edged.protocol.energy import Energy, EnergyModel, EnergySource
+from edged.protocol.request import (
     Answer,
     FinishReason,
     FormatType,
@@ -24,7 +23,6 @@ from edged.request import (
     Request,
     SamplingParams,
 )
-from edged.worker import Worker
 from tests.fakes import CharacterStream, FakeClock, FakeEngine
 
 REQUEST = Request(ReplyAddress("t", "a"), (), received_s=0.0, deadline_s=5000.0, is_stream=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 import edged
-from edged.bundle import (
+from edged.bundle.folder import (
     FORMAT,
     MODEL,
     MODEL_DATA,

@@ -5,7 +5,7 @@ import platform
 import subprocess
 
 import edged
-from edged.local_broker import MOSQUITTO
+from edged.commands.local_broker import MOSQUITTO
 
 
 def versions() -> str:

@@ -6,8 +6,8 @@ until its budget is spent.
 
 from tokenizers import Tokenizer
 
+from edged.engine.tokenizer.template import ChatTemplate, TemplateError
 from edged.errors import BuildError, BundleError
-from edged.tokenizer.template import ChatTemplate, TemplateError
 
 _QUESTION = "edged question"
 _ANSWER = "edged answer"

@@ -17,11 +17,11 @@ import yaml
 from edged.builder.measure import shared_length
 from edged.builder.progress import Activity
 from edged.builder.store import disk_errors
-from edged.bundle import Bundle
-from edged.engine import SingleGraph
+from edged.bundle.folder import Bundle
+from edged.engine.graph import SingleGraph
+from edged.engine.tokenizer import Tokenizer
 from edged.errors import BuildError
-from edged.request import ChatMessage
-from edged.tokenizer import Tokenizer
+from edged.protocol.request import ChatMessage
 
 TOKENS_MIN = 4000
 """Positions that a gate must have compared."""

@@ -9,8 +9,8 @@ import yaml
 from tokenizers import Tokenizer
 
 from edged.builder.endings import turn_end
+from edged.engine.tokenizer import encoder
 from edged.errors import BuildError, BundleError
-from edged.tokenizer import encoder
 
 TOKENIZER = "tokenizer.json"
 

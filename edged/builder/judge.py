@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from edged.builder.gate import TOKENS_MIN
 from edged.builder.measure import Comparison
-from edged.quality import Quality, QualityLimits, Unseen
+from edged.bundle.manifest import Quality, QualityLimits, Unseen
 
 GATE_TEXT = "gate"
 """What a manifest calls the gate's own text."""

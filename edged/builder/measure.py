@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged.builder.progress import Activity
-from edged.engine import SingleGraph
+from edged.engine.graph import SingleGraph
 from edged.errors import BuildError
 
 _CHUNK_TOKENS = 128

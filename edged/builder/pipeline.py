@@ -21,7 +21,7 @@ from edged.builder.quantize import Scheme
 from edged.builder.recipe import GATES, GateLimits, Recipe, resolve_source
 from edged.builder.reference import make_reference
 from edged.builder.search import INT8_SCHEMES, Form, Task, forms, search
-from edged.bundle import (
+from edged.bundle.folder import (
     FORMAT,
     TOKENIZER,
     Bundle,

@@ -19,10 +19,10 @@ from edged.builder.judge import GATE_TEXT, judge
 from edged.builder.measure import compare
 from edged.builder.onnx_files import read_graph
 from edged.builder.progress import Progress
-from edged.bundle import MODEL, Bundle, GraphKind, Quality, open_bundle
-from edged.engine import Graph, load_graph
+from edged.bundle.folder import MODEL, Bundle, GraphKind, Quality, open_bundle
+from edged.engine.graph import Graph, load_graph
+from edged.engine.tokenizer import Tokenizer
 from edged.errors import BuildError
-from edged.tokenizer import Tokenizer
 
 _UNSEEN = "unseen.txt"
 _WINDOW_TOKENS = 512

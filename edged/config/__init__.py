@@ -4,23 +4,26 @@ Rule: a key is declared once, in ``edged.config.keys``, with its kind, default a
 the command line and ``docs/configuration.md`` all read that declaration.
 """
 
-from edged.config.features import GroupConfig, HomeAssistantConfig, SessionsConfig
 from edged.config.keys import (
+    MAX_TUNED_CHUNK_TOKENS,
     BrokerConfig,
     BudgetConfig,
     Config,
+    GroupConfig,
+    HomeAssistantConfig,
     LogConfig,
     LogFormat,
     LogLevel,
+    MetricsConfig,
+    ModelConfig,
     ProtocolChoice,
     QueueConfig,
     RequestConfig,
+    SessionsConfig,
     StateConfig,
     node_name_of,
 )
 from edged.config.load import broker_overrides, from_options, load_config
-from edged.config.measures import MetricsConfig
-from edged.config.model import MAX_TUNED_CHUNK_TOKENS, ModelConfig
 from edged.config.reference import reference_markdown
 
 __all__ = [

@@ -12,11 +12,131 @@ from enum import StrEnum
 from pathlib import Path
 
 from edged.config import kinds
-from edged.config.declare import optional, setting
-from edged.config.features import GroupConfig, HomeAssistantConfig, SessionsConfig
-from edged.config.measures import MetricsConfig
-from edged.config.model import PROMPT, ModelConfig
-from edged.topic import refuse_prefix, refuse_topic
+from edged.config.declare import about, optional, setting
+from edged.protocol.topic import refuse_prefix, refuse_topic
+
+_LEVEL = kinds.text("1 to 32 of a-z, 0-9 and -", r"[a-z0-9-]{1,32}")
+_DISCOVERY = kinds.text(
+    "a topic of a-z, A-Z, 0-9, _, - and /, not starting or ending with /, of at most 8 levels",
+    r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+){0,7}",
+    64,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsConfig:
+    """Dialogues that the node holds, in memory only, so that a request brings just what is new."""
+
+    count: int = setting(
+        kinds.integer(0, 256),
+        8,
+        "Dialogues held; a new one takes the place of the one that was idle longest. 0 refuses "
+        "requests with a `session`.",
+    )
+    max_tokens: int = setting(
+        kinds.integer(64, 131072),
+        1536,
+        "Longest prompt of a dialogue, in tokens: above it (or above what the context has left "
+        "beside the answer) the oldest turns are forgotten.",
+    )
+    idle_s: float = setting(
+        kinds.duration(1, 7 * 86400), 1800.0, "A dialogue is forgotten after this long."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupConfig:
+    """Several nodes that share requests, through the broker's shared subscriptions."""
+
+    name: str | None = optional(
+        _LEVEL,
+        "Group to take requests of: `prefix`/group/`name`/request/generate; each goes to one node.",
+        note="none",
+    )
+    receive_maximum: int = setting(
+        kinds.integer(1, 2),
+        2,
+        "Requests of the group that the broker may hand to this node before it has answered.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HomeAssistantConfig:
+    """Home Assistant finds the node by itself."""
+
+    discovery: bool = setting(
+        kinds.flag(),
+        default=True,
+        doc="Announce the node by MQTT discovery; false takes an earlier announcement back.",
+    )
+    prefix: str = setting(
+        _DISCOVERY, "homeassistant", "Home Assistant's discovery prefix; never a reply topic."
+    )
+    ask: bool = setting(
+        kinds.flag(),
+        default=False,
+        doc="Announce entities to ask the node, and a sensor that holds the last answer to them: "
+        "everybody who can use Home Assistant can ask then.",
+    )
+
+
+PROMPT = kinds.text("text of at most 8192 characters", r"(?s)[^\x00]+", 8192)
+MAX_TUNED_CHUNK_TOKENS = 256
+"""Largest ``prefill_chunk_tokens`` that is tried when none is given; memory is planned for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Which model, and how it is run."""
+
+    path: Path = field(
+        metadata=about(kinds.path(), "Folder of the model bundle, as made by `edged build`.")
+    )
+    max_model_len: int = setting(
+        kinds.integer(64, 131072),
+        2048,
+        "Context: tokens of prompt and answer together. Memory for it is reserved at start. "
+        "The bundle's own limit holds where it is smaller.",
+    )
+    num_threads: int | None = optional(
+        kinds.integer(1, 64),
+        "Threads that compute.",
+        note="from the CPUs and the CPU quota given to the process",
+    )
+    num_slots: int | None = optional(
+        kinds.integer(1, 16),
+        "Answers made at the same time; each has memory for a context of its own.",
+        note="as many as `budget.memory` has room for, up to 4",
+    )
+    warm_prompts: tuple[str, ...] = setting(
+        kinds.text_list(PROMPT),
+        (),
+        "System prompts, beside `request.system_prompt`, whose keys and values are kept ready: in "
+        "memory, and in `state.folder` for the first request after a boot.",
+    )
+    prefill_chunk_tokens: int | None = optional(
+        kinds.integer(8, 4096),
+        "Prompt tokens computed in one piece; a deadline is seen between two pieces.",
+        note="the fastest that take 0.1 s at most, measured at the first start and kept in "
+        "`state.folder`; without one, 64",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsConfig:
+    """What is measured, and written for others to collect."""
+
+    prometheus_file: Path | None = optional(
+        kinds.path(),
+        "Text file with all figures, rewritten with each `state`, for node_exporter's textfile "
+        "collector. Its name must end in `.prom`.",
+    )
+    watts_per_thread: float | None = optional(
+        kinds.number(0, 1000),
+        "What one busy thread draws beyond idle, in watts. Where the processor has no energy "
+        "counter, `usage.energy_j` is reckoned with it and labelled `model`.",
+    )
+
 
 _NODE = kinds.text("1 to 32 of a-z, 0-9 and -", r"[a-z0-9-]{1,32}")
 _HOST = kinds.text("a host name or an address", r"[^\s/@\x00-\x1f]+")

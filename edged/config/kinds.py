@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from edged.topic import UNSENDABLE
+from edged.protocol.topic import UNSENDABLE
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)

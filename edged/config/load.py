@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edged.broker_url import BrokerAddress
+from edged.config.broker_url import BrokerAddress
 from edged.config.declare import Setting, sections_of, settings_of
 from edged.config.document import Document, Given, unknown_key
 from edged.config.keys import Config

@@ -11,11 +11,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from edged.bundle.manifest import ModelFacts
 from edged.engine.fused import FusedGraph
 from edged.engine.portable import PortableGraph
 from edged.engine.session import open_session
 from edged.engine.steps import Row
-from edged.manifest import ModelFacts
 
 __all__ = ["FusedGraph", "Graph", "PortableGraph", "SingleGraph", "load_graph", "make_graph"]
 
@@ -108,7 +108,7 @@ def load_graph(
 
     Args:
         model_path: ``model.onnx``; its weights lie beside it.
-        is_fused: which form the graph has; see ``edged.manifest.GraphKind``.
+        is_fused: which form the graph has; see ``edged.bundle.manifest.GraphKind``.
         max_model_len: positions that a slot of the cache can hold.
         num_threads: None takes what the process may use.
         num_slots: sequences that have a place in the cache.
@@ -133,7 +133,7 @@ def make_graph(
 
     Args:
         session: the loaded model.
-        is_fused: which form the graph has; see ``edged.manifest.GraphKind``.
+        is_fused: which form the graph has; see ``edged.bundle.manifest.GraphKind``.
         max_model_len: positions that a slot of the cache can hold.
         num_slots: sequences that have a place in the cache.
         facts: what the manifest says of it, compared before memory is taken; None compares nothing.

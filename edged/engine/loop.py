@@ -4,22 +4,23 @@ Rule: ``step`` runs the model once and calls nobody, so its consumer can end or 
 any two runs; whatever was run stays valid for later prompts.
 """
 
-from collections.abc import Generator
-from collections.abc import Sequence as Items
+from collections.abc import Generator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.costmodel import Cost
+from edged.bundle.folder import Bundle, GraphKind, KvType
+from edged.engine.decoding import Decoding, check_prompt
 from edged.engine.drafts import Drafter
-from edged.engine.graph import Graph
-from edged.engine.runs import InterruptedRunError
-from edged.engine.sequence import Sequence, check_prompt
+from edged.engine.fused import InterruptedRunError
+from edged.engine.graph import Graph, make_graph
+from edged.engine.sampling import Sampler
+from edged.engine.session import open_session
 from edged.engine.slots import Slots
 from edged.engine.speed import measure_cost
-from edged.engine.steps import Constraint, Failed, Prefilled, Ran, Step, Token
-from edged.request import SamplingParams
-from edged.sampling import Sampler
+from edged.engine.steps import Constraint, EngineSettings, Failed, Prefilled, Ran, Step, Token
+from edged.protocol.request import SamplingParams
+from edged.scheduling.latency_model import Cost
 
 _DRAFT_COST = 0.1
 """What a guessed token adds to a run, until it was measured."""
@@ -42,7 +43,7 @@ class Engine:
     def __init__(
         self,
         graph: Graph,
-        stop_token_ids: Items[int],
+        stop_token_ids: Sequence[int],
         prefill_chunk_tokens: int = 64,
         *,
         is_exact: bool = False,
@@ -54,8 +55,8 @@ class Engine:
         self.chunk_tokens = prefill_chunk_tokens
         self.num_slots = graph.num_slots - num_prefixes
         self._slots = Slots(graph.num_slots, num_prefixes)
-        self._active: list[Sequence] = []
-        self._prefilling: Sequence | None = None
+        self._active: list[Decoding] = []
+        self._prefilling: Decoding | None = None
         self._was_prefill = False
         self._draft_cost = _DRAFT_COST
         self.stop_token_ids = tuple(stop_token_ids)
@@ -69,13 +70,13 @@ class Engine:
 
     def start(
         self,
-        prompt_ids: Items[int],
+        prompt_ids: Sequence[int],
         sampling: SamplingParams,
         *,
         max_tokens: int,
         constraint: Constraint | None = None,
         num_answered: int = 0,
-    ) -> Sequence:
+    ) -> Decoding:
         """Begin an answer; ``step`` makes it, beside those that were begun before.
 
         It is over after a stop token, when ``constraint`` is complete, after ``max_tokens``, or
@@ -99,7 +100,7 @@ class Engine:
             self._graph.copy(claim.source, claim.slot, claim.num_cached)
         limit = min(len(prompt) + max_tokens, self.max_model_len)
         drafter = Drafter(prompt.tolist(), self._draft_cost) if self._is_guessing else None
-        sequence = Sequence(prompt, claim, Sampler(sampling, prompt), limit, constraint, drafter)
+        sequence = Decoding(prompt, claim, Sampler(sampling, prompt), limit, constraint, drafter)
         sequence.num_answered = num_answered
         self._active.append(sequence)
         return sequence
@@ -121,20 +122,20 @@ class Engine:
             return self._decode_guess(running[0], guess)
         return self._decode(running) if running else Ran({})
 
-    def end(self, sequence: Sequence) -> None:
+    def end(self, sequence: Decoding) -> None:
         """Give an answer's slot back, finished or not; what was run of it stays in the cache."""
         if sequence in self._active:
             self._active.remove(sequence)
             self._slots.free(sequence.slot)
 
-    def interrupt(self, sequence: Sequence) -> None:
+    def interrupt(self, sequence: Decoding) -> None:
         """Break off the run in hand if it is a piece of this prompt; from any thread."""
         if self._prefilling is sequence:
             self._graph.interrupt()
 
     def generate(
         self,
-        prompt_ids: Items[int],
+        prompt_ids: Sequence[int],
         sampling: SamplingParams,
         *,
         max_tokens: int,
@@ -171,7 +172,7 @@ class Engine:
         for slot in self._slots.forget():
             self._graph.release(slot)
 
-    def make_prefix(self, token_ids: Items[int]) -> NDArray[np.uint8]:
+    def make_prefix(self, token_ids: Sequence[int]) -> NDArray[np.uint8]:
         """Compute what prompts begin with and keep it for good; return it for ``load_prefix``.
 
         Raises:
@@ -183,7 +184,7 @@ class Engine:
             self._graph.forward(tokens[start : start + self.chunk_tokens], start, slot=slot)
         return self._graph.read(slot)
 
-    def load_prefix(self, token_ids: Items[int], data: NDArray[np.uint8]) -> bool:
+    def load_prefix(self, token_ids: Sequence[int], data: NDArray[np.uint8]) -> bool:
         """Keep what ``make_prefix`` returned for these tokens; return whether it was that.
 
         Raises:
@@ -210,7 +211,7 @@ class Engine:
         self._draft_cost = cost.decode_row_s / cost.decode_token_s or _DRAFT_COST
         return cost
 
-    def _prefill(self, sequence: Sequence) -> Ran:
+    def _prefill(self, sequence: Decoding) -> Ran:
         start, slot = sequence.num_prefilled, sequence.slot
         token_ids, is_prompt = sequence.chunk(self.chunk_tokens)
         self._prefilling = sequence
@@ -227,7 +228,7 @@ class Engine:
             steps.append(sequence.choose(logits[0], self.stop_token_ids))
         return Ran({sequence: steps})
 
-    def _decode(self, sequences: Items[Sequence]) -> Ran:
+    def _decode(self, sequences: Sequence[Decoding]) -> Ran:
         rows = [sequence.row for sequence in sequences]
         outcomes = {}
         for row, logits, sequence in zip(rows, self._graph.decode(rows), sequences, strict=True):
@@ -235,7 +236,7 @@ class Engine:
             outcomes[sequence] = [sequence.choose(logits, self.stop_token_ids)]
         return Ran(outcomes, len(rows), sum(row.position for row in rows))
 
-    def _decode_guess(self, sequence: Sequence, guess: Items[int]) -> Ran:
+    def _decode_guess(self, sequence: Decoding, guess: Sequence[int]) -> Ran:
         """Run an answer's last token and a guess of the next ones; keep what was guessed right."""
         row, forward = sequence.row, self._graph.forward
         ids = np.array([row.token_id, *guess])
@@ -249,3 +250,34 @@ class Engine:
         self._slots.extend(row.slot, ids[: len(steps)])
         sequence.learn(len(guess), len(steps) - 1)
         return Ran({sequence: steps}, len(ids), len(ids) * row.position)
+
+
+def load_engine(bundle: Bundle, settings: EngineSettings) -> Engine:
+    """Load a bundle's model; blocks for seconds.
+
+    Raises:
+        BundleError: the model cannot be loaded, or is not what the manifest says.
+    """
+    manifest, has_flash = bundle.manifest, settings.has_flash
+    if has_flash is None:
+        has_flash = manifest.model.kv_type is KvType.FP32
+    session = open_session(
+        settings.model_path or bundle.model_path,
+        num_threads=settings.num_threads,
+        has_flash=has_flash,
+    )
+    graph = make_graph(
+        session,
+        is_fused=manifest.graph is GraphKind.FUSED,
+        max_model_len=min(settings.max_model_len, manifest.limits.max_model_len),
+        num_slots=settings.num_slots + settings.num_prefixes,
+        facts=manifest.model,
+    )
+    return Engine(
+        graph,
+        manifest.stop_token_ids,
+        settings.prefill_chunk_tokens,
+        is_exact=manifest.is_exact,
+        is_guessing=settings.is_guessing,
+        num_prefixes=settings.num_prefixes,
+    )

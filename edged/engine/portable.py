@@ -9,11 +9,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from edged.engine.fused import check_positions
-from edged.engine.runs import Runs
+from edged.bundle.manifest import ModelFacts
+from edged.engine.fused import Runs, check_positions
 from edged.engine.signature import check_facts, read_signature
 from edged.engine.steps import Row
-from edged.manifest import ModelFacts
 
 INPUTS = {"input_ids": "tensor(int64)", "attention_mask": "tensor(int64)"}
 OPTIONAL_INPUTS = {"position_ids": "tensor(int64)"}

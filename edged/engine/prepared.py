@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from edged.bundle import Bundle, GraphKind
+from edged.bundle.folder import Bundle, GraphKind
 from edged.engine.graph import load_graph
 from edged.engine.session import PREPARED, save_prepared
 

@@ -12,8 +12,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from edged.bundle.manifest import MODEL, KvType, ModelFacts
 from edged.errors import BundleError
-from edged.manifest import MODEL, KvType, ModelFacts
 
 _Nodes = Mapping[str, onnxruntime.NodeArg]
 _CACHE_INPUT = re.compile(r"past_key_values\.(\d+)\.(key|value)")

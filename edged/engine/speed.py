@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from edged.costfit import Run, fit_cost
-from edged.costmodel import Cost
 from edged.engine.graph import Graph
 from edged.engine.steps import Row
+from edged.scheduling.latency_model import Cost, Run, fit_cost
 
 _DECODE_STEPS = 6
 _SMALLEST_PREFILL = 8

@@ -1,7 +1,6 @@
 """What the generation loop yields, and what it is given."""
 
-from collections.abc import Mapping
-from collections.abc import Sequence as Items
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from edged.engine.sequence import Sequence
+    from edged.engine.decoding import Decoding
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ Step = Prefilled | Token | Failed
 class Ran:
     """One run of the model."""
 
-    outcomes: Mapping["Sequence", Items[Step]]
+    outcomes: Mapping["Decoding", Sequence[Step]]
     """What it did for each answer that had a part in it, in order."""
     num_rows: int = 0
     """Tokens that were run, guessed ones among them; 0 for a piece of a prompt."""

@@ -9,15 +9,14 @@ import select
 import socket
 import ssl
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edged.messages import Delivery
-from edged.transport.acknowledgements import STOCK_WINDOW, Acknowledgements
+from edged.protocol import Delivery
 from edged.transport.events import BrokerSettings, Connected, Published, PublishHandle, Will
 from edged.transport.explain import (
     Failure,
@@ -26,9 +25,54 @@ from edged.transport.explain import (
     explain_suback,
     explain_unanswered,
 )
-from edged.transport.outgoing import Outgoing, UnsendableError
+from edged.transport.outbox import Outgoing, UnsendableError
 from edged.transport.paho_client import make_client, subscription_list, tls_context
 from edged.transport.properties import to_delivery, to_paho
+
+ROOM = 4
+"""Deliveries that must still fit under the Receive Maximum for the order to be kept."""
+STOCK_WINDOW = 20
+"""What Mosquitto as it comes has unacknowledged at a time, whatever the Receive Maximum."""
+
+
+class Acknowledgements:
+    """The deliveries of one connection that wait for their acknowledgement; the next has its own.
+
+    Args:
+        receive_maximum: Deliveries the broker may have unacknowledged at a time.
+        send: Sends the acknowledgement of a packet id.
+    """
+
+    def __init__(self, receive_maximum: int, send: Callable[[int], object]) -> None:
+        self._limit = min(receive_maximum, STOCK_WINDOW) - ROOM
+        self._send = send
+        self._is_done: dict[int, bool] = {}  # by packet id, in order of arrival
+
+    def note_delivery(self, packet_id: int) -> None:
+        """Note that a delivery came that needs an acknowledgement."""
+        self._is_done[packet_id] = False
+
+    def flush(self) -> None:
+        """Acknowledge all that is dealt with, whatever its turn: the connection is to end.
+
+        What stays unacknowledged is left to the next process; behind it, an answered request would
+        be delivered, and answered, a second time.
+        """
+        for packet_id, is_done in self._is_done.items():
+            if is_done:
+                self._send(packet_id)
+        self._is_done.clear()
+
+    def finish(self, packet_id: int) -> None:
+        """Note that a delivery is dealt with, and acknowledge those whose turn it is."""
+        self._is_done[packet_id] = True
+        for waiting, is_done in list(self._is_done.items()):
+            if is_done:
+                del self._is_done[waiting]
+                self._send(waiting)
+            elif len(self._is_done) <= self._limit:
+                break
+
 
 MAX_IN_FLIGHT = 20
 """Messages on the way to the broker at a time; stock Mosquitto takes no more."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from edged.messages import Delivery
+from edged.protocol import Delivery
 
 PublishHandle = int
 """Names one published message for the life of the process; never reused."""

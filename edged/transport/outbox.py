@@ -20,8 +20,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from edged.protocol import Encoded
 from edged.transport.events import Blame, Published, PublishHandle
-from edged.transport.outgoing import Outgoing, UnsendableError
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message, its handle, and when it was published on the monotonic clock."""
+
+    handle: PublishHandle
+    message: Encoded
+    qos: int
+    retain: bool
+    queued_s: float
+
+
+class UnsendableError(ValueError):
+    """A message cannot be sent on this connection, whatever happens; the text says why."""
+
 
 MAX_BLAMED = 2
 """Breaks for which the broker blamed the message; then it is given up."""

@@ -11,7 +11,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.exception import MalformedPacket
 from paho.mqtt.properties import Properties, VariableByteIntegers
 
-from edged.messages import MAX_USER_PROPERTIES, Delivery, WireProperties
+from edged.protocol import MAX_USER_PROPERTIES, Delivery, WireProperties
 
 _SUBSCRIPTION_IDENTIFIER, _USER_PROPERTY = 0x0B, 0x26
 """The two that may stand more than once."""

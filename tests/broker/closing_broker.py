@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Self
 
-from edged.local_broker import Broker
+from edged.commands.local_broker import Broker
 from tests.broker.wire_ends import WAIT_S
 
 Closes = Callable[[str, bytes], bool]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from edged.local_broker import Broker
+from edged.commands.local_broker import Broker
 
 
 def configured(

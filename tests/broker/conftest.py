@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edged.local_broker import MOSQUITTO, Broker, iotcore, running
-from edged.local_broker import mosquitto as configure_mosquitto
+from edged.commands.local_broker import MOSQUITTO, Broker, iotcore, running
+from edged.commands.local_broker import mosquitto as configure_mosquitto
 from tests.requirements import require
 
 BROKERS = ["mosquitto-5", "mosquitto-3.1.1", "iotcore-5", "iotcore-3.1.1"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from edged.local_broker import Broker
+from edged.commands.local_broker import Broker
 from tests.broker.configured import configured
 from tests.broker.daemons import Daemon, daemon
 from tests.broker.peer import Peer, peer

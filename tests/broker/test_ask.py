@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from edged import client
+from edged.commands import ask as command
+from edged.commands.local_broker import Broker, free_port, running
+from edged.commands.local_broker import mosquitto as configure_mosquitto
 from edged.errors import ErrorCode, ExitCode
-from edged.local_broker import Broker, free_port, running
-from edged.local_broker import mosquitto as configure_mosquitto
-from edged.messages import Encoded, WireProperties
-from edged.request import Rejected
+from edged.protocol import Encoded, WireProperties
+from edged.protocol.request import Rejected
 from edged.transport import Published
 from tests.broker.conftest import require_mosquitto
 from tests.broker.wire_ends import WAIT_S, FakeNode, connected, settings
@@ -24,9 +24,9 @@ from tests.broker.wire_ends import WAIT_S, FakeNode, connected, settings
 
 def ask(broker: Broker | str, *words: str) -> int:
     parser = argparse.ArgumentParser()
-    client.add_arguments(parser)
+    command.add_arguments(parser)
     url = broker if isinstance(broker, str) else broker.url
-    return client.main(parser.parse_args(["--broker", url, "--node", "kitchen", *words]))
+    return command.main(parser.parse_args(["--broker", url, "--node", "kitchen", *words]))
 
 
 def test_an_answer_is_printed_over_every_broker_and_version(
@@ -138,7 +138,7 @@ def test_silence_is_explained_by_the_availability(
     availability: bytes | None,
     reason: str,
 ) -> None:
-    monkeypatch.setattr("edged.conversation.MARGIN_S", 2.0)
+    monkeypatch.setattr("edged.commands.ask.MARGIN_S", 2.0)
     with connected(settings(mosquitto, "mute"), "edged/kitchen/request/+") as mute:
         if availability is not None:
             topic = "edged/kitchen/availability"
@@ -184,7 +184,7 @@ def test_ctrl_c_cancels_and_prints_what_there_is(
 def test_a_port_that_is_no_broker_is_given_up(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edged.conversation.CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("edged.commands.ask.CONNECT_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"mqtt://127.0.0.1:{silent.getsockname()[1]}"
         assert ask(url, "hi") == ExitCode.UNAVAILABLE

@@ -3,8 +3,8 @@
 import queue
 import threading
 
-from edged.local_broker import Broker
-from edged.messages import Delivery, Encoded, WireProperties
+from edged.commands.local_broker import Broker
+from edged.protocol import Delivery, Encoded, WireProperties
 from edged.transport import Connected, Published, Transport, TransportEvent
 from edged.transport.connection import MAX_IN_FLIGHT
 from edged.transport.network import MAX_BACKLOG

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from edged.local_broker import Broker
+from edged.commands.local_broker import Broker
 from tests.broker.daemons import daemon, serve_arguments
 from tests.broker.peer import Peer, peer
 from tests.tiny_model import write_tiny_bundle

@@ -8,14 +8,14 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from edged.broker_url import parse_broker_url
 from edged.cli import main
-from edged.conformance.errors import NodeUnavailableError
-from edged.conformance.peer import Broker as PeerBroker
-from edged.conformance.peer import Peer
-from edged.conformance.read_cases import case_folder, read_folder
-from edged.local_broker import Broker, running
-from edged.local_broker import mosquitto as configure_mosquitto
+from edged.commands.conformance.errors import NodeUnavailableError
+from edged.commands.conformance.peer import Broker as PeerBroker
+from edged.commands.conformance.peer import Peer
+from edged.commands.conformance.read_cases import case_folder, read_folder
+from edged.commands.local_broker import Broker, running
+from edged.commands.local_broker import mosquitto as configure_mosquitto
+from edged.config.broker_url import parse_broker_url
 from tests.broker.configured import configured
 from tests.broker.conftest import require_mosquitto
 from tests.broker.daemons import daemon

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edged.local_broker import Broker, free_port
+from edged.commands.local_broker import Broker, free_port
 from tests.broker.daemons import daemon, serve_arguments
 from tests.broker.peer import Peer, new_id, peer
 from tests.faults.hasty import DEADLY

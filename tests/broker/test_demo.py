@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edged.demo import PORT
-from edged.local_broker import MOSQUITTO
+from edged.commands.demo import PORT
+from edged.commands.local_broker import MOSQUITTO
 from tests.broker.conftest import require_iotcore
 from tests.requirements import require
 from tests.tiny_model import write_tiny_bundle

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from edged.cli import main
+from edged.commands.doctor.broker import check_broker
+from edged.commands.doctor.finding import Finding, Level
+from edged.commands.local_broker import Broker, mosquitto, running
 from edged.config import Config, load_config
-from edged.doctor.broker import check_broker
-from edged.doctor.finding import Finding, Level
-from edged.local_broker import Broker, mosquitto, running
 from tests.broker.conftest import require_mosquitto
 from tests.broker.daemons import daemon
 from tests.tiny_model import write_tiny_bundle

@@ -8,9 +8,9 @@ from typing import Any, get_args
 
 import pytest
 
-from edged.events import BURST
-from edged.local_broker import Broker, mosquitto, running
-from edged.messages import event as catalogue
+from edged.commands.local_broker import Broker, mosquitto, running
+from edged.node.events import BURST
+from edged.protocol import event as catalogue
 from tests.broker.configured import configured
 from tests.broker.conftest import require_mosquitto
 from tests.broker.daemons import daemon, serve_arguments

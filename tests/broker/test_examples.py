@@ -14,7 +14,7 @@ import jinja2
 import pytest
 import yaml
 
-from edged.local_broker import Broker, mosquitto, running
+from edged.commands.local_broker import Broker, mosquitto, running
 from tests.broker.conftest import require_mosquitto
 from tests.broker.daemons import daemon, serve_arguments
 from tests.broker.peer import peer

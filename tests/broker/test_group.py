@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.local_broker import Broker, mosquitto, running
+from edged.commands.local_broker import Broker, mosquitto, running
 from tests.broker.configured import configured
 from tests.broker.conftest import require_mosquitto
 from tests.broker.daemons import daemon

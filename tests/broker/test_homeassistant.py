@@ -7,9 +7,9 @@ from typing import Any
 import jinja2
 import pytest
 
-from edged.homeassistant import MAX_STATE_LENGTH, Announcement
-from edged.local_broker import Broker
-from edged.messages import Topics
+from edged.commands.local_broker import Broker
+from edged.daemon.homeassistant import MAX_STATE_LENGTH, Announcement
+from edged.protocol import Topics
 from edged.transport import Connected
 from tests.broker import peer as clients
 from tests.broker.configured import configured

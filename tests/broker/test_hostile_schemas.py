@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from edged.local_broker import Broker
+from edged.commands.local_broker import Broker
 from tests.broker.daemons import daemon, serve_arguments
 from tests.broker.peer import Peer, new_id, peer
 from tests.hostile.schemas import EXPENSIVE

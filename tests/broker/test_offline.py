@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.local_broker import mosquitto
+from edged.commands.local_broker import mosquitto
 from tests.broker.conftest import require_mosquitto
 from tests.requirements import require
 from tests.tiny_model import write_tiny_bundle

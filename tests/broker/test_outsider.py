@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.local_broker import Broker
+from edged.commands.local_broker import Broker
 from tests.broker import outsider
 from tests.broker.conftest import start_broker
 from tests.broker.daemons import daemon, serve_arguments

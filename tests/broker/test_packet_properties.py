@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from edged.local_broker import Broker, running
-from edged.local_broker import mosquitto as configure_mosquitto
+from edged.commands.local_broker import Broker, running
+from edged.commands.local_broker import mosquitto as configure_mosquitto
 from tests.broker.conftest import require_mosquitto
 from tests.broker.daemons import daemon, serve_arguments
 from tests.broker.peer import Peer, peer

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.local_broker import Broker
+from edged.commands.local_broker import Broker
 from tests.broker.wire_ends import FakeNode
 from tests.requirements import require
 

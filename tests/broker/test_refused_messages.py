@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from edged.local_broker import Broker
-from edged.messages import Encoded, WireProperties
-from edged.topic import MAX_LEVELS, MAX_TOPIC_BYTES, refuse_topic
+from edged.commands.local_broker import Broker
+from edged.protocol import Encoded, WireProperties
+from edged.protocol.topic import MAX_LEVELS, MAX_TOPIC_BYTES, refuse_topic
 from edged.transport import Connected, Disconnected, Published, Will
 from tests.broker.closing_broker import ClosingBroker
 from tests.broker.daemons import daemon, serve_arguments

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.local_broker import Broker
+from edged.commands.local_broker import Broker
 from tests.broker.daemons import daemon
 from tests.broker.peer import peer
 from tests.tiny_model import write_tiny_bundle

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from edged import cli
-from edged.local_broker import Broker
-from edged.simulate.trace import Ask, write_trace
+from edged.commands.local_broker import Broker
+from edged.commands.simulate.trace import Ask, write_trace
 from tests.broker.configured import configured
 from tests.broker.daemons import daemon
 from tests.tiny_model import write_tiny_bundle
@@ -62,7 +62,7 @@ def test_a_node_that_is_not_there_is_said(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("edged.simulate.live.WAIT_S", 0.5)
+    monkeypatch.setattr("edged.commands.simulate.live.WAIT_S", 0.5)
     trace = tmp_path / "trace"
     trace.write_text(write_trace([Ask(0.0)]))
     assert simulate(mosquitto, trace, cost_file, "--node", "cellar") == 69

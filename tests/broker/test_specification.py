@@ -5,8 +5,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from edged.local_broker import Broker
-from edged.specification.files import schemas
+from edged.commands.local_broker import Broker
+from edged.commands.specification.files import schemas
 from tests.broker.daemons import daemon, serve_arguments
 from tests.broker.peer import Peer, peer
 from tests.schemas import problems, strict

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.local_broker import Broker
+from edged.commands.local_broker import Broker
 from tests.broker.configured import configured
 from tests.broker.daemons import daemon, serve_arguments
 from tests.broker.peer import Peer, peer

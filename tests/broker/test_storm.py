@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from edged.local_broker import Broker
+from edged.commands.local_broker import Broker
 from tests.broker.storm import Storm, weather
 from tests.tiny_model import write_tiny_bundle
 

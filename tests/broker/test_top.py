@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from edged import cli, top
-from edged.local_broker import Broker
+from edged import cli
+from edged.commands import top
+from edged.commands.local_broker import Broker
 from tests.broker.peer import Peer, peer
 
 TOPIC = "edged/kitchen/state"

@@ -11,9 +11,9 @@ from typing import Self
 
 import pytest
 
+from edged.commands.local_broker import Broker, free_port, iotcore, mosquitto, running
 from edged.errors import UnavailableError
-from edged.local_broker import Broker, free_port, iotcore, mosquitto, running
-from edged.messages import Delivery, Encoded, WireProperties
+from edged.protocol import Delivery, Encoded, WireProperties
 from edged.transport import (
     Connected,
     ConnectFailed,

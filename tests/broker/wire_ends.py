@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Self, TypeVar
 
-from edged.local_broker import Broker
-from edged.messages import (
+from edged.commands.local_broker import Broker
+from edged.protocol import (
     Delivery,
     Refusal,
     RequestDefaults,
@@ -17,7 +17,7 @@ from edged.messages import (
     encode_fragment,
     encode_reply,
 )
-from edged.request import (
+from edged.protocol.request import (
     Answer,
     CancelOutcome,
     CancelRequest,

@@ -15,7 +15,7 @@ from edged.builder.measure import compare
 from edged.builder.onnx_files import GraphWriter, read_graph
 from edged.builder.quantize import Scheme, quantize
 from edged.builder.tune import Tuning
-from edged.engine import load_graph
+from edged.engine.graph import load_graph
 from edged.errors import BuildError
 from tests.builder.conftest import TinyExport
 

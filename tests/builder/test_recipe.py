@@ -14,7 +14,7 @@ from edged.builder.recipe import (
     load_recipe,
     resolve_source,
 )
-from edged.bundle import KvType
+from edged.bundle.folder import KvType
 from edged.errors import BuildError, ConfigError
 
 MODELS = Path(__file__).parents[2] / "models"

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from edged.bundle import Bundle
-from edged.local_broker import Broker, mosquitto, running
+from edged.bundle.folder import Bundle
+from edged.commands.local_broker import Broker, mosquitto, running
 from tests.broker.conftest import require_mosquitto
 from tests.broker.daemons import daemon, serve_arguments
 from tests.broker.peer import peer

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from edged.local_broker import Broker, running
-from edged.local_broker import mosquitto as configure_mosquitto
+from edged.commands.local_broker import Broker, running
+from edged.commands.local_broker import mosquitto as configure_mosquitto
 from tests.broker.conftest import require_mosquitto
 from tests.tiny_model import write_tiny_bundle
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from edged.local_broker import Broker, mosquitto, running
+from edged.commands.local_broker import Broker, mosquitto, running
 from tests.broker.daemons import Daemon
 from tests.broker.wire_ends import Peer, settings
 from tests.faults.requester import REPLIES, Outcome, Requester

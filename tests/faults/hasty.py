@@ -10,10 +10,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Never
 
-from edged.attempts import Attempts
 from edged.cli import main
-from edged.transport.backoff import Backoff
+from edged.daemon.crash_journal import Attempts
 from edged.transport.connection import Connection
+from edged.transport.network import Backoff
 
 HASTY = "hasty"
 """Reconnect at once, so that many broken connections fit into a test."""

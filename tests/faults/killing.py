@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edged.local_broker import Broker
+from edged.commands.local_broker import Broker
 from tests.faults.site import Crowd, crowd, serving
 
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from edged.local_broker import Broker
-from edged.messages import Delivery, Encoded, WireProperties
+from edged.commands.local_broker import Broker
+from edged.protocol import Delivery, Encoded, WireProperties
 from edged.transport import Published
 from tests.broker.daemons import Daemon, daemon
 from tests.broker.wire_ends import Peer, settings

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from edged.local_broker import Broker, mosquitto, running
+from edged.commands.local_broker import Broker, mosquitto, running
 from tests.faults.killing import Plan, Tally, kill_again_and_again
 from tests.faults.proxy import proxy
 from tests.faults.site import KEEPALIVE, Crowd, crowd, serving

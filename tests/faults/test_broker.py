@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from edged.local_broker import Broker, running
-from edged.local_broker import mosquitto as configure_mosquitto
-from edged.messages import Encoded, WireProperties
+from edged.commands.local_broker import Broker, running
+from edged.commands.local_broker import mosquitto as configure_mosquitto
+from edged.protocol import Encoded, WireProperties
 from edged.transport import BrokerSettings, Connected, ConnectFailed, Disconnected
 from tests.broker.conftest import require_mosquitto
 from tests.broker.daemons import daemon

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.local_broker import Broker
+from edged.commands.local_broker import Broker
 from tests.faults.proxy import DOWN, UP, Proxy, proxy
 from tests.faults.site import crowd, serving, wait_for_state
 

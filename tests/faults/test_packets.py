@@ -9,7 +9,7 @@ from typing import Self
 
 import pytest
 
-from edged.local_broker import Broker
+from edged.commands.local_broker import Broker
 from edged.transport import Disconnected
 from tests.broker.wire_ends import WAIT_S, Peer, settings
 

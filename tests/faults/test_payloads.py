@@ -12,9 +12,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from edged.local_broker import mosquitto as configure_mosquitto
-from edged.local_broker import running
-from edged.messages import WireProperties
+from edged.commands.local_broker import mosquitto as configure_mosquitto
+from edged.commands.local_broker import running
+from edged.protocol import WireProperties
 from tests.broker.conftest import require_mosquitto
 from tests.broker.peer import peer
 from tests.fakes import Bench

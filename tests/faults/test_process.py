@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from edged.local_broker import Broker
+from edged.commands.local_broker import Broker
 from tests.broker.daemons import daemon
 from tests.faults.killing import Plan, kill_again_and_again
 from tests.faults.site import configure, crowd, serving, state, wait_for_log, wait_for_state

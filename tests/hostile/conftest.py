@@ -7,8 +7,8 @@ from typing import Self
 
 import pytest
 
-from edged.local_broker import Broker, running
-from edged.local_broker import mosquitto as configure_mosquitto
+from edged.commands.local_broker import Broker, running
+from edged.commands.local_broker import mosquitto as configure_mosquitto
 from tests.broker.configured import configured
 from tests.broker.conftest import require_mosquitto
 from tests.broker.daemons import Daemon

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from edged.local_broker import mosquitto, running
+from edged.commands.local_broker import mosquitto, running
 from tests.broker.configured import configured
 from tests.hostile.attacker import BUSY, Attacker, attacker
 from tests.hostile.attacks import OK, Message

@@ -22,11 +22,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edged.bundle import open_bundle
-from edged.grammar import FormatError, GrammarConstraint, compile_format
-from edged.request import FormatType, OutputFormat
-from edged.schemacost import estimate_cost
-from edged.tokenizer import Tokenizer
+from edged.bundle.folder import open_bundle
+from edged.engine.grammar import FormatError, GrammarConstraint, compile_format
+from edged.engine.schema_cost import estimate_cost
+from edged.engine.tokenizer import Tokenizer
+from edged.protocol.request import FormatType, OutputFormat
 from tests.hostile.schemas import EXPENSIVE, HONEST, Schema, schemas
 
 _TOKENS = 24

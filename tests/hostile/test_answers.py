@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.local_broker import Broker
+from edged.commands.local_broker import Broker
 from tests.broker.daemons import daemon, serve_arguments
 from tests.hostile.attacker import attacker
 from tests.hostile.attacks import CANCEL, OK, Message

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edged.local_broker import Broker
+from edged.commands.local_broker import Broker
 from tests.broker.configured import configured
 from tests.broker.daemons import daemon
 from tests.hostile.attacker import Attacker, attacker

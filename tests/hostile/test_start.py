@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edged.local_broker import Broker
+from edged.commands.local_broker import Broker
 from tests.broker.configured import configured
 from tests.hostile.attacker import attacker
 from tests.hostile.supervisor import Supervisor, supervised

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from edged.bundle import Bundle, open_bundle
-from edged.engine import Engine, EngineSettings, load_engine
-from edged.tokenizer import Tokenizer
+from edged.bundle.folder import Bundle, open_bundle
+from edged.engine.loop import Engine, load_engine
+from edged.engine.steps import EngineSettings
+from edged.engine.tokenizer import Tokenizer
 from tests.requirements import require
 
 ROOT = Path(__file__).parents[2]

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from edged.bundle import Bundle
-from edged.engine import Engine, Token, load_graph
-from edged.grammar import compile_format
-from edged.request import ChatMessage, FormatType, OutputFormat, SamplingParams
-from edged.tokenizer import Tokenizer
+from edged.bundle.folder import Bundle
+from edged.engine.grammar import compile_format
+from edged.engine.graph import load_graph
+from edged.engine.loop import Engine
+from edged.engine.steps import Token
+from edged.engine.tokenizer import Tokenizer
+from edged.protocol.request import ChatMessage, FormatType, OutputFormat, SamplingParams
 from tests.requirements import require
 
 CAPITAL = "What is the capital of France? Answer in one sentence."
@@ -150,10 +152,11 @@ def test_dropping_an_answer_in_prefill_leaves_the_next_one_right(
 SCRIPT = """
 import sys
 from pathlib import Path
-from edged.bundle import open_bundle
-from edged.engine import Engine, EngineSettings, Token, load_engine
-from edged.request import ChatMessage, SamplingParams
-from edged.tokenizer import Tokenizer
+from edged.bundle.folder import open_bundle
+from edged.engine.loop import Engine, load_engine
+from edged.engine.steps import EngineSettings, Token
+from edged.protocol.request import ChatMessage, SamplingParams
+from edged.engine.tokenizer import Tokenizer
 
 bundle = open_bundle(Path(sys.argv[1]))
 engine = load_engine(bundle, EngineSettings(max_model_len=256))

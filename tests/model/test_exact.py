@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from edged.bundle import Bundle
-from edged.engine import Engine, EngineSettings, Token, load_engine
-from edged.engine.steps import Row
-from edged.request import ChatMessage, SamplingParams
-from edged.tokenizer import Tokenizer
+from edged.bundle.folder import Bundle
+from edged.engine.loop import Engine, load_engine
+from edged.engine.steps import EngineSettings, Row, Token
+from edged.engine.tokenizer import Tokenizer
+from edged.protocol.request import ChatMessage, SamplingParams
 from tests.model.test_answers import PROMPTS
 
 GREEDY = SamplingParams()

@@ -15,7 +15,7 @@ from edged.builder.provenance import model_facts
 from edged.builder.quantize import Scheme, quantize
 from edged.builder.recipe import load_recipe
 from edged.builder.verify import run_gate
-from edged.bundle import (
+from edged.bundle.folder import (
     FORMAT,
     Bundle,
     GraphKind,

@@ -7,18 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from edged.bundle import Bundle
+from edged.bundle.folder import Bundle
 
 SCRIPT = """
 import json
 import sys
 from pathlib import Path
 
-import edged.daemon  # all that the daemon imports, as it is when the plan is made
-from edged import memory, resident, tuning
+import edged.daemon.run  # all that the daemon imports, as it is when the plan is made
+from edged.daemon import memory
+from edged.daemon import loader as resident
+from edged.daemon import autotune as tuning
 from edged.config import Config, ModelConfig, StateConfig
-from edged.grammar import compile_format
-from edged.request import ChatMessage, FormatType, OutputFormat, SamplingParams
+from edged.engine.grammar import compile_format
+from edged.protocol.request import ChatMessage, FormatType, OutputFormat, SamplingParams
 
 bundle, folder, context, num_slots, chunk = sys.argv[1:]
 state = StateConfig(folder=None if folder == "none" else Path(folder))

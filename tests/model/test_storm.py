@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from edged.bundle import Bundle
-from edged.local_broker import Broker, running
-from edged.local_broker import mosquitto as configure_mosquitto
+from edged.bundle.folder import Bundle
+from edged.commands.local_broker import Broker, running
+from edged.commands.local_broker import mosquitto as configure_mosquitto
 from tests.broker.conftest import require_mosquitto
 from tests.broker.storm import Storm, weather
 

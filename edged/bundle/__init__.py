@@ -1,0 +1,1 @@
+"""What a model folder must hold, and whether it does: the manifest, the files, their hashes."""

@@ -1,0 +1,218 @@
+"""A model bundle on disk: its files' hashes, and what may not be in its folder.
+
+Rule: nothing in a bundle is used before it was compared with the manifest.
+"""
+
+import errno
+import hashlib
+import mmap
+import os
+import re
+import stat
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edged.bundle.manifest import (
+    FORMAT,
+    MANIFEST,
+    MODEL,
+    MODEL_DATA,
+    REPAIR,
+    TOKENIZER,
+    FileEntry,
+    GraphKind,
+    KvType,
+    Manifest,
+    ModelFacts,
+    ModelLimits,
+    Quality,
+    QualityLimits,
+    Source,
+)
+from edged.errors import BundleError, BundleUnavailableError
+
+__all__ = [
+    "FORMAT",
+    "MANIFEST",
+    "MODEL",
+    "MODEL_DATA",
+    "TOKENIZER",
+    "Bundle",
+    "FileEntry",
+    "GraphKind",
+    "KvType",
+    "Manifest",
+    "ModelFacts",
+    "ModelLimits",
+    "Quality",
+    "QualityLimits",
+    "Source",
+    "open_bundle",
+    "write_manifest",
+]
+
+_MANIFEST_BYTES_MAX = 1 << 20
+_CHUNK_BYTES = 1 << 20
+# onnx.proto: a StringStringEntryProto starts with field 1 (0x0a), the key; then field 2 (0x12).
+# The key's length byte may be padded by a writer that wants to hide, so padding is matched too.
+_LOCATION_KEY = re.compile(rb"\x0a(?:\x08|\x88\x80*\x00)location")
+_LOCATION_VALUE = b"\x12" + bytes([len(MODEL_DATA)]) + MODEL_DATA.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A folder whose files are what its manifest says."""
+
+    folder: Path
+    manifest: Manifest
+    sha256: str
+    """Of the bytes of ``manifest.json``, and so of the whole bundle."""
+
+    @property
+    def model_id(self) -> str:
+        """The name that replies carry: model, scheme and the start of the bundle's hash."""
+        return f"{self.manifest.name}-{self.manifest.scheme}@{self.sha256[:6]}"
+
+    @property
+    def model_path(self) -> Path:
+        """The ONNX graph."""
+        return self.folder / MODEL
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The vocabulary, in the format of the tokenizers library."""
+        return self.folder / TOKENIZER
+
+
+def open_bundle(folder: Path, *, verify: bool = True) -> Bundle:
+    """Check a bundle's files against its manifest; blocks while it reads them all.
+
+    Args:
+        folder: the bundle; may be a link itself, its files may not.
+        verify: compare the hashes too; False checks names, kinds, sizes and links only.
+
+    Raises:
+        BundleError: the first thing that is wrong, with the file's name and what to do.
+        BundleUnavailableError: a file is not there, or cannot be read now.
+    """
+    try:
+        folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise BundleUnavailableError(
+            f"{folder}: {error.strerror}; give the folder that `edged build` made"
+        ) from error
+    try:
+        return _open_checked(folder, folder_fd, verify=verify)
+    except OSError as error:  # a disk that fails
+        raise BundleUnavailableError(f"{folder}: cannot be read: {error.strerror}") from error
+    finally:
+        os.close(folder_fd)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
+    """Measure the files in ``folder``, write ``manifest.json`` beside them, and open the result.
+
+    ``manifest.files`` is replaced by what was measured.
+
+    Raises:
+        BundleError: the folder holds something that does not belong into a bundle.
+        OSError: the folder cannot be read or written.
+    """
+    entries = {}
+    for path in sorted(folder.iterdir()):
+        if path.name != MANIFEST:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            entries[path.name] = FileEntry(path.stat().st_size, digest)
+    partial = folder / f"{MANIFEST}.partial"
+    partial.write_bytes(replace(manifest, files=entries).to_json())
+    partial.replace(folder / MANIFEST)
+    return open_bundle(folder, verify=False)
+
+
+def _open_checked(folder: Path, folder_fd: int, *, verify: bool) -> Bundle:
+    try:
+        data = _read_manifest(folder_fd)
+    except FileNotFoundError as error:
+        raise BundleUnavailableError(f"no {MANIFEST} in {folder}: not a bundle") from error
+    manifest = Manifest.from_json(data)
+    for name in sorted(set(os.listdir(folder_fd)) - {MANIFEST, *manifest.files}):
+        raise BundleError(f"{name}: not in the manifest of {folder}; remove it, or {REPAIR}")
+    for name, entry in manifest.files.items():
+        _check_file(folder_fd, name, entry, verify=verify)
+    return Bundle(folder, manifest, hashlib.sha256(data).hexdigest())
+
+
+def _read_manifest(folder_fd: int) -> bytes:
+    file_fd = _open_plain(folder_fd, MANIFEST)
+    with os.fdopen(file_fd, "rb") as file:
+        data = file.read(_MANIFEST_BYTES_MAX + 1)
+    if len(data) > _MANIFEST_BYTES_MAX:
+        raise BundleError(f"{MANIFEST}: larger than {_MANIFEST_BYTES_MAX} bytes; {REPAIR}")
+    return data
+
+
+def _open_plain(folder_fd: int, name: str) -> int:
+    """Open a regular file that has one name only; the caller closes the descriptor.
+
+    Raises:
+        BundleError: it is a link, has a second name, or is no regular file.
+        BundleUnavailableError: it cannot be opened.
+        FileNotFoundError: it is not there.
+    """
+    # O_NONBLOCK so that a named pipe in the folder cannot hang the start.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        file_fd = os.open(name, flags, dir_fd=folder_fd)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        failure = BundleError if error.errno == errno.ELOOP else BundleUnavailableError
+        raise failure(
+            f"{name}: cannot be opened as a plain file ({error.strerror}); {REPAIR}"
+        ) from error
+    status = os.fstat(file_fd)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+        return file_fd
+    os.close(file_fd)
+    kind = "has a second hard link" if stat.S_ISREG(status.st_mode) else "is not a regular file"
+    raise BundleError(f"{name}: {kind}; {REPAIR}")
+
+
+def _check_file(folder_fd: int, name: str, entry: FileEntry, *, verify: bool) -> None:
+    try:
+        file_fd = _open_plain(folder_fd, name)
+    except FileNotFoundError as error:
+        missing = f"{name}: listed in the manifest but missing; {REPAIR}"
+        raise BundleUnavailableError(missing) from error
+    with os.fdopen(file_fd, "rb") as file:
+        size_bytes = os.fstat(file_fd).st_size
+        if size_bytes != entry.size_bytes:
+            raise BundleError(
+                f"{name}: {size_bytes} bytes, the manifest says {entry.size_bytes}; {REPAIR}"
+            )
+        if name == MODEL:
+            _check_locations(file_fd, size_bytes)
+        if not verify:
+            return
+        digest = hashlib.sha256()
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    if digest.hexdigest() != entry.sha256:
+        raise BundleError(
+            f"{name}: sha256 differs from the manifest "
+            f"({digest.hexdigest()[:12]}…, not {entry.sha256[:12]}…); {REPAIR}"
+        )
+
+
+def _check_locations(file_fd: int, size_bytes: int) -> None:
+    # External data is read by ONNX Runtime from whatever path the graph names.
+    if size_bytes == 0:
+        raise BundleError(f"{MODEL}: empty; {REPAIR}")
+    with mmap.mmap(file_fd, 0, access=mmap.ACCESS_READ) as view:
+        for match in _LOCATION_KEY.finditer(view):
+            if view[match.end() : match.end() + len(_LOCATION_VALUE)] != _LOCATION_VALUE:
+                raise BundleError(
+                    f"{MODEL}: refers to weights outside {MODEL_DATA}; "
+                    "do not use this bundle, rebuild it with `edged build`"
+                )

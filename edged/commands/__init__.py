@@ -1,0 +1,1 @@
+"""The commands of ``edged`` beside ``run`` and ``build``, each imported only when it runs."""

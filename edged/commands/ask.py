@@ -1,0 +1,298 @@
+"""One question over MQTT: connect, ask, print what comes, and say what went wrong.
+
+Rule: it knows nothing of a node but ``docs/protocol.md``; every wait is bounded, and the exit
+status says who has to act: 0 nobody, 65 the caller, 75 try again, 69 look at broker and node.
+"""
+
+import argparse
+import json
+import math
+import queue
+import secrets
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edged.commands.broker_options import add_broker_options, read_broker_options
+from edged.config.broker_url import BrokerAddress
+from edged.errors import ExitCode, UsageError
+from edged.protocol import (
+    Delivery,
+    Encoded,
+    ReceivedReply,
+    Topics,
+    WireProperties,
+    decode_fragment,
+    decode_reply,
+)
+from edged.protocol.reply_topic import own_reply_topic
+from edged.transport import (
+    BrokerSettings,
+    Connected,
+    ConnectFailed,
+    Published,
+    Transport,
+    TransportEvent,
+)
+
+CONNECT_TIMEOUT_S = 10.0
+AVAILABILITY_WAIT_S = 0.5
+"""A broker sends the retained availability right after the subscription, if there is one."""
+MARGIN_S = 5.0
+"""A node answers by the deadline; this is for the way there and back."""
+CANCEL_WAIT_S = 3.0
+INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+_SLICE_S = 0.5
+"""A Ctrl-C that comes just as a wait begins is seen at its end only: so no wait is long."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskOptions:
+    """One question, and where to ask it."""
+
+    prompt: str
+    node: str
+    broker: BrokerAddress
+    prefix: str = "edged"
+    is_stream: bool = False
+    is_json: bool = False
+    """Print the whole reply; when streaming, after the text."""
+    system: str | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    timeout_s: float = 30.0
+    ca_file: Path | None = None
+    protocol: str = "auto"
+
+
+def ask(options: AskOptions) -> int:
+    """Ask one question, print the answer, return the exit status; blocks until then."""
+    conversation = _Conversation(options)
+    try:
+        return conversation.run()
+    except KeyboardInterrupt:
+        return conversation.cancel()
+    finally:
+        conversation.transport.stop(timeout_s=1.0)
+
+
+class _Conversation:
+    """The question on its way; ``_expect`` is the only place that waits."""
+
+    def __init__(self, options: AskOptions) -> None:
+        self._options = options
+        self._id = f"ask-{secrets.token_hex(8)}"
+        self._topics = topics = Topics(options.prefix, options.node)
+        self._reply_topic = own_reply_topic(topics, options.broker.username, self._id)
+        self._events: queue.SimpleQueue[TransportEvent] = queue.SimpleQueue()
+        self._availability: str | None = None
+        self._status: int | None = None
+        self._next_fragment = 0
+        self._printed = ""
+        self._has_asked = False
+        fragments = [topics.stream(self._id)] if options.is_stream else []
+        broker = options.broker
+        self.transport = Transport(
+            BrokerSettings(
+                host=broker.host,
+                port=broker.port,
+                client_id=self._id,
+                username=broker.username,
+                password=broker.password,
+                is_tls=broker.is_tls,
+                ca_file=options.ca_file,
+                protocol=options.protocol,
+                session_expiry_s=0,
+                wants_retained=True,
+            ),
+            subscriptions=[self._reply_topic, topics.availability, *fragments],
+            will=None,
+            emit=self._events.put,
+        )
+
+    def run(self) -> int:
+        """Return the exit status of the question; blocks until then."""
+        self.transport.start()
+        if self._reach_node():
+            self._has_asked = True
+            self._publish("generate", self._question())
+            if not self._expect(None, self._options.timeout_s + MARGIN_S):
+                self._give_up(self._explain_silence())
+        return ExitCode.UNAVAILABLE if self._status is None else self._status
+
+    def _reach_node(self) -> bool:
+        """Connect, and look whether the node says it is there; silence is not an answer yet."""
+        options = self._options
+        if not self._expect(Connected, CONNECT_TIMEOUT_S):
+            self._give_up(f"{options.broker.url} does not answer")
+        self._expect(Delivery, AVAILABILITY_WAIT_S)
+        if self._availability == "offline":
+            self._give_up(f"node {options.node} is offline; start it and ask again")
+        return self._status is None
+
+    def _explain_silence(self) -> str:
+        options = self._options
+        if self._availability is None:
+            return f"no node {options.node} has ever announced itself at {options.broker.url}"
+        if self._availability == "offline":
+            return f"node {options.node} has gone offline"
+        return f"nothing from node {options.node} within {options.timeout_s:g} s"
+
+    def cancel(self) -> int:
+        """Cancel the question after Ctrl-C, and print what there is of the answer."""
+        if self._has_asked and self._status is None:
+            self._publish("cancel", {"id": self._id})
+            self._expect(None, CANCEL_WAIT_S)
+        return INTERRUPTED
+
+    def _question(self) -> dict[str, Any]:
+        options = self._options
+        return {
+            "id": self._id,
+            "prompt": options.prompt,
+            "system": options.system,
+            "max_tokens": options.max_tokens,
+            "temperature": options.temperature,
+            "stream": options.is_stream,
+            "timeout_ms": math.ceil(options.timeout_s * 1000),
+        }
+
+    def _publish(self, operation: str, members: dict[str, Any]) -> None:
+        # The keys in the payload serve MQTT 3.1.1; with MQTT 5 the properties say the same.
+        payload = json.dumps(members | {"response_topic": self._reply_topic})
+        properties = WireProperties(
+            response_topic=self._reply_topic,
+            correlation_data=self._id.encode(),
+            content_type="application/json",
+            payload_format=1,
+            message_expiry_s=math.ceil(self._options.timeout_s),
+        )
+        message = Encoded(self._topics.request(operation), payload.encode(), properties)
+        self.transport.publish(message)
+
+    def _expect(self, awaited: type[TransportEvent] | None, timeout_s: float) -> bool:
+        """Work on events until one of the type has come, the end is there, or time is over."""
+        over_s = time.monotonic() + timeout_s
+        while self._status is None and (left_s := over_s - time.monotonic()) > 0:
+            try:
+                event = self._events.get(timeout=min(left_s, _SLICE_S))
+            except queue.Empty:
+                continue
+            self._take(event)
+            if awaited is not None and isinstance(event, awaited):
+                return True
+        return self._status is not None
+
+    def _take(self, event: TransportEvent) -> None:
+        match event:
+            case Delivery():
+                self.transport.acknowledge(event)
+                self._take_delivery(event)
+            case ConnectFailed() if not self._has_asked:
+                self._give_up(event.reason)
+            case Connected() if self._has_asked:
+                # The connection broke in between: the same id again gets the same answer.
+                self._publish("generate", self._question())
+            case Published(has_subscribers=False):
+                self._give_up(f"no node listens on {self._topics.request('generate')}")
+            case Published(failure=str()):
+                self._give_up(f"the question was not taken: {event.failure}")
+
+    def _take_delivery(self, delivery: Delivery) -> None:
+        if delivery.topic == self._topics.availability:
+            self._availability = delivery.payload.decode(errors="replace")
+        elif delivery.topic == self._topics.stream(self._id):
+            self._take_fragment(delivery.payload)
+        else:
+            reply = decode_reply(delivery.payload)
+            # The reply to a cancel has neither a finish reason nor a code.
+            if reply is not None and reply.finish_reason + reply.code:
+                self._status = self._finish(reply)
+
+    def _take_fragment(self, payload: bytes) -> None:
+        fragment = decode_fragment(payload)
+        # After a gap (QoS 0 may lose one) the reply brings the rest.
+        if fragment is not None and fragment.sequence == self._next_fragment:
+            self._next_fragment += 1
+            self._print(fragment.delta)
+
+    def _print(self, text: str) -> None:
+        self._printed += text
+        print(text, end="", flush=True)
+
+    def _finish(self, reply: ReceivedReply) -> int:
+        """Print the reply and return the exit status."""
+        options = self._options
+        if reply.is_ok and (options.is_stream or not options.is_json):
+            is_continued = reply.text.startswith(self._printed)
+            self._print(reply.text[len(self._printed) :] if is_continued else f"\n{reply.text}")
+            print()
+        if options.is_json:
+            print(json.dumps(reply.members, ensure_ascii=False, indent=2))
+        if reply.is_ok:
+            if reply.finish_reason not in {"stop", ""}:
+                _say(f"the answer was cut short ({reply.finish_reason})")
+            return ExitCode.OK
+        retry = f"; try again in {reply.retry_after_s:g} s" if reply.retry_after_s else ""
+        advice = retry or "; try again" if reply.is_retryable else "; change the request"
+        _say(f"{reply.code}: {reply.message}{advice}")
+        return ExitCode.TEMPORARY_FAILURE if reply.is_retryable else ExitCode.DATA_ERROR
+
+    def _give_up(self, reason: str) -> int:
+        _say(f"no reply: {reason}")
+        self._status = ExitCode.UNAVAILABLE
+        return self._status
+
+
+def _say(text: str) -> None:
+    print(f"edged ask: {text}", file=sys.stderr)
+
+
+MAX_TIMEOUT_S = 24 * 3600
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``edged ask``."""
+    parser.add_argument("prompt", metavar="PROMPT", help="what to ask; - reads standard input")
+    add_broker_options(parser)
+    parser.add_argument("--stream", action="store_true", help="print the text as it comes")
+    parser.add_argument("--json", action="store_true", help="print the whole reply as JSON")
+    parser.add_argument("--system", metavar="TEXT", help="system text")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="longest answer, in tokens")
+    parser.add_argument("--temperature", type=float, metavar="T", help="0 (greedy) to 2")
+    parser.add_argument(
+        "--timeout", type=float, default=30.0, metavar="S", help="deadline in s (default: 30)"
+    )
+    parser.add_argument(
+        "--protocol", choices=("auto", "5", "3.1.1"), default="auto", help="MQTT version"
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Ask one question and return the exit status.
+
+    Raises:
+        UsageError: An option is missing or wrong.
+    """
+    options = read_broker_options(arguments)
+    if not 0 < arguments.timeout <= MAX_TIMEOUT_S:
+        raise UsageError("--timeout: must be more than 0 s and at most a day")
+    is_stdin = arguments.prompt == "-"
+    return ask(
+        AskOptions(
+            prompt=sys.stdin.read() if is_stdin else arguments.prompt,
+            node=options.node,
+            broker=options.address,
+            prefix=options.prefix,
+            is_stream=arguments.stream,
+            is_json=arguments.json,
+            system=arguments.system,
+            max_tokens=arguments.max_tokens,
+            temperature=arguments.temperature,
+            timeout_s=arguments.timeout,
+            ca_file=options.ca_file,
+            protocol=arguments.protocol,
+        )
+    )

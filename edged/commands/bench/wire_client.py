@@ -1,0 +1,93 @@
+"""The asking side of the measurement: one connection on one thread, a request in, its reply out."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edged.config.broker_url import parse_broker_url
+from edged.protocol import WireProperties
+from edged.transport import BrokerSettings
+from edged.transport.bare import BareClient, BareMessage
+
+PROMPT = "Is the boiler ok?"
+ANSWERS = "reply/bench"
+TIMEOUT_S = 30
+
+
+def connect(url: str, client_id: str, *filters: str) -> BareClient:
+    """Return a bare client of the broker; blocks until it is subscribed.
+
+    Raises:
+        OSError: It cannot be reached, or refuses.
+    """
+    address = parse_broker_url(url)
+    settings = BrokerSettings(
+        host=address.host,
+        port=address.port,
+        client_id=client_id,
+        username=address.username,
+        password=address.password,
+        is_tls=address.is_tls,
+        session_expiry_s=0,
+        protocol="5",
+    )
+    return BareClient(settings, *filters)
+
+
+@dataclass(slots=True)
+class Asker:
+    """Ask the topic of a node or of the echo; the payloads are the same for both."""
+
+    client: BareClient
+    topic: str
+    num_asked: int = 0
+
+    def ask(self, *, max_tokens: int = 1, is_stream: bool = False) -> str:
+        """Send one request and return its id."""
+        self.num_asked += 1
+        name = f"r{self.num_asked}"
+        request = {"id": name, "prompt": PROMPT, "max_tokens": max_tokens, "stream": is_stream}
+        properties = WireProperties(
+            response_topic=ANSWERS,
+            correlation_data=name.encode(),
+            content_type="application/json",
+            message_expiry_s=TIMEOUT_S,
+        )
+        self.client.publish(self.topic, json.dumps(request).encode(), properties)
+        return name
+
+    def round_trips_s(self, count: int) -> Iterator[float]:
+        """Ask one after the other and yield the time that each reply took; blocks."""
+        for _ in range(count):
+            before_s = time.perf_counter()
+            name = self.ask()
+            while self.client.receive().properties.correlation_data != name.encode():
+                pass  # a reply that came too late for the phase before
+            yield time.perf_counter() - before_s
+
+    def rate_per_s(self, count: int, window: int) -> float:
+        """Keep ``window`` requests on their way and return the replies in a second; blocks."""
+        before_s = time.perf_counter()
+        for _ in range(window):
+            self.ask()
+        for number in range(count):
+            self.client.receive()
+            if number + window < count:
+                self.ask()
+        return count / (time.perf_counter() - before_s)
+
+    def first_fragments_s(self, count: int, num_tokens: int) -> Iterator[float]:
+        """Ask for streams and yield how long after its token each first fragment came; blocks."""
+        for _ in range(count):
+            self.ask(max_tokens=num_tokens, is_stream=True)
+            while "delta" not in (members := _members(self.client.receive())):
+                pass
+            yield (time.monotonic_ns() - int(members["delta"].split()[0])) / 1e9
+            while "status" not in members:
+                members = _members(self.client.receive())
+
+
+def _members(message: BareMessage) -> dict[str, str]:
+    members: dict[str, str] = json.loads(message.payload)
+    return members

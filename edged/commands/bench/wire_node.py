@@ -1,0 +1,167 @@
+"""A daemon whose engine answers at once: ``python -m edged.commands.bench.wire_node CONFIG``.
+
+Everything but the model is the daemon's own: transport, decoding, admission, queue, worker,
+replies, attempts, state. A token is a byte of the prompt; in the answer its text is the time at
+which it was made, so that who receives it sees how long it was on its way.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from edged.bundle.folder import (
+    FORMAT,
+    Bundle,
+    GraphKind,
+    Manifest,
+    ModelFacts,
+    ModelLimits,
+    Quality,
+    QualityLimits,
+    Source,
+)
+from edged.config import Config, load_config
+from edged.daemon import memory
+from edged.daemon.loader import ResidentModel
+from edged.daemon.logs import configure_logging
+from edged.daemon.memory_plan import Footprint
+from edged.daemon.run import serve
+from edged.engine.decoding import Decoding
+from edged.engine.steps import Constraint, Prefilled, Ran, Step, Token
+from edged.protocol.request import ChatMessage, SamplingParams
+from edged.scheduling.latency_model import Cost
+from edged.scheduling.memory_budget import MemoryBudget
+
+if TYPE_CHECKING:
+    from edged.engine.loop import Engine
+    from edged.engine.tokenizer import Tokenizer
+
+MAX_MODEL_LEN = 2048
+_COST = Cost(prefill_token_s=1e-6, decode_token_s=1e-6)
+_ROOM_BYTES = 1 << 30
+
+
+class InstantSequence(Decoding):
+    """An answer that is there as soon as it is asked for."""
+
+    def __init__(self, num_prompt_tokens: int, max_tokens: int) -> None:
+        self.num_tokens = num_prompt_tokens
+        self.is_over = False
+        steps: list[Step] = [Prefilled(num_prompt_tokens, 0)]
+        self.left = steps + [Token(0, is_stop=False)] * max_tokens
+
+
+class InstantEngine:
+    """The part of ``Engine`` that the daemon uses, without the work."""
+
+    max_model_len = MAX_MODEL_LEN
+    num_slots = 1
+    num_touched = MAX_MODEL_LEN
+
+    def __init__(self) -> None:
+        self._active: list[InstantSequence] = []
+
+    def start(
+        self,
+        prompt_ids: Sequence[int],
+        _sampling: SamplingParams,
+        *,
+        max_tokens: int,
+        constraint: Constraint | None = None,
+        num_answered: int = 0,
+    ) -> Decoding:
+        """Begin an answer of as many tokens as are asked for."""
+        _ = constraint, num_answered
+        self._active.append(InstantSequence(len(prompt_ids), max_tokens))
+        return self._active[-1]
+
+    def step(self) -> Ran:
+        """Make one step of each answer."""
+        outcomes: dict[Decoding, list[Step]] = {}
+        for sequence in self._active:
+            outcomes[sequence] = [sequence.left.pop(0)]
+            sequence.is_over = not sequence.left
+        return Ran(outcomes)
+
+    def end(self, sequence: Decoding) -> None:
+        """Forget an answer."""
+        self._active = [other for other in self._active if other is not sequence]
+
+    def interrupt(self, _sequence: Decoding) -> None:
+        """Break nothing off: no run takes any time."""
+
+    def release(self) -> None:
+        """Give nothing back: there is no cache."""
+
+
+class ByteTokenizer:
+    """The part of ``Tokenizer`` that the daemon uses: a token is a byte."""
+
+    def encode_chat(self, messages: Sequence[ChatMessage]) -> list[int]:
+        """Return the bytes of all that was said."""
+        return [byte for message in messages for byte in message.content.encode()]
+
+    def detokenizer(self) -> "ClockStream":
+        """Return the text of one answer."""
+        return ClockStream()
+
+
+class ClockStream:
+    """Text that says when it was made: nanoseconds of the monotonic clock, one line a token."""
+
+    def push(self, _token_id: int) -> str:
+        """Return the time."""
+        return f"{time.monotonic_ns()}\n"
+
+    def flush(self) -> str:
+        """Return nothing: no token waits for another."""
+        return ""
+
+
+def load_instant(_config: Config) -> ResidentModel:
+    """Stand in for ``resident.load``."""
+    held = memory.snapshot()
+    budget = MemoryBudget(held.rss_bytes + _ROOM_BYTES, 0)
+    return ResidentModel(
+        bundle=Bundle(Path(), _manifest(), "0" * 64),
+        footprint=Footprint(budget, is_enforced=False),
+        engine=cast("Engine", InstantEngine()),
+        tokenizer=cast("Tokenizer", ByteTokenizer()),
+        cost=_COST,
+        started_s=time.monotonic(),
+    )
+
+
+def _manifest() -> Manifest:
+    nothing = QualityLimits(0.0, 0.0, 0.0)
+    return Manifest(
+        format=FORMAT,
+        name="instant",
+        model=ModelFacts("none", 0, 256, 0, 0),
+        source=Source("none", "edged.commands.bench", None, "0" * 64),
+        licence="Apache-2.0",
+        graph=GraphKind.FUSED,
+        scheme="none",
+        limits=ModelLimits(MAX_MODEL_LEN),
+        stop_token_ids=(),
+        chat_template=None,
+        bos_token=None,
+        eos_token=None,
+        add_bos_token=False,
+        quality=Quality(nothing, True, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, "none"),  # noqa: FBT003 - as named there
+        tools={},
+        files={},
+    )
+
+
+def main(file: Path) -> int:
+    """Serve until a signal; return the exit status."""
+    config = load_config(file.read_text(encoding="utf-8"), str(file))
+    configure_logging(config.log.level, config.log.format)
+    return serve(lambda: config, load_instant)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

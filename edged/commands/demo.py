@@ -1,0 +1,175 @@
+"""``edged demo``: a broker, a daemon and one real question, on this machine, in seconds.
+
+It uses nothing that a user does not have: the same bundle, the same ``edged run``, the reference
+client; and it leaves nothing behind but the bundle.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from edged.commands import ask, local_broker
+from edged.daemon.sdnotify import EXTENSION
+from edged.errors import EdgedError, ExitCode, UsageError
+
+RECIPE = Path("models/smollm2-135m-instruct.yaml")
+PROMPT = "What is the capital of France? Answer in one sentence."
+NODE = "demo"
+PORT = 18830
+"""Taken if it is free, so that the commands the demo prints stay true from run to run."""
+READY_TIMEOUT_S = 180.0
+SERVING = "serving"
+"""How the daemon's status begins once its requests arrive; see ``edged.daemon.run``."""
+_STEPS = 4
+
+
+class DemoError(EdgedError):
+    """The demo cannot go on; the message says what is missing."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``edged demo``."""
+    parser.add_argument("--prompt", default=PROMPT, help="what to ask (default: %(default)s)")
+    parser.add_argument("--bundle", type=Path, help="a ready bundle; nothing is built then")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep broker and daemon running until Ctrl-C"
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Show the whole way of a prompt; return the exit status of the question.
+
+    Raises:
+        UsageError: If the prompt is empty.
+    """
+    if not arguments.prompt.strip():
+        raise UsageError('--prompt: empty; ask something, as in `make demo PROMPT="Hello"`')
+    bundle = _bundle(arguments.bundle)
+    with (
+        tempfile.TemporaryDirectory(prefix="edged-demo-") as folder,
+        _broker(Path(folder)) as broker,
+        _daemon(bundle, broker.url, Path(folder)) as daemon,
+    ):
+        _say(4, "asking", arguments.prompt)
+        print()
+        status = ask.main(_ask(broker.url, arguments.prompt))
+        _tell_next(broker.url, is_kept=arguments.keep)
+        if arguments.keep:
+            with contextlib.suppress(KeyboardInterrupt):
+                daemon.wait()
+    return status
+
+
+def _say(step: int, what: str, detail: str) -> None:
+    print(f"[{step}/{_STEPS}] {what:<7} {detail}", flush=True)
+
+
+def _bundle(given: Path | None) -> Path:
+    """Return the bundle to use, building the default one if it is not there yet.
+
+    Raises:
+        DemoError: If there is nothing to build, or the build failed.
+    """
+    if given is not None:
+        _say(1, "model", str(given))
+        return given
+    if not RECIPE.exists():
+        raise DemoError(
+            f"{RECIPE}: not here; run `edged demo` in edged's source folder or give --bundle DIR"
+        )
+    _say(1, "model", f"{RECIPE} (built once, then reused)")
+    build = subprocess.run([sys.executable, "-m", "edged", "build", str(RECIPE)], check=False)
+    if build.returncode != 0:
+        raise DemoError("the bundle could not be built, see above; --bundle DIR takes a ready one")
+    return RECIPE.with_suffix("")
+
+
+@contextlib.contextmanager
+def _broker(folder: Path) -> Iterator[local_broker.Broker]:
+    """Run a broker on a free loopback port: Mosquitto if there is one, else the embedded one.
+
+    Raises:
+        DemoError: If there is neither.
+    """
+    if local_broker.MOSQUITTO is not None:
+        broker = local_broker.mosquitto(folder, port=PORT)
+    elif importlib.util.find_spec("iotcore") is not None:
+        broker = local_broker.iotcore(folder, port=PORT)
+    else:
+        raise DemoError(
+            "no MQTT broker: `apt install mosquitto`, or `pip install 'edged[broker]'` for the"
+            " embedded one"
+        )
+    with local_broker.running(broker):
+        _say(2, "broker", f"{broker.name} on {broker.url}")
+        yield broker
+
+
+@contextlib.contextmanager
+def _daemon(bundle: Path, url: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run ``edged run`` and wait until it serves, as systemd would: on its notification socket.
+
+    Raises:
+        DemoError: If it does not come to serve; with the end of its log.
+    """
+    log_path = folder / "edged.log"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
+        notifications.bind(str(folder / "notify"))
+        command = [sys.executable, "-m", "edged", "run", "--model", str(bundle)]
+        with log_path.open("wb") as log:
+            daemon = subprocess.Popen(
+                [*command, "--broker", url, "--node", NODE],
+                stderr=log,
+                env=os.environ | {"NOTIFY_SOCKET": str(folder / "notify")},
+            )
+        try:
+            started_s = time.monotonic()
+            if not _is_serving(daemon, notifications, started_s + READY_TIMEOUT_S):
+                tail = log_path.read_text(errors="replace").splitlines()[-8:]
+                raise DemoError("the daemon did not start:\n  " + "\n  ".join(tail))
+            seconds = time.monotonic() - started_s
+            _say(3, "daemon", f"ready after {seconds:.1f} s: model loaded, first answer generated")
+            yield daemon
+        finally:
+            daemon.terminate()
+            daemon.wait()
+
+
+def _is_serving(
+    daemon: subprocess.Popen[bytes], notifications: socket.socket, until_s: float
+) -> bool:
+    notifications.settimeout(0.25)
+    while time.monotonic() < until_s and daemon.poll() is None:
+        with contextlib.suppress(TimeoutError):
+            told = notifications.recv(4096).decode()
+            if f"STATUS={SERVING}" in told or EXTENSION in told:
+                return EXTENSION not in told  # nobody will bring now what it waits for
+    return False
+
+
+def _ask(url: str, prompt: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    ask.add_arguments(parser)
+    return parser.parse_args(["--broker", url, "--node", NODE, "--stream", "--json", "--", prompt])
+
+
+def _tell_next(url: str, *, is_kept: bool) -> None:
+    host, _, port = url.removeprefix("mqtt://").partition(":")
+    topic = f"edged/{NODE}"
+    if is_kept:
+        print("\nAsk again from another terminal; Ctrl-C here ends broker and daemon:")
+    else:
+        print("\nAsk again: `make demo KEEP=1` leaves broker and daemon running, then")
+    print(f"  .venv/bin/edged ask --broker {url} --node {NODE} --stream 'Name three colours.'")
+    print(f"  mosquitto_sub -h {host} -p {port} -t '{topic}/response/generate' &")
+    print(f"  mosquitto_pub -h {host} -p {port} -q 1 -t {topic}/request/generate -m 'Hello'")

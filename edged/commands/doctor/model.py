@@ -1,0 +1,134 @@
+"""The model: whether its files are what they were, whether it fits, whether it computes right."""
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from edged.bundle.folder import Bundle, GraphKind, open_bundle
+from edged.commands.doctor.finding import Finding, failure, good, warning
+from edged.config import Config
+from edged.daemon import memory
+from edged.daemon.memory_plan import check as check_footprint
+from edged.daemon.memory_plan import decide_budget, decide_slots, plan_memory
+from edged.engine.graph import Graph, load_graph
+from edged.errors import BundleError
+from edged.scheduling.memory_budget import MemoryPlan
+
+_MIB = 1 << 20
+SELF_TEST_TOKENS = 48
+"""As many are run in one piece, in pieces and one by one."""
+_PIECE_TOKENS = 16
+_LARGEST_DIFFERENCE = 0.5
+"""Root mean square, in standard deviations of the logits. Rounding alone was measured at up to 0.21
+(8-bit kernels for one row round otherwise than those for many); unrelated logits differ by 1.4."""
+
+
+def open_model(config: Config) -> tuple[Bundle | None, Finding]:
+    """Read every file of the model and compare it with the manifest; blocks while it reads."""
+    started_s = time.monotonic()
+    try:
+        bundle = open_bundle(config.model.path)
+    except BundleError as error:
+        return None, failure("model", str(error), "copy the bundle to this device again")
+    took_s = time.monotonic() - started_s
+    if not bundle.manifest.quality.passed:
+        return bundle, warning(
+            "model",
+            f"{bundle.model_id} is undamaged, but missed the quality gate when it was built",
+            "build it again with another scheme, or judge it on your own text: `edged verify`",
+        )
+    size_bytes = sum(entry.size_bytes for entry in bundle.manifest.files.values())
+    said = f"{bundle.model_id}: every file is as it was built"
+    return bundle, good("model", said, size_bytes=size_bytes, read_s=round(took_s, 2))
+
+
+def check_memory(config: Config, bundle: Bundle, resident_bytes: int) -> Finding:
+    """Compare what the model will take with the budget and with what the device has.
+
+    Args:
+        config: All settings.
+        bundle: The model.
+        resident_bytes: What a running service holds already, and would give back.
+    """
+    held = memory.snapshot()
+    available_bytes = held.available_bytes + resident_bytes
+    held = type(held)(held.rss_bytes, available_bytes)
+    budget = decide_budget(config, memory.kernel_limits(), held)
+    plan = plan_memory(config, bundle, held, decide_slots(config, bundle, budget, held))
+    figures = {
+        "plan_bytes": plan.total_bytes,
+        "weights_bytes": plan.weights_bytes,
+        "kv_bytes": plan.kv_bytes,
+        "working_bytes": plan.working_bytes,
+        "budget_bytes": budget.limit_bytes,
+        "available_bytes": available_bytes,
+    }
+    problem = check_footprint(config, bundle, budget, held)
+    if problem is not None:
+        said, _, advice = problem.partition("; ")
+        return failure("memory", said, advice, **figures)
+    said = f"{_mib(plan)} of a budget of {budget.limit_bytes // _MIB} MiB"
+    return good("memory", said, **figures)
+
+
+def check_attention(config: Config, bundle: Bundle) -> Iterator[Finding]:
+    """Load the model and have it compute one text in three ways that must agree; blocks.
+
+    A kernel that is wrong on some processor usually is so for one shape of input only.
+    """
+    manifest = bundle.manifest
+    plan = plan_memory(config, bundle, memory.snapshot(), num_slots=1)
+    needed_bytes = plan.total_bytes - plan.process_bytes + config.budget.min_available_bytes
+    if needed_bytes > memory.available_bytes():
+        yield warning(
+            "attention",
+            f"not tried: it needs {needed_bytes // _MIB} MiB beside what runs here",
+            "stop the service for it: systemctl stop edged; edged doctor; systemctl start edged",
+        )
+        return
+    try:
+        graph = load_graph(
+            bundle.model_path,
+            is_fused=manifest.graph is GraphKind.FUSED,
+            max_model_len=min(config.model.max_model_len, manifest.limits.max_model_len),
+            num_threads=config.model.num_threads,
+        )
+    except BundleError as error:
+        yield failure("attention", str(error), "build the bundle again with this version of edged")
+        return
+    difference = _difference(graph)
+    if difference > _LARGEST_DIFFERENCE:
+        yield failure(
+            "attention",
+            f"in one piece and in several the model contradicts itself: {difference:.2f}"
+            " standard deviations",
+            "do not use it on this processor; report the processor and the model",
+            difference=difference,
+        )
+    else:
+        said = "in one piece, in several and one by one the model says the same"
+        yield good("attention", said, difference=difference)
+
+
+def _difference(graph: Graph) -> float:
+    """Return how far the last logits differ at worst, in their standard deviations."""
+    tokens = np.random.default_rng(7).integers(0, graph.vocab_size, SELF_TEST_TOKENS)
+    logits = []
+    for piece in (SELF_TEST_TOKENS, _PIECE_TOKENS, 1):
+        for start in range(0, SELF_TEST_TOKENS, piece):
+            # One by one, as an answer is run; whose kernels may be others.
+            row = graph.forward(tokens[start : start + piece], start, is_prompt=piece > 1)
+        logits.append(row[0].astype(np.float64))
+        graph.release()
+    whole, *others = logits
+    deviation = float(whole.std()) or 1.0
+    worst = max(float(np.sqrt(np.mean((other - whole) ** 2))) for other in others) / deviation
+    return worst if np.isfinite(worst) else float("inf")
+
+
+def _mib(plan: MemoryPlan) -> str:
+    return (
+        f"{plan.total_bytes // _MIB} MiB (weights {plan.weights_bytes // _MIB}, KV cache"
+        f" {plan.kv_bytes // _MIB}, working {plan.working_bytes // _MIB})"
+    )

@@ -1,0 +1,86 @@
+"""The running service: which process it is, and what it says of itself."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edged.commands.doctor.finding import Finding, failure, good, warning
+from edged.commands.health import judge
+from edged.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A daemon that runs on this machine."""
+
+    pid: int
+    resident_bytes: int
+
+
+def find_service(unit: str, pid: int | None = None, proc: Path = Path("/proc")) -> Service | None:
+    """Find the daemon's process.
+
+    Args:
+        unit: The service to ask systemd for.
+        pid: Its process, where systemd does not run it.
+        proc: Where the kernel tells about processes.
+    """
+    number = pid if pid is not None else _main_pid(unit)
+    if not number or not (proc / str(number)).is_dir():
+        return None
+    lines = (proc / str(number) / "status").read_text("utf-8").splitlines()
+    resident = next((line for line in lines if line.startswith("VmRSS:")), "VmRSS: 0 kB")
+    return Service(number, int(resident.split()[1]) * 1024)
+
+
+def check_service(config: Config, service: Service | None, now_s: float) -> Iterator[Finding]:
+    """Look at the process and at the state file that it keeps.
+
+    Args:
+        config: Of the service.
+        service: Its process, None when there is none.
+        now_s: Seconds since the epoch.
+    """
+    if service is None:
+        yield warning(
+            "service", "the service is not running here", "start it: systemctl start edged"
+        )
+        return
+    mib = service.resident_bytes >> 20
+    yield good(
+        "service", f"process {service.pid}, {mib} MiB", resident_bytes=service.resident_bytes
+    )
+    path = config.state.file
+    if path is None:
+        yield warning("state", "it keeps no state file", "set state.file: /run/edged/state.json")
+        return
+    is_well, line = judge(path, now_s)
+    if not is_well:
+        yield failure("state", line, "read the journal: journalctl --unit edged --lines 50")
+        return
+    yield good("state", line)
+    yield _enforcement(json.loads(path.read_bytes()))
+
+
+def _enforcement(state: dict[str, Any]) -> Finding:
+    limit = f"{int(state.get('budget_bytes', 0)) >> 20} MiB"
+    if state.get("budget_enforced"):
+        return good("enforcement", f"the kernel holds the service to its budget of {limit}")
+    return warning(
+        "enforcement",
+        f"the budget of {limit} is kept by edged alone",
+        "see `memory-control`; where that is good, set MemoryMax= in the unit near the budget",
+    )
+
+
+def _main_pid(unit: str) -> int:
+    try:
+        words = ["systemctl", "show", "--property", "MainPID", "--value", unit]
+        result = subprocess.run(words, capture_output=True, text=True, check=False)
+    except OSError:
+        return 0
+    text = result.stdout.strip()
+    return int(text) if text.isdecimal() else 0

@@ -1,0 +1,202 @@
+"""``edged top``: how a node is, from the ``state`` it retains at the broker; no curses.
+
+Rule: a reader only; it publishes nothing.
+"""
+
+import argparse
+import json
+import queue
+import secrets
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from edged.commands.broker_options import BrokerOptions, add_broker_options, read_broker_options
+from edged.errors import ExitCode
+from edged.protocol import Delivery, Topics
+from edged.transport import BrokerSettings, Transport, TransportEvent
+
+HISTORY = 60
+"""States that a sparkline shows."""
+_BARS = "▁▂▃▄▅▆▇█"
+_WIDTH = 40
+_MIB = 1024**2
+
+
+class TopView:
+    """Remember the latest states and draw them."""
+
+    def __init__(self, node: str) -> None:
+        self._node = node
+        self._states: deque[Mapping[str, Any]] = deque(maxlen=HISTORY)
+
+    def add(self, state: Mapping[str, Any]) -> None:
+        """Take in one ``state`` message."""
+        self._states.append(state)
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines of the latest state."""
+        state = self._states[-1] if self._states else {}
+        yield (
+            f"{self._node}: {state.get('state', '-')}, up {_duration(state.get('uptime_s'))},"
+            f" {state.get('running', 0)} of {state.get('slots', '-')} slots running,"
+            f" {state.get('queue', 0)} waiting"
+        )
+        yield from self._memory(state)
+        yield ""
+        yield self._spark("first token p95", "ttft_p95_s", " s", state)
+        yield self._spark("decode", "decode_tok_s", " tok/s", state)
+        yield self._spark("waiting", "queue", "", state)
+        yield self._spark("temperature", "temperature_c", " °C", state)
+        yield ""
+        yield (
+            f"predicted within {_share(state.get('prediction_error_p50'))} (median),"
+            f" {_share(state.get('prediction_error_p95'))} (p95);"
+            f" throttled {_share(state.get('throttled'))}, battery {_share(state.get('battery'))}"
+        )
+        counts = ("served", "refused", "expired", "cancelled", "paused", "duplicates", "dropped")
+        yield ", ".join(f"{state.get(name, '-')} {name}" for name in counts)
+        refused = state.get("refused_by_code") or {}
+        if refused:
+            yield "refused: " + ", ".join(f"{code} {n}" for code, n in sorted(refused.items()))
+
+    def _memory(self, state: Mapping[str, Any]) -> Iterator[str]:
+        budget = state.get("budget_bytes") or 0
+        rss, planned = state.get("rss_bytes") or 0, state.get("planned_bytes") or 0
+        kept_by = "the kernel" if state.get("budget_enforced") else "edged alone"
+        yield (
+            f"memory  {_bar(rss, budget)} {rss // _MIB} of {budget // _MIB} MiB, kept by {kept_by};"
+            f" pressure: {state.get('pressure', '-')}"
+        )
+        ledger = state.get("ledger") or {}
+        parts = ", ".join(f"{name} {size // _MIB}" for name, size in ledger.items() if size)
+        yield f"ledger  {_bar(planned, budget)} {planned // _MIB} MiB: {parts or '-'}"
+
+    def _spark(self, title: str, key: str, unit: str, state: Mapping[str, Any]) -> str:
+        values = [value for seen in self._states if (value := seen.get(key)) is not None]
+        latest = state.get(key)
+        told = "-" if latest is None else f"{latest:g}{unit}"
+        return f"{title:<16}{told:>14}  {sparkline(values)}".rstrip()
+
+
+def sparkline(values: list[float]) -> str:
+    """Draw values as one line of bars, from the least to the greatest of them."""
+    if not values:
+        return ""
+    low, high = min(values), max(values)
+    span = high - low
+    top = len(_BARS) - 1
+    return "".join(_BARS[round((value - low) / span * top) if span else 0] for value in values)
+
+
+def _bar(part: float, whole: float) -> str:
+    full = round(min(part / whole, 1.0) * _WIDTH) if whole else 0
+    return "[" + "#" * full + "." * (_WIDTH - full) + "]"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    minutes, hours = int(seconds) // 60, int(seconds) // 3600
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min {int(seconds) % 60} s"
+
+
+WAIT_S = 10.0
+"""How long to wait for a broker and a first state."""
+_HOME_AND_CLEAR = "\x1b[H\x1b[J"
+_INTERRUPTED = 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``edged top``."""
+    add_broker_options(parser)
+    parser.add_argument("--once", action="store_true", help="print one look and end")
+    parser.add_argument("--json", action="store_true", help="with --once: the state itself")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Show a node until it is interrupted; return the exit status.
+
+    Raises:
+        UsageError: An option is missing or wrong.
+    """
+    options = read_broker_options(arguments)
+    events: queue.SimpleQueue[TransportEvent] = queue.SimpleQueue()
+    transport = _transport(options, events)
+    transport.start()
+    try:
+        return _show(options, events, arguments)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    finally:
+        transport.stop([], 1.0)
+
+
+def _show(
+    options: BrokerOptions,
+    events: "queue.SimpleQueue[TransportEvent]",
+    arguments: argparse.Namespace,
+) -> int:
+    view = TopView(options.node)
+    state = _next_state(events, WAIT_S)
+    if state is None:
+        where = f"{options.address.url} within {WAIT_S:.0f} s; are --broker and --node right?"
+        print(f"edged top: no state of {options.node} at {where}", file=sys.stderr)
+        return ExitCode.UNAVAILABLE
+    if arguments.once and arguments.json:
+        print(json.dumps(state, indent=2))
+        return ExitCode.OK
+    while True:
+        if state is not None:
+            view.add(state)
+            print("" if arguments.once else _HOME_AND_CLEAR, end="")
+            print(*view.lines(), sep="\n", flush=True)
+        if arguments.once:
+            return ExitCode.OK
+        state = _next_state(events, WAIT_S)
+
+
+def _next_state(
+    events: "queue.SimpleQueue[TransportEvent]", wait_s: float
+) -> dict[str, object] | None:
+    """Return the next state that arrives, or None when none does in time."""
+    until_s = time.monotonic() + wait_s
+    while (left_s := until_s - time.monotonic()) > 0:
+        try:
+            event = events.get(timeout=left_s)
+        except queue.Empty:
+            break
+        if isinstance(event, Delivery):
+            try:
+                state = json.loads(event.payload)
+            except ValueError:
+                continue
+            if isinstance(state, dict):
+                return state
+    return None
+
+
+def _transport(options: BrokerOptions, events: "queue.SimpleQueue[TransportEvent]") -> Transport:
+    broker = options.address
+    return Transport(
+        BrokerSettings(
+            host=broker.host,
+            port=broker.port,
+            client_id=f"top-{secrets.token_hex(8)}",
+            username=broker.username,
+            password=broker.password,
+            is_tls=broker.is_tls,
+            ca_file=options.ca_file,
+            session_expiry_s=0,
+            wants_retained=True,
+        ),
+        subscriptions=[Topics(options.prefix, options.node).state],
+        will=None,
+        emit=events.put,
+    )

@@ -1,0 +1,1 @@
+"""The running service: threads, files, sensors and systemd around the node."""

@@ -1,0 +1,77 @@
+"""``edged check``: would a start with this configuration work?
+
+Rule: nothing is loaded and nobody is asked over the network, so it may run beside the daemon, which
+does the same before it takes up a changed configuration.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edged.bundle.folder import Bundle, open_bundle
+from edged.config import Config
+from edged.daemon.invocation import add_config_arguments, check_broker_files, read_config
+from edged.daemon.memory_plan import lasting_problem
+from edged.errors import ConfigError, EdgedError, ExitCode
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``edged check``: those of ``edged run``."""
+    add_config_arguments(parser)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Check the configuration and print one line.
+
+    Raises:
+        UsageError: If neither a configuration nor a model is given.
+        EdgedError: The first thing that would stop a start.
+    """
+    config = read_config(arguments)
+    bundle = check(config)
+    print(f"ok: {bundle.model_id} for node {config.node}")
+    return ExitCode.OK
+
+
+def check(config: Config, *, trusted_sha256: str | None = None) -> Bundle:
+    """Check what a start would check; blocks while it reads the model's files.
+
+    Args:
+        config: All settings.
+        trusted_sha256: Of a bundle whose files need not be read again.
+
+    Returns:
+        The bundle, not loaded.
+
+    Raises:
+        ConfigError: A key is wrong, or the model cannot fit this device.
+        BundleError: The model is missing or damaged.
+        UnavailableError: A file cannot be read; a start waits for it.
+    """
+    bundle = open_bundle(config.model.path, verify=False)
+    if bundle.sha256 != trusted_sha256:
+        bundle = open_bundle(config.model.path)
+    # What is free now may be what the running daemon will give back.
+    problem = lasting_problem(config, bundle)
+    if problem is not None:
+        raise ConfigError(problem)
+    check_broker_files(config.broker)
+    return bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """Whether a running daemon may take up its configuration anew."""
+
+    reread: Callable[[], Config]
+    """Reads the configuration as it is now."""
+    running: Bundle
+    """The model that is in memory; its files are not read again."""
+
+    def problem(self) -> str | None:
+        """Say why it may not; None when a start with the new configuration would work."""
+        try:
+            check(self.reread(), trusted_sha256=self.running.sha256)
+        except EdgedError as error:
+            return str(error)
+        return None

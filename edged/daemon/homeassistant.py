@@ -1,0 +1,194 @@
+"""The announcement that makes Home Assistant find a node by itself, as one message for a device.
+
+Written for "Device discovery payload" in Home Assistant's documentation of its MQTT integration, in
+Home Assistant since 2024.11; ``tests/data/homeassistant`` holds what is allowed as a JSON Schema.
+
+Rule: names and topics in, one message out. What the entities show is in messages that a node sends
+anyway, and what they ask is an ordinary request.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import edged
+from edged.protocol import Encoded, Topics, WireProperties
+from edged.protocol.encode import to_json
+
+MAX_STATE_LENGTH = 255
+"""Characters that a state in Home Assistant can have; the whole answer is an attribute."""
+CLIENT = "ha"
+"""Last level of the reply topic of what the entities ask; the user name in the shipped ACL."""
+STATUS_ONLINE = b"online"
+"""Home Assistant's birth message."""
+_STATES = ["loading", "ready", "degraded", "stopping"]
+_ANSWER = "value_json.data.text if value_json.status == 'ok' else value_json.error.message"
+_ATTRIBUTES = (
+    "{{ {'answer': value_json.data.text | default(''), 'status': value_json.status,"
+    " 'code': (value_json.error | default({})).code | default(none),"
+    " 'finish_reason': value_json.data.finish_reason | default(none),"
+    " 'total_ms': (value_json.timing | default({})).total_ms | default(none)} | tojson }}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sensor:
+    """One member of ``state`` as an entity; what is not given is not sent."""
+
+    name: str
+    unit: str | None = None
+    device_class: str | None = None
+    state_class: str | None = "measurement"
+    precision: int | None = None
+    icon: str | None = None
+    is_diagnostic: bool = True
+    is_enabled: bool = True
+
+    def component(self) -> dict[str, Any]:
+        given = {
+            "name": self.name,
+            "unit_of_measurement": self.unit,
+            "device_class": self.device_class,
+            "state_class": self.state_class,
+            "suggested_display_precision": self.precision,
+            "icon": self.icon,
+            "entity_category": "diagnostic" if self.is_diagnostic else None,
+            "enabled_by_default": None if self.is_enabled else False,
+        }
+        return {key: value for key, value in given.items() if value is not None}
+
+
+_MIB = 1024 * 1024
+_TOTAL = "total_increasing"
+_SENSORS = {
+    "queue": _Sensor("Waiting", icon="mdi:tray-full", is_diagnostic=False),
+    "running": _Sensor("Answering", icon="mdi:head-dots-horizontal", is_diagnostic=False),
+    "ttft_p50_s": _Sensor("Time to first token", "s", "duration", precision=2),
+    "ttft_p95_s": _Sensor("Time to first token, 95 %", "s", "duration", precision=2),
+    "decode_tok_s": _Sensor("Speed", "tok/s", precision=1, icon="mdi:speedometer"),
+    "rss_bytes": _Sensor("Memory", "MiB", "data_size"),
+    "available_bytes": _Sensor("Memory available", "MiB", "data_size", is_enabled=False),
+    "budget_bytes": _Sensor("Memory budget", "MiB", "data_size"),
+    "served": _Sensor("Served", state_class=_TOTAL, icon="mdi:check"),
+    "refused": _Sensor("Refused", state_class=_TOTAL, icon="mdi:close"),
+    "expired": _Sensor("Expired", state_class=_TOTAL, icon="mdi:timer-off", is_enabled=False),
+    "cancelled": _Sensor("Cancelled", state_class=_TOTAL, icon="mdi:cancel", is_enabled=False),
+    "dropped": _Sensor("Dropped", state_class=_TOTAL, icon="mdi:delete", is_enabled=False),
+    "uptime_s": _Sensor("Uptime", "s", "duration", is_enabled=False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What is announced, and where."""
+
+    topics: Topics
+    prefix: str
+    """Home Assistant's discovery prefix."""
+    model: str
+    can_ask: bool
+
+    @property
+    def device(self) -> str:
+        """The identifier of the device: part of the topic and of every unique id."""
+        return re.sub(r"[^A-Za-z0-9_-]", "_", f"{self.topics.prefix}_{self.topics.node}")
+
+    @property
+    def topic(self) -> str:
+        """Where the announcement is kept."""
+        return f"{self.prefix}/device/{self.device}/config"
+
+    @property
+    def status_topic(self) -> str:
+        """Where Home Assistant says that it has started."""
+        return f"{self.prefix}/status"
+
+    @property
+    def reply_topic(self) -> str:
+        """Where the answers to what the entities ask are sent."""
+        return f"{self.topics.response('generate')}/{CLIENT}"
+
+    def message(self) -> Encoded:
+        """Announce the device; to be retained."""
+        members = {
+            "dev": {
+                "ids": [self.device],
+                "name": f"edged {self.topics.node}",
+                "mf": "edged",
+                "mdl": self.model,
+                "sw": edged.__version__,
+            },
+            "o": {"name": "edged", "sw": edged.__version__},
+            "availability": [{"topic": self.topics.availability}],
+            "qos": 1,
+            "cmps": self._components(),
+        }
+        return Encoded(self.topic, to_json(members), WireProperties())
+
+    def removal(self) -> Encoded:
+        """Take the announcement back; to be retained, too."""
+        return Encoded(self.topic, b"", WireProperties())
+
+    def _components(self) -> dict[str, Any]:
+        state = _Sensor("State", None, "enum", None, is_diagnostic=False).component()
+        components = {
+            "state": self._sensor("state", state | {"options": _STATES}),
+            "model": self._sensor(
+                "model", _Sensor("Model", state_class=None, icon="mdi:brain").component()
+            )
+            | {"state_topic": self.topics.info, "value_template": "{{ value_json.model.id }}"},
+        }
+        for member, sensor in _SENSORS.items():
+            components[member] = self._sensor(member, sensor.component())
+            if sensor.unit == "MiB":
+                value = f"{{{{ (value_json.{member} / {_MIB}) | round(1) }}}}"
+                components[member]["value_template"] = value
+        asking = self._asking()
+        # A component that holds nothing but its platform is taken away, if it was there.
+        components |= asking if self.can_ask else {k: {"p": v["p"]} for k, v in asking.items()}
+        return components
+
+    def _sensor(self, member: str, more: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "p": "sensor",
+            "unique_id": f"{self.device}_{member}",
+            "state_topic": self.topics.state,
+            "value_template": f"{{{{ value_json.{member} }}}}",
+            **more,
+        }
+
+    def _asking(self) -> dict[str, Any]:
+        request = f"{{'prompt': value, 'response_topic': {self.reply_topic!r}}}"
+        asking = {
+            "command_topic": self.topics.request("generate"),
+            "command_template": f"{{{{ {request} | tojson }}}}",
+            "retain": False,
+        }
+        answer = _Sensor("Last answer", state_class=None, icon="mdi:message-text").component()
+        del answer["entity_category"]
+        return {
+            "ask": {
+                "p": "notify",
+                "unique_id": f"{self.device}_ask",
+                "name": "Ask",
+                "icon": "mdi:message-question",
+                **asking,
+            },
+            "question": {
+                "p": "text",
+                "unique_id": f"{self.device}_question",
+                "name": "Question",
+                "icon": "mdi:message-question",
+                "min": 1,
+                "max": MAX_STATE_LENGTH,
+                **asking,
+            },
+            "answer": self._sensor("answer", answer)
+            | {
+                "state_topic": self.reply_topic,
+                "value_template": f"{{{{ ({_ANSWER})[:{MAX_STATE_LENGTH}] }}}}",
+                "json_attributes_topic": self.reply_topic,
+                "json_attributes_template": _ATTRIBUTES,
+                "force_update": True,
+            },
+        }

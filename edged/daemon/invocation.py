@@ -1,0 +1,104 @@
+"""What a command line and a configuration file say together, for ``edged run`` and its like.
+
+Rule: one ``Config`` comes out, or an error that names the option or the key.
+"""
+
+import argparse
+import socket
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from edged.config import BrokerConfig, Config, broker_overrides, load_config, node_name_of
+from edged.config.broker_url import BrokerAddress, parse_broker_url
+from edged.errors import ConfigError, UnavailableError, UsageError
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that say which configuration, and what of it to override."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration (YAML)")
+    parser.add_argument("--model", metavar="DIR", help="bundle folder; overrides model.path")
+    parser.add_argument(
+        "--broker", metavar="URL", help="mqtt://[user:password@]host[:port], or mqtts://"
+    )
+    parser.add_argument("--node", metavar="NAME", help="name of this device in every topic")
+    parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
+
+
+def read_config(
+    arguments: argparse.Namespace, further: Mapping[str, str | None] = MappingProxyType({})
+) -> Config:
+    """Make the configuration of file and options; options win.
+
+    Args:
+        arguments: of ``add_config_arguments``.
+        further: keys that a command's own options set, as texts.
+
+    Raises:
+        UsageError: If neither a file nor a model is given.
+        ConfigError: If a key or option is wrong; the message starts with its path.
+        UnavailableError: If the file cannot be read.
+    """
+    node = node_name_of(socket.gethostname())
+    overrides = dict(further)
+    if arguments.node is not None:
+        overrides["node"] = arguments.node
+    if arguments.log_level is not None:
+        overrides["log.level"] = arguments.log_level
+    if arguments.model is not None:
+        overrides["model.path"] = arguments.model
+    if arguments.broker is not None:
+        overrides |= broker_overrides(_broker_address(arguments.broker))
+    if arguments.config is None:
+        if arguments.model is None:
+            raise UsageError("give --config FILE, or --model DIR with --broker URL and --node NAME")
+        return load_config("", "command line", default_node=node, overrides=overrides)
+    text = _read_text(arguments.config)
+    return load_config(text, str(arguments.config), default_node=node, overrides=overrides)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UnavailableError(f"{path}: cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not text in UTF-8: {error}") from error
+
+
+def read_password(broker: BrokerConfig) -> str | None:
+    """Return the password for the broker, from wherever it is configured.
+
+    Raises:
+        UnavailableError: If the password file cannot be read.
+    """
+    if broker.password_file is None:
+        return broker.password
+    try:
+        return broker.password_file.read_text(encoding="utf-8").partition("\n")[0]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnavailableError(f"broker.password_file: cannot be read: {error}") from error
+
+
+def check_broker_files(broker: BrokerConfig) -> None:
+    """Read the files that a connection to the broker needs.
+
+    Raises:
+        UnavailableError: If one of them cannot be read, or is not what it should be.
+    """
+    read_password(broker)
+    if broker.ca_file is None:
+        return
+    try:
+        ssl.create_default_context(cafile=broker.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        reason = f"broker.ca_file: {broker.ca_file}: not a readable PEM certificate"
+        raise UnavailableError(reason) from error
+
+
+def _broker_address(url: str) -> BrokerAddress:
+    try:
+        return parse_broker_url(url)
+    except ValueError as error:
+        raise ConfigError(f"--broker: {error}") from error

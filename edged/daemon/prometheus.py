@@ -1,0 +1,129 @@
+"""The figures of ``state`` as a text file for node_exporter's textfile collector: no listener.
+
+Rule: each figure is declared once below, with unit and meaning, in base units and with the names
+that Prometheus asks for; what is not declared is not exported. The file is replaced as a whole.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edged.daemon.atomic_file import KeptFile
+from edged.errors import ErrorCode
+from edged.node.pressure import Rung
+
+PREFIX = "edged_"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One metric: its name without prefix, where it stands in ``state``, what it tells."""
+
+    name: str
+    key: str
+    help: str
+    kind: str = "gauge"
+
+
+def _total(name: str, key: str, text: str) -> Figure:
+    return Figure(name + "_total", key, text, "counter")
+
+
+FIGURES = (
+    Figure("queue_requests", "queue", "Requests that wait."),
+    Figure("running_requests", "running", "Requests that are being answered."),
+    Figure("slots", "slots", "Requests that can be answered at the same time."),
+    Figure("resident_bytes", "rss_bytes", "Resident memory of the process."),
+    Figure("proportional_bytes", "pss_bytes", "Its memory, with its part of what it shares."),
+    Figure("unique_bytes", "uss_bytes", "Its memory that it shares with nobody."),
+    Figure("memory_stall_ratio", "memory_stall", "Share of 10 s in which something waited for it."),
+    Figure("available_bytes", "available_bytes", "Memory the device has left."),
+    Figure("budget_bytes", "budget_bytes", "Memory the process may take."),
+    Figure("budget_enforced", "budget_enforced", "1 when the kernel stands behind the budget."),
+    Figure("planned_bytes", "planned_bytes", "Memory that is reserved in the ledger."),
+    Figure("unplanned_bytes", "unplanned_bytes", "Resident memory above the ledger's."),
+    _total("served", "served", "Requests answered, whole or in part."),
+    _total("expired", "expired", "Requests whose deadline passed before their first token."),
+    _total("cancelled", "cancelled", "Requests ended by a cancel."),
+    _total("paused", "paused", "Answers interrupted for a more urgent one."),
+    _total("duplicates", "duplicates", "Deliveries answered with the reply of an earlier one."),
+    _total("dropped", "dropped", "Deliveries without a reply."),
+    _total("connects", "connects", "Connections made to the broker."),
+    _total("lost_sessions", "lost_sessions", "Reconnects to a broker that had forgotten us."),
+    Figure("ttft_p50_seconds", "ttft_p50_s", "Time to the first token, median of the latest."),
+    Figure("ttft_p95_seconds", "ttft_p95_s", "Time to the first token, 95th percentile."),
+    Figure("decode_tokens_per_second", "decode_tok_s", "Measured speed of answers, median."),
+    Figure(
+        "expected_prefill_tokens_per_second", "expected_prefill_tok_s", "What promises count on."
+    ),
+    Figure("expected_decode_tokens_per_second", "expected_decode_tok_s", "What promises count on."),
+    Figure("prediction_error_p50_ratio", "prediction_error_p50", "How far predictions were off."),
+    Figure("prediction_error_p95_ratio", "prediction_error_p95", "The same, 95th percentile."),
+    Figure("temperature_celsius", "temperature_c", "The hottest thermal zone."),
+    Figure("throttled_ratio", "throttled", "How far the processors are slowed down for heat."),
+    Figure("frequency_hertz", "frequency_hz", "Mean frequency of the processors."),
+    Figure("battery_ratio", "battery", "Charge of the battery."),
+    _total("energy_joules", "energy_j", "Energy of all answers, as far as it is known."),
+    Figure("uptime_seconds", "uptime_s", "Time since the process was ready."),
+)
+REFUSED = Figure("refused_total", "refused_by_code", "Requests refused, by code.", "counter")
+LEDGER = Figure("ledger_bytes", "ledger", "Memory reserved, by account.")
+PRESSURE = Figure("pressure_rung", "pressure", "How much is given up for memory: 0 is nothing.")
+INFO = Figure("info", "", "The node and its model.")
+
+
+def metric_names() -> set[str]:
+    """Return the full names of all metrics that are ever exported."""
+    return {PREFIX + figure.name for figure in (*FIGURES, REFUSED, LEDGER, PRESSURE, INFO)}
+
+
+def exposition(state: Mapping[str, Any], node: str, model_id: str) -> str:
+    """Write ``state`` in Prometheus' text format; what is unknown is left out."""
+    lines = list(_family(INFO, [({"node": node, "model": model_id}, 1)]))
+    for figure in FIGURES:
+        value = state.get(figure.key)
+        if value is not None:
+            lines += _family(figure, [({}, value)])
+    refused = state.get(REFUSED.key, {})
+    codes = {str(code): refused.get(str(code), 0) for code in ErrorCode}
+    lines += _family(REFUSED, [({"code": code}, number) for code, number in codes.items()])
+    accounts = state.get(LEDGER.key, {})
+    lines += _family(LEDGER, [({"account": name}, size) for name, size in accounts.items()])
+    rung = str(state.get(PRESSURE.key, "")).upper()
+    if rung in Rung.__members__:
+        lines += _family(PRESSURE, [({}, int(Rung[rung]))])
+    return "\n".join(lines) + "\n"
+
+
+def _family(figure: Figure, samples: list[tuple[dict[str, str], float]]) -> Iterator[str]:
+    name = PREFIX + figure.name
+    yield f"# HELP {name} {figure.help}"
+    yield f"# TYPE {name} {figure.kind}"
+    for labels, value in samples:
+        pairs = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+        yield f"{name}{{{pairs}}} {float(value)!r}" if pairs else f"{name} {float(value)!r}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+class PrometheusFile:
+    """Keep the file up to date; a failure is logged and stops nothing.
+
+    Args:
+        path: Where the collector looks for it; None writes nothing.
+        node: Name of this node.
+        model_id: Name of the model.
+    """
+
+    def __init__(self, path: Path | None, node: str, model_id: str) -> None:
+        self._file = KeptFile(path, "state.prometheus_file")
+        self._node = node
+        self._model_id = model_id
+
+    def write(self, state: Mapping[str, Any]) -> None:
+        """Replace the file with these figures."""
+        if self._file.path is not None:
+            self._file.write(exposition(state, self._node, self._model_id).encode())

@@ -1,0 +1,109 @@
+"""The configuration in the terms of the parts: of the transport, of requests, of the service.
+
+Rule: translates, and decides nothing but what follows from several settings together.
+"""
+
+from dataclasses import replace
+
+from edged.config import Config
+from edged.daemon.group import SESSION_EXPIRY_S
+from edged.daemon.invocation import read_password
+from edged.daemon.loader import ResidentModel
+from edged.daemon.memory_plan import DEFAULT_SLOTS
+from edged.engine.session import default_num_threads
+from edged.node.ports import Limits
+from edged.node.sessions import SessionLimits
+from edged.node.throttling import StrainLimits
+from edged.protocol import RequestDefaults, Topics
+from edged.protocol.energy import EnergyModel
+from edged.transport import BrokerSettings
+
+_HEADROOM = 8
+"""Deliveries beyond queue and engine: without it, refusals and cancels would never arrive."""
+_MAX_PACKET_BYTES = 65536
+"""Between the payload limit and this a request is refused; above it the broker discards it."""
+
+
+def topics_of(config: Config) -> Topics:
+    """Name the topics of the node, and of its group."""
+    return Topics(config.prefix, config.node, config.group.name)
+
+
+def status_topic(config: Config) -> str:
+    """Name the topic on which Home Assistant says that it has started."""
+    return f"{config.homeassistant.prefix}/status"
+
+
+def broker_settings(config: Config) -> BrokerSettings:
+    """Translate the configuration for the node's own connection.
+
+    Raises:
+        UnavailableError: If the password file cannot be read.
+    """
+    broker, num_slots = config.broker, config.model.num_slots or DEFAULT_SLOTS
+    return BrokerSettings(
+        host=broker.host,
+        port=broker.port,
+        client_id=config.client_id,
+        username=broker.username,
+        password=read_password(broker),
+        is_tls=broker.tls,
+        ca_file=broker.ca_file,
+        keepalive_s=round(broker.keepalive_s),
+        session_expiry_s=round(broker.session_expiry_s),
+        receive_maximum=config.queue.size + num_slots + _HEADROOM,
+        max_packet_bytes=max(_MAX_PACKET_BYTES, config.request.max_payload_bytes * 4),
+        protocol=broker.protocol.value,
+        optional_filters=frozenset({status_topic(config)}),
+    )
+
+
+def group_settings(settings: BrokerSettings, config: Config) -> BrokerSettings:
+    """Turn the settings of the node's own connection into those of its group's."""
+    return replace(
+        settings,
+        client_id=f"{settings.client_id}-group",
+        session_expiry_s=SESSION_EXPIRY_S,
+        receive_maximum=config.group.receive_maximum,
+    )
+
+
+def energy_model(config: Config) -> EnergyModel:
+    """Translate what is declared about energy for the worker."""
+    num_threads = config.model.num_threads or default_num_threads()
+    return EnergyModel(config.metrics.watts_per_thread, num_threads)
+
+
+def limits_of(config: Config, model: ResidentModel) -> Limits:
+    """Translate the configuration for the service."""
+    sessions = config.sessions
+    return Limits(
+        defaults=_request_defaults(config),
+        budget=model.footprint.budget,
+        max_model_len=model.engine.max_model_len,
+        kv_bytes_per_token=model.bundle.manifest.model.kv_bytes_per_token,
+        max_waiting=config.queue.size,
+        num_slots=model.engine.num_slots,
+        plan=model.footprint.plan,
+        model_id=model.bundle.model_id,
+        sessions=SessionLimits(sessions.count, sessions.max_tokens, sessions.idle_s),
+        strain=StrainLimits(config.budget.max_temperature_c, config.budget.min_battery),
+    )
+
+
+def _request_defaults(config: Config) -> RequestDefaults:
+    request = config.request
+    return RequestDefaults(
+        node=config.node,
+        prefix=config.prefix,
+        timeout_s=request.timeout_s,
+        max_timeout_s=request.max_timeout_s,
+        max_tokens=request.max_tokens,
+        max_payload_bytes=request.max_payload_bytes,
+        is_system_allowed=request.allow_system,
+        system=request.system_prompt,
+        reply_prefixes=request.reply_prefixes,
+        discovery_prefix=config.homeassistant.prefix,
+        has_sessions=config.sessions.count > 0,
+        group=config.group.name,
+    )

@@ -1,0 +1,272 @@
+"""One answer in the making: its text, its stream fragments, and why it ended.
+
+Rule: no clock and no engine; steps and times come in, text and a verdict go out.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from edged.engine.steps import Constraint, Prefilled, Token
+from edged.engine.stopping import StopMatcher
+from edged.errors import ErrorCode
+from edged.protocol.energy import Energy
+from edged.protocol.request import (
+    Answer,
+    FinishReason,
+    FormatType,
+    Rejected,
+    Request,
+    Timing,
+    Usage,
+)
+
+FRAGMENT_INTERVAL_S = 0.1
+"""Fragments after the first wait this long …"""
+FRAGMENT_TOKENS = 8
+"""… or for this many tokens, whichever comes first."""
+
+
+class TextStream(Protocol):
+    """The part of ``Detokenizer`` that the worker uses."""
+
+    def push(self, token_id: int) -> str:
+        """Return the text that became complete with this token."""
+        ...
+
+    def flush(self) -> str:
+        """Return what is left."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One admitted request, ready to run."""
+
+    key: int
+    prompt_ids: Sequence[int]
+    request: Request
+    max_tokens: int
+    constraint: Constraint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """Text that became final since the fragment before."""
+
+    key: int
+    sequence: int
+    """0 for the first fragment of a request."""
+    delta: str
+    is_done: bool = False
+    """Whether it is the last of its request; it may be empty then."""
+
+
+@dataclass(slots=True)
+class Spent:
+    """What the engine did for an answer: the runs of the model that it had a part in."""
+
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    decode_runs: int = 0
+    rows_beside: int = 0
+    """Summed over its decode runs: the other tokens in them, of other answers or guessed."""
+    pairs_beside: int = 0
+    """The tokens before each of those, summed up."""
+
+
+@dataclass(slots=True)
+class Generation:
+    """The state of the job in hand; over when ``finish_reason`` is set or the steps end."""
+
+    job: Job
+    text_stream: TextStream
+    started_s: float
+    finish_reason: FinishReason | None = None
+    first_token_s: float | None = None
+    output_ids: list[int] = field(default_factory=list)
+    cached_tokens: int = 0
+    text: str = ""
+    was_paused: bool = False
+    energy: Energy | None = None
+    """What it took so far, where that is known."""
+    num_prefilled: int = 0
+    """Tokens of the prompt that need not be run any more."""
+    spent: Spent = field(default_factory=Spent)
+    _sent: int = 0
+    _num_fragments: int = 0
+    _tokens_since: int = 0
+    _sent_s: float = 0.0
+    _last_step_s: float = 0.0
+    _matcher: StopMatcher = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._matcher = StopMatcher(self.job.request.stop)
+        self._last_step_s = self.started_s
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Tokens of the answer so far."""
+        return len(self.output_ids)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the answer is all that its format asks for, and nothing may follow."""
+        return self.job.constraint is not None and self.job.constraint.is_complete
+
+    @property
+    def is_pausable(self) -> bool:
+        """Whether there is something left to go on with later."""
+        is_over = self.finish_reason is not None or self.is_complete
+        return not is_over and self.num_output_tokens < self.job.max_tokens
+
+    def resume(self, now_s: float) -> None:
+        """Note that the job goes on: the time in between was not a step."""
+        self._last_step_s, self.num_prefilled = now_s, 0
+
+    def end(self, reason: FinishReason) -> Answer | Rejected:
+        """End an interrupted job that will not go on, and return its outcome."""
+        self.finish_reason = reason
+        self.close()
+        return self.outcome()
+
+    def record(self, step: Prefilled | Token) -> None:
+        """Take one step of the engine into account, unless the one before was the last."""
+        if isinstance(step, Prefilled):
+            self.num_prefilled = step.num_tokens
+            if not self.was_paused:
+                self.cached_tokens = step.cached_tokens
+        elif self.finish_reason is None:
+            self._record_token(step)
+
+    def end_step(self, now_s: float) -> None:
+        """Note when the steps of one run were made, and whether there is time for another run."""
+        step_s, self._last_step_s = now_s - self._last_step_s, now_s
+        if self.output_ids and self.first_token_s is None:
+            self.first_token_s = now_s
+        # Not a token earlier: of several tokens of one run, only the last completes the format.
+        if self.finish_reason is None and self.is_complete:
+            self.finish_reason = FinishReason.STOP
+        # The next step is expected to take as long as this one: stop before it would be late.
+        if self.finish_reason is None and now_s + step_s >= self.job.request.deadline_s:
+            self.finish_reason = FinishReason.DEADLINE
+
+    def _record_token(self, step: Token) -> None:
+        self.output_ids.append(step.token_id)
+        self._tokens_since += 1
+        if step.is_stop:
+            self.finish_reason = FinishReason.STOP
+            return
+        self.text += self._matcher.push(self.text_stream.push(step.token_id))
+        if self._matcher.is_stopped:
+            self.finish_reason = FinishReason.STOP
+
+    def fragment(self, now_s: float) -> Fragment | None:
+        """Return the next fragment if one is due: the first at once, later ones coalesced."""
+        is_due = (
+            self._num_fragments == 0
+            or self._tokens_since >= FRAGMENT_TOKENS
+            or now_s - self._sent_s >= FRAGMENT_INTERVAL_S
+        )
+        if not is_due or len(self.text) == self._sent:
+            return None
+        return self._take_fragment(now_s, is_done=False)
+
+    def last_fragment(self, now_s: float) -> Fragment:
+        """Return what no fragment has carried yet, after ``close``."""
+        return self._take_fragment(now_s, is_done=True)
+
+    def _take_fragment(self, now_s: float, *, is_done: bool) -> Fragment:
+        delta = self.text[self._sent :]
+        fragment = Fragment(self.job.key, self._num_fragments, delta, is_done)
+        self._sent, self._sent_s, self._tokens_since = len(self.text), now_s, 0
+        self._num_fragments += 1
+        return fragment
+
+    def close(self) -> None:
+        """Add the text held back for half characters and half stop strings."""
+        if not self._matcher.is_stopped:
+            self.text += self._matcher.push(self.text_stream.flush())
+            self.text += self._matcher.flush()
+        self.finish_reason = self.finish_reason or FinishReason.LENGTH
+
+    def outcome(self) -> Answer | Rejected:
+        """Return the answer, or the refusal of a job that ended before its first token."""
+        reason = self.finish_reason or FinishReason.LENGTH
+        if self.num_output_tokens == 0:
+            if reason is FinishReason.CANCELLED:
+                return Rejected(ErrorCode.CANCELLED, "cancelled before the first token")
+            return Rejected(
+                ErrorCode.TIMEOUT, "the deadline passed before the first token; allow more time"
+            )
+        # What a stop string cut may be a whole answer by chance: "on" of "on fire", 1 of 12.
+        is_whole = reason is FinishReason.STOP and not self._matcher.is_stopped
+        kind = self.job.request.format.type
+        if kind is FormatType.CHOICE:
+            index = self._option() if is_whole and self.is_complete else None
+            text = "" if index is None else self.text
+            return Answer(text, reason, is_choice=True, choice=index)
+        is_parsed = is_whole and kind is FormatType.JSON_SCHEMA
+        return Answer(self.text, reason, self._parsed() if is_parsed else None)
+
+    def _option(self) -> int | None:
+        """Return the index of the option that the text is."""
+        choices = self.job.request.format.choices
+        for words in (self.text, f" {self.text}"):  # some tokenizers drop a first space
+            if words in choices:
+                return choices.index(words)
+        return None
+
+    def _parsed(self) -> object:
+        try:
+            return json.loads(self.text)
+        except (ValueError, RecursionError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end of one job: exactly one is emitted for each submitted job."""
+
+    key: int
+    outcome: Answer | Rejected
+    usage: Usage
+    started_s: float
+    finished_s: float
+    first_token_s: float | None
+    """When the first token was there, on the worker's clock; None without one."""
+    was_paused: bool = False
+    """Whether the time contains an interruption."""
+    spent: Spent = field(default_factory=Spent)
+
+    @classmethod
+    def of(cls, run: Generation, outcome: Answer | Rejected, finished_s: float) -> "Finished":
+        """Sum up a generation that is over."""
+        job = run.job
+        usage = Usage(
+            len(job.prompt_ids), run.cached_tokens, run.num_output_tokens, energy=run.energy
+        )
+        times = (run.started_s, finished_s, run.first_token_s)
+        return cls(job.key, outcome, usage, *times, run.was_paused, run.spent)
+
+    def timing(self, received_s: float) -> Timing:
+        """Split the time since ``received_s``; without a token, all of the run is prefill.
+
+        Who joined an execution after its start did not wait for it.
+        """
+        first_s = self.finished_s if self.first_token_s is None else self.first_token_s
+        return Timing(
+            queued_s=max(self.started_s - received_s, 0.0),
+            prefill_s=first_s - self.started_s,
+            ttft_s=max(first_s - received_s, 0.0),
+            decode_s=self.finished_s - first_s,
+            total_s=self.finished_s - received_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A job that made room; it is over only when it is resumed and ends, or is ended."""
+
+    run: Generation

@@ -1,0 +1,93 @@
+"""Choose the next token from logits.
+
+Rule: numpy only, and no sort of a whole vocabulary. The same seed, parameters and logits give the
+same token.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edged.protocol.request import SamplingParams
+
+_GREEDY_BELOW = 1e-5
+"""Temperatures below are no different from 0, but would overflow (as in vLLM)."""
+
+
+class Sampler:
+    """Choose the tokens of one answer.
+
+    Filters apply in the order of vLLM: penalty, temperature, ``min_p``, ``top_k``, ``top_p``.
+
+    Args:
+        params: how to choose.
+        prompt_ids: the prompt; with the chosen tokens it is what ``repetition_penalty`` looks at.
+    """
+
+    def __init__(self, params: SamplingParams, prompt_ids: NDArray[np.int64]) -> None:
+        self._params = params
+        self._is_penalised = params.repetition_penalty != 1.0
+        self._seen = np.unique(prompt_ids) if self._is_penalised else prompt_ids[:0]
+        self._random = np.random.Generator(np.random.PCG64(params.seed))
+
+    def choose(self, logits: NDArray[np.float32]) -> int:
+        """Return the next token; the logits ``[vocabulary]`` are overwritten.
+
+        Raises:
+            ValueError: no logit is finite: the model is broken, or a mask allowed nothing.
+        """
+        if self._is_penalised:
+            self._penalise(logits)
+        best = int(logits.argmax())  # of a NaN, should there be one
+        if not math.isfinite(logits.item(best)):
+            raise ValueError("no token can be chosen: the logits hold no finite maximum")
+        token_id = (
+            best if self._params.temperature < _GREEDY_BELOW else self._draw(logits, logits[best])
+        )
+        if self._is_penalised:
+            self._seen = np.union1d(self._seen, token_id)
+        return token_id
+
+    def _penalise(self, logits: NDArray[np.float32]) -> None:
+        seen = logits[self._seen]
+        penalty = np.float32(self._params.repetition_penalty)
+        logits[self._seen] = np.where(seen > 0, seen / penalty, seen * penalty)
+
+    def _draw(self, logits: NDArray[np.float32], best: np.float32) -> int:
+        params = self._params
+        scores = (logits - best) / np.float32(params.temperature)
+        token_ids = _most_likely(scores, params.top_k, params.min_p)
+        weights = np.exp(scores[token_ids], dtype=np.float64)
+        if params.top_p < 1:
+            kept = _nucleus(weights, params.top_p, len(scores))
+            token_ids, weights = token_ids[kept], weights[kept]
+        cumulated = weights.cumsum()
+        point = self._random.random() * cumulated[-1]
+        return int(token_ids[min(cumulated.searchsorted(point, side="right"), len(cumulated) - 1)])
+
+
+def _most_likely(scores: NDArray[np.float32], top_k: int, min_p: float) -> NDArray[np.intp]:
+    """Return the ids, ascending, that ``top_k`` and ``min_p`` leave; equals at the edge stay.
+
+    ``scores`` are log-probabilities up to a constant, with a maximum of 0.
+    """
+    floor = np.float32(-np.inf)
+    if 0 < top_k < len(scores):
+        floor = np.partition(scores, -top_k)[-top_k]
+    if min_p > 0:
+        floor = max(floor, np.log(np.float32(min_p)))
+    return np.flatnonzero(scores >= floor)
+
+
+def _nucleus(weights: NDArray[np.float64], top_p: float, vocab_size: int) -> NDArray[np.intp]:
+    """Return the indices, ascending, of the smallest set whose share reaches ``top_p``.
+
+    All weights below ``(1 - top_p) / vocab_size`` of the total hold less than ``1 - top_p``
+    together, so the set is complete without them and only the few above need to be sorted.
+    """
+    total = weights.sum()
+    large = np.flatnonzero(weights >= total * (1 - top_p) / vocab_size)
+    order = large[np.argsort(-weights[large], kind="stable")]
+    count = int(weights[order].cumsum().searchsorted(total * top_p, side="left")) + 1
+    return np.sort(order[:count])

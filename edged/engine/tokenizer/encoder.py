@@ -1,0 +1,115 @@
+"""Text to token ids, with control tokens only where they are wanted.
+
+Rule: a control token in guarded text is encoded as the characters it is written with.
+"""
+
+import json
+import re
+import secrets
+
+import tokenizers
+
+from edged.engine.tokenizer.definition import check_definition
+from edged.engine.tokenizer.template import TemplateError
+from edged.errors import BundleError
+
+
+class Encoder:
+    """The encoding half of a tokenizer.
+
+    Args:
+        tokenizer: from ``read_tokenizer``; a private token is added to it.
+
+    Raises:
+        BundleError: the token ids have gaps.
+    """
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        tokenizer.post_processor = None  # it would add control tokens, or repeat the text
+        self._control = _control_pattern(tokenizer)
+        # An added token that nobody can guess: it keeps apart what stands on both sides of it,
+        # whatever the template does around it, and is dropped from the ids.
+        self._cut = f"\ufdd0{secrets.token_hex(8)}\ufdd1"
+        tokenizer.add_tokens([tokenizers.AddedToken(self._cut, normalized=False)])
+        self.cut_id: int = tokenizer.token_to_id(self._cut)
+        """The id of the private token: it has no text."""
+        if tokenizer.model.id_to_token(self.cut_id) is not None:
+            raise BundleError(
+                f"tokenizer.json: ids are left out below {self.cut_id}, so none is free behind "
+                "them; number the tokens without gaps"
+            )
+
+    def guarded(self, text: str) -> str:
+        """Return the text with each control token in it cut behind its first character."""
+        if self._control is None or not self._control.search(text):
+            return text
+        return self._control.sub(lambda match: match[0] + self._cut, text)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of text in which unguarded control tokens count as such.
+
+        Raises:
+            TemplateError: the tokenizer fails on it.
+        """
+        try:
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        except BaseException as error:
+            if not _is_fault(error):
+                raise
+            # Not with the library's words: they may hold the text.
+            raise TemplateError(
+                "messages: the model's tokenizer fails on them; change their text, or use another "
+                "model"
+            ) from error
+        return [token_id for token_id in ids if token_id != self.cut_id]
+
+    def encode_plain(self, text: str) -> list[int]:
+        """Return the ids of text in which nothing is a control token."""
+        return self.encode(self.guarded(text))
+
+
+def read_tokenizer(definition: str, vocab_size: int | None = None) -> tokenizers.Tokenizer:
+    """Read the text of ``tokenizer.json``.
+
+    Args:
+        definition: the text.
+        vocab_size: tokens of the model, where they are known.
+
+    Raises:
+        BundleError: it does not describe a tokenizer, or one that takes too much.
+    """
+    check_definition(definition, vocab_size)
+    try:
+        tokenizer = tokenizers.Tokenizer.from_str(definition)
+    except BaseException as error:
+        if not _is_fault(error):
+            raise
+        raise BundleError(
+            f"tokenizer.json: not a tokenizer ({error}); rebuild the bundle with `edged build`"
+        ) from error
+    added = tokenizer.get_added_tokens_decoder().values()
+    if any(token.special and token.normalized for token in added):
+        # Found after normalization, a control token could be spelled with look-alikes.
+        tree = json.loads(definition)
+        for token in tree["added_tokens"]:
+            token["normalized"] = token["normalized"] and not token["special"]
+        tokenizer = tokenizers.Tokenizer.from_str(json.dumps(tree))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _is_fault(error: BaseException) -> bool:
+    """Tell whether it is the library's: a panic of Rust code is no ``Exception``."""
+    return isinstance(error, Exception) or type(error).__module__ == "pyo3_runtime"
+
+
+def _control_pattern(tokenizer: tokenizers.Tokenizer) -> re.Pattern[str] | None:
+    """Match the first character of each control token, overlapping ones too."""
+    texts = [
+        re.escape(token.content)
+        for token in tokenizer.get_added_tokens_decoder().values()
+        if token.special and len(token.content) > 1
+    ]
+    return re.compile(f"(?={'|'.join(texts)}).", re.DOTALL) if texts else None

@@ -1,0 +1,1 @@
+"""The node's decisions: what is done with each message, and when."""

@@ -1,0 +1,154 @@
+"""What happened since the start, counted: the figures of ``state``.
+
+Rule: bounded memory for ever. Counters are declared here; percentiles look at the latest samples.
+"""
+
+import math
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from edged.errors import ErrorCode
+from edged.protocol.request import Answer, FinishReason, Rejected
+
+WINDOW = 256
+"""Samples that a percentile looks back on."""
+
+
+class Count(StrEnum):
+    """What is counted; the value is its name in ``state``."""
+
+    SERVED = "served"
+    """Requests answered, whole or in part."""
+    REFUSED = "refused"
+    """Requests answered with an error; the parts by code are in ``refused_by_code``."""
+    EXPIRED = "expired"
+    """Requests whose deadline passed after they were accepted and before their first token."""
+    CANCELLED = "cancelled"
+    """Requests ended by a cancel, before or after their first token."""
+    PAUSED = "paused"
+    """Times that an answer was interrupted for a more urgent one."""
+    DUPLICATES = "duplicates"
+    """Deliveries answered with the reply of an earlier one."""
+    DROPPED = "dropped"
+    """Deliveries without a reply; the parts by reason are in ``dropped_by_reason``."""
+    IGNORED_KEYS = "ignored_keys"
+    """Unknown keys in requests."""
+    CONNECTS = "connects"
+    """Connections made to the broker."""
+    LOST_SESSIONS = "lost_sessions"
+    """Reconnects after which the broker did not know the session any more."""
+    STALE_ACKS = "stale_acks"
+    """Acknowledgements not sent because their connection was gone."""
+    TAKEN_OVER = "taken_over"
+    """Connections lost to another client of the same identifier."""
+    UNDELIVERED = "undelivered"
+    """Replies that the broker did not take."""
+    EVENTS = "events"
+    """Events sent."""
+    EVENTS_SUPPRESSED = "events_suppressed"
+    """Events held back, because there were too many of their kind."""
+
+
+@dataclass(slots=True)
+class RollingSamples:
+    """The latest values of one measured quantity."""
+
+    _values: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+
+    def add(self, value: float) -> None:
+        """Take in one value; one that is not finite is left out."""
+        if math.isfinite(value):
+            self._values.append(value)
+
+    def percentile(self, percent: float) -> float | None:
+        """Give the nearest-rank percentile, a value that really occurred; None without samples."""
+        if not self._values:
+            return None
+        rank = math.ceil(percent / 100 * len(self._values))
+        return sorted(self._values)[max(rank, 1) - 1]
+
+
+class Metrics:
+    """Count and measure; not thread-safe, so it lives where the replies are made."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[Count] = Counter()
+        self._refused: Counter[ErrorCode] = Counter()
+        self._dropped: Counter[str] = Counter()
+        self._ttft_s = RollingSamples()
+        self._decode_tok_s = RollingSamples()
+        self._cost_error = RollingSamples()
+        self._energy_j: float | None = None
+
+    def count(self, what: Count, number: int = 1) -> None:
+        """Count something that has no method of its own below."""
+        self._counts[what] += number
+
+    def count_dropped(self, reason: str) -> None:
+        """Count a delivery that gets no reply; ``reason`` is one of a fixed few."""
+        self._counts[Count.DROPPED] += 1
+        self._dropped[reason] += 1
+
+    def count_refused(self, code: ErrorCode) -> None:
+        """Count a request that was refused before it was let in."""
+        self._counts[Count.REFUSED] += 1
+        self._refused[code] += 1
+
+    def count_expired(self) -> None:
+        """Count a request whose deadline passed while it waited."""
+        self._counts[Count.EXPIRED] += 1
+
+    def count_cancelled(self) -> None:
+        """Count a request that was cancelled while it waited."""
+        self._counts[Count.CANCELLED] += 1
+
+    def count_outcome(self, outcome: Answer | Rejected) -> None:
+        """Count a request that ran, by how it ended."""
+        if isinstance(outcome, Answer):
+            self._counts[Count.SERVED] += 1
+            if outcome.finish_reason is FinishReason.CANCELLED:
+                self._counts[Count.CANCELLED] += 1
+        elif outcome.code is ErrorCode.CANCELLED:
+            self.count_cancelled()
+        elif outcome.code is ErrorCode.TIMEOUT:
+            self.count_expired()
+        else:
+            self.count_refused(outcome.code)
+
+    def observe_ttft(self, seconds: float) -> None:
+        """Take in the time from receipt to the first token of one request."""
+        self._ttft_s.add(seconds)
+
+    def observe_decode(self, num_tokens: int, seconds: float) -> None:
+        """Take in the tokens after the first one, and the time they took."""
+        if num_tokens > 0 and seconds > 0:
+            self._decode_tok_s.add(num_tokens / seconds)
+
+    def count_energy(self, joules: float) -> None:
+        """Take in the energy of one request."""
+        self._energy_j = (self._energy_j or 0.0) + joules
+
+    def observe_cost_error(self, error: float | None) -> None:
+        """Take in the relative error of one predicted service time; None is none."""
+        if error is not None:
+            self._cost_error.add(error)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Give all figures as members of the ``state`` message; unmeasured ones are None."""
+        return {
+            **{str(what): self._counts[what] for what in Count},
+            "refused_by_code": {str(code): n for code, n in sorted(self._refused.items())},
+            "dropped_by_reason": dict(sorted(self._dropped.items())),
+            "ttft_p50_s": _rounded(self._ttft_s.percentile(50)),
+            "ttft_p95_s": _rounded(self._ttft_s.percentile(95)),
+            "decode_tok_s": _rounded(self._decode_tok_s.percentile(50)),
+            "energy_j": _rounded(self._energy_j),
+            "prediction_error_p50": _rounded(self._cost_error.percentile(50)),
+            "prediction_error_p95": _rounded(self._cost_error.percentile(95)),
+        }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)

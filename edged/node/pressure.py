@@ -1,0 +1,92 @@
+"""What to give up when memory runs short, one rung after the other, and when to take it back.
+
+Rule: pure; readings and times come in, a rung comes out. A rung is left only after the pressure has
+been gone for a while, so that nothing flaps.
+"""
+
+from enum import IntEnum
+
+from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
+
+HIGH_SHARE = 0.95
+"""Above this share of the budget the next rung is taken …"""
+LOW_SHARE = 0.90
+"""… and below this one the way back down begins."""
+UP_AFTER_S = 2.0
+"""How long a rung is given to help before the next one is taken."""
+DOWN_AFTER_S = 10.0
+"""How long memory must be well before a rung is left."""
+RESTART_AFTER_S = 30.0
+"""How long the budget may be broken with all else tried, before the process starts anew."""
+HIGH_STALL, LOW_STALL = 0.20, 0.05
+"""The same two for the share of the time in which something waited for memory."""
+_ROOMY = 1.25
+"""Of ``budget.min_available``, for the way back down."""
+
+
+class Rung(IntEnum):
+    """How much is given up; each rung keeps what the ones below it do."""
+
+    CALM = 0
+    SHED_PREFIX = 1
+    """The keys and values kept for the next prompt are given back when the engine is idle."""
+    SHED_SESSIONS = 2
+    """Dialogues that nobody is waiting in are forgotten."""
+    SHRINK_SLOTS = 3
+    """One answer is made at a time, and the other slots are given back as they become idle."""
+    REFUSE = 4
+    """New requests are refused with ``memory_pressure``; what was promised is kept."""
+    RESTART = 5
+    """The process ends cleanly and is started again; the broker keeps what is not answered."""
+
+
+class PressureLadder:
+    """Decide the rung.
+
+    Args:
+        budget: What may be held, and what the device must keep.
+    """
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
+        self.rung = Rung.CALM
+        self._changed_s = float("-inf")
+        self._well_since_s: float | None = None
+        self._broken_since_s: float | None = None
+
+    def step(self, memory: MemorySnapshot, now_s: float) -> Rung:
+        """Take in a reading and return the rung that holds from now on."""
+        limit_bytes, floor_bytes = self._budget.limit_bytes, self._budget.min_available_bytes
+        is_broken = memory.rss_bytes > limit_bytes
+        is_high = memory.rss_bytes > HIGH_SHARE * limit_bytes
+        is_high = is_high or memory.available_bytes < floor_bytes
+        is_high = is_high or memory.stall_share > HIGH_STALL
+        is_well = memory.rss_bytes < LOW_SHARE * limit_bytes
+        is_well = is_well and memory.available_bytes >= _ROOMY * floor_bytes
+        is_well = is_well and memory.stall_share <= LOW_STALL
+        self._broken_since_s = _since(self._broken_since_s, now_s, is_true=is_broken)
+        self._well_since_s = _since(self._well_since_s, now_s, is_true=is_well)
+        if is_high:
+            self._climb(now_s)
+        elif self._well_since_s is not None and self.rung > Rung.CALM:
+            is_time = now_s - max(self._well_since_s, self._changed_s) >= DOWN_AFTER_S
+            if is_time:
+                self._change(Rung(self.rung - 1), now_s)
+        return self.rung
+
+    def _climb(self, now_s: float) -> None:
+        if now_s - self._changed_s < UP_AFTER_S:
+            return
+        if self.rung < Rung.REFUSE:
+            self._change(Rung(self.rung + 1), now_s)
+        elif self._broken_since_s is not None and now_s - self._broken_since_s >= RESTART_AFTER_S:
+            self._change(Rung.RESTART, now_s)
+
+    def _change(self, rung: Rung, now_s: float) -> None:
+        self.rung, self._changed_s = rung, now_s
+
+
+def _since(since_s: float | None, now_s: float, *, is_true: bool) -> float | None:
+    if not is_true:
+        return None
+    return now_s if since_s is None else since_s

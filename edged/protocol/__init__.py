@@ -1,0 +1,58 @@
+"""The wire contract: bytes and properties in, values out, and back.
+
+Rule: pure; no clock, no broker. ``docs/protocol.md`` describes for outsiders what is done here.
+"""
+
+from edged.protocol.decode import Decoded, decode, reply_address
+from edged.protocol.encode import (
+    encode_event,
+    encode_fragment,
+    encode_info,
+    encode_reply,
+    encode_state,
+)
+from edged.protocol.received import (
+    ReceivedFragment,
+    ReceivedReply,
+    decode_fragment,
+    decode_reply,
+)
+from edged.protocol.wire import (
+    MAX_USER_PROPERTIES,
+    OPERATIONS,
+    PROTOCOL_VERSION,
+    Delivery,
+    Dropped,
+    DropReason,
+    Encoded,
+    Refusal,
+    RequestDefaults,
+    Topics,
+    WireProperties,
+)
+
+__all__ = [
+    "MAX_USER_PROPERTIES",
+    "OPERATIONS",
+    "PROTOCOL_VERSION",
+    "Decoded",
+    "Delivery",
+    "DropReason",
+    "Dropped",
+    "Encoded",
+    "ReceivedFragment",
+    "ReceivedReply",
+    "Refusal",
+    "RequestDefaults",
+    "Topics",
+    "WireProperties",
+    "decode",
+    "decode_fragment",
+    "decode_reply",
+    "encode_event",
+    "encode_fragment",
+    "encode_info",
+    "encode_reply",
+    "encode_state",
+    "reply_address",
+]

@@ -1,0 +1,180 @@
+"""Replies, fragments, info, state and events to bytes.
+
+Rule: whatever the values are, the bytes are valid UTF-8 and strict JSON: no lone surrogate, no NaN.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from edged.protocol.request import (
+    Answer,
+    CancelOutcome,
+    Rejected,
+    Reply,
+    SessionState,
+    Timing,
+    Usage,
+)
+from edged.protocol.wire import OPERATIONS, PROTOCOL_VERSION, Encoded, Topics, WireProperties
+
+CONTENT_TYPE = "application/json"
+STATUS_OK = 200
+MAX_NESTING = 100
+"""Levels of a model's own JSON that are sent on; deeper values become null."""
+_to_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_RESERVED_ERROR_KEYS = frozenset({"code", "status", "message", "retryable", "retry_after_ms"})
+
+
+def encode_reply(
+    reply: Reply, *, node: str, model_id: str, seconds_left: float | None = None
+) -> Encoded:
+    """Encode the terminal reply of one request.
+
+    Args:
+        reply: What to say, and to whom.
+        node: Name of this node.
+        model_id: Name of the model, sent with every answer.
+        seconds_left: Time to the deadline of the request; it becomes the Message Expiry Interval,
+            never 0, because that would arrive as none.
+    """
+    members: dict[str, Any] = {
+        "v": PROTOCOL_VERSION,
+        "id": reply.reply_to.request_id,
+        "node": node,
+        "status": "error" if isinstance(reply.outcome, Rejected) else "ok",
+        "data": _data(reply.outcome),
+    }
+    if isinstance(reply.outcome, Rejected):
+        members["error"] = _error(reply.outcome)
+    if reply.usage is not None:
+        members["usage"] = _usage(reply.usage)
+    if reply.timing is not None:
+        members["timing"] = _timing(reply.timing)
+    if isinstance(reply.outcome, Answer):
+        members["model"] = model_id
+    if reply.session is not None:
+        members["session"] = _session(reply.session)
+    members |= {"attempt": reply.attempt, "duplicate": reply.is_duplicate}
+    rejected = reply.outcome if isinstance(reply.outcome, Rejected) else None
+    status = rejected.code.status if rejected else STATUS_OK
+    properties = WireProperties(
+        correlation_data=reply.reply_to.correlation_data,
+        content_type=CONTENT_TYPE,
+        payload_format=1,
+        message_expiry_s=None if seconds_left is None else max(1, math.ceil(seconds_left)),
+        user_properties=(("status", str(status)),),
+    )
+    return Encoded(reply.reply_to.topic, to_json(members), properties)
+
+
+def encode_fragment(
+    topics: Topics, request_id: str, sequence: int, delta: str, *, is_done: bool = False
+) -> Encoded:
+    """Encode one piece of a streamed answer; the complete reply always follows the last one."""
+    members = {"id": request_id, "seq": sequence, "delta": delta, "done": is_done}
+    return _encoded(topics.stream(request_id), members)
+
+
+def encode_info(topics: Topics, members: Mapping[str, Any]) -> Encoded:
+    """Encode the retained description of a node: ``edged``, ``model``, ``limits`` and more."""
+    fixed = {"v": PROTOCOL_VERSION, "node": topics.node, "operations": list(OPERATIONS)}
+    return _encoded(topics.info, fixed | dict(members))
+
+
+def encode_state(topics: Topics, members: Mapping[str, Any]) -> Encoded:
+    """Encode the retained load, memory, speed and counters of a node."""
+    fixed = {"v": PROTOCOL_VERSION, "node": topics.node}
+    return _encoded(topics.state, fixed | dict(members))
+
+
+def encode_event(topics: Topics, event: str, members: Mapping[str, Any]) -> Encoded:
+    """Encode one event of a node; ``members`` must not hold prompt text."""
+    fixed = {"v": PROTOCOL_VERSION, "node": topics.node, "event": event}
+    return _encoded(topics.event, fixed | dict(members))
+
+
+def to_json(value: object) -> bytes:
+    """Return compact JSON in UTF-8; a number JSON lacks is null, half a surrogate pair is ``?``."""
+    try:
+        text = _to_text(value)
+    except ValueError:  # hardly ever: looking at every value first would take twice as long
+        text = _to_text(_strict(value))
+    return text.encode(errors="replace")
+
+
+def _strict(value: object, depth: int = 0) -> object:
+    """Return what JSON can say of a value: no NaN, no Infinity, no bottomless nesting."""
+    is_number = not isinstance(value, float) or math.isfinite(value)
+    if depth > MAX_NESTING or not is_number:
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _strict(member, depth + 1) for key, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item, depth + 1) for item in value]
+    return value
+
+
+def _encoded(topic: str, members: Mapping[str, Any]) -> Encoded:
+    properties = WireProperties(content_type=CONTENT_TYPE, payload_format=1)
+    return Encoded(topic, to_json(members), properties)
+
+
+def _data(outcome: Answer | CancelOutcome | Rejected) -> dict[str, Any]:
+    if isinstance(outcome, Answer):
+        choice = {"choice": outcome.choice} if outcome.is_choice else {}
+        return {
+            "text": outcome.text,
+            "json": _strict(outcome.json),
+            **choice,
+            "finish_reason": outcome.finish_reason.value,
+        }
+    return {"found": outcome.is_found} if isinstance(outcome, CancelOutcome) else {}
+
+
+def _error(rejected: Rejected) -> dict[str, Any]:
+    error: dict[str, Any] = {
+        "code": rejected.code.value,
+        "status": rejected.code.status,
+        "message": rejected.message,
+        "retryable": rejected.code.is_retryable,
+    }
+    if rejected.retry_after_s is not None:
+        error["retry_after_ms"] = _to_ms(rejected.retry_after_s)
+    detail = {k: v for k, v in rejected.detail.items() if k not in _RESERVED_ERROR_KEYS}
+    return error | detail
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    members: dict[str, Any] = {
+        "prompt_tokens": usage.prompt_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "completion_tokens": usage.completion_tokens,
+    }
+    if usage.energy is not None:
+        energy = usage.energy
+        members |= {"energy_j": round(energy.joules, 3), "energy_source": energy.source.value}
+    return members
+
+
+def _session(session: SessionState) -> dict[str, Any]:
+    return {
+        "id": session.session,
+        "turns": session.num_turns,
+        "forgotten": session.num_forgotten,
+    }
+
+
+def _timing(timing: Timing) -> dict[str, int]:
+    return {
+        "queued_ms": _to_ms(timing.queued_s),
+        "prefill_ms": _to_ms(timing.prefill_s),
+        "ttft_ms": _to_ms(timing.ttft_s),
+        "decode_ms": _to_ms(timing.decode_s),
+        "total_ms": _to_ms(timing.total_s),
+    }
+
+
+def _to_ms(seconds: float) -> int:
+    return round(seconds * 1000)

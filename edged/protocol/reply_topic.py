@@ -1,0 +1,48 @@
+"""Where a reply may be published: who may prompt must not be able to publish anywhere else.
+
+Rule: the allow-list opens, the fixed refusals close; a refusal wins over every prefix allowed.
+"""
+
+from collections.abc import Sequence
+
+from edged.protocol.topic import refuse_topic
+from edged.protocol.wire import Topics
+
+_RESERVED = frozenset({"request", "availability", "info", "state", "event", "stream"})
+
+
+def refuse_reply_topic(
+    topic: str, topics: Topics, allowed_prefixes: Sequence[str], discovery_prefix: str
+) -> str | None:
+    """Say why no reply may go to ``topic``; None when it may.
+
+    Args:
+        topic: The reply topic that the request asks for.
+        topics: Topics of this node; everything below its ``response/`` is always allowed.
+        allowed_prefixes: Beginnings of the further topics that are allowed, such as ``reply/``.
+        discovery_prefix: First level of Home Assistant's discovery, never allowed.
+    """
+    return refuse_topic(topic) or _refuse_place(topic, topics, allowed_prefixes, discovery_prefix)
+
+
+def _refuse_place(
+    topic: str, topics: Topics, allowed_prefixes: Sequence[str], discovery_prefix: str
+) -> str | None:
+    if topic.startswith(f"{topics.root}/response/"):
+        return None
+    if topic == discovery_prefix or topic.startswith(f"{discovery_prefix}/"):
+        return "it is a discovery topic"
+    if not any(topic.startswith(prefix) for prefix in allowed_prefixes):
+        return "it starts with none of the allowed prefixes"
+    if topic == topics.prefix or topic.startswith(f"{topics.prefix}/"):
+        levels = topic[len(topics.prefix) + 1 :].split("/")
+        if levels[0] == "group" or (len(levels) > 1 and levels[1] in _RESERVED):
+            return "it is reserved for requests or for a node's own messages"
+    return None
+
+
+def own_reply_topic(topics: Topics, username: str | None, request_id: str) -> str:
+    """Choose where a requester wants its reply: below its user name, which an ACL can grant."""
+    plain, own = topics.response("generate"), f"{username}/{request_id}"
+    is_level = username and "/" not in username and refuse_topic(f"{plain}/{own}") is None
+    return f"{plain}/{own}" if is_level else f"{plain}/{request_id}"

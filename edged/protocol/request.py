@@ -1,0 +1,213 @@
+"""The vocabulary of the core: what is asked, how it is asked, and how it ends.
+
+Rule: plain frozen data, no behaviour beyond derived values. Times are seconds of one monotonic
+clock, given by the caller; durations are seconds too.
+"""
+
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import Any
+
+from edged.errors import ErrorCode
+from edged.protocol.energy import Energy
+
+
+class FinishReason(StrEnum):
+    """Why an answer ended."""
+
+    STOP = "stop"
+    """A stop token or a stop string."""
+    LENGTH = "length"
+    """``max_tokens`` or the context limit."""
+    DEADLINE = "deadline"
+    """The deadline, after the first token."""
+    CANCELLED = "cancelled"
+    """A cancel request, after the first token."""
+
+
+class Priority(IntEnum):
+    """Scheduling class; a smaller value goes first."""
+
+    INTERACTIVE = 0
+    NORMAL = 1
+    BACKGROUND = 2
+
+
+class OnDeadline(StrEnum):
+    """What to do with a request whose ``max_tokens`` cannot be produced before its deadline."""
+
+    REFUSE = "refuse"
+    SHORTEN = "shorten"
+
+
+class FormatType(StrEnum):
+    """Shape the answer is held to."""
+
+    TEXT = "text"
+    JSON_SCHEMA = "json_schema"
+    CHOICE = "choice"
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One turn of the conversation given to the chat template."""
+
+    role: str
+    """``system``, ``user`` or ``assistant``."""
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How each token is chosen; names and meaning as in vLLM."""
+
+    temperature: float = 0.0
+    """0 is greedy; else logits are divided by it. Range [0, 2]."""
+    top_k: int = 0
+    """Keep the k most likely tokens; 0 keeps all."""
+    top_p: float = 1.0
+    """Keep the smallest set whose probability reaches it. Range (0, 1]."""
+    min_p: float = 0.0
+    """Drop tokens below this fraction of the best one's probability. Range [0, 1]."""
+    repetition_penalty: float = 1.0
+    """Above 1, tokens seen before become less likely (CTRL, arXiv 1909.05858). Range [0.5, 2]."""
+    seed: int | None = None
+    """Same seed, same request, same answer; None draws one."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFormat:
+    """The shape the answer is held to while it is decoded."""
+
+    type: FormatType = FormatType.TEXT
+    schema: dict[str, Any] | bool | None = None
+    """JSON Schema, for ``json_schema``."""
+    choices: tuple[str, ...] = ()
+    """The allowed answers, for ``choice``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyAddress:
+    """Where the terminal reply of one delivery goes, and what it must carry to be recognised."""
+
+    topic: str
+    request_id: str | None = None
+    """``id`` of the payload, echoed in the reply's JSON."""
+    correlation_data: bytes | None = None
+    """MQTT 5 Correlation Data, echoed byte for byte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One validated ``generate`` request."""
+
+    reply_to: ReplyAddress
+    messages: tuple[ChatMessage, ...]
+    received_s: float
+    deadline_s: float
+    """Absolute, on the clock of ``received_s``."""
+    max_tokens: int = 128
+    """Generated tokens allowed."""
+    stop: tuple[str, ...] = ()
+    """Strings that end the answer; they are not part of it."""
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    format: OutputFormat = field(default_factory=OutputFormat)
+    is_stream: bool = False
+    priority: Priority = Priority.NORMAL
+    on_deadline: OnDeadline = OnDeadline.REFUSE
+    session: str | None = None
+    """Name of the dialogue that it continues; ``messages`` holds only what is new then."""
+    is_system_given: bool = False
+    """Whether the system message, or that there is none, is the request's own word."""
+    ignored_keys: tuple[str, ...] = ()
+    """Paths of the payload's keys that mean nothing here; counted, not refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequest:
+    """One validated ``cancel`` request; at least one of the two targets is set."""
+
+    reply_to: ReplyAddress
+    target_id: str | None = None
+    target_correlation_data: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A refusal: data for the error reply, never an exception."""
+
+    code: ErrorCode
+    message: str
+    """Names the key, topic or limit, and what to do; never prompt text."""
+    retry_after_s: float | None = None
+    detail: dict[str, Any] = field(default_factory=dict)
+    """Further members of ``error`` on the wire, such as ``predicted_ms``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was generated; for ``cancel`` see ``CancelOutcome``."""
+
+    text: str
+    finish_reason: FinishReason
+    json: Any = None
+    """The parsed answer when ``format`` was ``json_schema`` and it is complete; else None."""
+    is_choice: bool = False
+    """Whether ``format`` was ``choice``."""
+    choice: int | None = None
+    """Where ``format`` was ``choice``: the index of the option; None when it is not complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelOutcome:
+    """The answer to a ``cancel`` request."""
+
+    is_found: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one request."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Prompt tokens whose keys and values were reused instead of computed."""
+    completion_tokens: int = 0
+    energy: Energy | None = None
+    """What computing them took, where it is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the time of one request went; milliseconds appear only on the wire."""
+
+    queued_s: float = 0.0
+    prefill_s: float = 0.0
+    ttft_s: float = 0.0
+    """From receipt to the first token."""
+    decode_s: float = 0.0
+    total_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionState:
+    """How a dialogue stands after an answer."""
+
+    session: str
+    num_turns: int
+    """Requests held with their answers, this one included."""
+    num_forgotten: int
+    """Turns that this request no longer found room for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The one terminal reply of a delivered message."""
+
+    reply_to: ReplyAddress
+    outcome: Answer | CancelOutcome | Rejected
+    usage: Usage | None = None
+    timing: Timing | None = None
+    session: SessionState | None = None
+    attempt: int = 1
+    is_duplicate: bool = False
