@@ -17,19 +17,19 @@ from tests.requirements import IS_ALL_REQUIRED, require
 
 # What is missing -> what of the tests cannot run without it, and how to get it.
 PROGRAMS = {
-    "mosquitto": "tests/broker; apt-get install mosquitto",
-    "mosquitto_pub": "parts of tests/broker; apt-get install mosquitto-clients",
-    "systemd-analyze": "tests/test_unit.py; apt-get install systemd",
-    "strace": "tests/broker/test_offline.py; apt-get install strace iproute2",
+    "mosquitto": "tests/system/broker; apt-get install mosquitto",
+    "mosquitto_pub": "parts of tests/system/broker; apt-get install mosquitto-clients",
+    "systemd-analyze": "tests/system/test_unit.py; apt-get install systemd",
+    "strace": "tests/system/broker/test_offline.py; apt-get install strace iproute2",
     "shellcheck": "the shell part of scripts/check; apt-get install shellcheck",
-    "g++": "the ESP32 example of tests/broker/test_examples.py; apt-get install g++",
-    "node": "the JavaScript examples of tests/broker/test_examples.py; apt-get install node-mqtt",
-    "faketime": "the clock in tests/faults; apt-get install faketime",
-    "debootstrap": "tests/boot; apt-get install debootstrap",
+    "g++": "the ESP32 example of tests/system/broker/test_examples.py; apt-get install g++",
+    "node": "JavaScript in tests/system/broker/test_examples.py; apt-get install node-mqtt",
+    "faketime": "the clock in tests/system/faults; apt-get install faketime",
+    "debootstrap": "tests/system/boot; apt-get install debootstrap",
 }
 PACKAGES = {
-    "torch": "tests/builder, tests/model; scripts/setup build broker dev",
-    "optimum": "tests/builder, tests/model; scripts/setup build broker dev",
+    "torch": "tests/builder, tests/system/model; scripts/setup build broker dev",
+    "optimum": "tests/builder, tests/system/model; scripts/setup build broker dev",
     "iotcore": "the embedded broker's tests; scripts/setup build broker dev",
 }
 
@@ -47,7 +47,7 @@ def _missing() -> list[str]:
     missing = [f"{name} ({why})" for name, why in PROGRAMS.items() if not _has_program(name)]
     missing += [f"{name} ({why})" for name, why in PACKAGES.items() if find_spec(name) is None]
     if os.geteuid() != 0:
-        missing.append("root (tests/boot)")
+        missing.append("root (tests/system/boot)")
     return missing
 
 

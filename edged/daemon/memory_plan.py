@@ -18,7 +18,7 @@ from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan, MemorySnaps
 _LOG = logging.getLogger(__name__)
 
 # Measured on x86-64 with SmolLM2-135M in each scheme and form, after prompts that fill the context
-# (tests/model/test_memory_plan.py); the vocabulary's share on one of 152,000 tokens too.
+# (tests/system/model/test_memory_plan.py); the vocabulary's share on one of 152,000 tokens too.
 _LIBRARY_BYTES = 32 << 20
 """Code that runs only now, what the heaps keep, and 14 MiB to spare, so that a budget that is just
 enough is not felt as short."""

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from tests.paths import DATA
+
 pytest.importorskip("torch", reason="the build extra")
 
 from safetensors.numpy import load_file
@@ -26,7 +28,7 @@ from edged.errors import BuildError
 from tests.builder import tiny_gguf
 from tests.requirements import IS_ALL_REQUIRED, require
 
-GOLDEN = Path(__file__).parent.parent / "data" / "tokens"
+GOLDEN = DATA / "tokens"
 
 
 def golden(name: str) -> tuple[dict[str, Any], list[str], list[dict[str, Any]]]:

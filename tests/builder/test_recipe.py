@@ -16,8 +16,9 @@ from edged.builder.recipe import (
 )
 from edged.bundle.folder import KvType
 from edged.errors import BuildError, ConfigError
+from tests.paths import ROOT
 
-MODELS = Path(__file__).parents[2] / "models"
+MODELS = ROOT / "models"
 MINIMAL: dict[str, Any] = {
     "name": "tiny",
     "source": {"kind": "hub", "repository": "org/tiny", "revision": "abc123"},

@@ -1,0 +1,83 @@
+"""What the tests of a booted system share: the package, and a machine with a model beside it."""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.paths import ROOT
+from tests.requirements import require
+from tests.system.boot.machine import Machine, missing
+from tests.system.boot.packages import build_package
+from tests.tiny_model import write_tiny_bundle
+
+INSTALL = ROOT / "docs" / "install.md"
+ASK = "edged ask --node kitchen --max-tokens 8 Hello"
+
+
+def prepared_system() -> Path:
+    """The folder that scripts/boot-root made, if it did."""
+    command = [str(ROOT / "scripts" / "boot-root"), "--print"]
+    folder = Path(
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    )
+    require((folder / ".ready").exists(), "no system to boot (as root: scripts/boot-root)")
+    return folder
+
+
+def documented_commands() -> list[str]:
+    """The four commands of docs/install.md, as root types them."""
+    text = INSTALL.read_text("utf-8")
+    block = re.search(r"(?ms)^## Four commands$.*?^```sh\n(.*?)^```", text)
+    assert block is not None
+    lines = re.sub(r"\\\n\s*", "", block[1]).replace("sudo ", "").splitlines()
+    assert len(lines) == 4
+    return lines
+
+
+def show(machine: Machine, *properties: str) -> dict[str, str]:
+    """Read properties of the unit."""
+    output = machine.run(f"systemctl show edged --property {','.join(properties)}").stdout
+    return dict(line.split("=", 1) for line in output.splitlines())
+
+
+def wait_for(machine: Machine, condition: str) -> None:
+    """Wait until a shell condition holds in the machine, two minutes at most."""
+    script = f"until {condition}; do sleep 0.1; done"
+    result = machine.run(f"timeout 120 sh -c '{script}'", timeout_s=150)
+    assert result.returncode == 0, f"never became true: {condition}"
+
+
+def succeed(machine: Machine, script: str, *, timeout_s: float = 120.0) -> str:
+    """Run a script that must not fail; return what it printed."""
+    result = machine.run(script, timeout_s=timeout_s)
+    log = machine.run("journalctl --no-pager --unit 'edged*' --lines 30").stdout
+    assert result.returncode == 0, f"{script}\n{result.stdout}\n{result.stderr}\n{log}"
+    return result.stdout
+
+
+@contextmanager
+def booted(work: Path, *files: Path) -> Iterator[Machine]:
+    """Boot a Debian with Mosquitto; a model and ``files`` lie in /src."""
+    require((reason := missing()) is None, f"a machine cannot be booted here: {reason}")
+    machine = Machine(prepared_system(), work)
+    machine.file("/etc/hostname").write_text("kitchen\n", "utf-8")
+    machine.file("/etc/hosts").write_text("127.0.0.1 localhost kitchen\n", "utf-8")
+    write_tiny_bundle(machine.file("/src/smollm2-135m-instruct/here").parent)
+    for file in files:
+        os.link(file, machine.file(f"/src/{file.name}"))
+    try:
+        machine.boot()
+        yield machine
+    finally:
+        machine.cut_power()
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Debian package of this checkout, without compression."""
+    return build_package(tmp_path_factory.mktemp("package"))

@@ -1,0 +1,68 @@
+"""Installed, upgraded and removed without a trace: as a Debian package, and by its own command."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.paths import ROOT
+from tests.system.boot.conftest import ASK, booted, show, succeed, wait_for
+from tests.system.boot.machine import Machine
+from tests.system.boot.packages import ACCOUNTS, LISTING, newer_package
+
+
+@pytest.fixture(scope="module")
+def machine(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A machine with both packages and the wheel in /src, nothing of edged installed."""
+    newer = newer_package(package, tmp_path_factory.mktemp("newer"))
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory"]
+    subprocess.run([*command, str(folder)], cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    with booted(tmp_path_factory.mktemp("machine"), package, newer, wheel) as machine:
+        yield machine
+
+
+def test_the_package_installs_upgrades_and_purges_cleanly(machine: Machine, package: Path) -> None:
+    before, accounts = succeed(machine, LISTING), succeed(machine, ACCOUNTS)
+    succeed(machine, f"apt-get install --yes --quiet ./{package.name}", timeout_s=240)
+    assert machine.run("systemctl is-active edged").returncode != 0, "nothing is configured yet"
+    succeed(machine, "edged install --model smollm2-135m-instruct")
+    succeed(machine, "edged install --model smollm2-135m-instruct --instance two --node two")
+    wait_for(machine, ASK)
+    wait_for(machine, ASK.replace("kitchen", "two"))
+    pid = show(machine, "MainPID")
+    succeed(machine, f"apt-get install --yes --quiet ./{package.name.replace('_', '_newer_', 1)}")
+    assert succeed(machine, "dpkg-query --show --showformat '${Version}' edged").endswith("+newer")
+    wait_for(machine, ASK)
+    assert show(machine, "MainPID") != pid, "the old version still runs"
+    succeed(machine, "apt-get remove --yes --quiet edged && test -e /etc/edged/edged.yaml")
+    succeed(machine, "dpkg --purge edged")
+    assert succeed(machine, LISTING) == before
+    assert succeed(machine, ACCOUNTS) == accounts
+    assert not succeed(machine, "systemctl list-units --all --plain --no-legend 'edged*'")
+
+
+def test_its_own_command_installs_from_an_environment_and_leaves_nothing(machine: Machine) -> None:
+    # The environment has what edged needs: nothing can be fetched here.
+    succeed(machine, "cp -a /opt/edged /opt/saved && ls /opt/edged/bin/python")
+    accounts = succeed(machine, ACCOUNTS)
+    before = succeed(machine, LISTING)
+    try:
+        pip = "/opt/edged/bin/python -m pip install --no-index --no-deps --quiet *.whl"
+        succeed(machine, pip)
+        install = "/opt/edged/bin/edged install --model smollm2-135m-instruct"
+        planned = succeed(machine, f"{install} --dry-run").splitlines()
+        done = succeed(machine, install).splitlines()
+        assert [line.removeprefix("would ") for line in planned] == done[:-1]
+        wait_for(machine, f"/usr/local/bin/{ASK}")
+        assert succeed(machine, install).count("\n") == 1
+        succeed(machine, "/usr/local/bin/edged uninstall")
+        left = set(succeed(machine, LISTING).splitlines())
+        assert sorted(left - set(before.splitlines())) == []
+        assert not any(line.startswith("/opt/edged") for line in left)
+        assert succeed(machine, ACCOUNTS) == accounts
+    finally:
+        succeed(machine, "rm -rf /opt/edged && mv /opt/saved /opt/edged")

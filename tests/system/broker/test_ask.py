@@ -1,0 +1,216 @@
+"""``edged ask`` with real brokers and a node without a model: its output, its exit status."""
+
+import argparse
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from edged.commands import ask as command
+from edged.commands.local_broker import Broker, free_port, running
+from edged.commands.local_broker import mosquitto as configure_mosquitto
+from edged.errors import ErrorCode, ExitCode
+from edged.protocol import Encoded, WireProperties
+from edged.protocol.request import Rejected
+from edged.transport import Published
+from tests.system.broker.conftest import require_mosquitto
+from tests.system.broker.wire_ends import WAIT_S, FakeNode, connected, settings
+
+
+def ask(broker: Broker | str, *words: str) -> int:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    url = broker if isinstance(broker, str) else broker.url
+    return command.main(parser.parse_args(["--broker", url, "--node", "kitchen", *words]))
+
+
+def test_an_answer_is_printed_over_every_broker_and_version(
+    broker: Broker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeNode(broker) as node:
+        assert ask(broker, "Is it — ünïcode?") == ExitCode.OK
+        request = node.requests[0]
+    assert capsys.readouterr() == ("Is it — ünïcode?\n", "")
+    assert request.reply_to.topic.startswith("edged/kitchen/response/generate/ask-")
+    expected = (request.reply_to.request_id or "").encode() if broker.protocol == "5" else None
+    assert request.reply_to.correlation_data == expected
+
+
+def test_options_reach_the_node(mosquitto: Broker, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--system", "Be brief.", "--max-tokens", "7", "--temperature", "0.5", "--timeout", "9"]
+    with FakeNode(mosquitto) as node:
+        assert ask(mosquitto, *words, "hi") == ExitCode.OK
+        request = node.requests[0]
+    assert [(message.role, message.content) for message in request.messages] == [
+        ("system", "Be brief."),
+        ("user", "hi"),
+    ]
+    assert (request.max_tokens, request.sampling.temperature) == (7, 0.5)
+    assert request.deadline_s - request.received_s == 9.0
+    assert capsys.readouterr().out == "hi\n"
+
+
+def test_streaming_prints_fragments_then_the_rest_and_json_the_whole_reply(
+    mosquitto: Broker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeNode(mosquitto):
+        assert ask(mosquitto, "--stream", "one two three") == ExitCode.OK
+        assert capsys.readouterr().out == "one two three\n"
+        assert ask(mosquitto, "--json", "one two") == ExitCode.OK
+        assert json.loads(capsys.readouterr().out)["data"]["text"] == "one two"
+        assert ask(mosquitto, "--json", "--stream", "one two") == ExitCode.OK
+        text, _, document = capsys.readouterr().out.partition("\n")
+        assert text == "one two"
+        assert json.loads(document)["data"]["text"] == "one two"
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "advice"),
+    [
+        (ErrorCode.PROMPT_TOO_LONG, ExitCode.DATA_ERROR, "; change the request"),
+        (ErrorCode.QUEUE_FULL, ExitCode.TEMPORARY_FAILURE, "; try again in 2.5 s"),
+        (ErrorCode.LOADING, ExitCode.TEMPORARY_FAILURE, "; try again in 2.5 s"),
+    ],
+)
+def test_a_refusal_says_its_code_and_who_has_to_act(
+    mosquitto: Broker,
+    capsys: pytest.CaptureFixture[str],
+    code: ErrorCode,
+    status: ExitCode,
+    advice: str,
+) -> None:
+    with FakeNode(mosquitto) as node:
+        node.refusals["no"] = Rejected(code, "because", retry_after_s=2.5)
+        assert ask(mosquitto, "no") == status
+    assert capsys.readouterr() == ("", f"edged ask: {code}: because{advice}\n")
+
+
+def test_what_the_node_finds_wrong_is_for_the_caller_to_change(
+    mosquitto: Broker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeNode(mosquitto):
+        assert ask(mosquitto, "--temperature", "9", "hi") == ExitCode.DATA_ERROR
+        assert "bad_request: temperature: must be a number from 0 to 2" in capsys.readouterr().err
+        assert ask(mosquitto, "--json", " ") == ExitCode.DATA_ERROR
+        assert json.loads(capsys.readouterr().out)["error"]["code"] == "bad_request"
+
+
+def test_no_broker_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"mqtt://127.0.0.1:{free_port()}"
+    assert ask(url, "hi") == ExitCode.UNAVAILABLE
+    assert capsys.readouterr().err.startswith(f"edged ask: no reply: nothing listens at {url};")
+
+
+def test_a_node_that_was_never_there_is_told_at_once_over_mqtt_5(
+    mosquitto: Broker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ask(mosquitto, "hi") == ExitCode.UNAVAILABLE
+    expected = "edged ask: no reply: no node listens on edged/kitchen/request/generate\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_a_node_that_is_offline_is_told_at_once(
+    mosquitto: Broker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeNode(mosquitto):
+        pass
+    assert ask(mosquitto, "hi") == ExitCode.UNAVAILABLE
+    expected = "edged ask: no reply: node kitchen is offline; start it and ask again\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize(
+    ("availability", "reason"),
+    [
+        (None, "no node kitchen has ever announced itself at mqtt://127.0.0.1:"),
+        (b"online", "nothing from node kitchen within 0.1 s"),
+    ],
+)
+def test_silence_is_explained_by_the_availability(
+    mosquitto: Broker,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    availability: bytes | None,
+    reason: str,
+) -> None:
+    monkeypatch.setattr("edged.commands.ask.MARGIN_S", 2.0)
+    with connected(settings(mosquitto, "mute"), "edged/kitchen/request/+") as mute:
+        if availability is not None:
+            topic = "edged/kitchen/availability"
+            mute.transport.publish(Encoded(topic, availability, WireProperties()), retain=True)
+            mute.expect(Published)
+        assert ask(mosquitto, "--timeout", "0.1", "hi") == ExitCode.UNAVAILABLE
+    assert f"no reply: {reason}" in capsys.readouterr().err
+
+
+def test_a_broker_restart_in_between_asks_again_with_the_same_id(mosquitto: Broker) -> None:
+    with FakeNode(mosquitto) as node:
+        command = [sys.executable, "-m", "edged.cli", "ask", "--broker", mosquitto.url]
+        process = subprocess.Popen(
+            [*command, "--node", "kitchen", "wait"], stderr=subprocess.PIPE, text=True
+        )
+        assert node.is_asked.wait(WAIT_S)
+        node.is_asked.clear()
+        mosquitto.restart()
+        assert node.is_asked.wait(WAIT_S)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=WAIT_S)
+        ids = {request.reply_to.request_id for request in node.requests}
+        assert len(ids) == 1
+
+
+def test_ctrl_c_cancels_and_prints_what_there_is(
+    mosquitto: Broker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeNode(mosquitto) as node:
+
+        def interrupt() -> None:
+            assert node.is_asked.wait(WAIT_S)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        assert ask(mosquitto, "wait") == 130
+        thread.join()
+    expected = ("so far\n", "edged ask: the answer was cut short (cancelled)\n")
+    assert capsys.readouterr() == expected
+
+
+def test_a_port_that_is_no_broker_is_given_up(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edged.commands.ask.CONNECT_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"mqtt://127.0.0.1:{silent.getsockname()[1]}"
+        assert ask(url, "hi") == ExitCode.UNAVAILABLE
+    assert capsys.readouterr().err == f"edged ask: no reply: {url} does not answer\n"
+
+
+def test_a_question_that_the_broker_refuses_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    require_mosquitto()
+    rules = tmp_path / "acl"
+    rules.write_text("topic read #\n")
+    with running(configure_mosquitto(tmp_path, extra=[f"acl_file {rules}"])) as broker:
+        assert ask(broker, "hi") == ExitCode.UNAVAILABLE
+    expected = "no reply: the question was not taken: refused by the broker: Not authorized\n"
+    assert capsys.readouterr().err.endswith(expected)
+
+
+def test_credentials_come_from_the_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    require_mosquitto()
+    secret = tmp_path / "secret"
+    secret.write_text("right\n")
+    with running(configure_mosquitto(tmp_path, users={"ha": "right"})) as broker:
+        assert ask(broker, "hi") == ExitCode.UNAVAILABLE
+        assert "user name and" in capsys.readouterr().err
+        ask(broker, "--username", "ha", "--password-file", str(secret), "hi")
+        assert "no node listens" in capsys.readouterr().err

@@ -1,0 +1,172 @@
+"""The conformance kit against the real daemon, on each broker, with each version of MQTT."""
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from edged.cli import main
+from edged.commands.conformance.errors import NodeUnavailableError
+from edged.commands.conformance.peer import Broker as PeerBroker
+from edged.commands.conformance.peer import Peer
+from edged.commands.conformance.read_cases import case_folder, read_folder
+from edged.commands.local_broker import Broker, running
+from edged.commands.local_broker import mosquitto as configure_mosquitto
+from edged.config.broker_url import parse_broker_url
+from tests.system.broker.configured import configured
+from tests.system.broker.conftest import require_mosquitto
+from tests.system.broker.daemons import daemon
+from tests.system.broker.wrong_node import FAULTS, WrongNode
+from tests.tiny_model import write_tiny_bundle
+
+
+def is_alone(broker: Broker) -> bool:
+    """Whether the node answers one at a time: with each broker and each version once."""
+    return (broker.name == "mosquitto") == (broker.protocol == "5")
+
+
+@pytest.fixture(scope="module")
+def served(module_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A broker with a daemon on it: with one slot, or with as many as it takes by itself."""
+    folder = tmp_path_factory.mktemp("served")
+    bundle = write_tiny_bundle(folder / "bundle")
+    model = {"path": str(bundle), **({"num_slots": 1} if is_alone(module_broker) else {})}
+    with daemon(folder, *configured(folder, bundle, module_broker, model=model)) as process:
+        process.until("STATUS=serving")
+        yield module_broker
+
+
+def play(broker: Broker, *options: str, node: str = "kitchen") -> int:
+    place = ["--broker", broker.url, "--node", node, "--protocol", broker.protocol]
+    return main(["conformance", *place, *options])
+
+
+def test_the_daemon_keeps_to_the_protocol(
+    served: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    junit = tmp_path / "junit.xml"
+    status = play(served, "--junit", str(junit))
+    out = capsys.readouterr().out
+    assert status == 0, "\n".join(line for line in out.splitlines() if "passed " not in line)
+    suite = ET.parse(junit).getroot().find("testsuite")  # noqa: S314 - written a line above
+    assert suite is not None
+    assert suite.get("name") == f"MQTT {served.protocol}"
+    cases = read_folder(case_folder())
+    assert int(suite.get("tests", 0)) == len(cases)
+    assert suite.get("failures") == "0"
+    skipped = len(suite.findall("testcase/skipped"))
+    other_version = sum(served.protocol not in case.versions for case in cases)
+    # Where several are answered at once, two cases about the order of answers do not apply.
+    ordered = 0 if is_alone(served) else 2
+    assert skipped == other_version + ordered + 1, "but for a node without sessions, all must apply"
+    assert f"{len(cases) - skipped} passed, 0 failed, {skipped} not applicable" in out
+
+
+@pytest.mark.parametrize(("fault", "case", "found"), FAULTS, ids=[fault for fault, *_ in FAULTS])
+def test_a_wrong_node_is_found_out(
+    mosquitto: Broker,
+    capsys: pytest.CaptureFixture[str],
+    fault: str,
+    case: str,
+    found: str,
+) -> None:
+    with WrongNode(mosquitto.port, fault):
+        status = play(mosquitto, "--case", case, "--timeout", "1", node="wrong")
+    out = capsys.readouterr().out
+    assert status == 1, out
+    assert found in out
+
+
+@pytest.mark.parametrize("case", sorted({case for _, case, _ in FAULTS}))
+def test_a_node_that_is_not_wrong_is_not_blamed(mosquitto: Broker, case: str) -> None:
+    with WrongNode(mosquitto.port, "none"):
+        assert play(mosquitto, "--case", case, "--timeout", "2", node="wrong") == 0
+
+
+def test_without_a_broker_or_a_node_the_command_says_which_is_missing(
+    mosquitto: Broker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert play(mosquitto, "--timeout", "0.3", node="nobody") == 69
+    assert "no such node" in capsys.readouterr().err
+    mosquitto.stop()
+    assert play(mosquitto) == 69
+    assert mosquitto.url in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [("offline", "the node is offline"), ("no info", "info: not a JSON object")]
+)
+def test_a_node_that_cannot_be_tested_is_not_tried(
+    mosquitto: Broker, capsys: pytest.CaptureFixture[str], fault: str, said: str
+) -> None:
+    with WrongNode(mosquitto.port, fault):
+        assert play(mosquitto, "--timeout", "1", node="wrong") == 69
+    assert said in capsys.readouterr().err
+
+
+def test_what_a_node_does_not_offer_is_not_held_against_it(
+    mosquitto: Broker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with WrongNode(mosquitto.port, "no cancel"):
+        assert play(mosquitto, "--case", "cancels: an unknown id is no error", node="wrong") == 0
+        assert "info: operations lacks cancel" in capsys.readouterr().out
+        assert play(mosquitto, "--case", "formats: an enum", node="wrong") == 0
+        assert "info: formats lacks json_schema" in capsys.readouterr().out
+        assert play(mosquitto, "--case", "limits: without max_tokens*", node="wrong") == 0
+        assert "the node's info has no limits.max_tokens" in capsys.readouterr().out
+
+
+def test_cases_of_ones_own_can_ask_for_an_order_and_a_number_of_outcomes(
+    mosquitto: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.yaml").write_text(
+        "section: Payload\n"
+        "cases:\n"
+        "  right: {steps: [{as: a, ask: {}}, {as: b, ask: {}}], order: [a, b], at_least: {ok: 2}}\n"
+        "  not in order: {steps: [{as: a, ask: {}}, {as: b, ask: {}}], order: [b, a]}\n"
+        "  too few: {ask: {}, at_least: {queue_full: 1}}\n"
+        "  another text: {ask: {}, refused: prompt}\n"
+    )
+    with WrongNode(mosquitto.port, "none"):
+        assert play(mosquitto, "--cases", str(tmp_path), node="wrong") == 1
+    out = capsys.readouterr().out
+    assert "order of the replies: expected b, a; got a, b" in out
+    assert "expected queue_full at least 1 times, got {'ok': 1}" in out
+    assert "error.message: expected to begin with prompt" not in out
+    assert "expected bad_request, got ok" in out
+    assert "1 passed, 3 failed" in out
+
+
+def test_a_user_of_the_broker_is_who_the_url_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    require_mosquitto()
+    with running(configure_mosquitto(tmp_path, users={"tester": "secret"})) as broker:
+        place = f"127.0.0.1:{broker.port}"
+        options = ["--node", "kitchen", "--protocol", "5", "--timeout", "0.5"]
+        assert main(["conformance", "--broker", f"mqtt://tester:wrong@{place}", *options]) == 69
+        assert "refuses MQTT 5: Not authorized" in capsys.readouterr().err
+        assert main(["conformance", "--broker", f"mqtt://tester:secret@{place}", *options]) == 69
+        assert "no such node" in capsys.readouterr().err
+
+
+def test_somebody_who_does_not_speak_mqtt_is_not_waited_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"mqtt://127.0.0.1:{silent.getsockname()[1]}"
+        options = ["--broker", url, "--node", "kitchen", "--timeout", "0.3"]
+        assert main(["conformance", *options]) == 69
+    assert f"{url}: not connected in 0.3 s" in capsys.readouterr().err
+
+
+def test_a_broker_that_goes_away_ends_the_run(mosquitto: Broker) -> None:
+    address = parse_broker_url(mosquitto.url)
+    peer = Peer(PeerBroker(address, None, 5.0), "5")
+    mosquitto.stop()
+    with pytest.raises(NodeUnavailableError, match="the broker closed the connection"):
+        peer.receive(time.monotonic() + 5.0)
+    peer.close()

@@ -1,0 +1,86 @@
+"""``edged demo``: the whole way of a prompt on one machine; words where something is missing."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edged.commands.demo import PORT
+from edged.commands.local_broker import MOSQUITTO
+from tests.requirements import require
+from tests.system.broker.conftest import require_iotcore
+from tests.tiny_model import write_tiny_bundle
+
+WITHOUT_MOSQUITTO = "from edged import local_broker; local_broker.MOSQUITTO = None;"
+WITHOUT_IOTCORE = "import importlib.util; importlib.util.find_spec = lambda name: None;"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("onnx")
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+def demo(*options: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    code = f"{before}import sys; from edged.cli import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.run(
+        [sys.executable, "-c", code, "demo", *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("name", ["mosquitto", "iotcore"])
+def test_it_asks_a_real_daemon_through_whichever_broker_there_is(bundle: Path, name: str) -> None:
+    if name == "mosquitto":
+        require(MOSQUITTO, "mosquitto is not installed (apt install mosquitto)")
+    else:
+        require_iotcore()
+    before = WITHOUT_MOSQUITTO if name == "iotcore" else ""
+    shown = demo("--bundle", str(bundle), "--prompt", "hello", before=before)
+    assert shown.returncode == 0, shown.stderr
+    assert f"broker  {name} on mqtt://127.0.0.1:" in shown.stdout
+    assert '"status": "ok"' in shown.stdout
+    assert "mosquitto_pub" in shown.stdout
+    assert "edged ask --broker" in shown.stdout
+
+
+def test_a_port_in_use_is_not_in_the_way(bundle: Path) -> None:
+    require_iotcore()
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", PORT))
+        taken.listen()
+        shown = demo("--bundle", str(bundle), before=WITHOUT_MOSQUITTO)
+    assert shown.returncode == 0, shown.stderr
+    assert f":{PORT}" not in shown.stdout
+
+
+def test_without_any_broker_it_says_what_to_install(bundle: Path) -> None:
+    shown = demo("--bundle", str(bundle), before=WITHOUT_MOSQUITTO + WITHOUT_IOTCORE)
+    assert shown.returncode == 69
+    assert "apt install mosquitto" in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+def test_a_daemon_that_does_not_start_is_quoted(bundle: Path, tmp_path: Path) -> None:
+    require_iotcore()
+    shown = demo("--bundle", str(tmp_path / "nothing"), before=WITHOUT_MOSQUITTO)
+    assert shown.returncode == 69
+    assert "not a bundle" in shown.stderr or str(tmp_path / "nothing") in shown.stderr
+
+
+def test_an_empty_prompt_is_a_wrong_option() -> None:
+    shown = demo("--prompt", " ")
+    assert shown.returncode == 64
+    assert "--prompt" in shown.stderr
+
+
+def test_outside_the_source_folder_it_asks_for_a_bundle(tmp_path: Path) -> None:
+    shown = demo(before=f"import os; os.chdir({str(tmp_path)!r});")
+    assert shown.returncode == 69
+    assert "--bundle DIR" in shown.stderr

@@ -1,0 +1,186 @@
+"""The examples in ``deploy/examples`` against a real daemon on a real broker."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+import yaml
+
+from edged.commands.local_broker import Broker, mosquitto, running
+from tests.paths import DATA, ROOT
+from tests.requirements import require
+from tests.system.broker.conftest import require_mosquitto
+from tests.system.broker.daemons import daemon, serve_arguments
+from tests.system.broker.peer import peer
+from tests.tiny_model import write_tiny_bundle
+
+EXAMPLES = ROOT / "deploy" / "examples"
+STUBS = DATA / "arduino"
+NODE_MODULES = "/usr/share/nodejs"
+"""Where Debian puts its packages of JavaScript."""
+SCREEN_LINES = 60
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    require_mosquitto()
+    folder = tmp_path_factory.mktemp("served")
+    bundle = write_tiny_bundle(folder / "bundle")
+    with (
+        running(mosquitto(folder)) as broker,
+        daemon(folder, *serve_arguments(bundle, broker.url)) as process,
+    ):
+        process.until("STATUS=serving")
+        yield broker
+
+
+def run(broker: Broker, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    place = {"MQTT_HOST": broker.host, "MQTT_PORT": str(broker.port)}
+    return subprocess.run(
+        command,
+        env=os.environ | place | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def require_javascript() -> str:
+    node = shutil.which("node")
+    has_mqtt = Path(NODE_MODULES, "mqtt").exists()
+    require(node and has_mqtt, "mqtt.js is not installed (apt-get install node-mqtt)")
+    return str(node)
+
+
+def script(name: str) -> list[str]:
+    """Return the command of an example, or skip without its interpreter or library."""
+    path = str(EXAMPLES / name)
+    if name.endswith(".js"):
+        return [require_javascript(), path]
+    if name.endswith(".sh"):
+        require(shutil.which("mosquitto_rr"), "mosquitto_rr is missing (mosquitto-clients)")
+        return [path]
+    require(find_spec("aiomqtt") or "aiomqtt" not in name, "aiomqtt is not installed (extra dev)")
+    return [sys.executable, path]
+
+
+@pytest.mark.parametrize("name", ["ask.sh", "ask_paho.py", "ask_aiomqtt.py", "ask.js"])
+def test_a_script_prints_the_answer(served: Broker, name: str) -> None:
+    done = run(served, *script(name), "Is the boiler ok?", NODE_PATH=NODE_MODULES)
+    assert done.returncode == 0, done.stderr
+    if name == "ask.sh":
+        assert json.loads(done.stdout)["status"] == "ok"
+    else:
+        assert done.stdout.strip()
+        assert done.stderr == ""
+
+
+@pytest.mark.parametrize("name", ["ask_paho.py", "ask_aiomqtt.py", "ask.js"])
+def test_a_script_tells_an_error_by_its_code(served: Broker, name: str) -> None:
+    done = run(served, *script(name), " ", NODE_PATH=NODE_MODULES)
+    assert done.returncode == 1
+    assert done.stderr.startswith("bad_request: prompt")
+
+
+def home_assistant(template: str, **names: Any) -> str:  # noqa: ANN401 - what templates take
+    """Render with the functions of Home Assistant's templates that the example uses."""
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701
+    environment.filters["to_json"] = json.dumps
+    return environment.from_string(template).render(**names)
+
+
+class Now:
+    """Home Assistant's ``now()``."""
+
+    def timestamp(self) -> float:
+        return 1_700_000_000.5
+
+
+def test_home_assistants_automations_ask_and_take_the_answer(served: Broker) -> None:
+    ask, answer = yaml.safe_load((EXAMPLES / "home-assistant.yaml").read_text())["automation"]
+    action = ask["actions"][0]
+    assert action["action"] == "mqtt.publish"
+    data = action["data"]
+    payload = home_assistant(data["payload"], now=Now, states=lambda _: 'E4 "pressure"')
+    topic = answer["triggers"][0]["topic"]
+    with peer(served.port, "3.1.1", topic) as home:
+        home.publish(data["topic"], payload.encode())
+        home.publish(data["topic"], payload.replace("choice", "choise").encode())
+        replies = [home.reply() for _ in range(2)]
+    told = []
+    for reply in replies:
+        trigger = {"trigger": {"payload_json": reply}}
+        assert home_assistant(answer["conditions"][0], **trigger) == "True"
+        is_told = home_assistant(answer["conditions"][1], **trigger) == "True"
+        assert is_told is (reply["status"] == "error" or reply["data"]["choice"] != 1)
+        told.append(home_assistant(answer["actions"][0]["data"]["message"], **trigger))
+    assert any("No judgement: format.type" in line for line in told)
+    cut = {"status": "ok", "data": {"text": "", "choice": None, "finish_reason": "deadline"}}
+    assert home_assistant(answer["conditions"][1], trigger={"payload_json": cut}) == "True"
+    message = answer["actions"][0]["data"]["message"]
+    assert home_assistant(message, trigger={"payload_json": cut}) == "No judgement: deadline"
+    other = {"trigger": {"payload_json": {"id": None, "status": "ok"}}}
+    assert home_assistant(answer["conditions"][0], **other) == "False"
+
+
+def test_node_reds_flow_asks_and_takes_the_answer(served: Broker) -> None:
+    flow = {item["id"]: item for item in json.loads((EXAMPLES / "node-red.json").read_text())}
+    for item in flow.values():
+        assert all(target in flow for wires in item.get("wires", []) for target in wires)
+        assert item.get("broker", "edged-broker") in flow or item["type"] == "mqtt-broker"
+    node = require_javascript()
+
+    def call(name: str, message: object) -> Any:  # noqa: ANN401 - JSON
+        called = f"new Function('msg', process.argv[1])({json.dumps(message)})"
+        code = f"console.log(JSON.stringify({called}))"
+        done = run(served, node, "-e", code, flow[name]["func"])
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    message = call("edged-request", {"payload": flow["edged-inject"]["payload"]})
+    with peer(served.port, "5", flow["edged-in"]["topic"]) as red:
+        red.publish(
+            message["topic"],
+            message["payload"].encode(),
+            ResponseTopic=message["responseTopic"],
+            CorrelationData=bytes(message["correlationData"]["data"]),
+            ContentType=message["contentType"],
+            MessageExpiryInterval=message["messageExpiryInterval"],
+        )
+        reply = red.reply()
+    answered, failed = call("edged-reply", {"payload": reply})
+    assert (answered["payload"], failed) == (reply["data"]["text"], None)
+    error = {"status": "error", "error": {"code": "timeout", "message": "too late"}}
+    assert call("edged-reply", {"payload": error})[1]["payload"] == "timeout: too late"
+
+
+def test_the_sketch_compiles() -> None:
+    require(shutil.which("g++"), "g++ is not installed (apt-get install g++)")
+    sketch = EXAMPLES / "ask_edged" / "ask_edged.ino"
+    warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"]
+    language = ["-std=c++17", "-x", "c++", "-I", str(STUBS), "-include", "Arduino.h"]
+    done = subprocess.run(
+        ["g++", "-fsyntax-only", *warnings, *language, str(sketch)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_each_example_is_a_screen_at_most_and_stands_in_the_readme() -> None:
+    readme = (EXAMPLES / "README.md").read_text()
+    files = [path for path in EXAMPLES.rglob("*") if path.is_file() and path.name != "README.md"]
+    assert len(files) >= 7
+    for path in files:
+        assert len(path.read_text().splitlines()) <= SCREEN_LINES
+        assert str(path.relative_to(EXAMPLES)) in readme

@@ -1,0 +1,137 @@
+"""Home Assistant's side, played with its templates: find the node, read it, ask it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+
+from edged.commands.local_broker import Broker
+from edged.daemon.homeassistant import MAX_STATE_LENGTH, Announcement
+from edged.protocol import Topics
+from edged.transport import Connected
+from tests.system.broker import peer as clients
+from tests.system.broker.configured import configured
+from tests.system.broker.daemons import daemon
+from tests.system.broker.peer import peer
+from tests.system.broker.test_transport import ACCEPTED_5, ScriptedBroker
+from tests.system.broker.wire_ends import Peer, settings
+from tests.tiny_model import write_tiny_bundle
+
+CONFIG = "homeassistant/device/edged_kitchen/config"
+STATUS = "homeassistant/status"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+def render(template: str, payload: bytes | None = None, value: str = "") -> str:
+    """Render as Home Assistant does: ``value_json`` from a payload, ``value`` for a command."""
+    members = None if payload is None else json.loads(payload)
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701
+    return environment.from_string(template).render(value=value, value_json=members)
+
+
+def next_on(client: clients.Peer, topic: str) -> bytes:
+    while True:
+        message = client.message()
+        if message.topic == topic:
+            return bytes(message.payload)
+
+
+def test_every_sensor_finds_its_value_in_what_the_node_sends(
+    broker: Broker, bundle: Path, tmp_path: Path
+) -> None:
+    topics = [CONFIG, *(f"edged/kitchen/{name}" for name in ("availability", "info", "state"))]
+    with (
+        daemon(tmp_path, *configured(tmp_path, bundle, broker)) as process,
+        peer(broker.port, broker.protocol, *topics) as client,
+    ):
+        process.until("STATUS=serving")
+        received: dict[str, bytes] = {}
+        while len(received) < len(topics):
+            message = client.message()
+            received[message.topic] = bytes(message.payload)
+        found = json.loads(received[CONFIG])
+        assert received[found["availability"][0]["topic"]] == b"online"
+        values = {
+            name: render(component["value_template"], received[component["state_topic"]])
+            for name, component in found["cmps"].items()
+            if len(component) > 1
+        }
+    assert values["state"] in found["cmps"]["state"]["options"]
+    assert values["model"].startswith("tiny-")
+    assert 10 < float(values["rss_bytes"]) < float(values["budget_bytes"])  # MiB
+    assert values["ttft_p50_s"] == "None"  # "unknown" in Home Assistant: nothing was asked yet
+
+
+def test_text_for_the_ask_entity_becomes_the_state_of_the_answer_sensor(
+    mosquitto: Broker, bundle: Path, tmp_path: Path
+) -> None:
+    arguments = configured(tmp_path, bundle, mosquitto, homeassistant={"ask": True})
+    with daemon(tmp_path, *arguments) as process, peer(mosquitto.port, "5", CONFIG) as client:
+        process.until("STATUS=serving")
+        found = json.loads(next_on(client, CONFIG))["cmps"]
+        answer = found["answer"]
+        with peer(mosquitto.port, "3.1.1", answer["state_topic"]) as home:
+            for entity in ("ask", "question"):
+                command = render(found[entity]["command_template"], value='Is "it" on? <ä>')
+                home.publish(found[entity]["command_topic"], command.encode())
+                payload = bytes(home.message().payload)
+                state = render(answer["value_template"], payload)
+                attributes = json.loads(render(answer["json_attributes_template"], payload))
+                assert attributes["status"] == "ok"
+                assert attributes["answer"][:MAX_STATE_LENGTH] == state
+                assert attributes["total_ms"] >= 0
+            long = render(found["ask"]["command_template"], value="x" * 15_000)
+            home.publish(found["ask"]["command_topic"], long.encode())
+            payload = bytes(home.message().payload)
+            assert "model.max_model_len" in render(answer["value_template"], payload)
+            attributes = json.loads(render(answer["json_attributes_template"], payload))
+            assert attributes["code"] == "prompt_too_long"
+
+
+def test_a_long_answer_is_cut_in_the_state_and_whole_in_the_attribute() -> None:
+    announced = Announcement(Topics("edged", "kitchen"), "homeassistant", "tiny", can_ask=True)
+    answer = json.loads(announced.message().payload)["cmps"]["answer"]
+    text = "ä" * 1000
+    reply: dict[str, Any] = {"status": "ok", "data": {"text": text, "finish_reason": "length"}}
+    payload = json.dumps(reply).encode()
+    assert render(answer["value_template"], payload) == "ä" * MAX_STATE_LENGTH
+    assert json.loads(render(answer["json_attributes_template"], payload))["answer"] == text
+
+
+def test_it_is_announced_again_when_home_assistant_starts(
+    mosquitto: Broker, bundle: Path, tmp_path: Path
+) -> None:
+    arguments = configured(tmp_path, bundle, mosquitto)
+    with daemon(tmp_path, *arguments) as process, peer(mosquitto.port, "5", CONFIG) as client:
+        process.until("STATUS=serving")
+        first = next_on(client, CONFIG)
+        client.publish(STATUS, b"online")
+        assert next_on(client, CONFIG) == first
+
+
+def test_switched_off_an_earlier_announcement_is_taken_back(
+    mosquitto: Broker, bundle: Path, tmp_path: Path
+) -> None:
+    for is_on in (True, False):
+        arguments = configured(tmp_path, bundle, mosquitto, homeassistant={"discovery": is_on})
+        with daemon(tmp_path, *arguments) as process:
+            process.until("STATUS=serving")
+            assert process.stop() == 0
+        with peer(mosquitto.port, "5", CONFIG, "edged/kitchen/availability") as client:
+            retained = client.message().topic  # in the order of the subscriptions
+            assert (retained == CONFIG) is is_on
+
+
+def test_a_broker_that_hides_home_assistants_status_is_no_obstacle() -> None:
+    one_granted_one_refused = ACCEPTED_5 + b"\x90\x05\x00\x01\x00\x01\x87"
+    with ScriptedBroker([one_granted_one_refused]) as broker:
+        terms = settings(broker.place, "node", optional_filters=frozenset({STATUS}))
+        node = Peer(terms, "edged/kitchen/request/+", STATUS)
+        node.expect(Connected)
+        node.stop()

@@ -1,0 +1,184 @@
+"""A node that does just enough of the protocol, and one thing of it wrong."""
+
+import json
+import queue
+from types import TracebackType
+from typing import Any, Self
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from tests.system.broker.wire_ends import WAIT_S
+
+ROOT = "edged/wrong"
+PLAIN = "prompts: a question in JSON is answered"
+STREAM = "streams: a short answer"
+CHOICE = "formats: one of two choices is the answer"
+TOLD = "events: a request whose reply topic is not allowed is told"
+FORBIDDEN = "reply_topics: a topic below no allowed prefix"
+# What is wrong, in which case it must be found, and what the table then says.
+FAULTS = [
+    ("no correlation data", PLAIN, "property correlation_data: expected b'"),
+    ("twice", PLAIN, "2 replies came, expected exactly one"),
+    ("late copy", PLAIN, "another reply came when the case was over"),
+    ("no reply", PLAIN, "no reply came on edged/wrong/response/generate/"),
+    ("dead", PLAIN, "the node answers nothing more"),
+    ("not JSON", PLAIN, "the reply is not a JSON object: b'hello'"),
+    ("another id", PLAIN, "id: expected"),
+    ("another node", PLAIN, 'node: expected "wrong", got "other"'),
+    ("no status property", PLAIN, "user property status: expected 200"),
+    ("no expiry", PLAIN, "property message_expiry: expected at least 1 s"),
+    ("retained", PLAIN, "the reply is retained"),
+    ("QoS 0", PLAIN, "the reply came with QoS 0"),
+    ("unknown finish reason", PLAIN, 'got "done"'),
+    ("unknown code", PLAIN, 'error.code: expected one of ["bad_request"'),
+    ("refuses", PLAIN, "expected ok, got queue_full (busy)"),
+    ("fragments", PLAIN, "1 fragments came that should not"),
+    ("no fragments", STREAM, "stream: no fragment came"),
+    ("gap", STREAM, "fragment 1: seq: expected 1, got 2"),
+    ("other text", STREAM, "stream: the fragments make 'hell'"),
+    ("answers anybody", FORBIDDEN, "expected no reply, got ok"),
+    ("answers elsewhere", FORBIDDEN, "expected no reply, got ok"),
+    ("retained fragments", STREAM, "stream: a fragment is retained"),
+    ("cut choice with words", CHOICE, 'data.text: expected "", got "yes"'),
+    ("another's index", CHOICE, 'data.text: expected "no", got "yes"'),
+    ("no index", CHOICE, "data: expected the keys"),
+    ("no state", "node: state has a state", "nothing is retained at edged/wrong/state"),
+    ("tells nobody", TOLD, "no event came with {'v': 1"),
+]
+
+
+class WrongNode:
+    """A node named ``wrong``, on bare paho over MQTT 5; ``fault`` is one of ``FAULTS`` or none."""
+
+    def __init__(self, port: int, fault: str) -> None:
+        self._fault = fault
+        self._num_dropped = 0
+        self._ready: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+        self._client.on_message = lambda _c, _u, message: self._answer(message)
+        self._client.on_subscribe = lambda *_: self._ready.put(1)
+        self._client.connect("127.0.0.1", port)
+
+    def __enter__(self) -> Self:
+        self._client.loop_start()
+        online = "offline" if self._fault == "offline" else "online"
+        operations = ["generate"] if self._fault == "no cancel" else ["generate", "cancel"]
+        info: Any = {"operations": operations, "formats": ["text", "choice"], "limits": {}}
+        info = "hello" if self._fault == "no info" else info
+        state = {"v": 1, "node": "wrong", "state": "ready"}
+        self._client.publish(f"{ROOT}/availability", online, 1, retain=True)
+        self._client.publish(f"{ROOT}/info", json.dumps(info), 1, retain=True)
+        if self._fault != "no state":
+            self._client.publish(f"{ROOT}/state", json.dumps(state), 1, retain=True)
+        self._client.subscribe(f"{ROOT}/request/+", 1)
+        self._ready.get(timeout=WAIT_S)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _answer(self, message: mqtt.MQTTMessage) -> None:
+        request = json.loads(message.payload)
+        asked: Any = message.properties
+        topic = getattr(asked, "ResponseTopic", request.get("response_topic"))
+        is_marker = "marker" in topic
+        fault = "none" if is_marker else self._fault
+        if self._fault == "dead" or fault == "no reply":
+            return
+        if not topic.startswith(ROOT) and not fault.startswith("answers"):
+            self._tell_dropped()
+            return
+        if fault == "answers elsewhere":
+            topic = f"{ROOT}/response/generate"
+        if request.get("stream") is True or fault == "fragments":
+            self._stream(request["id"], fault)
+        reply = self._reply(request, message.topic.endswith("cancel"), fault)
+        payload = b"hello" if fault == "not JSON" else json.dumps(reply).encode()
+        wire = self._properties(getattr(asked, "CorrelationData", None), fault)
+        qos, is_retained = int(fault != "QoS 0"), fault == "retained"
+        if is_marker and self._fault == "late copy":
+            self._publish_late_copy(topic, payload, wire)
+            return
+        for _ in range(2 if fault == "twice" else 1):
+            self._client.publish(topic, payload, qos, is_retained, wire)
+        self._last = (topic, payload, wire)
+
+    def _tell_dropped(self) -> None:
+        """Tell of every second drop, as a node does that keeps to a rate."""
+        self._num_dropped += 1
+        if self._num_dropped % 2 == 0 and self._fault != "tells nobody":
+            event = {"v": 1, "node": "wrong", "event": "dropped", "reason": "forbidden_topic"}
+            self._client.publish(f"{ROOT}/event", json.dumps(event | {"detail": "no"}), 1)
+
+    def _publish_late_copy(self, topic: str, payload: bytes, wire: Properties) -> None:
+        """Send the case's reply once more, so that it is seen only when a later case waits."""
+        self._client.publish(topic, payload, 1, properties=wire)
+        first_topic, first_payload, first_wire = self._last
+        self._client.publish(first_topic, first_payload, 1, properties=first_wire)
+
+    def _stream(self, request_id: str, fault: str) -> None:
+        deltas = [] if fault == "no fragments" else ["hell", "" if fault == "other text" else "o"]
+        if fault == "fragments":
+            deltas = ["hello"]
+        for number, delta in enumerate(deltas):
+            members = {
+                "id": request_id,
+                "seq": number * 2 if fault == "gap" else number,
+                "delta": delta,
+                "done": number == len(deltas) - 1,
+            }
+            topic, is_retained = f"{ROOT}/stream/{request_id}", fault == "retained fragments"
+            self._client.publish(topic, json.dumps(members), 0, retain=is_retained)
+
+    def _reply(self, request: dict[str, Any], is_cancel: bool, fault: str) -> dict[str, Any]:
+        members = {
+            "v": 1,
+            "id": "other" if fault == "another id" else request.get("id"),
+            "node": "other" if fault == "another node" else "wrong",
+            "status": "ok",
+            "attempt": 1,
+            "duplicate": False,
+        }
+        if fault in ("unknown code", "refuses"):
+            code = "queue_full" if fault == "refuses" else "tired"
+            error = {"code": code, "status": 429, "message": "busy", "retryable": True}
+            return members | {"status": "error", "data": {}, "error": error}
+        if is_cancel:
+            return members | {"data": {"found": False}}
+        reason = "done" if fault == "unknown finish reason" else "stop"
+        data: dict[str, Any] = {"text": "hello", "json": None, "finish_reason": reason}
+        if "format" in request:
+            index: Any = {"cut choice with words": None, "another's index": 1}.get(fault, 0)
+            data |= {"text": request["format"]["choices"][0], "choice": index}
+        if fault == "no index":
+            del data["choice"]
+        return members | {
+            "data": data,
+            "usage": {"prompt_tokens": 1, "cached_tokens": 0, "completion_tokens": 1},
+            "timing": dict.fromkeys(
+                ("queued_ms", "prefill_ms", "ttft_ms", "decode_ms", "total_ms"), 1
+            ),
+            "model": "wrong",
+        }
+
+    def _properties(self, correlation_data: bytes | None, fault: str) -> Any:  # noqa: ANN401 - paho
+        wire: Any = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        if correlation_data is not None and fault != "no correlation data":
+            wire.CorrelationData = correlation_data
+        wire.ContentType = "application/json"
+        wire.PayloadFormatIndicator = 1
+        if fault != "no expiry":
+            wire.MessageExpiryInterval = 30
+        if fault != "no status property":
+            code = "429" if fault in ("unknown code", "refuses") else "200"
+            wire.UserProperty = [("status", code)]
+        return wire

@@ -1,0 +1,201 @@
+"""The container image: small, closed, and on emulated Arm it says what x86-64 says."""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from edged.bundle.folder import Bundle
+from edged.commands.local_broker import Broker, mosquitto, running
+from tests.system.broker.conftest import require_mosquitto
+from tests.system.broker.daemons import daemon, serve_arguments
+from tests.system.broker.peer import peer
+from tests.system.emulation.containers import (
+    allowances,
+    build,
+    documented_options,
+    files,
+    inspect,
+    podman,
+)
+from tests.tiny_model import write_tiny_bundle
+
+QUESTION = "What is the capital of France? Answer in one sentence."
+# Raspberry Pi 4 and 5: without and with int8 dot products.
+PROCESSORS = {"cortex-a72": ["asimd"], "cortex-a76": ["asimddp", "asimd"]}
+SITE = "opt/edged/lib/python3.11/site-packages"
+MAX_IMAGE_BYTES = 250_000_000
+START_S = 300.0
+# The first build of all compiles every package in emulation.
+pytestmark = pytest.mark.timeout(1800)
+
+
+@pytest.fixture(scope="session")
+def arm64() -> str:
+    return build("arm64")
+
+
+@pytest.fixture(scope="session")
+def amd64() -> str:
+    return build("amd64")
+
+
+@pytest.fixture(params=["arm64", "amd64"])
+def image(request: pytest.FixtureRequest) -> str:
+    """Each image."""
+    name: str = request.getfixturevalue(request.param)
+    return name
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    require_mosquitto()
+    with running(mosquitto(tmp_path)) as started:
+        yield started
+
+
+def readable(model: Path) -> Path:
+    """Let the container's user read a bundle, as one that was built is."""
+    for file in model.iterdir():
+        file.chmod(0o644)
+    return model
+
+
+@contextmanager
+def serving(image: str, model: Path, broker: Broker, folder: Path, cpu: str) -> Iterator[str]:
+    """Run the image as deploy/README.md says; its name, once ready. It must stop well."""
+    config = {
+        "node": "kitchen",
+        "model": {"path": "/var/lib/edged-models"},
+        "broker": {"host": broker.host, "port": broker.port},
+        "state": {"file": "/run/edged/state.json"},
+    }
+    (folder / "etc").mkdir()
+    (folder / "etc" / "edged.yaml").write_text(yaml.safe_dump(config), "utf-8")
+    name = f"edged-test-{os.getpid()}-{cpu}"
+    options = documented_options({"/etc/edged": folder / "etc", "/var/lib/edged-models": model})
+    options += [*allowances(), "--env", f"QEMU_CPU={cpu}", "--name", name]
+    podman("run", "--detach", "--pull=never", *options, image)
+    try:
+        with peer(broker.port, "5", "edged/kitchen/state") as operator:
+            until_s = time.monotonic() + START_S
+            told: dict[str, Any] = {}
+            while told.get("state") != "ready":
+                assert time.monotonic() < until_s, podman("logs", name)
+                try:
+                    told = operator.reply()
+                except queue.Empty:
+                    running_now = podman("inspect", "--format", "{{.State.Running}}", name)
+                    assert running_now.strip() == "true", podman("logs", name)
+        yield name
+        podman("stop", "--time", "60", name)
+        assert podman("inspect", "--format", "{{.State.ExitCode}}", name).strip() == "0"
+    finally:
+        podman("rm", "--force", name)
+
+
+def answer(broker: Broker) -> dict[str, Any]:
+    """Ask and return the reply, without what depends on the time."""
+    words = ["--broker", broker.url, "--node", "kitchen", "--json", "--timeout", str(START_S)]
+    result = subprocess.run(
+        [sys.executable, "-m", "edged", "ask", *words, "--max-tokens", "12", QUESTION],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    reply = json.loads(result.stdout)
+    return {"data": reply["data"], "tokens": reply["usage"]["completion_tokens"]}
+
+
+def expected(folder: Path, model: Path, broker: Broker) -> dict[str, Any]:
+    """The answer of this machine's own processor."""
+    with daemon(folder, *serve_arguments(model, broker.url)) as process:
+        process.until("STATUS=serving")
+        said = answer(broker)
+        assert process.stop() == 0
+    return said
+
+
+def test_the_image_is_small_runs_as_nobody_and_is_looked_at(image: str) -> None:
+    said = inspect(image)
+    assert said["Size"] <= MAX_IMAGE_BYTES
+    assert said["Config"]["User"] == "65532:65532"
+    assert said["Healthcheck"]["Test"][:3] == ["CMD", "/opt/edged/bin/edged", "health"]
+    assert said["Architecture"] == image.rpartition(":")[2]
+
+
+def test_in_the_image_nothing_can_be_installed_and_nothing_be_written(image: str) -> None:
+    with files(image) as root:
+        programs = {path.name for path in (root / "usr/bin").iterdir()}
+        programs |= {path.name for path in (root / "usr/sbin").iterdir()}
+        packages = {path.name for path in (root / SITE).iterdir()}
+        real = [path for path in root.rglob("*") if not path.is_symlink()]
+        writable = {
+            str(path.relative_to(root))
+            for path in real
+            if path.stat().st_uid == 65532 or path.stat().st_mode & 0o002
+        }
+    assert programs == {"python3", "python3.11", "py3clean", "py3compile", "py3versions"}
+    assert {"edged", "onnxruntime", "numpy"} <= packages
+    assert not packages & {"pip", "setuptools", "torch", "transformers", "onnx"}
+    assert writable == {"run/edged", "tmp", "var/lib/edged", "var/tmp"}
+
+
+def test_the_image_for_this_machine_answers_from_the_same_stages(
+    amd64: str, broker: Broker, tmp_path: Path
+) -> None:
+    model = readable(write_tiny_bundle(tmp_path / "tiny"))
+    wanted = expected(tmp_path, model, broker)
+    with serving(amd64, model, broker, tmp_path, "native") as container:
+        assert answer(broker) == wanted
+        podman("healthcheck", "run", container)
+
+
+@pytest.fixture(scope="module")
+def said_here(real_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the real model says on this machine's own processor."""
+    require_mosquitto()
+    folder = tmp_path_factory.mktemp("here")
+    with running(mosquitto(folder)) as broker:
+        return expected(folder, real_bundle.folder, broker)
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_the_real_model_says_on_a_raspberry_pi_what_it_says_here(
+    arm64: str,
+    processor: str,
+    real_bundle: Bundle,
+    said_here: dict[str, Any],
+    broker: Broker,
+    tmp_path: Path,
+) -> None:
+    with serving(arm64, real_bundle.folder, broker, tmp_path, processor) as container:
+        said = answer(broker)
+        podman("healthcheck", "run", container)
+    assert said == said_here
+    assert "Paris" in said["data"]["text"]
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_the_doctor_knows_the_processor_and_its_kernels(
+    arm64: str, processor: str, tmp_path: Path
+) -> None:
+    model = readable(write_tiny_bundle(tmp_path / "tiny"))
+    options = ["--rm", "--read-only", *allowances(), "--env", f"QEMU_CPU={processor}"]
+    program = ["--volume", f"{model}:/model:ro", "--entrypoint", "/opt/edged/bin/edged", arm64]
+    # Not all is well: no broker. So the exit status is 1, which is not podman's.
+    script = ["doctor", "--model", "/model", "--node", "x", "--json"]
+    said = json.loads(podman("run", *options, *program, *script, status=1))
+    found = {finding["check"]: finding for finding in said["findings"]}
+    assert found["cpu"]["figures"]["cpu_flags"] == PROCESSORS[processor]
+    assert found["attention"]["level"] == "ok"

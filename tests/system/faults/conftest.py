@@ -1,0 +1,27 @@
+"""One tiny bundle for all faults, and Mosquitto."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edged.commands.local_broker import Broker, running
+from edged.commands.local_broker import mosquitto as configure_mosquitto
+from tests.system.broker.conftest import require_mosquitto
+from tests.tiny_model import write_tiny_bundle
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model."""
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Broker]:
+    """A running Mosquitto whose queued messages survive ``restart()``."""
+    require_mosquitto()
+    folder = tmp_path / "mosquitto"
+    folder.mkdir()
+    with running(configure_mosquitto(folder, is_persistent=True)) as broker:
+        yield broker

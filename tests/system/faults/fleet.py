@@ -1,0 +1,166 @@
+"""Several nodes behind Mosquitto's shared subscription, and what is done to them under load.
+
+    python -m tests.system.faults.fleet [FAULT...]        as root; less than a minute each
+
+Each node is a daemon in a network of its own, on a bridge with the broker. The requester does what
+docs/scaling.md asks of it: it gives a deadline and asks again, with the same id, what was not
+answered. For each fault a line of JSON says what came of it.
+"""
+
+import argparse
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from edged.commands.local_broker import Broker, mosquitto, running
+from tests.system.broker.daemons import Daemon
+from tests.system.broker.wire_ends import Peer, settings
+from tests.system.faults.requester import REPLIES, Outcome, Requester
+from tests.system.faults.site import wait_for_state
+from tests.tiny_model import write_tiny_bundle
+
+HUB = "198.51.100.1"
+NODES = ("attic", "cellar", "kitchen")
+KEEPALIVE_S = 5
+PARTITION_S = 12.0
+
+
+class Node:
+    """A daemon in a network of its own."""
+
+    def __init__(self, name: str, number: int, folder: Path, bundle: Path, broker: Broker) -> None:
+        self.name = name
+        self._folder = folder / name
+        self._folder.mkdir()
+        _ip("netns", "add", name)
+        _ip("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
+        _ip("link", "set", name, "master", "hub", "up")
+        for words in ("link set lo up", f"address add 198.51.100.{number}/24 dev eth0"):
+            _ip("-netns", name, *words.split())
+        _ip("-netns", name, "link", "set", "eth0", "up")
+        self._config = self._folder / "edged.yaml"
+        document = {
+            "node": name,
+            "model": {"path": str(bundle)},
+            "broker": {"host": HUB, "port": broker.port, "keepalive": f"{KEEPALIVE_S}s"},
+            "group": {"name": "lab"},
+            "state": {"file": str(self._folder / "state.json"), "interval": "1s"},
+        }
+        self._config.write_text(json.dumps(document), "utf-8")  # JSON is YAML
+
+    def start(self) -> None:
+        """Start it and return when it is a member of the group."""
+        before = ("ip", "netns", "exec", self.name)
+        self._daemon = Daemon(self._folder, ["--config", str(self._config)], before=before)
+        self._wait_until_joined()
+
+    def stop(self, number: signal.Signals) -> None:
+        """End it with a signal."""
+        self._daemon.stop(number)
+        self._daemon.close()
+        (self._folder / "state.json").unlink()
+
+    def cut(self, duration_s: float) -> None:
+        """Take its cable out for a while; return when it is a member again."""
+        _ip("link", "set", self.name, "down")
+        wait_for_state(self._folder, lambda told: told["group"] != "joined")
+        threading.Event().wait(duration_s)
+        _ip("link", "set", self.name, "up")
+        self._wait_until_joined()
+
+    def _wait_until_joined(self) -> None:
+        wait_for_state(self._folder, lambda told: told["group"] == "joined")
+
+
+def nothing(_nodes: list[Node]) -> None:
+    """All is well."""
+
+
+def node_loss(nodes: list[Node]) -> None:
+    """One dies and does not come back."""
+    nodes[0].stop(signal.SIGKILL)
+
+
+def rolling_restart(nodes: list[Node]) -> None:
+    """One after the other is stopped and started."""
+    for node in nodes:
+        node.stop(signal.SIGTERM)
+        node.start()
+
+
+def partition(nodes: list[Node]) -> None:
+    """One is cut off the network for a while; none of its packets arrives or leaves."""
+    nodes[0].cut(PARTITION_S)
+
+
+FAULTS = {fault.__name__: fault for fault in (nothing, node_loss, rolling_restart, partition)}
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True)
+
+
+@contextlib.contextmanager
+def _fleet(folder: Path) -> Iterator[tuple[Broker, list[Node]]]:
+    """A broker on a bridge, and the nodes at it."""
+    # Names of networks are files: in a folder that goes with this process.
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
+    _ip("link", "set", "lo", "up")
+    _ip("link", "add", "hub", "type", "bridge")
+    _ip("address", "add", f"{HUB}/24", "dev", "hub")
+    _ip("link", "set", "hub", "up")
+    broker = mosquitto(folder, port=1883, extra=[f"listener 1883 {HUB}"])
+    bundle = write_tiny_bundle(folder / "bundle")
+    with running(broker):
+        nodes = [Node(name, 2 + i, folder, bundle, broker) for i, name in enumerate(NODES)]
+        try:
+            for node in nodes:
+                node.start()
+            yield broker, nodes
+        finally:
+            for node in nodes:
+                node._daemon.close()
+
+
+def _suffer(name: str, folder: Path) -> Outcome:
+    """Have a fault happen under load, and answers before and after it."""
+    with _fleet(folder) as (broker, nodes):
+        peer = Peer(settings(broker, "requester"), REPLIES)
+        try:
+            requester = Requester(peer)
+            requester.keep_asking(lambda: requester.num_answered >= 30)
+            fault = threading.Thread(target=FAULTS[name], args=(nodes,))
+            fault.start()
+            requester.keep_asking(lambda: not fault.is_alive())
+            wanted = requester.num_answered + 30
+            requester.keep_asking(lambda: requester.num_answered >= wanted)
+            return requester.outcome(name)
+        finally:
+            peer.stop()
+
+
+def main() -> int:
+    """Print a line for each fault."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("faults", nargs="*", metavar="FAULT", default=list(FAULTS))
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    for name in arguments.faults:
+        if arguments.inside:
+            with tempfile.TemporaryDirectory() as folder:
+                print(json.dumps(asdict(_suffer(name, Path(folder)))), flush=True)
+        else:  # networks and mounts that go with the child
+            program = [sys.executable, "-m", "tests.system.faults.fleet", "--inside", name]
+            subprocess.run(["unshare", "--net", "--mount", *program], check=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

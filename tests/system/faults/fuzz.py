@@ -1,0 +1,59 @@
+"""Payloads found by coverage: run this module with SECONDS; needs the extra ``fuzz``.
+
+Where hypothesis draws from what we thought of, atheris follows the branches of the code that reads.
+Each input is a delivery; it must get one reply or be counted as dropped, and be acknowledged.
+"""
+
+import sys
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["edged"]):
+    from edged.protocol import WireProperties
+    from tests.fakes import Bench
+
+SEEDS = (
+    b'\x00{"id": "a", "prompt": "x", "max_tokens": 4, "temperature": 0.5, "stream": true}',
+    b'\x00{"messages": [{"role": "user", "content": "x"}], "stop": ["a"], "session": "s"}',
+    b'\x01{"prompt": "x", "format": {"type": "choice", "choices": ["a", "b"]}, "seed": 1}',
+    b'\x01{"prompt": "x", "format": {"type": "json_schema", "schema": {"type": "object"}}}',
+    b'\x04{"id": "a"}',
+    b"\x02hello",
+)
+"""The first byte chooses operation and properties; the rest is the payload."""
+OPERATIONS = ("generate", "cancel", "x")
+CONTENT_TYPES = (None, "application/json", "text/plain", "text/html")
+
+
+def one_delivery(data: bytes) -> None:
+    """Deliver it to a node of fakes, let the node answer, and look at what came of it."""
+    choice = data[0] if data else 0
+    properties = WireProperties(
+        content_type=CONTENT_TYPES[choice % 4],
+        correlation_data=data[:4] if choice & 64 else None,
+        message_expiry_s=choice if choice & 128 else None,
+    )
+    bench = Bench()
+    operation = OPERATIONS[choice // 4 % 3]
+    delivery = bench.delivery(data[1:], operation, properties=properties)
+    bench.service.deliver(delivery)
+    if bench.worker.jobs:
+        bench.finish()
+    num_replies = len(bench.transport.sent) - len(bench.transport.on("/event"))
+    assert num_replies + bench.metrics.snapshot()["dropped"] == 1
+    bench.confirm_all()
+    assert bench.transport.acknowledged == [delivery.receipt]
+
+
+def main(seconds: str, corpus: str) -> None:
+    """Fuzz for so long; ends the process, with 0 when nothing was found."""
+    for number, seed in enumerate(SEEDS):
+        (Path(corpus) / f"seed-{number}").write_bytes(seed)
+    options = [f"-max_total_time={seconds}", "-max_len=17000", "-timeout=5", "-print_final_stats=1"]
+    atheris.Setup([sys.argv[0], *options, corpus], one_delivery)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

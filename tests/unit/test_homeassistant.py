@@ -1,0 +1,93 @@
+"""The announcement for Home Assistant: what is documented, and nothing that is not."""
+
+import json
+from typing import Any
+
+import pytest
+
+from edged.daemon.homeassistant import Announcement
+from edged.daemon.reporting import MAX_DELAY_S, Discovery
+from edged.protocol import Delivery, Topics
+from tests.fakes import FakeClock, FakeTransport
+from tests.paths import DATA
+
+SCHEMA = DATA / "homeassistant" / "device-discovery.schema.json"
+STATUS = "homeassistant/status"
+
+
+def announcement(*, can_ask: bool = False, prefix: str = "edged") -> Announcement:
+    return Announcement(Topics(prefix, "kitchen"), "homeassistant", "tiny", can_ask)
+
+
+def payload(*, can_ask: bool) -> Any:  # noqa: ANN401 - JSON
+    return json.loads(announcement(can_ask=can_ask).message().payload)
+
+
+@pytest.mark.parametrize("can_ask", [False, True])
+def test_it_is_what_home_assistant_documents(can_ask: bool) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.validate(payload(can_ask=can_ask), json.loads(SCHEMA.read_text()))
+
+
+def test_the_schema_finds_a_typing_error() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    wrong = payload(can_ask=True)
+    wrong["cmps"]["rss_bytes"]["unit_of_messurement"] = "B"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(wrong, json.loads(SCHEMA.read_text()))
+
+
+def test_unique_ids_are_unique_and_the_topic_is_the_devices() -> None:
+    components = payload(can_ask=True)["cmps"].values()
+    ids = [component["unique_id"] for component in components]
+    assert len(set(ids)) == len(ids)
+    assert announcement().topic == "homeassistant/device/edged_kitchen/config"
+    assert announcement(prefix="site 1/edged").device == "site_1_edged_kitchen"
+
+
+def test_asking_is_taken_away_when_it_is_not_allowed() -> None:
+    components = payload(can_ask=False)["cmps"]
+    assert components["ask"] == {"p": "notify"}
+    assert components["question"] == {"p": "text"}
+    assert components["answer"] == {"p": "sensor"}
+
+
+def discovery(*, is_on: bool = True) -> tuple[Discovery, FakeTransport, FakeClock]:
+    transport, clock = FakeTransport(), FakeClock()
+    return Discovery(announcement(), transport, clock, is_on=is_on), transport, clock
+
+
+def test_it_is_announced_again_soon_after_home_assistant_has_started() -> None:
+    found, transport, clock = discovery()
+    found.announce()
+    assert not found.tick()
+    delivery = Delivery(STATUS, b"online", qos=1)
+    assert found.take(delivery)
+    assert transport.acknowledged == [delivery.receipt]
+    assert clock() <= found.next_tick_s() <= clock() + MAX_DELAY_S
+    clock.advance(MAX_DELAY_S)
+    assert found.tick()
+    assert [(sent.retain, len(sent.message.payload) > 0) for sent in transport.sent] == [
+        (True, True),
+        (True, True),
+    ]
+    assert not found.tick()
+
+
+def test_home_assistants_farewell_and_other_topics_change_nothing() -> None:
+    found, transport, clock = discovery()
+    assert found.take(Delivery(STATUS, b"offline", qos=1))
+    assert not found.take(Delivery("edged/kitchen/request/generate", b"online", qos=1))
+    clock.advance(60)
+    assert not found.tick()
+    assert transport.sent == []
+
+
+def test_switched_off_it_is_taken_back_once_and_not_announced() -> None:
+    found, transport, clock = discovery(is_on=False)
+    for _ in range(2):
+        found.announce()
+    assert [(sent.retain, sent.message.payload) for sent in transport.sent] == [(True, b"")]
+    assert found.take(Delivery(STATUS, b"online", qos=1))
+    clock.advance(60)
+    assert not found.tick()

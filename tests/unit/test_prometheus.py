@@ -1,0 +1,112 @@
+"""The text file for Prometheus: its parser reads it, its rules name it, a dashboard draws it."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edged.daemon.prometheus import FIGURES, PrometheusFile, exposition, metric_names
+from edged.errors import ErrorCode
+from edged.node.metrics import Metrics
+from edged.node.throttling import DeviceReading
+from tests.paths import ROOT
+
+STATE: dict[str, Any] = {
+    **Metrics().snapshot(),
+    **DeviceReading(temperature_c=61.5).members(),
+    "queue": 2,
+    "budget_enforced": True,
+    "ttft_p95_s": 1.25,
+    "refused_by_code": {"timeout": 3},
+    "pressure": "refuse",
+    "ledger": {"weights": 100, "kv": 50},
+}
+DASHBOARD = ROOT / "deploy" / "grafana" / "edged.json"
+
+
+def samples(state: dict[str, Any], model: str = "tiny@1") -> dict[str, float]:
+    """Parse the text as Prometheus' own client does; families by sample name and labels."""
+    parser = pytest.importorskip("prometheus_client.parser")
+    found = {}
+    for family in parser.text_string_to_metric_families(exposition(state, "kitchen", model)):
+        assert family.documentation
+        assert family.type in ("gauge", "counter")
+        for sample in family.samples:
+            labels = "".join(f"{{{value}}}" for value in sample.labels.values())
+            found[sample.name + labels] = sample.value
+    return found
+
+
+def test_the_figures_of_state_are_there_in_base_units() -> None:
+    found = samples(STATE)
+    assert found["edged_queue_requests"] == 2
+    assert found["edged_budget_enforced"] == 1
+    assert found["edged_ttft_p95_seconds"] == 1.25
+    assert found["edged_temperature_celsius"] == 61.5
+    assert found["edged_served_total"] == 0
+    assert found["edged_ledger_bytes{weights}"] == 100
+    assert found["edged_pressure_rung"] == 4
+    assert found["edged_info{kitchen}{tiny@1}"] == 1
+
+
+def test_each_refusal_code_is_there_from_the_start_so_that_rates_work() -> None:
+    found = samples(STATE)
+    assert found["edged_refused_total{timeout}"] == 3
+    assert {f"edged_refused_total{{{code}}}" for code in ErrorCode} <= set(found)
+
+
+def test_what_is_unknown_is_left_out() -> None:
+    found = samples({})
+    assert "edged_ttft_p50_seconds" not in found
+    assert "edged_pressure_rung" not in found
+
+
+def test_a_label_may_hold_anything() -> None:
+    assert samples({}, model='a"b\\c\nd')['edged_info{kitchen}{a"b\\c\nd}'] == 1
+
+
+def test_names_follow_the_conventions() -> None:
+    for figure in FIGURES:
+        assert re.fullmatch(r"[a-z][a-z0-9_]*", figure.name)
+        assert (figure.kind == "counter") == figure.name.endswith("_total")
+        assert not figure.name.endswith(("_s", "_ms", "_mib", "_percent"))
+        assert figure.help.endswith(".")
+    assert len(metric_names()) == len(FIGURES) + 4
+
+
+def test_the_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "edged.prom"
+    file = PrometheusFile(path, "kitchen", "tiny@1")
+    file.write(STATE)
+    file.write(STATE | {"queue": 5})
+    assert "edged_queue_requests 5.0\n" in path.read_text()
+    assert [item.name for item in tmp_path.iterdir()] == ["edged.prom"]
+    PrometheusFile(None, "kitchen", "tiny@1").write(STATE)
+
+
+def expressions(node: object) -> Iterator[str]:
+    """Yield every query of the dashboard."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in ("expr", "query") and isinstance(value, str) and value != "prometheus":
+                yield value
+            yield from expressions(value)
+    elif isinstance(node, list):
+        for item in node:
+            yield from expressions(item)
+
+
+def test_the_dashboard_asks_only_for_metrics_that_exist() -> None:
+    dashboard = json.loads(DASHBOARD.read_text())
+    queries = list(expressions(dashboard))
+    assert len(queries) > 15
+    for query in queries:
+        names = set(re.findall(r"\bedged_\w+", query))
+        assert names, query
+        assert names <= metric_names(), query
+    panels = dashboard["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    assert {panel["type"] for panel in panels} == {"timeseries"}
