@@ -22,7 +22,7 @@ from edged.protocol.request import (
     SamplingParams,
     Usage,
 )
-from edged.scheduling.latency_model import Cost, CostModel
+from edged.scheduling.latency_model import CostEstimate, LatencyModel
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan, MemorySnapshot
 
 MIB = 1024**2
@@ -214,7 +214,7 @@ LIMITS = Limits(
     plan=MemoryPlan(20 * MIB, 30 * MIB, 30 * MIB, 20 * MIB),
 )
 ROOMY = MemorySnapshot(rss_bytes=100 * MIB, available_bytes=500 * MIB)
-COST = Cost(prefill_token_s=0.01, decode_token_s=0.08)
+COST = CostEstimate(prefill_token_s=0.01, decode_token_s=0.08)
 
 
 @dataclass
@@ -242,7 +242,7 @@ class Bench:
             lambda: self.memory,
             lambda: self.device,
         )
-        self.service = Service(self.edges, self.limits, CostModel(COST), self.metrics)
+        self.service = Service(self.edges, self.limits, LatencyModel(COST), self.metrics)
 
     def delivery(self, payload: object, operation: str = "generate", **more: object) -> Delivery:
         self.packets += 1

@@ -15,7 +15,7 @@ from edged.config import Config
 from edged.daemon.atomic_file import KeptFile
 from edged.daemon.loader import ResidentModel
 from edged.engine.prepared import describe_processor
-from edged.scheduling.latency_model import Cost, cost_members, read_cost
+from edged.scheduling.latency_model import CostEstimate, cost_members, read_cost
 
 _LOG = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _FORM = "rows"
 _CPUINFO = Path("/proc/cpuinfo")
 
 
-def known_cost(config: Config, model: ResidentModel) -> Cost:
+def known_cost(config: Config, model: ResidentModel) -> CostEstimate:
     """Return the price list of this model here, from the file or a measurement.
 
     A measurement blocks for 2 s and uses the engine: nothing else may.
@@ -60,7 +60,7 @@ def cost_key(config: Config, model_id: str, cpuinfo: Path = _CPUINFO) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def _read(path: Path | None, key: str) -> Cost | None:
+def _read(path: Path | None, key: str) -> CostEstimate | None:
     if path is None:
         return None
     try:

@@ -19,7 +19,7 @@ from edged.engine.loop import Engine, load_engine
 from edged.engine.tokenizer import Tokenizer
 from edged.errors import BundleError
 from edged.protocol.request import ChatMessage, FormatType, OutputFormat, SamplingParams
-from edged.scheduling.latency_model import Cost
+from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.memory_budget import MemoryBudget
 
 _LOG = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class ResidentModel:
     footprint: Footprint
     engine: Engine
     tokenizer: Tokenizer
-    cost: Cost | None
+    cost: CostEstimate | None
     """What answers take here, where it is known; else it is measured after READY."""
     started_s: float
 

@@ -60,7 +60,7 @@ from edged.node.metrics import Metrics
 from edged.node.node import Service
 from edged.node.ports import Edges
 from edged.protocol.event import NodeStarted
-from edged.scheduling.latency_model import CostModel
+from edged.scheduling.latency_model import LatencyModel
 from edged.transport import Transport, Will
 
 _LOG = logging.getLogger(__name__)
@@ -250,7 +250,7 @@ def _assemble(config: Config, model: ResidentModel, parts: _Parts) -> MainLoop:
         memory.snapshot,
         read_device,
     )
-    metrics, costs = Metrics(), CostModel(known_cost(config, model))
+    metrics, costs = Metrics(), LatencyModel(known_cost(config, model))
     service = Service(edges, limits_of(config, model), costs, metrics)
     name = model.bundle.model_id
     service.events.tell(NodeStarted(edged.__version__, name, attempts.num_unfinished))

@@ -70,9 +70,9 @@ class Spent:
     prefill_s: float = 0.0
     decode_s: float = 0.0
     decode_runs: int = 0
-    rows_beside: int = 0
+    num_cobatched_tokens: int = 0
     """Summed over its decode runs: the other tokens in them, of other answers or guessed."""
-    pairs_beside: int = 0
+    num_cobatched_pairs: int = 0
     """The tokens before each of those, summed up."""
 
 

@@ -20,7 +20,7 @@ from edged.engine.slots import Slots
 from edged.engine.speed import measure_cost
 from edged.engine.steps import Constraint, EngineSettings, Failed, Prefilled, Ran, Step, Token
 from edged.protocol.request import SamplingParams
-from edged.scheduling.latency_model import Cost
+from edged.scheduling.latency_model import CostEstimate
 
 _DRAFT_COST = 0.1
 """What a guessed token adds to a run, until it was measured."""
@@ -196,7 +196,7 @@ class Engine:
             self._slots.unpin(slot)
         return is_right
 
-    def measure(self) -> Cost:
+    def measure(self) -> CostEstimate:
         """Run made-up prompts and return what they cost; blocks for about 2 s at most.
 
         Raises:

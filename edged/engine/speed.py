@@ -10,7 +10,7 @@ import numpy as np
 
 from edged.engine.graph import Graph
 from edged.engine.steps import Row
-from edged.scheduling.latency_model import Cost, Run, fit_cost
+from edged.scheduling.latency_model import CostEstimate, MeasuredRun, fit_cost
 
 _DECODE_STEPS = 6
 _SMALLEST_PREFILL = 8
@@ -30,21 +30,21 @@ class _Stopwatch:
         """Return what is left until so long after the start."""
         return self._started_s + limit_s - self._clock()
 
-    def prefill(self, num_tokens: int, context: int) -> Run:
+    def prefill(self, num_tokens: int, context: int) -> MeasuredRun:
         """Run made-up tokens in the first slot."""
         token_ids = np.arange(context, context + num_tokens, dtype=np.int64)
         before_s = self._clock()
         self._graph.forward(token_ids % self._graph.vocab_size, context)
-        return Run(num_tokens, context, self._clock() - before_s)
+        return MeasuredRun(num_tokens, context, self._clock() - before_s)
 
-    def decode(self, num_rows: int, context: int) -> Run:
+    def decode(self, num_rows: int, context: int) -> MeasuredRun:
         """Run one token of each of the first slots, a few times; return the middle one."""
         rows = [Row(slot, 1, context) for slot in range(num_rows)]
-        runs: list[Run] = []
+        runs: list[MeasuredRun] = []
         while not runs or (len(runs) < _DECODE_STEPS and self.left_s(_LIMIT_S) > 0):
             before_s = self._clock()
             self._graph.decode(rows)
-            runs.append(Run(1, context, self._clock() - before_s, num_rows))
+            runs.append(MeasuredRun(1, context, self._clock() - before_s, num_rows))
         return sorted(runs, key=lambda run: run.seconds)[len(runs) // 2]
 
 
@@ -53,7 +53,7 @@ def measure_cost(
     num_slots: int,
     chunk_tokens: int,
     clock: Callable[[], float] = time.perf_counter,
-) -> Cost:
+) -> CostEstimate:
     """Overwrite slots of the cache with made-up tokens and fit a price list to what that takes.
 
     Prefill doubles until it is a chunk, then goes on chunk by chunk into a longer context; then
@@ -72,18 +72,18 @@ def measure_cost(
     for slot in range(1, num_slots):
         graph.copy(0, slot, _SMALLEST_PREFILL)
     wanted = [(1, longest), (1, _SMALLEST_PREFILL), (num_slots, _SMALLEST_PREFILL)]
-    decodes: list[Run] = []
+    decodes: list[MeasuredRun] = []
     for num_rows, context in dict.fromkeys(wanted):
         if not decodes or watch.left_s(_LIMIT_S) > 0:
             decodes.append(watch.decode(num_rows, context))
     return fit_cost(prefills, decodes, chunk_tokens)
 
 
-def _prefills(watch: _Stopwatch, chunk_tokens: int, max_model_len: int) -> list[Run]:
+def _prefills(watch: _Stopwatch, chunk_tokens: int, max_model_len: int) -> list[MeasuredRun]:
     largest = min(chunk_tokens, max_model_len - _DECODE_STEPS)
     end = max_model_len - _DECODE_STEPS - largest
     watch.prefill(min(_SMALLEST_PREFILL, largest), 0)  # the first run of all allocates
-    runs: list[Run] = []
+    runs: list[MeasuredRun] = []
     for count, context in _plan(largest, end):
         if runs and 3 * runs[-1].seconds > watch.left_s(_LIMIT_S / 2):
             break

@@ -21,8 +21,8 @@ from edged.node.sessions import Dialogues, OpenTurn
 from edged.node.throttling import DeviceReading, Strain
 from edged.protocol.request import Answer, Priority, Rejected, Request, SessionState
 from edged.scheduling.admission import Admitted, Resources, admit, refuse_early
-from edged.scheduling.latency_model import Cost
-from edged.scheduling.schedulability import Timetable
+from edged.scheduling.latency_model import CostEstimate
+from edged.scheduling.schedulability import AdmissionTest
 
 _STRAIN_RETRY_S = 30.0
 """Devices cool down and charge slowly."""
@@ -101,7 +101,7 @@ class Intake:
         return self._dialogues.close(turn, outcome.text, self._edges.clock())
 
     def decide(
-        self, request: Request, ticket: Ticket, cost: Cost, timetable: Timetable
+        self, request: Request, ticket: Ticket, cost: CostEstimate, admission_test: AdmissionTest
     ) -> Accepted | Rejected:
         """Take a request in or refuse it.
 
@@ -109,11 +109,11 @@ class Intake:
             request: The request.
             ticket: Its identity.
             cost: What answers take on this device.
-            timetable: What is promised already, and the time.
+            admission_test: What is promised already, and the time.
         """
         resources = self._resources(cost)
-        refused = self._strain_refusal(request, timetable.now_s) or refuse_early(
-            request, resources, timetable
+        refused = self._strain_refusal(request, admission_test.now_s) or refuse_early(
+            request, resources, admission_test
         )
         if refused is not None:
             return refused
@@ -123,7 +123,7 @@ class Intake:
                 request,
                 ticket.identity.key,
                 may_be_a_repeat=ticket.may_be_a_repeat,
-                now_s=timetable.now_s,
+                now_s=admission_test.now_s,
             )
             prompt_ids, turn = self._encode(request, turn)
         except (FormatError, TemplateError) as error:
@@ -135,7 +135,7 @@ class Intake:
             request,
             len(prompt_ids),
             resources,
-            timetable,
+            admission_test,
             needed_bytes=self._limits.kv_bytes_per_token * num_new,
         )
         if isinstance(decision, Rejected):
@@ -145,7 +145,7 @@ class Intake:
             return held
         return Accepted(decision, prompt_ids, constraint, turn, held)
 
-    def _resources(self, cost: Cost) -> Resources:
+    def _resources(self, cost: CostEstimate) -> Resources:
         limits = self._limits
         return Resources(limits.max_model_len, cost, self._edges.read_memory(), limits.budget)
 

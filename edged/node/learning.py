@@ -6,7 +6,7 @@ that a request took part in, not the time it took by the clock.
 
 from edged.engine.generation import Finished
 from edged.node.metrics import Metrics
-from edged.scheduling.latency_model import CostModel, Measured
+from edged.scheduling.latency_model import LatencyModel, RequestTimings
 
 
 class Learning:
@@ -17,7 +17,7 @@ class Learning:
         metrics: Latencies, and how far predictions were off.
     """
 
-    def __init__(self, costs: CostModel, metrics: Metrics) -> None:
+    def __init__(self, costs: LatencyModel, metrics: Metrics) -> None:
         self._costs = costs
         self._metrics = metrics
 
@@ -32,13 +32,13 @@ class Learning:
         if finished.was_paused:
             return
         self._metrics.observe_decode(usage.completion_tokens - 1, timing.decode_s)
-        measured = Measured(
+        measured = RequestTimings(
             usage.prompt_tokens - usage.cached_tokens,
             usage.cached_tokens,
             spent.prefill_s,
             spent.decode_runs,
             spent.decode_s,
-            spent.rows_beside,
-            spent.pairs_beside,
+            spent.num_cobatched_tokens,
+            spent.num_cobatched_pairs,
         )
         self._metrics.observe_cost_error(self._costs.observe(measured))

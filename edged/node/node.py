@@ -30,8 +30,8 @@ from edged.protocol.request import (
     Reply,
     Request,
 )
-from edged.scheduling.latency_model import CostModel
-from edged.scheduling.scheduler import Entry, Scheduler
+from edged.scheduling.latency_model import LatencyModel
+from edged.scheduling.scheduler import RequestState, Scheduler
 
 _LOG = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Service:
         metrics: Where everything is counted.
     """
 
-    def __init__(self, edges: Edges, limits: Limits, costs: CostModel, metrics: Metrics) -> None:
+    def __init__(self, edges: Edges, limits: Limits, costs: LatencyModel, metrics: Metrics) -> None:
         self._edges = edges
         self._limits = limits
         self._metrics = metrics
@@ -128,7 +128,7 @@ class Service:
     def _is_isolating(self, now_s: float) -> bool:
         """Tell whether a suspect runs, and has not run for long."""
         return any(
-            entry.delivery.is_suspect and now_s - entry.queued_s < ISOLATION_LIMIT_S
+            entry.ticket.is_suspect and now_s - entry.queued_s < ISOLATION_LIMIT_S
             for entry in self.scheduler.running
         )
 
@@ -205,7 +205,7 @@ class Service:
     def _pause(self, paused: Paused) -> None:
         """Let the interrupted job wait again, with its answer so far, and start what is urgent."""
         entry = self.scheduler.pause(paused.run.job.key, paused.run.num_output_tokens)
-        entry.delivery.run = paused.run
+        entry.ticket.run = paused.run
         self._metrics.count(Count.PAUSED)
         if entry.is_cancelled:  # asked for while the pause was on its way here
             self.scheduler.drop(entry)
@@ -225,7 +225,7 @@ class Service:
             self._end_waiting(entry, Rejected(ErrorCode.TIMEOUT, _WAITED_TOO_LONG))
         if self._is_draining:
             return
-        while (started := self.scheduler.pop(now_s, cost)) is not None:
+        while (started := self.scheduler.start_next(now_s, cost)) is not None:
             self._start(started)
         victim = self.scheduler.to_pause(now_s, cost)
         if victim is not None:
@@ -245,8 +245,8 @@ class Service:
 
     def abandon(self) -> None:
         """Leave the running request to the next process: it is stopped, and did not crash us."""
-        for entry in self.scheduler.begun():
-            self._edges.attempts.end(entry.delivery.ticket.identity.key)
+        for entry in self.scheduler.in_progress():
+            self._edges.attempts.end(entry.ticket.ticket.identity.key)
 
     def _accept(self, arrival: _Arrival, request: Request, *, may_wait: bool) -> None:
         delivery = arrival.delivery
@@ -277,16 +277,16 @@ class Service:
         if refused is not None:
             return refused
         self.scheduler.note_progress(self._edges.worker.progress)
-        timetable = self.scheduler.timetable(request, cost, now_s)
+        admission_test = self.scheduler.admission_test(request, cost, now_s)
         try:
-            decision = self._intake.decide(request, pending.ticket, cost, timetable)
+            decision = self._intake.decide(request, pending.ticket, cost, admission_test)
         except Exception as error:  # noqa: BLE001 - the per-request boundary: it must reply
             return self._internal(error)
         if isinstance(decision, Rejected):
             return decision
         pending.accept(decision)
         self._next_key += 1
-        entry = Entry(self._next_key, decision.admitted, decision.prompt_ids, pending, now_s)
+        entry = RequestState(self._next_key, decision.admitted, decision.prompt_ids, pending, now_s)
         return pending.release(self.scheduler.add(entry, cost, now_s))
 
     def _internal(self, error: Exception) -> Rejected:
@@ -297,8 +297,8 @@ class Service:
             _LOG.error("intake: %s in %s:%d", type(error).__name__, where.filename, where.lineno)
         return Rejected(ErrorCode.INTERNAL, _INTERNAL)
 
-    def _start(self, entry: Entry[Pending]) -> None:
-        pending, wish = entry.delivery, entry.admitted
+    def _start(self, entry: RequestState[Pending]) -> None:
+        pending, wish = entry.ticket, entry.admitted
         if pending.run is not None:
             self._edges.worker.resume(pending.run)
             return
@@ -322,9 +322,9 @@ class Service:
             else:
                 self._end_waiting(entry, Rejected(ErrorCode.CANCELLED, "cancelled while waiting"))
 
-    def _end_waiting(self, entry: Entry[Pending], rejected: Rejected) -> None:
+    def _end_waiting(self, entry: RequestState[Pending], rejected: Rejected) -> None:
         """Reply to what does not run: with the answer so far, if there is one."""
-        run = entry.delivery.run
+        run = entry.ticket.run
         if run is None:
             self._reply(entry, rejected)
             return
@@ -337,13 +337,13 @@ class Service:
 
     def _reply(
         self,
-        entry: Entry[Pending],
+        entry: RequestState[Pending],
         outcome: Answer | Rejected,
         finished: Finished | None = None,
     ) -> None:
         if isinstance(outcome, Rejected) and outcome.code is ErrorCode.INTERNAL:
             self.events.tell(RequestRefused(outcome.code))
-        pending, request = entry.delivery, entry.admitted.request
+        pending, request = entry.ticket, entry.admitted.request
         timing = None if finished is None else finished.timing(request.received_s)
         usage = None if finished is None else finished.usage
         session, attempt = self._intake.remember(pending.turn, outcome), pending.attempt

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 from edged.errors import ErrorCode
 from edged.protocol.request import OnDeadline, Priority, Rejected, Request
-from edged.scheduling.latency_model import Cost
-from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot, mib
-from edged.scheduling.schedulability import Line, Member, Timetable, Work
+from edged.scheduling.latency_model import CostEstimate
+from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot, format_mib
+from edged.scheduling.schedulability import AdmissionTest, BatchMember, EdfSchedule, Work
 
 RESERVE = {Priority.INTERACTIVE: 0.0, Priority.NORMAL: 0.2, Priority.BACKGROUND: 0.3}
 """Share of the time until a deadline that is promised to nobody of this class, so that a person who
@@ -27,7 +27,7 @@ class Resources:
     """What the device has for a request right now."""
 
     max_model_len: int
-    cost: Cost
+    cost: CostEstimate
     memory: MemorySnapshot
     budget: MemoryBudget
 
@@ -48,17 +48,17 @@ def admit(
     request: Request,
     num_prompt_tokens: int,
     resources: Resources,
-    timetable: Timetable,
+    admission_test: AdmissionTest,
     *,
     needed_bytes: int = 0,
 ) -> Admitted | Rejected:
     """Decide whether a request can be answered inside its budgets, and all promises still kept.
 
     Args:
-        request: the request; its deadline and the timetable are of one clock.
+        request: the request; its deadline and the admission_test are of one clock.
         num_prompt_tokens: length of the prompt with its template, in tokens.
         resources: what there is.
-        timetable: what is promised already, and the time now.
+        admission_test: what is promised already, and the time now.
         needed_bytes: memory the request needs beyond what is resident; the KV cache and the
             working memory are reserved at start, so this is the grammar's tables and little else.
     """
@@ -74,59 +74,73 @@ def admit(
     if missing_bytes:
         return Rejected(
             ErrorCode.MEMORY_PRESSURE,
-            f"{mib(missing_bytes)} of memory are missing; see budget.memory and"
+            f"{format_mib(missing_bytes)} of memory are missing; see budget.memory and"
             " budget.min_available",
             retry_after_s=MEMORY_RETRY_S,
             detail={"missing_bytes": missing_bytes},
         )
     max_tokens = min(request.max_tokens, context - num_prompt_tokens)
-    return _meet_deadline(request, num_prompt_tokens, max_tokens, resources.cost, timetable)
+    return _meet_deadline(request, num_prompt_tokens, max_tokens, resources.cost, admission_test)
 
 
-def refuse_early(request: Request, resources: Resources, timetable: Timetable) -> Rejected | None:
+def refuse_early(
+    request: Request, resources: Resources, admission_test: AdmissionTest
+) -> Rejected | None:
     """Refuse what has no room for any prompt and any answer, before its tokens are counted.
 
     Args:
-        request: the request; its deadline and the timetable are of one clock.
+        request: the request; its deadline and the admission_test are of one clock.
         resources: what there is.
-        timetable: what is promised already, and the time now.
+        admission_test: what is promised already, and the time now.
     """
-    decision = admit(replace(request, max_tokens=1), 1, resources, timetable)
+    decision = admit(replace(request, max_tokens=1), 1, resources, admission_test)
     return decision if isinstance(decision, Rejected) else None
 
 
 def _meet_deadline(
-    request: Request, num_prompt_tokens: int, max_tokens: int, cost: Cost, timetable: Timetable
+    request: Request,
+    num_prompt_tokens: int,
+    max_tokens: int,
+    cost: CostEstimate,
+    admission_test: AdmissionTest,
 ) -> Admitted | Rejected:
     reserve = RESERVE[request.priority]
 
-    def promise(max_tokens: int) -> Admitted | None:
+    def try_admit(max_tokens: int) -> Admitted | None:
         work = Work.of(num_prompt_tokens, max_tokens)
-        member = Member(work, request.deadline_s)
-        end_s = timetable.end_s(member, cost.margin * work.alone_s(cost), reserve)
-        return None if end_s is None else Admitted(request, num_prompt_tokens, max_tokens, end_s)
+        member = BatchMember(work, request.deadline_s)
+        completion_s = admission_test.completion_s(
+            member, cost.margin * work.alone_s(cost), reserve
+        )
+        return (
+            None
+            if completion_s is None
+            else Admitted(request, num_prompt_tokens, max_tokens, completion_s)
+        )
 
-    whole = promise(max_tokens)
+    whole = try_admit(max_tokens)
     if whole is not None:
         return whole
     # Fewer tokens fit wherever more do; so count those before the first that do not.
-    fitting = bisect_right(range(1, max_tokens), x=False, key=lambda count: promise(count) is None)
-    shorter = promise(fitting) if fitting else None
+    fitting = bisect_right(
+        range(1, max_tokens), x=False, key=lambda count: try_admit(count) is None
+    )
+    shorter = try_admit(fitting) if fitting else None
     if shorter is not None and request.on_deadline is OnDeadline.SHORTEN:
         return shorter
-    line = timetable.best(request.deadline_s, reserve)
+    schedule = admission_test.best_schedule(request.deadline_s, reserve)
     alone_s = cost.margin * cost.service_s(num_prompt_tokens, max_tokens)
-    end_s = line.ahead_s(request.deadline_s) + alone_s
-    late = Admitted(request, num_prompt_tokens, max_tokens, end_s)
-    return _too_late(late, fitting, line, alone_s)
+    completion_s = schedule.demand_s(request.deadline_s) + alone_s
+    late = Admitted(request, num_prompt_tokens, max_tokens, completion_s)
+    return _too_late(late, fitting, schedule, alone_s)
 
 
-def _too_late(full: Admitted, fitting: int, line: Line, alone_s: float) -> Rejected:
+def _too_late(full: Admitted, fitting: int, schedule: EdfSchedule, alone_s: float) -> Rejected:
     """Refuse a promise that cannot be kept, and say what could be promised instead."""
     request = full.request
-    left_s = max(request.deadline_s - line.now_s, 0.0)
-    room_s = line.room_s(request.deadline_s, RESERVE[request.priority])
-    helps = line.total_s > 0 and alone_s <= request.deadline_s - request.received_s
+    left_s = max(request.deadline_s - schedule.now_s, 0.0)
+    capacity_s = schedule.capacity_s(request.deadline_s, RESERVE[request.priority])
+    helps = schedule.total_s > 0 and alone_s <= request.deadline_s - request.received_s
     # What breaks may be another request's promise: then this one alone would still be in time.
     others = ", or breaks what is promised to others" if full.predicted_s <= left_s else ""
     tokens = "1 token is" if full.max_tokens == 1 else f"{full.max_tokens} tokens are"
@@ -134,6 +148,6 @@ def _too_late(full: Admitted, fitting: int, line: Line, alone_s: float) -> Rejec
         ErrorCode.TIMEOUT,
         f"{tokens} predicted to take {full.predicted_s:.1f} s, {left_s:.1f} s"
         f" are left{others}; ask for fewer tokens or more time, or allow on_deadline: shorten",
-        retry_after_s=max(alone_s - room_s, _MIN_RETRY_S) if helps else None,
+        retry_after_s=max(alone_s - capacity_s, _MIN_RETRY_S) if helps else None,
         detail={"predicted_ms": round(full.predicted_s * 1000), "max_tokens": fitting},
     )

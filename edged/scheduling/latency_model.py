@@ -29,7 +29,7 @@ _MIN_DECODE_TOKENS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class CostEstimate:
     """The price list of one device and one model, in seconds; not negative and finite."""
 
     prefill_token_s: float
@@ -107,7 +107,7 @@ class Cost:
         root = math.sqrt(linear_s**2 + 2 * self.decode_pair_s * left_s)
         return 1 + math.floor(min(2 * left_s / (linear_s + root), 1e9) * (1 + 1e-12))
 
-    def scaled(self, prefill: float, decode: float, margin: float) -> "Cost":
+    def scaled(self, prefill: float, decode: float, margin: float) -> "CostEstimate":
         """Return the list with prefill and decode so many times as dear."""
         return replace(
             self,
@@ -122,7 +122,7 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class RequestTimings:
     """What one finished request took: the runs that it took part in, and nothing between them."""
 
     num_prefilled: int
@@ -134,20 +134,20 @@ class Measured:
     """Tokens after the first one."""
     decode_s: float
     """All of its decode runs, whoever else was in them."""
-    rows_beside: int = 0
+    num_cobatched_tokens: int = 0
     """Other sequences in its decode runs, summed over the runs."""
-    pairs_beside: int = 0
+    num_cobatched_pairs: int = 0
     """Their contexts, summed likewise."""
 
-    def prefill_by(self, cost: Cost) -> float:
+    def prefill_by(self, cost: CostEstimate) -> float:
         """Predict its prefill."""
         return cost.prefill_s(self.num_prefilled, self.num_cached)
 
-    def decode_by(self, cost: Cost) -> float:
+    def decode_by(self, cost: CostEstimate) -> float:
         """Predict its decode runs."""
         own_s = cost.decode_s(self.num_decoded, self.num_prefilled + self.num_cached)
-        rows_s = self.rows_beside * cost.decode_row_s
-        return own_s + rows_s + self.pairs_beside * cost.decode_pair_s
+        rows_s = self.num_cobatched_tokens * cost.decode_row_s
+        return own_s + rows_s + self.num_cobatched_pairs * cost.decode_pair_s
 
 
 @dataclass(slots=True)
@@ -165,21 +165,21 @@ class _Drift:
         return math.exp(statistics.median(self.logs)) if self.logs else 1.0
 
 
-class CostModel:
+class LatencyModel:
     """A fitted price list, held to what requests really take.
 
     Args:
         fitted: the list as it was measured.
     """
 
-    def __init__(self, fitted: Cost) -> None:
+    def __init__(self, fitted: CostEstimate) -> None:
         self.fitted = fitted
         self.current = fitted
         """The list as it holds now; replaced with every observation."""
         self._prefill, self._decode = _Drift(), _Drift()
         self._ratios: deque[float] = deque(maxlen=_MARGIN_SAMPLES)
 
-    def observe(self, measured: Measured) -> float | None:
+    def observe(self, measured: RequestTimings) -> float | None:
         """Take in one finished request.
 
         Returns:
@@ -206,12 +206,12 @@ class CostModel:
         return min(max(sorted(self._ratios)[rank - 1], MIN_MARGIN), MAX_MARGIN)
 
 
-def cost_members(cost: Cost) -> dict[str, Any]:
+def cost_members(cost: CostEstimate) -> dict[str, Any]:
     """Return the fitted figures as plain data, for a file."""
     return asdict(cost)
 
 
-def read_cost(members: object) -> Cost:
+def read_cost(members: object) -> CostEstimate:
     """Make a price list of plain data.
 
     Raises:
@@ -220,7 +220,7 @@ def read_cost(members: object) -> Cost:
     if not isinstance(members, dict):
         raise ValueError("not a cost: no object")  # noqa: TRY004 - data, not an argument's type
     try:
-        return Cost(**members)
+        return CostEstimate(**members)
     except TypeError as error:
         raise ValueError(f"not a cost: {error}") from error
 
@@ -239,7 +239,7 @@ _MAX_PAIRS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class MeasuredRun:
     """One measured run of the graph."""
 
     num_tokens: int
@@ -255,7 +255,9 @@ class Run:
         return self.num_tokens * (self.context + self.num_tokens / 2)
 
 
-def fit_cost(prefills: Sequence[Run], decodes: Sequence[Run], chunk_tokens: int) -> Cost:
+def fit_cost(
+    prefills: Sequence[MeasuredRun], decodes: Sequence[MeasuredRun], chunk_tokens: int
+) -> CostEstimate:
     """Fit the price list to measured runs, each with the same weight whatever its length.
 
     A few runs on a busy device tell the terms apart badly, so the fit leans on what decoders of
@@ -271,7 +273,7 @@ def fit_cost(prefills: Sequence[Run], decodes: Sequence[Run], chunk_tokens: int)
     single = [run for run in decodes if run.num_rows == 1]
     decode = _fit(single, _DECODE_PRIOR)
     rows = [run for run in decodes if run.num_rows > 1]
-    return Cost(
+    return CostEstimate(
         prefill_token_s=prefill[0],
         prefill_pair_s=prefill[1],
         run_s=prefill[2],
@@ -282,7 +284,9 @@ def fit_cost(prefills: Sequence[Run], decodes: Sequence[Run], chunk_tokens: int)
     )
 
 
-def _row_s(runs: Sequence[Run], single: Sequence[Run], token_s: float, pair_s: float) -> float:
+def _row_s(
+    runs: Sequence[MeasuredRun], single: Sequence[MeasuredRun], token_s: float, pair_s: float
+) -> float:
     """Return what a further row costs; between nothing and a run of its own.
 
     Each run is held against the single one in the nearest context: what a row costs is less than
@@ -304,7 +308,7 @@ def _row_s(runs: Sequence[Run], single: Sequence[Run], token_s: float, pair_s: f
     return float(min(max(above / below, 0.0) * prior_s, token_s))
 
 
-def _fit(runs: Sequence[Run], prior: tuple[float, float, float]) -> list[float]:
+def _fit(runs: Sequence[MeasuredRun], prior: tuple[float, float, float]) -> list[float]:
     """Solve for what a token, a pair and a run cost; ``prior`` is that in units of a token."""
     longest = max(runs, key=lambda run: (run.num_tokens, -run.context))
     unit_s = max(longest.seconds, 1e-9) / longest.num_tokens

@@ -49,7 +49,7 @@ class MemoryPlan:
 
     @property
     def total_bytes(self) -> int:
-        """Everything together."""
+        """All parts together."""
         return self.weights_bytes + self.kv_bytes + self.process_bytes + self.working_bytes
 
 
@@ -73,9 +73,9 @@ def check_plan(
     smaller = f"set model.max_model_len to {fitting} or less"
     advice += f", or {smaller if fitting >= _MIN_MODEL_LEN else 'use a smaller model'}"
     return (
-        f"{key}: {mib(missing_bytes)} short of {mib(plan.total_bytes)} (weights"
-        f" {mib(plan.weights_bytes)}, KV cache {mib(plan.kv_bytes)}, working memory"
-        f" {mib(plan.working_bytes)}, process {mib(plan.process_bytes)}); {advice}"
+        f"{key}: {format_mib(missing_bytes)} short of {format_mib(plan.total_bytes)} (weights"
+        f" {format_mib(plan.weights_bytes)}, KV cache {format_mib(plan.kv_bytes)}, working memory"
+        f" {format_mib(plan.working_bytes)}, process {format_mib(plan.process_bytes)}); {advice}"
     )
 
 
@@ -86,6 +86,6 @@ def _key_to_change(plan: MemoryPlan, budget: MemoryBudget, missing_bytes: int) -
     return "budget.min_available", "free memory" + f", or lower it to {floor}M" * (floor >= 0)
 
 
-def mib(size_bytes: int) -> str:
+def format_mib(size_bytes: int) -> str:
     """Write a size for people, rounded up."""
     return f"{math.ceil(size_bytes / _MIB)} MiB"

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from edged.scheduling.latency_model import Cost
+from edged.scheduling.latency_model import CostEstimate
 
 EPSILON_S = 1e-6
 """What sums of many predictions may be off by."""
@@ -33,15 +33,15 @@ class Work:
         """Return the work of a whole answer; its prompt gives the first token."""
         return cls(num_prompt_tokens, max(max_tokens - 1, 0))
 
-    def alone_s(self, cost: Cost) -> float:
-        """Predict what it takes without company."""
+    def alone_s(self, cost: CostEstimate) -> float:
+        """Predict what it takes outside of a batch."""
         return cost.prefill_s(self.num_prefill, self.context) + self.decode_s(cost)
 
-    def decode_s(self, cost: Cost) -> float:
+    def decode_s(self, cost: CostEstimate) -> float:
         """Predict its runs of one token, as if nobody else took part in them."""
         return cost.decode_s(self.num_decode, self.context + self.num_prefill)
 
-    def beside_s(self, cost: Cost, num_runs: int) -> float:
+    def cobatched_s(self, cost: CostEstimate, num_runs: int) -> float:
         """Predict what it adds to ``num_runs`` runs at most of somebody else.
 
         Those are taken to be its last ones, with the longest context.
@@ -51,8 +51,8 @@ class Work:
         return shared * (cost.decode_row_s + (end - shared / 2) * cost.decode_pair_s)
 
 
-def together(cost: Cost, works: Sequence[Work]) -> list[float]:
-    """Return bounds of when each ends, in seconds from now, without a margin."""
+def completion_bounds(cost: CostEstimate, works: Sequence[Work]) -> list[float]:
+    """Return bounds of when each completes, in seconds from now, without a margin."""
     if len(works) <= 1:  # the usual case: nobody is in anybody's way
         return [work.alone_s(cost) for work in works]
     decodes = [work.decode_s(cost) for work in works]
@@ -61,26 +61,26 @@ def together(cost: Cost, works: Sequence[Work]) -> list[float]:
     num_runs = sum(work.num_decode for work in works)
     # A run is never dearer than the same rows one by one, so all end by the sum of them.
     serial_s = prefill_s + sum(decodes)
-    ends = []
+    completions = []
     for i, own in enumerate(works):
         # While its prompt is computed, each piece lets the others have a run without it.
         without = num_pieces + 1 if own.num_prefill else 0
         runs_s = min(without, num_runs - own.num_decode) * cost.decode_token_s
         others = (work for j, work in enumerate(works) if j != i)
-        company_s = sum(other.beside_s(cost, own.num_decode + without) for other in others)
-        ends.append(min(prefill_s + decodes[i] + runs_s + company_s, serial_s))
-    return ends
+        company_s = sum(other.cobatched_s(cost, own.num_decode + without) for other in others)
+        completions.append(min(prefill_s + decodes[i] + runs_s + company_s, serial_s))
+    return completions
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """One answer in company, and when it must have ended."""
+class BatchMember:
+    """One answer of a batch, and when it must have ended."""
 
     work: Work
     deadline_s: float
 
 
-class Company:
+class Batch:
     """The answers that are made now.
 
     Args:
@@ -89,48 +89,51 @@ class Company:
         members: who they are.
     """
 
-    def __init__(self, now_s: float, cost: Cost, members: Sequence[Member] = ()) -> None:
+    def __init__(
+        self, now_s: float, cost: CostEstimate, members: Sequence[BatchMember] = ()
+    ) -> None:
         self.now_s = now_s
         self.cost = cost
         self.members = tuple(members)
-        ends = together(cost, [member.work for member in self.members])
-        self.ends_s = [cost.margin * end_s for end_s in ends]
-        """When each ends, in seconds from now, if nothing ended it at its deadline."""
+        completions = completion_bounds(cost, [member.work for member in self.members])
+        self.completions_s = [cost.margin * completion_s for completion_s in completions]
+        """When each completes, in seconds from now, if nothing ended it at its deadline."""
 
     @property
-    def head_s(self) -> float:
+    def makespan_s(self) -> float:
         """When all have ended, at the latest at their deadlines."""
         lefts = (max(member.deadline_s - self.now_s, 0.0) for member in self.members)
-        return max(map(min, self.ends_s, lefts), default=0.0)
+        return max(map(min, self.completions_s, lefts), default=0.0)
 
-    def joined(self, member: Member) -> "Company":
+    def with_member(self, member: BatchMember) -> "Batch":
         """Return it with one more."""
-        return Company(self.now_s, self.cost, [*self.members, member])
+        return Batch(self.now_s, self.cost, [*self.members, member])
 
-    def is_kept_in(self, joined: "Company") -> bool:
-        """Tell whether one more, the last of ``joined``, makes nobody late.
+    def is_feasible_with(self, enlarged: "Batch") -> bool:
+        """Tell whether one more, the last of ``enlarged``, makes nobody late.
 
-        Who is late without it, or the one itself without company, does not count.
+        Who is late without it, or the one itself alone, does not count.
         """
-        *others, is_last_late = joined.is_late
+        *others, is_last_late = enlarged.misses_deadline
         if any(
-            is_late and not was_late for was_late, is_late in zip(self.is_late, others, strict=True)
+            misses_deadline and not was_late
+            for was_late, misses_deadline in zip(self.misses_deadline, others, strict=True)
         ):
             return False
-        last = joined.members[-1]
-        return not is_last_late or Company(self.now_s, self.cost, [last]).is_late[0]
+        last = enlarged.members[-1]
+        return not is_last_late or Batch(self.now_s, self.cost, [last]).misses_deadline[0]
 
     @property
-    def is_late(self) -> list[bool]:
-        """Whether each ends after its deadline."""
+    def misses_deadline(self) -> list[bool]:
+        """Whether each completes after its deadline."""
         return [
-            self.now_s + end_s > member.deadline_s + EPSILON_S
-            for end_s, member in zip(self.ends_s, self.members, strict=True)
+            self.now_s + completion_s > member.deadline_s + EPSILON_S
+            for completion_s, member in zip(self.completions_s, self.members, strict=True)
         ]
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Promise:
+class Commitment:
     """Work that must end by a time."""
 
     deadline_s: float
@@ -138,21 +141,23 @@ class Promise:
     """Predicted, with the margin of a promise."""
 
 
-class Line:
+class EdfSchedule:
     """Promises that are kept one after the other.
 
     Args:
         now_s: the moment, on the clock of the deadlines.
-        promises: what may run in any order.
-        head_s: work that comes before everything else and cannot be moved.
+        commitments: what may run in any order.
+        blocking_s: work that comes before everything else and cannot be moved.
     """
 
-    def __init__(self, now_s: float, promises: Iterable[Promise] = (), head_s: float = 0.0) -> None:
+    def __init__(
+        self, now_s: float, commitments: Iterable[Commitment] = (), blocking_s: float = 0.0
+    ) -> None:
         self.now_s = now_s
-        self.head_s = head_s
-        ordered = sorted(promises)
+        self.blocking_s = blocking_s
+        ordered = sorted(commitments)
         self._deadlines = [promise.deadline_s for promise in ordered]
-        self._sums = list(accumulate((p.work_s for p in ordered), initial=head_s))
+        self._sums = list(accumulate((p.work_s for p in ordered), initial=blocking_s))
 
     @property
     def total_s(self) -> float:
@@ -160,23 +165,23 @@ class Line:
         return self._sums[-1]
 
     @property
-    def is_kept(self) -> bool:
-        """Whether all of it ends in time."""
+    def is_feasible(self) -> bool:
+        """Whether all of it completes in time."""
         return self.slack_s() >= -EPSILON_S
 
     def slack_s(self, reserve: float = 0.0) -> float:
         """Return the longest work that can go before everything movable and break no promise.
 
         Args:
-            reserve: share of the device that must be left over until then; see ``room_s``.
+            reserve: share of the device that must be left over until then; see ``capacity_s``.
         """
         return self._slack_s(0, reserve)
 
-    def ahead_s(self, deadline_s: float) -> float:
+    def demand_s(self, deadline_s: float) -> float:
         """Return the work that goes before a new promise of this deadline."""
         return self._sums[bisect_right(self._deadlines, deadline_s)]
 
-    def room_s(self, deadline_s: float, reserve: float = 0.0) -> float:
+    def capacity_s(self, deadline_s: float, reserve: float = 0.0) -> float:
         """Return the longest work that can be promised by a deadline; negative without room.
 
         Args:
@@ -197,66 +202,66 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class FreeSlot:
     """A free slot beside what runs."""
 
-    company: Company
-    rest: Sequence[Promise]
+    batch: Batch
+    queued: Sequence[Commitment]
     """What waits."""
 
-    def end_s(self, member: Member, reserve: float) -> float | None:
+    def completion_s(self, member: BatchMember, reserve: float) -> float | None:
         """Return when an answer would end that starts now; None if a promise would be broken.
 
         Args:
             member: the answer.
-            reserve: share of the time that is left to more urgent work; see ``Line.room_s``.
+            reserve: share of the time left to more urgent work; see ``EdfSchedule.capacity_s``.
         """
-        joined = self.company.joined(member)
-        end_s = joined.ends_s[-1]
-        is_early = end_s <= (1 - reserve) * (member.deadline_s - joined.now_s)
-        return end_s if is_early and self._is_kept_in(joined, reserve) else None
+        enlarged = self.batch.with_member(member)
+        completion_s = enlarged.completions_s[-1]
+        is_early = completion_s <= (1 - reserve) * (member.deadline_s - enlarged.now_s)
+        return completion_s if is_early and self._is_feasible_with(enlarged, reserve) else None
 
-    def is_open(self, member: Member, reserve: float) -> bool:
+    def can_start(self, member: BatchMember, reserve: float) -> bool:
         """Tell whether an answer can start now, and no promise is broken by that."""
-        return self._is_kept_in(self.company.joined(member), reserve)
+        return self._is_feasible_with(self.batch.with_member(member), reserve)
 
-    def _is_kept_in(self, joined: Company, reserve: float) -> bool:
-        if not self.company.is_kept_in(joined):
+    def _is_feasible_with(self, enlarged: Batch, reserve: float) -> bool:
+        if not self.batch.is_feasible_with(enlarged):
             return False
-        line = Line(joined.now_s, self.rest, joined.head_s)
-        return line.slack_s(reserve) >= -EPSILON_S
+        schedule = EdfSchedule(enlarged.now_s, self.queued, enlarged.makespan_s)
+        return schedule.slack_s(reserve) >= -EPSILON_S
 
 
 @dataclass(frozen=True, slots=True)
-class Timetable:
+class AdmissionTest:
     """All promises of one engine at one moment, as they concern a new request.
 
     Whatever way there is to keep them all and the new one, is good.
     """
 
-    lines: Sequence[Line]
+    schedules: Sequence[EdfSchedule]
     """At least one: what runs goes first, or some of it is interrupted and waits, too."""
-    seat: Seat | None = None
+    free_slot: FreeSlot | None = None
 
     @property
     def now_s(self) -> float:
         """The moment, on the clock of the deadlines."""
-        return self.lines[0].now_s
+        return self.schedules[0].now_s
 
     @property
     def total_s(self) -> float:
         """All the work there is."""
-        return self.lines[0].total_s
+        return self.schedules[0].total_s
 
-    def best(self, deadline_s: float, reserve: float = 0.0) -> Line:
-        """Return the line with the most room for a deadline."""
-        return max(self.lines, key=lambda line: line.room_s(deadline_s, reserve))
+    def best_schedule(self, deadline_s: float, reserve: float = 0.0) -> EdfSchedule:
+        """Return the schedule with the most room for a deadline."""
+        return max(self.schedules, key=lambda schedule: schedule.capacity_s(deadline_s, reserve))
 
-    def room_s(self, deadline_s: float, reserve: float = 0.0) -> float:
-        """Return the longest work that can wait and be promised; see ``Line.room_s``."""
-        return self.best(deadline_s, reserve).room_s(deadline_s, reserve)
+    def capacity_s(self, deadline_s: float, reserve: float = 0.0) -> float:
+        """Return the longest work that can wait and be promised; see ``EdfSchedule.capacity_s``."""
+        return self.best_schedule(deadline_s, reserve).capacity_s(deadline_s, reserve)
 
-    def end_s(self, member: Member, work_s: float, reserve: float) -> float | None:
+    def completion_s(self, member: BatchMember, work_s: float, reserve: float) -> float | None:
         """Predict when a new answer would end, in seconds from now; None if it cannot be promised.
 
         Args:
@@ -265,10 +270,10 @@ class Timetable:
             reserve: share of the time that is left to more urgent work.
         """
         until_s = member.deadline_s
-        ends = [
-            line.ahead_s(until_s) + work_s
-            for line in self.lines
-            if work_s <= line.room_s(until_s, reserve)
+        completions = [
+            schedule.demand_s(until_s) + work_s
+            for schedule in self.schedules
+            if work_s <= schedule.capacity_s(until_s, reserve)
         ]
-        seated_s = None if self.seat is None else self.seat.end_s(member, reserve)
-        return min([*ends, *([] if seated_s is None else [seated_s])], default=None)
+        started_s = None if self.free_slot is None else self.free_slot.completion_s(member, reserve)
+        return min([*completions, *([] if started_s is None else [started_s])], default=None)

@@ -10,18 +10,18 @@ from typing import Generic
 
 from edged.errors import ErrorCode
 from edged.protocol.request import CancelRequest, Rejected, Request
-from edged.scheduling.dispatch import Moment
+from edged.scheduling.dispatch import DispatchState
 from edged.scheduling.fair_share import FairShare
-from edged.scheduling.latency_model import Cost
-from edged.scheduling.request_state import D, Entry, EntryState
-from edged.scheduling.schedulability import Timetable
+from edged.scheduling.latency_model import CostEstimate
+from edged.scheduling.request_state import RequestPhase, RequestState, T
+from edged.scheduling.schedulability import AdmissionTest
 
-__all__ = ["Entry", "EntryState", "Scheduler"]
+__all__ = ["RequestPhase", "RequestState", "Scheduler"]
 
 _MIN_RETRY_S = 0.1
 
 
-class Scheduler(Generic[D]):
+class Scheduler(Generic[T]):
     """Hold what waits and what runs.
 
     After ``pop`` and ``to_pause`` have given all they have, every promise can be kept by letting
@@ -37,9 +37,9 @@ class Scheduler(Generic[D]):
     def __init__(self, max_waiting: int, num_slots: int = 1) -> None:
         self.max_waiting = max_waiting
         self.num_slots = num_slots
-        self.running: list[Entry[D]] = []
+        self.running: list[RequestState[T]] = []
         """What runs, in the order of its start."""
-        self._waiting: list[Entry[D]] = []
+        self._waiting: list[RequestState[T]] = []
         self._shares = FairShare()
 
     @property
@@ -51,14 +51,14 @@ class Scheduler(Generic[D]):
         """Count what waits; what runs is not among it."""
         return len(self._waiting)
 
-    def timetable(self, request: Request, cost: Cost, now_s: float) -> Timetable:
+    def admission_test(self, request: Request, cost: CostEstimate, now_s: float) -> AdmissionTest:
         """Return all that is promised, as it concerns a new request."""
-        return self._at(now_s, cost).timetable(request.deadline_s)
+        return self._at(now_s, cost).admission_test(request.deadline_s)
 
-    def _at(self, now_s: float, cost: Cost) -> Moment[D]:
-        return Moment(now_s, cost, self.num_slots, self.running, self._waiting)
+    def _at(self, now_s: float, cost: CostEstimate) -> DispatchState[T]:
+        return DispatchState(now_s, cost, self.num_slots, self.running, self._waiting)
 
-    def add(self, entry: Entry[D], cost: Cost, now_s: float) -> Rejected | None:
+    def add(self, entry: RequestState[T], cost: CostEstimate, now_s: float) -> Rejected | None:
         """Let an entry wait, or refuse it as ``refusal`` says.
 
         The newest is refused whatever its class: what was accepted is never thrown out for it.
@@ -66,13 +66,13 @@ class Scheduler(Generic[D]):
         refusal = self.refusal(entry.client, cost, now_s)
         entry.is_over_share = self._shares.is_over(entry.client, now_s)
         if refusal is not None:
-            entry.state = EntryState.FINISHED
+            entry.phase = RequestPhase.FINISHED
             return refusal
         self._shares.charge(entry.client, entry.work_s(cost), now_s)
         self._waiting.append(entry)
         return None
 
-    def refusal(self, client: str, cost: Cost, now_s: float) -> Rejected | None:
+    def refusal(self, client: str, cost: CostEstimate, now_s: float) -> Rejected | None:
         """Say why nothing of a client is taken in now; it costs no look at the request.
 
         The queue is full, or it is half full and the client had its share.
@@ -91,16 +91,16 @@ class Scheduler(Generic[D]):
             retry_s = max(_MIN_RETRY_S, self._shares.wait_s(client, now_s))
         else:
             return None
-        running_s = self._at(now_s, cost).soonest_end_s()
+        running_s = self._at(now_s, cost).next_free_slot_s()
         return Rejected(ErrorCode.QUEUE_FULL, message, retry_after_s=max(retry_s, running_s))
 
-    def pop(self, now_s: float, cost: Cost) -> Entry[D] | None:
+    def start_next(self, now_s: float, cost: CostEstimate) -> RequestState[T] | None:
         """Start the next entry: move it from WAITING to RUNNING.
 
         An entry whose deadline has passed is not started and stays for ``expire``.
 
         Returns:
-            The entry; None when no slot is free, nothing waits, or the company would break a
+            The entry; None when no slot is free, nothing waits, or the batch would break a
             promise.
         """
         entry = self._at(now_s, cost).to_start()
@@ -111,37 +111,37 @@ class Scheduler(Generic[D]):
         return entry
 
     def note_progress(self, progress: Callable[[int], tuple[int, int] | None]) -> None:
-        """Note how far what runs is; ``progress`` tells it by key, as ``Entry.note_progress``."""
+        """Update running requests from ``progress(key)``; see ``RequestState.note_progress``."""
         for entry in self.running:
             done = progress(entry.key)
             if done is not None:
                 entry.note_progress(*done)
 
-    def to_pause(self, now_s: float, cost: Cost) -> Entry[D] | None:
+    def to_pause(self, now_s: float, cost: CostEstimate) -> RequestState[T] | None:
         """Return the running entry that must make room: for a person, or for a promise."""
         return self._at(now_s, cost).to_pause()
 
-    def pause(self, key: int, num_done: int) -> Entry[D]:
-        """Take a running entry back to WAITING, with ``num_done`` tokens of its answer made.
+    def pause(self, key: int, num_generated: int) -> RequestState[T]:
+        """Take a running entry back to WAITING, with ``num_generated`` tokens of its answer made.
 
         Raises:
             KeyError: it does not run.
         """
         entry = self.finish(key)
-        entry.pause(num_done)
+        entry.pause(num_generated)
         self._waiting.append(entry)
         return entry
 
-    def drop(self, entry: Entry[D]) -> None:
+    def drop(self, entry: RequestState[T]) -> None:
         """Remove an entry that waits, to be answered by the caller."""
         self._remove([entry])
 
-    def begun(self) -> list[Entry[D]]:
+    def in_progress(self) -> list[RequestState[T]]:
         """Return what runs, and what was interrupted and waits again."""
         waiting = [entry for entry in self._waiting if entry.num_pauses]
         return [*waiting, *self.running]
 
-    def finish(self, key: int) -> Entry[D]:
+    def finish(self, key: int) -> RequestState[T]:
         """End a running entry and return it.
 
         Raises:
@@ -151,20 +151,20 @@ class Scheduler(Generic[D]):
         if entry is None:
             raise KeyError(f"{key}: this entry does not run")
         self.running.remove(entry)
-        entry.state = EntryState.FINISHED
+        entry.phase = RequestPhase.FINISHED
         return entry
 
-    def expire(self, now_s: float, cost: Cost) -> list[Entry[D]]:
+    def expire(self, now_s: float, cost: CostEstimate) -> list[RequestState[T]]:
         """Remove and return what can no longer give a token before its deadline."""
         return self._remove(
             [entry for entry in self._waiting if entry.latest_start_s(cost) <= now_s]
         )
 
-    def next_deadline_s(self, cost: Cost) -> float | None:
+    def next_deadline_s(self, cost: CostEstimate) -> float | None:
         """Tell when ``expire`` will next return something; None while nothing waits."""
         return min((entry.latest_start_s(cost) for entry in self._waiting), default=None)
 
-    def cancel(self, cancel: CancelRequest) -> list[Entry[D]]:
+    def cancel(self, cancel: CancelRequest) -> list[RequestState[T]]:
         """Remove every waiting match and mark the running ones; return them all.
 
         A match has the id or the Correlation Data. Ids are unique only to a requester, so where
@@ -180,18 +180,18 @@ class Scheduler(Generic[D]):
         matches = [entry for entry in matches if _owner(entry.client) == owner] or matches
         for entry in matches:
             entry.is_cancelled = True
-            if entry.state is EntryState.WAITING:
+            if entry.phase is RequestPhase.WAITING:
                 self._remove([entry])
         return matches
 
-    def clear(self) -> list[Entry[D]]:
+    def clear(self) -> list[RequestState[T]]:
         """Remove and return everything that waits, in order of arrival."""
         return self._remove(sorted(self._waiting, key=lambda entry: entry.key))
 
-    def _remove(self, entries: list[Entry[D]]) -> list[Entry[D]]:
+    def _remove(self, entries: list[RequestState[T]]) -> list[RequestState[T]]:
         for entry in entries:
             self._waiting.remove(entry)
-            entry.state = EntryState.FINISHED
+            entry.phase = RequestPhase.FINISHED
         return entries
 
 

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from edged.errors import ErrorCode
 from edged.protocol.request import OnDeadline, Priority, Rejected
 from edged.scheduling.admission import RESERVE, Admitted, Resources, admit
-from edged.scheduling.latency_model import Cost
+from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan, MemorySnapshot, check_plan
-from edged.scheduling.schedulability import Line, Promise, Timetable
+from edged.scheduling.schedulability import AdmissionTest, Commitment, EdfSchedule
 from tests.make_request import make_request
 
 MIB = 1024**2
-COST = Cost(prefill_token_s=0.01, decode_token_s=0.1, run_s=0.5, chunk_tokens=4096)
+COST = CostEstimate(prefill_token_s=0.01, decode_token_s=0.1, run_s=0.5, chunk_tokens=4096)
 """With 100 prompt tokens 1.5 s to the first token, and 0.1 s for each that follows."""
 AMPLE = Resources(
     max_model_len=1000,
@@ -34,14 +34,14 @@ def decide(
     backlog_s: float = 0.0,
     now_s: float = 0.0,
     needed_bytes: int = 0,
-    promises: Sequence[Promise] = (),
+    promises: Sequence[Commitment] = (),
     **request: Any,  # noqa: ANN401 - as make_request takes them
 ) -> Admitted | Rejected:
     return admit(
         make_request(**request),
         num_prompt_tokens,
         resources,
-        Timetable([Line(now_s, promises, head_s=backlog_s)]),
+        AdmissionTest([EdfSchedule(now_s, promises, blocking_s=backlog_s)]),
         needed_bytes=needed_bytes,
     )
 
@@ -129,7 +129,7 @@ def test_waiting_is_advised_only_where_it_helps() -> None:
 
 def test_a_promise_to_somebody_else_is_not_broken() -> None:
     """Alone there would be time enough; but it would go first, and what waits would be late."""
-    tight = [Promise(20.0, 18.0)]
+    tight = [Commitment(20.0, 18.0)]
     early = decide(deadline_s=15.0, max_tokens=40, promises=tight, priority=Priority.INTERACTIVE)
     refusal = rejected(early, ErrorCode.TIMEOUT)
     assert "breaks what is promised to others" in refusal.message

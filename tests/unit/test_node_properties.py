@@ -15,15 +15,15 @@ from hypothesis.stateful import (
 from edged.node.ledger import Account, Ledger, Reservation
 from edged.protocol.request import CancelRequest, OnDeadline, Priority, Rejected, ReplyAddress
 from edged.scheduling.admission import Resources, admit
-from edged.scheduling.latency_model import Cost
+from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
 from edged.scheduling.request_state import MAX_PAUSES
-from edged.scheduling.scheduler import Entry, EntryState, Scheduler
+from edged.scheduling.scheduler import RequestPhase, RequestState, Scheduler
 from tests.make_request import make_request
 
 BOUND = 3
 BUDGET = MemoryBudget(limit_bytes=100, min_available_bytes=10)
-COST = Cost(
+COST = CostEstimate(
     prefill_token_s=0.01,
     decode_token_s=0.1,
     prefill_pair_s=1e-5,
@@ -50,7 +50,7 @@ class Node(RuleBasedStateMachine):
         self.scheduler: Scheduler[int] = Scheduler(BOUND)
         self.ledger = Ledger(BUDGET.limit_bytes)
         self.held: dict[int, Reservation] = {}
-        self.entries: list[Entry[int]] = []
+        self.entries: list[RequestState[int]] = []
         self.arrived = 0
         self.ended: Counter[int] = Counter()
         self.is_decodes_turn = False
@@ -59,11 +59,11 @@ class Node(RuleBasedStateMachine):
     def choose_slots(self, num_slots: int) -> None:
         self.scheduler.num_slots = num_slots
 
-    def end(self, entry: Entry[int]) -> None:
-        assert entry.state is EntryState.FINISHED
-        self.ended[entry.delivery] += 1
-        if entry.delivery in self.held:
-            self.held[entry.delivery].release()
+    def end(self, entry: RequestState[int]) -> None:
+        assert entry.phase is RequestPhase.FINISHED
+        self.ended[entry.ticket] += 1
+        if entry.ticket in self.held:
+            self.held[entry.ticket].release()
 
     @rule(
         num_prompt_tokens=st.integers(1, 300),
@@ -94,8 +94,8 @@ class Node(RuleBasedStateMachine):
             on_deadline=on_deadline,
         )
         resources = Resources(256, COST, self.memory, BUDGET)
-        timetable = self.scheduler.timetable(request, COST, now_s)
-        decision = admit(request, num_prompt_tokens, resources, timetable)
+        admission_test = self.scheduler.admission_test(request, COST, now_s)
+        decision = admit(request, num_prompt_tokens, resources, admission_test)
         held = self.ledger.reserve(Account.REQUESTS, REQUEST_BYTES)
         if isinstance(decision, Rejected) or held is None:
             self.ended[key] += 1
@@ -104,7 +104,7 @@ class Node(RuleBasedStateMachine):
             return
         assert decision.max_tokens + num_prompt_tokens <= 256
         assert now_s + decision.predicted_s <= request.deadline_s + 1e-9
-        entry = Entry(key, decision, (), key, now_s)
+        entry = RequestState(key, decision, (), key, now_s)
         self.held[key] = held
         was_full = len(self.scheduler) >= BOUND
         refusal = self.scheduler.add(entry, COST, now_s)
@@ -121,11 +121,11 @@ class Node(RuleBasedStateMachine):
         """Do what the service does after each event."""
         for entry in self.scheduler.expire(self.now_s, COST):
             raise AssertionError(f"a promise is broken: {entry}")
-        while self.scheduler.pop(self.now_s, COST) is not None:
+        while self.scheduler.start_next(self.now_s, COST) is not None:
             pass
         while (victim := self.scheduler.to_pause(self.now_s, COST)) is not None:
-            self.scheduler.pause(victim.key, victim.num_done)
-            while self.scheduler.pop(self.now_s, COST) is not None:
+            self.scheduler.pause(victim.key, victim.num_generated)
+            while self.scheduler.start_next(self.now_s, COST) is not None:
                 pass
         assert self.scheduler.running or not len(self.scheduler)
 
@@ -137,32 +137,36 @@ class Node(RuleBasedStateMachine):
             running = self.scheduler.running
             if not running:
                 return
-            prefilling = [entry for entry in running if entry.left().num_prefill]
-            decoding = [entry for entry in running if not entry.left().num_prefill]
+            prefilling = [entry for entry in running if entry.remaining_work().num_prefill]
+            decoding = [entry for entry in running if not entry.remaining_work().num_prefill]
             if prefilling and not (decoding and self.is_decodes_turn):
                 chosen = data.draw(st.sampled_from(prefilling)) if prefilling[1:] else prefilling[0]
                 self.prefill(chosen, speed)
             else:
                 self.decode(decoding, speed)
             self.is_decodes_turn = not self.is_decodes_turn
-            ended = [e for e in running if e.num_done >= e.admitted.max_tokens or e.is_cancelled]
+            ended = [
+                e for e in running if e.num_generated >= e.admitted.max_tokens or e.is_cancelled
+            ]
             for entry in ended:
                 assert entry.is_cancelled or self.now_s <= entry.deadline_s + 1e-4
                 self.end(self.scheduler.finish(entry.key))
             if ended:
                 self.work()
 
-    def prefill(self, entry: Entry[int], speed: float) -> None:
-        left = entry.left()
+    def prefill(self, entry: RequestState[int], speed: float) -> None:
+        left = entry.remaining_work()
         count = min(left.num_prefill, COST.chunk_tokens)
         self.now_s += speed * COST.margin * COST.prefill_s(count, left.context)
         is_last = count == left.num_prefill
-        entry.note_progress(left.context + count, entry.num_done + int(is_last))
+        entry.note_progress(left.context + count, entry.num_generated + int(is_last))
 
-    def decode(self, entries: list[Entry[int]], speed: float) -> None:
-        self.now_s += speed * COST.margin * COST.step_s([e.left().context for e in entries])
+    def decode(self, entries: list[RequestState[int]], speed: float) -> None:
+        self.now_s += (
+            speed * COST.margin * COST.step_s([e.remaining_work().context for e in entries])
+        )
         for entry in entries:
-            entry.note_progress(entry.num_prefilled, entry.num_done + 1)
+            entry.note_progress(entry.num_prefilled, entry.num_generated + 1)
 
     @precondition(lambda self: not self.scheduler.running)
     @rule(seconds=st.floats(0, 30))
@@ -190,7 +194,7 @@ class Node(RuleBasedStateMachine):
 
     @invariant()
     def the_queue_is_bounded_and_holds_what_waits(self) -> None:
-        waiting = [e for e in self.entries if e.state is EntryState.WAITING]
+        waiting = [e for e in self.entries if e.phase is RequestPhase.WAITING]
         assert len(self.scheduler) == len(waiting)
         # What was interrupted was taken in before it ran, so it may stand beyond the bound.
         assert sum(not entry.num_pauses for entry in waiting) <= BOUND

@@ -13,13 +13,13 @@ from edged.protocol.request import (
     SamplingParams,
 )
 from edged.scheduling.admission import Admitted
-from edged.scheduling.latency_model import Cost
+from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.request_state import MAX_PAUSES, PROMOTE_AFTER_S
-from edged.scheduling.schedulability import Member, Work
-from edged.scheduling.scheduler import Entry, EntryState, Scheduler
+from edged.scheduling.schedulability import BatchMember, Work
+from edged.scheduling.scheduler import RequestPhase, RequestState, Scheduler
 from tests.make_request import TOPIC, make_request
 
-COST = Cost(prefill_token_s=0.02, decode_token_s=0.1, chunk_tokens=4096, margin=1.0)
+COST = CostEstimate(prefill_token_s=0.02, decode_token_s=0.1, chunk_tokens=4096, margin=1.0)
 """With 50 prompt tokens: 1 s to the first token; with 21 tokens: 3 s in all."""
 BACKGROUND, NORMAL, INTERACTIVE = Priority.BACKGROUND, Priority.NORMAL, Priority.INTERACTIVE
 
@@ -30,14 +30,14 @@ def entry(
     deadline_s: float = 60.0,
     queued_s: float = 0.0,
     **request: Any,  # noqa: ANN401 - as make_request takes them
-) -> Entry[str]:
+) -> RequestState[str]:
     request.setdefault("max_tokens", 21)
     made = make_request(deadline_s=deadline_s, **request)
     admitted = Admitted(made, 50, made.max_tokens, 3.3)
-    return Entry(key, admitted, (1, 2), f"delivery {key}", queued_s)
+    return RequestState(key, admitted, (1, 2), f"delivery {key}", queued_s)
 
 
-def filled(*entries: Entry[str], max_waiting: int = 8, num_slots: int = 1) -> Scheduler[str]:
+def filled(*entries: RequestState[str], max_waiting: int = 8, num_slots: int = 1) -> Scheduler[str]:
     scheduler: Scheduler[str] = Scheduler(max_waiting, num_slots)
     for item in entries:
         assert scheduler.add(item, COST, item.queued_s) is None
@@ -46,7 +46,7 @@ def filled(*entries: Entry[str], max_waiting: int = 8, num_slots: int = 1) -> Sc
 
 def order(scheduler: Scheduler[str], now_s: float = 0.0) -> list[int]:
     keys = []
-    while (popped := scheduler.pop(now_s, COST)) is not None:
+    while (popped := scheduler.start_next(now_s, COST)) is not None:
         keys.append(popped.key)
         scheduler.finish(popped.key)
     return keys
@@ -76,7 +76,7 @@ def test_a_promise_goes_before_a_class_when_it_would_be_broken() -> None:
     urgent = entry(2, deadline_s=60, priority=INTERACTIVE)
     assert order(filled(tight, urgent)) == [1, 2]
     roomy = entry(1, deadline_s=6, priority=BACKGROUND)
-    urgent.state = EntryState.WAITING
+    urgent.phase = RequestPhase.WAITING
     assert order(filled(roomy, urgent)) == [2, 1]
 
 
@@ -107,13 +107,13 @@ def test_the_newest_is_refused_when_the_queue_is_full() -> None:
     assert isinstance(refusal, Rejected)
     assert (refusal.code, refusal.message) == (ErrorCode.QUEUE_FULL, "1 requests waiting")
     assert refusal.retry_after_s == 0.1
-    assert newest.state is EntryState.FINISHED
+    assert newest.phase is RequestPhase.FINISHED
     assert order(scheduler) == [1]
 
 
 def test_a_full_queue_tells_when_the_running_one_will_be_done() -> None:
     scheduler = filled(entry(1), entry(2), max_waiting=2)
-    running = scheduler.pop(10.0, COST)
+    running = scheduler.start_next(10.0, COST)
     assert running is not None
     running.note_progress(50, 1)
     running.note_progress(50, 11)
@@ -142,13 +142,13 @@ def test_who_had_its_share_gets_half_of_the_queue_and_goes_last() -> None:
 def test_an_entry_goes_from_waiting_over_running_to_finished() -> None:
     item = entry(1)
     scheduler = filled(item)
-    assert (item.state, len(scheduler)) == (EntryState.WAITING, 1)
-    assert scheduler.pop(5.0, COST) is item
+    assert (item.phase, len(scheduler)) == (RequestPhase.WAITING, 1)
+    assert scheduler.start_next(5.0, COST) is item
     assert scheduler.running == [item]
-    assert (item.state, item.started_s, len(scheduler)) == (EntryState.RUNNING, 5.0, 0)
-    assert scheduler.begun() == [item]
+    assert (item.phase, item.started_s, len(scheduler)) == (RequestPhase.RUNNING, 5.0, 0)
+    assert scheduler.in_progress() == [item]
     assert scheduler.finish(1) is item
-    assert item.state is EntryState.FINISHED
+    assert item.phase is RequestPhase.FINISHED
     assert scheduler.running == []
 
 
@@ -156,8 +156,8 @@ def test_no_more_run_than_there_are_slots_and_only_what_runs_can_finish() -> Non
     scheduler = filled(entry(1), entry(2))
     with pytest.raises(KeyError, match="does not run"):
         scheduler.finish(1)
-    assert scheduler.pop(0.0, COST) is not None
-    assert scheduler.pop(0.0, COST) is None
+    assert scheduler.start_next(0.0, COST) is not None
+    assert scheduler.start_next(0.0, COST) is None
     assert [item.key for item in scheduler.running] == [1]
     with pytest.raises(KeyError, match="does not run"):
         scheduler.pause(2, 0)
@@ -165,10 +165,10 @@ def test_no_more_run_than_there_are_slots_and_only_what_runs_can_finish() -> Non
 
 def test_an_empty_queue_gives_nothing() -> None:
     scheduler = filled()
-    assert scheduler.pop(0.0, COST) is None
+    assert scheduler.start_next(0.0, COST) is None
     assert scheduler.expire(0.0, COST) == []
     assert scheduler.next_deadline_s(COST) is None
-    assert scheduler.begun() == []
+    assert scheduler.in_progress() == []
     assert scheduler.to_pause(0.0, COST) is None
 
 
@@ -178,7 +178,7 @@ def test_what_cannot_give_a_first_token_in_time_expires() -> None:
     assert scheduler.next_deadline_s(COST) == 9.0
     assert scheduler.expire(8.9, COST) == []
     assert scheduler.expire(9.0, COST) == [early]
-    assert early.state is EntryState.FINISHED
+    assert early.phase is RequestPhase.FINISHED
     assert scheduler.next_deadline_s(COST) == 19.0
     assert order(scheduler) == [2]
 
@@ -190,11 +190,13 @@ def test_pop_leaves_what_is_late_for_expire() -> None:
     assert scheduler.expire(10.0, COST) == [late]
 
 
-def running(item: Entry[str], *waiting: Entry[str], num_done: int = 0) -> Scheduler[str]:
+def running(
+    item: RequestState[str], *waiting: RequestState[str], num_generated: int = 0
+) -> Scheduler[str]:
     """Return a scheduler in which ``item`` has so many tokens, and the others have just come."""
     scheduler = filled(item)
-    scheduler.pop(0.0, COST)
-    item.note_progress(50 if num_done else 0, num_done)
+    scheduler.start_next(0.0, COST)
+    item.note_progress(50 if num_generated else 0, num_generated)
     for other in waiting:
         assert scheduler.add(other, COST, 0.0) is None
     return scheduler
@@ -202,16 +204,16 @@ def running(item: Entry[str], *waiting: Entry[str], num_done: int = 0) -> Schedu
 
 def test_a_person_interrupts_less_urgent_work_that_has_the_time() -> None:
     item = entry(1, priority=NORMAL)
-    scheduler = running(item, entry(2, priority=INTERACTIVE), num_done=5)
+    scheduler = running(item, entry(2, priority=INTERACTIVE), num_generated=5)
     assert scheduler.to_pause(1.5, COST) is item
-    assert scheduler.pause(1, num_done=6) is item
-    assert (item.state, item.started_s, item.num_done, item.num_pauses) == (
-        EntryState.WAITING,
+    assert scheduler.pause(1, num_generated=6) is item
+    assert (item.phase, item.started_s, item.num_generated, item.num_pauses) == (
+        RequestPhase.WAITING,
         None,
         6,
         1,
     )
-    assert scheduler.begun() == [item]
+    assert scheduler.in_progress() == [item]
     # What is left: the prompt and six tokens once more, and the other 15.
     assert item.remaining_s(COST, 2.0) == pytest.approx(0.02 * 56 + 14 * 0.1)
     assert order(scheduler, 2.0) == [2, 1]
@@ -221,7 +223,7 @@ def test_what_is_left_falls_with_what_the_engine_tells() -> None:
     item = entry(1)
     scheduler = filled(item)
     assert item.remaining_s(COST, 0.0) == pytest.approx(3.0)
-    scheduler.pop(0.0, COST)
+    scheduler.start_next(0.0, COST)
     item.note_progress(20, 0)
     assert item.remaining_s(COST, 0.0) == pytest.approx(0.6 + 2.0)
     item.note_progress(50, 0)
@@ -231,7 +233,7 @@ def test_what_is_left_falls_with_what_the_engine_tells() -> None:
     item.note_progress(50, 11)
     assert item.remaining_s(COST, 0.0) == pytest.approx(1.0)
     scheduler.pause(1, 11)
-    scheduler.pop(0.0, COST)
+    scheduler.start_next(0.0, COST)
     assert item.remaining_s(COST, 0.0) == pytest.approx(0.02 * 61 + 9 * 0.1)
     item.note_progress(61, 11)
     assert item.remaining_s(COST, 0.0) == pytest.approx(9 * 0.1)
@@ -240,7 +242,7 @@ def test_what_is_left_falls_with_what_the_engine_tells() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "num_done"),
+    ("first", "second", "num_generated"),
     [
         ({"priority": NORMAL}, {"priority": NORMAL, "deadline_s": 30}, 1),  # no higher class
         ({"priority": NORMAL, "deadline_s": 5}, {"priority": INTERACTIVE}, 1),  # no slack
@@ -253,9 +255,9 @@ def test_what_is_left_falls_with_what_the_engine_tells() -> None:
     ],
 )
 def test_what_gains_nothing_or_breaks_a_promise_is_not_interrupted(
-    first: dict[str, Any], second: dict[str, Any], num_done: int
+    first: dict[str, Any], second: dict[str, Any], num_generated: int
 ) -> None:
-    scheduler = running(entry(1, **first), entry(2, **second), num_done=num_done)
+    scheduler = running(entry(1, **first), entry(2, **second), num_generated=num_generated)
     assert scheduler.to_pause(0.0, COST) is None
 
 
@@ -266,13 +268,13 @@ def test_an_answer_is_interrupted_twice_at_most() -> None:
         assert scheduler.to_pause(0.0, COST) is item, number
         scheduler.pause(1, 1)
         assert order_one(scheduler) == 9
-        assert scheduler.pop(0.0, COST) is item
+        assert scheduler.start_next(0.0, COST) is item
         scheduler.add(entry(9, priority=INTERACTIVE), COST, 0.0)
     assert scheduler.to_pause(0.0, COST) is None
 
 
 def order_one(scheduler: Scheduler[str]) -> int:
-    popped = scheduler.pop(0.0, COST)
+    popped = scheduler.start_next(0.0, COST)
     assert popped is not None
     scheduler.finish(popped.key)
     return popped.key
@@ -281,24 +283,24 @@ def order_one(scheduler: Scheduler[str]) -> int:
 def test_work_is_interrupted_to_keep_a_promise() -> None:
     """Admission counted on it: what has little time goes before what has much."""
     item = entry(1, deadline_s=60)
-    scheduler = running(item, entry(2, deadline_s=3.5), num_done=1)
+    scheduler = running(item, entry(2, deadline_s=3.5), num_generated=1)
     assert scheduler.to_pause(0.0, COST) is item
 
 
 def test_a_timetable_counts_an_interruption_only_where_there_could_be_one() -> None:
-    scheduler = running(entry(1, deadline_s=20), entry(2, deadline_s=30), num_done=1)
+    scheduler = running(entry(1, deadline_s=20), entry(2, deadline_s=30), num_generated=1)
 
-    def room_s(deadline_s: float, priority: Priority) -> float:
+    def capacity_s(deadline_s: float, priority: Priority) -> float:
         request = make_request(deadline_s=deadline_s, priority=priority)
-        return scheduler.timetable(request, COST, 1.0).room_s(deadline_s)
+        return scheduler.admission_test(request, COST, 1.0).capacity_s(deadline_s)
 
     # 2 s run on, 3 s wait.
-    assert room_s(40.0, NORMAL) == pytest.approx(39.0 - 5.0)
-    assert room_s(40.0, INTERACTIVE) == pytest.approx(39.0 - 5.0)
+    assert capacity_s(40.0, NORMAL) == pytest.approx(39.0 - 5.0)
+    assert capacity_s(40.0, INTERACTIVE) == pytest.approx(39.0 - 5.0)
     # Going before them costs the running one its prompt and a token again.
-    assert room_s(10.0, NORMAL) == pytest.approx(9.0)
-    assert room_s(19.0, NORMAL) == pytest.approx(19.0 - 1.02 - 19 * 0.1)
-    assert filled().timetable(make_request(), COST, 0.0).total_s == 0.0
+    assert capacity_s(10.0, NORMAL) == pytest.approx(9.0)
+    assert capacity_s(19.0, NORMAL) == pytest.approx(19.0 - 1.02 - 19 * 0.1)
+    assert filled().admission_test(make_request(), COST, 0.0).total_s == 0.0
 
 
 def cancel(topic: str = "edged/n/response/cancel", **target: object) -> CancelRequest:
@@ -308,10 +310,10 @@ def cancel(topic: str = "edged/n/response/cancel", **target: object) -> CancelRe
 def test_cancel_removes_what_waits_and_marks_what_runs() -> None:
     running, waiting, other = (entry(i, request_id=n) for i, n in enumerate(["a", "a", "b"]))
     scheduler = filled(running, waiting, other)
-    scheduler.pop(0.0, COST)
+    scheduler.start_next(0.0, COST)
     assert scheduler.cancel(cancel(target_id="a")) == [waiting, running]
-    assert (running.state, running.is_cancelled) == (EntryState.RUNNING, True)
-    assert (waiting.state, waiting.is_cancelled) == (EntryState.FINISHED, True)
+    assert (running.phase, running.is_cancelled) == (RequestPhase.RUNNING, True)
+    assert (waiting.phase, waiting.is_cancelled) == (RequestPhase.FINISHED, True)
     assert (len(scheduler), other.is_cancelled) == (1, False)
     assert scheduler.cancel(cancel(target_id="zzz")) == []
 
@@ -352,27 +354,27 @@ def test_the_same_id_of_another_requester_is_left_alone(
 
 def test_clear_hands_back_everything_that_waits() -> None:
     scheduler = filled(entry(1), entry(2), entry(3))
-    running = scheduler.pop(0.0, COST)
+    running = scheduler.start_next(0.0, COST)
     assert [item.key for item in scheduler.clear()] == [2, 3]
     assert (len(scheduler), scheduler.running) == (0, [running])
 
 
 def test_a_running_entry_is_a_backlog_to_its_deadline_at_most() -> None:
     item = entry(1, deadline_s=12.0)
-    filled(item).pop(10.0, COST)
+    filled(item).start_next(10.0, COST)
     assert item.remaining_s(COST, 10.5) == 1.5
     assert item.remaining_s(COST, 12.5) == 0.0
 
 
-SLOTS = Cost(
+SLOTS = CostEstimate(
     prefill_token_s=0.02, decode_token_s=0.1, decode_row_s=0.01, chunk_tokens=4096, margin=1.0
 )
-"""Two entries together: 1 s for each prompt, then 20 runs of 0.11 s; one run may come between."""
+"""Two requests in a batch: 1 s for each prompt, then 20 runs of 0.11 s; one run may come in."""
 
 
 def started(scheduler: Scheduler[str], now_s: float = 0.0) -> list[int]:
     """Start what can start, and return what runs."""
-    while scheduler.pop(now_s, SLOTS) is not None:
+    while scheduler.start_next(now_s, SLOTS) is not None:
         pass
     return [entry.key for entry in scheduler.running]
 
@@ -384,7 +386,7 @@ def test_as_many_run_as_there_are_slots_the_most_urgent_first() -> None:
     assert (scheduler.is_full, len(scheduler)) == (True, 1)
     scheduler.finish(3)
     assert (scheduler.is_full, started(scheduler)) == (False, [4, 2, 1])
-    assert scheduler.begun() == [entries[3], entries[1], entries[0]]
+    assert scheduler.in_progress() == [entries[3], entries[1], entries[0]]
 
 
 def test_company_is_refused_where_it_would_break_the_promise_of_one_that_runs() -> None:
@@ -409,11 +411,11 @@ def test_what_can_start_at_once_is_promised_although_it_could_not_wait() -> None
     first = entry(1, deadline_s=5.0, priority=INTERACTIVE)
     for num_slots, has_room in ((1, False), (2, True)):
         scheduler = filled(first, num_slots=num_slots)
-        first.state = EntryState.WAITING
+        first.phase = RequestPhase.WAITING
         assert started(scheduler) == [1]
         request = make_request(deadline_s=5.0, max_tokens=21, priority=INTERACTIVE)
-        timetable = scheduler.timetable(request, SLOTS, 0.0)
-        end_s = timetable.end_s(Member(Work.of(50, 21), 5.0), 3.0, reserve=0.0)
+        admission_test = scheduler.admission_test(request, SLOTS, 0.0)
+        end_s = admission_test.completion_s(BatchMember(Work.of(50, 21), 5.0), 3.0, reserve=0.0)
         assert (end_s is not None) == has_room
         if end_s is not None:
             assert end_s == pytest.approx(2 + 0.1 + 20 * 0.11 + 0.01, abs=0.2)
@@ -447,8 +449,8 @@ def test_where_not_all_promises_can_be_kept_the_earliest_go_on() -> None:
     """A device that became slow: what is late anyway holds up nobody."""
     slow = SLOTS.scaled(4.0, 4.0, margin=1.0)
     scheduler = filled(*(entry(key, deadline_s=10 + key) for key in (1, 2, 3)), num_slots=2)
-    assert scheduler.pop(0.0, slow) is not None
-    assert scheduler.pop(0.0, slow) is not None
+    assert scheduler.start_next(0.0, slow) is not None
+    assert scheduler.start_next(0.0, slow) is not None
     assert [item.key for item in scheduler.running] == [1, 2]
 
 
@@ -464,5 +466,5 @@ def test_progress_comes_from_the_engine_by_key() -> None:
     scheduler = filled(first, second, num_slots=2)
     assert started(scheduler) == [1, 2]
     scheduler.note_progress({2: (50, 3)}.get)
-    assert (first.num_prefilled, first.num_done) == (0, 0)
-    assert (second.num_prefilled, second.num_done) == (50, 3)
+    assert (first.num_prefilled, first.num_generated) == (0, 0)
+    assert (second.num_prefilled, second.num_generated) == (50, 3)

@@ -31,7 +31,7 @@ from edged.daemon.run import serve
 from edged.engine.decoding import Decoding
 from edged.engine.steps import Constraint, Prefilled, Ran, Step, Token
 from edged.protocol.request import ChatMessage, SamplingParams
-from edged.scheduling.latency_model import Cost
+from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.memory_budget import MemoryBudget
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from edged.engine.tokenizer import Tokenizer
 
 MAX_MODEL_LEN = 2048
-_COST = Cost(prefill_token_s=1e-6, decode_token_s=1e-6)
+_COST = CostEstimate(prefill_token_s=1e-6, decode_token_s=1e-6)
 _ROOM_BYTES = 1 << 30
 
 

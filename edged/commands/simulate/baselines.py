@@ -10,7 +10,7 @@ from collections import deque
 from edged.commands.simulate.engine import Sequence, SlotEngine
 from edged.commands.simulate.outcome import End, Outcome
 from edged.commands.simulate.trace import Ask, Workload
-from edged.scheduling.latency_model import Cost
+from edged.scheduling.latency_model import CostEstimate
 
 QUEUE = 512
 
@@ -24,7 +24,7 @@ class Server:
         drops: whether clients hang up at their deadline.
     """
 
-    def __init__(self, workload: Workload, device: Cost, *, drops: bool) -> None:
+    def __init__(self, workload: Workload, device: CostEstimate, *, drops: bool) -> None:
         self.outcomes: list[Outcome] = []
         self._engine = SlotEngine(device, workload.slowdown, drops=drops)
         self._num_slots = workload.num_slots
@@ -67,7 +67,7 @@ class Server:
         self.outcomes.append(Outcome(ask, end, now_s, ttft_s))
 
 
-def run_fifo(workload: Workload, device: Cost, *, drops: bool) -> list[Outcome]:
+def run_fifo(workload: Workload, device: CostEstimate, *, drops: bool) -> list[Outcome]:
     """Run a workload through one bounded queue."""
     server = Server(workload, device, drops=drops)
     for ask in workload.asks:

@@ -12,18 +12,18 @@ run is cheaper than the parts of those in it, so the parts of all answers fit in
 import heapq
 
 from edged.commands.simulate.trace import Ask, Workload
-from edged.scheduling.latency_model import Cost
+from edged.scheduling.latency_model import CostEstimate
 
 _LOOKS = 16
 """Times between arrival and deadline at which the device's speed is looked at."""
 
 
-def best_busy_s(workload: Workload, device: Cost) -> float:
+def best_busy_s(workload: Workload, device: CostEstimate) -> float:
     """Return a bound of the seconds of work that can end on time."""
     return busy_s(_priced(workload, device))
 
 
-def best_tokens(workload: Workload, device: Cost) -> float:
+def best_tokens(workload: Workload, device: CostEstimate) -> float:
     """Return a bound of the tokens that can be delivered on time."""
     asks = _priced(workload, device)
     left_s = busy_s(asks)
@@ -39,7 +39,7 @@ _Work = tuple[float, float, float, int]
 """Arrival, deadline, seconds of work, tokens."""
 
 
-def _priced(workload: Workload, device: Cost) -> list[_Work]:
+def _priced(workload: Workload, device: CostEstimate) -> list[_Work]:
     """Price each request at what it takes at best."""
     return [
         (ask.at_s, ask.deadline_s, least_work_s(ask, workload, device), ask.wanted_tokens)
@@ -47,7 +47,7 @@ def _priced(workload: Workload, device: Cost) -> list[_Work]:
     ]
 
 
-def least_work_s(ask: Ask, workload: Workload, device: Cost) -> float:
+def least_work_s(ask: Ask, workload: Workload, device: CostEstimate) -> float:
     """Tell what an answer takes at best: in full company, while the device is at its fastest."""
     steps = range(_LOOKS + 1)
     times = (ask.at_s + ask.timeout_s * step / _LOOKS for step in steps)

@@ -21,7 +21,7 @@ from edged.commands.simulate.report import report
 from edged.commands.simulate.trace import REFERENCE, Workload, read_trace, write_trace
 from edged.commands.simulate.workloads import HOURS, WORKLOADS, Device, make_workload
 from edged.errors import EdgedError, ExitCode, UsageError
-from edged.scheduling.latency_model import Cost, read_cost
+from edged.scheduling.latency_model import CostEstimate, read_cost
 
 _POLICIES = ("edf", "fifo", "fifo-drop")
 _NODES = 100
@@ -156,7 +156,7 @@ def _workload(arguments: argparse.Namespace, device: Device) -> Workload:
     return workload
 
 
-def _run(policy: str, workload: Workload, device: Cost) -> list[Outcome]:
+def _run(policy: str, workload: Workload, device: CostEstimate) -> list[Outcome]:
     if policy == "edf":
         return run_edf(workload, device).outcomes
     return run_fifo(workload, device, drops=policy == "fifo-drop")
@@ -173,7 +173,7 @@ def _device(arguments: argparse.Namespace) -> Device:
     return Device(replace(cost, chunk_tokens=arguments.chunk_tokens), arguments.slots)
 
 
-def _read_cost(file: Path) -> Cost:
+def _read_cost(file: Path) -> CostEstimate:
     try:
         members = json.loads(file.read_text(encoding="utf-8"))
         return read_cost(members.get("cost", members))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from edged.commands.simulate.outcome import End
 from edged.commands.simulate.trace import Ask
-from edged.scheduling.latency_model import Cost
+from edged.scheduling.latency_model import CostEstimate
 
 
 @dataclass(slots=True, eq=False)
@@ -30,8 +30,8 @@ class Sequence:
     """When its first token was made."""
     prefill_s: float = 0.0
     decode_s: float = 0.0
-    rows_beside: int = 0
-    pairs_beside: float = 0.0
+    num_cobatched_tokens: int = 0
+    num_cobatched_pairs: float = 0.0
     end: End | None = None
 
     @property
@@ -64,7 +64,7 @@ class SlotEngine:
     """
 
     def __init__(
-        self, device: Cost, slowdown: Callable[[float], float], *, drops: bool = True
+        self, device: CostEstimate, slowdown: Callable[[float], float], *, drops: bool = True
     ) -> None:
         self._device = device
         self._slowdown = slowdown
@@ -145,7 +145,7 @@ class SlotEngine:
         contexts = sum(sequence.context + count / 2 for sequence in sequences)
         for sequence in sequences:
             sequence.decode_s += step_s
-            sequence.rows_beside += count * (len(sequences) - 1)
-            sequence.pairs_beside += count * (contexts - sequence.context - count / 2)
+            sequence.num_cobatched_tokens += count * (len(sequences) - 1)
+            sequence.num_cobatched_pairs += count * (contexts - sequence.context - count / 2)
         for sequence in sequences:
             sequence.give(count, self.now_s)

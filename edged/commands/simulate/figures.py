@@ -9,13 +9,13 @@ from edged.commands.simulate.bound import best_busy_s, best_tokens, least_work_s
 from edged.commands.simulate.outcome import End, Outcome
 from edged.commands.simulate.trace import Workload
 from edged.protocol.request import Priority
-from edged.scheduling.latency_model import Cost
+from edged.scheduling.latency_model import CostEstimate
 
 Figures = dict[str, Any]
 
 
 def figures(
-    outcomes: Sequence[Outcome], workload: Workload, device: Cost, *, has_bound: bool = True
+    outcomes: Sequence[Outcome], workload: Workload, device: CostEstimate, *, has_bound: bool = True
 ) -> Figures:
     """Sum up one run; shares and ratios from 0 to 1, times in seconds.
 
@@ -85,7 +85,7 @@ def _even_part(asked: list[float], supply: float) -> float:
 
 
 def _class_figures(
-    outcomes: Sequence[Outcome], level: Priority, workload: Workload, device: Cost
+    outcomes: Sequence[Outcome], level: Priority, workload: Workload, device: CostEstimate
 ) -> Figures:
     mine = [outcome for outcome in outcomes if outcome.ask.level is level]
     answered = [outcome for outcome in mine if outcome.ttft_s is not None]

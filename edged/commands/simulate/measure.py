@@ -16,13 +16,13 @@ from edged.commands.simulate.live import LiveNode
 from edged.commands.simulate.node import run_edf
 from edged.commands.simulate.outcome import End, Outcome
 from edged.commands.simulate.trace import Ask, Workload
-from edged.scheduling.latency_model import Cost
+from edged.scheduling.latency_model import CostEstimate
 
 GOAL = 0.10
 """How far simulated and measured on-time goodput may be apart."""
 
 
-def measure(node: LiveNode, workload: Workload, cost: Cost) -> dict[str, Figures]:
+def measure(node: LiveNode, workload: Workload, cost: CostEstimate) -> dict[str, Figures]:
     """Play a workload on a node, then simulate it; blocks as long as the workload is.
 
     Args:

@@ -10,9 +10,9 @@ from edged.commands.simulate.outcome import End, Outcome
 from edged.commands.simulate.trace import Ask, Workload
 from edged.protocol.request import ChatMessage, Priority, Rejected, ReplyAddress, Request
 from edged.scheduling.admission import Resources, admit
-from edged.scheduling.latency_model import Cost, CostModel, Measured
+from edged.scheduling.latency_model import CostEstimate, LatencyModel, RequestTimings
 from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
-from edged.scheduling.scheduler import Entry, Scheduler
+from edged.scheduling.scheduler import RequestState, Scheduler
 
 MAX_MODEL_LEN = 2048
 MAX_WAITING = 8
@@ -33,12 +33,12 @@ class Node:
 
     def __init__(
         self,
-        device: Cost,
+        device: CostEstimate,
         slowdown: Callable[[float], float],
         num_slots: int = 1,
         max_waiting: int = MAX_WAITING,
     ) -> None:
-        self.costs = CostModel(device)
+        self.costs = LatencyModel(device)
         self.scheduler: Scheduler[Ask] = Scheduler(max_waiting, num_slots)
         self.outcomes: list[Outcome] = []
         self.errors: list[float] = []
@@ -82,17 +82,19 @@ class Node:
     def _enqueue(self, ask: Ask) -> Rejected | None:
         request, now_s, cost = _request(ask), ask.at_s, self.costs.current
         resources = Resources(MAX_MODEL_LEN, cost, _MEMORY, _BUDGET)
-        timetable = self.scheduler.timetable(request, cost, now_s)
-        decision = admit(request, ask.prompt_tokens, resources, timetable)
+        admission_test = self.scheduler.admission_test(request, cost, now_s)
+        decision = admit(request, ask.prompt_tokens, resources, admission_test)
         if isinstance(decision, Rejected):
             return decision
         self._next_key += 1
-        return self.scheduler.add(Entry(self._next_key, decision, (), ask, now_s), cost, now_s)
+        return self.scheduler.add(
+            RequestState(self._next_key, decision, (), ask, now_s), cost, now_s
+        )
 
     def _tick(self, now_s: float) -> None:
         cost = self.costs.current
         for entry in self.scheduler.expire(now_s, cost):
-            self._end(entry, End.CUT if entry.num_done else End.EXPIRED, now_s)
+            self._end(entry, End.CUT if entry.num_generated else End.EXPIRED, now_s)
         self._note_progress()
         self._start_all(now_s)
         while (victim := self.scheduler.to_pause(now_s, cost)) is not None:
@@ -106,11 +108,11 @@ class Node:
             entry.note_progress(sequence.num_prefilled, sequence.num_done)
 
     def _start_all(self, now_s: float) -> None:
-        while (entry := self.scheduler.pop(now_s, self.costs.current)) is not None:
+        while (entry := self.scheduler.start_next(now_s, self.costs.current)) is not None:
             self._start(entry, now_s)
 
-    def _start(self, entry: Entry[Ask], now_s: float) -> None:
-        ask, engine = entry.delivery, self._engine
+    def _start(self, entry: RequestState[Ask], now_s: float) -> None:
+        ask, engine = entry.ticket, self._engine
         if not engine.sequences:
             engine.now_s = max(engine.now_s, now_s)
         wanted = min(ask.output_tokens, entry.admitted.max_tokens)
@@ -118,14 +120,14 @@ class Node:
             Sequence(
                 entry.key,
                 ask,
-                ask.prompt_tokens + entry.num_done,
-                wanted - entry.num_done,
-                entry.num_done,
+                ask.prompt_tokens + entry.num_generated,
+                wanted - entry.num_generated,
+                entry.num_generated,
                 first_s=self._first_s.get(entry.key),
             )
         )
 
-    def _pause(self, entry: Entry[Ask]) -> None:
+    def _pause(self, entry: RequestState[Ask]) -> None:
         """Interrupt at the end of the step in hand."""
         sequence = next(s for s in self._engine.sequences if s.key == entry.key)
         self._engine.end(sequence)
@@ -145,22 +147,22 @@ class Node:
         self._end(entry, sequence.end or End.CUT, self._engine.now_s)
 
     def _learn(self, sequence: Sequence) -> None:
-        measured = Measured(
+        measured = RequestTimings(
             sequence.num_prompt,
             0,
             sequence.prefill_s,
             sequence.num_done - 1,
             sequence.decode_s,
-            sequence.rows_beside,
-            round(sequence.pairs_beside),
+            sequence.num_cobatched_tokens,
+            round(sequence.num_cobatched_pairs),
         )
         error = self.costs.observe(measured)
         if error is not None:
             self.errors.append(error)
 
-    def _end(self, entry: Entry[Ask], end: End, end_s: float) -> None:
+    def _end(self, entry: RequestState[Ask], end: End, end_s: float) -> None:
         first_s = self._first_s.pop(entry.key, None)
-        ask = entry.delivery
+        ask = entry.ticket
         ttft_s = None if first_s is None else max(first_s - ask.at_s, 0.0)
         self.outcomes.append(Outcome(ask, end, end_s, ttft_s))
 
@@ -176,7 +178,7 @@ def _request(ask: Ask) -> Request:
     )
 
 
-def run_edf(workload: Workload, device: Cost, max_waiting: int = MAX_WAITING) -> Node:
+def run_edf(workload: Workload, device: CostEstimate, max_waiting: int = MAX_WAITING) -> Node:
     """Run a workload on one node to its end."""
     node = Node(device, workload.slowdown, workload.num_slots, max_waiting)
     for ask in workload.asks:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from edged.errors import UsageError
 from edged.protocol.request import Priority
-from edged.scheduling.latency_model import Cost
+from edged.scheduling.latency_model import CostEstimate
 
-REFERENCE = Cost(
+REFERENCE = CostEstimate(
     prefill_token_s=5.3e-3,
     decode_token_s=21e-3,
     prefill_pair_s=4.0e-6,
@@ -55,7 +55,7 @@ class Ask:
         """Length of the whole answer."""
         return min(self.output_tokens, self.max_tokens)
 
-    def work_s(self, device: Cost, num_slots: int) -> float:
+    def work_s(self, device: CostEstimate, num_slots: int) -> float:
         """Tell what the whole answer takes of a device that is as fast as at its start, at best.
 
         That is in runs with a full company, of which it bears an even part.

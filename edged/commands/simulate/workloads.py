@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from edged.commands.simulate.trace import Ask, Workload
-from edged.scheduling.latency_model import Cost
+from edged.scheduling.latency_model import CostEstimate
 
 HOURS = 4.0
 _NOISE_SIGMA = 0.05
@@ -22,7 +22,7 @@ _THROTTLED = 2.5
 class Device:
     """What requests are made up for."""
 
-    cost: Cost
+    cost: CostEstimate
     num_slots: int
 
 
