@@ -4,6 +4,7 @@ Rule: a list belongs to one model on one device; for any other it is measured an
 damaged or cannot be written costs a measurement, never a start.
 """
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -15,7 +16,7 @@ from edged.config import Config
 from edged.daemon.atomic_file import KeptFile
 from edged.daemon.loader import ResidentModel
 from edged.engine.prepared import describe_processor
-from edged.scheduling.latency_model import CostEstimate, cost_members, read_cost
+from edged.scheduling.latency_model import CostEstimate, read_cost
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def known_cost(config: Config, model: ResidentModel) -> CostEstimate:
     cost = _read(file.path, key)
     if cost is None or cost.chunk_tokens != model.engine.chunk_tokens:
         cost = model.engine.measure()
-        file.write(json.dumps({"key": key, "cost": cost_members(cost)}).encode())
+        file.write(json.dumps({"key": key, "cost": dataclasses.asdict(cost)}).encode())
     _LOG.info("prefill %.0f tok/s, decode %.0f tok/s", cost.prefill_tok_s, cost.decode_tok_s)
     return cost
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from edged.engine.graph import Graph
 from edged.engine.steps import Row
-from edged.scheduling.latency_model import CostEstimate, MeasuredRun, fit_cost
+from edged.scheduling.latency_fit import MeasuredRun, fit_cost
+from edged.scheduling.latency_model import CostEstimate
 
 _DECODE_STEPS = 6
 _SMALLEST_PREFILL = 8

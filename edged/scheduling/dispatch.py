@@ -1,7 +1,7 @@
-"""Who may run beside whom: all that waits and runs at one moment, held against its commitments.
+"""Dispatch policy: which queued requests may start without missing an admitted deadline.
 
-Rule: decides and changes nothing. Every promise can be kept by letting run what runs, and then one
-after the other what waits: each start keeps that true, and what would not is not started.
+Invariant: all admitted deadlines are met if the running requests end first and the queued ones
+follow one by one, earliest deadline first. A request starts only if that stays true.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from edged.protocol.request import Priority
 from edged.scheduling.admission import RESERVE
 from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.request_state import RequestState, T
-from edged.scheduling.schedulability import AdmissionTest, Batch, BatchMember, EdfSchedule, FreeSlot
+from edged.scheduling.schedulability import AdmissionTest, Batch, EdfSchedule, FreeSlot
 
 
 @dataclass(frozen=True, slots=True)
 class DispatchState(Generic[T]):
-    """All entries of a scheduler at one time."""
+    """All queued and running requests at one time; deciding changes nothing."""
 
     now_s: float
     cost: CostEstimate
@@ -26,18 +26,18 @@ class DispatchState(Generic[T]):
     waiting: Sequence[RequestState[T]]
 
     def admission_test(self, deadline_s: float) -> AdmissionTest:
-        """Return all that is promised, as it concerns a new request with this deadline.
+        """Return the test of a new request with this deadline.
 
-        It can start in a free slot, or wait for what runs, or for some of what runs to be
-        interrupted: for what has more time, as far as that is possible.
+        It may start in a free slot, or wait for the running requests, or have those with a later
+        deadline paused.
         """
         later = [entry for entry in self._pausable() if entry.deadline_s > deadline_s]
         schedules = [self._schedule(later[:count]) for count in range(len(later) + 1)]
-        is_idle = not (self.running or self.waiting)  # then the first in line starts at once
+        is_idle = not (self.running or self.waiting)  # then the first schedule starts at once
         if is_idle or len(self.running) >= self.num_slots:
             return AdmissionTest(schedules)
-        commitments = [entry.commitment(self.cost) for entry in self.waiting]
-        return AdmissionTest(schedules, FreeSlot(self._batch(self.running), commitments))
+        queued = [entry.commitment(self.cost) for entry in self.waiting]
+        return AdmissionTest(schedules, FreeSlot(self._batch(self.running), queued))
 
     def next_free_slot_s(self) -> float:
         """Predict in how many seconds a slot is free."""
@@ -46,93 +46,80 @@ class DispatchState(Generic[T]):
         return min(self._batch(self.running).completions_s)
 
     def to_start(self) -> RequestState[T] | None:
-        """Return the most urgent entry that can start without breaking a promise."""
+        """Return the most urgent request that can start without a missed deadline."""
         if not self.waiting or len(self.running) >= self.num_slots:
             return None
-        waiting = self._live()
-        if not self.running and len(waiting) == 1:  # nobody else is promised anything
-            return waiting[0]
+        startable = self._startable()
+        if not self.running and len(startable) == 1:  # no other deadline to miss
+            return startable[0]
         batch = self._batch(self.running)
-        for entry in waiting:
-            if self._can_start(entry, waiting, batch):
+        for entry in startable:
+            if self._can_start(entry, startable, batch):
                 return entry
-        if self.running and self._rescue() is not None:
+        if self.running and self._to_pause_for_deadlines() is not None:
             return None
-        # Not all deadlines can be met any more: the next one is, if nobody who runs is late by it.
-        fitting = (
-            e
-            for e in waiting
-            if batch.with_member(_started(e)).misses_deadline[:-1] == batch.misses_deadline
-        )
+        # Some deadline will be missed whatever is done: the earliest goes on, if it delays nobody.
+        fitting = [e for e in startable if not batch.is_delayed_in(batch.with_work(e.full_work()))]
         return min(fitting, key=lambda entry: (entry.deadline_s, entry.key), default=None)
 
     def to_pause(self) -> RequestState[T] | None:
-        """Return the running entry that must make room: for a person, or for a promise."""
+        """Return the running request to pause: for a person, or to meet a deadline."""
         if not self.waiting:
             return None
-        people = [entry for entry in self._live() if self._is_person(entry)]
+        people = [entry for entry in self._startable() if self._is_person(entry)]
         if people:
             for victim in sorted(self.running, key=lambda entry: entry.rank(self.now_s))[::-1]:
-                if self._gives_way(victim, people):
+                if self._makes_way(victim, people):
                     return victim
-        paused = self._rescue()
+        paused = self._to_pause_for_deadlines()
         return paused[0] if paused else None
 
     def _is_person(self, entry: RequestState[T]) -> bool:
         return entry.effective_priority(self.now_s) <= Priority.INTERACTIVE
 
-    def _gives_way(self, victim: RequestState[T], people: Sequence[RequestState[T]]) -> bool:
-        """Tell whether a person who waits could be served in place of a running entry.
-
-        Others wait until a slot is free: an interruption costs the prompt once more.
-        """
+    def _makes_way(self, victim: RequestState[T], people: Sequence[RequestState[T]]) -> bool:
+        """Return whether one of these people could start in place of a running request."""
         others = [entry for entry in self.running if entry is not victim]
         if self._is_person(victim) or len(others) >= self.num_slots:
             return False
-        waiting = [*self._live(), victim]
+        # Else a person waits until a slot is free: a pause costs the prompt once more.
         if not victim.is_worth_pausing(self.cost, self.now_s):
             return False
+        waiting = [*self._startable(), victim]
         batch = self._batch(others)
         return any(self._can_start(entry, waiting, batch) for entry in people)
 
-    def _rescue(self) -> list[RequestState[T]] | None:
-        """Return what must be interrupted to keep all commitments; None when nothing helps."""
+    def _to_pause_for_deadlines(self) -> list[RequestState[T]] | None:
+        """Return the fewest requests to pause to meet all deadlines; None if no pause does it."""
         pausable = self._pausable()
         for count in range(len(pausable) + 1):
             if self._schedule(pausable[:count]).is_feasible:
                 return pausable[:count]
         return None
 
-    def _live(self) -> list[RequestState[T]]:
-        """Return what waits and is not too late, the most urgent first."""
-        live = (entry for entry in self.waiting if entry.deadline_s > self.now_s)
-        return sorted(live, key=lambda entry: entry.rank(self.now_s))
+    def _startable(self) -> list[RequestState[T]]:
+        """Return the queued requests before their deadlines, the most urgent first."""
+        startable = (entry for entry in self.waiting if entry.deadline_s > self.now_s)
+        return sorted(startable, key=lambda entry: entry.rank(self.now_s))
 
     def _pausable(self) -> list[RequestState[T]]:
-        """Return what may be interrupted to keep a promise, those with the most time first."""
+        """Return the running requests that are worth pausing, the latest deadline first."""
         worth = [e for e in self.running if e.is_worth_pausing(self.cost, self.now_s)]
         return sorted(worth, key=lambda entry: (-entry.deadline_s, -entry.key))
 
     def _schedule(self, paused: Sequence[RequestState[T]]) -> EdfSchedule:
-        """Return what is promised if these were interrupted and the others ran to their end."""
+        """Return the schedule if these were paused and the other running requests ended first."""
         rest = [entry for entry in self.running if entry not in paused]
-        commitments = (entry.commitment(self.cost) for entry in (*self.waiting, *paused))
-        return EdfSchedule(self.now_s, commitments, self._batch(rest).makespan_s)
+        queued = (entry.commitment(self.cost) for entry in (*self.waiting, *paused))
+        return EdfSchedule(self.now_s, queued, self._batch(rest).makespan_s)
 
     def _batch(self, entries: Sequence[RequestState[T]]) -> Batch:
-        members = [BatchMember(entry.remaining_work(), entry.deadline_s) for entry in entries]
-        return Batch(self.now_s, self.cost, members)
+        return Batch(self.now_s, self.cost, [entry.remaining_work() for entry in entries])
 
     def _can_start(
         self, entry: RequestState[T], waiting: Sequence[RequestState[T]], batch: Batch
     ) -> bool:
-        """Tell whether one of those that wait can start beside others."""
         rest = [other.commitment(self.cost) for other in waiting if other is not entry]
-        # What is less urgent must not use up the slack that a person will need.
+        # Less urgent requests must not use up the slack that a person will need.
         reserve = RESERVE[entry.admitted.request.priority]
-        return FreeSlot(batch, rest).can_start(_started(entry), reserve)
-
-
-def _started(entry: RequestState[T]) -> BatchMember:
-    """Return an entry as one that is started now, or anew."""
-    return BatchMember(entry.full_work(), entry.deadline_s)
+        return FreeSlot(batch, rest).can_start(entry.full_work(), reserve)

@@ -2,7 +2,7 @@
 
 import json
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from edged.commands.simulate.outcome import End, Outcome
 from edged.commands.simulate.plot import plot
 from edged.commands.simulate.trace import REFERENCE, Ask, Workload, read_trace, write_trace
 from edged.commands.simulate.workloads import WORKLOADS, Device, make_workload
-from edged.scheduling.latency_model import cost_members
 
 SMALL = Device(REFERENCE, num_slots=4)
 HOURS = {"overload": 0.5, "flood": 0.25}
@@ -181,7 +180,7 @@ def test_the_command_prints_tables_and_writes_what_is_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = {name: tmp_path / name for name in ("f.json", "f.svg", "f.trace", "cost.json")}
-    files["cost.json"].write_text(json.dumps({"key": "k", "cost": cost_members(REFERENCE)}))
+    files["cost.json"].write_text(json.dumps({"key": "k", "cost": asdict(REFERENCE)}))
     outputs = ["--json", "f.json", "--plot", "f.svg", "--save-trace", "f.trace", "--cost"]
     words = [str(files.get(word, word)) for word in (*outputs, "cost.json")]
     assert simulate("--workload", "home", "--hours", "0.5", *words) == 0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edged.errors import ErrorCode
 from edged.protocol.request import OnDeadline, Priority, Rejected
-from edged.scheduling.admission import RESERVE, Admitted, Resources, admit
+from edged.scheduling.admission import RESERVE, Admitted, Resources, admit, refuse_early
 from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan, MemorySnapshot, check_plan
 from edged.scheduling.schedulability import AdmissionTest, Commitment, EdfSchedule
@@ -132,10 +132,23 @@ def test_a_promise_to_somebody_else_is_not_broken() -> None:
     tight = [Commitment(20.0, 18.0)]
     early = decide(deadline_s=15.0, max_tokens=40, promises=tight, priority=Priority.INTERACTIVE)
     refusal = rejected(early, ErrorCode.TIMEOUT)
-    assert "breaks what is promised to others" in refusal.message
+    assert "an admitted request would miss its deadline" in refusal.message
     assert refusal.detail["max_tokens"] == 4
     fits = decide(deadline_s=15.0, max_tokens=4, promises=tight, priority=Priority.INTERACTIVE)
     assert isinstance(fits, Admitted)
+
+
+def test_what_has_no_room_for_one_token_is_refused_before_its_prompt_is_counted() -> None:
+    def refused(deadline_s: float) -> Rejected | None:
+        admission_test = AdmissionTest([EdfSchedule(3.0, blocking_s=1.0)])
+        assert admission_test.now_s == 3.0
+        return refuse_early(make_request(deadline_s=deadline_s), AMPLE, admission_test)
+
+    # One token takes 0.56 s after 1 s of other work, within 80 % of the time.
+    assert refused(3.0 + 1.6 / 0.8) is None
+    refusal = refused(3.0 + 1.5 / 0.8)
+    assert refusal is not None
+    assert (refusal.code, refusal.detail["max_tokens"]) == (ErrorCode.TIMEOUT, 0)
 
 
 @pytest.mark.parametrize("priority", Priority)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged.scheduling.latency_model import CostEstimate
-from edged.scheduling.schedulability import Batch, BatchMember, Work, completion_bounds
+from edged.scheduling.schedulability import Batch, Work, completion_bounds
 
 COST = CostEstimate(
     prefill_token_s=0.01,
@@ -104,7 +104,7 @@ def test_who_decodes_waits_for_the_prompt_of_a_new_one() -> None:
 
 def test_a_company_is_stretched_by_the_margin_and_ends_at_its_deadlines() -> None:
     cost = replace(COST, margin=1.2, decode_pair_s=0.0)
-    batch = Batch(100.0, cost, [BatchMember(Work(0, 10), 102.0), BatchMember(Work(0, 30), 103.0)])
+    batch = Batch(100.0, cost, [Work(0, 10, deadline_s=102.0), Work(0, 30, deadline_s=103.0)])
     assert batch.completions_s == [pytest.approx(1.2 * 1.2), pytest.approx(1.2 * 3.2)]
     assert batch.misses_deadline == [False, True]
     assert batch.makespan_s == 3.0
@@ -113,13 +113,11 @@ def test_a_company_is_stretched_by_the_margin_and_ends_at_its_deadlines() -> Non
 
 def test_one_more_is_kept_out_if_it_makes_somebody_late() -> None:
     cost = replace(COST, decode_pair_s=0.0)
-    first = BatchMember(Work(0, 10), 1.1)
+    first = Work(0, 10, deadline_s=1.1)
     batch = Batch(0.0, cost, [first])
 
     def keeps(batch: Batch, num_tokens: int, deadline_s: float) -> bool:
-        return batch.is_feasible_with(
-            batch.with_member(BatchMember(Work(0, num_tokens), deadline_s))
-        )
+        return batch.is_feasible_with(batch.with_work(Work(0, num_tokens, deadline_s=deadline_s)))
 
     assert not keeps(batch, 10, 9.0)
     assert keeps(batch, 5, 9.0)

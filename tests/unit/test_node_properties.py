@@ -214,7 +214,8 @@ class Node(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Stop: what is left is handed back; then each has ended once, and all is released."""
-        for entry in self.scheduler.clear():
+        for entry in [e for e in self.entries if e.phase is RequestPhase.WAITING]:
+            self.scheduler.drop(entry)
             self.end(entry)
         for entry in list(self.scheduler.running):
             self.end(self.scheduler.finish(entry.key))
