@@ -93,7 +93,7 @@ class DispatchState(Generic[T]):
         """Return the fewest requests to pause to meet all deadlines; None if no pause does it."""
         pausable = self._pausable()
         for count in range(len(pausable) + 1):
-            if self._schedule(pausable[:count]).is_feasible:
+            if self._schedule(pausable[:count]).is_feasible():
                 return pausable[:count]
         return None
 

@@ -159,10 +159,9 @@ class EdfSchedule:
         """All work, in seconds."""
         return self._sums[-1]
 
-    @property
-    def is_feasible(self) -> bool:
-        """Whether all deadlines are met."""
-        return self.slack_s() >= -EPSILON_S
+    def is_feasible(self, reserve: float = 0.0) -> bool:
+        """Return whether all deadlines are met."""
+        return self.slack_s(reserve) >= -EPSILON_S
 
     def slack_s(self, reserve: float = 0.0, first: int = 0) -> float:
         """Return the longest delay that makes no commitment miss its deadline.
@@ -219,8 +218,7 @@ class FreeSlot:
     def _is_feasible(self, enlarged: Batch, reserve: float) -> bool:
         if not self.batch.is_feasible_with(enlarged):
             return False
-        schedule = EdfSchedule(enlarged.now_s, self.queued, enlarged.makespan_s)
-        return schedule.slack_s(reserve) >= -EPSILON_S
+        return EdfSchedule(enlarged.now_s, self.queued, enlarged.makespan_s).is_feasible(reserve)
 
 
 @dataclass(frozen=True, slots=True)

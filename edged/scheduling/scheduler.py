@@ -74,8 +74,8 @@ class Scheduler(Generic[T]):
         """
         num_waiting = len(self._waiting)
         is_full = num_waiting >= self.max_waiting
-        is_over = num_waiting >= self.max_waiting // 2 and self._shares.is_over(client, now_s)
-        if not (is_full or is_over):
+        is_half_full = num_waiting >= self.max_waiting // 2
+        if not is_full and not (is_half_full and self._shares.is_over(client, now_s)):
             return None
         retry_s = max(MIN_RETRY_S, self._at(now_s, cost).next_free_slot_s())
         if is_full:
