@@ -34,14 +34,14 @@ def decide(
     backlog_s: float = 0.0,
     now_s: float = 0.0,
     needed_bytes: int = 0,
-    promises: Sequence[Commitment] = (),
+    commitments: Sequence[Commitment] = (),
     **request: Any,  # noqa: ANN401 - as make_request takes them
 ) -> Admitted | Rejected:
     return admit(
         make_request(**request),
         num_prompt_tokens,
         resources,
-        AdmissionTest([EdfSchedule(now_s, promises, blocking_s=backlog_s)]),
+        AdmissionTest([EdfSchedule(now_s, commitments, blocking_s=backlog_s)]),
         needed_bytes=needed_bytes,
     )
 
@@ -127,14 +127,14 @@ def test_waiting_is_advised_only_where_it_helps() -> None:
     assert rejected(nearly, ErrorCode.TIMEOUT).retry_after_s == 0.1
 
 
-def test_a_promise_to_somebody_else_is_not_broken() -> None:
+def test_an_admitted_deadline_is_not_missed_for_a_new_request() -> None:
     """Alone there would be time enough; but it would go first, and what waits would be late."""
     tight = [Commitment(20.0, 18.0)]
-    early = decide(deadline_s=15.0, max_tokens=40, promises=tight, priority=Priority.INTERACTIVE)
+    early = decide(deadline_s=15.0, max_tokens=40, commitments=tight, priority=Priority.INTERACTIVE)
     refusal = rejected(early, ErrorCode.TIMEOUT)
     assert "an admitted request would miss its deadline" in refusal.message
     assert refusal.detail["max_tokens"] == 4
-    fits = decide(deadline_s=15.0, max_tokens=4, promises=tight, priority=Priority.INTERACTIVE)
+    fits = decide(deadline_s=15.0, max_tokens=4, commitments=tight, priority=Priority.INTERACTIVE)
     assert isinstance(fits, Admitted)
 
 

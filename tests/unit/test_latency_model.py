@@ -63,12 +63,12 @@ def test_one_run_of_several_sequences_costs_a_row_for_each_further_one() -> None
     "wrong",
     [{"run_s": -1.0}, {"prefill_token_s": 0.0}, {"margin": math.inf}, {"decode_row_s": 1.1}],
 )
-def test_a_price_is_never_negative_nor_endless(wrong: dict[str, Any]) -> None:
+def test_a_cost_is_never_negative_nor_infinite(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="not a cost"):
         CostEstimate(**({"prefill_token_s": 1.0, "decode_token_s": 1.0} | wrong))
 
 
-def test_the_fit_finds_the_prices_behind_a_few_noisy_runs() -> None:
+def test_the_fit_finds_the_costs_behind_a_few_noisy_runs() -> None:
     rng = random.Random(3)
 
     def run(count: int, context: int) -> MeasuredRun:
@@ -83,7 +83,7 @@ def test_the_fit_finds_the_prices_behind_a_few_noisy_runs() -> None:
         assert cost.service_s(prompt, output) == pytest.approx(expected, rel=0.1)
 
 
-def test_one_run_is_enough_for_a_price_of_tokens() -> None:
+def test_one_run_is_enough_for_the_cost_of_tokens() -> None:
     cost = fit_cost([MeasuredRun(8, 0, 0.8)], [MeasuredRun(1, 8, 0.2)], 64)
     assert cost.prefill_s(8) == pytest.approx(0.8, rel=0.05)
     assert cost.decode_s(1, 8) == pytest.approx(0.2, rel=0.05)
@@ -112,7 +112,7 @@ def test_a_throttled_device_is_followed_within_three_requests() -> None:
     assert model.current.decode_tok_s == pytest.approx(TRUE.decode_tok_s, rel=0.01)
 
 
-def test_a_request_that_had_company_teaches_as_well() -> None:
+def test_a_batched_request_corrects_the_model_as_well() -> None:
     model = LatencyModel(TRUE)
     contexts = [300, 40, 90]
     for _ in range(5):
@@ -125,7 +125,7 @@ def test_a_request_that_had_company_teaches_as_well() -> None:
     assert model.current.decode_row_s == pytest.approx(2e-3, rel=0.01)
 
 
-def test_two_stalls_in_five_requests_change_no_price() -> None:
+def test_two_stalls_in_five_requests_change_no_cost() -> None:
     model = LatencyModel(TRUE)
     for factor in (1.0, 1.0, 30.0, 1.0, 40.0):
         model.observe(measured(factor=factor))
@@ -156,7 +156,7 @@ def test_the_margin_is_as_wide_as_requests_have_been_off() -> None:
     assert 1.25 < rough.current.margin <= MAX_MARGIN
 
 
-def test_a_request_too_short_to_judge_by_teaches_nothing() -> None:
+def test_a_request_too_short_to_tell_corrects_nothing() -> None:
     model = LatencyModel(TRUE)
     assert model.observe(RequestTimings(4, 0, 9.0, 2, 9.0)) is None
     assert model.observe(RequestTimings(0, 0, 0.0, 0, 0.0)) is None
@@ -179,7 +179,7 @@ def test_a_request_too_short_to_judge_by_teaches_nothing() -> None:
         max_size=100,
     )
 )
-def test_no_observation_breaks_the_prices(seen: list[RequestTimings]) -> None:
+def test_no_observation_breaks_the_costs(seen: list[RequestTimings]) -> None:
     model = LatencyModel(TRUE)
     for one in seen:
         model.observe(one)
@@ -187,7 +187,7 @@ def test_no_observation_breaks_the_prices(seen: list[RequestTimings]) -> None:
     assert 1 <= model.current.margin <= MAX_MARGIN
 
 
-def test_a_price_list_survives_a_file_and_damage_is_told() -> None:
+def test_an_estimate_survives_a_file_and_damage_is_reported() -> None:
     assert read_cost(asdict(TRUE)) == TRUE
     older = {key: value for key, value in asdict(TRUE).items() if key != "decode_row_s"}
     assert read_cost(older).decode_row_s == 0.0

@@ -1,4 +1,4 @@
-"""Admission, scheduler and ledger together: any history ends well, and promises hold."""
+"""Admission, scheduler and ledger together: any history ends well, and no deadline is missed."""
 
 from collections import Counter
 
@@ -120,7 +120,7 @@ class Node(RuleBasedStateMachine):
     def work(self) -> None:
         """Do what the service does after each event."""
         for entry in self.scheduler.expire(self.now_s, COST):
-            raise AssertionError(f"a promise is broken: {entry}")
+            raise AssertionError(f"a deadline is missed: {entry}")
         while self.scheduler.start_next(self.now_s, COST) is not None:
             pass
         while (victim := self.scheduler.to_pause(self.now_s, COST)) is not None:

@@ -1,4 +1,4 @@
-"""The queue: bounded, urgent work first while promises are kept, nothing leaves in silence."""
+"""The queue: bounded, urgent work first while deadlines are met, nothing leaves without a reply."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def entry(
     request.setdefault("max_tokens", 21)
     made = make_request(deadline_s=deadline_s, **request)
     admitted = Admitted(made, 50, made.max_tokens, 3.3)
-    return RequestState(key, admitted, (1, 2), f"delivery {key}", queued_s)
+    return RequestState(key, admitted, (1, 2), f"ticket {key}", queued_s)
 
 
 def filled(*entries: RequestState[str], max_waiting: int = 8, num_slots: int = 1) -> Scheduler[str]:
@@ -71,7 +71,7 @@ def test_a_class_goes_before_a_deadline_while_the_deadline_can_be_kept() -> None
     assert order(scheduler) == [3, 2, 1]
 
 
-def test_a_promise_goes_before_a_class_when_it_would_be_broken() -> None:
+def test_a_deadline_goes_before_a_class_when_it_would_be_missed() -> None:
     tight = entry(1, deadline_s=5, priority=BACKGROUND)
     urgent = entry(2, deadline_s=60, priority=INTERACTIVE)
     assert order(filled(tight, urgent)) == [1, 2]
@@ -221,7 +221,7 @@ def test_a_person_interrupts_less_urgent_work_that_has_the_time() -> None:
     assert order(scheduler, 2.0) == [2, 1]
 
 
-def test_what_is_left_falls_with_what_the_engine_tells() -> None:
+def test_remaining_work_falls_with_the_engine_s_progress() -> None:
     item = entry(1)
     scheduler = filled(item)
     assert item.remaining_s(COST, 0.0) == pytest.approx(3.0)
@@ -256,7 +256,7 @@ def test_what_is_left_falls_with_what_the_engine_tells() -> None:
         ),
     ],
 )
-def test_what_gains_nothing_or_breaks_a_promise_is_not_interrupted(
+def test_what_gains_nothing_or_misses_a_deadline_is_not_paused(
     first: dict[str, Any], second: dict[str, Any], num_generated: int
 ) -> None:
     scheduler = running(entry(1, **first), entry(2, **second), num_generated=num_generated)
@@ -282,7 +282,7 @@ def order_one(scheduler: Scheduler[str]) -> int:
     return popped.key
 
 
-def test_work_is_interrupted_to_keep_a_promise() -> None:
+def test_a_request_is_paused_to_meet_a_deadline() -> None:
     """Admission counted on it: what has little time goes before what has much."""
     item = entry(1, deadline_s=60)
     scheduler = running(item, entry(2, deadline_s=3.5), num_generated=1)
@@ -395,7 +395,7 @@ def test_as_many_run_as_there_are_slots_the_most_urgent_first() -> None:
     assert scheduler.in_progress() == [entries[3], entries[1], entries[0]]
 
 
-def test_a_batch_is_not_joined_where_it_would_break_the_promise_of_one_that_runs() -> None:
+def test_a_batch_is_not_joined_where_it_would_delay_a_running_one() -> None:
     """The first one needs 3 s, and 4.41 s beside another one's prompt and tokens."""
     scheduler = filled(entry(1, deadline_s=4.2), entry(2), num_slots=2)
     assert started(scheduler) == [1]
@@ -404,7 +404,7 @@ def test_a_batch_is_not_joined_where_it_would_break_the_promise_of_one_that_runs
     assert started(scheduler) == [1, 2]
 
 
-def test_a_batch_is_not_joined_where_it_would_break_the_promise_of_one_that_waits() -> None:
+def test_a_batch_is_not_joined_where_it_would_delay_a_queued_one() -> None:
     tight = entry(3, deadline_s=7.0)
     scheduler = filled(
         entry(1, priority=INTERACTIVE), entry(2, priority=INTERACTIVE), tight, num_slots=2
@@ -413,7 +413,7 @@ def test_a_batch_is_not_joined_where_it_would_break_the_promise_of_one_that_wait
     assert started(scheduler) == [1, 3]
 
 
-def test_what_can_start_at_once_is_promised_although_it_could_not_wait() -> None:
+def test_what_can_start_at_once_is_admitted_although_it_could_not_wait() -> None:
     first = entry(1, deadline_s=5.0, priority=INTERACTIVE)
     for num_slots, has_room in ((1, False), (2, True)):
         scheduler = filled(first, num_slots=num_slots)
@@ -449,7 +449,7 @@ def test_fewer_slots_let_run_to_its_end_what_runs() -> None:
     assert started(scheduler) == [3]
 
 
-def test_where_not_all_promises_can_be_kept_the_earliest_go_on() -> None:
+def test_where_not_all_deadlines_can_be_met_the_earliest_go_on() -> None:
     """A device that became slow: what is late anyway holds up nobody."""
     slow = SLOTS.scaled(4.0, 4.0, margin=1.0)
     scheduler = filled(*(entry(key, deadline_s=10 + key) for key in (1, 2, 3)), num_slots=2)
