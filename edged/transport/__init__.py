@@ -1,9 +1,10 @@
-"""The broker's side of edged: paho-mqtt, one network thread, at-least-once delivery.
+"""The connection to the MQTT broker: paho-mqtt, one network thread, at-least-once delivery.
 
-Rule: nothing else imports paho. A request is acknowledged by its consumer only, and only on the
-connection that brought it.
+Rule: no other room imports paho. Only the consumer acknowledges a request, and only on the
+connection that delivered it.
 """
 
+from edged.transport.client import SyncClient
 from edged.transport.events import (
     BrokerSettings,
     Connected,
@@ -23,6 +24,7 @@ __all__ = [
     "Disconnected",
     "PublishHandle",
     "Published",
+    "SyncClient",
     "Transport",
     "TransportEvent",
     "Will",

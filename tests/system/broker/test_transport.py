@@ -399,7 +399,8 @@ def test_a_port_that_says_nothing_is_given_up_in_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         place = Broker("silent", silent.getsockname()[1], [], "5")
         peer = Peer(settings(place, "node", handshake_timeout_s=0.1))
-        assert peer.expect(ConnectFailed).reason.endswith("does not speak MQTT in time")
+        reason = peer.expect(ConnectFailed).reason
+        assert reason.endswith("did not complete the MQTT handshake in time")
         peer.stop()
 
 
@@ -409,7 +410,7 @@ def test_a_port_that_says_nothing_is_given_up_in_time() -> None:
     [
         ({"host": "no-such-host.invalid"}, "the host name cannot be resolved"),
         ({"host": "x" * 70}, "the host name cannot be resolved"),
-        ({"is_tls": True}, "does not speak TLS as expected"),
+        ({"is_tls": True}, "the TLS handshake with"),
     ],
 )
 def test_a_wrong_place_is_explained(
