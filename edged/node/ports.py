@@ -11,24 +11,13 @@ from edged.engine.generation import Generation, Job
 from edged.engine.steps import Constraint
 from edged.node.sessions import SessionLimits
 from edged.node.throttling import DeviceReading, StrainLimits
-from edged.protocol import Delivery, Encoded, RequestDefaults
+from edged.protocol import Publisher as Publisher  # noqa: PLC0414 - imported from here
+from edged.protocol import RequestDefaults
 from edged.protocol.request import ChatMessage, OutputFormat
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan, MemorySnapshot
 
 MAX_ATTEMPTS = 2
 """Starts of one request, in all processes together; the next one is refused."""
-
-
-class Publisher(Protocol):
-    """The part of ``Transport`` that the service uses; nothing of it blocks."""
-
-    def publish(self, message: Encoded, *, qos: int = 1, retain: bool = False) -> int:
-        """Send a message; a ``Published`` event with the returned handle follows for QoS 1."""
-        ...
-
-    def acknowledge(self, delivery: Delivery) -> None:
-        """Acknowledge a delivery, if its connection still stands."""
-        ...
 
 
 class JobRunner(Protocol):

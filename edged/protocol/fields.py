@@ -1,7 +1,6 @@
-"""Read typed values out of parsed JSON, naming the path of what is wrong and what was expected.
+"""Read typed values from parsed JSON; an error names the path and what was expected.
 
-Rule: a message never quotes a value that may be prompt text; it quotes numbers, keywords and
-identifiers only.
+Rule: an error never quotes a value that may be prompt text, only numbers, keywords and identifiers.
 """
 
 import json
@@ -16,7 +15,7 @@ from edged.errors import ErrorCode
 Keyword = TypeVar("Keyword", bound=StrEnum | IntEnum)
 
 MAX_NESTING = 64
-"""Levels of objects and arrays in one message; deeper ones are refused before they are parsed."""
+"""Levels of objects and arrays in one message; checked before it is parsed."""
 MAX_QUOTED = 32
 _TOKEN = re.compile(r'"(?:[^"\\]+|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 HALF_PAIR = re.compile(r"[\ud800-\udfff]")
@@ -25,7 +24,7 @@ _TYPE_NAMES = {dict: "an object", list: "an array", str: "a string", bool: "a bo
 
 
 class MessageError(ValueError):
-    """A message cannot be accepted; the text starts with the path of what is wrong."""
+    """A message is not acceptable; the text starts with the path of the wrong key."""
 
     def __init__(self, message: str, code: ErrorCode = ErrorCode.BAD_REQUEST) -> None:
         super().__init__(message)
@@ -36,12 +35,12 @@ def parse_json(text: str) -> tuple[Any, str | None]:
     """Parse JSON strictly.
 
     Returns:
-        The value, and the first key that stands twice in one object (None when there is none);
-        the value has its last occurrence, so that the caller can still read the id.
+        The value, and the first key that occurs twice in one object, or None. The value has its
+        last occurrence, so that the caller can still read the id.
 
     Raises:
-        MessageError: It is not JSON: syntax, NaN or Infinity, a number out of range, or objects and
-            arrays nested deeper than ``MAX_NESTING``.
+        MessageError: Wrong syntax, NaN or Infinity, a number out of range, or nested deeper than
+            ``MAX_NESTING``.
     """
     if _is_too_deep(text):
         raise MessageError(f"payload: nested deeper than {MAX_NESTING} levels")
@@ -100,7 +99,7 @@ def _to_int(digits: str) -> int:
 
 
 def describe(value: object) -> str:
-    """Say what was found, for the end of an error message; strings and numbers are quoted."""
+    """Quote a value, shortened, for the end of an error message."""
     if value is None or isinstance(value, bool | int | float):
         return json.dumps(value)
     if isinstance(value, str):
@@ -117,21 +116,25 @@ def type_name(value: object) -> str:
 
 
 class Fields:
-    """The members of one JSON object, read by key; what nobody read is in ``unread``."""
+    """The members of one JSON object, read by key; ``unread`` has the others.
+
+    Args:
+        members: The object.
+        path: Where it is in the message; empty for the top level.
+    """
 
     def __init__(self, members: Mapping[str, Any], path: str = "") -> None:
-        """Start with nothing read; ``path`` is where the object stands, empty for the top."""
         self._members = members
         self._path = path
         self._read: set[str] = set()
 
     def path(self, key: str) -> str:
-        """Name the member ``key`` from the top of the message."""
+        """Return the path of the member ``key`` from the top level."""
         return f"{self._path}.{key}" if self._path else key
 
     @property
     def unread(self) -> list[str]:
-        """Paths of the members that were never asked for, in the message's order."""
+        """Paths of the members that were never read, in the message's order."""
         return [self.path(key) for key in self._members if key not in self._read]
 
     def value(self, key: str) -> Any:  # noqa: ANN401 - JSON has no narrower type
@@ -171,7 +174,7 @@ class Fields:
         """Return a boolean; False when it is absent.
 
         Raises:
-            MessageError: It is anything else.
+            MessageError: It is not a boolean.
         """
         value = self.value(key)
         if value is None:
@@ -181,7 +184,7 @@ class Fields:
         return value
 
     def keyword(self, key: str, words: Mapping[str, Keyword]) -> Keyword | None:
-        """Return what ``words`` has for the member's value.
+        """Return the value that ``words`` maps the member to.
 
         Raises:
             MessageError: It is none of the words.
@@ -194,12 +197,12 @@ class Fields:
         return words[value]
 
     def wrong(self, key: str, expected: str, value: object) -> MessageError:
-        """Build the error for a member that may be quoted."""
+        """Return the error for a member that may be quoted."""
         return MessageError(f"{self.path(key)}: must be {expected}, got {describe(value)}")
 
 
 def check_text(path: str, value: object, *, max_length: int | None = None) -> str:
-    """Return ``value`` when it is text that a tokenizer and the wire can take.
+    """Return ``value`` when a tokenizer and the wire accept it as text.
 
     Raises:
         MessageError: It is not a string, too long, or has a NUL or half of a surrogate pair.

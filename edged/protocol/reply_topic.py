@@ -1,6 +1,6 @@
-"""Where a reply may be published: who may prompt must not be able to publish anywhere else.
+"""Which reply topics are allowed: a client must not be able to publish through the node.
 
-Rule: the allow-list opens, the fixed refusals close; a refusal wins over every prefix allowed.
+Rule: a topic needs an allowed prefix; the fixed exclusions win over every allowed prefix.
 """
 
 from collections.abc import Sequence
@@ -14,20 +14,17 @@ _RESERVED = frozenset({"request", "availability", "info", "state", "event", "str
 def refuse_reply_topic(
     topic: str, topics: Topics, allowed_prefixes: Sequence[str], discovery_prefix: str
 ) -> str | None:
-    """Say why no reply may go to ``topic``; None when it may.
+    """Return why no reply may go to ``topic``; None when it may.
 
     Args:
-        topic: The reply topic that the request asks for.
-        topics: Topics of this node; everything below its ``response/`` is always allowed.
-        allowed_prefixes: Beginnings of the further topics that are allowed, such as ``reply/``.
+        topic: The reply topic of the request.
+        topics: Topics of this node; everything below its ``response/`` is allowed.
+        allowed_prefixes: Prefixes of further allowed topics, such as ``reply/``.
         discovery_prefix: First level of Home Assistant's discovery, never allowed.
     """
-    return refuse_topic(topic) or _refuse_place(topic, topics, allowed_prefixes, discovery_prefix)
-
-
-def _refuse_place(
-    topic: str, topics: Topics, allowed_prefixes: Sequence[str], discovery_prefix: str
-) -> str | None:
+    problem = refuse_topic(topic)
+    if problem is not None:
+        return problem
     if topic.startswith(f"{topics.root}/response/"):
         return None
     if topic == discovery_prefix or topic.startswith(f"{discovery_prefix}/"):
@@ -42,7 +39,7 @@ def _refuse_place(
 
 
 def own_reply_topic(topics: Topics, username: str | None, request_id: str) -> str:
-    """Choose where a requester wants its reply: below its user name, which an ACL can grant."""
+    """Choose a client's reply topic: below its user name, so that an ACL can grant it."""
     plain, own = topics.response("generate"), f"{username}/{request_id}"
     is_level = username and "/" not in username and refuse_topic(f"{plain}/{own}") is None
     return f"{plain}/{own}" if is_level else f"{plain}/{request_id}"

@@ -1,7 +1,7 @@
-"""What a topic may be, wherever it comes from: a request, the configuration, an option.
+"""Which topics may be published to, whether from a request, the configuration or an option.
 
-Rule: a broker takes every topic that is allowed here. Most close the connection at one that they do
-not take, so a single one that slips through costs everybody's replies.
+Rule: a broker accepts every topic that is allowed here. Most close the connection on one they do
+not accept, so a single wrong one would cost all clients their replies.
 """
 
 import re
@@ -10,19 +10,16 @@ MAX_TOPIC_BYTES = 256
 MAX_LEVELS = 16
 MAX_PREFIX_BYTES = 64
 MAX_PREFIX_LEVELS = 8
-"""What a node adds to its prefix fits below the other two."""
+"""What a node appends to its prefix fits below the other two limits."""
 _NONCHARACTERS = "".join(chr(plane << 16 | low) for plane in range(17) for low in (0xFFFE, 0xFFFF))
 UNSENDABLE = rf"\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_NONCHARACTERS}"
-"""Characters, to stand in the brackets of a pattern, that MQTT 5 §1.5.4 lets a broker refuse, and
-Mosquitto does: control characters of both ranges, halves of surrogate pairs, noncharacters."""
+"""For a character class of a regular expression: characters that MQTT 5 (§1.5.4) lets a broker
+refuse, as Mosquitto does: control characters, halves of surrogate pairs, noncharacters."""
 _UNSENDABLE = re.compile(f"[{UNSENDABLE}]")
 
 
 def refuse_topic(topic: str) -> str | None:
-    """Say why nothing may be published to ``topic``; None when it may.
-
-    Takes a time that grows with the length of the topic, and no more.
-    """
+    """Return why ``topic`` is not allowed, in time linear to its length; None when it is."""
     reasons = {
         "it is empty": not topic,
         "it starts with $": topic.startswith("$"),
@@ -35,7 +32,7 @@ def refuse_topic(topic: str) -> str | None:
 
 
 def refuse_prefix(prefix: str) -> str | None:
-    """Say why the topics of a node may not begin with ``prefix`` and ``/``; None when they may."""
+    """Return why ``prefix`` cannot start the topics of a node; None when it can."""
     if prefix.startswith("/") or prefix.endswith("/"):
         return "it starts or ends with /"
     if prefix.count("/") >= MAX_PREFIX_LEVELS:

@@ -1,7 +1,5 @@
 """JSON Schema of what a node tells of itself: ``info`` and ``event``."""
 
-from typing import get_args
-
 from edged.commands.specification.pieces import (
     BOOLEAN,
     COUNT,
@@ -75,7 +73,7 @@ def event_schema() -> Schema:
             "properties": {"event": {"const": kind.kind}, **fields_of(kind)},
             "required": list(fields_of(kind)),
         }
-        for kind in get_args(Event)
+        for kind in Event.__subclasses__()
     ]
     schema = members({"v": VERSION, "node": NODE, "event": {"type": "string"}})
     schema["oneOf"] = kinds
