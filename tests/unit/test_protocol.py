@@ -359,7 +359,9 @@ def test_the_system_text_is_the_requests_else_the_configurations() -> None:
     assert none.messages == (ChatMessage("user", "x"),)
     turns = [{"role": "system", "content": "Mine."}, {"role": "user", "content": "x"}]
     assert len(deliver({"messages": turns}, defaults=configured).messages) == 2
-    assert message_of(deliver({"messages": turns, "system": "x"})).startswith("system: `messages` has a")
+    assert message_of(deliver({"messages": turns, "system": "x"})).startswith(
+        "system: `messages` has a"
+    )
 
 
 def test_a_node_can_refuse_system_texts() -> None:
