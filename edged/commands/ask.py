@@ -22,7 +22,7 @@ from edged.protocol import (
     decode_fragment,
     decode_reply,
 )
-from edged.protocol.reply_topic import own_reply_topic
+from edged.protocol.topic import own_reply_topic
 from edged.transport import Connected, ConnectFailed, Published, TransportEvent
 
 CONNECT_TIMEOUT_S = 10.0

@@ -12,7 +12,7 @@ from edged.errors import UnavailableError, UsageError
 from edged.protocol import Topics
 from edged.protocol.topic import refuse_prefix
 from edged.transport import BrokerSettings, SyncClient
-from edged.transport.credentials import read_password_file
+from edged.transport.settings import read_password_file
 
 _NODE = re.compile(r"[a-z0-9-]{1,32}")
 DEFAULT_BROKER = "mqtt://localhost:1883"

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from edged.config import BrokerConfig, Config, broker_overrides, load_config, node_name_of
 from edged.config.broker_url import BrokerAddress, parse_broker_url
 from edged.errors import ConfigError, UnavailableError, UsageError
-from edged.transport.credentials import load_authorities, read_password_file
+from edged.transport.settings import load_authorities, read_password_file
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,8 +11,8 @@ from edged.protocol.content import Content, read_content, too_large
 from edged.protocol.fields import Fields, MessageError
 from edged.protocol.generate import read_generate
 from edged.protocol.keys import ID_PATTERN, MAX_ID_BYTES, TIMEOUT_MS
-from edged.protocol.reply_topic import refuse_reply_topic
 from edged.protocol.request import CancelRequest, Rejected, ReplyAddress, Request
+from edged.protocol.topic import refuse_reply_topic
 from edged.protocol.wire import (
     MAX_USER_PROPERTIES,
     OPERATIONS,

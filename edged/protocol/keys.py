@@ -31,11 +31,7 @@ class IntegerKey:
     meaning: str
 
     def read(self, fields: Fields) -> int | None:
-        """Return the value; None when it is absent or null.
-
-        Raises:
-            MessageError: It is not an integer, or out of range.
-        """
+        """Return the value, None when absent; ``MessageError`` when it is not in range."""
         return fields.integer(self.name, self.low, self.high)
 
 
@@ -50,11 +46,7 @@ class NumberKey:
     meaning: str
 
     def read(self, fields: Fields) -> float | None:
-        """Return the value; None when it is absent or null.
-
-        Raises:
-            MessageError: It is not a number, or out of range.
-        """
+        """Return the value, None when absent; ``MessageError`` when it is not in range."""
         return fields.number(self.name, self.low, self.high)
 
 

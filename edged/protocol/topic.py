@@ -1,10 +1,15 @@
-"""Which topics may be published to, whether from a request, the configuration or an option.
+"""Which topics are allowed, in a request, the configuration or an option.
 
 Rule: a broker accepts every topic that is allowed here. Most close the connection on one they do
-not accept, so a single wrong one would cost all clients their replies.
+not accept, so a single wrong one would cost all clients their replies. And a client must not be
+able to publish to any topic through the node: a reply topic needs an allowed prefix, and the fixed
+exclusions win over every prefix.
 """
 
 import re
+from collections.abc import Sequence
+
+from edged.protocol.wire import Topics
 
 MAX_TOPIC_BYTES = 256
 MAX_LEVELS = 16
@@ -15,6 +20,7 @@ _NONCHARACTERS = "".join(chr(plane << 16 | low) for plane in range(17) for low i
 UNSENDABLE = rf"\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_NONCHARACTERS}"
 """For a character class of a regular expression: characters that MQTT 5 (§1.5.4) lets a broker
 refuse, as Mosquitto does: control characters, halves of surrogate pairs, noncharacters."""
+_RESERVED = frozenset({"request", "availability", "info", "state", "event", "stream"})
 _UNSENDABLE = re.compile(f"[{UNSENDABLE}]")
 
 
@@ -40,6 +46,40 @@ def refuse_prefix(prefix: str) -> str | None:
     if _num_bytes(prefix) > MAX_PREFIX_BYTES:
         return f"it is longer than {MAX_PREFIX_BYTES} bytes"
     return refuse_topic(prefix)
+
+
+def refuse_reply_topic(
+    topic: str, topics: Topics, allowed_prefixes: Sequence[str], discovery_prefix: str
+) -> str | None:
+    """Return why no reply may go to ``topic``; None when it may.
+
+    Args:
+        topic: The reply topic of the request.
+        topics: Topics of this node; everything below its ``response/`` is allowed.
+        allowed_prefixes: Prefixes of further allowed topics, such as ``reply/``.
+        discovery_prefix: First level of Home Assistant's discovery, never allowed.
+    """
+    problem = refuse_topic(topic)
+    if problem is not None:
+        return problem
+    if topic.startswith(f"{topics.root}/response/"):
+        return None
+    if topic == discovery_prefix or topic.startswith(f"{discovery_prefix}/"):
+        return "it is a discovery topic"
+    if not any(topic.startswith(prefix) for prefix in allowed_prefixes):
+        return "it starts with none of the allowed prefixes"
+    if topic == topics.prefix or topic.startswith(f"{topics.prefix}/"):
+        levels = topic[len(topics.prefix) + 1 :].split("/")
+        if levels[0] == "group" or (len(levels) > 1 and levels[1] in _RESERVED):
+            return "it is reserved for requests or for a node's own messages"
+    return None
+
+
+def own_reply_topic(topics: Topics, username: str | None, request_id: str) -> str:
+    """Choose a client's reply topic: below its user name, so that an ACL can grant it."""
+    plain, own = topics.response("generate"), f"{username}/{request_id}"
+    is_level = username and "/" not in username and refuse_topic(f"{plain}/{own}") is None
+    return f"{plain}/{own}" if is_level else f"{plain}/{request_id}"
 
 
 def _num_bytes(topic: str) -> int:

@@ -6,16 +6,15 @@ connection that delivered it.
 
 from edged.transport.client import SyncClient
 from edged.transport.events import (
-    BrokerSettings,
     Connected,
     ConnectFailed,
     Disconnected,
     Published,
     PublishHandle,
     TransportEvent,
-    Will,
 )
 from edged.transport.network import Transport
+from edged.transport.settings import BrokerSettings, Will
 
 __all__ = [
     "BrokerSettings",

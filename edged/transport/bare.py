@@ -12,9 +12,9 @@ from typing import NamedTuple
 import paho.mqtt.client as mqtt
 
 from edged.protocol import WireProperties
-from edged.transport.events import BrokerSettings
 from edged.transport.paho_client import make_client, tls_context
 from edged.transport.properties import properties_of, to_paho
+from edged.transport.settings import BrokerSettings
 
 
 class BareMessage(NamedTuple):

@@ -10,8 +10,9 @@ from typing import Self
 
 from edged.protocol import Encoded
 from edged.protocol.wire import Delivery
-from edged.transport.events import BrokerSettings, PublishHandle, TransportEvent
+from edged.transport.events import PublishHandle, TransportEvent
 from edged.transport.network import Transport
+from edged.transport.settings import BrokerSettings
 
 _SLICE_S = 0.5
 _STOP_S = 1.0

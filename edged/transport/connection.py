@@ -17,7 +17,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edged.protocol import Delivery
-from edged.transport.events import BrokerSettings, Connected, Published, PublishHandle, Will
+from edged.transport.events import Connected, Published, PublishHandle
 from edged.transport.explain import (
     Failure,
     explain_connack,
@@ -28,6 +28,7 @@ from edged.transport.explain import (
 from edged.transport.outbox import Outgoing, UnsendableError
 from edged.transport.paho_client import make_client, subscription_list, tls_context
 from edged.transport.properties import to_delivery, to_paho
+from edged.transport.settings import BrokerSettings, Will
 
 ROOM = 4
 """Free deliveries under the Receive Maximum that are needed to keep acknowledgements in order."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edged.transport.events import Blame, BrokerSettings
+from edged.transport.events import Blame
+from edged.transport.settings import BrokerSettings
 
 _LOG = logging.getLogger(__name__)
 # Reason codes of MQTT 5, section 2.4.

@@ -20,17 +20,16 @@ from edged.protocol import Delivery, Encoded, WireProperties
 from edged.transport.connection import IDLE_S, WAKE_BYTES, Connection
 from edged.transport.events import (
     Blame,
-    BrokerSettings,
     Connected,
     ConnectFailed,
     Disconnected,
     Published,
     PublishHandle,
     TransportEvent,
-    Will,
 )
 from edged.transport.explain import Failure, explain_error, explain_silence
 from edged.transport.outbox import Outbox, Outgoing
+from edged.transport.settings import BrokerSettings, Will
 
 _LOG = logging.getLogger(__name__)
 AUTO, V5, V311 = "auto", "5", "3.1.1"

@@ -11,9 +11,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from edged.transport.credentials import load_authorities
-from edged.transport.events import BrokerSettings, Will
 from edged.transport.properties import read_publish
+from edged.transport.settings import BrokerSettings, Will, load_authorities
 
 _RETAIN_ON_SUBSCRIBE, _RETAIN_NEVER = 0, 2
 _SHORT_SESSION_S = 60

@@ -11,8 +11,13 @@ from edged.config import load_config
 from edged.daemon.homeassistant import Announcement
 from edged.errors import ConfigError
 from edged.protocol import Topics
-from edged.protocol.reply_topic import own_reply_topic
-from edged.protocol.topic import MAX_LEVELS, MAX_TOPIC_BYTES, refuse_prefix, refuse_topic
+from edged.protocol.topic import (
+    MAX_LEVELS,
+    MAX_TOPIC_BYTES,
+    own_reply_topic,
+    refuse_prefix,
+    refuse_topic,
+)
 
 LONGEST_ID = "i" * 64
 LONGEST_NODE = "n" * 32

@@ -16,7 +16,7 @@ from edged.commands.simulate.outcome import End, Outcome
 from edged.commands.simulate.trace import Ask
 from edged.errors import EdgedError, ErrorCode, ExitCode
 from edged.protocol import Delivery, Encoded, ReceivedReply, Topics, WireProperties, decode_reply
-from edged.protocol.reply_topic import own_reply_topic
+from edged.protocol.topic import own_reply_topic
 from edged.transport import BrokerSettings, ConnectFailed, Transport, TransportEvent
 
 WAIT_S = 10.0
