@@ -50,7 +50,7 @@ One for each topic, error code and event of [the protocol](protocol.md), as a no
 by `python -m tests.exchanges`, and played again by the tests. `→` is published by a client, `←` by
 the node. What MQTT 5 carries beside the payload stands in brackets; over 3.1.1 it is absent. Each
 begins with a node that has nothing to do. `info` and `state` stand
-[in the protocol](protocol.md#what-a-node-tells).
+[in the protocol](protocol.md#status-topics).
 """
 
 
