@@ -124,7 +124,7 @@ def test_a_hot_device_is_told(millidegrees: str, level: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("bits", "level", "word"),
-    [("0", "ok", "holds"), ("50005", "warning", "now"), ("50000", "warning", "since")],
+    [("0", "ok", "no under-voltage"), ("50005", "warning", "now"), ("50000", "warning", "since")],
 )
 def test_a_weak_supply_is_told(bits: str, level: str, word: str, tmp_path: Path) -> None:
     name = "sys/devices/platform/soc/soc:firmware/get_throttled"
@@ -140,7 +140,7 @@ def test_a_folder_without_room_or_without_writing_is_told(
     fields = list(real)
     fields[4] = 1  # f_bavail
     monkeypatch.setattr("os.statvfs", lambda _place: os.statvfs_result(fields))
-    assert "make room" in str(only(check_device((tmp_path,)), "disk").advice)
+    assert "free space" in str(only(check_device((tmp_path,)), "disk").advice)
     fields[8] = os.ST_RDONLY
     assert "read-only" in only(check_device((tmp_path,)), "disk").said
 
@@ -214,7 +214,7 @@ def test_the_self_test_leaves_a_full_device_alone(
 ) -> None:
     monkeypatch.setattr("edged.daemon.memory.available_bytes", lambda: 1 << 20)
     found = only(check_attention(config_of(bundle), bundle), "attention")
-    assert (found.level, "not tried" in found.said) == (Level.WARNING, True)
+    assert (found.level, "skipped" in found.said) == (Level.WARNING, True)
 
 
 def test_a_model_that_cannot_be_loaded_fails(

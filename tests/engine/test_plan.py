@@ -73,7 +73,7 @@ def test_the_parts_are_printed_and_add_up(folder: Path, capsys: pytest.CaptureFi
     lines = capsys.readouterr().out.splitlines()
     assert "context 200, 1 slot" in lines[0]
     sizes = {line[2:18].strip(): int(line[18:25]) for line in lines[1:7]}
-    together = sizes.pop("together")
+    total = sizes.pop("total")
     assert list(sizes) == [
         "weights",
         "keys and values",
@@ -81,7 +81,7 @@ def test_the_parts_are_printed_and_add_up(folder: Path, capsys: pytest.CaptureFi
         "working memory",
         "process",
     ]
-    assert sum(sizes.values()) == pytest.approx(together, abs=len(sizes))
+    assert sum(sizes.values()) == pytest.approx(total, abs=len(sizes))
     assert lines[7].startswith("device: ")
     assert lines[8] == "it fits"
 
