@@ -206,7 +206,7 @@ def _probed(talk: Talk) -> None:
     bench = talk.bench
     group = Group(cast("Transport", bench.transport), DEFAULTS.topics, bench.service, bench.clock)
     with patch("secrets.token_hex", return_value="5d0c2f6a91b7e384"):
-        group.take(Connected(1, is_session_present=False, protocol_version="5", receive_maximum=2))
+        group.take(Connected(1, is_session_present=False, protocol_version="5"))
     probe = bench.transport.sent[-1].message
     group.take(bench.delivery(probe.payload, topic=probe.topic))
 

@@ -270,7 +270,7 @@ class Connection:
 
     def _become_ready(self) -> None:
         self.is_ready = True
-        self.inbox.append(Connected(self.epoch, self._had_session, self.version, self._window))
+        self.inbox.append(Connected(self.epoch, self._had_session, self.version))
 
     def _on_message(self, _client: object, _userdata: object, message: mqtt.MQTTMessage) -> None:
         if message.qos > 0:

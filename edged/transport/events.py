@@ -33,8 +33,6 @@ class Connected:
     """False on a reconnect means that the broker has lost the session."""
     protocol_version: str
     """``5`` or ``3.1.1``."""
-    receive_maximum: int
-    """Unacknowledged messages that the broker accepts from this client at a time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,8 +138,6 @@ class Transport:
         self._was_connected = False
         self.num_stale_acknowledgements = 0
         """Acknowledgements ignored because their connection has ended; the broker redelivers."""
-        self.num_lost = 0
-        """Messages of QoS 0 published without a connection."""
         self._thread = threading.Thread(target=self._run, name="edged-mqtt", daemon=True)
 
     def start(self) -> None:
@@ -218,13 +216,10 @@ class Transport:
             connection.step(self._wake_reader, wait_s, may_read=not is_flooded)
             self._take_commands()
             self._hand_over()
+            is_pending = connection.is_open and not connection.is_ready
             if self._is_finished():
                 connection.close()
-            elif (
-                connection.is_open
-                and not connection.is_ready
-                and time.monotonic() - started_s > limit_s
-            ):
+            elif is_pending and time.monotonic() - started_s > limit_s:
                 connection.failure = explain_silence(self._settings)
                 connection.abort()
         self._hand_over()
@@ -239,7 +234,7 @@ class Transport:
         while self._commands:
             match self._commands.popleft():
                 case Outgoing(qos=0) if not self._connection.is_ready:
-                    self.num_lost += 1
+                    pass  # lost, as QoS 0 allows
                 case Outgoing() as outgoing:
                     self._emit_all(self._outbox.append(outgoing))
                 case Delivery() as delivery:

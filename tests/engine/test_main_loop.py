@@ -261,9 +261,9 @@ def test_a_thread_that_died_is_seen_before_the_next_event(bundle: Path) -> None:
 def test_a_connection_is_announced_and_told(bundle: Path) -> None:
     events: list[Event] = [
         ConnectFailed("connection refused", 1.0),
-        Connected(1, is_session_present=False, protocol_version="5", receive_maximum=20),
+        Connected(1, is_session_present=False, protocol_version="5"),
         Disconnected("gone", 1.0),
-        Connected(2, is_session_present=False, protocol_version="5", receive_maximum=20),
+        Connected(2, is_session_present=False, protocol_version="5"),
         STOP,
     ]
     stage = Stage(bundle, events)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 TOPICS = Topics("edged", "kitchen", "lab")
 REQUEST = "edged/group/lab/request/generate"
 PROBE = "edged/group/lab/probe/kitchen"
-UP = Connected(1, is_session_present=False, protocol_version="5", receive_maximum=20)
+UP = Connected(1, is_session_present=False, protocol_version="5")
 
 
 class FakeLine(FakeTransport):
