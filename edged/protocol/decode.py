@@ -49,6 +49,7 @@ def decode(delivery: Delivery, defaults: RequestDefaults, now_s: float) -> Decod
     address, problem = _read_address(delivery, content, defaults, operation)
     if isinstance(address, Dropped):
         return address
+    # The most general error first; the address is known by now, so that any of them can be sent.
     problem = _over_a_limit(delivery, defaults) or content.problem or problem
     try:
         if problem is not None:
@@ -141,7 +142,7 @@ def _read_request(
 ) -> Request:
     address, now_s = arrival
     fields = Fields({"prompt": content.text} if content.text is not None else content.members)
-    for key in ("id", "transaction", "response_topic"):
+    for key in ("id", "transaction", "response_topic"):  # read with the address
         fields.value(key)
     expiry_s = delivery.properties.message_expiry_s
     timeout_ms = TIMEOUT_MS.read(fields)

@@ -121,6 +121,9 @@ class Fields:
     Args:
         members: The object.
         path: Where it is in the message; empty for the top level.
+
+    Raises:
+        MessageError: By each reading method, when the member has a wrong type or value.
     """
 
     def __init__(self, members: Mapping[str, Any], path: str = "") -> None:
@@ -143,62 +146,44 @@ class Fields:
         return self._members.get(key)
 
     def number(self, key: str, low: float, high: float) -> float | None:
-        """Return a number from ``low`` to ``high``.
-
-        Raises:
-            MessageError: It is not a number, or outside.
-        """
+        """Return a number from ``low`` to ``high``; None when it is absent."""
         value = self.value(key)
-        if value is None:
-            return None
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not low <= value <= high:
-            raise self.wrong(key, f"a number from {low:g} to {high:g}", value)
-        return float(value)
+        is_valid = _is_number(value) and low <= value <= high
+        self._require(key, f"a number from {low:g} to {high:g}", value, is_valid=is_valid)
+        return None if value is None else float(value)
 
     def integer(self, key: str, low: int, high: int) -> int | None:
-        """Return an integer from ``low`` to ``high``; 3.0 is one, true is not.
-
-        Raises:
-            MessageError: It is not an integer, or outside.
-        """
+        """Return an integer from ``low`` to ``high``; None when it is absent."""
         value = self.value(key)
-        if value is None:
-            return None
-        is_integer = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_integer or value != int(value) or not low <= value <= high:
-            raise self.wrong(key, f"an integer from {low} to {high}", value)
-        return int(value)
+        # JSON has one type of numbers: 3.0 is an integer.
+        is_valid = _is_number(value) and low <= value <= high and value == int(value)
+        self._require(key, f"an integer from {low} to {high}", value, is_valid=is_valid)
+        return None if value is None else int(value)
 
     def boolean(self, key: str) -> bool:
-        """Return a boolean; False when it is absent.
-
-        Raises:
-            MessageError: It is not a boolean.
-        """
+        """Return a boolean; False when it is absent."""
         value = self.value(key)
-        if value is None:
-            return False
-        if not isinstance(value, bool):
-            raise self.wrong(key, "true or false", value)
-        return value
+        self._require(key, "true or false", value, is_valid=isinstance(value, bool))
+        return value is True
 
     def keyword(self, key: str, words: Mapping[str, Keyword]) -> Keyword | None:
-        """Return the value that ``words`` maps the member to.
-
-        Raises:
-            MessageError: It is none of the words.
-        """
+        """Return the value that ``words`` maps the member to; None when it is absent."""
         value = self.value(key)
-        if value is None:
-            return None
-        if not isinstance(value, str) or value not in words:
-            raise self.wrong(key, f"one of {', '.join(words)}", value)
-        return words[value]
+        is_valid = isinstance(value, str) and value in words
+        self._require(key, f"one of {', '.join(words)}", value, is_valid=is_valid)
+        return None if value is None else words[value]
 
     def wrong(self, key: str, expected: str, value: object) -> MessageError:
         """Return the error for a member that may be quoted."""
         return MessageError(f"{self.path(key)}: must be {expected}, got {describe(value)}")
+
+    def _require(self, key: str, expected: str, value: object, *, is_valid: bool) -> None:
+        if value is not None and not is_valid:
+            raise self.wrong(key, expected, value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_text(path: str, value: object, *, max_length: int | None = None) -> str:
