@@ -110,9 +110,9 @@ class Outbox:
         self._set_aside: deque[_Item] = deque()  # a connection broke on each; sent after all others
         self._on_wire: dict[PublishHandle, _Item] = {}
         self._passing: deque[_Item] = deque()  # recently sent with QoS 0
-        self._is_proven = False
-        self._answer_s = 0.0
-        self._refused: OrderedDict[str, float] = OrderedDict()
+        self._is_proven = False  # the broker has confirmed a message on this connection
+        self._answer_s = 0.0  # how long the last confirmation took
+        self._refused: OrderedDict[str, float] = OrderedDict()  # topic → not used until
         self.is_probing = False
         """Whether the last connection worked, and broke on a message that was sent alone."""
 
@@ -200,6 +200,7 @@ class Outbox:
         if num_on_wire >= window or any(item.is_alone for item in self._on_wire.values()):
             return None
         may_be_alone = num_on_wire == 0
+        # Test the link with the availability first, so that a break can be blamed on the suspect.
         if (self._suspects or self._set_aside) and self._control and not self._is_proven:
             return deque([self._control]) if may_be_alone else None
         if self._suspects:

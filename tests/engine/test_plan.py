@@ -1,4 +1,4 @@
-"""``edged plan``: the figures of the daemon's own check, before anything is loaded."""
+"""``edged plan``: the figures of the daemon's own check, without loading the model."""
 
 import json
 import re
@@ -102,12 +102,12 @@ def test_what_does_not_fit_is_said_as_the_daemon_says_it(
     file = tmp_path.parent / "edged.yaml"
     file.write_text(f"model: {{path: {folder}}}\nbudget: {{memory: 40M}}\n")
     assert main(["plan", "--config", str(file)]) == ExitCode.CONFIG
-    told = capsys.readouterr().out.splitlines()[-1].removeprefix("it does not fit: ")
-    assert told.startswith("budget.memory: ")
+    printed = capsys.readouterr().out.splitlines()[-1].removeprefix("it does not fit: ")
+    assert printed.startswith("budget.memory: ")
     assert main(["run", "--config", str(file)]) == ExitCode.CONFIG
     refused = capsys.readouterr().err.removeprefix("edged run: ").strip()
     # This process has grown in between.
-    assert re.sub(r"\d+", "N", refused) == re.sub(r"\d+", "N", told)
+    assert re.sub(r"\d+", "N", refused) == re.sub(r"\d+", "N", printed)
 
 
 def test_what_does_not_fit_beside_the_others_now_exits_75(

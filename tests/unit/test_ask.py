@@ -1,4 +1,4 @@
-"""The command line of ``edged ask``: what each option and variable becomes, and what is refused."""
+"""The command line of ``edged ask``: options, environment variables and errors."""
 
 import argparse
 import io

@@ -1,4 +1,4 @@
-"""Configuration: what a file means, and what a wrong one says."""
+"""Configuration: the meaning of a file, and the errors of a wrong one."""
 
 import subprocess
 import sys

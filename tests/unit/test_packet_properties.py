@@ -1,4 +1,4 @@
-"""The properties of a PUBLISH: read once from the front, the same values as paho reads."""
+"""The properties of a PUBLISH: parsed in linear time, with the same values as paho."""
 
 import struct
 from typing import Any, SupportsIndex

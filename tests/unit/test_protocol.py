@@ -1,4 +1,4 @@
-"""The rules of the wire contract, one by one, and that nothing a stranger sends escapes them."""
+"""The wire contract: each rule, and that no input escapes them."""
 # ruff: noqa: ANN401 - a test looks into whichever of the four values it expects
 
 import json

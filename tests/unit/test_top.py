@@ -1,4 +1,4 @@
-"""``edged top`` as text: what a look at a node tells."""
+"""The text output of ``edged top``."""
 
 from edged.commands.top import HISTORY, TopView, sparkline
 

@@ -1,4 +1,4 @@
-"""What a topic may be: each class of what brokers refuse, and all that a node makes of its own."""
+"""Topic rules: everything a broker may refuse, and the topics a node makes itself."""
 
 import json
 
