@@ -8,7 +8,7 @@ from typing import Any
 from edged.daemon.crash_journal import Attempts
 from edged.engine.decoding import Decoding
 from edged.engine.generation import Finished, Generation, Job, Spent
-from edged.engine.steps import Constraint, Prefilled, Ran, Step, Token
+from edged.engine.steps import Constraint, ForwardPass, Prefilled, Step, Token
 from edged.node.metrics import Metrics
 from edged.node.node import Service
 from edged.node.ports import Edges, Limits
@@ -163,7 +163,7 @@ class FakeEngine:
         self.active.append(FakeSequence(iter(steps), len(prompt_ids)))
         return self.active[-1]
 
-    def step(self) -> Ran:
+    def step(self) -> ForwardPass:
         outcomes: dict[Decoding, list[Step]] = {}
         for sequence in self.active:
             step = next(sequence.steps, None)
@@ -171,7 +171,7 @@ class FakeEngine:
             sequence.num_tokens += isinstance(step, Token)
             outcomes[sequence] = [] if step is None else [step]
         num_rows = sum(isinstance(s, Token) for steps in outcomes.values() for s in steps)
-        return Ran(outcomes, num_rows, sum(s.num_tokens - 1 for s in self.active))
+        return ForwardPass(outcomes, num_rows, sum(s.num_tokens - 1 for s in self.active))
 
     def end(self, sequence: Decoding) -> None:
         self.active = [other for other in self.active if other is not sequence]

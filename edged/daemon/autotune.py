@@ -128,7 +128,7 @@ def _request_s(graph: SingleGraph, clock: Callable[[], float]) -> float:
     prefill_s = _prefill_s(graph, DEFAULT_CHUNK_TOKENS, clock)
     started_s = clock()
     for step in range(_TIMED_STEPS):
-        graph.forward(np.array([1]), _PROMPT_TOKENS + step, is_prompt=False)
+        graph.forward(np.array([1]), _PROMPT_TOKENS + step, is_prefill=False)
     return prefill_s + (clock() - started_s) * _ANSWER_TOKENS / _TIMED_STEPS
 
 

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from edged.engine.decoding import Decoding, StepSource
+from edged.engine.decoding import Decoding, InferenceEngine
 from edged.engine.generation import Finished, Fragment, Generation, Job, Paused, TextStream
-from edged.engine.steps import Failed, Ran, Step
+from edged.engine.steps import DecodingFailure, ForwardPass, Step
 from edged.errors import ErrorCode
 from edged.protocol.energy import Energy, EnergyModel, add
 from edged.protocol.request import FinishReason, FormatType, Rejected
@@ -30,7 +30,7 @@ class Meter:
 
 
 def account(
-    ran: Ran, seconds: float, energy: Energy | None, runs: Mapping[Decoding, Generation]
+    ran: ForwardPass, seconds: float, energy: Energy | None, runs: Mapping[Decoding, Generation]
 ) -> None:
     """Write one run of the model down to its answers, its energy in equal parts.
 
@@ -94,7 +94,7 @@ class Worker:
 
     def __init__(
         self,
-        engine: StepSource,
+        engine: InferenceEngine,
         new_text_stream: Callable[[], TextStream],
         emit: Callable[[Fragment | Finished | Paused], None],
         clock: Callable[[], float] = time.monotonic,
@@ -237,7 +237,7 @@ class Worker:
     def _record(self, running: _Running, steps: Iterable[Step], now_s: float) -> None:
         run = running.run
         for step in steps:
-            if isinstance(step, Failed):
+            if isinstance(step, DecodingFailure):
                 self._drop(running)
                 self._fail(run, step.error)
                 return

@@ -217,7 +217,7 @@ def _answer(model_path: Path, *, is_fused: bool) -> list[int]:
     prompt = np.arange(_PROMPT_TOKENS, dtype=np.int64) * 7919 % graph.vocab_size
     token_ids = [int(graph.forward(prompt, 0)[0].argmax())]
     for position in range(_PROMPT_TOKENS, length):
-        logits = graph.forward(np.array(token_ids[-1:]), position, is_prompt=False)
+        logits = graph.forward(np.array(token_ids[-1:]), position, is_prefill=False)
         token_ids.append(int(logits[0].argmax()))
     return token_ids
 

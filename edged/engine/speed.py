@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from edged.engine.graph import Graph
-from edged.engine.steps import Row
+from edged.engine.steps import DecodeInput
 from edged.scheduling.latency_model import Cost, Run, fit_cost
 
 _DECODE_STEPS = 6
@@ -39,7 +39,7 @@ class _Stopwatch:
 
     def decode(self, num_rows: int, context: int) -> Run:
         """Run one token of each of the first slots, a few times; return the middle one."""
-        rows = [Row(slot, 1, context) for slot in range(num_rows)]
+        rows = [DecodeInput(slot, 1, context) for slot in range(num_rows)]
         runs: list[Run] = []
         while not runs or (len(runs) < _DECODE_STEPS and self.left_s(_LIMIT_S) > 0):
             before_s = self._clock()

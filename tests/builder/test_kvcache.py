@@ -77,7 +77,7 @@ def test_every_fused_family_keeps_its_predictions(
     graph = load(int8)
     as_prompt = graph.forward(IDS, 0, all_rows=True).copy()
     held = graph.read(0)
-    as_answer = graph.forward(IDS, 0, all_rows=True, is_prompt=False)
+    as_answer = graph.forward(IDS, 0, all_rows=True, is_prefill=False)
     np.testing.assert_array_equal(graph.read(0), held)
     np.testing.assert_allclose(as_answer, as_prompt, atol=1e-4)
     assert (as_answer != as_prompt).any()  # so there are two ways

@@ -46,7 +46,7 @@ class Table:
         start: int,
         *,
         all_rows: bool = False,
-        is_prompt: bool = True,
+        is_prefill: bool = True,
     ) -> NDArray[np.float32]:
         self.calls.append((start, len(token_ids)))
         rows = self.logits[token_ids]

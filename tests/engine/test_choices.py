@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from edged.bundle.folder import open_bundle
 from edged.daemon.worker import Worker
-from edged.engine.decoding import StepSource
+from edged.engine.decoding import InferenceEngine
 from edged.engine.generation import Finished, Job, TextStream
 from edged.engine.grammar import compile_format
 from edged.engine.loop import Engine, load_engine
@@ -90,7 +90,7 @@ class HeldEngine(FakeEngine):
 
 
 def answer(
-    engine: StepSource,
+    engine: InferenceEngine,
     tokenizer: Tokenizer,
     asked: Request,
     max_tokens: int = ENOUGH,

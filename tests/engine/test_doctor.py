@@ -192,8 +192,8 @@ class Wrong:
     wrong_for: str
     vocab_size: int = 50
 
-    def forward(self, token_ids: np.ndarray, _start: int, *, is_prompt: bool) -> np.ndarray:
-        seed = len(token_ids) if self.wrong_for == "one token" else int(is_prompt)
+    def forward(self, token_ids: np.ndarray, _start: int, *, is_prefill: bool) -> np.ndarray:
+        seed = len(token_ids) if self.wrong_for == "one token" else int(is_prefill)
         return np.random.default_rng(seed).normal(size=(1, 50)).astype(np.float32)
 
     def release(self) -> None:

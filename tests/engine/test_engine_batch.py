@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edged.bundle.folder import GraphKind, open_bundle
+from edged.engine.base import InterruptedRunError
 from edged.engine.decoding import Decoding
-from edged.engine.fused import InterruptedRunError
 from edged.engine.graph import load_graph
 from edged.engine.loop import Engine, load_engine
-from edged.engine.steps import EngineSettings, Failed, Prefilled, Token
+from edged.engine.steps import DecodingFailure, EngineSettings, Prefilled, Token
 from edged.protocol.request import SamplingParams
 from tests.tiny_model import MAX_MODEL_LEN, write_tiny_bundle
 
@@ -182,7 +182,7 @@ def test_an_answer_so_far_is_computed_again_as_an_answer(
     good, pieces = engine._graph.forward, []
 
     def forward(ids: NDArray[np.int64], start: int, **options: bool) -> NDArray[np.float32]:
-        pieces.append((start, len(ids), options.get("is_prompt")))
+        pieces.append((start, len(ids), options.get("is_prefill")))
         return good(ids, start, **options)
 
     monkeypatch.setattr(engine._graph, "forward", forward)
@@ -190,7 +190,7 @@ def test_an_answer_so_far_is_computed_again_as_an_answer(
     while not sequence.is_prefilled:
         engine.step()
     assert pieces[:4] == [(0, 16, True), (16, 16, True), (32, 13, True), (45, 5, False)]
-    assert finish(engine, {sequence: [sequence.row.token_id]}) == [said[5:]]
+    assert finish(engine, {sequence: [sequence.next_input.token_id]}) == [said[5:]]
 
 
 @pytest.mark.parametrize("seed", [None, 3])
@@ -275,11 +275,11 @@ class Broken:
 def test_the_failure_of_one_is_its_own(engine: Engine, expected: list[list[int]]) -> None:
     bad = engine.start(PROMPTS[1], GREEDY, max_tokens=12, constraint=Broken())
     answers = {engine.start(PROMPTS[0], GREEDY, max_tokens=12): list[int](), bad: []}
-    seen: list[Failed] = []
+    seen: list[DecodingFailure] = []
     while not all(sequence.is_over for sequence in answers):
         for sequence, steps in engine.step().outcomes.items():
             answers[sequence] += [step.token_id for step in steps if isinstance(step, Token)]
-            seen += [step for step in steps if isinstance(step, Failed)]
+            seen += [step for step in steps if isinstance(step, DecodingFailure)]
     assert [str(step.error) for step in seen] == ["broken"]
     assert answers[bad] == expected[1][:2]
     engine.end(bad)

@@ -29,7 +29,7 @@ from edged.daemon.logs import configure_logging
 from edged.daemon.memory_plan import Footprint
 from edged.daemon.run import serve
 from edged.engine.decoding import Decoding
-from edged.engine.steps import Constraint, Prefilled, Ran, Step, Token
+from edged.engine.steps import Constraint, ForwardPass, Prefilled, Step, Token
 from edged.protocol.request import ChatMessage, SamplingParams
 from edged.scheduling.latency_model import Cost
 from edged.scheduling.memory_budget import MemoryBudget
@@ -77,13 +77,13 @@ class InstantEngine:
         self._active.append(InstantSequence(len(prompt_ids), max_tokens))
         return self._active[-1]
 
-    def step(self) -> Ran:
+    def step(self) -> ForwardPass:
         """Make one step of each answer."""
         outcomes: dict[Decoding, list[Step]] = {}
         for sequence in self._active:
             outcomes[sequence] = [sequence.left.pop(0)]
             sequence.is_over = not sequence.left
-        return Ran(outcomes)
+        return ForwardPass(outcomes)
 
     def end(self, sequence: Decoding) -> None:
         """Forget an answer."""

@@ -118,7 +118,7 @@ def _difference(graph: Graph) -> float:
     for piece in (SELF_TEST_TOKENS, _PIECE_TOKENS, 1):
         for start in range(0, SELF_TEST_TOKENS, piece):
             # One by one, as an answer is run; whose kernels may be others.
-            row = graph.forward(tokens[start : start + piece], start, is_prompt=piece > 1)
+            row = graph.forward(tokens[start : start + piece], start, is_prefill=piece > 1)
         logits.append(row[0].astype(np.float64))
         graph.release()
     whole, *others = logits
