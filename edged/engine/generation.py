@@ -1,6 +1,6 @@
-"""One answer in the making: its text, its stream fragments, and why it ended.
+"""One answer while it is generated: its text, its stream fragments, and its finish reason.
 
-Rule: no clock and no engine; steps and times come in, text and a verdict go out.
+Rule: no clock and no engine; it is given steps and times.
 """
 
 import json
@@ -23,9 +23,9 @@ from edged.protocol.request import (
 )
 
 FRAGMENT_INTERVAL_S = 0.1
-"""Fragments after the first wait this long …"""
+"""Longest time between fragments while tokens are generated."""
 FRAGMENT_TOKENS = 8
-"""… or for this many tokens, whichever comes first."""
+"""A fragment with so many tokens is sent earlier."""
 
 
 class TextStream(Protocol):
@@ -36,7 +36,7 @@ class TextStream(Protocol):
         ...
 
     def flush(self) -> str:
-        """Return what is left."""
+        """Return the rest at the end."""
         ...
 
 
@@ -53,7 +53,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """Text that became final since the fragment before."""
+    """The text that became final since the previous fragment."""
 
     key: int
     sequence: int
@@ -65,20 +65,20 @@ class Fragment:
 
 @dataclass(slots=True)
 class Spent:
-    """What the engine did for an answer: the runs of the model that it had a part in."""
+    """The forward passes that an answer was part of."""
 
     prefill_s: float = 0.0
     decode_s: float = 0.0
     decode_runs: int = 0
     rows_beside: int = 0
-    """Summed over its decode runs: the other tokens in them, of other answers or guessed."""
+    """The other tokens in its decode passes, of other answers or drafted, added up."""
     pairs_beside: int = 0
-    """The tokens before each of those, summed up."""
+    """Query-key pairs of attention of those: the positions before each, added up."""
 
 
 @dataclass(slots=True)
 class Generation:
-    """The state of the job in hand; over when ``finish_reason`` is set or the steps end."""
+    """The state of a job; over when ``finish_reason`` is set or the steps end."""
 
     job: Job
     text_stream: TextStream
@@ -90,9 +90,9 @@ class Generation:
     text: str = ""
     was_paused: bool = False
     energy: Energy | None = None
-    """What it took so far, where that is known."""
+    """Used so far; None where it is not known."""
     num_prefilled: int = 0
-    """Tokens of the prompt that need not be run any more."""
+    """Prompt tokens in the cache."""
     spent: Spent = field(default_factory=Spent)
     _sent: int = 0
     _num_fragments: int = 0
@@ -112,27 +112,27 @@ class Generation:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the answer is all that its format asks for, and nothing may follow."""
+        """Whether the answer fulfils its format and nothing may follow."""
         return self.job.constraint is not None and self.job.constraint.is_complete
 
     @property
     def is_pausable(self) -> bool:
-        """Whether there is something left to go on with later."""
+        """Whether it could be continued later."""
         is_over = self.finish_reason is not None or self.is_complete
         return not is_over and self.num_output_tokens < self.job.max_tokens
 
     def resume(self, now_s: float) -> None:
-        """Note that the job goes on: the time in between was not a step."""
+        """Continue after a pause, whose time does not count as a step."""
         self._last_step_s, self.num_prefilled = now_s, 0
 
     def end(self, reason: FinishReason) -> Answer | Rejected:
-        """End an interrupted job that will not go on, and return its outcome."""
+        """End a paused job, and return its outcome."""
         self.finish_reason = reason
         self.close()
         return self.outcome()
 
     def record(self, step: Prefilled | Token) -> None:
-        """Take one step of the engine into account, unless the one before was the last."""
+        """Add one step of the engine, unless the answer is over."""
         if isinstance(step, Prefilled):
             self.num_prefilled = step.num_tokens
             if not self.was_paused:
@@ -141,14 +141,14 @@ class Generation:
             self._record_token(step)
 
     def end_step(self, now_s: float) -> None:
-        """Note when the steps of one run were made, and whether there is time for another run."""
+        """Record when a forward pass ended, and end the answer if there is no time for another."""
         step_s, self._last_step_s = now_s - self._last_step_s, now_s
         if self.output_ids and self.first_token_s is None:
             self.first_token_s = now_s
-        # Not a token earlier: of several tokens of one run, only the last completes the format.
+        # Not in record: of several tokens of one pass, only the last completes the format.
         if self.finish_reason is None and self.is_complete:
             self.finish_reason = FinishReason.STOP
-        # The next step is expected to take as long as this one: stop before it would be late.
+        # The next pass is expected to take as long as this one; it must not end after the deadline.
         if self.finish_reason is None and now_s + step_s >= self.job.request.deadline_s:
             self.finish_reason = FinishReason.DEADLINE
 
@@ -174,7 +174,7 @@ class Generation:
         return self._take_fragment(now_s, is_done=False)
 
     def last_fragment(self, now_s: float) -> Fragment:
-        """Return what no fragment has carried yet, after ``close``."""
+        """Return the rest as the last fragment, after ``close``."""
         return self._take_fragment(now_s, is_done=True)
 
     def _take_fragment(self, now_s: float, *, is_done: bool) -> Fragment:
@@ -185,7 +185,7 @@ class Generation:
         return fragment
 
     def close(self) -> None:
-        """Add the text held back for half characters and half stop strings."""
+        """Add the text held back for incomplete characters and stop strings."""
         if not self._matcher.is_stopped:
             self.text += self._matcher.push(self.text_stream.flush())
             self.text += self._matcher.flush()
@@ -200,7 +200,7 @@ class Generation:
             return Rejected(
                 ErrorCode.TIMEOUT, "the deadline passed before the first token; allow more time"
             )
-        # What a stop string cut may be a whole answer by chance: "on" of "on fire", 1 of 12.
+        # Text before a stop string may look complete by chance: "on" of "on fire", 1 of 12.
         is_whole = reason is FinishReason.STOP and not self._matcher.is_stopped
         kind = self.job.request.format.type
         if kind is FormatType.CHOICE:
@@ -211,7 +211,7 @@ class Generation:
         return Answer(self.text, reason, self._parsed() if is_parsed else None)
 
     def _option(self) -> int | None:
-        """Return the index of the option that the text is."""
+        """Return the index of the choice that equals the text."""
         choices = self.job.request.format.choices
         for words in (self.text, f" {self.text}"):  # some tokenizers drop a first space
             if words in choices:
@@ -227,7 +227,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end of one job: exactly one is emitted for each submitted job."""
+    """The end of one job; exactly one is emitted for each submitted job."""
 
     key: int
     outcome: Answer | Rejected
@@ -235,14 +235,14 @@ class Finished:
     started_s: float
     finished_s: float
     first_token_s: float | None
-    """When the first token was there, on the worker's clock; None without one."""
+    """On the worker's clock; None without a token."""
     was_paused: bool = False
-    """Whether the time contains an interruption."""
+    """Whether the time includes a pause."""
     spent: Spent = field(default_factory=Spent)
 
     @classmethod
     def of(cls, run: Generation, outcome: Answer | Rejected, finished_s: float) -> "Finished":
-        """Sum up a generation that is over."""
+        """Return the summary of a generation that is over."""
         job = run.job
         usage = Usage(
             len(job.prompt_ids), run.cached_tokens, run.num_output_tokens, energy=run.energy
@@ -251,10 +251,7 @@ class Finished:
         return cls(job.key, outcome, usage, *times, run.was_paused, run.spent)
 
     def timing(self, received_s: float) -> Timing:
-        """Split the time since ``received_s``; without a token, all of the run is prefill.
-
-        Who joined an execution after its start did not wait for it.
-        """
+        """Split the time since ``received_s``; without a token, all after the start is prefill."""
         first_s = self.finished_s if self.first_token_s is None else self.first_token_s
         return Timing(
             queued_s=max(self.started_s - received_s, 0.0),
@@ -267,6 +264,6 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """A job that made room; it is over only when it is resumed and ends, or is ended."""
+    """A job that was paused for a more urgent one; it is resumed or ended later."""
 
     run: Generation
