@@ -5,7 +5,7 @@ from pathlib import Path
 
 from edged.builder.pipeline import build
 from edged.builder.quantize import Scheme
-from edged.bundle.folder import KvType
+from edged.bundle.manifest import KvType
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

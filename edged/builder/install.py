@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edged.bundle.folder import MANIFEST
+from edged.bundle.manifest import MANIFEST
 from edged.errors import BuildError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}

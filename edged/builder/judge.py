@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from edged.builder.gate import TOKENS_MIN
 from edged.builder.measure import Comparison
-from edged.bundle.manifest import Quality, QualityLimits, Unseen
+from edged.bundle.manifest import Quality, QualityFigures, QualityLimits
 
 GATE_TEXT = "gate"
 """What a manifest calls the gate's own text."""
@@ -38,7 +38,7 @@ def judge(
         text: its name.
         unseen: the comparison on the second text; it has limits of its own.
     """
-    kept = None if unseen is None else Unseen(limits=relaxed(limits), **asdict(unseen))
+    kept = None if unseen is None else QualityFigures(limits=relaxed(limits), **asdict(unseen))
     rows = [*_rows(result, limits, text)]
     if kept is not None:
         rows += _rows(kept, kept.limits, "")
@@ -79,7 +79,7 @@ class _Row:
     is_met: bool
 
 
-Measured = Comparison | Quality | Unseen
+Measured = Comparison | QualityFigures
 
 
 def _lines(measured: Measured, limits: QualityLimits, text: str) -> Iterator[str]:

@@ -16,7 +16,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from edged.bundle.folder import MODEL, MODEL_DATA
+from edged.bundle.manifest import MODEL, MODEL_DATA
 from edged.errors import BuildError
 
 _INLINE_BYTES_MAX = 1024

@@ -21,10 +21,10 @@ from edged.builder.quantize import Scheme
 from edged.builder.recipe import GATES, GateLimits, Recipe, resolve_source
 from edged.builder.reference import make_reference
 from edged.builder.search import INT8_SCHEMES, Form, Task, forms, search
-from edged.bundle.folder import (
+from edged.bundle.folder import Bundle, open_bundle
+from edged.bundle.manifest import (
     FORMAT,
     TOKENIZER,
-    Bundle,
     GraphKind,
     KvType,
     Manifest,
@@ -32,7 +32,6 @@ from edged.bundle.folder import (
     ModelLimits,
     QualityLimits,
     Source,
-    open_bundle,
 )
 from edged.errors import BuildError, BundleError, UsageError
 

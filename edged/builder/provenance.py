@@ -12,7 +12,7 @@ from typing import Any
 
 import edged
 from edged.builder.onnx_files import read_graph
-from edged.bundle.folder import ModelFacts
+from edged.bundle.manifest import ModelFacts
 from edged.errors import BuildError
 
 _TOOLS = ("numpy", "onnx", "onnxruntime", "optimum-onnx", "tokenizers", "torch", "transformers")

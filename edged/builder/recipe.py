@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from edged.builder.keys import Keys
-from edged.bundle.folder import KvType
+from edged.bundle.manifest import KvType
 from edged.errors import BuildError, ConfigError
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")

@@ -8,7 +8,7 @@ from edged.builder.fuse import NotFusable, fuse
 from edged.builder.progress import Progress
 from edged.builder.provenance import tool_versions
 from edged.builder.store import new_entry, open_entry, seal
-from edged.bundle.folder import MODEL, GraphKind
+from edged.bundle.manifest import MODEL, GraphKind
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from edged.builder.progress import Progress
 from edged.builder.quantize import CALIBRATED, KERNELS, Scaling, Scheme, quantize
 from edged.builder.reference import Reference
 from edged.builder.verify import run_gate
-from edged.bundle.folder import MODEL, Bundle, GraphKind, KvType, Manifest, write_manifest
-from edged.bundle.manifest import QualityLimits, Try
+from edged.bundle.folder import Bundle, write_manifest
+from edged.bundle.manifest import MODEL, GraphKind, KvType, Manifest, QualityLimits, Try
 
 INT8_SCHEMES = (Scheme.INT8_W8A8, Scheme.INT8_BLOCKWISE)
 """What is tried when nobody chose, the faster one first."""

@@ -19,7 +19,8 @@ from edged.builder.judge import GATE_TEXT, judge
 from edged.builder.measure import compare
 from edged.builder.onnx_files import read_graph
 from edged.builder.progress import Progress
-from edged.bundle.folder import MODEL, Bundle, GraphKind, Quality, open_bundle
+from edged.bundle.folder import Bundle, open_bundle
+from edged.bundle.manifest import MODEL, GraphKind, Quality
 from edged.engine.graph import Graph, load_graph
 from edged.engine.tokenizer import Tokenizer
 from edged.errors import BuildError

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edged.bundle.folder import Bundle, GraphKind
+from edged.bundle.folder import Bundle
+from edged.bundle.manifest import GraphKind
 from edged.config import MAX_TUNED_CHUNK_TOKENS, Config
 from edged.daemon.atomic_file import KeptFile
 from edged.engine.graph import SingleGraph, load_graph

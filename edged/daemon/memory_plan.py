@@ -7,7 +7,8 @@ import logging
 import math
 from dataclasses import dataclass
 
-from edged.bundle.folder import TOKENIZER, Bundle, GraphKind, KvType, Manifest
+from edged.bundle.folder import Bundle
+from edged.bundle.manifest import TOKENIZER, GraphKind, KvType, Manifest
 from edged.config import MAX_TUNED_CHUNK_TOKENS, Config
 from edged.daemon import memory
 from edged.daemon.memory import KernelLimits

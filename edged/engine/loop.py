@@ -9,7 +9,8 @@ from collections.abc import Generator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.bundle.folder import Bundle, GraphKind, KvType
+from edged.bundle.folder import Bundle
+from edged.bundle.manifest import GraphKind, KvType
 from edged.engine.base import InterruptedRunError
 from edged.engine.decoding import Decoding
 from edged.engine.drafts import Drafter

@@ -25,7 +25,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from edged.bundle.folder import Bundle, GraphKind
+from edged.bundle.folder import Bundle
+from edged.bundle.manifest import GraphKind
 from edged.engine.graph import load_graph
 from edged.engine.session import PREPARED, save_prepared
 

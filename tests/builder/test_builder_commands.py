@@ -10,7 +10,8 @@ from edged import cli
 from edged.builder import build_command, gate, judge, verify
 from edged.builder.gate import gate_prompts
 from edged.builder.pipeline import BuildResult
-from edged.bundle.folder import KvType, open_bundle
+from edged.bundle.folder import open_bundle
+from edged.bundle.manifest import KvType
 from edged.errors import BuildError, ExitCode
 from tests.tiny_model import write_tiny_bundle
 

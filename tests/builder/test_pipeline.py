@@ -26,7 +26,8 @@ from edged.builder.progress import Progress
 from edged.builder.quantize import QuantizeReport, Scaling, Scheme, quantize
 from edged.builder.recipe import GateLimits, Recipe, Source, SourceKind, resolve_source
 from edged.builder.verify import unseen_text, verify_bundle
-from edged.bundle.folder import GraphKind, KvType, open_bundle
+from edged.bundle.folder import open_bundle
+from edged.bundle.manifest import GraphKind, KvType
 from edged.errors import BuildError, ExitCode, UsageError
 from tests.tiny_graphs import TinyConfig
 from tests.tiny_model import CHAT_TEMPLATE, STOP_TOKEN_ID, write_tiny_bundle, write_tiny_tokenizer

@@ -14,7 +14,7 @@ from edged.builder.recipe import (
     load_recipe,
     resolve_source,
 )
-from edged.bundle.folder import KvType
+from edged.bundle.manifest import KvType
 from edged.errors import BuildError, ConfigError
 from tests.paths import ROOT
 

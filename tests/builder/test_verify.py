@@ -20,7 +20,8 @@ from edged.builder.measure import Comparison, compare
 from edged.builder.progress import Progress
 from edged.builder.quantize import Scheme, quantize
 from edged.builder.verify import run_gate, unseen_text, verify_bundle
-from edged.bundle.folder import Bundle, GraphKind, QualityLimits, open_bundle, write_manifest
+from edged.bundle.folder import Bundle, open_bundle, write_manifest
+from edged.bundle.manifest import GraphKind, QualityLimits
 from edged.engine.graph import Graph, load_graph
 from edged.errors import BuildError
 from tests.tiny_graphs import PortableForm, TinyConfig, tiny_weights

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edged.bundle.folder import Bundle, GraphKind, ModelFacts, open_bundle
+from edged.bundle.folder import Bundle, open_bundle
+from edged.bundle.manifest import GraphKind, ModelFacts
 from edged.cli import main
 from edged.commands.doctor import model as model_checks
 from edged.commands.doctor.cpu import check_cpu

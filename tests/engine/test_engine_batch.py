@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edged.bundle.folder import GraphKind, open_bundle
+from edged.bundle.folder import open_bundle
+from edged.bundle.manifest import GraphKind
 from edged.engine.base import InterruptedRunError
 from edged.engine.decoding import Decoding
 from edged.engine.graph import load_graph

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edged.bundle.folder import Bundle, GraphKind, ModelFacts, open_bundle
+from edged.bundle.folder import Bundle, open_bundle
+from edged.bundle.manifest import GraphKind, ModelFacts
 from edged.cli import main
 from edged.config import Config, ModelConfig
 from edged.daemon.memory_plan import plan_memory

@@ -16,10 +16,10 @@ from edged.bundle.manifest import (
     ModelFacts,
     ModelLimits,
     Quality,
+    QualityFigures,
     QualityLimits,
     Source,
     Try,
-    Unseen,
 )
 from edged.errors import BundleError
 
@@ -54,7 +54,7 @@ def make_manifest(files: dict[str, FileEntry] | None = None) -> Manifest:
             argmax_agreement=0.99,
             tokens=4000,
             text="gate",
-            unseen=Unseen(
+            unseen=QualityFigures(
                 QualityLimits(0.015, 1.015, 0.925), 0.002, 0.02, 9.0, 9.0, 1.0, 0.98, 800
             ),
         ),

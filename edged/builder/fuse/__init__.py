@@ -18,7 +18,7 @@ from edged.builder.fuse.plan import plan_joins
 from edged.builder.fuse.rebuild import Rebuilder
 from edged.builder.fuse.traced import NotFusable, TracedGraph
 from edged.builder.onnx_files import GraphWriter
-from edged.bundle.folder import MODEL, MODEL_DATA
+from edged.bundle.manifest import MODEL, MODEL_DATA
 
 __all__ = ["FuseReport", "NotFusable", "fuse"]
 

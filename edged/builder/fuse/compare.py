@@ -11,7 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edged.builder.fuse.traced import ORT_ERRORS, NotFusable
-from edged.bundle.folder import MODEL
+from edged.bundle.manifest import MODEL
 from edged.engine.graph import Graph, load_graph
 from edged.engine.session import open_session
 from edged.errors import BundleError

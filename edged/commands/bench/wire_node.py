@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from edged.bundle.folder import (
+from edged.bundle.folder import Bundle
+from edged.bundle.manifest import (
     FORMAT,
-    Bundle,
     GraphKind,
     Manifest,
     ModelFacts,
@@ -150,7 +150,7 @@ def _manifest() -> Manifest:
         bos_token=None,
         eos_token=None,
         add_bos_token=False,
-        quality=Quality(nothing, True, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, "none"),  # noqa: FBT003 - as named there
+        quality=Quality(nothing, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, True, "none"),  # noqa: FBT003 - as named there
         tools={},
         files={},
     )

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from edged.bundle.folder import Bundle, GraphKind, open_bundle
+from edged.bundle.folder import Bundle, open_bundle
+from edged.bundle.manifest import GraphKind
 from edged.commands.doctor.finding import Finding, failure, good, warning
 from edged.config import Config
 from edged.daemon import memory

@@ -15,16 +15,15 @@ from edged.builder.provenance import model_facts
 from edged.builder.quantize import Scheme, quantize
 from edged.builder.recipe import load_recipe
 from edged.builder.verify import run_gate
-from edged.bundle.folder import (
+from edged.bundle.folder import Bundle, write_manifest
+from edged.bundle.manifest import (
     FORMAT,
-    Bundle,
     GraphKind,
     Manifest,
     ModelLimits,
     Quality,
     QualityLimits,
     Source,
-    write_manifest,
 )
 from tests.paths import ROOT
 from tests.requirements import require
@@ -52,7 +51,7 @@ def short_gate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def as_bundle(folder: Path, export: Export) -> Bundle:
     (folder / "tokenizer.json").write_bytes((export.folder / "tokenizer.json").read_bytes())
-    quality = Quality(LIMITS, False, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0, "gate")
+    quality = Quality(LIMITS, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0, False, "gate")
     manifest = Manifest(
         format=FORMAT,
         name="smollm2",
