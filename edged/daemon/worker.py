@@ -49,7 +49,7 @@ def account(
             continue
         run.spent.decode_s += seconds
         run.spent.decode_runs += 1
-        run.spent.rows_beside += ran.num_rows - 1
+        run.spent.num_cobatched_tokens += ran.num_rows - 1
         own_pairs = sequence.num_tokens - len(steps)
         run.spent.pairs_beside += ran.num_pairs - own_pairs
 

@@ -70,7 +70,7 @@ class Spent:
     prefill_s: float = 0.0
     decode_s: float = 0.0
     decode_runs: int = 0
-    rows_beside: int = 0
+    num_cobatched_tokens: int = 0
     """The other tokens in its decode passes, of other answers or drafted, added up."""
     pairs_beside: int = 0
     """Query-key pairs of attention of those: the positions before each, added up."""

@@ -38,7 +38,7 @@ class Learning:
             spent.prefill_s,
             spent.decode_runs,
             spent.decode_s,
-            spent.rows_beside,
+            spent.num_cobatched_tokens,
             spent.pairs_beside,
         )
         self._metrics.observe_cost_error(self._costs.observe(measured))

@@ -134,7 +134,7 @@ class Measured:
     """Tokens after the first one."""
     decode_s: float
     """All of its decode runs, whoever else was in them."""
-    rows_beside: int = 0
+    num_cobatched_tokens: int = 0
     """Other sequences in its decode runs, summed over the runs."""
     pairs_beside: int = 0
     """Their contexts, summed likewise."""
@@ -146,7 +146,7 @@ class Measured:
     def decode_by(self, cost: Cost) -> float:
         """Predict its decode runs."""
         own_s = cost.decode_s(self.num_decoded, self.num_prefilled + self.num_cached)
-        rows_s = self.rows_beside * cost.decode_row_s
+        rows_s = self.num_cobatched_tokens * cost.decode_row_s
         return own_s + rows_s + self.pairs_beside * cost.decode_pair_s
 
 

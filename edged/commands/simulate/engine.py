@@ -30,7 +30,7 @@ class Sequence:
     """When its first token was made."""
     prefill_s: float = 0.0
     decode_s: float = 0.0
-    rows_beside: int = 0
+    num_cobatched_tokens: int = 0
     pairs_beside: float = 0.0
     end: End | None = None
 
@@ -145,7 +145,7 @@ class SlotEngine:
         contexts = sum(sequence.context + count / 2 for sequence in sequences)
         for sequence in sequences:
             sequence.decode_s += step_s
-            sequence.rows_beside += count * (len(sequences) - 1)
+            sequence.num_cobatched_tokens += count * (len(sequences) - 1)
             sequence.pairs_beside += count * (contexts - sequence.context - count / 2)
         for sequence in sequences:
             sequence.give(count, self.now_s)

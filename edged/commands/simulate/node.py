@@ -151,7 +151,7 @@ class Node:
             sequence.prefill_s,
             sequence.num_done - 1,
             sequence.decode_s,
-            sequence.rows_beside,
+            sequence.num_cobatched_tokens,
             round(sequence.pairs_beside),
         )
         error = self.costs.observe(measured)
