@@ -287,9 +287,9 @@ class SlowGraph:
 
 @pytest.mark.parametrize(
     ("prefill_s", "decode_s", "within"),
-    [(0.001, 0.01, 0.05), (0.02, 0.1, 0.35), (0.5, 0.9, 0.35)],  # of the slow ones less is run
+    [(0.001, 0.01, 0.05), (0.02, 0.1, 0.35), (0.5, 0.9, 0.35)],  # on the slow ones fewer passes
 )
-def test_a_measurement_reads_the_prices_of_a_device(
+def test_a_measurement_finds_the_latencies_of_a_device(
     prefill_s: float, decode_s: float, within: float
 ) -> None:
     graph = SlowGraph(prefill_s, decode_s)

@@ -49,15 +49,15 @@ def alone(engine: Engine, prompt: list[int], max_tokens: int = 12) -> list[int]:
 
 def run(engine: Engine, answers: dict[Decoding, list[int]]) -> None:
     """Run the model once and write its tokens down."""
-    for sequence, steps in engine.step().outcomes.items():
-        answers[sequence] += [step.token_id for step in steps if isinstance(step, Token)]
+    for decoding, steps in engine.step().outcomes.items():
+        answers[decoding] += [step.token_id for step in steps if isinstance(step, Token)]
 
 
 def finish(engine: Engine, answers: dict[Decoding, list[int]]) -> list[list[int]]:
-    while not all(sequence.is_over for sequence in answers):
+    while not all(decoding.is_over for decoding in answers):
         run(engine, answers)
-    for sequence in answers:
-        engine.end(sequence)
+    for decoding in answers:
+        engine.end(decoding)
     return list(answers.values())
 
 
@@ -67,7 +67,7 @@ def expected(folder: Path) -> list[list[int]]:
     return [alone(load(folder), prompt) for prompt in PROMPTS]
 
 
-def test_in_company_each_gets_the_tokens_it_gets_alone(
+def test_in_a_batch_each_answer_has_the_tokens_it_has_alone(
     engine: Engine, expected: list[list[int]]
 ) -> None:
     answers = {engine.start(p, GREEDY, max_tokens=12): list[int]() for p in PROMPTS}
@@ -78,7 +78,7 @@ def test_in_company_each_gets_the_tokens_it_gets_alone(
     suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None
 )
 @given(gaps=st.lists(st.integers(0, 12), min_size=3, max_size=3), gone=st.integers(0, 3))
-def test_who_comes_and_goes_changes_no_token_of_the_others(
+def test_answers_that_start_and_end_change_no_token_of_the_others(
     folder: Path, expected: list[list[int]], gaps: list[int], gone: int
 ) -> None:
     engine = load(folder)
@@ -99,14 +99,14 @@ def test_who_comes_and_goes_changes_no_token_of_the_others(
 
 def test_one_run_serves_all_that_decode(engine: Engine) -> None:
     answers = {engine.start(p, GREEDY, max_tokens=12): list[int]() for p in PROMPTS[:2]}
-    while not all(sequence.is_prefilled for sequence in answers):
+    while not all(decoding.is_prefilled for decoding in answers):
         run(engine, answers)
     ran = engine.step()
     assert set(ran.outcomes) == set(answers)
     assert ran.num_rows == 2
 
 
-def test_pieces_of_a_prompt_and_tokens_take_turns(engine: Engine) -> None:
+def test_prefill_chunks_and_decode_steps_alternate(engine: Engine) -> None:
     first = engine.start(PROMPTS[1], GREEDY, max_tokens=50)
     while not first.is_prefilled:
         engine.step()
@@ -116,11 +116,11 @@ def test_pieces_of_a_prompt_and_tokens_take_turns(engine: Engine) -> None:
 
 
 def test_a_full_engine_takes_nothing_more(engine: Engine) -> None:
-    sequences = [engine.start(PROMPTS[1], GREEDY, max_tokens=2) for _ in range(NUM_SLOTS)]
+    decodings = [engine.start(PROMPTS[1], GREEDY, max_tokens=2) for _ in range(NUM_SLOTS)]
     with pytest.raises(RuntimeError, match="no slot is free"):
         engine.start(PROMPTS[1], GREEDY, max_tokens=2)
-    engine.end(sequences[2])
-    engine.end(sequences[2])  # twice is once
+    engine.end(decodings[2])
+    engine.end(decodings[2])  # twice is once
     engine.start(PROMPTS[1], GREEDY, max_tokens=2)
     with pytest.raises(RuntimeError, match="no slot is free"):
         engine.start(PROMPTS[1], GREEDY, max_tokens=2)
@@ -128,9 +128,9 @@ def test_a_full_engine_takes_nothing_more(engine: Engine) -> None:
 
 def first_step(engine: Engine, prompt: list[int]) -> Prefilled:
     """The first step of an answer that is then given up."""
-    sequence = engine.start(prompt, GREEDY, max_tokens=1)
-    step = engine.step().outcomes[sequence][0]
-    engine.end(sequence)
+    decoding = engine.start(prompt, GREEDY, max_tokens=1)
+    step = engine.step().outcomes[decoding][0]
+    engine.end(decoding)
     assert isinstance(step, Prefilled)
     return step
 
@@ -180,18 +180,18 @@ def test_an_answer_so_far_is_computed_again_as_an_answer(
 ) -> None:
     """Else the rest of an interrupted answer would depend on whether its place was taken."""
     engine, prompt, said = load(folder), PROMPTS[0], expected[0]
-    good, pieces = engine._graph.forward, []
+    good, chunks = engine._graph.forward, []
 
     def forward(ids: NDArray[np.int64], start: int, **options: bool) -> NDArray[np.float32]:
-        pieces.append((start, len(ids), options.get("is_prefill")))
+        chunks.append((start, len(ids), options.get("is_prefill")))
         return good(ids, start, **options)
 
     monkeypatch.setattr(engine._graph, "forward", forward)
-    sequence = engine.start([*prompt, *said[:5]], GREEDY, max_tokens=7, num_answered=5)
-    while not sequence.is_prefilled:
+    decoding = engine.start([*prompt, *said[:5]], GREEDY, max_tokens=7, num_answered=5)
+    while not decoding.is_prefilled:
         engine.step()
-    assert pieces[:4] == [(0, 16, True), (16, 16, True), (32, 13, True), (45, 5, False)]
-    assert finish(engine, {sequence: [sequence.next_input.token_id]}) == [said[5:]]
+    assert chunks[:4] == [(0, 16, True), (16, 16, True), (32, 13, True), (45, 5, False)]
+    assert finish(engine, {decoding: [decoding.next_input.token_id]}) == [said[5:]]
 
 
 @pytest.mark.parametrize("seed", [None, 3])
@@ -212,8 +212,8 @@ def test_a_prefix_is_shared_with_an_answer_that_is_being_made(
     while not next(iter(first)).is_prefilled:
         run(engine, first)
     second = {engine.start([*prompt[:40], 3, 4], GREEDY, max_tokens=12): list[int]()}
-    sequence = next(iter(second))
-    assert sequence.num_cached == 40
+    decoding = next(iter(second))
+    assert decoding.num_cached == 40
     both = first | second
     want = [expected[0], alone(load(folder), [*prompt[:40], 3, 4])]
     assert finish(engine, both) == want
@@ -246,7 +246,7 @@ def test_release_leaves_what_runs(engine: Engine, expected: list[list[int]]) -> 
     assert engine.num_touched == 0
 
 
-def test_a_seeded_answer_is_the_same_in_company(folder: Path) -> None:
+def test_a_seeded_answer_is_the_same_in_a_batch(folder: Path) -> None:
     seeded = replace(GREEDY, temperature=1.5, seed=3)
     single = load(folder)
     first = {single.start(PROMPTS[0], seeded, max_tokens=12): list[int]()}
@@ -277,9 +277,9 @@ def test_the_failure_of_one_is_its_own(engine: Engine, expected: list[list[int]]
     bad = engine.start(PROMPTS[1], GREEDY, max_tokens=12, constraint=Broken())
     answers = {engine.start(PROMPTS[0], GREEDY, max_tokens=12): list[int](), bad: []}
     seen: list[DecodingFailure] = []
-    while not all(sequence.is_over for sequence in answers):
-        for sequence, steps in engine.step().outcomes.items():
-            answers[sequence] += [step.token_id for step in steps if isinstance(step, Token)]
+    while not all(decoding.is_over for decoding in answers):
+        for decoding, steps in engine.step().outcomes.items():
+            answers[decoding] += [step.token_id for step in steps if isinstance(step, Token)]
             seen += [step for step in steps if isinstance(step, DecodingFailure)]
     assert [str(step.error) for step in seen] == ["broken"]
     assert answers[bad] == expected[1][:2]
@@ -288,12 +288,12 @@ def test_the_failure_of_one_is_its_own(engine: Engine, expected: list[list[int]]
     assert finish(engine, answers) == expected[:1]
 
 
-def interrupting(engine: Engine, sequence: Decoding) -> Callable[..., NDArray[np.float32]]:
+def interrupting(engine: Engine, decoding: Decoding) -> Callable[..., NDArray[np.float32]]:
     """Ask for an interruption during the next run, as another thread would."""
     good = engine._graph.forward
 
     def forward(*args: object, **kwargs: object) -> NDArray[np.float32]:
-        engine.interrupt(sequence)
+        engine.interrupt(decoding)
         return good(*args, **kwargs)  # type: ignore[arg-type]
 
     return forward
@@ -308,11 +308,11 @@ def test_an_interruption_hits_the_prompt_it_is_meant_for_only(
     second = engine.start(PROMPTS[0], GREEDY, max_tokens=12)
     with monkeypatch.context() as patched:
         patched.setattr(engine._graph, "forward", interrupting(engine, second))
-        engine.step()  # a piece of the first
+        engine.step()  # a chunk of the first
     assert calls == []
     with monkeypatch.context() as patched:
         patched.setattr(engine._graph, "forward", interrupting(engine, first))
-        engine.interrupt(first)  # no run is in hand
+        engine.interrupt(first)  # no run is in progress
     assert calls == []
     engine.end(second)
     assert first.is_prefilled
@@ -322,7 +322,7 @@ def breaking(*_: object, **__: object) -> NDArray[np.float32]:
     raise InterruptedRunError
 
 
-def test_an_interrupted_piece_is_run_again(
+def test_an_interrupted_chunk_is_run_again(
     engine: Engine, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = {engine.start(PROMPTS[0], GREEDY, max_tokens=12): list[int]()}
@@ -372,8 +372,8 @@ def test_the_prompt_of_the_most_urgent_is_run_first(engine: Engine) -> None:
     while not urgent.is_prefilled:
         engine.step()
         assert first.num_prefilled == 0
-    for sequence in (first, urgent):
-        engine.end(sequence)
+    for decoding in (first, urgent):
+        engine.end(decoding)
 
 
 def test_a_slot_between_those_that_decode_is_left_as_it_is(folder: Path) -> None:
