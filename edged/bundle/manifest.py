@@ -9,7 +9,7 @@ import re
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from types import UnionType
-from typing import Self, cast, get_args, get_origin
+from typing import Any, Self, cast, get_args, get_origin
 
 from edged.errors import BundleError
 
@@ -199,7 +199,7 @@ class Manifest:
             BundleError: it is not JSON, or a key is missing, unknown or of a wrong type or value.
         """
         try:
-            tree = json.loads(data, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+            tree = json.loads(data, object_pairs_hook=unique_keys, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise BundleError(f"{MANIFEST}: not valid JSON ({error}); {REPAIR}") from error
         # The version is checked first: with another one, every other error would mislead.
@@ -263,7 +263,12 @@ def _wrong(key: str, problem: str) -> BundleError:
     return BundleError(f"{MANIFEST}: {key} {problem}; {REPAIR}")
 
 
-def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; a hook for ``json.loads``.
+
+    Raises:
+        ValueError: a key is there twice, and readers could disagree which one counts.
+    """
     tree = dict(pairs)
     if len(tree) != len(pairs):
         raise ValueError("a key stands twice in one object")

@@ -88,6 +88,7 @@ class Graph(ABC):
     required_inputs: ClassVar[Mapping[str, str]]
     """Name and ONNX Runtime type, without the cache."""
     optional_input: ClassVar[tuple[str, str]]
+    _cache: KeyValueCache | GrowingCache
 
     def __init__(
         self,
@@ -109,10 +110,11 @@ class Graph(ABC):
         self.kv_bytes = num_slots * max_model_len * self._signature.kv_bytes_per_token
         """Memory of a full cache."""
         self._lengths = [0] * num_slots
-        self._cache = self._new_cache()
+        self._allocate()
 
     @abstractmethod
-    def _new_cache(self) -> KeyValueCache | GrowingCache: ...
+    def _allocate(self) -> None:
+        """Set ``_cache``, and whatever else a run needs."""
 
     @abstractmethod
     def forward(

@@ -54,14 +54,15 @@ class FusedGraph(Graph):
     optional_input: ClassVar = (IS_PROMPT, "tensor(bool)")
     _cache: KeyValueCache
 
-    def _new_cache(self) -> KeyValueCache:
+    def _allocate(self) -> None:
         self._logits = np.zeros((_MAX_KEPT_TOKENS, self.vocab_size), np.float32)
         self._kept: dict[_Shape, _BoundArrays] = {}
         self._last: tuple[_Shape, _BoundArrays] | None = None
         # With an fp32 cache the graph runs a spare row after each sequence's tokens, so its counts
         # are one higher and a slot has one position more (builder/fuse/attention_nodes says why).
         self._spare = int(self._signature.cache_dtype == np.float32)
-        return KeyValueCache(self._signature, self.num_slots, self.max_model_len + self._spare)
+        capacity = self.max_model_len + self._spare
+        self._cache = KeyValueCache(self._signature, self.num_slots, capacity)
 
     def forward(
         self,
@@ -123,6 +124,7 @@ class FusedGraph(Graph):
             if shape not in self._kept:
                 self._kept[shape] = self._bind(*shape)
             return self._kept[shape]
+        # The full chunks of a prompt have one shape; a second one is not worth its memory.
         if self._last is None or self._last[0] != shape:
             self._last = shape, self._bind(*shape)
         return self._last[1]

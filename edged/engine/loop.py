@@ -122,6 +122,7 @@ class Engine:
         waiting = (d for d in self._active if not d.is_prefilled)
         prefilling = min(waiting, key=lambda d: d.level, default=None)
         running = [d for d in self._active if d.is_prefilled and not d.is_over]
+        # Alternating, a long prompt delays each token of a running answer by one chunk at most.
         self._was_prefill = prefilling is not None and not (running and self._was_prefill)
         if prefilling is not None and self._was_prefill:
             return self._prefill(prefilling)

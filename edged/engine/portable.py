@@ -22,8 +22,8 @@ class PortableGraph(Graph):
     optional_input: ClassVar = ("position_ids", "tensor(int64)")
     _cache: GrowingCache
 
-    def _new_cache(self) -> GrowingCache:
-        return GrowingCache(self._signature, self.num_slots)
+    def _allocate(self) -> None:
+        self._cache = GrowingCache(self._signature, self.num_slots)
 
     def forward(
         self,
@@ -54,6 +54,7 @@ class PortableGraph(Graph):
         logits = np.empty((1, count, self.vocab_size), np.float32)
         binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         for name in self._signature.cache_outputs:
+            # Without a buffer of ours: ONNX Runtime allocates the longer cache.
             binding.bind_output(name)
         self._runner.run(binding)
         self._cache.slots[slot] = binding.get_outputs()[1:]

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from edged.bundle.manifest import unique_keys
 from edged.errors import BundleError
 
 _VALUES_PER_TOKEN = 8
@@ -69,7 +70,7 @@ def check_definition(definition: str, vocab_size: int | None = None) -> None:
     if vocab_size is not None and definition.count(",") > most:
         _refuse(f"more than {most} values, for a model of {vocab_size} tokens")
     try:
-        tree = json.loads(definition, object_pairs_hook=_unique)
+        tree = json.loads(definition, object_pairs_hook=unique_keys)
         _check_tokens(tree, vocab_size)
         _check_growth(list(_steps(tree, "normalizer")))
         _check_pieces(list(_steps(tree, "pre_tokenizer")))
@@ -193,13 +194,6 @@ def _kind(quantifier: str) -> str:
     if not most:
         return "repeated" if int(least) <= _MAX_COUNT else "wrong"
     return "optional" if int(most) <= _MAX_VARIABLE_COUNT else "wrong"
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    tree = dict(pairs)
-    if len(tree) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return tree
 
 
 def _refuse(complaint: str) -> NoReturn:
