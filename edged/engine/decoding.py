@@ -69,7 +69,7 @@ class Decoding:
         """Return the next prefill chunk, and whether it belongs to the prompt itself."""
         start, end = self.num_prefilled, len(self.prompt) - self.num_answered
         is_prefill = start < end
-        # No chunk has tokens of both: the answer is recomputed by the branch that computed it before.
+        # No chunk has tokens of both: the decode branch recomputes what it computed before.
         end = end if is_prefill else len(self.prompt)
         return self.prompt[start : min(start + num_tokens, end)], is_prefill
 
