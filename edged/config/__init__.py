@@ -24,7 +24,6 @@ from edged.config.keys import (
     node_name_of,
 )
 from edged.config.load import broker_overrides, from_options, load_config
-from edged.config.reference import reference_markdown
 
 __all__ = [
     "MAX_TUNED_CHUNK_TOKENS",
@@ -47,5 +46,4 @@ __all__ = [
     "from_options",
     "load_config",
     "node_name_of",
-    "reference_markdown",
 ]

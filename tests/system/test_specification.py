@@ -10,7 +10,7 @@ import yaml
 from edged.commands.conformance.cases import SILENCE, Action, Case
 from edged.commands.conformance.payload import Scope, build
 from edged.commands.conformance.read_cases import case_folder, read_folder
-from edged.commands.specification.files import schemas, specification_files
+from scripts.specification.files import schemas, specification_files
 from tests.paths import ROOT
 from tests.schemas import problems, require_jsonschema, strict
 

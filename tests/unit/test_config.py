@@ -25,12 +25,11 @@ from edged.config import (
     kinds,
     load_config,
     node_name_of,
-    reference_markdown,
 )
 from edged.config.broker_url import parse_broker_url
 from edged.config.load import SETTINGS
-from edged.config.reference import example_yaml
 from edged.errors import ConfigError, ExitCode
+from scripts.configuration_reference import example_yaml, reference_markdown
 from tests.paths import ROOT
 
 FILE = "/etc/edged/edged.yaml"

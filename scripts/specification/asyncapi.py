@@ -3,10 +3,10 @@
 from typing import Any
 
 import edged
-from edged.commands.specification.pieces import Schema
 from edged.protocol.encode import CONTENT_TYPE
 from edged.protocol.keys import ID_PATTERN
 from edged.protocol.wire import OPERATIONS, Topics
+from scripts.specification.pieces import Schema
 
 _BINDING_VERSION = "0.2.0"
 _SCHEMA_FORMAT = "application/schema+json;version=draft-2020-12"

@@ -2,7 +2,10 @@
 
 from typing import get_args
 
-from edged.commands.specification.pieces import (
+from edged.protocol.event import Event
+from edged.protocol.request import FormatType
+from edged.protocol.wire import OPERATIONS
+from scripts.specification.pieces import (
     BOOLEAN,
     COUNT,
     STRING,
@@ -14,10 +17,7 @@ from edged.commands.specification.pieces import (
     nullable,
     plain,
 )
-from edged.commands.specification.replies import NODE, VERSION
-from edged.protocol.event import Event
-from edged.protocol.request import FormatType
-from edged.protocol.wire import OPERATIONS
+from scripts.specification.replies import NODE, VERSION
 
 _LIMITS = {
     "max_payload_bytes": "largest request, in bytes",

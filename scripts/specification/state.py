@@ -3,7 +3,8 @@
 Rule: who adds a member to ``state`` adds its line here; a test holds a running node against this.
 """
 
-from edged.commands.specification.pieces import (
+from edged.node.metrics import Count
+from scripts.specification.pieces import (
     BOOLEAN,
     COUNT,
     NUMBER,
@@ -15,8 +16,7 @@ from edged.commands.specification.pieces import (
     members,
     nullable,
 )
-from edged.commands.specification.replies import NODE, VERSION
-from edged.node.metrics import Count
+from scripts.specification.replies import NODE, VERSION
 
 _COUNTS: Schema = {"type": "object", "additionalProperties": COUNT}
 _MAYBE = nullable(NUMBER)

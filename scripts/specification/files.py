@@ -5,12 +5,12 @@ from typing import Any
 
 import yaml
 
-from edged.commands.specification.asyncapi import asyncapi_document
-from edged.commands.specification.node import event_schema, info_schema
-from edged.commands.specification.pieces import Schema
-from edged.commands.specification.replies import fragment_schema, reply_schema
-from edged.commands.specification.requests import cancel_schema, generate_schema
-from edged.commands.specification.state import state_schema
+from scripts.specification.asyncapi import asyncapi_document
+from scripts.specification.node import event_schema, info_schema
+from scripts.specification.pieces import Schema
+from scripts.specification.replies import fragment_schema, reply_schema
+from scripts.specification.requests import cancel_schema, generate_schema
+from scripts.specification.state import state_schema
 
 _MADE = "# Made by scripts/make-specification from the declarations in edged/; do not edit.\n"
 

@@ -3,15 +3,6 @@
 Rule: null means the same as leaving the key out, so every key takes it.
 """
 
-from edged.commands.specification.pieces import (
-    BOOLEAN,
-    STRING,
-    Schema,
-    described,
-    document,
-    members,
-    nullable,
-)
 from edged.protocol.keys import (
     ID_PATTERN,
     MAX_CHOICE_LENGTH,
@@ -27,6 +18,15 @@ from edged.protocol.keys import (
     NumberKey,
 )
 from edged.protocol.request import FormatType, OnDeadline, Priority
+from scripts.specification.pieces import (
+    BOOLEAN,
+    STRING,
+    Schema,
+    described,
+    document,
+    members,
+    nullable,
+)
 
 _ID: Schema = {"type": "string", "pattern": f"^{ID_PATTERN}$"}
 _ID_MEANING = "comes back in the reply; names the stream and the target of a cancel"

@@ -1,6 +1,11 @@
 """JSON Schema of what a node answers: replies, and the fragments of a stream."""
 
-from edged.commands.specification.pieces import (
+from edged.errors import ErrorCode
+from edged.protocol.energy import EnergySource
+from edged.protocol.keys import ID_PATTERN
+from edged.protocol.request import Answer, FinishReason, SessionState
+from edged.protocol.wire import PROTOCOL_VERSION
+from scripts.specification.pieces import (
     BOOLEAN,
     COUNT,
     NUMBER,
@@ -12,11 +17,6 @@ from edged.commands.specification.pieces import (
     members,
     nullable,
 )
-from edged.errors import ErrorCode
-from edged.protocol.energy import EnergySource
-from edged.protocol.keys import ID_PATTERN
-from edged.protocol.request import Answer, FinishReason, SessionState
-from edged.protocol.wire import PROTOCOL_VERSION
 
 VERSION: Schema = {"const": PROTOCOL_VERSION, "description": "version of the protocol"}
 NODE: Schema = described({"type": "string", "pattern": "^[a-z0-9-]{1,32}$"}, "name of the node")
