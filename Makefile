@@ -43,7 +43,7 @@ image:
 
 clean:
 	rm -rf dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
-	find edged tests scripts -name __pycache__ -prune -exec rm -rf {} +
+	find benchmarks edged tests scripts -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean
 	rm -rf .venv models/*/

@@ -42,7 +42,6 @@ COMMANDS = {
     "install": Command("commands.install.command", "install the service on this machine"),
     "uninstall": Command("commands.install.uninstall", "take the service off this machine"),
     "bench": Command("commands.bench.command", "measure this device, and other engines beside it"),
-    "simulate": Command("commands.simulate.command", "run hours of requests through the scheduler"),
     "demo": Command("commands.demo", "start a broker and a daemon and ask one question"),
 }
 
@@ -65,13 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = _parser().parse_args(words[:1]).command
     command = COMMANDS[name]
     try:
-        module = importlib.import_module(f"edged.{command.module}")
-        parser = _Parser(prog=f"edged {name}", description=command.summary)
-        module.add_arguments(parser)
-        return int(module.main(parser.parse_args(words[1:])))
-    except EdgedError as error:
-        print(f"edged {name}: {error}", file=sys.stderr)
-        return error.exit_code
+        return run(f"edged {name}", f"edged.{command.module}", words[1:], command.summary)
     except ModuleNotFoundError as error:
         if command.extra is None or (error.name or "").startswith("edged"):
             raise
@@ -81,6 +74,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return ExitCode.UNAVAILABLE
+
+
+def run(prog: str, name: str, words: Sequence[str], summary: str | None = None) -> int:
+    """Import a command's module, run it and return the exit status.
+
+    Args:
+        prog: What the user called, for the help and before an error.
+        name: The module, with ``add_arguments(parser)`` and ``main(arguments) -> int``.
+        words: The options.
+        summary: One line for the help.
+    """
+    try:
+        module = importlib.import_module(name)
+        parser = _Parser(prog=prog, description=summary)
+        module.add_arguments(parser)
+        return int(module.main(parser.parse_args(words)))
+    except EdgedError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return error.exit_code
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT, as a shell reports it
 

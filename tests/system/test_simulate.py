@@ -1,4 +1,4 @@
-"""``edged simulate``: the daemon's own core on made-up requests, and the goals it must reach."""
+"""``python -m benchmarks.simulate``: the daemon's scheduler on made-up requests, and its goals."""
 
 import json
 import random
@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from edged import cli
-from edged.commands.simulate.baselines import run_fifo
-from edged.commands.simulate.bound import best_tokens, busy_s
-from edged.commands.simulate.figures import figures, jain, percentile
-from edged.commands.simulate.fleet import POLICIES, run_fleet
-from edged.commands.simulate.node import Node, run_edf
-from edged.commands.simulate.outcome import End, Outcome
-from edged.commands.simulate.plot import plot
-from edged.commands.simulate.trace import REFERENCE, Ask, Workload, read_trace, write_trace
-from edged.commands.simulate.workloads import WORKLOADS, Device, make_workload
+from benchmarks.simulate import __main__ as command
+from benchmarks.simulate.baselines import run_fifo
+from benchmarks.simulate.bound import best_tokens, busy_s
+from benchmarks.simulate.figures import figures, jain, percentile
+from benchmarks.simulate.fleet import POLICIES, run_fleet
+from benchmarks.simulate.node import Node, run_edf
+from benchmarks.simulate.outcome import End, Outcome
+from benchmarks.simulate.plot import plot
+from benchmarks.simulate.trace import REFERENCE, Ask, Workload, read_trace, write_trace
+from benchmarks.simulate.workloads import WORKLOADS, Device, make_workload
 from edged.scheduling.latency_model import cost_members
 
 SMALL = Device(REFERENCE, num_slots=4)
@@ -174,7 +174,7 @@ def test_asking_another_node_after_a_refusal_answers_more() -> None:
 
 
 def simulate(*words: str) -> int:
-    return cli.main(["simulate", *words])
+    return command.main([*words])
 
 
 def test_the_command_prints_tables_and_writes_what_is_asked_for(

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from benchmarks.simulate.outcome import End, Outcome
+from benchmarks.simulate.trace import Ask
 from edged.commands.broker_options import BrokerOptions
-from edged.commands.simulate.outcome import End, Outcome
-from edged.commands.simulate.trace import Ask
 from edged.errors import EdgedError, ErrorCode, ExitCode
 from edged.protocol import Delivery, Encoded, ReceivedReply, Topics, WireProperties, decode_reply
 from edged.protocol.reply_topic import own_reply_topic

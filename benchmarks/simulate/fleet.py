@@ -8,10 +8,10 @@ of two random nodes and asks the less loaded; ``two-retry``, both.
 import random
 from collections.abc import Callable, Sequence
 
-from edged.commands.simulate.node import Node
-from edged.commands.simulate.outcome import End, Outcome
-from edged.commands.simulate.trace import Ask
-from edged.commands.simulate.workloads import Device
+from benchmarks.simulate.node import Node
+from benchmarks.simulate.outcome import End, Outcome
+from benchmarks.simulate.trace import Ask
+from benchmarks.simulate.workloads import Device
 
 MAX_TRIES = 3
 _LOAD = 0.85

@@ -1,4 +1,4 @@
-"""``edged simulate``: hours of requests through the daemon's own admission and scheduler.
+"""``python -m benchmarks.simulate``: the command line.
 
 Rule: parse and write; what decides is the core, what is measured is in ``figures``.
 """
@@ -8,18 +8,18 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.simulate import fleet
+from benchmarks.simulate.baselines import run_fifo
+from benchmarks.simulate.figures import Figures, figures
+from benchmarks.simulate.live import LiveNode
+from benchmarks.simulate.measure import measure, verdict
+from benchmarks.simulate.node import run_edf
+from benchmarks.simulate.outcome import Outcome
+from benchmarks.simulate.plot import plot
+from benchmarks.simulate.report import report
+from benchmarks.simulate.trace import REFERENCE, Workload, read_trace, write_trace
+from benchmarks.simulate.workloads import HOURS, WORKLOADS, Device, make_workload
 from edged.commands.broker_options import add_broker_options, read_broker_options
-from edged.commands.simulate import fleet
-from edged.commands.simulate.baselines import run_fifo
-from edged.commands.simulate.figures import Figures, figures
-from edged.commands.simulate.live import LiveNode
-from edged.commands.simulate.measure import measure, verdict
-from edged.commands.simulate.node import run_edf
-from edged.commands.simulate.outcome import Outcome
-from edged.commands.simulate.plot import plot
-from edged.commands.simulate.report import report
-from edged.commands.simulate.trace import REFERENCE, Workload, read_trace, write_trace
-from edged.commands.simulate.workloads import HOURS, WORKLOADS, Device, make_workload
 from edged.errors import EdgedError, ExitCode, UsageError
 from edged.scheduling.latency_model import Cost, read_cost
 
@@ -38,7 +38,7 @@ class OutputError(EdgedError):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``edged simulate``."""
+    """Declare the options of ``python -m benchmarks.simulate``."""
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--workload", choices=[*WORKLOADS, "fleet"], help="made-up requests")
     source.add_argument("--trace", type=Path, metavar="FILE", help="requests, one JSON a line")

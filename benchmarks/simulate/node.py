@@ -5,9 +5,9 @@ Rule: everything that decides is imported from the core; here is only what the s
 
 from collections.abc import Callable
 
-from edged.commands.simulate.engine import Sequence, SlotEngine
-from edged.commands.simulate.outcome import End, Outcome
-from edged.commands.simulate.trace import Ask, Workload
+from benchmarks.simulate.engine import Sequence, SlotEngine
+from benchmarks.simulate.outcome import End, Outcome
+from benchmarks.simulate.trace import Ask, Workload
 from edged.protocol.request import ChatMessage, Priority, Rejected, ReplyAddress, Request
 from edged.scheduling.admission import Resources, admit
 from edged.scheduling.latency_model import Cost, CostModel, Measured

@@ -11,7 +11,7 @@ run is cheaper than the parts of those in it, so the parts of all answers fit in
 
 import heapq
 
-from edged.commands.simulate.trace import Ask, Workload
+from benchmarks.simulate.trace import Ask, Workload
 from edged.scheduling.latency_model import Cost
 
 _LOOKS = 16

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from edged.commands.simulate.trace import Ask
+from benchmarks.simulate.trace import Ask
 
 
 class End(StrEnum):

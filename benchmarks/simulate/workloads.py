@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from edged.commands.simulate.trace import Ask, Workload
+from benchmarks.simulate.trace import Ask, Workload
 from edged.scheduling.latency_model import Cost
 
 HOURS = 4.0

@@ -1,4 +1,4 @@
-"""``edged simulate --measure``: a workload on a real node, held against its simulation.
+"""``--measure``: a workload on a real node, compared with its simulation.
 
 Rule: both get the same requests. What only the model knows, the length of its answers, is taken
 from its replies; so is the speed, as the node itself expects it in the meantime.
@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from edged.commands.simulate.figures import Figures, figures
-from edged.commands.simulate.live import LiveNode
-from edged.commands.simulate.node import run_edf
-from edged.commands.simulate.outcome import End, Outcome
-from edged.commands.simulate.trace import Ask, Workload
+from benchmarks.simulate.figures import Figures, figures
+from benchmarks.simulate.live import LiveNode
+from benchmarks.simulate.node import run_edf
+from benchmarks.simulate.outcome import End, Outcome
+from benchmarks.simulate.trace import Ask, Workload
 from edged.scheduling.latency_model import Cost
 
 GOAL = 0.10

@@ -5,9 +5,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from edged.commands.simulate.bound import best_busy_s, best_tokens, least_work_s
-from edged.commands.simulate.outcome import End, Outcome
-from edged.commands.simulate.trace import Workload
+from benchmarks.simulate.bound import best_busy_s, best_tokens, least_work_s
+from benchmarks.simulate.outcome import End, Outcome
+from benchmarks.simulate.trace import Workload
 from edged.protocol.request import Priority
 from edged.scheduling.latency_model import Cost
 

@@ -9,7 +9,7 @@ Rule: plain SVG that every browser and forge shows; no library, no script.
 from collections.abc import Iterator, Mapping
 from html import escape
 
-from edged.commands.simulate.figures import Figures
+from benchmarks.simulate.figures import Figures
 
 _WIDTH, _LEFT, _TOP, _BAR, _GAP = 760, 130, 70, 18, 6
 _ROOM = 420

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from edged.commands.simulate.figures import Figures
+from benchmarks.simulate.figures import Figures
 
 _COLUMNS = (
     "policy",

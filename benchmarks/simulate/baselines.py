@@ -7,9 +7,9 @@ clients that hang up at their deadline, and a server that notices.
 
 from collections import deque
 
-from edged.commands.simulate.engine import Sequence, SlotEngine
-from edged.commands.simulate.outcome import End, Outcome
-from edged.commands.simulate.trace import Ask, Workload
+from benchmarks.simulate.engine import Sequence, SlotEngine
+from benchmarks.simulate.outcome import End, Outcome
+from benchmarks.simulate.trace import Ask, Workload
 from edged.scheduling.latency_model import Cost
 
 QUEUE = 512

@@ -8,8 +8,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edged.commands.simulate.outcome import End
-from edged.commands.simulate.trace import Ask
+from benchmarks.simulate.outcome import End
+from benchmarks.simulate.trace import Ask
 from edged.scheduling.latency_model import Cost
 
 
