@@ -20,29 +20,33 @@ class Command:
     """One subcommand."""
 
     module: str
-    """Below ``edged``."""
     summary: str
-    extra: str | None = None
-    """The optional dependencies it needs, if any."""
+    install: str | None = None
+    """How to get what it needs beside the base install, if anything."""
 
 
+_BUILD = "`pip install 'edged[build]'`, on a workstation rather than the device"
 COMMANDS = {
-    "build": Command("builder.build_command", "build an int8 bundle from a model", "build"),
-    "verify": Command("builder.verify_command", "measure a bundle against fp32", "build"),
-    "run": Command("daemon.run", "run the daemon"),
-    "check": Command("daemon.check", "check a configuration and its model without starting"),
-    "plan": Command("commands.plan", "tell what a model will take in memory here"),
-    "ask": Command("commands.ask", "ask a running daemon over MQTT"),
+    "build": Command("edged.builder.build_command", "build an int8 bundle from a model", _BUILD),
+    "verify": Command("edged.builder.verify_command", "measure a bundle against fp32", _BUILD),
+    "run": Command("edged.daemon.run", "run the daemon"),
+    "check": Command("edged.daemon.check", "check a configuration and its model without starting"),
+    "plan": Command("edged.commands.plan", "tell what a model will take in memory here"),
+    "ask": Command("edged.commands.ask", "ask a running daemon over MQTT"),
     "conformance": Command(
-        "commands.conformance.command", "prove that a node keeps to the protocol, over the wire"
+        "edged_conformance.command",
+        "prove that a node keeps to the protocol, over the wire",
+        "`pip install ./tests/conformance`, in a checkout of edged (docs/conformance.md)",
     ),
-    "top": Command("commands.top", "show how a node is, from its state at the broker"),
-    "health": Command("commands.health", "tell whether the daemon on this machine is well"),
-    "doctor": Command("commands.doctor.command", "find what is wrong with device, broker, model"),
-    "install": Command("commands.install.command", "install the service on this machine"),
-    "uninstall": Command("commands.install.uninstall", "take the service off this machine"),
-    "bench": Command("commands.bench.command", "measure this device, and other engines beside it"),
-    "demo": Command("commands.demo", "start a broker and a daemon and ask one question"),
+    "top": Command("edged.commands.top", "show how a node is, from its state at the broker"),
+    "health": Command("edged.commands.health", "tell whether the daemon on this machine is well"),
+    "doctor": Command(
+        "edged.commands.doctor.command", "find what is wrong with device, broker, model"
+    ),
+    "install": Command("edged.commands.install.command", "install the service on this machine"),
+    "uninstall": Command("edged.commands.install.uninstall", "take the service off this machine"),
+    "bench": Command("edged.commands.bench.command", "measure a model, or MQTT, on this device"),
+    "demo": Command("edged.commands.demo", "start a broker and a daemon and ask one question"),
 }
 
 
@@ -64,13 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = _parser().parse_args(words[:1]).command
     command = COMMANDS[name]
     try:
-        return run(f"edged {name}", f"edged.{command.module}", words[1:], command.summary)
+        return run(f"edged {name}", command.module, words[1:], command.summary)
     except ModuleNotFoundError as error:
-        if command.extra is None or (error.name or "").startswith("edged"):
+        if command.install is None or (error.name or "").partition(".")[0] == "edged":
             raise
         print(
-            f"edged {name}: {error.name} is not installed; it comes with"
-            f" `pip install 'edged[{command.extra}]'`, on a workstation rather than the device",
+            f"edged {name}: {error.name} is not installed; it comes with {command.install}",
             file=sys.stderr,
         )
         return ExitCode.UNAVAILABLE

@@ -14,7 +14,9 @@ VAGUE_CLASS_ENDINGS = ("Manager", "Helper", "Handler", "Base", "Impl")
 VAGUE_MODULES = {"utils", "util", "helpers", "common", "misc", "manager", "base"}
 
 MODULES = sorted(
-    path for room in ("benchmarks", "edged", "scripts") for path in (ROOT / room).rglob("*.py")
+    path
+    for room in ("benchmarks", "edged", "scripts", "tests/conformance")
+    for path in (ROOT / room).rglob("*.py")
 )
 
 

@@ -72,9 +72,9 @@ def test_the_word_check_finds_what_is_true_on_one_machine_only(
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A folder with the set-up script and an environment whose pip only says what it was told."""
-    for name in ("pyproject.toml", "scripts/setup"):
+    for name in ("pyproject.toml", "tests/conformance/pyproject.toml", "scripts/setup"):
         copy = tmp_path / name
-        copy.parent.mkdir(exist_ok=True)
+        copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes((ROOT / name).read_bytes())
         copy.chmod(0o755)
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / ".venv")

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edged.commands.conformance.matchers import MISSING, mismatch, value_at
-from edged.commands.conformance.peer import Received
+from edged_conformance.matchers import MISSING, mismatch, value_at
+from edged_conformance.peer import Received
 
 ERRORS = {
     "bad_request": (400, False),

@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import edged
-from edged.commands.conformance.cases import SILENCE, Action, Case, Expected, Step, Wait
-from edged.commands.conformance.errors import CaseError
-from edged.commands.conformance.matchers import check_matcher
-from edged.commands.conformance.rules import ERRORS
-from edged.commands.conformance.strict_yaml import load_strictly
+from edged_conformance.cases import SILENCE, Action, Case, Expected, Step, Wait
+from edged_conformance.errors import CaseError
+from edged_conformance.matchers import check_matcher
+from edged_conformance.rules import ERRORS
+from edged_conformance.strict_yaml import load_strictly
 
 _FILE_KEYS = {"section": str, "templates": list, "cases": dict}
 _CASE_KEYS = {"needs": dict, "versions": list, "order": list, "at_least": dict, "steps": list}
@@ -52,7 +51,7 @@ _PAYLOADS = ("json", "text", "base64")
 def case_folder() -> Path:
     """Find the cases that come with edged: in the wheel beside this module, else the checkout's."""
     shipped = Path(__file__).with_name("cases")
-    return shipped if shipped.is_dir() else Path(edged.__file__).parents[1] / "tests/conformance"
+    return shipped if shipped.is_dir() else Path(__file__).parents[1] / "cases"
 
 
 def read_folder(folder: Path) -> list[Case]:
@@ -97,7 +96,7 @@ def _check_keys(given: object, known: Mapping[str, Any], place: str) -> None:
 
 def _case(theme: str, name: str, section: str, given: object, place: str) -> Case:
     _check_keys(given, _CASE_KEYS | _STEP_KEYS, place)
-    assert isinstance(given, dict)  # noqa: S101 - for the type checker; checked above
+    assert isinstance(given, dict)
     own = {key: given[key] for key in _CASE_KEYS if key in given}
     only = {key: value for key, value in given.items() if key not in _CASE_KEYS}
     if bool(only) == ("steps" in own):
@@ -143,7 +142,7 @@ def _check_labels(steps: Sequence[Step], order: Sequence[str], place: str) -> No
 
 def _step(given: object, place: str, label: str) -> Step:
     _check_keys(given, _STEP_KEYS, place)
-    assert isinstance(given, dict)  # noqa: S101 - for the type checker; checked above
+    assert isinstance(given, dict)
     actions = [action for action in Action if action in given]
     if len(actions) != 1:
         raise CaseError(f"{place}: needs exactly one of {', '.join(Action)}")

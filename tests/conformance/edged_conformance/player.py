@@ -7,12 +7,12 @@ its reply comes after theirs.
 from dataclasses import replace
 from typing import Any
 
-from edged.commands.conformance.cases import Action, Case, Step, Wait
-from edged.commands.conformance.exchange import Exchange, Node, assign
-from edged.commands.conformance.inbox import Inbox
-from edged.commands.conformance.payload import Message, Scope, build
-from edged.commands.conformance.peer import Peer
-from edged.commands.conformance.verdict import Verdict
+from edged_conformance.cases import Action, Case, Step, Wait
+from edged_conformance.exchange import Exchange, Node, assign
+from edged_conformance.inbox import Inbox
+from edged_conformance.payload import Message, Scope, build
+from edged_conformance.peer import Peer
+from edged_conformance.verdict import Verdict
 
 _EVENT_TRIES = 10
 """7 s in all: a node tells at least one event of a kind every 6 s."""

@@ -1,27 +1,30 @@
-"""``edged conformance``: the command line of the conformance kit.
+"""The command line, of ``edged conformance`` as well.
 
 Rule: options in, an exit status out; what is done is in ``suite``.
 """
 
 import argparse
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
-from edged.commands.broker_options import add_broker_options, read_broker_options
-from edged.commands.conformance.cases import Case
-from edged.commands.conformance.peer import Broker
-from edged.commands.conformance.read_cases import case_folder, read_folder
-from edged.commands.conformance.report import print_table, summary, write_junit
-from edged.commands.conformance.suite import Target, run_cases
-from edged.errors import ExitCode, UsageError
+from edged_conformance.cases import Case
+from edged_conformance.errors import FAILURE, OK, ConformanceError, UsageError
+from edged_conformance.options import add_node_options, check_node, read_address
+from edged_conformance.peer import Broker
+from edged_conformance.read_cases import case_folder, read_folder
+from edged_conformance.report import print_table, summary, write_junit
+from edged_conformance.suite import Target, run_cases
 
+SUMMARY = "prove that a node keeps to the protocol, over the wire"
 _VERSIONS = {"5": ["5"], "3.1.1": ["3.1.1"], "both": ["5", "3.1.1"]}
 _MAX_TIMEOUT_S = 3600
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``edged conformance``."""
-    add_broker_options(parser)
+    """Declare the options."""
+    parser.set_defaults(prog=parser.prog)
+    add_node_options(parser)
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write the results as JUnit XML")
     parser.add_argument(
         "--case",
@@ -43,30 +46,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Play the cases, print the table, return 0 only when none failed.
+    """Play the cases, print the table, return 0 only when none failed."""
+    try:
+        return _run(arguments)
+    except ConformanceError as error:
+        print(f"{arguments.prog}: {error}", file=sys.stderr)
+        return error.exit_status
 
-    Raises:
-        UsageError: An option is missing or wrong.
-    """
+
+def _run(arguments: argparse.Namespace) -> int:
     cases = _select(read_folder(arguments.cases or case_folder()), arguments.case)
     if arguments.list:
         print("\n".join(case.title for case in cases))
-        return ExitCode.OK
+        return OK
     if not 0 < arguments.timeout <= _MAX_TIMEOUT_S:
         raise UsageError(f"--timeout: must be more than 0 s and at most {_MAX_TIMEOUT_S}")
-    options = read_broker_options(arguments)
-    broker = Broker(options.address, options.ca_file, arguments.timeout)
-    target = Target(broker, options.prefix, options.node)
+    check_node(arguments)
+    address = read_address(arguments)
+    target = Target(
+        Broker(address, arguments.ca_file, arguments.timeout), arguments.prefix, arguments.node
+    )
     results = []
     for version in _VERSIONS[arguments.protocol]:
         played = run_cases(cases, target, version)
-        place = f"{options.prefix}/{options.node} at {options.address.url}"
+        place = f"{arguments.prefix}/{arguments.node} at {address.url}"
         print_table(played, f"{place}, MQTT {version}")
         results += played
     if arguments.junit is not None:
         write_junit(results, arguments.junit)
     print(summary(results))
-    return ExitCode.FAILURE if any(result.problems for result in results) else ExitCode.OK
+    return FAILURE if any(result.problems for result in results) else OK
 
 
 def _select(cases: list[Case], pattern: str | None) -> list[Case]:

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edged.commands.conformance.cases import SILENCE, Step
-from edged.commands.conformance.inbox import Inbox
-from edged.commands.conformance.matchers import value_at
-from edged.commands.conformance.payload import Message, Scope
-from edged.commands.conformance.peer import Received
-from edged.commands.conformance.rules import check_members, outcome_of, read_reply
+from edged_conformance.cases import SILENCE, Step
+from edged_conformance.inbox import Inbox
+from edged_conformance.matchers import value_at
+from edged_conformance.payload import Message, Scope
+from edged_conformance.peer import Received
+from edged_conformance.rules import check_members, outcome_of, read_reply
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edged.commands.conformance.cases import OK, Action, Case
-from edged.commands.conformance.errors import NodeUnavailableError, NotApplicableError
-from edged.commands.conformance.exchange import Node
-from edged.commands.conformance.inbox import Inbox
-from edged.commands.conformance.matchers import mismatch, value_at
-from edged.commands.conformance.peer import Broker, Peer
-from edged.commands.conformance.player import Player
-from edged.commands.conformance.rules import read_reply
+from edged_conformance.cases import OK, Action, Case
+from edged_conformance.errors import NodeUnavailableError, NotApplicableError
+from edged_conformance.exchange import Node
+from edged_conformance.inbox import Inbox
+from edged_conformance.matchers import mismatch, value_at
+from edged_conformance.peer import Broker, Peer
+from edged_conformance.player import Player
+from edged_conformance.rules import read_reply
 
 _LATE = "another reply came when the case was over"
 

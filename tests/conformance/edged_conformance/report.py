@@ -6,8 +6,8 @@ from itertools import groupby
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from edged.commands.conformance.suite import Result
-from edged.errors import UsageError
+from edged_conformance.errors import UsageError
+from edged_conformance.suite import Result
 
 _NAME_WIDTH = 66
 

@@ -18,8 +18,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from edged.commands.conformance.errors import NodeUnavailableError
-from edged.config.broker_url import BrokerAddress
+from edged_conformance.errors import NodeUnavailableError
+from edged_conformance.options import Address
 
 _NAMES = {
     "response_topic": "ResponseTopic",
@@ -48,7 +48,7 @@ class Received:
 class Broker:
     """A broker, how to reach it, and how long to wait for anything."""
 
-    address: BrokerAddress
+    address: Address
     ca_file: Path | None = None
     timeout_s: float = 30.0
 

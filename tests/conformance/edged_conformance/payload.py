@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edged.commands.conformance.cases import Action, Step
-from edged.commands.conformance.errors import NotApplicableError
-from edged.commands.conformance.matchers import MISSING, value_at
+from edged_conformance.cases import Action, Step
+from edged_conformance.errors import NotApplicableError
+from edged_conformance.matchers import MISSING, value_at
 
 _WORD = re.compile(r"\$(id:[\w-]+|id|node|prefix|root|info\.\w+(?:\.\w+)*)")
 _WHOLE = re.compile(r"\$(info\.\w+(?:\.\w+)*)(?: ([+*-]) (\d+))?")

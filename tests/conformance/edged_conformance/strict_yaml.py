@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from edged.commands.conformance.errors import CaseError
+from edged_conformance.errors import CaseError
 
 
 def load_strictly(path: Path) -> Any:  # noqa: ANN401 - whatever the file has
@@ -33,7 +33,7 @@ class _StrictLoader(yaml.SafeLoader):
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Refuse a repeated key.
 
         Raises:

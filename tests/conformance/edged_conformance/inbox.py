@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 
-from edged.commands.conformance.peer import Peer, Received
+from edged_conformance.peer import Peer, Received
 
 
 class Inbox:

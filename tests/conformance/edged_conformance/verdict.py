@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edged.commands.conformance.cases import SILENCE, Action, Case, Step
-from edged.commands.conformance.exchange import Exchange, Node
-from edged.commands.conformance.inbox import Inbox
-from edged.commands.conformance.matchers import MISSING, mismatch, value_at
-from edged.commands.conformance.payload import Scope
-from edged.commands.conformance.peer import Received
-from edged.commands.conformance.rules import (
+from edged_conformance.cases import SILENCE, Action, Case, Step
+from edged_conformance.exchange import Exchange, Node
+from edged_conformance.inbox import Inbox
+from edged_conformance.matchers import MISSING, mismatch, value_at
+from edged_conformance.payload import Scope
+from edged_conformance.peer import Received
+from edged_conformance.rules import (
     Asked,
     check_reply,
     check_stream,
