@@ -11,7 +11,7 @@ import datetime as dt
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,34 @@ def measure_wire(
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "command": command,
     }
+
+
+def heading(document: Document) -> str:
+    """Say what was measured, on what."""
+    device = document["device"]
+    return (
+        f"prompt to reply without a model, on {device['name']}: broker {document['broker']},"
+        f" QoS 1, {document['rounds']} alternating rounds"
+    )
+
+
+def rows(document: Document) -> Iterator[list[str]]:
+    """Yield the cells of the table: a heading row, then one row a figure."""
+    ours, bare = document["wire"][NODE_SIDE], document["wire"][ECHO_SIDE]
+    yield ["", "edged", "bare echo", "edged ÷ echo"]
+    for title, key, unit, digits in (
+        ("prompt to reply, p50", "p50", "ms", 2),
+        ("prompt to reply, p99", "p99", "ms", 2),
+        (f"replies, {document['window']} on their way", "rate_per_s", "/s", 0),
+    ):
+        shown = [f"{side[key]:,.{digits}f} {unit}" for side in (ours, bare)]
+        yield [title, *shown, f"{ours[key] / bare[key]:.2f} x"]
+    for title, key in (
+        ("token to its fragment's arrival", "first_fragment_ms"),
+        ("with `state.folder`, on this disk", "record_ms"),
+    ):
+        for percentile, value in document[key].items():
+            yield [f"{title}, {percentile}", f"{value:.2f} ms", "-", "-"]
 
 
 def _ask(

@@ -13,7 +13,7 @@ from tests.requirements import require
 from tests.system.broker.conftest import require_iotcore
 from tests.tiny_model import write_tiny_bundle
 
-WITHOUT_MOSQUITTO = "from edged import local_broker; local_broker.MOSQUITTO = None;"
+WITHOUT_MOSQUITTO = "from edged.commands import local_broker; local_broker.MOSQUITTO = None;"
 WITHOUT_IOTCORE = "import importlib.util; importlib.util.find_spec = lambda name: None;"
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edged.commands.bench.figures import Document
-from edged.commands.bench.table import ABSENT
+from edged.commands.bench.figures import ABSENT, Document
+from edged.commands.bench.turns import concurrent_name
 
 _MODEL = "smollm2-135m-instruct"
 
@@ -66,11 +66,11 @@ GOALS = (
         "the same, beside OpenVINO", "ratios/openvino/ttft_cached_s", 0.5, is_least=False, unit=" x"
     ),
     Goal(
-        *("4 at a time, beside one", f"{_EDGED}/concurrent/4", 2.5),
+        *("4 at a time, beside one", f"{_EDGED}/{concurrent_name(4)}", 2.5),
         unit=" x",
-        divisor=f"{_EDGED}/concurrent/1",
+        divisor=f"{_EDGED}/{concurrent_name(1)}",
     ),
-    Goal("4 at a time, beside llama.cpp", "ratios/llama.cpp/concurrent/4", 3, unit=" x"),
+    Goal("4 at a time, beside llama.cpp", f"ratios/llama.cpp/{concurrent_name(4)}", 3, unit=" x"),
     Goal("daemon's RSS", "daemon/rss_bytes", 240, is_least=False, scale=1e-6, unit=" MB"),
     Goal(
         "of which private dirty",

@@ -14,7 +14,8 @@ from typing import Any
 import llama_cpp
 import numpy as np
 
-from edged.commands.bench.adapters import OnToken, Setup
+from benchmarks.compare.process import Setup
+from edged.commands.bench.turns import OnToken
 
 _MAX_SEQUENCES = 64
 _SLOT_TOKENS = 256

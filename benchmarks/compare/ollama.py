@@ -11,8 +11,9 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+from benchmarks.compare.process import Setup
 from edged.bundle.folder import open_bundle
-from edged.commands.bench.adapters import OnToken, Setup
+from edged.commands.bench.turns import OnToken
 from edged.engine.tokenizer import Tokenizer
 
 _TIMEOUT_S = 600.0

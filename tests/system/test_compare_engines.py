@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from edged.commands.bench.adapters import KNOWN, Adapter, Setup, load_adapter
-from tests.system.bench_engines import fake_llama_cpp, fake_openvino, setup
+from benchmarks.compare.engines import KNOWN
+from benchmarks.compare.process import Setup, load_adapter
+from edged.commands.bench.turns import Engine
+from tests.system.compare_engines import fake_llama_cpp, fake_openvino, setup
 from tests.tiny_model import write_tiny_bundle
 
 
-def load(monkeypatch: pytest.MonkeyPatch, name: str, wanted: Setup, **stand_ins: object) -> Adapter:
+def load(monkeypatch: pytest.MonkeyPatch, name: str, wanted: Setup, **stand_ins: object) -> Engine:
     """Load an adapter whose libraries are stand-ins."""
     for library, stand_in in stand_ins.items():
         monkeypatch.setitem(sys.modules, library, stand_in)
@@ -28,7 +30,7 @@ def load(monkeypatch: pytest.MonkeyPatch, name: str, wanted: Setup, **stand_ins:
     return adapter
 
 
-def answer(adapter: Adapter, prompt: list[int], count: int) -> list[int]:
+def answer(adapter: Engine, prompt: list[int], count: int) -> list[int]:
     tokens: list[int] = []
     adapter.generate(prompt, count, tokens.append)
     return tokens

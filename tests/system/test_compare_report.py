@@ -8,11 +8,11 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from edged.commands.bench import board, page, table
-from edged.commands.bench.figures import document, median, ratios, summarize
-from edged.commands.bench.goals import GOALS, goal_rows
-from edged.commands.bench.plot import plot
-from edged.commands.bench.rows import ROWS
+from benchmarks.compare import board, page, table
+from benchmarks.compare.figures import document, ratios
+from benchmarks.compare.goals import GOALS, goal_rows
+from benchmarks.compare.plot import plot
+from edged.commands.bench.figures import ROWS, aligned, median
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -26,15 +26,15 @@ def made() -> dict[str, Any]:
         "ttft_s": [0.04, 0.04, 0.04],
         "rss_bytes": [2**28, 2**28, 2**28],
         "loaded_rss_bytes": [2**27, 2**27, 2**27],
-        "concurrent_1": [90.0, 90.0, 90.0],
-        "concurrent_4": [None, None, None],
+        "concurrent_1_tok_s": [90.0, 90.0, 90.0],
+        "concurrent_4_tok_s": [None, None, None],
     }
     other: dict[str, list[float | None]] = {
         "prefill_512_tok_s": [300.0, 300.0, 300.0],
         "decode_tok_s": [50.0, 60.0, 40.0],
         "ttft_s": [0.16, 0.16, 0.16],
-        "concurrent_1": [45.0, 45.0, 45.0],
-        "concurrent_4": [120.0, 120.0, 120.0],
+        "concurrent_1_tok_s": [45.0, 45.0, 45.0],
+        "concurrent_4_tok_s": [120.0, 120.0, 120.0],
     }
     found = document({"edged": edged, "llama.cpp": other}, [20e9, 24e9, 22e9], 150_000_000)
     return {
@@ -44,7 +44,7 @@ def made() -> dict[str, Any]:
         "num_threads": 2,
         "max_model_len": 2048,
         "runs": 3,
-        "left_out": {"openvino": "openvino_genai is not installed: pip install 'edged[bench]'"},
+        "left_out": {"openvino": "openvino_genai is not installed: pip it"},
         "idle_cpu_share": 0.004,
         "disturbance_share": 0.01,
         "versions": {"python": "3.11.7", "edged": "0.1.0", "onnxruntime": "1.32.0"},
@@ -58,7 +58,7 @@ def made() -> dict[str, Any]:
             "load_before": 0.1,
         },
         "date": "2026-11-24",
-        "command": "edged bench --model m --against 'llama.cpp=a b.gguf'",
+        "command": "python -m benchmarks.compare --model m --against 'llama.cpp=a b.gguf'",
     }
 
 
@@ -73,8 +73,8 @@ def test_the_document_has_the_promised_shape() -> None:
     found = made()
     edged = found["engines"]["edged"]
     assert edged["decode_tok_s"] == 90.0
-    assert edged["concurrent"] == {"1": 90.0, "2": None, "4": None, "8": None}
-    assert edged["after_load"]["rss_bytes"] == 2**27
+    assert (edged["concurrent_1_tok_s"], edged["concurrent_4_tok_s"]) == (90.0, None)
+    assert edged["loaded_rss_bytes"] == 2**27
     assert found["read_bandwidth_bytes_s"] == 22e9
     assert found["roofline"] == pytest.approx(150e6 * 90 / 22e9)
     assert found["samples"]["llama.cpp"]["decode_tok_s"] == [50.0, 60.0, 40.0]
@@ -85,15 +85,14 @@ def test_ratios_are_edgeds_figure_over_the_other_ones() -> None:
     found = made()["ratios"]["llama.cpp"]
     assert found["decode_tok_s"] == pytest.approx(1.8)
     assert found["ttft_s"] == pytest.approx(0.25)
-    assert found["concurrent"] == {"1": 2.0}
-    assert "rss_bytes" not in found
+    assert found["concurrent_1_tok_s"] == 2.0
+    assert not {"concurrent_4_tok_s", "rss_bytes"} & set(found)
     assert ratios({"edged": {"x": 1.0}, "b": {"x": 0.0}}) == {"b": {}}
 
 
 def test_a_figure_that_was_never_measured_is_no_figure() -> None:
     found = document({"edged": {}}, [1e9], 1)
     assert found["roofline"] is None
-    assert summarize({})["concurrent"]["4"] is None
 
 
 def test_the_table_shows_median_and_spread_and_leaves_empty_rows_out() -> None:
@@ -107,7 +106,7 @@ def test_the_table_shows_median_and_spread_and_leaves_empty_rows_out() -> None:
     assert cells["first token of 42, cold, ms"] == ["40.0", "160.0", "0.25 x"]
     assert cells["RSS after work, MiB"] == ["256", "-", "-"]
     assert not any("1,536" in title for title in cells)
-    lines = table.aligned(table.figures(made())).splitlines()
+    lines = aligned(table.figures(made())).splitlines()
     assert len({line.index("÷") for line in lines[:1]}) == 1
     assert all(line == line.rstrip() for line in lines)
 
@@ -116,7 +115,7 @@ def test_remarks_name_the_roofline_the_daemon_and_what_is_left_out() -> None:
     text = "\n".join(table.remarks(made()))
     assert "roofline of decode: 0.61" in text
     assert "not offered" in text
-    assert "READY after 1.25 s, RSS 219 MiB; idle, 0.3% of a CPU" in text
+    assert "READY after 1.25 s, RSS 219 MiB, private dirty 0 MiB; idle, 0.3% of a CPU" in text
     assert "openvino: left out: openvino_genai is not installed" in text
     assert "other programs used 1% of the machine during edged's turns\n" in text + "\n"
     busy = "\n".join(table.remarks({**made(), "disturbance_share": 0.4}))
@@ -152,7 +151,7 @@ def test_the_page_carries_device_versions_date_and_command() -> None:
 def test_only_a_document_is_read_back() -> None:
     assert page.load(json.dumps(made())) == made()
     for text in ("[]", "{}", "{"):
-        with pytest.raises(ValueError, match=r"edged bench|Expecting"):
+        with pytest.raises(ValueError, match=r"benchmarks\.compare|Expecting"):
             page.load(text)
 
 
@@ -167,7 +166,7 @@ def test_the_plot_has_one_line_an_engine_in_each_diagram() -> None:
         assert 60 <= float(circle.get("cx", 0)) <= 830
         assert 80 <= float(circle.get("cy", 0)) <= 330
     nothing = copy.deepcopy(found)
-    nothing["engines"] = {"edged": {"concurrent": {}}}
+    nothing["engines"] = {"edged": {}}
     root = ET.fromstring(plot(nothing))  # noqa: S314 - our own text
     assert root.findall(f"{SVG}circle") == []
 
@@ -184,4 +183,4 @@ def test_a_board_gets_its_head_once_and_a_row_each_time(tmp_path: Path) -> None:
 
 
 def test_every_shown_figure_is_one_that_is_sampled() -> None:
-    assert len({row.title for row in ROWS}) == len({row.path for row in ROWS}) == len(ROWS)
+    assert len({row.title for row in ROWS}) == len({row.name for row in ROWS}) == len(ROWS)

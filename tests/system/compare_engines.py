@@ -1,9 +1,12 @@
-"""Engines for the tests of `edged bench`: adapters that count, channels that record, and the parts
-of other engines' libraries that our adapters call.
+"""Engines for the tests of benchmarks.compare.
+
+Adapters that count, processes that record, and the parts of other engines' libraries that our
+adapters call.
 """
 
 import ctypes
 import os
+import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
@@ -12,16 +15,29 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.commands.bench.adapters import OnToken, Setup
-from edged.commands.bench.process import EngineLostError
+from benchmarks.compare.engines import EDGED, KNOWN
+from benchmarks.compare.process import EngineLostError, EngineProcess, Setup
+from edged.commands.bench.turns import OnToken
 
 VOCAB_SIZE = 50
 
 
+COUNTING = "tests.system.compare_engines:CountingEngine"
+
+
 def setup(
-    engine: str = "edged", source: str = "x", *, bundle: str = "x", state: str = "x"
+    engine: str = EDGED, source: str = "x", *, bundle: str = "x", adapter: str | None = None
 ) -> Setup:
-    return Setup(engine, source, bundle, VOCAB_SIZE, num_threads=1, max_model_len=256, state=state)
+    return Setup(
+        engine=engine,
+        adapter=adapter or (KNOWN[engine].adapter if engine in KNOWN else COUNTING),
+        source=source,
+        bundle=bundle,
+        vocab_size=VOCAB_SIZE,
+        num_threads=1,
+        max_model_len=256,
+        state="x",
+    )
 
 
 class Streamer(Protocol):
@@ -46,6 +62,8 @@ class CountingEngine:
             raise RuntimeError("thirteen is too much")
         if prompt[0] == 14:
             os._exit(3)
+        if prompt[0] == 16:
+            threading.Event().wait()
         for step in range(0 if prompt[0] == 15 else count):
             on_token(prompt[-1] + step + 1)
 
@@ -56,7 +74,7 @@ class CountingEngine:
         return [os.getpid()]
 
 
-class FakeChannel:
+class FakeProcess(EngineProcess):
     """An engine that answers at once and writes down who was asked what."""
 
     def __init__(self, name: str, calls: list[tuple[str, str]], fails_at: str = "") -> None:
@@ -186,13 +204,13 @@ def fake_openvino() -> tuple[types.ModuleType, types.ModuleType]:
 
 def fake_start(
     calls: list[tuple[str, str]], fails_at: dict[str, str] | None = None
-) -> Callable[[Setup], FakeChannel]:
+) -> Callable[[Setup], FakeProcess]:
     """Return a start function; an engine whose ``fails_at`` is "start" is not installed."""
     fails = fails_at or {}
 
-    def start(setup: Setup) -> FakeChannel:
+    def start(setup: Setup) -> FakeProcess:
         if fails.get(setup.engine) == "start":
             raise EngineLostError(f"{setup.engine} is not installed")
-        return FakeChannel(setup.engine, calls, fails.get(setup.engine, ""))
+        return FakeProcess(setup.engine, calls, fails.get(setup.engine, ""))
 
     return start

@@ -8,8 +8,7 @@ from pathlib import Path
 from time import perf_counter
 
 from edged.bundle.folder import open_bundle
-from edged.commands.bench.adapters import OnToken, Setup
-from edged.commands.bench.plan import CONCURRENCY
+from edged.commands.bench.turns import CONCURRENCY, OnToken
 from edged.config import Config, ModelConfig, StateConfig
 from edged.daemon.autotune import fitted_settings
 from edged.daemon.memory import available_bytes, keep_one_heap, return_freed
@@ -24,25 +23,27 @@ _GREEDY = SamplingParams(temperature=0.0)
 class EdgedEngine:
     """One bundle, resident.
 
+    Args:
+        folder: The bundle.
+        num_threads: That compute.
+        max_model_len: Tokens of context.
+        state: Where the daemon has kept what it measured and prepared for this device.
+
     Raises:
-        BundleError: the bundle is damaged or cannot be loaded.
+        BundleError: The bundle is damaged or cannot be loaded.
     """
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, folder: Path, num_threads: int, max_model_len: int, state: Path) -> None:
         keep_one_heap()
-        bundle = open_bundle(Path(setup.source))
+        bundle = open_bundle(folder)
         # Held for its memory: a daemon has it loaded too.
-        self._tokenizer = Tokenizer.load(bundle)
+        self.tokenizer = Tokenizer.load(bundle)
         # A measured answer has a fixed length.
         endless = replace(bundle, manifest=replace(bundle.manifest, stop_token_ids=()))
-        model = ModelConfig(
-            path=bundle.folder,
-            max_model_len=setup.max_model_len,
-            num_threads=setup.num_threads,
-        )
-        config = Config(model=model, state=StateConfig(folder=Path(setup.state)))
+        model = ModelConfig(path=folder, max_model_len=max_model_len, num_threads=num_threads)
+        config = Config(model=model, state=StateConfig(folder=state))
         settings = fitted_settings(config, bundle, max(CONCURRENCY), available_bytes())
-        # One token a run, as the others do.
+        # One token a forward pass, as in other engines.
         self._engine = load_engine(endless, replace(settings, is_guessing=False))
         return_freed()
 

@@ -13,7 +13,8 @@ import numpy as np
 import openvino
 import openvino_genai
 
-from edged.commands.bench.adapters import OnToken, Setup
+from benchmarks.compare.process import Setup
+from edged.commands.bench.turns import OnToken
 
 
 class OpenVinoEngine:

@@ -6,11 +6,11 @@ Rule: no figure stands on the page without device, versions, date and command.
 import json
 from collections.abc import Iterator
 
-from edged.commands.bench import table
-from edged.commands.bench.adapters import EDGED, KNOWN
-from edged.commands.bench.figures import Document
-from edged.commands.bench.goals import goal_rows
-from edged.commands.bench.plan import DECODE_STEPS, TOGETHER_STEPS, TOGETHER_TOKENS, TTFT_TOKENS
+from benchmarks.compare import table
+from benchmarks.compare.engines import KNOWN
+from benchmarks.compare.goals import goal_rows
+from edged.commands.bench.figures import Document, heading
+from edged.commands.bench.turns import DECODE_STEPS, TOGETHER_STEPS, TOGETHER_TOKENS, TTFT_TOKENS
 
 
 def page(document: Document) -> str:
@@ -23,9 +23,9 @@ def _lines(document: Document) -> Iterator[str]:
     versions = ", ".join(f"{name} {number}" for name, number in document["versions"].items())
     yield "# Performance"
     yield ""
-    yield "Made by `edged bench --from FILE.json --markdown FILE.md`; do not edit."
+    yield "Made by `python -m benchmarks.compare --from FILE.json --markdown FILE.md`; do not edit."
     yield ""
-    yield f"{table.heading(document)}."
+    yield f"{heading(document)}."
     yield ""
     yield f"- Device: {device['name']}, {device['cpus']} CPUs"
     yield f"  ({', '.join(device['cpu_flags'])}), {device['memory_bytes'] / 2**30:.1f} GiB,"
@@ -50,12 +50,11 @@ def _lines(document: Document) -> Iterator[str]:
     yield "## Another device"
     yield ""
     yield "```"
-    yield "edged bench --model models/smollm2-135m-instruct --board docs/board.md"
+    yield "python -m benchmarks.compare --model models/smollm2-135m-instruct --board docs/board.md"
     yield "```"
     yield ""
     yield "measures this device and adds its row to the board; without a file the row is printed."
-    others = [name for name in KNOWN if name != EDGED]
-    yield f"Beside edged it measures {', '.join(others)} with `--against`; what is not installed"
+    yield f"Beside edged it measures {', '.join(KNOWN)} with `--against`; what is not installed"
     yield "is left out and named."
 
 
@@ -66,7 +65,7 @@ Every engine runs in a process of its own, with the same number of threads and t
 and takes each turn alone: A B A B, so that what disturbs the machine disturbs all. The figures are
 medians over the runs, with the least and the most beside them; a quotient is that of the medians.
 edged is run as its daemon runs it: with the weights as this processor wants them, and the attention
-kernel and the pieces of a prompt that the daemon found to be fastest here at its first start.
+kernel and the chunk size of prefill that the daemon found to be fastest here at its first start.
 
 - Prefill: prompt tokens ÷ time to the first token. Every prompt is new from its first token on.
 - Decode: {DECODE_STEPS} greedy steps after such a prompt, stop tokens ignored.
@@ -78,19 +77,19 @@ kernel and the pieces of a prompt that the daemon found to be fastest here at it
 - Memory: `/proc/PID/smaps_rollup` of that process after load, and of the working one after
   the whole context was used. Each holds a Python interpreter and its engine's binding. PSS splits
   pages that several processes share: here the idle one and the fresh one.
-- Read bandwidth: numpy's maximum over 256 MiB, all threads, best of 5 passes, once a run.
+- Read bandwidth: numpy's maximum over 256 MiB, all threads, best of 5 passes, at each run.
 - Roofline: bytes of weights that a token must read x decode tok/s ÷ read bandwidth. The bytes are
   those of all weights in the graph, but one row of the embedding table and of the rotary caches;
   keys and values are not counted."""
 
 
 def load(text: str) -> Document:
-    """Read a document that ``edged bench --json`` wrote.
+    """Read a document that ``python -m benchmarks.compare --json`` wrote.
 
     Raises:
         ValueError: it is not one.
     """
     found = json.loads(text)
     if not isinstance(found, dict) or "engines" not in found or "samples" not in found:
-        raise ValueError("not written by `edged bench --json`")
+        raise ValueError("not written by `python -m benchmarks.compare --json`")
     return found

@@ -5,10 +5,9 @@ Rule: a row carries all that a reader needs to repeat it.
 
 from pathlib import Path
 
-from edged.commands.bench.adapters import EDGED
-from edged.commands.bench.figures import Document
-from edged.commands.bench.rows import ROWS
-from edged.commands.bench.table import ABSENT, markdown
+from benchmarks.compare.engines import EDGED
+from benchmarks.compare.table import markdown
+from edged.commands.bench.figures import ABSENT, ROWS, Document
 
 _FIGURES = {
     "prefill_512_tok_s": "prefill 512, tok/s",
@@ -27,9 +26,9 @@ def board_row(document: Document) -> list[str]:
     device = document["device"]
     versions = document["versions"]
     roofline = document["roofline"]
-    shown = {row.sample: row for row in ROWS}
+    shown = {row.name: row for row in ROWS}
     engine = document["engines"][EDGED]
-    values = {name: shown[name].value(engine) for name in _FIGURES}
+    values = {name: engine.get(name) for name in _FIGURES}
     cells = [
         str(device["name"]),
         f"{device['memory_bytes'] / 2**30:.1f}",

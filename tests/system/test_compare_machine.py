@@ -1,42 +1,18 @@
-"""What is read off the machine and the model: bandwidth, device, bytes of weights."""
+"""What is read off the machine and the model: bandwidth, bytes of weights."""
 
 import importlib
 from pathlib import Path
 
 import pytest
 
-from edged.commands.bench.bandwidth import read_bandwidth
-from edged.commands.bench.device import describe_device
-from edged.commands.bench.weights import weight_bytes_per_token
+from benchmarks.compare.bandwidth import read_bandwidth
+from benchmarks.compare.weights import weight_bytes_per_token
 from tests.tiny_graphs import TinyConfig, import_onnx
 from tests.tiny_model import write_tiny_bundle
 
 
 def test_bandwidth_is_that_of_a_computer() -> None:
     assert 1e6 < read_bandwidth(2, 1 << 20) < 1e13
-
-
-def test_a_board_is_called_by_its_own_name(tmp_path: Path) -> None:
-    (tmp_path / "cpuinfo").write_text(
-        "processor\t: 0\nFeatures\t: fp asimd asimddp\nCPU part\t: 0xd0b\n\nprocessor\t: 1\n"
-    )
-    (tmp_path / "meminfo").write_text("MemTotal:        1000 kB\n")
-    (tmp_path / "model").write_bytes(b"Raspberry Pi 5 Model B\0")
-    device = describe_device(tmp_path, tmp_path / "model")
-    assert device["name"] == "Raspberry Pi 5 Model B"
-    assert device["cpu"] == "0xd0b"
-    assert device["cpu_flags"] == ["asimd", "asimddp"]
-    assert device["memory_bytes"] == 1_024_000
-
-
-def test_this_machine_can_be_described() -> None:
-    device = describe_device()
-    assert device["name"]
-    assert isinstance(device["memory_bytes"], int)
-    assert device["memory_bytes"] > 2**28
-    nameless = describe_device(Path("/nonexistent"), Path("/nonexistent"))
-    assert nameless["memory_bytes"] == 0
-    assert nameless["name"] == nameless["architecture"]
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -77,23 +53,6 @@ def test_a_tied_table_is_read_whole_and_a_lookup_reads_one_row(tmp_path: Path) -
     assert weight_bytes_per_token(path) == 160 + 16
 
 
-def test_both_encodings_of_a_shape_are_read(tmp_path: Path) -> None:
-    """The format allows a list of numbers to be packed; some writers do so."""
-
-    tensor = message(8, b"t") + message(9, bytes(120))
-    node = message(1, b"t") + message(1, b"ids") + message(4, b"Gather") + b"\x5d\0\0\0\0"
-    path = tmp_path / "model.onnx"
-    for dims in (b"\x08\x0a\x08\x03", message(1, b"\x0a\x03")):
-        path.write_bytes(message(7, message(1, node) + message(5, dims + tensor)))
-        assert weight_bytes_per_token(path) == 12
-
-
-def message(number: int, content: bytes) -> bytes:
-    """Encode one field of bytes; its length in two bytes, which the format allows for any."""
-    size = len(content)
-    return bytes([number << 3 | 2, size & 0x7F | 0x80, size >> 7]) + content
-
-
 def test_of_a_choice_a_step_reads_what_an_answer_needs(tmp_path: Path) -> None:
     import_onnx()
     onnx = importlib.import_module("onnx")
@@ -113,9 +72,9 @@ def test_of_a_choice_a_step_reads_what_an_answer_needs(tmp_path: Path) -> None:
     assert weight_bytes_per_token(path) == 20
 
 
-@pytest.mark.parametrize("data", [b"", b"\x3a", b"\x08\xff", b"\x0b", b"\x0d\0\0\0\0"])
-def test_what_is_not_a_model_is_refused(tmp_path: Path, data: bytes) -> None:
+def test_an_empty_file_is_no_model(tmp_path: Path) -> None:
+    import_onnx()
     path = tmp_path / "model.onnx"
-    path.write_bytes(data)
-    with pytest.raises(ValueError, match="not an ONNX model"):
+    path.touch()
+    with pytest.raises(ValueError, match="no weights in it"):
         weight_bytes_per_token(path)

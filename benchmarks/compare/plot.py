@@ -1,4 +1,4 @@
-"""The two curves as one SVG: what a longer context costs, and what company does to throughput.
+"""The two curves as one SVG: decode against the context, and against concurrent requests.
 
 Rule: plain SVG that every browser and forge shows; no library, no script, no style sheet.
 """
@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from edged.commands.bench.adapters import EDGED
-from edged.commands.bench.figures import Document
-from edged.commands.bench.plan import CONCURRENCY, CONTEXTS, decode_name
-from edged.commands.bench.table import heading
+from benchmarks.compare.engines import EDGED
+from edged.commands.bench.figures import Document, heading
+from edged.commands.bench.turns import CONCURRENCY, CONTEXTS, concurrent_name, decode_name
 
 _COLOURS = ("#0b6e4f", "#c8553d", "#3d5a80", "#8a6fa8")
 _WIDTH, _HEIGHT = 880, 400
@@ -64,15 +63,12 @@ def _panels(document: Document) -> Iterator[Panel]:
         CONTEXTS,
         {engine: _points(CONTEXTS, names, figures) for engine, figures in engines.items()},
     )
-    counts = [str(count) for count in CONCURRENCY]
+    counts = [concurrent_name(count) for count in CONCURRENCY]
     yield Panel(
-        "Decode against company",
+        "Decode against concurrency",
         "requests at the same time",
         CONCURRENCY,
-        {
-            engine: _points(CONCURRENCY, counts, figures["concurrent"])
-            for engine, figures in engines.items()
-        },
+        {engine: _points(CONCURRENCY, counts, figures) for engine, figures in engines.items()},
     )
 
 
