@@ -11,7 +11,7 @@ from benchmarks.compare.field import Field, Start
 from benchmarks.compare.figures import document
 from benchmarks.compare.process import Setup
 from benchmarks.compare.weights import weight_bytes_per_token
-from edged.bundle.folder import open_bundle
+from edged.bundle.folder import Bundle, open_bundle
 from edged.commands.bench.daemon import measure_daemon
 from edged.commands.bench.device import describe_device
 from edged.commands.bench.figures import Document
@@ -42,16 +42,7 @@ def compare(
     bundle = open_bundle(question.bundle)
     bandwidths = [read_bandwidth(question.num_threads)]
     with tempfile.TemporaryDirectory(prefix="edged-bench-") as state:
-        own = Setup(
-            engine=EDGED,
-            adapter="benchmarks.compare.engines:load_edged",
-            source=str(bundle.folder),
-            bundle=str(bundle.folder),
-            vocab_size=bundle.manifest.model.vocab_size,
-            num_threads=question.num_threads,
-            max_model_len=context_of(bundle, question),
-            state=state,
-        )
+        own = _edged_setup(bundle, question, state)
         # Before the engines: edged's is run as the daemon has found it to run fastest here.
         note("the daemon")
         place = (bundle.folder, own.num_threads, own.max_model_len, Path(state))
@@ -81,3 +72,16 @@ def compare(
         **field.quiet.shares(os.cpu_count() or 1),
         **circumstances(bundle, question, device, versions),
     }
+
+
+def _edged_setup(bundle: Bundle, question: Question, state: str) -> Setup:
+    return Setup(
+        engine=EDGED,
+        adapter="benchmarks.compare.engines:load_edged",
+        source=str(bundle.folder),
+        bundle=str(bundle.folder),
+        vocab_size=bundle.manifest.model.vocab_size,
+        num_threads=question.num_threads,
+        max_model_len=context_of(bundle, question),
+        state=state,
+    )
