@@ -40,7 +40,7 @@ class OllamaEngine:
         return {"ollama": str(answer["version"])}
 
     def generate(self, prompt: Sequence[int], count: int, on_token: OnToken) -> None:
-        """Answer with up to ``count`` greedy tokens; their ids are not told; blocks."""
+        """Answer with up to ``count`` greedy tokens; their ids are not reported; blocks."""
         detokenizer = self._tokenizer.detokenizer()
         text = "".join(map(detokenizer.push, prompt)) + detokenizer.flush()
         question = {"model": self._setup.source, "prompt": text, "raw": True}

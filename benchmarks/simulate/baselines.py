@@ -7,7 +7,7 @@ clients that hang up at their deadline, and a server that notices.
 
 from collections import deque
 
-from benchmarks.simulate.engine import Sequence, SlotEngine
+from benchmarks.simulate.engine import Generation, SlotEngine
 from benchmarks.simulate.outcome import End, Outcome
 from benchmarks.simulate.trace import Ask, Workload
 from edged.scheduling.latency_model import Cost
@@ -56,10 +56,10 @@ class Server:
             if self._drops and ask.deadline_s <= engine.now_s:
                 self.outcomes.append(Outcome(ask, End.EXPIRED, ask.deadline_s))
             else:
-                sequence = Sequence(0, ask, ask.prompt_tokens, ask.wanted_tokens, 0)
+                sequence = Generation(0, ask, ask.prompt_tokens, ask.wanted_tokens, 0)
                 engine.sequences.append(sequence)
 
-    def _finish(self, sequence: Sequence) -> None:
+    def _finish(self, sequence: Generation) -> None:
         ask, end, now_s = sequence.ask, sequence.end or End.CUT, self._engine.now_s
         if end is End.ON_TIME and now_s > ask.deadline_s:
             end = End.LATE

@@ -1,12 +1,12 @@
-"""The most that anybody could do who knows all requests beforehand.
+"""A clairvoyant upper bound: the most that any order of the requests could deliver on time.
 
 Earliest deadline first, dropping what is late and counting every second of work, whole answers or
 not, keeps an engine busy with live work for as long as any order can; that much time, filled with
 the answers that have the most tokens to the second, in fractions, is more than any real order can
 deliver on time. It is a bound, not a schedule.
 
-An answer counts as what it takes of the engine at best: its part of runs with a full company. No
-run is cheaper than the parts of those in it, so the parts of all answers fit into the time.
+An answer counts as what it takes of the engine at best: its share of steps with a full batch. No
+step is cheaper than the shares of those in it, so the shares of all answers fit into the time.
 """
 
 import heapq
@@ -48,7 +48,7 @@ def _priced(workload: Workload, device: Cost) -> list[_Work]:
 
 
 def least_work_s(ask: Ask, workload: Workload, device: Cost) -> float:
-    """Tell what an answer takes at best: in full company, while the device is at its fastest."""
+    """Tell what an answer takes at best: in a full batch, while the device is at its fastest."""
     steps = range(_LOOKS + 1)
     times = (ask.at_s + ask.timeout_s * step / _LOOKS for step in steps)
     return ask.work_s(device, workload.num_slots) * min(map(workload.slowdown, times))

@@ -1,4 +1,4 @@
-"""What the engine would do: a piece of a prompt and a run of all that are past theirs, in turn.
+"""What the engine would do: alternate one prefill chunk and one decode step of the batch.
 
 Rule: no policy, but that the prompt of the most urgent class goes first. It takes what it is given
 and tells what is over.
@@ -14,8 +14,8 @@ from edged.scheduling.latency_model import Cost
 
 
 @dataclass(slots=True, eq=False)
-class Sequence:
-    """One answer in the making."""
+class Generation:
+    """One answer in progress."""
 
     key: int
     ask: Ask
@@ -69,14 +69,14 @@ class SlotEngine:
         self._device = device
         self._slowdown = slowdown
         self._drops = drops
-        self.sequences: list[Sequence] = []
+        self.sequences: list[Generation] = []
         """In the order of their start."""
         self.now_s = 0.0
         """When the step in hand ends, or the last one ended."""
         self._was_prefill = False
 
-    def step(self, until_s: float) -> list[Sequence]:
-        """Do a piece of a prompt, or one run; or as many runs as begin before a time.
+    def step(self, until_s: float) -> list[Generation]:
+        """Run one prefill chunk, or one decode step; or as many steps as begin before a time.
 
         Returns:
             What is over; an answer is ended before the step with which it would be late.
@@ -86,10 +86,10 @@ class SlotEngine:
         running = [s for s in self.sequences if s.is_prefilled]
         self._was_prefill = waiting is not None and not (running and self._was_prefill)
         if waiting is not None and self._was_prefill:
-            step_s, count = self._piece_s(waiting), 1
+            step_s, count = self._chunk_s(waiting), 1
         else:
             count = min(sequence.num_left for sequence in running) if waiting is None else 1
-            step_s, count = self._runs_s(running, count, until_s)
+            step_s, count = self._steps_s(running, count, until_s)
         if late := self._late(step_s, count):
             if count == 1:
                 return self._over(late)
@@ -101,11 +101,11 @@ class SlotEngine:
             self._decode(running, step_s, count)
         return self._over([s for s in self.sequences if s.end is not None])
 
-    def end(self, sequence: Sequence) -> None:
+    def end(self, sequence: Generation) -> None:
         """Take an answer out, over or not."""
         self.sequences.remove(sequence)
 
-    def _late(self, step_s: float, count: int) -> list[Sequence]:
+    def _late(self, step_s: float, count: int) -> list[Generation]:
         """Return what would be late after the step, each with its end."""
         if not self._drops:
             return []
@@ -115,17 +115,19 @@ class SlotEngine:
             sequence.end = End.EXPIRED if sequence.num_done == 0 else End.CUT
         return late
 
-    def _over(self, sequences: list[Sequence]) -> list[Sequence]:
+    def _over(self, sequences: list[Generation]) -> list[Generation]:
         for sequence in sequences:
             self.end(sequence)
         return sequences
 
-    def _piece_s(self, sequence: Sequence) -> float:
+    def _chunk_s(self, sequence: Generation) -> float:
         count = min(self._device.chunk_tokens, sequence.num_prompt - sequence.num_prefilled)
         seconds = self._device.prefill_s(count, sequence.num_prefilled)
         return seconds * sequence.ask.noise * self._slowdown(self.now_s)
 
-    def _runs_s(self, sequences: list[Sequence], at_most: int, until_s: float) -> tuple[float, int]:
+    def _steps_s(
+        self, sequences: list[Generation], at_most: int, until_s: float
+    ) -> tuple[float, int]:
         """Return what runs take, and how many: those that begin before ``until_s``."""
         noise = sum(sequence.ask.noise for sequence in sequences) / len(sequences)
         factor = noise * self._slowdown(self.now_s)
@@ -134,14 +136,14 @@ class SlotEngine:
         more_s = factor * self._device.decode_pair_s * len(sequences) * count * (count - 1) / 2
         return first_s * count + more_s, count
 
-    def _prefill(self, sequence: Sequence, step_s: float) -> None:
+    def _prefill(self, sequence: Generation, step_s: float) -> None:
         count = min(self._device.chunk_tokens, sequence.num_prompt - sequence.num_prefilled)
         sequence.num_prefilled += count
         sequence.prefill_s += step_s
         if sequence.is_prefilled:
             sequence.give(1, self.now_s)
 
-    def _decode(self, sequences: list[Sequence], step_s: float, count: int) -> None:
+    def _decode(self, sequences: list[Generation], step_s: float, count: int) -> None:
         contexts = sum(sequence.context + count / 2 for sequence in sequences)
         for sequence in sequences:
             sequence.decode_s += step_s

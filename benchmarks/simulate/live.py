@@ -61,7 +61,7 @@ class LiveNode:
         self._events: queue.SimpleQueue[TransportEvent] = queue.SimpleQueue()
         self._retained: dict[str, dict[str, Any]] = {}
         self.states: list[tuple[float, dict[str, Any]]] = []
-        """What the node told of itself while the workload was played, with the times."""
+        """What the node reported while the workload was played, with the times."""
         self._heard: dict[str, Heard] = {}
         self._begun_s = time.monotonic()
         address = options.address
@@ -109,7 +109,7 @@ class LiveNode:
 
         Returns:
             What became of each request, in order; its ``ask`` has the tokens that were computed
-            and made, where the node told them.
+            and made, where the node reported them.
 
         Raises:
             NodeSilentError: A first question is not answered.

@@ -28,7 +28,7 @@ def measure(node: LiveNode, workload: Workload, cost: Cost) -> dict[str, Figures
     Args:
         node: the node.
         workload: what it is asked.
-        cost: its price list.
+        cost: its latency model.
     """
     outcomes = node.play(workload.asks)
     asks = _as_they_were(outcomes)

@@ -5,7 +5,7 @@ Rule: everything that decides is imported from the core; here is only what the s
 
 from collections.abc import Callable
 
-from benchmarks.simulate.engine import Sequence, SlotEngine
+from benchmarks.simulate.engine import Generation, SlotEngine
 from benchmarks.simulate.outcome import End, Outcome
 from benchmarks.simulate.trace import Ask, Workload
 from edged.protocol.request import ChatMessage, Priority, Rejected, ReplyAddress, Request
@@ -115,7 +115,7 @@ class Node:
             engine.now_s = max(engine.now_s, now_s)
         wanted = min(ask.output_tokens, entry.admitted.max_tokens)
         engine.sequences.append(
-            Sequence(
+            Generation(
                 entry.key,
                 ask,
                 ask.prompt_tokens + entry.num_done,
@@ -133,18 +133,18 @@ class Node:
         self.scheduler.pause(entry.key, sequence.num_done)
         self.num_pauses += 1
 
-    def _note_first(self, sequence: Sequence) -> None:
+    def _note_first(self, sequence: Generation) -> None:
         if sequence.first_s is not None:
             self._first_s.setdefault(sequence.key, sequence.first_s)
 
-    def _finish(self, sequence: Sequence) -> None:
+    def _finish(self, sequence: Generation) -> None:
         entry = self.scheduler.finish(sequence.key)
         self._note_first(sequence)
         if sequence.end is End.ON_TIME and not entry.num_pauses:
             self._learn(sequence)
         self._end(entry, sequence.end or End.CUT, self._engine.now_s)
 
-    def _learn(self, sequence: Sequence) -> None:
+    def _learn(self, sequence: Generation) -> None:
         measured = Measured(
             sequence.num_prompt,
             0,

@@ -16,7 +16,7 @@ class End(StrEnum):
     EXPIRED = "expired"
     """Ended at the deadline with nothing, after it had been taken in."""
     REFUSED = "refused"
-    """Told at once that it cannot be done."""
+    """Refused at once."""
     LATE = "late"
     """Answered after the deadline."""
 

@@ -38,7 +38,7 @@ class Ask:
     """Tokens after which the model would stop by itself."""
     timeout_s: float = 30.0
     noise: float = 1.0
-    """How many times as long as its price it takes."""
+    """How many times as long as predicted it takes."""
 
     @property
     def level(self) -> Priority:
@@ -58,7 +58,7 @@ class Ask:
     def work_s(self, device: Cost, num_slots: int) -> float:
         """Tell what the whole answer takes of a device that is as fast as at its start, at best.
 
-        That is in runs with a full company, of which it bears an even part.
+        That is its even share of forward passes with a full batch.
         """
         num_runs = max(self.wanted_tokens - 1, 0)
         alone_s = device.service_s(self.prompt_tokens, self.wanted_tokens)

@@ -142,7 +142,7 @@ def test_no_schedule_is_better_than_the_bound(num_slots: int) -> None:
             assert summed["goodput_tokens"] <= 1 + 1e-9
 
 
-def test_an_answer_in_full_company_takes_its_part_of_the_runs() -> None:
+def test_an_answer_in_a_full_batch_takes_its_share_of_the_steps() -> None:
     one = ask(0, 20)
     device = replace(SLOW, decode_row_s=0.1)
     assert one.work_s(device, 1) == pytest.approx(20, rel=1e-3)
