@@ -1,6 +1,7 @@
 """``edged bench --wire``: the whole measurement, small, on a real broker; and how it is shown."""
 
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -78,15 +79,16 @@ def test_a_broker_that_is_not_there_is_said(
 
 
 def test_the_echo_sends_back_what_comes_until_the_broker_is_gone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require_mosquitto()
+    ready = threading.Event()
+    monkeypatch.setattr(wire_client, "print", lambda *_, **__: ready.set(), raising=False)
     with running(mosquitto(tmp_path)) as broker, ThreadPoolExecutor() as pool:
         client = connect(broker.url, "asker", ANSWERS)
         echo = pool.submit(wire_client.echo, broker.url, ECHO_TOPIC)
+        assert ready.wait(20)
         asker = Asker(client, ECHO_TOPIC)
-        while "ready" not in capsys.readouterr().out:
-            assert not echo.done()
         assert len(list(asker.round_trips_s(3))) == 3
         assert asker.rate_per_s(20, window=4) > 0
         broker.stop()
