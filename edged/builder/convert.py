@@ -14,11 +14,11 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from edged.builder.child import OnProgress
-from edged.builder.endings import turn_end
 from edged.builder.gguf import GgufFile, Vocabulary, read_gguf
+from edged.builder.gguf_tokenizer import adds_bos, build_tokenizer
+from edged.builder.stop_tokens import turn_end
 from edged.builder.store import no_space
-from edged.builder.tokencheck import check_tokenizer
-from edged.builder.tokens import adds_bos, build_tokenizer
+from edged.builder.tokenizer_check import check_tokenizer
 from edged.errors import BuildError
 
 _STEPS = 4

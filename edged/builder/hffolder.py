@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from tokenizers import Tokenizer
 
-from edged.builder.endings import turn_end
+from edged.builder.stop_tokens import turn_end
 from edged.engine.tokenizer import encoder
 from edged.errors import BuildError, BundleError
 

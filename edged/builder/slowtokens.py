@@ -6,7 +6,7 @@ Rule: what comes out is checked, because some conversions split words into lette
 from transformers import AutoTokenizer
 
 from edged.builder.child import OnProgress
-from edged.builder.tokencheck import check_words
+from edged.builder.tokenizer_check import check_words
 from edged.errors import BuildError
 
 

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import tokenizers
 
+from edged.builder.calibrate import FUSED_INPUT
 from edged.builder.export import find_export
 from edged.builder.gate import Sequences, gate_sequences
-from edged.builder.judge import GATE_TEXT, judge
 from edged.builder.measure import compare
 from edged.builder.onnx_files import read_graph
 from edged.builder.progress import Progress
+from edged.builder.quality import GATE_TEXT, check_limits
 from edged.bundle.folder import MODEL, Bundle, GraphKind, Quality, open_bundle
 from edged.engine.graph import Graph, load_graph
 from edged.engine.tokenizer import Tokenizer
@@ -28,7 +29,6 @@ _UNSEEN = "unseen.txt"
 _WINDOW_TOKENS = 512
 _GATE_MODEL_LEN = 1024
 """Room for the longest of the gate's prompts in any tokenizer."""
-_FUSED_INPUT = "seqlens_k"
 
 
 def run_gate(
@@ -61,7 +61,7 @@ def run_gate(
         result = compare(reference, candidate, sequences, step)
     with progress.step("Compare on another text") as step:
         unseen = compare(reference, candidate, windows, step)
-    return judge(result, bundle.manifest.quality.limits, GATE_TEXT, unseen)
+    return check_limits(result, bundle.manifest.quality.limits, GATE_TEXT, unseen)
 
 
 def unseen_text() -> str:
@@ -107,7 +107,7 @@ def verify_bundle(
         candidate = _load_candidate(bundle, reference, max(map(len, sequences)))
     with progress.step("Compare with fp32") as step:
         result = compare(reference, candidate, sequences, step)
-    return judge(result, bundle.manifest.quality.limits, text_file.name)
+    return check_limits(result, bundle.manifest.quality.limits, text_file.name)
 
 
 def _load_candidate(bundle: Bundle, reference: Graph, max_model_len: int) -> Graph:
@@ -128,7 +128,7 @@ def _load_reference(folder: Path, max_model_len: int) -> Graph:
     if not (folder / MODEL).is_file():
         raise BuildError(f"{folder}: no {MODEL} there; give the folder of an fp32 export")
     inputs = {value.name for value in read_graph(folder).graph.input}
-    return load_graph(folder / MODEL, is_fused=_FUSED_INPUT in inputs, max_model_len=max_model_len)
+    return load_graph(folder / MODEL, is_fused=FUSED_INPUT in inputs, max_model_len=max_model_len)
 
 
 def _find_reference(bundle: Bundle, cache: Path) -> Path:

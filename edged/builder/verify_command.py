@@ -4,9 +4,9 @@ import argparse
 import json
 from pathlib import Path
 
-from edged.builder.judge import figures, table
 from edged.builder.pipeline import default_cache
 from edged.builder.progress import Progress
+from edged.builder.quality import figures, table
 from edged.builder.verify import verify_bundle
 from edged.errors import ExitCode
 

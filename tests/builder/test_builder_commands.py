@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edged import cli
-from edged.builder import build_command, gate, judge, verify
+from edged.builder import build_command, gate, quality, verify
 from edged.builder.gate import gate_prompts
 from edged.builder.pipeline import BuildResult
 from edged.bundle.folder import KvType, open_bundle
@@ -56,7 +56,7 @@ def test_verify_of_the_gates_text_is_judged_by_its_limits(
     status: ExitCode,
     verdict: str,
 ) -> None:
-    monkeypatch.setattr(judge, "TOKENS_MIN", tokens_min)
+    monkeypatch.setattr(quality, "TOKENS_MIN", tokens_min)
     monkeypatch.setattr(verify, "unseen_text", lambda: "A short text of another kind.")
     words = ["verify", str(bundle_folder), "--reference", str(bundle_folder)]
     assert cli.main(words) == status

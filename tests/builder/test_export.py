@@ -20,9 +20,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from edged.builder import child, export, optimum
 from edged.builder.fetch import Checkpoint, fetch
 from edged.builder.gguf import read_gguf
+from edged.builder.gguf_tokenizer import build_tokenizer
 from edged.builder.progress import Progress
 from edged.builder.recipe import Recipe, Source, SourceKind
-from edged.builder.tokens import build_tokenizer
 from edged.engine.graph import load_graph
 from edged.errors import BuildError
 from tests.builder import tiny_gguf

@@ -15,11 +15,11 @@ pytest.importorskip("torch", reason="the build extra")
 from edged.builder import child, wheel
 from edged.builder.fetch import Checkpoint, fetch
 from edged.builder.gguf import read_gguf
+from edged.builder.gguf_tokenizer import build_tokenizer
 from edged.builder.hffolder import open_folder
 from edged.builder.progress import Progress
 from edged.builder.recipe import Recipe, Source, SourceKind
 from edged.builder.store import hash_file, hash_files
-from edged.builder.tokens import build_tokenizer
 from edged.errors import BuildError
 from tests.builder import hub_server, tiny_gguf
 

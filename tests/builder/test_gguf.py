@@ -18,11 +18,11 @@ from safetensors.numpy import load_file
 
 from edged.builder.convert import convert
 from edged.builder.gguf import TokenType, Vocabulary, read_gguf
+from edged.builder.gguf_tokenizer import adds_bos, build_tokenizer, merges_of_scores
 from edged.builder.pipeline import default_cache
-from edged.builder.presplit import PRESPLITS
+from edged.builder.pretokenizers import PRE_TOKENIZERS
 from edged.builder.recipe import resolve_source
-from edged.builder.tokencheck import check_tokenizer
-from edged.builder.tokens import adds_bos, build_tokenizer, merges_of_scores
+from edged.builder.tokenizer_check import check_tokenizer
 from edged.builder.wheel import fetch_member
 from edged.errors import BuildError
 from tests.builder import tiny_gguf
@@ -65,7 +65,7 @@ def test_every_splitting_rule_gives_the_ids_of_llama_cpp(tmp_path: Path) -> None
         for pre in section["pre"]:
             assert_golden(vocabulary(tmp_path, tiny_gguf.byte_level(pre)), texts, section)
             seen.append(pre)
-    assert sorted(seen) == sorted(PRESPLITS)
+    assert sorted(seen) == sorted(PRE_TOKENIZERS)
 
 
 @pytest.mark.parametrize("index", range(3))
@@ -79,9 +79,9 @@ def test_the_rules_are_told_apart() -> None:
     """A golden file in which two rules agree would not notice that they were exchanged."""
     _, _, sections = golden("tiny-byte-level")
     alone = [section["pre"] for section in sections]
-    rules = {frozenset(names): {PRESPLITS[name].patterns for name in names} for names in alone}
+    rules = {frozenset(names): {PRE_TOKENIZERS[name].patterns for name in names} for names in alone}
     assert all(len(patterns) == 1 for patterns in rules.values())
-    assert len(sections) >= len({rule.patterns for rule in PRESPLITS.values()})
+    assert len(sections) >= len({rule.patterns for rule in PRE_TOKENIZERS.values()})
 
 
 @pytest.fixture

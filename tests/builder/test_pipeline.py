@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from edged.builder import gate, judge, pipeline, reference, search, verify
+from edged.builder import gate, pipeline, reference, search, verify
+from edged.builder import quality as quality_module
 from edged.builder.calibrate import calibration_ids
 from edged.builder.export import Export
 from edged.builder.fetch import Checkpoint
@@ -24,9 +25,9 @@ from edged.builder.kvcache import measure_peaks
 from edged.builder.pipeline import BuildResult, GateMissedError, build, default_cache
 from edged.builder.progress import Progress
 from edged.builder.quantize import QuantizeReport, Scaling, Scheme, quantize
-from edged.builder.recipe import GateLimits, Recipe, Source, SourceKind, resolve_source
+from edged.builder.recipe import DEFAULT_LIMITS, Recipe, Source, SourceKind, resolve_source
 from edged.builder.verify import unseen_text, verify_bundle
-from edged.bundle.folder import GraphKind, KvType, open_bundle
+from edged.bundle.folder import GraphKind, KvType, QualityLimits, open_bundle
 from edged.errors import BuildError, ExitCode, UsageError
 from tests.tiny_graphs import TinyConfig
 from tests.tiny_model import CHAT_TEMPLATE, STOP_TOKEN_ID, write_tiny_bundle, write_tiny_tokenizer
@@ -98,7 +99,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worksh
     monkeypatch.setattr(pipeline, "calibration_ids", lambda *a: calibration_ids(*a)[:2])
     chosen = gate_prompts()[::12]
     monkeypatch.setattr(gate, "gate_prompts", lambda: chosen)
-    monkeypatch.setattr(judge, "TOKENS_MIN", 100)
+    monkeypatch.setattr(quality_module, "TOKENS_MIN", 100)
     monkeypatch.setattr(verify, "unseen_text", lambda: unseen_text()[:600])
     write_tiny_bundle(tmp_path / "export", fused=False)
     (tmp_path / "checkpoint").mkdir()
@@ -207,22 +208,6 @@ def test_without_a_chosen_scheme_the_next_one_is_tried(
         workshop.build()
 
 
-def test_four_bits_have_limits_of_their_own(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Those of a recipe that means 8 bits are not theirs; those of one that means them are."""
-    # A random model's logits are flat, so it is further off than any real one.
-    monkeypatch.setattr(pipeline, "GATES", {"int4": GateLimits(2.0, 3.0, 0.01)})
-    workshop.recipe = replace(workshop.recipe, gate=GateLimits(mean_kl=0.02))
-    manifest = workshop.build(scheme="int4").bundle.manifest
-    assert manifest.quality.limits.mean_kl == 2.0
-    assert manifest.quality.mean_kl > 0.02
-    assert manifest.kernels["aarch64"] == "asimddp"
-    workshop.recipe = replace(workshop.recipe, scheme="int4")
-    with pytest.raises(GateMissedError):
-        workshop.build()
-
-
 def test_a_cheaper_form_that_was_not_asked_for_is_tried_later(workshop: Workshop) -> None:
     fp32 = workshop.build(kv_type=KvType.FP32).bundle.manifest
     assert fp32.model.kv_type is KvType.FP32
@@ -237,7 +222,7 @@ def test_the_second_text_alone_can_fail_the_gate(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is no formality: what is fine on the prompts and wrong there is not installed."""
-    monkeypatch.setattr(judge, "_UNSEEN_FACTOR", 0.0)
+    monkeypatch.setattr(quality_module, "_UNSEEN_FACTOR", 0.0)
     with pytest.raises(GateMissedError):
         workshop.build()
     quality = open_bundle(workshop.output.with_name("toy.failed")).manifest.quality
@@ -288,7 +273,7 @@ def damage(workshop: Workshop) -> None:
 
 
 def tighten(workshop: Workshop) -> None:
-    workshop.recipe = replace(workshop.recipe, gate=GateLimits(mean_kl=0.009))
+    workshop.recipe = replace(workshop.recipe, gate=replace(DEFAULT_LIMITS, mean_kl=0.009))
 
 
 def shorten(workshop: Workshop) -> None:
@@ -319,7 +304,7 @@ def test_another_tool_version_builds_again(
 
 def test_a_gate_that_misses_installs_nothing(workshop: Workshop) -> None:
     """Exit code 1, the table, and the bundle kept beside its place to be looked at."""
-    workshop.recipe = replace(workshop.recipe, gate=GateLimits(mean_kl=1e-9))
+    workshop.recipe = replace(workshop.recipe, gate=replace(DEFAULT_LIMITS, mean_kl=1e-9))
     with pytest.raises(GateMissedError, match=r"kept in .*toy\.failed") as caught:
         workshop.build()
     assert caught.value.exit_code is ExitCode.FAILURE
@@ -330,7 +315,7 @@ def test_a_gate_that_misses_installs_nothing(workshop: Workshop) -> None:
 
 def test_a_missed_gate_leaves_an_older_bundle_alone(workshop: Workshop) -> None:
     first = workshop.build()
-    workshop.recipe = replace(workshop.recipe, gate=GateLimits(mean_kl=1e-9))
+    workshop.recipe = replace(workshop.recipe, gate=replace(DEFAULT_LIMITS, mean_kl=1e-9))
     with pytest.raises(GateMissedError):
         workshop.build()
     assert open_bundle(workshop.output) == first.bundle
@@ -485,10 +470,10 @@ def test_a_real_checkpoint_goes_all_the_way(
     """
     pytest.importorskip("optimum")
     monkeypatch.setattr(gate, "gate_prompts", lambda: gate_prompts()[::12])
-    monkeypatch.setattr(judge, "TOKENS_MIN", 100)
+    monkeypatch.setattr(quality_module, "TOKENS_MIN", 100)
     monkeypatch.setattr(verify, "unseen_text", lambda: unseen_text()[:600])
     recipe = resolve_source(str(write_checkpoint(tmp_path / family, family)))
-    lenient = replace(recipe, gate=GateLimits(0.05, 1.05, 0.5))
+    lenient = replace(recipe, gate=QualityLimits(0.05, 1.05, 0.5))
     monkeypatch.setattr(pipeline, "resolve_source", lambda _: lenient)
     progress = Progress(io.StringIO())
     cache = tmp_path / "cache"

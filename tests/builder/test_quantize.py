@@ -156,7 +156,7 @@ def test_a_product_of_two_activations_is_left_alone(work: Work, operator: str) -
     node = helper.make_node(operator, ["x", "z"], ["y"], "scores")
     work.write([node], {}, {**FLOAT_X, "z": onnx.TensorProto.FLOAT})
     assert work.quantize() == QuantizeReport(
-        Scheme.INT8_BLOCKWISE, Scaling.DYNAMIC, 0, (), (work.output / "model.onnx").stat().st_size
+        Scaling.DYNAMIC, 0, (), (work.output / "model.onnx").stat().st_size
     )
     assert work.operators() == [operator]
 

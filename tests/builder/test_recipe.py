@@ -7,14 +7,14 @@ import pytest
 import yaml
 
 from edged.builder.recipe import (
-    GateLimits,
+    DEFAULT_LIMITS,
     Recipe,
     SourceKind,
     bundle_name,
     load_recipe,
     resolve_source,
 )
-from edged.bundle.folder import KvType
+from edged.bundle.folder import KvType, QualityLimits
 from edged.errors import BuildError, ConfigError
 from tests.paths import ROOT
 
@@ -39,7 +39,7 @@ def test_each_recipe_of_ours_is_complete_and_found_by_its_name(path: Path) -> No
     assert recipe == resolve_source(path.stem) == resolve_source(str(path))
     assert recipe.name == path.stem
     assert recipe.licence == "Apache-2.0"
-    assert recipe.gate == GateLimits(0.010, 1.010, 0.95)
+    assert recipe.gate == DEFAULT_LIMITS == QualityLimits(0.010, 1.010, 0.95)
     assert recipe.source.sha256 or recipe.source.revision
 
 
@@ -59,7 +59,7 @@ def test_all_keys_are_read(tmp_path: Path) -> None:
     recipe = load_recipe(path)
     assert (recipe.licence, recipe.scheme, recipe.max_model_len) == ("MIT", "fp32", 64)
     assert recipe.kv_type is KvType.INT8
-    assert recipe.gate == GateLimits(0.5, 2.0, 0.95)
+    assert recipe.gate == QualityLimits(0.5, 2.0, 0.95)
 
 
 @pytest.mark.parametrize("kind", ["folder", "gguf"])
@@ -74,6 +74,7 @@ def test_a_local_path_is_meant_from_the_recipe(tmp_path: Path, kind: str) -> Non
     [
         ({"licens": "MIT"}, "licens: unknown key .did you mean licence"),
         ({"kv_type": "int4"}, "kv_type: 'int4' is none of fp32, int8"),
+        ({"scheme": "int4"}, "scheme: 'int4' is none of fp32, int8-blockwise, int8-w8a8"),
         ({"zzz": 1}, "zzz: unknown key .one of name, licence"),
         ({"name": ...}, "name: is missing"),
         ({"name": "With Space"}, "name: 'With Space' does not look like"),

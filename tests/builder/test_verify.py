@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from edged.builder import gate, verify
-from edged.builder import judge as judging
+from edged.builder import quality as quality_module
 from edged.builder.gate import TOKENS_MIN, gate_prompts, gate_sequences
-from edged.builder.judge import judge, relaxed, table
 from edged.builder.measure import Comparison, compare
 from edged.builder.progress import Progress
+from edged.builder.quality import check_limits, relaxed, table
 from edged.builder.quantize import Scheme, quantize
 from edged.builder.verify import run_gate, unseen_text, verify_bundle
 from edged.bundle.folder import Bundle, GraphKind, QualityLimits, open_bundle, write_manifest
@@ -77,7 +77,7 @@ def short_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few of the prompts, so that a test takes a second."""
     chosen = gate_prompts()[::8]
     monkeypatch.setattr(gate, "gate_prompts", lambda: chosen)
-    monkeypatch.setattr(judging, "TOKENS_MIN", 500)
+    monkeypatch.setattr(quality_module, "TOKENS_MIN", 500)
     text = unseen_text()[:600]
     monkeypatch.setattr(verify, "unseen_text", lambda: text)
 
@@ -151,9 +151,9 @@ def test_nothing_to_compare_is_an_error(sequences: Sequence[Sequence[int]]) -> N
     ],
 )
 def test_each_limit_alone_fails_the_gate(change: dict[str, float], metric: str) -> None:
-    assert judge(GOOD, LIMITS, "gate").passed
+    assert check_limits(GOOD, LIMITS, "gate").passed
     # The figures differ in type; each stands under its own name.
-    quality = judge(replace(GOOD, **change), LIMITS, "gate")  # type: ignore[arg-type]
+    quality = check_limits(replace(GOOD, **change), LIMITS, "gate")  # type: ignore[arg-type]
     assert not quality.passed
     missed = [line for line in table(quality).splitlines() if line.endswith("MISS")]
     assert len(missed) == 1
@@ -161,14 +161,14 @@ def test_each_limit_alone_fails_the_gate(change: dict[str, float], metric: str) 
 
 
 def test_another_text_may_be_short() -> None:
-    quality = judge(replace(GOOD, tokens=10), LIMITS, "letter.txt")
+    quality = check_limits(replace(GOOD, tokens=10), LIMITS, "letter.txt")
     assert quality.passed
     assert "tokens                        10" in table(quality)
 
 
 def test_a_figure_on_its_limit_passes() -> None:
     on_limit = replace(GOOD, mean_kl=0.010, perplexity_ratio=1.010, argmax_agreement=0.95)
-    assert judge(on_limit, LIMITS, "gate").passed
+    assert check_limits(on_limit, LIMITS, "gate").passed
 
 
 def test_the_second_text_has_limits_half_as_wide_again() -> None:
@@ -178,10 +178,10 @@ def test_the_second_text_has_limits_half_as_wide_again() -> None:
     assert wider.argmax_agreement == pytest.approx(0.925)
     # A figure that only the wider limit lets through passes there, and is shown with it.
     wide = replace(GOOD, mean_kl=0.0149, tokens=10)
-    quality = judge(GOOD, LIMITS, "gate", wide)
+    quality = check_limits(GOOD, LIMITS, "gate", wide)
     assert quality.passed
     assert "on another text\nmean_kl                   0.0149  ≤ 0.0150  pass" in table(quality)
-    assert not judge(GOOD, LIMITS, "gate", replace(wide, mean_kl=0.0151)).passed
+    assert not check_limits(GOOD, LIMITS, "gate", replace(wide, mean_kl=0.0151)).passed
 
 
 def test_the_committed_prompts_are_enough_for_any_tokenizer() -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from edged.builder import gate, judge
+from edged.builder import gate, quality
 from edged.builder.export import Export, find_export
 from edged.builder.gate import gate_prompts
-from edged.builder.judge import table
+from edged.builder.quality import table
 from edged.builder.pipeline import default_cache
 from edged.builder.progress import Progress
 from edged.builder.provenance import model_facts
@@ -47,7 +47,7 @@ def export(real_bundle: Bundle) -> Export:
 def short_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     """A prompt of each group, through the portable graph: minutes become seconds."""
     monkeypatch.setattr(gate, "gate_prompts", lambda: gate_prompts()[:3])
-    monkeypatch.setattr(judge, "TOKENS_MIN", 300)
+    monkeypatch.setattr(quality, "TOKENS_MIN", 300)
 
 
 def as_bundle(folder: Path, export: Export) -> Bundle:

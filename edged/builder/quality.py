@@ -1,7 +1,7 @@
-"""Hold a comparison against its limits, and show it.
+"""Check measured quality against the limits, and print it as a table.
 
-Rule: the limits are the recipe's or the scheme's own; nothing here is lenient for a family. A text
-of other kinds than prompts and answers may be half as far off again, and must not be further.
+Rule: the limits are the recipe's, for every family alike. The second text, which holds other kinds
+of text than prompts and answers, has limits 1.5 times as wide.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from edged.builder.measure import Comparison
 from edged.bundle.manifest import Quality, QualityLimits, Unseen
 
 GATE_TEXT = "gate"
-"""What a manifest calls the gate's own text."""
+"""The gate's own text, in a manifest."""
 _UNSEEN_FACTOR = 1.5
 
 _FIGURES = {
@@ -24,19 +24,19 @@ _FIGURES = {
     "argmax_agreement": ".4f",
     "tokens": "d",
 }
-"""Every figure and how it is printed."""
+"""Every figure with its format."""
 
 
-def judge(
+def check_limits(
     result: Comparison, limits: QualityLimits, text: str, unseen: Comparison | None = None
 ) -> Quality:
-    """Hold a comparison against limits; the gate's text must also be long enough.
+    """Check a comparison against the limits; the gate's text must also be long enough.
 
     Args:
-        result: on ``text``.
-        limits: for it.
-        text: its name.
-        unseen: the comparison on the second text; it has limits of its own.
+        result: the comparison on ``text``.
+        limits: for ``text``.
+        text: name of the text.
+        unseen: the comparison on the second text, checked against relaxed limits.
     """
     kept = None if unseen is None else Unseen(limits=relaxed(limits), **asdict(unseen))
     rows = [*_rows(result, limits, text)]
@@ -47,7 +47,7 @@ def judge(
 
 
 def relaxed(limits: QualityLimits) -> QualityLimits:
-    """Return the limits for the second text: half as far again from a perfect result."""
+    """Return the limits for the second text: 1.5 times as far from a perfect result."""
     return QualityLimits(
         mean_kl=_UNSEEN_FACTOR * limits.mean_kl,
         perplexity_ratio=1.0 + _UNSEEN_FACTOR * (limits.perplexity_ratio - 1.0),
@@ -56,12 +56,12 @@ def relaxed(limits: QualityLimits) -> QualityLimits:
 
 
 def figures(quality: Quality) -> dict[str, float]:
-    """Return what was measured, by name."""
+    """Return the measured values by name."""
     return {name: getattr(quality, name) for name in _FIGURES}
 
 
 def table(quality: Quality) -> str:
-    """Write a quality entry as lines: metric, value, limit, pass or MISS."""
+    """Format a quality entry as lines: metric, value, limit, pass or MISS."""
     lines = [f"{'metric':<22}{'value':>10}  {'limit':<9}"]
     lines += _lines(quality, quality.limits, quality.text)
     if quality.unseen is not None:
@@ -71,7 +71,7 @@ def table(quality: Quality) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One figure with a limit."""
+    """A figure with its limit."""
 
     metric: str
     sign: str

@@ -1,11 +1,11 @@
-"""Two ways through one model: one for prompts, one for the tokens of an answer.
+"""One ONNX ``If``: a prefill branch and a decode branch.
 
-Each is a whole graph, and a run takes one of them: the branches of a single ``If``. So each can be
-written for what it does, many rows at a time or one; a choice in each layer would cost a decode
-step 3 % more than this one.
+Each branch is a whole graph, so one can be written for many rows and the other for a single row.
+The weights stay outside of both and are held once.
 
-Rule: both ways compute the same rounded products and keep the same bits in the cache. The weights
-stand outside, and are held once.
+Rule: both branches round keys and values by the same operations, so equal activations give equal
+bits in the cache. Their attention kernels sum in another order, though: what the two compute from
+one input differs in the last bits.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,15 +17,15 @@ import onnx
 from numpy.typing import NDArray
 
 _NARROW = 1024
-"""Columns of a product up to which ``DequantizeLinear`` is the faster for one row.
+"""Columns of a product up to which ``DequantizeLinear`` is faster for one row.
 
-It takes one value after the other, and ``Cast`` and ``Mul`` many at a time, but two nodes.
+It is one node instead of two, but not vectorized as ``Cast`` and ``Mul`` are.
 """
 
 
 @dataclass(slots=True)
-class Way:
-    """Collects the nodes of one way, and the constants that only it reads, each stored once."""
+class Branch:
+    """The nodes of one branch, and the constants that only it reads, each stored once."""
 
     name: str
     nodes: list[onnx.NodeProto] = field(default_factory=list)
@@ -44,47 +44,50 @@ class Way:
         return outputs[0]
 
     def constant(self, name: str, values: NDArray[np.generic]) -> str:
-        """Store a constant under a name; of one name the first stays."""
+        """Store a constant and return its name; a name that is stored already keeps its values."""
         if name not in self.constants:
             self.constants[name] = onnx.numpy_helper.from_array(values, name)
         return name
 
     def integers(self, *values: int) -> str:
-        """Store a row of integers, as shapes and axes are given."""
+        """Store a vector of int64, such as a shape or axes, and return its name."""
         name = f"{self.name}.integers.{'.'.join(map(str, values))}"
         return self.constant(name, np.array(values, np.int64))
 
 
-def write_choice(graph: onnx.GraphProto, flag: str, prompt: Way, answer: Way) -> None:
-    """Replace all that a graph does by the choice between two ways.
+def write_if(graph: onnx.GraphProto, flag: str, then: Branch, otherwise: Branch) -> None:
+    """Replace all nodes of a graph by one ``If``.
 
     Args:
-        graph: its inputs, outputs and stored weights stay; its small constants go into each way.
-        flag: name of the new input that chooses: true for ``prompt``.
-        prompt: gives the graph's outputs.
-        answer: so does this.
+        graph: keeps its inputs, outputs and external weights; its small constants are copied into
+            each branch that reads them.
+        flag: name of a new boolean input; true runs ``then``.
+        then: computes the graph's outputs.
+        otherwise: does so too.
     """
-    info = onnx.helper.make_tensor_value_info(flag, onnx.TensorProto.BOOL, [])
-    graph.input.append(info)
+    graph.input.append(onnx.helper.make_tensor_value_info(flag, onnx.TensorProto.BOOL, []))
+    # One ``If`` for the whole graph: one in each layer costs a decode step 3 % more.
     choice = onnx.helper.make_node(
         "If",
         [flag],
         [value.name for value in graph.output],
-        "way",
-        then_branch=_branch(graph, prompt),
-        else_branch=_branch(graph, answer),
+        "branch",
+        then_branch=_subgraph(graph, then),
+        else_branch=_subgraph(graph, otherwise),
     )
-    stored = [tensor for tensor in graph.initializer if _is_stored(tensor)]
+    external = [tensor for tensor in graph.initializer if _is_external(tensor)]
     del graph.initializer[:]
-    graph.initializer.extend(stored)
+    graph.initializer.extend(external)
     del graph.node[:]
     graph.node.append(choice)
 
 
-def for_one_row(
+def fuse_narrow_scaling(
     nodes: Sequence[onnx.NodeProto], widths: Mapping[str, int]
 ) -> Iterator[onnx.NodeProto]:
-    """Yield nodes with one in place of the two that scale a narrow product; the bits are the same.
+    """Yield nodes with one ``DequantizeLinear`` for ``Cast`` and ``Mul`` behind a narrow product.
+
+    The bits are the same.
 
     Args:
         nodes: of a graph, in order.
@@ -106,24 +109,24 @@ def for_one_row(
                 yield onnx.helper.make_node("DequantizeLinear", inputs, [name], name, axis=-1)
 
 
-def _branch(graph: onnx.GraphProto, way: Way) -> onnx.GraphProto:
-    """Return a way as a branch; what it makes and what it holds carries its name."""
-    small = {tensor.name: tensor for tensor in graph.initializer if not _is_stored(tensor)}
-    own = small | way.constants
+def _subgraph(graph: onnx.GraphProto, branch: Branch) -> onnx.GraphProto:
+    """Return a branch as an ONNX subgraph; its tensors get its name as a suffix."""
+    small = {tensor.name: tensor for tensor in graph.initializer if not _is_external(tensor)}
+    own = small | branch.constants
     outside = {value.name for value in graph.input}
-    outside |= {tensor.name for tensor in graph.initializer if _is_stored(tensor)}
+    outside |= {tensor.name for tensor in graph.initializer if _is_external(tensor)}
 
     def renamed(names: Iterable[str]) -> list[str]:
-        return [f"{n}.{way.name}" if n and n not in outside else n for n in names]
+        return [f"{n}.{branch.name}" if n and n not in outside else n for n in names]
 
     nodes, constants, outputs = [], [], []
-    for node in way.nodes:
+    for node in branch.nodes:
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         copy.input[:], copy.output[:] = renamed(node.input), renamed(node.output)
         (copy.name,) = renamed([node.name])
         nodes.append(copy)
-    used = {name for node in way.nodes for name in node.input}
+    used = {name for node in branch.nodes for name in node.input}
     for name, tensor in own.items():
         if name in used:
             constant = onnx.TensorProto()
@@ -135,8 +138,8 @@ def _branch(graph: onnx.GraphProto, way: Way) -> onnx.GraphProto:
         output.CopyFrom(value)
         (output.name,) = renamed([value.name])
         outputs.append(output)
-    return onnx.helper.make_graph(nodes, way.name, [], outputs, constants)
+    return onnx.helper.make_graph(nodes, branch.name, [], outputs, constants)
 
 
-def _is_stored(tensor: onnx.TensorProto) -> bool:
+def _is_external(tensor: onnx.TensorProto) -> bool:
     return bool(tensor.data_location == onnx.TensorProto.EXTERNAL)

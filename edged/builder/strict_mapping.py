@@ -1,4 +1,4 @@
-"""Strict reading of a parsed YAML mapping: every complaint starts with the key's path."""
+"""Strict reading of a parsed YAML mapping: every error starts with the key's path."""
 
 import difflib
 import re
@@ -8,7 +8,7 @@ from typing import Any
 from edged.errors import ConfigError
 
 
-class Keys:
+class StrictMapping:
     """One mapping of a document, read key by key."""
 
     def __init__(self, mapping: object, file: str, path: str = "") -> None:
@@ -19,10 +19,10 @@ class Keys:
         self._mapping: dict[Any, Any] = mapping
 
     def only(self, *allowed: str) -> None:
-        """Refuse every key which is not in ``allowed``.
+        """Refuse every key that is not in ``allowed``.
 
         Raises:
-            ConfigError: There is one; the nearest allowed name is offered.
+            ConfigError: There is such a key; the message suggests the nearest allowed name.
         """
         for key in self._mapping:
             if key not in allowed:
@@ -31,16 +31,16 @@ class Keys:
                 raise self._error(str(key), f"unknown key ({hint})")
 
     def has(self, key: str) -> bool:
-        """Tell whether the key is there."""
+        """Return whether the key is present."""
         return key in self._mapping
 
-    def section(self, key: str) -> "Keys":
+    def section(self, key: str) -> "StrictMapping":
         """Read a nested mapping.
 
         Raises:
-            ConfigError: It is missing or no mapping.
+            ConfigError: It is missing or not a mapping.
         """
-        return Keys(self._require(key), self._file, self._where(key))
+        return StrictMapping(self._require(key), self._file, self._where(key))
 
     def text(self, key: str, pattern: re.Pattern[str] | None = None) -> str:
         """Read a string that is not empty and matches ``pattern`` as a whole.
@@ -59,7 +59,7 @@ class Keys:
         """Read one of several words.
 
         Raises:
-            ConfigError: It is missing or none of them; the nearest one is offered.
+            ConfigError: It is missing or none of them; the message suggests the nearest one.
         """
         value = self.text(key)
         if value not in choices:

@@ -7,7 +7,7 @@ answers nonsense fluently, and no later step would notice.
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from edged.builder.gguf import TokenType, Vocabulary
-from edged.builder.presplit import PRESPLITS, Presplit
+from edged.builder.pretokenizers import PRE_TOKENIZERS, PreTokenizer
 from edged.errors import BuildError
 
 _ESSENTIAL = "\t\n" + "".join(map(chr, range(0x20, 0x7F)))
@@ -21,7 +21,7 @@ def build_tokenizer(vocabulary: Vocabulary) -> Tokenizer:
         BuildError: The algorithm or its splitting rule is not known, or parts are missing.
     """
     if vocabulary.model == "gpt2":
-        tokenizer = _byte_level(vocabulary, presplit_of(vocabulary))
+        tokenizer = _byte_level(vocabulary, pre_tokenizer_of(vocabulary))
     elif vocabulary.model == "llama":
         tokenizer = _sentencepiece(vocabulary)
     else:
@@ -33,18 +33,18 @@ def build_tokenizer(vocabulary: Vocabulary) -> Tokenizer:
     return tokenizer
 
 
-def presplit_of(vocabulary: Vocabulary) -> Presplit:
+def pre_tokenizer_of(vocabulary: Vocabulary) -> PreTokenizer:
     """Find the splitting rule of a byte-level vocabulary.
 
     Raises:
         BuildError: The file names none, or one that is not known.
     """
-    if vocabulary.pre in PRESPLITS:
-        return PRESPLITS[vocabulary.pre]
+    if vocabulary.pre in PRE_TOKENIZERS:
+        return PRE_TOKENIZERS[vocabulary.pre]
     problem = f"is {vocabulary.pre!r}, which is not known" if vocabulary.pre else "is missing"
     raise BuildError(
         f"tokenizer.ggml.pre {problem}, so text would be cut wrongly (known: "
-        f"{', '.join(sorted(PRESPLITS))}): build from the model's Hugging Face folder"
+        f"{', '.join(sorted(PRE_TOKENIZERS))}): build from the model's Hugging Face folder"
     )
 
 
@@ -52,10 +52,10 @@ def adds_bos(vocabulary: Vocabulary) -> bool:
     """Tell whether a plain prompt starts with the beginning-of-sequence token."""
     if vocabulary.add_bos is not None or vocabulary.bos_id is None:
         return bool(vocabulary.add_bos) and vocabulary.bos_id is not None
-    return vocabulary.model == "llama" or presplit_of(vocabulary).adds_bos
+    return vocabulary.model == "llama" or pre_tokenizer_of(vocabulary).adds_bos
 
 
-def _byte_level(vocabulary: Vocabulary, rule: Presplit) -> Tokenizer:
+def _byte_level(vocabulary: Vocabulary, rule: PreTokenizer) -> Tokenizer:
     if not vocabulary.merges:
         raise BuildError("tokenizer.ggml.merges is missing, so words would fall into letters")
     ids = {text: token_id for token_id, text in enumerate(vocabulary.tokens)}

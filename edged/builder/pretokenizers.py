@@ -22,7 +22,7 @@ _PUNCTUATION_TICK = r"[\p{P}\$\+<=>\^~\|`]+"
 
 
 @dataclass(frozen=True, slots=True)
-class Presplit:
+class PreTokenizer:
     """One way to cut text into pieces."""
 
     patterns: tuple[str, ...]
@@ -34,18 +34,18 @@ class Presplit:
     """Whether the beginning-of-sequence token is put in front when the file does not say."""
 
 
-_GPT2_RULE = Presplit((_GPT2,))
-_DIGITS_RULE = Presplit((_DIGIT, _GPT2))
-_LLAMA3_RULE = Presplit((_LLAMA3,), is_word_first=True, adds_bos=True)
+_GPT2_RULE = PreTokenizer((_GPT2,))
+_DIGITS_RULE = PreTokenizer((_DIGIT, _GPT2))
+_LLAMA3_RULE = PreTokenizer((_LLAMA3,), is_word_first=True, adds_bos=True)
 
-PRESPLITS = {
-    "default": Presplit((_PUNCTUATION, _GPT2, r"\p{N}+", _THREE_DIGITS)),
+PRE_TOKENIZERS = {
+    "default": PreTokenizer((_PUNCTUATION, _GPT2, r"\p{N}+", _THREE_DIGITS)),
     "gpt-2": _GPT2_RULE,
     "phi-2": _GPT2_RULE,
     "olmo": _GPT2_RULE,
     "mpt": _GPT2_RULE,
     "exaone4": _GPT2_RULE,
-    "falcon": Presplit((_PUNCTUATION_TICK, _GPT2, _THREE_DIGITS)),
+    "falcon": PreTokenizer((_PUNCTUATION_TICK, _GPT2, _THREE_DIGITS)),
     "smollm": _DIGITS_RULE,
     "starcoder": _DIGITS_RULE,
     "refact": _DIGITS_RULE,
@@ -59,11 +59,11 @@ PRESPLITS = {
     "falcon-h1": _LLAMA3_RULE,
     "pixtral": _LLAMA3_RULE,
     "lfm2": _LLAMA3_RULE,
-    "smaug-bpe": Presplit((_LLAMA3,)),
-    "dbrx": Presplit((_LLAMA3,)),
-    "qwen2": Presplit((_QWEN2,)),
-    "deepseek-r1-qwen": Presplit((_QWEN2,)),
-    "stablelm2": Presplit((_QWEN2,)),
-    "megrez": Presplit((_QWEN2,)),
+    "smaug-bpe": PreTokenizer((_LLAMA3,)),
+    "dbrx": PreTokenizer((_LLAMA3,)),
+    "qwen2": PreTokenizer((_QWEN2,)),
+    "deepseek-r1-qwen": PreTokenizer((_QWEN2,)),
+    "stablelm2": PreTokenizer((_QWEN2,)),
+    "megrez": PreTokenizer((_QWEN2,)),
 }
 """Rule by name; see the module for what it takes to be listed."""

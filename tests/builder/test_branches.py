@@ -1,4 +1,4 @@
-"""Two ways through one graph: the weights held once, and each way written for what it does."""
+"""A prefill and a decode branch in one graph: the weights held once, each branch its own nodes."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx.helper import make_node, make_tensor_value_info
 
+from edged.builder.branches import Branch, fuse_narrow_scaling, write_if
 from edged.builder.fuse import fuse
 from edged.builder.kvcache import measure_peaks, write_int8_cache
 from edged.builder.onnx_files import read_graph
 from edged.builder.quantize import Scheme, quantize
-from edged.builder.ways import Way, for_one_row, write_choice
 from tests.builder.conftest import TinyExport
 
 DEPTH, NARROW, WIDE = 64, 1024, 1025
@@ -58,7 +58,7 @@ def test_a_narrow_product_is_scaled_by_one_node_to_the_same_bits() -> None:
     values: dict[str, NDArray[np.generic]] = {"zero": np.array(128, np.uint8)}
     nodes = [*product(NARROW, values), *product(WIDE, values)]
     widths = {name: value.shape[-1] for name, value in values.items() if value.shape}
-    fewer = list(for_one_row(nodes, widths))
+    fewer = list(fuse_narrow_scaling(nodes, widths))
     assert [node.op_type for node in fewer] == [
         *("MatMulInteger", "DequantizeLinear"),
         *("MatMulInteger", "Cast", "Mul"),
@@ -68,16 +68,16 @@ def test_a_narrow_product_is_scaled_by_one_node_to_the_same_bits() -> None:
 
 
 @pytest.mark.parametrize("is_prompt", [True, False])
-def test_the_flag_chooses_the_way(is_prompt: bool) -> None:
-    """The two may use the same names; what neither makes, such as an input, they share."""
+def test_the_flag_chooses_the_branch(is_prompt: bool) -> None:
+    """The two may use the same names; they share the graph's inputs."""
     info, types = make_tensor_value_info, onnx.TensorProto
     inputs = [info("x", types.FLOAT, [2]), info("unused", types.FLOAT, [2])]
     graph = onnx.helper.make_graph([], "g", inputs, [info("y", types.FLOAT, [2])])
-    ways = [Way("prompt"), Way("answer")]
-    for way, factor in zip(ways, (2.0, 3.0), strict=True):
-        scale = way.constant("scale", np.array(factor, np.float32))
-        way.node("Identity", [way.node("Mul", ["x", scale], "scaled")], "y")
-    write_choice(graph, "is_prompt", *ways)
+    branches = [Branch("prefill"), Branch("decode")]
+    for branch, factor in zip(branches, (2.0, 3.0), strict=True):
+        scale = branch.constant("scale", np.array(factor, np.float32))
+        branch.node("Identity", [branch.node("Mul", ["x", scale], "scaled")], "y")
+    write_if(graph, "is_prompt", *branches)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)])
     model.ir_version = 10
     onnx.checker.check_model(model, full_check=True)
@@ -90,7 +90,7 @@ def test_the_flag_chooses_the_way(is_prompt: bool) -> None:
 def graphs(
     export: Path, folder: Path, scheme: Scheme
 ) -> tuple[onnx.GraphProto, onnx.GraphProto, dict[str, onnx.GraphProto]]:
-    """Return a model's graph before and after it gets its ways, and these by their names."""
+    """Return a model's graph before and after it gets its branches, and these by name."""
     fp32, int8 = folder / "fp32", folder / "int8"
     fuse(export, fp32, max_model_len=64)
     int8.mkdir()
@@ -102,29 +102,30 @@ def graphs(
     return before, after, {branch.g.name: branch.g for branch in choice.attribute}
 
 
-def test_the_weights_of_a_model_stand_outside_of_its_ways(
+def test_the_weights_of_a_model_stand_outside_of_its_branches(
     tiny_export: TinyExport, tmp_path: Path
 ) -> None:
-    """A prompt's many rows are scaled as before, and each way has the attention made for it."""
-    before, after, ways = graphs(tiny_export("llama"), tmp_path, Scheme.INT8_W8A8)
+    """A prefill's many rows are scaled as before; each branch has its own attention."""
+    before, after, branches = graphs(tiny_export("llama"), tmp_path, Scheme.INT8_W8A8)
     outside = {tensor.name for tensor in after.initializer}
-    prompt, answer = (
-        Counter(node.op_type for node in ways[name].node) for name in ("prompt", "answer")
+    prefill, decode = (
+        Counter(node.op_type for node in branches[name].node) for name in ("prefill", "decode")
     )
-    num_products = prompt["MatMulInteger"]
-    assert num_products == answer["MatMulInteger"] == answer["DequantizeLinear"] > 0
-    assert prompt["DequantizeLinear"] == 0
-    assert prompt["GroupQueryAttention"] == answer["GroupQueryAttention"] == prompt["ScatterND"] / 2
+    num_products = prefill["MatMulInteger"]
+    assert num_products == decode["MatMulInteger"] == decode["DequantizeLinear"] > 0
+    assert prefill["DequantizeLinear"] == 0
+    num_attentions = prefill["GroupQueryAttention"]
+    assert num_attentions == decode["GroupQueryAttention"] == prefill["ScatterND"] / 2
     stored = [t for t in before.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
     assert outside == {tensor.name for tensor in stored} != set()
 
 
-def test_a_prompt_holds_nothing_to_the_end_of_its_run(
+def test_a_prefill_holds_nothing_to_the_end_of_its_run(
     tiny_export: TinyExport, tmp_path: Path
 ) -> None:
-    """What no node takes is held until then, and so is what waits to be stored."""
-    _, _, ways = graphs(tiny_export("llama"), tmp_path, Scheme.FP32)
-    prompt = ways["prompt"]
-    taken = {name for node in prompt.node for name in node.input}
-    made = {name for node in prompt.node for name in node.output if name}
-    assert made - taken == {"logits.prompt"}
+    """ONNX Runtime holds an output that no node reads, and a cache update, until the run ends."""
+    _, _, branches = graphs(tiny_export("llama"), tmp_path, Scheme.FP32)
+    prefill = branches["prefill"]
+    read = {name for node in prefill.node for name in node.input}
+    written = {name for node in prefill.node for name in node.output if name}
+    assert written - read == {"logits.prefill"}
