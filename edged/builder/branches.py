@@ -16,11 +16,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+# Columns of a product up to which ``DequantizeLinear`` is faster for one row. It is one node
+# instead of two, but not vectorized as ``Cast`` and ``Mul`` are.
 _NARROW = 1024
-"""Columns of a product up to which ``DequantizeLinear`` is faster for one row.
-
-It is one node instead of two, but not vectorized as ``Cast`` and ``Mul`` are.
-"""
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """Build a tokenizer from a .gguf file's own vocabulary, so that its ids are the model's ids.
 
-Rule: refuse what is not known to be right. A tokenizer which is nearly right gives a model that
-answers nonsense fluently, and no later step would notice.
+Rule: refuse an algorithm that is not known to be right. With a slightly wrong tokenizer a model
+answers nonsense fluently, and no later step notices.
 """
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -15,10 +15,10 @@ _SPACE = "\u2581"  # what SentencePiece writes for a space
 
 
 def build_tokenizer(vocabulary: Vocabulary) -> Tokenizer:
-    """Make the tokenizer which a .gguf file describes.
+    """Build the tokenizer that a .gguf file describes.
 
     Raises:
-        BuildError: The algorithm or its splitting rule is not known, or parts are missing.
+        BuildError: The algorithm or its pre-tokenizer is not known, or parts are missing.
     """
     if vocabulary.model == "gpt2":
         tokenizer = _byte_level(vocabulary, pre_tokenizer_of(vocabulary))
@@ -34,7 +34,7 @@ def build_tokenizer(vocabulary: Vocabulary) -> Tokenizer:
 
 
 def pre_tokenizer_of(vocabulary: Vocabulary) -> PreTokenizer:
-    """Find the splitting rule of a byte-level vocabulary.
+    """Return the pre-tokenizer of a byte-level vocabulary.
 
     Raises:
         BuildError: The file names none, or one that is not known.
@@ -43,13 +43,13 @@ def pre_tokenizer_of(vocabulary: Vocabulary) -> PreTokenizer:
         return PRE_TOKENIZERS[vocabulary.pre]
     problem = f"is {vocabulary.pre!r}, which is not known" if vocabulary.pre else "is missing"
     raise BuildError(
-        f"tokenizer.ggml.pre {problem}, so text would be cut wrongly (known: "
+        f"tokenizer.ggml.pre {problem}, so text would be split wrongly (known: "
         f"{', '.join(sorted(PRE_TOKENIZERS))}): build from the model's Hugging Face folder"
     )
 
 
 def adds_bos(vocabulary: Vocabulary) -> bool:
-    """Tell whether a plain prompt starts with the beginning-of-sequence token."""
+    """Return whether a plain prompt starts with the beginning-of-sequence token."""
     if vocabulary.add_bos is not None or vocabulary.bos_id is None:
         return bool(vocabulary.add_bos) and vocabulary.bos_id is not None
     return vocabulary.model == "llama" or pre_tokenizer_of(vocabulary).adds_bos
@@ -59,8 +59,8 @@ def _byte_level(vocabulary: Vocabulary, rule: PreTokenizer) -> Tokenizer:
     if not vocabulary.merges:
         raise BuildError("tokenizer.ggml.merges is missing, so words would fall into letters")
     ids = {text: token_id for token_id, text in enumerate(vocabulary.tokens)}
-    # Real vocabularies lack tokens for bytes which their training text never had (SmolLM2: some
-    # control characters and lead bytes); every implementation drops those. Not so plain text.
+    # Real vocabularies lack tokens for bytes that their training text never had (SmolLM2: some
+    # control characters and lead bytes); every implementation drops those. ASCII must be there.
     missing = [char for char in _ESSENTIAL if _as_token(char) not in ids]
     if missing:
         raise BuildError(f"the vocabulary has no token for the character {missing[0]!r}")
@@ -74,8 +74,8 @@ def _byte_level(vocabulary: Vocabulary, rule: PreTokenizer) -> Tokenizer:
 
 
 def _as_token(char: str) -> str:
-    pieces = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    return str(pieces.pre_tokenize_str(char)[0][0])
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return str(to_bytes.pre_tokenize_str(char)[0][0])
 
 
 def _split_merge(merge: str, ids: dict[str, int]) -> tuple[str, str]:
@@ -93,7 +93,7 @@ def _sentencepiece(vocabulary: Vocabulary) -> Tokenizer:
     if missing:
         raise BuildError(
             f"the vocabulary has no token for {len(missing)} of the 256 bytes, so some text "
-            "could not be said"
+            "could not be encoded"
         )
     ids = {text: token_id for token_id, text in enumerate(vocabulary.tokens)}
     unknown = vocabulary.text(vocabulary.unknown_id)
@@ -112,10 +112,10 @@ def _sentencepiece(vocabulary: Vocabulary) -> Tokenizer:
 
 
 def merges_of_scores(vocabulary: Vocabulary) -> list[tuple[str, str]]:
-    """Derive BPE merges from SentencePiece scores: the token with the best score is made first.
+    """Derive BPE merges from SentencePiece scores, the merge into the best token first.
 
-    Among the ways to make one token, the pair whose parts have the better scores goes first, as in
-    the conversion which Hugging Face publishes for SentencePiece models.
+    Among the merges into one token, the pair with the better scores comes first, as in Hugging
+    Face's conversion of SentencePiece models.
     """
     score_of = {
         text: score

@@ -1,6 +1,6 @@
-"""How far one graph's predictions are from another's, on the same tokens.
+"""Compare the predictions of two graphs: KL divergence, perplexity, equal most likely tokens.
 
-Rule: both graphs see the same tokens (teacher forcing), and every sum is made in float64.
+Rule: both graphs get the same tokens (teacher forcing), and all sums are in float64.
 """
 
 import itertools
@@ -15,10 +15,10 @@ from edged.engine.graph import SingleGraph
 from edged.errors import BuildError
 
 _CHUNK_TOKENS = 128
+# Logits converted to float64 at a time: 16 MiB.
 _SLICE_ELEMENTS = 1 << 21
-"""Logits turned into float64 at a time: 16 MiB, whatever the vocabulary."""
+# Close to the largest exponent of e in float64; keeps the perplexity finite.
 _EXPONENT_MAX = 700.0
-"""Near the largest that float64 can raise e to; a perplexity beyond it is as bad as this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,9 @@ def compare(
     sequences: Sequence[Sequence[int]],
     activity: Activity | None = None,
 ) -> Comparison:
-    """Run both graphs over ``sequences``; blocks.
+    """Run both graphs over ``sequences``; blocks for up to minutes.
 
-    A beginning that all sequences share, such as a chat template's system prompt, is run once and
-    counts once.
+    A prefix that all sequences share, such as a system prompt, is run and counted once.
 
     Raises:
         BuildError: there is nothing to compare, or a logit is NaN or infinite.
@@ -74,7 +73,7 @@ def compare(
 
 
 def shared_length(sequences: Sequence[Sequence[int]]) -> int:
-    """Return how many first tokens all sequences have in common."""
+    """Return the length of the prefix that all sequences share."""
     columns = zip(*sequences, strict=False)
     return sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
 

@@ -36,8 +36,8 @@ from edged.bundle.folder import (
 from edged.errors import BuildError, BundleError, UsageError
 
 _MODELS = Path("models")
+# Upper bound of a bundle's size, as a fraction of the fp32 graph's.
 _SIZE_SHARE = {Scheme.FP32: 1.05, Scheme.INT8_BLOCKWISE: 0.4, Scheme.INT8_W8A8: 0.6}
-"""Upper bound of a bundle's size, as a fraction of the fp32 graph's."""
 
 _UNMEASURED = Comparison(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, tokens=0)
 

@@ -1,8 +1,8 @@
-r"""How text is cut into pieces before byte-level BPE: one rule for each ``tokenizer.ggml.pre``.
+r"""Pre-tokenizers of byte-level BPE, one for each value of ``tokenizer.ggml.pre``.
 
-Rule: a name is listed here only when golden ids of an independent implementation agree
-(``scripts/make-golden-tokens``); every other name is refused, because a wrong rule gives a model
-that talks nonsense without any error.
+Rule: a name is listed only when golden ids of an independent implementation agree
+(``scripts/make-golden-tokens``). Any other is refused: a wrong pre-tokenizer makes a model answer
+nonsense without an error.
 
 The patterns are those which the models' authors published with their tokenizers (GPT-2's
 ``encoder.py``, Llama 3's ``tokenizer.py``, Qwen's ``tokenization_qwen.py``), in Oniguruma's syntax.
@@ -23,15 +23,14 @@ _PUNCTUATION_TICK = r"[\p{P}\$\+<=>\^~\|`]+"
 
 @dataclass(frozen=True, slots=True)
 class PreTokenizer:
-    """One way to cut text into pieces."""
+    """How text is split before BPE."""
 
     patterns: tuple[str, ...]
-    """Applied one after the other, each inside the pieces of the one before; what a pattern does
-    not match stays a piece of its own."""
+    """Applied in turn, each to the splits of the one before; unmatched text is a split too."""
     is_word_first: bool = False
-    """Take a piece which is a token as a whole, without asking the merges."""
+    """Whether a split that is a token as a whole skips the merges."""
     adds_bos: bool = False
-    """Whether the beginning-of-sequence token is put in front when the file does not say."""
+    """Whether the beginning-of-sequence token is added when the file does not say."""
 
 
 _GPT2_RULE = PreTokenizer((_GPT2,))
@@ -66,4 +65,4 @@ PRE_TOKENIZERS = {
     "stablelm2": PreTokenizer((_QWEN2,)),
     "megrez": PreTokenizer((_QWEN2,)),
 }
-"""Rule by name; see the module for what it takes to be listed."""
+"""By value of ``tokenizer.ggml.pre``."""

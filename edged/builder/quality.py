@@ -15,6 +15,7 @@ GATE_TEXT = "gate"
 """The gate's own text, in a manifest."""
 _UNSEEN_FACTOR = 1.5
 
+# Every figure with its format.
 _FIGURES = {
     "mean_kl": ".4f",
     "p99_kl": ".4f",
@@ -24,7 +25,6 @@ _FIGURES = {
     "argmax_agreement": ".4f",
     "tokens": "d",
 }
-"""Every figure with its format."""
 
 
 def check_limits(

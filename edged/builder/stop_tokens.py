@@ -1,7 +1,7 @@
-"""How a turn ends: which token stops an answer, found in the chat template itself.
+"""Find the token that ends an assistant turn by rendering the chat template.
 
-Rule: never trust one field of a tokenizer for it. A model whose stop token is wrong talks to itself
-until its budget is spent.
+Rule: no field of a tokenizer is trusted for it. With a wrong stop token a model generates until its
+token limit.
 """
 
 from tokenizers import Tokenizer
@@ -16,15 +16,13 @@ _ANSWER = "edged answer"
 def turn_end(
     template: str, tokenizer: Tokenizer, bos_token: str | None, eos_token: str | None
 ) -> int | None:
-    """Find the special token which a chat template writes after the assistant's words.
-
-    It is rendered as the device will render it, so a template that cannot be is found here.
+    """Return the id of the special token that a chat template writes after an assistant turn.
 
     Returns:
-        Its id; None when the template ends a turn with plain text.
+        None when the template ends a turn with plain text.
 
     Raises:
-        BuildError: The template cannot be rendered, or leaves out what was said.
+        BuildError: The template cannot be rendered, or drops a message.
     """
     messages = [
         {"role": "user", "content": _QUESTION},
@@ -32,6 +30,7 @@ def turn_end(
     ]
     tokens = {"bos_token": bos_token, "eos_token": eos_token}
     try:
+        # As the device renders it, so a template that the device refuses fails here.
         text = ChatTemplate(template, tokens).render(messages)
     except (BundleError, TemplateError) as error:
         raise BuildError(f"the chat template cannot be rendered: {error}") from error

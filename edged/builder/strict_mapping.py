@@ -92,7 +92,7 @@ class StrictMapping:
             raise self._error(key, f"must be 0 or more and finite, not {value!r}")
         return float(value)
 
-    def _require(self, key: str) -> Any:  # noqa: ANN401 - whatever stands in the document
+    def _require(self, key: str) -> Any:  # noqa: ANN401 - any value of the document
         if self._mapping.get(key) is None:
             raise self._error(key, "is missing")
         return self._mapping[key]

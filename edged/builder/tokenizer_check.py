@@ -1,6 +1,6 @@
-"""Prove that a tokenizer built from a .gguf file says what the file says.
+"""Check a converted tokenizer against the vocabulary that it was made from.
 
-Rule: a failed check is a refusal with examples, never a warning.
+Rule: a failed check is an error with examples, never a warning.
 """
 
 from collections.abc import Iterable
@@ -10,9 +10,9 @@ from tokenizers import Tokenizer
 from edged.builder.gguf import TokenType, Vocabulary
 from edged.errors import BuildError
 
+# Share of the vocabulary's plain words that must be encoded as their own single token. Even in a
+# correct tokenizer the merges cannot reach a few of them.
 MIN_WHOLE_WORDS = 0.98
-"""Share of the vocabulary's plain words that must come out as their own single token. Not all do
-even in a right tokenizer: a few can no longer be reached through the merges."""
 
 PROBES = (
     "The capital of France is Paris.",
@@ -24,7 +24,7 @@ PROBES = (
     "👍🏽 👩‍👩‍👧‍👦 🇫🇷 naïve café — “quoted”…",
     "a  b   c    d\t\te\r\nf\n\n g \u00a0 h\u3000i",
 )
-"""Texts that must survive encoding and decoding."""
+"""Texts that must be the same after encoding and decoding."""
 
 _SPACES = ("\u0120", "\u2581")  # how byte-level BPE and SentencePiece write a space
 _MIN_LEN = 2
@@ -37,7 +37,7 @@ def check_tokenizer(tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
     """Compare a tokenizer with the vocabulary it was made from.
 
     Raises:
-        BuildError: An id, a special token, a probe text or too many words differ.
+        BuildError: An id, a special token, a text of ``PROBES`` or too many words differ.
     """
     _refuse("has other ids than the file for", _wrong_ids(tokenizer, vocabulary))
     _refuse("splits the special tokens", _split_specials(tokenizer, vocabulary))
@@ -47,14 +47,14 @@ def check_tokenizer(tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
 
 
 def check_words(tokenizer: Tokenizer, tokens: Iterable[tuple[int, str]]) -> None:
-    """Check that words which are tokens do not fall into letters.
+    """Check that words which are tokens are not split.
 
     Args:
-        tokenizer: What is checked.
-        tokens: Ids and texts of its normal tokens, as they stand in its vocabulary.
+        tokenizer: The tokenizer to check.
+        tokens: Ids and texts of its normal tokens, as its vocabulary writes them.
 
     Raises:
-        BuildError: Too many do.
+        BuildError: Too many are split.
     """
     words = _words(tokens)
     split = [word for token_id, word in words if not _is_whole(tokenizer, word, token_id)]
@@ -99,7 +99,7 @@ def _lost_texts(tokenizer: Tokenizer) -> list[str]:
 
 
 def _words(tokens: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
-    """Pick plain words, a space and then letters: no splitting rule cuts inside such a piece."""
+    """Return plain words, a space and then letters: no pre-tokenizer splits these."""
     words = [
         (token_id, text[1:])
         for token_id, text in tokens
@@ -111,12 +111,8 @@ def _words(tokens: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
     return words[::_STRIDE] if len(words) > _ENOUGH * _STRIDE else words
 
 
-def _is_plain(word: str) -> bool:
-    return word.isascii() and word.isalpha()
-
-
 def _is_whole(tokenizer: Tokenizer, word: str, token_id: int) -> bool:
-    # Some put the space in front of a text by themselves, others do not.
+    # Some tokenizers put a space in front of a text, others do not.
     return any(_encode(tokenizer, text) == [token_id] for text in (f" {word}", word))
 
 

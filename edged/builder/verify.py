@@ -1,11 +1,10 @@
-"""Prove what quantization cost: a bundle against the fp32 reference of the same source.
+"""Measure the quality loss of a bundle against the fp32 reference of the same source.
 
-The reference is the fused fp32 graph when there is one, because it is several times faster and
-``fuse`` has compared its logits with the export's; otherwise it is the export itself. ``edged
-verify`` always takes the export, so a second look does not rest on ``fuse``.
+A build takes the fused fp32 graph as reference where there is one: it is several times faster, and
+``fuse`` has compared its logits with the export's. ``edged verify`` always takes the export, so it
+does not depend on ``fuse``.
 
-Rule: what quantization was tuned on is never what it is judged by: neither the gate's prompts nor
-the second text, which is of other kinds, share anything with the calibration's.
+Rule: the gate's prompts and the second text share no text with the calibration.
 """
 
 from importlib import resources
@@ -15,7 +14,7 @@ import tokenizers
 
 from edged.builder.calibrate import FUSED_INPUT
 from edged.builder.export import find_export
-from edged.builder.gate import Sequences, gate_sequences
+from edged.builder.gate import TokenIds, gate_sequences
 from edged.builder.measure import compare
 from edged.builder.onnx_files import read_graph
 from edged.builder.progress import Progress
@@ -27,8 +26,7 @@ from edged.errors import BuildError
 
 _UNSEEN = "unseen.txt"
 _WINDOW_TOKENS = 512
-_GATE_MODEL_LEN = 1024
-"""Room for the longest of the gate's prompts in any tokenizer."""
+_GATE_MODEL_LEN = 1024  # enough for the longest of the gate's prompts in any tokenizer
 
 
 def run_gate(
@@ -40,10 +38,10 @@ def run_gate(
     """Compare a bundle with a reference on the gate's two texts; blocks for minutes.
 
     Args:
-        bundle: what was quantized; of its own quality entry only the limits count.
+        bundle: the quantized model; its manifest has the limits.
         reference_folder: holds the fp32 ``model.onnx``, fused or exported.
         cache: the build cache.
-        progress: told of each step.
+        progress: receives each step.
 
     Raises:
         BuildError: the reference cannot be read, or nothing can be compared.
@@ -65,7 +63,7 @@ def run_gate(
 
 
 def unseen_text() -> str:
-    """Return the committed text that is neither calibration nor a prompt."""
+    """Return the committed second text, which is neither calibration text nor prompts."""
     return (resources.files("edged.builder") / "data" / _UNSEEN).read_text(encoding="utf-8")
 
 
@@ -76,17 +74,17 @@ def verify_bundle(
     cache: Path,
     progress: Progress,
 ) -> Quality:
-    """Repeat the measurement on any text; blocks for minutes.
+    """Measure a bundle again, on the gate's or any other text; blocks for minutes.
 
     Args:
         folder: the bundle.
         reference_folder: an fp32 export; None looks for the source's export in ``cache``.
         text_file: UTF-8 text; None takes the gate's.
         cache: the build cache.
-        progress: told of each step.
+        progress: receives each step.
 
     Returns:
-        The figures under the limits of the manifest; those were set for the gate's text.
+        The figures, checked against the limits of the manifest.
 
     Raises:
         BuildError: there is no reference, or the text is not UTF-8 or too short.
@@ -153,13 +151,13 @@ def _read_text(path: Path) -> str:
     return text
 
 
-def _windows(bundle: Bundle, text: str) -> Sequences:
-    """Cut a text's tokens into pieces that are predicted each on its own."""
+def _windows(bundle: Bundle, text: str) -> TokenIds:
+    """Split a text's tokens into windows without common context."""
     manifest = bundle.manifest
     ids = Tokenizer.load(bundle).encode(text)
     bos: list[int] = []
     if manifest.add_bos_token or "bos_token" in (manifest.chat_template or ""):
-        # A model that has only ever seen text behind its BOS token predicts none without it.
+        # A model that was trained with a BOS token predicts badly without it.
         bos_id = tokenizers.Tokenizer.from_file(str(bundle.tokenizer_path)).token_to_id(
             manifest.bos_token or ""
         )

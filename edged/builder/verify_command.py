@@ -1,4 +1,4 @@
-"""``edged verify``: hold a bundle against its fp32 reference, on the gate's text or any other."""
+"""``edged verify``: compare a bundle with its fp32 reference on the gate's text or any other."""
 
 import argparse
 import json

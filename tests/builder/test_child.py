@@ -66,7 +66,7 @@ def test_a_full_disk_is_called_one(tmp_path: Path) -> None:
     ("number", "message"),
     [
         (signal.SIGKILL, r"killed .* memory ran out: it needs about 3.0 GiB"),
-        (signal.SIGILL, r"instruction which this CPU does not have .* copy the bundle"),
+        (signal.SIGILL, r"instruction that this CPU does not have .* copy the bundle"),
         (signal.SIGSEGV, r"the test crashed \(SIGSEGV\)"),
     ],
 )

@@ -42,7 +42,7 @@ def test_a_head_size_that_the_operator_refuses_is_not_fusable(
         ("opt", "Reshape outside attention"),
         ("falcon", "Sqrt inside attention"),
         ("bloom", "scores in an unknown way"),
-        ("olmo2", "norms all heads together"),
+        ("olmo2", "normalizes all heads together"),
         ("cohere", "neighbouring pairs"),
         ("qwen3_moe", "outside attention is not known"),
     ],

@@ -199,7 +199,7 @@ def test_a_broken_vocabulary_is_refused(
 
 def test_a_token_that_stands_twice_is_refused(tmp_path: Path) -> None:
     tiny = tiny_gguf.byte_level("smollm")
-    with pytest.raises(BuildError, match="'twice' stands in the vocabulary twice"):
+    with pytest.raises(BuildError, match="the vocabulary holds the token 'twice' twice"):
         vocabulary(tmp_path, replace(tiny, tokens=["twice", *tiny.tokens[1:-1], "twice"]))
 
 

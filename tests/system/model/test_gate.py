@@ -8,10 +8,10 @@ import pytest
 from edged.builder import gate, quality
 from edged.builder.export import Export, find_export
 from edged.builder.gate import gate_prompts
-from edged.builder.quality import table
 from edged.builder.pipeline import default_cache
 from edged.builder.progress import Progress
 from edged.builder.provenance import model_facts
+from edged.builder.quality import table
 from edged.builder.quantize import Scheme, quantize
 from edged.builder.recipe import load_recipe
 from edged.builder.verify import run_gate
