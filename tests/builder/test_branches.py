@@ -102,7 +102,7 @@ def graphs(
     return before, after, {branch.g.name: branch.g for branch in choice.attribute}
 
 
-def test_the_weights_of_a_model_stand_outside_of_its_branches(
+def test_the_weights_of_a_model_are_outside_of_its_branches(
     tiny_export: TinyExport, tmp_path: Path
 ) -> None:
     """A prefill's many rows are scaled as before; each branch has its own attention."""

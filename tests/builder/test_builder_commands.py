@@ -1,4 +1,4 @@
-"""``edged build`` and ``edged verify``: what they print and what they exit with."""
+"""``edged build`` and ``edged verify``: their output and exit codes."""
 
 import json
 import shutil
@@ -48,7 +48,7 @@ def test_verify_prints_its_seven_figures_as_json(
     ("tokens_min", "status", "verdict"),
     [(100, ExitCode.OK, "pass"), (10**6, ExitCode.FAILURE, "MISS")],
 )
-def test_verify_of_the_gates_text_is_judged_by_its_limits(
+def test_verify_of_the_gates_text_applies_its_limits(
     bundle_folder: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

@@ -25,7 +25,7 @@ SHAPES: dict[str, dict[str, object]] = {
     "smollm3": {},
     "granite": {},
 }
-"""Head norms, soft caps, windows, layers that turn nothing, heads of which a part is turned."""
+"""Head norms, soft caps, windows, layers without rotation, heads that are rotated in part."""
 IDS = np.random.default_rng(0).integers(3, 150, 40)
 TEXTS = np.random.default_rng(1).integers(3, 150, (4, 40)).tolist()
 
@@ -50,7 +50,7 @@ def int8(fp32: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_peaks_are_the_largest_of_what_the_cache_holds(fp32: Path) -> None:
+def test_peaks_are_the_largest_values_in_the_cache(fp32: Path) -> None:
     """One for each feature of each head, growing with the text."""
     one, all_texts = measure_peaks(fp32, TEXTS[:1]), measure_peaks(fp32, TEXTS)
     assert list(one) == [f"present.{i}.{kind}" for i in range(2) for kind in ("key", "value")]
@@ -97,7 +97,7 @@ def test_chunks_single_tokens_and_rewinds_give_the_same_bits(int8: Path) -> None
     np.testing.assert_array_equal(run(10, 40), whole[10:])
 
 
-def test_a_feature_that_never_moved_does_no_harm(fp32: Path, tmp_path: Path) -> None:
+def test_a_feature_that_was_always_zero_does_no_harm(fp32: Path, tmp_path: Path) -> None:
     folder = tmp_path / "still"
     folder.mkdir()
     quantize(fp32, folder, Scheme.FP32)

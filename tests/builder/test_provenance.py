@@ -1,4 +1,4 @@
-"""What is known of a model before it runs, and what a bundle was made with."""
+"""The facts of a model, and the tool versions of a bundle."""
 
 import json
 from pathlib import Path

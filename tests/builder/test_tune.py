@@ -1,4 +1,4 @@
-"""int8-w8a8 as a whole: the rotation changes nothing, the rounding helps, every family holds."""
+"""int8-w8a8 as a whole: the rotation changes nothing, the rounding helps, predictions are kept."""
 
 from importlib import resources
 from pathlib import Path
@@ -28,7 +28,7 @@ Floats = NDArray[np.float32]
 
 ROTATED = ("llama", "mistral", "qwen2", "qwen3", "phi3", "smollm3")
 NOT_ROTATED = ("gemma3_text", "granite")
-"""Norms behind the projections, or factors on the stream."""
+"""Norms after the projections, or factors on the stream."""
 PORTABLE = ("phi", "gemma", "gemma2", "gpt2", "opt", "falcon")
 VOCAB_SIZE = 160
 SEQUENCES = np.random.default_rng(0).integers(3, VOCAB_SIZE, (4, 60)).tolist()
@@ -106,7 +106,7 @@ def test_a_fused_family_keeps_its_predictions(
 def test_a_rotated_graph_computes_the_same(
     tiny_export: TinyExport, folders: tuple[Path, Path], family: str
 ) -> None:
-    """The rotation alone, without any rounding, leaves the logits where they were."""
+    """The rotation alone, without any rounding, does not change the logits."""
     fp32, rotated = folders
     fuse(tiny_export(family), fp32, max_model_len=64)
     graph = SourceGraph(fp32)
@@ -130,17 +130,17 @@ def test_a_rotated_graph_computes_the_same(
 
 
 @pytest.mark.parametrize("family", NOT_ROTATED)
-def test_a_stream_that_something_else_touches_is_left_alone(
+def test_a_stream_with_another_reader_is_not_rotated(
     tiny_export: TinyExport, tmp_path: Path, family: str
 ) -> None:
     fuse(tiny_export(family), tmp_path, max_model_len=64)
     assert find_rotation(SourceGraph(tmp_path)) is None
 
 
-def test_a_stream_that_is_read_once_more_is_left_alone(
+def test_a_summand_or_norm_weight_with_a_second_reader_is_not_rotated(
     tiny_export: TinyExport, tmp_path: Path
 ) -> None:
-    """What is added to the stream, or a norm's weight, may have no second reader."""
+    """A second reader would see the rotated values."""
     fuse(tiny_export("llama"), tmp_path, max_model_len=64)
     rotation = find_rotation(SourceGraph(tmp_path))
     assert rotation is not None
@@ -197,7 +197,7 @@ def test_moments_are_those_of_the_activations(
 
 
 def test_compensated_rounding_loses_less_than_rounding_to_nearest() -> None:
-    """On activations that move together, which is what the method lives on."""
+    """On correlated activations, which the method needs."""
     rng = np.random.default_rng(0)
     mixing = rng.standard_normal((6, 40))
     x = (rng.standard_normal((300, 6)) @ mixing + 0.1 * rng.standard_normal((300, 40))).astype(
@@ -215,7 +215,7 @@ def test_compensated_rounding_loses_less_than_rounding_to_nearest() -> None:
     assert loss(x.T @ x) < 0.5 * loss(None)
 
 
-def test_a_feature_that_never_moves_does_no_harm() -> None:
+def test_a_constant_zero_feature_does_no_harm() -> None:
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((8, 5)).astype(np.float32)
     weight[:, 2] = 0.0
@@ -234,7 +234,7 @@ def test_the_calibration_text_is_cut_to_the_context(tmp_path: Path) -> None:
 
 
 def test_the_calibration_text_is_not_the_gates() -> None:
-    """No six words in a row stand in both, or the gate would judge on what it was made with."""
+    """No six words in a row are in both, so that the gate is independent."""
     source = resources.files("edged.builder") / "data" / "calibration.yaml"
     texts = yaml.safe_load(source.read_text(encoding="utf-8"))
 

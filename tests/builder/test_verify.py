@@ -1,4 +1,4 @@
-"""The proof: its figures are right, its text is what it should be, and a bad bundle fails it."""
+"""The quality gate: correct figures, the right text, and a bad bundle fails."""
 
 import io
 import json
@@ -31,7 +31,7 @@ GOOD = Comparison(0.004, 0.02, 10.05, 10.0, 1.005, 0.97, tokens=5000)
 
 
 class Table:
-    """A graph whose logits depend on the token alone, and which remembers what it was asked."""
+    """A graph whose logits depend on the token alone, and which records its calls."""
 
     def __init__(self, logits: NDArray[np.float32]) -> None:
         self.logits = logits
@@ -108,8 +108,8 @@ def test_a_graph_agrees_with_itself_exactly() -> None:
     assert (result.mean_kl, result.perplexity_ratio, result.argmax_agreement) == (0.0, 1.0, 1.0)
 
 
-def test_a_shared_beginning_is_run_and_counted_once() -> None:
-    """Three prompts behind one system prompt of 200 tokens."""
+def test_a_shared_prefix_is_run_and_counted_once() -> None:
+    """Three prompts after one system prompt of 200 tokens."""
     system = [1, 2] * 100
     graph = random_table(1)
     result = compare(graph, random_table(2), [[*system, i, 5, 6] for i in (3, 4, 7)])
@@ -122,7 +122,7 @@ def test_equal_sequences_leave_something_to_count() -> None:
 
 
 @pytest.mark.parametrize(("bad", "who"), [(0, "reference"), (1, "quantized")])
-def test_logits_that_are_no_numbers_stop_the_comparison(bad: int, who: str) -> None:
+def test_nan_logits_stop_the_comparison(bad: int, who: str) -> None:
     graphs = [random_table(1), random_table(2)]
     graphs[bad].logits[3] = np.nan
     with pytest.raises(BuildError, match=f"the {who} graph computes logits that are no numbers"):
@@ -243,7 +243,7 @@ def test_an_answer_ends_with_the_stop_token(
     assert all(sequence[-1] == 2 and sequence[-2] != 2 for sequence in sequences)
 
 
-def test_the_answers_are_made_once(bundle: Bundle, tmp_path: Path, quiet: Progress) -> None:
+def test_the_answers_are_generated_once(bundle: Bundle, tmp_path: Path, quiet: Progress) -> None:
     """A second gate of the same source reads them; another source's gate does not."""
     graph = random_table(1, 296)
     with quiet.step("answers") as step:
@@ -300,7 +300,7 @@ def test_a_quantized_toy_passes_its_gate(
 
 
 def with_outliers(folder: Path) -> Path:
-    """Write a toy in which one token's activations dwarf all others', as real models have them.
+    """Write a toy with one token whose activations are far larger than all others, as in real ones.
 
     A direction that only the letter "e" uses makes the input of its ``down`` projection some
     hundred times larger than anybody else's.
@@ -329,7 +329,7 @@ def with_outliers(folder: Path) -> Path:
 def test_plain_dynamic_quantization_fails_where_blockwise_passes(
     tmp_path: Path, quiet: Progress
 ) -> None:
-    """The gate tells ONNX Runtime's one-line int8 from ours on a model with outliers."""
+    """On a model with outliers the gate refuses ONNX Runtime's one-line int8."""
     reference = with_outliers(tmp_path / "reference")
     blockwise = quantized(tmp_path / "blockwise", reference)
     plain_folder = tmp_path / "plain"
@@ -433,7 +433,7 @@ def test_verify_refuses_the_reference_of_another_model(
 
 
 def test_a_fused_reference_is_recognised(tmp_path: Path, quiet: Progress) -> None:
-    """Both forms of the toy compute the same, so one is held against the other."""
+    """Both forms of the toy compute the same, so one can be the reference of the other."""
     reference = write_tiny_bundle(tmp_path / "fused", fused=True)
     bundle = open_bundle(write_tiny_bundle(tmp_path / "portable", fused=False))
     assert bundle.manifest.graph is GraphKind.PORTABLE

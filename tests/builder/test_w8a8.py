@@ -1,4 +1,4 @@
-"""The per-token scheme: exact products on any CPU, rows that do not see each other."""
+"""The per-token scheme: exact products on any CPU, independent rows."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,7 +142,7 @@ def test_stored_activations_multiply_exactly(product: Product, num_rows: int) ->
 
 @pytest.mark.parametrize("num_threads", [1, 2])
 @pytest.mark.parametrize("outputs", [7, 192, 3072])
-def test_a_row_does_not_depend_on_the_rows_beside_it(
+def test_a_row_does_not_depend_on_other_rows(
     product: Product, num_threads: int, outputs: int
 ) -> None:
     """Alone, in pairs or among 40 far larger ones, a row gives the same bits."""
@@ -183,7 +183,7 @@ def test_two_products_of_one_input_quantize_it_once(tmp_path: Path) -> None:
 @settings(max_examples=60, deadline=None)
 @given(rows=npst.arrays(np.float32, npst.array_shapes(min_dims=2, max_dims=2), elements=FINITE))
 def test_a_weight_is_within_a_step(rows: Floats) -> None:
-    """Half a step by rounding, the other where its neighbour leaves no room."""
+    """Half a step by rounding, the other half where the pair's limit clips it."""
     weight = quantized(rows, even=True)
     assert weight.data.shape == rows.T.shape
     assert np.abs(weight.data.astype(int)).max() <= 127
@@ -210,8 +210,8 @@ def test_features_are_rotated_in_the_largest_blocks_that_fit(width: int, block: 
     )
 
 
-def test_one_value_that_stands_out_does_not_drown_the_others(tmp_path: Path) -> None:
-    """As a gated activation has them: 8 bits of the largest are nothing of the rest."""
+def test_an_outlier_does_not_hide_the_other_values(tmp_path: Path) -> None:
+    """Gated activations have such outliers: with their scale all other values round to zero."""
     rows, x = random(32, 1536), random(4, 1536, seed=1)
     x[:, 700] = 400.0
     errors = []
@@ -222,8 +222,8 @@ def test_one_value_that_stands_out_does_not_drown_the_others(tmp_path: Path) -> 
     assert errors[0] < 0.25 * errors[1]
 
 
-def test_an_activation_of_a_known_size_is_rounded_by_one_scale(tmp_path: Path) -> None:
-    """Nothing is looked for in it; what is larger is cut."""
+def test_an_activation_with_a_static_peak_has_one_scale(tmp_path: Path) -> None:
+    """Its own largest value is not computed; larger values are clipped."""
     rows, x = random(24, 576), np.clip(random(5, 576, seed=1), -3.9, 3.9)
     tuning = Tuning(no_outliers=frozenset({"x"}), static_norms=frozenset({"x"}))
     node = helper.make_node("MatMul", ["x", "w"], ["y"], "mm")
