@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from edged.scheduling.latency_model import Cost
 from edged.scheduling.schedulability import Company, Member, Work, together
+from tests.examples import num_examples
 
 COST = Cost(
     prefill_token_s=0.01,
@@ -59,7 +60,7 @@ def steps(left: dict[int, Work], rng: random.Random) -> float:
     return taken_s
 
 
-@settings(deadline=None, max_examples=1500)
+@settings(deadline=None, max_examples=num_examples(1500))
 @given(works, st.randoms(use_true_random=False))
 def test_nobody_ends_after_its_bound_and_no_bound_ever_rises(
     made: list[Work], rng: random.Random

@@ -19,6 +19,7 @@ from edged.scheduling.latency_model import Cost
 from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
 from edged.scheduling.request_state import MAX_PAUSES
 from edged.scheduling.scheduler import Entry, EntryState, Scheduler
+from tests.examples import num_examples
 from tests.make_request import make_request
 
 BOUND = 3
@@ -220,7 +221,7 @@ class Node(RuleBasedStateMachine):
 
 TestNode = Node.TestCase
 TestNode.settings = settings(
-    max_examples=1000,
+    max_examples=num_examples(1000),
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from edged.node.pressure import DOWN_AFTER_S, RESTART_AFTER_S, UP_AFTER_S, PressureLadder, Rung
 from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
+from tests.examples import num_examples
 
 BUDGET = MemoryBudget(1000, 100)
 HIGH, BROKEN, BETWEEN, LOW = (MemorySnapshot(rss, 5000) for rss in (960, 1001, 920, 800))
@@ -69,7 +70,7 @@ def test_the_way_down_is_slow_and_one_rung_at_a_time() -> None:
     assert climb(ladder, LOW, 4 * DOWN_AFTER_S, 202.0 + DOWN_AFTER_S) is Rung.CALM
 
 
-@settings(deadline=None, max_examples=600)
+@settings(deadline=None, max_examples=num_examples(600))
 @given(
     st.lists(st.tuples(st.integers(0, 1200), st.integers(0, 300), st.floats(0.1, 20)), max_size=80)
 )

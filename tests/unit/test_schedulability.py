@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged.scheduling.schedulability import Line, Promise
+from tests.examples import num_examples
 
 promises = st.lists(
     st.builds(Promise, st.integers(1, 60).map(float), st.integers(1, 20).map(float)), max_size=8
@@ -40,7 +41,7 @@ def test_room_is_what_neither_deadline_is_late_by() -> None:
     assert table.slack_s(0.5) == -6.0
 
 
-@settings(deadline=None, max_examples=1500)
+@settings(deadline=None, max_examples=num_examples(1500))
 @given(promises, st.integers(1, 60).map(float), st.integers(1, 40).map(float))
 def test_room_is_exactly_what_keeps_all_promises(
     work: list[Promise], deadline_s: float, work_s: float
