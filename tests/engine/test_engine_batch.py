@@ -1,8 +1,10 @@
 """Several answers at a time: the same tokens as alone, whatever comes and goes beside them."""
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,11 +15,11 @@ from numpy.typing import NDArray
 from edged.bundle.folder import GraphKind, open_bundle
 from edged.engine.decoding import Decoding
 from edged.engine.fused import InterruptedRunError
-from edged.engine.graph import load_graph
+from edged.engine.graph import Graph, load_graph
 from edged.engine.loop import Engine, load_engine
 from edged.engine.steps import EngineSettings, Failed, Prefilled, Token
 from edged.protocol.request import SamplingParams
-from tests.tiny_model import MAX_MODEL_LEN, write_tiny_bundle
+from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
 
 GREEDY = SamplingParams()
 PROMPTS = (list(range(5, 50)), list(range(60, 70)), [7, 8, 9] * 20, list(range(100, 190)))
@@ -134,14 +136,47 @@ def first_step(engine: Engine, prompt: list[int]) -> Prefilled:
     return step
 
 
-def load_exact(folder: Path, num_slots: int = NUM_SLOTS) -> Engine:
-    """The toy's graph as one whose tokens depend on nothing that is run beside or before them."""
+class Watched:
+    """A real graph that records its prompt runs and does something in the next one."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self.runs: list[tuple[int, int, bool]] = []
+        """The first position of each, its number of tokens, and whether it ran as a prompt."""
+        self.num_interrupts = 0
+        self.in_next_run: Callable[[], None] | None = None
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the graph has
+        return getattr(self._graph, name)
+
+    def forward(
+        self, token_ids: NDArray[np.int64], start: int, *, is_prompt: bool = True, slot: int = 0
+    ) -> NDArray[np.float32]:
+        self.runs.append((start, len(token_ids), is_prompt))
+        call, self.in_next_run = self.in_next_run, None
+        if call is not None:
+            call()
+        return self._graph.forward(token_ids, start, is_prompt=is_prompt, slot=slot)
+
+    def interrupt(self) -> None:
+        self.num_interrupts += 1
+
+
+def toy_graph(folder: Path, num_slots: int = NUM_SLOTS) -> Graph:
     bundle = open_bundle(folder)
     is_fused = bundle.manifest.graph is GraphKind.FUSED
-    graph = load_graph(
+    return load_graph(
         bundle.model_path, is_fused=is_fused, max_model_len=MAX_MODEL_LEN, num_slots=num_slots
     )
-    return Engine(graph, bundle.manifest.stop_token_ids, 16, is_exact=True)
+
+
+def engine_of(graph: Watched) -> Engine:
+    return Engine(cast("Graph", graph), (STOP_TOKEN_ID,), 16)
+
+
+def load_exact(folder: Path, num_slots: int = NUM_SLOTS) -> Engine:
+    """The toy's graph as one whose tokens depend on nothing that is run beside or before them."""
+    return Engine(toy_graph(folder, num_slots), (STOP_TOKEN_ID,), 16, is_exact=True)
 
 
 @pytest.mark.parametrize("seed", [None, 3])
@@ -175,21 +210,15 @@ def test_a_dialogue_stays_in_its_slot_however_long_its_answers_are(folder: Path)
 
 
 def test_an_answer_so_far_is_computed_again_as_an_answer(
-    folder: Path, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
+    folder: Path, expected: list[list[int]]
 ) -> None:
     """Else the rest of an interrupted answer would depend on whether its place was taken."""
-    engine, prompt, said = load(folder), PROMPTS[0], expected[0]
-    good, pieces = engine._graph.forward, []
-
-    def forward(ids: NDArray[np.int64], start: int, **options: bool) -> NDArray[np.float32]:
-        pieces.append((start, len(ids), options.get("is_prompt")))
-        return good(ids, start, **options)
-
-    monkeypatch.setattr(engine._graph, "forward", forward)
+    graph, prompt, said = Watched(toy_graph(folder)), PROMPTS[0], expected[0]
+    engine = engine_of(graph)
     sequence = engine.start([*prompt, *said[:5]], GREEDY, max_tokens=7, num_answered=5)
     while not sequence.is_prefilled:
         engine.step()
-    assert pieces[:4] == [(0, 16, True), (16, 16, True), (32, 13, True), (45, 5, False)]
+    assert graph.runs == [(0, 16, True), (16, 16, True), (32, 13, True), (45, 5, False)]
     assert finish(engine, {sequence: [sequence.row.token_id]}) == [said[5:]]
 
 
@@ -287,74 +316,57 @@ def test_the_failure_of_one_is_its_own(engine: Engine, expected: list[list[int]]
     assert finish(engine, answers) == expected[:1]
 
 
-def interrupting(engine: Engine, sequence: Decoding) -> Callable[..., NDArray[np.float32]]:
-    """Ask for an interruption during the next run, as another thread would."""
-    good = engine._graph.forward
-
-    def forward(*args: object, **kwargs: object) -> NDArray[np.float32]:
-        engine.interrupt(sequence)
-        return good(*args, **kwargs)  # type: ignore[arg-type]
-
-    return forward
-
-
-def test_an_interruption_hits_the_prompt_it_is_meant_for_only(
-    engine: Engine, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[bool] = []
-    monkeypatch.setattr(engine._graph, "interrupt", lambda: calls.append(True))
+def test_an_interruption_hits_the_prompt_it_is_meant_for_only(folder: Path) -> None:
+    graph = Watched(toy_graph(folder))
+    engine = engine_of(graph)
     first = engine.start(PROMPTS[1], GREEDY, max_tokens=12)
     second = engine.start(PROMPTS[0], GREEDY, max_tokens=12)
-    with monkeypatch.context() as patched:
-        patched.setattr(engine._graph, "forward", interrupting(engine, second))
-        engine.step()  # a piece of the first
-    assert calls == []
-    with monkeypatch.context() as patched:
-        patched.setattr(engine._graph, "forward", interrupting(engine, first))
-        engine.interrupt(first)  # no run is in hand
-    assert calls == []
-    engine.end(second)
+    engine.interrupt(first)  # no run is in hand
+    graph.in_next_run = lambda: engine.interrupt(second)
+    engine.step()  # a piece of the first
     assert first.is_prefilled
+    assert graph.num_interrupts == 0
+    graph.in_next_run = lambda: engine.interrupt(second)
+    while not second.num_prefilled:
+        engine.step()
+    assert graph.num_interrupts == 1
 
 
-def breaking(*_: object, **__: object) -> NDArray[np.float32]:
-    raise InterruptedRunError
+def test_an_interrupted_piece_is_run_again(folder: Path, expected: list[list[int]]) -> None:
+    def break_off() -> None:
+        raise InterruptedRunError
 
-
-def test_an_interrupted_piece_is_run_again(
-    engine: Engine, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    graph = Watched(toy_graph(folder))
+    engine = engine_of(graph)
     answers = {engine.start(PROMPTS[0], GREEDY, max_tokens=12): list[int]()}
     run(engine, answers)
-    with monkeypatch.context() as patched:
-        patched.setattr(engine._graph, "forward", breaking)
-        assert not engine.step().outcomes
+    graph.in_next_run = break_off
+    assert not engine.step().outcomes
     assert finish(engine, answers) == expected[:1]
+    assert graph.runs[1] == graph.runs[2]
 
 
 def test_a_run_that_is_interrupted_ends_at_once(folder: Path) -> None:
-    graph = load(folder)._graph
+    graph = toy_graph(folder)
     for _ in iterate_until_interrupted(graph):
         pass
     assert np.isfinite(graph.forward(np.array([5, 6]), 0)).all()
 
 
-def iterate_until_interrupted(graph: object) -> Iterator[None]:
+def iterate_until_interrupted(graph: Graph) -> Iterator[None]:
     """Run prompts while another thread interrupts, until one run notices."""
-    import threading  # noqa: PLC0415
-
     stop = threading.Event()
 
     def bother() -> None:
         while not stop.is_set():
-            graph.interrupt()  # type: ignore[attr-defined]
+            graph.interrupt()
 
     thread = threading.Thread(target=bother)
     thread.start()
     try:
         for _ in range(1000):
             try:
-                graph.forward(np.arange(200) % 250, 0)  # type: ignore[attr-defined]
+                graph.forward(np.arange(200) % 250, 0)
             except InterruptedRunError:
                 return
             yield
@@ -377,7 +389,8 @@ def test_the_prompt_of_the_most_urgent_is_run_first(engine: Engine) -> None:
 
 def test_a_slot_between_those_that_decode_is_left_as_it_is(folder: Path) -> None:
     """Its tokens are the prefix cache, though the run spans its place."""
-    engine = load(folder)
+    graph = Watched(toy_graph(folder))
+    engine = engine_of(graph)
     prompts = (PROMPTS[0], PROMPTS[1], PROMPTS[3])
     answers = {engine.start(p, GREEDY, max_tokens=30): list[int]() for p in prompts}
     middle = list(answers)[1]
@@ -387,6 +400,6 @@ def test_a_slot_between_those_that_decode_is_left_as_it_is(folder: Path) -> None
         run(engine, answers)
     engine.end(middle)
     answers.pop(middle)
-    held = engine._graph.read(middle.slot)
+    held = graph.read(middle.slot)
     finish(engine, answers)
-    np.testing.assert_array_equal(engine._graph.read(middle.slot), held)
+    np.testing.assert_array_equal(graph.read(middle.slot), held)
