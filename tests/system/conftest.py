@@ -1,4 +1,4 @@
-"""One tiny bundle for all faults, and Mosquitto."""
+"""What the tests of the system share: a tiny model, and a broker of a test's own."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +13,13 @@ from tests.tiny_model import write_tiny_bundle
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model."""
+    """A tiny model; not to be written into."""
     return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[Broker]:
-    """A running Mosquitto whose queued messages survive ``restart()``."""
+    """A running Mosquitto, MQTT 5, whose queued messages survive ``restart()``."""
     require_mosquitto()
     folder = tmp_path / "mosquitto"
     folder.mkdir()
