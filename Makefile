@@ -5,13 +5,16 @@
 #   make demo PROMPT="..."       ask something else
 #   make demo KEEP=1             keep broker and daemon running until Ctrl-C
 #   make demo BUNDLE=DIR         take a ready bundle: needs no builder, so no torch (the way on a Pi)
-#   make test [ARGS="..."]       the tests; ARGS go to pytest
+#   make quick                   the checks and the unit tests, in seconds: no torch, broker or root
+#   make unit [ARGS="..."]       one tier of the tests, as do `make engine` (toy models), `make system`
+#                                (brokers, faults, boot, the real model), `make builder`; for pytest
+#   make test [ARGS="..."]       all of them, with coverage
 #   make check                   everything that looks at the code without running it
 #   make image [FOR=amd64]       the container image, for 64-bit Arm or x86-64 (scripts/build-image)
 #   make clean                   caches; `make distclean` also .venv/ and the built models
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check image clean distclean
+.PHONY: help demo quick unit engine system builder test check image clean distclean
 .SUFFIXES:
 
 # Taken literally: a dollar sign in a prompt is a dollar sign. Only from the command line, because
@@ -22,12 +25,24 @@ endif
 export EDGED_DEMO_BUNDLE := $(value BUNDLE)
 
 help:
-	@sed -n '4,12s/^#  *//p' Makefile
+	@sed -n '4,15s/^#  *//p' Makefile
 
 demo:
 	@scripts/setup $(if $(value BUNDLE),broker,build broker)
 	@.venv/bin/edged demo $${EDGED_DEMO_PROMPT:+"--prompt=$$EDGED_DEMO_PROMPT"} \
 		$${EDGED_DEMO_BUNDLE:+"--bundle=$$EDGED_DEMO_BUNDLE"} $(if $(KEEP),--keep)
+
+quick:
+	@scripts/setup quick
+	@scripts/quick
+
+unit: extras = quick
+engine: extras = dev
+builder: extras = build dev
+system: extras = build broker dev
+unit engine system builder:
+	@scripts/setup $(extras)
+	@scripts/test tests/$@ $(ARGS)
 
 test:
 	@scripts/setup build broker dev
