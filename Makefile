@@ -1,14 +1,16 @@
-# The two commands are `make demo` and `make test`; each makes what it needs, once. The work is in
-# scripts/.
+# `make demo` shows edged, `make quick` checks a change. Each makes what it needs, once; the work is
+# in scripts/.
 #
 #   make demo                    fetch a small model, build it to int8, ask it over MQTT
 #   make demo PROMPT="..."       ask something else
 #   make demo KEEP=1             keep broker and daemon running until Ctrl-C
 #   make demo BUNDLE=DIR         take a ready bundle: needs no builder, so no torch (the way on a Pi)
 #   make quick                   the checks and the unit tests, in seconds: no torch, broker or root
-#   make unit [ARGS="..."]       one tier of the tests, as do `make engine` (toy models), `make system`
-#                                (brokers, faults, boot, the real model), `make builder`; for pytest
-#   make test [ARGS="..."]       all of them, with coverage
+#   make unit [ARGS="..."]       the tests of pure code, with all examples; ARGS go to pytest
+#   make engine                  the tests of the engine: toy models on the real ONNX Runtime
+#   make system                  the tests of the daemon: brokers, faults, boot, the real model
+#   make builder                 the tests of the builder: from a source to a bundle
+#   make test [ARGS="..."]       all tests, with coverage
 #   make check                   everything that looks at the code without running it
 #   make image [FOR=amd64]       the container image, for 64-bit Arm or x86-64 (scripts/build-image)
 #   make clean                   caches; `make distclean` also .venv/ and the built models
@@ -25,7 +27,7 @@ endif
 export EDGED_DEMO_BUNDLE := $(value BUNDLE)
 
 help:
-	@sed -n '4,15s/^#  *//p' Makefile
+	@sed -n '4,17s/^#  *//p' Makefile
 
 demo:
 	@scripts/setup $(if $(value BUNDLE),broker,build broker)
