@@ -1,17 +1,22 @@
-# The two commands are `make demo` and `make test`; each makes what it needs, once. The work is in
-# scripts/.
+# `make demo` shows edged, `make quick` checks a change. Each makes what it needs, once; the work is
+# in scripts/.
 #
 #   make demo                    fetch a small model, build it to int8, ask it over MQTT
 #   make demo PROMPT="..."       ask something else
 #   make demo KEEP=1             keep broker and daemon running until Ctrl-C
 #   make demo BUNDLE=DIR         take a ready bundle: needs no builder, so no torch (the way on a Pi)
-#   make test [ARGS="..."]       the tests; ARGS go to pytest
+#   make quick                   the checks and the unit tests, in seconds: no torch, broker or root
+#   make unit [ARGS="..."]       the tests of pure code, with all examples; ARGS go to pytest
+#   make engine                  the tests of the engine: toy models on the real ONNX Runtime
+#   make system                  the tests of the daemon: brokers, faults, boot, the real model
+#   make builder                 the tests of the builder: from a source to a bundle
+#   make test [ARGS="..."]       all tests, with coverage
 #   make check                   everything that looks at the code without running it
 #   make image [FOR=amd64]       the container image, for 64-bit Arm or x86-64 (scripts/build-image)
 #   make clean                   caches; `make distclean` also .venv/ and the built models
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check image clean distclean
+.PHONY: help demo quick unit engine system builder test check image clean distclean
 .SUFFIXES:
 
 # Taken literally: a dollar sign in a prompt is a dollar sign. Only from the command line, because
@@ -22,12 +27,24 @@ endif
 export EDGED_DEMO_BUNDLE := $(value BUNDLE)
 
 help:
-	@sed -n '4,12s/^#  *//p' Makefile
+	@sed -n '4,17s/^#  *//p' Makefile
 
 demo:
 	@scripts/setup $(if $(value BUNDLE),broker,build broker)
 	@.venv/bin/edged demo $${EDGED_DEMO_PROMPT:+"--prompt=$$EDGED_DEMO_PROMPT"} \
 		$${EDGED_DEMO_BUNDLE:+"--bundle=$$EDGED_DEMO_BUNDLE"} $(if $(KEEP),--keep)
+
+quick:
+	@scripts/setup quick
+	@scripts/quick
+
+unit: extras = quick
+engine: extras = dev
+builder: extras = build dev
+system: extras = build broker dev
+unit engine system builder:
+	@scripts/setup $(extras)
+	@scripts/test tests/$@ $(ARGS)
 
 test:
 	@scripts/setup build broker dev
@@ -43,7 +60,7 @@ image:
 
 clean:
 	rm -rf dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
-	find edged tests scripts -name __pycache__ -prune -exec rm -rf {} +
+	find benchmarks edged tests scripts -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean
 	rm -rf .venv models/*/

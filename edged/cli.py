@@ -20,30 +20,33 @@ class Command:
     """One subcommand."""
 
     module: str
-    """Below ``edged``."""
     summary: str
-    extra: str | None = None
-    """The optional dependencies it needs, if any."""
+    install: str | None = None
+    """How to get what it needs beside the base install, if anything."""
 
 
+_BUILD = "`pip install 'edged[build]'`, on a workstation rather than the device"
 COMMANDS = {
-    "build": Command("builder.build_command", "build an int8 bundle from a model", "build"),
-    "verify": Command("builder.verify_command", "measure a bundle against fp32", "build"),
-    "run": Command("daemon.run", "run the daemon"),
-    "check": Command("daemon.check", "check a configuration and its model without starting"),
-    "plan": Command("commands.plan", "tell what a model will take in memory here"),
-    "ask": Command("commands.ask", "ask a running daemon over MQTT"),
+    "build": Command("edged.builder.build_command", "build an int8 bundle from a model", _BUILD),
+    "verify": Command("edged.builder.verify_command", "measure a bundle against fp32", _BUILD),
+    "run": Command("edged.daemon.run", "run the daemon"),
+    "check": Command("edged.daemon.check", "check a configuration and its model without starting"),
+    "plan": Command("edged.commands.plan", "tell what a model will take in memory here"),
+    "ask": Command("edged.commands.ask", "ask a running daemon over MQTT"),
     "conformance": Command(
-        "commands.conformance.command", "prove that a node keeps to the protocol, over the wire"
+        "edged_conformance.command",
+        "prove that a node keeps to the protocol, over the wire",
+        "`pip install ./tests/conformance`, in a checkout of edged (docs/conformance.md)",
     ),
-    "top": Command("commands.top", "show how a node is, from its state at the broker"),
-    "health": Command("commands.health", "tell whether the daemon on this machine is well"),
-    "doctor": Command("commands.doctor.command", "find what is wrong with device, broker, model"),
-    "install": Command("commands.install.command", "install the service on this machine"),
-    "uninstall": Command("commands.install.uninstall", "take the service off this machine"),
-    "bench": Command("commands.bench.command", "measure this device, and other engines beside it"),
-    "simulate": Command("commands.simulate.command", "run hours of requests through the scheduler"),
-    "demo": Command("commands.demo", "start a broker and a daemon and ask one question"),
+    "top": Command("edged.commands.top", "show how a node is, from its state at the broker"),
+    "health": Command("edged.commands.health", "tell whether the daemon on this machine is well"),
+    "doctor": Command(
+        "edged.commands.doctor.command", "find what is wrong with device, broker, model"
+    ),
+    "install": Command("edged.commands.install.command", "install the service on this machine"),
+    "uninstall": Command("edged.commands.install.uninstall", "take the service off this machine"),
+    "bench": Command("edged.commands.bench.command", "measure a model, or MQTT, on this device"),
+    "demo": Command("edged.commands.demo", "start a broker and a daemon and ask one question"),
 }
 
 
@@ -65,22 +68,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = _parser().parse_args(words[:1]).command
     command = COMMANDS[name]
     try:
-        module = importlib.import_module(f"edged.{command.module}")
-        parser = _Parser(prog=f"edged {name}", description=command.summary)
-        module.add_arguments(parser)
-        return int(module.main(parser.parse_args(words[1:])))
-    except EdgedError as error:
-        print(f"edged {name}: {error}", file=sys.stderr)
-        return error.exit_code
+        return run(f"edged {name}", command.module, words[1:], command.summary)
     except ModuleNotFoundError as error:
-        if command.extra is None or (error.name or "").startswith("edged"):
+        if command.install is None or (error.name or "").partition(".")[0] == "edged":
             raise
         print(
-            f"edged {name}: {error.name} is not installed; it comes with"
-            f" `pip install 'edged[{command.extra}]'`, on a workstation rather than the device",
+            f"edged {name}: {error.name} is not installed; it comes with {command.install}",
             file=sys.stderr,
         )
         return ExitCode.UNAVAILABLE
+
+
+def run(prog: str, name: str, words: Sequence[str], summary: str | None = None) -> int:
+    """Import a command's module, run it and return the exit status.
+
+    Args:
+        prog: What the user called, for the help and before an error.
+        name: The module, with ``add_arguments(parser)`` and ``main(arguments) -> int``.
+        words: The options.
+        summary: One line for the help.
+    """
+    try:
+        module = importlib.import_module(name)
+        parser = _Parser(prog=prog, description=summary)
+        module.add_arguments(parser)
+        return int(module.main(parser.parse_args(words)))
+    except EdgedError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return error.exit_code
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT, as a shell reports it
 

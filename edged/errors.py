@@ -1,13 +1,13 @@
-"""Errors as data: the wire's codes, the process's exit codes, the exceptions that carry them.
+"""Error codes on the wire, exit codes, and the exceptions that end a command.
 
-Rule: a message that reaches a user names the key, file or topic that is wrong and what to do.
+Rule: a message for a user names the key, file or topic that is wrong, and what to do.
 """
 
 from enum import IntEnum, StrEnum
 
 
 class ErrorCode(StrEnum):
-    """Why a request was refused, as it stands on the wire in ``error.code``."""
+    """Why a request was refused: ``error.code`` on the wire."""
 
     BAD_REQUEST = "bad_request"
     FORBIDDEN_TOPIC = "forbidden_topic"
@@ -29,7 +29,7 @@ class ErrorCode(StrEnum):
 
     @property
     def is_retryable(self) -> bool:
-        """Whether the same request may succeed later without being changed."""
+        """Whether the same request may succeed later."""
         return self in _RETRYABLE
 
 
@@ -61,7 +61,7 @@ class ExitCode(IntEnum):
 
     OK = 0
     FAILURE = 1
-    """The work was done and its result is bad: the quality gate missed, a verification failed."""
+    """The result is bad: a missed quality gate, a failed verification."""
     USAGE = 64
     DATA_ERROR = 65
     """The caller must change the request."""
@@ -69,17 +69,17 @@ class ExitCode(IntEnum):
     UNAVAILABLE = 69
     """No reply, or no broker."""
     SOFTWARE = 70
-    """A fault of ours; systemd restarts."""
+    """A bug; systemd restarts the daemon."""
     CANNOT_CREATE = 73
     IO_ERROR = 74
     TEMPORARY_FAILURE = 75
-    """The same can be tried again: nothing is wrong that would have to be changed first."""
+    """The same command may succeed later, without a change."""
     CONFIG = 78
-    """Configuration or model is wrong. Of ``edged run`` it is final: systemd does not restart."""
+    """Configuration or model is wrong; systemd does not restart the daemon."""
 
 
 class EdgedError(Exception):
-    """Carry a message for the user and the exit code that the command ends with."""
+    """An error with a message for the user and the exit code of the command."""
 
     exit_code = ExitCode.SOFTWARE
 
@@ -97,22 +97,22 @@ class ConfigError(EdgedError):
 
 
 class UnavailableError(EdgedError):
-    """What is needed is not there now and may come by itself: memory, a file, a device."""
+    """Something is missing that may become available by itself: memory, a file, a device."""
 
     exit_code = ExitCode.TEMPORARY_FAILURE
 
 
 class BundleError(EdgedError):
-    """A model bundle is missing, damaged or not to be trusted; the message names the file."""
+    """A model bundle is missing, damaged or untrusted; the message names the file."""
 
     exit_code = ExitCode.CONFIG
 
 
 class BundleUnavailableError(UnavailableError, BundleError):
-    """A model bundle, or a file of it, is not there or cannot be read now."""
+    """A model bundle, or one of its files, is missing or unreadable at the moment."""
 
 
 class BuildError(EdgedError):
-    """A build step cannot go on; the message names the step, the source and what to do."""
+    """A build step failed; the message names the step, the source and what to do."""
 
     exit_code = ExitCode.FAILURE

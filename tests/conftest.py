@@ -40,6 +40,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # How fast examples are made and run says something about the machine only.
 settings.register_profile("edged", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# `make quick` draws a tenth of the examples (tests/examples.py).
+settings.register_profile("quick", settings.get_profile("edged"), max_examples=10)
 settings.load_profile("edged")
 
 

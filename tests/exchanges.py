@@ -13,8 +13,8 @@ from unittest.mock import patch
 from edged.daemon.group import Group
 from edged.daemon.homeassistant import STATUS_ONLINE, Announcement
 from edged.daemon.reporting import MAX_DELAY_S, OFFLINE, ONLINE, Discovery
-from edged.engine.generation import Finished, Fragment
 from edged.errors import ErrorCode
+from edged.node.generation import Finished, Fragment
 from edged.protocol import Encoded, RequestDefaults, WireProperties, encode_event
 from edged.protocol.event import (
     BrokerSessionLost,
@@ -34,10 +34,10 @@ from edged.protocol.event import (
     ReplyUndelivered,
     event_members,
 )
-from edged.protocol.request import Answer, FinishReason, Rejected, Usage
-from edged.scheduling.latency_model import Cost, CostModel
+from edged.protocol.request import Answer, FinishReason, Rejected
+from edged.scheduling.latency_model import CostEstimate, LatencyModel
 from edged.transport import Connected, Transport
-from tests.fakes import LIMITS, MIB, Bench
+from tests.fakes import LIMITS, MIB, Bench, ran
 
 MODEL = "smollm2-135m-instruct-int8-w8a8@1fbea1"
 DEFAULTS = RequestDefaults(node="kitchen", group="heating")
@@ -50,13 +50,15 @@ One for each topic, error code and event of [the protocol](protocol.md), as a no
 by `python -m tests.exchanges`, and played again by the tests. `→` is published by a client, `←` by
 the node. What MQTT 5 carries beside the payload stands in brackets; over 3.1.1 it is absent. Each
 begins with a node that has nothing to do. `info` and `state` stand
-[in the protocol](protocol.md#what-a-node-tells).
+[in the protocol](protocol.md#status-topics).
 """
 
 
 def _bench() -> Bench:
     bench = Bench(replace(NODE_LIMITS, kv_bytes_per_token=1024))
-    bench.service.costs = CostModel(Cost(prefill_token_s=0.002, decode_token_s=0.012))
+    bench.node.latency_model = LatencyModel(
+        CostEstimate(prefill_token_s=0.002, decode_token_s=0.012)
+    )
     return bench
 
 
@@ -82,7 +84,7 @@ class Talk:
         text = delivery.payload.decode() if shown is None else shown
         flags = ["retained"] if delivery.retain else []
         self.lines.append(_line("→", delivery.topic, text, [*flags, *_words(properties)]))
-        self.bench.service.deliver(delivery)
+        self.bench.take(delivery)
 
     def fill(self, count: int) -> None:
         """Let other clients ask so much, unseen."""
@@ -98,17 +100,16 @@ class Talk:
         """Let the run end in another way."""
         job, started_s = self.bench.worker.jobs[-1], self.bench.clock()
         self.bench.clock.advance(0.5)
-        usage = Usage(len(job.prompt_ids), 0, num_tokens)
         first_s = started_s + 0.25 if num_tokens else None
-        times = (started_s, self.bench.clock(), first_s)
-        self.bench.service.finish(Finished(job.key, outcome, usage, *times))
+        ran(job, started_s, first_s, num_output_tokens=num_tokens)
+        self.bench.take(Finished(job, outcome, self.bench.clock()))
 
     def stream(self, *deltas: str) -> None:
         """Let the model say something in pieces."""
         key = self.bench.worker.jobs[-1].key
         for number, delta in enumerate(deltas):
             is_done = number == len(deltas) - 1
-            self.bench.service.fragment(Fragment(key, number, delta, is_done))
+            self.bench.take(Fragment(key, number, delta, is_done))
         self.finish("".join(deltas))
 
     def show(self) -> None:
@@ -174,7 +175,7 @@ def _choice(talk: Talk) -> None:
 def _again(talk: Talk) -> None:
     for _ in range(2):
         talk.ask({"id": "a1", "prompt": "Is it on?"})
-        if talk.bench.service.num_running:
+        if talk.bench.node.scheduler.running:
             talk.finish("Yes.")
         talk.show()
 
@@ -204,9 +205,10 @@ def _availability(talk: Talk) -> None:
 
 def _probed(talk: Talk) -> None:
     bench = talk.bench
-    group = Group(cast("Transport", bench.transport), DEFAULTS.topics, bench.service, bench.clock)
+    transport, topics = cast("Transport", bench.transport), DEFAULTS.topics
+    group = Group(transport, topics, bench.take, bench.operator_events, bench.clock)
     with patch("secrets.token_hex", return_value="5d0c2f6a91b7e384"):
-        group.take(Connected(1, is_session_present=False, protocol_version="5", receive_maximum=2))
+        group.take(Connected(1, is_session_present=False, protocol_version="5"))
     probe = bench.transport.sent[-1].message
     group.take(bench.delivery(probe.payload, topic=probe.topic))
 
@@ -238,10 +240,10 @@ def _poison(talk: Talk) -> None:
     request = {"id": "a1", "prompt": "Is it on?"}
     delivery = talk.bench.delivery(request)
     seen = Talk()
-    seen.bench.service.deliver(delivery)
-    for key in seen.bench.attempts._counts:  # two processes before this one began it
-        talk.bench.attempts.begin(key)
-        talk.bench.attempts.begin(key)
+    seen.bench.take(delivery)
+    (state,) = seen.bench.node.scheduler.running
+    for _ in range(2):  # two processes before this one began it
+        talk.bench.node._state.journal.begin(state.identity_key)
     talk.ask(request)
 
 

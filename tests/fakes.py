@@ -3,15 +3,22 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from edged.daemon.crash_journal import Attempts
+from edged.daemon.driver import Driver, Edges
+from edged.daemon.journal_file import JournalFile
+from edged.daemon.operator_events import OperatorEvents
+from edged.daemon.preparer import Preparer
+from edged.daemon.worker import Worker
 from edged.engine.decoding import Decoding
-from edged.engine.generation import Finished, Generation, Job, Spent
-from edged.engine.steps import Constraint, Prefilled, Ran, Step, Token
-from edged.node.metrics import Metrics
-from edged.node.node import Service
-from edged.node.ports import Edges, Limits
+from edged.engine.steps import Constraint, ForwardPass, Prefilled, Step, Token
+from edged.node.crash_journal import CrashJournal
+from edged.node.effects import Effect, Prepare, WriteJournal
+from edged.node.events import Tick
+from edged.node.generation import Finished, Generation, Spent
+from edged.node.limits import Limits
+from edged.node.node import Event, Node
 from edged.node.throttling import DeviceReading
 from edged.protocol import Delivery, Encoded, RequestDefaults, WireProperties
 from edged.protocol.request import (
@@ -20,9 +27,8 @@ from edged.protocol.request import (
     FinishReason,
     OutputFormat,
     SamplingParams,
-    Usage,
 )
-from edged.scheduling.latency_model import Cost, CostModel
+from edged.scheduling.latency_model import CostEstimate, LatencyModel
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan, MemorySnapshot
 
 MIB = 1024**2
@@ -81,23 +87,24 @@ class FakeTransport:
 
 
 @dataclass
-class FakeWorker:
-    """Remember the jobs; a test finishes them."""
+class FakeWorker(Worker):
+    """Remember the generations; a test finishes them."""
 
-    jobs: list[Job] = field(default_factory=list)
+    jobs: list[Generation] = field(default_factory=list)
     cancelled: list[int] = field(default_factory=list)
     paused: list[int] = field(default_factory=list)
     resumed: list[Generation] = field(default_factory=list)
     releases: int = 0
     num_touched: int = 0
     done: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """How far jobs are, by their keys."""
+    """How far generations are, by their keys."""
 
-    def progress(self, key: int) -> tuple[int, int] | None:
-        return self.done.get(key)
+    def progress(self) -> dict[int, tuple[int, int]]:
+        return self.done
 
-    def submit(self, job: Job) -> None:
-        self.jobs.append(job)
+    def start(self, generation: Generation) -> None:
+        is_new = all(generation is not job for job in self.jobs)
+        (self.jobs if is_new else self.resumed).append(generation)
 
     def cancel(self, key: int) -> None:
         self.cancelled.append(key)
@@ -108,8 +115,34 @@ class FakeWorker:
     def release(self) -> None:
         self.releases += 1
 
-    def resume(self, run: Generation) -> None:
-        self.resumed.append(run)
+
+class PatientJournal(JournalFile):
+    """A journal whose pages are on the disk as soon as they are written."""
+
+    def sync(self, key: int) -> bool:
+        return False
+
+
+def open_journal(folder: Path) -> CrashJournal:
+    """Open the crash journal of a folder, as a process that starts does."""
+    file = PatientJournal(folder, lambda _key: None)
+
+    def write(effect: Effect) -> None:
+        assert isinstance(effect, WriteJournal)
+        file.write(effect.page, effect.content)
+
+    return CrashJournal(*file.read(), write)
+
+
+class ManualPreparer(Preparer):
+    """A preparer without a thread: a test lets it prepare."""
+
+    def __init__(self, *args: Any) -> None:  # noqa: ANN401
+        super().__init__(*args)
+        self.waiting: list[Prepare] = []
+
+    def submit(self, request: Prepare) -> None:
+        self.waiting.append(request)
 
 
 @dataclass
@@ -163,7 +196,7 @@ class FakeEngine:
         self.active.append(FakeSequence(iter(steps), len(prompt_ids)))
         return self.active[-1]
 
-    def step(self) -> Ran:
+    def step(self) -> ForwardPass:
         outcomes: dict[Decoding, list[Step]] = {}
         for sequence in self.active:
             step = next(sequence.steps, None)
@@ -171,7 +204,7 @@ class FakeEngine:
             sequence.num_tokens += isinstance(step, Token)
             outcomes[sequence] = [] if step is None else [step]
         num_rows = sum(isinstance(s, Token) for steps in outcomes.values() for s in steps)
-        return Ran(outcomes, num_rows, sum(s.num_tokens - 1 for s in self.active))
+        return ForwardPass(outcomes, num_rows, sum(s.num_tokens - 1 for s in self.active))
 
     def end(self, sequence: Decoding) -> None:
         self.active = [other for other in self.active if other is not sequence]
@@ -214,35 +247,58 @@ LIMITS = Limits(
     plan=MemoryPlan(20 * MIB, 30 * MIB, 30 * MIB, 20 * MIB),
 )
 ROOMY = MemorySnapshot(rss_bytes=100 * MIB, available_bytes=500 * MIB)
-COST = Cost(prefill_token_s=0.01, decode_token_s=0.08)
+COST = CostEstimate(prefill_token_s=0.01, decode_token_s=0.08)
 
 
 @dataclass
 class Bench:
-    """A service with fakes all around it."""
+    """A node with its driver, and fakes all around them."""
 
     limits: Limits = LIMITS
     clock: FakeClock = field(default_factory=FakeClock)
     transport: FakeTransport = field(default_factory=FakeTransport)
     worker: FakeWorker = field(default_factory=FakeWorker)
     language: FakeLanguage = field(default_factory=FakeLanguage)
-    attempts: Attempts = field(default_factory=lambda: Attempts(None))
+    folder: Path | None = None
+    """Of the crash journal."""
     memory: MemorySnapshot = ROOMY
     device: DeviceReading = field(default_factory=DeviceReading)
-    metrics: Metrics = field(default_factory=Metrics)
     packets: int = 0
+    is_preparing: bool = True
+    """Whether requests are prepared at once; else ``prepare`` does it."""
 
     def __post_init__(self) -> None:
+        journal = PatientJournal(self.folder, lambda _key: None)
+        self.node = Node(self.limits, LatencyModel(COST), journal.read())
+        self.metrics = self.node.metrics
+        self.preparer = ManualPreparer(self.language, self.limits, lambda _prepared: None)
+        self.operator_events = OperatorEvents(
+            self.transport, self.limits.defaults.topics, self.metrics, self.clock
+        )
         self.edges = Edges(
             self.transport,
             self.worker,
-            self.language,
-            self.attempts,
+            self.preparer,
+            journal,
+            self.operator_events,
             self.clock,
             lambda: self.memory,
             lambda: self.device,
         )
-        self.service = Service(self.edges, self.limits, CostModel(COST), self.metrics)
+        self.driver = Driver(self.node, self.edges, self.limits.defaults)
+
+    def take(self, event: Event) -> None:
+        """Give the node an event, and let what it asks for be prepared."""
+        self.driver.take(event)
+        while self.is_preparing and self.preparer.waiting:
+            self.prepare()
+
+    def prepare(self) -> None:
+        """Prepare what the node waits for."""
+        self.driver.take(self.preparer.prepare(self.preparer.waiting.pop(0)))
+
+    def tick(self) -> None:
+        self.take(Tick())
 
     def delivery(self, payload: object, operation: str = "generate", **more: object) -> Delivery:
         self.packets += 1
@@ -252,25 +308,32 @@ class Bench:
 
     def deliver(self, payload: object, operation: str = "generate", **more: object) -> Delivery:
         delivery = self.delivery(payload, operation, **more)
-        self.service.deliver(delivery)
+        self.take(delivery)
         return delivery
 
     def finish(self, text: str = "Paris", seconds: float = 1.0) -> None:
-        """End the running job with an answer, ``seconds`` after it was started."""
-        job = self.worker.jobs[-1]
+        """End the running answer with a text, ``seconds`` after it was started."""
         started_s = self.clock()
         self.clock.advance(seconds)
-        answer = Answer(text, FinishReason.STOP)
-        usage = Usage(len(job.prompt_ids), 0, len(text))
         first_s = started_s + seconds / 2
-        times = (started_s, self.clock(), first_s)
-        spent = Spent(seconds / 2, seconds / 2, decode_runs=len(text) - 1)
-        self.service.finish(Finished(job.key, answer, usage, *times, spent=spent))
+        job = ran(self.worker.jobs[-1], started_s, first_s, num_output_tokens=len(text))
+        job.spent = Spent(seconds / 2, seconds / 2, decode_runs=len(text) - 1)
+        self.take(Finished(job, Answer(text, FinishReason.STOP), self.clock()))
 
     def confirm_all(self) -> None:
         """Let the broker confirm everything that was published."""
         for sent in list(self.transport.sent):
-            self.service.confirm(sent.handle)
+            self.driver.confirm(sent.handle)
+
+
+def ran(
+    job: Generation, started_s: float, first_s: float | None, *, num_output_tokens: int
+) -> Generation:
+    """Let a generation have run."""
+    job.start(CharacterStream(), started_s)
+    job.started_s, job.first_token_s = started_s, first_s
+    job.output_ids[:] = range(num_output_tokens)
+    return job
 
 
 def correlation(data: bytes, **more: object) -> WireProperties:

@@ -9,7 +9,8 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 import edged
-from edged.bundle.folder import (
+from edged.bundle.folder import write_manifest
+from edged.bundle.manifest import (
     FORMAT,
     MODEL,
     MODEL_DATA,
@@ -21,7 +22,6 @@ from edged.bundle.folder import (
     Quality,
     QualityLimits,
     Source,
-    write_manifest,
 )
 from tests.tiny_graphs import FusedForm, PortableForm, TinyConfig, import_onnx, tiny_weights
 

@@ -1,22 +1,23 @@
-"""8-bit weights in blocks of 32, each with its own fp32 scale, as ONNX Runtime's operators want it.
+"""8-bit weights in blocks of 32, each with an fp32 scale, for ONNX Runtime's own operators.
 
-Rule: a weight's bytes depend on its values only, so a table that is both embedding and output
-projection is stored once. Activations are quantized by the operator, block by block too.
+The operator also quantizes the activations in blocks.
+
+Rule: a weight's bytes depend on its values alone, so a table that is both embedding and output
+projection is stored once.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edged.builder.onnx_files import GraphWriter
+from edged.builder.onnx_files import MICROSOFT, GraphWriter
 from edged.errors import BuildError
 
+# The stored value of 0.0; the operators' default when they get no zero points.
 BLOCK = 32
 ZERO_POINT = 128
-"""What a stored 0.0 is; the operators' default when no zero points are given."""
 _RANGE = 127.0
 _CHUNK_ELEMENTS = 1 << 22
 
@@ -36,7 +37,7 @@ def quantize_rows(name: str, rows: NDArray[np.float32]) -> BlockwiseWeight:
 
     Args:
         name: of the weight, for the error.
-        rows: any strides; it is worked through in pieces, so a mapped file stays on disk.
+        rows: any strides; processed in chunks, so a mapped file is not read into memory.
 
     Raises:
         BuildError: the weight holds NaN or infinity.
@@ -47,11 +48,11 @@ def quantize_rows(name: str, rows: NDArray[np.float32]) -> BlockwiseWeight:
     scales = np.empty((num_rows, num_blocks), np.float32)
     step = max(1, _CHUNK_ELEMENTS // (num_blocks * BLOCK))
     for start in range(0, num_rows, step):
-        piece = np.zeros((min(step, num_rows - start), num_blocks * BLOCK), np.float32)
-        piece[:, :num_columns] = rows[start : start + step]
-        if not np.isfinite(piece).all():
+        chunk = np.zeros((min(step, num_rows - start), num_blocks * BLOCK), np.float32)
+        chunk[:, :num_columns] = rows[start : start + step]
+        if not np.isfinite(chunk).all():
             raise BuildError(f"{name}: holds NaN or infinity; the source is damaged")
-        blocks = piece.reshape(-1, num_blocks, BLOCK)
+        blocks = chunk.reshape(-1, num_blocks, BLOCK)
         stop = start + len(blocks)
         data[start:stop], scales[start:stop] = _quantize_blocks(blocks)
     return BlockwiseWeight(data, scales)
@@ -61,7 +62,7 @@ def _quantize_blocks(
     blocks: NDArray[np.float32],
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     scales = np.abs(blocks).max(axis=-1) / np.float32(_RANGE)
-    # The engine flushes denormals to zero, so a denormal scale is one that is not there.
+    # The engine flushes denormals to zero, so a denormal scale would be 0.
     scales[scales < np.finfo(np.float32).tiny] = 0.0
     divisors = np.where(scales == 0.0, np.float32(np.inf), scales)
     steps = np.rint(blocks / divisors[..., None])
@@ -75,7 +76,7 @@ def dequantize(weight: BlockwiseWeight, num_columns: int) -> NDArray[np.float32]
 
 
 class BlockwiseNodes:
-    """Makes ``MatMulNBits`` and ``GatherBlockQuantized`` nodes and stores their weights."""
+    """Writes ``MatMulNBits`` and ``GatherBlockQuantized`` nodes and their weights."""
 
     def __init__(self, writer: GraphWriter) -> None:
         self._writer = writer
@@ -97,14 +98,25 @@ class BlockwiseNodes:
         ]
         if bias is not None:
             inputs += ["", "", self._store(f"{name}.bias.fp32", bias)]
-        return [make_product(node, inputs, rows.shape, bits=8)]
+        product = onnx.helper.make_node(
+            "MatMulNBits",
+            inputs,
+            node.output,
+            name,
+            domain=MICROSOFT,
+            N=rows.shape[0],
+            K=rows.shape[1],
+            bits=8,
+            block_size=BLOCK,
+            # 4 quantizes activations to int8 too. Any other level takes the slow fp32 path.
+            accuracy_level=4,
+        )
+        return [product]
 
     def embedding(self, node: onnx.NodeProto, rows: NDArray[np.float32]) -> list[onnx.NodeProto]:
-        """Return a ``GatherBlockQuantized`` and what brings its blocks back into one row.
-
-        The blocks are an axis of their own: shaping the small result is cheap, while shaping the
-        table would make ONNX Runtime copy it from the mapped file to the heap.
-        """
+        """Return a ``GatherBlockQuantized`` and the nodes that join its blocks into one row."""
+        # The table keeps its blocks as an axis: reshaping the small result is cheap, while a
+        # reshaped table would be copied from the mapped file to the heap.
         name = node.name or node.output[0]
         weight = quantize_rows(name, rows)
         inputs = [
@@ -122,7 +134,7 @@ class BlockwiseNodes:
                 inputs,
                 [f"{name}.blocks"],
                 name,
-                domain="com.microsoft",
+                domain=MICROSOFT,
                 bits=8,
                 block_size=BLOCK,
                 gather_axis=0,
@@ -141,29 +153,3 @@ class BlockwiseNodes:
     def _store(self, name: str, values: NDArray[np.generic]) -> str:
         self.initializers.append(self._writer.add(name, values))
         return name
-
-
-def make_product(
-    node: onnx.NodeProto, inputs: Sequence[str], shape: tuple[int, int], *, bits: int
-) -> onnx.NodeProto:
-    """Return the ``MatMulNBits`` that computes ``node``'s output with weights of N x K in blocks.
-
-    Args:
-        node: what it takes the place of.
-        inputs: as the operator takes them.
-        shape: N and K.
-        bits: of a weight.
-    """
-    return onnx.helper.make_node(
-        "MatMulNBits",
-        inputs,
-        node.output,
-        node.name or node.output[0],
-        domain="com.microsoft",
-        N=shape[0],
-        K=shape[1],
-        bits=bits,
-        block_size=BLOCK,
-        # 4: activations in int8 too. Anything else takes the fp32 path, slower by far.
-        accuracy_level=4,
-    )

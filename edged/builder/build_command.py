@@ -5,7 +5,7 @@ from pathlib import Path
 
 from edged.builder.pipeline import build
 from edged.builder.quantize import Scheme
-from edged.bundle.folder import KvType
+from edged.bundle.manifest import KvType
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kv",
         choices=[kv_type.value for kv_type in KvType],
         help="number format of keys and values (default: the recipe's, else int8); int8 takes a"
-        " quarter of the memory and prefills slower, and is kept only where the gate allows it",
+        " quarter of the memory and decodes faster; it is kept only where the gate allows it",
     )
     parser.add_argument(
         "--cache",

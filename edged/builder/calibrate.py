@@ -1,6 +1,6 @@
-"""Run the fp32 graph over a text of ours and keep how its activations move together.
+"""Run the fp32 graph over the calibration text and measure second moments of its activations.
 
-Rule: the text is committed and shares nothing with the gate's, so the gate stays a judge.
+Rule: the text is committed and shares nothing with the gate's, so the gate stays independent.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,30 +17,31 @@ from numpy.typing import NDArray
 
 from edged.builder.weights import SourceGraph
 
+# An input that only a fused graph has.
 _TEXT = "calibration.yaml"
-_FUSED_INPUT = "seqlens_k"
+FUSED_INPUT = "seqlens_k"
+# Moments are a square matrix for each activation: 64 MiB at this width.
 _WIDTH_MAX = 4096
-"""Widest activation whose moments are kept: they are a square matrix for each, 64 MiB here."""
 
+# By activation of K features: the sum of its rows' outer products, [K, K].
 Moments = Mapping[str, NDArray[np.float32]]
-"""For an activation of K features, the [K, K] sum of its rows' outer products."""
 
 
 def calibration_ids(tokenizer_path: Path, max_model_len: int) -> list[list[int]]:
-    """Return the token ids of the committed texts, each at most ``max_model_len`` long."""
+    """Return the token ids of the committed texts, each cut to ``max_model_len``."""
     text = (resources.files("edged.builder") / "data" / _TEXT).read_text(encoding="utf-8")
     tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer_path))
     return [tokenizer.encode(entry).ids[:max_model_len] for entry in yaml.safe_load(text)]
 
 
 def measure_moments(source_folder: Path, sequences: Sequence[Sequence[int]]) -> Moments:
-    """Return the moments of what each weight of a fused graph is multiplied with; blocks.
+    """Return the moments of the inputs of a fused graph's products; blocks for seconds.
 
-    A portable graph, or no text, has none.
+    Empty for a portable graph, or without token ids.
     """
     graph = SourceGraph(source_folder)
     inputs = {value.name for value in graph.model.graph.input}
-    if _FUSED_INPUT not in inputs or not sequences:
+    if FUSED_INPUT not in inputs or not sequences:
         return {}
     names = _product_inputs(graph)
     del graph.model.graph.output[:]
@@ -62,7 +63,7 @@ def measure_moments(source_folder: Path, sequences: Sequence[Sequence[int]]) -> 
 
 
 def _product_inputs(graph: SourceGraph) -> list[str]:
-    """Return each activation that is multiplied by a weight, once, in the graph's order."""
+    """Return each activation that a weight multiplies, once, in the graph's order."""
     return list(
         dict.fromkeys(
             node.input[0]
@@ -73,7 +74,7 @@ def _product_inputs(graph: SourceGraph) -> list[str]:
 
 
 def open_fused(model: onnx.ModelProto, folder: Path) -> onnxruntime.InferenceSession:
-    """Load a graph whose outputs were changed in memory; its weights stay in ``folder``."""
+    """Load a graph that was changed in memory, with its weights from ``folder``."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry(
@@ -86,11 +87,11 @@ def open_fused(model: onnx.ModelProto, folder: Path) -> onnxruntime.InferenceSes
 def prompt_feeds(
     session: onnxruntime.InferenceSession, token_ids: NDArray[np.int64]
 ) -> dict[str, NDArray[Any]]:
-    """Return a fused graph's inputs for one prompt in an empty cache, all its rows wanted."""
+    """Return a fused graph's inputs for one prompt, an empty cache and the logits of all rows."""
     count = len(token_ids)
     known: dict[str, NDArray[Any]] = {
         "input_ids": token_ids[None],
-        # Each count with the spare row that ``fuse`` adds.
+        # Counts include the spare row that ``fuse`` adds.
         "seqlens_k": np.array([count], np.int32),
         "total_sequence_length": np.array(count + 1, np.int32),
         "query_seqlens": np.array([count + 1], np.int32),

@@ -1,7 +1,7 @@
-"""Run one build step in a process of its own: its memory comes back, its crash is only a message.
+"""Run one build step in a child process, which frees its memory and turns a crash into an error.
 
-Rule: the step's own output and every warning of the libraries it uses go to a log file, never to
-the user's terminal; what a failure needs of it is quoted in the error.
+Rule: the output of a step and of its libraries goes to a log file, never to the terminal; an error
+quotes its last lines.
 """
 
 import importlib
@@ -18,11 +18,11 @@ from typing import Any
 from edged.builder.store import no_space
 from edged.errors import BuildError
 
+# Called with the amount done and the total, None when unknown.
 OnProgress = Callable[[int, int | None], None]
-"""Called with what is done and the total, None when unknown."""
 
+# Environment that keeps the Hugging Face libraries from the network.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-"""Environment that keeps the Hugging Face libraries from the network."""
 
 _QUOTED_LINES = 12
 _DISK_FULL = "No space left on device"  # glibc and Rust both say so
@@ -30,20 +30,20 @@ _DISK_FULL = "No space left on device"  # glibc and Rust both say so
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One build step for a process of its own."""
+    """One build step for a child process."""
 
     title: str
-    """What the error message calls it, such as "the export"."""
+    """Its name in an error message, such as "the export"."""
     target: str
-    """``module:function``; called as ``function(on_progress, **arguments)``; both the arguments
-    and the result must survive pickling."""
+    """``module:function``, called as ``function(on_progress, **arguments)``; arguments and result
+    must be picklable."""
     arguments: dict[str, Any]
     environment: Mapping[str, str] = field(default_factory=lambda: OFFLINE)
     """Set in the child before the target's module is imported."""
     need_bytes: int = 0
-    """Estimated memory, for the message when the kernel kills it."""
+    """Estimated memory, for the error when the kernel kills the process."""
     folder: Path = Path()
-    """Where it writes, for the message when the disk is full."""
+    """Where it writes, for the error when the disk is full."""
     disk_bytes: int = 0
     """Estimated space it needs there."""
 
@@ -53,7 +53,7 @@ def run(step: Step, log: Path, on_progress: OnProgress) -> Any:  # noqa: ANN401 
 
     Args:
         step: What to run.
-        log: File that receives all the child prints; overwritten.
+        log: Receives the child's output; overwritten.
         on_progress: Called on this thread for each report of the child.
 
     Raises:
@@ -94,7 +94,7 @@ def _listen(connection: Connection, on_progress: OnProgress) -> tuple[str, Any] 
 
 def _main(connection: Connection, step: Step, log: str) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
-    # Descriptors, not sys.stdout: the native libraries print too.
+    # Descriptors, not sys.stdout: native libraries print too.
     os.dup2(descriptor, sys.__stdout__.fileno() if sys.__stdout__ else 1)
     os.dup2(descriptor, sys.__stderr__.fileno() if sys.__stderr__ else 2)
     os.environ.update(step.environment)
@@ -126,8 +126,8 @@ def _describe_death(step: Step, exitcode: int | None, log: Path) -> str:
         )
     if name == "SIGILL":
         return (
-            f"{step.title} met an instruction which this CPU does not have (SIGILL): the torch "
-            "or ONNX Runtime wheel is not made for it; build on a workstation and copy the bundle"
+            f"{step.title} used an instruction that this CPU does not have (SIGILL): the torch or "
+            "ONNX Runtime wheel does not support it; build on a workstation and copy the bundle"
         )
     return f"{step.title} crashed ({name}):\n{tail}\n(the whole log is in {log})"
 

@@ -1,7 +1,9 @@
-"""Turn a .gguf file into a Hugging Face folder: weights by transformers, the tokenizer by us.
+"""Convert a .gguf file to a Hugging Face folder, or a slow tokenizer to a fast one.
 
-Rule: every hyperparameter and every weight of the file must be accounted for in the result; what
-the conversion would drop in silence is refused. Runs in a process of its own (``child``).
+Transformers converts the weights of a .gguf file, ``gguf_tokenizer`` its tokenizer. Runs in
+``child``.
+
+Rule: a hyperparameter, weight or token that the conversion would lose is an error.
 """
 
 import json
@@ -11,20 +13,21 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
 from edged.builder.child import OnProgress
-from edged.builder.endings import turn_end
 from edged.builder.gguf import GgufFile, Vocabulary, read_gguf
+from edged.builder.gguf_tokenizer import adds_bos, build_tokenizer
+from edged.builder.stop_tokens import turn_end
 from edged.builder.store import no_space
-from edged.builder.tokencheck import check_tokenizer
-from edged.builder.tokens import adds_bos, build_tokenizer
+from edged.builder.tokenizer_check import check_tokenizer, check_words
 from edged.errors import BuildError
 
 _STEPS = 4
 _FP32_BYTES = 4
 _TOLERANCE = 1e-5
 
+# By key of the file, the attribute of the configuration that must have the same value.
 _CONFIG_NAMES = {
     "context_length": "max_position_embeddings",
     "block_count": "num_hidden_layers",
@@ -40,24 +43,23 @@ _CONFIG_NAMES = {
     "rope.freq_base": "rope_theta",
     "vocab_size": "vocab_size",
 }
-"""Name in the file → attribute of the configuration which must say the same."""
 
+# Keys without an attribute, with their values that have no effect.
 _NEUTRAL: dict[str, tuple[object, ...]] = {
     "rope.scaling.type": ("none",),
     "expert_count": (0,),
     "expert_used_count": (0,),
 }
-"""Keys without an attribute, with the values that change nothing."""
 
 
 def convert(on_progress: OnProgress, gguf_path: str, folder: str) -> dict[str, Any]:
-    """Write the model of a .gguf file into an empty folder as safetensors, config and tokenizer.
+    """Write the model of a .gguf file into an empty folder: safetensors, config and tokenizer.
 
     Returns:
         The facts about its tokens and licence, as ``fetch.Checkpoint`` names them.
 
     Raises:
-        BuildError: Something in the file would be lost or is not known to be right.
+        BuildError: A part of the file would be lost or is not known to be right.
     """
     source, target = Path(gguf_path), Path(folder)
     on_progress(0, _STEPS)
@@ -75,12 +77,34 @@ def convert(on_progress: OnProgress, gguf_path: str, folder: str) -> dict[str, A
     model.config.bos_token_id = file.vocabulary.bos_id
     model.config.eos_token_id = facts["stop_token_ids"]
     model.generation_config.eos_token_id = facts["stop_token_ids"]
-    # The general.name of the file; a path or a name here would differ between equal builds.
+    # Transformers writes a path here, which would differ between equal builds.
     model.config.name_or_path = ""
     model.save_pretrained(target, safe_serialization=True)
     _save_tokenizer(tokenizer, facts, target)
     on_progress(4, _STEPS)
     return {**facts, "licence": file.licence}
+
+
+def convert_tokenizer(on_progress: OnProgress, folder: str, target: str) -> None:
+    """Write the fast form of the slow tokenizer in ``folder`` to the file ``target``.
+
+    Raises:
+        BuildError: It cannot be converted, or the result splits words into letters.
+    """
+    on_progress(0, None)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True)
+        fast = tokenizer.backend_tokenizer
+        fast.save(target)
+    except (ValueError, ImportError, AttributeError, OSError, TypeError) as error:
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise BuildError(
+            f"{folder}: there is no tokenizer.json in it, and the slow tokenizer cannot be "
+            f"converted ({reason}): save it once with transformers' "
+            "AutoTokenizer.from_pretrained(...).save_pretrained(...) and build from that"
+        ) from error
+    # Some conversions split words into letters.
+    check_words(fast, [(token_id, text) for text, token_id in sorted(fast.get_vocab().items())])
 
 
 def _token_facts(vocabulary: Vocabulary, tokenizer: Tokenizer) -> dict[str, Any]:

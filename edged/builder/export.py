@@ -1,9 +1,10 @@
-"""Export a checkpoint to ONNX with Optimum, in fp32, and keep the result in the cache.
+"""Export a checkpoint to ONNX with Optimum, in fp32, into the build cache.
 
-Rule: an export is used only when its logits were compared with the torch model's.
+Rule: an export is used only after its logits were compared with the torch model's.
 """
 
 import json
+import math
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,22 +14,20 @@ from edged.builder import child
 from edged.builder.fetch import Checkpoint
 from edged.builder.hffolder import open_folder
 from edged.builder.store import new_entry, open_entry, seal
+from edged.bundle.manifest import MODEL
 from edged.errors import BuildError
 
 if TYPE_CHECKING:
     from edged.builder.progress import Progress
 
-MODEL = "model.onnx"
-"""The graph; for more than 2 GB its weights lie beside it."""
-
-_EXPORTER = 1  # raise it when the same checkpoint would give another export
+_EXPORTER = 1  # increase it when the same checkpoint would give another export
 _FIXED_BYTES = 450_000_000
 _FACTOR = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """Optimum's fp32 ONNX export of a checkpoint, checked."""
+    """Optimum's checked fp32 ONNX export of a checkpoint."""
 
     folder: Path
     """``model.onnx``, ``config.json``, ``generation_config.json`` and the tokenizer's files."""
@@ -39,7 +38,7 @@ class Export:
 
     @property
     def model_path(self) -> Path:
-        """The graph."""
+        """The graph; over 2 GB its weights are in a file beside it."""
         return self.folder / MODEL
 
 
@@ -47,8 +46,8 @@ def export(checkpoint: Checkpoint, cache: Path, progress: "Progress") -> Export:
     """Export a checkpoint, or find its export in the cache; blocks for minutes.
 
     Raises:
-        BuildError: Memory or disk do not suffice, Optimum cannot export the model, or the result
-            is not the same model.
+        BuildError: Memory or disk space is too small, Optimum cannot export the model, or the
+            export computes other logits.
     """
     folder = _folder(checkpoint.sha256, cache)
     with progress.step("Check the cached export") as step:
@@ -77,34 +76,29 @@ def export(checkpoint: Checkpoint, cache: Path, progress: "Progress") -> Export:
 
 
 def find_export(sha256: str, cache: Path) -> Export | None:
-    """Find the cached export of a source by the hash in a bundle's manifest; None without one.
-
-    It is hashed again, which takes seconds.
-    """
+    """Return the cached export of a source by its hash, or None; hashes it again, for seconds."""
     folder = _folder(sha256, cache)
     facts = open_entry(folder)
     return None if facts is None else _export(folder, facts)
 
 
 def estimate_memory_bytes(checkpoint: Checkpoint) -> int:
-    """Estimate the peak resident memory of the export: a fixed part and a multiple of the weights.
-
-    Measured with torch 2.13 and optimum-onnx 0.1.0, as the last line of the export's log says it
-    (``edged build SOURCE``, then ``$XDG_CACHE_HOME/edged/logs/export.log``): 3.03 GB for
-    SmolLM2-135M, whose weights are 0.54 GB in fp32; 0.41, 3.08 and 7.54 GB for llama models with
-    random weights of 0.00, 0.64 and 1.43 GB. Above 2 GB of graph the exporter writes the weights
-    to a file of their own and needs less: 5.57 GB for a random Qwen2.5-0.5B (1.98 GB).
-    """
+    """Estimate the peak resident memory of the export."""
+    # Measured with torch 2.13 and optimum-onnx 0.1.0 (the last line of logs/export.log in the
+    # cache): 3.03 GB for SmolLM2-135M, whose weights are 0.54 GB in fp32; 0.41, 3.08 and 7.54 GB
+    # for llama models with random weights of 0.00, 0.64 and 1.43 GB. Above 2 GB of graph the
+    # exporter writes the weights to a file of their own and needs less: 5.57 GB for a random
+    # Qwen2.5-0.5B (1.98 GB).
     return int(_FIXED_BYTES + _FACTOR * _fp32_bytes(checkpoint))
 
 
 def count_parameters(checkpoint: Checkpoint) -> int:
-    """Count the checkpoint's parameters; a table used twice counts once."""
+    """Count the checkpoint's parameters; a tied table counts once."""
     return _fp32_bytes(checkpoint) // 4
 
 
 def _fp32_bytes(checkpoint: Checkpoint) -> int:
-    """Size of the weights as 32-bit floats, read from the safetensors headers."""
+    """Return the size of the weights as 32-bit floats, from the safetensors headers."""
     total = 0
     for name in open_folder(checkpoint.folder).weights:
         if name.endswith(".safetensors"):
@@ -121,14 +115,7 @@ def _element_counts(path: Path) -> list[int]:
         shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BuildError(f"{path}: not a safetensors file: {error}") from error
-    return [_product(shape) for shape in shapes]
-
-
-def _product(shape: list[int]) -> int:
-    result = 1
-    for size in shape:
-        result *= size
-    return result
+    return [math.prod(shape) for shape in shapes]
 
 
 def _check_memory(need_bytes: int) -> None:
@@ -142,7 +129,7 @@ def _check_memory(need_bytes: int) -> None:
 
 
 def _available_bytes() -> int:
-    """Memory that can be had without killing anything: free, reclaimable and swap."""
+    """Return the free and reclaimable memory and the free swap."""
     kibibytes = {}
     for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
         key, _, value = line.partition(":")

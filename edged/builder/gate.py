@@ -1,6 +1,6 @@
-"""The quality gate's text: our own prompts, each with the fp32 model's own greedy answer.
+"""The quality gate's text: committed prompts, each with the fp32 model's greedy answer.
 
-Rule: the text is the same for every scheme of one source, so their figures can be compared.
+Rule: the text is the same for every scheme of a source, so that their figures are comparable.
 """
 
 import functools
@@ -23,18 +23,18 @@ from edged.engine.tokenizer import Tokenizer
 from edged.errors import BuildError
 from edged.protocol.request import ChatMessage
 
+# Positions that the gate must compare, at least.
 TOKENS_MIN = 4000
-"""Positions that a gate must have compared."""
 _ANSWER_TOKENS = 32
 _PREFILL_TOKENS = 128
 _PROMPTS = "gate_prompts.yaml"
 
-Sequences = list[list[int]]
+TokenIds = list[list[int]]
 
 
 @functools.cache
 def gate_prompts() -> tuple[str, ...]:
-    """Return the committed prompts: household, industrial and general in turn."""
+    """Return the committed prompts, alternating household, industrial and general ones."""
     text = (resources.files("edged.builder") / "data" / _PROMPTS).read_text(encoding="utf-8")
     groups = yaml.safe_load(text).values()
     return tuple(itertools.chain.from_iterable(zip(*groups, strict=True)))
@@ -42,20 +42,17 @@ def gate_prompts() -> tuple[str, ...]:
 
 def gate_sequences(
     bundle: Bundle, reference: SingleGraph, cache: Path, activity: Activity
-) -> Sequences:
-    """Return the gate's token ids; the answers are made by ``reference`` once, then cached.
-
-    Prompts are taken until there are ``TOKENS_MIN`` positions, so a tokenizer with short tokens
-    does not pay for all of them.
+) -> TokenIds:
+    """Return the gate's token ids; ``reference`` generates the answers once, then they are cached.
 
     Args:
-        bundle: whose tokenizer, template and stop tokens are used.
+        bundle: has the tokenizer, template and stop tokens.
         reference: the fp32 graph of the same source.
         cache: the build cache.
-        activity: told of the tokens done.
+        activity: receives the number of tokens done.
 
     Raises:
-        BuildError: the model leaves no room for a prompt and its answer.
+        BuildError: the context is too short for a prompt and its answer.
     """
     tokenizer = Tokenizer.load(bundle)
     prompts = _encode(tokenizer, reference.max_model_len)
@@ -64,9 +61,10 @@ def gate_sequences(
     if cached is not None:
         return cached
     shared = shared_length(prompts)
-    sequences: Sequences = []
+    sequences: TokenIds = []
     num_tokens = 0
     for prompt in prompts:
+        # A tokenizer with short tokens does not need all prompts.
         if num_tokens >= TOKENS_MIN:
             break
         activity.update(num_tokens, TOKENS_MIN)
@@ -82,7 +80,7 @@ def gate_sequences(
     return sequences
 
 
-def _encode(tokenizer: Tokenizer, max_model_len: int) -> Sequences:
+def _encode(tokenizer: Tokenizer, max_model_len: int) -> TokenIds:
     room = max_model_len - _ANSWER_TOKENS
     if room < 1:
         raise BuildError(
@@ -94,24 +92,24 @@ def _encode(tokenizer: Tokenizer, max_model_len: int) -> Sequences:
     ]
 
 
-def _key(bundle: Bundle, prompts: Sequences) -> str:
-    # The prompts' ids stand for the prompts, the tokenizer and the template together.
+def _key(bundle: Bundle, prompts: TokenIds) -> str:
+    # The prompts' token ids depend on the prompts, the tokenizer and the template.
     manifest = bundle.manifest
     counts = [TOKENS_MIN, _ANSWER_TOKENS]
     facts = [manifest.source.sha256, prompts, manifest.stop_token_ids, counts]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _read(path: Path) -> Sequences | None:
+def _read(path: Path) -> TokenIds | None:
     try:
-        sequences: Sequences = json.loads(path.read_text(encoding="ascii"))
+        sequences: TokenIds = json.loads(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
     return sequences
 
 
 def _answer(graph: SingleGraph, prompt: Sequence[int], stop_token_ids: Sequence[int]) -> list[int]:
-    """Continue a prompt greedily, up to and with a stop token."""
+    """Continue a prompt greedily, up to a stop token, which is included."""
     ids = np.asarray(prompt, np.int64)
     for start in range(0, len(ids), _PREFILL_TOKENS):
         logits = graph.forward(ids[start : start + _PREFILL_TOKENS], start)

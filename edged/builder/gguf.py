@@ -1,6 +1,6 @@
-"""Read what a .gguf file says about itself: its vocabulary, template and hyperparameters.
+"""Read the metadata of a .gguf file: vocabulary, chat template and hyperparameters.
 
-Rule: only the file's own metadata counts; nothing here goes through another converter.
+Rule: only the file's own metadata is used, never another converter's result.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ from edged.errors import BuildError
 
 
 class TokenType(IntEnum):
-    """What a vocabulary entry is, as ``tokenizer.ggml.token_type`` counts it."""
+    """Kinds of vocabulary entries, as numbered by ``tokenizer.ggml.token_type``."""
 
     NORMAL = 1
     UNKNOWN = 2
@@ -27,22 +27,22 @@ class TokenType(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The tokenizer part of a .gguf file, as it stands there."""
+    """The tokenizer metadata of a .gguf file."""
 
     model: str
     """Algorithm: ``gpt2`` is byte-level BPE, ``llama`` SentencePiece BPE with scores."""
     tokens: tuple[str, ...]
-    """Text of each token; the position is the id."""
+    """Text of each token, by id."""
     types: tuple[int, ...]
     pre: str | None = None
-    """Name of the rule which splits text before BPE; None when the file does not say."""
+    """Name of the pre-tokenizer; None when the file does not say."""
     merges: tuple[str, ...] = ()
     scores: tuple[float, ...] = ()
     bos_id: int | None = None
     eos_id: int | None = None
     unknown_id: int | None = None
     end_ids: tuple[int, ...] = ()
-    """End of turn and end of message, where the file names them."""
+    """Ids of end of turn and end of message, where the file has them."""
     add_bos: bool | None = None
     add_space_prefix: bool | None = None
     chat_template: str | None = None
@@ -58,13 +58,13 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class GgufFile:
-    """Everything but the weights."""
+    """The contents of a .gguf file without its weights."""
 
     architecture: str
     vocabulary: Vocabulary
     licence: str | None = None
     hyperparameters: dict[str, Any] = field(default_factory=dict)
-    """Keys of the architecture, without its name in front."""
+    """The architecture's keys, without its name as prefix."""
     tensor_sizes: dict[str, int] = field(default_factory=dict)
     """Number of elements of each tensor."""
 
@@ -73,7 +73,7 @@ def read_gguf(path: Path) -> GgufFile:
     """Read the metadata of a .gguf file; takes seconds for a large vocabulary.
 
     Raises:
-        BuildError: It is not a readable .gguf file, or holds no tokenizer.
+        BuildError: It is not a readable .gguf file, or has no tokenizer.
     """
     try:
         reader = gguf.GGUFReader(path)
@@ -137,4 +137,4 @@ def _check(vocabulary: Vocabulary, path: Path) -> None:
             raise BuildError(f"{path}: special token id {token_id} is outside the {count} tokens")
     if len(set(vocabulary.tokens)) != count:
         twice = next(text for text, uses in Counter(vocabulary.tokens).items() if uses > 1)
-        raise BuildError(f"{path}: the token {twice!r} stands in the vocabulary twice")
+        raise BuildError(f"{path}: the vocabulary holds the token {twice!r} twice")

@@ -1,4 +1,4 @@
-"""Read a local Hugging Face folder: which files count, their hash, and what its tokens mean."""
+"""Read a local Hugging Face folder: its files, stop tokens, chat template and licence."""
 
 import json
 from dataclasses import dataclass
@@ -8,11 +8,10 @@ from typing import Any
 import yaml
 from tokenizers import Tokenizer
 
-from edged.builder.endings import turn_end
+from edged.builder.stop_tokens import turn_end
+from edged.bundle.manifest import TOKENIZER
 from edged.engine.tokenizer import encoder
 from edged.errors import BuildError, BundleError
-
-TOKENIZER = "tokenizer.json"
 
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = "model.safetensors"
@@ -29,31 +28,31 @@ _TOKENIZERS = (TOKENIZER, "tokenizer.model", "vocab.json", "merges.txt", "added_
 
 @dataclass(frozen=True, slots=True)
 class HfFolder:
-    """A folder whose config could be read and whose weights are all there."""
+    """A folder with a readable config.json and complete weights."""
 
     path: Path
     config: dict[str, Any]
     weights: tuple[str, ...]
     """Names of the safetensors files."""
     settings: tuple[str, ...]
-    """Names of the other files that decide what the model says."""
+    """Names of the other files that affect the model's output."""
 
     @property
     def files(self) -> list[str]:
-        """Names of all files that count for the hash."""
+        """Names of all files that are hashed."""
         return sorted((*self.weights, *self.settings))
 
     @property
     def size_bytes(self) -> int:
-        """Size of all files that count."""
+        """Size of all files that are hashed."""
         return sum((self.path / name).stat().st_size for name in self.files)
 
 
 def open_folder(path: Path) -> HfFolder:
-    """Look at a folder without reading its weights.
+    """Read a folder's configuration and list its files.
 
     Raises:
-        BuildError: A file is missing or broken, or the weights are of a kind that is refused.
+        BuildError: A file is missing or damaged, or the weights are of a refused kind.
     """
     config = _read_json(path / "config.json")
     if "quantization_config" in config:
@@ -68,10 +67,10 @@ def open_folder(path: Path) -> HfFolder:
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """Read a tokenizer.json, as the device will read it.
+    """Read a tokenizer.json as the device reads it.
 
     Raises:
-        BuildError: It is none, or of a kind which the device refuses.
+        BuildError: It is not a tokenizer, or of a kind that the device refuses.
     """
     try:
         return encoder.read_tokenizer(path.read_text(encoding="utf-8"))
@@ -81,10 +80,10 @@ def read_tokenizer(path: Path) -> Tokenizer:
 
 
 def token_facts(folder: HfFolder, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Find the stop ids, the template and the beginning-of-sequence token of a folder.
+    """Return a folder's stop token ids, chat template and special tokens.
 
     Raises:
-        BuildError: A file is broken, or nothing names the end of an answer.
+        BuildError: A file is damaged, or no stop token is named.
     """
     settings = _optional_json(folder, "tokenizer_config.json")
     generation = _optional_json(folder, "generation_config.json")
@@ -113,7 +112,7 @@ def token_facts(folder: HfFolder, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def licence(folder: Path) -> str | None:
-    """Read the licence out of the model card, as the hub shows it; None when there is none."""
+    """Return the licence in the model card, or None."""
     card = folder / "README.md"
     if not card.is_file():
         return None
@@ -158,7 +157,7 @@ def _template(folder: HfFolder, settings: dict[str, Any]) -> str | None:
 
 
 def _adds_bos(tokenizer: Tokenizer, bos: str | None) -> bool:
-    # What the tokenizer does counts, not what its settings say about it.
+    # Measured: tokenizer_config.json may say something else than the tokenizer does.
     ids = tokenizer.encode("a", add_special_tokens=True).ids
     return bos is not None and ids[:1] == [tokenizer.token_to_id(bos)]
 

@@ -1,7 +1,4 @@
-"""Download a pinned revision of a Hugging Face hub repository. Runs in ``child``.
-
-Rule: besides the wheel's download this is the only step that uses the network.
-"""
+"""Download a revision of a Hugging Face hub repository. Runs in ``child``."""
 
 from pathlib import Path
 from typing import Any
@@ -23,13 +20,13 @@ _UNREACHABLE = (
 
 
 def download(on_progress: OnProgress, repository: str, revision: str, cache: str) -> dict[str, Any]:
-    """Download the files of a model; what an earlier, broken run has is not fetched again.
+    """Download a model's files; files of an interrupted download are not fetched again.
 
     Returns:
-        ``folder`` and ``revision``, the commit which the revision stands for now.
+        ``folder`` and ``revision``, the commit of the revision.
 
     Raises:
-        BuildError: The hub cannot be reached, or does not have it.
+        BuildError: The hub cannot be reached, or does not have the revision.
     """
     try:
         info = HfApi().model_info(repository, revision=revision, files_metadata=True)
@@ -60,5 +57,5 @@ def download(on_progress: OnProgress, repository: str, revision: str, cache: str
 
 
 def _is_wanted(name: str) -> bool:
-    # Only the top folder: other formats and frameworks lie in folders of their own.
+    # Only the top folder: subfolders hold other formats and frameworks.
     return "/" not in name and name.endswith(_WANTED)

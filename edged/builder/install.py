@@ -1,6 +1,6 @@
-"""Put a finished bundle in its place: whole, or not at all.
+"""Install a finished bundle atomically.
 
-Rule: a folder that is no bundle is never replaced, and a bundle is replaced by a rename only.
+Rule: a folder that is not a bundle is never replaced, and a bundle is replaced by a rename only.
 """
 
 import errno
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edged.bundle.folder import MANIFEST
+from edged.bundle.manifest import MANIFEST
 from edged.errors import BuildError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -18,10 +18,10 @@ _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 
 
 def check_target(folder: Path) -> None:
-    """Refuse to put a bundle where something else is.
+    """Check that a bundle may be installed here.
 
     Raises:
-        BuildError: there is a file, or a folder with other things in it.
+        BuildError: it is a file, or a folder that is neither empty nor a bundle.
     """
     if folder.is_dir():
         if (folder / MANIFEST).is_file() or not any(folder.iterdir()):
@@ -33,22 +33,22 @@ def check_target(folder: Path) -> None:
 
 @contextmanager
 def staging(folder: Path, need_bytes: int) -> Iterator[Path]:
-    """Yield an empty folder beside ``folder``; whatever is left of it vanishes with the block.
+    """Yield an empty folder beside ``folder``, which is deleted after the block unless renamed.
 
     Args:
         folder: where the bundle will be installed.
-        need_bytes: size of the bundle, about.
+        need_bytes: approximate size of the bundle.
 
     Raises:
-        BuildError: the disk is full, read-only or forbidden.
-        OSError: any other.
+        BuildError: the disk is full or read-only, or access is denied.
+        OSError: any other error of the system.
     """
     parent = folder.absolute().parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name[:64]}-", dir=parent))
         try:
-            # What mkdtemp makes is private; a bundle is for the daemon's own user to read.
+            # mkdtemp makes it private, but the daemon's own user must read the bundle.
             partial.chmod(0o755)
             if shutil.disk_usage(parent).free < need_bytes:
                 raise OSError(errno.ENOSPC, "too little space")
@@ -70,14 +70,14 @@ def staging(folder: Path, need_bytes: int) -> Iterator[Path]:
 
 
 def install(partial: Path, folder: Path) -> None:
-    """Rename ``partial`` to ``folder``; a bundle that is there goes.
+    """Rename ``partial`` to ``folder``, replacing a bundle there.
 
     Raises:
-        BuildError: ``folder`` is something else.
+        BuildError: ``folder`` is neither empty nor a bundle.
     """
     check_target(folder)
     if folder.exists():
-        # Out of the way by a rename first, so that no moment shows a half-deleted bundle.
+        # Renamed away first, so that no reader sees a half-deleted bundle.
         old = Path(tempfile.mkdtemp(prefix=".old-", dir=partial.parent))
         folder.replace(old / folder.name)
         partial.replace(folder)

@@ -1,6 +1,6 @@
-"""How far one graph's predictions are from another's, on the same tokens.
+"""Compare the predictions of two graphs: KL divergence, perplexity, equal most likely tokens.
 
-Rule: both graphs see the same tokens (teacher forcing), and every sum is made in float64.
+Rule: both graphs get the same tokens (teacher forcing), and all sums are in float64.
 """
 
 import itertools
@@ -11,31 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged.builder.progress import Activity
+from edged.bundle.manifest import QualityFigures
 from edged.engine.graph import SingleGraph
 from edged.errors import BuildError
 
 _CHUNK_TOKENS = 128
+# Logits converted to float64 at a time: 16 MiB.
 _SLICE_ELEMENTS = 1 << 21
-"""Logits turned into float64 at a time: 16 MiB, whatever the vocabulary."""
+# Close to the largest exponent of e in float64; keeps the perplexity finite.
 _EXPONENT_MAX = 700.0
-"""Near the largest that float64 can raise e to; a perplexity beyond it is as bad as this one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """What a candidate's predictions cost against the reference's."""
-
-    mean_kl: float
-    """Mean of KL(reference || candidate) over the positions, nats."""
-    p99_kl: float
-    """99th percentile of it."""
-    perplexity: float
-    reference_perplexity: float
-    perplexity_ratio: float
-    argmax_agreement: float
-    """Fraction of positions where both think the same token most likely."""
-    tokens: int
-    """Positions compared: those whose next token is known."""
 
 
 def compare(
@@ -43,11 +27,10 @@ def compare(
     candidate: SingleGraph,
     sequences: Sequence[Sequence[int]],
     activity: Activity | None = None,
-) -> Comparison:
-    """Run both graphs over ``sequences``; blocks.
+) -> QualityFigures:
+    """Run both graphs over ``sequences``; blocks for up to minutes.
 
-    A beginning that all sequences share, such as a chat template's system prompt, is run once and
-    counts once.
+    A prefix that all sequences share, such as a system prompt, is run and counted once.
 
     Raises:
         BuildError: there is nothing to compare, or a logit is NaN or infinite.
@@ -74,7 +57,7 @@ def compare(
 
 
 def shared_length(sequences: Sequence[Sequence[int]]) -> int:
-    """Return how many first tokens all sequences have in common."""
+    """Return the length of the prefix that all sequences share."""
     columns = zip(*sequences, strict=False)
     return sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
 
@@ -120,10 +103,10 @@ class _Sums:
         np.exp(log_p, out=log_p)
         self.divergences.append(-np.einsum("rv,rv->r", log_p, log_q))
 
-    def result(self) -> Comparison:
+    def result(self) -> QualityFigures:
         divergences = np.concatenate(self.divergences)
         reference, candidate = self.reference_nll / self.tokens, self.candidate_nll / self.tokens
-        return Comparison(
+        return QualityFigures(
             mean_kl=float(divergences.mean()),
             p99_kl=float(np.quantile(divergences, 0.99)),
             perplexity=_exp(candidate),

@@ -1,7 +1,6 @@
 """Read an ONNX graph without its weights, and write one with all its weights in one data file.
 
-Rule: the bytes written depend on the graph alone. No path, date or documentation text of the
-exporter goes into them, and equal tensors are stored once.
+Rule: the bytes written depend on the graph alone, never on paths, dates or the exporter's notes.
 """
 
 import hashlib
@@ -9,18 +8,21 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from edged.bundle.folder import MODEL, MODEL_DATA
+from edged.bundle.manifest import MODEL, MODEL_DATA
 from edged.errors import BuildError
 
+# The domain of ONNX Runtime's own operators.
+MICROSOFT = "com.microsoft"
+
+# Smaller tensors stay in the graph, where ONNX Runtime reads shapes and axes.
 _INLINE_BYTES_MAX = 1024
-"""Tensors up to this size stay in the graph, where ONNX Runtime can look at shapes and axes."""
 _PAGE_BYTES = 4096
 _LARGE_BYTES = 1 << 20
 _SMALL_ALIGNMENT = 64
@@ -60,8 +62,16 @@ def read_tensor(tensor: onnx.TensorProto, folder: Path) -> NDArray[np.generic]:
         raise BuildError(f"{tensor.name}: cannot be read from {location} ({error})") from error
 
 
+def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:  # noqa: ANN401 - ONNX's own
+    """Return the value of a node's attribute, or ``default``."""
+    for item in node.attribute:
+        if item.name == name:
+            return onnx.helper.get_attribute_value(item)
+    return default
+
+
 def write_graph(folder: Path, model: onnx.ModelProto) -> int:
-    """Write ``model.onnx`` of ``folder``, its weights already beside it; return its size."""
+    """Write ``model.onnx`` into ``folder`` and sync it to disk; return its size in bytes."""
     data = model.SerializeToString(deterministic=True)
     with (folder / MODEL).open("wb") as file:
         file.write(data)
@@ -71,9 +81,9 @@ def write_graph(folder: Path, model: onnx.ModelProto) -> int:
 
 
 class GraphWriter:
-    """Collect the tensors of a new graph in its data file, then write the graph.
+    """Write the tensors of a new graph to its data file, then the graph.
 
-    A context manager; on an exception the half-written files are left for the caller to delete.
+    A context manager; after an exception the caller deletes the incomplete files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -100,6 +110,7 @@ class GraphWriter:
             tensor.raw_data = values.tobytes()
             return tensor
         view = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+        # A table used twice, such as a tied output projection, is stored once.
         digest = hashlib.sha256(view).digest()
         if digest not in self._offsets:
             self._offsets[digest] = self._append(view)
@@ -113,7 +124,7 @@ class GraphWriter:
         return tensor
 
     def _append(self, view: memoryview) -> int:
-        # ONNX Runtime maps what is aligned to a page instead of reading it.
+        # ONNX Runtime maps a page-aligned tensor instead of reading it.
         alignment = _PAGE_BYTES if len(view) >= _LARGE_BYTES else _SMALL_ALIGNMENT
         self._file.write(bytes(-self._file.tell() % alignment))
         offset = self._file.tell()
@@ -121,7 +132,7 @@ class GraphWriter:
         return offset
 
     def finish(self, model: onnx.ModelProto, initializers: Iterable[onnx.TensorProto]) -> int:
-        """Write ``model`` with ``initializers`` instead of its own; return the bytes on disk."""
+        """Write ``model`` with these initializers; return the size on disk in bytes."""
         strip(model)
         del model.graph.initializer[:]
         model.graph.initializer.extend(initializers)
@@ -134,7 +145,7 @@ class GraphWriter:
 
 
 def strip(model: onnx.ModelProto) -> None:
-    """Remove what does not compute: documentation, metadata, the exporter's shape notes."""
+    """Remove documentation, metadata and the exporter's shape annotations."""
     model.producer_name = "edged"
     model.producer_version = ""
     model.doc_string = ""

@@ -1,7 +1,6 @@
-"""The export itself, and the comparison with the torch model. Runs in ``child``.
+"""Export with Optimum and compare with the torch model. Runs in ``child``.
 
-Rule: no merged decoder (its If branches crash ONNX Runtime's prepacking, onnxruntime#31137), fp32
-only, nothing optimized: the export is the reference everything later is judged by.
+Rule: fp32, not optimized, because the export is the reference of all later comparisons.
 """
 
 import gc
@@ -22,8 +21,8 @@ from edged.builder.child import OnProgress
 from edged.engine.graph import load_graph
 from edged.errors import BuildError
 
+# Largest logit difference, as a fraction of the largest logit.
 TOLERANCE = 1e-3
-"""Largest logit difference, as a part of the largest logit."""
 
 _TASK = "text-generation-with-past"
 _STEPS = 3
@@ -44,7 +43,7 @@ def export_checkpoint(on_progress: OnProgress, checkpoint: str, folder: str) -> 
         ``max_abs_diff`` and ``logit_scale``, as ``export.Export`` names them.
 
     Raises:
-        BuildError: Optimum does not know the model, or the export's logits differ.
+        BuildError: Optimum does not support the model, or the export's logits differ.
     """
     source, target = Path(checkpoint), Path(folder)
     on_progress(0, _STEPS)
@@ -73,16 +72,16 @@ def _export(
     """Export; return token ids and the torch model's logits for them.
 
     Raises:
-        BuildError: Transformers or Optimum do not know the model.
+        BuildError: Transformers or Optimum does not support the model.
     """
     try:
         _check_family(source)
         model = _load(source)
         token_ids, reference = _reference(model)
         on_progress(1, _STEPS)
-        # Without a path Optimum does not try to load and rewrite the tokenizer, which it may
-        # change; it is copied as it is instead.
+        # Without a path Optimum does not rewrite the tokenizer, which is copied unchanged instead.
         model.config.name_or_path = ""
+        # No merged decoder: its If branches crash ONNX Runtime's prepacking (onnxruntime#31137).
         onnx_export_from_model(
             model, target, task=_TASK, no_post_process=True, do_validation=False, device="cpu"
         )
@@ -94,10 +93,10 @@ def _export(
 
 
 def _check_family(source: Path) -> None:
-    """Ask before the weights are read.
+    """Check that Optimum supports the model, before its weights are read.
 
     Raises:
-        ValueError: Optimum has no export with a cache for it.
+        ValueError: Optimum has no export with a KV cache for it.
     """
     kind = AutoConfig.from_pretrained(source, local_files_only=True).model_type
     known = TasksManager.get_supported_tasks_for_model_type(
@@ -111,10 +110,10 @@ def _load(source: Path) -> Any:  # noqa: ANN401 - transformers is untyped
     """Load the torch model.
 
     Raises:
-        BuildError: Weights are missing; transformers would make them up and only warn.
+        BuildError: Weights are missing or have other shapes.
     """
     config = AutoConfig.from_pretrained(source, local_files_only=True)
-    # torch's fast attention leaves a soft cap out without a word; the plain one has it.
+    # torch's fast attention silently ignores a soft cap; the eager one applies it.
     is_capped = getattr(config, "attn_logit_softcapping", None) is not None
     model, info = AutoModelForCausalLM.from_pretrained(
         source,
@@ -122,7 +121,7 @@ def _load(source: Path) -> Any:  # noqa: ANN401 - transformers is untyped
         dtype=torch.float32,
         local_files_only=True,
         trust_remote_code=False,
-        # Reported below with our message instead of an exception of another kind.
+        # Transformers would initialize missing weights at random and only warn: checked below.
         ignore_mismatched_sizes=True,
         output_loading_info=True,
     )
@@ -138,7 +137,7 @@ def _load(source: Path) -> Any:  # noqa: ANN401 - transformers is untyped
 
 
 def _reference(model: Any) -> tuple[NDArray[np.int64], NDArray[np.float32]]:  # noqa: ANN401 - transformers is untyped
-    """Run fixed random tokens through torch: all but one in one pass, the last one cached."""
+    """Run fixed random tokens in torch: all but the last in one pass, the last with the cache."""
     size = model.get_input_embeddings().weight.shape[0]
     token_ids = np.random.default_rng(0).integers(0, size, _PROMPT_LEN + 1)
     tensor = torch.from_numpy(token_ids)[None]
@@ -151,7 +150,7 @@ def _reference(model: Any) -> tuple[NDArray[np.int64], NDArray[np.float32]]:  # 
 
 
 def _run(model_path: Path, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Do the same with the engine which the rest of the build and the device use."""
+    """Run the same passes in the engine."""
     graph = load_graph(model_path, is_fused=False, max_model_len=len(token_ids))
     first = graph.forward(token_ids[:-1], 0, all_rows=True).copy()
     last = graph.forward(token_ids[-1:], len(token_ids) - 1, all_rows=True)

@@ -1,6 +1,6 @@
-"""Show how a build goes on: a bar for each step at a terminal, plain lines anywhere else.
+"""Show the progress of a build: a bar for each step at a terminal, plain lines anywhere else.
 
-Rule: every step says when it begins and how long it took, so a build log is a profile.
+Rule: every step reports its start and its duration, so a build log is a profile.
 """
 
 import sys
@@ -19,10 +19,10 @@ Clock = Callable[[], float]
 
 
 class Activity(Protocol):
-    """The step in hand, as the code that does it sees it."""
+    """Receives the progress of a step."""
 
     def update(self, done: int, total: int | None = None) -> None:
-        """Report how much is done, in any unit; None when the total is not known."""
+        """Report the amount done and the total in any unit; None for an unknown total."""
         ...
 
 
@@ -30,7 +30,7 @@ class Progress:
     """The steps of one build on one stream.
 
     Args:
-        stream: where to write; None takes the standard error at the time of each step.
+        stream: output; None takes the current standard error at each step.
         clock: seconds, monotonic.
     """
 
@@ -40,10 +40,12 @@ class Progress:
 
     @contextmanager
     def step(self, title: str) -> Iterator[Activity]:
-        """Show ``title`` while the block runs, and the seconds it took when it ends well."""
+        """Show ``title`` while the block runs, and its duration after success."""
         stream = self._stream or sys.stderr
         begin_s = self._clock()
-        activity = _Bar(title, stream) if stream.isatty() else _Lines(title, stream, self._clock)
+        activity = (
+            _Bar(title, stream) if stream.isatty() else _TextLines(title, stream, self._clock)
+        )
         try:
             yield activity
         finally:
@@ -56,7 +58,7 @@ class Progress:
 
 
 class _Bar:
-    """A tqdm bar that is gone when the step is over."""
+    """A tqdm bar that is removed at the end of the step."""
 
     def __init__(self, title: str, stream: TextIO) -> None:
         self._bar = tqdm(
@@ -79,8 +81,8 @@ class _Bar:
         self._bar.close()
 
 
-class _Lines:
-    """A line at the start, then one every ten seconds at most."""
+class _TextLines:
+    """A line at the start, then at most one every ten seconds."""
 
     def __init__(self, title: str, stream: TextIO, clock: Clock) -> None:
         self._title = title

@@ -1,6 +1,6 @@
-"""What a bundle was made with, and what can be known of the model without running it.
+"""The versions that a bundle was built with, and the model facts in its configuration and graph.
 
-Rule: no date, no path and no name of a machine: two builds of the same source are equal.
+Rule: no date, no path and no host name, so that two builds of a source are equal.
 """
 
 import hashlib
@@ -12,46 +12,45 @@ from typing import Any
 
 import edged
 from edged.builder.onnx_files import read_graph
-from edged.bundle.folder import ModelFacts
+from edged.bundle.manifest import ModelFacts
 from edged.errors import BuildError
 
 _TOOLS = ("numpy", "onnx", "onnxruntime", "optimum-onnx", "tokenizers", "torch", "transformers")
+# Sources that affect a bundle's bytes after the export, which has a version of its own.
 _OWN_SOURCES = (
     "blockwise.py",
+    "branches.py",
     "calibrate.py",
-    "compensate.py",
     "data/calibration.yaml",
     "data/gate_prompts.yaml",
     "data/unseen.txt",
-    "fourbit.py",
     "fuse/*.py",
     "gate.py",
-    "judge.py",
+    "gptq.py",
+    "hadamard.py",
     "kvcache.py",
     "measure.py",
     "onnx_files.py",
-    "prompts.py",
+    "prefill_attention.py",
+    "quality.py",
     "quantize.py",
     "rotate.py",
     "search.py",
-    "spread.py",
     "tune.py",
     "verify.py",
     "w8a8.py",
-    "ways.py",
     "weights.py",
 )
-"""What decides a bundle's bytes after the export, which has a version of its own."""
 _LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
 _LENGTH_DEFAULT = 2048
+# Longer rotary tables are larger than a small model; a recipe may set more.
 _LENGTH_MAX = 32_768
-"""Beyond it the rotary tables alone outweigh a small model; a recipe may ask for more."""
 _FLOAT_BYTES = 4
 
 
 @cache
 def tool_versions() -> dict[str, str]:
-    """Return the versions that decide a bundle's bytes; ``builder`` is the hash of our own code."""
+    """Return the versions that affect a bundle's bytes; ``builder`` is a hash of these sources."""
     digest = hashlib.sha256()
     folder = Path(__file__).parent
     for pattern in _OWN_SOURCES:
@@ -63,10 +62,10 @@ def tool_versions() -> dict[str, str]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read ``config.json`` of a checkpoint; a model inside another, as Gemma 3's, is looked for.
+    """Read ``config.json`` of a checkpoint, merged with its ``text_config`` (Gemma 3 has one).
 
     Raises:
-        BuildError: it is missing or no JSON object.
+        BuildError: it is missing or not a JSON object.
     """
     path = folder / "config.json"
     try:
@@ -80,14 +79,14 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def context_limit(config: dict[str, Any], wanted: int | None) -> int:
-    """Return the positions a bundle is made for.
+    """Return the context length of a bundle in tokens.
 
     Args:
         config: of the checkpoint.
         wanted: the recipe's; None takes the model's own, up to 32,768.
 
     Raises:
-        BuildError: the recipe wants more than the model has.
+        BuildError: the recipe's is longer than the model's own.
     """
     own = next((config[key] for key in _LENGTH_KEYS if isinstance(config.get(key), int)), None)
     if wanted is None:
@@ -100,7 +99,7 @@ def context_limit(config: dict[str, Any], wanted: int | None) -> int:
 
 
 def model_facts(config: dict[str, Any], parameters: int, graph_folder: Path) -> ModelFacts:
-    """Read a model's sizes off its graph.
+    """Return a model's sizes, as its graph has them.
 
     Raises:
         BuildError: the graph's logits or caches have no fixed size.

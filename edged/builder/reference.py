@@ -1,4 +1,4 @@
-"""The fp32 graph that is quantized, and that the result is compared with."""
+"""The fp32 graph that is quantized, and against which the result is compared."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from edged.builder.fuse import NotFusable, fuse
 from edged.builder.progress import Progress
 from edged.builder.provenance import tool_versions
 from edged.builder.store import new_entry, open_entry, seal
-from edged.bundle.folder import MODEL, GraphKind
+from edged.bundle.manifest import MODEL, GraphKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,14 @@ class Reference:
 def make_reference(
     exported: Export, sha256: str, max_model_len: int, cache: Path, progress: Progress
 ) -> Reference:
-    """Fuse an export, or find it fused; a family that cannot be is used as exported.
+    """Fuse an export, or find it in the cache; use the export itself where it cannot be fused.
 
     Args:
         exported: Optimum's export.
         sha256: of the source.
-        max_model_len: positions that the fused graph is made for.
+        max_model_len: context length of the fused graph in tokens.
         cache: the build cache.
-        progress: told of the step.
+        progress: receives the step.
 
     Raises:
         BuildError: the export cannot be read.

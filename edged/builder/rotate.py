@@ -1,9 +1,9 @@
-"""Turn the residual stream of a fused graph, so that no feature stands out (arXiv 2404.00456).
+"""Rotate the residual stream of a fused graph, so that it has no outlier features.
 
-An RMS norm without its weight does not see a rotation. So each norm's weight goes into the products
-that read it, everything that writes to the stream is turned, everything that reads it turned back:
-the graph computes the same, and 8 bits hold its activations far better. It costs nothing at run
-time.
+This is QuaRot's offline rotation (arXiv 2404.00456). An RMS norm without its weight is invariant to
+a rotation. So each norm's weight moves into the products that read it, the weights that write to
+the stream are rotated, and those that read it are rotated back: the graph computes the same at no
+cost, and 8 bits hold its activations far better.
 
 Rule: a graph in which anything else touches the stream is left as it is.
 """
@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from edged.builder.onnx_files import attribute
 from edged.builder.weights import SourceGraph, inputs_of
 
 _NORM = "SimplifiedLayerNormalization"
@@ -25,33 +26,33 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Basis:
-    """A rotation of the residual stream, and who reads and writes it."""
+class Rotation:
+    """A rotation of the residual stream, with its readers and writers."""
 
-    rotation: Floats
-    """[hidden, hidden], orthogonal: the stream's features become ``x @ rotation``."""
+    matrix: Floats
+    """[hidden, hidden], orthogonal: the stream's features become ``x @ matrix``."""
     readers: dict[str, Floats]
     """The norms' outputs, each with the norm's weight."""
     writers: frozenset[str]
-    """The outputs of the products that are added to the stream."""
+    """Outputs of the products that are added to the stream."""
     gains: tuple[str, ...]
-    """The constants that are the norms' weights."""
+    """Names of the norms' weights."""
 
     def product(self, node: onnx.NodeProto, rows: Floats) -> Floats:
-        """Return the [N, K] weight of a product in this basis."""
+        """Return the [N, K] weight of a product, rotated where it reads or writes the stream."""
         gain = self.readers.get(node.input[0])
         if gain is not None:
-            rows = np.asarray((rows * gain) @ self.rotation, np.float32)
+            rows = np.asarray((rows * gain) @ self.matrix, np.float32)
         if node.output[0] in self.writers:
-            rows = np.asarray(self.rotation.T @ rows, np.float32)
+            rows = np.asarray(self.matrix.T @ rows, np.float32)
         return rows
 
     def table(self, rows: Floats) -> Floats:
-        """Return the embedding table in this basis."""
-        return np.asarray(rows @ self.rotation, np.float32)
+        """Return the rotated embedding table."""
+        return np.asarray(rows @ self.matrix, np.float32)
 
     def moments(self, name: str, moments: Floats) -> Floats:
-        """Return the moments of a norm's output, measured behind its weight, in this basis."""
+        """Return the moments of a norm's output, without the norm's weight and rotated."""
         gain = self.readers.get(name)
         if gain is None:
             return moments
@@ -59,12 +60,12 @@ class Basis:
         inverse = np.where(is_used, 1.0 / np.where(is_used, gain, 1.0), 0.0)
         # In float64: the moments are inverted later.
         bare = inverse[:, None] * moments.astype(np.float64) * inverse
-        return np.asarray(self.rotation.T @ bare @ self.rotation, np.float32)
+        return np.asarray(self.matrix.T @ bare @ self.matrix, np.float32)
 
 
 @dataclass(slots=True)
 class _Stream:
-    """What is known of the residual stream while the nodes are walked."""
+    """The residual stream as far as the nodes have been followed."""
 
     graph: SourceGraph
     stream: set[str] = field(default_factory=set)
@@ -74,13 +75,13 @@ class _Stream:
     writers: set[str] = field(default_factory=set)
 
     def follow(self, node: onnx.NodeProto) -> bool:
-        """Take one node in; return whether the stream can still be turned."""
+        """Follow one node; return whether the stream can still be rotated."""
         if node.op_type == "Gather" and self.graph.is_token_ids(node.input[1]):
             self.stream.add(node.output[0])
             return True
         if node.op_type == "Gather" and node.input[0] in self.stream:
-            self.stream.add(node.output[0])  # some rows of it
-            return _axis(node) == 1
+            self.stream.add(node.output[0])
+            return bool(attribute(node, "axis", 0) == 1)  # it selects rows
         if node.op_type == "MatMul" and self.graph.matrix(node.input[1]) is not None:
             self.products.add(node.output[0])
             return node.input[0] not in self.stream | self.writers
@@ -108,32 +109,31 @@ class _Stream:
         return True
 
 
-def _axis(node: onnx.NodeProto) -> int:
-    return next((a.i for a in node.attribute if a.name == "axis"), 0)
-
-
-def find_basis(graph: SourceGraph) -> Basis | None:
-    """Return a rotation for a graph's residual stream, or None where it cannot be turned."""
+def find_rotation(graph: SourceGraph) -> Rotation | None:
+    """Return a rotation of a graph's residual stream, or None where it cannot be rotated."""
     found = _Stream(graph)
     nodes = graph.model.graph.node
     if not all(found.follow(node) for node in nodes) or not found.readers or not found.writers:
         return None
-    readings = [name for node in nodes for name in node.input]
-    if any(readings.count(name) != 1 for name in found.writers):
-        return None  # something else looks at what is added
-    if any(readings.count(name) != found.gains.count(name) for name in found.gains):
+    reads = [name for node in nodes for name in node.input]
+    if any(reads.count(name) != 1 for name in found.writers):
+        return None  # another node reads a summand
+    if any(reads.count(name) != found.gains.count(name) for name in found.gains):
         return None
     sizes = {len(gain) for gain in found.readers.values()}
     if len(sizes) != 1:
         return None
     (size,) = sizes
-    return Basis(
-        _rotation(size), found.readers, frozenset(found.writers), tuple(dict.fromkeys(found.gains))
+    return Rotation(
+        _random_rotation(size),
+        found.readers,
+        frozenset(found.writers),
+        tuple(dict.fromkeys(found.gains)),
     )
 
 
-def _rotation(size: int) -> Floats:
-    """Return a random orthogonal matrix, the same for the same size."""
+def _random_rotation(size: int) -> Floats:
+    """Return a random orthogonal matrix, always the same for a size."""
     random = np.random.default_rng(_SEED).standard_normal((size, size))
     factor, triangle = np.linalg.qr(random)
     return np.asarray(factor * np.sign(np.diagonal(triangle)), np.float32)

@@ -1,7 +1,7 @@
-"""The build cache: entries that appear whole or not at all.
+"""The build cache: folders that are written atomically and checked by hash.
 
-Rule: nothing in the cache is used before its recorded hashes have been compared, and nothing is
-written under its final name before it is complete.
+Rule: an entry is used only after its recorded hashes were compared, and it gets its final name only
+when it is complete.
 """
 
 import errno
@@ -17,17 +17,17 @@ from typing import Any
 
 from edged.errors import BuildError
 
+# The file of an entry that lists all others with their hashes; written last.
 RECORD_NAME = "edged.json"
-"""The file of an entry that lists every other file with its hash; written last."""
 
 _CHUNK_BYTES = 1 << 22
 
+# Called with the number of bytes since the last call.
 OnBytes = Callable[[int], None]
-"""Called with the bytes done since the last call."""
 
 
 def hash_file(path: Path, on_bytes: OnBytes | None = None) -> str:
-    """Compute the SHA-256 of a file, as 64 hexadecimal digits; blocks while it reads."""
+    """Return the SHA-256 of a file in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK_BYTES):
@@ -38,10 +38,9 @@ def hash_file(path: Path, on_bytes: OnBytes | None = None) -> str:
 
 
 def hash_files(folder: Path, names: list[str], on_bytes: OnBytes | None = None) -> str:
-    """Compute one SHA-256 over several files of a folder, whatever order they are named in.
+    """Return one SHA-256 over several files of a folder, in any order.
 
-    It is the hash of the lines ``<sha256 of the file>  <name>``, sorted by name: what
-    ``sha256sum`` prints, hashed again.
+    It is the hash of the lines that ``sha256sum`` prints for the files sorted by name.
     """
     lines = [f"{hash_file(folder / name, on_bytes)}  {name}\n" for name in sorted(names)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -49,7 +48,7 @@ def hash_files(folder: Path, names: list[str], on_bytes: OnBytes | None = None) 
 
 @contextmanager
 def disk_errors(folder: Path, need_bytes: int) -> Iterator[None]:
-    """Turn a full, read-only or forbidden disk into a message that says where and how much.
+    """Turn a full disk or denied access into a clear error.
 
     Raises:
         BuildError: For ENOSPC, EDQUOT, EROFS, EACCES and EPERM.
@@ -69,7 +68,7 @@ def disk_errors(folder: Path, need_bytes: int) -> Iterator[None]:
 
 
 def no_space(folder: Path, need_bytes: int) -> str:
-    """Write the sentence for a full disk."""
+    """Return the error message for a full disk."""
     return (
         f"{folder}: the disk is full: this step needs about {need_bytes / 1e9:.2f} GB there; "
         "free some space or give another cache folder with XDG_CACHE_HOME"
@@ -78,10 +77,10 @@ def no_space(folder: Path, need_bytes: int) -> str:
 
 @contextmanager
 def new_entry(folder: Path, need_bytes: int) -> Iterator[Path]:
-    """Yield an empty folder which becomes ``folder`` when the block ends well, else vanishes.
+    """Yield an empty folder that is renamed to ``folder`` after success, else deleted.
 
     Raises:
-        BuildError: The disk has not ``need_bytes`` left, or fills up while writing.
+        BuildError: The disk has less than ``need_bytes`` left, or fills up while writing.
     """
     with disk_errors(folder.parent, need_bytes):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -127,8 +126,8 @@ def open_entry(folder: Path, on_bytes: OnBytes | None = None) -> dict[str, Any] 
 
 
 def _sync(path: Path) -> None:
-    # A rename can reach the disk before the data does: a power cut would leave a whole-looking
-    # entry of zeros.
+    # A rename can reach the disk before the data does: after a power cut an entry would look
+    # complete and hold zeros.
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,11 +1,10 @@
-"""Prove what quantization cost: a bundle against the fp32 reference of the same source.
+"""Measure the quality loss of a bundle against the fp32 reference of the same source.
 
-The reference is the fused fp32 graph when there is one, because it is several times faster and
-``fuse`` has compared its logits with the export's; otherwise it is the export itself. ``edged
-verify`` always takes the export, so a second look does not rest on ``fuse``.
+A build takes the fused fp32 graph as reference where there is one: it is several times faster, and
+``fuse`` has compared its logits with the export's. ``edged verify`` always takes the export, so it
+does not depend on ``fuse``.
 
-Rule: what quantization was tuned on is never what it is judged by: neither the gate's prompts nor
-the second text, which is of other kinds, share anything with the calibration's.
+Rule: the gate's prompts and the second text share no text with the calibration.
 """
 
 from importlib import resources
@@ -13,22 +12,22 @@ from pathlib import Path
 
 import tokenizers
 
+from edged.builder.calibrate import FUSED_INPUT
 from edged.builder.export import find_export
-from edged.builder.gate import Sequences, gate_sequences
-from edged.builder.judge import GATE_TEXT, judge
+from edged.builder.gate import TokenIds, gate_sequences
 from edged.builder.measure import compare
 from edged.builder.onnx_files import read_graph
 from edged.builder.progress import Progress
-from edged.bundle.folder import MODEL, Bundle, GraphKind, Quality, open_bundle
+from edged.builder.quality import GATE_TEXT, check_limits
+from edged.bundle.folder import Bundle, open_bundle
+from edged.bundle.manifest import MODEL, GraphKind, Quality
 from edged.engine.graph import Graph, load_graph
 from edged.engine.tokenizer import Tokenizer
 from edged.errors import BuildError
 
 _UNSEEN = "unseen.txt"
 _WINDOW_TOKENS = 512
-_GATE_MODEL_LEN = 1024
-"""Room for the longest of the gate's prompts in any tokenizer."""
-_FUSED_INPUT = "seqlens_k"
+_GATE_MODEL_LEN = 1024  # enough for the longest of the gate's prompts in any tokenizer
 
 
 def run_gate(
@@ -40,10 +39,10 @@ def run_gate(
     """Compare a bundle with a reference on the gate's two texts; blocks for minutes.
 
     Args:
-        bundle: what was quantized; of its own quality entry only the limits count.
+        bundle: the quantized model; its manifest has the limits.
         reference_folder: holds the fp32 ``model.onnx``, fused or exported.
         cache: the build cache.
-        progress: told of each step.
+        progress: receives each step.
 
     Raises:
         BuildError: the reference cannot be read, or nothing can be compared.
@@ -61,11 +60,11 @@ def run_gate(
         result = compare(reference, candidate, sequences, step)
     with progress.step("Compare on another text") as step:
         unseen = compare(reference, candidate, windows, step)
-    return judge(result, bundle.manifest.quality.limits, GATE_TEXT, unseen)
+    return check_limits(result, bundle.manifest.quality.limits, GATE_TEXT, unseen)
 
 
 def unseen_text() -> str:
-    """Return the committed text that is neither calibration nor a prompt."""
+    """Return the committed second text, which is neither calibration text nor prompts."""
     return (resources.files("edged.builder") / "data" / _UNSEEN).read_text(encoding="utf-8")
 
 
@@ -76,17 +75,17 @@ def verify_bundle(
     cache: Path,
     progress: Progress,
 ) -> Quality:
-    """Repeat the measurement on any text; blocks for minutes.
+    """Measure a bundle again, on the gate's or any other text; blocks for minutes.
 
     Args:
         folder: the bundle.
         reference_folder: an fp32 export; None looks for the source's export in ``cache``.
         text_file: UTF-8 text; None takes the gate's.
         cache: the build cache.
-        progress: told of each step.
+        progress: receives each step.
 
     Returns:
-        The figures under the limits of the manifest; those were set for the gate's text.
+        The figures, checked against the limits of the manifest.
 
     Raises:
         BuildError: there is no reference, or the text is not UTF-8 or too short.
@@ -107,7 +106,7 @@ def verify_bundle(
         candidate = _load_candidate(bundle, reference, max(map(len, sequences)))
     with progress.step("Compare with fp32") as step:
         result = compare(reference, candidate, sequences, step)
-    return judge(result, bundle.manifest.quality.limits, text_file.name)
+    return check_limits(result, bundle.manifest.quality.limits, text_file.name)
 
 
 def _load_candidate(bundle: Bundle, reference: Graph, max_model_len: int) -> Graph:
@@ -128,7 +127,7 @@ def _load_reference(folder: Path, max_model_len: int) -> Graph:
     if not (folder / MODEL).is_file():
         raise BuildError(f"{folder}: no {MODEL} there; give the folder of an fp32 export")
     inputs = {value.name for value in read_graph(folder).graph.input}
-    return load_graph(folder / MODEL, is_fused=_FUSED_INPUT in inputs, max_model_len=max_model_len)
+    return load_graph(folder / MODEL, is_fused=FUSED_INPUT in inputs, max_model_len=max_model_len)
 
 
 def _find_reference(bundle: Bundle, cache: Path) -> Path:
@@ -153,13 +152,13 @@ def _read_text(path: Path) -> str:
     return text
 
 
-def _windows(bundle: Bundle, text: str) -> Sequences:
-    """Cut a text's tokens into pieces that are predicted each on its own."""
+def _windows(bundle: Bundle, text: str) -> TokenIds:
+    """Split a text's tokens into windows without common context."""
     manifest = bundle.manifest
     ids = Tokenizer.load(bundle).encode(text)
     bos: list[int] = []
     if manifest.add_bos_token or "bos_token" in (manifest.chat_template or ""):
-        # A model that has only ever seen text behind its BOS token predicts none without it.
+        # A model that was trained with a BOS token predicts badly without it.
         bos_id = tokenizers.Tokenizer.from_file(str(bundle.tokenizer_path)).token_to_id(
             manifest.bos_token or ""
         )

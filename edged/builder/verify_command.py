@@ -1,12 +1,12 @@
-"""``edged verify``: hold a bundle against its fp32 reference, on the gate's text or any other."""
+"""``edged verify``: compare a bundle with its fp32 reference on the gate's text or any other."""
 
 import argparse
 import json
 from pathlib import Path
 
-from edged.builder.judge import figures, table
 from edged.builder.pipeline import default_cache
 from edged.builder.progress import Progress
+from edged.builder.quality import figures, table
 from edged.builder.verify import verify_bundle
 from edged.errors import ExitCode
 

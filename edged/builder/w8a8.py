@@ -1,11 +1,10 @@
 """8-bit weights with one scale per output, 8-bit activations with one scale per token.
 
-The products are ``MatMulInteger``'s, which has a kernel on every CPU that ONNX Runtime runs on, the
-Cortex-A72 included.
+``MatMulInteger`` has a kernel on every CPU that ONNX Runtime runs on, the Cortex-A72 included.
 
-Rule: a product is exact on every CPU, and a row's result does not depend on the rows beside it.
-AVX2 without VNNI adds two products of an unsigned and a signed byte in 16 bits, so two weights
-beside each other are at most 128 steps of one sign, 255 times which fits (see ``compensate``).
+Rule: a product is exact on every CPU, and a row's result does not depend on other rows. AVX2
+without VNNI adds two products of bytes in 16 bits, so two adjacent weights of one sign add up to at
+most 128 steps (see ``gptq``).
 """
 
 from collections.abc import Sequence
@@ -15,12 +14,12 @@ import onnx
 from numpy.typing import NDArray
 
 from edged.builder.blockwise import BlockwiseNodes
+from edged.builder.hadamard import hadamard
 from edged.builder.onnx_files import GraphWriter
-from edged.builder.spread import hadamard
 from edged.builder.tune import Tuning
 
+# The largest step of an activation.
 STEPS = 127
-"""The largest step of an activation."""
 ZERO_POINT = 128
 _CONSTANTS: dict[str, NDArray[np.generic]] = {
     "last": np.array([-1], np.int64),
@@ -30,7 +29,7 @@ _CONSTANTS: dict[str, NDArray[np.generic]] = {
 
 
 class PerTokenNodes:
-    """Makes the nodes of products with per-token activations, and stores their weights."""
+    """Writes the nodes of products with per-token activations, and their weights."""
 
     def __init__(self, writer: GraphWriter, tuning: Tuning | None = None) -> None:
         self._writer = writer
@@ -45,7 +44,7 @@ class PerTokenNodes:
         return [*self._stored.values(), *self._tables.initializers]
 
     def embedding(self, node: onnx.NodeProto, rows: NDArray[np.float32]) -> list[onnx.NodeProto]:
-        """Return what looks the rows of ``node``'s ids up, in blocks: a table has no product."""
+        """Return the nodes that look up ``node``'s token ids in a blockwise table."""
         return self._tables.embedding(node, self._tuning.table(rows))
 
     def matmul(
@@ -54,7 +53,7 @@ class PerTokenNodes:
         rows: NDArray[np.float32],
         bias: NDArray[np.float32] | None,
     ) -> list[onnx.NodeProto]:
-        """Return what computes ``node``'s output; its input is quantized once for all readers."""
+        """Return the nodes that compute ``node``'s output; its input is quantized once."""
         name, x = node.name or node.output[0], node.input[0]
         nodes: list[onnx.NodeProto] = []
         if x not in self._quantized:
@@ -63,13 +62,13 @@ class PerTokenNodes:
         weight = self._tuning.weight(node, rows)
         peak = self._tuning.peak(x)
         data = self._store(f"{name}.weight.int8", weight.data)
-        # ``x.scale`` is that of 127 steps, which the weight's scales make good; so is ``peak``.
+        # ``x.scale`` and ``peak`` stand for 127 steps, so the weight's scales are divided by 127.
         scales = weight.scales * np.float32((peak or 1.0) / STEPS)
         product = node.output[0] if bias is None else f"{name}.product"
         columns = f"{name}.columns" if peak is None else product
         zero_point, stored = self._constant("zero_point"), f"{name}.weight.scales"
-        # Not ``MatMulIntegerToFloat``: with its output stage a decode step took a seventh longer.
-        # Nor ``DequantizeLinear`` for the two behind: a prefill took a seventh longer.
+        # ``MatMulIntegerToFloat`` makes a decode step a seventh slower, and ``DequantizeLinear``
+        # instead of ``Cast`` and ``Mul`` makes a prefill a seventh slower.
         nodes += [
             _node("MatMulInteger", [f"{x}.steps", data, zero_point], f"{name}.sums"),
             _node("Cast", [f"{name}.sums"], f"{name}.steps", to=onnx.TensorProto.FLOAT),
@@ -83,9 +82,9 @@ class PerTokenNodes:
         return nodes
 
     def _quantize(self, x: str, width: int) -> list[onnx.NodeProto]:
-        """Return what quantizes an activation [..., width] to ``x.steps``.
+        """Return the nodes that quantize an activation [..., width] to ``x.steps``.
 
-        Where its peak is not known, each row is scaled by its own, ``x.scale``.
+        Without a static peak each row has its own scale, ``x.scale``.
         """
         peak = self._tuning.peak(x)
         if peak is not None:
@@ -94,9 +93,9 @@ class PerTokenNodes:
         nodes, block = [], self._tuning.block(x, width)
         source = x
         if block > 1:
-            source = f"{x}.spread"
-            nodes += self._spread(x, source, width, block)
-        # A row of zeros is 0 / 0, whose steps mean nothing; its scale is 0, and so is each product.
+            source = f"{x}.rotated"
+            nodes += self._rotate(x, source, width, block)
+        # A row of zeros gives 0 / 0 and arbitrary steps; its scale is 0, and so is each product.
         return [
             *nodes,
             _node("Abs", [source], f"{x}.sizes"),
@@ -109,10 +108,10 @@ class PerTokenNodes:
         inputs = [source, step, self._constant("zero_point")]
         return _node("QuantizeLinear", inputs, f"{x}.steps")
 
-    def _spread(self, x: str, output: str, width: int, block: int) -> list[onnx.NodeProto]:
-        turn = self._store(f"per_token.turn.{block}", hadamard(block))
+    def _rotate(self, x: str, output: str, width: int, block: int) -> list[onnx.NodeProto]:
+        matrix = self._store(f"per_token.hadamard.{block}", hadamard(block))
         if self._tuning.is_fused:
-            # [batch, tokens, width]: a 0 takes the length that is there.
+            # [batch, tokens, width]: a 0 keeps the dimension.
             nodes, joined = [], self._shape(0, 0, width)
             split = self._shape(0, 0, width // block, block)
         else:
@@ -121,8 +120,8 @@ class PerTokenNodes:
         return [
             *nodes,
             _node("Reshape", [x, split], f"{x}.blocks"),
-            _node("MatMul", [f"{x}.blocks", turn], f"{x}.turned"),
-            _node("Reshape", [f"{x}.turned", joined], output),
+            _node("MatMul", [f"{x}.blocks", matrix], f"{x}.products"),
+            _node("Reshape", [f"{x}.products", joined], output),
         ]
 
     def _shape(self, *lengths: int) -> str:

@@ -1,6 +1,6 @@
-"""Find the weights of an exported graph by how they are used.
+"""Find the weights of a graph by their shape and use.
 
-Rule: shape and use decide, never a family's names, so a new family needs nothing here.
+Rule: names are never looked at, so a new family needs no change here.
 """
 
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from edged.builder.onnx_files import read_graph, read_tensor
 
 _INPUT_IDS = "input_ids"
+# Operators that change only the shape or type of token ids.
 _RESHAPING = {"Reshape", "Cast", "Identity", "Unsqueeze", "Squeeze", "Flatten"}
-"""Operators that change the shape or type of token ids and nothing else."""
 _MATRIX_RANK = 2
 
 
@@ -28,7 +28,7 @@ class SourceGraph:
         self._makers = {out: node for node in self.model.graph.node for out in node.output}
 
     def matrix(self, name: str) -> NDArray[np.float32] | None:
-        """Return the 2-D fp32 constant behind a value, looking through a transposition."""
+        """Return the values of a 2-D fp32 constant, also behind a transposition, or None."""
         maker = self._makers.get(name)
         if maker is not None and maker.op_type in {"Transpose", "Identity"}:
             found = self.matrix(maker.input[0])
@@ -39,14 +39,14 @@ class SourceGraph:
         return self._float32(tensor)
 
     def vector(self, name: str, length: int | None = None) -> NDArray[np.float32] | None:
-        """Return the 1-D fp32 constant behind a value, if it is one, of ``length`` where given."""
+        """Return the value of a 1-D fp32 constant, of ``length`` where given, or None."""
         tensor = self._tensors.get(name)
         if tensor is None or len(tensor.dims) != 1 or length not in {None, tensor.dims[0]}:
             return None
         return self._float32(tensor)
 
     def override(self, name: str, values: NDArray[np.float32]) -> None:
-        """Give a constant other values."""
+        """Replace the values of a constant."""
         self._tensors[name] = onnx.numpy_helper.from_array(values, name)
 
     def _float32(self, tensor: onnx.TensorProto) -> NDArray[np.float32] | None:
@@ -54,7 +54,7 @@ class SourceGraph:
         return np.asarray(values, np.float32) if values.dtype == np.float32 else None
 
     def is_token_ids(self, name: str) -> bool:
-        """Return whether a value is the graph's token ids, only shaped differently."""
+        """Return whether a tensor holds the graph's token ids, in any shape or type."""
         while name != _INPUT_IDS:
             maker = self._makers.get(name)
             if maker is None or maker.op_type not in _RESHAPING:
@@ -63,7 +63,7 @@ class SourceGraph:
         return True
 
     def remove_unused(self) -> None:
-        """Drop the nodes whose results nobody reads any more."""
+        """Remove the nodes whose outputs are not read."""
         used = {output.name for output in self.model.graph.output}
         kept = []
         for node in reversed(self.model.graph.node):
@@ -74,7 +74,7 @@ class SourceGraph:
         self.model.graph.node.extend(reversed(kept))
 
     def constants(self) -> Iterator[tuple[str, NDArray[np.generic]]]:
-        """Yield the constants still in use, in the graph's order."""
+        """Yield the constants that are read, in the graph's order."""
         used = {name for node in self.model.graph.node for name in inputs_of(node)}
         used.update(output.name for output in self.model.graph.output)
         for name, tensor in self._tensors.items():
@@ -83,7 +83,7 @@ class SourceGraph:
 
 
 def inputs_of(node: onnx.NodeProto) -> set[str]:
-    """Return every value a node reads, those inside its branches and loops included."""
+    """Return every tensor that a node reads, also in its branches and loops."""
     names = set(node.input)
     for attribute in node.attribute:
         for branch in [attribute.g, *attribute.graphs]:

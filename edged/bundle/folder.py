@@ -1,6 +1,6 @@
-"""A model bundle on disk: its files' hashes, and what may not be in its folder.
+"""A model bundle on disk: its folder is checked against its manifest.
 
-Rule: nothing in a bundle is used before it was compared with the manifest.
+Rule: no file of a bundle is used before it was compared with the manifest.
 """
 
 import errno
@@ -13,64 +13,36 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edged.bundle.manifest import (
-    FORMAT,
     MANIFEST,
     MODEL,
     MODEL_DATA,
     REPAIR,
     TOKENIZER,
     FileEntry,
-    GraphKind,
-    KvType,
     Manifest,
-    ModelFacts,
-    ModelLimits,
-    Quality,
-    QualityLimits,
-    Source,
 )
 from edged.errors import BundleError, BundleUnavailableError
-
-__all__ = [
-    "FORMAT",
-    "MANIFEST",
-    "MODEL",
-    "MODEL_DATA",
-    "TOKENIZER",
-    "Bundle",
-    "FileEntry",
-    "GraphKind",
-    "KvType",
-    "Manifest",
-    "ModelFacts",
-    "ModelLimits",
-    "Quality",
-    "QualityLimits",
-    "Source",
-    "open_bundle",
-    "write_manifest",
-]
 
 _MANIFEST_BYTES_MAX = 1 << 20
 _CHUNK_BYTES = 1 << 20
 # onnx.proto: a StringStringEntryProto starts with field 1 (0x0a), the key; then field 2 (0x12).
-# The key's length byte may be padded by a writer that wants to hide, so padding is matched too.
+# An attacker may pad the varint of the key's length, so padding is matched, too.
 _LOCATION_KEY = re.compile(rb"\x0a(?:\x08|\x88\x80*\x00)location")
 _LOCATION_VALUE = b"\x12" + bytes([len(MODEL_DATA)]) + MODEL_DATA.encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A folder whose files are what its manifest says."""
+    """A folder whose files match its manifest."""
 
     folder: Path
     manifest: Manifest
     sha256: str
-    """Of the bytes of ``manifest.json``, and so of the whole bundle."""
+    """Of ``manifest.json``, which holds the hashes of all other files."""
 
     @property
     def model_id(self) -> str:
-        """The name that replies carry: model, scheme and the start of the bundle's hash."""
+        """The name in replies: model, scheme and the start of the bundle's hash."""
         return f"{self.manifest.name}-{self.manifest.scheme}@{self.sha256[:6]}"
 
     @property
@@ -88,12 +60,12 @@ def open_bundle(folder: Path, *, verify: bool = True) -> Bundle:
     """Check a bundle's files against its manifest; blocks while it reads them all.
 
     Args:
-        folder: the bundle; may be a link itself, its files may not.
-        verify: compare the hashes too; False checks names, kinds, sizes and links only.
+        folder: the bundle; may be a symbolic link, its files may not.
+        verify: compare the hashes, too; False checks names, kinds, sizes and links only.
 
     Raises:
-        BundleError: the first thing that is wrong, with the file's name and what to do.
-        BundleUnavailableError: a file is not there, or cannot be read now.
+        BundleError: the first problem, with the file's name and what to do.
+        BundleUnavailableError: a file is missing, or cannot be read now.
     """
     try:
         folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -110,12 +82,10 @@ def open_bundle(folder: Path, *, verify: bool = True) -> Bundle:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
-    """Measure the files in ``folder``, write ``manifest.json`` beside them, and open the result.
-
-    ``manifest.files`` is replaced by what was measured.
+    """Write ``manifest.json`` with the sizes and hashes of the files in ``folder``, and open it.
 
     Raises:
-        BundleError: the folder holds something that does not belong into a bundle.
+        BundleError: the folder holds a file that does not belong into a bundle.
         OSError: the folder cannot be read or written.
     """
     entries = {}
@@ -153,12 +123,12 @@ def _read_manifest(folder_fd: int) -> bytes:
 
 
 def _open_plain(folder_fd: int, name: str) -> int:
-    """Open a regular file that has one name only; the caller closes the descriptor.
+    """Open a regular file without a second hard link; the caller closes the descriptor.
 
     Raises:
-        BundleError: it is a link, has a second name, or is no regular file.
+        BundleError: it is a link, has a second one, or is no regular file.
         BundleUnavailableError: it cannot be opened.
-        FileNotFoundError: it is not there.
+        FileNotFoundError: it is missing.
     """
     # O_NONBLOCK so that a named pipe in the folder cannot hang the start.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

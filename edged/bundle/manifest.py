@@ -1,6 +1,6 @@
-"""The manifest of a model bundle: its shape, its canonical bytes, and how it is read back.
+"""The manifest of a model bundle: its fields, its canonical bytes, and its decoder.
 
-Rule: the shape is declared once, by the dataclasses below; a change of theirs is a new ``FORMAT``.
+Rule: the dataclasses below declare the JSON; changing their fields requires a new ``FORMAT``.
 """
 
 import json
@@ -9,14 +9,14 @@ import re
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from types import UnionType
-from typing import Self, cast, get_args, get_origin
+from typing import Any, Self, cast, get_args, get_origin
 
 from edged.errors import BundleError
 
 
 @dataclass(frozen=True, slots=True)
 class QualityLimits:
-    """How far a bundle may be from its fp32 reference."""
+    """How much a bundle may differ from its fp32 reference."""
 
     mean_kl: float
     """Nats per token, at most."""
@@ -27,43 +27,44 @@ class QualityLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Unseen:
-    """The same comparison on a text of other kinds than prompts and answers."""
+class QualityFigures:
+    """A graph compared with its fp32 reference on one text."""
 
-    limits: QualityLimits
     mean_kl: float
+    """Mean over positions of KL(reference || graph), nats."""
     p99_kl: float
-    perplexity: float
-    reference_perplexity: float
-    perplexity_ratio: float
-    argmax_agreement: float
-    tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """The comparison with the fp32 reference that was made at build time."""
-
-    limits: QualityLimits
-    passed: bool
-    """Whether every limit is met, those of ``unseen`` included."""
-    mean_kl: float
-    """Mean over positions of KL(reference || bundle), nats."""
-    p99_kl: float
+    """99th percentile of it."""
     perplexity: float
     reference_perplexity: float
     perplexity_ratio: float
     argmax_agreement: float
     """Fraction of positions with the same most likely token."""
     tokens: int
+    """Positions compared: those with a known next token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnseenQuality(QualityFigures):
+    """The comparison on a text of other kinds than prompts and answers."""
+
+    limits: QualityLimits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality(QualityFigures):
+    """The comparison at build time, on the gate's text."""
+
+    limits: QualityLimits
+    passed: bool
+    """Whether every limit is met, those of ``unseen`` included."""
     text: str
-    """Which text was used; ``gate`` is the builder's own."""
-    unseen: Unseen | None = None
+    """The text that was used; ``gate`` is the builder's own."""
+    unseen: UnseenQuality | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """One form of the model that the build held against the limits."""
+    """One form of the model that the build compared with the limits."""
 
     scheme: str
     scaling: str
@@ -76,7 +77,7 @@ class Try:
 
     @property
     def form(self) -> tuple[str, str, str]:
-        """What was tried."""
+        """Scheme, scaling and cache type."""
         return self.scheme, self.scaling, self.kv_type
 
 
@@ -86,10 +87,11 @@ MODEL = "model.onnx"
 MODEL_DATA = "model.onnx.data"
 TOKENIZER = "tokenizer.json"
 
+# Integer products are exact, and each row has its own scale.
 _REQUIRED_FILES = (MODEL, TOKENIZER)
 _ALLOWED_FILES = (MODEL, MODEL_DATA, TOKENIZER)
 _EXACT_SCHEMES = ("int8-w8a8",)
-"""Products of integers are exact, and each row has a scale of its own."""
+# Bytes of ``tokenizer.json`` per token: known files have 43 to 134.
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TEMPLATE_CHARACTERS = 1 << 16
@@ -97,7 +99,7 @@ _STOP_TOKENS = 256
 _TOKENIZER_BYTES = 64 << 20
 _TOKENIZER_BASE_BYTES = 1 << 20
 _TOKENIZER_TOKEN_BYTES = 256
-"""Of ``tokenizer.json``, for a token: known files have 43 to 134."""
+# The largest value of each, far above that of any model; the smallest is 1.
 _RANGES = {
     "model.parameters": 10**13,
     "model.vocab_size": 1 << 20,
@@ -105,22 +107,21 @@ _RANGES = {
     "model.kv_bytes_per_token": 1 << 24,
     "limits.max_model_len": 1 << 24,
 }
-"""The largest value of each, far above any model's; the smallest is 1."""
+# The advice at the end of each error about a damaged bundle.
 REPAIR = "copy the bundle again or rebuild it with `edged build`"
-"""What every complaint about a damaged bundle ends with."""
 
 
 class GraphKind(StrEnum):
-    """Which inputs and outputs ``model.onnx`` has."""
+    """The inputs and outputs of ``model.onnx``."""
 
     FUSED = "fused"
     """Grouped attention with an in-place cache, logits of selected rows."""
     PORTABLE = "portable"
-    """The exporter's own graph: the past goes in, the present comes out."""
+    """The exporter's own graph: the whole cache is an input and an output."""
 
 
 class KvType(StrEnum):
-    """How the keys and values of earlier positions are kept."""
+    """The number type of the KV cache."""
 
     FP32 = "fp32"
     INT8 = "int8"
@@ -129,7 +130,7 @@ class KvType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a budget needs to know before the model is loaded."""
+    """The figures by which memory is planned before the model is loaded."""
 
     family: str
     parameters: int
@@ -153,14 +154,14 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class ModelLimits:
-    """What the model was made for."""
+    """The limits of the model's training."""
 
     max_model_len: int
 
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """What one file of the bundle must look like."""
+    """Size and hash of one file of the bundle."""
 
     size_bytes: int
     sha256: str
@@ -168,7 +169,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Everything the runtime knows about a model without loading it."""
+    """Everything that is known about a model without loading it."""
 
     format: int
     name: str
@@ -180,7 +181,7 @@ class Manifest:
     limits: ModelLimits
     stop_token_ids: tuple[int, ...]
     chat_template: str | None
-    """Jinja text; None for a model that only continues plain text."""
+    """Jinja source; None for a model that only continues plain text."""
     bos_token: str | None
     eos_token: str | None
     add_bos_token: bool
@@ -191,11 +192,11 @@ class Manifest:
     kernels: dict[str, str] = field(default_factory=dict)
     """For each machine (``x86_64``, ``aarch64``) the CPU flag without which the scheme is slow."""
     tries: tuple[Try, ...] = ()
-    """What the build tried, the cheapest first; the last one is this bundle."""
+    """The forms that the build tried, the cheapest first; the last one is this bundle."""
 
     @property
     def is_exact(self) -> bool:
-        """Whether a token's result is the same bits whatever tokens are run with it."""
+        """Whether a token's result has the same bits whatever the batch."""
         return self.graph is GraphKind.FUSED and self.scheme in _EXACT_SCHEMES
 
     @classmethod
@@ -206,10 +207,10 @@ class Manifest:
             BundleError: it is not JSON, or a key is missing, unknown or of a wrong type or value.
         """
         try:
-            tree = json.loads(data, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+            tree = json.loads(data, object_pairs_hook=unique_keys, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise BundleError(f"{MANIFEST}: not valid JSON ({error}); {REPAIR}") from error
-        # The version is looked at first: with another one, every other complaint would mislead.
+        # The version is checked first: with another one, every other error would mislead.
         found = tree.get("format") if isinstance(tree, dict) else None
         if type(found) is int and found != FORMAT:
             raise BundleError(
@@ -247,7 +248,7 @@ def _check(manifest: Manifest) -> None:
 
 
 def _check_sizes(manifest: Manifest) -> None:
-    # Memory is planned with these before the graph can be asked.
+    # Memory is planned with these before the graph is loaded.
     for key, largest in _RANGES.items():
         section, name = key.split(".")
         value = getattr(getattr(manifest, section), name)
@@ -258,19 +259,24 @@ def _check_sizes(manifest: Manifest) -> None:
     largest = _TOKENIZER_BASE_BYTES + _TOKENIZER_TOKEN_BYTES * manifest.model.vocab_size
     size_bytes = manifest.files[TOKENIZER].size_bytes
     if size_bytes > min(largest, _TOKENIZER_BYTES):
-        complaint = f"is {size_bytes}, too much for a model of {manifest.model.vocab_size} tokens"
-        raise _wrong(f"files.{TOKENIZER}.size_bytes", complaint)
+        problem = f"is {size_bytes}, too much for a model of {manifest.model.vocab_size} tokens"
+        raise _wrong(f"files.{TOKENIZER}.size_bytes", problem)
     length = len(manifest.chat_template or "")
     if length > _TEMPLATE_CHARACTERS:
-        complaint = f"has {length} characters, must have {_TEMPLATE_CHARACTERS} at most"
-        raise _wrong("chat_template", complaint)
+        problem = f"has {length} characters, must have {_TEMPLATE_CHARACTERS} at most"
+        raise _wrong("chat_template", problem)
 
 
-def _wrong(key: str, complaint: str) -> BundleError:
-    return BundleError(f"{MANIFEST}: {key} {complaint}; {REPAIR}")
+def _wrong(key: str, problem: str) -> BundleError:
+    return BundleError(f"{MANIFEST}: {key} {problem}; {REPAIR}")
 
 
-def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; a hook for ``json.loads``.
+
+    Raises:
+        ValueError: a key is there twice, and readers could disagree which one counts.
+    """
     tree = dict(pairs)
     if len(tree) != len(pairs):
         raise ValueError("a key stands twice in one object")
@@ -282,7 +288,7 @@ def _refuse_constant(name: str) -> float:
 
 
 def _decode(kind: object, value: object, path: str) -> object:
-    # ``kind`` is any annotation used in this module; ``path`` is where the value stands.
+    # ``kind`` is any annotation of the dataclasses above; ``path`` names the value in errors.
     if isinstance(kind, UnionType):
         return None if value is None else _decode(get_args(kind)[0], value, path)
     if get_origin(kind) is tuple:

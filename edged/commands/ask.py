@@ -1,4 +1,4 @@
-"""One question over MQTT: connect, ask, print what comes, and say what went wrong.
+"""``edged ask``: ask one question over MQTT, print the answer, explain what went wrong.
 
 Rule: it knows nothing of a node but ``docs/protocol.md``; every wait is bounded, and the exit
 status says who has to act: 0 nobody, 65 the caller, 75 try again, 69 look at broker and node.
@@ -7,45 +7,31 @@ status says who has to act: 0 nobody, 65 the caller, 75 try again, 69 look at br
 import argparse
 import json
 import math
-import queue
 import secrets
 import sys
-import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from edged.commands.broker_options import add_broker_options, read_broker_options
-from edged.config.broker_url import BrokerAddress
+from edged.commands.broker_options import BrokerOptions, add_broker_options, read_broker_options
 from edged.errors import ExitCode, UsageError
 from edged.protocol import (
     Delivery,
     Encoded,
     ReceivedReply,
-    Topics,
     WireProperties,
     decode_fragment,
     decode_reply,
 )
-from edged.protocol.reply_topic import own_reply_topic
-from edged.transport import (
-    BrokerSettings,
-    Connected,
-    ConnectFailed,
-    Published,
-    Transport,
-    TransportEvent,
-)
+from edged.protocol.topic import own_reply_topic
+from edged.transport import Connected, ConnectFailed, Published, TransportEvent
 
+# A broker sends a retained availability right after the subscription.
 CONNECT_TIMEOUT_S = 10.0
 AVAILABILITY_WAIT_S = 0.5
-"""A broker sends the retained availability right after the subscription, if there is one."""
+# A node answers by the deadline; this covers the transfer.
 MARGIN_S = 5.0
-"""A node answers by the deadline; this is for the way there and back."""
 CANCEL_WAIT_S = 3.0
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
-_SLICE_S = 0.5
-"""A Ctrl-C that comes just as a wait begins is seen at its end only: so no wait is long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +39,7 @@ class AskOptions:
     """One question, and where to ask it."""
 
     prompt: str
-    node: str
-    broker: BrokerAddress
-    prefix: str = "edged"
+    target: BrokerOptions
     is_stream: bool = False
     is_json: bool = False
     """Print the whole reply; when streaming, after the text."""
@@ -63,91 +47,73 @@ class AskOptions:
     max_tokens: int | None = None
     temperature: float | None = None
     timeout_s: float = 30.0
-    ca_file: Path | None = None
     protocol: str = "auto"
 
 
 def ask(options: AskOptions) -> int:
     """Ask one question, print the answer, return the exit status; blocks until then."""
-    conversation = _Conversation(options)
-    try:
-        return conversation.run()
-    except KeyboardInterrupt:
-        return conversation.cancel()
-    finally:
-        conversation.transport.stop(timeout_s=1.0)
+    question = _Question(options)
+    with question.client:
+        try:
+            return question.run()
+        except KeyboardInterrupt:
+            return question.cancel()
 
 
-class _Conversation:
-    """The question on its way; ``_expect`` is the only place that waits."""
+class _Question:
+    """A question and its replies; ``_expect`` is the only place that waits."""
 
     def __init__(self, options: AskOptions) -> None:
+        target = options.target
         self._options = options
+        self._target = target
         self._id = f"ask-{secrets.token_hex(8)}"
-        self._topics = topics = Topics(options.prefix, options.node)
-        self._reply_topic = own_reply_topic(topics, options.broker.username, self._id)
-        self._events: queue.SimpleQueue[TransportEvent] = queue.SimpleQueue()
+        self._topics = topics = target.topics
+        self._reply_topic = own_reply_topic(topics, target.address.username, self._id)
         self._availability: str | None = None
         self._status: int | None = None
         self._next_fragment = 0
         self._printed = ""
         self._has_asked = False
-        fragments = [topics.stream(self._id)] if options.is_stream else []
-        broker = options.broker
-        self.transport = Transport(
-            BrokerSettings(
-                host=broker.host,
-                port=broker.port,
-                client_id=self._id,
-                username=broker.username,
-                password=broker.password,
-                is_tls=broker.is_tls,
-                ca_file=options.ca_file,
-                protocol=options.protocol,
-                session_expiry_s=0,
-                wants_retained=True,
-            ),
-            subscriptions=[self._reply_topic, topics.availability, *fragments],
-            will=None,
-            emit=self._events.put,
-        )
+        subscriptions = [self._reply_topic, topics.availability]
+        if options.is_stream:
+            subscriptions.append(topics.stream(self._id))
+        self.client = target.client(self._id, subscriptions, options.protocol)
 
     def run(self) -> int:
-        """Return the exit status of the question; blocks until then."""
-        self.transport.start()
+        """Ask and return the exit status; blocks until then."""
         if self._reach_node():
             self._has_asked = True
-            self._publish("generate", self._question())
+            self._publish("generate", self._members())
             if not self._expect(None, self._options.timeout_s + MARGIN_S):
                 self._give_up(self._explain_silence())
         return ExitCode.UNAVAILABLE if self._status is None else self._status
 
     def _reach_node(self) -> bool:
-        """Connect, and look whether the node says it is there; silence is not an answer yet."""
-        options = self._options
+        """Connect and read the node's availability; False only when it says it is offline."""
         if not self._expect(Connected, CONNECT_TIMEOUT_S):
-            self._give_up(f"{options.broker.url} does not answer")
+            self._give_up(f"{self._target.address.url} does not answer")
         self._expect(Delivery, AVAILABILITY_WAIT_S)
         if self._availability == "offline":
-            self._give_up(f"node {options.node} is offline; start it and ask again")
+            self._give_up(f"node {self._target.node} is offline; start it and ask again")
         return self._status is None
 
     def _explain_silence(self) -> str:
-        options = self._options
+        node, url = self._target.node, self._target.address.url
         if self._availability is None:
-            return f"no node {options.node} has ever announced itself at {options.broker.url}"
+            return f"no node {node} has ever announced itself at {url}"
         if self._availability == "offline":
-            return f"node {options.node} has gone offline"
-        return f"nothing from node {options.node} within {options.timeout_s:g} s"
+            return f"node {node} has gone offline"
+        return f"nothing from node {node} within {self._options.timeout_s:g} s"
 
     def cancel(self) -> int:
-        """Cancel the question after Ctrl-C, and print what there is of the answer."""
+        """Cancel the question after Ctrl-C, and print the partial answer."""
         if self._has_asked and self._status is None:
             self._publish("cancel", {"id": self._id})
             self._expect(None, CANCEL_WAIT_S)
         return INTERRUPTED
 
-    def _question(self) -> dict[str, Any]:
+    def _members(self) -> dict[str, Any]:
         options = self._options
         return {
             "id": self._id,
@@ -160,7 +126,7 @@ class _Conversation:
         }
 
     def _publish(self, operation: str, members: dict[str, Any]) -> None:
-        # The keys in the payload serve MQTT 3.1.1; with MQTT 5 the properties say the same.
+        # The keys in the payload are for MQTT 3.1.1, which has no properties.
         payload = json.dumps(members | {"response_topic": self._reply_topic})
         properties = WireProperties(
             response_topic=self._reply_topic,
@@ -170,35 +136,31 @@ class _Conversation:
             message_expiry_s=math.ceil(self._options.timeout_s),
         )
         message = Encoded(self._topics.request(operation), payload.encode(), properties)
-        self.transport.publish(message)
+        self.client.publish(message)
 
     def _expect(self, awaited: type[TransportEvent] | None, timeout_s: float) -> bool:
-        """Work on events until one of the type has come, the end is there, or time is over."""
-        over_s = time.monotonic() + timeout_s
-        while self._status is None and (left_s := over_s - time.monotonic()) > 0:
-            try:
-                event = self._events.get(timeout=min(left_s, _SLICE_S))
-            except queue.Empty:
-                continue
-            self._take(event)
-            if awaited is not None and isinstance(event, awaited):
-                return True
+        """Handle events until one of the type, or the result, has arrived; False on timeout."""
+        if self._status is None:
+            for event in self.client.events(timeout_s):
+                self._take(event)
+                is_awaited = awaited is not None and isinstance(event, awaited)
+                if is_awaited or self._status is not None:
+                    return True
         return self._status is not None
 
     def _take(self, event: TransportEvent) -> None:
         match event:
             case Delivery():
-                self.transport.acknowledge(event)
                 self._take_delivery(event)
             case ConnectFailed() if not self._has_asked:
                 self._give_up(event.reason)
             case Connected() if self._has_asked:
-                # The connection broke in between: the same id again gets the same answer.
-                self._publish("generate", self._question())
+                # The connection broke; the node answers the same id with the same answer.
+                self._publish("generate", self._members())
             case Published(has_subscribers=False):
                 self._give_up(f"no node listens on {self._topics.request('generate')}")
             case Published(failure=str()):
-                self._give_up(f"the question was not taken: {event.failure}")
+                self._give_up(f"the broker did not accept the question: {event.failure}")
 
     def _take_delivery(self, delivery: Delivery) -> None:
         if delivery.topic == self._topics.availability:
@@ -213,7 +175,7 @@ class _Conversation:
 
     def _take_fragment(self, payload: bytes) -> None:
         fragment = decode_fragment(payload)
-        # After a gap (QoS 0 may lose one) the reply brings the rest.
+        # After a gap (QoS 0 may lose a fragment) the reply has the rest.
         if fragment is not None and fragment.sequence == self._next_fragment:
             self._next_fragment += 1
             self._print(fragment.delta)
@@ -240,10 +202,9 @@ class _Conversation:
         _say(f"{reply.code}: {reply.message}{advice}")
         return ExitCode.TEMPORARY_FAILURE if reply.is_retryable else ExitCode.DATA_ERROR
 
-    def _give_up(self, reason: str) -> int:
+    def _give_up(self, reason: str) -> None:
         _say(f"no reply: {reason}")
         self._status = ExitCode.UNAVAILABLE
-        return self._status
 
 
 def _say(text: str) -> None:
@@ -276,23 +237,20 @@ def main(arguments: argparse.Namespace) -> int:
     Raises:
         UsageError: An option is missing or wrong.
     """
-    options = read_broker_options(arguments)
+    target = read_broker_options(arguments)
     if not 0 < arguments.timeout <= MAX_TIMEOUT_S:
         raise UsageError("--timeout: must be more than 0 s and at most a day")
     is_stdin = arguments.prompt == "-"
     return ask(
         AskOptions(
             prompt=sys.stdin.read() if is_stdin else arguments.prompt,
-            node=options.node,
-            broker=options.address,
-            prefix=options.prefix,
+            target=target,
             is_stream=arguments.stream,
             is_json=arguments.json,
             system=arguments.system,
             max_tokens=arguments.max_tokens,
             temperature=arguments.temperature,
             timeout_s=arguments.timeout,
-            ca_file=options.ca_file,
             protocol=arguments.protocol,
         )
     )

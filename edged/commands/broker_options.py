@@ -1,14 +1,18 @@
-"""The options that say which node to talk to: the same for every client subcommand."""
+"""The options that select a node and its broker, the same for every client command."""
 
 import argparse
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edged.config.broker_url import BrokerAddress, parse_broker_url
-from edged.errors import UsageError
+from edged.errors import UnavailableError, UsageError
+from edged.protocol import Topics
 from edged.protocol.topic import refuse_prefix
+from edged.transport import BrokerSettings, SyncClient
+from edged.transport.settings import read_password_file
 
 _NODE = re.compile(r"[a-z0-9-]{1,32}")
 DEFAULT_BROKER = "mqtt://localhost:1883"
@@ -16,16 +20,44 @@ DEFAULT_BROKER = "mqtt://localhost:1883"
 
 @dataclass(frozen=True, slots=True)
 class BrokerOptions:
-    """A node, and the broker it is at."""
+    """A node and its broker."""
 
     address: BrokerAddress
     node: str
-    prefix: str
-    ca_file: Path | None
+    prefix: str = "edged"
+    ca_file: Path | None = None
+
+    @property
+    def topics(self) -> Topics:
+        """The topics of the node."""
+        return Topics(self.prefix, self.node)
+
+    def client(
+        self, client_id: str, subscriptions: Sequence[str], protocol: str = "auto"
+    ) -> SyncClient:
+        """Return a client that starts a clean session and receives retained messages.
+
+        Raises:
+            UnavailableError: The CA file cannot be read.
+        """
+        address = self.address
+        settings = BrokerSettings(
+            host=address.host,
+            port=address.port,
+            client_id=client_id,
+            username=address.username,
+            password=address.password,
+            is_tls=address.is_tls,
+            ca_file=self.ca_file,
+            protocol=protocol,
+            session_expiry_s=0,
+            wants_retained=True,
+        )
+        return SyncClient(settings, subscriptions)
 
 
 def add_broker_options(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--broker``, ``--node``, ``--prefix`` and who to be at the broker."""
+    """Declare ``--broker``, ``--node``, ``--prefix`` and the credentials."""
     environment = os.environ
     parser.add_argument(
         "--broker",
@@ -41,12 +73,12 @@ def add_broker_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--prefix", default="edged", help="first topic level (default: edged)")
     parser.add_argument("--username", help="user name at the broker")
-    parser.add_argument("--password-file", type=Path, metavar="FILE", help="its first line is used")
-    parser.add_argument("--ca-file", type=Path, metavar="FILE", help="authority for mqtts://, PEM")
+    parser.add_argument("--password-file", type=Path, metavar="FILE", help="password, first line")
+    parser.add_argument("--ca-file", type=Path, metavar="FILE", help="CA for mqtts://, PEM")
 
 
 def read_broker_options(arguments: argparse.Namespace) -> BrokerOptions:
-    """Read what ``add_broker_options`` has declared; reads the password file.
+    """Read the options of ``add_broker_options``, and the password file.
 
     Raises:
         UsageError: An option is missing or wrong.
@@ -57,7 +89,7 @@ def read_broker_options(arguments: argparse.Namespace) -> BrokerOptions:
         raise UsageError("--node: must be 1 to 32 of a-z, 0-9 and -")
     refused = refuse_prefix(arguments.prefix)
     if refused is not None:
-        raise UsageError(f"--prefix: cannot begin a topic: {refused}; give the node's own prefix")
+        raise UsageError(f"--prefix: not a topic prefix: {refused}; use the node's own prefix")
     return BrokerOptions(_address(arguments), arguments.node, arguments.prefix, arguments.ca_file)
 
 
@@ -70,8 +102,8 @@ def _address(arguments: argparse.Namespace) -> BrokerAddress:
         address = replace(address, username=arguments.username)
     if arguments.password_file is not None:
         try:
-            password = arguments.password_file.read_text(encoding="utf-8").partition("\n")[0]
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--password-file: cannot be read: {error}") from error
+            password = read_password_file(arguments.password_file, "--password-file")
+        except UnavailableError as error:
+            raise UsageError(str(error)) from error
         address = replace(address, password=password)
     return address

@@ -7,8 +7,6 @@ client; and it leaves nothing behind but the bundle.
 import argparse
 import contextlib
 import importlib.util
-import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,17 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edged.commands import ask, local_broker
-from edged.daemon.sdnotify import EXTENSION
+from edged.commands.local_daemon import SERVING, NotStartedError, started
 from edged.errors import EdgedError, ExitCode, UsageError
 
+# Taken if it is free, so that the commands the demo prints stay true from run to run.
 RECIPE = Path("models/smollm2-135m-instruct.yaml")
 PROMPT = "What is the capital of France? Answer in one sentence."
 NODE = "demo"
 PORT = 18830
-"""Taken if it is free, so that the commands the demo prints stay true from run to run."""
 READY_TIMEOUT_S = 180.0
-SERVING = "serving"
-"""How the daemon's status begins once its requests arrive; see ``edged.daemon.run``."""
 _STEPS = 4
 
 
@@ -116,45 +112,27 @@ def _broker(folder: Path) -> Iterator[local_broker.Broker]:
 
 
 @contextlib.contextmanager
-def _daemon(bundle: Path, url: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run ``edged run`` and wait until it serves, as systemd would: on its notification socket.
+def _daemon(bundle: Path, url: str, folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run ``edged run`` and wait until it serves.
 
     Raises:
         DemoError: If it does not come to serve; with the end of its log.
     """
     log_path = folder / "edged.log"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
-        notifications.bind(str(folder / "notify"))
-        command = [sys.executable, "-m", "edged", "run", "--model", str(bundle)]
-        with log_path.open("wb") as log:
-            daemon = subprocess.Popen(
-                [*command, "--broker", url, "--node", NODE],
-                stderr=log,
-                env=os.environ | {"NOTIFY_SOCKET": str(folder / "notify")},
-            )
-        try:
-            started_s = time.monotonic()
-            if not _is_serving(daemon, notifications, started_s + READY_TIMEOUT_S):
-                tail = log_path.read_text(errors="replace").splitlines()[-8:]
-                raise DemoError("the daemon did not start:\n  " + "\n  ".join(tail))
+    command = [sys.executable, "-m", "edged", "run", "--model", str(bundle)]
+    command += ["--broker", url, "--node", NODE]
+    started_s = time.monotonic()
+    try:
+        with (
+            log_path.open("wb") as log,
+            started(command, folder, SERVING, READY_TIMEOUT_S, log) as daemon,
+        ):
             seconds = time.monotonic() - started_s
             _say(3, "daemon", f"ready after {seconds:.1f} s: model loaded, first answer generated")
             yield daemon
-        finally:
-            daemon.terminate()
-            daemon.wait()
-
-
-def _is_serving(
-    daemon: subprocess.Popen[bytes], notifications: socket.socket, until_s: float
-) -> bool:
-    notifications.settimeout(0.25)
-    while time.monotonic() < until_s and daemon.poll() is None:
-        with contextlib.suppress(TimeoutError):
-            told = notifications.recv(4096).decode()
-            if f"STATUS={SERVING}" in told or EXTENSION in told:
-                return EXTENSION not in told  # nobody will bring now what it waits for
-    return False
+    except NotStartedError as error:
+        tail = log_path.read_text(errors="replace").splitlines()[-8:]
+        raise DemoError("the daemon did not start:\n  " + "\n  ".join(tail)) from error
 
 
 def _ask(url: str, prompt: str) -> argparse.Namespace:

@@ -1,7 +1,6 @@
-"""``edged health``: judge the daemon by the state file it keeps, without a broker.
+"""``edged health``: check the daemon by its state file, without a broker.
 
-The file is the ``state`` document of ``docs/protocol.md``, rewritten at least every state interval;
-a container's health check and a person at the console read the same thing.
+The file is the ``state`` document of ``docs/protocol.md``, rewritten at least every state interval.
 """
 
 import argparse
@@ -12,9 +11,9 @@ from pathlib import Path
 
 from edged.errors import ExitCode
 
+# Three state intervals: an older file means that the daemon hangs.
 DEFAULT_STATE_FILE = Path("/run/edged/state.json")
 MAX_AGE_S = 90.0
-"""Three state intervals: an older file means that the daemon does not come round any more."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,21 +27,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print one line; return 0 when the daemon is well, else 69."""
+    """Print one line; return 0 when the daemon is healthy, else 69."""
     is_well, line = judge(arguments.state_file, time.time())
     print(line, file=sys.stdout if is_well else sys.stderr)
     return ExitCode.OK if is_well else ExitCode.UNAVAILABLE
 
 
 def judge(state_file: Path, now_s: float) -> tuple[bool, str]:
-    """Tell whether the state file is fresh and good, and say why.
+    """Check that the state file is recent and the daemon ready.
 
     Args:
         state_file: The JSON file that the daemon rewrites.
         now_s: Seconds since the epoch, the clock of file times.
 
     Returns:
-        Whether the daemon is well, and one line for a person.
+        Whether the daemon is healthy, and one line for a person.
     """
     try:
         age_s = now_s - state_file.stat().st_mtime
@@ -50,7 +49,7 @@ def judge(state_file: Path, now_s: float) -> tuple[bool, str]:
     except FileNotFoundError:
         return False, (
             f"{state_file}: no such file; is the daemon running with `state.file` set, and ready?"
-            " Its log says what it waits for"
+            " Its log has the reason"
         )
     except (OSError, ValueError) as error:
         return False, f"{state_file}: cannot be read: {error}"
@@ -63,5 +62,5 @@ def judge(state_file: Path, now_s: float) -> tuple[bool, str]:
         return False, f"the daemon is {name}"
     line = f"{name}: {state.get('served')} served, {state.get('queue')} waiting"
     broker_error = state.get("broker_error")
-    # It is well all the same: a restart would not bring the broker.
+    # Healthy without a broker as well: a restart would not bring it back.
     return True, line if broker_error is None else f"{line}; no broker: {broker_error}"

@@ -1,6 +1,6 @@
-"""``edged plan``: what a model will hold in memory here, before it is loaded.
+"""``edged plan``: print the memory a model needs on this device, without loading it.
 
-Rule: the figures are those of the daemon's own check at its start, never others.
+Rule: the figures are those of the daemon's own check at its start.
 """
 
 import argparse
@@ -21,19 +21,19 @@ _MIB = 1 << 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options: those of ``edged run``, and what to plan for instead."""
+    """Declare the options: those of ``edged run``, and overrides for the plan."""
     add_config_arguments(parser)
     parser.add_argument(
         "--context", metavar="N", help="tokens of prompt and answer; overrides model.max_model_len"
     )
     parser.add_argument(
-        "--slots", metavar="K", help="answers made at the same time; overrides model.num_slots"
+        "--slots", metavar="K", help="requests answered at the same time; overrides model.num_slots"
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON, in bytes")
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print the plan; return 78 when it can never fit, 75 when it does not fit now.
+    """Print the plan; return 78 when it can never fit, 75 when it does not fit at the moment.
 
     Raises:
         UsageError: If neither a configuration nor a model is given.
@@ -52,13 +52,13 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def process_snapshot() -> MemorySnapshot:
-    """Read memory as the daemon does before it loads a model: with all it imports imported."""
+    """Read memory as the daemon does before it loads a model, with its imports loaded."""
     importlib.import_module("edged.daemon.run")
     return memory.snapshot()
 
 
 def make_figures(config: Config, bundle: Bundle, held: MemorySnapshot) -> dict[str, Any]:
-    """Return the plan, what the device has, and what does not fit; sizes in bytes."""
+    """Return the plan, the device's memory, and what does not fit; sizes in bytes."""
     limits = memory.kernel_limits()
     budget = decide_budget(config, limits, held)
     num_slots = decide_slots(config, bundle, budget, held)
@@ -94,22 +94,23 @@ def _parts(plan: MemoryPlan) -> dict[str, int]:
 
 
 def as_lines(figures: dict[str, Any]) -> Iterator[str]:
-    """Yield the figures for people."""
-    slots = f"{figures['num_slots']} slot" + "s" * (figures["num_slots"] != 1)
-    yield f"{figures['model']}, context {figures['max_model_len']}, {slots}"
+    """Yield the plan as text."""
+    slots = "slot" if figures["num_slots"] == 1 else "slots"
+    head = f"{figures['model']}, context {figures['max_model_len']}"
+    yield f"{head}, {figures['num_slots']} {slots}"
     rows = (
-        ("weights", "weights_bytes", "mapped from disk where a prepared copy can be made"),
+        ("weights", "weights_bytes", "mapped from disk if a prepared copy can be made"),
         ("keys and values", "kv_bytes", f"{figures['kv_bytes_per_token']} bytes a token"),
         ("prefix cache", "prefix_cache_bytes", "earlier prompts stay in the slots"),
         ("working memory", "working_bytes", "activations, tokenizer, grammars"),
         ("process", "process_bytes", "the interpreter and its libraries"),
-        ("together", "total_bytes", ""),
+        ("total", "total_bytes", ""),
     )
     for title, key, note in rows:
         yield f"  {title:<16} {figures[key] / _MIB:6.0f} MiB  {note}".rstrip()
     device = figures["device"]
     cgroup = device["cgroup_bytes"]
-    limit = "no control group limits it" if cgroup is None else f"limited to {cgroup >> 20} MiB"
+    limit = "no control group limit" if cgroup is None else f"limited to {cgroup >> 20} MiB"
     yield (
         f"device: {device['available_bytes'] >> 20} MiB available of"
         f" {device['total_bytes'] >> 20}, {limit}; budget {device['budget_bytes'] >> 20} MiB"

@@ -1,25 +1,23 @@
-"""``edged top``: how a node is, from the ``state`` it retains at the broker; no curses.
+"""``edged top``: show a node's retained ``state``, refreshed in the terminal.
 
-Rule: a reader only; it publishes nothing.
+Rule: it only subscribes; it publishes nothing.
 """
 
 import argparse
 import json
-import queue
 import secrets
 import sys
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edged.commands.broker_options import BrokerOptions, add_broker_options, read_broker_options
 from edged.errors import ExitCode
-from edged.protocol import Delivery, Topics
-from edged.transport import BrokerSettings, Transport, TransportEvent
+from edged.protocol import Delivery
+from edged.transport import SyncClient
 
+# States in a sparkline.
 HISTORY = 60
-"""States that a sparkline shows."""
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 40
 _MIB = 1024**2
@@ -33,7 +31,7 @@ class TopView:
         self._states: deque[Mapping[str, Any]] = deque(maxlen=HISTORY)
 
     def add(self, state: Mapping[str, Any]) -> None:
-        """Take in one ``state`` message."""
+        """Add one ``state`` message."""
         self._states.append(state)
 
     def lines(self) -> Iterator[str]:
@@ -65,10 +63,10 @@ class TopView:
     def _memory(self, state: Mapping[str, Any]) -> Iterator[str]:
         budget = state.get("budget_bytes") or 0
         rss, planned = state.get("rss_bytes") or 0, state.get("planned_bytes") or 0
-        kept_by = "the kernel" if state.get("budget_enforced") else "edged alone"
+        enforced_by = "the kernel" if state.get("budget_enforced") else "edged only"
         yield (
-            f"memory  {_bar(rss, budget)} {rss // _MIB} of {budget // _MIB} MiB, kept by {kept_by};"
-            f" pressure: {state.get('pressure', '-')}"
+            f"memory  {_bar(rss, budget)} {rss // _MIB} of {budget // _MIB} MiB,"
+            f" enforced by {enforced_by}; pressure: {state.get('pressure', '-')}"
         )
         ledger = state.get("ledger") or {}
         parts = ", ".join(f"{name} {size // _MIB}" for name, size in ledger.items() if size)
@@ -77,12 +75,12 @@ class TopView:
     def _spark(self, title: str, key: str, unit: str, state: Mapping[str, Any]) -> str:
         values = [value for seen in self._states if (value := seen.get(key)) is not None]
         latest = state.get(key)
-        told = "-" if latest is None else f"{latest:g}{unit}"
-        return f"{title:<16}{told:>14}  {sparkline(values)}".rstrip()
+        figure = "-" if latest is None else f"{latest:g}{unit}"
+        return f"{title:<16}{figure:>14}  {sparkline(values)}".rstrip()
 
 
 def sparkline(values: list[float]) -> str:
-    """Draw values as one line of bars, from the least to the greatest of them."""
+    """Draw values as one line of bars, scaled to their range."""
     if not values:
         return ""
     low, high = min(values), max(values)
@@ -107,8 +105,8 @@ def _duration(seconds: float | None) -> str:
     return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min {int(seconds) % 60} s"
 
 
+# How long to wait for the broker and the first state.
 WAIT_S = 10.0
-"""How long to wait for a broker and a first state."""
 _HOME_AND_CLEAR = "\x1b[H\x1b[J"
 _INTERRUPTED = 130
 
@@ -116,8 +114,8 @@ _INTERRUPTED = 130
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``edged top``."""
     add_broker_options(parser)
-    parser.add_argument("--once", action="store_true", help="print one look and end")
-    parser.add_argument("--json", action="store_true", help="with --once: the state itself")
+    parser.add_argument("--once", action="store_true", help="print it once and exit")
+    parser.add_argument("--json", action="store_true", help="with --once: the state as JSON")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -127,24 +125,15 @@ def main(arguments: argparse.Namespace) -> int:
         UsageError: An option is missing or wrong.
     """
     options = read_broker_options(arguments)
-    events: queue.SimpleQueue[TransportEvent] = queue.SimpleQueue()
-    transport = _transport(options, events)
-    transport.start()
-    try:
-        return _show(options, events, arguments)
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    finally:
-        transport.stop([], 1.0)
+    with options.client(f"top-{secrets.token_hex(8)}", [options.topics.state]) as client:
+        try:
+            return _show(options, client, arguments)
+        except KeyboardInterrupt:
+            return _INTERRUPTED
 
 
-def _show(
-    options: BrokerOptions,
-    events: "queue.SimpleQueue[TransportEvent]",
-    arguments: argparse.Namespace,
-) -> int:
-    view = TopView(options.node)
-    state = _next_state(events, WAIT_S)
+def _show(options: BrokerOptions, client: SyncClient, arguments: argparse.Namespace) -> int:
+    state = _next_state(client)
     if state is None:
         where = f"{options.address.url} within {WAIT_S:.0f} s; are --broker and --node right?"
         print(f"edged top: no state of {options.node} at {where}", file=sys.stderr)
@@ -152,6 +141,7 @@ def _show(
     if arguments.once and arguments.json:
         print(json.dumps(state, indent=2))
         return ExitCode.OK
+    view = TopView(options.node)
     while True:
         if state is not None:
             view.add(state)
@@ -159,19 +149,12 @@ def _show(
             print(*view.lines(), sep="\n", flush=True)
         if arguments.once:
             return ExitCode.OK
-        state = _next_state(events, WAIT_S)
+        state = _next_state(client)
 
 
-def _next_state(
-    events: "queue.SimpleQueue[TransportEvent]", wait_s: float
-) -> dict[str, object] | None:
-    """Return the next state that arrives, or None when none does in time."""
-    until_s = time.monotonic() + wait_s
-    while (left_s := until_s - time.monotonic()) > 0:
-        try:
-            event = events.get(timeout=left_s)
-        except queue.Empty:
-            break
+def _next_state(client: SyncClient) -> dict[str, Any] | None:
+    """Return the next state that arrives; None when none does in time."""
+    for event in client.events(WAIT_S):
         if isinstance(event, Delivery):
             try:
                 state = json.loads(event.payload)
@@ -180,23 +163,3 @@ def _next_state(
             if isinstance(state, dict):
                 return state
     return None
-
-
-def _transport(options: BrokerOptions, events: "queue.SimpleQueue[TransportEvent]") -> Transport:
-    broker = options.address
-    return Transport(
-        BrokerSettings(
-            host=broker.host,
-            port=broker.port,
-            client_id=f"top-{secrets.token_hex(8)}",
-            username=broker.username,
-            password=broker.password,
-            is_tls=broker.is_tls,
-            ca_file=options.ca_file,
-            session_expiry_s=0,
-            wants_retained=True,
-        ),
-        subscriptions=[Topics(options.prefix, options.node).state],
-        will=None,
-        emit=events.put,
-    )

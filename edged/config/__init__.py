@@ -1,7 +1,7 @@
 """Configuration: text in, one frozen, typed value out.
 
-Rule: a key is declared once, in ``edged.config.keys``, with its kind, default and meaning; loading,
-the command line and ``docs/configuration.md`` all read that declaration.
+Rule: a key is declared once, in ``edged.config.keys``; loading, the command line and
+``docs/configuration.md`` all use that declaration.
 """
 
 from edged.config.keys import (
@@ -23,8 +23,7 @@ from edged.config.keys import (
     StateConfig,
     node_name_of,
 )
-from edged.config.load import broker_overrides, from_options, load_config
-from edged.config.reference import reference_markdown
+from edged.config.load import broker_overrides, load_config
 
 __all__ = [
     "MAX_TUNED_CHUNK_TOKENS",
@@ -44,8 +43,6 @@ __all__ = [
     "SessionsConfig",
     "StateConfig",
     "broker_overrides",
-    "from_options",
     "load_config",
     "node_name_of",
-    "reference_markdown",
 ]

@@ -1,6 +1,6 @@
-"""Where a broker is, as one URL: ``mqtt://user:password@host:port`` or ``mqtts://…``.
+"""The address of a broker as a URL: ``mqtt://user:password@host:port`` or ``mqtts://…``.
 
-Rule: an error says what to write instead, and never quotes the URL, which may hold a password.
+Rule: an error says what to write instead, and never quotes the URL, which may contain a password.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ _EXAMPLE = "write it like mqtt://broker.local:1883 or mqtts://user:password@brok
 
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
-    """A broker, and who to be there."""
+    """Address of a broker, and the credentials for it."""
 
     host: str
     port: int
@@ -29,10 +29,10 @@ class BrokerAddress:
 
 
 def parse_broker_url(url: str) -> BrokerAddress:
-    """Read a broker's URL; user and password may be percent-encoded.
+    """Parse a broker's URL; user and password may be percent-encoded.
 
     Raises:
-        ValueError: It is no such URL; the text says what is wrong and what to write.
+        ValueError: It is not such a URL; the text says what is wrong and what to write.
     """
     try:
         parts = urlsplit(url)

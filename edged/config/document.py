@@ -1,7 +1,7 @@
-"""A YAML document as the text given for each key, with the place where it stands.
+"""Read a YAML document as the text of each key, with its line.
 
 Rule: nothing is constructed from YAML. The document is only composed into nodes, so a tag cannot
-name code, an alias cannot multiply, and a scalar stays the characters that were written.
+name code, an alias cannot multiply, and a scalar stays the text that was written.
 """
 
 from collections.abc import Collection, Iterator
@@ -22,26 +22,26 @@ _PLAIN_TAGS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What was given for a key."""
+    """The text given for a key."""
 
     raw: Raw | None
     """None is YAML's null."""
     place: str
-    """Where, for an error message: ``edged.yaml, line 3``."""
+    """Source and line for an error message: ``edged.yaml, line 3``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One composed document and the keys that it may hold."""
+    """The reader of one document, and the keys it may contain."""
 
     source_name: str
     paths: Collection[str]
     """Dotted paths of all keys."""
     sections: Collection[str]
-    """Names of the mappings that hold them."""
+    """Names of the mappings that contain them."""
 
     def read(self, text: str) -> dict[str, Given]:
-        """Give the dotted path → text of each key in it.
+        """Return dotted path → text for each key in the document.
 
         Raises:
             ConfigError: it is not YAML, a key is unknown, or one is given twice.
@@ -93,21 +93,21 @@ class Document:
 
 
 def _problem(error: Exception) -> str:
-    """Say where and why; without YAML's excerpt of the text, which may hold a password."""
+    """Return line and cause, without YAML's excerpt of the text, which may contain a password."""
     mark = getattr(error, "problem_mark", None)
     line = f", line {mark.line + 1}" if mark else ""
     return f"{line}: {getattr(error, 'problem', None) or type(error).__name__}"
 
 
 def unknown_key(path: str, place: str, known: Collection[str]) -> str:
-    """Say that a key does not exist, and which one does that is nearest to it."""
+    """Return the error message for an unknown key, with the most similar known one."""
     nearest = get_close_matches(path, known, 1, 0.7) or _same_tail(path, known)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
     return f"{path}: unknown key{hint} ({place})"
 
 
 def _same_tail(path: str, known: Collection[str]) -> list[str]:
-    """Find a key in another section: ``timeout`` is ``request.timeout``."""
+    """Find a key of another section: for ``timeout``, ``request.timeout``."""
     tails = {name.rpartition(".")[2]: name for name in sorted(known, reverse=True)}
     close = get_close_matches(path.rpartition(".")[2], tails, 1, 0.7)
     return [tails[tail] for tail in close]

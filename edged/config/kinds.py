@@ -1,11 +1,11 @@
-"""How the text of one setting becomes a value, and what to say when it does not.
+"""The kinds of values a setting can have: how text becomes a value, and what is expected.
 
-Rule: every kind reads text, never what YAML guesses from it (there ``0123`` is 83 and ``no`` is
-false), so that a file, the command line and a test mean the same by the same characters.
+Rule: every kind reads text, not YAML's interpretation of it (there ``0123`` is 83 and ``no`` is
+false), so that the same text means the same in a file, on the command line and in a test.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -15,9 +15,10 @@ from edged.protocol.topic import UNSENDABLE
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
+N = TypeVar("N", int, float)
 
+# One scalar, or a list of scalars, as written.
 Raw = str | tuple[str, ...]
-"""One scalar, or a list of scalars, as written."""
 
 _SIZE_UNITS = {
     "": 1,
@@ -38,16 +39,16 @@ _QUANTITY = re.compile(r"(\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})\s*([A-Za-z]*)", re
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[T]):
-    """The values that a setting can have."""
+    """The values of a setting."""
 
     expected: str
-    """What a value must look like, to stand after "expected"."""
+    """Description of a valid value, to follow "expected" in an error."""
     read: Callable[[Raw], T]
-    """Turns text into a value, or raises ``ValueError``."""
+    """Parses text, or raises ``ValueError``."""
     show: Callable[[T], str] = str
-    """Writes a value so that ``read`` gives it back."""
+    """Formats a value so that ``read`` returns it."""
     unit_suffix: str = ""
-    """What a field's name has at its end and the key's has not."""
+    """Suffix of the field's name that the key does not have."""
 
 
 def _scalar(parse: Callable[[str], T]) -> Callable[[Raw], T]:
@@ -59,112 +60,104 @@ def _scalar(parse: Callable[[str], T]) -> Callable[[Raw], T]:
     return read
 
 
+def _checked(is_valid: Callable[[str], bool], convert: Callable[[str], T]) -> Callable[[str], T]:
+    def parse(value: str) -> T:
+        if not is_valid(value):
+            raise ValueError(value)
+        return convert(value)
+
+    return parse
+
+
+def _ranged(parse: Callable[[str], N], minimum: N, maximum: N) -> Callable[[Raw], N]:
+    def read(value: str) -> N:
+        number = parse(value)
+        if not minimum <= number <= maximum:
+            raise ValueError(value)
+        return number
+
+    return _scalar(read)
+
+
 def text(
     expected: str = "text without control characters",
     pattern: str = f"[^{UNSENDABLE}]+",
     max_length: int = 255,
 ) -> Kind[str]:
-    """Characters that match a pattern as a whole; by default those that MQTT takes."""
+    """Text that matches a pattern; by default, text that MQTT allows."""
 
-    def parse(value: str) -> str:
-        if len(value) > max_length or re.fullmatch(pattern, value) is None:
-            raise ValueError(value)
-        return value
+    def is_valid(value: str) -> bool:
+        return len(value) <= max_length and re.fullmatch(pattern, value) is not None
 
-    return Kind(expected, _scalar(parse))
+    return Kind(expected, _scalar(_checked(is_valid, str)))
 
 
 def topic(expected: str, refuse: Callable[[str], str | None]) -> Kind[str]:
-    """Make the kind of a part of a topic, for which ``refuse`` has no reason against it."""
-
-    def parse(value: str) -> str:
-        if refuse(value) is not None:
-            raise ValueError(value)
-        return value
-
-    return Kind(expected, _scalar(parse))
+    """Part of a topic; ``refuse`` returns why a value is not allowed, or None."""
+    return Kind(expected, _scalar(_checked(lambda value: refuse(value) is None, str)))
 
 
 def text_list(item: Kind[str]) -> Kind[tuple[str, ...]]:
-    """Make the kind of a list of texts; one text alone is a list of one."""
+    """List of texts; a single text is a list of one."""
 
     def read(raw: Raw) -> tuple[str, ...]:
         return tuple(map(item.read, (raw,) if isinstance(raw, str) else raw))
 
-    def show(values: tuple[str, ...]) -> str:
-        return "[" + ", ".join(values) + "]"
-
-    return Kind(f"a list, each item {item.expected}", read, show)
+    return Kind(f"a list, each item {item.expected}", read, lambda texts: f"[{', '.join(texts)}]")
 
 
 def path() -> Kind[Path]:
-    """Make the kind of a file's or folder's path."""
-
-    def parse(value: str) -> Path:
-        if not value or "\0" in value:
-            raise ValueError(value)
-        return Path(value)
-
-    return Kind("a path", _scalar(parse))
+    """Path of a file or folder."""
+    return Kind("a path", _scalar(_checked(lambda value: bool(value) and "\0" not in value, Path)))
 
 
 def flag() -> Kind[bool]:
-    """Make the kind of yes or no."""
+    """Yes or no."""
     words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-
-    def parse(value: str) -> bool:
-        if value.lower() not in words:
-            raise ValueError(value)
-        return words[value.lower()]
-
+    parse = _checked(lambda value: value.lower() in words, lambda value: words[value.lower()])
     return Kind("true or false", _scalar(parse), lambda value: str(value).lower())
 
 
 def choice(options: type[E]) -> Kind[E]:
-    """Make the kind of one member of an enumeration, by its value."""
+    """Member of an enumeration, by its value."""
     return Kind("one of " + ", ".join(options), _scalar(options))
 
 
 def integer(minimum: int, maximum: int) -> Kind[int]:
-    """Make the kind of a whole number inside a closed range."""
-
-    def parse(value: str) -> int:
-        if re.fullmatch(r"[+-]?\d{1,20}", value, re.ASCII) is None:
-            raise ValueError(value)
-        return _inside(int(value), minimum, maximum)
-
-    return Kind(f"a whole number from {minimum} to {maximum}", _scalar(parse))
+    """Whole number in a closed range."""
+    pattern = re.compile(r"[+-]?\d{1,20}", re.ASCII)
+    parse = _checked(lambda value: pattern.fullmatch(value) is not None, int)
+    expected = f"a whole number from {minimum} to {maximum}"
+    return Kind(expected, _ranged(parse, minimum, maximum))
 
 
 def number(minimum: float, maximum: float) -> Kind[float]:
-    """Make the kind of a number inside a closed range."""
-
-    def parse(value: str) -> float:
-        if re.fullmatch(r"[+-]?\d{1,20}(\.\d{1,20})?", value, re.ASCII) is None:
-            raise ValueError(value)
-        return _inside(float(value), minimum, maximum)
-
-    return Kind(f"a number from {minimum:g} to {maximum:g}", _scalar(parse))
+    """Number in a closed range."""
+    pattern = re.compile(r"[+-]?\d{1,20}(\.\d{1,20})?", re.ASCII)
+    parse = _checked(lambda value: pattern.fullmatch(value) is not None, float)
+    expected = f"a number from {minimum:g} to {maximum:g}"
+    return Kind(expected, _ranged(parse, minimum, maximum))
 
 
 def duration(minimum: float, maximum: float) -> Kind[float]:
-    """Make the kind of a time span inside a closed range; seconds inside."""
-
-    def parse(value: str) -> float:
-        return _inside(_quantity(value, _DURATION_UNITS), minimum, maximum)
-
+    """Duration in a closed range, in seconds."""
     expected = f"a duration from {_show_duration(minimum)} to {_show_duration(maximum)}"
-    return Kind(expected, _scalar(parse), _show_duration, "_s")
+    read = _ranged(lambda value: _quantity(value, _DURATION_UNITS), minimum, maximum)
+    return Kind(expected, read, _show_duration, "_s")
 
 
 def size(minimum: int, maximum: int) -> Kind[int]:
-    """Make the kind of an amount of memory inside a closed range; bytes inside."""
-
-    def parse(value: str) -> int:
-        return _inside(round(_quantity(value, _SIZE_UNITS)), minimum, maximum)
-
+    """Amount of memory in a closed range, in bytes."""
     expected = f"a size from {_show_size(minimum)} to {_show_size(maximum)}"
-    return Kind(expected, _scalar(parse), _show_size, "_bytes")
+    read = _ranged(lambda value: round(_quantity(value, _SIZE_UNITS)), minimum, maximum)
+    return Kind(expected, read, _show_size, "_bytes")
+
+
+def _quantity(value: str, units: Mapping[str, float]) -> float:
+    match = _QUANTITY.fullmatch(value.strip())
+    if match is None or match[2] not in units:
+        raise ValueError(value)
+    return float(match[1]) * units[match[2]]
 
 
 def _show_duration(value: float) -> str:
@@ -181,29 +174,3 @@ def _show_size(value: int) -> str:
         if value and value % _SIZE_UNITS[unit] == 0:
             return f"{value // _SIZE_UNITS[unit]}{unit}"
     return str(value)
-
-
-N = TypeVar("N", int, float)
-
-
-def _quantity(value: str, units: dict[str, N]) -> float:
-    """Read ``number unit``.
-
-    Raises:
-        ValueError: it is not a number with one of the units.
-    """
-    match = _QUANTITY.fullmatch(value.strip())
-    if match is None or match[2] not in units:
-        raise ValueError(value)
-    return float(match[1]) * units[match[2]]
-
-
-def _inside(value: N, minimum: N, maximum: N) -> N:
-    """Return the value.
-
-    Raises:
-        ValueError: it is out of the closed range.
-    """
-    if not minimum <= value <= maximum:
-        raise ValueError(value)
-    return value

@@ -1,7 +1,7 @@
-"""From the text of a file and the options of a command to one checked ``Config``.
+"""Make a validated ``Config`` from the text of a file and the options of a command.
 
 Rule: every error starts with the path of the key, and names the value, what is expected and where
-it was given; a secret is never repeated.
+it was given; a secret is never quoted.
 """
 
 import reprlib
@@ -10,19 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edged.config.broker_url import BrokerAddress
+from edged.config.broker_url import DEFAULT_PORTS, BrokerAddress
 from edged.config.declare import Setting, sections_of, settings_of
 from edged.config.document import Document, Given, unknown_key
 from edged.config.keys import Config
 from edged.errors import ConfigError
 
+# Dotted path → declaration, in the order of the reference.
 SECTIONS = sections_of(Config)
 SETTINGS: Mapping[str, Setting] = {
     item.path: item for name, section in SECTIONS.items() for item in settings_of(section, name)
 }
-"""Dotted path → declaration, in the order of the reference."""
 
-_TLS_PORT = 8883
 _COMMAND_LINE = "command line"
 
 
@@ -37,8 +36,8 @@ def load_config(
 
     Args:
         text: the YAML document; may be empty.
-        source_name: the file's path. Relative paths in it start at its folder.
-        default_node: where no ``node`` is configured; ``node_name_of`` makes it of the host name.
+        source_name: the file's path. Relative paths in the document start at its folder.
+        default_node: name of a node without a configured one; see ``node_name_of``.
         overrides: dotted path → value as text, from the command line; they win over the document.
 
     Raises:
@@ -60,18 +59,8 @@ def load_config(
     return config
 
 
-def from_options(model: str, broker: BrokerAddress, node: str) -> Config:
-    """Make a configuration without a file: ``edged run --model DIR --broker URL --node NAME``.
-
-    Raises:
-        ConfigError: an option has a wrong value.
-    """
-    overrides = {"node": node, "model.path": model, **broker_overrides(broker)}
-    return load_config("", _COMMAND_LINE, overrides=overrides)
-
-
 def broker_overrides(broker: BrokerAddress) -> dict[str, str | None]:
-    """Give the overrides that a broker's URL stands for; without a user in it, the file's stays."""
+    """Return the overrides for a broker's URL; without a user in it, the configured one stays."""
     overrides: dict[str, str | None] = {
         "broker.host": broker.host,
         "broker.port": str(broker.port),
@@ -116,9 +105,9 @@ def _build(values: Mapping[str, Any]) -> Config:
 
 
 def _derive(config: Config, given: Mapping[str, Any]) -> Config:
-    """Fill in the defaults that follow another key."""
+    """Set the defaults that depend on another key."""
     if config.broker.tls and "broker.port" not in given:
-        config = replace(config, broker=replace(config.broker, port=_TLS_PORT))
+        config = replace(config, broker=replace(config.broker, port=DEFAULT_PORTS["mqtts"]))
     if "request.reply_prefixes" not in given:
         own = replace(config.request, reply_prefixes=(f"{config.prefix}/", "reply/"))
         config = replace(config, request=own)
@@ -126,7 +115,7 @@ def _derive(config: Config, given: Mapping[str, Any]) -> Config:
 
 
 def _check_together(config: Config) -> None:
-    """Check what no key can check alone.
+    """Check keys against each other.
 
     Raises:
         ConfigError: two keys contradict each other.
@@ -136,20 +125,20 @@ def _check_together(config: Config) -> None:
         "broker.password: set beside broker.password_file; keep one of them": (
             broker.password is not None and broker.password_file is not None
         ),
-        "broker.password: set without broker.username; brokers ignore it": (
+        "broker.password: set without broker.username; set the user name as well": (
             broker.username is None
             and (broker.password is not None or broker.password_file is not None)
         ),
         "broker.ca_file: set, but broker.tls is false; set broker.tls: true": (
             broker.ca_file is not None and not broker.tls
         ),
-        "node: `group` is the beginning of every group's topics; choose another name": (
+        "node: `group` is reserved for the topics of groups; choose another name": (
             config.node == "group"
         ),
-        "request.timeout: longer than request.max_timeout; raise that, or shorten this": (
+        "request.timeout: longer than request.max_timeout; shorten it, or raise that": (
             request.timeout_s > request.max_timeout_s
         ),
-        "request.max_tokens: does not fit model.max_model_len beside a prompt": (
+        "request.max_tokens: leaves no room for a prompt in model.max_model_len; lower it": (
             request.max_tokens >= config.model.max_model_len
         ),
     }

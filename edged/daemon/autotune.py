@@ -18,28 +18,29 @@ from pathlib import Path
 
 import numpy as np
 
-from edged.bundle.folder import Bundle, GraphKind
+from edged.bundle.folder import Bundle
+from edged.bundle.manifest import GraphKind
 from edged.config import MAX_TUNED_CHUNK_TOKENS, Config
-from edged.daemon.atomic_file import KeptFile
+from edged.daemon.atomic_file import AtomicFile
 from edged.engine.graph import SingleGraph, load_graph
 from edged.engine.prepared import device_key, prepared_model
 from edged.engine.steps import EngineSettings
 
 _LOG = logging.getLogger(__name__)
 
+# A longer piece would keep a person who asks meanwhile waiting for too long.
 FILE_NAME = "tuning.json"
 DEFAULT_CHUNK_TOKENS = 64
 _CHUNKS = (32, 64, 128, MAX_TUNED_CHUNK_TOKENS)
 _MAX_CHUNK_S = 0.1
-"""A longer piece would keep a person who asks meanwhile waiting for too long."""
+# For the child; the unit gives a start 3 minutes.
 _PROMPT_TOKENS = 256
 _ANSWER_TOKENS = 64
 _TIMED_STEPS = 8
 _LIMIT_S = 60.0
-"""For the child; the unit gives a start 3 minutes."""
 
+# Loads the model, with attention computed in tiles or not.
 Load = Callable[[bool], SingleGraph]
-"""Loads the model, with attention computed in tiles or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def known_tuning(config: Config, bundle: Bundle, model_path: Path | None) -> Tun
     folder = config.state.folder
     if folder is None or model_path is None:
         return Tuning()
-    file = KeptFile(folder / FILE_NAME, "state.folder")
+    file = AtomicFile(folder / FILE_NAME, "state.folder")
     key = f"{device_key(bundle.sha256)}-{config.model.num_threads}"
     tuning = _read(folder / FILE_NAME, key)
     if tuning is None:
@@ -128,7 +129,7 @@ def _request_s(graph: SingleGraph, clock: Callable[[], float]) -> float:
     prefill_s = _prefill_s(graph, DEFAULT_CHUNK_TOKENS, clock)
     started_s = clock()
     for step in range(_TIMED_STEPS):
-        graph.forward(np.array([1]), _PROMPT_TOKENS + step, is_prompt=False)
+        graph.forward(np.array([1]), _PROMPT_TOKENS + step, is_prefill=False)
     return prefill_s + (clock() - started_s) * _ANSWER_TOKENS / _TIMED_STEPS
 
 

@@ -13,9 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from edged.node.node import Service
-from edged.node.ports import Publisher
-from edged.protocol import Delivery, Encoded, Topics, WireProperties
+from edged.daemon.operator_events import OperatorEvents
+from edged.protocol import Delivery, Encoded, Publisher, Topics, WireProperties
 from edged.protocol.event import GroupJoined, GroupRefused
 from edged.transport import (
     Connected,
@@ -28,12 +27,12 @@ from edged.transport import (
 
 _LOG = logging.getLogger(__name__)
 
+# How long the broker keeps what was handed to a node that is gone.
 SESSION_EXPIRY_S = 5
-"""How long the broker keeps what was handed to a node that is gone."""
+# How long a message to ourselves may take.
 PROBE_LIMIT_S = 5.0
-"""How long a message to ourselves may take."""
+# In the reason of a failed connection: the subscription was refused, by name or as a kind.
 _SIGNS_OF_REFUSAL = ("$share/", "Shared subscription")
-"""In the reason of a failed connection: the subscription was refused, by name or as a kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,8 @@ class Group:
     Args:
         transport: The group's connection, with ``group_filters`` as its subscriptions.
         topics: The topics of the node and of the group.
-        service: Takes the requests.
+        deliver: Takes the requests.
+        operator_events: Where joining and leaving is reported.
         clock: Monotonic seconds.
     """
 
@@ -101,12 +101,14 @@ class Group:
         self,
         transport: Transport,
         topics: Topics,
-        service: Service,
+        deliver: Callable[[Delivery], None],
+        operator_events: OperatorEvents,
         clock: Callable[[], float],
     ) -> None:
         self._transport = transport
         self._topics = topics
-        self._service = service
+        self._deliver = deliver
+        self._operator_events = operator_events
         self._clock = clock
         self._probe = b""
         self._limit_s = float("inf")
@@ -126,7 +128,7 @@ class Group:
                 self._transport.acknowledge(event)
                 self._take_probe(event)
             case Delivery():
-                self._service.deliver(event)
+                self._deliver(event)
             case ConnectFailed() if any(sign in event.reason for sign in _SIGNS_OF_REFUSAL):
                 self._leave(event.reason)
             case Disconnected() | ConnectFailed():
@@ -147,7 +149,7 @@ class Group:
 
     def _leave(self, detail: str) -> None:
         self.membership, self._limit_s = Membership.REFUSED, float("inf")
-        self._service.events.tell(GroupRefused(self._topics.group or "", detail))
+        self._operator_events.report(GroupRefused(self._topics.group or "", detail))
         self._transport.stop(timeout_s=0.0)
 
     def _send_probe(self) -> None:
@@ -161,4 +163,4 @@ class Group:
     def _take_probe(self, delivery: Delivery) -> None:
         if delivery.payload == self._probe and self.membership is Membership.JOINING:
             self.membership, self._limit_s = Membership.JOINED, float("inf")
-            self._service.events.tell(GroupJoined(self._topics.group or ""))
+            self._operator_events.report(GroupJoined(self._topics.group or ""))

@@ -15,12 +15,12 @@ import edged
 from edged.protocol import Encoded, Topics, WireProperties
 from edged.protocol.encode import to_json
 
+# Characters that a state in Home Assistant can have; the whole answer is an attribute.
 MAX_STATE_LENGTH = 255
-"""Characters that a state in Home Assistant can have; the whole answer is an attribute."""
+# Last level of the reply topic of what the entities ask; the user name in the shipped ACL.
 CLIENT = "ha"
-"""Last level of the reply topic of what the entities ask; the user name in the shipped ACL."""
+# Home Assistant's birth message.
 STATUS_ONLINE = b"online"
-"""Home Assistant's birth message."""
 _STATES = ["loading", "ready", "degraded", "stopping"]
 _ANSWER = "value_json.data.text if value_json.status == 'ok' else value_json.error.message"
 _ATTRIBUTES = (

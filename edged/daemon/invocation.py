@@ -5,7 +5,6 @@ Rule: one ``Config`` comes out, or an error that names the option or the key.
 
 import argparse
 import socket
-import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +12,7 @@ from types import MappingProxyType
 from edged.config import BrokerConfig, Config, broker_overrides, load_config, node_name_of
 from edged.config.broker_url import BrokerAddress, parse_broker_url
 from edged.errors import ConfigError, UnavailableError, UsageError
+from edged.transport.settings import load_authorities, read_password_file
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,10 +75,7 @@ def read_password(broker: BrokerConfig) -> str | None:
     """
     if broker.password_file is None:
         return broker.password
-    try:
-        return broker.password_file.read_text(encoding="utf-8").partition("\n")[0]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UnavailableError(f"broker.password_file: cannot be read: {error}") from error
+    return read_password_file(broker.password_file, "broker.password_file")
 
 
 def check_broker_files(broker: BrokerConfig) -> None:
@@ -88,13 +85,8 @@ def check_broker_files(broker: BrokerConfig) -> None:
         UnavailableError: If one of them cannot be read, or is not what it should be.
     """
     read_password(broker)
-    if broker.ca_file is None:
-        return
-    try:
-        ssl.create_default_context(cafile=broker.ca_file)
-    except (OSError, ssl.SSLError) as error:
-        reason = f"broker.ca_file: {broker.ca_file}: not a readable PEM certificate"
-        raise UnavailableError(reason) from error
+    if broker.ca_file is not None:
+        load_authorities(broker.ca_file)
 
 
 def _broker_address(url: str) -> BrokerAddress:

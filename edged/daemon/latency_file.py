@@ -4,6 +4,7 @@ Rule: a list belongs to one model on one device; for any other it is measured an
 damaged or cannot be written costs a measurement, never a start.
 """
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -12,20 +13,20 @@ import platform
 from pathlib import Path
 
 from edged.config import Config
-from edged.daemon.atomic_file import KeptFile
+from edged.daemon.atomic_file import AtomicFile
 from edged.daemon.loader import ResidentModel
 from edged.engine.prepared import describe_processor
-from edged.scheduling.latency_model import Cost, cost_members, read_cost
+from edged.scheduling.latency_model import CostEstimate, read_cost
 
 _LOG = logging.getLogger(__name__)
 
+# What a list has that those of an older edged lack; they are measured anew.
 FILE_NAME = "cost.json"
 _FORM = "rows"
-"""What a list has that those of an older edged lack; they are measured anew."""
 _CPUINFO = Path("/proc/cpuinfo")
 
 
-def known_cost(config: Config, model: ResidentModel) -> Cost:
+def known_cost(config: Config, model: ResidentModel) -> CostEstimate:
     """Return the price list of this model here, from the file or a measurement.
 
     A measurement blocks for 2 s and uses the engine: nothing else may.
@@ -33,12 +34,12 @@ def known_cost(config: Config, model: ResidentModel) -> Cost:
     if model.cost is not None:
         return model.cost
     folder = config.state.folder
-    file = KeptFile(None if folder is None else folder / FILE_NAME, "state.folder")
+    file = AtomicFile(None if folder is None else folder / FILE_NAME, "state.folder")
     key = cost_key(config, model.bundle.model_id)
     cost = _read(file.path, key)
     if cost is None or cost.chunk_tokens != model.engine.chunk_tokens:
         cost = model.engine.measure()
-        file.write(json.dumps({"key": key, "cost": cost_members(cost)}).encode())
+        file.write(json.dumps({"key": key, "cost": dataclasses.asdict(cost)}).encode())
     _LOG.info("prefill %.0f tok/s, decode %.0f tok/s", cost.prefill_tok_s, cost.decode_tok_s)
     return cost
 
@@ -60,7 +61,7 @@ def cost_key(config: Config, model_id: str, cpuinfo: Path = _CPUINFO) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def _read(path: Path | None, key: str) -> Cost | None:
+def _read(path: Path | None, key: str) -> CostEstimate | None:
     if path is None:
         return None
     try:

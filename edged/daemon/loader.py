@@ -19,13 +19,13 @@ from edged.engine.loop import Engine, load_engine
 from edged.engine.tokenizer import Tokenizer
 from edged.errors import BundleError
 from edged.protocol.request import ChatMessage, FormatType, OutputFormat, SamplingParams
-from edged.scheduling.latency_model import Cost
+from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.memory_budget import MemoryBudget
 
 _LOG = logging.getLogger(__name__)
 
+# Of the budget: what a start may reserve before it is stopped, with what is never touched.
 _GROWTH = 2
-"""Of the budget: what a start may reserve before it is stopped, with what is never touched."""
 _REASON_CHARACTERS = 300
 
 
@@ -37,7 +37,7 @@ class ResidentModel:
     footprint: Footprint
     engine: Engine
     tokenizer: Tokenizer
-    cost: Cost | None
+    cost: CostEstimate | None
     """What answers take here, where it is known; else it is measured after READY."""
     started_s: float
 
@@ -99,8 +99,8 @@ def _room_bytes(budget: MemoryBudget) -> int:
     )
 
 
-class Language:
-    """The tokenizer and the grammar of one model, behind one door."""
+class ModelLanguage:
+    """The tokenizer and the grammar of one model, as requests are prepared with them."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.encode_chat = tokenizer.encode_chat

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 
 from edged.config import LogFormat
 
+# Syslog priorities, as sd-daemon(3) reads them from the start of a line.
 _PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
-"""Syslog priorities, as sd-daemon(3) reads them from the start of a line."""
 
 
+# Lines that one place in the code writes at once, and the time after which it may write another:
+# room for a burst of events of one kind beside others.
 SOURCE_BURST, SOURCE_REFILL_S = 20, 6.0
-"""Lines that one place in the code writes at once, and the time after which it may write another:
-room for a burst of events of one kind beside others."""
+# The same for all of them together.
 TOTAL_BURST, TOTAL_REFILL_S = 30, 2.0
-"""The same for all of them together."""
 
 
 @dataclass(slots=True)

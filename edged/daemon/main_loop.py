@@ -11,18 +11,18 @@ import queue
 from dataclasses import dataclass
 
 from edged.daemon.check import Reload
+from edged.daemon.driver import Driver, Edges
 from edged.daemon.group import FromGroup, Group
 from edged.daemon.inbox import Inbox
+from edged.daemon.operator_events import OperatorEvents
 from edged.daemon.reporting import Reporter
 from edged.daemon.sdnotify import Notifier
-from edged.daemon.worker import Worker
-from edged.engine.generation import Finished, Fragment, Paused
 from edged.errors import EdgedError
-from edged.node.events import Events
+from edged.node.events import Abandon, Drain, Prepared, Synced, Tick
+from edged.node.generation import Finished, Fragment, Paused
 from edged.node.metrics import Count, Metrics
-from edged.node.node import Service
-from edged.node.ports import Edges
-from edged.node.pressure import Rung
+from edged.node.node import Node
+from edged.node.pressure import PressureLevel
 from edged.protocol import Delivery
 from edged.protocol.event import (
     BrokerSessionLost,
@@ -48,7 +48,7 @@ class ConnectionLog:
     Args:
         broker_name: The broker, without credentials, for people.
         reporter: Announces the node on each new connection.
-        events: Tells operators.
+        operator_events: Reports to operators.
         metrics: Counts.
         notifier: Shows the state in ``systemctl status``.
     """
@@ -57,13 +57,13 @@ class ConnectionLog:
         self,
         broker_name: str,
         reporter: Reporter,
-        events: Events,
+        operator_events: OperatorEvents,
         metrics: Metrics,
         notifier: Notifier,
     ) -> None:
         self._broker_name = broker_name
         self._reporter = reporter
-        self._events = events
+        self._operator_events = operator_events
         self._metrics = metrics
         self._notifier = notifier
         self._was_connected = False
@@ -85,7 +85,7 @@ class ConnectionLog:
                 self._reporter.broker_error = event.reason
                 if event.is_taken_over:
                     self._metrics.count(Count.TAKEN_OVER)
-                    self._events.tell(BrokerSessionTakenOver(round(event.retry_in_s)))
+                    self._operator_events.report(BrokerSessionTakenOver(round(event.retry_in_s)))
             case ConnectFailed():
                 # Most reasons name the place themselves.
                 reason = event.reason if broker in event.reason else f"{broker}: {event.reason}"
@@ -102,22 +102,22 @@ class ConnectionLog:
     def _count(self, event: Connected) -> None:
         if not event.is_session_present and self._was_connected:
             self._metrics.count(Count.LOST_SESSIONS)
-            self._events.tell(BrokerSessionLost())
+            self._operator_events.report(BrokerSessionLost())
         self._was_connected = True
         self._metrics.count(Count.CONNECTS)
 
 
+# A prefill chunk or a token that takes longer is a hang.
 STALL_LIMIT_S = 30.0
-"""A prefill chunk or a token that takes longer is a hang."""
+# How long a stop waits for the running answer; then the broker keeps its request.
 DRAIN_LIMIT_S = 10.0
-"""How long a stop waits for the running answer; then the broker keeps its request."""
+# How long the loop sleeps at most with nothing to do.
 LONGEST_WAIT_S = 10.0
-"""How long the loop sleeps at most with nothing to do."""
+# Without an event for so long, the loop looks after itself: before, it would only make wait who is
+# at work on the same request.
 QUIET_S = 0.001
-"""Without an event for so long, the loop looks after itself: before, it would only make wait who is
-at work on the same request."""
+# Events after which it does so in any case.
 MAX_EVENTS = 64
-"""Events after which it does so in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +132,8 @@ class ReloadRequested:
     """SIGHUP arrived."""
 
 
-Asked = StopRequested | ReloadRequested
-Told = TransportEvent | Delivery
-Event = Told | FromGroup | Fragment | Finished | Paused | Asked
+NodeEvent = Delivery | Prepared | Synced | Fragment | Finished | Paused
+Event = TransportEvent | NodeEvent | FromGroup | StopRequested | ReloadRequested
 
 
 def is_delivery(event: Event) -> bool:
@@ -147,54 +146,42 @@ class StalledError(EdgedError):
 
 
 @dataclass(frozen=True, slots=True)
-class Threads:
-    """The parts that have a thread of their own."""
+class Parts:
+    """What the loop runs."""
 
     transport: Transport
-    worker: Worker
-    group: Group | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What the loop needs besides the service."""
-
+    """The node's own connection."""
     edges: Edges
-    metrics: Metrics
+    node: Node
+    driver: Driver
+    reporter: Reporter
     notifier: Notifier
     broker_name: str
+    group: Group | None = None
     reload: Reload | None = None
     """Says whether a changed configuration can be taken up."""
 
 
 class MainLoop:
-    """Run the service until a stop is requested.
+    """Run the node until a stop is requested.
 
     Args:
         inbox: Where the other threads and the signals put events.
-        threads: The transport and the worker, to supervise and to stop.
-        service: Takes the events.
-        reporter: Tells how the node is.
-        tools: Clock, metrics, and systemd.
+        parts: What takes them.
     """
 
-    def __init__(
-        self,
-        inbox: Inbox[Event],
-        threads: Threads,
-        service: Service,
-        reporter: Reporter,
-        tools: Tools,
-    ) -> None:
+    def __init__(self, inbox: Inbox[Event], parts: Parts) -> None:
         self._inbox = inbox
-        self._threads = threads
-        self._service = service
-        self._reporter = reporter
-        self._tools = tools
+        self._parts = parts
+        self._operator_events = parts.edges.operator_events
         self._stop_limit_s: float | None = None
         self._fed_s = float("-inf")
         self._connection = ConnectionLog(
-            tools.broker_name, reporter, service.events, tools.metrics, tools.notifier
+            parts.broker_name,
+            parts.reporter,
+            self._operator_events,
+            parts.node.metrics,
+            parts.notifier,
         )
         self.is_reloading = False
         """Whether the loop ended to be started anew with a changed configuration."""
@@ -208,20 +195,20 @@ class MainLoop:
         try:
             self._serve()
         except StalledError as error:
-            self._service.events.tell(NodeStalled(str(error)))
+            self._operator_events.report(NodeStalled(str(error)))
             raise
-        self._service.abandon()
+        self._parts.driver.take(Abandon())
 
     def _serve(self) -> None:
-        clock = self._tools.edges.clock
+        clock, parts = self._parts.edges.clock, self._parts
         while not self._is_stopped(clock()):
             self._take_all(self._wait_s(clock()))
-            self._service.tick()
-            self._service.events.tick()
-            if self._threads.group is not None:
-                self._threads.group.tick()
-            self._connection.count_stale_acknowledgements(self._threads.transport)
-            self._reporter.tick()
+            parts.driver.take(Tick())
+            self._operator_events.tick()
+            if parts.group is not None:
+                parts.group.tick()
+            self._connection.count_stale_acknowledgements(parts.transport)
+            parts.reporter.tick()
             self._supervise(clock())
 
     def _take_all(self, wait_s: float) -> None:
@@ -229,36 +216,33 @@ class MainLoop:
         with contextlib.suppress(queue.Empty):
             for _ in range(MAX_EVENTS):
                 self._take(self._inbox.get(wait_s))
-                self._supervise(self._tools.edges.clock())
+                self._supervise(self._parts.edges.clock())
                 wait_s = QUIET_S
 
     def _take(self, event: Event) -> None:
+        parts = self._parts
         match event:
+            case Delivery() if event.topic == parts.reporter.status_topic:
+                parts.reporter.take_status(event)
+            case Delivery() | Prepared() | Synced() | Fragment() | Finished() | Paused():
+                parts.driver.take(event)
+            case Published():
+                self._take_published(event)
             case FromGroup():
-                if self._threads.group is not None:
-                    self._threads.group.take(event.event)
-            case Fragment():
-                self._service.fragment(event)
-            case Finished() | Paused():
-                self._service.finish(event)
+                if parts.group is not None:
+                    parts.group.take(event.event)
             case StopRequested():
                 self._begin_stop(event)
             case ReloadRequested():
                 self._begin_reload()
             case _:
-                self._take_told(event)
-
-    def _take_told(self, event: Told) -> None:
-        match event:
-            case Delivery():
-                if not self._reporter.take(event):
-                    self._service.deliver(event)
-            case Published():
-                is_reply = self._service.confirm(event.handle, event.failure)
-                if event.failure is not None and not is_reply:
-                    _LOG.warning("message %d is not delivered: %s", event.handle, event.failure)
-            case _:
                 self._connection.take(event)
+
+    def _take_published(self, event: Published) -> None:
+        is_reply = self._parts.driver.confirm(event.handle, event.failure)
+        is_event = not is_reply and self._operator_events.confirm(event.handle)
+        if event.failure is not None and not (is_reply or is_event):
+            _LOG.warning("message %d is not delivered: %s", event.handle, event.failure)
 
     def _begin_stop(self, event: StopRequested) -> None:
         is_asked_twice = self._stop_limit_s is not None and not self.is_reloading
@@ -267,12 +251,12 @@ class MainLoop:
             return
         _LOG.info("%s: stopping", event.signal_name)
         self.is_reloading = False
-        self._tools.notifier.stopping()
-        self._service.events.tell(NodeStopping(event.signal_name))
+        self._parts.notifier.stopping()
+        self._operator_events.report(NodeStopping(event.signal_name))
         self._drain()
 
     def _begin_reload(self) -> None:
-        reload, notifier = self._tools.reload, self._tools.notifier
+        reload, notifier = self._parts.reload, self._parts.notifier
         if reload is None or self._stop_limit_s is not None:
             return
         problem = reload.problem()
@@ -282,49 +266,58 @@ class MainLoop:
             return
         _LOG.info("the configuration is in order: starting anew with it")
         self.is_reloading = True
-        notifier.reloading(round(self._tools.edges.clock() * 1e6))
+        notifier.reloading(round(self._parts.edges.clock() * 1e6))
         self._drain()
 
     def _drain(self) -> None:
-        self._stop_limit_s = self._tools.edges.clock() + DRAIN_LIMIT_S
-        self._service.drain()
-        self._service.events.flush()
-        self._reporter.is_stopping = True
-        self._reporter.tick(is_forced=True)
+        self._stop_limit_s = self._parts.edges.clock() + DRAIN_LIMIT_S
+        self._parts.driver.take(Drain())
+        self._operator_events.flush()
+        self._parts.reporter.is_stopping = True
+        self._parts.reporter.tick(is_forced=True)
 
     def _is_stopped(self, now_s: float) -> bool:
         if self._stop_limit_s is None:
             return False
-        is_done = not self._service.num_running and not self._service.num_unconfirmed
+        node = self._parts.node
+        is_done = not node.scheduler.running and not node.num_unconfirmed
         return is_done or now_s >= self._stop_limit_s
 
     def _wait_s(self, now_s: float) -> float:
-        times_s = [now_s + LONGEST_WAIT_S, self._reporter.next_tick_s()]
-        next_tick_s = self._service.next_tick_s()
+        times_s = [now_s + LONGEST_WAIT_S, self._parts.reporter.next_tick_s()]
+        next_tick_s = self._parts.node.next_tick_s()
         if next_tick_s is not None:
             times_s.append(next_tick_s)
         if self._stop_limit_s is not None:
             times_s.append(self._stop_limit_s)
-        if self._threads.group is not None:
-            times_s.append(self._threads.group.next_tick_s())
-        interval_s = self._tools.notifier.watchdog_interval_s
+        if self._parts.group is not None:
+            times_s.append(self._parts.group.next_tick_s())
+        interval_s = self._parts.notifier.watchdog_interval_s
         if interval_s is not None:
             times_s.append(self._fed_s + interval_s / 3)
         return max(0.0, min(times_s) - now_s)
 
     def _supervise(self, now_s: float) -> None:
-        if not self._threads.transport.is_alive():
-            raise StalledError("the MQTT thread is dead")
-        if self._threads.group is not None and not self._threads.group.is_alive:
-            raise StalledError("the MQTT thread of the group is dead")
-        if not self._threads.worker.is_alive:
-            raise StalledError("the inference thread is dead")
-        if self._service.guard.rung is Rung.RESTART:
-            raise StalledError("memory stays over budget.memory")
-        stalled_s = self._threads.worker.stalled_s(now_s)
-        if stalled_s > STALL_LIMIT_S:
-            raise StalledError(f"the engine took no step for {stalled_s:.0f} s")
-        interval_s = self._tools.notifier.watchdog_interval_s
+        problem = self._problem(now_s)
+        if problem is not None:
+            raise StalledError(problem)
+        notifier = self._parts.notifier
+        interval_s = notifier.watchdog_interval_s
         if interval_s is not None and now_s - self._fed_s >= interval_s / 3:
             self._fed_s = now_s
-            self._tools.notifier.watchdog()
+            notifier.watchdog()
+
+    def _problem(self, now_s: float) -> str | None:
+        """Say which part of the process stands still; None when all is well."""
+        parts, worker, preparer = self._parts, self._parts.edges.worker, self._parts.edges.preparer
+        stalled_s, busy_s = worker.stalled_s(now_s), preparer.busy_s(now_s)
+        problems = {
+            "the MQTT thread is dead": not parts.transport.is_alive(),
+            "the MQTT thread of the group is dead": parts.group and not parts.group.is_alive,
+            "the inference thread is dead": not worker.is_alive,
+            "the preparing thread is dead": not preparer.is_alive,
+            "memory stays over budget.memory": parts.node.guard.level is PressureLevel.RESTART,
+            f"the engine took no step for {stalled_s:.0f} s": stalled_s > STALL_LIMIT_S,
+            f"a request was prepared for {busy_s:.0f} s": busy_s > STALL_LIMIT_S,
+        }
+        return next((problem for problem, is_so in problems.items() if is_so), None)

@@ -16,14 +16,14 @@ import psutil
 
 from edged.scheduling.memory_budget import MemorySnapshot
 
+# cgroup v1 writes "no limit" as the largest multiple of a page below 2**63.
 _UNLIMITED_BYTES = 2**60
-"""cgroup v1 writes "no limit" as the largest multiple of a page below 2**63."""
+# Of a kernel limit: so that edged refuses a request before the kernel kills it.
 _LIMIT_SHARE = 0.9
-"""Of a kernel limit: so that edged refuses a request before the kernel kills it."""
+# Of glibc's malloc.h.
 _FREE_SHARE = 0.8
 _READ_BYTES = 4096
 _M_ARENA_MAX = -8
-"""Of glibc's malloc.h."""
 _ENFORCED_WITHIN = 1.25
 
 

@@ -7,7 +7,8 @@ import logging
 import math
 from dataclasses import dataclass
 
-from edged.bundle.folder import TOKENIZER, Bundle, GraphKind, KvType, Manifest
+from edged.bundle.folder import Bundle
+from edged.bundle.manifest import TOKENIZER, GraphKind, KvType, Manifest
 from edged.config import MAX_TUNED_CHUNK_TOKENS, Config
 from edged.daemon import memory
 from edged.daemon.memory import KernelLimits
@@ -19,35 +20,35 @@ _LOG = logging.getLogger(__name__)
 
 # Measured on x86-64 with SmolLM2-135M in each scheme and form, after prompts that fill the context
 # (tests/system/model/test_memory_plan.py); the vocabulary's share on one of 152,000 tokens too.
+# Code that runs only now, what the heaps keep, and 14 MiB to spare, so that a budget that is just
+# enough is not felt as short.
 _LIBRARY_BYTES = 32 << 20
-"""Code that runs only now, what the heaps keep, and 14 MiB to spare, so that a budget that is just
-enough is not felt as short."""
+# The nodes of a layer, as ONNX Runtime holds them.
 _LAYER_BYTES = 350 << 10
-"""The nodes of a layer, as ONNX Runtime holds them."""
+# The same of its second way, which a graph with a cache in int8 has.
 _SECOND_WAY_BYTES = 250 << 10
-"""The same of its second way, which a graph with a cache in int8 has."""
+# A token in the tables of tokenizer and grammar.
 _VOCABULARY_BYTES = 560
-"""A token in the tables of tokenizer and grammar."""
+# Of ``tokenizer.json``, while it is read: 13 to 16, more than what stays of it.
 _TOKENIZER_COPIES = 16
-"""Of ``tokenizer.json``, while it is read: 13 to 16, more than what stays of it."""
+# For a token of a prefill chunk and each unit of width; the width is that of a square layer.
 _ACTIVATION_BYTES = 40
-"""For a token of a prefill chunk and each unit of width; the width is that of a square layer."""
+# Of the weights' size: by how much the kernels' own layout is larger, with the table of a tied
+# embedding held in both layouts.
 _PREPACKED_SHARE = {"int8-w8a8": 0.0}
-"""Of the weights' size: by how much the kernels' own layout is larger, with the table of a tied
-embedding held in both layouts."""
+# Past and present of the answer that runs, and what the graph makes of them.
 _PREPACKED_SHARE_ELSE = 0.37
 _LOGIT_BYTES = 4
 _PORTABLE_CACHE_COPIES = 2.7
-"""Past and present of the answer that runs, and what the graph makes of them."""
+# Rows for all tokens of a chunk, where a fused graph makes one.
 _PORTABLE_LOGITS_COPIES = 2.5
-"""Rows for all tokens of a chunk, where a fused graph makes one."""
 
 
+# What the process holds before a model is loaded: interpreter and libraries, rounded up.
 PROCESS_BYTES = 72 << 20
-"""What the process holds before a model is loaded: interpreter and libraries, rounded up."""
+# Answers made at the same time where there is room: a fifth costs each of the others more than it
+# gains.
 DEFAULT_SLOTS = 4
-"""Answers made at the same time where there is room: a fifth costs each of the others more than it
-gains."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edged.daemon.atomic_file import KeptFile
+from edged.daemon.atomic_file import AtomicFile
 from edged.errors import ErrorCode
-from edged.node.pressure import Rung
+from edged.node.pressure import PressureLevel
 
 PREFIX = "edged_"
 
@@ -91,8 +91,8 @@ def exposition(state: Mapping[str, Any], node: str, model_id: str) -> str:
     accounts = state.get(LEDGER.key, {})
     lines += _family(LEDGER, [({"account": name}, size) for name, size in accounts.items()])
     rung = str(state.get(PRESSURE.key, "")).upper()
-    if rung in Rung.__members__:
-        lines += _family(PRESSURE, [({}, int(Rung[rung]))])
+    if rung in PressureLevel.__members__:
+        lines += _family(PRESSURE, [({}, int(PressureLevel[rung]))])
     return "\n".join(lines) + "\n"
 
 
@@ -119,7 +119,7 @@ class PrometheusFile:
     """
 
     def __init__(self, path: Path | None, node: str, model_id: str) -> None:
-        self._file = KeptFile(path, "state.prometheus_file")
+        self._file = AtomicFile(path, "state.prometheus_file")
         self._node = node
         self._model_id = model_id
 

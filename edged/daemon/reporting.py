@@ -11,20 +11,26 @@ from typing import Any
 
 import edged
 from edged.config import Config
-from edged.daemon.atomic_file import KeptFile
+from edged.daemon.atomic_file import AtomicFile
+from edged.daemon.driver import Edges
 from edged.daemon.group import Group
 from edged.daemon.homeassistant import STATUS_ONLINE, Announcement
 from edged.daemon.loader import ResidentModel
 from edged.daemon.memory import read_shares
+from edged.daemon.operator_events import OperatorEvents
 from edged.daemon.prometheus import PrometheusFile
-from edged.daemon.sensors import read_device
-from edged.node.events import Events
 from edged.node.memory_guard import MemoryGuard
-from edged.node.metrics import Metrics
-from edged.node.node import Service
-from edged.node.ports import Edges, Publisher
-from edged.node.pressure import Rung
-from edged.protocol import Delivery, Encoded, Topics, WireProperties, encode_info, encode_state
+from edged.node.node import Node
+from edged.node.pressure import PressureLevel
+from edged.protocol import (
+    Delivery,
+    Encoded,
+    Publisher,
+    Topics,
+    WireProperties,
+    encode_info,
+    encode_state,
+)
 from edged.protocol.encode import to_json
 from edged.protocol.event import (
     MemoryRecovered,
@@ -36,8 +42,8 @@ from edged.protocol.request import FormatType
 
 _LOG = logging.getLogger(__name__)
 
+# Home Assistant's start is answered after a random part of this, not by a whole fleet at once.
 MAX_DELAY_S = 3.0
-"""Home Assistant's start is answered after a random part of this, not by a whole fleet at once."""
 
 
 class Discovery:
@@ -75,15 +81,12 @@ class Discovery:
             self._is_removed = True
             self._publisher.publish(self._announcement.removal(), qos=1, retain=True)
 
-    def take(self, delivery: Delivery) -> bool:
-        """Take in Home Assistant's status; False when the delivery is something else."""
-        if delivery.topic != self._announcement.status_topic:
-            return False
+    def take(self, delivery: Delivery) -> None:
+        """Take in Home Assistant's status."""
         self._publisher.acknowledge(delivery)
         if delivery.payload == STATUS_ONLINE and self._is_on:
             _LOG.info("Home Assistant has started; the node is announced again")
             self._due_s = self._clock() + self._random.uniform(0, MAX_DELAY_S)
-        return True
 
     def next_tick_s(self) -> float:
         """Return when ``tick`` will announce again."""
@@ -97,26 +100,26 @@ class Discovery:
         return is_due
 
 
+# Of the budget: resident memory above the ledger's that is worth an event …
 UNPLANNED_SHARE = 0.05
-"""Of the budget: resident memory above the ledger's that is worth an event …"""
+# … and that below which it is over.
 PLANNED_SHARE = 0.03
-"""… and that below which it is over."""
 
 
 class MemoryAlarms:
     """Compare each look at memory with the one before.
 
     Args:
-        events: Where it is told.
+        operator_events: Where it is reported.
         guard: The ledger and the ladder.
     """
 
-    def __init__(self, events: Events, guard: MemoryGuard) -> None:
-        self._events = events
+    def __init__(self, operator_events: OperatorEvents, guard: MemoryGuard) -> None:
+        self._operator_events = operator_events
         self._guard = guard
         self._is_short = False
         self._is_unplanned = False
-        self._rung = Rung.CALM
+        self._level = PressureLevel.CALM
 
     def look(self, rss_bytes: int, missing_bytes: int) -> None:
         """Tell what has changed.
@@ -127,11 +130,13 @@ class MemoryAlarms:
         """
         is_short = missing_bytes > 0
         if is_short != self._is_short:
-            self._events.tell(MemoryShort(missing_bytes) if is_short else MemoryRecovered())
+            self._operator_events.report(
+                MemoryShort(missing_bytes) if is_short else MemoryRecovered()
+            )
         self._is_short = is_short
-        if self._guard.rung is not self._rung:
-            self._rung = self._guard.rung
-            self._events.tell(PressureChanged(self._rung.name.lower()))
+        if self._guard.level is not self._level:
+            self._level = self._guard.level
+            self._operator_events.report(PressureChanged(self._level.name.lower()))
         self._look_for_unplanned(rss_bytes)
 
     def _look_for_unplanned(self, rss_bytes: int) -> None:
@@ -141,13 +146,13 @@ class MemoryAlarms:
             self._is_unplanned = drift_bytes > PLANNED_SHARE * ledger.limit_bytes
         elif drift_bytes > UNPLANNED_SHARE * ledger.limit_bytes:
             self._is_unplanned = True
-            self._events.tell(MemoryUnplanned(drift_bytes))
+            self._operator_events.report(MemoryUnplanned(drift_bytes))
 
 
+# Values of the availability topic.
 ONLINE, OFFLINE = b"online", b"offline"
-"""Values of the availability topic."""
+# Least time between two ``state`` messages that a change causes.
 CHANGE_INTERVAL_S = 1.0
-"""Least time between two ``state`` messages that a change causes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,33 +210,26 @@ class Reporter:
 
     Args:
         identity: What does not change.
-        service: Where queue and engine stand.
-        metrics: Counters and percentiles.
+        node: Queue, memory and counters.
         edges: The transport, the clock and memory.
         group: The node's part in a group, if it has one.
     """
 
     def __init__(
-        self,
-        identity: Identity,
-        service: Service,
-        metrics: Metrics,
-        edges: Edges,
-        group: Group | None = None,
+        self, identity: Identity, node: Node, edges: Edges, group: Group | None = None
     ) -> None:
         self._identity = identity
         self._group = group
-        self._alarms = MemoryAlarms(service.events, service.guard)
+        self._alarms = MemoryAlarms(edges.operator_events, node.guard)
         self._discovery = Discovery(
             identity.announcement,
             edges.transport,
             edges.clock,
             is_on=identity.config.homeassistant.discovery,
         )
-        self._service = service
-        self._metrics = metrics
+        self._node = node
         self._edges = edges
-        self._file = KeptFile(identity.config.state.file, "state.file")
+        self._file = AtomicFile(identity.config.state.file, "state.file")
         self._prometheus = PrometheusFile(
             identity.config.metrics.prometheus_file,
             identity.config.node,
@@ -252,9 +250,14 @@ class Reporter:
         self._discovery.announce()
         self.tick(is_forced=True)
 
-    def take(self, delivery: Delivery) -> bool:
-        """Take in what is for the reporter; False when the delivery is something else."""
-        return self._discovery.take(delivery)
+    @property
+    def status_topic(self) -> str:
+        """The topic on which Home Assistant says that it has started."""
+        return self._identity.announcement.status_topic
+
+    def take_status(self, delivery: Delivery) -> None:
+        """Take in Home Assistant's status: it has started, and needs the announcement again."""
+        self._discovery.take(delivery)
 
     def tick(self, *, is_forced: bool = False) -> None:
         """Publish ``state`` if it is due, or has changed and the last one is a second old."""
@@ -282,8 +285,8 @@ class Reporter:
 
     def _key(self) -> tuple[Any, ...]:
         membership = self._group and self._group.membership
-        service, error = self._service, self.broker_error
-        load = service.num_waiting, service.num_running, service.guard.rung
+        scheduler, error = self._node.scheduler, self.broker_error
+        load = len(scheduler), len(scheduler.running), self._node.guard.level
         return self.is_stopping, *load, membership, error
 
     def state_members(self, now_s: float) -> dict[str, Any]:
@@ -292,23 +295,23 @@ class Reporter:
         missing_bytes = budget.missing_bytes(memory, 0)
         self._alarms.look(memory.rss_bytes, missing_bytes)
         name = "stopping" if self.is_stopping else "degraded" if missing_bytes else "ready"
-        cost = self._service.costs.current
+        node, cost = self._node, self._node.latency_model.current
         return {
             "state": name,
-            "queue": self._service.num_waiting,
-            "running": self._service.num_running,
-            "slots": self._service.scheduler.num_slots,
-            "sessions": self._service.num_sessions,
+            "queue": len(node.scheduler),
+            "running": len(node.scheduler.running),
+            "slots": node.scheduler.num_slots,
+            "sessions": node.num_sessions(now_s),
             "group": self._group and str(self._group.membership),
             "broker_error": self.broker_error,
             "rss_bytes": memory.rss_bytes,
             "available_bytes": memory.available_bytes,
             "budget_bytes": budget.limit_bytes,
             "budget_enforced": self._identity.model.footprint.is_enforced,
-            **self._service.guard.members(memory.rss_bytes),
+            **node.guard.members(memory.rss_bytes),
             **read_shares().members(),
-            **read_device().members(),
-            **self._metrics.snapshot(),
+            **self._edges.read_device().members(),
+            **node.metrics.snapshot(),
             "expected_prefill_tok_s": round(cost.prefill_tok_s, 1),
             "expected_decode_tok_s": round(cost.decode_tok_s, 1),
             "uptime_s": round(now_s - self._identity.model.started_s),

@@ -21,7 +21,7 @@ import edged
 from edged.config import Config, LogFormat
 from edged.daemon import memory, sensors
 from edged.daemon.check import Reload
-from edged.daemon.crash_journal import Attempts
+from edged.daemon.driver import Driver, Edges
 from edged.daemon.group import FromGroup, Group, Lines, group_filters
 from edged.daemon.inbox import Inbox
 from edged.daemon.invocation import (
@@ -29,19 +29,21 @@ from edged.daemon.invocation import (
     check_broker_files,
     read_config,
 )
+from edged.daemon.journal_file import JournalFile
 from edged.daemon.latency_file import known_cost
-from edged.daemon.loader import Language, ResidentModel, load
+from edged.daemon.loader import ModelLanguage, ResidentModel, load
 from edged.daemon.logs import configure_logging
 from edged.daemon.main_loop import (
     Event,
     MainLoop,
+    Parts,
     ReloadRequested,
     StalledError,
     StopRequested,
-    Threads,
-    Tools,
     is_delivery,
 )
+from edged.daemon.operator_events import OperatorEvents
+from edged.daemon.preparer import Preparer
 from edged.daemon.reporting import OFFLINE, Identity, Reporter
 from edged.daemon.sdnotify import Notifier
 from edged.daemon.sensors import read_device
@@ -56,17 +58,16 @@ from edged.daemon.wiring import (
 )
 from edged.daemon.worker import Meter, Worker
 from edged.errors import EdgedError, ExitCode
-from edged.node.metrics import Metrics
-from edged.node.node import Service
-from edged.node.ports import Edges
+from edged.node.events import Synced
+from edged.node.node import Node
 from edged.protocol.event import NodeStarted
-from edged.scheduling.latency_model import CostModel
+from edged.scheduling.latency_model import LatencyModel
 from edged.transport import Transport, Will
 
 _LOG = logging.getLogger(__name__)
 
+# How long the farewell may take.
 STOP_LIMIT_S = 3.0
-"""How long the farewell may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +82,6 @@ class _Lines:
         if self.group is not None:
             self.group.stop(timeout_s=1.0)
         self.own.stop([farewell], STOP_LIMIT_S)
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """What the loop works with, as far as it stands before the service."""
-
-    inbox: Inbox[Event]
-    lines: _Lines
-    worker: Worker
-    notifier: Notifier
-    reload: Reload | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -142,14 +132,14 @@ def serve(
     notifier.ready()
 
     lines = _connect(config, inbox)
-    meter = Meter(sensors.read_joules, energy_model(config))
-    worker = Worker(model.engine, model.tokenizer.detokenizer, inbox.put, meter=meter)
     reload = Reload(read, model.bundle) if is_reloadable else None
-    loop = _assemble(config, model, _Parts(inbox, lines, worker, notifier, reload))
-    worker.start()
+    parts = _assemble(config, model, inbox, lines, notifier, reload)
+    parts.edges.worker.start_thread()
+    parts.edges.preparer.start_thread()
+    loop = MainLoop(inbox, parts)
     code = _run(loop)
     lines.close(Will(topics_of(config).availability, OFFLINE))
-    is_idle = worker.stop(STOP_LIMIT_S)
+    is_idle = parts.edges.worker.stop(STOP_LIMIT_S)
     if loop.is_reloading:
         _start_anew()
     if not is_idle:
@@ -238,28 +228,40 @@ def _connect(config: Config, inbox: Inbox[Event]) -> _Lines:
     return _Lines(own, group)
 
 
-def _assemble(config: Config, model: ResidentModel, parts: _Parts) -> MainLoop:
-    topics, lines = topics_of(config), parts.lines
-    attempts = Attempts(config.state.folder)
+def _assemble(
+    config: Config,
+    model: ResidentModel,
+    inbox: Inbox[Event],
+    lines: _Lines,
+    notifier: Notifier,
+    reload: Reload | None,
+) -> Parts:
+    """Build what the loop runs; nothing of it is started but the journal's thread."""
+    topics, limits = topics_of(config), limits_of(config, model)
+    journal = JournalFile(config.state.folder, lambda key: inbox.put(Synced(key)))
+    node = Node(limits, LatencyModel(known_cost(config, model)), journal.read())
+    transport = lines.own if lines.group is None else Lines(lines.own, lines.group, topics)
+    meter = Meter(sensors.read_joules, energy_model(config))
     edges = Edges(
-        lines.own if lines.group is None else Lines(lines.own, lines.group, topics),
-        parts.worker,
-        Language(model.tokenizer),
-        attempts,
+        transport,
+        Worker(model.engine, model.tokenizer.detokenizer, inbox.put, meter=meter),
+        Preparer(ModelLanguage(model.tokenizer), limits, inbox.put),
+        journal,
+        OperatorEvents(transport, topics, node.metrics, time.monotonic),
         time.monotonic,
         memory.snapshot,
         read_device,
     )
-    metrics, costs = Metrics(), CostModel(known_cost(config, model))
-    service = Service(edges, limits_of(config, model), costs, metrics)
-    name = model.bundle.model_id
-    service.events.tell(NodeStarted(edged.__version__, name, attempts.num_unfinished))
-    group = None if lines.group is None else Group(lines.group, topics, service, time.monotonic)
-    reporter = Reporter(Identity(config, model), service, metrics, edges, group)
-    broker = broker_settings(config).url
-    tools = Tools(edges, metrics, parts.notifier, broker, parts.reload)
-    threads = Threads(lines.own, parts.worker, group)
-    return MainLoop(parts.inbox, threads, service, reporter, tools)
+    driver = Driver(node, edges, limits.defaults)
+    edges.operator_events.report(
+        NodeStarted(edged.__version__, model.bundle.model_id, node.num_unfinished)
+    )
+    group = None
+    if lines.group is not None:
+        group = Group(lines.group, topics, driver.take, edges.operator_events, edges.clock)
+    reporter = Reporter(Identity(config, model), node, edges, group)
+    broker_name = broker_settings(config).url
+    return Parts(lines.own, edges, node, driver, reporter, notifier, broker_name, group, reload)
 
 
 def _run(loop: MainLoop) -> ExitCode:

@@ -7,12 +7,12 @@ import os
 import socket
 from collections.abc import Mapping
 
+# How long one attempt of a start, or a reload, may take: ``TimeoutStartSec=`` of the unit.
 START_LIMIT_S = 180.0
-"""How long one attempt of a start, or a reload, may take: ``TimeoutStartSec=`` of the unit."""
+# In a notification: the start lacks something and goes on trying, for longer than was allowed.
 EXTENSION = "EXTEND_TIMEOUT_USEC="
-"""In a notification: the start lacks something and goes on trying, for longer than was allowed."""
+# systemd takes no message of more than 4,096 bytes.
 _MAX_STATUS_CHARACTERS = 900
-"""systemd takes no message of more than 4,096 bytes."""
 
 
 class Notifier:

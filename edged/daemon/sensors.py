@@ -11,12 +11,12 @@ import psutil
 
 from edged.node.throttling import DeviceReading
 
+# What a Raspberry Pi's firmware holds back, as hexadecimal flags.
 _SYS = Path("/sys")
 _RAPL = "class/powercap"
 _THERMAL = "class/thermal"
 _COOLING_TYPE = "Processor"
 _FIRMWARE = "devices/platform/soc/soc:firmware/get_throttled"
-"""What a Raspberry Pi's firmware holds back, as hexadecimal flags."""
 _UNDER_VOLTAGE, _HELD_BACK = 0b0001, 0b1110
 _MICRO = 1e-6
 

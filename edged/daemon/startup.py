@@ -28,11 +28,11 @@ from edged.transport import Transport
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
+# Pause between attempts: doubles from the first to the second, jittered by up to a half.
 RETRY_MIN_S = 1.0
 RETRY_MAX_S = 60.0
-"""Pause between attempts: doubles from the first to the second, jittered by up to a half."""
+# How long an event that is on its way may hold up what follows.
 STOP_LIMIT_S = 1.0
-"""How long an event that is on its way may hold up what follows."""
 # Of a bundle everything counts, wrong content too: it is a file, which can be copied again.
 _TEMPORARY = (UnavailableError, BundleError, OSError, MemoryError)
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edged.bundle.folder import Bundle
 from edged.config import Config
-from edged.daemon.atomic_file import KeptFile
+from edged.daemon.atomic_file import AtomicFile
 from edged.engine.loop import Engine
 from edged.engine.prepared import device_key
 from edged.engine.tokenizer import TemplateError, Tokenizer
@@ -26,9 +26,9 @@ from edged.protocol.request import ChatMessage
 
 _LOG = logging.getLogger(__name__)
 
+# A file is the SHA-256 of what follows, and then the keys and values.
 FOLDER = "prefixes"
 _DIGEST_BYTES = 32
-"""A file is the SHA-256 of what follows, and then the keys and values."""
 _CHARACTERS_PER_TOKEN = 3
 _TEMPLATE_TOKENS = 32
 
@@ -103,4 +103,4 @@ def _write(path: Path | None, data: NDArray[np.uint8]) -> None:
     if path is not None:
         with contextlib.suppress(OSError):  # what is wrong is said when the file is written
             path.parent.mkdir(exist_ok=True)
-    KeptFile(path, "state.folder").write(hashlib.sha256(content).digest() + content)
+    AtomicFile(path, "state.folder").write(hashlib.sha256(content).digest() + content)

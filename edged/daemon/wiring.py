@@ -11,17 +11,17 @@ from edged.daemon.invocation import read_password
 from edged.daemon.loader import ResidentModel
 from edged.daemon.memory_plan import DEFAULT_SLOTS
 from edged.engine.session import default_num_threads
-from edged.node.ports import Limits
+from edged.node.limits import Limits
 from edged.node.sessions import SessionLimits
-from edged.node.throttling import StrainLimits
+from edged.node.throttling import ThrottlingLimits
 from edged.protocol import RequestDefaults, Topics
 from edged.protocol.energy import EnergyModel
 from edged.transport import BrokerSettings
 
+# Deliveries beyond queue and engine: without it, refusals and cancels would never arrive.
 _HEADROOM = 8
-"""Deliveries beyond queue and engine: without it, refusals and cancels would never arrive."""
+# Between the payload limit and this a request is refused; above it the broker discards it.
 _MAX_PACKET_BYTES = 65536
-"""Between the payload limit and this a request is refused; above it the broker discards it."""
 
 
 def topics_of(config: Config) -> Topics:
@@ -87,7 +87,7 @@ def limits_of(config: Config, model: ResidentModel) -> Limits:
         plan=model.footprint.plan,
         model_id=model.bundle.model_id,
         sessions=SessionLimits(sessions.count, sessions.max_tokens, sessions.idle_s),
-        strain=StrainLimits(config.budget.max_temperature_c, config.budget.min_battery),
+        throttling=ThrottlingLimits(config.budget.max_temperature_c, config.budget.min_battery),
     )
 
 

@@ -1,28 +1,28 @@
-"""The memory of keys and values: one region, divided into slots of one sequence each.
-
-Rule: mapped once and bound where it lies. Pages that no token has touched cost no memory, and a
-slot that is given up gives its pages back.
-"""
+"""The KV cache: keys and values of earlier positions, one slot for each sequence."""
 
 import mmap
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 from edged.engine.signature import CacheArray, Signature
 
 
 class KeyValueCache:
-    """Keys and values of ``num_slots`` sequences, in each layer ``[slot, head, position, size]``.
+    """One memory region for all slots, bound to the graph in place.
+
+    Each layer's keys and values have the shape ``[slot, head, position, size]``.
 
     Args:
-        signature: what the graph wants.
+        signature: the sizes of the graph.
         num_slots: sequences.
         capacity: positions of each.
     """
 
     def __init__(self, signature: Signature, num_slots: int, capacity: int) -> None:
         self.num_slots = num_slots
+        # Anonymous pages cost no memory until a token is written to them.
         self._memory = mmap.mmap(-1, num_slots * capacity * signature.kv_bytes_per_token)
         # A huge page would commit 2 MiB for the first token of each head.
         self._memory.madvise(mmap.MADV_NOHUGEPAGE)
@@ -32,7 +32,7 @@ class KeyValueCache:
         self._slot_bytes = self._layers[0][0].nbytes
 
     def views(self, first: int, count: int) -> list[CacheArray]:
-        """Return the slots from ``first`` on of each layer's keys and values, in their order."""
+        """Return the slots from ``first`` on, for each input of the graph's cache."""
         return [layer[first : first + count] for layer in self._layers]
 
     def copy(self, source: int, target: int, length: int) -> None:
@@ -48,18 +48,54 @@ class KeyValueCache:
         return np.concatenate([part.reshape(-1) for part in rows])
 
     def write(self, slot: int, length: int, data: NDArray[np.uint8]) -> None:
-        """Set a slot's first ``length`` positions to what ``read`` gave for as many."""
+        """Set a slot's first ``length`` positions to what ``read`` returned for as many."""
         parts = data.reshape(len(self._layers), -1)
         for layer, part in zip(self._layers, parts, strict=True):
             rows = layer[slot, :, :length]
             rows[...] = part.view(layer.dtype).reshape(rows.shape)
 
-    def give_back(self, slot: int) -> None:
-        """Give a slot's memory to the system; what it held reads as zeros, or as before."""
+    def release(self, slot: int) -> None:
+        """Return a slot's pages to the system; its content is undefined afterwards."""
         page = mmap.PAGESIZE
         for layer in range(len(self._layers)):
             start = (layer * self.num_slots + slot) * self._slot_bytes
-            first = -(-start // page) * page  # a page shared with a neighbour stays
+            first = -(-start // page) * page  # a page shared with a neighbouring slot stays
             length = (start + self._slot_bytes) // page * page - first
             if length > 0:
                 self._memory.madvise(mmap.MADV_DONTNEED, first, length)
+
+
+class GrowingCache:
+    """The cache of a portable graph: values that each run replaces by longer ones.
+
+    Args:
+        signature: the sizes of the graph.
+        num_slots: sequences.
+    """
+
+    def __init__(self, signature: Signature, num_slots: int) -> None:
+        self._num_heads, self._head_size = signature.num_kv_heads, signature.head_size
+        self._dtype = signature.cache_dtype
+        self._num_arrays = len(signature.cache_inputs)
+        self.slots: list[list[onnxruntime.OrtValue]] = [[] for _ in range(num_slots)]
+        for slot in range(num_slots):
+            self.release(slot)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Replace a slot by the first ``length`` positions of another, or of itself."""
+        kept = (np.ascontiguousarray(v.numpy()[:, :, :length]) for v in self.slots[source])
+        self.slots[target] = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in kept]
+
+    def read(self, slot: int, _length: int) -> NDArray[np.uint8]:
+        """Return the bytes of all of a slot's positions, for ``write``."""
+        return np.concatenate([v.numpy().view(np.uint8).reshape(-1) for v in self.slots[slot]])
+
+    def write(self, slot: int, length: int, data: NDArray[np.uint8]) -> None:
+        """Replace a slot by ``length`` positions that ``read`` returned."""
+        shape = (self._num_arrays, 1, self._num_heads, length, self._head_size)
+        parts = data.view(self._dtype).reshape(shape)
+        self.slots[slot] = [onnxruntime.OrtValue.ortvalue_from_numpy(part) for part in parts]
+
+    def release(self, slot: int) -> None:
+        """Empty a slot."""
+        self.write(slot, 0, np.zeros(0, np.uint8))

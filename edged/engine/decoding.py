@@ -1,6 +1,6 @@
-"""One answer in the making, as the engine sees it: its tokens, its place, what chooses the next.
+"""One answer while it is decoded: its tokens, its slot, and how the next token is chosen.
 
-Rule: no model here. What its sampler or its format raises is the outcome of this answer alone.
+Rule: no model here. An exception of a sampler or a constraint ends this answer alone.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from edged.engine.drafts import Drafter
 from edged.engine.sampling import Sampler
-from edged.engine.slots import Claim, Tokens
-from edged.engine.steps import Constraint, Failed, Ran, Row, Token
+from edged.engine.slots import Claim, TokenIds
+from edged.engine.steps import Constraint, DecodeInput, DecodingFailure, ForwardPass, Token
 from edged.protocol.request import SamplingParams
 
 
@@ -21,16 +21,16 @@ class Decoding:
 
     Args:
         prompt: token ids.
-        claim: its place.
+        claim: its slot.
         sampler: chooses tokens.
         limit: tokens of prompt and answer together, at most.
-        constraint: what the answer is held to.
-        drafter: what guesses its next tokens.
+        constraint: the format of the answer.
+        drafter: drafts its next tokens.
     """
 
     def __init__(
         self,
-        prompt: Tokens,
+        prompt: TokenIds,
         claim: Claim,
         sampler: Sampler,
         limit: int,
@@ -46,10 +46,10 @@ class Decoding:
         self.is_over = False
         """Whether no token follows."""
         self.num_answered = 0
-        """Of the prompt's tokens, the last ones: an answer so far, which was interrupted."""
+        """The last tokens of the prompt that are an interrupted answer."""
         self.drafter = drafter
         self.level = 0
-        """How urgent it is: of several prompts, a piece of the lowest level is run first."""
+        """Priority: of several prompts, a chunk of the lowest level is run first."""
         self._last_id = -1
         self._sampler = sampler
         self._limit = limit
@@ -57,41 +57,39 @@ class Decoding:
 
     @property
     def is_prefilled(self) -> bool:
-        """Whether all of the prompt was run."""
+        """Whether the whole prompt is in the cache."""
         return self.num_prefilled == len(self.prompt)
 
     @property
-    def row(self) -> Row:
+    def next_input(self) -> DecodeInput:
         """The token to be run next: the last one that was chosen."""
-        return Row(self.slot, self._last_id, self.num_tokens - 1)
+        return DecodeInput(self.slot, self._last_id, self.num_tokens - 1)
 
-    def chunk(self, num_tokens: int) -> tuple[Tokens, bool]:
-        """Return the next piece that was not run, and whether it is of the prompt itself."""
+    def chunk(self, num_tokens: int) -> tuple[TokenIds, bool]:
+        """Return the next prefill chunk, and whether it belongs to the prompt itself."""
         start, end = self.num_prefilled, len(self.prompt) - self.num_answered
-        is_prompt = start < end
-        end = end if is_prompt else len(self.prompt)
-        return self.prompt[start : min(start + num_tokens, end)], is_prompt
+        is_prefill = start < end
+        # No chunk has tokens of both: the decode branch recomputes what it computed before.
+        end = end if is_prefill else len(self.prompt)
+        return self.prompt[start : min(start + num_tokens, end)], is_prefill
 
     def draft(self) -> list[int]:
-        """Return a guess of the tokens after the next one."""
+        """Return a draft of the tokens after the next one."""
         if self.drafter is None:
             return []
-        # The run chooses one token more than was guessed, and positions end at the limit.
+        # The pass chooses one token more than was drafted, and positions end at the limit.
         return self.drafter.draft(self._limit - self.num_tokens - 1)
 
-    def learn(self, num_drafted: int, num_right: int) -> None:
-        """Note how a guess ended."""
-        if self.drafter is not None:
-            self.drafter.learn(num_drafted, num_right)
-
-    def choose(self, logits: NDArray[np.float32], stop_token_ids: Sequence[int]) -> Token | Failed:
+    def choose(
+        self, logits: NDArray[np.float32], stop_token_ids: Sequence[int]
+    ) -> Token | DecodingFailure:
         """Choose the next token from the logits ``[vocabulary]``, which are overwritten."""
         try:
             token_id = self._choose(logits)
             is_complete = self._constraint is not None and self._constraint.is_complete
-        except Exception as error:  # noqa: BLE001 - this answer's own; the others go on
+        except Exception as error:  # noqa: BLE001 - ends this answer; the others go on
             self.is_over = True
-            return Failed(error)
+            return DecodingFailure(error)
         is_stop = token_id in stop_token_ids
         self._last_id = token_id
         self.num_tokens += 1
@@ -109,27 +107,12 @@ class Decoding:
         return token_id
 
 
-def check_prompt(prompt: Tokens, max_tokens: int, max_model_len: int, vocab_size: int) -> None:
-    """Refuse what cannot be answered.
-
-    Raises:
-        ValueError: the prompt is empty, fills the context, or holds an unknown token; or
-            ``max_tokens`` is below 1.
-    """
-    if not 0 < len(prompt) < max_model_len:
-        raise ValueError(f"{len(prompt)} prompt tokens do not fit 1 to {max_model_len - 1}")
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens is {max_tokens}; an answer has at least 1")
-    if prompt.min() < 0 or prompt.max() >= vocab_size:
-        raise ValueError(f"a prompt token is outside the vocabulary of {vocab_size}")
-
-
-class StepSource(Protocol):
-    """The part of ``Engine`` that makes answers."""
+class InferenceEngine(Protocol):
+    """The part of ``Engine`` that the worker uses; importing it loads no model library."""
 
     @property
     def num_touched(self) -> int:
-        """Positions for which every slot has memory already; see ``Engine.num_touched``."""
+        """See ``Engine.num_touched``."""
 
     def start(
         self,
@@ -140,16 +123,16 @@ class StepSource(Protocol):
         constraint: Constraint | None = None,
         num_answered: int = 0,
     ) -> Decoding:
-        """Begin an answer; see ``Engine.start``."""
+        """See ``Engine.start``."""
 
-    def step(self) -> Ran:
-        """Run the model once; see ``Engine.step``."""
+    def step(self) -> ForwardPass:
+        """See ``Engine.step``."""
 
-    def end(self, sequence: Decoding) -> None:
-        """Give an answer's place back; see ``Engine.end``."""
+    def end(self, decoding: Decoding) -> None:
+        """See ``Engine.end``."""
 
-    def interrupt(self, sequence: Decoding) -> None:
-        """Break off a piece of a prompt that is being run; see ``Engine.interrupt``."""
+    def interrupt(self, decoding: Decoding) -> None:
+        """See ``Engine.interrupt``."""
 
     def release(self) -> None:
-        """Give the memory of the prefix cache back; see ``Engine.release``."""
+        """See ``Engine.release``."""

@@ -1,6 +1,6 @@
-"""Hold an answer to a format: the only importer of llguidance.
+"""Constrain an answer to a format: the only importer of llguidance.
 
-Rule: what a schema asks for is either enforced or refused with its path; nothing is ignored.
+Rule: each keyword of a schema is either enforced or refused with its path; none is ignored.
 """
 
 import json
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from edged.engine.schema_cost import COST_LIMIT, estimate_cost
 from edged.engine.schema_parts import SchemaError
-from edged.engine.tokenizer import Tokenizer, Vocabulary
+from edged.engine.tokenizer import Tokenizer
 from edged.protocol.request import FormatType, OutputFormat
 
-# Each option of the library stands here, so that a requester's own cannot take its place.
+# All options of the library are set, so that a requester's "x-guidance" cannot replace any.
 _OPTIONS = {
     "whitespace_flexible": False,
     "item_separator": ",",
@@ -26,15 +26,15 @@ _OPTIONS = {
     "lenient": False,
     "coerce_one_of": False,
 }
-# Say how to read a schema. Without them it is read as of 2020-12: under older drafts the library
-# ignores keywords of newer ones.
+# Removed, so that a schema is read as of 2020-12: under older drafts the library ignores newer
+# keywords.
 _DIALECT = ("$schema", "$id")
-# Keywords whose value holds subschemas: one, a list, or one for each name.
+# Keywords whose value is one subschema, a list of them, or one for each name.
 _SUBSCHEMA_KEYS = ("items", "additionalProperties")
 _SUBSCHEMA_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SUBSCHEMA_MAPS = ("properties", "patternProperties", "$defs", "definitions")
-# Beneath the estimate, for what the automata of strings and the parser take in an answer: with the
-# library's own limits that was 0.3 s and 40 MB (`docs/budgets.md`, what a schema costs).
+# Beside the estimate, these limit the work of the string automata and the parser during an answer:
+# with the library's own limits that was 0.3 s and 40 MB (`docs/budgets.md`, what a schema costs).
 _LIMITS = LLParserLimits(
     initial_lexer_fuel=30_000,
     step_lexer_fuel=100_000,
@@ -43,10 +43,10 @@ _LIMITS = LLParserLimits(
     max_lexer_states=10_000,
     verbose_errors=False,
 )
+# Fixed cost of any compilation, in units of ``COST_LIMIT``.
 _COST_OF_A_TRY = 150
-"""Of any compilation, however small, in units of ``COST_LIMIT``."""
-# Tokens that a string of JSON may go on with, looked at together. The library's own four such sets
-# take 9 MiB more and were not faster on texts of any length.
+# A set of tokens that continue a JSON string, precomputed. The library's own four such sets take
+# 9 MiB more and were not faster on texts of any length.
 _SLICE = r'[^"\\\x00-\x1F\x7F]{1,30}'
 _LOADED: WeakKeyDictionary[Tokenizer, LLTokenizer] = WeakKeyDictionary()
 
@@ -56,11 +56,11 @@ class FormatError(ValueError):
 
 
 class ConstraintError(RuntimeError):
-    """The grammar cannot go on: it ran into its limits, or was given a token it had forbidden."""
+    """The grammar reached its limits, or was given a token that it does not allow."""
 
 
 class GrammarConstraint:
-    """A grammar in the middle of one answer."""
+    """The state of a grammar within one answer."""
 
     def __init__(self, matcher: LLMatcher) -> None:
         self._matcher = matcher
@@ -75,7 +75,7 @@ class GrammarConstraint:
         """Overwrite the logits ``[vocabulary]`` of all tokens that may not come next with -inf.
 
         Raises:
-            ConstraintError: the grammar ran into its limits.
+            ConstraintError: the grammar reached its limits.
         """
         with _failures(ConstraintError, "the grammar"):
             bits = _bits(self._matcher)
@@ -83,10 +83,10 @@ class GrammarConstraint:
         logits[bits[: len(logits)] == 0] = -np.inf
 
     def advance(self, token_id: int) -> None:
-        """Take in the chosen token.
+        """Append the chosen token.
 
         Raises:
-            ConstraintError: the token may not stand here.
+            ConstraintError: the grammar does not allow it here.
         """
         with _failures(ConstraintError, "the grammar"):
             self._matcher.consume_token(token_id)
@@ -94,7 +94,7 @@ class GrammarConstraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise ConstraintError(_complaint(self._matcher))
+            raise ConstraintError(_error_text(self._matcher))
 
 
 def compile_format(tokenizer: Tokenizer, output_format: OutputFormat) -> GrammarConstraint | None:
@@ -116,9 +116,7 @@ def compile_format(tokenizer: Tokenizer, output_format: OutputFormat) -> Grammar
 
 @contextmanager
 def _failures(kind: type[FormatError | ConstraintError], where: str) -> Iterator[None]:
-    """Turn whatever a library raises into ``kind``: hostile input must not end the process.
-
-    A panic in Rust arrives as a ``BaseException`` of a module that cannot be imported.
+    """Turn any exception of the library into ``kind``: hostile input must not end the process.
 
     Raises:
         FormatError: when that is the ``kind``.
@@ -129,6 +127,7 @@ def _failures(kind: type[FormatError | ConstraintError], where: str) -> Iterator
     except (FormatError, ConstraintError):
         raise
     except BaseException as error:
+        # A panic in Rust arrives as a BaseException of a module that cannot be imported.
         if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
             raise
         raise kind(f"{where}: cannot be enforced ({type(error).__name__})") from error
@@ -137,12 +136,12 @@ def _failures(kind: type[FormatError | ConstraintError], where: str) -> Iterator
 def _compile_choices(tokenizer: Tokenizer, choices: tuple[str, ...]) -> LLMatcher:
     if not choices or not all(choices):
         raise FormatError("format.choices: must hold at least one text, and no empty one")
-    # A Lark string is written like one of JSON, but takes no bare DEL.
+    # A Lark string is written like a JSON string, but must escape DEL.
     strings = (json.dumps(choice, ensure_ascii=False) for choice in choices)
     alternatives = " | ".join(string.replace("\x7f", "\\u007f") for string in strings)
     matcher = _matcher(tokenizer, LLMatcher.grammar_from_lark(f"start: {alternatives}"))
     if matcher.is_error():
-        raise FormatError(f"format.choices: {_complaint(matcher)}")
+        raise FormatError(f"format.choices: {_error_text(matcher)}")
     return matcher
 
 
@@ -162,16 +161,16 @@ def _compile_schema(tokenizer: Tokenizer, output_format: OutputFormat) -> LLMatc
 
 
 def _try_schema(tokenizer: Tokenizer, schema: dict[str, Any]) -> LLMatcher | str:
-    """Return what was compiled, or the complaint."""
-    held = {key: value for key, value in schema.items() if key not in _DIALECT}
+    """Return the compiled grammar, or the library's error text."""
+    kept = {key: value for key, value in schema.items() if key not in _DIALECT}
     try:
-        grammar = LLMatcher.grammar_from_json_schema(json.dumps(held), overrides=_OPTIONS)
+        grammar = LLMatcher.grammar_from_json_schema(json.dumps(kept), overrides=_OPTIONS)
     except ValueError as error:
         return str(error)
     matcher = _matcher(tokenizer, grammar)
     if matcher.is_error():
-        return _complaint(matcher)
-    # Some limits only show behind the first character, so look there before the answer begins.
+        return _error_text(matcher)
+    # Some limits are reached only after the first character; find out before the answer begins.
     is_allowed = _bits(matcher)
     for opening in (tokenizer.encode(character)[0] for character in '{["'):
         if is_allowed[opening]:
@@ -179,7 +178,7 @@ def _try_schema(tokenizer: Tokenizer, schema: dict[str, Any]) -> LLMatcher | str
             ahead.consume_token(opening)
             ahead.compute_bitmask()
             if ahead.is_error():
-                return _complaint(ahead)
+                return _error_text(ahead)
     return matcher
 
 
@@ -189,27 +188,25 @@ def _bits(matcher: LLMatcher) -> NDArray[np.uint8]:
     return np.unpackbits(mask, bitorder="little")
 
 
-def _complaint(matcher: LLMatcher) -> str:
-    complaint = str(matcher.get_error()).partition("\n")[0]
-    if "coerce_one_of" in complaint:
+def _error_text(matcher: LLMatcher) -> str:
+    message = str(matcher.get_error()).partition("\n")[0]
+    if "coerce_one_of" in message:
         return "oneOf is only supported where its alternatives exclude each other; use anyOf"
-    return complaint
+    return message
 
 
-def _path_of(tokenizer: Tokenizer, schema: dict[str, Any], complaint: str) -> str:
-    """Find the innermost subschema with this complaint: the library does not say where it is.
-
-    All that is compiled for it costs no more, by the estimate, than one schema may.
-    """
+def _path_of(tokenizer: Tokenizer, schema: dict[str, Any], message: str) -> str:
+    """Find the innermost subschema with this error: the library does not say where it is."""
+    # All these compilations together may cost, by the estimate, as much as one schema.
     path, children, budget = "", _children(schema), float(COST_LIMIT)
     while (found := next(children, None)) is not None:
         step, child = found
         budget -= _COST_OF_A_TRY
         try:
             budget -= estimate_cost(child, limit=budget)
-        except SchemaError:  # too much, or it refers to what stands elsewhere
+        except SchemaError:  # too expensive, or it has references out of itself
             continue
-        if _try_schema(tokenizer, child) == complaint:
+        if _try_schema(tokenizer, child) == message:
             path, children = path + step, _children(child)
     return path
 
@@ -231,28 +228,12 @@ def _matcher(tokenizer: Tokenizer, grammar: str) -> LLMatcher:
     if loaded is None:
         vocabulary = tokenizer.vocabulary()
         loaded = _LOADED[tokenizer] = LLTokenizer(
-            TokenizerWrapper(_Tokens(vocabulary)),
-            n_vocab=len(vocabulary.pieces),
+            # Reading tokenizer.json itself, the library would hold a second copy of the tokenizer,
+            # and mistake GPT-2's byte characters for text where the decoder has further steps.
+            TokenizerWrapper(vocabulary),
+            n_vocab=len(vocabulary.tokens),
             eos_token=vocabulary.stop_ids,
             slices=[_SLICE],
         )
-        vocabulary.pieces.clear()  # read once, and the wrapper would hold them
+        vocabulary.tokens.clear()  # read once; the wrapper would keep them
     return LLMatcher(loaded, grammar, log_level=0, limits=_LIMITS)
-
-
-class _Tokens:
-    """The vocabulary under the names that llguidance looks for.
-
-    Reading ``tokenizer.json`` itself, the library would hold a second copy of the tokenizer, and
-    takes GPT-2's byte characters for text where the decoder has further steps.
-    """
-
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self.eos_token_id = vocabulary.stop_ids[0]
-        self.bos_token_id = None
-        self.tokens = vocabulary.pieces
-        self.special_token_ids = vocabulary.control_ids
-        self._encode = vocabulary.encode
-
-    def __call__(self, text: str) -> list[int]:
-        return self._encode(text)

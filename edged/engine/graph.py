@@ -1,9 +1,5 @@
-"""A loaded model as the generation loop sees it: token ids in, logits out.
+"""Load a model as a graph: token ids in, logits out, whichever form it has."""
 
-Rule: nothing above this module knows which form of graph runs.
-"""
-
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,20 +8,19 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from edged.bundle.manifest import ModelFacts
+from edged.engine.abstract_graph import Graph
 from edged.engine.fused import FusedGraph
 from edged.engine.portable import PortableGraph
 from edged.engine.session import open_session
-from edged.engine.steps import Row
 
-__all__ = ["FusedGraph", "Graph", "PortableGraph", "SingleGraph", "load_graph", "make_graph"]
+__all__ = ["Graph", "SingleGraph", "load_graph", "make_graph"]
 
 
 class SingleGraph(Protocol):
-    """A model with one sequence in its cache."""
+    """The part of ``Graph`` that runs one sequence, for measurements and comparisons."""
 
     vocab_size: int
     max_model_len: int
-    """Positions that a sequence can have."""
 
     def forward(
         self,
@@ -33,65 +28,13 @@ class SingleGraph(Protocol):
         start: int,
         *,
         all_rows: bool = False,
-        is_prompt: bool = True,
+        is_prefill: bool = True,
     ) -> NDArray[np.float32]:
-        """Run tokens of the sequence at positions [start, start + n); blocks.
-
-        A start before the current length forgets what stood from there on. The way for a prompt is
-        the faster one for many tokens; without it the results are those of single tokens.
-
-        Returns:
-            Logits ``[1, vocabulary]`` of the last token, or ``[n, vocabulary]`` of all; the view
-            is valid, and the caller's to write, until the next call.
-        """
+        """Run tokens of the sequence; see ``Graph.forward``."""
         ...
 
     def release(self) -> None:
-        """Forget all tokens and give the memory of their keys and values back."""
-        ...
-
-
-class Graph(SingleGraph, Protocol):
-    """A model with a few sequences in its cache, each in a slot of its own."""
-
-    num_slots: int
-    kv_bytes: int
-    """Memory of a full cache."""
-
-    def forward(
-        self,
-        token_ids: NDArray[np.int64],
-        start: int,
-        *,
-        slot: int = 0,
-        all_rows: bool = False,
-        is_prompt: bool = True,
-    ) -> NDArray[np.float32]:
-        """Run tokens of the sequence in a slot; blocks; see ``SingleGraph.forward``."""
-        ...
-
-    def decode(self, rows: Sequence[Row]) -> list[NDArray[np.float32]]:
-        """Run one token of each of several sequences; blocks; see ``FusedGraph.decode``."""
-        ...
-
-    def copy(self, source: int, target: int, length: int) -> None:
-        """Make a slot begin with the first ``length`` tokens of another."""
-        ...
-
-    def release(self, slot: int = 0) -> None:
-        """Forget the tokens of a slot and give the memory of their keys and values back."""
-        ...
-
-    def read(self, slot: int) -> NDArray[np.uint8]:
-        """Return the keys and values of a slot's tokens as bytes, for ``write``."""
-        ...
-
-    def write(self, slot: int, length: int, data: NDArray[np.uint8]) -> bool:
-        """Set a slot's first ``length`` tokens; return whether ``data`` fits them."""
-        ...
-
-    def interrupt(self) -> None:
-        """Break off the ``forward`` in hand: it raises ``InterruptedRunError``; from any thread."""
+        """Forget all tokens; see ``Graph.release``."""
         ...
 
 
@@ -107,12 +50,12 @@ def load_graph(
     """Load a model of any numeric scheme; blocks until its weights are prepacked.
 
     Args:
-        model_path: ``model.onnx``; its weights lie beside it.
-        is_fused: which form the graph has; see ``edged.bundle.manifest.GraphKind``.
+        model_path: ``model.onnx``; its weights are beside it.
+        is_fused: the form of the graph; see ``edged.bundle.manifest.GraphKind``.
         max_model_len: positions that a slot of the cache can hold.
-        num_threads: None takes what the process may use.
+        num_threads: None takes the CPUs that this process may use.
         num_slots: sequences that have a place in the cache.
-        has_flash: whether attention may be computed in tiles.
+        has_flash: whether attention is computed in tiles.
 
     Raises:
         BundleError: ONNX Runtime refuses the model, or its inputs are not those of the form.
@@ -129,14 +72,7 @@ def make_graph(
     num_slots: int = 1,
     facts: ModelFacts | None = None,
 ) -> Graph:
-    """Make the graph of a loaded model, with its cache.
-
-    Args:
-        session: the loaded model.
-        is_fused: which form the graph has; see ``edged.bundle.manifest.GraphKind``.
-        max_model_len: positions that a slot of the cache can hold.
-        num_slots: sequences that have a place in the cache.
-        facts: what the manifest says of it, compared before memory is taken; None compares nothing.
+    """Make the graph of a loaded model, with its cache; see ``Graph`` for the arguments.
 
     Raises:
         BundleError: its inputs are not those of the form, or it is not what ``facts`` say.

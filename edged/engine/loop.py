@@ -1,7 +1,7 @@
-"""The generation loop: several answers at a time, each run of the model serving all it can.
+"""The generation loop: several answers at a time, batched in each forward pass.
 
-Rule: ``step`` runs the model once and calls nobody, so its consumer can end or add answers between
-any two runs; whatever was run stays valid for later prompts.
+Rule: ``step`` runs the model once and calls no consumer, so answers can be ended or added between
+any two passes; the cache stays valid for later prompts.
 """
 
 from collections.abc import Generator, Sequence
@@ -9,35 +9,44 @@ from collections.abc import Generator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.bundle.folder import Bundle, GraphKind, KvType
-from edged.engine.decoding import Decoding, check_prompt
+from edged.bundle.folder import Bundle
+from edged.bundle.manifest import GraphKind, KvType
+from edged.engine.abstract_graph import InterruptedRunError
+from edged.engine.decoding import Decoding
 from edged.engine.drafts import Drafter
-from edged.engine.fused import InterruptedRunError
 from edged.engine.graph import Graph, make_graph
 from edged.engine.sampling import Sampler
 from edged.engine.session import open_session
-from edged.engine.slots import Slots
+from edged.engine.slots import Slots, TokenIds
 from edged.engine.speed import measure_cost
-from edged.engine.steps import Constraint, EngineSettings, Failed, Prefilled, Ran, Step, Token
+from edged.engine.steps import (
+    Constraint,
+    DecodingFailure,
+    EngineSettings,
+    ForwardPass,
+    Prefilled,
+    Step,
+    Token,
+)
 from edged.protocol.request import SamplingParams
-from edged.scheduling.latency_model import Cost
+from edged.scheduling.latency_model import CostEstimate
 
+# What a drafted token adds to a pass, as a fraction of a pass of one token, until measured.
 _DRAFT_COST = 0.1
-"""What a guessed token adds to a run, until it was measured."""
 
 
 class Engine:
     """A model and the sequences whose keys and values are in its cache.
 
-    Not for use by two threads, but for ``interrupt``.
+    For one thread only, except ``interrupt`` and ``num_touched``.
 
     Args:
         graph: the loaded model.
         stop_token_ids: the tokens that end an answer.
         prefill_chunk_tokens: prompt tokens run before the consumer can stop the request again.
-        is_exact: whether a token's result is the same bits whatever is run with it.
-        is_guessing: whether tokens may be guessed, if ``is_exact``.
-        num_prefixes: how many of the graph's slots are for prefixes that are kept for good.
+        is_exact: whether a token's result has the same bits whatever the batch.
+        is_guessing: whether tokens may be drafted, if ``is_exact``.
+        num_prefixes: how many of the graph's slots are for prefixes that are kept permanently.
     """
 
     def __init__(
@@ -77,22 +86,21 @@ class Engine:
         constraint: Constraint | None = None,
         num_answered: int = 0,
     ) -> Decoding:
-        """Begin an answer; ``step`` makes it, beside those that were begun before.
+        """Begin an answer; ``step`` decodes it in a batch with the others.
 
         It is over after a stop token, when ``constraint`` is complete, after ``max_tokens``, or
         when prompt and answer fill ``max_model_len``. ``end`` must be called for each. The last
-        ``num_answered`` tokens of the prompt are the answer so far of one that was interrupted.
+        ``num_answered`` tokens of the prompt are the answer so far of an interrupted request.
 
         Raises:
             ValueError: the prompt is empty, fills the context, or holds an unknown token; or
                 ``max_tokens`` is below 1.
-            RuntimeError: every slot has its answer.
+            RuntimeError: no slot is free.
         """
-        prompt = np.asarray(prompt_ids, np.int64)
-        check_prompt(prompt, max_tokens, self.max_model_len, self.vocab_size)
-        # The ways of a prompt and of an answer differ in the last bits, enough to tip a token, and
-        # in a graph that is not exact any two runs do. There only a seed is promised an answer that
-        # does not depend on what was asked before.
+        prompt = self._checked_prompt(prompt_ids, max_tokens)
+        # The prefill and the decode branch differ in the last bits, enough to change a token, and
+        # in a graph that is not exact any two batches do. There only a request with a seed is
+        # promised an answer that does not depend on earlier requests.
         num_strict = len(prompt) - num_answered if self._is_exact else None
         is_fresh = sampling.seed is not None and not self._is_exact
         claim = self._slots.claim(prompt, is_fresh=is_fresh, num_strict=num_strict)
@@ -100,37 +108,38 @@ class Engine:
             self._graph.copy(claim.source, claim.slot, claim.num_cached)
         limit = min(len(prompt) + max_tokens, self.max_model_len)
         drafter = Drafter(prompt.tolist(), self._draft_cost) if self._is_guessing else None
-        sequence = Decoding(prompt, claim, Sampler(sampling, prompt), limit, constraint, drafter)
-        sequence.num_answered = num_answered
-        self._active.append(sequence)
-        return sequence
+        decoding = Decoding(prompt, claim, Sampler(sampling, prompt), limit, constraint, drafter)
+        decoding.num_answered = num_answered
+        self._active.append(decoding)
+        return decoding
 
-    def step(self) -> Ran:
-        """Run the model once, for as many of the answers as one run can serve; blocks.
+    def step(self) -> ForwardPass:
+        """Run the model once, for as many answers as one forward pass can serve; blocks.
 
-        Pieces of prompts and tokens of answers take turns. Nothing comes of it when no answer has
-        anything left to run, or when the run was interrupted.
+        Prefill chunks and decode steps alternate. The pass is empty when no answer has anything
+        left to run, or when the run was interrupted.
         """
-        prefilling = (s for s in self._active if not s.is_prefilled)
-        waiting = min(prefilling, key=lambda s: s.level, default=None)
-        running = [s for s in self._active if s.is_prefilled and not s.is_over]
-        self._was_prefill = waiting is not None and not (running and self._was_prefill)
-        if waiting is not None and self._was_prefill:
-            return self._prefill(waiting)
-        guess = running[0].draft() if len(running) == 1 else []
-        if guess:
-            return self._decode_guess(running[0], guess)
-        return self._decode(running) if running else Ran({})
+        waiting = (d for d in self._active if not d.is_prefilled)
+        prefilling = min(waiting, key=lambda d: d.level, default=None)
+        running = [d for d in self._active if d.is_prefilled and not d.is_over]
+        # Alternating, a long prompt delays each token of a running answer by one chunk at most.
+        self._was_prefill = prefilling is not None and not (running and self._was_prefill)
+        if prefilling is not None and self._was_prefill:
+            return self._prefill(prefilling)
+        draft = running[0].draft() if len(running) == 1 else []
+        if draft:
+            return self._verify_draft(running[0], draft)
+        return self._decode(running) if running else ForwardPass({})
 
-    def end(self, sequence: Decoding) -> None:
-        """Give an answer's slot back, finished or not; what was run of it stays in the cache."""
-        if sequence in self._active:
-            self._active.remove(sequence)
-            self._slots.free(sequence.slot)
+    def end(self, decoding: Decoding) -> None:
+        """Free an answer's slot, finished or not; its tokens stay in the cache."""
+        if decoding in self._active:
+            self._active.remove(decoding)
+            self._slots.free(decoding.slot)
 
-    def interrupt(self, sequence: Decoding) -> None:
-        """Break off the run in hand if it is a piece of this prompt; from any thread."""
-        if self._prefilling is sequence:
+    def interrupt(self, decoding: Decoding) -> None:
+        """Interrupt the current run if it is a prefill chunk of this answer; from any thread."""
+        if self._prefilling is decoding:
             self._graph.interrupt()
 
     def generate(
@@ -145,38 +154,36 @@ class Engine:
 
         Raises:
             ValueError: as ``start``, at once.
-            RuntimeError: another answer is in the making, at the first step.
+            RuntimeError: another answer is in progress, at the first step.
         """
-        prompt = np.asarray(prompt_ids, np.int64)
-        check_prompt(prompt, max_tokens, self.max_model_len, self.vocab_size)
+        self._checked_prompt(prompt_ids, max_tokens)
 
         def steps() -> Generator[Prefilled | Token, None, None]:
-            if self._active:
-                raise RuntimeError("another answer is in the making; end it first")
-            sequence = self.start(
+            self._check_idle()
+            decoding = self.start(
                 prompt_ids, sampling, max_tokens=max_tokens, constraint=constraint
             )
             try:
-                while not sequence.is_over:
-                    for step in self.step().outcomes[sequence]:
-                        if isinstance(step, Failed):
+                while not decoding.is_over:
+                    for step in self.step().outcomes[decoding]:
+                        if isinstance(step, DecodingFailure):
                             raise step.error
                         yield step
             finally:
-                self.end(sequence)
+                self.end(decoding)
 
         return steps()
 
     def release(self) -> None:
-        """Give the memory of all slots without an answer back."""
+        """Return the memory of all slots without an answer to the system."""
         for slot in self._slots.forget():
             self._graph.release(slot)
 
     def make_prefix(self, token_ids: Sequence[int]) -> NDArray[np.uint8]:
-        """Compute what prompts begin with and keep it for good; return it for ``load_prefix``.
+        """Compute a prefix of later prompts and keep it; return its cache for ``load_prefix``.
 
         Raises:
-            RuntimeError: there is no place left for one.
+            RuntimeError: every slot for a prefix is taken.
         """
         tokens = np.asarray(token_ids, np.int64)
         slot = self._slots.pin(tokens)
@@ -185,25 +192,24 @@ class Engine:
         return self._graph.read(slot)
 
     def load_prefix(self, token_ids: Sequence[int], data: NDArray[np.uint8]) -> bool:
-        """Keep what ``make_prefix`` returned for these tokens; return whether it was that.
+        """Keep what ``make_prefix`` returned for these tokens; return False if it does not fit.
 
         Raises:
-            RuntimeError: there is no place left for one.
+            RuntimeError: every slot for a prefix is taken.
         """
         slot = self._slots.pin(np.asarray(token_ids, np.int64))
-        is_right = self._graph.write(slot, len(token_ids), data)
-        if not is_right:
+        fits = self._graph.write(slot, len(token_ids), data)
+        if not fits:
             self._slots.unpin(slot)
-        return is_right
+        return fits
 
-    def measure(self) -> Cost:
-        """Run made-up prompts and return what they cost; blocks for about 2 s at most.
+    def measure(self) -> CostEstimate:
+        """Run synthetic prompts and return what they cost; blocks for about 2 s at most.
 
         Raises:
-            RuntimeError: an answer is in the making.
+            RuntimeError: an answer is in progress.
         """
-        if self._active:
-            raise RuntimeError("an answer is in the making; end it first")
+        self._check_idle()
         self._slots.forget()
         cost = measure_cost(self._graph, self.num_slots, self.chunk_tokens)
         for slot in range(self.num_slots):
@@ -211,45 +217,66 @@ class Engine:
         self._draft_cost = cost.decode_row_s / cost.decode_token_s or _DRAFT_COST
         return cost
 
-    def _prefill(self, sequence: Decoding) -> Ran:
-        start, slot = sequence.num_prefilled, sequence.slot
-        token_ids, is_prompt = sequence.chunk(self.chunk_tokens)
-        self._prefilling = sequence
+    def _checked_prompt(self, prompt_ids: Sequence[int], max_tokens: int) -> TokenIds:
+        prompt = np.asarray(prompt_ids, np.int64)
+        if not 0 < len(prompt) < self.max_model_len:
+            raise ValueError(
+                f"{len(prompt)} prompt tokens do not fit 1 to {self.max_model_len - 1}"
+            )
+        if max_tokens < 1:
+            raise ValueError(f"max_tokens is {max_tokens}; an answer has at least 1")
+        if prompt.min() < 0 or prompt.max() >= self.vocab_size:
+            raise ValueError(f"a prompt token is outside the vocabulary of {self.vocab_size}")
+        return prompt
+
+    def _check_idle(self) -> None:
+        if self._active:
+            raise RuntimeError("another answer is in progress; end it first")
+
+    def _prefill(self, decoding: Decoding) -> ForwardPass:
+        start, slot = decoding.num_prefilled, decoding.slot
+        token_ids, is_prefill = decoding.chunk(self.chunk_tokens)
+        self._prefilling = decoding
         try:
-            logits = self._graph.forward(token_ids, start, slot=slot, is_prompt=is_prompt)
+            logits = self._graph.forward(token_ids, start, slot=slot, is_prefill=is_prefill)
         except InterruptedRunError:
-            return Ran({})
+            return ForwardPass({})
         finally:
             self._prefilling = None
-        self._slots.extend(slot, token_ids, is_prompt=is_prompt)
-        sequence.num_prefilled += len(token_ids)
-        steps: list[Step] = [Prefilled(sequence.num_prefilled, sequence.num_cached)]
-        if sequence.is_prefilled:
-            steps.append(sequence.choose(logits[0], self.stop_token_ids))
-        return Ran({sequence: steps})
+        self._slots.extend(slot, token_ids, is_prefill=is_prefill)
+        decoding.num_prefilled += len(token_ids)
+        steps: list[Step] = [Prefilled(decoding.num_prefilled, decoding.num_cached)]
+        if decoding.is_prefilled:
+            steps.append(decoding.choose(logits[0], self.stop_token_ids))
+        return ForwardPass({decoding: steps})
 
-    def _decode(self, sequences: Sequence[Decoding]) -> Ran:
-        rows = [sequence.row for sequence in sequences]
+    def _decode(self, decodings: Sequence[Decoding]) -> ForwardPass:
+        inputs = [decoding.next_input for decoding in decodings]
         outcomes = {}
-        for row, logits, sequence in zip(rows, self._graph.decode(rows), sequences, strict=True):
-            self._slots.extend(row.slot, (row.token_id,))
-            outcomes[sequence] = [sequence.choose(logits, self.stop_token_ids)]
-        return Ran(outcomes, len(rows), sum(row.position for row in rows))
+        for one, logits, decoding in zip(
+            inputs, self._graph.decode(inputs), decodings, strict=True
+        ):
+            self._slots.extend(one.slot, (one.token_id,))
+            outcomes[decoding] = [decoding.choose(logits, self.stop_token_ids)]
+        return ForwardPass(outcomes, len(inputs), sum(one.position for one in inputs))
 
-    def _decode_guess(self, sequence: Decoding, guess: Sequence[int]) -> Ran:
-        """Run an answer's last token and a guess of the next ones; keep what was guessed right."""
-        row, forward = sequence.row, self._graph.forward
-        ids = np.array([row.token_id, *guess])
-        logits = forward(ids, row.position, slot=row.slot, all_rows=True, is_prompt=False)
+    def _verify_draft(self, decoding: Decoding, draft: Sequence[int]) -> ForwardPass:
+        """Run an answer's last token and a draft of the next ones; keep what is accepted."""
+        last = decoding.next_input
+        ids = np.array([last.token_id, *draft])
+        logits = self._graph.forward(
+            ids, last.position, slot=last.slot, all_rows=True, is_prefill=False
+        )
         steps: list[Step] = []
-        for place, guessed in enumerate([*guess, None]):
-            step = sequence.choose(logits[place], self.stop_token_ids)
+        for index, drafted in enumerate([*draft, None]):
+            step = decoding.choose(logits[index], self.stop_token_ids)
             steps.append(step)
-            if sequence.is_over or not isinstance(step, Token) or step.token_id != guessed:
+            if decoding.is_over or not isinstance(step, Token) or step.token_id != drafted:
                 break
-        self._slots.extend(row.slot, ids[: len(steps)])
-        sequence.learn(len(guess), len(steps) - 1)
-        return Ran({sequence: steps}, len(ids), len(ids) * row.position)
+        self._slots.extend(last.slot, ids[: len(steps)])
+        if decoding.drafter is not None:
+            decoding.drafter.learn(len(draft), len(steps) - 1)
+        return ForwardPass({decoding: steps}, len(ids), len(ids) * last.position)
 
 
 def load_engine(bundle: Bundle, settings: EngineSettings) -> Engine:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from edged.protocol.request import SamplingParams
 
+# Lower temperatures are taken as 0: they differ in nothing but would overflow (as in vLLM).
 _GREEDY_BELOW = 1e-5
-"""Temperatures below are no different from 0, but would overflow (as in vLLM)."""
 
 
 class Sampler:
@@ -21,8 +21,8 @@ class Sampler:
     Filters apply in the order of vLLM: penalty, temperature, ``min_p``, ``top_k``, ``top_p``.
 
     Args:
-        params: how to choose.
-        prompt_ids: the prompt; with the chosen tokens it is what ``repetition_penalty`` looks at.
+        params: temperature and filters.
+        prompt_ids: the prompt; ``repetition_penalty`` applies to its tokens and to the chosen ones.
     """
 
     def __init__(self, params: SamplingParams, prompt_ids: NDArray[np.int64]) -> None:
@@ -35,11 +35,11 @@ class Sampler:
         """Return the next token; the logits ``[vocabulary]`` are overwritten.
 
         Raises:
-            ValueError: no logit is finite: the model is broken, or a mask allowed nothing.
+            ValueError: no logit is finite: the model is broken, or the constraint allows no token.
         """
         if self._is_penalised:
             self._penalise(logits)
-        best = int(logits.argmax())  # of a NaN, should there be one
+        best = int(logits.argmax())  # the index of a NaN, if there is one
         if not math.isfinite(logits.item(best)):
             raise ValueError("no token can be chosen: the logits hold no finite maximum")
         token_id = (
@@ -68,7 +68,7 @@ class Sampler:
 
 
 def _most_likely(scores: NDArray[np.float32], top_k: int, min_p: float) -> NDArray[np.intp]:
-    """Return the ids, ascending, that ``top_k`` and ``min_p`` leave; equals at the edge stay.
+    """Return the ids, ascending, that ``top_k`` and ``min_p`` keep; ties at the edge are kept.
 
     ``scores`` are log-probabilities up to a constant, with a maximum of 0.
     """
@@ -81,12 +81,10 @@ def _most_likely(scores: NDArray[np.float32], top_k: int, min_p: float) -> NDArr
 
 
 def _nucleus(weights: NDArray[np.float64], top_p: float, vocab_size: int) -> NDArray[np.intp]:
-    """Return the indices, ascending, of the smallest set whose share reaches ``top_p``.
-
-    All weights below ``(1 - top_p) / vocab_size`` of the total hold less than ``1 - top_p``
-    together, so the set is complete without them and only the few above need to be sorted.
-    """
+    """Return the indices, ascending, of the smallest set whose share reaches ``top_p``."""
     total = weights.sum()
+    # All weights below (1 - top_p) / vocab_size of the total add up to less than 1 - top_p, so the
+    # set is complete without them, and only the few above need to be sorted.
     large = np.flatnonzero(weights >= total * (1 - top_p) / vocab_size)
     order = large[np.argsort(-weights[large], kind="stable")]
     count = int(weights[order].cumsum().searchsorted(total * top_p, side="left")) + 1

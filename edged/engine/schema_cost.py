@@ -1,8 +1,8 @@
-"""What a schema costs to compile, estimated from the schema alone.
+"""Estimate the cost of compiling a JSON Schema, from the schema alone.
 
 The walk takes the steps that llguidance 1.9 takes: alternatives of one place are multiplied out, a
-reference beside other keywords is expanded, one that stands alone is built once. Each step adds its
-measured cost, and the walk ends where the sum passes the limit, so the limit bounds its own work.
+reference beside other keywords is expanded, one without other keywords is built once. Each step
+adds its measured cost. The walk ends where the sum passes the limit, so the limit bounds its time.
 """
 
 import math
@@ -15,13 +15,13 @@ from typing import Any, NamedTuple, TypeAlias
 from edged.engine import schema_parts as parts_of
 from edged.engine.schema_parts import Part, Place, SchemaError
 
+# A unit is about 10 microseconds of compilation; ``docs/budgets.md`` has the measurements.
 COST_LIMIT = 3_000
-"""A unit is some 10 microseconds of compilation; ``docs/budgets.md`` has what was measured."""
+# States of the automaton for ``multipleOf`` that alone reach the limit.
 _MAX_STATES = 4_000
-"""Remainders that numbers are told apart by: these alone make up the limit."""
 _MAX_DEPTH = 48
 _MAX_DECIMALS = 8
-# llguidance multiplies in 32 bits and does not look for what does not fit.
+# llguidance multiplies in 32 bits without a check for overflow.
 _PRODUCT_LIMIT = 2**32
 _ROUNDS = 8
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
@@ -31,27 +31,28 @@ _SET = re.compile(r"[\[.\\]")
 _IGNORE_CASE = re.compile(r"\(\?[a-zA-Z-]*i")
 
 
-class _Gate(NamedTuple):
-    """A place ends when at least some of those below it do."""
+class _AtLeast(NamedTuple):
+    """A place has a finite value when enough of its members have one."""
 
     needed: int
-    members: "tuple[_Ends, ...]"
+    members: "tuple[_Finite, ...]"
 
 
-# Whether a place comes to an end: always, or when a reference does (its pointer), or by a gate.
-_Ends: TypeAlias = bool | str | _Gate
-_Together: TypeAlias = tuple[Part, ...]
+# Whether a place has a finite value: known, or as the reference with this pointer, or by members.
+_Finite: TypeAlias = bool | str | _AtLeast
+# Parts that hold for the same value.
+_Combination: TypeAlias = tuple[Part, ...]
 
 
 def estimate_cost(schema: dict[str, Any], *, limit: float = COST_LIMIT) -> float:
-    """Return what compiling ``schema`` costs, in units of ``COST_LIMIT``.
+    """Return the cost of compiling ``schema``, in units of ``COST_LIMIT``.
 
     Raises:
         SchemaError: it costs more than ``limit``, refers to itself without end, or has a
             keyword that cannot be enforced.
     """
     walk = _Walk(schema, limit)
-    walk.check_ends()
+    walk.check_finite()
     return walk.cost
 
 
@@ -62,25 +63,26 @@ class _Walk:
         self._root = root
         self._counts = parts_of.count_values(root)
         self._depth = 0
-        self._ends: dict[str, _Ends] = {}
-        self._root_ends = self._visit([Place("", root)])
+        self._finite: dict[str, _Finite] = {}
+        self._root_finite = self._visit([Place("", root)])
 
-    def check_ends(self) -> None:
+    def check_finite(self) -> None:
         """Refuse a schema that no finite answer obeys.
 
         Raises:
-            SchemaError: each answer would need another one in it.
+            SchemaError: each answer would have to contain another one.
         """
+        # A definition may depend on a later one; a few rounds settle realistic schemas.
         for _ in range(_ROUNDS):
-            for pointer, ends in self._ends.items():
-                self._ends[pointer] = self._holds(ends) or ends
-        if not self._holds(self._root_ends):
+            for pointer, finite in self._finite.items():
+                self._finite[pointer] = self._is_finite(finite) or finite
+        if not self._is_finite(self._root_finite):
             raise SchemaError(": no finite answer obeys it; let a property be optional")
 
-    def _holds(self, ends: _Ends) -> bool:
-        if isinstance(ends, _Gate):
-            return sum(map(self._holds, ends.members)) >= ends.needed
-        return ends if isinstance(ends, bool) else self._ends[ends] is True
+    def _is_finite(self, finite: _Finite) -> bool:
+        if isinstance(finite, _AtLeast):
+            return sum(map(self._is_finite, finite.members)) >= finite.needed
+        return finite if isinstance(finite, bool) else self._finite[finite] is True
 
     def _charge(self, units: float, path: str, advice: str = "make the schema smaller") -> None:
         self.cost += units
@@ -89,29 +91,29 @@ class _Walk:
                 f"{path}: costs too much, together with what stands before it; {advice}"
             )
 
-    def _visit(self, places: Sequence[Place], chain: tuple[str, ...] = ()) -> _Ends:
+    def _visit(self, places: Sequence[Place], chain: tuple[str, ...] = ()) -> _Finite:
         """Add the cost of a value that obeys all of ``places``."""
         path = places[0].path
         multiples: list[tuple[Decimal, str]] = []
-        ends: list[_Ends] = []
+        finite: list[_Finite] = []
         together = self._product([self._options(place, chain) for place in places], path)
         self._go_deeper(path)
         for unresolved in together:
             for parts in self._resolved(unresolved):
                 if len(parts) == 1 and parts[0].ref is not None:
-                    ends.append(self._shared(parts[0]))
+                    finite.append(self._shared(parts[0]))
                 else:
-                    ends += self._alternative(parts, path, multiples)
+                    finite += self._alternative(parts, path, multiples)
         self._depth -= 1
         self._charge_states(multiples)
-        return _at_least(1, ends)
+        return _at_least(1, finite)
 
     def _go_deeper(self, path: str) -> None:
         self._depth += 1
         if self._depth > _MAX_DEPTH:
             raise SchemaError(f"{path}: is nested too deeply (recursion limit {_MAX_DEPTH})")
 
-    def _options(self, place: Place, chain: tuple[str, ...]) -> list[_Together]:
+    def _options(self, place: Place, chain: tuple[str, ...]) -> list[_Combination]:
         """Return the alternatives of a place, each as the parts that must hold together."""
         path, schema = place
         if isinstance(schema, bool):
@@ -119,15 +121,16 @@ class _Walk:
         self._charge(0.5, path)
         parts_of.check_place(place, is_root=schema is self._root)
         self._go_deeper(path)
-        factors: list[list[_Together]] = []
+        factors: list[list[_Combination]] = []
         if parts_of.has_keywords(schema):
-            factors.append([(parts_of.part_of(place, chain),)])
+            factors.append([(Part(path, schema, chain),)])
         factors += [self._options(one, chain) for one in parts_of.list_of(place, "allOf")]
         for key in ("anyOf", "oneOf"):
             if key in schema:
                 listed = parts_of.list_of(place, key)
                 factors.append([found for one in listed for found in self._options(one, chain)])
-        if "oneOf" in schema:  # each alternative is held against each
+        if "oneOf" in schema:
+            # The library intersects each alternative with each.
             pairs = len(schema["oneOf"]) * self._counts[id(schema["oneOf"])]
             self._charge(0.01 * pairs, f"{path}.oneOf", "use anyOf")
         if "$ref" in schema:
@@ -135,15 +138,15 @@ class _Walk:
         self._depth -= 1
         return self._product(factors, path)
 
-    def _product(self, factors: list[list[_Together]], path: str) -> list[_Together]:
-        combined: list[_Together] = [()]
+    def _product(self, factors: list[list[_Combination]], path: str) -> list[_Combination]:
+        combined: list[_Combination] = [()]
         for factor in factors:
             self._charge(0.3 * len(combined) * len(factor), path, "use fewer alternatives")
             combined = [before + after for before in combined for after in factor]
         return combined
 
-    def _resolved(self, parts: _Together) -> Iterator[_Together]:
-        """Follow the references that do not stand alone."""
+    def _resolved(self, parts: _Combination) -> Iterator[_Combination]:
+        """Expand the references that have other keywords beside them."""
         index = next((i for i, part in enumerate(parts) if part.ref is not None), None)
         if index is None or len(parts) == 1:
             yield parts
@@ -156,22 +159,23 @@ class _Walk:
             yield from self._resolved(together)
         self._depth -= 1
 
-    def _shared(self, part: Part) -> _Ends:
-        """Count what a reference leads to once, as it is built once."""
+    def _shared(self, part: Part) -> _Finite:
+        """Add the cost of the target of a reference, once: it is built once."""
         target, chain = parts_of.follow(self._root, part)
         pointer = chain[-1]
         self._charge(0.5, part.path)
-        if pointer not in self._ends:
-            self._ends[pointer] = False
-            ends = self._visit([target], chain)
-            del self._ends[pointer]  # to stand behind what it leads to
-            self._ends[pointer] = ends
-        return self._ends[pointer] is True or pointer
+        if pointer not in self._finite:
+            self._finite[pointer] = False
+            finite = self._visit([target], chain)
+            # Reinsert it behind its dependencies, so that few rounds settle all.
+            del self._finite[pointer]
+            self._finite[pointer] = finite
+        return self._finite[pointer] is True or pointer
 
     def _alternative(
-        self, parts: _Together, path: str, multiples: list[tuple[Decimal, str]]
-    ) -> list[_Ends]:
-        """Add the cost of one alternative; return when it ends, nothing where no value obeys it."""
+        self, parts: _Combination, path: str, multiples: list[tuple[Decimal, str]]
+    ) -> list[_Finite]:
+        """Add the cost of one alternative; return nothing where no value can match it."""
         copied = sum(self._counts[id(part.schema)] for part in parts)
         self._charge(1 + 0.3 * len(parts) + 0.02 * copied, path)
         kinds = parts_of.KINDS.intersection(*map(parts_of.kinds_of, parts))
@@ -184,11 +188,11 @@ class _Walk:
             self._charge_number(parts, multiples)
         if "string" in kinds:
             self._charge(_string_cost(parts), path, "shorten its patterns")
-        ends = [self._array(parts)] if "array" in kinds else []
-        ends += [self._object(parts)] if "object" in kinds else []
-        return [True] if kinds - {"array", "object"} else ends
+        finite = [self._array(parts)] if "array" in kinds else []
+        finite += [self._object(parts)] if "object" in kinds else []
+        return [True] if kinds - {"array", "object"} else finite
 
-    def _charge_literals(self, parts: _Together) -> None:
+    def _charge_literals(self, parts: _Combination) -> None:
         num_combined, beside = 1, 0.1 * (len(parts) - 1) + _string_cost(parts) - 1
         for part in parts:
             values = [part.schema["const"]] if "const" in part.schema else []
@@ -199,10 +203,10 @@ class _Walk:
             if values:
                 beside += max(costs) if num_combined > 1 else 0
                 num_combined *= len(values)
-        # Each value is held against what else holds there.
+        # The library checks each value against the other keywords of its place.
         self._charge(num_combined * beside, parts[0].path, "let the values stand alone")
 
-    def _charge_number(self, parts: _Together, multiples: list[tuple[Decimal, str]]) -> None:
+    def _charge_number(self, parts: _Combination, multiples: list[tuple[Decimal, str]]) -> None:
         factors = []
         for part in parts:
             digits = sum(_digits(part.schema.get(key)) for key in _BOUNDS)
@@ -216,29 +220,29 @@ class _Walk:
             multiples.append((math.lcm(*whole) * unit, factors[-1][1]))
 
     def _charge_states(self, multiples: list[tuple[Decimal, str]]) -> None:
-        """Charge for the remainders that the numbers of one place are told apart by."""
+        """Charge for the remainders that the automaton of one place distinguishes."""
         if multiples:
             states = min(math.lcm(*_in_whole_numbers(multiples)[0]), _PRODUCT_LIMIT)
             zeros = len(str(states)) - 1
-            if states == 10**zeros:  # told apart by the last digits
+            if states == 10**zeros:  # the last digits are enough
                 states = min(states, 4 * (zeros + 1) ** 2)
             advice = f"use one up to {_MAX_STATES}, or a power of ten"
             units = COST_LIMIT / _MAX_STATES * states * len(multiples)
             self._charge(units, multiples[-1][1], advice)
 
-    def _array(self, parts: _Together) -> _Ends:
+    def _array(self, parts: _Combination) -> _Finite:
         at_least = max(parts_of.count_of(part, "minItems") for part in parts)
         prefixes, rest = zip(*map(parts_of.items_of, parts), strict=True)
         self._charge(3 + _repeat_cost(parts, "maxItems"), parts[0].path, "use a smaller maxItems")
-        ends = []
+        finite = []
         for index in range(max(map(len, prefixes))):
             self._charge(3, parts[0].path, "use fewer prefixItems")
             both = zip(prefixes, rest, strict=True)
-            ends.append(self._visit([p[index] if index < len(p) else r for p, r in both]))
-        ends.append(self._visit(rest))
-        return _at_least(len(ends[:at_least]), ends[:at_least])
+            finite.append(self._visit([p[index] if index < len(p) else r for p, r in both]))
+        finite.append(self._visit(rest))
+        return _at_least(len(finite[:at_least]), finite[:at_least])
 
-    def _object(self, parts: _Together) -> _Ends:
+    def _object(self, parts: _Combination) -> _Finite:
         path = parts[0].path
         properties = [parts_of.map_of(part, "properties") for part in parts]
         patterns = [parts_of.map_of(part, "patternProperties") for part in parts]
@@ -248,33 +252,33 @@ class _Walk:
         merged = 0.1 * len(names) * (len(parts) - 1)
         self._charge(4 + merged + _repeat_cost(parts, "maxProperties"), path)
         self._charge_patterns({text for named in patterns for text in named}, len(names), path)
-        ends = {}
+        finite = {}
         for name in names:
-            at = f"{path}.properties.{parts_of.shortened(name)}"
+            at = f"{path}.properties.{name[: parts_of.MAX_NAME]}"
             self._charge(6 + 0.15 * len(name), at, "use fewer or shorter names")
             held = parts_of.places_of(name, properties, patterns, rest)
-            ends[name] = _at_least(1, [self._visit(places) for places in held])
+            finite[name] = _at_least(1, [self._visit(places) for places in held])
         others = [self._visit([place]) for named in patterns for place in named.values()]
         others.append(self._visit(rest))
         num_needed = max(parts_of.count_of(part, "minProperties") for part in parts)
-        some = _at_least(1, [_at_least(num_needed, list(ends.values())), *others])
-        return _at_least(len(required) + 1, [some, *(ends[name] for name in required)])
+        some = _at_least(1, [_at_least(num_needed, list(finite.values())), *others])
+        return _at_least(len(required) + 1, [some, *(finite[name] for name in required)])
 
     def _charge_patterns(self, patterns: set[str], num_names: int, path: str) -> None:
         at = f"{path}.patternProperties"
         costs = [6 + _pattern_cost(pattern) for pattern in sorted(patterns)]
         self._charge(sum(costs) + 0.2 * num_names * len(costs), at)
-        for one, other in combinations(costs, 2):  # each is held against each
+        for one, other in combinations(costs, 2):  # the library intersects each with each
             self._charge(4 + 0.05 * (one + other), at, "use fewer patterns")
 
 
-def _at_least(needed: int, ends: list[_Ends]) -> _Ends:
-    needed -= ends.count(True)
-    return needed <= 0 or _Gate(needed, tuple(one for one in ends if one is not True))
+def _at_least(needed: int, finite: list[_Finite]) -> _Finite:
+    needed -= finite.count(True)
+    return needed <= 0 or _AtLeast(needed, tuple(one for one in finite if one is not True))
 
 
-def _repeat_cost(parts: _Together, key: str) -> float:
-    """Return what it costs to count up to a number: some rules for each of its bits."""
+def _repeat_cost(parts: _Combination, key: str) -> float:
+    """Return the cost of counting up to a number: some rules for each of its bits."""
     return 0.3 * max(parts_of.count_of(part, key) for part in parts).bit_length() ** 2
 
 
@@ -304,7 +308,7 @@ def _in_whole_numbers(factors: list[tuple[Decimal, str]]) -> tuple[list[int], De
     return [int(factor / unit) for factor, _ in factors], unit
 
 
-def _digits(bound: Any) -> int:  # noqa: ANN401 - whatever stands there
+def _digits(bound: Any) -> int:  # noqa: ANN401 - any JSON
     if isinstance(bound, bool) or not isinstance(bound, int | float):
         return 0
     if isinstance(bound, int):
@@ -312,12 +316,12 @@ def _digits(bound: Any) -> int:  # noqa: ANN401 - whatever stands there
     return len(format(Decimal(repr(bound)), "f")) if math.isfinite(bound) else 0
 
 
-def _string_cost(parts: _Together) -> float:
+def _string_cost(parts: _Combination) -> float:
     schemas = [part.schema for part in parts]
     patterns = [one["pattern"] for one in schemas if isinstance(one.get("pattern"), str)]
     num_formats = sum("format" in one for one in schemas)
     is_measured = any("minLength" in one or "maxLength" in one for one in schemas)
-    # Where several hold, the library looks whether any text is left.
+    # The library intersects several and checks that the result is not empty.
     num_held = len(patterns) + num_formats
     intersected = 50 * (num_held + is_measured - 1) if num_held else 0
     return 1 + sum(map(_pattern_cost, patterns)) + 30 * num_formats + intersected
@@ -333,7 +337,7 @@ def _pattern_cost(pattern: str) -> float:
 def _literal_cost(value: Any) -> float:  # noqa: ANN401 - any JSON
     if isinstance(value, str):
         return 0.15 * len(value.encode("utf-8", "replace"))
-    # Also in time for each mask: all that is certain to follow is looked through for it.
+    # It costs time for each mask, too: the library searches all text that is certain to follow.
     if isinstance(value, dict):
         return 8 + sum(12 + 0.15 * len(name) + _literal_cost(one) for name, one in value.items())
     if isinstance(value, list):

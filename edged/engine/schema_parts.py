@@ -1,13 +1,14 @@
-"""Read a schema part by part, the way llguidance 1.9 reads it.
+"""Read the keywords of a JSON Schema the way llguidance 1.9 reads them.
 
-Rule: a keyword that cannot be enforced, or that would weaken what others ask for, is refused with
-its path.
+Rule: a keyword that cannot be enforced, or that would weaken others, is refused with its path.
 """
 
 import re
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
 
+# The kinds of values that a grammar distinguishes; an integer is a number.
+_Json = TypeVar("_Json", list[Any], dict[str, Any], int)
 _TYPES = {
     "null": "null",
     "boolean": "boolean",
@@ -18,14 +19,13 @@ _TYPES = {
     "object": "object",
 }
 KINDS = frozenset(_TYPES.values())
-"""Of values that a grammar is built for; an integer is a number."""
 _IN_PLACE = frozenset(["allOf", "anyOf", "oneOf", "$ref"])
 # fmt: off
 _ANNOTATIONS = frozenset([
     "$anchor", "$defs", "definitions", "$schema", "$id", "id", "$comment", "title", "description",
     "default", "readOnly", "writeOnly", "examples", "contentMediaType", "contentEncoding",
 ])
-# Of any draft: what the library's own reading of the draft does not know, it ignores.
+# Of any draft: the library ignores keywords that the schema's own draft does not define.
 _UNIMPLEMENTED = frozenset([
     "not", "if", "then", "else", "contains", "minContains", "maxContains", "uniqueItems",
     "propertyNames", "dependencies", "dependentRequired", "dependentSchemas", "unevaluatedItems",
@@ -34,10 +34,10 @@ _UNIMPLEMENTED = frozenset([
 ])
 # fmt: on
 _REF = re.compile("#(?:/[^%]*)?", re.DOTALL)
+# Characters of a requester's name in a message; longer ones are cut.
 _ESCAPED = re.compile("%(?:2f|7e)", re.IGNORECASE)
 _INDEX = re.compile("0|[1-9][0-9]{0,4}")
-_NAME_LENGTH = 40
-"""Of a name in a path; longer ones are cut."""
+MAX_NAME = 40
 
 
 class SchemaError(ValueError):
@@ -45,14 +45,14 @@ class SchemaError(ValueError):
 
 
 class Place(NamedTuple):
-    """A subschema, or what stands in its place, and where."""
+    """A value where a subschema belongs, and its path."""
 
     path: str
     schema: Any
 
 
 class Part(NamedTuple):
-    """The keywords of one place that hold together with others, or a reference yet to follow."""
+    """Keywords that hold together with those of other parts, or an unresolved reference."""
 
     path: str
     schema: dict[str, Any]
@@ -63,18 +63,18 @@ class Part(NamedTuple):
 
 
 def check_place(place: Place, *, is_root: bool) -> None:
-    """Refuse what is no schema, and the keywords that stand in it and cannot be enforced.
+    """Refuse a value that is no schema, or has keywords that cannot be enforced.
 
     Raises:
-        SchemaError: there is one.
+        SchemaError: it is one of these.
     """
     path, schema = place
     if not isinstance(schema, dict):
         raise SchemaError(f"{path}: schema must be an object or boolean")
-    if "x-guidance" in schema:  # the library's own options: `lenient` would enforce nothing
+    # The library's own options: `lenient` would enforce nothing.
+    if "x-guidance" in schema:
         raise SchemaError(f"{path}.x-guidance: is not allowed; take it out")
-    unimplemented = sorted(_UNIMPLEMENTED.intersection(schema))
-    if unimplemented:
+    if unimplemented := sorted(_UNIMPLEMENTED.intersection(schema)):
         keys = ", ".join(f'"{key}"' for key in unimplemented)
         raise SchemaError(f"{path}: Unimplemented keys: [{keys}]")
     if "$schema" in schema and not (is_root and "json-schema.org/" in str(schema["$schema"])):
@@ -82,17 +82,12 @@ def check_place(place: Place, *, is_root: bool) -> None:
 
 
 def has_keywords(schema: dict[str, Any]) -> bool:
-    """Whether something holds here beyond what other places say; unknown keywords count."""
+    """Whether anything but references, combinations and annotations is there."""
     return not schema.keys() <= _IN_PLACE | _ANNOTATIONS
 
 
-def part_of(place: Place, chain: tuple[str, ...]) -> Part:
-    """Return the keywords of a place without its alternatives and references."""
-    return Part(place.path, place.schema, chain)
-
-
 def reference(place: Place, chain: tuple[str, ...]) -> Part:
-    """Return the ``$ref`` of a place, not followed.
+    """Return the unresolved ``$ref`` of a place.
 
     Raises:
         SchemaError: it is no JSON pointer into this schema.
@@ -108,7 +103,7 @@ def follow(root: dict[str, Any], part: Part) -> tuple[Place, tuple[str, ...]]:
     """Return the place that a reference leads to, and its chain with the reference in it.
 
     Raises:
-        SchemaError: it leads nowhere, or to itself before anything is asked for.
+        SchemaError: it leads nowhere, or to itself without a property or an item between.
     """
     pointer = part.ref or ""
     if pointer in part.chain:
@@ -132,7 +127,7 @@ def count_values(root: dict[str, Any]) -> dict[int, int]:
     """Return how many JSON values each object and list of a schema holds, by its ``id()``.
 
     Raises:
-        SchemaError: a part of it has an ``$id``, which would move where references lead to.
+        SchemaError: a subschema has an ``$id``, which would change the base of references.
     """
     counts: dict[int, int] = {}
 
@@ -159,85 +154,65 @@ def kinds_of(part: Part) -> set[str]:
     names = types if isinstance(types, list) else [types]
     for name in names:
         if not isinstance(name, str) or name not in _TYPES:
-            raise SchemaError(f"{part.path}.type: Invalid type: {shortened(str(name))}")
+            raise SchemaError(f"{part.path}.type: Invalid type: {str(name)[:MAX_NAME]}")
     return {_TYPES[name] for name in names}
 
 
-def shortened(name: str) -> str:
-    """Return as much of a requester's name as a message holds."""
-    return name[:_NAME_LENGTH]
-
-
 def sub(part: Part, key: str) -> Place:
-    """Return the subschema that a keyword holds; what is absent allows anything."""
+    """Return the subschema of a keyword; an absent one allows anything."""
     return Place(f"{part.path}.{key}", part.schema.get(key, True))
 
 
 def list_of(holder: Part | Place, key: str) -> list[Place]:
-    """Return the subschemas that a keyword lists.
-
-    Raises:
-        SchemaError: it holds no list.
-    """
-    value = holder.schema.get(key, [])
-    if not isinstance(value, list):
-        raise SchemaError(f"{holder.path}.{key}: must be an array")
-    return [Place(f"{holder.path}.{key}[{index}]", one) for index, one in enumerate(value)]
+    """Return the subschemas that a keyword lists."""
+    listed = _typed(holder, key, [], "an array")
+    return [Place(f"{holder.path}.{key}[{index}]", one) for index, one in enumerate(listed)]
 
 
 def map_of(part: Part, key: str) -> dict[str, Place]:
-    """Return the subschemas that a keyword holds by name.
+    """Return the subschemas that a keyword holds by name."""
+    named = _typed(part, key, {}, "an object")
+    return {n: Place(f"{part.path}.{key}.{n[:MAX_NAME]}", one) for n, one in named.items()}
 
-    Raises:
-        SchemaError: it holds no object.
-    """
-    value = part.schema.get(key, {})
-    if not isinstance(value, dict):
-        raise SchemaError(f"{part.path}.{key}: must be an object")
-    at = f"{part.path}.{key}"
-    return {name: Place(f"{at}.{shortened(name)}", one) for name, one in value.items()}
+
+def count_of(part: Part, key: str) -> int:
+    """Return the integer of a keyword, 0 where it is absent."""
+    return _typed(part, key, 0, "an integer")
 
 
 def required_names(part: Part) -> list[str]:
-    """Return the properties that must be there.
+    """Return the properties that an object must have.
 
     Raises:
         SchemaError: they are no list of strings.
     """
-    names = part.schema.get("required", [])
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    names = _typed(part, "required", [], "an array of strings")
+    if not all(isinstance(name, str) for name in names):
         raise SchemaError(f"{part.path}.required: must be an array of strings")
     return names
 
 
+def _typed(holder: Part | Place, key: str, default: _Json, expected: str) -> _Json:
+    value = holder.schema.get(key, default)
+    if type(value) is not type(default):
+        raise SchemaError(f"{holder.path}.{key}: must be {expected}")
+    return value
+
+
 def items_of(part: Part) -> tuple[list[Place], Place]:
-    """Return what holds for the first items, and what for all others.
+    """Return the schemas of the first items, and that of all others.
 
     Raises:
-        SchemaError: old keywords and new ones stand side by side; the library would ignore some.
+        SchemaError: it mixes keywords of old drafts with newer ones; the library would ignore some.
     """
     is_old = isinstance(part.schema.get("items"), list)
     if not is_old and "additionalItems" not in part.schema:
         return list_of(part, "prefixItems"), sub(part, "items")
     if "prefixItems" in part.schema:
         raise SchemaError(f"{part.path}.prefixItems: does not go with additionalItems")
-    return (
-        (list_of(part, "items"), sub(part, "additionalItems"))
-        if is_old
-        else ([], sub(part, "items"))
-    )
-
-
-def count_of(part: Part, key: str) -> int:
-    """Return the number that a keyword holds, 0 where it is absent.
-
-    Raises:
-        SchemaError: it holds no integer.
-    """
-    value = part.schema.get(key, 0)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise SchemaError(f"{part.path}.{key}: must be an integer")
-    return value
+    if is_old:
+        return list_of(part, "items"), sub(part, "additionalItems")
+    return [], sub(part, "items")
 
 
 def places_of(
@@ -246,9 +221,9 @@ def places_of(
     patterns: list[dict[str, Place]],
     rest: list[Place],
 ) -> list[list[Place]]:
-    """Return what a property of several parts may be held to, together.
+    """Return the combinations of subschemas that may hold for a property of several parts.
 
-    Which of the patterns a name matches is not looked at: each may be the one.
+    Patterns are not matched against the name: each may apply.
     """
     held = [named.get(name, other) for named, other in zip(properties, rest, strict=True)]
     found = [held]

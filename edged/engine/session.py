@@ -1,13 +1,11 @@
 """Open an ONNX Runtime session: the only place with session options.
 
-Rule: every option here was measured or paid for; say why beside it.
+Rule: each option has its reason beside it.
 """
 
 import math
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import onnxruntime
@@ -15,8 +13,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from edged.errors import BundleError
 
+# The graph of a prepared copy; its weights lie beside it as ``prepared.onnx.data``.
 PREPARED = "prepared.onnx"
-"""The graph of a prepared copy; its weights lie beside it as ``prepared.onnx.data``."""
 _NO_FLASH = "ORT_GQA_DISABLE_FLASH_ATTENTION"
 _SPIN_DURATION_US = 1500
 _DYNAMIC_BLOCK_BASE = 8
@@ -45,49 +43,42 @@ def open_session(
     """Load a model for the CPU provider; blocks until its weights are prepacked.
 
     Args:
-        model_path: the graph; its external weights lie beside it. One that is called ``PREPARED``
-            is taken as it is.
+        model_path: the graph, with its external weights beside it. One that is named ``PREPARED``
+            is not optimized again.
         num_threads: threads of one matrix product; None takes ``default_num_threads()``.
-        has_flash: whether attention may be computed in tiles; the other way is faster in places.
-        profile: what the files of ONNX Runtime's profiler begin with; None leaves it off.
+        has_flash: whether attention is computed in tiles; the faster choice depends on the device.
+        profile: prefix of the profiler's files; None leaves it off.
 
     Raises:
-        BundleError: ONNX Runtime refuses the model; the message is its own, with the file's name.
+        BundleError: ONNX Runtime refuses the model; its message, with the file's name.
     """
     options = _session_options(num_threads)
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     if model_path.name == PREPARED:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    # The one option that ONNX Runtime takes from the environment only; it looks while it loads.
-    with _environment(_NO_FLASH, None if has_flash else "1"):
+    if has_flash:
         return _open(model_path, options)
-
-
-@contextmanager
-def _environment(name: str, value: str | None) -> Iterator[None]:
-    before = os.environ.get(name)
-    if value is None:
-        yield
-        return
-    os.environ[name] = value
+    # ONNX Runtime reads this one option from the environment, while it loads.
+    before = os.environ.get(_NO_FLASH)
+    os.environ[_NO_FLASH] = "1"
     try:
-        yield
+        return _open(model_path, options)
     finally:
-        del os.environ[name]
+        del os.environ[_NO_FLASH]
         if before is not None:
-            os.environ[name] = before
+            os.environ[_NO_FLASH] = before
 
 
 def save_prepared(model_path: Path, copy: Path) -> None:
-    """Write a graph as it is after optimization, with its weights also as the kernels want them.
+    """Write an optimized copy of a graph that also has its weights prepacked.
 
     Args:
         model_path: the graph.
-        copy: is called ``PREPARED``; its weights are written beside it.
+        copy: the copy's graph, named ``PREPARED``; its weights are written beside it.
 
     Raises:
-        BundleError: as ``open_session``; a disk that cannot be written is one of its reasons.
+        BundleError: as ``open_session``, or the disk cannot be written.
     """
     options = _session_options(None)
     options.optimized_model_filepath = str(copy)
@@ -102,14 +93,12 @@ def save_prepared(model_path: Path, copy: Path) -> None:
 
 def _open(model_path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
     onnxruntime.disable_telemetry_events()
-    # Flushing denormals to zero is also switched on for the thread that opens the session, and all
-    # that it computes later: a side effect on our caller. So a thread of its own opens it.
+    providers = ["CPUExecutionProvider"]
+    # Opening a session makes its thread flush denormals to zero, for all later arithmetic. A thread
+    # of its own spares the caller that side effect.
     with ThreadPoolExecutor(1) as opener:
         opened = opener.submit(
-            onnxruntime.InferenceSession,
-            str(model_path),
-            options,
-            providers=["CPUExecutionProvider"],
+            onnxruntime.InferenceSession, str(model_path), options, providers=providers
         )
     try:
         return opened.result()
@@ -120,10 +109,8 @@ def _open(model_path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.
 
 
 def default_num_threads(cgroup_root: Path = _CGROUP_ROOT, own_cgroup: Path = _OWN_CGROUP) -> int:
-    """Return the CPUs this process may use: its affinity mask, cut to the cgroup v2 quota.
-
-    A quota is rounded down: a thread that is throttled makes all others wait for it.
-    """
+    """Return the CPUs this process may use: its affinity mask, limited by the cgroup v2 quota."""
+    # The quota is rounded down: all threads wait for one that is throttled.
     num_cpus = len(os.sched_getaffinity(0))
     quota = _cgroup_quota(cgroup_root, own_cgroup)
     return max(1, min(num_cpus, math.floor(quota)) if quota is not None else num_cpus)
@@ -135,14 +122,14 @@ def _session_options(num_threads: int | None) -> onnxruntime.SessionOptions:
     options.intra_op_num_threads = num_threads or default_num_threads()
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    # The arena grows to the largest prefill chunk and stays. Patterns are kept for every length of
-    # a last chunk, and would add to it.
+    # The arena grows to the largest prefill chunk and stays. Memory patterns would add to it: there
+    # would be one for each length of a last chunk.
     options.enable_cpu_mem_arena = True
     options.enable_mem_pattern = False
-    # Spinning off costs 40 % of decode; spinning for ever burns a core of an idle device.
+    # Without spinning, decode is 40 % slower; endless spinning uses a core of an idle device.
     options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_DURATION_US))
-    # Loops are cut into smaller pieces towards their end, so that no thread waits long for another:
-    # a decode step takes a tenth less.
+    # Loops are cut into smaller blocks towards their end, so that threads finish together: a decode
+    # step takes a tenth less.
     options.add_session_config_entry("session.dynamic_block_base", str(_DYNAMIC_BLOCK_BASE))
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     options.log_severity_level = 3

@@ -1,6 +1,6 @@
-"""The inputs and outputs of a model's graph, checked before anything is bound.
+"""Check the inputs and outputs of a model's graph before anything is bound.
 
-Rule: a graph that is not what its bundle says stops the start with the name that is wrong.
+Rule: a graph that differs from its manifest stops the start, with the name that is wrong.
 """
 
 import re
@@ -24,13 +24,13 @@ _CACHE_TYPES: Mapping[str, "np.dtype[Any]"] = {
 
 _KV_TYPES = {np.dtype(np.float32): KvType.FP32, np.dtype(np.int8): KvType.INT8}
 
+# Keys or values, in the type that the graph keeps them in.
 CacheArray = NDArray[Any]
-"""Keys or values, in the type that the graph keeps them in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What the loop must know about a graph."""
+    """The sizes and names of a graph's inputs and outputs."""
 
     vocab_size: int
     cache_inputs: tuple[str, ...]
@@ -60,8 +60,8 @@ def read_signature(
 
     Args:
         session: the loaded model.
-        required: name and ONNX Runtime type of inputs that must be there, without the cache.
-        optional: the same for inputs that may be there.
+        required: name and ONNX Runtime type of the required inputs, without the cache.
+        optional: the same for optional inputs.
 
     Raises:
         BundleError: an input or output is missing, unknown or of another type or shape.
@@ -83,10 +83,10 @@ def read_signature(
 
 
 def check_facts(signature: Signature, facts: ModelFacts) -> None:
-    """Check that a graph is what memory was planned for, before anything is taken for its cache.
+    """Compare a graph with the manifest's figures, by which its memory was planned.
 
     Raises:
-        BundleError: the manifest says something else of it.
+        BundleError: they differ.
     """
     found = {
         "vocab_size": signature.vocab_size,

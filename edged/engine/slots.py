@@ -1,9 +1,9 @@
-"""Which sequence each slot of the cache holds, and where a new prompt is best put.
+"""Which sequence each slot of the cache holds, and which slot a new prompt takes.
 
 A slot whose answer is over keeps its tokens: it is the prefix cache. A prompt that begins with the
-tokens of any slot, busy or not, takes their keys and values over.
+tokens of any slot, busy or not, reuses their keys and values.
 
-Rule: no model here; only what is held where, and what to copy.
+Rule: bookkeeping only; the engine copies.
 """
 
 from array import array
@@ -13,24 +13,24 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-Tokens = NDArray[np.int64]
+TokenIds = NDArray[np.int64]
 
 
-def _held(tokens: Iterable[int] = ()) -> "array[int]":
-    """Return tokens in a row that grows by one in no time."""
+def _buffer(tokens: Iterable[int] = ()) -> "array[int]":
+    """Return a token buffer with O(1) append."""
     return array("q", tokens)
 
 
 @dataclass(slots=True)
 class _Slot:
-    tokens: "array[int]" = field(default_factory=_held)
-    """Whose keys and values it holds."""
-    num_prompt: int = 0
-    """Of these, from the first, those that were run as a prompt."""
+    tokens: "array[int]" = field(default_factory=_buffer)
+    """The tokens whose keys and values it holds."""
+    num_prefilled: int = 0
+    """How many of the first ones were run by the prefill branch."""
     is_busy: bool = False
     is_pinned: bool = False
     used: int = 0
-    """When it was last claimed; rising."""
+    """The claim counter's value when it was last claimed."""
     num_touched: int = 0
     """Positions that have memory."""
 
@@ -41,7 +41,7 @@ class _Slot:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A place for a prompt."""
+    """A slot for a prompt, and what it can reuse."""
 
     slot: int
     source: int
@@ -50,11 +50,11 @@ class Claim:
 
 
 class Slots:
-    """Keep account of the slots.
+    """The bookkeeping of all slots.
 
     Args:
         num_slots: sequences that have a place.
-        num_prefixes: of these, the last ones, for what is kept for good.
+        num_prefixes: how many of the last slots are for prefixes that are kept permanently.
     """
 
     def __init__(self, num_slots: int, num_prefixes: int = 0) -> None:
@@ -69,19 +69,15 @@ class Slots:
         return min((s.num_touched for s in self._slots if not s.is_pinned), default=0)
 
     def claim(
-        self, prompt: Tokens, *, is_fresh: bool = False, num_strict: int | None = None
+        self, prompt: TokenIds, *, is_fresh: bool = False, num_strict: int | None = None
     ) -> Claim:
         """Choose a slot for a prompt; it is busy until ``free``.
 
-        The last token of a prompt is never cached: it is run for its logits. A slot is overwritten
-        where it stands if more of it is kept than lost, and else the one used longest ago is; what
-        it holds of an answer counts only where a next prompt could take it over.
-
         Args:
             prompt: at least one token.
-            is_fresh: whether nothing may be taken over.
-            num_strict: takes over only what was run as it would be now: so many tokens as a prompt,
-                and those behind them as an answer.
+            is_fresh: whether nothing may be reused.
+            num_strict: how many tokens of the prompt the prefill branch will run; then only tokens
+                are reused that the same branch has run. None reuses any.
 
         Raises:
             RuntimeError: no slot is free.
@@ -89,62 +85,66 @@ class Slots:
         free = [index for index, slot in enumerate(self._slots) if slot.is_free]
         if not free:
             raise RuntimeError("no slot is free; end an answer first")
+        # The last token of a prompt is always run: its logits are needed.
         wanted = prompt[: 0 if is_fresh else -1]
         shared = [_usable(slot, _shared(slot, wanted), num_strict) for slot in self._slots]
-        # Of equals a free slot: nothing need be copied.
+        # Of equal slots a free one: it may need no copy.
         source = max(range(len(shared)), key=lambda i: (shared[i], self._slots[i].is_free))
         num_cached = shared[source]
-        num_prompt, num_held = self._slots[source].num_prompt, len(self._slots[source].tokens)
-        num_useful = num_held if num_strict is None else num_prompt
+        num_prefilled, num_held = self._slots[source].num_prefilled, len(self._slots[source].tokens)
+        # The tokens of an answer are worth keeping only where a next prompt could reuse them.
+        num_useful = num_held if num_strict is None else num_prefilled
+        # A slot is overwritten in place if that keeps more of it than it loses; else the least
+        # recently used one is overwritten.
         is_kept = source in free and num_useful <= 2 * num_cached
         target = source if is_kept else min(free, key=lambda i: self._slots[i].used)
         self._clock += 1
         slot = self._slots[target]
-        slot.is_busy, slot.used, slot.tokens = True, self._clock, _held(prompt[:num_cached])
-        slot.num_prompt = min(num_prompt, num_cached)
+        slot.is_busy, slot.used, slot.tokens = True, self._clock, _buffer(prompt[:num_cached])
+        slot.num_prefilled = min(num_prefilled, num_cached)
         slot.num_touched = max(slot.num_touched, num_cached)
         return Claim(target, source, num_cached)
 
     def extend(
-        self, index: int, token_ids: Tokens | Sequence[int], *, is_prompt: bool = False
+        self, index: int, token_ids: TokenIds | Sequence[int], *, is_prefill: bool = False
     ) -> None:
-        """Note that a slot holds more tokens now, and how they were run."""
+        """Append tokens that were run, and by which branch."""
         slot = self._slots[index]
-        if is_prompt and slot.num_prompt == len(slot.tokens):
-            slot.num_prompt += len(token_ids)
+        if is_prefill and slot.num_prefilled == len(slot.tokens):
+            slot.num_prefilled += len(token_ids)
         slot.tokens.extend(token_ids)
         slot.num_touched = max(slot.num_touched, len(slot.tokens))
 
     def free(self, index: int) -> None:
-        """Note that a slot's answer is over; its tokens stay for those to come."""
+        """Make a slot available; its tokens stay for later prompts."""
         self._slots[index].is_busy = False
 
-    def pin(self, tokens: Tokens) -> int:
-        """Return a slot for tokens that stay: prompts take them over, none overwrites them.
+    def pin(self, tokens: TokenIds) -> int:
+        """Return a slot for a prefix that is kept permanently.
 
         Raises:
             RuntimeError: there is none left.
         """
         for index, slot in enumerate(self._slots):
             if slot.is_pinned and not len(slot.tokens):
-                slot.tokens, slot.num_prompt = _held(tokens), len(tokens)
+                slot.tokens, slot.num_prefilled = _buffer(tokens), len(tokens)
                 return index
         raise RuntimeError("no slot is left for a prefix")
 
     def unpin(self, index: int) -> None:
-        """Note that a slot does not hold what it was pinned for."""
-        self._slots[index].tokens = _held()
+        """Empty a slot that ``pin`` returned."""
+        self._slots[index].tokens = _buffer()
 
     def forget(self) -> list[int]:
-        """Forget the tokens of all free slots; return the slots that held memory."""
+        """Forget the tokens of all free slots; return those that have memory."""
         found = [i for i, slot in enumerate(self._slots) if slot.is_free and slot.num_touched]
         for index in found:
             self._slots[index] = _Slot(used=self._slots[index].used)
         return found
 
 
-def _shared(slot: _Slot, wanted: Tokens) -> int:
-    """Return how many tokens a slot and a prompt have in common at the beginning."""
+def _shared(slot: _Slot, wanted: TokenIds) -> int:
+    """Return the length of the common prefix of a slot and a prompt."""
     held = np.asarray(slot.tokens)
     length = min(len(held), len(wanted))
     differs = np.flatnonzero(held[:length] != wanted[:length])
@@ -152,7 +152,7 @@ def _shared(slot: _Slot, wanted: Tokens) -> int:
 
 
 def _usable(slot: _Slot, num_shared: int, num_strict: int | None) -> int:
-    """Return how many of the shared tokens may be taken over; see ``Slots.claim``."""
-    if num_strict is None or slot.num_prompt == num_strict:
+    """Return how many of the shared tokens may be reused; see ``Slots.claim``."""
+    if num_strict is None or slot.num_prefilled == num_strict:
         return num_shared
-    return min(num_shared, slot.num_prompt, num_strict)
+    return min(num_shared, slot.num_prefilled, num_strict)

@@ -1,6 +1,6 @@
-"""Measure what a loaded model costs on this device.
+"""Measure the latency of a loaded model on this device.
 
-Rule: real runs of the real graph, within a bounded time on a device too slow for all of them.
+Rule: real forward passes of the real graph, within a bounded time however slow the device is.
 """
 
 import time
@@ -9,42 +9,43 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from edged.engine.graph import Graph
-from edged.engine.steps import Row
-from edged.scheduling.latency_model import Cost, Run, fit_cost
+from edged.engine.steps import DecodeInput
+from edged.scheduling.latency_fit import MeasuredRun, fit_cost
+from edged.scheduling.latency_model import CostEstimate
 
+# With the pass that is running at that time, about 2 s.
 _DECODE_STEPS = 6
 _SMALLEST_PREFILL = 8
 _LIMIT_S = 1.8
-"""Together with the run that is under way when it is over, 2 s."""
 
 
 class _Stopwatch:
-    """Times runs of a graph, within a limit."""
+    """Times forward passes of a graph."""
 
     def __init__(self, graph: Graph, clock: Callable[[], float]) -> None:
         self._graph = graph
         self._clock = clock
         self._started_s = clock()
 
-    def left_s(self, limit_s: float) -> float:
-        """Return what is left until so long after the start."""
+    def remaining_s(self, limit_s: float) -> float:
+        """Return the time until ``limit_s`` after the start."""
         return self._started_s + limit_s - self._clock()
 
-    def prefill(self, num_tokens: int, context: int) -> Run:
-        """Run made-up tokens in the first slot."""
+    def prefill(self, num_tokens: int, context: int) -> MeasuredRun:
+        """Run synthetic tokens in the first slot."""
         token_ids = np.arange(context, context + num_tokens, dtype=np.int64)
         before_s = self._clock()
         self._graph.forward(token_ids % self._graph.vocab_size, context)
-        return Run(num_tokens, context, self._clock() - before_s)
+        return MeasuredRun(num_tokens, context, self._clock() - before_s)
 
-    def decode(self, num_rows: int, context: int) -> Run:
-        """Run one token of each of the first slots, a few times; return the middle one."""
-        rows = [Row(slot, 1, context) for slot in range(num_rows)]
-        runs: list[Run] = []
-        while not runs or (len(runs) < _DECODE_STEPS and self.left_s(_LIMIT_S) > 0):
+    def decode(self, num_rows: int, context: int) -> MeasuredRun:
+        """Run one token of each of the first slots, a few times; return the median run."""
+        rows = [DecodeInput(slot, 1, context) for slot in range(num_rows)]
+        runs: list[MeasuredRun] = []
+        while not runs or (len(runs) < _DECODE_STEPS and self.remaining_s(_LIMIT_S) > 0):
             before_s = self._clock()
             self._graph.decode(rows)
-            runs.append(Run(1, context, self._clock() - before_s, num_rows))
+            runs.append(MeasuredRun(1, context, self._clock() - before_s, num_rows))
         return sorted(runs, key=lambda run: run.seconds)[len(runs) // 2]
 
 
@@ -53,17 +54,17 @@ def measure_cost(
     num_slots: int,
     chunk_tokens: int,
     clock: Callable[[], float] = time.perf_counter,
-) -> Cost:
-    """Overwrite slots of the cache with made-up tokens and fit a price list to what that takes.
+) -> CostEstimate:
+    """Time synthetic tokens, which overwrite slots of the cache, and fit a latency model to them.
 
-    Prefill doubles until it is a chunk, then goes on chunk by chunk into a longer context; then
-    decode is timed there, in a short context, and there in all slots at once. A device too slow for
-    that is measured on less.
+    Prefill grows by doubling up to a chunk, then chunk by chunk into a longer context; decode is
+    timed in that context, in a short one, and in a short one with all slots. A slow device is
+    measured with fewer passes.
 
     Args:
         graph: the loaded model.
-        num_slots: how many of its slots may be overwritten, and answer at a time.
-        chunk_tokens: how many prompt tokens one run takes in production.
+        num_slots: how many of its slots may be overwritten and will decode in one batch.
+        chunk_tokens: prompt tokens of one pass in production.
         clock: seconds; for tests.
     """
     watch = _Stopwatch(graph, clock)
@@ -72,30 +73,31 @@ def measure_cost(
     for slot in range(1, num_slots):
         graph.copy(0, slot, _SMALLEST_PREFILL)
     wanted = [(1, longest), (1, _SMALLEST_PREFILL), (num_slots, _SMALLEST_PREFILL)]
-    decodes: list[Run] = []
+    decodes: list[MeasuredRun] = []
     for num_rows, context in dict.fromkeys(wanted):
-        if not decodes or watch.left_s(_LIMIT_S) > 0:
+        if not decodes or watch.remaining_s(_LIMIT_S) > 0:
             decodes.append(watch.decode(num_rows, context))
     return fit_cost(prefills, decodes, chunk_tokens)
 
 
-def _prefills(watch: _Stopwatch, chunk_tokens: int, max_model_len: int) -> list[Run]:
+def _prefills(watch: _Stopwatch, chunk_tokens: int, max_model_len: int) -> list[MeasuredRun]:
     largest = min(chunk_tokens, max_model_len - _DECODE_STEPS)
     end = max_model_len - _DECODE_STEPS - largest
-    watch.prefill(min(_SMALLEST_PREFILL, largest), 0)  # the first run of all allocates
-    runs: list[Run] = []
+    watch.prefill(min(_SMALLEST_PREFILL, largest), 0)  # the first pass allocates
+    runs: list[MeasuredRun] = []
     for count, context in _plan(largest, end):
-        if runs and 3 * runs[-1].seconds > watch.left_s(_LIMIT_S / 2):
+        if runs and 3 * runs[-1].seconds > watch.remaining_s(_LIMIT_S / 2):
             break
-        once = watch.prefill(count, context)
-        # Of two, the quicker: what disturbs a run only ever makes it slower.
-        again = watch.prefill(count, context) if once.seconds < watch.left_s(_LIMIT_S / 2) else once
-        runs.append(min(once, again, key=lambda run: run.seconds))
+        run = watch.prefill(count, context)
+        if run.seconds < watch.remaining_s(_LIMIT_S / 2):
+            # The faster of two: disturbances only make a pass slower.
+            run = min(run, watch.prefill(count, context), key=lambda timed: timed.seconds)
+        runs.append(run)
     return runs
 
 
 def _plan(largest: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield runs as (tokens, context): doubling to a chunk, then chunk after chunk."""
+    """Yield passes as (tokens, context): doubling to a chunk, then chunk after chunk."""
     count = min(_SMALLEST_PREFILL, largest)
     while count < largest:
         yield count, 0

@@ -1,14 +1,14 @@
-"""What the generation loop yields, and what it is given."""
+"""What the generation loop is given, and what each forward pass of the model returns."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from edged.engine.decoding import Decoding
 
 
@@ -17,27 +17,27 @@ class EngineSettings:
     """How the model is run on this device."""
 
     max_model_len: int
-    """Prompt and answer together; cut to what the model was made for."""
+    """Prompt and answer together; reduced to the model's own limit."""
     num_threads: int | None = None
     """None takes the CPUs that this process may use."""
     prefill_chunk_tokens: int = 64
     """Prompt tokens run before the consumer can stop the request again."""
     num_slots: int = 1
-    """Answers that are made at the same time."""
+    """Answers decoded at the same time."""
     num_prefixes: int = 0
-    """Beginnings of prompts that are kept for good, each with a place in the cache."""
+    """Prompt prefixes that are kept permanently, each in a slot of its own."""
     is_guessing: bool = True
-    """Whether tokens may be guessed, where that changes no answer."""
+    """Whether tokens may be drafted (speculative decoding), where that changes no answer."""
     has_flash: bool | None = None
-    """Whether attention may be computed in tiles; None does so for a cache in fp32, where it is
-    faster on most processors, and not for one in int8."""
+    """Whether attention is computed in tiles; None does so for an fp32 cache, where it is faster on
+    most processors, and not for an int8 cache."""
     model_path: Path | None = None
     """A prepared copy of the bundle's graph; None takes the bundle's own."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One token of one sequence, to be run together with others."""
+class DecodeInput:
+    """One token of one sequence, to be run in a batch."""
 
     slot: int
     token_id: int
@@ -49,9 +49,9 @@ class Prefilled:
     """One chunk of the prompt is in the cache."""
 
     num_tokens: int
-    """Prompt tokens done so far, reused ones included."""
+    """Prompt tokens in the cache so far, reused ones included."""
     cached_tokens: int
-    """Of these, the tokens whose keys and values were there before."""
+    """Of these, the tokens whose keys and values were reused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,40 +64,40 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """The answer cannot go on, for a reason of its own: its sampler or its format raised."""
+class DecodingFailure:
+    """The answer cannot go on because its own sampler or constraint raised."""
 
     error: Exception
 
 
-Step = Prefilled | Token | Failed
-"""What a run of the model did for one answer."""
+# What one forward pass did for one answer.
+Step = Prefilled | Token | DecodingFailure
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class ForwardPass:
     """One run of the model."""
 
     outcomes: Mapping["Decoding", Sequence[Step]]
-    """What it did for each answer that had a part in it, in order."""
+    """The steps of each answer in the batch, in order."""
     num_rows: int = 0
-    """Tokens that were run, guessed ones among them; 0 for a piece of a prompt."""
+    """Tokens decoded, drafted ones included; 0 for a prefill chunk."""
     num_pairs: int = 0
-    """For each of these the tokens before it, summed up."""
+    """Query-key pairs of attention: the positions before each decoded token, added up."""
 
 
 class Constraint(Protocol):
-    """What the answer is held to, token by token."""
+    """The format of an answer, enforced token by token."""
 
     @property
     def is_complete(self) -> bool:
         """Whether the answer is whole and nothing may follow."""
         ...
 
-    def allowed(self, logits: NDArray[np.float32]) -> None:
+    def allowed(self, logits: "NDArray[np.float32]") -> None:
         """Overwrite the logits ``[vocabulary]`` of all tokens that may not come next with -inf."""
         ...
 
     def advance(self, token_id: int) -> None:
-        """Take in the chosen token."""
+        """Append the chosen token."""
         ...

@@ -1,13 +1,13 @@
-"""Find stop strings in text that arrives in pieces.
+"""Find stop strings in text that arrives in chunks.
 
-Rule: how the text is cut into pieces changes nothing in what is emitted in all.
+Rule: the chunk boundaries do not change the emitted text.
 """
 
 from collections.abc import Sequence
 
 
 class StopMatcher:
-    """Pass text on until a stop string is complete; neither it nor a part of it is emitted.
+    """Pass text on until a stop string is complete; no part of it is emitted.
 
     Of several stop strings, the one that ends first counts; of those, the longest.
 
@@ -28,7 +28,7 @@ class StopMatcher:
         return self._is_stopped
 
     def push(self, text: str) -> str:
-        """Take more text and return what can no longer be part of a stop string."""
+        """Append text and return what can no longer be part of a stop string."""
         if self._is_stopped:
             return ""
         text = self._held + text
@@ -42,7 +42,7 @@ class StopMatcher:
         return text[:safe]
 
     def flush(self) -> str:
-        """Return what was held back, at the end of the text."""
+        """Return the text held back, at the end."""
         text, self._held = self._held, ""
         return text
 
@@ -51,10 +51,10 @@ class StopMatcher:
         return min(ends)[1] if ends else None
 
     def _open_length(self, text: str) -> int:
-        """Return the length of the longest end of ``text`` that may begin a stop string."""
+        """Return the length of the longest suffix of ``text`` that begins a stop string."""
         longest = max((len(stop) for stop in self._stop), default=1) - 1
         for length in range(min(longest, len(text)), 0, -1):
-            end = text[-length:]
-            if any(stop.startswith(end) for stop in self._stop):
+            suffix = text[-length:]
+            if any(stop.startswith(suffix) for stop in self._stop):
                 return length
         return 0

@@ -1,115 +1,79 @@
-"""Tell operators what happened, on the ``event`` topic and in the log, never faster than they read.
+"""The node's events, and the readings that come with each.
 
-Rule: whatever peers send, the number of events is bounded: per kind, and in all while the broker
-has not confirmed them. What is held back is counted, and told later as one ``suppressed``.
+Beside these, ``Delivery`` (a message arrived) and ``Fragment``, ``Finished`` and ``Paused`` (of the
+inference thread) are events, too.
 """
 
-import logging
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from edged.node.metrics import Count, Metrics
-from edged.node.ports import Publisher
-from edged.protocol import Topics, encode_event
-from edged.protocol.event import (
-    Event,
-    EventsSuppressed,
-    MessageDropped,
-    RequestRefused,
-    event_members,
-)
+from edged.node.throttling import DeviceReading
+from edged.protocol import Dropped, Refusal
+from edged.protocol.request import CancelRequest, Rejected, Request
+from edged.scheduling.memory_budget import MemorySnapshot
 
-_LOG = logging.getLogger(__name__)
-
-BURST = 10
-"""Events of one kind that may be sent at once …"""
-REFILL_S = 6.0
-"""… after which there is one more each time this is over."""
-MAX_UNCONFIRMED = 64
-"""Events on their way to the broker; with no connection, those that wait for one."""
-SUMMARY_S = 60.0
-"""How long held-back events are collected before they are told."""
+if TYPE_CHECKING:
+    from edged.engine.steps import Constraint
 
 
-@dataclass(slots=True)
-class _Bucket:
-    tokens: float
-    filled_s: float
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What is measured around the node when an event comes."""
+
+    memory: MemorySnapshot
+    device: DeviceReading = field(default_factory=DeviceReading)
+    progress: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    """Tokens of prompt and of answer done, by the keys of the running requests."""
+    num_touched: int = 0
+    """Positions of the KV cache for which every slot has memory already."""
 
 
-class Events:
-    """Send events.
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The delivery of the latest ``Decode`` is decoded."""
 
-    Args:
-        publisher: Where they are published.
-        topics: The topics of this node.
-        metrics: Where they are counted.
-        clock: Monotonic seconds.
-    """
-
-    def __init__(
-        self, publisher: Publisher, topics: Topics, metrics: Metrics, clock: Callable[[], float]
-    ) -> None:
-        self._publisher = publisher
-        self._topics = topics
-        self._metrics = metrics
-        self._clock = clock
-        self._buckets: dict[str, _Bucket] = {}
-        self._unconfirmed: set[int] = set()
-        self._held: Counter[str] = Counter()
-        self._summary_s = float("inf")
-
-    def tell(self, event: Event) -> None:
-        """Send an event, or count it when there were too many of its kind."""
-        now_s = self._clock()
-        if len(self._unconfirmed) < MAX_UNCONFIRMED and self._take_token(_limit_of(event), now_s):
-            self._send(event)
-            return
-        self._metrics.count(Count.EVENTS_SUPPRESSED)
-        self._held[event.kind] += 1
-        self._summary_s = min(self._summary_s, now_s + SUMMARY_S)
-
-    def tick(self) -> None:
-        """Tell what was held back, when it is time."""
-        if self._clock() >= self._summary_s:
-            self.flush()
-
-    def flush(self) -> None:
-        """Tell at once what was held back; before a stop."""
-        if self._held:
-            self._send(EventsSuppressed(self._held.total(), dict(sorted(self._held.items()))))
-        self._held.clear()
-        self._summary_s = float("inf")
-
-    def confirm(self, handle: int) -> bool:
-        """Note that a message is on its way no more; tell whether it was an event."""
-        is_event = handle in self._unconfirmed
-        self._unconfirmed.discard(handle)
-        return is_event
-
-    def _send(self, event: Event) -> None:
-        members = event_members(event)
-        _LOG.info("%s: %s", event.kind, " ".join(f"{name}={it}" for name, it in members.items()))
-        message = encode_event(self._topics, event.kind, members)
-        self._unconfirmed.add(self._publisher.publish(message, qos=1))
-        self._metrics.count(Count.EVENTS)
-
-    def _take_token(self, limit: str, now_s: float) -> bool:
-        bucket = self._buckets.setdefault(limit, _Bucket(BURST, now_s))
-        bucket.tokens = min(BURST, bucket.tokens + (now_s - bucket.filled_s) / REFILL_S)
-        bucket.filled_s = now_s
-        if bucket.tokens < 1:
-            return False
-        bucket.tokens -= 1
-        return True
+    result: Request | CancelRequest | Refusal | Dropped
 
 
-def _limit_of(event: Event) -> str:
-    """Name the limit of an event: many of one sort do not hide another sort."""
-    match event:
-        case RequestRefused():
-            return f"{event.kind}:{event.code}"
-        case MessageDropped():
-            return f"{event.kind}:{event.reason}"
-    return event.kind
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request is ready to be decided on."""
+
+    key: int
+    prompt_ids: Sequence[int] = ()
+    constraint: "Constraint | None" = None
+    num_forgotten: int = 0
+    """Oldest turns of the dialogue for which the prompt has no room."""
+    rejected: Rejected | None = None
+    """Why there is no prompt or no constraint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """The crash journal is on the disk, with the start of a request in it."""
+
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """The broker has a published message, or never will."""
+
+    handle: int
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed; see ``Node.next_tick_s``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Stop taking and starting work: what is not answered is left to the next process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Leave what still runs to the next process; it did not end this one."""

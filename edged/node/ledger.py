@@ -1,4 +1,4 @@
-"""The one account of memory: everything that is held, or promised to be held, inside one budget.
+"""The one account of memory: everything that is held or reserved, inside one budget.
 
 Rule: reserve first, use later, release always. What does not fit is refused here, before a byte of
 it is allocated; so the sum of all reservations never exceeds the budget.
@@ -8,8 +8,8 @@ from enum import StrEnum
 
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan
 
+# A request that waits or runs: its text, token ids, grammar state and reply, rounded up.
 REQUEST_BYTES = 128 * 1024
-"""A request that waits or runs: its text, token ids, grammar state and reply, rounded up."""
 
 
 class Account(StrEnum):
@@ -26,11 +26,11 @@ class Account(StrEnum):
     REPLAY = "replay"
     """Replies kept to be sent again."""
     REQUESTS = "requests"
-    """What waits and what runs."""
+    """Requests that wait and that run."""
 
 
 class Reservation:
-    """Memory that is spoken for, until it is released."""
+    """Memory that is reserved until it is released."""
 
     def __init__(self, ledger: "Ledger", account: Account, num_bytes: int) -> None:
         self._ledger = ledger
@@ -65,7 +65,7 @@ class Ledger:
         return self.limit_bytes - self.planned_bytes
 
     def reserve(self, account: Account, num_bytes: int) -> Reservation | None:
-        """Speak for memory; None when the budget has no room for it.
+        """Reserve memory; None when the budget has no room for it.
 
         Raises:
             ValueError: ``num_bytes`` is negative.

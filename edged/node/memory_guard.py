@@ -1,43 +1,37 @@
 """Memory while the node serves: what requests hold, and what is given up when it runs short.
 
-Rule: on the main thread; one reading a second at most, and nothing here blocks.
+Rule: pure; one reading a second at most is taken in.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from edged.errors import ErrorCode
+from edged.node.effects import Effect, ReleasePrefixCache
 from edged.node.ledger import REQUEST_BYTES, Account, Reservation, open_ledger
-from edged.node.ports import Edges, Limits
-from edged.node.pressure import DOWN_AFTER_S, PressureLadder, Rung
+from edged.node.limits import Limits
+from edged.node.pressure import DOWN_AFTER_S, PressureLadder, PressureLevel
 from edged.node.replies import MAX_FINISHED_BYTES
+from edged.node.sessions import Dialogues
 from edged.protocol.request import Rejected
+from edged.scheduling.memory_budget import MemorySnapshot
 
+# Least time between two readings.
 INTERVAL_S = 1.0
-"""Least time between two readings."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sheddable:
-    """What can be given up; each is called when its rung is reached."""
-
-    prefix_cache: Callable[[], None]
-    sessions: Callable[[], None]
 
 
 class MemoryGuard:
     """Keep the ledger, and climb the ladder.
 
     Args:
-        edges: Memory and the clock.
         limits: The budget, and what is held for the life of the process.
-        sheddable: What can be given up.
+        sessions: The dialogues that can be given up.
+        emit: Takes ``ReleasePrefixCache``.
     """
 
-    def __init__(self, edges: Edges, limits: Limits, sheddable: Sheddable) -> None:
-        self._edges = edges
-        self._sheddable = sheddable
+    def __init__(self, limits: Limits, sessions: Dialogues, emit: Callable[[Effect], None]) -> None:
+        self._sessions = sessions
+        self._emit = emit
         self._ladder = PressureLadder(limits.budget)
         self._num_slots = limits.num_slots
         self._read_s = float("-inf")
@@ -46,42 +40,46 @@ class MemoryGuard:
         self.ledger.reserve(Account.SESSIONS, sessions_bytes)
 
     @property
-    def rung(self) -> Rung:
+    def level(self) -> PressureLevel:
         """How much is given up now."""
-        return self._ladder.rung
+        return self._ladder.level
 
-    def tick(self, now_s: float) -> int:
-        """Read memory if the last reading is old, and give up or take back one thing.
+    def tick(self, memory: MemorySnapshot, now_s: float) -> int:
+        """Take in a reading if the last one is old, and give up or take back one thing.
 
         Returns:
-            How many answers may be made at the same time.
+            How many answers may be generated at the same time.
         """
         if now_s - self._read_s >= INTERVAL_S:
-            self._read_s, before = now_s, self.rung
-            self._shed(before, self._ladder.step(self._edges.read_memory(), now_s))
-        return 1 if self.rung >= Rung.SHRINK_SLOTS else self._num_slots
+            before = self.level
+            self._read_s = now_s
+            self._shed(before, self._ladder.step(memory, now_s))
+        return 1 if self.level >= PressureLevel.SHRINK_SLOTS else self._num_slots
 
-    def _shed(self, before: Rung, rung: Rung) -> None:
-        # Slots beyond the one become idle one by one, each with what it held.
-        if rung >= Rung.SHRINK_SLOTS or before < rung is Rung.SHED_PREFIX:
-            self._sheddable.prefix_cache()
-        elif before < rung is Rung.SHED_SESSIONS:
-            self._sheddable.sessions()
+    def _shed(self, before: PressureLevel, level: PressureLevel) -> None:
+        is_higher = level > before
+        # From SHRINK_SLOTS on at each reading: slots become idle one by one, with what they hold.
+        if level >= PressureLevel.SHRINK_SLOTS or (
+            is_higher and level is PressureLevel.SHED_PREFIX
+        ):
+            self._emit(ReleasePrefixCache())
+        elif is_higher and level is PressureLevel.SHED_SESSIONS:
+            self._sessions.clear()
 
     def hold(self) -> Reservation | Rejected:
         """Reserve what one more request needs beside the model, or refuse it."""
-        if self.rung >= Rung.REFUSE:
+        if self.level >= PressureLevel.REFUSE:
             return self._refusal("memory has been short; nothing new is taken in for a while", 0)
         held = self.ledger.reserve(Account.REQUESTS, REQUEST_BYTES)
         if held is not None:
             return held
         missing_bytes = REQUEST_BYTES - self.ledger.free_bytes
-        return self._refusal("all of budget.memory is spoken for", missing_bytes)
+        return self._refusal("all of budget.memory is reserved", missing_bytes)
 
     def members(self, rss_bytes: int) -> dict[str, Any]:
-        """Return the account and the ladder as members of ``state``."""
+        """Return the account and the level as members of ``state``."""
         return {
-            "pressure": self.rung.name.lower(),
+            "pressure": self.level.name.lower(),
             "ledger": self.ledger.accounts(),
             "planned_bytes": self.ledger.planned_bytes,
             "unplanned_bytes": self.ledger.drift_bytes(rss_bytes),

@@ -12,8 +12,8 @@ from typing import Any
 from edged.errors import ErrorCode
 from edged.protocol.request import Answer, FinishReason, Rejected
 
+# Samples that a percentile looks back on.
 WINDOW = 256
-"""Samples that a percentile looks back on."""
 
 
 class Count(StrEnum):

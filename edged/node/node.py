@@ -1,360 +1,257 @@
-"""The daemon's decisions: every delivery in, exactly one terminal reply out.
+"""The node: every delivery in, exactly one terminal reply out.
 
-Rule: runs on the main thread only, fed with one event at a time; so nothing here needs a lock, and
-nothing here may block. A delivery that may have ended a process before is taken in and answered
-while nothing else is at work, so that a further crash is blamed on nobody who was only present.
+Rule: pure. ``Node.handle`` takes one event with the time and the readings, and returns the effects
+that the daemon carries out; nothing in this room does I/O, reads a clock or blocks. The simulation
+and the property tests drive this class, too.
 """
 
-import logging
-import traceback
-from collections import deque
-from dataclasses import dataclass
-
-from edged.engine.generation import Finished, Fragment, Job, Paused
 from edged.errors import ErrorCode
-from edged.node.events import Events
-from edged.node.intake import Intake, Pending
-from edged.node.learning import Learning
-from edged.node.metrics import Count, Metrics
-from edged.node.ports import MAX_ATTEMPTS, Edges, Limits
-from edged.node.replies import Identity, Replies
-from edged.node.speaking import Speaker
-from edged.protocol import Delivery, Dropped, Refusal, decode, reply_address
-from edged.protocol.event import MessageDropped, ReplyUndelivered, RequestPoisoned, RequestRefused
-from edged.protocol.request import (
-    Answer,
-    CancelOutcome,
-    CancelRequest,
-    FinishReason,
-    Rejected,
-    Reply,
-    Request,
+from edged.node.crash_journal import MAX_ATTEMPTS
+from edged.node.effects import Cancel, Effect, Pause, Report, Start, SyncJournal
+from edged.node.events import (
+    Abandon,
+    Confirmed,
+    Decoded,
+    Drain,
+    Prepared,
+    Readings,
+    Synced,
+    Tick,
 )
-from edged.scheduling.latency_model import CostModel
-from edged.scheduling.scheduler import Entry, Scheduler
+from edged.node.generation import Finished, Fragment, Generation, Paused
+from edged.node.intake import CRASHED_BEFORE, Intake
+from edged.node.limits import Limits
+from edged.node.metrics import Count
+from edged.node.request_state import RequestState
+from edged.node.state import NodeState
+from edged.protocol import Delivery
+from edged.protocol.event import ReplyUndelivered, RequestPoisoned
+from edged.protocol.request import CancelOutcome, CancelRequest, FinishReason, Rejected, Reply
+from edged.scheduling.latency_model import LatencyModel, RequestTimings
+from edged.scheduling.queued_request import RequestPhase
 
-_LOG = logging.getLogger(__name__)
+_WAITED_TOO_LONG = Rejected(
+    ErrorCode.TIMEOUT, "waited too long for its deadline; allow more time or ask again later"
+)
 
-ISOLATION_LIMIT_S = 30.0
-"""How long others wait at most for a suspect to be taken in or answered alone."""
-MAX_ARRIVALS = 64
-"""Deliveries that wait at most for that; beyond, they are taken in beside it."""
-_CRASHED_BEFORE = "this request ended the node's process twice; do not send it again"
-_WAITED_TOO_LONG = "waited too long for its deadline; allow more time or ask again later"
-_INTERNAL = "the request could not be taken in; see the node's log"
-
-
-@dataclass(slots=True)
-class _Arrival:
-    """A delivery that is not decoded yet."""
-
-    delivery: Delivery
-    fingerprint: str
-    arrived_s: float
-    is_suspect: bool
+Event = (
+    Delivery
+    | Decoded
+    | Prepared
+    | Synced
+    | Fragment
+    | Finished
+    | Paused
+    | Confirmed
+    | Tick
+    | Drain
+    | Abandon
+)
 
 
-class Service:
-    """Turn events into decisions.
+class Node:
+    """Decide about every event.
 
     Args:
-        edges: The transport, the worker, the language of the model, clock and memory.
         limits: Defaults, budgets and bounds.
-        costs: What answers take on this device.
-        metrics: Where everything is counted.
+        latency_model: What answers take on this device; it learns from each one.
+        journal_pages: What the process before left in the crash journal: starts and intake.
     """
 
-    def __init__(self, edges: Edges, limits: Limits, costs: CostModel, metrics: Metrics) -> None:
-        self._edges = edges
-        self._limits = limits
-        self._metrics = metrics
-        self.scheduler: Scheduler[Pending] = Scheduler(limits.max_waiting, limits.num_slots)
-        self._speaker = Speaker(edges, limits, metrics)
-        self._replies = Replies(self._speaker.reply, edges.transport.acknowledge, edges.attempts)
-        self._intake = Intake(edges, limits)
-        self.guard = self._intake.guard
-        self._next_key = 0
-        self._is_draining = False
-        self._arrivals: deque[_Arrival] = deque()
-        self._failures_logged: set[type[Exception]] = set()
-        self.events = Events(edges.transport, limits.defaults.topics, metrics, edges.clock)
-        self._learning = Learning(costs, metrics)
-        self.costs = costs
-
-    @property
-    def num_waiting(self) -> int:
-        """Requests that wait for the engine."""
-        return len(self.scheduler)
-
-    @property
-    def num_running(self) -> int:
-        """Requests that are being answered."""
-        return len(self.scheduler.running)
-
-    @property
-    def num_sessions(self) -> int:
-        """Dialogues that are held."""
-        return self._intake.num_sessions
+    def __init__(
+        self,
+        limits: Limits,
+        latency_model: LatencyModel,
+        journal_pages: tuple[bytes, bytes] = (b"", b""),
+    ) -> None:
+        self._state = NodeState(limits, latency_model, journal_pages)
+        self._intake = Intake(self._state)
+        self.latency_model = latency_model
+        self.scheduler = self._state.scheduler
+        self.metrics = self._state.metrics
+        self.guard = self._state.guard
+        self.num_unfinished = self._state.journal.num_unfinished
+        """Messages that the process before had at work when it ended: above 0, it crashed."""
 
     @property
     def num_unconfirmed(self) -> int:
         """Replies that the broker has not confirmed yet."""
-        return self._replies.num_unconfirmed
+        return self._state.replies.num_unconfirmed
 
-    def deliver(self, delivery: Delivery) -> None:
-        """Take in one delivered message: at once, or as soon as a suspect lets it."""
-        if self._is_draining:
-            return  # not acknowledged: the broker brings it again to the next process
-        fingerprint = delivery.fingerprint
-        is_suspect = self._edges.attempts.num_intake_crashes(fingerprint) > 0
-        self._arrivals.append(_Arrival(delivery, fingerprint, self._edges.clock(), is_suspect))
-        self._take_arrivals()
-
-    def _take_arrivals(self) -> None:
-        while self._arrivals and not self._is_draining:
-            now_s, first = self._edges.clock(), self._arrivals[0]
-            is_held = self._is_isolating(now_s) or (first.is_suspect and self._is_busy)
-            may_wait = (
-                now_s - first.arrived_s < ISOLATION_LIMIT_S and len(self._arrivals) <= MAX_ARRIVALS
-            )
-            if is_held and may_wait:
-                return
-            self._take_in(self._arrivals.popleft(), may_wait=may_wait)
-
-    @property
-    def _is_busy(self) -> bool:
-        return bool(self.scheduler.running or len(self.scheduler))
-
-    def _is_isolating(self, now_s: float) -> bool:
-        """Tell whether a suspect runs, and has not run for long."""
-        return any(
-            entry.delivery.is_suspect and now_s - entry.queued_s < ISOLATION_LIMIT_S
-            for entry in self.scheduler.running
-        )
-
-    def _take_in(self, arrival: _Arrival, *, may_wait: bool) -> None:
-        attempts, delivery = self._edges.attempts, arrival.delivery
-        if attempts.num_intake_crashes(arrival.fingerprint) >= MAX_ATTEMPTS:
-            self._refuse_poisoned(delivery)
-            return
-        attempts.begin_intake(arrival.fingerprint)
-        decoded = decode(delivery, self._limits.defaults, arrival.arrived_s)
-        if isinstance(decoded, Request):
-            self._accept(arrival, decoded, may_wait=may_wait)
-        attempts.end_intake(arrival.fingerprint)
-        now_s = self._edges.clock()
-        match decoded:
-            case Dropped():
-                self._drop(delivery, decoded)
-            case Refusal():
-                self._refuse(delivery, Reply(decoded.reply_to, decoded.rejected), decoded.rejected)
-            case CancelRequest():
-                self._cancel(delivery, decoded, now_s)
-            case Request():
-                self._schedule()
-
-    def _drop(self, delivery: Delivery, dropped: Dropped) -> None:
-        self._metrics.count_dropped(dropped.reason)
-        self.events.tell(MessageDropped(dropped.reason, dropped.detail))
-        self._edges.transport.acknowledge(delivery)
-
-    def _refuse(self, delivery: Delivery, reply: Reply, rejected: Rejected) -> None:
-        self._count_refused(rejected.code)
-        expires_s = self._default_expiry_s(self._edges.clock())
-        self._replies.answer(delivery, reply, expires_s=expires_s)
-
-    def _refuse_poisoned(self, delivery: Delivery) -> None:
-        """Refuse, undecoded, what ended the process twice while it was taken in."""
-        address = reply_address(delivery, self._limits.defaults)
-        if isinstance(address, Dropped):
-            self._drop(delivery, address)
-            return
-        self.events.tell(RequestPoisoned(MAX_ATTEMPTS))
-        rejected = Rejected(ErrorCode.CRASHED_BEFORE, _CRASHED_BEFORE)
-        attempt = MAX_ATTEMPTS + 1
-        self._refuse(delivery, Reply(address, rejected, attempt=attempt), rejected)
-
-    def confirm(self, handle: int, failure: str | None = None) -> bool:
-        """Note that the broker has a published message, or why it never will.
-
-        Returns:
-            Whether it was a reply; a failure of it is counted, sent as an event and logged here.
-        """
-        is_reply = not self.events.confirm(handle) and self._replies.confirm(handle)
-        if is_reply and failure is not None:
-            self._metrics.count(Count.UNDELIVERED)
-            self.events.tell(ReplyUndelivered(failure))
-        return is_reply
-
-    def fragment(self, fragment: Fragment) -> None:
-        """Publish a piece of a streamed answer."""
-        for running in self.scheduler.running:
-            if running.key == fragment.key:
-                self._speaker.fragment(running.admitted.request, fragment)
-
-    def finish(self, finished: Finished | Paused) -> None:
-        """Reply with the outcome of the running job, if it is over, and start the next one."""
-        if isinstance(finished, Paused):
-            self._pause(finished)
-            return
-        entry = self.scheduler.finish(finished.key)
-        self._reply(entry, finished.outcome, finished)
-        self._learning.take(finished, entry.admitted.request.received_s)
-        self.tick()
-
-    def _pause(self, paused: Paused) -> None:
-        """Let the interrupted job wait again, with its answer so far, and start what is urgent."""
-        entry = self.scheduler.pause(paused.run.job.key, paused.run.num_output_tokens)
-        entry.delivery.run = paused.run
-        self._metrics.count(Count.PAUSED)
-        if entry.is_cancelled:  # asked for while the pause was on its way here
-            self.scheduler.drop(entry)
-            self._end_waiting(entry, Rejected(ErrorCode.CANCELLED, "cancelled while interrupted"))
-        self.tick()
-
-    def tick(self) -> None:
-        """Refuse what waited too long, start what there is a slot for, take in what was held."""
-        self._schedule()
-        self._take_arrivals()
-
-    def _schedule(self) -> None:
-        now_s, cost = self._edges.clock(), self.costs.current
-        self.scheduler.note_progress(self._edges.worker.progress)
-        self.scheduler.num_slots = self.guard.tick(now_s)
-        for entry in self.scheduler.expire(now_s, cost):
-            self._end_waiting(entry, Rejected(ErrorCode.TIMEOUT, _WAITED_TOO_LONG))
-        if self._is_draining:
-            return
-        while (started := self.scheduler.pop(now_s, cost)) is not None:
-            self._start(started)
-        victim = self.scheduler.to_pause(now_s, cost)
-        if victim is not None:
-            self._edges.worker.pause(victim.key)
+    def num_sessions(self, now_s: float) -> int:
+        """Count the dialogues that are held."""
+        return self._state.sessions.count(now_s)
 
     def next_tick_s(self) -> float | None:
-        """Return when ``tick`` will next have something to do; None while nothing waits."""
-        next_s = self.scheduler.next_deadline_s(self.costs.current)
-        if not self._arrivals:
-            return next_s
-        held_until_s = self._arrivals[0].arrived_s + ISOLATION_LIMIT_S
-        return held_until_s if next_s is None else min(next_s, held_until_s)
+        """Return when a ``Tick`` will next have something to do; None while nothing waits."""
+        times_s = [
+            self.scheduler.next_deadline_s(self.latency_model.current),
+            self._intake.next_tick_s(),
+        ]
+        return min((time_s for time_s in times_s if time_s is not None), default=None)
 
-    def drain(self) -> None:
-        """Stop taking and starting work; what is not answered is left to the next process."""
-        self._is_draining = True
+    def start(self) -> list[Effect]:
+        """Return the effects of the start: the crash journal's pages as they are now."""
+        return self._state.take_effects()
 
-    def abandon(self) -> None:
-        """Leave the running request to the next process: it is stopped, and did not crash us."""
-        for entry in self.scheduler.begun():
-            self._edges.attempts.end(entry.delivery.ticket.identity.key)
+    def handle(self, event: Event, now_s: float, readings: Readings) -> list[Effect]:
+        """Decide what an event entails.
 
-    def _accept(self, arrival: _Arrival, request: Request, *, may_wait: bool) -> None:
-        delivery = arrival.delivery
-        identity = Identity.of(delivery, request.reply_to)
-        is_suspect = self._edges.attempts.was_left_running(identity.key)
-        if is_suspect and self._is_busy and may_wait:
-            arrival.is_suspect = True
-            self._arrivals.appendleft(arrival)
+        Args:
+            event: What happened.
+            now_s: The time, on the clock of all deadlines.
+            readings: What was measured just now.
+
+        Returns:
+            Effects, to be carried out in this order.
+        """
+        self._state.now_s, self._state.readings = now_s, readings
+        self.scheduler.note_progress(readings.progress)
+        match event:
+            case Delivery() | Decoded() | Prepared():
+                self._take_in(event)
+            case Fragment() | Finished() | Paused():
+                self._take_generation(event)
+            case Synced():
+                self._start(event.key)
+            case Confirmed():
+                self._confirm(event)
+            case Drain():
+                self._state.is_draining = True
+            case Abandon():
+                self._abandon()
+        if not isinstance(event, Fragment | Confirmed):
+            self._schedule()
+            self._intake.take_arrivals()
+        return self._state.take_effects()
+
+    def _abandon(self) -> None:
+        for state in self.scheduler.in_progress():
+            self._state.journal.end(state.identity_key)
+
+    def _take_in(self, event: Delivery | Decoded | Prepared) -> None:
+        match event:
+            case Delivery():
+                self._intake.deliver(event)
+            case Prepared():
+                self._intake.prepared(event)
+            case Decoded():
+                cancel = self._intake.decoded(event.result)
+                if cancel is not None:
+                    self._cancel(*cancel)
+
+    def _schedule(self) -> None:
+        """Refuse what waited too long, and start, or make room for, what is due."""
+        now_s, cost = self._state.now_s, self.latency_model.current
+        self.scheduler.num_slots = self.guard.tick(self._state.readings.memory, now_s)
+        for state in self.scheduler.expire(now_s, cost):
+            self._end_waiting(state, _WAITED_TOO_LONG)
+        if self._state.is_draining:
             return
-        ticket = self._replies.open(
-            delivery,
-            identity,
-            request.reply_to,
-            expires_s=request.deadline_s,
-            now_s=self._edges.clock(),
-        )
-        if ticket is None:
+        while (started := self.scheduler.start_next(now_s, cost)) is not None:
+            self._begin(started)
+        victim = self.scheduler.to_pause(now_s, cost)
+        # One that is starting is asked to make room as soon as it runs.
+        if victim is not None and victim.phase is RequestPhase.RUNNING:
+            self._state.emit(Pause(victim.key))
+
+    def _begin(self, state: RequestState) -> None:
+        """Write a start down; the generation starts as soon as that is on the disk."""
+        if state.generation is not None:  # it was paused, and its start is on the disk
+            state.phase = RequestPhase.RUNNING
+            self._state.emit(Start(state.generation))
             return
-        self._metrics.count(Count.IGNORED_KEYS, len(request.ignored_keys))
-        rejected = self._enqueue(Pending(ticket, is_suspect=is_suspect), request)
-        if rejected is not None:
-            self._count_refused(rejected.code)
-            self._replies.finish(ticket, Reply(request.reply_to, rejected))
-
-    def _enqueue(self, pending: Pending, request: Request) -> Rejected | None:
-        now_s, cost = self._edges.clock(), self.costs.current
-        refused = self.scheduler.refusal(request.reply_to.topic, cost, now_s)
-        if refused is not None:
-            return refused
-        self.scheduler.note_progress(self._edges.worker.progress)
-        timetable = self.scheduler.timetable(request, cost, now_s)
-        try:
-            decision = self._intake.decide(request, pending.ticket, cost, timetable)
-        except Exception as error:  # noqa: BLE001 - the per-request boundary: it must reply
-            return self._internal(error)
-        if isinstance(decision, Rejected):
-            return decision
-        pending.accept(decision)
-        self._next_key += 1
-        entry = Entry(self._next_key, decision.admitted, decision.prompt_ids, pending, now_s)
-        return pending.release(self.scheduler.add(entry, cost, now_s))
-
-    def _internal(self, error: Exception) -> Rejected:
-        """Refuse a request that a fault of ours keeps out; its words stay out of the log."""
-        if type(error) not in self._failures_logged:
-            self._failures_logged.add(type(error))
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            _LOG.error("intake: %s in %s:%d", type(error).__name__, where.filename, where.lineno)
-        return Rejected(ErrorCode.INTERNAL, _INTERNAL)
-
-    def _start(self, entry: Entry[Pending]) -> None:
-        pending, wish = entry.delivery, entry.admitted
-        if pending.run is not None:
-            self._edges.worker.resume(pending.run)
-            return
-        pending.attempt = self._edges.attempts.begin(pending.ticket.identity.key)
-        if pending.attempt > MAX_ATTEMPTS:
-            self.events.tell(RequestPoisoned(pending.attempt - 1))
-            self.scheduler.finish(entry.key)
-            self._reply(entry, Rejected(ErrorCode.CRASHED_BEFORE, _CRASHED_BEFORE))
+        state.attempt = self._state.journal.begin(state.identity_key)
+        if state.attempt > MAX_ATTEMPTS:
+            self._state.emit(Report(RequestPoisoned(state.attempt - 1)))
+            self.scheduler.finish(state.key)
+            self._state.finish(state, CRASHED_BEFORE)
         else:
-            self._edges.worker.submit(
-                Job(entry.key, entry.prompt_ids, wish.request, wish.max_tokens, pending.constraint)
-            )
+            self._state.emit(SyncJournal(state.key))
 
-    def _cancel(self, delivery: Delivery, cancel: CancelRequest, now_s: float) -> None:
+    def _start(self, key: int) -> None:
+        state = self.scheduler.running_request(key)
+        if state is None or state.phase is not RequestPhase.STARTING:
+            return
+        if state.is_cancelled:
+            self.scheduler.finish(key)
+            self._state.finish(state, Rejected(ErrorCode.CANCELLED, "cancelled while waiting"))
+            return
+        state.phase = RequestPhase.RUNNING
+        generation = Generation(
+            key, state.prompt_ids, state.request, state.max_tokens, state.constraint
+        )
+        self._state.emit(Start(generation))
+
+    def _take_generation(self, event: Fragment | Finished | Paused) -> None:
+        match event:
+            case Fragment():
+                state = self.scheduler.running_request(event.key)
+                if state is not None:
+                    self._state.publish_fragment(state, event)
+            case Finished():
+                state = self.scheduler.finish(event.generation.key)
+                self._state.finish(state, event.outcome, event)
+                self._learn(event)
+            case Paused():
+                self._paused(event.generation)
+
+    def _paused(self, generation: Generation) -> None:
+        """Let a paused request wait again, with its answer so far."""
+        state = self.scheduler.pause(generation.key, generation.num_output_tokens)
+        state.generation = generation
+        self.metrics.count(Count.PAUSED)
+        if state.is_cancelled:  # asked for while the pause was on its way here
+            self.scheduler.drop(state)
+            self._end_waiting(state, Rejected(ErrorCode.CANCELLED, "cancelled while interrupted"))
+
+    def _cancel(self, canceller: RequestState, cancel: CancelRequest) -> None:
         matches = self.scheduler.cancel(cancel)
         reply = Reply(cancel.reply_to, CancelOutcome(is_found=bool(matches)))
-        self._replies.answer(delivery, reply, expires_s=self._default_expiry_s(now_s))
-        for entry in matches:
-            if entry in self.scheduler.running:
-                self._edges.worker.cancel(entry.key)
-            else:
-                self._end_waiting(entry, Rejected(ErrorCode.CANCELLED, "cancelled while waiting"))
+        self._state.answer(canceller, reply)
+        for state in matches:
+            if state not in self.scheduler.running:
+                self._end_waiting(state, Rejected(ErrorCode.CANCELLED, "cancelled while waiting"))
+            elif state.phase is RequestPhase.RUNNING:
+                self._state.emit(Cancel(state.key))
 
-    def _end_waiting(self, entry: Entry[Pending], rejected: Rejected) -> None:
-        """Reply to what does not run: with the answer so far, if there is one."""
-        run = entry.delivery.run
-        if run is None:
-            self._reply(entry, rejected)
+    def _end_waiting(self, state: RequestState, rejected: Rejected) -> None:
+        """Reply to a request that does not run: with its answer so far, if there is one."""
+        generation, now_s = state.generation, self._state.now_s
+        if generation is None:
+            self._state.finish(state, rejected)
             return
-        now_s, request = self._edges.clock(), entry.admitted.request
-        reason = FinishReason.CANCELLED if entry.is_cancelled else FinishReason.DEADLINE
-        finished = Finished.of(run, run.end(reason), now_s)
-        if request.is_stream:
-            self._speaker.fragment(request, run.last_fragment(now_s))
-        self._reply(entry, finished.outcome, finished)
+        reason = FinishReason.CANCELLED if state.is_cancelled else FinishReason.DEADLINE
+        finished = Finished(generation, generation.end(reason), now_s)
+        if state.request.is_stream:
+            self._state.publish_fragment(state, generation.last_fragment(now_s))
+        self._state.finish(state, finished.outcome, finished)
 
-    def _reply(
-        self,
-        entry: Entry[Pending],
-        outcome: Answer | Rejected,
-        finished: Finished | None = None,
-    ) -> None:
-        if isinstance(outcome, Rejected) and outcome.code is ErrorCode.INTERNAL:
-            self.events.tell(RequestRefused(outcome.code))
-        pending, request = entry.delivery, entry.admitted.request
-        timing = None if finished is None else finished.timing(request.received_s)
-        usage = None if finished is None else finished.usage
-        session, attempt = self._intake.remember(pending.turn, outcome), pending.attempt
-        reply = Reply(request.reply_to, outcome, usage, timing, session, attempt=attempt)
-        self._replies.finish(pending.ticket, reply)
-        self._metrics.count_outcome(outcome)
-        pending.end()
+    def _confirm(self, confirmed: Confirmed) -> None:
+        self._state.replies.confirm(confirmed.handle)
+        if confirmed.failure is not None:
+            self.metrics.count(Count.UNDELIVERED)
+            self._state.emit(Report(ReplyUndelivered(confirmed.failure)))
 
-    def _count_refused(self, code: ErrorCode) -> None:
-        self._metrics.count_refused(code)
-        self.events.tell(RequestRefused(code))
-
-    def _default_expiry_s(self, now_s: float) -> float:
-        return now_s + self._limits.defaults.timeout_s
+    def _learn(self, finished: Finished) -> None:
+        """Take in what a request took: latencies for operators, costs for the next admission."""
+        run = finished.generation
+        if run.energy is not None:
+            self.metrics.count_energy(run.energy.joules)
+        if run.first_token_s is None:
+            return
+        usage, timing, spent = finished.usage, finished.timing(run.request.received_s), run.spent
+        self.metrics.observe_ttft(timing.ttft_s)
+        if run.was_paused:  # it computed its prompt twice
+            return
+        self.metrics.observe_decode(usage.completion_tokens - 1, timing.decode_s)
+        measured = RequestTimings(
+            usage.prompt_tokens - usage.cached_tokens,
+            usage.cached_tokens,
+            spent.prefill_s,
+            spent.decode_runs,
+            spent.decode_s,
+            spent.num_cobatched_tokens,
+            spent.num_cobatched_pairs,
+        )
+        self.metrics.observe_cost_error(self.latency_model.observe(measured))

@@ -1,31 +1,31 @@
-"""What to give up when memory runs short, one rung after the other, and when to take it back.
+"""What to give up when memory runs short, one level after the other, and when to take it back.
 
-Rule: pure; readings and times come in, a rung comes out. A rung is left only after the pressure has
-been gone for a while, so that nothing flaps.
+Rule: pure; readings and times come in, a level comes out. A level is left only after the pressure
+has been gone for a while, so that nothing flaps.
 """
 
 from enum import IntEnum
 
 from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
 
+# Above this share of the budget the next level is taken …
 HIGH_SHARE = 0.95
-"""Above this share of the budget the next rung is taken …"""
+# … and below this one the way back down begins.
 LOW_SHARE = 0.90
-"""… and below this one the way back down begins."""
+# How long a level is given to help before the next one is taken.
 UP_AFTER_S = 2.0
-"""How long a rung is given to help before the next one is taken."""
+# How long memory must be low before a level is left.
 DOWN_AFTER_S = 10.0
-"""How long memory must be well before a rung is left."""
+# How long the budget may be broken with all else tried, before the process starts anew.
 RESTART_AFTER_S = 30.0
-"""How long the budget may be broken with all else tried, before the process starts anew."""
+# The same two for the share of the time in which something waited for memory.
 HIGH_STALL, LOW_STALL = 0.20, 0.05
-"""The same two for the share of the time in which something waited for memory."""
+# Of ``budget.min_available``, for the way back down.
 _ROOMY = 1.25
-"""Of ``budget.min_available``, for the way back down."""
 
 
-class Rung(IntEnum):
-    """How much is given up; each rung keeps what the ones below it do."""
+class PressureLevel(IntEnum):
+    """How much is given up; each level includes those below it."""
 
     CALM = 0
     SHED_PREFIX = 1
@@ -41,7 +41,7 @@ class Rung(IntEnum):
 
 
 class PressureLadder:
-    """Decide the rung.
+    """Decide the level.
 
     Args:
         budget: What may be held, and what the device must keep.
@@ -49,13 +49,13 @@ class PressureLadder:
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
-        self.rung = Rung.CALM
+        self.level = PressureLevel.CALM
         self._changed_s = float("-inf")
         self._well_since_s: float | None = None
         self._broken_since_s: float | None = None
 
-    def step(self, memory: MemorySnapshot, now_s: float) -> Rung:
-        """Take in a reading and return the rung that holds from now on."""
+    def step(self, memory: MemorySnapshot, now_s: float) -> PressureLevel:
+        """Take in a reading and return the level that holds from now on."""
         limit_bytes, floor_bytes = self._budget.limit_bytes, self._budget.min_available_bytes
         is_broken = memory.rss_bytes > limit_bytes
         is_high = memory.rss_bytes > HIGH_SHARE * limit_bytes
@@ -68,22 +68,22 @@ class PressureLadder:
         self._well_since_s = _since(self._well_since_s, now_s, is_true=is_well)
         if is_high:
             self._climb(now_s)
-        elif self._well_since_s is not None and self.rung > Rung.CALM:
+        elif self._well_since_s is not None and self.level > PressureLevel.CALM:
             is_time = now_s - max(self._well_since_s, self._changed_s) >= DOWN_AFTER_S
             if is_time:
-                self._change(Rung(self.rung - 1), now_s)
-        return self.rung
+                self._change(PressureLevel(self.level - 1), now_s)
+        return self.level
 
     def _climb(self, now_s: float) -> None:
         if now_s - self._changed_s < UP_AFTER_S:
             return
-        if self.rung < Rung.REFUSE:
-            self._change(Rung(self.rung + 1), now_s)
+        if self.level < PressureLevel.REFUSE:
+            self._change(PressureLevel(self.level + 1), now_s)
         elif self._broken_since_s is not None and now_s - self._broken_since_s >= RESTART_AFTER_S:
-            self._change(Rung.RESTART, now_s)
+            self._change(PressureLevel.RESTART, now_s)
 
-    def _change(self, rung: Rung, now_s: float) -> None:
-        self.rung, self._changed_s = rung, now_s
+    def _change(self, level: PressureLevel, now_s: float) -> None:
+        self.level, self._changed_s = level, now_s
 
 
 def _since(since_s: float | None, now_s: float, *, is_true: bool) -> float | None:

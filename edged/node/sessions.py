@@ -12,8 +12,8 @@ from edged.protocol.request import ChatMessage, Request, SessionState
 
 Messages = tuple[ChatMessage, ...]
 
+# Text of one dialogue; the oldest turns go first.
 MAX_DIALOGUE_BYTES = 64 * 1024
-"""Text of one dialogue; the oldest turns go first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,10 @@ class Dialogues:
         """Count what is held, after forgetting what was idle for too long."""
         self._expire(now_s)
         return len(self._dialogues)
+
+    def clear(self) -> None:
+        """Forget all dialogues."""
+        self._dialogues.clear()
 
     def open(
         self, request: Request, key: str, *, may_be_a_repeat: bool, now_s: float

@@ -1,10 +1,11 @@
-"""Heat and power: when a device should be spared, and background work held back first.
+"""Thermal and battery throttling: when background work is held back.
 
-Rule: pure; readings come in. What begins at a limit ends only some way below it, so nothing flaps.
+Rule: pure; readings come in. What begins at a limit ends only some way below it (hysteresis).
 """
 
 from dataclasses import dataclass
 
+# How far below and above its limit a reading must be again.
 _COOLER_C = 5.0
 _FULLER = 0.05
 
@@ -39,40 +40,40 @@ class DeviceReading:
 
 
 @dataclass(frozen=True, slots=True)
-class StrainLimits:
-    """Beyond what background work is held back; None is no limit."""
+class ThrottlingLimits:
+    """Limits beyond which background work is held back; None is no limit."""
 
     max_temperature_c: float | None = None
     min_battery_share: float | None = None
     """Counts while the device does not run on mains."""
 
 
-class Strain:
+class Throttling:
     """Remember whether the device is hot or its battery low.
 
     Args:
-        limits: From when on it is.
+        limits: Where that begins.
     """
 
-    def __init__(self, limits: StrainLimits) -> None:
+    def __init__(self, limits: ThrottlingLimits) -> None:
         self._limits = limits
         self._is_hot = False
         self._is_low = False
 
-    def look(
-        self, temperature_c: float | None, battery_share: float | None, *, on_mains: bool | None
-    ) -> str | None:
+    def reason(self, device: DeviceReading) -> str | None:
         """Take in a reading; say why background work is held back, or None.
 
-        What the device does not tell is no reason.
+        A reading that the device does not have is no reason.
         """
         limit_c, least = self._limits.max_temperature_c, self._limits.min_battery_share
+        temperature_c, share = device.temperature_c, device.battery_share
         if limit_c is not None and temperature_c is not None:
             self._is_hot = temperature_c >= limit_c - (_COOLER_C if self._is_hot else 0.0)
             if self._is_hot:
                 return f"the device is hot ({temperature_c:.0f} °C; see budget.max_temperature_c)"
-        if least is not None and battery_share is not None:
-            self._is_low = not on_mains and battery_share < least + (_FULLER if self._is_low else 0)
+        if least is not None and share is not None:
+            least += _FULLER if self._is_low else 0.0
+            self._is_low = not device.on_mains and share < least
             if self._is_low:
-                return f"the battery is low ({battery_share:.0%}; see budget.min_battery)"
+                return f"the battery is low ({share:.0%}; see budget.min_battery)"
         return None

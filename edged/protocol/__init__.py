@@ -1,6 +1,6 @@
-"""The wire contract: bytes and properties in, values out, and back.
+"""The wire contract: requests from bytes and MQTT properties, replies and events to bytes.
 
-Rule: pure; no clock, no broker. ``docs/protocol.md`` describes for outsiders what is done here.
+Rule: pure; no clock, no broker. ``docs/protocol.md`` is the specification for clients.
 """
 
 from edged.protocol.decode import Decoded, decode, reply_address
@@ -25,6 +25,7 @@ from edged.protocol.wire import (
     Dropped,
     DropReason,
     Encoded,
+    Publisher,
     Refusal,
     RequestDefaults,
     Topics,
@@ -40,6 +41,7 @@ __all__ = [
     "DropReason",
     "Dropped",
     "Encoded",
+    "Publisher",
     "ReceivedFragment",
     "ReceivedReply",
     "Refusal",

@@ -1,4 +1,4 @@
-"""The payload of a request as a whole: JSON object or text.
+"""Parse the payload of a request: a JSON object or plain text.
 
 Rule: the Content Type decides; without one, the first character does.
 """
@@ -18,18 +18,18 @@ _CHARSET = "charset="
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A payload that was read, or why it was not."""
+    """A parsed payload, or why it was refused."""
 
     members: dict[str, Any] = field(default_factory=dict)
-    """Of a JSON object; empty for text and for what was not read."""
+    """Of a JSON object; empty for text."""
     text: str | None = None
     """The payload, when it is plain text."""
     problem: MessageError | None = None
-    """Why it cannot be accepted; ``members`` may be there all the same, for their id."""
+    """Why it is refused; ``members`` may be set as well, for the id."""
 
 
 def read_content(delivery: Delivery, max_bytes: int) -> Content:
-    """Read a payload of at most ``max_bytes``; what is wrong with it is returned, not raised."""
+    """Parse a payload of at most ``max_bytes``; an error is returned, not raised."""
     size = len(delivery.payload)
     if size > max_bytes:
         return Content(problem=too_large(size, max_bytes))
@@ -48,13 +48,13 @@ def read_content(delivery: Delivery, max_bytes: int) -> Content:
 
 
 def too_large(size: int, max_bytes: int) -> MessageError:
-    """Build the error for a payload over the limit."""
+    """Return the error for a payload over the limit."""
     message = f"payload: {size} bytes; at most {max_bytes} are accepted"
     return MessageError(message, ErrorCode.PAYLOAD_TOO_LARGE)
 
 
 def _is_json_type(content_type: str | None) -> bool | None:
-    """Tell JSON from text by the content type; None when there is none.
+    """Return whether the content type is JSON rather than text; None when there is none.
 
     Raises:
         MessageError: It is neither.
@@ -76,7 +76,5 @@ def _read_object(text: str) -> Content:
         raise MessageError("payload: must be a JSON object, or plain text as the prompt")
     if duplicate is None:
         return Content(value)
-    return Content(
-        value,
-        problem=MessageError(f"payload: the key {describe(duplicate)} stands twice in an object"),
-    )
+    problem = MessageError(f"payload: the key {describe(duplicate)} occurs twice in an object")
+    return Content(value, problem=problem)

@@ -1,7 +1,7 @@
-"""Bytes to ``Request`` or ``CancelRequest``, or to the refusal that names the bad key.
+"""Decode a delivery to a ``Request``, a ``CancelRequest``, a ``Refusal`` or ``Dropped``.
 
-Rule: whatever arrives becomes exactly one of four values, never an exception, and a refusal goes
-to the address that could be read, with the id and Correlation Data that could be read.
+Rule: every delivery becomes one of the four, never an exception. A refusal names the key, and is
+sent with the reply topic, id and Correlation Data as far as they could be read.
 """
 
 import re
@@ -11,8 +11,8 @@ from edged.protocol.content import Content, read_content, too_large
 from edged.protocol.fields import Fields, MessageError
 from edged.protocol.generate import read_generate
 from edged.protocol.keys import ID_PATTERN, MAX_ID_BYTES, TIMEOUT_MS
-from edged.protocol.reply_topic import refuse_reply_topic
 from edged.protocol.request import CancelRequest, Rejected, ReplyAddress, Request
+from edged.protocol.topic import refuse_reply_topic
 from edged.protocol.wire import (
     MAX_USER_PROPERTIES,
     OPERATIONS,
@@ -25,21 +25,22 @@ from edged.protocol.wire import (
 
 _ID = re.compile(ID_PATTERN)
 _ID_RULE = f"1 to {MAX_ID_BYTES} characters of A-Z a-z 0-9 . _ : -"
+_UNKNOWN_TOPIC = Dropped(DropReason.UNKNOWN_TOPIC, "not a request topic of this node")
 
 Decoded = Request | CancelRequest | Refusal | Dropped
 
 
 def decode(delivery: Delivery, defaults: RequestDefaults, now_s: float) -> Decoded:
-    """Turn one delivery into what is asked, or into why it is not accepted.
+    """Decode one delivery.
 
     Args:
         delivery: The message as the broker delivered it.
         defaults: Limits and defaults of this node.
-        now_s: The clock on which the deadline of the request is set.
+        now_s: Current time, on the clock of the request's deadline.
     """
     operation = defaults.topics.operation_of(delivery.topic)
     if operation is None:
-        return Dropped(DropReason.UNKNOWN_TOPIC, "not a request topic of this node")
+        return _UNKNOWN_TOPIC
     dropped = _drop(delivery)
     if dropped is not None:
         return dropped
@@ -48,6 +49,7 @@ def decode(delivery: Delivery, defaults: RequestDefaults, now_s: float) -> Decod
     address, problem = _read_address(delivery, content, defaults, operation)
     if isinstance(address, Dropped):
         return address
+    # The most general error first; the address is known by now, so that any of them can be sent.
     problem = _over_a_limit(delivery, defaults) or content.problem or problem
     try:
         if problem is not None:
@@ -60,10 +62,10 @@ def decode(delivery: Delivery, defaults: RequestDefaults, now_s: float) -> Decod
 
 
 def reply_address(delivery: Delivery, defaults: RequestDefaults) -> ReplyAddress | Dropped:
-    """Return where a reply goes by topic and properties alone; the payload is not read."""
+    """Return the reply's address from topic and properties alone, without reading the payload."""
     operation = defaults.topics.operation_of(delivery.topic)
     if operation is None:
-        return Dropped(DropReason.UNKNOWN_TOPIC, "not a request topic of this node")
+        return _UNKNOWN_TOPIC
     return _read_address(delivery, Content(), defaults, operation)[0]
 
 
@@ -71,7 +73,7 @@ def _drop(delivery: Delivery) -> Dropped | None:
     if delivery.retain:
         return Dropped(DropReason.RETAINED, "requests must be published without the retain flag")
     if delivery.properties.message_expiry_s == 0:
-        return Dropped(DropReason.EXPIRED, "the message expiry interval is over")
+        return Dropped(DropReason.EXPIRED, "the message expiry interval has passed")
     return None
 
 
@@ -87,7 +89,7 @@ def _over_a_limit(delivery: Delivery, defaults: RequestDefaults) -> MessageError
 def _read_address(
     delivery: Delivery, content: Content, defaults: RequestDefaults, operation: str
 ) -> tuple[ReplyAddress | Dropped, MessageError | None]:
-    """Return where the reply goes, and what is wrong with the keys that say so."""
+    """Return where the reply goes, and the error in the keys that say so, if any."""
     fields = Fields(content.members)
     request_id, problem = _read_id(fields)
     if operation not in OPERATIONS:
@@ -109,7 +111,7 @@ def _read_address(
 
 
 def _read_id(fields: Fields) -> tuple[str | None, MessageError | None]:
-    """Return ``id``, else its alias ``transaction``, and what is wrong with either."""
+    """Return ``id``, or its alias ``transaction``, and the error in either, if any."""
     found, problem = None, None
     for key in ("transaction", "id"):
         value = fields.value(key)
@@ -140,7 +142,7 @@ def _read_request(
 ) -> Request:
     address, now_s = arrival
     fields = Fields({"prompt": content.text} if content.text is not None else content.members)
-    for key in ("id", "transaction", "response_topic"):
+    for key in ("id", "transaction", "response_topic"):  # read with the address
         fields.value(key)
     expiry_s = delivery.properties.message_expiry_s
     timeout_ms = TIMEOUT_MS.read(fields)

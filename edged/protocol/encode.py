@@ -1,6 +1,6 @@
-"""Replies, fragments, info, state and events to bytes.
+"""Encode replies, fragments, info, state and events.
 
-Rule: whatever the values are, the bytes are valid UTF-8 and strict JSON: no lone surrogate, no NaN.
+Rule: the bytes are always valid UTF-8 and strict JSON: no lone surrogate, no NaN.
 """
 
 import json
@@ -13,16 +13,15 @@ from edged.protocol.request import (
     CancelOutcome,
     Rejected,
     Reply,
-    SessionState,
     Timing,
     Usage,
 )
 from edged.protocol.wire import OPERATIONS, PROTOCOL_VERSION, Encoded, Topics, WireProperties
 
+# Levels of a model's own JSON; deeper values become null.
 CONTENT_TYPE = "application/json"
 STATUS_OK = 200
 MAX_NESTING = 100
-"""Levels of a model's own JSON that are sent on; deeper values become null."""
 _to_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _RESERVED_ERROR_KEYS = frozenset({"code", "status", "message", "retryable", "retry_after_ms"})
 
@@ -33,36 +32,41 @@ def encode_reply(
     """Encode the terminal reply of one request.
 
     Args:
-        reply: What to say, and to whom.
+        reply: The outcome, and where it goes.
         node: Name of this node.
         model_id: Name of the model, sent with every answer.
-        seconds_left: Time to the deadline of the request; it becomes the Message Expiry Interval,
-            never 0, because that would arrive as none.
+        seconds_left: Time to the deadline of the request, sent as Message Expiry Interval.
     """
+    outcome = reply.outcome
+    rejected = outcome if isinstance(outcome, Rejected) else None
     members: dict[str, Any] = {
         "v": PROTOCOL_VERSION,
         "id": reply.reply_to.request_id,
         "node": node,
-        "status": "error" if isinstance(reply.outcome, Rejected) else "ok",
-        "data": _data(reply.outcome),
+        "status": "error" if rejected else "ok",
+        "data": _data(outcome),
     }
-    if isinstance(reply.outcome, Rejected):
-        members["error"] = _error(reply.outcome)
+    if rejected:
+        members["error"] = _error(rejected)
     if reply.usage is not None:
         members["usage"] = _usage(reply.usage)
     if reply.timing is not None:
         members["timing"] = _timing(reply.timing)
-    if isinstance(reply.outcome, Answer):
+    if isinstance(outcome, Answer):
         members["model"] = model_id
     if reply.session is not None:
-        members["session"] = _session(reply.session)
+        members["session"] = {
+            "id": reply.session.session,
+            "turns": reply.session.num_turns,
+            "forgotten": reply.session.num_forgotten,
+        }
     members |= {"attempt": reply.attempt, "duplicate": reply.is_duplicate}
-    rejected = reply.outcome if isinstance(reply.outcome, Rejected) else None
     status = rejected.code.status if rejected else STATUS_OK
     properties = WireProperties(
         correlation_data=reply.reply_to.correlation_data,
         content_type=CONTENT_TYPE,
         payload_format=1,
+        # Never 0, which brokers deliver as no expiry at all.
         message_expiry_s=None if seconds_left is None else max(1, math.ceil(seconds_left)),
         user_properties=(("status", str(status)),),
     )
@@ -72,7 +76,7 @@ def encode_reply(
 def encode_fragment(
     topics: Topics, request_id: str, sequence: int, delta: str, *, is_done: bool = False
 ) -> Encoded:
-    """Encode one piece of a streamed answer; the complete reply always follows the last one."""
+    """Encode one fragment of a streamed answer; the complete reply follows the last one."""
     members = {"id": request_id, "seq": sequence, "delta": delta, "done": is_done}
     return _encoded(topics.stream(request_id), members)
 
@@ -80,32 +84,31 @@ def encode_fragment(
 def encode_info(topics: Topics, members: Mapping[str, Any]) -> Encoded:
     """Encode the retained description of a node: ``edged``, ``model``, ``limits`` and more."""
     fixed = {"v": PROTOCOL_VERSION, "node": topics.node, "operations": list(OPERATIONS)}
-    return _encoded(topics.info, fixed | dict(members))
+    return _encoded(topics.info, {**fixed, **members})
 
 
 def encode_state(topics: Topics, members: Mapping[str, Any]) -> Encoded:
     """Encode the retained load, memory, speed and counters of a node."""
-    fixed = {"v": PROTOCOL_VERSION, "node": topics.node}
-    return _encoded(topics.state, fixed | dict(members))
+    return _encoded(topics.state, {"v": PROTOCOL_VERSION, "node": topics.node, **members})
 
 
 def encode_event(topics: Topics, event: str, members: Mapping[str, Any]) -> Encoded:
-    """Encode one event of a node; ``members`` must not hold prompt text."""
+    """Encode one event of a node; ``members`` must not contain prompt text."""
     fixed = {"v": PROTOCOL_VERSION, "node": topics.node, "event": event}
-    return _encoded(topics.event, fixed | dict(members))
+    return _encoded(topics.event, {**fixed, **members})
 
 
 def to_json(value: object) -> bytes:
-    """Return compact JSON in UTF-8; a number JSON lacks is null, half a surrogate pair is ``?``."""
+    """Return compact JSON in UTF-8; NaN and infinities become null, a lone surrogate ``?``."""
     try:
         text = _to_text(value)
-    except ValueError:  # hardly ever: looking at every value first would take twice as long
+    except ValueError:  # rare; checking every value first would take twice as long
         text = _to_text(_strict(value))
     return text.encode(errors="replace")
 
 
 def _strict(value: object, depth: int = 0) -> object:
-    """Return what JSON can say of a value: no NaN, no Infinity, no bottomless nesting."""
+    """Return the value with null for NaN, infinities and everything nested too deep."""
     is_number = not isinstance(value, float) or math.isfinite(value)
     if depth > MAX_NESTING or not is_number:
         return None
@@ -156,14 +159,6 @@ def _usage(usage: Usage) -> dict[str, Any]:
         energy = usage.energy
         members |= {"energy_j": round(energy.joules, 3), "energy_source": energy.source.value}
     return members
-
-
-def _session(session: SessionState) -> dict[str, Any]:
-    return {
-        "id": session.session,
-        "turns": session.num_turns,
-        "forgotten": session.num_forgotten,
-    }
 
 
 def _timing(timing: Timing) -> dict[str, int]:

@@ -1,6 +1,6 @@
-"""What an answer took in energy: measured where the processor tells, else a model that says so.
+"""The energy of an answer: measured where the processor has a counter, otherwise modelled.
 
-Rule: no clock and no I/O; a figure never stands without its source.
+Rule: no clock and no I/O; a figure always names its source.
 """
 
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from enum import StrEnum
 
 
 class EnergySource(StrEnum):
-    """Where a figure comes from."""
+    """Source of a figure."""
 
     RAPL = "rapl"
-    """The processor's own counter: everything that ran on it meanwhile, not the answer alone."""
+    """The processor's energy counter: includes everything else that ran on it."""
     MODEL = "model"
-    """Time and threads times the watts that the operator declared."""
+    """Time x threads x the declared watts per thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Energy:
 
 
 def add(one: Energy | None, other: Energy | None) -> Energy | None:
-    """Return the energy of two stretches of one answer; the weaker source names both."""
+    """Return the energy of two parts of one answer, labelled with the weaker source."""
     if one is None or other is None:
         return one or other
     is_measured = one.source is other.source is EnergySource.RAPL
@@ -35,10 +35,10 @@ def add(one: Energy | None, other: Energy | None) -> Energy | None:
 
 @dataclass(frozen=True, slots=True)
 class EnergyModel:
-    """Account for energy.
+    """Energy of a computation.
 
     Args:
-        watts_per_thread: What a busy thread draws beyond idle, as declared; None declares nothing.
+        watts_per_thread: Declared power of a busy thread above idle; None if not declared.
         num_threads: Threads that compute.
     """
 
@@ -48,12 +48,12 @@ class EnergyModel:
     def of_run(
         self, seconds: float, before_j: float | None = None, after_j: float | None = None
     ) -> Energy | None:
-        """Return what a run took; None where nothing tells.
+        """Return the energy of one run; None when neither measured nor declared.
 
         Args:
-            seconds: How long it computed.
-            before_j: The counter before it, where there is one; it wraps around.
-            after_j: The counter after it.
+            seconds: Duration of the run.
+            before_j: The energy counter before it, if there is one; it wraps around.
+            after_j: The energy counter after it.
         """
         if before_j is not None and after_j is not None and after_j > before_j:
             return Energy(after_j - before_j, EnergySource.RAPL)

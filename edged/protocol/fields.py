@@ -1,7 +1,6 @@
-"""Read typed values out of parsed JSON, naming the path of what is wrong and what was expected.
+"""Read typed values from parsed JSON; an error names the path and what was expected.
 
-Rule: a message never quotes a value that may be prompt text; it quotes numbers, keywords and
-identifiers only.
+Rule: an error never quotes a value that may be prompt text, only numbers, keywords and identifiers.
 """
 
 import json
@@ -15,17 +14,17 @@ from edged.errors import ErrorCode
 
 Keyword = TypeVar("Keyword", bound=StrEnum | IntEnum)
 
+# Levels of objects and arrays in one message; checked before it is parsed.
 MAX_NESTING = 64
-"""Levels of objects and arrays in one message; deeper ones are refused before they are parsed."""
+# Half of a surrogate pair, which JSON can write and UTF-8 cannot.
 MAX_QUOTED = 32
 _TOKEN = re.compile(r'"(?:[^"\\]+|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 HALF_PAIR = re.compile(r"[\ud800-\udfff]")
-"""Half of a surrogate pair, which JSON can write and UTF-8 cannot."""
 _TYPE_NAMES = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
 
 
 class MessageError(ValueError):
-    """A message cannot be accepted; the text starts with the path of what is wrong."""
+    """A message is not acceptable; the text starts with the path of the wrong key."""
 
     def __init__(self, message: str, code: ErrorCode = ErrorCode.BAD_REQUEST) -> None:
         super().__init__(message)
@@ -36,12 +35,12 @@ def parse_json(text: str) -> tuple[Any, str | None]:
     """Parse JSON strictly.
 
     Returns:
-        The value, and the first key that stands twice in one object (None when there is none);
-        the value has its last occurrence, so that the caller can still read the id.
+        The value, and the first key that occurs twice in one object, or None. The value has its
+        last occurrence, so that the caller can still read the id.
 
     Raises:
-        MessageError: It is not JSON: syntax, NaN or Infinity, a number out of range, or objects and
-            arrays nested deeper than ``MAX_NESTING``.
+        MessageError: Wrong syntax, NaN or Infinity, a number out of range, or nested deeper than
+            ``MAX_NESTING``.
     """
     if _is_too_deep(text):
         raise MessageError(f"payload: nested deeper than {MAX_NESTING} levels")
@@ -100,7 +99,7 @@ def _to_int(digits: str) -> int:
 
 
 def describe(value: object) -> str:
-    """Say what was found, for the end of an error message; strings and numbers are quoted."""
+    """Quote a value, shortened, for the end of an error message."""
     if value is None or isinstance(value, bool | int | float):
         return json.dumps(value)
     if isinstance(value, str):
@@ -117,21 +116,28 @@ def type_name(value: object) -> str:
 
 
 class Fields:
-    """The members of one JSON object, read by key; what nobody read is in ``unread``."""
+    """The members of one JSON object, read by key; ``unread`` has the others.
+
+    Args:
+        members: The object.
+        path: Where it is in the message; empty for the top level.
+
+    Raises:
+        MessageError: By each reading method, when the member has a wrong type or value.
+    """
 
     def __init__(self, members: Mapping[str, Any], path: str = "") -> None:
-        """Start with nothing read; ``path`` is where the object stands, empty for the top."""
         self._members = members
         self._path = path
         self._read: set[str] = set()
 
     def path(self, key: str) -> str:
-        """Name the member ``key`` from the top of the message."""
+        """Return the path of the member ``key`` from the top level."""
         return f"{self._path}.{key}" if self._path else key
 
     @property
     def unread(self) -> list[str]:
-        """Paths of the members that were never asked for, in the message's order."""
+        """Paths of the members that were never read, in the message's order."""
         return [self.path(key) for key in self._members if key not in self._read]
 
     def value(self, key: str) -> Any:  # noqa: ANN401 - JSON has no narrower type
@@ -140,66 +146,48 @@ class Fields:
         return self._members.get(key)
 
     def number(self, key: str, low: float, high: float) -> float | None:
-        """Return a number from ``low`` to ``high``.
-
-        Raises:
-            MessageError: It is not a number, or outside.
-        """
+        """Return a number from ``low`` to ``high``; None when it is absent."""
         value = self.value(key)
-        if value is None:
-            return None
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not low <= value <= high:
-            raise self.wrong(key, f"a number from {low:g} to {high:g}", value)
-        return float(value)
+        is_valid = _is_number(value) and low <= value <= high
+        self._require(key, f"a number from {low:g} to {high:g}", value, is_valid=is_valid)
+        return None if value is None else float(value)
 
     def integer(self, key: str, low: int, high: int) -> int | None:
-        """Return an integer from ``low`` to ``high``; 3.0 is one, true is not.
-
-        Raises:
-            MessageError: It is not an integer, or outside.
-        """
+        """Return an integer from ``low`` to ``high``; None when it is absent."""
         value = self.value(key)
-        if value is None:
-            return None
-        is_integer = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_integer or value != int(value) or not low <= value <= high:
-            raise self.wrong(key, f"an integer from {low} to {high}", value)
-        return int(value)
+        # JSON has one type of numbers: 3.0 is an integer.
+        is_valid = _is_number(value) and low <= value <= high and value == int(value)
+        self._require(key, f"an integer from {low} to {high}", value, is_valid=is_valid)
+        return None if value is None else int(value)
 
     def boolean(self, key: str) -> bool:
-        """Return a boolean; False when it is absent.
-
-        Raises:
-            MessageError: It is anything else.
-        """
+        """Return a boolean; False when it is absent."""
         value = self.value(key)
-        if value is None:
-            return False
-        if not isinstance(value, bool):
-            raise self.wrong(key, "true or false", value)
-        return value
+        self._require(key, "true or false", value, is_valid=isinstance(value, bool))
+        return value is True
 
     def keyword(self, key: str, words: Mapping[str, Keyword]) -> Keyword | None:
-        """Return what ``words`` has for the member's value.
-
-        Raises:
-            MessageError: It is none of the words.
-        """
+        """Return the value that ``words`` maps the member to; None when it is absent."""
         value = self.value(key)
-        if value is None:
-            return None
-        if not isinstance(value, str) or value not in words:
-            raise self.wrong(key, f"one of {', '.join(words)}", value)
-        return words[value]
+        is_valid = isinstance(value, str) and value in words
+        self._require(key, f"one of {', '.join(words)}", value, is_valid=is_valid)
+        return None if value is None else words[value]
 
     def wrong(self, key: str, expected: str, value: object) -> MessageError:
-        """Build the error for a member that may be quoted."""
+        """Return the error for a member that may be quoted."""
         return MessageError(f"{self.path(key)}: must be {expected}, got {describe(value)}")
+
+    def _require(self, key: str, expected: str, value: object, *, is_valid: bool) -> None:
+        if value is not None and not is_valid:
+            raise self.wrong(key, expected, value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_text(path: str, value: object, *, max_length: int | None = None) -> str:
-    """Return ``value`` when it is text that a tokenizer and the wire can take.
+    """Return ``value`` when a tokenizer and the wire accept it as text.
 
     Raises:
         MessageError: It is not a string, too long, or has a NUL or half of a surrogate pair.

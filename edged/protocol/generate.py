@@ -1,6 +1,6 @@
-"""The keys of a ``generate`` request: types, ranges and defaults.
+"""Read the keys of a ``generate`` request: types, ranges and defaults.
 
-Rule: a key read here is described in ``docs/protocol.md``; what nobody reads is reported back.
+Rule: a key read here is described in ``docs/protocol.md``; unknown keys are listed in the request.
 """
 
 import json
@@ -43,10 +43,10 @@ def read_generate(
     address: ReplyAddress,
     times_s: tuple[float, float],
 ) -> Request:
-    """Read every key of a ``generate`` request but the addressing ones.
+    """Read the keys of a ``generate`` request, except id, reply topic, timeout and session.
 
     Args:
-        fields: The message; a text prompt comes as its ``prompt``.
+        fields: The message; plain text is its ``prompt``.
         defaults: Limits and defaults of this node.
         address: Where the reply goes.
         times_s: When it was received, and its deadline.
@@ -56,7 +56,7 @@ def read_generate(
     """
     is_stream = fields.boolean("stream")
     if is_stream and address.request_id is None:
-        raise MessageError("stream: needs an `id`, which names the topic of the fragments")
+        raise MessageError("stream: needs an `id`, which is part of the fragments' topic")
     messages, ignored = _read_messages(fields, defaults)
     output_format, ignored_format = _read_format(fields)
     priority = fields.keyword("priority", _PRIORITIES)
@@ -98,9 +98,9 @@ def _read_messages(
     if system is not None:
         check_text("system", system)
         if has_system:
-            raise MessageError("system: stands in `messages` already; send it once")
+            raise MessageError("system: `messages` has a system message already; send only one")
     if not defaults.is_system_allowed and (system or has_system):
-        raise MessageError("system: this node's configuration does not accept a system text")
+        raise MessageError("system: this node's configuration allows no system text")
     if system is None and not has_system:
         system = defaults.system
     if system:
@@ -109,7 +109,7 @@ def _read_messages(
 
 
 def _has_own_system(fields: Fields) -> bool:
-    """Tell whether a request that was read says something about the system text."""
+    """Return whether a validated request chooses its own system text, or none."""
     turns = fields.value("messages") or ()
     return fields.value("system") is not None or any(turn["role"] == "system" for turn in turns)
 

@@ -1,7 +1,7 @@
-"""The keys of a request that are numbers, and the bounds of the others: declared once.
+"""The numeric keys of a request, and the bounds of the others.
 
-Rule: decoding reads through these declarations and the published JSON Schema is made from them, so
-the two cannot differ. The meanings are those of the table in ``docs/protocol.md``.
+Rule: decoding uses these declarations and the published JSON Schema is generated from them, so the
+two cannot differ. The meanings are those of the table in ``docs/protocol.md``.
 """
 
 from dataclasses import dataclass
@@ -27,15 +27,11 @@ class IntegerKey:
     low: int
     high: int
     default: int | None
-    """None: the node's configuration, or chance."""
+    """None: the node's configuration, or random."""
     meaning: str
 
     def read(self, fields: Fields) -> int | None:
-        """Return the value; None when it is absent or null.
-
-        Raises:
-            MessageError: It is no integer, or out of range.
-        """
+        """Return the value, None when absent; ``MessageError`` when it is not in range."""
         return fields.integer(self.name, self.low, self.high)
 
 
@@ -50,11 +46,7 @@ class NumberKey:
     meaning: str
 
     def read(self, fields: Fields) -> float | None:
-        """Return the value; None when it is absent or null.
-
-        Raises:
-            MessageError: It is no number, or out of range.
-        """
+        """Return the value, None when absent; ``MessageError`` when it is not in range."""
         return fields.number(self.name, self.low, self.high)
 
 

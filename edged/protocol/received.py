@@ -1,6 +1,6 @@
-"""A reply as a client receives it, read tolerantly: a later version may say more.
+"""Read replies and fragments on the client's side, tolerant of later protocol versions.
 
-Rule: unknown members are kept and ignored; only what is no reply at all is None.
+Rule: unknown members are kept and ignored.
 """
 
 import json
@@ -10,10 +10,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ReceivedReply:
-    """The members a client acts on; absent ones have the type's empty value."""
+    """The members a client acts on; an absent one has its type's empty value."""
 
     members: dict[str, Any]
-    """The whole reply, as it was sent."""
+    """The whole reply."""
     is_ok: bool
     request_id: str | None
     text: str
@@ -27,7 +27,7 @@ class ReceivedReply:
 
 @dataclass(frozen=True, slots=True)
 class ReceivedFragment:
-    """One piece of a streamed answer."""
+    """One fragment of a streamed answer."""
 
     request_id: str | None
     sequence: int
@@ -36,7 +36,7 @@ class ReceivedFragment:
 
 
 def decode_reply(payload: bytes) -> ReceivedReply | None:
-    """Read a reply; None when the payload is none."""
+    """Read a reply; None when the payload is not one."""
     members = _members(payload)
     if members is None or members.get("status") not in ("ok", "error"):
         return None
@@ -56,7 +56,7 @@ def decode_reply(payload: bytes) -> ReceivedReply | None:
 
 
 def decode_fragment(payload: bytes) -> ReceivedFragment | None:
-    """Read a fragment; None when the payload is none."""
+    """Read a fragment; None when the payload is not one."""
     members = _members(payload)
     if members is None or not isinstance(members.get("seq"), int):
         return None

@@ -1,7 +1,7 @@
-"""The vocabulary of the core: what is asked, how it is asked, and how it ends.
+"""Requests, their parameters and their outcomes.
 
-Rule: plain frozen data, no behaviour beyond derived values. Times are seconds of one monotonic
-clock, given by the caller; durations are seconds too.
+Rule: plain frozen data. Times are seconds on one monotonic clock, given by the caller; durations
+are seconds too.
 """
 
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ class OnDeadline(StrEnum):
 
 
 class FormatType(StrEnum):
-    """Shape the answer is held to."""
+    """Format the answer is constrained to."""
 
     TEXT = "text"
     JSON_SCHEMA = "json_schema"
@@ -50,7 +50,7 @@ class FormatType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """One turn of the conversation given to the chat template."""
+    """One message of the conversation given to the chat template."""
 
     role: str
     """``system``, ``user`` or ``assistant``."""
@@ -72,12 +72,12 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     """Above 1, tokens seen before become less likely (CTRL, arXiv 1909.05858). Range [0.5, 2]."""
     seed: int | None = None
-    """Same seed, same request, same answer; None draws one."""
+    """Same seed, same request, same answer; None is random."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutputFormat:
-    """The shape the answer is held to while it is decoded."""
+    """The format the answer is constrained to during decoding."""
 
     type: FormatType = FormatType.TEXT
     schema: dict[str, Any] | bool | None = None
@@ -88,7 +88,7 @@ class OutputFormat:
 
 @dataclass(frozen=True, slots=True)
 class ReplyAddress:
-    """Where the terminal reply of one delivery goes, and what it must carry to be recognised."""
+    """Where the reply to one delivery goes, and what identifies it to the client."""
 
     topic: str
     request_id: str | None = None
@@ -109,18 +109,18 @@ class Request:
     max_tokens: int = 128
     """Generated tokens allowed."""
     stop: tuple[str, ...] = ()
-    """Strings that end the answer; they are not part of it."""
+    """Strings that end the answer and are not part of it."""
     sampling: SamplingParams = field(default_factory=SamplingParams)
     format: OutputFormat = field(default_factory=OutputFormat)
     is_stream: bool = False
     priority: Priority = Priority.NORMAL
     on_deadline: OnDeadline = OnDeadline.REFUSE
     session: str | None = None
-    """Name of the dialogue that it continues; ``messages`` holds only what is new then."""
+    """The session it continues; ``messages`` then has only the new ones."""
     is_system_given: bool = False
-    """Whether the system message, or that there is none, is the request's own word."""
+    """Whether the request itself chose the system message, or none."""
     ignored_keys: tuple[str, ...] = ()
-    """Paths of the payload's keys that mean nothing here; counted, not refused."""
+    """Paths of unknown keys in the payload; counted, not refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,21 +146,21 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was generated; for ``cancel`` see ``CancelOutcome``."""
+    """The generated answer."""
 
     text: str
     finish_reason: FinishReason
     json: Any = None
-    """The parsed answer when ``format`` was ``json_schema`` and it is complete; else None."""
+    """The parsed answer, if ``format`` was ``json_schema`` and it is complete."""
     is_choice: bool = False
     """Whether ``format`` was ``choice``."""
     choice: int | None = None
-    """Where ``format`` was ``choice``: the index of the option; None when it is not complete."""
+    """Index of the option, if ``format`` was ``choice`` and it is complete."""
 
 
 @dataclass(frozen=True, slots=True)
 class CancelOutcome:
-    """The answer to a ``cancel`` request."""
+    """The outcome of a ``cancel`` request."""
 
     is_found: bool
 
@@ -171,15 +171,15 @@ class Usage:
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
-    """Prompt tokens whose keys and values were reused instead of computed."""
+    """Prompt tokens whose keys and values were reused."""
     completion_tokens: int = 0
     energy: Energy | None = None
-    """What computing them took, where it is known."""
+    """Energy to compute them, where known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where the time of one request went; milliseconds appear only on the wire."""
+    """Durations of one request; milliseconds appear only on the wire."""
 
     queued_s: float = 0.0
     prefill_s: float = 0.0
@@ -191,18 +191,18 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class SessionState:
-    """How a dialogue stands after an answer."""
+    """A session after an answer."""
 
     session: str
     num_turns: int
-    """Requests held with their answers, this one included."""
+    """Remembered requests with their answers, this one included."""
     num_forgotten: int
-    """Turns that this request no longer found room for."""
+    """Turns dropped for lack of room at this request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The one terminal reply of a delivered message."""
+    """The one reply to a delivered message."""
 
     reply_to: ReplyAddress
     outcome: Answer | CancelOutcome | Rejected

@@ -1,28 +1,31 @@
-"""What a topic may be, wherever it comes from: a request, the configuration, an option.
+"""Which topics are allowed, in a request, the configuration or an option.
 
-Rule: a broker takes every topic that is allowed here. Most close the connection at one that they do
-not take, so a single one that slips through costs everybody's replies.
+Rule: a broker accepts every topic that is allowed here. Most close the connection on one they do
+not accept, so a single wrong one would cost all clients their replies. And a client must not be
+able to publish to any topic through the node: a reply topic needs an allowed prefix, and the fixed
+exclusions win over every prefix.
 """
 
 import re
+from collections.abc import Sequence
 
+from edged.protocol.wire import Topics
+
+# What a node appends to its prefix fits below the other two limits.
 MAX_TOPIC_BYTES = 256
 MAX_LEVELS = 16
 MAX_PREFIX_BYTES = 64
 MAX_PREFIX_LEVELS = 8
-"""What a node adds to its prefix fits below the other two."""
+# For a character class of a regular expression: characters that MQTT 5 (§1.5.4) lets a broker
+# refuse, as Mosquitto does: control characters, halves of surrogate pairs, noncharacters.
 _NONCHARACTERS = "".join(chr(plane << 16 | low) for plane in range(17) for low in (0xFFFE, 0xFFFF))
 UNSENDABLE = rf"\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_NONCHARACTERS}"
-"""Characters, to stand in the brackets of a pattern, that MQTT 5 §1.5.4 lets a broker refuse, and
-Mosquitto does: control characters of both ranges, halves of surrogate pairs, noncharacters."""
+_RESERVED = frozenset({"request", "availability", "info", "state", "event", "stream"})
 _UNSENDABLE = re.compile(f"[{UNSENDABLE}]")
 
 
 def refuse_topic(topic: str) -> str | None:
-    """Say why nothing may be published to ``topic``; None when it may.
-
-    Takes a time that grows with the length of the topic, and no more.
-    """
+    """Return why ``topic`` is not allowed, in time linear to its length; None when it is."""
     reasons = {
         "it is empty": not topic,
         "it starts with $": topic.startswith("$"),
@@ -35,7 +38,7 @@ def refuse_topic(topic: str) -> str | None:
 
 
 def refuse_prefix(prefix: str) -> str | None:
-    """Say why the topics of a node may not begin with ``prefix`` and ``/``; None when they may."""
+    """Return why ``prefix`` cannot start the topics of a node; None when it can."""
     if prefix.startswith("/") or prefix.endswith("/"):
         return "it starts or ends with /"
     if prefix.count("/") >= MAX_PREFIX_LEVELS:
@@ -43,6 +46,40 @@ def refuse_prefix(prefix: str) -> str | None:
     if _num_bytes(prefix) > MAX_PREFIX_BYTES:
         return f"it is longer than {MAX_PREFIX_BYTES} bytes"
     return refuse_topic(prefix)
+
+
+def refuse_reply_topic(
+    topic: str, topics: Topics, allowed_prefixes: Sequence[str], discovery_prefix: str
+) -> str | None:
+    """Return why no reply may go to ``topic``; None when it may.
+
+    Args:
+        topic: The reply topic of the request.
+        topics: Topics of this node; everything below its ``response/`` is allowed.
+        allowed_prefixes: Prefixes of further allowed topics, such as ``reply/``.
+        discovery_prefix: First level of Home Assistant's discovery, never allowed.
+    """
+    problem = refuse_topic(topic)
+    if problem is not None:
+        return problem
+    if topic.startswith(f"{topics.root}/response/"):
+        return None
+    if topic == discovery_prefix or topic.startswith(f"{discovery_prefix}/"):
+        return "it is a discovery topic"
+    if not any(topic.startswith(prefix) for prefix in allowed_prefixes):
+        return "it starts with none of the allowed prefixes"
+    if topic == topics.prefix or topic.startswith(f"{topics.prefix}/"):
+        levels = topic[len(topics.prefix) + 1 :].split("/")
+        if levels[0] == "group" or (len(levels) > 1 and levels[1] in _RESERVED):
+            return "it is reserved for requests or for a node's own messages"
+    return None
+
+
+def own_reply_topic(topics: Topics, username: str | None, request_id: str) -> str:
+    """Choose a client's reply topic: below its user name, so that an ACL can grant it."""
+    plain, own = topics.response("generate"), f"{username}/{request_id}"
+    is_level = username and "/" not in username and refuse_topic(f"{plain}/{own}") is None
+    return f"{plain}/{own}" if is_level else f"{plain}/{request_id}"
 
 
 def _num_bytes(topic: str) -> int:

@@ -1,68 +1,66 @@
-"""Messages as MQTT carries them: bytes, properties and topics, before any JSON is read.
+"""MQTT messages: topics, properties and bytes, before any JSON is parsed.
 
-Rule: what MQTT 5 calls a property stays here under the property's own name.
+Rule: an MQTT 5 property has the property's own name here.
 """
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from edged.protocol.request import Rejected, ReplyAddress
 
+# Member ``v`` of every JSON message that edged sends, except fragments.
 PROTOCOL_VERSION = 1
-"""Version of the wire contract: member ``v`` of every JSON message that edged sends."""
+# The operations of a node: the last level of a request topic.
 OPERATIONS = ("generate", "cancel")
-"""The operations a node answers, as they stand at the end of the request topic."""
+# Of one request. A node has no use for them, so they must cost it nothing.
 MAX_USER_PROPERTIES = 64
-"""Of one request; they mean nothing to a node, and must not cost it anything."""
 
 
 @dataclass(frozen=True, slots=True)
 class WireProperties:
-    """The MQTT 5 properties edged reads or writes; all absent over MQTT 3.1.1."""
+    """The MQTT 5 properties edged reads or writes; all None over MQTT 3.1.1."""
 
     response_topic: str | None = None
     correlation_data: bytes | None = None
     content_type: str | None = None
     payload_format: int | None = None
-    """1: the payload is UTF-8; 0 or None: bytes of unknown kind."""
+    """1: the payload is UTF-8; 0 or None: unspecified bytes."""
     message_expiry_s: int | None = None
     user_properties: tuple[tuple[str, str], ...] = ()
-    """Of what arrives at most ``MAX_USER_PROPERTIES`` and one more, which says that it has more."""
+    """When received, at most one more than ``MAX_USER_PROPERTIES``: the message is refused then."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message that the broker delivered, and what is needed to acknowledge it."""
+    """One message from the broker, and what is needed to acknowledge it."""
 
     topic: str
     payload: bytes
     retain: bool = False
-    """The broker sent a stored message, not a new one."""
+    """The broker stored it before this subscription."""
     qos: int = 0
     is_redelivery: bool = False
-    """The DUP flag: an earlier delivery of this message was not acknowledged."""
+    """The DUP flag: an earlier delivery was not acknowledged."""
     properties: WireProperties = WireProperties()
     packet_id: int = 0
-    """Names the delivery inside its connection only; 0 for QoS 0."""
+    """Identifies the delivery within its connection only; 0 for QoS 0."""
     connection_epoch: int = 0
-    """Counts the connections of this process; a packet id of an earlier one means nothing."""
+    """Number of the connection that ``packet_id`` belongs to."""
 
     @property
     def fingerprint(self) -> str:
-        """A digest that is the same each time the broker brings the message; nothing is decoded.
-
-        The Message Expiry Interval is left out: the broker counts it down.
-        """
+        """A digest of topic, payload and properties that every redelivery has in common."""
+        # Without the Message Expiry Interval, which the broker counts down.
         properties = replace(self.properties, message_expiry_s=None)
         content = (self.topic, properties, hashlib.sha256(self.payload).digest())
         return hashlib.sha256(repr(content).encode(errors="replace")).hexdigest()[:32]
 
     @property
     def receipt(self) -> "Delivery":
-        """The delivery without its words: what its acknowledgement takes."""
+        """The delivery without payload and properties: all that an acknowledgement needs."""
         return replace(self, payload=b"", properties=WireProperties())
 
 
@@ -74,22 +72,32 @@ class Encoded(NamedTuple):
     properties: WireProperties
 
 
+class Publisher(Protocol):
+    """A connection to the broker, as far as the node uses it; nothing of it blocks."""
+
+    def publish(self, message: Encoded, *, qos: int = 1, retain: bool = False) -> int:
+        """Send a message; a ``Published`` event with the returned handle follows for QoS 1."""
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        """Acknowledge a delivery, if its connection is still the current one."""
+
+
 class DropReason(StrEnum):
     """Why a delivery is acknowledged without a reply."""
 
     RETAINED = "retained"
     """It would run again at every reconnect."""
     EXPIRED = "expired"
-    """Nobody waits for the answer any more."""
+    """The client does not wait for the answer any more."""
     FORBIDDEN_TOPIC = "forbidden_topic"
-    """The reply topic is outside the allow-list; a reply would be the harm."""
+    """The reply topic is outside the allow-list."""
     UNKNOWN_TOPIC = "unknown_topic"
-    """It did not come through the request topic of this node."""
+    """Not a request topic of this node."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A delivery that must not be answered; it is counted, and acknowledged."""
+    """A delivery that is counted and acknowledged, but not answered."""
 
     reason: DropReason
     detail: str
@@ -98,7 +106,7 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A delivery whose content cannot be accepted, and where to say so."""
+    """A delivery that is answered with an error."""
 
     reply_to: ReplyAddress
     rejected: Rejected
@@ -111,11 +119,11 @@ class Topics:
     prefix: str
     node: str
     group: str | None = None
-    """Group whose requests the node takes beside its own."""
+    """Group whose requests the node answers as well."""
 
     @property
     def root(self) -> str:
-        """Everything of this node is below it."""
+        """Common root of the node's topics."""
         return f"{self.prefix}/{self.node}"
 
     @property
@@ -145,7 +153,7 @@ class Topics:
 
     @property
     def group_root(self) -> str:
-        """Everything of the node's group is below it; meaningless without a group."""
+        """Common root of the group's topics; only with a group."""
         return f"{self.prefix}/group/{self.group}"
 
     @property
@@ -154,49 +162,50 @@ class Topics:
         return f"$share/edged-{self.group}/{self.group_root}/request/+"
 
     def request(self, operation: str) -> str:
-        """Name the topic where requests for ``operation`` are sent."""
+        """Return the topic of requests for ``operation``."""
         return f"{self.root}/request/{operation}"
 
     def response(self, operation: str) -> str:
-        """Name the topic of replies whose request did not choose one."""
+        """Return the topic of replies whose request did not choose one."""
         return f"{self.root}/response/{operation}"
 
     def stream(self, request_id: str) -> str:
-        """Name the topic of the fragments of one streamed answer."""
+        """Return the topic of the fragments of one streamed answer."""
         return f"{self.root}/stream/{request_id}"
 
     def operation_of(self, topic: str) -> str | None:
-        """Return what follows the request topic of this node or of its group; None elsewhere."""
+        """Return the operation of a request topic of this node or its group; None for others."""
         roots = [self.root] if self.group is None else [self.root, self.group_root]
-        start = next((f"{root}/request/" for root in roots if topic.startswith(root + "/")), "#")
-        return topic[len(start) :] if topic.startswith(start) and topic != start else None
+        for start in (f"{root}/request/" for root in roots):
+            if topic.startswith(start):
+                return topic[len(start) :] or None
+        return None
 
 
 @dataclass(frozen=True, slots=True)
 class RequestDefaults:
-    """Limits of this node, and what a request leaves open."""
+    """Limits of this node, and the defaults of requests."""
 
     node: str
     prefix: str = "edged"
     timeout_s: float = 30.0
     """Deadline of a request that sets neither ``timeout_ms`` nor a Message Expiry Interval."""
     max_timeout_s: float = 300.0
-    """Longest deadline; what a request asks for beyond it is cut."""
+    """Longest deadline; longer ones are shortened to it."""
     max_tokens: int = 128
     max_payload_bytes: int = 16384
     max_readable_bytes: int = 65536
-    """Up to here the id of a payload over the limit is still read, so that 413 can carry it."""
+    """Up to this size a payload over the limit is parsed, so that the refusal has its id."""
     is_system_allowed: bool = True
-    """Whether a request may bring its own system text."""
+    """Whether a request may have its own system message."""
     system: str | None = None
-    """System text of requests that bring none."""
+    """System message of requests without one."""
     reply_prefixes: Sequence[str] = ("edged/", "reply/")
-    """Beginnings of the reply topics that requests may ask for."""
+    """Prefixes of the reply topics that requests may choose."""
     discovery_prefix: str = "homeassistant"
     has_sessions: bool = True
-    """Whether dialogues are held."""
     group: str | None = None
-    """Group whose requests this node takes, too."""
+    """Group whose requests this node answers as well."""
 
     @property
     def topics(self) -> Topics:

@@ -1,7 +1,6 @@
-"""Memory and latency budgets: may this request be started, and for how many tokens?
+"""Admission control: may a request be accepted within its memory and latency budgets?
 
-Rule: the time, memory readings and the price list are arguments. What is admitted is promised;
-every refusal says what would have fitted.
+An accepted request is promised to complete by its deadline; a refusal says what would fit.
 """
 
 from bisect import bisect_right
@@ -9,17 +8,16 @@ from dataclasses import dataclass, replace
 
 from edged.errors import ErrorCode
 from edged.protocol.request import OnDeadline, Priority, Rejected, Request
-from edged.scheduling.latency_model import Cost
-from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot, mib
-from edged.scheduling.schedulability import Line, Member, Timetable, Work
+from edged.scheduling.latency_model import CostEstimate
+from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot, format_mib
+from edged.scheduling.schedulability import AdmissionTest, EdfSchedule, Work
 
+# Share of the time until a deadline that a class must leave free, so that a more urgent request
+# still fits later. The device is not idle for it: admitted work starts at once.
 RESERVE = {Priority.INTERACTIVE: 0.0, Priority.NORMAL: 0.2, Priority.BACKGROUND: 0.3}
-"""Share of the time until a deadline that is promised to nobody of this class, so that a person who
-asks later still finds room. The device is not idle for it: what is promised runs at once."""
+# When to retry after ``memory_pressure``: another process's peak has passed by then.
 MEMORY_RETRY_S = 5.0
-"""When to come back after ``memory_pressure``: long enough for a neighbour's peak to pass."""
-
-_MIN_RETRY_S = 0.1
+MIN_RETRY_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +25,7 @@ class Resources:
     """What the device has for a request right now."""
 
     max_model_len: int
-    cost: Cost
+    cost: CostEstimate
     memory: MemorySnapshot
     budget: MemoryBudget
 
@@ -48,19 +46,19 @@ def admit(
     request: Request,
     num_prompt_tokens: int,
     resources: Resources,
-    timetable: Timetable,
+    admission_test: AdmissionTest,
     *,
     needed_bytes: int = 0,
 ) -> Admitted | Rejected:
-    """Decide whether a request can be answered inside its budgets, and all promises still kept.
+    """Decide whether a request can be answered within its budgets, all admitted deadlines kept.
 
     Args:
-        request: the request; its deadline and the timetable are of one clock.
-        num_prompt_tokens: length of the prompt with its template, in tokens.
-        resources: what there is.
-        timetable: what is promised already, and the time now.
-        needed_bytes: memory the request needs beyond what is resident; the KV cache and the
-            working memory are reserved at start, so this is the grammar's tables and little else.
+        request: the request; its deadline is on the clock of the test.
+        num_prompt_tokens: length of the prompt with its chat template, in tokens.
+        resources: what the device has now.
+        admission_test: the admitted requests at this time.
+        needed_bytes: memory needed beyond what is resident; the KV cache and the working memory
+            are reserved at start, so this is the grammar's tables and little else.
     """
     context = resources.max_model_len
     if num_prompt_tokens >= context:
@@ -74,66 +72,70 @@ def admit(
     if missing_bytes:
         return Rejected(
             ErrorCode.MEMORY_PRESSURE,
-            f"{mib(missing_bytes)} of memory are missing; see budget.memory and"
+            f"{format_mib(missing_bytes)} of memory are missing; see budget.memory and"
             " budget.min_available",
             retry_after_s=MEMORY_RETRY_S,
             detail={"missing_bytes": missing_bytes},
         )
     max_tokens = min(request.max_tokens, context - num_prompt_tokens)
-    return _meet_deadline(request, num_prompt_tokens, max_tokens, resources.cost, timetable)
+    return _meet_deadline(request, num_prompt_tokens, max_tokens, resources.cost, admission_test)
 
 
-def refuse_early(request: Request, resources: Resources, timetable: Timetable) -> Rejected | None:
-    """Refuse what has no room for any prompt and any answer, before its tokens are counted.
+def refuse_early(
+    request: Request, resources: Resources, admission_test: AdmissionTest
+) -> Rejected | None:
+    """Refuse a request for which even a prompt and an answer of 1 token do not fit.
 
-    Args:
-        request: the request; its deadline and the timetable are of one clock.
-        resources: what there is.
-        timetable: what is promised already, and the time now.
+    That is known before its prompt is tokenized. The arguments are those of ``admit``.
     """
-    decision = admit(replace(request, max_tokens=1), 1, resources, timetable)
+    decision = admit(replace(request, max_tokens=1), 1, resources, admission_test)
     return decision if isinstance(decision, Rejected) else None
 
 
 def _meet_deadline(
-    request: Request, num_prompt_tokens: int, max_tokens: int, cost: Cost, timetable: Timetable
+    request: Request,
+    num_prompt_tokens: int,
+    max_tokens: int,
+    cost: CostEstimate,
+    admission_test: AdmissionTest,
 ) -> Admitted | Rejected:
     reserve = RESERVE[request.priority]
 
-    def promise(max_tokens: int) -> Admitted | None:
-        work = Work.of(num_prompt_tokens, max_tokens)
-        member = Member(work, request.deadline_s)
-        end_s = timetable.end_s(member, cost.margin * work.alone_s(cost), reserve)
+    def try_admit(max_tokens: int) -> Admitted | None:
+        work = Work.of(num_prompt_tokens, max_tokens, request.deadline_s)
+        end_s = admission_test.completion_s(work, cost.margin * work.alone_s(cost), reserve)
         return None if end_s is None else Admitted(request, num_prompt_tokens, max_tokens, end_s)
 
-    whole = promise(max_tokens)
+    whole = try_admit(max_tokens)
     if whole is not None:
         return whole
-    # Fewer tokens fit wherever more do; so count those before the first that do not.
-    fitting = bisect_right(range(1, max_tokens), x=False, key=lambda count: promise(count) is None)
-    shorter = promise(fitting) if fitting else None
+    # Fewer tokens fit wherever more do, so bisection finds the most that fit.
+    counts = range(1, max_tokens)
+    fitting = bisect_right(counts, x=False, key=lambda count: try_admit(count) is None)
+    shorter = try_admit(fitting) if fitting else None
     if shorter is not None and request.on_deadline is OnDeadline.SHORTEN:
         return shorter
-    line = timetable.best(request.deadline_s, reserve)
+    schedule = admission_test.best_schedule(request.deadline_s, reserve)
     alone_s = cost.margin * cost.service_s(num_prompt_tokens, max_tokens)
-    end_s = line.ahead_s(request.deadline_s) + alone_s
+    end_s = schedule.demand_s(request.deadline_s) + alone_s
     late = Admitted(request, num_prompt_tokens, max_tokens, end_s)
-    return _too_late(late, fitting, line, alone_s)
+    return _too_late(late, fitting, schedule, alone_s)
 
 
-def _too_late(full: Admitted, fitting: int, line: Line, alone_s: float) -> Rejected:
-    """Refuse a promise that cannot be kept, and say what could be promised instead."""
-    request = full.request
-    left_s = max(request.deadline_s - line.now_s, 0.0)
-    room_s = line.room_s(request.deadline_s, RESERVE[request.priority])
-    helps = line.total_s > 0 and alone_s <= request.deadline_s - request.received_s
-    # What breaks may be another request's promise: then this one alone would still be in time.
-    others = ", or breaks what is promised to others" if full.predicted_s <= left_s else ""
-    tokens = "1 token is" if full.max_tokens == 1 else f"{full.max_tokens} tokens are"
+def _too_late(late: Admitted, fitting: int, schedule: EdfSchedule, alone_s: float) -> Rejected:
+    """Refuse what would miss a deadline, and say how many tokens would fit."""
+    request = late.request
+    left_s = max(request.deadline_s - schedule.now_s, 0.0)
+    capacity_s = schedule.capacity_s(request.deadline_s, RESERVE[request.priority])
+    # A retry helps if others are in the way, and alone it would fit into its original time.
+    helps = schedule.total_s > 0 and alone_s <= request.deadline_s - request.received_s
+    is_other = late.predicted_s <= left_s
+    others = ", but an admitted request would miss its deadline" if is_other else ""
+    tokens = "1 token is" if late.max_tokens == 1 else f"{late.max_tokens} tokens are"
     return Rejected(
         ErrorCode.TIMEOUT,
-        f"{tokens} predicted to take {full.predicted_s:.1f} s, {left_s:.1f} s"
+        f"{tokens} predicted to take {late.predicted_s:.1f} s, {left_s:.1f} s"
         f" are left{others}; ask for fewer tokens or more time, or allow on_deadline: shorten",
-        retry_after_s=max(alone_s - room_s, _MIN_RETRY_S) if helps else None,
-        detail={"predicted_ms": round(full.predicted_s * 1000), "max_tokens": fitting},
+        retry_after_s=max(alone_s - capacity_s, MIN_RETRY_S) if helps else None,
+        detail={"predicted_ms": round(late.predicted_s * 1000), "max_tokens": fitting},
     )

@@ -1,7 +1,7 @@
-"""Who may run beside whom: all that waits and runs at one moment, held against its promises.
+"""Dispatch policy: which queued requests may start without missing an admitted deadline.
 
-Rule: decides and changes nothing. Every promise can be kept by letting run what runs, and then one
-after the other what waits: each start keeps that true, and what would not is not started.
+Invariant: all admitted deadlines are met if the running requests end first and the queued ones
+follow one by one, earliest deadline first. A request starts only if that stays true.
 """
 
 from collections.abc import Sequence
@@ -10,125 +10,114 @@ from typing import Generic
 
 from edged.protocol.request import Priority
 from edged.scheduling.admission import RESERVE
-from edged.scheduling.latency_model import Cost
-from edged.scheduling.request_state import D, Entry
-from edged.scheduling.schedulability import Company, Line, Member, Seat, Timetable
+from edged.scheduling.latency_model import CostEstimate
+from edged.scheduling.queued_request import S
+from edged.scheduling.schedulability import AdmissionTest, Batch, EdfSchedule, FreeSlot
 
 
 @dataclass(frozen=True, slots=True)
-class Moment(Generic[D]):
-    """All entries of a scheduler at one time."""
+class DispatchState(Generic[S]):
+    """All queued and running requests at one time; deciding changes nothing."""
 
     now_s: float
-    cost: Cost
+    cost: CostEstimate
     num_slots: int
-    running: Sequence[Entry[D]]
-    waiting: Sequence[Entry[D]]
+    running: Sequence[S]
+    waiting: Sequence[S]
 
-    def timetable(self, deadline_s: float) -> Timetable:
-        """Return all that is promised, as it concerns a new request with this deadline.
+    def admission_test(self, deadline_s: float) -> AdmissionTest:
+        """Return the test of a new request with this deadline.
 
-        It can start in a free slot, or wait for what runs, or for some of what runs to be
-        interrupted: for what has more time, as far as that is possible.
+        It may start in a free slot, or wait for the running requests, or have those with a later
+        deadline paused.
         """
         later = [entry for entry in self._pausable() if entry.deadline_s > deadline_s]
-        lines = [self._line(later[:count]) for count in range(len(later) + 1)]
-        is_idle = not (self.running or self.waiting)  # then the first in line starts at once
+        schedules = [self._schedule(later[:count]) for count in range(len(later) + 1)]
+        is_idle = not (self.running or self.waiting)  # then the first schedule starts at once
         if is_idle or len(self.running) >= self.num_slots:
-            return Timetable(lines)
-        promises = [entry.promise(self.cost) for entry in self.waiting]
-        return Timetable(lines, Seat(self._company(self.running), promises))
+            return AdmissionTest(schedules)
+        queued = [entry.commitment(self.cost) for entry in self.waiting]
+        return AdmissionTest(schedules, FreeSlot(self._batch(self.running), queued))
 
-    def soonest_end_s(self) -> float:
+    def next_free_slot_s(self) -> float:
         """Predict in how many seconds a slot is free."""
         if len(self.running) < self.num_slots:
             return 0.0
-        return min(self._company(self.running).ends_s)
+        return min(self._batch(self.running).completions_s)
 
-    def to_start(self) -> Entry[D] | None:
-        """Return the most urgent entry that can start without breaking a promise."""
+    def to_start(self) -> S | None:
+        """Return the most urgent request that can start without a missed deadline."""
         if not self.waiting or len(self.running) >= self.num_slots:
             return None
-        waiting = self._live()
-        if not self.running and len(waiting) == 1:  # nobody else is promised anything
-            return waiting[0]
-        company = self._company(self.running)
-        for entry in waiting:
-            if self._can_start(entry, waiting, company):
+        startable = self._startable()
+        if not self.running and len(startable) == 1:  # no other deadline to miss
+            return startable[0]
+        batch = self._batch(self.running)
+        for entry in startable:
+            if self._can_start(entry, startable, batch):
                 return entry
-        if self.running and self._rescue() is not None:
+        if self.running and self._to_pause_for_deadlines() is not None:
             return None
-        # Not all promises can be kept any more: the next one is, if nobody who runs is late by it.
-        fitting = (
-            e for e in waiting if company.joined(_started(e)).is_late[:-1] == company.is_late
-        )
+        # Some deadline will be missed whatever is done: the earliest goes on, if it delays nobody.
+        fitting = [e for e in startable if not batch.is_delayed_in(batch.with_work(e.full_work()))]
         return min(fitting, key=lambda entry: (entry.deadline_s, entry.key), default=None)
 
-    def to_pause(self) -> Entry[D] | None:
-        """Return the running entry that must make room: for a person, or for a promise."""
+    def to_pause(self) -> S | None:
+        """Return the running request to pause: for a person, or to meet a deadline."""
         if not self.waiting:
             return None
-        people = [entry for entry in self._live() if self._is_person(entry)]
+        people = [entry for entry in self._startable() if self._is_person(entry)]
         if people:
             for victim in sorted(self.running, key=lambda entry: entry.rank(self.now_s))[::-1]:
-                if self._gives_way(victim, people):
+                if self._makes_way(victim, people):
                     return victim
-        paused = self._rescue()
+        paused = self._to_pause_for_deadlines()
         return paused[0] if paused else None
 
-    def _is_person(self, entry: Entry[D]) -> bool:
-        return entry.level(self.now_s) <= Priority.INTERACTIVE
+    def _is_person(self, entry: S) -> bool:
+        return entry.effective_priority(self.now_s) <= Priority.INTERACTIVE
 
-    def _gives_way(self, victim: Entry[D], people: Sequence[Entry[D]]) -> bool:
-        """Tell whether a person who waits could be served in place of a running entry.
-
-        Others wait until a slot is free: an interruption costs the prompt once more.
-        """
+    def _makes_way(self, victim: S, people: Sequence[S]) -> bool:
+        """Return whether one of these people could start in place of a running request."""
         others = [entry for entry in self.running if entry is not victim]
         if self._is_person(victim) or len(others) >= self.num_slots:
             return False
-        waiting = [*self._live(), victim]
-        if not victim.is_worth_a_pause(self.cost, self.now_s):
+        # Else a person waits until a slot is free: a pause costs the prompt once more.
+        if not victim.is_worth_pausing(self.cost, self.now_s):
             return False
-        company = self._company(others)
-        return any(self._can_start(entry, waiting, company) for entry in people)
+        waiting = [*self._startable(), victim]
+        batch = self._batch(others)
+        return any(self._can_start(entry, waiting, batch) for entry in people)
 
-    def _rescue(self) -> list[Entry[D]] | None:
-        """Return what must be interrupted to keep all promises; None when nothing helps."""
+    def _to_pause_for_deadlines(self) -> list[S] | None:
+        """Return the fewest requests to pause to meet all deadlines; None if no pause does it."""
         pausable = self._pausable()
         for count in range(len(pausable) + 1):
-            if self._line(pausable[:count]).is_kept:
+            if self._schedule(pausable[:count]).is_feasible():
                 return pausable[:count]
         return None
 
-    def _live(self) -> list[Entry[D]]:
-        """Return what waits and is not too late, the most urgent first."""
-        live = (entry for entry in self.waiting if entry.deadline_s > self.now_s)
-        return sorted(live, key=lambda entry: entry.rank(self.now_s))
+    def _startable(self) -> list[S]:
+        """Return the queued requests before their deadlines, the most urgent first."""
+        startable = (entry for entry in self.waiting if entry.deadline_s > self.now_s)
+        return sorted(startable, key=lambda entry: entry.rank(self.now_s))
 
-    def _pausable(self) -> list[Entry[D]]:
-        """Return what may be interrupted to keep a promise, those with the most time first."""
-        worth = [e for e in self.running if e.is_worth_a_pause(self.cost, self.now_s)]
+    def _pausable(self) -> list[S]:
+        """Return the running requests that are worth pausing, the latest deadline first."""
+        worth = [e for e in self.running if e.is_worth_pausing(self.cost, self.now_s)]
         return sorted(worth, key=lambda entry: (-entry.deadline_s, -entry.key))
 
-    def _line(self, paused: Sequence[Entry[D]]) -> Line:
-        """Return what is promised if these were interrupted and the others ran to their end."""
+    def _schedule(self, paused: Sequence[S]) -> EdfSchedule:
+        """Return the schedule if these were paused and the other running requests ended first."""
         rest = [entry for entry in self.running if entry not in paused]
-        promises = (entry.promise(self.cost) for entry in (*self.waiting, *paused))
-        return Line(self.now_s, promises, self._company(rest).head_s)
+        queued = (entry.commitment(self.cost) for entry in (*self.waiting, *paused))
+        return EdfSchedule(self.now_s, queued, self._batch(rest).makespan_s)
 
-    def _company(self, entries: Sequence[Entry[D]]) -> Company:
-        members = [Member(entry.left(), entry.deadline_s) for entry in entries]
-        return Company(self.now_s, self.cost, members)
+    def _batch(self, entries: Sequence[S]) -> Batch:
+        return Batch(self.now_s, self.cost, [entry.remaining_work() for entry in entries])
 
-    def _can_start(self, entry: Entry[D], waiting: Sequence[Entry[D]], company: Company) -> bool:
-        """Tell whether one of those that wait can start beside others."""
-        rest = [other.promise(self.cost) for other in waiting if other is not entry]
-        # What is less urgent must not use up the slack that a person will need.
-        reserve = RESERVE[entry.admitted.request.priority]
-        return Seat(company, rest).is_open(_started(entry), reserve)
-
-
-def _started(entry: Entry[D]) -> Member:
-    """Return an entry as one that is started now, or anew."""
-    return Member(entry.whole(), entry.deadline_s)
+    def _can_start(self, entry: S, waiting: Sequence[S], batch: Batch) -> bool:
+        rest = [other.commitment(self.cost) for other in waiting if other is not entry]
+        # Less urgent requests must not use up the slack that a person will need.
+        reserve = RESERVE[entry.request.priority]
+        return FreeSlot(batch, rest).can_start(entry.full_work(), reserve)

@@ -1,10 +1,10 @@
-"""What this process may take of the device's memory, and one reading of it."""
+"""The memory budget of the process, one reading of memory, and the plan of what it will hold."""
 
 import math
 from dataclasses import dataclass
 
+# A shorter context is no useful advice: the chat template and a question hardly fit.
 _MIN_MODEL_LEN = 128
-"""A smaller context is no advice: the template and a question hardly fit."""
 _MIB = 1024**2
 
 
@@ -17,20 +17,20 @@ class MemorySnapshot:
     available_bytes: int
     """What the device can still give without swapping."""
     stall_share: float = 0.0
-    """Share of the last 10 s in which something on the device waited for memory."""
+    """Share of the last 10 s in which some process waited for memory (the kernel's PSI)."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryBudget:
-    """What this process may take of the device."""
+    """Limits of the memory that this process may take."""
 
     limit_bytes: int
     """Resident memory in all."""
     min_available_bytes: int = 0
-    """Floor of the device's available memory."""
+    """Available memory to leave to the rest of the device."""
 
     def missing_bytes(self, memory: MemorySnapshot, needed_bytes: int) -> int:
-        """Tell by how much ``needed_bytes`` more would break the budget; 0 when they fit."""
+        """Return by how much ``needed_bytes`` more exceed the budget; 0 when they fit."""
         over_limit = memory.rss_bytes + needed_bytes - self.limit_bytes
         under_floor = self.min_available_bytes + needed_bytes - memory.available_bytes
         return max(0, over_limit, under_floor)
@@ -38,7 +38,7 @@ class MemoryBudget:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """What the whole process will hold, reserved before the model is loaded."""
+    """Memory that the whole process will hold, reserved before the model is loaded."""
 
     weights_bytes: int
     kv_bytes: int
@@ -49,23 +49,23 @@ class MemoryPlan:
 
     @property
     def total_bytes(self) -> int:
-        """Everything together."""
+        """All parts together."""
         return self.weights_bytes + self.kv_bytes + self.process_bytes + self.working_bytes
 
 
 def check_plan(
     plan: MemoryPlan, budget: MemoryBudget, available_bytes: int, max_model_len: int
 ) -> str | None:
-    """Say what does not fit and which key to change; None when all fits.
+    """Return what does not fit and which key to change; None when all fits.
 
     Args:
-        plan: what would be held; ``process_bytes`` of it is held already.
-        budget: what may be held.
+        plan: the plan; ``process_bytes`` of it is resident already.
+        budget: its limits.
         available_bytes: what the device can give now.
-        max_model_len: the context that ``plan.kv_bytes`` is for.
+        max_model_len: the context that ``plan.kv_bytes`` is for, in tokens.
     """
-    held = MemorySnapshot(plan.process_bytes, available_bytes)
-    missing_bytes = budget.missing_bytes(held, plan.total_bytes - plan.process_bytes)
+    resident = MemorySnapshot(plan.process_bytes, available_bytes)
+    missing_bytes = budget.missing_bytes(resident, plan.total_bytes - plan.process_bytes)
     if not missing_bytes:
         return None
     key, advice = _key_to_change(plan, budget, missing_bytes)
@@ -73,9 +73,9 @@ def check_plan(
     smaller = f"set model.max_model_len to {fitting} or less"
     advice += f", or {smaller if fitting >= _MIN_MODEL_LEN else 'use a smaller model'}"
     return (
-        f"{key}: {mib(missing_bytes)} short of {mib(plan.total_bytes)} (weights"
-        f" {mib(plan.weights_bytes)}, KV cache {mib(plan.kv_bytes)}, working memory"
-        f" {mib(plan.working_bytes)}, process {mib(plan.process_bytes)}); {advice}"
+        f"{key}: {format_mib(missing_bytes)} short of {format_mib(plan.total_bytes)} (weights"
+        f" {format_mib(plan.weights_bytes)}, KV cache {format_mib(plan.kv_bytes)}, working memory"
+        f" {format_mib(plan.working_bytes)}, process {format_mib(plan.process_bytes)}); {advice}"
     )
 
 
@@ -83,9 +83,10 @@ def _key_to_change(plan: MemoryPlan, budget: MemoryBudget, missing_bytes: int) -
     if plan.total_bytes - budget.limit_bytes == missing_bytes:
         return "budget.memory", f"raise it to {math.ceil(plan.total_bytes / _MIB)}M"
     floor = (budget.min_available_bytes - missing_bytes) // _MIB
-    return "budget.min_available", "free memory" + f", or lower it to {floor}M" * (floor >= 0)
+    lower = f", or lower it to {floor}M" if floor >= 0 else ""
+    return "budget.min_available", f"free memory{lower}"
 
 
-def mib(size_bytes: int) -> str:
-    """Write a size for people, rounded up."""
+def format_mib(size_bytes: int) -> str:
+    """Format a size in MiB, rounded up."""
     return f"{math.ceil(size_bytes / _MIB)} MiB"

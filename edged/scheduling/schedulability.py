@@ -1,8 +1,8 @@
-"""What is promised already, and how much more can be: the arithmetic of deadlines on one engine.
+"""Schedulability: completion bounds of requests decoded in one batch, and the EDF admission test.
 
-Rule: what waits is promised as if one answer were made after the other. Earliest deadline first
-finds an order that keeps all promises whenever there is one (Horn, 1974), and answers made at the
-same time end no later than that; so what fits is decided in that order, whatever is run in the end.
+Queued requests are counted one after the other in EDF order: it meets all deadlines whenever any
+order does (Horn, 1974), and a batch completes no later than its requests one by one. So what is
+admitted stays schedulable, whichever order the dispatch policy takes.
 """
 
 import math
@@ -11,264 +11,251 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from edged.scheduling.latency_model import Cost
+from edged.scheduling.latency_model import CostEstimate
 
+# Tolerance for the rounding of sums of many predictions.
 EPSILON_S = 1e-6
-"""What sums of many predictions may be off by."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is left of one answer, in tokens."""
+    """Remaining work of one request, in tokens, and its deadline."""
 
     num_prefill: int
     """Tokens of the prompt to compute."""
     num_decode: int
-    """Runs of one token after that."""
+    """Decode steps after that."""
     context: int = 0
-    """Tokens that are computed already."""
+    """Tokens in the KV cache already."""
+    deadline_s: float = math.inf
 
     @classmethod
-    def of(cls, num_prompt_tokens: int, max_tokens: int) -> "Work":
-        """Return the work of a whole answer; its prompt gives the first token."""
-        return cls(num_prompt_tokens, max(max_tokens - 1, 0))
+    def of(cls, num_prompt_tokens: int, max_tokens: int, deadline_s: float = math.inf) -> "Work":
+        """Return the work of a whole answer; prefill gives its first token."""
+        return cls(num_prompt_tokens, max(max_tokens - 1, 0), deadline_s=deadline_s)
 
-    def alone_s(self, cost: Cost) -> float:
-        """Predict what it takes without company."""
+    def alone_s(self, cost: CostEstimate) -> float:
+        """Predict its duration outside of a batch."""
         return cost.prefill_s(self.num_prefill, self.context) + self.decode_s(cost)
 
-    def decode_s(self, cost: Cost) -> float:
-        """Predict its runs of one token, as if nobody else took part in them."""
+    def decode_s(self, cost: CostEstimate) -> float:
+        """Predict the duration of its decode steps outside of a batch."""
         return cost.decode_s(self.num_decode, self.context + self.num_prefill)
 
-    def beside_s(self, cost: Cost, num_runs: int) -> float:
-        """Predict what it adds to ``num_runs`` runs at most of somebody else.
-
-        Those are taken to be its last ones, with the longest context.
-        """
-        shared = min(self.num_decode, num_runs)
+    def cobatched_s(self, cost: CostEstimate, num_steps: int) -> float:
+        """Bound what it adds to ``num_steps`` decode steps of another request."""
+        shared = min(self.num_decode, num_steps)
+        # The bound takes its last steps: attention is longest there.
         end = self.context + self.num_prefill + self.num_decode
         return shared * (cost.decode_row_s + (end - shared / 2) * cost.decode_pair_s)
 
 
-def together(cost: Cost, works: Sequence[Work]) -> list[float]:
-    """Return bounds of when each ends, in seconds from now, without a margin."""
-    if len(works) <= 1:  # the usual case: nobody is in anybody's way
+def completion_bounds(cost: CostEstimate, works: Sequence[Work]) -> list[float]:
+    """Return upper bounds on the completion times of requests decoded in one batch.
+
+    The bounds hold for any order of the prompts and never rise while the engine works.
+
+    Returns:
+        Seconds from now, in the order of ``works``, without a margin.
+    """
+    if len(works) <= 1:
         return [work.alone_s(cost) for work in works]
-    decodes = [work.decode_s(cost) for work in works]
+    decodes_s = [work.decode_s(cost) for work in works]
     prefill_s = sum(cost.prefill_s(work.num_prefill, work.context) for work in works)
-    num_pieces = sum(math.ceil(work.num_prefill / cost.chunk_tokens) for work in works)
-    num_runs = sum(work.num_decode for work in works)
-    # A run is never dearer than the same rows one by one, so all end by the sum of them.
-    serial_s = prefill_s + sum(decodes)
-    ends = []
+    num_chunks = sum(math.ceil(work.num_prefill / cost.chunk_tokens) for work in works)
+    num_steps = sum(work.num_decode for work in works)
+    # A batched step never costs more than its rows one by one, so all complete by this sum.
+    serial_s = prefill_s + sum(decodes_s)
+    bounds_s = []
     for i, own in enumerate(works):
-        # While its prompt is computed, each piece lets the others have a run without it.
-        without = num_pieces + 1 if own.num_prefill else 0
-        runs_s = min(without, num_runs - own.num_decode) * cost.decode_token_s
+        # While its prompt is computed, each chunk lets the others do one step without it.
+        num_without = num_chunks + 1 if own.num_prefill else 0
+        without_s = min(num_without, num_steps - own.num_decode) * cost.decode_token_s
         others = (work for j, work in enumerate(works) if j != i)
-        company_s = sum(other.beside_s(cost, own.num_decode + without) for other in others)
-        ends.append(min(prefill_s + decodes[i] + runs_s + company_s, serial_s))
-    return ends
+        rows_s = sum(other.cobatched_s(cost, own.num_decode + num_without) for other in others)
+        bounds_s.append(min(prefill_s + decodes_s[i] + without_s + rows_s, serial_s))
+    return bounds_s
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One answer in company, and when it must have ended."""
-
-    work: Work
-    deadline_s: float
-
-
-class Company:
-    """The answers that are made now.
+class Batch:
+    """Requests decoded in one batch, with their predicted completion.
 
     Args:
-        now_s: the moment, on the clock of the deadlines.
-        cost: what they cost; predictions are stretched by its margin.
-        members: who they are.
+        now_s: current time, on the clock of the deadlines.
+        cost: current estimate; predictions are multiplied by its margin.
+        works: the requests.
     """
 
-    def __init__(self, now_s: float, cost: Cost, members: Sequence[Member] = ()) -> None:
+    def __init__(self, now_s: float, cost: CostEstimate, works: Sequence[Work] = ()) -> None:
         self.now_s = now_s
         self.cost = cost
-        self.members = tuple(members)
-        ends = together(cost, [member.work for member in self.members])
-        self.ends_s = [cost.margin * end_s for end_s in ends]
-        """When each ends, in seconds from now, if nothing ended it at its deadline."""
+        self.works = works
+        self.completions_s = [cost.margin * s for s in completion_bounds(cost, works)]
+        """Seconds from now until each completes, if it were not stopped at its deadline."""
 
     @property
-    def head_s(self) -> float:
-        """When all have ended, at the latest at their deadlines."""
-        lefts = (max(member.deadline_s - self.now_s, 0.0) for member in self.members)
-        return max(map(min, self.ends_s, lefts), default=0.0)
-
-    def joined(self, member: Member) -> "Company":
-        """Return it with one more."""
-        return Company(self.now_s, self.cost, [*self.members, member])
-
-    def is_kept_in(self, joined: "Company") -> bool:
-        """Tell whether one more, the last of ``joined``, makes nobody late.
-
-        Who is late without it, or the one itself without company, does not count.
-        """
-        *others, is_last_late = joined.is_late
-        if any(
-            is_late and not was_late for was_late, is_late in zip(self.is_late, others, strict=True)
-        ):
-            return False
-        last = joined.members[-1]
-        return not is_last_late or Company(self.now_s, self.cost, [last]).is_late[0]
+    def makespan_s(self) -> float:
+        """Seconds from now until all have ended, each at its deadline at the latest."""
+        left_s = (max(work.deadline_s - self.now_s, 0.0) for work in self.works)
+        return max(map(min, self.completions_s, left_s), default=0.0)
 
     @property
-    def is_late(self) -> list[bool]:
-        """Whether each ends after its deadline."""
+    def misses_deadline(self) -> list[bool]:
+        """Whether each completes after its deadline."""
         return [
-            self.now_s + end_s > member.deadline_s + EPSILON_S
-            for end_s, member in zip(self.ends_s, self.members, strict=True)
+            self.now_s + completion_s > work.deadline_s + EPSILON_S
+            for completion_s, work in zip(self.completions_s, self.works, strict=True)
         ]
+
+    def with_work(self, work: Work) -> "Batch":
+        """Return the batch with one more request."""
+        return Batch(self.now_s, self.cost, [*self.works, work])
+
+    def is_delayed_in(self, enlarged: "Batch") -> bool:
+        """Return whether one of these requests misses its deadline in ``enlarged`` only."""
+        pairs = zip(self.misses_deadline, enlarged.misses_deadline, strict=False)
+        return any(misses and not missed for missed, misses in pairs)
+
+    def is_feasible_with(self, enlarged: "Batch") -> bool:
+        """Return whether the last request of ``enlarged`` can join without a missed deadline.
+
+        Deadlines that are missed without it, or that it would miss alone, do not count.
+        """
+        if self.is_delayed_in(enlarged):
+            return False
+        if not enlarged.misses_deadline[-1]:
+            return True
+        return Batch(self.now_s, self.cost, enlarged.works[-1:]).misses_deadline[0]
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Promise:
-    """Work that must end by a time."""
+class Commitment:
+    """Engine time of an admitted request, and its deadline."""
 
     deadline_s: float
     work_s: float
-    """Predicted, with the margin of a promise."""
+    """Predicted, with the margin."""
 
 
-class Line:
-    """Promises that are kept one after the other.
+class EdfSchedule:
+    """Commitments one after the other, the earliest deadline first.
 
     Args:
-        now_s: the moment, on the clock of the deadlines.
-        promises: what may run in any order.
-        head_s: work that comes before everything else and cannot be moved.
+        now_s: current time, on the clock of the deadlines.
+        commitments: admitted work, in any order.
+        blocking_s: work that goes first and cannot be preempted.
     """
 
-    def __init__(self, now_s: float, promises: Iterable[Promise] = (), head_s: float = 0.0) -> None:
+    def __init__(
+        self, now_s: float, commitments: Iterable[Commitment] = (), blocking_s: float = 0.0
+    ) -> None:
         self.now_s = now_s
-        self.head_s = head_s
-        ordered = sorted(promises)
-        self._deadlines = [promise.deadline_s for promise in ordered]
-        self._sums = list(accumulate((p.work_s for p in ordered), initial=head_s))
+        ordered = sorted(commitments)
+        self._deadlines = [commitment.deadline_s for commitment in ordered]
+        self._sums = list(accumulate((c.work_s for c in ordered), initial=blocking_s))
 
     @property
     def total_s(self) -> float:
-        """All the work there is."""
+        """All work, in seconds."""
         return self._sums[-1]
 
-    @property
-    def is_kept(self) -> bool:
-        """Whether all of it ends in time."""
-        return self.slack_s() >= -EPSILON_S
+    def is_feasible(self, reserve: float = 0.0) -> bool:
+        """Return whether all deadlines are met."""
+        return self.slack_s(reserve) >= -EPSILON_S
 
-    def slack_s(self, reserve: float = 0.0) -> float:
-        """Return the longest work that can go before everything movable and break no promise.
+    def slack_s(self, reserve: float = 0.0, first: int = 0) -> float:
+        """Return the longest delay that makes no commitment miss its deadline.
 
         Args:
-            reserve: share of the device that must be left over until then; see ``room_s``.
+            reserve: share of the time until each deadline to keep free; see ``capacity_s``.
+            first: how many of the earliest commitments are not delayed.
         """
-        return self._slack_s(0, reserve)
+        later = zip(self._deadlines[first:], self._sums[first + 1 :], strict=True)
+        slacks_s = ((1 - reserve) * (until_s - self.now_s) - sum_s for until_s, sum_s in later)
+        return min(slacks_s, default=math.inf)
 
-    def ahead_s(self, deadline_s: float) -> float:
-        """Return the work that goes before a new promise of this deadline."""
+    def demand_s(self, deadline_s: float) -> float:
+        """Return the work that goes before a new commitment with this deadline."""
         return self._sums[bisect_right(self._deadlines, deadline_s)]
 
-    def room_s(self, deadline_s: float, reserve: float = 0.0) -> float:
-        """Return the longest work that can be promised by a deadline; negative without room.
+    def capacity_s(self, deadline_s: float, reserve: float = 0.0) -> float:
+        """Return the longest work that can be admitted with a deadline; negative if there is none.
 
         Args:
-            deadline_s: when it must have ended.
-            reserve: share of the device that is left to more urgent work to come. Without any work
-                there is nothing that it would have to wait for, and nothing is reserved.
+            deadline_s: when it must be complete.
+            reserve: share of the time to keep free for more urgent requests to come.
         """
-        reserve = reserve if self.total_s else 0.0
+        if not self.total_s:  # an idle device: there is nothing that they would have to wait for
+            reserve = 0.0
         place = bisect_right(self._deadlines, deadline_s)
         own_s = (1 - reserve) * (deadline_s - self.now_s) - self._sums[place]
-        return min(own_s, self._slack_s(place, reserve))
-
-    def _slack_s(self, place: int, reserve: float) -> float:
-        """Return the least slack of the promises from ``place`` on."""
-        later = zip(self._deadlines[place:], self._sums[place + 1 :], strict=True)
-        slacks = ((1 - reserve) * (until_s - self.now_s) - sum_s for until_s, sum_s in later)
-        return min(slacks, default=math.inf)
+        return min(own_s, self.slack_s(reserve, place))
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
-    """A free slot beside what runs."""
+class FreeSlot:
+    """A free slot beside the running requests."""
 
-    company: Company
-    rest: Sequence[Promise]
-    """What waits."""
+    batch: Batch
+    queued: Sequence[Commitment]
 
-    def end_s(self, member: Member, reserve: float) -> float | None:
-        """Return when an answer would end that starts now; None if a promise would be broken.
+    def completion_s(self, work: Work, reserve: float) -> float | None:
+        """Return when a request completes that starts now; None if a deadline would be missed.
 
         Args:
-            member: the answer.
-            reserve: share of the time that is left to more urgent work; see ``Line.room_s``.
+            work: the request.
+            reserve: share of the time to keep free; see ``EdfSchedule.capacity_s``.
         """
-        joined = self.company.joined(member)
-        end_s = joined.ends_s[-1]
-        is_early = end_s <= (1 - reserve) * (member.deadline_s - joined.now_s)
-        return end_s if is_early and self._is_kept_in(joined, reserve) else None
+        enlarged = self.batch.with_work(work)
+        completion_s = enlarged.completions_s[-1]
+        is_early = completion_s <= (1 - reserve) * (work.deadline_s - enlarged.now_s)
+        return completion_s if is_early and self._is_feasible(enlarged, reserve) else None
 
-    def is_open(self, member: Member, reserve: float) -> bool:
-        """Tell whether an answer can start now, and no promise is broken by that."""
-        return self._is_kept_in(self.company.joined(member), reserve)
+    def can_start(self, work: Work, reserve: float) -> bool:
+        """Return whether a request can start now without a missed deadline."""
+        return self._is_feasible(self.batch.with_work(work), reserve)
 
-    def _is_kept_in(self, joined: Company, reserve: float) -> bool:
-        if not self.company.is_kept_in(joined):
+    def _is_feasible(self, enlarged: Batch, reserve: float) -> bool:
+        if not self.batch.is_feasible_with(enlarged):
             return False
-        line = Line(joined.now_s, self.rest, joined.head_s)
-        return line.slack_s(reserve) >= -EPSILON_S
+        return EdfSchedule(enlarged.now_s, self.queued, enlarged.makespan_s).is_feasible(reserve)
 
 
 @dataclass(frozen=True, slots=True)
-class Timetable:
-    """All promises of one engine at one moment, as they concern a new request.
+class AdmissionTest:
+    """Test whether a new request can meet its deadline along with all admitted ones.
 
-    Whatever way there is to keep them all and the new one, is good.
+    It passes if any of the schedules, or the free slot, has room for it.
     """
 
-    lines: Sequence[Line]
-    """At least one: what runs goes first, or some of it is interrupted and waits, too."""
-    seat: Seat | None = None
+    schedules: Sequence[EdfSchedule]
+    """At least one: the running requests first, then variants with some of them paused."""
+    free_slot: FreeSlot | None = None
 
     @property
     def now_s(self) -> float:
-        """The moment, on the clock of the deadlines."""
-        return self.lines[0].now_s
+        """Current time, on the clock of the deadlines."""
+        return self.schedules[0].now_s
 
-    @property
-    def total_s(self) -> float:
-        """All the work there is."""
-        return self.lines[0].total_s
+    def best_schedule(self, deadline_s: float, reserve: float = 0.0) -> EdfSchedule:
+        """Return the schedule with the most capacity for a deadline."""
+        return max(self.schedules, key=lambda schedule: schedule.capacity_s(deadline_s, reserve))
 
-    def best(self, deadline_s: float, reserve: float = 0.0) -> Line:
-        """Return the line with the most room for a deadline."""
-        return max(self.lines, key=lambda line: line.room_s(deadline_s, reserve))
-
-    def room_s(self, deadline_s: float, reserve: float = 0.0) -> float:
-        """Return the longest work that can wait and be promised; see ``Line.room_s``."""
-        return self.best(deadline_s, reserve).room_s(deadline_s, reserve)
-
-    def end_s(self, member: Member, work_s: float, reserve: float) -> float | None:
-        """Predict when a new answer would end, in seconds from now; None if it cannot be promised.
+    def completion_s(self, work: Work, alone_s: float, reserve: float) -> float | None:
+        """Predict when a new request completes, in seconds from now; None if it must be refused.
 
         Args:
-            member: the answer.
-            work_s: what it takes alone, with the margin of a promise.
-            reserve: share of the time that is left to more urgent work.
+            work: the request.
+            alone_s: its predicted duration outside of a batch, with the margin.
+            reserve: share of the time to keep free; see ``EdfSchedule.capacity_s``.
         """
-        until_s = member.deadline_s
-        ends = [
-            line.ahead_s(until_s) + work_s
-            for line in self.lines
-            if work_s <= line.room_s(until_s, reserve)
+        completions_s = [
+            schedule.demand_s(work.deadline_s) + alone_s
+            for schedule in self.schedules
+            if alone_s <= schedule.capacity_s(work.deadline_s, reserve)
         ]
-        seated_s = None if self.seat is None else self.seat.end_s(member, reserve)
-        return min([*ends, *([] if seated_s is None else [seated_s])], default=None)
+        if self.free_slot is not None:
+            started_s = self.free_slot.completion_s(work, reserve)
+            if started_s is not None:
+                completions_s.append(started_s)
+        return min(completions_s, default=None)

@@ -1,107 +1,106 @@
-"""A bounded queue of promises: classes, deadlines, fair shares, cancel, interruption.
+"""The bounded queue of requests, and those that run.
 
-Rule: no clock, no silence. Each entry that ``add`` accepts leaves through exactly one of
-``finish``, ``expire``, ``cancel`` and ``clear``, and the caller answers what it is handed.
-The order is that of classes as long as every promise can still be kept, else that of deadlines.
+The most urgent class goes first as long as all admitted deadlines can be met, else the earliest
+deadline. Each request that ``enter`` accepts leaves through exactly one of ``finish``, ``expire``,
+``cancel`` and ``drop``, whose caller replies to it.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Generic
 
 from edged.errors import ErrorCode
 from edged.protocol.request import CancelRequest, Rejected, Request
-from edged.scheduling.dispatch import Moment
+from edged.scheduling.admission import MIN_RETRY_S
+from edged.scheduling.dispatch import DispatchState
 from edged.scheduling.fair_share import FairShare
-from edged.scheduling.latency_model import Cost
-from edged.scheduling.request_state import D, Entry, EntryState
-from edged.scheduling.schedulability import Timetable
-
-__all__ = ["Entry", "EntryState", "Scheduler"]
-
-_MIN_RETRY_S = 0.1
+from edged.scheduling.latency_model import CostEstimate
+from edged.scheduling.queued_request import RequestPhase, S
+from edged.scheduling.schedulability import AdmissionTest
 
 
-class Scheduler(Generic[D]):
-    """Hold what waits and what runs.
-
-    After ``pop`` and ``to_pause`` have given all they have, every promise can be kept by letting
-    run what runs, and then one after the other what waits; as time passes, that stays so.
+class Scheduler(Generic[S]):
+    """Hold the queued and the running requests.
 
     Args:
-        max_waiting: entries that may wait; those that run come on top, and those that were
-            interrupted may wait beyond the bound.
-        num_slots: entries that may run at the same time. It may be changed at any time; what runs
+        max_waiting: bound of the queue; paused requests return to it even beyond the bound.
+        num_slots: requests that may run at the same time. It may be changed at any time; what runs
             beyond it runs to its end.
     """
 
     def __init__(self, max_waiting: int, num_slots: int = 1) -> None:
         self.max_waiting = max_waiting
         self.num_slots = num_slots
-        self.running: list[Entry[D]] = []
-        """What runs, in the order of its start."""
-        self._waiting: list[Entry[D]] = []
+        self.running: list[S] = []
+        """In the order of their start."""
+        self._preparing: list[S] = []
+        self._waiting: list[S] = []
         self._shares = FairShare()
 
-    @property
-    def is_full(self) -> bool:
-        """Whether no slot is free."""
-        return len(self.running) >= self.num_slots
-
     def __len__(self) -> int:
-        """Count what waits; what runs is not among it."""
-        return len(self._waiting)
+        """Count the queued requests: those that are prepared and those that wait."""
+        return len(self._preparing) + len(self._waiting)
 
-    def timetable(self, request: Request, cost: Cost, now_s: float) -> Timetable:
-        """Return all that is promised, as it concerns a new request."""
-        return self._at(now_s, cost).timetable(request.deadline_s)
+    def queued(self) -> list[S]:
+        """Return the requests that are prepared or wait."""
+        return [*self._preparing, *self._waiting]
 
-    def _at(self, now_s: float, cost: Cost) -> Moment[D]:
-        return Moment(now_s, cost, self.num_slots, self.running, self._waiting)
+    def _at(self, now_s: float, cost: CostEstimate) -> DispatchState[S]:
+        return DispatchState(now_s, cost, self.num_slots, self.running, self._waiting)
 
-    def add(self, entry: Entry[D], cost: Cost, now_s: float) -> Rejected | None:
-        """Let an entry wait, or refuse it as ``refusal`` says.
+    def admission_test(self, request: Request, cost: CostEstimate, now_s: float) -> AdmissionTest:
+        """Return the test whether a new request can meet its deadline along with all others."""
+        return self._at(now_s, cost).admission_test(request.deadline_s)
 
-        The newest is refused whatever its class: what was accepted is never thrown out for it.
+    def enter(self, entry: S, cost: CostEstimate, now_s: float) -> Rejected | None:
+        """Give a request a place in the queue while it is prepared, or refuse it as ``refusal``.
+
+        The newest is refused whatever its class: an accepted request is never evicted for it.
         """
         refusal = self.refusal(entry.client, cost, now_s)
+        if refusal is None:
+            entry.phase = RequestPhase.PREPARING
+            self._preparing.append(entry)
+        return refusal
+
+    def admit(self, entry: S, cost: CostEstimate, now_s: float) -> None:
+        """Let a prepared request wait for a slot; its client is charged for it."""
+        self._preparing.remove(entry)
+        entry.phase = RequestPhase.WAITING
         entry.is_over_share = self._shares.is_over(entry.client, now_s)
-        if refusal is not None:
-            entry.state = EntryState.FINISHED
-            return refusal
-        self._shares.charge(entry.client, entry.work_s(cost), now_s)
+        self._shares.charge(entry.client, entry.commitment(cost).work_s, now_s)
         self._waiting.append(entry)
-        return None
 
-    def refusal(self, client: str, cost: Cost, now_s: float) -> Rejected | None:
-        """Say why nothing of a client is taken in now; it costs no look at the request.
+    def refusal(self, client: str, cost: CostEstimate, now_s: float) -> Rejected | None:
+        """Return why every request of a client is refused now; None if it may be queued.
 
-        The queue is full, or it is half full and the client had its share.
+        The queue is full, or it is half full and the client exceeded its fair share.
 
         Args:
-            client: The reply topic of the request.
-            cost: What answers take on this device.
-            now_s: The time.
+            client: the reply topic of the request.
+            cost: the current estimate.
+            now_s: current time.
         """
-        num_waiting = len(self._waiting)
-        if num_waiting >= self.max_waiting:
-            message = f"{num_waiting} requests waiting"
-            retry_s = _MIN_RETRY_S
-        elif num_waiting >= self.max_waiting // 2 and self._shares.is_over(client, now_s):
-            message = "others are waiting, and this reply topic had its share of the device"
-            retry_s = max(_MIN_RETRY_S, self._shares.wait_s(client, now_s))
-        else:
+        num_waiting = len(self)
+        is_full = num_waiting >= self.max_waiting
+        is_half_full = num_waiting >= self.max_waiting // 2
+        if not is_full and not (is_half_full and self._shares.is_over(client, now_s)):
             return None
-        running_s = self._at(now_s, cost).soonest_end_s()
-        return Rejected(ErrorCode.QUEUE_FULL, message, retry_after_s=max(retry_s, running_s))
+        retry_s = max(MIN_RETRY_S, self._at(now_s, cost).next_free_slot_s())
+        if is_full:
+            requests = "1 request" if num_waiting == 1 else f"{num_waiting} requests"
+            message = f"the queue is full: {requests} waiting"
+        else:
+            retry_s = max(retry_s, self._shares.wait_s(client, now_s))
+            message = f"this client exceeded its fair share; retry after {retry_s:.1f} s"
+        return Rejected(ErrorCode.QUEUE_FULL, message, retry_after_s=retry_s)
 
-    def pop(self, now_s: float, cost: Cost) -> Entry[D] | None:
-        """Start the next entry: move it from WAITING to RUNNING.
+    def start_next(self, now_s: float, cost: CostEstimate) -> S | None:
+        """Move the next request from WAITING to STARTING.
 
-        An entry whose deadline has passed is not started and stays for ``expire``.
+        One whose deadline has passed is left for ``expire``.
 
         Returns:
-            The entry; None when no slot is free, nothing waits, or the company would break a
-            promise.
+            The request; None if none is queued, no slot is free, or a deadline would be missed.
         """
         entry = self._at(now_s, cost).to_start()
         if entry is not None:
@@ -110,101 +109,92 @@ class Scheduler(Generic[D]):
             self.running.append(entry)
         return entry
 
-    def note_progress(self, progress: Callable[[int], tuple[int, int] | None]) -> None:
-        """Note how far what runs is; ``progress`` tells it by key, as ``Entry.note_progress``."""
+    def note_progress(self, progress: Mapping[int, tuple[int, int]]) -> None:
+        """Update running requests by their keys; see ``QueuedRequest.note_progress``."""
         for entry in self.running:
-            done = progress(entry.key)
-            if done is not None:
-                entry.note_progress(*done)
+            if entry.key in progress:
+                entry.note_progress(*progress[entry.key])
 
-    def to_pause(self, now_s: float, cost: Cost) -> Entry[D] | None:
-        """Return the running entry that must make room: for a person, or for a promise."""
+    def to_pause(self, now_s: float, cost: CostEstimate) -> S | None:
+        """Return the running request to pause: for a person, or to meet a deadline."""
         return self._at(now_s, cost).to_pause()
 
-    def pause(self, key: int, num_done: int) -> Entry[D]:
-        """Take a running entry back to WAITING, with ``num_done`` tokens of its answer made.
+    def pause(self, key: int, num_generated: int) -> S:
+        """Move a running request back to WAITING, with so many tokens of its answer.
 
         Raises:
-            KeyError: it does not run.
+            KeyError: it is not running.
         """
         entry = self.finish(key)
-        entry.pause(num_done)
+        entry.pause(num_generated)
         self._waiting.append(entry)
         return entry
 
-    def drop(self, entry: Entry[D]) -> None:
-        """Remove an entry that waits, to be answered by the caller."""
-        self._remove([entry])
+    def in_progress(self) -> list[S]:
+        """Return the paused and the running requests."""
+        return [*(entry for entry in self._waiting if entry.num_pauses), *self.running]
 
-    def begun(self) -> list[Entry[D]]:
-        """Return what runs, and what was interrupted and waits again."""
-        waiting = [entry for entry in self._waiting if entry.num_pauses]
-        return [*waiting, *self.running]
-
-    def finish(self, key: int) -> Entry[D]:
-        """End a running entry and return it.
+    def finish(self, key: int) -> S:
+        """End a running request and return it.
 
         Raises:
-            KeyError: it does not run.
+            KeyError: it is not running.
         """
-        entry = next((entry for entry in self.running if entry.key == key), None)
+        entry = self.running_request(key)
         if entry is None:
-            raise KeyError(f"{key}: this entry does not run")
+            raise KeyError(f"request {key} is not running")
         self.running.remove(entry)
-        entry.state = EntryState.FINISHED
+        entry.phase = RequestPhase.FINISHED
         return entry
 
-    def expire(self, now_s: float, cost: Cost) -> list[Entry[D]]:
-        """Remove and return what can no longer give a token before its deadline."""
-        return self._remove(
-            [entry for entry in self._waiting if entry.latest_start_s(cost) <= now_s]
-        )
+    def running_request(self, key: int) -> S | None:
+        """Return the running request with this key; None if there is none."""
+        return next((entry for entry in self.running if entry.key == key), None)
 
-    def next_deadline_s(self, cost: Cost) -> float | None:
-        """Tell when ``expire`` will next return something; None while nothing waits."""
-        return min((entry.latest_start_s(cost) for entry in self._waiting), default=None)
+    def expire(self, now_s: float, cost: CostEstimate) -> list[S]:
+        """Remove and return the queued requests that can give no token before their deadline."""
+        expired = [entry for entry in self.queued() if entry.latest_start_s(cost) <= now_s]
+        for entry in expired:
+            self.drop(entry)
+        return expired
 
-    def cancel(self, cancel: CancelRequest) -> list[Entry[D]]:
-        """Remove every waiting match and mark the running ones; return them all.
+    def next_deadline_s(self, cost: CostEstimate) -> float | None:
+        """Return when ``expire`` will next return a request; None if none is queued."""
+        return min((entry.latest_start_s(cost) for entry in self.queued()), default=None)
 
-        A match has the id or the Correlation Data. Ids are unique only to a requester, so where
-        some matches have the reply topic of the cancel's sender, only those are taken.
+    def cancel(self, cancel: CancelRequest) -> list[S]:
+        """Remove queued matches, mark running ones, and return them all.
+
+        A match has the id or the Correlation Data. Ids are unique only to a requester, so if some
+        matches have the reply topic of the cancel's sender, only those are taken.
 
         Returns:
-            FINISHED ones, to be answered ``cancelled``; a RUNNING one with ``is_cancelled`` set, to
-            be answered when it has ended.
+            FINISHED requests, to be answered ``cancelled``; RUNNING ones with ``is_cancelled`` set,
+            to be answered when they have ended.
         """
-        entries = [*self._waiting, *self.running]
-        matches = [entry for entry in entries if _is_target(entry.admitted.request, cancel)]
+        entries = [*self.queued(), *self.running]
+        matches = [entry for entry in entries if _is_target(entry.request, cancel)]
         owner = _owner(cancel.reply_to.topic)
         matches = [entry for entry in matches if _owner(entry.client) == owner] or matches
         for entry in matches:
             entry.is_cancelled = True
-            if entry.state is EntryState.WAITING:
-                self._remove([entry])
+            if entry not in self.running:
+                self.drop(entry)
         return matches
 
-    def clear(self) -> list[Entry[D]]:
-        """Remove and return everything that waits, in order of arrival."""
-        return self._remove(sorted(self._waiting, key=lambda entry: entry.key))
-
-    def _remove(self, entries: list[Entry[D]]) -> list[Entry[D]]:
-        for entry in entries:
-            self._waiting.remove(entry)
-            entry.state = EntryState.FINISHED
-        return entries
+    def drop(self, entry: S) -> None:
+        """Remove a queued request."""
+        (self._preparing if entry in self._preparing else self._waiting).remove(entry)
+        entry.phase = RequestPhase.FINISHED
 
 
 def _is_target(request: Request, cancel: CancelRequest) -> bool:
+    target_id, target_data = cancel.target_id, cancel.target_correlation_data
     address = request.reply_to
-    by_id = cancel.target_id is not None and cancel.target_id == address.request_id
-    by_data = (
-        cancel.target_correlation_data is not None
-        and cancel.target_correlation_data == address.correlation_data
-    )
-    return by_id or by_data
+    has_id = target_id is not None and target_id == address.request_id
+    return has_id or (target_data is not None and target_data == address.correlation_data)
 
 
 def _owner(topic: str) -> str:
-    """Strip the operation from a mirrored reply topic: one requester's replies have one owner."""
+    """Return a reply topic without its operation: one requester's replies have one owner."""
     return topic.replace("/response/cancel", "/response/generate", 1)

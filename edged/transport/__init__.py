@@ -1,20 +1,20 @@
-"""The broker's side of edged: paho-mqtt, one network thread, at-least-once delivery.
+"""The connection to the MQTT broker: paho-mqtt, one network thread, at-least-once delivery.
 
-Rule: nothing else imports paho. A request is acknowledged by its consumer only, and only on the
-connection that brought it.
+Rule: no other room imports paho. Only the consumer acknowledges a request, and only on the
+connection that delivered it.
 """
 
+from edged.transport.client import SyncClient
 from edged.transport.events import (
-    BrokerSettings,
     Connected,
     ConnectFailed,
     Disconnected,
     Published,
     PublishHandle,
     TransportEvent,
-    Will,
 )
 from edged.transport.network import Transport
+from edged.transport.settings import BrokerSettings, Will
 
 __all__ = [
     "BrokerSettings",
@@ -23,6 +23,7 @@ __all__ = [
     "Disconnected",
     "PublishHandle",
     "Published",
+    "SyncClient",
     "Transport",
     "TransportEvent",
     "Will",

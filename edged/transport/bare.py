@@ -1,6 +1,6 @@
-"""paho and nothing else: what the wire itself costs, for measurements.
+"""A paho client without edged's own layers, to measure the cost of the wire itself.
 
-Rule: the daemon does not use it. Each call works on the caller's own thread, so that no hand-over
+Rule: the daemon does not use it. Each call works on the caller's own thread, so that no handover
 between threads is measured.
 """
 
@@ -12,13 +12,13 @@ from typing import NamedTuple
 import paho.mqtt.client as mqtt
 
 from edged.protocol import WireProperties
-from edged.transport.events import BrokerSettings
 from edged.transport.paho_client import make_client, tls_context
 from edged.transport.properties import properties_of, to_paho
+from edged.transport.settings import BrokerSettings
 
 
 class BareMessage(NamedTuple):
-    """What arrived."""
+    """A received message."""
 
     topic: str
     payload: bytes
@@ -26,14 +26,14 @@ class BareMessage(NamedTuple):
 
 
 class BareClient:
-    """One connection, MQTT 5, with Nagle's algorithm off; blocks until the filters are subscribed.
+    """One MQTT 5 connection with TCP_NODELAY; blocks until the filters are subscribed.
 
     Args:
-        settings: Where the broker is; the session is a new one each time.
+        settings: Where to connect; with a clean session.
         filters: Topic filters, QoS 1.
 
     Raises:
-        OSError: The broker cannot be reached, does not accept, or does not answer in time.
+        OSError: The broker cannot be reached, refuses, or does not answer in time.
     """
 
     def __init__(self, settings: BrokerSettings, *filters: str) -> None:
@@ -50,21 +50,21 @@ class BareClient:
             self._step()
 
     def publish(self, topic: str, payload: bytes, properties: WireProperties) -> None:
-        """Send with QoS 1; returns when the bytes are in the socket, as a rule."""
+        """Send with QoS 1."""
         self._client.publish(topic, payload, 1, properties=to_paho(properties))
 
     def receive(self) -> BareMessage:
         """Return the next message; blocks.
 
         Raises:
-            OSError: The connection broke, or nothing came for the time of a handshake.
+            OSError: The connection broke, or nothing came within the handshake timeout.
         """
         while not self._messages:
             self._step()
         return self._messages.popleft()
 
     def echo(self) -> None:
-        """Send each message back to its Response Topic, from within paho's callback; blocks.
+        """Send each message back to its Response Topic, from paho's callback; blocks.
 
         Raises:
             OSError: The connection broke.
@@ -75,7 +75,7 @@ class BareClient:
                 self._step()
 
     def close(self) -> None:
-        """Say goodbye and close."""
+        """Send DISCONNECT and close."""
         self._client.disconnect()
         while self._client.socket() is not None and self._client.want_write():
             self._client.loop_write()

@@ -1,6 +1,6 @@
-"""One paho client: packets in and out of one socket, spoken in one version of MQTT.
+"""One MQTT connection on one socket, through a paho client of its own.
 
-Rule: used by one thread only. paho's callbacks do nothing but note what happened, in ``inbox`` and
+Rule: used by one thread only. paho's callbacks only record what happened, in ``inbox`` and
 ``failure``: an exception in a callback would end the thread while the client looks connected.
 """
 
@@ -17,7 +17,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edged.protocol import Delivery
-from edged.transport.events import BrokerSettings, Connected, Published, PublishHandle, Will
+from edged.transport.events import Connected, Published, PublishHandle
 from edged.transport.explain import (
     Failure,
     explain_connack,
@@ -28,15 +28,23 @@ from edged.transport.explain import (
 from edged.transport.outbox import Outgoing, UnsendableError
 from edged.transport.paho_client import make_client, subscription_list, tls_context
 from edged.transport.properties import to_delivery, to_paho
+from edged.transport.settings import BrokerSettings, Will
 
+# Free deliveries under the Receive Maximum that are needed to keep acknowledgements in order.
 ROOM = 4
-"""Deliveries that must still fit under the Receive Maximum for the order to be kept."""
+# Mosquitto's default ``max_inflight_messages``, an upper bound on every Receive Maximum.
 STOCK_WINDOW = 20
-"""What Mosquitto as it comes has unacknowledged at a time, whatever the Receive Maximum."""
+# Unconfirmed messages to the broker at a time; stock Mosquitto takes no more.
+MAX_IN_FLIGHT = 20
+# Longest sleep of the network thread, between two looks at the keep-alive.
+IDLE_S = 1.0
+WAKE_BYTES = 64
+_NO_SUBSCRIBERS = 0x10
+_MQTT_OVERHEAD_BYTES = 1024
 
 
 class Acknowledgements:
-    """The deliveries of one connection that wait for their acknowledgement; the next has its own.
+    """The unacknowledged deliveries of one connection, acknowledged in order of arrival.
 
     Args:
         receive_maximum: Deliveries the broker may have unacknowledged at a time.
@@ -49,54 +57,46 @@ class Acknowledgements:
         self._is_done: dict[int, bool] = {}  # by packet id, in order of arrival
 
     def note_delivery(self, packet_id: int) -> None:
-        """Note that a delivery came that needs an acknowledgement."""
+        """Add a delivery that needs an acknowledgement."""
         self._is_done[packet_id] = False
 
     def flush(self) -> None:
-        """Acknowledge all that is dealt with, whatever its turn: the connection is to end.
-
-        What stays unacknowledged is left to the next process; behind it, an answered request would
-        be delivered, and answered, a second time.
-        """
+        """Acknowledge all finished deliveries, in or out of order, before a disconnect."""
+        # One left behind an unfinished delivery would be answered again by the next process.
         for packet_id, is_done in self._is_done.items():
             if is_done:
                 self._send(packet_id)
         self._is_done.clear()
 
     def finish(self, packet_id: int) -> None:
-        """Note that a delivery is dealt with, and acknowledge those whose turn it is."""
+        """Mark a delivery as finished; acknowledge it and later finished ones if it is the oldest.
+
+        Close to the Receive Maximum the order is given up: otherwise a cancel could not get
+        through behind the slow request that it is meant for.
+        """
         self._is_done[packet_id] = True
-        for waiting, is_done in list(self._is_done.items()):
+        for pending, is_done in list(self._is_done.items()):
             if is_done:
-                del self._is_done[waiting]
-                self._send(waiting)
+                del self._is_done[pending]
+                self._send(pending)
             elif len(self._is_done) <= self._limit:
                 break
 
 
-MAX_IN_FLIGHT = 20
-"""Messages on the way to the broker at a time; stock Mosquitto takes no more."""
-IDLE_S = 1.0
-"""Longest sleep of the network thread; keep-alive is looked at in between."""
-WAKE_BYTES = 64  # more than can have come since the last look
-_NO_SUBSCRIBERS = 0x10
-_MQTT_OVERHEAD_BYTES = 1024
-
-
 class Connection:
-    """One connection after the other, each with a client of its own.
+    """A sequence of connections to one broker, one at a time.
 
-    So paho sends nothing again by itself, and what is sent again is the outbox's decision.
+    Each has a new paho client, so that paho never resends by itself: that is up to the outbox.
 
     Args:
         settings: Where to connect, and how.
         version: ``5`` or ``3.1.1``; may be changed between two connections.
-        subscriptions: Topic filters, subscribed with QoS 1 at every connection.
+        subscriptions: Topic filters, subscribed with QoS 1 on every connection.
         will: Published by the broker when the connection breaks.
         epochs: Numbers for the connections.
 
     Raises:
-        UnavailableError: The certificate authority cannot be read.
+        UnavailableError: The CA file cannot be read.
     """
 
     def __init__(
@@ -127,31 +127,31 @@ class Connection:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a socket, however far the handshake is."""
+        """Whether there is a socket, before or after the handshake."""
         return self._client.socket() is not None
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is on its way out."""
+        """Whether every message is sent and confirmed."""
         return not self._in_flight and not self._client.want_write()
 
     @property
     def window(self) -> int:
-        """Messages that may be on their way, unconfirmed; none until the connection is ready."""
+        """Messages that may be unconfirmed at a time; 0 until the connection is ready."""
         return self._window if self.is_ready else 0
 
     def open(self) -> None:
-        """Connect the socket and send CONNECT; blocks until the socket stands.
+        """Open the socket and send CONNECT; blocks until the socket is open.
 
         Raises:
             OSError: The broker cannot be reached, or its certificate is not accepted.
-            UnicodeError: The host cannot be a name.
+            UnicodeError: The host is not a possible name.
         """
         self.epoch = 0  # until CONNACK nothing can be acknowledged
-        self._acknowledgements = self._make_acknowledgements()
-        self._in_flight.clear()
         self.failure = None
         self._is_answered = False
+        self._in_flight.clear()
+        self._acknowledgements = self._make_acknowledgements()
         self._client = self._make_client()
         self._client.reconnect()
 
@@ -165,14 +165,14 @@ class Connection:
         return client
 
     def _make_acknowledgements(self) -> Acknowledgements:
-        # Over 3.1.1 the broker is not told how many it may have unacknowledged.
+        # MQTT 3.1.1 has no Receive Maximum, so the broker's own limit applies.
         window = self._settings.receive_maximum if self.version == "5" else STOCK_WINDOW
         return Acknowledgements(window, lambda packet_id: self._client.ack(packet_id, qos=1))
 
     def step(self, wake: socket.socket, wait_s: float, *, may_read: bool) -> None:
-        """Wait for the socket or ``wake`` at most ``wait_s``, then read, write, keep alive."""
+        """Wait up to ``wait_s`` for the socket or ``wake``, then read, write, keep alive."""
         sock: Any = self._client.socket()
-        # TLS may hold decrypted bytes that no select can see.
+        # TLS may hold decrypted bytes that select does not see.
         has_bytes = may_read and isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
         reading: list[Any] = [wake, sock] if may_read else [wake]
         writing: list[Any] = [sock] if self._client.want_write() else []
@@ -186,10 +186,10 @@ class Connection:
         self._client.loop_misc()
 
     def send(self, outgoing: Outgoing) -> bool:
-        """Hand a message to paho; False when it has to wait for another try.
+        """Hand a message to paho; False when it has to be tried again later.
 
         Raises:
-            UnsendableError: The broker takes none that is so large, or MQTT has no form for it.
+            UnsendableError: It is larger than the broker accepts, or not a valid MQTT message.
         """
         message, limit = outgoing.message, self._max_packet_bytes
         if limit is not None and len(message.payload) + _MQTT_OVERHEAD_BYTES > limit:
@@ -199,23 +199,24 @@ class Connection:
             info = self._client.publish(
                 message.topic, message.payload, outgoing.qos, outgoing.retain, properties
             )
-        except (ValueError, OverflowError) as error:  # of UTF-8, of wildcards, of lengths
-            raise UnsendableError(f"not a message of MQTT: {type(error).__name__}") from error
+        except (ValueError, OverflowError) as error:  # wildcards, invalid UTF-8, too long
+            raise UnsendableError(f"not a valid MQTT message: {type(error).__name__}") from error
         if info.rc == mqtt.MQTT_ERR_QUEUE_SIZE:
-            return False  # packet ids have wrapped around to one that is still on its way
+            return False  # packet ids have wrapped around to one that is still in flight
         if outgoing.qos > 0:
             self._in_flight[info.mid] = outgoing.handle
         return True
 
     def acknowledge(self, delivery: Delivery) -> bool:
-        """Acknowledge a QoS 1 delivery in its turn; False when its connection is over."""
+        """Acknowledge a QoS 1 delivery in its turn; False when its connection has ended."""
+        # On a later connection the packet id belongs to another message, which would be lost.
         if not self.is_open or delivery.connection_epoch != self.epoch:
             return False
         self._acknowledgements.finish(delivery.packet_id)
         return True
 
     def close(self) -> None:
-        """Send DISCONNECT, so that the will is not published, and close the socket."""
+        """Send DISCONNECT, which suppresses the will, and close the socket."""
         if self.is_open:
             self._acknowledgements.flush()
         self._client.disconnect()
@@ -227,12 +228,12 @@ class Connection:
         self.abort()
 
     def abort(self) -> None:
-        """Close the socket without a word."""
+        """Close the socket without DISCONNECT."""
         sock: Any = self._client.socket()
         if sock is not None:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-        while self.is_open:  # to the end that the shutdown has put there; paho closes then
+        while self.is_open:  # paho closes when it reads the end of the stream
             self._client.loop_read()
         self.is_ready = False
 
@@ -254,17 +255,12 @@ class Connection:
         self._had_session = flags.session_present
         if self._subscriptions:
             client.subscribe(subscription_list(self._settings, self.version, self._subscriptions))
-        # A broker that has kept the session has the subscriptions, and delivers before it answers.
+        # A broker that kept the session has the subscriptions, and delivers before the SUBACK.
         if flags.session_present or not self._subscriptions:
             self._become_ready()
 
     def _on_subscribe(
-        self,
-        client: mqtt.Client,
-        _userdata: object,
-        _packet_id: int,
-        reasons: list[ReasonCode],
-        _properties: Properties | None,
+        self, client: mqtt.Client, _userdata: object, _id: int, reasons: list[ReasonCode], _: object
     ) -> None:
         self.failure = explain_suback(self._subscriptions, reasons, self._settings.optional_filters)
         if self.failure is not None:
@@ -274,37 +270,29 @@ class Connection:
 
     def _become_ready(self) -> None:
         self.is_ready = True
-        self.inbox.append(Connected(self.epoch, self._had_session, self.version, self._window))
+        self.inbox.append(Connected(self.epoch, self._had_session, self.version))
 
-    def _on_message(
-        self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage
-    ) -> None:
+    def _on_message(self, _client: object, _userdata: object, message: mqtt.MQTTMessage) -> None:
         if message.qos > 0:
             self._acknowledgements.note_delivery(message.mid)
         try:
-            delivery = to_delivery(message, self.epoch)
-        except UnicodeDecodeError:  # forbidden by MQTT; acknowledged, or it would come for ever
-            self._acknowledgements.finish(message.mid)
-            return
-        self.inbox.append(delivery)
+            self.inbox.append(to_delivery(message, self.epoch))
+        except UnicodeDecodeError:  # MQTT forbids such a topic; unacknowledged, it would come back
+            if message.qos > 0:
+                self._acknowledgements.finish(message.mid)
 
     def _on_publish(
-        self,
-        _client: mqtt.Client,
-        _userdata: object,
-        packet_id: int,
-        reason: ReasonCode,
-        *_properties: object,
+        self, _client: object, _userdata: object, packet_id: int, reason: ReasonCode, *_: object
     ) -> None:
         handle = self._in_flight.pop(packet_id, None)
         if handle is not None:
             failure = f"refused by the broker: {reason}" if reason.is_failure else None
-            is_heard = reason.value != _NO_SUBSCRIBERS
-            self.inbox.append(Published(handle, failure, is_heard))
+            has_subscribers = reason.value != _NO_SUBSCRIBERS
+            self.inbox.append(Published(handle, failure, has_subscribers))
 
     def _on_disconnect(
         self,
-        _client: mqtt.Client,
+        _client: object,
         _userdata: object,
         flags: mqtt.DisconnectFlags,
         reason: ReasonCode,
@@ -312,7 +300,7 @@ class Connection:
     ) -> None:
         self.is_ready = False
         if self.failure is None and self._is_answered:
-            is_told = flags.is_disconnect_packet_from_server
-            self.failure = explain_disconnect(reason, properties, is_told=is_told)
+            is_from_broker = flags.is_disconnect_packet_from_server
+            self.failure = explain_disconnect(reason, properties, is_from_broker=is_from_broker)
         elif self.failure is None:
             self.failure = explain_unanswered(reason, self._settings, self.version)

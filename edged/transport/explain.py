@@ -1,6 +1,6 @@
-"""Why a connection failed, in words that say what to do.
+"""Why a connection failed, as a message that says what to do.
 
-Rule: every text stands alone in a log line and in systemd's status; none holds a password.
+Rule: each message stands alone in a log line and in systemd's status; none contains a password.
 """
 
 import logging
@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edged.transport.events import Blame, BrokerSettings
+from edged.transport.events import Blame
+from edged.transport.settings import BrokerSettings
 
 _LOG = logging.getLogger(__name__)
+# Reason codes of MQTT 5, section 2.4.
 _UNSUPPORTED_VERSION = 0x84
+# Codes of a DISCONNECT that may be caused by a packet the client sent.
 _TAKEN_OVER = 0x8E
-_OF_MESSAGES = {0x81, 0x82, 0x83, 0x87, 0x90, 0x94, 0x95, 0x99, 0x9A, 0x9B}
-"""Reasons to end a connection that can be about a message that the client sent."""
-_OF_ANYTHING = {0x00, 0x80}
+_ABOUT_A_PACKET = {0x81, 0x82, 0x83, 0x87, 0x90, 0x94, 0x95, 0x99, 0x9A, 0x9B}
+_UNSPECIFIC = {0x00, 0x80}
 _ADVICE = {
     0x84: "set the protocol to 3.1.1",
     0x85: "choose another client identifier",
@@ -33,20 +35,20 @@ _ADVICE = {
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a connection is over, or never stood."""
+    """Why a connection ended or could not be established."""
 
     reason: str
     is_version_refused: bool = False
-    """The broker does not speak this version of MQTT."""
+    """The broker does not support this version of MQTT."""
     is_unanswered: bool = False
-    """The connection was closed before CONNECT was answered: perhaps the version, perhaps not."""
+    """Closed before CONNACK: some brokers do so with a version they do not support."""
     is_taken_over: bool = False
-    """Connecting again at once would only take the session back, for ever."""
+    """Reconnecting at once would only take the session back from the other client."""
     blame: Blame = Blame.OTHER
 
 
 def explain_connack(reason: ReasonCode, properties: Properties | None) -> Failure:
-    """Explain the broker's refusal to connect."""
+    """Explain a refused CONNECT."""
     text = _with_advice("the broker refuses the connection", reason, properties)
     return Failure(text, is_version_refused=reason.value == _UNSUPPORTED_VERSION)
 
@@ -54,51 +56,52 @@ def explain_connack(reason: ReasonCode, properties: Properties | None) -> Failur
 def explain_suback(
     filters: Sequence[str], reasons: Sequence[ReasonCode], optional: Collection[str] = ()
 ) -> Failure | None:
-    """Say which subscriptions the broker refuses; None when it grants all that are needed."""
+    """Name the subscriptions the broker refused; None when it granted all required ones."""
     answers = zip(filters, reasons, strict=False)
     refused = [topic_filter for topic_filter, reason in answers if reason.is_failure]
     for topic_filter in refused:
         if topic_filter in optional:
             _LOG.info("the broker refuses the subscription to %s; going on without", topic_filter)
-    refused = [topic_filter for topic_filter in refused if topic_filter not in optional]
-    if not refused:
+    required = [topic_filter for topic_filter in refused if topic_filter not in optional]
+    if not required:
         return None
     return Failure(
-        f"the broker refuses the subscription to {', '.join(refused)}; "
+        f"the broker refuses the subscription to {', '.join(required)}; "
         "allow it in the broker's access list"
     )
 
 
 def explain_disconnect(
-    reason: ReasonCode, properties: Properties | None, *, is_told: bool
+    reason: ReasonCode, properties: Properties | None, *, is_from_broker: bool
 ) -> Failure:
-    """Explain the end of a connection; ``is_told`` when the broker itself gave the reason."""
-    if not is_told:
-        if _is_silence(reason):
+    """Explain the end of an established connection, by the broker's DISCONNECT or without one."""
+    if not is_from_broker:
+        if _is_keepalive_timeout(reason):
             return Failure("the broker went silent")
         return Failure("the connection broke", blame=Blame.UNKNOWN)
     text = _with_advice("the broker ended the connection", reason, properties)
-    return Failure(text, is_taken_over=reason.value == _TAKEN_OVER, blame=_blame_of(reason))
+    blame = Blame.UNKNOWN if reason.value in _UNSPECIFIC else Blame.OTHER
+    if reason.value in _ABOUT_A_PACKET:
+        blame = Blame.MESSAGE
+    return Failure(text, is_taken_over=reason.value == _TAKEN_OVER, blame=blame)
 
 
 def explain_unanswered(reason: ReasonCode, settings: BrokerSettings, version: str) -> Failure:
-    """Explain the end of a connection whose CONNECT got no answer.
-
-    A broker that does not speak this version closes it; one that says nothing is just not there.
-    """
-    if _is_silence(reason):
+    """Explain the end of a connection before CONNACK."""
+    # Silence is a host that is not there; only a close may mean that the version is unsupported.
+    if _is_keepalive_timeout(reason):
         return explain_silence(settings)
     what = f"closed the connection without an answer to MQTT {version}"
     return Failure(f"{settings.url} {what}", is_unanswered=True)
 
 
 def explain_silence(settings: BrokerSettings) -> Failure:
-    """Explain why a connection that opened was given up before the broker granted everything."""
-    return Failure(f"{settings.url} does not speak MQTT in time")
+    """Explain a handshake that timed out after the socket was open."""
+    return Failure(f"{settings.url} did not complete the MQTT handshake in time")
 
 
 def explain_error(error: OSError | UnicodeError, settings: BrokerSettings) -> Failure:
-    """Explain why no connection could be opened."""
+    """Explain why no socket could be opened."""
     place = settings.url
     if isinstance(error, ssl.SSLCertVerificationError):
         return Failure(
@@ -108,7 +111,7 @@ def explain_error(error: OSError | UnicodeError, settings: BrokerSettings) -> Fa
     if isinstance(error, ConnectionRefusedError):
         return Failure(f"nothing listens at {place}; start the broker, or correct host and port")
     if isinstance(error, ssl.SSLError) or (settings.is_tls and isinstance(error, ConnectionError)):
-        return Failure(f"{place} does not speak TLS as expected: {error.strerror or error}")
+        return Failure(f"the TLS handshake with {place} failed: {error.strerror or error}")
     if isinstance(error, socket.gaierror | UnicodeError):
         return Failure(f"{place}: the host name cannot be resolved; correct the host")
     if isinstance(error, TimeoutError):
@@ -116,18 +119,11 @@ def explain_error(error: OSError | UnicodeError, settings: BrokerSettings) -> Fa
     return Failure(f"{place} cannot be reached: {error.strerror or error}")
 
 
-def _blame_of(reason: ReasonCode) -> Blame:
-    if reason.value in _OF_MESSAGES:
-        return Blame.MESSAGE
-    return Blame.UNKNOWN if reason.value in _OF_ANYTHING else Blame.OTHER
-
-
-def _is_silence(reason: ReasonCode) -> bool:
+def _is_keepalive_timeout(reason: ReasonCode) -> bool:
     return "Keep alive" in str(reason)
 
 
 def _with_advice(what: str, reason: ReasonCode, properties: Properties | None) -> str:
-    told = getattr(properties, "ReasonString", None)
+    detail = getattr(properties, "ReasonString", None)
     advice = _ADVICE.get(reason.value)
-    parts = [f"{what}: {reason}", f"({told})" if told else "", f"; {advice}" if advice else ""]
-    return " ".join(part for part in parts if part).replace(" ;", ";")
+    return f"{what}: {reason}{f' ({detail})' if detail else ''}{f'; {advice}' if advice else ''}"

@@ -1,7 +1,7 @@
-"""The network thread: the only one that touches paho.
+"""The network thread: the only thread that touches paho.
 
-Rule: other threads put commands into a queue and wake the thread; so there is no lock, a packet id
-is always compared with the connection it is used on, and a confirmation cannot come before the
+Rule: other threads put commands into a queue and wake this one. So there is no lock, a packet id is
+always compared with the connection it is used on, and a confirmation cannot come before the
 message it confirms is known.
 """
 
@@ -14,42 +14,46 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 
 from edged.protocol import Delivery, Encoded, WireProperties
 from edged.transport.connection import IDLE_S, WAKE_BYTES, Connection
 from edged.transport.events import (
     Blame,
-    BrokerSettings,
     Connected,
     ConnectFailed,
     Disconnected,
     Published,
     PublishHandle,
     TransportEvent,
-    Will,
 )
 from edged.transport.explain import Failure, explain_error, explain_silence
 from edged.transport.outbox import Outbox, Outgoing
+from edged.transport.settings import BrokerSettings, Will
 
+# Events that may wait for the consumer before nothing more is read from the socket.
+_LOG = logging.getLogger(__name__)
+AUTO, V5, V311 = "auto", "5", "3.1.1"
+MAX_BACKLOG = 64
+# Sleep between two looks at a backlog that is too long.
+FLOODED_S = 0.002
+# Pause after a session was taken over: two clients with one identifier would alternate.
 TAKEN_OVER_S = 60.0
-"""Two clients under one identifier must not throw each other out all the time."""
+# A connection that lasted as long resets the back-off. Longer than the longest pause, because
+# Mosquitto 2.0.11 closes a connection that is taken over without a reason code.
 STABLE_S = 120.0
-"""A connection that stood as long starts the back-off anew. Longer than the longest pause, because
-Mosquitto 2.0.11 closes a connection that is taken over without saying so."""
+# So does one that lasted this many times the previous pause: two clients that take each other's
+# session never reach it, and a network that fails each minute costs a second each time.
 STABLE_PAUSES = 8
-"""So does one that stood for so many times the pause before it, which two clients that throw each
-other out never do; so a network that breaks each minute costs a second each time."""
+# Longest pause while no broker answers: an attempt is cheap, and its return is noticed soon.
 UNREACHABLE_MAX_S = 8.0
-"""An attempt at a broker that is away costs nobody anything, and its return is noticed soon."""
 
 
 class Backoff:
-    """Doubling pauses with jitter, so that a fleet does not return all at once.
+    """Doubling pauses with jitter, so that a fleet does not reconnect at the same moment.
 
-    Connections that broke and attempts that failed are two series: the first is about two clients
-    that throw each other out, the second about a broker or a network that is away.
+    Broken connections and failed attempts have a series each: the first protects against two
+    clients with one identifier, the second waits for a broker or network that is down.
     """
 
     def __init__(self, settings: BrokerSettings) -> None:
@@ -60,21 +64,21 @@ class Backoff:
         self._last_s = 0.0
         self._random = random.SystemRandom()
 
-    def note_connection(self, stood_s: float) -> None:
-        """Start anew after a connection that stood long enough to be called good."""
-        if stood_s >= min(STABLE_S, STABLE_PAUSES * self._last_s):
+    def note_connection(self, duration_s: float) -> None:
+        """Reset the pauses after a connection that lasted long enough to count as good."""
+        if duration_s >= min(STABLE_S, STABLE_PAUSES * self._last_s):
             self._broken_s = self._min_s
 
     def next_s(
         self, *, was_connected: bool, is_taken_over: bool = False, is_probing: bool = False
     ) -> float:
-        """Return the next pause, after a connection that broke or an attempt that failed.
+        """Return the next pause.
 
         Args:
-            was_connected: The connection stood.
-            is_taken_over: Another client has taken it.
-            is_probing: It was good until a single message was sent, which is put to the test; so
-                it says nothing about broker and network.
+            was_connected: An established connection broke, rather than an attempt failed.
+            is_taken_over: Another client took the session.
+            is_probing: It broke on a message that was sent alone to test it (see ``Outbox``),
+                which says nothing about broker and network.
         """
         if is_probing:
             return self._min_s
@@ -90,33 +94,20 @@ class Backoff:
         return self._last_s
 
 
-_LOG = logging.getLogger(__name__)
-AUTO, V5, V311 = "auto", "5", "3.1.1"
-MAX_BACKLOG = 64
-"""Events that may wait for the consumer before the broker has to wait, too."""
-FLOODED_S = 0.002
-"""How long the thread sleeps then before it looks again."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Stop:
-    deadline_s: float
-
-
 class Transport:
-    """A connection to one broker that comes back for ever.
+    """A connection to one broker that is re-established without end.
 
     Args:
-        settings: Where the broker is, and the terms.
+        settings: Where to connect, and how.
         subscriptions: Topic filters, QoS 1.
         will: What the broker publishes when this process is gone.
-        emit: Takes every event, on the network thread; it must neither block nor raise, since an
+        emit: Takes every event, on the network thread; must neither block nor raise, since an
             exception ends the thread (see ``is_alive``).
-        backlog: Tells how many events wait for the consumer. While there are too many nothing is
-            read: what a broker sends beyond the Receive Maximum stays with the broker.
+        backlog: Returns how many events wait for the consumer. While there are too many, nothing
+            is read: what a broker sends beyond the Receive Maximum stays with the broker.
 
     Raises:
-        UnavailableError: The certificate authority cannot be read.
+        UnavailableError: The CA file cannot be read.
     """
 
     def __init__(
@@ -129,84 +120,80 @@ class Transport:
         backlog: Callable[[], int] = lambda: 0,
     ) -> None:
         self._settings = settings
-        self._subscriptions = tuple(subscriptions)
-        self._will = will
         self._emit = emit
         self._backlog = backlog
         self._handles = itertools.count(1)
-        self._epochs = itertools.count(1)
-        self._commands: deque[Outgoing | Delivery | _Stop] = deque()
+        self._commands: deque[Outgoing | Delivery | float] = deque()  # a float: stop by then
         self._outbox = Outbox(None if will is None else will.topic)
         version = V5 if settings.protocol == AUTO else settings.protocol
-        self._connection = Connection(settings, version, subscriptions, will, self._epochs)
+        epochs = itertools.count(1)
+        self._connection = Connection(settings, version, subscriptions, will, epochs)
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.settimeout(0)
         self._wake_writer.settimeout(0)
-        self._is_asleep = False  # set before the look at the commands that decides about the sleep
+        self._is_asleep = False  # set before the commands are looked at, so none is missed
         self._is_5_refused = False
         self._backoff = Backoff(settings)
-        self._stop: _Stop | None = None
+        self._stop_by_s: float | None = None
         self._was_connected = False
         self.num_stale_acknowledgements = 0
-        """Acknowledgements ignored because their connection was over; the broker redelivers."""
-        self.num_lost = 0
-        """Messages of QoS 0 that were published while there was no connection."""
+        """Acknowledgements ignored because their connection has ended; the broker redelivers."""
         self._thread = threading.Thread(target=self._run, name="edged-mqtt", daemon=True)
 
     def start(self) -> None:
-        """Begin to connect, in the background."""
+        """Start connecting, in the background."""
         self._thread.start()
 
     def publish(self, message: Encoded, *, qos: int = 1, retain: bool = False) -> PublishHandle:
         """Send a message, without blocking.
 
-        With QoS 1 it is kept over any number of connections until the broker confirms it, and one
-        ``Published`` event follows; with QoS 0 it is lost while there is no connection. A message
-        at which the broker ends every connection is given up.
+        With QoS 1 it is kept across connections until the broker confirms it, and one ``Published``
+        event follows; with QoS 0 it is lost without a connection. A message on which the broker
+        ends every connection is given up.
         """
         handle = next(self._handles)
         self._command(Outgoing(handle, message, qos, retain, time.monotonic()))
         return handle
 
     def acknowledge(self, delivery: Delivery) -> None:
-        """Acknowledge a delivery, without blocking; ignored when its connection is over."""
+        """Acknowledge a delivery, without blocking; ignored when its connection has ended."""
         if delivery.qos > 0:
             self._command(delivery)
 
     def is_alive(self) -> bool:
-        """Whether the network thread lives; without it nothing here works any more."""
+        """Whether the network thread is running; without it nothing here works."""
         return self._thread.is_alive()
 
     def stop(self, farewell: Sequence[Will] = (), timeout_s: float = 5.0) -> None:
-        """Publish the farewell, wait for what is on its way, disconnect, end the thread.
+        """Publish the farewell, wait for unconfirmed messages, disconnect, end the thread.
 
-        Blocks at most ``timeout_s``; without a connection it does not wait. The will is not
+        Blocks at most ``timeout_s``; returns at once without a connection. The will is not
         published unless the connection broke before.
         """
         for word in farewell:
             message = Encoded(word.topic, word.payload, WireProperties())
             self.publish(message, qos=word.qos, retain=word.retain)
-        self._command(_Stop(time.monotonic() + timeout_s))
+        self._command(time.monotonic() + timeout_s)
         if self._thread.is_alive():
             self._thread.join(timeout_s + IDLE_S)
         elif self._thread.ident is None:
             self._close_wake()
 
-    def _command(self, command: Outgoing | Delivery | _Stop) -> None:
+    def _command(self, command: Outgoing | Delivery | float) -> None:
         self._commands.append(command)
-        if self._is_asleep:  # else it looks at the commands before it sleeps
+        if self._is_asleep:  # otherwise it looks at the commands before it sleeps
             self._is_asleep = False
-            with contextlib.suppress(OSError):  # it has just ended
+            with contextlib.suppress(OSError):  # the thread has just ended
                 self._wake_writer.send(b"\0")
 
     def _run(self) -> None:
         try:
-            while self._stop is None:
+            while self._stop_by_s is None:
                 failure = self._connect_and_serve()
-                if self._stop is None and not self._switch_version(failure):
+                if self._stop_by_s is None and not self._switch_version(failure):
                     self._report_and_pause(failure)
         finally:
-            self._connection.abort()  # if it still stands, the broker publishes the will
+            self._connection.abort()  # after an exception, so that the broker publishes the will
             self._close_wake()
 
     def _close_wake(self) -> None:
@@ -214,7 +201,7 @@ class Transport:
         self._wake_writer.close()
 
     def _connect_and_serve(self) -> Failure:
-        """Connect, and work until the connection is over; return why it is."""
+        """Connect, and work until the connection has ended; return why it did."""
         connection = self._connection
         self._was_connected = False
         started_s, limit_s = time.monotonic(), self._settings.handshake_timeout_s
@@ -229,18 +216,17 @@ class Transport:
             connection.step(self._wake_reader, wait_s, may_read=not is_flooded)
             self._take_commands()
             self._hand_over()
-            stood_s = time.monotonic() - started_s
+            is_pending = connection.is_open and not connection.is_ready
             if self._is_finished():
                 connection.close()
-            elif connection.is_open and not connection.is_ready and stood_s > limit_s:
+            elif is_pending and time.monotonic() - started_s > limit_s:
                 connection.failure = explain_silence(self._settings)
                 connection.abort()
         self._hand_over()
         if self._was_connected:
             self._backoff.note_connection(time.monotonic() - started_s)
         failure = connection.failure or Failure("the connection broke", blame=Blame.UNKNOWN)
-        for published in self._outbox.broken(failure.blame, time.monotonic()):
-            self._emit(published)
+        self._emit_all(self._outbox.broken(failure.blame, time.monotonic()))
         return failure
 
     def _take_commands(self) -> None:
@@ -248,52 +234,53 @@ class Transport:
         while self._commands:
             match self._commands.popleft():
                 case Outgoing(qos=0) if not self._connection.is_ready:
-                    self.num_lost += 1
+                    pass  # lost, as QoS 0 allows
                 case Outgoing() as outgoing:
-                    for published in self._outbox.append(outgoing):
-                        self._emit(published)
+                    self._emit_all(self._outbox.append(outgoing))
                 case Delivery() as delivery:
                     is_done = self._connection.acknowledge(delivery)
                     self.num_stale_acknowledgements += not is_done
-                case _Stop() as stop:
-                    self._stop = stop
+                case stop_by_s:
+                    self._stop_by_s = stop_by_s
 
     def _hand_over(self) -> None:
-        """Emit what has arrived, and send what has room now."""
+        """Emit what has arrived, then send what the broker accepts now."""
         inbox = self._connection.inbox
         while inbox:
             event = inbox.popleft()
             if isinstance(event, Connected):
                 self._was_connected = True
                 self._outbox.begin()
-            if not isinstance(event, Published) or self._is_awaited(event):
-                self._emit(event)
-        for published in self._outbox.send(self._connection, time.monotonic()):
-            self._emit(published)
+            elif isinstance(event, Published) and not self._outbox.confirm(
+                event.handle, is_taken=event.failure is None, now_s=time.monotonic()
+            ):
+                continue  # nobody waits for it
+            self._emit(event)
+        self._emit_all(self._outbox.send(self._connection, time.monotonic()))
 
-    def _is_awaited(self, answer: Published) -> bool:
-        return self._outbox.confirm(
-            answer.handle, is_taken=answer.failure is None, now_s=time.monotonic()
-        )
+    def _emit_all(self, events: Iterable[Published]) -> None:
+        for event in events:
+            self._emit(event)
 
     def _is_finished(self) -> bool:
-        if self._stop is None:
+        if self._stop_by_s is None:
             return False
         is_idle = not self._outbox and self._connection.is_idle
-        is_late = time.monotonic() >= self._stop.deadline_s
+        is_late = time.monotonic() >= self._stop_by_s
         return is_idle or is_late or not self._connection.is_ready
 
     def _switch_version(self, failure: Failure) -> bool:
-        """Take the other version of MQTT if that may help; True to connect again at once."""
+        """Change to the other version of MQTT if that may help; True to reconnect at once."""
         if self._settings.protocol != AUTO:
             return False
-        is_5 = self._connection.version == V5
-        if is_5 and (failure.is_version_refused or failure.is_unanswered):
+        if self._connection.version == V5:
+            if not failure.is_version_refused and not failure.is_unanswered:
+                return False
             self._is_5_refused = failure.is_version_refused
             self._change_to(V311)
             return True
-        if not is_5 and not self._is_5_refused:
-            # The silence may have had another reason, such as a broker on its way down or up.
+        if not self._is_5_refused:
+            # The silence may have had another reason, such as a broker that was just starting.
             self._change_to(V5)
         return False
 
@@ -312,7 +299,7 @@ class Transport:
         else:
             self._emit(ConnectFailed(failure.reason, pause_s))
         over_s = time.monotonic() + pause_s
-        while self._stop is None and (left_s := over_s - time.monotonic()) > 0:
+        while self._stop_by_s is None and (left_s := over_s - time.monotonic()) > 0:
             self._is_asleep = True
             wait_s = 0.0 if self._commands else left_s
             if select.select([self._wake_reader], [], [], wait_s)[0]:

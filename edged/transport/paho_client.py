@@ -1,4 +1,4 @@
-"""Build a paho client with the terms edged needs: manual acknowledgement, a session that stays."""
+"""Build a paho client: manual acknowledgement, persistent session, no Nagle delay."""
 
 import socket
 import ssl
@@ -11,23 +11,21 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from edged.errors import UnavailableError
-from edged.transport.events import BrokerSettings, Will
 from edged.transport.properties import read_publish
+from edged.transport.settings import BrokerSettings, Will, load_authorities
 
 _RETAIN_ON_SUBSCRIBE, _RETAIN_NEVER = 0, 2
 _SHORT_SESSION_S = 60
 
 
-class Client(mqtt.Client):
-    """paho's client, but for how it reads a PUBLISH of MQTT 5."""
+class _Client(mqtt.Client):
+    """paho's client with a PUBLISH parser of its own for MQTT 5.
+
+    paho's parser copies the rest of the packet for each property, and calls U+FEFF malformed, so
+    that one message would end each connection that delivers it.
+    """
 
     def _handle_publish(self) -> MQTTErrorCode:
-        """Take in the packet at hand; called by paho.
-
-        Its own copies the rest of the packet for each property, and calls U+FEFF malformed, so
-        that one message ends each connection that brings it.
-        """
         if self.protocol != mqtt.MQTTv5:
             return super()._handle_publish()
         command, packet = self._in_packet["command"], self._in_packet["packet"]
@@ -38,11 +36,11 @@ class Client(mqtt.Client):
 def make_client(
     settings: BrokerSettings, version: str, will: Will | None, tls: ssl.SSLContext | None
 ) -> mqtt.Client:
-    """Return a client that is told where to connect, but does not yet."""
+    """Return a client that knows where to connect, but has not connected yet."""
     is_5 = version == "5"
-    # Over 3.1.1 a session that stays has no end, so one that is to end soon does not stay at all.
+    # MQTT 3.1.1 has no session expiry: a session is kept for ever or not at all.
     is_clean = settings.session_expiry_s < (1 if is_5 else _SHORT_SESSION_S)
-    client = Client(
+    client = _Client(
         CallbackAPIVersion.VERSION2,
         client_id=settings.client_id,
         clean_session=None if is_5 else is_clean,
@@ -71,30 +69,24 @@ def make_client(
 def subscription_list(
     settings: BrokerSettings, version: str, topic_filters: Sequence[str]
 ) -> list[Any]:
-    """Return what ``subscribe`` takes: each filter with QoS 1 and the handling of stored messages.
-
-    A stored request would run again at every reconnect, so a node never asks for them.
-    """
+    """Return the argument of ``subscribe``: each filter with QoS 1 and its retain handling."""
     if version != "5":
         return [(topic_filter, 1) for topic_filter in topic_filters]
+    # A retained request would be answered again at every reconnect, so a node asks for none.
     handling = _RETAIN_ON_SUBSCRIBE if settings.wants_retained else _RETAIN_NEVER
     options = SubscribeOptions(qos=1, retainHandling=handling)
     return [(topic_filter, options) for topic_filter in topic_filters]
 
 
 def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
-    """Return the terms of encryption; None without any.
+    """Return the TLS parameters; None without TLS.
 
     Raises:
-        UnavailableError: The certificate authority cannot be read.
+        UnavailableError: The CA file cannot be read.
     """
     if not settings.is_tls:
         return None
-    try:
-        context = ssl.create_default_context(cafile=settings.ca_file)
-    except (OSError, ssl.SSLError) as error:
-        problem = f"broker.ca_file: {settings.ca_file}: not a readable PEM certificate"
-        raise UnavailableError(problem) from error
+    context = load_authorities(settings.ca_file)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
@@ -108,5 +100,5 @@ def _connect_properties(settings: BrokerSettings) -> Properties:
 
 
 def _set_no_delay(_client: mqtt.Client, _userdata: object, sock: Any) -> None:  # noqa: ANN401 - paho's union of socket types
-    # Without it a round trip takes 40 ms longer: Nagle's algorithm waits for a delayed TCP ACK.
+    # Nagle's algorithm would wait for a delayed TCP ACK: 40 ms for each round trip.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,7 +1,7 @@
-"""Messages as MQTT carries them to and from edged's ``WireProperties`` and ``Delivery``.
+"""MQTT 5 properties and PUBLISH packets to and from ``WireProperties`` and ``Delivery``.
 
-Rule: what arrives is read once, from the front: a byte costs the same wherever it stands. paho's
-own reading copies all that follows for each property, and 12,000 empty ones take it seconds.
+Rule: a packet is read once, front to back, so that its cost is linear in its size. paho's parser
+copies the rest of the packet for each property: 12,000 empty ones take it seconds.
 """
 
 from collections.abc import Callable
@@ -13,26 +13,25 @@ from paho.mqtt.properties import Properties, VariableByteIntegers
 
 from edged.protocol import MAX_USER_PROPERTIES, Delivery, WireProperties
 
+# The two properties that may occur more than once.
 _SUBSCRIPTION_IDENTIFIER, _USER_PROPERTY = 0x0B, 0x26
-"""The two that may stand more than once."""
 _MAX_LENGTH_BYTES = 4
 
 
 class _Packed(Properties):
-    """The properties of one PUBLISH as bytes; building paho's own takes ten times as long."""
+    """The encoded properties of one PUBLISH; building paho's own object takes ten times as long."""
 
     packed: bytes
 
     def __init__(self, packed: bytes) -> None:
-        object.__setattr__(self, "packed", packed)  # paho's own takes no other names than MQTT's
+        object.__setattr__(self, "packed", packed)  # paho allows only the names of MQTT properties
 
     def pack(self) -> bytes:
-        """Return what stands in the packet, its length first."""
         return self.packed
 
 
 def to_paho(properties: WireProperties) -> Properties:
-    """Build the properties of a PUBLISH packet; what is None or empty is left out."""
+    """Encode the properties of a PUBLISH packet, without those that are None or empty."""
     parts = [b"\x26" + _text(name) + _text(value) for name, value in properties.user_properties]
     if properties.payload_format is not None:
         parts.append(bytes((0x01, properties.payload_format)))
@@ -56,8 +55,8 @@ def _binary(value: bytes) -> bytes:
     return len(value).to_bytes(2, "big") + value
 
 
-class Received(mqtt.MQTTMessage):
-    """A message of MQTT 5, with its properties as edged reads them."""
+class ReceivedMessage(mqtt.MQTTMessage):
+    """An MQTT 5 message with its properties as ``WireProperties``."""
 
     __slots__ = ("wire",)
 
@@ -66,15 +65,15 @@ class Received(mqtt.MQTTMessage):
         self.wire = wire
 
 
-def read_publish(header: int, packet: bytes) -> Received:
-    """Read a PUBLISH of MQTT 5.
+def read_publish(header: int, packet: bytes) -> ReceivedMessage:
+    """Parse a PUBLISH of MQTT 5 (§3.3).
 
     Args:
-        header: Its first byte.
-        packet: All after its length.
+        header: First byte of the fixed header.
+        packet: Everything after the remaining length.
 
     Raises:
-        MalformedPacket: It is none, or of a QoS that edged does not ask for.
+        MalformedPacket: It breaks a rule of MQTT 5, or has QoS 2, which edged never asks for.
     """
     reader = _Reader(packet, 0, len(packet))
     topic = reader.binary()
@@ -82,45 +81,26 @@ def read_publish(header: int, packet: bytes) -> Received:
     if qos > 1:
         raise MalformedPacket(f"a message of QoS {qos}")
     packet_id = reader.number(2) if qos else 0
-    wire = reader.properties()
-    message = Received(packet_id, topic, wire)
+    size = reader.length()
+    wire = _Reader(packet, reader.skip(size), reader.at).properties()
+    message = ReceivedMessage(packet_id, topic, wire)
     message.dup, message.qos, message.retain = bool(header & 8), qos, bool(header & 1)
     message.payload = packet[reader.at :]
     return message
 
 
-def read_properties(packet: bytes) -> WireProperties:
-    """Read the properties of a PUBLISH, their length first; what follows is not looked at.
-
-    Of the user properties one more is kept than a request may have, so that it can be refused.
-
-    Raises:
-        MalformedPacket: They break a rule of MQTT 5 (§2.2.2, §3.3.2.3).
-    """
-    return _Reader(packet, 0, len(packet)).properties()
-
-
 class _Reader:
-    """A place in a packet that moves forward as values are read.
-
-    Raises:
-        MalformedPacket: By each method, when what it reads breaks a rule.
-    """
+    """A cursor in a packet; every method raises ``MalformedPacket`` at a broken rule."""
 
     def __init__(self, packet: bytes, at: int, end: int) -> None:
         self._packet = packet
         self.at = at
         self._end = end
 
-    def skip(self, size: int) -> int:
-        """Step over so many bytes and return where they begin.
-
-        Raises:
-            MalformedPacket: There are not so many.
-        """
+    def skip(self, size: int) -> int:  # returns where the skipped bytes start
         start, self.at = self.at, self.at + size
         if self.at > self._end:
-            raise MalformedPacket("a value is longer than what holds it")
+            raise MalformedPacket("a value extends beyond its section")
         return start
 
     def take(self, size: int) -> bytes:
@@ -132,12 +112,7 @@ class _Reader:
     def number(self, size: int) -> int:
         return int.from_bytes(self.take(size), "big")
 
-    def length(self) -> int:
-        """Read a Variable Byte Integer.
-
-        Raises:
-            MalformedPacket: It has no end.
-        """
+    def length(self) -> int:  # a Variable Byte Integer (§1.5.5)
         value = 0
         for place in range(_MAX_LENGTH_BYTES):
             byte = self.byte()
@@ -153,19 +128,13 @@ class _Reader:
         try:
             text = self.binary().decode()
         except UnicodeDecodeError as error:
-            raise MalformedPacket("a text is not UTF-8") from error
+            raise MalformedPacket("a string is not UTF-8") from error
         if "\0" in text:
-            raise MalformedPacket("a text has U+0000")
+            raise MalformedPacket("a string contains U+0000")
         return text
 
     def skip_user_properties(self) -> None:
-        """Step over one user property and those that follow it: 13,000 of them fit into a packet.
-
-        Their message is refused anyway, so whether they are UTF-8 is not looked at.
-
-        Raises:
-            MalformedPacket: The last one is longer than the section.
-        """
+        # Up to 13,000 fit into a packet. Not decoded, since their message is refused anyway.
         packet, at, end = self._packet, self.at, self._end
         try:
             while True:
@@ -179,39 +148,28 @@ class _Reader:
         self.skip(at - self.at)
 
     def properties(self) -> WireProperties:
-        """Read a section of properties, its length first."""
-        size = self.length()
-        start = self.skip(size)
-        return _Reader(self._packet, start, self.at).section()
-
-    def section(self) -> WireProperties:
-        """Read properties to the end.
-
-        Raises:
-            MalformedPacket: One of them is not of a PUBLISH, or stands twice.
-        """
         found: dict[str, Any] = {}
         pairs: list[tuple[str, str]] = []
         while self.at < self._end:
             kind = self.byte()
             if kind == _USER_PROPERTY and len(pairs) > MAX_USER_PROPERTIES:
-                self.skip_user_properties()
+                self.skip_user_properties()  # one too many is kept, so that the request is refused
             elif kind == _USER_PROPERTY:
                 pairs.append((self.text(), self.text()))
             elif kind == _SUBSCRIPTION_IDENTIFIER:
-                _above_zero(self.length())
+                _positive(self.length())
             elif kind not in _PROPERTIES:
-                raise MalformedPacket(f"a property {kind} that a PUBLISH has not")
+                raise MalformedPacket(f"property {kind} is not allowed in a PUBLISH")
             else:
                 name, read = _PROPERTIES[kind]
                 if name in found:
-                    raise MalformedPacket(f"two of the property {kind}")
+                    raise MalformedPacket(f"property {kind} occurs twice")
                 found[name] = read(self)
         found.pop(_TOPIC_ALIAS, None)
         return WireProperties(user_properties=tuple(pairs), **found)
 
 
-def _above_zero(value: int) -> int:
+def _positive(value: int) -> int:
     if value == 0:
         raise MalformedPacket("a number that must not be 0")
     return value
@@ -219,18 +177,18 @@ def _above_zero(value: int) -> int:
 
 _TOPIC_ALIAS = "topic_alias"
 _PROPERTIES: dict[int, tuple[str, Callable[[_Reader], Any]]] = {
-    # Mosquitto 2.0 passes on any value, and a message that ended the connection would come again.
+    # Mosquitto 2.0 passes on any value; a message that ends the connection would come back.
     0x01: ("payload_format", _Reader.byte),
     0x02: ("message_expiry_s", lambda reader: reader.number(4)),
     0x03: ("content_type", _Reader.text),
     0x08: ("response_topic", _Reader.text),
     0x09: ("correlation_data", _Reader.binary),
-    0x23: (_TOPIC_ALIAS, lambda reader: _above_zero(reader.number(2))),
+    0x23: (_TOPIC_ALIAS, lambda reader: _positive(reader.number(2))),
 }
 
 
 def to_delivery(message: mqtt.MQTTMessage, epoch: int) -> Delivery:
-    """Read a message that arrived on the connection ``epoch``.
+    """Convert a message that arrived on the connection ``epoch``.
 
     Raises:
         UnicodeDecodeError: Its topic is not UTF-8.
@@ -248,5 +206,5 @@ def to_delivery(message: mqtt.MQTTMessage, epoch: int) -> Delivery:
 
 
 def properties_of(message: mqtt.MQTTMessage) -> WireProperties:
-    """Return the properties of a message; over MQTT 3.1.1 there are none."""
-    return message.wire if isinstance(message, Received) else WireProperties()
+    """Return the properties of a message; MQTT 3.1.1 has none."""
+    return message.wire if isinstance(message, ReceivedMessage) else WireProperties()

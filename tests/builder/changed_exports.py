@@ -1,4 +1,4 @@
-"""Changes to the export of a tiny llama, each with what the fusing pass must say to it."""
+"""Changes to the export of a tiny llama, each with the reason for which it is refused."""
 
 from collections.abc import Callable
 
@@ -167,4 +167,4 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "a cache in the MLP": (_read_the_cache_elsewhere, "is used outside attention"),
     "attention weights as a result": (_use_weights_twice, "not read by one MatMul alone"),
 }
-"""What is changed: the change, and a part of the reason that must be given."""
+"""By name: the change, and a part of the expected reason."""

@@ -1,4 +1,4 @@
-"""``edged build`` and ``edged verify``: what they print and what they exit with."""
+"""``edged build`` and ``edged verify``: their output and exit codes."""
 
 import json
 import shutil
@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from edged import cli
-from edged.builder import build_command, gate, judge, verify
+from edged.builder import build_command, gate, quality, verify
 from edged.builder.gate import gate_prompts
 from edged.builder.pipeline import BuildResult
-from edged.bundle.folder import KvType, open_bundle
+from edged.bundle.folder import open_bundle
+from edged.bundle.manifest import KvType
 from edged.errors import BuildError, ExitCode
 from tests.tiny_model import write_tiny_bundle
 
@@ -48,7 +49,7 @@ def test_verify_prints_its_seven_figures_as_json(
     ("tokens_min", "status", "verdict"),
     [(100, ExitCode.OK, "pass"), (10**6, ExitCode.FAILURE, "MISS")],
 )
-def test_verify_of_the_gates_text_is_judged_by_its_limits(
+def test_verify_of_the_gates_text_applies_its_limits(
     bundle_folder: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -56,7 +57,7 @@ def test_verify_of_the_gates_text_is_judged_by_its_limits(
     status: ExitCode,
     verdict: str,
 ) -> None:
-    monkeypatch.setattr(judge, "TOKENS_MIN", tokens_min)
+    monkeypatch.setattr(quality, "TOKENS_MIN", tokens_min)
     monkeypatch.setattr(verify, "unseen_text", lambda: "A short text of another kind.")
     words = ["verify", str(bundle_folder), "--reference", str(bundle_folder)]
     assert cli.main(words) == status

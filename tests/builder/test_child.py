@@ -1,4 +1,4 @@
-"""A step in a process of its own: its result, its noise, and every way it can end."""
+"""A step in a child process: its result, its output, and every way it can end."""
 
 import signal
 from pathlib import Path
@@ -29,7 +29,7 @@ def run(
     )
 
 
-def test_the_result_and_the_progress_come_back_and_the_noise_does_not(
+def test_the_result_and_the_progress_come_back_and_the_output_does_not(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[tuple[int, int | None]] = []
@@ -57,7 +57,7 @@ def test_an_error_quotes_the_end_of_the_log(tmp_path: Path) -> None:
     assert str(tmp_path / "logs" / "log") in message
 
 
-def test_a_full_disk_is_called_one(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"/cache: the disk is full: .* about 2.50 GB"):
         run(tmp_path, "fill_disk")
 
@@ -66,7 +66,7 @@ def test_a_full_disk_is_called_one(tmp_path: Path) -> None:
     ("number", "message"),
     [
         (signal.SIGKILL, r"killed .* memory ran out: it needs about 3.0 GiB"),
-        (signal.SIGILL, r"instruction which this CPU does not have .* copy the bundle"),
+        (signal.SIGILL, r"instruction that this CPU does not have .* copy the bundle"),
         (signal.SIGSEGV, r"the test crashed \(SIGSEGV\)"),
     ],
 )

@@ -1,4 +1,4 @@
-"""An export is used only when it was shown to be the same model."""
+"""An export is used only if its logits are the torch model's."""
 
 import io
 import json
@@ -20,9 +20,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from edged.builder import child, export, optimum
 from edged.builder.fetch import Checkpoint, fetch
 from edged.builder.gguf import read_gguf
+from edged.builder.gguf_tokenizer import build_tokenizer
 from edged.builder.progress import Progress
 from edged.builder.recipe import Recipe, Source, SourceKind
-from edged.builder.tokens import build_tokenizer
 from edged.engine.graph import load_graph
 from edged.errors import BuildError
 from tests.builder import tiny_gguf
@@ -92,16 +92,14 @@ def test_the_export_runs_and_is_the_torch_model(
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_the_tokenizer_comes_along_unchanged(
-    checkpoint: Checkpoint, exported: export.Export
-) -> None:
+def test_the_tokenizer_is_copied_unchanged(checkpoint: Checkpoint, exported: export.Export) -> None:
     names = {path.name for path in exported.folder.iterdir()}
     assert {"model.onnx", "config.json", "generation_config.json", "tokenizer.json"} <= names
     ours = (exported.folder / "tokenizer.json").read_bytes()
     assert ours == (checkpoint.folder / "tokenizer.json").read_bytes()
 
 
-def test_what_optimum_says_goes_to_the_log(exported: export.Export, cache: Path) -> None:
+def test_the_output_of_optimum_goes_to_the_log(exported: export.Export, cache: Path) -> None:
     log = (cache / "logs" / "export.log").read_text(encoding="utf-8")
     assert exported.folder.is_relative_to(cache)
     assert "Warning" in log
@@ -173,8 +171,8 @@ def test_a_family_that_optimum_does_not_know_is_refused(tmp_path: Path) -> None:
             optimum.export_checkpoint(lambda *_: None, str(checkpoint.folder), str(tmp_path / "o"))
 
 
-def test_weights_that_are_missing_are_never_made_up(tmp_path: Path) -> None:
-    """Transformers fills them with random numbers and a warning."""
+def test_missing_weights_are_refused(tmp_path: Path) -> None:
+    """Transformers would initialize them at random and only warn."""
     checkpoint = write_checkpoint(tmp_path / "hf")
     path = checkpoint.folder / "config.json"
     config = json.loads(path.read_bytes())
@@ -187,7 +185,7 @@ def test_weights_that_are_missing_are_never_made_up(tmp_path: Path) -> None:
             optimum.export_checkpoint(lambda *_: None, str(checkpoint.folder), str(tmp_path / "o"))
 
 
-def test_memory_that_is_not_there_is_refused_before_the_start(
+def test_too_little_memory_is_refused_before_the_start(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(child, "run", no_child)
@@ -224,7 +222,7 @@ def test_the_estimate_follows_the_weights(checkpoint: Checkpoint, tmp_path: Path
         lambda path: path.write_bytes(b"\x10" + bytes(7) + b'{"a": {"x": [1]}}'),
     ],
 )
-def test_weights_that_are_no_safetensors_are_named(
+def test_damaged_safetensors_are_named(
     checkpoint: Checkpoint, tmp_path: Path, damage: Callable[[Path], object]
 ) -> None:
     folder = tmp_path / "hf"
@@ -247,7 +245,7 @@ def test_available_memory_is_what_the_kernel_says() -> None:
 
 
 def test_a_soft_cap_on_attention_reaches_the_export(tmp_path: Path) -> None:
-    """torch's fast attention leaves gemma2's out, and so would the reference of everything."""
+    """torch's fast attention ignores gemma2's, and then the reference would too."""
     source, target = tmp_path / "hf", tmp_path / "onnx"
     target.mkdir()
     tiny_model("gemma2").save_pretrained(source)

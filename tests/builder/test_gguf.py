@@ -1,4 +1,4 @@
-"""The tokenizer built from a .gguf file says exactly what an independent implementation says."""
+"""The tokenizer built from a .gguf file gives the ids of an independent implementation."""
 
 import json
 import shutil
@@ -18,11 +18,11 @@ from safetensors.numpy import load_file
 
 from edged.builder.convert import convert
 from edged.builder.gguf import TokenType, Vocabulary, read_gguf
+from edged.builder.gguf_tokenizer import adds_bos, build_tokenizer, merges_of_scores
 from edged.builder.pipeline import default_cache
-from edged.builder.presplit import PRESPLITS
+from edged.builder.pretokenizers import PRE_TOKENIZERS
 from edged.builder.recipe import resolve_source
-from edged.builder.tokencheck import check_tokenizer
-from edged.builder.tokens import adds_bos, build_tokenizer, merges_of_scores
+from edged.builder.tokenizer_check import check_tokenizer
 from edged.builder.wheel import fetch_member
 from edged.errors import BuildError
 from tests.builder import tiny_gguf
@@ -58,14 +58,14 @@ def assert_golden(known: Vocabulary, texts: list[str], section: dict[str, Any]) 
         assert ids(tokenizer, texts[int(index)]) == expected
 
 
-def test_every_splitting_rule_gives_the_ids_of_llama_cpp(tmp_path: Path) -> None:
+def test_every_pre_tokenizer_gives_the_ids_of_llama_cpp(tmp_path: Path) -> None:
     _, texts, sections = golden("tiny-byte-level")
     seen = []
     for section in sections:
         for pre in section["pre"]:
             assert_golden(vocabulary(tmp_path, tiny_gguf.byte_level(pre)), texts, section)
             seen.append(pre)
-    assert sorted(seen) == sorted(PRESPLITS)
+    assert sorted(seen) == sorted(PRE_TOKENIZERS)
 
 
 @pytest.mark.parametrize("index", range(3))
@@ -75,13 +75,13 @@ def test_sentencepiece_gives_the_ids_of_llama_cpp(tmp_path: Path, index: int) ->
     assert_golden(vocabulary(tmp_path, tiny), texts, sections[index])
 
 
-def test_the_rules_are_told_apart() -> None:
-    """A golden file in which two rules agree would not notice that they were exchanged."""
+def test_the_golden_ids_distinguish_the_pre_tokenizers() -> None:
+    """If two agreed on all texts, exchanging them would go unnoticed."""
     _, _, sections = golden("tiny-byte-level")
     alone = [section["pre"] for section in sections]
-    rules = {frozenset(names): {PRESPLITS[name].patterns for name in names} for names in alone}
+    rules = {frozenset(names): {PRE_TOKENIZERS[name].patterns for name in names} for names in alone}
     assert all(len(patterns) == 1 for patterns in rules.values())
-    assert len(sections) >= len({rule.patterns for rule in PRESPLITS.values()})
+    assert len(sections) >= len({rule.patterns for rule in PRE_TOKENIZERS.values()})
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_smollm2_gives_the_ids_of_llama_cpp(smollm2: Path) -> None:
         ({"merges": ["\u0120 zzz"]}, "not in the vocabulary"),
     ],
 )
-def test_what_is_not_known_to_be_right_is_refused(
+def test_an_unknown_tokenizer_is_refused(
     tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     known = vocabulary(tmp_path, replace(tiny_gguf.byte_level("smollm"), **change))
@@ -157,7 +157,7 @@ def test_merges_are_made_from_the_best_score_down(tmp_path: Path) -> None:
 def test_the_check_notices_a_wrong_tokenizer(
     tmp_path: Path, model: str, breakage: str, message: str
 ) -> None:
-    """Each of these is a fault that a conversion once had, or could have, without any error."""
+    """Each is an error that a conversion has had, or could have, silently."""
     tiny = tiny_gguf.byte_level("smollm") if model == "byte_level" else tiny_gguf.sentencepiece()
     known = vocabulary(tmp_path, tiny)
     state = json.loads(build_tokenizer(known).to_str())
@@ -197,14 +197,14 @@ def test_a_broken_vocabulary_is_refused(
         vocabulary(tmp_path, replace(tiny_gguf.byte_level("smollm"), **change))
 
 
-def test_a_token_that_stands_twice_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_token_is_refused(tmp_path: Path) -> None:
     tiny = tiny_gguf.byte_level("smollm")
-    with pytest.raises(BuildError, match="'twice' stands in the vocabulary twice"):
+    with pytest.raises(BuildError, match="the vocabulary holds the token 'twice' twice"):
         vocabulary(tmp_path, replace(tiny, tokens=["twice", *tiny.tokens[1:-1], "twice"]))
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF\x03\0\0\0" + b"\xff" * 64, b"x" * 100])
-def test_what_is_no_gguf_file_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_another_file_than_gguf_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.gguf"
     path.write_bytes(content)
     with pytest.raises(BuildError, match="not a readable"):
@@ -303,7 +303,7 @@ def test_a_hyperparameter_that_would_be_lost_is_refused(
         run_convert(path, tmp_path / "out")
 
 
-def test_a_hyperparameter_that_changes_nothing_is_accepted(tmp_path: Path) -> None:
+def test_a_hyperparameter_without_effect_is_accepted(tmp_path: Path) -> None:
     keys: dict[str, Any] = {"rope.scaling.type": "none", "attention.key_length": 8}
     path = tiny_gguf.write(tmp_path / "tiny.gguf", tiny_gguf.byte_level("smollm"), **keys)
     assert run_convert(path, tmp_path / "out")["stop_token_ids"] == [2]
@@ -328,7 +328,7 @@ def test_an_architecture_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         run_convert(path, tmp_path / "out")
 
 
-def test_a_full_disk_is_called_one_before_the_weights_are_read(
+def test_a_full_disk_is_reported_before_the_weights_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tiny_gguf.write(tmp_path / "tiny.gguf", tiny_gguf.byte_level("smollm"))

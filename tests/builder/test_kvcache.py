@@ -1,4 +1,4 @@
-"""Keys and values in int8: near the fp32 ones, and exact in whatever pieces they are run."""
+"""Keys and values in int8: near the fp32 ones, and exact in whatever chunks they are run."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ SHAPES: dict[str, dict[str, object]] = {
     "smollm3": {},
     "granite": {},
 }
-"""Head norms, soft caps, windows, layers that turn nothing, heads of which a part is turned."""
+"""Head norms, soft caps, windows, layers without rotation, heads that are rotated in part."""
 IDS = np.random.default_rng(0).integers(3, 150, 40)
 TEXTS = np.random.default_rng(1).integers(3, 150, (4, 40)).tolist()
 
@@ -50,7 +50,7 @@ def int8(fp32: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_peaks_are_the_largest_of_what_the_cache_holds(fp32: Path) -> None:
+def test_peaks_are_the_largest_values_in_the_cache(fp32: Path) -> None:
     """One for each feature of each head, growing with the text."""
     one, all_texts = measure_peaks(fp32, TEXTS[:1]), measure_peaks(fp32, TEXTS)
     assert list(one) == [f"present.{i}.{kind}" for i in range(2) for kind in ("key", "value")]
@@ -75,29 +75,29 @@ def test_every_fused_family_keeps_its_predictions(
     result = compare(reference, candidate, TEXTS)
     assert 0 < result.mean_kl < 1e-2
     graph = load(int8)
-    as_prompt = graph.forward(IDS, 0, all_rows=True).copy()
+    prefilled = graph.forward(IDS, 0, all_rows=True).copy()
     held = graph.read(0)
-    as_answer = graph.forward(IDS, 0, all_rows=True, is_prompt=False)
+    decoded = graph.forward(IDS, 0, all_rows=True, is_prefill=False)
     np.testing.assert_array_equal(graph.read(0), held)
-    np.testing.assert_allclose(as_answer, as_prompt, atol=1e-4)
-    assert (as_answer != as_prompt).any()  # so there are two ways
+    np.testing.assert_allclose(decoded, prefilled, atol=1e-4)
+    assert (decoded != prefilled).any()  # so there are two branches
 
 
 def test_chunks_single_tokens_and_rewinds_give_the_same_bits(int8: Path) -> None:
-    """Each row is rounded once, so it does not matter in which pieces it was run."""
+    """Each row is rounded once, so it does not matter in which chunks it was run."""
     graph = load(int8)
     whole = graph.forward(IDS, 0, all_rows=True).copy()
 
     def run(start: int, stop: int) -> NDArray[np.float32]:
         return graph.forward(IDS[start:stop], start, all_rows=True).copy()
 
-    pieces = [run(0, 17), run(17, 18), run(18, 40)]
-    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+    chunks = [run(0, 17), run(17, 18), run(18, 40)]
+    np.testing.assert_array_equal(np.concatenate(chunks), whole)
     graph.forward(IDS[:20], 10)  # other tokens over the rows from 10 on
     np.testing.assert_array_equal(run(10, 40), whole[10:])
 
 
-def test_a_feature_that_never_moved_does_no_harm(fp32: Path, tmp_path: Path) -> None:
+def test_a_feature_that_was_always_zero_does_no_harm(fp32: Path, tmp_path: Path) -> None:
     folder = tmp_path / "still"
     folder.mkdir()
     quantize(fp32, folder, Scheme.FP32)

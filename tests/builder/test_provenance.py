@@ -1,4 +1,4 @@
-"""What is known of a model before it runs, and what a bundle was made with."""
+"""The facts of a model, and the tool versions of a bundle."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from onnx import helper
 
 from edged.builder.provenance import context_limit, model_facts, read_config, tool_versions
-from edged.bundle.folder import ModelFacts
+from edged.bundle.manifest import ModelFacts
 from edged.errors import BuildError
 from tests.tiny_graphs import TinyConfig
 from tests.tiny_model import write_tiny_model

@@ -1,4 +1,4 @@
-"""Every family the builder knows is still the same model in int8, fused or as exported."""
+"""Every family the builder knows keeps its predictions in int8, fused or as exported."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def spread(reference: Path) -> float:
 def test_a_portable_family_keeps_its_predictions(
     tiny_export: TinyExport, tmp_path: Path, family: str
 ) -> None:
-    """int8 moves a prediction by a small part of what the next token moves it."""
+    """int8 changes a prediction far less than the next token does."""
     export = tiny_export(family)
     report = quantize(export, tmp_path, Scheme.INT8_BLOCKWISE)
     operators = {node.op_type for node in read_graph(tmp_path).graph.node}

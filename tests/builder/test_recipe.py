@@ -1,4 +1,4 @@
-"""A recipe says exactly what is built; whatever it says wrongly is named."""
+"""Recipes: all keys are read, and a wrong one is named."""
 
 from pathlib import Path
 from typing import Any
@@ -7,14 +7,14 @@ import pytest
 import yaml
 
 from edged.builder.recipe import (
-    GateLimits,
+    DEFAULT_LIMITS,
     Recipe,
     SourceKind,
     bundle_name,
     load_recipe,
     resolve_source,
 )
-from edged.bundle.folder import KvType
+from edged.bundle.manifest import KvType, QualityLimits
 from edged.errors import BuildError, ConfigError
 from tests.paths import ROOT
 
@@ -39,11 +39,11 @@ def test_each_recipe_of_ours_is_complete_and_found_by_its_name(path: Path) -> No
     assert recipe == resolve_source(path.stem) == resolve_source(str(path))
     assert recipe.name == path.stem
     assert recipe.licence == "Apache-2.0"
-    assert recipe.gate == GateLimits(0.010, 1.010, 0.95)
+    assert recipe.gate == DEFAULT_LIMITS == QualityLimits(0.010, 1.010, 0.95)
     assert recipe.source.sha256 or recipe.source.revision
 
 
-def test_what_may_be_left_out_has_a_default(tmp_path: Path) -> None:
+def test_optional_keys_have_defaults(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path))
     assert recipe == Recipe("tiny", recipe.source)
     assert recipe.scheme is None
@@ -59,11 +59,11 @@ def test_all_keys_are_read(tmp_path: Path) -> None:
     recipe = load_recipe(path)
     assert (recipe.licence, recipe.scheme, recipe.max_model_len) == ("MIT", "fp32", 64)
     assert recipe.kv_type is KvType.INT8
-    assert recipe.gate == GateLimits(0.5, 2.0, 0.95)
+    assert recipe.gate == QualityLimits(0.5, 2.0, 0.95)
 
 
 @pytest.mark.parametrize("kind", ["folder", "gguf"])
-def test_a_local_path_is_meant_from_the_recipe(tmp_path: Path, kind: str) -> None:
+def test_a_local_path_is_relative_to_the_recipe(tmp_path: Path, kind: str) -> None:
     source = load_recipe(write(tmp_path, source={"kind": kind, "path": "here/model"})).source
     assert source.path == tmp_path / "here" / "model"
     assert source.location == "model"
@@ -74,6 +74,7 @@ def test_a_local_path_is_meant_from_the_recipe(tmp_path: Path, kind: str) -> Non
     [
         ({"licens": "MIT"}, "licens: unknown key .did you mean licence"),
         ({"kv_type": "int4"}, "kv_type: 'int4' is none of fp32, int8"),
+        ({"scheme": "int4"}, "scheme: 'int4' is none of fp32, int8-blockwise, int8-w8a8"),
         ({"zzz": 1}, "zzz: unknown key .one of name, licence"),
         ({"name": ...}, "name: is missing"),
         ({"name": "With Space"}, "name: 'With Space' does not look like"),
@@ -115,7 +116,7 @@ def test_a_wrong_key_is_named_with_its_path(
 
 
 @pytest.mark.parametrize("text", ["{", "- a\n- b\n", "", "\ufeff\u0000"])
-def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_document_that_is_not_a_mapping_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"not YAML|the document: must be a mapping"):
@@ -145,7 +146,7 @@ def test_a_folder_and_a_file_get_their_own_names(tmp_path: Path) -> None:
     assert found.source.location == "Some.Model-Q4_1.gguf"
 
 
-def test_what_is_no_source_is_told_what_is() -> None:
+def test_an_unknown_source_is_answered_with_the_accepted_forms() -> None:
     with pytest.raises(BuildError) as error:
         resolve_source("smollm2-135m-instrukt")
     message = str(error.value)

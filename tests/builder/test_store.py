@@ -1,4 +1,4 @@
-"""The build cache: whole entries or none, and no byte is believed."""
+"""The build cache: complete entries or none, and every hash is checked."""
 
 import errno
 import hashlib
@@ -103,7 +103,7 @@ def test_too_little_space_is_refused_before_anything_is_written(tmp_path: Path) 
         (errno.EACCES, "cannot be written .*Permission denied"),
     ],
 )
-def test_a_disk_that_does_not_take_it_is_named(tmp_path: Path, number: int, message: str) -> None:
+def test_a_full_or_read_only_disk_is_named(tmp_path: Path, number: int, message: str) -> None:
     def write() -> None:
         raise OSError(number, os.strerror(number))
 
@@ -111,7 +111,7 @@ def test_a_disk_that_does_not_take_it_is_named(tmp_path: Path, number: int, mess
         write()
 
 
-def test_other_faults_of_the_disk_stay_what_they_are(tmp_path: Path) -> None:
+def test_other_errors_of_the_disk_are_raised_unchanged(tmp_path: Path) -> None:
     def write() -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -120,7 +120,7 @@ def test_other_faults_of_the_disk_stay_what_they_are(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_fills_up_while_writing_leaves_nothing(small_disk: Path) -> None:
-    """There is as much space as was asked for, and it does not suffice."""
+    """There is as much space as estimated, and the estimate is too small."""
     with (
         pytest.raises(BuildError, match=f"{small_disk}: the disk is full"),
         new_entry(small_disk / "entry", 10) as partial,

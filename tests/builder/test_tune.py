@@ -1,4 +1,4 @@
-"""int8-w8a8 as a whole: the rotation changes nothing, the rounding helps, every family holds."""
+"""int8-w8a8 as a whole: the rotation changes nothing, the rounding helps, predictions are kept."""
 
 from importlib import resources
 from pathlib import Path
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from tokenizers import models, pre_tokenizers
 
 from edged.builder.calibrate import calibration_ids, measure_moments
-from edged.builder.compensate import output_scales, round_compensated
 from edged.builder.fuse import fuse
 from edged.builder.gate import gate_prompts
+from edged.builder.gptq import column_scales, gptq_round
 from edged.builder.measure import compare
 from edged.builder.onnx_files import GraphWriter, read_graph
 from edged.builder.quantize import Scaling, Scheme, quantize
-from edged.builder.rotate import find_basis
+from edged.builder.rotate import find_rotation
 from edged.builder.verify import unseen_text
 from edged.builder.weights import SourceGraph
 from edged.engine.graph import load_graph
@@ -26,9 +26,9 @@ from tests.builder.conftest import TinyExport
 
 Floats = NDArray[np.float32]
 
-TURNED = ("llama", "mistral", "qwen2", "qwen3", "phi3", "smollm3")
-NOT_TURNED = ("gemma3_text", "granite")
-"""Norms behind the projections, or factors on the stream."""
+ROTATED = ("llama", "mistral", "qwen2", "qwen3", "phi3", "smollm3")
+NOT_ROTATED = ("gemma3_text", "granite")
+"""Norms after the projections, or factors on the stream."""
 PORTABLE = ("phi", "gemma", "gemma2", "gpt2", "opt", "falcon")
 VOCAB_SIZE = 160
 SEQUENCES = np.random.default_rng(0).integers(3, VOCAB_SIZE, (4, 60)).tolist()
@@ -62,16 +62,16 @@ def operators(folder: Path) -> list[str]:
     return [node.op_type for node in read_graph(folder).graph.node]
 
 
-def spread_activations(folder: Path) -> list[str]:
+def rotated_activations(folder: Path) -> list[str]:
     outputs = [name for node in read_graph(folder).graph.node for name in node.output]
-    return [name for name in outputs if name.endswith(".spread")]
+    return [name for name in outputs if name.endswith(".rotated")]
 
 
 @pytest.mark.parametrize("family", PORTABLE)
 def test_a_portable_family_keeps_its_predictions(
     tiny_export: TinyExport, tmp_path: Path, family: str
 ) -> None:
-    """A portable graph is not measured; all its activations are spread."""
+    """A portable graph is not measured; all its activations are rotated at run time."""
     export = tiny_export(family)
     report = quantize(export, tmp_path, Scheme.INT8_W8A8, CALIBRATION)
     assert all("position" in kept or "wpe" in kept for kept in report.kept)
@@ -79,75 +79,75 @@ def test_a_portable_family_keeps_its_predictions(
     assert divergence(export, tmp_path, fused=(False, False)) < 0.01 * spread(export)
 
 
-@pytest.mark.parametrize("family", TURNED + NOT_TURNED)
+@pytest.mark.parametrize("family", ROTATED + NOT_ROTATED)
 def test_a_fused_family_keeps_its_predictions(
     tiny_export: TinyExport, folders: tuple[Path, Path], family: str
 ) -> None:
-    """Where the stream is turned, only what it does not reach is spread at run time."""
+    """Where the stream is rotated, only the other activations are rotated at run time."""
     fp32, int8 = folders
     export = tiny_export(family)
     fuse(export, fp32, max_model_len=64)
     report = quantize(fp32, int8, Scheme.INT8_W8A8, CALIBRATION)
     assert report.kept == ()
-    assert report.scaling is (Scaling.STATIC if family in TURNED else Scaling.DYNAMIC)
+    assert report.scaling is (Scaling.STATIC if family in ROTATED else Scaling.DYNAMIC)
     found = operators(int8)
     assert "GatherBlockQuantized" in found
     assert "MatMulNBits" not in found
-    num_layers, num_spread = found.count("GroupQueryAttention"), len(spread_activations(int8))
-    assert num_spread == num_layers if family in TURNED else num_spread > 2 * num_layers
+    num_layers, num_rotated = found.count("GroupQueryAttention"), len(rotated_activations(int8))
+    assert num_rotated == num_layers if family in ROTATED else num_rotated > 2 * num_layers
     # Averages of values and gated activations; what norms write is scaled as it was known before.
-    num_scaled = 2 * num_layers if family in TURNED else found.count("QuantizeLinear")
+    num_scaled = 2 * num_layers if family in ROTATED else found.count("QuantizeLinear")
     assert found.count("ReduceMax") == num_scaled
     assert found.count("Shape") == 0
     assert divergence(export, int8, fused=(False, True)) < 0.01 * spread(export)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "smollm3"])
-def test_a_turned_graph_computes_the_same(
+def test_a_rotated_graph_computes_the_same(
     tiny_export: TinyExport, folders: tuple[Path, Path], family: str
 ) -> None:
-    """The rotation alone, without any rounding, leaves the logits where they were."""
-    fp32, turned = folders
+    """The rotation alone, without any rounding, does not change the logits."""
+    fp32, rotated = folders
     fuse(tiny_export(family), fp32, max_model_len=64)
     graph = SourceGraph(fp32)
-    basis = find_basis(graph)
-    assert basis is not None
+    rotation = find_rotation(graph)
+    assert rotation is not None
     values = dict(graph.constants())
     for node in graph.model.graph.node:
         weight = graph.matrix(node.input[1]) if node.op_type == "MatMul" else None
         if weight is not None:
-            values[f"{node.output[0]}.turned"] = basis.product(node, weight.T).T
-            node.input[1] = f"{node.output[0]}.turned"
+            values[f"{node.output[0]}.rotated"] = rotation.product(node, weight.T).T
+            node.input[1] = f"{node.output[0]}.rotated"
         elif node.op_type == "Gather" and graph.is_token_ids(node.input[1]):
             table = graph.matrix(node.input[0])
             assert table is not None
-            values["table.turned"] = basis.table(table)
-            node.input[0] = "table.turned"
-    values |= {name: np.ones_like(values[name]) for name in basis.gains}
-    with GraphWriter(turned) as writer:
+            values["table.rotated"] = rotation.table(table)
+            node.input[0] = "table.rotated"
+    values |= {name: np.ones_like(values[name]) for name in rotation.gains}
+    with GraphWriter(rotated) as writer:
         writer.finish(graph.model, [writer.add(name, value) for name, value in values.items()])
-    assert divergence(fp32, turned, fused=(True, True)) < 1e-6
+    assert divergence(fp32, rotated, fused=(True, True)) < 1e-6
 
 
-@pytest.mark.parametrize("family", NOT_TURNED)
-def test_a_stream_that_something_else_touches_is_left_alone(
+@pytest.mark.parametrize("family", NOT_ROTATED)
+def test_a_stream_with_another_reader_is_not_rotated(
     tiny_export: TinyExport, tmp_path: Path, family: str
 ) -> None:
     fuse(tiny_export(family), tmp_path, max_model_len=64)
-    assert find_basis(SourceGraph(tmp_path)) is None
+    assert find_rotation(SourceGraph(tmp_path)) is None
 
 
-def test_a_stream_that_is_read_once_more_is_left_alone(
+def test_a_summand_or_norm_weight_with_a_second_reader_is_not_rotated(
     tiny_export: TinyExport, tmp_path: Path
 ) -> None:
-    """What is added to the stream, or a norm's weight, may have no second reader."""
+    """A second reader would see the rotated values."""
     fuse(tiny_export("llama"), tmp_path, max_model_len=64)
-    basis = find_basis(SourceGraph(tmp_path))
-    assert basis is not None
-    for name in (min(basis.writers), basis.gains[0]):
+    rotation = find_rotation(SourceGraph(tmp_path))
+    assert rotation is not None
+    for name in (min(rotation.writers), rotation.gains[0]):
         graph = SourceGraph(tmp_path)
         graph.model.graph.node.append(onnx.helper.make_node("Identity", [name], ["more"]))
-        assert find_basis(graph) is None
+        assert find_rotation(graph) is None
 
 
 def test_norms_are_scaled_by_token_if_asked_for(
@@ -160,13 +160,13 @@ def test_norms_are_scaled_by_token_if_asked_for(
     assert found.count("ReduceMax") == found.count("QuantizeLinear")
 
 
-def test_without_text_all_activations_are_spread(
+def test_without_text_all_activations_are_rotated_at_run_time(
     tiny_export: TinyExport, folders: tuple[Path, Path]
 ) -> None:
     fp32, int8 = folders
     fuse(tiny_export("llama"), fp32, max_model_len=64)
     quantize(fp32, int8, Scheme.INT8_W8A8)
-    assert len(spread_activations(int8)) == operators(int8).count("QuantizeLinear")
+    assert len(rotated_activations(int8)) == operators(int8).count("QuantizeLinear")
 
 
 def test_the_same_text_gives_the_same_bytes(
@@ -197,17 +197,17 @@ def test_moments_are_those_of_the_activations(
 
 
 def test_compensated_rounding_loses_less_than_rounding_to_nearest() -> None:
-    """On activations that move together, which is what the method lives on."""
+    """On correlated activations, which the method needs."""
     rng = np.random.default_rng(0)
     mixing = rng.standard_normal((6, 40))
     x = (rng.standard_normal((300, 6)) @ mixing + 0.1 * rng.standard_normal((300, 40))).astype(
         np.float32
     )
     weight = rng.standard_normal((40, 24)).astype(np.float32)
-    scales = output_scales(weight)
+    scales = column_scales(weight)
 
     def loss(moments: Floats | None) -> float:
-        steps = round_compensated(weight, scales, moments)
+        steps = gptq_round(weight, scales, moments)
         pairs = np.maximum(steps[0::2], 0).astype(int) + np.maximum(steps[1::2], 0)
         assert pairs.max() <= 128
         return float(np.square(x @ (steps * scales - weight)).sum())
@@ -215,12 +215,12 @@ def test_compensated_rounding_loses_less_than_rounding_to_nearest() -> None:
     assert loss(x.T @ x) < 0.5 * loss(None)
 
 
-def test_a_feature_that_never_moves_does_no_harm() -> None:
+def test_a_constant_zero_feature_does_no_harm() -> None:
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((8, 5)).astype(np.float32)
     weight[:, 2] = 0.0
-    scales = output_scales(weight)
-    steps = round_compensated(weight, scales, np.zeros((8, 8), np.float32))
+    scales = column_scales(weight)
+    steps = gptq_round(weight, scales, np.zeros((8, 8), np.float32))
     assert (np.abs(steps * scales - weight) <= 0.501 * scales).all()
 
 
@@ -234,7 +234,7 @@ def test_the_calibration_text_is_cut_to_the_context(tmp_path: Path) -> None:
 
 
 def test_the_calibration_text_is_not_the_gates() -> None:
-    """No six words in a row stand in both, or the gate would judge on what it was made with."""
+    """No six words in a row are in both, so that the gate is independent."""
     source = resources.files("edged.builder") / "data" / "calibration.yaml"
     texts = yaml.safe_load(source.read_text(encoding="utf-8"))
 

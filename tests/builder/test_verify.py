@@ -1,4 +1,4 @@
-"""The proof: its figures are right, its text is what it should be, and a bad bundle fails it."""
+"""The quality gate: correct figures, the right text, and a bad bundle fails."""
 
 import io
 import json
@@ -13,25 +13,26 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from edged.builder import gate, verify
-from edged.builder import judge as judging
+from edged.builder import quality as quality_module
 from edged.builder.gate import TOKENS_MIN, gate_prompts, gate_sequences
-from edged.builder.judge import judge, relaxed, table
-from edged.builder.measure import Comparison, compare
+from edged.builder.measure import compare
 from edged.builder.progress import Progress
+from edged.builder.quality import check_limits, relaxed, table
 from edged.builder.quantize import Scheme, quantize
 from edged.builder.verify import run_gate, unseen_text, verify_bundle
-from edged.bundle.folder import Bundle, GraphKind, QualityLimits, open_bundle, write_manifest
+from edged.bundle.folder import Bundle, open_bundle, write_manifest
+from edged.bundle.manifest import GraphKind, QualityFigures, QualityLimits
 from edged.engine.graph import Graph, load_graph
 from edged.errors import BuildError
 from tests.tiny_graphs import PortableForm, TinyConfig, tiny_weights
 from tests.tiny_model import write_tiny_bundle
 
 LIMITS = QualityLimits(mean_kl=0.010, perplexity_ratio=1.010, argmax_agreement=0.95)
-GOOD = Comparison(0.004, 0.02, 10.05, 10.0, 1.005, 0.97, tokens=5000)
+GOOD = QualityFigures(0.004, 0.02, 10.05, 10.0, 1.005, 0.97, tokens=5000)
 
 
 class Table:
-    """A graph whose logits depend on the token alone, and which remembers what it was asked."""
+    """A graph whose logits depend on the token alone, and which records its calls."""
 
     def __init__(self, logits: NDArray[np.float32]) -> None:
         self.logits = logits
@@ -46,7 +47,7 @@ class Table:
         start: int,
         *,
         all_rows: bool = False,
-        is_prompt: bool = True,
+        is_prefill: bool = True,
     ) -> NDArray[np.float32]:
         self.calls.append((start, len(token_ids)))
         rows = self.logits[token_ids]
@@ -77,7 +78,7 @@ def short_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few of the prompts, so that a test takes a second."""
     chosen = gate_prompts()[::8]
     monkeypatch.setattr(gate, "gate_prompts", lambda: chosen)
-    monkeypatch.setattr(judging, "TOKENS_MIN", 500)
+    monkeypatch.setattr(quality_module, "TOKENS_MIN", 500)
     text = unseen_text()[:600]
     monkeypatch.setattr(verify, "unseen_text", lambda: text)
 
@@ -108,8 +109,8 @@ def test_a_graph_agrees_with_itself_exactly() -> None:
     assert (result.mean_kl, result.perplexity_ratio, result.argmax_agreement) == (0.0, 1.0, 1.0)
 
 
-def test_a_shared_beginning_is_run_and_counted_once() -> None:
-    """Three prompts behind one system prompt of 200 tokens."""
+def test_a_shared_prefix_is_run_and_counted_once() -> None:
+    """Three prompts after one system prompt of 200 tokens."""
     system = [1, 2] * 100
     graph = random_table(1)
     result = compare(graph, random_table(2), [[*system, i, 5, 6] for i in (3, 4, 7)])
@@ -122,7 +123,7 @@ def test_equal_sequences_leave_something_to_count() -> None:
 
 
 @pytest.mark.parametrize(("bad", "who"), [(0, "reference"), (1, "quantized")])
-def test_logits_that_are_no_numbers_stop_the_comparison(bad: int, who: str) -> None:
+def test_nan_logits_stop_the_comparison(bad: int, who: str) -> None:
     graphs = [random_table(1), random_table(2)]
     graphs[bad].logits[3] = np.nan
     with pytest.raises(BuildError, match=f"the {who} graph computes logits that are no numbers"):
@@ -151,9 +152,9 @@ def test_nothing_to_compare_is_an_error(sequences: Sequence[Sequence[int]]) -> N
     ],
 )
 def test_each_limit_alone_fails_the_gate(change: dict[str, float], metric: str) -> None:
-    assert judge(GOOD, LIMITS, "gate").passed
+    assert check_limits(GOOD, LIMITS, "gate").passed
     # The figures differ in type; each stands under its own name.
-    quality = judge(replace(GOOD, **change), LIMITS, "gate")  # type: ignore[arg-type]
+    quality = check_limits(replace(GOOD, **change), LIMITS, "gate")  # type: ignore[arg-type]
     assert not quality.passed
     missed = [line for line in table(quality).splitlines() if line.endswith("MISS")]
     assert len(missed) == 1
@@ -161,14 +162,14 @@ def test_each_limit_alone_fails_the_gate(change: dict[str, float], metric: str) 
 
 
 def test_another_text_may_be_short() -> None:
-    quality = judge(replace(GOOD, tokens=10), LIMITS, "letter.txt")
+    quality = check_limits(replace(GOOD, tokens=10), LIMITS, "letter.txt")
     assert quality.passed
     assert "tokens                        10" in table(quality)
 
 
 def test_a_figure_on_its_limit_passes() -> None:
     on_limit = replace(GOOD, mean_kl=0.010, perplexity_ratio=1.010, argmax_agreement=0.95)
-    assert judge(on_limit, LIMITS, "gate").passed
+    assert check_limits(on_limit, LIMITS, "gate").passed
 
 
 def test_the_second_text_has_limits_half_as_wide_again() -> None:
@@ -178,10 +179,10 @@ def test_the_second_text_has_limits_half_as_wide_again() -> None:
     assert wider.argmax_agreement == pytest.approx(0.925)
     # A figure that only the wider limit lets through passes there, and is shown with it.
     wide = replace(GOOD, mean_kl=0.0149, tokens=10)
-    quality = judge(GOOD, LIMITS, "gate", wide)
+    quality = check_limits(GOOD, LIMITS, "gate", wide)
     assert quality.passed
     assert "on another text\nmean_kl                   0.0149  ≤ 0.0150  pass" in table(quality)
-    assert not judge(GOOD, LIMITS, "gate", replace(wide, mean_kl=0.0151)).passed
+    assert not check_limits(GOOD, LIMITS, "gate", replace(wide, mean_kl=0.0151)).passed
 
 
 def test_the_committed_prompts_are_enough_for_any_tokenizer() -> None:
@@ -243,7 +244,7 @@ def test_an_answer_ends_with_the_stop_token(
     assert all(sequence[-1] == 2 and sequence[-2] != 2 for sequence in sequences)
 
 
-def test_the_answers_are_made_once(bundle: Bundle, tmp_path: Path, quiet: Progress) -> None:
+def test_the_answers_are_generated_once(bundle: Bundle, tmp_path: Path, quiet: Progress) -> None:
     """A second gate of the same source reads them; another source's gate does not."""
     graph = random_table(1, 296)
     with quiet.step("answers") as step:
@@ -300,7 +301,7 @@ def test_a_quantized_toy_passes_its_gate(
 
 
 def with_outliers(folder: Path) -> Path:
-    """Write a toy in which one token's activations dwarf all others', as real models have them.
+    """Write a toy with one token whose activations are far larger than all others, as in real ones.
 
     A direction that only the letter "e" uses makes the input of its ``down`` projection some
     hundred times larger than anybody else's.
@@ -329,7 +330,7 @@ def with_outliers(folder: Path) -> Path:
 def test_plain_dynamic_quantization_fails_where_blockwise_passes(
     tmp_path: Path, quiet: Progress
 ) -> None:
-    """The gate tells ONNX Runtime's one-line int8 from ours on a model with outliers."""
+    """On a model with outliers the gate refuses ONNX Runtime's one-line int8."""
     reference = with_outliers(tmp_path / "reference")
     blockwise = quantized(tmp_path / "blockwise", reference)
     plain_folder = tmp_path / "plain"
@@ -433,7 +434,7 @@ def test_verify_refuses_the_reference_of_another_model(
 
 
 def test_a_fused_reference_is_recognised(tmp_path: Path, quiet: Progress) -> None:
-    """Both forms of the toy compute the same, so one is held against the other."""
+    """Both forms of the toy compute the same, so one can be the reference of the other."""
     reference = write_tiny_bundle(tmp_path / "fused", fused=True)
     bundle = open_bundle(write_tiny_bundle(tmp_path / "portable", fused=False))
     assert bundle.manifest.graph is GraphKind.PORTABLE

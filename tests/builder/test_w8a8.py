@@ -1,4 +1,4 @@
-"""The per-token scheme: exact products on any CPU, rows that do not see each other."""
+"""The per-token scheme: exact products on any CPU, independent rows."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 from onnx import helper
 
+from edged.builder.hadamard import block_size, hadamard, rotate_blocks, rotate_moments
 from edged.builder.onnx_files import GraphWriter
-from edged.builder.spread import block_size, hadamard, spread_moments, spread_rows
 from edged.builder.tune import ColumnWeight, Tuning
 from edged.builder.w8a8 import STEPS, ZERO_POINT, PerTokenNodes
 from edged.errors import BuildError
@@ -30,7 +30,7 @@ class Product:
 
     folder: Path
     even: bool
-    """Whether the activations are taken as they are; else what stands out is spread."""
+    """Whether the activations have no outliers; else they are rotated."""
     num_threads: int = 1
 
     def write(self, rows: Floats, bias: Floats | None = None) -> onnx.ModelProto:
@@ -62,10 +62,10 @@ def as_model(nodes: list[onnx.NodeProto], inputs: dict[str, int], output: str) -
 
 
 def tuning(*, even: bool) -> Tuning:
-    return Tuning(even=frozenset({"x"} if even else ()))
+    return Tuning(no_outliers=frozenset({"x"} if even else ()))
 
 
-@pytest.fixture(params=[False, True], ids=["spread", "even"])
+@pytest.fixture(params=[False, True], ids=["rotated", "even"])
 def product(tmp_path: Path, request: pytest.FixtureRequest) -> Product:
     return Product(tmp_path, request.param)
 
@@ -79,7 +79,7 @@ def quantized(rows: Floats, *, even: bool) -> ColumnWeight:
 
 
 def dequantized(rows: Floats, *, even: bool) -> Floats:
-    """Return the stored weight as it meets the activations, which may be spread."""
+    """Return the stored weight, rotated where the activations are."""
     weight = quantized(rows, even=even)
     result: Floats = (weight.data.astype(np.float32) * weight.scales).T
     return result
@@ -87,7 +87,7 @@ def dequantized(rows: Floats, *, even: bool) -> Floats:
 
 def seen(x: Floats, *, even: bool) -> Floats:
     """Return the activations as they are quantized."""
-    return x if even else spread_rows(x, block_size(x.shape[1]))
+    return x if even else rotate_blocks(x, block_size(x.shape[1]))
 
 
 @pytest.mark.parametrize("num_rows", [1, 2, 5, 65])
@@ -142,7 +142,7 @@ def test_stored_activations_multiply_exactly(product: Product, num_rows: int) ->
 
 @pytest.mark.parametrize("num_threads", [1, 2])
 @pytest.mark.parametrize("outputs", [7, 192, 3072])
-def test_a_row_does_not_depend_on_the_rows_beside_it(
+def test_a_row_does_not_depend_on_other_rows(
     product: Product, num_threads: int, outputs: int
 ) -> None:
     """Alone, in pairs or among 40 far larger ones, a row gives the same bits."""
@@ -183,7 +183,7 @@ def test_two_products_of_one_input_quantize_it_once(tmp_path: Path) -> None:
 @settings(max_examples=60, deadline=None)
 @given(rows=npst.arrays(np.float32, npst.array_shapes(min_dims=2, max_dims=2), elements=FINITE))
 def test_a_weight_is_within_a_step(rows: Floats) -> None:
-    """Half a step by rounding, the other where its neighbour leaves no room."""
+    """Half a step by rounding, the other half where the pair's limit clips it."""
     weight = quantized(rows, even=True)
     assert weight.data.shape == rows.T.shape
     assert np.abs(weight.data.astype(int)).max() <= 127
@@ -196,22 +196,22 @@ def test_a_weight_is_within_a_step(rows: Floats) -> None:
 
 
 @pytest.mark.parametrize(("width", "block"), [(1, 1), (7, 1), (48, 16), (576, 64), (1536, 64)])
-def test_features_are_spread_in_the_largest_blocks_that_fit(width: int, block: int) -> None:
+def test_features_are_rotated_in_the_largest_blocks_that_fit(width: int, block: int) -> None:
     assert block_size(width) == block
-    turn = hadamard(block)
-    np.testing.assert_allclose(turn @ turn, np.eye(block), atol=1e-6)
+    matrix = hadamard(block)
+    np.testing.assert_allclose(matrix @ matrix, np.eye(block), atol=1e-6)
     x, rows = random(3, width), random(5, width, seed=1)
-    turned = spread_rows(x, block) @ spread_rows(rows, block).T
-    np.testing.assert_allclose(turned, x @ rows.T, atol=1e-4)
+    products = rotate_blocks(x, block) @ rotate_blocks(rows, block).T
+    np.testing.assert_allclose(products, x @ rows.T, atol=1e-4)
     np.testing.assert_allclose(
-        spread_moments(x.T @ x, block),
-        spread_rows(x, block).T @ spread_rows(x, block),
+        rotate_moments(x.T @ x, block),
+        rotate_blocks(x, block).T @ rotate_blocks(x, block),
         atol=1e-4,
     )
 
 
-def test_one_value_that_stands_out_does_not_drown_the_others(tmp_path: Path) -> None:
-    """As a gated activation has them: 8 bits of the largest are nothing of the rest."""
+def test_an_outlier_does_not_hide_the_other_values(tmp_path: Path) -> None:
+    """Gated activations have such outliers: with their scale all other values round to zero."""
     rows, x = random(32, 1536), random(4, 1536, seed=1)
     x[:, 700] = 400.0
     errors = []
@@ -222,10 +222,10 @@ def test_one_value_that_stands_out_does_not_drown_the_others(tmp_path: Path) -> 
     assert errors[0] < 0.25 * errors[1]
 
 
-def test_an_activation_of_a_known_size_is_rounded_by_one_scale(tmp_path: Path) -> None:
-    """Nothing is looked for in it; what is larger is cut."""
+def test_an_activation_with_a_static_peak_has_one_scale(tmp_path: Path) -> None:
+    """Its own largest value is not computed; larger values are clipped."""
     rows, x = random(24, 576), np.clip(random(5, 576, seed=1), -3.9, 3.9)
-    tuning = Tuning(even=frozenset({"x"}), normed=frozenset({"x"}))
+    tuning = Tuning(no_outliers=frozenset({"x"}), static_norms=frozenset({"x"}))
     node = helper.make_node("MatMul", ["x", "w"], ["y"], "mm")
     with GraphWriter(tmp_path) as writer:
         scheme = PerTokenNodes(writer, tuning)

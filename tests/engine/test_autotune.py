@@ -35,7 +35,7 @@ class TimedGraph:
         start: int,
         *,
         all_rows: bool = False,
-        is_prompt: bool = True,
+        is_prefill: bool = True,
     ) -> NDArray[np.float32]:
         self.clock.advance(self.run_s + len(token_ids) * self.token_s)
         return np.zeros((1, 10), np.float32)

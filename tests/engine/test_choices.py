@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from edged.bundle.folder import open_bundle
 from edged.daemon.worker import Worker
-from edged.engine.decoding import StepSource
-from edged.engine.generation import Finished, Job, TextStream
+from edged.engine.decoding import InferenceEngine
 from edged.engine.grammar import compile_format
 from edged.engine.loop import Engine, load_engine
 from edged.engine.steps import Constraint, EngineSettings, Prefilled, Token
 from edged.engine.tokenizer import Tokenizer
+from edged.node.generation import Finished, Generation, TextStream
 from edged.protocol import ReceivedReply, decode_reply, encode_reply
 from edged.protocol.request import (
     Answer,
@@ -90,7 +90,7 @@ class HeldEngine(FakeEngine):
 
 
 def answer(
-    engine: StepSource,
+    engine: InferenceEngine,
     tokenizer: Tokenizer,
     asked: Request,
     max_tokens: int = ENOUGH,
@@ -101,8 +101,8 @@ def answer(
     worker = Worker(engine, stream or tokenizer.detokenizer, events.put, clock or FakeClock(0.0))
     if isinstance(engine, HeldEngine):
         engine.worker = worker
-    worker.start()
-    worker.submit(Job(1, [5, 6], asked, max_tokens, compile_format(tokenizer, asked.format)))
+    worker.start_thread()
+    worker.start(Generation(1, [5, 6], asked, max_tokens, compile_format(tokenizer, asked.format)))
     while not isinstance(event := events.get(timeout=LIMIT_S), Finished):
         pass
     assert worker.stop(LIMIT_S)

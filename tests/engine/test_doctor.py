@@ -1,4 +1,4 @@
-"""``edged doctor``: each finding appears when its cause does, and says what to do."""
+"""``edged doctor``: each finding appears when its cause does, and comes with advice."""
 
 import os
 import socket
@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edged.bundle.folder import Bundle, GraphKind, ModelFacts, open_bundle
+from edged.bundle.folder import Bundle, open_bundle
+from edged.bundle.manifest import GraphKind, ModelFacts
 from edged.cli import main
 from edged.commands.doctor import model as model_checks
 from edged.commands.doctor.cpu import check_cpu
@@ -96,7 +97,7 @@ def raspberry(root: Path, *, controllers: str = "cpu io", files: dict[str, str])
     return root
 
 
-def test_where_the_kernel_cannot_limit_memory_the_whole_line_to_write_is_told(
+def test_where_the_kernel_cannot_limit_memory_the_whole_line_to_write_is_given(
     tmp_path: Path,
 ) -> None:
     root = raspberry(tmp_path, files={"boot/firmware/cmdline.txt": PI_LINE + "\n"})
@@ -115,7 +116,7 @@ def test_where_it_can_all_is_well(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("millidegrees", "level"), [("61000", "ok"), ("85000", "warning")])
-def test_a_hot_device_is_told(millidegrees: str, level: str, tmp_path: Path) -> None:
+def test_a_hot_device_is_reported(millidegrees: str, level: str, tmp_path: Path) -> None:
     zone = "sys/class/thermal/thermal_zone"
     files = {f"{zone}0/temp": millidegrees, f"{zone}1/temp": "off"}
     found = only(check_device((), raspberry(tmp_path, files=files)), "temperature")
@@ -124,15 +125,15 @@ def test_a_hot_device_is_told(millidegrees: str, level: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("bits", "level", "word"),
-    [("0", "ok", "holds"), ("50005", "warning", "now"), ("50000", "warning", "since")],
+    [("0", "ok", "no under-voltage"), ("50005", "warning", "now"), ("50000", "warning", "since")],
 )
-def test_a_weak_supply_is_told(bits: str, level: str, word: str, tmp_path: Path) -> None:
+def test_a_weak_supply_is_reported(bits: str, level: str, word: str, tmp_path: Path) -> None:
     name = "sys/devices/platform/soc/soc:firmware/get_throttled"
     found = only(check_device((), raspberry(tmp_path, files={name: bits})), "power")
     assert (found.level.value, word in found.said) == (level, True)
 
 
-def test_a_folder_without_room_or_without_writing_is_told(
+def test_a_folder_without_room_or_without_writing_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert only(check_device((tmp_path / "not/yet",)), "disk").level is Level.OK
@@ -140,12 +141,12 @@ def test_a_folder_without_room_or_without_writing_is_told(
     fields = list(real)
     fields[4] = 1  # f_bavail
     monkeypatch.setattr("os.statvfs", lambda _place: os.statvfs_result(fields))
-    assert "make room" in str(only(check_device((tmp_path,)), "disk").advice)
+    assert "free space" in str(only(check_device((tmp_path,)), "disk").advice)
     fields[8] = os.ST_RDONLY
     assert "read-only" in only(check_device((tmp_path,)), "disk").said
 
 
-def test_a_clock_that_was_never_set_fails_and_one_that_nobody_keeps_is_told() -> None:
+def test_a_clock_that_was_never_set_fails_and_one_that_is_not_synchronised_is_reported() -> None:
     assert check_clock(0.0, lambda: True).level is Level.FAILURE
     assert check_clock(2e9, lambda: False).level is Level.WARNING
     assert check_clock(2e9, lambda: True).level is Level.OK
@@ -162,14 +163,16 @@ def test_a_model_is_read_and_compared_with_its_manifest(bundle: Bundle) -> None:
     assert (found.level, "tokenizer.json" in found.said) == (Level.FAILURE, True)
 
 
-def test_a_model_below_its_gate_is_told(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_below_its_gate_is_reported(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     quality = replace(bundle.manifest.quality, passed=False)
     missed = replace(bundle, manifest=replace(bundle.manifest, quality=quality))
     monkeypatch.setattr(model_checks, "open_bundle", lambda _folder: missed)
     assert open_model(config_of(bundle))[1].level is Level.WARNING
 
 
-def test_the_memory_plan_is_told_in_parts_and_what_helps_when_it_does_not_fit(
+def test_the_memory_plan_is_reported_in_parts_and_what_helps_when_it_does_not_fit(
     bundle: Bundle,
 ) -> None:
     found = check_memory(config_of(bundle), bundle, 0)
@@ -192,8 +195,8 @@ class Wrong:
     wrong_for: str
     vocab_size: int = 50
 
-    def forward(self, token_ids: np.ndarray, _start: int, *, is_prompt: bool) -> np.ndarray:
-        seed = len(token_ids) if self.wrong_for == "one token" else int(is_prompt)
+    def forward(self, token_ids: np.ndarray, _start: int, *, is_prefill: bool) -> np.ndarray:
+        seed = len(token_ids) if self.wrong_for == "one token" else int(is_prefill)
         return np.random.default_rng(seed).normal(size=(1, 50)).astype(np.float32)
 
     def release(self) -> None:
@@ -214,7 +217,7 @@ def test_the_self_test_leaves_a_full_device_alone(
 ) -> None:
     monkeypatch.setattr("edged.daemon.memory.available_bytes", lambda: 1 << 20)
     found = only(check_attention(config_of(bundle), bundle), "attention")
-    assert (found.level, "not tried" in found.said) == (Level.WARNING, True)
+    assert (found.level, "skipped" in found.said) == (Level.WARNING, True)
 
 
 def test_a_model_that_cannot_be_loaded_fails(

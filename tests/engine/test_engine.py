@@ -5,6 +5,7 @@ import sys
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
@@ -15,10 +16,13 @@ from numpy.typing import NDArray
 from edged.bundle.folder import open_bundle
 from edged.engine.loop import Engine, load_engine
 from edged.engine.speed import measure_cost
-from edged.engine.steps import Constraint, EngineSettings, Prefilled, Row, Token
+from edged.engine.steps import Constraint, DecodeInput, EngineSettings, Prefilled, Token
 from edged.protocol.request import SamplingParams
 from tests.paths import ROOT
 from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
+
+if TYPE_CHECKING:
+    from edged.engine.graph import Graph
 
 GREEDY = SamplingParams()
 PROMPT = list(range(5, 50))
@@ -141,9 +145,9 @@ def test_a_failed_run_leaves_the_next_answer_right(engine: Engine, expected: lis
     next(steps)
 
     def fail(
-        token_ids: NDArray[np.int64], start: int, *, slot: int, is_prompt: bool
+        token_ids: NDArray[np.int64], start: int, *, slot: int, is_prefill: bool
     ) -> NDArray[np.float32]:
-        good(token_ids[::-1] * 0, start, slot=slot, is_prompt=is_prompt)
+        good(token_ids[::-1] * 0, start, slot=slot, is_prefill=is_prefill)
         raise RuntimeError("out of memory")
 
     engine._graph.forward = fail  # type: ignore[method-assign, assignment]
@@ -158,7 +162,7 @@ def test_an_answer_alone_is_alone(engine: Engine) -> None:
     next(old)
     with pytest.raises(RuntimeError, match="another answer"):
         next(engine.generate(PROMPT, GREEDY, max_tokens=9))
-    with pytest.raises(RuntimeError, match="an answer is in the making"):
+    with pytest.raises(RuntimeError, match="another answer is in progress"):
         engine.measure()
 
 
@@ -255,7 +259,7 @@ def test_a_measurement_leaves_the_next_answer_right(engine: Engine, expected: li
 class SlowGraph:
     """A graph that takes a fixed time for each token, on a clock of its own."""
 
-    vocab_size, max_model_len, kv_bytes, num_slots = 10, 100, 0, 4
+    vocab_size, max_model_len = 10, 100
 
     def __init__(self, prefill_s: float, decode_s: float) -> None:
         self.now_s, self.prefill_s, self.decode_s = 0.0, prefill_s, decode_s
@@ -267,54 +271,52 @@ class SlowGraph:
         *,
         slot: int = 0,
         all_rows: bool = False,
-        is_prompt: bool = True,
+        is_prefill: bool = True,
     ) -> NDArray[np.float32]:
         count = len(token_ids)
         self.now_s += self.decode_s if count == 1 else count * self.prefill_s
         return np.zeros((1, 10), np.float32)
 
-    def decode(self, rows: Sequence[Row]) -> list[NDArray[np.float32]]:
+    def decode(self, rows: Sequence[DecodeInput]) -> list[NDArray[np.float32]]:
         self.now_s += self.decode_s * (1 + 0.1 * (len(rows) - 1))
         return [np.zeros(10, np.float32) for _ in rows]
 
     def copy(self, source: int, target: int, length: int) -> None:
         pass
 
-    def release(self, slot: int = 0) -> None:
-        raise NotImplementedError
-
-    def read(self, slot: int) -> NDArray[np.uint8]:
-        raise NotImplementedError
-
-    def write(self, slot: int, length: int, data: NDArray[np.uint8]) -> bool:
-        raise NotImplementedError
-
-    def interrupt(self) -> None:
-        raise NotImplementedError
-
 
 @pytest.mark.parametrize(
     ("prefill_s", "decode_s", "within"),
-    [(0.001, 0.01, 0.05), (0.02, 0.1, 0.35), (0.5, 0.9, 0.35)],  # of the slow ones less is run
+    [(0.001, 0.01, 0.05), (0.02, 0.1, 0.35), (0.5, 0.9, 0.35)],  # on the slow ones fewer passes
 )
-def test_a_measurement_reads_the_prices_of_a_device(
+def test_a_measurement_finds_the_latencies_of_a_device(
     prefill_s: float, decode_s: float, within: float
 ) -> None:
     graph = SlowGraph(prefill_s, decode_s)
-    cost = measure_cost(graph, 4, 64, clock=lambda: graph.now_s)
+    cost = measure_cost(cast("Graph", graph), 4, 64, clock=lambda: graph.now_s)
     assert cost.prefill_s(64) == pytest.approx(64 * prefill_s, rel=within)
     assert cost.decode_s(10, 0) == pytest.approx(10 * decode_s, rel=0.05)
     # Beyond what it takes to run anything at all, the time is bounded.
     assert graph.now_s < 2 + 16 * prefill_s + decode_s
 
 
-def test_the_runtime_cannot_import_a_build_tool() -> None:
-    code = (
-        "import sys, edged.engine, edged.engine.tokenizer, edged.engine.grammar;"
-        "print({'torch', 'transformers', 'optimum', 'onnx'} & set(sys.modules))"
-    )
-    root = ROOT
+def imported(modules: str) -> set[str]:
+    """What a fresh interpreter has loaded after it imported some modules."""
+    code = f"import sys, {modules}; print(*sys.modules)"
     run = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert run.stdout.strip() == "set()"
+    return set(run.stdout.split())
+
+
+def test_the_runtime_cannot_import_a_build_tool() -> None:
+    modules = imported("edged.engine.loop, edged.engine.tokenizer, edged.engine.grammar")
+    assert "onnxruntime" in modules
+    assert not {"torch", "transformers", "optimum", "onnx"} & modules
+
+
+@pytest.mark.parametrize("name", ["steps", "sampling", "stopping", "decoding", "schema_cost"])
+def test_code_that_only_decides_loads_no_model_library(name: str) -> None:
+    """The node's logic uses these modules, and its tests start without seconds of imports."""
+    heavy = {"onnxruntime", "tokenizers", "llguidance", "jinja2"}
+    assert not heavy & imported(f"edged.engine.{name}")

@@ -1,8 +1,10 @@
 """Several answers at a time: the same tokens as alone, whatever comes and goes beside them."""
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -10,14 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edged.bundle.folder import GraphKind, open_bundle
+from edged.bundle.folder import open_bundle
+from edged.bundle.manifest import GraphKind
+from edged.engine.abstract_graph import Graph, InterruptedRunError
 from edged.engine.decoding import Decoding
-from edged.engine.fused import InterruptedRunError
 from edged.engine.graph import load_graph
 from edged.engine.loop import Engine, load_engine
-from edged.engine.steps import EngineSettings, Failed, Prefilled, Token
+from edged.engine.steps import DecodingFailure, EngineSettings, Prefilled, Token
 from edged.protocol.request import SamplingParams
-from tests.tiny_model import MAX_MODEL_LEN, write_tiny_bundle
+from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
 
 GREEDY = SamplingParams()
 PROMPTS = (list(range(5, 50)), list(range(60, 70)), [7, 8, 9] * 20, list(range(100, 190)))
@@ -48,15 +51,15 @@ def alone(engine: Engine, prompt: list[int], max_tokens: int = 12) -> list[int]:
 
 def run(engine: Engine, answers: dict[Decoding, list[int]]) -> None:
     """Run the model once and write its tokens down."""
-    for sequence, steps in engine.step().outcomes.items():
-        answers[sequence] += [step.token_id for step in steps if isinstance(step, Token)]
+    for decoding, steps in engine.step().outcomes.items():
+        answers[decoding] += [step.token_id for step in steps if isinstance(step, Token)]
 
 
 def finish(engine: Engine, answers: dict[Decoding, list[int]]) -> list[list[int]]:
-    while not all(sequence.is_over for sequence in answers):
+    while not all(decoding.is_over for decoding in answers):
         run(engine, answers)
-    for sequence in answers:
-        engine.end(sequence)
+    for decoding in answers:
+        engine.end(decoding)
     return list(answers.values())
 
 
@@ -66,7 +69,7 @@ def expected(folder: Path) -> list[list[int]]:
     return [alone(load(folder), prompt) for prompt in PROMPTS]
 
 
-def test_in_company_each_gets_the_tokens_it_gets_alone(
+def test_in_a_batch_each_answer_has_the_tokens_it_has_alone(
     engine: Engine, expected: list[list[int]]
 ) -> None:
     answers = {engine.start(p, GREEDY, max_tokens=12): list[int]() for p in PROMPTS}
@@ -77,7 +80,7 @@ def test_in_company_each_gets_the_tokens_it_gets_alone(
     suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None
 )
 @given(gaps=st.lists(st.integers(0, 12), min_size=3, max_size=3), gone=st.integers(0, 3))
-def test_who_comes_and_goes_changes_no_token_of_the_others(
+def test_answers_that_start_and_end_change_no_token_of_the_others(
     folder: Path, expected: list[list[int]], gaps: list[int], gone: int
 ) -> None:
     engine = load(folder)
@@ -98,14 +101,14 @@ def test_who_comes_and_goes_changes_no_token_of_the_others(
 
 def test_one_run_serves_all_that_decode(engine: Engine) -> None:
     answers = {engine.start(p, GREEDY, max_tokens=12): list[int]() for p in PROMPTS[:2]}
-    while not all(sequence.is_prefilled for sequence in answers):
+    while not all(decoding.is_prefilled for decoding in answers):
         run(engine, answers)
     ran = engine.step()
     assert set(ran.outcomes) == set(answers)
     assert ran.num_rows == 2
 
 
-def test_pieces_of_a_prompt_and_tokens_take_turns(engine: Engine) -> None:
+def test_prefill_chunks_and_decode_steps_alternate(engine: Engine) -> None:
     first = engine.start(PROMPTS[1], GREEDY, max_tokens=50)
     while not first.is_prefilled:
         engine.step()
@@ -115,11 +118,11 @@ def test_pieces_of_a_prompt_and_tokens_take_turns(engine: Engine) -> None:
 
 
 def test_a_full_engine_takes_nothing_more(engine: Engine) -> None:
-    sequences = [engine.start(PROMPTS[1], GREEDY, max_tokens=2) for _ in range(NUM_SLOTS)]
+    decodings = [engine.start(PROMPTS[1], GREEDY, max_tokens=2) for _ in range(NUM_SLOTS)]
     with pytest.raises(RuntimeError, match="no slot is free"):
         engine.start(PROMPTS[1], GREEDY, max_tokens=2)
-    engine.end(sequences[2])
-    engine.end(sequences[2])  # twice is once
+    engine.end(decodings[2])
+    engine.end(decodings[2])  # twice is once
     engine.start(PROMPTS[1], GREEDY, max_tokens=2)
     with pytest.raises(RuntimeError, match="no slot is free"):
         engine.start(PROMPTS[1], GREEDY, max_tokens=2)
@@ -127,21 +130,54 @@ def test_a_full_engine_takes_nothing_more(engine: Engine) -> None:
 
 def first_step(engine: Engine, prompt: list[int]) -> Prefilled:
     """The first step of an answer that is then given up."""
-    sequence = engine.start(prompt, GREEDY, max_tokens=1)
-    step = engine.step().outcomes[sequence][0]
-    engine.end(sequence)
+    decoding = engine.start(prompt, GREEDY, max_tokens=1)
+    step = engine.step().outcomes[decoding][0]
+    engine.end(decoding)
     assert isinstance(step, Prefilled)
     return step
 
 
-def load_exact(folder: Path, num_slots: int = NUM_SLOTS) -> Engine:
-    """The toy's graph as one whose tokens depend on nothing that is run beside or before them."""
+class Watched:
+    """A real graph that records its prompt runs and does something in the next one."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self.runs: list[tuple[int, int, bool]] = []
+        """The first position of each, its number of tokens, and whether it ran as a prompt."""
+        self.num_interrupts = 0
+        self.in_next_run: Callable[[], None] | None = None
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the graph has
+        return getattr(self._graph, name)
+
+    def forward(
+        self, token_ids: NDArray[np.int64], start: int, *, is_prompt: bool = True, slot: int = 0
+    ) -> NDArray[np.float32]:
+        self.runs.append((start, len(token_ids), is_prompt))
+        call, self.in_next_run = self.in_next_run, None
+        if call is not None:
+            call()
+        return self._graph.forward(token_ids, start, is_prefill=is_prompt, slot=slot)
+
+    def interrupt(self) -> None:
+        self.num_interrupts += 1
+
+
+def toy_graph(folder: Path, num_slots: int = NUM_SLOTS) -> Graph:
     bundle = open_bundle(folder)
     is_fused = bundle.manifest.graph is GraphKind.FUSED
-    graph = load_graph(
+    return load_graph(
         bundle.model_path, is_fused=is_fused, max_model_len=MAX_MODEL_LEN, num_slots=num_slots
     )
-    return Engine(graph, bundle.manifest.stop_token_ids, 16, is_exact=True)
+
+
+def engine_of(graph: Watched) -> Engine:
+    return Engine(cast("Graph", graph), (STOP_TOKEN_ID,), 16)
+
+
+def load_exact(folder: Path, num_slots: int = NUM_SLOTS) -> Engine:
+    """The toy's graph as one whose tokens depend on nothing that is run beside or before them."""
+    return Engine(toy_graph(folder, num_slots), (STOP_TOKEN_ID,), 16, is_exact=True)
 
 
 @pytest.mark.parametrize("seed", [None, 3])
@@ -175,22 +211,16 @@ def test_a_dialogue_stays_in_its_slot_however_long_its_answers_are(folder: Path)
 
 
 def test_an_answer_so_far_is_computed_again_as_an_answer(
-    folder: Path, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
+    folder: Path, expected: list[list[int]]
 ) -> None:
     """Else the rest of an interrupted answer would depend on whether its place was taken."""
-    engine, prompt, said = load(folder), PROMPTS[0], expected[0]
-    good, pieces = engine._graph.forward, []
-
-    def forward(ids: NDArray[np.int64], start: int, **options: bool) -> NDArray[np.float32]:
-        pieces.append((start, len(ids), options.get("is_prompt")))
-        return good(ids, start, **options)
-
-    monkeypatch.setattr(engine._graph, "forward", forward)
+    graph, prompt, said = Watched(toy_graph(folder)), PROMPTS[0], expected[0]
+    engine = engine_of(graph)
     sequence = engine.start([*prompt, *said[:5]], GREEDY, max_tokens=7, num_answered=5)
     while not sequence.is_prefilled:
         engine.step()
-    assert pieces[:4] == [(0, 16, True), (16, 16, True), (32, 13, True), (45, 5, False)]
-    assert finish(engine, {sequence: [sequence.row.token_id]}) == [said[5:]]
+    assert graph.runs == [(0, 16, True), (16, 16, True), (32, 13, True), (45, 5, False)]
+    assert finish(engine, {sequence: [sequence.next_input.token_id]}) == [said[5:]]
 
 
 @pytest.mark.parametrize("seed", [None, 3])
@@ -211,8 +241,8 @@ def test_a_prefix_is_shared_with_an_answer_that_is_being_made(
     while not next(iter(first)).is_prefilled:
         run(engine, first)
     second = {engine.start([*prompt[:40], 3, 4], GREEDY, max_tokens=12): list[int]()}
-    sequence = next(iter(second))
-    assert sequence.num_cached == 40
+    decoding = next(iter(second))
+    assert decoding.num_cached == 40
     both = first | second
     want = [expected[0], alone(load(folder), [*prompt[:40], 3, 4])]
     assert finish(engine, both) == want
@@ -245,7 +275,7 @@ def test_release_leaves_what_runs(engine: Engine, expected: list[list[int]]) -> 
     assert engine.num_touched == 0
 
 
-def test_a_seeded_answer_is_the_same_in_company(folder: Path) -> None:
+def test_a_seeded_answer_is_the_same_in_a_batch(folder: Path) -> None:
     seeded = replace(GREEDY, temperature=1.5, seed=3)
     single = load(folder)
     first = {single.start(PROMPTS[0], seeded, max_tokens=12): list[int]()}
@@ -275,11 +305,11 @@ class Broken:
 def test_the_failure_of_one_is_its_own(engine: Engine, expected: list[list[int]]) -> None:
     bad = engine.start(PROMPTS[1], GREEDY, max_tokens=12, constraint=Broken())
     answers = {engine.start(PROMPTS[0], GREEDY, max_tokens=12): list[int](), bad: []}
-    seen: list[Failed] = []
-    while not all(sequence.is_over for sequence in answers):
-        for sequence, steps in engine.step().outcomes.items():
-            answers[sequence] += [step.token_id for step in steps if isinstance(step, Token)]
-            seen += [step for step in steps if isinstance(step, Failed)]
+    seen: list[DecodingFailure] = []
+    while not all(decoding.is_over for decoding in answers):
+        for decoding, steps in engine.step().outcomes.items():
+            answers[decoding] += [step.token_id for step in steps if isinstance(step, Token)]
+            seen += [step for step in steps if isinstance(step, DecodingFailure)]
     assert [str(step.error) for step in seen] == ["broken"]
     assert answers[bad] == expected[1][:2]
     engine.end(bad)
@@ -287,74 +317,57 @@ def test_the_failure_of_one_is_its_own(engine: Engine, expected: list[list[int]]
     assert finish(engine, answers) == expected[:1]
 
 
-def interrupting(engine: Engine, sequence: Decoding) -> Callable[..., NDArray[np.float32]]:
-    """Ask for an interruption during the next run, as another thread would."""
-    good = engine._graph.forward
-
-    def forward(*args: object, **kwargs: object) -> NDArray[np.float32]:
-        engine.interrupt(sequence)
-        return good(*args, **kwargs)  # type: ignore[arg-type]
-
-    return forward
-
-
-def test_an_interruption_hits_the_prompt_it_is_meant_for_only(
-    engine: Engine, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[bool] = []
-    monkeypatch.setattr(engine._graph, "interrupt", lambda: calls.append(True))
+def test_an_interruption_hits_the_prompt_it_is_meant_for_only(folder: Path) -> None:
+    graph = Watched(toy_graph(folder))
+    engine = engine_of(graph)
     first = engine.start(PROMPTS[1], GREEDY, max_tokens=12)
     second = engine.start(PROMPTS[0], GREEDY, max_tokens=12)
-    with monkeypatch.context() as patched:
-        patched.setattr(engine._graph, "forward", interrupting(engine, second))
-        engine.step()  # a piece of the first
-    assert calls == []
-    with monkeypatch.context() as patched:
-        patched.setattr(engine._graph, "forward", interrupting(engine, first))
-        engine.interrupt(first)  # no run is in hand
-    assert calls == []
-    engine.end(second)
+    engine.interrupt(first)  # no run is in hand
+    graph.in_next_run = lambda: engine.interrupt(second)
+    engine.step()  # a piece of the first
     assert first.is_prefilled
+    assert graph.num_interrupts == 0
+    graph.in_next_run = lambda: engine.interrupt(second)
+    while not second.num_prefilled:
+        engine.step()
+    assert graph.num_interrupts == 1
 
 
-def breaking(*_: object, **__: object) -> NDArray[np.float32]:
-    raise InterruptedRunError
+def test_an_interrupted_piece_is_run_again(folder: Path, expected: list[list[int]]) -> None:
+    def break_off() -> None:
+        raise InterruptedRunError
 
-
-def test_an_interrupted_piece_is_run_again(
-    engine: Engine, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    graph = Watched(toy_graph(folder))
+    engine = engine_of(graph)
     answers = {engine.start(PROMPTS[0], GREEDY, max_tokens=12): list[int]()}
     run(engine, answers)
-    with monkeypatch.context() as patched:
-        patched.setattr(engine._graph, "forward", breaking)
-        assert not engine.step().outcomes
+    graph.in_next_run = break_off
+    assert not engine.step().outcomes
     assert finish(engine, answers) == expected[:1]
+    assert graph.runs[1] == graph.runs[2]
 
 
 def test_a_run_that_is_interrupted_ends_at_once(folder: Path) -> None:
-    graph = load(folder)._graph
+    graph = toy_graph(folder)
     for _ in iterate_until_interrupted(graph):
         pass
     assert np.isfinite(graph.forward(np.array([5, 6]), 0)).all()
 
 
-def iterate_until_interrupted(graph: object) -> Iterator[None]:
+def iterate_until_interrupted(graph: Graph) -> Iterator[None]:
     """Run prompts while another thread interrupts, until one run notices."""
-    import threading  # noqa: PLC0415
-
     stop = threading.Event()
 
     def bother() -> None:
         while not stop.is_set():
-            graph.interrupt()  # type: ignore[attr-defined]
+            graph.interrupt()
 
     thread = threading.Thread(target=bother)
     thread.start()
     try:
         for _ in range(1000):
             try:
-                graph.forward(np.arange(200) % 250, 0)  # type: ignore[attr-defined]
+                graph.forward(np.arange(200) % 250, 0)
             except InterruptedRunError:
                 return
             yield
@@ -371,13 +384,14 @@ def test_the_prompt_of_the_most_urgent_is_run_first(engine: Engine) -> None:
     while not urgent.is_prefilled:
         engine.step()
         assert first.num_prefilled == 0
-    for sequence in (first, urgent):
-        engine.end(sequence)
+    for decoding in (first, urgent):
+        engine.end(decoding)
 
 
 def test_a_slot_between_those_that_decode_is_left_as_it_is(folder: Path) -> None:
     """Its tokens are the prefix cache, though the run spans its place."""
-    engine = load(folder)
+    graph = Watched(toy_graph(folder))
+    engine = engine_of(graph)
     prompts = (PROMPTS[0], PROMPTS[1], PROMPTS[3])
     answers = {engine.start(p, GREEDY, max_tokens=30): list[int]() for p in prompts}
     middle = list(answers)[1]
@@ -387,6 +401,6 @@ def test_a_slot_between_those_that_decode_is_left_as_it_is(folder: Path) -> None
         run(engine, answers)
     engine.end(middle)
     answers.pop(middle)
-    held = engine._graph.read(middle.slot)
+    held = graph.read(middle.slot)
     finish(engine, answers)
-    np.testing.assert_array_equal(engine._graph.read(middle.slot), held)
+    np.testing.assert_array_equal(graph.read(middle.slot), held)

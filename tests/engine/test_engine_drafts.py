@@ -15,7 +15,7 @@ from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
 GREEDY = SamplingParams()
 
 
-def test_what_followed_the_last_three_tokens_before_is_guessed() -> None:
+def test_the_draft_is_what_followed_the_last_three_tokens_before() -> None:
     drafter = Drafter([1, 2, 3, 4, 5, 6, 7, 1, 2, 3], 0.1)
     assert drafter.draft(10) == [4, 5, 6]
     assert drafter.draft(2) == [4, 5]
@@ -27,7 +27,7 @@ def test_the_latest_place_counts() -> None:
     assert Drafter([1, 2, 3, 4, 1, 2, 3, 5, 1, 2, 3], 0.1).draft(1) == [5]
 
 
-def test_right_guesses_grow_longer() -> None:
+def test_accepted_drafts_grow_longer() -> None:
     drafter = Drafter(list(range(40)) * 2 + [0, 1, 2], 0.1)
     assert len(drafter.draft(100)) == 3
     drafter.learn(3, 3)
@@ -38,16 +38,16 @@ def test_right_guesses_grow_longer() -> None:
     assert len(drafter.draft(100)) == 3
 
 
-@pytest.mark.parametrize(("token_cost", "num_guesses"), [(0.1, 7), (0.5, 2)])
-def test_wrong_guesses_stop_for_a_while_the_sooner_the_dearer_they_are(
-    token_cost: float, num_guesses: int
+@pytest.mark.parametrize(("token_cost", "num_drafts"), [(0.1, 7), (0.5, 2)])
+def test_rejected_drafts_pause_the_sooner_the_more_they_cost(
+    token_cost: float, num_drafts: int
 ) -> None:
     drafter = Drafter([1, 2, 3] * 30, token_cost)
     count = 0
     while drafter.draft(100):
         drafter.learn(3, 0)
         count += 1
-    assert count == num_guesses
+    assert count == num_drafts
     for token_id in [1, 2, 3] * 6:
         drafter.push(token_id)
     assert drafter.draft(100)
@@ -89,48 +89,48 @@ class Copying:
 def test_a_repeated_text_takes_fewer_runs_and_leaves_the_same_cache(folder: Path) -> None:
     text = list(range(10, 60))
     engine = load(folder)
-    sequence = engine.start(text, GREEDY, max_tokens=60, constraint=Copying(text))
+    decoding = engine.start(text, GREEDY, max_tokens=60, constraint=Copying(text))
     runs, answer = 0, []
-    while not sequence.is_over:
+    while not decoding.is_over:
         ran = engine.step()
         runs += ran.num_rows > 0
-        answer += [step.token_id for step in ran.outcomes[sequence] if isinstance(step, Token)]
-    engine.end(sequence)
+        answer += [step.token_id for step in ran.outcomes[decoding] if isinstance(step, Token)]
+    engine.end(decoding)
     assert answer == text
     assert runs < 20
-    # What was run for the guesses is what running token by token leaves.
-    guessed = engine._graph.forward(np.array([7]), len(text) + 49).copy()
+    # The cache after drafts is the one after single tokens.
+    drafted = engine._graph.forward(np.array([7]), len(text) + 49).copy()
     plain = load(folder)
     plain._graph.forward(np.array(text + text[:49]), 0)
     np.testing.assert_allclose(
-        guessed, plain._graph.forward(np.array([7]), len(text) + 49), atol=1e-4
+        drafted, plain._graph.forward(np.array([7]), len(text) + 49), atol=1e-4
     )
 
 
 @pytest.mark.parametrize("prompt", [[7, 8, 9] * 20, list(range(5, 50)), [200, 201] * 30])
-def test_the_answer_is_the_one_without_guessing(folder: Path, prompt: list[int]) -> None:
+def test_the_answer_is_the_one_without_drafts(folder: Path, prompt: list[int]) -> None:
     engine = load(folder)
-    sequence = engine.start(prompt, GREEDY, max_tokens=100)
-    sequence.drafter = None
+    decoding = engine.start(prompt, GREEDY, max_tokens=100)
+    decoding.drafter = None
     plain: list[int] = []
-    while not sequence.is_over:
-        steps = engine.step().outcomes[sequence]
+    while not decoding.is_over:
+        steps = engine.step().outcomes[decoding]
         plain += [step.token_id for step in steps if isinstance(step, Token)]
-    engine.end(sequence)
-    guessed = load(folder).generate(prompt, GREEDY, max_tokens=100)
-    assert [step.token_id for step in guessed if isinstance(step, Token)] == plain
+    engine.end(decoding)
+    drafted = load(folder).generate(prompt, GREEDY, max_tokens=100)
+    assert [step.token_id for step in drafted if isinstance(step, Token)] == plain
 
 
-def test_a_wrong_guess_is_no_part_of_what_is_cached(folder: Path) -> None:
+def test_a_rejected_draft_is_no_part_of_the_cache(folder: Path) -> None:
     prompt = list(range(10, 40))
     text = [*prompt[:8], *range(100, 104)]
     engine = load(folder)
-    sequence = engine.start(prompt, GREEDY, max_tokens=60, constraint=Copying(text))
+    decoding = engine.start(prompt, GREEDY, max_tokens=60, constraint=Copying(text))
     num_rows = 0
-    while not sequence.is_over:
+    while not decoding.is_over:
         num_rows += engine.step().num_rows
-    engine.end(sequence)
-    assert num_rows > len(text), "something was guessed wrong"
-    # An answer that goes on as was guessed shares what was said, and no more.
-    guessed = engine.start([*prompt, *prompt], GREEDY, max_tokens=2, num_answered=len(prompt))
-    assert guessed.num_cached == len(prompt) + 8
+    engine.end(decoding)
+    assert num_rows > len(text), "some draft was rejected"
+    # A continuation as drafted shares the accepted tokens, and no more.
+    drafted = engine.start([*prompt, *prompt], GREEDY, max_tokens=2, num_answered=len(prompt))
+    assert drafted.num_cached == len(prompt) + 8

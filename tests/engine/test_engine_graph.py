@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edged.engine.graph import FusedGraph, Graph, load_graph
+from edged.engine.fused import FusedGraph
+from edged.engine.graph import Graph, load_graph
 from edged.errors import BundleError
 from tests.tiny_graphs import import_onnx
 from tests.tiny_model import MAX_MODEL_LEN, write_tiny_bundle

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from edged.engine.fused import Runs
+from edged.engine.abstract_graph import InterruptibleSession
 from edged.engine.session import default_num_threads, open_session
 from edged.errors import BundleError
 from tests.tiny_model import write_tiny_bundle
@@ -93,7 +93,7 @@ def test_what_ends_a_run_is_raised_and_not_logged() -> None:
         def run_with_iobinding(self, _binding: object, options: onnxruntime.RunOptions) -> None:
             asked.append(options)
 
-    runs = Runs(cast("onnxruntime.InferenceSession", Session()))
+    runs = InterruptibleSession(cast("onnxruntime.InferenceSession", Session()))
     for is_interruptible in (True, False):
         runs.run(cast("onnxruntime.IOBinding", None), is_interruptible=is_interruptible)
     assert [options.log_severity_level for options in asked] == [4, 4]

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from edged.bundle.folder import MANIFEST, MODEL, TOKENIZER, Bundle, open_bundle, write_manifest
-from edged.bundle.manifest import KvType, Manifest
+from edged.bundle.folder import Bundle, open_bundle, write_manifest
+from edged.bundle.manifest import MANIFEST, MODEL, TOKENIZER, KvType, Manifest
 from edged.engine.loop import load_engine
 from edged.engine.steps import EngineSettings
 from edged.engine.tokenizer import TemplateError, Tokenizer

@@ -11,9 +11,9 @@ import pytest
 from edged.config import Config, ModelConfig, StateConfig
 from edged.daemon.latency_file import FILE_NAME, cost_key, known_cost
 from edged.daemon.loader import ResidentModel
-from edged.scheduling.latency_model import Cost
+from edged.scheduling.latency_model import CostEstimate
 
-COST = Cost(prefill_token_s=0.01, decode_token_s=0.1, decode_pair_s=1e-5)
+COST = CostEstimate(prefill_token_s=0.01, decode_token_s=0.1, decode_pair_s=1e-5)
 
 
 @dataclass
@@ -23,13 +23,13 @@ class CountingEngine:
     measured: list[int] = field(default_factory=list)
     chunk_tokens: int = COST.chunk_tokens
 
-    def measure(self) -> Cost:
+    def measure(self) -> CostEstimate:
         self.measured.append(1)
         return COST
 
 
 def model(
-    engine: CountingEngine, model_id: str = "tiny@1", cost: Cost | None = None
+    engine: CountingEngine, model_id: str = "tiny@1", cost: CostEstimate | None = None
 ) -> ResidentModel:
     bundle = SimpleNamespace(model_id=model_id)
     return cast("ResidentModel", SimpleNamespace(engine=engine, bundle=bundle, cost=cost))

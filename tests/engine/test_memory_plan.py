@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from edged.bundle.folder import KvType, ModelLimits, open_bundle
+from edged.bundle.folder import open_bundle
+from edged.bundle.manifest import KvType, ModelLimits
 from edged.config import BudgetConfig, Config, ModelConfig
 from edged.daemon.memory import KernelLimits
 from edged.daemon.memory_plan import check, claim, decide_budget, plan_memory, warnings

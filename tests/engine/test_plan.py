@@ -1,4 +1,4 @@
-"""``edged plan``: the figures of the daemon's own check, before anything is loaded."""
+"""``edged plan``: the figures of the daemon's own check, without loading the model."""
 
 import json
 import re
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edged.bundle.folder import Bundle, GraphKind, ModelFacts, open_bundle
+from edged.bundle.folder import Bundle, open_bundle
+from edged.bundle.manifest import GraphKind, ModelFacts
 from edged.cli import main
 from edged.config import Config, ModelConfig
 from edged.daemon.memory_plan import plan_memory
@@ -73,7 +74,7 @@ def test_the_parts_are_printed_and_add_up(folder: Path, capsys: pytest.CaptureFi
     lines = capsys.readouterr().out.splitlines()
     assert "context 200, 1 slot" in lines[0]
     sizes = {line[2:18].strip(): int(line[18:25]) for line in lines[1:7]}
-    together = sizes.pop("together")
+    total = sizes.pop("total")
     assert list(sizes) == [
         "weights",
         "keys and values",
@@ -81,7 +82,7 @@ def test_the_parts_are_printed_and_add_up(folder: Path, capsys: pytest.CaptureFi
         "working memory",
         "process",
     ]
-    assert sum(sizes.values()) == pytest.approx(together, abs=len(sizes))
+    assert sum(sizes.values()) == pytest.approx(total, abs=len(sizes))
     assert lines[7].startswith("device: ")
     assert lines[8] == "it fits"
 
@@ -102,12 +103,12 @@ def test_what_does_not_fit_is_said_as_the_daemon_says_it(
     file = tmp_path.parent / "edged.yaml"
     file.write_text(f"model: {{path: {folder}}}\nbudget: {{memory: 40M}}\n")
     assert main(["plan", "--config", str(file)]) == ExitCode.CONFIG
-    told = capsys.readouterr().out.splitlines()[-1].removeprefix("it does not fit: ")
-    assert told.startswith("budget.memory: ")
+    printed = capsys.readouterr().out.splitlines()[-1].removeprefix("it does not fit: ")
+    assert printed.startswith("budget.memory: ")
     assert main(["run", "--config", str(file)]) == ExitCode.CONFIG
     refused = capsys.readouterr().err.removeprefix("edged run: ").strip()
     # This process has grown in between.
-    assert re.sub(r"\d+", "N", refused) == re.sub(r"\d+", "N", told)
+    assert re.sub(r"\d+", "N", refused) == re.sub(r"\d+", "N", printed)
 
 
 def test_what_does_not_fit_beside_the_others_now_exits_75(

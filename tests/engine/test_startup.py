@@ -57,11 +57,11 @@ def test_one_that_succeeds_at_once_waits_for_nothing() -> None:
 
 
 def test_the_pauses_double_from_a_second_to_a_minute_for_ever() -> None:
-    attempts = Attempts([SHORT] * 100)
+    attempts = Attempts([SHORT] * 20)
     assert attempts.start() == "model"
     assert attempts.pauses_s[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
     assert set(attempts.pauses_s[8:]) == {60}
-    assert len(attempts.pauses_s) == len(attempts.reasons) == 100
+    assert len(attempts.pauses_s) == len(attempts.reasons) == 20
 
 
 def test_jitter_shortens_a_pause_by_up_to_a_half() -> None:

@@ -76,6 +76,11 @@ HOSTILE = [
     ("{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}", "for is not for chat"),
     # Long prompts.
     ("{% for m in range(100) %}" + "x" * 60000 + "{% endfor %}", "many times as long"),
+    # The filters of the sandbox itself: a negative cost or a NaN would lift the limit.
+    ("{% set x = (0 - 1000000000) | _charge %}", "a cost must be"),
+    ("{% set x = [0 - 1000000000] | map('_charge') | list %}", "a cost must be"),
+    ("{% set x = 'nan' | float | _charge %}", "a cost must be"),
+    ("{% set x = [1] | _charge_items(0 - 1000000000) %}", "a cost must be"),
     # What a compiler chokes on.
     ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "cannot be compiled"),
     ("{{ " + "1+" * 2000 + "1 }}", "cannot be compiled"),

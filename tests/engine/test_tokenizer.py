@@ -103,9 +103,9 @@ def test_any_text_comes_back_from_its_tokens_one_by_one(tokenizer: Tokenizer, te
 
 @ON_TOKENIZERS
 @given(text=TEXTS)
-def test_no_piece_holds_half_of_a_character(tokenizer: Tokenizer, text: str) -> None:
-    pieces = decode(tokenizer, tokenizer.encode(text.replace("\ufffd", "")))
-    assert "\ufffd" not in "".join(pieces)
+def test_no_chunk_has_an_incomplete_character(tokenizer: Tokenizer, text: str) -> None:
+    chunks = decode(tokenizer, tokenizer.encode(text.replace("\ufffd", "")))
+    assert "\ufffd" not in "".join(chunks)
 
 
 @ON_TOKENIZERS
@@ -129,9 +129,9 @@ def test_sentencepiece_text_decodes_as_the_library_decodes_it(
 
 def test_a_character_that_never_ends_is_replaced_at_the_end(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("👩")[:-1]
-    pieces = decode(tokenizer, ids)
-    assert "".join(pieces[:-1]).strip() == ""
-    assert "\ufffd" in pieces[-1]
+    chunks = decode(tokenizer, ids)
+    assert "".join(chunks[:-1]).strip() == ""
+    assert "\ufffd" in chunks[-1]
 
 
 def test_only_the_first_space_of_sentencepiece_text_is_dropped(manifest: Manifest) -> None:

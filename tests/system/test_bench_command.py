@@ -1,26 +1,20 @@
-"""``edged bench`` as a command: options, a whole run on a toy, and all that it writes."""
+"""``edged bench`` as a command: options, a whole run on a toy, and the daemon that is measured."""
 
 import json
 import shlex
-import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from edged.cli import main
-from edged.commands.bench import command, daemon, measure
-from edged.commands.bench.adapters import Setup
+from edged.commands.bench import daemon, measure
 from edged.commands.bench.daemon import measure_daemon
-from edged.commands.bench.measure import Question
+from edged.commands.local_daemon import SERVING, NotStartedError, started
 from edged.errors import ExitCode
-from tests.system.bench_engines import FakeChannel, fake_start
-from tests.system.test_bench_report import made
 from tests.tiny_model import write_tiny_bundle
 
-NOT_READY = {"ready_s": 1.0, "idle_cpu_share": 0.0}
+READY = {"ready_s": 1.0, "idle_cpu_share": 0.0, "rss_bytes": 2**28}
 
 
 @pytest.fixture
@@ -29,34 +23,9 @@ def bundle(tmp_path: Path) -> Path:
     return write_tiny_bundle(tmp_path / "tiny")
 
 
-@pytest.fixture
-def document(tmp_path: Path) -> Path:
-    """The figures of an earlier run."""
-    file = tmp_path / "bench.json"
-    file.write_text(json.dumps(made()), encoding="utf-8")
-    return file
-
-
-def quick(monkeypatch: pytest.MonkeyPatch, start: Callable[[Setup], FakeChannel]) -> None:
-    """Replace the engines and the daemon."""
-
-    def measured(question: Question, note: Callable[[str], None]) -> dict[str, Any]:
-        return measure.measure(question, note, start)
-
-    monkeypatch.setattr(command, "measure", measured)
-    monkeypatch.setattr(measure, "measure_daemon", lambda *_: NOT_READY)
-    monkeypatch.setattr(measure, "read_bandwidth", lambda _: 1e9)
-    monkeypatch.setattr("edged.commands.bench.turns.SETTLE_S", 0.0)
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--against llama=x.gguf", "engines are llama.cpp, openvino, ollama"),
-        ("--against llama.cpp", "give ENGINE=SOURCE"),
-        ("--against llama.cpp=", "give ENGINE=SOURCE"),
-        ("--against edged=x", "give ENGINE=SOURCE"),
-        ("--against ollama=a --against ollama=b", "ollama is given twice"),
         ("--threads 0", "--threads 0: at least 1"),
         ("--runs 0", "--runs 0: at least 1"),
         ("--context 100", "--context 100: at least 160"),
@@ -69,84 +38,67 @@ def test_a_bad_option_is_a_usage_error(
     assert message in capsys.readouterr().err
 
 
-def test_a_bundle_or_an_earlier_run_is_needed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_bundle_is_needed(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as exit_info:
         main(["bench"])
     assert exit_info.value.code == ExitCode.USAGE
     assert main(["bench", "--model", str(tmp_path)]) == ExitCode.TEMPORARY_FAILURE
-    assert main(["bench", "--from", str(tmp_path / "none.json")]) == ExitCode.USAGE
-    assert "none.json" in capsys.readouterr().err
 
 
-def test_the_toy_is_measured_beside_one_engine_and_another_is_named_as_missing(
+def test_the_toy_is_measured(
     monkeypatch: pytest.MonkeyPatch,
     bundle: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    calls: list[tuple[str, str]] = []
-    quick(monkeypatch, fake_start(calls, {"openvino": "start"}))
-    words = ["bench", "--model", str(bundle), "--against", "llama.cpp=a b.gguf"]
-    words += ["--against", "openvino=x.gguf", "--runs", "2", "--json", str(tmp_path / "b.json")]
+    monkeypatch.setattr(measure, "measure_daemon", lambda *_: READY)
+    monkeypatch.setattr(measure, "SETTLE_S", 0.0)
+    file = tmp_path / "b.json"
+    words = ["bench", "--model", str(bundle), "--runs", "2", "--threads", "1", "--json", str(file)]
     monkeypatch.setattr(sys, "argv", ["edged", *words])
     assert main(words) == ExitCode.OK
-    found = json.loads((tmp_path / "b.json").read_text("utf-8"))
-    assert list(found["engines"]) == ["edged", "llama.cpp"]
-    assert found["engines"]["edged"]["decode_tok_s"] == pytest.approx(20)
-    assert found["engines"]["edged"]["private_dirty_bytes"] == 100
-    assert found["engines"]["edged"]["concurrent"]["4"] is None
-    assert found["engines"]["llama.cpp"]["concurrent"]["4"] == pytest.approx(128)
-    assert found["ratios"]["llama.cpp"]["prefill_64_tok_s"] == pytest.approx(2)
-    assert found["left_out"] == {"openvino": "openvino is not installed"}
-    assert found["samples"]["edged"]["load_s"] == [0.5, 0.5]
-    assert (found["runs"], found["max_model_len"], found["daemon"]) == (2, 256, NOT_READY)
+    found = json.loads(file.read_text("utf-8"))
+    assert (found["runs"], found["max_model_len"], found["daemon"]) == (2, 256, READY)
     assert shlex.split(found["command"]) == ["edged", *words]
-    memories = [i for i, (_, do) in enumerate(calls) if do == "memory"]
-    companies = [i for i, (_, do) in enumerate(calls) if do == "together"]
-    assert max(memories) < min(companies), "company would be seen in the memory of the next run"
+    assert {name: len(values) for name, values in found["samples"].items()} == {
+        "load_s": 1,
+        **dict.fromkeys(("loaded_rss_bytes", "loaded_pss_bytes", "loaded_private_dirty_bytes"), 1),
+        **dict.fromkeys(("prefill_64_tok_s", "decode_tok_s", "cpu_s_per_token"), 2),
+        **dict.fromkeys(("ttft_s", "ttft_cached_s"), 2),
+        **dict.fromkeys(("rss_bytes", "pss_bytes", "private_dirty_bytes"), 2),
+        **{f"concurrent_{count}_tok_s": 2 for count in (1, 2, 4, 8)},
+    }
+    first, second = found["samples"]["decode_tok_s"]
+    assert found["figures"]["decode_tok_s"] == pytest.approx((first + second) / 2)
+    assert min(found["figures"].values()) > 0
     told = capsys.readouterr()
     assert "decode at 64 tokens, tok/s" in told.out
-    assert "openvino is left out" in told.err
-
-
-def test_losing_edged_ends_the_command(
-    monkeypatch: pytest.MonkeyPatch, bundle: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    quick(monkeypatch, fake_start([], {"edged": "memory"}))
-    assert main(["bench", "--model", str(bundle)]) == ExitCode.SOFTWARE
-    assert "ended during memory" in capsys.readouterr().err
-
-
-def test_page_plot_and_board_come_from_an_earlier_run(
-    document: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    page, plot, board = (tmp_path / name for name in ("p.md", "p.svg", "board.md"))
-    words = ["--markdown", str(page), "--plot", str(plot), "--board", str(board)]
-    assert main(["bench", "--from", str(document), *words]) == ExitCode.OK
-    assert page.read_text("utf-8").startswith("# Performance\n")
-    assert plot.read_text("utf-8").startswith("<svg")
-    assert board.read_text("utf-8").count("\n") == 3
-    assert "decode, beside llama.cpp" in capsys.readouterr().out
-    assert main(["bench", "--from", str(document), "--board"]) == ExitCode.OK
-    assert "| device |" in capsys.readouterr().out
+    assert "1,536" not in told.out, "what does not fit into the context is left out"
+    assert "daemon: READY after 1.00 s, RSS 256 MiB" in told.out
+    assert "edged bench: 8 at the same time" in told.err
 
 
 def test_a_file_that_cannot_be_written_is_named(
-    document: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    lost = tmp_path / "no" / "p.md"
-    code = main(["bench", "--from", str(document), "--markdown", str(lost)])
-    assert code == ExitCode.CANNOT_CREATE
-    assert f"{lost}: cannot be written" in capsys.readouterr().err
+    monkeypatch.setattr(measure, "measure_daemon", lambda *_: None)
+    monkeypatch.setattr(measure, "SETTLE_S", 0.0)
+    lost = tmp_path / "no" / "b.json"
+    words = ["--runs", "1", "--context", "160", "--threads", "1", "--json", str(lost)]
+    assert main(["bench", "--model", str(bundle), *words]) == ExitCode.CANNOT_CREATE
+    told = capsys.readouterr()
+    assert f"{lost}: cannot be written" in told.err
+    assert "daemon: it ended by itself" in told.out
 
 
 def test_the_daemon_says_ready_without_a_broker_and_is_weighed(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(daemon, "_CALM_S", 0.0)
-    monkeypatch.setattr(daemon, "_IDLE_S", 0.02)
+    monkeypatch.setattr(daemon, "CALM_S", 0.0)
+    monkeypatch.setattr(daemon, "IDLE_S", 0.02)
     figures = measure_daemon(bundle, 1, 256, tmp_path)
     assert figures is not None
     assert figures["ready_s"] > 0
@@ -158,13 +110,10 @@ def test_a_daemon_that_ends_has_no_figures(tmp_path: Path) -> None:
     assert measure_daemon(tmp_path / "none", 1, 128, tmp_path) is None
 
 
-def test_a_daemon_that_is_never_ready_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(daemon, "_READY_LIMIT_S", 0.1)
-    monkeypatch.setattr(daemon, "_POLL_S", 0.01)
-
-    class Silent:
-        def poll(self) -> None:
-            return None
-
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
-        assert not daemon._is_ready(notices, Silent())  # type: ignore[arg-type]
+def test_a_daemon_that_is_never_ready_is_given_up(tmp_path: Path) -> None:
+    silent = [sys.executable, "-c", "import signal; signal.pause()"]
+    with (
+        pytest.raises(NotStartedError, match="the daemon did not start"),
+        started(silent, tmp_path, SERVING, 0.1),
+    ):
+        pass

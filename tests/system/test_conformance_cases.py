@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from edged.cli import main
-from edged.commands.conformance.cases import Action, Case, Expected, Step, Wait
-from edged.commands.conformance.errors import CaseError, NotApplicableError
-from edged.commands.conformance.payload import Scope, build
-from edged.commands.conformance.read_cases import case_folder, read_file, read_folder
-from edged.commands.conformance.report import print_table, summary, write_junit
-from edged.commands.conformance.suite import Result
+from edged_conformance.cases import Action, Case, Expected, Step, Wait
+from edged_conformance.errors import CaseError, NotApplicableError
+from edged_conformance.payload import Scope, build
+from edged_conformance.read_cases import case_folder, read_file, read_folder
+from edged_conformance.report import print_table, summary, write_junit
+from edged_conformance.suite import Result
 from tests.paths import ROOT
 
 INFO = {"limits": {"queue": 8, "max_payload_bytes": 1000}, "operations": ["generate", "cancel"]}
@@ -208,6 +208,7 @@ def test_json_that_is_no_object_is_sent_as_it_is() -> None:
         [],
         ["--timeout", "0", "--node", "x"],
         ["--broker", "x", "--node", "x"],
+        ["--node", "x", "--password-file", "/nowhere"],
         ["--node", "#"],
         ["--node", "x", "--prefix", "edged/"],
         ["--node", "x", "--prefix", "$share"],

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from edged.commands.conformance.matchers import MISSING, mismatch, value_at
-from edged.commands.conformance.peer import Received
-from edged.commands.conformance.rules import Asked, check_reply, check_stream, outcome_of
+from edged_conformance.matchers import MISSING, mismatch, value_at
+from edged_conformance.peer import Received
+from edged_conformance.rules import Asked, check_reply, check_stream, outcome_of
 
 DOCUMENT = {"a": {"b": [1, {"c": "x"}]}, "d.e": None}
 OTHERS = {"first": 5}

@@ -207,10 +207,18 @@ def test_a_model_that_does_not_fit_the_budget_is_refused_before_anything_is_done
     assert contents(root) == before
 
 
-def test_a_program_of_another_version_in_another_root_is_refused(root: Path, bundle: Path) -> None:
+def test_a_program_that_is_not_there_or_of_another_version_is_refused_before_anything_is_done(
+    root: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (info,) = root.glob("opt/edged/lib/*/site-packages/*.dist-info")
     info.rename(info.with_name("edged-0.0.1.dist-info"))
+    before = contents(root)
     assert install(root, "--model", str(bundle)) == ExitCode.CANNOT_CREATE
+    assert install(root, "--model", str(bundle), "--prefix", "/no") == ExitCode.CANNOT_CREATE
+    assert contents(root) == before
+    said = capsys.readouterr().err
+    assert f"{root}/opt/edged: no edged {edged.__version__} there" in said
+    assert f"`python3 -m venv {root}/no`" in said
 
 
 def test_what_the_debian_package_brings_is_not_brought_again(root: Path, bundle: Path) -> None:
@@ -235,19 +243,37 @@ def test_an_uninstallation_leaves_nothing(root: Path, bundle: Path) -> None:
     assert not [path for path in root.rglob("*") if "edged" in path.name]
 
 
-def test_an_uninstallation_may_keep_the_data(
+def test_a_dry_uninstallation_removes_nothing_and_a_second_one_has_nothing_to_do(
     root: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     install(root, "--model", str(bundle))
-    assert main(["uninstall", "--root", str(root), "--keep-data", "--dry-run"]) == 0
-    assert (root / "opt/edged").exists()
-    assert main(["uninstall", "--root", str(root), "--keep-data"]) == 0
-    assert (root / CONFIG).exists()
-    assert not (root / "opt/edged").exists()
-    assert main(["uninstall", "--root", str(root)]) == 0
+    before = contents(root)
     capsys.readouterr()
+    assert main(["uninstall", "--root", str(root), "--dry-run"]) == 0
+    planned = capsys.readouterr().out.splitlines()
+    assert contents(root) == before
+    assert main(["uninstall", "--root", str(root)]) == 0
+    done = capsys.readouterr().out.splitlines()
+    assert [f"would {line}" for line in done] == planned
     assert main(["uninstall", "--root", str(root)]) == 0
     assert capsys.readouterr().out == "nothing of edged is here\n"
+
+
+def test_a_command_of_somebody_elses_is_left_alone(root: Path, bundle: Path) -> None:
+    command = root / "usr/local/bin/edged"
+    command.parent.mkdir(parents=True)
+    command.write_text("#!/bin/sh\necho mine\n", "utf-8")
+    install(root, "--model", str(bundle))
+    assert "mine" in command.read_text("utf-8")
+    assert main(["uninstall", "--root", str(root)]) == 0
+    assert command.exists()
+
+
+def test_the_command_on_the_path_runs_the_program_of_the_prefix(root: Path, bundle: Path) -> None:
+    install(root, "--model", str(bundle))
+    command = root / "usr/local/bin/edged"
+    assert command.stat().st_mode & 0o777 == 0o755
+    assert 'exec /opt/edged/bin/edged "$@"' in command.read_text("utf-8")
 
 
 def test_the_running_system_is_for_root_alone(

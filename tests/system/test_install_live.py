@@ -1,15 +1,14 @@
 """What ``edged install`` would do on the running system, with a systemctl that only writes down."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 import edged
 from edged.cli import main
-from edged.commands.install import plan
+from edged.commands.install import command
 from edged.commands.install.layout import InstallError, Layout
-from edged.commands.install.steps import Command, Folder, Gone, Link
+from edged.commands.install.machine import Machine, succeeds
 from edged.errors import ExitCode
 from tests.tiny_model import write_tiny_bundle
 
@@ -105,36 +104,13 @@ def test_an_uninstallation_stops_the_service_first(
     assert said.index("disable --now edged.service") < said.index("daemon-reload")
 
 
-def test_an_environment_is_made_and_filled_from_what_this_program_came_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    layout = Layout(prefix=tmp_path / "prefix")
-    make, fill = plan.program_steps(layout, "edged.whl")
-    assert "-m venv" in str(make.todo())
-    assert str(fill.todo()).endswith("install --quiet --upgrade edged.whl")
-
-    class Installed:
-        def __init__(self, origin: str | None) -> None:
-            self._origin = origin
-
-        def read_text(self, _name: str) -> str | None:
-            return self._origin
-
-    for origin, source in (
-        (json.dumps({"url": f"file://{tmp_path}"}), str(tmp_path)),
-        (json.dumps({"url": "file:///gone"}), f"edged=={edged.__version__}"),
-        (None, f"edged=={edged.__version__}"),
-    ):
-        monkeypatch.setattr(plan, "distribution", lambda _name, o=origin: Installed(o))
-        assert str(plan.program_steps(layout, None)[1].todo()).endswith(source)
-
-
 def test_a_program_that_fails_or_is_missing_is_named() -> None:
+    machine = Machine(is_dry_run=False)
     with pytest.raises(InstallError, match="try: false failed"):
-        Command("try", ["false"]).apply()
+        machine.run("try", ["false"])
     with pytest.raises(InstallError, match="try: no-such-program: No such file"):
-        Command("try", ["no-such-program"]).apply()
-    assert not plan.succeeds(["no-such-program"])
+        machine.run("try", ["no-such-program"])
+    assert not succeeds("no-such-program")
 
 
 def test_a_service_that_waits_for_something_does_not_hold_up_who_installs_it(
@@ -144,7 +120,7 @@ def test_a_service_that_waits_for_something_does_not_hold_up_who_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """systemctl itself would wait for its first answer for ever."""
-    monkeypatch.setattr(plan, "START_LIMIT_S", 0.1)
+    monkeypatch.setattr(command, "START_LIMIT_S", 0.1)
     systemctl = called.with_name("programs") / "systemctl"
     script = systemctl.read_text("utf-8")
     systemctl.write_text(f'{script}[ "$1" != restart ] || exec sleep 600\n', "utf-8")
@@ -154,16 +130,20 @@ def test_a_service_that_waits_for_something_does_not_hold_up_who_installs_it(
     assert "what the journal says" in said
 
 
-def test_a_step_that_is_done_has_nothing_to_do(tmp_path: Path) -> None:
-    folder, link = Folder(tmp_path / "a", 0o700), Link(tmp_path / "b", Path("a"))
-    for step in (folder, link):
-        assert step.todo() is not None
-        step.apply()
-        assert step.todo() is None
-    (tmp_path / "a").chmod(0o755)
-    assert "mode" in str(folder.todo())
-    (tmp_path / "c").touch()
-    assert Link(tmp_path / "c", Path("a")).todo() is None, "a file of somebody else's"
-    gone = Gone(tmp_path / "b")
-    gone.apply()
-    assert (gone.todo(), (tmp_path / "a").exists()) == (None, True)
+def test_what_is_so_already_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "folder" / "file"
+    for _ in range(2):
+        Machine(is_dry_run=False).write(path, "text", 0o600)
+    path.chmod(0o644)
+    Machine(is_dry_run=False).write(path, "text", 0o600)
+    assert path.stat().st_mode & 0o777 == 0o600
+    link = tmp_path / "link"
+    link.symlink_to(path.parent)
+    for there in (link, path.parent):
+        for _ in range(2):
+            Machine(is_dry_run=False).remove(there)
+    assert not path.exists()
+    lines = [f"write {path}", f"change {path}", f"remove {link}", f"remove {path.parent}"]
+    assert capsys.readouterr().out.splitlines() == lines

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import edged
+import edged_conformance
 from edged.config import load_config
 from tests.paths import ROOT
 from tests.requirements import require
@@ -43,15 +44,33 @@ def name_of(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", found[0]).lower()
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """The wheel of this checkout, built by the build back end itself: nothing is fetched."""
+def build_wheel(project: Path, folder: Path) -> zipfile.ZipFile:
+    """Build a project's wheel by the build back end itself: nothing is fetched."""
     require(find_spec("hatchling"), "hatchling is not installed (the extra `dev`)")
-    folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory"]
-    subprocess.run([*command, str(folder)], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run([*command, str(folder)], cwd=project, check=True, capture_output=True)
     (path,) = folder.glob("*.whl")
     return zipfile.ZipFile(path)
+
+
+def contents(wheel: zipfile.ZipFile) -> set[str]:
+    """The files of a wheel but for its metadata."""
+    return {name for name in wheel.namelist() if ".dist-info/" not in name}
+
+
+def files_in(folder: Path, name: str) -> set[str]:
+    """The files in a folder of the repository, by their paths in a wheel."""
+    return {
+        f"{name}/{path.relative_to(folder)}"
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel of edged."""
+    return build_wheel(ROOT, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -61,24 +80,44 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
     return Parser().parsestr(wheel.read(name).decode())
 
 
-def test_the_wheel_holds_every_module_and_nothing_else(wheel: zipfile.ZipFile) -> None:
-    shipped = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    sources = {
-        str(path.relative_to(ROOT))
-        for path in (ROOT / "edged").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
-    cases = {path.name for path in (ROOT / "tests" / "conformance").iterdir()}
-    assert shipped == sources | {f"edged/commands/conformance/cases/{name}" for name in cases}
-
-
-def test_the_conformance_cases_are_found_in_the_wheel(
-    wheel: zipfile.ZipFile, tmp_path: Path
+def test_the_wheel_holds_the_package_with_its_units_and_nothing_else(
+    wheel: zipfile.ZipFile,
 ) -> None:
+    units = files_in(ROOT / "systemd", "edged/commands/install/systemd")
+    assert len(units) == 5
+    assert contents(wheel) == files_in(ROOT / "edged", "edged") | units
+
+
+def test_the_installed_units_are_found(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
     wheel.extractall(tmp_path)
-    command = [sys.executable, "-m", "edged", "conformance", "--list"]
-    listed = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    code = "from edged.commands.install.layout import UNIT_FILES; print(*UNIT_FILES.iterdir())"
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert str(tmp_path / "edged/commands/install/systemd/edged.service") in found.stdout.split()
+
+
+def test_the_conformance_kit_is_a_wheel_of_its_own_that_does_without_edged(tmp_path: Path) -> None:
+    kit = ROOT / "tests" / "conformance"
+    wheel = build_wheel(kit, tmp_path / "wheel")
+    modules = files_in(kit / "edged_conformance", "edged_conformance")
+    assert contents(wheel) == modules | files_in(kit / "cases", "edged_conformance/cases")
+    wheel.extractall(tmp_path / "installed")
+    code = (
+        "import sys; sys.modules['edged'] = None; from edged_conformance.__main__ import main;"
+        " print(main(['--list']), sys.modules['edged_conformance'].__file__)"
+    )
+    command = [sys.executable, "-c", code]
+    listed = subprocess.run(
+        command, cwd=tmp_path / "installed", check=True, capture_output=True, text=True
+    )
     assert len(listed.stdout.splitlines()) >= 150
+    place = tmp_path / "installed" / "edged_conformance" / "__init__.py"
+    assert listed.stdout.splitlines()[-1] == f"0 {place}"
+
+
+def test_the_conformance_kit_has_the_version_of_the_node_that_it_comes_with() -> None:
+    assert edged_conformance.__version__ == edged.__version__
 
 
 def test_the_wheel_says_that_it_is_typed(wheel: zipfile.ZipFile) -> None:

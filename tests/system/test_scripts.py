@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -69,12 +70,48 @@ def test_the_word_check_finds_what_is_true_on_one_machine_only(
         assert reason in result.stdout
 
 
+LONG = "def work() -> None:\n" + "    pass\n" * 41
+
+
+@pytest.mark.parametrize(
+    ("files", "complaint"),
+    [
+        ({"node/a.py": "x = 1\n" * 401}, "edged/node/a.py:401: 401 lines, at most 400"),
+        ({"node/a.py": LONG}, "edged/node/a.py:1: work: 42 lines, at most 40"),
+        ({"node/utils.py": ""}, "edged/node/utils.py:1: utils: say what"),
+        ({"node/a.py": "class QueueManager: ..."}, "edged/node/a.py:1: QueueManager: say what"),
+        ({f"room{n}/a.py": "" for n in range(13)}, "edged:1: 14 entries, at most 13: node, room0"),
+        ({f"node/a{n}.py": "" for n in range(10)}, "edged/node/a0.py:1: 0 lines; 11 modules"),
+        (
+            {"node/a.py": "class Step: ...", "node/b.py": "\nclass Step: ..."},
+            "edged/node/b.py:2: Step: edged/node/a.py has a class of that name",
+        ),
+        ({"node/a.py": "class Sequence: ..."}, "edged/node/a.py:1: Sequence: typing or"),
+    ],
+)
+def test_the_house_rules_name_the_place(
+    files: dict[str, str], complaint: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "scripts" / "house.py"
+    script.parent.mkdir()
+    text = (ROOT / "scripts" / "house.py").read_text("utf-8")
+    # Rules that only warn for now are rules all the same.
+    script.write_text(re.sub(r"(?m)^WARN_ONLY = .*$", "WARN_ONLY: set[str] = set()", text), "utf-8")
+    for name, content in {"node/fine.py": "class Fine: ...", **files}.items():
+        path = tmp_path / "edged" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, "utf-8")
+    result = run(sys.executable, script)
+    assert result.returncode == 1
+    assert complaint in result.stdout
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A folder with the set-up script and an environment whose pip only says what it was told."""
-    for name in ("pyproject.toml", "scripts/setup"):
+    for name in ("pyproject.toml", "tests/conformance/pyproject.toml", "scripts/setup"):
         copy = tmp_path / name
-        copy.parent.mkdir(exist_ok=True)
+        copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes((ROOT / name).read_bytes())
         copy.chmod(0o755)
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / ".venv")

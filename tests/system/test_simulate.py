@@ -1,24 +1,23 @@
-"""``edged simulate``: the daemon's own core on made-up requests, and the goals it must reach."""
+"""``python -m benchmarks.simulate``: the daemon's scheduler on made-up requests, and its goals."""
 
 import json
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edged import cli
-from edged.commands.simulate.baselines import run_fifo
-from edged.commands.simulate.bound import best_tokens, busy_s
-from edged.commands.simulate.figures import figures, jain, percentile
-from edged.commands.simulate.fleet import POLICIES, run_fleet
-from edged.commands.simulate.node import Node, run_edf
-from edged.commands.simulate.outcome import End, Outcome
-from edged.commands.simulate.plot import plot
-from edged.commands.simulate.trace import REFERENCE, Ask, Workload, read_trace, write_trace
-from edged.commands.simulate.workloads import WORKLOADS, Device, make_workload
-from edged.scheduling.latency_model import cost_members
+from benchmarks.simulate import __main__ as command
+from benchmarks.simulate.baselines import run_fifo
+from benchmarks.simulate.bound import best_tokens, busy_s
+from benchmarks.simulate.figures import figures, jain, percentile
+from benchmarks.simulate.fleet import POLICIES, run_fleet
+from benchmarks.simulate.node import Node, run_edf
+from benchmarks.simulate.outcome import End, Outcome
+from benchmarks.simulate.plot import plot
+from benchmarks.simulate.trace import REFERENCE, Ask, Workload, read_trace, write_trace
+from benchmarks.simulate.workloads import WORKLOADS, Device, make_workload
 
 SMALL = Device(REFERENCE, num_slots=4)
 HOURS = {"overload": 0.5, "flood": 0.25}
@@ -142,7 +141,7 @@ def test_no_schedule_is_better_than_the_bound(num_slots: int) -> None:
             assert summed["goodput_tokens"] <= 1 + 1e-9
 
 
-def test_an_answer_in_full_company_takes_its_part_of_the_runs() -> None:
+def test_an_answer_in_a_full_batch_takes_its_share_of_the_steps() -> None:
     one = ask(0, 20)
     device = replace(SLOW, decode_row_s=0.1)
     assert one.work_s(device, 1) == pytest.approx(20, rel=1e-3)
@@ -174,14 +173,14 @@ def test_asking_another_node_after_a_refusal_answers_more() -> None:
 
 
 def simulate(*words: str) -> int:
-    return cli.main(["simulate", *words])
+    return command.main([*words])
 
 
 def test_the_command_prints_tables_and_writes_what_is_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = {name: tmp_path / name for name in ("f.json", "f.svg", "f.trace", "cost.json")}
-    files["cost.json"].write_text(json.dumps({"key": "k", "cost": cost_members(REFERENCE)}))
+    files["cost.json"].write_text(json.dumps({"key": "k", "cost": asdict(REFERENCE)}))
     outputs = ["--json", "f.json", "--plot", "f.svg", "--save-trace", "f.trace", "--cost"]
     words = [str(files.get(word, word)) for word in (*outputs, "cost.json")]
     assert simulate("--workload", "home", "--hours", "0.5", *words) == 0

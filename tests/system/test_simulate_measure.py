@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from edged.commands.simulate.measure import verdict
+from benchmarks.simulate.measure import verdict
 
 
 def runs(measured: float, late_by_s: float = 0.0) -> dict[str, dict[str, Any]]:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from edged.commands.conformance.cases import SILENCE, Action, Case
-from edged.commands.conformance.payload import Scope, build
-from edged.commands.conformance.read_cases import case_folder, read_folder
-from edged.commands.specification.files import schemas, specification_files
+from edged_conformance.cases import SILENCE, Action, Case
+from edged_conformance.payload import Scope, build
+from edged_conformance.read_cases import case_folder, read_folder
+from scripts.specification.files import schemas, specification_files
 from tests.paths import ROOT
 from tests.schemas import problems, require_jsonschema, strict
 

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from edged.errors import ErrorCode
 from edged.protocol.request import OnDeadline, Priority, Rejected
-from edged.scheduling.admission import RESERVE, Admitted, Resources, admit
-from edged.scheduling.latency_model import Cost
+from edged.scheduling.admission import RESERVE, Admitted, Resources, admit, refuse_early
+from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan, MemorySnapshot, check_plan
-from edged.scheduling.schedulability import Line, Promise, Timetable
+from edged.scheduling.schedulability import AdmissionTest, Commitment, EdfSchedule
 from tests.make_request import make_request
 
 MIB = 1024**2
-COST = Cost(prefill_token_s=0.01, decode_token_s=0.1, run_s=0.5, chunk_tokens=4096)
+COST = CostEstimate(prefill_token_s=0.01, decode_token_s=0.1, run_s=0.5, chunk_tokens=4096)
 """With 100 prompt tokens 1.5 s to the first token, and 0.1 s for each that follows."""
 AMPLE = Resources(
     max_model_len=1000,
@@ -34,14 +34,14 @@ def decide(
     backlog_s: float = 0.0,
     now_s: float = 0.0,
     needed_bytes: int = 0,
-    promises: Sequence[Promise] = (),
+    commitments: Sequence[Commitment] = (),
     **request: Any,  # noqa: ANN401 - as make_request takes them
 ) -> Admitted | Rejected:
     return admit(
         make_request(**request),
         num_prompt_tokens,
         resources,
-        Timetable([Line(now_s, promises, head_s=backlog_s)]),
+        AdmissionTest([EdfSchedule(now_s, commitments, blocking_s=backlog_s)]),
         needed_bytes=needed_bytes,
     )
 
@@ -127,15 +127,28 @@ def test_waiting_is_advised_only_where_it_helps() -> None:
     assert rejected(nearly, ErrorCode.TIMEOUT).retry_after_s == 0.1
 
 
-def test_a_promise_to_somebody_else_is_not_broken() -> None:
+def test_an_admitted_deadline_is_not_missed_for_a_new_request() -> None:
     """Alone there would be time enough; but it would go first, and what waits would be late."""
-    tight = [Promise(20.0, 18.0)]
-    early = decide(deadline_s=15.0, max_tokens=40, promises=tight, priority=Priority.INTERACTIVE)
+    tight = [Commitment(20.0, 18.0)]
+    early = decide(deadline_s=15.0, max_tokens=40, commitments=tight, priority=Priority.INTERACTIVE)
     refusal = rejected(early, ErrorCode.TIMEOUT)
-    assert "breaks what is promised to others" in refusal.message
+    assert "an admitted request would miss its deadline" in refusal.message
     assert refusal.detail["max_tokens"] == 4
-    fits = decide(deadline_s=15.0, max_tokens=4, promises=tight, priority=Priority.INTERACTIVE)
+    fits = decide(deadline_s=15.0, max_tokens=4, commitments=tight, priority=Priority.INTERACTIVE)
     assert isinstance(fits, Admitted)
+
+
+def test_what_has_no_room_for_one_token_is_refused_before_its_prompt_is_counted() -> None:
+    def refused(deadline_s: float) -> Rejected | None:
+        admission_test = AdmissionTest([EdfSchedule(3.0, blocking_s=1.0)])
+        assert admission_test.now_s == 3.0
+        return refuse_early(make_request(deadline_s=deadline_s), AMPLE, admission_test)
+
+    # One token takes 0.56 s after 1 s of other work, within 80 % of the time.
+    assert refused(3.0 + 1.6 / 0.8) is None
+    refusal = refused(3.0 + 1.5 / 0.8)
+    assert refusal is not None
+    assert (refusal.code, refusal.detail["max_tokens"]) == (ErrorCode.TIMEOUT, 0)
 
 
 @pytest.mark.parametrize("priority", Priority)

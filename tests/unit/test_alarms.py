@@ -3,7 +3,7 @@
 import json
 
 from edged.daemon.reporting import MemoryAlarms
-from edged.node.pressure import Rung
+from edged.node.pressure import PressureLevel
 from tests.fakes import MIB, Bench
 
 
@@ -16,7 +16,7 @@ def look(bench: Bench, alarms: MemoryAlarms, rss_mib: int = 0, missing_bytes: in
 
 def start() -> tuple[Bench, MemoryAlarms]:
     bench = Bench()
-    return bench, MemoryAlarms(bench.service.events, bench.service.guard)
+    return bench, MemoryAlarms(bench.operator_events, bench.node.guard)
 
 
 def test_short_memory_is_told_when_it_begins_and_when_it_is_over() -> None:
@@ -29,8 +29,13 @@ def test_short_memory_is_told_when_it_begins_and_when_it_is_over() -> None:
 def test_each_rung_is_told() -> None:
     bench, alarms = start()
     told = []
-    for rung in (Rung.SHED_PREFIX, Rung.SHED_PREFIX, Rung.SHRINK_SLOTS, Rung.CALM):
-        bench.service.guard._ladder.rung = rung
+    for rung in (
+        PressureLevel.SHED_PREFIX,
+        PressureLevel.SHED_PREFIX,
+        PressureLevel.SHRINK_SLOTS,
+        PressureLevel.CALM,
+    ):
+        bench.node.guard._ladder.level = rung
         told.append(look(bench, alarms))
     assert told == [["pressure"], [], ["pressure"], ["pressure"]]
     rungs = [json.loads(sent.message.payload)["rung"] for sent in bench.transport.sent]
@@ -40,6 +45,6 @@ def test_each_rung_is_told() -> None:
 def test_memory_on_no_account_is_told_beyond_a_margin() -> None:
     """The budget is 400 MiB, so 20 MiB above the ledger is the margin, and 12 its end."""
     bench, alarms = start()
-    planned = bench.service.guard.ledger.planned_bytes // MIB
+    planned = bench.node.guard.ledger.planned_bytes // MIB
     seen = [look(bench, alarms, planned + above) for above in (18, 22, 30, 14, 22, 10, 22)]
     assert seen == [[], ["unplanned"], [], [], [], [], ["unplanned"]]

@@ -1,4 +1,4 @@
-"""The command line of ``edged ask``: what each option and variable becomes, and what is refused."""
+"""The command line of ``edged ask``: options, environment variables and errors."""
 
 import argparse
 import io
@@ -9,6 +9,7 @@ import pytest
 
 from edged.commands import ask as command
 from edged.commands.ask import AskOptions
+from edged.commands.broker_options import BrokerOptions
 from edged.config.broker_url import BrokerAddress
 from edged.errors import UsageError
 
@@ -36,7 +37,9 @@ def run(*words: str) -> int:
 
 def test_defaults_are_the_local_broker_and_plain_text(asked: list[AskOptions]) -> None:
     run("--node", "kitchen", "hello")
-    assert asked == [AskOptions("hello", "kitchen", BrokerAddress("localhost", 1883))]
+    assert asked == [
+        AskOptions("hello", BrokerOptions(BrokerAddress("localhost", 1883), "kitchen"))
+    ]
 
 
 def test_every_option_is_passed_on(asked: list[AskOptions]) -> None:
@@ -46,16 +49,15 @@ def test_every_option_is_passed_on(asked: list[AskOptions]) -> None:
     assert asked == [
         AskOptions(
             prompt="hello",
-            node="n",
-            broker=BrokerAddress("b", 8883, is_tls=True),
-            prefix="p",
+            target=BrokerOptions(
+                BrokerAddress("b", 8883, is_tls=True), "n", prefix="p", ca_file=Path("ca.pem")
+            ),
             is_stream=True,
             is_json=True,
             system="s",
             max_tokens=3,
             temperature=0.5,
             timeout_s=2.5,
-            ca_file=Path("ca.pem"),
             protocol="5",
         )
     ]
@@ -68,11 +70,11 @@ def test_the_environment_gives_defaults_and_options_win(
     monkeypatch.setenv("EDGED_NODE", "attic")
     run("hello")
     run("--broker", "mqtt://other", "--node", "cellar", "hello")
-    assert [(options.broker.host, options.node) for options in asked] == [
+    assert [(options.target.address.host, options.target.node) for options in asked] == [
         ("from-environment", "attic"),
         ("other", "cellar"),
     ]
-    assert asked[0].broker.password == "secret"  # noqa: S105 - made up
+    assert asked[0].target.address.password == "secret"  # noqa: S105 - made up
 
 
 def test_credentials_beside_the_url_win(asked: list[AskOptions], tmp_path: Path) -> None:
@@ -80,7 +82,8 @@ def test_credentials_beside_the_url_win(asked: list[AskOptions], tmp_path: Path)
     secret.write_text("from file\nsecond line\n")
     options = ["--username", "you", "--password-file", str(secret)]
     run("--node", "n", "--broker", "mqtt://me:word@b", *options, "hello")
-    assert (asked[0].broker.username, asked[0].broker.password) == ("you", "from file")
+    address = asked[0].target.address
+    assert (address.username, address.password) == ("you", "from file")
 
 
 def test_a_dash_reads_the_prompt_from_standard_input(

@@ -1,4 +1,4 @@
-"""A broker's URL: what is read from it, and what a wrong one is told."""
+"""Broker URLs: parsing, and the errors of wrong ones."""
 
 import pytest
 

@@ -37,8 +37,8 @@ def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> Non
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_each_command_has_its_help(name: str) -> None:
-    if COMMANDS[name].extra == "build":
-        pytest.importorskip("optimum")
+    if ".builder." in COMMANDS[name].module:
+        pytest.importorskip("optimum", reason="the extra `build` is missing: scripts/setup build")
     with pytest.raises(SystemExit) as exit_info:
         main([name, "--help"])
     assert exit_info.value.code == 0
@@ -71,6 +71,15 @@ def test_a_missing_extra_is_named(
     assert "edged[build]" in capsys.readouterr().err
     with pytest.raises(ModuleNotFoundError):
         main(["health"])
+
+
+def test_the_conformance_kit_is_named_when_it_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "edged_conformance", None)
+    monkeypatch.delitem(sys.modules, "edged_conformance.command", raising=False)
+    assert main(["conformance", "--list"]) == ExitCode.UNAVAILABLE
+    assert "`pip install ./tests/conformance`" in capsys.readouterr().err
 
 
 def test_control_c_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:

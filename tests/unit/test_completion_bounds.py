@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edged.scheduling.latency_model import Cost
-from edged.scheduling.schedulability import Company, Member, Work, together
+from edged.scheduling.latency_model import CostEstimate
+from edged.scheduling.schedulability import Batch, Work, completion_bounds
+from tests.examples import num_examples
 
-COST = Cost(
+COST = CostEstimate(
     prefill_token_s=0.01,
     decode_token_s=0.1,
     prefill_pair_s=1e-5,
@@ -59,13 +60,13 @@ def steps(left: dict[int, Work], rng: random.Random) -> float:
     return taken_s
 
 
-@settings(deadline=None, max_examples=1500)
+@settings(deadline=None, max_examples=num_examples(1500))
 @given(works, st.randoms(use_true_random=False))
 def test_nobody_ends_after_its_bound_and_no_bound_ever_rises(
     made: list[Work], rng: random.Random
 ) -> None:
     left = dict(enumerate(made))
-    ends = dict(enumerate(together(COST, made)))
+    ends = dict(enumerate(completion_bounds(COST, made)))
     now_s = 0.0
     while left:
         now_s += steps(left, rng)
@@ -73,7 +74,7 @@ def test_nobody_ends_after_its_bound_and_no_bound_ever_rises(
         assert all(now_s <= ends[i] + 1e-9 for i in ends)
         ends = {
             i: now_s + end_s
-            for i, end_s in zip(left, together(COST, [*left.values()]), strict=True)
+            for i, end_s in zip(left, completion_bounds(COST, [*left.values()]), strict=True)
             if now_s + end_s <= ends[i] + 1e-9 or pytest.fail(f"{i} rises")
         }
         assert list(ends) == list(left)
@@ -81,14 +82,14 @@ def test_nobody_ends_after_its_bound_and_no_bound_ever_rises(
 
 def test_one_alone_takes_what_it_costs() -> None:
     work = Work.of(100, 21)
-    assert together(COST, [work]) == [pytest.approx(COST.service_s(100, 21))]
+    assert completion_bounds(COST, [work]) == [pytest.approx(COST.service_s(100, 21))]
     assert work.alone_s(COST) == pytest.approx(COST.service_s(100, 21))
     assert Work.of(100, 1).num_decode == Work.of(100, 0).num_decode == 0
 
 
 def test_company_costs_a_row_and_not_a_run() -> None:
     cost = replace(COST, decode_pair_s=0.0)
-    one, two = together(cost, [Work(0, 10), Work(0, 30)])
+    one, two = completion_bounds(cost, [Work(0, 10), Work(0, 30)])
     assert one == pytest.approx(10 * 0.12)
     assert two == pytest.approx(30 * 0.1 + 10 * 0.02)
 
@@ -96,7 +97,7 @@ def test_company_costs_a_row_and_not_a_run() -> None:
 def test_who_decodes_waits_for_the_prompt_of_a_new_one() -> None:
     """The new one has 4 pieces, and the other one up to 5 runs before its last."""
     cost = replace(COST, decode_pair_s=0.0)
-    first, new = together(cost, [Work(0, 50), Work(128, 1)])
+    first, new = completion_bounds(cost, [Work(0, 50), Work(128, 1)])
     prompt_s = cost.prefill_s(128)
     assert first == pytest.approx(prompt_s + 50 * 0.1 + 0.02)
     assert new == pytest.approx(prompt_s + 5 * 0.1 + 0.1 + 6 * 0.02)
@@ -104,24 +105,24 @@ def test_who_decodes_waits_for_the_prompt_of_a_new_one() -> None:
 
 def test_a_company_is_stretched_by_the_margin_and_ends_at_its_deadlines() -> None:
     cost = replace(COST, margin=1.2, decode_pair_s=0.0)
-    company = Company(100.0, cost, [Member(Work(0, 10), 102.0), Member(Work(0, 30), 103.0)])
-    assert company.ends_s == [pytest.approx(1.2 * 1.2), pytest.approx(1.2 * 3.2)]
-    assert company.is_late == [False, True]
-    assert company.head_s == 3.0
-    assert Company(100.0, cost).head_s == 0.0
+    batch = Batch(100.0, cost, [Work(0, 10, deadline_s=102.0), Work(0, 30, deadline_s=103.0)])
+    assert batch.completions_s == [pytest.approx(1.2 * 1.2), pytest.approx(1.2 * 3.2)]
+    assert batch.misses_deadline == [False, True]
+    assert batch.makespan_s == 3.0
+    assert Batch(100.0, cost).makespan_s == 0.0
 
 
 def test_one_more_is_kept_out_if_it_makes_somebody_late() -> None:
     cost = replace(COST, decode_pair_s=0.0)
-    first = Member(Work(0, 10), 1.1)
-    company = Company(0.0, cost, [first])
+    first = Work(0, 10, deadline_s=1.1)
+    batch = Batch(0.0, cost, [first])
 
-    def keeps(company: Company, num_tokens: int, deadline_s: float) -> bool:
-        return company.is_kept_in(company.joined(Member(Work(0, num_tokens), deadline_s)))
+    def keeps(batch: Batch, num_tokens: int, deadline_s: float) -> bool:
+        return batch.is_feasible_with(batch.with_work(Work(0, num_tokens, deadline_s=deadline_s)))
 
-    assert not keeps(company, 10, 9.0)
-    assert keeps(company, 5, 9.0)
-    assert not keeps(company, 5, 0.55)
+    assert not keeps(batch, 10, 9.0)
+    assert keeps(batch, 5, 9.0)
+    assert not keeps(batch, 5, 0.55)
     # Who is late anyway is nobody's fault.
-    assert keeps(Company(0.5, cost, [first]), 10, 9.0)
-    assert keeps(company, 5, 0.4)
+    assert keeps(Batch(0.5, cost, [first]), 10, 9.0)
+    assert keeps(batch, 5, 0.4)

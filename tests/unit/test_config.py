@@ -1,4 +1,4 @@
-"""Configuration: what a file means, and what a wrong one says."""
+"""Configuration: the meaning of a file, and the errors of a wrong one."""
 
 import subprocess
 import sys
@@ -21,16 +21,14 @@ from edged.config import (
     QueueConfig,
     RequestConfig,
     broker_overrides,
-    from_options,
     kinds,
     load_config,
     node_name_of,
-    reference_markdown,
 )
 from edged.config.broker_url import parse_broker_url
 from edged.config.load import SETTINGS
-from edged.config.reference import example_yaml
 from edged.errors import ConfigError, ExitCode
+from scripts.configuration_reference import example_yaml, reference_markdown
 from tests.paths import ROOT
 
 FILE = "/etc/edged/edged.yaml"
@@ -141,7 +139,7 @@ def test_a_relative_path_starts_at_the_file_and_on_the_command_line_where_it_run
         ("node: \0", "%: not YAML: ReaderError"),
         ("[" * 600, "%: not YAML: RecursionError"),
         ("node: a\n---\nnode: b", "%: not YAML, line 2: but found another document"),
-        ("node: a", "model.path: required (%). Folder of the model bundle, as made by"),
+        ("node: a", "model.path: required (%). Folder of the model bundle made by `ed"),
         ("model: {path: }", "model.path: expected a path, got null (%, line 1)"),
         ("node: Kitchen", "node: expected 1 to 32 of a-z, 0-9 and -, got 'Kitchen' (%, line 1)"),
         ("node: [a]", "node: expected 1 to 32 of a-z, 0-9 and -, got ['a'] (%, line 1)"),
@@ -191,7 +189,7 @@ def test_a_secret_is_never_repeated(text: str) -> None:
         ("broker: {password_file: p}", "broker.password: set without broker.username"),
         ("broker: {ca_file: ca.pem}", "broker.ca_file: set, but broker.tls is false"),
         ("request: {timeout: 10min}", "request.timeout: longer than request.max_timeout"),
-        ("request: {max_tokens: 2048}", "request.max_tokens: does not fit model.max_model_len"),
+        ("request: {max_tokens: 2048}", "request.max_tokens: leaves no room for a prompt"),
     ],
 )
 def test_keys_that_contradict_each_other_are_refused(text: str, message: str) -> None:
@@ -228,12 +226,13 @@ def test_the_host_name_is_only_a_default() -> None:
 
 def test_options_alone_make_a_configuration() -> None:
     address = parse_broker_url("mqtts://anna:s%20t@broker.local:8884")
-    config = from_options("bundle", address, "attic")
+    words = {"model.path": "bundle", **broker_overrides(address)}
+    config = load_config("", "command line", overrides=words | {"node": "attic"})
     assert (config.node, config.model.path) == ("attic", Path("bundle"))
     expected = BrokerConfig(host="broker.local", port=8884, tls=True, username="anna")
     assert config.broker == replace(expected, password="s t")  # noqa: S106 - not a real one
     with pytest.raises(ConfigError, match=r"^node: expected .*, got 'Attic' \(command line\)"):
-        from_options("bundle", address, "Attic")
+        load_config("", "command line", overrides=words | {"node": "Attic"})
 
 
 def test_a_broker_url_replaces_the_address_and_only_the_credentials_it_has() -> None:

@@ -10,7 +10,7 @@ from tests.fakes import Bench
 if TYPE_CHECKING:
     from edged.daemon.reporting import Reporter
 
-UP = Connected(1, is_session_present=False, protocol_version="5", receive_maximum=20)
+UP = Connected(1, is_session_present=False, protocol_version="5")
 
 
 class FakeReporter:
@@ -28,7 +28,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.bench, self.reporter = Bench(), FakeReporter()
-        reporter, events = cast("Reporter", self.reporter), self.bench.service.events
+        reporter, events = cast("Reporter", self.reporter), self.bench.operator_events
         notifier = Notifier({})
         self.log = ConnectionLog("mqtt://b:1883", reporter, events, self.bench.metrics, notifier)
 
@@ -40,7 +40,7 @@ class Stage:
 def test_a_session_that_is_there_at_a_reconnect_is_no_event() -> None:
     stage = Stage()
     stage.log.take(UP)
-    stage.log.take(Connected(2, is_session_present=True, protocol_version="5", receive_maximum=20))
+    stage.log.take(Connected(2, is_session_present=True, protocol_version="5"))
     assert stage.events == []
     assert stage.reporter.num_announced == 2
     assert stage.bench.metrics.snapshot()["connects"] == 2

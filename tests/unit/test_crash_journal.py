@@ -1,34 +1,37 @@
 """Which requests were started and not ended, over the death of a process."""
 
+import queue
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from edged.daemon.atomic_file import PAGE_BYTES
-from edged.daemon.crash_journal import FILE_NAME, MAX_REMEMBERED, Attempts
-from tests.fakes import Bench
+from edged.daemon.journal_file import FILE_NAME, PAGE_BYTES, JournalFile
+from edged.node.crash_journal import MAX_REMEMBERED
+from edged.node.events import Abandon, Drain, Synced
+from tests.fakes import Bench, open_journal
 
 
 def test_a_start_that_did_not_end_is_counted_in_the_next_process(tmp_path: Path) -> None:
-    assert Attempts(tmp_path).begin("a") == 1
-    assert Attempts(tmp_path).begin("a") == 2
-    assert Attempts(tmp_path).begin("b") == 1
-    assert Attempts(tmp_path).begin("a") == 3
+    assert open_journal(tmp_path).begin("a") == 1
+    assert open_journal(tmp_path).begin("a") == 2
+    assert open_journal(tmp_path).begin("b") == 1
+    assert open_journal(tmp_path).begin("a") == 3
 
 
 def test_what_ended_is_forgotten(tmp_path: Path) -> None:
-    attempts = Attempts(tmp_path)
-    attempts.begin("a")
-    attempts.end("a")
-    attempts.end("never begun")
-    assert Attempts(tmp_path).begin("a") == 1
+    journal = open_journal(tmp_path)
+    journal.begin("a")
+    journal.end("a")
+    journal.end("never begun")
+    assert open_journal(tmp_path).begin("a") == 1
 
 
 def test_it_remembers_a_bounded_number(tmp_path: Path) -> None:
-    attempts = Attempts(tmp_path)
+    journal = open_journal(tmp_path)
     for number in range(MAX_REMEMBERED + 1):
-        attempts.begin(f"r{number}")
-    later = Attempts(tmp_path)
+        journal.begin(f"r{number}")
+    later = open_journal(tmp_path)
     assert later.begin("r0") == 1
     assert later.begin(f"r{MAX_REMEMBERED}") == 2
 
@@ -38,23 +41,23 @@ def test_it_remembers_a_bounded_number(tmp_path: Path) -> None:
 )
 def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE_NAME).write_bytes(content)
-    attempts = Attempts(tmp_path)
-    assert attempts.begin("a") == 1
-    assert attempts.begin("b") == 1
-    assert Attempts(tmp_path).begin("a") == 2
+    journal = open_journal(tmp_path)
+    assert journal.begin("a") == 1
+    assert journal.begin("b") == 1
+    assert open_journal(tmp_path).begin("a") == 2
 
 
 def test_a_folder_that_cannot_be_written_costs_one_line_and_no_answer(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    attempts = Attempts(tmp_path / "missing")
-    assert attempts.begin("a") == 1
-    assert attempts.begin("a") == 2
-    attempts.end("a")
+    journal = open_journal(tmp_path / "missing")
+    assert journal.begin("a") == 1
+    assert journal.begin("a") == 2
+    journal.end("a")
     assert caplog.text.count("state.folder") == 1
     (tmp_path / "missing").mkdir()
-    attempts.begin("a")
-    assert Attempts(tmp_path / "missing").begin("a") == 2
+    journal.begin("a")
+    assert open_journal(tmp_path / "missing").begin("a") == 2
 
 
 def test_a_request_that_ends_the_process_twice_is_refused_and_the_next_one_served(
@@ -62,10 +65,10 @@ def test_a_request_that_ends_the_process_twice_is_refused_and_the_next_one_serve
 ) -> None:
     """Three lives of the daemon: two die under the poison, the third refuses it and goes on."""
     for life in (1, 2):
-        dying = Bench(attempts=Attempts(tmp_path))
+        dying = Bench(folder=tmp_path)
         dying.deliver({"id": "poison", "prompt": "x"})
         assert len(dying.worker.jobs) == 1, life
-    bench = Bench(attempts=Attempts(tmp_path))
+    bench = Bench(folder=tmp_path)
     poison = bench.deliver({"id": "poison", "prompt": "x"}, is_redelivery=True)
     good = bench.deliver({"id": "good", "prompt": "y"})
     bench.finish()
@@ -78,23 +81,23 @@ def test_a_request_that_ends_the_process_twice_is_refused_and_the_next_one_serve
     bench.confirm_all()
     assert bench.transport.acknowledged == [poison.receipt, good.receipt]
     assert bench.transport.on("/event")[0].json["event"] == "crashed_before"
-    assert Attempts(tmp_path).begin("anything") == 1
+    assert open_journal(tmp_path).begin("anything") == 1
 
 
 def test_the_second_attempt_is_made_and_told(tmp_path: Path) -> None:
-    Bench(attempts=Attempts(tmp_path)).deliver({"id": "a", "prompt": "x"})
-    bench = Bench(attempts=Attempts(tmp_path))
+    Bench(folder=tmp_path).deliver({"id": "a", "prompt": "x"})
+    bench = Bench(folder=tmp_path)
     bench.deliver({"id": "a", "prompt": "x"})
     bench.finish()
     assert bench.transport.replies[0].json["attempt"] == 2
 
 
 def test_a_stop_in_the_middle_of_an_answer_is_no_crash(tmp_path: Path) -> None:
-    bench = Bench(attempts=Attempts(tmp_path))
+    bench = Bench(folder=tmp_path)
     bench.deliver({"id": "a", "prompt": "x"})
-    bench.service.drain()
-    bench.service.abandon()
-    bench = Bench(attempts=Attempts(tmp_path))
+    bench.take(Drain())
+    bench.take(Abandon())
+    bench = Bench(folder=tmp_path)
     bench.deliver({"id": "a", "prompt": "x"})
     bench.finish()
     assert bench.transport.replies[0].json["attempt"] == 1
@@ -104,29 +107,64 @@ def test_a_start_is_on_the_disk_before_it_happens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A power cut must not lose it; writing alone does not promise that."""
-    synced: list[bytes] = []
+    on_disk: list[bytes] = []
     path = tmp_path / FILE_NAME
+    monkeypatch.setattr("os.fdatasync", lambda _fd: on_disk.append(path.read_bytes()))
+    synced: queue.SimpleQueue[int] = queue.SimpleQueue()
+    file = JournalFile(tmp_path, synced.put)
+    file.write(0, b"starts")
+    file.write(1, b"intake")
+    assert on_disk == []
+    assert file.sync(7)
+    assert synced.get(timeout=10) == 7
+    assert on_disk[-1].split() == [b"starts", b"intake"]
 
-    def starts() -> bytes:
-        return path.read_bytes()[:PAGE_BYTES].rstrip()
 
-    monkeypatch.setattr("os.fdatasync", lambda _fd: synced.append(starts()))
-    attempts = Attempts(tmp_path)
-    attempts.begin("a")
-    assert synced == [b'{"a": 1}']
-    attempts.end("a")
-    assert synced == [b'{"a": 1}']
-    assert starts() == b"{}"
+def test_a_request_starts_when_its_start_is_on_the_disk_and_not_before(tmp_path: Path) -> None:
+    class SlowJournal(JournalFile):
+        def sync(self, key: int) -> bool:
+            keys.append(key)
+            return True
+
+    keys: list[int] = []
+    bench = Bench()
+    bench.driver._edges = replace(bench.edges, journal=SlowJournal(tmp_path, keys.append))
+    bench.deliver({"id": "a", "prompt": "x"})
+    assert bench.worker.jobs == []
+    assert [state.phase.value for state in bench.node.scheduler.running] == ["starting"]
+    bench.take(Synced(keys[0]))
+    assert [job.key for job in bench.worker.jobs] == keys
+    bench.take(Synced(keys[0]))
+    assert len(bench.worker.jobs) == 1
+
+
+def test_a_request_that_is_cancelled_while_its_start_is_written_never_starts(
+    tmp_path: Path,
+) -> None:
+    class SlowJournal(JournalFile):
+        def sync(self, key: int) -> bool:
+            keys.append(key)
+            return True
+
+    keys: list[int] = []
+    bench = Bench()
+    bench.driver._edges = replace(bench.edges, journal=SlowJournal(tmp_path, keys.append))
+    bench.deliver({"id": "a", "prompt": "x"})
+    bench.deliver({"id": "a"}, "cancel")
+    bench.take(Synced(keys[0]))
+    assert bench.worker.jobs == []
+    assert [sent.json["status"] for sent in bench.transport.replies] == ["ok", "error"]
+    assert bench.transport.replies[1].json["error"]["code"] == "cancelled"
 
 
 def test_the_file_is_two_blocks_that_are_overwritten(tmp_path: Path) -> None:
     """Then a full disk is no obstacle, and the file system has nothing of its own to write."""
-    attempts = Attempts(tmp_path)
+    journal = open_journal(tmp_path)
     path = tmp_path / FILE_NAME
-    attempts.begin("x" * 32)
+    journal.begin("x" * 32)
     before = path.stat()
     for number in range(MAX_REMEMBERED + 1):
-        attempts.begin(f"{number:032}")
+        journal.begin(f"{number:032}")
     assert path.stat().st_ino == before.st_ino
     assert path.stat().st_size == before.st_size == 2 * PAGE_BYTES
 
@@ -134,12 +172,12 @@ def test_the_file_is_two_blocks_that_are_overwritten(tmp_path: Path) -> None:
 def test_an_answer_whose_acknowledgement_was_lost_with_the_process_is_marked_as_repeated(
     tmp_path: Path,
 ) -> None:
-    dying = Bench(attempts=Attempts(tmp_path))
+    dying = Bench(folder=tmp_path)
     dying.deliver({"id": "a", "prompt": "x"})
     dying.finish()
     assert dying.transport.replies[0].json["duplicate"] is False
-    bench = Bench(attempts=Attempts(tmp_path))
-    assert bench.attempts.num_unfinished == 0
+    bench = Bench(folder=tmp_path)
+    assert bench.node.num_unfinished == 0
     bench.deliver({"id": "a", "prompt": "x"}, is_redelivery=True)
     bench.finish()
     reply = bench.transport.replies[0].json
@@ -150,26 +188,26 @@ def test_an_answer_whose_acknowledgement_was_lost_with_the_process_is_marked_as_
 def test_the_same_words_in_another_message_are_no_repetition(
     tmp_path: Path, *, is_redelivery: bool
 ) -> None:
-    dying = Bench(attempts=Attempts(tmp_path))
+    dying = Bench(folder=tmp_path)
     dying.deliver({"prompt": "x"})
     dying.finish()
-    bench = Bench(attempts=Attempts(tmp_path))
+    bench = Bench(folder=tmp_path)
     bench.deliver({"prompt": "x"}, is_redelivery=is_redelivery)
     bench.finish()
     assert bench.transport.replies[0].json["duplicate"] is False
 
 
 def test_only_what_was_begun_can_have_been_answered(tmp_path: Path) -> None:
-    attempts = Attempts(tmp_path)
-    attempts.begin("a")
-    assert not attempts.was_answered("a")
-    attempts.answer("a")
-    attempts.answer("never begun")
-    later = Attempts(tmp_path)
+    journal = open_journal(tmp_path)
+    journal.begin("a")
+    assert not journal.was_answered("a")
+    journal.answer("a")
+    journal.answer("never begun")
+    later = open_journal(tmp_path)
     assert later.was_answered("a")
     assert not later.was_answered("never begun")
     assert later.begin("a") == 1
-    after_a_crash = Attempts(tmp_path)
+    after_a_crash = open_journal(tmp_path)
     assert after_a_crash.num_unfinished == 1
     assert after_a_crash.was_answered("a")
     assert after_a_crash.begin("a") == 2

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 TOPICS = Topics("edged", "kitchen", "lab")
 REQUEST = "edged/group/lab/request/generate"
 PROBE = "edged/group/lab/probe/kitchen"
-UP = Connected(1, is_session_present=False, protocol_version="5", receive_maximum=20)
+UP = Connected(1, is_session_present=False, protocol_version="5")
 
 
 class FakeLine(FakeTransport):
@@ -36,7 +36,9 @@ class Stage:
     def __init__(self) -> None:
         self.bench, self.line = Bench(), FakeLine()
         transport = cast("Transport", self.line)
-        self.group = Group(transport, TOPICS, self.bench.service, self.bench.clock)
+        self.group = Group(
+            transport, TOPICS, self.bench.take, self.bench.operator_events, self.bench.clock
+        )
 
     def probe_back(self, payload: bytes | None = None) -> None:
         sent = self.line.sent[-1].message

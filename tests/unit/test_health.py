@@ -1,4 +1,4 @@
-"""``edged health``: well only when the state file is fresh and says so."""
+"""``edged health``: healthy only if the state file is recent and says so."""
 
 import json
 from pathlib import Path
@@ -22,8 +22,8 @@ def test_the_state_decides(tmp_path: Path, state: str | None, *, is_well: bool) 
 
 def test_a_node_without_a_broker_is_well_and_says_why_it_has_none(tmp_path: Path) -> None:
     file = tmp_path / "state.json"
-    told = {"state": "ready", "served": 3, "queue": 0, "broker_error": "nothing listens"}
-    file.write_text(json.dumps(told))
+    state = {"state": "ready", "served": 3, "queue": 0, "broker_error": "nothing listens"}
+    file.write_text(json.dumps(state))
     line = "ready: 3 served, 0 waiting; no broker: nothing listens"
     assert judge(file, file.stat().st_mtime) == (True, line)
 

@@ -7,6 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from edged.node.ledger import Account, Ledger, Reservation, open_ledger
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan
+from tests.examples import num_examples
 
 LIMIT = 1000
 PLAN = MemoryPlan(weights_bytes=300, kv_bytes=200, process_bytes=100, working_bytes=50)
@@ -88,4 +89,6 @@ class Accounting(RuleBasedStateMachine):
 
 
 TestAccounting = Accounting.TestCase
-TestAccounting.settings = settings(max_examples=600, stateful_step_count=30, deadline=None)
+TestAccounting.settings = settings(
+    max_examples=num_examples(600), stateful_step_count=30, deadline=None
+)

@@ -19,7 +19,7 @@ from edged.bundle.manifest import (
     QualityLimits,
     Source,
     Try,
-    Unseen,
+    UnseenQuality,
 )
 from edged.errors import BundleError
 
@@ -54,8 +54,8 @@ def make_manifest(files: dict[str, FileEntry] | None = None) -> Manifest:
             argmax_agreement=0.99,
             tokens=4000,
             text="gate",
-            unseen=Unseen(
-                QualityLimits(0.015, 1.015, 0.925), 0.002, 0.02, 9.0, 9.0, 1.0, 0.98, 800
+            unseen=UnseenQuality(
+                0.002, 0.02, 9.0, 9.0, 1.0, 0.98, 800, limits=QualityLimits(0.015, 1.015, 0.925)
             ),
         ),
         tools={"edged": "0.1.0"},

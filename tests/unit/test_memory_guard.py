@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from edged.node.ledger import REQUEST_BYTES, Account
 from edged.node.memory_guard import INTERVAL_S
-from edged.node.pressure import DOWN_AFTER_S, RESTART_AFTER_S, UP_AFTER_S, Rung
+from edged.node.pressure import DOWN_AFTER_S, RESTART_AFTER_S, UP_AFTER_S, PressureLevel
 from edged.scheduling.memory_budget import MemorySnapshot
 from tests.fakes import LIMITS, MIB, ROOMY, Bench
 
@@ -14,12 +14,12 @@ BROKEN = MemorySnapshot(rss_bytes=401 * MIB, available_bytes=500 * MIB)
 
 def climb(bench: Bench, seconds: float) -> None:
     for _ in range(int(seconds / INTERVAL_S) + 1):
-        bench.service.tick()
+        bench.tick()
         bench.clock.advance(INTERVAL_S)
 
 
 def held(bench: Bench) -> int:
-    return bench.service.guard.ledger.accounts()["requests"]
+    return bench.node.guard.ledger.accounts()["requests"]
 
 
 def test_each_request_holds_its_memory_from_acceptance_to_its_reply() -> None:
@@ -36,7 +36,7 @@ def test_each_request_holds_its_memory_from_acceptance_to_its_reply() -> None:
 
 def test_a_ledger_without_room_refuses_and_says_what_is_missing() -> None:
     bench = Bench()
-    ledger = bench.service.guard.ledger
+    ledger = bench.node.guard.ledger
     ledger.reserve(Account.WEIGHTS, ledger.free_bytes - REQUEST_BYTES + 1)
     bench.deliver({"id": "a", "prompt": "x"})
     error = bench.transport.replies[0].json["error"]
@@ -49,9 +49,9 @@ def test_the_ladder_gives_up_cache_then_dialogues_then_slots_then_new_work() -> 
     bench.memory = HIGH
 
     def stand() -> tuple[str, int]:
-        return bench.service.guard.rung.name, bench.service.scheduler.num_slots
+        return bench.node.guard.level.name, bench.node.scheduler.num_slots
 
-    bench.service.tick()
+    bench.tick()
     assert (stand(), bench.worker.releases) == (("SHED_PREFIX", 3), 1)
     climb(bench, UP_AFTER_S)
     assert (stand(), bench.worker.releases) == (("SHED_SESSIONS", 3), 1)
@@ -74,33 +74,33 @@ def test_dialogues_are_forgotten_on_their_rung() -> None:
     bench = Bench()
     bench.deliver({"id": "a", "prompt": "x", "session": "s"})
     bench.finish()
-    assert bench.service.num_sessions == 1
+    assert bench.node.num_sessions(bench.clock()) == 1
     bench.memory = HIGH
     climb(bench, UP_AFTER_S + INTERVAL_S)
-    assert bench.service.num_sessions == 0
+    assert bench.node.num_sessions(bench.clock()) == 0
 
 
 def test_a_budget_that_stays_broken_asks_for_a_restart() -> None:
     bench = Bench()
     bench.memory = BROKEN
     climb(bench, RESTART_AFTER_S + 2)
-    assert bench.service.guard.rung is Rung.RESTART
+    assert bench.node.guard.level is PressureLevel.RESTART
 
 
 def test_memory_is_read_once_a_second_at_most() -> None:
     bench = Bench()
     bench.memory = HIGH
-    bench.service.tick()
+    bench.tick()
     bench.clock.advance(INTERVAL_S - 0.01)
-    before = bench.service.guard.rung
+    before = bench.node.guard.level
     bench.memory = BROKEN
-    bench.service.tick()
-    assert bench.service.guard.rung is before
+    bench.tick()
+    assert bench.node.guard.level is before
 
 
 def test_state_shows_the_account_and_the_rung() -> None:
     bench = Bench()
-    members = bench.service.guard.members(rss_bytes=5 * MIB)
+    members = bench.node.guard.members(rss_bytes=5 * MIB)
     assert members["pressure"] == "calm"
     assert members["planned_bytes"] == sum(members["ledger"].values())
     assert members["unplanned_bytes"] == 5 * MIB - members["planned_bytes"]

@@ -5,14 +5,15 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from edged.engine.generation import Finished, Fragment
 from edged.engine.grammar import FormatError
 from edged.engine.steps import Constraint
 from edged.engine.tokenizer import TemplateError
-from edged.protocol import Encoded, WireProperties
-from edged.protocol.request import Answer, ChatMessage, FinishReason, OutputFormat, Usage
+from edged.node.events import Drain
+from edged.node.generation import Finished, Fragment
+from edged.protocol import WireProperties
+from edged.protocol.request import Answer, ChatMessage, FinishReason, OutputFormat
 from edged.scheduling.memory_budget import MemorySnapshot
-from tests.fakes import LIMITS, MIB, Bench, FakeLanguage, correlation
+from tests.fakes import LIMITS, MIB, Bench, FakeLanguage, correlation, ran
 
 
 def test_a_request_is_acknowledged_only_after_the_broker_has_its_reply() -> None:
@@ -30,9 +31,9 @@ def test_a_request_is_acknowledged_only_after_the_broker_has_its_reply() -> None
     assert reply.json["model"] == "tiny@abcdef"
     assert reply.json["timing"]["total_ms"] == 1000
     assert bench.transport.acknowledged == []
-    bench.service.confirm(reply.handle)
+    bench.driver.confirm(reply.handle)
     assert bench.transport.acknowledged == [delivery.receipt]
-    assert bench.service.num_unconfirmed == 0
+    assert bench.node.num_unconfirmed == 0
 
 
 def test_a_refusal_of_the_content_is_replied_to_and_then_acknowledged() -> None:
@@ -65,8 +66,8 @@ def test_the_queue_is_bounded_and_the_newest_is_told_when_to_come_back() -> None
     assert reply.json["error"]["code"] == "queue_full"
     assert reply.json["error"]["retryable"] is True
     assert reply.json["error"]["retry_after_ms"] > 0
-    assert bench.service.num_waiting == 2
-    assert bench.service.num_running == 1
+    assert len(bench.node.scheduler) == 2
+    assert len(bench.node.scheduler.running) == 1
 
 
 def test_the_next_request_starts_when_the_one_before_has_ended() -> None:
@@ -102,15 +103,15 @@ def test_a_request_that_waited_too_long_is_answered_with_timeout() -> None:
     bench = Bench()
     bench.deliver({"id": "long", "prompt": "x", "max_tokens": 5})
     bench.deliver({"id": "wait", "prompt": "x", "max_tokens": 5, "timeout_ms": 2000})
-    due_s = bench.service.next_tick_s()
+    due_s = bench.node.next_tick_s()
     assert due_s is not None
     bench.clock.advance(due_s - bench.clock() + 0.01)
-    bench.service.tick()
+    bench.tick()
     (reply,) = bench.transport.replies
     assert reply.json["id"] == "wait"
     assert reply.json["error"]["code"] == "timeout"
     assert bench.metrics.snapshot()["expired"] == 1
-    assert bench.service.next_tick_s() is None
+    assert bench.node.next_tick_s() is None
 
 
 def test_memory_pressure_refuses_instead_of_trying() -> None:
@@ -172,7 +173,7 @@ def test_cancel_takes_a_waiting_request_out() -> None:
     assert found.json["data"] == {"found": True}
     assert found.message.topic.endswith("/response/cancel")
     assert cancelled.json["error"]["code"] == "cancelled"
-    assert bench.service.num_waiting == 0
+    assert len(bench.node.scheduler) == 0
     assert bench.metrics.snapshot()["cancelled"] == 1
 
 
@@ -180,11 +181,10 @@ def test_cancel_ends_the_running_request_and_its_reply_says_so() -> None:
     bench = Bench()
     bench.deliver({"id": "r0", "prompt": "x"})
     bench.deliver({"id": "r0"}, "cancel")
-    key = bench.worker.jobs[0].key
-    assert bench.worker.cancelled == [key]
-    now_s = bench.clock()
-    answer = Answer("Par", FinishReason.CANCELLED)
-    bench.service.finish(Finished(key, answer, Usage(1, 0, 3), now_s, now_s, now_s))
+    job, now_s = bench.worker.jobs[0], bench.clock()
+    assert bench.worker.cancelled == [job.key]
+    ran(job, now_s, now_s, num_output_tokens=3)
+    bench.take(Finished(job, Answer("Par", FinishReason.CANCELLED), now_s))
     assert bench.transport.replies[1].json["data"]["finish_reason"] == "cancelled"
 
 
@@ -201,9 +201,9 @@ def test_fragments_go_to_the_stream_of_the_running_request_only() -> None:
     bench = Bench()
     bench.deliver({"id": "s1", "prompt": "x", "stream": True})
     key = bench.worker.jobs[0].key
-    bench.service.fragment(Fragment(key, 0, "Pa"))
-    bench.service.fragment(Fragment(key + 1, 0, "of an earlier request"))
-    bench.service.fragment(Fragment(key, 1, "ris", is_done=True))
+    bench.take(Fragment(key, 0, "Pa"))
+    bench.take(Fragment(key + 1, 0, "of an earlier request"))
+    bench.take(Fragment(key, 1, "ris", is_done=True))
     streamed = bench.transport.on("/stream/s1")
     assert [sent.json["delta"] for sent in streamed] == ["Pa", "ris"]
     assert [sent.json["done"] for sent in streamed] == [False, True]
@@ -212,43 +212,20 @@ def test_fragments_go_to_the_stream_of_the_running_request_only() -> None:
 
 def test_the_measured_costs_follow_what_happens() -> None:
     bench = Bench()
-    before = bench.service.costs.current
+    before = bench.node.latency_model.current
     bench.deliver({"prompt": "x" * 100})
     bench.finish("y" * 100, seconds=2.0)
-    after = bench.service.costs.current
+    after = bench.node.latency_model.current
     assert after.decode_tok_s > before.decode_tok_s
     assert bench.metrics.snapshot()["decode_tok_s"] == 99.0
     assert bench.metrics.snapshot()["prediction_error_p50"] > 1
-
-
-def test_a_reply_is_sent_before_anything_is_counted_or_learned(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    bench = Bench()
-    bench.deliver({"prompt": "x" * 100})
-    at_first, costs, publish = (
-        bench.metrics.snapshot(),
-        bench.service.costs,
-        bench.transport.publish,
-    )
-    seen: list[bool] = []
-
-    def look(message: Encoded, *, qos: int = 1, retain: bool = False) -> int:
-        seen.append(bench.metrics.snapshot() == at_first and costs.current == costs.fitted)
-        return publish(message, qos=qos, retain=retain)
-
-    monkeypatch.setattr(bench.transport, "publish", look)
-    bench.finish("y" * 100, seconds=2.0)
-    assert seen == [True]
-    assert bench.metrics.snapshot() != at_first
-    assert costs.current != costs.fitted
 
 
 def test_draining_takes_nothing_in_and_starts_nothing() -> None:
     bench = Bench()
     bench.deliver({"id": "r0", "prompt": "x"})
     bench.deliver({"id": "r1", "prompt": "x"})
-    bench.service.drain()
+    bench.take(Drain())
     bench.deliver({"id": "r2", "prompt": "x"})
     bench.finish()
     bench.confirm_all()
@@ -290,14 +267,14 @@ def test_the_same_id_with_another_payload_is_another_request() -> None:
     bench = Bench()
     bench.deliver({"id": "r0", "prompt": "x"})
     bench.deliver({"id": "r0", "prompt": "y"})
-    assert bench.service.num_waiting == 1
+    assert len(bench.node.scheduler) == 1
 
 
 def test_requests_without_an_id_are_never_duplicates() -> None:
     bench = Bench()
     bench.deliver(b"hello")
     bench.deliver(b"hello")
-    assert bench.service.num_waiting == 1
+    assert len(bench.node.scheduler) == 1
 
 
 def test_a_retry_after_a_refusal_is_tried_again() -> None:

@@ -1,6 +1,8 @@
-"""Admission, scheduler and ledger together: any history ends well, and promises hold."""
+"""The node under any history: each delivery gets one reply, and no admitted deadline is missed."""
 
 from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -12,18 +14,49 @@ from hypothesis.stateful import (
     rule,
 )
 
-from edged.node.ledger import Account, Ledger, Reservation
-from edged.protocol.request import CancelRequest, OnDeadline, Priority, Rejected, ReplyAddress
-from edged.scheduling.admission import Resources, admit
-from edged.scheduling.latency_model import Cost
+from edged.errors import ErrorCode
+from edged.node.effects import (
+    Acknowledge,
+    Cancel,
+    Decode,
+    Effect,
+    Pause,
+    Prepare,
+    Publish,
+    Start,
+    SyncJournal,
+)
+from edged.node.events import Confirmed, Decoded, Drain, Prepared, Readings, Synced, Tick
+from edged.node.generation import Finished, Generation, Paused
+from edged.node.limits import Limits
+from edged.node.node import Event, Node
+from edged.protocol import Delivery, RequestDefaults
+from edged.protocol.request import (
+    Answer,
+    CancelRequest,
+    FinishReason,
+    OnDeadline,
+    Priority,
+    Rejected,
+    ReplyAddress,
+)
+from edged.scheduling.latency_model import CostEstimate, LatencyModel
 from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
-from edged.scheduling.request_state import MAX_PAUSES
-from edged.scheduling.scheduler import Entry, EntryState, Scheduler
+from edged.scheduling.queued_request import MAX_PAUSES, RequestPhase
+from tests.examples import num_examples
 from tests.make_request import make_request
 
 BOUND = 3
-BUDGET = MemoryBudget(limit_bytes=100, min_available_bytes=10)
-COST = Cost(
+MIB = 1024**2
+LIMITS = Limits(
+    defaults=RequestDefaults(node="n"),
+    budget=MemoryBudget(limit_bytes=MIB, min_available_bytes=MIB // 10),
+    max_model_len=256,
+    kv_bytes_per_token=0,
+    max_waiting=BOUND,
+    model_id="m",
+)
+COST = CostEstimate(
     prefill_token_s=0.01,
     decode_token_s=0.1,
     prefill_pair_s=1e-5,
@@ -32,198 +65,265 @@ COST = Cost(
     run_s=0.05,
     chunk_tokens=64,
 )
-REQUEST_BYTES = 16
+EPSILON_S = 1e-4
 
 
-class Node(RuleBasedStateMachine):
-    """What a service does with the core, driven by any sequence of events.
+@dataclass
+class Running:
+    """What the engine has done for one generation since its start."""
+
+    generation: Generation
+    num_prompt: int
+    """Tokens before the next one of the answer: of the prompt, and of the answer before a pause."""
+    num_prefilled: int = 0
+    is_cancelled: bool = False
+    is_to_pause: bool = False
+
+    @property
+    def num_done(self) -> int:
+        return self.generation.num_output_tokens
+
+    @property
+    def is_over(self) -> bool:
+        return self.is_cancelled or self.num_done >= self.generation.max_tokens
+
+
+class NodeMachine(RuleBasedStateMachine):
+    """The node as the daemon drives it, with any sequence of events.
 
     The engine has as many slots as a history begins with, and takes up prompts in any order. It
-    takes at most what is predicted, and so every promise must be kept: an admitted request ends at
-    its own end before its deadline, unless it is cancelled.
+    takes at most what is predicted, so every admitted deadline must be met: an admitted request
+    ends at its own end before its deadline, unless it is cancelled.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.now_s = 0.0
-        self.memory = MemorySnapshot(rss_bytes=50, available_bytes=50)
-        self.scheduler: Scheduler[int] = Scheduler(BOUND)
-        self.ledger = Ledger(BUDGET.limit_bytes)
-        self.held: dict[int, Reservation] = {}
-        self.entries: list[Entry[int]] = []
-        self.arrived = 0
-        self.ended: Counter[int] = Counter()
+        self.memory = MemorySnapshot(rss_bytes=MIB // 2, available_bytes=MIB // 2)
+        self.node = Node(LIMITS, LatencyModel(COST))
+        self.cost = self.node.latency_model.current
+        self.requests: dict[int, Any] = {}
+        """What each delivery asks, by its packet id."""
+        self.preparing: Prepare | None = None
+        self.prompt_tokens: dict[str, int] = {}
+        self.admitted: set[str] = set()
+        """Reply topics of the requests that were not refused."""
+        self.syncing: list[int] = []
+        self.running: dict[int, Running] = {}
+        self.unconfirmed: list[int] = []
+        self.replies: Counter[str] = Counter()
+        self.acknowledged: Counter[int | None] = Counter()
         self.is_decodes_turn = False
 
     @initialize(num_slots=st.integers(1, 4))
     def choose_slots(self, num_slots: int) -> None:
-        self.scheduler.num_slots = num_slots
+        self.node = Node(replace(LIMITS, num_slots=num_slots), LatencyModel(COST))
 
-    def end(self, entry: Entry[int]) -> None:
-        assert entry.state is EntryState.FINISHED
-        self.ended[entry.delivery] += 1
-        if entry.delivery in self.held:
-            self.held[entry.delivery].release()
+    def take(self, event: Event) -> None:
+        """Give the node an event, and do what it says."""
+        events = [event]
+        while events:
+            progress = {key: (it.num_prefilled, it.num_done) for key, it in self.running.items()}
+            readings = Readings(self.memory, progress=progress)
+            for effect in self.node.handle(events.pop(0), self.now_s, readings):
+                if isinstance(effect, Decode):
+                    events.append(Decoded(self.requests[effect.delivery.packet_id or 0]))
+                else:
+                    self.carry_out(effect)
+
+    def carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Prepare():
+                assert self.preparing is None, "one request is prepared at a time"
+                self.preparing = effect
+            case SyncJournal():
+                self.syncing.append(effect.key)
+            case Start():
+                run = effect.generation
+                self.running[run.key] = Running(run, len(run.prompt_ids) + run.num_output_tokens)
+            case Cancel():
+                self.running[effect.key].is_cancelled = True
+            case Pause():
+                self.running[effect.key].is_to_pause = True
+            case Publish():
+                assert effect.handle is not None
+                is_late = b"waited too long" in effect.message.payload
+                assert not (is_late and effect.message.topic in self.admitted), "a missed deadline"
+                self.unconfirmed.append(effect.handle)
+                self.replies[effect.message.topic] += 1
+            case Acknowledge():
+                self.acknowledged[effect.delivery.packet_id] += 1
+
+    def deliver(self, asked: Any) -> None:  # noqa: ANN401
+        packet_id = len(self.requests) + 1
+        self.requests[packet_id] = asked
+        topic = "edged/n/request/generate"
+        # Each delivery is a message of its own, and its reply goes to a topic of its own.
+        self.take(Delivery(topic, str(packet_id).encode(), qos=1, packet_id=packet_id))
 
     @rule(
-        num_prompt_tokens=st.integers(1, 300),
-        max_tokens=st.integers(1, 200),
-        timeout_s=st.floats(0.1, 60),
+        num_prompt_tokens=st.integers(1, 200),
+        max_tokens=st.integers(1, 80),
+        deadline_s=st.floats(0.0, 40.0),
         priority=st.sampled_from(Priority),
         on_deadline=st.sampled_from(OnDeadline),
-        client=st.sampled_from("ab"),
+        number=st.integers(0, 4),
     )
     def arrive(
         self,
         num_prompt_tokens: int,
         max_tokens: int,
-        timeout_s: float,
-        priority: Priority,
-        on_deadline: OnDeadline,
-        client: str,
+        deadline_s: float,
+        number: int,
+        **more: Any,  # noqa: ANN401
     ) -> None:
-        self.arrived += 1
-        key, now_s = self.arrived, self.now_s
-        request = make_request(
-            request_id=f"id{key % 4}",
-            topic=client,
-            received_s=now_s,
-            deadline_s=now_s + timeout_s,
-            max_tokens=max_tokens,
-            priority=priority,
-            on_deadline=on_deadline,
+        topic = f"reply/{len(self.requests) + 1}"
+        self.prompt_tokens[topic] = num_prompt_tokens
+        self.deliver(
+            make_request(
+                request_id=f"id{number}",
+                topic=topic,
+                received_s=self.now_s,
+                deadline_s=self.now_s + deadline_s,
+                max_tokens=max_tokens,
+                **more,
+            )
         )
-        resources = Resources(256, COST, self.memory, BUDGET)
-        timetable = self.scheduler.timetable(request, COST, now_s)
-        decision = admit(request, num_prompt_tokens, resources, timetable)
-        held = self.ledger.reserve(Account.REQUESTS, REQUEST_BYTES)
-        if isinstance(decision, Rejected) or held is None:
-            self.ended[key] += 1
-            if held is not None:
-                held.release()
-            return
-        assert decision.max_tokens + num_prompt_tokens <= 256
-        assert now_s + decision.predicted_s <= request.deadline_s + 1e-9
-        entry = Entry(key, decision, (), key, now_s)
-        self.held[key] = held
-        was_full = len(self.scheduler) >= BOUND
-        refusal = self.scheduler.add(entry, COST, now_s)
-        assert refusal is not None or not was_full
-        if refusal is not None:
-            assert refusal.retry_after_s is not None
-            assert refusal.retry_after_s > 0
-            self.end(entry)
-            return
-        self.entries.append(entry)
-        self.work()
 
-    def work(self) -> None:
-        """Do what the service does after each event."""
-        for entry in self.scheduler.expire(self.now_s, COST):
-            raise AssertionError(f"a promise is broken: {entry}")
-        while self.scheduler.pop(self.now_s, COST) is not None:
-            pass
-        while (victim := self.scheduler.to_pause(self.now_s, COST)) is not None:
-            self.scheduler.pause(victim.key, victim.num_done)
-            while self.scheduler.pop(self.now_s, COST) is not None:
-                pass
-        assert self.scheduler.running or not len(self.scheduler)
+    @rule(number=st.integers(0, 4))
+    def cancel(self, number: int) -> None:
+        topic = f"reply/{len(self.requests) + 1}"
+        self.deliver(CancelRequest(ReplyAddress(topic), f"id{number}"))
 
-    @precondition(lambda self: self.scheduler.running)
+    @precondition(lambda self: self.preparing is not None)
+    @rule(is_refused=st.sampled_from((False, False, False, True)))
+    def prepare(self, *, is_refused: bool = False) -> None:
+        asked, self.preparing = self.preparing, None
+        assert asked is not None
+        refused = Rejected(ErrorCode.BAD_REQUEST, "no") if is_refused else None
+        topic = asked.request.reply_to.topic
+        self.take(Prepared(asked.key, [0] * self.prompt_tokens[topic], rejected=refused))
+        if not self.replies[topic]:
+            self.admitted.add(topic)
+
+    @precondition(lambda self: self.syncing)
+    @rule()
+    def sync(self) -> None:
+        self.take(Synced(self.syncing.pop(0)))
+
+    @precondition(lambda self: self.unconfirmed)
+    @rule(data=st.data())
+    def confirm(self, data: st.DataObject) -> None:
+        handle = data.draw(st.sampled_from(self.unconfirmed))
+        self.unconfirmed.remove(handle)
+        self.take(Confirmed(handle))
+
+    @precondition(lambda self: self.running)
     @rule(count=st.integers(1, 60), speed=st.sampled_from((0.5, 1.0, 1.0)), data=st.data())
     def let_the_engine_work(self, count: int, speed: float, data: st.DataObject) -> None:
-        """Let the engine do some steps: a piece of a prompt and a token of each answer in turn."""
+        """Let the engine do some steps: a prefill chunk and a token of each answer in turn."""
+        self.settle()
         for _ in range(count):
-            running = self.scheduler.running
-            if not running:
+            if not self.running:
                 return
-            prefilling = [entry for entry in running if entry.left().num_prefill]
-            decoding = [entry for entry in running if not entry.left().num_prefill]
+            prefilling = [it for it in self.running.values() if it.num_prefilled < it.num_prompt]
+            decoding = [it for it in self.running.values() if it.num_prefilled >= it.num_prompt]
             if prefilling and not (decoding and self.is_decodes_turn):
                 chosen = data.draw(st.sampled_from(prefilling)) if prefilling[1:] else prefilling[0]
                 self.prefill(chosen, speed)
             else:
                 self.decode(decoding, speed)
             self.is_decodes_turn = not self.is_decodes_turn
-            ended = [e for e in running if e.num_done >= e.admitted.max_tokens or e.is_cancelled]
-            for entry in ended:
-                assert entry.is_cancelled or self.now_s <= entry.deadline_s + 1e-4
-                self.end(self.scheduler.finish(entry.key))
-            if ended:
-                self.work()
+            self.end_step()
 
-    def prefill(self, entry: Entry[int], speed: float) -> None:
-        left = entry.left()
-        count = min(left.num_prefill, COST.chunk_tokens)
-        self.now_s += speed * COST.margin * COST.prefill_s(count, left.context)
-        is_last = count == left.num_prefill
-        entry.note_progress(left.context + count, entry.num_done + int(is_last))
+    def settle(self) -> None:
+        """Let nothing be prepared or synced while time passes: only the engine takes time here."""
+        while self.preparing is not None or self.syncing:
+            if self.preparing is not None:
+                self.prepare()
+            if self.syncing:
+                self.sync()
 
-    def decode(self, entries: list[Entry[int]], speed: float) -> None:
-        self.now_s += speed * COST.margin * COST.step_s([e.left().context for e in entries])
-        for entry in entries:
-            entry.note_progress(entry.num_prefilled, entry.num_done + 1)
+    def prefill(self, it: Running, speed: float) -> None:
+        count = min(it.num_prompt - it.num_prefilled, self.cost.chunk_tokens)
+        self.now_s += speed * self.cost.margin * self.cost.prefill_s(count, it.num_prefilled)
+        it.num_prefilled += count
+        if it.num_prefilled >= it.num_prompt:
+            it.generation.output_ids.append(0)
 
-    @precondition(lambda self: not self.scheduler.running)
+    def decode(self, batch: list[Running], speed: float) -> None:
+        contexts = [len(it.generation.prompt_ids) + it.num_done - 1 for it in batch]
+        self.now_s += speed * self.cost.margin * self.cost.step_s(contexts)
+        for it in batch:
+            it.generation.output_ids.append(0)
+
+    def end_step(self) -> None:
+        """Report what ended and what made room with this step."""
+        for key, it in list(self.running.items()):
+            run = it.generation
+            if it.is_over:
+                assert it.is_cancelled or self.now_s <= run.request.deadline_s + EPSILON_S
+                del self.running[key]
+                reason = FinishReason.CANCELLED if it.is_cancelled else FinishReason.LENGTH
+                self.take(Finished(run, Answer("", reason), self.now_s))
+                self.settle()
+            elif it.is_to_pause:
+                del self.running[key]
+                self.take(Paused(run))
+                self.settle()
+
+    @precondition(lambda self: not self.running and not self.syncing and self.preparing is None)
     @rule(seconds=st.floats(0, 30))
     def rest(self, seconds: float) -> None:
-        assert len(self.scheduler) == 0
+        assert len(self.node.scheduler) == 0, "requests wait for an idle engine"
         self.now_s += seconds
+        self.take(Tick())
 
-    @rule(num_slots=st.integers(1, 4))
-    def change_slots(self, num_slots: int) -> None:
-        """A rung of the memory ladder; what runs beyond the new number runs to its end."""
-        self.scheduler.num_slots = num_slots
-        self.work()
-
-    @rule(number=st.integers(0, 4))
-    def cancel(self, number: int) -> None:
-        for entry in self.scheduler.cancel(CancelRequest(ReplyAddress("x"), f"id{number}")):
-            assert entry.is_cancelled
-            if entry not in self.scheduler.running:
-                self.end(entry)
-        self.work()
-
-    @rule(rss_bytes=st.integers(0, 120), available_bytes=st.integers(0, 60))
-    def read_memory(self, rss_bytes: int, available_bytes: int) -> None:
-        self.memory = MemorySnapshot(rss_bytes, available_bytes)
+    @rule(rss=st.floats(0.0, 1.2), available=st.floats(0.0, 0.6))
+    def read_memory(self, rss: float, available: float) -> None:
+        """Readings that make the ladder climb, and come down again."""
+        self.memory = MemorySnapshot(round(rss * MIB), round(available * MIB))
+        self.take(Tick())
 
     @invariant()
-    def the_queue_is_bounded_and_holds_what_waits(self) -> None:
-        waiting = [e for e in self.entries if e.state is EntryState.WAITING]
-        assert len(self.scheduler) == len(waiting)
-        # What was interrupted was taken in before it ran, so it may stand beyond the bound.
-        assert sum(not entry.num_pauses for entry in waiting) <= BOUND
-        assert all(e.num_pauses <= MAX_PAUSES for e in waiting)
-
-    @invariant()
-    def what_runs_is_in_time(self) -> None:
-        assert all(self.now_s <= entry.deadline_s + 1e-4 for entry in self.scheduler.running)
-
-    @invariant()
-    def nothing_ends_twice(self) -> None:
-        assert all(times == 1 for times in self.ended.values())
+    def the_queue_is_bounded(self) -> None:
+        scheduler = self.node.scheduler
+        queued = scheduler.queued()
+        # What was paused was taken in before it ran, so it may stand beyond the bound.
+        assert sum(not state.num_pauses for state in queued) <= BOUND
+        assert all(state.num_pauses <= MAX_PAUSES for state in queued)
+        assert all(state.phase is not RequestPhase.FINISHED for state in queued)
 
     @invariant()
     def the_ledger_is_inside_the_budget(self) -> None:
-        assert 0 <= self.ledger.planned_bytes <= BUDGET.limit_bytes
+        assert 0 <= self.node.guard.ledger.planned_bytes <= LIMITS.budget.limit_bytes
+
+    @invariant()
+    def nothing_is_replied_to_twice_or_acknowledged_unreplied(self) -> None:
+        assert all(times == 1 for times in self.replies.values())
+        assert all(times == 1 for times in self.acknowledged.values())
+        assert self.acknowledged.total() == self.replies.total() - len(self.unconfirmed)
 
     def teardown(self) -> None:
-        """Stop: what is left is handed back; then each has ended once, and all is released."""
-        for entry in self.scheduler.clear():
-            self.end(entry)
-        for entry in list(self.scheduler.running):
-            self.end(self.scheduler.finish(entry.key))
-        assert self.ended == Counter(range(1, self.arrived + 1))
-        assert self.ledger.planned_bytes == 0
+        """Let all that was taken in end: each delivery has its one reply, and all is given back."""
+        self.settle()
+        while self.running:
+            for it in self.running.values():
+                it.is_cancelled = True
+            self.end_step()
+        self.take(Drain())
+        for handle in self.unconfirmed:
+            self.take(Confirmed(handle))
+        assert self.acknowledged.total() == self.replies.total() == len(self.requests)
+        assert self.node.guard.ledger.accounts()["requests"] == 0
 
 
-TestNode = Node.TestCase
+TestNode = NodeMachine.TestCase
 TestNode.settings = settings(
-    max_examples=1000,
+    max_examples=num_examples(1000),
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
-"""1,000 histories of up to 40 events. With the examples of ``test_company``, ``test_promises``,
-``test_ledger`` and ``test_pressure`` there are more than 5,000 over the core."""
+"""1,000 histories of up to 40 events. With the examples of ``test_completion_bounds``,
+``test_schedulability``, ``test_ledger`` and ``test_pressure`` there are more than 5,000."""

@@ -1,14 +1,15 @@
-"""The service on top of promises: interruptions and what is learned."""
+"""The node on top of the scheduler: interruptions and what is learned."""
 
 from dataclasses import replace
 
 import pytest
 
-from edged.engine.generation import Finished, Generation, Job, Paused
 from edged.errors import ErrorCode
+from edged.node.events import Abandon, Drain
+from edged.node.generation import Finished, Generation, Paused
 from edged.protocol.energy import Energy, EnergySource
-from edged.protocol.request import Answer, FinishReason, Rejected, Usage
-from tests.fakes import COST, LIMITS, Bench, CharacterStream
+from edged.protocol.request import Answer, FinishReason, Rejected
+from tests.fakes import COST, LIMITS, Bench, ran
 
 SLOW = {"prompt": "x", "max_tokens": 100, "timeout_ms": 60_000}
 PERSON = {"prompt": "y", "max_tokens": 5, "priority": "interactive"}
@@ -17,10 +18,9 @@ BATCH = SLOW | {"priority": "background"}
 
 def interrupted(bench: Bench, text: str = "Par") -> Generation:
     """Let the worker report that the running job made room, with this much of its answer."""
-    job: Job = bench.worker.jobs[0]
-    run = Generation(job, CharacterStream(), bench.clock(), was_paused=True)
-    run.output_ids, run.text, run.first_token_s = list(map(ord, text)), text, bench.clock()
-    bench.service.finish(Paused(run))
+    run = ran(bench.worker.jobs[0], bench.clock(), bench.clock(), num_output_tokens=len(text))
+    run.text, run.was_paused = text, True
+    bench.take(Paused(run))
     return run
 
 
@@ -42,8 +42,7 @@ def test_a_person_goes_first_and_the_interrupted_answer_follows_whole() -> None:
     bench.finish("now")
     assert bench.worker.resumed == [run]
     outcome = Answer("Paris", FinishReason.STOP)
-    times = (bench.clock() - 3, bench.clock(), bench.clock())
-    bench.service.finish(Finished(slow.key, outcome, Usage(1, 0, 5), *times, was_paused=True))
+    bench.take(Finished(run, outcome, bench.clock()))
     assert [r.json["data"]["text"] for r in bench.transport.replies] == ["now", "Paris"]
     assert bench.metrics.snapshot()["paused"] == 1
 
@@ -85,7 +84,7 @@ def test_an_interrupted_answer_ends_at_its_deadline_with_what_it_has() -> None:
     bench = ask_slow_then_person()
     interrupted(bench)
     bench.clock.advance(60.0)
-    bench.service.tick()
+    bench.tick()
     (reply,) = bench.transport.replies
     assert reply.json["data"]["finish_reason"] == "deadline"
     assert reply.json["data"]["text"] == "Par"
@@ -96,18 +95,18 @@ def test_a_stop_interrupts_nothing_any_more() -> None:
     bench.deliver(SLOW | {"id": "first", "max_tokens": 50})
     bench.deliver(PERSON | {"id": "person"})
     bench.worker.paused.clear()
-    bench.service.drain()
-    bench.service.tick()
+    bench.take(Drain())
+    bench.tick()
     assert bench.worker.paused == []
 
 
 def test_a_stop_leaves_interrupted_requests_to_the_next_process() -> None:
     bench = ask_slow_then_person()
     interrupted(bench)
-    bench.service.drain()
-    bench.service.abandon()
+    bench.take(Drain())
+    bench.take(Abandon())
     assert bench.transport.acknowledged == []
-    assert bench.attempts.begin(f"another start of {id(bench)}") == 1
+    assert bench.transport.replies == []
 
 
 def test_equal_background_requests_are_each_held_to_their_own_format() -> None:
@@ -126,9 +125,8 @@ def test_energy_stands_in_the_reply_with_its_source(source: EnergySource) -> Non
     bench = Bench()
     bench.deliver({"id": "a", "prompt": "x"})
     job, now_s = bench.worker.jobs[0], bench.clock()
-    usage = Usage(1, 0, 2, energy=Energy(1.23456, source))
-    outcome = Answer("hi", FinishReason.STOP)
-    bench.service.finish(Finished(job.key, outcome, usage, now_s, now_s + 1, now_s + 0.5))
+    ran(job, now_s, now_s + 0.5, num_output_tokens=2).energy = Energy(1.23456, source)
+    bench.take(Finished(job, Answer("hi", FinishReason.STOP), now_s + 1))
     told = bench.transport.replies[0].json["usage"]
     assert (told["energy_j"], told["energy_source"]) == (1.235, source.value)
     assert bench.metrics.snapshot()["energy_j"] == 1.235
@@ -138,7 +136,7 @@ def test_a_full_queue_gives_the_memory_of_the_refused_back() -> None:
     bench = Bench(limits=replace(LIMITS, max_waiting=1))
     for number in range(3):
         bench.deliver({"id": f"r{number}", "prompt": "x", "max_tokens": 5})
-    accounts = bench.service.guard.ledger.accounts()
+    accounts = bench.node.guard.ledger.accounts()
     assert accounts["requests"] == 2 * 128 * 1024
 
 
@@ -146,15 +144,14 @@ def test_a_request_that_ended_without_a_token_teaches_nothing() -> None:
     bench = Bench()
     bench.deliver({"id": "a", "prompt": "x"})
     job, now_s = bench.worker.jobs[0], bench.clock()
-    usage = Usage(1, 0, 0, energy=Energy(2.0, EnergySource.MODEL))
-    outcome = Rejected(ErrorCode.INTERNAL, "broken")
-    bench.service.finish(Finished(job.key, outcome, usage, now_s, now_s + 9, None))
+    ran(job, now_s, None, num_output_tokens=0).energy = Energy(2.0, EnergySource.MODEL)
+    bench.take(Finished(job, Rejected(ErrorCode.INTERNAL, "broken"), now_s + 9))
     snapshot = bench.metrics.snapshot()
     assert (snapshot["ttft_p50_s"], snapshot["energy_j"]) == (None, 2.0)
-    assert bench.service.costs.current == bench.service.costs.fitted
+    assert bench.node.latency_model.current == bench.node.latency_model.fitted
 
 
-def company(num_slots: int = 2) -> Bench:
+def two_slots(num_slots: int = 2) -> Bench:
     """A service with several slots, and three requests."""
     bench = Bench(limits=replace(LIMITS, max_waiting=4, num_slots=num_slots))
     for name in ("a", "b", "c"):
@@ -162,38 +159,37 @@ def company(num_slots: int = 2) -> Bench:
     return bench
 
 
-def ended(bench: Bench, key: int, text: str) -> Finished:
-    """The end of one of the jobs, a second after now."""
+def ended(bench: Bench, job: Generation, text: str) -> Finished:
+    """The end of one of the generations, a second after now."""
     now_s = bench.clock()
     bench.clock.advance(1.0)
-    usage = Usage(1, 0, len(text))
-    answer = Answer(text, FinishReason.STOP)
-    return Finished(key, answer, usage, now_s, bench.clock(), now_s + 0.5)
+    ran(job, now_s, now_s + 0.5, num_output_tokens=len(text))
+    return Finished(job, Answer(text, FinishReason.STOP), bench.clock())
 
 
 def test_as_many_run_as_there_are_slots_and_each_gets_its_own_answer() -> None:
-    bench = company()
+    bench = two_slots()
     first, second = bench.worker.jobs
-    assert (bench.service.num_running, bench.service.num_waiting) == (2, 1)
-    bench.service.finish(ended(bench, second.key, "second"))
+    assert (len(bench.node.scheduler.running), len(bench.node.scheduler)) == (2, 1)
+    bench.take(ended(bench, second, "second"))
     assert [job.request.reply_to.request_id for job in bench.worker.jobs] == ["a", "b", "c"]
-    bench.service.finish(ended(bench, bench.worker.jobs[2].key, "third"))
-    bench.service.finish(ended(bench, first.key, "first"))
+    bench.take(ended(bench, bench.worker.jobs[2], "third"))
+    bench.take(ended(bench, first, "first"))
     replies = {sent.json["id"]: sent.json["data"]["text"] for sent in bench.transport.replies}
     assert replies == {"a": "first", "b": "second", "c": "third"}
 
 
 def test_a_cancel_reaches_the_one_it_is_meant_for() -> None:
-    bench = company()
+    bench = two_slots()
     bench.deliver({"id": "b"}, "cancel")
     assert bench.worker.cancelled == [bench.worker.jobs[1].key]
 
 
 def test_what_an_answer_still_needs_is_known_from_its_progress() -> None:
-    bench = company(num_slots=1)
+    bench = two_slots(num_slots=1)
     key = bench.worker.jobs[0].key
-    before_s = bench.service.scheduler.running[0].remaining_s(COST, bench.clock())
+    before_s = bench.node.scheduler.running[0].remaining_s(COST, bench.clock())
     bench.worker.done[key] = (1, 3)
-    bench.service.tick()
-    left_s = bench.service.scheduler.running[0].remaining_s(COST, bench.clock())
+    bench.tick()
+    left_s = bench.node.scheduler.running[0].remaining_s(COST, bench.clock())
     assert left_s < before_s - 2 * COST.decode_token_s

@@ -1,4 +1,4 @@
-"""Which messages are sent when, again and never again, over connections that break."""
+"""The outbox: order, resending and giving up, over connections that break."""
 
 import random
 from collections import Counter
@@ -116,9 +116,9 @@ def test_a_message_at_which_every_connection_ends_is_given_up_and_all_others_get
             link.publish(outgoing(handle))
         link.run()
         link.run()
-        told = {handle: link.reported[handle] for handle in handles}
-        assert {handle for handle in handles if told[handle] is not None} == bad, seed
-        assert all((told[handle] or "").startswith("given up: ") for handle in bad)
+        reported = {handle: link.reported[handle] for handle in handles}
+        assert {handle for handle in handles if reported[handle] is not None} == bad, seed
+        assert all((reported[handle] or "").startswith("given up: ") for handle in bad)
         assert {handle for handle in handles if not link.taken[handle]} == bad, seed
         limit = 4 if blame is Blame.MESSAGE else MAX_CLOSED + 3
         assert len(link.pauses) <= limit * len(bad) + 1, seed
@@ -294,7 +294,7 @@ def test_a_newer_retained_message_takes_the_place_of_one_that_waits() -> None:
     assert link.taken[1] == 0
 
 
-def test_what_cannot_be_sent_is_told_and_holds_nothing_up() -> None:
+def test_what_cannot_be_sent_is_reported_and_delays_nothing() -> None:
     link = Link(chosen(set(), Blame.OTHER))
     link.publish(outgoing(1, "unsendable"))
     link.publish(outgoing(2))
@@ -302,12 +302,12 @@ def test_what_cannot_be_sent_is_told_and_holds_nothing_up() -> None:
     assert (link.reported[1], link.reported[2]) == ("larger than the broker accepts", None)
 
 
-def test_the_topic_of_what_is_given_up_is_told_escaped_and_cut() -> None:
+def test_the_topic_of_what_is_given_up_is_reported_escaped_and_cut() -> None:
     link = Link(chosen({1}, Blame.MESSAGE))
     link.publish(outgoing(1, "reply/\x85\n\u202e" + "x" * 200))
     link.run()
-    told = link.reported[1]
-    assert told is not None
-    assert told.isprintable()
-    assert "topic 'reply/\\x85\\n\\u202ex" in told
-    assert len(told) < 200
+    reported = link.reported[1]
+    assert reported is not None
+    assert reported.isprintable()
+    assert "topic 'reply/\\x85\\n\\u202ex" in reported
+    assert len(reported) < 200

@@ -1,4 +1,4 @@
-"""The rules of the wire contract, one by one, and that nothing a stranger sends escapes them."""
+"""The wire contract: each rule, and that no input escapes them."""
 # ruff: noqa: ANN401 - a test looks into whichever of the four values it expects
 
 import json
@@ -100,7 +100,7 @@ REFUSED = [
         {"session": "a b"},
         'session: must be 1 to 64 characters of A-Z a-z 0-9 . _ : -, got "a b"',
     ),
-    ({"stream": True}, "stream: needs an `id`, which names the topic of the fragments"),
+    ({"stream": True}, "stream: needs an `id`, which is part of the fragments' topic"),
     ({"id": 5}, "id: must be 1 to 64 characters of A-Z a-z 0-9 . _ : -, got 5"),
     ({"id": "a b"}, 'id: must be 1 to 64 characters of A-Z a-z 0-9 . _ : -, got "a b"'),
     ({"id": "x" * 65}, f'id: must be 1 to 64 characters of A-Z a-z 0-9 . _ : -, got "{"x" * 32}…"'),
@@ -169,7 +169,7 @@ NOT_JSON = [
     ("[1]", "payload: must be a JSON object, or plain text as the prompt"),
     ("[" * 10_000, "payload: nested deeper than 64 levels"),
     ('{"a":' * 3000, "payload: nested deeper than 64 levels"),
-    ('{"a":{"x":1,"x":2}}', 'payload: the key "x" stands twice in an object'),
+    ('{"a":{"x":1,"x":2}}', 'payload: the key "x" occurs twice in an object'),
     (b"\xffhello", "payload: not UTF-8 at byte 0"),
     (b"hell\xc3", "payload: not UTF-8 at byte 4"),
     (b"\xed\xa0\x80", "payload: not UTF-8 at byte 0"),
@@ -201,7 +201,7 @@ def test_what_is_no_request_is_refused_to_the_correlation_it_came_with(
 
 def test_a_refusal_carries_the_id_even_when_the_same_object_has_a_duplicate_key() -> None:
     decoded = deliver('{"id":"a1","prompt":"x","prompt":"y"}')
-    assert message_of(decoded) == 'payload: the key "prompt" stands twice in an object'
+    assert message_of(decoded) == 'payload: the key "prompt" occurs twice in an object'
     assert decoded.reply_to.request_id == "a1"
 
 
@@ -359,7 +359,9 @@ def test_the_system_text_is_the_requests_else_the_configurations() -> None:
     assert none.messages == (ChatMessage("user", "x"),)
     turns = [{"role": "system", "content": "Mine."}, {"role": "user", "content": "x"}]
     assert len(deliver({"messages": turns}, defaults=configured).messages) == 2
-    assert message_of(deliver({"messages": turns, "system": "x"})).startswith("system: stands")
+    assert message_of(deliver({"messages": turns, "system": "x"})).startswith(
+        "system: `messages` has a"
+    )
 
 
 def test_a_node_can_refuse_system_texts() -> None:
@@ -367,7 +369,7 @@ def test_a_node_can_refuse_system_texts() -> None:
     turns = [{"role": "system", "content": "Mine."}, {"role": "user", "content": "x"}]
     for members in ({"prompt": "x", "system": "y"}, {"messages": turns}):
         message = message_of(deliver(members, defaults=strict))
-        assert message == "system: this node's configuration does not accept a system text"
+        assert message == "system: this node's configuration allows no system text"
     assert deliver("x", defaults=strict).messages[0].content == "Ours."
 
 

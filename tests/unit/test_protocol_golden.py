@@ -109,7 +109,8 @@ def sent_messages() -> dict[str, Encoded]:
     chosen = Answer("closed", FinishReason.STOP, is_choice=True, choice=1)
     cut = Answer("", FinishReason.LENGTH, is_choice=True)
     usage = Usage(31, 20, 2)
-    full = Rejected(ErrorCode.QUEUE_FULL, "8 requests waiting", retry_after_s=2.4)
+    waiting = "the queue is full: 8 requests waiting"
+    full = Rejected(ErrorCode.QUEUE_FULL, waiting, retry_after_s=2.4)
     late = Rejected(ErrorCode.TIMEOUT, "needs 9.1 s, has 8 s", detail={"predicted_ms": 9100})
     bare = ReplyAddress("edged/kitchen/response/generate")
 

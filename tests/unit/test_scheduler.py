@@ -1,4 +1,4 @@
-"""The queue: bounded, urgent work first while promises are kept, nothing leaves in silence."""
+"""The queue: bounded, urgent work first while deadlines are met, nothing leaves without a reply."""
 
 from typing import Any
 
@@ -12,14 +12,18 @@ from edged.protocol.request import (
     ReplyAddress,
     SamplingParams,
 )
-from edged.scheduling.admission import Admitted
-from edged.scheduling.latency_model import Cost
-from edged.scheduling.request_state import MAX_PAUSES, PROMOTE_AFTER_S
-from edged.scheduling.schedulability import Member, Work
-from edged.scheduling.scheduler import Entry, EntryState, Scheduler
+from edged.scheduling.latency_model import CostEstimate
+from edged.scheduling.queued_request import (
+    MAX_PAUSES,
+    PROMOTE_AFTER_S,
+    QueuedRequest,
+    RequestPhase,
+)
+from edged.scheduling.schedulability import Work
+from edged.scheduling.scheduler import Scheduler
 from tests.make_request import TOPIC, make_request
 
-COST = Cost(prefill_token_s=0.02, decode_token_s=0.1, chunk_tokens=4096, margin=1.0)
+COST = CostEstimate(prefill_token_s=0.02, decode_token_s=0.1, chunk_tokens=4096, margin=1.0)
 """With 50 prompt tokens: 1 s to the first token; with 21 tokens: 3 s in all."""
 BACKGROUND, NORMAL, INTERACTIVE = Priority.BACKGROUND, Priority.NORMAL, Priority.INTERACTIVE
 
@@ -30,23 +34,34 @@ def entry(
     deadline_s: float = 60.0,
     queued_s: float = 0.0,
     **request: Any,  # noqa: ANN401 - as make_request takes them
-) -> Entry[str]:
+) -> QueuedRequest:
     request.setdefault("max_tokens", 21)
     made = make_request(deadline_s=deadline_s, **request)
-    admitted = Admitted(made, 50, made.max_tokens, 3.3)
-    return Entry(key, admitted, (1, 2), f"delivery {key}", queued_s)
+    return QueuedRequest(key, made, queued_s, num_prompt_tokens=50, max_tokens=made.max_tokens)
 
 
-def filled(*entries: Entry[str], max_waiting: int = 8, num_slots: int = 1) -> Scheduler[str]:
-    scheduler: Scheduler[str] = Scheduler(max_waiting, num_slots)
+def add(
+    scheduler: Scheduler[QueuedRequest], item: QueuedRequest, cost: CostEstimate, now_s: float
+) -> Rejected | None:
+    """Let a prepared request into the queue, or return why not."""
+    refusal = scheduler.enter(item, cost, now_s)
+    if refusal is None:
+        scheduler.admit(item, cost, now_s)
+    return refusal
+
+
+def filled(
+    *entries: QueuedRequest, max_waiting: int = 8, num_slots: int = 1
+) -> Scheduler[QueuedRequest]:
+    scheduler: Scheduler[QueuedRequest] = Scheduler(max_waiting, num_slots)
     for item in entries:
-        assert scheduler.add(item, COST, item.queued_s) is None
+        assert add(scheduler, item, COST, item.queued_s) is None
     return scheduler
 
 
-def order(scheduler: Scheduler[str], now_s: float = 0.0) -> list[int]:
+def order(scheduler: Scheduler[QueuedRequest], now_s: float = 0.0) -> list[int]:
     keys = []
-    while (popped := scheduler.pop(now_s, COST)) is not None:
+    while (popped := scheduler.start_next(now_s, COST)) is not None:
         keys.append(popped.key)
         scheduler.finish(popped.key)
     return keys
@@ -71,12 +86,12 @@ def test_a_class_goes_before_a_deadline_while_the_deadline_can_be_kept() -> None
     assert order(scheduler) == [3, 2, 1]
 
 
-def test_a_promise_goes_before_a_class_when_it_would_be_broken() -> None:
+def test_a_deadline_goes_before_a_class_when_it_would_be_missed() -> None:
     tight = entry(1, deadline_s=5, priority=BACKGROUND)
     urgent = entry(2, deadline_s=60, priority=INTERACTIVE)
     assert order(filled(tight, urgent)) == [1, 2]
     roomy = entry(1, deadline_s=6, priority=BACKGROUND)
-    urgent.state = EntryState.WAITING
+    urgent.phase = RequestPhase.WAITING
     assert order(filled(roomy, urgent)) == [2, 1]
 
 
@@ -103,38 +118,39 @@ def test_background_work_that_waited_counts_as_normal_and_never_as_interactive()
 def test_the_newest_is_refused_when_the_queue_is_full() -> None:
     scheduler = filled(entry(1), max_waiting=1)
     newest = entry(2, priority=INTERACTIVE)
-    refusal = scheduler.add(newest, COST, 0.0)
+    refusal = add(scheduler, newest, COST, 0.0)
     assert isinstance(refusal, Rejected)
-    assert (refusal.code, refusal.message) == (ErrorCode.QUEUE_FULL, "1 requests waiting")
+    assert refusal.code is ErrorCode.QUEUE_FULL
+    assert refusal.message == "the queue is full: 1 request waiting"
     assert refusal.retry_after_s == 0.1
-    assert newest.state is EntryState.FINISHED
     assert order(scheduler) == [1]
 
 
 def test_a_full_queue_tells_when_the_running_one_will_be_done() -> None:
     scheduler = filled(entry(1), entry(2), max_waiting=2)
-    running = scheduler.pop(10.0, COST)
+    running = scheduler.start_next(10.0, COST)
     assert running is not None
     running.note_progress(50, 1)
     running.note_progress(50, 11)
-    scheduler.add(entry(3), COST, 10.0)
-    refusal = scheduler.add(entry(4), COST, 11.0)
+    add(scheduler, entry(3), COST, 10.0)
+    refusal = add(scheduler, entry(4), COST, 11.0)
     assert refusal is not None
+    assert refusal.message == "the queue is full: 2 requests waiting"
     assert refusal.retry_after_s == pytest.approx(1.0)
 
 
 def test_who_had_its_share_gets_half_of_the_queue_and_goes_last() -> None:
     flood = [entry(key, topic="flood", deadline_s=50) for key in range(1, 5)]
     scheduler = filled(*flood, max_waiting=8)
-    assert scheduler.add(entry(5, topic="other"), COST, 0.0) is None
-    refusal = scheduler.add(entry(6, topic="flood"), COST, 0.0)
+    assert add(scheduler, entry(5, topic="other"), COST, 0.0) is None
+    refusal = add(scheduler, entry(6, topic="flood"), COST, 0.0)
     assert refusal is not None
     assert (refusal.code, refusal.retry_after_s) == (ErrorCode.QUEUE_FULL, 4.0)
-    assert "its share" in refusal.message
+    assert refusal.message == "this client exceeded its fair share; retry after 4.0 s"
     scheduler.drop(flood[0])
     scheduler.drop(flood[1])
     late = entry(7, topic="flood", deadline_s=40)
-    assert scheduler.add(late, COST, 0.0) is None
+    assert add(scheduler, late, COST, 0.0) is None
     assert late.is_over_share
     assert order(scheduler) == [3, 4, 5, 7]
 
@@ -142,33 +158,33 @@ def test_who_had_its_share_gets_half_of_the_queue_and_goes_last() -> None:
 def test_an_entry_goes_from_waiting_over_running_to_finished() -> None:
     item = entry(1)
     scheduler = filled(item)
-    assert (item.state, len(scheduler)) == (EntryState.WAITING, 1)
-    assert scheduler.pop(5.0, COST) is item
+    assert (item.phase, len(scheduler)) == (RequestPhase.WAITING, 1)
+    assert scheduler.start_next(5.0, COST) is item
     assert scheduler.running == [item]
-    assert (item.state, item.started_s, len(scheduler)) == (EntryState.RUNNING, 5.0, 0)
-    assert scheduler.begun() == [item]
+    assert (item.phase, item.started_s, len(scheduler)) == (RequestPhase.STARTING, 5.0, 0)
+    assert scheduler.in_progress() == [item]
     assert scheduler.finish(1) is item
-    assert item.state is EntryState.FINISHED
+    assert item.phase is RequestPhase.FINISHED
     assert scheduler.running == []
 
 
 def test_no_more_run_than_there_are_slots_and_only_what_runs_can_finish() -> None:
     scheduler = filled(entry(1), entry(2))
-    with pytest.raises(KeyError, match="does not run"):
+    with pytest.raises(KeyError, match="is not running"):
         scheduler.finish(1)
-    assert scheduler.pop(0.0, COST) is not None
-    assert scheduler.pop(0.0, COST) is None
+    assert scheduler.start_next(0.0, COST) is not None
+    assert scheduler.start_next(0.0, COST) is None
     assert [item.key for item in scheduler.running] == [1]
-    with pytest.raises(KeyError, match="does not run"):
+    with pytest.raises(KeyError, match="is not running"):
         scheduler.pause(2, 0)
 
 
 def test_an_empty_queue_gives_nothing() -> None:
     scheduler = filled()
-    assert scheduler.pop(0.0, COST) is None
+    assert scheduler.start_next(0.0, COST) is None
     assert scheduler.expire(0.0, COST) == []
     assert scheduler.next_deadline_s(COST) is None
-    assert scheduler.begun() == []
+    assert scheduler.in_progress() == []
     assert scheduler.to_pause(0.0, COST) is None
 
 
@@ -178,50 +194,52 @@ def test_what_cannot_give_a_first_token_in_time_expires() -> None:
     assert scheduler.next_deadline_s(COST) == 9.0
     assert scheduler.expire(8.9, COST) == []
     assert scheduler.expire(9.0, COST) == [early]
-    assert early.state is EntryState.FINISHED
+    assert early.phase is RequestPhase.FINISHED
     assert scheduler.next_deadline_s(COST) == 19.0
     assert order(scheduler) == [2]
 
 
-def test_pop_leaves_what_is_late_for_expire() -> None:
+def test_a_start_leaves_what_is_late_for_expire() -> None:
     late = entry(1, deadline_s=10)
     scheduler = filled(late, entry(2))
     assert order(scheduler, now_s=10.0) == [2]
     assert scheduler.expire(10.0, COST) == [late]
 
 
-def running(item: Entry[str], *waiting: Entry[str], num_done: int = 0) -> Scheduler[str]:
+def running(
+    item: QueuedRequest, *waiting: QueuedRequest, num_generated: int = 0
+) -> Scheduler[QueuedRequest]:
     """Return a scheduler in which ``item`` has so many tokens, and the others have just come."""
     scheduler = filled(item)
-    scheduler.pop(0.0, COST)
-    item.note_progress(50 if num_done else 0, num_done)
+    scheduler.start_next(0.0, COST)
+    item.note_progress(50 if num_generated else 0, num_generated)
     for other in waiting:
-        assert scheduler.add(other, COST, 0.0) is None
+        assert add(scheduler, other, COST, 0.0) is None
     return scheduler
 
 
 def test_a_person_interrupts_less_urgent_work_that_has_the_time() -> None:
     item = entry(1, priority=NORMAL)
-    scheduler = running(item, entry(2, priority=INTERACTIVE), num_done=5)
+    scheduler = running(item, entry(2, priority=INTERACTIVE), num_generated=5)
     assert scheduler.to_pause(1.5, COST) is item
-    assert scheduler.pause(1, num_done=6) is item
-    assert (item.state, item.started_s, item.num_done, item.num_pauses) == (
-        EntryState.WAITING,
+    assert scheduler.pause(1, num_generated=6) is item
+    assert (item.phase, item.started_s, item.num_generated, item.num_pauses) == (
+        RequestPhase.WAITING,
         None,
         6,
         1,
     )
-    assert scheduler.begun() == [item]
+    assert scheduler.in_progress() == [item]
     # What is left: the prompt and six tokens once more, and the other 15.
     assert item.remaining_s(COST, 2.0) == pytest.approx(0.02 * 56 + 14 * 0.1)
     assert order(scheduler, 2.0) == [2, 1]
 
 
-def test_what_is_left_falls_with_what_the_engine_tells() -> None:
+def test_remaining_work_falls_with_the_engine_s_progress() -> None:
     item = entry(1)
     scheduler = filled(item)
     assert item.remaining_s(COST, 0.0) == pytest.approx(3.0)
-    scheduler.pop(0.0, COST)
+    scheduler.start_next(0.0, COST)
     item.note_progress(20, 0)
     assert item.remaining_s(COST, 0.0) == pytest.approx(0.6 + 2.0)
     item.note_progress(50, 0)
@@ -231,7 +249,7 @@ def test_what_is_left_falls_with_what_the_engine_tells() -> None:
     item.note_progress(50, 11)
     assert item.remaining_s(COST, 0.0) == pytest.approx(1.0)
     scheduler.pause(1, 11)
-    scheduler.pop(0.0, COST)
+    scheduler.start_next(0.0, COST)
     assert item.remaining_s(COST, 0.0) == pytest.approx(0.02 * 61 + 9 * 0.1)
     item.note_progress(61, 11)
     assert item.remaining_s(COST, 0.0) == pytest.approx(9 * 0.1)
@@ -240,7 +258,7 @@ def test_what_is_left_falls_with_what_the_engine_tells() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "num_done"),
+    ("first", "second", "num_generated"),
     [
         ({"priority": NORMAL}, {"priority": NORMAL, "deadline_s": 30}, 1),  # no higher class
         ({"priority": NORMAL, "deadline_s": 5}, {"priority": INTERACTIVE}, 1),  # no slack
@@ -252,10 +270,10 @@ def test_what_is_left_falls_with_what_the_engine_tells() -> None:
         ),
     ],
 )
-def test_what_gains_nothing_or_breaks_a_promise_is_not_interrupted(
-    first: dict[str, Any], second: dict[str, Any], num_done: int
+def test_what_gains_nothing_or_misses_a_deadline_is_not_paused(
+    first: dict[str, Any], second: dict[str, Any], num_generated: int
 ) -> None:
-    scheduler = running(entry(1, **first), entry(2, **second), num_done=num_done)
+    scheduler = running(entry(1, **first), entry(2, **second), num_generated=num_generated)
     assert scheduler.to_pause(0.0, COST) is None
 
 
@@ -266,39 +284,43 @@ def test_an_answer_is_interrupted_twice_at_most() -> None:
         assert scheduler.to_pause(0.0, COST) is item, number
         scheduler.pause(1, 1)
         assert order_one(scheduler) == 9
-        assert scheduler.pop(0.0, COST) is item
-        scheduler.add(entry(9, priority=INTERACTIVE), COST, 0.0)
+        assert scheduler.start_next(0.0, COST) is item
+        add(scheduler, entry(9, priority=INTERACTIVE), COST, 0.0)
     assert scheduler.to_pause(0.0, COST) is None
 
 
-def order_one(scheduler: Scheduler[str]) -> int:
-    popped = scheduler.pop(0.0, COST)
+def order_one(scheduler: Scheduler[QueuedRequest]) -> int:
+    popped = scheduler.start_next(0.0, COST)
     assert popped is not None
     scheduler.finish(popped.key)
     return popped.key
 
 
-def test_work_is_interrupted_to_keep_a_promise() -> None:
+def test_a_request_is_paused_to_meet_a_deadline() -> None:
     """Admission counted on it: what has little time goes before what has much."""
     item = entry(1, deadline_s=60)
-    scheduler = running(item, entry(2, deadline_s=3.5), num_done=1)
+    scheduler = running(item, entry(2, deadline_s=3.5), num_generated=1)
     assert scheduler.to_pause(0.0, COST) is item
 
 
-def test_a_timetable_counts_an_interruption_only_where_there_could_be_one() -> None:
-    scheduler = running(entry(1, deadline_s=20), entry(2, deadline_s=30), num_done=1)
+def test_the_admission_test_counts_an_interruption_only_where_there_could_be_one() -> None:
+    scheduler = running(entry(1, deadline_s=20), entry(2, deadline_s=30), num_generated=1)
 
-    def room_s(deadline_s: float, priority: Priority) -> float:
+    def capacity_s(deadline_s: float, priority: Priority) -> float:
         request = make_request(deadline_s=deadline_s, priority=priority)
-        return scheduler.timetable(request, COST, 1.0).room_s(deadline_s)
+        return (
+            scheduler.admission_test(request, COST, 1.0)
+            .best_schedule(deadline_s)
+            .capacity_s(deadline_s)
+        )
 
     # 2 s run on, 3 s wait.
-    assert room_s(40.0, NORMAL) == pytest.approx(39.0 - 5.0)
-    assert room_s(40.0, INTERACTIVE) == pytest.approx(39.0 - 5.0)
+    assert capacity_s(40.0, NORMAL) == pytest.approx(39.0 - 5.0)
+    assert capacity_s(40.0, INTERACTIVE) == pytest.approx(39.0 - 5.0)
     # Going before them costs the running one its prompt and a token again.
-    assert room_s(10.0, NORMAL) == pytest.approx(9.0)
-    assert room_s(19.0, NORMAL) == pytest.approx(19.0 - 1.02 - 19 * 0.1)
-    assert filled().timetable(make_request(), COST, 0.0).total_s == 0.0
+    assert capacity_s(10.0, NORMAL) == pytest.approx(9.0)
+    assert capacity_s(19.0, NORMAL) == pytest.approx(19.0 - 1.02 - 19 * 0.1)
+    assert filled().admission_test(make_request(), COST, 0.0).schedules[0].total_s == 0.0
 
 
 def cancel(topic: str = "edged/n/response/cancel", **target: object) -> CancelRequest:
@@ -308,10 +330,10 @@ def cancel(topic: str = "edged/n/response/cancel", **target: object) -> CancelRe
 def test_cancel_removes_what_waits_and_marks_what_runs() -> None:
     running, waiting, other = (entry(i, request_id=n) for i, n in enumerate(["a", "a", "b"]))
     scheduler = filled(running, waiting, other)
-    scheduler.pop(0.0, COST)
+    scheduler.start_next(0.0, COST)
     assert scheduler.cancel(cancel(target_id="a")) == [waiting, running]
-    assert (running.state, running.is_cancelled) == (EntryState.RUNNING, True)
-    assert (waiting.state, waiting.is_cancelled) == (EntryState.FINISHED, True)
+    assert (running.phase, running.is_cancelled) == (RequestPhase.STARTING, True)
+    assert (waiting.phase, waiting.is_cancelled) == (RequestPhase.FINISHED, True)
     assert (len(scheduler), other.is_cancelled) == (1, False)
     assert scheduler.cancel(cancel(target_id="zzz")) == []
 
@@ -350,29 +372,29 @@ def test_the_same_id_of_another_requester_is_left_alone(
     assert [item.key for item in matches] == taken
 
 
-def test_clear_hands_back_everything_that_waits() -> None:
-    scheduler = filled(entry(1), entry(2), entry(3))
-    running = scheduler.pop(0.0, COST)
-    assert [item.key for item in scheduler.clear()] == [2, 3]
-    assert (len(scheduler), scheduler.running) == (0, [running])
+def test_a_request_can_be_printed_without_its_prompt() -> None:
+    item = entry(7, deadline_s=12.5)
+    assert str(item) == (f"request 7: arrived, client {TOPIC}, deadline 12.500 s, 0 of 21 tokens")
+    running(item, num_generated=5)
+    assert repr(item) == (f"request 7: starting, client {TOPIC}, deadline 12.500 s, 5 of 21 tokens")
 
 
 def test_a_running_entry_is_a_backlog_to_its_deadline_at_most() -> None:
     item = entry(1, deadline_s=12.0)
-    filled(item).pop(10.0, COST)
+    filled(item).start_next(10.0, COST)
     assert item.remaining_s(COST, 10.5) == 1.5
     assert item.remaining_s(COST, 12.5) == 0.0
 
 
-SLOTS = Cost(
+SLOTS = CostEstimate(
     prefill_token_s=0.02, decode_token_s=0.1, decode_row_s=0.01, chunk_tokens=4096, margin=1.0
 )
-"""Two entries together: 1 s for each prompt, then 20 runs of 0.11 s; one run may come between."""
+"""Two requests in a batch: 1 s for each prompt, then 20 runs of 0.11 s; one run may come in."""
 
 
-def started(scheduler: Scheduler[str], now_s: float = 0.0) -> list[int]:
+def started(scheduler: Scheduler[QueuedRequest], now_s: float = 0.0) -> list[int]:
     """Start what can start, and return what runs."""
-    while scheduler.pop(now_s, SLOTS) is not None:
+    while scheduler.start_next(now_s, SLOTS) is not None:
         pass
     return [entry.key for entry in scheduler.running]
 
@@ -381,13 +403,13 @@ def test_as_many_run_as_there_are_slots_the_most_urgent_first() -> None:
     entries = [entry(key, deadline_s=60 - key) for key in (1, 2, 3, 4)]
     scheduler = filled(*entries, num_slots=3)
     assert started(scheduler) == [4, 3, 2]
-    assert (scheduler.is_full, len(scheduler)) == (True, 1)
+    assert len(scheduler) == 1
     scheduler.finish(3)
-    assert (scheduler.is_full, started(scheduler)) == (False, [4, 2, 1])
-    assert scheduler.begun() == [entries[3], entries[1], entries[0]]
+    assert started(scheduler) == [4, 2, 1]
+    assert scheduler.in_progress() == [entries[3], entries[1], entries[0]]
 
 
-def test_company_is_refused_where_it_would_break_the_promise_of_one_that_runs() -> None:
+def test_a_batch_is_not_joined_where_it_would_delay_a_running_one() -> None:
     """The first one needs 3 s, and 4.41 s beside another one's prompt and tokens."""
     scheduler = filled(entry(1, deadline_s=4.2), entry(2), num_slots=2)
     assert started(scheduler) == [1]
@@ -396,7 +418,7 @@ def test_company_is_refused_where_it_would_break_the_promise_of_one_that_runs() 
     assert started(scheduler) == [1, 2]
 
 
-def test_company_is_refused_where_it_would_break_the_promise_of_one_that_waits() -> None:
+def test_a_batch_is_not_joined_where_it_would_delay_a_queued_one() -> None:
     tight = entry(3, deadline_s=7.0)
     scheduler = filled(
         entry(1, priority=INTERACTIVE), entry(2, priority=INTERACTIVE), tight, num_slots=2
@@ -405,15 +427,15 @@ def test_company_is_refused_where_it_would_break_the_promise_of_one_that_waits()
     assert started(scheduler) == [1, 3]
 
 
-def test_what_can_start_at_once_is_promised_although_it_could_not_wait() -> None:
+def test_what_can_start_at_once_is_admitted_although_it_could_not_wait() -> None:
     first = entry(1, deadline_s=5.0, priority=INTERACTIVE)
     for num_slots, has_room in ((1, False), (2, True)):
         scheduler = filled(first, num_slots=num_slots)
-        first.state = EntryState.WAITING
+        first.phase = RequestPhase.WAITING
         assert started(scheduler) == [1]
         request = make_request(deadline_s=5.0, max_tokens=21, priority=INTERACTIVE)
-        timetable = scheduler.timetable(request, SLOTS, 0.0)
-        end_s = timetable.end_s(Member(Work.of(50, 21), 5.0), 3.0, reserve=0.0)
+        admission_test = scheduler.admission_test(request, SLOTS, 0.0)
+        end_s = admission_test.completion_s(Work.of(50, 21, 5.0), 3.0, reserve=0.0)
         assert (end_s is not None) == has_room
         if end_s is not None:
             assert end_s == pytest.approx(2 + 0.1 + 20 * 0.11 + 0.01, abs=0.2)
@@ -423,7 +445,7 @@ def test_a_person_takes_the_slot_of_the_least_urgent() -> None:
     least = entry(1, priority=BACKGROUND, deadline_s=60)
     scheduler = filled(least, entry(2, priority=NORMAL, deadline_s=80), num_slots=2)
     assert started(scheduler) == [2, 1]
-    scheduler.add(entry(3, priority=INTERACTIVE), SLOTS, 0.0)
+    add(scheduler, entry(3, priority=INTERACTIVE), SLOTS, 0.0)
     assert scheduler.to_pause(0.0, SLOTS) is least
     scheduler.pause(1, 0)
     assert started(scheduler) == [2, 3]
@@ -434,28 +456,26 @@ def test_fewer_slots_let_run_to_its_end_what_runs() -> None:
     scheduler = filled(*(entry(key) for key in (1, 2, 3)), num_slots=2)
     assert started(scheduler) == [1, 2]
     scheduler.num_slots = 1
-    assert (scheduler.is_full, scheduler.to_pause(0.0, SLOTS)) == (True, None)
+    assert scheduler.to_pause(0.0, SLOTS) is None
     scheduler.finish(1)
     assert started(scheduler) == [2]
     scheduler.finish(2)
     assert started(scheduler) == [3]
-    scheduler.num_slots = 2
-    assert not scheduler.is_full
 
 
-def test_where_not_all_promises_can_be_kept_the_earliest_go_on() -> None:
+def test_where_not_all_deadlines_can_be_met_the_earliest_go_on() -> None:
     """A device that became slow: what is late anyway holds up nobody."""
     slow = SLOTS.scaled(4.0, 4.0, margin=1.0)
     scheduler = filled(*(entry(key, deadline_s=10 + key) for key in (1, 2, 3)), num_slots=2)
-    assert scheduler.pop(0.0, slow) is not None
-    assert scheduler.pop(0.0, slow) is not None
+    assert scheduler.start_next(0.0, slow) is not None
+    assert scheduler.start_next(0.0, slow) is not None
     assert [item.key for item in scheduler.running] == [1, 2]
 
 
 def test_a_person_does_not_interrupt_a_person() -> None:
     scheduler = filled(entry(1, priority=INTERACTIVE), num_slots=1)
     assert started(scheduler) == [1]
-    scheduler.add(entry(2, priority=INTERACTIVE, deadline_s=50), SLOTS, 0.0)
+    add(scheduler, entry(2, priority=INTERACTIVE, deadline_s=50), SLOTS, 0.0)
     assert scheduler.to_pause(0.0, SLOTS) is None
 
 
@@ -463,6 +483,6 @@ def test_progress_comes_from_the_engine_by_key() -> None:
     first, second = entry(1), entry(2)
     scheduler = filled(first, second, num_slots=2)
     assert started(scheduler) == [1, 2]
-    scheduler.note_progress({2: (50, 3)}.get)
-    assert (first.num_prefilled, first.num_done) == (0, 0)
-    assert (second.num_prefilled, second.num_done) == (50, 3)
+    scheduler.note_progress({2: (50, 3)})
+    assert (first.num_prefilled, first.num_generated) == (0, 0)
+    assert (second.num_prefilled, second.num_generated) == (50, 3)

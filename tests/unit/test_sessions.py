@@ -31,7 +31,7 @@ def test_a_second_request_is_asked_with_the_first_and_its_answer() -> None:
     assert said(bench) == "a?Ab?"
     bench.finish("B")
     assert session(bench)["turns"] == 2
-    assert bench.service.num_sessions == 1
+    assert bench.node.num_sessions(bench.clock()) == 1
 
 
 def test_without_a_session_a_reply_says_nothing_of_one() -> None:
@@ -39,7 +39,7 @@ def test_without_a_session_a_reply_says_nothing_of_one() -> None:
     bench.deliver({"prompt": "a?"})
     bench.finish("A")
     assert "session" not in bench.transport.replies[-1].json
-    assert bench.service.num_sessions == 0
+    assert bench.node.num_sessions(bench.clock()) == 0
 
 
 def test_a_retry_long_after_its_deadline_replaces_its_turn() -> None:

@@ -1,4 +1,4 @@
-"""Stop strings: found across pieces, never emitted, not even in part."""
+"""Stop strings: found across chunks, never emitted, not even in part."""
 
 from itertools import pairwise
 
@@ -12,9 +12,9 @@ TEXT = st.text("ab\n", max_size=20)
 STOPS = st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=3)
 
 
-def emitted(stop: list[str], pieces: list[str]) -> tuple[str, bool]:
+def emitted(stop: list[str], chunks: list[str]) -> tuple[str, bool]:
     matcher = StopMatcher(stop)
-    text = "".join(matcher.push(piece) for piece in pieces)
+    text = "".join(matcher.push(chunk) for chunk in chunks)
     return text + matcher.flush(), matcher.is_stopped
 
 
@@ -59,12 +59,10 @@ def test_an_empty_stop_string_is_refused() -> None:
 
 
 @given(stop=STOPS, text=TEXT, cuts=st.lists(st.integers(0, 20)))
-def test_how_text_is_cut_into_pieces_changes_nothing(
-    stop: list[str], text: str, cuts: list[int]
-) -> None:
+def test_chunk_boundaries_change_nothing(stop: list[str], text: str, cuts: list[int]) -> None:
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    pieces = [text[start:end] for start, end in pairwise(edges)]
-    assert emitted(stop, pieces) == emitted(stop, list(text))
+    chunks = [text[start:end] for start, end in pairwise(edges)]
+    assert emitted(stop, chunks) == emitted(stop, list(text))
 
 
 @given(stop=STOPS, text=TEXT)

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from edged.daemon.atomic_file import PAGE_BYTES
-from edged.daemon.crash_journal import FILE_NAME, INTAKE_PAGE, MAX_SUSPECTS, Attempts
-from edged.node.node import ISOLATION_LIMIT_S, MAX_ARRIVALS
+from edged.daemon.journal_file import FILE_NAME, PAGE_BYTES
+from edged.node.crash_journal import INTAKE_PAGE, MAX_SUSPECTS
+from edged.node.events import Drain
+from edged.node.intake import ISOLATION_LIMIT_S, MAX_ARRIVALS
 from edged.protocol import Delivery
 from edged.protocol.request import ChatMessage
-from tests.fakes import LIMITS, Bench, FakeLanguage, correlation
+from tests.fakes import LIMITS, Bench, FakeLanguage, correlation, open_journal
 
 ROOMY_QUEUE = replace(LIMITS, max_waiting=2 * MAX_ARRIVALS, num_slots=4)
 LONG = {"prompt": "x", "max_tokens": 100, "timeout_ms": 200_000}
@@ -30,7 +31,7 @@ class DeadlyLanguage(FakeLanguage):
 
 def life(folder: Path, **more: Any) -> Bench:  # noqa: ANN401
     """One process of the daemon on this state folder."""
-    return Bench(attempts=Attempts(folder), limits=ROOMY_QUEUE, language=DeadlyLanguage(), **more)
+    return Bench(folder=folder, limits=ROOMY_QUEUE, language=DeadlyLanguage(), **more)
 
 
 def die_of(bench: Bench, payload: object, **more: Any) -> None:  # noqa: ANN401
@@ -87,9 +88,9 @@ def test_a_refusal_that_may_go_nowhere_is_a_counted_drop(
     bench = life(tmp_path)
     delivery = bench.delivery({"prompt": "deadly"}, **more)
     for _ in range(2):
-        Attempts(tmp_path).begin_intake(delivery.fingerprint)
+        open_journal(tmp_path).mark([delivery.fingerprint])
     bench = life(tmp_path)
-    bench.service.deliver(delivery)
+    bench.take(delivery)
     assert bench.metrics.snapshot()["dropped"] == 1
     assert bench.transport.acknowledged == [delivery.receipt]
 
@@ -136,35 +137,36 @@ def test_what_was_only_present_at_a_known_suspects_second_crash_is_not_counted(
     tmp_path: Path,
 ) -> None:
     suspect, running = "s" * 32, "r" * 32
-    Attempts(tmp_path).begin_intake(suspect)
-    second = Attempts(tmp_path)
+    open_journal(tmp_path).mark([suspect])
+    second = open_journal(tmp_path)
     assert second.num_intake_crashes(suspect) == 1
     second.begin(running)
-    second.begin_intake(suspect)
-    third = Attempts(tmp_path)
+    second.mark([suspect])
+    third = open_journal(tmp_path)
     assert third.num_intake_crashes(suspect) == 2
     assert not third.was_left_running(running)
     assert third.begin(running) == 1
 
 
 def test_what_was_taken_in_well_is_no_suspect_any_more(tmp_path: Path) -> None:
-    attempts = Attempts(tmp_path)
-    attempts.begin_intake("a")
-    later = Attempts(tmp_path)
+    journal = open_journal(tmp_path)
+    journal.mark(["a"])
+    later = open_journal(tmp_path)
     assert later.num_unfinished == 1
-    assert Attempts(tmp_path).num_intake_crashes("a") == 1, "counted once"
-    later.begin_intake("a")
-    later.end_intake("a")
-    last = Attempts(tmp_path)
+    assert open_journal(tmp_path).num_intake_crashes("a") == 1, "counted once"
+    later.mark(["a"])
+    later.forgive("a")
+    later.mark([])
+    last = open_journal(tmp_path)
     assert (last.num_intake_crashes("a"), last.num_unfinished) == (0, 0)
 
 
 def test_the_number_of_suspects_is_bounded(tmp_path: Path) -> None:
     for number in range(MAX_SUSPECTS + 1):
-        Attempts(tmp_path).begin_intake(f"{number:032}")
-    attempts = Attempts(tmp_path)
-    assert attempts.num_intake_crashes(f"{0:032}") == 0
-    assert attempts.num_intake_crashes(f"{MAX_SUSPECTS:032}") == 1
+        open_journal(tmp_path).mark([f"{number:032}"])
+    journal = open_journal(tmp_path)
+    assert journal.num_intake_crashes(f"{0:032}") == 0
+    assert journal.num_intake_crashes(f"{MAX_SUSPECTS:032}") == 1
 
 
 @pytest.mark.parametrize("content", [b"[1]", b"{", b'{"marked": 7, "crashes": [1]}', b"[" * 4000])
@@ -187,10 +189,10 @@ def suspect_runs(tmp_path: Path) -> Bench:
 
 def test_others_wait_a_bounded_time_for_a_suspect(tmp_path: Path) -> None:
     bench = suspect_runs(tmp_path)
-    due_s = bench.service.next_tick_s()
+    due_s = bench.node.next_tick_s()
     assert due_s == bench.clock() + ISOLATION_LIMIT_S
     bench.clock.now_s = due_s
-    bench.service.tick()
+    bench.tick()
     assert ids(bench) == ["suspect", "next"]
     assert bench.worker.jobs[1].request.received_s == due_s - ISOLATION_LIMIT_S
 
@@ -220,15 +222,15 @@ def test_a_suspect_does_not_wait_for_an_idle_engine_for_ever(tmp_path: Path) -> 
     bench.deliver(LONG | {"id": "waits", "timeout_ms": 1_000, "max_tokens": 100})
     assert ids(bench) == ["runs"]
     bench.clock.advance(ISOLATION_LIMIT_S)
-    bench.service.tick()
+    bench.tick()
     assert ids(bench) == ["runs", "suspect"]
-    assert bench.service.next_tick_s() is None
+    assert bench.node.next_tick_s() is None
     assert [reply.json["error"]["code"] for reply in bench.transport.replies] == ["timeout"]
 
 
 def test_what_waits_for_a_suspect_is_left_to_the_next_process_at_a_stop(tmp_path: Path) -> None:
     bench = suspect_runs(tmp_path)
-    bench.service.drain()
+    bench.take(Drain())
     bench.finish()
     bench.confirm_all()
     assert ids(bench) == ["suspect"]

@@ -1,38 +1,51 @@
 """When a device is spared: hot, or low on battery, with a distance between begin and end."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from edged.node.throttling import DeviceReading, Strain, StrainLimits
+from edged.node.throttling import DeviceReading, Throttling, ThrottlingLimits
 from tests.fakes import LIMITS, Bench
 
 
+def reason(throttling: Throttling, **reading: Any) -> str | None:  # noqa: ANN401
+    return throttling.reason(DeviceReading(**reading))
+
+
 def test_a_hot_device_is_spared_until_it_has_cooled_down() -> None:
-    strain = Strain(StrainLimits(max_temperature_c=80.0))
-    seen = [strain.look(c, None, on_mains=None) is not None for c in (79, 80, 76, 75, 74, 79, 81)]
+    throttling = Throttling(ThrottlingLimits(max_temperature_c=80.0))
+    seen = [reason(throttling, temperature_c=c) is not None for c in (79, 80, 76, 75, 74, 79, 81)]
     assert seen == [False, True, True, True, False, False, True]
-    assert strain.look(82.4, None, on_mains=None) == (
+    assert reason(throttling, temperature_c=82.4) == (
         "the device is hot (82 °C; see budget.max_temperature_c)"
     )
 
 
 def test_a_low_battery_counts_off_mains_only() -> None:
-    strain = Strain(StrainLimits(min_battery_share=0.3))
-    assert strain.look(None, 0.2, on_mains=True) is None
-    seen = [strain.look(None, part, on_mains=False) is not None for part in (0.3, 0.29, 0.34, 0.35)]
+    throttling = Throttling(ThrottlingLimits(min_battery_share=0.3))
+    assert reason(throttling, battery_share=0.2, on_mains=True) is None
+    seen = [
+        reason(throttling, battery_share=share, on_mains=False) is not None
+        for share in (0.3, 0.29, 0.34, 0.35)
+    ]
     assert seen == [False, True, True, False]
 
 
-@pytest.mark.parametrize("limits", [StrainLimits(), StrainLimits(80.0, 0.3)])
-def test_what_is_not_told_or_not_limited_is_no_reason(limits: StrainLimits) -> None:
-    strain = Strain(limits)
-    assert strain.look(None, None, on_mains=None) is None
-    assert Strain(StrainLimits()).look(120.0, 0.01, on_mains=False) is None
+@pytest.mark.parametrize("limits", [ThrottlingLimits(), ThrottlingLimits(80.0, 0.3)])
+def test_what_is_not_told_or_not_limited_is_no_reason(limits: ThrottlingLimits) -> None:
+    throttling = Throttling(limits)
+    assert reason(throttling) is None
+    assert (
+        reason(
+            Throttling(ThrottlingLimits()), temperature_c=120.0, battery_share=0.01, on_mains=False
+        )
+        is None
+    )
 
 
 def test_background_work_is_held_back_first() -> None:
-    bench = Bench(limits=replace(LIMITS, strain=StrainLimits(max_temperature_c=80.0)))
+    bench = Bench(limits=replace(LIMITS, throttling=ThrottlingLimits(max_temperature_c=80.0)))
     bench.device = DeviceReading(temperature_c=85.0)
     for priority in ("background", "normal"):
         bench.deliver({"id": priority, "prompt": "x", "max_tokens": 5, "priority": priority})

@@ -1,4 +1,4 @@
-"""``edged top`` as text: what a look at a node tells."""
+"""The text output of ``edged top``."""
 
 from edged.commands.top import HISTORY, TopView, sparkline
 
@@ -28,7 +28,7 @@ def test_a_look_tells_load_memory_speed_and_refusals() -> None:
     view.add(STATE)
     text = "\n".join(view.lines())
     assert "kitchen: ready, up 2 h 5 min, 1 of 4 slots running, 2 waiting" in text
-    assert f"[{'#' * 20}{'.' * 20}] 200 of 400 MiB, kept by the kernel; pressure: calm" in text
+    assert f"[{'#' * 20}{'.' * 20}] 200 of 400 MiB, enforced by the kernel; pressure: calm" in text
     assert "300 MiB: weights 150, kv 90" in text
     assert "40.5 tok/s" in text
     assert "temperature                  -" in text
@@ -41,7 +41,7 @@ def test_a_node_that_tells_little_is_no_error() -> None:
     for state in ({}, {"uptime_s": 61, "budget_bytes": 0}):
         view = TopView("n")
         view.add(state)
-        assert "0 of 0 MiB, kept by edged alone" in "\n".join(view.lines())
+        assert "0 of 0 MiB, enforced by edged only" in "\n".join(view.lines())
     assert next(iter(TopView("n").lines())) == "n: -, up -, 0 of - slots running, 0 waiting"
 
 

@@ -1,4 +1,4 @@
-"""The parts of the transport that need no broker: pauses, explanations, the outbox."""
+"""The parts of the transport that need no broker: back-off, errors, outbox, acknowledgements."""
 
 import pytest
 

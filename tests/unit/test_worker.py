@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from edged.daemon.worker import Meter, Worker
-from edged.engine.generation import Finished, Fragment, Job, Paused
 from edged.engine.steps import Constraint, Prefilled, Token
 from edged.errors import ErrorCode
+from edged.node.generation import Finished, Fragment, Generation, Paused
 from edged.protocol.energy import Energy, EnergyModel, EnergySource
 from edged.protocol.request import (
     Answer,
@@ -93,9 +93,9 @@ def run(
 ) -> tuple[list[Fragment], Finished]:
     inbox = Inbox()
     worker = Worker(engine, CharacterStream, inbox.events.put, clock or FakeClock())
-    worker.start()
+    worker.start_thread()
     constraint = None if request.format.type is FormatType.TEXT else Unconstrained()
-    worker.submit(Job(1, [1, 2, 3], request, 16, constraint))
+    worker.start(Generation(1, [1, 2, 3], request, 16, constraint))
     try:
         return inbox.until_finished()
     finally:
@@ -153,7 +153,7 @@ def test_the_deadline_before_the_first_token_is_a_timeout() -> None:
     engine, clock = ticking("ab")
     _, finished = run(engine, replace(REQUEST, deadline_s=1.5), clock)
     assert refusal(finished).code is ErrorCode.TIMEOUT
-    assert finished.first_token_s is None
+    assert finished.generation.first_token_s is None
     assert finished.timing(0.0).prefill_s == 1.0
 
 
@@ -180,8 +180,8 @@ def test_cancel_at_each_token_ends_the_one_execution_with_the_text_so_far(num_be
 
     engine = Cancelling()
     worker = Worker(engine, CharacterStream, inbox.events.put, FakeClock())
-    worker.start()
-    worker.submit(Job(1, [1], REQUEST, 16))
+    worker.start_thread()
+    worker.start(Generation(1, [1], REQUEST, 16))
     _, finished = inbox.until_finished()
     assert answer(finished) == Answer(text[: num_before + 1], FinishReason.CANCELLED)
     assert len(engine.interrupted) == 1, "a piece of its prompt would be broken off"
@@ -193,9 +193,9 @@ def test_cancel_at_each_token_ends_the_one_execution_with_the_text_so_far(num_be
 def test_cancel_during_prefill_is_a_refusal() -> None:
     inbox = Inbox()
     worker = Worker(FakeEngine(steps("a")), CharacterStream, inbox.events.put, FakeClock())
-    worker.submit(Job(1, [1], REQUEST, 16))
+    worker.start(Generation(1, [1], REQUEST, 16))
     worker.cancel(1)
-    worker.start()
+    worker.start_thread()
     _, finished = inbox.until_finished()
     assert refusal(finished).code is ErrorCode.CANCELLED
     worker.stop(LIMIT_S)
@@ -207,11 +207,11 @@ def test_a_broken_engine_is_answered_and_the_next_job_runs(
     inbox = Inbox()
     engine = FakeEngine([*steps("a"), ValueError("broken")])
     worker = Worker(engine, CharacterStream, inbox.events.put, FakeClock())
-    worker.start()
+    worker.start_thread()
     for key in (1, 2):
-        worker.submit(Job(key, [1], REQUEST, 16))
+        worker.start(Generation(key, [1], REQUEST, 16))
         _, finished = inbox.until_finished()
-        assert finished.key == key
+        assert finished.generation.key == key
         assert refusal(finished).code is ErrorCode.INTERNAL
     assert "generation failed" in caplog.text
     assert worker.is_alive
@@ -223,7 +223,7 @@ def test_fragments_join_to_the_answer_and_are_coalesced() -> None:
     fragments, finished = run(FakeEngine(steps("abcdefghijklmnopqrst")))
     assert "".join(fragment.delta for fragment in fragments) == answer(finished).text
     assert [len(fragment.delta) for fragment in fragments] == [1, 8, 8, 3]
-    assert [fragment.sequence for fragment in fragments] == [0, 1, 2, 3]
+    assert [fragment.number for fragment in fragments] == [0, 1, 2, 3]
     assert [fragment.is_done for fragment in fragments] == [False, False, False, True]
 
 
@@ -257,8 +257,8 @@ def test_a_json_answer_cut_by_its_length_is_not_parsed() -> None:
 def test_a_job_without_the_constraint_of_its_format_is_not_started(kind: FormatType) -> None:
     inbox, engine = Inbox(), FakeEngine(steps("free text"))
     worker = Worker(engine, CharacterStream, inbox.events.put, FakeClock())
-    worker.start()
-    worker.submit(Job(1, [1, 2, 3], replace(REQUEST, format=OutputFormat(kind)), 16))
+    worker.start_thread()
+    worker.start(Generation(1, [1, 2, 3], replace(REQUEST, format=OutputFormat(kind)), 16))
     _, finished = inbox.until_finished()
     assert worker.stop(LIMIT_S)
     assert refusal(finished).code is ErrorCode.INTERNAL
@@ -292,8 +292,8 @@ def test_a_stall_is_seen_while_a_job_runs_and_not_when_idle() -> None:
 
     worker = Worker(Slow(), CharacterStream, inbox.events.put, clock)
     assert worker.stalled_s(clock()) == 0.0
-    worker.start()
-    worker.submit(Job(1, [1], REQUEST, 16))
+    worker.start_thread()
+    worker.start(Generation(1, [1], REQUEST, 16))
     inbox.until_finished()
     assert seen == [40.0]
     assert worker.stalled_s(clock()) == 0.0
@@ -329,22 +329,22 @@ def pausing(text: str) -> tuple[PausingEngine, Worker, Inbox]:
     engine = PausingEngine([Token(ord(c), is_stop=False) for c in text])
     engine.prompts = []
     engine.worker = Worker(engine, CharacterStream, inbox.events.put, FakeClock())
-    engine.worker.start()
+    engine.worker.start_thread()
     return engine, engine.worker, inbox
 
 
 def test_an_interrupted_answer_goes_on_where_it_stopped() -> None:
     engine, worker, inbox = pausing("abcdef")
-    worker.submit(Job(1, [1, 2, 3], REQUEST, 6))
+    worker.start(Generation(1, [1, 2, 3], REQUEST, 6))
     paused = inbox.until_paused()
-    assert paused.run.text == "abc"
-    worker.submit(Job(2, [1, 2, 3], REQUEST, 2))
-    assert inbox.until_finished()[1].key == 2
-    worker.resume(paused.run)
+    assert paused.generation.text == "abc"
+    worker.start(Generation(2, [1, 2, 3], REQUEST, 2))
+    assert inbox.until_finished()[1].generation.key == 2
+    worker.start(paused.generation)
     _, finished = inbox.until_finished()
     assert worker.stop(LIMIT_S)
     assert answer(finished) == Answer("abcdef", FinishReason.LENGTH)
-    assert finished.was_paused
+    assert finished.generation.was_paused
     assert finished.usage.completion_tokens == 6
     assert finished.usage.cached_tokens == 0  # of the prompt; what the pause reused is none of it
     first, _, second = engine.prompts
@@ -354,20 +354,20 @@ def test_an_interrupted_answer_goes_on_where_it_stopped() -> None:
 
 def test_an_answer_at_its_end_is_not_interrupted() -> None:
     _, worker, inbox = pausing("abc")
-    worker.submit(Job(1, [1, 2, 3], REQUEST, 3))
+    worker.start(Generation(1, [1, 2, 3], REQUEST, 3))
     _, finished = inbox.until_finished()
     assert worker.stop(LIMIT_S)
     assert answer(finished).text == "abc"
-    assert not finished.was_paused
+    assert not finished.generation.was_paused
 
 
 def test_the_cache_is_given_back_between_jobs() -> None:
     inbox = Inbox()
     engine = FakeEngine(steps("x"))
     worker = Worker(engine, CharacterStream, inbox.events.put, FakeClock())
-    worker.start()
+    worker.start_thread()
     worker.release()
-    worker.submit(Job(1, [1], REQUEST, 1))
+    worker.start(Generation(1, [1], REQUEST, 1))
     inbox.until_finished()
     assert worker.stop(LIMIT_S)
     assert engine.releases == 1
@@ -378,8 +378,8 @@ def test_the_energy_of_a_run_is_in_its_usage() -> None:
     counter = iter([10.0, 12.0, 12.0, 13.5, 13.5, 13.5])  # before and after each step
     meter = Meter(lambda: next(counter), EnergyModel(None, 1))
     worker = Worker(FakeEngine(steps("x")), CharacterStream, inbox.events.put, FakeClock(), meter)
-    worker.start()
-    worker.submit(Job(1, [1], REQUEST, 1))
+    worker.start_thread()
+    worker.start(Generation(1, [1], REQUEST, 1))
     _, finished = inbox.until_finished()
     assert worker.stop(LIMIT_S)
     assert finished.usage.energy == Energy(3.5, EnergySource.RAPL)

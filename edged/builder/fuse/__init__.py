@@ -1,53 +1,55 @@
-"""Fuse Optimum's export into the graph that the engine runs in place.
+"""Fuse Optimum's export into a graph with grouped attention and an in-place KV cache.
 
-Rule: never wrong, only refused. The export is read block by block, everything in it is accounted
-for, and the result is compared with it before it is handed on; what does not fit raises
-``NotFusable`` with the reason, and the portable path is taken.
+Rule: refuse rather than guess. Every operator of the export must be understood, and the result is
+compared with the export; otherwise ``NotFusable`` says why and the portable graph is used.
 """
 
+import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from edged.builder.fuse.blocks import Linear
 from edged.builder.fuse.compare import compare
 from edged.builder.fuse.decoder import Decoder, read_decoder
 from edged.builder.fuse.emitter import Emitter
-from edged.builder.fuse.notes import write_notes
-from edged.builder.fuse.plan import plan_joins
+from edged.builder.fuse.plan import plan_fusions
 from edged.builder.fuse.rebuild import Rebuilder
 from edged.builder.fuse.traced import NotFusable, TracedGraph
 from edged.builder.onnx_files import GraphWriter
-from edged.bundle.folder import MODEL, MODEL_DATA
+from edged.bundle.manifest import MODEL, MODEL_DATA
 
 __all__ = ["FuseReport", "NotFusable", "fuse"]
 
 _HEAD_SIZE_UNIT = 8
 _ROTARY_SIZE_UNIT = 16
+# Rotary scalings whose angles depend on the length of the text.
+_LENGTH_DEPENDENT = frozenset({"dynamic", "longrope", "su"})
 
 
 @dataclass(frozen=True, slots=True)
 class FuseReport:
-    """What was fused, and how near it is to the export."""
+    """The result of a fusion, and its distance from the export."""
 
     num_layers: int
     num_nodes_before: int
     num_nodes_after: int
     window: int | None
-    """Tokens that the narrowest sliding window sees; None without one."""
+    """Size of the narrowest sliding window in tokens; None without one."""
     notes: tuple[str, ...]
-    """What a reader of the build's output should know."""
+    """Remarks for the build's output."""
     max_abs_diff: float = math.nan
     """Largest difference of any logit from the export's."""
 
 
 def fuse(export_folder: Path, output_folder: Path, *, max_model_len: int) -> FuseReport:
-    """Write the fused form of an export, in fp32; takes as long as a few prefills.
+    """Write the fused form of an export, in fp32; blocks for a few prefills.
 
     Args:
         export_folder: Optimum's ``text-generation-with-past``: ``model.onnx`` and its data file.
         output_folder: gets ``model.onnx`` and ``model.onnx.data``; made when missing.
-        max_model_len: positions for which the rotary tables are made, at least 1.
+        max_model_len: length of the rotary tables in positions, at least 1.
 
     Raises:
         NotFusable: The export has something that the fused graph cannot express, or the two differ.
@@ -64,7 +66,7 @@ def fuse(export_folder: Path, output_folder: Path, *, max_model_len: int) -> Fus
 
 
 def _write(export_folder: Path, output_folder: Path, max_model_len: int) -> FuseReport:
-    """Write the fused form, not yet compared; the export's weights are let go of on return.
+    """Write the fused form, not yet compared; frees the export's weights on return.
 
     Raises:
         NotFusable: The export has something that the fused graph cannot express.
@@ -75,14 +77,14 @@ def _write(export_folder: Path, output_folder: Path, max_model_len: int) -> Fuse
     output_folder.mkdir(parents=True, exist_ok=True)
     with GraphWriter(output_folder) as writer:
         emitter = Emitter(graph, writer)
-        Rebuilder(emitter, decoder, plan_joins(decoder)).write()
+        Rebuilder(emitter, decoder, plan_fusions(decoder)).write()
         emitter.finish(decoder.cache_dims, len(decoder.attentions), _vocab_size(decoder))
     return FuseReport(
         num_layers=len(decoder.attentions),
         num_nodes_before=len(graph.nodes),
         num_nodes_after=len(emitter.nodes),
         window=min((a.window for a in decoder.attentions if a.window is not None), default=None),
-        notes=write_notes(decoder, export_folder),
+        notes=_write_notes(decoder, export_folder),
     )
 
 
@@ -90,7 +92,7 @@ def _check_operator(decoder: Decoder) -> None:
     """Refuse what ONNX Runtime's GroupQueryAttention refuses on the CPU.
 
     Raises:
-        NotFusable: A head or rotary size is not a multiple of what the kernel wants.
+        NotFusable: A head or rotary size is not a multiple of the kernel's unit.
     """
     _, head_size = decoder.cache_dims
     if head_size % _HEAD_SIZE_UNIT != 0:
@@ -114,3 +116,34 @@ def _vocab_size(decoder: Decoder) -> int:
         if isinstance(block, Linear):
             return block.width
     raise NotFusable("no projection makes the logits")
+
+
+def _write_notes(decoder: Decoder, export_folder: Path) -> tuple[str, ...]:
+    """Return remarks on the graph, and on its differences from its configuration."""
+    notes = [
+        f"layers with a sliding window of {window} tokens"
+        for window in sorted({a.window for a in decoder.attentions if a.window is not None})
+    ]
+    num_unrotated = sum(a.rotary is None for a in decoder.attentions)
+    if num_unrotated:
+        notes.append(f"{num_unrotated} of {len(decoder.attentions)} layers without positions")
+    config = _read_config(export_folder)
+    softcap = config.get("attn_logit_softcapping")
+    if softcap and all(a.softcap == 0 for a in decoder.attentions):
+        notes.append(f"the export leaves out the configuration's attention soft cap of {softcap}")
+    scaling = config.get("rope_scaling") or {}
+    kind = scaling.get("rope_type", scaling.get("type"))
+    if kind in _LENGTH_DEPENDENT:
+        limit = config.get("original_max_position_embeddings", config["max_position_embeddings"])
+        notes.append(f"the {kind} rotary angles of the export are those for up to {limit} tokens")
+    return tuple(notes)
+
+
+def _read_config(export_folder: Path) -> dict[str, Any]:
+    """Return the text model's configuration; empty when the folder has none."""
+    path = export_folder / "config.json"
+    if not path.is_file():
+        return {}
+    config = json.loads(path.read_text(encoding="utf-8"))
+    text: dict[str, Any] = config.get("text_config") or config
+    return text

@@ -1,7 +1,9 @@
-"""Reading one layer's attention: from the cache inputs to the projections around it.
+"""Read one layer's attention: from the cache inputs to the projections around it.
 
-Rule: whatever is not understood is refused. Positions and masks are read by running the export's
-own subgraphs (``positions``); heads, scale, cap and norms are read from the operators in scope.
+Positions and masks are measured (``positions``); heads, scale, soft cap and norms are read from
+the operators in the attention's scope.
+
+Rule: an attention that is not fully understood is refused.
 """
 
 from dataclasses import dataclass
@@ -10,7 +12,8 @@ import onnx
 
 from edged.builder.fuse.blocks import Attention, Linear, Rotary
 from edged.builder.fuse.operands import Operand, read_operand
-from edged.builder.fuse.traced import NotFusable, TracedGraph, attribute, scope
+from edged.builder.fuse.traced import NotFusable, TracedGraph, scope
+from edged.builder.onnx_files import attribute
 
 _COS_AND_SIN = 2
 _LAST_OF_FOUR = 3
@@ -18,7 +21,7 @@ _LAST_OF_FOUR = 3
 
 @dataclass(frozen=True, slots=True)
 class AttentionSite:
-    """An attention, and the tensor that says which positions it sees."""
+    """An attention and its mask."""
 
     attention: Attention
     mask: str
@@ -26,7 +29,7 @@ class AttentionSite:
 
 
 def read_attention(graph: TracedGraph, layer: int, cache_dims: tuple[int, int]) -> AttentionSite:
-    """Read layer ``layer``; its window is left open, to be read from the returned mask.
+    """Read layer ``layer``; its window is None until it is read from the returned mask.
 
     Raises:
         NotFusable: Something in the attention is not understood.
@@ -63,19 +66,19 @@ def read_attention(graph: TracedGraph, layer: int, cache_dims: tuple[int, int]) 
 def _check_operands(
     graph: TracedGraph, module: str, operands: tuple[Operand, Operand, Operand], head_size: int
 ) -> None:
-    """Refuse operands that the operator would treat in another way.
+    """Refuse operands that GroupQueryAttention cannot compute with.
 
     Raises:
-        NotFusable: With what it is.
+        NotFusable: There is one.
     """
     query, key, value = operands
     for norm in (query.norm, key.norm):
         if norm is not None and graph.dims(norm.weight) != (head_size,):
-            raise NotFusable(f"{norm.scope} norms all heads together")
+            raise NotFusable(f"{norm.scope} normalizes all heads together")
     if value.others or value.norm is not None or value.scale != 1.0:
         raise NotFusable(f"{module} changes the values before attention")
     if set(query.others) != set(key.others):
-        raise NotFusable(f"{module} turns queries and keys by different angles")
+        raise NotFusable(f"{module} rotates queries and keys by different angles")
     if len(query.others) not in {0, _COS_AND_SIN}:
         raise NotFusable(
             f"{module} takes {len(query.others)} tensors from outside, not cosine and sine"
@@ -126,7 +129,7 @@ def _scores(
 
 
 def _peel(graph: TracedGraph, name: str) -> tuple[str, float]:
-    """Return the tensor behind multiplications and divisions by scalars, and their product."""
+    """Return the tensor before multiplications and divisions by scalars, and their product."""
     factor = 1.0
     while (node := graph.producer(name)) is not None and node.op_type in {"Mul", "Div"}:
         left, right = node.input
@@ -148,13 +151,13 @@ def _weighted_values(graph: TracedGraph, softmax: onnx.NodeProto) -> onnx.NodePr
     """
     name = softmax.output[0]
     for node in graph.consumers.get(name, []):
-        if node.op_type == "IsNaN":  # rows that see nothing become 0; no row of ours does
+        if node.op_type == "IsNaN":  # makes fully masked rows 0; the engine runs none
             name = _only_consumer(graph, node.output[0], "Where").output[0]
     return _only_consumer(graph, name, "MatMul", "Where", "IsNaN")
 
 
 def _only_consumer(graph: TracedGraph, name: str, op_type: str, *aside: str) -> onnx.NodeProto:
-    """Return the one node of type ``op_type`` that reads ``name``, leaving types ``aside`` out.
+    """Return the only node that reads ``name``, of type ``op_type``; ignore the types ``aside``.
 
     Raises:
         NotFusable: There is another reader, or none.
@@ -169,14 +172,14 @@ def _context(graph: TracedGraph, weighted: onnx.NodeProto) -> str:
     """Return the tensor [B, S, heads x size] that the output projection reads.
 
     Raises:
-        NotFusable: The heads are not put side by side in the usual way.
+        NotFusable: The heads are concatenated in another way.
     """
     transposed = _only_consumer(graph, weighted.output[0], "Transpose")
     return str(_only_consumer(graph, transposed.output[0], "Reshape").output[0])
 
 
 def _num_heads(module: str, linears: tuple[Linear, ...], num_kv_heads: int, head_size: int) -> int:
-    """Return the number of query heads from the projections' widths.
+    """Return the number of query heads, from the projections' widths.
 
     Raises:
         NotFusable: The widths do not fit the cache.

@@ -1,22 +1,23 @@
-"""Writing norms and attention with ONNX Runtime's own operators.
+"""Write norms and attention with ONNX Runtime's own operators.
 
-GroupQueryAttention on the CPU has one kernel for a lone query and another for several, and they
-round differently: enough to tip a choice many tokens later. So every query has a spare row of zeros
-after it and is never alone; the spare keys and values fall behind those of the sequence, where
-nothing sees them and the next run overwrites them. Then a token's result depends on the tokens
-before it alone, and not on whether they were run in one piece, in several, or guessed.
+GroupQueryAttention on the CPU has one kernel for a single query and another for several, and they
+round differently, which can change a token much later. So each run gets a spare row of zeros after
+its tokens. The spare keys and values lie after those of the sequence, where no token sees them and
+the next run overwrites them.
 
-Rule: GroupQueryAttention on the CPU takes no head norms of its own, so those are written out.
+Rule: a token's result depends on the tokens before it alone, not on whether they were run in one
+chunk, in several, or as drafts.
 """
 
 from collections.abc import Sequence
 
 from edged.builder.fuse.blocks import Attention, Norm
-from edged.builder.fuse.emitter import MICROSOFT, Emitter, module_name
+from edged.builder.fuse.emitter import Emitter, module_name
+from edged.builder.onnx_files import MICROSOFT
 
+# Inputs of the operator between the rotary tables and ``query_seqlens``: positions, bias, sink,
+# scales of the cache, head norms (which it does not support on the CPU).
 _UNUSED = ("",) * 7
-"""Inputs of the operator between the rotary tables and ``query_seqlens``: positions, bias, sink,
-scales of the cache, head norms."""
 
 
 def write_norm(emitter: Emitter, norm: Norm, source: str) -> str:
@@ -37,7 +38,7 @@ def write_norm(emitter: Emitter, norm: Norm, source: str) -> str:
 def write_sum_and_norm(
     emitter: Emitter, norm: Norm, sources: Sequence[str], *, is_sum_read: bool
 ) -> tuple[str, str]:
-    """Write the norm of a residual sum; return the norm and the sum, empty when it is not read."""
+    """Write the norm of a residual sum; return norm and sum, "" for a sum that is not read."""
     name = module_name(norm.scope)
     weight = emitter.weight(f"{name}.weight", emitter.constant(norm.weight))
     outputs = emitter.node(
@@ -57,9 +58,9 @@ def write_attention(
     """Write one attention; return its output [B, S, heads x size].
 
     Args:
-        emitter: where to.
-        block: what is to be written.
-        sources: query, key and value; or one tensor in which they lie in this order.
+        emitter: receives the nodes.
+        block: the attention.
+        sources: query, key and value; or one tensor that packs them in this order.
         caches: names of cosines and sines; None for no rotation.
     """
     name = module_name(block.scope)
@@ -107,7 +108,7 @@ def _with_spare_row(emitter: Emitter, source: str) -> str:
 def _query_key_value(
     emitter: Emitter, block: Attention, name: str, sources: Sequence[str]
 ) -> Sequence[str]:
-    """Return query, key and value; the last two are empty where the first holds all three."""
+    """Return query, key and value, normed; the last two are "" where the first packs all three."""
     if block.query_norm is None and block.key_norm is None:
         return sources if len(sources) > 1 else (sources[0], "", "")
     if len(sources) == 1:
@@ -129,7 +130,7 @@ def _query_key_value(
 
 
 def _head_norm(emitter: Emitter, norm: Norm | None, source: str, dims: tuple[int, int]) -> str:
-    """Norm each head alone; ``dims`` are the number of heads and their size."""
+    """Write a norm over each head; ``dims`` are the number of heads and their size."""
     if norm is None:
         return source
     name = module_name(norm.scope)

@@ -1,8 +1,8 @@
-"""The words in which a decoder is described between reading the export and writing the fused graph.
+"""The intermediate representation between the export and the fused graph: a list of blocks.
 
-Rule: plain data. Tensors and weights are named as in the export. Outside attention a decoder
-treats each token alone, so every block but ``Attention`` is row-wise: it may be applied to any
-subset of the tokens.
+Tensors and weights have the names of the export.
+
+Rule: every block but ``Attention`` is token-wise, so it may be applied to any subset of the tokens.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import onnx
 
 
 class ActivationKind(StrEnum):
-    """Activations that one operator computes."""
+    """Activations that a single operator computes."""
 
     SILU = "silu"
     GELU = "gelu"
@@ -27,7 +27,7 @@ class Block:
     scope: str
     """Module path, such as ``model.layers.0.mlp.up_proj``."""
     inputs: tuple[str, ...]
-    """Activations it reads; constants are not among them."""
+    """Activations it reads, without constants."""
     outputs: tuple[str, ...]
 
 
@@ -56,7 +56,7 @@ class Norm(Block):
     """Root mean square norm over the last axis."""
 
     weight: str
-    """Constant [H]; where the model uses 1 + w, the export has added it already."""
+    """Constant [H]; where the model uses 1 + w, the export holds the sum."""
     epsilon: float
 
 
@@ -69,14 +69,14 @@ class Activation(Block):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copy(Block):
-    """A row-wise operator that is taken over as it stands."""
+    """A token-wise operator that is copied unchanged."""
 
     node: onnx.NodeProto
 
 
 @dataclass(frozen=True, slots=True)
 class Rotary:
-    """Names of the export's cosine and sine, [1, S, rotary size], in no order."""
+    """Names of the export's cosine and sine, [1, S, rotary size], in either order."""
 
     first: str
     second: str
@@ -86,7 +86,7 @@ class Rotary:
 class Attention(Block):
     """Everything between the query, key and value projections and the output projection.
 
-    ``inputs`` are the query's, key's and value's projections; one name where the export packs them.
+    ``inputs`` are the projections of query, key and value; one name where the export packs them.
     """
 
     layer: int

@@ -1,7 +1,7 @@
-"""Comparing the fused graph with the export, as the engine will run it.
+"""Compare the fused graph with the export, run as the engine runs it.
 
-Rule: the same tokens in one pass, in chunks, and after a rewind over other tokens, so a wrong
-position, window or cache row shows whatever the calls look like.
+Rule: the same tokens run in one pass, in chunks, and after a rewind over other tokens, so that a
+wrong position, window or cache row shows.
 """
 
 from pathlib import Path
@@ -11,15 +11,15 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edged.builder.fuse.traced import ORT_ERRORS, NotFusable
-from edged.bundle.folder import MODEL
+from edged.bundle.manifest import MODEL
 from edged.engine.graph import Graph, load_graph
 from edged.engine.session import open_session
 from edged.errors import BundleError
 
 _TOLERANCE = 1e-3
 _NUM_TOKENS = 48
+# Wider windows are checked by the mask alone.
 _NUM_TOKENS_MAX = 640
-"""Wider windows than this are checked by the mask alone."""
 _CHUNKS = (7, 1, 5, 16)
 _SEED = 20240229
 
@@ -36,7 +36,7 @@ def compare(
         export_folder: holds the export's ``model.onnx``.
         fused_folder: holds the fused one.
         max_model_len: no more tokens than this are run.
-        window: the narrowest sliding window, which the tokens exceed where that is affordable.
+        window: the narrowest sliding window; more tokens than it has are run, up to a limit.
 
     Raises:
         NotFusable: The fused graph does not run, or differs by more than rounding explains.
@@ -56,7 +56,7 @@ def compare(
         worst = _worst_difference(fused, token_ids, others, expected)
     except (BundleError, *ORT_ERRORS) as error:
         raise NotFusable(f"the fused graph does not run: {error}") from error
-    # Multipliers and soft caps give logits of any size; rounding follows the size.
+    # Rounding errors scale with the logits, which multipliers and soft caps make of any size.
     tolerance = _TOLERANCE * max(1.0, float(np.sqrt(np.mean(np.square(expected)))))
     if not worst <= tolerance:
         raise NotFusable(f"fused logits differ from the export by {worst:.2g}")
@@ -66,7 +66,7 @@ def compare(
 def _worst_difference(
     fused: Graph, token_ids: TokenIds, others: TokenIds, expected: Logits
 ) -> float:
-    """Return the largest difference of any logit in any pass; NaN when there is one."""
+    """Return the largest difference of any logit in any pass; NaN if any logit is NaN."""
     differences = [
         np.abs(logits - expected[start : start + len(logits)]).max()
         for start, logits in _passes(fused, token_ids, others)
@@ -75,7 +75,7 @@ def _worst_difference(
 
 
 def run_export(session: ort.InferenceSession, token_ids: TokenIds) -> Logits:
-    """Return the export's logits [n, V] of ``token_ids``, run in one pass without a past."""
+    """Return the export's logits [n, V] of ``token_ids`` in one pass with an empty past."""
     feeds: dict[str, NDArray[np.generic]] = {}
     count = len(token_ids)
     for item in session.get_inputs():
@@ -92,7 +92,7 @@ def run_export(session: ort.InferenceSession, token_ids: TokenIds) -> Logits:
 
 
 def _passes(graph: Graph, token_ids: TokenIds, others: TokenIds) -> list[tuple[int, Logits]]:
-    """Return logits and their first position: of one pass, of chunks, and of a rewind."""
+    """Return each pass's first position and logits: in one pass, in chunks, and after a rewind."""
     count = len(token_ids)
     results = [(0, graph.forward(token_ids, 0, all_rows=True).copy())]
     start = 0

@@ -1,7 +1,7 @@
-"""Reading an export as a decoder: the list of blocks from the token ids to the logits.
+"""Read an export as a decoder: the list of blocks from the token ids to the logits.
 
-Rule: walks back from the logits and accounts for every operator on the way, so nothing of the
-export is left out unseen; masks, positions and shapes are not on the way, and fall away.
+Rule: every operator on the way back from the logits belongs to a block, so no part of the
+computation is dropped. Masks, positions and shapes are not on that way.
 """
 
 from collections.abc import Mapping
@@ -19,8 +19,7 @@ from edged.builder.fuse.linears import (
     read_linear,
     read_norm,
 )
-from edged.builder.fuse.positions import read_rotary, read_window
-from edged.builder.fuse.probe import Probe
+from edged.builder.fuse.positions import DummyInputs, read_rotary, read_window
 from edged.builder.fuse.traced import Array, NotFusable, TracedGraph
 
 _READERS = (read_embedding, read_linear, read_norm, read_activation)
@@ -28,7 +27,7 @@ _READERS = (read_embedding, read_linear, read_norm, read_activation)
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """What the export computes, in the order in which it does."""
+    """The computation of the export, in its order."""
 
     blocks: tuple[Block, ...]
     caches: Mapping[Rotary, tuple[Array, Array]]
@@ -53,19 +52,19 @@ def read_decoder(graph: TracedGraph, max_model_len: int) -> Decoder:
     num_layers, cache_dims = _cache_inputs(graph)
     sites = [read_attention(graph, layer, cache_dims) for layer in range(num_layers)]
     blocks = _walk(graph, {site.attention.outputs[0]: site for site in sites})
-    probe = Probe(0, 1, cache_dims, _widths(graph, blocks))
+    dummy = DummyInputs(0, 1, cache_dims, _widths(graph, blocks))
     caches: dict[Rotary, tuple[Array, Array]] = {}
     windows = {}
     for site in sites:
-        windows[site.attention.layer] = read_window(graph, site.mask, probe, max_model_len)
+        windows[site.attention.layer] = read_window(graph, site.mask, dummy, max_model_len)
         rotary = site.attention.rotary
         if rotary is not None and rotary not in caches:
-            # One more, for the spare row behind the last token (see attention_nodes).
-            caches[rotary] = read_rotary(graph, rotary, probe, max_model_len + 1)
+            # One more for the spare row behind the last token (see ``attention_nodes``).
+            caches[rotary] = read_rotary(graph, rotary, dummy, max_model_len + 1)
     final = tuple(
         replace(b, window=windows[b.layer]) if isinstance(b, Attention) else b for b in blocks
     )
-    return Decoder(final, caches, _slice_bounds(graph, blocks, probe), cache_dims)
+    return Decoder(final, caches, _slice_bounds(graph, blocks, dummy), cache_dims)
 
 
 def _cache_inputs(graph: TracedGraph) -> tuple[int, tuple[int, int]]:
@@ -124,7 +123,7 @@ def _block(graph: TracedGraph, node: onnx.NodeProto) -> Block:
 
 
 def _widths(graph: TracedGraph, blocks: list[Block]) -> dict[str, int]:
-    """Return the number of features of each activation, as far as it is plain to see."""
+    """Return the number of features of each activation, where the blocks show it."""
     widths: dict[str, int] = {}
     for block in blocks:
         known = [widths[name] for name in block.inputs if name in widths]
@@ -143,18 +142,18 @@ def _widths(graph: TracedGraph, blocks: list[Block]) -> dict[str, int]:
     return widths
 
 
-def _slice_bounds(graph: TracedGraph, blocks: list[Block], probe: Probe) -> dict[str, Array]:
-    """Return the values of all slice bounds, which are the same for any number of tokens.
+def _slice_bounds(graph: TracedGraph, blocks: list[Block], dummy: DummyInputs) -> dict[str, Array]:
+    """Return the values of all slice bounds, which may not depend on the number of tokens.
 
     Raises:
         NotFusable: A bound depends on the number of tokens.
     """
     bounds: dict[str, Array] = {}
-    probes = [Probe(past, new, probe.cache_dims, probe.widths) for past, new in ((0, 3), (4, 2))]
+    inputs = [replace(dummy, past=past, new=new) for past, new in ((0, 3), (4, 2))]
     for block in blocks:
         if isinstance(block, Copy) and block.node.op_type == "Slice":
             for name in block.node.input[1:]:
-                value, again = (graph.evaluate([name], p.feed)[0] for p in probes)
+                value, again = (graph.evaluate([name], given.feed)[0] for given in inputs)
                 if not np.array_equal(value, again):
                     raise NotFusable(f"a slice depends on the number of tokens ({block.node.name})")
                 bounds[name] = value

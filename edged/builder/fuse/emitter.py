@@ -1,8 +1,8 @@
-"""The fused graph while it is being written: nodes, weights, and which rows are still wanted.
+"""The fused graph in progress: its nodes, its weights, and the selection of ``rows``.
 
-Rule: weights go to the data file as they come and are not kept. After the last attention every
-tensor that is read goes through the selection of ``rows`` first, so the last MLP and the head run
-on the wanted rows only.
+Rule: weights are written to the data file at once and not kept in memory. After the last attention
+each tensor is reduced to the selected rows when it is read, so the last MLP and the output
+projection compute no other rows.
 """
 
 from collections.abc import Sequence
@@ -13,15 +13,14 @@ import onnx
 from onnx import TensorProto, helper
 
 from edged.builder.fuse.traced import Array, NotFusable, TracedGraph
-from edged.builder.onnx_files import GraphWriter
+from edged.builder.onnx_files import MICROSOFT, GraphWriter
 
-MICROSOFT = "com.microsoft"
 _OPSET_MIN = 20  # Gelu
 _IR_VERSION = 10
 
 
 class Emitter:
-    """Collects the nodes and weights of the fused graph."""
+    """Collects the nodes of the fused graph and writes its weights."""
 
     def __init__(self, graph: TracedGraph, writer: GraphWriter) -> None:
         self.graph = graph
@@ -64,11 +63,11 @@ class Emitter:
         return value
 
     def define(self, export_name: str, name: str) -> None:
-        """Say which tensor of the fused graph stands for one of the export."""
+        """Record which tensor of the fused graph replaces one of the export."""
         self._values[export_name] = name
 
     def value(self, export_name: str) -> str:
-        """Return the tensor that stands for one of the export, with the wanted rows only."""
+        """Return the tensor that replaces one of the export, reduced to the selected rows."""
         name = self._values[self.graph.resolve(export_name)]
         if name not in self._all_rows:
             return name
@@ -79,7 +78,7 @@ class Emitter:
         return self._selected[name]
 
     def select_rows(self) -> None:
-        """From here on, read the wanted rows only of what there is so far."""
+        """Reduce every tensor written so far to the selected rows when it is read."""
         self._all_rows = frozenset(self._values.values())
 
     def finish(self, cache_dims: tuple[int, int], num_layers: int, vocab_size: int) -> None:

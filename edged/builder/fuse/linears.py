@@ -1,14 +1,15 @@
-"""Reading the modules that treat each token alone: embedding, projections, norms, activations.
+"""Read the token-wise modules: embedding, projections, norms, activations.
 
-Rule: a module is recognised by what it computes (its operators and constants), never by its
-family; what is not recognised is copied when it is row-wise, else the export is not fusable.
+Rule: a module is recognised by its operators and constants, never by its family. Another token-wise
+operator is copied; any other makes the export not fusable.
 """
 
 import numpy as np
 import onnx
 
 from edged.builder.fuse.blocks import Activation, ActivationKind, Copy, Embedding, Linear, Norm
-from edged.builder.fuse.traced import NotFusable, TracedGraph, attribute, scope
+from edged.builder.fuse.traced import NotFusable, TracedGraph, scope
+from edged.builder.onnx_files import attribute
 
 _ELEMENTWISE = frozenset({
     "Abs", "Add", "Clip", "Div", "Erf", "Exp", "Max", "Min", "Mul", "Neg", "Pow", "Reciprocal",
@@ -16,8 +17,8 @@ _ELEMENTWISE = frozenset({
 })  # fmt: skip
 _MATRIX_AXES = 2
 _SLICE_INPUTS = 4
+# Activations outside attention have three axes: batch, tokens, features.
 _LAST_AXES = frozenset({-1.0, 2.0})
-"""Activations outside attention have three axes: batch, tokens, features."""
 _SQUARE = 2.0
 
 
@@ -96,7 +97,7 @@ def _inverse_rms_epsilon(graph: TracedGraph, name: str, source: str) -> float | 
 
 
 def _is_last_axis_mean(graph: TracedGraph, node: onnx.NodeProto) -> bool:
-    """Whether a node is the mean over the last axis, kept as an axis of one."""
+    """Whether a node is a mean over the last axis with ``keepdims``."""
     if node.op_type != "ReduceMean" or attribute(node, "keepdims", 1) != 1:
         return False
     return len(node.input) > 1 and graph.scalar(node.input[1]) == -1.0
@@ -114,7 +115,7 @@ def _constant_and_other(
 
 
 def read_activation(graph: TracedGraph, node: onnx.NodeProto) -> Activation | None:
-    """Return the activation module that ends in ``node``, judged by its values, or None."""
+    """Return the activation module that ends in ``node``, recognised by its values, or None."""
     module = scope(node)
     if "act" not in module.rpartition(".")[2]:
         return None
@@ -129,7 +130,7 @@ def read_activation(graph: TracedGraph, node: onnx.NodeProto) -> Activation | No
 
 
 def _module_inputs(graph: TracedGraph, node: onnx.NodeProto, module: str) -> set[str] | None:
-    """Return what an elementwise module reads from outside, or None when it is not elementwise."""
+    """Return the inputs of an elementwise module, or None when it is not elementwise."""
     sources: set[str] = set()
     pending = [node]
     while pending:
@@ -168,10 +169,10 @@ def _activation_kind(graph: TracedGraph, output: str, source: str) -> Activation
 
 
 def read_copy(graph: TracedGraph, node: onnx.NodeProto) -> Copy:
-    """Return ``node`` as a block to be taken over as it stands.
+    """Return ``node`` as a block that is copied unchanged.
 
     Raises:
-        NotFusable: The node is not known to treat each token alone.
+        NotFusable: The node is not known to be token-wise.
     """
     activations = tuple(graph.resolve(n) for n in node.input if n and graph.dims(n) is None)
     constants = [n for n in node.input if n and graph.dims(n) is not None]
@@ -184,7 +185,7 @@ def read_copy(graph: TracedGraph, node: onnx.NodeProto) -> Copy:
     )
     if not is_row_wise or not activations:
         raise NotFusable(f"{node.op_type} outside attention is not known ({node.name})")
-    if node.op_type == "Slice":  # its bounds are computed from a width, thus constant
+    if node.op_type == "Slice":  # its bounds are computed from a width, so they are constant
         activations = activations[:1]
     return Copy(scope=scope(node), inputs=activations, outputs=tuple(node.output), node=node)
 

@@ -1,6 +1,6 @@
-"""Tracing an operand of the attention back to the projection that makes it.
+"""Trace an operand of the attention back to its projection.
 
-Rule: only operators that move, rotate or scale data are passed; any other one is refused.
+Rule: only operators that move, rotate or scale data may lie between; any other is refused.
 """
 
 import math
@@ -21,19 +21,19 @@ _SHAPED_BY_FIRST = frozenset({"Expand", "Reshape", "Slice", "Split", "Squeeze", 
 
 @dataclass(slots=True)
 class _Path:
-    """Where one operand of the attention comes from."""
+    """The origin of one operand of the attention."""
 
     scale: float = 1.0
     modules: list[str] = field(default_factory=list)
     """Outputs of the attention's submodules: projections, or norms of them."""
     cache: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
-    """Tensors made elsewhere: cosine and sine."""
+    """Tensors from other modules: cosine and sine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """The query, the key or the value."""
+    """The query, key or value of an attention."""
 
     linear: Linear
     norm: Norm | None
@@ -51,13 +51,13 @@ def read_operand(graph: TracedGraph, module: str, name: str, layer: int) -> Oper
     if any(not item.startswith(f"past_key_values.{layer}.") for item in path.cache):
         raise NotFusable(f"{module} reads another layer's cache")
     if len(path.modules) != 1:
-        raise NotFusable(f"{module} makes an operand of {len(path.modules)} projections, not one")
+        raise NotFusable(f"{module} makes an operand from {len(path.modules)} projections, not one")
     producer = graph.producers[path.modules[0]]
     norm = read_norm(graph, producer)
     if norm is not None:
         inner = _trace(graph, module, norm.inputs[0])
         if inner.others or inner.cache or len(inner.modules) != 1 or inner.scale != 1.0:
-            raise NotFusable(f"{norm.scope} does not norm a projection alone")
+            raise NotFusable(f"{norm.scope} does not normalize a projection alone")
         producer = graph.producers[inner.modules[0]]
     linear = read_linear(graph, producer)
     if linear is None:
@@ -69,7 +69,7 @@ def _trace(graph: TracedGraph, module: str, name: str) -> _Path:
     """Follow the data from ``name`` back through the attention's own operators.
 
     Raises:
-        NotFusable: An operator on the way is not one that moves or rotates data.
+        NotFusable: Another operator than one that moves or rotates data is found.
     """
     path = _Path()
     pending, seen = [graph.resolve(name)], set[str]()
@@ -91,17 +91,17 @@ def _trace(graph: TracedGraph, module: str, name: str) -> _Path:
 
 
 def _without_unsqueeze(graph: TracedGraph, name: str) -> str:
-    """Return the tensor before axes were added; the exporter shares that between layers."""
+    """Return the tensor before axes were added, which the exporter shares between layers."""
     while (node := graph.producer(name)) is not None and node.op_type == "Unsqueeze":
         name = node.input[0]
     return graph.resolve(name)
 
 
 def _data_inputs(graph: TracedGraph, node: onnx.NodeProto, path: _Path) -> list[str]:
-    """Return the inputs that carry data, and take up a factor into ``path``.
+    """Return the inputs that carry data; multiply a constant factor into ``path.scale``.
 
     Raises:
-        NotFusable: The operator is not one that moves or rotates data.
+        NotFusable: The operator does not move, rotate or scale data.
     """
     if node.op_type not in _DATA_PATH:
         raise NotFusable(f"{node.op_type} inside attention is not known ({node.name})")

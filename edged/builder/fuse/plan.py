@@ -1,6 +1,6 @@
-"""What is joined when the fused graph is written: projections, residual sums with norms, slices.
+"""Plan which blocks are fused: projections of one input, residual sums with norms, slices.
 
-Rule: joins what the blocks show (same input, same parent), whatever the modules are called.
+Rule: the plan follows the blocks (same input, same parent), never the names of the modules.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,30 +14,30 @@ _PAIR = 2
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """Projections of one input, written as one MatMul."""
+    """Projections of one input, fused into one MatMul."""
 
     name: str
     linears: tuple[Linear, ...]
     is_attention: bool
-    """Whether the attention takes them as they are, side by side."""
+    """Whether the attention reads the packed output."""
 
 
 @dataclass(slots=True)
 class Plan:
-    """The joins, each by the tensor whose block is replaced."""
+    """The fusions, each by the output of a block that is replaced."""
 
     packs: dict[str, Pack] = field(default_factory=dict)
     """By the output of each of the packed projections."""
     sums: dict[str, Norm] = field(default_factory=dict)
-    """By a residual sum: the norm that is computed with it."""
+    """By residual sum: the norm in the same node."""
     splits: dict[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
-    """By a projection: names and sizes of the slices that tile it."""
+    """By projection: names and sizes of the slices that partition it."""
     done: set[str] = field(default_factory=set)
-    """Outputs of blocks that another block brings along."""
+    """Outputs of blocks that are written with another block."""
 
 
-def plan_joins(decoder: Decoder) -> Plan:
-    """Return what is joined in the fused graph."""
+def plan_fusions(decoder: Decoder) -> Plan:
+    """Return the fusions of a decoder."""
     plan = Plan()
     readers = _readers(decoder.blocks)
     linears = {b.outputs[0]: b for b in decoder.blocks if isinstance(b, Linear)}
@@ -63,7 +63,7 @@ def _readers(blocks: Sequence[Block]) -> dict[str, list[Block]]:
 
 
 def _siblings(linears: Iterable[Linear]) -> list[list[Linear]]:
-    """Return projections in groups of one input and one parent."""
+    """Group projections by input and parent module."""
     groups: dict[tuple[str, str], list[Linear]] = {}
     for linear in linears:
         groups.setdefault((linear.inputs[0], _parent(linear)), []).append(linear)
@@ -71,7 +71,7 @@ def _siblings(linears: Iterable[Linear]) -> list[list[Linear]]:
 
 
 def _add_pack(plan: Plan, linears: Sequence[Linear], *, is_attention: bool) -> None:
-    """Pack projections when there are several, all of one input and one parent module."""
+    """Pack projections if there are several, all of one input and one parent module."""
     if len(linears) < _PAIR or len(_siblings(linears)) != 1:
         return
     stems = [linear.scope.rpartition(".")[2].removesuffix("_proj") for linear in linears]
@@ -87,7 +87,7 @@ def _parent(linear: Linear) -> str:
 
 
 def _plan_sums(plan: Plan, blocks: Sequence[Block]) -> None:
-    """Join each sum of two activations with the first norm of it."""
+    """Fuse each sum of two activations with the first norm that reads it."""
     sums = {
         block.outputs[0]
         for block in blocks
@@ -102,7 +102,7 @@ def _plan_sums(plan: Plan, blocks: Sequence[Block]) -> None:
 
 
 def _plan_split(plan: Plan, decoder: Decoder, linear: Linear, readers: Sequence[Block]) -> None:
-    """Write a projection's slices as one Split, when nothing else reads it and they tile it."""
+    """Plan one Split for a projection's slices, if they partition it and are its only readers."""
     parts: list[tuple[int, int, str]] = []
     for block in readers:
         if not isinstance(block, Copy) or block.node.op_type != "Slice":

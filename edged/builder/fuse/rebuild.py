@@ -1,7 +1,7 @@
-"""Writing the fused graph: one method for each kind of block.
+"""Write the fused graph: one method for each kind of block.
 
-Rule: every node has the name of its module, and a weight that of its node with ``.weight``, so the
-quantizer and whoever reads a profile find them.
+Rule: a node has the name of its module, and a weight the name of its node with ``.weight``, so that
+a profile of the graph can be read.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,9 +22,10 @@ from edged.builder.fuse.blocks import (
     Rotary,
 )
 from edged.builder.fuse.decoder import Decoder
-from edged.builder.fuse.emitter import MICROSOFT, Emitter, module_name
+from edged.builder.fuse.emitter import Emitter, module_name
 from edged.builder.fuse.plan import Pack, Plan
-from edged.builder.fuse.traced import Array, attribute
+from edged.builder.fuse.traced import Array
+from edged.builder.onnx_files import MICROSOFT, attribute
 
 _ACTIVATIONS: Mapping[ActivationKind, tuple[str, dict[str, Any]]] = {
     ActivationKind.SILU: ("QuickGelu", {"domain": MICROSOFT, "alpha": 1.0}),
@@ -53,7 +54,7 @@ class Rebuilder:
         }
 
     def write(self) -> None:
-        """Write all blocks, and the last one's result as ``logits``."""
+        """Write all blocks, the last one's output as ``logits``."""
         last = self._decoder.attentions[-1]
         for block in self._decoder.blocks:
             if block.outputs[0] not in self._plan.done:
@@ -156,7 +157,7 @@ class Rebuilder:
                 inputs.append(self._emit.weight(f"{name}.constant_{index}", value))
             else:
                 inputs.append("")
-        attributes = {a.name: attribute(block.node, a.name, None) for a in block.node.attribute}
+        attributes = {a.name: attribute(block.node, a.name) for a in block.node.attribute}
         outputs = [f"{name}.output.{index}" for index in range(len(block.outputs))]
         self._emit.node(block.node.op_type, inputs, name, outputs=outputs, **attributes)
         self._define(block, outputs)

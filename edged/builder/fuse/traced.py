@@ -1,7 +1,7 @@
-"""The export as a graph that can be asked: producers, consumers, constants, parts of it run.
+"""An index of an export: producers, consumers, constants, and evaluation of its subgraphs.
 
-Rule: read only. What a tensor is (a mask, a cosine, a slice bound) is found by running the part of
-the export that makes it, so nothing about a family's arithmetic is written down twice.
+Rule: read only. A mask, a cosine or a slice bound is evaluated by the export's own subgraph, so no
+family's arithmetic is implemented again here.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from edged.builder.onnx_files import read_graph, read_tensor
+from edged.builder.onnx_files import attribute, read_graph, read_tensor
 from edged.errors import BuildError
 
+# Returns the value of a tensor at which the graph is cut, or None to go on to its producer.
 Array = NDArray[Any]
 Feed = Callable[[str], Array | None]
-"""Gives the value to cut the graph at for a tensor's name, or None to go on towards the inputs."""
+# Raised by ONNX Runtime for a graph that it cannot load or run; they have no common base.
 ORT_ERRORS = (
     ort_errors.Fail,
     ort_errors.InvalidArgument,
@@ -30,11 +31,10 @@ ORT_ERRORS = (
     ort_errors.RuntimeException,
     RuntimeError,
 )
-"""What ONNX Runtime raises for a graph that it cannot load or run; they share no base."""
 
 
-class NotFusable(BuildError):  # noqa: N818 - an outcome that the pipeline acts on, not a fault
-    """The export has something that the fused graph cannot express; the message says what."""
+class NotFusable(BuildError):  # noqa: N818 - an outcome that the pipeline handles, not a fault
+    """The fused graph cannot express a part of the export; the message names it."""
 
 
 class TracedGraph:
@@ -51,12 +51,12 @@ class TracedGraph:
 
     @cached_property
     def producers(self) -> dict[str, onnx.NodeProto]:
-        """Node that makes each tensor."""
+        """The node that computes each tensor."""
         return {output: node for node in self.nodes for output in node.output}
 
     @cached_property
     def consumers(self) -> dict[str, list[onnx.NodeProto]]:
-        """Nodes that read each tensor, after casts that change nothing."""
+        """The nodes that read each tensor, without casts to the same type."""
         readers: dict[str, list[onnx.NodeProto]] = {}
         for node in self.nodes:
             if not is_identity(node):
@@ -65,7 +65,7 @@ class TracedGraph:
         return readers
 
     def resolve(self, name: str) -> str:
-        """Return the tensor behind casts to float32; valid where every tensor is float32."""
+        """Return the tensor before casts to float32; valid where every tensor is float32."""
         node = self.producers.get(name)
         while node is not None and is_identity(node):
             name = node.input[0]
@@ -73,7 +73,7 @@ class TracedGraph:
         return name
 
     def producer(self, name: str) -> onnx.NodeProto | None:
-        """Return the node that makes a tensor, looking through casts that change nothing."""
+        """Return the node that computes a tensor, without casts to the same type."""
         return self.producers.get(self.resolve(name))
 
     def order(self, node: onnx.NodeProto) -> int:
@@ -85,7 +85,7 @@ class TracedGraph:
         return name in self._initializers
 
     def dims(self, name: str) -> tuple[int, ...] | None:
-        """Return a constant's shape without reading it, or None for what is not constant."""
+        """Return a constant's shape without reading its values, or None for another tensor."""
         name = self.resolve(name)
         if name in self._initializers:
             return tuple(self._initializers[name].dims)
@@ -98,7 +98,7 @@ class TracedGraph:
         return None if value is None else value.shape
 
     def constant(self, name: str) -> Array | None:
-        """Return a constant's value, or None; a transposed initializer comes as a view."""
+        """Return a constant's value, or None; a transposed initializer is a view."""
         name = self.resolve(name)
         if name in self._initializers:
             return read_tensor(self._initializers[name], self._folder)
@@ -119,7 +119,7 @@ class TracedGraph:
         return None if value is None else float(value.reshape(-1)[0])
 
     def evaluate(self, targets: Sequence[str], feed: Feed) -> list[Array]:
-        """Run the part of the export that makes ``targets``, cut where ``feed`` gives a value.
+        """Run the subgraph that computes ``targets``, cut where ``feed`` gives a value.
 
         Raises:
             NotFusable: A target depends on a graph input that ``feed`` does not know.
@@ -154,10 +154,10 @@ def _run_part(
     feeds: dict[str, Array],
     opset: int,
 ) -> list[Array]:
-    """Run a few nodes of the export on the CPU provider.
+    """Run nodes of the export on the CPU provider.
 
     Raises:
-        NotFusable: They do not run on such inputs.
+        NotFusable: They fail on these inputs.
     """
     graph = helper.make_graph(
         nodes,
@@ -175,7 +175,7 @@ def _run_part(
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    # One thread: where a tensor is cut into pieces decides its last bits, and so the file's hash.
+    # One thread: how a tensor is partitioned decides its last bits, and so the file's hash.
     options.intra_op_num_threads = 1
     try:
         session = ort.InferenceSession(
@@ -188,18 +188,10 @@ def _run_part(
 
 
 def is_identity(node: onnx.NodeProto) -> bool:
-    """Whether a node changes nothing, given a float32 input."""
+    """Whether a node is the identity on a float32 input."""
     if node.op_type == "Cast":
         return bool(attribute(node, "to", 0) == onnx.TensorProto.FLOAT)
     return bool(node.op_type == "Identity")
-
-
-def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:  # noqa: ANN401 - ONNX's own
-    """Return a node's attribute, or ``default``."""
-    for item in node.attribute:
-        if item.name == name:
-            return helper.get_attribute_value(item)
-    return default
 
 
 def scope(node: onnx.NodeProto) -> str:
@@ -208,5 +200,5 @@ def scope(node: onnx.NodeProto) -> str:
 
 
 def _permuted(dims: tuple[int, ...], perm: Sequence[int] | None) -> tuple[int, ...]:
-    """Return ``dims`` in the order of ``perm``; None reverses, as in ONNX."""
+    """Return ``dims`` permuted; None reverses them, as in ONNX."""
     return tuple(dims[axis] for axis in perm) if perm else dims[::-1]

@@ -1,5 +1,5 @@
-"""``edged bench``: this device's figures, beside those of other engines with the same weights.
+"""``edged bench``: what a model, or MQTT and the daemon without one, take on this device.
 
-Rule: nothing here is imported by the daemon, and no engine is imported by the process that
-compares: each runs in a process of its own.
+Rule: the daemon imports nothing from here. ``benchmarks.compare`` measures other engines with the
+same turns and processes.
 """

@@ -4,11 +4,11 @@ import os
 import platform
 from pathlib import Path
 
+# Those that decide which int8 kernels run.
 _CPU_FLAGS = (
     *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"),
     *("asimd", "asimddp", "i8mm", "sve"),
 )
-"""Those that decide which int8 kernels run."""
 
 
 def describe_device(proc: Path = Path("/proc"), model: Path | None = None) -> dict[str, object]:

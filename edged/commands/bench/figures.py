@@ -1,19 +1,75 @@
-"""From samples to figures: medians, ratios, the roofline, and the document that holds them.
+"""From samples to figures and their table.
 
-Rule: pure; every reader of the document (table, plot, page) works from it alone.
+Rule: pure; the table shows what was sampled and nothing else.
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from edged.commands.bench.adapters import EDGED
-from edged.commands.bench.plan import CONCURRENCY, concurrent_name
-from edged.commands.bench.turns import Samples
+from edged.commands.bench.turns import (
+    CONCURRENCY,
+    CONTEXTS,
+    TTFT_TOKENS,
+    concurrent_name,
+    decode_name,
+    prefill_name,
+)
 
+# What ``--json`` writes.
 Document = dict[str, Any]
+# One value a run, by the figure's name.
+Samples = dict[str, list[float | None]]
+ABSENT = "-"
+_BUSY_LOAD = 0.5
+_MIB = 1 / 2**20
+_MS = 1000.0
 
-_MEMORY = ("rss_bytes", "pss_bytes", "private_dirty_bytes")
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure, with its name for people and its unit."""
+
+    title: str
+    name: str
+    """Among the samples."""
+    scale: float = 1.0
+    """From the sample's unit to the shown one."""
+    digits: int = 1
+
+    def shown(self, value: float) -> str:
+        """Write a value in the row's unit."""
+        return f"{value * self.scale:,.{self.digits}f}"
+
+    def cell(self, samples: Samples) -> str:
+        """Write the median, and the least and the most beside it where they differ."""
+        values = samples.get(self.name, [])
+        value = median(values)
+        if value is None:
+            return ABSENT
+        present = [each for each in values if each is not None]
+        middle, least, most = map(self.shown, (value, min(present), max(present)))
+        return middle if least == most else f"{middle} ({least} to {most})"
+
+
+def _rows() -> Iterator[Row]:
+    for context in CONTEXTS:
+        yield Row(f"prefill of {context:,} tokens, tok/s", prefill_name(context), digits=0)
+    for context in CONTEXTS:
+        yield Row(f"decode at {context:,} tokens, tok/s", decode_name(context))
+    yield Row(f"first token of {TTFT_TOKENS}, cold, ms", "ttft_s", _MS)
+    yield Row(f"first token of {TTFT_TOKENS}, prompt cached, ms", "ttft_cached_s", _MS)
+    for count in CONCURRENCY:
+        yield Row(f"decode of {count} at a time, total tok/s", concurrent_name(count))
+    yield Row("CPU per token, ms", "cpu_s_per_token", _MS)
+    yield Row("load, s", "load_s", digits=2)
+    for title, name in (("RSS", "rss"), ("PSS", "pss"), ("private dirty", "private_dirty")):
+        yield Row(f"{title} after load, MiB", f"loaded_{name}_bytes", _MIB, 0)
+        yield Row(f"{title} after work, MiB", f"{name}_bytes", _MIB, 0)
+
+
+ROWS = tuple(_rows())
 
 
 def median(values: Sequence[float | None]) -> float | None:
@@ -22,49 +78,46 @@ def median(values: Sequence[float | None]) -> float | None:
     return statistics.median(present) if present and len(present) == len(values) else None
 
 
-def summarize(samples: Samples) -> dict[str, Any]:
-    """Return an engine's medians in the shape of the document."""
-    flat = {name: median(values) for name, values in samples.items()}
-    together = {str(count): flat.pop(concurrent_name(count), None) for count in CONCURRENCY}
-    after_load = {name: flat.pop(f"loaded_{name}", None) for name in _MEMORY}
-    return {**flat, "concurrent": together, "after_load": after_load}
+def medians(samples: Samples) -> dict[str, float | None]:
+    """Return the median of each figure."""
+    return {name: median(values) for name, values in samples.items()}
 
 
-def ratios(engines: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return edged's figures divided by each other engine's, where both have one."""
-    ours = engines[EDGED]
-    return {name: _ratio(ours, other) for name, other in engines.items() if name != EDGED}
+def heading(document: Document) -> str:
+    """Say what was measured, on what, and how."""
+    device, model = document["device"], document["model"]
+    return (
+        f"{model['id']} on {device['name']}: {document['num_threads']} threads,"
+        f" context {document['max_model_len']:,}, median (least to most) of {document['runs']} runs"
+    )
 
 
-def _ratio(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in ours.items():
-        other = theirs.get(name)
-        if isinstance(value, Mapping) and isinstance(other, Mapping):
-            found[name] = _ratio(value, other)
-        elif value is not None and other:
-            found[name] = value / other
-    return found
+def remarks(document: Document) -> Iterator[str]:
+    """Yield what the table does not show: the daemon, and a machine that was busy."""
+    figures = document["daemon"]
+    if figures is None:
+        yield "daemon: it ended by itself; `edged run` tells why"
+    else:
+        rss, dirty = (figures.get(f"{name}_bytes", 0) * _MIB for name in ("rss", "private_dirty"))
+        yield (
+            f"daemon: READY after {figures['ready_s']:.2f} s, RSS {rss:.0f} MiB, private dirty"
+            f" {dirty:.0f} MiB; idle, {figures['idle_cpu_share']:.1%} of a CPU"
+        )
+    yield from busy(document["device"])
 
 
-def document(
-    samples: Mapping[str, Samples], bandwidths: Sequence[float], weight_bytes: int
-) -> Document:
-    """Return the figures; see ``docs/performance.md`` for what each of them is.
+def busy(device: Document) -> Iterator[str]:
+    """Yield a warning when the machine had other work before."""
+    if device["load_before"] > _BUSY_LOAD:
+        load = device["load_before"]
+        yield f"the machine was busy before (load {load:.1f}); repeat it on a quiet one"
 
-    Args:
-        samples: by engine and figure, one value a run.
-        bandwidths: bytes/s, one a run.
-        weight_bytes: what edged reads for one token.
-    """
-    engines = {name: summarize(values) for name, values in samples.items()}
-    bandwidth = statistics.median(bandwidths)
-    decode_tok_s = engines[EDGED].get("decode_tok_s")
-    return {
-        "engines": engines,
-        "ratios": ratios(engines),
-        "roofline": None if decode_tok_s is None else weight_bytes * decode_tok_s / bandwidth,
-        "read_bandwidth_bytes_s": bandwidth,
-        "weight_bytes_per_token": weight_bytes,
-        "samples": {**samples, "read_bandwidth_bytes_s": list(bandwidths)},
-    }
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Lay cells out for a terminal."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for title, *cells in rows:
+        padded = [f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True)]
+        lines.append("  ".join([f"{title:<{widths[0]}}", *padded]).rstrip())
+    return "\n".join(lines)

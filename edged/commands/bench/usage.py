@@ -37,20 +37,6 @@ def cpu_s(process_ids: Iterable[int]) -> float:
     return sum(_cpu_s(process_id) for process_id in process_ids)
 
 
-def busy_s(stat: Path = Path("/proc/stat")) -> float:
-    """Return the CPU seconds that the machine has spent on anything at all since its boot.
-
-    Time that a hypervisor took away is in it: to us it is another program's. 0 where the kernel
-    does not tell.
-    """
-    try:
-        first = stat.read_text(encoding="ascii").partition("\n")[0].split()
-    except OSError:
-        return 0.0
-    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, first[1:9])
-    return (user + nice + system + irq + softirq + steal) / _TICKS_PER_S
-
-
 def _cpu_s(process_id: int) -> float:
     if process_id == os.getpid():
         return time.process_time()  # finer than the ticks in /proc

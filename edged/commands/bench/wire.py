@@ -10,8 +10,9 @@ disk, the record of a start that ``state.folder`` asks for, is measured apart.
 import datetime as dt
 import platform
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,11 @@ import edged
 from edged.commands.bench.device import describe_device
 from edged.commands.bench.wire_client import ANSWERS, Asker, connect
 from edged.commands.bench.wire_processes import ECHO_TOPIC, NODE, WireError, broker, echo, node
-from edged.daemon.crash_journal import Attempts
+from edged.daemon.journal_file import PAGE_BYTES, JournalFile
 
+# Requests on their way at a time: as many as wait in a queue of the default size.
 NODE_SIDE, ECHO_SIDE = "node", "echo"
 WINDOW = 8
-"""Requests on their way at a time: as many as wait in a queue of the default size."""
 _STREAM_TOKENS = 4
 
 Document = dict[str, Any]
@@ -81,6 +82,34 @@ def measure_wire(
     }
 
 
+def heading(document: Document) -> str:
+    """Say what was measured, on what."""
+    device = document["device"]
+    return (
+        f"prompt to reply without a model, on {device['name']}: broker {document['broker']},"
+        f" QoS 1, {document['rounds']} alternating rounds"
+    )
+
+
+def rows(document: Document) -> Iterator[list[str]]:
+    """Yield the cells of the table: a heading row, then one row a figure."""
+    ours, bare = document["wire"][NODE_SIDE], document["wire"][ECHO_SIDE]
+    yield ["", "edged", "bare echo", "edged ÷ echo"]
+    for title, key, unit, digits in (
+        ("prompt to reply, p50", "p50", "ms", 2),
+        ("prompt to reply, p99", "p99", "ms", 2),
+        (f"replies, {document['window']} on their way", "rate_per_s", "/s", 0),
+    ):
+        shown = [f"{side[key]:,.{digits}f} {unit}" for side in (ours, bare)]
+        yield [title, *shown, f"{ours[key] / bare[key]:.2f} x"]
+    for title, key in (
+        ("token to its fragment's arrival", "first_fragment_ms"),
+        ("with `state.folder`, on this disk", "record_ms"),
+    ):
+        for percentile, value in document[key].items():
+            yield [f"{title}, {percentile}", f"{value:.2f} ms", "-", "-"]
+
+
 def _ask(
     url: str, effort: Effort, note: Callable[[str], None]
 ) -> dict[str, dict[str, list[float]]]:
@@ -108,10 +137,13 @@ def _ask(
 
 def _record_s(folder: Path, number: int) -> float:
     """Write down one start, and that it was answered, as the daemon does; blocks for the disk."""
-    attempts = Attempts(folder)
+    synced = threading.Event()
+    journal = JournalFile(folder, lambda _key: synced.set())
     before_s = time.perf_counter()
-    attempts.begin(f"{number:032}")
-    attempts.answer(f"{number:032}")
+    journal.write(0, f"{number:0{PAGE_BYTES}}".encode())
+    journal.sync(number)
+    synced.wait()
+    journal.write(0, b"{}")
     return time.perf_counter() - before_s
 
 

@@ -1,6 +1,12 @@
-"""The asking side of the measurement: one connection on one thread, a request in, its reply out."""
+"""The asking side of the measurement, and the echo: one connection on one thread.
 
+``python -m edged.commands.bench.wire_client URL TOPIC`` is the echo, what bare paho can do: each
+message comes at QoS 1 and goes at QoS 1 to its Response Topic, as a request and its reply do.
+"""
+
+import contextlib
 import json
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -91,3 +97,15 @@ class Asker:
 def _members(message: BareMessage) -> dict[str, str]:
     members: dict[str, str] = json.loads(message.payload)
     return members
+
+
+def echo(url: str, topic: str) -> None:
+    """Send all of a topic back until the broker is gone; say on stdout when it begins."""
+    client = connect(url, "edged-bench-echo", topic)
+    print("ready", flush=True)
+    with contextlib.suppress(OSError):
+        client.echo()
+
+
+if __name__ == "__main__":
+    echo(*sys.argv[1:])

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from edged.bundle.folder import (
+from edged.bundle.folder import Bundle
+from edged.bundle.manifest import (
     FORMAT,
-    Bundle,
     GraphKind,
     Manifest,
     ModelFacts,
@@ -29,9 +29,9 @@ from edged.daemon.logs import configure_logging
 from edged.daemon.memory_plan import Footprint
 from edged.daemon.run import serve
 from edged.engine.decoding import Decoding
-from edged.engine.steps import Constraint, Prefilled, Ran, Step, Token
+from edged.engine.steps import Constraint, ForwardPass, Prefilled, Step, Token
 from edged.protocol.request import ChatMessage, SamplingParams
-from edged.scheduling.latency_model import Cost
+from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.memory_budget import MemoryBudget
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from edged.engine.tokenizer import Tokenizer
 
 MAX_MODEL_LEN = 2048
-_COST = Cost(prefill_token_s=1e-6, decode_token_s=1e-6)
+_COST = CostEstimate(prefill_token_s=1e-6, decode_token_s=1e-6)
 _ROOM_BYTES = 1 << 30
 
 
@@ -77,13 +77,13 @@ class InstantEngine:
         self._active.append(InstantSequence(len(prompt_ids), max_tokens))
         return self._active[-1]
 
-    def step(self) -> Ran:
+    def step(self) -> ForwardPass:
         """Make one step of each answer."""
         outcomes: dict[Decoding, list[Step]] = {}
         for sequence in self._active:
             outcomes[sequence] = [sequence.left.pop(0)]
             sequence.is_over = not sequence.left
-        return Ran(outcomes)
+        return ForwardPass(outcomes)
 
     def end(self, sequence: Decoding) -> None:
         """Forget an answer."""
@@ -150,7 +150,7 @@ def _manifest() -> Manifest:
         bos_token=None,
         eos_token=None,
         add_bos_token=False,
-        quality=Quality(nothing, True, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, "none"),  # noqa: FBT003 - as named there
+        quality=Quality(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, limits=nothing, passed=True, text="none"),
         tools={},
         files={},
     )

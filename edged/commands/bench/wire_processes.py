@@ -2,23 +2,19 @@
 
 import contextlib
 import json
-import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from edged.commands import local_broker
+from edged.commands.local_daemon import SERVING, NotStartedError, started, stopped
 from edged.config.broker_url import parse_broker_url
 from edged.errors import EdgedError, ExitCode, UsageError
 
 NODE = "bench"
 ECHO_TOPIC = "edged-bench/echo"
-_START_LIMIT_S = 30.0
-_POLL_S = 0.25
-_SERVING = "STATUS=serving"
+START_LIMIT_S = 30.0
 
 
 class WireError(EdgedError):
@@ -44,8 +40,8 @@ def broker(url: str | None, folder: Path) -> Iterator[str]:
         return
     if local_broker.MOSQUITTO is None:
         raise WireError("no broker: `apt install mosquitto`, or give --broker URL")
-    with local_broker.running(local_broker.mosquitto(folder)) as started:
-        yield started.url
+    with local_broker.running(local_broker.mosquitto(folder)) as own:
+        yield own.url
 
 
 @contextlib.contextmanager
@@ -58,17 +54,12 @@ def node(url: str, folder: Path) -> Iterator[None]:
     config = folder / "edged.yaml"
     config.write_text(json.dumps(_configuration(url, folder)), encoding="utf-8")  # JSON is YAML
     config.chmod(0o600)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
-        notices.bind(str(folder / "notify"))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "edged.commands.bench.wire_node", str(config)],
-            env={**os.environ, "NOTIFY_SOCKET": str(folder / "notify")},
-            stderr=subprocess.DEVNULL,
-        )
-        with _ended(process):
-            if not _is_serving(notices, process):
-                raise WireError("the node does not connect to the broker; `edged run` tells why")
+    command = [sys.executable, "-m", "edged.commands.bench.wire_node", str(config)]
+    try:
+        with started(command, folder, SERVING, START_LIMIT_S):
             yield
+    except NotStartedError as error:
+        raise WireError("the node does not connect to the broker; is it there?") from error
 
 
 @contextlib.contextmanager
@@ -78,12 +69,14 @@ def echo(url: str) -> Iterator[None]:
     Raises:
         WireError: It does not come to listen.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-m", "edged.commands.bench.wire_echo", url, ECHO_TOPIC],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    with _ended(process):
+    with (
+        subprocess.Popen(
+            [sys.executable, "-m", "edged.commands.bench.wire_client", url, ECHO_TOPIC],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as process,
+        stopped(process),
+    ):
         if process.stdout is None or not process.stdout.readline():
             raise WireError("the echo does not connect to the broker; is it there?")
         yield
@@ -91,7 +84,7 @@ def echo(url: str) -> Iterator[None]:
 
 def _configuration(url: str, folder: Path) -> dict[str, object]:
     address = parse_broker_url(url)
-    own = {
+    broker = {
         "host": address.host,
         "port": address.port,
         "tls": address.is_tls,
@@ -101,31 +94,6 @@ def _configuration(url: str, folder: Path) -> dict[str, object]:
     return {
         "node": NODE,
         "model": {"path": str(folder)},
-        "broker": {key: value for key, value in own.items() if value is not None},
+        "broker": {key: value for key, value in broker.items() if value is not None},
         "log": {"level": "warning"},
     }
-
-
-def _is_serving(notices: socket.socket, process: "subprocess.Popen[bytes]") -> bool:
-    notices.settimeout(_POLL_S)
-    limit_s = time.monotonic() + _START_LIMIT_S
-    while process.poll() is None and time.monotonic() < limit_s:
-        with contextlib.suppress(TimeoutError):
-            if _SERVING in notices.recv(4096).decode():
-                return True
-    return False
-
-
-@contextlib.contextmanager
-def _ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    try:
-        yield
-    finally:
-        process.terminate()  # the node publishes that it is offline
-        try:
-            process.wait(_START_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()

@@ -1,4 +1,4 @@
-"""``edged doctor``: what of this device, broker, model and service is not as it should be.
+"""``edged doctor``: check this device, its broker, model and service for problems.
 
-Rule: a check yields findings and changes nothing; a finding that is not good says what to do.
+Rule: a check yields findings and changes nothing; every problem comes with advice.
 """

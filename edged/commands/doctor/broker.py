@@ -1,16 +1,15 @@
-"""The broker: reachable, lets this node in, lets it write, answers without delay.
+"""Check the broker: reachable, accepts this node, lets it publish, confirms without delay.
 
-Rule: the daemon may be running meanwhile, so this is a client with a name of its own; nothing that
-it publishes is retained or asks anybody anything.
+Rule: the daemon may be running at the same time, so this client has an identifier of its own, and
+publishes nothing that is retained or a request.
 """
 
-import queue
 import socket
 import ssl
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from edged.commands.doctor.finding import Finding, failure, good, warning
 from edged.config import BrokerConfig, Config
@@ -18,104 +17,73 @@ from edged.config.broker_url import BrokerAddress
 from edged.daemon.invocation import read_password
 from edged.errors import EdgedError
 from edged.protocol import Encoded, Topics, WireProperties
-from edged.transport import (
-    BrokerSettings,
-    Connected,
-    ConnectFailed,
-    Published,
-    Transport,
-    TransportEvent,
-)
+from edged.transport import BrokerSettings, Connected, ConnectFailed, Published, SyncClient
 
+# Longest wait for the broker's answer.
 WAIT_S = 15.0
-"""Longest wait for one word of the broker."""
+# Messages sent at once: a broker without TCP_NODELAY holds back its second answer until the first
+# one's TCP ACK, which Linux delays by 40 ms.
 _ROUNDS = 20
 _BURST = 3
-"""Messages sent at once: a broker without TCP_NODELAY holds its second answer back until the first
-is acknowledged, which Linux does 40 ms later."""
 _DELAY_S = 0.03
 _SLOW_ROUNDS = 4
 _SOON_S = 14 * 86400.0
 _MESSAGE = b'{"v": 1, "doctor": true}'
 
 
-@dataclass
-class Probe:
-    """A connection to the broker, and what came of it."""
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """A connected client, for the node whose rights it tests."""
 
-    settings: BrokerSettings
+    client: SyncClient
     topics: Topics
-    arrived: "queue.SimpleQueue[tuple[float, TransportEvent]]" = field(
-        default_factory=queue.SimpleQueue
-    )
-
-    def __post_init__(self) -> None:
-        self._transport = Transport(
-            self.settings,
-            subscriptions=[self.topics.request_filter],
-            will=None,
-            emit=lambda event: self.arrived.put((time.perf_counter(), event)),
-        )
 
     def connect(self) -> Connected | str:
-        """Connect and subscribe; the reason when that fails."""
-        self._transport.start()
-        try:
-            while True:
-                _, event = self.arrived.get(timeout=WAIT_S)
-                if isinstance(event, Connected):
-                    return event
-                if isinstance(event, ConnectFailed):
-                    return event.reason
-        except queue.Empty:
-            return f"{self.settings.url} does not answer"
+        """Wait for the connection; return the reason when it fails."""
+        for event in self.client.events(WAIT_S):
+            if isinstance(event, Connected):
+                return event
+            if isinstance(event, ConnectFailed):
+                return event.reason
+        return f"{self.client.settings.url} does not answer"
 
     def publish(self, topic: str, number: int = 1) -> tuple[float, str | None]:
-        """Publish at once and wait for all confirmations; return how long, and a refusal."""
+        """Publish a burst; return the time until all is confirmed, and why it was refused."""
         message = Encoded(topic, _MESSAGE, WireProperties())
         started_s = time.perf_counter()
-        waiting = {self._transport.publish(message, qos=1) for _ in range(number)}
+        pending = {self.client.publish(message) for _ in range(number)}
         refusal = None
-        at_s = started_s
-        while waiting:
-            try:
-                at_s, event = self.arrived.get(timeout=WAIT_S)
-            except queue.Empty:
-                return WAIT_S, "no confirmation"
+        for event in self.client.events(WAIT_S):
             if isinstance(event, Published):
-                waiting.discard(event.handle)
+                pending.discard(event.handle)
                 refusal = refusal or event.failure
-        return at_s - started_s, refusal
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._transport.stop(timeout_s=1.0)
+            if not pending:
+                return time.perf_counter() - started_s, refusal
+        return WAIT_S, "no confirmation"
 
 
 def check_broker(config: Config) -> Iterator[Finding]:
     """Connect as the node would, under another client identifier."""
-    broker = config.broker
+    broker, topics = config.broker, Topics(config.prefix, config.node)
     try:
-        probe = Probe(_settings(config), Topics(config.prefix, config.node))
+        client = SyncClient(_settings(config), [topics.request_filter])
     except EdgedError as error:
         yield failure("broker", str(error), "correct the file that it names, or its owner")
         return
     if broker.tls:
         yield from _certificate(broker)
-    try:
+    with client:
+        probe = _Probe(client, topics)
         connected = probe.connect()
         if isinstance(connected, str):
             yield failure("broker", connected, "correct broker.* in the configuration; see above")
             return
-        yield good(
-            "broker",
-            f"{probe.settings.url} lets {_who(broker)} in, MQTT {connected.protocol_version}",
-        )
+        who = broker.username or "clients without a password"
+        version = connected.protocol_version
+        yield good("broker", f"{client.settings.url} accepts {who}, MQTT {version}")
         yield _identity(broker)
-        yield from _permissions(probe, is_told=connected.protocol_version == "5")
+        yield from _permissions(probe, has_reasons=version == "5")
         yield _delay(probe)
-    finally:
-        probe.close()
 
 
 def _settings(config: Config) -> BrokerSettings:
@@ -133,29 +101,25 @@ def _settings(config: Config) -> BrokerSettings:
     )
 
 
-def _who(broker: BrokerConfig) -> str:
-    return "anybody" if broker.username is None else broker.username
-
-
 def _identity(broker: BrokerConfig) -> Finding:
     is_local = broker.host in ("localhost", "127.0.0.1", "::1")
     if broker.username is None and not is_local:
         return warning(
             "authentication",
-            "the broker is on another machine and takes edged without a password",
+            "the broker is on another machine and accepts edged without a password",
             "give every client an account: deploy/mosquitto/edged-lan.conf",
         )
     if broker.username is not None and not broker.tls and not is_local:
         return warning(
             "authentication",
-            "the password crosses the network readable",
+            "the password crosses the network in clear text",
             "use TLS: broker.tls and broker.ca_file",
         )
-    return good("authentication", "by password" if broker.username else "this machine only")
+    return good("authentication", "by password" if broker.username else "local connections only")
 
 
-def _permissions(probe: Probe, *, is_told: bool) -> Iterator[Finding]:
-    """Write where replies and fragments go; nobody listens under this name."""
+def _permissions(probe: _Probe, *, has_reasons: bool) -> Iterator[Finding]:
+    """Publish to the topics of replies and fragments, below a name that nobody subscribes to."""
     for kind in ("response", "stream"):
         topic = f"{probe.topics.root}/{kind}/doctor"
         _, refusal = probe.publish(topic)
@@ -163,20 +127,20 @@ def _permissions(probe: Probe, *, is_told: bool) -> Iterator[Finding]:
             yield failure(
                 f"access {kind}",
                 f"{topic}: {refusal}",
-                "let the node write there: deploy/mosquitto/edged.acl",
+                "let the node publish there: deploy/mosquitto/edged.acl",
             )
-        elif is_told:
-            yield good(f"access {kind}", f"may write {probe.topics.root}/{kind}/#")
-    if not is_told:
+        elif has_reasons:
+            yield good(f"access {kind}", f"may publish to {probe.topics.root}/{kind}/#")
+    if not has_reasons:
         yield warning(
             "access",
-            "over MQTT 3.1.1 a broker does not say what it forbids",
-            "ask a question over MQTT: edged ask; without a reply, look at the access list",
+            "over MQTT 3.1.1 a broker does not report what it denies",
+            "ask a question with edged ask; if no reply comes, check the broker's access list",
         )
 
 
-def _delay(probe: Probe) -> Finding:
-    """Time single messages and bursts: only a burst shows Nagle's algorithm in the broker."""
+def _delay(probe: _Probe) -> Finding:
+    """Time single messages and bursts: only a burst reveals Nagle's algorithm in the broker."""
     topic = f"{probe.topics.root}/response/doctor"
     singles_s = [probe.publish(topic)[0] for _ in range(_ROUNDS)]
     bursts_s = [probe.publish(topic, _BURST)[0] for _ in range(_ROUNDS)]
@@ -186,14 +150,14 @@ def _delay(probe: Probe) -> Finding:
         "worst_burst_ms": round(max(bursts_s) * 1e3, 2),
     }
     num_slow = sum(burst_s > usual_s + _DELAY_S for burst_s in bursts_s)
-    # A machine or network that is busy delays single messages, too.
+    # A busy machine or network delays single messages as well.
     num_noisy = sum(single_s > usual_s + _DELAY_S for single_s in singles_s)
     if num_slow - num_noisy >= _SLOW_ROUNDS:
         return warning(
             "delay",
             f"{num_slow} of {_ROUNDS} bursts took {figures['worst_burst_ms']:.0f} ms, one message"
-            f" {figures['echo_ms']:.1f} ms: the broker waits before it sends",
-            "set_tcp_nodelay true in mosquitto.conf: deploy/mosquitto/edged.conf",
+            f" {figures['echo_ms']:.1f} ms: the broker delays its packets",
+            "put set_tcp_nodelay true into mosquitto.conf: deploy/mosquitto/edged.conf",
             **figures,
         )
     return good(
@@ -202,7 +166,7 @@ def _delay(probe: Probe) -> Finding:
 
 
 def _certificate(broker: BrokerConfig) -> Iterator[Finding]:
-    """Read how long the broker's certificate holds; whether it holds now, ``connect`` tells."""
+    """Check how long the broker's certificate is valid; ``connect`` checks whether it is now."""
     place = BrokerAddress(broker.host, broker.port, is_tls=True).url
     try:
         context = ssl.create_default_context(cafile=broker.ca_file)

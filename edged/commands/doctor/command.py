@@ -1,4 +1,4 @@
-"""``edged doctor``: run the checks, print what they found, tell a script how bad it is."""
+"""``edged doctor``: run the checks, print the findings, return the exit status."""
 
 import argparse
 import json
@@ -29,16 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
     parser.add_argument(
-        "--offline", action="store_true", help="only: whom does the running service talk to?"
+        "--offline", action="store_true", help="check only what the running service connects to"
     )
     parser.add_argument(
         "--unit", default="edged.service", help="the service (default: %(default)s)"
     )
-    parser.add_argument("--pid", type=int, help="its process, where systemd does not run it")
+    parser.add_argument("--pid", type=int, help="its process, if systemd does not run it")
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Look at everything; return 0 when nothing failed, else 1."""
+    """Run all checks; return 0 when none failed, else 1."""
     if arguments.config is None and arguments.model is None:
         arguments.config = DEFAULT_CONFIG
     found: list[Finding] = []
@@ -76,7 +76,7 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
 
 def _offline(config: Config, service: Service | None) -> Iterator[Finding]:
     if service is None:
-        yield failure("service", "no running service to look at", "start it, or name it with --pid")
+        yield failure("service", "no running service found", "start it, or use --pid")
     else:
         yield from check_offline(service.pid, config.broker)
 

@@ -1,4 +1,4 @@
-"""The processor, and which int8 kernels of ONNX Runtime it can use."""
+"""Check the processor, and which int8 kernels of ONNX Runtime it supports."""
 
 import platform
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 from edged.bundle.manifest import Manifest
 from edged.commands.doctor.finding import Finding, failure, good
 
+# CPU flag → what it provides, the best first.
 _X86 = {
     "amx_int8": "AMX tiles",
     "avx512_vnni": "512-bit int8 dot products",
@@ -18,17 +19,16 @@ _ARM = {
     "asimddp": "int8 dot products",
     "asimd": "int8 products through 16 bits",
 }
-"""Flag → what it brings, the best first."""
 
 
 def check_cpu(
     manifest: Manifest | None, proc: Path = Path("/proc"), machine: str | None = None
 ) -> Iterator[Finding]:
-    """Look at the processor's features.
+    """Check the processor's features.
 
     Args:
-        manifest: Of the model that is to run, None without one.
-        proc: Where the kernel tells.
+        manifest: Of the model to run, or None.
+        proc: The proc file system.
         machine: The architecture, this one's by default.
     """
     machine = machine or platform.machine()
@@ -37,7 +37,7 @@ def check_cpu(
         yield failure(
             "cpu",
             f"a {machine} processor",
-            "use a 64-bit x86-64 or Arm system; others have no wheel",
+            "use a 64-bit x86-64 or Arm system; there are no wheels for others",
         )
         return
     flags = _flags(proc / "cpuinfo")

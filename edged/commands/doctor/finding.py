@@ -1,4 +1,4 @@
-"""What a check found."""
+"""The result of a check."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,31 +7,31 @@ from typing import Any
 
 
 class Level(StrEnum):
-    """How good a finding is."""
+    """Severity of a finding."""
 
     OK = "ok"
     WARNING = "warning"
-    """Works, but not as well as it could, or could not be looked at."""
+    """Works, but could be better, or could not be checked."""
     FAILURE = "failure"
-    """Does not work, or does not keep a promise."""
+    """Does not work, or violates a guarantee."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     check: str
-    """Its name, for scripts."""
+    """Name of the check, for scripts."""
     level: Level
     said: str
     """One line for a person."""
     advice: str | None = None
-    """What to do; always there unless ``level`` is ``ok``."""
+    """What to do; None only if ``level`` is ``ok``."""
     figures: Mapping[str, Any] = field(default_factory=dict)
-    """What was measured, with units in the names."""
+    """Measurements, with units in the names."""
 
     def members(self) -> dict[str, Any]:
-        """Give the finding for JSON."""
+        """Return the finding for JSON."""
         return {
             "check": self.check,
             "level": self.level.value,
@@ -42,15 +42,15 @@ class Finding:
 
 
 def good(check: str, said: str, **figures: object) -> Finding:
-    """Make a finding that needs no advice."""
+    """Return a finding without a problem."""
     return Finding(check, Level.OK, said, None, figures)
 
 
 def warning(check: str, said: str, advice: str, **figures: object) -> Finding:
-    """Make a finding that somebody should look at some day."""
+    """Return a finding that should be looked at."""
     return Finding(check, Level.WARNING, said, advice, figures)
 
 
 def failure(check: str, said: str, advice: str, **figures: object) -> Finding:
-    """Make a finding that somebody must act on."""
+    """Return a finding that must be fixed."""
     return Finding(check, Level.FAILURE, said, advice, figures)

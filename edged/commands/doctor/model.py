@@ -1,11 +1,12 @@
-"""The model: whether its files are what they were, whether it fits, whether it computes right."""
+"""Check the model: intact files, memory, correct computation on this processor."""
 
 import time
 from collections.abc import Iterator
 
 import numpy as np
 
-from edged.bundle.folder import Bundle, GraphKind, open_bundle
+from edged.bundle.folder import Bundle, open_bundle
+from edged.bundle.manifest import GraphKind
 from edged.commands.doctor.finding import Finding, failure, good, warning
 from edged.config import Config
 from edged.daemon import memory
@@ -15,17 +16,17 @@ from edged.engine.graph import Graph, load_graph
 from edged.errors import BundleError
 from edged.scheduling.memory_budget import MemoryPlan
 
+# Run as one prompt, in chunks and one by one.
 _MIB = 1 << 20
 SELF_TEST_TOKENS = 48
-"""As many are run in one piece, in pieces and one by one."""
-_PIECE_TOKENS = 16
+# Root mean square, in standard deviations of the logits. Rounding alone was measured at up to 0.21
+# (8-bit kernels for one row round differently from those for many); unrelated ones differ by 1.4.
+_CHUNK_TOKENS = 16
 _LARGEST_DIFFERENCE = 0.5
-"""Root mean square, in standard deviations of the logits. Rounding alone was measured at up to 0.21
-(8-bit kernels for one row round otherwise than those for many); unrelated logits differ by 1.4."""
 
 
 def open_model(config: Config) -> tuple[Bundle | None, Finding]:
-    """Read every file of the model and compare it with the manifest; blocks while it reads."""
+    """Compare every file of the model with the manifest; blocks while it reads."""
     started_s = time.monotonic()
     try:
         bundle = open_bundle(config.model.path)
@@ -35,21 +36,21 @@ def open_model(config: Config) -> tuple[Bundle | None, Finding]:
     if not bundle.manifest.quality.passed:
         return bundle, warning(
             "model",
-            f"{bundle.model_id} is undamaged, but missed the quality gate when it was built",
-            "build it again with another scheme, or judge it on your own text: `edged verify`",
+            f"{bundle.model_id} is intact, but missed the quality gate when it was built",
+            "build it again with another scheme, or measure it on your own text: `edged verify`",
         )
     size_bytes = sum(entry.size_bytes for entry in bundle.manifest.files.values())
-    said = f"{bundle.model_id}: every file is as it was built"
+    said = f"{bundle.model_id}: all files are intact"
     return bundle, good("model", said, size_bytes=size_bytes, read_s=round(took_s, 2))
 
 
 def check_memory(config: Config, bundle: Bundle, resident_bytes: int) -> Finding:
-    """Compare what the model will take with the budget and with what the device has.
+    """Compare the memory plan with the budget and with the device's memory.
 
     Args:
         config: All settings.
         bundle: The model.
-        resident_bytes: What a running service holds already, and would give back.
+        resident_bytes: Memory of the running service, which it would free.
     """
     held = memory.snapshot()
     available_bytes = held.available_bytes + resident_bytes
@@ -73,17 +74,15 @@ def check_memory(config: Config, bundle: Bundle, resident_bytes: int) -> Finding
 
 
 def check_attention(config: Config, bundle: Bundle) -> Iterator[Finding]:
-    """Load the model and have it compute one text in three ways that must agree; blocks.
-
-    A kernel that is wrong on some processor usually is so for one shape of input only.
-    """
+    """Load the model and compute one text in three ways that must agree; blocks."""
+    # A kernel that is wrong on some processor usually is so for one input shape only.
     manifest = bundle.manifest
     plan = plan_memory(config, bundle, memory.snapshot(), num_slots=1)
     needed_bytes = plan.total_bytes - plan.process_bytes + config.budget.min_available_bytes
     if needed_bytes > memory.available_bytes():
         yield warning(
             "attention",
-            f"not tried: it needs {needed_bytes // _MIB} MiB beside what runs here",
+            f"skipped: it needs {needed_bytes // _MIB} MiB in addition to the running programs",
             "stop the service for it: systemctl stop edged; edged doctor; systemctl start edged",
         )
         return
@@ -101,24 +100,24 @@ def check_attention(config: Config, bundle: Bundle) -> Iterator[Finding]:
     if difference > _LARGEST_DIFFERENCE:
         yield failure(
             "attention",
-            f"in one piece and in several the model contradicts itself: {difference:.2f}"
+            f"one prompt, chunks and single tokens give different results: {difference:.2f}"
             " standard deviations",
             "do not use it on this processor; report the processor and the model",
             difference=difference,
         )
     else:
-        said = "in one piece, in several and one by one the model says the same"
+        said = "one prompt, chunks and single tokens give the same result"
         yield good("attention", said, difference=difference)
 
 
 def _difference(graph: Graph) -> float:
-    """Return how far the last logits differ at worst, in their standard deviations."""
+    """Return the largest difference of the last logits, in their standard deviations."""
     tokens = np.random.default_rng(7).integers(0, graph.vocab_size, SELF_TEST_TOKENS)
     logits = []
-    for piece in (SELF_TEST_TOKENS, _PIECE_TOKENS, 1):
-        for start in range(0, SELF_TEST_TOKENS, piece):
-            # One by one, as an answer is run; whose kernels may be others.
-            row = graph.forward(tokens[start : start + piece], start, is_prompt=piece > 1)
+    for size in (SELF_TEST_TOKENS, _CHUNK_TOKENS, 1):
+        for start in range(0, SELF_TEST_TOKENS, size):
+            # One by one is the decode branch, which may use other kernels.
+            row = graph.forward(tokens[start : start + size], start, is_prefill=size > 1)
         logits.append(row[0].astype(np.float64))
         graph.release()
     whole, *others = logits

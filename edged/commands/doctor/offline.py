@@ -1,6 +1,6 @@
-"""Proof, for a running daemon, that it talks to its broker and to nobody else.
+"""Check that a running daemon is connected to its broker only.
 
-Rule: what is told comes from the kernel's tables, not from what edged thinks that it does.
+Rule: the findings come from the kernel's tables, not from edged's own view.
 """
 
 import ipaddress
@@ -30,29 +30,27 @@ class Socket:
 
 
 def check_offline(pid: int, broker: BrokerConfig, proc: Path = Path("/proc")) -> Iterator[Finding]:
-    """Look at the sockets and the environment of a process.
+    """Check the sockets and the environment of a process.
 
     Args:
         pid: The daemon.
-        broker: The one peer that it may have.
-        proc: Where the kernel tells.
+        broker: The only peer it may have.
+        proc: The proc file system.
     """
     folder = proc / str(pid)
     try:
         sockets = list(_sockets(folder))
         environment = (folder / "environ").read_bytes().decode("utf-8", "replace").split("\0")
     except PermissionError:
-        yield failure("offline", f"process {pid} may not be looked at", "run this as root: sudo")
+        yield failure("offline", f"no permission to read process {pid}", "run this as root: sudo")
         return
     yield from _judge(sockets, _addresses(broker))
     wanted = [f"{name}={value}" for name, value in _TELEMETRY_OFF.items()]
     if missing := [line for line in wanted if line not in environment]:
-        # edged sets it for itself before it loads the library; the kernel shows the start only.
-        yield good(
-            "telemetry", f"{missing[0]} is set by edged itself; the service could set it, too"
-        )
+        # edged sets it before it loads the library; the kernel shows the initial environment only.
+        yield good("telemetry", f"{missing[0]} is set by edged itself, not by the service")
     else:
-        yield good("telemetry", f"switched off: {', '.join(wanted)}")
+        yield good("telemetry", f"disabled: {', '.join(wanted)}")
 
 
 def _judge(sockets: list[Socket], allowed: set[str]) -> Iterator[Finding]:
@@ -74,21 +72,21 @@ def _judge(sockets: list[Socket], allowed: set[str]) -> Iterator[Finding]:
             "report this, with the output of: ss --processes --tcp",
         )
     else:
-        where = ", ".join(sorted({item.remote for item in connected})) or "nobody just now"
+        where = ", ".join(sorted({item.remote for item in connected})) or "none at the moment"
         yield good("connections", f"to the broker only: {where}", connections=len(connected))
     datagrams = [item for item in sockets if item.kind != "tcp"]
     if datagrams:
         yield failure(
             "datagrams",
             f"{datagrams[0].kind} socket at {datagrams[0].local} to {datagrams[0].remote}",
-            "report this: edged sends none, and asks DNS only while it connects",
+            "report this: edged sends none, and uses DNS only while it connects",
         )
     else:
         yield good("datagrams", "no datagram socket: no DNS query is under way")
 
 
 def _addresses(broker: BrokerConfig) -> set[str]:
-    """Give every address that the broker's name stands for, as ``address:port``."""
+    """Return all addresses of the broker's name, as ``address:port``."""
     try:
         found = socket.getaddrinfo(broker.host, broker.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):

@@ -1,4 +1,4 @@
-"""The running service: which process it is, and what it says of itself."""
+"""Find the running service, and check its state file."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ from edged.config import Config
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A daemon that runs on this machine."""
+    """A daemon running on this machine."""
 
     pid: int
     resident_bytes: int
@@ -24,9 +24,9 @@ def find_service(unit: str, pid: int | None = None, proc: Path = Path("/proc")) 
     """Find the daemon's process.
 
     Args:
-        unit: The service to ask systemd for.
-        pid: Its process, where systemd does not run it.
-        proc: Where the kernel tells about processes.
+        unit: Its systemd unit.
+        pid: Its process, if systemd does not run it.
+        proc: The proc file system.
     """
     number = pid if pid is not None else _main_pid(unit)
     if not number or not (proc / str(number)).is_dir():
@@ -37,17 +37,15 @@ def find_service(unit: str, pid: int | None = None, proc: Path = Path("/proc")) 
 
 
 def check_service(config: Config, service: Service | None, now_s: float) -> Iterator[Finding]:
-    """Look at the process and at the state file that it keeps.
+    """Check the process and its state file.
 
     Args:
         config: Of the service.
-        service: Its process, None when there is none.
+        service: Its process, or None.
         now_s: Seconds since the epoch.
     """
     if service is None:
-        yield warning(
-            "service", "the service is not running here", "start it: systemctl start edged"
-        )
+        yield warning("service", "the service is not running", "start it: systemctl start edged")
         return
     mib = service.resident_bytes >> 20
     yield good(
@@ -55,7 +53,7 @@ def check_service(config: Config, service: Service | None, now_s: float) -> Iter
     )
     path = config.state.file
     if path is None:
-        yield warning("state", "it keeps no state file", "set state.file: /run/edged/state.json")
+        yield warning("state", "it writes no state file", "set state.file: /run/edged/state.json")
         return
     is_well, line = judge(path, now_s)
     if not is_well:
@@ -68,11 +66,11 @@ def check_service(config: Config, service: Service | None, now_s: float) -> Iter
 def _enforcement(state: dict[str, Any]) -> Finding:
     limit = f"{int(state.get('budget_bytes', 0)) >> 20} MiB"
     if state.get("budget_enforced"):
-        return good("enforcement", f"the kernel holds the service to its budget of {limit}")
+        return good("enforcement", f"the kernel enforces the budget of {limit}")
     return warning(
         "enforcement",
-        f"the budget of {limit} is kept by edged alone",
-        "see `memory-control`; where that is good, set MemoryMax= in the unit near the budget",
+        f"the budget of {limit} is enforced by edged only",
+        "see `memory-control`; if that is ok, set MemoryMax= in the unit close to the budget",
     )
 
 

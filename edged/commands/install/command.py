@@ -1,72 +1,43 @@
-"""``edged install``: the command line of an installation."""
+"""``edged install``: the command line, and what an installation does, in order."""
 
 import argparse
 import subprocess
 import sys
 from pathlib import Path
 
+import edged
 from edged.bundle.folder import open_bundle
-from edged.commands.install import plan
-from edged.commands.install.configuration import Settings, configuration_text, read_current
+from edged.commands.install import settings as options
 from edged.commands.install.layout import (
     LOCAL_PREFIX,
-    PACKAGE_PREFIX,
+    MODELS,
+    SHORTCUT,
+    UNIT_FILES,
+    UNITS,
+    USER,
     InstallError,
     Layout,
-    need_root,
+    add_layout_arguments,
+    read_layout,
 )
-from edged.commands.install.steps import carry_out
-from edged.commands.install.wishes import Wishes, decide, read_wishes
-from edged.commands.install.wishes import add_arguments as add_wish_arguments
+from edged.commands.install.machine import Machine, succeeds
+from edged.commands.install.settings import Settings, configuration_text, drop_in_text
 from edged.config import load_config
 from edged.daemon.memory_plan import PROCESS_BYTES
 from edged.daemon.memory_plan import check as check_footprint
 from edged.errors import ExitCode, UsageError
 from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
 
+# For a stop and one attempt of a start, as in the unit; a start that lacks something goes on.
+START_LIMIT_S = 200.0
+_BACKOFF_VERSION = 254  # the first systemd that knows the keys of edged-backoff.conf
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``edged install``."""
-    add_wish_arguments(parser)
+    options.add_arguments(parser)
     add_layout_arguments(parser)
-    parser.add_argument(
-        "--source",
-        metavar="WHAT",
-        help="wheel, checkout or requirement for pip (default: what this program came from)",
-    )
     parser.add_argument("--no-start", action="store_true", help="start it at the next boot only")
-
-
-def add_layout_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options that say where, for both commands."""
-    parser.add_argument("--instance", metavar="NAME", help="one of several services: edged@NAME")
-    parser.add_argument(
-        "--prefix",
-        type=Path,
-        metavar="DIR",
-        help=f"environment of the program (default: {LOCAL_PREFIX}, or the Debian package's)",
-    )
-    parser.add_argument(
-        "--root", type=Path, default=Path("/"), metavar="DIR", help="another system, not this one"
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="say what it would do; change nothing"
-    )
-
-
-def layout_of(arguments: argparse.Namespace) -> Layout:
-    """Make the layout of the options.
-
-    Raises:
-        UsageError: If a folder is not absolute.
-        InstallError: If the instance cannot be called so.
-    """
-    prefix = arguments.prefix
-    if prefix is None:
-        prefix = PACKAGE_PREFIX if Path(sys.prefix) == PACKAGE_PREFIX else LOCAL_PREFIX
-    if not prefix.is_absolute():
-        raise UsageError("--prefix: must be an absolute path")
-    return Layout(arguments.root.resolve(), prefix, arguments.instance)
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -74,41 +45,33 @@ def main(arguments: argparse.Namespace) -> int:
 
     Raises:
         UsageError: If an option is missing or wrong.
-        InstallError: If the configuration was edited by hand, or a step fails.
+        InstallError: If the configuration was edited by hand, or a change fails.
         EdgedError: If the model does not fit, or the machine does not let us.
     """
-    layout, wishes = layout_of(arguments), read_wishes(arguments)
-    if not arguments.dry_run:
-        need_root(layout)
-    current, is_ours = read_current(layout)
-    if wishes.is_anything and not is_ours:
-        raise InstallError(
-            f"{layout.configuration} was edited by hand: change it there (then `systemctl reload"
-            f" {layout.unit}`), or remove it and install again"
-        )
-    settings = decide(layout, wishes, current)
-    _check_fit(layout, settings, wishes)
-    steps = [
-        *plan.program_steps(layout, arguments.source),
-        *plan.system_steps(layout),
-        *plan.service_steps(layout, settings, wishes, is_config_ours=is_ours),
-    ]
-    is_changed = carry_out(steps, is_dry_run=arguments.dry_run) > 0
-    _start(arguments, layout, is_changed=is_changed)
+    layout = read_layout(arguments)
+    settings, is_ours = options.read_settings(arguments, layout)
+    _check_fit(layout, settings, arguments.model)
+    machine = Machine(is_dry_run=arguments.dry_run)
+    if not layout.is_packaged:
+        _check_program(layout)
+        _prepare_system(machine, layout)
+    if arguments.model is not None and layout.inside(settings.model) != arguments.model.resolve():
+        machine.copy_model(arguments.model, layout.inside(settings.model))
+    _configure(machine, layout, settings, is_ours=is_ours)
+    _enable(machine, layout, is_started=not arguments.no_start)
     if not arguments.dry_run:
         node = f" --node {settings.node}" if settings.node else ""
         print(f"installed; try: edged ask{node} 'What is the capital of France?'")
     return ExitCode.OK
 
 
-def _check_fit(layout: Layout, settings: Settings, wishes: Wishes) -> None:
+def _check_fit(layout: Layout, settings: Settings, model: Path | None) -> None:
     """Refuse a model that this configuration could not run, before anything is changed.
 
     Raises:
-        BundleError: If the model is none.
         UsageError: If it does not fit the budget.
     """
-    bundle = open_bundle(wishes.model or layout.inside(settings.model), verify=False)
+    bundle = open_bundle(model or layout.inside(settings.model), verify=False)
     config = load_config(configuration_text(layout, settings), "edged.yaml")
     memory_bytes = config.budget.memory_bytes or settings.budget_bytes
     # The device may be another one than this, so only the budget is looked at.
@@ -118,11 +81,94 @@ def _check_fit(layout: Layout, settings: Settings, wishes: Wishes) -> None:
         raise UsageError(f"--budget: {settings.budget_bytes >> 20}M is too small: {problem}")
 
 
-def _start(arguments: argparse.Namespace, layout: Layout, *, is_changed: bool) -> None:
-    steps = plan.start_steps(layout, is_changed=is_changed, is_started=not arguments.no_start)
+def _check_program(layout: Layout) -> None:
+    """Refuse to start a program that is not there, or of another version than these units.
+
+    Raises:
+        InstallError: If so.
+    """
+    prefix = layout.inside(layout.prefix)
+    name = f"lib/python3*/site-packages/edged-{edged.__version__}.dist-info"
+    if not (prefix / "bin" / "edged").exists() or not any(prefix.glob(name)):
+        raise InstallError(
+            f"{prefix}: no edged {edged.__version__} there; make the environment first:"
+            f" `python3 -m venv {prefix}`, then `{prefix}/bin/pip install` what this edged was"
+            " installed from"
+        )
+
+
+def _prepare_system(machine: Machine, layout: Layout) -> None:
+    """Bring what the Debian package has: unit, user, folders and command."""
+    root = f"--root={layout.inside('/')}"
+    unit = (UNIT_FILES / layout.unit_file).read_text("utf-8")
+    unit = unit.replace(f"{LOCAL_PREFIX}/", f"{layout.prefix}/")
+    machine.write(layout.inside(UNITS / layout.unit_file), unit)
+    if not has_user(layout):
+        sysusers = str(UNIT_FILES / "edged.sysusers")
+        machine.run(f"make the user {USER}", ["systemd-sysusers", root, sysusers])
+    if not all(layout.inside(path).is_dir() for path in (layout.password.parent, MODELS)):
+        tmpfiles = str(UNIT_FILES / "edged.tmpfiles")
+        machine.run("make the folders", ["systemd-tmpfiles", root, "--create", tmpfiles])
+    if not layout.inside(SHORTCUT).exists():
+        program = f'#!/bin/sh\nexec {layout.prefix}/bin/edged "$@"\n'
+        machine.write(layout.inside(SHORTCUT), program, 0o755)
+
+
+def _configure(machine: Machine, layout: Layout, settings: Settings, *, is_ours: bool) -> None:
+    """Write the secrets, the configuration, and what of the unit is different here."""
+    if settings.broker.password is not None:
+        machine.write(layout.inside(layout.password), settings.broker.password + "\n", 0o600)
+    if settings.authority is not None and settings.has_authority:
+        machine.write(layout.inside(layout.authority), settings.authority)
+    if is_ours:
+        text = configuration_text(layout, settings)
+        machine.write(layout.inside(layout.configuration), text)
+    drop_ins = layout.inside(layout.drop_ins)
+    machine.write(drop_ins / "10-install.conf", drop_in_text(layout, settings))
+    if _systemd_version() >= _BACKOFF_VERSION:
+        backoff = (UNIT_FILES / "edged-backoff.conf").read_text("utf-8")
+        machine.write(drop_ins / "20-backoff.conf", backoff)
+
+
+def _enable(machine: Machine, layout: Layout, *, is_started: bool) -> None:
+    """Have systemd take it up: at every boot, and now if ``is_started``.
+
+    Raises:
+        InstallError: If it does not start, with what the journal says.
+    """
+    unit = layout.unit
+    if not layout.is_live:
+        if not layout.inside(layout.wanted).is_symlink():
+            root = f"--root={layout.inside('/')}"
+            machine.run("start it at every boot", ["systemctl", root, "enable", unit])
+        return
+    is_changed = machine.num_changes > 0
+    if is_changed:
+        machine.run("have systemd read it", ["systemctl", "daemon-reload"])
+    if not succeeds("systemctl", "--quiet", "is-enabled", unit):
+        machine.run("start it at every boot", ["systemctl", "enable", unit])
+    if is_started and (is_changed or not succeeds("systemctl", "--quiet", "is-active", unit)):
+        try:
+            what = "start it and wait for its first answer"
+            machine.run(what, ["systemctl", "restart", unit], START_LIMIT_S)
+        except InstallError as error:
+            journal = ["journalctl", "--no-pager", "--output=cat", "--lines=5", "--unit", unit]
+            said = subprocess.run(journal, capture_output=True, text=True, check=False).stdout
+            raise InstallError(f"{error}\n{said}".rstrip()) from error
+
+
+def has_user(layout: Layout) -> bool:
+    """Tell whether the service's user exists in the installed system."""
+    passwd = layout.inside("/etc/passwd")
+    return passwd.exists() and f"\n{USER}:" in "\n" + passwd.read_text("utf-8")
+
+
+def _systemd_version() -> int:
     try:
-        carry_out(steps, is_dry_run=arguments.dry_run)
-    except InstallError as error:
-        journal = ["journalctl", "--no-pager", "--output=cat", "--lines=5", "--unit", layout.unit]
-        said = subprocess.run(journal, capture_output=True, text=True, check=False).stdout
-        raise InstallError(f"{error}\n{said}".rstrip()) from error
+        result = subprocess.run(
+            ["systemctl", "--version"], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return 0
+    words = result.stdout.split()
+    return int(words[1]) if len(words) > 1 and words[1].isdecimal() else 0

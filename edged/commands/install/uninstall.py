@@ -6,19 +6,23 @@ Rule: what belongs to the Debian package is left to ``apt purge``.
 import argparse
 from pathlib import Path
 
-from edged.commands.install.command import add_layout_arguments, layout_of
-from edged.commands.install.layout import USER, Layout, need_root
-from edged.commands.install.plan import SHORTCUT, has_user
-from edged.commands.install.steps import Command, Gone, Step, carry_out
+from edged.commands.install.command import has_user
+from edged.commands.install.layout import (
+    MODELS,
+    SHORTCUT,
+    UNITS,
+    USER,
+    Layout,
+    add_layout_arguments,
+    read_layout,
+)
+from edged.commands.install.machine import Machine
 from edged.errors import ExitCode
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``edged uninstall``."""
     add_layout_arguments(parser)
-    parser.add_argument(
-        "--keep-data", action="store_true", help="leave /etc/edged and the models where they are"
-    )
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -28,70 +32,55 @@ def main(arguments: argparse.Namespace) -> int:
         UsageError: If an option is wrong.
         InstallError: If the machine does not let us.
     """
-    layout = layout_of(arguments)
-    if not arguments.dry_run:
-        need_root(layout)
-    steps = (
-        _everything(layout, keeps_data=arguments.keep_data)
-        if layout.instance is None
-        else _one(layout, keeps_data=arguments.keep_data)
-    )
-    if not carry_out(steps, is_dry_run=arguments.dry_run):
+    layout = read_layout(arguments)
+    machine = Machine(is_dry_run=arguments.dry_run)
+    if layout.instance is None:
+        _remove_all(machine, layout)
+    else:
+        _remove_service(machine, layout)
+    if not machine.num_changes:
         print("nothing of edged is here")
     return ExitCode.OK
 
 
-def _one(layout: Layout, *, keeps_data: bool) -> list[Step]:
+def _remove_service(machine: Machine, layout: Layout) -> None:
     """Remove a service and its own files; the program and the models stay."""
-    wanted = layout.inside(layout.units / "multi-user.target.wants" / layout.unit)
-    files = [layout.drop_ins, layout.state, layout.runtime]
-    if not keeps_data:
-        files += [layout.configuration, layout.authority, layout.password]
-    steps: list[Step] = []
-    if layout.is_live:
-        stop = ["systemctl", "disable", "--now", layout.unit]
-        steps.append(Command("stop it", stop, is_done=lambda: not _is_known(layout)))
-    return [*steps, Gone(wanted), *(Gone(layout.inside(path)) for path in files)]
+    is_known = layout.is_packaged or layout.inside(UNITS / layout.unit_file).exists()
+    if layout.is_live and is_known:
+        machine.run("stop it", ["systemctl", "disable", "--now", layout.unit])
+    for path in (layout.wanted, layout.drop_ins, layout.state, layout.runtime):
+        machine.remove(layout.inside(path))
+    for path in (layout.configuration, layout.authority, layout.password):
+        machine.remove(layout.inside(path))
 
 
-def _everything(layout: Layout, *, keeps_data: bool) -> list[Step]:
-    steps: list[Step] = []
-    for name in _instances(layout):
-        steps += _one(Layout(layout.root, layout.prefix, name), keeps_data=keeps_data)
-    steps += _one(layout, keeps_data=keeps_data)
-    if not keeps_data:
-        steps += [Gone(layout.inside("/etc/edged")), Gone(layout.inside(layout.models))]
+def _remove_all(machine: Machine, layout: Layout) -> None:
+    for name in (*_instances(layout), None):
+        _remove_service(machine, Layout(layout.root, layout.prefix, name))
+    machine.remove(layout.inside("/etc/edged"))
+    machine.remove(layout.inside(MODELS))
     if layout.is_packaged:
-        return steps
-    files = [layout.units / "edged.service", layout.units / "edged@.service"]
-    is_any = any(layout.inside(path).exists() for path in files)
-    steps += [Gone(layout.inside(path)) for path in files]
-    if layout.is_live:
-        reread = ["systemctl", "daemon-reload"]
-        steps.append(Command("have systemd forget it", reread, is_done=lambda: not is_any))
-    remove = ["userdel", *_other_root(layout), USER]
-    steps.append(Command(f"remove the user {USER}", remove, is_done=lambda: not has_user(layout)))
-    if layout.inside(SHORTCUT).is_symlink():
-        steps.append(Gone(layout.inside(SHORTCUT)))
+        return
+    units = [layout.inside(UNITS / name) for name in ("edged.service", "edged@.service")]
+    is_any = any(path.exists() for path in units)
+    for path in units:
+        machine.remove(path)
+    if layout.is_live and is_any:
+        machine.run("have systemd forget it", ["systemctl", "daemon-reload"])
+    if has_user(layout):
+        other_root = [] if layout.root == Path("/") else ["--prefix", str(layout.root)]
+        machine.run(f"remove the user {USER}", ["userdel", *other_root, USER])
+    shortcut = layout.inside(SHORTCUT)
+    if shortcut.exists() and f"{layout.prefix}/bin/" in shortcut.read_text("utf-8"):
+        machine.remove(shortcut)
     # Last: it may be what this very program runs from.
     if layout.inside(layout.prefix / "pyvenv.cfg").exists():
-        steps.append(Gone(layout.inside(layout.prefix)))
-    return steps
+        machine.remove(layout.inside(layout.prefix))
 
 
 def _instances(layout: Layout) -> list[str]:
     """Name the instances that have a configuration or a drop-in."""
-    units = layout.inside(layout.units)
-    found = {path.name for path in layout.inside("/etc/edged").glob("*.yaml")}
-    names = {name.removesuffix(".yaml") for name in found}
+    names = {path.stem for path in layout.inside("/etc/edged").glob("*.yaml")}
+    units = layout.inside(UNITS)
     names |= {path.name[6:-10] for path in units.glob("edged@?*.service.d")}
     return sorted(names - {"edged"})
-
-
-def _is_known(layout: Layout) -> bool:
-    unit = layout.inside(layout.units / layout.unit_file)
-    return layout.is_packaged or unit.exists()
-
-
-def _other_root(layout: Layout) -> list[str]:
-    return [] if layout.root == Path("/") else ["--prefix", str(layout.root)]

@@ -1,6 +1,6 @@
-"""Text to token ids and back: the only importer of tokenizers and of the chat template's engine.
+"""Text to token ids and back: the only importer of tokenizers and jinja2.
 
-Rule: text of a message is text. Only the chat template can put a control token into a prompt.
+Rule: the text of a message never becomes a control token; only the chat template adds those.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,13 +21,23 @@ __all__ = ["Detokenizer", "TemplateError", "Tokenizer", "Vocabulary"]
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What a grammar must know about the tokens."""
+    """The tokens of a model, with the attributes that llguidance reads of a tokenizer."""
 
-    pieces: list[bytes]
-    """The bytes of each id of the model; none where an id stands for no text."""
-    control_ids: list[int]
+    tokens: list[bytes]
+    """The bytes of each id of the model; empty where an id has no text."""
+    special_token_ids: list[int]
     stop_ids: list[int]
     encode: Callable[[str], list[int]]
+    bos_token_id: None = None
+
+    @property
+    def eos_token_id(self) -> int:
+        """The first stop token."""
+        return self.stop_ids[0]
+
+    def __call__(self, text: str) -> list[int]:
+        """Return the token ids of plain text."""
+        return self.encode(text)
 
 
 class Tokenizer:
@@ -35,7 +45,7 @@ class Tokenizer:
 
     Args:
         definition: the text of ``tokenizer.json``.
-        manifest: what the model was made with.
+        manifest: has the chat template and the sizes of the model.
 
     Raises:
         BundleError: the file is not a tokenizer, does not fit the model, or the chat template is
@@ -45,7 +55,7 @@ class Tokenizer:
     def __init__(self, definition: str, manifest: Manifest) -> None:
         tokenizer = read_tokenizer(definition, manifest.model.vocab_size)
         self.vocab_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
-        """Tokens with a text; the model may have more."""
+        """Tokens that have text; the model may have more ids."""
         self._model_vocab_size = manifest.model.vocab_size
         if self.vocab_size > self._model_vocab_size:
             raise BundleError(
@@ -77,8 +87,8 @@ class Tokenizer:
         Without a chat template the contents are joined by blank lines and continued as plain text.
 
         Raises:
-            TemplateError: the chat template refuses a role or an order of roles, or one of them
-                fails.
+            TemplateError: the chat template refuses a role or an order of roles, or the template or
+                the tokenizer fails.
         """
         contents = [self._encoder.guarded(message.content) for message in messages]
         if self._template is None:
@@ -103,12 +113,12 @@ class Tokenizer:
 
     def vocabulary(self) -> Vocabulary:
         """Return every token's bytes; blocks for some 100 ms."""
-        pieces = [self._token_bytes.read(i) for i in range(self._model_vocab_size)]
+        tokens = [self._token_bytes.read(i) for i in range(self._model_vocab_size)]
         controls = self._token_bytes.controls
         for token_id, text in controls.items():
-            pieces[token_id] = text.encode()
+            tokens[token_id] = text.encode()
         return Vocabulary(
-            pieces, sorted(controls), list(self._stop_ids), self._encoder.encode_plain
+            tokens, sorted(controls), list(self._stop_ids), self._encoder.encode_plain
         )
 
 

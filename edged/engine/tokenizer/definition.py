@@ -1,10 +1,10 @@
-"""What ``tokenizer.json`` may ask for, checked before the library reads it.
+"""Check ``tokenizer.json`` before the library reads it.
 
-The library does what the file says, whatever that takes: a text that grows with each step, an
-expression that is tried for hours. So the steps are known ones, and their expressions simple.
+The library would run any steps of the file: normalizers that multiply the text, expressions that
+backtrack for hours. So only known steps and simple expressions are allowed.
 
-Rule: whatever the file says, a text takes memory in proportion to its length, and at most the
-square of it in time: an expression may be tried from each character on to the end of the text.
+Rule: encoding takes memory linear in the length of a text, and at most quadratic time: an
+expression may be tried from each character to the end of the text.
 """
 
 import json
@@ -13,11 +13,13 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from edged.bundle.manifest import unique_keys
 from edged.errors import BundleError
 
+# JSON values per token of the model: known files have 3, those with merges made from SentencePiece
+# 6.
 _VALUES_PER_TOKEN = 8
-"""Values in the file for a token of the model: known files have 3, and those with pairs of pieces
-made from SentencePiece 6."""
+# Characters that a normalizer makes of one, at most.
 _VALUES = 1 << 16
 _MAX_ADDED_TOKENS = 8192
 _MAX_TOKEN_CHARACTERS = 1024
@@ -26,15 +28,15 @@ _MAX_GROWTH = 64
 _GROWTH = {"NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "Lowercase": 3, "ByteLevel": 4} | (
     dict.fromkeys(("Nmt", "Strip", "StripAccents", "Prepend"), 1)
 )
-"""Characters that a normalizer makes of one, at most."""
+# Steps that add characters, and so may occur once.
 _SPLITTERS = (
     *("ByteLevel", "Digits", "Metaspace", "Punctuation", "Split", "UnicodeScripts", "Whitespace"),
     "WhitespaceSplit",
 )
 _ONCE = ("ByteLevel", "Metaspace")
-"""Steps that make more characters, or put one before each piece."""
 _MODELS = ("BPE", "Unigram")
 
+# One character or class; the parentheses and bars of groups.
 _MAX_EXPRESSION = 1024
 _MAX_ALTERNATIVES = 32
 _ITEM = re.compile(
@@ -46,7 +48,6 @@ _ITEM = re.compile(
     r"|[^\\\[()|*+?{]",
     re.DOTALL,
 )
-"""One character, or a class of them; a group and what divides it."""
 _QUANTIFIER = re.compile(r"[*+?][?+]?|\{(\d{1,2})(?:,(\d{0,2}))?\}")
 _MAX_COUNT = 16
 _MAX_VARIABLE_COUNT = 4
@@ -56,20 +57,20 @@ _MAX_REPEATED = 2
 
 
 def check_definition(definition: str, vocab_size: int | None = None) -> None:
-    """Check what a tokenizer would do to a text; blocks for some 100 ms.
+    """Refuse a tokenizer that would take too much for a text; blocks for some 100 ms.
 
     Args:
         definition: the text of ``tokenizer.json``.
-        vocab_size: tokens of the model, where they are known.
+        vocab_size: tokens of the model; None if it is not known.
 
     Raises:
-        BundleError: it is not JSON, is too large for the model, or does what edged does not know.
+        BundleError: it is not JSON, is too large for the model, or has a step that is not allowed.
     """
     most = _VALUES + _VALUES_PER_TOKEN * (vocab_size or 0)
     if vocab_size is not None and definition.count(",") > most:
         _refuse(f"more than {most} values, for a model of {vocab_size} tokens")
     try:
-        tree = json.loads(definition, object_pairs_hook=_unique)
+        tree = json.loads(definition, object_pairs_hook=unique_keys)
         _check_tokens(tree, vocab_size)
         _check_growth(list(_steps(tree, "normalizer")))
         _check_pieces(list(_steps(tree, "pre_tokenizer")))
@@ -94,7 +95,7 @@ def _check_tokens(tree: dict[str, Any], vocab_size: int | None) -> None:
 
 
 def _steps(tree: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
-    """Yield what is done one after the other."""
+    """Yield the steps of nested sequences in order."""
     waiting = [tree.get(key)]
     for _ in range(_MAX_STEPS):
         if not waiting:
@@ -136,7 +137,7 @@ def _check_pieces(steps: list[dict[str, Any]]) -> None:
 
 
 def _pattern_characters(key: str, pattern: dict[str, str]) -> int:
-    """Return how many characters a pattern stands for at least, after a check of what it is."""
+    """Check a pattern, and return how many characters it matches at least."""
     if set(pattern) == {"String"}:
         if not pattern["String"]:
             _refuse(f"{key}: an empty text is looked for")
@@ -151,7 +152,7 @@ def _pattern_characters(key: str, pattern: dict[str, str]) -> int:
 
 
 def _is_simple(expression: str) -> bool:
-    """Tell whether each alternative is tried in proportion to the text, whatever that is."""
+    """Whether each alternative is matched in time linear in the text."""
     alternatives: list[list[tuple[bool, str]]] = [[]]
     place, is_inside = 0, False
     while place < len(expression):
@@ -171,11 +172,9 @@ def _is_simple(expression: str) -> bool:
 
 
 def _is_quick(items: list[tuple[bool, str]]) -> bool:
-    """Tell so for a sequence of characters and groups with their quantifiers.
-
-    What is repeated can be given back one by one, and tried again with the rest: so nothing that
-    may fail stands behind the second that is repeated.
-    """
+    """Whether characters and groups with these quantifiers are matched in linear time."""
+    # A repetition backtracks one by one, and tries the rest again each time: so nothing that may
+    # fail is allowed after the second repetition.
     kinds = [_kind(quantifier) for _, quantifier in items]
     groups = [kind for (is_group, _), kind in zip(items, kinds, strict=True) if is_group]
     if set(groups) - {"once", "optional"} or len(groups) > _MAX_GROUPS or "wrong" in kinds:
@@ -195,13 +194,6 @@ def _kind(quantifier: str) -> str:
     if not most:
         return "repeated" if int(least) <= _MAX_COUNT else "wrong"
     return "optional" if int(most) <= _MAX_VARIABLE_COUNT else "wrong"
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    tree = dict(pairs)
-    if len(tree) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return tree
 
 
 def _refuse(complaint: str) -> NoReturn:

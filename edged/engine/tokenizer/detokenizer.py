@@ -1,7 +1,6 @@
-"""Turn token ids into text while they arrive.
+"""Convert token ids to text while they arrive.
 
-Rule: what is emitted is final: never half of a character, and all pieces together are the text of
-all ids together.
+Rule: emitted text is final and holds whole characters; joined, it is the text of all ids.
 """
 
 import codecs
@@ -19,17 +18,17 @@ _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 class TokenBytes:
-    """The bytes that each token id stands for, for both kinds of vocabulary in use.
+    """The bytes of each token id, for both kinds of vocabulary in use.
 
     Byte-level BPE writes each byte as a printable character (GPT-2's table); SentencePiece writes
-    text with ``▁`` for a space, and bytes that are no text of their own as ``<0xAB>``.
+    text with ``▁`` for a space, and bytes that are not valid text as ``<0xAB>``.
 
     Args:
         tokenizer: from ``read_tokenizer``.
-        silent_id: one more id without a text.
+        silent_id: one more id without text.
 
     Raises:
-        BundleError: the tokenizer decodes in another way.
+        BundleError: its decoder is of another kind.
     """
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, *, silent_id: int) -> None:
@@ -48,16 +47,15 @@ class TokenBytes:
             for token_id, token in tokenizer.get_added_tokens_decoder().items()
             if token.special
         }
-        """Control tokens: they have a name, but no text."""
+        """The names of the control tokens, which have no text."""
         self._silent_id = silent_id
         self._known: dict[int, bytes] = {}
 
     def __getitem__(self, token_id: int) -> bytes:
-        """Return what ``read`` does, at once for a token seen before."""
-        known = self._known.get(token_id)
-        if known is None:
-            known = self._known[token_id] = self.read(token_id)
-        return known
+        """Return a token's bytes, from memory after the first time."""
+        if token_id not in self._known:
+            self._known[token_id] = self.read(token_id)
+        return self._known[token_id]
 
     def read(self, token_id: int) -> bytes:
         """Return a token's bytes; none for a control token and for an id without a token."""
@@ -67,7 +65,7 @@ class TokenBytes:
         if self._is_byte_level:
             try:
                 return bytes(map(_byte_level_table().__getitem__, piece))
-            except KeyError:  # an added token with characters outside the table is itself
+            except KeyError:  # an added token is written as plain text
                 return bytes(piece.encode())
         if match := _BYTE_PIECE.fullmatch(piece):
             return bytes([int(match[1], 16)])
@@ -87,7 +85,7 @@ class Detokenizer:
         return self._trimmed(self._decoder.decode(self._token_bytes[token_id]))
 
     def flush(self) -> str:
-        """Return what is left at the end: U+FFFD where a character was never completed."""
+        """Return the rest at the end: U+FFFD for an incomplete character."""
         return self._trimmed(self._decoder.decode(b"", final=True))
 
     def _trimmed(self, text: str) -> str:

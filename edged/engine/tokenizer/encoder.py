@@ -1,6 +1,6 @@
-"""Text to token ids, with control tokens only where they are wanted.
+"""Text to token ids, with control tokens only from the chat template.
 
-Rule: a control token in guarded text is encoded as the characters it is written with.
+Rule: a control token in guarded text is encoded as plain characters.
 """
 
 import json
@@ -28,12 +28,12 @@ class Encoder:
         self._tokenizer = tokenizer
         tokenizer.post_processor = None  # it would add control tokens, or repeat the text
         self._control = _control_pattern(tokenizer)
-        # An added token that nobody can guess: it keeps apart what stands on both sides of it,
-        # whatever the template does around it, and is dropped from the ids.
+        # A random added token. Inserted into a control token it splits it, whatever the template
+        # does with the text; it is removed from the ids.
         self._cut = f"\ufdd0{secrets.token_hex(8)}\ufdd1"
         tokenizer.add_tokens([tokenizers.AddedToken(self._cut, normalized=False)])
         self.cut_id: int = tokenizer.token_to_id(self._cut)
-        """The id of the private token: it has no text."""
+        """The id of the private token, which has no text."""
         if tokenizer.model.id_to_token(self.cut_id) is not None:
             raise BundleError(
                 f"tokenizer.json: ids are left out below {self.cut_id}, so none is free behind "
@@ -41,13 +41,13 @@ class Encoder:
             )
 
     def guarded(self, text: str) -> str:
-        """Return the text with each control token in it cut behind its first character."""
+        """Return the text with each control token split after its first character."""
         if self._control is None or not self._control.search(text):
             return text
         return self._control.sub(lambda match: match[0] + self._cut, text)
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of text in which unguarded control tokens count as such.
+        """Return the ids of a text; control tokens that are not guarded become such.
 
         Raises:
             TemplateError: the tokenizer fails on it.
@@ -57,7 +57,7 @@ class Encoder:
         except BaseException as error:
             if not _is_fault(error):
                 raise
-            # Not with the library's words: they may hold the text.
+            # Without the library's message, which may quote the text.
             raise TemplateError(
                 "messages: the model's tokenizer fails on them; change their text, or use another "
                 "model"
@@ -65,7 +65,7 @@ class Encoder:
         return [token_id for token_id in ids if token_id != self.cut_id]
 
     def encode_plain(self, text: str) -> list[int]:
-        """Return the ids of text in which nothing is a control token."""
+        """Return the ids of a text, without control tokens."""
         return self.encode(self.guarded(text))
 
 
@@ -77,7 +77,7 @@ def read_tokenizer(definition: str, vocab_size: int | None = None) -> tokenizers
         vocab_size: tokens of the model, where they are known.
 
     Raises:
-        BundleError: it does not describe a tokenizer, or one that takes too much.
+        BundleError: it does not describe a tokenizer, or one that would take too much.
     """
     check_definition(definition, vocab_size)
     try:
@@ -90,7 +90,7 @@ def read_tokenizer(definition: str, vocab_size: int | None = None) -> tokenizers
         ) from error
     added = tokenizer.get_added_tokens_decoder().values()
     if any(token.special and token.normalized for token in added):
-        # Found after normalization, a control token could be spelled with look-alikes.
+        # Matched after normalization, a control token could be spelled with look-alikes.
         tree = json.loads(definition)
         for token in tree["added_tokens"]:
             token["normalized"] = token["normalized"] and not token["special"]
@@ -101,7 +101,7 @@ def read_tokenizer(definition: str, vocab_size: int | None = None) -> tokenizers
 
 
 def _is_fault(error: BaseException) -> bool:
-    """Tell whether it is the library's: a panic of Rust code is no ``Exception``."""
+    # A panic of Rust code is no Exception.
     return isinstance(error, Exception) or type(error).__module__ == "pyo3_runtime"
 
 

@@ -1,11 +1,11 @@
-"""A Jinja sandbox that meters the work of a chat template.
+"""A Jinja sandbox that limits the work of a chat template.
 
 A template is compiled to Python, and a few characters of it can ask for any amount of work. So each
-rendering has an allowance: a pass through a loop or a macro costs the size of its body, and an
-operator, filter or method costs the size of what it reads and makes. What makes more than it reads
-is paid for before it is done.
+rendering has a budget: a pass through a loop or a macro costs the size of its body; an operator,
+filter or method costs the size of what it reads and makes. What makes more than it reads is charged
+before it is done.
 
-Rule: what has no known price is not there.
+Rule: an operation whose cost is not known is not available.
 """
 
 import json
@@ -21,19 +21,19 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+# A value within a template.
 _Value: TypeAlias = Any
-"""Whatever a template has in hand."""
+# Cost of a value beside its characters or members.
 _OBJECT = 8
-"""Price of a value beside its characters or members."""
-_PIECE = 16
-"""Price of a value made for a character of a text or a number of a range."""
+# Cost of a value made for a character of a text or a number of a range.
+_NEW_ITEM = 16
+# Of a syntax tree. Each takes Python's compiler some 10 kB; templates for tools have 250.
 _INTEGER_BITS = 63
 _INDENT = 16
 _ERROR_CHARACTERS = 200
 _MAX_NODES = 4096
-"""Of a syntax tree. Each takes Python's compiler some 10 kB; templates for tools have 250."""
 
-# What a template may be made of. It cannot read other templates, nor take powers.
+# The syntax that is allowed: no access to other templates, no powers.
 _NODES = (
     *(nodes.Template, nodes.Output, nodes.TemplateData, nodes.Scope, nodes.With, nodes.For),
     *(nodes.If, nodes.Macro, nodes.CallBlock, nodes.FilterBlock, nodes.Break, nodes.Continue),
@@ -43,8 +43,8 @@ _NODES = (
     *(nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos),
     *(nodes.Add, nodes.Sub, nodes.Mul, nodes.Div, nodes.FloorDiv, nodes.Mod),
 )
+# Arguments that compiled templates add to each call.
 _SCOPES = ("_block_vars", "_loop_vars")
-"""What compiled templates add to the arguments of each call."""
 _SEQUENCES = (str, list, tuple)
 _VIEWS: tuple[type[Any], ...] = tuple(
     type(getattr({}, name)()) for name in ("keys", "values", "items")
@@ -81,12 +81,12 @@ _METHODS: dict[type, frozenset[str]] = {
 }
 
 
-class AllowanceError(JinjaError):
-    """A template would do more than it is allowed, or what has no known price."""
+class BudgetError(JinjaError):
+    """A template exceeds its budget, or uses an operation without a known cost."""
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """Compiles templates and pays for what they do; for one rendering at a time."""
+    """Compiles templates and charges for what they do; for one rendering at a time."""
 
     intercepted_binops = frozenset(("+", "-", "*", "/", "//", "%"))
 
@@ -94,11 +94,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
-            optimized=False,  # nothing is computed before there is an allowance
+            optimized=False,  # no constant is computed at compile time, before there is a budget
             extensions=[loopcontrols, _GenerationBlock],
         )
-        self.allowance = 0
-        """What the rendering may still spend."""
+        self.budget = 0
+        """The remaining cost that the rendering may have."""
         known = {name: self.globals[name] for name in ("range", "dict", "namespace")}
         # No strftime_now: a clock at the head of a prompt would make every prompt a new one.
         self.globals = {**known, "raise_exception": self._raise_exception}
@@ -106,178 +106,178 @@ class Sandbox(ImmutableSandboxedEnvironment):
         filters = cast("dict[str, Callable[..., Any]]", self.filters)
         tests = cast("dict[str, Callable[..., Any]]", self.tests)
         self._join_items = filters["join"]
+        metered = self._metered
         self.filters = {
-            "_paid": pass_context(lambda _, price: self._spend(price)),
-            "_passes": pass_context(lambda _, items, price: self._counted(items, price)),
-            "_measured": pass_context(lambda _, value: self._measured(value)),
-            "_weighed": pass_context(lambda _, value: self._weighed(value)),
-            **{name: self._priced(filters[name], self._held) for name in _FREE_FILTERS},
-            **{name: self._priced(filters[name], self._counted) for name in _FILTERS_OF_ITEMS},
-            **{name: self._priced(filters[name], self._weighed) for name in _FILTERS_OF_ALL},
-            "join": self._priced(self._join, self._weighed),
-            "replace": self._priced(self._replace, self._weighed),
-            "safe": self._priced(str, self._weighed),
-            "tojson": self._priced(self._to_json, self._weighed),
+            "_charge": pass_context(lambda _, cost: self._charge(cost)),
+            "_charge_items": pass_context(lambda _, items, cost: self._charge_items(items, cost)),
+            "_charge_value": pass_context(lambda _, value: self._charge_value(value)),
+            "_charge_content": pass_context(lambda _, value: self._charge_content(value)),
+            **{name: metered(filters[name], self._as_list) for name in _FREE_FILTERS},
+            **{name: metered(filters[name], self._charge_items) for name in _FILTERS_OF_ITEMS},
+            **{name: metered(filters[name], self._charge_content) for name in _FILTERS_OF_ALL},
+            "join": metered(self._join, self._charge_content),
+            "replace": metered(self._replace, self._charge_content),
+            "safe": metered(str, self._charge_content),
+            "tojson": metered(self._to_json, self._charge_content),
         }
         self.tests = {
             **{name: tests[name] for name in _FREE_TESTS},
-            **{name: self._priced(tests[name], self._weighed) for name in _TESTS_OF_ALL},
-            # Jinja's own would format a text.
+            **{name: metered(tests[name], self._charge_content) for name in _TESTS_OF_ALL},
+            # Jinja's own would apply % to a text, which formats it.
             "even": lambda value: isinstance(value, int) and value % 2 == 0,
             "odd": lambda value: isinstance(value, int) and value % 2 == 1,
         }
 
-    def compile_priced(self, source: str) -> Template:
+    def compile_metered(self, source: str) -> Template:
         """Compile a template.
 
         Raises:
-            TemplateSyntaxError: it is not one, or is made of what has no price.
+            TemplateSyntaxError: it is not one, or uses syntax that is not allowed.
         """
         tree = self.parse(source)
         self._num_nodes = 0
-        self._price(tree)
+        self._meter(tree)
         return self.from_string(tree)
 
-    # What compiled templates call.
+    # Called by compiled templates.
 
     def call(
         self, context: Context, function: _Value, /, *args: _Value, **kwargs: _Value
     ) -> _Value:
-        """Call what a template may call.
+        """Call a macro, a global function or an allowed method.
 
         Raises:
-            AllowanceError: it is something else, or takes too much.
+            BudgetError: it is something else, or costs too much.
         """
-        self._spend(1 + len(args) + len(kwargs))
+        self._charge(1 + len(args) + len(kwargs))
         if isinstance(function, Macro | Undefined):
             return super().call(context, function, *args, **kwargs)
         if any(function is known for known in self._functions):
             for value in (*args, *kwargs.values()):
-                self._measured(value)
+                self._charge_value(value)
             return super().call(context, function, *args, **kwargs)
         is_method = isinstance(function, BuiltinMethodType | MethodType)
         owner = function.__self__ if is_method else None
         if getattr(function, "__name__", None) not in _METHODS.get(type(owner), ()):
-            raise AllowanceError(f"a {type(function).__name__} that a template cannot call")
-        paid = [self._weighed(value) for value in args]
-        named = {k: self._weighed(v) for k, v in kwargs.items() if k not in _SCOPES}
-        return self._call_method(owner, function, paid, named)
+            raise BudgetError(f"a {type(function).__name__} that a template cannot call")
+        charged = [self._charge_content(value) for value in args]
+        named = {k: self._charge_content(v) for k, v in kwargs.items() if k not in _SCOPES}
+        return self._call_method(owner, function, charged, named)
 
     def call_binop(self, context: Context, operator: str, left: _Value, right: _Value) -> _Value:
-        """Compute with numbers, and put texts or lists together.
+        """Compute with numbers, or concatenate texts or lists.
 
         Raises:
-            AllowanceError: it is something else, or makes too much.
+            BudgetError: it is another operation, or costs too much.
         """
         if operator != "+" and (isinstance(left, _SEQUENCES) or isinstance(right, _SEQUENCES)):
-            raise AllowanceError(f"{operator} is for numbers only")
-        return self._measured(super().call_binop(context, operator, left, right))
+            raise BudgetError(f"{operator} is for numbers only")
+        return self._charge_value(super().call_binop(context, operator, left, right))
 
     def _call_method(
-        self,
-        owner: _Value,
-        method: _Value,
-        args: list[_Value],
-        kwargs: dict[str, _Value],
+        self, owner: _Value, method: _Value, args: list[_Value], kwargs: dict[str, _Value]
     ) -> _Value:
-        if isinstance(owner, dict):  # what is in it is handed out, not read
-            self._measured(owner)
+        if isinstance(owner, dict):  # its members are returned, not read
+            self._charge_value(owner)
             return method(*args, **kwargs)
         if isinstance(owner, LoopContext):
             return method(*args, **kwargs)
-        self._weighed(owner)
+        self._charge_content(owner)
         if method.__name__ == "join":
-            self._spend(len(owner) * len(args[0]))
+            self._charge(len(owner) * len(args[0]))
         elif method.__name__ == "replace":
-            return self._measured(self._replace(owner, *args))
+            return self._charge_value(self._replace(owner, *args))
         elif method.__name__ in {"strip", "lstrip", "rstrip"} and args and args[0]:
-            self._spend(len(owner) * len(args[0]))
-        return self._weighed(method(*args, **kwargs))
+            self._charge(len(owner) * len(args[0]))
+        return self._charge_content(method(*args, **kwargs))
 
-    def _priced(
-        self, function: Callable[..., _Value], pay: Callable[[_Value], _Value]
+    def _metered(
+        self, function: Callable[..., _Value], charge: Callable[[_Value], _Value]
     ) -> Callable[..., _Value]:
-        """Return a filter or test that pays for its arguments and for its result."""
+        """Return a filter or test that charges for its arguments and its result."""
         passed = getattr(getattr(function, "jinja_pass_arg", None), "name", "")
 
         @pass_context
         def run(context: Context, value: _Value, *args: _Value, **kwargs: _Value) -> _Value:
-            value, args = pay(value), tuple(map(pay, args))
-            kwargs = {name: pay(argument) for name, argument in kwargs.items()}
-            # Each item may be compared with each character, or be asked for a path of attributes.
+            value, args = charge(value), tuple(map(charge, args))
+            kwargs = {name: charge(argument) for name, argument in kwargs.items()}
+            # Each item may be compared with each character, or searched for a path of attributes.
             texts = [text for text in (*args, *kwargs.values()) if isinstance(text, str)]
             size = len(value) if isinstance(value, _COUNTED) else 1
-            self._spend(1 + size * sum(map(len, texts)))
+            self._charge(1 + size * sum(map(len, texts)))
             lead = {"context": context, "eval_context": context.eval_ctx, "environment": self}
             first = (lead[passed], value) if passed else (value,)
             result = function(*first, *args, **kwargs)
-            # An iterator stays one: true even when it is empty, and used up when it was read.
-            return iter(self._held(result)) if hasattr(result, "__next__") else pay(result)
+            # An iterator must stay one: it is true even when empty, and can be read once.
+            return iter(self._as_list(result)) if hasattr(result, "__next__") else charge(result)
 
         return run
 
-    # What things cost.
+    # Costs.
 
-    def _spend(self, price: int) -> None:
-        self.allowance -= price
-        if self.allowance < 0:
-            raise AllowanceError("it takes more steps, or makes more text, than it may")
+    def _charge(self, cost: int) -> None:
+        # Templates can call the filters that charge: a negative cost or a NaN would lift the limit.
+        if type(cost) is not int or cost < 0:
+            raise BudgetError("a cost must be an integer of at least 0")
+        self.budget -= cost
+        if self.budget < 0:
+            raise BudgetError("it takes more steps, or makes more text, than it may")
 
-    def _held(self, value: _Value) -> _Value:
-        """Return a value, or the items of an iterator, each paid for as it is made."""
+    def _as_list(self, value: _Value) -> _Value:
+        """Return a value; an iterator as a list, each item charged as it is made."""
         if not hasattr(value, "__next__"):
             return value
         items = []
         for item in value:
-            self._spend(_OBJECT)
+            self._charge(_OBJECT)
             items.append(item)
         return items
 
-    def _measured(self, value: _Value) -> _Value:
-        """Pay for a value, but not for what is in it."""
+    def _charge_value(self, value: _Value) -> _Value:
+        """Charge for a value without its members' content."""
         if isinstance(value, int):
-            self._weighed(value)
+            self._charge_content(value)
         else:
-            self._spend(_OBJECT + (len(value) if isinstance(value, _SIZED) else 0))
+            self._charge(_OBJECT + (len(value) if isinstance(value, _SIZED) else 0))
         return value
 
-    def _counted(self, value: _Value, price: int = 1) -> _Value:
-        """Pay so much for each item of a value."""
-        value = self._held(value)
+    def _charge_items(self, value: _Value, cost: int = 1) -> _Value:
+        """Charge ``cost`` for each item of a value."""
+        value = self._as_list(value)
         if isinstance(value, _COUNTED):
-            self._spend(len(value) * (price + _PIECE * isinstance(value, str | range)))
+            self._charge(len(value) * (cost + _NEW_ITEM * isinstance(value, str | range)))
         return value
 
-    def _weighed(self, value: _Value) -> _Value:
-        """Pay for a value with all that is in it.
+    def _charge_content(self, value: _Value) -> _Value:
+        """Charge for a value with all its content.
 
         Raises:
-            AllowanceError: there is too much, or something that is no text.
+            BudgetError: it is too much, or cannot become text.
         """
-        value = self._held(value)
+        value = self._as_list(value)
         if isinstance(value, str):
-            self._spend(_OBJECT + len(value))
+            self._charge(_OBJECT + len(value))
         elif isinstance(value, int):
             if value.bit_length() > _INTEGER_BITS:
-                raise AllowanceError(f"a number has more than {_INTEGER_BITS} bits")
-            self._spend(1)
+                raise BudgetError(f"a number has more than {_INTEGER_BITS} bits")
+            self._charge(1)
         elif isinstance(value, range):
-            self._spend(_PIECE * len(value))
+            self._charge(_NEW_ITEM * len(value))
         elif isinstance(value, _SIZED):
-            self._spend(_OBJECT)
+            self._charge(_OBJECT)
             for item in value.items() if isinstance(value, dict) else value:
-                self._weighed(item)
+                self._charge_content(item)
         elif value is None or isinstance(value, float | Undefined):
-            self._spend(1)
+            self._charge(1)
         else:
-            raise AllowanceError(f"a {type(value).__name__} is no text")
+            raise BudgetError(f"a {type(value).__name__} is no text")
         return value
 
-    def _price(self, node: nodes.Node) -> int:
-        """Have the parts of a tree pay, and return what one pass through it costs.
+    def _meter(self, node: nodes.Node) -> int:
+        """Insert charges into a syntax tree, and return the cost of one pass through it.
 
         Raises:
-            TemplateSyntaxError: a part has no price, or there are too many.
+            TemplateSyntaxError: a node is not allowed, or there are too many.
         """
         if not isinstance(node, _NODES) or getattr(node, "recursive", False):
             raise TemplateSyntaxError(
@@ -288,64 +288,61 @@ class Sandbox(ImmutableSandboxedEnvironment):
             raise TemplateSyntaxError(f"it has more than {_MAX_NODES} parts", node.lineno)
         if isinstance(node, nodes.Const | nodes.TemplateData):
             return 1 + len(str(node.as_const()))
-        price = 1 + sum(self._price(child) for child in node.iter_child_nodes(exclude=("body",)))
+        cost = 1 + sum(self._meter(child) for child in node.iter_child_nodes(exclude=("body",)))
         body = getattr(node, "body", [])
-        body_price = sum(map(self._price, body))
-        self._have_paid(node, price)
+        body_cost = sum(map(self._meter, body))
+        self._meter_inputs(node, cost)
         if not isinstance(node, nodes.For | nodes.Macro | nodes.CallBlock):
-            return price + body_price
-        paid = self._filter("_paid", nodes.Const(body_price))
-        body.insert(0, nodes.ExprStmt(paid, lineno=node.lineno))
-        return price
+            return cost + body_cost
+        charged = self._filter("_charge", nodes.Const(body_cost))
+        body.insert(0, nodes.ExprStmt(charged, lineno=node.lineno))
+        return cost
 
-    def _have_paid(self, node: nodes.Node, price: int) -> None:
-        """Have what a node reads pass through the filters that take its price."""
+    def _meter_inputs(self, node: nodes.Node, cost: int) -> None:
+        """Pass the inputs of a node through the filters that charge for them."""
         if isinstance(node, nodes.For):
-            node.iter = self._filter("_passes", cast("nodes.Expr", node.iter), nodes.Const(price))
+            items = cast("nodes.Expr", node.iter)
+            node.iter = self._filter("_charge_items", items, nodes.Const(cost))
         elif isinstance(node, nodes.Output | nodes.Concat):
-            node.nodes = [self._weighing(child) for child in node.nodes]
+            node.nodes = [self._metered_content(child) for child in node.nodes]
         elif isinstance(node, nodes.Compare | nodes.Operand):
-            node.expr = self._weighing(node.expr)
+            node.expr = self._metered_content(node.expr)
         elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice):
-            node.node = self._filter("_measured", node.node)
+            node.node = self._filter("_charge_value", node.node)
 
-    def _weighing(self, node: nodes.Expr) -> nodes.Expr:
+    def _metered_content(self, node: nodes.Expr) -> nodes.Expr:
         is_text = isinstance(node, nodes.Const | nodes.TemplateData)
-        return node if is_text else self._filter("_weighed", node)
+        return node if is_text else self._filter("_charge_content", node)
 
     def _filter(self, name: str, node: nodes.Expr, *args: nodes.Expr) -> nodes.Filter:
-        priced = nodes.Filter(node, name, list(args), [], None, None, lineno=node.lineno)
-        priced.set_environment(self)
-        return priced
+        added = nodes.Filter(node, name, list(args), [], None, None, lineno=node.lineno)
+        added.set_environment(self)
+        return added
 
-    # What chat templates expect beside Jinja's own.
+    # Replacements of Jinja's filters, and functions that chat templates expect.
 
     @pass_eval_context
     def _join(
-        self,
-        settings: EvalContext,
-        items: _Value,
-        d: str = "",
-        attribute: _Value = None,
+        self, settings: EvalContext, items: _Value, d: str = "", attribute: _Value = None
     ) -> _Value:
-        self._spend(len(items) * len(d))
+        self._charge(len(items) * len(d))
         return self._join_items(settings, items, d, attribute)
 
     def _replace(self, value: _Value, old: _Value, new: _Value, count: int | None = None) -> str:
         text, part = str(value), str(old)
-        self._spend(text.count(part) * len(str(new)))
+        self._charge(text.count(part) * len(str(new)))
         return text.replace(part, str(new), -1 if count is None else count)
 
     def _to_json(self, value: object, indent: int | None = None) -> str:
         if indent is None:
             return json.dumps(value, ensure_ascii=False)
         if not 0 <= indent <= _INDENT:
-            raise AllowanceError(f"tojson: indent must be from 0 to {_INDENT}")
-        pieces = json.JSONEncoder(ensure_ascii=False, indent=indent).iterencode(value)
-        return "".join(cast("list[str]", self._held(pieces)))
+            raise BudgetError(f"tojson: indent must be from 0 to {_INDENT}")
+        chunks = json.JSONEncoder(ensure_ascii=False, indent=indent).iterencode(value)
+        return "".join(cast("list[str]", self._as_list(chunks)))
 
     def _raise_exception(self, message: object) -> NoReturn:
-        raise JinjaError(str(self._weighed(message))[:_ERROR_CHARACTERS])
+        raise JinjaError(str(self._charge_content(message))[:_ERROR_CHARACTERS])
 
 
 class _GenerationBlock(Extension):

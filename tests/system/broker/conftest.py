@@ -22,14 +22,6 @@ def require_iotcore() -> None:
 
 
 @pytest.fixture
-def mosquitto(tmp_path: Path) -> Iterator[Broker]:
-    """A running Mosquitto, MQTT 5, whose queued messages survive ``restart()``."""
-    require_mosquitto()
-    with running(configure_mosquitto(tmp_path, is_persistent=True)) as broker:
-        yield broker
-
-
-@pytest.fixture
 def iotcore_broker(tmp_path: Path) -> Iterator[Broker]:
     """A running broker of the ``iotcore`` wheel, MQTT 3.1.1 only, as it comes."""
     require_iotcore()

@@ -3,6 +3,7 @@
 import json
 import queue
 import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,11 @@ WAIT_S = 60.0
 """For a machine that is busy with something else; what is right takes a fraction of it."""
 
 
+def without_delay(_client: mqtt.Client, _userdata: object, sock: Any) -> None:  # noqa: ANN401 - paho's union of socket types
+    """Send small packets at once, as the node does: else each exchange takes 40 ms longer."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 class Peer:
     """Publish requests and receive what comes back, with a bound on every wait."""
 
@@ -25,6 +31,7 @@ class Peer:
         self._ready: queue.SimpleQueue[int] = queue.SimpleQueue()
         version = mqtt.MQTTv5 if self.is_v5 else mqtt.MQTTv311
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=version)
+        self._client.on_socket_open = without_delay
         self._client.on_message = lambda _c, _u, message: self._messages.put(message)
         self._client.on_subscribe = lambda *_: self._ready.put(1)
         self._topics = [(topic, 1) for topic in topics]

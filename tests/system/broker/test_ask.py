@@ -199,8 +199,8 @@ def test_a_question_that_the_broker_refuses_is_told(
     rules.write_text("topic read #\n")
     with running(configure_mosquitto(tmp_path, extra=[f"acl_file {rules}"])) as broker:
         assert ask(broker, "hi") == ExitCode.UNAVAILABLE
-    expected = "no reply: the question was not taken: refused by the broker: Not authorized\n"
-    assert capsys.readouterr().err.endswith(expected)
+    expected = "the broker did not accept the question: refused by the broker: Not authorized\n"
+    assert capsys.readouterr().err == f"edged ask: no reply: {expected}"
 
 
 def test_credentials_come_from_the_options(

@@ -9,13 +9,13 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from edged.cli import main
-from edged.commands.conformance.errors import NodeUnavailableError
-from edged.commands.conformance.peer import Broker as PeerBroker
-from edged.commands.conformance.peer import Peer
-from edged.commands.conformance.read_cases import case_folder, read_folder
 from edged.commands.local_broker import Broker, running
 from edged.commands.local_broker import mosquitto as configure_mosquitto
-from edged.config.broker_url import parse_broker_url
+from edged_conformance.errors import NodeUnavailableError
+from edged_conformance.options import Address
+from edged_conformance.peer import Broker as PeerBroker
+from edged_conformance.peer import Peer
+from edged_conformance.read_cases import case_folder, read_folder
 from tests.system.broker.configured import configured
 from tests.system.broker.conftest import require_mosquitto
 from tests.system.broker.daemons import daemon
@@ -164,7 +164,7 @@ def test_somebody_who_does_not_speak_mqtt_is_not_waited_for(
 
 
 def test_a_broker_that_goes_away_ends_the_run(mosquitto: Broker) -> None:
-    address = parse_broker_url(mosquitto.url)
+    address = Address(mosquitto.host, mosquitto.port)
     peer = Peer(PeerBroker(address, None, 5.0), "5")
     mosquitto.stop()
     with pytest.raises(NodeUnavailableError, match="the broker closed the connection"):

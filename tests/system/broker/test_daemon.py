@@ -15,7 +15,6 @@ from tests.requirements import require
 from tests.system.broker.daemons import daemon, serve_arguments
 from tests.system.broker.peer import Peer, new_id, peer
 from tests.system.faults.hasty import DEADLY
-from tests.tiny_model import write_tiny_bundle
 
 REQUEST = "edged/kitchen/request/generate"
 CANCEL = "edged/kitchen/request/cancel"
@@ -23,11 +22,6 @@ REPLIES = "edged/kitchen/response/#"
 STREAMS = "edged/kitchen/stream/#"
 SLOW = {"prompt": "x", "max_tokens": 200, "timeout_ms": 60_000}
 DYING = ("-m", "tests.system.faults.hasty", DEADLY)
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture(scope="module")

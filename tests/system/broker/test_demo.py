@@ -11,16 +11,9 @@ from edged.commands.demo import PORT
 from edged.commands.local_broker import MOSQUITTO
 from tests.requirements import require
 from tests.system.broker.conftest import require_iotcore
-from tests.tiny_model import write_tiny_bundle
 
-WITHOUT_MOSQUITTO = "from edged import local_broker; local_broker.MOSQUITTO = None;"
+WITHOUT_MOSQUITTO = "from edged.commands import local_broker; local_broker.MOSQUITTO = None;"
 WITHOUT_IOTCORE = "import importlib.util; importlib.util.find_spec = lambda name: None;"
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("onnx")
-    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 def demo(*options: str, before: str = "") -> subprocess.CompletedProcess[str]:

@@ -100,7 +100,7 @@ def test_a_broker_elsewhere_needs_passwords_and_tls(
     with running(mosquitto(tmp_path, users=users)) as broker:
         found = diagnose(config_of(broker, "host: '127.1'", *account))
     assert found["authentication"].level is Level.WARNING
-    assert ("password crosses" in found["authentication"].said) is bool(users)
+    assert ("in clear text" in found["authentication"].said) is bool(users)
 
 
 @pytest.fixture

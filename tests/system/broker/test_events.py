@@ -4,32 +4,24 @@ import re
 import signal
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
-
-import pytest
+from typing import Any
 
 from edged.commands.local_broker import Broker, mosquitto, running
-from edged.node.events import BURST
+from edged.daemon.operator_events import BURST
 from edged.protocol import event as catalogue
 from tests.paths import ROOT
 from tests.system.broker.configured import configured
 from tests.system.broker.conftest import require_mosquitto
 from tests.system.broker.daemons import daemon, serve_arguments
 from tests.system.broker.peer import Peer, peer
-from tests.tiny_model import write_tiny_bundle
 
 REQUEST = "edged/kitchen/request/generate"
 EVENTS = "edged/kitchen/event"
 REPLIES = "edged/kitchen/response/#"
 STREAMS = "edged/kitchen/stream/#"
 PROTOCOL = ROOT / "docs" / "protocol.md"
-MEMBERS = {kind.kind: {f.name for f in fields(kind)} for kind in get_args(catalogue.Event)}
+MEMBERS = {kind.kind: {f.name for f in fields(kind)} for kind in catalogue.Event.__subclasses__()}
 SECRET = "the cellar key"  # noqa: S105 - a prompt, not a password
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 def next_event(client: Peer, kind: str) -> dict[str, Any]:

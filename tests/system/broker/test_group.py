@@ -2,23 +2,15 @@
 
 from pathlib import Path
 
-import pytest
-
 from edged.commands.local_broker import Broker, mosquitto, running
 from tests.system.broker.configured import configured
 from tests.system.broker.conftest import require_mosquitto
 from tests.system.broker.daemons import daemon
 from tests.system.broker.peer import Peer, peer
-from tests.tiny_model import write_tiny_bundle
 
 REQUEST = "edged/group/lab/request/generate"
 NODES = ("attic", "cellar")
 NUM_REQUESTS = 12
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 def wait_for_members(operator: Peer, *nodes: str) -> None:

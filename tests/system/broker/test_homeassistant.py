@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import pytest
 
 from edged.commands.local_broker import Broker
 from edged.daemon.homeassistant import MAX_STATE_LENGTH, Announcement
@@ -17,15 +16,9 @@ from tests.system.broker.daemons import daemon
 from tests.system.broker.peer import peer
 from tests.system.broker.test_transport import ACCEPTED_5, ScriptedBroker
 from tests.system.broker.wire_ends import Peer, settings
-from tests.tiny_model import write_tiny_bundle
 
 CONFIG = "homeassistant/device/edged_kitchen/config"
 STATUS = "homeassistant/status"
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 def render(template: str, payload: bytes | None = None, value: str = "") -> str:

@@ -76,7 +76,7 @@ def test_a_message_that_the_broker_closes_the_connection_for_is_given_up(
         node.stop()
         num_breaks = 2 if reason else 10
         assert told.pop(handles[7]) == (
-            f"given up: the broker ended the connection at it {num_breaks} times; topic '{REPLY}'"
+            f"given up: the broker ended the connection on it {num_breaks} times; topic '{REPLY}'"
         )
         assert set(told.values()) == {None}
         assert num_breaks <= broker.num_closed <= num_breaks + 2
@@ -164,7 +164,7 @@ def test_what_mqtt_has_no_form_for_is_told_and_never_sent(
         bad, good = (node.transport.publish(message(name)) for name in (topic, REPLY))
         told = outcomes(node, [bad, good])
         assert told[good] is None
-        assert (told[bad] or "").startswith("not a message of MQTT: ")
+        assert (told[bad] or "").startswith("not a valid MQTT message: ")
         assert not any(isinstance(event, Disconnected) for event in node.seen)
 
 

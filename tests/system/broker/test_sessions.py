@@ -9,15 +9,9 @@ from edged.commands.local_broker import Broker
 from tests.system.broker.configured import configured
 from tests.system.broker.daemons import daemon
 from tests.system.broker.peer import Peer, peer
-from tests.tiny_model import write_tiny_bundle
 
 REQUEST = "edged/kitchen/request/generate"
 MINE, YOURS = (f"edged/kitchen/response/generate/{name}" for name in ("me", "you"))
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""``edged simulate --measure`` on a real daemon with the toy model."""
+"""``python -m benchmarks.simulate --measure`` on a real daemon with the toy model."""
 
 import json
 from collections.abc import Iterator
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edged import cli
+from benchmarks.simulate import __main__ as command
+from benchmarks.simulate.trace import Ask, write_trace
 from edged.commands.local_broker import Broker
-from edged.commands.simulate.trace import Ask, write_trace
 from tests.system.broker.configured import configured
 from tests.system.broker.daemons import daemon
 from tests.tiny_model import write_tiny_bundle
@@ -31,7 +31,7 @@ def cost_file(mosquitto: Broker, tmp_path: Path) -> Iterator[Path]:
 
 def simulate(broker: Broker, trace: Path, cost_file: Path, *more: str) -> int:
     words = ["--trace", str(trace), "--cost", str(cost_file), "--broker", broker.url, *more]
-    return cli.main(["simulate", "--measure", *words])
+    return command.main(["--measure", *words])
 
 
 def test_a_workload_is_played_and_held_against_its_simulation(
@@ -62,7 +62,7 @@ def test_a_node_that_is_not_there_is_said(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("edged.commands.simulate.live.WAIT_S", 0.5)
+    monkeypatch.setattr("benchmarks.simulate.live.WAIT_S", 0.5)
     trace = tmp_path / "trace"
     trace.write_text(write_trace([Ask(0.0)]))
     assert simulate(mosquitto, trace, cost_file, "--node", "cellar") == 69

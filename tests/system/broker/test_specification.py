@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edged.commands.local_broker import Broker
-from edged.commands.specification.files import schemas
+from scripts.specification.files import schemas
 from tests.schemas import problems, strict
 from tests.system.broker.daemons import daemon, serve_arguments
 from tests.system.broker.peer import Peer, peer

@@ -10,6 +10,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from tests.system.broker.peer import without_delay
 from tests.system.broker.wire_ends import WAIT_S
 
 ROOT = "edged/wrong"
@@ -58,6 +59,7 @@ class WrongNode:
         self._num_dropped = 0
         self._ready: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+        self._client.on_socket_open = without_delay
         self._client.on_message = lambda _c, _u, message: self._answer(message)
         self._client.on_subscribe = lambda *_: self._ready.put(1)
         self._client.connect("127.0.0.1", port)

@@ -1,6 +1,6 @@
 """Several nodes behind Mosquitto's shared subscription, and what is done to them under load.
 
-    python -m tests.system.faults.fleet [FAULT...]        as root; less than a minute each
+    python -m tests.system.faults.fleet [FAULT...]        as root; about a minute for all
 
 Each node is a daemon in a network of its own, on a bridge with the broker. The requester does what
 docs/scaling.md asks of it: it gives a deadline and asks again, with the same id, what was not
@@ -56,10 +56,13 @@ class Node:
         self._config.write_text(json.dumps(document), "utf-8")  # JSON is YAML
 
     def start(self) -> None:
-        """Start it and return when it is a member of the group."""
+        """Start it."""
         before = ("ip", "netns", "exec", self.name)
         self._daemon = Daemon(self._folder, ["--config", str(self._config)], before=before)
-        self._wait_until_joined()
+
+    def wait_until_joined(self) -> None:
+        """Wait until it is a member of the group."""
+        wait_for_state(self._folder, lambda told: told["group"] == "joined")
 
     def stop(self, number: signal.Signals) -> None:
         """End it with a signal."""
@@ -73,10 +76,7 @@ class Node:
         wait_for_state(self._folder, lambda told: told["group"] != "joined")
         threading.Event().wait(duration_s)
         _ip("link", "set", self.name, "up")
-        self._wait_until_joined()
-
-    def _wait_until_joined(self) -> None:
-        wait_for_state(self._folder, lambda told: told["group"] == "joined")
+        self.wait_until_joined()
 
 
 def nothing(_nodes: list[Node]) -> None:
@@ -93,6 +93,7 @@ def rolling_restart(nodes: list[Node]) -> None:
     for node in nodes:
         node.stop(signal.SIGTERM)
         node.start()
+        node.wait_until_joined()
 
 
 def partition(nodes: list[Node]) -> None:
@@ -100,7 +101,8 @@ def partition(nodes: list[Node]) -> None:
     nodes[0].cut(PARTITION_S)
 
 
-FAULTS = {fault.__name__: fault for fault in (nothing, node_loss, rolling_restart, partition)}
+# In this order: what is lost does not come back.
+FAULTS = {fault.__name__: fault for fault in (nothing, rolling_restart, partition, node_loss)}
 
 
 def _ip(*words: str) -> None:
@@ -123,27 +125,35 @@ def _fleet(folder: Path) -> Iterator[tuple[Broker, list[Node]]]:
         try:
             for node in nodes:
                 node.start()
+            for node in nodes:
+                node.wait_until_joined()
             yield broker, nodes
         finally:
             for node in nodes:
                 node._daemon.close()
 
 
-def _suffer(name: str, folder: Path) -> Outcome:
+def _suffer(name: str, broker: Broker, nodes: list[Node]) -> Outcome:
     """Have a fault happen under load, and answers before and after it."""
-    with _fleet(folder) as (broker, nodes):
-        peer = Peer(settings(broker, "requester"), REPLIES)
-        try:
-            requester = Requester(peer)
-            requester.keep_asking(lambda: requester.num_answered >= 30)
-            fault = threading.Thread(target=FAULTS[name], args=(nodes,))
-            fault.start()
-            requester.keep_asking(lambda: not fault.is_alive())
-            wanted = requester.num_answered + 30
-            requester.keep_asking(lambda: requester.num_answered >= wanted)
-            return requester.outcome(name)
-        finally:
-            peer.stop()
+    peer = Peer(settings(broker, f"requester-{name}"), REPLIES)
+    try:
+        requester = Requester(peer, name)
+        requester.keep_asking(lambda: requester.num_answered >= 30)
+        fault = threading.Thread(target=FAULTS[name], args=(nodes,))
+        fault.start()
+        requester.keep_asking(lambda: not fault.is_alive())
+        wanted = requester.num_answered + 30
+        requester.keep_asking(lambda: requester.num_answered >= wanted)
+        return requester.outcome(name)
+    finally:
+        peer.stop()
+
+
+def _suffer_all(faults: list[str]) -> None:
+    """Have one fault after the other happen to one fleet."""
+    with tempfile.TemporaryDirectory() as folder, _fleet(Path(folder)) as (broker, nodes):
+        for name in faults:
+            print(json.dumps(asdict(_suffer(name, broker, nodes))), flush=True)
 
 
 def main() -> int:
@@ -152,13 +162,14 @@ def main() -> int:
     parser.add_argument("faults", nargs="*", metavar="FAULT", default=list(FAULTS))
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    for name in arguments.faults:
-        if arguments.inside:
-            with tempfile.TemporaryDirectory() as folder:
-                print(json.dumps(asdict(_suffer(name, Path(folder)))), flush=True)
-        else:  # networks and mounts that go with the child
-            program = [sys.executable, "-m", "tests.system.faults.fleet", "--inside", name]
-            subprocess.run(["unshare", "--net", "--mount", *program], check=True)
+    if unknown := set(arguments.faults) - FAULTS.keys():
+        parser.error(f"{', '.join(unknown)}: not one of {', '.join(FAULTS)}")
+    faults = [name for name in FAULTS if name in arguments.faults]
+    if arguments.inside:
+        _suffer_all(faults)
+    else:  # networks and mounts that go with the child
+        program = [sys.executable, "-m", "tests.system.faults.fleet", "--inside", *faults]
+        subprocess.run(["unshare", "--net", "--mount", *program], check=True)
     return 0
 
 

@@ -37,7 +37,7 @@ def one_delivery(data: bytes) -> None:
     bench = Bench()
     operation = OPERATIONS[choice // 4 % 3]
     delivery = bench.delivery(data[1:], operation, properties=properties)
-    bench.service.deliver(delivery)
+    bench.take(delivery)
     if bench.worker.jobs:
         bench.finish()
     num_replies = len(bench.transport.sent) - len(bench.transport.on("/event"))

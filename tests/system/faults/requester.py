@@ -42,10 +42,10 @@ class Outcome:
 
 
 class Requester:
-    """Keep some requests open, and account for each."""
+    """Keep some requests open, and account for each; ``name`` sets them apart from others'."""
 
-    def __init__(self, peer: Peer) -> None:
-        self._peer = peer
+    def __init__(self, peer: Peer, name: str) -> None:
+        self._peer, self._name = peer, name
         self._first_s: dict[str, float] = {}
         self._tried_s: dict[str, float] = {}
         self._answers: dict[str, list[str]] = {}
@@ -62,7 +62,7 @@ class Requester:
         until_s = time.monotonic() + LIMIT_S
         while time.monotonic() < until_s and (self._tried_s or not is_over()):
             while len(self._tried_s) < NUM_OPEN and not is_over():
-                name = f"f{len(self._first_s)}"
+                name = f"{self._name}-{len(self._first_s)}"
                 self._first_s[name] = time.monotonic()
                 self._try(name)
             with contextlib.suppress(queue.Empty):
@@ -100,6 +100,8 @@ class Requester:
         self._peer.transport.acknowledge(delivery)
         reply = json.loads(delivery.payload)
         name = reply["id"]
+        if name not in self._first_s:
+            return
         if reply["status"] != "ok":
             assert reply["error"]["retryable"], reply
             self._num_refused += 1

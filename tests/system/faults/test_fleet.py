@@ -16,21 +16,26 @@ from tests.system.faults.fleet import FAULTS, NODES, PARTITION_S
 from tests.system.faults.requester import PATIENCE_S
 
 
-@pytest.fixture(scope="module", params=FAULTS)
-def outcome(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """What came of a fault, as the documented command prints it."""
+@pytest.fixture(scope="module")
+def outcomes() -> dict[str, dict[str, Any]]:
+    """What came of each fault, as the documented command prints it."""
     require_mosquitto()
     require(os.geteuid() == 0, "not root (networks of their own)")
     for program, package in (("ip", "iproute2"), ("unshare", "util-linux")):
         require(shutil.which(program), f"{program} is not installed (apt-get install {package})")
-    command = [sys.executable, "-m", "tests.system.faults.fleet", str(request.param)]
+    command = [sys.executable, "-m", "tests.system.faults.fleet"]
     result = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
     )
     assert result.returncode == 0, result.stderr[-2000:]
-    said: dict[str, Any] = json.loads(result.stdout)
-    assert said["fault"] == request.param
-    return said
+    said = [json.loads(line) for line in result.stdout.splitlines()]
+    return {one["fault"]: one for one in said}
+
+
+@pytest.fixture(params=FAULTS)
+def outcome(request: pytest.FixtureRequest, outcomes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What came of one of them."""
+    return outcomes[request.param]
 
 
 def test_who_asks_again_gets_every_answer(outcome: dict[str, Any]) -> None:

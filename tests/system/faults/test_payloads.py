@@ -128,7 +128,7 @@ def test_what_waits_for_the_broker_keeps_no_payload(
     bench = Bench()
     payload = json.dumps(request_ | {"ignored": "x" * LARGE_BYTES}).encode()
     num_holders = sys.getrefcount(payload)
-    bench.service.deliver(bench.delivery(payload))
+    bench.take(bench.delivery(payload))
     assert len(bench.worker.jobs) == num_jobs
     if num_jobs:
         bench.finish()
@@ -166,7 +166,7 @@ def test_any_delivery_gets_one_reply_or_is_counted_as_dropped(
 ) -> None:
     bench = Bench()
     delivery = bench.delivery(payload, operation, properties=wire, retain=retain)
-    bench.service.deliver(delivery)
+    bench.take(delivery)
     if bench.worker.jobs:
         bench.finish()
     told = bench.transport.on("/event")

@@ -16,6 +16,7 @@ from typing import Any
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from tests.system.broker.peer import without_delay
 from tests.system.hostile.attacks import GENERATE, HONEST, Message
 from tests.system.hostile.wire import Publisher, correlation_data, expiry, response_topic
 
@@ -123,6 +124,7 @@ class Attacker:
         ready = threading.Event()
         self._client.on_connect = lambda client, *_: client.subscribe([(t, 1) for t in LISTENS])
         self._client.on_subscribe = lambda *_: ready.set()
+        self._client.on_socket_open = without_delay
         self._client.on_message = self._take
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()

@@ -7,30 +7,13 @@ from typing import Self
 
 import pytest
 
-from edged.commands.local_broker import Broker, running
 from edged.commands.local_broker import mosquitto as configure_mosquitto
+from edged.commands.local_broker import running
 from tests.system.broker.configured import configured
 from tests.system.broker.conftest import require_mosquitto
 from tests.system.broker.daemons import Daemon
 from tests.system.hostile.attacker import Attacker, attacker
 from tests.system.hostile.supervisor import Terms
-from tests.tiny_model import write_tiny_bundle
-
-
-@pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model."""
-    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
-
-
-@pytest.fixture
-def mosquitto(tmp_path: Path) -> Iterator[Broker]:
-    """A running Mosquitto of a test's own, whose queued messages survive."""
-    require_mosquitto()
-    folder = tmp_path / "mosquitto"
-    folder.mkdir()
-    with running(configure_mosquitto(folder, is_persistent=True)) as broker:
-        yield broker
 
 
 class Site:

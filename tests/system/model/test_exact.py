@@ -5,7 +5,7 @@ import pytest
 
 from edged.bundle.folder import Bundle
 from edged.engine.loop import Engine, load_engine
-from edged.engine.steps import EngineSettings, Row, Token
+from edged.engine.steps import DecodeInput, EngineSettings, Token
 from edged.engine.tokenizer import Tokenizer
 from edged.protocol.request import ChatMessage, SamplingParams
 from tests.system.model.test_answers import PROMPTS
@@ -118,10 +118,10 @@ def test_an_answer_so_far_is_the_same_bits_when_it_is_computed_again(plain: Engi
     ids = np.random.default_rng(6).integers(100, 40_000, 120)
     graph.forward(ids[:90], 0)
     for position in range(90, 120):
-        (one_by_one,) = graph.decode([Row(0, int(ids[position]), position)])
+        (one_by_one,) = graph.decode([DecodeInput(0, int(ids[position]), position)])
     expected, held = one_by_one.copy(), graph.read(0)
     graph.forward(ids[:90], 0)
-    again = graph.forward(ids[90:], 90, is_prompt=False)
+    again = graph.forward(ids[90:], 90, is_prefill=False)
     np.testing.assert_array_equal(again[0], expected)
     np.testing.assert_array_equal(graph.read(0), held)
 

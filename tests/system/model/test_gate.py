@@ -5,26 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from edged.builder import gate, judge
+from edged.builder import gate, quality
 from edged.builder.export import Export, find_export
 from edged.builder.gate import gate_prompts
-from edged.builder.judge import table
 from edged.builder.pipeline import default_cache
 from edged.builder.progress import Progress
 from edged.builder.provenance import model_facts
+from edged.builder.quality import table
 from edged.builder.quantize import Scheme, quantize
 from edged.builder.recipe import load_recipe
 from edged.builder.verify import run_gate
-from edged.bundle.folder import (
+from edged.bundle.folder import Bundle, write_manifest
+from edged.bundle.manifest import (
     FORMAT,
-    Bundle,
     GraphKind,
     Manifest,
     ModelLimits,
     Quality,
     QualityLimits,
     Source,
-    write_manifest,
 )
 from tests.paths import ROOT
 from tests.requirements import require
@@ -47,12 +46,12 @@ def export(real_bundle: Bundle) -> Export:
 def short_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     """A prompt of each group, through the portable graph: minutes become seconds."""
     monkeypatch.setattr(gate, "gate_prompts", lambda: gate_prompts()[:3])
-    monkeypatch.setattr(judge, "TOKENS_MIN", 300)
+    monkeypatch.setattr(quality, "TOKENS_MIN", 300)
 
 
 def as_bundle(folder: Path, export: Export) -> Bundle:
     (folder / "tokenizer.json").write_bytes((export.folder / "tokenizer.json").read_bytes())
-    quality = Quality(LIMITS, False, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0, "gate")
+    quality = Quality(0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0, limits=LIMITS, passed=False, text="gate")
     manifest = Manifest(
         format=FORMAT,
         name="smollm2",

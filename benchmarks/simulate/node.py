@@ -1,0 +1,222 @@
+"""A node as the daemon runs it, on simulated time: the same ``Node``, around a simulated engine.
+
+Rule: nothing is decided here. The node's effects are carried out at once, but for the generations,
+which take their simulated time.
+"""
+
+import json
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.simulate import engine
+from benchmarks.simulate.engine import SlotEngine
+from benchmarks.simulate.outcome import End, Outcome
+from benchmarks.simulate.trace import Ask, Workload
+from edged.node.effects import Decode, Effect, Pause, Prepare, Publish, Start, SyncJournal
+from edged.node.events import Confirmed, Decoded, Prepared, Readings, Synced, Tick
+from edged.node.generation import Finished, Generation, Paused
+from edged.node.limits import Limits
+from edged.node.node import Event
+from edged.node.node import Node as PureNode
+from edged.protocol import Delivery, RequestDefaults
+from edged.protocol.request import Answer, ChatMessage, FinishReason, ReplyAddress, Request
+from edged.scheduling.latency_model import CostEstimate, LatencyModel, RequestTimings
+from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
+
+MAX_MODEL_LEN = 2048
+MAX_WAITING = 8
+_DEFAULTS = RequestDefaults(node="n")
+_BUDGET = MemoryBudget(2**40)
+_MEMORY = MemorySnapshot(0, 2**40)
+_LATER_S = float("inf")
+
+
+class _ObservedModel(LatencyModel):
+    """A latency model that remembers how far off its predictions were."""
+
+    def __init__(self, fitted: CostEstimate) -> None:
+        super().__init__(fitted)
+        self.errors: list[float] = []
+
+    def observe(self, measured: RequestTimings) -> float | None:
+        """Take in a finished request; return the relative error of its prediction."""
+        error = super().observe(measured)
+        if error is not None:
+            self.errors.append(error)
+        return error
+
+
+class Node:
+    """One device with the daemon's own policy.
+
+    Args:
+        device: what answers really cost.
+        slowdown: how many times as long everything takes at a time.
+        num_slots: answers that are generated at the same time.
+        max_waiting: length of the queue.
+    """
+
+    def __init__(
+        self,
+        device: CostEstimate,
+        slowdown: Callable[[float], float],
+        num_slots: int = 1,
+        max_waiting: int = MAX_WAITING,
+    ) -> None:
+        limits = Limits(_DEFAULTS, _BUDGET, MAX_MODEL_LEN, 0, max_waiting, "m", num_slots)
+        self.costs = _ObservedModel(device)
+        self.outcomes: list[Outcome] = []
+        self._node = PureNode(limits, self.costs)
+        self._engine = SlotEngine(device, slowdown)
+        self._generations: dict[int, Generation] = {}
+        self._asks: list[Ask] = []
+        """What was asked, by the number in the payload and the id of the request."""
+        self._offered: Ask | None = None
+        """What is being asked at this moment."""
+        self._events: deque[Event] = deque()
+        self._now_s = 0.0
+
+    @property
+    def errors(self) -> list[float]:
+        """Relative errors of predicted service times."""
+        return self.costs.errors
+
+    @property
+    def backlog(self) -> int:
+        """Requests that wait or run."""
+        return len(self._node.scheduler) + len(self._node.scheduler.running)
+
+    def run_until(self, now_s: float) -> None:
+        """Let everything happen up to a time."""
+        while True:
+            tick_s = self._node.next_tick_s()
+            until_s = min(now_s, _LATER_S if tick_s is None else tick_s)
+            if self._engine.sequences and self._engine.now_s < until_s:
+                for ended in self._engine.step(until_s):
+                    self._finish(ended)
+            elif until_s < now_s:
+                self._take(Tick(), until_s)
+            else:
+                return
+
+    def offer(self, ask: Ask) -> bool:
+        """Ask at ``ask.at_s``; return whether it was admitted. A refusal is an outcome, too."""
+        self.run_until(ask.at_s)
+        number, num_before = len(self._asks), len(self.outcomes)
+        self._asks.append(ask)
+        payload = str(number).encode()
+        self._offered = ask
+        self._take(Delivery("edged/n/request/generate", payload, qos=1), ask.at_s)
+        self._offered = None
+        ended = self.outcomes[num_before:]
+        return not any(outcome.ask is ask and outcome.end is End.REFUSED for outcome in ended)
+
+    def _take(self, event: Event, now_s: float) -> None:
+        """Give the node an event, and carry out all that follows from it at this time."""
+        self._events.append(event)
+        self._now_s = max(self._now_s, now_s)
+        while self._events:
+            running = self._engine.sequences
+            progress = {it.key: (it.num_prefilled, it.num_done) for it in running}
+            readings = Readings(_MEMORY, progress=progress, num_touched=MAX_MODEL_LEN)
+            for effect in self._node.handle(self._events.popleft(), self._now_s, readings):
+                self._carry_out(effect)
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Decode():
+                self._events.append(Decoded(self._request(int(effect.delivery.payload))))
+            case Prepare():
+                number = int(effect.request.reply_to.request_id or 0)
+                self._events.append(Prepared(effect.key, range(self._asks[number].prompt_tokens)))
+            case SyncJournal():
+                self._events.append(Synced(effect.key))
+            case Start():
+                self._start(effect.generation)
+            case Pause():
+                self._pause(effect.key)
+            case Publish() if effect.handle is not None:
+                self._end(json.loads(effect.message.payload))
+                self._events.append(Confirmed(effect.handle))
+
+    def _request(self, number: int) -> Request:
+        ask = self._asks[number]
+        return Request(
+            ReplyAddress(f"edged/n/response/generate/{ask.client}", str(number)),
+            (ChatMessage("user", str(number)),),
+            received_s=ask.at_s,
+            deadline_s=ask.deadline_s,
+            max_tokens=ask.max_tokens,
+            priority=ask.level,
+        )
+
+    def _start(self, generation: Generation) -> None:
+        ask = self._asks[int(generation.request.reply_to.request_id or 0)]
+        if not self._engine.sequences:
+            self._engine.now_s = max(self._engine.now_s, self._now_s)
+        if generation.key not in self._generations:
+            self._generations[generation.key] = generation
+            generation.started_s = self._now_s
+        num_done = generation.num_output_tokens
+        wanted = min(ask.output_tokens, generation.max_tokens)
+        self._engine.sequences.append(
+            engine.Generation(
+                generation.key,
+                ask,
+                ask.prompt_tokens + num_done,
+                wanted - num_done,
+                num_done,
+                first_s=generation.first_token_s,
+            )
+        )
+
+    def _pause(self, key: int) -> None:
+        """Pause at the end of the step in hand; a second time changes nothing, as in the worker."""
+        sequence = next((it for it in self._engine.sequences if it.key == key), None)
+        if sequence is None:
+            return
+        self._engine.end(sequence)
+        generation = self._note(sequence)
+        generation.was_paused = True
+        self._events.append(Paused(generation))
+
+    def _finish(self, sequence: engine.Generation) -> None:
+        generation = self._note(sequence)
+        del self._generations[sequence.key]
+        is_whole = sequence.end is End.ON_TIME
+        reason = FinishReason.STOP if is_whole else FinishReason.DEADLINE
+        generation.finish_reason = reason
+        outcome = Answer("", reason) if generation.output_ids else generation.outcome()
+        self._take(Finished(generation, outcome, self._engine.now_s), self._engine.now_s)
+
+    def _note(self, sequence: engine.Generation) -> Generation:
+        """Write what the engine did into the node's generation."""
+        generation, spent = self._generations[sequence.key], sequence
+        generation.output_ids[:] = [0] * sequence.num_done
+        generation.first_token_s = sequence.first_s
+        generation.spent.prefill_s = spent.prefill_s
+        generation.spent.decode_runs = max(spent.num_done - 1, 0)
+        generation.spent.decode_s = spent.decode_s
+        generation.spent.num_cobatched_tokens = spent.num_cobatched_tokens
+        generation.spent.num_cobatched_pairs = round(spent.num_cobatched_pairs)
+        return generation
+
+    def _end(self, reply: dict[str, Any]) -> None:
+        """Note the outcome of a request from its reply."""
+        ask, ttft_s = self._asks[int(reply["id"])], None
+        if reply["status"] == "ok":
+            is_whole = reply["data"]["finish_reason"] != FinishReason.DEADLINE.value
+            end, ttft_s = End.ON_TIME if is_whole else End.CUT, reply["timing"]["ttft_ms"] / 1000
+        else:
+            end = End.REFUSED if ask is self._offered else End.EXPIRED
+        self.outcomes.append(Outcome(ask, end, self._now_s, ttft_s))
+
+
+def run_edf(workload: Workload, device: CostEstimate, max_waiting: int = MAX_WAITING) -> Node:
+    """Run a workload on one node to its end."""
+    node = Node(device, workload.slowdown, workload.num_slots, max_waiting)
+    for ask in workload.asks:
+        node.offer(ask)
+    node.run_until(_LATER_S)
+    return node

@@ -1,0 +1,117 @@
+"""What is asked of a simulated node: requests with their times, and how the device behaves.
+
+A trace file has one JSON object a line; ``at_s`` is required, the rest has defaults.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from edged.errors import UsageError
+from edged.protocol.request import Priority
+from edged.scheduling.latency_model import CostEstimate
+
+REFERENCE = CostEstimate(
+    prefill_token_s=5.3e-3,
+    decode_token_s=21e-3,
+    prefill_pair_s=4.0e-6,
+    decode_pair_s=5.5e-6,
+    decode_row_s=0.8e-3,
+    run_s=46e-3,
+    chunk_tokens=64,
+)
+"""SmolLM2-135M in int8 on two busy cores, as ``Engine.measure`` read it; ``--cost`` takes another
+device's ``cost.json``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request, and what only the simulation knows of it."""
+
+    at_s: float
+    client: str = "client"
+    priority: str = "normal"
+    prompt_tokens: int = 60
+    max_tokens: int = 64
+    output_tokens: int = 64
+    """Tokens after which the model would stop by itself."""
+    timeout_s: float = 30.0
+    noise: float = 1.0
+    """How many times as long as predicted it takes."""
+
+    @property
+    def level(self) -> Priority:
+        """The class, as the scheduler knows it."""
+        return Priority[self.priority.upper()]
+
+    @property
+    def deadline_s(self) -> float:
+        """When the answer is worth nothing any more."""
+        return self.at_s + self.timeout_s
+
+    @property
+    def wanted_tokens(self) -> int:
+        """Length of the whole answer."""
+        return min(self.output_tokens, self.max_tokens)
+
+    def work_s(self, device: CostEstimate, num_slots: int) -> float:
+        """Tell what the whole answer takes of a device that is as fast as at its start, at best.
+
+        That is its even share of forward passes with a full batch.
+        """
+        num_runs = max(self.wanted_tokens - 1, 0)
+        alone_s = device.service_s(self.prompt_tokens, self.wanted_tokens)
+        full_s = device.decode_token_s + (num_slots - 1) * device.decode_row_s
+        saved_s = num_runs * (device.decode_token_s - full_s / num_slots)
+        return self.noise * (alone_s - saved_s)
+
+
+def _steady(_at_s: float) -> float:
+    return 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Requests in order of arrival, on one device."""
+
+    name: str
+    asks: list[Ask]
+    num_slots: int = 1
+    """Answers that the device makes at the same time."""
+    slowdown: Callable[[float], float] = _steady
+    """How many times as long everything takes at a time."""
+
+
+def read_trace(file: Path) -> Workload:
+    """Read a trace file.
+
+    Raises:
+        UsageError: it cannot be read, or a line is no request; the message names the line.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--trace {file}: cannot be read: {error}") from error
+    asks = [_read_line(file, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    return Workload(file.name, sorted(asks, key=lambda ask: ask.at_s))
+
+
+def write_trace(asks: Iterable[Ask]) -> str:
+    """Return the lines of a trace file."""
+    return "".join(json.dumps(asdict(ask)) + "\n" for ask in asks)
+
+
+def _read_line(file: Path, number: int, line: str) -> Ask:
+    where = f"--trace {file}:{number}"
+    try:
+        members = json.loads(line)
+        ask = Ask(**members)
+        is_sane = ask.prompt_tokens > 0 and ask.max_tokens > 0 and ask.timeout_s > 0
+        is_known = ask.priority.upper() in Priority.__members__
+    except (ValueError, TypeError, AttributeError) as error:
+        known = ", ".join(item.name for item in fields(Ask))
+        raise UsageError(f"{where}: not a request ({error}); its keys are {known}") from error
+    if not (is_sane and is_known):
+        raise UsageError(f"{where}: tokens and timeout must be above 0, priority a known class")
+    return ask

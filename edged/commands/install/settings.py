@@ -1,0 +1,232 @@
+"""What an installation decides about a service: its options, and what is configured already.
+
+Rule: an option that is not given leaves what is there, so that a second run needs no options; a
+configuration that somebody edited is theirs and is never written over.
+"""
+
+import argparse
+import hashlib
+import ipaddress
+import re
+import socket
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from edged.commands.install.layout import MODELS, InstallError, Layout
+from edged.config import Config, load_config, node_name_of
+from edged.config.broker_url import BrokerAddress, parse_broker_url
+from edged.config.kinds import size
+from edged.errors import UsageError
+
+MIB = 1024**2
+_DEFAULT_BUDGET_BYTES = 800 * MIB  # MemoryMax= of the unit as shipped
+# Of the budget, what edged plans with: it refuses a request before the kernel kills.
+_OWN_SHARE = 7, 8
+_BUDGET = size(64 * MIB, 1024 * 1024 * MIB)
+_HEADER = re.compile(r"# Made by `edged install` \(sum ([0-9a-f]{16})\)[^\n]*\n")
+_HEADER_LINE = "# Made by `edged install` (sum {}); once edited, it is left alone.\n"
+_OPTIONS = ("model", "node", "broker", "password_file", "ca_file", "budget")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a service is configured."""
+
+    node: str | None
+    model: Path
+    """The bundle, as the installed system sees it."""
+    broker: BrokerAddress
+    """With the password only where it is to be written."""
+    has_password: bool
+    has_authority: bool
+    budget_bytes: int
+    """What the kernel allows the service in all."""
+    authority: str | None = None
+    """The broker's certificate authority, PEM, where it is to be written."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that configure the service."""
+    parser.add_argument("--model", type=Path, metavar="DIR", help="bundle to copy to this machine")
+    parser.add_argument("--node", metavar="NAME", help="name in every topic (default: host name)")
+    parser.add_argument(
+        "--broker",
+        metavar="URL",
+        help="mqtt[s]://[user[:password]@]host[:port]; default: localhost",
+    )
+    parser.add_argument(
+        "--password-file", type=Path, metavar="FILE", help="its first line is the user's password"
+    )
+    parser.add_argument("--ca-file", type=Path, metavar="FILE", help="authority for mqtts://, PEM")
+    parser.add_argument(
+        "--budget", metavar="SIZE", help="memory the service may take in all (default: 800M)"
+    )
+
+
+def read_settings(arguments: argparse.Namespace, layout: Layout) -> tuple[Settings, bool]:
+    """Combine the options with the configuration that is there.
+
+    Returns:
+        The settings, and whether the configuration is ours to write.
+
+    Raises:
+        UsageError: If an option is wrong, or there is no model in either.
+        InstallError: If the configuration cannot be read, or options would change an edited one.
+        ConfigError: If it is wrong.
+    """
+    changes = _changes(arguments)
+    current, is_ours = _read_current(layout)
+    if not is_ours and any(getattr(arguments, name) is not None for name in _OPTIONS):
+        raise InstallError(
+            f"{layout.configuration} was edited by hand: change it there (then `systemctl reload"
+            f" {layout.unit}`), or remove it and install again"
+        )
+    if current is None:
+        if arguments.model is None:
+            raise UsageError("--model: name the folder of the bundle that `edged build` made")
+        current = Settings(
+            # An image has no name yet: the node is named after the host when it starts.
+            node=node_name_of(socket.gethostname()) if layout.root == Path("/") else None,
+            model=Path(),
+            broker=BrokerAddress("localhost", 1883),
+            has_password=False,
+            has_authority=False,
+            budget_bytes=_DEFAULT_BUDGET_BYTES,
+        )
+    broker = changes.get("broker")
+    if isinstance(broker, BrokerAddress) and broker.username is None:
+        changes["broker"] = replace(broker, username=current.broker.username)
+    settings = replace(current, **changes)  # type: ignore[arg-type] # each has the field's type
+    has_user, is_tls = settings.broker.username is not None, settings.broker.is_tls
+    is_known = settings.has_password or settings.broker.password is not None
+    has_authority = settings.has_authority or settings.authority is not None
+    settings = replace(
+        settings, has_password=has_user and is_known, has_authority=is_tls and has_authority
+    )
+    return settings, is_ours
+
+
+def _changes(arguments: argparse.Namespace) -> dict[str, object]:
+    """Read the options that are given, as fields of ``Settings``."""
+    given = {
+        "node": arguments.node,
+        "model": arguments.model and MODELS / arguments.model.resolve().name,
+        "broker": _broker(arguments),
+        "authority": _text(arguments.ca_file, "--ca-file"),
+        "budget_bytes": _budget_bytes(arguments.budget),
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _budget_bytes(text: str | None) -> int | None:
+    try:
+        return None if text is None else int(_BUDGET.read(text))
+    except ValueError:
+        raise UsageError(f"--budget: expected {_BUDGET.expected}, such as 800M") from None
+
+
+def _broker(arguments: argparse.Namespace) -> BrokerAddress | None:
+    try:
+        address = None if arguments.broker is None else parse_broker_url(arguments.broker)
+    except ValueError as error:
+        raise UsageError(f"--broker: {error}") from error
+    if arguments.password_file is None:
+        return address
+    if address is None or address.username is None:
+        raise UsageError("--password-file: give the user it belongs to, in --broker mqtt://user@…")
+    password = _text(arguments.password_file, "--password-file") or ""
+    return replace(address, password=password.partition("\n")[0])
+
+
+def _text(path: Path | None, option: str) -> str | None:
+    try:
+        return None if path is None else path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{option}: cannot be read: {error}") from error
+
+
+def _read_current(layout: Layout) -> tuple[Settings | None, bool]:
+    """Read the configuration that is there, and whether it is as ``edged install`` wrote it.
+
+    Raises:
+        InstallError: If it cannot be read.
+    """
+    path = layout.inside(layout.configuration)
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        return None, True
+    except (OSError, UnicodeDecodeError) as error:
+        raise InstallError(f"{path}: cannot be read: {error}") from error
+    header = _HEADER.match(text)
+    is_ours = header is not None and header[1] == _sum(text[header.end() :])
+    # No node in it: named after the host when it starts, which may be another machine than this.
+    config = load_config(text, str(layout.configuration), default_node="")
+    broker = config.broker
+    settings = Settings(
+        node=config.node or None,
+        model=config.model.path,
+        broker=BrokerAddress(broker.host, broker.port, broker.tls, broker.username),
+        has_password=broker.password_file is not None,
+        has_authority=broker.ca_file is not None,
+        budget_bytes=_budget_of(config),
+    )
+    return settings, is_ours
+
+
+def _budget_of(config: Config) -> int:
+    """Give the budget that ``configuration_text`` made this configuration's of."""
+    if config.budget.memory_bytes is None:
+        return _DEFAULT_BUDGET_BYTES
+    mib = -(-config.budget.memory_bytes * _OWN_SHARE[1] // _OWN_SHARE[0]) / MIB
+    return round(mib) * MIB
+
+
+def configuration_text(layout: Layout, settings: Settings) -> str:
+    """Write the configuration."""
+    broker = settings.broker
+    own_bytes = settings.budget_bytes * _OWN_SHARE[0] // _OWN_SHARE[1]
+    address: dict[str, object] = {"host": broker.host, "port": broker.port}
+    if broker.username is not None:
+        address["username"] = broker.username
+    if settings.has_password:
+        address["password_file"] = str(layout.credential)
+    if broker.is_tls:
+        address["tls"] = True
+    if settings.has_authority:
+        address["ca_file"] = str(layout.authority)
+    values = {
+        **({"node": settings.node} if settings.node else {}),
+        "model": {"path": str(settings.model)},
+        "broker": address,
+        "budget": {"memory": f"{own_bytes // MIB}M"},
+        "state": {"file": f"{layout.runtime}/state.json", "folder": str(layout.state)},
+    }
+    hint = f"# Every key: docs/configuration.md. Then: systemctl reload {layout.unit}\n"
+    body = hint + yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1000)
+    return _HEADER_LINE.format(_sum(body)) + body
+
+
+def drop_in_text(layout: Layout, settings: Settings) -> str:
+    """Write what of the unit is different on this machine."""
+    mib = settings.budget_bytes // MIB
+    lines = ["[Service]", f"MemoryMax={mib}M", f"LimitDATA={mib * 3 // 2}M"]
+    if settings.has_password:
+        lines.append(f"LoadCredential=mqtt-password:{layout.password}")
+    if _is_public(settings.broker.host):
+        lines.append(f"IPAddressAllow={settings.broker.host}")
+    return "# Made by `edged install`.\n" + "\n".join(lines) + "\n"
+
+
+def _is_public(host: str) -> bool:
+    """Tell whether this is an address that the unit as shipped does not allow."""
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        return False
+
+
+def _sum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

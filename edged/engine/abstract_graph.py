@@ -1,0 +1,186 @@
+"""What both forms of graph have in common: slots, positions, and runs that can be interrupted."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from edged.bundle.manifest import ModelFacts
+from edged.engine.cache import GrowingCache, KeyValueCache
+from edged.engine.signature import check_facts, read_signature
+from edged.engine.steps import DecodeInput
+
+_LOG_FATAL_ONLY = 4
+
+
+class InterruptedRunError(RuntimeError):
+    """A run was interrupted on request; what it wrote into the cache must not be used."""
+
+
+class InterruptibleSession:
+    """Runs one session, one run at a time.
+
+    Args:
+        session: the loaded model.
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session = session
+        self._fixed_options = _run_options()
+        self._options = _run_options()
+
+    def run(self, binding: onnxruntime.IOBinding, *, is_interruptible: bool = True) -> None:
+        """Compute the outputs of a binding; blocks.
+
+        Args:
+            binding: inputs and outputs.
+            is_interruptible: False saves the preparation for a run that is short anyway.
+
+        Raises:
+            InterruptedRunError: ``interrupt`` was called during the run.
+            RuntimeError: the run failed.
+        """
+        if not is_interruptible:
+            self._session.run_with_iobinding(binding, self._fixed_options)
+            return
+        # New options for each run, so that a late interruption cannot end the next run.
+        options = self._options = _run_options()
+        try:
+            self._session.run_with_iobinding(binding, options)
+        except RuntimeError as error:
+            if options.terminate:
+                raise InterruptedRunError from error
+            raise
+
+    def interrupt(self) -> None:
+        """End the current run at its next operator; from any thread, returns at once."""
+        self._options.terminate = True
+
+
+def _run_options() -> onnxruntime.RunOptions:
+    options = onnxruntime.RunOptions()
+    # Failures are raised with the text that would be logged; an interruption is no failure.
+    options.log_severity_level = _LOG_FATAL_ONLY
+    # Without this entry onnxruntime searches for one in each run, which takes 60 us.
+    options.add_run_config_entry("gpu_graph_id", "-1")
+    return options
+
+
+class Graph(ABC):
+    """A loaded model whose cache has a slot for each of a few sequences.
+
+    Keys and values of earlier positions stay, so a start before the current length is a rewind.
+
+    Args:
+        session: the loaded model.
+        max_model_len: positions of each sequence.
+        num_slots: sequences that have a place in the cache.
+        facts: the manifest's figures, compared before memory is taken; None compares nothing.
+
+    Raises:
+        BundleError: the graph's inputs or outputs are not those of its form, or not what the
+            manifest says.
+    """
+
+    required_inputs: ClassVar[Mapping[str, str]]
+    """Name and ONNX Runtime type, without the cache."""
+    optional_input: ClassVar[tuple[str, str]]
+    _cache: KeyValueCache | GrowingCache
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        max_model_len: int,
+        num_slots: int = 1,
+        facts: ModelFacts | None = None,
+    ) -> None:
+        name, kind = self.optional_input
+        self._signature = read_signature(session, self.required_inputs, {name: kind})
+        if facts is not None:
+            check_facts(self._signature, facts)
+        self._has_optional_input = any(node.name == name for node in session.get_inputs())
+        self._session = session
+        self._runner = InterruptibleSession(session)
+        self.vocab_size = self._signature.vocab_size
+        self.max_model_len = max_model_len
+        self.num_slots = num_slots
+        self.kv_bytes = num_slots * max_model_len * self._signature.kv_bytes_per_token
+        """Memory of a full cache."""
+        self._lengths = [0] * num_slots
+        self._allocate()
+
+    @abstractmethod
+    def _allocate(self) -> None:
+        """Set ``_cache``, and whatever else a run needs."""
+
+    @abstractmethod
+    def forward(
+        self,
+        token_ids: NDArray[np.int64],
+        start: int,
+        *,
+        slot: int = 0,
+        all_rows: bool = False,
+        is_prefill: bool = True,
+    ) -> NDArray[np.float32]:
+        """Run tokens of one sequence at positions [start, start + n); blocks.
+
+        ``is_prefill`` selects the kernels for many tokens; without it each result has the bits that
+        ``decode`` computes.
+
+        Returns:
+            Logits ``[1, vocabulary]`` of the last token, or ``[n, vocabulary]`` of all; the view
+            is valid, and the caller's to write, until the next call.
+
+        Raises:
+            ValueError: no tokens, a gap after the current length, or a position past the limit.
+            InterruptedRunError: ``interrupt`` was called during the run.
+        """
+
+    @abstractmethod
+    def decode(self, inputs: Sequence[DecodeInput]) -> list[NDArray[np.float32]]:
+        """Run one token of each of several sequences; blocks.
+
+        Returns:
+            Logits ``[vocabulary]`` of each input; as those of ``forward``.
+
+        Raises:
+            ValueError: a gap after a sequence's current length, or a position past the limit.
+        """
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Make a slot begin with the first ``length`` tokens of another."""
+        self._cache.copy(source, target, length)
+        self._lengths[target] = length
+
+    def release(self, slot: int = 0) -> None:
+        """Forget the tokens of a slot and return its memory to the system."""
+        self._lengths[slot] = 0
+        self._cache.release(slot)
+
+    def read(self, slot: int) -> NDArray[np.uint8]:
+        """Return the keys and values of a slot's tokens as bytes, for ``write``."""
+        return self._cache.read(slot, self._lengths[slot])
+
+    def write(self, slot: int, length: int, data: NDArray[np.uint8]) -> bool:
+        """Set a slot's first ``length`` tokens; return whether ``data`` has their size."""
+        if len(data) != length * self._signature.kv_bytes_per_token:
+            return False
+        self._cache.write(slot, length, data)
+        self._lengths[slot] = length
+        return True
+
+    def interrupt(self) -> None:
+        """End the current ``forward`` with ``InterruptedRunError``; from any thread."""
+        self._runner.interrupt()
+
+    def _check_positions(self, count: int, start: int, slot: int) -> None:
+        if count < 1:
+            raise ValueError("no tokens to run")
+        if not 0 <= start <= self._lengths[slot]:
+            raise ValueError(f"start {start} leaves a gap after {self._lengths[slot]} known tokens")
+        if start + count > self.max_model_len:
+            raise ValueError(f"position {start + count} is past max_model_len {self.max_model_len}")

@@ -1,0 +1,271 @@
+"""One answer while it is generated: its tokens, its text, its stream fragments, why it ended.
+
+A ``Generation`` is what the node hands to the inference thread, and gets back when the answer has
+ended or made room for another. Rule: no clock and no engine; steps and times come in.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from edged.engine.steps import Prefilled, Token
+from edged.engine.stopping import StopMatcher
+from edged.errors import ErrorCode
+from edged.protocol.energy import Energy
+from edged.protocol.request import (
+    Answer,
+    FinishReason,
+    FormatType,
+    Rejected,
+    Request,
+    Timing,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from edged.engine.decoding import Decoding
+    from edged.engine.steps import Constraint
+
+# Longest time between fragments while tokens are generated.
+FRAGMENT_INTERVAL_S = 0.1
+# A fragment with so many tokens is sent earlier.
+FRAGMENT_TOKENS = 8
+
+
+class TextStream(Protocol):
+    """The part of ``Detokenizer`` that the worker uses."""
+
+    def push(self, token_id: int) -> str:
+        """Return the text that became complete with this token."""
+        ...
+
+    def flush(self) -> str:
+        """Return the rest at the end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """The text that became final since the previous fragment."""
+
+    key: int
+    number: int
+    """0 for the first fragment of a request."""
+    delta: str
+    is_done: bool = False
+    """Whether it is the last of its request; it may be empty then."""
+
+
+@dataclass(slots=True)
+class Spent:
+    """The forward passes that an answer was part of."""
+
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    decode_runs: int = 0
+    num_cobatched_tokens: int = 0
+    """Summed over its decode runs: the other tokens in them, of other answers or guessed."""
+    num_cobatched_pairs: int = 0
+    """Query-key pairs of attention of those: the positions before each, added up."""
+
+
+@dataclass(slots=True, eq=False)
+class Generation:
+    """One answer; over when ``finish_reason`` is set or the engine has no more steps for it."""
+
+    key: int
+    prompt_ids: Sequence[int]
+    request: Request
+    max_tokens: int
+    constraint: "Constraint | None" = None
+    """Holds the answer to its format."""
+    text_stream: TextStream | None = None
+    """Its detokenizer, from its start on."""
+    decoding: "Decoding | None" = None
+    """Its place in the engine, while it has one."""
+    started_s: float = 0.0
+    finish_reason: FinishReason | None = None
+    first_token_s: float | None = None
+    output_ids: list[int] = field(default_factory=list)
+    cached_tokens: int = 0
+    text: str = ""
+    was_paused: bool = False
+    energy: Energy | None = None
+    """Used so far; None where it is not known."""
+    num_prefilled: int = 0
+    """Prompt tokens in the cache."""
+    spent: Spent = field(default_factory=Spent)
+    _sent: int = 0
+    _num_fragments: int = 0
+    _tokens_since: int = 0
+    _sent_s: float = 0.0
+    _last_step_s: float = 0.0
+    _matcher: StopMatcher = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._matcher = StopMatcher(self.request.stop)
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Tokens of the answer so far."""
+        return len(self.output_ids)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the answer is all that its format asks for, and nothing may follow."""
+        return self.constraint is not None and self.constraint.is_complete
+
+    @property
+    def is_pausable(self) -> bool:
+        """Whether it could be continued later."""
+        is_over = self.finish_reason is not None or self.is_complete
+        return not is_over and self.num_output_tokens < self.max_tokens
+
+    def start(self, text_stream: TextStream, now_s: float) -> None:
+        """Note that it starts, or goes on after a pause: the time in between was no step."""
+        if self.text_stream is None:
+            self.text_stream, self.started_s = text_stream, now_s
+        self._last_step_s, self.num_prefilled = now_s, 0
+
+    def end(self, reason: FinishReason) -> Answer | Rejected:
+        """End a paused answer that will not go on, and return its outcome."""
+        self.finish_reason = reason
+        self.close()
+        return self.outcome()
+
+    def record(self, step: Prefilled | Token) -> None:
+        """Add one step of the engine, unless the answer is over."""
+        if isinstance(step, Prefilled):
+            self.num_prefilled = step.num_tokens
+            if not self.was_paused:
+                self.cached_tokens = step.cached_tokens
+        elif self.finish_reason is None:
+            self._record_token(step)
+
+    def end_step(self, now_s: float) -> None:
+        """Record when a forward pass ended, and end the answer if there is no time for another."""
+        step_s, self._last_step_s = now_s - self._last_step_s, now_s
+        if self.output_ids and self.first_token_s is None:
+            self.first_token_s = now_s
+        # Not in record: of several tokens of one pass, only the last completes the format.
+        if self.finish_reason is None and self.is_complete:
+            self.finish_reason = FinishReason.STOP
+        # The next step is expected to take as long as this one: stop before it would be late.
+        if self.finish_reason is None and now_s + step_s >= self.request.deadline_s:
+            self.finish_reason = FinishReason.DEADLINE
+
+    def _record_token(self, step: Token) -> None:
+        self.output_ids.append(step.token_id)
+        self._tokens_since += 1
+        if step.is_stop:
+            self.finish_reason = FinishReason.STOP
+            return
+        self.text += self._matcher.push(self._stream.push(step.token_id))
+        if self._matcher.is_stopped:
+            self.finish_reason = FinishReason.STOP
+
+    def fragment(self, now_s: float) -> Fragment | None:
+        """Return the next fragment if one is due: the first at once, later ones coalesced."""
+        is_due = (
+            self._num_fragments == 0
+            or self._tokens_since >= FRAGMENT_TOKENS
+            or now_s - self._sent_s >= FRAGMENT_INTERVAL_S
+        )
+        if not is_due or len(self.text) == self._sent:
+            return None
+        return self._take_fragment(now_s, is_done=False)
+
+    def last_fragment(self, now_s: float) -> Fragment:
+        """Return the rest as the last fragment, after ``close``."""
+        return self._take_fragment(now_s, is_done=True)
+
+    def _take_fragment(self, now_s: float, *, is_done: bool) -> Fragment:
+        delta = self.text[self._sent :]
+        fragment = Fragment(self.key, self._num_fragments, delta, is_done)
+        self._sent, self._sent_s, self._tokens_since = len(self.text), now_s, 0
+        self._num_fragments += 1
+        return fragment
+
+    def close(self) -> None:
+        """Add the text held back for incomplete characters and stop strings."""
+        if not self._matcher.is_stopped:
+            self.text += self._matcher.push(self._stream.flush())
+            self.text += self._matcher.flush()
+        self.finish_reason = self.finish_reason or FinishReason.LENGTH
+
+    def outcome(self) -> Answer | Rejected:
+        """Return the answer, or the refusal of a job that ended before its first token."""
+        reason = self.finish_reason or FinishReason.LENGTH
+        if self.num_output_tokens == 0:
+            if reason is FinishReason.CANCELLED:
+                return Rejected(ErrorCode.CANCELLED, "cancelled before the first token")
+            return Rejected(
+                ErrorCode.TIMEOUT, "the deadline passed before the first token; allow more time"
+            )
+        # Text before a stop string may look complete by chance: "on" of "on fire", 1 of 12.
+        is_whole = reason is FinishReason.STOP and not self._matcher.is_stopped
+        kind = self.request.format.type
+        if kind is FormatType.CHOICE:
+            index = self._option() if is_whole and self.is_complete else None
+            text = "" if index is None else self.text
+            return Answer(text, reason, is_choice=True, choice=index)
+        is_parsed = is_whole and kind is FormatType.JSON_SCHEMA
+        return Answer(self.text, reason, self._parsed() if is_parsed else None)
+
+    @property
+    def _stream(self) -> TextStream:
+        if self.text_stream is None:
+            raise RuntimeError("the generation has not started")
+        return self.text_stream
+
+    def _option(self) -> int | None:
+        """Return the index of the option that the text is."""
+        choices = self.request.format.choices
+        for words in (self.text, f" {self.text}"):  # some tokenizers drop a first space
+            if words in choices:
+                return choices.index(words)
+        return None
+
+    def _parsed(self) -> object:
+        try:
+            return json.loads(self.text)
+        except (ValueError, RecursionError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A generation has ended; exactly one for each that was started."""
+
+    generation: Generation
+    outcome: Answer | Rejected
+    finished_s: float
+    """On the clock of the request's deadline."""
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of prompt and answer, and the energy."""
+        run = self.generation
+        return Usage(
+            len(run.prompt_ids), run.cached_tokens, run.num_output_tokens, energy=run.energy
+        )
+
+    def timing(self, received_s: float) -> Timing:
+        """Split the time since ``received_s``; without a token, all of the run is prefill."""
+        started_s, first_s = self.generation.started_s, self.generation.first_token_s
+        first_s = self.finished_s if first_s is None else first_s
+        return Timing(
+            queued_s=max(started_s - received_s, 0.0),
+            prefill_s=first_s - started_s,
+            ttft_s=max(first_s - received_s, 0.0),
+            decode_s=self.finished_s - first_s,
+            total_s=self.finished_s - received_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A generation made room for another; it ends when it is resumed, or is ended by the node."""
+
+    generation: Generation

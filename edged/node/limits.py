@@ -1,0 +1,27 @@
+"""What holds for the life of the process."""
+
+from dataclasses import dataclass, field
+
+from edged.node.sessions import SessionLimits
+from edged.node.throttling import ThrottlingLimits
+from edged.protocol import RequestDefaults
+from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Defaults, budgets and bounds of a node."""
+
+    defaults: RequestDefaults
+    budget: MemoryBudget
+    max_model_len: int
+    kv_bytes_per_token: int
+    """Memory that the KV cache takes for a position once it has been used."""
+    max_waiting: int
+    model_id: str
+    num_slots: int = 1
+    """Answers that are generated at the same time."""
+    plan: MemoryPlan | None = None
+    """What the process holds all the time."""
+    sessions: SessionLimits = field(default_factory=SessionLimits)
+    throttling: ThrottlingLimits = field(default_factory=ThrottlingLimits)

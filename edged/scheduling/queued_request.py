@@ -1,0 +1,158 @@
+"""A request in the scheduler: its phase, its progress, and what that means for the schedule."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeVar
+
+from edged.protocol.request import Priority, Request
+from edged.scheduling.latency_model import CostEstimate
+from edged.scheduling.schedulability import Commitment, Work
+
+# Background requests that have waited this long count as normal, never as interactive. They cannot
+# be starved by people either: each is started while its deadline can still be met.
+PROMOTE_AFTER_S = 10.0
+# An answer with less time left is not paused.
+MIN_GAIN_S = 0.25
+# Pauses of one request at most: after each one its prompt may be computed again.
+MAX_PAUSES = 2
+
+
+class RequestPhase(Enum):
+    """How far a request is, in this order; a pause leads from RUNNING back to WAITING."""
+
+    ARRIVED = "arrived"
+    """Delivered, and not decoded yet."""
+    PREPARING = "preparing"
+    """Decoded; its prompt is tokenized and its format compiled."""
+    WAITING = "waiting"
+    """Admitted, and waiting for a slot of the engine."""
+    STARTING = "starting"
+    """It has a slot, and its start is written to the crash journal."""
+    RUNNING = "running"
+    FINISHED = "finished"
+    """It has its outcome; its reply may not be confirmed yet."""
+
+
+@dataclass(slots=True, eq=False)
+class QueuedRequest:
+    """One execution of a request."""
+
+    key: int
+    """Unique in a scheduler's life, and rising with arrival."""
+    request: Request
+    queued_s: float
+    """When it arrived, on the clock of the request's deadline."""
+    num_prompt_tokens: int = 0
+    """Known once it is prepared."""
+    max_tokens: int = 0
+    """As admitted: the request's own, or fewer."""
+    phase: RequestPhase = RequestPhase.ARRIVED
+    is_cancelled: bool = False
+    """While it starts or runs: the answer must end at the next token."""
+    started_s: float | None = None
+    """When it started, or resumed after a pause; None while it waits."""
+    is_over_share: bool = False
+    """Whether its client exceeded its fair share at arrival."""
+    num_prefilled: int = 0
+    """Tokens before the next one of the answer that are in the KV cache; 0 while it waits."""
+    num_generated: int = 0
+    """Tokens of the answer."""
+    num_generated_before: int = 0
+    """Those of them from before the last start."""
+    num_pauses: int = 0
+
+    def __repr__(self) -> str:
+        """Describe it for a log or a debugger, without a word of the prompt."""
+        tokens = f"{self.num_generated} of {self.max_tokens} tokens"
+        return (
+            f"request {self.key}: {self.phase.value}, client {self.client},"
+            f" deadline {self.deadline_s:.3f} s, {tokens}"
+        )
+
+    @property
+    def client(self) -> str:
+        """Who asked, as far as MQTT tells: the reply topic."""
+        return self.request.reply_to.topic
+
+    @property
+    def deadline_s(self) -> float:
+        """The request's deadline, on the clock of its receipt."""
+        return self.request.deadline_s
+
+    def is_worth_pausing(self, cost: CostEstimate, now_s: float) -> bool:
+        """Return whether it may be paused and the others gain by it."""
+        sampling = self.request.sampling
+        # A seeded random generator could not resume where it stopped.
+        is_seeded = sampling.seed is not None and sampling.temperature > 0
+        if is_seeded or self.is_cancelled or self.num_pauses >= MAX_PAUSES:
+            return False
+        return self.remaining_s(cost, now_s) >= MIN_GAIN_S
+
+    def start(self, now_s: float) -> None:
+        """Go from WAITING to STARTING."""
+        self.phase, self.started_s = RequestPhase.STARTING, now_s
+        self.num_generated_before, self.num_prefilled = self.num_generated, 0
+
+    def note_progress(self, num_prefilled: int, num_generated: int) -> None:
+        """Update the progress that the engine reports.
+
+        Args:
+            num_prefilled: tokens of the prompt, and of the answer before a pause, that are in the
+                KV cache, whether computed or reused.
+            num_generated: tokens of the answer, those before a pause included.
+        """
+        self.num_prefilled, self.num_generated = num_prefilled, num_generated
+
+    def pause(self, num_generated: int) -> None:
+        """Go back from RUNNING to WAITING, with so many tokens of the answer."""
+        self.phase, self.started_s = RequestPhase.WAITING, None
+        self.num_prefilled, self.num_generated = 0, num_generated
+        self.num_pauses += 1
+
+    def full_work(self) -> Work:
+        """Return the work of a start: prefill of the prompt and the answer so far, and the rest."""
+        context = self.num_prompt_tokens + self.num_generated
+        return Work.of(context, self.max_tokens - self.num_generated, self.deadline_s)
+
+    def remaining_work(self) -> Work:
+        """Return the work that remains, by the last progress."""
+        if self.started_s is None:
+            return self.full_work()
+        num_left = self.max_tokens - self.num_generated
+        if self.num_generated > self.num_generated_before:
+            context = self.num_prompt_tokens + self.num_generated - 1
+            return Work(0, num_left, context, self.deadline_s)
+        context = self.num_prompt_tokens + self.num_generated_before
+        num_ready = min(self.num_prefilled, context)
+        return Work(context - num_ready, max(num_left - 1, 0), num_ready, self.deadline_s)
+
+    def remaining_s(self, cost: CostEstimate, now_s: float) -> float:
+        """Predict the remaining work outside of a batch, with the margin."""
+        left_s = cost.margin * self.remaining_work().alone_s(cost)
+        if self.started_s is None:
+            return left_s
+        return min(left_s, max(self.deadline_s - now_s, 0.0))  # it is stopped at its deadline
+
+    def commitment(self, cost: CostEstimate) -> Commitment:
+        """Return the engine time that it needs from a start to its end, and its deadline."""
+        return Commitment(self.deadline_s, cost.margin * self.full_work().alone_s(cost))
+
+    def latest_start_s(self, cost: CostEstimate) -> float:
+        """Return the last time at which a start gives a token before the deadline."""
+        return self.deadline_s - cost.prefill_s(self.full_work().num_prefill)
+
+    def effective_priority(self, now_s: float) -> int:
+        """Return its class, promoted after a long wait, demoted by one over the fair share."""
+        priority = int(self.request.priority)
+        if priority > Priority.NORMAL and now_s - self.queued_s >= PROMOTE_AFTER_S:
+            priority -= 1
+        return priority + self.is_over_share
+
+    def rank(self, now_s: float) -> tuple[int, bool, float, int]:
+        """Return the sort key of urgency: class, running first, deadline, arrival."""
+        is_waiting = self.phase is RequestPhase.WAITING
+        return self.effective_priority(now_s), is_waiting, self.deadline_s, self.key
+
+
+# What a scheduler holds: its caller's own record of a request.
+S = TypeVar("S", bound=QueuedRequest)

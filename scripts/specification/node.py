@@ -1,0 +1,81 @@
+"""JSON Schema of what a node tells of itself: ``info`` and ``event``."""
+
+from edged.protocol.event import Event
+from edged.protocol.request import FormatType
+from edged.protocol.wire import OPERATIONS
+from scripts.specification.pieces import (
+    BOOLEAN,
+    COUNT,
+    STRING,
+    Schema,
+    described,
+    document,
+    fields_of,
+    members,
+    nullable,
+    plain,
+)
+from scripts.specification.replies import NODE, VERSION
+
+_LIMITS = {
+    "max_payload_bytes": "largest request, in bytes",
+    "max_tokens": "tokens that a request gets that asks for none",
+    "timeout_ms": "deadline of a request that names none, in ms",
+    "max_timeout_ms": "longest deadline; longer ones are cut to it, in ms",
+    "queue": "requests that may wait",
+    "slots": "requests that are answered at the same time, at most",
+    "sessions": "sessions that are held; 0: none",
+    "session_tokens": "longest dialogue, in tokens",
+    "session_idle_ms": "when an idle session is forgotten, in ms",
+}
+
+
+def info_schema() -> Schema:
+    """Return the schema of the retained description of a node."""
+    model = members(
+        {
+            "name": STRING,
+            "id": described(STRING, "name, scheme and hash; `model` in answers"),
+            "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+            "scheme": described(STRING, "how the weights are stored"),
+            "max_model_len": described(COUNT, "tokens of prompt and answer together"),
+        }
+    )
+    limits = members({name: described(COUNT, text) for name, text in _LIMITS.items()})
+    schema = members(
+        {
+            "v": VERSION,
+            "node": NODE,
+            "operations": {"type": "array", "items": STRING, "examples": [list(OPERATIONS)]},
+            "edged": described(STRING, "version of the program"),
+            "model": model,
+            "limits": limits,
+            "group": described(nullable(STRING), "name of the node's group"),
+            "formats": {
+                "type": "array",
+                "items": STRING,
+                "examples": [[str(kind) for kind in FormatType]],
+            },
+            "insecure_broker": described(
+                BOOLEAN, "the broker is on another machine and asks for no user name"
+            ),
+        }
+    )
+    return document("info", "info", "What the node is; retained.", schema)
+
+
+def event_schema() -> Schema:
+    """Return the schema of events: one alternative for each kind."""
+    kinds = [
+        {
+            "title": kind.kind,
+            "description": plain(kind.__doc__ or ""),
+            "properties": {"event": {"const": kind.kind}, **fields_of(kind)},
+            "required": list(fields_of(kind)),
+        }
+        for kind in Event.__subclasses__()
+    ]
+    schema = members({"v": VERSION, "node": NODE, "event": {"type": "string"}})
+    schema["oneOf"] = kinds
+    text = "What operators should know; never text of a prompt or an answer."
+    return document("event", "event", text, schema)

@@ -1,0 +1,168 @@
+"""JSON Schema of what a node answers: replies, and the fragments of a stream."""
+
+from edged.errors import ErrorCode
+from edged.protocol.energy import EnergySource
+from edged.protocol.keys import ID_PATTERN
+from edged.protocol.request import Answer, FinishReason, SessionState
+from edged.protocol.wire import PROTOCOL_VERSION
+from scripts.specification.pieces import (
+    BOOLEAN,
+    COUNT,
+    NUMBER,
+    STRING,
+    Schema,
+    described,
+    docs_of,
+    document,
+    members,
+    nullable,
+)
+
+VERSION: Schema = {"const": PROTOCOL_VERSION, "description": "version of the protocol"}
+NODE: Schema = described({"type": "string", "pattern": "^[a-z0-9-]{1,32}$"}, "name of the node")
+_ON_THE_WIRE = [code for code in ErrorCode if code is not ErrorCode.FORBIDDEN_TOPIC]
+"""A forbidden reply topic gets no reply."""
+_DETAIL = {
+    "predicted_ms": described(COUNT, "timeout: how long the whole answer is predicted to take"),
+    "max_tokens": described(COUNT, "timeout: how many tokens would fit"),
+    "prompt_tokens": described(COUNT, "prompt_too_long: tokens of the prompt"),
+    "max_model_len": described(COUNT, "prompt_too_long: tokens of the model's context"),
+    "missing_bytes": described(COUNT, "memory_pressure: how much memory is missing"),
+}
+
+
+def reply_schema() -> Schema:
+    """Return the schema of a terminal reply."""
+    properties: dict[str, Schema] = {
+        "v": VERSION,
+        "id": described({"type": ["string", "null"]}, "`id` of the request"),
+        "node": NODE,
+        "status": {"enum": ["ok", "error"]},
+        "data": described({"type": "object"}, "empty when `status` is `error`"),
+        "error": _error(),
+        "usage": _usage(),
+        "timing": _timing(),
+        "model": described(STRING, "name and hash of the model"),
+        "session": _session(),
+        "attempt": described(
+            {"type": "integer", "minimum": 1}, "how often this request was started"
+        ),
+        "duplicate": described(BOOLEAN, "a copy of a reply that was sent before"),
+    }
+    optional = ("error", "usage", "timing", "model", "session")
+    schema = members(properties, optional=optional)
+    schema["oneOf"] = [_answer(), _cancelled(), _refused()]
+    text = "The one terminal reply of a request: an answer, the outcome of a cancel, or an error."
+    return document("reply", "reply", text, schema)
+
+
+def fragment_schema() -> Schema:
+    """Return the schema of one piece of a streamed answer."""
+    properties = {
+        "id": described({"type": "string", "pattern": f"^{ID_PATTERN}$"}, "`id` of the request"),
+        "seq": described(COUNT, "counts from 0 without gaps"),
+        "delta": described(STRING, "text, never half a character; may be empty in the last one"),
+        "done": described(BOOLEAN, "true in the last fragment"),
+    }
+    text = "A piece of a streamed answer, QoS 0; the complete reply always follows."
+    return document("fragment", "stream fragment", text, members(properties))
+
+
+def _answer() -> Schema:
+    docs = docs_of(Answer)
+    reasons = docs_of(FinishReason)
+    meanings = "; ".join(f"`{r}`: {reasons[r.name].rstrip('.')}" for r in FinishReason)
+    data = members(
+        {
+            "text": described(STRING, "the answer; of a choice that was cut: empty"),
+            "json": {"description": docs["json"]},
+            "choice": described(nullable(COUNT), docs["choice"]),
+            "finish_reason": described({"enum": [str(r) for r in FinishReason]}, meanings),
+        },
+        optional=("choice",),
+    )
+    # A client that acts on the text acts on nothing when the choice was cut.
+    is_cut = {"properties": {"choice": {"type": "null"}}, "required": ["choice"]}
+    data |= {"if": is_cut, "then": {"properties": {"text": {"const": ""}}}}
+    properties: Schema = {"status": {"const": "ok"}, "data": data, "error": False}
+    required = ["usage", "timing", "model"]
+    return {"title": "answer", "properties": properties, "required": required}
+
+
+def _cancelled() -> Schema:
+    found = described(BOOLEAN, "whether there was something to cancel")
+    data = members({"found": found})
+    return {"title": "cancel", "properties": {"status": {"const": "ok"}, "data": data}} | {
+        "not": {"anyOf": [{"required": [name]} for name in ("error", "usage", "timing", "model")]}
+    }
+
+
+def _refused() -> Schema:
+    properties: Schema = {
+        "status": {"const": "error"},
+        "data": {"maxProperties": 0},
+        "model": False,
+    }
+    return {"title": "error", "properties": properties, "required": ["error"]}
+
+
+def _error() -> Schema:
+    properties: dict[str, Schema] = {
+        "code": {"enum": [str(code) for code in _ON_THE_WIRE]},
+        "status": {"enum": sorted({code.status for code in _ON_THE_WIRE})},
+        "message": described(STRING, "for people; begins with the key that is wrong"),
+        "retryable": described(BOOLEAN, "whether the same request may succeed later"),
+        "retry_after_ms": described(COUNT, "where the node has an estimate"),
+        **_DETAIL,
+    }
+    schema = members(properties, optional=("retry_after_ms", *_DETAIL))
+    schema["oneOf"] = [
+        {
+            "properties": {
+                "code": {"const": str(code)},
+                "status": {"const": code.status},
+                "retryable": {"const": code.is_retryable},
+            }
+        }
+        for code in _ON_THE_WIRE
+    ]
+    return schema
+
+
+def _usage() -> Schema:
+    cached = "tokens of the prompt that were not computed again"
+    return members(
+        {
+            "prompt_tokens": described(COUNT, "tokens of the prompt"),
+            "cached_tokens": described(COUNT, cached),
+            "completion_tokens": described(COUNT, "tokens of the answer"),
+            "energy_j": described(NUMBER, "energy that it took, in J"),
+            "energy_source": described(
+                {"enum": [source.value for source in EnergySource]},
+                "`rapl`: measured; `model`: reckoned with declared watts",
+            ),
+        },
+        optional=("energy_j", "energy_source"),
+    )
+
+
+def _timing() -> Schema:
+    meanings = {
+        "queued_ms": "from arrival to start, in ms",
+        "prefill_ms": "from start to the first token, in ms",
+        "ttft_ms": "from arrival to the first token, in ms",
+        "decode_ms": "from the first token to the end, in ms",
+        "total_ms": "from arrival to the end, in ms",
+    }
+    return members({name: described(COUNT, text) for name, text in meanings.items()})
+
+
+def _session() -> Schema:
+    docs = docs_of(SessionState)
+    return members(
+        {
+            "id": described(STRING, "name of the session"),
+            "turns": described({"type": "integer", "minimum": 1}, docs["num_turns"]),
+            "forgotten": described(COUNT, docs["num_forgotten"]),
+        }
+    )

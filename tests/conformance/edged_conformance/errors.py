@@ -1,0 +1,31 @@
+"""What ends a run before its verdict, each with the exit status of the command (sysexits.h)."""
+
+OK, FAILURE, USAGE, DATA_ERROR, UNAVAILABLE = 0, 1, 64, 65, 69
+
+
+class ConformanceError(Exception):
+    """The run cannot go on; the message says why."""
+
+    exit_status: int
+
+
+class UsageError(ConformanceError):
+    """The command line is wrong."""
+
+    exit_status = USAGE
+
+
+class CaseError(ConformanceError):
+    """A case file is wrong; the message names the file and the key."""
+
+    exit_status = DATA_ERROR
+
+
+class NodeUnavailableError(ConformanceError):
+    """There is no broker, or no such node at it."""
+
+    exit_status = UNAVAILABLE
+
+
+class NotApplicableError(Exception):
+    """A case asks for something that this node does not offer; the text says what."""

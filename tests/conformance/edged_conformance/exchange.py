@@ -1,0 +1,105 @@
+"""A step that was taken and what came back for it: which message answers which request.
+
+Rule: replies are matched by topic first, since a run gives each request a topic of its own; only
+where requests share one does it matter what a reply echoes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from edged_conformance.cases import SILENCE, Step
+from edged_conformance.inbox import Inbox
+from edged_conformance.matchers import value_at
+from edged_conformance.payload import Message, Scope
+from edged_conformance.peer import Received
+from edged_conformance.rules import check_members, outcome_of, read_reply
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """The node under test."""
+
+    prefix: str
+    name: str
+    info: Mapping[str, Any]
+
+    @property
+    def root(self) -> str:
+        """Everything of it is below this topic."""
+        return f"{self.prefix}/{self.name}"
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """One step that was taken."""
+
+    step: Step
+    message: Message
+    after: int
+    """Number of the last message that came before it was sent."""
+    replies: list[Received] = field(default_factory=list)
+    """What came for it; more than one is a fault."""
+
+    @property
+    def label(self) -> str:
+        """Name of the step inside its case."""
+        return self.step.label
+
+    @property
+    def may_be_silent(self) -> bool:
+        """Whether it is right when no reply comes."""
+        return SILENCE in self.step.expected.outcomes
+
+    @property
+    def reply(self) -> dict[str, Any] | None:
+        """The terminal reply, when it has come and is JSON."""
+        return read_reply(self.replies[0]) if self.replies else None
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether fragments must have come."""
+        return self.message.is_stream and outcome_of(self.reply or {}) == "ok"
+
+    def is_told(self, inbox: Inbox, scope: Scope) -> bool:
+        """Whether the event has come that the step must cause; true when it need not."""
+        if self.step.expected.told is None:
+            return True
+        expected = scope.fill(self.step.expected.told)
+        events = map(read_reply, inbox.on(f"{scope.root}/event", after=self.after))
+        return any(not check_members(event, expected) for event in events)
+
+    def fragments(self, inbox: Inbox, node: Node) -> list[Received]:
+        """Return what came on the topic of its stream."""
+        return inbox.on(f"{node.root}/stream/{self.message.request_id}", after=self.after)
+
+    def is_stream_over(self, inbox: Inbox, node: Node) -> bool:
+        """Whether the last fragment has come."""
+        fragments = map(read_reply, self.fragments(inbox, node))
+        return any(value_at(fragment, "done") is True for fragment in fragments)
+
+
+def assign(exchange: Exchange, exchanges: Sequence[Exchange], inbox: Inbox) -> bool:
+    """Find the replies to one of the exchanges of a case; whether there is one."""
+    topic = exchange.message.reply_topic
+    group = [other for other in exchanges if _key(other) == _key(exchange)]
+    came = inbox.on(topic, after=group[0].after)
+    if any(other.message.reply_topic == topic and other not in group for other in exchanges):
+        came = [message for message in came if _belongs(message, exchange)]
+    place = group.index(exchange)
+    # The last of several equal requests gets what is left over, so that it is found.
+    exchange.replies = came[place:] if exchange is group[-1] else came[place : place + 1]
+    return bool(exchange.replies)
+
+
+def _key(exchange: Exchange) -> tuple[str, object, str | None]:
+    message = exchange.message
+    return message.reply_topic, message.properties.get("correlation_data"), message.request_id
+
+
+def _belongs(message: Received, exchange: Exchange) -> bool:
+    """Whether a message on a shared reply topic is for this exchange, by what it echoes."""
+    data = exchange.message.properties.get("correlation_data")
+    if message.properties and message.properties.get("correlation_data") != data:
+        return False
+    return bool(value_at(read_reply(message), "id") == exchange.message.request_id)

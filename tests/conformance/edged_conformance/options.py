@@ -1,0 +1,90 @@
+"""The options that say where the node is, the same as those of ``edged ask``."""
+
+import argparse
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from edged_conformance.errors import UsageError
+
+_DEFAULT_BROKER = "mqtt://localhost:1883"
+_DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
+_NODE = re.compile(r"[a-z0-9-]{1,32}")
+_PREFIX = re.compile(r"(?!\$)[^/+#\0]+(/[^/+#\0]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A broker, and who to be there."""
+
+    host: str
+    port: int
+    is_tls: bool = False
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def url(self) -> str:
+        """The URL without credentials, for messages."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'mqtts' if self.is_tls else 'mqtt'}://{host}:{self.port}"
+
+
+def add_node_options(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--broker``, ``--node``, ``--prefix`` and who to be at the broker."""
+    parser.add_argument(
+        "--broker",
+        default=os.environ.get("EDGED_BROKER", _DEFAULT_BROKER),
+        metavar="URL",
+        help="mqtt://[user:password@]host[:port] or mqtts://… "
+        f"(default: $EDGED_BROKER, else {_DEFAULT_BROKER})",
+    )
+    parser.add_argument(
+        "--node",
+        default=os.environ.get("EDGED_NODE"),
+        help="name of the node (default: $EDGED_NODE)",
+    )
+    parser.add_argument("--prefix", default="edged", help="first topic level (default: edged)")
+    parser.add_argument("--username", help="user name at the broker")
+    parser.add_argument("--password-file", type=Path, metavar="FILE", help="its first line is used")
+    parser.add_argument("--ca-file", type=Path, metavar="FILE", help="authority for mqtts://, PEM")
+
+
+def check_node(arguments: argparse.Namespace) -> None:
+    """Check ``--node`` and ``--prefix``.
+
+    Raises:
+        UsageError: One of them is missing or wrong.
+    """
+    if not arguments.node:
+        raise UsageError("--node: name the node to test, or set EDGED_NODE")
+    if not _NODE.fullmatch(arguments.node):
+        raise UsageError("--node: must be 1 to 32 of a-z, 0-9 and -")
+    if not _PREFIX.fullmatch(arguments.prefix):
+        raise UsageError("--prefix: cannot begin a topic; give the node's own prefix")
+
+
+def read_address(arguments: argparse.Namespace) -> Address:
+    """Read where the broker is and who to be there; reads the password file.
+
+    Raises:
+        UsageError: An option is wrong.
+    """
+    try:
+        parts = urlsplit(arguments.broker)
+        if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or parts.path.strip("/"):
+            raise ValueError  # noqa: TRY301 - said below, with those of urlsplit
+        port = parts.port or _DEFAULT_PORTS[parts.scheme]
+    except ValueError:
+        # Never quoted: it may hold a password.
+        raise UsageError("--broker: write it like mqtt://user:password@host:1883") from None
+    username = arguments.username or (unquote(parts.username) if parts.username else None)
+    password = unquote(parts.password) if parts.password else None
+    if arguments.password_file is not None:
+        try:
+            password = arguments.password_file.read_text(encoding="utf-8").partition("\n")[0]
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--password-file: cannot be read: {error}") from error
+    return Address(parts.hostname, port, parts.scheme == "mqtts", username, password)

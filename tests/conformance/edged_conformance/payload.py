@@ -1,0 +1,182 @@
+"""The payload and properties of a step: bytes, with everything that starts with ``$`` filled in.
+
+``$id`` is the step's own id, ``$id:LABEL`` that of another step of the case; ``$node``, ``$prefix``
+and ``$root`` (both, with a slash) are the node's; ``$info.limits.queue`` is what ``info`` has.
+As the whole of a text, with ``+ 1`` or another number behind it if need be, that is a number.
+``{"$repeat": "ab", "times": 9}`` is a long text.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from edged_conformance.cases import Action, Step
+from edged_conformance.errors import NotApplicableError
+from edged_conformance.matchers import MISSING, value_at
+
+_WORD = re.compile(r"\$(id:[\w-]+|id|node|prefix|root|info\.\w+(?:\.\w+)*)")
+_WHOLE = re.compile(r"\$(info\.\w+(?:\.\w+)*)(?: ([+*-]) (\d+))?")
+_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_OPERATORS: dict[str, Callable[[int, int], int]] = {
+    "+": lambda a, b: a + b,
+    "-": lambda a, b: a - b,
+    "*": lambda a, b: a * b,
+}
+_QUESTION = {"prompt": "Say a word.", "max_tokens": 4}
+"""What ``ask`` sends beside the id, unless the case says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What the words that start with ``$`` stand for in one step."""
+
+    prefix: str
+    node: str
+    info: Mapping[str, Any]
+    case_id: str
+    """Unique to this run and case; ids of steps begin with it."""
+    label: str = ""
+
+    @property
+    def root(self) -> str:
+        """Everything of the node is below it."""
+        return f"{self.prefix}/{self.node}"
+
+    def of(self, label: str) -> "Scope":
+        """Return the same for the step with this label."""
+        return replace(self, label=label)
+
+    def fill(self, value: Any) -> Any:  # noqa: ANN401 - JSON has no narrower type
+        """Return ``value`` with every ``$`` word replaced, at any depth."""
+        if isinstance(value, str):
+            whole = _WHOLE.fullmatch(value)
+            if whole:
+                return self._number(whole)
+            return _WORD.sub(lambda word: str(self._word(word[1])), value)
+        if isinstance(value, list):
+            return [self.fill(item) for item in value]
+        if isinstance(value, dict):
+            if "$repeat" in value:
+                return str(self.fill(value["$repeat"])) * self.fill(value["times"])
+            return {self.fill(key): self.fill(item) for key, item in value.items()}
+        return value
+
+    def _word(self, word: str) -> Any:  # noqa: ANN401 - what `info` has
+        if word.startswith("info."):
+            found = value_at(self.info, word.removeprefix("info."))
+            if found is MISSING:
+                raise NotApplicableError(f"the node's info has no {word.removeprefix('info.')}")
+            return found
+        label = word.removeprefix("id:") if word.startswith("id:") else self.label
+        names = {"node": self.node, "prefix": self.prefix, "root": self.root}
+        return names.get(word, f"{self.case_id}-{label}")
+
+    def _number(self, match: re.Match[str]) -> Any:  # noqa: ANN401 - what `info` has
+        value = self._word(match[1])
+        return _OPERATORS[match[2]](value, int(match[3])) if match[2] else value
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A request ready to be published, and what is known of it."""
+
+    topic: str
+    payload: bytes
+    properties: Mapping[str, Any]
+    reply_topic: str
+    request_id: str | None
+    """What the reply has as ``id``, if its ``id`` can be read."""
+    operation: str = ""
+    is_stream: bool = False
+    choices: tuple[str, ...] = ()
+    """The options, where the answer is to be one of them."""
+
+
+def build(step: Step, scope: Scope, *, is_v5: bool) -> Message:
+    """Build the message of a step that sends one.
+
+    Unless the step says otherwise, the reply is asked to a topic of its own, in a property or in
+    the JSON; over MQTT 3.1.1, a payload with no room for that is answered at the default topic.
+    """
+    members = _members(step, scope)
+    default_topic = f"{scope.root}/response/{step.operation}"
+    own_topic = f"{default_topic}/{scope.case_id}-{step.label}"
+    properties = _properties(step, scope)
+    reply_topic = default_topic
+    if is_v5:
+        if not step.is_default_topic:
+            properties.setdefault("response_topic", own_topic)
+        reply_topic = properties.get("response_topic", reply_topic)
+    elif members is not None and not step.is_default_topic:
+        members = {"response_topic": own_topic} | members
+    if members is not None and "response_topic" not in properties:
+        reply_topic = members.get("response_topic") or reply_topic
+    payload = _payload(step, scope, members)
+    if step.pad_to is not None:
+        payload = payload.ljust(scope.fill(step.pad_to))
+    return Message(
+        f"{scope.root}/request/{step.operation}",
+        payload,
+        properties,
+        reply_topic if isinstance(reply_topic, str) else default_topic,
+        _request_id(step, scope, members),
+        step.operation,
+        is_stream=(members or {}).get("stream") is True,
+        choices=_choices(members or {}),
+    )
+
+
+def _choices(members: Mapping[str, Any]) -> tuple[str, ...]:
+    asked = members.get("format")
+    if not isinstance(asked, dict) or asked.get("type") != "choice":
+        return ()
+    choices = asked.get("choices")
+    return tuple(choices) if isinstance(choices, list) else ()
+
+
+def _members(step: Step, scope: Scope) -> dict[str, Any] | None:
+    """Return the JSON object that a step sends; None for any other payload."""
+    if step.action is Action.ASK:
+        question = dict(_QUESTION)
+        if step.body.get("messages") is not None:
+            del question["prompt"]
+        return dict(scope.fill({"id": "$id"} | question | step.body))
+    body = step.body if step.action is Action.CANCEL else step.body.get("json")
+    return dict(scope.fill(body)) if isinstance(body, dict) else None
+
+
+def _payload(step: Step, scope: Scope, members: dict[str, Any] | None) -> bytes:
+    if members is not None:
+        return json.dumps(members, ensure_ascii=False).encode(errors="surrogatepass")
+    if "base64" in step.body:
+        return base64.b64decode(step.body["base64"])
+    if "text" in step.body:
+        return str(scope.fill(step.body["text"])).encode()
+    return json.dumps(scope.fill(step.body["json"])).encode()
+
+
+def _properties(step: Step, scope: Scope) -> dict[str, Any]:
+    given = {"correlation_data": f"{scope.case_id}/{step.label}"} | dict(step.properties)
+    filled = {name: scope.fill(value) for name, value in given.items() if value is not None}
+    data = filled.get("correlation_data")
+    if isinstance(data, dict):
+        filled["correlation_data"] = base64.b64decode(data["base64"])
+    elif data is not None:
+        filled["correlation_data"] = str(data).encode()
+    user = filled.get("user")
+    if user is not None:
+        filled["user"] = [("", "")] * user if isinstance(user, int) else list(user.items())
+    return filled
+
+
+def _request_id(step: Step, scope: Scope, members: dict[str, Any] | None) -> str | None:
+    """Return the id that a reply must carry: ``id``, else ``transaction``, if it is a good one."""
+    if step.reply_id is not None:
+        return str(scope.fill(step.reply_id))
+    if members is None:
+        return None
+    given = [members.get(key) for key in ("id", "transaction")]
+    return next((x for x in given if isinstance(x, str) and _ID.fullmatch(x)), None)

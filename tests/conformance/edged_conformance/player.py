@@ -1,0 +1,166 @@
+"""Play one case: send its steps and wait for what they cause.
+
+Rule: no sleeping. That nothing more comes is shown by a request sent behind all others, the marker:
+its reply comes after theirs.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from edged_conformance.cases import Action, Case, Step, Wait
+from edged_conformance.exchange import Exchange, Node, assign
+from edged_conformance.inbox import Inbox
+from edged_conformance.payload import Message, Scope, build
+from edged_conformance.peer import Peer
+from edged_conformance.verdict import Verdict
+
+_EVENT_TRIES = 10
+"""7 s in all: a node tells at least one event of a kind every 6 s."""
+_NO_MARKER = "the node answers nothing more: the request sent behind the case got no reply"
+# Behind everything that waits: the lowest class, and a deadline later than the cases' own. And
+# behind what runs beside it, where a node answers several at a time: its answer is longer.
+_LAST: dict[str, Any] = {
+    "prompt": "x",
+    "max_tokens": 32,
+    "priority": "background",
+    "timeout_ms": 60_000,
+}
+_LONG = {"format": {"type": "choice", "choices": ["0123456789abcdef" * 2]}}
+
+
+class Player:
+    """Play the cases of one run on one connection.
+
+    Args:
+        peer: Connected, and subscribed to all that the node sends.
+        inbox: What the peer receives.
+        node: The node under test.
+        run_id: Unique to the run; ids and reply topics begin with it.
+    """
+
+    def __init__(self, peer: Peer, inbox: Inbox, node: Node, run_id: str) -> None:
+        self.node = node
+        self._peer = peer
+        self._inbox = inbox
+        self._run_id = run_id
+        self._num_cases = 0
+        self._num_markers = 0
+        self._exchanges: list[Exchange] = []
+        self._scope = self._next_scope()
+
+    def play(self, case: Case) -> list[str]:
+        """Play a case and return what is wrong; blocks until all of it has come.
+
+        Raises:
+            NotApplicableError: It needs a member of ``info`` that is not there.
+        """
+        self._scope = self._next_scope()
+        self._exchanges = []
+        for step in case.steps:
+            times = self._scope.fill(step.times)
+            for number in range(times):
+                label = step.label if times == 1 else f"{step.label}-{number + 1}"
+                self._take(replace(step, label=label))
+        for exchange in self._exchanges:
+            self._await_reply(exchange)
+        if not self._pass_markers():
+            return [_NO_MARKER]
+        for exchange in self._exchanges:
+            assign(exchange, self._exchanges, self._inbox)
+        is_v5 = self._peer.is_v5
+        verdict = Verdict(self._exchanges, self._inbox, self.node, self._scope, is_v5)
+        return verdict.problems(case)
+
+    def settle(self) -> None:
+        """Wait until the node has dealt with all that was sent; what came late is there then."""
+        self._pass_markers()
+
+    def reply_counts(self) -> dict[str, int]:
+        """Count what has come on each reply topic that belongs to the latest case alone."""
+        topics = {exchange.message.reply_topic for exchange in self._exchanges}
+        return {topic: len(self._inbox.on(topic)) for topic in topics if self._run_id in topic}
+
+    def _next_scope(self) -> Scope:
+        self._num_cases += 1
+        case_id = f"{self._run_id}-{self._num_cases}"
+        return Scope(self.node.prefix, self.node.name, self.node.info, case_id)
+
+    def _take(self, step: Step) -> None:
+        exchange = Exchange(step, self._message(step), self._inbox.num_received)
+        message = exchange.message
+        if step.action is Action.READ:
+            exchange.after = 0
+        else:
+            self._listen(message.reply_topic)
+            self._peer.publish(
+                message.topic,
+                message.payload,
+                message.properties,
+                qos=step.qos,
+                is_retained=step.is_retained,
+            )
+        self._exchanges.append(exchange)
+        if step.expected.told is not None:
+            self._await_event(exchange)
+        if step.wait is Wait.REPLY:
+            self._await_reply(exchange)
+        elif step.wait is Wait.FRAGMENT:
+            self._inbox.wait_for(
+                lambda: exchange.fragments(self._inbox, self.node) or self._assign(exchange)
+            )
+
+    def _message(self, step: Step) -> Message:
+        if step.action is Action.READ:
+            topic = f"{self.node.root}/{step.body}"
+            return Message(topic, b"", {}, topic, None)
+        if step.action is Action.AGAIN:
+            return next(e.message for e in self._exchanges if e.label == step.body)
+        return build(step, self._scope.of(step.label), is_v5=self._peer.is_v5)
+
+    def _listen(self, topic: str) -> None:
+        """Subscribe to a reply topic that the run does not listen to anyway, if one can."""
+        is_known = topic.startswith((f"{self.node.root}/", f"reply/{self._run_id}"))
+        if not is_known and topic and not any(char in topic for char in "$+#\0"):
+            self._peer.subscribe(topic)
+
+    def _assign(self, exchange: Exchange) -> bool:
+        return assign(exchange, self._exchanges, self._inbox)
+
+    def _await_event(self, exchange: Exchange) -> None:
+        """Send a message again until the node tells of it: it may be over its rate of events."""
+        for _ in range(_EVENT_TRIES):
+            if self._inbox.wait_for(lambda: exchange.is_told(self._inbox, self._scope), 0.7):
+                break
+            message = exchange.message
+            self._peer.publish(message.topic, message.payload, message.properties)
+
+    def _await_reply(self, exchange: Exchange) -> None:
+        if exchange.may_be_silent:
+            return
+        self._inbox.wait_for(lambda: self._assign(exchange))
+        if exchange.is_streamed:
+            self._inbox.wait_for(lambda: exchange.is_stream_over(self._inbox, self.node))
+
+    def _pass_markers(self) -> bool:
+        """Send a request behind all others and wait for its reply; whether it came."""
+        elsewhere = f"reply/{self._run_id}/"
+        topics = [f"{self.node.root}/response/generate/{self._run_id}-marker"]
+        if any(e.message.reply_topic.startswith(elsewhere) for e in self._exchanges):
+            topics.append(f"{elsewhere}marker")
+        return all(self._pass_marker(topic) for topic in topics)
+
+    def _pass_marker(self, topic: str) -> bool:
+        self._num_markers += 1
+        after = self._inbox.num_received
+        members: dict[str, Any] = {"id": f"{self._run_id}-m{self._num_markers}"}
+        members["response_topic"] = topic
+        # A request that gets no reply may still be waiting for its turn: ask for a turn behind it.
+        is_silent = any(exchange.may_be_silent for exchange in self._exchanges)
+        operation = "generate" if is_silent else "cancel"
+        if is_silent:
+            members |= _LAST
+            members |= _LONG if "choice" in self.node.info.get("formats", []) else {}
+        step = Step(Action.SEND, {"json": members}, "marker", operation=operation)
+        message = build(step, self._scope.of("marker"), is_v5=False)
+        self._peer.publish(message.topic, message.payload, {})
+        return self._inbox.wait_for(lambda: self._inbox.on(topic, after=after))

@@ -1,0 +1,132 @@
+"""All cases against one node, over one version of MQTT after the other.
+
+Rule: a verdict is only given when everything has come; a reply that comes after the end of its case
+fails it, too.
+"""
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from edged_conformance.cases import OK, Action, Case
+from edged_conformance.errors import NodeUnavailableError, NotApplicableError
+from edged_conformance.exchange import Node
+from edged_conformance.inbox import Inbox
+from edged_conformance.matchers import mismatch, value_at
+from edged_conformance.peer import Broker, Peer
+from edged_conformance.player import Player
+from edged_conformance.rules import read_reply
+
+_LATE = "another reply came when the case was over"
+
+
+@dataclass(slots=True)
+class Result:
+    """How one case ended."""
+
+    case: Case
+    version: str
+    """Of MQTT."""
+    problems: list[str] = field(default_factory=list)
+    not_applicable: str | None = None
+    """Why it says nothing about this node."""
+    duration_s: float = 0.0
+
+    @property
+    def is_other_version(self) -> bool:
+        """Whether the case is not for this version of MQTT."""
+        return self.version not in self.case.versions
+
+    @property
+    def verdict(self) -> str:
+        """``passed``, ``FAILED`` or ``n/a``."""
+        return "FAILED" if self.problems else "n/a" if self.not_applicable else "passed"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the node is."""
+
+    broker: Broker
+    prefix: str
+    node: str
+
+
+def run_cases(cases: Sequence[Case], target: Target, version: str) -> list[Result]:
+    """Play cases over one version of MQTT; blocks until all have been played.
+
+    Raises:
+        NodeUnavailableError: There is no broker, or no such node.
+    """
+    peer = Peer(target.broker, version)
+    try:
+        run_id = f"c{secrets.token_hex(3)}"
+        root = f"{target.prefix}/{target.node}"
+        outgoing = ("response/#", "stream/#", "event", "info", "state", "availability")
+        peer.subscribe(*(f"{root}/{name}" for name in outgoing), f"reply/{run_id}/#")
+        inbox = Inbox(peer, target.broker.timeout_s)
+        node = Node(target.prefix, target.node, _read_info(inbox, root))
+        return _play_all(cases, Player(peer, inbox, node, run_id), inbox, version)
+    finally:
+        peer.close()
+
+
+def _read_info(inbox: Inbox, root: str) -> dict[str, Any]:
+    topics = {name: f"{root}/{name}" for name in ("availability", "info")}
+    if not inbox.wait_for(lambda: all(inbox.on(topic) for topic in topics.values())):
+        missing = next(topic for topic in topics.values() if not inbox.on(topic))
+        raise NodeUnavailableError(f"no such node: nothing is retained at {missing}")
+    availability = inbox.on(topics["availability"])[-1].payload
+    if availability != b"online":
+        raise NodeUnavailableError(f"the node is {availability.decode(errors='replace')}")
+    info = read_reply(inbox.on(topics["info"])[-1])
+    if info is None:
+        raise NodeUnavailableError(f"{topics['info']}: not a JSON object")
+    return info
+
+
+def _play_all(cases: Sequence[Case], player: Player, inbox: Inbox, version: str) -> list[Result]:
+    results = []
+    counted: list[tuple[Result, dict[str, int]]] = []
+    for case in cases:
+        result = Result(case, version, not_applicable=_why_not(case, player.node.info, version))
+        results.append(result)
+        if result.not_applicable is None:
+            started_s = time.monotonic()
+            try:
+                result.problems = player.play(case)
+            except NotApplicableError as error:
+                result.not_applicable = str(error)
+            except NodeUnavailableError as error:
+                raise NodeUnavailableError(f"during '{case.title}': {error}") from error
+            result.duration_s = time.monotonic() - started_s
+            counted.append((result, player.reply_counts()))
+    player.settle()
+    for result, counts in counted:
+        if any(len(inbox.on(topic)) > count for topic, count in counts.items()):
+            result.problems.append(_LATE)
+    return results
+
+
+def _why_not(case: Case, info: Mapping[str, Any], version: str) -> str | None:
+    if version not in case.versions:
+        return f"only for MQTT {' and '.join(case.versions)}"
+    for path, matcher in case.needs.items():
+        problem = mismatch(value_at(info, path), matcher, {})
+        if problem is not None:
+            return f"info: {path}: {problem}"
+    return next(_not_offered(case, info), None)
+
+
+def _not_offered(case: Case, info: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the operations and formats that a case uses and the node does not offer."""
+    for step in case.steps:
+        if step.action in (Action.READ, Action.AGAIN) or OK not in step.expected.outcomes:
+            continue
+        if step.operation not in info.get("operations", []):
+            yield f"info: operations lacks {step.operation}"
+        kind = value_at(step.body, "format.type")
+        if isinstance(kind, str) and kind not in info.get("formats", []):
+            yield f"info: formats lacks {kind}"
