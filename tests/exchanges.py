@@ -7,6 +7,8 @@ compares the page with what comes of it.
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import cast
 from unittest.mock import patch
 
@@ -35,7 +37,7 @@ from edged.protocol.event import (
     event_members,
 )
 from edged.protocol.request import Answer, FinishReason, Rejected
-from edged.scheduling.latency_model import CostEstimate, LatencyModel
+from edged.scheduling.latency_model import CostEstimate
 from edged.transport import Connected, Transport
 from tests.fakes import LIMITS, MIB, Bench, ran
 
@@ -54,12 +56,9 @@ begins with a node that has nothing to do. `info` and `state` stand
 """
 
 
-def _bench() -> Bench:
-    bench = Bench(replace(NODE_LIMITS, kv_bytes_per_token=1024))
-    bench.node.latency_model = LatencyModel(
-        CostEstimate(prefill_token_s=0.002, decode_token_s=0.012)
-    )
-    return bench
+def _bench(folder: Path | None = None) -> Bench:
+    cost = CostEstimate(prefill_token_s=0.002, decode_token_s=0.012)
+    return Bench(replace(NODE_LIMITS, kv_bytes_per_token=1024), folder=folder, cost=cost)
 
 
 @dataclass
@@ -238,13 +237,11 @@ def _cancelled_waiting(talk: Talk) -> None:
 
 def _poison(talk: Talk) -> None:
     request = {"id": "a1", "prompt": "Is it on?"}
-    delivery = talk.bench.delivery(request)
-    seen = Talk()
-    seen.bench.take(delivery)
-    (state,) = seen.bench.node.scheduler.running
-    for _ in range(2):  # two processes before this one began it
-        talk.bench.node._state.journal.begin(state.identity_key)
-    talk.ask(request)
+    with TemporaryDirectory() as folder:
+        for _ in range(2):  # two processes before this one ended while they ran it
+            _bench(Path(folder)).deliver(request)
+        talk.bench = _bench(Path(folder))
+        talk.ask(request)
 
 
 def _short_of_memory(talk: Talk) -> None:

@@ -261,6 +261,7 @@ class Bench:
     language: FakeLanguage = field(default_factory=FakeLanguage)
     folder: Path | None = None
     """Of the crash journal."""
+    cost: CostEstimate = COST
     memory: MemorySnapshot = ROOMY
     device: DeviceReading = field(default_factory=DeviceReading)
     packets: int = 0
@@ -269,7 +270,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         journal = PatientJournal(self.folder, lambda _key: None)
-        self.node = Node(self.limits, LatencyModel(COST), journal.read())
+        self.node = Node(self.limits, LatencyModel(self.cost), journal.read())
         self.metrics = self.node.metrics
         self.preparer = ManualPreparer(self.language, self.limits, lambda _prepared: None)
         self.operator_events = OperatorEvents(

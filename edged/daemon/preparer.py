@@ -20,7 +20,7 @@ from edged.errors import ErrorCode
 from edged.node.effects import Prepare
 from edged.node.events import Prepared
 from edged.node.limits import Limits
-from edged.node.sessions import OpenTurn
+from edged.node.sessions import PendingTurn
 from edged.protocol.request import ChatMessage, OutputFormat, Rejected
 
 _LOG = logging.getLogger(__name__)
@@ -130,6 +130,6 @@ class Preparer:
             _LOG.error("prepare: %s in %s:%d", type(error).__name__, where.filename, where.lineno)
 
 
-def _first_fitting(turn: OpenTurn, fits: Callable[[int], bool]) -> int:
+def _first_fitting(turn: PendingTurn, fits: Callable[[int], bool]) -> int:
     """Return the fewest oldest turns without which the prompt fits; all if none is enough."""
     return bisect_left(range(len(turn.history)), x=True, key=fits)

@@ -27,10 +27,25 @@ STARTS_PAGE, INTAKE_PAGE = 0, 1
 
 @dataclass(slots=True)
 class _Record:
-    """One request: its starts that have not ended, and whether its reply was sent."""
+    """One request, or several that nothing tells apart."""
 
-    num_starts: int = 0
+    num_crashes: int = 0
+    """Processes that ended while it ran, since it last ended itself; one more than ``MAX_ATTEMPTS``
+    when it was refused for that."""
+    num_running: int = 0
+    """Starts of this process that have not ended: several where messages without an id are equal,
+    which are blamed for a crash as one."""
     is_answered: bool = False
+    """Whether its reply was sent."""
+
+    @property
+    def was_left_running(self) -> bool:
+        return 0 < self.num_crashes <= MAX_ATTEMPTS
+
+    @property
+    def page(self) -> list[object]:
+        """What is written: a process that ends now counts against it if it runs."""
+        return [self.num_crashes + (self.num_running > 0), self.is_answered]
 
 
 class CrashJournal:
@@ -54,23 +69,27 @@ class CrashJournal:
         names = marked if isinstance(marked, list) else []
         blamed = [name for name in names if isinstance(name, str)]
         if blamed:
-            self._blame(blamed)
-        self._marked: tuple[str, ...] = ()
-        self._left_running = {key for key, it in self._requests.items() if it.num_starts}
-        self.num_unfinished = len(self._left_running) + len(blamed)
+            self._blame(set(blamed))
+        self._marked: set[str] = set()
+        self._is_closed = False
+        self._left_running = {key for key, it in self._requests.items() if it.was_left_running}
+        # What a crash left stays until it is delivered again, over clean stops in between.
+        was_closed = intake.get("is_closed") is True
+        self.num_unfinished = 0 if was_closed else len(self._left_running) + len(blamed)
         """Messages that the process before had at work when it ended: above 0, it crashed."""
         if blamed:
             self._write_starts()
         self._write_intake()
 
-    def _blame(self, marked: Iterable[str]) -> None:
+    def _blame(self, marked: set[str]) -> None:
         """Count a crash against the deliveries that were being taken in."""
+        is_known = any(fingerprint in self._crashes for fingerprint in marked)
         for fingerprint in marked:
-            num_before = self._crashes.pop(fingerprint, 0)
-            self._crashes[fingerprint] = num_before + 1
-            if num_before:  # a known suspect, taken in alone: what ran beside it was only present
-                for it in self._requests.values():
-                    it.num_starts = max(it.num_starts - 1, 0)
+            self._crashes[fingerprint] = self._crashes.pop(fingerprint, 0) + 1
+        if is_known:  # a suspect is taken in alone: what ran beside it was only present
+            for it in self._requests.values():
+                if it.was_left_running:
+                    it.num_crashes -= 1
         while len(self._crashes) > MAX_SUSPECTS:
             del self._crashes[next(iter(self._crashes))]
 
@@ -79,7 +98,7 @@ class CrashJournal:
 
         Not synced: a crash of the process needs no sync, and a power cut is no message's fault.
         """
-        marked = tuple(fingerprints)
+        marked = set(fingerprints)
         if marked != self._marked:
             self._marked = marked
             self._write_intake()
@@ -97,48 +116,78 @@ class CrashJournal:
         """Tell whether a process before ended while a request ran, which has not ended since."""
         return key in self._left_running
 
-    def begin(self, key: str) -> int:
+    def begin(self, key: str, *, is_redelivery: bool = False) -> int:
         """Write down that a request is about to be started; it may be once this is synced.
+
+        Args:
+            key: The key of its identity.
+            is_redelivery: Whether the broker says that it delivered this message before.
 
         Returns:
             The number of this attempt, from 1. Above ``MAX_ATTEMPTS`` it must not be started.
         """
         record = self._requests.pop(key, _Record())
-        record.num_starts += 1
+        if record.num_crashes > MAX_ATTEMPTS and not is_redelivery:
+            record = _Record()  # a new message, equal to one that was refused
+        attempt = min(record.num_crashes, MAX_ATTEMPTS) + 1
+        if attempt > MAX_ATTEMPTS:
+            record.num_crashes = attempt  # remembered: its refusal may have to be sent again
+        record.num_running += 1
         self._requests[key] = record
         while len(self._requests) > MAX_REMEMBERED:
             del self._requests[next(iter(self._requests))]
-        if record.num_starts <= MAX_ATTEMPTS:
-            self._write_starts()
-        return record.num_starts
+        self._write_starts()
+        return attempt
 
-    def end(self, key: str) -> None:
-        """Forget a request that ended without an answer to keep: refused, or left to the next."""
-        self._left_running.discard(key)
-        if self._requests.pop(key, None) is not None:
-            self._write_starts()
-
-    def answer(self, key: str) -> None:
+    def end(self, key: str, *, is_answered: bool = False, was_started: bool = True) -> None:
         """Note that a request has ended, before its reply is sent.
 
         Not synced: a power cut costs at most one attempt of a request that the broker, as a rule,
         does not deliver again.
+
+        Args:
+            key: The key of its identity.
+            is_answered: Whether its reply is one to keep; else it was refused for now, or is left
+                to the next process.
+            was_started: Whether ``begin`` was called for it.
         """
         self._left_running.discard(key)
-        if key in self._requests:
-            self._requests[key] = _Record(is_answered=True)
-            self._write_starts()
+        record = self._requests.get(key)
+        if record is None:
+            return
+        record.num_running -= was_started
+        if record.num_running:  # another message with the same words still runs
+            return
+        if is_answered:
+            record.is_answered = True
+            if record.num_crashes <= MAX_ATTEMPTS:
+                record.num_crashes = 0
+        else:
+            del self._requests[key]
+        self._write_starts()
+
+    def close(self, keys: Iterable[str]) -> None:
+        """Note that the process ends by itself: what is at work, with these keys, is not blamed."""
+        self._is_closed = True
+        for key in keys:
+            self.end(key)
+        self._marked = set()
+        self._write_intake()
 
     def was_answered(self, key: str) -> bool:
         """Tell whether the reply of a request was sent, by this process or one before."""
         return key in self._requests and self._requests[key].is_answered
 
     def _write_starts(self) -> None:
-        content = {key: [it.num_starts, it.is_answered] for key, it in self._requests.items()}
+        content = {key: it.page for key, it in self._requests.items()}
         self._emit(WriteJournal(STARTS_PAGE, json.dumps(content).encode()))
 
     def _write_intake(self) -> None:
-        content = {"marked": self._marked, "crashes": self._crashes}
+        content = {
+            "marked": sorted(self._marked),
+            "crashes": self._crashes,
+            "is_closed": self._is_closed,
+        }
         self._emit(WriteJournal(INTAKE_PAGE, json.dumps(content).encode()))
 
 
@@ -162,6 +211,6 @@ def _read_requests(content: dict[str, object]) -> dict[str, _Record]:
     found = {}
     for key, value in content.items():
         match value:
-            case [int(num_starts), bool(is_answered)] if num_starts >= 0:
-                found[key] = _Record(num_starts, is_answered)
+            case [int(num_crashes), bool(is_answered)] if num_crashes >= 0:
+                found[key] = _Record(num_crashes, is_answered=is_answered)
     return found
