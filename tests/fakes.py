@@ -123,6 +123,18 @@ class PatientJournal(JournalFile):
         return False
 
 
+class SlowJournal(JournalFile):
+    """A journal whose disk takes its time: a test says when a start is on it."""
+
+    def __init__(self) -> None:
+        super().__init__(None, lambda _key: None)
+        self.keys: list[int] = []
+
+    def sync(self, key: int) -> bool:
+        self.keys.append(key)
+        return True
+
+
 def open_journal(folder: Path) -> CrashJournal:
     """Open the crash journal of a folder, as a process that starts does."""
     file = PatientJournal(folder, lambda _key: None)
@@ -261,6 +273,7 @@ class Bench:
     language: FakeLanguage = field(default_factory=FakeLanguage)
     folder: Path | None = None
     """Of the crash journal."""
+    journal: JournalFile | None = None
     cost: CostEstimate = COST
     memory: MemorySnapshot = ROOMY
     device: DeviceReading = field(default_factory=DeviceReading)
@@ -269,7 +282,7 @@ class Bench:
     """Whether requests are prepared at once; else ``prepare`` does it."""
 
     def __post_init__(self) -> None:
-        journal = PatientJournal(self.folder, lambda _key: None)
+        journal = self.journal or PatientJournal(self.folder, lambda _key: None)
         self.node = Node(self.limits, LatencyModel(self.cost), journal.read())
         self.metrics = self.node.metrics
         self.preparer = ManualPreparer(self.language, self.limits, lambda _prepared: None)

@@ -181,7 +181,9 @@ class Intake:
     def _prepare_next(self) -> None:
         """Have the next request prepared, unless it is refused before or has ended meanwhile."""
         node = self._node
-        while self._preparing and not node.is_draining:
+        if node.is_draining:
+            self._preparing.clear()  # they are left to the next process
+        while self._preparing:
             state = self._preparing[0]
             if state.phase is RequestPhase.PREPARING:  # neither expired nor cancelled
                 rejected = self._refuse_unprepared(state.request)

@@ -44,6 +44,7 @@ from edged.scheduling.latency_model import CostEstimate, LatencyModel
 from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
 from edged.scheduling.queued_request import MAX_PAUSES, RequestPhase
 from tests.examples import num_examples
+from tests.fakes import CharacterStream
 from tests.make_request import make_request
 
 BOUND = 3
@@ -140,6 +141,7 @@ class NodeMachine(RuleBasedStateMachine):
                 self.syncing.append(effect.key)
             case Start():
                 run = effect.generation
+                run.start(CharacterStream(), self.now_s)
                 self.running[run.key] = Running(run, len(run.prompt_ids) + run.num_output_tokens)
             case Cancel():
                 self.running[effect.key].is_cancelled = True
