@@ -18,62 +18,53 @@ _LOG = logging.getLogger(__name__)
 
 # Starts of one request, in all processes together; the next one is refused.
 MAX_ATTEMPTS = 2
-# Requests remembered; the oldest is forgotten first.
-MAX_REMEMBERED = 64
+# Requests remembered as started, and as answered; the oldest is forgotten first. Both fit a page.
+MAX_REMEMBERED = 48
 # Deliveries remembered because the process ended while they were taken in.
 MAX_SUSPECTS = 16
 STARTS_PAGE, INTAKE_PAGE = 0, 1
 
 
 @dataclass(slots=True)
-class _Record:
-    """One request, or several that nothing tells apart."""
+class _Start:
+    """The starts of one request; equal messages without an id are blamed for a crash as one."""
 
     num_crashes: int = 0
-    """Processes that ended while it ran, since it last ended itself; one more than ``MAX_ATTEMPTS``
-    when it was refused for that."""
+    """Processes that ended while it ran. Above ``MAX_ATTEMPTS`` it was refused for them, which is
+    remembered, since its refusal may have to be sent again."""
     num_running: int = 0
-    """Starts of this process that have not ended: several where messages without an id are equal,
-    which are blamed for a crash as one."""
-    is_answered: bool = False
-    """Whether its reply was sent."""
+    """Starts of this process that have not ended."""
 
     @property
     def was_left_running(self) -> bool:
         return 0 < self.num_crashes <= MAX_ATTEMPTS
-
-    @property
-    def page(self) -> list[object]:
-        """What is written: a process that ends now counts against it if it runs."""
-        return [self.num_crashes + (self.num_running > 0), self.is_answered]
 
 
 class CrashJournal:
     """Count the crashes of deliveries while they were taken in, and the starts that did not end.
 
     Args:
-        starts_page: What the process before left of starts; empty at first.
-        intake_page: The same of deliveries.
+        pages: What the process before left: of starts, and of deliveries; each is empty at first.
+            None keeps nothing beyond the process.
         emit: Takes each ``WriteJournal``; pages are written at once, so that a disk that is full
             later has their blocks.
     """
 
-    def __init__(
-        self, starts_page: bytes, intake_page: bytes, emit: Callable[[Effect], None]
-    ) -> None:
+    def __init__(self, pages: tuple[bytes, bytes] | None, emit: Callable[[Effect], None]) -> None:
+        starts_page, intake_page = pages or (b"", b"")
+        self._is_kept = pages is not None
         self._emit = emit
-        self._requests = _read_requests(_read(starts_page))
-        intake = _read(intake_page)
+        starts, intake = _read(starts_page), _read(intake_page)
+        self._starts = {key: _Start(n) for key, n in _read_counts(starts.get("starts")).items()}
+        self._answered = dict.fromkeys(_read_names(starts.get("answered")))
         self._crashes = _read_counts(intake.get("crashes"))
-        marked = intake.get("marked")
-        names = marked if isinstance(marked, list) else []
-        blamed = [name for name in names if isinstance(name, str)]
+        blamed = set(_read_names(intake.get("marked")))
         if blamed:
-            self._blame(set(blamed))
+            self._blame(blamed)
         self._marked: set[str] = set()
         self._is_closed = False
-        self._left_running = {key for key, it in self._requests.items() if it.was_left_running}
-        # What a crash left stays until it is delivered again, over clean stops in between.
+        self._left_running = {key for key, it in self._starts.items() if it.was_left_running}
+        # What a crash left stays here until it is delivered again, over clean stops in between.
         was_closed = intake.get("is_closed") is True
         self.num_unfinished = 0 if was_closed else len(self._left_running) + len(blamed)
         """Messages that the process before had at work when it ended: above 0, it crashed."""
@@ -87,9 +78,9 @@ class CrashJournal:
         for fingerprint in marked:
             self._crashes[fingerprint] = self._crashes.pop(fingerprint, 0) + 1
         if is_known:  # a suspect is taken in alone: what ran beside it was only present
-            for it in self._requests.values():
-                if it.was_left_running:
-                    it.num_crashes -= 1
+            for start in self._starts.values():
+                if start.was_left_running:
+                    start.num_crashes -= 1
         while len(self._crashes) > MAX_SUSPECTS:
             del self._crashes[next(iter(self._crashes))]
 
@@ -121,21 +112,21 @@ class CrashJournal:
 
         Args:
             key: The key of its identity.
-            is_redelivery: Whether the broker says that it delivered this message before.
+            is_redelivery: Whether the broker delivers this message again.
 
         Returns:
             The number of this attempt, from 1. Above ``MAX_ATTEMPTS`` it must not be started.
         """
-        record = self._requests.pop(key, _Record())
-        if record.num_crashes > MAX_ATTEMPTS and not is_redelivery:
-            record = _Record()  # a new message, equal to one that was refused
-        attempt = min(record.num_crashes, MAX_ATTEMPTS) + 1
+        start = self._starts.pop(key, _Start())
+        if start.num_crashes > MAX_ATTEMPTS and not is_redelivery:
+            start = _Start()  # a new message, equal to one that was refused
+        attempt = min(start.num_crashes, MAX_ATTEMPTS) + 1
         if attempt > MAX_ATTEMPTS:
-            record.num_crashes = attempt  # remembered: its refusal may have to be sent again
-        record.num_running += 1
-        self._requests[key] = record
-        while len(self._requests) > MAX_REMEMBERED:
-            del self._requests[next(iter(self._requests))]
+            start.num_crashes = attempt
+        start.num_running += 1
+        self._starts[key] = start
+        while len(self._starts) > MAX_REMEMBERED:
+            del self._starts[next(iter(self._starts))]
         self._write_starts()
         return attempt
 
@@ -147,23 +138,27 @@ class CrashJournal:
 
         Args:
             key: The key of its identity.
-            is_answered: Whether its reply is one to keep; else it was refused for now, or is left
-                to the next process.
+            is_answered: Whether its reply is final; else it was refused for now, or is left to the
+                next process.
             was_started: Whether ``begin`` was called for it.
         """
         self._left_running.discard(key)
-        record = self._requests.get(key)
-        if record is None:
+        if not is_answered:
+            self._answered.pop(key, None)
+        start = self._starts.get(key)
+        if start is None:
             return
-        record.num_running -= was_started
-        if record.num_running:  # another message with the same words still runs
+        start.num_running -= was_started
+        if start.num_running:  # another message with the same words still runs
             return
+        is_refused = start.num_crashes > MAX_ATTEMPTS
+        if not (is_answered and is_refused):
+            del self._starts[key]
         if is_answered:
-            record.is_answered = True
-            if record.num_crashes <= MAX_ATTEMPTS:
-                record.num_crashes = 0
-        else:
-            del self._requests[key]
+            self._answered.pop(key, None)
+            self._answered[key] = None
+            while len(self._answered) > MAX_REMEMBERED:
+                del self._answered[next(iter(self._answered))]
         self._write_starts()
 
     def close(self, keys: Iterable[str]) -> None:
@@ -176,19 +171,19 @@ class CrashJournal:
 
     def was_answered(self, key: str) -> bool:
         """Tell whether the reply of a request was sent, by this process or one before."""
-        return key in self._requests and self._requests[key].is_answered
+        return key in self._answered
 
     def _write_starts(self) -> None:
-        content = {key: it.page for key, it in self._requests.items()}
-        self._emit(WriteJournal(STARTS_PAGE, json.dumps(content).encode()))
+        starts = {key: it.num_crashes + (it.num_running > 0) for key, it in self._starts.items()}
+        self._write(STARTS_PAGE, {"starts": starts, "answered": list(self._answered)})
 
     def _write_intake(self) -> None:
-        content = {
-            "marked": sorted(self._marked),
-            "crashes": self._crashes,
-            "is_closed": self._is_closed,
-        }
-        self._emit(WriteJournal(INTAKE_PAGE, json.dumps(content).encode()))
+        content = {"marked": sorted(self._marked), "crashes": self._crashes}
+        self._write(INTAKE_PAGE, content | {"is_closed": self._is_closed})
+
+    def _write(self, page: int, content: object) -> None:
+        if self._is_kept:
+            self._emit(WriteJournal(page, json.dumps(content).encode()))
 
 
 def _read(page: bytes) -> dict[str, object]:
@@ -207,10 +202,5 @@ def _read_counts(value: object) -> dict[str, int]:
     return {key: n for key, n in value.items() if isinstance(n, int) and n > 0}
 
 
-def _read_requests(content: dict[str, object]) -> dict[str, _Record]:
-    found = {}
-    for key, value in content.items():
-        match value:
-            case [int(num_crashes), bool(is_answered)] if num_crashes >= 0:
-                found[key] = _Record(num_crashes, is_answered=is_answered)
-    return found
+def _read_names(value: object) -> list[str]:
+    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []

@@ -41,7 +41,7 @@ class Journaled:
     """A node, and the pages of its crash journal as they are written."""
 
     def __init__(self) -> None:
-        self.node = Node(LIMITS, LatencyModel(COST))
+        self.node = Node(LIMITS, LatencyModel(COST), (b"", b""))
         self.pages: dict[int, Any] = {}
         self.num_delivered = 0
         self.now_s = 0.0
@@ -134,7 +134,7 @@ def test_a_start_is_written_then_synced_and_only_then_made() -> None:
     assert kinds(effects) == [SyncJournal]
     writes = [effect.page for effect in effects[:-1] if isinstance(effect, WriteJournal)]
     assert writes[-1] == STARTS_PAGE
-    assert list(it.pages[STARTS_PAGE].values()) == [[1, False]]
+    assert list(it.pages[STARTS_PAGE]["starts"].values()) == [1]
     assert kinds(it.take(Synced(1))) == [Start]
 
 
@@ -143,7 +143,8 @@ def test_an_end_is_written_before_the_reply_which_is_confirmed_before_the_acknow
     run = it.start()
     effects = it.take(Finished(run, Answer("x", FinishReason.STOP), 1.0))
     assert isinstance(effects[0], WriteJournal)
-    assert list(json.loads(effects[0].content).values()) == [[0, True]]
+    written = json.loads(effects[0].content)
+    assert (len(written["starts"]), len(written["answered"])) == (0, 1)
     assert kinds(effects) == [Publish]
     (reply,) = (effect for effect in effects if isinstance(effect, Publish))
     assert reply.handle is not None
@@ -182,7 +183,7 @@ def test_an_abandoned_node_blames_nobody_and_starts_nothing() -> None:
     effects = it.take(Abandon())
     assert kinds(effects) == []
     assert it.pages[INTAKE_PAGE]["marked"] == []
-    assert it.pages[STARTS_PAGE] == {}
+    assert it.pages[STARTS_PAGE]["starts"] == {}
     assert kinds(it.take(Prepared(2, [1]))) == []
     assert kinds(it.take(Tick())) == []
 
