@@ -16,7 +16,7 @@ from edged.engine.steps import Constraint, ForwardPass, Prefilled, Step, Token
 from edged.node.crash_journal import CrashJournal
 from edged.node.effects import Effect, Prepare, WriteJournal
 from edged.node.events import Prepared, Tick
-from edged.node.generation import Finished, Generation, Spent
+from edged.node.generation import Finished, Generation
 from edged.node.limits import Limits
 from edged.node.node import Event, Node
 from edged.node.throttling import DeviceReading
@@ -332,7 +332,8 @@ class Bench:
         self.clock.advance(seconds)
         first_s = started_s + seconds / 2
         job = ran(self.worker.jobs[-1], started_s, first_s, num_output_tokens=len(text))
-        job.spent = Spent(seconds / 2, seconds / 2, decode_runs=len(text) - 1)
+        job.spent.prefill_s = job.spent.decode_s = seconds / 2
+        job.spent.decode_runs = len(text) - 1
         self.take(Finished(job, Answer(text, FinishReason.STOP), self.clock()))
 
     def confirm_all(self) -> None:

@@ -22,6 +22,7 @@ from edged.protocol.request import (
     Timing,
     Usage,
 )
+from edged.scheduling.latency_model import RequestTimings
 
 if TYPE_CHECKING:
     from edged.engine.decoding import Decoding
@@ -57,19 +58,6 @@ class Fragment:
     """Whether it is the last of its request; it may be empty then."""
 
 
-@dataclass(slots=True)
-class Spent:
-    """The forward passes that an answer was part of."""
-
-    prefill_s: float = 0.0
-    decode_s: float = 0.0
-    decode_runs: int = 0
-    num_cobatched_tokens: int = 0
-    """Summed over its decode runs: the other tokens in them, of other answers or guessed."""
-    num_cobatched_pairs: int = 0
-    """Query-key pairs of attention of those: the positions before each, added up."""
-
-
 @dataclass(slots=True, eq=False)
 class Generation:
     """One answer; over when ``finish_reason`` is set or the engine has no more steps for it."""
@@ -95,7 +83,8 @@ class Generation:
     """Used so far; None where it is not known."""
     num_prefilled: int = 0
     """Prompt tokens in the cache."""
-    spent: Spent = field(default_factory=Spent)
+    spent: RequestTimings = field(default_factory=RequestTimings)
+    """The forward passes that it was part of."""
     _sent: int = 0
     _num_fragments: int = 0
     _tokens_since: int = 0

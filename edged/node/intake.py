@@ -8,6 +8,7 @@ else is at work: a further crash is its own.
 """
 
 from collections import deque
+from dataclasses import replace
 
 from edged.errors import ErrorCode
 from edged.node.crash_journal import MAX_ATTEMPTS
@@ -248,7 +249,7 @@ class Intake:
         state.num_prompt_tokens, state.max_tokens = num_prompt_tokens, decision.max_tokens
         state.prompt_ids, state.constraint = prepared.prompt_ids, prepared.constraint
         if state.turn is not None:
-            state.turn = state.turn.forgetting(prepared.num_forgotten)
+            state.turn = replace(state.turn, num_forgotten=prepared.num_forgotten)
         node.scheduler.admit(state, node.cost, node.now_s)
         return None
 

@@ -26,7 +26,7 @@ from edged.node.request_state import RequestState
 from edged.node.state import NodeState
 from edged.protocol import Delivery
 from edged.protocol.event import ReplyUndelivered, RequestPoisoned
-from edged.scheduling.latency_model import LatencyModel, RequestTimings
+from edged.scheduling.latency_model import LatencyModel
 from edged.scheduling.queued_request import RequestPhase
 
 Event = (
@@ -214,13 +214,6 @@ class Node:
         if run.was_paused:  # it computed its prompt twice
             return
         self.metrics.observe_decode(usage.completion_tokens - 1, timing.decode_s)
-        measured = RequestTimings(
-            usage.prompt_tokens - usage.cached_tokens,
-            usage.cached_tokens,
-            spent.prefill_s,
-            spent.decode_runs,
-            spent.decode_s,
-            spent.num_cobatched_tokens,
-            spent.num_cobatched_pairs,
-        )
-        self.metrics.observe_cost_error(self.latency_model.observe(measured))
+        spent.num_cached = usage.cached_tokens
+        spent.num_prefilled = usage.prompt_tokens - usage.cached_tokens
+        self.metrics.observe_cost_error(self.latency_model.observe(spent))

@@ -6,7 +6,7 @@ not get the answers cannot continue the dialogue.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from edged.protocol.request import ChatMessage, Request, SessionState
 
@@ -75,10 +75,6 @@ class PendingTurn:
         turns = self.history[num_forgotten:]
         earlier = [message for turn in turns for message in turn.messages]
         return (*self.system, *earlier, *self.messages)
-
-    def forgetting(self, num_forgotten: int) -> "PendingTurn":
-        """Return it with so many turns left out."""
-        return replace(self, num_forgotten=num_forgotten)
 
 
 class Sessions:

@@ -1,5 +1,7 @@
 """Dialogues: what is held, whose it is, and what an answer changes."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -125,7 +127,7 @@ def test_forgotten_turns_are_gone_once_it_is_answered() -> None:
         talk.say(prompt)
     turn = talk.open(ask("d"))
     assert told(turn, 2) == ["c", "re c", "d"]
-    assert talk.answer(turn.forgetting(2)) == (2, 2)
+    assert talk.answer(replace(turn, num_forgotten=2)) == (2, 2)
     assert talk.say("e") == ["c", "re c", "d", "ok", "e"]
 
 
@@ -186,5 +188,5 @@ def test_however_requests_come_again_each_is_one_turn_and_the_bounds_hold(
         assert len(set(questions)) == len(questions)
         assert said[1::2] == [f"re {question}" for question in questions[:-1]]
         forgotten = min(num_forgotten, len(turn.history))
-        talk.sessions.close(turn.forgetting(forgotten), f"re q{number}", talk.now_s)
+        talk.sessions.close(replace(turn, num_forgotten=forgotten), f"re q{number}", talk.now_s)
         assert talk.sessions.count(talk.now_s) <= 2
