@@ -53,7 +53,9 @@ def test_llama_cpp_runs_a_prompt_once_and_what_it_knows_never_again(
     assert len(engine.process_ids()) == 1
 
 
-def test_llama_cpp_decodes_company_in_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_llama_cpp_decodes_concurrent_requests_in_one_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     library = fake_llama_cpp()
     engine = load(monkeypatch, "llama.cpp", setup("llama.cpp", "a.gguf"), llama_cpp=library)
     seconds = engine.together([[1, 2], [11, 12]], 2)
@@ -87,7 +89,9 @@ def test_llama_cpp_says_when_it_cannot_go_on(monkeypatch: pytest.MonkeyPatch) ->
         engine.together([[1]], 1)
 
 
-def test_openvino_streams_tokens_and_counts_company(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openvino_streams_tokens_and_counts_concurrent_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     openvino, genai = fake_openvino()
     engine = load(
         *(monkeypatch, "openvino", setup("openvino", "a.gguf")),

@@ -1,4 +1,4 @@
-"""A node that does just enough of the protocol, and one thing of it wrong."""
+"""A minimal node that gets one thing of the protocol wrong."""
 
 import json
 import queue
@@ -19,7 +19,7 @@ STREAM = "streams: a short answer"
 CHOICE = "formats: one of two choices is the answer"
 TOLD = "events: a request whose reply topic is not allowed is told"
 FORBIDDEN = "reply_topics: a topic below no allowed prefix"
-# What is wrong, in which case it must be found, and what the table then says.
+# The fault, the case that must detect it, and the line in the table.
 FAULTS = [
     ("no correlation data", PLAIN, "property correlation_data: expected b'"),
     ("twice", PLAIN, "2 replies came, expected exactly one"),
@@ -115,14 +115,14 @@ class WrongNode:
         self._last = (topic, payload, wire)
 
     def _tell_dropped(self) -> None:
-        """Tell of every second drop, as a node does that keeps to a rate."""
+        """Publish every second drop, as a rate-limited node does."""
         self._num_dropped += 1
         if self._num_dropped % 2 == 0 and self._fault != "tells nobody":
             event = {"v": 1, "node": "wrong", "event": "dropped", "reason": "forbidden_topic"}
             self._client.publish(f"{ROOT}/event", json.dumps(event | {"detail": "no"}), 1)
 
     def _publish_late_copy(self, topic: str, payload: bytes, wire: Properties) -> None:
-        """Send the case's reply once more, so that it is seen only when a later case waits."""
+        """Send the case's reply again, so late that only a later case can see it."""
         self._client.publish(topic, payload, 1, properties=wire)
         first_topic, first_payload, first_wire = self._last
         self._client.publish(first_topic, first_payload, 1, properties=first_wire)
