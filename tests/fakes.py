@@ -15,7 +15,7 @@ from edged.engine.decoding import Decoding
 from edged.engine.steps import Constraint, ForwardPass, Prefilled, Step, Token
 from edged.node.crash_journal import CrashJournal
 from edged.node.effects import Effect, Prepare, WriteJournal
-from edged.node.events import Tick
+from edged.node.events import Prepared, Tick
 from edged.node.generation import Finished, Generation, Spent
 from edged.node.limits import Limits
 from edged.node.node import Event, Node
@@ -131,7 +131,7 @@ def open_journal(folder: Path) -> CrashJournal:
         assert isinstance(effect, WriteJournal)
         file.write(effect.page, effect.content)
 
-    return CrashJournal(*file.read(), write)
+    return CrashJournal(file.read(), write)
 
 
 class ManualPreparer(Preparer):
@@ -141,8 +141,9 @@ class ManualPreparer(Preparer):
         super().__init__(*args)
         self.waiting: list[Prepare] = []
 
-    def submit(self, request: Prepare) -> None:
+    def submit(self, request: Prepare) -> Prepared | None:
         self.waiting.append(request)
+        return None
 
 
 @dataclass
