@@ -50,7 +50,7 @@ def _lines(document: Document) -> Iterator[str]:
     yield "## Another device"
     yield ""
     yield "```"
-    yield "python -m benchmarks.compare --model models/smollm2-135m-instruct --board docs/board.md"
+    yield "python -m benchmarks.compare --model models/smollm2-135m-instruct --board board.md"
     yield "```"
     yield ""
     yield "measures this device and adds its row to the board; without a file the row is printed."

@@ -53,14 +53,26 @@ def test_the_coverage_floor_holds_for_the_core_and_the_whole(
         ("<" * 7 + " mine", "merge conflict"),
         ("space ", "space at the end"),
         ("a plain line about /root and registries", None),
+        ("see scripts/gone", "scripts/gone: no such file"),
+        ("see edged/node/gone.py", "edged/node/gone.py: no such file"),
+        ("`tests/test_a.py::test_gone`", "tests/test_a.py: has no test_gone"),
+        ("`test_gone` holds", "test_gone: no such test"),
+        ("python -m benchmarks.gone --json", "benchmarks.gone: no such module"),
+        ("see [the page](gone.md#part)", "gone.md: no such file"),
+        (
+            "`tests/test_a.py::test_on`, `test_on`, [words](scripts/words.py#x), edged/node/state",
+            None,
+        ),
     ],
 )
-def test_the_word_check_finds_what_is_true_on_one_machine_only(
+def test_the_word_check_finds_machine_specific_text_and_missing_files(
     text: str, reason: str | None, tmp_path: Path
 ) -> None:
     scripts = tmp_path / "scripts"
     scripts.mkdir()
     (scripts / "words.py").write_bytes((ROOT / "scripts" / "words.py").read_bytes())
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_a.py").write_text("def test_on() -> None: ...\n", "utf-8")
     (tmp_path / "page.md").write_text(f"first\n{text}\n", "utf-8")
     run("git", "init", "--quiet", cwd=tmp_path)
     result = run(sys.executable, scripts / "words.py", cwd=tmp_path)
