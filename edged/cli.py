@@ -45,7 +45,7 @@ COMMANDS = {
     ),
     "install": Command("edged.commands.install.command", "install the service on this machine"),
     "uninstall": Command("edged.commands.install.uninstall", "take the service off this machine"),
-    "bench": Command("edged.commands.bench.command", "measure a model, or MQTT, on this device"),
+    "bench": Command("edged.commands.bench.command", "measure a model on this device"),
     "demo": Command("edged.commands.demo", "start a broker and a daemon and ask one question"),
 }
 

@@ -26,7 +26,7 @@ from edged.protocol.request import ChatMessage, FormatType, OutputFormat, Reject
 _LOG = logging.getLogger(__name__)
 
 # Characters of a prompt without format and dialogue that is prepared where it is asked for: some
-# 0.1 ms, where another thread adds 0.2 ms to each reply (`edged bench --wire`).
+# 0.1 ms, where another thread adds 0.2 ms to each reply (`benchmarks.wire`).
 SHORT_CHARACTERS = 512
 _INTERNAL = Rejected(ErrorCode.INTERNAL, "the request could not be taken in; see the node's log")
 

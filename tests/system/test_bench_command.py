@@ -75,7 +75,7 @@ def test_the_toy_is_measured(
     assert "decode at 64 tokens, tok/s" in told.out
     assert "1,536" not in told.out, "what does not fit into the context is left out"
     assert "daemon: READY after 1.00 s, RSS 256 MiB" in told.out
-    assert "edged bench: 8 at the same time" in told.err
+    assert "edged bench: 8 concurrent requests" in told.err
 
 
 def test_a_file_that_cannot_be_written_is_named(
@@ -91,13 +91,13 @@ def test_a_file_that_cannot_be_written_is_named(
     assert main(["bench", "--model", str(bundle), *words]) == ExitCode.CANNOT_CREATE
     told = capsys.readouterr()
     assert f"{lost}: cannot be written" in told.err
-    assert "daemon: it ended by itself" in told.out
+    assert "daemon: it did not start" in told.out
 
 
 def test_the_daemon_says_ready_without_a_broker_and_is_weighed(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(daemon, "CALM_S", 0.0)
+    monkeypatch.setattr(daemon, "SETTLE_S", 0.0)
     monkeypatch.setattr(daemon, "IDLE_S", 0.02)
     figures = measure_daemon(bundle, 1, 256, tmp_path)
     assert figures is not None

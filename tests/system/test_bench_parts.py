@@ -11,9 +11,9 @@ from edged.commands.bench.turns import (
     CONTEXTS,
     DECODE_STEPS,
     Prompts,
+    batch_turns,
     decode_name,
     single_turns,
-    together_turns,
     warm_up,
 )
 from edged.commands.bench.usage import cpu_s, parse_rollup, read_memory
@@ -66,7 +66,7 @@ def test_a_turn_reads_speeds_from_the_answer() -> None:
 
 
 def test_a_batch_is_counted_in_total_and_its_absence_is_none() -> None:
-    four = list(together_turns(Prompts(letters)))[2]
+    four = list(batch_turns(Prompts(letters)))[2]
     assert four.figures({"decode_s": 2.0}) == {"concurrent_4_tok_s": 64}
     assert four.figures({"decode_s": None}) == {"concurrent_4_tok_s": None}
 
@@ -85,11 +85,11 @@ def test_edged_runs_as_in_the_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyP
         engine.generate([5, 6, 7], 40, answer.append)
     assert len(answers[0]) == 40, "stop tokens do not end a measured answer"
     assert answers[0] == answers[1]
-    seconds = engine.together([[1, 2]], 3)
+    seconds = engine.decode_batch([[1, 2]], 3)
     assert seconds is not None
     assert seconds > 0
-    assert engine.together([[1, 2], [3, 4], [5, 6]], 3) is not None
-    assert engine.together([[1, 2]] * 9, 3) is None, "more than there are slots"
+    assert engine.decode_batch([[1, 2], [3, 4], [5, 6]], 3) is not None
+    assert engine.decode_batch([[1, 2]] * 9, 3) is None, "more than there are slots"
     assert set(engine.versions()) == {"edged", "onnxruntime"}
     assert engine.process_ids() == [os.getpid()]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.compare.engines import KNOWN
+from benchmarks.compare.engines import ENGINES
 from benchmarks.compare.process import Setup, load_adapter
 from edged.commands.bench.turns import Engine
 from tests.system.compare_engines import fake_llama_cpp, fake_openvino, setup
@@ -21,7 +21,7 @@ def load(monkeypatch: pytest.MonkeyPatch, name: str, wanted: Setup, **stand_ins:
     """Load an adapter whose libraries are stand-ins."""
     for library, stand_in in stand_ins.items():
         monkeypatch.setitem(sys.modules, library, stand_in)
-    module = KNOWN[name].adapter.partition(":")[0]
+    module = ENGINES[name].adapter.partition(":")[0]
     monkeypatch.delitem(sys.modules, module, raising=False)
     import_module(module)
     monkeypatch.setattr(sys.modules[module], "version", lambda _: "1.2", raising=False)
@@ -58,7 +58,7 @@ def test_llama_cpp_decodes_concurrent_requests_in_one_batch(
 ) -> None:
     library = fake_llama_cpp()
     engine = load(monkeypatch, "llama.cpp", setup("llama.cpp", "a.gguf"), llama_cpp=library)
-    seconds = engine.together([[1, 2], [11, 12]], 2)
+    seconds = engine.decode_batch([[1, 2], [11, 12]], 2)
     assert seconds is not None
     assert seconds >= 0
     assert library.runs[-2:] == [[(3, 2, 0), (13, 2, 1)], [(4, 3, 0), (14, 3, 1)]]
@@ -86,7 +86,7 @@ def test_llama_cpp_says_when_it_cannot_go_on(monkeypatch: pytest.MonkeyPatch) ->
         engine.generate([1], 1, lambda _: None)
     monkeypatch.setattr(library, "llama_init_from_model", lambda *_: None)
     with pytest.raises(ValueError, match="no context of 256 tokens"):
-        engine.together([[1]], 1)
+        engine.decode_batch([[1]], 1)
 
 
 def test_openvino_streams_tokens_and_counts_concurrent_requests(
@@ -101,7 +101,7 @@ def test_openvino_streams_tokens_and_counts_concurrent_requests(
     assert engine.versions() == {"openvino": "1.2", "openvino-genai": "1.2"}
     assert answer(engine, [1, 2, 3], 4) == [4, 5, 6, 7]
     # Of 4 x 3 tokens after the first, all four had one after a second and 11 were left for 3 s.
-    assert engine.together([[1], [2], [3], [4]], 3) == pytest.approx(3 * 12 / 11)
+    assert engine.decode_batch([[1], [2], [3], [4]], 3) == pytest.approx(3 * 12 / 11)
     assert len(engine.process_ids()) == 1
 
 
@@ -158,7 +158,7 @@ def test_ollama_is_asked_in_text_with_the_same_threads_and_context(
     assert question["prompt"]
     options = {"num_predict": 5, "num_ctx": 256, "num_thread": 1, "temperature": 0}
     assert question["options"] == options
-    assert engine.together([[1]], 1) is None
+    assert engine.decode_batch([[1]], 1) is None
     assert isinstance(engine.process_ids(), list)
     with pytest.raises(ValueError, match="unknown: model 'unknown' not found"):
         load_adapter(setup("ollama", "unknown", bundle=bundle))

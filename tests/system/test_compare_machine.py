@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.compare.bandwidth import read_bandwidth
+from benchmarks.compare.bandwidth import measure_bandwidth
 from benchmarks.compare.weights import weight_bytes_per_token
 from tests.tiny_graphs import TinyConfig, import_onnx
 from tests.tiny_model import write_tiny_bundle
 
 
 def test_bandwidth_is_that_of_a_computer() -> None:
-    assert 1e6 < read_bandwidth(2, 1 << 20) < 1e13
+    assert 1e6 < measure_bandwidth(2, 1 << 20) < 1e13
 
 
 @pytest.mark.parametrize("fused", [True, False])

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.compare import engines, process
+from benchmarks.compare.comparison import busy_s
 from benchmarks.compare.engines import start
-from benchmarks.compare.field import busy_s
 from benchmarks.compare.process import EngineLostError, EngineProcess
 from edged.commands.bench.usage import cpu_s
 from tests.system.compare_engines import setup
@@ -20,7 +20,7 @@ def test_a_process_answers_and_ends() -> None:
         answer = engine.call("generate", prompt=[1, 2], count=5)
         assert answer["num_tokens"] == 5
         assert 0 <= answer["first_s"] <= answer["last_s"]
-        assert engine.call("together", prompts=[[1], [2]], steps=50) == {"decode_s": 1.0}
+        assert engine.call("decode_batch", prompts=[[1], [2]], steps=50) == {"decode_s": 1.0}
         assert engine.call("memory")["rss_bytes"] > engine.call("memory")["private_dirty_bytes"] > 0
         assert engine.cpu_s() > 0
     finally:
@@ -32,7 +32,7 @@ def test_a_process_answers_and_ends() -> None:
     ("token_id", "words"),
     [
         (13, r"ended during generate \(exit status 1\): RuntimeError: thirteen is too much"),
-        (14, r"ended during generate \(exit status 3\): nothing said"),
+        (14, r"ended during generate \(exit status 3\): no output"),
         (15, "the engine gave no token"),
     ],
 )

@@ -114,26 +114,26 @@ def test_the_table_shows_median_and_spread_and_leaves_empty_rows_out() -> None:
 def test_remarks_name_the_roofline_the_daemon_and_what_is_left_out() -> None:
     text = "\n".join(table.remarks(made()))
     assert "roofline of decode: 0.61" in text
-    assert "not offered" in text
+    assert "no batching" in text
     assert "READY after 1.25 s, RSS 219 MiB, private dirty 0 MiB; idle, 0.3% of a CPU" in text
     assert "openvino: left out: openvino_genai is not installed" in text
     assert "other programs used 1% of the machine during edged's turns\n" in text + "\n"
     busy = "\n".join(table.remarks({**made(), "disturbance_share": 0.4}))
-    assert "40% of the machine during edged's turns; repeat it on a quiet one" in busy
+    assert "40% of the machine during edged's turns; repeat it on an idle one" in busy
     gone = "\n".join(table.remarks({**made(), "daemon": None, "roofline": None}))
-    assert "daemon: it ended by itself" in gone
+    assert "daemon: it did not start" in gone
     assert "roofline" not in gone
 
 
 def test_goals_are_judged_or_said_to_be_unmeasured() -> None:
     verdicts = {row[0]: row[1:] for row in goal_rows(made())}
     assert len(verdicts) == len(GOALS)
-    assert verdicts["decode, beside llama.cpp"] == ["≥ 1.8 x", "1.8 x", "met"]
-    assert verdicts["prefill of 512, beside llama.cpp"][2] == "missed"
-    assert verdicts["first token, beside llama.cpp"] == ["≤ 0.2 x", "0.25 x", "missed"]
-    assert verdicts["decode at 1,984, beside 64"] == ["≥ 0.7 x", "0.8 x", "met"]
+    assert verdicts["decode, ÷ llama.cpp"] == ["≥ 1.8 x", "1.8 x", "met"]
+    assert verdicts["prefill of 512, ÷ llama.cpp"][2] == "missed"
+    assert verdicts["first token, ÷ llama.cpp"] == ["≤ 0.2 x", "0.25 x", "missed"]
+    assert verdicts["decode at 1,984, ÷ at 64"] == ["≥ 0.7 x", "0.8 x", "met"]
     assert verdicts["daemon's start to READY"][2] == "met"
-    assert verdicts["4 at a time, beside one"] == ["≥ 2.5 x", "-", "not measured"]
+    assert verdicts["4 concurrent, ÷ one"] == ["≥ 2.5 x", "-", "not measured"]
     other = {**made(), "model": {"id": "tiny@1", "scheme": "fp32"}}
     assert list(goal_rows(other)) == []
 
