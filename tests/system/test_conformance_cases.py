@@ -53,7 +53,7 @@ def test_each_file_names_a_section_of_the_protocol() -> None:
         ("cases: {}", "section: missing"),
         ("section: Payload", "cases: missing"),
         ("section: Payload\ncases: []", "cases: has the wrong type"),
-        (CASE + "{ask: {}, ask: {}}", "line 3: the key 'ask' stands twice"),
+        (CASE + "{ask: {}, ask: {}}", "line 3: the key 'ask' is repeated"),
         (CASE + "{akt: {}}", "cases.one: akt: unknown key"),
         (CASE + "{ask: {}, cancel: {}}", "cases.one: needs exactly one of ask, cancel"),
         (CASE + "{ask: []}", "cases.one: ask: has the wrong type"),
@@ -73,7 +73,7 @@ def test_each_file_names_a_section_of_the_protocol() -> None:
         (CASE + "{send: {json: {}, text: a}}", "send: needs exactly one of json, text, base64"),
         (CASE + "{send: {base64: '?'}}", "send: not base64"),
         (CASE + "{read: log}", "read: must be one of info, state, availability"),
-        (CASE + "{ask: {}, told: {event: dropped}}", "told: only beside `expect: silence`"),
+        (CASE + "{ask: {}, told: {event: dropped}}", "told: only together with `expect: silence`"),
         (CASE + "{ask: {}, retain: 'yes'}", "retain: has the wrong type"),
     ],
 )

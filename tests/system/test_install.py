@@ -256,7 +256,7 @@ def test_a_dry_uninstallation_removes_nothing_and_a_second_one_has_nothing_to_do
     done = capsys.readouterr().out.splitlines()
     assert [f"would {line}" for line in done] == planned
     assert main(["uninstall", "--root", str(root)]) == 0
-    assert capsys.readouterr().out == "nothing of edged is here\n"
+    assert capsys.readouterr().out == "edged is not installed here\n"
 
 
 def test_a_command_of_somebody_elses_is_left_alone(root: Path, bundle: Path) -> None:
@@ -282,7 +282,7 @@ def test_the_running_system_is_for_root_alone(
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert main(["install", "--model", str(bundle)]) == ExitCode.CANNOT_CREATE
     assert main(["uninstall"]) == ExitCode.CANNOT_CREATE
-    assert "this needs root" in capsys.readouterr().err
+    assert "root is required" in capsys.readouterr().err
 
 
 def test_a_credential_is_named_after_the_unit() -> None:

@@ -126,7 +126,7 @@ def test_a_service_that_waits_for_something_does_not_hold_up_who_installs_it(
     systemctl.write_text(f'{script}[ "$1" != restart ] || exec sleep 600\n', "utf-8")
     assert main(install) == ExitCode.CANNOT_CREATE
     said = capsys.readouterr().err
-    assert "restart edged.service: not complete after 0 s, and goes on" in said
+    assert "restart edged.service: not complete after 0 s; it continues" in said
     assert "what the journal says" in said
 
 
