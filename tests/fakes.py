@@ -267,10 +267,11 @@ class Bench:
     packets: int = 0
     is_preparing: bool = True
     """Whether requests are prepared at once; else ``prepare`` does it."""
+    cost: CostEstimate = COST
 
     def __post_init__(self) -> None:
         journal = PatientJournal(self.folder, lambda _key: None)
-        self.node = Node(self.limits, LatencyModel(COST), journal.read())
+        self.node = Node(self.limits, LatencyModel(self.cost), journal.read())
         self.metrics = self.node.metrics
         self.preparer = ManualPreparer(self.language, self.limits, lambda _prepared: None)
         self.operator_events = OperatorEvents(
