@@ -1,6 +1,6 @@
-"""JSON Schema of what a node takes: ``generate`` and ``cancel``.
+"""JSON Schema of the requests ``generate`` and ``cancel``.
 
-Rule: null means the same as leaving the key out, so every key takes it.
+Rule: null is the same as omitting a key, so every key accepts it.
 """
 
 from edged.protocol.keys import (
@@ -18,7 +18,7 @@ from edged.protocol.keys import (
     NumberKey,
 )
 from edged.protocol.request import FormatType, OnDeadline, Priority
-from scripts.specification.pieces import (
+from scripts.specification.parts import (
     BOOLEAN,
     STRING,
     Schema,
@@ -51,7 +51,7 @@ _STREAM_NEEDS_ID: Schema = {
 
 
 def generate_schema() -> Schema:
-    """Return the schema of a question in JSON."""
+    """Return the schema of a ``generate`` request in JSON."""
     schema: Schema = {
         "type": "object",
         "properties": _properties(),
@@ -59,15 +59,15 @@ def generate_schema() -> Schema:
         "allOf": [_STREAM_NEEDS_ID],
     }
     text = (
-        "A question in JSON. Unknown keys are ignored. null means the same as leaving the key out."
-        " Beyond this schema: no key twice, no half of a surrogate pair, the last message is the"
-        " user's, `system` not beside a message of the system, and what `info` says of limits."
+        "A prompt in JSON. Unknown keys are ignored. null is the same as omitting the key. In"
+        " addition to this schema: no repeated key, no lone surrogate, the last message is the"
+        " user's, `system` excludes a system message, and the limits in `info` apply."
     )
     return document("generate", "generate request", text, schema)
 
 
 def cancel_schema() -> Schema:
-    """Return the schema of a cancel in JSON."""
+    """Return the schema of a ``cancel`` request in JSON."""
     target = nullable(_ID)
     schema: Schema = {
         "type": "object",
@@ -77,7 +77,7 @@ def cancel_schema() -> Schema:
             "response_topic": nullable(_response_topic()),
         },
     }
-    text = "A cancel in JSON; its target may be named by Correlation Data instead."
+    text = "A cancel in JSON; Correlation Data may name its target instead."
     return document("cancel", "cancel request", text, schema)
 
 
