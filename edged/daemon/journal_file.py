@@ -21,7 +21,6 @@ _LOG = logging.getLogger(__name__)
 # file system has nothing of its own to write. Replacing the file would cost 40 times as much.
 FILE_NAME = "attempts.json"
 PAGE_BYTES = 4096
-NUM_PAGES = 2
 
 
 class JournalFile:

@@ -73,11 +73,6 @@ PRESSURE = Figure("pressure_rung", "pressure", "How much is given up for memory:
 INFO = Figure("info", "", "The node and its model.")
 
 
-def metric_names() -> set[str]:
-    """Return the full names of all metrics that are ever exported."""
-    return {PREFIX + figure.name for figure in (*FIGURES, REFUSED, LEDGER, PRESSURE, INFO)}
-
-
 def exposition(state: Mapping[str, Any], node: str, model_id: str) -> str:
     """Write ``state`` in Prometheus' text format; what is unknown is left out."""
     lines = list(_family(INFO, [({"node": node, "model": model_id}, 1)]))
