@@ -1,4 +1,4 @@
-"""``python -m benchmarks.compare``: options, a whole run on a toy, and all that it writes."""
+"""``python -m benchmarks.compare``: options, a run on a toy, and all its output."""
 
 import json
 import shlex
@@ -82,7 +82,7 @@ def test_a_bundle_or_an_earlier_run_is_needed(
     assert "none.json" in capsys.readouterr().err
 
 
-def test_the_toy_is_measured_beside_one_engine_and_another_is_named_as_missing(
+def test_the_toy_is_compared_with_one_engine_and_a_missing_one_is_reported(
     monkeypatch: pytest.MonkeyPatch,
     bundle: Path,
     tmp_path: Path,

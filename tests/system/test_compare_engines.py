@@ -1,4 +1,4 @@
-"""The adapters of other engines, against stand-ins for their libraries and a real HTTP server."""
+"""The adapters of other engines, with fakes of their libraries and a real HTTP server."""
 
 import json
 import sys
@@ -36,7 +36,7 @@ def answer(adapter: Engine, prompt: list[int], count: int) -> list[int]:
     return tokens
 
 
-def test_llama_cpp_runs_a_prompt_once_and_what_it_knows_never_again(
+def test_llama_cpp_computes_a_cached_prefix_only_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     library = fake_llama_cpp()
@@ -68,7 +68,7 @@ def test_llama_cpp_decodes_concurrent_requests_in_one_batch(
     ("source", "words"),
     [("broken.gguf", "cannot load it"), ("other.gguf", "7 tokens, the bundle has 50")],
 )
-def test_llama_cpp_refuses_what_is_not_the_same_model(
+def test_llama_cpp_refuses_a_file_of_another_model(
     monkeypatch: pytest.MonkeyPatch, source: str, words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
@@ -78,7 +78,7 @@ def test_llama_cpp_refuses_what_is_not_the_same_model(
         )
 
 
-def test_llama_cpp_says_when_it_cannot_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_llama_cpp_reports_a_failed_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     library = fake_llama_cpp()
     engine = load(monkeypatch, "llama.cpp", setup("llama.cpp", "a.gguf"), llama_cpp=library)
     monkeypatch.setattr(library, "llama_decode", lambda *_: 1)

@@ -1,4 +1,4 @@
-"""An engine in its own process: what it answers, and what becomes of it when it dies."""
+"""An engine in its own process: answers, and how its exit is reported."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def test_a_process_answers_and_ends() -> None:
         (15, "the engine gave no token"),
     ],
 )
-def test_a_death_is_told_with_the_last_words(token_id: int, words: str) -> None:
+def test_an_exit_is_reported_with_the_last_line_of_output(token_id: int, words: str) -> None:
     engine = EngineProcess(setup())
     with pytest.raises(EngineLostError, match=words):
         engine.call("generate", prompt=[token_id], count=2)
@@ -45,7 +45,7 @@ def test_a_death_is_told_with_the_last_words(token_id: int, words: str) -> None:
     engine.close()
 
 
-def test_silence_is_a_death_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_timeout_ends_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = EngineProcess(setup())
     monkeypatch.setattr(process, "CALL_LIMIT_S", 0.01)
     with pytest.raises(EngineLostError, match="no answer to generate within"):
@@ -53,7 +53,7 @@ def test_silence_is_a_death_too(monkeypatch: pytest.MonkeyPatch) -> None:
     engine.close()
 
 
-def test_what_is_missing_is_named_with_its_remedy(
+def test_a_missing_requirement_is_reported_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "find_spec", lambda _: None)
@@ -68,6 +68,6 @@ def test_what_is_missing_is_named_with_its_remedy(
         start(setup(adapter="tests.nothing_like_it:Engine"))
 
 
-def test_the_machine_has_used_more_than_this_process() -> None:
+def test_the_machine_has_used_more_cpu_time_than_this_process() -> None:
     assert busy_s() > cpu_s([1]) >= 0
     assert busy_s(Path("/nonexistent")) == 0.0

@@ -1,4 +1,4 @@
-"""Turns: every engine takes each of them in order, and one that fails is named and left out."""
+"""Turns: every engine runs each of them in order, and a failing one is reported and left out."""
 
 from itertools import count
 
@@ -34,7 +34,7 @@ def test_engines_alternate() -> None:
 
 
 @pytest.mark.parametrize("moment", ["start", "memory"])
-def test_an_engine_that_fails_is_named_and_the_others_go_on(moment: str) -> None:
+def test_a_failing_engine_is_reported_and_the_others_continue(moment: str) -> None:
     calls: list[tuple[str, str]] = []
     comparison, notes = make_field(calls, {"llama.cpp": moment})
     comparison.take(turn())
@@ -47,7 +47,7 @@ def test_an_engine_that_fails_is_named_and_the_others_go_on(moment: str) -> None
 
 
 @pytest.mark.parametrize("moment", ["start", "memory"])
-def test_without_edged_there_is_nothing_to_show(moment: str) -> None:
+def test_a_failure_of_edged_ends_the_comparison(moment: str) -> None:
     def start_and_take() -> None:
         comparison, _ = make_field([], {"edged": moment})
         comparison.take(turn())
@@ -56,7 +56,7 @@ def test_without_edged_there_is_nothing_to_show(moment: str) -> None:
         start_and_take()
 
 
-def test_what_else_ran_is_counted_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpu_time_of_other_programs_is_counted_separately(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each turn: 3 CPU seconds in all, 1 of the engine's own, half a one of a waiting one."""
     used = {"edged": 0.0, "llama.cpp": 0.0}
     machine, clock = count(0, 3), count(0, 2)

@@ -36,7 +36,7 @@ def coverage_report(folder: Path, *, core: float, overall: float) -> Path:
         (100.0, 94.9, "coverage: overall 94.90 %, wanted 95 %\n"),
     ],
 )
-def test_the_coverage_floor_holds_for_the_core_and_the_whole(
+def test_the_coverage_floor_applies_to_the_core_and_overall(
     core: float, overall: float, complaint: str, tmp_path: Path
 ) -> None:
     report = coverage_report(tmp_path, core=core, overall=overall)
@@ -134,7 +134,7 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_finished_setup_does_nothing_again(checkout: Path) -> None:
+def test_a_complete_setup_does_nothing(checkout: Path) -> None:
     setup = checkout / "scripts" / "setup"
     assert "  Collecting .[broker,dev]\n" in run(setup, "dev", "broker").stdout
     assert run(setup, "dev", "broker").stdout == ""
@@ -153,13 +153,13 @@ def test_changed_dependencies_are_installed(checkout: Path) -> None:
     assert "  Collecting .\n" in run(setup).stdout
 
 
-def test_an_interrupted_setup_goes_on(checkout: Path) -> None:
+def test_an_interrupted_setup_continues(checkout: Path) -> None:
     setup = checkout / "scripts" / "setup"
     assert run(setup, "torch").returncode != 0
     assert "  Collecting .[torch]\n" in run(setup, "torch").stdout
 
 
-def test_the_prompt_reaches_the_demo_letter_by_letter(tmp_path: Path) -> None:
+def test_the_prompt_reaches_the_demo_unchanged(tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
     for name, body in (("scripts/setup", "exit 0"), (".venv/bin/edged", 'printf "<%s>" "$@"')):
         path = tmp_path / name
