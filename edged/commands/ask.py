@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from edged.commands.broker_options import BrokerOptions, add_broker_options, read_broker_options
+from edged.commands.received import ReceivedReply, decode_fragment, decode_reply
 from edged.errors import ExitCode, UsageError
 from edged.protocol import (
     Delivery,
     Encoded,
-    ReceivedReply,
     WireProperties,
-    decode_fragment,
-    decode_reply,
 )
 from edged.protocol.topic import own_reply_topic
 from edged.transport import Connected, ConnectFailed, Published, TransportEvent

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edged.commands.broker_options import BrokerOptions, add_broker_options, read_broker_options
+from edged.commands.sync_client import SyncClient
 from edged.errors import ExitCode
 from edged.protocol import Delivery
-from edged.transport import SyncClient
 
 # States in a sparkline.
 HISTORY = 60

@@ -12,12 +12,12 @@ from edged.commands import local_broker
 from edged.commands.bench import wire, wire_client, wire_processes
 from edged.commands.bench.figures import busy
 from edged.commands.bench.wire import Effort, measure_wire
+from edged.commands.bench.wire_baseline import BareClient
 from edged.commands.bench.wire_client import ANSWERS, Asker, connect
 from edged.commands.bench.wire_processes import ECHO_TOPIC, WireError
 from edged.commands.local_broker import free_port, mosquitto, running
 from edged.errors import UsageError
 from edged.transport import BrokerSettings
-from edged.transport.bare import BareClient
 from tests.system.broker.conftest import require_mosquitto
 
 SMALL = Effort(rounds=2, round_trips=20, burst=40, streams=5, records=5)

@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from edged.commands.bench.wire_baseline import BareClient, BareMessage
 from edged.config.broker_url import parse_broker_url
 from edged.protocol import WireProperties
 from edged.transport import BrokerSettings
-from edged.transport.bare import BareClient, BareMessage
 
 PROMPT = "Is the boiler ok?"
 ANSWERS = "reply/bench"

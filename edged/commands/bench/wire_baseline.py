@@ -1,6 +1,6 @@
 """A paho client without edged's own layers, to measure the cost of the wire itself.
 
-Rule: the daemon does not use it. Each call works on the caller's own thread, so that no handover
+Rule: each call works on the caller's own thread, so that no handover
 between threads is measured.
 """
 
