@@ -12,7 +12,7 @@ from types import MappingProxyType
 from edged.config import BrokerConfig, Config, broker_overrides, load_config, node_name_of
 from edged.config.broker_url import BrokerAddress, parse_broker_url
 from edged.errors import ConfigError, UnavailableError, UsageError
-from edged.transport.settings import load_authorities, read_password_file
+from edged.transport.settings import read_password_file, tls_context
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +86,7 @@ def check_broker_files(broker: BrokerConfig) -> None:
     """
     read_password(broker)
     if broker.ca_file is not None:
-        load_authorities(broker.ca_file)
+        tls_context(broker.ca_file)
 
 
 def _broker_address(url: str) -> BrokerAddress:

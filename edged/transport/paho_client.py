@@ -12,7 +12,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edged.transport.properties import read_publish
-from edged.transport.settings import BrokerSettings, Will, load_authorities
+from edged.transport.settings import BrokerSettings, Will
 
 _RETAIN_ON_SUBSCRIBE, _RETAIN_NEVER = 0, 2
 _SHORT_SESSION_S = 60
@@ -76,19 +76,6 @@ def subscription_list(
     handling = _RETAIN_ON_SUBSCRIBE if settings.wants_retained else _RETAIN_NEVER
     options = SubscribeOptions(qos=1, retainHandling=handling)
     return [(topic_filter, options) for topic_filter in topic_filters]
-
-
-def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
-    """Return the TLS parameters; None without TLS.
-
-    Raises:
-        UnavailableError: The CA file cannot be read.
-    """
-    if not settings.is_tls:
-        return None
-    context = load_authorities(settings.ca_file)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
 
 
 def _connect_properties(settings: BrokerSettings) -> Properties:

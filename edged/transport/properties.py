@@ -106,16 +106,13 @@ class _Reader:
     def take(self, size: int) -> bytes:
         return self._packet[self.skip(size) : self.at]
 
-    def byte(self) -> int:
-        return self._packet[self.skip(1)]
-
     def number(self, size: int) -> int:
         return int.from_bytes(self.take(size), "big")
 
     def length(self) -> int:  # a Variable Byte Integer (§1.5.5)
         value = 0
         for place in range(_MAX_LENGTH_BYTES):
-            byte = self.byte()
+            byte = self.number(1)
             value |= (byte & 0x7F) << 7 * place
             if not byte & 0x80:
                 return value
@@ -151,7 +148,7 @@ class _Reader:
         found: dict[str, Any] = {}
         pairs: list[tuple[str, str]] = []
         while self.at < self._end:
-            kind = self.byte()
+            kind = self.number(1)
             if kind == _USER_PROPERTY and len(pairs) > MAX_USER_PROPERTIES:
                 self.skip_user_properties()  # one too many is kept, so that the request is refused
             elif kind == _USER_PROPERTY:
@@ -178,7 +175,7 @@ def _positive(value: int) -> int:
 _TOPIC_ALIAS = "topic_alias"
 _PROPERTIES: dict[int, tuple[str, Callable[[_Reader], Any]]] = {
     # Mosquitto 2.0 passes on any value; a message that ends the connection would come back.
-    0x01: ("payload_format", _Reader.byte),
+    0x01: ("payload_format", lambda reader: reader.number(1)),
     0x02: ("message_expiry_s", lambda reader: reader.number(4)),
     0x03: ("content_type", _Reader.text),
     0x08: ("response_topic", _Reader.text),

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import paho.mqtt.client as mqtt
 
 from edged.protocol import WireProperties
-from edged.transport.paho_client import make_client, tls_context
+from edged.transport.paho_client import make_client
 from edged.transport.properties import properties_of, to_paho
-from edged.transport.settings import BrokerSettings
+from edged.transport.settings import BrokerSettings, tls_context
 
 
 class BareMessage(NamedTuple):
@@ -41,7 +41,8 @@ class BareClient:
         self._filters = filters
         self._is_subscribed = False
         self._limit_s = settings.handshake_timeout_s
-        self._client = make_client(settings, "5", None, tls_context(settings))
+        tls = tls_context(settings.ca_file) if settings.is_tls else None
+        self._client = make_client(settings, "5", None, tls)
         self._client.on_message = self._on_message
         self._client.on_subscribe = self._on_subscribe
         self._client.on_connect = self._on_connect
