@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -27,7 +28,7 @@ from edged.transport.explain import (
 )
 from edged.transport.outbox import Outgoing, UnsendableError
 from edged.transport.paho_client import subscription_list
-from edged.transport.properties import to_delivery, to_paho
+from edged.transport.properties import to_paho
 from edged.transport.settings import BrokerSettings
 
 # Free deliveries under the Receive Maximum that are needed to keep acknowledgements in order.
@@ -253,14 +254,13 @@ class Connection:
         self.was_ready = True
         self.inbox.append(Connected(self.epoch, is_session_present, self._version))
 
-    def _on_message(self, _client: object, _userdata: object, message: mqtt.MQTTMessage) -> None:
-        if message.qos > 0:
-            self._acknowledgements.note_delivery(message.mid)
-        try:
-            self.inbox.append(to_delivery(message, self.epoch))
-        except UnicodeDecodeError:  # MQTT forbids such a topic; unacknowledged, it would come back
-            if message.qos > 0:
-                self._acknowledgements.finish(message.mid)
+    def _on_message(self, _client: object, _userdata: object, delivery: Any) -> None:  # noqa: ANN401 - to paho it is another type
+        if delivery.qos > 0:
+            self._acknowledgements.note_delivery(delivery.packet_id)
+        if delivery.topic:
+            self.inbox.append(replace(delivery, connection_epoch=self.epoch))
+        elif delivery.qos > 0:  # MQTT forbids such a topic; unacknowledged, it would come back
+            self._acknowledgements.finish(delivery.packet_id)
 
     def _on_publish(
         self, _client: object, _userdata: object, packet_id: int, reason: ReasonCode, *_: object

@@ -19,17 +19,15 @@ _SHORT_SESSION_S = 60
 
 
 class _Client(mqtt.Client):
-    """paho's client with a PUBLISH parser of its own for MQTT 5.
-
-    paho's parser copies the rest of the packet for each property, and calls U+FEFF malformed, so
-    that one message would end each connection that delivers it.
-    """
+    """paho's client with a PUBLISH parser of its own: ``on_message`` gets a ``Delivery``."""
 
     def _handle_publish(self) -> MQTTErrorCode:
-        if self.protocol != mqtt.MQTTv5:
-            return super()._handle_publish()
-        command, packet = self._in_packet["command"], self._in_packet["packet"]
-        self._handle_on_message(read_publish(command, bytes(packet)))
+        # paho's parser copies the rest of the packet for each property, and calls U+FEFF malformed,
+        # so that one message would end each connection that delivers it.
+        command, packet = self._in_packet["command"], bytes(self._in_packet["packet"])
+        is_5 = self.protocol == mqtt.MQTTv5
+        delivery: Any = read_publish(command, packet, has_properties=is_5)
+        self._handle_on_message(delivery)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
 

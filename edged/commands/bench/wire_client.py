@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edged.commands.bench.wire_baseline import BareClient, BareMessage
+from edged.commands.bench.wire_baseline import BareClient
 from edged.config.broker_url import parse_broker_url
-from edged.protocol import WireProperties
+from edged.protocol import Delivery, WireProperties
 from edged.transport import BrokerSettings
 
 PROMPT = "Is the boiler ok?"
@@ -94,7 +94,7 @@ class Asker:
                 members = _members(self.client.receive())
 
 
-def _members(message: BareMessage) -> dict[str, str]:
+def _members(message: Delivery) -> dict[str, str]:
     members: dict[str, str] = json.loads(message.payload)
     return members
 
