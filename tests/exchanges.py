@@ -32,7 +32,6 @@ from edged.protocol.event import (
     NodeWaiting,
     PressureChanged,
     ReplyUndelivered,
-    event_members,
 )
 from edged.protocol.request import Answer, FinishReason, Rejected
 from edged.scheduling.latency_model import CostEstimate, LatencyModel
@@ -341,7 +340,7 @@ def page() -> str:
             parts.append(f"{heading}:\n\n```text\n" + "\n".join(talk.lines) + "\n```\n")
     talk = Talk()
     for event in EVENTS:
-        talk.tell(encode_event(DEFAULTS.topics, event.kind, event_members(event)))
+        talk.tell(encode_event(DEFAULTS.topics, event.kind, event.members()))
     parts.append("## Events\n\nThose that stand above are not repeated.\n")
     parts.append("```text\n" + "\n".join(talk.lines) + "\n```\n")
     return "\n".join(parts)

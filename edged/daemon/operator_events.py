@@ -16,7 +16,6 @@ from edged.protocol.event import (
     EventsSuppressed,
     MessageDropped,
     RequestRefused,
-    event_members,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -88,7 +87,7 @@ class OperatorEvents:
         return is_event
 
     def _send(self, event: Event) -> None:
-        members = event_members(event)
+        members = event.members()
         _LOG.info("%s: %s", event.kind, " ".join(f"{name}={it}" for name, it in members.items()))
         message = encode_event(self._topics, event.kind, members)
         self._unconfirmed.add(self._publisher.publish(message, qos=1))

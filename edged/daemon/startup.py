@@ -22,7 +22,7 @@ from edged.daemon.sdnotify import Notifier
 from edged.daemon.wiring import broker_settings, topics_of
 from edged.errors import BundleError, UnavailableError
 from edged.protocol import encode_event
-from edged.protocol.event import NodeWaiting, event_members
+from edged.protocol.event import NodeWaiting
 from edged.transport import Transport
 
 _LOG = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class WaitingReport:
         if self._transport is None:
             self._transport = _connection(config)
             self._transport.start()
-        message = encode_event(topics_of(config), event.kind, event_members(event))
+        message = encode_event(topics_of(config), event.kind, event.members())
         self._transport.publish(message, qos=1)
 
 

@@ -1,94 +1,111 @@
-"""Read the keys of a ``generate`` request: types, ranges and defaults.
+"""Read the keys of a ``generate`` request.
 
 Rule: a key read here is described in ``docs/protocol.md``; unknown keys are listed in the request.
 """
 
 import json
-from collections.abc import Iterable
 from typing import Any
 
 from edged.protocol.fields import Fields, MessageError, check_text, type_name
 from edged.protocol.keys import (
+    FORMAT_TYPE,
     MAX_CHOICE_LENGTH,
     MAX_CHOICES,
     MAX_MESSAGES,
     MAX_STOP_LENGTH,
     MAX_STOPS,
     MAX_TOKENS,
+    ON_DEADLINE,
+    PRIORITY,
     ROLES,
     SAMPLING_KEYS,
+    SESSION,
+    STREAM,
+    TIMEOUT_MS,
 )
 from edged.protocol.request import (
     ChatMessage,
     FormatType,
-    OnDeadline,
     OutputFormat,
-    Priority,
     ReplyAddress,
     Request,
     SamplingParams,
 )
 from edged.protocol.wire import RequestDefaults
 
+# They are logged and counted, so a client must not choose how many and how long they are.
 MAX_IGNORED_KEYS = 16
 MAX_KEY_LENGTH = 64
-_PRIORITIES = {priority.name.lower(): priority for priority in Priority}
-_ON_DEADLINE = {choice.value: choice for choice in OnDeadline}
-_FORMATS = {choice.value: choice for choice in FormatType}
 
 
 def read_generate(
     fields: Fields,
     defaults: RequestDefaults,
     address: ReplyAddress,
-    times_s: tuple[float, float],
+    now_s: float,
+    expiry_s: int | None,
 ) -> Request:
-    """Read the keys of a ``generate`` request, except id, reply topic, timeout and session.
+    """Read the keys of a ``generate`` request, except id and reply topic.
 
     Args:
         fields: The message; plain text is its ``prompt``.
         defaults: Limits and defaults of this node.
         address: Where the reply goes.
-        times_s: When it was received, and its deadline.
+        now_s: When it was received.
+        expiry_s: Its Message Expiry Interval.
 
     Raises:
         MessageError: A key has a wrong type or value; the text starts with its path.
     """
-    is_stream = fields.boolean("stream")
+    timeout_s = _read_timeout_s(fields, defaults, expiry_s)
+    session = SESSION.read(fields)
+    if session is not None and not defaults.has_sessions:
+        raise MessageError("session: this node holds no sessions; send all `messages`")
+    is_stream = STREAM.read(fields)
     if is_stream and address.request_id is None:
         raise MessageError("stream: needs an `id`, which is part of the fragments' topic")
-    messages, ignored = _read_messages(fields, defaults)
-    output_format, ignored_format = _read_format(fields)
-    priority = fields.keyword("priority", _PRIORITIES)
+    ignored: list[str] = []
+    messages, is_system_given = _read_messages(fields, defaults, ignored)
+    output_format = _read_format(fields, ignored)
+    sampling: dict[str, Any] = {key.name: key.read(fields) for key in SAMPLING_KEYS}
     return Request(
         reply_to=address,
         messages=messages,
-        received_s=times_s[0],
-        deadline_s=times_s[1],
+        received_s=now_s,
+        deadline_s=now_s + timeout_s,
         max_tokens=MAX_TOKENS.read(fields) or defaults.max_tokens,
         stop=_read_stop(fields),
-        sampling=_read_sampling(fields),
+        sampling=SamplingParams(**sampling),
         format=output_format,
         is_stream=is_stream,
-        priority=Priority.NORMAL if priority is None else priority,
-        on_deadline=fields.keyword("on_deadline", _ON_DEADLINE) or OnDeadline.REFUSE,
-        is_system_given=_has_own_system(fields),
-        ignored_keys=_shorten([*fields.unread, *ignored, *ignored_format]),
+        priority=PRIORITY.read(fields),
+        on_deadline=ON_DEADLINE.read(fields),
+        session=session,
+        is_system_given=is_system_given,
+        ignored_keys=_shorten([*fields.unread, *ignored]),
     )
 
 
-def _shorten(keys: Iterable[str]) -> tuple[str, ...]:
-    printable = [key[:MAX_KEY_LENGTH].encode(errors="replace").decode() for key in keys]
-    return tuple(printable[:MAX_IGNORED_KEYS])
+def _read_timeout_s(fields: Fields, defaults: RequestDefaults, expiry_s: int | None) -> float:
+    timeout_ms = TIMEOUT_MS.read(fields)
+    given_s = [] if timeout_ms is None else [timeout_ms / 1000]
+    if expiry_s is not None:
+        given_s.append(float(expiry_s))
+    return min(min(given_s, default=defaults.timeout_s), defaults.max_timeout_s)
+
+
+def _shorten(keys: list[str]) -> tuple[str, ...]:
+    shown = keys[:MAX_IGNORED_KEYS]
+    return tuple(key[:MAX_KEY_LENGTH].encode(errors="replace").decode() for key in shown)
 
 
 def _read_messages(
-    fields: Fields, defaults: RequestDefaults
-) -> tuple[tuple[ChatMessage, ...], list[str]]:
+    fields: Fields, defaults: RequestDefaults, ignored: list[str]
+) -> tuple[tuple[ChatMessage, ...], bool]:
+    # The second value: whether the request itself chose the system message, or none.
     prompt, turns = fields.value("prompt"), fields.value("messages")
     if (prompt is None) == (turns is None):
         raise MessageError("prompt: send either `prompt` or `messages`")
-    ignored: list[str] = []
     if turns is None:
         messages = [ChatMessage("user", _filled("prompt", prompt))]
     else:
@@ -101,17 +118,10 @@ def _read_messages(
             raise MessageError("system: `messages` has a system message already; send only one")
     if not defaults.is_system_allowed and (system or has_system):
         raise MessageError("system: this node's configuration allows no system text")
-    if system is None and not has_system:
-        system = defaults.system
-    if system:
-        messages.insert(0, ChatMessage("system", system))
-    return tuple(messages), ignored
-
-
-def _has_own_system(fields: Fields) -> bool:
-    """Return whether a validated request chooses its own system text, or none."""
-    turns = fields.value("messages") or ()
-    return fields.value("system") is not None or any(turn["role"] == "system" for turn in turns)
+    is_given = has_system or system is not None
+    if text := system if is_given else defaults.system:
+        messages.insert(0, ChatMessage("system", text))
+    return tuple(messages), is_given
 
 
 def _read_turns(turns: object, ignored: list[str]) -> list[ChatMessage]:
@@ -142,12 +152,6 @@ def _filled(path: str, value: object) -> str:
     return text
 
 
-def _read_sampling(fields: Fields) -> SamplingParams:
-    given = {key.name: key.read(fields) for key in SAMPLING_KEYS}
-    chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    return SamplingParams(**chosen)
-
-
 def _read_stop(fields: Fields) -> tuple[str, ...]:
     value = fields.value("stop")
     if value is None:
@@ -162,23 +166,20 @@ def _read_stop(fields: Fields) -> tuple[str, ...]:
     )
 
 
-def _read_format(fields: Fields) -> tuple[OutputFormat, list[str]]:
+def _read_format(fields: Fields, ignored: list[str]) -> OutputFormat:
     value = fields.value("format")
     if value is None:
-        return OutputFormat(), []
+        return OutputFormat()
     if not isinstance(value, dict):
         raise fields.wrong("format", 'an object such as {"type": "text"}', value)
     inner = Fields(value, "format")
-    kind = inner.keyword("type", _FORMATS)
+    kind = FORMAT_TYPE.read(inner)
     if kind is None:
-        raise inner.wrong("type", f"one of {', '.join(_FORMATS)}", None)
-    if kind is FormatType.JSON_SCHEMA:
-        output_format = OutputFormat(kind, schema=_read_schema(inner))
-    elif kind is FormatType.CHOICE:
-        output_format = OutputFormat(kind, choices=_read_choices(inner))
-    else:
-        output_format = OutputFormat()
-    return output_format, inner.unread
+        raise inner.wrong("type", FORMAT_TYPE.expected, None)
+    schema = _read_schema(inner) if kind is FormatType.JSON_SCHEMA else None
+    choices = _read_choices(inner) if kind is FormatType.CHOICE else ()
+    ignored.extend(inner.unread)
+    return OutputFormat(kind, schema, choices)
 
 
 def _read_schema(fields: Fields) -> dict[str, Any] | bool:
