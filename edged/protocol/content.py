@@ -15,7 +15,7 @@ from edged.protocol.wire import MAX_USER_PROPERTIES, Delivery, RequestDefaults
 
 # Levels of objects and arrays in one message; checked before it is parsed.
 _MAX_NESTING = 64
-# Longer integers take the parser a time that grows with the square of their length.
+# More than any key takes. Python has an error of its own for integers of thousands of digits.
 _MAX_DIGITS = 32
 _JSON_SPACE = " \t\r\n"
 _BOM = b"\xef\xbb\xbf"
@@ -38,11 +38,13 @@ class Content:
 
 def read_content(delivery: Delivery, defaults: RequestDefaults) -> Content:
     """Parse a payload within the limits of a node; an error is returned, not raised."""
+    # Up to a second limit a payload that is too large is read, so that its refusal has its id.
     over = _over_a_limit(delivery, defaults)
     if len(delivery.payload) > max(defaults.max_payload_bytes, defaults.max_readable_bytes):
         return Content(problem=over)
     try:
         is_json = _is_json_type(delivery.properties.content_type)
+        # Some editors and PowerShell write a byte order mark.
         text = delivery.payload.removeprefix(_BOM).decode()
         if is_json is None:
             is_json = text.lstrip(_JSON_SPACE).startswith(("{", "["))
@@ -100,6 +102,7 @@ def parse_json(text: str) -> tuple[Any, MessageError | None]:
         raise MessageError(f"payload: nested deeper than {_MAX_NESTING} levels")
     duplicates: list[str] = []
 
+    # Python keeps the last of equal keys, other parsers the first: the client may mean either.
     def to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         members = dict(pairs)
         if len(members) != len(pairs):
@@ -125,6 +128,7 @@ def parse_json(text: str) -> tuple[Any, MessageError | None]:
 
 
 def _is_too_deep(text: str) -> bool:
+    # Nearly every message is settled by counting, which is fast.
     if text.count("{") + text.count("[") <= _MAX_NESTING:
         return False
     depth = 0

@@ -79,6 +79,7 @@ def _read_address(
     if operation not in OPERATIONS:
         offered = " and ".join(OPERATIONS)
         problem = MessageError(f"topic: the operations of this node are {offered}")
+    # MQTT 3.1.1 has no properties, so the key is for its clients.
     topics = defaults.topics
     topic = topics.response(operation)
     asked = fields.value("response_topic")
@@ -95,7 +96,7 @@ def _read_address(
 
 
 def _read_id(fields: Fields) -> tuple[str | None, MessageError | None]:
-    """Return ``id``, or its alias ``transaction``, and the error in either, if any."""
+    # ``transaction`` is an alias. An error in one of them must not hide the other one.
     found, problem = None, None
     for key in (TRANSACTION, ID):
         try:
@@ -106,6 +107,7 @@ def _read_id(fields: Fields) -> tuple[str | None, MessageError | None]:
 
 
 def _read_cancel(text: str | None, address: ReplyAddress) -> CancelRequest:
+    # A payload that is no JSON is the id itself.
     target = address.request_id
     if text:
         if not is_id(text):

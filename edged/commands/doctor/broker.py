@@ -22,9 +22,9 @@ from edged.transport import BrokerSettings, Connected, ConnectFailed, Published
 
 # Longest wait for the broker's answer.
 WAIT_S = 15.0
+_ROUNDS = 20
 # Messages sent at once: a broker without TCP_NODELAY holds back its second answer until the first
 # one's TCP ACK, which Linux delays by 40 ms.
-_ROUNDS = 20
 _BURST = 3
 _DELAY_S = 0.03
 _SLOW_ROUNDS = 4

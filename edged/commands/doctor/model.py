@@ -16,12 +16,12 @@ from edged.engine.graph import Graph, load_graph
 from edged.errors import BundleError
 from edged.scheduling.memory_budget import MemoryPlan
 
-# Run as one prompt, in chunks and one by one.
 _MIB = 1 << 20
+# Run as one prompt, in chunks and one by one.
 SELF_TEST_TOKENS = 48
+_CHUNK_TOKENS = 16
 # Root mean square, in standard deviations of the logits. Rounding alone was measured at up to 0.21
 # (8-bit kernels for one row round differently from those for many); unrelated ones differ by 1.4.
-_CHUNK_TOKENS = 16
 _LARGEST_DIFFERENCE = 0.5
 
 
