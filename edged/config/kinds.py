@@ -83,14 +83,12 @@ def topic(expected: str, refuse: Callable[[str], str | None]) -> Kind[str]:
 
 def text_list(item: Kind[str]) -> Kind[tuple[str, ...]]:
     """List of texts; a single text is a list of one."""
-
-    def parse(texts: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(map(item.read, texts))
-
-    def show(texts: tuple[str, ...]) -> str:
-        return f"[{', '.join(texts)}]"
-
-    return Kind(f"a list, each item {item.expected}", parse, show=show, is_list=True)
+    return Kind(
+        f"a list, each item {item.expected}",
+        lambda texts: tuple(map(item.read, texts)),
+        show=lambda texts: f"[{', '.join(texts)}]",
+        is_list=True,
+    )
 
 
 def path() -> Kind[Path]:

@@ -1,7 +1,6 @@
 """A paho client without edged's own layers, to measure the cost of the wire itself.
 
-Rule: each call works on the caller's own thread, so that no handover
-between threads is measured.
+Rule: each call works on the caller's own thread, so that no handover between threads is measured.
 """
 
 import contextlib
