@@ -271,7 +271,12 @@ class Bench:
         journal = PatientJournal(self.folder, lambda _key: None)
         self.node = Node(self.limits, LatencyModel(COST), journal.read())
         self.metrics = self.node.metrics
-        self.preparer = ManualPreparer(self.language, self.limits, lambda _prepared: None)
+        self.preparer = ManualPreparer(
+            self.language.encode_chat,
+            self.language.compile_format,
+            self.limits,
+            lambda _prepared: None,
+        )
         self.operator_events = OperatorEvents(
             self.transport, self.limits.defaults.topics, self.metrics, self.clock
         )

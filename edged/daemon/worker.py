@@ -10,53 +10,14 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 from enum import Enum
 
+from edged.daemon.energy import EnergyMeter, account
 from edged.engine.decoding import InferenceEngine
-from edged.engine.steps import DecodingFailure, ForwardPass, Step
+from edged.engine.steps import DecodingFailure, Step
 from edged.errors import ErrorCode
 from edged.node.generation import Finished, Fragment, Generation, Paused, TextStream
-from edged.protocol.energy import Energy, EnergyModel, add
 from edged.protocol.request import FinishReason, FormatType, Rejected
-
-
-@dataclass(frozen=True, slots=True)
-class Meter:
-    """What energy is known from."""
-
-    read_joules: Callable[[], float | None]
-    """The processor's counter; None without one."""
-    model: EnergyModel
-
-
-def account(
-    ran: ForwardPass, seconds: float, energy: Energy | None, generations: Iterable[Generation]
-) -> None:
-    """Attribute the time and the energy of one forward pass to its generations.
-
-    Args:
-        ran: The pass.
-        seconds: How long it took; each generation in it waited for all of it.
-        energy: What it took, shared in equal parts; None where that is not known.
-        generations: Those that had a part in it, and others.
-    """
-    share = None
-    if energy is not None:
-        share = replace(energy, joules=energy.joules / max(len(ran.outcomes), 1))
-    for run in generations:
-        if run.decoding is None or run.decoding not in ran.outcomes:
-            continue
-        run.energy = add(run.energy, share)
-        if not ran.num_rows:
-            run.spent.prefill_s += seconds
-            continue
-        run.spent.decode_s += seconds
-        run.spent.decode_runs += 1
-        run.spent.num_cobatched_tokens += ran.num_rows - 1
-        own_pairs = run.decoding.num_tokens - len(ran.outcomes[run.decoding])
-        run.spent.num_cobatched_pairs += ran.num_pairs - own_pairs
-
 
 _LOG = logging.getLogger(__name__)
 _FAILED = Rejected(ErrorCode.INTERNAL, "generation failed; see the node's log")
@@ -81,7 +42,7 @@ class Worker:
         emit: Called on the inference thread with each ``Fragment``, ``Finished`` and ``Paused``;
             must not block.
         clock: Monotonic seconds, the clock of ``Request.deadline_s``.
-        meter: Tells what a run took in energy.
+        meter: Of the energy of a forward pass.
     """
 
     def __init__(
@@ -90,13 +51,13 @@ class Worker:
         new_text_stream: Callable[[], TextStream],
         emit: Callable[[Fragment | Finished | Paused], None],
         clock: Callable[[], float] = time.monotonic,
-        meter: Meter | None = None,
+        meter: EnergyMeter | None = None,
     ) -> None:
         self._engine = engine
         self._new_text_stream = new_text_stream
         self._emit = emit
         self._clock = clock
-        self._meter = meter or Meter(lambda: None, EnergyModel(None, 1))
+        self._meter = meter or EnergyMeter()
         self._commands: queue.SimpleQueue[tuple[_Command, int, Generation | None]] = (
             queue.SimpleQueue()
         )
@@ -219,7 +180,7 @@ class Worker:
             return
         now_s = self._clock()
         self._busy_since_s, seconds = now_s, now_s - begun_s
-        energy = self._meter.model.of_run(seconds, before_j, self._meter.read_joules())
+        energy = self._meter.of_pass(seconds, before_j, self._meter.read_joules())
         account(ran, seconds, energy, self._running.values())
         for run in list(self._running.values()):
             if run.decoding is not None and run.decoding in ran.outcomes:

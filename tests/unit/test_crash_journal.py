@@ -128,7 +128,7 @@ def test_a_request_starts_when_its_start_is_on_the_disk_and_not_before(tmp_path:
 
     keys: list[int] = []
     bench = Bench()
-    bench.driver._edges = replace(bench.edges, journal=SlowJournal(tmp_path, keys.append))
+    bench.driver.edges = replace(bench.edges, journal=SlowJournal(tmp_path, keys.append))
     bench.deliver({"id": "a", "prompt": "x"})
     assert bench.worker.jobs == []
     assert [state.phase.value for state in bench.node.scheduler.running] == ["starting"]
@@ -148,7 +148,7 @@ def test_a_request_that_is_cancelled_while_its_start_is_written_never_starts(
 
     keys: list[int] = []
     bench = Bench()
-    bench.driver._edges = replace(bench.edges, journal=SlowJournal(tmp_path, keys.append))
+    bench.driver.edges = replace(bench.edges, journal=SlowJournal(tmp_path, keys.append))
     bench.deliver({"id": "a", "prompt": "x"})
     bench.deliver({"id": "a"}, "cancel")
     bench.take(Synced(keys[0]))

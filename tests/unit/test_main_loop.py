@@ -1,6 +1,7 @@
 """The main loop: events to the node, the watchdog from progress, and an orderly end."""
 
 import queue
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +12,14 @@ import pytest
 from edged.config import Config, ModelConfig, StateConfig
 from edged.daemon.driver import Driver
 from edged.daemon.group import FromGroup
+from edged.daemon.homeassistant import MAX_DELAY_S
 from edged.daemon.loader import ResidentModel
 from edged.daemon.main_loop import (
     DRAIN_LIMIT_S,
     MAX_EVENTS,
     QUIET_S,
     STALL_LIMIT_S,
+    ConnectionLog,
     Event,
     MainLoop,
     Parts,
@@ -24,7 +27,7 @@ from edged.daemon.main_loop import (
     StalledError,
     StopRequested,
 )
-from edged.daemon.reporting import MAX_DELAY_S, Identity, Reporter
+from edged.daemon.reporting import Reporter
 from edged.daemon.sdnotify import Notifier
 from edged.node.events import Tick
 from edged.node.generation import Finished
@@ -36,7 +39,6 @@ from edged.transport import Connected, ConnectFailed, Disconnected, Published, T
 from tests.fakes import LIMITS, Bench, FakeWorker, ManualPreparer, ran
 
 if TYPE_CHECKING:
-    from edged.daemon.check import Reload
     from edged.daemon.group import Group
     from edged.daemon.inbox import Inbox
 
@@ -114,23 +116,13 @@ class ScriptedInbox:
         return self._events.pop(0)
 
 
-class FakeReload:
-    """A changed configuration, with what is wrong with it."""
-
-    def __init__(self, problem: str | None) -> None:
-        self._problem = problem
-
-    def problem(self) -> str | None:
-        return self._problem
-
-
 def fake_model(started_s: float) -> ResidentModel:
     """What the reporter reads of a model."""
     manifest = SimpleNamespace(name="tiny", scheme="int8-w8a8")
     bundle = SimpleNamespace(manifest=manifest, model_id="tiny@abcdef", sha256="ab" * 32)
     engine = SimpleNamespace(max_model_len=LIMITS.max_model_len, num_slots=1)
-    footprint = SimpleNamespace(budget=LIMITS.budget, is_enforced=False)
-    model = SimpleNamespace(bundle=bundle, engine=engine, footprint=footprint, started_s=started_s)
+    memory = SimpleNamespace(budget=LIMITS.budget, is_enforced=False)
+    model = SimpleNamespace(bundle=bundle, engine=engine, memory=memory, started_s=started_s)
     return cast("ResidentModel", model)
 
 
@@ -143,14 +135,17 @@ class Stage:
         events: list[Event],
         *,
         watchdog_s: float | None = None,
-        reload: FakeReload | None = None,
+        reload: Callable[[], str | None] | None = None,
     ) -> None:
         self.threads = FakeThreads()
         worker = WatchedWorker()
         worker.threads = self.threads
         self.bench = Bench(worker=worker, folder=folder)
         bench = self.bench
-        preparer = WatchedPreparer(bench.language, bench.limits, lambda _prepared: None)
+        language = bench.language
+        preparer = WatchedPreparer(
+            language.encode_chat, language.compile_format, bench.limits, lambda _prepared: None
+        )
         preparer.threads = self.threads
         bench.preparer = preparer
         bench.edges = replace(bench.edges, preparer=preparer)
@@ -162,17 +157,18 @@ class Stage:
             model=ModelConfig(path=folder / "bundle"),
             state=StateConfig(file=folder / "state.json"),
         )
-        identity = Identity(config, fake_model(bench.clock()))
-        self.reporter = Reporter(identity, bench.node, bench.edges)
+        model = fake_model(bench.clock())
+        self.reporter = Reporter(config, model, bench.node, bench.edges)
+        transport = cast("Transport", FakeTransportThread(self.threads))
+        connection = ConnectionLog(
+            transport, "mqtt://broker:1883", bench.driver, self.reporter, self.notifier
+        )
         self.parts = Parts(
-            cast("Transport", FakeTransportThread(self.threads)),
-            bench.edges,
-            bench.node,
             bench.driver,
+            connection,
             self.reporter,
             self.notifier,
-            "mqtt://broker:1883",
-            reload=cast("Reload | None", reload),
+            reload_problem=reload,
         )
         self.loop = MainLoop(cast("Inbox[Event]", self.inbox), self.parts)
 
@@ -192,7 +188,7 @@ def test_a_stop_with_nothing_to_do_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_a_reload_ends_the_loop_to_start_anew_and_is_no_stop_for_systemd(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, [ReloadRequested()], reload=FakeReload(None))
+    stage = Stage(tmp_path, [ReloadRequested()], reload=lambda: None)
     stage.loop.run()
     assert stage.loop.is_reloading
     (told,) = stage.notifier.told
@@ -202,7 +198,7 @@ def test_a_reload_ends_the_loop_to_start_anew_and_is_no_stop_for_systemd(tmp_pat
 def test_a_bad_configuration_keeps_the_old_one_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stage = Stage(tmp_path, [ReloadRequested(), STOP], reload=FakeReload("nonsense: unknown key"))
+    stage = Stage(tmp_path, [ReloadRequested(), STOP], reload=lambda: "nonsense: unknown key")
     stage.loop.run()
     assert not stage.loop.is_reloading
     status, stopping = stage.notifier.told
@@ -212,7 +208,7 @@ def test_a_bad_configuration_keeps_the_old_one_and_says_so(
 
 
 def test_a_stop_wins_over_a_reload_that_is_under_way(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, [ReloadRequested(), STOP, ReloadRequested()], reload=FakeReload(None))
+    stage = Stage(tmp_path, [ReloadRequested(), STOP, ReloadRequested()], reload=lambda: None)
     stage.bench.deliver({"id": "a", "prompt": "x"})
     stage.loop.run()
     assert not stage.loop.is_reloading
