@@ -1,16 +1,16 @@
 """The driver of the node: passes it events, and carries out its effects.
 
-Threads. The main thread runs the loop, the node and this driver, and nothing on it may block. Every
-other thread does one kind of work that blocks, and touches nothing of the node; it puts its results
-into the inbox, or gives them to a callback that does:
+Threads. The main thread runs the loop, the node and this driver, and nothing on it may block. Each
+other thread does one kind of work that blocks, touches nothing of the node, and puts its results
+into the inbox:
 
 - paho's, one per connection: the sockets;
 - ``inference``: the engine, except ``Engine.interrupt``, which any thread may call;
-- ``prepare``: chat template, tokenizer and grammars of requests;
+- ``prepare``: chat template, tokenizer and grammar of requests, except short plain prompts;
 - ``journal``: ``fdatasync``.
 
-The main thread reads the worker's ``progress`` and ``num_touched`` and the threads' signs of life
-without a lock: each is one reference or number, and may be a step old.
+The main thread reads the worker's ``progress`` and ``num_touched``, and whether the threads are
+alive and busy, without a lock: each is a copy, a number or a flag, and may be a step old.
 
 Rule: decides nothing.
 """
@@ -45,6 +45,8 @@ from edged.scheduling.memory_budget import MemorySnapshot
 
 # How old a reading of the device may be, and one of memory where nothing is admitted.
 READING_INTERVAL_S = 1.0
+# How old the reading of memory with which a request was prepared may be when it is admitted.
+DECISION_INTERVAL_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Driver:
         """The node's handles of unconfirmed messages, by the transport's."""
         self._memory: MemorySnapshot | None = None
         self._device = DeviceReading()
-        self._read_s = float("-inf")
+        self._device_read_s = self._memory_read_s = float("-inf")
         for effect in node.start():
             self._carry_out(effect)
 
@@ -94,12 +96,14 @@ class Driver:
         return reply is not None
 
     def _readings(self, event: Event, now_s: float) -> Readings:
-        edges, is_due = self.edges, now_s - self._read_s >= READING_INTERVAL_S
-        if is_due:
-            self._device, self._read_s = edges.read_device(), now_s
-        # Admission must not count on memory that was taken within the last second.
-        if self._memory is None or is_due or isinstance(event, Decoded | Prepared):
-            self._memory = edges.read_memory()
+        edges = self.edges
+        if now_s - self._device_read_s >= READING_INTERVAL_S:
+            self._device, self._device_read_s = edges.read_device(), now_s
+        # Each request is decided on with a reading of its own, which a short preparation outlives.
+        ages_s = {Decoded: 0.0, Prepared: DECISION_INTERVAL_S}
+        max_age_s = ages_s.get(type(event), READING_INTERVAL_S)
+        if self._memory is None or now_s - self._memory_read_s >= max_age_s:
+            self._memory, self._memory_read_s = edges.read_memory(), now_s
         worker = edges.worker
         return Readings(self._memory, self._device, worker.progress(), worker.num_touched)
 
@@ -114,7 +118,7 @@ class Driver:
             case Decode():
                 return Decoded(decode(effect.delivery, self._defaults, effect.received_s))
             case Prepare():
-                edges.preparer.submit(effect)
+                return edges.preparer.submit(effect)
             case WriteJournal():
                 edges.journal.write(effect.page, effect.content)
             case SyncJournal():

@@ -294,16 +294,20 @@ class MainLoop:
 
     def _problem(self, now_s: float) -> str | None:
         """Return which part of the process is dead or hangs; None when all is well."""
-        group, transport = self._parts.group, self._parts.connection.transport
-        node, edges = self._parts.driver.node, self._parts.driver.edges
-        stalled_s, busy_s = edges.worker.stalled_s(now_s), edges.preparer.busy_s(now_s)
-        problems = {
-            "the MQTT thread is dead": not transport.is_alive(),
-            "the MQTT thread of the group is dead": group and not group.is_alive,
-            "the inference thread is dead": not edges.worker.is_alive,
-            "the preparing thread is dead": not edges.preparer.is_alive,
-            "memory stays over budget.memory": node.guard.level is PressureLevel.RESTART,
-            f"the engine took no step for {stalled_s:.0f} s": stalled_s > STALL_LIMIT_S,
-            f"a request was prepared for {busy_s:.0f} s": busy_s > STALL_LIMIT_S,
-        }
-        return next((problem for problem, is_so in problems.items() if is_so), None)
+        parts, edges = self._parts, self._parts.driver.edges
+        threads = (
+            ("MQTT thread", parts.connection.transport.is_alive()),
+            ("MQTT thread of the group", parts.group is None or parts.group.is_alive),
+            ("inference thread", edges.worker.is_alive),
+            ("preparing thread", edges.preparer.is_alive),
+        )
+        for name, is_alive in threads:
+            if not is_alive:
+                return f"the {name} is dead"
+        if parts.driver.node.guard.level is PressureLevel.RESTART:
+            return "memory stays over budget.memory"
+        if (stalled_s := edges.worker.stalled_s(now_s)) > STALL_LIMIT_S:
+            return f"the engine took no step for {stalled_s:.0f} s"
+        if (busy_s := edges.preparer.busy_s(now_s)) > STALL_LIMIT_S:
+            return f"a request was prepared for {busy_s:.0f} s"
+        return None

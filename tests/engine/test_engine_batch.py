@@ -151,13 +151,13 @@ class Watched:
         return getattr(self._graph, name)
 
     def forward(
-        self, token_ids: NDArray[np.int64], start: int, *, is_prompt: bool = True, slot: int = 0
+        self, token_ids: NDArray[np.int64], start: int, *, is_prefill: bool = True, slot: int = 0
     ) -> NDArray[np.float32]:
-        self.runs.append((start, len(token_ids), is_prompt))
+        self.runs.append((start, len(token_ids), is_prefill))
         call, self.in_next_run = self.in_next_run, None
         if call is not None:
             call()
-        return self._graph.forward(token_ids, start, is_prefill=is_prompt, slot=slot)
+        return self._graph.forward(token_ids, start, is_prefill=is_prefill, slot=slot)
 
     def interrupt(self) -> None:
         self.num_interrupts += 1
