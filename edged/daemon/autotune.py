@@ -6,7 +6,6 @@ measures it at the first start, and the result is kept in ``state.folder``.
 Rule: optional. What cannot be measured or kept costs speed and a line of log, not the start.
 """
 
-import argparse
 import json
 import logging
 import subprocess
@@ -137,11 +136,12 @@ def _prefill_s(graph: SingleGraph, chunk_tokens: int, clock: Callable[[], float]
 def _measure_in_child(config: Config, bundle: Bundle, model_path: Path) -> Tuning:
     """Measure in a child process, whose memory is freed with it."""
     _LOG.info("measuring how the model runs fastest on this device, once")
-    command = [sys.executable, "-m", __spec__.name, str(model_path)]
-    if bundle.manifest.graph is GraphKind.FUSED:
-        command.append("--fused")
-    if config.model.num_threads is not None:
-        command.append(f"--threads={config.model.num_threads}")
+    arguments = {
+        "model_path": str(model_path),
+        "is_fused": bundle.manifest.graph is GraphKind.FUSED,
+        "num_threads": config.model.num_threads,
+    }
+    command = [sys.executable, "-m", __spec__.name, json.dumps(arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=True)
     tuning = Tuning(**json.loads(done.stdout))
     kernel = "in tiles" if tuning.has_flash else "as a whole"
@@ -151,18 +151,14 @@ def _measure_in_child(config: Config, bundle: Bundle, model_path: Path) -> Tunin
 
 def main() -> int:
     """Measure a model and print the tuning as JSON: the child process."""
-    parser = argparse.ArgumentParser(prog="autotune")
-    parser.add_argument("model", type=Path, help="the graph")
-    parser.add_argument("--fused", action="store_true", help="which form it has")
-    parser.add_argument("--threads", type=int, help="threads that compute")
-    arguments = parser.parse_args()
+    arguments = json.loads(sys.argv[1])
 
     def load(has_flash: bool) -> SingleGraph:  # noqa: FBT001 - the only argument
         return load_graph(
-            arguments.model,
-            is_fused=arguments.fused,
+            Path(arguments["model_path"]),
+            is_fused=arguments["is_fused"],
             max_model_len=_PROMPT_TOKENS + _ANSWER_TOKENS,
-            num_threads=arguments.threads,
+            num_threads=arguments["num_threads"],
             has_flash=has_flash,
         )
 

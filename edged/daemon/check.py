@@ -20,12 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Check the configuration and print one line.
-
-    Raises:
-        UsageError: If neither a configuration nor a model is given.
-        EdgedError: The first thing that would stop a start.
-    """
+    """Check the configuration and print one line; raises the first error of a start."""
     config = read_config(arguments)
     bundle = check(config)
     print(f"ok: {bundle.model_id} for node {config.node}")
@@ -33,14 +28,11 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def check(config: Config, *, trusted_sha256: str | None = None) -> Bundle:
-    """Check what a start would check; blocks while it reads the model's files.
+    """Check what a start would check, and return the bundle; blocks while it reads its files.
 
     Args:
         config: All settings.
         trusted_sha256: Of a bundle whose files need not be read again.
-
-    Returns:
-        The bundle, not loaded.
 
     Raises:
         ConfigError: A key is wrong, or the model cannot fit this device.

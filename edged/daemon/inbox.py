@@ -1,7 +1,6 @@
-"""The main thread's inbox: what ends an answer comes out before what may begin one.
+"""The main thread's inbox: an event that ends an answer is handled before a new request.
 
-Rule: any thread puts, one thread takes. Deliveries keep their order among themselves, and so do
-all other events.
+Rule: any thread puts, one thread gets. Deliveries keep their order, and so do all other events.
 """
 
 import queue
@@ -13,11 +12,7 @@ E = TypeVar("E")
 
 
 class Inbox(Generic[E]):
-    """Events of the other threads and of signals.
-
-    Args:
-        is_delivery: Tells a delivered message, which may wait, from any other event.
-    """
+    """Events of the other threads and of signals; ``is_delivery`` tells which ones may wait."""
 
     def __init__(self, is_delivery: Callable[[E], bool]) -> None:
         self._is_delivery = is_delivery
@@ -29,11 +24,11 @@ class Inbox(Generic[E]):
         self._events.put(event)
 
     def qsize(self) -> int:
-        """Return how many events wait, about."""
+        """Return the approximate number of events."""
         return self._events.qsize() + len(self._deliveries)
 
     def get(self, timeout_s: float) -> E:
-        """Take the next event out; blocks for it at most ``timeout_s``.
+        """Remove and return the next event; blocks for it at most ``timeout_s``.
 
         Raises:
             queue.Empty: None came in time.

@@ -1,7 +1,6 @@
 """Readings of the device beside memory: temperature, frequency, battery, energy.
 
-Rule: imports psutil, as only ``memory`` does beside it. What a device does not tell is None, and a
-reading that fails is one that is not there.
+Rule: what a device has no sensor for, or cannot be read, is None.
 """
 
 import functools
@@ -11,28 +10,22 @@ import psutil
 
 from edged.node.throttling import DeviceReading
 
-# What a Raspberry Pi's firmware holds back, as hexadecimal flags.
 _SYS = Path("/sys")
 _RAPL = "class/powercap"
 _THERMAL = "class/thermal"
 _COOLING_TYPE = "Processor"
+# Flags of a Raspberry Pi's firmware, in hexadecimal.
 _FIRMWARE = "devices/platform/soc/soc:firmware/get_throttled"
-_UNDER_VOLTAGE, _HELD_BACK = 0b0001, 0b1110
+_UNDER_VOLTAGE, _THROTTLED = 0b0001, 0b1110
 _MICRO = 1e-6
 
 
 def read_device(sys: Path = _SYS) -> DeviceReading:
-    """Look at the device; about a millisecond.
-
-    Args:
-        sys: where sysfs is; another one for tests.
-    """
-    frequency = _frequency()
-    battery = _battery()
-    flags = _firmware_flags(sys)
+    """Read the sensors below a root of sysfs; about a millisecond."""
+    frequency, battery, flags = _frequency(), _battery(), _firmware_flags(sys)
     return DeviceReading(
         temperature_c=_temperature_c(sys),
-        throttled_share=_throttled_share(sys, is_held_back=bool(flags and flags & _HELD_BACK)),
+        throttled_share=_throttled_share(sys, is_throttled=bool(flags and flags & _THROTTLED)),
         frequency_hz=frequency and frequency[0],
         max_frequency_hz=frequency and frequency[1],
         battery_share=battery and battery[0],
@@ -53,7 +46,7 @@ def read_joules(sys: Path = _SYS) -> float | None:
 
 @functools.cache
 def _packages(sys: Path) -> tuple[Path, ...]:
-    """Find the counters once: every answer reads them twice."""
+    """Find the counters once: every forward pass reads them twice."""
     return tuple(sorted((sys / _RAPL).glob("intel-rapl:[0-9]")))
 
 
@@ -69,12 +62,10 @@ def _firmware_flags(sys: Path) -> int | None:
         return None
 
 
-def _throttled_share(sys: Path, *, is_held_back: bool) -> float | None:
-    """Look at the processors' cooling devices: their state is 0 when nothing is held back.
-
-    A firmware that holds them back does not say how far, so it counts as wholly.
-    """
-    shares = [1.0] if is_held_back else []
+def _throttled_share(sys: Path, *, is_throttled: bool) -> float | None:
+    """Read how far the processors' cooling devices throttle them; 0 is not at all."""
+    # A firmware that throttles does not report by how much.
+    shares = [1.0] if is_throttled else []
     for device in (sys / _THERMAL).glob("cooling_device*"):
         kind = _text(device / "type") or ""
         state, most = _number(device / "cur_state"), _number(device / "max_state")
@@ -85,14 +76,14 @@ def _throttled_share(sys: Path, *, is_held_back: bool) -> float | None:
 
 
 def _frequency() -> tuple[float, float | None] | None:
-    """Return present and highest frequency in Hz; psutil tells MHz, and 0 for what is unknown."""
+    """Return the present and the highest frequency in Hz."""
     try:
         found = psutil.cpu_freq()
     except (OSError, RuntimeError, NotImplementedError):
         return None
     if found is None or not found.current:
         return None
-    return found.current * 1e6, found.max * 1e6 or None
+    return found.current * 1e6, found.max * 1e6 or None  # psutil has MHz, and 0 for unknown
 
 
 def _battery() -> tuple[float, bool | None] | None:
