@@ -52,7 +52,9 @@ class JournalFile:
         except OSError as error:
             _LOG.warning("%s: cannot be read, and is started anew: %s", self._path, error)
             content = b""
-        return content[:PAGE_BYTES].strip(), content[PAGE_BYTES:][:PAGE_BYTES].strip()
+        # Padded with spaces by ``write``; NUL where only the other page was written.
+        pages = content[:PAGE_BYTES], content[PAGE_BYTES : NUM_PAGES * PAGE_BYTES]
+        return pages[0].strip(b" \0"), pages[1].strip(b" \0")
 
     def write(self, page: int, content: bytes) -> None:
         """Overwrite a page with at most ``PAGE_BYTES``; they survive this process."""

@@ -4,7 +4,6 @@ import queue
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -13,7 +12,6 @@ from edged.config import Config, ModelConfig, StateConfig
 from edged.daemon.driver import Driver
 from edged.daemon.group import FromGroup
 from edged.daemon.homeassistant import MAX_DELAY_S
-from edged.daemon.loader import ResidentModel
 from edged.daemon.main_loop import (
     DRAIN_LIMIT_S,
     MAX_EVENTS,
@@ -36,7 +34,7 @@ from edged.node.pressure import PressureLevel
 from edged.protocol import Delivery, Encoded
 from edged.protocol.request import Answer, FinishReason
 from edged.transport import Connected, ConnectFailed, Disconnected, Published, Transport
-from tests.fakes import LIMITS, Bench, FakeWorker, ManualPreparer, ran
+from tests.fakes import LIMITS, Bench, FakeWorker, ManualPreparer, fake_model, ran
 
 if TYPE_CHECKING:
     from edged.daemon.group import Group
@@ -114,16 +112,6 @@ class ScriptedInbox:
             self._bench.clock.advance(timeout_s)
             raise queue.Empty
         return self._events.pop(0)
-
-
-def fake_model(started_s: float) -> ResidentModel:
-    """What the reporter reads of a model."""
-    manifest = SimpleNamespace(name="tiny", scheme="int8-w8a8")
-    bundle = SimpleNamespace(manifest=manifest, model_id="tiny@abcdef", sha256="ab" * 32)
-    engine = SimpleNamespace(max_model_len=LIMITS.max_model_len, num_slots=1)
-    memory = SimpleNamespace(budget=LIMITS.budget, is_enforced=False)
-    model = SimpleNamespace(bundle=bundle, engine=engine, memory=memory, started_s=started_s)
-    return cast("ResidentModel", model)
 
 
 class Stage:
@@ -398,31 +386,6 @@ def test_the_loop_wakes_up_to_refuse_what_waits_too_long(tmp_path: Path) -> None
     stage.loop.run()
     assert stage.inbox.waits[0] < 2.0
     assert bench.transport.replies[0].json["error"]["code"] == "timeout"
-
-
-def test_state_is_published_when_it_is_due_and_when_something_changes(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, [])
-    reporter, bench = stage.reporter, stage.bench
-    reporter.tick()
-    reporter.tick()
-    assert stage.states == ["ready"]
-    bench.deliver({"id": "a", "prompt": "x"})
-    reporter.tick()
-    assert len(stage.states) == 1
-    bench.clock.advance(1.0)
-    reporter.tick()
-    assert bench.transport.on("/state")[1].json["running"] == 1
-    assert reporter.next_tick_s() == bench.clock() + 30.0
-    bench.clock.advance(30.0)
-    reporter.tick()
-    assert len(stage.states) == 3
-
-
-def test_over_its_budget_the_node_is_degraded(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, [])
-    stage.bench.memory = type(stage.bench.memory)(LIMITS.budget.limit_bytes + 1, 10**9)
-    stage.reporter.tick()
-    assert stage.states == ["degraded"]
 
 
 def test_a_state_file_that_cannot_be_written_is_said_once(
