@@ -10,7 +10,6 @@ Rule: on the main thread only; the broker alone decides which node gets a reques
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 
 from edged.daemon.operator_events import OperatorEvents
@@ -36,13 +35,6 @@ PROBE_LIMIT_S = 5.0
 STOP_LIMIT_S = 3.0
 # In the reason of a failed connection: the subscription was refused, by its filter or its kind.
 _SIGNS_OF_REFUSAL = ("$share/", "Shared subscription")
-
-
-@dataclass(frozen=True, slots=True)
-class FromGroup:
-    """An event of the group's connection."""
-
-    event: TransportEvent
 
 
 class Membership(StrEnum):

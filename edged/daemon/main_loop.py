@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edged.daemon.driver import Driver
-from edged.daemon.group import FromGroup, Group
-from edged.daemon.inbox import Inbox
+from edged.daemon.group import Group
+from edged.daemon.inbox import Event, FromGroup, Inbox, ReloadRequested, StopRequested
 from edged.daemon.reporting import Reporter
 from edged.daemon.sdnotify import Notifier
 from edged.errors import EdgedError
@@ -33,7 +33,6 @@ from edged.transport import (
     Disconnected,
     Published,
     Transport,
-    TransportEvent,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -116,27 +115,6 @@ QUIET_S = 0.001
 MAX_EVENTS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class StopRequested:
-    """SIGTERM or SIGINT arrived."""
-
-    signal_name: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReloadRequested:
-    """SIGHUP arrived."""
-
-
-NodeEvent = Delivery | Prepared | Synced | Fragment | Finished | Paused
-Event = TransportEvent | NodeEvent | FromGroup | StopRequested | ReloadRequested
-
-
-def is_delivery(event: Event) -> bool:
-    """Return whether an event is a delivered message."""
-    return isinstance(event.event if isinstance(event, FromGroup) else event, Delivery)
-
-
 class StalledError(EdgedError):
     """A thread is dead or hangs; systemd, or whoever started the process, must start it again."""
 
@@ -150,8 +128,6 @@ class Parts:
     reporter: Reporter
     notifier: Notifier
     group: Group | None = None
-    reload_problem: Callable[[], str | None] | None = None
-    """Returns why a changed configuration cannot be taken up; None where there is no file."""
 
 
 class MainLoop:
@@ -160,11 +136,19 @@ class MainLoop:
     Args:
         inbox: Has the events of the other threads and of signals.
         parts: Handle them.
+        reload_problem: Returns why a changed configuration must not be used, if so; None where
+            there is no file.
     """
 
-    def __init__(self, inbox: Inbox[Event], parts: Parts) -> None:
+    def __init__(
+        self,
+        inbox: Inbox,
+        parts: Parts,
+        reload_problem: Callable[[], str | None] | None = None,
+    ) -> None:
         self._inbox = inbox
         self._parts = parts
+        self._reload_problem = reload_problem
         self._clock = parts.driver.edges.clock
         self._operator_events = parts.driver.edges.operator_events
         self._stop_limit_s: float | None = None
@@ -241,10 +225,10 @@ class MainLoop:
         self._drain()
 
     def _begin_reload(self) -> None:
-        find_problem, notifier = self._parts.reload_problem, self._parts.notifier
-        if find_problem is None or self._stop_limit_s is not None:
+        notifier = self._parts.notifier
+        if self._reload_problem is None or self._stop_limit_s is not None:
             return
-        problem = find_problem()
+        problem = self._reload_problem()
         if problem is not None:
             _LOG.error("the configuration is not taken up, the old one stays: %s", problem)
             notifier.status(f"serving with the old configuration: {problem}")

@@ -12,7 +12,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import NoReturn
 
@@ -21,22 +20,13 @@ from edged.config import Config, LogFormat
 from edged.daemon import memory
 from edged.daemon.check import reload_problem
 from edged.daemon.driver import Driver, Edges
-from edged.daemon.group import STOP_LIMIT_S, Connections, FromGroup, Group, group_filters
-from edged.daemon.inbox import Inbox
+from edged.daemon.group import STOP_LIMIT_S, Connections, Group, group_filters
+from edged.daemon.inbox import FromGroup, Inbox, ReloadRequested, StopRequested
 from edged.daemon.invocation import add_config_arguments, check_broker_files, read_config
 from edged.daemon.journal_file import JournalFile
 from edged.daemon.loader import ResidentModel, load
 from edged.daemon.logs import configure_logging
-from edged.daemon.main_loop import (
-    ConnectionLog,
-    Event,
-    MainLoop,
-    Parts,
-    ReloadRequested,
-    StalledError,
-    StopRequested,
-    is_delivery,
-)
+from edged.daemon.main_loop import ConnectionLog, MainLoop, Parts, StalledError
 from edged.daemon.measurements import known_cost
 from edged.daemon.operator_events import OperatorEvents
 from edged.daemon.preparer import Preparer
@@ -73,10 +63,9 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the daemon until it is stopped; return its exit code.
 
     Raises:
-        UsageError: If neither a configuration nor a model is given.
         EdgedError: If the configuration is wrong, or its model can never fit.
     """
-    configure_logging("info", LogFormat.AUTO)  # until it is known what is configured
+    configure_logging("info", LogFormat.AUTO)  # until the configuration is read
     try:
         # Without a file there is nothing that could have changed.
         is_reloadable = arguments.config is not None
@@ -103,7 +92,7 @@ def serve(
         ConfigError: If the configuration is wrong, or its model can never fit.
     """
     notifier = Notifier()
-    inbox: Inbox[Event] = Inbox(is_delivery)
+    inbox = Inbox()
     _catch_signals(inbox, is_reloadable=is_reloadable)
     started = _start(read, load_model, partial(_is_stopped, inbox, read), notifier)
     if started is None:
@@ -113,12 +102,11 @@ def serve(
 
     connections = _connect(config, inbox)
     parts = _assemble(config, model, inbox, connections, notifier)
-    if is_reloadable:
-        parts = replace(parts, reload_problem=partial(reload_problem, read, model.bundle.sha256))
     worker = parts.driver.edges.worker
     worker.start_thread()
     parts.driver.edges.preparer.start_thread()
-    loop = MainLoop(inbox, parts)
+    problem = partial(reload_problem, read, model.bundle.sha256) if is_reloadable else None
+    loop = MainLoop(inbox, parts, problem)
     code = _run(loop)
     connections.close(Will(topics_of(config).availability, OFFLINE))
     is_idle = worker.stop(STOP_LIMIT_S)
@@ -155,7 +143,7 @@ def _start(
     return None if model is None else (config, model)
 
 
-def _is_stopped(inbox: Inbox[Event], read: Callable[[], Config], pause_s: float) -> bool:
+def _is_stopped(inbox: Inbox, read: Callable[[], Config], pause_s: float) -> bool:
     """Wait for the next attempt of a start; True if a stop is requested meanwhile."""
     try:
         event = inbox.get(pause_s)
@@ -173,7 +161,7 @@ def _is_stopped(inbox: Inbox[Event], read: Callable[[], Config], pause_s: float)
     return False
 
 
-def _catch_signals(inbox: Inbox[Event], *, is_reloadable: bool) -> None:
+def _catch_signals(inbox: Inbox, *, is_reloadable: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         name = signal.Signals(number).name
         signal.signal(number, lambda *_, name=name: inbox.put(StopRequested(name)))
@@ -182,7 +170,7 @@ def _catch_signals(inbox: Inbox[Event], *, is_reloadable: bool) -> None:
     signal.signal(signal.SIGHUP, catch)
 
 
-def _connect(config: Config, inbox: Inbox[Event]) -> Connections:
+def _connect(config: Config, inbox: Inbox) -> Connections:
     """Begin to connect, in the background.
 
     Raises:
@@ -213,7 +201,7 @@ def _connect(config: Config, inbox: Inbox[Event]) -> Connections:
 def _assemble(
     config: Config,
     model: ResidentModel,
-    inbox: Inbox[Event],
+    inbox: Inbox,
     connections: Connections,
     notifier: Notifier,
 ) -> Parts:

@@ -4,11 +4,15 @@ Rule: what a device has no sensor for, or cannot be read, is None.
 """
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
 from edged.node.throttling import DeviceReading
+
+_N = TypeVar("_N", int, float)
 
 _SYS = Path("/sys")
 _RAPL = "class/powercap"
@@ -22,7 +26,8 @@ _MICRO = 1e-6
 
 def read_device(sys: Path = _SYS) -> DeviceReading:
     """Read the sensors below a root of sysfs; about a millisecond."""
-    frequency, battery, flags = _frequency(), _battery(), _firmware_flags(sys)
+    frequency, battery = _frequency(), _battery()
+    flags = _number(sys / _FIRMWARE, lambda text: int(text, 16))
     return DeviceReading(
         temperature_c=_temperature_c(sys),
         throttled_share=_throttled_share(sys, is_throttled=bool(flags and flags & _THROTTLED)),
@@ -39,7 +44,7 @@ def read_joules(sys: Path = _SYS) -> float | None:
 
     Since Linux 5.10 only root may read it, and most boards have none.
     """
-    counters = [_number(folder / "energy_uj") for folder in _packages(sys)]
+    counters = [_number(folder / "energy_uj", float) for folder in _packages(sys)]
     known = [counter for counter in counters if counter is not None]
     return sum(known) * _MICRO if known else None
 
@@ -51,15 +56,8 @@ def _packages(sys: Path) -> tuple[Path, ...]:
 
 
 def _temperature_c(sys: Path) -> float | None:
-    zones = (_number(zone / "temp") for zone in (sys / _THERMAL).glob("thermal_zone*"))
+    zones = (_number(zone / "temp", float) for zone in (sys / _THERMAL).glob("thermal_zone*"))
     return max((zone / 1000 for zone in zones if zone is not None), default=None)
-
-
-def _firmware_flags(sys: Path) -> int | None:
-    try:
-        return int(_text(sys / _FIRMWARE) or "", 16)
-    except ValueError:
-        return None
 
 
 def _throttled_share(sys: Path, *, is_throttled: bool) -> float | None:
@@ -67,8 +65,8 @@ def _throttled_share(sys: Path, *, is_throttled: bool) -> float | None:
     # A firmware that throttles does not report by how much.
     shares = [1.0] if is_throttled else []
     for device in (sys / _THERMAL).glob("cooling_device*"):
-        kind = _text(device / "type") or ""
-        state, most = _number(device / "cur_state"), _number(device / "max_state")
+        kind = _text(device / "type")
+        state, most = _number(device / "cur_state", float), _number(device / "max_state", float)
         is_processor = kind == _COOLING_TYPE or "cpufreq" in kind
         if is_processor and state is not None and most:
             shares.append(state / most)
@@ -94,16 +92,15 @@ def _battery() -> tuple[float, bool | None] | None:
     return None if found is None else (found.percent / 100, found.power_plugged)
 
 
-def _number(path: Path) -> float | None:
-    text = _text(path)
+def _number(path: Path, parse: Callable[[str], _N]) -> _N | None:
     try:
-        return None if text is None else float(text)
+        return parse(_text(path))
     except ValueError:
         return None
 
 
-def _text(path: Path) -> str | None:
+def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
-        return None
+        return ""

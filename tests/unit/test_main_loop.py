@@ -10,20 +10,17 @@ import pytest
 
 from edged.config import Config, ModelConfig, StateConfig
 from edged.daemon.driver import Driver
-from edged.daemon.group import FromGroup
 from edged.daemon.homeassistant import MAX_DELAY_S
+from edged.daemon.inbox import Event, FromGroup, Inbox, ReloadRequested, StopRequested
 from edged.daemon.main_loop import (
     DRAIN_LIMIT_S,
     MAX_EVENTS,
     QUIET_S,
     STALL_LIMIT_S,
     ConnectionLog,
-    Event,
     MainLoop,
     Parts,
-    ReloadRequested,
     StalledError,
-    StopRequested,
 )
 from edged.daemon.reporting import Reporter
 from edged.daemon.sdnotify import Notifier
@@ -38,7 +35,6 @@ from tests.fakes import LIMITS, Bench, FakeWorker, ManualPreparer, fake_model, r
 
 if TYPE_CHECKING:
     from edged.daemon.group import Group
-    from edged.daemon.inbox import Inbox
 
 
 class RecordingNotifier(Notifier):
@@ -156,9 +152,8 @@ class Stage:
             connection,
             self.reporter,
             self.notifier,
-            reload_problem=reload,
         )
-        self.loop = MainLoop(cast("Inbox[Event]", self.inbox), self.parts)
+        self.loop = MainLoop(cast("Inbox", self.inbox), self.parts, reload)
 
     @property
     def states(self) -> list[str]:
