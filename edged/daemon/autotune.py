@@ -57,11 +57,7 @@ def fitted_settings(
 ) -> EngineSettings:
     """Return how a model is run here, with its prepared copy; the first time it blocks for seconds.
 
-    Args:
-        config: All settings.
-        bundle: The model.
-        num_slots: Answers decoded at the same time.
-        room_bytes: Memory that a child process may take meanwhile.
+    Meanwhile a child process takes up to ``room_bytes``.
     """
     path = config.model.path.resolve()
     folder = config.state.folder
@@ -81,10 +77,7 @@ def fitted_settings(
 def known_tuning(config: Config, bundle: Bundle, model_path: Path | None) -> Tuning:
     """Return the tuning of a model here, from the file or a measurement; that blocks for seconds.
 
-    Args:
-        config: All settings.
-        bundle: The model.
-        model_path: Its prepared copy; without one nothing is measured.
+    ``model_path`` is its prepared copy; without one nothing is measured.
     """
     # A child maps the copy; of the bundle's own graph it would hold all weights a second time.
     if config.state.folder is None or model_path is None:

@@ -30,9 +30,7 @@ def main(arguments: argparse.Namespace) -> int:
 def check(config: Config, *, trusted_sha256: str | None = None) -> Bundle:
     """Check what a start would check, and return the bundle; blocks while it reads its files.
 
-    Args:
-        config: All settings.
-        trusted_sha256: Of a bundle whose files need not be read again.
+    Those of a bundle with ``trusted_sha256`` are not read again.
 
     Raises:
         ConfigError: A key is wrong, or the model cannot fit this device.
@@ -51,12 +49,7 @@ def check(config: Config, *, trusted_sha256: str | None = None) -> Bundle:
 
 
 def reload_problem(read: Callable[[], Config], running_sha256: str) -> str | None:
-    """Return why a running daemon must not take up its configuration as it is now, if so.
-
-    Args:
-        read: Reads the configuration.
-        running_sha256: Of the loaded bundle; its files are not read again.
-    """
+    """Return why a running daemon must not use the configuration as it is now; None if it may."""
     try:
         check(read(), trusted_sha256=running_sha256)
     except EdgedError as error:

@@ -85,14 +85,9 @@ def group_filters(topics: Topics) -> list[str]:
 
 
 class Group:
-    """Take part in a group.
+    """Take part in a group, whose connection has ``group_filters`` as its subscriptions.
 
-    Args:
-        transport: The group's connection, with ``group_filters`` as its subscriptions.
-        topics: The topics of the node and of the group.
-        deliver: Called with each request.
-        operator_events: Gets joining and leaving.
-        clock: Monotonic seconds.
+    ``deliver`` is called with each request.
     """
 
     def __init__(

@@ -39,7 +39,7 @@ _ATTRIBUTES = (
 
 @dataclass(frozen=True, slots=True)
 class _Sensor:
-    """One member of ``state`` as an entity; None is not sent."""
+    """An entity that shows a member of ``state``; None is not sent."""
 
     name: str
     unit: str | None = None
@@ -51,7 +51,8 @@ class _Sensor:
     is_enabled: bool = True
 
     def component(self) -> dict[str, Any]:
-        given = {
+        members = {
+            "p": "sensor",
             "name": self.name,
             "unit_of_measurement": self.unit,
             "device_class": self.device_class,
@@ -61,12 +62,13 @@ class _Sensor:
             "entity_category": "diagnostic" if self.is_diagnostic else None,
             "enabled_by_default": None if self.is_enabled else False,
         }
-        return {key: value for key, value in given.items() if value is not None}
+        return {key: value for key, value in members.items() if value is not None}
 
 
 _MIB = 1024 * 1024
 _TOTAL = "total_increasing"
 _SENSORS = {
+    "state": _Sensor("State", None, "enum", None, is_diagnostic=False),
     "queue": _Sensor("Waiting", icon="mdi:tray-full", is_diagnostic=False),
     "running": _Sensor("Answering", icon="mdi:head-dots-horizontal", is_diagnostic=False),
     "ttft_p50_s": _Sensor("Time to first token", "s", "duration", precision=2),
@@ -136,67 +138,53 @@ class Announcement:
         return Encoded(self.topic, b"", WireProperties())
 
     def _components(self) -> dict[str, Any]:
-        state = _Sensor("State", None, "enum", None, is_diagnostic=False).component()
-        components = {
-            "state": self._sensor("state", state | {"options": _STATES}),
-            "model": self._sensor(
-                "model", _Sensor("Model", state_class=None, icon="mdi:brain").component()
-            )
-            | {"state_topic": self.topics.info, "value_template": "{{ value_json.model.id }}"},
-        }
-        for member, sensor in _SENSORS.items():
-            components[member] = self._sensor(member, sensor.component())
-            if sensor.unit == "MiB":
-                value = f"{{{{ (value_json.{member} / {_MIB}) | round(1) }}}}"
-                components[member]["value_template"] = value
+        components = {member: self._sensor(member, sensor) for member, sensor in _SENSORS.items()}
+        components["state"]["options"] = _STATES
+        components["model"] = self._sensor(
+            "model",
+            _Sensor("Model", state_class=None, icon="mdi:brain"),
+            state_topic=self.topics.info,
+            value_template="{{ value_json.model.id }}",
+        )
         asking = self._asking()
         # Home Assistant removes a component that has nothing but its platform.
-        components |= asking if self.can_ask else {k: {"p": v["p"]} for k, v in asking.items()}
-        return components
+        return components | {k: v if self.can_ask else {"p": v["p"]} for k, v in asking.items()}
 
-    def _sensor(self, member: str, more: dict[str, Any]) -> dict[str, Any]:
+    def _sensor(self, member: str, sensor: _Sensor, **more: object) -> dict[str, Any]:
+        value = f"value_json.{member}"
+        if sensor.unit == "MiB":
+            value = f"({value} / {_MIB}) | round(1)"
         return {
-            "p": "sensor",
+            **sensor.component(),
             "unique_id": f"{self.device}_{member}",
             "state_topic": self.topics.state,
-            "value_template": f"{{{{ value_json.{member} }}}}",
+            "value_template": f"{{{{ {value} }}}}",
             **more,
         }
 
     def _asking(self) -> dict[str, Any]:
         request = f"{{'prompt': value, 'response_topic': {self.reply_topic!r}}}"
         asking = {
+            "icon": "mdi:message-question",
             "command_topic": self.topics.request("generate"),
             "command_template": f"{{{{ {request} | tojson }}}}",
             "retain": False,
         }
-        answer = _Sensor("Last answer", state_class=None, icon="mdi:message-text").component()
-        del answer["entity_category"]
+        ask = {"p": "notify", "unique_id": f"{self.device}_ask", "name": "Ask"}
+        question = {"p": "text", "unique_id": f"{self.device}_question", "name": "Question"}
+        answer = self._sensor(
+            "answer",
+            _Sensor("Last answer", state_class=None, icon="mdi:message-text", is_diagnostic=False),
+            state_topic=self.reply_topic,
+            value_template=f"{{{{ ({_ANSWER})[:{MAX_STATE_LENGTH}] }}}}",
+            json_attributes_topic=self.reply_topic,
+            json_attributes_template=_ATTRIBUTES,
+            force_update=True,
+        )
         return {
-            "ask": {
-                "p": "notify",
-                "unique_id": f"{self.device}_ask",
-                "name": "Ask",
-                "icon": "mdi:message-question",
-                **asking,
-            },
-            "question": {
-                "p": "text",
-                "unique_id": f"{self.device}_question",
-                "name": "Question",
-                "icon": "mdi:message-question",
-                "min": 1,
-                "max": MAX_STATE_LENGTH,
-                **asking,
-            },
-            "answer": self._sensor("answer", answer)
-            | {
-                "state_topic": self.reply_topic,
-                "value_template": f"{{{{ ({_ANSWER})[:{MAX_STATE_LENGTH}] }}}}",
-                "json_attributes_topic": self.reply_topic,
-                "json_attributes_template": _ATTRIBUTES,
-                "force_update": True,
-            },
+            "ask": ask | asking,
+            "question": question | asking | {"min": 1, "max": MAX_STATE_LENGTH},
+            "answer": answer,
         }
 
 

@@ -29,11 +29,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 def read_config(
     arguments: argparse.Namespace, further: Mapping[str, str | None] = MappingProxyType({})
 ) -> Config:
-    """Return the configuration; options override the file.
-
-    Args:
-        arguments: of ``add_config_arguments``.
-        further: values of keys that a command's own options set, as texts.
+    """Return the configuration; options override the file, and so do ``further`` keys.
 
     Raises:
         UsageError: If neither a file nor a model is given.

@@ -78,13 +78,7 @@ class _Escaped(logging.Formatter):
 def configure_logging(
     level: str, log_format: LogFormat, environment: Mapping[str, str] = os.environ
 ) -> None:
-    """Send the log to standard error.
-
-    Args:
-        level: ``debug``, ``info``, ``warning`` or ``error``.
-        log_format: ``auto`` is the journal's form when systemd reads standard error.
-        environment: Has ``JOURNAL_STREAM`` then.
-    """
+    """Send the log to standard error, in the journal's form if systemd reads that."""
     is_journal = log_format is LogFormat.JOURNAL or (
         log_format is LogFormat.AUTO and "JOURNAL_STREAM" in environment
     )

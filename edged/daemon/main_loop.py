@@ -41,12 +41,7 @@ _LOG = logging.getLogger(__name__)
 class ConnectionLog:
     """Log, count and report the changes of the node's own connection.
 
-    Args:
-        transport: The connection.
-        broker_name: The broker, without credentials, for people.
-        driver: Has metrics and operator events.
-        reporter: Announces the node on each new connection.
-        notifier: Shows the state in ``systemctl status``.
+    ``broker_name`` is shown to people, so it has no credentials.
     """
 
     def __init__(

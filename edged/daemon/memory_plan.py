@@ -114,15 +114,7 @@ def memory_problem(
     held: MemorySnapshot,
     num_slots: int | None = None,
 ) -> str | None:
-    """Return what of the model does not fit, and which key to change; None when all fits.
-
-    Args:
-        config: All settings.
-        bundle: The model.
-        budget: Of the process.
-        held: Memory before the model is loaded.
-        num_slots: None takes the configured number, or 1.
-    """
+    """Return what of the model does not fit, and which key to change; None when all fits."""
     num_slots = num_slots or config.model.num_slots or 1
     max_model_len = min(config.model.max_model_len, bundle.manifest.limits.max_model_len)
     plan = plan_memory(config, bundle, held, num_slots)

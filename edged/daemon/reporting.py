@@ -58,15 +58,7 @@ def info_members(config: Config, model: ResidentModel) -> dict[str, Any]:
 
 
 class Reporter:
-    """Publish the status when it is due.
-
-    Args:
-        config: All settings.
-        model: The loaded model.
-        node: Queue, memory guard and counters.
-        edges: The transport, the clock, memory and device.
-        group: The node's membership, if it has one.
-    """
+    """Publish the status when it is due."""
 
     def __init__(
         self,

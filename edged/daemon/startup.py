@@ -77,9 +77,7 @@ def attempt(
 class WaitingReport:
     """Report why a start waits: always to systemd, once per reason to the log and to operators.
 
-    Args:
-        notifier: Shows it in ``systemctl status``, and asks systemd for time.
-        config: Names the broker; None as long as it could not be read.
+    ``config`` names the broker; it is None as long as it could not be read.
     """
 
     def __init__(self, notifier: Notifier, config: Config | None = None) -> None:
