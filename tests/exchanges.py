@@ -11,8 +11,8 @@ from typing import cast
 from unittest.mock import patch
 
 from edged.daemon.group import Group
-from edged.daemon.homeassistant import STATUS_ONLINE, Announcement
-from edged.daemon.reporting import MAX_DELAY_S, OFFLINE, ONLINE, Discovery
+from edged.daemon.homeassistant import MAX_DELAY_S, STATUS_ONLINE, Announcement, Discovery
+from edged.daemon.reporting import OFFLINE, ONLINE
 from edged.errors import ErrorCode
 from edged.node.generation import Finished, Fragment
 from edged.protocol import Encoded, RequestDefaults, WireProperties, encode_event

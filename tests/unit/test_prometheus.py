@@ -3,12 +3,11 @@
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edged.daemon.prometheus import FIGURES, PrometheusFile, exposition, metric_names
+from edged.daemon.prometheus import FIGURES, exposition, metric_names
 from edged.errors import ErrorCode
 from edged.node.metrics import Metrics
 from edged.node.throttling import DeviceReading
@@ -75,16 +74,6 @@ def test_names_follow_the_conventions() -> None:
         assert not figure.name.endswith(("_s", "_ms", "_mib", "_percent"))
         assert figure.help.endswith(".")
     assert len(metric_names()) == len(FIGURES) + 4
-
-
-def test_the_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    path = tmp_path / "edged.prom"
-    file = PrometheusFile(path, "kitchen", "tiny@1")
-    file.write(STATE)
-    file.write(STATE | {"queue": 5})
-    assert "edged_queue_requests 5.0\n" in path.read_text()
-    assert [item.name for item in tmp_path.iterdir()] == ["edged.prom"]
-    PrometheusFile(None, "kitchen", "tiny@1").write(STATE)
 
 
 def expressions(node: object) -> Iterator[str]:
