@@ -7,6 +7,7 @@ import textwrap
 
 from edged.config.declare import Setting
 from edged.config.load import SECTIONS, SETTINGS
+from scripts.specification.parts import docs_of
 
 _EXAMPLE_MODEL = "/var/lib/edged/models/smollm2-135m-instruct"
 
@@ -47,7 +48,7 @@ def example_yaml() -> str:
         indent = "  " if name else ""
         lines += ["", f"{name}:"] if name else []
         for item in _settings(name):
-            words = textwrap.wrap(item.doc, 90)
+            words = textwrap.wrap(_doc(item), 90)
             lines += [f"{indent}# {line}" for line in words]
             lines.append(f"{indent}{_example_line(item)}")
     return "\n".join(lines) + "\n"
@@ -57,10 +58,15 @@ def _settings(section: str) -> list[Setting]:
     return [item for item in SETTINGS.values() if item.path.rpartition(".")[0] == section]
 
 
+def _doc(item: Setting) -> str:
+    section = SECTIONS[item.path.rpartition(".")[0]]
+    return item.advice or docs_of(section)[item.field_name]
+
+
 def _table(section: str) -> str:
     head = "| key | value | default | meaning |\n|---|---|---|---|\n"
     rows = (
-        f"| `{item.path}` | {_escaped(item.kind.expected)} | {_default(item)} | {item.doc} |\n"
+        f"| `{item.path}` | {_escaped(item.kind.expected)} | {_default(item)} | {_doc(item)} |\n"
         for item in _settings(section)
     )
     return head + "".join(rows)
@@ -71,7 +77,7 @@ def _escaped(text: str) -> str:
 
 
 def _default(item: Setting) -> str:
-    if item.is_required:
+    if item.advice is not None:
         return "**required**"
     if item.note is not None:
         return item.note
@@ -80,7 +86,7 @@ def _default(item: Setting) -> str:
 
 def _example_line(item: Setting) -> str:
     key = item.path.rpartition(".")[2]
-    if item.is_required:
+    if item.advice is not None:
         return f"{key}: {_EXAMPLE_MODEL}"
     shown = "null" if item.default is None else item.kind.show(item.default)
     return f"{key}: {shown}" + (f"  # default: {item.note}" if item.note else "")

@@ -14,8 +14,9 @@ from typing import Any
 from benchmarks.simulate.outcome import End, Outcome
 from benchmarks.simulate.trace import Ask
 from edged.commands.broker_options import BrokerOptions
+from edged.commands.received import ReceivedReply, decode_reply
 from edged.errors import EdgedError, ErrorCode, ExitCode
-from edged.protocol import Delivery, Encoded, ReceivedReply, Topics, WireProperties, decode_reply
+from edged.protocol import Delivery, Encoded, Topics, WireProperties
 from edged.protocol.topic import own_reply_topic
 from edged.transport import BrokerSettings, ConnectFailed, Transport, TransportEvent
 

@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from benchmarks.wire.baseline import BareClient
 from edged.config.broker_url import parse_broker_url
-from edged.protocol import WireProperties
+from edged.protocol import Delivery, WireProperties
 from edged.transport import BrokerSettings
-from edged.transport.bare import BareClient, BareMessage
 
 PROMPT = "Is the boiler ok?"
 ANSWERS = "reply/bench"
@@ -94,7 +94,7 @@ class Asker:
                 members = _members(self.client.receive())
 
 
-def _members(message: BareMessage) -> dict[str, str]:
+def _members(message: Delivery) -> dict[str, str]:
     members: dict[str, str] = json.loads(message.payload)
     return members
 

@@ -26,7 +26,7 @@ from edged.config import Config, load_config
 from edged.daemon import memory
 from edged.daemon.loader import ResidentModel
 from edged.daemon.logs import configure_logging
-from edged.daemon.memory_plan import Footprint
+from edged.daemon.memory_plan import MemoryReservation
 from edged.daemon.run import serve
 from edged.engine.decoding import Decoding
 from edged.engine.steps import Constraint, ForwardPass, Prefilled, Step, Token
@@ -126,7 +126,7 @@ def load_instant(_config: Config) -> ResidentModel:
     budget = MemoryBudget(held.rss_bytes + _FREE_BYTES, 0)
     return ResidentModel(
         bundle=Bundle(Path(), _manifest(), "0" * 64),
-        footprint=Footprint(budget, is_enforced=False),
+        memory=MemoryReservation(budget, is_enforced=False),
         engine=cast("Engine", InstantEngine()),
         tokenizer=cast("Tokenizer", ByteTokenizer()),
         cost=_COST,

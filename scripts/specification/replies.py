@@ -1,9 +1,8 @@
 """JSON Schema of replies and stream fragments."""
 
 from edged.errors import ErrorCode
-from edged.protocol.energy import EnergySource
 from edged.protocol.keys import ID_PATTERN
-from edged.protocol.request import Answer, FinishReason, SessionState
+from edged.protocol.request import Answer, EnergySource, FinishReason, SessionState
 from edged.protocol.wire import PROTOCOL_VERSION
 from scripts.specification.parts import (
     BOOLEAN,

@@ -3,23 +3,29 @@
 Rule: null is the same as omitting a key, so every key accepts it.
 """
 
+from typing import Any
+
 from edged.protocol.keys import (
-    ID_PATTERN,
+    FORMAT_TYPE,
+    ID,
     MAX_CHOICE_LENGTH,
     MAX_CHOICES,
     MAX_MESSAGES,
     MAX_STOP_LENGTH,
     MAX_STOPS,
     MAX_TOKENS,
+    ON_DEADLINE,
+    PRIORITY,
     ROLES,
     SAMPLING_KEYS,
+    SESSION,
+    STREAM,
     TIMEOUT_MS,
-    IntegerKey,
-    NumberKey,
+    TRANSACTION,
+    Key,
 )
-from edged.protocol.request import FormatType, OnDeadline, Priority
+from edged.protocol.request import FormatType
 from scripts.specification.parts import (
-    BOOLEAN,
     STRING,
     Schema,
     described,
@@ -28,8 +34,6 @@ from scripts.specification.parts import (
     nullable,
 )
 
-_ID: Schema = {"type": "string", "pattern": f"^{ID_PATTERN}$"}
-_ID_MEANING = "comes back in the reply; names the stream and the target of a cancel"
 _TEXT: Schema = {"type": "string", "pattern": "^[^\\u0000]*$"}
 _FILLED: Schema = _TEXT | {"allOf": [{"pattern": "\\S"}]}
 _NONE: Schema = {"type": "null"}
@@ -68,12 +72,12 @@ def generate_schema() -> Schema:
 
 def cancel_schema() -> Schema:
     """Return the schema of a ``cancel`` request in JSON."""
-    target = nullable(_ID)
+    target = nullable(dict(ID.schema))
     schema: Schema = {
         "type": "object",
         "properties": {
             "id": described(target, "id of the request to cancel"),
-            "transaction": described(target, "another name for `id`; `id` wins"),
+            "transaction": described(target, TRANSACTION.meaning),
             "response_topic": nullable(_response_topic()),
         },
     }
@@ -82,42 +86,26 @@ def cancel_schema() -> Schema:
 
 
 def _properties() -> dict[str, Schema]:
-    numbers = {key.name: _number(key) for key in SAMPLING_KEYS}
     declared = {
-        "id": described(_ID, _ID_MEANING),
-        "transaction": described(_ID, "another name for `id`; `id` wins"),
+        **_declared(ID, TRANSACTION),
         "prompt": described(_FILLED, "the question; exactly one of `prompt` and `messages`"),
         "messages": _messages(),
         "system": described(
             _TEXT,
             'system text; `""` asks for none; not beside a `system` message; a node may forbid it',
         ),
-        "max_tokens": _number(MAX_TOKENS),
-        **numbers,
+        **_declared(MAX_TOKENS, *SAMPLING_KEYS),
         "stop": _stop(),
         "format": _format(),
-        "stream": described(BOOLEAN | {"default": False}, "send fragments, too; needs an `id`"),
-        "priority": described(
-            {"enum": [p.name.lower() for p in Priority], "default": Priority.NORMAL.name.lower()},
-            "which waiting request goes first",
-        ),
-        "timeout_ms": _number(TIMEOUT_MS),
-        "on_deadline": described(
-            {"enum": [str(choice) for choice in OnDeadline], "default": str(OnDeadline.REFUSE)},
-            "what to do when `max_tokens` cannot be produced in time",
-        ),
+        **_declared(STREAM, PRIORITY, TIMEOUT_MS, ON_DEADLINE),
         "response_topic": _response_topic(),
-        "session": described(_ID, "continues a dialogue that the node holds"),
+        **_declared(SESSION),
     }
     return {name: nullable(schema) for name, schema in declared.items()}
 
 
-def _number(key: IntegerKey | NumberKey) -> Schema:
-    kind = "integer" if isinstance(key, IntegerKey) else "number"
-    schema: Schema = {"type": kind, "minimum": key.low, "maximum": key.high}
-    if key.default is not None:
-        schema["default"] = key.default
-    return described(schema, key.meaning)
+def _declared(*keys: Key[Any]) -> dict[str, Schema]:
+    return {key.name: described(dict(key.schema), key.meaning) for key in keys}
 
 
 def _messages() -> Schema:
@@ -158,7 +146,7 @@ def _format() -> Schema:
     ]
     schema: Schema = {
         "type": "object",
-        "properties": {"type": {"enum": [str(kind) for kind in FormatType]}},
+        "properties": {"type": dict(FORMAT_TYPE.schema)},
         "required": ["type"],
         "allOf": conditions,
     }

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.wire import client as wire_client
 from benchmarks.wire import command, processes
 from benchmarks.wire.__main__ import main
+from benchmarks.wire.baseline import BareClient
 from benchmarks.wire.client import ANSWERS, Asker, connect
 from benchmarks.wire.measure import WireLoad, measure_wire
 from benchmarks.wire.processes import ECHO_TOPIC, WireError
@@ -18,7 +19,6 @@ from edged.commands.bench.figures import busy_warning
 from edged.commands.local_broker import free_port, mosquitto, running
 from edged.errors import UsageError
 from edged.transport import BrokerSettings
-from edged.transport.bare import BareClient
 from tests.system.broker.conftest import require_mosquitto
 
 SMALL = WireLoad(rounds=2, round_trips=20, burst=40, streams=5, records=5)

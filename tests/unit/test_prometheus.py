@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from edged.daemon.prometheus import (
     PREFIX,
     PRESSURE,
     REFUSED,
-    PrometheusFile,
     exposition,
 )
 from edged.errors import ErrorCode
@@ -85,16 +83,6 @@ def test_names_follow_the_conventions() -> None:
         assert not figure.name.endswith(("_s", "_ms", "_mib", "_percent"))
         assert figure.help.endswith(".")
     assert len(NAMES) == len(FIGURES) + 4
-
-
-def test_the_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    path = tmp_path / "edged.prom"
-    file = PrometheusFile(path, "kitchen", "tiny@1")
-    file.write(STATE)
-    file.write(STATE | {"queue": 5})
-    assert "edged_queue_requests 5.0\n" in path.read_text()
-    assert [item.name for item in tmp_path.iterdir()] == ["edged.prom"]
-    PrometheusFile(None, "kitchen", "tiny@1").write(STATE)
 
 
 def expressions(node: object) -> Iterator[str]:

@@ -23,8 +23,7 @@ from edged.commands.install.layout import (
 from edged.commands.install.machine import Machine, succeeds
 from edged.commands.install.settings import Settings, configuration_text, drop_in_text
 from edged.config import load_config
-from edged.daemon.memory_plan import PROCESS_BYTES
-from edged.daemon.memory_plan import check as check_footprint
+from edged.daemon.memory_plan import PROCESS_BYTES, memory_problem
 from edged.errors import ExitCode, UsageError
 from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
 
@@ -76,7 +75,7 @@ def _check_fit(layout: Layout, settings: Settings, model: Path | None) -> None:
     memory_bytes = config.budget.memory_bytes or settings.budget_bytes
     # The target may be another device, so only the budget is checked.
     held = MemorySnapshot(PROCESS_BYTES, sys.maxsize)
-    problem = check_footprint(config, bundle, MemoryBudget(memory_bytes, 0), held)
+    problem = memory_problem(config, bundle, MemoryBudget(memory_bytes, 0), held)
     if problem is not None:
         raise UsageError(f"--budget: {settings.budget_bytes >> 20}M is too small: {problem}")
 

@@ -57,7 +57,7 @@ answer(asked, 48, compile_format(tokenizer, wish))
 worked_bytes = memory.rss_bytes()
 rollup = Path("/proc/self/smaps_rollup").read_text().split()
 dirty_bytes = int(rollup[rollup.index("Private_Dirty:") + 1]) * 1024
-plan_bytes = model.footprint.plan.total_bytes
+plan_bytes = model.memory.plan.total_bytes
 print(json.dumps([plan_bytes, ready_bytes, worked_bytes, dirty_bytes]))
 """
 
