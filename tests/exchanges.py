@@ -7,6 +7,8 @@ compares the page with what comes of it.
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import cast
 from unittest.mock import patch
 
@@ -53,9 +55,9 @@ begins with a node that has nothing to do. `info` and `state` stand
 """
 
 
-def _bench() -> Bench:
+def _bench(folder: Path | None = None) -> Bench:
     cost = CostEstimate(prefill_token_s=0.002, decode_token_s=0.012)
-    return Bench(replace(NODE_LIMITS, kv_bytes_per_token=1024), cost=cost)
+    return Bench(replace(NODE_LIMITS, kv_bytes_per_token=1024), folder=folder, cost=cost)
 
 
 @dataclass
@@ -234,13 +236,11 @@ def _cancelled_waiting(talk: Talk) -> None:
 
 def _poison(talk: Talk) -> None:
     request = {"id": "a1", "prompt": "Is it on?"}
-    delivery = talk.bench.delivery(request)
-    seen = Talk()
-    seen.bench.take(delivery)
-    (state,) = seen.bench.node.scheduler.running
-    for _ in range(2):  # two processes before this one began it
-        talk.bench.node._state.journal.begin(state.identity_key)
-    talk.ask(request)
+    with TemporaryDirectory() as folder:
+        for _ in range(2):  # two processes before this one ended while they ran it
+            _bench(Path(folder)).deliver(request)
+        talk.bench = _bench(Path(folder))
+        talk.ask(request)
 
 
 def _short_of_memory(talk: Talk) -> None:

@@ -18,7 +18,7 @@ from edged.engine.steps import Constraint, ForwardPass, Prefilled, Step, Token
 from edged.node.crash_journal import CrashJournal
 from edged.node.effects import Effect, Prepare, WriteJournal
 from edged.node.events import Prepared, Tick
-from edged.node.generation import Finished, Generation, Spent
+from edged.node.generation import Finished, Generation
 from edged.node.limits import Limits
 from edged.node.node import Event, Node
 from edged.node.throttling import DeviceReading
@@ -123,6 +123,18 @@ class PatientJournal(JournalFile):
 
     def sync(self, key: int) -> bool:
         return False
+
+
+class SlowJournal(JournalFile):
+    """A journal whose disk takes its time: a test says when a start is on it."""
+
+    def __init__(self) -> None:
+        super().__init__(None, lambda _key: None)
+        self.keys: list[int] = []
+
+    def sync(self, key: int) -> bool:
+        self.keys.append(key)
+        return True
 
 
 def open_journal(folder: Path) -> CrashJournal:
@@ -274,15 +286,16 @@ class Bench:
     language: FakeLanguage = field(default_factory=FakeLanguage)
     folder: Path | None = None
     """Of the crash journal."""
+    journal: JournalFile | None = None
+    cost: CostEstimate = COST
     memory: MemorySnapshot = ROOMY
     device: DeviceReading = field(default_factory=DeviceReading)
     packets: int = 0
     is_preparing: bool = True
     """Whether requests are prepared at once; else ``prepare`` does it."""
-    cost: CostEstimate = COST
 
     def __post_init__(self) -> None:
-        journal = PatientJournal(self.folder, lambda _key: None)
+        journal = self.journal or PatientJournal(self.folder, lambda _key: None)
         self.node = Node(self.limits, LatencyModel(self.cost), journal.read())
         self.metrics = self.node.metrics
         self.preparer = ManualPreparer(
@@ -336,7 +349,8 @@ class Bench:
         self.clock.advance(seconds)
         first_s = started_s + seconds / 2
         job = ran(self.worker.jobs[-1], started_s, first_s, num_output_tokens=len(text))
-        job.spent = Spent(seconds / 2, seconds / 2, decode_runs=len(text) - 1)
+        job.spent.prefill_s = job.spent.decode_s = seconds / 2
+        job.spent.decode_runs = len(text) - 1
         self.take(Finished(job, Answer(text, FinishReason.STOP), self.clock()))
 
     def confirm_all(self) -> None:

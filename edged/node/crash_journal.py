@@ -10,6 +10,7 @@ Rule: pure. Pages come in as bytes when the process starts, and go out as effect
 import json
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from edged.node.effects import Effect, WriteJournal
 
@@ -22,6 +23,21 @@ MAX_REMEMBERED = 48
 # Deliveries remembered because the process ended while they were taken in.
 MAX_SUSPECTS = 16
 STARTS_PAGE, INTAKE_PAGE = 0, 1
+
+
+@dataclass(slots=True)
+class _Start:
+    """The starts of one request; equal messages without an id are blamed for a crash as one."""
+
+    num_crashes: int = 0
+    """Processes that ended while it ran. Above ``MAX_ATTEMPTS`` it was refused for them, which is
+    remembered, since its refusal may have to be sent again."""
+    num_running: int = 0
+    """Starts of this process that have not ended."""
+
+    @property
+    def was_left_running(self) -> bool:
+        return 0 < self.num_crashes <= MAX_ATTEMPTS
 
 
 class CrashJournal:
@@ -38,30 +54,33 @@ class CrashJournal:
         starts_page, intake_page = pages or (b"", b"")
         self._is_kept = pages is not None
         self._emit = emit
-        starts = _read(starts_page)
-        self._starts = _read_counts(starts.get("starts"))
+        starts, intake = _read(starts_page), _read(intake_page)
+        self._starts = {key: _Start(n) for key, n in _read_counts(starts.get("starts")).items()}
         self._answered = dict.fromkeys(_read_names(starts.get("answered")))
-        intake = _read(intake_page)
         self._crashes = _read_counts(intake.get("crashes"))
-        blamed = _read_names(intake.get("marked"))
+        blamed = set(_read_names(intake.get("marked")))
         if blamed:
             self._blame(blamed)
-        self._marked: tuple[str, ...] = ()
-        self._left_running = set(self._starts)
-        self.num_unfinished = len(self._left_running) + len(blamed)
+        self._marked: set[str] = set()
+        self._is_closed = False
+        self._left_running = {key for key, it in self._starts.items() if it.was_left_running}
+        # What a crash left stays here until it is delivered again, over clean stops in between.
+        was_closed = intake.get("is_closed") is True
+        self.num_unfinished = 0 if was_closed else len(self._left_running) + len(blamed)
         """Messages that the process before had at work when it ended: above 0, it crashed."""
         if blamed:
             self._write_starts()
         self._write_intake()
 
-    def _blame(self, marked: Iterable[str]) -> None:
+    def _blame(self, marked: set[str]) -> None:
         """Count a crash against the deliveries that were being taken in."""
+        is_known = any(fingerprint in self._crashes for fingerprint in marked)
         for fingerprint in marked:
-            num_before = self._crashes.pop(fingerprint, 0)
-            self._crashes[fingerprint] = num_before + 1
-            if num_before:  # a known suspect, taken in alone: what ran beside it was only present
-                fewer = {key: number - 1 for key, number in self._starts.items()}
-                self._starts = {key: number for key, number in fewer.items() if number}
+            self._crashes[fingerprint] = self._crashes.pop(fingerprint, 0) + 1
+        if is_known:  # a suspect is taken in alone: what ran beside it was only present
+            for start in self._starts.values():
+                if start.was_left_running:
+                    start.num_crashes -= 1
         while len(self._crashes) > MAX_SUSPECTS:
             del self._crashes[next(iter(self._crashes))]
 
@@ -70,7 +89,7 @@ class CrashJournal:
 
         Not synced: a crash of the process needs no sync, and a power cut is no message's fault.
         """
-        marked = tuple(fingerprints)
+        marked = set(fingerprints)
         if marked != self._marked:
             self._marked = marked
             self._write_intake()
@@ -88,52 +107,79 @@ class CrashJournal:
         """Tell whether a process before ended while a request ran, which has not ended since."""
         return key in self._left_running
 
-    def begin(self, key: str) -> int:
+    def begin(self, key: str, *, is_redelivery: bool = False) -> int:
         """Write down that a request is about to be started; it may be once this is synced.
+
+        Args:
+            key: The key of its identity.
+            is_redelivery: Whether the broker delivers this message again.
 
         Returns:
             The number of this attempt, from 1. Above ``MAX_ATTEMPTS`` it must not be started.
         """
-        number = self._starts.pop(key, 0) + 1
-        self._starts[key] = number
+        start = self._starts.pop(key, _Start())
+        if start.num_crashes > MAX_ATTEMPTS and not is_redelivery:
+            start = _Start()  # a new message, equal to one that was refused
+        attempt = min(start.num_crashes, MAX_ATTEMPTS) + 1
+        if attempt > MAX_ATTEMPTS:
+            start.num_crashes = attempt
+        start.num_running += 1
+        self._starts[key] = start
         while len(self._starts) > MAX_REMEMBERED:
             del self._starts[next(iter(self._starts))]
-        if number <= MAX_ATTEMPTS:
-            self._write_starts()
-        return number
+        self._write_starts()
+        return attempt
 
-    def end(self, key: str) -> None:
-        """Forget a request that ended without an answer to keep: refused, or left to the next."""
-        self._left_running.discard(key)
-        self._answered.pop(key, None)
-        if self._starts.pop(key, None) is not None:
-            self._write_starts()
-
-    def answer(self, key: str) -> None:
+    def end(self, key: str, *, is_answered: bool = False, was_started: bool = True) -> None:
         """Note that a request has ended, before its reply is sent.
 
         Not synced: a power cut costs at most one attempt of a request that the broker, as a rule,
         does not deliver again.
+
+        Args:
+            key: The key of its identity.
+            is_answered: Whether its reply is final; else it was refused for now, or is left to the
+                next process.
+            was_started: Whether ``begin`` was called for it.
         """
         self._left_running.discard(key)
-        if self._starts.pop(key, None) is None:
+        if not is_answered:
+            self._answered.pop(key, None)
+        start = self._starts.get(key)
+        if start is None:
             return
-        self._answered.pop(key, None)
-        self._answered[key] = None
-        while len(self._answered) > MAX_REMEMBERED:
-            del self._answered[next(iter(self._answered))]
+        start.num_running -= was_started
+        if start.num_running:  # another message with the same words still runs
+            return
+        is_refused = start.num_crashes > MAX_ATTEMPTS
+        if not (is_answered and is_refused):
+            del self._starts[key]
+        if is_answered:
+            self._answered.pop(key, None)
+            self._answered[key] = None
+            while len(self._answered) > MAX_REMEMBERED:
+                del self._answered[next(iter(self._answered))]
         self._write_starts()
+
+    def close(self, keys: Iterable[str]) -> None:
+        """Note that the process ends by itself: what is at work, with these keys, is not blamed."""
+        self._is_closed = True
+        for key in keys:
+            self.end(key)
+        self._marked = set()
+        self._write_intake()
 
     def was_answered(self, key: str) -> bool:
         """Tell whether the reply of a request was sent, by this process or one before."""
         return key in self._answered
 
     def _write_starts(self) -> None:
-        content = {"starts": self._starts, "answered": list(self._answered)}
-        self._write(STARTS_PAGE, content)
+        starts = {key: it.num_crashes + (it.num_running > 0) for key, it in self._starts.items()}
+        self._write(STARTS_PAGE, {"starts": starts, "answered": list(self._answered)})
 
     def _write_intake(self) -> None:
-        self._write(INTAKE_PAGE, {"marked": self._marked, "crashes": self._crashes})
+        content = {"marked": sorted(self._marked), "crashes": self._crashes}
+        self._write(INTAKE_PAGE, content | {"is_closed": self._is_closed})
 
     def _write(self, page: int, content: object) -> None:
         if self._is_kept:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from edged.node.generation import Generation
-from edged.node.sessions import OpenTurn
+from edged.node.sessions import PendingTurn
 from edged.protocol import Delivery, Encoded
 from edged.protocol.event import Event as OperatorEvent
 from edged.protocol.request import Request
@@ -43,7 +43,7 @@ class Prepare:
 
     key: int
     request: Request
-    turn: OpenTurn | None
+    turn: PendingTurn | None
     """The dialogue that the prompt goes on with."""
 
 

@@ -22,6 +22,7 @@ from edged.protocol.request import (
     Timing,
     Usage,
 )
+from edged.scheduling.latency_model import RequestTimings
 
 if TYPE_CHECKING:
     from edged.engine.decoding import Decoding
@@ -57,19 +58,6 @@ class Fragment:
     """Whether it is the last of its request; it may be empty then."""
 
 
-@dataclass(slots=True)
-class Spent:
-    """The forward passes that an answer was part of."""
-
-    prefill_s: float = 0.0
-    decode_s: float = 0.0
-    decode_runs: int = 0
-    num_cobatched_tokens: int = 0
-    """Summed over its decode runs: the other tokens in them, of other answers or guessed."""
-    num_cobatched_pairs: int = 0
-    """Query-key pairs of attention of those: the positions before each, added up."""
-
-
 @dataclass(slots=True, eq=False)
 class Generation:
     """One answer; over when ``finish_reason`` is set or the engine has no more steps for it."""
@@ -80,7 +68,7 @@ class Generation:
     max_tokens: int
     constraint: "Constraint | None" = None
     """Holds the answer to its format."""
-    text_stream: TextStream | None = None
+    text_stream: TextStream = field(init=False)
     """Its detokenizer, from its start on."""
     decoding: "Decoding | None" = None
     """Its place in the engine, while it has one."""
@@ -95,7 +83,8 @@ class Generation:
     """Used so far; None where it is not known."""
     num_prefilled: int = 0
     """Prompt tokens in the cache."""
-    spent: Spent = field(default_factory=Spent)
+    spent: RequestTimings = field(default_factory=RequestTimings)
+    """The forward passes that it was part of."""
     _sent: int = 0
     _num_fragments: int = 0
     _tokens_since: int = 0
@@ -124,7 +113,7 @@ class Generation:
 
     def start(self, text_stream: TextStream, now_s: float) -> None:
         """Note that it starts, or goes on after a pause: the time in between was no step."""
-        if self.text_stream is None:
+        if not self.was_paused:
             self.text_stream, self.started_s = text_stream, now_s
         self._last_step_s, self.num_prefilled = now_s, 0
 
@@ -161,7 +150,7 @@ class Generation:
         if step.is_stop:
             self.finish_reason = FinishReason.STOP
             return
-        self.text += self._matcher.push(self._stream.push(step.token_id))
+        self.text += self._matcher.push(self.text_stream.push(step.token_id))
         if self._matcher.is_stopped:
             self.finish_reason = FinishReason.STOP
 
@@ -190,7 +179,7 @@ class Generation:
     def close(self) -> None:
         """Add the text held back for incomplete characters and stop strings."""
         if not self._matcher.is_stopped:
-            self.text += self._matcher.push(self._stream.flush())
+            self.text += self._matcher.push(self.text_stream.flush())
             self.text += self._matcher.flush()
         self.finish_reason = self.finish_reason or FinishReason.LENGTH
 
@@ -212,12 +201,6 @@ class Generation:
             return Answer(text, reason, is_choice=True, choice=index)
         is_parsed = is_whole and kind is FormatType.JSON_SCHEMA
         return Answer(self.text, reason, self._parsed() if is_parsed else None)
-
-    @property
-    def _stream(self) -> TextStream:
-        if self.text_stream is None:
-            raise RuntimeError("the generation has not started")
-        return self.text_stream
 
     def _option(self) -> int | None:
         """Return the index of the option that the text is."""

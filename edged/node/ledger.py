@@ -8,6 +8,8 @@ from enum import StrEnum
 
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan
 
+# Replies kept to be sent again, at most.
+REPLAY_BYTES = 256 * 1024
 # A request that waits or runs: its text, token ids, grammar state and reply, rounded up.
 REQUEST_BYTES = 128 * 1024
 

@@ -8,11 +8,10 @@ from typing import Any
 
 from edged.errors import ErrorCode
 from edged.node.effects import Effect, ReleasePrefixCache
-from edged.node.ledger import REQUEST_BYTES, Account, Reservation, open_ledger
+from edged.node.ledger import REPLAY_BYTES, REQUEST_BYTES, Account, Reservation, open_ledger
 from edged.node.limits import Limits
 from edged.node.pressure import DOWN_AFTER_S, PressureLadder, PressureLevel
-from edged.node.replies import MAX_FINISHED_BYTES
-from edged.node.sessions import Dialogues
+from edged.node.sessions import Sessions
 from edged.protocol.request import Rejected
 from edged.scheduling.memory_budget import MemorySnapshot
 
@@ -25,17 +24,17 @@ class MemoryGuard:
 
     Args:
         limits: The budget, and what is held for the life of the process.
-        sessions: The dialogues that can be given up.
+        sessions: Cleared when memory is short.
         emit: Takes ``ReleasePrefixCache``.
     """
 
-    def __init__(self, limits: Limits, sessions: Dialogues, emit: Callable[[Effect], None]) -> None:
+    def __init__(self, limits: Limits, sessions: Sessions, emit: Callable[[Effect], None]) -> None:
         self._sessions = sessions
         self._emit = emit
         self._ladder = PressureLadder(limits.budget)
         self._num_slots = limits.num_slots
         self._read_s = float("-inf")
-        self.ledger = open_ledger(limits.budget, limits.plan, MAX_FINISHED_BYTES)
+        self.ledger = open_ledger(limits.budget, limits.plan, REPLAY_BYTES)
         sessions_bytes = min(limits.sessions.num_bytes, self.ledger.free_bytes)
         self.ledger.reserve(Account.SESSIONS, sessions_bytes)
 
@@ -66,13 +65,13 @@ class MemoryGuard:
         elif is_higher and level is PressureLevel.SHED_SESSIONS:
             self._sessions.clear()
 
-    def hold(self) -> Reservation | Rejected:
+    def reserve(self) -> Reservation | Rejected:
         """Reserve what one more request needs beside the model, or refuse it."""
         if self.level >= PressureLevel.REFUSE:
             return self._refusal("memory has been short; nothing new is taken in for a while", 0)
-        held = self.ledger.reserve(Account.REQUESTS, REQUEST_BYTES)
-        if held is not None:
-            return held
+        reservation = self.ledger.reserve(Account.REQUESTS, REQUEST_BYTES)
+        if reservation is not None:
+            return reservation
         missing_bytes = REQUEST_BYTES - self.ledger.free_bytes
         return self._refusal("all of budget.memory is reserved", missing_bytes)
 

@@ -96,14 +96,6 @@ class Metrics:
         self._counts[Count.REFUSED] += 1
         self._refused[code] += 1
 
-    def count_expired(self) -> None:
-        """Count a request whose deadline passed while it waited."""
-        self._counts[Count.EXPIRED] += 1
-
-    def count_cancelled(self) -> None:
-        """Count a request that was cancelled while it waited."""
-        self._counts[Count.CANCELLED] += 1
-
     def count_outcome(self, outcome: Answer | Rejected) -> None:
         """Count a request that ran, by how it ended."""
         if isinstance(outcome, Answer):
@@ -111,9 +103,9 @@ class Metrics:
             if outcome.finish_reason is FinishReason.CANCELLED:
                 self._counts[Count.CANCELLED] += 1
         elif outcome.code is ErrorCode.CANCELLED:
-            self.count_cancelled()
+            self._counts[Count.CANCELLED] += 1
         elif outcome.code is ErrorCode.TIMEOUT:
-            self.count_expired()
+            self._counts[Count.EXPIRED] += 1
         else:
             self.count_refused(outcome.code)
 

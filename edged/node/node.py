@@ -5,9 +5,8 @@ that the daemon carries out; nothing in this room does I/O, reads a clock or blo
 and the property tests drive this class, too.
 """
 
-from edged.errors import ErrorCode
 from edged.node.crash_journal import MAX_ATTEMPTS
-from edged.node.effects import Cancel, Effect, Pause, Report, Start, SyncJournal
+from edged.node.effects import Effect, Pause, Report, Start, SyncJournal
 from edged.node.events import (
     Abandon,
     Confirmed,
@@ -22,17 +21,13 @@ from edged.node.generation import Finished, Fragment, Generation, Paused
 from edged.node.intake import CRASHED_BEFORE, Intake
 from edged.node.limits import Limits
 from edged.node.metrics import Count
+from edged.node.replies import Replies
 from edged.node.request_state import RequestState
 from edged.node.state import NodeState
 from edged.protocol import Delivery
 from edged.protocol.event import ReplyUndelivered, RequestPoisoned
-from edged.protocol.request import CancelOutcome, CancelRequest, FinishReason, Rejected, Reply
-from edged.scheduling.latency_model import LatencyModel, RequestTimings
+from edged.scheduling.latency_model import LatencyModel
 from edged.scheduling.queued_request import RequestPhase
-
-_WAITED_TOO_LONG = Rejected(
-    ErrorCode.TIMEOUT, "waited too long for its deadline; allow more time or ask again later"
-)
 
 Event = (
     Delivery
@@ -65,21 +60,22 @@ class Node:
         journal_pages: tuple[bytes, bytes] | None = None,
     ) -> None:
         self._state = NodeState(limits, latency_model, journal_pages)
-        self._intake = Intake(self._state)
+        self._replies = Replies(self._state)
+        self._intake = Intake(self._state, self._replies)
         self.latency_model = latency_model
         self.scheduler = self._state.scheduler
         self.metrics = self._state.metrics
         self.guard = self._state.guard
         self.num_unfinished = self._state.journal.num_unfinished
-        """Messages that the process before had at work when it ended: above 0, it crashed."""
+        """Messages at work when the process before ended: above 0, it crashed."""
 
     @property
     def num_unconfirmed(self) -> int:
         """Replies that the broker has not confirmed yet."""
-        return self._state.replies.num_unconfirmed
+        return self._replies.num_unconfirmed
 
     def num_sessions(self, now_s: float) -> int:
-        """Count the dialogues that are held."""
+        """Count the sessions that have not expired."""
         return self._state.sessions.count(now_s)
 
     def next_tick_s(self) -> float | None:
@@ -96,6 +92,8 @@ class Node:
 
     def handle(self, event: Event, now_s: float, readings: Readings) -> list[Effect]:
         """Decide what an event entails.
+
+        An event about a request that is unknown, or has ended, changes nothing.
 
         Args:
             event: What happened.
@@ -116,36 +114,34 @@ class Node:
                 self._start(event.key)
             case Confirmed():
                 self._confirm(event)
-            case Drain():
-                self._state.is_draining = True
-            case Abandon():
-                self._abandon()
+            case Drain() | Abandon():
+                self._drain(event)
+        # Neither makes room for anything.
         if not isinstance(event, Fragment | Confirmed):
             self._schedule()
             self._intake.take_arrivals()
         return self._state.take_effects()
 
-    def _abandon(self) -> None:
-        for state in self.scheduler.in_progress():
-            self._state.journal.end(state.identity_key)
-
     def _take_in(self, event: Delivery | Decoded | Prepared) -> None:
-        match event:
-            case Delivery():
-                self._intake.deliver(event)
-            case Prepared():
-                self._intake.prepared(event)
-            case Decoded():
-                cancel = self._intake.decoded(event.result)
-                if cancel is not None:
-                    self._cancel(*cancel)
+        if isinstance(event, Delivery):
+            self._intake.deliver(event)
+        elif isinstance(event, Decoded):
+            self._intake.decoded(event.result)
+        else:
+            self._intake.prepared(event)
+
+    def _drain(self, event: Drain | Abandon) -> None:
+        self._state.is_draining = True
+        if isinstance(event, Abandon):
+            left = self.scheduler.in_progress()
+            self._state.journal.close([state.identity.key for state in left])
 
     def _schedule(self) -> None:
         """Refuse what waited too long, and start, or make room for, what is due."""
         now_s, cost = self._state.now_s, self.latency_model.current
         self.scheduler.num_slots = self.guard.tick(self._state.readings.memory, now_s)
         for state in self.scheduler.expire(now_s, cost):
-            self._end_waiting(state, _WAITED_TOO_LONG)
+            self._replies.finish_queued(state)
         if self._state.is_draining or not self.scheduler.is_waiting:
             return
         while (started := self.scheduler.start_next(now_s, cost)) is not None:
@@ -161,83 +157,56 @@ class Node:
             state.phase = RequestPhase.RUNNING
             self._state.emit(Start(state.generation))
             return
-        state.attempt = self._state.journal.begin(state.identity_key)
+        is_redelivery = state.delivery.is_redelivery
+        state.attempt = self._state.journal.begin(state.identity.key, is_redelivery=is_redelivery)
         if state.attempt > MAX_ATTEMPTS:
-            self._state.emit(Report(RequestPoisoned(state.attempt - 1)))
-            self.scheduler.finish(state.key)
-            self._state.finish(state, CRASHED_BEFORE)
+            self._state.emit(Report(RequestPoisoned(MAX_ATTEMPTS)))
+            self.scheduler.remove(state)
+            self._replies.finish(state, CRASHED_BEFORE)
         else:
             self._state.emit(SyncJournal(state.key))
 
     def _start(self, key: int) -> None:
         state = self.scheduler.running_request(key)
-        if state is None or state.phase is not RequestPhase.STARTING:
-            return
-        if state.is_cancelled:
-            self.scheduler.finish(key)
-            self._state.finish(state, Rejected(ErrorCode.CANCELLED, "cancelled while waiting"))
-            return
-        state.phase = RequestPhase.RUNNING
-        generation = Generation(
-            key, state.prompt_ids, state.request, state.max_tokens, state.constraint
-        )
-        self._state.emit(Start(generation))
+        if state is not None and state.phase is RequestPhase.STARTING:
+            state.phase = RequestPhase.RUNNING
+            generation = Generation(
+                key, state.prompt_ids, state.request, state.max_tokens, state.constraint
+            )
+            self._state.emit(Start(generation))
 
     def _take_generation(self, event: Fragment | Finished | Paused) -> None:
-        match event:
-            case Fragment():
-                state = self.scheduler.running_request(event.key)
-                if state is not None:
-                    self._state.publish_fragment(state, event)
-            case Finished():
-                state = self.scheduler.finish(event.generation.key)
-                self._state.finish(state, event.outcome, event)
-                self._learn(event)
-            case Paused():
-                self._paused(event.generation)
+        key = event.key if isinstance(event, Fragment) else event.generation.key
+        state = self.scheduler.running_request(key)
+        if state is None:
+            return
+        if isinstance(event, Fragment):
+            self._replies.publish_fragment(state, event)
+        elif isinstance(event, Finished):
+            self.scheduler.remove(state)
+            self._replies.finish(state, event.outcome, event)
+            self._learn(event)
+        else:
+            self._pause(state, event.generation)
 
-    def _paused(self, generation: Generation) -> None:
+    def _pause(self, state: RequestState, generation: Generation) -> None:
         """Let a paused request wait again, with its answer so far."""
-        state = self.scheduler.pause(generation.key, generation.num_output_tokens)
+        self.scheduler.pause(state, generation.num_output_tokens)
         state.generation = generation
         self.metrics.count(Count.PAUSED)
         if state.is_cancelled:  # asked for while the pause was on its way here
-            self.scheduler.drop(state)
-            self._end_waiting(state, Rejected(ErrorCode.CANCELLED, "cancelled while interrupted"))
-
-    def _cancel(self, canceller: RequestState, cancel: CancelRequest) -> None:
-        matches = self.scheduler.cancel(cancel)
-        reply = Reply(cancel.reply_to, CancelOutcome(is_found=bool(matches)))
-        self._state.answer(canceller, reply)
-        for state in matches:
-            if state not in self.scheduler.running:
-                self._end_waiting(state, Rejected(ErrorCode.CANCELLED, "cancelled while waiting"))
-            elif state.phase is RequestPhase.RUNNING:
-                self._state.emit(Cancel(state.key))
-
-    def _end_waiting(self, state: RequestState, rejected: Rejected) -> None:
-        """Reply to a request that does not run: with its answer so far, if there is one."""
-        generation, now_s = state.generation, self._state.now_s
-        if generation is None:
-            self._state.finish(state, rejected)
-            return
-        reason = FinishReason.CANCELLED if state.is_cancelled else FinishReason.DEADLINE
-        finished = Finished(generation, generation.end(reason), now_s)
-        if state.request.is_stream:
-            self._state.publish_fragment(state, generation.last_fragment(now_s))
-        self._state.finish(state, finished.outcome, finished)
+            self.scheduler.remove(state)
+            self._replies.finish_queued(state)
 
     def _confirm(self, confirmed: Confirmed) -> None:
-        self._state.replies.confirm(confirmed.handle)
-        if confirmed.failure is not None:
+        is_reply = self._replies.confirm(confirmed.handle)
+        if is_reply and confirmed.failure is not None:
             self.metrics.count(Count.UNDELIVERED)
             self._state.emit(Report(ReplyUndelivered(confirmed.failure)))
 
     def _learn(self, finished: Finished) -> None:
         """Take in what a request took: latencies for operators, costs for the next admission."""
         run = finished.generation
-        if run.energy is not None:
-            self.metrics.count_energy(run.energy.joules)
         if run.first_token_s is None:
             return
         usage, timing, spent = finished.usage, finished.timing(run.request.received_s), run.spent
@@ -245,13 +214,6 @@ class Node:
         if run.was_paused:  # it computed its prompt twice
             return
         self.metrics.observe_decode(usage.completion_tokens - 1, timing.decode_s)
-        measured = RequestTimings(
-            usage.prompt_tokens - usage.cached_tokens,
-            usage.cached_tokens,
-            spent.prefill_s,
-            spent.decode_runs,
-            spent.decode_s,
-            spent.num_cobatched_tokens,
-            spent.num_cobatched_pairs,
-        )
-        self.metrics.observe_cost_error(self.latency_model.observe(measured))
+        spent.num_cached = usage.cached_tokens
+        spent.num_prefilled = usage.prompt_tokens - usage.cached_tokens
+        self.metrics.observe_cost_error(self.latency_model.observe(spent))

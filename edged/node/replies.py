@@ -1,24 +1,39 @@
 """One terminal reply for every delivered message, and the acknowledgement only after it.
 
-Rule: a delivery leaves this module acknowledged, or not at all: then the broker delivers it again.
-The same request is executed once, however often it is delivered; each delivery gets its reply.
+Rule: every way in which a delivery is answered leads through here; it is acknowledged after that,
+or not at all: then the broker delivers it again. The same request is executed once, however often
+it is delivered, and each delivery gets its reply.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from edged.node.crash_journal import CrashJournal
-from edged.node.effects import Acknowledge, Effect, Publish
-from edged.node.limits import Limits
-from edged.node.metrics import Count, Metrics
+from edged.errors import ErrorCode
+from edged.node.effects import Acknowledge, Publish, Report
+from edged.node.generation import Finished, Fragment
+from edged.node.ledger import REPLAY_BYTES
+from edged.node.metrics import Count
 from edged.node.request_state import Identity, RequestState
-from edged.protocol import encode_reply
-from edged.protocol.request import Rejected, Reply
+from edged.node.state import NodeState
+from edged.protocol import encode_fragment, encode_reply
+from edged.protocol.event import RequestRefused
+from edged.protocol.request import Answer, FinishReason, Rejected, Reply, ReplyAddress
+from edged.scheduling.queued_request import RequestPhase
 
 # Finished replies kept for replay.
 MAX_FINISHED = 64
-MAX_FINISHED_BYTES = 256 * 1024
+# Deliveries of one request that wait for its reply. They have no place in the queue, so without a
+# bound of their own a flood of them would take memory until the request ends.
+MAX_DUPLICATES = 64
+_TOO_MANY_DUPLICATES = Rejected(
+    ErrorCode.QUEUE_FULL,
+    f"{MAX_DUPLICATES} deliveries of this request wait for its reply already",
+    retry_after_s=1.0,
+)
+_CANCELLED = Rejected(ErrorCode.CANCELLED, "cancelled while waiting")
+_WAITED_TOO_LONG = Rejected(
+    ErrorCode.TIMEOUT, "waited too long for its deadline; allow more time or ask again later"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +47,11 @@ class Replies:
     """Match deliveries with their replies.
 
     Args:
-        limits: The names of node and model.
-        journal: Knows what the process before had answered when it ended.
-        metrics: Where duplicates are counted.
-        emit: Takes each ``Publish`` and ``Acknowledge``.
+        node: The state of the node.
     """
 
-    def __init__(
-        self,
-        limits: Limits,
-        journal: CrashJournal,
-        metrics: Metrics,
-        emit: Callable[[Effect], None],
-    ) -> None:
-        self._limits = limits
-        self._journal = journal
-        self._metrics = metrics
-        self._emit = emit
+    def __init__(self, node: NodeState) -> None:
+        self._node = node
         self._open: dict[RequestState, None] = {}
         self._unconfirmed: dict[int, RequestState] = {}
         self._finished: OrderedDict[Identity, _Finished] = OrderedDict()
@@ -60,74 +63,140 @@ class Replies:
         """Replies published that the broker has not confirmed yet."""
         return len(self._unconfirmed)
 
-    def open(self, state: RequestState, now_s: float) -> bool:
-        """Take in a decoded request, with its identity; it then owes a ``finish``.
+    def open(self, state: RequestState) -> bool:
+        """Take in a decoded request; it then owes one ``finish`` or ``refuse``.
 
         Returns:
             False when the request is known already, and is answered here: now, or when its first
             delivery is.
         """
-        if self._adopt(state) or self._replay(state, now_s):
+        if self._adopt(state) or self._replay(state):
             return False
-        if state.identity is not None and state.identity.has_token:
+        identity = state.identity
+        if identity.has_token:
             for other in self._open:
-                if other.identity == state.identity:
-                    other.duplicates.append(state)
+                if other.identity == identity:
+                    self._attach(state, other)
                     return False
-        state.is_repeat = self._is_repeat(state)
+        # Without a token, another message may have had the same words.
+        is_again = identity.has_token and state.delivery.is_redelivery
+        state.is_repeat = is_again and self._node.journal.was_answered(identity.key)
         self._open[state] = None
         return True
 
-    def answer(self, state: RequestState, reply: Reply, expires_s: float, now_s: float) -> None:
+    def answer(self, state: RequestState, reply: Reply) -> None:
         """Reply to a delivery that starts no work: a refusal of its content, a cancel.
 
-        It is read anew each time it comes, so nothing is remembered beyond its acknowledgement.
+        It is decoded anew each time it comes, so nothing is remembered beyond its acknowledgement.
         """
         state.identity = Identity.of(state.delivery, reply.reply_to)
-        state.expires_s = expires_s
+        state.expires_s = self._node.now_s + self._node.limits.defaults.timeout_s
         if not self._adopt(state):
-            self._send(state, reply, now_s)
+            self._send(state, reply)
 
-    def finish(self, state: RequestState, reply: Reply, now_s: float) -> None:
+    def refuse(
+        self, state: RequestState, reply_to: ReplyAddress, rejected: Rejected, attempt: int = 1
+    ) -> None:
+        """Refuse a delivery for its content, or a request that was not admitted."""
+        self._node.metrics.count_refused(rejected.code)
+        self._node.emit(Report(RequestRefused(rejected.code)))
+        reply = Reply(reply_to, rejected, attempt=attempt)
+        if state in self._open:
+            self._close(state, reply)
+        else:
+            self.answer(state, reply)
+
+    def finish(
+        self, state: RequestState, outcome: Answer | Rejected, finished: Finished | None = None
+    ) -> None:
+        """Reply to an admitted request, with what was measured if it ran."""
+        if isinstance(outcome, Rejected) and outcome.code is ErrorCode.INTERNAL:
+            self._node.emit(Report(RequestRefused(outcome.code)))
+        request, session = state.request, None
+        if state.turn is not None and isinstance(outcome, Answer):
+            session = self._node.sessions.close(state.turn, outcome.text, self._node.now_s)
+        usage = None if finished is None else finished.usage
+        if usage is not None and usage.energy is not None:
+            self._node.metrics.count_energy(usage.energy.joules)
+        timing = None if finished is None else finished.timing(request.received_s)
+        attempt = max(state.attempt, 1)
+        self._close(state, Reply(request.reply_to, outcome, usage, timing, session, attempt))
+        self._node.metrics.count_outcome(outcome)
+
+    def finish_queued(self, state: RequestState) -> None:
+        """Reply to a request that was cancelled or expired while it did not run.
+
+        One that was paused gets its answer so far.
+        """
+        generation, now_s = state.generation, self._node.now_s
+        if generation is None:
+            self.finish(state, _CANCELLED if state.is_cancelled else _WAITED_TOO_LONG)
+            return
+        reason = FinishReason.CANCELLED if state.is_cancelled else FinishReason.DEADLINE
+        finished = Finished(generation, generation.end(reason), now_s)
+        if state.request.is_stream:
+            self.publish_fragment(state, generation.last_fragment(now_s))
+        self.finish(state, finished.outcome, finished)
+
+    def publish_fragment(self, state: RequestState, fragment: Fragment) -> None:
+        """Publish a part of a streamed answer, at QoS 0."""
+        message = encode_fragment(
+            self._node.limits.defaults.topics,
+            state.request.reply_to.request_id or "",  # a request to stream has one
+            fragment.number,
+            fragment.delta,
+            is_done=fragment.is_done,
+        )
+        self._node.emit(Publish(message))
+
+    def confirm(self, handle: int) -> bool:
+        """Acknowledge the delivery whose reply the broker has confirmed, or will never take.
+
+        Returns:
+            Whether a reply with this handle was unconfirmed.
+        """
+        state = self._unconfirmed.pop(handle, None)
+        if state is not None:
+            self._node.emit(Acknowledge(state.delivery))
+        return state is not None
+
+    def _close(self, state: RequestState, reply: Reply) -> None:
         """Publish the terminal reply of a request, and its copies to the duplicates.
 
         Raises:
-            ValueError: It is finished already: a second reply would break the contract.
+            KeyError: It is answered already: a second reply would break the contract.
         """
-        if state not in self._open or state.identity is None:
-            raise ValueError(f"{state}: it owes no reply")
         del self._open[state]
-        # A retry with the same id must be tried, not told the old refusal again.
+        if state.reservation is not None:
+            state.reservation.release()
+        # A retry with the same id must be tried, not answered with the old refusal.
         is_final = not (isinstance(reply.outcome, Rejected) and reply.outcome.code.is_retryable)
-        note = self._journal.answer if is_final else self._journal.end
-        note(state.identity.key)  # before it is sent, or it could be sent twice unmarked
+        # Before it is sent: else a process that ends in between would send it twice, unmarked.
+        was_started, key = state.attempt > 0, state.identity.key
+        self._node.journal.end(key, is_answered=is_final, was_started=was_started)
         num_bytes = 0
         for receiver in (state, *state.duplicates):
             if receiver is not state or state.is_repeat:
                 reply = replace(reply, is_duplicate=True)
             receiver.expires_s = state.expires_s
-            num_bytes = self._send(receiver, reply, now_s)
+            num_bytes = self._send(receiver, reply)
         state.duplicates.clear()
         if is_final:
             self._remember(state.identity, _Finished(reply, state.expires_s, num_bytes))
 
-    def confirm(self, handle: int) -> None:
-        """Acknowledge the delivery whose reply the broker has confirmed, or will never take."""
-        state = self._unconfirmed.pop(handle, None)
-        if state is not None:
-            self._emit(Acknowledge(state.delivery))
-
-    def _is_repeat(self, state: RequestState) -> bool:
-        # Without an id, another message may have had the same words.
-        identity = state.identity
-        may_be = identity is not None and identity.has_token and state.delivery.is_redelivery
-        return identity is not None and may_be and self._journal.was_answered(identity.key)
+    def _attach(self, state: RequestState, first: RequestState) -> None:
+        """Let a duplicate wait for the reply to the first delivery of its request."""
+        if len(first.duplicates) >= MAX_DUPLICATES:
+            self.refuse(state, state.request.reply_to, _TOO_MANY_DUPLICATES)
+        else:
+            state.forget_content()
+            first.duplicates.append(state)
 
     def _remember(self, identity: Identity, finished: _Finished) -> None:
         self._forget(identity)
         self._finished[identity] = finished
         self._finished_bytes += finished.num_bytes
-        while len(self._finished) > MAX_FINISHED or self._finished_bytes > MAX_FINISHED_BYTES:
+        while len(self._finished) > MAX_FINISHED or self._finished_bytes > REPLAY_BYTES:
             self._forget(next(iter(self._finished)))
 
     def _forget(self, identity: Identity) -> None:
@@ -135,26 +204,27 @@ class Replies:
         if finished is not None:
             self._finished_bytes -= finished.num_bytes
 
-    def _send(self, state: RequestState, reply: Reply, now_s: float) -> int:
+    def _send(self, state: RequestState, reply: Reply) -> int:
         """Publish a reply; return the bytes of its payload."""
         if reply.is_duplicate:
-            self._metrics.count(Count.DUPLICATES)
+            self._node.metrics.count(Count.DUPLICATES)
         message = encode_reply(
             reply,
-            node=self._limits.defaults.node,
-            model_id=self._limits.model_id,
-            seconds_left=state.expires_s - now_s,
+            node=self._node.limits.defaults.node,
+            model_id=self._node.limits.model_id,
+            seconds_left=state.expires_s - self._node.now_s,
         )
+        state.phase = RequestPhase.FINISHED
         state.forget_content()
         self._unconfirmed[self._next_handle] = state
-        self._emit(Publish(message, self._next_handle))
+        self._node.emit(Publish(message, self._next_handle))
         self._next_handle += 1
         return len(message.payload)
 
     def _adopt(self, state: RequestState) -> bool:
-        """Give a redelivered message the place of its former self, whose connection is gone.
+        """Let a redelivery take the place of the same message from a connection that is gone.
 
-        A reply that is published but not confirmed is among them: the transport sends it again
+        A reply that is published but not confirmed is among those: the transport sends it again
         after a reconnect, so the redelivery needs no second one.
         """
         delivery = state.delivery
@@ -166,20 +236,19 @@ class Replies:
             is_here = other.delivery.topic == delivery.topic
             is_former = other.delivery.connection_epoch < delivery.connection_epoch
             if is_here and is_former and other.identity == state.identity:
-                other.delivery = delivery
+                other.delivery = delivery.receipt
                 return True
         return False
 
-    def _replay(self, state: RequestState, now_s: float) -> bool:
+    def _replay(self, state: RequestState) -> bool:
         """Answer a request that was answered before, from memory."""
-        identity = state.identity
-        if identity is None or identity not in self._finished or not state.may_be_a_repeat:
+        finished = self._finished.get(state.identity)
+        if finished is None or not state.may_be_a_repeat:
             return False
-        finished = self._finished[identity]
-        if finished.expires_s < now_s:
-            self._forget(identity)
+        if finished.expires_s < self._node.now_s:  # a retry after the deadline is executed again
+            self._forget(state.identity)
             return False
-        copy = replace(finished.reply, reply_to=state.request.reply_to, is_duplicate=True)
         state.expires_s = finished.expires_s
-        self._send(state, copy, now_s)
+        reply_to = state.request.reply_to
+        self._send(state, replace(finished.reply, reply_to=reply_to, is_duplicate=True))
         return True

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edged.node.generation import Generation
 from edged.node.ledger import Reservation
-from edged.node.sessions import OpenTurn
+from edged.node.sessions import PendingTurn
 from edged.protocol import Delivery
 from edged.protocol.request import ReplyAddress, Request
 from edged.scheduling.queued_request import QueuedRequest
@@ -34,61 +34,58 @@ class Identity:
         return cls(key, token is not None)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)  # generated, its repr would show the prompt
 class RequestState(QueuedRequest):
     """What the node knows of one delivery, and of the request in it."""
 
     request: Request = field(init=False)
-    """Set when it is decoded, if it is a request."""
+    """Set from when it is decoded, if it is a request, until it is answered."""
     delivery: Delivery = field(kw_only=True)
-    """The latest: a redelivery takes the place of the one before."""
+    """The latest: a redelivery takes the place of the one before. Without its payload from when it
+    is decoded."""
     fingerprint: str = field(kw_only=True)
     """Of the delivery, for the crash journal."""
     is_suspect: bool = False
     """Whether a process ended while it was taken in or answered: it is handled alone now."""
     is_decoded: bool = False
-    identity: Identity | None = None
-    """Once it is known where its reply goes."""
+    identity: Identity = Identity("", has_token=False)
+    """Known as soon as it is known where its reply goes."""
     expires_s: float = 0.0
     """Until when its reply is worth sending and keeping."""
     duplicates: "list[RequestState]" = field(default_factory=list)
     """Later deliveries of the same request; each gets a copy of the reply."""
     is_repeat: bool = False
     """Whether a process before this one sent its reply, and ended before it was confirmed."""
-    turn: OpenTurn | None = None
-    """Its place in a dialogue."""
+    turn: PendingTurn | None = None
+    """Its place in a session."""
     prompt_ids: Sequence[int] = ()
     constraint: "Constraint | None" = None
     reservation: Reservation | None = None
     """Its part of the memory."""
-    attempt: int = 1
+    attempt: int = 0
+    """Number of its start, those of earlier processes included; 0 before it."""
     generation: Generation | None = None
     """Its answer so far, while it is paused."""
 
-    def __str__(self) -> str:
-        """Print what a reader of a log or a debugger wants to know; nothing of the content."""
-        start = "" if self.started_s is None else f", started at {self.started_s:.3f} s"
-        progress = f"{self.num_prefilled} tokens prefilled, {self.num_generated} generated"
-        return f"request {self.key}: {self.phase.value}, {progress}{start}"
-
-    @property
-    def identity_key(self) -> str:
-        """The key of its identity; empty until that is known."""
-        return "" if self.identity is None else self.identity.key
-
     @property
     def may_be_a_repeat(self) -> bool:
-        """Whether an equal request before it was the same one, and not one that reads alike."""
-        return self.delivery.is_redelivery or (
-            self.identity is not None and self.identity.has_token
-        )
+        """Whether an equal request before it was the same one, and not one with the same words."""
+        return self.delivery.is_redelivery or self.identity.has_token
+
+    def accept(self, request: Request) -> None:
+        """Note the request that was decoded from the delivery."""
+        self.request, self.is_decoded = request, True
+        self.identity = Identity.of(self.delivery, request.reply_to)
+        self.expires_s = request.deadline_s
+        self.delivery = self.delivery.receipt
 
     def forget_content(self) -> None:
-        """Keep only what the acknowledgement needs.
-
-        A broker may deliver far beyond the Receive Maximum (Mosquitto 2.0.11 does), so thousands of
-        replies may wait for their confirmation.
-        """
+        """Keep only what the acknowledgement needs."""
+        # A broker may deliver far beyond the Receive Maximum (Mosquitto 2.0.11 does), so thousands
+        # of replies may wait for their confirmation.
         self.delivery = self.delivery.receipt
         self.prompt_ids, self.constraint = (), None
         self.turn, self.generation = None, None
+        if self.is_decoded:
+            self.is_decoded = False
+            del self.request

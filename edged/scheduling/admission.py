@@ -32,10 +32,8 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A request that fits its budgets."""
+    """A request fits its budgets."""
 
-    request: Request
-    num_prompt_tokens: int
     max_tokens: int
     """The request's own, or fewer: cut to the context, or shortened to meet the deadline."""
     predicted_s: float
@@ -104,7 +102,7 @@ def _meet_deadline(
     def try_admit(max_tokens: int) -> Admitted | None:
         work = Work.of(num_prompt_tokens, max_tokens, request.deadline_s)
         end_s = admission_test.completion_s(work, cost.margin * work.alone_s(cost), reserve)
-        return None if end_s is None else Admitted(request, num_prompt_tokens, max_tokens, end_s)
+        return None if end_s is None else Admitted(max_tokens, end_s)
 
     whole = try_admit(max_tokens)
     if whole is not None:
@@ -117,14 +115,14 @@ def _meet_deadline(
         return shorter
     schedule = admission_test.best_schedule(request.deadline_s, reserve)
     alone_s = cost.margin * cost.service_s(num_prompt_tokens, max_tokens)
-    end_s = schedule.demand_s(request.deadline_s) + alone_s
-    late = Admitted(request, num_prompt_tokens, max_tokens, end_s)
-    return _too_late(late, fitting, schedule, alone_s)
+    late = Admitted(max_tokens, schedule.demand_s(request.deadline_s) + alone_s)
+    return _too_late(request, late, fitting, schedule, alone_s)
 
 
-def _too_late(late: Admitted, fitting: int, schedule: EdfSchedule, alone_s: float) -> Rejected:
+def _too_late(
+    request: Request, late: Admitted, fitting: int, schedule: EdfSchedule, alone_s: float
+) -> Rejected:
     """Refuse what would miss a deadline, and say how many tokens would fit."""
-    request = late.request
     left_s = max(request.deadline_s - schedule.now_s, 0.0)
     capacity_s = schedule.capacity_s(request.deadline_s, RESERVE[request.priority])
     # A retry helps if others are in the way, and alone it would fit into its original time.

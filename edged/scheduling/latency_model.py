@@ -118,23 +118,24 @@ def read_cost(members: object) -> CostEstimate:
         raise ValueError(f"not a cost: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RequestTimings:
-    """Measured engine time of one finished request, without the time between its runs."""
+    """Measured engine time of one request, without the time between its runs."""
 
-    num_prefilled: int
+    num_prefilled: int = 0
     """Prompt tokens computed."""
-    num_cached: int
+    num_cached: int = 0
     """Prompt tokens reused."""
-    prefill_s: float
-    num_decoded: int
-    """Tokens after the first one."""
-    decode_s: float
+    prefill_s: float = 0.0
+    decode_runs: int = 0
+    """Runs after the prefill, which gives the first token; each gives a token, or several if some
+    were drafted."""
+    decode_s: float = 0.0
     """All of its decode runs, whoever else was in them."""
     num_cobatched_tokens: int = 0
-    """Tokens of other sequences in its decode runs."""
+    """The other tokens in its decode runs: of other sequences, or drafted."""
     num_cobatched_pairs: int = 0
-    """Attention pairs of those tokens."""
+    """Attention pairs of those tokens: the positions before each, added up."""
 
     def predicted_prefill_s(self, cost: CostEstimate) -> float:
         """Predict its prefill."""
@@ -142,7 +143,7 @@ class RequestTimings:
 
     def predicted_decode_s(self, cost: CostEstimate) -> float:
         """Predict its decode runs, the other sequences in them included."""
-        own_s = cost.decode_s(self.num_decoded, self.num_prefilled + self.num_cached)
+        own_s = cost.decode_s(self.decode_runs, self.num_prefilled + self.num_cached)
         rows_s = self.num_cobatched_tokens * cost.decode_row_s
         return own_s + rows_s + self.num_cobatched_pairs * cost.decode_pair_s
 
@@ -187,7 +188,7 @@ class LatencyModel:
             return None
         current = self.current
         predicted_s = timings.predicted_prefill_s(current) + timings.predicted_decode_s(current)
-        is_long = timings.num_decoded >= _MIN_DECODE_TOKENS
+        is_long = timings.decode_runs >= _MIN_DECODE_TOKENS
         if timings.num_prefilled >= _MIN_PREFILL_TOKENS:
             self._prefill.add(timings.prefill_s, timings.predicted_prefill_s(self.fitted))
         if is_long:

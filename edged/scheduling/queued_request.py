@@ -63,10 +63,9 @@ class QueuedRequest:
 
     def __repr__(self) -> str:
         """Describe it for a log or a debugger, without a word of the prompt."""
-        tokens = f"{self.num_generated} of {self.max_tokens} tokens"
         return (
-            f"request {self.key}: {self.phase.value}, client {self.client},"
-            f" deadline {self.deadline_s:.3f} s, {tokens}"
+            f"request {self.key}: {self.phase.value}, {self.num_prefilled} tokens prefilled,"
+            f" {self.num_generated} of {self.max_tokens} generated, paused {self.num_pauses} times"
         )
 
     @property

@@ -1,8 +1,8 @@
 """The bounded queue of requests, and those that run.
 
 The most urgent class goes first as long as all admitted deadlines can be met, else the earliest
-deadline. Each request that ``enter`` accepts leaves through exactly one of ``finish``, ``expire``,
-``cancel`` and ``drop``, whose caller replies to it.
+deadline. Each request that ``enter`` accepts leaves through exactly one of ``expire``, ``cancel``
+and ``remove``, whose caller replies to it.
 """
 
 from collections.abc import Mapping
@@ -124,51 +124,39 @@ class Scheduler(Generic[S]):
         """Return the running request to pause: for a person, or to meet a deadline."""
         return self._at(now_s, cost).to_pause()
 
-    def pause(self, key: int, num_generated: int) -> S:
-        """Move a running request back to WAITING, with so many tokens of its answer.
-
-        Raises:
-            KeyError: it is not running.
-        """
-        entry = self.finish(key)
+    def pause(self, entry: S, num_generated: int) -> None:
+        """Move a running request back to WAITING, with so many tokens of its answer."""
+        self.running.remove(entry)
         entry.pause(num_generated)
         self._waiting.append(entry)
-        return entry
 
     def in_progress(self) -> list[S]:
         """Return the paused and the running requests."""
         return [*(entry for entry in self._waiting if entry.num_pauses), *self.running]
-
-    def finish(self, key: int) -> S:
-        """End a running request and return it.
-
-        Raises:
-            KeyError: it is not running.
-        """
-        entry = self.running_request(key)
-        if entry is None:
-            raise KeyError(f"request {key} is not running")
-        self.running.remove(entry)
-        entry.phase = RequestPhase.FINISHED
-        return entry
 
     def running_request(self, key: int) -> S | None:
         """Return the running request with this key; None if there is none."""
         return next((entry for entry in self.running if entry.key == key), None)
 
     def expire(self, now_s: float, cost: CostEstimate) -> list[S]:
-        """Remove and return the queued requests that can give no token before their deadline."""
-        expired = [entry for entry in self.queued() if entry.latest_start_s(cost) <= now_s]
+        """Remove and return the requests that can give no token before their deadline."""
+        expired = [entry for entry in self._unstarted() if entry.latest_start_s(cost) <= now_s]
         for entry in expired:
-            self.drop(entry)
+            self.remove(entry)
         return expired
 
     def next_deadline_s(self, cost: CostEstimate) -> float | None:
-        """Return when ``expire`` will next return a request; None if none is queued."""
-        return min((entry.latest_start_s(cost) for entry in self.queued()), default=None)
+        """Return when ``expire`` will next return a request; None if all have started."""
+        return min((entry.latest_start_s(cost) for entry in self._unstarted()), default=None)
+
+    def _unstarted(self) -> list[S]:
+        # A disk may take long to sync the journal, or for ever: a start that waits for it can
+        # still expire or be cancelled.
+        starting = (entry for entry in self.running if entry.phase is RequestPhase.STARTING)
+        return [*self.queued(), *starting]
 
     def cancel(self, cancel: CancelRequest) -> list[S]:
-        """Remove queued matches, mark running ones, and return them all.
+        """Remove the matches that have not started, mark the running ones, and return them all.
 
         A match has the id or the Correlation Data. Ids are unique only to a requester, so if some
         matches have the reply topic of the cancel's sender, only those are taken.
@@ -178,18 +166,21 @@ class Scheduler(Generic[S]):
             to be answered when they have ended.
         """
         entries = [*self.queued(), *self.running]
+        unstarted = self._unstarted()
         matches = [entry for entry in entries if _is_target(entry.request, cancel)]
         owner = _owner(cancel.reply_to.topic)
         matches = [entry for entry in matches if _owner(entry.client) == owner] or matches
         for entry in matches:
             entry.is_cancelled = True
-            if entry not in self.running:
-                self.drop(entry)
+            if entry in unstarted:
+                self.remove(entry)
         return matches
 
-    def drop(self, entry: S) -> None:
-        """Remove a queued request."""
-        (self._preparing if entry in self._preparing else self._waiting).remove(entry)
+    def remove(self, entry: S) -> None:
+        """Remove a request that has ended."""
+        for entries in (self._preparing, self._waiting, self.running):
+            if entry in entries:
+                entries.remove(entry)
         entry.phase = RequestPhase.FINISHED
 
 

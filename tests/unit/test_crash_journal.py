@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from edged.daemon.journal_file import FILE_NAME, PAGE_BYTES, JournalFile
+from edged.daemon.journal_file import FILE_NAME, PAGE_BYTES
 from edged.node.crash_journal import MAX_REMEMBERED
 from edged.node.events import Abandon, Drain, Synced
-from tests.fakes import Bench, open_journal
+from edged.node.generation import Finished
+from edged.protocol.request import Answer, FinishReason
+from tests.fakes import LIMITS, Bench, SlowJournal, open_journal, ran
 
 
 def test_a_start_that_did_not_end_is_counted_in_the_next_process(tmp_path: Path) -> None:
@@ -51,7 +53,6 @@ def test_a_folder_that_cannot_be_written_costs_one_line_and_no_answer(
 ) -> None:
     journal = open_journal(tmp_path / "missing")
     assert journal.begin("a") == 1
-    assert journal.begin("a") == 2
     journal.end("a")
     assert caplog.text.count("state.folder") == 1
     (tmp_path / "missing").mkdir()
@@ -102,38 +103,24 @@ def test_a_stop_in_the_middle_of_an_answer_is_no_crash(tmp_path: Path) -> None:
     assert bench.transport.replies[0].json["attempt"] == 1
 
 
-def test_a_request_starts_when_its_start_is_on_the_disk_and_not_before(tmp_path: Path) -> None:
-    class SlowJournal(JournalFile):
-        def sync(self, key: int) -> bool:
-            keys.append(key)
-            return True
-
-    keys: list[int] = []
-    bench = Bench()
-    bench.driver.edges = replace(bench.edges, journal=SlowJournal(tmp_path, keys.append))
+def test_a_request_starts_when_its_start_is_on_the_disk_and_not_before() -> None:
+    journal = SlowJournal()
+    bench = Bench(journal=journal)
     bench.deliver({"id": "a", "prompt": "x"})
     assert bench.worker.jobs == []
     assert [state.phase.value for state in bench.node.scheduler.running] == ["starting"]
-    bench.take(Synced(keys[0]))
-    assert [job.key for job in bench.worker.jobs] == keys
-    bench.take(Synced(keys[0]))
+    bench.take(Synced(journal.keys[0]))
+    assert [job.key for job in bench.worker.jobs] == journal.keys
+    bench.take(Synced(journal.keys[0]))
     assert len(bench.worker.jobs) == 1
 
 
-def test_a_request_that_is_cancelled_while_its_start_is_written_never_starts(
-    tmp_path: Path,
-) -> None:
-    class SlowJournal(JournalFile):
-        def sync(self, key: int) -> bool:
-            keys.append(key)
-            return True
-
-    keys: list[int] = []
-    bench = Bench()
-    bench.driver.edges = replace(bench.edges, journal=SlowJournal(tmp_path, keys.append))
+def test_a_request_that_is_cancelled_while_its_start_is_written_never_starts() -> None:
+    journal = SlowJournal()
+    bench = Bench(journal=journal)
     bench.deliver({"id": "a", "prompt": "x"})
     bench.deliver({"id": "a"}, "cancel")
-    bench.take(Synced(keys[0]))
+    bench.take(Synced(journal.keys[0]))
     assert bench.worker.jobs == []
     assert [sent.json["status"] for sent in bench.transport.replies] == ["ok", "error"]
     assert bench.transport.replies[1].json["error"]["code"] == "cancelled"
@@ -183,8 +170,8 @@ def test_only_what_was_begun_can_have_been_answered(tmp_path: Path) -> None:
     journal = open_journal(tmp_path)
     journal.begin("a")
     assert not journal.was_answered("a")
-    journal.answer("a")
-    journal.answer("never begun")
+    journal.end("a", is_answered=True)
+    journal.end("never begun", is_answered=True)
     later = open_journal(tmp_path)
     assert later.was_answered("a")
     assert not later.was_answered("never begun")
@@ -193,3 +180,64 @@ def test_only_what_was_begun_can_have_been_answered(tmp_path: Path) -> None:
     assert after_a_crash.num_unfinished == 1
     assert after_a_crash.was_answered("a")
     assert after_a_crash.begin("a") == 2
+
+
+EQUAL = {"prompt": "x", "max_tokens": 5}
+ROOMY = replace(LIMITS, max_waiting=4, num_slots=4)
+
+
+def test_equal_messages_without_an_id_that_run_at_once_are_no_attempts_of_each_other() -> None:
+    bench = Bench(limits=ROOMY)
+    for _ in range(4):
+        bench.deliver(EQUAL)
+    for job in list(bench.worker.jobs):
+        ran(job, bench.clock(), bench.clock(), num_output_tokens=1)
+        bench.take(Finished(job, Answer("x", FinishReason.STOP), bench.clock()))
+    assert [sent.json["attempt"] for sent in bench.transport.replies] == [1] * 4
+
+
+def test_a_crash_under_equal_messages_counts_once_and_until_the_last_of_them_ended(
+    tmp_path: Path,
+) -> None:
+    journal = open_journal(tmp_path)
+    for _ in range(3):
+        assert journal.begin("equal") == 1
+    journal.end("equal", is_answered=True)
+    journal.end("equal")
+    later = open_journal(tmp_path)
+    assert later.num_unfinished == 1
+    assert later.begin("equal") == 2
+    later.end("equal", is_answered=True)
+    assert open_journal(tmp_path).begin("equal") == 1
+
+
+def test_a_refusal_of_one_message_keeps_the_start_of_an_equal_one(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    journal.begin("equal")
+    journal.end("equal", was_started=False)
+    assert open_journal(tmp_path).begin("equal") == 2
+
+
+def test_a_refused_request_stays_refused_until_its_reply_is_confirmed(tmp_path: Path) -> None:
+    poison = {"id": "poison", "prompt": "x"}
+    for _ in range(2):
+        Bench(folder=tmp_path).deliver(poison)
+    for _ in range(2):  # the connection breaks before the first refusal is confirmed
+        bench = Bench(folder=tmp_path)
+        bench.deliver(poison, is_redelivery=True)
+        bench.take(Abandon())
+        assert bench.worker.jobs == []
+        assert bench.transport.replies[0].json["error"]["code"] == "crashed_before"
+    bench = Bench(folder=tmp_path)
+    assert bench.node.num_unfinished == 0
+    bench.deliver(poison)
+    assert len(bench.worker.jobs) == 1, "a new message with the same words is tried"
+
+
+def test_two_suspects_at_once_clear_a_bystander_once(tmp_path: Path) -> None:
+    open_journal(tmp_path).mark(["s", "t"])
+    open_journal(tmp_path).begin("r")
+    crashed_twice = open_journal(tmp_path)
+    assert crashed_twice.begin("r") == 2
+    crashed_twice.mark(["s", "t"])
+    assert open_journal(tmp_path).begin("r") == 2

@@ -16,7 +16,7 @@ from edged.engine.tokenizer import TemplateError
 from edged.errors import ErrorCode
 from edged.node.effects import Prepare
 from edged.node.events import Prepared
-from edged.node.sessions import OpenTurn, SessionLimits, Turn
+from edged.node.sessions import PendingTurn, SessionLimits, Turn
 from edged.protocol.request import ChatMessage, FormatType, OutputFormat
 from tests.fakes import LIMITS
 from tests.make_request import make_request
@@ -132,11 +132,11 @@ def test_any_other_error_refuses_this_request_alone_and_its_words_are_not_logged
     assert "secret" not in caplog.text
 
 
-def turn_after(*turns: str, question: str = "?") -> OpenTurn:
+def turn_after(*turns: str, question: str = "?") -> PendingTurn:
     """A question of a dialogue with these turns."""
     history = tuple(Turn(text, (ChatMessage("user", text),)) for text in turns)
     messages = (ChatMessage("user", question),)
-    return OpenTurn(("s", "reply/a"), "key", (), False, history, messages)
+    return PendingTurn(("s", "reply/a"), "key", (), False, history, messages)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def order(scheduler: Scheduler[QueuedRequest], now_s: float = 0.0) -> list[int]:
     keys = []
     while (popped := scheduler.start_next(now_s, COST)) is not None:
         keys.append(popped.key)
-        scheduler.finish(popped.key)
+        scheduler.remove(popped)
     return keys
 
 
@@ -147,8 +147,8 @@ def test_who_had_its_share_gets_half_of_the_queue_and_goes_last() -> None:
     assert refusal is not None
     assert (refusal.code, refusal.retry_after_s) == (ErrorCode.QUEUE_FULL, 4.0)
     assert refusal.message == "this client exceeded its fair share; retry after 4.0 s"
-    scheduler.drop(flood[0])
-    scheduler.drop(flood[1])
+    scheduler.remove(flood[0])
+    scheduler.remove(flood[1])
     late = entry(7, topic="flood", deadline_s=40)
     assert add(scheduler, late, COST, 0.0) is None
     assert late.is_over_share
@@ -163,20 +163,18 @@ def test_an_entry_goes_from_waiting_over_running_to_finished() -> None:
     assert scheduler.running == [item]
     assert (item.phase, item.started_s, len(scheduler)) == (RequestPhase.STARTING, 5.0, 0)
     assert scheduler.in_progress() == [item]
-    assert scheduler.finish(1) is item
+    scheduler.remove(item)
     assert item.phase is RequestPhase.FINISHED
     assert scheduler.running == []
 
 
-def test_no_more_run_than_there_are_slots_and_only_what_runs_can_finish() -> None:
+def test_no_more_run_than_there_are_slots() -> None:
     scheduler = filled(entry(1), entry(2))
-    with pytest.raises(KeyError, match="is not running"):
-        scheduler.finish(1)
     assert scheduler.start_next(0.0, COST) is not None
     assert scheduler.start_next(0.0, COST) is None
     assert [item.key for item in scheduler.running] == [1]
-    with pytest.raises(KeyError, match="is not running"):
-        scheduler.pause(2, 0)
+    assert scheduler.running_request(1) is scheduler.running[0]
+    assert scheduler.running_request(2) is None
 
 
 def test_an_empty_queue_gives_nothing() -> None:
@@ -222,7 +220,7 @@ def test_a_person_interrupts_less_urgent_work_that_has_the_time() -> None:
     item = entry(1, priority=NORMAL)
     scheduler = running(item, entry(2, priority=INTERACTIVE), num_generated=5)
     assert scheduler.to_pause(1.5, COST) is item
-    assert scheduler.pause(1, num_generated=6) is item
+    scheduler.pause(item, num_generated=6)
     assert (item.phase, item.started_s, item.num_generated, item.num_pauses) == (
         RequestPhase.WAITING,
         None,
@@ -248,7 +246,7 @@ def test_remaining_work_falls_with_the_engine_s_progress() -> None:
     assert item.remaining_s(COST, 0.0) == pytest.approx(2.0)
     item.note_progress(50, 11)
     assert item.remaining_s(COST, 0.0) == pytest.approx(1.0)
-    scheduler.pause(1, 11)
+    scheduler.pause(item, 11)
     scheduler.start_next(0.0, COST)
     assert item.remaining_s(COST, 0.0) == pytest.approx(0.02 * 61 + 9 * 0.1)
     item.note_progress(61, 11)
@@ -282,7 +280,7 @@ def test_an_answer_is_interrupted_twice_at_most() -> None:
     scheduler = running(item, entry(9, priority=INTERACTIVE))
     for number in range(MAX_PAUSES):
         assert scheduler.to_pause(0.0, COST) is item, number
-        scheduler.pause(1, 1)
+        scheduler.pause(item, 1)
         assert order_one(scheduler) == 9
         assert scheduler.start_next(0.0, COST) is item
         add(scheduler, entry(9, priority=INTERACTIVE), COST, 0.0)
@@ -292,7 +290,7 @@ def test_an_answer_is_interrupted_twice_at_most() -> None:
 def order_one(scheduler: Scheduler[QueuedRequest]) -> int:
     popped = scheduler.start_next(0.0, COST)
     assert popped is not None
-    scheduler.finish(popped.key)
+    scheduler.remove(popped)
     return popped.key
 
 
@@ -331,11 +329,23 @@ def test_cancel_removes_what_waits_and_marks_what_runs() -> None:
     running, waiting, other = (entry(i, request_id=n) for i, n in enumerate(["a", "a", "b"]))
     scheduler = filled(running, waiting, other)
     scheduler.start_next(0.0, COST)
+    running.phase = RequestPhase.RUNNING
     assert scheduler.cancel(cancel(target_id="a")) == [waiting, running]
-    assert (running.phase, running.is_cancelled) == (RequestPhase.STARTING, True)
+    assert (running.phase, running.is_cancelled) == (RequestPhase.RUNNING, True)
     assert (waiting.phase, waiting.is_cancelled) == (RequestPhase.FINISHED, True)
     assert (len(scheduler), other.is_cancelled) == (1, False)
     assert scheduler.cancel(cancel(target_id="zzz")) == []
+
+
+def test_a_start_that_still_waits_for_the_disk_expires_and_is_cancelled() -> None:
+    late, cancelled = entry(1, deadline_s=11.0), entry(2, request_id="a")
+    scheduler = filled(late, cancelled, num_slots=2)
+    assert started(scheduler) == [1, 2]
+    assert scheduler.next_deadline_s(COST) == 10.0
+    assert scheduler.expire(10.0, COST) == [late]
+    assert scheduler.cancel(cancel(target_id="a")) == [cancelled]
+    assert scheduler.running == []
+    assert late.phase is cancelled.phase is RequestPhase.FINISHED
 
 
 def test_cancel_by_correlation_data() -> None:
@@ -373,10 +383,11 @@ def test_the_same_id_of_another_requester_is_left_alone(
 
 
 def test_a_request_can_be_printed_without_its_prompt() -> None:
-    item = entry(7, deadline_s=12.5)
-    assert str(item) == (f"request 7: arrived, client {TOPIC}, deadline 12.500 s, 0 of 21 tokens")
+    item = entry(7)
+    assert str(item) == "request 7: arrived, 0 tokens prefilled, 0 of 21 generated, paused 0 times"
     running(item, num_generated=5)
-    assert repr(item) == (f"request 7: starting, client {TOPIC}, deadline 12.500 s, 5 of 21 tokens")
+    shown = "request 7: starting, 50 tokens prefilled, 5 of 21 generated, paused 0 times"
+    assert repr(item) == shown
 
 
 def test_a_running_entry_is_a_backlog_to_its_deadline_at_most() -> None:
@@ -404,7 +415,7 @@ def test_as_many_run_as_there_are_slots_the_most_urgent_first() -> None:
     scheduler = filled(*entries, num_slots=3)
     assert started(scheduler) == [4, 3, 2]
     assert len(scheduler) == 1
-    scheduler.finish(3)
+    scheduler.remove(entries[2])
     assert started(scheduler) == [4, 2, 1]
     assert scheduler.in_progress() == [entries[3], entries[1], entries[0]]
 
@@ -447,19 +458,20 @@ def test_a_person_takes_the_slot_of_the_least_urgent() -> None:
     assert started(scheduler) == [2, 1]
     add(scheduler, entry(3, priority=INTERACTIVE), SLOTS, 0.0)
     assert scheduler.to_pause(0.0, SLOTS) is least
-    scheduler.pause(1, 0)
+    scheduler.pause(least, 0)
     assert started(scheduler) == [2, 3]
     assert scheduler.to_pause(0.0, SLOTS) is None
 
 
 def test_fewer_slots_let_run_to_its_end_what_runs() -> None:
-    scheduler = filled(*(entry(key) for key in (1, 2, 3)), num_slots=2)
+    entries = [entry(key) for key in (1, 2, 3)]
+    scheduler = filled(*entries, num_slots=2)
     assert started(scheduler) == [1, 2]
     scheduler.num_slots = 1
     assert scheduler.to_pause(0.0, SLOTS) is None
-    scheduler.finish(1)
+    scheduler.remove(entries[0])
     assert started(scheduler) == [2]
-    scheduler.finish(2)
+    scheduler.remove(entries[1])
     assert started(scheduler) == [3]
 
 

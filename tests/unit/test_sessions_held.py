@@ -1,9 +1,11 @@
 """Dialogues: what is held, whose it is, and what an answer changes."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.node.sessions import MAX_DIALOGUE_BYTES, Dialogues, OpenTurn, SessionLimits
+from edged.node.sessions import MAX_SESSION_BYTES, PendingTurn, SessionLimits, Sessions
 from edged.protocol.request import ChatMessage, Request
 from tests.make_request import make_request
 
@@ -20,28 +22,28 @@ def ask(prompt: str, *, topic: str = MINE, system: str | None = None, name: str 
     )
 
 
-def told(turn: OpenTurn | None, num_forgotten: int = 0) -> list[str]:
+def told(turn: PendingTurn | None, num_forgotten: int = 0) -> list[str]:
     assert turn is not None
     return [message.content for message in turn.prompt(num_forgotten)]
 
 
 class Talk:
-    """Dialogues, a clock, and a number for each request."""
+    """Sessions, a clock, and a number for each request."""
 
     def __init__(self, **limits: float) -> None:
-        self.dialogues = Dialogues(SessionLimits(**limits))  # type: ignore[arg-type]
+        self.sessions = Sessions(SessionLimits(**limits))  # type: ignore[arg-type]
         self.now_s = 0.0
         self.num_asked = 0
 
-    def open(self, request: Request, key: str = "", *, is_repeat: bool = False) -> OpenTurn:
+    def open(self, request: Request, key: str = "", *, is_repeat: bool = False) -> PendingTurn:
         self.num_asked += 1
         key = key or f"k{self.num_asked}"
-        turn = self.dialogues.open(request, key, may_be_a_repeat=is_repeat, now_s=self.now_s)
+        turn = self.sessions.open(request, key, may_be_a_repeat=is_repeat, now_s=self.now_s)
         assert turn is not None
         return turn
 
-    def answer(self, turn: OpenTurn, text: str = "ok") -> tuple[int, int]:
-        state = self.dialogues.close(turn, text, self.now_s)
+    def answer(self, turn: PendingTurn, text: str = "ok") -> tuple[int, int]:
+        state = self.sessions.close(turn, text, self.now_s)
         return state.num_turns, state.num_forgotten
 
     def say(self, prompt: str, **more: str) -> list[str]:
@@ -52,7 +54,7 @@ class Talk:
 
 def test_a_request_without_a_session_is_no_turn() -> None:
     request = make_request()
-    assert Dialogues(SessionLimits()).open(request, "k", may_be_a_repeat=False, now_s=0) is None
+    assert Sessions(SessionLimits()).open(request, "k", may_be_a_repeat=False, now_s=0) is None
 
 
 def test_a_turn_is_told_with_all_before_it() -> None:
@@ -67,7 +69,7 @@ def test_dialogues_are_told_apart_by_session_and_by_reply_topic() -> None:
     talk.say("a")
     assert talk.say("b", topic=YOURS) == ["b"]
     assert talk.say("c", name="t") == ["c"]
-    assert talk.dialogues.count(talk.now_s) == 3
+    assert talk.sessions.count(talk.now_s) == 3
 
 
 def test_the_system_text_stays_until_a_request_brings_another() -> None:
@@ -90,7 +92,7 @@ def test_the_nodes_own_system_text_is_not_remembered_as_the_requests() -> None:
 def test_nothing_is_held_before_the_answer() -> None:
     talk = Talk()
     talk.open(ask("a"))
-    assert talk.dialogues.count(talk.now_s) == 0
+    assert talk.sessions.count(talk.now_s) == 0
     assert talk.say("b") == ["b"]
 
 
@@ -125,7 +127,7 @@ def test_forgotten_turns_are_gone_once_it_is_answered() -> None:
         talk.say(prompt)
     turn = talk.open(ask("d"))
     assert told(turn, 2) == ["c", "re c", "d"]
-    assert talk.answer(turn.forgetting(2)) == (2, 2)
+    assert talk.answer(replace(turn, num_forgotten=2)) == (2, 2)
     assert talk.say("e") == ["c", "re c", "d", "ok", "e"]
 
 
@@ -137,7 +139,7 @@ def test_an_idle_dialogue_is_forgotten_and_a_used_one_is_not() -> None:
     talk.now_s = 9
     talk.say("c")
     talk.now_s = 16
-    assert talk.dialogues.count(talk.now_s) == 1
+    assert talk.sessions.count(talk.now_s) == 1
     assert talk.say("d") == ["a", "re a", "c", "re c", "d"]
 
 
@@ -145,7 +147,7 @@ def test_the_one_that_was_idle_longest_makes_room() -> None:
     talk = Talk(count=2)
     for name in ("s", "t", "s", "u"):
         talk.say("a", name=name)
-    assert talk.dialogues.count(talk.now_s) == 2
+    assert talk.sessions.count(talk.now_s) == 2
     assert talk.say("b", name="s") == ["a", "re a", "a", "re a", "b"]
     assert talk.say("b", name="t") == ["b"]
 
@@ -155,20 +157,20 @@ def test_a_dialogue_that_was_forgotten_during_an_answer_goes_on_from_what_was_to
     talk.say("a")
     turn = talk.open(ask("b"))
     talk.now_s = 60
-    assert talk.dialogues.count(talk.now_s) == 0
+    assert talk.sessions.count(talk.now_s) == 0
     assert talk.answer(turn) == (2, 0)
 
 
 def test_the_text_of_a_dialogue_is_bounded_and_the_oldest_goes_first() -> None:
     talk = Talk()
     talk.say("a")
-    long = "ü" * (MAX_DIALOGUE_BYTES // 8)
+    long = "ü" * (MAX_SESSION_BYTES // 8)
     talk.say(long)
-    assert talk.answer(talk.open(ask("b")), "x" * (MAX_DIALOGUE_BYTES // 2 - 4))[0] == 2
+    assert talk.answer(talk.open(ask("b")), "x" * (MAX_SESSION_BYTES // 2 - 4))[0] == 2
     assert talk.say("c")[0] == long
-    assert talk.answer(talk.open(ask("d")), "x" * MAX_DIALOGUE_BYTES) == (0, 0)
+    assert talk.answer(talk.open(ask("d")), "x" * MAX_SESSION_BYTES) == (0, 0)
     assert talk.say("e") == ["e"]
-    assert SessionLimits(count=3).num_bytes == 3 * MAX_DIALOGUE_BYTES
+    assert SessionLimits(count=3).num_bytes == 3 * MAX_SESSION_BYTES
 
 
 @given(
@@ -186,5 +188,5 @@ def test_however_requests_come_again_each_is_one_turn_and_the_bounds_hold(
         assert len(set(questions)) == len(questions)
         assert said[1::2] == [f"re {question}" for question in questions[:-1]]
         forgotten = min(num_forgotten, len(turn.history))
-        talk.dialogues.close(turn.forgetting(forgotten), f"re q{number}", talk.now_s)
-        assert talk.dialogues.count(talk.now_s) <= 2
+        talk.sessions.close(replace(turn, num_forgotten=forgotten), f"re q{number}", talk.now_s)
+        assert talk.sessions.count(talk.now_s) <= 2

@@ -254,3 +254,24 @@ def test_the_same_message_has_the_same_fingerprint_whenever_it_comes() -> None:
         replace(first, properties=correlation(b"1", response_topic="\ud800")),
     ]
     assert len({first.fingerprint, *(other.fingerprint for other in others)}) == 5
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"id": "a", "prompt": "admitted"},
+        {"id": "a", "prompt": 7},
+        {"id": "a", "prompt": "y", "timeout_ms": 1},
+        {"id": "a", "prompt": "y" * 300},
+    ],
+    ids=["admitted", "refused-undecoded", "refused-unprepared", "refused-prepared"],
+)
+def test_a_suspect_that_is_decided_on_is_none_any_more(
+    tmp_path: Path, payload: dict[str, object]
+) -> None:
+    bench = life(tmp_path)
+    delivery = bench.delivery(payload)
+    open_journal(tmp_path).mark([delivery.fingerprint])
+    bench = life(tmp_path)
+    bench.take(delivery)
+    assert open_journal(tmp_path).num_intake_crashes(delivery.fingerprint) == 0

@@ -1,0 +1,158 @@
+"""Replies: one for each delivery, copies for duplicates, and a bound on everything kept."""
+
+from dataclasses import replace
+
+import pytest
+
+from edged.node.ledger import REPLAY_BYTES
+from edged.node.replies import MAX_DUPLICATES
+from edged.protocol import Delivery
+from edged.protocol.request import Answer, Energy, EnergySource, FinishReason
+from tests.fakes import LIMITS, Bench, correlation
+from tests.unit.test_node_scheduling import ask_slow_then_person, interrupted
+
+ASK = {"id": "a", "prompt": "x", "max_tokens": 5}
+LONG = ASK | {"timeout_ms": 300_000}
+
+
+def codes(bench: Bench) -> list[str]:
+    return [sent.json["error"]["code"] for sent in bench.transport.replies if "error" in sent.json]
+
+
+def test_duplicates_beyond_a_bound_are_refused_and_the_others_get_their_copies() -> None:
+    bench = Bench()
+    for _ in range(1 + MAX_DUPLICATES):
+        bench.deliver(ASK)
+    assert bench.transport.replies == []
+    bench.deliver(ASK)
+    (refused,) = bench.transport.replies
+    assert (refused.json["error"]["code"], refused.json["id"]) == ("queue_full", "a")
+    assert refused.json["error"]["retry_after_ms"] > 0
+    bench.finish()
+    assert len(bench.worker.jobs) == 1
+    assert len(bench.transport.replies) == 2 + MAX_DUPLICATES
+    bench.confirm_all()
+    assert len(bench.transport.acknowledged) == 2 + MAX_DUPLICATES
+
+
+def test_duplicates_of_a_request_that_is_refused_are_refused_with_it() -> None:
+    bench = Bench(is_preparing=False)
+    deliveries = [bench.deliver(ASK) for _ in range(2)]
+    bench.clock.advance(40.0)
+    bench.tick()
+    assert codes(bench) == ["timeout", "timeout"]
+    bench.confirm_all()
+    assert bench.transport.acknowledged == [it.receipt for it in deliveries]
+
+
+def test_duplicates_are_cancelled_with_their_request() -> None:
+    bench = Bench()
+    bench.deliver(ASK | {"id": "runs"})
+    for _ in range(2):
+        bench.deliver(ASK)
+    bench.deliver({"id": "a"}, "cancel")
+    assert codes(bench) == ["cancelled", "cancelled"]
+
+
+def redeliver(bench: Bench, delivery: Delivery, epoch: int) -> Delivery:
+    again = replace(delivery, is_redelivery=True, connection_epoch=epoch)
+    bench.take(again)
+    return again
+
+
+def test_each_of_several_equal_deliveries_is_redelivered_in_its_own_place() -> None:
+    bench = Bench()
+    first, second = bench.deliver(ASK), bench.deliver(ASK)
+    again = [redeliver(bench, it, epoch=1) for it in (first, second)]
+    bench.finish()
+    bench.confirm_all()
+    assert len(bench.transport.replies) == 2
+    assert bench.transport.acknowledged == [it.receipt for it in again]
+
+
+def test_a_redelivery_on_the_same_connection_is_a_delivery_of_its_own() -> None:
+    bench = Bench()
+    first = bench.deliver(b"no id")
+    again = redeliver(bench, first, epoch=0)
+    bench.finish()
+    bench.finish()
+    assert len(bench.worker.jobs) == 2
+    bench.confirm_all()
+    assert bench.transport.acknowledged == [first.receipt, again.receipt]
+
+
+@pytest.mark.parametrize("payload", [{"id": "a", "prompt": 7}, b"\xff"])
+def test_a_refusal_on_its_way_is_not_sent_again_to_a_redelivery(payload: object) -> None:
+    bench = Bench()
+    again = redeliver(bench, bench.deliver(payload), epoch=1)
+    assert len(bench.transport.replies) == 1
+    bench.confirm_all()
+    assert bench.transport.acknowledged == [again.receipt]
+
+
+def test_a_cancel_on_its_way_is_not_answered_again_to_a_redelivery() -> None:
+    bench = Bench()
+    again = redeliver(bench, bench.deliver({"id": "a"}, "cancel"), epoch=1)
+    assert len(bench.transport.replies) == 1
+    bench.confirm_all()
+    assert bench.transport.acknowledged == [again.receipt]
+
+
+def test_two_requests_to_one_reply_topic_are_answered_apart() -> None:
+    bench = Bench()
+    for data in (b"1", b"2"):
+        bench.deliver(b"hello", properties=correlation(data, response_topic="reply/me"))
+    bench.finish("one")
+    bench.finish("two")
+    answers = {
+        sent.message.properties.correlation_data: sent.json["data"]["text"]
+        for sent in bench.transport.on("reply/me")
+    }
+    assert answers == {b"1": "one", b"2": "two"}
+
+
+def test_a_reply_larger_than_what_is_kept_is_not_kept() -> None:
+    bench = Bench()
+    for number in range(2):
+        bench.deliver(LONG)
+        bench.finish("x" * (REPLAY_BYTES if number == 0 else 1))
+    assert len(bench.worker.jobs) == 2
+
+
+def test_the_oldest_replies_make_room_for_new_ones() -> None:
+    bench = Bench()
+    for name in ("a", "b"):
+        bench.deliver(LONG | {"id": name})
+        bench.finish("x" * (REPLAY_BYTES * 3 // 5))
+    bench.deliver(LONG | {"id": "b"})
+    assert len(bench.worker.jobs) == 2
+    bench.deliver(LONG | {"id": "a"})
+    assert len(bench.worker.jobs) == 3
+
+
+def test_a_reply_that_the_broker_never_takes_is_counted_and_acknowledged_once() -> None:
+    bench = Bench()
+    delivery = bench.deliver(ASK)
+    bench.finish()
+    (reply,) = bench.transport.replies
+    for _ in range(2):
+        bench.driver.confirm(reply.handle, "refused")
+    assert bench.transport.acknowledged == [delivery.receipt]
+    assert bench.metrics.snapshot()["undelivered"] == 1
+
+
+def test_the_energy_of_an_answer_that_ends_while_it_is_paused_counts() -> None:
+    bench = ask_slow_then_person()
+    interrupted(bench).energy = Energy(2.0, EnergySource.MODEL)
+    bench.deliver({"id": "slow"}, "cancel")
+    assert bench.metrics.snapshot()["energy_j"] == 2.0
+
+
+def test_a_second_terminal_reply_is_a_fault() -> None:
+    bench = Bench(limits=replace(LIMITS, num_slots=2))
+    bench.deliver(ASK)
+    (state,) = bench.node.scheduler.running
+    bench.finish()
+    state.request = bench.worker.jobs[0].request
+    with pytest.raises(KeyError):
+        bench.node._replies.finish(state, Answer("twice", FinishReason.STOP))
