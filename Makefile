@@ -1,17 +1,17 @@
-# `make demo` shows edged, `make quick` checks a change. Each makes what it needs, once; the work is
-# in scripts/.
+# `make demo` shows edged, `make quick` checks a change. Each installs what it needs, once; the work is
+# done by scripts/.
 #
 #   make demo                    fetch a small model, build it to int8, ask it over MQTT
 #   make demo PROMPT="..."       ask something else
 #   make demo KEEP=1             keep broker and daemon running until Ctrl-C
-#   make demo BUNDLE=DIR         take a ready bundle: needs no builder, so no torch (the way on a Pi)
+#   make demo BUNDLE=DIR         use an existing bundle: needs no builder and no torch (for a Pi)
 #   make quick                   the checks and the unit tests, in seconds: no torch, broker or root
 #   make unit [ARGS="..."]       the tests of pure code, with all examples; ARGS go to pytest
 #   make engine                  the tests of the engine: toy models on the real ONNX Runtime
 #   make system                  the tests of the daemon: brokers, faults, boot, the real model
 #   make builder                 the tests of the builder: from a source to a bundle
 #   make test [ARGS="..."]       all tests, with coverage
-#   make check                   everything that looks at the code without running it
+#   make check                   all static checks
 #   make image [FOR=amd64]       the container image, for 64-bit Arm or x86-64 (scripts/build-image)
 #   make clean                   caches; `make distclean` also .venv/ and the built models
 
@@ -19,8 +19,8 @@
 .PHONY: help demo quick unit engine system builder test check image clean distclean
 .SUFFIXES:
 
-# Taken literally: a dollar sign in a prompt is a dollar sign. Only from the command line, because
-# some shells export their own PROMPT.
+# Literal: a dollar sign in a prompt stays a dollar sign. Only from the command line, because some
+# shells export their own PROMPT.
 ifeq ($(origin PROMPT),command line)
 export EDGED_DEMO_PROMPT := $(value PROMPT)
 endif

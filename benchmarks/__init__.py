@@ -1,5 +1,5 @@
-"""Measurements for developers: edged beside other engines, and its scheduler in simulation.
+"""Measurements for developers: other engines, the scheduler in simulation, the cost of the wire.
 
-Rule: no part of the wheel. It runs from a checkout with the development environment, and nothing in
+Rule: not in the wheel. It runs from a checkout with the development environment, and nothing in
 ``edged`` imports it.
 """

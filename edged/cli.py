@@ -22,7 +22,7 @@ class Command:
     module: str
     summary: str
     install: str | None = None
-    """How to get what it needs beside the base install, if anything."""
+    """How to install its further dependencies, if any."""
 
 
 _BUILD = "`pip install 'edged[build]'`, on a workstation rather than the device"
@@ -31,30 +31,30 @@ COMMANDS = {
     "verify": Command("edged.builder.verify_command", "measure a bundle against fp32", _BUILD),
     "run": Command("edged.daemon.run", "run the daemon"),
     "check": Command("edged.daemon.check", "check a configuration and its model without starting"),
-    "plan": Command("edged.commands.plan", "tell what a model will take in memory here"),
+    "plan": Command("edged.commands.plan", "compute the memory that a model needs on this device"),
     "ask": Command("edged.commands.ask", "ask a running daemon over MQTT"),
     "conformance": Command(
         "edged_conformance.command",
-        "prove that a node keeps to the protocol, over the wire",
+        "test that a node conforms to the protocol, over MQTT",
         "`pip install ./tests/conformance`, in a checkout of edged (docs/conformance.md)",
     ),
-    "top": Command("edged.commands.top", "show how a node is, from its state at the broker"),
-    "health": Command("edged.commands.health", "tell whether the daemon on this machine is well"),
-    "doctor": Command(
-        "edged.commands.doctor.command", "find what is wrong with device, broker, model"
-    ),
+    "top": Command("edged.commands.top", "show the state of a node, from the broker"),
+    "health": Command("edged.commands.health", "check the health of the daemon on this machine"),
+    "doctor": Command("edged.commands.doctor.command", "find problems of device, broker and model"),
     "install": Command("edged.commands.install.command", "install the service on this machine"),
-    "uninstall": Command("edged.commands.install.uninstall", "take the service off this machine"),
-    "bench": Command("edged.commands.bench.command", "measure a model, or MQTT, on this device"),
-    "demo": Command("edged.commands.demo", "start a broker and a daemon and ask one question"),
+    "uninstall": Command(
+        "edged.commands.install.uninstall", "remove the service from this machine"
+    ),
+    "bench": Command("edged.commands.bench.command", "measure a model on this device"),
+    "demo": Command("edged.commands.demo", "start a broker and a daemon, and send one prompt"),
 }
 
 
 class _Parser(argparse.ArgumentParser):
-    """Exit with sysexits' EX_USAGE and point at the help."""
+    """Exit with EX_USAGE of sysexits and refer to the help."""
 
     def error(self, message: str) -> NoReturn:
-        """Print what is wrong and how to see the help; exit 64."""
+        """Print the error and how to see the help; exit with 64."""
         self.exit(ExitCode.USAGE, f"{self.prog}: {message}; see `{self.prog} --help`\n")
 
 
@@ -83,7 +83,7 @@ def run(prog: str, name: str, words: Sequence[str], summary: str | None = None) 
     """Import a command's module, run it and return the exit status.
 
     Args:
-        prog: What the user called, for the help and before an error.
+        prog: Name of the command, for the help and before errors.
         name: The module, with ``add_arguments(parser)`` and ``main(arguments) -> int``.
         words: The options.
         summary: One line for the help.
@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="edged",
         description="A resident small language model, asked over MQTT.",
-        epilog="commands:\n" + "\n".join(lines) + "\n\n`edged COMMAND --help` tells its options.",
+        epilog="commands:\n" + "\n".join(lines) + "\n\n`edged COMMAND --help` lists its options.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"edged {edged.__version__}")

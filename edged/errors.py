@@ -65,13 +65,11 @@ class ExitCode(IntEnum):
     USAGE = 64
     DATA_ERROR = 65
     """The caller must change the request."""
-    NO_INPUT = 66
     UNAVAILABLE = 69
     """No reply, or no broker."""
     SOFTWARE = 70
     """A bug; systemd restarts the daemon."""
     CANNOT_CREATE = 73
-    IO_ERROR = 74
     TEMPORARY_FAILURE = 75
     """The same command may succeed later, without a change."""
     CONFIG = 78

@@ -1,8 +1,8 @@
-"""Fail when the tests miss lines or branches: the core is covered fully, the whole by 95 %.
+"""Fail if the coverage is too low: 100 % of lines and branches in the core, 95 % overall.
 
     coverage_floor.py COVERAGE_JSON
 
-Silent when the floors hold. The core is the rooms that the import contract "pure" names.
+Silent if it is sufficient. The core is the rooms in the import contract "pure".
 """
 
 import json
@@ -17,13 +17,13 @@ OVERALL_FLOOR = 95.0
 
 
 def core_modules(pyproject: dict[str, Any]) -> list[str]:
-    """List the modules that may do no I/O, from the import contract that says so."""
+    """Return the modules of the import contract "pure"."""
     contracts = pyproject["tool"]["importlinter"]["contracts"]
     return next(contract["source_modules"] for contract in contracts if contract["id"] == "pure")
 
 
 def missing(report: dict[str, Any], modules: list[str]) -> list[str]:
-    """Name each core module below its floor, with the lines and branches that no test reached."""
+    """Return each core module below its floor, with the lines and branches not covered."""
     found = []
     for path, entry in sorted(report["files"].items()):
         module = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
@@ -36,7 +36,7 @@ def missing(report: dict[str, Any], modules: list[str]) -> list[str]:
 
 
 def main() -> int:
-    """Compare the report with the floors; 1 when one is missed."""
+    """Compare the report with the floors; return 1 if one is missed."""
     report = json.loads(Path(sys.argv[1]).read_bytes())
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     problems = missing(report, core_modules(pyproject))

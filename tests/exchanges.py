@@ -13,8 +13,8 @@ from typing import cast
 from unittest.mock import patch
 
 from edged.daemon.group import Group
-from edged.daemon.homeassistant import STATUS_ONLINE, Announcement
-from edged.daemon.reporting import MAX_DELAY_S, OFFLINE, ONLINE, Discovery
+from edged.daemon.homeassistant import MAX_DELAY_S, STATUS_ONLINE, Announcement, Discovery
+from edged.daemon.reporting import OFFLINE, ONLINE
 from edged.errors import ErrorCode
 from edged.node.generation import Finished, Fragment
 from edged.protocol import Encoded, RequestDefaults, WireProperties, encode_event
@@ -34,7 +34,6 @@ from edged.protocol.event import (
     NodeWaiting,
     PressureChanged,
     ReplyUndelivered,
-    event_members,
 )
 from edged.protocol.request import Answer, FinishReason, Rejected
 from edged.scheduling.latency_model import CostEstimate
@@ -338,7 +337,7 @@ def page() -> str:
             parts.append(f"{heading}:\n\n```text\n" + "\n".join(talk.lines) + "\n```\n")
     talk = Talk()
     for event in EVENTS:
-        talk.tell(encode_event(DEFAULTS.topics, event.kind, event_members(event)))
+        talk.tell(encode_event(DEFAULTS.topics, event.kind, event.members()))
     parts.append("## Events\n\nThose that stand above are not repeated.\n")
     parts.append("```text\n" + "\n".join(talk.lines) + "\n```\n")
     return "\n".join(parts)

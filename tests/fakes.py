@@ -4,10 +4,12 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from edged.daemon.driver import Driver, Edges
 from edged.daemon.journal_file import JournalFile
+from edged.daemon.loader import ResidentModel
 from edged.daemon.operator_events import OperatorEvents
 from edged.daemon.preparer import Preparer
 from edged.daemon.worker import Worker
@@ -263,6 +265,16 @@ ROOMY = MemorySnapshot(rss_bytes=100 * MIB, available_bytes=500 * MIB)
 COST = CostEstimate(prefill_token_s=0.01, decode_token_s=0.08)
 
 
+def fake_model(started_s: float) -> ResidentModel:
+    """Make what the status of a node has of its model."""
+    manifest = SimpleNamespace(name="tiny", scheme="int8-w8a8")
+    bundle = SimpleNamespace(manifest=manifest, model_id="tiny@abcdef", sha256="ab" * 32)
+    engine = SimpleNamespace(max_model_len=LIMITS.max_model_len, num_slots=1)
+    memory = SimpleNamespace(budget=LIMITS.budget, is_enforced=False)
+    model = SimpleNamespace(bundle=bundle, engine=engine, memory=memory, started_s=started_s)
+    return cast("ResidentModel", model)
+
+
 @dataclass
 class Bench:
     """A node with its driver, and fakes all around them."""
@@ -286,7 +298,12 @@ class Bench:
         journal = self.journal or PatientJournal(self.folder, lambda _key: None)
         self.node = Node(self.limits, LatencyModel(self.cost), journal.read())
         self.metrics = self.node.metrics
-        self.preparer = ManualPreparer(self.language, self.limits, lambda _prepared: None)
+        self.preparer = ManualPreparer(
+            self.language.encode_chat,
+            self.language.compile_format,
+            self.limits,
+            lambda _prepared: None,
+        )
         self.operator_events = OperatorEvents(
             self.transport, self.limits.defaults.topics, self.metrics, self.clock
         )

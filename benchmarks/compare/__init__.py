@@ -1,4 +1,4 @@
-"""edged beside other engines with the same weights, on this machine.
+"""edged compared with other engines with the same weights, on this machine.
 
-Rule: no engine is imported by the process that compares: each runs in a process of its own.
+Rule: the comparing process imports no engine: each runs in its own process.
 """

@@ -1,6 +1,6 @@
-"""The speed at which this machine reads memory, all threads at once.
+"""The memory read bandwidth of this machine, with all threads.
 
-Rule: measured in the same run as what it is compared with: a shared machine has no fixed one.
+Rule: measured in the same run as the figures it is compared with: on a shared machine it varies.
 """
 
 import time
@@ -9,15 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 _BYTES = 256 << 20
-"""In all: larger than any cache, small enough for a device of 1 GiB."""
+"""In total: larger than any cache, small enough for a device with 1 GiB."""
 _PASSES = 5
 
 
-def read_bandwidth(num_threads: int, num_bytes: int = _BYTES) -> float:
+def measure_bandwidth(num_threads: int, num_bytes: int = _BYTES) -> float:
     """Read a buffer with every thread and return the best pass in bytes/s; blocks.
 
-    The maximum of bytes is numpy's reduction with the least work per byte (of ten that were
-    compared on x86-64), so the bus is the limit and not the arithmetic.
+    The maximum of bytes is the cheapest of ten numpy reductions compared on x86-64, so the limit is
+    the memory bus and not the arithmetic.
     """
     parts = np.array_split(np.ones(num_bytes, np.uint8), num_threads)
     with ThreadPoolExecutor(num_threads) as pool:

@@ -1,6 +1,6 @@
-"""One line for a board on which owners of different devices compare.
+"""A row for a table that compares devices.
 
-Rule: a row carries all that a reader needs to repeat it.
+Rule: a row has all that is needed to repeat the measurement.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ _HEAD = [
 
 
 def board_row(document: Document) -> list[str]:
-    """Return the cells of a document's row."""
+    """Return the cells of a row."""
     device = document["device"]
     versions = document["versions"]
     roofline = document["roofline"]
@@ -44,7 +44,7 @@ def board_row(document: Document) -> list[str]:
 
 
 def add_row(document: Document, file: Path | None) -> str:
-    """Append the row to a file, with the table's head when the file is new, and return it."""
+    """Append the row to a file, with the header if the file is new, and return it."""
     head, rule, row = markdown([_HEAD, board_row(document)]).splitlines()
     if file is not None:
         is_new = not file.exists() or head not in file.read_text(encoding="utf-8")

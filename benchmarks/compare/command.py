@@ -1,6 +1,6 @@
-"""``python -m benchmarks.compare``: measure a bundle beside other engines, and show what came out.
+"""``python -m benchmarks.compare``: the command line.
 
-Rule: parse and write; the measuring is in ``measure``.
+Rule: only options and output; ``measure`` measures.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.compare import page, table
 from benchmarks.compare.board import add_row
-from benchmarks.compare.engines import KNOWN
+from benchmarks.compare.engines import ENGINES
 from benchmarks.compare.goals import goal_rows
 from benchmarks.compare.measure import compare
 from benchmarks.compare.plot import plot
@@ -18,7 +18,7 @@ from edged.commands.bench.command import (
     OutputError,
     add_measure_options,
     note,
-    read_question,
+    read_options,
     write,
 )
 from edged.commands.bench.figures import Document, aligned, heading
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="measure this too: llama.cpp=FILE.gguf, openvino=FILE.gguf, ollama=NAME; repeatable",
     )
     add_measure_options(parser)
-    outputs = parser.add_argument_group("what is written beside the table")
+    outputs = parser.add_argument_group("files")
     outputs.add_argument("--json", type=Path, metavar="FILE", help="all figures and samples")
     outputs.add_argument("--plot", type=Path, metavar="FILE", help="two diagrams as SVG")
     outputs.add_argument("--markdown", type=Path, metavar="FILE", help="a page, for docs/")
@@ -52,16 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=_PRINT,
         type=Path,
         metavar="FILE",
-        help="append this device's row to a board; without FILE print it",
+        help="append this device's row to a table of devices; without FILE print it",
     )
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Measure or read, print the table, write what was asked for.
+    """Measure or read a document, print the table, and write the requested files.
 
     Raises:
         UsageError: An option is wrong.
-        BundleError: The bundle is.
+        BundleError: The bundle is damaged.
         EngineLostError: edged's own engine could not be measured.
         OutputError: A file cannot be written.
     """
@@ -69,7 +69,7 @@ def main(arguments: argparse.Namespace) -> int:
         document = _read(arguments.document)
     else:
         against = parse_against(arguments.against)
-        document = compare(read_question(arguments, "python -m benchmarks.compare"), against, note)
+        document = compare(read_options(arguments, "python -m benchmarks.compare"), against, note)
     print(heading(document), aligned(table.figures(document)), sep="\n\n", end="\n\n")
     print(*table.remarks(document), sep="\n")
     goals = list(goal_rows(document))
@@ -80,7 +80,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def parse_against(options: Sequence[str]) -> dict[str, str]:
-    """Return the sources by engine.
+    """Return the source of each engine.
 
     Raises:
         UsageError: An option is not ENGINE=SOURCE, or names an engine twice or an unknown one.
@@ -88,9 +88,9 @@ def parse_against(options: Sequence[str]) -> dict[str, str]:
     against: dict[str, str] = {}
     for option in options:
         engine, _, source = option.partition("=")
-        if engine not in KNOWN or not source:
+        if engine not in ENGINES or not source:
             raise UsageError(
-                f"--against {option}: give ENGINE=SOURCE; engines are {', '.join(KNOWN)}"
+                f"--against {option}: give ENGINE=SOURCE; engines are {', '.join(ENGINES)}"
             )
         if engine in against:
             raise UsageError(f"--against {option}: {engine} is given twice")

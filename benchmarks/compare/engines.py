@@ -1,4 +1,4 @@
-"""The other engines that can be measured: what each is called and what it needs."""
+"""The other engines: names and requirements."""
 
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -11,33 +11,33 @@ EDGED = "edged"
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """An engine that can be measured."""
+class EngineSpec:
+    """How to start an engine."""
 
     adapter: str
-    """``module:class``; called with a ``Setup``, it loads the model."""
+    """``module:class``; a call with a ``Setup`` loads the model."""
     needs: str | None
     """The library that the adapter imports."""
     is_file: bool
     """Whether the source is a path."""
     install: str
-    """What to do when it is missing."""
+    """Advice if it is missing."""
 
 
-KNOWN = {
-    "llama.cpp": Known(
+ENGINES = {
+    "llama.cpp": EngineSpec(
         "benchmarks.compare.llama_cpp:LlamaCppEngine",
         needs="llama_cpp",
         is_file=True,
         install="scripts/setup build broker dev bench (compiles llama.cpp once: minutes)",
     ),
-    "openvino": Known(
+    "openvino": EngineSpec(
         "benchmarks.compare.openvino:OpenVinoEngine",
         needs="openvino_genai",
         is_file=True,
         install="scripts/setup build broker dev bench",
     ),
-    "ollama": Known(
+    "ollama": EngineSpec(
         "benchmarks.compare.ollama:OllamaEngine",
         needs=None,
         is_file=False,
@@ -47,23 +47,23 @@ KNOWN = {
 
 
 def load_edged(setup: Setup) -> EdgedEngine:
-    """Load edged's own engine, in its process; blocks."""
+    """Load edged's own engine in this process; blocks."""
     place = (setup.num_threads, setup.max_model_len, Path(setup.state))
     return EdgedEngine(Path(setup.source), *place)
 
 
 def other_setup(edged: Setup, engine: str, source: str) -> Setup:
-    """Return the setup of another engine: as edged's, but for what it is and what it loads."""
-    return replace(edged, engine=engine, adapter=KNOWN[engine].adapter, source=source)
+    """Return the setup of another engine: edged's with another adapter and source."""
+    return replace(edged, engine=engine, adapter=ENGINES[engine].adapter, source=source)
 
 
 def start(setup: Setup) -> EngineProcess:
-    """Start an engine, edged's own as well; blocks until its model is loaded.
+    """Start an engine in its own process; blocks until its model is loaded.
 
     Raises:
         EngineLostError: It is not installed, its file is missing, or it cannot load its model.
     """
-    known = KNOWN.get(setup.engine)
+    known = ENGINES.get(setup.engine)
     if known is None:
         return EngineProcess(setup)
     if known.needs is not None and find_spec(known.needs) is None:

@@ -1,6 +1,6 @@
-"""From samples to the document of a comparison: medians, ratios, the roofline.
+"""From samples to the document of a comparison: medians, ratios, roofline.
 
-Rule: pure; every reader of the document (table, plot, page) works from it alone.
+Rule: pure; table, plot and page use only the document.
 """
 
 import statistics
@@ -15,12 +15,12 @@ Medians = Mapping[str, float | None]
 def document(
     samples: Mapping[str, Samples], bandwidths: Sequence[float], weight_bytes: int
 ) -> Document:
-    """Return the figures; see ``docs/performance.md`` for what each of them is.
+    """Return the figures; ``docs/performance.md`` defines them.
 
     Args:
-        samples: By engine and figure, one value a run.
+        samples: By engine and figure, one value per run.
         bandwidths: Bytes/s, one before the first and one after each run.
-        weight_bytes: What edged reads for one token.
+        weight_bytes: Bytes of weights that edged reads per token.
     """
     engines = {name: medians(values) for name, values in samples.items()}
     bandwidth = statistics.median(bandwidths)
@@ -36,7 +36,7 @@ def document(
 
 
 def ratios(engines: Mapping[str, Medians]) -> dict[str, dict[str, float]]:
-    """Return edged's figures divided by each other engine's, where both have one."""
+    """Return edged's figures divided by those of each other engine, where both exist."""
     ours = engines[EDGED]
     return {name: _ratios(ours, other) for name, other in engines.items() if name != EDGED}
 

@@ -1,9 +1,9 @@
-"""What edged wants to reach, and where it stands.
+"""The goals of edged, and whether they are met.
 
-The goals are for one model on one kind of machine: SmolLM2-135M on two x86-64 cores with
-AVX512-VNNI, against engines measured in the same run.
+They are for one model on one kind of machine: SmolLM2-135M on two x86-64 cores with AVX512-VNNI,
+relative to engines measured in the same run.
 
-Rule: a goal that cannot be judged from the document says what is missing.
+Rule: a goal without a figure in the document is shown as not measured.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,7 +29,7 @@ class Goal:
     scale: float = 1.0
     unit: str = ""
     divisor: str | None = None
-    """Another path, of the figure it is divided by."""
+    """Path of the divisor."""
 
     def value(self, document: Document) -> float | None:
         """Return the measured value in the goal's unit."""
@@ -40,20 +40,18 @@ class Goal:
         return None if value is None or not divisor else value / divisor
 
     def is_met(self, value: float) -> bool:
-        """Tell whether a value reaches the goal."""
+        """Return whether a value meets the goal."""
         return value >= self.limit if self.is_least else value <= self.limit
 
 
 _EDGED = "engines/edged"
 GOALS = (
-    Goal("decode, beside llama.cpp", "ratios/llama.cpp/decode_tok_s", 1.8, unit=" x"),
-    Goal("decode, beside OpenVINO", "ratios/openvino/decode_tok_s", 1.6, unit=" x"),
+    Goal("decode, ÷ llama.cpp", "ratios/llama.cpp/decode_tok_s", 1.8, unit=" x"),
+    Goal("decode, ÷ OpenVINO", "ratios/openvino/decode_tok_s", 1.6, unit=" x"),
     Goal("roofline of decode", "roofline", 0.75),
-    Goal("prefill of 512, beside llama.cpp", "ratios/llama.cpp/prefill_512_tok_s", 5, unit=" x"),
-    Goal("prefill of 512, beside OpenVINO", "ratios/openvino/prefill_512_tok_s", 1.5, unit=" x"),
-    Goal(
-        "first token, beside llama.cpp", "ratios/llama.cpp/ttft_s", 0.20, is_least=False, unit=" x"
-    ),
+    Goal("prefill of 512, ÷ llama.cpp", "ratios/llama.cpp/prefill_512_tok_s", 5, unit=" x"),
+    Goal("prefill of 512, ÷ OpenVINO", "ratios/openvino/prefill_512_tok_s", 1.5, unit=" x"),
+    Goal("first token, ÷ llama.cpp", "ratios/llama.cpp/ttft_s", 0.20, is_least=False, unit=" x"),
     Goal(
         "first token, prompt cached",
         f"{_EDGED}/ttft_cached_s",
@@ -62,15 +60,13 @@ GOALS = (
         scale=1000,
         unit=" ms",
     ),
+    Goal("the same, ÷ OpenVINO", "ratios/openvino/ttft_cached_s", 0.5, is_least=False, unit=" x"),
     Goal(
-        "the same, beside OpenVINO", "ratios/openvino/ttft_cached_s", 0.5, is_least=False, unit=" x"
-    ),
-    Goal(
-        *("4 at a time, beside one", f"{_EDGED}/{concurrent_name(4)}", 2.5),
+        *("4 concurrent, ÷ one", f"{_EDGED}/{concurrent_name(4)}", 2.5),
         unit=" x",
         divisor=f"{_EDGED}/{concurrent_name(1)}",
     ),
-    Goal("4 at a time, beside llama.cpp", f"ratios/llama.cpp/{concurrent_name(4)}", 3, unit=" x"),
+    Goal("4 concurrent, ÷ llama.cpp", f"ratios/llama.cpp/{concurrent_name(4)}", 3, unit=" x"),
     Goal("daemon's RSS", "daemon/rss_bytes", 240, is_least=False, scale=1e-6, unit=" MB"),
     Goal(
         "of which private dirty",
@@ -90,7 +86,7 @@ GOALS = (
         unit=" % of a core",
     ),
     Goal(
-        *("decode at 1,984, beside 64", f"{_EDGED}/decode_1984_tok_s", 0.7),
+        *("decode at 1,984, ÷ at 64", f"{_EDGED}/decode_1984_tok_s", 0.7),
         unit=" x",
         divisor=f"{_EDGED}/decode_tok_s",
     ),

@@ -1,4 +1,4 @@
-"""llama.cpp through the C functions that llama-cpp-python binds: no Python on the way of a token.
+"""llama.cpp through the C functions of llama-cpp-python, without its Python overhead per token.
 
 Rule: llama.cpp's own defaults, except threads and context, which all engines share.
 """
@@ -17,19 +17,18 @@ import numpy as np
 from benchmarks.compare.process import Setup
 from edged.commands.bench.turns import OnToken
 
-_MAX_SEQUENCES = 64
 _SLOT_TOKENS = 256
-"""Context of each sequence when several are answered at the same time."""
+"""Context of each sequence in a batch."""
 
 _Entry = tuple[int, int, int, bool]
-"""Token, position, sequence, and whether its logits are wanted."""
+"""Token, position, sequence, and whether its logits are needed."""
 
 
 class LlamaCppEngine:
-    """One GGUF file, resident.
+    """One loaded GGUF file.
 
     Raises:
-        ValueError: the file cannot be loaded, or has another vocabulary than the bundle.
+        ValueError: The file cannot be loaded, or has another vocabulary than the bundle.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -53,7 +52,7 @@ class LlamaCppEngine:
         self._cached: list[int] = []
 
     def versions(self) -> dict[str, str]:
-        """Return the binding's version; llama.cpp's source is pinned by it."""
+        """Return the version of the binding, which pins that of llama.cpp."""
         return {"llama-cpp-python": version("llama-cpp-python")}
 
     def generate(self, prompt: Sequence[int], count: int, on_token: OnToken) -> None:
@@ -73,8 +72,8 @@ class LlamaCppEngine:
             token_id = self._best(self._context, -1)
             on_token(token_id)
 
-    def together(self, prompts: Sequence[Sequence[int]], steps: int) -> float | None:
-        """Decode all prompts in batches of one token each; blocks."""
+    def decode_batch(self, prompts: Sequence[Sequence[int]], steps: int) -> float | None:
+        """Decode a batch, one token of each prompt per step; blocks."""
         context = self._open_context(_SLOT_TOKENS * len(prompts), len(prompts))
         try:
             token_ids = []

@@ -1,7 +1,7 @@
-"""ollama through its HTTP interface, on this machine.
+"""ollama through its HTTP API, on this machine.
 
-ollama takes text, so the token ids are written out with the bundle's tokenizer, and it may cut them
-anew. It ends an answer at a stop token; a decode figure then counts the tokens that came.
+ollama takes text, so token ids are decoded with the tokenizer of the bundle, and it may tokenize
+them differently. It ends an answer at a stop token; the decode figure counts the tokens received.
 """
 
 import json
@@ -23,7 +23,7 @@ class OllamaEngine:
     """One model of a running ``ollama serve``, kept loaded.
 
     Raises:
-        OSError: nobody answers at ``OLLAMA_HOST``.
+        OSError: Nothing answers at ``OLLAMA_HOST``.
         ValueError: ollama refuses the model.
     """
 
@@ -48,12 +48,12 @@ class OllamaEngine:
             if not answer.get("done"):
                 on_token(0)
 
-    def together(self, prompts: Sequence[Sequence[int]], steps: int) -> float | None:  # noqa: ARG002 - the protocol's
-        """Not measured: how many ollama takes at a time is the server's setting."""
+    def decode_batch(self, prompts: Sequence[Sequence[int]], steps: int) -> float | None:  # noqa: ARG002 - the protocol's
+        """Not measured: the batch size is a setting of the server."""
         return None
 
     def process_ids(self) -> list[int]:
-        """Return the server and its runners, as far as they can be seen from here."""
+        """Return the server and its runners, as far as they are visible."""
         comms = {path.parent: _text(path).strip() for path in Path("/proc").glob("[0-9]*/comm")}
         return sorted(int(folder.name) for folder, comm in comms.items() if comm == "ollama")
 
@@ -90,5 +90,5 @@ class OllamaEngine:
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:  # it ended meanwhile
+    except OSError:  # it has ended
         return ""

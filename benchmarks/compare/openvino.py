@@ -1,4 +1,4 @@
-"""OpenVINO GenAI reading a GGUF file: its own int8, its own batching and prefix cache.
+"""OpenVINO GenAI with a GGUF file: its own int8, batching and prefix cache.
 
 Rule: OpenVINO's own defaults, except threads, which all engines share.
 """
@@ -18,7 +18,7 @@ from edged.commands.bench.turns import OnToken
 
 
 class OpenVinoEngine:
-    """One GGUF file (or a folder that OpenVINO exported), resident."""
+    """One loaded GGUF file, or a folder exported by OpenVINO."""
 
     def __init__(self, setup: Setup) -> None:
         self._pipeline = openvino_genai.LLMPipeline(
@@ -33,14 +33,14 @@ class OpenVinoEngine:
         """Answer with ``count`` greedy tokens; blocks."""
         self._answer([prompt], count, _Streamer(on_token))
 
-    def together(self, prompts: Sequence[Sequence[int]], steps: int) -> float | None:
-        """Answer prompts of one length as one batch; blocks."""
+    def decode_batch(self, prompts: Sequence[Sequence[int]], steps: int) -> float | None:
+        """Decode a batch of prompts of equal length; blocks."""
         result = self._answer(prompts, steps + 1, None)
         metrics = result.perf_metrics.raw_metrics
         times_s = [float(moment_ms) / 1e3 for moment_ms in metrics.m_new_token_times]
         done = list(accumulate(int(size) for size in metrics.m_batch_sizes))
         first = next(i for i, num_tokens in enumerate(done) if num_tokens >= len(prompts))
-        # Prompts that were prefilled earlier are ahead: count what was left to do.
+        # Prompts prefilled earlier are ahead by some tokens: scale by the remaining ones.
         share = (done[-1] - done[first]) / (len(prompts) * steps)
         return (times_s[-1] - times_s[first]) / share
 
@@ -64,17 +64,17 @@ class OpenVinoEngine:
 
 
 class _Streamer(openvino_genai.StreamerBase):  # type: ignore[misc]
-    """Hand each token on at once."""
+    """Pass on each token at once."""
 
     def __init__(self, on_token: OnToken) -> None:
         super().__init__()
         self._on_token = on_token
 
     def write(self, token: int | Sequence[int]) -> openvino_genai.StreamingStatus:
-        """Take one token, or several that were found at once."""
+        """Take one token, or several from one step."""
         for token_id in [token] if isinstance(token, int) else token:
             self._on_token(token_id)
         return openvino_genai.StreamingStatus.RUNNING
 
     def end(self) -> None:
-        """Take the end of the answer."""
+        """Do nothing at the end of the answer."""

@@ -1,4 +1,4 @@
-"""The two curves as one SVG: decode against the context, and against concurrent requests.
+"""Two diagrams as one SVG: decode by context, and by concurrent requests.
 
 Rule: plain SVG that every browser and forge shows; no library, no script, no style sheet.
 """
@@ -24,7 +24,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One diagram: a line for each engine that has points."""
+    """One diagram with a line for each engine."""
 
     title: str
     x_title: str
@@ -58,15 +58,15 @@ def _panels(document: Document) -> Iterator[Panel]:
     engines = document["engines"]
     names = [decode_name(context) for context in CONTEXTS]
     yield Panel(
-        "Decode against context",
+        "Decode by context",
         "tokens in the context",
         CONTEXTS,
         {engine: _points(CONTEXTS, names, figures) for engine, figures in engines.items()},
     )
     counts = [concurrent_name(count) for count in CONCURRENCY]
     yield Panel(
-        "Decode against concurrency",
-        "requests at the same time",
+        "Decode by concurrency",
+        "concurrent requests",
         CONCURRENCY,
         {engine: _points(CONCURRENCY, counts, figures) for engine, figures in engines.items()},
     )
@@ -107,7 +107,7 @@ def _draw(panel: Panel, left: int, colours: Mapping[str, str]) -> Iterator[str]:
 
 
 def _round_up(value: float) -> float:
-    """Return the next number of the form 1, 2, 4 or 8 times a power of ten: ticks stay short."""
+    """Return the next number of the form 1, 2, 4 or 8 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(value))
     return next(step * power for step in (1, 2, 4, 8, 10) if step * power >= value)
 

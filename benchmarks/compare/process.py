@@ -1,6 +1,6 @@
-"""One engine in a process of its own, so that memory and CPU time are the engine's alone.
+"""One engine in its own process, so that memory and CPU time are the engine's alone.
 
-Rule: however the process ends, an ``EngineLostError`` says so with the last line that it printed.
+Rule: if the process ends, an ``EngineLostError`` quotes its last line of output.
 """
 
 import importlib
@@ -17,34 +17,34 @@ from edged.commands.bench.turns import Engine, answer
 from edged.errors import EdgedError
 
 CALL_LIMIT_S = 900.0
-"""More than any single answer takes, on the slowest device that is supported."""
+"""More than any single answer takes on the slowest supported device."""
 _SPAWN = multiprocessing.get_context("spawn")
 
 
 class EngineLostError(EdgedError):
-    """An engine cannot be measured; the message says why."""
+    """An engine cannot be measured; the message names the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What an engine is started with; the same for all engines but the first three."""
+    """Parameters of an engine; the first three differ between engines."""
 
     engine: str
     adapter: str
-    """``module:class``; called with this object, it loads the model."""
+    """``module:class``; a call with this object loads the model."""
     source: str
     """The bundle's folder, a GGUF file, or a model's name."""
     bundle: str
-    """The bundle's folder; all engines get its token ids."""
+    """The bundle's folder; its tokenizer makes the prompts of all engines."""
     vocab_size: int
     num_threads: int
     max_model_len: int
     state: str
-    """A folder where edged keeps what it measures and prepares for this device."""
+    """Folder for edged's tuning results and prepared model."""
 
 
 class EngineProcess:
-    """One engine in a process of its own, with its model loaded; blocks until it is.
+    """One engine in its own process; the constructor blocks until the model is loaded.
 
     Raises:
         EngineLostError: The engine is not installed, or cannot load its model.
@@ -64,7 +64,7 @@ class EngineProcess:
             raise
 
     def call(self, do: str, **arguments: object) -> dict[str, Any]:
-        """Have the engine do something and wait for its answer.
+        """Send a command to the engine and wait for its answer.
 
         Raises:
             EngineLostError: The process died, or did not answer in time.
@@ -72,7 +72,7 @@ class EngineProcess:
         try:
             self._connection.send((do, arguments))
         except OSError:
-            raise EngineLostError(self._last_words(do)) from None
+            raise EngineLostError(self._exit_reason(do)) from None
         return self._answer(do)
 
     def cpu_s(self) -> float:
@@ -80,7 +80,7 @@ class EngineProcess:
         return usage.cpu_s([self._process.pid or 0])
 
     def close(self) -> None:
-        """End the process; it has nothing to save."""
+        """Kill the process; it has nothing to save."""
         self._process.kill()
         self._process.join()
         self._connection.close()
@@ -93,15 +93,15 @@ class EngineProcess:
                 raise EngineLostError(f"no answer to {do} within {CALL_LIMIT_S:.0f} s")
             answer: dict[str, Any] = self._connection.recv()
         except (EOFError, OSError):
-            raise EngineLostError(self._last_words(do)) from None
+            raise EngineLostError(self._exit_reason(do)) from None
         return answer
 
-    def _last_words(self, do: str) -> str:
+    def _exit_reason(self, do: str) -> str:
         self._process.join()
         status = self._process.exitcode or 0
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         end = f"signal {-status}" if status < 0 else f"exit status {status}"
-        return f"ended during {do} ({end}): {lines[-1] if lines else 'nothing said'}"
+        return f"ended during {do} ({end}): {lines[-1] if lines else 'no output'}"
 
 
 def load_adapter(setup: Setup) -> Engine:
@@ -116,7 +116,7 @@ def load_adapter(setup: Setup) -> Engine:
 
 
 def _serve(connection: Connection, setup: Setup, log: str) -> None:
-    """Load the model, then answer until the parent closes its end; an error ends the process."""
+    """Load the model, then serve until the parent closes its end; an error ends the process."""
     file = os.open(log, os.O_WRONLY | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)

@@ -1,6 +1,6 @@
-"""The figures as a table: aligned for a terminal, in pipes for a page.
+"""The figures as a table, for a terminal or in Markdown.
 
-Rule: pure; it shows what the document says and computes nothing.
+Rule: pure; it shows the document and computes nothing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,11 +11,11 @@ from edged.commands.bench.figures import remarks as own_remarks
 from edged.commands.bench.turns import concurrent_name
 
 _QUIET_SHARE = 0.05
-"""Above this, the figures are those of a busy machine."""
+"""Above this share, the machine was busy."""
 
 
 def figures(document: Document) -> list[list[str]]:
-    """Return the table as cells: a heading row, then one row a figure that any engine has."""
+    """Return the cells: a heading row, then one row for each figure that any engine has."""
     engines, ratios = document["engines"], document["ratios"]
     names = sorted(engines, key=lambda name: name != EDGED)
     others = [name for name in names if name in ratios]
@@ -29,7 +29,7 @@ def figures(document: Document) -> list[list[str]]:
 
 
 def remarks(document: Document) -> Iterator[str]:
-    """Yield what the table cannot say: the roofline, and what is not in it."""
+    """Yield the notes below the table: roofline, missing engines, load."""
     bandwidth = document["read_bandwidth_bytes_s"] / 1e9
     weights = document["weight_bytes_per_token"] / 1e6
     roofline = document["roofline"]
@@ -39,14 +39,14 @@ def remarks(document: Document) -> Iterator[str]:
             f" ÷ {bandwidth:.1f} GB/s read bandwidth)"
         )
     if document["engines"][EDGED].get(concurrent_name(4)) is None:
-        yield "edged: several requests at a time are not offered; they are answered in turn"
+        yield "edged: no batching; requests are answered one at a time"
     yield from own_remarks(document)
     for name, reason in document["left_out"].items():
         yield f"{name}: left out: {reason}"
     share = document["idle_cpu_share"]
-    yield f"waiting engines used {share:.1%} of a CPU during the turns of others"
+    yield f"idle engines used {share:.1%} of a CPU during the turns of others"
     disturbance = document["disturbance_share"]
-    advice = "; repeat it on a quiet one" if disturbance > _QUIET_SHARE else ""
+    advice = "; repeat it on an idle one" if disturbance > _QUIET_SHARE else ""
     yield f"other programs used {disturbance:.0%} of the machine during edged's turns{advice}"
 
 

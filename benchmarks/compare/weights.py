@@ -1,8 +1,7 @@
-"""How many bytes of weights one decode step must read, from the graph alone.
+"""The bytes of weights that one decode step reads, computed from the graph.
 
-Every initializer is read once a step, whole, except those that are looked up by position: of an
-embedding table and of the rotary caches one row is read. Keys and values are not counted: they
-grow with the context, and the figure is that of the weights.
+Every initializer is read once per step, except lookup tables: of the embedding table and the rotary
+caches only one row is read. Keys and values are not counted.
 """
 
 from collections import defaultdict

@@ -1,1 +1,1 @@
-"""Hours of made-up requests through the daemon's own scheduler and admission."""
+"""Simulation: hours of generated requests through the daemon's own node."""

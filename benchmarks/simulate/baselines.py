@@ -1,8 +1,8 @@
-"""What the alternatives do: one queue, first come, first served, in as many slots.
+"""Baselines: one FIFO queue, with the same number of slots.
 
-``fifo`` is a server behind a bridge: 512 may wait (Ollama's default), nobody looks at a deadline,
-and an answer that nobody waits for any more is still computed. ``fifo-drop`` is the same with
-clients that hang up at their deadline, and a server that notices.
+``fifo`` is a server behind a bridge: its queue holds 512 (Ollama's default), deadlines are ignored,
+and abandoned answers are still computed. ``fifo-drop`` is the same with clients that disconnect at
+their deadline, and a server that notices.
 """
 
 from collections import deque
@@ -16,12 +16,12 @@ QUEUE = 512
 
 
 class Server:
-    """A queue before an engine.
+    """A queue in front of an engine.
 
     Args:
-        workload: how many slots there are, and how the device slows down.
-        device: what answers really cost.
-        drops: whether clients hang up at their deadline.
+        workload: Number of slots, and slowdown of the device.
+        device: True costs of the device.
+        drops: Whether clients disconnect at their deadline.
     """
 
     def __init__(self, workload: Workload, device: CostEstimate, *, drops: bool) -> None:
@@ -32,7 +32,7 @@ class Server:
         self._waiting: deque[Ask] = deque()
 
     def offer(self, ask: Ask) -> None:
-        """Ask at ``ask.at_s``."""
+        """Submit a request at ``ask.at_s``."""
         self.run_until(ask.at_s)
         if len(self._waiting) >= QUEUE:
             self.outcomes.append(Outcome(ask, End.REFUSED, ask.at_s))

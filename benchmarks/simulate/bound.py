@@ -1,12 +1,12 @@
-"""A clairvoyant upper bound: the most that any order of the requests could deliver on time.
+"""A clairvoyant upper bound on what any order of the requests can deliver on time.
 
-Earliest deadline first, dropping what is late and counting every second of work, whole answers or
-not, keeps an engine busy with live work for as long as any order can; that much time, filled with
-the answers that have the most tokens to the second, in fractions, is more than any real order can
-deliver on time. It is a bound, not a schedule.
+Earliest deadline first with late requests dropped and partial answers counted keeps an engine busy
+with work that is not late for as long as any order can. That time, filled with fractions of the
+answers that have the most tokens per second, is more than any real order delivers. It is a bound,
+not a schedule.
 
-An answer counts as what it takes of the engine at best: its share of steps with a full batch. No
-step is cheaper than the shares of those in it, so the shares of all answers fit into the time.
+An answer counts with its lowest cost: its share of steps with a full batch. No step costs less than
+the shares of the answers in it.
 """
 
 import heapq
@@ -15,23 +15,23 @@ from benchmarks.simulate.trace import Ask, Workload
 from edged.scheduling.latency_model import CostEstimate
 
 _LOOKS = 16
-"""Times between arrival and deadline at which the device's speed is looked at."""
+"""Number of samples of the device's speed between arrival and deadline."""
 
 
 def best_busy_s(workload: Workload, device: CostEstimate) -> float:
-    """Return a bound of the seconds of work that can end on time."""
-    return busy_s(_priced(workload, device))
+    """Return a bound on the seconds of work that can end on time."""
+    return busy_s(_works(workload, device))
 
 
 def best_tokens(workload: Workload, device: CostEstimate) -> float:
-    """Return a bound of the tokens that can be delivered on time."""
-    asks = _priced(workload, device)
-    left_s = busy_s(asks)
+    """Return a bound on the tokens that can be delivered on time."""
+    asks = _works(workload, device)
+    remaining_s = busy_s(asks)
     tokens = 0.0
     for _, _, work_s, value in sorted(asks, key=lambda it: it[2] / it[3]):
-        share = min(1.0, left_s / work_s) if work_s else 1.0
+        share = min(1.0, remaining_s / work_s) if work_s else 1.0
         tokens += share * value
-        left_s -= share * work_s
+        remaining_s -= share * work_s
     return tokens
 
 
@@ -39,8 +39,8 @@ _Work = tuple[float, float, float, int]
 """Arrival, deadline, seconds of work, tokens."""
 
 
-def _priced(workload: Workload, device: CostEstimate) -> list[_Work]:
-    """Price each request at what it takes at best."""
+def _works(workload: Workload, device: CostEstimate) -> list[_Work]:
+    """Return the lowest cost of each request."""
     return [
         (ask.at_s, ask.deadline_s, least_work_s(ask, workload, device), ask.wanted_tokens)
         for ask in workload.asks
@@ -48,14 +48,14 @@ def _priced(workload: Workload, device: CostEstimate) -> list[_Work]:
 
 
 def least_work_s(ask: Ask, workload: Workload, device: CostEstimate) -> float:
-    """Tell what an answer takes at best: in a full batch, while the device is at its fastest."""
+    """Return the lowest cost of an answer: in a full batch, at the highest speed of the device."""
     steps = range(_LOOKS + 1)
     times = (ask.at_s + ask.timeout_s * step / _LOOKS for step in steps)
     return ask.work_s(device, workload.num_slots) * min(map(workload.slowdown, times))
 
 
 def busy_s(works: list[_Work]) -> float:
-    """Return the most seconds that any order can spend on requests that are not late yet."""
+    """Return the most seconds that any order can spend on requests before their deadlines."""
     ready: list[tuple[float, float]] = []
     now_s, done_s, place = 0.0, 0.0, 0
     works = sorted(works)

@@ -1,6 +1,6 @@
 """``python -m benchmarks.simulate``: the command line.
 
-Rule: parse and write; what decides is the core, what is measured is in ``figures``.
+Rule: only options and output.
 """
 
 import argparse
@@ -19,34 +19,29 @@ from benchmarks.simulate.plot import plot
 from benchmarks.simulate.report import report
 from benchmarks.simulate.trace import REFERENCE, Workload, read_trace, write_trace
 from benchmarks.simulate.workloads import HOURS, WORKLOADS, Device, make_workload
+from edged.commands.bench.command import OutputError
 from edged.commands.broker_options import add_broker_options, read_broker_options
-from edged.errors import EdgedError, ExitCode, UsageError
+from edged.errors import ExitCode, UsageError
 from edged.scheduling.latency_model import CostEstimate, read_cost
 
 _POLICIES = ("edf", "fifo", "fifo-drop")
 _NODES = 100
 NUM_SLOTS = 4
-"""As many as the daemon has by default."""
+"""The default of the daemon."""
 _MAX_SLOTS = 64
 _MAX_HOURS = 1000.0
-
-
-class OutputError(EdgedError):
-    """A file cannot be written; the message names it."""
-
-    exit_code = ExitCode.CANNOT_CREATE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m benchmarks.simulate``."""
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--workload", choices=[*WORKLOADS, "fleet"], help="made-up requests")
-    source.add_argument("--trace", type=Path, metavar="FILE", help="requests, one JSON a line")
+    source.add_argument("--workload", choices=[*WORKLOADS, "fleet"], help="generated requests")
+    source.add_argument("--trace", type=Path, metavar="FILE", help="requests as lines of JSON")
     parser.add_argument(
         "--policy",
         action="append",
         choices=[*_POLICIES, *fleet.POLICIES],
-        help="repeatable; edf is edged's own (default: all that fit)",
+        help="repeatable; edf is edged's own (default: all that apply)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
     parser.add_argument(
@@ -60,14 +55,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     live.add_argument(
         "--measure",
         action="store_true",
-        help="play the workload on --node in real time, and hold the simulation against it; --cost"
-        " is the cost.json in its state.folder",
+        help="play the workload on --node in real time, and compare the simulation; --cost is the"
+        " cost.json in its state.folder",
     )
     add_broker_options(parser)
-    outputs = parser.add_argument_group("what is written beside the table")
+    outputs = parser.add_argument_group("files")
     outputs.add_argument("--json", type=Path, metavar="FILE", help="all figures")
     outputs.add_argument("--plot", type=Path, metavar="FILE", help="bars as SVG")
-    outputs.add_argument("--save-trace", type=Path, metavar="FILE", help="the requests themselves")
+    outputs.add_argument("--save-trace", type=Path, metavar="FILE", help="the requests")
 
 
 def _add_device_options(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +71,7 @@ def _add_device_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=NUM_SLOTS,
         metavar="K",
-        help="answers made at the same time (default: %(default)s)",
+        help="answers in a batch (default: %(default)s)",
     )
     parser.add_argument(
         "--cost", type=Path, metavar="FILE", help="a daemon's cost.json; default: a small device"
@@ -90,12 +85,12 @@ def _add_device_options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run the simulation, print the tables, write what was asked for.
+    """Run the simulation, print the tables, and write the requested files.
 
     Raises:
-        UsageError: an option or the trace is wrong.
-        OutputError: a file cannot be written.
-        NodeSilentError: the node to measure does not answer.
+        UsageError: An option or the trace is wrong.
+        OutputError: A file cannot be written.
+        NodeSilentError: The node to measure does not answer.
     """
     workload, runs = _measured(arguments) if arguments.measure else _simulated(arguments)
     print(report(runs), end="")
@@ -185,7 +180,7 @@ def _write(workload: Workload, runs: dict[str, Figures], arguments: argparse.Nam
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(runs, indent=2) + "\n", encoding="utf-8")
     if arguments.plot is not None:
-        title = f"{workload.name}: what became of the requests"
+        title = f"{workload.name}: outcomes of the requests"
         arguments.plot.write_text(plot(title, runs), encoding="utf-8")
     if arguments.save_trace is not None:
         arguments.save_trace.write_text(write_trace(workload.asks), encoding="utf-8")

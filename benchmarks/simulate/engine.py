@@ -1,7 +1,7 @@
-"""What the engine would do: alternate one prefill chunk and one decode step of the batch.
+"""A simulated engine: it alternates one prefill chunk and one decode step of the batch.
 
-Rule: no policy, but that the prompt of the most urgent class goes first. It takes what it is given
-and tells what is over.
+Rule: no policy, except that the prompt of the most urgent class goes first. It runs the answers it
+is given and returns those that ended.
 """
 
 import math
@@ -20,14 +20,14 @@ class Generation:
     key: int
     ask: Ask
     num_prompt: int
-    """Tokens to compute before the next one: the prompt, and the answer before a pause."""
-    num_left: int
-    """Tokens to make."""
+    """Tokens to prefill: the prompt, and after a pause the answer so far."""
+    num_remaining: int
+    """Tokens still to generate."""
     num_done: int
-    """Tokens made, those before a pause included."""
+    """Tokens generated, including those before a pause."""
     num_prefilled: int = 0
     first_s: float | None = None
-    """When its first token was made."""
+    """Time of its first token."""
     prefill_s: float = 0.0
     decode_s: float = 0.0
     num_cobatched_tokens: int = 0
@@ -36,12 +36,12 @@ class Generation:
 
     @property
     def is_prefilled(self) -> bool:
-        """Whether only single tokens are left."""
+        """Whether the prefill is complete."""
         return self.num_prefilled >= self.num_prompt
 
     @property
     def context(self) -> int:
-        """Tokens in its cache: the newest one is in it only with the next run."""
+        """Tokens in its cache; the newest one is added by the next forward pass."""
         return self.ask.prompt_tokens + self.num_done - 1
 
     def give(self, count: int, now_s: float) -> None:
@@ -49,8 +49,8 @@ class Generation:
         if self.first_s is None:
             self.first_s = now_s
         self.num_done += count
-        self.num_left -= count
-        if self.num_left <= 0:
+        self.num_remaining -= count
+        if self.num_remaining <= 0:
             self.end = End.ON_TIME
 
 
@@ -58,9 +58,9 @@ class SlotEngine:
     """The engine of one device.
 
     Args:
-        device: what things really cost.
-        slowdown: how many times as long everything takes at a time.
-        drops: whether an answer is ended at its deadline.
+        device: True costs of the device.
+        slowdown: Factor of all durations, by time.
+        drops: Whether an answer is ended at its deadline.
     """
 
     def __init__(
@@ -70,16 +70,16 @@ class SlotEngine:
         self._slowdown = slowdown
         self._drops = drops
         self.sequences: list[Generation] = []
-        """In the order of their start."""
+        """In order of start."""
         self.now_s = 0.0
-        """When the step in hand ends, or the last one ended."""
+        """When the current step ends, or the last one ended."""
         self._was_prefill = False
 
     def step(self, until_s: float) -> list[Generation]:
-        """Run one prefill chunk, or one decode step; or as many steps as begin before a time.
+        """Run one prefill chunk, or the decode steps that begin before a time, at least one.
 
         Returns:
-            What is over; an answer is ended before the step with which it would be late.
+            Answers that ended; one that would be late is ended before that step.
         """
         prefilling = (s for s in self.sequences if not s.is_prefilled)
         waiting = min(prefilling, key=lambda s: s.ask.level, default=None)
@@ -88,25 +88,25 @@ class SlotEngine:
         if waiting is not None and self._was_prefill:
             step_s, count = self._chunk_s(waiting), 1
         else:
-            count = min(sequence.num_left for sequence in running) if waiting is None else 1
+            count = min(sequence.num_remaining for sequence in running) if waiting is None else 1
             step_s, count = self._steps_s(running, count, until_s)
         if late := self._late(step_s, count):
             if count == 1:
-                return self._over(late)
-            return self.step(self.now_s)  # one run only, so that the others end in time
+                return self._remove(late)
+            return self.step(self.now_s)  # a single step, so that the others end in time
         self.now_s += step_s
         if waiting is not None and self._was_prefill:
             self._prefill(waiting, step_s)
         else:
             self._decode(running, step_s, count)
-        return self._over([s for s in self.sequences if s.end is not None])
+        return self._remove([s for s in self.sequences if s.end is not None])
 
     def end(self, sequence: Generation) -> None:
-        """Take an answer out, over or not."""
+        """Remove an answer, complete or not."""
         self.sequences.remove(sequence)
 
     def _late(self, step_s: float, count: int) -> list[Generation]:
-        """Return what would be late after the step, each with its end."""
+        """Return the answers that would be late after the step, with their end set."""
         if not self._drops:
             return []
         end_s = self.now_s + step_s
@@ -115,7 +115,7 @@ class SlotEngine:
             sequence.end = End.EXPIRED if sequence.num_done == 0 else End.CUT
         return late
 
-    def _over(self, sequences: list[Generation]) -> list[Generation]:
+    def _remove(self, sequences: list[Generation]) -> list[Generation]:
         for sequence in sequences:
             self.end(sequence)
         return sequences
@@ -128,7 +128,7 @@ class SlotEngine:
     def _steps_s(
         self, sequences: list[Generation], at_most: int, until_s: float
     ) -> tuple[float, int]:
-        """Return what runs take, and how many: those that begin before ``until_s``."""
+        """Return the duration and number of decode steps that begin before ``until_s``."""
         noise = sum(sequence.ask.noise for sequence in sequences) / len(sequences)
         factor = noise * self._slowdown(self.now_s)
         first_s = factor * self._device.step_s([sequence.context for sequence in sequences])

@@ -1,4 +1,4 @@
-"""Outcomes to figures: what was on time, how long people waited, who got how much."""
+"""Figures from outcomes: answers on time, waiting times, fairness."""
 
 import math
 from collections import defaultdict
@@ -17,10 +17,10 @@ Figures = dict[str, Any]
 def figures(
     outcomes: Sequence[Outcome], workload: Workload, device: CostEstimate, *, has_bound: bool = True
 ) -> Figures:
-    """Sum up one run; shares and ratios from 0 to 1, times in seconds.
+    """Summarise one run; shares and ratios from 0 to 1, times in seconds.
 
-    ``goodput`` is the engine time that ended in answers on time, ``goodput_tokens`` their tokens,
-    each as a share of what is possible at best; None without a bound, which holds for one device.
+    ``goodput`` is the engine time of answers on time, ``goodput_tokens`` their tokens, each as a
+    share of the upper bound; None without a bound, which exists for one device only.
     """
     good = [outcome for outcome in outcomes if outcome.end is End.ON_TIME]
     taken_in = [outcome for outcome in outcomes if outcome.end is not End.REFUSED]
@@ -51,7 +51,7 @@ def jain(shares: Iterable[float]) -> float:
 
 
 def percentile(values: Sequence[float], percent: float) -> float | None:
-    """Give the nearest-rank percentile; None without values."""
+    """Return the nearest-rank percentile; None without values."""
     if not values:
         return None
     return sorted(values)[max(math.ceil(percent / 100 * len(values)), 1) - 1]
@@ -62,9 +62,10 @@ def _count(outcomes: Sequence[Outcome], end: End) -> int:
 
 
 def _shares(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """Return what each client got of what all its requests together were entitled to.
+    """Return the share of its entitlement that each client got.
 
-    A client is entitled to what it asks for, or to an even part of the device: what is less.
+    A client is entitled to its requested tokens or to an even share of the device, whichever is
+    less.
     """
     asked: defaultdict[str, float] = defaultdict(float)
     got: defaultdict[str, float] = defaultdict(float)
@@ -72,12 +73,12 @@ def _shares(outcomes: Sequence[Outcome]) -> dict[str, float]:
         asked[outcome.ask.client] += outcome.ask.wanted_tokens
         if outcome.end is End.ON_TIME:
             got[outcome.ask.client] += outcome.ask.wanted_tokens
-    even = _even_part(list(asked.values()), sum(got.values()))
+    even = _even_share(list(asked.values()), sum(got.values()))
     return {client: min(got[client] / min(asked[client], even), 1.0) for client in asked}
 
 
-def _even_part(asked: list[float], supply: float) -> float:
-    """Return the level up to which everybody could be served from the supply (max-min fairness)."""
+def _even_share(asked: list[float], supply: float) -> float:
+    """Return the max-min fair share: the level up to which every client can be served."""
     left = sorted(asked)
     while left and left[0] * len(left) <= supply:
         supply -= left.pop(0)

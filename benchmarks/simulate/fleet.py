@@ -1,8 +1,8 @@
-"""Many nodes that share one stream of requests, and who should get the next one.
+"""Many nodes that share one stream of requests, with several policies to choose a node.
 
-Compared are: ``share``, a broker's ``$share`` group in turn; ``retry``, the same with a client that
-asks up to three nodes when it is refused; ``two``, a client that reads the retained ``state``
-of two random nodes and asks the less loaded; ``two-retry``, both.
+``share`` is a broker's ``$share`` group, round robin; ``retry`` is the same with a client that
+tries up to three nodes if refused; ``two`` is a client that reads the retained ``state`` of two
+random nodes and asks the less loaded one; ``two-retry`` is both.
 """
 
 import random
@@ -21,8 +21,8 @@ Choose = Callable[[Sequence[Node], int, float, random.Random], Node]
 
 
 def fleet_asks(num_nodes: int, seed: int, device: Device) -> list[Ask]:
-    """Return five minutes of requests that fill 85 % of all nodes, with a rush in the middle."""
-    rng = random.Random(f"fleet {seed}")  # noqa: S311 - made-up requests, no secret
+    """Return five minutes of requests at 85 % load of all nodes, with a rush in the middle."""
+    rng = random.Random(f"fleet {seed}")  # noqa: S311 - generated requests, no secret
     asks, at_s = [], 0.0
     while at_s < _MINUTES * 60:
         ask = Ask(
@@ -50,7 +50,7 @@ def run_fleet(policy: str, num_nodes: int, seed: int, device: Device) -> list[Ou
     choose = POLICIES[policy]
     rng = random.Random(f"fleet {policy} {seed}")  # noqa: S311
     asks = fleet_asks(num_nodes, seed, device)
-    # Devices of one type differ: some sit in the sun.
+    # Devices of one type differ, for example in temperature.
     nodes = [_node(rng.uniform(0.8, 1.4), device) for _ in range(num_nodes)]
     tries = MAX_TRIES if policy.endswith("retry") else 1
     refused: list[Outcome] = []
@@ -72,7 +72,7 @@ def _node(slowdown: float, device: Device) -> Node:
 
 
 def _last_refusal(node: Node) -> int:
-    """Find the refusal of the offer just made; what ended at the same time may stand after it."""
+    """Find the refusal of the latest request; others that ended at that time may follow it."""
     ends = [outcome.end for outcome in node.outcomes]
     return len(ends) - 1 - ends[::-1].index(End.REFUSED)
 

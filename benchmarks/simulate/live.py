@@ -1,6 +1,6 @@
-"""Ask a real node the requests of a workload, at their times, and note how each ended.
+"""Send the requests of a workload to a real node at their times, and record the outcomes.
 
-Rule: a client like any other; it knows nothing of the node but ``docs/protocol.md``.
+Rule: an ordinary client; it uses nothing but ``docs/protocol.md``.
 """
 
 import json
@@ -14,30 +14,31 @@ from typing import Any
 from benchmarks.simulate.outcome import End, Outcome
 from benchmarks.simulate.trace import Ask
 from edged.commands.broker_options import BrokerOptions
+from edged.commands.received import ReceivedReply, decode_reply
 from edged.errors import EdgedError, ErrorCode, ExitCode
-from edged.protocol import Delivery, Encoded, ReceivedReply, Topics, WireProperties, decode_reply
+from edged.protocol import Delivery, Encoded, Topics, WireProperties
 from edged.protocol.topic import own_reply_topic
 from edged.transport import BrokerSettings, ConnectFailed, Transport, TransportEvent
 
 WAIT_S = 10.0
-"""How long to wait for a broker and what a node retains there."""
+"""Timeout for the broker and the retained messages of the node."""
 MARGIN_S = 5.0
-"""A node answers by the deadline; this is for the way there and back."""
+"""Allowance for the network after a deadline, when waiting for the last replies."""
 _TRANSFER_S = 0.25
-"""What the way there and back may take of a busy machine."""
+"""Allowance for the network and a busy machine, for a reply to count as on time."""
 _PROBE_WORDS = (3, 33)
 _PROBE_S = 60.0
 
 
 class NodeSilentError(EdgedError):
-    """The broker or the node does not answer as it should; the message says which."""
+    """The broker or the node does not answer as expected; the message says which."""
 
     exit_code = ExitCode.UNAVAILABLE
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A reply, and when it came on the clock of the requests."""
+    """A reply and its time on the clock of the requests."""
 
     reply: ReceivedReply
     at_s: float
@@ -47,7 +48,7 @@ class LiveNode:
     """A connection to one node.
 
     Args:
-        options: Where it is.
+        options: Its address.
 
     Raises:
         NodeSilentError: The broker does not answer, or knows no such node.
@@ -61,7 +62,7 @@ class LiveNode:
         self._events: queue.SimpleQueue[TransportEvent] = queue.SimpleQueue()
         self._retained: dict[str, dict[str, Any]] = {}
         self.states: list[tuple[float, dict[str, Any]]] = []
-        """What the node reported while the workload was played, with the times."""
+        """States reported during the workload, with their times."""
         self._heard: dict[str, Heard] = {}
         self._begun_s = time.monotonic()
         address = options.address
@@ -86,8 +87,8 @@ class LiveNode:
         if len(self._retained) < 2:  # noqa: PLR2004 - state and info
             self.close()
             raise NodeSilentError(
-                f"no node {options.node} at {address.url} within {WAIT_S:.0f} s; are --broker and"
-                " --node right?"
+                f"no node {options.node} at {address.url} within {WAIT_S:.0f} s; check"
+                " --broker and --node"
             )
 
     @property
@@ -101,18 +102,18 @@ class LiveNode:
         return self._retained[self._topics.info]
 
     def close(self) -> None:
-        """Leave the broker."""
+        """Disconnect from the broker."""
         self._transport.stop([], 1.0)
 
     def play(self, asks: Sequence[Ask]) -> list[Outcome]:
-        """Ask everything at its time and wait for the replies; blocks as long as that takes.
+        """Send every request at its time and wait for the replies; blocks.
 
         Returns:
-            What became of each request, in order; its ``ask`` has the tokens that were computed
-            and made, where the node reported them.
+            The outcome of each request, in order; its ``ask`` has the prefilled and generated
+            tokens where the node reported them.
 
         Raises:
-            NodeSilentError: A first question is not answered.
+            NodeSilentError: The first request is not answered.
         """
         per_word, per_prompt = self._tokens_of_words()
         self._heard.clear()
@@ -127,7 +128,7 @@ class LiveNode:
         return [_outcome(ask, self._heard.get(str(number))) for number, ask in enumerate(asks)]
 
     def _tokens_of_words(self) -> tuple[float, float]:
-        """Find out how many tokens a word has, and the rest of the prompt.
+        """Measure the tokens per word, and those of the rest of the prompt.
 
         Raises:
             NodeSilentError: The node does not answer.
@@ -139,8 +140,8 @@ class LiveNode:
             self._listen(_PROBE_S + MARGIN_S, until=lambda: bool(self._heard))
             heard = self._heard.get("0")
             if heard is None or not heard.reply.is_ok:
-                told = "nothing" if heard is None else heard.reply.message
-                raise NodeSilentError(f"{self._options.node} answers a first question with: {told}")
+                reason = "no reply" if heard is None else heard.reply.message
+                raise NodeSilentError(f"{self._options.node}: the first request failed: {reason}")
             counts.append(heard.reply.members["usage"]["prompt_tokens"])
         per_word = (counts[1] - counts[0]) / (_PROBE_WORDS[1] - _PROBE_WORDS[0])
         return per_word, counts[0] - per_word * _PROBE_WORDS[0]
@@ -160,10 +161,10 @@ class LiveNode:
         )
 
     def _listen(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
-        over_s = time.monotonic() + seconds
-        while not until() and (left_s := over_s - time.monotonic()) > 0:
+        until_s = time.monotonic() + seconds
+        while not until() and (remaining_s := until_s - time.monotonic()) > 0:
             try:
-                event = self._events.get(timeout=left_s)
+                event = self._events.get(timeout=remaining_s)
             except queue.Empty:
                 return
             if isinstance(event, Delivery):
@@ -188,7 +189,7 @@ class LiveNode:
 
 
 def _outcome(ask: Ask, heard: Heard | None) -> Outcome:
-    """Read what became of a request; without a reply it is late, however much later."""
+    """Return the outcome of a request; without a reply it is late."""
     if heard is None:
         return Outcome(ask, End.LATE, ask.deadline_s + MARGIN_S)
     reply = heard.reply

@@ -1,7 +1,7 @@
 """``--measure``: a workload on a real node, compared with its simulation.
 
-Rule: both get the same requests. What only the model knows, the length of its answers, is taken
-from its replies; so is the speed, as the node itself expects it in the meantime.
+Rule: both get the same requests. The lengths of the answers, which only the model knows, and the
+expected speed at each time are taken from the node's replies and states.
 """
 
 import random
@@ -19,19 +19,19 @@ from benchmarks.simulate.trace import Ask, Workload
 from edged.scheduling.latency_model import CostEstimate
 
 GOAL = 0.10
-"""How far simulated and measured on-time goodput may be apart."""
+"""Largest relative difference of simulated and measured on-time goodput."""
 
 
 def measure(node: LiveNode, workload: Workload, cost: CostEstimate) -> dict[str, Figures]:
-    """Play a workload on a node, then simulate it; blocks as long as the workload is.
+    """Play a workload on a node in real time, then simulate it; blocks.
 
     Args:
-        node: the node.
-        workload: what it is asked.
-        cost: its latency model.
+        node: The node.
+        workload: The requests.
+        cost: Its measured costs.
     """
     outcomes = node.play(workload.asks)
-    asks = _as_they_were(outcomes)
+    asks = _asks_with_lengths(outcomes)
     outcomes = [replace(o, ask=ask) for o, ask in zip(outcomes, asks, strict=True)]
     speed = _Speed(node.states)
     now = cost.scaled(
@@ -49,29 +49,29 @@ def measure(node: LiveNode, workload: Workload, cost: CostEstimate) -> dict[str,
 
 
 def verdict(runs: dict[str, Figures]) -> str:
-    """Say how far the two are apart, and the node's predictions from what happened."""
+    """Return the difference of goodput, and the errors of the node's predictions."""
     measured, simulated = runs["measured"]["goodput"], runs["simulated"]["goodput"]
     apart = abs(measured - simulated) / simulated if simulated else 0.0
     word = "within" if apart <= GOAL else "beyond"
     errors = [runs["measured"][f"prediction_error_p{percent}"] for percent in (50, 95)]
-    told = ["-" if error is None else f"{error:.0%}" for error in errors]
+    shown = ["-" if error is None else f"{error:.0%}" for error in errors]
     late_s = runs["measured"]["late_by_s"]
     return (
         f"on-time goodput: measured {measured:.3f}, simulated {simulated:.3f} of the bound;"
         f" {apart:.1%} apart, {word} {GOAL:.0%}\n"
-        f"the node's predictions were off by {told[0]} (median), {told[1]} (95th percentile)"
+        f"the node's predictions were off by {shown[0]} (median), {shown[1]} (95th percentile)"
         + (f"\nthe latest reply came {late_s:.2f} s after its deadline" if late_s else "")
     )
 
 
 def _late_by_s(outcomes: Sequence[Outcome]) -> float:
-    """Return by how much the latest reply was late; 0 when none was."""
+    """Return the largest lateness of a reply; 0 if none was late."""
     late = (o.end_s - o.ask.deadline_s for o in outcomes if o.end is End.LATE)
     return max(late, default=0.0)
 
 
 class _Speed:
-    """How fast the node was, by its own states: on average, and at each time."""
+    """The expected speed in the states of a node: the mean, and by time."""
 
     def __init__(self, states: Sequence[tuple[float, dict[str, Any]]]) -> None:
         prefill, decode = (
@@ -89,12 +89,12 @@ class _Speed:
         ]
 
     def slowdown(self, at_s: float) -> float:
-        """Tell how many times as long as on average everything took."""
+        """Return the factor of all durations at a time, relative to the mean."""
         return self._factors[max(bisect_right(self._times, at_s) - 1, 0)]
 
 
-def _as_they_were(outcomes: Sequence[Outcome]) -> list[Ask]:
-    """Give the requests that were not answered the lengths of some that were."""
+def _asks_with_lengths(outcomes: Sequence[Outcome]) -> list[Ask]:
+    """Return the requests; unanswered ones get the lengths of random answered ones."""
     lengths = [o.ask.output_tokens for o in outcomes if o.ttft_s is not None] or [1]
     rng = random.Random(0)  # noqa: S311 - a choice, no secret
     return [

@@ -1,7 +1,7 @@
-"""A node as the daemon runs it, on simulated time: the same ``Node``, around a simulated engine.
+"""The daemon's own ``Node`` on simulated time, with a simulated engine.
 
-Rule: nothing is decided here. The node's effects are carried out at once, but for the generations,
-which take their simulated time.
+Rule: no decisions here. Effects of the node are carried out at once, except generations, which take
+simulated time.
 """
 
 import json
@@ -33,14 +33,14 @@ _LATER_S = float("inf")
 
 
 class _ObservedModel(LatencyModel):
-    """A latency model that remembers how far off its predictions were."""
+    """A latency model that records its prediction errors."""
 
     def __init__(self, fitted: CostEstimate) -> None:
         super().__init__(fitted)
         self.errors: list[float] = []
 
     def observe(self, measured: RequestTimings) -> float | None:
-        """Take in a finished request; return the relative error of its prediction."""
+        """Learn from a finished request; return the relative error of its prediction."""
         error = super().observe(measured)
         if error is not None:
             self.errors.append(error)
@@ -51,10 +51,10 @@ class Node:
     """One device with the daemon's own policy.
 
     Args:
-        device: what answers really cost.
-        slowdown: how many times as long everything takes at a time.
-        num_slots: answers that are generated at the same time.
-        max_waiting: length of the queue.
+        device: True costs of the device.
+        slowdown: Factor of all durations, by time.
+        num_slots: Answers in a batch.
+        max_waiting: Length of the queue.
     """
 
     def __init__(
@@ -71,9 +71,9 @@ class Node:
         self._engine = SlotEngine(device, slowdown)
         self._generations: dict[int, Generation] = {}
         self._asks: list[Ask] = []
-        """What was asked, by the number in the payload and the id of the request."""
+        """All requests; the index is the payload and the id of the request."""
         self._offered: Ask | None = None
-        """What is being asked at this moment."""
+        """The request that is being admitted."""
         self._events: deque[Event] = deque()
         self._now_s = 0.0
 
@@ -84,11 +84,11 @@ class Node:
 
     @property
     def backlog(self) -> int:
-        """Requests that wait or run."""
+        """Queued and running requests."""
         return len(self._node.scheduler) + len(self._node.scheduler.running)
 
     def run_until(self, now_s: float) -> None:
-        """Let everything happen up to a time."""
+        """Simulate up to a time."""
         while True:
             tick_s = self._node.next_tick_s()
             until_s = min(now_s, _LATER_S if tick_s is None else tick_s)
@@ -101,7 +101,7 @@ class Node:
                 return
 
     def offer(self, ask: Ask) -> bool:
-        """Ask at ``ask.at_s``; return whether it was admitted. A refusal is an outcome, too."""
+        """Submit a request at ``ask.at_s``; return whether it was admitted."""
         self.run_until(ask.at_s)
         number, num_before = len(self._asks), len(self.outcomes)
         self._asks.append(ask)
@@ -113,7 +113,7 @@ class Node:
         return not any(outcome.ask is ask and outcome.end is End.REFUSED for outcome in ended)
 
     def _take(self, event: Event, now_s: float) -> None:
-        """Give the node an event, and carry out all that follows from it at this time."""
+        """Handle an event, and carry out all effects that follow from it at this time."""
         self._events.append(event)
         self._now_s = max(self._now_s, now_s)
         while self._events:
@@ -172,7 +172,7 @@ class Node:
         )
 
     def _pause(self, key: int) -> None:
-        """Pause at the end of the step in hand; a second time changes nothing, as in the worker."""
+        """Pause after the current step; a second call changes nothing, as in the worker."""
         sequence = next((it for it in self._engine.sequences if it.key == key), None)
         if sequence is None:
             return
@@ -184,14 +184,14 @@ class Node:
     def _finish(self, sequence: engine.Generation) -> None:
         generation = self._note(sequence)
         del self._generations[sequence.key]
-        is_whole = sequence.end is End.ON_TIME
-        reason = FinishReason.STOP if is_whole else FinishReason.DEADLINE
+        is_complete = sequence.end is End.ON_TIME
+        reason = FinishReason.STOP if is_complete else FinishReason.DEADLINE
         generation.finish_reason = reason
         outcome = Answer("", reason) if generation.output_ids else generation.outcome()
         self._take(Finished(generation, outcome, self._engine.now_s), self._engine.now_s)
 
     def _note(self, sequence: engine.Generation) -> Generation:
-        """Write what the engine did into the node's generation."""
+        """Copy the progress of the engine into the node's generation."""
         generation, spent = self._generations[sequence.key], sequence
         generation.output_ids[:] = [0] * sequence.num_done
         generation.first_token_s = sequence.first_s
@@ -203,18 +203,18 @@ class Node:
         return generation
 
     def _end(self, reply: dict[str, Any]) -> None:
-        """Note the outcome of a request from its reply."""
+        """Record the outcome of a request from its reply."""
         ask, ttft_s = self._asks[int(reply["id"])], None
         if reply["status"] == "ok":
-            is_whole = reply["data"]["finish_reason"] != FinishReason.DEADLINE.value
-            end, ttft_s = End.ON_TIME if is_whole else End.CUT, reply["timing"]["ttft_ms"] / 1000
+            is_complete = reply["data"]["finish_reason"] != FinishReason.DEADLINE.value
+            end, ttft_s = End.ON_TIME if is_complete else End.CUT, reply["timing"]["ttft_ms"] / 1000
         else:
             end = End.REFUSED if ask is self._offered else End.EXPIRED
         self.outcomes.append(Outcome(ask, end, self._now_s, ttft_s))
 
 
 def run_edf(workload: Workload, device: CostEstimate, max_waiting: int = MAX_WAITING) -> Node:
-    """Run a workload on one node to its end."""
+    """Run a complete workload on one node."""
     node = Node(device, workload.slowdown, workload.num_slots, max_waiting)
     for ask in workload.asks:
         node.offer(ask)

@@ -1,4 +1,4 @@
-"""How simulated requests ended, whatever the policy was."""
+"""Outcomes of simulated requests, for all policies."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,14 +7,14 @@ from benchmarks.simulate.trace import Ask
 
 
 class End(StrEnum):
-    """What became of a request."""
+    """How a request ended."""
 
     ON_TIME = "on time"
-    """The whole answer, before the deadline."""
+    """Complete answer before the deadline."""
     CUT = "cut"
-    """Ended at the deadline with what there was."""
+    """Partial answer at the deadline."""
     EXPIRED = "expired"
-    """Ended at the deadline with nothing, after it had been taken in."""
+    """Accepted, but without a token at the deadline."""
     REFUSED = "refused"
     """Refused at once."""
     LATE = "late"

@@ -1,7 +1,7 @@
-"""What became of the requests of each class, as one SVG: a bar for each policy and class.
+"""Outcomes by class as one SVG: a bar for each policy and class.
 
-Beside a bar stand the share that was on time and the time to the first token; above the bars of a
-policy its goodput and its fairness.
+Each bar is labelled with the share on time and the time to the first token, each policy with
+goodput and fairness.
 
 Rule: plain SVG that every browser and forge shows; no library, no script.
 """
@@ -12,7 +12,7 @@ from html import escape
 from benchmarks.simulate.figures import Figures
 
 _WIDTH, _LEFT, _TOP, _BAR, _GAP = 760, 130, 70, 18, 6
-_ROOM = 420
+_BAR_WIDTH = 420
 _COLOURS = {"on time": "#0b6e4f", "refused at once": "#d9c27e", "late, cut or nothing": "#c8553d"}
 
 
@@ -47,12 +47,12 @@ def _bar(y: int, name: str, part: Figures) -> Iterator[str]:
     yield _text(38, y + 13, name)
     x = float(_LEFT)
     for share, colour in zip(shares, _COLOURS.values(), strict=True):
-        width = share * _ROOM
+        width = share * _BAR_WIDTH
         yield f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{_BAR}" fill="{colour}"/>'
         x += width
     p95_s = part["ttft_p95_s"]
     first = "" if p95_s is None else f", first token p95 {p95_s:.1f} s"
-    yield _text(_LEFT + _ROOM + 8, y + 13, f"{on_time:.0%}{first}")
+    yield _text(_LEFT + _BAR_WIDTH + 8, y + 13, f"{on_time:.0%}{first}")
 
 
 def _text(x: float, y: float, text: str, size: int = 12) -> str:

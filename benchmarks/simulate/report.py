@@ -1,4 +1,4 @@
-"""Figures to text: one table for all policies, and one line of goals."""
+"""The figures as tables: by policy, and by class."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -20,12 +20,12 @@ _CLASS_COLUMNS = ("policy", "class", "asked", "on time", "ttft p50", "ttft p95",
 
 
 def report(runs: Mapping[str, Figures]) -> str:
-    """Return both tables, as Markdown that is also readable as it stands."""
+    """Return both tables as aligned Markdown."""
     return table(_COLUMNS, _policy_rows(runs)) + "\n" + table(_CLASS_COLUMNS, _class_rows(runs))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Align rows of text below their columns."""
+    """Format aligned rows."""
     lines = [list(columns), *(list(row) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     rule = ["-" * width for width in widths]

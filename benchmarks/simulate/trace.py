@@ -1,6 +1,6 @@
-"""What is asked of a simulated node: requests with their times, and how the device behaves.
+"""Workloads of simulated nodes: requests with their times, and the slowdown of the device.
 
-A trace file has one JSON object a line; ``at_s`` is required, the rest has defaults.
+A trace file has one JSON object per line; ``at_s`` is required, the other keys have defaults.
 """
 
 import json
@@ -21,13 +21,13 @@ REFERENCE = CostEstimate(
     run_s=46e-3,
     chunk_tokens=64,
 )
-"""SmolLM2-135M in int8 on two busy cores, as ``Engine.measure`` read it; ``--cost`` takes another
-device's ``cost.json``."""
+"""SmolLM2-135M in int8 on two busy cores, measured by the daemon; ``--cost`` takes the costs of
+another device."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request, and what only the simulation knows of it."""
+    """One request, with facts that only the simulation knows."""
 
     at_s: float
     client: str = "client"
@@ -35,28 +35,28 @@ class Ask:
     prompt_tokens: int = 60
     max_tokens: int = 64
     output_tokens: int = 64
-    """Tokens after which the model would stop by itself."""
+    """Tokens after which the model stops by itself."""
     timeout_s: float = 30.0
     noise: float = 1.0
-    """How many times as long as predicted it takes."""
+    """Actual duration relative to the predicted one."""
 
     @property
     def level(self) -> Priority:
-        """The class, as the scheduler knows it."""
+        """The priority class."""
         return Priority[self.priority.upper()]
 
     @property
     def deadline_s(self) -> float:
-        """When the answer is worth nothing any more."""
+        """Deadline of the answer."""
         return self.at_s + self.timeout_s
 
     @property
     def wanted_tokens(self) -> int:
-        """Length of the whole answer."""
+        """Length of the complete answer."""
         return min(self.output_tokens, self.max_tokens)
 
     def work_s(self, device: CostEstimate, num_slots: int) -> float:
-        """Tell what the whole answer takes of a device that is as fast as at its start, at best.
+        """Return the lowest cost of the complete answer at the initial speed of the device.
 
         That is its even share of forward passes with a full batch.
         """
@@ -78,16 +78,16 @@ class Workload:
     name: str
     asks: list[Ask]
     num_slots: int = 1
-    """Answers that the device makes at the same time."""
+    """Answers in a batch."""
     slowdown: Callable[[float], float] = _steady
-    """How many times as long everything takes at a time."""
+    """Factor of all durations, by time."""
 
 
 def read_trace(file: Path) -> Workload:
     """Read a trace file.
 
     Raises:
-        UsageError: it cannot be read, or a line is no request; the message names the line.
+        UsageError: It cannot be read, or a line is not a request; the message names the line.
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()

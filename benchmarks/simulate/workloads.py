@@ -1,6 +1,6 @@
-"""Made-up requests: a calm home, a factory line, four times too much, a flood, a hot device.
+"""Generated workloads: a home, a factory line, overload, a flood, a throttled device.
 
-Rule: the same name, seed and device give the same requests, to the last digit.
+Rule: deterministic: the same name, seed and device give exactly the same requests.
 """
 
 import random
@@ -20,7 +20,7 @@ _THROTTLED = 2.5
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What requests are made up for."""
+    """The device that a workload is generated for."""
 
     cost: CostEstimate
     num_slots: int
@@ -29,7 +29,7 @@ class Device:
 def make_workload(name: str, seed: int, device: Device, hours: float = HOURS) -> Workload:
     """Return the requests of a named workload; a ``KeyError`` for an unknown one."""
     maker = WORKLOADS[name]
-    rng = random.Random(f"{name} {seed}")  # noqa: S311 - made-up requests, no secret
+    rng = random.Random(f"{name} {seed}")  # noqa: S311 - generated requests, no secret
     asks = sorted(maker(rng, hours * 3600, device), key=lambda ask: ask.at_s)
     if name == "throttle":
         return Workload(name, asks, device.num_slots, lambda at_s: _throttle(at_s, hours * 3600))
@@ -37,7 +37,7 @@ def make_workload(name: str, seed: int, device: Device, hours: float = HOURS) ->
 
 
 def _throttle(at_s: float, length_s: float) -> float:
-    """Slow down over a quarter of the time, stay so for half of it, and recover at once."""
+    """Return the slowdown: rising for a quarter of the time, constant for half, then none."""
     part = at_s / length_s
     if part >= 0.75:  # noqa: PLR2004 - the last quarter
         return 1.0
@@ -45,7 +45,7 @@ def _throttle(at_s: float, length_s: float) -> float:
 
 
 def _person(rng: random.Random, length_s: float, every_s: float, name: str) -> Iterator[Ask]:
-    """Ask a question about every ``every_s``, and wait for the answer."""
+    """Yield the requests of a person, about one every ``every_s``."""
     at_s = rng.expovariate(1 / every_s)
     while at_s < length_s:
         yield Ask(
@@ -64,7 +64,7 @@ def _person(rng: random.Random, length_s: float, every_s: float, name: str) -> I
 def _machines(
     rng: random.Random, length_s: float, load: float, device: Device, clients: int
 ) -> Iterator[Ask]:
-    """Fill ``load`` times the device with normal and background work of several clients."""
+    """Yield normal and background requests of several clients at ``load`` times the capacity."""
     work_s, at_s = 0.0, 0.0
     while at_s < length_s:
         is_background = rng.random() < 0.5  # noqa: PLR2004 - half and half
@@ -125,7 +125,7 @@ def _overload(rng: random.Random, length_s: float, device: Device) -> Iterator[A
 
 
 def _flooded(rng: random.Random, length_s: float, device: Device) -> Iterator[Ask]:
-    """Four well-behaved clients that leave room, and one that asks for everything and more."""
+    """Four well-behaved clients at 40 % load, and one that floods the node."""
     yield from _person(rng, length_s, 120.0, "person")
     yield from _machines(rng, length_s, _CALM, device, 4)
     for ask in _machines(rng, length_s, _FLOOD, device, 1):

@@ -1,1 +1,1 @@
-"""The commands of ``edged`` beside ``run`` and ``build``, each imported only when it runs."""
+"""The commands of ``edged`` except ``run`` and ``build``, each imported only when it runs."""

@@ -13,24 +13,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from edged.commands.broker_options import BrokerOptions, add_broker_options, read_broker_options
+from edged.commands.received import ReceivedReply, decode_fragment, decode_reply
 from edged.errors import ExitCode, UsageError
-from edged.protocol import (
-    Delivery,
-    Encoded,
-    ReceivedReply,
-    WireProperties,
-    decode_fragment,
-    decode_reply,
-)
+from edged.protocol import Delivery, Encoded, WireProperties
 from edged.protocol.topic import own_reply_topic
 from edged.transport import Connected, ConnectFailed, Published, TransportEvent
 
-# A broker sends a retained availability right after the subscription.
 CONNECT_TIMEOUT_S = 10.0
+# A broker sends a retained availability right after the subscription.
 AVAILABILITY_WAIT_S = 0.5
 # A node answers by the deadline; this covers the transfer.
 MARGIN_S = 5.0
 CANCEL_WAIT_S = 3.0
+MAX_TIMEOUT_S = 24 * 3600
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
 
@@ -209,9 +204,6 @@ class _Question:
 
 def _say(text: str) -> None:
     print(f"edged ask: {text}", file=sys.stderr)
-
-
-MAX_TIMEOUT_S = 24 * 3600
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edged.commands.sync_client import SyncClient
 from edged.config.broker_url import BrokerAddress, parse_broker_url
 from edged.errors import UnavailableError, UsageError
 from edged.protocol import Topics
 from edged.protocol.topic import refuse_prefix
-from edged.transport import BrokerSettings, SyncClient
+from edged.transport import BrokerSettings
 from edged.transport.settings import read_password_file
 
 _NODE = re.compile(r"[a-z0-9-]{1,32}")

@@ -1,7 +1,6 @@
-"""``edged demo``: a broker, a daemon and one real question, on this machine, in seconds.
+"""``edged demo``: a broker, a daemon and one prompt on this machine, in seconds.
 
-It uses nothing that a user does not have: the same bundle, the same ``edged run``, the reference
-client; and it leaves nothing behind but the bundle.
+It uses what a user has, too: the bundle, ``edged run`` and ``edged ask``. Only the bundle is kept.
 """
 
 import argparse
@@ -18,17 +17,17 @@ from edged.commands import ask, local_broker
 from edged.commands.local_daemon import SERVING, NotStartedError, started
 from edged.errors import EdgedError, ExitCode, UsageError
 
-# Taken if it is free, so that the commands the demo prints stay true from run to run.
 RECIPE = Path("models/smollm2-135m-instruct.yaml")
 PROMPT = "What is the capital of France? Answer in one sentence."
 NODE = "demo"
+# Used if it is free, so that the printed commands are the same on each run.
 PORT = 18830
 READY_TIMEOUT_S = 180.0
 _STEPS = 4
 
 
 class DemoError(EdgedError):
-    """The demo cannot go on; the message says what is missing."""
+    """The demo cannot continue; the message names what is missing."""
 
     exit_code = ExitCode.UNAVAILABLE
 
@@ -36,14 +35,14 @@ class DemoError(EdgedError):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``edged demo``."""
     parser.add_argument("--prompt", default=PROMPT, help="what to ask (default: %(default)s)")
-    parser.add_argument("--bundle", type=Path, help="a ready bundle; nothing is built then")
+    parser.add_argument("--bundle", type=Path, help="an existing bundle, instead of building one")
     parser.add_argument(
         "--keep", action="store_true", help="keep broker and daemon running until Ctrl-C"
     )
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Show the whole way of a prompt; return the exit status of the question.
+    """Show a prompt and its answer; return the exit status of ``edged ask``.
 
     Raises:
         UsageError: If the prompt is empty.
@@ -59,7 +58,7 @@ def main(arguments: argparse.Namespace) -> int:
         _say(4, "asking", arguments.prompt)
         print()
         status = ask.main(_ask(broker.url, arguments.prompt))
-        _tell_next(broker.url, is_kept=arguments.keep)
+        _print_next(broker.url, is_kept=arguments.keep)
         if arguments.keep:
             with contextlib.suppress(KeyboardInterrupt):
                 daemon.wait()
@@ -71,31 +70,33 @@ def _say(step: int, what: str, detail: str) -> None:
 
 
 def _bundle(given: Path | None) -> Path:
-    """Return the bundle to use, building the default one if it is not there yet.
+    """Return the bundle to use; build the default one if needed.
 
     Raises:
-        DemoError: If there is nothing to build, or the build failed.
+        DemoError: If the recipe is missing, or the build failed.
     """
     if given is not None:
         _say(1, "model", str(given))
         return given
     if not RECIPE.exists():
         raise DemoError(
-            f"{RECIPE}: not here; run `edged demo` in edged's source folder or give --bundle DIR"
+            f"{RECIPE}: not found; run `edged demo` in edged's source folder or give --bundle DIR"
         )
     _say(1, "model", f"{RECIPE} (built once, then reused)")
     build = subprocess.run([sys.executable, "-m", "edged", "build", str(RECIPE)], check=False)
     if build.returncode != 0:
-        raise DemoError("the bundle could not be built, see above; --bundle DIR takes a ready one")
+        raise DemoError(
+            "the bundle could not be built, see above; --bundle DIR uses an existing one"
+        )
     return RECIPE.with_suffix("")
 
 
 @contextlib.contextmanager
 def _broker(folder: Path) -> Iterator[local_broker.Broker]:
-    """Run a broker on a free loopback port: Mosquitto if there is one, else the embedded one.
+    """Run a broker on a free loopback port: Mosquitto if installed, else the embedded one.
 
     Raises:
-        DemoError: If there is neither.
+        DemoError: If neither is installed.
     """
     if local_broker.MOSQUITTO is not None:
         broker = local_broker.mosquitto(folder, port=PORT)
@@ -116,7 +117,7 @@ def _daemon(bundle: Path, url: str, folder: Path) -> Iterator["subprocess.Popen[
     """Run ``edged run`` and wait until it serves.
 
     Raises:
-        DemoError: If it does not come to serve; with the end of its log.
+        DemoError: If it does not start; with the end of its log.
     """
     log_path = folder / "edged.log"
     command = [sys.executable, "-m", "edged", "run", "--model", str(bundle)]
@@ -141,13 +142,13 @@ def _ask(url: str, prompt: str) -> argparse.Namespace:
     return parser.parse_args(["--broker", url, "--node", NODE, "--stream", "--json", "--", prompt])
 
 
-def _tell_next(url: str, *, is_kept: bool) -> None:
+def _print_next(url: str, *, is_kept: bool) -> None:
     host, _, port = url.removeprefix("mqtt://").partition(":")
     topic = f"edged/{NODE}"
     if is_kept:
-        print("\nAsk again from another terminal; Ctrl-C here ends broker and daemon:")
+        print("\nAsk again from another terminal; Ctrl-C here stops broker and daemon:")
     else:
-        print("\nAsk again: `make demo KEEP=1` leaves broker and daemon running, then")
+        print("\nAsk again: `make demo KEEP=1` keeps broker and daemon running, then")
     print(f"  .venv/bin/edged ask --broker {url} --node {NODE} --stream 'Name three colours.'")
     print(f"  mosquitto_sub -h {host} -p {port} -t '{topic}/response/generate' &")
     print(f"  mosquitto_pub -h {host} -p {port} -q 1 -t {topic}/request/generate -m 'Hello'")

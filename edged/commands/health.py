@@ -11,8 +11,8 @@ from pathlib import Path
 
 from edged.errors import ExitCode
 
-# Three state intervals: an older file means that the daemon hangs.
 DEFAULT_STATE_FILE = Path("/run/edged/state.json")
+# Three state intervals: an older file means that the daemon hangs.
 MAX_AGE_S = 90.0
 
 

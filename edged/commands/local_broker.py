@@ -1,7 +1,7 @@
-"""A real broker as a child process on a free loopback port: for the demo and the tests.
+"""A real broker as a child process on a free loopback port, for the demo and the tests.
 
-Rule: it keeps its port over ``stop()`` and ``start()``, writes only into the folder it is given,
-and is gone with the process that started it.
+Rule: it keeps its port across ``stop()`` and ``start()``, writes only into its folder, and ends
+with the process that started it.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# Mosquitto's program, which Debian keeps off a user's PATH; None when it is not installed.
+# Path of Mosquitto, which Debian keeps off a user's PATH; None if it is not installed.
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
 MOSQUITTO = shutil.which("mosquitto", path=_PATH)
 START_TIMEOUT_S = 20.0
@@ -54,9 +54,9 @@ _IOTCORE_MAIN = "from iotcore._serve import main; main()"
 
 
 def free_port(preferred: int = 0) -> int:
-    """Return a loopback TCP port on which nobody listens at the moment."""
+    """Return a loopback TCP port without a listener, ``preferred`` if it is free."""
     with socket.socket() as probe:
-        # As brokers do: the rest of a connection that is over does not keep a port.
+        # As brokers do: a connection in TIME_WAIT does not block a port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", preferred))
@@ -66,7 +66,7 @@ def free_port(preferred: int = 0) -> int:
 
 
 def is_listening(port: int) -> bool:
-    """Tell whether somebody accepts connections on a loopback port."""
+    """Return whether a loopback port accepts connections."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False
@@ -81,25 +81,25 @@ class Broker:
     port: int
     command: Sequence[str]
     protocol: str = "5"
-    """The MQTT version it is meant for: ``5`` or ``3.1.1``."""
+    """The MQTT version to use with it: ``5`` or ``3.1.1``."""
     host: str = "127.0.0.1"
     _process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        """What ``--broker`` takes, without credentials."""
+        """URL for ``--broker``, without credentials."""
         return f"mqtt://{self.host}:{self.port}"
 
     @property
     def is_running(self) -> bool:
-        """Whether the process lives."""
+        """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start the process and return when it accepts connections; nothing when it runs.
+        """Start the process if needed, and return when it accepts connections.
 
         Raises:
-            RuntimeError: If it does not come to listen.
+            RuntimeError: If it does not listen in time.
         """
         if self.is_running:
             return
@@ -120,7 +120,7 @@ class Broker:
         raise RuntimeError(f"{self.name} did not listen on {self.url}: {' '.join(self.command)}")
 
     def stop(self, sig: signal.Signals = signal.SIGTERM) -> None:
-        """End the process (SIGKILL for a crash) and wait for it."""
+        """Stop the process (SIGKILL for a crash) and wait for it."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -134,14 +134,14 @@ class Broker:
             process.wait(STOP_TIMEOUT_S)
 
     def restart(self) -> None:
-        """Stop and start it."""
+        """Stop and start the process."""
         self.stop()
         self.start()
 
 
 @contextlib.contextmanager
 def running(broker: Broker) -> Iterator[Broker]:
-    """Start ``broker`` and stop it at the end, whatever happened to it in between."""
+    """Start ``broker`` and stop it at the end."""
     broker.start()
     try:
         yield broker
@@ -162,11 +162,11 @@ def mosquitto(
 
     Args:
         folder: For its configuration, passwords and persistent state.
-        protocol: The MQTT version it is meant for; it speaks all.
+        protocol: The MQTT version to use; Mosquitto supports all.
         is_persistent: Whether queued messages survive ``restart()``.
-        users: Name to password; with them, anonymous clients are refused.
+        users: Name to password; if given, anonymous clients are refused.
         extra: Further lines of its configuration.
-        port: Taken if it is free, else another one.
+        port: Used if it is free, else another one.
 
     Raises:
         RuntimeError: If Mosquitto is not installed.
@@ -176,7 +176,7 @@ def mosquitto(
     port = free_port(port)
     lines = [_MOSQUITTO.format(port=port, anonymous="false" if users else "true")]
     if os.geteuid() == 0:
-        lines.append("user root")  # else it drops to an account that cannot write to the folder
+        lines.append("user root")  # else it switches to an account that cannot write to the folder
     if is_persistent:
         lines += ["persistence true", f"persistence_location {folder}/"]
     if users:
@@ -191,7 +191,7 @@ def mosquitto(
 
 
 def iotcore(folder: Path, *, protocol: str = "3.1.1", port: int = 0) -> Broker:
-    """Configure the broker of the ``iotcore`` wheel; its sessions end with the process."""
+    """Configure the broker of the ``iotcore`` wheel; it does not persist sessions."""
     port = free_port(port)
     version = "v5" if protocol == "5" else "v4"
     config = folder / f"iotcore-{port}.toml"

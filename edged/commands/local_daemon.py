@@ -1,4 +1,4 @@
-"""A daemon as a child process, followed through its notifications as systemd does."""
+"""A daemon as a child process, observed through its notifications as systemd does."""
 
 import contextlib
 import os
@@ -12,15 +12,14 @@ from typing import IO
 from edged.daemon.sdnotify import EXTENSION
 from edged.errors import EdgedError, ExitCode
 
-# How the daemon's status begins once its requests arrive; see ``edged.daemon.run``.
 READY = "READY=1"
-SERVING = "STATUS=serving"
+SERVING = "STATUS=serving"  # begins the status once it is subscribed
 STOP_LIMIT_S = 30.0
 _POLL_S = 0.25
 
 
 class NotStartedError(EdgedError):
-    """A daemon ended, lacks something that it waits for, or took too long."""
+    """A daemon ended, waits for something missing, or took too long."""
 
     exit_code = ExitCode.UNAVAILABLE
 
@@ -33,17 +32,17 @@ def started(
     limit_s: float,
     log: IO[bytes] | int = subprocess.DEVNULL,
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Start a daemon, yield it when it has sent a notification, and stop it afterwards.
+    """Start a daemon, yield it after a notification, and stop it afterwards.
 
     Args:
         command: Program and options.
-        folder: For the socket of the notifications.
-        sign: What the notification contains.
-        limit_s: How long to wait for it.
-        log: Where its log goes.
+        folder: For the notification socket.
+        sign: Text in the notification.
+        limit_s: Timeout for it.
+        log: File for its log.
 
     Raises:
-        NotStartedError: It did not send it.
+        NotStartedError: The notification was not sent.
     """
     path = folder / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
@@ -57,13 +56,13 @@ def started(
         )
         with stopped(process):
             if not _has_sent(process, notifications, sign, time.monotonic() + limit_s):
-                raise NotStartedError("the daemon did not start; `edged run` tells why")
+                raise NotStartedError("the daemon did not start; `edged run` shows the reason")
             yield process
 
 
 @contextlib.contextmanager
 def stopped(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Stop a process at the end of the block, so that a daemon publishes that it is offline."""
+    """Stop a process at the end of the block; a daemon then publishes that it is offline."""
     try:
         yield
     finally:
@@ -81,7 +80,8 @@ def _has_sent(
     notifications.settimeout(_POLL_S)
     while process.poll() is None and time.monotonic() < until_s:
         with contextlib.suppress(TimeoutError):
-            told = notifications.recv(4096).decode()
-            if sign in told or EXTENSION in told:
-                return EXTENSION not in told  # nobody will bring now what it waits for
+            notification = notifications.recv(4096).decode()
+            if sign in notification or EXTENSION in notification:
+                # It waits for something that will not appear during this command.
+                return EXTENSION not in notification
     return False

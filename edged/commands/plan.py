@@ -13,7 +13,13 @@ from edged.bundle.folder import Bundle, open_bundle
 from edged.config import Config
 from edged.daemon import memory
 from edged.daemon.invocation import add_config_arguments, read_config
-from edged.daemon.memory_plan import check, decide_budget, decide_slots, plan_memory, refusal
+from edged.daemon.memory_plan import (
+    decide_budget,
+    decide_slots,
+    memory_problem,
+    plan_memory,
+    refusal,
+)
 from edged.errors import ExitCode
 from edged.scheduling.memory_budget import MemoryPlan, MemorySnapshot
 
@@ -78,7 +84,7 @@ def make_figures(config: Config, bundle: Bundle, held: MemorySnapshot) -> dict[s
             "budget_bytes": budget.limit_bytes,
             "min_available_bytes": budget.min_available_bytes,
         },
-        "problem": check(config, bundle, budget, held),
+        "problem": memory_problem(config, bundle, budget, held),
     }
 
 

@@ -12,12 +12,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edged.commands.broker_options import BrokerOptions, add_broker_options, read_broker_options
+from edged.commands.sync_client import SyncClient
 from edged.errors import ExitCode
 from edged.protocol import Delivery
-from edged.transport import SyncClient
 
 # States in a sparkline.
 HISTORY = 60
+# How long to wait for the broker and the first state.
+WAIT_S = 10.0
+_HOME_AND_CLEAR = "\x1b[H\x1b[J"
+_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 40
 _MIB = 1024**2
@@ -103,12 +107,6 @@ def _duration(seconds: float | None) -> str:
         return "-"
     minutes, hours = int(seconds) // 60, int(seconds) // 3600
     return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min {int(seconds) % 60} s"
-
-
-# How long to wait for the broker and the first state.
-WAIT_S = 10.0
-_HOME_AND_CLEAR = "\x1b[H\x1b[J"
-_INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -36,7 +36,7 @@ def parse_broker_url(url: str) -> BrokerAddress:
     """
     try:
         parts = urlsplit(url)
-        port = parts.port
+        port = parts.port  # read here, because only this checks it
     except ValueError as error:
         is_port = "port" in str(error).lower()
         reason = _WRONG_PORT if is_port else "the host is not a name or an address"

@@ -14,6 +14,7 @@ from edged.config.kinds import Raw
 from edged.errors import ConfigError
 
 _NULL = "tag:yaml.org,2002:null"
+# ``merge`` and ``value`` are YAML's names for ``<<`` and ``=``, which are texts like others here.
 _PLAIN_TAGS = frozenset(
     f"tag:yaml.org,2002:{name}"
     for name in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value")
@@ -46,9 +47,11 @@ class Document:
         Raises:
             ConfigError: it is not YAML, a key is unknown, or one is given twice.
         """
+        # Composing is recursive: "[" 600 times is too deep for it.
         try:
             root = yaml.compose(text, Loader=yaml.SafeLoader)
         except (yaml.YAMLError, RecursionError) as error:
+            # Not chained to YAML's own error, whose text quotes the file.
             raise ConfigError(f"{self.source_name}: not YAML{_problem(error)}") from None
         given: dict[str, Given] = {}
         if root is None or root.tag == _NULL:
@@ -56,6 +59,7 @@ class Document:
         if not isinstance(root, yaml.MappingNode):
             raise ConfigError(f"{self.source_name}: expected keys and values (key: value)")
         for path, value in self._leaves(root, ""):
+            # YAML keeps the last one, and the other would be ignored in silence.
             if path in given:
                 first = given[path].place.rpartition(", ")[2]
                 raise ConfigError(f"{path}: given twice ({first} and {self._place(value)})")
@@ -73,13 +77,13 @@ class Document:
                 raise ConfigError(unknown_key(path, self._place(key), known))
             elif isinstance(value, yaml.MappingNode):
                 yield from self._leaves(value, path)
-            elif value.tag != _NULL:
-                raise ConfigError(
-                    f"{path}: expected its keys on the lines below ({self._place(value)})"
-                )
+            elif value.tag != _NULL:  # ``broker:`` without keys leaves the defaults
+                place = self._place(value)
+                raise ConfigError(f"{path}: expected its keys on the lines below ({place})")
 
     def _raw(self, node: yaml.Node, path: str) -> Raw | None:
         if isinstance(node, yaml.SequenceNode):
+            # A null in a list becomes an empty text, which no kind accepts.
             return tuple(self._scalar(item, path) or "" for item in node.value)
         return self._scalar(node, path)
 
@@ -93,7 +97,7 @@ class Document:
 
 
 def _problem(error: Exception) -> str:
-    """Return line and cause, without YAML's excerpt of the text, which may contain a password."""
+    # Without YAML's excerpt of the text, which may contain a password.
     mark = getattr(error, "problem_mark", None)
     line = f", line {mark.line + 1}" if mark else ""
     return f"{line}: {getattr(error, 'problem', None) or type(error).__name__}"
@@ -101,13 +105,9 @@ def _problem(error: Exception) -> str:
 
 def unknown_key(path: str, place: str, known: Collection[str]) -> str:
     """Return the error message for an unknown key, with the most similar known one."""
-    nearest = get_close_matches(path, known, 1, 0.7) or _same_tail(path, known)
+    # Or of another section: for ``timeout``, ``request.timeout``.
+    tails = {name.rpartition(".")[2]: name for name in sorted(known, reverse=True)}
+    same_tail = get_close_matches(path.rpartition(".")[2], tails, 1, 0.7)
+    nearest = get_close_matches(path, known, 1, 0.7) or [tails[tail] for tail in same_tail]
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
     return f"{path}: unknown key{hint} ({place})"
-
-
-def _same_tail(path: str, known: Collection[str]) -> list[str]:
-    """Find a key of another section: for ``timeout``, ``request.timeout``."""
-    tails = {name.rpartition(".")[2]: name for name in sorted(known, reverse=True)}
-    close = get_close_matches(path.rpartition(".")[2], tails, 1, 0.7)
-    return [tails[tail] for tail in close]

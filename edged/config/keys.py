@@ -2,8 +2,8 @@
 """Every configuration key with its kind, default and meaning.
 
 Rule: a key in YAML is the field's name without its unit (``timeout_s`` is written ``timeout``);
-inside the program there are only SI units. A new key needs only its line here, and a run of
-``scripts/make-config-reference``.
+inside the program there are only SI units. A new key needs only its line and docstring here, and a
+run of ``scripts/make-config-reference``.
 """
 
 import re
@@ -12,12 +12,13 @@ from enum import StrEnum
 from pathlib import Path
 
 from edged.config import kinds
-from edged.config.declare import optional, required, setting
+from edged.config.declare import required, setting
 from edged.protocol.topic import refuse_prefix, refuse_topic
 
 # Largest ``prefill_chunk_tokens`` the autotuning tries; memory is planned for it.
-PROMPT = kinds.text("text of at most 8192 characters", r"(?s)[^\x00]+", 8192)
 MAX_TUNED_CHUNK_TOKENS = 256
+# Without NUL, as the texts of a request.
+PROMPT = kinds.text("text of at most 8192 characters", r"(?s)[^\x00]+", 8192)
 _NAME = kinds.text("1 to 32 of a-z, 0-9 and -", r"[a-z0-9-]{1,32}")
 _HOST = kinds.text("a host name or an address", r"[^\s/@\x00-\x1f]+")
 _PREFIX = kinds.topic(
@@ -25,6 +26,7 @@ _PREFIX = kinds.topic(
     "levels, without control characters",
     refuse_prefix,
 )
+# A prefix is allowed when a topic that starts with it is; it may end with a slash.
 _REPLY_PREFIX = kinds.topic(
     "the beginning of a topic, without + and #, not starting with $, of less than 256 bytes and at "
     "most 16 levels, without control characters",
@@ -67,269 +69,192 @@ class ModelConfig:
     """The model and its execution."""
 
     path: Path = required(kinds.path(), "Folder of the model bundle made by `edged build`.")
-    max_model_len: int = setting(
-        kinds.integer(64, 131072),
-        2048,
-        "Context length in tokens, prompt and answer together. Memory for it is reserved at the "
-        "start. The bundle's own limit applies if it is smaller.",
+    max_model_len: int = setting(kinds.integer(64, 131072), 2048)
+    """Context length in tokens, prompt and answer together. Memory for it is reserved at the start.
+    The bundle's own limit applies if it is smaller."""
+    num_threads: int | None = setting(
+        kinds.integer(1, 64), None, note="from the CPUs and the CPU quota of the process"
     )
-    num_threads: int | None = optional(
-        kinds.integer(1, 64),
-        "Threads for the computation.",
-        note="from the CPUs and the CPU quota of the process",
+    """Threads for the computation."""
+    num_slots: int | None = setting(
+        kinds.integer(1, 16), None, note="as many as fit into `budget.memory`, up to 4"
     )
-    num_slots: int | None = optional(
-        kinds.integer(1, 16),
-        "Requests answered at the same time; each reserves memory for a whole context.",
-        note="as many as fit into `budget.memory`, up to 4",
-    )
-    warm_prompts: tuple[str, ...] = setting(
-        kinds.text_list(PROMPT),
-        (),
-        "System prompts, besides `request.system_prompt`, whose keys and values are computed in "
-        "advance: kept in memory, and in `state.folder` for the first request after a boot.",
-    )
-    prefill_chunk_tokens: int | None = optional(
+    """Requests answered at the same time; each reserves memory for a whole context."""
+    warm_prompts: tuple[str, ...] = setting(kinds.text_list(PROMPT), ())
+    """System prompts, besides `request.system_prompt`, whose keys and values are computed in
+    advance: kept in memory, and in `state.folder` for the first request after a boot."""
+    prefill_chunk_tokens: int | None = setting(
         kinds.integer(8, 4096),
-        "Prompt tokens computed in one chunk; deadlines and cancels are checked between chunks.",
+        None,
         note="the fastest size of at most 0.1 s, measured at the first start and stored in "
         "`state.folder`; 64 without that folder",
     )
+    """Prompt tokens computed in one chunk; deadlines and cancels are checked between chunks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerConfig:
     """The MQTT broker and the connection to it."""
 
-    host: str = setting(_HOST, "localhost", "Host name or address of the MQTT broker.")
-    port: int = setting(
-        kinds.integer(1, 65535), 1883, "Port of the broker.", note="1883, or 8883 with `tls`"
-    )
-    username: str | None = optional(kinds.text(), "User name at the broker.")
-    password_file: Path | None = optional(
-        kinds.path(), "File with the password in its first line. Preferred over `password`."
-    )
-    password: str | None = optional(
-        kinds.text(),
-        "Password at the broker, visible to everyone who can read this file.",
-        is_secret=True,
-    )
-    tls: bool = setting(
-        kinds.flag(), default=False, doc="Encrypt the connection (TLS 1.2 or later)."
-    )
-    ca_file: Path | None = optional(
-        kinds.path(),
-        "CA certificate (PEM) that signed the broker's certificate; needs `tls`.",
-        note="the system's authorities",
-    )
-    keepalive_s: float = setting(
-        kinds.duration(5, 3600), 30.0, "MQTT keep-alive: longest time without a packet."
-    )
-    client_id: str | None = optional(
-        kinds.text(max_length=64),
-        "MQTT client identifier; must be unique at the broker.",
-        note="edged-`node`",
-    )
-    protocol: ProtocolChoice = setting(
-        kinds.choice(ProtocolChoice),
-        ProtocolChoice.AUTO,
-        "MQTT version; `auto` tries 5 and falls back to 3.1.1.",
-    )
-    session_expiry_s: float = setting(
-        kinds.duration(0, 30 * 86400),
-        3600.0,
-        "How long the broker keeps requests for a disconnected node (MQTT 5).",
-    )
+    host: str = setting(_HOST, "localhost")
+    """Host name or address of the MQTT broker."""
+    port: int = setting(kinds.integer(1, 65535), 1883, note="1883, or 8883 with `tls`")
+    """Port of the broker."""
+    username: str | None = setting(kinds.text(), None)
+    """User name at the broker."""
+    password_file: Path | None = setting(kinds.path(), None)
+    """File with the password in its first line. Preferred over `password`."""
+    password: str | None = setting(kinds.text(), None, is_secret=True)
+    """Password at the broker, visible to everyone who can read this file."""
+    tls: bool = setting(kinds.flag(), default=False)
+    """Encrypt the connection (TLS 1.2 or later)."""
+    ca_file: Path | None = setting(kinds.path(), None, note="the system's authorities")
+    """CA certificate (PEM) that signed the broker's certificate; needs `tls`."""
+    keepalive_s: float = setting(kinds.duration(5, 3600), 30.0)
+    """MQTT keep-alive: longest time without a packet."""
+    client_id: str | None = setting(kinds.text(max_length=64), None, note="edged-`node`")
+    """MQTT client identifier; must be unique at the broker."""
+    protocol: ProtocolChoice = setting(kinds.choice(ProtocolChoice), ProtocolChoice.AUTO)
+    """MQTT version; `auto` tries 5 and falls back to 3.1.1."""
+    session_expiry_s: float = setting(kinds.duration(0, 30 * 86400), 3600.0)
+    """How long the broker keeps requests for a disconnected node (MQTT 5)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetConfig:
     """Limits on the device's memory, temperature and battery."""
 
-    memory_bytes: int | None = optional(
+    memory_bytes: int | None = setting(
         kinds.size(32 * 1024**2, 1024**4),
-        "Resident memory edged may use in total. A model that does not fit stops the start; "
-        "a request that does not fit is refused with `memory_pressure`.",
+        None,
         note="the smaller of 90 % of the kernel's limit and 80 % of the free memory at start",
     )
-    min_available_bytes: int = setting(
-        kinds.size(0, 1024**4),
-        64 * 1024**2,
-        "Memory that must stay available on the device for other processes.",
-    )
-    max_temperature_c: float | None = optional(
-        kinds.number(20, 120),
-        "Temperature of the hottest zone, in °C, above which new background requests are refused "
-        "until it is 5 °C cooler.",
-    )
-    min_battery: float | None = optional(
-        kinds.number(0, 1),
-        "Battery charge, 0 to 1, below which new background requests are refused while the device "
-        "is not on mains power.",
-    )
+    """Resident memory edged may use in total. A model that does not fit stops the start; a request
+    that does not fit is refused with `memory_pressure`."""
+    min_available_bytes: int = setting(kinds.size(0, 1024**4), 64 * 1024**2)
+    """Memory that must stay available on the device for other processes."""
+    max_temperature_c: float | None = setting(kinds.number(20, 120), None)
+    """Temperature of the hottest zone, in °C, above which new background requests are refused until
+    it is 5 °C cooler."""
+    min_battery: float | None = setting(kinds.number(0, 1), None)
+    """Battery charge, 0 to 1, below which new background requests are refused while the device is
+    not on mains power."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestConfig:
     """Defaults and limits of requests."""
 
-    timeout_s: float = setting(
-        kinds.duration(0.1, 86400), 30.0, "Deadline of a request that sets none."
-    )
-    max_timeout_s: float = setting(
-        kinds.duration(0.1, 86400),
-        300.0,
-        "Longest deadline of a request; longer ones are shortened to it.",
-    )
-    max_tokens: int = setting(
-        kinds.integer(1, 131072), 128, "Longest answer of a request without `max_tokens`."
-    )
-    max_payload_bytes: int = setting(
-        kinds.size(256, 1024**2),
-        16 * 1024,
-        "Largest request; a larger one is refused with `payload_too_large`.",
-    )
-    system_prompt: str | None = optional(
-        PROMPT, "System message of a request without one.", note="the model's own"
-    )
-    allow_system: bool = setting(
-        kinds.flag(), default=True, doc="Whether a request may have its own system message."
-    )
+    timeout_s: float = setting(kinds.duration(0.1, 86400), 30.0)
+    """Deadline of a request that sets none."""
+    max_timeout_s: float = setting(kinds.duration(0.1, 86400), 300.0)
+    """Longest deadline of a request; longer ones are shortened to it."""
+    max_tokens: int = setting(kinds.integer(1, 131072), 128)
+    """Longest answer of a request without `max_tokens`."""
+    max_payload_bytes: int = setting(kinds.size(256, 1024**2), 16 * 1024)
+    """Largest request; a larger one is refused with `payload_too_large`."""
+    system_prompt: str | None = setting(PROMPT, None, note="the model's own")
+    """System message of a request without one."""
+    allow_system: bool = setting(kinds.flag(), default=True)
+    """Whether a request may have its own system message."""
     reply_prefixes: tuple[str, ...] = setting(
-        kinds.text_list(_REPLY_PREFIX),
-        ("edged/", "reply/"),
-        "Prefixes of the reply topics that a request may choose.",
-        note="[`prefix`/, reply/]",
+        kinds.text_list(_REPLY_PREFIX), ("edged/", "reply/"), note="[`prefix`/, reply/]"
     )
+    """Prefixes of the reply topics that a request may choose."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueConfig:
     """Queued requests."""
 
-    size: int = setting(
-        kinds.integer(1, 256),
-        8,
-        "Requests that may be queued; further ones are refused with `queue_full`.",
-    )
+    size: int = setting(kinds.integer(1, 256), 8)
+    """Requests that may be queued; further ones are refused with `queue_full`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionsConfig:
     """Dialogues kept in memory, so that a request sends only its new messages."""
 
-    count: int = setting(
-        kinds.integer(0, 256),
-        8,
-        "Sessions kept; a new one replaces the one idle longest. With 0, requests with a `session` "
-        "are refused.",
-    )
-    max_tokens: int = setting(
-        kinds.integer(64, 131072),
-        1536,
-        "Longest prompt of a session, in tokens. Above it, or above the part of the context that "
-        "the answer leaves free, the oldest turns are dropped.",
-    )
-    idle_s: float = setting(
-        kinds.duration(1, 7 * 86400), 1800.0, "A session idle for this long is dropped."
-    )
+    count: int = setting(kinds.integer(0, 256), 8)
+    """Sessions kept; a new one replaces the one idle longest. With 0, requests with a `session` are
+    refused."""
+    max_tokens: int = setting(kinds.integer(64, 131072), 1536)
+    """Longest prompt of a session, in tokens. Above it, or above the part of the context that the
+    answer leaves free, the oldest turns are dropped."""
+    idle_s: float = setting(kinds.duration(1, 7 * 86400), 1800.0)
+    """A session idle for this long is dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupConfig:
     """Several nodes that share requests, through the broker's shared subscriptions."""
 
-    name: str | None = optional(
-        _NAME,
-        "Group to join; its requests are sent to `prefix`/group/`name`/request/generate, and each "
-        "goes to one of its nodes.",
-        note="none",
-    )
-    receive_maximum: int = setting(
-        kinds.integer(1, 2),
-        2,
-        "Requests of the group that the broker delivers before this node has answered one.",
-    )
+    name: str | None = setting(_NAME, None, note="none")
+    """Group to join; its requests are sent to `prefix`/group/`name`/request/generate, and each goes
+    to one of its nodes."""
+    receive_maximum: int = setting(kinds.integer(1, 2), 2)
+    """Requests of the group that the broker delivers before this node has answered one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HomeAssistantConfig:
     """Home Assistant's MQTT discovery."""
 
-    discovery: bool = setting(
-        kinds.flag(),
-        default=True,
-        doc="Announce the node by MQTT discovery; `false` removes an earlier announcement.",
-    )
-    prefix: str = setting(
-        _DISCOVERY,
-        "homeassistant",
-        "Home Assistant's discovery prefix; never allowed as a reply topic.",
-    )
-    ask: bool = setting(
-        kinds.flag(),
-        default=False,
-        doc="Announce entities for questions and a sensor with the last answer: every user of "
-        "Home Assistant can then ask the node.",
-    )
+    discovery: bool = setting(kinds.flag(), default=True)
+    """Announce the node by MQTT discovery; `false` removes an earlier announcement."""
+    prefix: str = setting(_DISCOVERY, "homeassistant")
+    """Home Assistant's discovery prefix; never allowed as a reply topic."""
+    ask: bool = setting(kinds.flag(), default=False)
+    """Announce entities for questions and a sensor with the last answer: every user of Home
+    Assistant can then ask the node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateConfig:
     """Status reports, and data that survives a restart."""
 
-    interval_s: float = setting(
-        kinds.duration(1, 3600),
-        30.0,
-        "Time between two `state` messages; a change is published at once.",
-    )
-    folder: Path | None = optional(
-        kinds.path(),
-        "Folder for data that survives a crash, such as the running request: one that crashed the "
-        "process twice is refused with `crashed_before` instead of being retried for ever. Also "
-        "holds the copy of the model prepared for this device, twice the model's size; without "
-        "this folder it is made beside the model.",
-    )
-    file: Path | None = optional(
-        kinds.path(), "JSON file rewritten with each `state`; `edged health` reads it."
-    )
+    interval_s: float = setting(kinds.duration(1, 3600), 30.0)
+    """Time between two `state` messages; a change is published at once."""
+    folder: Path | None = setting(kinds.path(), None)
+    """Folder for data that survives a crash, such as the running request: one that crashed the
+    process twice is refused with `crashed_before` instead of being retried for ever. Also holds the
+    copy of the model prepared for this device, twice the model's size; without this folder it is
+    made beside the model."""
+    file: Path | None = setting(kinds.path(), None)
+    """JSON file rewritten with each `state`; `edged health` reads it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsConfig:
     """Metrics for other programs to collect."""
 
-    prometheus_file: Path | None = optional(
-        kinds.path(),
-        "Text file with all metrics, rewritten with each `state`, for node_exporter's textfile "
-        "collector. Its name must end in `.prom`.",
-    )
-    watts_per_thread: float | None = optional(
-        kinds.number(0, 1000),
-        "Power of one busy thread above idle, in watts. Where the processor has no energy counter, "
-        "`usage.energy_j` is computed from it and labelled `model`.",
-    )
+    prometheus_file: Path | None = setting(kinds.path(), None)
+    """Text file with all metrics, rewritten with each `state`, for node_exporter's textfile
+    collector. Its name must end in `.prom`."""
+    watts_per_thread: float | None = setting(kinds.number(0, 1000), None)
+    """Power of one busy thread above idle, in watts. Where the processor has no energy counter,
+    `usage.energy_j` is computed from it and labelled `model`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig:
     """Logging; never a prompt or an answer."""
 
-    level: LogLevel = setting(kinds.choice(LogLevel), LogLevel.INFO, "Least severe message to log.")
-    format: LogFormat = setting(
-        kinds.choice(LogFormat),
-        LogFormat.AUTO,
-        "`journal` starts each line with the severity, for journald, `plain` with the time; `auto` "
-        "detects journald.",
-    )
+    level: LogLevel = setting(kinds.choice(LogLevel), LogLevel.INFO)
+    """Least severe message to log."""
+    format: LogFormat = setting(kinds.choice(LogFormat), LogFormat.AUTO)
+    """`journal` starts each line with the severity, for journald, `plain` with the time; `auto`
+    detects journald."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Keys outside of the sections."""
 
-    node: str = setting(_NAME, "edged", "Name of this node in all topics.", note="the host name")
-    prefix: str = setting(_PREFIX, "edged", "First part of all topics.")
+    node: str = setting(_NAME, "edged", note="the host name")
+    """Name of this node in all topics."""
+    prefix: str = setting(_PREFIX, "edged")
+    """First part of all topics."""
     model: ModelConfig
     broker: BrokerConfig = field(default_factory=BrokerConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
@@ -350,5 +275,6 @@ class Config:
 
 def node_name_of(host_name: str) -> str:
     """Make a node name from a host name: its first label, lowercased, other characters as ``-``."""
+    # Host names may have capitals and, on some systems, an underscore; a node's name may not.
     label = host_name.partition(".")[0].lower()
     return re.sub(r"[^a-z0-9]+", "-", label).strip("-")[:32].strip("-") or "edged"

@@ -9,31 +9,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from edged.protocol.topic import UNSENDABLE
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
-N = TypeVar("N", int, float)
 
 # One scalar, or a list of scalars, as written.
 Raw = str | tuple[str, ...]
 
-_SIZE_UNITS = {
-    "": 1,
-    "B": 1,
-    "K": 1024,
-    "KiB": 1024,
-    "kB": 1000,
-    "M": 1024**2,
-    "MiB": 1024**2,
-    "MB": 1000**2,
-    "G": 1024**3,
-    "GiB": 1024**3,
-    "GB": 1000**3,
-}
+# K, M and G are powers of 1024, as in systemd's units.
+_BINARY_UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3}
+_DECIMAL_UNITS = {"": 1, "B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3}
+_LONG_UNITS = {f"{unit}iB": size_bytes for unit, size_bytes in _BINARY_UNITS.items()}
+_SIZE_UNITS = _DECIMAL_UNITS | _BINARY_UNITS | _LONG_UNITS
 _DURATION_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+# With few digits: an amount needs no more, and reading many takes time.
 _QUANTITY = re.compile(r"(\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})\s*([A-Za-z]*)", re.ASCII)
 
 
@@ -43,40 +35,36 @@ class Kind(Generic[T]):
 
     expected: str
     """Description of a valid value, to follow "expected" in an error."""
-    read: Callable[[Raw], T]
-    """Parses text, or raises ``ValueError``."""
+    parse: Callable[[Any], T]
+    """Makes a value of a valid text, or of a list; may raise ``ValueError``."""
+    is_valid: Callable[[str], object] = bool
+    limits: tuple[float, float] | None = None
+    """The smallest and the largest value."""
     show: Callable[[T], str] = str
     """Formats a value so that ``read`` returns it."""
     unit_suffix: str = ""
     """Suffix of the field's name that the key does not have."""
+    is_list: bool = False
+
+    def read(self, raw: Raw) -> T:
+        """Return the value of what was written.
+
+        Raises:
+            ValueError: It is not a valid value.
+        """
+        if self.is_list:
+            return self.parse((raw,) if isinstance(raw, str) else raw)
+        if isinstance(raw, tuple) or not self.is_valid(raw):
+            raise ValueError(raw)
+        value: Any = self.parse(raw)
+        if self.limits is not None and not self.limits[0] <= value <= self.limits[1]:
+            raise ValueError(raw)
+        return value  # type: ignore[no-any-return]
 
 
-def _scalar(parse: Callable[[str], T]) -> Callable[[Raw], T]:
-    def read(raw: Raw) -> T:
-        if isinstance(raw, tuple):
-            raise ValueError("a list")  # noqa: TRY004 - the one error of ``Kind.read``
-        return parse(raw)
-
-    return read
-
-
-def _checked(is_valid: Callable[[str], bool], convert: Callable[[str], T]) -> Callable[[str], T]:
-    def parse(value: str) -> T:
-        if not is_valid(value):
-            raise ValueError(value)
-        return convert(value)
-
-    return parse
-
-
-def _ranged(parse: Callable[[str], N], minimum: N, maximum: N) -> Callable[[Raw], N]:
-    def read(value: str) -> N:
-        number = parse(value)
-        if not minimum <= number <= maximum:
-            raise ValueError(value)
-        return number
-
-    return _scalar(read)
+def _matches(pattern: str, max_length: int = 255) -> Callable[[str], object]:
+    # The length first, so that no pattern is applied to a long text.
+    return lambda value: len(value) <= max_length and re.fullmatch(pattern, value)
 
 
 def text(
@@ -85,72 +73,79 @@ def text(
     max_length: int = 255,
 ) -> Kind[str]:
     """Text that matches a pattern; by default, text that MQTT allows."""
-
-    def is_valid(value: str) -> bool:
-        return len(value) <= max_length and re.fullmatch(pattern, value) is not None
-
-    return Kind(expected, _scalar(_checked(is_valid, str)))
+    return Kind(expected, str, _matches(pattern, max_length))
 
 
 def topic(expected: str, refuse: Callable[[str], str | None]) -> Kind[str]:
     """Part of a topic; ``refuse`` returns why a value is not allowed, or None."""
-    return Kind(expected, _scalar(_checked(lambda value: refuse(value) is None, str)))
+    return Kind(expected, str, lambda value: refuse(value) is None)
 
 
 def text_list(item: Kind[str]) -> Kind[tuple[str, ...]]:
     """List of texts; a single text is a list of one."""
-
-    def read(raw: Raw) -> tuple[str, ...]:
-        return tuple(map(item.read, (raw,) if isinstance(raw, str) else raw))
-
-    return Kind(f"a list, each item {item.expected}", read, lambda texts: f"[{', '.join(texts)}]")
+    return Kind(
+        f"a list, each item {item.expected}",
+        lambda texts: tuple(map(item.read, texts)),
+        show=lambda texts: f"[{', '.join(texts)}]",
+        is_list=True,
+    )
 
 
 def path() -> Kind[Path]:
     """Path of a file or folder."""
-    return Kind("a path", _scalar(_checked(lambda value: bool(value) and "\0" not in value, Path)))
+    # Opening a path with NUL would raise ValueError, not OSError.
+    return Kind("a path", Path, lambda value: value and "\0" not in value)
 
 
 def flag() -> Kind[bool]:
     """Yes or no."""
     words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-    parse = _checked(lambda value: value.lower() in words, lambda value: words[value.lower()])
-    return Kind("true or false", _scalar(parse), lambda value: str(value).lower())
+    return Kind(
+        "true or false",
+        lambda value: words[value.lower()],
+        lambda value: value.lower() in words,
+        show=lambda value: str(value).lower(),
+    )
 
 
 def choice(options: type[E]) -> Kind[E]:
     """Member of an enumeration, by its value."""
-    return Kind("one of " + ", ".join(options), _scalar(options))
+    return Kind("one of " + ", ".join(options), options)
 
 
 def integer(minimum: int, maximum: int) -> Kind[int]:
     """Whole number in a closed range."""
-    pattern = re.compile(r"[+-]?\d{1,20}", re.ASCII)
-    parse = _checked(lambda value: pattern.fullmatch(value) is not None, int)
     expected = f"a whole number from {minimum} to {maximum}"
-    return Kind(expected, _ranged(parse, minimum, maximum))
+    return Kind(expected, int, _matches(r"[+-]?[0-9]{1,20}"), (minimum, maximum))
 
 
 def number(minimum: float, maximum: float) -> Kind[float]:
     """Number in a closed range."""
-    pattern = re.compile(r"[+-]?\d{1,20}(\.\d{1,20})?", re.ASCII)
-    parse = _checked(lambda value: pattern.fullmatch(value) is not None, float)
-    expected = f"a number from {minimum:g} to {maximum:g}"
-    return Kind(expected, _ranged(parse, minimum, maximum))
+    # ``float`` would take "nan", "1e3" and "1_0" as well.
+    is_valid = _matches(r"[+-]?[0-9]{1,20}(\.[0-9]{1,20})?")
+    return Kind(f"a number from {minimum:g} to {maximum:g}", float, is_valid, (minimum, maximum))
 
 
 def duration(minimum: float, maximum: float) -> Kind[float]:
     """Duration in a closed range, in seconds."""
-    expected = f"a duration from {_show_duration(minimum)} to {_show_duration(maximum)}"
-    read = _ranged(lambda value: _quantity(value, _DURATION_UNITS), minimum, maximum)
-    return Kind(expected, read, _show_duration, "_s")
+    return Kind(
+        f"a duration from {_show_duration(minimum)} to {_show_duration(maximum)}",
+        lambda value: _quantity(value, _DURATION_UNITS),
+        limits=(minimum, maximum),
+        show=_show_duration,
+        unit_suffix="_s",
+    )
 
 
 def size(minimum: int, maximum: int) -> Kind[int]:
     """Amount of memory in a closed range, in bytes."""
-    expected = f"a size from {_show_size(minimum)} to {_show_size(maximum)}"
-    read = _ranged(lambda value: round(_quantity(value, _SIZE_UNITS)), minimum, maximum)
-    return Kind(expected, read, _show_size, "_bytes")
+    return Kind(
+        f"a size from {_show_size(minimum)} to {_show_size(maximum)}",
+        lambda value: round(_quantity(value, _SIZE_UNITS)),
+        limits=(minimum, maximum),
+        show=_show_size,
+        unit_suffix="_bytes",
+    )
 
 
 def _quantity(value: str, units: Mapping[str, float]) -> float:
@@ -170,7 +165,7 @@ def _show_duration(value: float) -> str:
 
 
 def _show_size(value: int) -> str:
-    for unit in ("G", "M", "K"):
-        if value and value % _SIZE_UNITS[unit] == 0:
-            return f"{value // _SIZE_UNITS[unit]}{unit}"
+    for unit, unit_bytes in reversed(_BINARY_UNITS.items()):
+        if value and value % unit_bytes == 0:
+            return f"{value // unit_bytes}{unit}"
     return str(value)

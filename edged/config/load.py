@@ -6,18 +6,21 @@ it was given; a secret is never quoted.
 
 import reprlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from edged.config.broker_url import DEFAULT_PORTS, BrokerAddress
-from edged.config.declare import Setting, sections_of, settings_of
+from edged.config.declare import Setting, settings_of
 from edged.config.document import Document, Given, unknown_key
 from edged.config.keys import Config
 from edged.errors import ConfigError
 
+# Section name → its dataclass; the empty name is the top level.
+SECTIONS: dict[str, Any] = {"": Config} | {
+    item.name: item.type for item in fields(Config) if not item.metadata
+}
 # Dotted path → declaration, in the order of the reference.
-SECTIONS = sections_of(Config)
 SETTINGS: Mapping[str, Setting] = {
     item.path: item for name, section in SECTIONS.items() for item in settings_of(section, name)
 }
@@ -36,7 +39,7 @@ def load_config(
 
     Args:
         text: the YAML document; may be empty.
-        source_name: the file's path. Relative paths in the document start at its folder.
+        source_name: the file's path.
         default_node: name of a node without a configured one; see ``node_name_of``.
         overrides: dotted path → value as text, from the command line; they win over the document.
 
@@ -44,6 +47,7 @@ def load_config(
         ConfigError: a key is unknown, missing or has a wrong value.
     """
     given = Document(source_name, SETTINGS.keys(), SECTIONS.keys() - {""}).read(text)
+    # A path in a document starts at its folder, one on the command line at the working directory.
     folder = Path(source_name).parent
     values = {path: _value(SETTINGS[path], item, folder) for path, item in given.items()}
     for path, raw in (overrides or {}).items():
@@ -52,8 +56,8 @@ def load_config(
         values[path] = _value(SETTINGS[path], Given(raw, _COMMAND_LINE), Path())
     values.setdefault("node", default_node)
     for path, item in SETTINGS.items():
-        if item.is_required and path not in values:
-            raise ConfigError(f"{path}: required ({source_name}). {item.doc}")
+        if item.advice is not None and path not in values:
+            raise ConfigError(f"{path}: required ({source_name}). {item.advice}")
     config = _derive(_build(values), values)
     _check_together(config)
     return config
@@ -66,8 +70,10 @@ def broker_overrides(broker: BrokerAddress) -> dict[str, str | None]:
         "broker.port": str(broker.port),
         "broker.tls": str(broker.is_tls),
     }
+    # The CA file that is configured for another address contradicts a URL without TLS.
     if not broker.is_tls:
         overrides["broker.ca_file"] = None
+    # The configured password is the configured user's.
     if broker.username is not None:
         overrides["broker.username"] = broker.username
         overrides["broker.password"] = broker.password
@@ -76,22 +82,22 @@ def broker_overrides(broker: BrokerAddress) -> dict[str, str | None]:
 
 
 def _value(item: Setting, given: Given, folder: Path) -> Any:  # noqa: ANN401 - as the kind says
-    if given.raw is None and item.is_nullable:
+    if given.raw is None and item.default is None and item.advice is None:
         return None
     try:
         value = item.kind.read(given.raw if given.raw is not None else "")
     except ValueError:
         shown = "(secret)" if item.is_secret else _shown(given)
-        expected = item.kind.expected
-        raise ConfigError(
-            f"{item.path}: expected {expected}, got {shown} ({given.place})"
-        ) from None
+        got = f"got {shown} ({given.place})"
+        # Not chained to the error of the kind, which quotes a secret as well.
+        raise ConfigError(f"{item.path}: expected {item.kind.expected}, {got}") from None
     return folder / value if isinstance(value, Path) else value
 
 
 def _shown(given: Given) -> str:
     if given.raw is None:
         return "null"
+    # Shortened: it may be all of a text that was pasted to the wrong place.
     return reprlib.repr(given.raw if isinstance(given.raw, str) else list(given.raw))
 
 
@@ -105,7 +111,7 @@ def _build(values: Mapping[str, Any]) -> Config:
 
 
 def _derive(config: Config, given: Mapping[str, Any]) -> Config:
-    """Set the defaults that depend on another key."""
+    # The defaults that depend on another key.
     if config.broker.tls and "broker.port" not in given:
         config = replace(config, broker=replace(config.broker, port=DEFAULT_PORTS["mqtts"]))
     if "request.reply_prefixes" not in given:
@@ -115,23 +121,19 @@ def _derive(config: Config, given: Mapping[str, Any]) -> Config:
 
 
 def _check_together(config: Config) -> None:
-    """Check keys against each other.
-
-    Raises:
-        ConfigError: two keys contradict each other.
-    """
     broker, request = config.broker, config.request
+    has_password = broker.password is not None or broker.password_file is not None
     contradictions = {
         "broker.password: set beside broker.password_file; keep one of them": (
             broker.password is not None and broker.password_file is not None
         ),
         "broker.password: set without broker.username; set the user name as well": (
-            broker.username is None
-            and (broker.password is not None or broker.password_file is not None)
+            has_password and broker.username is None
         ),
         "broker.ca_file: set, but broker.tls is false; set broker.tls: true": (
             broker.ca_file is not None and not broker.tls
         ),
+        # ``PREFIX/group/request/generate`` would be read as a topic of the node's.
         "node: `group` is reserved for the topics of groups; choose another name": (
             config.node == "group"
         ),

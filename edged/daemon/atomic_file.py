@@ -1,38 +1,53 @@
-"""A small file for others to read: always whole, because it is replaced and never changed.
+"""A small file that is replaced as a whole, so that a reader never sees half of it.
 
-Rule: a disk that is full or read-only costs what the file is for and nothing else; answers go on.
+Rule: a full or read-only disk costs what the file is for and one line of log, never an answer.
 """
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
 
 
+class WriteErrors:
+    """Log the first failure to write a file, and another one only after a success."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._is_failing = False
+
+    @contextlib.contextmanager
+    def caught(self) -> Iterator[None]:
+        """Catch an ``OSError`` of the block."""
+        try:
+            yield
+        except OSError as error:
+            if not self._is_failing:
+                _LOG.warning("%s cannot be written: %s", self._name, error)
+            self._is_failing = True
+        else:
+            self._is_failing = False
+
+
 class AtomicFile:
-    """A path that may be absent, and a warning that is logged once until it works again.
+    """A file of the configuration.
 
     Args:
-        path: The file; None writes nothing.
+        path: None writes nothing.
         setting: The configuration key that names it, for the log.
     """
 
     def __init__(self, path: Path | None, setting: str) -> None:
         self.path = path
-        self._setting = setting
-        self._is_failing = False
+        self._errors = WriteErrors(f"{setting}:")
 
     def write(self, content: bytes) -> None:
         """Replace the file; a failure is logged."""
         if self.path is None:
             return
         new_path = self.path.with_name(self.path.name + ".new")
-        try:
+        with self._errors.caught():
             new_path.write_bytes(content)
             new_path.replace(self.path)
-        except OSError as error:
-            if not self._is_failing:
-                _LOG.warning("%s: cannot be written: %s", self._setting, error)
-            self._is_failing = True
-        else:
-            self._is_failing = False

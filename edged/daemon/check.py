@@ -1,12 +1,11 @@
 """``edged check``: would a start with this configuration work?
 
-Rule: nothing is loaded and nobody is asked over the network, so it may run beside the daemon, which
-does the same before it takes up a changed configuration.
+Rule: it loads no model and uses no network, so it may run beside the daemon, which does the same
+before it takes up a changed configuration.
 """
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from edged.bundle.folder import Bundle, open_bundle
 from edged.config import Config
@@ -21,12 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Check the configuration and print one line.
-
-    Raises:
-        UsageError: If neither a configuration nor a model is given.
-        EdgedError: The first thing that would stop a start.
-    """
+    """Check the configuration and print one line; raises the first error of a start."""
     config = read_config(arguments)
     bundle = check(config)
     print(f"ok: {bundle.model_id} for node {config.node}")
@@ -34,14 +28,9 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def check(config: Config, *, trusted_sha256: str | None = None) -> Bundle:
-    """Check what a start would check; blocks while it reads the model's files.
+    """Check what a start would check, and return the bundle; blocks while it reads its files.
 
-    Args:
-        config: All settings.
-        trusted_sha256: Of a bundle whose files need not be read again.
-
-    Returns:
-        The bundle, not loaded.
+    Those of a bundle with ``trusted_sha256`` are not read again.
 
     Raises:
         ConfigError: A key is wrong, or the model cannot fit this device.
@@ -51,7 +40,7 @@ def check(config: Config, *, trusted_sha256: str | None = None) -> Bundle:
     bundle = open_bundle(config.model.path, verify=False)
     if bundle.sha256 != trusted_sha256:
         bundle = open_bundle(config.model.path)
-    # What is free now may be what the running daemon will give back.
+    # Not what is free now: the running daemon will free its part of the rest.
     problem = lasting_problem(config, bundle)
     if problem is not None:
         raise ConfigError(problem)
@@ -59,19 +48,10 @@ def check(config: Config, *, trusted_sha256: str | None = None) -> Bundle:
     return bundle
 
 
-@dataclass(frozen=True, slots=True)
-class Reload:
-    """Whether a running daemon may take up its configuration anew."""
-
-    reread: Callable[[], Config]
-    """Reads the configuration as it is now."""
-    running: Bundle
-    """The model that is in memory; its files are not read again."""
-
-    def problem(self) -> str | None:
-        """Say why it may not; None when a start with the new configuration would work."""
-        try:
-            check(self.reread(), trusted_sha256=self.running.sha256)
-        except EdgedError as error:
-            return str(error)
-        return None
+def reload_problem(read: Callable[[], Config], running_sha256: str) -> str | None:
+    """Return why a running daemon must not use the configuration as it is now; None if it may."""
+    try:
+        check(read(), trusted_sha256=running_sha256)
+    except EdgedError as error:
+        return str(error)
+    return None

@@ -1,6 +1,18 @@
-"""The driver of the node: gives it events, and carries out what it decides.
+"""The driver of the node: passes it events, and carries out its effects.
 
-Rule: on the main thread only, and nothing here blocks; decides nothing.
+Threads. The main thread runs the loop, the node and this driver, and nothing on it may block. Each
+other thread does one kind of work that blocks, touches nothing of the node, and puts its results
+into the inbox:
+
+- paho's, one per connection: the sockets;
+- ``inference``: the engine, except ``Engine.interrupt``, which any thread may call;
+- ``prepare``: chat template, tokenizer and grammar of requests, except short plain prompts;
+- ``journal``: ``fdatasync``.
+
+The main thread reads the worker's ``progress`` and ``num_touched``, and whether the threads are
+alive and busy, without a lock: each is a copy, a number or a flag, and may be a step old.
+
+Rule: decides nothing.
 """
 
 from collections import deque
@@ -31,7 +43,7 @@ from edged.node.throttling import DeviceReading
 from edged.protocol import Publisher, RequestDefaults, decode
 from edged.scheduling.memory_budget import MemorySnapshot
 
-# How old a reading of the device may be, and one of memory when nothing is decided on.
+# How old a reading of the device may be, and one of memory where nothing is admitted.
 READING_INTERVAL_S = 1.0
 # How old the reading of memory with which a request was prepared may be when it is admitted.
 DECISION_INTERVAL_S = 0.01
@@ -39,7 +51,7 @@ DECISION_INTERVAL_S = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Edges:
-    """What the node acts through."""
+    """What carries out the node's effects, and the clock and the readings."""
 
     transport: Publisher
     worker: Worker
@@ -52,20 +64,14 @@ class Edges:
 
 
 class Driver:
-    """Drive a node.
-
-    Args:
-        node: What decides.
-        edges: What acts.
-        defaults: How deliveries are decoded.
-    """
+    """Drive a node; its deliveries are decoded with ``defaults``."""
 
     def __init__(self, node: Node, edges: Edges, defaults: RequestDefaults) -> None:
-        self._node = node
-        self._edges = edges
+        self.node = node
+        self.edges = edges
         self._defaults = defaults
         self._handles: dict[int, int | None] = {}
-        """The node's handles of messages on their way, by the transport's."""
+        """The node's handles of unconfirmed messages, by the transport's."""
         self._memory: MemorySnapshot | None = None
         self._device = DeviceReading()
         self._device_read_s = self._memory_read_s = float("-inf")
@@ -73,32 +79,24 @@ class Driver:
             self._carry_out(effect)
 
     def take(self, event: Event) -> None:
-        """Give the node an event, and carry out all that follows from it now."""
+        """Pass the node an event, and carry out the effects."""
         events: deque[Event] = deque([event])
         while events:
-            event, now_s = events.popleft(), self._edges.clock()
-            for effect in self._node.handle(event, now_s, self._readings(event, now_s)):
+            event, now_s = events.popleft(), self.edges.clock()
+            for effect in self.node.handle(event, now_s, self._readings(event, now_s)):
                 answer = self._carry_out(effect)
                 if answer is not None:
                     events.append(answer)
 
     def confirm(self, handle: int, failure: str | None = None) -> bool:
-        """Note that a message is with the broker, or never will be.
-
-        Args:
-            handle: The transport's.
-            failure: Why the broker will never have it.
-
-        Returns:
-            Whether it was a reply.
-        """
+        """Pass the node the confirmation of a reply, or why it failed; False for other messages."""
         reply = self._handles.pop(handle, None)
         if reply is not None:
             self.take(Confirmed(reply, failure))
         return reply is not None
 
     def _readings(self, event: Event, now_s: float) -> Readings:
-        edges = self._edges
+        edges = self.edges
         if now_s - self._device_read_s >= READING_INTERVAL_S:
             self._device, self._device_read_s = edges.read_device(), now_s
         # Each request is decided on with a reading of its own, which a short preparation outlives.
@@ -110,8 +108,8 @@ class Driver:
         return Readings(self._memory, self._device, worker.progress(), worker.num_touched)
 
     def _carry_out(self, effect: Effect) -> Event | None:
-        """Carry out one effect; return the event that answers it at once, if one does."""
-        edges = self._edges
+        """Carry out one effect; return the event that follows at once, if one does."""
+        edges = self.edges
         match effect:
             case Publish() | Acknowledge():
                 self._send(effect)
@@ -130,7 +128,7 @@ class Driver:
         return None
 
     def _send(self, effect: Publish | Acknowledge) -> None:
-        transport = self._edges.transport
+        transport = self.edges.transport
         match effect:
             case Acknowledge():
                 transport.acknowledge(effect.delivery)
@@ -140,7 +138,7 @@ class Driver:
                 self._handles[transport.publish(effect.message, qos=1)] = effect.handle
 
     def _direct_worker(self, effect: Start | Pause | Cancel | ReleasePrefixCache) -> None:
-        worker = self._edges.worker
+        worker = self.edges.worker
         match effect:
             case Start():
                 worker.start(effect.generation)

@@ -1,20 +1,19 @@
-"""A node as one of a group: requests that the broker hands to one of several nodes.
+"""Membership in a group: requests that the broker delivers to one of several nodes.
 
-The group has a connection of its own: few requests at a time, and a session that ends soon after
-its node, so that what a dead node held goes to another one. Not every broker that grants a shared
-subscription delivers through it; so a message of our own must come back first.
+The group has a connection of its own: few requests at a time, and a session that expires soon after
+its node is gone, so that its requests go to another node. Some brokers grant a shared subscription
+and never deliver through it; so a node joins when a probe, a message to itself, has come back.
 
-Rule: as the service, on the main thread only; the broker alone decides which node gets a request.
+Rule: on the main thread only; the broker alone decides which node gets a request.
 """
 
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 
 from edged.daemon.operator_events import OperatorEvents
-from edged.protocol import Delivery, Encoded, Publisher, Topics, WireProperties
+from edged.protocol import Delivery, Encoded, Topics, WireProperties
 from edged.protocol.event import GroupJoined, GroupRefused
 from edged.transport import (
     Connected,
@@ -23,78 +22,72 @@ from edged.transport import (
     Published,
     Transport,
     TransportEvent,
+    Will,
 )
 
 _LOG = logging.getLogger(__name__)
 
-# How long the broker keeps what was handed to a node that is gone.
+# How long the broker keeps the requests that it delivered to a node that is gone.
 SESSION_EXPIRY_S = 5
-# How long a message to ourselves may take.
+# How long a probe may take.
 PROBE_LIMIT_S = 5.0
-# In the reason of a failed connection: the subscription was refused, by name or as a kind.
+# How long the last messages of a stop may take.
+STOP_LIMIT_S = 3.0
+# In the reason of a failed connection: the subscription was refused, by its filter or its kind.
 _SIGNS_OF_REFUSAL = ("$share/", "Shared subscription")
 
 
-@dataclass(frozen=True, slots=True)
-class FromGroup:
-    """Something that happened on the group's connection."""
-
-    event: TransportEvent
-
-
 class Membership(StrEnum):
-    """How far the node is in its group, as ``state`` says it."""
+    """The node's membership, as ``state`` has it."""
 
     JOINING = "joining"
     """No connection yet, or the broker has not shown yet that it shares subscriptions."""
     JOINED = "joined"
     REFUSED = "refused"
-    """The broker does not share subscriptions; requests of the group do not come."""
+    """The broker does not share subscriptions: the node gets no requests of the group."""
 
 
-class Lines:
-    """The node's two connections as one publisher: replies go out on the node's own.
+class Connections:
+    """The connections to the broker as one publisher: the node's own, and its group's if any."""
 
-    Args:
-        own: The node's connection.
-        group: The group's.
-        topics: The topics of both.
-    """
-
-    def __init__(self, own: Publisher, group: Publisher, topics: Topics) -> None:
-        self._own = own
-        self._group = group
+    def __init__(self, own: Transport, group: Transport | None, topics: Topics) -> None:
+        self.own = own
+        self.group = group
         self._group_start = f"{topics.group_root}/"
 
     def publish(self, message: Encoded, *, qos: int = 1, retain: bool = False) -> int:
         """Send a message on the node's own connection."""
-        return self._own.publish(message, qos=qos, retain=retain)
+        return self.own.publish(message, qos=qos, retain=retain)
 
     def acknowledge(self, delivery: Delivery) -> None:
         """Acknowledge a delivery on the connection that brought it."""
-        is_group = delivery.topic.startswith(self._group_start)
-        (self._group if is_group else self._own).acknowledge(delivery)
+        if self.group is not None and delivery.topic.startswith(self._group_start):
+            self.group.acknowledge(delivery)
+        else:
+            self.own.acknowledge(delivery)
+
+    def close(self, last: Will) -> None:
+        """Publish a last message and disconnect; blocks for up to ``STOP_LIMIT_S``."""
+        if self.group is not None:
+            self.group.stop(timeout_s=1.0)
+        self.own.stop([last], STOP_LIMIT_S)
 
 
 def probe_topic(topics: Topics) -> str:
-    """Name the topic on which a node sends a message to itself."""
+    """Name the topic of a node's probe."""
     return f"{topics.group_root}/probe/{topics.node}"
 
 
 def group_filters(topics: Topics) -> list[str]:
-    """Give what the group's connection subscribes: its probe, alone in its share, and requests."""
+    """Name the subscriptions of the group's connection."""
+    # The probe is shared, too, in a share of this node alone: it shows that the broker delivers.
     return [f"$share/edged-probe-{topics.node}/{probe_topic(topics)}", topics.group_filter]
 
 
 class Group:
-    """Take part in a group.
+    """Take part in a group, whose connection has ``group_filters`` as its subscriptions.
 
-    Args:
-        transport: The group's connection, with ``group_filters`` as its subscriptions.
-        topics: The topics of the node and of the group.
-        deliver: Takes the requests.
-        operator_events: Where joining and leaving is reported.
-        clock: Monotonic seconds.
+    ``deliver`` is called with each request.
     """
 
     def __init__(
@@ -120,7 +113,7 @@ class Group:
         return self.membership is Membership.REFUSED or self._transport.is_alive()
 
     def take(self, event: TransportEvent) -> None:
-        """Take what happened on the group's connection."""
+        """Handle an event of the group's connection."""
         match event:
             case Connected():
                 self._send_probe()
@@ -142,7 +135,7 @@ class Group:
         return self._limit_s
 
     def tick(self) -> None:
-        """Leave when the probe is not back in time."""
+        """Leave the group if the probe is not back in time."""
         if self._clock() >= self._limit_s:
             topic = probe_topic(self._topics)
             self._leave(f"the broker shares no subscriptions: {topic} did not come back")
@@ -155,7 +148,7 @@ class Group:
     def _send_probe(self) -> None:
         self._probe = secrets.token_hex(8).encode()
         self._limit_s = self._clock() + PROBE_LIMIT_S
-        # Later it says nothing any more, and must not wait for a connection that comes then.
+        # It expires: a probe of this connection proves nothing about the next one.
         properties = WireProperties(message_expiry_s=round(PROBE_LIMIT_S))
         message = Encoded(probe_topic(self._topics), self._probe, properties)
         self._transport.publish(message, qos=1)

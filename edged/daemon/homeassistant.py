@@ -1,19 +1,23 @@
-"""The announcement that makes Home Assistant find a node by itself, as one message for a device.
+"""MQTT discovery for Home Assistant: one retained message that announces the node as a device.
 
-Written for "Device discovery payload" in Home Assistant's documentation of its MQTT integration, in
-Home Assistant since 2024.11; ``tests/data/homeassistant`` holds what is allowed as a JSON Schema.
+Source: "Device discovery payload" in the documentation of Home Assistant's MQTT integration, since
+2024.11; ``tests/data/homeassistant`` has its JSON Schema.
 
-Rule: names and topics in, one message out. What the entities show is in messages that a node sends
-anyway, and what they ask is an ordinary request.
+Rule: the entities show what a node publishes anyway, and their questions are ordinary requests.
 """
 
+import logging
+import random
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import edged
-from edged.protocol import Encoded, Topics, WireProperties
+from edged.protocol import Delivery, Encoded, Publisher, Topics, WireProperties
 from edged.protocol.encode import to_json
+
+_LOG = logging.getLogger(__name__)
 
 # Characters that a state in Home Assistant can have; the whole answer is an attribute.
 MAX_STATE_LENGTH = 255
@@ -21,6 +25,8 @@ MAX_STATE_LENGTH = 255
 CLIENT = "ha"
 # Home Assistant's birth message.
 STATUS_ONLINE = b"online"
+# Its start is answered after a random part of this, not by a whole fleet at once.
+MAX_DELAY_S = 3.0
 _STATES = ["loading", "ready", "degraded", "stopping"]
 _ANSWER = "value_json.data.text if value_json.status == 'ok' else value_json.error.message"
 _ATTRIBUTES = (
@@ -33,7 +39,7 @@ _ATTRIBUTES = (
 
 @dataclass(frozen=True, slots=True)
 class _Sensor:
-    """One member of ``state`` as an entity; what is not given is not sent."""
+    """An entity that shows a member of ``state``; None is not sent."""
 
     name: str
     unit: str | None = None
@@ -45,7 +51,8 @@ class _Sensor:
     is_enabled: bool = True
 
     def component(self) -> dict[str, Any]:
-        given = {
+        members = {
+            "p": "sensor",
             "name": self.name,
             "unit_of_measurement": self.unit,
             "device_class": self.device_class,
@@ -55,12 +62,13 @@ class _Sensor:
             "entity_category": "diagnostic" if self.is_diagnostic else None,
             "enabled_by_default": None if self.is_enabled else False,
         }
-        return {key: value for key, value in given.items() if value is not None}
+        return {key: value for key, value in members.items() if value is not None}
 
 
 _MIB = 1024 * 1024
 _TOTAL = "total_increasing"
 _SENSORS = {
+    "state": _Sensor("State", None, "enum", None, is_diagnostic=False),
     "queue": _Sensor("Waiting", icon="mdi:tray-full", is_diagnostic=False),
     "running": _Sensor("Answering", icon="mdi:head-dots-horizontal", is_diagnostic=False),
     "ttft_p50_s": _Sensor("Time to first token", "s", "duration", precision=2),
@@ -80,7 +88,7 @@ _SENSORS = {
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """What is announced, and where."""
+    """The announcement of a node."""
 
     topics: Topics
     prefix: str
@@ -95,21 +103,21 @@ class Announcement:
 
     @property
     def topic(self) -> str:
-        """Where the announcement is kept."""
+        """The topic of the retained announcement."""
         return f"{self.prefix}/device/{self.device}/config"
 
     @property
     def status_topic(self) -> str:
-        """Where Home Assistant says that it has started."""
+        """The topic on which Home Assistant publishes its start."""
         return f"{self.prefix}/status"
 
     @property
     def reply_topic(self) -> str:
-        """Where the answers to what the entities ask are sent."""
+        """The topic of the answers to the entities' questions."""
         return f"{self.topics.response('generate')}/{CLIENT}"
 
     def message(self) -> Encoded:
-        """Announce the device; to be retained."""
+        """Return the message that announces the device; to be retained."""
         members = {
             "dev": {
                 "ids": [self.device],
@@ -126,69 +134,102 @@ class Announcement:
         return Encoded(self.topic, to_json(members), WireProperties())
 
     def removal(self) -> Encoded:
-        """Take the announcement back; to be retained, too."""
+        """Return the message that removes the announcement; to be retained, too."""
         return Encoded(self.topic, b"", WireProperties())
 
     def _components(self) -> dict[str, Any]:
-        state = _Sensor("State", None, "enum", None, is_diagnostic=False).component()
-        components = {
-            "state": self._sensor("state", state | {"options": _STATES}),
-            "model": self._sensor(
-                "model", _Sensor("Model", state_class=None, icon="mdi:brain").component()
-            )
-            | {"state_topic": self.topics.info, "value_template": "{{ value_json.model.id }}"},
-        }
-        for member, sensor in _SENSORS.items():
-            components[member] = self._sensor(member, sensor.component())
-            if sensor.unit == "MiB":
-                value = f"{{{{ (value_json.{member} / {_MIB}) | round(1) }}}}"
-                components[member]["value_template"] = value
+        components = {member: self._sensor(member, sensor) for member, sensor in _SENSORS.items()}
+        components["state"]["options"] = _STATES
+        components["model"] = self._sensor(
+            "model",
+            _Sensor("Model", state_class=None, icon="mdi:brain"),
+            state_topic=self.topics.info,
+            value_template="{{ value_json.model.id }}",
+        )
         asking = self._asking()
-        # A component that holds nothing but its platform is taken away, if it was there.
-        components |= asking if self.can_ask else {k: {"p": v["p"]} for k, v in asking.items()}
-        return components
+        # Home Assistant removes a component that has nothing but its platform.
+        return components | {k: v if self.can_ask else {"p": v["p"]} for k, v in asking.items()}
 
-    def _sensor(self, member: str, more: dict[str, Any]) -> dict[str, Any]:
+    def _sensor(self, member: str, sensor: _Sensor, **more: object) -> dict[str, Any]:
+        value = f"value_json.{member}"
+        if sensor.unit == "MiB":
+            value = f"({value} / {_MIB}) | round(1)"
         return {
-            "p": "sensor",
+            **sensor.component(),
             "unique_id": f"{self.device}_{member}",
             "state_topic": self.topics.state,
-            "value_template": f"{{{{ value_json.{member} }}}}",
+            "value_template": f"{{{{ {value} }}}}",
             **more,
         }
 
     def _asking(self) -> dict[str, Any]:
         request = f"{{'prompt': value, 'response_topic': {self.reply_topic!r}}}"
         asking = {
+            "icon": "mdi:message-question",
             "command_topic": self.topics.request("generate"),
             "command_template": f"{{{{ {request} | tojson }}}}",
             "retain": False,
         }
-        answer = _Sensor("Last answer", state_class=None, icon="mdi:message-text").component()
-        del answer["entity_category"]
+        ask = {"p": "notify", "unique_id": f"{self.device}_ask", "name": "Ask"}
+        question = {"p": "text", "unique_id": f"{self.device}_question", "name": "Question"}
+        answer = self._sensor(
+            "answer",
+            _Sensor("Last answer", state_class=None, icon="mdi:message-text", is_diagnostic=False),
+            state_topic=self.reply_topic,
+            value_template=f"{{{{ ({_ANSWER})[:{MAX_STATE_LENGTH}] }}}}",
+            json_attributes_topic=self.reply_topic,
+            json_attributes_template=_ATTRIBUTES,
+            force_update=True,
+        )
         return {
-            "ask": {
-                "p": "notify",
-                "unique_id": f"{self.device}_ask",
-                "name": "Ask",
-                "icon": "mdi:message-question",
-                **asking,
-            },
-            "question": {
-                "p": "text",
-                "unique_id": f"{self.device}_question",
-                "name": "Question",
-                "icon": "mdi:message-question",
-                "min": 1,
-                "max": MAX_STATE_LENGTH,
-                **asking,
-            },
-            "answer": self._sensor("answer", answer)
-            | {
-                "state_topic": self.reply_topic,
-                "value_template": f"{{{{ ({_ANSWER})[:{MAX_STATE_LENGTH}] }}}}",
-                "json_attributes_topic": self.reply_topic,
-                "json_attributes_template": _ATTRIBUTES,
-                "force_update": True,
-            },
+            "ask": ask | asking,
+            "question": question | asking | {"min": 1, "max": MAX_STATE_LENGTH},
+            "answer": answer,
         }
+
+
+class Discovery:
+    """Keep a node announced; or, if it is off, remove an earlier announcement once."""
+
+    def __init__(
+        self,
+        announcement: Announcement,
+        publisher: Publisher,
+        clock: Callable[[], float],
+        *,
+        is_on: bool,
+    ) -> None:
+        self._announcement = announcement
+        self._publisher = publisher
+        self._clock = clock
+        self._is_on = is_on
+        self._is_removed = False
+        self._due_s = float("inf")
+        self._random = random.SystemRandom()
+
+    def announce(self) -> None:
+        """Publish the announcement, or remove it."""
+        self._due_s = float("inf")
+        if self._is_on:
+            self._publisher.publish(self._announcement.message(), qos=1, retain=True)
+        elif not self._is_removed:
+            self._is_removed = True
+            self._publisher.publish(self._announcement.removal(), qos=1, retain=True)
+
+    def take(self, delivery: Delivery) -> None:
+        """Handle Home Assistant's status: when it has started, it needs the announcement again."""
+        self._publisher.acknowledge(delivery)
+        if delivery.payload == STATUS_ONLINE and self._is_on:
+            _LOG.info("Home Assistant has started; the node is announced again")
+            self._due_s = self._clock() + self._random.uniform(0, MAX_DELAY_S)
+
+    def next_tick_s(self) -> float:
+        """Return when ``tick`` will announce again."""
+        return self._due_s
+
+    def tick(self) -> bool:
+        """Announce again if it is time; return whether it was."""
+        is_due = self._clock() >= self._due_s
+        if is_due:
+            self.announce()
+        return is_due

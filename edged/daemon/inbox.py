@@ -1,39 +1,58 @@
-"""The main thread's inbox: what ends an answer comes out before what may begin one.
+"""The main thread's events and their inbox.
 
-Rule: any thread puts, one thread takes. Deliveries keep their order among themselves, and so do
-all other events.
+Rule: any thread puts, one thread gets. Deliveries keep their order, and so do all other events.
 """
 
 import queue
 from collections import deque
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from dataclasses import dataclass
 
-E = TypeVar("E")
+from edged.node.events import Prepared, Synced
+from edged.node.generation import Finished, Fragment, Paused
+from edged.protocol import Delivery
+from edged.transport import TransportEvent
 
 
-class Inbox(Generic[E]):
-    """Events of the other threads and of signals.
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """SIGTERM or SIGINT arrived."""
 
-    Args:
-        is_delivery: Tells a delivered message, which may wait, from any other event.
-    """
+    signal_name: str
 
-    def __init__(self, is_delivery: Callable[[E], bool]) -> None:
-        self._is_delivery = is_delivery
-        self._events: queue.SimpleQueue[E] = queue.SimpleQueue()
-        self._deliveries: deque[E] = deque()
 
-    def put(self, event: E) -> None:
+@dataclass(frozen=True, slots=True)
+class ReloadRequested:
+    """SIGHUP arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class FromGroup:
+    """An event of the group's connection."""
+
+    event: TransportEvent
+
+
+NodeEvent = Delivery | Prepared | Synced | Fragment | Finished | Paused
+Event = TransportEvent | NodeEvent | FromGroup | StopRequested | ReloadRequested
+
+
+class Inbox:
+    """Events of the other threads and of signals."""
+
+    def __init__(self) -> None:
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._deliveries: deque[Event] = deque()
+
+    def put(self, event: Event) -> None:
         """Add an event; never blocks, and a signal handler may call it."""
         self._events.put(event)
 
     def qsize(self) -> int:
-        """Return how many events wait, about."""
+        """Return the approximate number of events."""
         return self._events.qsize() + len(self._deliveries)
 
-    def get(self, timeout_s: float) -> E:
-        """Take the next event out; blocks for it at most ``timeout_s``.
+    def get(self, timeout_s: float) -> Event:
+        """Remove and return the next event; blocks for it at most ``timeout_s``.
 
         Raises:
             queue.Empty: None came in time.
@@ -45,6 +64,7 @@ class Inbox(Generic[E]):
                 if not self._deliveries:
                     raise
                 return self._deliveries.popleft()
-            if not self._is_delivery(event):
+            # A new request waits for the events that end an answer: they free a slot.
+            if not isinstance(event.event if isinstance(event, FromGroup) else event, Delivery):
                 return event
             self._deliveries.append(event)

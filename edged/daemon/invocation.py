@@ -1,6 +1,6 @@
-"""What a command line and a configuration file say together, for ``edged run`` and its like.
+"""The configuration of ``edged run`` and its like: from a file and command-line options.
 
-Rule: one ``Config`` comes out, or an error that names the option or the key.
+Rule: the result is one ``Config``, or an error that names the option or the key.
 """
 
 import argparse
@@ -12,11 +12,11 @@ from types import MappingProxyType
 from edged.config import BrokerConfig, Config, broker_overrides, load_config, node_name_of
 from edged.config.broker_url import BrokerAddress, parse_broker_url
 from edged.errors import ConfigError, UnavailableError, UsageError
-from edged.transport.settings import load_authorities, read_password_file
+from edged.transport.settings import read_password_file, tls_context
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options that say which configuration, and what of it to override."""
+    """Declare the options that name the configuration file and override its keys."""
     parser.add_argument("--config", type=Path, metavar="FILE", help="configuration (YAML)")
     parser.add_argument("--model", metavar="DIR", help="bundle folder; overrides model.path")
     parser.add_argument(
@@ -29,11 +29,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 def read_config(
     arguments: argparse.Namespace, further: Mapping[str, str | None] = MappingProxyType({})
 ) -> Config:
-    """Make the configuration of file and options; options win.
-
-    Args:
-        arguments: of ``add_config_arguments``.
-        further: keys that a command's own options set, as texts.
+    """Return the configuration; options override the file, and so do ``further`` keys.
 
     Raises:
         UsageError: If neither a file nor a model is given.
@@ -68,7 +64,7 @@ def _read_text(path: Path) -> str:
 
 
 def read_password(broker: BrokerConfig) -> str | None:
-    """Return the password for the broker, from wherever it is configured.
+    """Return the password for the broker.
 
     Raises:
         UnavailableError: If the password file cannot be read.
@@ -86,7 +82,7 @@ def check_broker_files(broker: BrokerConfig) -> None:
     """
     read_password(broker)
     if broker.ca_file is not None:
-        load_authorities(broker.ca_file)
+        tls_context(broker.ca_file)
 
 
 def _broker_address(url: str) -> BrokerAddress:

@@ -1,8 +1,7 @@
-"""The crash journal's file, and the thread that has it outlive a power cut.
+"""The crash journal's file, and the thread that makes it survive a power cut.
 
-Rule: what is written outlives this process at once, on the thread that writes; only ``fdatasync``,
-which waits for the disk, is left to the journal's own thread. A disk that is full, read-only or
-failing costs what the journal is for and nothing else; answers go on.
+Rule: a written page survives the process at once; only ``fdatasync``, which waits for the disk, is
+left to the journal's thread. A full, read-only or failing disk costs the journal, never an answer.
 """
 
 import contextlib
@@ -13,13 +12,14 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from edged.daemon.atomic_file import WriteErrors
+
 _LOG = logging.getLogger(__name__)
 
-# Size of a page: one block of every common file system.
-#
-# Blocks are allocated once and overwritten from then on: no space is needed on a full disk, and the
-# file system has nothing of its own to write. Replacing the file would cost 40 times as much.
 FILE_NAME = "attempts.json"
+# One block of every common file system. Blocks are allocated once and overwritten from then on: a
+# full disk is no obstacle, and the file system has no metadata to write. To replace the file
+# instead would cost 40 times as much.
 PAGE_BYTES = 4096
 NUM_PAGES = 2
 
@@ -28,14 +28,14 @@ class JournalFile:
     """Two pages of a file.
 
     Args:
-        folder: Where it lies; None remembers nothing beyond the process.
+        folder: Of the file; None keeps no journal.
         synced: Called on the journal's thread with the key of each ``sync``; must not block.
     """
 
     def __init__(self, folder: Path | None, synced: Callable[[int], None]) -> None:
         self._path = None if folder is None else folder / FILE_NAME
         self._synced = synced
-        self._is_failing = False
+        self._errors = WriteErrors("state.folder: the crash journal")
         self._keys: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name="journal", daemon=True)
         if self._path is not None:
@@ -52,20 +52,20 @@ class JournalFile:
         except OSError as error:
             _LOG.warning("%s: cannot be read, and is started anew: %s", self._path, error)
             content = b""
-        return content[:PAGE_BYTES].strip(), content[PAGE_BYTES:][:PAGE_BYTES].strip()
+        # Padded with spaces by ``write``; NUL where only the other page was written.
+        pages = content[:PAGE_BYTES], content[PAGE_BYTES : NUM_PAGES * PAGE_BYTES]
+        return pages[0].strip(b" \0"), pages[1].strip(b" \0")
 
     def write(self, page: int, content: bytes) -> None:
-        """Overwrite a page with text of at most ``PAGE_BYTES``; it outlives this process."""
-        if self._path is None:
-            return
+        """Overwrite a page with at most ``PAGE_BYTES``; they survive this process."""
         block = content.ljust(PAGE_BYTES)
-        self._attempt(lambda file: os.pwrite(file, block, page * PAGE_BYTES))
+        self._try(lambda file: os.pwrite(file, block, page * PAGE_BYTES))
 
     def sync(self, key: int) -> bool:
-        """Have what was written outlive a power cut; returns at once.
+        """Have the written pages survive a power cut; returns at once.
 
         Returns:
-            False when there is no file, and so nothing to wait for; else ``synced`` is called.
+            Whether ``synced`` will be called; without a file there is nothing to wait for.
         """
         if self._path is None:
             return False
@@ -75,26 +75,21 @@ class JournalFile:
     def _loop(self) -> None:
         while True:
             keys = [self._keys.get()]
-            with contextlib.suppress(queue.Empty):  # one sync serves all that wait for one
+            with contextlib.suppress(queue.Empty):  # one sync serves all keys in the queue
                 while True:
                     keys.append(self._keys.get_nowait())
-            self._attempt(os.fdatasync)
+            self._try(os.fdatasync)
             for key in keys:
                 self._synced(key)
 
-    def _attempt(self, act: Callable[[int], object]) -> None:
-        """Act on the open file; a failure is logged once until it works again."""
+    def _try(self, act: Callable[[int], object]) -> None:
+        """Act on the open file."""
         if self._path is None:
             return
-        try:
+        # Opened each time: a folder that is mounted, or a disk that is freed, later is used then.
+        with self._errors.caught():
             file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 act(file)
             finally:
                 os.close(file)
-        except OSError as error:
-            if not self._is_failing:
-                _LOG.warning("state.folder: the crash journal cannot be written: %s", error)
-            self._is_failing = True
-        else:
-            self._is_failing = False

@@ -1,9 +1,5 @@
-"""The resident model: everything that must be in memory, and have worked once, before READY.
+"""Load the model: everything that must be in memory, and have worked once, before READY."""
 
-Rule: whoever sees READY can be answered; so the first answer and the first grammar are made here.
-"""
-
-import functools
 import logging
 import time
 from dataclasses import dataclass, replace
@@ -12,7 +8,7 @@ from edged.bundle.folder import Bundle, open_bundle
 from edged.config import Config
 from edged.daemon import memory
 from edged.daemon.autotune import fitted_settings
-from edged.daemon.memory_plan import Footprint, claim
+from edged.daemon.memory_plan import MemoryReservation, reserve_memory
 from edged.daemon.warm_prefixes import keep_prefixes, system_prompts
 from edged.engine.grammar import compile_format
 from edged.engine.loop import Engine, load_engine
@@ -20,25 +16,24 @@ from edged.engine.tokenizer import Tokenizer
 from edged.errors import BundleError
 from edged.protocol.request import ChatMessage, FormatType, OutputFormat, SamplingParams
 from edged.scheduling.latency_model import CostEstimate
-from edged.scheduling.memory_budget import MemoryBudget
 
 _LOG = logging.getLogger(__name__)
 
-# Of the budget: what a start may reserve before it is stopped, with what is never touched.
+# Of the budget: the address space a start may reserve before it fails; much is never touched.
 _GROWTH = 2
 _REASON_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True)
 class ResidentModel:
-    """What is resident."""
+    """A loaded model, and what it may hold."""
 
     bundle: Bundle
-    footprint: Footprint
+    memory: MemoryReservation
     engine: Engine
     tokenizer: Tokenizer
     cost: CostEstimate | None
-    """What answers take here, where it is known; else it is measured after READY."""
+    """What answers take here, if it is known; else it is measured after READY."""
     started_s: float
 
 
@@ -54,27 +49,32 @@ def load(config: Config) -> ResidentModel:
     bundle = open_bundle(config.model.path)
     if not bundle.manifest.quality.passed:
         _LOG.warning("%s: its build missed the quality gate; see the manifest", bundle.folder)
-    footprint = claim(config, bundle)
-    with memory.limited_growth(_GROWTH * footprint.budget.limit_bytes):
-        engine, tokenizer = _load(config, bundle, footprint)
+    reservation = reserve_memory(config, bundle)
+    limit_bytes = reservation.budget.limit_bytes
+    with memory.limited_growth(_GROWTH * limit_bytes):
+        engine, tokenizer = _load(config, bundle, reservation)
     memory.return_freed()
     _LOG.info(
         "ready after %.1f s: %s, %d MiB resident of %d",
         time.monotonic() - started_s,
         bundle.model_id,
         memory.rss_bytes() >> 20,
-        footprint.budget.limit_bytes >> 20,
+        limit_bytes >> 20,
     )
-    return ResidentModel(bundle, footprint, engine, tokenizer, None, started_s)
+    return ResidentModel(bundle, reservation, engine, tokenizer, None, started_s)
 
 
-def _load(config: Config, bundle: Bundle, footprint: Footprint) -> tuple[Engine, Tokenizer]:
-    settings = replace(
-        fitted_settings(config, bundle, footprint.num_slots, _room_bytes(footprint.budget)),
-        num_prefixes=len(system_prompts(config)),
+def _load(
+    config: Config, bundle: Bundle, reservation: MemoryReservation
+) -> tuple[Engine, Tokenizer]:
+    held, budget = memory.snapshot(), reservation.budget
+    room_bytes = min(
+        budget.limit_bytes - held.rss_bytes, held.available_bytes - budget.min_available_bytes
     )
-    engine = load_engine(bundle, settings)
+    settings = fitted_settings(config, bundle, reservation.num_slots, room_bytes)
+    engine = load_engine(bundle, replace(settings, num_prefixes=len(system_prompts(config))))
     tokenizer = Tokenizer.load(bundle)
+    # READY promises an answer, so the first one and the first grammar are made before it.
     try:
         keep_prefixes(config, bundle, engine, tokenizer)
         prompt_ids = tokenizer.encode_chat((ChatMessage("user", "Hello"),))
@@ -86,22 +86,6 @@ def _load(config: Config, bundle: Bundle, footprint: Footprint) -> tuple[Engine,
             f"{bundle.folder}: it is loaded and cannot answer ({reason}); do not use this bundle, "
             "rebuild it with `edged build`"
         ) from error
-    # The first grammar reads the whole vocabulary; later that would hold up everybody's requests.
+    # The first grammar reads the whole vocabulary; later that would delay everybody's requests.
     compile_format(tokenizer, OutputFormat(FormatType.CHOICE, choices=("yes", "no")))
     return engine, tokenizer
-
-
-def _room_bytes(budget: MemoryBudget) -> int:
-    """Return what the budget and the device leave beside what is held now."""
-    held = memory.snapshot()
-    return min(
-        budget.limit_bytes - held.rss_bytes, held.available_bytes - budget.min_available_bytes
-    )
-
-
-class ModelLanguage:
-    """The tokenizer and the grammar of one model, as requests are prepared with them."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.encode_chat = tokenizer.encode_chat
-        self.compile_format = functools.partial(compile_format, tokenizer)

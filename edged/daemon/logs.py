@@ -1,8 +1,8 @@
 """The daemon's log: one line per event on standard error, with priorities for systemd's journal.
 
 Rule: no prompt and no answer text, at any level; ids, lengths and codes only. Control characters in
-what a peer sent are escaped, so that nobody can write lines of their own into the log; and the
-number of lines is bounded, whatever peers send.
+what a peer sent are escaped, so that no peer can forge a line of the log; and the number of lines
+is bounded, whatever peers send.
 """
 
 import logging
@@ -10,65 +10,47 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from edged.config import LogFormat
+from edged.daemon.token_bucket import TokenBucket
 
 # Syslog priorities, as sd-daemon(3) reads them from the start of a line.
 _PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 
-
 # Lines that one place in the code writes at once, and the time after which it may write another:
 # room for a burst of events of one kind beside others.
 SOURCE_BURST, SOURCE_REFILL_S = 20, 6.0
-# The same for all of them together.
+# The same for all places together.
 TOTAL_BURST, TOTAL_REFILL_S = 30, 2.0
 
 
-@dataclass(slots=True)
-class _Bucket:
-    burst: int
-    refill_s: float
-    tokens: float
-    filled_s: float
-
-    def has_token(self, now_s: float) -> bool:
-        """Fill up to now, and tell whether a line may be written."""
-        self.tokens = min(self.burst, self.tokens + (now_s - self.filled_s) / self.refill_s)
-        self.filled_s = now_s
-        return self.tokens >= 1
-
-
 class RateLimit(logging.Filter):
-    """Leave lines out that come too fast, and say with the next line how many.
-
-    Args:
-        clock: Monotonic seconds.
-    """
+    """Suppress lines beyond the limits, and append their number to the next one that is written."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._total = _Bucket(TOTAL_BURST, TOTAL_REFILL_S, TOTAL_BURST, clock())
-        self._sources: dict[tuple[str, int], _Bucket] = {}  # as many as there are places in code
-        self._num_left_out = 0
+        self._total = TokenBucket(TOTAL_BURST, TOTAL_REFILL_S, clock())
+        # By file and line of the call, so their number is bounded by the code.
+        self._sources: dict[tuple[str, int], TokenBucket] = {}
+        self._num_suppressed = 0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether a record is written; debug messages always are."""
-        if record.levelno < logging.INFO:
+        """Return whether a record is written."""
+        if record.levelno < logging.INFO:  # somebody is looking for something
             return True
         now_s, place = self._clock(), (record.pathname, record.lineno)
-        source = self._sources.setdefault(
-            place, _Bucket(SOURCE_BURST, SOURCE_REFILL_S, SOURCE_BURST, now_s)
-        )
+        source = self._sources.get(place)
+        if source is None:
+            source = self._sources[place] = TokenBucket(SOURCE_BURST, SOURCE_REFILL_S, now_s)
         if not (source.has_token(now_s) and self._total.has_token(now_s)):
-            self._num_left_out += 1
+            self._num_suppressed += 1
             return False
-        source.tokens -= 1
-        self._total.tokens -= 1
-        if self._num_left_out:
-            record.msg = f"{record.getMessage()} ({self._num_left_out} lines before it left out)"
-            record.args, self._num_left_out = (), 0
+        source.take()
+        self._total.take()
+        if self._num_suppressed:
+            record.msg = f"{record.getMessage()} ({self._num_suppressed} lines before it left out)"
+            record.args, self._num_suppressed = (), 0
         return True
 
 
@@ -96,13 +78,7 @@ class _Escaped(logging.Formatter):
 def configure_logging(
     level: str, log_format: LogFormat, environment: Mapping[str, str] = os.environ
 ) -> None:
-    """Send the log to standard error.
-
-    Args:
-        level: ``debug``, ``info``, ``warning`` or ``error``.
-        log_format: ``auto`` is the journal's form when systemd reads standard error.
-        environment: Where ``JOURNAL_STREAM`` tells that it does.
-    """
+    """Send the log to standard error, in the journal's form if systemd reads that."""
     is_journal = log_format is LogFormat.JOURNAL or (
         log_format is LogFormat.AUTO and "JOURNAL_STREAM" in environment
     )

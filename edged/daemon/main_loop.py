@@ -1,27 +1,24 @@
 """The main thread: one event at a time from one inbox, and the watchdog fed from progress.
 
-Rule: the watchdog is fed, between any two events if it is due, only while paho's thread lives, the
-inference thread lives, and a running answer took its last step not long ago; never by a timer of
-its own.
+Rule: the watchdog is fed, between any two events if it is due, only while the other threads live
+and a running answer took its last step not long ago; never by a timer of its own.
 """
 
 import contextlib
 import logging
 import queue
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from edged.daemon.check import Reload
-from edged.daemon.driver import Driver, Edges
-from edged.daemon.group import FromGroup, Group
-from edged.daemon.inbox import Inbox
-from edged.daemon.operator_events import OperatorEvents
+from edged.daemon.driver import Driver
+from edged.daemon.group import Group
+from edged.daemon.inbox import Event, FromGroup, Inbox, ReloadRequested, StopRequested
 from edged.daemon.reporting import Reporter
 from edged.daemon.sdnotify import Notifier
 from edged.errors import EdgedError
 from edged.node.events import Abandon, Drain, Prepared, Synced, Tick
 from edged.node.generation import Finished, Fragment, Paused
-from edged.node.metrics import Count, Metrics
-from edged.node.node import Node
+from edged.node.metrics import Count
 from edged.node.pressure import PressureLevel
 from edged.protocol import Delivery
 from edged.protocol.event import (
@@ -36,155 +33,123 @@ from edged.transport import (
     Disconnected,
     Published,
     Transport,
-    TransportEvent,
 )
 
 _LOG = logging.getLogger(__name__)
 
 
 class ConnectionLog:
-    """Follow one connection through its ups and downs.
+    """Log, count and report the changes of the node's own connection.
 
-    Args:
-        broker_name: The broker, without credentials, for people.
-        reporter: Announces the node on each new connection.
-        operator_events: Reports to operators.
-        metrics: Counts.
-        notifier: Shows the state in ``systemctl status``.
+    ``broker_name`` is shown to people, so it has no credentials.
     """
 
     def __init__(
         self,
+        transport: Transport,
         broker_name: str,
+        driver: Driver,
         reporter: Reporter,
-        operator_events: OperatorEvents,
-        metrics: Metrics,
         notifier: Notifier,
     ) -> None:
+        self.transport = transport
         self._broker_name = broker_name
+        self._metrics = driver.node.metrics
+        self._operator_events = driver.edges.operator_events
         self._reporter = reporter
-        self._operator_events = operator_events
-        self._metrics = metrics
         self._notifier = notifier
         self._was_connected = False
         self._num_stale = 0
 
     def take(self, event: Connected | ConnectFailed | Disconnected) -> None:
-        """Note what happened to the connection."""
+        """Handle a change of the connection."""
         broker = self._broker_name
         match event:
             case Connected():
-                self._count(event)
+                if not event.is_session_present and self._was_connected:
+                    self._metrics.count(Count.LOST_SESSIONS)
+                    self._operator_events.report(BrokerSessionLost())
+                self._was_connected = True
+                self._metrics.count(Count.CONNECTS)
                 _LOG.info("connected to %s over MQTT %s", broker, event.protocol_version)
-                self._notifier.status(f"serving on {broker}")
-                self._reporter.broker_error = None
+                self._show(f"serving on {broker}", None)
                 self._reporter.announce()
             case Disconnected():
                 _LOG.warning("disconnected from %s: %s", broker, event.reason)
-                self._notifier.status(f"waiting for {broker}: {event.reason}")
-                self._reporter.broker_error = event.reason
+                self._show(f"waiting for {broker}: {event.reason}", event.reason)
                 if event.is_taken_over:
                     self._metrics.count(Count.TAKEN_OVER)
                     self._operator_events.report(BrokerSessionTakenOver(round(event.retry_in_s)))
             case ConnectFailed():
-                # Most reasons name the place themselves.
+                # Most reasons name the broker themselves.
                 reason = event.reason if broker in event.reason else f"{broker}: {event.reason}"
                 _LOG.warning("no broker: %s; next try in %.0f s", reason, event.retry_in_s)
-                self._notifier.status(f"waiting for a broker: {reason}")
-                self._reporter.broker_error = reason
+                self._show(f"waiting for a broker: {reason}", reason)
 
-    def count_stale_acknowledgements(self, transport: Transport) -> None:
-        """Count the acknowledgements that were not sent since the last call."""
-        number = transport.num_stale_acknowledgements
+    def tick(self) -> None:
+        """Count the acknowledgements that could not be sent since the last call."""
+        number = self.transport.num_stale_acknowledgements
         self._metrics.count(Count.STALE_ACKS, number - self._num_stale)
         self._num_stale = number
 
-    def _count(self, event: Connected) -> None:
-        if not event.is_session_present and self._was_connected:
-            self._metrics.count(Count.LOST_SESSIONS)
-            self._operator_events.report(BrokerSessionLost())
-        self._was_connected = True
-        self._metrics.count(Count.CONNECTS)
+    def _show(self, status: str, broker_error: str | None) -> None:
+        self._notifier.status(status)
+        self._reporter.broker_error = broker_error
 
 
 # A prefill chunk or a token that takes longer is a hang.
 STALL_LIMIT_S = 30.0
-# How long a stop waits for the running answer; then the broker keeps its request.
+# How long a stop waits for the running answers; the broker keeps the requests of the others.
 DRAIN_LIMIT_S = 10.0
-# How long the loop sleeps at most with nothing to do.
+# The longest sleep with nothing to do.
 LONGEST_WAIT_S = 10.0
-# Without an event for so long, the loop looks after itself: before, it would only make wait who is
-# at work on the same request.
+# Ticks are due after so long without an event. Before, they would delay the events of one request,
+# which follow each other closely.
 QUIET_S = 0.001
-# Events after which it does so in any case.
+# Events after which they are due in any case.
 MAX_EVENTS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class StopRequested:
-    """SIGTERM or SIGINT arrived."""
-
-    signal_name: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReloadRequested:
-    """SIGHUP arrived."""
-
-
-NodeEvent = Delivery | Prepared | Synced | Fragment | Finished | Paused
-Event = TransportEvent | NodeEvent | FromGroup | StopRequested | ReloadRequested
-
-
-def is_delivery(event: Event) -> bool:
-    """Tell a delivered message from what happened to the node itself."""
-    return isinstance(event.event if isinstance(event, FromGroup) else event, Delivery)
-
-
 class StalledError(EdgedError):
-    """A part of the process stands still; systemd, or whoever started it, must start it again."""
+    """A thread is dead or hangs; systemd, or whoever started the process, must start it again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the loop runs."""
+    """The parts that the loop runs."""
 
-    transport: Transport
-    """The node's own connection."""
-    edges: Edges
-    node: Node
     driver: Driver
+    connection: ConnectionLog
     reporter: Reporter
     notifier: Notifier
-    broker_name: str
     group: Group | None = None
-    reload: Reload | None = None
-    """Says whether a changed configuration can be taken up."""
 
 
 class MainLoop:
     """Run the node until a stop is requested.
 
     Args:
-        inbox: Where the other threads and the signals put events.
-        parts: What takes them.
+        inbox: Has the events of the other threads and of signals.
+        parts: Handle them.
+        reload_problem: Returns why a changed configuration must not be used, if so; None where
+            there is no file.
     """
 
-    def __init__(self, inbox: Inbox[Event], parts: Parts) -> None:
+    def __init__(
+        self,
+        inbox: Inbox,
+        parts: Parts,
+        reload_problem: Callable[[], str | None] | None = None,
+    ) -> None:
         self._inbox = inbox
         self._parts = parts
-        self._operator_events = parts.edges.operator_events
+        self._reload_problem = reload_problem
+        self._clock = parts.driver.edges.clock
+        self._operator_events = parts.driver.edges.operator_events
         self._stop_limit_s: float | None = None
         self._fed_s = float("-inf")
-        self._connection = ConnectionLog(
-            parts.broker_name,
-            parts.reporter,
-            self._operator_events,
-            parts.node.metrics,
-            parts.notifier,
-        )
         self.is_reloading = False
-        """Whether the loop ended to be started anew with a changed configuration."""
+        """Whether the loop ended to be started again with a changed configuration."""
 
     def run(self) -> None:
         """Serve until the stop is complete; blocks.
@@ -200,30 +165,30 @@ class MainLoop:
         self._parts.driver.take(Abandon())
 
     def _serve(self) -> None:
-        clock, parts = self._parts.edges.clock, self._parts
-        while not self._is_stopped(clock()):
-            self._take_all(self._wait_s(clock()))
+        parts = self._parts
+        while not self._is_stopped(self._clock()):
+            self._take_all(self._wait_s(self._clock()))
             parts.driver.take(Tick())
             self._operator_events.tick()
             if parts.group is not None:
                 parts.group.tick()
-            self._connection.count_stale_acknowledgements(parts.transport)
+            parts.connection.tick()
             parts.reporter.tick()
-            self._supervise(clock())
+            self._supervise(self._clock())
 
     def _take_all(self, wait_s: float) -> None:
-        """Wait for an event, and take what follows it closely."""
+        """Wait for an event, and take those that follow it closely."""
         with contextlib.suppress(queue.Empty):
             for _ in range(MAX_EVENTS):
                 self._take(self._inbox.get(wait_s))
-                self._supervise(self._parts.edges.clock())
+                self._supervise(self._clock())
                 wait_s = QUIET_S
 
     def _take(self, event: Event) -> None:
         parts = self._parts
         match event:
             case Delivery() if event.topic == parts.reporter.status_topic:
-                parts.reporter.take_status(event)
+                parts.reporter.discovery.take(event)
             case Delivery() | Prepared() | Synced() | Fragment() | Finished() | Paused():
                 parts.driver.take(event)
             case Published():
@@ -236,7 +201,7 @@ class MainLoop:
             case ReloadRequested():
                 self._begin_reload()
             case _:
-                self._connection.take(event)
+                parts.connection.take(event)
 
     def _take_published(self, event: Published) -> None:
         is_reply = self._parts.driver.confirm(event.handle, event.failure)
@@ -245,9 +210,8 @@ class MainLoop:
             _LOG.warning("message %d is not delivered: %s", event.handle, event.failure)
 
     def _begin_stop(self, event: StopRequested) -> None:
-        is_asked_twice = self._stop_limit_s is not None and not self.is_reloading
-        if is_asked_twice:
-            self._stop_limit_s = float("-inf")  # at once
+        if self._stop_limit_s is not None and not self.is_reloading:
+            self._stop_limit_s = float("-inf")  # asked twice: at once
             return
         _LOG.info("%s: stopping", event.signal_name)
         self.is_reloading = False
@@ -256,21 +220,21 @@ class MainLoop:
         self._drain()
 
     def _begin_reload(self) -> None:
-        reload, notifier = self._parts.reload, self._parts.notifier
-        if reload is None or self._stop_limit_s is not None:
+        notifier = self._parts.notifier
+        if self._reload_problem is None or self._stop_limit_s is not None:
             return
-        problem = reload.problem()
+        problem = self._reload_problem()
         if problem is not None:
             _LOG.error("the configuration is not taken up, the old one stays: %s", problem)
             notifier.status(f"serving with the old configuration: {problem}")
             return
-        _LOG.info("the configuration is in order: starting anew with it")
+        _LOG.info("the configuration is in order: restarting with it")
         self.is_reloading = True
-        notifier.reloading(round(self._parts.edges.clock() * 1e6))
+        notifier.reloading(round(self._clock() * 1e6))
         self._drain()
 
     def _drain(self) -> None:
-        self._stop_limit_s = self._parts.edges.clock() + DRAIN_LIMIT_S
+        self._stop_limit_s = self._clock() + DRAIN_LIMIT_S
         self._parts.driver.take(Drain())
         self._operator_events.flush()
         self._parts.reporter.is_stopping = True
@@ -279,13 +243,13 @@ class MainLoop:
     def _is_stopped(self, now_s: float) -> bool:
         if self._stop_limit_s is None:
             return False
-        node = self._parts.node
+        node = self._parts.driver.node
         is_done = not node.scheduler.running and not node.num_unconfirmed
         return is_done or now_s >= self._stop_limit_s
 
     def _wait_s(self, now_s: float) -> float:
         times_s = [now_s + LONGEST_WAIT_S, self._parts.reporter.next_tick_s()]
-        next_tick_s = self._parts.node.next_tick_s()
+        next_tick_s = self._parts.driver.node.next_tick_s()
         if next_tick_s is not None:
             times_s.append(next_tick_s)
         if self._stop_limit_s is not None:
@@ -308,21 +272,21 @@ class MainLoop:
             notifier.watchdog()
 
     def _problem(self, now_s: float) -> str | None:
-        """Say which part of the process stands still; None when all is well."""
-        parts, worker, preparer = self._parts, self._parts.edges.worker, self._parts.edges.preparer
+        """Return which part of the process is dead or hangs; None when all is well."""
+        parts, edges = self._parts, self._parts.driver.edges
         threads = (
-            ("MQTT thread", parts.transport.is_alive()),
+            ("MQTT thread", parts.connection.transport.is_alive()),
             ("MQTT thread of the group", parts.group is None or parts.group.is_alive),
-            ("inference thread", worker.is_alive),
-            ("preparing thread", preparer.is_alive),
+            ("inference thread", edges.worker.is_alive),
+            ("preparing thread", edges.preparer.is_alive),
         )
         for name, is_alive in threads:
             if not is_alive:
                 return f"the {name} is dead"
-        if parts.node.guard.level is PressureLevel.RESTART:
+        if parts.driver.node.guard.level is PressureLevel.RESTART:
             return "memory stays over budget.memory"
-        if (stalled_s := worker.stalled_s(now_s)) > STALL_LIMIT_S:
+        if (stalled_s := edges.worker.stalled_s(now_s)) > STALL_LIMIT_S:
             return f"the engine took no step for {stalled_s:.0f} s"
-        if (busy_s := preparer.busy_s(now_s)) > STALL_LIMIT_S:
+        if (busy_s := edges.preparer.busy_s(now_s)) > STALL_LIMIT_S:
             return f"a request was prepared for {busy_s:.0f} s"
         return None

@@ -1,6 +1,6 @@
 """Readings of memory: this process, this device, and what the kernel would allow.
 
-Rule: the only importer of psutil. A file that cannot be read is a limit that is not there.
+Rule: a file that cannot be read is a limit that is not there.
 """
 
 import contextlib
@@ -18,18 +18,16 @@ from edged.scheduling.memory_budget import MemorySnapshot
 
 # cgroup v1 writes "no limit" as the largest multiple of a page below 2**63.
 _UNLIMITED_BYTES = 2**60
-# Of a kernel limit: so that edged refuses a request before the kernel kills it.
-_LIMIT_SHARE = 0.9
-# Of glibc's malloc.h.
-_FREE_SHARE = 0.8
 _READ_BYTES = 4096
+# Of glibc's malloc.h.
 _M_ARENA_MAX = -8
+# A limit this far above the budget still stops a leak before the device runs out of memory.
 _ENFORCED_WITHIN = 1.25
 
 
 @dataclass(frozen=True, slots=True)
 class KernelLimits:
-    """What the kernel holds this process to; None where it does not."""
+    """Limits of the kernel for this process; None where there is none."""
 
     cgroup_bytes: int | None
     """Smallest memory limit of the process's control group and the groups above it."""
@@ -37,13 +35,10 @@ class KernelLimits:
     """RLIMIT_DATA: private writable memory, touched or not."""
 
     def is_enforced(self, budget_bytes: int) -> bool:
-        """Tell whether the kernel holds the process near the budget, whatever the process does.
-
-        RLIMIT_DATA does not count: it leaves mapped files out, and counts what is never touched.
-        """
-        return (
-            self.cgroup_bytes is not None and self.cgroup_bytes <= budget_bytes * _ENFORCED_WITHIN
-        )
+        """Return whether the kernel limits the process near the budget."""
+        # RLIMIT_DATA does not count: it ignores mapped files, and counts what is never touched.
+        limit_bytes = self.cgroup_bytes
+        return limit_bytes is not None and limit_bytes <= budget_bytes * _ENFORCED_WITHIN
 
 
 def rss_bytes() -> int:
@@ -60,27 +55,26 @@ def available_bytes() -> int:
     try:
         text = os.pread(_open("proc/meminfo"), _READ_BYTES, 0)
         return int(text.partition(b"\nMemAvailable:")[2].split(None, 1)[0]) * 1024
-    except (OSError, IndexError, ValueError):  # a kernel that does not tell, so it is computed
+    except (OSError, IndexError, ValueError):  # Linux before 3.14 has no MemAvailable
         return int(psutil.virtual_memory().available)
 
 
 @functools.cache
 def _open(path: str, root: Path = Path("/")) -> int:
-    """Open a file that every request looks into; it stays open."""
+    """Open a file that is read at every request, once."""
     return os.open(root / path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 @contextlib.contextmanager
 def limited_growth(growth_bytes: int) -> Iterator[None]:
-    """Have allocations fail that would add more than this; a child started meanwhile has the limit.
+    """Have allocations of the block fail that exceed this, and those of its child processes.
 
-    It is RLIMIT_DATA, and counts private memory from when it is reserved, touched or not.
+    The limit is RLIMIT_DATA: private memory, counted from when it is reserved.
     """
     before = resource.getrlimit(resource.RLIMIT_DATA)
     soft_bytes, hard_bytes = before
     limits = [limit for limit in before if limit != resource.RLIM_INFINITY]
-    text = _read(Path("/proc/self/status"))
-    data_kib = text.partition("\nVmData:")[2].split(None, 1)[:1]
+    data_kib = _read(Path("/proc/self/status")).partition("\nVmData:")[2].split(None, 1)[:1]
     if data_kib:
         soft_bytes = min([int(data_kib[0]) * 1024 + growth_bytes, *limits])
     resource.setrlimit(resource.RLIMIT_DATA, (soft_bytes, hard_bytes))
@@ -100,31 +94,12 @@ def snapshot() -> MemorySnapshot:
     return MemorySnapshot(rss_bytes(), available_bytes(), stall_share() or 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryShares:
-    """What of the resident memory is this process's own; None is what the kernel does not tell."""
+def read_shares(root: Path = Path("/")) -> dict[str, float | None]:
+    """Read the process's own part of its memory, as members of ``state``; some milliseconds.
 
-    pss_bytes: int | None
-    """With its part of the pages it shares with others."""
-    uss_bytes: int | None
-    """Without them: what would be free without this process."""
-    stall_share: float | None
-    """Share of the last 10 s in which some process waited for memory (PSI)."""
-
-    def members(self) -> dict[str, float | None]:
-        """Return them as members of ``state``."""
-        return {
-            "pss_bytes": self.pss_bytes,
-            "uss_bytes": self.uss_bytes,
-            "memory_stall": self.stall_share,
-        }
-
-
-def read_shares(root: Path = Path("/")) -> MemoryShares:
-    """Walk the pages of this process; some milliseconds.
-
-    Args:
-        root: where ``proc`` is; another one for tests.
+    Returns:
+        ``pss_bytes`` has its part of the pages that it shares, ``uss_bytes`` only pages of its own;
+        None where the kernel does not report it.
     """
     rollup = _read(root / "proc/self/smaps_rollup").splitlines()
     sizes = {
@@ -133,11 +108,15 @@ def read_shares(root: Path = Path("/")) -> MemoryShares:
         if size.endswith("kB")
     }
     private = [size for name, size in sizes.items() if name.startswith("Private_")]
-    return MemoryShares(sizes.get("Pss"), sum(private) if private else None, stall_share(root))
+    return {
+        "pss_bytes": sizes.get("Pss"),
+        "uss_bytes": sum(private) if private else None,
+        "memory_stall": stall_share(root),
+    }
 
 
 def stall_share(root: Path = Path("/")) -> float | None:
-    """Read in which share of the last 10 s something waited for memory; None on older kernels."""
+    """Read in which share of the last 10 s some process waited for memory (PSI), if it is known."""
     try:
         text = os.pread(_open("proc/pressure/memory", root), _READ_BYTES, 0)
         return float(text.partition(b"avg10=")[2].split(None, 1)[0]) / 100
@@ -146,76 +125,50 @@ def stall_share(root: Path = Path("/")) -> float | None:
 
 
 def keep_one_heap() -> None:
-    """Have all threads that begin from now on take their memory from one heap.
-
-    glibc gives each a heap of its own, and ``return_freed`` cannot give back the end of such a
-    one: 30 MiB after a model was loaded by a thread.
-    """
+    """Have all threads that are started from now on allocate from one heap."""
+    # glibc gives each thread a heap of its own, whose freed end ``return_freed`` cannot give back:
+    # 30 MiB after a model was loaded by a thread.
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not in every C library
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
 
 
 def return_freed() -> None:
-    """Give the system what was freed: loading leaves some 30 MiB that glibc would keep."""
+    """Return freed memory to the system: loading leaves some 30 MiB that glibc would keep."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not in every C library
     if trim is not None:
         trim(0)
 
 
 def kernel_limits(root: Path = Path("/")) -> KernelLimits:
-    """Read the kernel's limits for this process.
-
-    Args:
-        root: where ``proc`` and ``sys`` are; another one for tests.
-    """
+    """Read the kernel's limits for this process, from ``proc`` and ``sys`` below a root."""
     soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
     data_bytes = None if soft == resource.RLIM_INFINITY else soft
     return KernelLimits(min(_cgroup_limits(root), default=None), data_bytes)
 
 
 def is_memory_controller_on(root: Path = Path("/")) -> bool:
-    """Tell whether the kernel can limit memory at all; Raspberry Pi OS starts with that off."""
+    """Return whether the kernel can limit memory at all; Raspberry Pi OS starts with that off."""
     group = _memory_group(root)
-    return group is not None and (
-        group.is_v1 or "memory" in _read(group.mount / "cgroup.controllers").split()
-    )
+    if group is None:
+        return False
+    mount, _, is_v1 = group
+    return is_v1 or "memory" in _read(mount / "cgroup.controllers").split()
 
 
-def default_budget_bytes(limits: KernelLimits, memory: MemorySnapshot) -> int:
-    """Choose a budget where none is configured.
+def _memory_group(root: Path) -> tuple[Path, PurePosixPath, bool] | None:
+    """Find the control group that accounts this process's memory, as cgroups(7) describes it.
 
-    Args:
-        limits: what the kernel allows.
-        memory: a reading at start, before the model is loaded.
+    Returns:
+        Mount point, path below it, and whether it is of cgroup v1; None without such a group.
     """
-    candidates = [memory.rss_bytes + memory.available_bytes]
-    shares = [_FREE_SHARE]
-    for limit in (limits.cgroup_bytes, limits.data_bytes):
-        if limit is not None:
-            candidates.append(limit)
-            shares.append(_LIMIT_SHARE)
-    return min(int(size * share) for size, share in zip(candidates, shares, strict=True))
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """The control group that accounts the memory of this process."""
-
-    mount: Path
-    path: PurePosixPath
-    is_v1: bool
-
-
-def _memory_group(root: Path) -> _Group | None:
-    """Find the group in ``/proc/self/cgroup``, as cgroups(7) describes its lines."""
     unified = None
     for line in _read(root / "proc/self/cgroup").splitlines():
         hierarchy, controllers, path = line.split(":", 2)
         if "memory" in controllers.split(","):
-            return _Group(root / "sys/fs/cgroup/memory", PurePosixPath(path), is_v1=True)
+            return root / "sys/fs/cgroup/memory", PurePosixPath(path), True
         if hierarchy == "0":
-            unified = _Group(root / "sys/fs/cgroup", PurePosixPath(path), is_v1=False)
+            unified = root / "sys/fs/cgroup", PurePosixPath(path), False
     return unified
 
 
@@ -224,11 +177,12 @@ def _cgroup_limits(root: Path) -> Iterator[int]:
     group = _memory_group(root)
     if group is None:
         return
-    name = "memory.limit_in_bytes" if group.is_v1 else "memory.max"
-    for path in (group.path, *group.path.parents):
+    mount, own_path, is_v1 = group
+    for path in (own_path, *own_path.parents):
         if ".." in path.parts:  # the group lies outside this process's cgroup namespace
             continue
-        text = _read(group.mount / path.relative_to("/") / name).strip()
+        name = "memory.limit_in_bytes" if is_v1 else "memory.max"
+        text = _read(mount / path.relative_to("/") / name).strip()
         if text.isdecimal() and int(text) < _UNLIMITED_BYTES:  # v2 writes "max"
             yield int(text)
 

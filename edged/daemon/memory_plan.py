@@ -1,6 +1,6 @@
 """The memory budget of this process, and whether the model fits before a byte of it is loaded.
 
-Rule: what does not fit stops the start with the keys that would help; it is never attempted.
+Rule: a model that does not fit stops the start, with the keys that would help.
 """
 
 import logging
@@ -20,131 +20,132 @@ _LOG = logging.getLogger(__name__)
 
 # Measured on x86-64 with SmolLM2-135M in each scheme and form, after prompts that fill the context
 # (tests/system/model/test_memory_plan.py); the vocabulary's share on one of 152,000 tokens too.
-# Code that runs only now, what the heaps keep, and 14 MiB to spare, so that a budget that is just
-# enough is not felt as short.
+# Code that is first run by a request, what the heaps keep, and 14 MiB to spare, so that a budget
+# that is just enough causes no memory pressure.
 _LIBRARY_BYTES = 32 << 20
 # The nodes of a layer, as ONNX Runtime holds them.
 _LAYER_BYTES = 350 << 10
-# The same of its second way, which a graph with a cache in int8 has.
-_SECOND_WAY_BYTES = 250 << 10
+# The same of the prefill branch, which only a graph with an int8 cache has.
+_PREFILL_BRANCH_BYTES = 250 << 10
 # A token in the tables of tokenizer and grammar.
 _VOCABULARY_BYTES = 560
-# Of ``tokenizer.json``, while it is read: 13 to 16, more than what stays of it.
+# Of ``tokenizer.json``, while it is read: 13 to 16, more than is kept of it.
 _TOKENIZER_COPIES = 16
 # For a token of a prefill chunk and each unit of width; the width is that of a square layer.
 _ACTIVATION_BYTES = 40
 # Of the weights' size: by how much the kernels' own layout is larger, with the table of a tied
 # embedding held in both layouts.
 _PREPACKED_SHARE = {"int8-w8a8": 0.0}
-# Past and present of the answer that runs, and what the graph makes of them.
 _PREPACKED_SHARE_ELSE = 0.37
 _LOGIT_BYTES = 4
+# Past and present of the running answer, and the copies that the graph makes of them.
 _PORTABLE_CACHE_COPIES = 2.7
 # Rows for all tokens of a chunk, where a fused graph makes one.
 _PORTABLE_LOGITS_COPIES = 2.5
 
-
-# What the process holds before a model is loaded: interpreter and libraries, rounded up.
+# The process before a model is loaded: interpreter and libraries, rounded up.
 PROCESS_BYTES = 72 << 20
-# Answers made at the same time where there is room: a fifth costs each of the others more than it
-# gains.
+# A fifth answer at the same time costs each of the others more than it gains.
 DEFAULT_SLOTS = 4
+# Without a configured budget: of what is free now, the rest is for other processes' growth …
+_FREE_SHARE = 0.8
+# … and of a kernel limit, so that edged refuses a request before the kernel kills it.
+_LIMIT_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Footprint:
-    """What may be held, and who makes sure."""
+class MemoryReservation:
+    """The memory that the process may take, and how it is divided."""
 
     budget: MemoryBudget
     is_enforced: bool
-    """Whether the kernel stands behind it."""
+    """Whether the kernel enforces the budget, too."""
     plan: MemoryPlan | None = None
     """What is held as long as the process lives."""
     num_slots: int = 1
-    """Answers made at the same time, each with a KV cache of its own."""
+    """Answers decoded at the same time, each with a KV cache of its own."""
 
 
-def claim(config: Config, bundle: Bundle) -> Footprint:
+def reserve_memory(config: Config, bundle: Bundle) -> MemoryReservation:
     """Decide the budget and check that the model fits into it.
 
     Raises:
         ConfigError: If it can never fit; the message names the keys that would help.
-        UnavailableError: If it does not fit beside what else holds memory now.
+        UnavailableError: If it does not fit beside the other processes' memory now.
     """
     held = memory.snapshot()
     limits = memory.kernel_limits()
     budget = decide_budget(config, limits, held)
-    problem = check(config, bundle, budget, held)
+    problem = memory_problem(config, bundle, budget, held)
     if problem is not None:
         error = refusal(config, bundle, problem)
         raise error
-    is_enforced = limits.is_enforced(budget.limit_bytes)
     for line in warnings(budget, limits, is_controller_on=memory.is_memory_controller_on()):
         _LOG.warning(line)
     num_slots = decide_slots(config, bundle, budget, held)
     plan = plan_memory(config, bundle, held, num_slots)
-    return Footprint(budget, is_enforced, plan, num_slots)
+    is_enforced = limits.is_enforced(budget.limit_bytes)
+    return MemoryReservation(budget, is_enforced, plan, num_slots)
 
 
 def decide_budget(config: Config, limits: KernelLimits, held: MemorySnapshot) -> MemoryBudget:
-    """Take the configured budget, or one made of the kernel's limits and what is free."""
+    """Return the configured budget, or one made of the kernel's limits and the free memory."""
     limit_bytes = config.budget.memory_bytes
     if limit_bytes is None:
-        limit_bytes = memory.default_budget_bytes(limits, held)
+        choices = [int((held.rss_bytes + held.available_bytes) * _FREE_SHARE)]
+        for limit in (limits.cgroup_bytes, limits.data_bytes):
+            choices += [] if limit is None else [int(limit * _LIMIT_SHARE)]
+        limit_bytes = min(choices)
     return MemoryBudget(limit_bytes, config.budget.min_available_bytes)
 
 
 def decide_slots(config: Config, bundle: Bundle, budget: MemoryBudget, held: MemorySnapshot) -> int:
-    """Take the configured number of slots, or as many as fit, up to ``DEFAULT_SLOTS``."""
+    """Return the configured number of slots, or as many as fit, up to ``DEFAULT_SLOTS``."""
     if config.model.num_slots is not None:
         return config.model.num_slots
     choices = range(DEFAULT_SLOTS, 1, -1)
-    return next((n for n in choices if _problem(config, bundle, budget, held, n) is None), 1)
+    return next((n for n in choices if not memory_problem(config, bundle, budget, held, n)), 1)
 
 
-def check(config: Config, bundle: Bundle, budget: MemoryBudget, held: MemorySnapshot) -> str | None:
-    """Say what of the model does not fit, and which key to change; None when all fits."""
-    return _problem(config, bundle, budget, held, config.model.num_slots or 1)
+def memory_problem(
+    config: Config,
+    bundle: Bundle,
+    budget: MemoryBudget,
+    held: MemorySnapshot,
+    num_slots: int | None = None,
+) -> str | None:
+    """Return what of the model does not fit, and which key to change; None when all fits."""
+    num_slots = num_slots or config.model.num_slots or 1
+    max_model_len = min(config.model.max_model_len, bundle.manifest.limits.max_model_len)
+    plan = plan_memory(config, bundle, held, num_slots)
+    return check_plan(plan, budget, held.available_bytes, max_model_len)
 
 
 def lasting_problem(
     config: Config, bundle: Bundle, process_bytes: int = PROCESS_BYTES
 ) -> str | None:
-    """Say what would not fit if nothing else ran on this device; None when all would."""
+    """Return what would not fit if nothing else ran on this device; None when all would."""
     alone = MemorySnapshot(process_bytes, memory.total_bytes())
-    return check(config, bundle, decide_budget(config, memory.kernel_limits(), alone), alone)
+    budget = decide_budget(config, memory.kernel_limits(), alone)
+    return memory_problem(config, bundle, budget, alone)
 
 
 def refusal(config: Config, bundle: Bundle, problem: str) -> ConfigError | UnavailableError:
-    """Return the error for what ``check`` found: whether it lasts, or may end by itself."""
-    # An attempt that failed may have left the process larger than it was.
+    """Return the error for a ``memory_problem``: a lasting one, or one that may end by itself."""
+    # A failed attempt may have left the process larger than it was.
     process_bytes = min(PROCESS_BYTES, memory.rss_bytes())
     if lasting_problem(config, bundle, process_bytes) is not None:
         return ConfigError(problem)
     return UnavailableError(f"{problem}; if nothing else ran here, it would fit")
 
 
-def _problem(
-    config: Config, bundle: Bundle, budget: MemoryBudget, held: MemorySnapshot, num_slots: int
-) -> str | None:
-    max_model_len = min(config.model.max_model_len, bundle.manifest.limits.max_model_len)
-    plan = plan_memory(config, bundle, held, num_slots)
-    return check_plan(plan, budget, held.available_bytes, max_model_len)
-
-
 def plan_memory(config: Config, bundle: Bundle, held: MemorySnapshot, num_slots: int) -> MemoryPlan:
-    """Add up what the process will hold with this model, most of it before the first request.
-
-    Args:
-        config: All settings.
-        bundle: The model; only its manifest is looked at.
-        held: What the process holds before it loads the model.
-        num_slots: Answers made at the same time.
-    """
+    """Add up what the process will hold with this model; only its manifest is read."""
     manifest = bundle.manifest
     max_model_len = min(config.model.max_model_len, manifest.limits.max_model_len)
     slot_bytes = max_model_len * manifest.model.kv_bytes_per_token
     prefix_bytes = planned_tokens(config) * manifest.model.kv_bytes_per_token
+    # Which chunk is the fastest is measured later, when the memory is taken already.
     chunk_tokens = min(config.model.prefill_chunk_tokens or MAX_TUNED_CHUNK_TOKENS, max_model_len)
     working_bytes = _working_bytes(manifest, chunk_tokens, num_slots)
     if manifest.graph is GraphKind.PORTABLE:
@@ -152,12 +153,11 @@ def plan_memory(config: Config, bundle: Bundle, held: MemorySnapshot, num_slots:
     kv_bytes = num_slots * slot_bytes + prefix_bytes
     # The tokenizer is read when nothing is in the cache yet.
     reading_bytes = _LIBRARY_BYTES + _TOKENIZER_COPIES * manifest.files[TOKENIZER].size_bytes
-    working_bytes = max(working_bytes, reading_bytes - kv_bytes)
     return MemoryPlan(
         weights_bytes=sum(entry.size_bytes for entry in manifest.files.values()),
         kv_bytes=kv_bytes,
         process_bytes=held.rss_bytes,
-        working_bytes=working_bytes,
+        working_bytes=max(working_bytes, reading_bytes - kv_bytes),
     )
 
 
@@ -166,7 +166,7 @@ def _working_bytes(manifest: Manifest, chunk_tokens: int, num_slots: int) -> int
     facts = manifest.model
     layer_bytes = _LAYER_BYTES
     if facts.kv_type is KvType.INT8:
-        layer_bytes += _SECOND_WAY_BYTES
+        layer_bytes += _PREFILL_BRANCH_BYTES
     width = math.sqrt(facts.parameters / max(facts.num_layers, 1))
     num_rows: float = num_slots
     if manifest.graph is GraphKind.PORTABLE:
@@ -184,7 +184,7 @@ def _working_bytes(manifest: Manifest, chunk_tokens: int, num_slots: int) -> int
 
 
 def warnings(budget: MemoryBudget, limits: KernelLimits, *, is_controller_on: bool) -> list[str]:
-    """Tell the operator where budget and kernel do not agree, and what to do."""
+    """Return where budget and kernel do not agree, and what the operator can do."""
     limit_mib = budget.limit_bytes >> 20
     lines = []
     if limits.cgroup_bytes is not None and limits.cgroup_bytes < budget.limit_bytes:
@@ -200,6 +200,6 @@ def warnings(budget: MemoryBudget, limits: KernelLimits, *, is_controller_on: bo
     elif not limits.is_enforced(budget.limit_bytes):
         lines.append(
             f"budget.memory: {limit_mib} MiB is kept by edged alone; set MemoryMax={limit_mib}M in"
-            " the unit to have the kernel stand behind it"
+            " the unit to have the kernel enforce it"
         )
     return lines

@@ -1,15 +1,13 @@
-"""The figures of ``state`` as a text file for node_exporter's textfile collector: no listener.
+"""The figures of ``state`` in Prometheus' text format, for node_exporter's textfile collector.
 
-Rule: each figure is declared once below, with unit and meaning, in base units and with the names
-that Prometheus asks for; what is not declared is not exported. The file is replaced as a whole.
+Rule: each metric is declared once below, in base units and with the names that Prometheus asks for;
+what is not declared is not exported.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from edged.daemon.atomic_file import AtomicFile
 from edged.errors import ErrorCode
 from edged.node.pressure import PressureLevel
 
@@ -18,7 +16,7 @@ PREFIX = "edged_"
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One metric: its name without prefix, where it stands in ``state``, what it tells."""
+    """One metric: its name without prefix, its key in ``state``, its help text."""
 
     name: str
     key: str
@@ -31,16 +29,16 @@ def _total(name: str, key: str, text: str) -> Figure:
 
 
 FIGURES = (
-    Figure("queue_requests", "queue", "Requests that wait."),
+    Figure("queue_requests", "queue", "Requests in the queue."),
     Figure("running_requests", "running", "Requests that are being answered."),
     Figure("slots", "slots", "Requests that can be answered at the same time."),
     Figure("resident_bytes", "rss_bytes", "Resident memory of the process."),
-    Figure("proportional_bytes", "pss_bytes", "Its memory, with its part of what it shares."),
-    Figure("unique_bytes", "uss_bytes", "Its memory that it shares with nobody."),
-    Figure("memory_stall_ratio", "memory_stall", "Share of 10 s in which something waited for it."),
+    Figure("proportional_bytes", "pss_bytes", "Its memory, with its part of shared pages."),
+    Figure("unique_bytes", "uss_bytes", "Its memory without shared pages."),
+    Figure("memory_stall_ratio", "memory_stall", "Share of 10 s in which a process waited for it."),
     Figure("available_bytes", "available_bytes", "Memory the device has left."),
     Figure("budget_bytes", "budget_bytes", "Memory the process may take."),
-    Figure("budget_enforced", "budget_enforced", "1 when the kernel stands behind the budget."),
+    Figure("budget_enforced", "budget_enforced", "1 when the kernel enforces the budget, too."),
     Figure("planned_bytes", "planned_bytes", "Memory that is reserved in the ledger."),
     Figure("unplanned_bytes", "unplanned_bytes", "Resident memory above the ledger's."),
     _total("served", "served", "Requests answered, whole or in part."),
@@ -50,15 +48,17 @@ FIGURES = (
     _total("duplicates", "duplicates", "Deliveries answered with the reply of an earlier one."),
     _total("dropped", "dropped", "Deliveries without a reply."),
     _total("connects", "connects", "Connections made to the broker."),
-    _total("lost_sessions", "lost_sessions", "Reconnects to a broker that had forgotten us."),
+    _total("lost_sessions", "lost_sessions", "Reconnects to a broker that had lost the session."),
     Figure("ttft_p50_seconds", "ttft_p50_s", "Time to the first token, median of the latest."),
     Figure("ttft_p95_seconds", "ttft_p95_s", "Time to the first token, 95th percentile."),
     Figure("decode_tokens_per_second", "decode_tok_s", "Measured speed of answers, median."),
+    Figure("expected_prefill_tokens_per_second", "expected_prefill_tok_s", "As admission expects."),
+    Figure("expected_decode_tokens_per_second", "expected_decode_tok_s", "As admission expects."),
     Figure(
-        "expected_prefill_tokens_per_second", "expected_prefill_tok_s", "What promises count on."
+        "prediction_error_p50_ratio",
+        "prediction_error_p50",
+        "Relative error of predictions.",
     ),
-    Figure("expected_decode_tokens_per_second", "expected_decode_tok_s", "What promises count on."),
-    Figure("prediction_error_p50_ratio", "prediction_error_p50", "How far predictions were off."),
     Figure("prediction_error_p95_ratio", "prediction_error_p95", "The same, 95th percentile."),
     Figure("temperature_celsius", "temperature_c", "The hottest thermal zone."),
     Figure("throttled_ratio", "throttled", "How far the processors are slowed down for heat."),
@@ -69,13 +69,8 @@ FIGURES = (
 )
 REFUSED = Figure("refused_total", "refused_by_code", "Requests refused, by code.", "counter")
 LEDGER = Figure("ledger_bytes", "ledger", "Memory reserved, by account.")
-PRESSURE = Figure("pressure_rung", "pressure", "How much is given up for memory: 0 is nothing.")
+PRESSURE = Figure("pressure_rung", "pressure", "Level of memory pressure, from 0 for none.")
 INFO = Figure("info", "", "The node and its model.")
-
-
-def metric_names() -> set[str]:
-    """Return the full names of all metrics that are ever exported."""
-    return {PREFIX + figure.name for figure in (*FIGURES, REFUSED, LEDGER, PRESSURE, INFO)}
 
 
 def exposition(state: Mapping[str, Any], node: str, model_id: str) -> str:
@@ -107,23 +102,3 @@ def _family(figure: Figure, samples: list[tuple[dict[str, str], float]]) -> Iter
 
 def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-class PrometheusFile:
-    """Keep the file up to date; a failure is logged and stops nothing.
-
-    Args:
-        path: Where the collector looks for it; None writes nothing.
-        node: Name of this node.
-        model_id: Name of the model.
-    """
-
-    def __init__(self, path: Path | None, node: str, model_id: str) -> None:
-        self._file = AtomicFile(path, "state.prometheus_file")
-        self._node = node
-        self._model_id = model_id
-
-    def write(self, state: Mapping[str, Any]) -> None:
-        """Replace the file with these figures."""
-        if self._file.path is not None:
-            self._file.write(exposition(state, self._node, self._model_id).encode())

@@ -1,8 +1,7 @@
-"""``edged run``: builds the parts, starts them in order, and ends with an exit code that tells.
+"""``edged run``: build the parts, start them in order, and end with an exit code.
 
 Order: configuration → bundle → budget → model → first answer → READY → broker → serve → drain.
-Only a wrong configuration ends the start (78). Memory, files or a broker that are not there are
-waited for.
+Only a wrong configuration ends the start (78). It waits for memory, files and a broker.
 """
 
 import argparse
@@ -13,50 +12,38 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
 
 import edged
 from edged.config import Config, LogFormat
-from edged.daemon import memory, sensors
-from edged.daemon.check import Reload
+from edged.daemon import memory
+from edged.daemon.check import reload_problem
 from edged.daemon.driver import Driver, Edges
-from edged.daemon.group import FromGroup, Group, Lines, group_filters
-from edged.daemon.inbox import Inbox
-from edged.daemon.invocation import (
-    add_config_arguments,
-    check_broker_files,
-    read_config,
-)
+from edged.daemon.group import STOP_LIMIT_S, Connections, Group, group_filters
+from edged.daemon.inbox import FromGroup, Inbox, ReloadRequested, StopRequested
+from edged.daemon.invocation import add_config_arguments, check_broker_files, read_config
 from edged.daemon.journal_file import JournalFile
-from edged.daemon.latency_file import known_cost
-from edged.daemon.loader import ModelLanguage, ResidentModel, load
+from edged.daemon.loader import ResidentModel, load
 from edged.daemon.logs import configure_logging
-from edged.daemon.main_loop import (
-    Event,
-    MainLoop,
-    Parts,
-    ReloadRequested,
-    StalledError,
-    StopRequested,
-    is_delivery,
-)
+from edged.daemon.main_loop import ConnectionLog, MainLoop, Parts, StalledError
+from edged.daemon.measurements import known_cost
 from edged.daemon.operator_events import OperatorEvents
 from edged.daemon.preparer import Preparer
-from edged.daemon.reporting import OFFLINE, Identity, Reporter
+from edged.daemon.reporting import OFFLINE, Reporter
 from edged.daemon.sdnotify import Notifier
 from edged.daemon.sensors import read_device
-from edged.daemon.startup import Startup, WaitingReport
+from edged.daemon.startup import WaitingReport, attempt
 from edged.daemon.wiring import (
     broker_settings,
-    energy_model,
+    energy_meter,
     group_settings,
     limits_of,
     status_topic,
     topics_of,
 )
-from edged.daemon.worker import Meter, Worker
+from edged.daemon.worker import Worker
+from edged.engine.grammar import compile_format
 from edged.errors import EdgedError, ExitCode
 from edged.node.events import Synced
 from edged.node.node import Node
@@ -65,23 +52,6 @@ from edged.scheduling.latency_model import LatencyModel
 from edged.transport import Transport, Will
 
 _LOG = logging.getLogger(__name__)
-
-# How long the farewell may take.
-STOP_LIMIT_S = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Lines:
-    """The connections to the broker."""
-
-    own: Transport
-    group: Transport | None = None
-
-    def close(self, farewell: Will) -> None:
-        """Say goodbye and disconnect; blocks for a moment."""
-        if self.group is not None:
-            self.group.stop(timeout_s=1.0)
-        self.own.stop([farewell], STOP_LIMIT_S)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,10 +63,9 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the daemon until it is stopped; return its exit code.
 
     Raises:
-        UsageError: If neither a configuration nor a model is given.
         EdgedError: If the configuration is wrong, or its model can never fit.
     """
-    configure_logging("info", LogFormat.AUTO)  # until it is known what is configured
+    configure_logging("info", LogFormat.AUTO)  # until the configuration is read
     try:
         # Without a file there is nothing that could have changed.
         is_reloadable = arguments.config is not None
@@ -116,14 +85,14 @@ def serve(
 
     Args:
         read: Reads all settings.
-        load_model: What makes the model resident; a measurement of the wire brings its own.
-        is_reloadable: Whether the settings are read anew at SIGHUP; else the signal is ignored.
+        load_model: ``edged bench`` has a model that takes no time.
+        is_reloadable: Whether SIGHUP has the settings read again; else it is ignored.
 
     Raises:
         ConfigError: If the configuration is wrong, or its model can never fit.
     """
     notifier = Notifier()
-    inbox: Inbox[Event] = Inbox(is_delivery)
+    inbox = Inbox()
     _catch_signals(inbox, is_reloadable=is_reloadable)
     started = _start(read, load_model, partial(_is_stopped, inbox, read), notifier)
     if started is None:
@@ -131,19 +100,20 @@ def serve(
     config, model = started
     notifier.ready()
 
-    lines = _connect(config, inbox)
-    reload = Reload(read, model.bundle) if is_reloadable else None
-    parts = _assemble(config, model, inbox, lines, notifier, reload)
-    parts.edges.worker.start_thread()
-    parts.edges.preparer.start_thread()
-    loop = MainLoop(inbox, parts)
+    connections = _connect(config, inbox)
+    parts = _assemble(config, model, inbox, connections, notifier)
+    worker = parts.driver.edges.worker
+    worker.start_thread()
+    parts.driver.edges.preparer.start_thread()
+    problem = partial(reload_problem, read, model.bundle.sha256) if is_reloadable else None
+    loop = MainLoop(inbox, parts, problem)
     code = _run(loop)
-    lines.close(Will(topics_of(config).availability, OFFLINE))
-    is_idle = parts.edges.worker.stop(STOP_LIMIT_S)
+    connections.close(Will(topics_of(config).availability, OFFLINE))
+    is_idle = worker.stop(STOP_LIMIT_S)
     if loop.is_reloading:
-        _start_anew()
+        _restart()
     if not is_idle:
-        # A run of the model cannot be broken off, and leaving under it ends in a crash.
+        # A run of the model cannot be interrupted, and to unload the library under it crashes.
         os._exit(code)
     return code
 
@@ -155,7 +125,7 @@ def _start(
     notifier: Notifier,
 ) -> tuple[Config, ResidentModel] | None:
     """Read the settings and load the model, as often as it takes; None if asked to stop."""
-    config = Startup(wait, WaitingReport(notifier).failed).attempt(read)
+    config = attempt(read, wait, WaitingReport(notifier).failed)
     if config is None:
         return None
     configure_logging(config.log.level, config.log.format)
@@ -167,13 +137,13 @@ def _start(
 
     report = WaitingReport(notifier, config)
     try:
-        model = Startup(wait, report.failed).attempt(load_all)
+        model = attempt(load_all, wait, report.failed)
     finally:
         report.close()
     return None if model is None else (config, model)
 
 
-def _is_stopped(inbox: Inbox[Event], read: Callable[[], Config], pause_s: float) -> bool:
+def _is_stopped(inbox: Inbox, read: Callable[[], Config], pause_s: float) -> bool:
     """Wait for the next attempt of a start; True if a stop is requested meanwhile."""
     try:
         event = inbox.get(pause_s)
@@ -187,20 +157,20 @@ def _is_stopped(inbox: Inbox[Event], read: Callable[[], Config], pause_s: float)
     except EdgedError as error:
         _LOG.error("the configuration is not taken up: %s", error)
     else:
-        _start_anew()
+        _restart()
     return False
 
 
-def _catch_signals(inbox: Inbox[Event], *, is_reloadable: bool) -> None:
+def _catch_signals(inbox: Inbox, *, is_reloadable: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         name = signal.Signals(number).name
         signal.signal(number, lambda *_, name=name: inbox.put(StopRequested(name)))
-    # Never deadly: a terminal that closes does not end the service.
+    # Not the default, which ends the process: a terminal that is closed must not end the service.
     catch = (lambda *_: inbox.put(ReloadRequested())) if is_reloadable else signal.SIG_IGN
     signal.signal(signal.SIGHUP, catch)
 
 
-def _connect(config: Config, inbox: Inbox[Event]) -> _Lines:
+def _connect(config: Config, inbox: Inbox) -> Connections:
     """Begin to connect, in the background.
 
     Raises:
@@ -215,53 +185,51 @@ def _connect(config: Config, inbox: Inbox[Event]) -> _Lines:
         backlog=inbox.qsize,
     )
     own.start()
-    if topics.group is None:
-        return _Lines(own)
-    group = Transport(
-        group_settings(settings, config),
-        subscriptions=group_filters(topics),
-        will=None,
-        emit=lambda event: inbox.put(FromGroup(event)),
-        backlog=inbox.qsize,
-    )
-    group.start()
-    return _Lines(own, group)
+    group = None
+    if topics.group is not None:
+        group = Transport(
+            group_settings(settings, config),
+            subscriptions=group_filters(topics),
+            will=None,
+            emit=lambda event: inbox.put(FromGroup(event)),
+            backlog=inbox.qsize,
+        )
+        group.start()
+    return Connections(own, group, topics)
 
 
 def _assemble(
     config: Config,
     model: ResidentModel,
-    inbox: Inbox[Event],
-    lines: _Lines,
+    inbox: Inbox,
+    connections: Connections,
     notifier: Notifier,
-    reload: Reload | None,
 ) -> Parts:
-    """Build what the loop runs; nothing of it is started but the journal's thread."""
-    topics, limits = topics_of(config), limits_of(config, model)
+    """Build the parts of the loop; only the journal's thread is started."""
+    topics, limits, tokenizer = topics_of(config), limits_of(config, model), model.tokenizer
     journal = JournalFile(config.state.folder, lambda key: inbox.put(Synced(key)))
-    node = Node(limits, LatencyModel(known_cost(config, model)), journal.read())
-    transport = lines.own if lines.group is None else Lines(lines.own, lines.group, topics)
-    meter = Meter(sensors.read_joules, energy_model(config))
+    cost = model.cost or known_cost(config, model.bundle, model.engine)
+    node = Node(limits, LatencyModel(cost), journal.read())
+    events = OperatorEvents(connections, topics, node.metrics, time.monotonic)
     edges = Edges(
-        transport,
-        Worker(model.engine, model.tokenizer.detokenizer, inbox.put, meter=meter),
-        Preparer(ModelLanguage(model.tokenizer), limits, inbox.put),
+        connections,
+        Worker(model.engine, tokenizer.detokenizer, inbox.put, meter=energy_meter(config)),
+        Preparer(tokenizer.encode_chat, partial(compile_format, tokenizer), limits, inbox.put),
         journal,
-        OperatorEvents(transport, topics, node.metrics, time.monotonic),
+        events,
         time.monotonic,
         memory.snapshot,
         read_device,
     )
     driver = Driver(node, edges, limits.defaults)
-    edges.operator_events.report(
-        NodeStarted(edged.__version__, model.bundle.model_id, node.num_unfinished)
-    )
+    events.report(NodeStarted(edged.__version__, model.bundle.model_id, node.num_unfinished))
     group = None
-    if lines.group is not None:
-        group = Group(lines.group, topics, driver.take, edges.operator_events, edges.clock)
-    reporter = Reporter(Identity(config, model), node, edges, group)
+    if connections.group is not None:
+        group = Group(connections.group, topics, driver.take, events, edges.clock)
+    reporter = Reporter(config, model, node, edges, group)
     broker_name = broker_settings(config).url
-    return Parts(lines.own, edges, node, driver, reporter, notifier, broker_name, group, reload)
+    log = ConnectionLog(connections.own, broker_name, driver, reporter, notifier)
+    return Parts(driver, log, reporter, notifier, group)
 
 
 def _run(loop: MainLoop) -> ExitCode:
@@ -274,12 +242,12 @@ def _run(loop: MainLoop) -> ExitCode:
     return ExitCode.OK
 
 
-def _start_anew() -> NoReturn:
-    """Become a new process under the same id, with the command line this one was started with.
+def _restart() -> NoReturn:
+    """Become a new process under the same id, with the same command line.
 
-    Threads end without unwinding, so whatever must be told or written has been.
+    Threads end without unwinding, so everything must be published and written before.
     """
-    # Python's handlers do not survive: until the new process has its own, a second reload is lost
-    # rather than deadly.
+    # Python's handlers do not survive ``exec``: until the new process has its own, a second reload
+    # must be lost and not end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - its own program

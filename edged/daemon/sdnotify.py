@@ -9,19 +9,14 @@ from collections.abc import Mapping
 
 # How long one attempt of a start, or a reload, may take: ``TimeoutStartSec=`` of the unit.
 START_LIMIT_S = 180.0
-# In a notification: the start lacks something and goes on trying, for longer than was allowed.
+# In a notification: the start waits, and needs more time than ``TimeoutStartSec=``.
 EXTENSION = "EXTEND_TIMEOUT_USEC="
 # systemd takes no message of more than 4,096 bytes.
 _MAX_STATUS_CHARACTERS = 900
 
 
 class Notifier:
-    """Tell the service manager how this process is.
-
-    Args:
-        environment: where ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID`` are looked up.
-        pid: process that ``WATCHDOG_PID`` must name; this one by default.
-    """
+    """Notify systemd, as ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID`` say."""
 
     def __init__(
         self, environment: Mapping[str, str] = os.environ, *, pid: int | None = None
@@ -35,12 +30,12 @@ class Notifier:
 
     @property
     def watchdog_interval_s(self) -> float | None:
-        """Longest time between two ``watchdog`` calls; None when nobody waits for them."""
+        """Longest time between two ``watchdog`` calls; None without a watchdog."""
         is_set = self._is_watched and self._watchdog_us.isdecimal()
         return int(self._watchdog_us) / 1e6 if is_set and int(self._watchdog_us) else None
 
     def ready(self) -> None:
-        """Say that the start is complete, and that the watchdog's own interval holds."""
+        """Report that the start is complete; the watchdog's own interval holds from now on."""
         self._send("READY=1" + self._watchdog_line(self.watchdog_interval_s))
 
     def status(self, line: str) -> None:
@@ -48,27 +43,23 @@ class Notifier:
         self._send(_status(line))
 
     def waiting(self, line: str, pause_s: float) -> None:
-        """Show why the start is not complete, and ask for time: a pause and one more attempt.
-
-        The watchdog rests until ``ready``: after a reload it would end the process meanwhile.
-        """
+        """Show why the start is not complete, and ask for time: a pause and one more attempt."""
         extended_us = round((pause_s + START_LIMIT_S) * 1e6)
+        # Off until ``ready``: after a reload it would end the process meanwhile.
         watchdog = self._watchdog_line(0.0 if self.watchdog_interval_s else None)
         self._send(f"{_status(line)}\n{EXTENSION}{extended_us}{watchdog}")
 
     def stopping(self) -> None:
-        """Say that the stop has begun."""
+        """Report that the stop has begun."""
         self._send("STOPPING=1")
 
     def watchdog(self) -> None:
-        """Say that the process makes progress."""
+        """Report progress."""
         self._send("WATCHDOG=1")
 
     def reloading(self, monotonic_us: int) -> None:
-        """Say that the configuration is being read again; ``ready`` ends it.
-
-        The model is loaded anew meanwhile, so the watchdog waits as long as at a start.
-        """
+        """Report that the configuration is being read again; ``ready`` ends it."""
+        # The model is loaded again meanwhile, so the watchdog must wait as long as at a start.
         longest_s = START_LIMIT_S if self.watchdog_interval_s else None
         line = self._watchdog_line(longest_s)
         self._send(f"RELOADING=1\nMONOTONIC_USEC={monotonic_us}{line}")

@@ -1,38 +1,36 @@
 """Readings of the device beside memory: temperature, frequency, battery, energy.
 
-Rule: imports psutil, as only ``memory`` does beside it. What a device does not tell is None, and a
-reading that fails is one that is not there.
+Rule: what a device has no sensor for, or cannot be read, is None.
 """
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
 from edged.node.throttling import DeviceReading
 
-# What a Raspberry Pi's firmware holds back, as hexadecimal flags.
+_N = TypeVar("_N", int, float)
+
 _SYS = Path("/sys")
 _RAPL = "class/powercap"
 _THERMAL = "class/thermal"
 _COOLING_TYPE = "Processor"
+# Flags of a Raspberry Pi's firmware, in hexadecimal.
 _FIRMWARE = "devices/platform/soc/soc:firmware/get_throttled"
-_UNDER_VOLTAGE, _HELD_BACK = 0b0001, 0b1110
+_UNDER_VOLTAGE, _THROTTLED = 0b0001, 0b1110
 _MICRO = 1e-6
 
 
 def read_device(sys: Path = _SYS) -> DeviceReading:
-    """Look at the device; about a millisecond.
-
-    Args:
-        sys: where sysfs is; another one for tests.
-    """
-    frequency = _frequency()
-    battery = _battery()
-    flags = _firmware_flags(sys)
+    """Read the sensors below a root of sysfs; about a millisecond."""
+    frequency, battery = _frequency(), _battery()
+    flags = _number(sys / _FIRMWARE, lambda text: int(text, 16))
     return DeviceReading(
         temperature_c=_temperature_c(sys),
-        throttled_share=_throttled_share(sys, is_held_back=bool(flags and flags & _HELD_BACK)),
+        throttled_share=_throttled_share(sys, is_throttled=bool(flags and flags & _THROTTLED)),
         frequency_hz=frequency and frequency[0],
         max_frequency_hz=frequency and frequency[1],
         battery_share=battery and battery[0],
@@ -46,38 +44,29 @@ def read_joules(sys: Path = _SYS) -> float | None:
 
     Since Linux 5.10 only root may read it, and most boards have none.
     """
-    counters = [_number(folder / "energy_uj") for folder in _packages(sys)]
+    counters = [_number(folder / "energy_uj", float) for folder in _packages(sys)]
     known = [counter for counter in counters if counter is not None]
     return sum(known) * _MICRO if known else None
 
 
 @functools.cache
 def _packages(sys: Path) -> tuple[Path, ...]:
-    """Find the counters once: every answer reads them twice."""
+    """Find the counters once: every forward pass reads them twice."""
     return tuple(sorted((sys / _RAPL).glob("intel-rapl:[0-9]")))
 
 
 def _temperature_c(sys: Path) -> float | None:
-    zones = (_number(zone / "temp") for zone in (sys / _THERMAL).glob("thermal_zone*"))
+    zones = (_number(zone / "temp", float) for zone in (sys / _THERMAL).glob("thermal_zone*"))
     return max((zone / 1000 for zone in zones if zone is not None), default=None)
 
 
-def _firmware_flags(sys: Path) -> int | None:
-    try:
-        return int(_text(sys / _FIRMWARE) or "", 16)
-    except ValueError:
-        return None
-
-
-def _throttled_share(sys: Path, *, is_held_back: bool) -> float | None:
-    """Look at the processors' cooling devices: their state is 0 when nothing is held back.
-
-    A firmware that holds them back does not say how far, so it counts as wholly.
-    """
-    shares = [1.0] if is_held_back else []
+def _throttled_share(sys: Path, *, is_throttled: bool) -> float | None:
+    """Read how far the processors' cooling devices throttle them; 0 is not at all."""
+    # A firmware that throttles does not report by how much.
+    shares = [1.0] if is_throttled else []
     for device in (sys / _THERMAL).glob("cooling_device*"):
-        kind = _text(device / "type") or ""
-        state, most = _number(device / "cur_state"), _number(device / "max_state")
+        kind = _text(device / "type")
+        state, most = _number(device / "cur_state", float), _number(device / "max_state", float)
         is_processor = kind == _COOLING_TYPE or "cpufreq" in kind
         if is_processor and state is not None and most:
             shares.append(state / most)
@@ -85,14 +74,14 @@ def _throttled_share(sys: Path, *, is_held_back: bool) -> float | None:
 
 
 def _frequency() -> tuple[float, float | None] | None:
-    """Return present and highest frequency in Hz; psutil tells MHz, and 0 for what is unknown."""
+    """Return the present and the highest frequency in Hz."""
     try:
         found = psutil.cpu_freq()
     except (OSError, RuntimeError, NotImplementedError):
         return None
     if found is None or not found.current:
         return None
-    return found.current * 1e6, found.max * 1e6 or None
+    return found.current * 1e6, found.max * 1e6 or None  # psutil has MHz, and 0 for unknown
 
 
 def _battery() -> tuple[float, bool | None] | None:
@@ -103,16 +92,15 @@ def _battery() -> tuple[float, bool | None] | None:
     return None if found is None else (found.percent / 100, found.power_plugged)
 
 
-def _number(path: Path) -> float | None:
-    text = _text(path)
+def _number(path: Path, parse: Callable[[str], _N]) -> _N | None:
     try:
-        return None if text is None else float(text)
+        return parse(_text(path))
     except ValueError:
         return None
 
 
-def _text(path: Path) -> str | None:
+def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
-        return None
+        return ""

@@ -1,10 +1,10 @@
-"""A start that cannot succeed now is attempted again, for ever: nobody is there to start it again.
+"""A start that cannot succeed now is attempted again, without an end: no user is there to do it.
 
-What the configuration says is final and ends the process with 78. Memory that others hold, a
-folder that is not mounted yet, a file that is still being copied, a disk that fails: all of that
-may change while the configuration stays as it is, so it is waited for.
+A wrong configuration is final and ends the process with 78. Too little free memory, a folder that
+is not mounted yet, a file that is still being copied, a disk that fails: all of that may change
+while the configuration stays as it is, so the start waits for it.
 
-Rule: each reason is told once, however often the start is attempted.
+Rule: each reason is logged and published once, however often the start is attempted.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import logging
 import re
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from edged.config import Config
@@ -22,18 +22,17 @@ from edged.daemon.sdnotify import Notifier
 from edged.daemon.wiring import broker_settings, topics_of
 from edged.errors import BundleError, UnavailableError
 from edged.protocol import encode_event
-from edged.protocol.event import NodeWaiting, event_members
+from edged.protocol.event import NodeWaiting
 from edged.transport import Transport
 
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 # Pause between attempts: doubles from the first to the second, jittered by up to a half.
-RETRY_MIN_S = 1.0
-RETRY_MAX_S = 60.0
-# How long an event that is on its way may hold up what follows.
+RETRY_MIN_S, RETRY_MAX_S = 1.0, 60.0
+# How long an unconfirmed event may delay the start.
 STOP_LIMIT_S = 1.0
-# Of a bundle everything counts, wrong content too: it is a file, which can be copied again.
+# Any error of a bundle, wrong content too: it is a file, which can be copied again.
 _TEMPORARY = (UnavailableError, BundleError, OSError, MemoryError)
 
 
@@ -42,48 +41,43 @@ def half_to_whole() -> float:
     return 0.5 + secrets.randbelow(501) / 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Startup:
-    """Attempts, and the pauses between them."""
+def attempt(
+    start: Callable[[], _T],
+    wait: Callable[[float], bool],
+    report: Callable[[str, float], None],
+    share: Callable[[], float] = half_to_whole,
+) -> _T | None:
+    """Call ``start`` until it succeeds, and return what it returned; blocks.
 
-    wait: Callable[[float], bool]
-    """Blocks for so many seconds, or until a stop is requested; then it is True."""
-    report: Callable[[str, float], None]
-    """Takes the reason of each failed attempt and the seconds until the next."""
-    share: Callable[[], float] = half_to_whole
-    """Of each pause, what is really waited."""
+    Args:
+        start: Raises what is final, too.
+        wait: Blocks for so many seconds, or until a stop is requested; then it is True.
+        report: Gets the reason of each failed attempt, and the seconds until the next.
+        share: Of each pause, what is really waited.
 
-    def attempt(self, start: Callable[[], _T]) -> _T | None:
-        """Call ``start`` until it succeeds, and return what it returned; blocks.
-
-        Returns:
-            None if a stop was requested.
-
-        Raises:
-            EdgedError: What does not get better by itself.
-        """
-        longest_s = RETRY_MIN_S
-        while True:
-            try:
-                return start()
-            except _TEMPORARY as error:
-                reason = str(error) or "memory ran out while the model was loaded"
-            # What was loaded until then is not held over the pause: it may be what others lack.
-            gc.collect()
-            memory.return_freed()
-            pause_s = longest_s * self.share()
-            self.report(reason, pause_s)
-            if self.wait(pause_s):
-                return None
-            longest_s = min(RETRY_MAX_S, longest_s * 2)
+    Returns:
+        None if a stop was requested.
+    """
+    longest_s = RETRY_MIN_S
+    while True:
+        try:
+            return start()
+        except _TEMPORARY as error:
+            reason = str(error) or "memory ran out while the model was loaded"
+        # A half-loaded model must not stay over the pause: its memory may be what is missing.
+        gc.collect()
+        memory.return_freed()
+        pause_s = longest_s * share()
+        report(reason, pause_s)
+        if wait(pause_s):
+            return None
+        longest_s = min(RETRY_MAX_S, longest_s * 2)
 
 
 class WaitingReport:
-    """Tell why a start waits: ``systemctl status`` always, log and operators once a reason.
+    """Report why a start waits: always to systemd, once per reason to the log and to operators.
 
-    Args:
-        notifier: Shows it, and asks systemd for time.
-        config: Where operators are told; None as long as it could not be read.
+    ``config`` names the broker; it is None as long as it could not be read.
     """
 
     def __init__(self, notifier: Notifier, config: Config | None = None) -> None:
@@ -93,12 +87,15 @@ class WaitingReport:
         self._transport: Transport | None = None
 
     def failed(self, reason: str, pause_s: float) -> None:
-        """Tell that an attempt failed, and when the next one follows."""
+        """Report a failed attempt, and the pause before the next one."""
         key = re.sub(r"\d+", "", reason)  # free memory is another number each time
         if key not in self._known:
             self._known.add(key)
-            self._tell(reason)
-        # Last: who ends the process because of it finds the reason in the log.
+            _LOG.warning("the start waits, and is attempted again until it succeeds: %s", reason)
+            # A password or a certificate that cannot be read may be the very reason.
+            with contextlib.suppress(UnavailableError):
+                self._publish(NodeWaiting(reason))
+        # After the log: systemd may end the process because of it.
         self._notifier.waiting(f"waiting: {reason}; next attempt in {pause_s:.0f} s", pause_s)
 
     def close(self) -> None:
@@ -107,31 +104,17 @@ class WaitingReport:
             self._transport.stop(timeout_s=STOP_LIMIT_S)
             self._transport = None
 
-    def _tell(self, reason: str) -> None:
-        _LOG.warning("the start waits, and is attempted again until it succeeds: %s", reason)
-        if self._config is not None:
-            # A password or an authority that cannot be read may be the very reason.
-            with contextlib.suppress(UnavailableError):
-                self._publish(self._config, NodeWaiting(reason))
-
-    def _publish(self, config: Config, event: NodeWaiting) -> None:
+    def _publish(self, event: NodeWaiting) -> None:
+        config = self._config
+        if config is None:
+            return
         if self._transport is None:
-            self._transport = _connection(config)
+            # Not the node's client identifier, whose session goes on collecting requests; and no
+            # will: the node stays ``offline``.
+            settings = replace(
+                broker_settings(config), client_id=f"{config.client_id}-waiting", session_expiry_s=0
+            )
+            self._transport = Transport(settings, subscriptions=(), will=None, emit=lambda _: None)
             self._transport.start()
-        message = encode_event(topics_of(config), event.kind, event_members(event))
+        message = encode_event(topics_of(config), event.kind, event.members())
         self._transport.publish(message, qos=1)
-
-
-def _connection(config: Config) -> Transport:
-    """Return a connection that only publishes.
-
-    Its client identifier is another than the node's, whose session goes on collecting requests; it
-    subscribes to nothing, and sets no will: the node stays ``offline``.
-
-    Raises:
-        UnavailableError: If a file that the connection needs cannot be read.
-    """
-    settings = replace(
-        broker_settings(config), client_id=f"{config.client_id}-waiting", session_expiry_s=0
-    )
-    return Transport(settings, subscriptions=(), will=None, emit=lambda _event: None)

@@ -1,9 +1,9 @@
-"""What prompts begin with, kept ready: the keys and values of the configured system prompts.
+"""Keys and values of the configured system prompts, kept in the KV cache from the start on.
 
 They are computed once and kept in ``state.folder``, so that the first request after a boot does not
-wait for them. In the cache each has a place of its own that no other prompt takes.
+wait for them. Each has a slot of its own that no other prompt takes.
 
-Rule: never needed. A file that is damaged, or belongs to another model or processor, is made anew.
+Rule: optional. A file that is damaged, or belongs to another model or processor, is written anew.
 """
 
 import contextlib
@@ -19,28 +19,29 @@ from numpy.typing import NDArray
 from edged.bundle.folder import Bundle
 from edged.config import Config
 from edged.daemon.atomic_file import AtomicFile
+from edged.daemon.measurements import fingerprint
 from edged.engine.loop import Engine
-from edged.engine.prepared import device_key
 from edged.engine.tokenizer import TemplateError, Tokenizer
 from edged.protocol.request import ChatMessage
 
 _LOG = logging.getLogger(__name__)
 
-# A file is the SHA-256 of what follows, and then the keys and values.
 FOLDER = "prefixes"
+# A file is the SHA-256 of what follows, and then the keys and values.
 _DIGEST_BYTES = 32
+# For an upper bound on the tokens of a text, before the tokenizer is loaded.
 _CHARACTERS_PER_TOKEN = 3
 _TEMPLATE_TOKENS = 32
 
 
 def system_prompts(config: Config) -> tuple[str, ...]:
-    """Return the texts that are kept ready."""
+    """Return the system prompts that are kept, each once."""
     own = (config.request.system_prompt,) if config.request.system_prompt else ()
     return tuple(dict.fromkeys((*own, *config.model.warm_prompts)))
 
 
 def planned_tokens(config: Config) -> int:
-    """Return how many tokens they have at most, for a plan before the tokenizer is loaded."""
+    """Estimate how many tokens they have at most."""
     texts = system_prompts(config)
     return sum(len(text) // _CHARACTERS_PER_TOKEN + _TEMPLATE_TOKENS for text in texts)
 
@@ -48,54 +49,51 @@ def planned_tokens(config: Config) -> int:
 def keep_prefixes(config: Config, bundle: Bundle, engine: Engine, tokenizer: Tokenizer) -> None:
     """Put the configured prefixes into the cache, from their files or computed; that blocks."""
     folder = config.state.folder and config.state.folder / FOLDER
-    names = set()
+    model_key, names = fingerprint(config, bundle), set()
     for prefix in _prefixes(config, tokenizer):
-        key = f"{device_key(bundle.sha256)}-{','.join(map(str, prefix))}"
+        key = f"{model_key}-{','.join(map(str, prefix))}"
         name = hashlib.sha256(key.encode()).hexdigest()[:32]
         names.add(name)
         path = folder and folder / name
         data = _read(path)
         if data is None or not engine.load_prefix(prefix, data):
-            _LOG.info("computing %d tokens that prompts begin with, once", len(prefix))
+            _LOG.info("computing the %d tokens of a system prompt, once", len(prefix))
             _write(path, engine.make_prefix(prefix))
-    if folder is not None:
-        _remove_others(folder, names)
-
-
-def _remove_others(folder: Path, names: set[str]) -> None:
-    with contextlib.suppress(OSError):  # no folder, or none that can be changed
-        for other in folder.iterdir():
+    # Those of another configuration, model or processor would fill the disk.
+    with contextlib.suppress(OSError):  # no folder, or a read-only one
+        for other in folder.iterdir() if folder else ():
             if other.name not in names:
                 other.unlink()
 
 
 def _prefixes(config: Config, tokenizer: Tokenizer) -> Iterator[list[int]]:
-    """Yield the token ids that all prompts with each of the texts begin with."""
+    """Yield the token ids that all prompts with each system prompt begin with."""
     for text in system_prompts(config):
         system = ChatMessage("system", text)
         try:
-            one, other = (tokenizer.encode_chat((system, ChatMessage("user", u))) for u in "a1")
-        except TemplateError:  # a model without system messages: a request will be told
+            one, other = (
+                tokenizer.encode_chat((system, ChatMessage("user", question)))
+                for question in ("a", "1")
+            )
+        except TemplateError:  # a model without system messages: the request gets the error
             continue
-        prefix = [
-            a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
-        ]
+        pairs = zip(one, other, strict=False)
+        prefix = [a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
         if 0 < len(prefix) < config.model.max_model_len:
             yield prefix
 
 
 def _read(path: Path | None) -> NDArray[np.uint8] | None:
-    if path is None:
-        return None
     try:
-        content = path.read_bytes()
+        content = path.read_bytes() if path else b""
     except OSError:
         return None
     digest, data = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-    if hashlib.sha256(data).digest() != digest:
-        _LOG.warning("%s: damaged, and made anew", path)
-        return None
-    return np.frombuffer(data, np.uint8)
+    if hashlib.sha256(data).digest() == digest:
+        return np.frombuffer(data, np.uint8)
+    if path is not None:
+        _LOG.warning("%s: damaged, and computed anew", path)
+    return None
 
 
 def _write(path: Path | None, data: NDArray[np.uint8]) -> None:

@@ -1,11 +1,13 @@
-"""The configuration in the terms of the parts: of the transport, of requests, of the service.
+"""The configuration, translated for the transport, the node and the energy meter.
 
-Rule: translates, and decides nothing but what follows from several settings together.
+Rule: decides nothing but what follows from several settings together.
 """
 
 from dataclasses import replace
 
 from edged.config import Config
+from edged.daemon import sensors
+from edged.daemon.energy import EnergyMeter
 from edged.daemon.group import SESSION_EXPIRY_S
 from edged.daemon.invocation import read_password
 from edged.daemon.loader import ResidentModel
@@ -15,12 +17,11 @@ from edged.node.limits import Limits
 from edged.node.sessions import SessionLimits
 from edged.node.throttling import ThrottlingLimits
 from edged.protocol import RequestDefaults, Topics
-from edged.protocol.energy import EnergyModel
 from edged.transport import BrokerSettings
 
-# Deliveries beyond queue and engine: without it, refusals and cancels would never arrive.
+# Deliveries beyond queue and slots: without them, cancels would never arrive at a busy node.
 _HEADROOM = 8
-# Between the payload limit and this a request is refused; above it the broker discards it.
+# The node refuses a request above the payload limit; the broker discards one above this, unseen.
 _MAX_PACKET_BYTES = 65536
 
 
@@ -30,12 +31,12 @@ def topics_of(config: Config) -> Topics:
 
 
 def status_topic(config: Config) -> str:
-    """Name the topic on which Home Assistant says that it has started."""
+    """Name the topic on which Home Assistant publishes its start."""
     return f"{config.homeassistant.prefix}/status"
 
 
 def broker_settings(config: Config) -> BrokerSettings:
-    """Translate the configuration for the node's own connection.
+    """Return the settings of the node's own connection.
 
     Raises:
         UnavailableError: If the password file cannot be read.
@@ -59,7 +60,7 @@ def broker_settings(config: Config) -> BrokerSettings:
 
 
 def group_settings(settings: BrokerSettings, config: Config) -> BrokerSettings:
-    """Turn the settings of the node's own connection into those of its group's."""
+    """Return the settings of the group's connection, from those of the node's own."""
     return replace(
         settings,
         client_id=f"{settings.client_id}-group",
@@ -68,23 +69,23 @@ def group_settings(settings: BrokerSettings, config: Config) -> BrokerSettings:
     )
 
 
-def energy_model(config: Config) -> EnergyModel:
-    """Translate what is declared about energy for the worker."""
+def energy_meter(config: Config) -> EnergyMeter:
+    """Return the worker's meter."""
     num_threads = config.model.num_threads or default_num_threads()
-    return EnergyModel(config.metrics.watts_per_thread, num_threads)
+    return EnergyMeter(sensors.read_joules, config.metrics.watts_per_thread, num_threads)
 
 
 def limits_of(config: Config, model: ResidentModel) -> Limits:
-    """Translate the configuration for the service."""
+    """Return the limits of the node."""
     sessions = config.sessions
     return Limits(
         defaults=_request_defaults(config),
-        budget=model.footprint.budget,
+        budget=model.memory.budget,
         max_model_len=model.engine.max_model_len,
         kv_bytes_per_token=model.bundle.manifest.model.kv_bytes_per_token,
         max_waiting=config.queue.size,
         num_slots=model.engine.num_slots,
-        plan=model.footprint.plan,
+        plan=model.memory.plan,
         model_id=model.bundle.model_id,
         sessions=SessionLimits(sessions.count, sessions.max_tokens, sessions.idle_s),
         throttling=ThrottlingLimits(config.budget.max_temperature_c, config.budget.min_battery),

@@ -1,8 +1,8 @@
-"""The inference thread: runs the generations that have a slot, and reports into the daemon's inbox.
+"""The inference thread: it runs the generations that have a slot.
 
-Rule: the engine is used by this thread only, but for ``Engine.interrupt``, which any thread may
-call. Between any two forward passes, a prefill chunk or a token of each answer, it takes its
-commands; so a cancel, a pause and a deadline take effect within one pass.
+Rule: only this thread uses the engine, except for ``Engine.interrupt``. Between any two forward
+passes, a prefill chunk or a token of each answer, it takes its commands; so a cancel, a pause and a
+deadline take effect within one pass.
 """
 
 import logging
@@ -10,78 +10,29 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from enum import Enum
+from functools import partial
 
+from edged.daemon.energy import EnergyMeter, account
 from edged.engine.decoding import InferenceEngine
-from edged.engine.steps import DecodingFailure, ForwardPass, Step
+from edged.engine.steps import DecodingFailure, Step
 from edged.errors import ErrorCode
 from edged.node.generation import Finished, Fragment, Generation, Paused, TextStream
-from edged.protocol.energy import Energy, EnergyModel, add
 from edged.protocol.request import FinishReason, FormatType, Rejected
-
-
-@dataclass(frozen=True, slots=True)
-class Meter:
-    """What energy is known from."""
-
-    read_joules: Callable[[], float | None]
-    """The processor's counter; None without one."""
-    model: EnergyModel
-
-
-def account(
-    ran: ForwardPass, seconds: float, energy: Energy | None, generations: Iterable[Generation]
-) -> None:
-    """Attribute the time and the energy of one forward pass to its generations.
-
-    Args:
-        ran: The pass.
-        seconds: How long it took; each generation in it waited for all of it.
-        energy: What it took, shared in equal parts; None where that is not known.
-        generations: Those that had a part in it, and others.
-    """
-    share = None
-    if energy is not None:
-        share = replace(energy, joules=energy.joules / max(len(ran.outcomes), 1))
-    for run in generations:
-        if run.decoding is None or run.decoding not in ran.outcomes:
-            continue
-        run.energy = add(run.energy, share)
-        if not ran.num_rows:
-            run.spent.prefill_s += seconds
-            continue
-        run.spent.decode_s += seconds
-        run.spent.decode_runs += 1
-        run.spent.num_cobatched_tokens += ran.num_rows - 1
-        own_pairs = run.decoding.num_tokens - len(ran.outcomes[run.decoding])
-        run.spent.num_cobatched_pairs += ran.num_pairs - own_pairs
-
 
 _LOG = logging.getLogger(__name__)
 _FAILED = Rejected(ErrorCode.INTERNAL, "generation failed; see the node's log")
 
 
-class _Command(Enum):
-    """What the thread is asked to do."""
-
-    START = "start"
-    CANCEL = "cancel"
-    PAUSE = "pause"
-    RELEASE = "release"
-    STOP = "stop"
-
-
 class Worker:
-    """Own the inference thread.
+    """The inference thread and its commands, each of which returns at once.
 
     Args:
-        engine: What generates; used by the inference thread only.
-        new_text_stream: Makes a fresh detokenizer for each generation.
+        engine: What generates.
+        new_text_stream: Makes a detokenizer for each generation.
         emit: Called on the inference thread with each ``Fragment``, ``Finished`` and ``Paused``;
             must not block.
         clock: Monotonic seconds, the clock of ``Request.deadline_s``.
-        meter: Tells what a run took in energy.
+        meter: Of the energy of a forward pass.
     """
 
     def __init__(
@@ -90,43 +41,42 @@ class Worker:
         new_text_stream: Callable[[], TextStream],
         emit: Callable[[Fragment | Finished | Paused], None],
         clock: Callable[[], float] = time.monotonic,
-        meter: Meter | None = None,
+        meter: EnergyMeter | None = None,
     ) -> None:
         self._engine = engine
         self._new_text_stream = new_text_stream
         self._emit = emit
         self._clock = clock
-        self._meter = meter or Meter(lambda: None, EnergyModel(None, 1))
-        self._commands: queue.SimpleQueue[tuple[_Command, int, Generation | None]] = (
-            queue.SimpleQueue()
-        )
+        self._meter = meter or EnergyMeter()
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._running: dict[int, Generation] = {}
         self._busy_since_s: float | None = None
+        self._is_stopping = False
         self._thread = threading.Thread(target=self._loop, name="inference", daemon=True)
 
     def start_thread(self) -> None:
-        """Start the thread; returns at once."""
+        """Start the thread."""
         self._thread.start()
 
     def start(self, generation: Generation) -> None:
-        """Start a generation beside those that run, or go on with it; returns at once."""
-        self._commands.put((_Command.START, generation.key, generation))
+        """Start a generation beside the running ones, or resume it after a pause."""
+        self._commands.put(partial(self._begin, generation))
 
     def cancel(self, key: int) -> None:
-        """End a generation after the step in hand, or in its prefill; returns at once."""
-        self._commands.put((_Command.CANCEL, key, None))
+        """End a generation after the current pass; a prefill pass is interrupted."""
+        self._commands.put(partial(self._cancel, key))
         run = self._running.get(key)
         decoding = None if run is None else run.decoding
         if decoding is not None:
             self._engine.interrupt(decoding)
 
     def pause(self, key: int) -> None:
-        """Have a generation make room after the step in hand; returns at once."""
-        self._commands.put((_Command.PAUSE, key, None))
+        """Have a generation free its slot after the current pass."""
+        self._commands.put(partial(self._pause, key))
 
     def release(self) -> None:
-        """Give the memory of the prefix cache back; returns at once."""
-        self._commands.put((_Command.RELEASE, 0, None))
+        """Free the memory of the prefix cache."""
+        self._commands.put(self._engine.release)
 
     def progress(self) -> dict[int, tuple[int, int]]:
         """Return the tokens of prompt and of answer done, for each running generation by key."""
@@ -142,8 +92,8 @@ class Worker:
         return self._engine.num_touched
 
     def stop(self, timeout_s: float) -> bool:
-        """End the thread after the step in hand; return whether it ended in time."""
-        self._commands.put((_Command.STOP, 0, None))
+        """End the thread after the current pass; block, and return whether it ended in time."""
+        self._commands.put(self._stop)
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -153,37 +103,35 @@ class Worker:
         return self._thread.is_alive()
 
     def stalled_s(self, now_s: float) -> float:
-        """Return the seconds since the last step of a running job; 0 when idle."""
+        """Return the seconds since the last pass of the running generations; 0 when idle."""
         busy_since_s = self._busy_since_s
         return 0.0 if busy_since_s is None else max(0.0, now_s - busy_since_s)
 
     def _loop(self) -> None:
-        while self._obey():
-            if self._running:
+        while not self._is_stopping:
+            if self._running and self._commands.empty():
                 self._step()
-
-    def _obey(self) -> bool:
-        """Carry out the commands; wait for one while nothing runs. Return whether to go on."""
-        while not (self._running and self._commands.empty()):
+                continue
+            # None while idle: to wait for a command is no hang of the engine.
             self._busy_since_s = self._clock() if self._running else None
-            command, key, generation = self._commands.get()
-            run = self._running.get(key)
-            match command:
-                case _Command.STOP:
-                    for run in list(self._running.values()):
-                        self._end(run, FinishReason.CANCELLED)
-                    return False
-                case _Command.START if generation is not None:
-                    self._begin(generation)
-                case _Command.CANCEL if run is not None:
-                    self._end(run, FinishReason.CANCELLED)
-                case _Command.PAUSE if run is not None and run.is_pausable:
-                    self._drop(run)
-                    run.was_paused = True
-                    self._emit(Paused(run))
-                case _Command.RELEASE:
-                    self._engine.release()
-        return True
+            self._commands.get()()
+
+    def _stop(self) -> None:
+        for key in list(self._running):
+            self._cancel(key)
+        self._is_stopping = True
+
+    def _cancel(self, key: int) -> None:
+        run = self._running.get(key)
+        if run is not None:
+            self._end(run, FinishReason.CANCELLED)
+
+    def _pause(self, key: int) -> None:
+        run = self._running.get(key)
+        if run is not None and run.is_pausable:
+            self._drop(run)
+            run.was_paused = True
+            self._emit(Paused(run))
 
     def _begin(self, run: Generation) -> None:
         now_s = self._busy_since_s = self._clock()
@@ -219,7 +167,7 @@ class Worker:
             return
         now_s = self._clock()
         self._busy_since_s, seconds = now_s, now_s - begun_s
-        energy = self._meter.model.of_run(seconds, before_j, self._meter.read_joules())
+        energy = self._meter.of_pass(seconds, before_j, self._meter.read_joules())
         account(ran, seconds, energy, self._running.values())
         for run in list(self._running.values()):
             if run.decoding is not None and run.decoding in ran.outcomes:
@@ -239,7 +187,7 @@ class Worker:
             self._emit_fragment(run, run.fragment(now_s))
 
     def _end(self, run: Generation, reason: FinishReason | None) -> None:
-        """Finish a generation with what there is; without a reason, for its own."""
+        """Finish a generation with its text so far; a reason of its own goes before this one."""
         self._drop(run)
         run.finish_reason = run.finish_reason or reason
         run.close()

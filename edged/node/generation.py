@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 from edged.engine.steps import Prefilled, Token
 from edged.engine.stopping import StopMatcher
 from edged.errors import ErrorCode
-from edged.protocol.energy import Energy
 from edged.protocol.request import (
     Answer,
+    Energy,
     FinishReason,
     FormatType,
     Rejected,

@@ -11,12 +11,6 @@ from edged.protocol.encode import (
     encode_reply,
     encode_state,
 )
-from edged.protocol.received import (
-    ReceivedFragment,
-    ReceivedReply,
-    decode_fragment,
-    decode_reply,
-)
 from edged.protocol.wire import (
     MAX_USER_PROPERTIES,
     OPERATIONS,
@@ -42,15 +36,11 @@ __all__ = [
     "Dropped",
     "Encoded",
     "Publisher",
-    "ReceivedFragment",
-    "ReceivedReply",
     "Refusal",
     "RequestDefaults",
     "Topics",
     "WireProperties",
     "decode",
-    "decode_fragment",
-    "decode_reply",
     "encode_event",
     "encode_fragment",
     "encode_info",

@@ -8,21 +8,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from edged.protocol.request import (
-    Answer,
-    CancelOutcome,
-    Rejected,
-    Reply,
-    Timing,
-    Usage,
-)
+from edged.protocol.request import Answer, CancelOutcome, Rejected, Reply, Timing, Usage
 from edged.protocol.wire import OPERATIONS, PROTOCOL_VERSION, Encoded, Topics, WireProperties
 
-# Levels of a model's own JSON; deeper values become null.
 CONTENT_TYPE = "application/json"
 STATUS_OK = 200
+# Levels of a model's own JSON; deeper values become null.
 MAX_NESTING = 100
 _to_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+# Details of an error do not replace these.
 _RESERVED_ERROR_KEYS = frozenset({"code", "status", "message", "retryable", "retry_after_ms"})
 
 
@@ -100,9 +94,10 @@ def encode_event(topics: Topics, event: str, members: Mapping[str, Any]) -> Enco
 
 def to_json(value: object) -> bytes:
     """Return compact JSON in UTF-8; NaN and infinities become null, a lone surrogate ``?``."""
+    # Only after an error, because checking every value first would take twice as long.
     try:
         text = _to_text(value)
-    except ValueError:  # rare; checking every value first would take twice as long
+    except ValueError:
         text = _to_text(_strict(value))
     return text.encode(errors="replace")
 
@@ -125,6 +120,7 @@ def _encoded(topic: str, members: Mapping[str, Any]) -> Encoded:
 
 
 def _data(outcome: Answer | CancelOutcome | Rejected) -> dict[str, Any]:
+    # The member is there for every choice, also for one that was cut off and is null.
     if isinstance(outcome, Answer):
         choice = {"choice": outcome.choice} if outcome.is_choice else {}
         return {

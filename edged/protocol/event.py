@@ -17,20 +17,25 @@ class Event:
 
     kind: ClassVar[str]
 
+    def __init_subclass__(cls, kind: str) -> None:
+        cls.kind = kind
+
+    def members(self) -> dict[str, Any]:
+        """Return the members on the wire, without ``v``, ``node`` and ``event``."""
+        return dict(vars(self))
+
 
 @dataclass(frozen=True)
-class NodeWaiting(Event):
+class NodeWaiting(Event, kind="waiting"):
     """The process cannot start yet, and retries until it can."""
 
-    kind: ClassVar[str] = "waiting"
     detail: str
 
 
 @dataclass(frozen=True)
-class NodeStarted(Event):
+class NodeStarted(Event, kind="started"):
     """The node is ready to answer."""
 
-    kind: ClassVar[str] = "started"
     edged: str
     """Version of the program."""
     model: str
@@ -39,126 +44,104 @@ class NodeStarted(Event):
 
 
 @dataclass(frozen=True)
-class NodeStopping(Event):
+class NodeStopping(Event, kind="stopping"):
     """The process received a signal to stop; unanswered requests stay with the broker."""
 
-    kind: ClassVar[str] = "stopping"
     signal: str
 
 
 @dataclass(frozen=True)
-class NodeStalled(Event):
+class NodeStalled(Event, kind="stalled"):
     """A thread has stalled; the process exits, to be restarted."""
 
-    kind: ClassVar[str] = "stalled"
     detail: str
 
 
 @dataclass(frozen=True)
-class MemoryShort(Event):
+class MemoryShort(Event, kind="degraded"):
     """Memory is over the budget, or short on the device."""
 
-    kind: ClassVar[str] = "degraded"
     missing_bytes: int
 
 
 @dataclass(frozen=True)
-class MemoryRecovered(Event):
+class MemoryRecovered(Event, kind="recovered"):
     """Memory is within the budget again."""
-
-    kind: ClassVar[str] = "recovered"
 
 
 @dataclass(frozen=True)
-class PressureChanged(Event):
+class PressureChanged(Event, kind="pressure"):
     """The memory pressure level changed; ``rung`` is ``pressure`` of ``state``."""
 
-    kind: ClassVar[str] = "pressure"
     rung: str
 
 
 @dataclass(frozen=True)
-class MemoryUnplanned(Event):
+class MemoryUnplanned(Event, kind="unplanned"):
     """The process holds memory that is in no account of the ledger."""
 
-    kind: ClassVar[str] = "unplanned"
     unplanned_bytes: int
 
 
 @dataclass(frozen=True)
-class RequestRefused(Event):
+class RequestRefused(Event, kind="refused"):
     """A request got an error."""
 
-    kind: ClassVar[str] = "refused"
     code: ErrorCode
 
 
 @dataclass(frozen=True)
-class RequestPoisoned(Event):
+class RequestPoisoned(Event, kind="crashed_before"):
     """A request that crashed the process is not retried any more."""
 
-    kind: ClassVar[str] = "crashed_before"
     attempts: int
 
 
 @dataclass(frozen=True)
-class MessageDropped(Event):
+class MessageDropped(Event, kind="dropped"):
     """A message was dropped without a reply."""
 
-    kind: ClassVar[str] = "dropped"
     reason: DropReason
     detail: str
 
 
 @dataclass(frozen=True)
-class ReplyUndelivered(Event):
+class ReplyUndelivered(Event, kind="undelivered"):
     """A reply could not be delivered to the broker."""
 
-    kind: ClassVar[str] = "undelivered"
     detail: str
 
 
 @dataclass(frozen=True)
-class BrokerSessionLost(Event):
+class BrokerSessionLost(Event, kind="broker_session_lost"):
     """The broker lost the session before a reconnect; requests may be lost with it."""
-
-    kind: ClassVar[str] = "broker_session_lost"
 
 
 @dataclass(frozen=True)
-class BrokerSessionTakenOver(Event):
+class BrokerSessionTakenOver(Event, kind="broker_session_taken_over"):
     """Another client connected with this node's client identifier."""
 
-    kind: ClassVar[str] = "broker_session_taken_over"
     retry_in_s: int
 
 
 @dataclass(frozen=True)
-class GroupJoined(Event):
+class GroupJoined(Event, kind="group_joined"):
     """The node takes requests of its group."""
 
-    kind: ClassVar[str] = "group_joined"
     group: str
 
 
 @dataclass(frozen=True)
-class GroupRefused(Event):
+class GroupRefused(Event, kind="group_refused"):
     """The broker does not deliver shared subscriptions."""
 
-    kind: ClassVar[str] = "group_refused"
     group: str
     detail: str
 
 
 @dataclass(frozen=True)
-class EventsSuppressed(Event):
+class EventsSuppressed(Event, kind="suppressed"):
     """Events over the rate limit of their kind, as one."""
 
-    kind: ClassVar[str] = "suppressed"
     count: int
     by_event: dict[str, int]
-
-
-def event_members(event: Event) -> dict[str, Any]:
-    """Return the members of an event, without ``v``, ``node`` and ``event``."""
-    return dict(vars(event))

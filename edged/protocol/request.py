@@ -9,7 +9,6 @@ from enum import IntEnum, StrEnum
 from typing import Any
 
 from edged.errors import ErrorCode
-from edged.protocol.energy import Energy
 
 
 class FinishReason(StrEnum):
@@ -23,6 +22,23 @@ class FinishReason(StrEnum):
     """The deadline, after the first token."""
     CANCELLED = "cancelled"
     """A cancel request, after the first token."""
+
+
+class EnergySource(StrEnum):
+    """Source of an energy figure."""
+
+    RAPL = "rapl"
+    """The processor's energy counter: includes everything else that ran on it."""
+    MODEL = "model"
+    """Time x threads x the declared watts per thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """The energy of one answer; a figure always names its source."""
+
+    joules: float
+    source: EnergySource
 
 
 class Priority(IntEnum):

@@ -62,8 +62,10 @@ def refuse_reply_topic(
     problem = refuse_topic(topic)
     if problem is not None:
         return problem
+    # Before the prefixes, so that a node can always reply.
     if topic.startswith(f"{topics.root}/response/"):
         return None
+    # There a client could announce entities in the node's name.
     if topic == discovery_prefix or topic.startswith(f"{discovery_prefix}/"):
         return "it is a discovery topic"
     if not any(topic.startswith(prefix) for prefix in allowed_prefixes):
@@ -77,10 +79,12 @@ def refuse_reply_topic(
 
 def own_reply_topic(topics: Topics, username: str | None, request_id: str) -> str:
     """Choose a client's reply topic: below its user name, so that an ACL can grant it."""
+    # A user name with a slash would be several levels, so it is left out.
     plain, own = topics.response("generate"), f"{username}/{request_id}"
     is_level = username and "/" not in username and refuse_topic(f"{plain}/{own}") is None
     return f"{plain}/{own}" if is_level else f"{plain}/{request_id}"
 
 
 def _num_bytes(topic: str) -> int:
+    # A lone surrogate has no encoding; it counts, and is refused for itself.
     return len(topic.encode(errors="replace"))

@@ -29,8 +29,8 @@ class WireProperties:
     payload_format: int | None = None
     """1: the payload is UTF-8; 0 or None: unspecified bytes."""
     message_expiry_s: int | None = None
+    # When received, at most one more than ``MAX_USER_PROPERTIES``: the message is refused then.
     user_properties: tuple[tuple[str, str], ...] = ()
-    """When received, at most one more than ``MAX_USER_PROPERTIES``: the message is refused then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,8 @@ class Delivery:
     @property
     def fingerprint(self) -> str:
         """A digest of topic, payload and properties that every redelivery has in common."""
-        # Without the Message Expiry Interval, which the broker counts down.
+        # Without the Message Expiry Interval, which the broker counts down, and without the DUP
+        # flag, which only later deliveries have.
         properties = replace(self.properties, message_expiry_s=None)
         content = (self.topic, properties, hashlib.sha256(self.payload).digest())
         return hashlib.sha256(repr(content).encode(errors="replace")).hexdigest()[:32]
@@ -85,14 +86,14 @@ class Publisher(Protocol):
 class DropReason(StrEnum):
     """Why a delivery is acknowledged without a reply."""
 
+    # The broker would deliver it again at every reconnect.
     RETAINED = "retained"
-    """It would run again at every reconnect."""
+    # The client does not wait for the answer any more.
     EXPIRED = "expired"
-    """The client does not wait for the answer any more."""
+    # A reply would let a client publish where it may not; there is no other place for one.
     FORBIDDEN_TOPIC = "forbidden_topic"
-    """The reply topic is outside the allow-list."""
+    # Nothing says where a reply would go.
     UNKNOWN_TOPIC = "unknown_topic"
-    """Not a request topic of this node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +195,8 @@ class RequestDefaults:
     """Longest deadline; longer ones are shortened to it."""
     max_tokens: int = 128
     max_payload_bytes: int = 16384
+    # Up to this size a payload over the limit is parsed, so that the refusal has its id.
     max_readable_bytes: int = 65536
-    """Up to this size a payload over the limit is parsed, so that the refusal has its id."""
     is_system_allowed: bool = True
     """Whether a request may have its own system message."""
     system: str | None = None

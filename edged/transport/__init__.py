@@ -4,7 +4,6 @@ Rule: no other room imports paho. Only the consumer acknowledges a request, and 
 connection that delivered it.
 """
 
-from edged.transport.client import SyncClient
 from edged.transport.events import (
     Connected,
     ConnectFailed,
@@ -23,7 +22,6 @@ __all__ = [
     "Disconnected",
     "PublishHandle",
     "Published",
-    "SyncClient",
     "Transport",
     "TransportEvent",
     "Will",

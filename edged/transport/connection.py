@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -26,9 +27,9 @@ from edged.transport.explain import (
     explain_unanswered,
 )
 from edged.transport.outbox import Outgoing, UnsendableError
-from edged.transport.paho_client import make_client, subscription_list, tls_context
-from edged.transport.properties import to_delivery, to_paho
-from edged.transport.settings import BrokerSettings, Will
+from edged.transport.paho_client import subscription_list
+from edged.transport.properties import to_paho
+from edged.transport.settings import BrokerSettings
 
 # Free deliveries under the Receive Maximum that are needed to keep acknowledgements in order.
 ROOM = 4
@@ -84,51 +85,55 @@ class Acknowledgements:
 
 
 class Connection:
-    """A sequence of connections to one broker, one at a time.
-
-    Each has a new paho client, so that paho never resends by itself: that is up to the outbox.
+    """One connection to a broker, from CONNECT until the socket is closed.
 
     Args:
+        client: Made for this connection, so that paho never resends a message by itself: that is
+            up to the outbox.
         settings: Where to connect, and how.
-        version: ``5`` or ``3.1.1``; may be changed between two connections.
-        subscriptions: Topic filters, subscribed with QoS 1 on every connection.
-        will: Published by the broker when the connection breaks.
-        epochs: Numbers for the connections.
-
-    Raises:
-        UnavailableError: The CA file cannot be read.
+        version: ``5`` or ``3.1.1``.
+        subscriptions: Topic filters, subscribed with QoS 1.
+        epochs: Numbers for the connections that a broker accepts.
     """
 
     def __init__(
         self,
+        client: mqtt.Client,
         settings: BrokerSettings,
         version: str,
         subscriptions: Sequence[str],
-        will: Will | None,
         epochs: Iterator[int],
     ) -> None:
-        self.version = version
-        self.epoch = 0
-        self.is_ready = False
+        self.epoch = 0  # until CONNACK nothing can be acknowledged
+        self.was_ready = False
         self.failure: Failure | None = None
         self.inbox: deque[Connected | Delivery | Published] = deque()
         self._in_flight: dict[int, PublishHandle] = {}
-        self._is_answered = False
-        self._had_session = False
         self._window = MAX_IN_FLIGHT
         self._max_packet_bytes: int | None = None
         self._settings = settings
+        self._version = version
         self._subscriptions = subscriptions
         self._epochs = epochs
-        self._will = will
-        self._tls = tls_context(settings)
-        self._client = self._make_client()
-        self._acknowledgements = self._make_acknowledgements()
+        self._client = client
+        # MQTT 3.1.1 has no Receive Maximum, so the broker's own limit applies.
+        window = settings.receive_maximum if version == "5" else STOCK_WINDOW
+        self._acknowledgements = Acknowledgements(window, lambda number: client.ack(number, qos=1))
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        client.on_disconnect = self._on_disconnect
 
     @property
     def is_open(self) -> bool:
         """Whether there is a socket, before or after the handshake."""
         return self._client.socket() is not None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the broker has accepted the connection and the subscriptions."""
+        return self.was_ready and self.is_open
 
     @property
     def is_idle(self) -> bool:
@@ -147,27 +152,7 @@ class Connection:
             OSError: The broker cannot be reached, or its certificate is not accepted.
             UnicodeError: The host is not a possible name.
         """
-        self.epoch = 0  # until CONNACK nothing can be acknowledged
-        self.failure = None
-        self._is_answered = False
-        self._in_flight.clear()
-        self._acknowledgements = self._make_acknowledgements()
-        self._client = self._make_client()
         self._client.reconnect()
-
-    def _make_client(self) -> mqtt.Client:
-        client = make_client(self._settings, self.version, self._will, self._tls)
-        client.on_connect = self._on_connect
-        client.on_subscribe = self._on_subscribe
-        client.on_message = self._on_message
-        client.on_publish = self._on_publish
-        client.on_disconnect = self._on_disconnect
-        return client
-
-    def _make_acknowledgements(self) -> Acknowledgements:
-        # MQTT 3.1.1 has no Receive Maximum, so the broker's own limit applies.
-        window = self._settings.receive_maximum if self.version == "5" else STOCK_WINDOW
-        return Acknowledgements(window, lambda packet_id: self._client.ack(packet_id, qos=1))
 
     def step(self, wake: socket.socket, wait_s: float, *, may_read: bool) -> None:
         """Wait up to ``wait_s`` for the socket or ``wake``, then read, write, keep alive."""
@@ -195,7 +180,7 @@ class Connection:
         if limit is not None and len(message.payload) + _MQTT_OVERHEAD_BYTES > limit:
             raise UnsendableError("larger than the broker accepts")
         try:
-            properties = to_paho(message.properties) if self.version == "5" else None
+            properties = to_paho(message.properties) if self._version == "5" else None
             info = self._client.publish(
                 message.topic, message.payload, outgoing.qos, outgoing.retain, properties
             )
@@ -235,7 +220,6 @@ class Connection:
                 sock.shutdown(socket.SHUT_RDWR)
         while self.is_open:  # paho closes when it reads the end of the stream
             self._client.loop_read()
-        self.is_ready = False
 
     def _on_connect(
         self,
@@ -245,19 +229,17 @@ class Connection:
         reason: ReasonCode,
         properties: Properties | None,
     ) -> None:
-        self._is_answered = True
         if reason.is_failure:
             self.failure = explain_connack(reason, properties)
             return
         self.epoch = next(self._epochs)
         self._window = min(MAX_IN_FLIGHT, getattr(properties, "ReceiveMaximum", MAX_IN_FLIGHT))
         self._max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
-        self._had_session = flags.session_present
         if self._subscriptions:
-            client.subscribe(subscription_list(self._settings, self.version, self._subscriptions))
+            client.subscribe(subscription_list(self._settings, self._version, self._subscriptions))
         # A broker that kept the session has the subscriptions, and delivers before the SUBACK.
         if flags.session_present or not self._subscriptions:
-            self._become_ready()
+            self._become_ready(is_session_present=flags.session_present)
 
     def _on_subscribe(
         self, client: mqtt.Client, _userdata: object, _id: int, reasons: list[ReasonCode], _: object
@@ -265,21 +247,20 @@ class Connection:
         self.failure = explain_suback(self._subscriptions, reasons, self._settings.optional_filters)
         if self.failure is not None:
             client.disconnect()
-        elif not self.is_ready:
-            self._become_ready()
+        elif not self.was_ready:
+            self._become_ready(is_session_present=False)
 
-    def _become_ready(self) -> None:
-        self.is_ready = True
-        self.inbox.append(Connected(self.epoch, self._had_session, self.version))
+    def _become_ready(self, *, is_session_present: bool) -> None:
+        self.was_ready = True
+        self.inbox.append(Connected(self.epoch, is_session_present, self._version))
 
-    def _on_message(self, _client: object, _userdata: object, message: mqtt.MQTTMessage) -> None:
-        if message.qos > 0:
-            self._acknowledgements.note_delivery(message.mid)
-        try:
-            self.inbox.append(to_delivery(message, self.epoch))
-        except UnicodeDecodeError:  # MQTT forbids such a topic; unacknowledged, it would come back
-            if message.qos > 0:
-                self._acknowledgements.finish(message.mid)
+    def _on_message(self, _client: object, _userdata: object, delivery: Any) -> None:  # noqa: ANN401 - to paho it is another type
+        if delivery.qos > 0:
+            self._acknowledgements.note_delivery(delivery.packet_id)
+        if delivery.topic:
+            self.inbox.append(replace(delivery, connection_epoch=self.epoch))
+        elif delivery.qos > 0:  # MQTT forbids such a topic; unacknowledged, it would come back
+            self._acknowledgements.finish(delivery.packet_id)
 
     def _on_publish(
         self, _client: object, _userdata: object, packet_id: int, reason: ReasonCode, *_: object
@@ -298,9 +279,10 @@ class Connection:
         reason: ReasonCode,
         properties: Properties | None,
     ) -> None:
-        self.is_ready = False
-        if self.failure is None and self._is_answered:
+        if self.failure is not None:
+            return
+        if self.epoch == 0:
+            self.failure = explain_unanswered(reason, self._settings, self._version)
+        else:
             is_from_broker = flags.is_disconnect_packet_from_server
             self.failure = explain_disconnect(reason, properties, is_from_broker=is_from_broker)
-        elif self.failure is None:
-            self.failure = explain_unanswered(reason, self._settings, self.version)

@@ -12,15 +12,21 @@ from edged.protocol import Delivery
 PublishHandle = int
 
 
-class Blame(Enum):
-    """The cause of a broken connection, as far as the broker states it."""
+class Cause(Enum):
+    """Why a connection ended or was refused, as far as the broker states it."""
 
     MESSAGE = "message"
     """A packet of ours: the broker's reason code says so."""
     UNKNOWN = "unknown"
     """The connection just closed."""
+    TAKEN_OVER = "taken over"
+    """Reconnecting at once would only take the session back from the other client."""
+    VERSION = "version"
+    """The broker does not support this version of MQTT."""
+    UNANSWERED = "unanswered"
+    """Closed before CONNACK: some brokers do so with a version they do not support."""
     OTHER = "other"
-    """Not a packet of ours: a session taken over, a shutdown, a keep-alive timeout."""
+    """Not a packet of ours: a shutdown, a keep-alive timeout, a refused subscription."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,16 +12,19 @@ from dataclasses import dataclass
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edged.transport.events import Blame
+from edged.transport.events import Cause
 from edged.transport.settings import BrokerSettings
 
 _LOG = logging.getLogger(__name__)
 # Reason codes of MQTT 5, section 2.4.
 _UNSUPPORTED_VERSION = 0x84
-# Codes of a DISCONNECT that may be caused by a packet the client sent.
-_TAKEN_OVER = 0x8E
-_ABOUT_A_PACKET = {0x81, 0x82, 0x83, 0x87, 0x90, 0x94, 0x95, 0x99, 0x9A, 0x9B}
-_UNSPECIFIC = {0x00, 0x80}
+# The causes that the codes of a DISCONNECT state; a client's packet may be why the first are sent.
+_ABOUT_A_PACKET = (0x81, 0x82, 0x83, 0x87, 0x90, 0x94, 0x95, 0x99, 0x9A, 0x9B)
+_CAUSES = dict.fromkeys(_ABOUT_A_PACKET, Cause.MESSAGE) | {
+    0x00: Cause.UNKNOWN,
+    0x80: Cause.UNKNOWN,
+    0x8E: Cause.TAKEN_OVER,
+}
 _ADVICE = {
     0x84: "set the protocol to 3.1.1",
     0x85: "choose another client identifier",
@@ -38,19 +41,14 @@ class Failure:
     """Why a connection ended or could not be established."""
 
     reason: str
-    is_version_refused: bool = False
-    """The broker does not support this version of MQTT."""
-    is_unanswered: bool = False
-    """Closed before CONNACK: some brokers do so with a version they do not support."""
-    is_taken_over: bool = False
-    """Reconnecting at once would only take the session back from the other client."""
-    blame: Blame = Blame.OTHER
+    cause: Cause = Cause.OTHER
 
 
 def explain_connack(reason: ReasonCode, properties: Properties | None) -> Failure:
     """Explain a refused CONNECT."""
     text = _with_advice("the broker refuses the connection", reason, properties)
-    return Failure(text, is_version_refused=reason.value == _UNSUPPORTED_VERSION)
+    is_version = reason.value == _UNSUPPORTED_VERSION
+    return Failure(text, Cause.VERSION if is_version else Cause.OTHER)
 
 
 def explain_suback(
@@ -59,16 +57,13 @@ def explain_suback(
     """Name the subscriptions the broker refused; None when it granted all required ones."""
     answers = zip(filters, reasons, strict=False)
     refused = [topic_filter for topic_filter, reason in answers if reason.is_failure]
-    for topic_filter in refused:
-        if topic_filter in optional:
-            _LOG.info("the broker refuses the subscription to %s; going on without", topic_filter)
     required = [topic_filter for topic_filter in refused if topic_filter not in optional]
-    if not required:
-        return None
-    return Failure(
-        f"the broker refuses the subscription to {', '.join(required)}; "
-        "allow it in the broker's access list"
-    )
+    if required:
+        text = f"the broker refuses the subscription to {', '.join(required)}; "
+        return Failure(text + "allow it in the broker's access list")
+    if refused:
+        _LOG.info("the broker refuses the subscription to %s; going on without", ", ".join(refused))
+    return None
 
 
 def explain_disconnect(
@@ -78,12 +73,9 @@ def explain_disconnect(
     if not is_from_broker:
         if _is_keepalive_timeout(reason):
             return Failure("the broker went silent")
-        return Failure("the connection broke", blame=Blame.UNKNOWN)
+        return Failure("the connection broke", Cause.UNKNOWN)
     text = _with_advice("the broker ended the connection", reason, properties)
-    blame = Blame.UNKNOWN if reason.value in _UNSPECIFIC else Blame.OTHER
-    if reason.value in _ABOUT_A_PACKET:
-        blame = Blame.MESSAGE
-    return Failure(text, is_taken_over=reason.value == _TAKEN_OVER, blame=blame)
+    return Failure(text, _CAUSES.get(reason.value, Cause.OTHER))
 
 
 def explain_unanswered(reason: ReasonCode, settings: BrokerSettings, version: str) -> Failure:
@@ -91,8 +83,8 @@ def explain_unanswered(reason: ReasonCode, settings: BrokerSettings, version: st
     # Silence is a host that is not there; only a close may mean that the version is unsupported.
     if _is_keepalive_timeout(reason):
         return explain_silence(settings)
-    what = f"closed the connection without an answer to MQTT {version}"
-    return Failure(f"{settings.url} {what}", is_unanswered=True)
+    text = f"{settings.url} closed the connection without an answer to MQTT {version}"
+    return Failure(text, Cause.UNANSWERED)
 
 
 def explain_silence(settings: BrokerSettings) -> Failure:

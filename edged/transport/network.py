@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from edged.protocol import Delivery, Encoded, WireProperties
 from edged.transport.connection import IDLE_S, WAKE_BYTES, Connection
 from edged.transport.events import (
-    Blame,
+    Cause,
     Connected,
     ConnectFailed,
     Disconnected,
@@ -29,11 +29,12 @@ from edged.transport.events import (
 )
 from edged.transport.explain import Failure, explain_error, explain_silence
 from edged.transport.outbox import Outbox, Outgoing
-from edged.transport.settings import BrokerSettings, Will
+from edged.transport.paho_client import make_client
+from edged.transport.settings import BrokerSettings, Will, tls_context
 
-# Events that may wait for the consumer before nothing more is read from the socket.
 _LOG = logging.getLogger(__name__)
 AUTO, V5, V311 = "auto", "5", "3.1.1"
+# Events that may wait for the consumer before nothing more is read from the socket.
 MAX_BACKLOG = 64
 # Sleep between two looks at a backlog that is too long.
 FLOODED_S = 0.002
@@ -125,9 +126,12 @@ class Transport:
         self._handles = itertools.count(1)
         self._commands: deque[Outgoing | Delivery | float] = deque()  # a float: stop by then
         self._outbox = Outbox(None if will is None else will.topic)
-        version = V5 if settings.protocol == AUTO else settings.protocol
-        epochs = itertools.count(1)
-        self._connection = Connection(settings, version, subscriptions, will, epochs)
+        self._subscriptions = subscriptions
+        self._will = will
+        self._tls = tls_context(settings.ca_file) if settings.is_tls else None
+        self._version = V5 if settings.protocol == AUTO else settings.protocol
+        self._epochs = itertools.count(1)
+        self._connection = self._make_connection()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.settimeout(0)
         self._wake_writer.settimeout(0)
@@ -135,7 +139,6 @@ class Transport:
         self._is_5_refused = False
         self._backoff = Backoff(settings)
         self._stop_by_s: float | None = None
-        self._was_connected = False
         self.num_stale_acknowledgements = 0
         """Acknowledgements ignored because their connection has ended; the broker redelivers."""
         self._thread = threading.Thread(target=self._run, name="edged-mqtt", daemon=True)
@@ -200,10 +203,13 @@ class Transport:
         self._wake_reader.close()
         self._wake_writer.close()
 
+    def _make_connection(self) -> Connection:
+        client = make_client(self._settings, self._version, self._will, self._tls)
+        return Connection(client, self._settings, self._version, self._subscriptions, self._epochs)
+
     def _connect_and_serve(self) -> Failure:
         """Connect, and work until the connection has ended; return why it did."""
-        connection = self._connection
-        self._was_connected = False
+        connection = self._connection = self._make_connection()
         started_s, limit_s = time.monotonic(), self._settings.handshake_timeout_s
         try:
             connection.open()
@@ -223,10 +229,10 @@ class Transport:
                 connection.failure = explain_silence(self._settings)
                 connection.abort()
         self._hand_over()
-        if self._was_connected:
+        if connection.was_ready:
             self._backoff.note_connection(time.monotonic() - started_s)
-        failure = connection.failure or Failure("the connection broke", blame=Blame.UNKNOWN)
-        self._emit_all(self._outbox.broken(failure.blame, time.monotonic()))
+        failure = connection.failure or Failure("the connection broke", Cause.UNKNOWN)
+        self._emit_all(self._outbox.broken(failure.cause, time.monotonic()))
         return failure
 
     def _take_commands(self) -> None:
@@ -249,7 +255,6 @@ class Transport:
         while inbox:
             event = inbox.popleft()
             if isinstance(event, Connected):
-                self._was_connected = True
                 self._outbox.begin()
             elif isinstance(event, Published) and not self._outbox.confirm(
                 event.handle, is_taken=event.failure is None, now_s=time.monotonic()
@@ -271,31 +276,28 @@ class Transport:
 
     def _switch_version(self, failure: Failure) -> bool:
         """Change to the other version of MQTT if that may help; True to reconnect at once."""
-        if self._settings.protocol != AUTO:
+        if self._settings.protocol != AUTO or self._is_5_refused:
             return False
-        if self._connection.version == V5:
-            if not failure.is_version_refused and not failure.is_unanswered:
-                return False
-            self._is_5_refused = failure.is_version_refused
-            self._change_to(V311)
-            return True
-        if not self._is_5_refused:
+        if self._version == V5 and failure.cause not in (Cause.VERSION, Cause.UNANSWERED):
+            return False
+        if self._version == V5:
+            self._is_5_refused = failure.cause is Cause.VERSION
+            self._version = V311
+        else:
             # The silence may have had another reason, such as a broker that was just starting.
-            self._change_to(V5)
-        return False
-
-    def _change_to(self, version: str) -> None:
-        _LOG.info("%s: trying MQTT %s", self._settings.url, version)
-        self._connection.version = version
+            self._version = V5
+        _LOG.info("%s: trying MQTT %s", self._settings.url, self._version)
+        return self._version == V311
 
     def _report_and_pause(self, failure: Failure) -> None:
+        was_connected, is_taken_over = self._connection.was_ready, failure.cause is Cause.TAKEN_OVER
         pause_s = self._backoff.next_s(
-            was_connected=self._was_connected,
-            is_taken_over=failure.is_taken_over,
-            is_probing=self._was_connected and self._outbox.is_probing,
+            was_connected=was_connected,
+            is_taken_over=is_taken_over,
+            is_probing=was_connected and self._outbox.is_probing,
         )
-        if self._was_connected:
-            self._emit(Disconnected(failure.reason, pause_s, failure.is_taken_over))
+        if was_connected:
+            self._emit(Disconnected(failure.reason, pause_s, is_taken_over))
         else:
             self._emit(ConnectFailed(failure.reason, pause_s))
         over_s = time.monotonic() + pause_s

@@ -5,16 +5,10 @@ one such message would end every connection for ever. So a message that was unco
 connection broke is suspect and is sent alone the next time; one on which connections break
 repeatedly is given up.
 
-A bad link breaks connections too, and must not cost a valid message. Where the broker names the
-message as the cause (DISCONNECT of MQTT 5), two breaks are enough. Where it only closes, a break
-counts only if the node's own availability message was confirmed before, on the same connection,
-and all counts restart when the connection breaks on that one. On a link that breaks at each message
-with probability p, such a break has probability p(1-p), at most a quarter; ten in a row, a
-millionth.
-
 Rule: pure; times come from the caller, all on one clock.
 """
 
+import itertools
 import math
 from collections import OrderedDict, deque
 from collections.abc import Iterator
@@ -22,12 +16,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from edged.protocol import Encoded
-from edged.transport.events import Blame, Published, PublishHandle
+from edged.transport.events import Cause, Published, PublishHandle
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Outgoing:
-    """A message to publish."""
+    """A message to publish, and what became of it so far."""
 
     handle: PublishHandle
     message: Encoded
@@ -35,15 +29,40 @@ class Outgoing:
     retain: bool
     queued_s: float
     """When it was published, on the monotonic clock."""
+    sent_s: float = 0.0
+    is_alone: bool = False
+    """Nothing else may be sent until it is confirmed."""
+    num_blamed: int = 0
+    """Connections that ended on it with a reason code that names it."""
+    num_closed: int = 0
+    """Connections that just closed on it."""
+
+    @property
+    def is_replaceable(self) -> bool:
+        """Whether a newer message to its topic makes it useless: the node's state, a fragment."""
+        return self.retain or self.qos == 0
+
+    def count_break(self, cause: Cause) -> None:
+        """Count a connection that ended on it."""
+        self.num_blamed += cause is Cause.MESSAGE
+        self.num_closed += cause is Cause.UNKNOWN
+
+    def is_hopeless(self, max_closed: int) -> bool:
+        """Whether so many connections ended on it that it is given up."""
+        return self.num_blamed >= MAX_BLAMED or self.num_closed >= max_closed
 
 
 class UnsendableError(ValueError):
     """A message can never be sent on this connection; the text says why."""
 
 
-# Breaks with a reason code that names the message, until it is given up.
+# A bad link breaks connections too, and must not cost a valid message. Where the broker names the
+# message as the cause (DISCONNECT of MQTT 5), so many breaks are enough to give it up.
 MAX_BLAMED = 2
-# Breaks without a reason code, until it is given up.
+# Where it only closes, a break counts only if the node's own availability message was confirmed
+# before, on the same connection, and all counts restart when the connection breaks on that one. On
+# a link that breaks at each message with probability p, such a break has probability p(1-p), at
+# most a quarter; ten in a row, a millionth.
 MAX_CLOSED = 10
 # The same for a client without an availability message, whose link cannot be tested first.
 MAX_CLOSED_UNCONTROLLED = 20
@@ -55,44 +74,12 @@ FRAGMENT_S = 30.0
 REFUSED_S = 3600.0
 MAX_REFUSED = 64
 _MAX_SHOWN = 64
-_CONTROL = 0  # never the handle of a message
 
 
-class Wire(Protocol):
-    """The part of ``Connection`` that the outbox uses."""
-
+class _Connection(Protocol):
     @property
-    def window(self) -> int:
-        """Messages that may be unconfirmed at a time; 0 while nothing may be sent."""
-
-    def send(self, outgoing: Outgoing) -> bool:
-        """Send a message; False when it has to wait. ``UnsendableError`` when it never can be."""
-
-
-@dataclass(slots=True, eq=False)
-class _Item:
-    outgoing: Outgoing
-    sent_s: float = 0.0
-    is_alone: bool = False
-    """Nothing else may be sent until it is confirmed."""
-    num_blamed: int = 0
-    num_closed: int = 0
-
-    @property
-    def is_control(self) -> bool:
-        return self.outgoing.handle == _CONTROL
-
-    @property
-    def is_replaceable(self) -> bool:
-        """Whether a newer message to its topic makes it useless: the node's state, a fragment."""
-        return self.outgoing.retain or self.outgoing.qos == 0
-
-    def count_break(self, blame: Blame) -> None:
-        self.num_blamed += blame is Blame.MESSAGE
-        self.num_closed += blame is Blame.UNKNOWN
-
-    def is_hopeless(self, max_closed: int) -> bool:
-        return self.num_blamed >= MAX_BLAMED or self.num_closed >= max_closed
+    def window(self) -> int: ...
+    def send(self, outgoing: Outgoing) -> bool: ...
 
 
 class Outbox:
@@ -104,12 +91,14 @@ class Outbox:
 
     def __init__(self, control_topic: str | None = None) -> None:
         self._control_topic = control_topic
-        self._control: _Item | None = None
-        self._suspects: deque[_Item] = deque()
-        self._fresh: deque[_Item] = deque()
-        self._set_aside: deque[_Item] = deque()  # a connection broke on each; sent after all others
-        self._on_wire: dict[PublishHandle, _Item] = {}
-        self._passing: deque[_Item] = deque()  # recently sent with QoS 0
+        self._control: Outgoing | None = None  # the last one that the broker confirmed
+        # A connection broke on each that is set aside, so all others go first.
+        self._suspects: deque[Outgoing] = deque()
+        self._fresh: deque[Outgoing] = deque()
+        self._set_aside: deque[Outgoing] = deque()
+        self._queues = (self._suspects, self._fresh, self._set_aside)
+        self._on_wire: dict[PublishHandle, Outgoing] = {}
+        self._passing: deque[Outgoing] = deque()  # recently sent with QoS 0
         self._is_proven = False  # the broker has confirmed a message on this connection
         self._answer_s = 0.0  # how long the last confirmation took
         self._refused: OrderedDict[str, float] = OrderedDict()  # topic → not used until
@@ -118,7 +107,7 @@ class Outbox:
 
     def __len__(self) -> int:
         """Return the number of queued messages."""
-        return sum(map(len, self._queues()))
+        return sum(map(len, self._queues))
 
     def append(self, outgoing: Outgoing) -> list[Published]:
         """Queue a message; return the outcome of the one it replaces.
@@ -126,29 +115,30 @@ class Outbox:
         A retained message replaces a queued one to its topic, and a fragment one that may have
         ended a connection.
         """
-        older = self._find_same(item := _Item(outgoing))
+        older = self._find_same(outgoing)
         if older is None:
-            self._fresh.append(item)
+            self._fresh.append(outgoing)
             return []
-        replaced, older.outgoing = older.outgoing, outgoing
-        return _failed(replaced, "replaced by a newer one")
+        queue = self._queue_of(older)
+        queue[queue.index(older)] = outgoing
+        return _supersede(older, outgoing)
 
     def begin(self) -> None:
         """Start a new connection."""
         self._is_proven = self._control_topic is None
 
-    def send(self, wire: Wire, now_s: float) -> Iterator[Published]:
+    def send(self, connection: _Connection, now_s: float) -> Iterator[Published]:
         """Send the messages whose turn it is; yield the outcome of those that never can be."""
-        while queue := self._next_queue(wire.window):
+        while queue := self._next_queue(connection.window):
             item, is_careful = queue[0], bool(self._suspects or self._set_aside)
             try:
                 outgoing = self._ready(item, now_s)
                 # QoS 1, because only a message that is confirmed can be sent alone.
-                if not wire.send(replace(outgoing, qos=1) if is_careful else outgoing):
+                if not connection.send(replace(outgoing, qos=1) if is_careful else outgoing):
                     return
             except UnsendableError as error:
                 queue.popleft()
-                yield from _failed(item.outgoing, str(error))
+                yield from _failed(item, str(error))
                 continue
             queue.popleft()
             item.sent_s, item.is_alone = now_s, queue is not self._fresh
@@ -166,35 +156,33 @@ class Outbox:
         self._answer_s = now_s - item.sent_s
         while self._passing and self._passing[0].sent_s < item.sent_s:
             self._passing.popleft()  # brokers process packets in order
-        outgoing = item.outgoing
-        if outgoing.retain and is_taken and outgoing.message.topic == self._control_topic:
-            self._control = _Item(replace(outgoing, handle=_CONTROL, qos=1))
-        return outgoing.qos > 0 and not item.is_control
+        is_control = item is self._control
+        if item.retain and is_taken and item.message.topic == self._control_topic:
+            self._control = item
+            item.num_blamed = item.num_closed = 0
+        return item.qos > 0 and not is_control
 
-    def broken(self, blame: Blame, now_s: float) -> list[Published]:
+    def broken(self, cause: Cause, now_s: float) -> list[Published]:
         """Record the end of the connection; return the messages given up for it."""
         passing = [item for item in self._passing if now_s - item.sent_s <= AT_ONCE_S]
         items = sorted([*passing, *self._on_wire.values()], key=lambda item: item.sent_s)
         self._passing.clear()
         self._on_wire.clear()
-        if not self._is_proven and blame is Blame.UNKNOWN:
-            for item in (*items, *self._suspects, *self._fresh, *self._set_aside):
-                if not item.is_control:
+        if not self._is_proven and cause is Cause.UNKNOWN:
+            for item in itertools.chain(items, *self._queues):
+                if item is not self._control:
                     item.num_closed = 0
         self.is_probing = False
-        if len(items) == 1 and items[0].is_control:
-            items[0].count_break(blame)
+        if len(items) == 1 and items[0] is self._control:
+            items[0].count_break(cause)
             if items[0].is_hopeless(MAX_CLOSED):
                 self._control = None  # rejected as well, until the broker confirms a newer one
             return []
-        if len(items) == 1 and blame is not Blame.OTHER:
-            return self._strike(items[0], blame, now_s)
+        if len(items) == 1 and cause in (Cause.MESSAGE, Cause.UNKNOWN):
+            return self._strike(items[0], cause, now_s)
         return [gone for item in reversed(items) for gone in self._put_back(item)]
 
-    def _queues(self) -> tuple[deque[_Item], ...]:
-        return self._suspects, self._fresh, self._set_aside
-
-    def _next_queue(self, window: int) -> deque[_Item] | None:
+    def _next_queue(self, window: int) -> deque[Outgoing] | None:
         """Return the queue whose turn it is; None while nothing may be sent."""
         num_on_wire = len(self._on_wire)
         if num_on_wire >= window or any(item.is_alone for item in self._on_wire.values()):
@@ -209,66 +197,77 @@ class Outbox:
             return self._fresh
         return self._set_aside if may_be_alone else None
 
-    def _strike(self, item: _Item, blame: Blame, now_s: float) -> list[Published]:
+    def _strike(self, item: Outgoing, cause: Cause, now_s: float) -> list[Published]:
         """Count a break on a message that was sent alone; move it behind all others, or give up."""
         is_at_once = now_s - item.sent_s <= max(AT_ONCE_S, 2 * self._answer_s)
         self.is_probing = item.is_alone and self._is_proven
-        if blame is Blame.MESSAGE or (self.is_probing and is_at_once):
-            item.count_break(blame)
+        if cause is Cause.MESSAGE or (self.is_probing and is_at_once):
+            item.count_break(cause)
         limit = MAX_CLOSED_UNCONTROLLED if self._control_topic is None else MAX_CLOSED
         if item.is_hopeless(limit):
             return self._give_up(item)
         replaced = self._put_back(item)
-        self._suspects.remove(item)
-        self._set_aside.append(item)
+        self._set_aside.append(self._suspects.popleft())
         return replaced
 
-    def _give_up(self, item: _Item) -> list[Published]:
-        outgoing, num_breaks = item.outgoing, item.num_blamed + item.num_closed
+    def _give_up(self, item: Outgoing) -> list[Published]:
         if item.is_replaceable:  # the node would publish it again and again
-            self._refused[outgoing.message.topic] = item.sent_s + REFUSED_S
+            self._refused[item.message.topic] = item.sent_s + REFUSED_S
             while len(self._refused) > MAX_REFUSED:
                 self._refused.popitem(last=False)
+        num_breaks = item.num_blamed + item.num_closed
         reason = f"given up: the broker ended the connection on it {num_breaks} times; "
-        return [Published(outgoing.handle, reason + _show(outgoing))]
+        return [Published(item.handle, reason + _show(item))]
 
-    def _put_back(self, item: _Item) -> list[Published]:
+    def _put_back(self, item: Outgoing) -> list[Published]:
         """Queue an unconfirmed message as the next one, or the newer one that replaces it."""
         newer = self._find_same(item)
-        self._suspects.appendleft(item)
         if newer is None:
+            self._suspects.appendleft(item)
             return []
-        next(queue for queue in self._queues() if newer in queue).remove(newer)
-        replaced, item.outgoing = item.outgoing, newer.outgoing
-        item.num_blamed = max(item.num_blamed, newer.num_blamed)
-        item.num_closed = max(item.num_closed, newer.num_closed)
-        return _failed(replaced, "replaced by a newer one")
+        self._queue_of(newer).remove(newer)
+        self._suspects.appendleft(newer)
+        return _supersede(item, newer)
 
-    def _ready(self, item: _Item, now_s: float) -> Outgoing:
-        """Return a message with the expiry that is left.
+    def _ready(self, item: Outgoing, now_s: float) -> Outgoing:
+        """Return a message with the remaining expiry.
 
         Raises:
             UnsendableError: It has expired, or another to its topic was given up.
         """
-        topic = item.outgoing.message.topic
-        if item.is_replaceable and self._refused.get(topic, -math.inf) > now_s:
-            raise UnsendableError(f"an earlier one was given up; {_show(item.outgoing)}")
-        outgoing = _shorten_expiry(item.outgoing, now_s)
-        if outgoing is None:
+        message, is_fragment = item.message, item.qos == 0 and not item.retain
+        if item.is_replaceable and self._refused.get(message.topic, -math.inf) > now_s:
+            raise UnsendableError(f"an earlier one was given up; {_show(item)}")
+        expiry_s = message.properties.message_expiry_s
+        life_s = expiry_s if expiry_s is not None else FRAGMENT_S if is_fragment else math.inf
+        left_s = item.queued_s + life_s - now_s
+        if left_s <= 0:
             raise UnsendableError("expired while it waited for the broker")
-        return outgoing
+        if expiry_s is None or (whole_s := math.ceil(left_s)) == expiry_s:
+            return item
+        properties = replace(message.properties, message_expiry_s=whole_s)
+        return replace(item, message=message._replace(properties=properties))
 
-    def _find_same(self, wanted: _Item) -> _Item | None:
+    def _find_same(self, wanted: Outgoing) -> Outgoing | None:
         """Find the queued message that ``wanted`` replaces, or that replaces it."""
-        if not wanted.is_replaceable:
-            return None
-        for queue in self._queues():
-            for item in queue:
-                is_same = item.outgoing.message.topic == wanted.outgoing.message.topic
-                is_stream = queue is self._fresh and not item.outgoing.retain
-                if item.is_replaceable and is_same and not is_stream:
-                    return item
+        if wanted.is_replaceable:
+            for queue in self._queues:
+                for item in queue:
+                    is_same = item.is_replaceable and item.message.topic == wanted.message.topic
+                    # Fragments of a stream do not replace each other, but for suspect ones.
+                    if is_same and (item.retain or queue is not self._fresh):
+                        return item
         return None
+
+    def _queue_of(self, item: Outgoing) -> deque[Outgoing]:
+        return next(queue for queue in self._queues if item in queue)
+
+
+def _supersede(older: Outgoing, newer: Outgoing) -> list[Published]:
+    """Pass the breaks of a message on to the newer one in its place; return its outcome."""
+    newer.num_blamed = max(older.num_blamed, newer.num_blamed)
+    newer.num_closed = max(older.num_closed, newer.num_closed)
+    return _failed(older, "replaced by a newer one")
 
 
 def _failed(outgoing: Outgoing, failure: str) -> list[Published]:
@@ -279,19 +278,3 @@ def _show(outgoing: Outgoing) -> str:
     """Quote the topic, shortened, for one line of the log."""
     topic = outgoing.message.topic
     return f"topic {topic[:_MAX_SHOWN]!a}{'…' if len(topic) > _MAX_SHOWN else ''}"
-
-
-def _shorten_expiry(outgoing: Outgoing, now_s: float) -> Outgoing | None:
-    """Subtract the time in the queue from the Message Expiry Interval; None when expired."""
-    message = outgoing.message
-    expiry_s = message.properties.message_expiry_s
-    if expiry_s is None:
-        is_old = now_s - outgoing.queued_s > FRAGMENT_S
-        return None if is_old and outgoing.qos == 0 and not outgoing.retain else outgoing
-    left_s = outgoing.queued_s + expiry_s - now_s
-    if left_s <= 0:
-        return None
-    if (whole_s := math.ceil(left_s)) == expiry_s:  # the usual case: sent at once
-        return outgoing
-    properties = replace(message.properties, message_expiry_s=whole_s)
-    return replace(outgoing, message=message._replace(properties=properties))

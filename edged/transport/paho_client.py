@@ -12,24 +12,22 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edged.transport.properties import read_publish
-from edged.transport.settings import BrokerSettings, Will, load_authorities
+from edged.transport.settings import BrokerSettings, Will
 
 _RETAIN_ON_SUBSCRIBE, _RETAIN_NEVER = 0, 2
 _SHORT_SESSION_S = 60
 
 
 class _Client(mqtt.Client):
-    """paho's client with a PUBLISH parser of its own for MQTT 5.
-
-    paho's parser copies the rest of the packet for each property, and calls U+FEFF malformed, so
-    that one message would end each connection that delivers it.
-    """
+    """paho's client with a PUBLISH parser of its own: ``on_message`` gets a ``Delivery``."""
 
     def _handle_publish(self) -> MQTTErrorCode:
-        if self.protocol != mqtt.MQTTv5:
-            return super()._handle_publish()
-        command, packet = self._in_packet["command"], self._in_packet["packet"]
-        self._handle_on_message(read_publish(command, bytes(packet)))
+        # paho's parser copies the rest of the packet for each property, and calls U+FEFF malformed,
+        # so that one message would end each connection that delivers it.
+        command, packet = self._in_packet["command"], bytes(self._in_packet["packet"])
+        is_5 = self.protocol == mqtt.MQTTv5
+        delivery: Any = read_publish(command, packet, has_properties=is_5)
+        self._handle_on_message(delivery)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
 
@@ -76,19 +74,6 @@ def subscription_list(
     handling = _RETAIN_ON_SUBSCRIBE if settings.wants_retained else _RETAIN_NEVER
     options = SubscribeOptions(qos=1, retainHandling=handling)
     return [(topic_filter, options) for topic_filter in topic_filters]
-
-
-def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
-    """Return the TLS parameters; None without TLS.
-
-    Raises:
-        UnavailableError: The CA file cannot be read.
-    """
-    if not settings.is_tls:
-        return None
-    context = load_authorities(settings.ca_file)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
 
 
 def _connect_properties(settings: BrokerSettings) -> Properties:

@@ -7,7 +7,6 @@ copies the rest of the packet for each property: 12,000 empty ones take it secon
 from collections.abc import Callable
 from typing import Any
 
-import paho.mqtt.client as mqtt
 from paho.mqtt.exception import MalformedPacket
 from paho.mqtt.properties import Properties, VariableByteIntegers
 
@@ -55,22 +54,15 @@ def _binary(value: bytes) -> bytes:
     return len(value).to_bytes(2, "big") + value
 
 
-class ReceivedMessage(mqtt.MQTTMessage):
-    """An MQTT 5 message with its properties as ``WireProperties``."""
+def read_publish(header: int, packet: bytes, *, has_properties: bool) -> Delivery:
+    """Parse a PUBLISH (§3.3), but for the number of its connection.
 
-    __slots__ = ("wire",)
-
-    def __init__(self, packet_id: int, topic: bytes, wire: WireProperties) -> None:
-        super().__init__(packet_id, topic)
-        self.wire = wire
-
-
-def read_publish(header: int, packet: bytes) -> ReceivedMessage:
-    """Parse a PUBLISH of MQTT 5 (§3.3).
+    A topic that is not UTF-8 becomes the empty one, which no message has.
 
     Args:
         header: First byte of the fixed header.
         packet: Everything after the remaining length.
+        has_properties: It is of MQTT 5, not 3.1.1.
 
     Raises:
         MalformedPacket: It breaks a rule of MQTT 5, or has QoS 2, which edged never asks for.
@@ -81,12 +73,24 @@ def read_publish(header: int, packet: bytes) -> ReceivedMessage:
     if qos > 1:
         raise MalformedPacket(f"a message of QoS {qos}")
     packet_id = reader.number(2) if qos else 0
-    size = reader.length()
-    wire = _Reader(packet, reader.skip(size), reader.at).properties()
-    message = ReceivedMessage(packet_id, topic, wire)
-    message.dup, message.qos, message.retain = bool(header & 8), qos, bool(header & 1)
-    message.payload = packet[reader.at :]
-    return message
+    properties = WireProperties()
+    if has_properties:
+        size = reader.length()
+        properties = _Reader(packet, reader.skip(size), reader.at).properties()
+    return Delivery(
+        topic=_utf_8_or_empty(topic),
+        payload=packet[reader.at :],
+        retain=bool(header & 1),
+        qos=qos,
+        is_redelivery=bool(header & 8),
+        properties=properties,
+        packet_id=packet_id,
+    )
+
+
+def _utf_8_or_empty(topic: bytes) -> str:
+    text = topic.decode(errors="ignore")
+    return text if len(text.encode()) == len(topic) else ""
 
 
 class _Reader:
@@ -106,16 +110,13 @@ class _Reader:
     def take(self, size: int) -> bytes:
         return self._packet[self.skip(size) : self.at]
 
-    def byte(self) -> int:
-        return self._packet[self.skip(1)]
-
     def number(self, size: int) -> int:
         return int.from_bytes(self.take(size), "big")
 
     def length(self) -> int:  # a Variable Byte Integer (§1.5.5)
         value = 0
         for place in range(_MAX_LENGTH_BYTES):
-            byte = self.byte()
+            byte = self.number(1)
             value |= (byte & 0x7F) << 7 * place
             if not byte & 0x80:
                 return value
@@ -151,7 +152,7 @@ class _Reader:
         found: dict[str, Any] = {}
         pairs: list[tuple[str, str]] = []
         while self.at < self._end:
-            kind = self.byte()
+            kind = self.number(1)
             if kind == _USER_PROPERTY and len(pairs) > MAX_USER_PROPERTIES:
                 self.skip_user_properties()  # one too many is kept, so that the request is refused
             elif kind == _USER_PROPERTY:
@@ -178,33 +179,10 @@ def _positive(value: int) -> int:
 _TOPIC_ALIAS = "topic_alias"
 _PROPERTIES: dict[int, tuple[str, Callable[[_Reader], Any]]] = {
     # Mosquitto 2.0 passes on any value; a message that ends the connection would come back.
-    0x01: ("payload_format", _Reader.byte),
+    0x01: ("payload_format", lambda reader: reader.number(1)),
     0x02: ("message_expiry_s", lambda reader: reader.number(4)),
     0x03: ("content_type", _Reader.text),
     0x08: ("response_topic", _Reader.text),
     0x09: ("correlation_data", _Reader.binary),
     0x23: (_TOPIC_ALIAS, lambda reader: _positive(reader.number(2))),
 }
-
-
-def to_delivery(message: mqtt.MQTTMessage, epoch: int) -> Delivery:
-    """Convert a message that arrived on the connection ``epoch``.
-
-    Raises:
-        UnicodeDecodeError: Its topic is not UTF-8.
-    """
-    return Delivery(
-        topic=message.topic,
-        payload=bytes(message.payload),
-        retain=bool(message.retain),
-        qos=message.qos,
-        is_redelivery=bool(message.dup),
-        properties=properties_of(message),
-        packet_id=message.mid,
-        connection_epoch=epoch,
-    )
-
-
-def properties_of(message: mqtt.MQTTMessage) -> WireProperties:
-    """Return the properties of a message; MQTT 3.1.1 has none."""
-    return message.wire if isinstance(message, ReceivedMessage) else WireProperties()

@@ -68,14 +68,16 @@ def read_password_file(path: Path, name: str) -> str:
         raise UnavailableError(f"{name}: cannot be read: {error}") from error
 
 
-def load_authorities(ca_file: Path | None) -> ssl.SSLContext:
-    """Return a TLS context that trusts a CA file, or the system's authorities where it is None.
+def tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Return the TLS parameters for a CA file; None trusts the system's authorities.
 
     Raises:
         UnavailableError: The file cannot be read, or is not PEM.
     """
     try:
-        return ssl.create_default_context(cafile=ca_file)
+        context = ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError) as error:
         problem = f"broker.ca_file: {ca_file}: not a readable PEM certificate"
         raise UnavailableError(problem) from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context

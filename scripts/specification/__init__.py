@@ -1,5 +1,5 @@
-"""The protocol for programs: JSON Schema and AsyncAPI, made from what the code validates with.
+"""The protocol for programs: JSON Schema and AsyncAPI, generated from the declarations in the code.
 
-Rule: an enumeration, a bound or a code is never written here, only taken from its declaration;
-``docs/protocol.md`` stays the text for people, and a test compares the two.
+Rule: enumerations, bounds and codes are taken from their declarations, never repeated here;
+``docs/protocol.md`` is the text for people, and a test compares the two.
 """

@@ -6,7 +6,7 @@ import edged
 from edged.protocol.encode import CONTENT_TYPE
 from edged.protocol.keys import ID_PATTERN
 from edged.protocol.wire import OPERATIONS, Topics
-from scripts.specification.pieces import Schema
+from scripts.specification.parts import Schema
 
 _BINDING_VERSION = "0.2.0"
 _SCHEMA_FORMAT = "application/schema+json;version=draft-2020-12"
@@ -24,7 +24,7 @@ def asyncapi_document() -> dict[str, Any]:
             "title": "edged",
             "version": edged.__version__,
             "description": (
-                "A small language model asked over MQTT. The text for people is protocol.md; a node"
+                "A small language model asked over MQTT. protocol.md explains it for people; a node"
                 " can have another prefix than `edged`."
             ),
             "license": {"name": "Apache-2.0"},
@@ -69,7 +69,7 @@ def _channel(address: str, message: str) -> dict[str, Any]:
 
 
 def _operations() -> dict[str, Any]:
-    summaries = {"generate": "Answer a question.", "cancel": "End a question."}
+    summaries = {"generate": "Answer a prompt.", "cancel": "Cancel a request."}
     operations = {
         operation: _operation(f"{operation}Request", "receive", summaries[operation], qos=1)
         for operation in OPERATIONS
@@ -80,14 +80,14 @@ def _operations() -> dict[str, Any]:
             "channel": {"$ref": f"#/channels/{operation}Reply"},
             "messages": [{"$ref": f"#/channels/{operation}Reply/messages/reply"}],
         }
-    told = {
-        "stream": ("Send a piece of an answer.", 0, False),
-        "availability": ("Say whether the node is there; also the will.", 1, True),
-        "info": ("Say what the node is.", 1, True),
-        "state": ("Say how the node is, every 30 s and on change.", 0, True),
-        "event": ("Tell operators what happened.", 1, False),
+    sent = {
+        "stream": ("Send a fragment of an answer.", 0, False),
+        "availability": ("Whether the node is online; also the will.", 1, True),
+        "info": ("Describe the node.", 1, True),
+        "state": ("Load, memory and counters, every 30 s and on change.", 0, True),
+        "event": ("Report what happened to operators.", 1, False),
     }
-    for channel, (summary, qos, is_retained) in told.items():
+    for channel, (summary, qos, is_retained) in sent.items():
         operations[channel] = _operation(channel, "send", summary, qos=qos, retain=is_retained)
     return operations
 
@@ -113,7 +113,7 @@ def _messages() -> dict[str, Any]:
     }
     replied = {
         "payloadFormatIndicator": 1,
-        "correlationData": correlation | {"description": "Correlation Data as it came"},
+        "correlationData": correlation | {"description": "Correlation Data of the request"},
         "contentType": CONTENT_TYPE,
         "bindingVersion": _BINDING_VERSION,
     }

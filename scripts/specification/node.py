@@ -1,9 +1,9 @@
-"""JSON Schema of what a node tells of itself: ``info`` and ``event``."""
+"""JSON Schema of ``info`` and ``event``."""
 
 from edged.protocol.event import Event
 from edged.protocol.request import FormatType
 from edged.protocol.wire import OPERATIONS
-from scripts.specification.pieces import (
+from scripts.specification.parts import (
     BOOLEAN,
     COUNT,
     STRING,
@@ -19,19 +19,19 @@ from scripts.specification.replies import NODE, VERSION
 
 _LIMITS = {
     "max_payload_bytes": "largest request, in bytes",
-    "max_tokens": "tokens that a request gets that asks for none",
+    "max_tokens": "`max_tokens` of a request that names none",
     "timeout_ms": "deadline of a request that names none, in ms",
     "max_timeout_ms": "longest deadline; longer ones are cut to it, in ms",
-    "queue": "requests that may wait",
-    "slots": "requests that are answered at the same time, at most",
-    "sessions": "sessions that are held; 0: none",
+    "queue": "length of the queue",
+    "slots": "requests that are decoded in one batch, at most",
+    "sessions": "largest number of sessions; 0: none",
     "session_tokens": "longest dialogue, in tokens",
-    "session_idle_ms": "when an idle session is forgotten, in ms",
+    "session_idle_ms": "time after which an idle session is deleted, in ms",
 }
 
 
 def info_schema() -> Schema:
-    """Return the schema of the retained description of a node."""
+    """Return the schema of ``info``."""
     model = members(
         {
             "name": STRING,
@@ -61,7 +61,7 @@ def info_schema() -> Schema:
             ),
         }
     )
-    return document("info", "info", "What the node is; retained.", schema)
+    return document("info", "info", "Description of the node; retained.", schema)
 
 
 def event_schema() -> Schema:
@@ -77,5 +77,5 @@ def event_schema() -> Schema:
     ]
     schema = members({"v": VERSION, "node": NODE, "event": {"type": "string"}})
     schema["oneOf"] = kinds
-    text = "What operators should know; never text of a prompt or an answer."
+    text = "Events for operators; never text of a prompt or an answer."
     return document("event", "event", text, schema)

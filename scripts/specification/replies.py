@@ -1,11 +1,10 @@
-"""JSON Schema of what a node answers: replies, and the fragments of a stream."""
+"""JSON Schema of replies and stream fragments."""
 
 from edged.errors import ErrorCode
-from edged.protocol.energy import EnergySource
 from edged.protocol.keys import ID_PATTERN
-from edged.protocol.request import Answer, FinishReason, SessionState
+from edged.protocol.request import Answer, EnergySource, FinishReason, SessionState
 from edged.protocol.wire import PROTOCOL_VERSION
-from scripts.specification.pieces import (
+from scripts.specification.parts import (
     BOOLEAN,
     COUNT,
     NUMBER,
@@ -23,10 +22,10 @@ NODE: Schema = described({"type": "string", "pattern": "^[a-z0-9-]{1,32}$"}, "na
 _ON_THE_WIRE = [code for code in ErrorCode if code is not ErrorCode.FORBIDDEN_TOPIC]
 """A forbidden reply topic gets no reply."""
 _DETAIL = {
-    "predicted_ms": described(COUNT, "timeout: how long the whole answer is predicted to take"),
+    "predicted_ms": described(COUNT, "timeout: predicted duration of the complete answer"),
     "max_tokens": described(COUNT, "timeout: how many tokens would fit"),
     "prompt_tokens": described(COUNT, "prompt_too_long: tokens of the prompt"),
-    "max_model_len": described(COUNT, "prompt_too_long: tokens of the model's context"),
+    "max_model_len": described(COUNT, "prompt_too_long: context of the model, in tokens"),
     "missing_bytes": described(COUNT, "memory_pressure: how much memory is missing"),
 }
 
@@ -45,9 +44,9 @@ def reply_schema() -> Schema:
         "model": described(STRING, "name and hash of the model"),
         "session": _session(),
         "attempt": described(
-            {"type": "integer", "minimum": 1}, "how often this request was started"
+            {"type": "integer", "minimum": 1}, "number of times this request was started"
         ),
-        "duplicate": described(BOOLEAN, "a copy of a reply that was sent before"),
+        "duplicate": described(BOOLEAN, "whether this repeats an earlier reply"),
     }
     optional = ("error", "usage", "timing", "model", "session")
     schema = members(properties, optional=optional)
@@ -57,14 +56,16 @@ def reply_schema() -> Schema:
 
 
 def fragment_schema() -> Schema:
-    """Return the schema of one piece of a streamed answer."""
+    """Return the schema of one fragment of a streamed answer."""
     properties = {
         "id": described({"type": "string", "pattern": f"^{ID_PATTERN}$"}, "`id` of the request"),
         "seq": described(COUNT, "counts from 0 without gaps"),
-        "delta": described(STRING, "text, never half a character; may be empty in the last one"),
+        "delta": described(
+            STRING, "text of complete characters; may be empty in the last fragment"
+        ),
         "done": described(BOOLEAN, "true in the last fragment"),
     }
-    text = "A piece of a streamed answer, QoS 0; the complete reply always follows."
+    text = "A fragment of a streamed answer, QoS 0; the complete reply always follows."
     return document("fragment", "stream fragment", text, members(properties))
 
 
@@ -74,14 +75,14 @@ def _answer() -> Schema:
     meanings = "; ".join(f"`{r}`: {reasons[r.name].rstrip('.')}" for r in FinishReason)
     data = members(
         {
-            "text": described(STRING, "the answer; of a choice that was cut: empty"),
+            "text": described(STRING, "the answer; empty for a choice that was cut"),
             "json": {"description": docs["json"]},
             "choice": described(nullable(COUNT), docs["choice"]),
             "finish_reason": described({"enum": [str(r) for r in FinishReason]}, meanings),
         },
         optional=("choice",),
     )
-    # A client that acts on the text acts on nothing when the choice was cut.
+    # A client that acts on the text does nothing if the choice was cut.
     is_cut = {"properties": {"choice": {"type": "null"}}, "required": ["choice"]}
     data |= {"if": is_cut, "then": {"properties": {"text": {"const": ""}}}}
     properties: Schema = {"status": {"const": "ok"}, "data": data, "error": False}
@@ -110,9 +111,9 @@ def _error() -> Schema:
     properties: dict[str, Schema] = {
         "code": {"enum": [str(code) for code in _ON_THE_WIRE]},
         "status": {"enum": sorted({code.status for code in _ON_THE_WIRE})},
-        "message": described(STRING, "for people; begins with the key that is wrong"),
+        "message": described(STRING, "for people; begins with the wrong key"),
         "retryable": described(BOOLEAN, "whether the same request may succeed later"),
-        "retry_after_ms": described(COUNT, "where the node has an estimate"),
+        "retry_after_ms": described(COUNT, "estimate of the node, in ms"),
         **_DETAIL,
     }
     schema = members(properties, optional=("retry_after_ms", *_DETAIL))
@@ -130,16 +131,16 @@ def _error() -> Schema:
 
 
 def _usage() -> Schema:
-    cached = "tokens of the prompt that were not computed again"
+    cached = "tokens of the prompt that were in the cache"
     return members(
         {
             "prompt_tokens": described(COUNT, "tokens of the prompt"),
             "cached_tokens": described(COUNT, cached),
             "completion_tokens": described(COUNT, "tokens of the answer"),
-            "energy_j": described(NUMBER, "energy that it took, in J"),
+            "energy_j": described(NUMBER, "energy of the request, in J"),
             "energy_source": described(
                 {"enum": [source.value for source in EnergySource]},
-                "`rapl`: measured; `model`: reckoned with declared watts",
+                "`rapl`: measured; `model`: computed from declared watts",
             ),
         },
         optional=("energy_j", "energy_source"),

@@ -1,25 +1,31 @@
-"""JSON Schema of what a node takes: ``generate`` and ``cancel``.
+"""JSON Schema of the requests ``generate`` and ``cancel``.
 
-Rule: null means the same as leaving the key out, so every key takes it.
+Rule: null is the same as omitting a key, so every key accepts it.
 """
 
+from typing import Any
+
 from edged.protocol.keys import (
-    ID_PATTERN,
+    FORMAT_TYPE,
+    ID,
     MAX_CHOICE_LENGTH,
     MAX_CHOICES,
     MAX_MESSAGES,
     MAX_STOP_LENGTH,
     MAX_STOPS,
     MAX_TOKENS,
+    ON_DEADLINE,
+    PRIORITY,
     ROLES,
     SAMPLING_KEYS,
+    SESSION,
+    STREAM,
     TIMEOUT_MS,
-    IntegerKey,
-    NumberKey,
+    TRANSACTION,
+    Key,
 )
-from edged.protocol.request import FormatType, OnDeadline, Priority
-from scripts.specification.pieces import (
-    BOOLEAN,
+from edged.protocol.request import FormatType
+from scripts.specification.parts import (
     STRING,
     Schema,
     described,
@@ -28,8 +34,6 @@ from scripts.specification.pieces import (
     nullable,
 )
 
-_ID: Schema = {"type": "string", "pattern": f"^{ID_PATTERN}$"}
-_ID_MEANING = "comes back in the reply; names the stream and the target of a cancel"
 _TEXT: Schema = {"type": "string", "pattern": "^[^\\u0000]*$"}
 _FILLED: Schema = _TEXT | {"allOf": [{"pattern": "\\S"}]}
 _NONE: Schema = {"type": "null"}
@@ -51,7 +55,7 @@ _STREAM_NEEDS_ID: Schema = {
 
 
 def generate_schema() -> Schema:
-    """Return the schema of a question in JSON."""
+    """Return the schema of a ``generate`` request in JSON."""
     schema: Schema = {
         "type": "object",
         "properties": _properties(),
@@ -59,65 +63,49 @@ def generate_schema() -> Schema:
         "allOf": [_STREAM_NEEDS_ID],
     }
     text = (
-        "A question in JSON. Unknown keys are ignored. null means the same as leaving the key out."
-        " Beyond this schema: no key twice, no half of a surrogate pair, the last message is the"
-        " user's, `system` not beside a message of the system, and what `info` says of limits."
+        "A prompt in JSON. Unknown keys are ignored. null is the same as omitting the key. In"
+        " addition to this schema: no repeated key, no lone surrogate, the last message is the"
+        " user's, `system` excludes a system message, and the limits in `info` apply."
     )
     return document("generate", "generate request", text, schema)
 
 
 def cancel_schema() -> Schema:
-    """Return the schema of a cancel in JSON."""
-    target = nullable(_ID)
+    """Return the schema of a ``cancel`` request in JSON."""
+    target = nullable(dict(ID.schema))
     schema: Schema = {
         "type": "object",
         "properties": {
             "id": described(target, "id of the request to cancel"),
-            "transaction": described(target, "another name for `id`; `id` wins"),
+            "transaction": described(target, TRANSACTION.meaning),
             "response_topic": nullable(_response_topic()),
         },
     }
-    text = "A cancel in JSON; its target may be named by Correlation Data instead."
+    text = "A cancel in JSON; Correlation Data may name its target instead."
     return document("cancel", "cancel request", text, schema)
 
 
 def _properties() -> dict[str, Schema]:
-    numbers = {key.name: _number(key) for key in SAMPLING_KEYS}
     declared = {
-        "id": described(_ID, _ID_MEANING),
-        "transaction": described(_ID, "another name for `id`; `id` wins"),
+        **_declared(ID, TRANSACTION),
         "prompt": described(_FILLED, "the question; exactly one of `prompt` and `messages`"),
         "messages": _messages(),
         "system": described(
             _TEXT,
             'system text; `""` asks for none; not beside a `system` message; a node may forbid it',
         ),
-        "max_tokens": _number(MAX_TOKENS),
-        **numbers,
+        **_declared(MAX_TOKENS, *SAMPLING_KEYS),
         "stop": _stop(),
         "format": _format(),
-        "stream": described(BOOLEAN | {"default": False}, "send fragments, too; needs an `id`"),
-        "priority": described(
-            {"enum": [p.name.lower() for p in Priority], "default": Priority.NORMAL.name.lower()},
-            "which waiting request goes first",
-        ),
-        "timeout_ms": _number(TIMEOUT_MS),
-        "on_deadline": described(
-            {"enum": [str(choice) for choice in OnDeadline], "default": str(OnDeadline.REFUSE)},
-            "what to do when `max_tokens` cannot be produced in time",
-        ),
+        **_declared(STREAM, PRIORITY, TIMEOUT_MS, ON_DEADLINE),
         "response_topic": _response_topic(),
-        "session": described(_ID, "continues a dialogue that the node holds"),
+        **_declared(SESSION),
     }
     return {name: nullable(schema) for name, schema in declared.items()}
 
 
-def _number(key: IntegerKey | NumberKey) -> Schema:
-    kind = "integer" if isinstance(key, IntegerKey) else "number"
-    schema: Schema = {"type": kind, "minimum": key.low, "maximum": key.high}
-    if key.default is not None:
-        schema["default"] = key.default
-    return described(schema, key.meaning)
+def _declared(*keys: Key[Any]) -> dict[str, Schema]:
+    return {key.name: described(dict(key.schema), key.meaning) for key in keys}
 
 
 def _messages() -> Schema:
@@ -158,7 +146,7 @@ def _format() -> Schema:
     ]
     schema: Schema = {
         "type": "object",
-        "properties": {"type": {"enum": [str(kind) for kind in FormatType]}},
+        "properties": {"type": dict(FORMAT_TYPE.schema)},
         "required": ["type"],
         "allOf": conditions,
     }

@@ -1,10 +1,10 @@
 """JSON Schema of ``state``: the load, memory, speed and counters of a node.
 
-Rule: who adds a member to ``state`` adds its line here; a test holds a running node against this.
+Rule: every member of ``state`` has a line here; a test compares a running node with it.
 """
 
 from edged.node.metrics import Count
-from scripts.specification.pieces import (
+from scripts.specification.parts import (
     BOOLEAN,
     COUNT,
     NUMBER,
@@ -23,34 +23,34 @@ _MAYBE = nullable(NUMBER)
 _SHARE = nullable(NUMBER | {"maximum": 1})
 _LOAD = {
     "state": ({"enum": ["ready", "degraded", "stopping"]}, "`degraded`: memory is short"),
-    "queue": (COUNT, "requests that wait"),
-    "running": (COUNT, "requests that are being answered"),
-    "slots": (COUNT, "requests that can be answered at the same time"),
-    "sessions": (COUNT, "sessions that are held"),
+    "queue": (COUNT, "queued requests"),
+    "running": (COUNT, "running requests"),
+    "slots": (COUNT, "requests that can be decoded in one batch"),
+    "sessions": (COUNT, "number of sessions"),
     "group": (nullable(STRING), "`joining`, `joined` or `refused`; null without a group"),
-    "broker_error": (nullable(STRING), "why there is no broker; null with one, so on the wire"),
+    "broker_error": (nullable(STRING), "why there is no connection; always null on the wire"),
 }
 _MEMORY = {
     "rss_bytes": (COUNT, "memory of the process"),
-    "available_bytes": (COUNT, "memory the device has left"),
-    "budget_bytes": (COUNT, "memory the process may take"),
-    "budget_enforced": (BOOLEAN, "whether the kernel holds it to that"),
-    "pressure": (STRING, "what is given up because memory is short"),
+    "available_bytes": (COUNT, "available memory of the device"),
+    "budget_bytes": (COUNT, "memory budget of the process"),
+    "budget_enforced": (BOOLEAN, "whether the kernel enforces the budget"),
+    "pressure": (STRING, "pressure level: what is given up because memory is short"),
     "ledger": (_COUNTS, "bytes of each account of the budget"),
-    "planned_bytes": (COUNT, "all accounts together"),
-    "unplanned_bytes": ({"type": "integer"}, "memory of the process above that; negative below"),
-    "pss_bytes": (nullable(COUNT), "memory of the process, with its part of what it shares"),
-    "uss_bytes": (nullable(COUNT), "memory of the process that it shares with nobody"),
-    "memory_stall": (_SHARE, "share of the last 10 s in which something waited for memory (PSI)"),
+    "planned_bytes": (COUNT, "sum of all accounts"),
+    "unplanned_bytes": ({"type": "integer"}, "memory of the process minus `planned_bytes`"),
+    "pss_bytes": (nullable(COUNT), "memory of the process, with its share of shared pages"),
+    "uss_bytes": (nullable(COUNT), "memory of the process without shared pages"),
+    "memory_stall": (_SHARE, "share of the last 10 s in which a process waited for memory (PSI)"),
 }
 _DEVICE = {
     "temperature_c": (nullable({"type": "number"}), "hottest thermal zone, in degrees Celsius"),
-    "throttled": (_SHARE, "how far the kernel slows the processors down for their heat, 0 to 1"),
-    "frequency_hz": (_MAYBE, "of the processors, mean"),
-    "max_frequency_hz": (_MAYBE, "the highest they are built for"),
+    "throttled": (_SHARE, "thermal throttling of the processors by the kernel, 0 to 1"),
+    "frequency_hz": (_MAYBE, "mean frequency of the processors, in Hz"),
+    "max_frequency_hz": (_MAYBE, "maximum frequency of the processors, in Hz"),
     "battery": (_SHARE, "charge, 0 to 1; null without a battery"),
-    "on_mains": (nullable(BOOLEAN), "whether the device runs on mains; null when it does not tell"),
-    "under_voltage": (nullable(BOOLEAN), "whether a Raspberry Pi's power supply is too weak now"),
+    "on_mains": (nullable(BOOLEAN), "whether the device runs on mains; null if unknown"),
+    "under_voltage": (nullable(BOOLEAN), "whether a Raspberry Pi reports under-voltage"),
 }
 _SPEED = {
     "refused_by_code": (_COUNTS, "`refused` by the code of the error"),
@@ -58,20 +58,20 @@ _SPEED = {
     "ttft_p50_s": (_MAYBE, "time to the first token, in s: median of the latest requests"),
     "ttft_p95_s": (_MAYBE, "the same: 95th percentile"),
     "decode_tok_s": (_MAYBE, "tokens of answers per s: median of the latest requests"),
-    "energy_j": (_MAYBE, "energy of all requests, in J; null when the device does not tell"),
+    "energy_j": (_MAYBE, "energy of all requests, in J; null if unknown"),
     "prediction_error_p50": (_MAYBE, "relative error of predicted times: median"),
     "prediction_error_p95": (_MAYBE, "the same: 95th percentile"),
-    "expected_prefill_tok_s": (NUMBER, "tokens of prompts per s that deadlines are judged by"),
-    "expected_decode_tok_s": (NUMBER, "tokens of answers per s that deadlines are judged by"),
+    "expected_prefill_tok_s": (NUMBER, "predicted prompt tokens per s, used for deadlines"),
+    "expected_decode_tok_s": (NUMBER, "predicted answer tokens per s, used for deadlines"),
     "uptime_s": (COUNT, "since the start, in s"),
 }
 
 
 def state_schema() -> Schema:
-    """Return the schema of the retained load, memory, speed and counters of a node."""
+    """Return the schema of ``state``."""
     docs = docs_of(Count)
     counters = {str(what): (COUNT, docs[what.name]) for what in Count}
     rows: dict[str, tuple[Schema, str]] = {**_LOAD, **_MEMORY, **_DEVICE, **counters, **_SPEED}
     properties = {name: described(schema, text) for name, (schema, text) in rows.items()}
     schema = members({"v": VERSION, "node": NODE, **properties})
-    return document("state", "state", "How the node is; retained.", schema)
+    return document("state", "state", "Load, memory and counters of the node; retained.", schema)

@@ -1,4 +1,4 @@
-"""Changes to the export of a tiny llama, each with the reason for which it is refused."""
+"""Changes to the export of a tiny llama, each with the reason for its refusal."""
 
 from collections.abc import Callable
 

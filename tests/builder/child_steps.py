@@ -1,4 +1,4 @@
-"""Build steps that end in every way a step can end; run by ``test_child`` in real processes."""
+"""Build steps that succeed or fail in every possible way; ``test_child`` runs them in processes."""
 
 import errno
 import os

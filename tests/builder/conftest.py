@@ -1,4 +1,4 @@
-"""Exports shared by the builder's tests: each tiny model is made once in a run."""
+"""Exports shared by the tests of the builder: each tiny model is exported once per run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ TinyExport = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def tiny_export(tmp_path_factory: pytest.TempPathFactory) -> TinyExport:
-    """Return a function that exports a tiny model of a family; not to be written into."""
+    """Return a function that exports a tiny model of a family into a read-only folder."""
     pytest.importorskip("optimum")
     from tests.builder.tiny_families import export_tiny  # noqa: PLC0415 - needs the build extra
 

@@ -1,4 +1,4 @@
-"""A hub of our own on the loopback: enough of its interface for the real client to download."""
+"""A Hugging Face hub on loopback, with enough of its API for the real client to download."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @contextmanager
 def serve(files: dict[str, bytes]) -> Iterator[tuple[str, list[str]]]:
-    """Serve files as the branch main of one repository; yield its address and what was asked."""
+    """Serve files as branch main of a repository; yield its address and the requested paths."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):

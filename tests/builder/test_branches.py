@@ -1,4 +1,4 @@
-"""A prefill and a decode branch in one graph: the weights held once, each branch its own nodes."""
+"""A prefill and a decode branch in one graph: shared weights, separate nodes."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ def run(
 
 
 def test_a_narrow_product_is_scaled_by_one_node_to_the_same_bits() -> None:
-    """A wide one is not: there the two are faster."""
+    """A wide product keeps two nodes, which are faster there."""
     values: dict[str, NDArray[np.generic]] = {"zero": np.array(128, np.uint8)}
     nodes = [*product(NARROW, values), *product(WIDE, values)]
     widths = {name: value.shape[-1] for name, value in values.items() if value.shape}
@@ -69,7 +69,7 @@ def test_a_narrow_product_is_scaled_by_one_node_to_the_same_bits() -> None:
 
 @pytest.mark.parametrize("is_prompt", [True, False])
 def test_the_flag_chooses_the_branch(is_prompt: bool) -> None:
-    """The two may use the same names; they share the graph's inputs."""
+    """The branches may use the same names; they share the inputs of the graph."""
     info, types = make_tensor_value_info, onnx.TensorProto
     inputs = [info("x", types.FLOAT, [2]), info("unused", types.FLOAT, [2])]
     graph = onnx.helper.make_graph([], "g", inputs, [info("y", types.FLOAT, [2])])
@@ -90,7 +90,7 @@ def test_the_flag_chooses_the_branch(is_prompt: bool) -> None:
 def graphs(
     export: Path, folder: Path, scheme: Scheme
 ) -> tuple[onnx.GraphProto, onnx.GraphProto, dict[str, onnx.GraphProto]]:
-    """Return a model's graph before and after it gets its branches, and these by name."""
+    """Return a model's graph before and after it is split, and the branches by name."""
     fp32, int8 = folder / "fp32", folder / "int8"
     fuse(export, fp32, max_model_len=64)
     int8.mkdir()

@@ -49,7 +49,7 @@ def test_verify_prints_its_seven_figures_as_json(
     ("tokens_min", "status", "verdict"),
     [(100, ExitCode.OK, "pass"), (10**6, ExitCode.FAILURE, "MISS")],
 )
-def test_verify_of_the_gates_text_applies_its_limits(
+def test_verify_with_the_text_of_the_gate_applies_its_limits(
     bundle_folder: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -64,7 +64,7 @@ def test_verify_of_the_gates_text_applies_its_limits(
     assert capsys.readouterr().out.splitlines()[len(FIGURES)].endswith(verdict)
 
 
-def test_verify_of_a_damaged_bundle_is_a_wrong_model(
+def test_verify_refuses_a_damaged_bundle(
     bundle_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(bundle_folder / "tokenizer.json", bundle_folder / "extra.json")
@@ -91,7 +91,7 @@ def test_build_prints_the_bundle_it_made(
     assert capsys.readouterr().out == f"{bundle_folder}\n"
 
 
-def test_build_says_why_it_cannot(
+def test_build_reports_why_it_failed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def build(*_: object, **__: object) -> BuildResult:

@@ -1,4 +1,4 @@
-"""A step in a child process: its result, its output, and every way it can end."""
+"""A step in a child process: its result, its output, and all its exits."""
 
 import signal
 from pathlib import Path
@@ -29,7 +29,7 @@ def run(
     )
 
 
-def test_the_result_and_the_progress_come_back_and_the_output_does_not(
+def test_result_and_progress_are_returned_and_output_is_not(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[tuple[int, int | None]] = []
@@ -43,7 +43,7 @@ def test_the_result_and_the_progress_come_back_and_the_output_does_not(
     ]
 
 
-def test_a_refusal_arrives_as_it_was_raised(tmp_path: Path) -> None:
+def test_a_refusal_is_raised_again_in_the_parent(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"^no such model$"):
         run(tmp_path, "refuse")
 
@@ -70,11 +70,13 @@ def test_a_full_disk_is_reported(tmp_path: Path) -> None:
         (signal.SIGSEGV, r"the test crashed \(SIGSEGV\)"),
     ],
 )
-def test_a_killed_step_is_explained(tmp_path: Path, number: int, message: str) -> None:
+def test_a_killed_step_is_reported_with_the_reason(
+    tmp_path: Path, number: int, message: str
+) -> None:
     with pytest.raises(BuildError, match=message):
         run(tmp_path, "die", number=int(number))
 
 
-def test_a_step_that_leaves_without_a_result_has_failed(tmp_path: Path) -> None:
+def test_a_step_that_exits_without_a_result_has_failed(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="the test failed"):
         run(tmp_path, "leave")

@@ -1,4 +1,4 @@
-"""An export is used only if its logits are the torch model's."""
+"""An export is used only if its logits equal those of the torch model."""
 
 import io
 import json
@@ -78,7 +78,7 @@ def exported(checkpoint: Checkpoint, cache: Path) -> export.Export:
     return export.export(checkpoint, cache, quiet())
 
 
-def test_the_export_runs_and_is_the_torch_model(
+def test_the_export_computes_the_logits_of_the_torch_model(
     checkpoint: Checkpoint, exported: export.Export
 ) -> None:
     assert 0 <= exported.max_abs_diff <= 1e-3 * exported.logit_scale
@@ -106,7 +106,7 @@ def test_the_output_of_optimum_goes_to_the_log(exported: export.Export, cache: P
     assert "peak resident memory: " in log
 
 
-def test_an_export_is_made_once(
+def test_an_export_is_cached(
     checkpoint: Checkpoint, exported: export.Export, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(child, "run", no_child)
@@ -116,7 +116,7 @@ def test_an_export_is_made_once(
 
 
 @pytest.mark.usefixtures("exported")
-def test_an_export_of_other_tools_is_made_again(
+def test_an_export_by_other_tool_versions_is_repeated(
     checkpoint: Checkpoint, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(child, "run", no_child)
@@ -125,7 +125,7 @@ def test_an_export_of_other_tools_is_made_again(
         export.export(checkpoint, cache, quiet())
 
 
-def test_a_damaged_export_is_not_found(
+def test_a_damaged_export_is_not_used(
     checkpoint: Checkpoint, exported: export.Export, cache: Path
 ) -> None:
     intact = exported.model_path.read_bytes()
@@ -136,7 +136,7 @@ def test_a_damaged_export_is_not_found(
         exported.model_path.write_bytes(intact)
 
 
-def test_two_exports_are_byte_for_byte_the_same(
+def test_two_exports_are_identical(
     checkpoint: Checkpoint, exported: export.Export, tmp_path: Path
 ) -> None:
     again = export.export(checkpoint, tmp_path, quiet())
@@ -160,7 +160,7 @@ def test_an_export_that_differs_from_torch_is_refused(
         optimum.export_checkpoint(lambda *_: None, str(checkpoint.folder), str(tmp_path))
 
 
-def test_a_family_that_optimum_does_not_know_is_refused(tmp_path: Path) -> None:
+def test_a_family_unknown_to_optimum_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "hf"
     checkpoint = write_checkpoint(folder)
     config = json.loads((folder / "config.json").read_bytes())
@@ -235,7 +235,7 @@ def test_damaged_safetensors_are_named(
         export.estimate_memory_bytes(replace(checkpoint, folder=folder))
 
 
-def test_available_memory_is_what_the_kernel_says() -> None:
+def test_available_memory_is_read_from_the_kernel() -> None:
     total = next(
         int(line.split()[1])
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

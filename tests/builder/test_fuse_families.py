@@ -1,4 +1,4 @@
-"""Fused logits equal the export's, and torch's, for every family and shape that must fuse."""
+"""Fused logits equal those of the export and of torch, for every supported family and shape."""
 
 import warnings
 from collections.abc import Callable
@@ -120,7 +120,7 @@ def fused(fuse_variant: Callable[[str], Fused], variant_name: str) -> Fused:
     return fuse_variant(variant_name)
 
 
-def test_one_pass_gives_the_exports_logits(fused: Fused) -> None:
+def test_one_forward_pass_gives_the_exports_logits(fused: Fused) -> None:
     logits = fused.graph.forward(fused.token_ids, 0, all_rows=True)
 
     np.testing.assert_allclose(logits, fused.expected, atol=TOLERANCE, rtol=0)
@@ -138,7 +138,7 @@ def test_chunks_of_any_size_give_the_exports_logits(fused: Fused) -> None:
         start += size
 
 
-def test_a_rewind_over_other_tokens_gives_the_exports_logits(fused: Fused) -> None:
+def test_overwriting_cached_tokens_gives_the_exports_logits(fused: Fused) -> None:
     fused.graph.forward(fused.token_ids[:11], 0)
     fused.graph.forward(fused.others[11:], 11)
 
@@ -147,7 +147,7 @@ def test_a_rewind_over_other_tokens_gives_the_exports_logits(fused: Fused) -> No
     np.testing.assert_allclose(logits, fused.expected[11:], atol=TOLERANCE, rtol=0)
 
 
-def test_the_last_row_alone_gives_the_exports_last_logits(fused: Fused) -> None:
+def test_selecting_the_last_row_gives_the_exports_last_logits(fused: Fused) -> None:
     logits = fused.graph.forward(fused.token_ids, 0)
 
     np.testing.assert_allclose(logits, fused.expected[-1:], atol=TOLERANCE, rtol=0)

@@ -82,7 +82,7 @@ def test_nodes_are_named_by_module_and_weights_by_node(
     assert len(by_name) == len(model.graph.node)
 
 
-def test_the_packed_weight_is_query_key_value_side_by_side(
+def test_the_packed_weight_is_the_concatenation_of_query_key_and_value(
     tiny_export: TinyExport, tmp_path: Path
 ) -> None:
     _, model = _fused(tmp_path, tiny_export("qwen2"))
@@ -99,7 +99,7 @@ def test_the_packed_weight_is_query_key_value_side_by_side(
     )
 
 
-def test_inputs_and_outputs_are_those_of_a_fused_graph(
+def test_inputs_and_outputs_follow_the_fused_graph_interface(
     tiny_export: TinyExport, tmp_path: Path
 ) -> None:
     _fused(tmp_path, tiny_export("llama"))
@@ -155,9 +155,7 @@ def test_the_same_export_gives_the_same_bytes(tiny_export: TinyExport, tmp_path:
     assert digests[0] == digests[1]
 
 
-def test_a_tied_head_reads_the_embeddings_one_stored_copy(
-    tiny_export: TinyExport, tmp_path: Path
-) -> None:
+def test_a_tied_head_shares_the_stored_embedding(tiny_export: TinyExport, tmp_path: Path) -> None:
     _, model = _fused(tmp_path, tiny_export("llama", tie_word_embeddings=True))
 
     shapes = [list(tensor.dims) for tensor in model.graph.initializer]
@@ -197,7 +195,9 @@ def test_layers_share_rotary_tables_of_the_models_angles(
         np.testing.assert_allclose(weights[f"rotary.{index}.sin_cache"], np.sin(angles), atol=1e-5)
 
 
-def test_a_soft_cap_becomes_the_operators(tiny_export: TinyExport, tmp_path: Path) -> None:
+def test_a_soft_cap_becomes_an_attribute_of_the_operator(
+    tiny_export: TinyExport, tmp_path: Path
+) -> None:
     report, model = _fused(tmp_path, tiny_export("gemma2"))
 
     assert [a["softcap"] for a in _attentions(model)] == [2.0, 2.0]
@@ -205,7 +205,9 @@ def test_a_soft_cap_becomes_the_operators(tiny_export: TinyExport, tmp_path: Pat
     assert report.notes == ("layers with a sliding window of 8 tokens",)
 
 
-def test_a_window_as_wide_as_the_context_is_none(tiny_export: TinyExport, tmp_path: Path) -> None:
+def test_a_window_as_wide_as_the_context_is_dropped(
+    tiny_export: TinyExport, tmp_path: Path
+) -> None:
     export_folder = tiny_export("mistral", sliding_window=8)
 
     report = fuse(export_folder, tmp_path, max_model_len=8)
@@ -214,7 +216,7 @@ def test_a_window_as_wide_as_the_context_is_none(tiny_export: TinyExport, tmp_pa
     assert _attentions(onnx.load(tmp_path / "model.onnx"))[0]["local_window_size"] == -1
 
 
-def test_a_note_says_that_angles_for_longer_texts_are_missing(
+def test_missing_rotary_angles_for_longer_texts_are_noted(
     tiny_export: TinyExport, tmp_path: Path
 ) -> None:
     factors = {"type": "longrope", "short_factor": [1.5] * 8, "long_factor": [2.0] * 8}

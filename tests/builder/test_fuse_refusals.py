@@ -25,7 +25,7 @@ from tests.builder.conftest import TinyExport
         (24, "head size 24 with rotary size 24"),
     ],
 )
-def test_a_head_size_that_the_operator_refuses_is_not_fusable(
+def test_an_unsupported_head_size_is_not_fusable(
     tiny_export: TinyExport, tmp_path: Path, head_dim: int, reason: str
 ) -> None:
     export_folder = tiny_export("llama", head_dim=head_dim)
@@ -61,7 +61,7 @@ def test_a_family_of_another_structure_is_not_fusable(
         fuse(export_folder, tmp_path, max_model_len=64)
 
 
-def test_a_packing_of_another_order_is_caught_by_the_comparison(
+def test_a_different_packing_order_is_caught_by_the_comparison(
     tiny_export: TinyExport, tmp_path: Path
 ) -> None:
     """GPT-NeoX packs query, key and value head by head, in a projection of the usual width."""
@@ -85,10 +85,10 @@ def test_a_window_off_by_one_is_caught_by_the_comparison(
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_an_export_that_does_something_else_is_not_fusable(
+def test_a_changed_export_is_not_fusable(
     tiny_export: TinyExport, tmp_path: Path, name: str
 ) -> None:
-    """Each change to a good export is seen in its structure, before anything is compared."""
+    """Each change to a good export is detected in its structure, before logits are compared."""
     change, reason = CHANGES[name]
     changed = tmp_path / "changed"
     shutil.copytree(tiny_export("llama"), changed)
@@ -115,7 +115,7 @@ def test_a_slice_by_the_number_of_tokens_is_not_fusable(
         fuse(changed, tmp_path / "fused", max_model_len=64)
 
 
-def test_a_norm_written_in_another_way_is_copied(tiny_export: TinyExport, tmp_path: Path) -> None:
+def test_an_unknown_form_of_a_norm_is_copied(tiny_export: TinyExport, tmp_path: Path) -> None:
     """An unknown token-wise operator costs speed, not correctness."""
     changed = tmp_path / "changed"
     shutil.copytree(tiny_export("llama"), changed)
@@ -134,7 +134,7 @@ def test_a_norm_written_in_another_way_is_copied(tiny_export: TinyExport, tmp_pa
     assert report.num_nodes_after == plain.num_nodes_after + 7
 
 
-def test_a_graph_that_the_operator_refuses_is_not_fusable(
+def test_a_graph_that_does_not_run_is_not_fusable(
     tiny_export: TinyExport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a rule for a size, the comparison still finds that the graph does not run."""

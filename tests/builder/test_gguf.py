@@ -137,7 +137,7 @@ def test_sentencepiece_without_scores_or_bytes_is_refused(tmp_path: Path) -> Non
         build_tokenizer(replace(known, types=normal))
 
 
-def test_merges_are_made_from_the_best_score_down(tmp_path: Path) -> None:
+def test_merges_are_ordered_by_score(tmp_path: Path) -> None:
     known = vocabulary(tmp_path, tiny_gguf.sentencepiece())
     rank = {text: -score for text, score in zip(known.tokens, known.scores, strict=True)}
     ranks = [rank[left + right] for left, right in merges_of_scores(known)]
@@ -174,7 +174,7 @@ def test_the_check_notices_a_wrong_tokenizer(
         check_tokenizer(Tokenizer.from_str(json.dumps(state)), known)
 
 
-def test_the_check_notices_tokens_which_the_file_does_not_have(tmp_path: Path) -> None:
+def test_the_check_notices_tokens_that_are_not_in_the_file(tmp_path: Path) -> None:
     known = vocabulary(tmp_path, tiny_gguf.byte_level("smollm"))
     tokenizer = build_tokenizer(known)
     tokenizer.add_special_tokens([f"<extra{number}>" for number in range(9)])
@@ -204,14 +204,14 @@ def test_a_duplicate_token_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF\x03\0\0\0" + b"\xff" * 64, b"x" * 100])
-def test_another_file_than_gguf_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_gguf_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.gguf"
     path.write_bytes(content)
     with pytest.raises(BuildError, match="not a readable"):
         read_gguf(path)
 
 
-def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     path = tiny_gguf.write(tmp_path / "tiny.gguf", tiny_gguf.byte_level("smollm"))
     path.write_bytes(path.read_bytes()[:-5000])
     with pytest.raises(BuildError, match="not a readable"):
@@ -222,7 +222,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
     ("extra", "expected"),
     [({}, False), ({"add_bos_token": True}, True), ({"add_bos_token": False}, False)],
 )
-def test_bos_is_what_the_file_says(
+def test_the_bos_token_follows_the_file(
     tmp_path: Path, extra: dict[str, bool], *, expected: bool
 ) -> None:
     known = vocabulary(tmp_path, tiny_gguf.byte_level("qwen2", **extra))
@@ -263,7 +263,7 @@ def test_weights_and_facts_survive_the_conversion(tmp_path: Path) -> None:
     assert config["max_position_embeddings"] == 128
 
 
-def test_the_turn_end_of_the_template_stops_even_when_the_file_says_another_end(
+def test_the_end_of_turn_in_the_template_stops_even_if_the_file_names_another_token(
     tmp_path: Path,
 ) -> None:
     tiny = replace(tiny_gguf.byte_level("smollm"), eos_id=0)
@@ -279,7 +279,7 @@ def test_a_file_without_a_template_gives_plain_prompts(tmp_path: Path) -> None:
     assert facts["bos_token"] == "<s>"  # noqa: S105 - no password
 
 
-def test_a_file_that_never_ends_an_answer_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_a_stop_token_is_refused(tmp_path: Path) -> None:
     tiny = replace(tiny_gguf.sentencepiece(), eos_id=None)
     with pytest.raises(BuildError, match="never stop"):
         run_convert(tiny_gguf.write(tmp_path / "tiny.gguf", tiny), tmp_path / "out")

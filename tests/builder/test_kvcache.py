@@ -1,4 +1,4 @@
-"""Keys and values in int8: near the fp32 ones, and exact in whatever chunks they are run."""
+"""Keys and values in int8: close to fp32, and bit-identical for all chunk sizes."""
 
 from pathlib import Path
 
@@ -83,8 +83,8 @@ def test_every_fused_family_keeps_its_predictions(
     assert (decoded != prefilled).any()  # so there are two branches
 
 
-def test_chunks_single_tokens_and_rewinds_give_the_same_bits(int8: Path) -> None:
-    """Each row is rounded once, so it does not matter in which chunks it was run."""
+def test_chunks_single_tokens_and_rewinds_are_bit_identical(int8: Path) -> None:
+    """Each row is rounded once, whatever the chunks."""
     graph = load(int8)
     whole = graph.forward(IDS, 0, all_rows=True).copy()
 
@@ -97,7 +97,7 @@ def test_chunks_single_tokens_and_rewinds_give_the_same_bits(int8: Path) -> None
     np.testing.assert_array_equal(run(10, 40), whole[10:])
 
 
-def test_a_feature_that_was_always_zero_does_no_harm(fp32: Path, tmp_path: Path) -> None:
+def test_a_constant_zero_feature_of_the_cache_stays_finite(fp32: Path, tmp_path: Path) -> None:
     folder = tmp_path / "still"
     folder.mkdir()
     quantize(fp32, folder, Scheme.FP32)

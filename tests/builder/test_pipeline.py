@@ -1,7 +1,7 @@
-"""The build: whole bundles or none, the same bytes twice, and every obstacle named.
+"""The build: complete bundles or none, reproducible bytes, and every failure named.
 
-Nothing is stood in for: the sources are tiny random models, exported once, and a recipe says what
-each build is to do.
+Nothing is faked: the sources are tiny random models, exported once, and a recipe configures each
+build.
 """
 
 import errno
@@ -31,7 +31,7 @@ from tests.builder.tiny_families import tiny_model
 from tests.tiny_graphs import TinyConfig
 from tests.tiny_model import CHAT_TEMPLATE, STOP_TOKEN_ID, write_tiny_tokenizer
 
-# A random model's logits are flat: what counts is how far off they are, not which is the largest.
+# The logits of a random model are flat: their error counts, not which one is the largest.
 LENIENT = {"mean_kl": 1.0, "perplexity_ratio": 2.0, "argmax_agreement": 0.0}
 IMPOSSIBLE = {"mean_kl": 0.0}
 
@@ -51,10 +51,9 @@ def new_model(family: str = "llama") -> PreTrainedModel:
 
 
 def with_outliers(model: PreTrainedModel) -> PreTrainedModel:
-    """Make one value of each head twenty times as large, and leave the model the same function.
+    """Make one value of each head twenty times as large without changing the function of the model.
 
-    So 8-bit activations that share one scale cost more than those scaled in blocks, as in large
-    models.
+    Then 8-bit activations with one scale lose more than those scaled in blocks, as in large models.
     """
     config = model.config
     size = config.hidden_size // config.num_attention_heads
@@ -67,7 +66,7 @@ def with_outliers(model: PreTrainedModel) -> PreTrainedModel:
 
 @dataclass
 class Workshop:
-    """A recipe, and where its bundle goes."""
+    """A recipe and the folder of its bundle."""
 
     folder: Path
     source: Path
@@ -100,7 +99,7 @@ class Workshop:
             self.log = log.getvalue()
 
     def tries(self, folder: Path | None = None) -> list[tuple[str, str, str, bool]]:
-        """What was tried for a bundle, in order, and what passed."""
+        """The schemes tried for a bundle, in order, and whether each passed."""
         made = open_bundle(folder or self.output).manifest.tries
         return [(*one.form, one.passed) for one in made]
 
@@ -110,7 +109,7 @@ class Workshop:
 
 @pytest.fixture(scope="module")
 def from_scratch(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    """A bundle that was built without a cache; all others find its export in the one it made."""
+    """A bundle built without a cache; all others use its cached export."""
     folder = tmp_path_factory.mktemp("scratch")
     source = write_checkpoint(folder / "llama", with_outliers(new_model()))
     workshop = Workshop(folder, source, folder / "cache")
@@ -128,7 +127,7 @@ Divergences = dict[tuple[str, str, str], float]
 
 @pytest.fixture(scope="module")
 def measured(from_scratch: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Divergences:
-    """How far off each form of the model is, in mean KL."""
+    """The mean KL divergence of each form of the model."""
     folder = tmp_path_factory.mktemp("measured")
     workshop = Workshop(folder, from_scratch.source, from_scratch.cache, IMPOSSIBLE)
     with pytest.raises(GateMissedError):
@@ -137,12 +136,12 @@ def measured(from_scratch: Workshop, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def between(passing: float, *missing: float) -> dict[str, float]:
-    """Limits that one figure keeps and the others miss."""
+    """Return limits that one figure passes and the others fail."""
     assert passing < min(missing)
     return LENIENT | {"mean_kl": (passing + min(missing)) / 2}
 
 
-def test_a_build_ends_with_a_checked_bundle(workshop: Workshop) -> None:
+def test_a_build_produces_a_verified_bundle(workshop: Workshop) -> None:
     result = workshop.build(kv_type=KvType.INT8)
     assert not result.is_reused
     assert open_bundle(workshop.output) == result.bundle
@@ -167,10 +166,10 @@ def test_a_build_ends_with_a_checked_bundle(workshop: Workshop) -> None:
     assert workshop.output.stat().st_mode & 0o777 == 0o755
 
 
-def test_keys_and_values_stay_fp32_where_int8_misses_the_gate(
+def test_the_kv_cache_stays_fp32_if_int8_fails_the_gate(
     workshop: Workshop, measured: Divergences
 ) -> None:
-    """The build falls back by itself, says so, and records both; the weights are the same."""
+    """The build falls back by itself, reports it, and records both; the weights are the same."""
     *missing, passing = [kl for (scheme, *_), kl in measured.items() if scheme == "int8-w8a8"]
     workshop.gate = between(passing, *missing)
     plain = workshop.build(kv_type=KvType.FP32, output=workshop.folder / "plain").bundle
@@ -187,10 +186,10 @@ def test_keys_and_values_stay_fp32_where_int8_misses_the_gate(
     assert "int8-w8a8, norms scaled token by token, keys and values in int8:" in workshop.log
 
 
-def test_norms_are_scaled_by_token_where_one_scale_misses_the_gate(
+def test_norms_are_scaled_per_token_if_one_scale_fails_the_gate(
     workshop: Workshop, measured: Divergences
 ) -> None:
-    """The slower operators come before a cache of four times the size."""
+    """Slower operators are tried before a cache of four times the size."""
     static, dynamic = (measured["int8-w8a8", scaling, "int8"] for scaling in ("static", "dynamic"))
     workshop.gate = between(dynamic, static)
     workshop.build(kv_type=KvType.INT8)
@@ -201,7 +200,7 @@ def test_norms_are_scaled_by_token_where_one_scale_misses_the_gate(
     assert workshop.build(kv_type=KvType.INT8).is_reused
 
 
-def test_without_a_chosen_scheme_the_next_one_is_tried(
+def test_without_a_named_scheme_the_next_one_is_tried(
     workshop: Workshop, measured: Divergences
 ) -> None:
     """A recipe that names a scheme gets that one or an error."""
@@ -216,7 +215,7 @@ def test_without_a_chosen_scheme_the_next_one_is_tried(
         workshop.build()
 
 
-def test_a_cheaper_form_that_was_not_asked_for_is_tried_later(workshop: Workshop) -> None:
+def test_a_cheaper_form_that_was_not_requested_is_tried_later(workshop: Workshop) -> None:
     fp32 = workshop.build(kv_type=KvType.FP32).bundle.manifest
     assert fp32.model.kv_type is KvType.FP32
     assert workshop.build(kv_type=KvType.FP32).is_reused
@@ -226,7 +225,7 @@ def test_a_cheaper_form_that_was_not_asked_for_is_tried_later(workshop: Workshop
     assert workshop.build().is_reused
 
 
-def test_a_build_tells_what_it_does(from_scratch: Workshop) -> None:
+def test_a_build_reports_its_steps(from_scratch: Workshop) -> None:
     """Each step with its time, the memory estimate, the gate's table."""
     for text in (
         "An export of this model takes about 0.4 GiB of memory",
@@ -278,7 +277,7 @@ def change_tools(workshop: Workshop) -> None:
 
 
 @pytest.mark.parametrize("change", [damage, tighten, shorten, change_tools])
-def test_whatever_changed_is_built_again(
+def test_a_changed_input_causes_a_new_build(
     workshop: Workshop, change: Callable[[Workshop], None]
 ) -> None:
     tools = workshop.build().bundle.manifest.tools
@@ -291,8 +290,8 @@ def test_whatever_changed_is_built_again(
     assert result.bundle.manifest.limits.max_model_len == wanted
 
 
-def test_a_gate_that_misses_installs_nothing(workshop: Workshop) -> None:
-    """Exit code 1, the table, and the bundle kept beside its place to be looked at."""
+def test_a_failed_gate_installs_nothing(workshop: Workshop) -> None:
+    """Exit code 1, the table, and the bundle kept next to its target for inspection."""
     workshop.gate, workshop.recipe = IMPOSSIBLE, {"scheme": "int8-blockwise"}
     with pytest.raises(GateMissedError, match=r"kept in .*toy\.failed") as caught:
         workshop.build()
@@ -302,7 +301,7 @@ def test_a_gate_that_misses_installs_nothing(workshop: Workshop) -> None:
     assert not open_bundle(workshop.failed).manifest.quality.passed
 
 
-def test_a_missed_gate_leaves_an_older_bundle_alone(workshop: Workshop) -> None:
+def test_a_failed_gate_keeps_the_older_bundle(workshop: Workshop) -> None:
     workshop.recipe = {"scheme": "int8-blockwise"}
     first = workshop.build()
     workshop.gate = IMPOSSIBLE
@@ -313,13 +312,13 @@ def test_a_missed_gate_leaves_an_older_bundle_alone(workshop: Workshop) -> None:
 
 @pytest.fixture
 def fused(workshop: Workshop) -> Path:
-    """The fused graph of a source, in a cache that may be spoilt."""
+    """The fused graph of a source, in a cache that tests may damage."""
     sha256 = workshop.build().bundle.manifest.source.sha256
     workshop.cache = shutil.copytree(workshop.cache, workshop.folder / "cache")
     return workshop.cache / "fused" / sha256 / "model.onnx"
 
 
-def test_a_fused_graph_is_made_once(workshop: Workshop, fused: Path) -> None:
+def test_a_fused_graph_is_cached(workshop: Workshop, fused: Path) -> None:
     """A second build of the source, for another scheme, starts from the cached one."""
     before = fused.stat()
     result = workshop.build(scheme="fp32", output=workshop.folder / "fp32")
@@ -329,7 +328,7 @@ def test_a_fused_graph_is_made_once(workshop: Workshop, fused: Path) -> None:
     assert "Fuse" not in workshop.log
 
 
-def test_a_damaged_fused_graph_is_made_again(workshop: Workshop, fused: Path) -> None:
+def test_a_damaged_fused_graph_is_rebuilt(workshop: Workshop, fused: Path) -> None:
     whole = fused.read_bytes()
     fused.write_bytes(whole[: len(whole) // 2])
     assert workshop.build(output=workshop.folder / "again").bundle.manifest.quality.passed
@@ -338,7 +337,7 @@ def test_a_damaged_fused_graph_is_made_again(workshop: Workshop, fused: Path) ->
 
 
 def write_half(output: Path, error: OSError) -> None:
-    """Begin a bundle of 12 MB, which the system interrupts."""
+    """Begin to write a bundle of 12 MB, interrupted by an error of the system."""
     with staging(output, 12_000_000) as partial:
         (partial / "model.onnx.data").write_bytes(b"half")
         raise error
@@ -351,9 +350,7 @@ def write_half(output: Path, error: OSError) -> None:
         (errno.EROFS, r"models: cannot be written \(Read-only"),
     ],
 )
-def test_a_disk_that_does_not_take_the_bundle_is_named(
-    tmp_path: Path, number: int, complaint: str
-) -> None:
+def test_an_unwritable_disk_is_named(tmp_path: Path, number: int, complaint: str) -> None:
     output = tmp_path / "models" / "toy"
     with pytest.raises(BuildError, match=complaint) as caught:
         write_half(output, OSError(number, "Read-only file system"))
@@ -361,14 +358,14 @@ def test_a_disk_that_does_not_take_the_bundle_is_named(
     assert not list(output.parent.iterdir())
 
 
-def test_another_error_of_the_system_is_not_dressed_up(tmp_path: Path) -> None:
+def test_other_system_errors_are_raised_unchanged(tmp_path: Path) -> None:
     output = tmp_path / "models" / "toy"
     with pytest.raises(OSError, match="broken"):
         write_half(output, OSError(errno.EIO, "broken"))
     assert not list(output.parent.iterdir())
 
 
-def test_too_little_space_is_seen_before_anything_is_written(
+def test_too_little_disk_space_is_detected_before_anything_is_written(
     workshop: Workshop, small_disk: Path
 ) -> None:
     with pytest.raises(BuildError, match="the disk is full"):
@@ -393,7 +390,7 @@ def test_a_file_is_never_replaced(workshop: Workshop) -> None:
         workshop.build()
 
 
-def test_an_empty_folder_is_a_place_for_a_bundle(workshop: Workshop) -> None:
+def test_an_empty_folder_can_become_a_bundle(workshop: Workshop) -> None:
     workshop.output.mkdir(parents=True)
     assert workshop.build().bundle.folder == workshop.output
 
@@ -403,7 +400,7 @@ def test_an_unknown_scheme_is_refused_with_the_known_ones(workshop: Workshop) ->
         workshop.build(scheme="int5")
 
 
-def test_another_scheme_goes_to_a_folder_of_its_own(
+def test_another_scheme_is_written_to_its_own_folder(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(workshop.folder)

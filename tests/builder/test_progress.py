@@ -15,7 +15,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def clock() -> Iterator[float]:
-    """Seconds which pass four at a time."""
+    """A clock that advances four seconds per call."""
     return iter(range(0, 1000, 4))
 
 
@@ -36,7 +36,7 @@ def test_a_log_gets_a_line_every_ten_seconds_at_most(clock: Iterator[float]) -> 
     assert lines == ["Export …", "Export: 40 %", "Export: 7", "Export: 40.0 s"]
 
 
-def test_a_terminal_gets_a_bar_that_is_removed_at_the_end() -> None:
+def test_a_terminal_gets_a_progress_bar_that_is_removed_at_the_end() -> None:
     stream = Terminal()
     with Progress(stream).step("Export") as step:
         step.update(1)

@@ -38,7 +38,7 @@ def test_a_context_beyond_the_models_own_is_refused() -> None:
         context_limit({"max_position_embeddings": 2048}, 4096)
 
 
-def test_a_config_inside_another_is_found(tmp_path: Path) -> None:
+def test_a_nested_config_is_found(tmp_path: Path) -> None:
     config = {"model_type": "gemma3", "text_config": {"max_position_embeddings": 99}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert context_limit(read_config(tmp_path), None) == 99
@@ -53,7 +53,7 @@ def test_a_broken_config_is_named(tmp_path: Path, text: str | None) -> None:
 
 
 @pytest.mark.parametrize("fused", [True, False])
-def test_sizes_are_read_off_the_graph(tmp_path: Path, fused: bool) -> None:
+def test_sizes_are_read_from_the_graph(tmp_path: Path, fused: bool) -> None:
     write_tiny_model(tmp_path / "model.onnx", TinyConfig(), fused=fused)
     facts = model_facts({"model_type": "llama"}, 1000, tmp_path)
     # Two layers, keys and values, two heads of 16 floats.

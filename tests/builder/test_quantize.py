@@ -91,7 +91,7 @@ FLOAT_X = {"x": onnx.TensorProto.FLOAT}
 
 @pytest.mark.parametrize("num_rows", [1, 2, 5, 65])
 @pytest.mark.parametrize(("columns", "outputs"), [(32, 48), (40, 48), (33, 7), (576, 192)])
-def test_a_product_is_that_of_the_dequantized_weight(
+def test_a_product_equals_that_of_the_dequantized_weight(
     work: Work, num_rows: int, columns: int, outputs: int
 ) -> None:
     """MatMulNBits computes what numpy does with the quantized weights and activations."""
@@ -128,7 +128,7 @@ def test_a_gemm_keeps_its_bias(work: Work, is_transposed: int) -> None:
 @pytest.mark.parametrize(
     ("attributes", "bias_shape"), [({"alpha": 0.5}, (24,)), ({"beta": 2.0}, (24,)), ({}, (3, 24))]
 )
-def test_an_unusual_gemm_stays_and_is_reported(
+def test_an_unsupported_gemm_is_kept_and_reported(
     work: Work, attributes: dict[str, float], bias_shape: tuple[int, ...]
 ) -> None:
     node = helper.make_node("Gemm", ["x", "w", "b"], ["y"], "odd", **attributes)
@@ -152,7 +152,7 @@ def test_a_gemm_needs_no_bias(work: Work) -> None:
 
 
 @pytest.mark.parametrize("operator", ["MatMul", "Gemm"])
-def test_a_product_of_two_activations_is_left_alone(work: Work, operator: str) -> None:
+def test_a_product_of_two_activations_is_not_quantized(work: Work, operator: str) -> None:
     node = helper.make_node(operator, ["x", "z"], ["y"], "scores")
     work.write([node], {}, {**FLOAT_X, "z": onnx.TensorProto.FLOAT})
     assert work.quantize() == QuantizeReport(
@@ -222,7 +222,7 @@ def test_a_tied_table_is_stored_once(work: Work) -> None:
     )
 )
 @settings(max_examples=50, deadline=None)
-def test_no_weight_moves_by_more_than_half_a_step(weight: Floats) -> None:
+def test_the_error_of_a_weight_is_at_most_half_a_step(weight: Floats) -> None:
     """For any matrix, padding included, the error is at most half of its block's scale."""
     quantized = quantize_rows("w", weight)
     steps = np.repeat(quantized.scales, BLOCK, axis=1)[:, : weight.shape[1]]

@@ -43,7 +43,7 @@ def test_a_portable_family_keeps_its_predictions(
     report = quantize(export, tmp_path, Scheme.INT8_BLOCKWISE)
     operators = {node.op_type for node in read_graph(tmp_path).graph.node}
     assert {"MatMulNBits", "GatherBlockQuantized"} <= operators
-    # Learned positions are no token table; nothing else may stay behind.
+    # Learned positions are no token table; nothing else may stay in fp32.
     assert all("position" in kept or "wpe" in kept for kept in report.kept)
     assert divergence(export, tmp_path, fused=False) < 0.01 * spread(export)
 

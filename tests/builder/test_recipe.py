@@ -34,7 +34,7 @@ def write(folder: Path, **changes: object) -> Path:
 
 
 @pytest.mark.parametrize("path", sorted(MODELS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_each_recipe_of_ours_is_complete_and_found_by_its_name(path: Path) -> None:
+def test_each_shipped_recipe_is_complete_and_found_by_name(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe == resolve_source(path.stem) == resolve_source(str(path))
     assert recipe.name == path.stem
@@ -133,7 +133,7 @@ def test_a_hub_id_needs_its_revision() -> None:
         resolve_source("org/name")
 
 
-def test_a_folder_and_a_file_get_their_own_names(tmp_path: Path) -> None:
+def test_a_local_folder_or_file_names_its_bundle(tmp_path: Path) -> None:
     folder = tmp_path / "My Model_v2"
     folder.mkdir()
     (folder / "config.json").write_text("{}", encoding="utf-8")
@@ -146,7 +146,7 @@ def test_a_folder_and_a_file_get_their_own_names(tmp_path: Path) -> None:
     assert found.source.location == "Some.Model-Q4_1.gguf"
 
 
-def test_an_unknown_source_is_answered_with_the_accepted_forms() -> None:
+def test_an_unknown_source_lists_the_accepted_forms() -> None:
     with pytest.raises(BuildError) as error:
         resolve_source("smollm2-135m-instrukt")
     message = str(error.value)

@@ -1,4 +1,4 @@
-"""int8-w8a8 as a whole: the rotation changes nothing, the rounding helps, predictions are kept."""
+"""int8-w8a8 end to end: rotation changes nothing, compensated rounding helps, predictions hold."""
 
 from importlib import resources
 from pathlib import Path
@@ -95,7 +95,7 @@ def test_a_fused_family_keeps_its_predictions(
     assert "MatMulNBits" not in found
     num_layers, num_rotated = found.count("GroupQueryAttention"), len(rotated_activations(int8))
     assert num_rotated == num_layers if family in ROTATED else num_rotated > 2 * num_layers
-    # Averages of values and gated activations; what norms write is scaled as it was known before.
+    # Means of values and gated activations; the outputs of norms keep their known scales.
     num_scaled = 2 * num_layers if family in ROTATED else found.count("QuantizeLinear")
     assert found.count("ReduceMax") == num_scaled
     assert found.count("Shape") == 0
@@ -130,7 +130,7 @@ def test_a_rotated_graph_computes_the_same(
 
 
 @pytest.mark.parametrize("family", NOT_ROTATED)
-def test_a_stream_with_another_reader_is_not_rotated(
+def test_a_residual_stream_with_another_reader_is_not_rotated(
     tiny_export: TinyExport, tmp_path: Path, family: str
 ) -> None:
     fuse(tiny_export(family), tmp_path, max_model_len=64)
@@ -150,7 +150,7 @@ def test_a_summand_or_norm_weight_with_a_second_reader_is_not_rotated(
         assert find_rotation(graph) is None
 
 
-def test_norms_are_scaled_by_token_if_asked_for(
+def test_norms_are_scaled_per_token_if_requested(
     tiny_export: TinyExport, folders: tuple[Path, Path]
 ) -> None:
     fp32, int8 = folders
@@ -215,7 +215,7 @@ def test_compensated_rounding_loses_less_than_rounding_to_nearest() -> None:
     assert loss(x.T @ x) < 0.5 * loss(None)
 
 
-def test_a_constant_zero_feature_does_no_harm() -> None:
+def test_a_constant_zero_feature_is_quantized_without_error() -> None:
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((8, 5)).astype(np.float32)
     weight[:, 2] = 0.0
@@ -224,7 +224,7 @@ def test_a_constant_zero_feature_does_no_harm() -> None:
     assert (np.abs(steps * scales - weight) <= 0.501 * scales).all()
 
 
-def test_the_calibration_text_is_cut_to_the_context(tmp_path: Path) -> None:
+def test_the_calibration_text_is_truncated_to_the_context(tmp_path: Path) -> None:
     tokenizer = tokenizers.Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))  # noqa: S106 - no secret
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
@@ -233,7 +233,7 @@ def test_the_calibration_text_is_cut_to_the_context(tmp_path: Path) -> None:
     assert max(map(len, texts)) == 16
 
 
-def test_the_calibration_text_is_not_the_gates() -> None:
+def test_the_calibration_text_differs_from_the_gates_text() -> None:
     """No six words in a row are in both, so that the gate is independent."""
     source = resources.files("edged.builder") / "data" / "calibration.yaml"
     texts = yaml.safe_load(source.read_text(encoding="utf-8"))

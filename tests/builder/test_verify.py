@@ -75,7 +75,7 @@ def quiet() -> Progress:
 
 @pytest.fixture(autouse=True)
 def short_gate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few of the prompts, so that a test takes a second."""
+    """Use a few of the prompts, so that a test takes a second."""
     chosen = gate_prompts()[::8]
     monkeypatch.setattr(gate, "gate_prompts", lambda: chosen)
     monkeypatch.setattr(quality_module, "TOKENS_MIN", 500)
@@ -83,7 +83,7 @@ def short_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "unseen_text", lambda: text)
 
 
-def test_the_figures_are_those_of_the_definitions() -> None:
+def test_the_figures_follow_their_definitions() -> None:
     """Against the textbook formulas, over several chunks and sequences of different lengths."""
     reference, candidate = random_table(1), random_table(2)
     random = np.random.default_rng(3)
@@ -118,7 +118,7 @@ def test_a_shared_prefix_is_run_and_counted_once() -> None:
     assert result.tokens == 206
 
 
-def test_equal_sequences_leave_something_to_count() -> None:
+def test_equal_sequences_still_count_positions() -> None:
     assert compare(random_table(1), random_table(2), [[1, 2, 3], [1, 2, 3]]).tokens == 3
 
 
@@ -130,7 +130,7 @@ def test_nan_logits_stop_the_comparison(bad: int, who: str) -> None:
         compare(graphs[0], graphs[1], [[1, 2, 3, 4]])
 
 
-def test_an_absurd_perplexity_is_still_a_number() -> None:
+def test_a_huge_perplexity_is_finite() -> None:
     reference = random_table(1)
     candidate = Table(np.where(np.eye(11) > 0, 0, -1e30).astype(np.float32))
     assert np.isfinite(compare(reference, candidate, [[1, 2, 3]]).perplexity)
@@ -153,7 +153,7 @@ def test_nothing_to_compare_is_an_error(sequences: Sequence[Sequence[int]]) -> N
 )
 def test_each_limit_alone_fails_the_gate(change: dict[str, float], metric: str) -> None:
     assert check_limits(GOOD, LIMITS, "gate").passed
-    # The figures differ in type; each stands under its own name.
+    # The figures differ in type; each is set by its name.
     quality = check_limits(replace(GOOD, **change), LIMITS, "gate")  # type: ignore[arg-type]
     assert not quality.passed
     missed = [line for line in table(quality).splitlines() if line.endswith("MISS")]
@@ -161,7 +161,7 @@ def test_each_limit_alone_fails_the_gate(change: dict[str, float], metric: str) 
     assert missed[0].startswith(metric)
 
 
-def test_another_text_may_be_short() -> None:
+def test_a_user_supplied_text_may_be_short() -> None:
     quality = check_limits(replace(GOOD, tokens=10), LIMITS, "letter.txt")
     assert quality.passed
     assert "tokens                        10" in table(quality)
@@ -172,12 +172,12 @@ def test_a_figure_on_its_limit_passes() -> None:
     assert check_limits(on_limit, LIMITS, "gate").passed
 
 
-def test_the_second_text_has_limits_half_as_wide_again() -> None:
+def test_the_second_text_has_limits_1_5_times_as_wide() -> None:
     wider = relaxed(LIMITS)
     assert wider.mean_kl == pytest.approx(0.015)
     assert wider.perplexity_ratio == pytest.approx(1.015)
     assert wider.argmax_agreement == pytest.approx(0.925)
-    # A figure that only the wider limit lets through passes there, and is shown with it.
+    # A figure within the wider limit only passes there, and is shown with that limit.
     wide = replace(GOOD, mean_kl=0.0149, tokens=10)
     quality = check_limits(GOOD, LIMITS, "gate", wide)
     assert quality.passed
@@ -221,7 +221,7 @@ def load(folder: Path) -> Graph:
     return load_graph(folder / "model.onnx", is_fused=False, max_model_len=256, num_threads=1)
 
 
-def test_the_answers_are_the_reference_models_own_greedy_ones(
+def test_the_answers_are_the_reference_models_greedy_ones(
     bundle: Bundle, reference_folder: Path, tmp_path: Path, quiet: Progress
 ) -> None:
     graph = load(reference_folder)
@@ -258,7 +258,7 @@ def test_the_answers_are_generated_once(bundle: Bundle, tmp_path: Path, quiet: P
         assert len(graph.calls) > num_calls
 
 
-def test_no_more_prompts_are_answered_than_are_needed(
+def test_only_as_many_prompts_are_answered_as_needed(
     bundle: Bundle, tmp_path: Path, quiet: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a minimum of 300 positions, two of the toy's prompts of some 200 tokens are enough."""
@@ -271,7 +271,7 @@ def test_no_more_prompts_are_answered_than_are_needed(
     assert compare(graph, graph, sequences).tokens >= 300
 
 
-def test_damaged_cached_answers_are_made_again(
+def test_damaged_cached_answers_are_generated_again(
     bundle: Bundle, tmp_path: Path, quiet: Progress
 ) -> None:
     graph = random_table(1, 296)
@@ -316,7 +316,7 @@ def with_outliers(folder: Path) -> Path:
         for name in ("gate", "up"):
             weights[f"{layer}.{name}"][0] = 3.0
         for name in ("o", "down"):
-            # Random layers are noisier than trained ones: their part in the sum is made smaller.
+            # Random layers are noisier than trained ones: scale their part of the sum down.
             weights[f"{layer}.{name}"] *= 0.5
             weights[f"{layer}.{name}"][:, 0] = 0.0
     # Random logits are flat, and their order means nothing: let each token have a clear favourite.
@@ -361,7 +361,7 @@ def test_verify_repeats_the_measurement_on_a_text(
     assert quality.limits == LIMITS
 
 
-def test_verify_takes_the_gate_without_a_text(
+def test_verify_without_a_text_uses_the_gates_text(
     bundle: Bundle, reference_folder: Path, tmp_path: Path, quiet: Progress
 ) -> None:
     quality = verify_bundle(bundle.folder, reference_folder, None, tmp_path / "cache", quiet)
@@ -406,7 +406,7 @@ def test_verify_names_what_is_wrong_with_a_text(
         verify_bundle(bundle.folder, reference_folder, text, tmp_path / "cache", quiet)
 
 
-def test_verify_says_where_it_looked_for_a_reference(
+def test_verify_reports_where_it_looked_for_a_reference(
     bundle: Bundle, tmp_path: Path, quiet: Progress
 ) -> None:
     with pytest.raises(BuildError, match=r"no fp32 export of toy in .*--reference DIR"):

@@ -92,7 +92,7 @@ def seen(x: Floats, *, even: bool) -> Floats:
 
 @pytest.mark.parametrize("num_rows", [1, 2, 5, 65])
 @pytest.mark.parametrize(("columns", "outputs"), [(32, 48), (33, 7), (576, 192)])
-def test_a_product_is_that_of_the_dequantized_weight(
+def test_a_product_equals_that_of_the_dequantized_weight(
     product: Product, num_rows: int, columns: int, outputs: int
 ) -> None:
     rows, x = random(outputs, columns), random(num_rows, columns, seed=1)
@@ -182,7 +182,7 @@ def test_two_products_of_one_input_quantize_it_once(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(rows=npst.arrays(np.float32, npst.array_shapes(min_dims=2, max_dims=2), elements=FINITE))
-def test_a_weight_is_within_a_step(rows: Floats) -> None:
+def test_a_weight_is_quantized_to_within_one_step(rows: Floats) -> None:
     """Half a step by rounding, the other half where the pair's limit clips it."""
     weight = quantized(rows, even=True)
     assert weight.data.shape == rows.T.shape

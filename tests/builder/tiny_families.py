@@ -48,7 +48,7 @@ FUSED: dict[str, dict[str, Any]] = {
         "logits_scaling": 2.0,
     },
 }
-"""Families that must fuse, with what a tiny configuration of each needs beside the shape."""
+"""Families that must fuse, with the settings that a tiny configuration of each needs."""
 
 PORTABLE: dict[str, dict[str, Any]] = {
     # Optimum exports no grouped heads for phi; half of a head is rotated, 8, which is too few.

@@ -37,7 +37,7 @@ TEMPLATE = (
 
 @dataclass(frozen=True)
 class TinyVocabulary:
-    """The tokenizer part of a file, as the writer wants it."""
+    """The tokenizer part of a file, in the form of the gguf writer."""
 
     model: str
     tokens: list[str]
@@ -194,7 +194,7 @@ def _add(writer: gguf.GGUFWriter, key: str, value: object) -> None:
 
 
 def _lines(text: str) -> list[str]:
-    # Pieces of 24 characters, whatever they contain: see the module.
+    # Chunks of 24 characters, whatever they contain: see the docstring of the module.
     return [text[start : start + 24] for start in range(0, len(text), 24)]
 
 

@@ -7,7 +7,7 @@ import pytest
 from edged.bundle.folder import open_bundle
 from edged.cli import main
 from edged.config import Config, load_config
-from edged.daemon.check import Reload, check
+from edged.daemon.check import check, reload_problem
 from edged.errors import BundleError, ConfigError, EdgedError, ExitCode, UnavailableError
 from tests.tiny_model import write_tiny_bundle
 
@@ -61,7 +61,7 @@ def test_what_would_stop_the_start_or_hold_it_up_is_named(
 
 def test_a_reload_is_refused_with_the_reason(bundle: Path) -> None:
     running = open_bundle(bundle)
-    assert Reload(lambda: config_of(bundle), running).problem() is None
-    problem = Reload(lambda: config_of(bundle / "gone"), running).problem()
+    assert reload_problem(lambda: config_of(bundle), running.sha256) is None
+    problem = reload_problem(lambda: config_of(bundle / "gone"), running.sha256)
     assert problem is not None
     assert "gone" in problem

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged.bundle.folder import open_bundle
+from edged.commands.received import ReceivedReply, decode_reply
 from edged.daemon.worker import Worker
 from edged.engine.decoding import InferenceEngine
 from edged.engine.grammar import compile_format
@@ -21,7 +22,7 @@ from edged.engine.loop import Engine, load_engine
 from edged.engine.steps import Constraint, EngineSettings, Prefilled, Token
 from edged.engine.tokenizer import Tokenizer
 from edged.node.generation import Finished, Generation, TextStream
-from edged.protocol import ReceivedReply, decode_reply, encode_reply
+from edged.protocol import encode_reply
 from edged.protocol.request import (
     Answer,
     FinishReason,

@@ -9,7 +9,13 @@ from edged.bundle.folder import open_bundle
 from edged.bundle.manifest import KvType, ModelLimits
 from edged.config import BudgetConfig, Config, ModelConfig
 from edged.daemon.memory import KernelLimits
-from edged.daemon.memory_plan import check, claim, decide_budget, plan_memory, warnings
+from edged.daemon.memory_plan import (
+    decide_budget,
+    memory_problem,
+    plan_memory,
+    reserve_memory,
+    warnings,
+)
 from edged.errors import ConfigError, UnavailableError
 from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
 from tests.tiny_model import write_tiny_bundle
@@ -32,15 +38,32 @@ def test_without_one_the_kernels_limit_is_looked_at() -> None:
     assert decide_budget(config(Path()), limits, ROOMY).limit_bytes == 450 * MIB
 
 
+@pytest.mark.parametrize(
+    ("limits", "budget_mib"),
+    [
+        (KernelLimits(None, None), 800),
+        (KernelLimits(800 * MIB, None), 720),
+        (KernelLimits(800 * MIB, 600 * MIB), 540),
+        (KernelLimits(4000 * MIB, 1000 * MIB), 800),
+    ],
+)
+def test_the_default_budget_leaves_room_below_the_limit_and_the_device(
+    limits: KernelLimits, budget_mib: int
+) -> None:
+    at_start = MemorySnapshot(rss_bytes=100 * MIB, available_bytes=900 * MIB)
+    assert decide_budget(config(Path()), limits, at_start).limit_bytes == budget_mib * MIB
+    assert limits.cgroup_bytes is None or budget_mib * MIB < limits.cgroup_bytes
+
+
 def test_a_model_that_does_not_fit_is_refused_with_the_keys_that_help(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     bundle = open_bundle(write_tiny_bundle(tmp_path))
     settings = config(tmp_path, 32 * MIB)
     with pytest.raises(ConfigError, match=r"^budget\.memory: .* short of .*raise it to"):
-        claim(settings, bundle)
+        reserve_memory(settings, bundle)
     budget = MemoryBudget(300 * MIB)
-    assert check(settings, bundle, budget, ROOMY) is None
-    assert claim(config(tmp_path, 2000 * MIB), bundle).budget.limit_bytes == 2000 * MIB
+    assert memory_problem(settings, bundle, budget, ROOMY) is None
+    assert reserve_memory(config(tmp_path, 2000 * MIB), bundle).budget.limit_bytes == 2000 * MIB
 
 
 def test_what_a_neighbour_holds_now_is_no_fault_of_the_configuration(
@@ -51,18 +74,18 @@ def test_what_a_neighbour_holds_now_is_no_fault_of_the_configuration(
     settings = config(tmp_path, 2000 * MIB)
     monkeypatch.setattr("edged.daemon.memory.available_bytes", lambda: 80 * MIB)
     with pytest.raises(UnavailableError, match=r"^budget\.min_available: .* it would fit$"):
-        claim(settings, bundle)
+        reserve_memory(settings, bundle)
     with pytest.raises(UnavailableError, match=r"it would fit$"):
-        claim(config(tmp_path), bundle)  # a budget made of what is free
+        reserve_memory(config(tmp_path), bundle)  # a budget made of what is free
     monkeypatch.setattr("edged.daemon.memory.available_bytes", lambda: 1000 * MIB)
-    claim(settings, bundle)
+    reserve_memory(settings, bundle)
 
 
 def test_more_memory_than_the_device_has_is_not_waited_for(tmp_path: Path) -> None:
     bundle = open_bundle(write_tiny_bundle(tmp_path))
     greedy = BudgetConfig(memory_bytes=2000 * MIB, min_available_bytes=1 << 40)
     with pytest.raises(ConfigError, match=r"^budget\.min_available: "):
-        claim(Config(model=ModelConfig(path=tmp_path), budget=greedy), bundle)
+        reserve_memory(Config(model=ModelConfig(path=tmp_path), budget=greedy), bundle)
 
 
 def test_a_graph_with_two_ways_is_planned_as_larger(tmp_path: Path) -> None:

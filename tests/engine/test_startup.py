@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edged.daemon.sdnotify import Notifier
-from edged.daemon.startup import Startup, WaitingReport, half_to_whole
+from edged.daemon.startup import WaitingReport, attempt, half_to_whole
 from edged.errors import (
     BundleError,
     BundleUnavailableError,
@@ -43,11 +43,10 @@ class Attempts:
         return sum(self.pauses_s) >= self.stops_after
 
     def start(self) -> str | None:
-        startup = Startup(self.wait, lambda reason, _: self.reasons.append(reason), self.get_share)
-        return startup.attempt(self.load)
+        def report(reason: str, _pause_s: float) -> None:
+            self.reasons.append(reason)
 
-    def get_share(self) -> float:
-        return self.share
+        return attempt(self.load, self.wait, report, lambda: self.share)
 
 
 def test_one_that_succeeds_at_once_waits_for_nothing() -> None:

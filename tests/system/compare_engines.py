@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.compare.engines import EDGED, KNOWN
+from benchmarks.compare.engines import EDGED, ENGINES
 from benchmarks.compare.process import EngineLostError, EngineProcess, Setup
 from edged.commands.bench.turns import OnToken
 
@@ -30,7 +30,7 @@ def setup(
 ) -> Setup:
     return Setup(
         engine=engine,
-        adapter=adapter or (KNOWN[engine].adapter if engine in KNOWN else COUNTING),
+        adapter=adapter or (ENGINES[engine].adapter if engine in ENGINES else COUNTING),
         source=source,
         bundle=bundle,
         vocab_size=VOCAB_SIZE,
@@ -67,7 +67,7 @@ class CountingEngine:
         for step in range(0 if prompt[0] == 15 else count):
             on_token(prompt[-1] + step + 1)
 
-    def together(self, prompts: Sequence[Sequence[int]], steps: int) -> float | None:
+    def decode_batch(self, prompts: Sequence[Sequence[int]], steps: int) -> float | None:
         return None if len(prompts) > 4 else steps * len(prompts) / 100
 
     def process_ids(self) -> list[int]:
@@ -90,7 +90,7 @@ class FakeProcess(EngineProcess):
             raise EngineLostError(f"ended during {do}")
         if do == "memory":
             return {"rss_bytes": 300, "pss_bytes": 200, "private_dirty_bytes": 100}
-        if do == "together":
+        if do == "decode_batch":
             is_offered = self.name != "edged" or len(words["prompts"]) == 1
             return {"decode_s": 1.0 / self.speed if is_offered else None}
         steps = words["count"] - 1

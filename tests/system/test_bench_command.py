@@ -1,4 +1,4 @@
-"""``edged bench`` as a command: options, a whole run on a toy, and the daemon that is measured."""
+"""``edged bench`` as a command: options, a run on a toy, and the measured daemon."""
 
 import json
 import shlex
@@ -75,7 +75,7 @@ def test_the_toy_is_measured(
     assert "decode at 64 tokens, tok/s" in told.out
     assert "1,536" not in told.out, "what does not fit into the context is left out"
     assert "daemon: READY after 1.00 s, RSS 256 MiB" in told.out
-    assert "edged bench: 8 at the same time" in told.err
+    assert "edged bench: 8 concurrent requests" in told.err
 
 
 def test_a_file_that_cannot_be_written_is_named(
@@ -91,13 +91,13 @@ def test_a_file_that_cannot_be_written_is_named(
     assert main(["bench", "--model", str(bundle), *words]) == ExitCode.CANNOT_CREATE
     told = capsys.readouterr()
     assert f"{lost}: cannot be written" in told.err
-    assert "daemon: it ended by itself" in told.out
+    assert "daemon: it did not start" in told.out
 
 
-def test_the_daemon_says_ready_without_a_broker_and_is_weighed(
+def test_the_daemon_is_ready_without_a_broker_and_is_measured(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(daemon, "CALM_S", 0.0)
+    monkeypatch.setattr(daemon, "SETTLE_S", 0.0)
     monkeypatch.setattr(daemon, "IDLE_S", 0.02)
     figures = measure_daemon(bundle, 1, 256, tmp_path)
     assert figures is not None
@@ -106,11 +106,11 @@ def test_the_daemon_says_ready_without_a_broker_and_is_weighed(
     assert figures["idle_cpu_share"] >= 0
 
 
-def test_a_daemon_that_ends_has_no_figures(tmp_path: Path) -> None:
+def test_a_daemon_that_exits_has_no_figures(tmp_path: Path) -> None:
     assert measure_daemon(tmp_path / "none", 1, 128, tmp_path) is None
 
 
-def test_a_daemon_that_is_never_ready_is_given_up(tmp_path: Path) -> None:
+def test_a_daemon_that_is_never_ready_times_out(tmp_path: Path) -> None:
     silent = [sys.executable, "-c", "import signal; signal.pause()"]
     with (
         pytest.raises(NotStartedError, match="the daemon did not start"),

@@ -1,4 +1,4 @@
-"""The parts of ``edged bench``: turns, the engine, and what is read off the machine."""
+"""The parts of ``edged bench``: turns, the engine, and the facts of the machine."""
 
 import os
 from pathlib import Path
@@ -11,9 +11,9 @@ from edged.commands.bench.turns import (
     CONTEXTS,
     DECODE_STEPS,
     Prompts,
+    batch_turns,
     decode_name,
     single_turns,
-    together_turns,
     warm_up,
 )
 from edged.commands.bench.usage import cpu_s, parse_rollup, read_memory
@@ -65,8 +65,8 @@ def test_a_turn_reads_speeds_from_the_answer() -> None:
     assert decode_name(1000) == "decode_1000_tok_s"
 
 
-def test_a_batch_is_counted_in_total_and_its_absence_is_none() -> None:
-    four = list(together_turns(Prompts(letters)))[2]
+def test_a_batch_reports_total_speed_and_none_if_unsupported() -> None:
+    four = list(batch_turns(Prompts(letters)))[2]
     assert four.figures({"decode_s": 2.0}) == {"concurrent_4_tok_s": 64}
     assert four.figures({"decode_s": None}) == {"concurrent_4_tok_s": None}
 
@@ -85,16 +85,16 @@ def test_edged_runs_as_in_the_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyP
         engine.generate([5, 6, 7], 40, answer.append)
     assert len(answers[0]) == 40, "stop tokens do not end a measured answer"
     assert answers[0] == answers[1]
-    seconds = engine.together([[1, 2]], 3)
+    seconds = engine.decode_batch([[1, 2]], 3)
     assert seconds is not None
     assert seconds > 0
-    assert engine.together([[1, 2], [3, 4], [5, 6]], 3) is not None
-    assert engine.together([[1, 2]] * 9, 3) is None, "more than there are slots"
+    assert engine.decode_batch([[1, 2], [3, 4], [5, 6]], 3) is not None
+    assert engine.decode_batch([[1, 2]] * 9, 3) is None, "more than there are slots"
     assert set(engine.versions()) == {"edged", "onnxruntime"}
     assert engine.process_ids() == [os.getpid()]
 
 
-def test_memory_is_summed_over_processes_and_absent_where_one_cannot_be_read() -> None:
+def test_memory_is_summed_over_processes_and_empty_if_one_is_unreadable() -> None:
     text = "55-7f r\nRss:   300 kB\nPss:   200 kB\nPrivate_Dirty:  100 kB\nSwap:  9 kB\n"
     assert parse_rollup(text) == {
         "rss_bytes": 300 * 1024,
@@ -108,7 +108,7 @@ def test_memory_is_summed_over_processes_and_absent_where_one_cannot_be_read() -
     assert cpu_s([2**30]) == 0.0
 
 
-def test_a_board_is_called_by_its_own_name(tmp_path: Path) -> None:
+def test_an_arm_board_is_named_by_the_device_tree(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text(
         "processor\t: 0\nFeatures\t: fp asimd asimddp\nCPU part\t: 0xd0b\n\nprocessor\t: 1\n"
     )

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.compare``: options, a whole run on a toy, and all that it writes."""
+"""``python -m benchmarks.compare``: options, a run on a toy, and all its output."""
 
 import json
 import shlex
@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.compare import command, measure
 from benchmarks.compare.__main__ import main
-from edged.commands.bench.measure import Question
+from edged.commands.bench.measure import BenchOptions
 from edged.errors import ExitCode
 from tests.system.compare_engines import fake_start
 from tests.system.test_compare_report import made
@@ -43,14 +43,14 @@ def quick(
     start = fake_start(calls, fails_at)
 
     def compared(
-        question: Question, against: Mapping[str, str], note: Callable[[str], None]
+        options: BenchOptions, against: Mapping[str, str], note: Callable[[str], None]
     ) -> dict[str, Any]:
-        return measure.compare(question, against, note, start)
+        return measure.compare(options, against, note, start)
 
     monkeypatch.setattr(command, "compare", compared)
     monkeypatch.setattr(measure, "measure_daemon", lambda *_: READY)
-    monkeypatch.setattr(measure, "read_bandwidth", lambda _: 1e9)
-    monkeypatch.setattr("benchmarks.compare.field.SETTLE_S", 0.0)
+    monkeypatch.setattr(measure, "measure_bandwidth", lambda _: 1e9)
+    monkeypatch.setattr("benchmarks.compare.comparison.SETTLE_S", 0.0)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_bundle_or_an_earlier_run_is_needed(
     assert "none.json" in capsys.readouterr().err
 
 
-def test_the_toy_is_measured_beside_one_engine_and_another_is_named_as_missing(
+def test_the_toy_is_compared_with_one_engine_and_a_missing_one_is_reported(
     monkeypatch: pytest.MonkeyPatch,
     bundle: Path,
     tmp_path: Path,
@@ -108,7 +108,7 @@ def test_the_toy_is_measured_beside_one_engine_and_another_is_named_as_missing(
     assert (found["runs"], found["max_model_len"], found["daemon"]) == (2, 256, READY)
     assert shlex.split(found["command"]) == ["python", "-m", "benchmarks.compare", *words]
     memories = [i for i, (_, do) in enumerate(calls) if do == "memory"]
-    batches = [i for i, (_, do) in enumerate(calls) if do == "together"]
+    batches = [i for i, (_, do) in enumerate(calls) if do == "decode_batch"]
     assert max(memories) < min(batches), "a batch would be seen in the memory of the next run"
     told = capsys.readouterr()
     assert "decode at 64 tokens, tok/s" in told.out
@@ -132,7 +132,7 @@ def test_page_plot_and_board_come_from_an_earlier_run(
     assert page.read_text("utf-8").startswith("# Performance\n")
     assert plot.read_text("utf-8").startswith("<svg")
     assert board.read_text("utf-8").count("\n") == 3
-    assert "decode, beside llama.cpp" in capsys.readouterr().out
+    assert "decode, ÷ llama.cpp" in capsys.readouterr().out
     assert main(["--from", str(document), "--board"]) == ExitCode.OK
     assert "| device |" in capsys.readouterr().out
 

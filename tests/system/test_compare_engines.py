@@ -1,4 +1,4 @@
-"""The adapters of other engines, against stand-ins for their libraries and a real HTTP server."""
+"""The adapters of other engines, with fakes of their libraries and a real HTTP server."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.compare.engines import KNOWN
+from benchmarks.compare.engines import ENGINES
 from benchmarks.compare.process import Setup, load_adapter
 from edged.commands.bench.turns import Engine
 from tests.system.compare_engines import fake_llama_cpp, fake_openvino, setup
@@ -21,7 +21,7 @@ def load(monkeypatch: pytest.MonkeyPatch, name: str, wanted: Setup, **stand_ins:
     """Load an adapter whose libraries are stand-ins."""
     for library, stand_in in stand_ins.items():
         monkeypatch.setitem(sys.modules, library, stand_in)
-    module = KNOWN[name].adapter.partition(":")[0]
+    module = ENGINES[name].adapter.partition(":")[0]
     monkeypatch.delitem(sys.modules, module, raising=False)
     import_module(module)
     monkeypatch.setattr(sys.modules[module], "version", lambda _: "1.2", raising=False)
@@ -36,7 +36,7 @@ def answer(adapter: Engine, prompt: list[int], count: int) -> list[int]:
     return tokens
 
 
-def test_llama_cpp_runs_a_prompt_once_and_what_it_knows_never_again(
+def test_llama_cpp_computes_a_cached_prefix_only_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     library = fake_llama_cpp()
@@ -53,10 +53,12 @@ def test_llama_cpp_runs_a_prompt_once_and_what_it_knows_never_again(
     assert len(engine.process_ids()) == 1
 
 
-def test_llama_cpp_decodes_company_in_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_llama_cpp_decodes_concurrent_requests_in_one_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     library = fake_llama_cpp()
     engine = load(monkeypatch, "llama.cpp", setup("llama.cpp", "a.gguf"), llama_cpp=library)
-    seconds = engine.together([[1, 2], [11, 12]], 2)
+    seconds = engine.decode_batch([[1, 2], [11, 12]], 2)
     assert seconds is not None
     assert seconds >= 0
     assert library.runs[-2:] == [[(3, 2, 0), (13, 2, 1)], [(4, 3, 0), (14, 3, 1)]]
@@ -66,7 +68,7 @@ def test_llama_cpp_decodes_company_in_one_batch(monkeypatch: pytest.MonkeyPatch)
     ("source", "words"),
     [("broken.gguf", "cannot load it"), ("other.gguf", "7 tokens, the bundle has 50")],
 )
-def test_llama_cpp_refuses_what_is_not_the_same_model(
+def test_llama_cpp_refuses_a_file_of_another_model(
     monkeypatch: pytest.MonkeyPatch, source: str, words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
@@ -76,7 +78,7 @@ def test_llama_cpp_refuses_what_is_not_the_same_model(
         )
 
 
-def test_llama_cpp_says_when_it_cannot_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_llama_cpp_reports_a_failed_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     library = fake_llama_cpp()
     engine = load(monkeypatch, "llama.cpp", setup("llama.cpp", "a.gguf"), llama_cpp=library)
     monkeypatch.setattr(library, "llama_decode", lambda *_: 1)
@@ -84,10 +86,12 @@ def test_llama_cpp_says_when_it_cannot_go_on(monkeypatch: pytest.MonkeyPatch) ->
         engine.generate([1], 1, lambda _: None)
     monkeypatch.setattr(library, "llama_init_from_model", lambda *_: None)
     with pytest.raises(ValueError, match="no context of 256 tokens"):
-        engine.together([[1]], 1)
+        engine.decode_batch([[1]], 1)
 
 
-def test_openvino_streams_tokens_and_counts_company(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openvino_streams_tokens_and_counts_concurrent_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     openvino, genai = fake_openvino()
     engine = load(
         *(monkeypatch, "openvino", setup("openvino", "a.gguf")),
@@ -97,7 +101,7 @@ def test_openvino_streams_tokens_and_counts_company(monkeypatch: pytest.MonkeyPa
     assert engine.versions() == {"openvino": "1.2", "openvino-genai": "1.2"}
     assert answer(engine, [1, 2, 3], 4) == [4, 5, 6, 7]
     # Of 4 x 3 tokens after the first, all four had one after a second and 11 were left for 3 s.
-    assert engine.together([[1], [2], [3], [4]], 3) == pytest.approx(3 * 12 / 11)
+    assert engine.decode_batch([[1], [2], [3], [4]], 3) == pytest.approx(3 * 12 / 11)
     assert len(engine.process_ids()) == 1
 
 
@@ -154,7 +158,7 @@ def test_ollama_is_asked_in_text_with_the_same_threads_and_context(
     assert question["prompt"]
     options = {"num_predict": 5, "num_ctx": 256, "num_thread": 1, "temperature": 0}
     assert question["options"] == options
-    assert engine.together([[1]], 1) is None
+    assert engine.decode_batch([[1]], 1) is None
     assert isinstance(engine.process_ids(), list)
     with pytest.raises(ValueError, match="unknown: model 'unknown' not found"):
         load_adapter(setup("ollama", "unknown", bundle=bundle))

@@ -1,18 +1,18 @@
-"""What is read off the machine and the model: bandwidth, bytes of weights."""
+"""Facts of machine and model: bandwidth, bytes of weights."""
 
 import importlib
 from pathlib import Path
 
 import pytest
 
-from benchmarks.compare.bandwidth import read_bandwidth
+from benchmarks.compare.bandwidth import measure_bandwidth
 from benchmarks.compare.weights import weight_bytes_per_token
 from tests.tiny_graphs import TinyConfig, import_onnx
 from tests.tiny_model import write_tiny_bundle
 
 
-def test_bandwidth_is_that_of_a_computer() -> None:
-    assert 1e6 < read_bandwidth(2, 1 << 20) < 1e13
+def test_the_measured_bandwidth_is_plausible() -> None:
+    assert 1e6 < measure_bandwidth(2, 1 << 20) < 1e13
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -34,7 +34,7 @@ def test_a_step_reads_all_weights_but_one_row_of_each_table(tmp_path: Path, *, f
     assert read > sum(sizes.values()) - 2 * table_bytes - 4 * config.max_model_len * config.hidden
 
 
-def test_a_tied_table_is_read_whole_and_a_lookup_reads_one_row(tmp_path: Path) -> None:
+def test_a_tied_table_is_read_completely_and_a_lookup_reads_one_row(tmp_path: Path) -> None:
     import_onnx()
     onnx = importlib.import_module("onnx")
     helper, tensor = onnx.helper, onnx.TensorProto
@@ -53,7 +53,7 @@ def test_a_tied_table_is_read_whole_and_a_lookup_reads_one_row(tmp_path: Path) -
     assert weight_bytes_per_token(path) == 160 + 16
 
 
-def test_of_a_choice_a_step_reads_what_an_answer_needs(tmp_path: Path) -> None:
+def test_of_an_if_only_the_decode_branch_counts(tmp_path: Path) -> None:
     import_onnx()
     onnx = importlib.import_module("onnx")
     helper, floats = onnx.helper, onnx.TensorProto.FLOAT
@@ -72,7 +72,7 @@ def test_of_a_choice_a_step_reads_what_an_answer_needs(tmp_path: Path) -> None:
     assert weight_bytes_per_token(path) == 20
 
 
-def test_an_empty_file_is_no_model(tmp_path: Path) -> None:
+def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
     import_onnx()
     path = tmp_path / "model.onnx"
     path.touch()

@@ -1,12 +1,12 @@
-"""An engine in its own process: what it answers, and what becomes of it when it dies."""
+"""An engine in its own process: answers, and how its exit is reported."""
 
 from pathlib import Path
 
 import pytest
 
 from benchmarks.compare import engines, process
+from benchmarks.compare.comparison import busy_s
 from benchmarks.compare.engines import start
-from benchmarks.compare.field import busy_s
 from benchmarks.compare.process import EngineLostError, EngineProcess
 from edged.commands.bench.usage import cpu_s
 from tests.system.compare_engines import setup
@@ -20,7 +20,7 @@ def test_a_process_answers_and_ends() -> None:
         answer = engine.call("generate", prompt=[1, 2], count=5)
         assert answer["num_tokens"] == 5
         assert 0 <= answer["first_s"] <= answer["last_s"]
-        assert engine.call("together", prompts=[[1], [2]], steps=50) == {"decode_s": 1.0}
+        assert engine.call("decode_batch", prompts=[[1], [2]], steps=50) == {"decode_s": 1.0}
         assert engine.call("memory")["rss_bytes"] > engine.call("memory")["private_dirty_bytes"] > 0
         assert engine.cpu_s() > 0
     finally:
@@ -32,11 +32,11 @@ def test_a_process_answers_and_ends() -> None:
     ("token_id", "words"),
     [
         (13, r"ended during generate \(exit status 1\): RuntimeError: thirteen is too much"),
-        (14, r"ended during generate \(exit status 3\): nothing said"),
+        (14, r"ended during generate \(exit status 3\): no output"),
         (15, "the engine gave no token"),
     ],
 )
-def test_a_death_is_told_with_the_last_words(token_id: int, words: str) -> None:
+def test_an_exit_is_reported_with_the_last_line_of_output(token_id: int, words: str) -> None:
     engine = EngineProcess(setup())
     with pytest.raises(EngineLostError, match=words):
         engine.call("generate", prompt=[token_id], count=2)
@@ -45,7 +45,7 @@ def test_a_death_is_told_with_the_last_words(token_id: int, words: str) -> None:
     engine.close()
 
 
-def test_silence_is_a_death_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_timeout_ends_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = EngineProcess(setup())
     monkeypatch.setattr(process, "CALL_LIMIT_S", 0.01)
     with pytest.raises(EngineLostError, match="no answer to generate within"):
@@ -53,7 +53,7 @@ def test_silence_is_a_death_too(monkeypatch: pytest.MonkeyPatch) -> None:
     engine.close()
 
 
-def test_what_is_missing_is_named_with_its_remedy(
+def test_a_missing_requirement_is_reported_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "find_spec", lambda _: None)
@@ -68,6 +68,6 @@ def test_what_is_missing_is_named_with_its_remedy(
         start(setup(adapter="tests.nothing_like_it:Engine"))
 
 
-def test_the_machine_has_used_more_than_this_process() -> None:
+def test_the_machine_has_used_more_cpu_time_than_this_process() -> None:
     assert busy_s() > cpu_s([1]) >= 0
     assert busy_s(Path("/nonexistent")) == 0.0

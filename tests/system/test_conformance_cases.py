@@ -1,4 +1,4 @@
-"""The cases that come with edged, and what is said of a case file that is wrong."""
+"""The shipped cases, and the errors for invalid case files."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def without_names(case: Case) -> str:
     return json.dumps([steps, case.order, sorted(case.versions)], sort_keys=True, default=str)
 
 
-def test_at_least_150_cases_come_with_edged_and_no_two_are_the_same() -> None:
+def test_at_least_150_distinct_cases_are_shipped() -> None:
     cases = read_folder(case_folder())
     contents = {without_names(case) for case in cases}
     assert len(contents) == len(cases) >= 150
@@ -53,7 +53,7 @@ def test_each_file_names_a_section_of_the_protocol() -> None:
         ("cases: {}", "section: missing"),
         ("section: Payload", "cases: missing"),
         ("section: Payload\ncases: []", "cases: has the wrong type"),
-        (CASE + "{ask: {}, ask: {}}", "line 3: the key 'ask' stands twice"),
+        (CASE + "{ask: {}, ask: {}}", "line 3: the key 'ask' is repeated"),
         (CASE + "{akt: {}}", "cases.one: akt: unknown key"),
         (CASE + "{ask: {}, cancel: {}}", "cases.one: needs exactly one of ask, cancel"),
         (CASE + "{ask: []}", "cases.one: ask: has the wrong type"),
@@ -73,11 +73,11 @@ def test_each_file_names_a_section_of_the_protocol() -> None:
         (CASE + "{send: {json: {}, text: a}}", "send: needs exactly one of json, text, base64"),
         (CASE + "{send: {base64: '?'}}", "send: not base64"),
         (CASE + "{read: log}", "read: must be one of info, state, availability"),
-        (CASE + "{ask: {}, told: {event: dropped}}", "told: only beside `expect: silence`"),
+        (CASE + "{ask: {}, told: {event: dropped}}", "told: only together with `expect: silence`"),
         (CASE + "{ask: {}, retain: 'yes'}", "retain: has the wrong type"),
     ],
 )
-def test_a_wrong_file_is_refused_with_its_name_and_the_key(
+def test_an_invalid_file_is_refused_with_its_name_and_key(
     tmp_path: Path, text: str, named: str
 ) -> None:
     with pytest.raises(CaseError) as caught:
@@ -86,19 +86,19 @@ def test_a_wrong_file_is_refused_with_its_name_and_the_key(
     assert named in str(caught.value)
 
 
-def test_a_file_or_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_or_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(CaseError, match=r"gone\.yaml: cannot be read"):
         read_file(tmp_path / "gone.yaml")
     with pytest.raises(CaseError, match="no case"):
         read_folder(tmp_path)
 
 
-def test_words_that_yaml_takes_for_booleans_stay_words(tmp_path: Path) -> None:
+def test_yaml_1_1_booleans_are_read_as_strings(tmp_path: Path) -> None:
     (case,) = read(tmp_path, CASE + "{ask: {a: [on, off, yes, no, true]}}")
     assert case.steps[0].body == {"a": ["on", "off", "yes", "no", True]}
 
 
-def test_a_case_about_properties_is_only_for_mqtt_5(tmp_path: Path) -> None:
+def test_a_case_with_properties_is_for_mqtt_5_only(tmp_path: Path) -> None:
     def versions(text: str) -> tuple[str, ...]:
         return read(tmp_path, CASE + text)[0].versions
 
@@ -109,7 +109,7 @@ def test_a_case_about_properties_is_only_for_mqtt_5(tmp_path: Path) -> None:
     assert versions("{ask: {}, versions: ['3.1.1']}") == ("3.1.1",)
 
 
-def test_a_request_asks_for_a_reply_topic_of_its_own() -> None:
+def test_each_request_has_its_own_reply_topic() -> None:
     step = Step(Action.ASK, {}, "2")
     own = "edged/kitchen/response/generate/c1-2"
     over_5 = build(step, SCOPE, is_v5=True)
@@ -120,20 +120,20 @@ def test_a_request_asks_for_a_reply_topic_of_its_own() -> None:
     assert over_3.request_id == json.loads(over_3.payload)["id"] == "c1-2"
 
 
-def test_a_payload_without_room_for_a_topic_is_answered_at_the_default_one_over_3_1_1() -> None:
+def test_a_payload_that_cannot_name_a_topic_is_answered_at_the_default_one_over_3_1_1() -> None:
     message = build(Step(Action.SEND, {"text": "hello $id"}, "2"), SCOPE, is_v5=False)
     assert message.payload == b"hello c1-2"
     assert message.reply_topic == "edged/kitchen/response/generate"
 
 
-def test_a_payload_is_padded_to_a_size_that_info_names() -> None:
+def test_a_payload_is_padded_to_a_size_from_info() -> None:
     step = Step(Action.ASK, {}, "2", pad_to="$info.limits.max_payload_bytes + 1")
     payload = build(step, SCOPE, is_v5=True).payload
     assert len(payload) == 1001
     assert json.loads(payload)["id"] == "c1-2"
 
 
-def test_words_with_a_dollar_are_filled_in_at_any_depth() -> None:
+def test_dollar_variables_are_replaced_at_any_depth() -> None:
     given = {"$node": ["$root/$id:a", "$info.limits.queue * 2", "$SYS/x", 7, "$prefix"]}
     assert SCOPE.fill(given) == {"kitchen": ["edged/kitchen/c1-a", 16, "$SYS/x", 7, "edged"]}
     assert SCOPE.fill({"$repeat": "ab", "times": "$info.limits.queue"}) == "ab" * 8
@@ -166,7 +166,7 @@ def results() -> list[Result]:
     ]
 
 
-def test_the_table_tells_what_failed_and_why_something_does_not_apply(
+def test_the_table_shows_failures_and_why_a_case_does_not_apply(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     print_table(results(), "heading")
@@ -197,7 +197,7 @@ def test_the_cases_can_be_listed_without_a_broker(capsys: pytest.CaptureFixture[
     assert all("seed" in line for line in listed)
 
 
-def test_json_that_is_no_object_is_sent_as_it_is() -> None:
+def test_json_that_is_not_an_object_is_sent_unchanged() -> None:
     message = build(Step(Action.SEND, {"json": ["$id"]}, "2"), SCOPE, is_v5=True)
     assert message.payload == b'["c1-2"]'
 

@@ -1,4 +1,4 @@
-"""How the conformance kit compares what came with what is expected."""
+"""How the conformance kit compares replies with expectations."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ ERROR: dict[str, Any] = {
         ("a.b.c", MISSING),
     ],
 )
-def test_a_path_leads_to_a_value_or_nowhere(path: str, value: object) -> None:
+def test_a_path_yields_a_value_or_missing(path: str, value: object) -> None:
     assert value_at(DOCUMENT, path) is value or value_at(DOCUMENT, path) == value
 
 
@@ -93,12 +93,12 @@ def test_a_path_leads_to_a_value_or_nowhere(path: str, value: object) -> None:
         (3, {"type": "integer", "range": [4, 5]}, False),
     ],
 )
-def test_a_matcher_matches_what_it_says(value: object, matcher: object, is_match: bool) -> None:
+def test_each_matcher_accepts_and_rejects(value: object, matcher: object, is_match: bool) -> None:
     problem = mismatch(value, matcher, OTHERS)
     assert (problem is None) == is_match, problem
 
 
-def test_a_long_value_is_shown_in_part() -> None:
+def test_a_long_value_is_truncated() -> None:
     problem = mismatch("x" * 1000, "y", {})
     assert problem is not None
     assert len(problem) < 200
@@ -121,7 +121,7 @@ def problems(reply: dict[str, Any], *, is_v5: bool = False, operation: str = "ge
     return "\n".join(check_reply(reply, received(), asked))
 
 
-def test_a_right_reply_has_no_problem() -> None:
+def test_a_correct_reply_has_no_problem() -> None:
     assert not problems(ANSWER, is_v5=True)
     assert not problems(ERROR)
     found = ANSWER | {"data": {"found": True}}
@@ -162,7 +162,7 @@ def test_a_wrong_error_is_described(change: dict[str, Any], named: str) -> None:
     assert named in problems(ERROR | {"error": ERROR["error"] | change})
 
 
-def test_a_payload_that_need_not_be_read_may_be_refused_without_its_id() -> None:
+def test_a_payload_that_is_not_decoded_may_be_refused_without_its_id() -> None:
     error = {"code": "payload_too_large", "status": 413, "message": "big", "retryable": False}
     assert not problems(ERROR | {"id": None, "error": error})
     assert "id: " in problems(ERROR | {"id": "other", "error": error})
@@ -181,7 +181,7 @@ def test_a_payload_that_need_not_be_read_may_be_refused_without_its_id() -> None
         ({"text": "yes"}, "data: expected the keys"),
     ],
 )
-def test_a_choice_is_whole_or_not_there(data: dict[str, Any], named: str | None) -> None:
+def test_a_choice_is_complete_or_null(data: dict[str, Any], named: str | None) -> None:
     asked = Asked("kitchen", "generate", False, "a1", b"c", ("yes", "no"))
     reply = ANSWER | {"data": {"json": None, "finish_reason": "stop", **data}}
     found = "\n".join(check_reply(reply, received(), asked))
@@ -208,7 +208,7 @@ def test_missing_properties_are_described() -> None:
         ([('"a"', 0, "true")], "b", "the fragments make 'a'"),
     ],
 )
-def test_a_stream_is_held_against_the_reply(
+def test_a_stream_is_compared_with_the_reply(
     fragments: list[tuple[str, int, str]], text: str | None, named: str | None
 ) -> None:
     messages = [

@@ -1,4 +1,4 @@
-"""The files for containers, clusters and many hosts, held against the schemas of their readers."""
+"""The files for containers, clusters and many hosts, validated by the schemas of their tools."""
 
 import argparse
 import re
@@ -44,7 +44,7 @@ def check_compose(path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
 
 
-def test_the_compose_file_is_one(tmp_path: Path) -> None:
+def test_the_compose_file_is_valid(tmp_path: Path) -> None:
     assert check_compose(DEPLOY / "compose.yaml").returncode == 0
     wrong = tmp_path / "compose.yaml"
     text = (DEPLOY / "compose.yaml").read_text("utf-8")
@@ -52,7 +52,7 @@ def test_the_compose_file_is_one(tmp_path: Path) -> None:
     assert "pid_limits" in check_compose(wrong).stdout
 
 
-def test_in_compose_edged_is_closed_in_and_its_configuration_is_valid() -> None:
+def test_in_compose_edged_is_sandboxed_and_its_configuration_is_valid() -> None:
     document = compose()
     service = document["services"]["edged"]
     assert service["read_only"] is True
@@ -73,7 +73,7 @@ def test_in_compose_edged_is_closed_in_and_its_configuration_is_valid() -> None:
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
-def test_the_cluster_would_take_every_manifest(version: str) -> None:
+def test_every_manifest_is_valid_for_the_cluster(version: str) -> None:
     require(find_spec("kubernetes_validate"), "kubernetes-validate is not installed (extra `dev`)")
     kubernetes_validate = import_module("kubernetes_validate")
     for document in documents():
@@ -84,7 +84,7 @@ def test_the_cluster_would_take_every_manifest(version: str) -> None:
         kubernetes_validate.validate(wrong, version, strict=True)
 
 
-def test_in_the_cluster_edged_is_closed_in_probed_limited_and_in_a_group() -> None:
+def test_in_the_cluster_edged_is_sandboxed_probed_limited_and_in_a_group() -> None:
     pod = manifest("DaemonSet", "edged")["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert pod["securityContext"]["runAsNonRoot"] is True
@@ -106,7 +106,7 @@ def test_in_the_cluster_edged_is_closed_in_probed_limited_and_in_a_group() -> No
         assert any(str(needed).startswith(path) for path in mounted)
 
 
-def test_in_the_cluster_edged_reaches_the_broker_and_name_service_only() -> None:
+def test_in_the_cluster_edged_reaches_only_the_broker_and_dns() -> None:
     policy = manifest("NetworkPolicy", "edged")["spec"]
     labels = manifest("DaemonSet", "edged")["spec"]["template"]["metadata"]["labels"]
     assert policy["podSelector"]["matchLabels"] == labels
@@ -115,7 +115,7 @@ def test_in_the_cluster_edged_reaches_the_broker_and_name_service_only() -> None
     assert ports == {1883, 53}
 
 
-def test_ansible_reads_the_playbook() -> None:
+def test_the_playbook_is_valid_for_ansible() -> None:
     require((BIN / "ansible-playbook").exists(), "ansible-core is not installed (the extra `dev`)")
     folder = DEPLOY / "ansible"
     words = ["--syntax-check", "--inventory", str(folder / "inventory.yaml")]

@@ -159,7 +159,7 @@ def accounts(lan_broker: Broker) -> Iterator[dict[str, Account]]:
         account.close()
 
 
-def test_mosquitto_takes_the_loopback_configuration_without_complaint(
+def test_mosquitto_accepts_the_loopback_configuration_without_warnings(
     version: Version, tmp_path: Path
 ) -> None:
     with running(configured(tmp_path, "edged.conf", version)) as broker:
@@ -170,13 +170,13 @@ def test_mosquitto_takes_the_loopback_configuration_without_complaint(
     assert not re.findall(r"(?i).*(?:error|warning|deprecated).*", log)
 
 
-def test_the_lan_configuration_refuses_who_has_no_password(lan_broker: Broker) -> None:
+def test_the_lan_configuration_refuses_clients_without_a_password(lan_broker: Broker) -> None:
     nobody = Account(lan_broker, None)
     assert nobody.reason.get(timeout=WAIT_S) == "Not authorized"
     nobody.close()
 
 
-def test_a_requester_reads_its_own_answers_and_nobody_elses(accounts: dict[str, Account]) -> None:
+def test_a_requester_reads_only_its_own_answers(accounts: dict[str, Account]) -> None:
     node, requester = accounts["edged"], accounts["ha"]
     requester.subscribe("edged/kitchen/#")
     hidden = ["request/generate", "response/generate", "response/generate/other", "stream/1"]
@@ -188,7 +188,9 @@ def test_a_requester_reads_its_own_answers_and_nobody_elses(accounts: dict[str, 
     assert requester.arrived.get(timeout=WAIT_S) == "edged/kitchen/state"
 
 
-def test_only_a_requester_asks_and_only_the_node_hears_it(accounts: dict[str, Account]) -> None:
+def test_only_requesters_send_requests_and_only_the_node_reads_them(
+    accounts: dict[str, Account],
+) -> None:
     node = accounts["edged"]
     node.subscribe("edged/kitchen/request/#")
     accounts["other"].publish("edged/kitchen/request/generate")
@@ -196,7 +198,7 @@ def test_only_a_requester_asks_and_only_the_node_hears_it(accounts: dict[str, Ac
     assert node.arrived.get(timeout=WAIT_S) == "edged/kitchen/request/cancel"
 
 
-def test_the_node_cannot_write_to_anybodys_lock(accounts: dict[str, Account]) -> None:
+def test_the_node_cannot_publish_to_a_lock(accounts: dict[str, Account]) -> None:
     accounts["ha"].subscribe("homeassistant/#")
     accounts["edged"].publish("homeassistant/lock/front/set")
     accounts["edged"].publish("homeassistant/device/edged_kitchen/config")
@@ -218,7 +220,7 @@ WRITABLE = {
 FORBIDDEN_TO_ALL = ["edged/attic/request/generate", "edged/attic/state", "zigbee2mqtt/lock/set"]
 
 
-def test_each_account_writes_exactly_what_it_should(accounts: dict[str, Account]) -> None:
+def test_each_account_publishes_exactly_to_its_topics(accounts: dict[str, Account]) -> None:
     topics = [*WRITABLE["edged"], *WRITABLE["ha"], *FORBIDDEN_TO_ALL]
     granted = {
         name: [topic for topic in topics if account.publish(topic)]
@@ -227,7 +229,7 @@ def test_each_account_writes_exactly_what_it_should(accounts: dict[str, Account]
     assert granted == WRITABLE
 
 
-def test_over_tls_the_node_gets_in_with_the_authority_and_from_outside_only_so(
+def test_remote_clients_need_tls_and_the_node_verifies_the_ca(
     version: Version, tmp_path: Path
 ) -> None:
     broker = configured(tmp_path, "edged-tls.conf", version)

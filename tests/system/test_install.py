@@ -1,4 +1,4 @@
-"""``edged install`` and ``edged uninstall`` into a folder that stands for another system."""
+"""``edged install`` and ``edged uninstall`` with a folder as the target system."""
 
 import shutil
 from pathlib import Path
@@ -57,7 +57,7 @@ def contents(root: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
-def test_an_installation_lays_out_user_model_configuration_secret_and_unit(
+def test_an_installation_creates_user_model_configuration_secret_and_unit(
     root: Path, bundle: Path
 ) -> None:
     options = ["--node", "kitchen", "--budget", "400M"]
@@ -84,7 +84,7 @@ def test_an_installation_lays_out_user_model_configuration_secret_and_unit(
     assert "s cret" not in (root / CONFIG).read_text("utf-8")
 
 
-def test_a_second_installation_changes_nothing_and_says_nothing(
+def test_a_second_installation_changes_and_prints_nothing(
     root: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--model", str(bundle), "--broker", "mqtt://edged:s@broker", "--node", "kitchen"]
@@ -98,7 +98,7 @@ def test_a_second_installation_changes_nothing_and_says_nothing(
     assert all(line.startswith("installed; try:") for line in lines)
 
 
-def test_a_later_option_changes_that_and_nothing_else(root: Path, bundle: Path) -> None:
+def test_a_later_option_changes_only_its_setting(root: Path, bundle: Path) -> None:
     install(root, "--model", str(bundle), "--broker", "mqtt://edged:s@broker", "--node", "kitchen")
     before = configuration(root)
     install(root, "--broker", "mqtt://other:1884")
@@ -111,7 +111,7 @@ def test_a_later_option_changes_that_and_nothing_else(root: Path, bundle: Path) 
     assert "MemoryMax=1024M" in (root / DROP_IN).read_text("utf-8")
 
 
-def test_a_dry_run_says_everything_and_changes_nothing(
+def test_a_dry_run_prints_all_changes_and_makes_none(
     root: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = contents(root)
@@ -147,7 +147,7 @@ def test_a_damaged_copy_of_the_model_is_replaced(root: Path, bundle: Path) -> No
     assert copy.read_bytes() == original
 
 
-def test_tls_brings_the_authority_and_a_public_broker_is_let_through(
+def test_tls_installs_the_ca_file_and_a_public_broker_is_allowed(
     root: Path, bundle: Path, tmp_path: Path
 ) -> None:
     authority = tmp_path / "ca.pem"
@@ -160,7 +160,7 @@ def test_tls_brings_the_authority_and_a_public_broker_is_let_through(
     assert "IPAddressAllow=8.8.8.8" in (root / DROP_IN).read_text("utf-8")
 
 
-def test_two_instances_share_program_and_user_and_nothing_else(root: Path, bundle: Path) -> None:
+def test_two_instances_share_only_program_and_user(root: Path, bundle: Path) -> None:
     for name in ("small", "large"):
         install(root, "--model", str(bundle), "--node", name, "--instance", name)
         config = configuration(root, name)
@@ -198,7 +198,7 @@ def test_a_wrong_option_is_named_and_nothing_is_changed(
     assert contents(root) == before
 
 
-def test_a_model_that_does_not_fit_the_budget_is_refused_before_anything_is_done(
+def test_a_model_that_does_not_fit_the_budget_is_refused_before_any_change(
     root: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = contents(root)
@@ -207,7 +207,7 @@ def test_a_model_that_does_not_fit_the_budget_is_refused_before_anything_is_done
     assert contents(root) == before
 
 
-def test_a_program_that_is_not_there_or_of_another_version_is_refused_before_anything_is_done(
+def test_a_missing_program_or_another_version_is_refused_before_any_change(
     root: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (info,) = root.glob("opt/edged/lib/*/site-packages/*.dist-info")
@@ -221,7 +221,7 @@ def test_a_program_that_is_not_there_or_of_another_version_is_refused_before_any
     assert f"`python3 -m venv {root}/no`" in said
 
 
-def test_what_the_debian_package_brings_is_not_brought_again(root: Path, bundle: Path) -> None:
+def test_files_of_the_debian_package_are_not_installed_again(root: Path, bundle: Path) -> None:
     install(root, "--model", str(bundle), "--prefix", "/usr/lib/edged")
     assert not (root / "etc/systemd/system/edged.service").exists()
     assert (root / DROP_IN).exists()
@@ -243,7 +243,7 @@ def test_an_uninstallation_leaves_nothing(root: Path, bundle: Path) -> None:
     assert not [path for path in root.rglob("*") if "edged" in path.name]
 
 
-def test_a_dry_uninstallation_removes_nothing_and_a_second_one_has_nothing_to_do(
+def test_a_dry_run_removes_nothing_and_a_second_uninstallation_finds_nothing(
     root: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     install(root, "--model", str(bundle))
@@ -256,10 +256,10 @@ def test_a_dry_uninstallation_removes_nothing_and_a_second_one_has_nothing_to_do
     done = capsys.readouterr().out.splitlines()
     assert [f"would {line}" for line in done] == planned
     assert main(["uninstall", "--root", str(root)]) == 0
-    assert capsys.readouterr().out == "nothing of edged is here\n"
+    assert capsys.readouterr().out == "edged is not installed here\n"
 
 
-def test_a_command_of_somebody_elses_is_left_alone(root: Path, bundle: Path) -> None:
+def test_a_foreign_command_is_kept(root: Path, bundle: Path) -> None:
     command = root / "usr/local/bin/edged"
     command.parent.mkdir(parents=True)
     command.write_text("#!/bin/sh\necho mine\n", "utf-8")
@@ -276,13 +276,13 @@ def test_the_command_on_the_path_runs_the_program_of_the_prefix(root: Path, bund
     assert 'exec /opt/edged/bin/edged "$@"' in command.read_text("utf-8")
 
 
-def test_the_running_system_is_for_root_alone(
+def test_the_running_system_requires_root(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert main(["install", "--model", str(bundle)]) == ExitCode.CANNOT_CREATE
     assert main(["uninstall"]) == ExitCode.CANNOT_CREATE
-    assert "this needs root" in capsys.readouterr().err
+    assert "root is required" in capsys.readouterr().err
 
 
 def test_a_credential_is_named_after_the_unit() -> None:

@@ -1,4 +1,4 @@
-"""What ``edged install`` would do on the running system, with a systemctl that only writes down."""
+"""``edged install`` on the running system, with a fake systemctl that records its calls."""
 
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def install(root: Path, tmp_path: Path) -> list[str]:
     return ["install", "--root", str(root), "--model", str(bundle)]
 
 
-def test_the_service_is_read_enabled_and_started_in_this_order(
+def test_the_unit_is_reloaded_enabled_and_started_in_this_order(
     called: Path, install: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "fail").write_text("--quiet is-enabled edged.service\n", "utf-8")
@@ -65,14 +65,14 @@ def test_the_service_is_read_enabled_and_started_in_this_order(
     ]
 
 
-def test_what_runs_unchanged_is_left_running(called: Path, install: list[str]) -> None:
+def test_an_unchanged_service_keeps_running(called: Path, install: list[str]) -> None:
     main(install)
     called.unlink()
     assert main(install) == 0
     assert all("--quiet is-" in line for line in called.read_text("utf-8").splitlines())
 
 
-def test_it_need_not_be_started_now(called: Path, install: list[str]) -> None:
+def test_starting_now_can_be_omitted(called: Path, install: list[str]) -> None:
     assert main([*install, "--no-start"]) == 0
     assert "restart" not in called.read_text("utf-8")
 
@@ -85,7 +85,9 @@ def test_a_start_that_fails_shows_the_journal(
     assert "what the journal says" in capsys.readouterr().err
 
 
-def test_a_newer_systemd_gets_the_back_off(called: Path, install: list[str], root: Path) -> None:
+def test_a_newer_systemd_gets_the_backoff_drop_in(
+    called: Path, install: list[str], root: Path
+) -> None:
     main(install)
     drop_in = root / "etc/systemd/system/edged.service.d/20-backoff.conf"
     assert "RestartSteps=" in drop_in.read_text("utf-8")
@@ -113,7 +115,7 @@ def test_a_program_that_fails_or_is_missing_is_named() -> None:
     assert not succeeds("no-such-program")
 
 
-def test_a_service_that_waits_for_something_does_not_hold_up_who_installs_it(
+def test_a_waiting_service_does_not_block_the_installation(
     called: Path,
     install: list[str],
     capsys: pytest.CaptureFixture[str],
@@ -126,11 +128,11 @@ def test_a_service_that_waits_for_something_does_not_hold_up_who_installs_it(
     systemctl.write_text(f'{script}[ "$1" != restart ] || exec sleep 600\n', "utf-8")
     assert main(install) == ExitCode.CANNOT_CREATE
     said = capsys.readouterr().err
-    assert "restart edged.service: not complete after 0 s, and goes on" in said
+    assert "restart edged.service: not complete after 0 s; it continues" in said
     assert "what the journal says" in said
 
 
-def test_what_is_so_already_is_left_alone(
+def test_unchanged_files_are_neither_written_nor_removed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "folder" / "file"

@@ -80,7 +80,7 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
     return Parser().parsestr(wheel.read(name).decode())
 
 
-def test_the_wheel_holds_the_package_with_its_units_and_nothing_else(
+def test_the_wheel_contains_only_the_package_and_its_units(
     wheel: zipfile.ZipFile,
 ) -> None:
     units = files_in(ROOT / "systemd", "edged/commands/install/systemd")
@@ -97,7 +97,7 @@ def test_the_installed_units_are_found(wheel: zipfile.ZipFile, tmp_path: Path) -
     assert str(tmp_path / "edged/commands/install/systemd/edged.service") in found.stdout.split()
 
 
-def test_the_conformance_kit_is_a_wheel_of_its_own_that_does_without_edged(tmp_path: Path) -> None:
+def test_the_conformance_kit_is_a_separate_wheel_that_runs_without_edged(tmp_path: Path) -> None:
     kit = ROOT / "tests" / "conformance"
     wheel = build_wheel(kit, tmp_path / "wheel")
     modules = files_in(kit / "edged_conformance", "edged_conformance")
@@ -116,15 +116,15 @@ def test_the_conformance_kit_is_a_wheel_of_its_own_that_does_without_edged(tmp_p
     assert listed.stdout.splitlines()[-1] == f"0 {place}"
 
 
-def test_the_conformance_kit_has_the_version_of_the_node_that_it_comes_with() -> None:
+def test_the_conformance_kit_has_the_version_of_edged() -> None:
     assert edged_conformance.__version__ == edged.__version__
 
 
-def test_the_wheel_says_that_it_is_typed(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_is_marked_as_typed(wheel: zipfile.ZipFile) -> None:
     assert "edged/py.typed" in wheel.namelist()
 
 
-def test_the_wheel_carries_version_licence_and_command(
+def test_the_wheel_has_version_licence_and_command(
     wheel: zipfile.ZipFile, metadata: Message
 ) -> None:
     assert metadata["Version"] == edged.__version__
@@ -166,7 +166,7 @@ def test_the_example_configuration_is_valid() -> None:
     assert str(config.state.file) == "/run/edged/state.json"
 
 
-def test_the_example_configuration_is_valid_with_its_comments_taken_up() -> None:
+def test_the_example_configuration_is_valid_with_its_comments_enabled() -> None:
     text = (ROOT / "deploy" / "edged.yaml").read_text("utf-8")
     text = re.sub(r"(?m)^( *)# (\w+: \S+)$", r"\1\2", text)
     config = load_config(text, "/etc/edged/edged.yaml")
@@ -192,5 +192,5 @@ def test_container_and_unit_start_edged_in_the_same_environment() -> None:
         assert variable in dockerfile
 
 
-def test_the_changelog_knows_this_version() -> None:
+def test_the_changelog_has_this_version() -> None:
     assert f"## [{edged.__version__}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")

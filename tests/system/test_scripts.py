@@ -36,7 +36,7 @@ def coverage_report(folder: Path, *, core: float, overall: float) -> Path:
         (100.0, 94.9, "coverage: overall 94.90 %, wanted 95 %\n"),
     ],
 )
-def test_the_coverage_floor_holds_for_the_core_and_the_whole(
+def test_the_coverage_floor_applies_to_the_core_and_overall(
     core: float, overall: float, complaint: str, tmp_path: Path
 ) -> None:
     report = coverage_report(tmp_path, core=core, overall=overall)
@@ -52,14 +52,26 @@ def test_the_coverage_floor_holds_for_the_core_and_the_whole(
         ("<" * 7 + " mine", "merge conflict"),
         ("space ", "space at the end"),
         ("a plain line about /root and registries", None),
+        ("see scripts/gone", "scripts/gone: no such file"),
+        ("see edged/node/gone.py", "edged/node/gone.py: no such file"),
+        ("`tests/test_a.py::test_gone`", "tests/test_a.py: has no test_gone"),
+        ("`test_gone` holds", "test_gone: no such test"),
+        ("python -m benchmarks.gone --json", "benchmarks.gone: no such module"),
+        ("see [the page](gone.md#part)", "gone.md: no such file"),
+        (
+            "`tests/test_a.py::test_on`, `test_on`, [words](scripts/words.py#x), edged/node/state",
+            None,
+        ),
     ],
 )
-def test_the_word_check_finds_what_is_true_on_one_machine_only(
+def test_the_word_check_finds_machine_specific_text_and_missing_files(
     text: str, reason: str | None, tmp_path: Path
 ) -> None:
     scripts = tmp_path / "scripts"
     scripts.mkdir()
     (scripts / "words.py").write_bytes((ROOT / "scripts" / "words.py").read_bytes())
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_a.py").write_text("def test_on() -> None: ...\n", "utf-8")
     (tmp_path / "page.md").write_text(f"first\n{text}\n", "utf-8")
     run("git", "init", "--quiet", cwd=tmp_path)
     result = run(sys.executable, scripts / "words.py", cwd=tmp_path)
@@ -122,7 +134,7 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_finished_setup_does_nothing_again(checkout: Path) -> None:
+def test_a_complete_setup_does_nothing(checkout: Path) -> None:
     setup = checkout / "scripts" / "setup"
     assert "  Collecting .[broker,dev]\n" in run(setup, "dev", "broker").stdout
     assert run(setup, "dev", "broker").stdout == ""
@@ -141,13 +153,13 @@ def test_changed_dependencies_are_installed(checkout: Path) -> None:
     assert "  Collecting .\n" in run(setup).stdout
 
 
-def test_an_interrupted_setup_goes_on(checkout: Path) -> None:
+def test_an_interrupted_setup_continues(checkout: Path) -> None:
     setup = checkout / "scripts" / "setup"
     assert run(setup, "torch").returncode != 0
     assert "  Collecting .[torch]\n" in run(setup, "torch").stdout
 
 
-def test_the_prompt_reaches_the_demo_letter_by_letter(tmp_path: Path) -> None:
+def test_the_prompt_reaches_the_demo_unchanged(tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
     for name, body in (("scripts/setup", "exit 0"), (".venv/bin/edged", 'printf "<%s>" "$@"')):
         path = tmp_path / name

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.simulate``: the daemon's scheduler on made-up requests, and its goals."""
+"""``python -m benchmarks.simulate``: the daemon's node on generated requests, and its goals."""
 
 import json
 import random
@@ -41,19 +41,19 @@ def run(
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_no_reply_is_late_and_promises_are_kept(name: str) -> None:
+def test_no_reply_is_late_and_admitted_deadlines_are_met(name: str) -> None:
     outcomes, summed = run(name)
     assert summed["late"] == 0
     assert summed["kept"] >= 0.995
     assert all(o.end_s <= o.ask.deadline_s + 1e-6 for o in outcomes)
 
 
-def test_a_calm_home_is_answered_in_full() -> None:
+def test_all_requests_of_a_home_are_answered() -> None:
     assert run("home")[1]["on_time"] == run("home")[1]["asked"]
 
 
 @pytest.mark.parametrize("num_slots", [1, 4])
-def test_the_goals_hold_at_four_times_too_much(num_slots: int) -> None:
+def test_the_goals_hold_at_four_times_the_capacity(num_slots: int) -> None:
     device = Device(REFERENCE, num_slots)
     _, ours = run("overload", hours=2.0, device=device)
     _, fifo = run("overload", "fifo", hours=2.0, device=device)
@@ -75,8 +75,8 @@ def test_a_flood_of_one_client_leaves_the_others_their_answers() -> None:
     assert ours["jain"] > fifo["jain"]
 
 
-def test_a_device_that_breaks_down_ends_answers_at_their_deadline() -> None:
-    """No price list foresees that; then what there is goes out in time, or a refusal."""
+def test_a_stalled_device_ends_answers_at_their_deadline() -> None:
+    """No latency model predicts that; a partial answer or a refusal still goes out in time."""
     asks = [ask(float(n), 8, 60.0) for n in range(4)]
     node = Node(replace(SLOW, run_s=2.0), lambda at_s: 1.0 if at_s < 10 else 8.0)
     for one in asks:
@@ -88,7 +88,7 @@ def test_a_device_that_breaks_down_ends_answers_at_their_deadline() -> None:
     assert all(o.end_s <= o.ask.deadline_s + 1e-9 for o in node.outcomes)
 
 
-def test_prices_follow_a_device_that_gets_hot() -> None:
+def test_predictions_follow_a_throttled_device() -> None:
     workload = make_workload("throttle", 0, SMALL, 1.0)
     node = Node(REFERENCE, workload.slowdown, SMALL.num_slots)
     slowest = 0.0
@@ -108,7 +108,7 @@ def ask(at_s: float, tokens: int, timeout_s: float = 100.0, **more: Any) -> Ask:
     return Ask(at_s, max_tokens=tokens + 1, output_tokens=tokens + 1, timeout_s=timeout_s, **more)
 
 
-def test_a_server_behind_a_bridge_answers_late_and_one_that_drops_answers_nothing() -> None:
+def test_fifo_answers_late_and_fifo_drop_ends_answers_at_their_deadline() -> None:
     workload = Workload("w", [ask(0, 10), ask(1, 10, 15.0), ask(2, 10, 5.0)])
     late = run_fifo(workload, SLOW, drops=False)
     assert [o.end for o in late] == [End.ON_TIME, End.LATE, End.LATE]
@@ -127,7 +127,7 @@ def test_the_bound_is_what_fits_into_the_time_that_can_be_used() -> None:
 
 
 @pytest.mark.parametrize("num_slots", [1, 3])
-def test_no_schedule_is_better_than_the_bound(num_slots: int) -> None:
+def test_no_schedule_exceeds_the_bound(num_slots: int) -> None:
     rng, device = random.Random(5), replace(SLOW, decode_row_s=0.1)
     for _ in range(30):
         asks = [ask(rng.uniform(0, 40), rng.randint(1, 20), rng.uniform(5, 40)) for _ in range(12)]
@@ -148,7 +148,7 @@ def test_an_answer_in_a_full_batch_takes_its_share_of_the_steps() -> None:
     assert one.work_s(device, 4) == pytest.approx(20 * 1.3 / 4, rel=1e-3)
 
 
-def test_fairness_is_one_when_all_have_the_same() -> None:
+def test_fairness_is_one_for_equal_shares() -> None:
     assert jain([0.5, 0.5, 0.5]) == 1
     assert jain([1.0, 0.0]) == 0.5
     assert jain([]) == 1
@@ -164,7 +164,7 @@ def test_each_request_to_a_fleet_ends_once(policy: str) -> None:
     assert 0 < refused < 0.4 * len(outcomes)
 
 
-def test_asking_another_node_after_a_refusal_answers_more() -> None:
+def test_retrying_another_node_after_a_refusal_answers_more() -> None:
     once, again = (
         sum(o.end is End.ON_TIME for o in run_fleet(policy, 5, 0, SMALL))
         for policy in ("share", "retry")
@@ -176,7 +176,7 @@ def simulate(*words: str) -> int:
     return command.main([*words])
 
 
-def test_the_command_prints_tables_and_writes_what_is_asked_for(
+def test_the_command_prints_tables_and_writes_the_requested_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = {name: tmp_path / name for name in ("f.json", "f.svg", "f.trace", "cost.json")}
@@ -242,7 +242,7 @@ def test_a_wrong_line_of_a_trace_is_named(
     assert f"{path}:3" in capsys.readouterr().err
 
 
-def test_an_empty_trace_and_a_full_disk_are_told(
+def test_an_empty_trace_and_an_unwritable_file_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "trace"

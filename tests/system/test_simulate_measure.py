@@ -1,4 +1,4 @@
-"""What a measured workload says beside its simulation."""
+"""The verdict on a measured workload and its simulation."""
 
 from typing import Any
 
@@ -16,12 +16,12 @@ def runs(measured: float, late_by_s: float = 0.0) -> dict[str, dict[str, Any]]:
     ("measured", "said"),
     [(0.8, "0.0% apart, within 10%"), (0.73, "8.8% apart, within"), (0.6, "25.0% apart, beyond")],
 )
-def test_the_two_are_held_against_each_other(measured: float, said: str) -> None:
+def test_measured_and_simulated_goodput_are_compared(measured: float, said: str) -> None:
     lines = verdict(runs(measured)).splitlines()
     assert said in lines[0]
     assert lines[1] == "the node's predictions were off by 7% (median), - (95th percentile)"
     assert len(lines) == 2
 
 
-def test_a_late_reply_is_said() -> None:
+def test_a_late_reply_is_reported() -> None:
     assert verdict(runs(0.8, 0.4)).endswith("the latest reply came 0.40 s after its deadline")

@@ -1,4 +1,4 @@
-"""The systemd unit: valid, and as closed as it says."""
+"""The systemd unit: valid, and sandboxed as documented."""
 
 import re
 import shutil
@@ -55,36 +55,36 @@ def directives() -> dict[str, str]:
     return dict(re.findall(r"(?m)^(\w+)=(.*)$", UNIT.read_text("utf-8")))
 
 
-def test_systemd_takes_the_unit_without_complaint(unit: Path, analyze: Analyze) -> None:
+def test_systemd_accepts_the_unit_without_warnings(unit: Path, analyze: Analyze) -> None:
     result = analyze("verify", str(unit))
     assert (result.returncode, complaints(result)) == (0, [])
 
 
-def test_a_wrong_directive_is_noticed(unit: Path, analyze: Analyze) -> None:
+def test_a_wrong_directive_is_detected(unit: Path, analyze: Analyze) -> None:
     unit.write_text(unit.read_text("utf-8").replace("WatchdogSec=60s", "WatchdogSec=soon"), "utf-8")
     assert "Failed to parse" in "".join(complaints(analyze("verify", str(unit))))
 
 
-def test_the_sandbox_is_as_closed_as_promised(unit: Path, analyze: Analyze) -> None:
+def test_the_exposure_of_the_sandbox_is_within_its_limit(unit: Path, analyze: Analyze) -> None:
     threshold = f"--threshold={EXPOSURE_THRESHOLD}"
     result = analyze("security", "--offline=true", "--no-pager", threshold, str(unit))
     assert result.returncode == 0, result.stdout[-200:]
 
 
-def test_systemd_waits_for_the_first_answer_and_watches_the_process() -> None:
+def test_systemd_waits_for_ready_and_supervises_the_process() -> None:
     settings = directives()
     assert settings["Type"] == "notify"
     assert settings["WatchdogSec"] == "60s"
 
 
-def test_a_wrong_configuration_is_not_restarted_and_anything_else_is() -> None:
+def test_only_a_wrong_configuration_prevents_a_restart() -> None:
     settings = directives()
     assert settings["Restart"] == "always"
     assert settings["RestartPreventExitStatus"] == "78"
     assert settings["StartLimitIntervalSec"] == "0"
 
 
-def test_the_unit_of_an_instance_differs_by_its_name_only() -> None:
+def test_the_template_unit_differs_only_in_its_names() -> None:
     instance = (SYSTEMD / "edged@.service").read_text("utf-8").splitlines()
     plain = UNIT.read_text("utf-8").splitlines()
     own = {
@@ -106,7 +106,7 @@ def test_the_unit_of_an_instance_differs_by_its_name_only() -> None:
     }
 
 
-def test_a_newer_systemd_takes_the_back_off_and_an_older_one_only_warns(
+def test_a_newer_systemd_accepts_the_backoff_and_an_older_one_only_warns(
     analyze: Analyze, tmp_path: Path
 ) -> None:
     folder = tmp_path / "edged.service.d"
@@ -121,7 +121,7 @@ def test_a_newer_systemd_takes_the_back_off_and_an_older_one_only_warns(
     assert unknown == (set() if int(version) >= 254 else {"RestartSteps", "RestartMaxDelaySec"})
 
 
-def test_a_reload_looks_at_the_configuration_before_it_signals() -> None:
+def test_a_reload_checks_the_configuration_before_the_signal() -> None:
     commands = re.findall(r"(?m)^ExecReload=(.*)$", UNIT.read_text("utf-8"))
     assert commands == [
         "/opt/edged/bin/edged check --config /etc/edged/edged.yaml",
@@ -129,12 +129,12 @@ def test_a_reload_looks_at_the_configuration_before_it_signals() -> None:
     ]
 
 
-def test_meminfo_stays_readable() -> None:
+def test_meminfo_is_readable() -> None:
     # psutil and ONNX Runtime read /proc/meminfo and /proc/cpuinfo.
     assert "ProcSubset" not in directives()
 
 
-def test_the_user_of_the_unit_is_the_one_sysusers_makes() -> None:
+def test_sysusers_creates_the_user_of_the_unit() -> None:
     made = re.findall(r"(?m)^u\s+(\S+)", (SYSTEMD / "edged.sysusers").read_text("utf-8"))
     assert made == [directives()["User"]]
 
@@ -143,7 +143,7 @@ def test_the_user_of_the_unit_is_the_one_sysusers_makes() -> None:
     ("program", "file"),
     [("systemd-sysusers", "edged.sysusers"), ("systemd-tmpfiles", "edged.tmpfiles")],
 )
-def test_systemd_takes_the_files_beside_the_unit(program: str, file: str, tmp_path: Path) -> None:
+def test_systemd_accepts_the_other_files(program: str, file: str, tmp_path: Path) -> None:
     path = shutil.which(program)
     require(path, f"{program} is not installed (apt-get install systemd)")
     create = ["--create"] if program == "systemd-tmpfiles" else []

@@ -2,21 +2,21 @@
 
 import json
 
-from edged.daemon.reporting import MemoryAlarms
+from edged.daemon.operator_events import MemoryEvents
 from edged.node.pressure import PressureLevel
 from tests.fakes import MIB, Bench
 
 
-def look(bench: Bench, alarms: MemoryAlarms, rss_mib: int = 0, missing_bytes: int = 0) -> list[str]:
+def look(bench: Bench, alarms: MemoryEvents, rss_mib: int = 0, missing_bytes: int = 0) -> list[str]:
     """Return the kinds of the events that one look gives."""
     before = len(bench.transport.sent)
-    alarms.look(rss_mib * MIB, missing_bytes)
+    alarms.update(rss_mib * MIB, missing_bytes)
     return [sent.json["event"] for sent in bench.transport.sent[before:]]
 
 
-def start() -> tuple[Bench, MemoryAlarms]:
+def start() -> tuple[Bench, MemoryEvents]:
     bench = Bench()
-    return bench, MemoryAlarms(bench.operator_events, bench.node.guard)
+    return bench, MemoryEvents(bench.operator_events, bench.node.guard)
 
 
 def test_short_memory_is_told_when_it_begins_and_when_it_is_over() -> None:

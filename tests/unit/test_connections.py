@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, cast
 from edged.daemon.main_loop import ConnectionLog
 from edged.daemon.sdnotify import Notifier
 from edged.transport import Connected, ConnectFailed, Disconnected
-from tests.fakes import Bench
+from tests.fakes import Bench, FakeTransport
 
 if TYPE_CHECKING:
     from edged.daemon.reporting import Reporter
+    from edged.transport import Transport
 
 UP = Connected(1, is_session_present=False, protocol_version="5")
 
@@ -28,9 +29,10 @@ class Stage:
 
     def __init__(self) -> None:
         self.bench, self.reporter = Bench(), FakeReporter()
-        reporter, events = cast("Reporter", self.reporter), self.bench.operator_events
-        notifier = Notifier({})
-        self.log = ConnectionLog("mqtt://b:1883", reporter, events, self.bench.metrics, notifier)
+        reporter, transport = cast("Reporter", self.reporter), cast("Transport", FakeTransport())
+        self.log = ConnectionLog(
+            transport, "mqtt://b:1883", self.bench.driver, reporter, Notifier({})
+        )
 
     @property
     def events(self) -> list[dict[str, object]]:

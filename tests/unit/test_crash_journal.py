@@ -1,12 +1,11 @@
 """Which requests were started and not ended, over the death of a process."""
 
-import queue
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from edged.daemon.journal_file import FILE_NAME, PAGE_BYTES, JournalFile
+from edged.daemon.journal_file import FILE_NAME, PAGE_BYTES
 from edged.node.crash_journal import MAX_REMEMBERED
 from edged.node.events import Abandon, Drain, Synced
 from edged.node.generation import Finished
@@ -102,23 +101,6 @@ def test_a_stop_in_the_middle_of_an_answer_is_no_crash(tmp_path: Path) -> None:
     bench.deliver({"id": "a", "prompt": "x"})
     bench.finish()
     assert bench.transport.replies[0].json["attempt"] == 1
-
-
-def test_a_start_is_on_the_disk_before_it_happens(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A power cut must not lose it; writing alone does not promise that."""
-    on_disk: list[bytes] = []
-    path = tmp_path / FILE_NAME
-    monkeypatch.setattr("os.fdatasync", lambda _fd: on_disk.append(path.read_bytes()))
-    synced: queue.SimpleQueue[int] = queue.SimpleQueue()
-    file = JournalFile(tmp_path, synced.put)
-    file.write(0, b"starts")
-    file.write(1, b"intake")
-    assert on_disk == []
-    assert file.sync(7)
-    assert synced.get(timeout=10) == 7
-    assert on_disk[-1].split() == [b"starts", b"intake"]
 
 
 def test_a_request_starts_when_its_start_is_on_the_disk_and_not_before() -> None:

@@ -4,7 +4,14 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from edged.daemon.group import PROBE_LIMIT_S, Group, Lines, Membership, group_filters, probe_topic
+from edged.daemon.group import (
+    PROBE_LIMIT_S,
+    Connections,
+    Group,
+    Membership,
+    group_filters,
+    probe_topic,
+)
 from edged.protocol import Delivery, Topics
 from edged.transport import Connected, ConnectFailed, Disconnected, Published
 from tests.fakes import Bench, FakeTransport
@@ -131,7 +138,7 @@ def test_a_probe_that_the_broker_does_not_take_is_logged(caplog: pytest.LogCaptu
 
 def test_a_request_of_the_group_is_acknowledged_where_it_came_from() -> None:
     own, shared = FakeTransport(), FakeTransport()
-    lines = Lines(own, shared, TOPICS)
+    lines = Connections(cast("Transport", own), cast("Transport", shared), TOPICS)
     mine, ours = Delivery("edged/kitchen/request/generate", b""), Delivery(REQUEST, b"")
     lines.acknowledge(mine)
     lines.acknowledge(ours)

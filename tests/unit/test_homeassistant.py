@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from edged.daemon.homeassistant import Announcement
-from edged.daemon.reporting import MAX_DELAY_S, Discovery
+from edged.daemon.homeassistant import MAX_DELAY_S, Announcement, Discovery
 from edged.protocol import Delivery, Topics
 from tests.fakes import FakeClock, FakeTransport
 from tests.paths import DATA

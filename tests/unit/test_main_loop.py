@@ -1,30 +1,28 @@
 """The main loop: events to the node, the watchdog from progress, and an orderly end."""
 
 import queue
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from edged.config import Config, ModelConfig, StateConfig
 from edged.daemon.driver import Driver
-from edged.daemon.group import FromGroup
-from edged.daemon.loader import ResidentModel
+from edged.daemon.homeassistant import MAX_DELAY_S
+from edged.daemon.inbox import Event, FromGroup, Inbox, ReloadRequested, StopRequested
 from edged.daemon.main_loop import (
     DRAIN_LIMIT_S,
     MAX_EVENTS,
     QUIET_S,
     STALL_LIMIT_S,
-    Event,
+    ConnectionLog,
     MainLoop,
     Parts,
-    ReloadRequested,
     StalledError,
-    StopRequested,
 )
-from edged.daemon.reporting import MAX_DELAY_S, Identity, Reporter
+from edged.daemon.reporting import Reporter
 from edged.daemon.sdnotify import Notifier
 from edged.node.events import Tick
 from edged.node.generation import Finished
@@ -33,12 +31,10 @@ from edged.node.pressure import PressureLevel
 from edged.protocol import Delivery, Encoded
 from edged.protocol.request import Answer, FinishReason
 from edged.transport import Connected, ConnectFailed, Disconnected, Published, Transport
-from tests.fakes import LIMITS, Bench, FakeWorker, ManualPreparer, ran
+from tests.fakes import LIMITS, Bench, FakeWorker, ManualPreparer, fake_model, ran
 
 if TYPE_CHECKING:
-    from edged.daemon.check import Reload
     from edged.daemon.group import Group
-    from edged.daemon.inbox import Inbox
 
 
 class RecordingNotifier(Notifier):
@@ -114,26 +110,6 @@ class ScriptedInbox:
         return self._events.pop(0)
 
 
-class FakeReload:
-    """A changed configuration, with what is wrong with it."""
-
-    def __init__(self, problem: str | None) -> None:
-        self._problem = problem
-
-    def problem(self) -> str | None:
-        return self._problem
-
-
-def fake_model(started_s: float) -> ResidentModel:
-    """What the reporter reads of a model."""
-    manifest = SimpleNamespace(name="tiny", scheme="int8-w8a8")
-    bundle = SimpleNamespace(manifest=manifest, model_id="tiny@abcdef", sha256="ab" * 32)
-    engine = SimpleNamespace(max_model_len=LIMITS.max_model_len, num_slots=1)
-    footprint = SimpleNamespace(budget=LIMITS.budget, is_enforced=False)
-    model = SimpleNamespace(bundle=bundle, engine=engine, footprint=footprint, started_s=started_s)
-    return cast("ResidentModel", model)
-
-
 class Stage:
     """A loop around a node, with fakes for every edge."""
 
@@ -143,14 +119,17 @@ class Stage:
         events: list[Event],
         *,
         watchdog_s: float | None = None,
-        reload: FakeReload | None = None,
+        reload: Callable[[], str | None] | None = None,
     ) -> None:
         self.threads = FakeThreads()
         worker = WatchedWorker()
         worker.threads = self.threads
         self.bench = Bench(worker=worker, folder=folder)
         bench = self.bench
-        preparer = WatchedPreparer(bench.language, bench.limits, lambda _prepared: None)
+        language = bench.language
+        preparer = WatchedPreparer(
+            language.encode_chat, language.compile_format, bench.limits, lambda _prepared: None
+        )
         preparer.threads = self.threads
         bench.preparer = preparer
         bench.edges = replace(bench.edges, preparer=preparer)
@@ -162,19 +141,19 @@ class Stage:
             model=ModelConfig(path=folder / "bundle"),
             state=StateConfig(file=folder / "state.json"),
         )
-        identity = Identity(config, fake_model(bench.clock()))
-        self.reporter = Reporter(identity, bench.node, bench.edges)
+        model = fake_model(bench.clock())
+        self.reporter = Reporter(config, model, bench.node, bench.edges)
+        transport = cast("Transport", FakeTransportThread(self.threads))
+        connection = ConnectionLog(
+            transport, "mqtt://broker:1883", bench.driver, self.reporter, self.notifier
+        )
         self.parts = Parts(
-            cast("Transport", FakeTransportThread(self.threads)),
-            bench.edges,
-            bench.node,
             bench.driver,
+            connection,
             self.reporter,
             self.notifier,
-            "mqtt://broker:1883",
-            reload=cast("Reload | None", reload),
         )
-        self.loop = MainLoop(cast("Inbox[Event]", self.inbox), self.parts)
+        self.loop = MainLoop(cast("Inbox", self.inbox), self.parts, reload)
 
     @property
     def states(self) -> list[str]:
@@ -192,7 +171,7 @@ def test_a_stop_with_nothing_to_do_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_a_reload_ends_the_loop_to_start_anew_and_is_no_stop_for_systemd(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, [ReloadRequested()], reload=FakeReload(None))
+    stage = Stage(tmp_path, [ReloadRequested()], reload=lambda: None)
     stage.loop.run()
     assert stage.loop.is_reloading
     (told,) = stage.notifier.told
@@ -202,7 +181,7 @@ def test_a_reload_ends_the_loop_to_start_anew_and_is_no_stop_for_systemd(tmp_pat
 def test_a_bad_configuration_keeps_the_old_one_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stage = Stage(tmp_path, [ReloadRequested(), STOP], reload=FakeReload("nonsense: unknown key"))
+    stage = Stage(tmp_path, [ReloadRequested(), STOP], reload=lambda: "nonsense: unknown key")
     stage.loop.run()
     assert not stage.loop.is_reloading
     status, stopping = stage.notifier.told
@@ -212,7 +191,7 @@ def test_a_bad_configuration_keeps_the_old_one_and_says_so(
 
 
 def test_a_stop_wins_over_a_reload_that_is_under_way(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, [ReloadRequested(), STOP, ReloadRequested()], reload=FakeReload(None))
+    stage = Stage(tmp_path, [ReloadRequested(), STOP, ReloadRequested()], reload=lambda: None)
     stage.bench.deliver({"id": "a", "prompt": "x"})
     stage.loop.run()
     assert not stage.loop.is_reloading
@@ -402,31 +381,6 @@ def test_the_loop_wakes_up_to_refuse_what_waits_too_long(tmp_path: Path) -> None
     stage.loop.run()
     assert stage.inbox.waits[0] < 2.0
     assert bench.transport.replies[0].json["error"]["code"] == "timeout"
-
-
-def test_state_is_published_when_it_is_due_and_when_something_changes(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, [])
-    reporter, bench = stage.reporter, stage.bench
-    reporter.tick()
-    reporter.tick()
-    assert stage.states == ["ready"]
-    bench.deliver({"id": "a", "prompt": "x"})
-    reporter.tick()
-    assert len(stage.states) == 1
-    bench.clock.advance(1.0)
-    reporter.tick()
-    assert bench.transport.on("/state")[1].json["running"] == 1
-    assert reporter.next_tick_s() == bench.clock() + 30.0
-    bench.clock.advance(30.0)
-    reporter.tick()
-    assert len(stage.states) == 3
-
-
-def test_over_its_budget_the_node_is_degraded(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, [])
-    stage.bench.memory = type(stage.bench.memory)(LIMITS.budget.limit_bytes + 1, 10**9)
-    stage.reporter.tick()
-    assert stage.states == ["degraded"]
 
 
 def test_a_state_file_that_cannot_be_written_is_said_once(

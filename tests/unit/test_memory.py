@@ -11,11 +11,9 @@ import pytest
 from edged.daemon import memory
 from edged.daemon.memory import (
     KernelLimits,
-    default_budget_bytes,
     is_memory_controller_on,
     kernel_limits,
 )
-from edged.scheduling.memory_budget import MemorySnapshot
 
 MIB = 1024**2
 
@@ -102,15 +100,15 @@ def test_a_snapshot_reads_process_and_device() -> None:
 
 def test_own_and_shared_memory_are_told_apart() -> None:
     shares, rss_bytes = memory.read_shares(), memory.rss_bytes()
-    assert shares.pss_bytes is not None
-    assert shares.uss_bytes is not None
-    assert 0 < shares.uss_bytes <= shares.pss_bytes <= 1.1 * rss_bytes
-    assert set(shares.members()) == {"pss_bytes", "uss_bytes", "memory_stall"}
+    pss_bytes, uss_bytes = shares["pss_bytes"], shares["uss_bytes"]
+    assert pss_bytes is not None
+    assert uss_bytes is not None
+    assert 0 < uss_bytes <= pss_bytes <= 1.1 * rss_bytes
 
 
 def test_waiting_for_memory_is_read_from_the_kernel(tmp_path: Path) -> None:
     assert memory.stall_share(tmp_path) is None
-    assert memory.read_shares(tmp_path) == memory.MemoryShares(None, None, None)
+    assert memory.read_shares(tmp_path) == dict.fromkeys(("pss_bytes", "uss_bytes", "memory_stall"))
     pressure = tmp_path / "proc/pressure/memory"
     pressure.parent.mkdir(parents=True)
     pressure.write_text("some avg10=12.50 avg60=1.00 avg300=0.00 total=9\nfull avg10=1.00\n")
@@ -200,23 +198,6 @@ def test_a_budget_is_enforced_by_a_control_group_near_it(
     limits: KernelLimits, is_enforced: bool
 ) -> None:
     assert limits.is_enforced(800 * MIB) is is_enforced
-
-
-@pytest.mark.parametrize(
-    ("limits", "budget_mib"),
-    [
-        (KernelLimits(None, None), 800),
-        (KernelLimits(800 * MIB, None), 720),
-        (KernelLimits(800 * MIB, 600 * MIB), 540),
-        (KernelLimits(4000 * MIB, 1000 * MIB), 800),
-    ],
-)
-def test_the_default_budget_leaves_room_below_the_limit_and_the_device(
-    limits: KernelLimits, budget_mib: int
-) -> None:
-    at_start = MemorySnapshot(rss_bytes=100 * MIB, available_bytes=900 * MIB)
-    assert default_budget_bytes(limits, at_start) == budget_mib * MIB
-    assert limits.cgroup_bytes is None or budget_mib * MIB < limits.cgroup_bytes
 
 
 def test_where_the_kernel_does_not_tell_it_is_asked_another_way(

@@ -7,8 +7,7 @@ import pytest
 from edged.errors import ErrorCode
 from edged.node.events import Abandon, Drain
 from edged.node.generation import Finished, Generation, Paused
-from edged.protocol.energy import Energy, EnergySource
-from edged.protocol.request import Answer, FinishReason, Rejected
+from edged.protocol.request import Answer, Energy, EnergySource, FinishReason, Rejected
 from tests.fakes import COST, LIMITS, Bench, ran
 
 SLOW = {"prompt": "x", "max_tokens": 100, "timeout_ms": 60_000}

@@ -8,14 +8,14 @@ import pytest
 
 from edged.protocol import Encoded, WireProperties
 from edged.transport import Published
-from edged.transport.events import Blame
+from edged.transport.events import Cause
 from edged.transport.outbox import MAX_CLOSED, REFUSED_S, Outbox, Outgoing, UnsendableError
 from tests.fakes import FakeClock
 
 ORDERS = 1000
 ONLINE = "edged/kitchen/availability"
 ROUND_TRIP_S = 0.01
-Breaks = Callable[[Outgoing], Blame | None]
+Breaks = Callable[[Outgoing], Cause | None]
 
 
 def outgoing(
@@ -78,10 +78,10 @@ class Link:
                 return True
             self.clock.advance(ROUND_TRIP_S)
             message = self._wire.pop(0)
-            blame = self._breaks(message)
-            if blame is not None:
+            cause = self._breaks(message)
+            if cause is not None:
                 self._wire.clear()
-                self.note(self.outbox.broken(blame, self.clock()))
+                self.note(self.outbox.broken(cause, self.clock()))
                 self.pauses.append(self.outbox.is_probing)
                 self.clock.advance(1.0)
                 return False
@@ -94,19 +94,19 @@ class Link:
         assert any(self.connect() for _ in range(most)), f"still breaking: {self.reported}"
 
 
-def chosen(handles: set[int], blame: Blame) -> Breaks:
-    return lambda message: blame if message.handle in handles else None
+def chosen(handles: set[int], cause: Cause) -> Breaks:
+    return lambda message: cause if message.handle in handles else None
 
 
-@pytest.mark.parametrize("blame", [Blame.MESSAGE, Blame.UNKNOWN])
+@pytest.mark.parametrize("cause", [Cause.MESSAGE, Cause.UNKNOWN])
 def test_a_message_at_which_every_connection_ends_is_given_up_and_all_others_get_through(
-    blame: Blame,
+    cause: Cause,
 ) -> None:
     for seed in range(ORDERS):
         chance = random.Random(seed)
         handles = list(range(1, chance.randint(1, 60)))
         bad = set(chance.sample(handles, min(len(handles), chance.choice([1, 1, 1, 3]))))
-        link = Link(chosen(bad, blame))
+        link = Link(chosen(bad, cause))
         link.window = chance.choice([1, 5, 20])
         chance.shuffle(handles)
         for handle in handles[: len(handles) // 2]:
@@ -120,7 +120,7 @@ def test_a_message_at_which_every_connection_ends_is_given_up_and_all_others_get
         assert {handle for handle in handles if reported[handle] is not None} == bad, seed
         assert all((reported[handle] or "").startswith("given up: ") for handle in bad)
         assert {handle for handle in handles if not link.taken[handle]} == bad, seed
-        limit = 4 if blame is Blame.MESSAGE else MAX_CLOSED + 3
+        limit = 4 if cause is Cause.MESSAGE else MAX_CLOSED + 3
         assert len(link.pauses) <= limit * len(bad) + 1, seed
 
 
@@ -129,10 +129,10 @@ def test_a_link_that_breaks_at_random_gives_up_nothing_but_what_expired() -> Non
     for seed in range(ORDERS):
         chance = random.Random(seed)
         share = chance.uniform(0.02, 0.75)
-        blames = chance.choice([[Blame.UNKNOWN], [Blame.UNKNOWN, Blame.OTHER]])
+        causes = chance.choice([[Cause.UNKNOWN], [Cause.UNKNOWN, Cause.OTHER]])
         link = Link(
-            lambda _, chance=chance, share=share, blames=blames: (  # type: ignore[misc]
-                chance.choice(blames) if chance.random() < share else None
+            lambda _, chance=chance, share=share, causes=causes: (  # type: ignore[misc]
+                chance.choice(causes) if chance.random() < share else None
             )
         )
         expiries = {handle: chance.choice([None, None, 1, 20]) for handle in range(1, 9)}
@@ -153,14 +153,14 @@ def test_a_link_that_breaks_at_random_gives_up_nothing_but_what_expired() -> Non
 
 def test_what_a_broker_ends_connections_for_by_itself_is_held_against_no_message() -> None:
     num_breaks = iter(range(200))
-    link = Link(lambda _: Blame.OTHER if next(num_breaks, None) is not None else None)
+    link = Link(lambda _: Cause.OTHER if next(num_breaks, None) is not None else None)
     link.publish(outgoing(1))
     link.run()
     assert link.reported[1] is None
 
 
 def test_a_client_without_availability_gives_up_later() -> None:
-    link = Link(chosen({3}, Blame.UNKNOWN), announced=())
+    link = Link(chosen({3}, Cause.UNKNOWN), announced=())
     link.outbox = Outbox()
     for handle in range(1, 6):
         link.publish(outgoing(handle))
@@ -170,14 +170,14 @@ def test_a_client_without_availability_gives_up_later() -> None:
 
 
 def test_a_break_long_after_the_message_was_sent_is_not_held_against_it() -> None:
-    link = Link(chosen(set(), Blame.OTHER))
+    link = Link(chosen(set(), Cause.OTHER))
     num_breaks = iter(range(100))
 
-    def break_late(message: Outgoing) -> Blame | None:
+    def break_late(message: Outgoing) -> Cause | None:
         if message.handle != 1 or next(num_breaks, None) is None:
             return None
         link.clock.advance(1.5)
-        return Blame.UNKNOWN
+        return Cause.UNKNOWN
 
     link._breaks = break_late
     link.publish(outgoing(1))
@@ -187,7 +187,7 @@ def test_a_break_long_after_the_message_was_sent_is_not_held_against_it() -> Non
 
 
 def test_others_do_not_wait_behind_a_message_that_broke_a_connection() -> None:
-    link = Link(chosen({1}, Blame.UNKNOWN))
+    link = Link(chosen({1}, Cause.UNKNOWN))
     link.publish(outgoing(1))
     assert not link.connect()
     assert not link.connect()  # it was not alone before
@@ -198,26 +198,26 @@ def test_others_do_not_wait_behind_a_message_that_broke_a_connection() -> None:
 
 
 def test_only_a_connection_that_was_good_until_then_is_followed_by_a_short_pause() -> None:
-    link = Link(chosen({1}, Blame.UNKNOWN))
+    link = Link(chosen({1}, Cause.UNKNOWN))
     link.publish(outgoing(1))
     link.run()
     assert link.pauses[0] is False
     assert link.pauses[2:] == [True] * (len(link.pauses) - 2)
-    dead = Link(lambda _: Blame.UNKNOWN)
+    dead = Link(lambda _: Cause.UNKNOWN)
     dead.publish(outgoing(1))
     assert not any(dead.connect() for _ in range(50))
     assert not any(dead.pauses)
 
 
 @pytest.mark.parametrize("qos", [0, 1])
-@pytest.mark.parametrize("blame", [Blame.MESSAGE, Blame.UNKNOWN])
+@pytest.mark.parametrize("cause", [Cause.MESSAGE, Cause.UNKNOWN])
 def test_a_message_of_the_nodes_own_does_not_end_connections_for_ever(
-    blame: Blame, qos: int
+    cause: Cause, qos: int
 ) -> None:
     """It is published anew at each connection, and would be so for ever."""
     own = "edged/kitchen/state"
     link = Link(
-        lambda message: blame if message.message.topic == own else None,
+        lambda message: cause if message.message.topic == own else None,
         announced=[(ONLINE, 1), (own, qos)],
     )
     link.publish(outgoing(1))
@@ -231,13 +231,13 @@ def test_a_message_of_the_nodes_own_does_not_end_connections_for_ever(
     assert len(link.pauses) == num_breaks + 1
 
 
-@pytest.mark.parametrize("blame", [Blame.MESSAGE, Blame.UNKNOWN])
+@pytest.mark.parametrize("cause", [Cause.MESSAGE, Cause.UNKNOWN])
 def test_a_broker_that_takes_the_availability_no_more_does_not_hold_up_the_rest(
-    blame: Blame,
+    cause: Cause,
 ) -> None:
     is_refused = False
     link = Link(
-        lambda it: blame if is_refused and it.message.topic == ONLINE else None,
+        lambda it: cause if is_refused and it.message.topic == ONLINE else None,
         announced=[(ONLINE, 1), ("edged/kitchen/info", 1)],
     )
     link.run()
@@ -250,7 +250,7 @@ def test_a_broker_that_takes_the_availability_no_more_does_not_hold_up_the_rest(
 
 
 def test_fragments_of_a_stream_that_is_refused_cost_no_more_connections_than_one() -> None:
-    link = Link(lambda message: Blame.UNKNOWN if message.message.topic == "stream/x" else None)
+    link = Link(lambda message: Cause.UNKNOWN if message.message.topic == "stream/x" else None)
     link.run()
     for handle in range(1, 300):
         link.publish(outgoing(handle, "stream/x", qos=0, at_s=link.clock()))
@@ -262,7 +262,7 @@ def test_fragments_of_a_stream_that_is_refused_cost_no_more_connections_than_one
 
 
 def test_topics_of_the_nodes_own_that_were_refused_are_remembered_up_to_a_number() -> None:
-    link = Link(lambda message: Blame.MESSAGE if "stream" in message.message.topic else None)
+    link = Link(lambda message: Cause.MESSAGE if "stream" in message.message.topic else None)
     for handle in range(1, 100):
         link.publish(outgoing(handle, f"stream/{handle}", qos=0, at_s=link.clock()))
         link.run()
@@ -274,7 +274,7 @@ def test_a_fragment_that_may_have_ended_the_connection_is_sent_again_while_it_is
     age_s: float, num_sent: int
 ) -> None:
     num_breaks = iter(range(1))
-    link = Link(lambda _: Blame.OTHER if next(num_breaks, None) is not None else None)
+    link = Link(lambda _: Cause.OTHER if next(num_breaks, None) is not None else None)
     link.publish(outgoing(1, "stream/x", qos=0))
     assert not link.connect()
     link.clock.advance(age_s)
@@ -284,7 +284,7 @@ def test_a_fragment_that_may_have_ended_the_connection_is_sent_again_while_it_is
 
 
 def test_a_newer_retained_message_takes_the_place_of_one_that_waits() -> None:
-    link = Link(chosen(set(), Blame.OTHER))
+    link = Link(chosen(set(), Cause.OTHER))
     link.publish(outgoing(1, "info", retain=True))
     link.publish(outgoing(2, "info", retain=False))
     link.publish(outgoing(3, "info", retain=True))
@@ -295,7 +295,7 @@ def test_a_newer_retained_message_takes_the_place_of_one_that_waits() -> None:
 
 
 def test_what_cannot_be_sent_is_reported_and_delays_nothing() -> None:
-    link = Link(chosen(set(), Blame.OTHER))
+    link = Link(chosen(set(), Cause.OTHER))
     link.publish(outgoing(1, "unsendable"))
     link.publish(outgoing(2))
     link.run()
@@ -303,7 +303,7 @@ def test_what_cannot_be_sent_is_reported_and_delays_nothing() -> None:
 
 
 def test_the_topic_of_what_is_given_up_is_reported_escaped_and_cut() -> None:
-    link = Link(chosen({1}, Blame.MESSAGE))
+    link = Link(chosen({1}, Cause.MESSAGE))
     link.publish(outgoing(1, "reply/\x85\n\u202e" + "x" * 200))
     link.run()
     reported = link.reported[1]

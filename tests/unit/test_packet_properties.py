@@ -10,7 +10,7 @@ from paho.mqtt.exception import MalformedPacket
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties, VariableByteIntegers
 
-from edged.protocol import MAX_USER_PROPERTIES, WireProperties
+from edged.protocol import MAX_USER_PROPERTIES, Delivery, WireProperties
 from edged.transport.properties import read_publish, to_paho
 
 
@@ -58,9 +58,13 @@ def parts(draw: st.DrawFn) -> list[bytes]:
     return draw(st.permutations(made))
 
 
+def read(header: int, packet: bytes) -> Delivery:
+    return read_publish(header, packet, has_properties=True)
+
+
 def read_properties(packet: bytes) -> WireProperties:
     """Read a section of properties, as it stands in a message of QoS 0 to the topic ``t``."""
-    return read_publish(0x30, string(b"t") + packet).wire
+    return read(0x30, string(b"t") + packet).properties
 
 
 def read_by_paho(packet: bytes) -> dict[str, Any]:
@@ -82,7 +86,7 @@ class Counted(bytes):
 
 def num_touched(packet: bytes) -> int:
     counted = Counted(string(b"t") + packet)
-    read_publish(0x30, counted)
+    read(0x30, counted)
     return counted.touched
 
 
@@ -198,22 +202,38 @@ def test_a_zero_width_no_break_space_is_a_character_like_others() -> None:
 
 def test_a_whole_publish_is_read() -> None:
     packet = string(b"a/b") + b"\x00\x07" + section(b"\x08" + string(b"r")) + b"hello"
-    message = read_publish(0x3B, packet)
-    assert (message.topic, message.mid, message.payload) == ("a/b", 7, b"hello")
-    assert (message.qos, message.dup, message.retain) == (1, True, True)
-    assert message.wire == WireProperties(response_topic="r")
-    once = read_publish(0x30, string(b"a") + b"\x00")
-    assert (once.qos, once.dup, once.retain, once.mid, once.payload) == (0, False, False, 0, b"")
+    message = read(0x3B, packet)
+    assert (message.topic, message.packet_id, message.payload) == ("a/b", 7, b"hello")
+    assert (message.qos, message.is_redelivery, message.retain) == (1, True, True)
+    assert message.properties == WireProperties(response_topic="r")
+    once = read(0x30, string(b"a") + b"\x00")
+    assert (once.qos, once.is_redelivery, once.retain, once.packet_id, once.payload) == (
+        0,
+        False,
+        False,
+        0,
+        b"",
+    )
+
+
+def test_a_publish_of_mqtt_3_1_1_has_no_properties() -> None:
+    message = read_publish(0x32, string(b"a/b") + b"\x00\x07" + b"hello", has_properties=False)
+    assert message == Delivery("a/b", b"hello", qos=1, packet_id=7)
+
+
+def test_of_a_topic_that_is_not_utf_8_only_the_packet_id_is_of_use() -> None:
+    message = read(0x32, string(b"a/\xff") + b"\x00\x07\x00")
+    assert (message.topic, message.packet_id) == ("", 7)
 
 
 @pytest.mark.parametrize("header", [0x34, 0x36])
 def test_a_publish_of_a_qos_that_nobody_asked_for_is_malformed(header: int) -> None:
     with pytest.raises(MalformedPacket, match="QoS"):
-        read_publish(header, string(b"a") + b"\x00\x01\x00")
+        read(header, string(b"a") + b"\x00\x01\x00")
 
 
 def test_a_publish_that_ends_early_is_malformed() -> None:
     packet = string(b"a/b") + b"\x00\x07" + section(b"\x08" + string(b"r"))
     for end in range(len(packet)):
         with pytest.raises(MalformedPacket):
-            read_publish(0x32, packet[:end])
+            read(0x32, packet[:end])

@@ -3,12 +3,19 @@
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edged.daemon.prometheus import FIGURES, PrometheusFile, exposition, metric_names
+from edged.daemon.prometheus import (
+    FIGURES,
+    INFO,
+    LEDGER,
+    PREFIX,
+    PRESSURE,
+    REFUSED,
+    exposition,
+)
 from edged.errors import ErrorCode
 from edged.node.metrics import Metrics
 from edged.node.throttling import DeviceReading
@@ -25,6 +32,7 @@ STATE: dict[str, Any] = {
     "ledger": {"weights": 100, "kv": 50},
 }
 DASHBOARD = ROOT / "deploy" / "grafana" / "edged.json"
+NAMES = {PREFIX + figure.name for figure in (*FIGURES, REFUSED, LEDGER, PRESSURE, INFO)}
 
 
 def samples(state: dict[str, Any], model: str = "tiny@1") -> dict[str, float]:
@@ -74,17 +82,7 @@ def test_names_follow_the_conventions() -> None:
         assert (figure.kind == "counter") == figure.name.endswith("_total")
         assert not figure.name.endswith(("_s", "_ms", "_mib", "_percent"))
         assert figure.help.endswith(".")
-    assert len(metric_names()) == len(FIGURES) + 4
-
-
-def test_the_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    path = tmp_path / "edged.prom"
-    file = PrometheusFile(path, "kitchen", "tiny@1")
-    file.write(STATE)
-    file.write(STATE | {"queue": 5})
-    assert "edged_queue_requests 5.0\n" in path.read_text()
-    assert [item.name for item in tmp_path.iterdir()] == ["edged.prom"]
-    PrometheusFile(None, "kitchen", "tiny@1").write(STATE)
+    assert len(NAMES) == len(FIGURES) + 4
 
 
 def expressions(node: object) -> Iterator[str]:
@@ -106,7 +104,7 @@ def test_the_dashboard_asks_only_for_metrics_that_exist() -> None:
     for query in queries:
         names = set(re.findall(r"\bedged_\w+", query))
         assert names, query
-        assert names <= metric_names(), query
+        assert names <= NAMES, query
     panels = dashboard["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     assert {panel["type"] for panel in panels} == {"timeseries"}

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edged.commands.received import decode_fragment, decode_reply
 from edged.errors import ErrorCode
 from edged.protocol import (
     MAX_USER_PROPERTIES,
@@ -20,8 +21,6 @@ from edged.protocol import (
     Topics,
     WireProperties,
     decode,
-    decode_fragment,
-    decode_reply,
     encode_fragment,
     encode_reply,
     encode_state,

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from edged.commands.received import decode_fragment, decode_reply
 from edged.errors import ErrorCode
 from edged.protocol import (
     Decoded,
@@ -23,8 +24,6 @@ from edged.protocol import (
     Topics,
     WireProperties,
     decode,
-    decode_fragment,
-    decode_reply,
     encode_event,
     encode_fragment,
     encode_info,

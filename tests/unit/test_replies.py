@@ -7,8 +7,7 @@ import pytest
 from edged.node.ledger import REPLAY_BYTES
 from edged.node.replies import MAX_DUPLICATES
 from edged.protocol import Delivery
-from edged.protocol.energy import Energy, EnergySource
-from edged.protocol.request import Answer, FinishReason
+from edged.protocol.request import Answer, Energy, EnergySource, FinishReason
 from tests.fakes import LIMITS, Bench, correlation
 from tests.unit.test_node_scheduling import ask_slow_then_person, interrupted
 

@@ -5,7 +5,7 @@ import pytest
 from edged.protocol import Encoded, WireProperties
 from edged.transport import BrokerSettings
 from edged.transport.connection import ROOM, STOCK_WINDOW, Acknowledgements
-from edged.transport.events import Blame
+from edged.transport.events import Cause
 from edged.transport.explain import explain_error
 from edged.transport.network import Backoff
 from edged.transport.outbox import Outbox, Outgoing
@@ -116,7 +116,7 @@ def test_what_was_on_its_way_goes_to_the_front_in_its_order() -> None:
     for handle in (1, 2, 3):
         outbox.append(outgoing(handle))
     assert list(outbox.send(connection, NOW_S)) == []
-    assert outbox.broken(Blame.OTHER, NOW_S) == []
+    assert outbox.broken(Cause.OTHER, NOW_S) == []
     connection = FakeConnection(True, True, True)
     for handle in (1, 2, 3):
         assert list(outbox.send(connection, NOW_S)) == []

@@ -10,7 +10,7 @@ from edged.config import Config, load_config
 from edged.daemon.loader import ResidentModel
 from edged.daemon.wiring import (
     broker_settings,
-    energy_model,
+    energy_meter,
     group_settings,
     limits_of,
     topics_of,
@@ -29,8 +29,8 @@ def model(num_slots: int = 4) -> ResidentModel:
     facts = SimpleNamespace(kv_bytes_per_token=128)
     bundle = SimpleNamespace(manifest=SimpleNamespace(model=facts), model_id="tiny-int8@1fbea1")
     engine = SimpleNamespace(max_model_len=200, num_slots=num_slots)
-    footprint = SimpleNamespace(budget=MemoryBudget(1000), plan=None)
-    parts = {"bundle": bundle, "engine": engine, "footprint": footprint}
+    memory = SimpleNamespace(budget=MemoryBudget(1000), plan=None)
+    parts = {"bundle": bundle, "engine": engine, "memory": memory}
     return cast("ResidentModel", SimpleNamespace(**parts))
 
 
@@ -90,7 +90,7 @@ def test_the_connection_of_a_group_is_another_session_at_the_same_broker() -> No
 
 def test_energy_is_estimated_with_the_threads_that_are_configured() -> None:
     given = config("metrics: {watts_per_thread: 2.5}\nmodel: {num_threads: 3}")
-    assert (energy_model(given).watts_per_thread, energy_model(given).num_threads) == (2.5, 3)
+    assert (energy_meter(given).watts_per_thread, energy_meter(given).num_threads) == (2.5, 3)
 
 
 def test_the_limits_are_the_models_and_the_configured_ones() -> None:

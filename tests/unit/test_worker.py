@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edged.daemon.worker import Meter, Worker
+from edged.daemon.energy import EnergyMeter
+from edged.daemon.worker import Worker
 from edged.engine.steps import Constraint, Prefilled, Token
 from edged.errors import ErrorCode
 from edged.node.generation import Finished, Fragment, Generation, Paused
-from edged.protocol.energy import Energy, EnergyModel, EnergySource
 from edged.protocol.request import (
     Answer,
+    Energy,
+    EnergySource,
     FinishReason,
     FormatType,
     OutputFormat,
@@ -376,7 +378,7 @@ def test_the_cache_is_given_back_between_jobs() -> None:
 def test_the_energy_of_a_run_is_in_its_usage() -> None:
     inbox = Inbox()
     counter = iter([10.0, 12.0, 12.0, 13.5, 13.5, 13.5])  # before and after each step
-    meter = Meter(lambda: next(counter), EnergyModel(None, 1))
+    meter = EnergyMeter(lambda: next(counter))
     worker = Worker(FakeEngine(steps("x")), CharacterStream, inbox.events.put, FakeClock(), meter)
     worker.start_thread()
     worker.start(Generation(1, [1], REQUEST, 1))

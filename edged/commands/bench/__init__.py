@@ -1,5 +1,4 @@
-"""``edged bench``: what a model, or MQTT and the daemon without one, take on this device.
+"""``edged bench``: speed and memory of a model on this device.
 
-Rule: the daemon imports nothing from here. ``benchmarks.compare`` measures other engines with the
-same turns and processes.
+Rule: the daemon imports nothing from here. ``benchmarks`` reuses it to measure other engines.
 """

@@ -1,4 +1,4 @@
-"""``edged bench``: measure a bundle on this machine, or MQTT and the daemon without a model."""
+"""``edged bench``: measure a bundle on this machine."""
 
 import argparse
 import json
@@ -6,8 +6,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from edged.commands.bench import figures, wire
-from edged.commands.bench.measure import Question, measure
+from edged.commands.bench import figures
+from edged.commands.bench.measure import BenchOptions, measure
 from edged.engine.session import default_num_threads
 from edged.errors import EdgedError, ExitCode, UsageError
 
@@ -24,33 +24,26 @@ class OutputError(EdgedError):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``edged bench``."""
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--model", type=Path, metavar="DIR", help="the bundle to measure")
-    source.add_argument(
-        "--wire", action="store_true", help="measure MQTT and the daemon without a model"
-    )
-    parser.add_argument(
-        "--broker", metavar="URL", help="for --wire: measure on this one, not on a new Mosquitto"
-    )
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="the bundle")
     add_measure_options(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures and samples")
 
 
 def add_measure_options(parser: argparse.ArgumentParser) -> None:
-    """Declare how a bundle is measured."""
-    parser.add_argument("--threads", type=int, metavar="N", help="that compute (default: all)")
+    """Declare the options of a measurement."""
+    parser.add_argument("--threads", type=int, metavar="N", help="default: all")
     parser.add_argument("--runs", type=int, default=_RUNS, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--context", type=int, default=_CONTEXT, metavar="N", help="tokens (default: %(default)s)"
     )
 
 
-def read_question(arguments: argparse.Namespace, program: str) -> Question:
-    """Read the options that ``add_measure_options`` has declared, and ``--model``.
+def read_options(arguments: argparse.Namespace, program: str) -> BenchOptions:
+    """Read the options of ``add_measure_options``, and ``--model``.
 
     Args:
         arguments: The options.
-        program: What was called, for the command line in the document.
+        program: Name of the command, for the command line in the document.
 
     Raises:
         UsageError: One of them is wrong.
@@ -64,29 +57,22 @@ def read_question(arguments: argparse.Namespace, program: str) -> Question:
         if value < least:
             raise UsageError(f"{name} {value}: at least {least}")
     command = shlex.join([*program.split(), *sys.argv[1:]])
-    return Question(arguments.model, num_threads, arguments.context, arguments.runs, command)
+    return BenchOptions(arguments.model, num_threads, arguments.context, arguments.runs, command)
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Measure, print the table, write what was asked for.
+    """Measure, print the table, and write the JSON file if requested.
 
     Raises:
         UsageError: An option is wrong.
-        BundleError: The bundle is.
-        WireError: There is no broker.
+        BundleError: The bundle is damaged.
         OutputError: The file cannot be written.
     """
-    if arguments.wire:
-        command = shlex.join(["edged", *sys.argv[1:]])
-        document = wire.measure_wire(arguments.broker, wire.Effort(), command, note)
-        heading, rows = wire.heading(document), list(wire.rows(document))
-        remarks = figures.busy(document["device"])
-    else:
-        document = measure(read_question(arguments, "edged"), note)
-        rows = [[row.title, row.cell(document["samples"])] for row in figures.ROWS]
-        heading, remarks = figures.heading(document), figures.remarks(document)
-        rows = [cells for cells in rows if cells[1] != figures.ABSENT]
-    print(heading, figures.aligned(rows), "", *remarks, sep="\n")
+    document = measure(read_options(arguments, "edged"), note)
+    rows = [[row.title, row.cell(document["samples"])] for row in figures.ROWS]
+    rows = [cells for cells in rows if cells[1] != figures.ABSENT]
+    print(figures.heading(document), figures.aligned(rows), "", sep="\n")
+    print(*figures.remarks(document), sep="\n")
     if arguments.json is not None:
         write(arguments.json, json.dumps(document, indent=2) + "\n")
     return ExitCode.OK
@@ -105,5 +91,5 @@ def write(file: Path, text: str) -> None:
 
 
 def note(line: str) -> None:
-    """Tell a person what happens now."""
+    """Report progress."""
     print(f"edged bench: {line}", file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
-"""The daemon itself: from its start to READY, what it holds then, what it costs when idle.
+"""The daemon: time to READY, memory, and CPU when idle.
 
-No broker is needed: it says READY without one, and keeps trying to connect as it would in service.
+No broker is needed: the daemon is READY without one and keeps trying to connect.
 """
 
 import json
@@ -13,9 +13,9 @@ from edged.commands.bench.usage import cpu_s, read_memory
 from edged.commands.local_daemon import READY, NotStartedError, started
 
 READY_LIMIT_S = 300.0
-CALM_S = 2.0
+SETTLE_S = 2.0
 IDLE_S = 10.0
-_NO_BROKER = "mqtt://127.0.0.1:9"  # the discard port: nobody answers
+_NO_BROKER = "mqtt://127.0.0.1:9"  # the discard port: nothing listens
 
 Figures = dict[str, float]
 
@@ -23,19 +23,19 @@ Figures = dict[str, float]
 def measure_daemon(
     bundle: Path, num_threads: int, max_model_len: int, state: Path
 ) -> Figures | None:
-    """Start the daemon twice, watch the second one for seconds, stop it; blocks.
+    """Start the daemon twice and measure the second one; blocks.
 
-    The first start prepares the model for this device, as it does once in the field.
+    The first start prepares the model for this device, as on every device.
 
     Args:
         bundle: The model's folder.
-        num_threads: That compute.
+        num_threads: Threads of the engine.
         max_model_len: Tokens of context.
-        state: The daemon's folder.
+        state: ``state.folder`` of the daemon.
 
     Returns:
         ``ready_s``, ``rss_bytes``, ``pss_bytes``, ``private_dirty_bytes``, ``idle_cpu_share``;
-        None when it did not start.
+        None if it did not start.
     """
     with tempfile.TemporaryDirectory(prefix="edged-bench-") as name:
         folder = Path(name)
@@ -61,7 +61,7 @@ def measure_daemon(
 
 
 def _watch(process_id: int) -> Figures:
-    time.sleep(CALM_S)
+    time.sleep(SETTLE_S)
     before_s, used_s = time.perf_counter(), cpu_s([process_id])
     time.sleep(IDLE_S)
     share = (cpu_s([process_id]) - used_s) / (time.perf_counter() - before_s)

@@ -1,10 +1,10 @@
-"""What this machine is, for a reader who compares figures."""
+"""A description of this machine, to judge its figures."""
 
 import os
 import platform
 from pathlib import Path
 
-# Those that decide which int8 kernels run.
+# They decide which int8 kernels are used.
 _CPU_FLAGS = (
     *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"),
     *("asimd", "asimddp", "i8mm", "sve"),
@@ -12,11 +12,11 @@ _CPU_FLAGS = (
 
 
 def describe_device(proc: Path = Path("/proc"), model: Path | None = None) -> dict[str, object]:
-    """Return name, CPU, memory, kernel and how busy the machine was before.
+    """Return name, CPU, memory, kernel and the load before the measurement.
 
     Args:
-        proc: where the kernel tells; for tests.
-        model: the device tree's name of the board, on Arm.
+        proc: The proc file system; for tests.
+        model: File with the name of the board, on Arm.
     """
     fields = _fields(proc / "cpuinfo")
     cpu = fields.get("model name") or fields.get("CPU part", platform.machine())
@@ -35,7 +35,7 @@ def describe_device(proc: Path = Path("/proc"), model: Path | None = None) -> di
 
 
 def _fields(path: Path) -> dict[str, str]:
-    """Read the first ``name : value`` of each name."""
+    """Read lines ``name : value``; the first one of each name counts."""
     fields: dict[str, str] = {}
     for line in _text(path).splitlines():
         name, colon, value = line.partition(":")

@@ -1,4 +1,4 @@
-"""edged's own engine, as the daemon loads it: bundle checked, tokenizer, model for this device."""
+"""edged's own engine, loaded as in the daemon: verified bundle, tokenizer, tuned settings."""
 
 import os
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ _GREEDY = SamplingParams(temperature=0.0)
 
 
 class EdgedEngine:
-    """One bundle, resident.
+    """One loaded bundle.
 
     Args:
         folder: The bundle.
-        num_threads: That compute.
+        num_threads: Threads of the engine.
         max_model_len: Tokens of context.
-        state: Where the daemon has kept what it measured and prepared for this device.
+        state: Folder with the tuning results and the prepared model of the daemon.
 
     Raises:
         BundleError: The bundle is damaged or cannot be loaded.
@@ -36,14 +36,14 @@ class EdgedEngine:
     def __init__(self, folder: Path, num_threads: int, max_model_len: int, state: Path) -> None:
         keep_one_heap()
         bundle = open_bundle(folder)
-        # Held for its memory: a daemon has it loaded too.
+        # Kept, because its memory counts: the daemon has it loaded, too.
         self.tokenizer = Tokenizer.load(bundle)
         # A measured answer has a fixed length.
         endless = replace(bundle, manifest=replace(bundle.manifest, stop_token_ids=()))
         model = ModelConfig(path=folder, max_model_len=max_model_len, num_threads=num_threads)
         config = Config(model=model, state=StateConfig(folder=state))
         settings = fitted_settings(config, bundle, max(CONCURRENCY), available_bytes())
-        # One token a forward pass, as in other engines.
+        # No drafted tokens, as in other engines: one token per forward pass.
         self._engine = load_engine(endless, replace(settings, is_guessing=False))
         return_freed()
 
@@ -57,12 +57,12 @@ class EdgedEngine:
             if isinstance(step, Token):
                 on_token(step.token_id)
 
-    def together(self, prompts: Sequence[Sequence[int]], steps: int) -> float | None:
-        """Answer prompts at the same time; return what ``steps`` tokens of each took; blocks."""
+    def decode_batch(self, prompts: Sequence[Sequence[int]], steps: int) -> float | None:
+        """Decode a batch; return the time of ``steps`` tokens of each prompt; blocks."""
         engine = self._engine
         if len(prompts) > engine.num_slots:
             return None
-        # While one prompt is computed, those before it decode already: a few tokens more.
+        # While a prompt is prefilled, those before it decode already: allow a few more tokens.
         max_tokens = steps + 4 * len(prompts)
         answers = [engine.start(prompt, _GREEDY, max_tokens=max_tokens) for prompt in prompts]
         while not all(answer.is_prefilled for answer in answers):

@@ -1,6 +1,6 @@
-"""From samples to figures and their table.
+"""Figures from samples, and their table.
 
-Rule: pure; the table shows what was sampled and nothing else.
+Rule: pure; the table shows only what was sampled.
 """
 
 import statistics
@@ -17,9 +17,9 @@ from edged.commands.bench.turns import (
     prefill_name,
 )
 
-# What ``--json`` writes.
+# Written by ``--json``.
 Document = dict[str, Any]
-# One value a run, by the figure's name.
+# One value per run, by the name of the figure.
 Samples = dict[str, list[float | None]]
 ABSENT = "-"
 _BUSY_LOAD = 0.5
@@ -29,28 +29,28 @@ _MS = 1000.0
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure, with its name for people and its unit."""
+    """One figure with its title and unit."""
 
     title: str
     name: str
-    """Among the samples."""
+    """Key of the samples."""
     scale: float = 1.0
-    """From the sample's unit to the shown one."""
+    """Factor from the unit of the samples to the displayed one."""
     digits: int = 1
 
     def shown(self, value: float) -> str:
-        """Write a value in the row's unit."""
+        """Format a value in the unit of the row."""
         return f"{value * self.scale:,.{self.digits}f}"
 
     def cell(self, samples: Samples) -> str:
-        """Write the median, and the least and the most beside it where they differ."""
+        """Format the median, with minimum and maximum if they differ."""
         values = samples.get(self.name, [])
         value = median(values)
         if value is None:
             return ABSENT
         present = [each for each in values if each is not None]
-        middle, least, most = map(self.shown, (value, min(present), max(present)))
-        return middle if least == most else f"{middle} ({least} to {most})"
+        middle, low, high = map(self.shown, (value, min(present), max(present)))
+        return middle if low == high else f"{middle} ({low} to {high})"
 
 
 def _rows() -> Iterator[Row]:
@@ -73,7 +73,7 @@ ROWS = tuple(_rows())
 
 
 def median(values: Sequence[float | None]) -> float | None:
-    """Return the median, or None when a value is missing: not offered in one run is not offered."""
+    """Return the median; None if any value is missing, because the engine lacks the feature."""
     present = [value for value in values if value is not None]
     return statistics.median(present) if present and len(present) == len(values) else None
 
@@ -84,37 +84,37 @@ def medians(samples: Samples) -> dict[str, float | None]:
 
 
 def heading(document: Document) -> str:
-    """Say what was measured, on what, and how."""
+    """Return one line: model, device and method."""
     device, model = document["device"], document["model"]
     return (
         f"{model['id']} on {device['name']}: {document['num_threads']} threads,"
-        f" context {document['max_model_len']:,}, median (least to most) of {document['runs']} runs"
+        f" context {document['max_model_len']:,}, median (min to max) of {document['runs']} runs"
     )
 
 
 def remarks(document: Document) -> Iterator[str]:
-    """Yield what the table does not show: the daemon, and a machine that was busy."""
+    """Yield the figures of the daemon, and a warning about a busy machine."""
     figures = document["daemon"]
     if figures is None:
-        yield "daemon: it ended by itself; `edged run` tells why"
+        yield "daemon: it did not start; `edged run` shows the reason"
     else:
         rss, dirty = (figures.get(f"{name}_bytes", 0) * _MIB for name in ("rss", "private_dirty"))
         yield (
             f"daemon: READY after {figures['ready_s']:.2f} s, RSS {rss:.0f} MiB, private dirty"
             f" {dirty:.0f} MiB; idle, {figures['idle_cpu_share']:.1%} of a CPU"
         )
-    yield from busy(document["device"])
+    yield from busy_warning(document["device"])
 
 
-def busy(device: Document) -> Iterator[str]:
-    """Yield a warning when the machine had other work before."""
+def busy_warning(device: Document) -> Iterator[str]:
+    """Yield a warning if the machine was busy before the measurement."""
     if device["load_before"] > _BUSY_LOAD:
         load = device["load_before"]
-        yield f"the machine was busy before (load {load:.1f}); repeat it on a quiet one"
+        yield f"the machine was busy (load average {load:.1f}); repeat it when it is idle"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Lay cells out for a terminal."""
+    """Align cells for a terminal."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for title, *cells in rows:

@@ -1,4 +1,4 @@
-"""A whole measurement of a bundle on this machine: from its folder to a document."""
+"""Measure a bundle on this machine: from its folder to a document."""
 
 import datetime as dt
 import platform
@@ -17,19 +17,19 @@ from edged.commands.bench.turns import (
     Prompts,
     Turn,
     answer,
+    batch_turns,
     single_turns,
-    together_turns,
     warm_up,
 )
 from edged.commands.bench.usage import read_memory
 
-# Before each turn: threads that spin for work that may follow have gone to sleep.
+# Pause before each turn: until spinning threads of the last one have gone to sleep.
 SETTLE_S = 0.03
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What is to be measured."""
+class BenchOptions:
+    """What to measure, and how."""
 
     bundle: Path
     num_threads: int
@@ -37,24 +37,24 @@ class Question:
     """Tokens; the bundle may allow fewer."""
     runs: int
     command: str
-    """The command line, for those who want to repeat it."""
+    """The command line, to repeat the measurement."""
 
 
-def measure(question: Question, note: Callable[[str], None]) -> Document:
+def measure(options: BenchOptions, note: Callable[[str], None]) -> Document:
     """Measure everything; blocks for minutes.
 
     Args:
-        question: What to measure.
-        note: Tells a person what happens now.
+        options: What to measure.
+        note: Reports progress.
 
     Raises:
         BundleError: The bundle is damaged.
     """
-    device = describe_device()  # first: it tells how busy the machine was before us
-    bundle = open_bundle(question.bundle)
-    place = (question.bundle, question.num_threads, context_of(bundle, question))
+    device = describe_device()  # first: it reads the load before the measurement
+    bundle = open_bundle(options.bundle)
+    place = (options.bundle, options.num_threads, context_of(bundle, options))
     with tempfile.TemporaryDirectory(prefix="edged-bench-") as state:
-        # Before the engine, which is run as the daemon has found it to run fastest here.
+        # Before the engine, which uses the settings that the daemon found to be the fastest.
         note("the daemon")
         daemon = measure_daemon(*place, Path(state))
         note("loading the model")
@@ -71,18 +71,18 @@ def measure(question: Question, note: Callable[[str], None]) -> Document:
             for name, value in found.items():
                 samples.setdefault(name, []).append(value)
 
-        run_turns(Prompts(engine.tokenizer.encode), place[2], question.runs, take)
+        run_turns(Prompts(engine.tokenizer.encode), place[2], options.runs, take)
     return {
         "figures": medians(samples),
         "samples": samples,
         "daemon": daemon,
-        **circumstances(bundle, question, device, engine.versions()),
+        **circumstances(bundle, options, device, engine.versions()),
     }
 
 
-def context_of(bundle: Bundle, question: Question) -> int:
-    """Return the tokens of context that are measured."""
-    return min(question.max_model_len, bundle.manifest.limits.max_model_len)
+def context_of(bundle: Bundle, options: BenchOptions) -> int:
+    """Return the context of the measurement, in tokens."""
+    return min(options.max_model_len, bundle.manifest.limits.max_model_len)
 
 
 def run_turns(
@@ -92,29 +92,29 @@ def run_turns(
     take: Callable[[Turn], None],
     end_run: Callable[[], None] = lambda: None,
 ) -> None:
-    """Have all turns of all runs taken, and ``end_run`` called after each run; blocks."""
+    """Call ``take`` for all turns of all runs, and ``end_run`` after each run; blocks."""
     take(warm_up(prompts, max_model_len))
     for _ in range(runs):
         for turn in single_turns(prompts, max_model_len):
             take(turn)
         end_run()
-    # After all the memory was read: batches grow buffers that stay.
+    # After all memory was read: batches allocate buffers that are kept.
     for _ in range(runs):
-        for turn in together_turns(prompts):
+        for turn in batch_turns(prompts):
             take(turn)
 
 
 def circumstances(
-    bundle: Bundle, question: Question, device: Document, versions: Mapping[str, str]
+    bundle: Bundle, options: BenchOptions, device: Document, versions: Mapping[str, str]
 ) -> Document:
-    """Return what a reader needs to judge and to repeat the figures."""
+    """Return the conditions of the measurement."""
     return {
         "model": {"id": bundle.model_id, "scheme": bundle.manifest.scheme},
-        "num_threads": question.num_threads,
-        "max_model_len": context_of(bundle, question),
-        "runs": question.runs,
+        "num_threads": options.num_threads,
+        "max_model_len": context_of(bundle, options),
+        "runs": options.runs,
         "versions": {"python": platform.python_version(), **versions},
         "device": device,
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
-        "command": question.command,
+        "command": options.command,
     }

@@ -1,7 +1,7 @@
-"""What is measured: the turns of a run, their prompts, and the figures in a turn's answer.
+"""The turns of a run, their prompts, and the figures of a turn's answer.
 
-Rule: a turn's prompt is the same for every engine and was never sent before, so only what a turn
-means to be cached is.
+Rule: a turn's prompt is the same for every engine and new in its first token, so that a prefix is
+cached only where a turn measures that.
 """
 
 import random
@@ -18,10 +18,10 @@ CONTEXTS = (64, 512, 1000, 1536, 1984)
 DECODE_STEPS = 64
 TTFT_TOKENS = 42
 CONCURRENCY = (1, 2, 4, 8)
-TOGETHER_TOKENS = 64
-TOGETHER_STEPS = 32
-# Words rather than random token ids: no more of an embedding table is touched than in service. In
-# random order: no passage comes twice, which an engine that drafts tokens would profit from.
+BATCH_PROMPT_TOKENS = 64
+BATCH_STEPS = 32
+# Words instead of random token ids, so that no more of the embedding table is read than in service;
+# in random order, so that an engine that drafts tokens finds no repeated passage.
 _TEXT = """
 the pump in cellar a neighbour old boiler our gardener front door night train drone kitchen window
 somebody upstairs lift wet dog solar inverter milk cooler grandmother reported ignored repaired
@@ -33,9 +33,9 @@ behind station after holidays during power cut and because although until so but
 _CHOSEN_WORDS = 256
 _STRIDE = 7
 
-# Called at once for each token of an answer.
+# Called for each token of an answer.
 OnToken = Callable[[int], None]
-# By name; None for what the engine does not offer.
+# By name; None if the engine lacks the feature.
 Figures = dict[str, float | None]
 
 
@@ -43,22 +43,22 @@ class Engine(Protocol):
     """One engine, loaded with one model."""
 
     def versions(self) -> dict[str, str]:
-        """Return the versions of what computes."""
+        """Return the versions of the engine and its libraries."""
         ...
 
     def generate(self, prompt: Sequence[int], count: int, on_token: OnToken) -> None:
         """Answer with exactly ``count`` greedy tokens, stop tokens included; blocks.
 
-        What the engine caches of earlier prompts is used, as it would be in service.
+        Cached prefixes of earlier prompts are used, as in service.
         """
         ...
 
-    def together(self, prompts: Sequence[Sequence[int]], steps: int) -> float | None:
-        """Answer prompts of one length at the same time; blocks.
+    def decode_batch(self, prompts: Sequence[Sequence[int]], steps: int) -> float | None:
+        """Decode a batch of prompts of equal length; blocks.
 
         Returns:
-            The seconds that ``steps`` tokens of each took after their first; None where the engine
-            takes one prompt at a time.
+            Seconds for ``steps`` tokens of each prompt after its first; None if the engine runs one
+            prompt at a time.
         """
         ...
 
@@ -69,20 +69,20 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One command, given to every engine in turn."""
+    """One command to an engine."""
 
     title: str
     do: str
     arguments: Mapping[str, object]
     figures: Callable[[Mapping[str, Any]], Figures]
-    """Reads the answer."""
+    """Computes the figures from the answer."""
 
 
 class Prompts:
-    """Prompts of any length, each new from its first token on.
+    """Prompts of any length, each with a new first token.
 
     Args:
-        encode: Text to token ids, of the model that all engines share.
+        encode: Text to token ids.
     """
 
     def __init__(self, encode: Callable[[str], list[int]]) -> None:
@@ -92,9 +92,9 @@ class Prompts:
         self._count = 0
 
     def take(self, length: int) -> list[int]:
-        """Return a prompt of ``length`` tokens; its first is not that of the prompts before it."""
+        """Return a prompt of ``length`` tokens; the first token is new."""
         self._count += 1
-        # A stride that shares no factor with most sizes visits all the starts.
+        # A stride that is coprime to most sizes visits all start tokens.
         token_ids = [self._starts[self._count * _STRIDE % len(self._starts)]]
         choose = random.Random(self._count)  # noqa: S311 - filler text
         while len(token_ids) < length:
@@ -103,14 +103,14 @@ class Prompts:
 
 
 def warm_up(prompts: Prompts, max_model_len: int) -> Turn:
-    """Return what is done once before anything counts: buffers grow, clocks rise."""
+    """Return the turn before the measurement: it allocates buffers and raises clock rates."""
     length = min(512, max_model_len - 9)
     arguments = {"prompt": prompts.take(length), "count": 9}
     return Turn("warm-up", "generate", arguments, lambda _answer: {})
 
 
 def single_turns(prompts: Prompts, max_model_len: int) -> Iterator[Turn]:
-    """Yield the turns of one run with one request at a time; what does not fit is left out."""
+    """Yield the turns with one request at a time whose context fits."""
     for num_tokens in CONTEXTS:
         if num_tokens + DECODE_STEPS <= max_model_len:
             yield Turn(
@@ -126,33 +126,33 @@ def single_turns(prompts: Prompts, max_model_len: int) -> Iterator[Turn]:
     yield Turn("memory", "memory", {}, dict)
 
 
-def together_turns(prompts: Prompts) -> Iterator[Turn]:
-    """Yield the turns with several requests at the same time."""
+def batch_turns(prompts: Prompts) -> Iterator[Turn]:
+    """Yield the turns with concurrent requests."""
     for count in CONCURRENCY:
-        batch = [prompts.take(TOGETHER_TOKENS) for _ in range(count)]
-        arguments = {"prompts": batch, "steps": TOGETHER_STEPS}
-        figures = partial(_together_figures, count)
-        yield Turn(f"{count} at the same time", "together", arguments, figures)
+        batch = [prompts.take(BATCH_PROMPT_TOKENS) for _ in range(count)]
+        arguments = {"prompts": batch, "steps": BATCH_STEPS}
+        figures = partial(_batch_figures, count)
+        yield Turn(f"{count} concurrent requests", "decode_batch", arguments, figures)
 
 
 def answer(engine: Engine, do: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Have an engine of this process carry one command out; blocks.
+    """Run one command on an engine in this process; blocks.
 
     Raises:
-        ValueError: No token came.
+        ValueError: The engine gave no token.
     """
     if do == "generate":
         return _generate(engine, **arguments)
-    if do == "together":
-        return {"decode_s": engine.together(**arguments)}
+    if do == "decode_batch":
+        return {"decode_s": engine.decode_batch(**arguments)}
     return dict(usage.read_memory(engine.process_ids()))
 
 
 def _generate(engine: Engine, prompt: Sequence[int], count: int) -> dict[str, Any]:
-    """Tell when the first and the last token came, and the CPU time in between.
+    """Return the times of the first and the last token, and the CPU time between them.
 
     Raises:
-        ValueError: No token came.
+        ValueError: The engine gave no token.
     """
     process_ids = engine.process_ids()
     stamps: list[float] = []
@@ -175,17 +175,17 @@ def _generate(engine: Engine, prompt: Sequence[int], count: int) -> dict[str, An
 
 
 def prefill_name(num_tokens: int) -> str:
-    """Return the name of the figure of a prefill."""
+    """Return the name of a prefill figure."""
     return f"prefill_{num_tokens}_tok_s"
 
 
 def decode_name(num_tokens: int) -> str:
-    """Return the name of the figure of decode after a prompt; the shortest has the plain one."""
+    """Return the name of a decode figure; that of the shortest context has no number."""
     return "decode_tok_s" if num_tokens == CONTEXTS[0] else f"decode_{num_tokens}_tok_s"
 
 
 def concurrent_name(count: int) -> str:
-    """Return the name of the figure of decode with so many requests at the same time."""
+    """Return the name of the decode figure for a number of concurrent requests."""
     return f"concurrent_{count}_tok_s"
 
 
@@ -194,7 +194,7 @@ def _context_figures(num_tokens: int, answer: Mapping[str, Any]) -> Figures:
     decode_s = answer["last_s"] - answer["first_s"]
     figures: Figures = {
         prefill_name(num_tokens): num_tokens / answer["first_s"],
-        # An engine that cannot be kept from stopping may stop at once.
+        # None for an engine that stops at once and cannot ignore stop tokens.
         decode_name(num_tokens): steps / decode_s if steps else None,
     }
     if num_tokens == CONTEXTS[0]:
@@ -206,7 +206,7 @@ def _ttft_figures(name: str, answer: Mapping[str, Any]) -> Figures:
     return {name: answer["first_s"]}
 
 
-def _together_figures(count: int, answer: Mapping[str, Any]) -> Figures:
+def _batch_figures(count: int, answer: Mapping[str, Any]) -> Figures:
     decode_s = answer["decode_s"]
-    total = None if decode_s is None else count * TOGETHER_STEPS / decode_s
+    total = None if decode_s is None else count * BATCH_STEPS / decode_s
     return {concurrent_name(count): total}

@@ -1,4 +1,4 @@
-"""What a process holds and has used, from /proc."""
+"""Memory and CPU time of processes, from /proc."""
 
 import os
 import time
@@ -10,9 +10,9 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def read_memory(process_ids: Iterable[int]) -> dict[str, int]:
-    """Return the bytes that the processes hold together: resident, proportional, private dirty.
+    """Return the memory of the processes in bytes: resident, proportional, private dirty.
 
-    Empty without a process, or where the kernel does not tell.
+    Empty without a process, or if the kernel does not report it.
     """
     held: dict[str, int] = {}
     for process_id in process_ids:
@@ -26,14 +26,14 @@ def read_memory(process_ids: Iterable[int]) -> dict[str, int]:
 
 
 def parse_rollup(text: str) -> dict[str, int]:
-    """Read the fields that count out of ``smaps_rollup``."""
+    """Read the memory fields of ``smaps_rollup``."""
     lines = (line.split() for line in text.splitlines()[1:])
     found = {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines if len(words) > 1}
     return {name: found[field] for field, name in _FIELDS.items() if field in found}
 
 
 def cpu_s(process_ids: Iterable[int]) -> float:
-    """Return the CPU seconds that the processes have used, all threads; 0 for one that is gone."""
+    """Return the CPU seconds of all threads of the processes; 0 for one that has ended."""
     return sum(_cpu_s(process_id) for process_id in process_ids)
 
 
@@ -44,6 +44,6 @@ def _cpu_s(process_id: int) -> float:
         text = Path(f"/proc/{process_id}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return 0.0
-    # The name may hold spaces and brackets; what follows its last bracket is numbered from state.
+    # The name may contain spaces and brackets; the fields after its last bracket start with state.
     fields = text.rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S

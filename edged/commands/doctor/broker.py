@@ -12,18 +12,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edged.commands.doctor.finding import Finding, failure, good, warning
+from edged.commands.sync_client import SyncClient
 from edged.config import BrokerConfig, Config
 from edged.config.broker_url import BrokerAddress
 from edged.daemon.invocation import read_password
 from edged.errors import EdgedError
 from edged.protocol import Encoded, Topics, WireProperties
-from edged.transport import BrokerSettings, Connected, ConnectFailed, Published, SyncClient
+from edged.transport import BrokerSettings, Connected, ConnectFailed, Published
 
 # Longest wait for the broker's answer.
 WAIT_S = 15.0
+_ROUNDS = 20
 # Messages sent at once: a broker without TCP_NODELAY holds back its second answer until the first
 # one's TCP ACK, which Linux delays by 40 ms.
-_ROUNDS = 20
 _BURST = 3
 _DELAY_S = 0.03
 _SLOW_ROUNDS = 4

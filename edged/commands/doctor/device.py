@@ -11,8 +11,8 @@ from edged.daemon import memory
 
 # The kernel's command line on a Raspberry Pi, newer systems first.
 COMMAND_LINES = ("boot/firmware/cmdline.txt", "boot/cmdline.txt")
-# 2025-01-01, before this program was released.
 _MEMORY_OPTIONS = "cgroup_enable=memory cgroup_memory=1"
+# 2025-01-01, before this program was released.
 _OLDEST_S = 1735689600.0
 # TIME_ERROR of adjtimex(2): the clock is not synchronised.
 _TIME_ERROR = 5

@@ -10,18 +10,17 @@ from edged.bundle.manifest import GraphKind
 from edged.commands.doctor.finding import Finding, failure, good, warning
 from edged.config import Config
 from edged.daemon import memory
-from edged.daemon.memory_plan import check as check_footprint
-from edged.daemon.memory_plan import decide_budget, decide_slots, plan_memory
+from edged.daemon.memory_plan import decide_budget, decide_slots, memory_problem, plan_memory
 from edged.engine.graph import Graph, load_graph
 from edged.errors import BundleError
 from edged.scheduling.memory_budget import MemoryPlan
 
-# Run as one prompt, in chunks and one by one.
 _MIB = 1 << 20
+# Run as one prompt, in chunks and one by one.
 SELF_TEST_TOKENS = 48
+_CHUNK_TOKENS = 16
 # Root mean square, in standard deviations of the logits. Rounding alone was measured at up to 0.21
 # (8-bit kernels for one row round differently from those for many); unrelated ones differ by 1.4.
-_CHUNK_TOKENS = 16
 _LARGEST_DIFFERENCE = 0.5
 
 
@@ -65,7 +64,7 @@ def check_memory(config: Config, bundle: Bundle, resident_bytes: int) -> Finding
         "budget_bytes": budget.limit_bytes,
         "available_bytes": available_bytes,
     }
-    problem = check_footprint(config, bundle, budget, held)
+    problem = memory_problem(config, bundle, budget, held)
     if problem is not None:
         said, _, advice = problem.partition("; ")
         return failure("memory", said, advice, **figures)

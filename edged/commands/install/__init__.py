@@ -1,5 +1,5 @@
-"""``edged install`` and ``edged uninstall``: put a service on this machine, and take it off again.
+"""``edged install`` and ``edged uninstall``.
 
-Rule: whatever is changed is looked at first and goes through ``machine``, so installing twice
+Rule: every change goes through ``machine`` and is made only if needed, so a second installation
 changes nothing, and ``--dry-run`` prints the same lines.
 """

@@ -1,4 +1,4 @@
-"""``edged install``: the command line, and what an installation does, in order."""
+"""``edged install``: the command line, and the steps of an installation."""
 
 import argparse
 import subprocess
@@ -23,30 +23,29 @@ from edged.commands.install.layout import (
 from edged.commands.install.machine import Machine, succeeds
 from edged.commands.install.settings import Settings, configuration_text, drop_in_text
 from edged.config import load_config
-from edged.daemon.memory_plan import PROCESS_BYTES
-from edged.daemon.memory_plan import check as check_footprint
+from edged.daemon.memory_plan import PROCESS_BYTES, memory_problem
 from edged.errors import ExitCode, UsageError
 from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
 
-# For a stop and one attempt of a start, as in the unit; a start that lacks something goes on.
+# For a stop and one attempt to start, as in the unit; a start that waits continues afterwards.
 START_LIMIT_S = 200.0
-_BACKOFF_VERSION = 254  # the first systemd that knows the keys of edged-backoff.conf
+_BACKOFF_VERSION = 254  # the first systemd with the keys of edged-backoff.conf
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``edged install``."""
     options.add_arguments(parser)
     add_layout_arguments(parser)
-    parser.add_argument("--no-start", action="store_true", help="start it at the next boot only")
+    parser.add_argument("--no-start", action="store_true", help="start at the next boot only")
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Install, or say what that would do.
+    """Install, or print what that would do.
 
     Raises:
-        UsageError: If an option is missing or wrong.
+        UsageError: If an option is missing or wrong, or the model does not fit the budget.
         InstallError: If the configuration was edited by hand, or a change fails.
-        EdgedError: If the model does not fit, or the machine does not let us.
+        EdgedError: If the model or the configuration is wrong.
     """
     layout = read_layout(arguments)
     settings, is_ours = options.read_settings(arguments, layout)
@@ -66,56 +65,56 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _check_fit(layout: Layout, settings: Settings, model: Path | None) -> None:
-    """Refuse a model that this configuration could not run, before anything is changed.
+    """Check before any change that the model fits the budget.
 
     Raises:
-        UsageError: If it does not fit the budget.
+        UsageError: If it does not.
     """
     bundle = open_bundle(model or layout.inside(settings.model), verify=False)
     config = load_config(configuration_text(layout, settings), "edged.yaml")
     memory_bytes = config.budget.memory_bytes or settings.budget_bytes
-    # The device may be another one than this, so only the budget is looked at.
+    # The target may be another device, so only the budget is checked.
     held = MemorySnapshot(PROCESS_BYTES, sys.maxsize)
-    problem = check_footprint(config, bundle, MemoryBudget(memory_bytes, 0), held)
+    problem = memory_problem(config, bundle, MemoryBudget(memory_bytes, 0), held)
     if problem is not None:
         raise UsageError(f"--budget: {settings.budget_bytes >> 20}M is too small: {problem}")
 
 
 def _check_program(layout: Layout) -> None:
-    """Refuse to start a program that is not there, or of another version than these units.
+    """Check that the environment has edged in the version of these units.
 
     Raises:
-        InstallError: If so.
+        InstallError: If it has not.
     """
     prefix = layout.inside(layout.prefix)
     name = f"lib/python3*/site-packages/edged-{edged.__version__}.dist-info"
     if not (prefix / "bin" / "edged").exists() or not any(prefix.glob(name)):
         raise InstallError(
-            f"{prefix}: no edged {edged.__version__} there; make the environment first:"
+            f"{prefix}: no edged {edged.__version__} there; create the environment first:"
             f" `python3 -m venv {prefix}`, then `{prefix}/bin/pip install` what this edged was"
             " installed from"
         )
 
 
 def _prepare_system(machine: Machine, layout: Layout) -> None:
-    """Bring what the Debian package has: unit, user, folders and command."""
+    """Install what the Debian package contains: unit, user, folders and command."""
     root = f"--root={layout.inside('/')}"
     unit = (UNIT_FILES / layout.unit_file).read_text("utf-8")
     unit = unit.replace(f"{LOCAL_PREFIX}/", f"{layout.prefix}/")
     machine.write(layout.inside(UNITS / layout.unit_file), unit)
     if not has_user(layout):
         sysusers = str(UNIT_FILES / "edged.sysusers")
-        machine.run(f"make the user {USER}", ["systemd-sysusers", root, sysusers])
+        machine.run(f"create the user {USER}", ["systemd-sysusers", root, sysusers])
     if not all(layout.inside(path).is_dir() for path in (layout.password.parent, MODELS)):
         tmpfiles = str(UNIT_FILES / "edged.tmpfiles")
-        machine.run("make the folders", ["systemd-tmpfiles", root, "--create", tmpfiles])
+        machine.run("create the folders", ["systemd-tmpfiles", root, "--create", tmpfiles])
     if not layout.inside(SHORTCUT).exists():
         program = f'#!/bin/sh\nexec {layout.prefix}/bin/edged "$@"\n'
         machine.write(layout.inside(SHORTCUT), program, 0o755)
 
 
 def _configure(machine: Machine, layout: Layout, settings: Settings, *, is_ours: bool) -> None:
-    """Write the secrets, the configuration, and what of the unit is different here."""
+    """Write the secrets, the configuration, and the drop-ins of the unit."""
     if settings.broker.password is not None:
         machine.write(layout.inside(layout.password), settings.broker.password + "\n", 0o600)
     if settings.authority is not None and settings.has_authority:
@@ -131,10 +130,10 @@ def _configure(machine: Machine, layout: Layout, settings: Settings, *, is_ours:
 
 
 def _enable(machine: Machine, layout: Layout, *, is_started: bool) -> None:
-    """Have systemd take it up: at every boot, and now if ``is_started``.
+    """Enable the service at boot, and start it now if ``is_started``.
 
     Raises:
-        InstallError: If it does not start, with what the journal says.
+        InstallError: If it does not start; with the end of the journal.
     """
     unit = layout.unit
     if not layout.is_live:
@@ -144,21 +143,21 @@ def _enable(machine: Machine, layout: Layout, *, is_started: bool) -> None:
         return
     is_changed = machine.num_changes > 0
     if is_changed:
-        machine.run("have systemd read it", ["systemctl", "daemon-reload"])
+        machine.run("reload the units", ["systemctl", "daemon-reload"])
     if not succeeds("systemctl", "--quiet", "is-enabled", unit):
         machine.run("start it at every boot", ["systemctl", "enable", unit])
     if is_started and (is_changed or not succeeds("systemctl", "--quiet", "is-active", unit)):
         try:
-            what = "start it and wait for its first answer"
-            machine.run(what, ["systemctl", "restart", unit], START_LIMIT_S)
+            purpose = "start it and wait for its first answer"
+            machine.run(purpose, ["systemctl", "restart", unit], START_LIMIT_S)
         except InstallError as error:
             journal = ["journalctl", "--no-pager", "--output=cat", "--lines=5", "--unit", unit]
-            said = subprocess.run(journal, capture_output=True, text=True, check=False).stdout
-            raise InstallError(f"{error}\n{said}".rstrip()) from error
+            lines = subprocess.run(journal, capture_output=True, text=True, check=False).stdout
+            raise InstallError(f"{error}\n{lines}".rstrip()) from error
 
 
 def has_user(layout: Layout) -> bool:
-    """Tell whether the service's user exists in the installed system."""
+    """Return whether the user of the service exists in the target system."""
     passwd = layout.inside("/etc/passwd")
     return passwd.exists() and f"\n{USER}:" in "\n" + passwd.read_text("utf-8")
 

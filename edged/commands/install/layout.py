@@ -1,6 +1,6 @@
-"""Where everything of an installation lies.
+"""The paths of an installation.
 
-Rule: every path of ours is named here, so that what is put down can be taken away again.
+Rule: every path is defined here, so that uninstalling removes all that was installed.
 """
 
 import argparse
@@ -12,17 +12,16 @@ from pathlib import Path
 
 from edged.errors import EdgedError, ExitCode, UsageError
 
-# The environment of the program where there is no Debian package.
+# The environment of the program without the Debian package.
 LOCAL_PREFIX = Path("/opt/edged")
-# The Debian package's own.
+# The environment in the Debian package.
 PACKAGE_PREFIX = Path("/usr/lib/edged")
-# So that `edged` is found by a shell; the Debian package has /usr/bin/edged.
+# The command on the PATH; the Debian package has /usr/bin/edged.
 SHORTCUT = Path("/usr/local/bin/edged")
-# Where an administrator's units are.
 MODELS = Path("/var/lib/edged-models")
-UNITS = Path("/etc/systemd/system")
-# The unit and the files beside it: from the wheel, or from the checkout that is installed.
+UNITS = Path("/etc/systemd/system")  # those of an administrator
 USER = "edged"
+# The units in the wheel, or in a checkout installed with `pip install --editable`.
 _SHIPPED = Path(__file__).with_name("systemd")
 UNIT_FILES = _SHIPPED if _SHIPPED.is_dir() else Path(__file__).resolve().parents[3] / "systemd"
 _INSTANCE = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
@@ -30,39 +29,39 @@ _RESERVED = ("edged", "credentials")
 
 
 class InstallError(EdgedError):
-    """The machine does not let us install or uninstall; the message says what to do."""
+    """Installing or uninstalling failed; the message says what to do."""
 
     exit_code = ExitCode.CANNOT_CREATE
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The paths of one installed service, as the installed system sees them."""
+    """The paths of one service, as seen in the target system."""
 
     root: Path = Path("/")
-    """The system that is installed into; another folder for an image."""
+    """Root folder of the target system; another folder for an image."""
     prefix: Path = LOCAL_PREFIX
     """The environment of the program."""
     instance: str | None = None
-    """Name of one of several services; None for the only one."""
+    """Name of one of several services; None for the default one."""
 
     def __post_init__(self) -> None:
-        """Refuse a name that systemd or a file system would read otherwise.
+        """Check the name of the instance.
 
         Raises:
-            InstallError: If it cannot stand in a unit's name, or is ours.
+            InstallError: If it is not valid in the name of a unit, or is reserved.
         """
         name = self.instance
         if name is not None and (_INSTANCE.fullmatch(name) is None or name in _RESERVED):
             raise InstallError(f"--instance: expected 1 to 32 of a-z, 0-9 and -, not {name!r}")
 
     def inside(self, path: Path | str) -> Path:
-        """Give the place, from here, of a path of the installed system."""
+        """Return the path on this machine of a path in the target system."""
         return self.root / str(path).lstrip("/")
 
     @property
     def is_live(self) -> bool:
-        """Whether this is the running system, whose systemd can be told."""
+        """Whether the target is the running system, with systemd."""
         return self.root == Path("/") and Path("/run/systemd/system").is_dir()
 
     @property
@@ -72,52 +71,52 @@ class Layout:
 
     @property
     def unit(self) -> str:
-        """The service's name for systemctl."""
+        """Name of the unit."""
         return "edged.service" if self.instance is None else f"edged@{self.instance}.service"
 
     @property
     def unit_file(self) -> str:
-        """The unit's file, a template for instances."""
+        """File name of the unit, or of the template for instances."""
         return "edged.service" if self.instance is None else "edged@.service"
 
     @property
     def configuration(self) -> Path:
-        """The configuration."""
+        """The configuration file."""
         return Path("/etc/edged") / f"{self.instance or 'edged'}.yaml"
 
     @property
     def authority(self) -> Path:
-        """The certificate authority of the broker."""
+        """CA certificate of the broker."""
         return Path("/etc/edged") / f"{self.instance or 'edged'}-ca.pem"
 
     @property
     def password(self) -> Path:
-        """The password at the broker, readable by root only."""
+        """File with the broker password, readable by root only."""
         return Path(f"/etc/edged/credentials/mqtt-password{self._suffix}")
 
     @property
     def credential(self) -> Path:
-        """The same as the service sees it."""
+        """The password file in the view of the service."""
         return Path("/run/credentials") / self.unit / "mqtt-password"
 
     @property
     def state(self) -> Path:
-        """What the service itself writes."""
+        """State folder of the service."""
         return Path(f"/var/lib/edged{self._suffix}")
 
     @property
     def runtime(self) -> Path:
-        """What it writes until it stops."""
+        """Runtime folder, removed when the service stops."""
         return Path(f"/run/edged{self._suffix}")
 
     @property
     def drop_ins(self) -> Path:
-        """What changes the unit for this machine."""
+        """Folder of drop-ins for the unit."""
         return UNITS / f"{self.unit}.d"
 
     @property
     def wanted(self) -> Path:
-        """The link that starts it at every boot."""
+        """Link that starts the unit at boot."""
         return UNITS / "multi-user.target.wants" / self.unit
 
     @property
@@ -126,7 +125,7 @@ class Layout:
 
 
 def add_layout_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options that say where, for both commands."""
+    """Declare the common options of both commands."""
     parser.add_argument("--instance", metavar="NAME", help="one of several services: edged@NAME")
     parser.add_argument(
         "--prefix",
@@ -135,20 +134,24 @@ def add_layout_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"environment of the program (default: the Debian package's, else {LOCAL_PREFIX})",
     )
     parser.add_argument(
-        "--root", type=Path, default=Path("/"), metavar="DIR", help="another system, not this one"
+        "--root",
+        type=Path,
+        default=Path("/"),
+        metavar="DIR",
+        help="root of another system, such as an image",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="say what it would do; change nothing"
+        "--dry-run", action="store_true", help="print what it would do; change nothing"
     )
 
 
 def read_layout(arguments: argparse.Namespace) -> Layout:
-    """Read the options that ``add_layout_arguments`` has declared.
+    """Read the options of ``add_layout_arguments``.
 
     Raises:
         UsageError: If a folder is not absolute.
-        InstallError: If the instance cannot be called so, or this is not root and the system is
-            the running one.
+        InstallError: If the name of the instance is invalid, or the user is not root and the target
+            is the running system.
     """
     prefix = arguments.prefix
     if prefix is None:
@@ -157,5 +160,5 @@ def read_layout(arguments: argparse.Namespace) -> Layout:
         raise UsageError("--prefix: must be an absolute path")
     layout = Layout(arguments.root.resolve(), prefix, arguments.instance)
     if layout.root == Path("/") and os.geteuid() != 0 and not arguments.dry_run:
-        raise InstallError("this needs root: sudo, or --dry-run to see what it would do")
+        raise InstallError("root is required: use sudo, or --dry-run to see what it would do")
     return layout

@@ -1,4 +1,4 @@
-"""What an installation does to the machine, with a line for each change."""
+"""Changes to the machine, with a line of output for each."""
 
 import os
 import shutil
@@ -12,10 +12,10 @@ from edged.errors import BundleError
 
 
 class Machine:
-    """Brings about what is not so already; a change that fails leaves those before it.
+    """Makes changes if they are needed; a failed change does not revert earlier ones.
 
     Args:
-        is_dry_run: Say what would be changed and change nothing.
+        is_dry_run: Print changes without making them.
     """
 
     def __init__(self, *, is_dry_run: bool) -> None:
@@ -23,7 +23,7 @@ class Machine:
         self.num_changes = 0
 
     def write(self, path: Path, content: str, mode: int = 0o644) -> None:
-        """Have a file with exactly this content and mode.
+        """Ensure that a file has this content and mode.
 
         Raises:
             InstallError: It cannot be written.
@@ -36,14 +36,14 @@ class Machine:
         except FileNotFoundError:
             pass
         except PermissionError:
-            line += ", unless it is so already (only root can tell)"
+            line += ", unless unchanged (only root can read it)"
         self._change(line, lambda: _replace(path, content, mode))
 
     def copy_model(self, source: Path, target: Path) -> None:
-        """Have a verified copy of a bundle; reads all its files.
+        """Ensure a verified copy of a bundle; reads all its files.
 
         Raises:
-            BundleError: The bundle is none.
+            BundleError: The source is not a valid bundle.
             InstallError: It cannot be copied.
         """
         wanted = open_bundle(source, verify=False)
@@ -56,7 +56,7 @@ class Machine:
         self._change(line, lambda: _copy_bundle(source, target))
 
     def remove(self, path: Path) -> None:
-        """Have no such file or folder.
+        """Ensure that a file or folder does not exist.
 
         Raises:
             InstallError: It cannot be removed.
@@ -70,13 +70,13 @@ class Machine:
         """Run a program and wait for its end.
 
         Args:
-            what: What it is for.
+            what: Its purpose, for the line of output.
             words: The program and its arguments.
-            limit_s: How long its end is waited for; what it has set going goes on.
+            limit_s: Timeout; a service that it started continues.
 
         Raises:
-            InstallError: It cannot be started or fails, with the end of what it said; or it takes
-                too long.
+            InstallError: It cannot be started, takes too long, or fails; with the end of its
+                output.
         """
         line = f"{what}: {' '.join(words)}"
         self._change(line, lambda: _run(line, words, limit_s))
@@ -92,7 +92,7 @@ class Machine:
 
 
 def succeeds(*words: str) -> bool:
-    """Run a program for its exit status alone."""
+    """Run a program; return whether it exits with 0."""
     try:
         return subprocess.run(words, capture_output=True, check=False).returncode == 0
     except OSError:
@@ -100,13 +100,13 @@ def succeeds(*words: str) -> bool:
 
 
 def _replace(path: Path, content: str, mode: int) -> None:
-    """Replace a file as a whole; a secret is never readable in between."""
+    """Replace a file atomically; a secret is never readable by others."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     partial.unlink(missing_ok=True)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        os.fchmod(descriptor, mode)  # whatever the umask
+        os.fchmod(descriptor, mode)  # independent of the umask
         file.write(content)
         file.flush()
         os.fsync(descriptor)
@@ -114,7 +114,7 @@ def _replace(path: Path, content: str, mode: int) -> None:
 
 
 def _copy_bundle(source: Path, target: Path) -> None:
-    """Copy beside the place, verify every byte, then put it there."""
+    """Copy next to the target, verify every byte, then rename."""
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(source, partial, copy_function=shutil.copyfile)
@@ -131,7 +131,9 @@ def _run(line: str, words: Sequence[str], limit_s: float | None) -> None:
     try:
         result = subprocess.run(words, capture_output=True, text=True, check=False, timeout=limit_s)
     except subprocess.TimeoutExpired as error:
-        raise InstallError(f"{line}: not complete after {limit_s:.0f} s, and goes on") from error
+        raise InstallError(
+            f"{line}: not complete after {limit_s:.0f} s; it continues in the background"
+        ) from error
     if result.returncode != 0:
-        said = (result.stderr.strip() or result.stdout.strip())[-800:]
-        raise InstallError(f"{line} failed: {said}")
+        output = (result.stderr.strip() or result.stdout.strip())[-800:]
+        raise InstallError(f"{line} failed: {output}")

@@ -1,7 +1,7 @@
-"""What an installation decides about a service: its options, and what is configured already.
+"""The settings of a service: the options, combined with an existing configuration.
 
-Rule: an option that is not given leaves what is there, so that a second run needs no options; a
-configuration that somebody edited is theirs and is never written over.
+Rule: options that are not given keep the existing settings; a configuration that was edited by hand
+is never overwritten.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from edged.errors import UsageError
 
 MIB = 1024**2
 _DEFAULT_BUDGET_BYTES = 800 * MIB  # MemoryMax= of the unit as shipped
-# Of the budget, what edged plans with: it refuses a request before the kernel kills.
+# Share of the budget in budget.memory: edged refuses requests before the kernel kills the process.
 _OWN_SHARE = 7, 8
 _BUDGET = size(64 * MIB, 1024 * 1024 * MIB)
 _HEADER = re.compile(r"# Made by `edged install` \(sum ([0-9a-f]{16})\)[^\n]*\n")
@@ -32,19 +32,19 @@ _OPTIONS = ("model", "node", "broker", "password_file", "ca_file", "budget")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How a service is configured."""
+    """The settings of a service."""
 
     node: str | None
     model: Path
-    """The bundle, as the installed system sees it."""
+    """Path of the bundle in the target system."""
     broker: BrokerAddress
-    """With the password only where it is to be written."""
+    """With a password only if it is to be written."""
     has_password: bool
     has_authority: bool
     budget_bytes: int
-    """What the kernel allows the service in all."""
+    """Memory limit of the service."""
     authority: str | None = None
-    """The broker's certificate authority, PEM, where it is to be written."""
+    """CA certificate of the broker in PEM, if it is to be written."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,15 +66,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_settings(arguments: argparse.Namespace, layout: Layout) -> tuple[Settings, bool]:
-    """Combine the options with the configuration that is there.
+    """Combine the options with the existing configuration.
 
     Returns:
-        The settings, and whether the configuration is ours to write.
+        The settings, and whether the configuration may be overwritten.
 
     Raises:
-        UsageError: If an option is wrong, or there is no model in either.
-        InstallError: If the configuration cannot be read, or options would change an edited one.
-        ConfigError: If it is wrong.
+        UsageError: If an option is wrong, or no model is given.
+        InstallError: If the configuration cannot be read, or was edited and options are given.
+        ConfigError: If the configuration is wrong.
     """
     changes = _changes(arguments)
     current, is_ours = _read_current(layout)
@@ -87,7 +87,7 @@ def read_settings(arguments: argparse.Namespace, layout: Layout) -> tuple[Settin
         if arguments.model is None:
             raise UsageError("--model: name the folder of the bundle that `edged build` made")
         current = Settings(
-            # An image has no name yet: the node is named after the host when it starts.
+            # An image has no host name yet: the node gets its name when it starts.
             node=node_name_of(socket.gethostname()) if layout.root == Path("/") else None,
             model=Path(),
             broker=BrokerAddress("localhost", 1883),
@@ -109,7 +109,7 @@ def read_settings(arguments: argparse.Namespace, layout: Layout) -> tuple[Settin
 
 
 def _changes(arguments: argparse.Namespace) -> dict[str, object]:
-    """Read the options that are given, as fields of ``Settings``."""
+    """Return the given options as fields of ``Settings``."""
     given = {
         "node": arguments.node,
         "model": arguments.model and MODELS / arguments.model.resolve().name,
@@ -148,7 +148,7 @@ def _text(path: Path | None, option: str) -> str | None:
 
 
 def _read_current(layout: Layout) -> tuple[Settings | None, bool]:
-    """Read the configuration that is there, and whether it is as ``edged install`` wrote it.
+    """Read the existing configuration, and whether it is unchanged since ``edged install``.
 
     Raises:
         InstallError: If it cannot be read.
@@ -162,7 +162,7 @@ def _read_current(layout: Layout) -> tuple[Settings | None, bool]:
         raise InstallError(f"{path}: cannot be read: {error}") from error
     header = _HEADER.match(text)
     is_ours = header is not None and header[1] == _sum(text[header.end() :])
-    # No node in it: named after the host when it starts, which may be another machine than this.
+    # Without a node the host name is used at the start, and the host may be another machine.
     config = load_config(text, str(layout.configuration), default_node="")
     broker = config.broker
     settings = Settings(
@@ -177,7 +177,7 @@ def _read_current(layout: Layout) -> tuple[Settings | None, bool]:
 
 
 def _budget_of(config: Config) -> int:
-    """Give the budget that ``configuration_text`` made this configuration's of."""
+    """Return the budget from which ``configuration_text`` computed budget.memory."""
     if config.budget.memory_bytes is None:
         return _DEFAULT_BUDGET_BYTES
     mib = -(-config.budget.memory_bytes * _OWN_SHARE[1] // _OWN_SHARE[0]) / MIB
@@ -185,7 +185,7 @@ def _budget_of(config: Config) -> int:
 
 
 def configuration_text(layout: Layout, settings: Settings) -> str:
-    """Write the configuration."""
+    """Return the text of the configuration file."""
     broker = settings.broker
     own_bytes = settings.budget_bytes * _OWN_SHARE[0] // _OWN_SHARE[1]
     address: dict[str, object] = {"host": broker.host, "port": broker.port}
@@ -210,7 +210,7 @@ def configuration_text(layout: Layout, settings: Settings) -> str:
 
 
 def drop_in_text(layout: Layout, settings: Settings) -> str:
-    """Write what of the unit is different on this machine."""
+    """Return the text of the drop-in for the unit."""
     mib = settings.budget_bytes // MIB
     lines = ["[Service]", f"MemoryMax={mib}M", f"LimitDATA={mib * 3 // 2}M"]
     if settings.has_password:
@@ -221,7 +221,7 @@ def drop_in_text(layout: Layout, settings: Settings) -> str:
 
 
 def _is_public(host: str) -> bool:
-    """Tell whether this is an address that the unit as shipped does not allow."""
+    """Return whether the shipped unit does not allow this address."""
     try:
         return ipaddress.ip_address(host).is_global
     except ValueError:

@@ -1,6 +1,6 @@
-"""``edged uninstall``: take everything away that ``edged install`` and the service put here.
+"""``edged uninstall``: remove everything that ``edged install`` and the service wrote.
 
-Rule: what belongs to the Debian package is left to ``apt purge``.
+Rule: files of the Debian package are left to ``apt purge``.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     Raises:
         UsageError: If an option is wrong.
-        InstallError: If the machine does not let us.
+        InstallError: If a change fails.
     """
     layout = read_layout(arguments)
     machine = Machine(is_dry_run=arguments.dry_run)
@@ -39,12 +39,12 @@ def main(arguments: argparse.Namespace) -> int:
     else:
         _remove_service(machine, layout)
     if not machine.num_changes:
-        print("nothing of edged is here")
+        print("edged is not installed here")
     return ExitCode.OK
 
 
 def _remove_service(machine: Machine, layout: Layout) -> None:
-    """Remove a service and its own files; the program and the models stay."""
+    """Remove a service and its files; the program and the models stay."""
     is_known = layout.is_packaged or layout.inside(UNITS / layout.unit_file).exists()
     if layout.is_live and is_known:
         machine.run("stop it", ["systemctl", "disable", "--now", layout.unit])
@@ -66,20 +66,20 @@ def _remove_all(machine: Machine, layout: Layout) -> None:
     for path in units:
         machine.remove(path)
     if layout.is_live and is_any:
-        machine.run("have systemd forget it", ["systemctl", "daemon-reload"])
+        machine.run("reload the units", ["systemctl", "daemon-reload"])
     if has_user(layout):
         other_root = [] if layout.root == Path("/") else ["--prefix", str(layout.root)]
         machine.run(f"remove the user {USER}", ["userdel", *other_root, USER])
     shortcut = layout.inside(SHORTCUT)
     if shortcut.exists() and f"{layout.prefix}/bin/" in shortcut.read_text("utf-8"):
         machine.remove(shortcut)
-    # Last: it may be what this very program runs from.
+    # Last: this program may run from it.
     if layout.inside(layout.prefix / "pyvenv.cfg").exists():
         machine.remove(layout.inside(layout.prefix))
 
 
 def _instances(layout: Layout) -> list[str]:
-    """Name the instances that have a configuration or a drop-in."""
+    """Return the instances that have a configuration or a drop-in."""
     names = {path.stem for path in layout.inside("/etc/edged").glob("*.yaml")}
     units = layout.inside(UNITS)
     names |= {path.name[6:-10] for path in units.glob("edged@?*.service.d")}

@@ -1,7 +1,7 @@
-"""Whether a node, over the wire, does what ``docs/protocol.md`` says.
+"""Conformance tests: whether a node behaves over MQTT as ``docs/protocol.md`` says.
 
-Rule: nothing here is shared with edged, so no fault of its reading, writing or transport can hide
-itself; the protocol is spelled out a second time in ``rules``.
+Rule: no code is shared with edged, so an error in its encoding or transport cannot hide itself;
+``rules`` implements the protocol a second time.
 """
 
 __version__ = "0.1.0"

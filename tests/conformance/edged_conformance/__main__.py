@@ -11,7 +11,7 @@ from edged_conformance.errors import USAGE
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Print what is wrong and how to see the help; exit 64."""
+        """Print the error and how to see the help; exit with 64."""
         self.exit(USAGE, f"{self.prog}: {message}; see `{self.prog} --help`\n")
 
 

@@ -1,6 +1,6 @@
-"""The command line, of ``edged conformance`` as well.
+"""The command line, also of ``edged conformance``.
 
-Rule: options in, an exit status out; what is done is in ``suite``.
+Rule: only options and exit status; ``suite`` runs the cases.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from edged_conformance.read_cases import case_folder, read_folder
 from edged_conformance.report import print_table, summary, write_junit
 from edged_conformance.suite import Target, run_cases
 
-SUMMARY = "prove that a node keeps to the protocol, over the wire"
+SUMMARY = "test that a node conforms to the protocol, over MQTT"
 _VERSIONS = {"5": ["5"], "3.1.1": ["3.1.1"], "both": ["5", "3.1.1"]}
 _MAX_TIMEOUT_S = 3600
 
@@ -29,16 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--case",
         metavar="PATTERN",
-        help="only cases whose 'theme: name' has this in it, or matches it (with * and ?)",
+        help="only cases whose 'theme: name' contains this, or matches it (with * and ?)",
     )
-    parser.add_argument("--cases", type=Path, metavar="FOLDER", help="YAML cases of your own")
+    parser.add_argument("--cases", type=Path, metavar="FOLDER", help="your own cases in YAML")
     parser.add_argument("--list", action="store_true", help="print the cases and send nothing")
     parser.add_argument(
         "--timeout",
         type=float,
         default=30.0,
         metavar="S",
-        help="longest wait for a message, in s",
+        help="timeout for a message, in s",
     )
     parser.add_argument(
         "--protocol", choices=_VERSIONS, default="both", help="MQTT version (default: both)"
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Play the cases, print the table, return 0 only when none failed."""
+    """Play the cases, print the table, and return 0 only if none failed."""
     try:
         return _run(arguments)
     except ConformanceError as error:
@@ -85,5 +85,5 @@ def _select(cases: list[Case], pattern: str | None) -> list[Case]:
         if pattern is None or pattern in case.title or fnmatch(case.title, pattern)
     ]
     if not found:
-        raise UsageError(f"--case: no case is named like {pattern}; --list prints all")
+        raise UsageError(f"--case: no case matches {pattern}; --list prints all")
     return found

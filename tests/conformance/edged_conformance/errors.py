@@ -1,10 +1,10 @@
-"""What ends a run before its verdict, each with the exit status of the command (sysexits.h)."""
+"""Errors that end a run, with exit statuses from sysexits.h."""
 
 OK, FAILURE, USAGE, DATA_ERROR, UNAVAILABLE = 0, 1, 64, 65, 69
 
 
 class ConformanceError(Exception):
-    """The run cannot go on; the message says why."""
+    """The run cannot continue; the message names the reason."""
 
     exit_status: int
 
@@ -22,10 +22,10 @@ class CaseError(ConformanceError):
 
 
 class NodeUnavailableError(ConformanceError):
-    """There is no broker, or no such node at it."""
+    """There is no broker, or no such node."""
 
     exit_status = UNAVAILABLE
 
 
 class NotApplicableError(Exception):
-    """A case asks for something that this node does not offer; the text says what."""
+    """A case needs a feature that this node does not offer; the message names it."""

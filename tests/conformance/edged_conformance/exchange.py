@@ -1,7 +1,7 @@
-"""A step that was taken and what came back for it: which message answers which request.
+"""A step and its replies: which message answers which request.
 
-Rule: replies are matched by topic first, since a run gives each request a topic of its own; only
-where requests share one does it matter what a reply echoes.
+Rule: replies are matched by topic first, because each request of a run has its own topic; id and
+Correlation Data only matter if requests share a topic.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,43 +26,43 @@ class Node:
 
     @property
     def root(self) -> str:
-        """Everything of it is below this topic."""
+        """Root of its topics."""
         return f"{self.prefix}/{self.name}"
 
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """One step that was taken."""
+    """One step that was sent."""
 
     step: Step
     message: Message
     after: int
-    """Number of the last message that came before it was sent."""
+    """Number of the last message received before it was sent."""
     replies: list[Received] = field(default_factory=list)
-    """What came for it; more than one is a fault."""
+    """Its replies; more than one is an error."""
 
     @property
     def label(self) -> str:
-        """Name of the step inside its case."""
+        """Name of the step in its case."""
         return self.step.label
 
     @property
     def may_be_silent(self) -> bool:
-        """Whether it is right when no reply comes."""
+        """Whether no reply is an allowed outcome."""
         return SILENCE in self.step.expected.outcomes
 
     @property
     def reply(self) -> dict[str, Any] | None:
-        """The terminal reply, when it has come and is JSON."""
+        """The terminal reply, if received and a JSON object."""
         return read_reply(self.replies[0]) if self.replies else None
 
     @property
     def is_streamed(self) -> bool:
-        """Whether fragments must have come."""
+        """Whether fragments are expected."""
         return self.message.is_stream and outcome_of(self.reply or {}) == "ok"
 
     def is_told(self, inbox: Inbox, scope: Scope) -> bool:
-        """Whether the event has come that the step must cause; true when it need not."""
+        """Return whether the expected event was received; True if none is expected."""
         if self.step.expected.told is None:
             return True
         expected = scope.fill(self.step.expected.told)
@@ -70,24 +70,24 @@ class Exchange:
         return any(not check_members(event, expected) for event in events)
 
     def fragments(self, inbox: Inbox, node: Node) -> list[Received]:
-        """Return what came on the topic of its stream."""
+        """Return the messages on the topic of its stream."""
         return inbox.on(f"{node.root}/stream/{self.message.request_id}", after=self.after)
 
     def is_stream_over(self, inbox: Inbox, node: Node) -> bool:
-        """Whether the last fragment has come."""
+        """Return whether the last fragment was received."""
         fragments = map(read_reply, self.fragments(inbox, node))
         return any(value_at(fragment, "done") is True for fragment in fragments)
 
 
 def assign(exchange: Exchange, exchanges: Sequence[Exchange], inbox: Inbox) -> bool:
-    """Find the replies to one of the exchanges of a case; whether there is one."""
+    """Find the replies to one exchange of a case; return whether there is one."""
     topic = exchange.message.reply_topic
     group = [other for other in exchanges if _key(other) == _key(exchange)]
     came = inbox.on(topic, after=group[0].after)
     if any(other.message.reply_topic == topic and other not in group for other in exchanges):
         came = [message for message in came if _belongs(message, exchange)]
     place = group.index(exchange)
-    # The last of several equal requests gets what is left over, so that it is found.
+    # The last of several equal requests gets all remaining replies, so that none is missed.
     exchange.replies = came[place:] if exchange is group[-1] else came[place : place + 1]
     return bool(exchange.replies)
 
@@ -98,7 +98,7 @@ def _key(exchange: Exchange) -> tuple[str, object, str | None]:
 
 
 def _belongs(message: Received, exchange: Exchange) -> bool:
-    """Whether a message on a shared reply topic is for this exchange, by what it echoes."""
+    """Return whether a message on a shared reply topic has the id and data of this exchange."""
     data = exchange.message.properties.get("correlation_data")
     if message.properties and message.properties.get("correlation_data") != data:
         return False

@@ -1,6 +1,6 @@
-"""Everything that has come since the connection, by topic.
+"""All messages since the connection, by topic.
 
-Rule: nothing is thrown away, so a reply too many is found however late it comes.
+Rule: nothing is discarded, so that a surplus reply is found however late it arrives.
 """
 
 import time
@@ -11,11 +11,11 @@ from edged_conformance.peer import Peer, Received
 
 
 class Inbox:
-    """What a peer has received.
+    """The messages received by a peer.
 
     Args:
-        peer: Where messages come from.
-        timeout_s: Longest wait for one condition.
+        peer: Source of the messages.
+        timeout_s: Timeout for one condition.
     """
 
     def __init__(self, peer: Peer, timeout_s: float) -> None:
@@ -25,11 +25,11 @@ class Inbox:
         self.num_received = 0
 
     def on(self, topic: str, *, after: int = 0) -> list[Received]:
-        """Return what came on a topic after the message with this number."""
+        """Return the messages on a topic after the message with this number."""
         return [message for message in self._messages[topic] if message.number > after]
 
     def wait_for(self, condition: Callable[[], object], timeout_s: float | None = None) -> bool:
-        """Receive until the condition holds; blocks. Return whether it does."""
+        """Receive until the condition holds or the timeout; return whether it holds."""
         until_s = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
         while not condition():
             message = self._peer.receive(until_s)

@@ -1,19 +1,19 @@
-"""Compare JSON with what is expected of it.
+"""Compare JSON with expectations.
 
-A matcher is a plain value, which must be equal, or a mapping with one or more of the keys below.
+A matcher is a plain value, which must be equal, or a mapping with one or more of these keys.
 
 =========  ======================================================================
-equals     exactly this value (for what would be read as a matcher otherwise)
+equals     exactly this value (for a value that would be read as a matcher)
 type       string, number, integer, boolean, object, array or null, or a list of them
-regex      the whole text matches (Python's ``re``, with the flag ``s``)
-range      number from the first to the second, both included
-length     text, array or object of so many characters or members
+regex      the complete text matches (Python's ``re``, with the flag ``s``)
+range      number from the first to the second, inclusive
+length     number of characters or members of a text, array or object
 one_of     one of these values
-has        array with this value in it
+has        array that contains this value
 keys       object with exactly these keys
-absent     true: not there
-same_as    what the reply to the step with this label has at the same path
-more_than  a number above the one that that reply has there
+absent     true: missing
+same_as    the value at the same path in the reply to the step with this label
+more_than  a number greater than that value
 =========  ======================================================================
 """
 
@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 MISSING = object()
-"""Stands for a value that is not there."""
+"""Stands for a missing value."""
 _SHOWN = 120
 _TYPES: dict[str, Callable[[Any], bool]] = {
     "string": lambda value: isinstance(value, str),
@@ -37,9 +37,9 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
 
 
 def value_at(document: object, path: str) -> Any:  # noqa: ANN401 - JSON has no narrower type
-    """Follow a path such as ``data.text`` or ``messages[0].role``; ``MISSING`` if it leads nowhere.
+    """Follow a path such as ``data.text`` or ``messages[0].role``; ``MISSING`` without a value.
 
-    A key that has dots itself is found as a whole, too.
+    A key that contains dots is found, too.
     """
     if isinstance(document, dict) and path in document:
         return document[path]
@@ -55,7 +55,7 @@ def value_at(document: object, path: str) -> Any:  # noqa: ANN401 - JSON has no 
 
 
 def check_matcher(matcher: object) -> str | None:
-    """Say what is wrong with a matcher itself; None when nothing is."""
+    """Return what is wrong with a matcher itself; None if nothing."""
     if not isinstance(matcher, dict):
         return None
     unknown = [key for key in matcher if key not in _CHECKS]
@@ -67,10 +67,10 @@ def check_matcher(matcher: object) -> str | None:
 
 
 def mismatch(value: object, matcher: object, others: Mapping[str, object]) -> str | None:
-    """Say how ``value`` differs from what is expected; None when it does not.
+    """Return how ``value`` differs from the matcher; None if it matches.
 
     Args:
-        value: What came, or ``MISSING``.
+        value: The received value, or ``MISSING``.
         matcher: A value or a matcher.
         others: For ``same_as``: label of a step → the value at the same path of its reply.
     """

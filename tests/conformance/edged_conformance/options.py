@@ -1,4 +1,4 @@
-"""The options that say where the node is, the same as those of ``edged ask``."""
+"""The options for broker and node, the same as those of ``edged ask``."""
 
 import argparse
 import os
@@ -17,7 +17,7 @@ _PREFIX = re.compile(r"(?!\$)[^/+#\0]+(/[^/+#\0]+)*")
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A broker, and who to be there."""
+    """Address of a broker, with credentials."""
 
     host: str
     port: int
@@ -33,7 +33,7 @@ class Address:
 
 
 def add_node_options(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--broker``, ``--node``, ``--prefix`` and who to be at the broker."""
+    """Declare ``--broker``, ``--node``, ``--prefix`` and the credentials."""
     parser.add_argument(
         "--broker",
         default=os.environ.get("EDGED_BROKER", _DEFAULT_BROKER),
@@ -49,7 +49,9 @@ def add_node_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prefix", default="edged", help="first topic level (default: edged)")
     parser.add_argument("--username", help="user name at the broker")
     parser.add_argument("--password-file", type=Path, metavar="FILE", help="its first line is used")
-    parser.add_argument("--ca-file", type=Path, metavar="FILE", help="authority for mqtts://, PEM")
+    parser.add_argument(
+        "--ca-file", type=Path, metavar="FILE", help="CA certificate for mqtts://, PEM"
+    )
 
 
 def check_node(arguments: argparse.Namespace) -> None:
@@ -63,11 +65,11 @@ def check_node(arguments: argparse.Namespace) -> None:
     if not _NODE.fullmatch(arguments.node):
         raise UsageError("--node: must be 1 to 32 of a-z, 0-9 and -")
     if not _PREFIX.fullmatch(arguments.prefix):
-        raise UsageError("--prefix: cannot begin a topic; give the node's own prefix")
+        raise UsageError("--prefix: not a valid topic prefix; give the prefix of the node")
 
 
 def read_address(arguments: argparse.Namespace) -> Address:
-    """Read where the broker is and who to be there; reads the password file.
+    """Read the address of the broker and the credentials, including the password file.
 
     Raises:
         UsageError: An option is wrong.
@@ -75,7 +77,7 @@ def read_address(arguments: argparse.Namespace) -> Address:
     try:
         parts = urlsplit(arguments.broker)
         if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or parts.path.strip("/"):
-            raise ValueError  # noqa: TRY301 - said below, with those of urlsplit
+            raise ValueError  # noqa: TRY301 - reported below, with those of urlsplit
         port = parts.port or _DEFAULT_PORTS[parts.scheme]
     except ValueError:
         # Never quoted: it may hold a password.

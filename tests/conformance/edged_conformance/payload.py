@@ -1,9 +1,9 @@
-"""The payload and properties of a step: bytes, with everything that starts with ``$`` filled in.
+"""The payload and properties of a step, with the ``$`` variables replaced.
 
-``$id`` is the step's own id, ``$id:LABEL`` that of another step of the case; ``$node``, ``$prefix``
-and ``$root`` (both, with a slash) are the node's; ``$info.limits.queue`` is what ``info`` has.
-As the whole of a text, with ``+ 1`` or another number behind it if need be, that is a number.
-``{"$repeat": "ab", "times": 9}`` is a long text.
+``$id`` is the id of the step, ``$id:LABEL`` that of another step of the case; ``$node``,
+``$prefix`` and ``$root`` (``prefix/node``) are the node's; ``$info.limits.queue`` is a value of
+``info``, a number if it is the complete text, optionally with ``+ 1`` or another operation after
+it. ``{"$repeat": "ab", "times": 9}`` is a long text.
 """
 
 import base64
@@ -26,12 +26,12 @@ _OPERATORS: dict[str, Callable[[int, int], int]] = {
     "*": lambda a, b: a * b,
 }
 _QUESTION = {"prompt": "Say a word.", "max_tokens": 4}
-"""What ``ask`` sends beside the id, unless the case says otherwise."""
+"""Default members of ``ask``, in addition to the id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What the words that start with ``$`` stand for in one step."""
+    """The values of the ``$`` variables in one step."""
 
     prefix: str
     node: str
@@ -42,7 +42,7 @@ class Scope:
 
     @property
     def root(self) -> str:
-        """Everything of the node is below it."""
+        """Root of the node's topics."""
         return f"{self.prefix}/{self.node}"
 
     def of(self, label: str) -> "Scope":
@@ -50,7 +50,7 @@ class Scope:
         return replace(self, label=label)
 
     def fill(self, value: Any) -> Any:  # noqa: ANN401 - JSON has no narrower type
-        """Return ``value`` with every ``$`` word replaced, at any depth."""
+        """Return ``value`` with every ``$`` variable replaced, at any depth."""
         if isinstance(value, str):
             whole = _WHOLE.fullmatch(value)
             if whole:
@@ -81,25 +81,25 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A request ready to be published, and what is known of it."""
+    """A request ready to be published."""
 
     topic: str
     payload: bytes
     properties: Mapping[str, Any]
     reply_topic: str
     request_id: str | None
-    """What the reply has as ``id``, if its ``id`` can be read."""
+    """The expected ``id`` of the reply."""
     operation: str = ""
     is_stream: bool = False
     choices: tuple[str, ...] = ()
-    """The options, where the answer is to be one of them."""
+    """The options if ``format`` is ``choice``."""
 
 
 def build(step: Step, scope: Scope, *, is_v5: bool) -> Message:
     """Build the message of a step that sends one.
 
-    Unless the step says otherwise, the reply is asked to a topic of its own, in a property or in
-    the JSON; over MQTT 3.1.1, a payload with no room for that is answered at the default topic.
+    By default, each request has its own reply topic, as a property or in the JSON; over MQTT 3.1.1,
+    a payload that is not JSON is answered at the default topic.
     """
     members = _members(step, scope)
     default_topic = f"{scope.root}/response/{step.operation}"
@@ -138,7 +138,7 @@ def _choices(members: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _members(step: Step, scope: Scope) -> dict[str, Any] | None:
-    """Return the JSON object that a step sends; None for any other payload."""
+    """Return the JSON object of a step; None for any other payload."""
     if step.action is Action.ASK:
         question = dict(_QUESTION)
         if step.body.get("messages") is not None:
@@ -173,7 +173,7 @@ def _properties(step: Step, scope: Scope) -> dict[str, Any]:
 
 
 def _request_id(step: Step, scope: Scope, members: dict[str, Any] | None) -> str | None:
-    """Return the id that a reply must carry: ``id``, else ``transaction``, if it is a good one."""
+    """Return the expected id of the reply: ``id``, else ``transaction``, if valid."""
     if step.reply_id is not None:
         return str(scope.fill(step.reply_id))
     if members is None:

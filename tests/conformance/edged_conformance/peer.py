@@ -1,6 +1,6 @@
-"""An MQTT client of its own: bare paho, one connection, every wait with a bound.
+"""An independent MQTT client: plain paho, one connection, a timeout for every wait.
 
-Rule: callbacks only put what came into a queue; all decisions are made by who takes it out.
+Rule: callbacks only put messages into a queue; the reader of the queue decides.
 """
 
 import queue
@@ -33,7 +33,7 @@ _NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One message that came, with its place in the order of all."""
+    """One received message, with its sequence number."""
 
     number: int
     topic: str
@@ -41,12 +41,12 @@ class Received:
     qos: int
     is_retained: bool
     properties: Mapping[str, Any] = field(default_factory=dict)
-    """By the names of the case files; empty over MQTT 3.1.1."""
+    """By their names in the case files; empty over MQTT 3.1.1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """A broker, how to reach it, and how long to wait for anything."""
+    """A broker: address and timeout."""
 
     address: Address
     ca_file: Path | None = None
@@ -57,7 +57,7 @@ class Peer:
     """A connection to a broker.
 
     Raises:
-        NodeUnavailableError: No connection came about.
+        NodeUnavailableError: The connection failed.
     """
 
     def __init__(self, broker: Broker, version: str) -> None:
@@ -115,19 +115,19 @@ class Peer:
         return value if came == kind else self._answer(kind)
 
     def subscribe(self, *topic_filters: str) -> None:
-        """Subscribe with QoS 1 and return when the broker has granted it.
+        """Subscribe with QoS 1 and wait until the broker has granted it.
 
-        With MQTT 5 the retain flag of what comes is as it was published.
+        With MQTT 5, messages keep the retain flag of the publisher.
 
         Raises:
-            NodeUnavailableError: It did not.
+            NodeUnavailableError: It was not granted.
         """
         options: Any = SubscribeOptions(qos=1, retainAsPublished=True) if self.is_v5 else 1
         self._client.subscribe([(topic_filter, options) for topic_filter in topic_filters])
         codes = self._answer("granted")
         refused = [f for f, code in zip(topic_filters, codes, strict=True) if code.is_failure]
         if refused:
-            raise NodeUnavailableError(f"the broker does not let us subscribe to {refused[0]}")
+            raise NodeUnavailableError(f"the broker refused the subscription to {refused[0]}")
 
     def publish(
         self,
@@ -138,7 +138,7 @@ class Peer:
         qos: int = 1,
         is_retained: bool = False,
     ) -> None:
-        """Send a message without waiting for anything; properties are dropped over MQTT 3.1.1."""
+        """Send a message without waiting; properties are dropped over MQTT 3.1.1."""
         wire = None
         if self.is_v5:
             wire = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call] # paho has no types here
@@ -147,7 +147,7 @@ class Peer:
         self._client.publish(topic, payload, qos, is_retained, wire)
 
     def receive(self, until_s: float) -> Received | None:
-        """Return the next message; None when none comes until then, on the monotonic clock.
+        """Return the next message; None if none arrives before this monotonic time.
 
         Raises:
             NodeUnavailableError: The broker has closed the connection.

@@ -1,7 +1,7 @@
-"""Play one case: send its steps and wait for what they cause.
+"""Play one case: send its steps and wait for the replies.
 
-Rule: no sleeping. That nothing more comes is shown by a request sent behind all others, the marker:
-its reply comes after theirs.
+Rule: no sleeps. A marker, a request sent after all others, shows that no more replies will come:
+its reply arrives after theirs.
 """
 
 from dataclasses import replace
@@ -15,10 +15,10 @@ from edged_conformance.peer import Peer
 from edged_conformance.verdict import Verdict
 
 _EVENT_TRIES = 10
-"""7 s in all: a node tells at least one event of a kind every 6 s."""
-_NO_MARKER = "the node answers nothing more: the request sent behind the case got no reply"
-# Behind everything that waits: the lowest class, and a deadline later than the cases' own. And
-# behind what runs beside it, where a node answers several at a time: its answer is longer.
+"""7 s in total: a node publishes at least one event of each kind every 6 s."""
+_NO_MARKER = "the node stopped answering: the request sent after the case got no reply"
+# The marker comes after all queued requests, by the lowest class and a deadline later than those of
+# the cases; and after concurrent ones, on a node with several slots, by a longer answer.
 _LAST: dict[str, Any] = {
     "prompt": "x",
     "max_tokens": 32,
@@ -32,10 +32,10 @@ class Player:
     """Play the cases of one run on one connection.
 
     Args:
-        peer: Connected, and subscribed to all that the node sends.
-        inbox: What the peer receives.
+        peer: Connected, and subscribed to all topics of the node.
+        inbox: Messages received by the peer.
         node: The node under test.
-        run_id: Unique to the run; ids and reply topics begin with it.
+        run_id: Unique prefix of ids and reply topics in this run.
     """
 
     def __init__(self, peer: Peer, inbox: Inbox, node: Node, run_id: str) -> None:
@@ -49,10 +49,10 @@ class Player:
         self._scope = self._next_scope()
 
     def play(self, case: Case) -> list[str]:
-        """Play a case and return what is wrong; blocks until all of it has come.
+        """Play a case and return its problems; blocks until all replies are received.
 
         Raises:
-            NotApplicableError: It needs a member of ``info`` that is not there.
+            NotApplicableError: It needs a member that ``info`` lacks.
         """
         self._scope = self._next_scope()
         self._exchanges = []
@@ -72,11 +72,11 @@ class Player:
         return verdict.problems(case)
 
     def settle(self) -> None:
-        """Wait until the node has dealt with all that was sent; what came late is there then."""
+        """Wait until the node has processed all requests, including late replies."""
         self._pass_markers()
 
     def reply_counts(self) -> dict[str, int]:
-        """Count what has come on each reply topic that belongs to the latest case alone."""
+        """Count the messages on each reply topic used by the latest case only."""
         topics = {exchange.message.reply_topic for exchange in self._exchanges}
         return {topic: len(self._inbox.on(topic)) for topic in topics if self._run_id in topic}
 
@@ -118,7 +118,7 @@ class Player:
         return build(step, self._scope.of(step.label), is_v5=self._peer.is_v5)
 
     def _listen(self, topic: str) -> None:
-        """Subscribe to a reply topic that the run does not listen to anyway, if one can."""
+        """Subscribe to a reply topic outside the run's subscriptions, if it is valid."""
         is_known = topic.startswith((f"{self.node.root}/", f"reply/{self._run_id}"))
         if not is_known and topic and not any(char in topic for char in "$+#\0"):
             self._peer.subscribe(topic)
@@ -127,7 +127,7 @@ class Player:
         return assign(exchange, self._exchanges, self._inbox)
 
     def _await_event(self, exchange: Exchange) -> None:
-        """Send a message again until the node tells of it: it may be over its rate of events."""
+        """Send a message again until its event is published: events are rate-limited."""
         for _ in range(_EVENT_TRIES):
             if self._inbox.wait_for(lambda: exchange.is_told(self._inbox, self._scope), 0.7):
                 break
@@ -142,7 +142,7 @@ class Player:
             self._inbox.wait_for(lambda: exchange.is_stream_over(self._inbox, self.node))
 
     def _pass_markers(self) -> bool:
-        """Send a request behind all others and wait for its reply; whether it came."""
+        """Send a marker on each topic and wait for the replies; return whether all came."""
         elsewhere = f"reply/{self._run_id}/"
         topics = [f"{self.node.root}/response/generate/{self._run_id}-marker"]
         if any(e.message.reply_topic.startswith(elsewhere) for e in self._exchanges):
@@ -154,7 +154,7 @@ class Player:
         after = self._inbox.num_received
         members: dict[str, Any] = {"id": f"{self._run_id}-m{self._num_markers}"}
         members["response_topic"] = topic
-        # A request that gets no reply may still be waiting for its turn: ask for a turn behind it.
+        # A request without a reply may still be queued: queue the marker behind it.
         is_silent = any(exchange.may_be_silent for exchange in self._exchanges)
         operation = "generate" if is_silent else "cancel"
         if is_silent:

@@ -1,4 +1,4 @@
-"""Cases out of YAML files, strictly: an unknown or repeated key is an error with its place."""
+"""Read cases from YAML files, strictly: an unknown or repeated key is an error with its place."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ _PAYLOADS = ("json", "text", "base64")
 
 
 def case_folder() -> Path:
-    """Find the cases that come with edged: in the wheel beside this module, else the checkout's."""
+    """Return the folder of the shipped cases: in the wheel, else in the checkout."""
     shipped = Path(__file__).with_name("cases")
     return shipped if shipped.is_dir() else Path(__file__).parents[1] / "cases"
 
@@ -58,7 +58,7 @@ def read_folder(folder: Path) -> list[Case]:
     """Read every ``*.yaml`` in a folder, in the order of their names.
 
     Raises:
-        CaseError: A file is wrong, or there is none.
+        CaseError: A file is invalid, or there is none.
     """
     cases = [case for path in sorted(folder.glob("*.yaml")) for case in read_file(path)]
     if not cases:
@@ -123,7 +123,7 @@ def _case(theme: str, name: str, section: str, given: object, place: str) -> Cas
 
 
 def _uses_v5(steps: Sequence[Step]) -> bool:
-    """Whether a case is about properties; leaving out Correlation Data is possible anywhere."""
+    """Return whether a case needs properties; omitting Correlation Data does not count."""
     return any(
         any(value is not None for value in step.properties.values())
         or any(path.startswith(_V5_PATHS) for path in step.expected.reply)
@@ -200,7 +200,9 @@ def _expected(given: Mapping[str, Any], place: str) -> Expected:
         for path, matcher in matchers.items():
             _check_matcher(matcher, f"{place}.{key}.{path}")
     if given.get("told") is not None and outcomes != (SILENCE,):
-        raise CaseError(f"{place}: told: only beside `expect: silence`, which can be repeated")
+        raise CaseError(
+            f"{place}: told: only together with `expect: silence`, which can be repeated"
+        )
     names = given.get("refused", given.get("names"))
     return Expected(outcomes, names, given.get("reply", {}), when, given.get("told"))
 

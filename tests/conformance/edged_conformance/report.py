@@ -1,4 +1,4 @@
-"""Results for people, as a table, and for build servers, as JUnit XML."""
+"""Results as a table, and as JUnit XML."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _NAME_WIDTH = 66
 
 
 def print_table(results: Sequence[Result], heading: str) -> None:
-    """Print one line for each case, and more for each that failed."""
+    """Print one line for each case, and the problems of each that failed."""
     print(heading)
     for theme, group in groupby(results, key=lambda result: result.case.theme):
         print(f"\n{theme}")
@@ -34,7 +34,7 @@ def print_table(results: Sequence[Result], heading: str) -> None:
 
 
 def summary(results: Sequence[Result]) -> str:
-    """Say how many passed, failed and did not apply, and how long it took."""
+    """Return the numbers of passed, failed and not applicable cases, and the duration."""
     counts = Counter(result.verdict for result in results)
     duration_s = sum(result.duration_s for result in results)
     return (
@@ -86,5 +86,5 @@ def _add_case(suite: ET.Element, result: Result) -> None:
 
 
 def _printable(text: str) -> str:
-    """Replace what XML cannot hold."""
+    """Replace characters that are invalid in XML."""
     return "".join(char if char == "\n" or char.isprintable() else "?" for char in text)

@@ -1,6 +1,6 @@
-"""What holds for every reply and every stream, whatever was asked.
+"""Checks for every reply and every stream, whatever the request.
 
-Rule: written from ``docs/protocol.md`` and from nothing else; it is its second reading.
+Rule: written from ``docs/protocol.md`` only, as its second implementation.
 """
 
 import json
@@ -24,9 +24,9 @@ ERRORS = {
     "loading": (503, True),
     "memory_pressure": (503, True),
 }
-"""Code → status, and whether trying again may help."""
+"""Code → status, and whether a retry may succeed."""
 _UNREAD = (413, 415)
-"""Statuses of refusals for which a node need not have read the payload, and so the id."""
+"""Statuses of refusals that need not contain the id, because the payload is not decoded."""
 _COUNT = {"type": "integer", "range": [0, 2**53]}
 _ALWAYS = {
     "v": 1,
@@ -58,7 +58,7 @@ _TIMING = dict.fromkeys(("queued_ms", "prefill_ms", "ttft_ms", "decode_ms", "tot
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a reply is held against."""
+    """The request, as far as replies are checked against it."""
 
     node: str
     operation: str
@@ -66,11 +66,11 @@ class Asked:
     request_id: str | None
     correlation_data: bytes | None
     choices: tuple[str, ...] = ()
-    """The options, where ``format`` is ``choice``."""
+    """The options if ``format`` is ``choice``."""
 
 
 def read_reply(message: Received) -> dict[str, Any] | None:
-    """Read a message as JSON object; None when it is none."""
+    """Return a message as a JSON object; None if it is not one."""
     try:
         members = json.loads(message.payload.decode())
     except ValueError:
@@ -84,7 +84,7 @@ def outcome_of(reply: dict[str, Any]) -> str:
 
 
 def check_reply(reply: dict[str, Any], message: Received, asked: Asked) -> list[str]:
-    """Return all that is wrong with a reply, by what holds for every one."""
+    """Return the problems of a reply."""
     expected: dict[str, Any] = _ALWAYS | {"node": asked.node, "id": asked.request_id}
     if reply.get("status") == "error":
         expected |= _ERROR | _error_rules(reply)
@@ -124,15 +124,15 @@ def _error_rules(reply: dict[str, Any]) -> dict[str, Any]:
 
 
 def _data_rules(reply: dict[str, Any], choices: tuple[str, ...]) -> dict[str, Any]:
-    """Return what holds for ``data`` of an answer: a choice is whole or not there."""
+    """Return the rules for ``data`` of an answer: a choice is complete or null."""
     if not choices:
         return {"data": {"keys": _MEMBERS}}
     index = value_at(reply, "data.choice")
-    is_whole = isinstance(index, int) and 0 <= index < len(choices)
+    is_complete = isinstance(index, int) and 0 <= index < len(choices)
     return {
         "data": {"keys": [*_MEMBERS, "choice"]},
         "data.choice": {"one_of": [*range(len(choices)), None]},
-        "data.text": choices[index] if is_whole else "",
+        "data.text": choices[index] if is_complete else "",
     }
 
 
@@ -157,7 +157,7 @@ def _check_properties(reply: dict[str, Any], message: Received, asked: Asked) ->
 
 
 def check_stream(fragments: Sequence[Received], request_id: str, text: str | None) -> list[str]:
-    """Return what is wrong with the fragments of one answer; ``text`` is the whole of it."""
+    """Return the problems of the fragments of one answer; ``text`` is the complete text."""
     read = [read_reply(message) for message in fragments]
     if not fragments:
         return ["stream: no fragment came"]

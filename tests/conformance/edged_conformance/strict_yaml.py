@@ -1,4 +1,4 @@
-"""YAML files without surprises: no key twice, and a plain ``on`` or ``no`` is a word."""
+"""Strict YAML: no repeated keys, and a plain ``on`` or ``no`` is a string."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ def load_strictly(path: Path) -> Any:  # noqa: ANN401 - whatever the file has
     """Load one file.
 
     Raises:
-        CaseError: It cannot be read, is not YAML, or a key stands twice; with the line.
+        CaseError: It cannot be read, is not YAML, or a key is repeated; with the line.
     """
     try:
         return yaml.load(path.read_text("utf-8"), _StrictLoader)  # noqa: S506 - a SafeLoader
@@ -25,9 +25,9 @@ def load_strictly(path: Path) -> Any:  # noqa: ANN401 - whatever the file has
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML in which no key stands twice, and only ``true`` and ``false`` are booleans."""
+    """YAML without repeated keys, and with ``true`` and ``false`` as the only booleans."""
 
-    # YAML 1.1 reads yes, no, on and off as booleans, which are words in these files.
+    # YAML 1.1 reads yes, no, on and off as booleans; in these files they are strings.
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's name for what a plain scalar can be
         first: [pair for pair in pairs if first in "tf" or not pair[0].endswith(":bool")]
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -37,11 +37,11 @@ class _StrictLoader(yaml.SafeLoader):
         """Refuse a repeated key.
 
         Raises:
-            ConstructorError: A key stands twice.
+            ConstructorError: A key is repeated.
         """
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         repeated = next((key for key in keys if keys.count(key) > 1 and key != "<<"), None)
         if repeated is not None:
-            problem = f"the key {repeated!r} stands twice"
+            problem = f"the key {repeated!r} is repeated"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         return super().construct_mapping(node, deep)

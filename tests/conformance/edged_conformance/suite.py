@@ -1,7 +1,7 @@
-"""All cases against one node, over one version of MQTT after the other.
+"""Run all cases against one node over one version of MQTT.
 
-Rule: a verdict is only given when everything has come; a reply that comes after the end of its case
-fails it, too.
+Rule: verdicts are given after all messages were received; a reply that arrives after the end of its
+case fails it, too.
 """
 
 import secrets
@@ -19,7 +19,7 @@ from edged_conformance.peer import Broker, Peer
 from edged_conformance.player import Player
 from edged_conformance.rules import read_reply
 
-_LATE = "another reply came when the case was over"
+_LATE = "another reply came after the end of the case"
 
 
 @dataclass(slots=True)
@@ -31,7 +31,7 @@ class Result:
     """Of MQTT."""
     problems: list[str] = field(default_factory=list)
     not_applicable: str | None = None
-    """Why it says nothing about this node."""
+    """Why the case does not apply to this node."""
     duration_s: float = 0.0
 
     @property
@@ -47,7 +47,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the node is."""
+    """The address of a node."""
 
     broker: Broker
     prefix: str
@@ -55,7 +55,7 @@ class Target:
 
 
 def run_cases(cases: Sequence[Case], target: Target, version: str) -> list[Result]:
-    """Play cases over one version of MQTT; blocks until all have been played.
+    """Play cases over one version of MQTT; blocks.
 
     Raises:
         NodeUnavailableError: There is no broker, or no such node.

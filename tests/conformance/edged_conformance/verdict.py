@@ -1,6 +1,6 @@
-"""What came back for the steps of a case, held against what is expected.
+"""Compare the replies to the steps of a case with the expectations.
 
-Rule: each sentence names the path or property, what was expected and what came.
+Rule: each problem names the path or property, the expected and the received value.
 """
 
 from collections import Counter
@@ -23,12 +23,12 @@ from edged_conformance.rules import (
 )
 
 _MAY_HAVE_BEGUN = ("cancelled", "timeout", "internal", "crashed_before")
-"""Errors of requests for which the model may have run."""
+"""Errors of requests that may have been started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One case when all of it has come."""
+    """One case with all its messages."""
 
     exchanges: Sequence[Exchange]
     inbox: Inbox
@@ -37,7 +37,7 @@ class Verdict:
     is_v5: bool
 
     def problems(self, case: Case) -> list[str]:
-        """Return all that is wrong."""
+        """Return all problems."""
         found = []
         for exchange in self.exchanges:
             start = f"step {exchange.label}: " if len(case.steps) > 1 else ""
@@ -66,9 +66,9 @@ class Verdict:
         return problems + self._check_fragments(exchange, reply)
 
     def _check_silence(self, exchange: Exchange) -> list[str]:
-        """No reply may come, neither where it was asked to nor at the default topic.
+        """Check that no reply came, neither on the requested nor on the default topic.
 
-        A node's own messages may come on such a topic, so only what looks like a reply counts.
+        The node may publish other messages on such a topic, so only replies count.
         """
         message = exchange.message
         topics = {message.reply_topic, f"{self.node.root}/response/{message.operation}"}
@@ -99,7 +99,7 @@ class Verdict:
     def _check_fragments(self, exchange: Exchange, reply: dict[str, Any]) -> list[str]:
         fragments = exchange.fragments(self.inbox, self.node)
         if exchange.is_streamed:
-            # Of a choice that was cut, fragments may have come that are in no text.
+            # Fragments of a choice that was cut are in no reply text.
             is_cut = value_at(reply, "data.choice") is None
             text = None if is_cut else value_at(reply, "data.text")
             request_id = exchange.message.request_id or ""
@@ -108,7 +108,7 @@ class Verdict:
         others = {other.message.request_id for other in streams}
         may_have = exchange.message.is_stream and outcome_of(reply) in _MAY_HAVE_BEGUN
         if fragments and not may_have and exchange.message.request_id not in others:
-            return [f"{len(fragments)} fragments came that should not"]
+            return [f"{len(fragments)} unexpected fragments came"]
         return []
 
     def _check_retained(self, exchange: Exchange) -> list[str]:

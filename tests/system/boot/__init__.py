@@ -1,1 +1,1 @@
-"""edged on a booted Debian: installed by its README, run by systemd."""
+"""edged on a booted Debian: installed as documented, run by systemd."""

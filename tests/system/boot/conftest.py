@@ -1,4 +1,4 @@
-"""What the tests of a booted system share: the package, and a machine with a model beside it."""
+"""Fixtures for a booted system: the package, and a machine with a model."""
 
 import os
 import re
@@ -20,7 +20,7 @@ ASK = "edged ask --node kitchen --max-tokens 8 Hello"
 
 
 def prepared_system() -> Path:
-    """The folder that scripts/boot-root made, if it did."""
+    """The folder that scripts/boot-root prepared, if any."""
     command = [str(ROOT / "scripts" / "boot-root"), "--print"]
     folder = Path(
         subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
@@ -46,14 +46,14 @@ def show(machine: Machine, *properties: str) -> dict[str, str]:
 
 
 def wait_for(machine: Machine, condition: str) -> None:
-    """Wait until a shell condition holds in the machine, two minutes at most."""
+    """Wait up to two minutes until a shell condition holds in the machine."""
     script = f"until {condition}; do sleep 0.1; done"
     result = machine.run(f"timeout 120 sh -c '{script}'", timeout_s=150)
     assert result.returncode == 0, f"never became true: {condition}"
 
 
 def succeed(machine: Machine, script: str, *, timeout_s: float = 120.0) -> str:
-    """Run a script that must not fail; return what it printed."""
+    """Run a script that must succeed; return its output."""
     result = machine.run(script, timeout_s=timeout_s)
     log = machine.run("journalctl --no-pager --unit 'edged*' --lines 30").stdout
     assert result.returncode == 0, f"{script}\n{result.stdout}\n{result.stderr}\n{log}"
@@ -62,7 +62,7 @@ def succeed(machine: Machine, script: str, *, timeout_s: float = 120.0) -> str:
 
 @contextmanager
 def booted(work: Path, *files: Path) -> Iterator[Machine]:
-    """Boot a Debian with Mosquitto; a model and ``files`` lie in /src."""
+    """Boot a Debian with Mosquitto; /src has a model and ``files``."""
     require((reason := missing()) is None, f"a machine cannot be booted here: {reason}")
     machine = Machine(prepared_system(), work)
     machine.file("/etc/hostname").write_text("kitchen\n", "utf-8")

@@ -1,7 +1,7 @@
-"""A Debian that boots in namespaces of its own: systemd is its first process.
+"""A Debian that boots in its own namespaces, with systemd as its first process.
 
-It shares the kernel with the machine it runs on, and nothing else: processes, mounts, network,
-host name and control groups are its own and go when it stops.
+It shares only the kernel with the host: processes, mounts, network, host name and control groups
+are its own and are removed when it stops.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from pathlib import Path
 
 INIT = Path(__file__).with_name("init.sh")
 BOOT_TIMEOUT_S = 60.0
-# "degraded" too: some service of that Debian has no place in a container.
+# "degraded", too: some of its services cannot run in a container.
 COMPLETE = "systemctl is-system-running --wait | grep --quiet --extended-regexp 'running|degraded'"
 _numbers = itertools.count()
 _UNSHARE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--uts", "--ipc")
@@ -22,7 +22,7 @@ _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_AL
 
 
 def cgroup_folders() -> list[Path]:
-    """Find where control groups are: of version 2, and of version 1 where that has memory."""
+    """Find the control group folders: of version 2, and of version 1 if that controls memory."""
     mounts = [line.split() for line in Path("/proc/mounts").read_text("utf-8").splitlines()]
     unified = [Path(place) for _, place, kind, *_ in mounts if kind == "cgroup2"]
     older = [
@@ -34,7 +34,7 @@ def cgroup_folders() -> list[Path]:
 
 
 def missing() -> str | None:
-    """Say what this machine lacks for booting another; None when it lacks nothing."""
+    """Return what this host lacks to boot a machine; None if nothing."""
     if os.geteuid() != 0:
         return "not root"
     if absent := [name for name in ("unshare", "nsenter", "setpriv") if not shutil.which(name)]:
@@ -51,7 +51,7 @@ def missing() -> str | None:
 
 @dataclass
 class Machine:
-    """One system, made of a folder that stays as it is and a layer of its own."""
+    """One system: a read-only folder and an overlay of its own."""
 
     lower: Path
     """The system's files, never written to."""
@@ -65,19 +65,19 @@ class Machine:
         self._groups = [folder / name for folder in cgroup_folders()]
 
     def file(self, path: str) -> Path:
-        """Where a file of the machine lies before it boots; its folder is made."""
+        """Return the path of a file of the machine before it boots; create its folder."""
         place = self.work / "upper" / path.lstrip("/")
         place.parent.mkdir(parents=True, exist_ok=True)
         return place
 
     def boot(self, until: str = COMPLETE) -> None:
-        """Start systemd and return when it has started everything, or ``until`` succeeds."""
+        """Start systemd; return when all units are started, or ``until`` succeeds."""
         for group in self._groups:
             group.mkdir()
-        # Into the groups first: the namespace is rooted where its first process is.
+        # Enter the groups first: the namespace is rooted at its first process.
         joins = [f"echo $$ > {group}/cgroup.procs" for group in self._groups]
         enter = " && ".join([*joins, 'exec "$@"'])
-        # Killed too when this process is: a machine must not outlive its tests.
+        # Killed with this process: a machine must not outlive its tests.
         tied = ("setpriv", "--pdeathsig", "KILL")
         command = [*tied, *_UNSHARE, "--cgroup", "bash", str(INIT), str(self.lower), str(self.work)]
         with (self.work / "console.log").open("wb") as console:
@@ -103,7 +103,7 @@ class Machine:
         return Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()[0]
 
     def run(self, script: str, *, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
-        """Run shell commands in the machine, in /src, until the first that fails."""
+        """Run shell commands in the machine, in /src; stop at the first that fails."""
         try:
             target = self._init_pid()
         except (OSError, IndexError):
@@ -121,9 +121,9 @@ class Machine:
         )
 
     def cut_power(self) -> None:
-        """End every process at once, as a power failure does, and remove its control groups.
+        """Kill every process at once, as a power failure does, and remove the control groups.
 
-        What was written stays; ``boot`` starts it again.
+        Files stay; ``boot`` starts the machine again.
         """
         if self._process is not None:
             self._process.kill()

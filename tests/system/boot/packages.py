@@ -1,11 +1,11 @@
-"""The Debian package for the tests: built, with a higher version, and what it may leave behind."""
+"""The Debian package for the tests: a build, a newer version, and files that may remain."""
 
 import subprocess
 from pathlib import Path
 
 from tests.paths import ROOT
 
-# Not ours: what a running system writes for itself.
+# Not from edged: files that a running system writes.
 LISTING = (
     "find / -xdev -path /src -prune -o -path /tmp -prune -o -path /var/log -prune"
     " -o -path /var/cache -prune -o -path '/var/lib/apt' -prune -o -path '/var/lib/systemd' -prune"

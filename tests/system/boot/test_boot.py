@@ -1,4 +1,4 @@
-"""edged installed as docs/install.md says, on a Debian booted with systemd: no part is a fake."""
+"""edged, installed as docs/install.md says on a Debian booted with systemd; nothing is faked."""
 
 import json
 import time
@@ -16,7 +16,7 @@ DROP_INS = "/run/systemd/system/edged.service.d"
 REQUEST = "edged/kitchen/request/generate"
 REPLIES = "edged/kitchen/response/generate"
 
-# Takes memory until little is left, and what becomes free after that; READY when it has it.
+# Allocates memory until little is left, and any that is freed later; then it is READY.
 NEIGHBOUR = """\
 #!/usr/bin/python3
 import os, socket, time
@@ -47,13 +47,13 @@ QUICK = "[Service]\nTimeoutStartSec=20s\nWatchdogSec=5s\n"
 
 
 def write_file(path: str, text: str) -> str:
-    """Write the command that makes a file with its folder."""
+    """Return the command that writes a file and creates its folder."""
     return f"mkdir -p $(dirname {path})\ncat > {path} << 'END'\n{text}\nEND\n"
 
 
 @pytest.fixture(scope="module")
 def installed(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """The machine with edged installed by the documented commands, started and ready."""
+    """A machine with edged installed by the documented commands, ready."""
     with booted(tmp_path_factory.mktemp("machine"), package) as machine:
         for command in documented_commands():
             succeed(machine, command, timeout_s=240)
@@ -63,7 +63,7 @@ def installed(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def machine(installed: Machine) -> Iterator[Machine]:
-    """The same for a test that disturbs it: afterwards it runs as before."""
+    """The same for a test that changes it; it is restored afterwards."""
     yield installed
     succeed(
         installed,
@@ -75,9 +75,9 @@ def machine(installed: Machine) -> Iterator[Machine]:
 
 @contextmanager
 def awaited(machine: Machine, name: str) -> Iterator[None]:
-    """Wait at the end for the reply to a prompt that is published inside."""
+    """Wait at the end of the block for the reply to a prompt published in it."""
     heard = f"/tmp/{name}"  # noqa: S108 - in the machine
-    # -d: it says when it is subscribed, and what it does until then.
+    # -d: prints when it is subscribed.
     listen = f"stdbuf -oL mosquitto_sub -d -C 1 -W 110 -q 1 -t {REPLIES}"
     succeed(machine, f"({listen} > {heard}; touch {heard}.done) > /dev/null 2>&1 &")
     wait_for(machine, f"grep --quiet Subscribed {heard}")
@@ -89,13 +89,13 @@ def awaited(machine: Machine, name: str) -> Iterator[None]:
 
 
 def publish(name: str) -> str:
-    """Write the command that asks under this id and does not wait."""
+    """Return the command that publishes a request with this id and does not wait."""
     request = json.dumps({"id": name, "prompt": "Hello", "max_tokens": 8, "timeout_ms": 60000})
     return f"mosquitto_pub -q 1 -t {REQUEST} -m '{request}'"
 
 
 def memory_group(machine: Machine, pid: str) -> str:
-    """Find the control group that holds a process to its memory limit."""
+    """Find the control group that limits the memory of a process."""
     lines = succeed(machine, f"cat /proc/{pid}/cgroup").splitlines()
     paths = dict(line.split(":", 2)[1:] for line in lines)
     older = paths.get("memory")
@@ -108,7 +108,7 @@ def test_the_unit_is_ready_when_it_has_started(installed: Machine) -> None:
     assert state["StatusText"]
 
 
-def test_it_answers_a_client_that_knows_only_the_protocol(installed: Machine) -> None:
+def test_it_answers_an_independent_client(installed: Machine) -> None:
     said = succeed(
         installed,
         f"mosquitto_rr -V 5 -W 20 -t {REQUEST}"
@@ -133,7 +133,7 @@ def test_the_service_writes_nowhere_but_into_its_own_folders(
     installed: Machine, folder: str
 ) -> None:
     pid = show(installed, "MainPID")["MainPID"]
-    # As root, in the service's view of the file system: what holds is the view, not the user.
+    # As root in the mount namespace of the service: that restricts it, not the user.
     inside = f"nsenter --target {pid} --mount"
     refused = installed.run(f"{inside} touch {folder}/written")
     assert (refused.returncode, "Read-only file system" in refused.stderr) == (1, True)
@@ -141,12 +141,12 @@ def test_the_service_writes_nowhere_but_into_its_own_folders(
         succeed(installed, f"{inside} sh -c 'touch {own}/written && rm {own}/written'")
 
 
-def test_the_state_file_says_that_it_is_well(installed: Machine) -> None:
+def test_the_state_file_reports_ready(installed: Machine) -> None:
     succeed(installed, "edged health")
     assert succeed(installed, "stat -c %a /run/edged/state.json").strip() == "600"
 
 
-def test_the_doctor_finds_it_well_and_talking_to_its_broker_only(installed: Machine) -> None:
+def test_the_doctor_finds_no_problem_and_no_other_connection(installed: Machine) -> None:
     said = json.loads(succeed(installed, "edged doctor --json"))
     assert said["ok"] is True
     found = {finding["check"]: finding for finding in said["findings"]}
@@ -165,7 +165,7 @@ def test_a_second_installation_changes_nothing_and_restarts_nothing(installed: M
     assert show(installed, "MainPID") == before
 
 
-def test_each_prompt_under_which_it_is_killed_is_answered_after_the_restart(
+def test_each_prompt_interrupted_by_a_kill_is_answered_after_the_restart(
     machine: Machine,
 ) -> None:
     for number in range(3):
@@ -179,7 +179,7 @@ def test_each_prompt_under_which_it_is_killed_is_answered_after_the_restart(
         assert int(show(machine, "NRestarts")["NRestarts"]) == int(before) + 1
 
 
-def test_the_watchdog_replaces_a_process_that_hangs_and_its_prompt_is_answered(
+def test_the_watchdog_restarts_a_hanging_process_and_its_prompt_is_answered(
     machine: Machine,
 ) -> None:
     succeed(
@@ -195,13 +195,13 @@ def test_the_watchdog_replaces_a_process_that_hangs_and_its_prompt_is_answered(
     assert "watchdog" in succeed(machine, "journalctl --no-pager --unit edged --lines 60").lower()
 
 
-def test_at_its_memory_limit_the_service_is_replaced_at_once_and_the_broker_untouched(
+def test_at_its_memory_limit_the_service_is_restarted_and_the_broker_unaffected(
     machine: Machine,
 ) -> None:
     assert json.loads(succeed(machine, "cat /run/edged/state.json"))["budget_enforced"] is True
     before = show(machine, "MainPID", "NRestarts")
     broker = succeed(machine, "systemctl show --property MainPID,NRestarts mosquitto")
-    # Neighbours in its control group take what it may have, none of them as much as it would.
+    # Other processes in its control group use its memory, each less than the service itself.
     hog = 'python3 -c "import time; kept = bytes(200 << 20) + bytes(1); time.sleep(60)"'
     succeed(
         machine,
@@ -219,7 +219,7 @@ def test_at_its_memory_limit_the_service_is_replaced_at_once_and_the_broker_unto
     assert succeed(machine, "systemctl show --property MainPID,NRestarts mosquitto") == broker
 
 
-def test_a_crash_loop_is_slow_and_ends_when_its_cause_does(machine: Machine) -> None:
+def test_a_crash_loop_is_slow_and_ends_with_its_cause(machine: Machine) -> None:
     succeed(
         machine,
         f"mkdir -p {DROP_INS}"
@@ -241,7 +241,7 @@ def test_it_waits_for_a_broker_that_restarts(installed: Machine) -> None:
     assert show(installed, "MainPID", "NRestarts") == before
 
 
-def test_a_reload_takes_up_the_configuration_under_the_same_process_id(machine: Machine) -> None:
+def test_a_reload_applies_the_configuration_and_keeps_the_process_id(machine: Machine) -> None:
     before = show(machine, "MainPID", "NRestarts")
     settings = "/etc/edged/edged.yaml"
     succeed(machine, f"cp {settings} /tmp/saved; echo 'queue: {{size: 3}}' >> {settings}")
@@ -255,7 +255,7 @@ def test_a_reload_takes_up_the_configuration_under_the_same_process_id(machine: 
         succeed(machine, f"mv /tmp/saved {settings}")
 
 
-def test_a_reload_with_a_bad_file_is_refused_where_it_is_typed_and_the_old_one_stays(
+def test_systemctl_reload_fails_for_a_bad_file_and_the_old_configuration_stays(
     machine: Machine,
 ) -> None:
     before = show(machine, "MainPID", "NRestarts")
@@ -263,7 +263,7 @@ def test_a_reload_with_a_bad_file_is_refused_where_it_is_typed_and_the_old_one_s
     succeed(machine, f"cp {settings} /tmp/saved; echo 'nonsense: 1' >> {settings}")
     try:
         assert machine.run("systemctl reload edged").returncode != 0
-        # The daemon looks for itself, too.
+        # The daemon checks the file itself, too.
         succeed(machine, "systemctl kill --signal HUP edged")
         journal = "journalctl --no-pager --unit edged --lines 20"
         wait_for(machine, f'{journal} | grep --quiet "the old one stays: nonsense"')
@@ -273,7 +273,7 @@ def test_a_reload_with_a_bad_file_is_refused_where_it_is_typed_and_the_old_one_s
         succeed(machine, f"mv /tmp/saved {settings}")
 
 
-def test_it_stops_in_time_and_says_so_on_mqtt(machine: Machine) -> None:
+def test_it_stops_in_time_and_publishes_offline(machine: Machine) -> None:
     succeed(machine, f"{publish('late')}; systemctl stop edged")
     assert show(machine, "Result", "ExecMainStatus") == {
         "Result": "success",
@@ -283,7 +283,7 @@ def test_it_stops_in_time_and_says_so_on_mqtt(machine: Machine) -> None:
     assert said.strip() == "offline"
 
 
-def test_a_wrong_configuration_ends_it_for_good(machine: Machine) -> None:
+def test_a_wrong_configuration_is_not_retried(machine: Machine) -> None:
     settings = "/etc/edged/edged.yaml"
     succeed(machine, f"cp {settings} /tmp/saved; echo 'nonsense: 1' >> {settings}")
     try:
@@ -295,11 +295,11 @@ def test_a_wrong_configuration_ends_it_for_good(machine: Machine) -> None:
         succeed(machine, f"mv /tmp/saved {settings}")
 
 
-def test_memory_that_a_neighbour_holds_at_boot_is_waited_for(machine: Machine) -> None:
-    """The unit waits longer than a start may take otherwise, and is never failed nor restarted."""
+def test_a_start_waits_for_memory_that_another_service_uses_at_boot(machine: Machine) -> None:
+    """The unit waits longer than a normal start may take, and is neither failed nor restarted."""
     succeed(machine, "systemctl stop edged; cp /etc/edged/edged.yaml /src/saved")
     available = int(succeed(machine, "awk '/^MemAvailable/ {print $2}' /proc/meminfo"))
-    # Much, so that what else happens on this machine counts for little: half of it on either side.
+    # A lot, so that other processes on this machine matter little: half of it as a margin.
     taken = min(available // 4, 2 << 20)
     settings = yaml.safe_load(succeed(machine, "cat /etc/edged/edged.yaml"))
     settings["budget"]["min_available"] = f"{available - taken // 2}K"
@@ -335,7 +335,7 @@ def test_memory_that_a_neighbour_holds_at_boot_is_waited_for(machine: Machine) -
         )
 
 
-def test_a_folder_that_is_mounted_later_is_waited_for_and_a_stop_meanwhile_is_clean(
+def test_a_start_waits_for_a_late_mount_and_can_be_stopped_cleanly(
     machine: Machine,
 ) -> None:
     waits = 'systemctl status edged | grep --quiet "waiting: /var/lib/edged-models/"'
@@ -389,7 +389,7 @@ def test_a_password_reaches_the_service_and_nobody_else(machine: Machine) -> Non
         )
 
 
-def test_after_a_power_failure_it_comes_back_by_itself(machine: Machine) -> None:
+def test_it_restarts_by_itself_after_a_power_failure(machine: Machine) -> None:
     succeed(machine, "sync")
     machine.cut_power()
     machine.boot()

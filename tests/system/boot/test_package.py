@@ -1,4 +1,4 @@
-"""Installed, upgraded and removed without a trace: as a Debian package, and by its own command."""
+"""Install, upgrade and remove without a trace: the Debian package, and ``edged install``."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from tests.system.boot.packages import ACCOUNTS, LISTING, newer_package
 
 @pytest.fixture(scope="module")
 def machine(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A machine with both packages and the wheel in /src, nothing of edged installed."""
+    """A machine with both packages and the wheel in /src, without edged installed."""
     newer = newer_package(package, tmp_path_factory.mktemp("newer"))
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory"]
@@ -45,8 +45,8 @@ def test_the_package_installs_upgrades_and_purges_cleanly(machine: Machine, pack
     assert not succeed(machine, "systemctl list-units --all --plain --no-legend 'edged*'")
 
 
-def test_its_own_command_installs_from_an_environment_and_leaves_nothing(machine: Machine) -> None:
-    # The environment has what edged needs: nothing can be fetched here.
+def test_edged_install_and_uninstall_leave_nothing_behind(machine: Machine) -> None:
+    # The environment has the dependencies of edged: nothing can be downloaded here.
     succeed(machine, "cp -a /opt/edged /opt/saved && ls /opt/edged/bin/python")
     accounts = succeed(machine, ACCOUNTS)
     before = succeed(machine, LISTING)

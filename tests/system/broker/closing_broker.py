@@ -1,5 +1,6 @@
-"""A broker of ours that ends the connection at the messages that a test chooses, with or without a
-word. It speaks what a node needs of MQTT 5 and 3.1.1, to one client at a time."""
+"""A test broker that disconnects at messages chosen by the test, with or without a DISCONNECT.
+
+It implements the part of MQTT 5 and 3.1.1 that a node needs, for one client at a time."""
 
 import contextlib
 import socket
@@ -54,11 +55,11 @@ class ClosingBroker(threading.Thread):
                     if self._reason is not None:
                         connection.sendall(bytes((0xE0, 2, self._reason, 0)))
                     connection.shutdown(socket.SHUT_WR)
-                    while stream.read(1):  # else the reset would take the last word along
+                    while stream.read(1):  # else a reset would discard the last packet
                         pass
 
     def _answer(self, kind: int, flags: int, body: bytes) -> bytes | None:
-        """Return what is sent back; None ends the connection."""
+        """Return the response; None closes the connection."""
         none = b"\0" if self._is_5 else b""
         if kind == _CONNECT:
             self.num_connections += 1

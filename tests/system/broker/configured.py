@@ -1,4 +1,4 @@
-"""Arguments for a daemon whose configuration file holds more than options can say."""
+"""Arguments for a daemon that needs a configuration file, not only options."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Brokers for the tests of the wire: each test gets its own process on its own port."""
+"""Brokers for the tests: each test gets its own process on its own port."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def require_iotcore() -> None:
 
 @pytest.fixture
 def iotcore_broker(tmp_path: Path) -> Iterator[Broker]:
-    """A running broker of the ``iotcore`` wheel, MQTT 3.1.1 only, as it comes."""
+    """A running broker of the ``iotcore`` wheel with its defaults: MQTT 3.1.1 only."""
     require_iotcore()
     with running(iotcore(tmp_path)) as broker:
         yield broker
@@ -52,5 +52,5 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
 def module_broker(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Broker]:
-    """As ``broker``, but one process for all tests of a module that leave it as it was."""
+    """Like ``broker``, but one process for all tests of a module; they leave it unchanged."""
     yield from start_broker(str(request.param), tmp_path_factory.mktemp("broker"))

@@ -16,7 +16,7 @@ WAIT_S = 120.0
 
 @dataclass
 class Daemon:
-    """One process; ``until`` waits for a line it sends to its service manager."""
+    """One process; ``until`` waits for a notification to its service manager."""
 
     folder: Path
     arguments: list[str]
@@ -45,7 +45,7 @@ class Daemon:
         return (self.folder / "daemon.log").read_text(errors="replace")
 
     def until(self, beginning: str) -> str:
-        """Return the first notification that begins so; an assertion when it does not come."""
+        """Return the first notification with this prefix; fail if none arrives."""
         until_s = time.monotonic() + WAIT_S
         while time.monotonic() < until_s:
             with contextlib.suppress(TimeoutError):
@@ -78,7 +78,7 @@ class Daemon:
 def daemon(
     folder: Path, *arguments: str, program: tuple[str, ...] = ("-m", "edged"), **environment: str
 ) -> Iterator[Daemon]:
-    """Start ``edged run`` with these arguments; it is killed at the end if it still runs."""
+    """Start ``edged run`` with these arguments; kill it at the end if it still runs."""
     started = Daemon(folder, list(arguments), environment, program=program)
     try:
         yield started

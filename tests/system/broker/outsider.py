@@ -1,7 +1,7 @@
-"""A client by somebody who has read ``docs/protocol.md`` and nothing else.
+"""An independent client, written from ``docs/protocol.md`` alone.
 
-It speaks MQTT 3.1.1 on a bare socket and imports neither edged nor an MQTT library, so that nothing
-but what is on the wire can be agreed on.
+It speaks MQTT 3.1.1 on a plain socket and imports neither edged nor an MQTT library, so it shares
+nothing with the node but the bytes on the wire.
 """
 
 import json
@@ -36,7 +36,7 @@ class Outsider:
         self._send(PUBLISH | 2, topic + self._next_id() + payload.encode())
 
     def messages(self) -> Iterator[tuple[str, str]]:
-        """Yield topic and payload of what arrives, acknowledged."""
+        """Yield topic and payload of each message, acknowledged."""
         while True:
             kind, body = self._read()
             if kind & 0xF0 != PUBLISH:

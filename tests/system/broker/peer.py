@@ -1,4 +1,4 @@
-"""A client that knows nothing of edged but ``docs/protocol.md``: bare paho, MQTT 5 or 3.1.1."""
+"""A client written from ``docs/protocol.md``: plain paho, MQTT 5 or 3.1.1."""
 
 import json
 import queue
@@ -23,7 +23,7 @@ def without_delay(_client: mqtt.Client, _userdata: object, sock: Any) -> None:  
 
 
 class Peer:
-    """Publish requests and receive what comes back, with a bound on every wait."""
+    """Publish requests and receive messages; every wait has a timeout."""
 
     def __init__(self, port: int, protocol: str, topics: tuple[str, ...]) -> None:
         self.is_v5 = protocol == "5"
@@ -58,18 +58,18 @@ class Peer:
         self._client.publish(topic, data, qos=1, properties=wire).wait_for_publish(WAIT_S)
 
     def message(self) -> mqtt.MQTTMessage:
-        """The next message, or ``queue.Empty`` after a bound."""
+        """Return the next message; raise ``queue.Empty`` after the timeout."""
         return self._messages.get(timeout=WAIT_S)
 
     def reply(self) -> dict[str, Any]:
-        """The next message, as a JSON object."""
+        """Return the next message as a JSON object."""
         return self.parsed(self.message())
 
     def reply_to(self, *request_ids: str | None) -> dict[str, Any]:
-        """The next message about one of these requests; None is one that had no id to read.
+        """Return the next message about one of these requests; None stands for one without an id.
 
-        MQTT brings a message at least once, so where tests share a client, what comes next may be
-        a copy of what an earlier test has had.
+        QoS 1 delivers at least once, so where tests share a client, the next message may be a copy
+        of one for an earlier test.
         """
         while (members := self.reply())["id"] not in request_ids:
             pass
@@ -77,14 +77,14 @@ class Peer:
 
     @staticmethod
     def parsed(message: mqtt.MQTTMessage) -> dict[str, Any]:
-        """The payload of a message, as a JSON object."""
+        """Return the payload of a message as a JSON object."""
         members = json.loads(message.payload)
         assert isinstance(members, dict)
         return members
 
 
 def new_id() -> str:
-    """An id that no other test asks under."""
+    """Return an id that no other test uses."""
     return secrets.token_hex(4)
 
 

@@ -1,4 +1,4 @@
-"""A storm of mixed requests on a daemon whose memory the kernel limits to its plan and a tenth."""
+"""A load of mixed requests on a daemon whose memory the kernel limits to 1.1 x its plan."""
 
 import contextlib
 import json
@@ -26,7 +26,7 @@ HEADROOM = 1.10
 
 @dataclass(frozen=True)
 class Storm:
-    """How much is asked, in waves, each of which is answered before the next one."""
+    """How many requests, in waves; each wave is answered before the next one."""
 
     num_waves: int
     wave: int
@@ -39,7 +39,7 @@ class Storm:
         return self.num_waves * self.wave
 
     def mixed(self, rng: random.Random, number: int) -> dict[str, Any]:
-        """One request; ten in a hundred are wrong in some way."""
+        """Return one request; 10 % are invalid in some way."""
         base: dict[str, Any] = {"id": f"r{number}", "max_tokens": rng.choice((1, 2, 8))}
         base["timeout_ms"] = rng.choice(self.timeouts_ms)
         base["priority"] = rng.choice(("interactive", "normal", "background"))
@@ -75,7 +75,7 @@ class Storm:
 
 
 def weather(storm: Storm, folder: Path, bundle: Path, broker: Broker) -> None:
-    """Let a storm pass: one reply each, the process lives, and memory stays inside the budget."""
+    """Run a storm: one reply each, the process survives, and memory stays within the budget."""
     with peer(broker.port, "5", *TOPICS) as client:
         with _started(folder, bundle, broker, {"memory": "2G"}) as first:
             budget_bytes = int(HEADROOM * _planned_bytes(_state(client)))
@@ -121,7 +121,7 @@ def _state(client: Peer) -> dict[str, Any]:
 
 
 def _planned_bytes(state: dict[str, Any]) -> int:
-    """Add up what the node has reserved for good."""
+    """Add up the permanent reservations of the node."""
     return int(sum(size for name, size in state["ledger"].items() if name != "requests"))
 
 

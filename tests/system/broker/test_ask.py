@@ -55,7 +55,7 @@ def test_options_reach_the_node(mosquitto: Broker, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == "hi\n"
 
 
-def test_streaming_prints_fragments_then_the_rest_and_json_the_whole_reply(
+def test_stream_prints_fragments_then_the_rest_and_json_prints_the_complete_reply(
     mosquitto: Broker, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with FakeNode(mosquitto):
@@ -77,7 +77,7 @@ def test_streaming_prints_fragments_then_the_rest_and_json_the_whole_reply(
         (ErrorCode.LOADING, ExitCode.TEMPORARY_FAILURE, "; try again in 2.5 s"),
     ],
 )
-def test_a_refusal_says_its_code_and_who_has_to_act(
+def test_a_refusal_prints_its_code_and_the_exit_status_shows_who_must_act(
     mosquitto: Broker,
     capsys: pytest.CaptureFixture[str],
     code: ErrorCode,
@@ -90,7 +90,7 @@ def test_a_refusal_says_its_code_and_who_has_to_act(
     assert capsys.readouterr() == ("", f"edged ask: {code}: because{advice}\n")
 
 
-def test_what_the_node_finds_wrong_is_for_the_caller_to_change(
+def test_a_bad_request_exits_with_data_error(
     mosquitto: Broker, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with FakeNode(mosquitto):
@@ -100,13 +100,13 @@ def test_what_the_node_finds_wrong_is_for_the_caller_to_change(
         assert json.loads(capsys.readouterr().out)["error"]["code"] == "bad_request"
 
 
-def test_no_broker_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_broker_is_reported_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     url = f"mqtt://127.0.0.1:{free_port()}"
     assert ask(url, "hi") == ExitCode.UNAVAILABLE
     assert capsys.readouterr().err.startswith(f"edged ask: no reply: nothing listens at {url};")
 
 
-def test_a_node_that_was_never_there_is_told_at_once_over_mqtt_5(
+def test_an_unknown_node_is_reported_at_once_over_mqtt_5(
     mosquitto: Broker, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ask(mosquitto, "hi") == ExitCode.UNAVAILABLE
@@ -114,7 +114,7 @@ def test_a_node_that_was_never_there_is_told_at_once_over_mqtt_5(
     assert capsys.readouterr().err == expected
 
 
-def test_a_node_that_is_offline_is_told_at_once(
+def test_an_offline_node_is_reported_at_once(
     mosquitto: Broker, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with FakeNode(mosquitto):
@@ -131,7 +131,7 @@ def test_a_node_that_is_offline_is_told_at_once(
         (b"online", "nothing from node kitchen within 0.1 s"),
     ],
 )
-def test_silence_is_explained_by_the_availability(
+def test_a_timeout_is_explained_by_the_availability(
     mosquitto: Broker,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -148,7 +148,9 @@ def test_silence_is_explained_by_the_availability(
     assert f"no reply: {reason}" in capsys.readouterr().err
 
 
-def test_a_broker_restart_in_between_asks_again_with_the_same_id(mosquitto: Broker) -> None:
+def test_after_a_broker_restart_the_request_is_sent_again_with_the_same_id(
+    mosquitto: Broker,
+) -> None:
     with FakeNode(mosquitto) as node:
         command = [sys.executable, "-m", "edged.cli", "ask", "--broker", mosquitto.url]
         process = subprocess.Popen(
@@ -164,7 +166,7 @@ def test_a_broker_restart_in_between_asks_again_with_the_same_id(mosquitto: Brok
         assert len(ids) == 1
 
 
-def test_ctrl_c_cancels_and_prints_what_there_is(
+def test_ctrl_c_cancels_the_request_and_prints_the_partial_answer(
     mosquitto: Broker, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with FakeNode(mosquitto) as node:
@@ -181,7 +183,7 @@ def test_ctrl_c_cancels_and_prints_what_there_is(
     assert capsys.readouterr() == expected
 
 
-def test_a_port_that_is_no_broker_is_given_up(
+def test_a_port_without_an_mqtt_broker_times_out(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edged.commands.ask.CONNECT_TIMEOUT_S", 0.2)
@@ -191,7 +193,7 @@ def test_a_port_that_is_no_broker_is_given_up(
     assert capsys.readouterr().err == f"edged ask: no reply: {url} does not answer\n"
 
 
-def test_a_question_that_the_broker_refuses_is_told(
+def test_a_request_that_the_broker_refuses_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     require_mosquitto()

@@ -1,4 +1,4 @@
-"""A broker that delivers faster than its requests are taken in has to wait, and loses nothing."""
+"""Backpressure on a broker that delivers faster than requests are processed: nothing is lost."""
 
 import queue
 import threading
@@ -13,7 +13,7 @@ from tests.system.broker.wire_ends import WAIT_S, connected, settings
 COUNT = 400
 
 
-def test_nothing_is_read_while_the_consumer_is_far_behind(mosquitto: Broker) -> None:
+def test_the_socket_is_not_read_while_the_consumer_is_far_behind(mosquitto: Broker) -> None:
     events: queue.SimpleQueue[TransportEvent] = queue.SimpleQueue()
     has_looked = threading.Semaphore(0)
 
@@ -34,7 +34,7 @@ def test_nothing_is_read_while_the_consumer_is_far_behind(mosquitto: Broker) -> 
         message = Encoded("edged/kitchen/request/generate", b"x", WireProperties())
         last = [asker.transport.publish(message) for _ in range(COUNT)][-1]
         asker.expect(Published, lambda event: event.handle == last)
-        for _ in range(COUNT):  # it looks again and again, and does not read
+        for _ in range(COUNT):  # it polls again and again without reading
             assert has_looked.acquire(timeout=WAIT_S)
         assert MAX_BACKLOG < events.qsize() <= MAX_BACKLOG + MAX_IN_FLIGHT
         assert all(isinstance(events.get(timeout=WAIT_S), Delivery) for _ in range(COUNT))

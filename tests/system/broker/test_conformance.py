@@ -24,13 +24,13 @@ from tests.tiny_model import write_tiny_bundle
 
 
 def is_alone(broker: Broker) -> bool:
-    """Whether the node answers one at a time: with each broker and each version once."""
+    """Whether the node has one slot: once with each broker and version."""
     return (broker.name == "mosquitto") == (broker.protocol == "5")
 
 
 @pytest.fixture(scope="module")
 def served(module_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """A broker with a daemon on it: with one slot, or with as many as it takes by itself."""
+    """A broker with a daemon: with one slot, or with the default number."""
     folder = tmp_path_factory.mktemp("served")
     bundle = write_tiny_bundle(folder / "bundle")
     model = {"path": str(bundle), **({"num_slots": 1} if is_alone(module_broker) else {})}
@@ -44,7 +44,7 @@ def play(broker: Broker, *options: str, node: str = "kitchen") -> int:
     return main(["conformance", *place, *options])
 
 
-def test_the_daemon_keeps_to_the_protocol(
+def test_the_daemon_conforms_to_the_protocol(
     served: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     junit = tmp_path / "junit.xml"
@@ -59,14 +59,14 @@ def test_the_daemon_keeps_to_the_protocol(
     assert suite.get("failures") == "0"
     skipped = len(suite.findall("testcase/skipped"))
     other_version = sum(served.protocol not in case.versions for case in cases)
-    # Where several are answered at once, two cases about the order of answers do not apply.
+    # With several slots, two cases about the order of answers do not apply.
     ordered = 0 if is_alone(served) else 2
     assert skipped == other_version + ordered + 1, "but for a node without sessions, all must apply"
     assert f"{len(cases) - skipped} passed, 0 failed, {skipped} not applicable" in out
 
 
 @pytest.mark.parametrize(("fault", "case", "found"), FAULTS, ids=[fault for fault, *_ in FAULTS])
-def test_a_wrong_node_is_found_out(
+def test_each_fault_of_a_node_is_detected(
     mosquitto: Broker,
     capsys: pytest.CaptureFixture[str],
     fault: str,
@@ -81,12 +81,12 @@ def test_a_wrong_node_is_found_out(
 
 
 @pytest.mark.parametrize("case", sorted({case for _, case, _ in FAULTS}))
-def test_a_node_that_is_not_wrong_is_not_blamed(mosquitto: Broker, case: str) -> None:
+def test_a_correct_node_passes(mosquitto: Broker, case: str) -> None:
     with WrongNode(mosquitto.port, "none"):
         assert play(mosquitto, "--case", case, "--timeout", "2", node="wrong") == 0
 
 
-def test_without_a_broker_or_a_node_the_command_says_which_is_missing(
+def test_a_missing_broker_or_node_is_named(
     mosquitto: Broker, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert play(mosquitto, "--timeout", "0.3", node="nobody") == 69
@@ -99,7 +99,7 @@ def test_without_a_broker_or_a_node_the_command_says_which_is_missing(
 @pytest.mark.parametrize(
     ("fault", "said"), [("offline", "the node is offline"), ("no info", "info: not a JSON object")]
 )
-def test_a_node_that_cannot_be_tested_is_not_tried(
+def test_an_offline_or_broken_node_is_not_tested(
     mosquitto: Broker, capsys: pytest.CaptureFixture[str], fault: str, said: str
 ) -> None:
     with WrongNode(mosquitto.port, fault):
@@ -107,7 +107,7 @@ def test_a_node_that_cannot_be_tested_is_not_tried(
     assert said in capsys.readouterr().err
 
 
-def test_what_a_node_does_not_offer_is_not_held_against_it(
+def test_a_feature_that_a_node_does_not_offer_is_not_applicable(
     mosquitto: Broker, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with WrongNode(mosquitto.port, "no cancel"):
@@ -119,7 +119,7 @@ def test_what_a_node_does_not_offer_is_not_held_against_it(
         assert "the node's info has no limits.max_tokens" in capsys.readouterr().out
 
 
-def test_cases_of_ones_own_can_ask_for_an_order_and_a_number_of_outcomes(
+def test_custom_cases_can_require_an_order_and_a_number_of_outcomes(
     mosquitto: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "own.yaml").write_text(
@@ -140,7 +140,7 @@ def test_cases_of_ones_own_can_ask_for_an_order_and_a_number_of_outcomes(
     assert "1 passed, 3 failed" in out
 
 
-def test_a_user_of_the_broker_is_who_the_url_says(
+def test_the_credentials_in_the_url_are_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     require_mosquitto()
@@ -153,7 +153,7 @@ def test_a_user_of_the_broker_is_who_the_url_says(
         assert "no such node" in capsys.readouterr().err
 
 
-def test_somebody_who_does_not_speak_mqtt_is_not_waited_for(
+def test_a_server_that_does_not_speak_mqtt_times_out(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -163,7 +163,7 @@ def test_somebody_who_does_not_speak_mqtt_is_not_waited_for(
     assert f"{url}: not connected in 0.3 s" in capsys.readouterr().err
 
 
-def test_a_broker_that_goes_away_ends_the_run(mosquitto: Broker) -> None:
+def test_a_lost_broker_ends_the_run(mosquitto: Broker) -> None:
     address = Address(mosquitto.host, mosquitto.port)
     peer = Peer(PeerBroker(address, None, 5.0), "5")
     mosquitto.stop()

@@ -1,4 +1,4 @@
-"""The daemon as a process, on a real broker, with a tiny model: the contract over the wire."""
+"""The daemon as a process with a tiny model on a real broker: the protocol over the wire."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ DYING = ("-m", "tests.system.faults.hasty", DEADLY)
 def served(
     module_broker: Broker, bundle: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Broker]:
-    """A broker with a daemon on it, shared by the tests that leave it as it was."""
+    """A broker with a daemon, shared by the tests that leave it unchanged."""
     folder = tmp_path_factory.mktemp("served")
     with daemon(folder, *serve_arguments(bundle, module_broker.url)) as process:
         process.until("STATUS=serving")
@@ -38,7 +38,7 @@ def served(
 
 @pytest.fixture(scope="module")
 def client(served: Broker) -> Iterator[Peer]:
-    """One client for all tests on ``served``; each asks under ids of its own."""
+    """One client for all tests on ``served``; each test uses its own ids."""
     with peer(served.port, served.protocol, REPLIES, STREAMS) as connected:
         yield connected
 
@@ -78,7 +78,7 @@ def test_plain_text_is_a_prompt(client: Peer) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_bad_input_is_refused_with_the_key_and_the_node_goes_on(
+def test_bad_input_is_refused_with_its_key_and_the_node_keeps_serving(
     client: Peer, payload: object, code: str, named: str
 ) -> None:
     name, following = new_id(), new_id()
@@ -91,7 +91,7 @@ def test_bad_input_is_refused_with_the_key_and_the_node_goes_on(
     assert client.reply_to(following)["status"] == "ok"
 
 
-def test_the_reply_goes_where_the_request_says_with_what_it_brings(client: Peer) -> None:
+def test_the_reply_goes_to_the_response_topic_with_the_correlation_data(client: Peer) -> None:
     name = new_id()
     topic = f"edged/kitchen/response/generate/{name}"
     request = {"id": name, "prompt": "x", "max_tokens": 2}
@@ -110,7 +110,7 @@ def test_the_reply_goes_where_the_request_says_with_what_it_brings(client: Peer)
         assert 1 <= properties.MessageExpiryInterval <= 30
 
 
-def test_a_stream_arrives_in_order_beside_the_whole_reply(client: Peer) -> None:
+def test_a_stream_arrives_in_order_and_joins_to_the_complete_reply(client: Peer) -> None:
     name = new_id()
     client.publish(REQUEST, {"id": name, "prompt": "hello", "max_tokens": 40, "stream": True})
     fragments: list[dict[str, Any]] = []
@@ -122,7 +122,7 @@ def test_a_stream_arrives_in_order_beside_the_whole_reply(client: Peer) -> None:
     assert "".join(fragment["delta"] for fragment in fragments) == replies[0]["data"]["text"]
 
 
-def test_a_format_holds_the_answer(client: Peer) -> None:
+def test_a_format_constrains_the_answer(client: Peer) -> None:
     request = {"id": new_id(), "prompt": "Is it on?"}
     choice = {"type": "choice", "choices": ["yes", "no"]}
     client.publish(REQUEST, request | {"format": choice})
@@ -140,7 +140,7 @@ def test_a_format_holds_the_answer(client: Peer) -> None:
     assert json.loads(data["text"]) == data["json"]
 
 
-def test_the_node_describes_itself_and_says_when_it_is_gone(
+def test_the_node_publishes_info_state_and_availability(
     broker: Broker, bundle: Path, tmp_path: Path
 ) -> None:
     topics = [f"edged/kitchen/{name}" for name in ("availability", "info", "state")]
@@ -178,7 +178,7 @@ def test_cancel_over_the_wire(client: Peer) -> None:
     assert ended == {first, second}
 
 
-def test_the_same_id_twice_is_one_execution(client: Peer) -> None:
+def test_a_repeated_id_is_executed_once(client: Peer) -> None:
     name = new_id()
     request = {"id": name, "prompt": "x", "max_tokens": 3, "timeout_ms": 30_000}
     client.publish(REQUEST, request)
@@ -189,10 +189,10 @@ def test_the_same_id_twice_is_one_execution(client: Peer) -> None:
     assert first["data"] == second["data"]
 
 
-def test_a_killed_daemon_answers_on_its_return_what_it_had_not(
+def test_a_restarted_daemon_answers_what_it_had_not_answered_when_killed(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
-    """Nothing is lost: not what ran, not what waited, not what came while it was away."""
+    """Nothing is lost: neither running nor queued requests, nor those sent while it was down."""
     arguments = serve_arguments(bundle, mosquitto.url)
     with peer(mosquitto.port, "5", REPLIES) as client:
         with daemon(tmp_path, *arguments) as process:
@@ -209,10 +209,10 @@ def test_a_killed_daemon_answers_on_its_return_what_it_had_not(
             assert process.stop() == 0
 
 
-def test_a_request_that_ends_the_process_twice_is_refused_and_the_next_is_served(
+def test_a_request_that_crashes_the_process_twice_is_refused_and_the_next_is_answered(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
-    """Two processes die of it; the third one does not try again."""
+    """It crashes two processes; the third one does not try again."""
     config = tmp_path / "edged.yaml"
     config.write_text(
         f"node: kitchen\nmodel: {{path: {bundle}}}\nstate: {{folder: {tmp_path}}}\n"
@@ -233,9 +233,7 @@ def test_a_request_that_ends_the_process_twice_is_refused_and_the_next_is_served
         assert replies["good"]["status"] == "ok"
 
 
-def test_a_broker_that_is_not_there_is_waited_for(
-    mosquitto: Broker, bundle: Path, tmp_path: Path
-) -> None:
+def test_the_daemon_waits_for_its_broker(mosquitto: Broker, bundle: Path, tmp_path: Path) -> None:
     mosquitto.stop()
     with daemon(tmp_path, *serve_arguments(bundle, mosquitto.url)) as process:
         process.until("READY=1")
@@ -246,7 +244,9 @@ def test_a_broker_that_is_not_there_is_waited_for(
         assert process.stop() == 0
 
 
-def test_broker_restarts_are_survived(mosquitto: Broker, bundle: Path, tmp_path: Path) -> None:
+def test_the_daemon_survives_broker_restarts(
+    mosquitto: Broker, bundle: Path, tmp_path: Path
+) -> None:
     with daemon(tmp_path, *serve_arguments(bundle, mosquitto.url)) as process:
         process.until("STATUS=serving")
         for number in range(3):
@@ -254,12 +254,12 @@ def test_broker_restarts_are_survived(mosquitto: Broker, bundle: Path, tmp_path:
             process.until("STATUS=serving")
             with peer(mosquitto.port, "5", REPLIES) as client:
                 client.publish(REQUEST, {"id": f"r{number}", "prompt": "x", "max_tokens": 2})
-                # What the broker had not confirmed when it went may come first, once more.
+                # A reply that was unconfirmed when the broker stopped may be delivered again first.
                 assert client.reply_to(f"r{number}")["status"] == "ok"
         assert process.stop() == 0
 
 
-def test_a_stop_with_nobody_there_does_not_hang(bundle: Path, tmp_path: Path) -> None:
+def test_a_stop_without_a_broker_does_not_hang(bundle: Path, tmp_path: Path) -> None:
     url = f"mqtt://127.0.0.1:{free_port()}"
     with daemon(tmp_path, *serve_arguments(bundle, url)) as process:
         process.until("STATUS=waiting")
@@ -296,7 +296,7 @@ def test_no_prompt_is_ever_logged(mosquitto: Broker, bundle: Path, tmp_path: Pat
     ],
     ids=["node", "broker", "typo", "binary", "budget", "more-than-the-device-has"],
 )
-def test_what_does_not_get_better_by_itself_ends_the_start_with_78_and_says_what(
+def test_a_permanent_configuration_error_exits_with_78_and_names_the_cause(
     tmp_path: Path, bundle: Path, arguments: list[str], named: str
 ) -> None:
     places = {"bundle": str(bundle)}
@@ -315,7 +315,9 @@ def test_what_does_not_get_better_by_itself_ends_the_start_with_78_and_says_what
         assert "Traceback" not in process.log
 
 
-def test_mosquittos_own_tools_are_enough(mosquitto: Broker, bundle: Path, tmp_path: Path) -> None:
+def test_mosquitto_clients_can_ask_and_receive(
+    mosquitto: Broker, bundle: Path, tmp_path: Path
+) -> None:
     require(shutil.which("mosquitto_rr"), "mosquitto_rr is not installed (mosquitto-clients)")
     with daemon(tmp_path, *serve_arguments(bundle, mosquitto.url)) as process:
         process.until("STATUS=serving")

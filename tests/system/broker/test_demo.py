@@ -1,4 +1,4 @@
-"""``edged demo``: the whole way of a prompt on one machine; words where something is missing."""
+"""``edged demo``: from prompt to answer on one machine; clear errors if something is missing."""
 
 import socket
 import subprocess
@@ -28,7 +28,7 @@ def demo(*options: str, before: str = "") -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("name", ["mosquitto", "iotcore"])
-def test_it_asks_a_real_daemon_through_whichever_broker_there_is(bundle: Path, name: str) -> None:
+def test_it_asks_a_real_daemon_through_either_broker(bundle: Path, name: str) -> None:
     if name == "mosquitto":
         require(MOSQUITTO, "mosquitto is not installed (apt install mosquitto)")
     else:
@@ -42,7 +42,7 @@ def test_it_asks_a_real_daemon_through_whichever_broker_there_is(bundle: Path, n
     assert "edged ask --broker" in shown.stdout
 
 
-def test_a_port_in_use_is_not_in_the_way(bundle: Path) -> None:
+def test_another_port_is_chosen_when_the_default_is_in_use(bundle: Path) -> None:
     require_iotcore()
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -60,14 +60,14 @@ def test_without_any_broker_it_says_what_to_install(bundle: Path) -> None:
     assert "Traceback" not in shown.stderr
 
 
-def test_a_daemon_that_does_not_start_is_quoted(bundle: Path, tmp_path: Path) -> None:
+def test_a_failed_start_quotes_the_daemons_log(bundle: Path, tmp_path: Path) -> None:
     require_iotcore()
     shown = demo("--bundle", str(tmp_path / "nothing"), before=WITHOUT_MOSQUITTO)
     assert shown.returncode == 69
     assert "not a bundle" in shown.stderr or str(tmp_path / "nothing") in shown.stderr
 
 
-def test_an_empty_prompt_is_a_wrong_option() -> None:
+def test_an_empty_prompt_is_a_usage_error() -> None:
     shown = demo("--prompt", " ")
     assert shown.returncode == 64
     assert "--prompt" in shown.stderr

@@ -1,4 +1,4 @@
-"""``edged doctor`` beside a real Mosquitto: what is wrong with it is found, and what is right."""
+"""``edged doctor`` with a real Mosquitto: it finds each problem, and none in a good broker."""
 
 import json
 import subprocess
@@ -40,21 +40,21 @@ def diagnose(config: Config) -> dict[str, Finding]:
     return {finding.check: finding for finding in found}
 
 
-def test_a_good_broker_is_found_good(tmp_path: Path) -> None:
+def test_a_good_broker_passes_all_checks(tmp_path: Path) -> None:
     with running(mosquitto(tmp_path)) as broker:
         found = diagnose(config_of(broker))
-    delay = found.pop("delay")  # what it takes is this machine's, and what else runs on it
+    delay = found.pop("delay")  # depends on this machine and its load
     assert delay.figures["echo_ms"] > 0
     assert {finding.level for finding in found.values()} == {Level.OK}
 
 
-def test_a_broker_that_collects_packets_is_found_out(tmp_path: Path) -> None:
+def test_a_broker_without_tcp_nodelay_is_detected(tmp_path: Path) -> None:
     broker = mosquitto(tmp_path)
     path = Path(broker.command[2])
     path.write_text(path.read_text().replace("set_tcp_nodelay true", "set_tcp_nodelay false"))
     with running(broker):
-        # Linux acknowledges some packets at once whatever the broker does, and other work on the
-        # machine hides it, so one look may miss it.
+        # Linux acknowledges some packets at once whatever the broker does, and other load hides the
+        # delay, so one measurement may miss it.
         looks = (diagnose(config_of(broker))["delay"] for _ in range(50))
         delay = next((look for look in looks if look.level is not Level.OK), None)
     assert delay is not None
@@ -62,7 +62,7 @@ def test_a_broker_that_collects_packets_is_found_out(tmp_path: Path) -> None:
     assert delay.figures["worst_burst_ms"] >= 30
 
 
-def test_a_wrong_password_is_told_as_what_it_is(tmp_path: Path) -> None:
+def test_a_wrong_password_is_reported_as_one(tmp_path: Path) -> None:
     with running(mosquitto(tmp_path, users={"edged": "right"})) as broker:
         found = diagnose(config_of(broker, "username: edged", "password: wrong"))
         assert "user name and" in found["broker"].said
@@ -70,7 +70,7 @@ def test_a_wrong_password_is_told_as_what_it_is(tmp_path: Path) -> None:
         assert diagnose(config_of(broker, "username: edged", "password: right"))["delay"]
 
 
-def test_what_the_access_list_forbids_is_named(tmp_path: Path) -> None:
+def test_topics_that_the_access_list_forbids_are_named(tmp_path: Path) -> None:
     acl = tmp_path / "acl"
     acl.write_text("\n".join(ACCESS) + "\n", "utf-8")
     acl.chmod(0o600)
@@ -84,7 +84,7 @@ def test_what_the_access_list_forbids_is_named(tmp_path: Path) -> None:
     assert older["access"].level is Level.WARNING
 
 
-def test_nobody_there_and_an_unreadable_password_are_told(tmp_path: Path) -> None:
+def test_a_missing_broker_and_an_unreadable_password_are_reported(tmp_path: Path) -> None:
     broker = mosquitto(tmp_path)
     assert "nothing listens" in diagnose(config_of(broker))["broker"].said
     missing = config_of(broker, "username: u", f"password_file: {tmp_path}/gone")
@@ -95,7 +95,7 @@ def test_nobody_there_and_an_unreadable_password_are_told(tmp_path: Path) -> Non
 def test_a_broker_elsewhere_needs_passwords_and_tls(
     users: dict[str, str] | None, tmp_path: Path
 ) -> None:
-    # Another way to write this machine's address, which edged cannot know to be it.
+    # An address of this machine that edged cannot recognise as local.
     account = ["username: u", "password: p"] if users else []
     with running(mosquitto(tmp_path, users=users)) as broker:
         found = diagnose(config_of(broker, "host: '127.1'", *account))
@@ -105,7 +105,7 @@ def test_a_broker_elsewhere_needs_passwords_and_tls(
 
 @pytest.fixture
 def tls_broker(tmp_path: Path) -> Iterator[tuple[Broker, Path]]:
-    """A broker with a certificate for ``localhost`` that signs itself and ends in two days."""
+    """A broker with a self-signed certificate for ``localhost`` that expires in two days."""
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
@@ -119,7 +119,7 @@ def tls_broker(tmp_path: Path) -> Iterator[tuple[Broker, Path]]:
 
 # paho leaves the socket of a failed handshake to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_certificate_that_ends_soon_is_told(tls_broker: tuple[Broker, Path]) -> None:
+def test_a_certificate_that_expires_soon_is_reported(tls_broker: tuple[Broker, Path]) -> None:
     broker, certificate = tls_broker
     found = diagnose(config_of(broker, "tls: true", f"ca_file: {certificate}"))
     assert found["certificate"].level is Level.WARNING
@@ -129,7 +129,7 @@ def test_a_certificate_that_ends_soon_is_told(tls_broker: tuple[Broker, Path]) -
     assert "certificate" in refused["broker"].said
 
 
-def test_a_running_daemon_is_well_and_talks_to_its_broker_only(
+def test_a_running_daemon_is_healthy_and_connects_to_its_broker_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundle = write_tiny_bundle(tmp_path / "bundle")

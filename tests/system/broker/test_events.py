@@ -1,4 +1,4 @@
-"""What operators are told on ``edged/<node>/event``, by the daemon on a real broker."""
+"""The events on ``edged/<node>/event``, published by the daemon on a real broker."""
 
 import re
 import signal
@@ -25,7 +25,7 @@ SECRET = "the cellar key"  # noqa: S105 - a prompt, not a password
 
 
 def next_event(client: Peer, kind: str) -> dict[str, Any]:
-    """Return the next event of a kind; whatever comes before it must be in the catalogue."""
+    """Return the next event of a kind; those before it must be documented, too."""
     while True:
         message = client.message()
         if message.topic != EVENTS:
@@ -38,7 +38,7 @@ def next_event(client: Peer, kind: str) -> dict[str, Any]:
             return told
 
 
-def test_refusals_and_drops_are_told_without_their_text(
+def test_refusals_and_drops_are_published_without_prompts(
     broker: Broker, bundle: Path, tmp_path: Path
 ) -> None:
     with (
@@ -61,7 +61,7 @@ def test_refusals_and_drops_are_told_without_their_text(
         assert "cellar" not in process.log
 
 
-def test_a_flood_of_bad_messages_is_told_in_one_event(
+def test_events_of_a_flood_are_rate_limited(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
     number = 60
@@ -80,7 +80,7 @@ def test_a_flood_of_bad_messages_is_told_in_one_event(
                 told.append(client.parsed(message))
                 continue
             num_replies += 1
-            if num_replies == number:  # at the stop it tells what it has held back
+            if num_replies == number:  # a stop publishes the events held back
                 process.stop()
         refused = [event for event in told if event["event"] == "refused"]
         assert BURST <= len(refused) < number / 2  # one more every 6 s
@@ -90,7 +90,7 @@ def test_a_flood_of_bad_messages_is_told_in_one_event(
         assert num_replies == number
 
 
-def test_a_broker_that_forgot_the_session_is_told(bundle: Path, tmp_path: Path) -> None:
+def test_a_lost_session_is_an_event(bundle: Path, tmp_path: Path) -> None:
     require_mosquitto()
     with (
         running(mosquitto(tmp_path)) as broker,
@@ -108,7 +108,7 @@ def test_a_broker_that_forgot_the_session_is_told(bundle: Path, tmp_path: Path) 
             }
 
 
-def test_a_crash_and_a_poisonous_request_are_told(
+def test_a_crash_and_a_request_that_crashes_twice_are_events(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
     arguments = configured(tmp_path, bundle, mosquitto, state={"folder": str(tmp_path)})
@@ -127,7 +127,7 @@ def test_a_crash_and_a_poisonous_request_are_told(
                     assert next_event(client, "crashed_before")["attempts"] == 2
 
 
-def test_a_reply_that_the_broker_does_not_take_is_told(bundle: Path, tmp_path: Path) -> None:
+def test_an_undeliverable_reply_is_an_event(bundle: Path, tmp_path: Path) -> None:
     require_mosquitto()
     rules = tmp_path / "acl"
     rules.write_text("topic readwrite edged/kitchen/#\ntopic readwrite homeassistant/#\n")
@@ -141,7 +141,7 @@ def test_a_reply_that_the_broker_does_not_take_is_told(bundle: Path, tmp_path: P
         assert "Not authorized" in next_event(client, "undelivered")["detail"]
 
 
-def test_the_protocol_names_every_event_with_its_members() -> None:
+def test_the_protocol_documents_every_event_with_its_members() -> None:
     text = PROTOCOL.read_text()
     section = text[text.index("## Events") :]
     section = section[: section.index("\n## ")]

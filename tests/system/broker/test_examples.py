@@ -85,14 +85,14 @@ def test_a_script_prints_the_answer(served: Broker, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ask_paho.py", "ask_aiomqtt.py", "ask.js"])
-def test_a_script_tells_an_error_by_its_code(served: Broker, name: str) -> None:
+def test_a_script_prints_an_error_with_its_code(served: Broker, name: str) -> None:
     done = run(served, *script(name), " ", NODE_PATH=NODE_MODULES)
     assert done.returncode == 1
     assert done.stderr.startswith("bad_request: prompt")
 
 
 def home_assistant(template: str, **names: Any) -> str:  # noqa: ANN401 - what templates take
-    """Render with the functions of Home Assistant's templates that the example uses."""
+    """Render with the template functions of Home Assistant that the example uses."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701
     environment.filters["to_json"] = json.dumps
     return environment.from_string(template).render(**names)
@@ -105,7 +105,7 @@ class Now:
         return 1_700_000_000.5
 
 
-def test_home_assistants_automations_ask_and_take_the_answer(served: Broker) -> None:
+def test_home_assistants_automations_ask_and_use_the_answer(served: Broker) -> None:
     ask, answer = yaml.safe_load((EXAMPLES / "home-assistant.yaml").read_text())["automation"]
     action = ask["actions"][0]
     assert action["action"] == "mqtt.publish"
@@ -132,7 +132,7 @@ def test_home_assistants_automations_ask_and_take_the_answer(served: Broker) -> 
     assert home_assistant(answer["conditions"][0], **other) == "False"
 
 
-def test_node_reds_flow_asks_and_takes_the_answer(served: Broker) -> None:
+def test_the_node_red_flow_asks_and_routes_the_answer(served: Broker) -> None:
     flow = {item["id"]: item for item in json.loads((EXAMPLES / "node-red.json").read_text())}
     for item in flow.values():
         assert all(target in flow for wires in item.get("wires", []) for target in wires)
@@ -177,7 +177,7 @@ def test_the_sketch_compiles() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_each_example_is_a_screen_at_most_and_stands_in_the_readme() -> None:
+def test_each_example_fits_on_a_screen_and_is_listed_in_the_readme() -> None:
     readme = (EXAMPLES / "README.md").read_text()
     files = [path for path in EXAMPLES.rglob("*") if path.is_file() and path.name != "README.md"]
     assert len(files) >= 7

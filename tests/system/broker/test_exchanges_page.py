@@ -1,7 +1,7 @@
 """The exchanges of ``docs/exchanges.md``, played against the daemon on a broker.
 
-Only the page says what is sent and what has to come back; texts, times and counts are the model's
-and the machine's, everything else is compared.
+The page alone defines what is sent and what must come back. Texts, times and counts depend on the
+model and the machine; everything else is compared.
 """
 
 import functools
@@ -25,7 +25,7 @@ from tests.system.broker.peer import Peer, peer
 
 PAGE = (ROOT / "docs" / "exchanges.md").read_text("utf-8")
 ELSEWHERE = {
-    # What they need besides a request, and which tests play it.
+    # Exchanges that need more than a request, and the tests that play them.
     "A choice, and one that max_tokens cuts": "a model that knows the answer; hostile/test_answers",
     "A cancel of what runs; its answer so far follows": "a long answer; cases of conformance",
     "A node comes and goes; both are retained": "an end; test_daemon",
@@ -42,7 +42,7 @@ ELSEWHERE = {
     "Events": "what causes each; test_events",
 }
 SENT, RECEIVED = "→", "←"
-# Numbers that the model or the machine decide, wherever they stand.
+# Numbers that depend on the model or the machine, at any depth.
 MEASURED = {"usage", "timing", "prompt_tokens", "max_model_len", "retry_after_ms"}
 
 
@@ -79,7 +79,7 @@ PLAYED = [name for name in EXCHANGES if name not in ELSEWHERE]
 
 
 def written_out(payload: str) -> bytes:
-    """Put the characters back that the page leaves out; a word is a token of the tiny model."""
+    """Restore the characters that the page leaves out; a word is a token of the tiny model."""
     found = re.search("… ([0-9,]+) (characters|tokens) …", payload)
     if found is not None:
         text = "x" * int(found[1].replace(",", ""))
@@ -88,7 +88,7 @@ def written_out(payload: str) -> bytes:
 
 
 def split_at_requests(messages: list[Message]) -> list[list[Message]]:
-    """Split an exchange into a request and what answers it, several times."""
+    """Split an exchange into requests, each with its responses."""
     starts = [index for index, message in enumerate(messages) if message.arrow == SENT]
     return [messages[start:end] for start, end in zip(starts, [*starts[1:], None], strict=True)]
 
@@ -119,7 +119,7 @@ def arrived(message: mqtt.MQTTMessage) -> Message:
 
 
 def without_measures(value: object, key: str = "") -> object:
-    """Put the type in the place of what the model says and of what is measured."""
+    """Replace texts of the model and measured values by their types."""
     if isinstance(value, dict):
         return {name: without_measures(member, name) for name, member in value.items()}
     if key in {"text", "model", "delta", "finish_reason"} | MEASURED or isinstance(value, float):
@@ -130,12 +130,12 @@ def without_measures(value: object, key: str = "") -> object:
 
 
 def comparable(messages: list[Message]) -> list[tuple[str, tuple[str, ...], object]]:
-    """Bring messages into an order that does not depend on the broker."""
+    """Sort messages into an order that does not depend on the broker."""
     told = []
     for message in messages:
         if is_fragment(message):
             continue
-        # The broker counts down what is left of it.
+        # The broker counts it down.
         properties = [re.sub(r"Expiry: \d+", "Expiry", item) for item in message.properties]
         members = json.loads(message.payload)
         if "usage" in members:
@@ -146,7 +146,7 @@ def comparable(messages: list[Message]) -> list[tuple[str, tuple[str, ...], obje
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Iterator[Peer]:
-    """Who asks a node as the page has it, and hears all that it answers."""
+    """A client that sends the requests of the page and receives all responses."""
     require_mosquitto()
     folder = tmp_path_factory.mktemp("exchanges")
     configure = functools.partial(configured, group={"name": "heating"}, request={"max_tokens": 8})
@@ -168,7 +168,7 @@ def is_fragment(message: Message) -> bool:
 
 
 def receive(client: Peer, count: int) -> list[Message]:
-    """Wait for so many messages; fragments of a stream come on top of them."""
+    """Wait for this many messages, not counting fragments of a stream."""
     messages: list[Message] = []
     while sum(not is_fragment(message) for message in messages) < count:
         messages.append(arrived(client.message()))
@@ -176,25 +176,25 @@ def receive(client: Peer, count: int) -> list[Message]:
 
 
 @pytest.mark.parametrize("name", PLAYED)
-def test_the_daemon_answers_as_the_page_says(client: Peer, name: str) -> None:
+def test_the_daemon_answers_as_documented(client: Peer, name: str) -> None:
     got: list[Message] = []
     for sent, *answers in split_at_requests(EXCHANGES[name]):
         publish(client, sent)
         got += receive(client, sum(not is_fragment(message) for message in answers))
     expected = [message for message in EXCHANGES[name] if message.arrow == RECEIVED]
-    # How a stream is cut into fragments is the model's.
+    # How a stream is split into fragments depends on the model.
     assert any(map(is_fragment, got)) == any(map(is_fragment, expected))
     for message in filter(is_fragment, [*got, *expected]):
         assert set(json.loads(message.payload)) == {"id", "seq", "delta", "done"}
     assert comparable(got) == comparable(expected)
 
 
-def test_nothing_else_is_said(client: Peer) -> None:
-    """Whatever the exchanges above left on its way would arrive before this answer."""
+def test_no_undocumented_message_arrives(client: Peer) -> None:
+    """Any message still in flight from the exchanges above would arrive before this answer."""
     publish(client, EXCHANGES["Plain text"][0])
     assert arrived(client.message()).topic == "edged/kitchen/response/generate"
 
 
-def test_each_exchange_is_played_here_or_elsewhere() -> None:
+def test_each_exchange_is_played_by_a_test() -> None:
     assert ELSEWHERE.keys() <= EXCHANGES.keys()
     assert len(PLAYED) >= 13

@@ -54,7 +54,7 @@ def test_two_nodes_share_the_requests_and_each_is_answered_once(
         assert (attic.stop(), cellar.stop()) == (0, 0)
 
 
-def test_a_member_that_is_there_alone_takes_all_and_says_so_in_its_state(
+def test_the_only_member_gets_all_requests_and_reports_joined(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
     arguments = configured(tmp_path, bundle, mosquitto, node="attic", group={"name": "lab"})
@@ -78,10 +78,10 @@ def test_a_member_that_is_there_alone_takes_all_and_says_so_in_its_state(
                 membership = members["group"]
 
 
-def test_a_broker_that_delivers_nothing_shared_is_refused_and_the_node_serves_on(
+def test_a_broker_that_delivers_no_shared_messages_is_reported_and_the_node_serves_its_own_topic(
     bundle: Path, tmp_path: Path
 ) -> None:
-    """Mosquitto grants every subscription; what its access list hides is never delivered."""
+    """Mosquitto grants every subscription, but never delivers what its access list forbids."""
     require_mosquitto()
     rules = tmp_path / "acl"
     rules.write_text("topic readwrite edged/kitchen/#\n")

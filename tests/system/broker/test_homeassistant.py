@@ -1,4 +1,4 @@
-"""Home Assistant's side, played with its templates: find the node, read it, ask it."""
+"""Home Assistant, imitated with its templates: discovery, sensors, asking."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def next_on(client: clients.Peer, topic: str) -> bytes:
             return bytes(message.payload)
 
 
-def test_every_sensor_finds_its_value_in_what_the_node_sends(
+def test_every_sensor_template_finds_its_value(
     broker: Broker, bundle: Path, tmp_path: Path
 ) -> None:
     topics = [CONFIG, *(f"edged/kitchen/{name}" for name in ("availability", "info", "state"))]
@@ -58,10 +58,10 @@ def test_every_sensor_finds_its_value_in_what_the_node_sends(
     assert values["state"] in found["cmps"]["state"]["options"]
     assert values["model"].startswith("tiny-")
     assert 10 < float(values["rss_bytes"]) < float(values["budget_bytes"])  # MiB
-    assert values["ttft_p50_s"] == "None"  # "unknown" in Home Assistant: nothing was asked yet
+    assert values["ttft_p50_s"] == "None"  # "unknown" in Home Assistant: no request yet
 
 
-def test_text_for_the_ask_entity_becomes_the_state_of_the_answer_sensor(
+def test_text_for_the_ask_entity_is_answered_in_the_answer_sensor(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
     arguments = configured(tmp_path, bundle, mosquitto, homeassistant={"ask": True})
@@ -87,7 +87,7 @@ def test_text_for_the_ask_entity_becomes_the_state_of_the_answer_sensor(
             assert attributes["code"] == "prompt_too_long"
 
 
-def test_a_long_answer_is_cut_in_the_state_and_whole_in_the_attribute() -> None:
+def test_a_long_answer_is_truncated_in_the_state_and_complete_in_the_attribute() -> None:
     announced = Announcement(Topics("edged", "kitchen"), "homeassistant", "tiny", can_ask=True)
     answer = json.loads(announced.message().payload)["cmps"]["answer"]
     text = "ä" * 1000
@@ -97,7 +97,7 @@ def test_a_long_answer_is_cut_in_the_state_and_whole_in_the_attribute() -> None:
     assert json.loads(render(answer["json_attributes_template"], payload))["answer"] == text
 
 
-def test_it_is_announced_again_when_home_assistant_starts(
+def test_the_node_is_announced_again_when_home_assistant_starts(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
     arguments = configured(tmp_path, bundle, mosquitto)
@@ -108,7 +108,7 @@ def test_it_is_announced_again_when_home_assistant_starts(
         assert next_on(client, CONFIG) == first
 
 
-def test_switched_off_an_earlier_announcement_is_taken_back(
+def test_disabling_discovery_removes_an_earlier_announcement(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
     for is_on in (True, False):
@@ -121,7 +121,7 @@ def test_switched_off_an_earlier_announcement_is_taken_back(
             assert (retained == CONFIG) is is_on
 
 
-def test_a_broker_that_hides_home_assistants_status_is_no_obstacle() -> None:
+def test_it_connects_without_access_to_home_assistants_status() -> None:
     one_granted_one_refused = ACCEPTED_5 + b"\x90\x05\x00\x01\x00\x01\x87"
     with ScriptedBroker([one_granted_one_refused]) as broker:
         terms = settings(broker.place, "node", optional_filters=frozenset({STATUS}))

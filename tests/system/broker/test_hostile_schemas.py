@@ -1,4 +1,4 @@
-"""Schemas that are meant to take the node down, sent to a daemon on a real broker."""
+"""Malicious schemas, sent to a daemon on a real broker."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ REPLIES = "edged/kitchen/response/#"
 
 @pytest.fixture(scope="module")
 def client(module_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
-    """A client of a daemon that must live through the whole file without being started again."""
+    """A client of a daemon that must survive all tests of this file without a restart."""
     folder = tmp_path_factory.mktemp("served")
     bundle = write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
     with daemon(folder, *serve_arguments(bundle, module_broker.url)) as process:
@@ -26,7 +26,9 @@ def client(module_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> I
         assert process.stop() == 0
 
 
-def test_each_expensive_schema_is_a_bad_request_and_what_follows_is_served(client: Peer) -> None:
+def test_each_expensive_schema_is_a_bad_request_and_the_next_request_is_answered(
+    client: Peer,
+) -> None:
     for schema in EXPENSIVE:
         name = new_id()
         wanted = {"type": "json_schema", "schema": schema}

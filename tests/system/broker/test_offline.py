@@ -1,4 +1,4 @@
-"""The daemon in a network of its own, every call traced: nobody but the broker is spoken to."""
+"""The daemon in its own network namespace, traced: it communicates with the broker only."""
 
 import json
 import os
@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).with_name("isolated.sh")
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """Where the run left what it saw, and the broker's port."""
+    """The folder with the traces of the run, and the broker's port."""
     require_mosquitto()
     require(os.geteuid() == 0, "not root (a network of its own)")
     for program, package in (("strace", "strace"), ("ip", "iproute2"), ("unshare", "util-linux")):
@@ -36,14 +36,14 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
         text=True,
         check=False,
         timeout=180,
-        # The runner's own coverage would write beside the daemon's.
+        # Coverage of the test runner would write to the same file as the daemon's.
         env=os.environ | {"PATH": path},
     )
     assert result.returncode == 0, result.stderr[-2000:]
     return folder, broker.port
 
 
-def test_it_answers_while_it_is_watched(seen: tuple[Path, int]) -> None:
+def test_it_answers_while_it_is_traced(seen: tuple[Path, int]) -> None:
     assert (seen[0] / "answer").read_text("utf-8").strip()
 
 
@@ -54,14 +54,14 @@ def test_every_connection_is_to_the_broker(seen: tuple[Path, int]) -> None:
     v6 = re.findall(r'sin6_port=htons\((\d+)\).*?inet_pton\(AF_INET6, "([^"]+)"', trace)
     connects = [line for line in trace.splitlines() if re.search(r"\bconnect\(.*AF_INET", line)]
     assert any(f"htons({port})" in line for line in connects), "the trace shows nothing"
-    # Port 0: the address a name stands for, or the socket's own end.
+    # Port 0: a name lookup, or the local end of the socket.
     peers = {address for number, address in v4 + v6 if number == str(port)}
     others = {address for number, address in v4 + v6 if number != str(port)}
     assert peers <= {"127.0.0.1", "::1"}
     assert others <= {"127.0.0.1", "::1", "0.0.0.0", "::"}  # noqa: S104 - nobody binds to it here
 
 
-def test_nothing_listens_and_nobody_is_asked_for_a_name(seen: tuple[Path, int]) -> None:
+def test_there_is_no_listening_socket_and_no_dns_query(seen: tuple[Path, int]) -> None:
     trace = (seen[0] / "trace").read_text("utf-8")
     assert not re.findall(r"\blisten\(.*", trace)
     assert not re.findall(r".*htons\(53\).*", trace)
@@ -75,7 +75,7 @@ def test_no_packet_left_the_machine(seen: tuple[Path, int]) -> None:
     assert counted("of-a-stranger") > counted("after"), "the counter counts nothing"
 
 
-def test_the_doctor_says_the_same_of_the_running_daemon(seen: tuple[Path, int]) -> None:
+def test_the_doctor_confirms_it_for_the_running_daemon(seen: tuple[Path, int]) -> None:
     document = json.loads((seen[0] / "doctor.json").read_text("utf-8"))
     assert document["ok"] is True
     checks = {finding["check"] for finding in document["findings"]}

@@ -1,4 +1,4 @@
-"""What ``docs/protocol.md`` promises, asked for by a client that knows nothing else."""
+"""What ``docs/protocol.md`` promises, tested by a client written from it alone."""
 
 import ast
 import json
@@ -43,14 +43,14 @@ def test_it_knows_nothing_of_edged() -> None:
     assert froms | plain <= {"json", "socket", "struct", "typing", "collections.abc"}
 
 
-def test_text_is_a_prompt_and_the_reply_comes_where_the_protocol_says(client: Outsider) -> None:
+def test_plain_text_is_a_prompt_answered_at_the_default_topic(client: Outsider) -> None:
     client.ask("kitchen", "generate", "Is the boiler ok?")
     reply = client.next_on(REPLY)
     assert (reply["v"], reply["node"], reply["status"]) == (1, "kitchen", "ok")
     assert reply["data"]["finish_reason"] in {"stop", "length"}
 
 
-def test_a_choice_is_asked_for_at_a_topic_of_ones_own(client: Outsider) -> None:
+def test_a_choice_is_answered_at_the_requested_topic(client: Outsider) -> None:
     choice = {"type": "choice", "choices": ["open", "closed"]}
     request = {"id": "a1", "prompt": "Is it open?", "format": choice, "response_topic": MINE}
     client.ask("kitchen", "generate", json.dumps(request))
@@ -59,7 +59,7 @@ def test_a_choice_is_asked_for_at_a_topic_of_ones_own(client: Outsider) -> None:
     assert reply["data"]["text"] in {"open", "closed"}
 
 
-def test_an_error_says_which_key_and_whether_to_try_again(client: Outsider) -> None:
+def test_an_error_names_the_key_and_whether_to_retry(client: Outsider) -> None:
     client.ask("kitchen", "generate", '{"id": "a2", "prompt": "x", "temperature": "hot"}')
     error = client.next_on(REPLY)["error"]
     assert (error["code"], error["status"], error["retryable"]) == ("bad_request", 400, False)
@@ -81,7 +81,9 @@ def test_the_fragments_of_a_stream_join_to_the_reply(client: Outsider) -> None:
     assert "".join(fragment["delta"] for fragment in fragments) == reply["data"]["text"]
 
 
-def test_a_cancel_of_nothing_is_told_and_a_session_goes_on(client: Outsider) -> None:
+def test_a_cancel_of_an_unknown_request_is_answered_and_a_session_continues(
+    client: Outsider,
+) -> None:
     client.ask("kitchen", "cancel", '{"id": "nobody"}')
     assert client.next_on(CANCELLED)["data"] == {"found": False}
     for turns in (1, 2):
@@ -90,7 +92,7 @@ def test_a_cancel_of_nothing_is_told_and_a_session_goes_on(client: Outsider) -> 
         assert client.next_on(REPLY)["session"] == {"id": "mine", "turns": turns, "forgotten": 0}
 
 
-def test_asked_again_the_same_answer_comes_again(client: Outsider) -> None:
+def test_a_repeated_request_gets_the_same_answer(client: Outsider) -> None:
     request = json.dumps({"id": "again", "prompt": "Is it on?", "max_tokens": 4})
     replies = []
     for _ in range(2):

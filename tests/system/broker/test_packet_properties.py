@@ -1,4 +1,4 @@
-"""What a client writes into the properties of a packet costs itself a refusal, and nobody else."""
+"""Bad properties of a packet cost their client a refusal and affect nobody else."""
 
 from collections.abc import Iterator
 
@@ -55,10 +55,10 @@ def test_a_request_with_too_many_user_properties_is_refused_once_and_the_next_is
     assert client.parsed(answer)["status"] == "ok"
 
 
-def test_characters_that_paho_refuses_and_the_broker_does_not_end_no_connection(
+def test_characters_that_only_paho_refuses_do_not_break_the_connection(
     client: Peer,
 ) -> None:
-    """paho calls U+FEFF malformed: one such message would end every connection that brings it."""
+    """paho treats U+FEFF as malformed: such a message would break every connection again."""
     pairs = [("\ufeff", "\ufeff")]
     client.publish(REQUEST, {"id": "odd"} | QUESTION, UserProperty=pairs, ResponseTopic=ATTACKER)
     assert client.reply_to("odd")["status"] == "ok"

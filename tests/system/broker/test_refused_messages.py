@@ -1,4 +1,4 @@
-"""Messages that a broker ends the connection for: the node stays, everybody else is answered."""
+"""Messages over which a broker disconnects: the node recovers, other clients are answered."""
 
 import json
 import random
@@ -33,7 +33,7 @@ def message(topic: str, payload: bytes = b"x") -> Encoded:
 
 
 def node_at(place: Broker, *filters: str) -> Peer:
-    """A transport that says at each connection, as a node does, that it is there."""
+    """Return a transport that publishes its availability on each connection, as a node does."""
     peer = Peer(
         settings(place, "node", **QUICK),
         *filters,
@@ -53,7 +53,7 @@ def node_at(place: Broker, *filters: str) -> Peer:
 
 
 def outcomes(node: Peer, handles: list[int]) -> dict[int, str | None]:
-    """Wait until each message is reported; that of the availability is no matter here."""
+    """Wait until each message is reported, except those of the availability."""
     told: dict[int, str | None] = {}
     while len(told) < len(handles):
         published = node.expect(Published, lambda event: event.handle in handles)
@@ -64,7 +64,7 @@ def outcomes(node: Peer, handles: list[int]) -> dict[int, str | None]:
 
 @pytest.mark.parametrize("filters", [(), ("edged/kitchen/request/+",)])
 @pytest.mark.parametrize(("protocol", "reason"), [("5", MALFORMED), ("5", None), ("3.1.1", None)])
-def test_a_message_that_the_broker_closes_the_connection_for_is_given_up(
+def test_a_message_over_which_the_broker_disconnects_is_given_up(
     protocol: str, reason: int | None, filters: tuple[str, ...]
 ) -> None:
     with ClosingBroker(protocol, lambda _, payload: payload == b"7", reason) as broker:
@@ -86,7 +86,7 @@ def test_a_message_that_the_broker_closes_the_connection_for_is_given_up(
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_a_broker_that_closes_at_random_costs_no_message(protocol: str) -> None:
+def test_random_disconnects_lose_no_message(protocol: str) -> None:
     chance = random.Random(11)
     with ClosingBroker(protocol, lambda *_: chance.random() < 0.4) as broker:
         node = node_at(broker.place)
@@ -97,7 +97,7 @@ def test_a_broker_that_closes_at_random_costs_no_message(protocol: str) -> None:
         assert broker.num_closed > 10
 
 
-def test_a_broker_that_is_shutting_down_again_and_again_costs_no_message() -> None:
+def test_repeated_broker_shutdowns_lose_no_message() -> None:
     num_left = iter(range(30))
     closes = lambda _, payload: payload == b"x" and next(num_left, None) is not None  # noqa: E731
     with ClosingBroker("5", closes, SHUTTING_DOWN) as broker:
@@ -108,7 +108,7 @@ def test_a_broker_that_is_shutting_down_again_and_again_costs_no_message() -> No
         assert broker.num_closed == 30
 
 
-def test_expiry_counts_for_what_was_on_its_way_when_the_connection_broke() -> None:
+def test_messages_in_flight_expire_while_disconnected() -> None:
     closes = lambda _, payload: payload == b"x"  # noqa: E731
     with ClosingBroker("5", closes, SHUTTING_DOWN) as broker:
         node = node_at(broker.place)
@@ -119,7 +119,7 @@ def test_expiry_counts_for_what_was_on_its_way_when_the_connection_broke() -> No
 
 
 @pytest.mark.parametrize("retain", [False, True])
-def test_a_state_that_the_broker_refuses_does_not_end_connections_for_ever(retain: bool) -> None:
+def test_a_refused_state_message_does_not_cause_endless_reconnects(retain: bool) -> None:
     state = "edged/kitchen/state"
     with ClosingBroker("3.1.1", lambda topic, _: topic == state) as broker:
         node = node_at(broker.place)
@@ -139,7 +139,7 @@ def test_a_state_that_the_broker_refuses_does_not_end_connections_for_ever(retai
 
 @pytest.mark.parametrize("topic", ["reply/\x85", "reply/\uffff", "reply/\ufdd0", "a/" * 240 + "a"])
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_mosquitto_refuses_a_message_and_takes_those_before_and_after_it(
+def test_mosquitto_refuses_one_message_and_accepts_those_before_and_after_it(
     mosquitto: Broker, protocol: str, topic: str
 ) -> None:
     assert refuse_topic(topic) is not None
@@ -156,7 +156,7 @@ def test_mosquitto_refuses_a_message_and_takes_those_before_and_after_it(
 
 @pytest.mark.parametrize("topic", ["a/+", "#", "reply/\ud800", "a" * 70_000])
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_what_mqtt_has_no_form_for_is_told_and_never_sent(
+def test_a_message_that_mqtt_cannot_encode_is_reported_and_never_sent(
     mosquitto: Broker, protocol: str, topic: str
 ) -> None:
     mosquitto.protocol = protocol
@@ -179,7 +179,7 @@ TOPICS = st.one_of(
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_mosquitto_takes_every_topic_that_is_allowed(mosquitto: Broker, protocol: str) -> None:
+def test_mosquitto_accepts_every_allowed_topic(mosquitto: Broker, protocol: str) -> None:
     mosquitto.protocol = protocol
     tried: set[str] = set()
     with connected(settings(mosquitto, "node")) as node:
@@ -199,7 +199,7 @@ def test_mosquitto_takes_every_topic_that_is_allowed(mosquitto: Broker, protocol
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_a_reply_topic_in_the_json_that_no_broker_takes_ends_nobody_elses_answer(
+def test_a_reply_topic_that_no_broker_accepts_affects_no_other_request(
     mosquitto: Broker, protocol: str, tmp_path: Path
 ) -> None:
     bundle = write_tiny_bundle(tmp_path / "bundle")

@@ -1,4 +1,4 @@
-"""A changed configuration, taken up by a running daemon on a real broker."""
+"""A changed configuration, reloaded by a running daemon on a real broker."""
 
 import signal
 from pathlib import Path
@@ -29,7 +29,7 @@ def configuration(folder: Path, bundle: Path, broker: Broker, *, max_tokens: int
     return path
 
 
-def test_a_reload_takes_up_the_file_under_the_same_process_id_and_loses_nothing(
+def test_a_reload_applies_the_file_keeps_the_process_id_and_loses_nothing(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
     path = configuration(tmp_path, bundle, mosquitto, max_tokens=3)
@@ -53,7 +53,7 @@ def test_a_reload_takes_up_the_file_under_the_same_process_id_and_loses_nothing(
         assert process.stop() == 0
 
 
-def test_a_bad_file_keeps_the_old_configuration_and_says_so(
+def test_a_bad_file_is_reported_and_the_old_configuration_kept(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
     path = configuration(tmp_path, bundle, mosquitto, max_tokens=3)

@@ -28,7 +28,7 @@ def client(
         assert process.stop() == 0
 
 
-def test_a_session_goes_on_and_what_was_said_is_not_computed_again(client: Peer) -> None:
+def test_a_session_continues_from_the_cached_prefix(client: Peer) -> None:
     base = {"session": "s1", "max_tokens": 4, "response_topic": MINE}
     client.publish(REQUEST, base | {"id": "q1", "prompt": "My name is Ann."})
     first = client.reply_to("q1")
@@ -41,7 +41,7 @@ def test_a_session_goes_on_and_what_was_said_is_not_computed_again(client: Peer)
     assert usage["cached_tokens"] >= first["usage"]["prompt_tokens"]
 
 
-def test_a_session_is_the_same_conversation_as_its_messages(client: Peer) -> None:
+def test_a_session_answers_like_the_same_messages_sent_at_once(client: Peer) -> None:
     base = {"max_tokens": 4, "response_topic": MINE, "system": "Be brief."}
     client.publish(REQUEST, base | {"id": "a1", "prompt": "One?", "session": "s2"})
     first = client.reply_to("a1")["data"]["text"]
@@ -55,7 +55,7 @@ def test_a_session_is_the_same_conversation_as_its_messages(client: Peer) -> Non
     assert continued["usage"]["prompt_tokens"] == whole["usage"]["prompt_tokens"]
 
 
-def test_the_same_request_twice_is_one_turn(client: Peer) -> None:
+def test_a_repeated_request_is_one_turn(client: Peer) -> None:
     request = {"id": "t1", "prompt": "x", "session": "s3", "max_tokens": 2, "response_topic": MINE}
     for is_duplicate in (False, True):
         client.publish(REQUEST, request)
@@ -75,7 +75,7 @@ def test_a_session_is_not_shared_with_another_reply_topic(client: Peer) -> None:
     assert yours["usage"]["prompt_tokens"] == mine["usage"]["prompt_tokens"]
 
 
-def test_an_error_leaves_the_session_as_it_was(client: Peer) -> None:
+def test_an_error_leaves_the_session_unchanged(client: Peer) -> None:
     base = {"session": "s5", "max_tokens": 2, "response_topic": MINE}
     client.publish(REQUEST, base | {"id": "e1", "prompt": "x"})
     assert client.reply_to("e1")["session"]["turns"] == 1
@@ -86,7 +86,7 @@ def test_an_error_leaves_the_session_as_it_was(client: Peer) -> None:
     assert client.reply_to("e3")["session"]["turns"] == 2
 
 
-def test_a_long_session_forgets_its_oldest_turns_and_says_so(client: Peer) -> None:
+def test_a_long_session_forgets_its_oldest_turns_and_reports_it(client: Peer) -> None:
     forgotten = []
     for i in range(12):
         request = {"id": f"l{i}", "prompt": "word " * 8, "session": "s6", "max_tokens": 4}
@@ -94,7 +94,7 @@ def test_a_long_session_forgets_its_oldest_turns_and_says_so(client: Peer) -> No
         reply = client.reply_to(f"l{i}")
         assert reply["status"] == "ok"
         forgotten.append(reply["session"]["forgotten"])
-    assert any(number > 1 for number in forgotten)  # half of the room at a time
+    assert any(number > 1 for number in forgotten)  # half of the context at a time
     assert 0 < len([number for number in forgotten if number]) < 6
 
 

@@ -16,7 +16,7 @@ from tests.tiny_model import write_tiny_bundle
 
 @pytest.fixture
 def cost_file(mosquitto: Broker, tmp_path: Path) -> Iterator[Path]:
-    """A serving node, and the price list it has measured."""
+    """A serving node and its measured cost file."""
     bundle = write_tiny_bundle(tmp_path / "bundle")
     state = tmp_path / "state"
     state.mkdir()
@@ -34,7 +34,7 @@ def simulate(broker: Broker, trace: Path, cost_file: Path, *more: str) -> int:
     return command.main(["--measure", *words])
 
 
-def test_a_workload_is_played_and_held_against_its_simulation(
+def test_a_workload_is_played_and_compared_with_its_simulation(
     mosquitto: Broker, cost_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asks = [
@@ -55,7 +55,7 @@ def test_a_workload_is_played_and_held_against_its_simulation(
     assert "the node's predictions were off by " in printed
 
 
-def test_a_node_that_is_not_there_is_said(
+def test_a_missing_node_is_reported(
     mosquitto: Broker,
     cost_file: Path,
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""What a real daemon sends, held against the published schemas, with no member left undeclared."""
+"""All messages of a real daemon, validated against the schemas; no member is undeclared."""
 
 import json
 from collections import defaultdict
@@ -15,7 +15,7 @@ from tests.tiny_model import write_tiny_bundle
 REQUEST = "edged/kitchen/request/generate"
 FORMAT = {"type": "json_schema", "schema": {"const": [1]}}
 CHOICE = {"type": "choice", "choices": ["open", "open only if nobody is home"]}
-# Each is answered or refused in another way.
+# Each is answered or refused in a different way.
 QUESTIONS: list[dict[str, Any]] = [
     {"id": "answer", "prompt": "hello", "max_tokens": 5},
     {"id": "stream", "prompt": "hello", "max_tokens": 40, "stream": True},
@@ -30,14 +30,16 @@ QUESTIONS: list[dict[str, Any]] = [
 
 
 def collect(client: Peer, seen: dict[str, list[dict[str, Any]]]) -> None:
-    """Receive one message and put it where its topic says."""
+    """Receive one message and file it by its topic."""
     message = client.message()
     kind = message.topic.split("/")[2]
     if kind != "availability":
         seen[kind].append(json.loads(message.payload))
 
 
-def test_everything_a_daemon_sends_satisfies_its_schema(mosquitto: Broker, tmp_path: Path) -> None:
+def test_every_message_of_the_daemon_satisfies_its_schema(
+    mosquitto: Broker, tmp_path: Path
+) -> None:
     seen: dict[str, list[dict[str, Any]]] = defaultdict(list)
     bundle = write_tiny_bundle(tmp_path / "bundle")
     with (

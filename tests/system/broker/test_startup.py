@@ -1,4 +1,4 @@
-"""A daemon that cannot start now: it waits, says why, and starts when the reason is gone."""
+"""A daemon that cannot start yet: it waits, reports why, and starts when the cause is gone."""
 
 import contextlib
 import signal
@@ -28,7 +28,7 @@ def bundle(tmp_path: Path) -> Path:
 
 
 def next_waiting(client: Peer) -> str:
-    """Return the reason that the next event of this kind tells."""
+    """Return the reason in the next ``waiting`` event."""
     while True:
         message = client.message()
         told = client.parsed(message)
@@ -38,10 +38,10 @@ def next_waiting(client: Peer) -> str:
             return str(told["detail"])
 
 
-def test_a_model_that_comes_later_is_served_and_what_was_asked_meanwhile_answered(
+def test_a_model_that_arrives_late_is_loaded_and_queued_requests_are_answered(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
-    """The event goes over a connection of its own: the node's session keeps its requests."""
+    """The event uses a separate connection: the node's session keeps its requests."""
     arguments = serve_arguments(bundle, mosquitto.url)
     with daemon(tmp_path, *arguments) as process:
         process.until("STATUS=serving")
@@ -65,7 +65,9 @@ def test_a_model_that_comes_later_is_served_and_what_was_asked_meanwhile_answere
         assert process.stop() == 0
 
 
-def test_another_reason_is_told_as_well(mosquitto: Broker, bundle: Path, tmp_path: Path) -> None:
+def test_a_change_of_the_reason_is_an_event(
+    mosquitto: Broker, bundle: Path, tmp_path: Path
+) -> None:
     data = bundle / "model.onnx.data"
     away = data.rename(tmp_path / "away")
     with (
@@ -83,9 +85,7 @@ def test_another_reason_is_told_as_well(mosquitto: Broker, bundle: Path, tmp_pat
 
 
 @pytest.mark.parametrize("what", ["configuration", "password", "authority", "damage", "model"])
-def test_a_file_that_is_not_there_or_damaged_is_waited_for(
-    tmp_path: Path, bundle: Path, what: str
-) -> None:
+def test_a_missing_or_damaged_file_is_waited_for(tmp_path: Path, bundle: Path, what: str) -> None:
     password, authority = tmp_path / "password", tmp_path / "ca.pem"
     password.write_text("secret\n")
     subject = [
@@ -127,14 +127,14 @@ def test_a_file_that_is_not_there_or_damaged_is_waited_for(
         assert "Traceback" not in process.log
 
 
-def test_a_stop_while_it_waits_ends_it_with_0(tmp_path: Path) -> None:
+def test_a_stop_while_waiting_exits_with_0(tmp_path: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         with daemon(tmp_path, *serve_arguments(tmp_path / "gone", NOBODY)) as process:
             process.until(WAITING)
             assert process.stop(number) == 0
 
 
-def test_a_changed_configuration_is_taken_up_while_it_waits_and_a_bad_one_is_not(
+def test_while_waiting_a_good_configuration_is_applied_and_a_bad_one_is_not(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
     arguments = configured(tmp_path, tmp_path / "gone", mosquitto)
@@ -152,7 +152,7 @@ def test_a_changed_configuration_is_taken_up_while_it_waits_and_a_bad_one_is_not
         assert process.stop() == 0
 
 
-def test_a_state_folder_on_a_full_disk_holds_up_nothing(
+def test_a_full_disk_does_not_delay_the_start(
     bundle: Path, tmp_path: Path, small_disk: Path
 ) -> None:
     with contextlib.suppress(OSError), (small_disk / "hog").open("wb", buffering=0) as hog:

@@ -1,4 +1,4 @@
-"""A storm of mixed requests: each gets its one reply, and memory stays inside the budget."""
+"""A storm of mixed requests: each gets exactly one reply, and memory stays within the budget."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from tests.system.broker.storm import Storm, weather
 from tests.tiny_model import write_tiny_bundle
 
 
-def test_ten_thousand_mixed_requests_get_one_reply_each_inside_the_budget(
+def test_ten_thousand_mixed_requests_get_one_reply_each_within_the_budget(
     mosquitto: Broker, tmp_path: Path
 ) -> None:
     storm = Storm(num_waves=100, wave=100, timeouts_ms=(5_000, 20_000), long_prompt=400)

@@ -27,7 +27,7 @@ def retain(client: Peer, payload: bytes) -> None:
     client._client.publish(TOPIC, payload, qos=1, retain=True).wait_for_publish(10)
 
 
-def test_one_look_prints_the_retained_state(
+def test_once_prints_the_retained_state(
     mosquitto: Broker, client: Peer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     retain(client, json.dumps({"state": "ready", "served": 3}).encode())
@@ -40,7 +40,7 @@ def test_one_look_prints_the_retained_state(
 
 
 @pytest.mark.parametrize("payload", [b"", b"{", b"[1]"])
-def test_no_state_is_said_and_has_an_exit_status(
+def test_a_missing_state_is_reported_with_an_exit_status(
     mosquitto: Broker,
     client: Peer,
     capsys: pytest.CaptureFixture[str],
@@ -53,7 +53,7 @@ def test_no_state_is_said_and_has_an_exit_status(
     assert "no state of kitchen" in capsys.readouterr().err
 
 
-def test_it_goes_on_with_each_state_until_it_is_interrupted(
+def test_each_state_is_printed_until_interrupted(
     mosquitto: Broker,
     client: Peer,
     capsys: pytest.CaptureFixture[str],

@@ -1,4 +1,4 @@
-"""The transport against real brokers: nothing is lost, nothing hangs, it always comes back."""
+"""The transport against real brokers: nothing is lost, nothing hangs, it always reconnects."""
 
 import queue
 import signal
@@ -62,7 +62,7 @@ def test_a_request_is_answered_and_acknowledged_after_its_reply_is_confirmed(
         asker.transport.acknowledge(reply)
 
 
-def test_what_was_not_acknowledged_comes_again_to_the_next_process(broker: Broker) -> None:
+def test_unacknowledged_requests_are_redelivered_to_the_next_process(broker: Broker) -> None:
     with connected(settings(broker, "asker")) as asker:
         with connected(settings(broker, "node"), REQUESTS) as node:
             for payload in (b"1", b"2"):
@@ -79,7 +79,7 @@ def test_what_was_not_acknowledged_comes_again_to_the_next_process(broker: Broke
             assert connection.is_session_present
 
 
-def test_what_is_acknowledged_behind_what_is_not_does_not_come_again_after_a_stop(
+def test_a_request_acknowledged_out_of_order_is_not_redelivered_after_a_stop(
     mosquitto: Broker,
 ) -> None:
     with connected(settings(mosquitto, "asker")) as asker:
@@ -93,7 +93,7 @@ def test_what_is_acknowledged_behind_what_is_not_does_not_come_again_after_a_sto
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_after_a_broker_restart_requests_come_again_and_stale_acknowledgements_do_nothing(
+def test_after_a_broker_restart_requests_are_redelivered_and_stale_acknowledgements_ignored(
     mosquitto: Broker, protocol: str
 ) -> None:
     mosquitto.protocol = protocol
@@ -123,7 +123,7 @@ def test_after_a_broker_restart_requests_come_again_and_stale_acknowledgements_d
         assert node.transport.num_stale_acknowledgements == 3
 
 
-def test_replies_published_while_the_broker_is_away_arrive_once_it_is_back(broker: Broker) -> None:
+def test_replies_published_while_the_broker_is_down_arrive_when_it_is_back(broker: Broker) -> None:
     with (
         connected(settings(broker, "node")) as node,
         connected(settings(broker, "asker"), REPLY) as asker,
@@ -138,7 +138,7 @@ def test_replies_published_while_the_broker_is_away_arrive_once_it_is_back(broke
         confirmed = {node.expect(Published).handle for _ in handles}
         assert confirmed == handles
         assert lost not in handles
-        if broker.name == "mosquitto":  # the other one forgets its subscribers
+        if broker.name == "mosquitto":  # the other broker keeps no sessions
             for i in range(40):
                 reply = asker.expect(Delivery)
                 assert reply.payload == b"%d" % i
@@ -147,7 +147,7 @@ def test_replies_published_while_the_broker_is_away_arrive_once_it_is_back(broke
             assert asker.expect(Delivery).payload == b"after the lost one"
 
 
-def test_a_reply_that_expires_while_the_broker_is_away_is_not_sent(mosquitto: Broker) -> None:
+def test_a_reply_that_expires_while_the_broker_is_down_is_not_sent(mosquitto: Broker) -> None:
     with connected(settings(mosquitto, "node")) as node:
         mosquitto.stop()
         node.expect(Disconnected)
@@ -160,7 +160,7 @@ def test_a_reply_that_expires_while_the_broker_is_away_is_not_sent(mosquitto: Br
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_a_broken_connection_in_the_middle_of_a_burst_confirms_every_message_once(
+def test_every_message_of_a_burst_is_confirmed_once_despite_a_broken_connection(
     mosquitto: Broker, protocol: str
 ) -> None:
     mosquitto.protocol = protocol
@@ -197,7 +197,7 @@ def test_the_will_is_published_when_the_process_is_killed(mosquitto: Broker) -> 
         assert watcher.expect(Delivery).payload == b"offline"
 
 
-def test_a_stop_publishes_the_farewell_and_not_the_will(broker: Broker) -> None:
+def test_a_stop_publishes_offline_and_not_the_will(broker: Broker) -> None:
     will = Will("edged/kitchen/availability", b"offline")
     with connected(settings(broker, "watcher"), "edged/#") as watcher:
         with connected(settings(broker, "node"), will=will) as node:
@@ -208,10 +208,10 @@ def test_a_stop_publishes_the_farewell_and_not_the_will(broker: Broker) -> None:
         assert watcher.expect(Delivery).topic == "edged/end"
 
 
-def test_two_clients_under_one_identifier_take_turns_instead_of_fighting(
+def test_two_clients_with_the_same_client_id_back_off(
     mosquitto: Broker,
 ) -> None:
-    # So long that a connection of a busy machine does not stand for several pauses.
+    # Long, so that a slow connection on a busy machine does not count as several pauses.
     pauses_s = {"retry_min_s": 0.2, "retry_max_s": 60.0}
     with (
         connected(settings(mosquitto, "node", **pauses_s)) as first,
@@ -221,7 +221,7 @@ def test_two_clients_under_one_identifier_take_turns_instead_of_fighting(
         assert pauses[-1] > 4 * pauses[0]
 
 
-def test_a_port_that_opens_later_is_waited_for(tmp_path: Path) -> None:
+def test_a_port_that_opens_later_is_connected_to(tmp_path: Path) -> None:
     require_mosquitto()
     broker = mosquitto(tmp_path)
     peer = Peer(settings(broker, "node"))
@@ -236,7 +236,7 @@ def test_a_port_that_opens_later_is_waited_for(tmp_path: Path) -> None:
         peer.stop()
 
 
-def test_a_wrong_password_is_explained_and_tried_again(tmp_path: Path) -> None:
+def test_a_wrong_password_is_reported_and_retried(tmp_path: Path) -> None:
     require_mosquitto()
     right, wrong = ({"username": "node", "password": word} for word in ("right", "wrong"))
     with running(mosquitto(tmp_path, users={"node": "right"})) as broker:
@@ -251,7 +251,7 @@ def test_a_wrong_password_is_explained_and_tried_again(tmp_path: Path) -> None:
             assert node.seen
 
 
-def test_a_reply_that_the_broker_refuses_or_nobody_hears_is_told(tmp_path: Path) -> None:
+def test_a_reply_that_is_refused_or_has_no_subscriber_is_reported(tmp_path: Path) -> None:
     require_mosquitto()
     rules = tmp_path / "acl"
     rules.write_text("topic readwrite edged/#\n")
@@ -267,8 +267,8 @@ def test_a_reply_that_the_broker_refuses_or_nobody_hears_is_told(tmp_path: Path)
         assert node.expect(Published) == Published(heard, None, has_subscribers=False)
 
 
-def test_what_is_done_out_of_order_does_not_cost_the_connection(broker: Broker) -> None:
-    """rumqttd, the broker in the iotcore wheel, closes it at a PUBACK that is not in its turn."""
+def test_requests_finished_out_of_order_are_acknowledged_in_order(broker: Broker) -> None:
+    """rumqttd, the broker in the iotcore wheel, disconnects at a PUBACK out of order."""
     with (
         connected(settings(broker, "node"), REQUESTS) as node,
         connected(settings(broker, "client")) as client,
@@ -302,7 +302,7 @@ def test_auto_takes_5_from_a_broker_that_speaks_it(mosquitto: Broker) -> None:
 
 
 class ScriptedBroker(threading.Thread):
-    """Gives each connection one answer to its CONNECT, reads on for an accepted one, closes."""
+    """Sends one scripted answer to each CONNECT, reads on if it accepted, and closes."""
 
     def __init__(self, answers: list[bytes]) -> None:
         super().__init__(daemon=True)
@@ -336,7 +336,7 @@ VERSION_REFUSED = b"\x20\x02\x00\x01"
 TAKEN_OVER = b"\xe0\x02\x8e\x00"
 
 
-def test_a_version_refused_by_code_is_not_tried_again() -> None:
+def test_a_version_refused_with_a_reason_code_is_not_retried() -> None:
     with ScriptedBroker([VERSION_REFUSED, ACCEPTED, b"\xff" * 8, ACCEPTED]) as old:
         peer = Peer(settings(old.place, "node"))
         peer.expect(Connected)
@@ -347,7 +347,7 @@ def test_a_version_refused_by_code_is_not_tried_again() -> None:
     assert old.versions == [5, 4, 4, 4]
 
 
-def test_a_version_that_got_no_answer_is_tried_again_after_the_other() -> None:
+def test_a_version_without_a_response_is_retried_after_the_other() -> None:
     with ScriptedBroker([b"", ACCEPTED, ACCEPTED_5]) as broker:
         peer = Peer(settings(broker.place, "node"))
         assert peer.expect(Connected).protocol_version == "3.1.1"
@@ -358,7 +358,7 @@ def test_a_version_that_got_no_answer_is_tried_again_after_the_other() -> None:
     assert broker.versions == [5, 4, 5]
 
 
-def test_a_refused_subscription_is_told_and_tried_again() -> None:
+def test_a_refused_subscription_is_reported_and_retried() -> None:
     refused = ACCEPTED_5 + b"\x90\x04\x00\x01\x00\x87"
     with ScriptedBroker([refused, refused]) as broker:
         peer = Peer(settings(broker.place, "node"), REQUESTS)
@@ -368,7 +368,7 @@ def test_a_refused_subscription_is_told_and_tried_again() -> None:
         peer.stop()
 
 
-def test_a_subscription_refused_in_a_session_that_stands_is_told() -> None:
+def test_a_subscription_refused_in_a_resumed_session_is_reported() -> None:
     with ScriptedBroker([b"\x20\x03\x01\x00\x00" + b"\x90\x04\x00\x01\x00\x87"]) as broker:
         peer = Peer(settings(broker.place, "node"), REQUESTS)
         assert peer.expect(Connected).is_session_present
@@ -377,7 +377,7 @@ def test_a_subscription_refused_in_a_session_that_stands_is_told() -> None:
         peer.stop()
 
 
-def test_a_topic_that_is_not_utf_8_is_acknowledged_so_that_it_does_not_come_again() -> None:
+def test_a_message_with_an_invalid_utf_8_topic_is_acknowledged() -> None:
     with ScriptedBroker([ACCEPTED + b"\x32\x06\x00\x01\xff\x00\x07x"]) as broker:
         peer = Peer(settings(broker.place, "node", protocol="3.1.1"))
         peer.expect(Disconnected)
@@ -386,7 +386,7 @@ def test_a_topic_that_is_not_utf_8_is_acknowledged_so_that_it_does_not_come_agai
     assert not any(isinstance(event, Delivery) for event in peer.seen)
 
 
-def test_a_session_taken_over_is_not_taken_back_at_once() -> None:
+def test_after_a_session_takeover_the_reconnect_is_delayed() -> None:
     with ScriptedBroker([ACCEPTED_5 + TAKEN_OVER]) as broker:
         peer = Peer(settings(broker.place, "node"))
         event = peer.expect(Disconnected)
@@ -396,7 +396,7 @@ def test_a_session_taken_over_is_not_taken_back_at_once() -> None:
     assert "give each its own" in event.reason
 
 
-def test_a_port_that_says_nothing_is_given_up_in_time() -> None:
+def test_a_silent_port_times_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         place = Broker("silent", silent.getsockname()[1], [], "5")
         peer = Peer(settings(place, "node", handshake_timeout_s=0.1))
@@ -414,7 +414,7 @@ def test_a_port_that_says_nothing_is_given_up_in_time() -> None:
         ({"is_tls": True}, "the TLS handshake with"),
     ],
 )
-def test_a_wrong_place_is_explained(
+def test_a_wrong_address_is_explained(
     mosquitto: Broker, changes: dict[str, object], reason: str
 ) -> None:
     peer = Peer(settings(mosquitto, "node", **changes))
@@ -423,7 +423,7 @@ def test_a_wrong_place_is_explained(
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for ``localhost`` that signs itself."""
+    """Make a self-signed certificate for ``localhost``."""
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
     files = ["-keyout", str(key), "-out", str(certificate)]
@@ -435,7 +435,7 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
 
 # paho leaves the socket of a failed handshake to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_tls_works_with_the_right_authority_and_is_explained_with_a_wrong_one(
+def test_tls_works_with_the_right_ca_and_explains_a_wrong_one(
     tmp_path: Path,
 ) -> None:
     require_mosquitto()
@@ -454,14 +454,14 @@ def test_tls_works_with_the_right_authority_and_is_explained_with_a_wrong_one(
         stranger.stop()
 
 
-def test_an_unreadable_authority_is_named_and_may_come_later(tmp_path: Path) -> None:
+def test_an_unreadable_ca_file_is_named_and_may_appear_later(tmp_path: Path) -> None:
     nothing = tmp_path / "nothing.pem"
     place = Broker("none", free_port(), [], "5")
     with pytest.raises(UnavailableError, match=r"broker.ca_file: .*nothing.pem: not a readable"):
         Peer(settings(place, "node", is_tls=True, ca_file=nothing), is_started=False)
 
 
-def test_a_message_larger_than_the_broker_takes_fails_alone(tmp_path: Path) -> None:
+def test_only_the_message_above_the_brokers_size_limit_fails(tmp_path: Path) -> None:
     require_mosquitto()
     with (
         running(mosquitto(tmp_path, extra=["max_packet_size 4096"])) as broker,
@@ -473,7 +473,7 @@ def test_a_message_larger_than_the_broker_takes_fails_alone(tmp_path: Path) -> N
         assert node.expect(Published).handle == small
 
 
-def test_a_stored_request_is_not_delivered_by_mqtt_5(mosquitto: Broker) -> None:
+def test_a_retained_request_is_not_delivered_over_mqtt_5(mosquitto: Broker) -> None:
     with connected(settings(mosquitto, "asker")) as asker:
         asker.transport.publish(message(TOPIC, b"stored"), retain=True)
         asker.expect(Published)
@@ -498,7 +498,7 @@ def test_nagles_algorithm_is_off(mosquitto: Broker, monkeypatch: pytest.MonkeyPa
         assert (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1) in options
 
 
-def test_an_exception_of_the_consumer_ends_the_thread_and_is_seen(
+def test_an_exception_in_the_consumer_ends_the_thread_and_is_reported(
     mosquitto: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raised: queue.SimpleQueue[object] = queue.SimpleQueue()

@@ -1,4 +1,4 @@
-"""Both ends of the wire for tests: a transport to wait on, and a node without a model."""
+"""Both ends of an MQTT connection: a transport with blocking waits, and a node without a model."""
 
 import contextlib
 import queue
@@ -41,7 +41,7 @@ Event = TypeVar("Event", bound=TransportEvent)
 
 
 def settings(broker: Broker, client_id: str, **changes: object) -> BrokerSettings:
-    """Settings for ``broker`` that reconnect quickly."""
+    """Return settings for ``broker`` that reconnect quickly."""
     terms: dict[str, object] = {
         "host": broker.host,
         "port": broker.port,
@@ -54,7 +54,7 @@ def settings(broker: Broker, client_id: str, **changes: object) -> BrokerSetting
 
 
 class Peer:
-    """A transport whose events a test takes one at a time, in the order they came."""
+    """A transport whose events a test takes one at a time, in order."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Peer:
 
 @contextlib.contextmanager
 def connected(terms: BrokerSettings, *filters: str, will: Will | None = None) -> Iterator[Peer]:
-    """A peer that has connected and subscribed."""
+    """Yield a peer that is connected and subscribed."""
     peer = Peer(terms, *filters, will=will)
     try:
         peer.expect(Connected)
@@ -98,8 +98,9 @@ def connected(terms: BrokerSettings, *filters: str, will: Will | None = None) ->
 
 
 class FakeNode:
-    """A node that answers with the prompt itself, refuses the prompt ``refuse CODE``, and keeps
-    the prompt ``wait`` until it is cancelled; each request is acknowledged after its reply."""
+    """A node that echoes the prompt; each request is acknowledged after its reply.
+
+    It refuses the prompt ``refuse CODE`` and holds the prompt ``wait`` until it is cancelled."""
 
     def __init__(self, broker: Broker, node: str = "kitchen") -> None:
         self.topics = Topics("edged", node)
@@ -158,7 +159,7 @@ class FakeNode:
             self._kept[request.reply_to.request_id] = (request, delivery)
             return
         if request.is_stream:
-            for i, word in enumerate(prompt.split()[:-1]):  # the last one comes with the reply
+            for i, word in enumerate(prompt.split()[:-1]):  # the last word comes with the reply
                 name = request.reply_to.request_id or ""
                 self._transport.publish(encode_fragment(self.topics, name, i, f"{word} "), qos=0)
         outcome = self.refusals.get(prompt) or Answer(prompt, FinishReason.STOP)

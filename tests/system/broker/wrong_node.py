@@ -1,4 +1,4 @@
-"""A node that does just enough of the protocol, and one thing of it wrong."""
+"""A minimal node that gets one thing of the protocol wrong."""
 
 import json
 import queue
@@ -19,13 +19,13 @@ STREAM = "streams: a short answer"
 CHOICE = "formats: one of two choices is the answer"
 TOLD = "events: a request whose reply topic is not allowed is told"
 FORBIDDEN = "reply_topics: a topic below no allowed prefix"
-# What is wrong, in which case it must be found, and what the table then says.
+# The fault, the case that must detect it, and the line in the table.
 FAULTS = [
     ("no correlation data", PLAIN, "property correlation_data: expected b'"),
     ("twice", PLAIN, "2 replies came, expected exactly one"),
-    ("late copy", PLAIN, "another reply came when the case was over"),
+    ("late copy", PLAIN, "another reply came after the end of the case"),
     ("no reply", PLAIN, "no reply came on edged/wrong/response/generate/"),
-    ("dead", PLAIN, "the node answers nothing more"),
+    ("dead", PLAIN, "the node stopped answering"),
     ("not JSON", PLAIN, "the reply is not a JSON object: b'hello'"),
     ("another id", PLAIN, "id: expected"),
     ("another node", PLAIN, 'node: expected "wrong", got "other"'),
@@ -36,7 +36,7 @@ FAULTS = [
     ("unknown finish reason", PLAIN, 'got "done"'),
     ("unknown code", PLAIN, 'error.code: expected one of ["bad_request"'),
     ("refuses", PLAIN, "expected ok, got queue_full (busy)"),
-    ("fragments", PLAIN, "1 fragments came that should not"),
+    ("fragments", PLAIN, "1 unexpected fragments came"),
     ("no fragments", STREAM, "stream: no fragment came"),
     ("gap", STREAM, "fragment 1: seq: expected 1, got 2"),
     ("other text", STREAM, "stream: the fragments make 'hell'"),
@@ -115,14 +115,14 @@ class WrongNode:
         self._last = (topic, payload, wire)
 
     def _tell_dropped(self) -> None:
-        """Tell of every second drop, as a node does that keeps to a rate."""
+        """Publish every second drop, as a rate-limited node does."""
         self._num_dropped += 1
         if self._num_dropped % 2 == 0 and self._fault != "tells nobody":
             event = {"v": 1, "node": "wrong", "event": "dropped", "reason": "forbidden_topic"}
             self._client.publish(f"{ROOT}/event", json.dumps(event | {"detail": "no"}), 1)
 
     def _publish_late_copy(self, topic: str, payload: bytes, wire: Properties) -> None:
-        """Send the case's reply once more, so that it is seen only when a later case waits."""
+        """Send the case's reply again, so late that only a later case can see it."""
         self._client.publish(topic, payload, 1, properties=wire)
         first_topic, first_payload, first_wire = self._last
         self._client.publish(first_topic, first_payload, 1, properties=first_wire)

@@ -1,4 +1,4 @@
-"""The container image, built from nothing and run with podman in a store that is kept."""
+"""The container image, built from scratch and run with podman in a persistent store."""
 
 import json
 import os
@@ -22,14 +22,14 @@ RUN_TIMEOUT_S = 300.0
 
 
 def require_emulation() -> None:
-    """Skip, or fail in CI, where nothing can be mounted or arm64 programs cannot run."""
+    """Skip, or fail in CI, if nothing can be mounted or arm64 programs cannot run."""
     require((reason := missing()) is None, f"nothing can be mounted here: {reason}")
     if os.uname().machine != "aarch64":
         subprocess.run([str(ROOT / "scripts" / "emulate-arm64")], check=True)
 
 
 def debian(architecture: str) -> Path:
-    """Where scripts/debian-root made a Debian, if it did."""
+    """The folder that scripts/debian-root prepared, if any."""
     command = [str(ROOT / "scripts" / "debian-root"), "--print", architecture]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     reason = f"no Debian for {architecture} (as root: scripts/debian-root {architecture})"
@@ -38,7 +38,7 @@ def debian(architecture: str) -> Path:
 
 
 def _environment() -> dict[str, str]:
-    """A store of its own: what the machine's containers are does not matter, and stays as it is."""
+    """Use a separate store: containers of the host are neither used nor changed."""
     CACHE.mkdir(parents=True, exist_ok=True)
     settings = CACHE / "storage.conf"
     settings.write_text(
@@ -49,9 +49,9 @@ def _environment() -> dict[str, str]:
 
 
 def podman(*words: str, status: int = 0) -> str:
-    """Run podman, which must end with this status, and return what it prints."""
+    """Run podman, which must exit with this status; return its output."""
     result = subprocess.run(
-        # runc: crun refuses a machine on which both versions of control groups are mounted.
+        # runc: crun refuses a host with both versions of control groups mounted.
         ["podman", "--runtime", "runc", "--cgroup-manager", "cgroupfs", *words],
         env=_environment(),
         capture_output=True,
@@ -64,7 +64,7 @@ def podman(*words: str, status: int = 0) -> str:
 
 
 def build(architecture: str) -> str:
-    """Build the image for an architecture, from a Debian of our own; return its name."""
+    """Build the image for an architecture from a prepared Debian; return its name."""
     for program in ("podman", "runc"):
         require(shutil.which(program), f"{program} is not installed (apt-get install {program})")
     require_emulation()
@@ -85,7 +85,7 @@ def build(architecture: str) -> str:
 
 
 def inspect(image: str) -> dict[str, Any]:
-    """What the image says of itself."""
+    """Return the metadata of the image."""
     (found,) = json.loads(podman("image", "inspect", image))
     assert isinstance(found, dict)
     return found
@@ -93,7 +93,7 @@ def inspect(image: str) -> dict[str, Any]:
 
 @contextmanager
 def files(image: str) -> Iterator[Path]:
-    """The image's files, to look at."""
+    """Mount the files of the image."""
     try:
         yield Path(podman("image", "mount", image).strip())
     finally:
@@ -101,7 +101,7 @@ def files(image: str) -> Iterator[Path]:
 
 
 def documented_options(volumes: dict[str, Path]) -> list[str]:
-    """The options of ``docker run`` in deploy/README.md, with other folders for its volumes."""
+    """Return the options of ``docker run`` in deploy/README.md, with other folders as volumes."""
     text = (ROOT / "deploy" / "README.md").read_text("utf-8")
     block = re.search(r"(?ms)^docker run (.*?)^```", text)
     assert block is not None
@@ -114,7 +114,7 @@ def documented_options(volumes: dict[str, Path]) -> list[str]:
 
 
 def allowances() -> list[str]:
-    """Options for podman in place of docker, on a machine whose root may not raise limits."""
+    """Return options for podman instead of docker, on a host whose root may not raise limits."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     return [
         "--read-only-tmpfs=false",

@@ -1,4 +1,4 @@
-"""The container image: small, closed, and on emulated Arm it says what x86-64 says."""
+"""The container image: small, locked down, and with the same answers on emulated Arm as here."""
 
 import json
 import os
@@ -35,7 +35,7 @@ PROCESSORS = {"cortex-a72": ["asimd"], "cortex-a76": ["asimddp", "asimd"]}
 SITE = "opt/edged/lib/python3.11/site-packages"
 MAX_IMAGE_BYTES = 250_000_000
 START_S = 300.0
-# The first build of all compiles every package in emulation.
+# The very first build compiles every package in emulation.
 pytestmark = pytest.mark.timeout(1800)
 
 
@@ -51,7 +51,7 @@ def amd64() -> str:
 
 @pytest.fixture(params=["arm64", "amd64"])
 def image(request: pytest.FixtureRequest) -> str:
-    """Each image."""
+    """The image, for each architecture."""
     name: str = request.getfixturevalue(request.param)
     return name
 
@@ -64,7 +64,7 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 
 
 def readable(model: Path) -> Path:
-    """Let the container's user read a bundle, as one that was built is."""
+    """Make a bundle readable for the user of the container, as a built one is."""
     for file in model.iterdir():
         file.chmod(0o644)
     return model
@@ -72,7 +72,7 @@ def readable(model: Path) -> Path:
 
 @contextmanager
 def serving(image: str, model: Path, broker: Broker, folder: Path, cpu: str) -> Iterator[str]:
-    """Run the image as deploy/README.md says; its name, once ready. It must stop well."""
+    """Run the image as deploy/README.md says; yield its name when ready. It must stop cleanly."""
     config = {
         "node": "kitchen",
         "model": {"path": "/var/lib/edged-models"},
@@ -104,7 +104,7 @@ def serving(image: str, model: Path, broker: Broker, folder: Path, cpu: str) -> 
 
 
 def answer(broker: Broker) -> dict[str, Any]:
-    """Ask and return the reply, without what depends on the time."""
+    """Ask and return the reply without its timing."""
     words = ["--broker", broker.url, "--node", "kitchen", "--json", "--timeout", str(START_S)]
     result = subprocess.run(
         [sys.executable, "-m", "edged", "ask", *words, "--max-tokens", "12", QUESTION],
@@ -118,7 +118,7 @@ def answer(broker: Broker) -> dict[str, Any]:
 
 
 def expected(folder: Path, model: Path, broker: Broker) -> dict[str, Any]:
-    """The answer of this machine's own processor."""
+    """Return the answer on this machine's processor."""
     with daemon(folder, *serve_arguments(model, broker.url)) as process:
         process.until("STATUS=serving")
         said = answer(broker)
@@ -126,7 +126,7 @@ def expected(folder: Path, model: Path, broker: Broker) -> dict[str, Any]:
     return said
 
 
-def test_the_image_is_small_runs_as_nobody_and_is_looked_at(image: str) -> None:
+def test_the_image_is_small_runs_as_nobody_and_has_a_health_check(image: str) -> None:
     said = inspect(image)
     assert said["Size"] <= MAX_IMAGE_BYTES
     assert said["Config"]["User"] == "65532:65532"
@@ -134,7 +134,7 @@ def test_the_image_is_small_runs_as_nobody_and_is_looked_at(image: str) -> None:
     assert said["Architecture"] == image.rpartition(":")[2]
 
 
-def test_in_the_image_nothing_can_be_installed_and_nothing_be_written(image: str) -> None:
+def test_nothing_can_be_installed_or_written_in_the_image(image: str) -> None:
     with files(image) as root:
         programs = {path.name for path in (root / "usr/bin").iterdir()}
         programs |= {path.name for path in (root / "usr/sbin").iterdir()}
@@ -151,7 +151,7 @@ def test_in_the_image_nothing_can_be_installed_and_nothing_be_written(image: str
     assert writable == {"run/edged", "tmp", "var/lib/edged", "var/tmp"}
 
 
-def test_the_image_for_this_machine_answers_from_the_same_stages(
+def test_the_image_for_this_machine_is_built_from_the_same_stages_and_answers(
     amd64: str, broker: Broker, tmp_path: Path
 ) -> None:
     model = readable(write_tiny_bundle(tmp_path / "tiny"))
@@ -163,7 +163,7 @@ def test_the_image_for_this_machine_answers_from_the_same_stages(
 
 @pytest.fixture(scope="module")
 def said_here(real_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the real model says on this machine's own processor."""
+    """The answer of the real model on this machine's processor."""
     require_mosquitto()
     folder = tmp_path_factory.mktemp("here")
     with running(mosquitto(folder)) as broker:
@@ -171,7 +171,7 @@ def said_here(real_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.parametrize("processor", PROCESSORS)
-def test_the_real_model_says_on_a_raspberry_pi_what_it_says_here(
+def test_the_real_model_answers_on_an_emulated_raspberry_pi_as_on_this_machine(
     arm64: str,
     processor: str,
     real_bundle: Bundle,
@@ -193,7 +193,7 @@ def test_the_doctor_knows_the_processor_and_its_kernels(
     model = readable(write_tiny_bundle(tmp_path / "tiny"))
     options = ["--rm", "--read-only", *allowances(), "--env", f"QEMU_CPU={processor}"]
     program = ["--volume", f"{model}:/model:ro", "--entrypoint", "/opt/edged/bin/edged", arm64]
-    # Not all is well: no broker. So the exit status is 1, which is not podman's.
+    # The exit status is 1, and not podman's: there is no broker.
     script = ["doctor", "--model", "/model", "--node", "x", "--json"]
     said = json.loads(podman("run", *options, *program, *script, status=1))
     found = {finding["check"]: finding for finding in said["findings"]}

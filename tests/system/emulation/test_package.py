@@ -1,4 +1,4 @@
-"""The Debian package for arm64 in a Debian for arm64, whose every program is emulated."""
+"""The Debian package for arm64, in an emulated Debian for arm64."""
 
 import subprocess
 from pathlib import Path

@@ -1,10 +1,10 @@
-"""Several nodes behind Mosquitto's shared subscription, and what is done to them under load.
+"""Faults injected into several nodes behind a shared subscription of Mosquitto, under load.
 
     python -m tests.system.faults.fleet [FAULT...]        as root; about a minute for all
 
-Each node is a daemon in a network of its own, on a bridge with the broker. The requester does what
-docs/scaling.md asks of it: it gives a deadline and asks again, with the same id, what was not
-answered. For each fault a line of JSON says what came of it.
+Each node is a daemon in its own network namespace, on a bridge with the broker. The requester
+follows docs/scaling.md: it sets a deadline and retries unanswered requests with the same id. The
+result of each fault is printed as a line of JSON.
 """
 
 import argparse
@@ -33,7 +33,7 @@ PARTITION_S = 12.0
 
 
 class Node:
-    """A daemon in a network of its own."""
+    """A daemon in its own network namespace."""
 
     def __init__(self, name: str, number: int, folder: Path, bundle: Path, broker: Broker) -> None:
         self.name = name
@@ -61,7 +61,7 @@ class Node:
         self._daemon = Daemon(self._folder, ["--config", str(self._config)], before=before)
 
     def wait_until_joined(self) -> None:
-        """Wait until it is a member of the group."""
+        """Wait until the node is a member of the group."""
         wait_for_state(self._folder, lambda told: told["group"] == "joined")
 
     def stop(self, number: signal.Signals) -> None:
@@ -71,7 +71,7 @@ class Node:
         (self._folder / "state.json").unlink()
 
     def cut(self, duration_s: float) -> None:
-        """Take its cable out for a while; return when it is a member again."""
+        """Cut its connection for a while; return when it is a member again."""
         _ip("link", "set", self.name, "down")
         wait_for_state(self._folder, lambda told: told["group"] != "joined")
         threading.Event().wait(duration_s)
@@ -80,16 +80,16 @@ class Node:
 
 
 def nothing(_nodes: list[Node]) -> None:
-    """All is well."""
+    """No fault."""
 
 
 def node_loss(nodes: list[Node]) -> None:
-    """One dies and does not come back."""
+    """Kill one node for good."""
     nodes[0].stop(signal.SIGKILL)
 
 
 def rolling_restart(nodes: list[Node]) -> None:
-    """One after the other is stopped and started."""
+    """Stop and start one node after the other."""
     for node in nodes:
         node.stop(signal.SIGTERM)
         node.start()
@@ -97,11 +97,11 @@ def rolling_restart(nodes: list[Node]) -> None:
 
 
 def partition(nodes: list[Node]) -> None:
-    """One is cut off the network for a while; none of its packets arrives or leaves."""
+    """Cut one node off the network for a while, in both directions."""
     nodes[0].cut(PARTITION_S)
 
 
-# In this order: what is lost does not come back.
+# In this order: a lost node does not return.
 FAULTS = {fault.__name__: fault for fault in (nothing, rolling_restart, partition, node_loss)}
 
 
@@ -111,8 +111,8 @@ def _ip(*words: str) -> None:
 
 @contextlib.contextmanager
 def _fleet(folder: Path) -> Iterator[tuple[Broker, list[Node]]]:
-    """A broker on a bridge, and the nodes at it."""
-    # Names of networks are files: in a folder that goes with this process.
+    """Start a broker on a bridge, and the nodes."""
+    # Network names are files: kept in a folder that is removed with this process.
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
     _ip("link", "set", "lo", "up")
     _ip("link", "add", "hub", "type", "bridge")
@@ -134,7 +134,7 @@ def _fleet(folder: Path) -> Iterator[tuple[Broker, list[Node]]]:
 
 
 def _suffer(name: str, broker: Broker, nodes: list[Node]) -> Outcome:
-    """Have a fault happen under load, and answers before and after it."""
+    """Inject a fault under load, with answers before and after it."""
     peer = Peer(settings(broker, f"requester-{name}"), REPLIES)
     try:
         requester = Requester(peer, name)
@@ -150,7 +150,7 @@ def _suffer(name: str, broker: Broker, nodes: list[Node]) -> Outcome:
 
 
 def _suffer_all(faults: list[str]) -> None:
-    """Have one fault after the other happen to one fleet."""
+    """Inject one fault after the other into one fleet."""
     with tempfile.TemporaryDirectory() as folder, _fleet(Path(folder)) as (broker, nodes):
         for name in faults:
             print(json.dumps(asdict(_suffer(name, broker, nodes))), flush=True)
@@ -167,7 +167,7 @@ def main() -> int:
     faults = [name for name in FAULTS if name in arguments.faults]
     if arguments.inside:
         _suffer_all(faults)
-    else:  # networks and mounts that go with the child
+    else:  # networks and mounts that end with the child
         program = [sys.executable, "-m", "tests.system.faults.fleet", "--inside", *faults]
         subprocess.run(["unshare", "--net", "--mount", *program], check=True)
     return 0

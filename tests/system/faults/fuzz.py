@@ -1,7 +1,7 @@
-"""Payloads found by coverage: run this module with SECONDS; needs the extra ``fuzz``.
+"""Coverage-guided fuzzing of payloads: run this module with SECONDS; needs the extra ``fuzz``.
 
-Where hypothesis draws from what we thought of, atheris follows the branches of the code that reads.
-Each input is a delivery; it must get one reply or be counted as dropped, and be acknowledged.
+Hypothesis draws from strategies that we wrote; atheris follows the branches of the decoder. Each
+input is a delivery that must get one reply or be counted as dropped, and be acknowledged.
 """
 
 import sys
@@ -27,7 +27,7 @@ CONTENT_TYPES = (None, "application/json", "text/plain", "text/html")
 
 
 def one_delivery(data: bytes) -> None:
-    """Deliver it to a node of fakes, let the node answer, and look at what came of it."""
+    """Deliver a payload to a node with fakes, and check the result."""
     choice = data[0] if data else 0
     properties = WireProperties(
         content_type=CONTENT_TYPES[choice % 4],
@@ -47,7 +47,7 @@ def one_delivery(data: bytes) -> None:
 
 
 def main(seconds: str, corpus: str) -> None:
-    """Fuzz for so long; ends the process, with 0 when nothing was found."""
+    """Fuzz for the given time; exit with 0 if nothing was found."""
     for number, seed in enumerate(SEEDS):
         (Path(corpus) / f"seed-{number}").write_bytes(seed)
     options = [f"-max_total_time={seconds}", "-max_len=17000", "-timeout=5", "-print_final_stats=1"]

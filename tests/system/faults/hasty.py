@@ -1,6 +1,6 @@
-"""``edged`` with a change that a test needs, such as pauses too short for the field.
+"""``edged`` with changes that a test needs, such as shorter pauses.
 
-Run this module with CHANGE... run ...: it makes the named changes, then is the command.
+Run this module with CHANGE... run ...: it applies the named changes, then runs the command.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Kill the daemon in the middle of its work, again and again, and account for every request."""
+"""Kill the daemon at work, again and again, and account for every request."""
 
 import random
 import signal
@@ -12,7 +12,7 @@ from tests.system.faults.site import Crowd, crowd, serving
 
 @dataclass(frozen=True)
 class Plan:
-    """How often, over how many requests."""
+    """How many kills, over how many requests."""
 
     kills: int
     prompts: int
@@ -55,7 +55,7 @@ def kill_again_and_again(
     plan: Plan,
     note: Callable[[str], None] = lambda _: None,
 ) -> Tally:
-    """Spread the requests over the lives, each of which ends after some of its replies; blocks."""
+    """Spread the requests over the processes, each killed after some of its replies; blocks."""
     chance = random.Random(plan.seed)
     share = plan.prompts // plan.kills
     with crowd(broker) as clients:

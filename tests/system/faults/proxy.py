@@ -1,8 +1,8 @@
-"""A bad network between a client and its broker: a TCP proxy whose faults a test turns on and off.
+"""A bad network between a client and its broker: a TCP proxy with faults that a test controls.
 
-It runs on a thread of its own; every method is called from the test's thread and has taken effect
-when it returns. The bytes are passed on as they are, in order; what is passed, how fast and until
-when is the fault.
+It runs on its own thread; every method is called from the test's thread and takes effect before it
+returns. Bytes are forwarded unchanged and in order; the faults are which bytes, how fast and until
+when.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _WAIT_S = 20.0
 
 @dataclass
 class Weather:
-    """What happens to bytes; the tests change it through ``Proxy``."""
+    """The current faults; tests change them through ``Proxy``."""
 
     delay_s: float = 0.0
     bytes_per_s: float = float("inf")
@@ -35,7 +35,7 @@ class Weather:
 
 
 class Proxy:
-    """Pass a port of its own on to ``target_port``."""
+    """Forward a port of its own to ``target_port``."""
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
@@ -52,26 +52,26 @@ class Proxy:
         self.num_connections = 0
         self.heal()
 
-    # What a test does to the network.
+    # Called by the tests.
 
     def heal(self) -> None:
-        """Accept and pass on everything at full speed; what was held back goes on its way."""
+        """Accept and forward everything at full speed, including bytes held back so far."""
         self._run(self._heal)
 
     def black_hole(self) -> None:
-        """Swallow everything in both directions and say nothing; connections seem to stand."""
+        """Silently drop everything in both directions; connections stay open."""
         self._run(self._hold)
 
     def refuse(self) -> None:
-        """Break what stands, and refuse new connections."""
+        """Break all connections, and refuse new ones."""
         self._run(self._refuse)
 
     def reset(self) -> None:
-        """Break what stands, with TCP resets; new connections work."""
+        """Reset all connections; new ones work."""
         self._run(self._reset)
 
     def half_open(self) -> None:
-        """Let the broker see the end of its connections, and the clients nothing at all."""
+        """Close the connections to the broker only; the clients notice nothing."""
         self._run(self._half_open)
 
     def slow(
@@ -81,11 +81,11 @@ class Proxy:
         bytes_per_s: float = float("inf"),
         chunk_bytes: int = _CHUNK,
     ) -> None:
-        """Delay each piece, limit the rate, or cut everything into small pieces."""
+        """Delay each chunk, limit the rate, or split everything into small chunks."""
         self._weather = Weather(delay_s, bytes_per_s, chunk_bytes)
 
     def cut_after(self, num_bytes: int, direction: str) -> None:
-        """Break the connection after so many more bytes in one direction: in mid-packet."""
+        """Break the connection after this many more bytes in one direction: within a packet."""
         self._has_cut.clear()
         self._weather = Weather(cut_after=num_bytes, cut_direction=direction)
 
@@ -94,7 +94,7 @@ class Proxy:
         assert self._has_cut.wait(_WAIT_S), "the connection was never cut"
 
     def inject(self, data: bytes) -> None:
-        """Send the clients bytes that the broker never sent."""
+        """Send bytes to the clients that the broker never sent."""
 
         async def send() -> None:
             for client, _ in self._pairs:
@@ -110,7 +110,7 @@ class Proxy:
         self._thread.join(_WAIT_S)
         self._loop.close()
 
-    # The proxy's own thread.
+    # Runs on the thread of the proxy.
 
     def _run(self, action: Callable[[], Awaitable[T]]) -> T:
         async def act() -> T:

@@ -1,4 +1,4 @@
-"""A requester of a group that asks again, and accounts for every request."""
+"""A requester of a group that retries, and accounts for every request."""
 
 import contextlib
 import json
@@ -42,7 +42,7 @@ class Outcome:
 
 
 class Requester:
-    """Keep some requests open, and account for each; ``name`` sets them apart from others'."""
+    """Keep some requests open, and account for each; ``name`` is a prefix of their ids."""
 
     def __init__(self, peer: Peer, name: str) -> None:
         self._peer, self._name = peer, name
@@ -58,7 +58,7 @@ class Requester:
         return len(self._waited_s)
 
     def keep_asking(self, is_over: Callable[[], bool]) -> None:
-        """Have ``NUM_OPEN`` requests open until it is over, then wait for what is open."""
+        """Keep ``NUM_OPEN`` requests open until stopped, then wait for those still open."""
         until_s = time.monotonic() + LIMIT_S
         while time.monotonic() < until_s and (self._tried_s or not is_over()):
             while len(self._tried_s) < NUM_OPEN and not is_over():

@@ -1,7 +1,7 @@
 """A broker, the daemon on it with a tiny model, and a client that counts.
 
-The client is edged's own transport, with a session that the broker keeps, so that it misses nothing
-whatever happens to the broker; it goes around the proxy.
+The client is edged's own transport with a persistent session, so it misses nothing whatever happens
+to the broker; it does not use the proxy.
 """
 
 import contextlib
@@ -41,10 +41,10 @@ class Crowd:
         self._numbers = itertools.count()
 
     def ask(self, count: int, *, expiry_s: int = 3600, **members: object) -> list[str]:
-        """Send so many requests; returns when the broker has them all."""
+        """Send requests; return when the broker has them all."""
         names = [f"{self._prefix}{next(self._numbers)}" for _ in range(count)]
         self.asked.update(names)
-        # At random, so that no two executions give the same text.
+        # Sampled, so that no two executions give the same text.
         usual = {"prompt": "x", "max_tokens": 8, "temperature": 1, "timeout_ms": 300_000}
         request = usual | members
         properties = WireProperties(message_expiry_s=expiry_s)
@@ -64,13 +64,13 @@ class Crowd:
         return names
 
     def take(self, count: int) -> None:
-        """Wait for so many more answers, refusals not among them, or until nothing is open."""
+        """Wait for this many more answers, not counting refusals, or until no request is open."""
         wanted = count + self._num_answers()
         while self.lost and self._num_answers() < wanted:
             self._note(self._peer.expect(Delivery))
 
     def settle(self) -> None:
-        """Wait until everything that was asked is answered."""
+        """Wait until all requests are answered."""
         until_s = time.monotonic() + LIMIT_S
         while self.lost and (left_s := until_s - time.monotonic()) > 0:
             with contextlib.suppress(queue.Empty):
@@ -81,7 +81,7 @@ class Crowd:
 
     @property
     def lost(self) -> set[str]:
-        """What has no reply, so far."""
+        """Requests without a reply so far."""
         return self.asked - self.replies.keys()
 
     @property
@@ -91,7 +91,7 @@ class Crowd:
 
     @property
     def num_unmarked(self) -> int:
-        """Of these, the ones that do not say that they are a repetition; there must be none."""
+        """Of these, those not marked as a repetition; must be 0."""
         firsts = ([a for a in answers if not a["duplicate"]] for answers in self._answers())
         return sum(max(0, len(first) - 1) for first in firsts)
 
@@ -105,13 +105,13 @@ class Crowd:
         return sum(len(answers) for answers in self._answers())
 
     def _answers(self) -> list[list[dict[str, Any]]]:
-        """What each request was answered with, after what it may have been refused for."""
+        """Yield the answers to each request, after its refusals."""
         return [[r for r in replies if r["status"] == "ok"] for replies in self.replies.values()]
 
     def _note(self, delivery: Delivery) -> None:
         reply = json.loads(delivery.payload)
         if reply in self.replies[reply["id"]]:
-            self.num_copies += 1  # the same message again: on its way to the broker, or from it
+            self.num_copies += 1  # the same message again, duplicated by QoS 1
         else:
             self.replies[reply["id"]].append(reply)
         self._peer.transport.acknowledge(delivery)
@@ -119,7 +119,7 @@ class Crowd:
 
 @contextlib.contextmanager
 def crowd(broker: Broker, prefix: str = "r") -> Iterator[Crowd]:
-    """A client of ``broker`` that hears every reply of the node; its ids start with ``prefix``."""
+    """Connect a client that receives every reply of the node; its ids start with ``prefix``."""
     peer = Peer(settings(broker, "crowd"), REPLIES)
     try:
         yield Crowd(peer, prefix)
@@ -128,7 +128,7 @@ def crowd(broker: Broker, prefix: str = "r") -> Iterator[Crowd]:
 
 
 def configure(folder: Path, bundle: Path, port: int, keepalive: str = KEEPALIVE) -> Path:
-    """Write a configuration that keeps state in ``folder`` and notices a dead broker soon."""
+    """Write a configuration that keeps state in ``folder`` and detects a dead broker quickly."""
     document = {
         "node": "kitchen",
         "model": {"path": str(bundle)},
@@ -155,9 +155,9 @@ def serving(
     Args:
         folder: For its configuration, state and log.
         bundle: The model.
-        port: Of the broker, or of what stands before it.
+        port: Of the broker, or of the proxy in front of it.
         changes: Of ``hasty.py``, made to the daemon before it starts.
-        keepalive: A longer one for a test in which no connection may break, on a busy machine.
+        keepalive: Longer for a test in which no connection may break on a busy machine.
         environment: Of the process.
     """
     config = str(configure(folder, bundle, port, keepalive))
@@ -168,7 +168,7 @@ def serving(
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """What the daemon last said of itself."""
+    """Return the content of the state file."""
     path = folder / "state.json"
     members = json.loads(path.read_bytes()) if path.exists() else {}
     assert isinstance(members, dict)
@@ -185,7 +185,7 @@ def wait_for_log(process: Daemon, words: str) -> None:
 
 
 def wait_for_state(folder: Path, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """Wait until the state file says something."""
+    """Wait until the state file satisfies a condition."""
     pause = threading.Event()
     until_s = time.monotonic() + LIMIT_S
     while not (found := state(folder)) or not holds(found):

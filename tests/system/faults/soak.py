@@ -1,6 +1,6 @@
-"""The long form of the faults, and a soak; both print what they measured. ``scripts/soak`` runs it.
+"""The long versions of the faults, and a soak test; ``scripts/soak`` runs it and prints a table.
 
-Needs Mosquitto. The model is a tiny one unless a bundle is given: what is measured is the daemon.
+Needs Mosquitto. Without a bundle it uses a tiny model: the subject is the daemon.
 """
 
 import argparse
@@ -40,7 +40,7 @@ Rows = list[tuple[str, str]]
 
 @dataclass
 class Samples:
-    """What a soak saw, one entry for each request."""
+    """Samples of a soak test, one for each request."""
 
     at_s: list[float] = field(default_factory=list)
     rss_bytes: list[int] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Samples:
     num_threads: list[int] = field(default_factory=list)
 
     def take(self, process: psutil.Process, at_s: float, answer_s: float) -> None:
-        """Look at the daemon."""
+        """Sample the daemon."""
         with process.oneshot():
             self.at_s.append(at_s)
             self.answer_s.append(answer_s)
@@ -59,7 +59,7 @@ class Samples:
 
 
 def main(words: Sequence[str]) -> int:
-    """Run what is asked for; return 1 when something was lost."""
+    """Run what the options ask for; return 1 if anything was lost."""
     parser = argparse.ArgumentParser(prog="scripts/soak", description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="0 leaves them out; %(default)s")
     parser.add_argument("--prompts", type=int, default=2000, help="over the kills; %(default)s")
@@ -102,7 +102,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def kill_rows(tally: Tally) -> Rows:
-    """Put a tally into words."""
+    """Format a tally."""
     num_answered = tally.num_asked - tally.num_lost
     return [
         ("requests, `kill -9`", f"{tally.num_asked:,}, {tally.num_kills}"),
@@ -116,7 +116,7 @@ def kill_rows(tally: Tally) -> Rows:
 
 
 def fuzz(corpus: Path, seconds: int) -> tuple[tuple[str, str], bool]:
-    """Let atheris look for payloads; return a row and whether all went well; blocks."""
+    """Run atheris; return a row and whether it found nothing; blocks."""
     corpus.mkdir()
     command = [sys.executable, "-m", "tests.system.faults.fuzz", str(seconds), str(corpus)]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
@@ -130,7 +130,7 @@ def fuzz(corpus: Path, seconds: int) -> tuple[tuple[str, str], bool]:
 
 
 def black_hole(folder: Path, bundle: Path, broker: Broker, seconds: float) -> Rows:
-    """Swallow everything for a while, and see when that is noticed and when it is over; blocks."""
+    """Drop everything for a while; measure detection and recovery; blocks."""
     with (
         proxy(broker.port) as network,
         serving(folder, bundle, network.port) as daemon,
@@ -156,7 +156,7 @@ def black_hole(folder: Path, bundle: Path, broker: Broker, seconds: float) -> Ro
 
 
 def soak(folder: Path, bundle: Path, broker: Broker, seconds: float) -> Rows:
-    """Ask at a steady pace through a network that breaks at a steady pace; blocks."""
+    """Ask at a constant rate through a network that breaks periodically; blocks."""
     samples, num_breaks = Samples(), 0
     pause = threading.Event()
     with (
@@ -188,7 +188,7 @@ def soak(folder: Path, bundle: Path, broker: Broker, seconds: float) -> Rows:
 
 
 def soak_rows(samples: Samples, clients: Crowd, seconds: float) -> Iterator[tuple[str, str]]:
-    """Put what a soak saw into words; answers that a broken connection delayed are in it."""
+    """Format the samples of a soak test, including answers delayed by a broken connection."""
     warm_up_s = min(WARM_UP_S, seconds / 4)
     warm = [i for i, at_s in enumerate(samples.at_s) if at_s >= warm_up_s]
     hours = [samples.at_s[i] / 3600 for i in warm]

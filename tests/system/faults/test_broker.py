@@ -1,4 +1,4 @@
-"""A broker that goes away: with its memory nothing is lost, without it what is lost is counted."""
+"""A broker that stops: with persistence nothing is lost, without it losses are counted."""
 
 import signal
 import socket
@@ -23,10 +23,10 @@ from tests.system.faults.site import REQUEST, configure, crowd, serving, wait_fo
 
 RESTARTS = 10
 STALL_LIMIT_S = 45.0
-"""Beside other work, too; what the broker holds up stays so until the next connection."""
+"""Also under load; a message that the broker delays waits until the next connection."""
 
 
-def test_ten_restarts_of_a_broker_that_remembers_lose_nothing(
+def test_ten_restarts_of_a_persistent_broker_lose_nothing(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
     with (
@@ -44,10 +44,10 @@ def test_ten_restarts_of_a_broker_that_remembers_lose_nothing(
         assert process.stop() == 0
 
 
-def test_a_broker_that_forgets_costs_what_it_had_and_each_loss_is_counted(
+def test_a_broker_without_persistence_loses_its_queue_and_each_lost_session_is_counted(
     bundle: Path, tmp_path: Path
 ) -> None:
-    """What the node holds is answered; its acknowledgement would be for another message now."""
+    """Requests that the node holds are answered; their acknowledgements are stale and not sent."""
     require_mosquitto()
     with (
         running(configure_mosquitto(tmp_path)) as broker,
@@ -68,7 +68,7 @@ def test_a_broker_that_forgets_costs_what_it_had_and_each_loss_is_counted(
         assert process.stop() == 0
 
 
-def test_what_expired_while_the_node_was_away_gets_no_reply_and_holds_nothing_up(
+def test_requests_that_expired_while_the_node_was_down_get_no_reply_and_delay_nothing(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
     with crowd(mosquitto) as clients:
@@ -93,7 +93,7 @@ def test_what_expired_while_the_node_was_away_gets_no_reply_and_holds_nothing_up
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "tls"])
-def test_a_port_that_accepts_and_says_nothing_is_given_up_in_ten_seconds(*, is_tls: bool) -> None:
+def test_a_port_that_accepts_and_stays_silent_times_out_in_ten_seconds(*, is_tls: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         place = Broker("silent", silent.getsockname()[1], [], "5")
         terms = settings(place, "node", is_tls=is_tls, handshake_timeout_s=0.2)
@@ -126,7 +126,7 @@ def test_an_expired_certificate_is_explained(tmp_path: Path) -> None:
         peer.stop()
 
 
-def test_a_connection_that_stood_longer_than_a_handshake_says_why_it_ended(
+def test_an_established_connection_that_breaks_reports_the_reason(
     mosquitto: Broker,
 ) -> None:
     with (
@@ -144,7 +144,7 @@ def test_a_connection_that_stood_longer_than_a_handshake_says_why_it_ended(
 
 
 @pytest.mark.parametrize("callback", CALLBACKS)
-def test_a_mistake_in_a_callback_ends_the_process_with_70(
+def test_an_exception_in_a_callback_exits_with_70(
     mosquitto: Broker, bundle: Path, tmp_path: Path, callback: str
 ) -> None:
     config = str(configure(tmp_path, bundle, mosquitto.port))

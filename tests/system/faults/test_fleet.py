@@ -1,4 +1,4 @@
-"""Three nodes behind a shared subscription: what is done to one of them loses nothing."""
+"""Three nodes behind a shared subscription: a fault of one of them loses nothing."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from tests.system.faults.requester import PATIENCE_S
 
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, dict[str, Any]]:
-    """What came of each fault, as the documented command prints it."""
+    """The result of each fault, as the documented command prints it."""
     require_mosquitto()
     require(os.geteuid() == 0, "not root (networks of their own)")
     for program, package in (("ip", "iproute2"), ("unshare", "util-linux")):
@@ -34,25 +34,25 @@ def outcomes() -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(params=FAULTS)
 def outcome(request: pytest.FixtureRequest, outcomes: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What came of one of them."""
+    """The result of one of them."""
     return outcomes[request.param]
 
 
-def test_who_asks_again_gets_every_answer(outcome: dict[str, Any]) -> None:
+def test_a_requester_that_retries_gets_every_answer(outcome: dict[str, Any]) -> None:
     assert outcome["asked"] >= 60
     assert outcome["lost"] == 0
 
 
-def test_every_node_had_its_share_and_nobody_waited_longer_than_the_fault_lasted(
+def test_every_node_answers_some_and_no_request_waits_longer_than_the_fault(
     outcome: dict[str, Any],
 ) -> None:
     assert outcome["nodes"].keys() == set(NODES)
     lasted_s = PARTITION_S if outcome["fault"] == "partition" else 0.0
-    # A request may be handed twice to a node that nobody has missed yet.
+    # The broker may assign a request twice to a dead node before the keep-alive expires.
     assert outcome["longest_s"] < lasted_s + 3 * PATIENCE_S
 
 
-def test_nothing_is_done_twice_without_need(outcome: dict[str, Any]) -> None:
+def test_only_retried_requests_are_answered_twice(outcome: dict[str, Any]) -> None:
     if outcome["fault"] == "nothing":
         assert (outcome["asked_again"], outcome["answered_twice"]) == (0, 0)
     assert outcome["answered_twice"] <= outcome["asked_again"]

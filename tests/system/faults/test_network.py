@@ -1,4 +1,4 @@
-"""A bad network between the daemon and its broker: nothing is lost, and it is soon back."""
+"""A bad network between the daemon and its broker: nothing is lost, and it recovers quickly."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from tests.system.faults.proxy import DOWN, UP, Proxy, proxy
 from tests.system.faults.site import crowd, serving, wait_for_state
 
 RECOVERY_S = 45.0
-"""Beside other work, too; the pause between two tries is a few seconds after a short outage."""
+"""Also under load; the pause between two tries is a few seconds after a short outage."""
 DOWN_S = 5.0
 
 
@@ -27,7 +27,7 @@ BREAKS: list[Callable[[Proxy], None]] = [Proxy.reset, cut_in_a_request, cut_in_a
 
 
 @pytest.mark.parametrize("break_it", BREAKS, ids=lambda f: f.__name__)
-def test_a_broken_connection_loses_nothing_and_is_soon_back(
+def test_a_broken_connection_loses_nothing_and_recovers_quickly(
     mosquitto: Broker, bundle: Path, tmp_path: Path, break_it: Callable[[Proxy], None]
 ) -> None:
     with (
@@ -53,7 +53,7 @@ def test_a_broken_connection_loses_nothing_and_is_soon_back(
     [{"chunk_bytes": 1}, {"delay_s": 2.0}, {"bytes_per_s": 20_000}],
     ids=["one-byte-pieces", "latency", "20-kB-a-second"],
 )
-def test_a_slow_network_costs_time_and_nothing_else(
+def test_a_slow_network_only_costs_time(
     mosquitto: Broker, bundle: Path, tmp_path: Path, weather: dict[str, float]
 ) -> None:
     with (
@@ -70,7 +70,7 @@ def test_a_slow_network_costs_time_and_nothing_else(
         assert process.stop() == 0
 
 
-def test_a_network_that_is_down_is_waited_for_and_used_as_soon_as_it_is_back(
+def test_the_node_reconnects_as_soon_as_the_network_is_back(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
     with (
@@ -94,7 +94,7 @@ def test_a_network_that_is_down_is_waited_for_and_used_as_soon_as_it_is_back(
         assert process.stop() == 0
 
 
-def test_a_broker_that_falls_silent_is_given_up_after_the_keep_alive_and_found_again(
+def test_a_silent_broker_is_detected_by_the_keep_alive_and_reconnected(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
     with (

@@ -1,4 +1,4 @@
-"""A broker that sends what is not MQTT: the transport goes on, and never hangs in silence."""
+"""A broker that sends malformed packets: the transport reconnects and never hangs."""
 
 import contextlib
 import queue
@@ -18,17 +18,17 @@ KNOWN = [
     b"\x30\x00",  # PUBLISH without a topic
     b"\x32\x03\x00\x05a",  # its topic is cut off
     b"\x32\x06\x00\x01a\x00\x07\x05",  # so are its properties
-    b"\x30\x07\x00\x01a\x03\x7f\x00\x00",  # a property that there is not
+    b"\x30\x07\x00\x01a\x03\x7f\x00\x00",  # an unknown property
     b"\x40\x01\x00",  # PUBACK with half a packet id
     b"\x90\x02\x00\x01",  # SUBACK without its properties
     b"\x30\xff\xff\xff\xff\xff",  # a length that never ends
-    b"\xf0\x00\x00",  # AUTH without any
+    b"\xf0\x00\x00",  # AUTH without authentication
 ]
 NUM_RANDOM = 10_000
 
 
 class Babbler(threading.Thread):
-    """Accepts MQTT connections, says one thing on each, and hangs up."""
+    """Accepts MQTT connections, sends some bytes on each, and closes it."""
 
     def __init__(self, sayings: list[bytes]) -> None:
         super().__init__(daemon=True)
@@ -56,7 +56,7 @@ class Babbler(threading.Thread):
 
 
 def random_sayings(count: int) -> list[bytes]:
-    """Bytes that begin like a packet of a known kind, more often than not."""
+    """Random bytes that usually begin like a known packet."""
     chance = random.Random(7)
     kinds = [0x20, 0x30, 0x32, 0x34, 0x40, 0x50, 0x62, 0x70, 0x90, 0xB0, 0xD0, 0xE0, 0xF0]
     sayings = []
@@ -69,7 +69,7 @@ def random_sayings(count: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("sayings", [KNOWN, random_sayings(NUM_RANDOM)], ids=["known", "at-random"])
-def test_what_is_not_mqtt_ends_the_connection_and_is_said(
+def test_malformed_packets_end_the_connection_and_are_reported(
     sayings: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raised: queue.SimpleQueue[object] = queue.SimpleQueue()

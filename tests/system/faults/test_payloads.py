@@ -1,4 +1,4 @@
-"""Payloads that are too large, too many, or made to hurt: one reply each, no memory, no end."""
+"""Payloads that are too large, too many, or malicious: one reply each, in bounded memory."""
 
 import gc
 import json
@@ -21,12 +21,12 @@ from tests.system.broker.peer import peer
 from tests.system.faults.site import REQUEST, crowd, serving, wait_for_state
 
 MAX_GROWTH_BYTES = 32_000_000
-"""What no flood may take, whatever else runs.
+"""Bound for any flood, whatever the load of the machine.
 
-Beside other work the broker falls behind, and every reply waits: 1 KB each, 5 MB. Of payloads never
-more than 85 were there at a time (1.4 MB), but the heap grew by 3 to 20 MB in the large flood, by
-what lies in it between replies that wait: a closer bound would be one on what else runs. 1,000
-prompts kept as tokens would take 450 MB; that no payload is kept has a test of its own.
+Under load the broker falls behind and every reply is queued: 1 KB each, 5 MB. At most 85 payloads
+were held at a time (1.4 MB), but the heap grew by 3 to 20 MB in the large flood, by fragmentation
+between queued replies: a closer bound would depend on the load. 1,000 prompts kept as tokens would
+take 450 MB; another test checks that no payload is kept.
 """
 LOOK_S = 0.002
 GIANT_BYTES = 40_000_000
@@ -46,15 +46,17 @@ HOSTILE = [
 
 
 def heap_bytes(process_id: int) -> int:
-    """What a process holds that no file stands behind: of those pages the system takes some back
-    from who is idle, and its next requests bring them in again."""
+    """Return the anonymous memory of a process.
+
+    File-backed pages do not count: the kernel drops and reloads those of an idle process.
+    """
     lines = Path(f"/proc/{process_id}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024
 
 
 @contextmanager
 def growth_of(process_id: int) -> Iterator[list[int]]:
-    """Look at a process all the time; at the end the list holds by how much it grew at most."""
+    """Watch a process; at the end the list holds its largest growth."""
     before, over = heap_bytes(process_id), threading.Event()
     growth = [0]
 
@@ -71,10 +73,10 @@ def growth_of(process_id: int) -> Iterator[list[int]]:
         watcher.join()
 
 
-def test_floods_and_giants_are_answered_or_dropped_in_bounded_memory(
+def test_floods_and_huge_payloads_are_answered_or_dropped_in_bounded_memory(
     bundle: Path, tmp_path: Path
 ) -> None:
-    """The broker holds nothing back: Mosquitto 2.0.11 sends far more than the Receive Maximum."""
+    """The broker does not limit them: Mosquitto 2.0.11 sends far more than the Receive Maximum."""
     require_mosquitto()
     broker_terms = configure_mosquitto(tmp_path, extra=["max_queued_messages 20000"])
     as_the_unit = {"MALLOC_ARENA_MAX": "2"}
@@ -101,7 +103,7 @@ def test_floods_and_giants_are_answered_or_dropped_in_bounded_memory(
             assert set(codes) == {"bad_request"}
 
         clients.ask(4, prompt="x" * 200, max_tokens=40)
-        # What reading one of them takes is not the flood's.
+        # Memory for reading a single one does not count as growth.
         clients.ask(4, prompt="x" * LARGE_BYTES)
         clients.settle()
         for flood in (giant, large, tiny, made_to_hurt):
@@ -122,7 +124,7 @@ def test_floods_and_giants_are_answered_or_dropped_in_bounded_memory(
     [({"prompt": 7}, 0), ({"prompt": "x"}, 1)],
     ids=["refused", "answered"],
 )
-def test_what_waits_for_the_broker_keeps_no_payload(
+def test_replies_waiting_for_the_broker_hold_no_request_payload(
     request_: dict[str, object], num_jobs: int
 ) -> None:
     bench = Bench()
@@ -158,7 +160,7 @@ properties = st.builds(
 
 @settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(payloads, properties, st.booleans(), st.sampled_from(["generate", "cancel", "x"]))
-def test_any_delivery_gets_one_reply_or_is_counted_as_dropped(
+def test_any_delivery_gets_one_reply_or_is_a_counted_drop(
     payload: bytes,
     wire: WireProperties,
     retain: bool,

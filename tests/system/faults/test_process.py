@@ -1,4 +1,4 @@
-"""The daemon's own death, its disk, its clock, its signals, and its idling."""
+"""Faults of the process: kills, disk, clock and signals; and its cost when idle."""
 
 import contextlib
 import shutil
@@ -19,7 +19,7 @@ from tests.system.faults.site import configure, crowd, serving, state, wait_for_
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
 
-def test_eight_kills_over_eighty_prompts_lose_nothing_and_repeat_nothing_unmarked(
+def test_eight_kills_over_eighty_prompts_lose_nothing_and_mark_every_repetition(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
     tally = kill_again_and_again(tmp_path, bundle, mosquitto, Plan(kills=8, prompts=80))
@@ -28,7 +28,7 @@ def test_eight_kills_over_eighty_prompts_lose_nothing_and_repeat_nothing_unmarke
     assert tally.codes <= {"ok", "queue_full", "crashed_before"}
 
 
-def test_a_full_and_then_a_read_only_disk_cost_the_state_file_and_no_answer(
+def test_a_full_or_read_only_disk_costs_the_state_file_but_no_answer(
     mosquitto: Broker, bundle: Path, tmp_path: Path, small_disk: Path
 ) -> None:
     config = configure(small_disk, bundle, mosquitto.port)
@@ -42,7 +42,7 @@ def test_a_full_and_then_a_read_only_disk_cost_the_state_file_and_no_answer(
         clients.ask(4)
         clients.settle()
         wait_for_log(process, "state.file: cannot be written")
-        assert "state.folder" not in process.log  # its one block is there
+        assert "state.folder" not in process.log  # its one block is allocated already
         subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
         clients.ask(4)
         clients.settle()
@@ -52,7 +52,7 @@ def test_a_full_and_then_a_read_only_disk_cost_the_state_file_and_no_answer(
         assert process.stop() == 0
 
 
-def test_a_model_file_deleted_while_it_runs_is_not_missed(
+def test_deleting_a_model_file_does_not_affect_a_running_daemon(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(bundle, tmp_path / "copy")
@@ -64,10 +64,10 @@ def test_a_model_file_deleted_while_it_runs_is_not_missed(
         assert process.stop() == 0
 
 
-def test_a_clock_that_jumps_ends_nothing_and_expires_nothing(
+def test_a_clock_jump_cuts_no_answer_and_expires_no_request(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
-    """Ten years on, and then to an hour before the start."""
+    """Ten years forward, then to an hour before the start."""
     require(FAKETIME, "faketime is not installed (apt-get install faketime)")
     offset = tmp_path / "offset"
     offset.write_text("+0")
@@ -95,10 +95,10 @@ def test_a_clock_that_jumps_ends_nothing_and_expires_nothing(
         assert process.stop() == 0
 
 
-def test_a_stop_in_the_middle_of_an_answer_leaves_it_to_the_next_process(
+def test_a_request_interrupted_by_a_stop_is_answered_by_the_next_process(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
-    """Asked twice, it does not wait; the broker still has what it was answering."""
+    """A second signal stops it at once; the broker still has the running request."""
     with crowd(mosquitto) as clients:
         with serving(tmp_path, bundle, mosquitto.port) as process:
             clients.ask(8, max_tokens=200)
@@ -115,7 +115,7 @@ def test_a_stop_in_the_middle_of_an_answer_leaves_it_to_the_next_process(
 def test_an_idle_node_costs_next_to_nothing(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
-    """At most 0.5 % of a core and 2 wake-ups a second, with the broker's keep-alive in it."""
+    """At most 0.5 % of a core and 2 wake-ups a second, including the keep-alive."""
     config = configure(tmp_path, bundle, mosquitto.port)
     config.write_text(config.read_text().replace('"interval": "1s"', '"interval": "30s"'))
     with daemon(tmp_path, "--config", str(config)) as process, crowd(mosquitto) as clients:
@@ -123,7 +123,7 @@ def test_an_idle_node_costs_next_to_nothing(
         clients.ask(2)
         clients.settle()
         own = psutil.Process(process.process.pid)
-        threading.Event().wait(1.5)  # the state that the answers change is told after a second
+        threading.Event().wait(1.5)  # a changed state is published after a second
         before, started_s = _used(own), time.monotonic()
         threading.Event().wait(5.0)
         seconds = time.monotonic() - started_s
@@ -135,7 +135,7 @@ def test_an_idle_node_costs_next_to_nothing(
 
 
 def _used(process: psutil.Process) -> tuple[float, int]:
-    """CPU seconds, and how often one of its threads went to sleep."""
+    """Return CPU seconds, and how often one of its threads went to sleep."""
     times = process.cpu_times()
     sleeps = 0
     for task in Path(f"/proc/{process.pid}/task").iterdir():

@@ -26,7 +26,7 @@ ROOT = "edged/kitchen"
 LISTENS = (f"{ROOT}/response/#", "reply/#", f"{ROOT}/state")
 REPLIES = "reply/hostile"
 BUSY = frozenset({"queue_full", "timeout", "memory_pressure", "cancelled"})
-"""Refusals that say nothing against a request."""
+"""Refusals for which the request is not at fault."""
 TRANSFER_S = 0.25
 """What the way there and back may take of a busy machine."""
 
@@ -47,7 +47,7 @@ class Reply:
 
     @property
     def is_decision(self) -> bool:
-        """Whether it was sent as soon as the request was looked at: a refusal that did not wait."""
+        """Whether it is a refusal sent at once, without waiting in the queue."""
         error = self.members.get("error", {})
         has_waited = self.code == "timeout" and "predicted_ms" not in error
         return self.code not in ("ok", "cancelled") and not has_waited
@@ -55,7 +55,7 @@ class Reply:
 
 @dataclass
 class Sent:
-    """One message, and what became of it."""
+    """One message and its replies."""
 
     message: Message
     at_s: float
@@ -72,7 +72,7 @@ class Sent:
 
     @property
     def late_s(self) -> float:
-        """How long after its deadline it was answered; 0 when it was not, or in time."""
+        """How long after its deadline it was answered; 0 if in time or not at all."""
         limit_s = self.message.deadline_s
         answered_s = [reply.at_s for reply in self.replies if reply.code == "ok"]
         if limit_s is None or not answered_s or self.message.topic != GENERATE:
@@ -81,7 +81,7 @@ class Sent:
 
     @property
     def problem(self) -> str | None:
-        """Say what is wrong with the replies that are there; None when they are as expected."""
+        """Return what is wrong with the replies so far; None if nothing."""
         codes = [reply.code for reply in self.replies]
         if not self.was_taken:
             return None if self.message.may_be_broken_off and not codes else f"broken off: {codes}"
@@ -106,8 +106,8 @@ class Attacker:
 
     Args:
         port: Of the broker, on loopback.
-        prefix: Beginning of the names, so that several can be at work beside each other.
-        is_busy_allowed: Whether its messages may be refused because others ask, too.
+        prefix: Of the names, so that several attackers can run at the same time.
+        is_busy_allowed: Whether its messages may be refused because the node is busy.
     """
 
     def __init__(self, port: int, prefix: str = "h", *, is_busy_allowed: bool = False) -> None:
@@ -119,7 +119,7 @@ class Attacker:
         self.unexpected: list[str] = []
         """Replies that belong to no message of this client, by code."""
         self.state: dict[str, Any] = {}
-        """What the node last told of itself."""
+        """The latest ``state`` of the node."""
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
         ready = threading.Event()
         self._client.on_connect = lambda client, *_: client.subscribe([(t, 1) for t in LISTENS])
@@ -131,14 +131,14 @@ class Attacker:
         assert ready.wait(WAIT_S)
 
     def close(self) -> None:
-        """Leave the broker."""
+        """Disconnect."""
         for publisher in self._publishers.values():
             publisher.close()
         self._client.disconnect()
         self._client.loop_stop()
 
     def send(self, message: Message) -> str:
-        """Publish a message; returns its name when the broker has it, or has broken it off."""
+        """Publish a message; return its name when the broker has accepted it or disconnected."""
         name = f"{self._prefix}{next(self._numbers)}."
         properties = list(message.properties)
         if message.is_marked:
@@ -160,35 +160,35 @@ class Attacker:
         return name
 
     def settle(self, *names: str, wait_s: float = WAIT_S) -> bool:
-        """Wait until each of these messages has a reply; tell whether that came to pass."""
+        """Wait until each of these messages has a reply; return whether it has."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: all(self.sent[name].replies for name in names), wait_s
             )
 
     def ask_honestly(self, **members: object) -> Sent:
-        """Ask what has to be answered and return it with its reply."""
+        """Send a valid request and return it with its reply."""
         name = self.send(Message(HONEST | members, codes=frozenset({"ok"})))
         self.settle(name)
         return self.sent[name]
 
     def next_state(self) -> dict[str, Any]:
-        """Wait for what the node says of itself after now; the state before may be a second old."""
+        """Wait for the next ``state``; the current one may be a second old."""
         with self._changed:
-            for _ in range(2):  # the first may have been on its way
+            for _ in range(2):  # the first may have been in flight
                 self.state = {}
                 assert self._changed.wait_for(lambda: self.state, WAIT_S), "no state came"
             return self.state
 
     def wait_for_state(self, member: str, value: object) -> None:
-        """Wait until the node says so of itself."""
+        """Wait until the ``state`` satisfies a condition."""
         with self._changed:
             has_come = self._changed.wait_for(lambda: self.state.get(member) == value, WAIT_S)
         assert has_come, f"{member} is {self.state.get(member)} instead of {value}"
 
     @property
     def problems(self) -> dict[str, str]:
-        """What is wrong, by message: its name and how it begins."""
+        """Problems by message: its name and first bytes."""
         found = ((name, sent, sent.problem) for name, sent in self.sent.items())
         return {
             f"{name} {sent.message.payload_for(name)[:60]!r}": problem
@@ -224,7 +224,7 @@ class Attacker:
 
 @contextlib.contextmanager
 def attacker(port: int, prefix: str = "h", *, is_busy_allowed: bool = False) -> Iterator[Attacker]:
-    """Connect, and leave at the end."""
+    """Connect, and disconnect at the end."""
     client = Attacker(port, prefix, is_busy_allowed=is_busy_allowed)
     try:
         yield client

@@ -1,7 +1,7 @@
-"""The attacks, as data: what is sent, and what has to come back. Another attack is another entry.
+"""The attacks as data: what is sent, and what must come back. To add an attack, add an entry.
 
-Each entry that is taken asks for one token: what is tried here is how a node takes messages in, not
-how it shares the engine between those who ask for much.
+Each accepted entry requests one token: this tests how a node decodes and admits messages, not how
+it shares the engine.
 """
 
 import json
@@ -26,9 +26,9 @@ NOTHING: frozenset[str] = frozenset()
 
 @dataclass(frozen=True)
 class Message:
-    """One message and what may come back.
+    """One message and its allowed replies.
 
-    A mapping is sent as JSON under an ``id`` of its own, unless it has one; bytes as they are.
+    A mapping is sent as JSON with a new ``id`` unless it has one; bytes are sent unchanged.
     """
 
     payload: Mapping[str, Any] | bytes
@@ -55,7 +55,7 @@ class Message:
 
     @property
     def deadline_s(self) -> float | None:
-        """How long after its delivery it is answered at the latest; None: it is not known."""
+        """Latest time of the reply after the delivery; None if unknown."""
         if isinstance(self.payload, bytes):
             return None
         timeout_ms = self.payload.get("timeout_ms", DEFAULT_TIMEOUT_MS)
@@ -64,7 +64,7 @@ class Message:
         return min(timeout_ms / 1000, float("inf") if self.expiry_s is None else self.expiry_s)
 
     def payload_for(self, name: str) -> bytes:
-        """Return what is sent under this name."""
+        """Return the payload for this name."""
         if isinstance(self.payload, bytes):
             return self.payload
         return json.dumps({"id": name} | dict(self.payload)).encode()
@@ -72,7 +72,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Attack:
-    """What is sent in one go."""
+    """Messages that are sent together."""
 
     row: str
     """Of the table of attacks, or what is attacked."""

@@ -1,8 +1,8 @@
-"""Play hostile messages against a real model, and hold what comes of it to its bounds.
+"""Send hostile messages to a node with a real model, and check the results against bounds.
 
 ``scripts/hostile`` runs it. Needs Mosquitto and prlimit; starts a broker and a daemon of its own on
-loopback, under the limits of the shipped unit (the kernel's limit of memory only where a control
-group can be made), and speaks to nobody else.
+loopback, under the limits of the shipped unit (the memory limit only where a control group can be
+created), and connects to nothing else.
 """
 
 import argparse
@@ -37,7 +37,7 @@ class Figure:
 
 
 def figures(outcome: Outcome) -> Iterator[Figure]:
-    """Put an outcome into rows; those with "this machine" in the bound depend on its speed."""
+    """Format an outcome as rows; bounds with "this machine" depend on its speed."""
 
     def held(name: str, value: float, limit: float, form: Callable[[float], str]) -> Figure:
         return Figure(name, form(value), f"≤ {form(limit)}", value <= limit)
@@ -74,7 +74,7 @@ def figures(outcome: Outcome) -> Iterator[Figure]:
 
 
 def main(words: Sequence[str]) -> int:
-    """Run what is asked for; return 1 when a bound is missed."""
+    """Run what the options ask for; return 1 if a bound is missed."""
     options = _parser().parse_args(words)
     command = shlex.join(["scripts/hostile", *words])
     found: dict[str, object] = {"date": time.strftime("%Y-%m-%d", time.gmtime())}

@@ -1,4 +1,4 @@
-"""A broker and a daemon that many attacks share, until one of them has done harm."""
+"""A broker and a daemon that many attacks share until a test fails."""
 
 import contextlib
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ class Site:
         broker = self._stack.enter_context(running(terms))
         state = {"folder": str(folder), "interval": "1s"}
         arguments = configured(folder, bundle, broker, state=state, queue={"size": 64})
-        # The unit's limit: an attack that wants gigabytes is to end the daemon, not the machine.
+        # The unit's limit: an attack that allocates gigabytes must end the daemon, not the machine.
         limits = ("prlimit", f"--data={Terms.of_unit().data_bytes}", "--core=0")
         self.daemon = Daemon(folder, arguments, before=limits)
         self._stack.callback(self.daemon.close)
@@ -39,7 +39,7 @@ class Site:
 
 
 class Sites:
-    """One site for all, and a new one after a test that failed on it."""
+    """One site for all tests, and a new one after a failed test."""
 
     def __init__(self, factory: pytest.TempPathFactory, bundle: Path) -> None:
         self._factory, self._bundle = factory, bundle
@@ -47,7 +47,7 @@ class Sites:
 
     @contextlib.contextmanager
     def one(self) -> Iterator[Site]:
-        """Return the site; an assertion that fails closes it."""
+        """Return the site; a failed assertion closes it."""
         if self._site is None:
             self._site = Site(self._factory.mktemp("site"), self._bundle)
         try:
@@ -63,7 +63,7 @@ class Sites:
         self.close()
 
     def close(self) -> None:
-        """Close the site, if there is one."""
+        """Close the site, if any."""
         site, self._site = self._site, None
         if site is not None:
             site.close()
@@ -71,7 +71,7 @@ class Sites:
 
 @pytest.fixture(scope="session")
 def sites(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Iterator[Sites]:
-    """Where attacks are played; closed at the end of all tests."""
+    """The site for the attacks; closed after all tests."""
     require_mosquitto()
     with Sites(tmp_path_factory, bundle) as started:
         yield started

@@ -1,7 +1,7 @@
-"""``edged`` with a library that cannot bear a certain text, as a mistake in it would be.
+"""``edged`` with a library that crashes at a certain text, as a bug in it would.
 
-Run this module with WHERE HOW TEXT run ...: it changes the named library, then is the
-command. Only what the libraries document is changed, so that nothing here knows edged's insides.
+Run this module with WHERE HOW TEXT run ...: it changes the named library, then runs the command.
+Only documented functions of the libraries are changed; nothing here depends on edged's internals.
 """
 
 import json
@@ -19,9 +19,9 @@ ABORT, PANIC = "abort", "panic"
 
 
 class PanicException(BaseException):
-    """What a panic in a library of Rust's becomes; no ``except Exception`` catches it."""
+    """The exception for a panic in a Rust library; ``except Exception`` does not catch it."""
 
-    __module__ = "pyo3_runtime"  # whose class cannot be imported
+    __module__ = "pyo3_runtime"  # its class cannot be imported
 
 
 def _abort() -> Never:
@@ -50,7 +50,7 @@ def _change(where: str, text: str, fail: Callable[[], Never]) -> None:
 
 
 def _change_template(text: str, fail: Callable[[], Never]) -> None:
-    """Whichever way a template is rendered."""
+    """Change both methods that render a template."""
     for name in ("render", "generate", "stream"):
         method = getattr(jinja2.Template, name)
 
@@ -80,7 +80,7 @@ def _change_grammar(text: str, fail: Callable[[], Never]) -> None:
             return real(tokenizer, grammar, **options)
 
     class LLMatcher(metaclass=_Type):
-        """The library's own, but for one text."""
+        """The library's own class, except for one text."""
 
     llguidance.LLMatcher = LLMatcher
 

@@ -1,4 +1,4 @@
-"""Messages that nobody thought of: schemas at random, and honest requests that are damaged."""
+"""Generated messages: random schemas, and valid requests with random damage."""
 
 import json
 import random
@@ -30,7 +30,7 @@ _FORMATS: tuple[dict[str, Any], ...] = (
 
 
 def generated(seed: int) -> Iterator[Message]:
-    """Yield messages without an end, the same for the same seed."""
+    """Yield messages without end; the same seed gives the same messages."""
     chance = random.Random(seed)
     drawn: Iterator[dict[str, Any]] = iter(())
     while True:
@@ -47,13 +47,13 @@ def generated(seed: int) -> Iterator[Message]:
 
 
 def _odd(chance: random.Random) -> dict[str, Any]:
-    """A request some of whose values are others."""
+    """Return a request with some values replaced."""
     changed = {key: chance.choice(ODD) for key in chance.sample(KEYS, chance.randint(1, 3))}
     return HONEST | changed
 
 
 def _damaged(chance: random.Random) -> bytes:
-    """A request some of whose bytes are others, left out or there twice."""
+    """Return a request with some bytes changed, removed or duplicated."""
     members = HONEST | {"format": chance.choice(_FORMATS), "temperature": 0.5}
     data = bytearray(json.dumps(members).encode())
     for _ in range(chance.randint(1, 4)):
@@ -72,13 +72,13 @@ def _damaged(chance: random.Random) -> bytes:
 
 
 def hostile(seed: int) -> Iterator[Message]:
-    """Yield messages of every row of the table in turn, and a generated one behind each."""
+    """Yield messages of each row of the table in turn, with a generated one after each."""
     rows: dict[str, list[Message]] = {}
     for attack in ATTACKS:
         rows.setdefault(attack.row, []).extend(attack.messages)
     chance = random.Random(seed)
     drawn = generated(seed)
-    # Each row goes on from a place of its own, so that a short run does not see its begin only.
+    # Each row starts at a different place, so that a short run does not see its beginning only.
     places = {row: chance.randrange(len(messages)) for row, messages in rows.items()}
     while True:
         for row, messages in rows.items():

@@ -1,6 +1,6 @@
-"""Hostile messages at a steady rate beside an honest client, and what came of it.
+"""Hostile messages at a constant rate along with an honest client, and the measured effects.
 
-Everything is on this machine: a Mosquitto and a daemon of our own, on loopback.
+Everything runs on this machine: a Mosquitto and a daemon on loopback.
 """
 
 import statistics
@@ -33,14 +33,14 @@ _DEFAULT_TOKENS = 4
 
 @dataclass(frozen=True)
 class Load:
-    """What is played.
+    """Parameters of a load.
 
     Args:
         bundle: The model.
         per_s: Hostile messages a second.
         seconds: How long.
-        warm_up_s: Beginning in which memory may grow.
-        seed: Of the choice of messages.
+        warm_up_s: Time at the beginning in which memory may grow.
+        seed: For the choice of messages.
     """
 
     bundle: Path
@@ -52,13 +52,13 @@ class Load:
 
 @dataclass
 class Samples:
-    """What was seen of the process, one entry for each look."""
+    """Samples of the process."""
 
     at_s: list[float] = field(default_factory=list)
     rss_bytes: list[int] = field(default_factory=list)
 
     def growth_bytes(self, since_s: float) -> int:
-        """How far it went above what it had then."""
+        """Growth after the warm-up."""
         later = [
             rss for at_s, rss in zip(self.at_s, self.rss_bytes, strict=True) if at_s >= since_s
         ]
@@ -67,7 +67,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a load; times on the clock of this machine, where all clients are."""
+    """Results of a load; times are of this machine's clock, which all clients share."""
 
     per_s: float
     seconds: float
@@ -80,7 +80,7 @@ class Outcome:
     num_honest_wrong: int
     """Neither answered nor refused with a code that allows to ask again."""
     honest_answer_s: float
-    """One honest answer with nothing beside it."""
+    """One honest answer without other load."""
     decision_p50_s: float
     decision_p99_s: float
     """From the publication of what is refused to the refusal at the sender, broker and both
@@ -104,7 +104,7 @@ class Outcome:
 
 
 def play(load: Load, folder: Path, note: Callable[[str], None] = lambda _: None) -> Outcome:
-    """Start a broker and a daemon in ``folder``, play a load and stop them; blocks."""
+    """Start a broker and a daemon in ``folder``, run a load and stop them; blocks."""
     (folder / "mosquitto").mkdir(parents=True)
     terms = mosquitto(folder / "mosquitto", is_persistent=True)
     budget = {"memory": int(Terms.of_unit().memory_bytes * 0.9)}
@@ -128,7 +128,7 @@ def play(load: Load, folder: Path, note: Callable[[str], None] = lambda _: None)
 
 
 class _Run:
-    """One load on a daemon that serves."""
+    """One load on a serving daemon."""
 
     def __init__(
         self,
@@ -145,9 +145,9 @@ class _Run:
         self._honest = _honest()
 
     def outcome(self) -> Outcome:
-        """Play it and count; blocks."""
+        """Run the load and count; blocks."""
         probes_s = [self._probe_s() for _ in range(NUM_PROBES)]
-        answer_s = statistics.median(probes_s[2:])  # what is loaded at the first use is not counted
+        answer_s = statistics.median(probes_s[2:])  # the first ones include lazy loading
         self._note(f"one honest answer takes {answer_s * 1000:.0f} ms")
         num_lines, begun_s = self._process.log.count("\n"), time.monotonic()
         for client in (self._enemy, self._friend):
@@ -170,7 +170,7 @@ class _Run:
 
     def _probe_s(self) -> float:
         name = self._friend.send(next(self._honest))
-        assert self._friend.settle(name), "an honest request is not answered with nothing beside it"
+        assert self._friend.settle(name), "an honest request is not answered even without load"
         sent = self._friend.sent[name]
         return sent.replies[0].at_s - sent.at_s
 

@@ -1,10 +1,10 @@
-"""Hold the estimate of what schemas cost against measured compilation, with a bundle's tokenizer.
+"""Compare the estimated cost of schemas with their measured compilation, with a real tokenizer.
 
     scripts/measure-schemas models/smollm2-135m-instruct --count 3000
 
-Each schema that the estimate lets pass is compiled in a child of its own, under limits, and an
-answer to it is begun. Processor time, not the clock; the worst are measured three times, and their
-median counts. Memory is what the child's peak lies above where it was before.
+Each schema that the estimate accepts is compiled in a child process under limits, and the first
+tokens of an answer are drawn. Times are CPU time; the worst schemas are measured three times, and
+the median counts. Memory is the child's peak minus its memory before.
 """
 
 import argparse
@@ -40,7 +40,7 @@ _COLUMNS = "{:>8} {:>9} {:>9} {:>9} {:>9}  {}"
 
 
 class Cost(NamedTuple):
-    """What one schema took; without end where the child did not live to say."""
+    """Measured cost of one schema; infinite if the child died."""
 
     figures: tuple[float, float, float, float]
     """As in ``_FIGURES``: the slowest mask is of the first tokens, and the answer's memory that of
@@ -58,7 +58,7 @@ class Meter:
         self._compile({})
 
     def measure(self, schema: Schema) -> Cost:
-        """Return what ``schema`` takes in a fresh child."""
+        """Return the cost of ``schema`` in a new child process."""
         receiving, sending = os.pipe()
         child = os.fork()
         if child == 0:
@@ -84,7 +84,7 @@ class Meter:
     def _in_child(self, schema: Schema) -> Cost:
         resource.setrlimit(resource.RLIMIT_CPU, (_CHILD_CPU_S, _CHILD_CPU_S))
         resource.setrlimit(resource.RLIMIT_DATA, (_CHILD_DATA_BYTES, _CHILD_DATA_BYTES))
-        self._answer(self._compile({}), [])  # the pages of the libraries are not the schema's
+        self._answer(self._compile({}), [])  # loads the libraries, whose pages do not count
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5", "ascii")
         before_mb, before_s, outcome = _peak_mb(), time.process_time(), "ok"
@@ -99,7 +99,7 @@ class Meter:
         return Cost((compile_ms, compile_mb, max(masks), _peak_mb() - before_mb), outcome)
 
     def _answer(self, constraint: GrammarConstraint, masks: list[float]) -> str:
-        """Begin an answer with tokens drawn from those allowed, those that close things last."""
+        """Draw allowed tokens at random; those that close an object or array come last."""
         rng = np.random.default_rng(0)
         try:
             for _ in range(_TOKENS):
@@ -139,7 +139,7 @@ def _median(meter: Meter, schema: Schema) -> Cost:
 
 
 def _report(meter: Meter, name: str, passing: list[tuple[float, Schema]], limit_ms: int) -> bool:
-    """Print the worst of ``passing``; return whether all stay under the limits."""
+    """Print the maxima of ``passing``; return whether all are within the limits."""
     costs = [meter.measure(schema) for _, schema in passing]
     worst: set[int] = set()
     for column in range(4):
@@ -160,7 +160,7 @@ def _report(meter: Meter, name: str, passing: list[tuple[float, Schema]], limit_
 
 
 def main() -> int:
-    """Measure; 1 when a schema that passed took more than it may."""
+    """Measure; return 1 if an accepted schema exceeds the limits."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--count", type=int, default=3000, help="schemas to generate")

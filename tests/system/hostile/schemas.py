@@ -1,4 +1,4 @@
-"""JSON Schemas that are expensive to compile, and honest ones that must not be taken for them."""
+"""JSON Schemas that are expensive to compile, and honest ones that must be accepted."""
 
 import json
 import random
@@ -24,7 +24,7 @@ def record(*members: Schema, **more: object) -> Schema:
 
 
 def chain(levels: int, width: int, link: Callable[[list[Schema]], Schema], last: Schema) -> Schema:
-    """Let each of ``levels`` definitions refer ``width`` times to the one before it."""
+    """Return ``levels`` definitions, each with ``width`` references to the one before it."""
     definitions = {"d0": last}
     for level in range(1, levels):
         definitions[f"d{level}"] = link([{"$ref": f"#/$defs/d{level - 1}"} for _ in range(width)])
@@ -120,7 +120,7 @@ EXPENSIVE: tuple[Schema, ...] = (
     chain(30, 2, lambda refs: {"allOf": refs}, {"type": "integer"}),
     chain(6, 10, _beside, {"type": "string"}),
     chain(10, 10, lambda refs: {"minLength": 1, "anyOf": refs}, {"type": "string"}),
-    # without end
+    # infinite
     _SELF,
     {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}},
     {"allOf": [_SELF]},
@@ -138,7 +138,7 @@ EXPENSIVE: tuple[Schema, ...] = (
         },
     },
     _nested(60, lambda inner: {"type": "array", "items": inner}, {}),
-    # the library's own options, and what moves references or turns keywords off
+    # options of the library, and keywords that move references or disable others
     {"type": "integer", "x-guidance": {"lenient": True}},
     {"properties": {"a": {"type": "integer", "x-guidance": {"coerce_one_of": True}}}},
     {"$ref": "https://json-schema.org/draft/2020-12/schema"},
@@ -151,7 +151,7 @@ EXPENSIVE: tuple[Schema, ...] = (
 
 
 def _variant(rng: random.Random, depth: int) -> Schema:
-    """Return a subschema whose size is anywhere between nothing and far too much."""
+    """Return a subschema of random size, from trivial to far too large."""
     size = int(10 ** rng.uniform(0, 4.2))
     few = int(10 ** rng.uniform(0, 1.6))
     makers: list[Callable[[], Schema]] = [
@@ -250,7 +250,7 @@ def _value(rng: random.Random, depth: int) -> Any:  # noqa: ANN401 - any JSON
 
 
 def _referred(rng: random.Random) -> Schema:
-    """Return definitions that are referred to more than once, some of them by themselves."""
+    """Return definitions with several references, some of them recursive."""
     if rng.random() < _ALONE:
         levels, width = rng.randrange(1, 7), rng.randrange(1, 9)
         return chain(levels, width, rng.choice(_LINKS), _variant(rng, 0))
@@ -269,7 +269,7 @@ _ALONE = 0.85
 
 
 def schemas(seed: int, count: int) -> Iterator[Schema]:
-    """Yield ``count`` schemas of every kind, cheap and expensive, the same for the same seed."""
+    """Yield ``count`` schemas of every kind, cheap and expensive; deterministic by seed."""
     rng = random.Random(seed)
     found = 0
     while found < count:

@@ -1,7 +1,7 @@
-"""``edged run`` under the shipped unit's terms, started again by us where systemd would.
+"""``edged run`` under the limits of the shipped unit, restarted here as systemd would.
 
-The terms are read from ``systemd/edged.service``: LimitDATA, MemoryMax where a control group can be
-made, WatchdogSec, RestartSec, the exit status that is final, and the environment.
+The limits are read from ``systemd/edged.service``: LimitDATA, MemoryMax where a control group can
+be created, WatchdogSec, RestartSec, the exit status that prevents a restart, and the environment.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3, "s": 1, "": 1}
 
 @dataclass(frozen=True)
 class Terms:
-    """What the unit asks of systemd, as far as it is imitated."""
+    """The settings of the unit that are imitated."""
 
     data_bytes: int
     memory_bytes: int
@@ -63,13 +63,13 @@ class Terms:
 
 @dataclass
 class Supervisor:
-    """Keep one daemon running and write down what it says to its service manager.
+    """Keep one daemon running and record its notifications to the service manager.
 
     Args:
         folder: For its log and the notification socket.
         arguments: Of ``edged run``.
         group: A memory control group to put it into.
-        before: What Python is run by, such as ``unshare --mount``.
+        before: Command that runs Python, such as ``unshare --mount``.
     """
 
     folder: Path
@@ -96,16 +96,16 @@ class Supervisor:
 
     @property
     def log(self) -> str:
-        """What it logged, in all its lives."""
+        """The log of all its processes."""
         return (self.folder / "daemon.log").read_text(errors="replace")
 
     @property
     def num_restarts(self) -> int:
-        """How often it had to be started again."""
+        """How often it was restarted."""
         return sum(line == "STARTED" for _, line in self.told) - 1
 
     def pings_s(self) -> list[float]:
-        """When the watchdog was fed, from the last READY on."""
+        """Times of the watchdog pings since the last READY."""
         with self._changed:
             times = list(self.told)
         readies = [at_s for at_s, line in times if line == "READY=1"]
@@ -113,23 +113,23 @@ class Supervisor:
         return [since_s] + [at_s for at_s, line in times if line == "WATCHDOG=1" and at_s > since_s]
 
     def wait_for(self, holds: Callable[[Sequence[str]], bool]) -> bool:
-        """Wait until what it said is so, or it has ended for good; tell whether it came to that."""
+        """Wait until the notifications satisfy a condition; False if it ended for good before."""
         with self._changed:
             self._changed.wait_for(lambda: holds(self._lines()) or self.is_dead, WAIT_S)
             return holds(self._lines())
 
     def until_serving(self) -> None:
-        """Wait until it answers, whatever it takes to get there."""
+        """Wait until it serves, restarts included."""
         is_serving = self.wait_for(lambda lines: any(x.startswith("STATUS=serving") for x in lines))
         assert is_serving, f"it never served: {self._lines()}\n{self.log}"
 
     @property
     def is_dead(self) -> bool:
-        """Whether it ended with a status after which systemd does not start it again."""
+        """Whether it ended with a status after which systemd does not restart it."""
         return bool(self.statuses) and self.statuses[-1] in self.terms.final_statuses
 
     def close(self) -> int | None:
-        """Stop it and return its exit status; None when it had to be killed."""
+        """Stop it and return its exit status; None if it had to be killed."""
         self._is_over.set()
         self._thread.join()
         status: int | None = self.process.poll()
@@ -194,7 +194,7 @@ class Supervisor:
 def supervised(
     folder: Path, *arguments: str, before: tuple[str, ...] = (), is_grouped: bool = False
 ) -> Iterator[Supervisor]:
-    """Run a daemon until the end of the block; ``is_grouped`` holds it to MemoryMax if possible."""
+    """Run a daemon until the end of the block; ``is_grouped`` enforces MemoryMax if possible."""
     limit_bytes = Terms.of_unit().memory_bytes
     group = memory_group(limit_bytes) if is_grouped else contextlib.nullcontext()
     with group as path:

@@ -1,4 +1,4 @@
-"""An answer has the shape that was asked for, whoever else asks and wherever it is cut (T7, T8)."""
+"""An answer has the requested format, whoever else asks and wherever it is cut (T7, T8)."""
 
 import signal
 from pathlib import Path
@@ -18,7 +18,7 @@ SHARED = {"prompt": "Is it on?", "format": CHOICE, "priority": "background", "ma
 ENDED = OK | {"cancelled"}
 
 
-def test_who_asks_the_same_as_one_that_cancels_gets_what_was_asked_for(
+def test_a_request_equal_to_a_cancelled_one_gets_its_own_format(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
     with (
@@ -26,7 +26,7 @@ def test_who_asks_the_same_as_one_that_cancels_gets_what_was_asked_for(
         attacker(mosquitto.port) as client,
     ):
         process.until("STATUS=serving")
-        # All at once: both wait behind others, and the first is cancelled before it is answered.
+        # All at once: both queue behind others, and the first is cancelled before it is answered.
         process.process.send_signal(signal.SIGSTOP)
         for _ in range(4):
             client.send(Message(LONG, ENDED))
@@ -51,7 +51,7 @@ def test_a_choice_that_was_cut_is_no_choice(num_tokens: int, sites: Sites) -> No
                 assert data["finish_reason"] == "length"
             else:
                 assert data["text"] == CHOICES[data["choice"]]
-            # Nobody knows of a cut "open" whether it was to be the longer one.
+            # A cut "open" may be the beginning of the longer option.
             assert data["finish_reason"] == "stop" or data["choice"] != 0
             if num_tokens == 1:
                 assert data["choice"] is None

@@ -1,6 +1,6 @@
-"""Each attack gets what it should, from a daemon that goes on serving: T1 to T4, T9, T10, and more.
+"""Each attack gets the expected reply, and the daemon keeps serving: T1 to T4, T9, T10, and more.
 
-See ``attacks.py`` for what is sent. Two more tests hold the table to what it says of itself.
+See ``attacks.py`` for the messages. Two more tests check the table itself.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ NUM_DROPPED = 40
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: f"{attack.row}: {attack.name}")
-def test_an_attack_gets_what_it_should_and_the_next_request_is_answered(
+def test_an_attack_gets_the_expected_reply_and_the_next_request_is_answered(
     attack: Attack, sites: Sites
 ) -> None:
     with sites.one() as site:
@@ -30,7 +30,7 @@ def test_an_attack_gets_what_it_should_and_the_next_request_is_answered(
         assert "Traceback" not in site.daemon.log
 
 
-def test_what_gets_no_reply_is_counted_with_its_reason(sites: Sites) -> None:
+def test_each_drop_is_counted_with_its_reason(sites: Sites) -> None:
     dropped = [
         message
         for attack in ATTACKS

@@ -1,4 +1,4 @@
-"""The short form of ``scripts/hostile``: what must hold on a machine of any speed."""
+"""The short version of ``scripts/hostile``: bounds that hold on a machine of any speed."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ SECONDS = 40.0
 PER_S = 20.0
 
 
-def test_hostile_messages_cost_an_honest_client_no_answer_and_the_node_nothing(
+def test_hostile_messages_affect_neither_the_honest_client_nor_the_node(
     bundle: Path, tmp_path: Path
 ) -> None:
-    """Eight hundred messages, of every row of the table and generated ones."""
+    """Eight hundred messages: every row of the table, and generated ones."""
     require_mosquitto()
     outcome = play(Load(bundle, PER_S, SECONDS, warm_up_s=SECONDS / 4), tmp_path)
     assert outcome.num_hostile == SECONDS * PER_S
@@ -21,9 +21,9 @@ def test_hostile_messages_cost_an_honest_client_no_answer_and_the_node_nothing(
     assert outcome.problems == {}
     assert outcome.num_honest_wrong == 0
     assert outcome.num_honest_ok > 0
-    assert outcome.ping_late_s < 40  # of the 60 s that systemd waits, a ping is due each 20 s
+    assert outcome.ping_late_s < 40  # systemd waits 60 s; a ping is due every 20 s
     assert outcome.rss_growth_bytes <= 60 * MB
-    # Ten lines of each kind of event come at once, then one in 6 s: a short run sees the ten.
+    # Ten events of each kind are logged at once, then one in 6 s: a short run has the ten.
     assert outcome.log_lines_per_s <= PER_S / 3
     assert outcome.exit_status == 0
     log = (tmp_path / "daemon.log").read_text(errors="replace")

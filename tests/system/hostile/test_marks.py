@@ -1,7 +1,7 @@
-"""What ends the process while it is taken in is tried twice and then refused; nobody else is (T2).
+"""A request that crashes the process during decoding is tried twice, then refused alone (T2).
 
-The process dies of a text as it would of a mistake in a library (``dying.py``); the broker keeps
-what is not acknowledged and brings it to the next one.
+The process crashes at a text as at a bug in a library (``dying.py``); the broker redelivers
+unacknowledged requests to the next process.
 """
 
 import signal
@@ -32,20 +32,20 @@ CULPRITS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def slow_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that has something to do for a while."""
+    """A slow model."""
     config = TinyConfig(num_layers=6, hidden=256, num_heads=4, head_size=64, intermediate=512)
     return write_tiny_bundle(tmp_path_factory.mktemp("slow"), config=config)
 
 
 def culprit(where: str, **changes: Any) -> Message:  # noqa: ANN401 - fields of a message
-    """A request that the daemon's library cannot bear; with a long deadline, as it is to return."""
+    """Return a request that crashes a library, with a long deadline: it is redelivered."""
     members = {"max_tokens": 4, "timeout_ms": 300_000, "seed": 1} | CULPRITS[where]
     return Message(members, codes=CRASHED, **changes)
 
 
 @pytest.mark.parametrize("where", CULPRITS)
 @pytest.mark.parametrize("is_addressed", [True, False], ids=["own topic", "default topic"])
-def test_a_request_that_ends_the_process_while_it_is_taken_in_is_refused_at_its_third_return(
+def test_a_request_that_crashes_the_process_during_decoding_is_refused_at_the_third_delivery(
     where: str, is_addressed: bool, mosquitto: Broker, slow_bundle: Path, tmp_path: Path
 ) -> None:
     program = ("-m", "tests.system.hostile.dying", where, ABORT, TEXT)
@@ -53,7 +53,7 @@ def test_a_request_that_ends_the_process_while_it_is_taken_in_is_refused_at_its_
     with attacker(mosquitto.port) as client:
         with daemon(tmp_path, *arguments, program=program) as process:
             process.until("STATUS=serving")
-            # All at once: the long one is in the engine when the other is looked at.
+            # All at once: the long one is running when the other is decoded.
             process.process.send_signal(signal.SIGSTOP)
             bystander = client.send(Message(LONG, OK))
             guilty = client.send(culprit(where, is_addressed=is_addressed))
@@ -74,11 +74,11 @@ def test_a_request_that_ends_the_process_while_it_is_taken_in_is_refused_at_its_
 
 def _assert_refused_alone(client: Attacker, guilty: str, bystander: str) -> None:
     assert client.sent[guilty].problem is None
-    # Answered twice by two processes is answered: the first may have been done before its end.
+    # Two answers from two processes are fine: the first may have been sent before the crash.
     assert {reply.code for reply in client.sent[bystander].replies} == {"ok"}
 
 
-def test_one_that_ended_a_process_once_is_tried_again(
+def test_a_request_that_crashed_a_process_once_is_tried_again(
     mosquitto: Broker, slow_bundle: Path, tmp_path: Path
 ) -> None:
     program = ("-m", "tests.system.hostile.dying", TEMPLATE, ABORT, TEXT)
@@ -94,7 +94,7 @@ def test_one_that_ended_a_process_once_is_tried_again(
             assert process.stop() == 0
 
 
-def test_a_panic_of_a_library_is_a_bad_request_and_the_next_is_answered(
+def test_a_panic_in_a_library_is_a_bad_request_and_the_next_is_answered(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
     program = ("-m", "tests.system.hostile.dying", GRAMMAR, PANIC, TEXT)

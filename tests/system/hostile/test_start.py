@@ -1,5 +1,4 @@
-"""What a start meets that is not its fault ends it for no longer than it lasts (T6); what a bundle
-brings that is made to hurt ends it with a reason, or hurts nobody (T5)."""
+"""A start waits for external problems to end (T6), and refuses a malicious bundle by name (T5)."""
 
 import json
 import os
@@ -49,7 +48,7 @@ def _assert_serves(process: Supervisor, broker: Broker) -> None:
     assert "Traceback" not in process.log
 
 
-def test_a_model_that_is_mounted_late_is_served_when_it_is_there(
+def test_a_model_that_is_mounted_late_is_loaded_when_it_appears(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
     folder, elsewhere = tmp_path / "model", tmp_path / "elsewhere"
@@ -61,7 +60,7 @@ def test_a_model_that_is_mounted_late_is_served_when_it_is_there(
         _assert_serves(process, mosquitto)
 
 
-def test_a_file_of_the_model_that_is_missing_is_waited_for(
+def test_a_missing_file_of_the_model_is_waited_for(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
     folder = write_tiny_bundle(tmp_path / "model")
@@ -73,10 +72,10 @@ def test_a_file_of_the_model_that_is_missing_is_waited_for(
         _assert_serves(process, mosquitto)
 
 
-def test_too_little_available_memory_at_the_start_is_waited_out(
+def test_a_start_waits_until_enough_memory_is_available(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
-    """The kernel's figures are covered for the daemon alone, in a mount namespace of its own."""
+    """The kernel's figures are replaced for the daemon only, in its own mount namespace."""
     require(os.geteuid() == 0, "mounting needs root")
     true = Path("/proc/meminfo").read_text()
     meminfo = tmp_path / "meminfo"
@@ -100,10 +99,10 @@ def _with_available(meminfo: str, available_bytes: int) -> str:
 
 
 @pytest.mark.parametrize("change", BUNDLES.values(), ids=list(BUNDLES))
-def test_a_bundle_made_to_hurt_is_refused_by_name_or_hurts_nobody(
+def test_a_malicious_bundle_is_refused_by_name_or_affects_its_own_requests_only(
     change: dict[str, Any], mosquitto: Broker, tmp_path: Path
 ) -> None:
-    """Whatever of it can be seen at the load is; the rest costs its own requests only."""
+    """Problems visible at load time are reported; others affect their own requests only."""
     folder = write_tiny_bundle(tmp_path / "model")
     manifest = json.loads((folder / "manifest.json").read_bytes())
     for key, value in change.items():

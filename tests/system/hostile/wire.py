@@ -1,4 +1,4 @@
-"""One PUBLISH from raw bytes: a client library refuses to send half of what an attacker sends."""
+"""One PUBLISH from raw bytes: a client library refuses to send much of what an attacker sends."""
 
 import contextlib
 import secrets
@@ -11,7 +11,7 @@ _PUBACK = 0x40
 
 
 def text(value: str | bytes) -> bytes:
-    """Return a string as MQTT writes it, its length first; bytes may be what no string may be."""
+    """Return an MQTT string with its length prefix; as bytes it may be invalid UTF-8."""
     data = value.encode() if isinstance(value, str) else value
     return len(data).to_bytes(2, "big") + data
 
@@ -42,7 +42,7 @@ def user_properties(pairs: Iterable[tuple[str | bytes, str | bytes]]) -> bytes:
 
 
 class Publisher:
-    """A connection that publishes with QoS 1, one message after the other.
+    """A connection that publishes with QoS 1, one message at a time.
 
     Args:
         port: Of the broker, on loopback.
@@ -53,19 +53,19 @@ class Publisher:
         self._is_5 = version == "5"
         self._socket = socket.create_connection(("127.0.0.1", port), WAIT_S)
         name = text(f"attacker-{secrets.token_hex(6)}")
-        # The longest keep-alive: tests of other files may run for minutes between two messages.
+        # The longest keep-alive: other tests may run for minutes between two messages.
         level = b"\x05\x02\xff\xff\x00" if self._is_5 else b"\x04\x02\xff\xff"
         self._socket.sendall(_packet(0x10, text("MQTT") + level + name))
         self._read_packet()
 
     def close(self) -> None:
-        """Leave without a word."""
+        """Close the connection without a DISCONNECT."""
         self._socket.close()
 
     def publish(
         self, topic: str, payload: bytes, properties: Sequence[bytes] = (), *, retain: bool = False
     ) -> bool:
-        """Send one message; return whether the broker took it, or broke the connection over it."""
+        """Send one message; return True if the broker accepted it, False if it disconnected."""
         packed = b"".join(properties)
         head = text(topic) + b"\x00\x01"
         if self._is_5:
@@ -76,7 +76,7 @@ class Publisher:
         return False
 
     def _read_packet(self) -> int:
-        """Return the first byte of the next packet; what it holds is not looked at."""
+        """Return the first byte of the next packet; skip its content."""
         kind, size, shift = self._read(1)[0], 0, 0
         while True:
             byte = self._read(1)[0]

@@ -1,4 +1,4 @@
-"""The real int8 model in the real engine: right answers, the reference's tokens, nothing else."""
+"""The real int8 model in the engine: correct answers, reference tokens, no side effects."""
 
 import json
 import os
@@ -46,7 +46,7 @@ PROMPTS = (
 def answer(
     engine: Engine, tokenizer: Tokenizer, prompt: str, sampling: SamplingParams, max_tokens: int
 ) -> str:
-    """The text of one answer."""
+    """Return the text of one answer."""
     stream = tokenizer.detokenizer()
     prompt_ids = tokenizer.encode_chat((ChatMessage("user", prompt),))
     steps = engine.generate(prompt_ids, sampling, max_tokens=max_tokens)
@@ -59,7 +59,7 @@ def token_ids(engine: Engine, prompt_ids: Sequence[int], count: int) -> list[int
     return [step.token_id for step in steps if isinstance(step, Token)]
 
 
-def test_it_knows_the_capital_of_france(engine: Engine, tokenizer: Tokenizer) -> None:
+def test_the_model_knows_the_capital_of_france(engine: Engine, tokenizer: Tokenizer) -> None:
     text = answer(engine, tokenizer, CAPITAL, SamplingParams(), 32)
     assert text == "The capital of France is Paris."
 
@@ -76,7 +76,7 @@ def test_the_manifest_shows_the_gate_passed(real_bundle: Bundle) -> None:
 def test_the_fused_fp32_graph_chooses_the_tokens_of_the_export(
     real_bundle: Bundle, tokenizer: Tokenizer
 ) -> None:
-    """Greedy token ids on 20 prompts, the fused graph against Optimum's own."""
+    """Greedy token ids on 20 prompts, from the fused graph and from Optimum's export."""
     from edged.builder.export import find_export  # noqa: PLC0415 - needs the build extra
     from edged.builder.pipeline import default_cache  # noqa: PLC0415
     from edged.builder.recipe import load_recipe  # noqa: PLC0415
@@ -106,7 +106,7 @@ def test_the_same_seed_gives_the_same_answer(engine: Engine, tokenizer: Tokenize
     assert sampled(1) != sampled(2)
 
 
-def test_a_prompt_begun_before_is_not_computed_again(engine: Engine, tokenizer: Tokenizer) -> None:
+def test_a_cached_prefix_is_not_computed_again(engine: Engine, tokenizer: Tokenizer) -> None:
     prompt_ids = tokenizer.encode_chat((ChatMessage("user", CAPITAL),))
     first = token_ids(engine, prompt_ids, 8)
     steps = engine.generate(prompt_ids, SamplingParams(), max_tokens=8)
@@ -116,7 +116,9 @@ def test_a_prompt_begun_before_is_not_computed_again(engine: Engine, tokenizer: 
     assert again == first
 
 
-def test_a_choice_and_a_schema_hold_the_real_model(engine: Engine, tokenizer: Tokenizer) -> None:
+def test_a_choice_and_a_schema_constrain_the_real_model(
+    engine: Engine, tokenizer: Tokenizer
+) -> None:
     prompt_ids = tokenizer.encode_chat((ChatMessage("user", "Is Paris in France?"),))
 
     def held(output_format: OutputFormat) -> str:
@@ -137,10 +139,10 @@ def test_a_choice_and_a_schema_hold_the_real_model(engine: Engine, tokenizer: To
     assert set(members) == {"city", "sure"}
 
 
-def test_dropping_an_answer_in_prefill_leaves_the_next_one_right(
+def test_an_answer_cancelled_during_prefill_does_not_change_the_next_one(
     engine: Engine, tokenizer: Tokenizer
 ) -> None:
-    """A cancel between two chunks: the consumer simply stops asking."""
+    """A cancel between two chunks: the consumer stops iterating."""
     long_ids = tokenizer.encode_chat((ChatMessage("user", "valve " * 300),))
     steps = engine.generate(long_ids, SamplingParams(), max_tokens=8)
     assert len(list(islice(steps, 2))) == 2
@@ -169,10 +171,10 @@ print("".join(stream.push(token) for token in tokens))
 """
 
 
-def test_nothing_is_sent_anywhere_and_nothing_is_written_at_home(
+def test_the_libraries_open_no_connection_and_write_nothing_to_the_home_folder(
     real_bundle: Bundle, tmp_path: Path
 ) -> None:
-    """ONNX Runtime's wheels can phone home: no connection is tried, no device id is kept."""
+    """ONNX Runtime's wheels contain telemetry: no connection is attempted, no device id stored."""
     require(shutil.which("strace"), "strace is not installed (apt install strace)")
     trace, home = tmp_path / "trace", tmp_path / "home"
     home.mkdir()
@@ -197,7 +199,7 @@ def test_nothing_is_sent_anywhere_and_nothing_is_written_at_home(
     assert list(home.rglob("*")) == []
 
 
-def test_the_process_that_answers_has_no_build_tool(real_bundle: Bundle) -> None:
+def test_the_serving_process_loads_no_build_tool(real_bundle: Bundle) -> None:
     tools = ("torch", "transformers", "optimum", "onnx", "onnx_ir", "huggingface_hub")
     code = f"{SCRIPT}\nprint([name for name in {tools!r} if name in sys.modules])"
     shown = subprocess.run(

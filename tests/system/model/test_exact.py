@@ -1,4 +1,4 @@
-"""The real int8 model says the same, bit for bit: in pieces, in company, guessed, from a cache."""
+"""The real int8 model is exact to the bit: chunked, batched, with drafted tokens, from a cache."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ COPYING = (
 
 @pytest.fixture(scope="module", params=[False, True], ids=["as-a-whole", "in-tiles"])
 def has_flash(request: pytest.FixtureRequest) -> bool:
-    """How attention is computed: each device takes what is faster there."""
+    """The attention kernel: each device uses the faster one."""
     return bool(request.param)
 
 
@@ -35,7 +35,7 @@ def guessing(real_bundle: Bundle, has_flash: bool) -> Engine:
 
 @pytest.fixture(scope="module")
 def plain(real_bundle: Bundle, has_flash: bool) -> Engine:
-    """No guesses, and prompts in pieces of another size."""
+    """No drafted tokens, and another chunk size."""
     settings = EngineSettings(1024, prefill_chunk_tokens=37, is_guessing=False, has_flash=has_flash)
     return load_engine(real_bundle, settings)
 
@@ -45,7 +45,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
 
 
 def answer(engine: Engine, prompt: list[int], max_tokens: int = 48) -> tuple[list[int], int]:
-    """The tokens of an answer, and how many runs of the model they took."""
+    """Return the tokens of an answer, and the number of forward passes."""
     sequence = engine.start(prompt, GREEDY, max_tokens=max_tokens)
     token_ids: list[int] = []
     num_runs = 0
@@ -60,11 +60,11 @@ def answer(engine: Engine, prompt: list[int], max_tokens: int = 48) -> tuple[lis
 
 @pytest.fixture(scope="module")
 def expected(plain: Engine, tokenizer: Tokenizer) -> dict[str, list[int]]:
-    """Each answer alone, one token a run."""
+    """Each answer alone, one token per forward pass."""
     return {p: answer(plain, prompt_ids(tokenizer, p))[0] for p in (*PROMPTS, *COPYING)}
 
 
-def test_guessing_changes_no_token_and_saves_runs(
+def test_drafting_changes_no_token_and_saves_forward_passes(
     guessing: Engine, tokenizer: Tokenizer, expected: dict[str, list[int]]
 ) -> None:
     found = {prompt: answer(guessing, prompt_ids(tokenizer, prompt)) for prompt in expected}
@@ -73,7 +73,7 @@ def test_guessing_changes_no_token_and_saves_runs(
     assert num_runs < len(tokens) / 2
 
 
-def test_company_changes_no_token(
+def test_batching_changes_no_token(
     guessing: Engine, tokenizer: Tokenizer, expected: dict[str, list[int]]
 ) -> None:
     waiting = list(expected)
@@ -93,7 +93,7 @@ def test_company_changes_no_token(
     assert found == expected
 
 
-def test_the_logits_are_the_same_bits_however_the_prompt_was_cut(plain: Engine) -> None:
+def test_logits_are_bit_identical_for_all_prefill_chunks(plain: Engine) -> None:
     plain.release()  # the cache is used without the engine's knowledge
     graph = plain._graph
     ids = np.random.default_rng(5).integers(100, 40_000, 150)
@@ -111,8 +111,8 @@ def test_the_logits_are_the_same_bits_however_the_prompt_was_cut(plain: Engine) 
         np.testing.assert_array_equal(last(*pieces), whole, err_msg=str(pieces))
 
 
-def test_an_answer_so_far_is_the_same_bits_when_it_is_computed_again(plain: Engine) -> None:
-    """As one piece, and not token by token, but with the kernels of an answer."""
+def test_a_recomputed_answer_is_bit_identical(plain: Engine) -> None:
+    """In one chunk instead of token by token, but with the decode kernels."""
     plain.release()
     graph = plain._graph
     ids = np.random.default_rng(6).integers(100, 40_000, 120)
@@ -127,7 +127,7 @@ def test_an_answer_so_far_is_the_same_bits_when_it_is_computed_again(plain: Engi
 
 
 def prompt_in_cache(engine: Engine, prompt: list[int]) -> tuple[int, np.typing.NDArray[np.uint8]]:
-    """How many tokens of a prompt were taken over, and the keys and values that it has then."""
+    """Return how many tokens of a prompt were cached, and its keys and values."""
     sequence = engine.start(prompt, GREEDY, max_tokens=1)
     while not sequence.is_over:
         engine.step()
@@ -135,10 +135,10 @@ def prompt_in_cache(engine: Engine, prompt: list[int]) -> tuple[int, np.typing.N
     return sequence.num_cached, engine._graph.read(sequence.slot)
 
 
-def test_a_dialogue_goes_on_as_if_it_was_computed_anew(
+def test_a_continued_dialogue_is_bit_identical_to_one_computed_from_its_start(
     guessing: Engine, plain: Engine, tokenizer: Tokenizer
 ) -> None:
-    """The same bits in the cache after each prompt, and the same tokens of each answer."""
+    """The same bits in the cache after each prompt, and the same tokens in each answer."""
     turns: list[ChatMessage] = []
     num_known = 0
     for question in ("Name three colours.", "And one more?", "Which of them is the best?"):

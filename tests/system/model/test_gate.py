@@ -1,4 +1,4 @@
-"""The gate on the real SmolLM2: our int8 passes it, ONNX Runtime's one-line int8 does not."""
+"""The quality gate on the real SmolLM2: edged's int8 passes, plain dynamic quantization fails."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +34,7 @@ LIMITS = QualityLimits(mean_kl=0.010, perplexity_ratio=1.010, argmax_agreement=0
 
 @pytest.fixture(scope="module")
 def export(real_bundle: Bundle) -> Export:
-    """The real model as Optimum exported it; building the bundle leaves it in the cache."""
+    """Optimum's export of the real model; building the bundle leaves it in the cache."""
     _ = real_bundle
     found = find_export(load_recipe(RECIPE).source.sha256 or "", default_cache())
     require(found, "the cached fp32 export of SmolLM2-135M (`edged build smollm2-135m-instruct`)")
@@ -90,7 +90,7 @@ def test_int8_blockwise_passes_and_plain_dynamic_quantization_fails(
     good = run_gate(as_bundle(ours, export), export.folder, cache, progress)
     bad = run_gate(as_bundle(plain, export), export.folder, cache, progress)
     assert good.mean_kl <= LIMITS.mean_kl, table(good)
-    # Some 400 positions are too few to hold the other two to the last percent.
+    # Some 400 positions are too few to test the other two to a percent.
     assert good.perplexity_ratio <= 1.03, table(good)
     assert good.argmax_agreement >= 0.93, table(good)
     assert not bad.passed, table(bad)

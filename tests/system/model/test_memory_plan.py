@@ -1,4 +1,4 @@
-"""The plan is what happens: the memory of a process that has answered, beside what was planned."""
+"""The memory plan is accurate: planned memory compared with that of a process after work."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ import json
 import sys
 from pathlib import Path
 
-import edged.daemon.run  # all that the daemon imports, as it is when the plan is made
+import edged.daemon.run  # all imports of the daemon, as when the plan is made
 from edged.daemon import memory
 from edged.daemon import loader as resident
 from edged.daemon import autotune as tuning
@@ -46,7 +46,7 @@ def answer(prompt_ids, max_tokens, constraint=None):
         pass
 
 
-# Tokens from all over the vocabulary, as a device has seen them after a few days.
+# Tokens from the whole vocabulary, as a device has seen them after a few days.
 length = engine.max_model_len - 32
 for slot in range(engine.num_slots):
     answer([(n * engine.vocab_size // length + slot) for n in range(length)], 31)
@@ -57,7 +57,7 @@ answer(asked, 48, compile_format(tokenizer, wish))
 worked_bytes = memory.rss_bytes()
 rollup = Path("/proc/self/smaps_rollup").read_text().split()
 dirty_bytes = int(rollup[rollup.index("Private_Dirty:") + 1]) * 1024
-plan_bytes = model.footprint.plan.total_bytes
+plan_bytes = model.memory.plan.total_bytes
 print(json.dumps([plan_bytes, ready_bytes, worked_bytes, dirty_bytes]))
 """
 
@@ -67,7 +67,7 @@ def measured(
 ) -> list[int]:
     """Bytes: planned, resident when ready, resident after work, private and dirty then.
 
-    Without a ``chunk`` the pieces of a prompt are those found to be the fastest.
+    Without a ``chunk`` the fastest chunk size is used.
     """
     arguments = [bundle.folder, folder or "none", context, num_slots, chunk]
     command = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
@@ -79,17 +79,17 @@ def measured(
 
 @pytest.mark.parametrize("chunk", [0, 64, 256])
 @pytest.mark.parametrize(("context", "num_slots"), [(512, 4), (2048, 1)])
-def test_what_is_held_after_work_is_what_was_planned(
+def test_memory_after_work_matches_the_plan(
     real_bundle: Bundle, tmp_path: Path, context: int, num_slots: int, chunk: int
 ) -> None:
-    """Whatever the pieces of a prompt are: found to be the fastest, or asked for."""
+    """For the fastest chunk size, and for a configured one."""
     figures = measured(real_bundle, tmp_path, context, num_slots, chunk)
     planned_bytes, ready_bytes, worked_bytes, _ = figures
     assert worked_bytes == pytest.approx(planned_bytes, rel=0.1)
     assert ready_bytes < worked_bytes
 
 
-def test_so_it_is_without_a_prepared_copy(real_bundle: Bundle) -> None:
+def test_memory_matches_the_plan_without_a_prepared_copy(real_bundle: Bundle) -> None:
     planned_bytes, _, worked_bytes, _ = measured(real_bundle, None, 1024)
     assert worked_bytes == pytest.approx(planned_bytes, rel=0.1)
 

@@ -1,4 +1,4 @@
-"""A storm on the real model: one reply for each request, and memory inside the budget."""
+"""A storm on the real model: one reply for each request, and memory within the budget."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
         yield started
 
 
-def test_three_hundred_mixed_requests_to_the_real_model_stay_inside_the_budget(
+def test_three_hundred_mixed_requests_to_the_real_model_stay_within_the_budget(
     broker: Broker, real_bundle: Bundle, tmp_path: Path
 ) -> None:
     storm = Storm(num_waves=6, wave=50, timeouts_ms=(5_000, 10_000, 30_000), long_prompt=6_000)

@@ -1,4 +1,4 @@
-"""The three processes of a measurement of the wire: a broker, a node without a model, an echo."""
+"""The three processes of the measurement: a broker, a node without a model, an echo."""
 
 import contextlib
 import json
@@ -18,17 +18,17 @@ START_LIMIT_S = 30.0
 
 
 class WireError(EdgedError):
-    """The wire cannot be measured; the message says what is missing."""
+    """The measurement cannot run; the message names what is missing."""
 
     exit_code = ExitCode.UNAVAILABLE
 
 
 @contextlib.contextmanager
 def broker(url: str | None, folder: Path) -> Iterator[str]:
-    """Yield the URL of a broker: the given one's, or a Mosquitto of our own.
+    """Yield the URL of a broker: the given one, or a new Mosquitto.
 
     Raises:
-        UsageError: The URL is none.
+        UsageError: The URL is invalid.
         WireError: No URL is given and Mosquitto is not installed.
     """
     if url is not None:
@@ -46,20 +46,20 @@ def broker(url: str | None, folder: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def node(url: str, folder: Path) -> Iterator[None]:
-    """Run a node whose engine answers at once, connected; nothing of it is kept on disk.
+    """Run a node whose engine answers at once, until it is connected; it writes nothing to disk.
 
     Raises:
-        WireError: It does not come to serve.
+        WireError: It does not connect.
     """
     config = folder / "edged.yaml"
     config.write_text(json.dumps(_configuration(url, folder)), encoding="utf-8")  # JSON is YAML
     config.chmod(0o600)
-    command = [sys.executable, "-m", "edged.commands.bench.wire_node", str(config)]
+    command = [sys.executable, "-m", "benchmarks.wire.node", str(config)]
     try:
         with started(command, folder, SERVING, START_LIMIT_S):
             yield
     except NotStartedError as error:
-        raise WireError("the node does not connect to the broker; is it there?") from error
+        raise WireError("the node does not connect to the broker; is it running?") from error
 
 
 @contextlib.contextmanager
@@ -67,18 +67,18 @@ def echo(url: str) -> Iterator[None]:
     """Run the echo, subscribed.
 
     Raises:
-        WireError: It does not come to listen.
+        WireError: It does not connect.
     """
     with (
         subprocess.Popen(
-            [sys.executable, "-m", "edged.commands.bench.wire_client", url, ECHO_TOPIC],
+            [sys.executable, "-m", "benchmarks.wire.client", url, ECHO_TOPIC],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         ) as process,
         stopped(process),
     ):
         if process.stdout is None or not process.stdout.readline():
-            raise WireError("the echo does not connect to the broker; is it there?")
+            raise WireError("the echo does not connect to the broker; is it running?")
         yield
 
 

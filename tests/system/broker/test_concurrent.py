@@ -1,4 +1,4 @@
-"""Several requests at a time on a real broker: answered together, each as if it were alone."""
+"""Concurrent requests on a real broker: decoded in one batch, each answered as if it were alone."""
 
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,7 @@ def replies(client: Peer, count: int) -> dict[str, dict[str, Any]]:
     return {reply["id"]: reply for reply in found}
 
 
-def test_requests_that_come_together_are_answered_together(
-    mosquitto: Broker, tmp_path: Path
-) -> None:
+def test_concurrent_requests_are_answered_in_one_batch(mosquitto: Broker, tmp_path: Path) -> None:
     bundle = write_tiny_bundle(tmp_path / "bundle")
     with (
         daemon(tmp_path, *serve_arguments(bundle, mosquitto.url)) as process,
@@ -36,7 +34,7 @@ def test_requests_that_come_together_are_answered_together(
             client.publish(REQUEST, request | {"timeout_ms": 60_000})
         together = replies(client, len(PROMPTS))
     assert {name: reply["data"] for name, reply in together.items()} == alone
-    # One after the other, each would have waited for those before it.
+    # Sequentially, each would have waited for those before it.
     timings = {name: reply["timing"] for name, reply in together.items()}
     slowest_ms = max(timing["total_ms"] for timing in timings.values())
     assert all(timing["queued_ms"] < slowest_ms / 2 for timing in timings.values()), timings

@@ -1,8 +1,8 @@
-"""A daemon whose engine answers at once: ``python -m edged.commands.bench.wire_node CONFIG``.
+"""A daemon whose engine answers at once: ``python -m benchmarks.wire.node CONFIG``.
 
 Everything but the model is the daemon's own: transport, decoding, admission, queue, worker,
-replies, attempts, state. A token is a byte of the prompt; in the answer its text is the time at
-which it was made, so that who receives it sees how long it was on its way.
+replies, crash journal, state. A token is a byte of the prompt; in the answer, its text is the time
+at which it was generated, so that the client can compute the delay.
 """
 
 import sys
@@ -26,7 +26,7 @@ from edged.config import Config, load_config
 from edged.daemon import memory
 from edged.daemon.loader import ResidentModel
 from edged.daemon.logs import configure_logging
-from edged.daemon.memory_plan import Footprint
+from edged.daemon.memory_plan import MemoryReservation
 from edged.daemon.run import serve
 from edged.engine.decoding import Decoding
 from edged.engine.steps import Constraint, ForwardPass, Prefilled, Step, Token
@@ -40,28 +40,28 @@ if TYPE_CHECKING:
 
 MAX_MODEL_LEN = 2048
 _COST = CostEstimate(prefill_token_s=1e-6, decode_token_s=1e-6)
-_ROOM_BYTES = 1 << 30
+_FREE_BYTES = 1 << 30
 
 
-class InstantSequence(Decoding):
-    """An answer that is there as soon as it is asked for."""
+class InstantDecoding(Decoding):
+    """An answer that is complete at once."""
 
     def __init__(self, num_prompt_tokens: int, max_tokens: int) -> None:
         self.num_tokens = num_prompt_tokens
         self.is_over = False
         steps: list[Step] = [Prefilled(num_prompt_tokens, 0)]
-        self.left = steps + [Token(0, is_stop=False)] * max_tokens
+        self.remaining = steps + [Token(0, is_stop=False)] * max_tokens
 
 
 class InstantEngine:
-    """The part of ``Engine`` that the daemon uses, without the work."""
+    """The interface of ``Engine`` that the daemon uses, without any computation."""
 
     max_model_len = MAX_MODEL_LEN
     num_slots = 1
     num_touched = MAX_MODEL_LEN
 
     def __init__(self) -> None:
-        self._active: list[InstantSequence] = []
+        self._active: list[InstantDecoding] = []
 
     def start(
         self,
@@ -72,61 +72,61 @@ class InstantEngine:
         constraint: Constraint | None = None,
         num_answered: int = 0,
     ) -> Decoding:
-        """Begin an answer of as many tokens as are asked for."""
+        """Start an answer of ``max_tokens`` tokens."""
         _ = constraint, num_answered
-        self._active.append(InstantSequence(len(prompt_ids), max_tokens))
+        self._active.append(InstantDecoding(len(prompt_ids), max_tokens))
         return self._active[-1]
 
     def step(self) -> ForwardPass:
-        """Make one step of each answer."""
+        """Run one step of each answer."""
         outcomes: dict[Decoding, list[Step]] = {}
         for sequence in self._active:
-            outcomes[sequence] = [sequence.left.pop(0)]
-            sequence.is_over = not sequence.left
+            outcomes[sequence] = [sequence.remaining.pop(0)]
+            sequence.is_over = not sequence.remaining
         return ForwardPass(outcomes)
 
     def end(self, sequence: Decoding) -> None:
-        """Forget an answer."""
+        """Remove an answer."""
         self._active = [other for other in self._active if other is not sequence]
 
     def interrupt(self, _sequence: Decoding) -> None:
-        """Break nothing off: no run takes any time."""
+        """Do nothing: no forward pass takes any time."""
 
     def release(self) -> None:
-        """Give nothing back: there is no cache."""
+        """Do nothing: there is no cache."""
 
 
 class ByteTokenizer:
-    """The part of ``Tokenizer`` that the daemon uses: a token is a byte."""
+    """The interface of ``Tokenizer`` that the daemon uses: a token is a byte."""
 
     def encode_chat(self, messages: Sequence[ChatMessage]) -> list[int]:
-        """Return the bytes of all that was said."""
+        """Return the bytes of all messages."""
         return [byte for message in messages for byte in message.content.encode()]
 
-    def detokenizer(self) -> "ClockStream":
-        """Return the text of one answer."""
-        return ClockStream()
+    def detokenizer(self) -> "ClockDetokenizer":
+        """Return the detokenizer of one answer."""
+        return ClockDetokenizer()
 
 
-class ClockStream:
-    """Text that says when it was made: nanoseconds of the monotonic clock, one line a token."""
+class ClockDetokenizer:
+    """Each token is a line with the monotonic time in nanoseconds."""
 
     def push(self, _token_id: int) -> str:
         """Return the time."""
         return f"{time.monotonic_ns()}\n"
 
     def flush(self) -> str:
-        """Return nothing: no token waits for another."""
+        """Return nothing: no token is held back."""
         return ""
 
 
 def load_instant(_config: Config) -> ResidentModel:
-    """Stand in for ``resident.load``."""
+    """Return an instant model; replaces ``loader.load``."""
     held = memory.snapshot()
-    budget = MemoryBudget(held.rss_bytes + _ROOM_BYTES, 0)
+    budget = MemoryBudget(held.rss_bytes + _FREE_BYTES, 0)
     return ResidentModel(
         bundle=Bundle(Path(), _manifest(), "0" * 64),
-        footprint=Footprint(budget, is_enforced=False),
+        memory=MemoryReservation(budget, is_enforced=False),
         engine=cast("Engine", InstantEngine()),
         tokenizer=cast("Tokenizer", ByteTokenizer()),
         cost=_COST,

@@ -1,10 +1,10 @@
-"""``edged bench --wire``: what a prompt costs besides the model.
+"""The cost of a prompt without the model.
 
-A node whose engine answers at once stands beside a bare echo, on one broker; both are asked by one
-client in alternating rounds, first one request at a time, then several.
+A node whose engine answers at once and a plain echo use the same broker. One client sends requests
+to both in alternating rounds, first one at a time, then several.
 
-Rule: the same client, payload, properties and quality of service for both. What depends on the
-disk, the record of a start that ``state.folder`` asks for, is measured apart.
+Rule: both get the same client, payload, properties and quality of service. The crash journal of
+``state.folder`` depends on the disk and is measured separately.
 """
 
 import datetime as dt
@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import edged
+from benchmarks.wire.client import ANSWERS, Asker, connect
+from benchmarks.wire.processes import ECHO_TOPIC, NODE, WireError, broker, echo, node
 from edged.commands.bench.device import describe_device
-from edged.commands.bench.wire_client import ANSWERS, Asker, connect
-from edged.commands.bench.wire_processes import ECHO_TOPIC, NODE, WireError, broker, echo, node
 from edged.daemon.journal_file import PAGE_BYTES, JournalFile
 
-# Requests on their way at a time: as many as wait in a queue of the default size.
+# Requests in flight: as many as fit into a queue of the default size.
 NODE_SIDE, ECHO_SIDE = "node", "echo"
 WINDOW = 8
 _STREAM_TOKENS = 4
@@ -32,47 +32,47 @@ Document = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
-    """How much is asked."""
+class WireLoad:
+    """Numbers of requests."""
 
     rounds: int = 5
     round_trips: int = 300
-    """One after the other, in each round and of each side."""
+    """Sequential, in each round and for each side."""
     burst: int = 1000
-    """With ``WINDOW`` on their way, in each round and of each side."""
+    """With ``WINDOW`` in flight, in each round and for each side."""
     streams: int = 300
     records: int = 200
 
 
 def measure_wire(
-    url: str | None, effort: Effort, command: str, note: Callable[[str], None]
+    url: str | None, load: WireLoad, command: str, note: Callable[[str], None]
 ) -> Document:
     """Measure; blocks for some 20 s.
 
     Args:
-        url: A broker; None starts a Mosquitto.
-        effort: How much is asked.
-        command: The command line, for those who want to repeat it.
-        note: Tells a person what happens now.
+        url: Of the broker; None starts a Mosquitto.
+        load: Numbers of requests.
+        command: The command line, to repeat the measurement.
+        note: Reports progress.
 
     Raises:
-        UsageError: The URL is none.
+        UsageError: The URL is invalid.
         WireError: There is no broker, or it does not answer.
     """
-    device = describe_device()  # first: it tells how busy the machine was before us
+    device = describe_device()  # first: it reads the load before the measurement
     with tempfile.TemporaryDirectory(prefix="edged-wire-") as name:
         folder = Path(name)
         try:
             with broker(url, folder) as place, node(place, folder), echo(place):
-                samples = _ask(place, effort, note)
-            record_ms = _milliseconds([_record_s(folder, i) for i in range(effort.records)])
+                samples = _ask(place, load, note)
+            record_ms = _milliseconds([_record_s(folder, i) for i in range(load.records)])
         except OSError as error:
             raise WireError(f"the broker does not answer: {error}") from error
     return {
         "wire": {side: _figures(samples[side]) for side in (NODE_SIDE, ECHO_SIDE)},
         "first_fragment_ms": _milliseconds(samples[NODE_SIDE]["first_fragments_s"]),
         "record_ms": record_ms,
-        "rounds": effort.rounds,
+        "rounds": load.rounds,
         "window": WINDOW,
         "broker": "mosquitto, started for this" if url is None else "given",
         "versions": {"edged": edged.__version__, "python": platform.python_version()},
@@ -83,7 +83,7 @@ def measure_wire(
 
 
 def heading(document: Document) -> str:
-    """Say what was measured, on what."""
+    """Return one line: device and method."""
     device = document["device"]
     return (
         f"prompt to reply without a model, on {device['name']}: broker {document['broker']},"
@@ -92,13 +92,13 @@ def heading(document: Document) -> str:
 
 
 def rows(document: Document) -> Iterator[list[str]]:
-    """Yield the cells of the table: a heading row, then one row a figure."""
+    """Yield the cells of the table: a heading row, then one row per figure."""
     ours, bare = document["wire"][NODE_SIDE], document["wire"][ECHO_SIDE]
-    yield ["", "edged", "bare echo", "edged ÷ echo"]
+    yield ["", "edged", "echo", "edged ÷ echo"]
     for title, key, unit, digits in (
         ("prompt to reply, p50", "p50", "ms", 2),
         ("prompt to reply, p99", "p99", "ms", 2),
-        (f"replies, {document['window']} on their way", "rate_per_s", "/s", 0),
+        (f"replies, {document['window']} in flight", "rate_per_s", "/s", 0),
     ):
         shown = [f"{side[key]:,.{digits}f} {unit}" for side in (ours, bare)]
         yield [title, *shown, f"{ours[key] / bare[key]:.2f} x"]
@@ -111,7 +111,7 @@ def rows(document: Document) -> Iterator[list[str]]:
 
 
 def _ask(
-    url: str, effort: Effort, note: Callable[[str], None]
+    url: str, load: WireLoad, note: Callable[[str], None]
 ) -> dict[str, dict[str, list[float]]]:
     client = connect(url, "edged-bench-asker", ANSWERS, f"edged/{NODE}/stream/+")
     askers = {
@@ -121,22 +121,22 @@ def _ask(
     samples: dict[str, dict[str, list[float]]] = {
         side: {"round_trips_s": [], "rates_per_s": [], "first_fragments_s": []} for side in askers
     }
-    for asker in askers.values():  # both are warm before anything counts
-        list(asker.round_trips_s(effort.round_trips // 4))
-    for number in range(effort.rounds):
-        note(f"round {number + 1} of {effort.rounds}")
+    for asker in askers.values():  # warm-up
+        list(asker.round_trips_s(load.round_trips // 4))
+    for number in range(load.rounds):
+        note(f"round {number + 1} of {load.rounds}")
         for side, asker in askers.items():
-            samples[side]["round_trips_s"] += asker.round_trips_s(effort.round_trips)
+            samples[side]["round_trips_s"] += asker.round_trips_s(load.round_trips)
         for side, asker in askers.items():
-            samples[side]["rates_per_s"].append(asker.rate_per_s(effort.burst, WINDOW))
-    streams = askers[NODE_SIDE].first_fragments_s(effort.streams, _STREAM_TOKENS)
+            samples[side]["rates_per_s"].append(asker.rate_per_s(load.burst, WINDOW))
+    streams = askers[NODE_SIDE].first_fragments_s(load.streams, _STREAM_TOKENS)
     samples[NODE_SIDE]["first_fragments_s"] += streams
     client.close()
     return samples
 
 
 def _record_s(folder: Path, number: int) -> float:
-    """Write down one start, and that it was answered, as the daemon does; blocks for the disk."""
+    """Write one record of the crash journal and clear it, as the daemon does; blocks."""
     synced = threading.Event()
     journal = JournalFile(folder, lambda _key: synced.set())
     before_s = time.perf_counter()

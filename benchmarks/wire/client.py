@@ -1,7 +1,7 @@
-"""The asking side of the measurement, and the echo: one connection on one thread.
+"""The requesting client, and the echo: one connection on one thread.
 
-``python -m edged.commands.bench.wire_client URL TOPIC`` is the echo, what bare paho can do: each
-message comes at QoS 1 and goes at QoS 1 to its Response Topic, as a request and its reply do.
+``python -m benchmarks.wire.client URL TOPIC`` is the echo, the lower bound with paho: it sends each
+message back to its Response Topic, both with QoS 1, like a request and its reply.
 """
 
 import contextlib
@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from benchmarks.wire.baseline import BareClient
 from edged.config.broker_url import parse_broker_url
-from edged.protocol import WireProperties
+from edged.protocol import Delivery, WireProperties
 from edged.transport import BrokerSettings
-from edged.transport.bare import BareClient, BareMessage
 
 PROMPT = "Is the boiler ok?"
 ANSWERS = "reply/bench"
@@ -43,7 +43,7 @@ def connect(url: str, client_id: str, *filters: str) -> BareClient:
 
 @dataclass(slots=True)
 class Asker:
-    """Ask the topic of a node or of the echo; the payloads are the same for both."""
+    """Send requests to a node or to the echo; the payloads are the same."""
 
     client: BareClient
     topic: str
@@ -64,16 +64,16 @@ class Asker:
         return name
 
     def round_trips_s(self, count: int) -> Iterator[float]:
-        """Ask one after the other and yield the time that each reply took; blocks."""
+        """Send requests one at a time and yield the time to each reply; blocks."""
         for _ in range(count):
             before_s = time.perf_counter()
             name = self.ask()
             while self.client.receive().properties.correlation_data != name.encode():
-                pass  # a reply that came too late for the phase before
+                pass  # a late reply from the previous phase
             yield time.perf_counter() - before_s
 
     def rate_per_s(self, count: int, window: int) -> float:
-        """Keep ``window`` requests on their way and return the replies in a second; blocks."""
+        """Keep ``window`` requests in flight and return replies per second; blocks."""
         before_s = time.perf_counter()
         for _ in range(window):
             self.ask()
@@ -84,7 +84,7 @@ class Asker:
         return count / (time.perf_counter() - before_s)
 
     def first_fragments_s(self, count: int, num_tokens: int) -> Iterator[float]:
-        """Ask for streams and yield how long after its token each first fragment came; blocks."""
+        """Request streams; yield the delay of each first fragment after its token; blocks."""
         for _ in range(count):
             self.ask(max_tokens=num_tokens, is_stream=True)
             while "delta" not in (members := _members(self.client.receive())):
@@ -94,13 +94,13 @@ class Asker:
                 members = _members(self.client.receive())
 
 
-def _members(message: BareMessage) -> dict[str, str]:
+def _members(message: Delivery) -> dict[str, str]:
     members: dict[str, str] = json.loads(message.payload)
     return members
 
 
 def echo(url: str, topic: str) -> None:
-    """Send all of a topic back until the broker is gone; say on stdout when it begins."""
+    """Echo a topic until the broker disconnects; print ``ready`` once subscribed."""
     client = connect(url, "edged-bench-echo", topic)
     print("ready", flush=True)
     with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""``edged bench --wire``: the whole measurement, small, on a real broker; and how it is shown."""
+"""``python -m benchmarks.wire``: a short measurement on a real broker, and its table."""
 
 import json
 import threading
@@ -7,33 +7,34 @@ from pathlib import Path
 
 import pytest
 
-from edged.cli import main
+from benchmarks.wire import client as wire_client
+from benchmarks.wire import command, processes
+from benchmarks.wire.__main__ import main
+from benchmarks.wire.baseline import BareClient
+from benchmarks.wire.client import ANSWERS, Asker, connect
+from benchmarks.wire.measure import WireLoad, measure_wire
+from benchmarks.wire.processes import ECHO_TOPIC, WireError
 from edged.commands import local_broker
-from edged.commands.bench import wire, wire_client, wire_processes
-from edged.commands.bench.figures import busy
-from edged.commands.bench.wire import Effort, measure_wire
-from edged.commands.bench.wire_client import ANSWERS, Asker, connect
-from edged.commands.bench.wire_processes import ECHO_TOPIC, WireError
+from edged.commands.bench.figures import busy_warning
 from edged.commands.local_broker import free_port, mosquitto, running
 from edged.errors import UsageError
 from edged.transport import BrokerSettings
-from edged.transport.bare import BareClient
 from tests.system.broker.conftest import require_mosquitto
 
-SMALL = Effort(rounds=2, round_trips=20, burst=40, streams=5, records=5)
+SMALL = WireLoad(rounds=2, round_trips=20, burst=40, streams=5, records=5)
 
 
-def quiet(_line: str) -> None:
-    """Say nothing."""
+def silent(_line: str) -> None:
+    """Print nothing."""
 
 
-def test_a_node_without_a_model_is_measured_beside_an_echo(
+def test_a_node_without_a_model_is_compared_with_an_echo(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require_mosquitto()
-    monkeypatch.setattr(wire, "Effort", lambda: SMALL)
+    monkeypatch.setattr(command, "WireLoad", lambda: SMALL)
     file = tmp_path / "wire.json"
-    assert main(["bench", "--wire", "--json", str(file)]) == 0
+    assert main(["--json", str(file)]) == 0
     document = json.loads(file.read_text("utf-8"))
     ours, bare = document["wire"]["node"], document["wire"]["echo"]
     assert 0 < bare["p50"] < ours["p50"] <= ours["p99"]
@@ -49,36 +50,34 @@ def test_a_given_broker_is_used(tmp_path: Path) -> None:
     require_mosquitto()
     with running(mosquitto(tmp_path, users={"me": "secret"})) as broker:
         url = f"mqtt://me:secret@127.0.0.1:{broker.port}"
-        document = measure_wire(url, SMALL, "edged bench", quiet)
+        document = measure_wire(url, SMALL, "command", silent)
     assert document["broker"] == "given"
     assert "secret" not in json.dumps(document)
 
 
-def test_a_busy_machine_is_said() -> None:
-    assert list(busy({"load_before": 0.1})) == []
-    assert "repeat it on a quiet one" in next(busy({"load_before": 2.0}))
+def test_a_busy_machine_is_reported() -> None:
+    assert list(busy_warning({"load_before": 0.1})) == []
+    assert "repeat it when it is idle" in next(busy_warning({"load_before": 2.0}))
 
 
-def test_no_broker_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_mosquitto_and_a_wrong_url_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_broker, "MOSQUITTO", None)
     with pytest.raises(WireError, match="apt install mosquitto"):
-        measure_wire(None, SMALL, "edged bench", quiet)
+        measure_wire(None, SMALL, "command", silent)
     with pytest.raises(UsageError, match="--broker: it must start with mqtt://"):
-        measure_wire("http://x", SMALL, "edged bench", quiet)
+        measure_wire("http://x", SMALL, "command", silent)
 
 
-def test_a_broker_that_is_not_there_is_said(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(wire_processes, "START_LIMIT_S", 1.0)
+def test_an_unreachable_broker_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(processes, "START_LIMIT_S", 1.0)
     url = f"mqtt://127.0.0.1:{free_port()}"
     with pytest.raises(WireError, match="the node does not connect"):
-        measure_wire(url, SMALL, "edged bench", quiet)
-    with pytest.raises(WireError, match="the echo does not connect"), wire_processes.echo(url):
+        measure_wire(url, SMALL, "command", silent)
+    with pytest.raises(WireError, match="the echo does not connect"), processes.echo(url):
         pass
 
 
-def test_the_echo_sends_back_what_comes_until_the_broker_is_gone(
+def test_the_echo_returns_messages_until_the_broker_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require_mosquitto()
@@ -97,7 +96,7 @@ def test_the_echo_sends_back_what_comes_until_the_broker_is_gone(
         echo.result(timeout=20)
 
 
-def test_a_broker_that_says_nothing_is_given_up(tmp_path: Path) -> None:
+def test_a_silent_broker_times_out(tmp_path: Path) -> None:
     require_mosquitto()
     with running(mosquitto(tmp_path)) as broker:
         terms = BrokerSettings(broker.host, broker.port, "asker", handshake_timeout_s=0.1)

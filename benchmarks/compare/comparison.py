@@ -1,7 +1,7 @@
-"""Runs in which every engine takes each turn, one after the other, alone.
+"""Run each turn on every engine, one engine at a time.
 
-Rule: A B A B, so that what disturbs the machine disturbs all; an engine that fails is named and
-left out, the others go on.
+Rule: engines alternate (A B A B), so that other load affects all of them; an engine that fails is
+reported and left out.
 """
 
 import os
@@ -21,32 +21,32 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
-class _Moment:
-    """CPU seconds used until now."""
+class _CpuTimes:
+    """CPU seconds used so far."""
 
     wall_s: float
     own_s: float
-    """By the engine whose turn it is."""
+    """By the engine under test."""
     others_s: float
-    """By the engines that wait."""
+    """By the other engines, which should be idle."""
     machine_s: float
-    """By everything."""
+    """By all processes of the machine."""
 
 
 @dataclass(slots=True)
-class Quiet:
-    """How quiet it was while engines took their turns."""
+class Interference:
+    """CPU time of other processes during the turns."""
 
     turns_s: float = 0.0
     waiting_s: float = 0.0
-    """CPU time of engines in the turns of others."""
+    """CPU time of idle engines during the turns of others."""
     our_turns_s: float = 0.0
-    foreign_s: float = 0.0
-    """CPU time of everything that is no engine, in edged's turns: those of a server like ollama
-    work in a process that is not ours."""
+    other_s: float = 0.0
+    """CPU time of all other programs, in edged's turns only: a server like ollama computes in a
+    process that this one did not start."""
 
-    def add(self, before: _Moment, after: _Moment, *, is_ours: bool) -> None:
-        """Take in a turn; ``is_ours`` when it was edged's."""
+    def add(self, before: _CpuTimes, after: _CpuTimes, *, is_ours: bool) -> None:
+        """Add a turn; ``is_ours`` if it was edged's."""
         wall_s = after.wall_s - before.wall_s
         waiting_s = after.others_s - before.others_s
         self.turns_s += wall_s
@@ -54,18 +54,18 @@ class Quiet:
         if is_ours:
             engines_s = after.own_s - before.own_s + waiting_s
             self.our_turns_s += wall_s
-            self.foreign_s += max(0.0, after.machine_s - before.machine_s - engines_s)
+            self.other_s += max(0.0, after.machine_s - before.machine_s - engines_s)
 
     def shares(self, num_cpus: int) -> dict[str, float]:
-        """Return what waiting engines used of one CPU, and other programs of the machine."""
+        """Return the share of a CPU used by idle engines, and of the machine by other programs."""
         return {
             "idle_cpu_share": self.waiting_s / self.turns_s,
-            "disturbance_share": self.foreign_s / (self.our_turns_s * num_cpus),
+            "disturbance_share": self.other_s / (self.our_turns_s * num_cpus),
         }
 
 
 class MeasuredEngine:
-    """One engine and its samples; loads its model, which blocks.
+    """One engine and its samples; the constructor loads the model and blocks.
 
     Raises:
         EngineLostError: It cannot be started.
@@ -78,15 +78,15 @@ class MeasuredEngine:
         self.samples: dict[str, list[float | None]] = {}
 
     def take(self, turn: Turn) -> None:
-        """Take a turn and keep its figures; blocks.
+        """Run a turn and keep its figures; blocks.
 
         Raises:
-            EngineLostError: The engine was lost in it.
+            EngineLostError: The engine failed.
         """
         self._keep(turn.figures(self.process.call(turn.do, **turn.arguments)))
 
     def end_run(self) -> None:
-        """Start the engine once more beside the idle one: load time and memory after it.
+        """Start a second process of the engine to measure its load time and memory.
 
         Raises:
             EngineLostError: It cannot be started.
@@ -104,12 +104,12 @@ class MeasuredEngine:
             self.samples.setdefault(figure, []).append(value)
 
 
-class Field:
-    """The engines that are measured, alive in processes of their own; loads every model.
+class Comparison:
+    """The engines to compare, each in its own process; the constructor loads all models.
 
     Args:
-        setups: What each engine loads; edged's is among them.
-        note: Tells a person what happens now.
+        setups: Of each engine, including edged's.
+        note: Reports progress.
         start_engine: Starts an engine and loads its model; for tests.
 
     Raises:
@@ -125,18 +125,18 @@ class Field:
         self._note = note
         self.engines: dict[str, MeasuredEngine] = {}
         self.left_out: dict[str, str] = {}
-        """Why, by the engine's name."""
-        self.quiet = Quiet()
+        """Engine to reason."""
+        self.interference = Interference()
         for setup in setups:
             with self._may_be_lost(setup.engine):
                 note(f"loading {setup.engine}")
                 self.engines[setup.engine] = MeasuredEngine(setup, start_engine)
 
     def take(self, turn: Turn) -> None:
-        """Have every engine take a turn; blocks.
+        """Run a turn on every engine; blocks.
 
         Raises:
-            EngineLostError: edged's engine was lost in it.
+            EngineLostError: edged's engine failed.
         """
         self._note(turn.title)
         for name, engine in list(self.engines.items()):
@@ -145,13 +145,13 @@ class Field:
             with self._may_be_lost(name):
                 before = _now(engine, others)
                 engine.take(turn)
-                self.quiet.add(before, _now(engine, others), is_ours=name == EDGED)
+                self.interference.add(before, _now(engine, others), is_ours=name == EDGED)
 
     def end_run(self) -> None:
-        """Start each engine once more beside the idle ones: load time and memory after it.
+        """Start a second process of each engine to measure its load time and memory.
 
         Raises:
-            EngineLostError: edged's engine was lost in it.
+            EngineLostError: edged's engine failed.
         """
         self._note("load")
         for name, engine in list(self.engines.items()):
@@ -166,7 +166,7 @@ class Field:
 
     @contextmanager
     def _may_be_lost(self, name: str) -> Iterator[None]:
-        """Leave an engine out that is lost in the block.
+        """Leave out an engine that fails in the block.
 
         Raises:
             EngineLostError: It is edged's.
@@ -183,10 +183,9 @@ class Field:
 
 
 def busy_s(stat: Path = Path("/proc/stat")) -> float:
-    """Return the CPU seconds that the machine has spent on anything at all since its boot.
+    """Return the CPU seconds used by the whole machine since its boot.
 
-    Time that a hypervisor took away is in it: to us it is another program's. 0 where the kernel
-    does not tell.
+    Time stolen by a hypervisor counts, as if another program had used it. 0 if unknown.
     """
     try:
         first = stat.read_text(encoding="ascii").partition("\n")[0].split()
@@ -196,8 +195,8 @@ def busy_s(stat: Path = Path("/proc/stat")) -> float:
     return (user + nice + system + irq + softirq + steal) / _TICKS_PER_S
 
 
-def _now(engine: MeasuredEngine, others: Iterable[MeasuredEngine]) -> _Moment:
-    return _Moment(
+def _now(engine: MeasuredEngine, others: Iterable[MeasuredEngine]) -> _CpuTimes:
+    return _CpuTimes(
         time.perf_counter(),
         engine.process.cpu_s(),
         sum(other.process.cpu_s() for other in others),

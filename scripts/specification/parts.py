@@ -1,4 +1,4 @@
-"""The small parts that schemas are made of, and the words that declarations have for themselves."""
+"""Parts of schemas, and the docstrings of declarations."""
 
 import ast
 import inspect
@@ -30,7 +30,7 @@ def described(schema: Schema, description: str) -> Schema:
 
 
 def nullable(schema: Schema) -> Schema:
-    """Return a schema that takes null, too."""
+    """Return a schema that accepts null, too."""
     changed = dict(schema)
     if "enum" in schema:
         changed["enum"] = [*schema["enum"], None]
@@ -41,13 +41,13 @@ def nullable(schema: Schema) -> Schema:
 
 
 def members(properties: Mapping[str, Schema], *, optional: tuple[str, ...] = ()) -> Schema:
-    """Return an object schema; whoever reads the object must ignore further members."""
+    """Return an object schema; a reader must ignore further members."""
     required = [name for name in properties if name not in optional]
     return {"type": "object", "properties": dict(properties), "required": required}
 
 
 def document(name: str, title: str, description: str, schema: Schema) -> Schema:
-    """Return a whole JSON Schema document."""
+    """Return a complete JSON Schema document."""
     head = {"$schema": DIALECT, "$id": f"urn:edged:v1:{name}", "title": title}
     return head | {"description": description} | schema
 

@@ -1,28 +1,17 @@
 """A paho client without edged's own layers, to measure the cost of the wire itself.
 
-Rule: the daemon does not use it. Each call works on the caller's own thread, so that no handover
-between threads is measured.
+Rule: each call works on the caller's own thread, so that no handover between threads is measured.
 """
 
 import contextlib
 import select
 from collections import deque
-from typing import NamedTuple
+from typing import Any
 
-import paho.mqtt.client as mqtt
-
-from edged.protocol import WireProperties
-from edged.transport.paho_client import make_client, tls_context
-from edged.transport.properties import properties_of, to_paho
-from edged.transport.settings import BrokerSettings
-
-
-class BareMessage(NamedTuple):
-    """A received message."""
-
-    topic: str
-    payload: bytes
-    properties: WireProperties
+from edged.protocol import Delivery, WireProperties
+from edged.transport.paho_client import make_client
+from edged.transport.properties import to_paho
+from edged.transport.settings import BrokerSettings, tls_context
 
 
 class BareClient:
@@ -37,11 +26,12 @@ class BareClient:
     """
 
     def __init__(self, settings: BrokerSettings, *filters: str) -> None:
-        self._messages: deque[BareMessage] = deque()
+        self._messages: deque[Delivery] = deque()
         self._filters = filters
         self._is_subscribed = False
         self._limit_s = settings.handshake_timeout_s
-        self._client = make_client(settings, "5", None, tls_context(settings))
+        tls = tls_context(settings.ca_file) if settings.is_tls else None
+        self._client = make_client(settings, "5", None, tls)
         self._client.on_message = self._on_message
         self._client.on_subscribe = self._on_subscribe
         self._client.on_connect = self._on_connect
@@ -53,7 +43,7 @@ class BareClient:
         """Send with QoS 1."""
         self._client.publish(topic, payload, 1, properties=to_paho(properties))
 
-    def receive(self) -> BareMessage:
+    def receive(self) -> Delivery:
         """Return the next message; blocks.
 
         Raises:
@@ -69,7 +59,7 @@ class BareClient:
         Raises:
             OSError: The connection broke.
         """
-        self._client.on_message = _send_back
+        self._client.on_message = self._send_back
         while True:
             with contextlib.suppress(TimeoutError):
                 self._step()
@@ -93,22 +83,17 @@ class BareClient:
         if self._client.want_write():
             self._client.loop_write()
 
-    def _on_connect(self, client: mqtt.Client, *_: object) -> None:
-        client.subscribe([(name, 1) for name in self._filters])
+    def _on_connect(self, *_: object) -> None:
+        self._client.subscribe([(name, 1) for name in self._filters])
 
     def _on_subscribe(self, *_: object) -> None:
         self._is_subscribed = True
 
-    def _on_message(
-        self, client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage
-    ) -> None:
-        properties = properties_of(message)
-        self._messages.append(BareMessage(message.topic, bytes(message.payload), properties))
-        client.ack(message.mid, message.qos)
+    def _on_message(self, _client: object, _userdata: object, delivery: Any) -> None:  # noqa: ANN401 - paho's type
+        self._messages.append(delivery)
+        self._client.ack(delivery.packet_id, delivery.qos)
 
-
-def _send_back(client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
-    properties = properties_of(message)
-    topic = properties.response_topic or ""
-    client.publish(topic, message.payload, 1, properties=to_paho(properties))
-    client.ack(message.mid, message.qos)
+    def _send_back(self, _client: object, _userdata: object, delivery: Any) -> None:  # noqa: ANN401 - paho's type
+        topic = delivery.properties.response_topic or ""
+        self.publish(topic, delivery.payload, delivery.properties)
+        self._client.ack(delivery.packet_id, delivery.qos)

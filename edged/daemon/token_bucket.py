@@ -1,0 +1,27 @@
+"""A token bucket: bursts up to a limit, and a bounded rate after that."""
+
+
+class TokenBucket:
+    """A bucket that is full at first.
+
+    Args:
+        burst: Tokens that it holds.
+        refill_s: After this time there is one more.
+        now_s: The time, on any monotonic clock.
+    """
+
+    def __init__(self, burst: int, refill_s: float, now_s: float) -> None:
+        self._burst = burst
+        self._refill_s = refill_s
+        self._tokens = float(burst)
+        self._filled_s = now_s
+
+    def has_token(self, now_s: float) -> bool:
+        """Refill, and return whether a token is left."""
+        refilled = self._tokens + (now_s - self._filled_s) / self._refill_s
+        self._tokens, self._filled_s = min(self._burst, refilled), now_s
+        return self._tokens >= 1
+
+    def take(self) -> None:
+        """Take a token, after ``has_token``."""
+        self._tokens -= 1

@@ -1,0 +1,171 @@
+"""The preparing thread: one request at a time, and an error refuses that request alone."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from edged.daemon.preparer import SHORT_CHARACTERS, Preparer
+from edged.engine.grammar import FormatError
+from edged.engine.steps import Constraint
+from edged.engine.tokenizer import TemplateError
+from edged.errors import ErrorCode
+from edged.node.effects import Prepare
+from edged.node.events import Prepared
+from edged.node.sessions import PendingTurn, SessionLimits, Turn
+from edged.protocol.request import ChatMessage, FormatType, OutputFormat
+from tests.fakes import LIMITS
+from tests.make_request import make_request
+
+LONG = "x" * (SHORT_CHARACTERS + 1)
+LIMIT_S = 10.0
+
+
+@dataclass
+class Language:
+    """One token per character; an error, or a wait, where a test asks for it."""
+
+    error: Exception | None = None
+    wait: Callable[[], object] | None = None
+    entered: queue.SimpleQueue[int] = field(default_factory=queue.SimpleQueue)
+    num_active: int = 0
+
+    def encode_chat(self, messages: Sequence[ChatMessage]) -> list[int]:
+        self.num_active += 1
+        self.entered.put(self.num_active)
+        if self.wait is not None:
+            self.wait()
+        self.num_active -= 1
+        if self.error is not None:
+            raise self.error
+        return [ord(c) for message in messages for c in message.content]
+
+    def compile_format(self, output_format: OutputFormat) -> Constraint | None:
+        if output_format.type is not FormatType.TEXT and self.error is not None:
+            raise self.error
+        return None
+
+
+class Stage:
+    """A preparer with its thread, and what it has emitted."""
+
+    def __init__(self, *, max_tokens: int = 1536) -> None:
+        self.language = Language()
+        self.emitted: queue.SimpleQueue[Prepared] = queue.SimpleQueue()
+        limits = replace(LIMITS, sessions=SessionLimits(max_tokens=max_tokens))
+        language = self.language
+        self.preparer = Preparer(
+            language.encode_chat, language.compile_format, limits, self.emitted.put
+        )
+        self.preparer.start_thread()
+
+    def prepare(self, prompt: str = LONG, key: int = 1) -> Prepared:
+        assert self.preparer.submit(ask(prompt, key)) is None
+        return self.emitted.get(timeout=LIMIT_S)
+
+
+def ask(prompt: str, key: int = 1, **others: Any) -> Prepare:  # noqa: ANN401 - the fields of Request
+    return Prepare(key, make_request(messages=(ChatMessage("user", prompt),), **others), None)
+
+
+def text(prepared: Prepared) -> str:
+    return "".join(map(chr, prepared.prompt_ids))
+
+
+def test_requests_are_prepared_one_at_a_time_in_their_order() -> None:
+    stage = Stage()
+    may_go_on = threading.Semaphore(0)
+    stage.language.wait = lambda: may_go_on.acquire(timeout=LIMIT_S)
+    for key in (1, 2):
+        assert stage.preparer.submit(ask(LONG, key)) is None
+    assert stage.language.entered.get(timeout=LIMIT_S) == 1
+    assert stage.preparer.is_alive
+    assert stage.preparer.busy_s(time.monotonic() + 60) >= 60
+    for key in (1, 2):
+        may_go_on.release()
+        assert stage.emitted.get(timeout=LIMIT_S).key == key
+    assert stage.language.entered.get(timeout=LIMIT_S) == 1, "both were prepared at once"
+    assert stage.preparer.busy_s(time.monotonic() + 60) == 0
+
+
+def test_a_short_prompt_is_prepared_where_it_is_submitted() -> None:
+    stage = Stage()
+    prepared = stage.preparer.submit(ask("x" * SHORT_CHARACTERS, 7))
+    assert prepared is not None
+    assert (prepared.key, text(prepared)) == (7, "x" * SHORT_CHARACTERS)
+    choice = OutputFormat(FormatType.CHOICE, choices=("a", "b"))
+    for slow in (ask("x", format=choice), replace(ask("x"), turn=turn_after())):
+        assert stage.preparer.submit(slow) is None
+        assert stage.emitted.get(timeout=LIMIT_S).rejected is None
+    assert stage.emitted.empty()
+
+
+@pytest.mark.parametrize("error", [TemplateError("no system"), FormatError("too deep")])
+def test_a_request_that_template_or_grammar_refuse_gets_their_words(error: Exception) -> None:
+    stage = Stage()
+    stage.language.error = error
+    choice = OutputFormat(FormatType.CHOICE, choices=("a", "b"))
+    assert stage.preparer.submit(ask("x", format=choice)) is None
+    rejected = stage.emitted.get(timeout=LIMIT_S).rejected
+    assert rejected is not None
+    assert (rejected.code, rejected.message) == (ErrorCode.BAD_REQUEST, str(error))
+
+
+def test_any_other_error_refuses_this_request_alone_and_its_words_are_not_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stage = Stage()
+    stage.language.error = RuntimeError("secret words of the prompt")
+    for key in (1, 2):
+        prepared = stage.prepare(key=key)
+        assert prepared.key == key
+        assert prepared.rejected is not None
+        assert prepared.rejected.code is ErrorCode.INTERNAL
+        assert "secret" not in prepared.rejected.message
+    stage.language.error = None
+    assert stage.prepare(key=3).rejected is None
+    assert caplog.text.count("RuntimeError") == 1, "one line per kind of error"
+    assert "secret" not in caplog.text
+
+
+def turn_after(*turns: str, question: str = "?") -> PendingTurn:
+    """A question of a dialogue with these turns."""
+    history = tuple(Turn(text, (ChatMessage("user", text),)) for text in turns)
+    messages = (ChatMessage("user", question),)
+    return PendingTurn(("s", "reply/a"), "key", (), False, history, messages)
+
+
+@pytest.mark.parametrize(
+    ("turns", "question", "prompt", "num_forgotten"),
+    [
+        (["aaaa", "bbbb"], "?", "aaaabbbb?", 0),
+        (["a" * 10, "b" * 9], "?", "a" * 10 + "b" * 9 + "?", 0),
+        (["a" * 11, "b" * 8, "c"], "?", "b" * 8 + "c" + "?", 1),
+        (["aaaa", "bbbb", "cccc", "dddd", "eeee"], "?", "dddd" + "eeee" + "?", 3),
+        (["aaaa", "bbbb"], "?" * 30, "?" * 30, 2),
+    ],
+    ids=["room", "full", "over", "long", "question"],
+)
+def test_a_dialogue_without_room_keeps_the_newest_turns_in_half_of_it(
+    turns: list[str], question: str, prompt: str, num_forgotten: int
+) -> None:
+    stage = Stage(max_tokens=20)
+    request = replace(ask("unused"), turn=turn_after(*turns, question=question))
+    assert stage.preparer.submit(request) is None
+    prepared = stage.emitted.get(timeout=LIMIT_S)
+    assert prepared.num_forgotten == num_forgotten
+    assert text(prepared) == prompt
+
+
+def test_a_long_answer_leaves_half_of_the_context_to_the_dialogue() -> None:
+    stage = Stage()
+    half = LIMITS.max_model_len // 2
+    for length, num_forgotten in ((half - 1, 0), (half, 1)):
+        request = ask("unused", max_tokens=10 * LIMITS.max_model_len)
+        turn = turn_after("a" * length)
+        assert stage.preparer.submit(replace(request, turn=turn)) is None
+        assert stage.emitted.get(timeout=LIMIT_S).num_forgotten == num_forgotten
