@@ -22,7 +22,8 @@ from edged.bundle.folder import Bundle
 from edged.bundle.manifest import GraphKind
 from edged.config import MAX_TUNED_CHUNK_TOKENS, Config
 from edged.daemon.atomic_file import AtomicFile
-from edged.engine.graph import SingleGraph, load_graph
+from edged.engine.graph import SingleGraph
+from edged.engine.loading import load_graph
 from edged.engine.prepared import device_key, prepared_model
 from edged.engine.steps import EngineSettings
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from edged.engine.decoding import InferenceEngine
+from edged.engine.loop import Engine
 from edged.engine.steps import DecodingFailure, ForwardPass, Step
 from edged.errors import ErrorCode
 from edged.node.generation import Finished, Fragment, Generation, Paused, TextStream
@@ -86,7 +86,7 @@ class Worker:
 
     def __init__(
         self,
-        engine: InferenceEngine,
+        engine: Engine,
         new_text_stream: Callable[[], TextStream],
         emit: Callable[[Fragment | Finished | Paused], None],
         clock: Callable[[], float] = time.monotonic,

@@ -4,7 +4,6 @@ Rule: no model here. An exception of a sampler or a constraint ends this answer 
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +11,7 @@ from numpy.typing import NDArray
 from edged.engine.drafts import Drafter
 from edged.engine.sampling import Sampler
 from edged.engine.slots import Claim, TokenIds
-from edged.engine.steps import Constraint, DecodeInput, DecodingFailure, ForwardPass, Token
-from edged.protocol.request import SamplingParams
+from edged.engine.steps import Constraint, DecodeInput, DecodingFailure, Token
 
 
 class Decoding:
@@ -105,34 +103,3 @@ class Decoding:
         token_id = self._sampler.choose(logits)
         self._constraint.advance(token_id)
         return token_id
-
-
-class InferenceEngine(Protocol):
-    """The part of ``Engine`` that the worker uses; importing it loads no model library."""
-
-    @property
-    def num_touched(self) -> int:
-        """See ``Engine.num_touched``."""
-
-    def start(
-        self,
-        prompt_ids: Sequence[int],
-        sampling: SamplingParams,
-        *,
-        max_tokens: int,
-        constraint: Constraint | None = None,
-        num_answered: int = 0,
-    ) -> Decoding:
-        """See ``Engine.start``."""
-
-    def step(self) -> ForwardPass:
-        """See ``Engine.step``."""
-
-    def end(self, decoding: Decoding) -> None:
-        """See ``Engine.end``."""
-
-    def interrupt(self, decoding: Decoding) -> None:
-        """See ``Engine.interrupt``."""
-
-    def release(self) -> None:
-        """See ``Engine.release``."""

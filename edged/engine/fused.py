@@ -11,8 +11,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from edged.engine.abstract_graph import Graph
 from edged.engine.cache import KeyValueCache
+from edged.engine.graph import Graph
 from edged.engine.steps import DecodeInput
 
 # The input that selects the prefill or the decode branch; a graph with an fp32 cache has none.
@@ -84,7 +84,7 @@ class FusedGraph(Graph):
         arrays.is_prefill[()] = is_prefill
         # An interrupted run leaves a cache that is valid up to its start only.
         self._lengths[slot] = start
-        self._runner.run(arrays.binding)
+        self._run(arrays.binding)
         self._lengths[slot] = start + count
         return arrays.logits[0]
 
@@ -114,7 +114,7 @@ class FusedGraph(Graph):
         for index, length in enumerate(lengths):
             arrays.lengths[index] = length
         arrays.total[()] = max(lengths) + 1
-        self._runner.run(arrays.binding, is_interruptible=False)
+        self._run_to_end(arrays.binding)
         for one in inputs:
             self._lengths[one.slot] = one.position + 1
         return [arrays.logits[slot - first][0] for slot in slots]

@@ -5,31 +5,30 @@ any two passes; the cache stays valid for later prompts.
 """
 
 from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.bundle.folder import Bundle
-from edged.bundle.manifest import GraphKind, KvType
-from edged.engine.abstract_graph import InterruptedRunError
 from edged.engine.decoding import Decoding
 from edged.engine.drafts import Drafter
-from edged.engine.graph import Graph, make_graph
 from edged.engine.sampling import Sampler
-from edged.engine.session import open_session
 from edged.engine.slots import Slots, TokenIds
 from edged.engine.speed import measure_cost
 from edged.engine.steps import (
     Constraint,
     DecodingFailure,
-    EngineSettings,
     ForwardPass,
+    InterruptedRunError,
     Prefilled,
     Step,
     Token,
 )
 from edged.protocol.request import SamplingParams
 from edged.scheduling.latency_model import CostEstimate
+
+if TYPE_CHECKING:
+    from edged.engine.graph import Graph
 
 # What a drafted token adds to a pass, as a fraction of a pass of one token, until measured.
 _DRAFT_COST = 0.1
@@ -51,7 +50,7 @@ class Engine:
 
     def __init__(
         self,
-        graph: Graph,
+        graph: "Graph",
         stop_token_ids: Sequence[int],
         prefill_chunk_tokens: int = 64,
         *,
@@ -277,34 +276,3 @@ class Engine:
         if decoding.drafter is not None:
             decoding.drafter.learn(len(draft), len(steps) - 1)
         return ForwardPass({decoding: steps}, len(ids), len(ids) * last.position)
-
-
-def load_engine(bundle: Bundle, settings: EngineSettings) -> Engine:
-    """Load a bundle's model; blocks for seconds.
-
-    Raises:
-        BundleError: the model cannot be loaded, or is not what the manifest says.
-    """
-    manifest, has_flash = bundle.manifest, settings.has_flash
-    if has_flash is None:
-        has_flash = manifest.model.kv_type is KvType.FP32
-    session = open_session(
-        settings.model_path or bundle.model_path,
-        num_threads=settings.num_threads,
-        has_flash=has_flash,
-    )
-    graph = make_graph(
-        session,
-        is_fused=manifest.graph is GraphKind.FUSED,
-        max_model_len=min(settings.max_model_len, manifest.limits.max_model_len),
-        num_slots=settings.num_slots + settings.num_prefixes,
-        facts=manifest.model,
-    )
-    return Engine(
-        graph,
-        manifest.stop_token_ids,
-        settings.prefill_chunk_tokens,
-        is_exact=manifest.is_exact,
-        is_guessing=settings.is_guessing,
-        num_prefixes=settings.num_prefixes,
-    )

@@ -27,7 +27,7 @@ import onnxruntime
 
 from edged.bundle.folder import Bundle
 from edged.bundle.manifest import GraphKind
-from edged.engine.graph import load_graph
+from edged.engine.loading import load_graph
 from edged.engine.session import PREPARED, save_prepared
 
 _LOG = logging.getLogger(__name__)

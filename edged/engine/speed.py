@@ -5,13 +5,16 @@ Rule: real forward passes of the real graph, within a bounded time however slow 
 
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edged.engine.graph import Graph
 from edged.engine.steps import DecodeInput
 from edged.scheduling.latency_fit import MeasuredRun, fit_cost
 from edged.scheduling.latency_model import CostEstimate
+
+if TYPE_CHECKING:
+    from edged.engine.graph import Graph
 
 # With the pass that is running at that time, about 2 s.
 _DECODE_STEPS = 6
@@ -22,7 +25,7 @@ _LIMIT_S = 1.8
 class _Stopwatch:
     """Times forward passes of a graph."""
 
-    def __init__(self, graph: Graph, clock: Callable[[], float]) -> None:
+    def __init__(self, graph: "Graph", clock: Callable[[], float]) -> None:
         self._graph = graph
         self._clock = clock
         self._started_s = clock()
@@ -50,7 +53,7 @@ class _Stopwatch:
 
 
 def measure_cost(
-    graph: Graph,
+    graph: "Graph",
     num_slots: int,
     chunk_tokens: int,
     clock: Callable[[], float] = time.perf_counter,

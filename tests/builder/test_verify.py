@@ -22,7 +22,8 @@ from edged.builder.quantize import Scheme, quantize
 from edged.builder.verify import run_gate, unseen_text, verify_bundle
 from edged.bundle.folder import Bundle, open_bundle, write_manifest
 from edged.bundle.manifest import GraphKind, QualityFigures, QualityLimits
-from edged.engine.graph import Graph, load_graph
+from edged.engine.graph import Graph
+from edged.engine.loading import load_graph
 from edged.errors import BuildError
 from tests.tiny_graphs import PortableForm, TinyConfig, tiny_weights
 from tests.tiny_model import write_tiny_bundle

@@ -9,7 +9,7 @@ import pytest
 
 from edged.bundle.folder import Bundle, open_bundle
 from edged.engine import prepared
-from edged.engine.loop import load_engine
+from edged.engine.loading import load_engine
 from edged.engine.prepared import device_key, prepared_model
 from edged.engine.session import PREPARED, save_prepared
 from edged.engine.steps import EngineSettings, Token

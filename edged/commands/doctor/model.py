@@ -12,7 +12,8 @@ from edged.config import Config
 from edged.daemon import memory
 from edged.daemon.memory_plan import check as check_footprint
 from edged.daemon.memory_plan import decide_budget, decide_slots, plan_memory
-from edged.engine.graph import Graph, load_graph
+from edged.engine.graph import Graph
+from edged.engine.loading import load_graph
 from edged.errors import BundleError
 from edged.scheduling.memory_budget import MemoryPlan
 
