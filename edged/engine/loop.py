@@ -107,8 +107,16 @@ class Engine:
             self._graph.copy(claim.source, claim.slot, claim.num_cached)
         limit = min(len(prompt) + max_tokens, self.max_model_len)
         drafter = Drafter(prompt.tolist(), self._draft_cost) if self._is_guessing else None
-        decoding = Decoding(prompt, claim, Sampler(sampling, prompt), limit, constraint, drafter)
-        decoding.num_answered = num_answered
+        decoding = Decoding(
+            prompt,
+            Sampler(sampling, prompt),
+            slot=claim.slot,
+            num_cached=claim.num_cached,
+            limit=limit,
+            constraint=constraint,
+            drafter=drafter,
+            num_answered=num_answered,
+        )
         self._active.append(decoding)
         return decoding
 
@@ -149,29 +157,21 @@ class Engine:
         max_tokens: int,
         constraint: Constraint | None = None,
     ) -> Generator[Prefilled | Token, None, None]:
-        """Answer a prompt alone, a step at a time; see ``start``.
+        """Answer a prompt alone, a step at a time; raises as ``start``, at the first step.
 
         Raises:
-            ValueError: as ``start``, at once.
-            RuntimeError: another answer is in progress, at the first step.
+            RuntimeError: another answer is in progress.
         """
-        self._checked_prompt(prompt_ids, max_tokens)
-
-        def steps() -> Generator[Prefilled | Token, None, None]:
-            self._check_idle()
-            decoding = self.start(
-                prompt_ids, sampling, max_tokens=max_tokens, constraint=constraint
-            )
-            try:
-                while not decoding.is_over:
-                    for step in self.step().outcomes[decoding]:
-                        if isinstance(step, DecodingFailure):
-                            raise step.error
-                        yield step
-            finally:
-                self.end(decoding)
-
-        return steps()
+        self._check_idle()
+        decoding = self.start(prompt_ids, sampling, max_tokens=max_tokens, constraint=constraint)
+        try:
+            while not decoding.is_over:
+                for step in self.step().outcomes[decoding]:
+                    if isinstance(step, DecodingFailure):
+                        raise step.error
+                    yield step
+        finally:
+            self.end(decoding)
 
     def release(self) -> None:
         """Return the memory of all slots without an answer to the system."""

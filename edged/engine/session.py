@@ -20,16 +20,10 @@ _SPIN_DURATION_US = 1500
 _DYNAMIC_BLOCK_BASE = 8
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
-_LOAD_ERRORS = (
-    ort_errors.EPFail,
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NoModel,
-    ort_errors.NoSuchFile,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
+_LOAD_ERRORS = tuple(
+    kind
+    for kind in vars(ort_errors).values()
+    if isinstance(kind, type) and issubclass(kind, Exception)
 )
 
 

@@ -199,16 +199,16 @@ def test_a_smaller_context_than_the_model_s_is_kept(folders: dict[bool, Path]) -
         ([-1], "outside the vocabulary"),
     ],
 )
-def test_a_prompt_that_cannot_run_is_refused_at_once(
+def test_a_prompt_that_cannot_run_is_refused(
     engine: Engine, prompt: list[int], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        engine.generate(prompt, GREEDY, max_tokens=1)
+        next(engine.generate(prompt, GREEDY, max_tokens=1))
 
 
 def test_an_answer_of_no_tokens_is_refused(engine: Engine) -> None:
     with pytest.raises(ValueError, match="max_tokens is 0"):
-        engine.generate(PROMPT, GREEDY, max_tokens=0)
+        next(engine.generate(PROMPT, GREEDY, max_tokens=0))
 
 
 class Script:

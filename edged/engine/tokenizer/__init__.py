@@ -63,7 +63,10 @@ class Tokenizer:
                 f"{self._model_vocab_size}; rebuild the bundle with `edged build`"
             )
         self._stop_ids = manifest.stop_token_ids
-        self._template = _chat_template(manifest)
+        self._template: ChatTemplate | None = None
+        if manifest.chat_template is not None:
+            tokens = {"bos_token": manifest.bos_token, "eos_token": manifest.eos_token}
+            self._template = ChatTemplate(manifest.chat_template, tokens)
         self._bos_ids = _bos_ids(tokenizer, manifest)
         self._encoder = Encoder(tokenizer)
         self._token_bytes = TokenBytes(tokenizer, silent_id=self._encoder.cut_id)
@@ -93,10 +96,8 @@ class Tokenizer:
         contents = [self._encoder.guarded(message.content) for message in messages]
         if self._template is None:
             return self._bos_ids + self._encoder.encode("\n\n".join(contents))
-        turns = [
-            {"role": message.role, "content": content}
-            for message, content in zip(messages, contents, strict=True)
-        ]
+        pairs = zip(messages, contents, strict=True)
+        turns = [{"role": message.role, "content": content} for message, content in pairs]
         return self._encoder.encode(self._template.render(turns))
 
     def encode(self, text: str) -> list[int]:
@@ -120,13 +121,6 @@ class Tokenizer:
         return Vocabulary(
             tokens, sorted(controls), list(self._stop_ids), self._encoder.encode_plain
         )
-
-
-def _chat_template(manifest: Manifest) -> ChatTemplate | None:
-    if manifest.chat_template is None:
-        return None
-    tokens = {"bos_token": manifest.bos_token, "eos_token": manifest.eos_token}
-    return ChatTemplate(manifest.chat_template, tokens)
 
 
 def _bos_ids(tokenizer: tokenizers.Tokenizer, manifest: Manifest) -> list[int]:

@@ -11,8 +11,8 @@ from jinja2 import TemplateSyntaxError
 from edged.engine.tokenizer.sandbox import BudgetError, Sandbox
 from edged.errors import BundleError
 
-# Counted for each message beside its content: the text that templates add to it.
 _ERROR_CHARACTERS = 300
+# Counted for each message beside its content: the text that templates add to it.
 _MESSAGE_CHARACTERS = 256
 # The prompt's limit, plus the factor times the messages' size. Templates repeat little of the
 # messages, and the tool instructions of some are 20,000 characters.
