@@ -22,7 +22,7 @@ from edged.bundle.folder import Bundle
 from edged.bundle.manifest import GraphKind
 from edged.config import MAX_TUNED_CHUNK_TOKENS, Config
 from edged.daemon.atomic_file import AtomicFile
-from edged.engine.graph import SingleGraph
+from edged.engine.graph import Graph
 from edged.engine.loading import load_graph
 from edged.engine.prepared import device_key, prepared_model
 from edged.engine.steps import EngineSettings
@@ -41,7 +41,7 @@ _TIMED_STEPS = 8
 _LIMIT_S = 60.0
 
 # Loads the model, with attention computed in tiles or not.
-Load = Callable[[bool], SingleGraph]
+Load = Callable[[bool], Graph]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def measure(load: Load, clock: Callable[[], float] = time.perf_counter) -> Tunin
     return Tuning(has_flash, chunk_tokens)
 
 
-def _request_s(graph: SingleGraph, clock: Callable[[], float]) -> float:
+def _request_s(graph: Graph, clock: Callable[[], float]) -> float:
     """Return what a prompt and an answer of common lengths take."""
     prefill_s = _prefill_s(graph, DEFAULT_CHUNK_TOKENS, clock)
     started_s = clock()
@@ -134,7 +134,7 @@ def _request_s(graph: SingleGraph, clock: Callable[[], float]) -> float:
     return prefill_s + (clock() - started_s) * _ANSWER_TOKENS / _TIMED_STEPS
 
 
-def _prefill_s(graph: SingleGraph, chunk_tokens: int, clock: Callable[[], float]) -> float:
+def _prefill_s(graph: Graph, chunk_tokens: int, clock: Callable[[], float]) -> float:
     """Return what a prompt takes; of two times the quicker, as disturbances only slow it down."""
     token_ids = np.arange(_PROMPT_TOKENS) % graph.vocab_size
     times_s = []
@@ -183,7 +183,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, help="threads that compute")
     arguments = parser.parse_args()
 
-    def load(has_flash: bool) -> SingleGraph:  # noqa: FBT001 - called with what it is
+    def load(has_flash: bool) -> Graph:  # noqa: FBT001 - called with what it is
         return load_graph(
             arguments.model,
             is_fused=arguments.fused,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from edged.engine.schema_cost import COST_LIMIT, estimate_cost
 from edged.engine.schema_parts import SchemaError
 from edged.engine.tokenizer import Tokenizer
+from edged.engine.tokenizer.encoder import is_library_failure
 from edged.protocol.request import FormatType, OutputFormat
 
 # All options of the library are set, so that a requester's "x-guidance" cannot replace any.
@@ -115,19 +116,11 @@ def compile_format(tokenizer: Tokenizer, output_format: OutputFormat) -> Grammar
 
 @contextmanager
 def _failures(kind: type[FormatError | ConstraintError], where: str) -> Iterator[None]:
-    """Turn any exception of the library into ``kind``: hostile input must not end the process.
-
-    Raises:
-        FormatError: when that is the ``kind``.
-        ConstraintError: when that is the ``kind``.
-    """
+    # Whatever the library raises becomes ``kind``: hostile input must not end the process.
     try:
         yield
-    except (FormatError, ConstraintError):
-        raise
     except BaseException as error:
-        # A panic in Rust arrives as a BaseException of a module that cannot be imported.
-        if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
+        if isinstance(error, FormatError | ConstraintError) or not is_library_failure(error):
             raise
         raise kind(f"{where}: cannot be enforced ({type(error).__name__})") from error
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 import onnxruntime
@@ -14,26 +14,6 @@ from edged.engine.signature import check_facts, read_signature
 from edged.engine.steps import DecodeInput, InterruptedRunError
 
 _LOG_FATAL_ONLY = 4
-
-
-class SingleGraph(Protocol):
-    """The part of ``Graph`` that runs one sequence, for measurements and comparisons."""
-
-    vocab_size: int
-    max_model_len: int
-
-    def forward(
-        self,
-        token_ids: NDArray[np.int64],
-        start: int,
-        *,
-        all_rows: bool = False,
-        is_prefill: bool = True,
-    ) -> NDArray[np.float32]:
-        """See ``Graph.forward``."""
-
-    def release(self) -> None:
-        """See ``Graph.release``."""
 
 
 class Graph(ABC):

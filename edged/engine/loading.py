@@ -21,15 +21,9 @@ def load_graph(
     num_slots: int = 1,
     has_flash: bool = True,
 ) -> Graph:
-    """Load a model of any numeric scheme; blocks until its weights are prepacked.
+    """Load ``model.onnx`` in any numeric scheme; blocks until its weights are prepacked.
 
-    Args:
-        model_path: ``model.onnx``; its weights are beside it.
-        is_fused: the form of the graph; see ``edged.bundle.manifest.GraphKind``.
-        max_model_len: positions that a slot of the cache can hold.
-        num_threads: None takes the CPUs that this process may use.
-        num_slots: sequences that have a place in the cache.
-        has_flash: whether attention is computed in tiles.
+    See ``GraphKind`` for the two forms, ``Graph`` and ``open_session`` for the other arguments.
 
     Raises:
         BundleError: ONNX Runtime refuses the model, or its inputs are not those of the form.

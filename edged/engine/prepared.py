@@ -59,13 +59,8 @@ _ANSWER_TOKENS = 16
 def prepared_model(bundle: Bundle, folder: Path, room_bytes: int) -> Path | None:
     """Return the graph of the bundle's copy for this device; blocks for seconds while it is made.
 
-    Args:
-        bundle: the verified model.
-        folder: holds the copy and nothing else; created if it is missing.
-        room_bytes: memory that the child may take.
-
-    Returns:
-        None when there is no copy; then load the bundle's own graph.
+    It is None when there is no copy; then load the bundle's own graph. ``folder`` holds the copy
+    and nothing else. The child that makes it may take ``room_bytes`` of memory.
     """
     weights_bytes = sum(entry.size_bytes for entry in bundle.manifest.files.values())
     if weights_bytes < MIN_WEIGHTS_BYTES:

@@ -55,12 +55,9 @@ def read_signature(
     required: Mapping[str, str],
     optional: Mapping[str, str],
 ) -> Signature:
-    """Check the graph of ``session`` and return its sizes.
+    """Check a loaded graph and return its sizes.
 
-    Args:
-        session: the loaded model.
-        required: name and ONNX Runtime type of the required inputs, without the cache.
-        optional: the same for optional inputs.
+    ``required`` and ``optional`` hold ONNX Runtime's type of each input by name, without the cache.
 
     Raises:
         BundleError: an input or output is missing, unknown or of another type or shape.

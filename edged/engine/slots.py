@@ -46,12 +46,7 @@ class Claim:
 
 
 class Slots:
-    """The bookkeeping of all slots.
-
-    Args:
-        num_slots: sequences that have a place.
-        num_prefixes: how many of the last slots are for prefixes that are kept permanently.
-    """
+    """The bookkeeping of all slots; the last ``num_prefixes`` are for permanent prefixes."""
 
     def __init__(self, num_slots: int, num_prefixes: int = 0) -> None:
         self._slots = [
@@ -67,10 +62,10 @@ class Slots:
     def claim(
         self, prompt: TokenIds, *, is_fresh: bool = False, num_strict: int | None = None
     ) -> Claim:
-        """Choose a slot for a prompt; it is busy until ``free``.
+        """Choose a slot for a prompt of at least one token; it is busy until ``free``.
 
         Args:
-            prompt: at least one token.
+            prompt: token ids.
             is_fresh: whether nothing may be reused.
             num_strict: how many tokens of the prompt the prefill branch will run; then only tokens
                 are reused that the same branch has run. None reuses any.

@@ -27,13 +27,9 @@ class Vocabulary:
     """The bytes of each id of the model; empty where an id has no text."""
     special_token_ids: list[int]
     stop_ids: list[int]
+    eos_token_id: int
     encode: Callable[[str], list[int]]
     bos_token_id: None = None
-
-    @property
-    def eos_token_id(self) -> int:
-        """The first stop token."""
-        return self.stop_ids[0]
 
     def __call__(self, text: str) -> list[int]:
         """Return the token ids of plain text."""
@@ -41,11 +37,7 @@ class Vocabulary:
 
 
 class Tokenizer:
-    """The vocabulary and the chat template of one bundle.
-
-    Args:
-        definition: the text of ``tokenizer.json``.
-        manifest: has the chat template and the sizes of the model.
+    """The vocabulary and the chat template of one bundle; ``definition`` is ``tokenizer.json``.
 
     Raises:
         BundleError: the file is not a tokenizer, does not fit the model, or the chat template is
@@ -118,9 +110,9 @@ class Tokenizer:
         controls = self._token_bytes.controls
         for token_id, text in controls.items():
             tokens[token_id] = text.encode()
-        return Vocabulary(
-            tokens, sorted(controls), list(self._stop_ids), self._encoder.encode_plain
-        )
+        # Not a method of this object: what llguidance holds must not keep the tokenizer alive.
+        encode = self._encoder.encode_plain
+        return Vocabulary(tokens, sorted(controls), [*self._stop_ids], self._stop_ids[0], encode)
 
 
 def _bos_ids(tokenizer: tokenizers.Tokenizer, manifest: Manifest) -> list[int]:

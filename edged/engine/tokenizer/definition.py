@@ -59,11 +59,9 @@ _LINEAR = re.compile(r"(?:g?[1?])*(?:\*(?:g?[1?])*(?:\*(?:g?\?)*)?)?")
 
 
 def check_definition(definition: str, vocab_size: int | None = None) -> None:
-    """Refuse a tokenizer that would take too much for a text; blocks for some 100 ms.
+    """Refuse a ``tokenizer.json`` that would take too much for a text; blocks for some 100 ms.
 
-    Args:
-        definition: the text of ``tokenizer.json``.
-        vocab_size: tokens of the model; None if it is not known.
+    The sizes are compared with the model's ``vocab_size`` where it is known.
 
     Raises:
         BundleError: it is not JSON, is too large for the model, or has a step that is not allowed.

@@ -36,9 +36,8 @@ class _TooMuchError(TemplateError):
 class ChatTemplate:
     """A compiled chat template; renders one prompt at a time.
 
-    Args:
-        source: Jinja text, written for the settings that transformers uses.
-        tokens: further variables: ``bos_token`` and ``eos_token``.
+    It is written for the settings that transformers uses, and also sees ``tokens``: ``bos_token``
+    and ``eos_token``.
 
     Raises:
         BundleError: the text is not a template, uses features that edged does not allow, or exceeds
