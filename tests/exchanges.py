@@ -35,7 +35,7 @@ from edged.protocol.event import (
     event_members,
 )
 from edged.protocol.request import Answer, FinishReason, Rejected
-from edged.scheduling.latency_model import CostEstimate, LatencyModel
+from edged.scheduling.latency_model import CostEstimate
 from edged.transport import Connected, Transport
 from tests.fakes import LIMITS, MIB, Bench, ran
 
@@ -55,11 +55,8 @@ begins with a node that has nothing to do. `info` and `state` stand
 
 
 def _bench() -> Bench:
-    bench = Bench(replace(NODE_LIMITS, kv_bytes_per_token=1024))
-    bench.node.latency_model = LatencyModel(
-        CostEstimate(prefill_token_s=0.002, decode_token_s=0.012)
-    )
-    return bench
+    cost = CostEstimate(prefill_token_s=0.002, decode_token_s=0.012)
+    return Bench(replace(NODE_LIMITS, kv_bytes_per_token=1024), cost=cost)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from edged.engine.loop import Engine
 from edged.engine.steps import Constraint, ForwardPass, Prefilled, Step, Token
 from edged.node.crash_journal import CrashJournal
 from edged.node.effects import Effect, Prepare, WriteJournal
-from edged.node.events import Tick
+from edged.node.events import Prepared, Tick
 from edged.node.generation import Finished, Generation, Spent
 from edged.node.limits import Limits
 from edged.node.node import Event, Node
@@ -132,7 +132,7 @@ def open_journal(folder: Path) -> CrashJournal:
         assert isinstance(effect, WriteJournal)
         file.write(effect.page, effect.content)
 
-    return CrashJournal(*file.read(), write)
+    return CrashJournal(file.read(), write)
 
 
 class ManualPreparer(Preparer):
@@ -142,8 +142,9 @@ class ManualPreparer(Preparer):
         super().__init__(*args)
         self.waiting: list[Prepare] = []
 
-    def submit(self, request: Prepare) -> None:
+    def submit(self, request: Prepare) -> Prepared | None:
         self.waiting.append(request)
+        return None
 
 
 @dataclass
@@ -267,10 +268,11 @@ class Bench:
     packets: int = 0
     is_preparing: bool = True
     """Whether requests are prepared at once; else ``prepare`` does it."""
+    cost: CostEstimate = COST
 
     def __post_init__(self) -> None:
         journal = PatientJournal(self.folder, lambda _key: None)
-        self.node = Node(self.limits, LatencyModel(COST), journal.read())
+        self.node = Node(self.limits, LatencyModel(self.cost), journal.read())
         self.metrics = self.node.metrics
         self.preparer = ManualPreparer(self.language, self.limits, lambda _prepared: None)
         self.operator_events = OperatorEvents(

@@ -33,6 +33,8 @@ from edged.scheduling.memory_budget import MemorySnapshot
 
 # How old a reading of the device may be, and one of memory when nothing is decided on.
 READING_INTERVAL_S = 1.0
+# How old the reading of memory with which a request was prepared may be when it is admitted.
+DECISION_INTERVAL_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Driver:
         """The node's handles of messages on their way, by the transport's."""
         self._memory: MemorySnapshot | None = None
         self._device = DeviceReading()
-        self._read_s = float("-inf")
+        self._device_read_s = self._memory_read_s = float("-inf")
         for effect in node.start():
             self._carry_out(effect)
 
@@ -96,11 +98,14 @@ class Driver:
         return reply is not None
 
     def _readings(self, event: Event, now_s: float) -> Readings:
-        edges, is_due = self._edges, now_s - self._read_s >= READING_INTERVAL_S
-        if is_due:
-            self._device, self._read_s = edges.read_device(), now_s
-        if self._memory is None or is_due or isinstance(event, Decoded | Prepared):
-            self._memory = edges.read_memory()
+        edges = self._edges
+        if now_s - self._device_read_s >= READING_INTERVAL_S:
+            self._device, self._device_read_s = edges.read_device(), now_s
+        # Each request is decided on with a reading of its own, which a short preparation outlives.
+        ages_s = {Decoded: 0.0, Prepared: DECISION_INTERVAL_S}
+        max_age_s = ages_s.get(type(event), READING_INTERVAL_S)
+        if self._memory is None or now_s - self._memory_read_s >= max_age_s:
+            self._memory, self._memory_read_s = edges.read_memory(), now_s
         worker = edges.worker
         return Readings(self._memory, self._device, worker.progress(), worker.num_touched)
 
@@ -115,7 +120,7 @@ class Driver:
             case Decode():
                 return Decoded(decode(effect.delivery, self._defaults, effect.received_s))
             case Prepare():
-                edges.preparer.submit(effect)
+                return edges.preparer.submit(effect)
             case WriteJournal():
                 edges.journal.write(effect.page, effect.content)
             case SyncJournal():

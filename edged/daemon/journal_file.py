@@ -41,10 +41,12 @@ class JournalFile:
         if self._path is not None:
             self._thread.start()
 
-    def read(self) -> tuple[bytes, bytes]:
-        """Return the pages, empty where they were never written; blocks."""
+    def read(self) -> tuple[bytes, bytes] | None:
+        """Return the pages, empty where they were never written; None without a folder; blocks."""
+        if self._path is None:
+            return None
         try:
-            content = b"" if self._path is None else self._path.read_bytes()
+            content = self._path.read_bytes()
         except FileNotFoundError:
             content = b""
         except OSError as error:

@@ -310,14 +310,19 @@ class MainLoop:
     def _problem(self, now_s: float) -> str | None:
         """Say which part of the process stands still; None when all is well."""
         parts, worker, preparer = self._parts, self._parts.edges.worker, self._parts.edges.preparer
-        stalled_s, busy_s = worker.stalled_s(now_s), preparer.busy_s(now_s)
-        problems = {
-            "the MQTT thread is dead": not parts.transport.is_alive(),
-            "the MQTT thread of the group is dead": parts.group and not parts.group.is_alive,
-            "the inference thread is dead": not worker.is_alive,
-            "the preparing thread is dead": not preparer.is_alive,
-            "memory stays over budget.memory": parts.node.guard.level is PressureLevel.RESTART,
-            f"the engine took no step for {stalled_s:.0f} s": stalled_s > STALL_LIMIT_S,
-            f"a request was prepared for {busy_s:.0f} s": busy_s > STALL_LIMIT_S,
-        }
-        return next((problem for problem, is_so in problems.items() if is_so), None)
+        threads = (
+            ("MQTT thread", parts.transport.is_alive()),
+            ("MQTT thread of the group", parts.group is None or parts.group.is_alive),
+            ("inference thread", worker.is_alive),
+            ("preparing thread", preparer.is_alive),
+        )
+        for name, is_alive in threads:
+            if not is_alive:
+                return f"the {name} is dead"
+        if parts.node.guard.level is PressureLevel.RESTART:
+            return "memory stays over budget.memory"
+        if (stalled_s := worker.stalled_s(now_s)) > STALL_LIMIT_S:
+            return f"the engine took no step for {stalled_s:.0f} s"
+        if (busy_s := preparer.busy_s(now_s)) > STALL_LIMIT_S:
+            return f"a request was prepared for {busy_s:.0f} s"
+        return None

@@ -32,7 +32,7 @@ SUMMARY_S = 60.0
 
 
 @dataclass(slots=True)
-class _Bucket:
+class _KindBucket:
     tokens: float
     filled_s: float
 
@@ -54,7 +54,7 @@ class OperatorEvents:
         self._topics = topics
         self._metrics = metrics
         self._clock = clock
-        self._buckets: dict[str, _Bucket] = {}
+        self._buckets: dict[str, _KindBucket] = {}
         self._unconfirmed: set[int] = set()
         self._held: Counter[str] = Counter()
         self._summary_s = float("inf")
@@ -95,7 +95,7 @@ class OperatorEvents:
         self._metrics.count(Count.EVENTS)
 
     def _take_token(self, limit: str, now_s: float) -> bool:
-        bucket = self._buckets.setdefault(limit, _Bucket(BURST, now_s))
+        bucket = self._buckets.setdefault(limit, _KindBucket(BURST, now_s))
         bucket.tokens = min(BURST, bucket.tokens + (now_s - bucket.filled_s) / REFILL_S)
         bucket.filled_s = now_s
         if bucket.tokens < 1:

@@ -10,7 +10,6 @@ Rule: pure. Pages come in as bytes when the process starts, and go out as effect
 import json
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from edged.node.effects import Effect, WriteJournal
 
@@ -18,45 +17,37 @@ _LOG = logging.getLogger(__name__)
 
 # Starts of one request, in all processes together; the next one is refused.
 MAX_ATTEMPTS = 2
-# Requests remembered; the oldest is forgotten first.
-MAX_REMEMBERED = 64
+# Requests remembered as started, and as answered; the oldest is forgotten first. Both fit a page.
+MAX_REMEMBERED = 48
 # Deliveries remembered because the process ended while they were taken in.
 MAX_SUSPECTS = 16
 STARTS_PAGE, INTAKE_PAGE = 0, 1
-
-
-@dataclass(slots=True)
-class _Record:
-    """One request: its starts that have not ended, and whether its reply was sent."""
-
-    num_starts: int = 0
-    is_answered: bool = False
 
 
 class CrashJournal:
     """Count the crashes of deliveries while they were taken in, and the starts that did not end.
 
     Args:
-        starts_page: What the process before left of starts; empty at first.
-        intake_page: The same of deliveries.
+        pages: What the process before left: of starts, and of deliveries; each is empty at first.
+            None keeps nothing beyond the process.
         emit: Takes each ``WriteJournal``; pages are written at once, so that a disk that is full
             later has their blocks.
     """
 
-    def __init__(
-        self, starts_page: bytes, intake_page: bytes, emit: Callable[[Effect], None]
-    ) -> None:
+    def __init__(self, pages: tuple[bytes, bytes] | None, emit: Callable[[Effect], None]) -> None:
+        starts_page, intake_page = pages or (b"", b"")
+        self._is_kept = pages is not None
         self._emit = emit
-        self._requests = _read_requests(_read(starts_page))
+        starts = _read(starts_page)
+        self._starts = _read_counts(starts.get("starts"))
+        self._answered = dict.fromkeys(_read_names(starts.get("answered")))
         intake = _read(intake_page)
         self._crashes = _read_counts(intake.get("crashes"))
-        marked = intake.get("marked")
-        names = marked if isinstance(marked, list) else []
-        blamed = [name for name in names if isinstance(name, str)]
+        blamed = _read_names(intake.get("marked"))
         if blamed:
             self._blame(blamed)
         self._marked: tuple[str, ...] = ()
-        self._left_running = {key for key, it in self._requests.items() if it.num_starts}
+        self._left_running = set(self._starts)
         self.num_unfinished = len(self._left_running) + len(blamed)
         """Messages that the process before had at work when it ended: above 0, it crashed."""
         if blamed:
@@ -69,8 +60,8 @@ class CrashJournal:
             num_before = self._crashes.pop(fingerprint, 0)
             self._crashes[fingerprint] = num_before + 1
             if num_before:  # a known suspect, taken in alone: what ran beside it was only present
-                for it in self._requests.values():
-                    it.num_starts = max(it.num_starts - 1, 0)
+                fewer = {key: number - 1 for key, number in self._starts.items()}
+                self._starts = {key: number for key, number in fewer.items() if number}
         while len(self._crashes) > MAX_SUSPECTS:
             del self._crashes[next(iter(self._crashes))]
 
@@ -103,19 +94,19 @@ class CrashJournal:
         Returns:
             The number of this attempt, from 1. Above ``MAX_ATTEMPTS`` it must not be started.
         """
-        record = self._requests.pop(key, _Record())
-        record.num_starts += 1
-        self._requests[key] = record
-        while len(self._requests) > MAX_REMEMBERED:
-            del self._requests[next(iter(self._requests))]
-        if record.num_starts <= MAX_ATTEMPTS:
+        number = self._starts.pop(key, 0) + 1
+        self._starts[key] = number
+        while len(self._starts) > MAX_REMEMBERED:
+            del self._starts[next(iter(self._starts))]
+        if number <= MAX_ATTEMPTS:
             self._write_starts()
-        return record.num_starts
+        return number
 
     def end(self, key: str) -> None:
         """Forget a request that ended without an answer to keep: refused, or left to the next."""
         self._left_running.discard(key)
-        if self._requests.pop(key, None) is not None:
+        self._answered.pop(key, None)
+        if self._starts.pop(key, None) is not None:
             self._write_starts()
 
     def answer(self, key: str) -> None:
@@ -125,21 +116,28 @@ class CrashJournal:
         does not deliver again.
         """
         self._left_running.discard(key)
-        if key in self._requests:
-            self._requests[key] = _Record(is_answered=True)
-            self._write_starts()
+        if self._starts.pop(key, None) is None:
+            return
+        self._answered.pop(key, None)
+        self._answered[key] = None
+        while len(self._answered) > MAX_REMEMBERED:
+            del self._answered[next(iter(self._answered))]
+        self._write_starts()
 
     def was_answered(self, key: str) -> bool:
         """Tell whether the reply of a request was sent, by this process or one before."""
-        return key in self._requests and self._requests[key].is_answered
+        return key in self._answered
 
     def _write_starts(self) -> None:
-        content = {key: [it.num_starts, it.is_answered] for key, it in self._requests.items()}
-        self._emit(WriteJournal(STARTS_PAGE, json.dumps(content).encode()))
+        content = {"starts": self._starts, "answered": list(self._answered)}
+        self._write(STARTS_PAGE, content)
 
     def _write_intake(self) -> None:
-        content = {"marked": self._marked, "crashes": self._crashes}
-        self._emit(WriteJournal(INTAKE_PAGE, json.dumps(content).encode()))
+        self._write(INTAKE_PAGE, {"marked": self._marked, "crashes": self._crashes})
+
+    def _write(self, page: int, content: object) -> None:
+        if self._is_kept:
+            self._emit(WriteJournal(page, json.dumps(content).encode()))
 
 
 def _read(page: bytes) -> dict[str, object]:
@@ -158,10 +156,5 @@ def _read_counts(value: object) -> dict[str, int]:
     return {key: n for key, n in value.items() if isinstance(n, int) and n > 0}
 
 
-def _read_requests(content: dict[str, object]) -> dict[str, _Record]:
-    found = {}
-    for key, value in content.items():
-        match value:
-            case [int(num_starts), bool(is_answered)] if num_starts >= 0:
-                found[key] = _Record(num_starts, is_answered)
-    return found
+def _read_names(value: object) -> list[str]:
+    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []

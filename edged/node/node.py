@@ -55,14 +55,14 @@ class Node:
     Args:
         limits: Defaults, budgets and bounds.
         latency_model: What answers take on this device; it learns from each one.
-        journal_pages: What the process before left in the crash journal: starts and intake.
+        journal_pages: What the process before left in the crash journal; None keeps none.
     """
 
     def __init__(
         self,
         limits: Limits,
         latency_model: LatencyModel,
-        journal_pages: tuple[bytes, bytes] = (b"", b""),
+        journal_pages: tuple[bytes, bytes] | None = None,
     ) -> None:
         self._state = NodeState(limits, latency_model, journal_pages)
         self._intake = Intake(self._state)
@@ -146,7 +146,7 @@ class Node:
         self.scheduler.num_slots = self.guard.tick(self._state.readings.memory, now_s)
         for state in self.scheduler.expire(now_s, cost):
             self._end_waiting(state, _WAITED_TOO_LONG)
-        if self._state.is_draining:
+        if self._state.is_draining or not self.scheduler.is_waiting:
             return
         while (started := self.scheduler.start_next(now_s, cost)) is not None:
             self._begin(started)

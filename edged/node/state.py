@@ -25,11 +25,11 @@ class NodeState:
     Args:
         limits: Defaults, budgets and bounds.
         latency_model: What answers take on this device.
-        journal_pages: What the process before left in the crash journal: starts and intake.
+        journal_pages: What the process before left in the crash journal; None keeps none.
     """
 
     def __init__(
-        self, limits: Limits, latency_model: LatencyModel, journal_pages: tuple[bytes, bytes]
+        self, limits: Limits, latency_model: LatencyModel, journal_pages: tuple[bytes, bytes] | None
     ) -> None:
         self._effects: list[Effect] = []
         self.now_s = 0.0
@@ -41,7 +41,7 @@ class NodeState:
         self.latency_model = latency_model
         self.metrics = Metrics()
         self.scheduler: Scheduler[RequestState] = Scheduler(limits.max_waiting, limits.num_slots)
-        self.journal = CrashJournal(*journal_pages, self.emit)
+        self.journal = CrashJournal(journal_pages, self.emit)
         self.replies = Replies(limits, self.journal, self.metrics, self.emit)
         self.sessions = Dialogues(limits.sessions)
         self.guard = MemoryGuard(limits, self.sessions, self.emit)

@@ -44,6 +44,11 @@ class Scheduler(Generic[S]):
         """Return the requests that are prepared or wait."""
         return [*self._preparing, *self._waiting]
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether an admitted request waits for a slot."""
+        return bool(self._waiting)
+
     def _at(self, now_s: float, cost: CostEstimate) -> DispatchState[S]:
         return DispatchState(now_s, cost, self.num_slots, self.running, self._waiting)
 

@@ -234,7 +234,8 @@ def test_what_would_grow_too_far_fails_and_later_it_does_not() -> None:
     with memory.limited_growth(64 * MIB):
         with pytest.raises(OSError, match="Cannot allocate"):
             mmap.mmap(-1, 256 * MIB, mmap.MAP_PRIVATE)
-        child = [sys.executable, "-c", "bytearray(1 << 30)"]
+        limit_bytes, _ = resource.getrlimit(resource.RLIMIT_DATA)
+        child = [sys.executable, "-c", f"bytearray({limit_bytes})"]
         done = subprocess.run(child, capture_output=True, text=True, check=False)
         assert "MemoryError" in done.stderr
     assert resource.getrlimit(resource.RLIMIT_DATA) == before

@@ -410,3 +410,43 @@ def test_a_fault_of_ours_is_replied_to_and_logged_once_without_the_words(
     bench.language.error = None
     bench.deliver({"id": "r0", "prompt": "x"})
     assert len(bench.worker.jobs) == 1
+
+
+def test_a_request_that_is_prepared_counts_in_the_queue_and_can_be_cancelled() -> None:
+    bench = Bench(is_preparing=False)
+    for number in range(3):
+        bench.deliver({"id": f"r{number}", "prompt": "x"})
+    assert len(bench.node.scheduler) == 2
+    assert bench.transport.replies[0].json["error"]["code"] == "queue_full"
+    bench.deliver({"id": "r1"}, "cancel")  # waits behind the one that is being prepared
+    bench.deliver({"id": "r0"}, "cancel")  # is being prepared
+    codes = [sent.json.get("error", {}).get("code") for sent in bench.transport.replies]
+    assert codes == ["queue_full", None, "cancelled", None, "cancelled"]
+    bench.prepare()
+    assert (bench.worker.jobs, bench.preparer.waiting) == ([], [])
+    assert len(bench.node.scheduler) == 0
+
+
+def test_requests_are_decided_on_in_the_order_of_their_arrival() -> None:
+    bench = Bench(is_preparing=False, limits=replace(LIMITS, max_waiting=4))
+    for number in range(3):
+        bench.deliver({"id": f"r{number}", "prompt": "x", "max_tokens": 5})
+    assert len(bench.preparer.waiting) == 1, "one at a time"
+    for _ in range(3):
+        bench.prepare()
+    started = [job.request.reply_to.request_id for job in bench.worker.jobs]
+    assert started == ["r0"]
+    bench.finish()
+    bench.finish()
+    assert [job.request.reply_to.request_id for job in bench.worker.jobs] == ["r0", "r1", "r2"]
+
+
+def test_what_expires_while_it_is_prepared_is_a_timeout() -> None:
+    bench = Bench(is_preparing=False)
+    bench.deliver({"id": "r0", "prompt": "x", "timeout_ms": 5000, "max_tokens": 5})
+    bench.clock.advance(5.0)
+    bench.tick()
+    assert bench.transport.replies[0].json["error"]["code"] == "timeout"
+    bench.prepare()
+    assert len(bench.transport.replies) == 1
+    assert bench.worker.jobs == []

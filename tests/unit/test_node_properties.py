@@ -44,6 +44,7 @@ from edged.scheduling.latency_model import CostEstimate, LatencyModel
 from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
 from edged.scheduling.queued_request import MAX_PAUSES, RequestPhase
 from tests.examples import num_examples
+from tests.fakes import CharacterStream
 from tests.make_request import make_request
 
 BOUND = 3
@@ -83,9 +84,9 @@ class Running:
     def num_done(self) -> int:
         return self.generation.num_output_tokens
 
-    @property
-    def is_over(self) -> bool:
-        return self.is_cancelled or self.num_done >= self.generation.max_tokens
+
+def _is_called(it: Running) -> bool:
+    return it.is_cancelled or it.is_to_pause
 
 
 class NodeMachine(RuleBasedStateMachine):
@@ -140,6 +141,7 @@ class NodeMachine(RuleBasedStateMachine):
                 self.syncing.append(effect.key)
             case Start():
                 run = effect.generation
+                run.start(CharacterStream(), self.now_s)
                 self.running[run.key] = Running(run, len(run.prompt_ids) + run.num_output_tokens)
             case Cancel():
                 self.running[effect.key].is_cancelled = True
@@ -237,12 +239,28 @@ class NodeMachine(RuleBasedStateMachine):
             self.end_step()
 
     def settle(self) -> None:
-        """Let nothing be prepared or synced while time passes: only the engine takes time here."""
-        while self.preparing is not None or self.syncing:
+        """Let all happen that takes no time of the engine: preparing, writing, and its commands."""
+        while (
+            self.preparing is not None
+            or self.syncing
+            or any(map(_is_called, self.running.values()))
+        ):
             if self.preparing is not None:
                 self.prepare()
             if self.syncing:
                 self.sync()
+            self.obey()
+
+    def obey(self) -> None:
+        """Take cancels and pauses, as the worker does between two forward passes."""
+        for key, it in list(self.running.items()):
+            run = it.generation
+            if it.is_cancelled:
+                del self.running[key]
+                self.take(Finished(run, run.end(FinishReason.CANCELLED), self.now_s))
+            elif it.is_to_pause:
+                del self.running[key]
+                self.take(Paused(run))
 
     def prefill(self, it: Running, speed: float) -> None:
         count = min(it.num_prompt - it.num_prefilled, self.cost.chunk_tokens)
@@ -258,19 +276,14 @@ class NodeMachine(RuleBasedStateMachine):
             it.generation.output_ids.append(0)
 
     def end_step(self) -> None:
-        """Report what ended and what made room with this step."""
+        """Report what ended with this step; what was to pause or to be cancelled was too late."""
         for key, it in list(self.running.items()):
-            run = it.generation
-            if it.is_over:
-                assert it.is_cancelled or self.now_s <= run.request.deadline_s + EPSILON_S
+            if it.num_done >= it.generation.max_tokens:
+                assert self.now_s <= it.generation.request.deadline_s + EPSILON_S
                 del self.running[key]
-                reason = FinishReason.CANCELLED if it.is_cancelled else FinishReason.LENGTH
-                self.take(Finished(run, Answer("", reason), self.now_s))
-                self.settle()
-            elif it.is_to_pause:
-                del self.running[key]
-                self.take(Paused(run))
-                self.settle()
+                outcome = Answer("", FinishReason.LENGTH)
+                self.take(Finished(it.generation, outcome, self.now_s))
+        self.settle()
 
     @precondition(lambda self: not self.running and not self.syncing and self.preparing is None)
     @rule(seconds=st.floats(0, 30))
@@ -310,7 +323,7 @@ class NodeMachine(RuleBasedStateMachine):
         while self.running:
             for it in self.running.values():
                 it.is_cancelled = True
-            self.end_step()
+            self.settle()
         self.take(Drain())
         for handle in self.unconfirmed:
             self.take(Confirmed(handle))
