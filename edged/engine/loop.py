@@ -219,9 +219,8 @@ class Engine:
     def _checked_prompt(self, prompt_ids: Sequence[int], max_tokens: int) -> TokenIds:
         prompt = np.asarray(prompt_ids, np.int64)
         if not 0 < len(prompt) < self.max_model_len:
-            raise ValueError(
-                f"{len(prompt)} prompt tokens do not fit 1 to {self.max_model_len - 1}"
-            )
+            most = self.max_model_len - 1
+            raise ValueError(f"{len(prompt)} prompt tokens do not fit 1 to {most}")
         if max_tokens < 1:
             raise ValueError(f"max_tokens is {max_tokens}; an answer has at least 1")
         if prompt.min() < 0 or prompt.max() >= self.vocab_size:
@@ -251,12 +250,11 @@ class Engine:
 
     def _decode(self, decodings: Sequence[Decoding]) -> ForwardPass:
         inputs = [decoding.next_input for decoding in decodings]
+        logits = self._graph.decode(inputs)
         outcomes = {}
-        for one, logits, decoding in zip(
-            inputs, self._graph.decode(inputs), decodings, strict=True
-        ):
+        for one, row, decoding in zip(inputs, logits, decodings, strict=True):
             self._slots.extend(one.slot, (one.token_id,))
-            outcomes[decoding] = [decoding.choose(logits, self.stop_token_ids)]
+            outcomes[decoding] = [decoding.choose(row, self.stop_token_ids)]
         return ForwardPass(outcomes, len(inputs), sum(one.position for one in inputs))
 
     def _verify_draft(self, decoding: Decoding, draft: Sequence[int]) -> ForwardPass:

@@ -74,7 +74,7 @@ def test_guessing_changes_no_token_and_saves_runs(
     assert num_runs < len(tokens) / 2
 
 
-def test_company_changes_no_token(
+def test_a_batch_changes_no_token(
     guessing: Engine, tokenizer: Tokenizer, expected: dict[str, list[int]]
 ) -> None:
     waiting = list(expected)
