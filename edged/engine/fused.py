@@ -11,7 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from edged.engine.cache import KeyValueCache
-from edged.engine.graph import Graph
+from edged.engine.graph import Graph, run_options
 from edged.engine.steps import DecodeInput
 
 # The input that selects the prefill or the decode branch; a graph with an fp32 cache has none.
@@ -47,6 +47,7 @@ class FusedGraph(Graph):
 
     def _allocate(self) -> None:
         self._logits = np.zeros((_MAX_KEPT_TOKENS, self.vocab_size), np.float32)
+        self._decode_options = run_options()
         self._kept: dict[_Shape, _Bound] = {}
         self._last: tuple[_Shape, _Bound] | None = None
         # With an fp32 cache the graph runs a spare row after each sequence's tokens, so its counts
@@ -109,7 +110,8 @@ class FusedGraph(Graph):
         for index, length in enumerate(lengths):
             seqlens[index] = length
         arrays["total_sequence_length"][()] = max(lengths) + 1
-        self._run_to_end(binding)
+        # The same options each time: a step is too short to be interrupted.
+        self._session.run_with_iobinding(binding, self._decode_options)
         for one in inputs:
             self._lengths[one.slot] = one.position + 1
         return [logits[slot - first][0] for slot in slots]

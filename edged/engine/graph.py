@@ -50,8 +50,7 @@ class Graph(ABC):
             check_facts(self._signature, facts)
         self._has_optional_input = any(node.name == name for node in session.get_inputs())
         self._session = session
-        self._fixed_options = _run_options()
-        self._options = _run_options()
+        self._options = run_options()
         self.vocab_size = self._signature.vocab_size
         self.max_model_len = max_model_len
         self.num_slots = num_slots
@@ -127,17 +126,13 @@ class Graph(ABC):
 
     def _run(self, binding: onnxruntime.IOBinding) -> None:
         # New options for each run, so that a late interruption cannot end the next run.
-        options = self._options = _run_options()
+        options = self._options = run_options()
         try:
             self._session.run_with_iobinding(binding, options)
         except RuntimeError as error:
             if options.terminate:
                 raise InterruptedRunError from error
             raise
-
-    def _run_to_end(self, binding: onnxruntime.IOBinding) -> None:
-        # A decode step is short anyway: it saves the preparation for an interruption.
-        self._session.run_with_iobinding(binding, self._fixed_options)
 
     def _check_positions(self, count: int, start: int, slot: int) -> None:
         if count < 1:
@@ -148,7 +143,8 @@ class Graph(ABC):
             raise ValueError(f"position {start + count} is past max_model_len {self.max_model_len}")
 
 
-def _run_options() -> onnxruntime.RunOptions:
+def run_options() -> onnxruntime.RunOptions:
+    """Return the options of one run."""
     options = onnxruntime.RunOptions()
     # Failures are raised with the text that would be logged; an interruption is no failure.
     options.log_severity_level = _LOG_FATAL_ONLY

@@ -50,10 +50,8 @@ class Tokenizer:
         """Tokens that have text; the model may have more ids."""
         self._model_vocab_size = manifest.model.vocab_size
         if self.vocab_size > self._model_vocab_size:
-            raise BundleError(
-                f"tokenizer.json: {self.vocab_size} tokens, the model knows "
-                f"{self._model_vocab_size}; rebuild the bundle with `edged build`"
-            )
+            problem = f"{self.vocab_size} tokens, the model knows {self._model_vocab_size}"
+            raise BundleError(f"tokenizer.json: {problem}; rebuild the bundle with `edged build`")
         self._stop_ids = manifest.stop_token_ids
         self._template: ChatTemplate | None = None
         if manifest.chat_template is not None:
