@@ -27,11 +27,12 @@ STARTS_PAGE, INTAKE_PAGE = 0, 1
 
 @dataclass(slots=True)
 class _Start:
-    """The starts of one request; equal messages without an id are blamed for a crash as one."""
+    """The starts of one request."""
 
     num_crashes: int = 0
-    """Processes that ended while it ran. Above ``MAX_ATTEMPTS`` it was refused for them, which is
-    remembered, since its refusal may have to be sent again."""
+    """Processes that ended while it ran; above ``MAX_ATTEMPTS`` when it was refused for that."""
+    # Equal messages without an id have one identity. They are blamed for a crash as one, and are no
+    # attempts of each other.
     num_running: int = 0
     """Starts of this process that have not ended."""
 
@@ -46,8 +47,7 @@ class CrashJournal:
     Args:
         pages: What the process before left: of starts, and of deliveries; each is empty at first.
             None keeps nothing beyond the process.
-        emit: Takes each ``WriteJournal``; pages are written at once, so that a disk that is full
-            later has their blocks.
+        emit: Takes each ``WriteJournal``.
     """
 
     def __init__(self, pages: tuple[bytes, bytes] | None, emit: Callable[[Effect], None]) -> None:
@@ -70,6 +70,7 @@ class CrashJournal:
         """Messages that the process before had at work when it ended: above 0, it crashed."""
         if blamed:
             self._write_starts()
+        # Written although nothing is marked: the blocks are there if the disk is full later.
         self._write_intake()
 
     def _blame(self, marked: set[str]) -> None:
@@ -85,10 +86,8 @@ class CrashJournal:
             del self._crashes[next(iter(self._crashes))]
 
     def mark(self, fingerprints: Iterable[str]) -> None:
-        """Note which deliveries are being taken in from now on.
-
-        Not synced: a crash of the process needs no sync, and a power cut is no message's fault.
-        """
+        """Note which deliveries are being taken in from now on."""
+        # Not synced: a crash of the process needs no sync, and a power cut is no message's fault.
         marked = set(fingerprints)
         if marked != self._marked:
             self._marked = marked
@@ -118,8 +117,10 @@ class CrashJournal:
             The number of this attempt, from 1. Above ``MAX_ATTEMPTS`` it must not be started.
         """
         start = self._starts.pop(key, _Start())
+        # A refusal is remembered, since it may have to be sent again; to a redelivery, that is. A
+        # new message with the same words is tried.
         if start.num_crashes > MAX_ATTEMPTS and not is_redelivery:
-            start = _Start()  # a new message, equal to one that was refused
+            start = _Start()
         attempt = min(start.num_crashes, MAX_ATTEMPTS) + 1
         if attempt > MAX_ATTEMPTS:
             start.num_crashes = attempt
@@ -132,9 +133,6 @@ class CrashJournal:
 
     def end(self, key: str, *, is_answered: bool = False, was_started: bool = True) -> None:
         """Note that a request has ended, before its reply is sent.
-
-        Not synced: a power cut costs at most one attempt of a request that the broker, as a rule,
-        does not deliver again.
 
         Args:
             key: The key of its identity.
@@ -159,6 +157,8 @@ class CrashJournal:
             self._answered[key] = None
             while len(self._answered) > MAX_REMEMBERED:
                 del self._answered[next(iter(self._answered))]
+        # Not synced: a power cut costs at most one attempt of a request that the broker, as a rule,
+        # does not deliver again.
         self._write_starts()
 
     def close(self, keys: Iterable[str]) -> None:

@@ -27,11 +27,9 @@ class Acknowledge:
 
 @dataclass(frozen=True, slots=True)
 class Decode:
-    """Decode a delivery; ``Decoded`` follows before any other event.
+    """Decode a delivery; ``Decoded`` follows before any other delivery."""
 
-    It is an effect because the crash journal must name the delivery before its first byte is read.
-    """
-
+    # An effect, because the crash journal must name the delivery before its first byte is read.
     delivery: Delivery
     received_s: float
     """From when on its deadline counts."""

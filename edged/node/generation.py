@@ -112,9 +112,10 @@ class Generation:
         return not is_over and self.num_output_tokens < self.max_tokens
 
     def start(self, text_stream: TextStream, now_s: float) -> None:
-        """Note that it starts, or goes on after a pause: the time in between was no step."""
+        """Note that it starts, or goes on after a pause."""
         if not self.was_paused:
             self.text_stream, self.started_s = text_stream, now_s
+        # The time of a pause is no step.
         self._last_step_s, self.num_prefilled = now_s, 0
 
     def end(self, reason: FinishReason) -> Answer | Rejected:
@@ -127,6 +128,7 @@ class Generation:
         """Add one step of the engine, unless the answer is over."""
         if isinstance(step, Prefilled):
             self.num_prefilled = step.num_tokens
+            # After a pause, what is reused is its own, computed before.
             if not self.was_paused:
                 self.cached_tokens = step.cached_tokens
         elif self.finish_reason is None:

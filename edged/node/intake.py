@@ -82,6 +82,7 @@ class Intake:
         """Take in deliveries, until one must be decoded first or held back for a suspect."""
         while self._arrivals and self._decoding is None and not self._node.is_draining:
             first = self._arrivals[0]
+            # What waits keeps its order: a cancel must not overtake the request that it is for.
             is_to_wait = self._is_isolating or (first.is_suspect and self._is_busy)
             if is_to_wait and self._may_wait(first, len(self._arrivals) - 1):
                 return
@@ -110,6 +111,7 @@ class Intake:
 
     def _may_wait(self, state: RequestState, num_behind: int) -> bool:
         """Tell whether a delivery can be held back; else it is taken in beside the others."""
+        # A bound in time and in number: one suspect must not stop the service for all others.
         waited_s = self._node.now_s - state.queued_s
         return waited_s < ISOLATION_LIMIT_S and num_behind < MAX_ARRIVALS
 
@@ -152,6 +154,7 @@ class Intake:
             self._drop(state, address)
             return
         self._node.emit(Report(RequestPoisoned(MAX_ATTEMPTS)))
+        # Not forgiven: it is refused for as long as the journal remembers it.
         self._replies.refuse(state, address, CRASHED_BEFORE, attempt=MAX_ATTEMPTS + 1)
 
     def _accept(self, state: RequestState) -> None:
@@ -164,6 +167,7 @@ class Intake:
             self._mark()
             return
         state.is_suspect = was_running or state.is_suspect
+        # Before the queue is looked at: a duplicate needs no place in it.
         if not self._replies.open(state):
             self._decided(state)
             return
@@ -174,6 +178,7 @@ class Intake:
             self._decided(state)
             return
         self._preparing.append(state)
+        # One at a time: a crash of the preparing thread is then the fault of one.
         if len(self._preparing) == 1:
             self._prepare_next()
         else:
@@ -242,6 +247,7 @@ class Intake:
         )
         if isinstance(decision, Rejected):
             return decision
+        # Last, so that nothing can refuse the request after its memory is reserved.
         reservation = node.guard.reserve()
         if isinstance(reservation, Rejected):
             return reservation

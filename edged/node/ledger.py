@@ -88,11 +88,9 @@ class Ledger:
         return {account.value: num_bytes for account, num_bytes in self._held.items()}
 
     def drift_bytes(self, rss_bytes: int) -> int:
-        """Tell by how much the measured memory is above what is planned; negative is below.
-
-        Below is the normal case: the KV cache and the working memory become resident as they are
-        first used. Above means that something is held that nobody reserved.
-        """
+        """Return by how much the measured memory is above the plan: held, and not reserved."""
+        # Below 0 is the normal case: the KV cache and the working memory become resident as they
+        # are first used.
         return rss_bytes - self.planned_bytes
 
 

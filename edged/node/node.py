@@ -116,7 +116,7 @@ class Node:
                 self._confirm(event)
             case Drain() | Abandon():
                 self._drain(event)
-        # Neither makes room for anything.
+        # The two that are many, and that free no slot.
         if not isinstance(event, Fragment | Confirmed):
             self._schedule()
             self._intake.take_arrivals()
@@ -133,6 +133,7 @@ class Node:
     def _drain(self, event: Drain | Abandon) -> None:
         self._state.is_draining = True
         if isinstance(event, Abandon):
+            # Their ends are written although they have not ended: nobody is to be blamed for them.
             left = self.scheduler.in_progress()
             self._state.journal.close([state.identity.key for state in left])
 
@@ -142,6 +143,7 @@ class Node:
         self.scheduler.num_slots = self.guard.tick(self._state.readings.memory, now_s)
         for state in self.scheduler.expire(now_s, cost):
             self._replies.finish_queued(state)
+        # Nothing waits after most events: the schedule costs more than all else here.
         if self._state.is_draining or not self.scheduler.is_waiting:
             return
         while (started := self.scheduler.start_next(now_s, cost)) is not None:
@@ -153,7 +155,8 @@ class Node:
 
     def _begin(self, state: RequestState) -> None:
         """Write a start down; the generation starts as soon as that is on the disk."""
-        if state.generation is not None:  # it was paused, and its start is on the disk
+        # One that was paused has its start on the disk already.
+        if state.generation is not None:
             state.phase = RequestPhase.RUNNING
             self._state.emit(Start(state.generation))
             return
@@ -194,7 +197,8 @@ class Node:
         self.scheduler.pause(state, generation.num_output_tokens)
         state.generation = generation
         self.metrics.count(Count.PAUSED)
-        if state.is_cancelled:  # asked for while the pause was on its way here
+        # The cancel came while the pause was on its way here: the engine had nothing to cancel.
+        if state.is_cancelled:
             self.scheduler.remove(state)
             self._replies.finish_queued(state)
 
@@ -211,7 +215,8 @@ class Node:
             return
         usage, timing, spent = finished.usage, finished.timing(run.request.received_s), run.spent
         self.metrics.observe_ttft(timing.ttft_s)
-        if run.was_paused:  # it computed its prompt twice
+        # It computed its prompt twice, and waited in between: no measure of either.
+        if run.was_paused:
             return
         self.metrics.observe_decode(usage.completion_tokens - 1, timing.decode_s)
         spent.num_cached = usage.cached_tokens

@@ -1,7 +1,6 @@
 """What to give up when memory runs short, one level after the other, and when to take it back.
 
-Rule: pure; readings and times come in, a level comes out. A level is left only after the pressure
-has been gone for a while, so that nothing flaps.
+Rule: pure; readings and times come in, a level comes out.
 """
 
 from enum import IntEnum
@@ -14,7 +13,7 @@ HIGH_SHARE = 0.95
 LOW_SHARE = 0.90
 # How long a level is given to help before the next one is taken.
 UP_AFTER_S = 2.0
-# How long memory must be low before a level is left.
+# How long memory must be low before a level is left: else it would go up and down.
 DOWN_AFTER_S = 10.0
 # How long the budget may be broken with all else tried, before the process starts anew.
 RESTART_AFTER_S = 30.0

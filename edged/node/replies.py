@@ -85,10 +85,8 @@ class Replies:
         return True
 
     def answer(self, state: RequestState, reply: Reply) -> None:
-        """Reply to a delivery that starts no work: a refusal of its content, a cancel.
-
-        It is decoded anew each time it comes, so nothing is remembered beyond its acknowledgement.
-        """
+        """Reply to a delivery that starts no work: a refusal of its content, a cancel."""
+        # Each of its deliveries is decoded anew, so nothing is kept beyond its acknowledgement.
         state.identity = Identity.of(state.delivery, reply.reply_to)
         state.expires_s = self._node.now_s + self._node.limits.defaults.timeout_s
         if not self._adopt(state):
@@ -222,15 +220,12 @@ class Replies:
         return len(message.payload)
 
     def _adopt(self, state: RequestState) -> bool:
-        """Let a redelivery take the place of the same message from a connection that is gone.
-
-        A reply that is published but not confirmed is among those: the transport sends it again
-        after a reconnect, so the redelivery needs no second one.
-        """
+        """Let a redelivery take the place of the same message from a connection that is gone."""
         delivery = state.delivery
         if not delivery.is_redelivery:
             return False
         waiting = [one for first in self._open for one in (first, *first.duplicates)]
+        # The transport sends an unconfirmed reply again after a reconnect: no second one is needed.
         for other in (*waiting, *self._unconfirmed.values()):
             # A group's connection has numbers of its own, and topics of its own.
             is_here = other.delivery.topic == delivery.topic

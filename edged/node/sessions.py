@@ -120,11 +120,13 @@ class Sessions:
 
     def close(self, turn: PendingTurn, text: str, now_s: float) -> SessionState:
         """Add an answer, and return the state of the session."""
+        # A session that expired during the answer goes on from what its prompt contained.
         session = self._sessions.pop(turn.name, None) or _Session(list(turn.history))
         self._sessions[turn.name] = session
         session.used_s = now_s
         if turn.is_system_given:
             session.system = turn.system
+        # By identity: other requests may have added turns since this one was opened.
         forgotten = turn.history[: turn.num_forgotten]
         turns = session.turns = [kept for kept in session.turns if kept not in forgotten]
         answered = Turn(turn.key, (*turn.messages, ChatMessage("assistant", text)))

@@ -57,10 +57,8 @@ class Scheduler(Generic[S]):
         return self._at(now_s, cost).admission_test(request.deadline_s)
 
     def enter(self, entry: S, cost: CostEstimate, now_s: float) -> Rejected | None:
-        """Give a request a place in the queue while it is prepared, or refuse it as ``refusal``.
-
-        The newest is refused whatever its class: an accepted request is never evicted for it.
-        """
+        """Give a request a place in the queue while it is prepared, or refuse it as ``refusal``."""
+        # The newest is refused whatever its class: an accepted request is never evicted for it.
         refusal = self.refusal(entry.client, cost, now_s)
         if refusal is None:
             entry.phase = RequestPhase.PREPARING

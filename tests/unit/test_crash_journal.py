@@ -241,3 +241,16 @@ def test_two_suspects_at_once_clear_a_bystander_once(tmp_path: Path) -> None:
     assert crashed_twice.begin("r") == 2
     crashed_twice.mark(["s", "t"])
     assert open_journal(tmp_path).begin("r") == 2
+
+
+def test_a_refused_request_is_not_cleared_by_a_suspect(tmp_path: Path) -> None:
+    for _ in range(2):
+        open_journal(tmp_path).begin("poison")
+    journal = open_journal(tmp_path)
+    assert journal.begin("poison", is_redelivery=True) == 3
+    journal.end("poison", is_answered=True)
+    for _ in range(2):
+        journal.mark(["suspect"])
+        journal = open_journal(tmp_path)
+    assert journal.num_unfinished == 1, "the suspect alone"
+    assert journal.begin("poison", is_redelivery=True) == 3
