@@ -1,7 +1,7 @@
 """Stand-ins for every edge of the service: a clock, a transport, a worker, a language, memory."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +14,7 @@ from edged.daemon.operator_events import OperatorEvents
 from edged.daemon.preparer import Preparer
 from edged.daemon.worker import Worker
 from edged.engine.decoding import Decoding
+from edged.engine.loop import Engine
 from edged.engine.steps import Constraint, ForwardPass, Prefilled, Step, Token
 from edged.node.crash_journal import CrashJournal
 from edged.node.effects import Effect, Prepare, WriteJournal
@@ -185,7 +186,7 @@ class FakeSequence(Decoding):
 
 
 @dataclass
-class FakeEngine:
+class FakeEngine(Engine):
     """Run scripted steps, one for each answer at a time; an exception among them is raised."""
 
     steps: Sequence[Prefilled | Token | Exception] = ()
@@ -234,7 +235,7 @@ class FakeEngine:
         *,
         max_tokens: int,
         constraint: Constraint | None = None,
-    ) -> Iterator[Prefilled | Token]:
+    ) -> Generator[Prefilled | Token, None, None]:
         self.calls += 1
         for step in self.steps:
             if isinstance(step, Exception):

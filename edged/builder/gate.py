@@ -18,7 +18,7 @@ from edged.builder.measure import shared_length
 from edged.builder.progress import Activity
 from edged.builder.store import disk_errors
 from edged.bundle.folder import Bundle
-from edged.engine.graph import SingleGraph
+from edged.engine.graph import Graph
 from edged.engine.tokenizer import Tokenizer
 from edged.errors import BuildError
 from edged.protocol.request import ChatMessage
@@ -40,9 +40,7 @@ def gate_prompts() -> tuple[str, ...]:
     return tuple(itertools.chain.from_iterable(zip(*groups, strict=True)))
 
 
-def gate_sequences(
-    bundle: Bundle, reference: SingleGraph, cache: Path, activity: Activity
-) -> TokenIds:
+def gate_sequences(bundle: Bundle, reference: Graph, cache: Path, activity: Activity) -> TokenIds:
     """Return the gate's token ids; ``reference`` generates the answers once, then they are cached.
 
     Args:
@@ -108,7 +106,7 @@ def _read(path: Path) -> TokenIds | None:
     return sequences
 
 
-def _answer(graph: SingleGraph, prompt: Sequence[int], stop_token_ids: Sequence[int]) -> list[int]:
+def _answer(graph: Graph, prompt: Sequence[int], stop_token_ids: Sequence[int]) -> list[int]:
     """Continue a prompt greedily, up to a stop token, which is included."""
     ids = np.asarray(prompt, np.int64)
     for start in range(0, len(ids), _PREFILL_TOKENS):

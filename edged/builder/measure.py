@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edged.builder.progress import Activity
 from edged.bundle.manifest import QualityFigures
-from edged.engine.graph import SingleGraph
+from edged.engine.graph import Graph
 from edged.errors import BuildError
 
 _CHUNK_TOKENS = 128
@@ -23,8 +23,8 @@ _EXPONENT_MAX = 700.0
 
 
 def compare(
-    reference: SingleGraph,
-    candidate: SingleGraph,
+    reference: Graph,
+    candidate: Graph,
     sequences: Sequence[Sequence[int]],
     activity: Activity | None = None,
 ) -> QualityFigures:

@@ -18,7 +18,7 @@ from optimum.exporters.tasks import TasksManager
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from edged.builder.child import OnProgress
-from edged.engine.graph import load_graph
+from edged.engine.loading import load_graph
 from edged.errors import BuildError
 
 # Largest logit difference, as a fraction of the largest logit.

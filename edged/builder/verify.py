@@ -21,7 +21,8 @@ from edged.builder.progress import Progress
 from edged.builder.quality import GATE_TEXT, check_limits
 from edged.bundle.folder import Bundle, open_bundle
 from edged.bundle.manifest import MODEL, GraphKind, Quality
-from edged.engine.graph import Graph, load_graph
+from edged.engine.graph import Graph
+from edged.engine.loading import load_graph
 from edged.engine.tokenizer import Tokenizer
 from edged.errors import BuildError
 

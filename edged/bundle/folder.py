@@ -5,6 +5,7 @@ Rule: no file of a bundle is used before it was compared with the manifest.
 
 import errno
 import hashlib
+import io
 import mmap
 import os
 import re
@@ -24,7 +25,6 @@ from edged.bundle.manifest import (
 from edged.errors import BundleError, BundleUnavailableError
 
 _MANIFEST_BYTES_MAX = 1 << 20
-_CHUNK_BYTES = 1 << 20
 # onnx.proto: a StringStringEntryProto starts with field 1 (0x0a), the key; then field 2 (0x12).
 # An attacker may pad the varint of the key's length, so padding is matched, too.
 _LOCATION_KEY = re.compile(rb"\x0a(?:\x08|\x88\x80*\x00)location")
@@ -101,78 +101,56 @@ def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
 
 
 def _open_checked(folder: Path, folder_fd: int, *, verify: bool) -> Bundle:
-    try:
-        data = _read_manifest(folder_fd)
-    except FileNotFoundError as error:
-        raise BundleUnavailableError(f"no {MANIFEST} in {folder}: not a bundle") from error
+    with _open_plain(folder_fd, MANIFEST, f"no {MANIFEST} in {folder}: not a bundle") as file:
+        data = file.read(_MANIFEST_BYTES_MAX + 1)
+    if len(data) > _MANIFEST_BYTES_MAX:
+        raise BundleError(f"{MANIFEST}: larger than {_MANIFEST_BYTES_MAX} bytes; {REPAIR}")
     manifest = Manifest.from_json(data)
     for name in sorted(set(os.listdir(folder_fd)) - {MANIFEST, *manifest.files}):
         raise BundleError(f"{name}: not in the manifest of {folder}; remove it, or {REPAIR}")
     for name, entry in manifest.files.items():
-        _check_file(folder_fd, name, entry, verify=verify)
+        missing = f"{name}: listed in the manifest but missing; {REPAIR}"
+        with _open_plain(folder_fd, name, missing) as file:
+            _check_file(file, name, entry, verify=verify)
     return Bundle(folder, manifest, hashlib.sha256(data).hexdigest())
 
 
-def _read_manifest(folder_fd: int) -> bytes:
-    file_fd = _open_plain(folder_fd, MANIFEST)
-    with os.fdopen(file_fd, "rb") as file:
-        data = file.read(_MANIFEST_BYTES_MAX + 1)
-    if len(data) > _MANIFEST_BYTES_MAX:
-        raise BundleError(f"{MANIFEST}: larger than {_MANIFEST_BYTES_MAX} bytes; {REPAIR}")
-    return data
-
-
-def _open_plain(folder_fd: int, name: str) -> int:
-    """Open a regular file without a second hard link; the caller closes the descriptor.
+def _open_plain(folder_fd: int, name: str, missing: str) -> io.BufferedReader:
+    """Open a regular file without a second hard link.
 
     Raises:
         BundleError: it is a link, has a second one, or is no regular file.
-        BundleUnavailableError: it cannot be opened.
-        FileNotFoundError: it is missing.
+        BundleUnavailableError: it cannot be opened, or is ``missing``.
     """
     # O_NONBLOCK so that a named pipe in the folder cannot hang the start.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         file_fd = os.open(name, flags, dir_fd=folder_fd)
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as error:
+        raise BundleUnavailableError(missing) from error
     except OSError as error:
         failure = BundleError if error.errno == errno.ELOOP else BundleUnavailableError
-        raise failure(
-            f"{name}: cannot be opened as a plain file ({error.strerror}); {REPAIR}"
-        ) from error
+        problem = f"cannot be opened as a plain file ({error.strerror})"
+        raise failure(f"{name}: {problem}; {REPAIR}") from error
     status = os.fstat(file_fd)
     if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-        return file_fd
+        return os.fdopen(file_fd, "rb")
     os.close(file_fd)
     kind = "has a second hard link" if stat.S_ISREG(status.st_mode) else "is not a regular file"
     raise BundleError(f"{name}: {kind}; {REPAIR}")
 
 
-def _check_file(folder_fd: int, name: str, entry: FileEntry, *, verify: bool) -> None:
-    try:
-        file_fd = _open_plain(folder_fd, name)
-    except FileNotFoundError as error:
-        missing = f"{name}: listed in the manifest but missing; {REPAIR}"
-        raise BundleUnavailableError(missing) from error
-    with os.fdopen(file_fd, "rb") as file:
-        size_bytes = os.fstat(file_fd).st_size
-        if size_bytes != entry.size_bytes:
-            raise BundleError(
-                f"{name}: {size_bytes} bytes, the manifest says {entry.size_bytes}; {REPAIR}"
-            )
-        if name == MODEL:
-            _check_locations(file_fd, size_bytes)
-        if not verify:
-            return
-        digest = hashlib.sha256()
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    if digest.hexdigest() != entry.sha256:
-        raise BundleError(
-            f"{name}: sha256 differs from the manifest "
-            f"({digest.hexdigest()[:12]}…, not {entry.sha256[:12]}…); {REPAIR}"
-        )
+def _check_file(file: io.BufferedReader, name: str, entry: FileEntry, *, verify: bool) -> None:
+    size_bytes = os.fstat(file.fileno()).st_size
+    if size_bytes != entry.size_bytes:
+        problem = f"{size_bytes} bytes, the manifest says {entry.size_bytes}"
+        raise BundleError(f"{name}: {problem}; {REPAIR}")
+    if name == MODEL:
+        _check_locations(file.fileno(), size_bytes)
+    digest = hashlib.file_digest(file, "sha256").hexdigest() if verify else entry.sha256
+    if digest != entry.sha256:
+        problem = f"sha256 differs from the manifest ({digest[:12]}…, not {entry.sha256[:12]}…)"
+        raise BundleError(f"{name}: {problem}; {REPAIR}")
 
 
 def _check_locations(file_fd: int, size_bytes: int) -> None:

@@ -4,14 +4,38 @@ Rule: the dataclasses below declare the JSON; changing their fields requires a n
 """
 
 import json
-import math
 import re
+import sys
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from types import UnionType
-from typing import Any, Self, cast, get_args, get_origin
+from typing import Annotated, Any, Self, cast, get_args, get_origin
 
 from edged.errors import BundleError
+
+FORMAT = 2
+MANIFEST = "manifest.json"
+MODEL = "model.onnx"
+MODEL_DATA = "model.onnx.data"
+TOKENIZER = "tokenizer.json"
+# The advice at the end of each error about a damaged bundle.
+REPAIR = "copy the bundle again or rebuild it with `edged build`"
+
+_REQUIRED_FILES = {MODEL, TOKENIZER}
+_ALLOWED_FILES = {MODEL, MODEL_DATA, TOKENIZER}
+# Their integer products are exact, and each row has a scale of its own.
+_EXACT_SCHEMES = ("int8-w8a8",)
+_TEMPLATE_CHARACTERS = 1 << 16
+_STOP_TOKENS = 256
+_TOKENIZER_BYTES = 64 << 20
+_TOKENIZER_BASE_BYTES = 1 << 20
+# Bytes of ``tokenizer.json`` per token: known files have 43 to 134.
+_TOKENIZER_TOKEN_BYTES = 256
+
+# A string with its pattern, or a number with its largest value, far above that of any model; the
+# smallest is 1.
+_Slug = Annotated[str, re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")]
+_Sha256 = Annotated[str, re.compile(r"[0-9a-f]{64}")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,36 +105,6 @@ class Try:
         return self.scheme, self.scaling, self.kv_type
 
 
-FORMAT = 2
-MANIFEST = "manifest.json"
-MODEL = "model.onnx"
-MODEL_DATA = "model.onnx.data"
-TOKENIZER = "tokenizer.json"
-
-# Integer products are exact, and each row has its own scale.
-_REQUIRED_FILES = (MODEL, TOKENIZER)
-_ALLOWED_FILES = (MODEL, MODEL_DATA, TOKENIZER)
-_EXACT_SCHEMES = ("int8-w8a8",)
-# Bytes of ``tokenizer.json`` per token: known files have 43 to 134.
-_SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_TEMPLATE_CHARACTERS = 1 << 16
-_STOP_TOKENS = 256
-_TOKENIZER_BYTES = 64 << 20
-_TOKENIZER_BASE_BYTES = 1 << 20
-_TOKENIZER_TOKEN_BYTES = 256
-# The largest value of each, far above that of any model; the smallest is 1.
-_RANGES = {
-    "model.parameters": 10**13,
-    "model.vocab_size": 1 << 20,
-    "model.num_layers": 1024,
-    "model.kv_bytes_per_token": 1 << 24,
-    "limits.max_model_len": 1 << 24,
-}
-# The advice at the end of each error about a damaged bundle.
-REPAIR = "copy the bundle again or rebuild it with `edged build`"
-
-
 class GraphKind(StrEnum):
     """The inputs and outputs of ``model.onnx``."""
 
@@ -133,10 +127,10 @@ class ModelFacts:
     """The figures by which memory is planned before the model is loaded."""
 
     family: str
-    parameters: int
-    vocab_size: int
-    num_layers: int
-    kv_bytes_per_token: int
+    parameters: Annotated[int, 10**13]
+    vocab_size: Annotated[int, 1 << 20]
+    num_layers: Annotated[int, 1024]
+    kv_bytes_per_token: Annotated[int, 1 << 24]
     kv_type: KvType = KvType.FP32
 
 
@@ -148,7 +142,7 @@ class Source:
     """``wheel``, ``hub``, ``folder`` or ``gguf``."""
     location: str
     revision: str | None
-    sha256: str
+    sha256: _Sha256
     """Of the weights file or files."""
 
 
@@ -156,7 +150,7 @@ class Source:
 class ModelLimits:
     """The limits of the model's training."""
 
-    max_model_len: int
+    max_model_len: Annotated[int, 1 << 24]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +158,7 @@ class FileEntry:
     """Size and hash of one file of the bundle."""
 
     size_bytes: int
-    sha256: str
+    sha256: _Sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,12 +166,12 @@ class Manifest:
     """Everything that is known about a model without loading it."""
 
     format: int
-    name: str
+    name: _Slug
     model: ModelFacts
     source: Source
     licence: str
     graph: GraphKind
-    scheme: str
+    scheme: _Slug
     limits: ModelLimits
     stop_token_ids: tuple[int, ...]
     chat_template: str | None
@@ -217,52 +211,33 @@ class Manifest:
                 f"{MANIFEST}: format {found} is not known, this edged reads format {FORMAT}; "
                 "rebuild the bundle with the `edged build` of this version"
             )
-        manifest = cast("Self", _decode(cls, tree, ""))
+        manifest: Self = _decode(cls, tree, "")
         _check(manifest)
         return manifest
 
     def to_json(self) -> bytes:
         """Return the canonical bytes: sorted keys, two spaces, one newline at the end."""
-        text = json.dumps(
-            asdict(self), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False
-        )
+        tree = asdict(self)
+        text = json.dumps(tree, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
         return (text + "\n").encode()
 
 
 def _check(manifest: Manifest) -> None:
-    for key, value, pattern in (
-        ("name", manifest.name, _SLUG),
-        ("scheme", manifest.scheme, _SLUG),
-        ("source.sha256", manifest.source.sha256, _SHA256),
-        *((f"files.{n}.sha256", f.sha256, _SHA256) for n, f in manifest.files.items()),
-    ):
-        if not pattern.fullmatch(value):
-            raise _wrong(key, f"must match {pattern.pattern}")
-    if unknown := sorted(set(manifest.files) - set(_ALLOWED_FILES)):
-        raise _wrong("files", f"lists {unknown[0]!r}, which does not belong into a bundle")
-    if missing := sorted(set(_REQUIRED_FILES) - set(manifest.files)):
-        raise _wrong(f"files.{missing[0]}", "is missing")
-    _check_sizes(manifest)
-    if max(manifest.stop_token_ids, default=-1) >= manifest.model.vocab_size:
-        raise _wrong("stop_token_ids", "holds an id outside the vocabulary")
-
-
-def _check_sizes(manifest: Manifest) -> None:
-    # Memory is planned with these before the graph is loaded.
-    for key, largest in _RANGES.items():
-        section, name = key.split(".")
-        value = getattr(getattr(manifest, section), name)
-        if not 1 <= value <= largest:
-            raise _wrong(key, f"is {value}, must be from 1 to {largest}")
-    if not 1 <= len(manifest.stop_token_ids) <= _STOP_TOKENS:
+    # What one value alone does not show. Memory is planned with it before the graph is loaded.
+    for name in sorted(manifest.files.keys() - _ALLOWED_FILES):
+        raise _wrong("files", f"lists {name!r}, which does not belong into a bundle")
+    for name in sorted(_REQUIRED_FILES - manifest.files.keys()):
+        raise _wrong(f"files.{name}", "is missing")
+    vocab_size, ids = manifest.model.vocab_size, manifest.stop_token_ids
+    if not 1 <= len(ids) <= _STOP_TOKENS:
         raise _wrong("stop_token_ids", f"must hold from 1 to {_STOP_TOKENS} ids")
-    largest = _TOKENIZER_BASE_BYTES + _TOKENIZER_TOKEN_BYTES * manifest.model.vocab_size
-    size_bytes = manifest.files[TOKENIZER].size_bytes
-    if size_bytes > min(largest, _TOKENIZER_BYTES):
-        problem = f"is {size_bytes}, too much for a model of {manifest.model.vocab_size} tokens"
+    if max(ids) >= vocab_size:
+        raise _wrong("stop_token_ids", "holds an id outside the vocabulary")
+    most_bytes = min(_TOKENIZER_BASE_BYTES + _TOKENIZER_TOKEN_BYTES * vocab_size, _TOKENIZER_BYTES)
+    if (size_bytes := manifest.files[TOKENIZER].size_bytes) > most_bytes:
+        problem = f"is {size_bytes}, too much for a model of {vocab_size} tokens"
         raise _wrong(f"files.{TOKENIZER}.size_bytes", problem)
-    length = len(manifest.chat_template or "")
-    if length > _TEMPLATE_CHARACTERS:
+    if (length := len(manifest.chat_template or "")) > _TEMPLATE_CHARACTERS:
         problem = f"has {length} characters, must have {_TEMPLATE_CHARACTERS} at most"
         raise _wrong("chat_template", problem)
 
@@ -287,55 +262,54 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number")
 
 
-def _decode(kind: object, value: object, path: str) -> object:
-    # ``kind`` is any annotation of the dataclasses above; ``path`` names the value in errors.
+def _decode(kind: Any, value: Any, path: str) -> Any:  # noqa: ANN401 - any annotation, any JSON
+    # ``kind`` is an annotation of the dataclasses above; ``path`` names the value in errors.
+    origin, arguments = get_origin(kind), get_args(kind)
     if isinstance(kind, UnionType):
-        return None if value is None else _decode(get_args(kind)[0], value, path)
-    if get_origin(kind) is tuple:
+        return None if value is None else _decode(arguments[0], value, path)
+    if origin is Annotated:
+        return _within(arguments[1], _decode(arguments[0], value, path), path)
+    if origin is tuple:
         if not isinstance(value, list):
             raise _wrong(path, "must be a list")
-        return tuple(
-            _decode(get_args(kind)[0], item, f"{path}[{i}]") for i, item in enumerate(value)
-        )
-    if get_origin(kind) is dict:
-        item_kind = get_args(kind)[1]
-        return {k: _decode(item_kind, v, f"{path}.{k}") for k, v in _object(value, path).items()}
-    if isinstance(kind, type) and is_dataclass(kind):
-        return _decode_dataclass(kind, value, path)
-    return _decode_scalar(kind, value, path)
-
-
-def _decode_dataclass(kind: type, value: object, path: str) -> object:
-    tree = _object(value, path)
-    prefix = f"{path}." if path else ""
-    declared = {item.name: item.type for item in fields(kind)}
-    for key in tree:
-        if key not in declared:
-            raise _wrong(prefix + key, "is not a known key")
-    for key in declared:
-        if key not in tree:
-            raise _wrong(prefix + key, "is missing")
-    return kind(**{k: _decode(t, tree[k], prefix + k) for k, t in declared.items()})
-
-
-def _object(value: object, path: str) -> dict[str, object]:
+        return tuple(_decode(arguments[0], one, f"{path}[{i}]") for i, one in enumerate(value))
+    if origin is not dict and not is_dataclass(kind):
+        return _decode_scalar(kind, value, path)
     if not isinstance(value, dict):
         raise _wrong(path or "the top level", "must be an object")
+    if origin is dict:
+        return {k: _decode(arguments[1], one, f"{path}.{k}") for k, one in value.items()}
+    return _decode_dataclass(cast("type", kind), value, f"{path}." if path else "")
+
+
+def _decode_dataclass(kind: type, value: dict[str, Any], prefix: str) -> object:
+    declared = {item.name: item.type for item in fields(kind)}
+    for key in (*value, *declared):
+        if key not in declared or key not in value:
+            problem = "is missing" if key in declared else "is not a known key"
+            raise _wrong(prefix + key, problem)
+    return kind(**{k: _decode(t, value[k], prefix + k) for k, t in declared.items()})
+
+
+def _within(limit: "int | re.Pattern[str]", value: Any, path: str) -> Any:  # noqa: ANN401 - as is
+    if isinstance(limit, int):
+        if not 1 <= value <= limit:
+            raise _wrong(path, f"is {value}, must be from 1 to {limit}")
+    elif not limit.fullmatch(value):
+        raise _wrong(path, f"must match {limit.pattern}")
     return value
 
 
-def _decode_scalar(kind: object, value: object, path: str) -> object:
-    if isinstance(kind, type) and issubclass(kind, StrEnum):
-        if not isinstance(value, str) or value not in list(kind):
-            raise _wrong(path, f"must be one of {', '.join(kind)}")
-        return kind(value)
-    if kind is int:
-        if type(value) is not int or value < 0:
-            raise _wrong(path, "must be a whole number of at least 0")
+def _decode_scalar(kind: type, value: Any, path: str) -> object:  # noqa: ANN401 - any JSON
+    is_right, expected = type(value) is kind, "true or false" if kind is bool else "a string"
+    if issubclass(kind, StrEnum):
+        is_right, expected = value in list(kind), f"one of {', '.join(kind)}"
+    elif kind is int:
+        is_right, expected = is_right and value >= 0, "a whole number of at least 0"
     elif kind is float:
-        if type(value) not in {int, float} or not math.isfinite(cast("float", value)):
-            raise _wrong(path, "must be a finite number")
-        return float(cast("float", value))
-    elif type(value) is not kind:
-        raise _wrong(path, "must be true or false" if kind is bool else "must be a string")
-    return value
+        # An integer may be too large for a float, and 1e999 is read as infinity.
+        is_right = type(value) in {int, float} and abs(value) <= sys.float_info.max
+        expected = "a finite number"
+    if not is_right:
+        raise _wrong(path, f"must be {expected}")
+    return kind(value)

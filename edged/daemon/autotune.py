@@ -21,7 +21,8 @@ from edged.bundle.folder import Bundle
 from edged.bundle.manifest import GraphKind
 from edged.config import MAX_TUNED_CHUNK_TOKENS, Config
 from edged.daemon.measurements import fingerprint, load_or_measure
-from edged.engine.graph import SingleGraph, load_graph
+from edged.engine.graph import Graph
+from edged.engine.loading import load_graph
 from edged.engine.prepared import prepared_model
 from edged.engine.steps import EngineSettings
 
@@ -39,7 +40,7 @@ _TIMED_STEPS = 8
 _LIMIT_S = 60.0
 
 # Loads the model, with attention computed in tiles or not.
-Load = Callable[[bool], SingleGraph]
+Load = Callable[[bool], Graph]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ def measure(load: Load, clock: Callable[[], float] = time.perf_counter) -> Tunin
     return Tuning(has_flash, chunk_tokens)
 
 
-def _request_s(graph: SingleGraph, clock: Callable[[], float]) -> float:
+def _request_s(graph: Graph, clock: Callable[[], float]) -> float:
     """Time a prompt and an answer of common lengths."""
     prefill_s = _prefill_s(graph, DEFAULT_CHUNK_TOKENS, clock)
     started_s = clock()
@@ -114,7 +115,7 @@ def _request_s(graph: SingleGraph, clock: Callable[[], float]) -> float:
     return prefill_s + (clock() - started_s) * _ANSWER_TOKENS / _TIMED_STEPS
 
 
-def _prefill_s(graph: SingleGraph, chunk_tokens: int, clock: Callable[[], float]) -> float:
+def _prefill_s(graph: Graph, chunk_tokens: int, clock: Callable[[], float]) -> float:
     token_ids = np.arange(_PROMPT_TOKENS) % graph.vocab_size
     times_s = []
     for _ in range(2):
@@ -146,7 +147,7 @@ def main() -> int:
     """Measure a model and print the tuning as JSON: the child process."""
     arguments = json.loads(sys.argv[1])
 
-    def load(has_flash: bool) -> SingleGraph:  # noqa: FBT001 - the only argument
+    def load(has_flash: bool) -> Graph:  # noqa: FBT001 - the only argument
         return load_graph(
             Path(arguments["model_path"]),
             is_fused=arguments["is_fused"],

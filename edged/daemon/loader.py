@@ -11,7 +11,8 @@ from edged.daemon.autotune import fitted_settings
 from edged.daemon.memory_plan import MemoryReservation, reserve_memory
 from edged.daemon.warm_prefixes import keep_prefixes, system_prompts
 from edged.engine.grammar import compile_format
-from edged.engine.loop import Engine, load_engine
+from edged.engine.loading import load_engine
+from edged.engine.loop import Engine
 from edged.engine.tokenizer import Tokenizer
 from edged.errors import BundleError
 from edged.protocol.request import ChatMessage, FormatType, OutputFormat, SamplingParams

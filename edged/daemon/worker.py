@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from edged.daemon.energy import EnergyMeter, account
-from edged.engine.decoding import InferenceEngine
+from edged.engine.loop import Engine
 from edged.engine.steps import DecodingFailure, Step
 from edged.errors import ErrorCode
 from edged.node.generation import Finished, Fragment, Generation, Paused, TextStream
@@ -37,7 +37,7 @@ class Worker:
 
     def __init__(
         self,
-        engine: InferenceEngine,
+        engine: Engine,
         new_text_stream: Callable[[], TextStream],
         emit: Callable[[Fragment | Finished | Paused], None],
         clock: Callable[[], float] = time.monotonic,

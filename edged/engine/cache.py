@@ -10,14 +10,9 @@ from edged.engine.signature import CacheArray, Signature
 
 
 class KeyValueCache:
-    """One memory region for all slots, bound to the graph in place.
+    """One memory region for all slots of ``capacity`` positions, bound to the graph in place.
 
     Each layer's keys and values have the shape ``[slot, head, position, size]``.
-
-    Args:
-        signature: the sizes of the graph.
-        num_slots: sequences.
-        capacity: positions of each.
     """
 
     def __init__(self, signature: Signature, num_slots: int, capacity: int) -> None:
@@ -42,10 +37,8 @@ class KeyValueCache:
 
     def read(self, slot: int, length: int) -> NDArray[np.uint8]:
         """Return the bytes of a slot's first ``length`` positions, for ``write``."""
-        rows = [
-            np.ascontiguousarray(layer[slot, :, :length]).view(np.uint8) for layer in self._layers
-        ]
-        return np.concatenate([part.reshape(-1) for part in rows])
+        rows = (np.ascontiguousarray(layer[slot, :, :length]) for layer in self._layers)
+        return np.concatenate([part.view(np.uint8).reshape(-1) for part in rows])
 
     def write(self, slot: int, length: int, data: NDArray[np.uint8]) -> None:
         """Set a slot's first ``length`` positions to what ``read`` returned for as many."""
@@ -66,17 +59,10 @@ class KeyValueCache:
 
 
 class GrowingCache:
-    """The cache of a portable graph: values that each run replaces by longer ones.
-
-    Args:
-        signature: the sizes of the graph.
-        num_slots: sequences.
-    """
+    """The cache of a portable graph: values that each run replaces by longer ones."""
 
     def __init__(self, signature: Signature, num_slots: int) -> None:
-        self._num_heads, self._head_size = signature.num_kv_heads, signature.head_size
-        self._dtype = signature.cache_dtype
-        self._num_arrays = len(signature.cache_inputs)
+        self._signature = signature
         self.slots: list[list[onnxruntime.OrtValue]] = [[] for _ in range(num_slots)]
         for slot in range(num_slots):
             self.release(slot)
@@ -92,8 +78,9 @@ class GrowingCache:
 
     def write(self, slot: int, length: int, data: NDArray[np.uint8]) -> None:
         """Replace a slot by ``length`` positions that ``read`` returned."""
-        shape = (self._num_arrays, 1, self._num_heads, length, self._head_size)
-        parts = data.view(self._dtype).reshape(shape)
+        graph = self._signature
+        shape = (len(graph.cache_inputs), 1, graph.num_kv_heads, length, graph.head_size)
+        parts = data.view(graph.cache_dtype).reshape(shape)
         self.slots[slot] = [onnxruntime.OrtValue.ortvalue_from_numpy(part) for part in parts]
 
     def release(self, slot: int) -> None:

@@ -4,56 +4,42 @@ Rule: no model here. An exception of a sampler or a constraint ends this answer 
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edged.engine.drafts import Drafter
 from edged.engine.sampling import Sampler
-from edged.engine.slots import Claim, TokenIds
-from edged.engine.steps import Constraint, DecodeInput, DecodingFailure, ForwardPass, Token
-from edged.protocol.request import SamplingParams
+from edged.engine.slots import TokenIds
+from edged.engine.steps import Constraint, DecodeInput, DecodingFailure, Token
 
 
+@dataclass(eq=False)
 class Decoding:
-    """An answer that has a slot of the cache.
+    """An answer that has a slot of the cache."""
 
-    Args:
-        prompt: token ids.
-        claim: its slot.
-        sampler: chooses tokens.
-        limit: tokens of prompt and answer together, at most.
-        constraint: the format of the answer.
-        drafter: drafts its next tokens.
-    """
+    prompt: TokenIds
+    sampler: Sampler
+    slot: int
+    num_cached: int
+    """Tokens of the prompt whose keys and values were reused."""
+    limit: int
+    """Tokens of prompt and answer together, at most."""
+    constraint: Constraint | None = None
+    drafter: Drafter | None = None
+    num_answered: int = 0
+    """The last tokens of the prompt that are an interrupted answer."""
+    level: int = 0
+    """Priority: of several prompts, a chunk of the lowest level is run first."""
+    is_over: bool = False
+    """Whether no token follows."""
 
-    def __init__(
-        self,
-        prompt: TokenIds,
-        claim: Claim,
-        sampler: Sampler,
-        limit: int,
-        constraint: Constraint | None,
-        drafter: Drafter | None = None,
-    ) -> None:
-        self.prompt = prompt
-        self.slot = claim.slot
-        self.num_cached = claim.num_cached
-        self.num_prefilled = claim.num_cached
-        self.num_tokens = len(prompt)
+    def __post_init__(self) -> None:
+        self.num_prefilled = self.num_cached
+        self.num_tokens = len(self.prompt)
         """Of prompt and answer together."""
-        self.is_over = False
-        """Whether no token follows."""
-        self.num_answered = 0
-        """The last tokens of the prompt that are an interrupted answer."""
-        self.drafter = drafter
-        self.level = 0
-        """Priority: of several prompts, a chunk of the lowest level is run first."""
         self._last_id = -1
-        self._sampler = sampler
-        self._limit = limit
-        self._constraint = constraint
 
     @property
     def is_prefilled(self) -> bool:
@@ -78,15 +64,20 @@ class Decoding:
         if self.drafter is None:
             return []
         # The pass chooses one token more than was drafted, and positions end at the limit.
-        return self.drafter.draft(self._limit - self.num_tokens - 1)
+        return self.drafter.draft(self.limit - self.num_tokens - 1)
 
     def choose(
         self, logits: NDArray[np.float32], stop_token_ids: Sequence[int]
     ) -> Token | DecodingFailure:
         """Choose the next token from the logits ``[vocabulary]``, which are overwritten."""
+        constraint, is_complete = self.constraint, False
         try:
-            token_id = self._choose(logits)
-            is_complete = self._constraint is not None and self._constraint.is_complete
+            if constraint is not None:
+                constraint.allowed(logits)
+            token_id = self.sampler.choose(logits)
+            if constraint is not None:
+                constraint.advance(token_id)
+                is_complete = constraint.is_complete
         except Exception as error:  # noqa: BLE001 - ends this answer; the others go on
             self.is_over = True
             return DecodingFailure(error)
@@ -95,44 +86,5 @@ class Decoding:
         self.num_tokens += 1
         if self.drafter is not None:
             self.drafter.push(token_id)
-        self.is_over = is_stop or is_complete or self.num_tokens == self._limit
+        self.is_over = is_stop or is_complete or self.num_tokens == self.limit
         return Token(token_id, is_stop)
-
-    def _choose(self, logits: NDArray[np.float32]) -> int:
-        if self._constraint is None:
-            return self._sampler.choose(logits)
-        self._constraint.allowed(logits)
-        token_id = self._sampler.choose(logits)
-        self._constraint.advance(token_id)
-        return token_id
-
-
-class InferenceEngine(Protocol):
-    """The part of ``Engine`` that the worker uses; importing it loads no model library."""
-
-    @property
-    def num_touched(self) -> int:
-        """See ``Engine.num_touched``."""
-
-    def start(
-        self,
-        prompt_ids: Sequence[int],
-        sampling: SamplingParams,
-        *,
-        max_tokens: int,
-        constraint: Constraint | None = None,
-        num_answered: int = 0,
-    ) -> Decoding:
-        """See ``Engine.start``."""
-
-    def step(self) -> ForwardPass:
-        """See ``Engine.step``."""
-
-    def end(self, decoding: Decoding) -> None:
-        """See ``Engine.end``."""
-
-    def interrupt(self, decoding: Decoding) -> None:
-        """See ``Engine.interrupt``."""
-
-    def release(self) -> None:
-        """See ``Engine.release``."""

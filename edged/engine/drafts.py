@@ -23,10 +23,7 @@ _MAX_PAUSE = 256
 class Drafter:
     """Drafts for one answer.
 
-    Args:
-        prompt: its token ids.
-        token_cost: what a drafted token adds to a forward pass, as a fraction of a pass of one
-            token.
+    ``token_cost`` is what a drafted token adds to a forward pass, as a fraction of a pass of one.
     """
 
     def __init__(self, prompt: Iterable[int], token_cost: float) -> None:

@@ -4,15 +4,14 @@ Rule: a decode step allocates no memory in Python code.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from edged.engine.abstract_graph import Graph
 from edged.engine.cache import KeyValueCache
+from edged.engine.graph import Graph, run_options
 from edged.engine.steps import DecodeInput
 
 # The input that selects the prefill or the decode branch; a graph with an fp32 cache has none.
@@ -24,19 +23,11 @@ _MAX_KEPT_TOKENS = 16
 _Shape = tuple[int, int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class _BoundArrays:
+class _Bound(NamedTuple):
     """The inputs and outputs of one shape, bound once."""
 
     binding: onnxruntime.IOBinding
-    input_ids: NDArray[np.int64]
-    lengths: NDArray[np.int32]
-    """``seqlens_k``: for each slot its tokens after the run, with the spare row, minus 1."""
-    total: NDArray[np.int32]
-    counts: NDArray[np.int32]
-    """``query_seqlens``: for each slot its tokens in this run, with the spare row; 0 for none."""
-    rows: NDArray[np.int64]
-    is_prefill: NDArray[np.bool_]
+    inputs: dict[str, NDArray[Any]]
     logits: Sequence[NDArray[np.float32]]
     """For each slot the requested rows, ``[rows, vocabulary]``."""
 
@@ -56,8 +47,9 @@ class FusedGraph(Graph):
 
     def _allocate(self) -> None:
         self._logits = np.zeros((_MAX_KEPT_TOKENS, self.vocab_size), np.float32)
-        self._kept: dict[_Shape, _BoundArrays] = {}
-        self._last: tuple[_Shape, _BoundArrays] | None = None
+        self._decode_options = run_options()
+        self._kept: dict[_Shape, _Bound] = {}
+        self._last: tuple[_Shape, _Bound] | None = None
         # With an fp32 cache the graph runs a spare row after each sequence's tokens, so its counts
         # are one higher and a slot has one position more (builder/fuse/attention_nodes says why).
         self._spare = int(self._signature.cache_dtype == np.float32)
@@ -76,17 +68,18 @@ class FusedGraph(Graph):
         """Run tokens of one sequence; see ``Graph.forward``."""
         count = len(token_ids)
         self._check_positions(count, start, slot)
-        arrays = self._arrays((slot, 1, count, count if all_rows else 1))
-        arrays.input_ids[0] = token_ids
-        arrays.lengths[0] = start + count - 1 + self._spare
-        arrays.counts[0] = count + self._spare
-        arrays.total[()] = start + count + self._spare
-        arrays.is_prefill[()] = is_prefill
+        binding, inputs, logits = self._bound((slot, 1, count, count if all_rows else 1))
+        inputs["input_ids"][0] = token_ids
+        inputs["seqlens_k"][0] = start + count - 1 + self._spare
+        inputs["query_seqlens"][0] = count + self._spare
+        inputs["total_sequence_length"][()] = start + count + self._spare
+        if self._has_optional_input:
+            inputs[IS_PROMPT][()] = is_prefill
         # An interrupted run leaves a cache that is valid up to its start only.
         self._lengths[slot] = start
-        self._runner.run(arrays.binding)
+        self._run(binding)
         self._lengths[slot] = start + count
-        return arrays.logits[0]
+        return logits[0]
 
     def decode(self, inputs: Sequence[DecodeInput]) -> list[NDArray[np.float32]]:
         """Run one token of each of several sequences in one run; see ``Graph.decode``.
@@ -98,28 +91,32 @@ class FusedGraph(Graph):
             self._check_positions(1, one.position, one.slot)
         slots = [one.slot for one in inputs]
         first, width = min(slots), max(slots) - min(slots) + 1
-        arrays = self._arrays((first, width, 1, 1))
-        arrays.is_prefill[()] = False
+        binding, arrays, logits = self._bound((first, width, 1, 1))
+        input_ids, seqlens = arrays["input_ids"], arrays["seqlens_k"]
+        counts = arrays["query_seqlens"]
+        if self._has_optional_input:
+            arrays[IS_PROMPT][()] = False
         # Number by number: numpy's functions for many take longer, as a run's weights have replaced
         # their code in the processor's caches.
         lengths = [max(n - 1, 0) for n in self._lengths[first : first + width]]
         for index in range(width):
-            arrays.counts[index] = 0
+            counts[index] = 0
         for one in inputs:
             index = one.slot - first
-            arrays.input_ids[index, 0] = one.token_id
+            input_ids[index, 0] = one.token_id
             self._lengths[one.slot] = one.position
             lengths[index] = one.position + self._spare
-            arrays.counts[index] = 1 + self._spare
+            counts[index] = 1 + self._spare
         for index, length in enumerate(lengths):
-            arrays.lengths[index] = length
-        arrays.total[()] = max(lengths) + 1
-        self._runner.run(arrays.binding, is_interruptible=False)
+            seqlens[index] = length
+        arrays["total_sequence_length"][()] = max(lengths) + 1
+        # The same options each time: a step is too short to be interrupted.
+        self._session.run_with_iobinding(binding, self._decode_options)
         for one in inputs:
             self._lengths[one.slot] = one.position + 1
-        return [arrays.logits[slot - first][0] for slot in slots]
+        return [logits[slot - first][0] for slot in slots]
 
-    def _arrays(self, shape: _Shape) -> _BoundArrays:
+    def _bound(self, shape: _Shape) -> _Bound:
         if shape[1] * shape[2] <= _MAX_KEPT_TOKENS:
             if shape not in self._kept:
                 self._kept[shape] = self._bind(*shape)
@@ -129,40 +126,29 @@ class FusedGraph(Graph):
             self._last = shape, self._bind(*shape)
         return self._last[1]
 
-    def _bind(self, first: int, width: int, count: int, num_rows: int) -> _BoundArrays:
+    def _bind(self, first: int, width: int, count: int, num_rows: int) -> _Bound:
         size = width * num_rows
         is_kept = size <= _MAX_KEPT_TOKENS
         buffer = self._logits[:size] if is_kept else np.zeros((size, self.vocab_size), np.float32)
         logits = buffer.reshape(width, num_rows, -1)
-        arrays = _BoundArrays(
-            binding=self._session.io_binding(),
-            input_ids=np.zeros((width, count), np.int64),
-            lengths=np.zeros(width, np.int32),
-            total=np.zeros((), np.int32),
-            counts=np.zeros(width, np.int32),
-            rows=np.arange(count - num_rows, count, dtype=np.int64),
-            is_prefill=np.zeros((), np.bool_),
-            logits=list(logits),
-        )
         cache = self._cache.views(first, width)
         inputs: dict[str, NDArray[Any]] = {
-            "input_ids": arrays.input_ids,
-            "seqlens_k": arrays.lengths,
-            "total_sequence_length": arrays.total,
-            "query_seqlens": arrays.counts,
-            "rows": arrays.rows,
+            "input_ids": np.zeros((width, count), np.int64),
+            # For each slot its tokens after the run, with the spare row, minus 1.
+            "seqlens_k": np.zeros(width, np.int32),
+            "total_sequence_length": np.zeros((), np.int32),
+            # For each slot its tokens in this run, with the spare row; 0 for none.
+            "query_seqlens": np.zeros(width, np.int32),
+            "rows": np.arange(count - num_rows, count, dtype=np.int64),
+            **({IS_PROMPT: np.zeros((), np.bool_)} if self._has_optional_input else {}),
             **dict(zip(self._signature.cache_inputs, cache, strict=True)),
         }
-        if self._has_optional_input:
-            inputs[IS_PROMPT] = arrays.is_prefill
-        outputs: dict[str, NDArray[Any]] = {
-            "logits": logits,
-            **dict(zip(self._signature.cache_outputs, cache, strict=True)),
-        }
-        for bind, bound in (
-            (arrays.binding.bind_input, inputs),
-            (arrays.binding.bind_output, outputs),
+        outputs = dict(zip(self._signature.cache_outputs, cache, strict=True))
+        binding = self._session.io_binding()
+        for bind, arrays in (
+            (binding.bind_input, inputs),
+            (binding.bind_output, {"logits": logits, **outputs}),
         ):
-            for name, array in bound.items():
+            for name, array in arrays.items():
                 bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        return arrays
+        return _Bound(binding, inputs, list(logits))

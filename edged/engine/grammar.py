@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from edged.engine.schema_cost import COST_LIMIT, estimate_cost
 from edged.engine.schema_parts import SchemaError
 from edged.engine.tokenizer import Tokenizer
+from edged.engine.tokenizer.encoder import is_library_failure
 from edged.protocol.request import FormatType, OutputFormat
 
 # All options of the library are set, so that a requester's "x-guidance" cannot replace any.
@@ -29,10 +30,9 @@ _OPTIONS = {
 # Removed, so that a schema is read as of 2020-12: under older drafts the library ignores newer
 # keywords.
 _DIALECT = ("$schema", "$id")
-# Keywords whose value is one subschema, a list of them, or one for each name.
-_SUBSCHEMA_KEYS = ("items", "additionalProperties")
-_SUBSCHEMA_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
-_SUBSCHEMA_MAPS = ("properties", "patternProperties", "$defs", "definitions")
+# Keywords whose value is one subschema or a list of them, and those that hold one for each name.
+_SUBSCHEMAS = ("items", "additionalProperties", "anyOf", "oneOf", "allOf", "prefixItems")
+_NAMED_SUBSCHEMAS = ("properties", "patternProperties", "$defs", "definitions")
 # Beside the estimate, these limit the work of the string automata and the parser during an answer:
 # with the library's own limits that was 0.3 s and 40 MB (`docs/budgets.md`, what a schema costs).
 _LIMITS = LLParserLimits(
@@ -116,19 +116,11 @@ def compile_format(tokenizer: Tokenizer, output_format: OutputFormat) -> Grammar
 
 @contextmanager
 def _failures(kind: type[FormatError | ConstraintError], where: str) -> Iterator[None]:
-    """Turn any exception of the library into ``kind``: hostile input must not end the process.
-
-    Raises:
-        FormatError: when that is the ``kind``.
-        ConstraintError: when that is the ``kind``.
-    """
+    # Whatever the library raises becomes ``kind``: hostile input must not end the process.
     try:
         yield
-    except (FormatError, ConstraintError):
-        raise
     except BaseException as error:
-        # A panic in Rust arrives as a BaseException of a module that cannot be imported.
-        if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
+        if isinstance(error, FormatError | ConstraintError) or not is_library_failure(error):
             raise
         raise kind(f"{where}: cannot be enforced ({type(error).__name__})") from error
 
@@ -212,14 +204,13 @@ def _path_of(tokenizer: Tokenizer, schema: dict[str, Any], message: str) -> str:
 
 
 def _children(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for key in (*_SUBSCHEMA_KEYS, *_SUBSCHEMA_LISTS, *_SUBSCHEMA_MAPS):
+    for key in (*_SUBSCHEMAS, *_NAMED_SUBSCHEMAS):
         value = schema.get(key)
-        if key in _SUBSCHEMA_MAPS and isinstance(value, dict):
-            found = [(f".{key}.{name}", child) for name, child in value.items()]
-        elif key in _SUBSCHEMA_LISTS and isinstance(value, list):
+        found = [(f".{key}", value)] if key in _SUBSCHEMAS else []
+        if isinstance(value, list):
             found = [(f".{key}[{index}]", child) for index, child in enumerate(value)]
-        else:
-            found = [(f".{key}", value)] if key in _SUBSCHEMA_KEYS else []
+        elif isinstance(value, dict) and key in _NAMED_SUBSCHEMAS:
+            found = [(f".{key}.{name}", child) for name, child in value.items()]
         yield from ((step, child) for step, child in found if isinstance(child, dict))
 
 

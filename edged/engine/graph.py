@@ -1,81 +1,153 @@
-"""Load a model as a graph: token ids in, logits out, whichever form it has."""
+"""A loaded model: token ids in, logits out, with a KV cache that has a slot for each sequence."""
 
-from pathlib import Path
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from edged.bundle.manifest import ModelFacts
-from edged.engine.abstract_graph import Graph
-from edged.engine.fused import FusedGraph
-from edged.engine.portable import PortableGraph
-from edged.engine.session import open_session
+from edged.engine.cache import GrowingCache, KeyValueCache
+from edged.engine.signature import check_facts, read_signature
+from edged.engine.steps import DecodeInput, InterruptedRunError
 
-__all__ = ["Graph", "SingleGraph", "load_graph", "make_graph"]
+_LOG_FATAL_ONLY = 4
 
 
-class SingleGraph(Protocol):
-    """The part of ``Graph`` that runs one sequence, for measurements and comparisons."""
+class Graph(ABC):
+    """A loaded model whose cache has a slot for each of a few sequences.
 
-    vocab_size: int
-    max_model_len: int
+    Keys and values of earlier positions stay, so a start before the current length is a rewind.
 
+    Args:
+        session: the loaded model.
+        max_model_len: positions of each sequence.
+        num_slots: sequences that have a place in the cache.
+        facts: the manifest's figures, compared before memory is taken; None compares nothing.
+
+    Raises:
+        BundleError: the graph's inputs or outputs are not those of its form, or not what the
+            manifest says.
+    """
+
+    required_inputs: ClassVar[Mapping[str, str]]
+    """Name and ONNX Runtime type, without the cache."""
+    optional_input: ClassVar[tuple[str, str]]
+    _cache: KeyValueCache | GrowingCache
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        max_model_len: int,
+        num_slots: int = 1,
+        facts: ModelFacts | None = None,
+    ) -> None:
+        name, kind = self.optional_input
+        self._signature = read_signature(session, self.required_inputs, {name: kind})
+        if facts is not None:
+            check_facts(self._signature, facts)
+        self._has_optional_input = any(node.name == name for node in session.get_inputs())
+        self._session = session
+        self._options = run_options()
+        self.vocab_size = self._signature.vocab_size
+        self.max_model_len = max_model_len
+        self.num_slots = num_slots
+        self.kv_bytes = num_slots * max_model_len * self._signature.kv_bytes_per_token
+        """Memory of a full cache."""
+        self._lengths = [0] * num_slots
+        self._allocate()
+
+    @abstractmethod
+    def _allocate(self) -> None:
+        """Set ``_cache``, and whatever else a run needs."""
+
+    @abstractmethod
     def forward(
         self,
         token_ids: NDArray[np.int64],
         start: int,
         *,
+        slot: int = 0,
         all_rows: bool = False,
         is_prefill: bool = True,
     ) -> NDArray[np.float32]:
-        """Run tokens of the sequence; see ``Graph.forward``."""
-        ...
+        """Run tokens of one sequence at positions [start, start + n); blocks.
 
-    def release(self) -> None:
-        """Forget all tokens; see ``Graph.release``."""
-        ...
+        ``is_prefill`` selects the kernels for many tokens; without it each result has the bits that
+        ``decode`` computes.
+
+        Returns:
+            Logits ``[1, vocabulary]`` of the last token, or ``[n, vocabulary]`` of all; the view
+            is valid, and the caller's to write, until the next call.
+
+        Raises:
+            ValueError: no tokens, a gap after the current length, or a position past the limit.
+            InterruptedRunError: ``interrupt`` was called during the run.
+        """
+
+    @abstractmethod
+    def decode(self, inputs: Sequence[DecodeInput]) -> list[NDArray[np.float32]]:
+        """Run one token of each of several sequences; blocks.
+
+        Returns:
+            Logits ``[vocabulary]`` of each input; as those of ``forward``.
+
+        Raises:
+            ValueError: a gap after a sequence's current length, or a position past the limit.
+        """
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Make a slot begin with the first ``length`` tokens of another."""
+        self._cache.copy(source, target, length)
+        self._lengths[target] = length
+
+    def release(self, slot: int = 0) -> None:
+        """Forget the tokens of a slot and return its memory to the system."""
+        self._lengths[slot] = 0
+        self._cache.release(slot)
+
+    def read(self, slot: int) -> NDArray[np.uint8]:
+        """Return the keys and values of a slot's tokens as bytes, for ``write``."""
+        return self._cache.read(slot, self._lengths[slot])
+
+    def write(self, slot: int, length: int, data: NDArray[np.uint8]) -> bool:
+        """Set a slot's first ``length`` tokens; return whether ``data`` has their size."""
+        if len(data) != length * self._signature.kv_bytes_per_token:
+            return False
+        self._cache.write(slot, length, data)
+        self._lengths[slot] = length
+        return True
+
+    def interrupt(self) -> None:
+        """End the current ``forward`` with ``InterruptedRunError``; from any thread, at once."""
+        self._options.terminate = True
+
+    def _run(self, binding: onnxruntime.IOBinding) -> None:
+        # New options for each run, so that a late interruption cannot end the next run.
+        options = self._options = run_options()
+        try:
+            self._session.run_with_iobinding(binding, options)
+        except RuntimeError as error:
+            if options.terminate:
+                raise InterruptedRunError from error
+            raise
+
+    def _check_positions(self, count: int, start: int, slot: int) -> None:
+        if count < 1:
+            raise ValueError("no tokens to run")
+        if not 0 <= start <= self._lengths[slot]:
+            raise ValueError(f"start {start} leaves a gap after {self._lengths[slot]} known tokens")
+        if start + count > self.max_model_len:
+            raise ValueError(f"position {start + count} is past max_model_len {self.max_model_len}")
 
 
-def load_graph(
-    model_path: Path,
-    *,
-    is_fused: bool,
-    max_model_len: int,
-    num_threads: int | None = None,
-    num_slots: int = 1,
-    has_flash: bool = True,
-) -> Graph:
-    """Load a model of any numeric scheme; blocks until its weights are prepacked.
-
-    Args:
-        model_path: ``model.onnx``; its weights are beside it.
-        is_fused: the form of the graph; see ``edged.bundle.manifest.GraphKind``.
-        max_model_len: positions that a slot of the cache can hold.
-        num_threads: None takes the CPUs that this process may use.
-        num_slots: sequences that have a place in the cache.
-        has_flash: whether attention is computed in tiles.
-
-    Raises:
-        BundleError: ONNX Runtime refuses the model, or its inputs are not those of the form.
-    """
-    session = open_session(model_path, num_threads=num_threads, has_flash=has_flash)
-    return make_graph(session, is_fused=is_fused, max_model_len=max_model_len, num_slots=num_slots)
-
-
-def make_graph(
-    session: onnxruntime.InferenceSession,
-    *,
-    is_fused: bool,
-    max_model_len: int,
-    num_slots: int = 1,
-    facts: ModelFacts | None = None,
-) -> Graph:
-    """Make the graph of a loaded model, with its cache; see ``Graph`` for the arguments.
-
-    Raises:
-        BundleError: its inputs are not those of the form, or it is not what ``facts`` say.
-    """
-    form = FusedGraph if is_fused else PortableGraph
-    return form(session, max_model_len, num_slots, facts)
+def run_options() -> onnxruntime.RunOptions:
+    """Return the options of one run."""
+    options = onnxruntime.RunOptions()
+    # Failures are raised with the text that would be logged; an interruption is no failure.
+    options.log_severity_level = _LOG_FATAL_ONLY
+    # Without this entry onnxruntime searches for one in each run, which takes 60 us.
+    options.add_run_config_entry("gpu_graph_id", "-1")
+    return options

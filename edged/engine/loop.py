@@ -5,31 +5,30 @@ any two passes; the cache stays valid for later prompts.
 """
 
 from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.bundle.folder import Bundle
-from edged.bundle.manifest import GraphKind, KvType
-from edged.engine.abstract_graph import InterruptedRunError
 from edged.engine.decoding import Decoding
 from edged.engine.drafts import Drafter
-from edged.engine.graph import Graph, make_graph
 from edged.engine.sampling import Sampler
-from edged.engine.session import open_session
 from edged.engine.slots import Slots, TokenIds
 from edged.engine.speed import measure_cost
 from edged.engine.steps import (
     Constraint,
     DecodingFailure,
-    EngineSettings,
     ForwardPass,
+    InterruptedRunError,
     Prefilled,
     Step,
     Token,
 )
 from edged.protocol.request import SamplingParams
 from edged.scheduling.latency_model import CostEstimate
+
+if TYPE_CHECKING:
+    from edged.engine.graph import Graph
 
 # What a drafted token adds to a pass, as a fraction of a pass of one token, until measured.
 _DRAFT_COST = 0.1
@@ -51,7 +50,7 @@ class Engine:
 
     def __init__(
         self,
-        graph: Graph,
+        graph: "Graph",
         stop_token_ids: Sequence[int],
         prefill_chunk_tokens: int = 64,
         *,
@@ -108,8 +107,16 @@ class Engine:
             self._graph.copy(claim.source, claim.slot, claim.num_cached)
         limit = min(len(prompt) + max_tokens, self.max_model_len)
         drafter = Drafter(prompt.tolist(), self._draft_cost) if self._is_guessing else None
-        decoding = Decoding(prompt, claim, Sampler(sampling, prompt), limit, constraint, drafter)
-        decoding.num_answered = num_answered
+        decoding = Decoding(
+            prompt,
+            Sampler(sampling, prompt),
+            slot=claim.slot,
+            num_cached=claim.num_cached,
+            limit=limit,
+            constraint=constraint,
+            drafter=drafter,
+            num_answered=num_answered,
+        )
         self._active.append(decoding)
         return decoding
 
@@ -150,29 +157,21 @@ class Engine:
         max_tokens: int,
         constraint: Constraint | None = None,
     ) -> Generator[Prefilled | Token, None, None]:
-        """Answer a prompt alone, a step at a time; see ``start``.
+        """Answer a prompt alone, a step at a time; raises as ``start``, at the first step.
 
         Raises:
-            ValueError: as ``start``, at once.
-            RuntimeError: another answer is in progress, at the first step.
+            RuntimeError: another answer is in progress.
         """
-        self._checked_prompt(prompt_ids, max_tokens)
-
-        def steps() -> Generator[Prefilled | Token, None, None]:
-            self._check_idle()
-            decoding = self.start(
-                prompt_ids, sampling, max_tokens=max_tokens, constraint=constraint
-            )
-            try:
-                while not decoding.is_over:
-                    for step in self.step().outcomes[decoding]:
-                        if isinstance(step, DecodingFailure):
-                            raise step.error
-                        yield step
-            finally:
-                self.end(decoding)
-
-        return steps()
+        self._check_idle()
+        decoding = self.start(prompt_ids, sampling, max_tokens=max_tokens, constraint=constraint)
+        try:
+            while not decoding.is_over:
+                for step in self.step().outcomes[decoding]:
+                    if isinstance(step, DecodingFailure):
+                        raise step.error
+                    yield step
+        finally:
+            self.end(decoding)
 
     def release(self) -> None:
         """Return the memory of all slots without an answer to the system."""
@@ -220,9 +219,8 @@ class Engine:
     def _checked_prompt(self, prompt_ids: Sequence[int], max_tokens: int) -> TokenIds:
         prompt = np.asarray(prompt_ids, np.int64)
         if not 0 < len(prompt) < self.max_model_len:
-            raise ValueError(
-                f"{len(prompt)} prompt tokens do not fit 1 to {self.max_model_len - 1}"
-            )
+            most = self.max_model_len - 1
+            raise ValueError(f"{len(prompt)} prompt tokens do not fit 1 to {most}")
         if max_tokens < 1:
             raise ValueError(f"max_tokens is {max_tokens}; an answer has at least 1")
         if prompt.min() < 0 or prompt.max() >= self.vocab_size:
@@ -252,12 +250,11 @@ class Engine:
 
     def _decode(self, decodings: Sequence[Decoding]) -> ForwardPass:
         inputs = [decoding.next_input for decoding in decodings]
+        logits = self._graph.decode(inputs)
         outcomes = {}
-        for one, logits, decoding in zip(
-            inputs, self._graph.decode(inputs), decodings, strict=True
-        ):
+        for one, row, decoding in zip(inputs, logits, decodings, strict=True):
             self._slots.extend(one.slot, (one.token_id,))
-            outcomes[decoding] = [decoding.choose(logits, self.stop_token_ids)]
+            outcomes[decoding] = [decoding.choose(row, self.stop_token_ids)]
         return ForwardPass(outcomes, len(inputs), sum(one.position for one in inputs))
 
     def _verify_draft(self, decoding: Decoding, draft: Sequence[int]) -> ForwardPass:
@@ -277,34 +274,3 @@ class Engine:
         if decoding.drafter is not None:
             decoding.drafter.learn(len(draft), len(steps) - 1)
         return ForwardPass({decoding: steps}, len(ids), len(ids) * last.position)
-
-
-def load_engine(bundle: Bundle, settings: EngineSettings) -> Engine:
-    """Load a bundle's model; blocks for seconds.
-
-    Raises:
-        BundleError: the model cannot be loaded, or is not what the manifest says.
-    """
-    manifest, has_flash = bundle.manifest, settings.has_flash
-    if has_flash is None:
-        has_flash = manifest.model.kv_type is KvType.FP32
-    session = open_session(
-        settings.model_path or bundle.model_path,
-        num_threads=settings.num_threads,
-        has_flash=has_flash,
-    )
-    graph = make_graph(
-        session,
-        is_fused=manifest.graph is GraphKind.FUSED,
-        max_model_len=min(settings.max_model_len, manifest.limits.max_model_len),
-        num_slots=settings.num_slots + settings.num_prefixes,
-        facts=manifest.model,
-    )
-    return Engine(
-        graph,
-        manifest.stop_token_ids,
-        settings.prefill_chunk_tokens,
-        is_exact=manifest.is_exact,
-        is_guessing=settings.is_guessing,
-        num_prefixes=settings.num_prefixes,
-    )

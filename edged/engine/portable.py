@@ -10,8 +10,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.engine.abstract_graph import Graph
 from edged.engine.cache import GrowingCache
+from edged.engine.graph import Graph
 from edged.engine.steps import DecodeInput
 
 
@@ -56,7 +56,7 @@ class PortableGraph(Graph):
         for name in self._signature.cache_outputs:
             # Without a buffer of ours: ONNX Runtime allocates the longer cache.
             binding.bind_output(name)
-        self._runner.run(binding)
+        self._run(binding)
         self._cache.slots[slot] = binding.get_outputs()[1:]
         self._lengths[slot] = start + count
         return logits[0] if all_rows else logits[0, -1:]

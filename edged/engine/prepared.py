@@ -7,7 +7,6 @@ Rule: the copy is optional. A missing or damaged one costs memory and a log line
 A child process makes it, and must get the same tokens from it as from the model itself.
 """
 
-import argparse
 import hashlib
 import json
 import logging
@@ -27,7 +26,7 @@ import onnxruntime
 
 from edged.bundle.folder import Bundle
 from edged.bundle.manifest import GraphKind
-from edged.engine.graph import load_graph
+from edged.engine.loading import load_graph
 from edged.engine.session import PREPARED, save_prepared
 
 _LOG = logging.getLogger(__name__)
@@ -36,9 +35,9 @@ _LOG = logging.getLogger(__name__)
 MIN_WEIGHTS_BYTES = 16 << 20
 # Version of this module's procedure; a new one invalidates all copies.
 _RECIPE = "1"
-# Size on disk: both layouts of the weights are kept, ONNX Runtime finds the new by the old one.
 _RECORD = "record.json"
 _FILES = (PREPARED, f"{PREPARED}.data")
+# Size on disk: both layouts of the weights are kept, ONNX Runtime finds the new by the old one.
 _SIZE_FACTOR = 2.2
 # The child's heap holds the new layout; the old one is mapped.
 _MEMORY_FACTOR = 1.1
@@ -46,10 +45,12 @@ _MEMORY_FACTOR = 1.1
 _CHILD_BYTES = 64 << 20
 # For the child; the systemd unit allows 3 minutes for a start.
 _LIMIT_S = 120.0
-# File offsets of the weights: in the old layout (a StringStringEntryProto), and in the new.
 _CHUNK_BYTES = 1 << 20
 _ALIGNMENT = 64
+# File offsets of the weights: in the old layout (a StringStringEntryProto), and in the new.
 _OFFSETS = re.compile(rb"\x0a\x06offset\x12[\x01-\x14](\d+)|\|(\d+);\d+;\d+")
+# x86 lists its "flags", Arm its "Features", and both name the core.
+_PROCESSOR = ("model name", "flags", "Features", "CPU part", "CPU variant")
 _CPUINFO = Path("/proc/cpuinfo")
 _PROMPT_TOKENS = 32
 _ANSWER_TOKENS = 16
@@ -58,13 +59,8 @@ _ANSWER_TOKENS = 16
 def prepared_model(bundle: Bundle, folder: Path, room_bytes: int) -> Path | None:
     """Return the graph of the bundle's copy for this device; blocks for seconds while it is made.
 
-    Args:
-        bundle: the verified model.
-        folder: holds the copy and nothing else; created if it is missing.
-        room_bytes: memory that the child may take.
-
-    Returns:
-        None when there is no copy; then load the bundle's own graph.
+    It is None when there is no copy; then load the bundle's own graph. ``folder`` holds the copy
+    and nothing else. The child that makes it may take ``room_bytes`` of memory.
     """
     weights_bytes = sum(entry.size_bytes for entry in bundle.manifest.files.values())
     if weights_bytes < MIN_WEIGHTS_BYTES:
@@ -72,8 +68,7 @@ def prepared_model(bundle: Bundle, folder: Path, room_bytes: int) -> Path | None
     copy = folder / device_key(bundle.sha256)
     try:
         if not _is_whole(copy):
-            _check_room(weights_bytes, room_bytes)
-            _make(bundle, copy, round(weights_bytes * _SIZE_FACTOR))
+            _make(bundle, copy, weights_bytes, room_bytes)
     except (OSError, MemoryError, subprocess.SubprocessError) as error:
         _LOG.warning("%s: no prepared copy of the model, which takes more memory: %s", copy, error)
         return None
@@ -82,10 +77,7 @@ def prepared_model(bundle: Bundle, folder: Path, room_bytes: int) -> Path | None
 
 def device_key(bundle_sha256: str, cpuinfo: Path = _CPUINFO) -> str:
     """Return a key of the weights, ONNX Runtime's version and the processor."""
-    # x86 lists its "flags", Arm its "Features", and both name the core.
-    processor = describe_processor(
-        ("model name", "flags", "Features", "CPU part", "CPU variant"), cpuinfo
-    )
+    processor = describe_processor(_PROCESSOR, cpuinfo)
     parts = [_RECIPE, bundle_sha256, onnxruntime.__version__, platform.machine(), *processor]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
@@ -99,38 +91,37 @@ def describe_processor(fields: Collection[str], cpuinfo: Path = _CPUINFO) -> lis
     return sorted({line for line in lines if line.partition(":")[0].strip() in fields})
 
 
-def _check_room(weights_bytes: int, room_bytes: int) -> None:
-    # For lack of memory the kernel would kill the child, and the service with it.
-    needed_bytes = round(_MEMORY_FACTOR * weights_bytes) + _CHILD_BYTES
-    if room_bytes < needed_bytes:
-        raise MemoryError(
-            f"{needed_bytes >> 20} MiB are needed to make it, budget.memory and the device leave"
-            f" {max(room_bytes, 0) >> 20}"
-        )
-
-
-def _make(bundle: Bundle, copy: Path, needed_bytes: int) -> None:
+def _make(bundle: Bundle, copy: Path, weights_bytes: int, room_bytes: int) -> None:
     """Let a child make and try the copy, and replace all others by it.
 
     Raises:
+        MemoryError: there is too little memory for the child.
         OSError: the disk is full or cannot be written.
         SubprocessError: the child failed, or the copy gives other tokens.
     """
+    # For lack of memory the kernel would kill the child, and the service with it.
+    needed_bytes = round(_MEMORY_FACTOR * weights_bytes) + _CHILD_BYTES
+    if room_bytes < needed_bytes:
+        left = f"budget.memory and the device leave {max(room_bytes, 0) >> 20}"
+        raise MemoryError(f"{needed_bytes >> 20} MiB are needed to make it, {left}")
     folder = copy.parent
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         shutil.rmtree(old)
-    free_bytes = shutil.disk_usage(folder).free
+    free_bytes, needed_bytes = shutil.disk_usage(folder).free, round(_SIZE_FACTOR * weights_bytes)
     if free_bytes < needed_bytes:
         raise OSError(f"{needed_bytes >> 20} MiB of disk are needed, {free_bytes >> 20} are free")
     _LOG.info("preparing the model for this device, once: %s", copy)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
     try:
-        command = [sys.executable, "-m", __spec__.name, str(bundle.model_path), str(partial)]
-        if bundle.manifest.graph is GraphKind.FUSED:
-            command.append("--fused")
+        arguments = [str(bundle.model_path), str(partial), bundle.manifest.graph]
         child = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=_LIMIT_S, check=False
+            [sys.executable, "-m", __spec__.name, *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_LIMIT_S,
+            check=False,
         )
         if child.returncode:
             lines = child.stderr.strip().splitlines() or ["no message"]
@@ -144,7 +135,6 @@ def _make(bundle: Bundle, copy: Path, needed_bytes: int) -> None:
 
 
 def _is_whole(copy: Path) -> bool:
-    """Whether the copy is there and undamaged."""
     try:
         is_whole = (copy / _RECORD).read_bytes() == _record(copy)
     except (FileNotFoundError, NotADirectoryError):
@@ -155,14 +145,12 @@ def _is_whole(copy: Path) -> bool:
 
 
 def _record(folder: Path) -> bytes:
-    """Return the checksums of a copy's files."""
     return json.dumps({name: _checksum(folder / name) for name in _FILES}).encode()
 
 
 def _checksum(path: Path) -> str:
-    """Return length and CRC-32 of a file."""
-    # It detects disk errors at four times the speed of a hash. An attacker who can write the copy
-    # can write the record, too.
+    # A CRC detects disk errors at four times the speed of a hash. An attacker who can write the
+    # copy can write the record, too.
     size_bytes = crc = 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -179,30 +167,22 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def main() -> int:
-    """Make a copy and try it, in a child process; return exit status 0 when the copy is good."""
-    parser = argparse.ArgumentParser(prog="prepared")
-    parser.add_argument("model", type=Path, help="the bundle's graph")
-    parser.add_argument("folder", type=Path, help="where the copy is written; empty")
-    parser.add_argument("--fused", action="store_true", help="the graph is a fused one")
-    arguments = parser.parse_args()
-    copy = arguments.folder / PREPARED
-    save_prepared(arguments.model, copy)
+def main(model: Path, folder: Path, kind: GraphKind) -> str | None:
+    """Make a copy in an empty folder and try it, in a child process; return what is wrong."""
+    copy = folder / PREPARED
+    save_prepared(model, copy)
     offsets = [int(a or b) for a, b in _OFFSETS.findall(copy.read_bytes())]
     if not offsets or any(offset % _ALIGNMENT for offset in offsets):
         # Some kernels round the address of their packed weights up to the alignment.
-        print("the weights are not aligned", file=sys.stderr)
-        return 1
-    expected, found = (_answer(path, is_fused=arguments.fused) for path in (arguments.model, copy))
-    if found != expected:
-        print(f"tokens {found} instead of {expected}", file=sys.stderr)
-        return 1
-    return 0
+        return "the weights are not aligned"
+    expected, found = (_answer(path, kind) for path in (model, copy))
+    return None if found == expected else f"tokens {found} instead of {expected}"
 
 
-def _answer(model_path: Path, *, is_fused: bool) -> list[int]:
+def _answer(model_path: Path, kind: GraphKind) -> list[int]:
     """Return the tokens that follow a synthetic prompt."""
     length = _PROMPT_TOKENS + _ANSWER_TOKENS
+    is_fused = kind is GraphKind.FUSED
     graph = load_graph(model_path, is_fused=is_fused, max_model_len=length)
     prompt = np.arange(_PROMPT_TOKENS, dtype=np.int64) * 7919 % graph.vocab_size
     token_ids = [int(graph.forward(prompt, 0)[0].argmax())]
@@ -213,4 +193,4 @@ def _answer(model_path: Path, *, is_fused: bool) -> list[int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), GraphKind(sys.argv[3])))

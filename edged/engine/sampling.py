@@ -18,11 +18,8 @@ _GREEDY_BELOW = 1e-5
 class Sampler:
     """Choose the tokens of one answer.
 
-    Filters apply in the order of vLLM: penalty, temperature, ``min_p``, ``top_k``, ``top_p``.
-
-    Args:
-        params: temperature and filters.
-        prompt_ids: the prompt; ``repetition_penalty`` applies to its tokens and to the chosen ones.
+    Filters apply in the order of vLLM: penalty, temperature, ``min_p``, ``top_k``, ``top_p``. The
+    penalty is for tokens of the prompt and of the answer.
     """
 
     def __init__(self, params: SamplingParams, prompt_ids: NDArray[np.int64]) -> None:

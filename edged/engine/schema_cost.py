@@ -9,11 +9,10 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any, NamedTuple, TypeAlias
 
-from edged.engine import schema_parts as parts_of
-from edged.engine.schema_parts import Part, Place, SchemaError
+from edged.engine.schema_parts import KINDS, MAX_NAME, Part, SchemaError, count_values
 
 # A unit is about 10 microseconds of compilation; ``docs/budgets.md`` has the measurements.
 COST_LIMIT = 3_000
@@ -42,6 +41,8 @@ class _AtLeast(NamedTuple):
 _Finite: TypeAlias = bool | str | _AtLeast
 # Parts that hold for the same value.
 _Combination: TypeAlias = tuple[Part, ...]
+# ``multipleOf`` and its path.
+_Multiple: TypeAlias = tuple[Decimal, str]
 
 
 def estimate_cost(schema: dict[str, Any], *, limit: float = COST_LIMIT) -> float:
@@ -52,7 +53,7 @@ def estimate_cost(schema: dict[str, Any], *, limit: float = COST_LIMIT) -> float
             keyword that cannot be enforced.
     """
     walk = _Walk(schema, limit)
-    walk.check_finite()
+    walk.run()
     return walk.cost
 
 
@@ -61,22 +62,17 @@ class _Walk:
         self.cost = 0.0
         self._limit = limit
         self._root = root
-        self._counts = parts_of.count_values(root)
+        self._counts = count_values(root)
         self._depth = 0
         self._finite: dict[str, _Finite] = {}
-        self._root_finite = self._visit([Place("", root)])
 
-    def check_finite(self) -> None:
-        """Refuse a schema that no finite answer obeys.
-
-        Raises:
-            SchemaError: each answer would have to contain another one.
-        """
+    def run(self) -> None:
+        finite = self._visit([Part("", self._root)])
         # A definition may depend on a later one; a few rounds settle realistic schemas.
         for _ in range(_ROUNDS):
-            for pointer, finite in self._finite.items():
-                self._finite[pointer] = self._is_finite(finite) or finite
-        if not self._is_finite(self._root_finite):
+            for pointer, one in self._finite.items():
+                self._finite[pointer] = self._is_finite(one) or one
+        if not self._is_finite(finite):
             raise SchemaError(": no finite answer obeys it; let a property be optional")
 
     def _is_finite(self, finite: _Finite) -> bool:
@@ -91,12 +87,17 @@ class _Walk:
                 f"{path}: costs too much, together with what stands before it; {advice}"
             )
 
-    def _visit(self, places: Sequence[Place], chain: tuple[str, ...] = ()) -> _Finite:
+    def _go_deeper(self, path: str) -> None:
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise SchemaError(f"{path}: is nested too deeply (recursion limit {_MAX_DEPTH})")
+
+    def _visit(self, places: Sequence[Part]) -> _Finite:
         """Add the cost of a value that obeys all of ``places``."""
         path = places[0].path
-        multiples: list[tuple[Decimal, str]] = []
+        multiples: list[_Multiple] = []
         finite: list[_Finite] = []
-        together = self._product([self._options(place, chain) for place in places], path)
+        together = self._product(list(map(self._options, places)), path)
         self._go_deeper(path)
         for unresolved in together:
             for parts in self._resolved(unresolved):
@@ -108,41 +109,35 @@ class _Walk:
         self._charge_states(multiples)
         return _at_least(1, finite)
 
-    def _go_deeper(self, path: str) -> None:
-        self._depth += 1
-        if self._depth > _MAX_DEPTH:
-            raise SchemaError(f"{path}: is nested too deeply (recursion limit {_MAX_DEPTH})")
-
-    def _options(self, place: Place, chain: tuple[str, ...]) -> list[_Combination]:
+    def _options(self, place: Part) -> list[_Combination]:
         """Return the alternatives of a place, each as the parts that must hold together."""
-        path, schema = place
+        path, schema, chain, _ = place
         if isinstance(schema, bool):
             return [()] if schema else []
         self._charge(0.5, path)
-        parts_of.check_place(place, is_root=schema is self._root)
+        place.check(is_root=schema is self._root)
         self._go_deeper(path)
-        factors: list[list[_Combination]] = []
-        if parts_of.has_keywords(schema):
-            factors.append([(Part(path, schema, chain),)])
-        factors += [self._options(one, chain) for one in parts_of.list_of(place, "allOf")]
+        factors: list[list[_Combination]] = [[(place,)]] if place.has_rule else []
+        factors += map(self._options, place.list_of("allOf", chain))
         for key in ("anyOf", "oneOf"):
             if key in schema:
-                listed = parts_of.list_of(place, key)
-                factors.append([found for one in listed for found in self._options(one, chain)])
+                listed = place.list_of(key, chain)
+                factors.append([option for one in listed for option in self._options(one)])
         if "oneOf" in schema:
             # The library intersects each alternative with each.
             pairs = len(schema["oneOf"]) * self._counts[id(schema["oneOf"])]
             self._charge(0.01 * pairs, f"{path}.oneOf", "use anyOf")
         if "$ref" in schema:
-            factors.append([(parts_of.reference(place, chain),)])
+            factors.append([(place.reference(),)])
         self._depth -= 1
         return self._product(factors, path)
 
     def _product(self, factors: list[list[_Combination]], path: str) -> list[_Combination]:
         combined: list[_Combination] = [()]
         for factor in factors:
+            # Charged before it is made: this bounds the memory, too.
             self._charge(0.3 * len(combined) * len(factor), path, "use fewer alternatives")
-            combined = [before + after for before in combined for after in factor]
+            combined = [before + after for before, after in product(combined, factor)]
         return combined
 
     def _resolved(self, parts: _Combination) -> Iterator[_Combination]:
@@ -152,8 +147,7 @@ class _Walk:
             yield parts
             return
         self._go_deeper(parts[index].path)
-        target, chain = parts_of.follow(self._root, parts[index])
-        for option in self._options(target, chain):
+        for option in self._options(parts[index].follow(self._root)):
             together = parts[:index] + option + parts[index + 1 :]
             self._charge(0.3 * len(together), parts[index].path)
             yield from self._resolved(together)
@@ -161,24 +155,24 @@ class _Walk:
 
     def _shared(self, part: Part) -> _Finite:
         """Add the cost of the target of a reference, once: it is built once."""
-        target, chain = parts_of.follow(self._root, part)
-        pointer = chain[-1]
+        target = part.follow(self._root)
+        pointer = target.chain[-1]
         self._charge(0.5, part.path)
         if pointer not in self._finite:
             self._finite[pointer] = False
-            finite = self._visit([target], chain)
+            finite = self._visit([target])
             # Reinsert it behind its dependencies, so that few rounds settle all.
             del self._finite[pointer]
             self._finite[pointer] = finite
         return self._finite[pointer] is True or pointer
 
     def _alternative(
-        self, parts: _Combination, path: str, multiples: list[tuple[Decimal, str]]
+        self, parts: _Combination, path: str, multiples: list[_Multiple]
     ) -> list[_Finite]:
         """Add the cost of one alternative; return nothing where no value can match it."""
         copied = sum(self._counts[id(part.schema)] for part in parts)
         self._charge(1 + 0.3 * len(parts) + 0.02 * copied, path)
-        kinds = parts_of.KINDS.intersection(*map(parts_of.kinds_of, parts))
+        kinds = KINDS.intersection(*(part.kinds() for part in parts))
         if not parts or not kinds:
             return [] if parts else [True]
         if any("enum" in part.schema or "const" in part.schema for part in parts):
@@ -196,8 +190,7 @@ class _Walk:
         num_combined, beside = 1, 0.1 * (len(parts) - 1) + _string_cost(parts) - 1
         for part in parts:
             values = [part.schema["const"]] if "const" in part.schema else []
-            if "enum" in part.schema:
-                values += [one.schema for one in parts_of.list_of(part, "enum")]
+            values += [one.schema for one in part.list_of("enum")]
             costs = [0.3 + _literal_cost(value) for value in values]
             self._charge(sum(costs), part.path, "use fewer or shorter values")
             if values:
@@ -206,20 +199,20 @@ class _Walk:
         # The library checks each value against the other keywords of its place.
         self._charge(num_combined * beside, parts[0].path, "let the values stand alone")
 
-    def _charge_number(self, parts: _Combination, multiples: list[tuple[Decimal, str]]) -> None:
+    def _charge_number(self, parts: _Combination, multiples: list[_Multiple]) -> None:
         factors = []
         for part in parts:
             digits = sum(_digits(part.schema.get(key)) for key in _BOUNDS)
             self._charge(1 + 2 * digits + digits**2 / 50, part.path, "use bounds with fewer digits")
             if "multipleOf" in part.schema:
-                factors.append((_multiple(part), f"{part.path}.multipleOf"))
+                factors.append(_multiple(part.schema["multipleOf"], f"{part.path}.multipleOf"))
         if factors:
             whole, unit = _in_whole_numbers(factors)
             if math.prod(whole) >= _PRODUCT_LIMIT:
                 raise SchemaError(f"{factors[-1][1]}: too large beside others; use one of them")
             multiples.append((math.lcm(*whole) * unit, factors[-1][1]))
 
-    def _charge_states(self, multiples: list[tuple[Decimal, str]]) -> None:
+    def _charge_states(self, multiples: list[_Multiple]) -> None:
         """Charge for the remainders that the automaton of one place distinguishes."""
         if multiples:
             states = min(math.lcm(*_in_whole_numbers(multiples)[0]), _PRODUCT_LIMIT)
@@ -231,12 +224,13 @@ class _Walk:
             self._charge(units, multiples[-1][1], advice)
 
     def _array(self, parts: _Combination) -> _Finite:
-        at_least = max(parts_of.count_of(part, "minItems") for part in parts)
-        prefixes, rest = zip(*map(parts_of.items_of, parts), strict=True)
-        self._charge(3 + _repeat_cost(parts, "maxItems"), parts[0].path, "use a smaller maxItems")
+        path = parts[0].path
+        at_least = max(part.count_of("minItems") for part in parts)
+        prefixes, rest = zip(*(part.items() for part in parts), strict=True)
+        self._charge(3 + _repeat_cost(parts, "maxItems"), path, "use a smaller maxItems")
         finite = []
         for index in range(max(map(len, prefixes))):
-            self._charge(3, parts[0].path, "use fewer prefixItems")
+            self._charge(3, path, "use fewer prefixItems")
             both = zip(prefixes, rest, strict=True)
             finite.append(self._visit([p[index] if index < len(p) else r for p, r in both]))
         finite.append(self._visit(rest))
@@ -244,23 +238,29 @@ class _Walk:
 
     def _object(self, parts: _Combination) -> _Finite:
         path = parts[0].path
-        properties = [parts_of.map_of(part, "properties") for part in parts]
-        patterns = [parts_of.map_of(part, "patternProperties") for part in parts]
-        rest = [parts_of.sub(part, "additionalProperties") for part in parts]
-        required = dict.fromkeys(name for part in parts for name in parts_of.required_names(part))
+        properties = [part.map_of("properties") for part in parts]
+        patterns = [part.map_of("patternProperties") for part in parts]
+        rest = [part.sub("additionalProperties") for part in parts]
+        required = dict.fromkeys(name for part in parts for name in part.required())
         names = dict.fromkeys(name for named in properties for name in named) | required
         merged = 0.1 * len(names) * (len(parts) - 1)
         self._charge(4 + merged + _repeat_cost(parts, "maxProperties"), path)
         self._charge_patterns({text for named in patterns for text in named}, len(names), path)
         finite = {}
         for name in names:
-            at = f"{path}.properties.{name[: parts_of.MAX_NAME]}"
+            at = f"{path}.properties.{name[:MAX_NAME]}"
             self._charge(6 + 0.15 * len(name), at, "use fewer or shorter names")
-            held = parts_of.places_of(name, properties, patterns, rest)
-            finite[name] = _at_least(1, [self._visit(places) for places in held])
+            held = [named.get(name, other) for named, other in zip(properties, rest, strict=True)]
+            alternatives = [self._visit(held)]
+            # Patterns are not matched against the name: each may apply.
+            for index, named in enumerate(patterns):
+                if name not in properties[index]:
+                    before, after = held[:index], held[index + 1 :]
+                    alternatives += [self._visit([*before, one, *after]) for one in named.values()]
+            finite[name] = _at_least(1, alternatives)
         others = [self._visit([place]) for named in patterns for place in named.values()]
         others.append(self._visit(rest))
-        num_needed = max(parts_of.count_of(part, "minProperties") for part in parts)
+        num_needed = max(part.count_of("minProperties") for part in parts)
         some = _at_least(1, [_at_least(num_needed, list(finite.values())), *others])
         return _at_least(len(required) + 1, [some, *(finite[name] for name in required)])
 
@@ -278,17 +278,12 @@ def _at_least(needed: int, finite: list[_Finite]) -> _Finite:
 
 
 def _repeat_cost(parts: _Combination, key: str) -> float:
-    """Return the cost of counting up to a number: some rules for each of its bits."""
-    return 0.3 * max(parts_of.count_of(part, key) for part in parts).bit_length() ** 2
+    # Counting up to a number takes some rules for each of its bits.
+    return 0.3 * max(part.count_of(key) for part in parts).bit_length() ** 2
 
 
-def _multiple(part: Part) -> Decimal:
-    """Return ``multipleOf`` as the library reads it: ten times a float until it is whole.
-
-    Raises:
-        SchemaError: it is no number that the library would hold exactly.
-    """
-    path, value = f"{part.path}.multipleOf", part.schema["multipleOf"]
+def _multiple(value: Any, path: str) -> _Multiple:  # noqa: ANN401 - any JSON
+    # The library multiplies a float by ten until it is whole.
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise SchemaError(f"{path}: must be a number")
     if not 0 < abs(value) < _PRODUCT_LIMIT / 10:
@@ -298,10 +293,10 @@ def _multiple(part: Part) -> Decimal:
         whole, decimals = whole * 10, decimals + 1
     if decimals > _MAX_DECIMALS:
         raise SchemaError(f"{path}: has too many digits; use a decimal such as 0.01")
-    return Decimal(int(whole)).scaleb(-decimals)
+    return Decimal(int(whole)).scaleb(-decimals), path
 
 
-def _in_whole_numbers(factors: list[tuple[Decimal, str]]) -> tuple[list[int], Decimal]:
+def _in_whole_numbers(factors: list[_Multiple]) -> tuple[list[int], Decimal]:
     """Return the numbers in their common unit, and the unit, a power of ten up to 1."""
     exponents = [int(factor.normalize().as_tuple().exponent) for factor, _ in factors]
     unit = Decimal(1).scaleb(min(0, *exponents))

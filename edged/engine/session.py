@@ -5,7 +5,9 @@ Rule: each option has its reason beside it.
 
 import math
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import onnxruntime
@@ -20,16 +22,10 @@ _SPIN_DURATION_US = 1500
 _DYNAMIC_BLOCK_BASE = 8
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
-_LOAD_ERRORS = (
-    ort_errors.EPFail,
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NoModel,
-    ort_errors.NoSuchFile,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
+_LOAD_ERRORS = tuple(
+    kind
+    for kind in vars(ort_errors).values()
+    if isinstance(kind, type) and issubclass(kind, Exception)
 )
 
 
@@ -57,25 +53,20 @@ def open_session(
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     if model_path.name == PREPARED:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    if has_flash:
-        return _open(model_path, options)
     # ONNX Runtime reads this one option from the environment, while it loads.
     before = os.environ.get(_NO_FLASH)
-    os.environ[_NO_FLASH] = "1"
+    if not has_flash:
+        os.environ[_NO_FLASH] = "1"
     try:
         return _open(model_path, options)
     finally:
-        del os.environ[_NO_FLASH]
+        os.environ.pop(_NO_FLASH, None)
         if before is not None:
             os.environ[_NO_FLASH] = before
 
 
 def save_prepared(model_path: Path, copy: Path) -> None:
-    """Write an optimized copy of a graph that also has its weights prepacked.
-
-    Args:
-        model_path: the graph.
-        copy: the copy's graph, named ``PREPARED``; its weights are written beside it.
+    """Write an optimized copy of a graph, named ``PREPARED``, with prepacked weights beside it.
 
     Raises:
         BundleError: as ``open_session``, or the disk cannot be written.
@@ -112,8 +103,7 @@ def default_num_threads(cgroup_root: Path = _CGROUP_ROOT, own_cgroup: Path = _OW
     """Return the CPUs this process may use: its affinity mask, limited by the cgroup v2 quota."""
     # The quota is rounded down: all threads wait for one that is throttled.
     num_cpus = len(os.sched_getaffinity(0))
-    quota = _cgroup_quota(cgroup_root, own_cgroup)
-    return max(1, min(num_cpus, math.floor(quota)) if quota is not None else num_cpus)
+    return max(1, math.floor(min([num_cpus, *_cgroup_quotas(cgroup_root, own_cgroup)])))
 
 
 def _session_options(num_threads: int | None) -> onnxruntime.SessionOptions:
@@ -136,24 +126,17 @@ def _session_options(num_threads: int | None) -> onnxruntime.SessionOptions:
     return options
 
 
-def _cgroup_quota(cgroup_root: Path, own_cgroup: Path) -> float | None:
-    """Return the smallest ``cpu.max`` from this process's cgroup up to the root, in CPUs."""
+def _cgroup_quotas(cgroup_root: Path, own_cgroup: Path) -> Iterator[float]:
+    """Yield each ``cpu.max`` from this process's cgroup up to the root, in CPUs."""
     try:
         lines = own_cgroup.read_text(encoding="ascii").splitlines()
     except OSError:
-        return None
-    path = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), None)
-    if path is None:
-        return None
-    folder = cgroup_root / path
-    folders = [folder, *folder.parents]
-    quotas = [_read_quota(f / "cpu.max") for f in folders if f.is_relative_to(cgroup_root)]
-    return min((quota for quota in quotas if quota is not None), default=None)
-
-
-def _read_quota(path: Path) -> float | None:
-    try:
-        quota, period = path.read_text(encoding="ascii").split()
-    except (OSError, ValueError):  # no controller here, or the root cgroup
-        return None
-    return None if quota == "max" else int(quota) / int(period)
+        return
+    folders = [cgroup_root / line[4:] for line in lines if line.startswith("0::/")]
+    for folder in [above for own in folders for above in (own, *own.parents)]:
+        # An OSError without a controller, a ValueError for "max" and for the root cgroup.
+        with suppress(OSError, ValueError):
+            quota, period = map(int, (folder / "cpu.max").read_text(encoding="ascii").split())
+            yield quota / period
+        if folder == cgroup_root:
+            break

@@ -6,7 +6,7 @@ Rule: a graph that differs from its manifest stops the start, with the name that
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import onnxruntime
@@ -17,12 +17,10 @@ from edged.errors import BundleError
 
 _Nodes = Mapping[str, onnxruntime.NodeArg]
 _CACHE_INPUT = re.compile(r"past_key_values\.(\d+)\.(key|value)")
-_CACHE_TYPES: Mapping[str, "np.dtype[Any]"] = {
-    "tensor(float)": np.dtype(np.float32),
-    "tensor(int8)": np.dtype(np.int8),
+_CACHE_TYPES: Mapping[str, tuple["np.dtype[Any]", KvType]] = {
+    "tensor(float)": (np.dtype(np.float32), KvType.FP32),
+    "tensor(int8)": (np.dtype(np.int8), KvType.INT8),
 }
-
-_KV_TYPES = {np.dtype(np.float32): KvType.FP32, np.dtype(np.int8): KvType.INT8}
 
 # Keys or values, in the type that the graph keeps them in.
 CacheArray = NDArray[Any]
@@ -38,6 +36,7 @@ class Signature:
     num_kv_heads: int
     head_size: int
     cache_dtype: "np.dtype[Any]"
+    kv_type: KvType
 
     @property
     def cache_outputs(self) -> tuple[str, ...]:
@@ -56,12 +55,9 @@ def read_signature(
     required: Mapping[str, str],
     optional: Mapping[str, str],
 ) -> Signature:
-    """Check the graph of ``session`` and return its sizes.
+    """Check a loaded graph and return its sizes.
 
-    Args:
-        session: the loaded model.
-        required: name and ONNX Runtime type of the required inputs, without the cache.
-        optional: the same for optional inputs.
+    ``required`` and ``optional`` hold ONNX Runtime's type of each input by name, without the cache.
 
     Raises:
         BundleError: an input or output is missing, unknown or of another type or shape.
@@ -72,12 +68,21 @@ def read_signature(
     _check_names("input", inputs, [*required, *(cache or ["past_key_values.0.key"])])
     kind = inputs[cache[0]].type
     kind = kind if kind in _CACHE_TYPES else next(iter(_CACHE_TYPES))
-    _check_types(inputs, {**required, **optional, **dict.fromkeys(cache, kind)})
-    num_kv_heads, head_size = _cache_shape(inputs, cache)
+    types = {**required, **optional, **dict.fromkeys(cache, kind)}
+    for name, node in inputs.items():
+        if name not in types:
+            _refuse(f"input {name!r} is not known")
+        if node.type != types[name]:
+            _refuse(f"input {name!r} is {node.type}, not {types[name]}")
+    shapes = {tuple(inputs[name].shape[1::2]) for name in cache}
+    heads, head_size = shapes.pop()
+    if shapes or not (_is_size(heads) and _is_size(head_size)):
+        _refuse(f"input {cache[0]!r} and its like must be [batch, heads, length, size]")
     _check_names("output", outputs, ["logits"])
-    signature = Signature(
-        _vocab_size(outputs["logits"]), cache, num_kv_heads, head_size, _CACHE_TYPES[kind]
-    )
+    vocab_size = outputs["logits"].shape[-1]
+    if not _is_size(vocab_size):
+        _refuse("output 'logits' must end in the vocabulary's size")
+    signature = Signature(vocab_size, cache, heads, head_size, *_CACHE_TYPES[kind])
     _check_names("output", outputs, signature.cache_outputs)
     return signature
 
@@ -92,7 +97,7 @@ def check_facts(signature: Signature, facts: ModelFacts) -> None:
         "vocab_size": signature.vocab_size,
         "num_layers": len(signature.cache_inputs) // 2,
         "kv_bytes_per_token": signature.kv_bytes_per_token,
-        "kv_type": _KV_TYPES[signature.cache_dtype],
+        "kv_type": signature.kv_type,
     }
     for key, value in found.items():
         said = getattr(facts, key)
@@ -106,31 +111,12 @@ def check_facts(signature: Signature, facts: ModelFacts) -> None:
 def _check_names(kind: str, nodes: _Nodes, names: Iterable[str]) -> None:
     for name in names:
         if name not in nodes:
-            raise _wrong(f"{kind} {name!r} is missing")
+            _refuse(f"{kind} {name!r} is missing")
 
 
-def _check_types(inputs: _Nodes, types: Mapping[str, str]) -> None:
-    for name, node in inputs.items():
-        if name not in types:
-            raise _wrong(f"input {name!r} is not known")
-        if node.type != types[name]:
-            raise _wrong(f"input {name!r} is {node.type}, not {types[name]}")
+def _is_size(dimension: object) -> bool:
+    return isinstance(dimension, int) and dimension > 0
 
 
-def _cache_shape(inputs: _Nodes, cache: tuple[str, ...]) -> tuple[int, int]:
-    shapes = {tuple(inputs[name].shape[1::2]) for name in cache}
-    heads, size = shapes.pop()
-    if shapes or not all(isinstance(number, int) and number > 0 for number in (heads, size)):
-        raise _wrong(f"input {cache[0]!r} and its like must be [batch, heads, length, size]")
-    return heads, size
-
-
-def _vocab_size(logits: onnxruntime.NodeArg) -> int:
-    size = logits.shape[-1]
-    if not isinstance(size, int) or size < 1:
-        raise _wrong("output 'logits' must end in the vocabulary's size")
-    return size
-
-
-def _wrong(complaint: str) -> BundleError:
-    return BundleError(f"model.onnx: {complaint}; rebuild the bundle with `edged build`")
+def _refuse(complaint: str) -> NoReturn:
+    raise BundleError(f"model.onnx: {complaint}; rebuild the bundle with `edged build`")

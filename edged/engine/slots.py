@@ -7,7 +7,7 @@ Rule: bookkeeping only; the engine copies.
 """
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,14 +16,10 @@ from numpy.typing import NDArray
 TokenIds = NDArray[np.int64]
 
 
-def _buffer(tokens: Iterable[int] = ()) -> "array[int]":
-    """Return a token buffer with O(1) append."""
-    return array("q", tokens)
-
-
 @dataclass(slots=True)
 class _Slot:
-    tokens: "array[int]" = field(default_factory=_buffer)
+    # An array, so that a token is appended in O(1).
+    tokens: "array[int]" = field(default_factory=lambda: array("q"))
     """The tokens whose keys and values it holds."""
     num_prefilled: int = 0
     """How many of the first ones were run by the prefill branch."""
@@ -50,12 +46,7 @@ class Claim:
 
 
 class Slots:
-    """The bookkeeping of all slots.
-
-    Args:
-        num_slots: sequences that have a place.
-        num_prefixes: how many of the last slots are for prefixes that are kept permanently.
-    """
+    """The bookkeeping of all slots; the last ``num_prefixes`` are for permanent prefixes."""
 
     def __init__(self, num_slots: int, num_prefixes: int = 0) -> None:
         self._slots = [
@@ -71,10 +62,10 @@ class Slots:
     def claim(
         self, prompt: TokenIds, *, is_fresh: bool = False, num_strict: int | None = None
     ) -> Claim:
-        """Choose a slot for a prompt; it is busy until ``free``.
+        """Choose a slot for a prompt of at least one token; it is busy until ``free``.
 
         Args:
-            prompt: at least one token.
+            prompt: token ids.
             is_fresh: whether nothing may be reused.
             num_strict: how many tokens of the prompt the prefill branch will run; then only tokens
                 are reused that the same branch has run. None reuses any.
@@ -87,7 +78,7 @@ class Slots:
             raise RuntimeError("no slot is free; end an answer first")
         # The last token of a prompt is always run: its logits are needed.
         wanted = prompt[: 0 if is_fresh else -1]
-        shared = [_usable(slot, _shared(slot, wanted), num_strict) for slot in self._slots]
+        shared = [_num_reusable(slot, wanted, num_strict) for slot in self._slots]
         # Of equal slots a free one: it may need no copy.
         source = max(range(len(shared)), key=lambda i: (shared[i], self._slots[i].is_free))
         num_cached = shared[source]
@@ -100,7 +91,7 @@ class Slots:
         target = source if is_kept else min(free, key=lambda i: self._slots[i].used)
         self._clock += 1
         slot = self._slots[target]
-        slot.is_busy, slot.used, slot.tokens = True, self._clock, _buffer(prompt[:num_cached])
+        slot.is_busy, slot.used, slot.tokens = True, self._clock, array("q", prompt[:num_cached])
         slot.num_prefilled = min(num_prefilled, num_cached)
         slot.num_touched = max(slot.num_touched, num_cached)
         return Claim(target, source, num_cached)
@@ -127,13 +118,13 @@ class Slots:
         """
         for index, slot in enumerate(self._slots):
             if slot.is_pinned and not len(slot.tokens):
-                slot.tokens, slot.num_prefilled = _buffer(tokens), len(tokens)
+                slot.tokens, slot.num_prefilled = array("q", tokens), len(tokens)
                 return index
         raise RuntimeError("no slot is left for a prefix")
 
     def unpin(self, index: int) -> None:
         """Empty a slot that ``pin`` returned."""
-        self._slots[index].tokens = _buffer()
+        self._slots[index].tokens = array("q")
 
     def forget(self) -> list[int]:
         """Forget the tokens of all free slots; return those that have memory."""
@@ -143,16 +134,12 @@ class Slots:
         return found
 
 
-def _shared(slot: _Slot, wanted: TokenIds) -> int:
-    """Return the length of the common prefix of a slot and a prompt."""
+def _num_reusable(slot: _Slot, wanted: TokenIds, num_strict: int | None) -> int:
+    """Return how many tokens of the common prefix may be reused; see ``Slots.claim``."""
     held = np.asarray(slot.tokens)
     length = min(len(held), len(wanted))
     differs = np.flatnonzero(held[:length] != wanted[:length])
-    return int(differs[0]) if len(differs) else length
-
-
-def _usable(slot: _Slot, num_shared: int, num_strict: int | None) -> int:
-    """Return how many of the shared tokens may be reused; see ``Slots.claim``."""
+    num_shared = int(differs[0]) if len(differs) else length
     if num_strict is None or slot.num_prefilled == num_strict:
         return num_shared
     return min(num_shared, slot.num_prefilled, num_strict)

@@ -4,14 +4,17 @@ Rule: real forward passes of the real graph, within a bounded time however slow 
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edged.engine.graph import Graph
 from edged.engine.steps import DecodeInput
 from edged.scheduling.latency_fit import MeasuredRun, fit_cost
 from edged.scheduling.latency_model import CostEstimate
+
+if TYPE_CHECKING:
+    from edged.engine.graph import Graph
 
 # With the pass that is running at that time, about 2 s.
 _DECODE_STEPS = 6
@@ -22,7 +25,7 @@ _LIMIT_S = 1.8
 class _Stopwatch:
     """Times forward passes of a graph."""
 
-    def __init__(self, graph: Graph, clock: Callable[[], float]) -> None:
+    def __init__(self, graph: "Graph", clock: Callable[[], float]) -> None:
         self._graph = graph
         self._clock = clock
         self._started_s = clock()
@@ -50,22 +53,16 @@ class _Stopwatch:
 
 
 def measure_cost(
-    graph: Graph,
+    graph: "Graph",
     num_slots: int,
     chunk_tokens: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> CostEstimate:
-    """Time synthetic tokens, which overwrite slots of the cache, and fit a latency model to them.
+    """Time synthetic tokens in the first ``num_slots`` slots, and fit a latency model to them.
 
     Prefill grows by doubling up to a chunk, then chunk by chunk into a longer context; decode is
     timed in that context, in a short one, and in a short one with all slots. A slow device is
     measured with fewer passes.
-
-    Args:
-        graph: the loaded model.
-        num_slots: how many of its slots may be overwritten and will decode in one batch.
-        chunk_tokens: prompt tokens of one pass in production.
-        clock: seconds; for tests.
     """
     watch = _Stopwatch(graph, clock)
     prefills = _prefills(watch, chunk_tokens, graph.max_model_len)
@@ -83,24 +80,18 @@ def measure_cost(
 def _prefills(watch: _Stopwatch, chunk_tokens: int, max_model_len: int) -> list[MeasuredRun]:
     largest = min(chunk_tokens, max_model_len - _DECODE_STEPS)
     end = max_model_len - _DECODE_STEPS - largest
-    watch.prefill(min(_SMALLEST_PREFILL, largest), 0)  # the first pass allocates
+    smallest = min(_SMALLEST_PREFILL, largest)
+    watch.prefill(smallest, 0)  # the first pass allocates
+    # Doubled up to a chunk, then chunk after chunk.
+    passes = [(smallest << n, 0) for n in range(largest.bit_length()) if smallest << n < largest]
+    passes += [(largest, context) for context in range(0, max(end, 0) + 1, largest)]
     runs: list[MeasuredRun] = []
-    for count, context in _plan(largest, end):
+    for num_tokens, context in passes:
         if runs and 3 * runs[-1].seconds > watch.remaining_s(_LIMIT_S / 2):
             break
-        run = watch.prefill(count, context)
+        run = watch.prefill(num_tokens, context)
         if run.seconds < watch.remaining_s(_LIMIT_S / 2):
             # The faster of two: disturbances only make a pass slower.
-            run = min(run, watch.prefill(count, context), key=lambda timed: timed.seconds)
+            run = min(run, watch.prefill(num_tokens, context), key=lambda timed: timed.seconds)
         runs.append(run)
     return runs
-
-
-def _plan(largest: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield passes as (tokens, context): doubling to a chunk, then chunk after chunk."""
-    count = min(_SMALLEST_PREFILL, largest)
-    while count < largest:
-        yield count, 0
-        count *= 2
-    for context in range(0, max(end, 0) + 1, largest):
-        yield largest, context

@@ -35,6 +35,10 @@ class EngineSettings:
     """A prepared copy of the bundle's graph; None takes the bundle's own."""
 
 
+class InterruptedRunError(RuntimeError):
+    """A run was interrupted on request; what it wrote into the cache must not be used."""
+
+
 @dataclass(frozen=True, slots=True)
 class DecodeInput:
     """One token of one sequence, to be run in a batch."""

@@ -23,7 +23,7 @@ from edged.builder.gguf import read_gguf
 from edged.builder.gguf_tokenizer import build_tokenizer
 from edged.builder.progress import Progress
 from edged.builder.recipe import Recipe, Source, SourceKind
-from edged.engine.graph import load_graph
+from edged.engine.loading import load_graph
 from edged.errors import BuildError
 from tests.builder import tiny_gguf
 from tests.builder.tiny_families import tiny_model

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edged.engine.graph import Graph, load_graph
+from edged.engine.graph import Graph
+from edged.engine.loading import load_graph
 from edged.engine.session import open_session
 
 pytest.importorskip("optimum")

@@ -10,7 +10,8 @@ from edged.builder.fuse import fuse
 from edged.builder.kvcache import measure_peaks, write_int8_cache
 from edged.builder.measure import compare
 from edged.builder.quantize import Scheme, quantize
-from edged.engine.graph import Graph, load_graph
+from edged.engine.graph import Graph
+from edged.engine.loading import load_graph
 from tests.builder.conftest import TinyExport
 
 SHAPES: dict[str, dict[str, object]] = {

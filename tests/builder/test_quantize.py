@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 from edged.builder.blockwise import BLOCK, dequantize, quantize_rows
 from edged.builder.onnx_files import GraphWriter, read_graph, read_tensor
 from edged.builder.quantize import QuantizeReport, Scaling, Scheme, quantize
-from edged.engine.graph import load_graph
+from edged.engine.loading import load_graph
 from edged.errors import BuildError
 from tests.tiny_graphs import TinyConfig
 from tests.tiny_model import write_tiny_model

@@ -9,7 +9,7 @@ from edged.builder.fuse import fuse
 from edged.builder.measure import compare
 from edged.builder.onnx_files import read_graph
 from edged.builder.quantize import Scheme, quantize
-from edged.engine.graph import load_graph
+from edged.engine.loading import load_graph
 from tests.builder.conftest import TinyExport
 
 FUSED = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "phi3", "smollm3", "granite")

@@ -21,7 +21,7 @@ from edged.builder.quantize import Scaling, Scheme, quantize
 from edged.builder.rotate import find_rotation
 from edged.builder.verify import unseen_text
 from edged.builder.weights import SourceGraph
-from edged.engine.graph import load_graph
+from edged.engine.loading import load_graph
 from tests.builder.conftest import TinyExport
 
 Floats = NDArray[np.float32]

@@ -22,7 +22,9 @@ from edged.builder.quantize import Scheme, quantize
 from edged.builder.verify import run_gate, unseen_text, verify_bundle
 from edged.bundle.folder import Bundle, open_bundle, write_manifest
 from edged.bundle.manifest import GraphKind, QualityFigures, QualityLimits
-from edged.engine.graph import Graph, load_graph
+from edged.engine.graph import Graph
+from edged.engine.loading import load_graph
+from edged.engine.steps import DecodeInput
 from edged.errors import BuildError
 from tests.tiny_graphs import PortableForm, TinyConfig, tiny_weights
 from tests.tiny_model import write_tiny_bundle
@@ -31,7 +33,7 @@ LIMITS = QualityLimits(mean_kl=0.010, perplexity_ratio=1.010, argmax_agreement=0
 GOOD = QualityFigures(0.004, 0.02, 10.05, 10.0, 1.005, 0.97, tokens=5000)
 
 
-class Table:
+class Table(Graph):
     """A graph whose logits depend on the token alone, and which records its calls."""
 
     def __init__(self, logits: NDArray[np.float32]) -> None:
@@ -46,6 +48,7 @@ class Table:
         token_ids: NDArray[np.int64],
         start: int,
         *,
+        slot: int = 0,
         all_rows: bool = False,
         is_prefill: bool = True,
     ) -> NDArray[np.float32]:
@@ -53,8 +56,14 @@ class Table:
         rows = self.logits[token_ids]
         return rows if all_rows else rows[-1:]
 
-    def release(self) -> None:
+    def release(self, slot: int = 0) -> None:
         pass
+
+    def _allocate(self) -> None:
+        raise NotImplementedError
+
+    def decode(self, inputs: Sequence[DecodeInput]) -> list[NDArray[np.float32]]:
+        raise NotImplementedError
 
 
 def random_table(seed: int, vocab_size: int = 11) -> Table:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +13,15 @@ from numpy.typing import NDArray
 from edged.bundle.folder import Bundle, open_bundle
 from edged.config import Config, ModelConfig, StateConfig
 from edged.daemon.autotune import FILE_NAME, Tuning, known_tuning, measure
-from edged.engine.graph import SingleGraph
+from edged.engine.graph import Graph
+from edged.engine.steps import DecodeInput
 from tests.fakes import FakeClock
 from tests.tiny_graphs import TinyConfig
 from tests.tiny_model import write_tiny_bundle
 
 
 @dataclass
-class TimedGraph:
+class TimedGraph(Graph):
     """A graph whose runs take what a table says."""
 
     clock: FakeClock
@@ -33,13 +35,20 @@ class TimedGraph:
         token_ids: NDArray[np.int64],
         start: int,
         *,
+        slot: int = 0,
         all_rows: bool = False,
         is_prefill: bool = True,
     ) -> NDArray[np.float32]:
         self.clock.advance(self.run_s + len(token_ids) * self.token_s)
         return np.zeros((1, 10), np.float32)
 
-    def release(self) -> None:
+    def release(self, slot: int = 0) -> None:
+        raise NotImplementedError
+
+    def _allocate(self) -> None:
+        raise NotImplementedError
+
+    def decode(self, inputs: Sequence[DecodeInput]) -> list[NDArray[np.float32]]:
         raise NotImplementedError
 
 
@@ -58,7 +67,7 @@ def test_the_fastest_is_taken_that_keeps_nobody_waiting(
 ) -> None:
     clock = FakeClock(0.0)
 
-    def load(has_flash: bool) -> SingleGraph:
+    def load(has_flash: bool) -> Graph:
         return TimedGraph(clock, *(flash if has_flash else plain))
 
     assert measure(load, clock) == expected

@@ -5,7 +5,7 @@ option must be cut, and the tiny model's own where any may be.
 """
 
 import queue
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from edged.bundle.folder import open_bundle
 from edged.commands.received import ReceivedReply, decode_reply
 from edged.daemon.worker import Worker
-from edged.engine.decoding import InferenceEngine
 from edged.engine.grammar import compile_format
-from edged.engine.loop import Engine, load_engine
+from edged.engine.loading import load_engine
+from edged.engine.loop import Engine
 from edged.engine.steps import Constraint, EngineSettings, Prefilled, Token
 from edged.engine.tokenizer import Tokenizer
 from edged.node.generation import Finished, Generation, TextStream
@@ -76,7 +76,7 @@ class HeldEngine(FakeEngine):
         *,
         max_tokens: int,
         constraint: Constraint | None = None,
-    ) -> Iterator[Prefilled | Token]:
+    ) -> Generator[Prefilled | Token, None, None]:
         assert constraint is not None
         yield Prefilled(1, 0)
         for number, step in enumerate(self.steps[:max_tokens], 1):
@@ -91,7 +91,7 @@ class HeldEngine(FakeEngine):
 
 
 def answer(
-    engine: InferenceEngine,
+    engine: Engine,
     tokenizer: Tokenizer,
     asked: Request,
     max_tokens: int = ENOUGH,

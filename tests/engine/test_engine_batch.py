@@ -14,11 +14,17 @@ from numpy.typing import NDArray
 
 from edged.bundle.folder import open_bundle
 from edged.bundle.manifest import GraphKind
-from edged.engine.abstract_graph import Graph, InterruptedRunError
 from edged.engine.decoding import Decoding
-from edged.engine.graph import load_graph
-from edged.engine.loop import Engine, load_engine
-from edged.engine.steps import DecodingFailure, EngineSettings, Prefilled, Token
+from edged.engine.graph import Graph
+from edged.engine.loading import load_engine, load_graph
+from edged.engine.loop import Engine
+from edged.engine.steps import (
+    DecodingFailure,
+    EngineSettings,
+    InterruptedRunError,
+    Prefilled,
+    Token,
+)
 from edged.protocol.request import SamplingParams
 from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
 
@@ -143,7 +149,7 @@ class Watched:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self.runs: list[tuple[int, int, bool]] = []
-        """The first position of each, its number of tokens, and whether it ran as a prompt."""
+        """The first position of each, its number of tokens, and whether it is a prefill."""
         self.num_interrupts = 0
         self.in_next_run: Callable[[], None] | None = None
 

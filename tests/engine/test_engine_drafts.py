@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edged.engine.drafts import MAX_DRAFT, Drafter
-from edged.engine.graph import load_graph
+from edged.engine.loading import load_graph
 from edged.engine.loop import Engine
 from edged.engine.steps import Token
 from edged.protocol.request import SamplingParams

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edged.engine.fused import FusedGraph
-from edged.engine.graph import Graph, load_graph
+from edged.engine.graph import Graph
+from edged.engine.loading import load_graph
 from edged.errors import BundleError
 from tests.tiny_graphs import import_onnx
 from tests.tiny_model import MAX_MODEL_LEN, write_tiny_bundle

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from edged.bundle.folder import Bundle, open_bundle
+from edged.bundle.manifest import GraphKind
 from edged.engine import prepared
-from edged.engine.loop import load_engine
+from edged.engine.loading import load_engine
 from edged.engine.prepared import device_key, prepared_model
 from edged.engine.session import PREPARED, save_prepared
 from edged.engine.steps import EngineSettings, Token
@@ -142,20 +143,16 @@ def test_weights_off_the_kernels_alignment_are_not_used(
 
 
 def test_a_child_that_gets_other_tokens_refuses_its_copy(
-    bundle: Bundle,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = open_bundle(write_tiny_bundle(tmp_path / "other", seed=1, config=ALIGNED))
     monkeypatch.setattr(
         prepared, "save_prepared", lambda _, copy: save_prepared(other.model_path, copy)
     )
     (tmp_path / "copy").mkdir()
-    command = ["prepared", str(bundle.model_path), str(tmp_path / "copy"), "--fused"]
-    monkeypatch.setattr("sys.argv", command)
-    assert prepared.main() == 1
-    assert "instead of" in capsys.readouterr().err
+    complaint = prepared.main(bundle.model_path, tmp_path / "copy", GraphKind.FUSED)
+    assert complaint is not None
+    assert "instead of" in complaint
 
 
 def test_a_child_that_dies_costs_the_copy_and_no_start(

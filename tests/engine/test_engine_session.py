@@ -8,8 +8,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from edged.engine.abstract_graph import InterruptibleSession
+from edged.engine.fused import FusedGraph
 from edged.engine.session import default_num_threads, open_session
+from edged.engine.steps import DecodeInput
 from edged.errors import BundleError
 from tests.tiny_model import write_tiny_bundle
 
@@ -85,15 +86,24 @@ def test_opening_a_session_leaves_the_arithmetic_of_its_caller_alone(tmp_path: P
     assert np.finfo(np.float64).tiny / np.float64(4) > 0
 
 
-def test_what_ends_a_run_is_raised_and_not_logged() -> None:
+def test_what_ends_a_run_is_raised_and_not_logged(tmp_path: Path) -> None:
     """A cancelled prompt is no error, and ONNX Runtime's own line would say it was one."""
+    model_path = write_tiny_bundle(tmp_path) / "model.onnx"
     asked: list[onnxruntime.RunOptions] = []
 
-    class Session:
+    class Recording(FusedGraph):
+        def _allocate(self) -> None:
+            super()._allocate()
+            self._session = cast("onnxruntime.InferenceSession", self)
+
+        def io_binding(self) -> onnxruntime.IOBinding:
+            return session.io_binding()
+
         def run_with_iobinding(self, _binding: object, options: onnxruntime.RunOptions) -> None:
             asked.append(options)
 
-    runs = InterruptibleSession(cast("onnxruntime.InferenceSession", Session()))
-    for is_interruptible in (True, False):
-        runs.run(cast("onnxruntime.IOBinding", None), is_interruptible=is_interruptible)
+    session = open_session(model_path, num_threads=1)
+    graph = Recording(session, max_model_len=8)
+    graph.forward(np.array([1]), 0)
+    graph.decode([DecodeInput(slot=0, token_id=1, position=1)])
     assert [options.log_severity_level for options in asked] == [4, 4]

@@ -13,7 +13,8 @@ from llguidance import LLParserLimits
 
 from edged.bundle.folder import open_bundle
 from edged.engine.grammar import ConstraintError, FormatError, GrammarConstraint, compile_format
-from edged.engine.loop import Engine, load_engine
+from edged.engine.loading import load_engine
+from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings, Token
 from edged.engine.tokenizer import Tokenizer
 from edged.protocol.request import FormatType, OutputFormat, SamplingParams

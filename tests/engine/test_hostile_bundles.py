@@ -16,7 +16,7 @@ import pytest
 
 from edged.bundle.folder import Bundle, open_bundle, write_manifest
 from edged.bundle.manifest import MANIFEST, MODEL, TOKENIZER, KvType, Manifest
-from edged.engine.loop import load_engine
+from edged.engine.loading import load_engine
 from edged.engine.steps import EngineSettings
 from edged.engine.tokenizer import TemplateError, Tokenizer
 from edged.errors import BundleError, ExitCode

@@ -8,7 +8,8 @@ import pytest
 from edged.bundle.folder import Bundle, open_bundle
 from edged.config import Config, ModelConfig, RequestConfig, StateConfig
 from edged.daemon.warm_prefixes import FOLDER, keep_prefixes, planned_tokens, system_prompts
-from edged.engine.loop import Engine, load_engine
+from edged.engine.loading import load_engine
+from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings, Prefilled, Token
 from edged.engine.tokenizer import Tokenizer
 from edged.protocol.request import ChatMessage, SamplingParams

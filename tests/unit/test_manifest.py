@@ -170,6 +170,7 @@ def test_a_wrong_value_is_named_by_its_key(key: str, value: object, complaint: s
         ("model", "parameters", 0, "model.parameters is 0, must be from 1"),
         ("model", "vocab_size", 10**9, "model.vocab_size is 1000000000, must be from 1 to 1048576"),
         ("model", "num_layers", 0, "model.num_layers is 0, must be from 1 to 1024"),
+        ("quality", "perplexity", 10**400, "quality.perplexity must be a finite number"),
         ("model", "kv_bytes_per_token", 0, "model.kv_bytes_per_token is 0, must be from 1"),
         ("model", "kv_bytes_per_token", 10**12, "model.kv_bytes_per_token is 1000000000000, must"),
         (

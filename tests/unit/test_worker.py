@@ -1,7 +1,7 @@
 """The inference thread: one ``Finished`` a job, however the engine behaves."""
 
 import queue
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -74,7 +74,7 @@ class TickingEngine(FakeEngine):
         *,
         max_tokens: int,
         constraint: Constraint | None = None,
-    ) -> Iterator[Prefilled | Token]:
+    ) -> Generator[Prefilled | Token, None, None]:
         for step in super().generate(prompt_ids, sampling, max_tokens=max_tokens):
             self.clock.advance(self.step_s)
             yield step
@@ -173,7 +173,7 @@ def test_cancel_at_each_token_ends_the_one_execution_with_the_text_so_far(num_be
             *,
             max_tokens: int,
             constraint: Constraint | None = None,
-        ) -> Iterator[Prefilled | Token]:
+        ) -> Generator[Prefilled | Token, None, None]:
             nonlocal num_runs
             num_runs += 1
             yield from steps(text[:num_before])  # type: ignore[misc]
@@ -287,7 +287,7 @@ def test_a_stall_is_seen_while_a_job_runs_and_not_when_idle() -> None:
             *,
             max_tokens: int,
             constraint: Constraint | None = None,
-        ) -> Iterator[Prefilled | Token]:
+        ) -> Generator[Prefilled | Token, None, None]:
             clock.advance(40.0)
             seen.append(worker.stalled_s(clock()))
             yield Token(97, is_stop=False)
@@ -316,7 +316,7 @@ class PausingEngine(FakeEngine):
         *,
         max_tokens: int,
         constraint: Constraint | None = None,
-    ) -> Iterator[Prefilled | Token]:
+    ) -> Generator[Prefilled | Token, None, None]:
         self.prompts.append((list(prompt_ids), max_tokens))
         done = len(prompt_ids) - 3
         yield Prefilled(len(prompt_ids), 1 if done else 0)

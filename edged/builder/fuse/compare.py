@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from edged.builder.fuse.traced import ORT_ERRORS, NotFusable
 from edged.bundle.manifest import MODEL
-from edged.engine.graph import Graph, load_graph
+from edged.engine.graph import Graph
+from edged.engine.loading import load_graph
 from edged.engine.session import open_session
 from edged.errors import BundleError
 

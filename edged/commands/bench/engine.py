@@ -12,7 +12,7 @@ from edged.commands.bench.turns import CONCURRENCY, OnToken
 from edged.config import Config, ModelConfig, StateConfig
 from edged.daemon.autotune import fitted_settings
 from edged.daemon.memory import available_bytes, keep_one_heap, return_freed
-from edged.engine.loop import load_engine
+from edged.engine.loading import load_engine
 from edged.engine.steps import Token
 from edged.engine.tokenizer import Tokenizer
 from edged.protocol.request import SamplingParams

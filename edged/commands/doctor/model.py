@@ -11,7 +11,8 @@ from edged.commands.doctor.finding import Finding, failure, good, warning
 from edged.config import Config
 from edged.daemon import memory
 from edged.daemon.memory_plan import decide_budget, decide_slots, memory_problem, plan_memory
-from edged.engine.graph import Graph, load_graph
+from edged.engine.graph import Graph
+from edged.engine.loading import load_graph
 from edged.errors import BundleError
 from edged.scheduling.memory_budget import MemoryPlan
 

@@ -27,13 +27,9 @@ class Vocabulary:
     """The bytes of each id of the model; empty where an id has no text."""
     special_token_ids: list[int]
     stop_ids: list[int]
+    eos_token_id: int
     encode: Callable[[str], list[int]]
     bos_token_id: None = None
-
-    @property
-    def eos_token_id(self) -> int:
-        """The first stop token."""
-        return self.stop_ids[0]
 
     def __call__(self, text: str) -> list[int]:
         """Return the token ids of plain text."""
@@ -41,11 +37,7 @@ class Vocabulary:
 
 
 class Tokenizer:
-    """The vocabulary and the chat template of one bundle.
-
-    Args:
-        definition: the text of ``tokenizer.json``.
-        manifest: has the chat template and the sizes of the model.
+    """The vocabulary and the chat template of one bundle; ``definition`` is ``tokenizer.json``.
 
     Raises:
         BundleError: the file is not a tokenizer, does not fit the model, or the chat template is
@@ -58,12 +50,13 @@ class Tokenizer:
         """Tokens that have text; the model may have more ids."""
         self._model_vocab_size = manifest.model.vocab_size
         if self.vocab_size > self._model_vocab_size:
-            raise BundleError(
-                f"tokenizer.json: {self.vocab_size} tokens, the model knows "
-                f"{self._model_vocab_size}; rebuild the bundle with `edged build`"
-            )
+            problem = f"{self.vocab_size} tokens, the model knows {self._model_vocab_size}"
+            raise BundleError(f"tokenizer.json: {problem}; rebuild the bundle with `edged build`")
         self._stop_ids = manifest.stop_token_ids
-        self._template = _chat_template(manifest)
+        self._template: ChatTemplate | None = None
+        if manifest.chat_template is not None:
+            tokens = {"bos_token": manifest.bos_token, "eos_token": manifest.eos_token}
+            self._template = ChatTemplate(manifest.chat_template, tokens)
         self._bos_ids = _bos_ids(tokenizer, manifest)
         self._encoder = Encoder(tokenizer)
         self._token_bytes = TokenBytes(tokenizer, silent_id=self._encoder.cut_id)
@@ -93,10 +86,8 @@ class Tokenizer:
         contents = [self._encoder.guarded(message.content) for message in messages]
         if self._template is None:
             return self._bos_ids + self._encoder.encode("\n\n".join(contents))
-        turns = [
-            {"role": message.role, "content": content}
-            for message, content in zip(messages, contents, strict=True)
-        ]
+        pairs = zip(messages, contents, strict=True)
+        turns = [{"role": message.role, "content": content} for message, content in pairs]
         return self._encoder.encode(self._template.render(turns))
 
     def encode(self, text: str) -> list[int]:
@@ -117,16 +108,9 @@ class Tokenizer:
         controls = self._token_bytes.controls
         for token_id, text in controls.items():
             tokens[token_id] = text.encode()
-        return Vocabulary(
-            tokens, sorted(controls), list(self._stop_ids), self._encoder.encode_plain
-        )
-
-
-def _chat_template(manifest: Manifest) -> ChatTemplate | None:
-    if manifest.chat_template is None:
-        return None
-    tokens = {"bos_token": manifest.bos_token, "eos_token": manifest.eos_token}
-    return ChatTemplate(manifest.chat_template, tokens)
+        # Not a method of this object: what llguidance holds must not keep the tokenizer alive.
+        encode = self._encoder.encode_plain
+        return Vocabulary(tokens, sorted(controls), [*self._stop_ids], self._stop_ids[0], encode)
 
 
 def _bos_ids(tokenizer: tokenizers.Tokenizer, manifest: Manifest) -> list[int]:

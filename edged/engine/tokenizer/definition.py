@@ -19,26 +19,25 @@ from edged.errors import BundleError
 # JSON values per token of the model: known files have 3, those with merges made from SentencePiece
 # 6.
 _VALUES_PER_TOKEN = 8
-# Characters that a normalizer makes of one, at most.
 _VALUES = 1 << 16
 _MAX_ADDED_TOKENS = 8192
 _MAX_TOKEN_CHARACTERS = 1024
 _MAX_STEPS = 16
+# Characters that a normalizer makes of one, at most.
 _MAX_GROWTH = 64
-_GROWTH = {"NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "Lowercase": 3, "ByteLevel": 4} | (
-    dict.fromkeys(("Nmt", "Strip", "StripAccents", "Prepend"), 1)
-)
-# Steps that add characters, and so may occur once.
+_GROWTH = {"NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "Lowercase": 3, "ByteLevel": 4}
+_GROWTH |= dict.fromkeys(("Nmt", "Strip", "StripAccents", "Prepend"), 1)
 _SPLITTERS = (
     *("ByteLevel", "Digits", "Metaspace", "Punctuation", "Split", "UnicodeScripts", "Whitespace"),
     "WhitespaceSplit",
 )
+# Steps that add characters, and so may occur once.
 _ONCE = ("ByteLevel", "Metaspace")
 _MODELS = ("BPE", "Unigram")
 
-# One character or class; the parentheses and bars of groups.
 _MAX_EXPRESSION = 1024
 _MAX_ALTERNATIVES = 32
+# One character or class; the parentheses and bars of groups.
 _ITEM = re.compile(
     r"(?P<open>\((?:\?(?:i?:|!|=))?)"
     r"|(?P<close>\))"
@@ -53,15 +52,16 @@ _MAX_COUNT = 16
 _MAX_VARIABLE_COUNT = 4
 _MAX_OPTIONAL = 3
 _MAX_GROUPS = 2
-_MAX_REPEATED = 2
+# The items of an alternative: ``g`` before a group, then how often each is repeated. A repetition
+# backtracks one by one, and tries the rest again each time: so two are allowed, of no group, and
+# nothing that may fail after the second.
+_LINEAR = re.compile(r"(?:g?[1?])*(?:\*(?:g?[1?])*(?:\*(?:g?\?)*)?)?")
 
 
 def check_definition(definition: str, vocab_size: int | None = None) -> None:
-    """Refuse a tokenizer that would take too much for a text; blocks for some 100 ms.
+    """Refuse a ``tokenizer.json`` that would take too much for a text; blocks for some 100 ms.
 
-    Args:
-        definition: the text of ``tokenizer.json``.
-        vocab_size: tokens of the model; None if it is not known.
+    The sizes are compared with the model's ``vocab_size`` where it is known.
 
     Raises:
         BundleError: it is not JSON, is too large for the model, or has a step that is not allowed.
@@ -117,7 +117,7 @@ def _check_growth(steps: list[dict[str, Any]]) -> None:
         kind = step["type"]
         if kind == "Replace":
             length = _pattern_characters("normalizer", step["pattern"])
-            growth *= max(1, math.ceil(len(step["content"]) / length) if length else 99)
+            growth *= max(1, math.ceil(len(step["content"]) / length))
         elif kind not in _GROWTH:
             _refuse(f"normalizer: {kind!r} is not known")
         growth *= _GROWTH.get(kind, 1)
@@ -153,7 +153,7 @@ def _pattern_characters(key: str, pattern: dict[str, str]) -> int:
 
 def _is_simple(expression: str) -> bool:
     """Whether each alternative is matched in time linear in the text."""
-    alternatives: list[list[tuple[bool, str]]] = [[]]
+    alternatives = [""]
     place, is_inside = 0, False
     while place < len(expression):
         item = _ITEM.match(expression, place)
@@ -161,39 +161,33 @@ def _is_simple(expression: str) -> bool:
             return False
         place, is_inside = item.end(), bool(item["open"] or (is_inside and not item["close"]))
         if item["bar"] and not is_inside:
-            alternatives.append([])
+            alternatives.append("")
         if is_inside or item["bar"]:
             continue
         quantifier = _QUANTIFIER.match(expression, place)
         place = quantifier.end() if quantifier else place
-        alternatives[-1].append((bool(item["close"]), quantifier[0] if quantifier else ""))
+        alternatives[-1] += ("g" if item["close"] else "") + _repetition(quantifier)
     is_short = not is_inside and len(alternatives) <= _MAX_ALTERNATIVES
-    return is_short and all(map(_is_quick, alternatives))
+    return is_short and all(
+        items.count("g") <= _MAX_GROUPS
+        and items.count("?") <= _MAX_OPTIONAL
+        and _LINEAR.fullmatch(items)
+        for items in alternatives
+    )
 
 
-def _is_quick(items: list[tuple[bool, str]]) -> bool:
-    """Whether characters and groups with these quantifiers are matched in linear time."""
-    # A repetition backtracks one by one, and tries the rest again each time: so nothing that may
-    # fail is allowed after the second repetition.
-    kinds = [_kind(quantifier) for _, quantifier in items]
-    groups = [kind for (is_group, _), kind in zip(items, kinds, strict=True) if is_group]
-    if set(groups) - {"once", "optional"} or len(groups) > _MAX_GROUPS or "wrong" in kinds:
-        return False
-    repeated = [index for index, kind in enumerate(kinds) if kind == "repeated"]
-    if len(repeated) == _MAX_REPEATED and set(kinds[repeated[1] + 1 :]) - {"optional"}:
-        return False
-    return len(repeated) <= _MAX_REPEATED and kinds.count("optional") <= _MAX_OPTIONAL
-
-
-def _kind(quantifier: str) -> str:
-    if not quantifier.startswith("{"):
-        return {"": "once", "?": "optional"}.get(quantifier[:1], "repeated")
-    least, comma, most = quantifier[1:-1].partition(",")
-    if not comma:
-        return "once" if int(least) <= _MAX_COUNT else "wrong"
-    if not most:
-        return "repeated" if int(least) <= _MAX_COUNT else "wrong"
-    return "optional" if int(most) <= _MAX_VARIABLE_COUNT else "wrong"
+def _repetition(quantifier: "re.Match[str] | None") -> str:
+    """Return ``1`` for a fixed count, ``?`` for a few, ``*`` for any number, ``!`` for too many."""
+    if quantifier is None:
+        return "1"
+    least, most = quantifier.groups()
+    if least is None:
+        return "?" if quantifier[0][0] == "?" else "*"
+    if most:
+        return "?" if int(most) <= _MAX_VARIABLE_COUNT else "!"
+    if int(least) > _MAX_COUNT:
+        return "!"
+    return "1" if most is None else "*"
 
 
 def _refuse(complaint: str) -> NoReturn:

@@ -6,7 +6,6 @@ Rule: emitted text is final and holds whole characters; joined, it is the text o
 import codecs
 import json
 import re
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +13,7 @@ import tokenizers
 
 from edged.errors import BundleError
 
+_NO_DECODER: dict[str, Any] = {"type": "Sequence", "decoders": []}
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -21,18 +21,17 @@ class TokenBytes:
     """The bytes of each token id, for both kinds of vocabulary in use.
 
     Byte-level BPE writes each byte as a printable character (GPT-2's table); SentencePiece writes
-    text with ``▁`` for a space, and bytes that are not valid text as ``<0xAB>``.
-
-    Args:
-        tokenizer: from ``read_tokenizer``.
-        silent_id: one more id without text.
+    text with ``▁`` for a space, and bytes that are not valid text as ``<0xAB>``. Control tokens
+    and ``silent_id`` have no text.
 
     Raises:
         BundleError: its decoder is of another kind.
     """
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, *, silent_id: int) -> None:
-        steps = list(_flat_decoder(tokenizer))
+        decoder = tokenizer.decoder
+        whole = json.loads(decoder.__getstate__()) if decoder is not None else _NO_DECODER
+        steps = whole["decoders"] if whole["type"] == "Sequence" else [whole]
         kinds = {step["type"] for step in steps}
         self._is_byte_level = "ByteLevel" in kinds
         if not kinds & {"ByteLevel", "ByteFallback", "Metaspace"}:
@@ -58,7 +57,7 @@ class TokenBytes:
         return self._known[token_id]
 
     def read(self, token_id: int) -> bytes:
-        """Return a token's bytes; none for a control token and for an id without a token."""
+        """Return a token's bytes; none for an id without text."""
         piece = self._tokenizer.id_to_token(token_id)
         if piece is None or token_id in self.controls or token_id == self._silent_id:
             return b""
@@ -95,17 +94,10 @@ class Detokenizer:
         return text
 
 
-def _flat_decoder(tokenizer: tokenizers.Tokenizer) -> Iterator[dict[str, Any]]:
-    if tokenizer.decoder is None:
-        return
-    step = json.loads(tokenizer.decoder.__getstate__())
-    yield from step["decoders"] if step["type"] == "Sequence" else [step]
-
-
 def _drops_first_space(step: dict[str, Any]) -> bool:
     if step["type"] == "Metaspace":
-        return bool(step.get("prepend_scheme", "always") != "never")
-    return bool(step["type"] == "Strip" and step["content"] == " " and step["start"] == 1)
+        return step.get("prepend_scheme") != "never"
+    return step["type"] == "Strip" and (step["content"], step["start"]) == (" ", 1)
 
 
 @lru_cache(maxsize=1)

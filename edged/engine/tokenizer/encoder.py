@@ -15,10 +15,7 @@ from edged.errors import BundleError
 
 
 class Encoder:
-    """The encoding half of a tokenizer.
-
-    Args:
-        tokenizer: from ``read_tokenizer``; a private token is added to it.
+    """The encoding half of a tokenizer, to which a private token is added.
 
     Raises:
         BundleError: the token ids have gaps.
@@ -27,7 +24,11 @@ class Encoder:
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
         self._tokenizer = tokenizer
         tokenizer.post_processor = None  # it would add control tokens, or repeat the text
-        self._control = _control_pattern(tokenizer)
+        added = tokenizer.get_added_tokens_decoder().values()
+        controls = [re.escape(one.content) for one in added if one.special and len(one.content) > 1]
+        # The first character of each control token, of overlapping ones, too.
+        pattern = f"(?={'|'.join(controls)})." if controls else "(?!)"
+        self._control = re.compile(pattern, re.DOTALL)
         # A random added token. Inserted into a control token it splits it, whatever the template
         # does with the text; it is removed from the ids.
         self._cut = f"\ufdd0{secrets.token_hex(8)}\ufdd1"
@@ -42,8 +43,6 @@ class Encoder:
 
     def guarded(self, text: str) -> str:
         """Return the text with each control token split after its first character."""
-        if self._control is None or not self._control.search(text):
-            return text
         return self._control.sub(lambda match: match[0] + self._cut, text)
 
     def encode(self, text: str) -> list[int]:
@@ -55,13 +54,11 @@ class Encoder:
         try:
             ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         except BaseException as error:
-            if not _is_fault(error):
+            if not is_library_failure(error):
                 raise
             # Without the library's message, which may quote the text.
-            raise TemplateError(
-                "messages: the model's tokenizer fails on them; change their text, or use another "
-                "model"
-            ) from error
+            problem = "the model's tokenizer fails on them; change their text, or use another model"
+            raise TemplateError(f"messages: {problem}") from error
         return [token_id for token_id in ids if token_id != self.cut_id]
 
     def encode_plain(self, text: str) -> list[int]:
@@ -70,11 +67,7 @@ class Encoder:
 
 
 def read_tokenizer(definition: str, vocab_size: int | None = None) -> tokenizers.Tokenizer:
-    """Read the text of ``tokenizer.json``.
-
-    Args:
-        definition: the text.
-        vocab_size: tokens of the model, where they are known.
+    """Read the text of ``tokenizer.json``; see ``check_definition``.
 
     Raises:
         BundleError: it does not describe a tokenizer, or one that would take too much.
@@ -83,7 +76,7 @@ def read_tokenizer(definition: str, vocab_size: int | None = None) -> tokenizers
     try:
         tokenizer = tokenizers.Tokenizer.from_str(definition)
     except BaseException as error:
-        if not _is_fault(error):
+        if not is_library_failure(error):
             raise
         raise BundleError(
             f"tokenizer.json: not a tokenizer ({error}); rebuild the bundle with `edged build`"
@@ -100,16 +93,7 @@ def read_tokenizer(definition: str, vocab_size: int | None = None) -> tokenizers
     return tokenizer
 
 
-def _is_fault(error: BaseException) -> bool:
-    # A panic of Rust code is no Exception.
+def is_library_failure(error: BaseException) -> bool:
+    """Whether a library that is written in Rust failed."""
+    # A panic arrives as a BaseException of a module that cannot be imported.
     return isinstance(error, Exception) or type(error).__module__ == "pyo3_runtime"
-
-
-def _control_pattern(tokenizer: tokenizers.Tokenizer) -> re.Pattern[str] | None:
-    """Match the first character of each control token, overlapping ones too."""
-    texts = [
-        re.escape(token.content)
-        for token in tokenizer.get_added_tokens_decoder().values()
-        if token.special and len(token.content) > 1
-    ]
-    return re.compile(f"(?={'|'.join(texts)}).", re.DOTALL) if texts else None

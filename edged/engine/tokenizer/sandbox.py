@@ -9,7 +9,7 @@ Rule: an operation whose cost is not known is not available.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, ItemsView, KeysView, ValuesView
 from types import BuiltinMethodType, MethodType
 from typing import Any, NoReturn, TypeAlias, cast
 
@@ -23,62 +23,60 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 # A value within a template.
 _Value: TypeAlias = Any
+_Charge: TypeAlias = Callable[[_Value], _Value]
 # Cost of a value beside its characters or members.
 _OBJECT = 8
 # Cost of a value made for a character of a text or a number of a range.
 _NEW_ITEM = 16
-# Of a syntax tree. Each takes Python's compiler some 10 kB; templates for tools have 250.
 _INTEGER_BITS = 63
 _INDENT = 16
 _ERROR_CHARACTERS = 200
+# Of a syntax tree. Each takes Python's compiler some 10 kB; templates for tools have 250.
 _MAX_NODES = 4096
-
-# The syntax that is allowed: no access to other templates, no powers.
-_NODES = (
-    *(nodes.Template, nodes.Output, nodes.TemplateData, nodes.Scope, nodes.With, nodes.For),
-    *(nodes.If, nodes.Macro, nodes.CallBlock, nodes.FilterBlock, nodes.Break, nodes.Continue),
-    *(nodes.Assign, nodes.AssignBlock, nodes.Name, nodes.NSRef, nodes.Const, nodes.List),
-    *(nodes.Tuple, nodes.Dict, nodes.Pair, nodes.Keyword, nodes.CondExpr, nodes.Call),
-    *(nodes.Filter, nodes.Test, nodes.Getattr, nodes.Getitem, nodes.Slice, nodes.Concat),
-    *(nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos),
-    *(nodes.Add, nodes.Sub, nodes.Mul, nodes.Div, nodes.FloorDiv, nodes.Mod),
-)
 # Arguments that compiled templates add to each call.
 _SCOPES = ("_block_vars", "_loop_vars")
 _SEQUENCES = (str, list, tuple)
-_VIEWS: tuple[type[Any], ...] = tuple(
-    type(getattr({}, name)()) for name in ("keys", "values", "items")
+_SIZED = (*_SEQUENCES, dict, KeysView, ValuesView, ItemsView)
+_COUNTED = (*_SIZED, range)
+_BLOCKS = (nodes.For, nodes.Macro, nodes.CallBlock)
+
+# fmt: off
+# The syntax that is allowed: no access to other templates, no powers.
+_NODES = (
+    *_BLOCKS, nodes.Template, nodes.Output, nodes.TemplateData, nodes.Scope, nodes.With, nodes.If,
+    nodes.FilterBlock, nodes.Break, nodes.Continue, nodes.Assign, nodes.AssignBlock, nodes.Name,
+    nodes.NSRef, nodes.Const, nodes.List, nodes.Tuple, nodes.Dict, nodes.Pair, nodes.Keyword,
+    nodes.CondExpr, nodes.Call, nodes.Filter, nodes.Test, nodes.Getattr, nodes.Getitem, nodes.Slice,
+    nodes.Concat, nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Neg,
+    nodes.Pos, nodes.Add, nodes.Sub, nodes.Mul, nodes.Div, nodes.FloorDiv, nodes.Mod,
 )
-_SIZED: tuple[type[Any], ...] = (*_SEQUENCES, dict, *_VIEWS)
-_COUNTED: tuple[type[Any], ...] = (*_SIZED, range)
-_FREE_FILTERS = ("count", "d", "default", "first", "items", "last", "length")
+# Filters by what they read: the value alone, each of its items, or all of its content.
+_FILTERS_OF_VALUE = ("count", "d", "default", "first", "items", "last", "length")
 _FILTERS_OF_ITEMS = ("list", "map", "reject", "rejectattr", "reverse", "select", "selectattr")
 _FILTERS_OF_ALL = (
-    *("abs", "capitalize", "dictsort", "float", "int", "lower", "max", "min", "sort", "string"),
-    *("title", "trim", "unique", "upper"),
+    "abs", "capitalize", "dictsort", "float", "int", "lower", "max", "min", "sort", "string",
+    "title", "trim", "unique", "upper",
 )
 _FREE_TESTS = (
-    *("boolean", "callable", "defined", "false", "float", "integer", "iterable", "mapping"),
-    *("none", "number", "sequence", "string", "true", "undefined"),
+    "boolean", "callable", "defined", "false", "float", "integer", "iterable", "mapping", "none",
+    "number", "sequence", "string", "true", "undefined",
 )
 _TESTS_OF_ALL = (
-    *("!=", "<", "<=", "==", ">", ">=", "eq", "equalto", "ge", "greaterthan", "gt", "in", "le"),
-    *("lessthan", "lower", "lt", "ne", "sameas", "upper"),
+    "!=", "<", "<=", "==", ">", ">=", "eq", "equalto", "ge", "greaterthan", "gt", "in", "le",
+    "lessthan", "lower", "lt", "ne", "sameas", "upper",
 )
 _METHODS: dict[type, frozenset[str]] = {
-    str: frozenset(
-        (
-            *("capitalize", "count", "endswith", "find", "index", "isalnum", "isalpha"),
-            *("isdecimal", "isdigit", "islower", "isnumeric", "isspace", "isupper", "join"),
-            *("lower", "lstrip", "partition", "removeprefix", "removesuffix", "replace", "rfind"),
-            *("rindex", "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith"),
-            *("strip", "title", "upper"),
-        )
-    ),
-    list: frozenset(("count", "index")),
-    dict: frozenset(("copy", "get", "items", "keys", "values")),
-    LoopContext: frozenset(("changed", "cycle")),
+    str: frozenset([
+        "capitalize", "count", "endswith", "find", "index", "isalnum", "isalpha", "isdecimal",
+        "isdigit", "islower", "isnumeric", "isspace", "isupper", "join", "lower", "lstrip",
+        "partition", "removeprefix", "removesuffix", "replace", "rfind", "rindex", "rpartition",
+        "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "title", "upper",
+    ]),
+    list: frozenset(["count", "index"]),
+    dict: frozenset(["copy", "get", "items", "keys", "values"]),
+    LoopContext: frozenset(["changed", "cycle"]),
 }
+# fmt: on
 
 
 class BudgetError(JinjaError):
@@ -102,7 +100,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
         known = {name: self.globals[name] for name in ("range", "dict", "namespace")}
         # No strftime_now: a clock at the head of a prompt would make every prompt a new one.
         self.globals = {**known, "raise_exception": self._raise_exception}
-        self._functions = tuple(self.globals.values())
         filters = cast("dict[str, Callable[..., Any]]", self.filters)
         tests = cast("dict[str, Callable[..., Any]]", self.tests)
         self._join_items = filters["join"]
@@ -112,7 +109,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             "_charge_items": pass_context(lambda _, items, cost: self._charge_items(items, cost)),
             "_charge_value": pass_context(lambda _, value: self._charge_value(value)),
             "_charge_content": pass_context(lambda _, value: self._charge_content(value)),
-            **{name: metered(filters[name], self._as_list) for name in _FREE_FILTERS},
+            **{name: metered(filters[name], self._as_list) for name in _FILTERS_OF_VALUE},
             **{name: metered(filters[name], self._charge_items) for name in _FILTERS_OF_ITEMS},
             **{name: metered(filters[name], self._charge_content) for name in _FILTERS_OF_ALL},
             "join": metered(self._join, self._charge_content),
@@ -152,7 +149,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self._charge(1 + len(args) + len(kwargs))
         if isinstance(function, Macro | Undefined):
             return super().call(context, function, *args, **kwargs)
-        if any(function is known for known in self._functions):
+        if any(function is known for known in self.globals.values()):
             for value in (*args, *kwargs.values()):
                 self._charge_value(value)
             return super().call(context, function, *args, **kwargs)
@@ -191,9 +188,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             self._charge(len(owner) * len(args[0]))
         return self._charge_content(method(*args, **kwargs))
 
-    def _metered(
-        self, function: Callable[..., _Value], charge: Callable[[_Value], _Value]
-    ) -> Callable[..., _Value]:
+    def _metered(self, function: Callable[..., _Value], charge: _Charge) -> Callable[..., _Value]:
         """Return a filter or test that charges for its arguments and its result."""
         passed = getattr(getattr(function, "jinja_pass_arg", None), "name", "")
 
@@ -292,7 +287,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         body = getattr(node, "body", [])
         body_cost = sum(map(self._meter, body))
         self._meter_inputs(node, cost)
-        if not isinstance(node, nodes.For | nodes.Macro | nodes.CallBlock):
+        if not isinstance(node, _BLOCKS):
             return cost + body_cost
         charged = self._filter("_charge", nodes.Const(body_cost))
         body.insert(0, nodes.ExprStmt(charged, lineno=node.lineno))
@@ -304,17 +299,15 @@ class Sandbox(ImmutableSandboxedEnvironment):
             items = cast("nodes.Expr", node.iter)
             node.iter = self._filter("_charge_items", items, nodes.Const(cost))
         elif isinstance(node, nodes.Output | nodes.Concat):
-            node.nodes = [self._metered_content(child) for child in node.nodes]
+            node.nodes = [self._filter("_charge_content", child) for child in node.nodes]
         elif isinstance(node, nodes.Compare | nodes.Operand):
-            node.expr = self._metered_content(node.expr)
+            node.expr = self._filter("_charge_content", node.expr)
         elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice):
             node.node = self._filter("_charge_value", node.node)
 
-    def _metered_content(self, node: nodes.Expr) -> nodes.Expr:
-        is_text = isinstance(node, nodes.Const | nodes.TemplateData)
-        return node if is_text else self._filter("_charge_content", node)
-
-    def _filter(self, name: str, node: nodes.Expr, *args: nodes.Expr) -> nodes.Filter:
+    def _filter(self, name: str, node: nodes.Expr, *args: nodes.Expr) -> nodes.Expr:
+        if name == "_charge_content" and isinstance(node, nodes.Const | nodes.TemplateData):
+            return node  # charged with the node that holds it
         added = nodes.Filter(node, name, list(args), [], None, None, lineno=node.lineno)
         added.set_environment(self)
         return added

@@ -11,8 +11,8 @@ from jinja2 import TemplateSyntaxError
 from edged.engine.tokenizer.sandbox import BudgetError, Sandbox
 from edged.errors import BundleError
 
-# Counted for each message beside its content: the text that templates add to it.
 _ERROR_CHARACTERS = 300
+# Counted for each message beside its content: the text that templates add to it.
 _MESSAGE_CHARACTERS = 256
 # The prompt's limit, plus the factor times the messages' size. Templates repeat little of the
 # messages, and the tool instructions of some are 20,000 characters.
@@ -36,9 +36,8 @@ class _TooMuchError(TemplateError):
 class ChatTemplate:
     """A compiled chat template; renders one prompt at a time.
 
-    Args:
-        source: Jinja text, written for the settings that transformers uses.
-        tokens: further variables: ``bos_token`` and ``eos_token``.
+    It is written for the settings that transformers uses, and also sees ``tokens``: ``bos_token``
+    and ``eos_token``.
 
     Raises:
         BundleError: the text is not a template, uses features that edged does not allow, or exceeds

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from edged.bundle.folder import Bundle, open_bundle
-from edged.engine.loop import Engine, load_engine
+from edged.engine.loading import load_engine
+from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings
 from edged.engine.tokenizer import Tokenizer
 from tests.paths import ROOT

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edged.bundle.folder import Bundle
 from edged.engine.grammar import compile_format
-from edged.engine.graph import load_graph
+from edged.engine.loading import load_graph
 from edged.engine.loop import Engine
 from edged.engine.steps import Token
 from edged.engine.tokenizer import Tokenizer
@@ -155,7 +155,8 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from edged.bundle.folder import open_bundle
-from edged.engine.loop import Engine, load_engine
+from edged.engine.loading import load_engine
+from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings, Token
 from edged.protocol.request import ChatMessage, SamplingParams
 from edged.engine.tokenizer import Tokenizer

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from edged.bundle.folder import Bundle
-from edged.engine.loop import Engine, load_engine
+from edged.engine.loading import load_engine
+from edged.engine.loop import Engine
 from edged.engine.steps import DecodeInput, EngineSettings, Token
 from edged.engine.tokenizer import Tokenizer
 from edged.protocol.request import ChatMessage, SamplingParams
