@@ -48,14 +48,16 @@ def num_kept(words: str) -> int:
 def test_of_what_waits_for_its_confirmation_no_content_is_kept() -> None:
     """Thousands may: a broker may deliver far beyond the Receive Maximum."""
     bench = Bench(limits=replace(LIMITS, max_waiting=1), is_preparing=False)
-    for number in range(3):
-        bench.deliver({"id": f"r{number}", "prompt": "these words"})
-    assert len(bench.transport.replies) == 2
-    for number in range(3):  # a redelivery takes the place of the one before
-        again = bench.delivery({"id": f"r{number}", "prompt": "these words"})
-        bench.take(replace(again, is_redelivery=True, connection_epoch=1))
-    del again
-    assert len(bench.transport.replies) == 2
+    asked: list[dict[str, object]] = [
+        {"id": f"r{number}", "prompt": "these words"} for number in range(3)
+    ]
+    asked.append({"id": "bad", "prompt": ["these words"]})
+    for payload in asked:
+        bench.deliver(payload)
+    assert len(bench.transport.replies) == 3
+    for payload in asked:  # a redelivery takes the place of the one before
+        bench.take(replace(bench.delivery(payload), is_redelivery=True, connection_epoch=1))
+    assert len(bench.transport.replies) == 3
     assert num_kept("these words") == 1, "the one request that is not answered"
 
 
