@@ -136,8 +136,7 @@ class CrashJournal:
 
         Args:
             key: The key of its identity.
-            is_answered: Whether its reply is final; else it was refused for now, or is left to the
-                next process.
+            is_answered: Whether its reply is final; else it was refused for now.
             was_started: Whether ``begin`` was called for it.
         """
         self._left_running.discard(key)
@@ -161,11 +160,12 @@ class CrashJournal:
         # does not deliver again.
         self._write_starts()
 
-    def close(self, keys: Iterable[str]) -> None:
-        """Note that the process ends by itself: what is at work, with these keys, is not blamed."""
+    def close(self) -> None:
+        """Note that the process ends by itself: what is at work now did not end it."""
         self._is_closed = True
-        for key in keys:
-            self.end(key)
+        crashes = {key: it.num_crashes for key, it in self._starts.items() if it.num_crashes}
+        self._starts = {key: _Start(number) for key, number in crashes.items()}
+        self._write_starts()
         self._marked = set()
         self._write_intake()
 

@@ -228,13 +228,13 @@ class Intake:
             return
         state = self._preparing.popleft()
         if state.phase is RequestPhase.PREPARING:  # else it expired or was cancelled meanwhile
-            rejected = prepared.rejected or self._admit(state, prepared)
+            rejected = prepared.rejected or self._decide(state, prepared)
             if rejected is not None:
                 self._reject(state, rejected)
         self._node.journal.forgive(state.fingerprint)
         self._prepare_next()
 
-    def _admit(self, state: RequestState, prepared: Prepared) -> Rejected | None:
+    def _decide(self, state: RequestState, prepared: Prepared) -> Rejected | None:
         """Admit a prepared request, or say why not."""
         node, request = self._node, state.request
         num_prompt_tokens, limits = len(prepared.prompt_ids), node.limits

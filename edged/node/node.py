@@ -134,9 +134,7 @@ class Node:
         self._state.is_draining = True
         self._intake.drain()
         if isinstance(event, Abandon):
-            # Their ends are written although they have not ended: nobody is to be blamed for them.
-            left = self.scheduler.in_progress()
-            self._state.journal.close([state.identity.key for state in left])
+            self._state.journal.close()
 
     def _schedule(self) -> None:
         """Refuse what waited too long, and start, or make room for, what is due."""

@@ -128,10 +128,6 @@ class Scheduler(Generic[S]):
         entry.pause(num_generated)
         self._waiting.append(entry)
 
-    def in_progress(self) -> list[S]:
-        """Return the paused and the running requests."""
-        return [*(entry for entry in self._waiting if entry.num_pauses), *self.running]
-
     def running_request(self, key: int) -> S | None:
         """Return the running request with this key; None if there is none."""
         return next((entry for entry in self.running if entry.key == key), None)

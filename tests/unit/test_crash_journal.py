@@ -254,3 +254,16 @@ def test_a_refused_request_is_not_cleared_by_a_suspect(tmp_path: Path) -> None:
         journal = open_journal(tmp_path)
     assert journal.num_unfinished == 1, "the suspect alone"
     assert journal.begin("poison", is_redelivery=True) == 3
+
+
+def test_a_stop_between_two_crashes_forgives_neither(tmp_path: Path) -> None:
+    poison = {"id": "poison", "prompt": "x"}
+    Bench(folder=tmp_path).deliver(poison)
+    stopped = Bench(folder=tmp_path)
+    stopped.deliver(poison, is_redelivery=True)
+    stopped.take(Abandon())
+    Bench(folder=tmp_path).deliver(poison, is_redelivery=True)
+    bench = Bench(folder=tmp_path)
+    bench.deliver(poison, is_redelivery=True)
+    assert bench.worker.jobs == []
+    assert bench.transport.replies[0].json["error"]["code"] == "crashed_before"

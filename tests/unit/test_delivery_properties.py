@@ -7,7 +7,6 @@ is at work.
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 
 from hypothesis import settings
@@ -40,6 +39,7 @@ from edged.node.events import (
 )
 from edged.node.generation import Finished, Generation, Paused
 from edged.node.node import Event, Node
+from edged.node.request_state import RequestState
 from edged.protocol import Delivery, Dropped, DropReason, Refusal
 from edged.protocol.request import (
     Answer,
@@ -180,8 +180,9 @@ class DeliveryMachine(RuleBasedStateMachine):
         number = number_of(run)
         if not run.was_paused:
             assert self.crashes[number] < MAX_ATTEMPTS, "it ended the process too often"
-            assert number not in self.refused
+        # Of equal messages without an id, one may be refused and another tried.
         if has_id(number):
+            assert number not in self.refused, "it was refused for good"
             assert number not in map(number_of, self.running.values()), "it runs already"
             assert self.now_s > self.final_until_s.get(number, -1.0), "it was answered already"
         run.start(CharacterStream(), self.now_s)
@@ -195,7 +196,8 @@ class DeliveryMachine(RuleBasedStateMachine):
         reply, topic = json.loads(published.message.payload), published.message.topic
         number = reply["id"][1:] if reply["id"] else topic.removeprefix("reply/")
         if number.isdigit():
-            if reply.get("error", {}).get("code") == "crashed_before":
+            is_refused = reply.get("error", {}).get("code") == "crashed_before"
+            if is_refused and not reply["duplicate"]:
                 self.refuse_crashed(int(number))
             self.crashes[int(number)] = 0
 
@@ -306,14 +308,16 @@ class DeliveryMachine(RuleBasedStateMachine):
         """End the process wherever it is."""
         page = self.intake_page()
         is_known = any(fingerprint in page["crashes"] for fingerprint in page["marked"])
-        if not is_known:  # else the suspect did it, and what ran was only present
-            self.crashes.update(set(self.started_numbers()))
+        self.crashes.update({state.prompt_ids[0] for state in self.in_progress()})
+        if is_known:  # it did this and the crash before, at both of which the others were present
+            self.crashes = Counter({number: n - 1 for number, n in self.crashes.items() if n > 1})
         self.start_process()
         self.redeliver()
 
-    def started_numbers(self) -> Iterator[int]:
-        for state in self.node.scheduler.in_progress():
-            yield state.prompt_ids[0]
+    def in_progress(self) -> list[RequestState]:
+        """The requests whose start is written down."""
+        scheduler = self.node.scheduler
+        return [*(state for state in scheduler.queued() if state.num_pauses), *scheduler.running]
 
     @rule(ends_first=st.booleans())
     def stop(self, *, ends_first: bool) -> None:
@@ -336,9 +340,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     def nothing_has_a_start_that_is_not_written(self) -> None:
         if self.pages[STARTS_PAGE]:
             starts = json.loads(self.pages[STARTS_PAGE])["starts"]
-            assert {state.identity.key for state in self.node.scheduler.in_progress()} <= set(
-                starts
-            )
+            assert {state.identity.key for state in self.in_progress()} <= set(starts)
 
     def settle(self) -> None:
         """Let everything happen but what somebody would have to ask for."""
