@@ -63,9 +63,10 @@ class Intake:
 
     def next_tick_s(self) -> float | None:
         """Return when the first delivery will not be held back any more; None if none is."""
-        if not self._arrivals or self._node.is_draining:
+        if not self._arrivals:
             return None
-        return self._arrivals[0].queued_s + ISOLATION_LIMIT_S
+        states = (self._arrivals[0], *self._isolated())
+        return min(state.queued_s for state in states) + ISOLATION_LIMIT_S
 
     def deliver(self, delivery: Delivery) -> None:
         """Take in one delivered message: now, or as soon as a suspect lets it."""
@@ -78,12 +79,18 @@ class Intake:
         self._arrivals.append(state)
         self.take_arrivals()
 
+    def drain(self) -> None:
+        """Leave to the next process what is not decoded, and what is not being prepared now."""
+        self._arrivals.clear()
+        while len(self._preparing) > 1:
+            self._preparing.pop()
+
     def take_arrivals(self) -> None:
         """Take in deliveries, until one must be decoded first or held back for a suspect."""
-        while self._arrivals and self._decoding is None and not self._node.is_draining:
+        while self._arrivals and self._decoding is None:
             first = self._arrivals[0]
             # What waits keeps its order: a cancel must not overtake the request that it is for.
-            is_to_wait = self._is_isolating or (first.is_suspect and self._is_busy)
+            is_to_wait = bool(self._isolated()) or (first.is_suspect and self._is_busy)
             if is_to_wait and self._may_wait(first, len(self._arrivals) - 1):
                 return
             self._arrivals.popleft()
@@ -101,13 +108,11 @@ class Intake:
         scheduler = self._node.scheduler
         return bool(self._preparing or scheduler.running or len(scheduler))
 
-    @property
-    def _is_isolating(self) -> bool:
-        """Whether a suspect is at work, and has not been for long."""
-        return any(
-            state.is_suspect and self._node.now_s - state.queued_s < ISOLATION_LIMIT_S
-            for state in (*self._preparing, *self._node.scheduler.running)
-        )
+    def _isolated(self) -> list[RequestState]:
+        """Return the suspects at work that have not been for long: nothing is taken in beside."""
+        at_work = (*self._preparing, *self._node.scheduler.running)
+        since_s = self._node.now_s - ISOLATION_LIMIT_S
+        return [state for state in at_work if state.is_suspect and state.queued_s > since_s]
 
     def _may_wait(self, state: RequestState, num_behind: int) -> bool:
         """Tell whether a delivery can be held back; else it is taken in beside the others."""
@@ -187,8 +192,6 @@ class Intake:
     def _prepare_next(self) -> None:
         """Have the next request prepared, unless it is refused before or has ended meanwhile."""
         node = self._node
-        if node.is_draining:
-            self._preparing.clear()  # they are left to the next process
         while self._preparing:
             state = self._preparing[0]
             if state.phase is RequestPhase.PREPARING:  # neither expired nor cancelled

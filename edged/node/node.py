@@ -132,6 +132,7 @@ class Node:
 
     def _drain(self, event: Drain | Abandon) -> None:
         self._state.is_draining = True
+        self._intake.drain()
         if isinstance(event, Abandon):
             # Their ends are written although they have not ended: nobody is to be blamed for them.
             left = self.scheduler.in_progress()

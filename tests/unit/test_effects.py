@@ -11,7 +11,6 @@ from edged.node.effects import (
     Cancel,
     Decode,
     Effect,
-    Pause,
     Prepare,
     Publish,
     Start,
@@ -176,6 +175,14 @@ def test_an_event_about_what_has_ended_or_is_unknown_changes_nothing(index: int)
     assert it.node.num_unconfirmed == 1
 
 
+def test_only_the_request_that_is_prepared_can_have_been() -> None:
+    it = Journaled()
+    it.deliver("a")
+    it.deliver("b")
+    assert it.take(Prepared(2, [1])) == []
+    assert kinds(it.take(Prepared(1, [1]))) == [Prepare, SyncJournal]
+
+
 def test_an_abandoned_node_blames_nobody_and_starts_nothing() -> None:
     it = Journaled()
     it.start("runs")
@@ -197,9 +204,7 @@ def test_while_it_drains_nothing_further_is_prepared() -> None:
     assert it.pages[INTAKE_PAGE]["marked"] == []
 
 
-def test_a_cancel_that_comes_after_the_pause_was_asked_for_reaches_the_generation() -> None:
+def test_a_cancel_goes_to_the_generation_that_runs() -> None:
     it = Journaled()
-    run = it.start("slow")
-    effects = it.deliver("slow", "cancel")
-    assert Cancel(run.key) in effects
-    assert Pause not in kinds(effects)
+    run = it.start("a")
+    assert Cancel(run.key) in it.deliver("a", "cancel")

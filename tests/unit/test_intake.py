@@ -140,6 +140,18 @@ def test_a_stop_after_a_crash_is_not_told_as_another_crash(tmp_path: Path) -> No
     assert stopped.transport.replies[0].json["attempt"] == 2
 
 
+def test_what_arrives_or_is_held_back_while_the_node_drains_gets_no_reply(tmp_path: Path) -> None:
+    long = {"id": "suspect", "prompt": "x", "timeout_ms": 200_000}
+    life(tmp_path).deliver(long)
+    bench = life(tmp_path)
+    bench.deliver(long, is_redelivery=True)
+    bench.deliver({"id": "held", "prompt": 7})
+    bench.take(Drain())
+    bench.deliver({"id": "late", "prompt": 7})
+    bench.finish()
+    assert [sent.json["id"] for sent in bench.transport.replies] == ["suspect"]
+
+
 def test_what_is_held_back_makes_no_tick_while_the_node_drains(tmp_path: Path) -> None:
     long = {"id": "suspect", "prompt": "x", "timeout_ms": 200_000}
     life(tmp_path).deliver(long)

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edged.errors import ErrorCode
@@ -86,6 +86,7 @@ def test_percentiles_forget_what_is_long_past() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.floats(), min_size=1, max_size=300), st.floats(0, 100))
+@example([math.nan, 1.0], 50.0)
 def test_a_percentile_is_a_value_that_was_measured(values: list[float], percent: float) -> None:
     samples = RollingSamples()
     for value in values:

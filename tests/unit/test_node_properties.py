@@ -333,10 +333,9 @@ class NodeMachine(RuleBasedStateMachine):
 
 TestNode = NodeMachine.TestCase
 TestNode.settings = settings(
-    max_examples=num_examples(1000),
+    max_examples=num_examples(600),
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
-"""1,000 histories of up to 40 events. With the examples of ``test_completion_bounds``,
-``test_schedulability``, ``test_ledger`` and ``test_pressure`` there are more than 5,000."""
+"""600 histories of up to 40 events."""

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from edged.errors import ErrorCode
-from edged.node.events import Abandon, Drain
+from edged.node.events import Abandon, Drain, Synced
 from edged.node.generation import Finished, Generation, Paused
 from edged.protocol.request import Answer, Energy, EnergySource, FinishReason, Rejected
-from tests.fakes import COST, LIMITS, Bench, ran
+from tests.fakes import COST, LIMITS, Bench, SlowJournal, ran
 
 SLOW = {"prompt": "x", "max_tokens": 100, "timeout_ms": 60_000}
 PERSON = {"prompt": "y", "max_tokens": 5, "priority": "interactive"}
@@ -44,6 +44,16 @@ def test_a_person_goes_first_and_the_interrupted_answer_follows_whole() -> None:
     bench.take(Finished(run, outcome, bench.clock()))
     assert [r.json["data"]["text"] for r in bench.transport.replies] == ["now", "Paris"]
     assert bench.metrics.snapshot()["paused"] == 1
+
+
+def test_what_is_starting_is_interrupted_as_soon_as_it_runs() -> None:
+    journal = SlowJournal()
+    bench = Bench(journal=journal)
+    bench.deliver(SLOW | {"id": "slow"})
+    bench.deliver(PERSON | {"id": "person"})
+    assert bench.worker.paused == []
+    bench.take(Synced(journal.keys[0]))
+    assert bench.worker.paused == [bench.worker.jobs[0].key]
 
 
 def test_an_interrupted_answer_that_is_cancelled_is_replied_to_as_far_as_it_is() -> None:

@@ -1,5 +1,6 @@
 """Replies: one for each delivery, copies for duplicates, and a bound on everything kept."""
 
+import gc
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from edged.node.ledger import REPLAY_BYTES
 from edged.node.replies import MAX_DUPLICATES
 from edged.protocol import Delivery
-from edged.protocol.request import Answer, Energy, EnergySource, FinishReason
+from edged.protocol.request import Answer, ChatMessage, Energy, EnergySource, FinishReason
 from tests.fakes import LIMITS, Bench, correlation
 from tests.unit.test_node_scheduling import ask_slow_then_person, interrupted
 
@@ -33,6 +34,38 @@ def test_duplicates_beyond_a_bound_are_refused_and_the_others_get_their_copies()
     assert len(bench.transport.replies) == 2 + MAX_DUPLICATES
     bench.confirm_all()
     assert len(bench.transport.acknowledged) == 2 + MAX_DUPLICATES
+
+
+def num_kept(words: str) -> int:
+    """Count the objects in memory that hold these words of a request."""
+    gc.collect()
+    kept = gc.get_objects()
+    payloads = [it for it in kept if isinstance(it, Delivery) and words.encode() in it.payload]
+    messages = [it for it in kept if isinstance(it, ChatMessage) and words in it.content]
+    return len(payloads) + len(messages)
+
+
+def test_of_what_waits_for_its_confirmation_no_content_is_kept() -> None:
+    """Thousands may: a broker may deliver far beyond the Receive Maximum."""
+    bench = Bench(limits=replace(LIMITS, max_waiting=1), is_preparing=False)
+    asked: list[dict[str, object]] = [
+        {"id": f"r{number}", "prompt": "these words"} for number in range(3)
+    ]
+    asked.append({"id": "bad", "prompt": ["these words"]})
+    for payload in asked:
+        bench.deliver(payload)
+    assert len(bench.transport.replies) == 3
+    for payload in asked:  # a redelivery takes the place of the one before
+        bench.take(replace(bench.delivery(payload), is_redelivery=True, connection_epoch=1))
+    assert len(bench.transport.replies) == 3
+    assert num_kept("these words") == 1, "the one request that is not answered"
+
+
+def test_of_a_duplicate_no_content_is_kept() -> None:
+    bench = Bench()
+    for _ in range(5):
+        bench.deliver({"id": "a", "prompt": "those words"})
+    assert num_kept("those words") == 1
 
 
 def test_duplicates_of_a_request_that_is_refused_are_refused_with_it() -> None:
@@ -109,6 +142,14 @@ def test_two_requests_to_one_reply_topic_are_answered_apart() -> None:
         for sent in bench.transport.on("reply/me")
     }
     assert answers == {b"1": "one", b"2": "two"}
+
+
+def test_the_same_words_without_an_id_are_asked_anew() -> None:
+    bench = Bench()
+    for _ in range(2):
+        bench.deliver(b"hello")
+        bench.finish()
+    assert len(bench.worker.jobs) == 2
 
 
 def test_a_reply_larger_than_what_is_kept_is_not_kept() -> None:

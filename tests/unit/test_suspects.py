@@ -197,6 +197,26 @@ def test_others_wait_a_bounded_time_for_a_suspect(tmp_path: Path) -> None:
     assert bench.worker.jobs[1].request.received_s == due_s - ISOLATION_LIMIT_S
 
 
+def test_nothing_waits_for_a_suspect_that_was_waited_for_already(tmp_path: Path) -> None:
+    bench = suspect_runs(tmp_path)
+    bench.clock.advance(ISOLATION_LIMIT_S)
+    bench.deliver(LONG | {"id": "late"})
+    assert ids(bench) == ["suspect", "next", "late"]
+
+
+def test_who_came_later_waits_no_longer_than_who_came_first(tmp_path: Path) -> None:
+    life(tmp_path).deliver(LONG | {"id": "suspect"})
+    bench = life(tmp_path)
+    bench.deliver(LONG | {"id": "suspect"}, is_redelivery=True)
+    begun_s = bench.clock()
+    bench.clock.advance(20.0)
+    bench.deliver(LONG | {"id": "later"})
+    assert bench.node.next_tick_s() == begun_s + ISOLATION_LIMIT_S
+    bench.clock.advance(10.0)
+    bench.tick()
+    assert ids(bench) == ["suspect", "later"]
+
+
 def test_a_bounded_number_waits_for_a_suspect(tmp_path: Path) -> None:
     bench = suspect_runs(tmp_path)
     for number in range(MAX_ARRIVALS):
