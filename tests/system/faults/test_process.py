@@ -48,7 +48,7 @@ def test_a_full_or_read_only_disk_costs_the_state_file_but_no_answer(
         clients.settle()
         assert clients.codes == {"ok"}
         assert process.log.count("state.file: cannot be written") == 1
-        assert process.log.count("state.folder: cannot be written") == 1
+        assert process.log.count("state.folder: the crash journal cannot be written") == 1
         assert process.stop() == 0
 
 
