@@ -47,6 +47,18 @@ class _ObservedModel(LatencyModel):
         return error
 
 
+class _NoText:
+    """A detokenizer of tokens that mean nothing."""
+
+    def push(self, _token_id: int) -> str:
+        """Return the text of a token."""
+        return ""
+
+    def flush(self) -> str:
+        """Return the rest at the end."""
+        return ""
+
+
 class Node:
     """One device with the daemon's own policy.
 
@@ -155,9 +167,8 @@ class Node:
         ask = self._asks[int(generation.request.reply_to.request_id or 0)]
         if not self._engine.sequences:
             self._engine.now_s = max(self._engine.now_s, self._now_s)
-        if generation.key not in self._generations:
-            self._generations[generation.key] = generation
-            generation.started_s = self._now_s
+        self._generations[generation.key] = generation
+        generation.start(_NoText(), self._now_s)
         num_done = generation.num_output_tokens
         wanted = min(ask.output_tokens, generation.max_tokens)
         self._engine.sequences.append(
