@@ -49,6 +49,10 @@ READING_INTERVAL_S = 1.0
 DECISION_INTERVAL_S = 0.01
 
 
+# Each request is decided on with a reading of its own, which a short preparation outlives.
+_MAX_AGES_S: dict[type[Event], float] = {Decoded: 0.0, Prepared: DECISION_INTERVAL_S}
+
+
 @dataclass(frozen=True, slots=True)
 class Edges:
     """What carries out the node's effects, and the clock and the readings."""
@@ -99,9 +103,7 @@ class Driver:
         edges = self.edges
         if now_s - self._device_read_s >= READING_INTERVAL_S:
             self._device, self._device_read_s = edges.read_device(), now_s
-        # Each request is decided on with a reading of its own, which a short preparation outlives.
-        ages_s = {Decoded: 0.0, Prepared: DECISION_INTERVAL_S}
-        max_age_s = ages_s.get(type(event), READING_INTERVAL_S)
+        max_age_s = _MAX_AGES_S.get(type(event), READING_INTERVAL_S)
         if self._memory is None or now_s - self._memory_read_s >= max_age_s:
             self._memory, self._memory_read_s = edges.read_memory(), now_s
         worker = edges.worker

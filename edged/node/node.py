@@ -116,9 +116,10 @@ class Node:
                 self._confirm(event)
             case Drain() | Abandon():
                 self._drain(event)
-        # The two that are many, and that free no slot.
-        if not isinstance(event, Fragment | Confirmed):
+        # The others admit, end and begin nothing: a schedule costs more than all else here.
+        if not isinstance(event, Delivery | Decoded | Fragment | Confirmed):
             self._schedule()
+        if not isinstance(event, Delivery | Fragment | Confirmed):
             self._intake.take_arrivals()
         return self._state.take_effects()
 
@@ -142,7 +143,6 @@ class Node:
         self.scheduler.num_slots = self.guard.tick(self._state.readings.memory, now_s)
         for state in self.scheduler.expire(now_s, cost):
             self._replies.finish_queued(state)
-        # Nothing waits after most events: the schedule costs more than all else here.
         if self._state.is_draining or not self.scheduler.is_waiting:
             return
         while (started := self.scheduler.start_next(now_s, cost)) is not None:

@@ -55,14 +55,24 @@ class Delivery:
         """A digest of topic, payload and properties that every redelivery has in common."""
         # Without the Message Expiry Interval, which the broker counts down, and without the DUP
         # flag, which only later deliveries have.
-        properties = replace(self.properties, message_expiry_s=None)
+        properties = self.properties
+        if properties.message_expiry_s is not None:
+            properties = replace(properties, message_expiry_s=None)
         content = (self.topic, properties, hashlib.sha256(self.payload).digest())
         return hashlib.sha256(repr(content).encode(errors="replace")).hexdigest()[:32]
 
     @property
     def receipt(self) -> "Delivery":
         """The delivery without payload and properties: all that an acknowledgement needs."""
-        return replace(self, payload=b"", properties=WireProperties())
+        return Delivery(
+            self.topic,
+            b"",
+            self.retain,
+            self.qos,
+            self.is_redelivery,
+            packet_id=self.packet_id,
+            connection_epoch=self.connection_epoch,
+        )
 
 
 class Encoded(NamedTuple):
