@@ -318,7 +318,7 @@ class Bench:
             lambda: self.memory,
             lambda: self.device,
         )
-        self.driver = Driver(self.node, self.edges, self.limits.defaults)
+        self.driver = Driver(self.node, self.edges, self.limits.defaults, decision_interval_s=0.0)
 
     def take(self, event: Event) -> None:
         """Give the node an event, and let what it asks for be prepared."""

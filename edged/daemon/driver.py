@@ -43,14 +43,11 @@ from edged.node.throttling import DeviceReading
 from edged.protocol import Publisher, RequestDefaults, decode
 from edged.scheduling.memory_budget import MemorySnapshot
 
-# How old a reading of the device may be, and one of memory where nothing is admitted.
+# How old a reading of the device may be, and one of memory where nothing is decided on.
 READING_INTERVAL_S = 1.0
-# How old the reading of memory with which a request was prepared may be when it is admitted.
+# How old the reading of memory may be with which a request is decided on. A reading takes some
+# 25 us, as long as a twentieth of all that the daemon does for a request.
 DECISION_INTERVAL_S = 0.01
-
-
-# Each request is decided on with a reading of its own, which a short preparation outlives.
-_MAX_AGES_S: dict[type[Event], float] = {Decoded: 0.0, Prepared: DECISION_INTERVAL_S}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +67,14 @@ class Edges:
 class Driver:
     """Drive a node; its deliveries are decoded with ``defaults``."""
 
-    def __init__(self, node: Node, edges: Edges, defaults: RequestDefaults) -> None:
+    def __init__(
+        self,
+        node: Node,
+        edges: Edges,
+        defaults: RequestDefaults,
+        decision_interval_s: float = DECISION_INTERVAL_S,
+    ) -> None:
+        self._decision_interval_s = decision_interval_s
         self.node = node
         self.edges = edges
         self._defaults = defaults
@@ -103,7 +107,8 @@ class Driver:
         edges = self.edges
         if now_s - self._device_read_s >= READING_INTERVAL_S:
             self._device, self._device_read_s = edges.read_device(), now_s
-        max_age_s = _MAX_AGES_S.get(type(event), READING_INTERVAL_S)
+        is_decision = isinstance(event, Decoded | Prepared)
+        max_age_s = self._decision_interval_s if is_decision else READING_INTERVAL_S
         if self._memory is None or now_s - self._memory_read_s >= max_age_s:
             self._memory, self._memory_read_s = edges.read_memory(), now_s
         worker = edges.worker

@@ -201,17 +201,17 @@ def test_readings_are_read_again_after_a_second() -> None:
     assert all(reading.num_touched == 5 for reading in stage.node.readings)
 
 
-def test_each_request_is_decided_on_with_memory_read_for_it() -> None:
+def test_a_request_is_decided_on_with_a_reading_of_memory_a_hundredth_of_a_second_old() -> None:
     stage = Stage()
     decoded = Decoded(make_request())
     for event, pause_s in (
         (Tick(), 0.0),
-        (decoded, 0.0),  # a new one, whatever was read before
-        (PREPARED, DECISION_INTERVAL_S / 2),  # prepared so fast that the same one holds
+        (decoded, DECISION_INTERVAL_S / 2),
+        (PREPARED, DECISION_INTERVAL_S),
+        (Tick(), 2 * DECISION_INTERVAL_S),  # decides on nothing
         (decoded, 0.0),
-        (PREPARED, 2 * DECISION_INTERVAL_S),
     ):
         stage.clock.advance(pause_s)
         stage.driver.take(event)
-    assert [reading.memory.rss_bytes for reading in stage.node.readings] == [1, 2, 2, 3, 4]
+    assert [reading.memory.rss_bytes for reading in stage.node.readings] == [1, 1, 2, 2, 3]
     assert stage.num_device_readings == 1

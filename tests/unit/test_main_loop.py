@@ -133,7 +133,9 @@ class Stage:
         preparer.threads = self.threads
         bench.preparer = preparer
         bench.edges = replace(bench.edges, preparer=preparer)
-        bench.driver = Driver(bench.node, bench.edges, bench.limits.defaults)
+        bench.driver = Driver(
+            bench.node, bench.edges, bench.limits.defaults, decision_interval_s=0.0
+        )
         self.notifier = RecordingNotifier(watchdog_s)
         self.inbox = ScriptedInbox(bench, events)
         config = Config(
