@@ -8,6 +8,7 @@ import contextlib
 import select
 import socket
 import ssl
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -42,6 +43,8 @@ IDLE_S = 1.0
 WAKE_BYTES = 64
 _NO_SUBSCRIBERS = 0x10
 _MQTT_OVERHEAD_BYTES = 1024
+# How long a broker may take to close a connection after DISCONNECT.
+LINGER_S = 0.5
 
 
 class Acknowledgements:
@@ -210,7 +213,21 @@ class Connection:
             if not select.select([], [sock], [], IDLE_S)[1]:
                 break
             self._client.loop_write()
+        if self.is_open:
+            self._discard_rest()
         self.abort()
+
+    def _discard_rest(self) -> None:
+        """Read to the end of the stream, for ``LINGER_S`` at most."""
+        # An acknowledgement makes room for the next message. One that met a closed socket would be
+        # answered with a reset, and a reset discards the acknowledgements that are not read yet.
+        sock: Any = self._client.socket()
+        limit_s = time.monotonic() + LINGER_S
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_WR)
+            while (left_s := limit_s - time.monotonic()) > 0:
+                if not select.select([sock], [], [], left_s)[0] or not sock.recv(65536):
+                    break
 
     def abort(self) -> None:
         """Close the socket without DISCONNECT."""
