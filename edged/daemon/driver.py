@@ -45,8 +45,8 @@ from edged.scheduling.memory_budget import MemorySnapshot
 
 # How old a reading of the device may be, and one of memory where nothing is decided on.
 READING_INTERVAL_S = 1.0
-# How old the reading of memory may be with which a request is decided on. A reading takes some
-# 25 us, as long as a twentieth of all that the daemon does for a request.
+# How old the reading of memory may be with which a request is decided on: a flood of requests reads
+# it a hundred times a second, and not once for each.
 DECISION_INTERVAL_S = 0.01
 
 

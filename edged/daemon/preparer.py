@@ -24,7 +24,7 @@ from edged.protocol.request import ChatMessage, FormatType, OutputFormat, Reject
 _LOG = logging.getLogger(__name__)
 
 # Characters of a prompt, without format and dialogue, that is prepared on the main thread: that
-# takes some 0.1 ms, and the other thread adds 0.2 ms to each reply (`benchmarks.wire`).
+# takes about as long as the way to another thread and back, which each reply would wait for.
 SHORT_CHARACTERS = 512
 _INTERNAL = Rejected(ErrorCode.INTERNAL, "the request could not be taken in; see the node's log")
 

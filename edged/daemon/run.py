@@ -85,7 +85,7 @@ def serve(
 
     Args:
         read: Reads all settings.
-        load_model: ``edged bench`` has a model that takes no time.
+        load_model: Makes the model resident; ``benchmarks.wire`` has one that takes no time.
         is_reloadable: Whether SIGHUP has the settings read again; else it is ignored.
 
     Raises:

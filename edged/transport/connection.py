@@ -5,6 +5,7 @@ Rule: used by one thread only. paho's callbacks only record what happened, in ``
 """
 
 import contextlib
+import os
 import select
 import socket
 import ssl
@@ -205,29 +206,19 @@ class Connection:
 
     def close(self) -> None:
         """Send DISCONNECT, which suppresses the will, and close the socket."""
-        if self.is_open:
-            self._acknowledgements.flush()
-        self._client.disconnect()
-        while self.is_open and self._client.want_write():
-            sock: Any = self._client.socket()
-            if not select.select([], [sock], [], IDLE_S)[1]:
-                break
-            self._client.loop_write()
-        if self.is_open:
-            self._discard_rest()
-        self.abort()
-
-    def _discard_rest(self) -> None:
-        """Read to the end of the stream, for ``LINGER_S`` at most."""
-        # An acknowledgement makes room for the next message. One that met a closed socket would be
-        # answered with a reset, and a reset discards the acknowledgements that are not read yet.
         sock: Any = self._client.socket()
-        limit_s = time.monotonic() + LINGER_S
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_WR)
-            while (left_s := limit_s - time.monotonic()) > 0:
-                if not select.select([sock], [], [], left_s)[0] or not sock.recv(65536):
+        if sock is None:
+            return
+        # paho closes its socket as soon as the DISCONNECT is written: this one is ours.
+        with socket.socket(fileno=os.dup(sock.fileno())) as rest:
+            self._acknowledgements.flush()
+            self._client.disconnect()
+            while self.is_open and self._client.want_write():
+                if not select.select([], [sock], [], IDLE_S)[1]:
                     break
+                self._client.loop_write()
+            _read_to_end(rest)
+        self.abort()
 
     def abort(self) -> None:
         """Close the socket without DISCONNECT."""
@@ -303,3 +294,15 @@ class Connection:
         else:
             is_from_broker = flags.is_disconnect_packet_from_server
             self.failure = explain_disconnect(reason, properties, is_from_broker=is_from_broker)
+
+
+def _read_to_end(sock: socket.socket) -> None:
+    """End the sending half of a connection, and discard what comes, for ``LINGER_S`` at most."""
+    # An acknowledgement makes room for the next message. One that meets a closed socket is answered
+    # with a reset; a broker whose next write fails leaves the rest unread.
+    limit_s = time.monotonic() + LINGER_S
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_WR)
+        while (left_s := limit_s - time.monotonic()) > 0:
+            if not select.select([sock], [], [], left_s)[0] or not sock.recv(65536):
+                break
