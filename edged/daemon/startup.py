@@ -88,7 +88,8 @@ class WaitingReport:
 
     def failed(self, reason: str, pause_s: float) -> None:
         """Report a failed attempt, and the pause before the next one."""
-        key = re.sub(r"\d+", "", reason)  # free memory is another number each time
+        # Free memory is another number each time, and the advice behind it depends on the number.
+        key = re.sub(r"\d+", "", reason.partition(";")[0])
         if key not in self._known:
             self._known.add(key)
             _LOG.warning("the start waits, and is attempted again until it succeeds: %s", reason)

@@ -136,18 +136,19 @@ def told(tmp_path: Path) -> Iterator[tuple[Callable[[], list[str]], Notifier]]:
 def test_systemd_gets_each_attempt_and_the_log_each_reason_once(
     told: tuple[Callable[[], list[str]], Notifier], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Figures in a reason, such as what is free just now, make it no other reason."""
+    """Figures in a reason and the advice that depends on them make it no other reason."""
     read, notifier = told
     report = WaitingReport(notifier)
     with caplog.at_level(logging.INFO):
         for number in range(5):
-            report.failed(f"{number} MiB short", 2.0**number)
+            advice = "free memory" if number else "free memory, or lower it to 1M"
+            report.failed(f"{number} MiB short; {advice}", 2.0**number)
             report.failed("models: No such file or directory", 60.0)
         report.close()
     messages = read()
     assert len(messages) == 10
     assert messages[2] == (
-        "STATUS=waiting: 1 MiB short; next attempt in 2 s\nEXTEND_TIMEOUT_USEC=182000000"
+        "STATUS=waiting: 1 MiB short; free memory; next attempt in 2 s\nEXTEND_TIMEOUT_USEC=182000000"
     )
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
     assert ["0 MiB short" in caplog.text, "No such file" in caplog.text] == [True, True]
