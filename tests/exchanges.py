@@ -13,7 +13,13 @@ from typing import cast
 from unittest.mock import patch
 
 from edged.daemon.group import Group
-from edged.daemon.homeassistant import MAX_DELAY_S, STATUS_ONLINE, Announcement, Discovery
+from edged.daemon.homeassistant import (
+    MAX_DELAY_S,
+    STATUS_ONLINE,
+    Announcement,
+    Discovery,
+    status_topic,
+)
 from edged.daemon.reporting import OFFLINE, ONLINE
 from edged.errors import ErrorCode
 from edged.node.generation import Finished, Fragment
@@ -215,7 +221,7 @@ def _announced(talk: Talk) -> None:
     bench = talk.bench
     announcement = Announcement(DEFAULTS.topics, "homeassistant", MODEL, can_ask=True)
     discovery = Discovery(announcement, bench.transport, bench.clock, is_on=True)
-    status = bench.delivery(STATUS_ONLINE, topic=announcement.status_topic)
+    status = bench.delivery(STATUS_ONLINE, topic=status_topic(announcement.prefix))
     talk.lines.append(_line("→", status.topic, status.payload.decode(), []))
     discovery.take(status)
     bench.clock.advance(MAX_DELAY_S)

@@ -10,7 +10,7 @@ from edged.config import Config
 from edged.daemon.atomic_file import AtomicFile
 from edged.daemon.driver import Edges
 from edged.daemon.group import Group
-from edged.daemon.homeassistant import Announcement, Discovery
+from edged.daemon.homeassistant import Announcement, Discovery, status_topic
 from edged.daemon.loader import ResidentModel
 from edged.daemon.memory import read_shares
 from edged.daemon.operator_events import MemoryEvents
@@ -77,7 +77,7 @@ class Reporter:
         home = config.homeassistant
         announcement = Announcement(self._topics, home.prefix, model.bundle.manifest.name, home.ask)
         self.discovery = Discovery(announcement, edges.transport, edges.clock, is_on=home.discovery)
-        self.status_topic = announcement.status_topic
+        self.status_topic = status_topic(home.prefix)
         self._memory_events = MemoryEvents(edges.operator_events, node.guard)
         self._file = AtomicFile(config.state.file, "state.file")
         self._prometheus = AtomicFile(config.metrics.prometheus_file, "metrics.prometheus_file")

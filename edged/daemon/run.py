@@ -21,6 +21,7 @@ from edged.daemon import memory
 from edged.daemon.check import reload_problem
 from edged.daemon.driver import Driver, Edges
 from edged.daemon.group import STOP_LIMIT_S, Connections, Group, group_filters
+from edged.daemon.homeassistant import status_topic
 from edged.daemon.inbox import FromGroup, Inbox, ReloadRequested, StopRequested
 from edged.daemon.invocation import add_config_arguments, check_broker_files, read_config
 from edged.daemon.journal_file import JournalFile
@@ -39,7 +40,6 @@ from edged.daemon.wiring import (
     energy_meter,
     group_settings,
     limits_of,
-    status_topic,
     topics_of,
 )
 from edged.daemon.worker import Worker
@@ -179,7 +179,7 @@ def _connect(config: Config, inbox: Inbox) -> Connections:
     topics, settings = topics_of(config), broker_settings(config)
     own = Transport(
         settings,
-        subscriptions=[topics.request_filter, status_topic(config)],
+        subscriptions=[topics.request_filter, status_topic(config.homeassistant.prefix)],
         will=Will(topics.availability, OFFLINE),
         emit=inbox.put,
         backlog=inbox.qsize,

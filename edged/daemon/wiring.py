@@ -9,6 +9,7 @@ from edged.config import Config
 from edged.daemon import sensors
 from edged.daemon.energy import EnergyMeter
 from edged.daemon.group import SESSION_EXPIRY_S
+from edged.daemon.homeassistant import status_topic
 from edged.daemon.invocation import read_password
 from edged.daemon.loader import ResidentModel
 from edged.daemon.memory_plan import DEFAULT_SLOTS
@@ -28,11 +29,6 @@ _MAX_PACKET_BYTES = 65536
 def topics_of(config: Config) -> Topics:
     """Name the topics of the node, and of its group."""
     return Topics(config.prefix, config.node, config.group.name)
-
-
-def status_topic(config: Config) -> str:
-    """Name the topic on which Home Assistant publishes its start."""
-    return f"{config.homeassistant.prefix}/status"
 
 
 def broker_settings(config: Config) -> BrokerSettings:
@@ -55,7 +51,7 @@ def broker_settings(config: Config) -> BrokerSettings:
         receive_maximum=config.queue.size + num_slots + _HEADROOM,
         max_packet_bytes=max(_MAX_PACKET_BYTES, config.request.max_payload_bytes * 4),
         protocol=broker.protocol.value,
-        optional_filters=frozenset({status_topic(config)}),
+        optional_filters=frozenset({status_topic(config.homeassistant.prefix)}),
     )
 
 
