@@ -210,7 +210,7 @@ def _availability(talk: Talk) -> None:
 def _probed(talk: Talk) -> None:
     bench = talk.bench
     transport, topics = cast("Transport", bench.transport), DEFAULTS.topics
-    group = Group(transport, topics, bench.take, bench.operator_events, bench.clock)
+    group = Group(transport, topics, bench.driver)
     with patch("secrets.token_hex", return_value="5d0c2f6a91b7e384"):
         group.take(Connected(1, is_session_present=False, protocol_version="5"))
     probe = bench.transport.sent[-1].message

@@ -40,7 +40,7 @@ def main(arguments: argparse.Namespace) -> int:
         EdgedError: If a setting is wrong, or the folder holds no model.
     """
     own = {"model.max_model_len": arguments.context, "model.num_slots": arguments.slots}
-    config = read_config(arguments, {key: text for key, text in own.items() if text is not None})
+    config = read_config(arguments, own)
     bundle = open_bundle(config.model.path, verify=False)
     figures = make_figures(config, bundle, process_snapshot())
     if arguments.json:

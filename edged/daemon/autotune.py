@@ -85,11 +85,13 @@ def known_tuning(config: Config, bundle: Bundle, model_path: Path | None) -> Tun
         return Tuning()
     path, key = config.state.folder / FILE_NAME, fingerprint(config, bundle)
 
-    def measure_once() -> Tuning:
-        return _measure_in_child(config, bundle, model_path)
-
     try:
-        return load_or_measure(path, key, lambda members: Tuning(**members), measure_once)
+        return load_or_measure(
+            path,
+            key,
+            lambda members: Tuning(**members),
+            lambda: _measure_in_child(config, bundle, model_path),
+        )
     except (OSError, subprocess.SubprocessError, ValueError, TypeError) as error:
         _LOG.warning("the model is run as on most devices: no measurement: %s", error)
         return Tuning()
@@ -130,12 +132,12 @@ def _prefill_s(graph: Graph, chunk_tokens: int, clock: Callable[[], float]) -> f
 def _measure_in_child(config: Config, bundle: Bundle, model_path: Path) -> Tuning:
     """Measure in a child process, whose memory is freed with it."""
     _LOG.info("measuring how the model runs fastest on this device, once")
-    arguments = {
-        "model_path": str(model_path),
+    options = {
         "is_fused": bundle.manifest.graph is GraphKind.FUSED,
         "num_threads": config.model.num_threads,
+        "max_model_len": _PROMPT_TOKENS + _ANSWER_TOKENS,
     }
-    command = [sys.executable, "-m", __spec__.name, json.dumps(arguments)]
+    command = [sys.executable, "-m", __spec__.name, str(model_path), json.dumps(options)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=True)
     tuning = Tuning(**json.loads(done.stdout))
     kernel = "in tiles" if tuning.has_flash else "as a whole"
@@ -145,18 +147,9 @@ def _measure_in_child(config: Config, bundle: Bundle, model_path: Path) -> Tunin
 
 def main() -> int:
     """Measure a model and print the tuning as JSON: the child process."""
-    arguments = json.loads(sys.argv[1])
-
-    def load(has_flash: bool) -> Graph:  # noqa: FBT001 - the only argument
-        return load_graph(
-            Path(arguments["model_path"]),
-            is_fused=arguments["is_fused"],
-            max_model_len=_PROMPT_TOKENS + _ANSWER_TOKENS,
-            num_threads=arguments["num_threads"],
-            has_flash=has_flash,
-        )
-
-    print(json.dumps(asdict(measure(load))))
+    model_path, options = Path(sys.argv[1]), json.loads(sys.argv[2])
+    tuning = measure(lambda has_flash: load_graph(model_path, has_flash=has_flash, **options))
+    print(json.dumps(asdict(tuning)))
     return 0
 
 

@@ -29,7 +29,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 def read_config(
     arguments: argparse.Namespace, further: Mapping[str, str | None] = MappingProxyType({})
 ) -> Config:
-    """Return the configuration; options override the file, and so do ``further`` keys.
+    """Return the configuration; options override the file, and so do ``further`` keys if set.
 
     Raises:
         UsageError: If neither a file nor a model is given.
@@ -37,21 +37,21 @@ def read_config(
         UnavailableError: If the file cannot be read.
     """
     node = node_name_of(socket.gethostname())
-    overrides = dict(further)
-    if arguments.node is not None:
-        overrides["node"] = arguments.node
-    if arguments.log_level is not None:
-        overrides["log.level"] = arguments.log_level
-    if arguments.model is not None:
-        overrides["model.path"] = arguments.model
+    options = {
+        "node": arguments.node,
+        "log.level": arguments.log_level,
+        "model.path": arguments.model,
+        **further,
+    }
+    overrides = {key: text for key, text in options.items() if text is not None}
     if arguments.broker is not None:
         overrides |= broker_overrides(_broker_address(arguments.broker))
-    if arguments.config is None:
-        if arguments.model is None:
-            raise UsageError("give --config FILE, or --model DIR with --broker URL and --node NAME")
-        return load_config("", "command line", default_node=node, overrides=overrides)
-    text = _read_text(arguments.config)
-    return load_config(text, str(arguments.config), default_node=node, overrides=overrides)
+    text, source = "", "command line"
+    if arguments.config is not None:
+        text, source = _read_text(arguments.config), str(arguments.config)
+    elif arguments.model is None:
+        raise UsageError("give --config FILE, or --model DIR with --broker URL and --node NAME")
+    return load_config(text, source, default_node=node, overrides=overrides)
 
 
 def _read_text(path: Path) -> str:

@@ -115,9 +115,7 @@ class MemoryEvents:
     def update(self, rss_bytes: int, missing_bytes: int) -> None:
         """Compare a reading with the one before.
 
-        Args:
-            rss_bytes: Resident memory of the process.
-            missing_bytes: How far memory is over the budget, or below what the device must keep.
+        ``missing_bytes`` is how far memory is over the budget, or below what the device must keep.
         """
         report, guard, is_short = self._operator_events.report, self._guard, missing_bytes > 0
         if is_short != self._is_short:

@@ -8,7 +8,7 @@ from typing import Any
 import edged
 from edged.config import Config
 from edged.daemon.atomic_file import AtomicFile
-from edged.daemon.driver import Edges
+from edged.daemon.driver import Driver
 from edged.daemon.group import Group
 from edged.daemon.homeassistant import Announcement, Discovery, status_topic
 from edged.daemon.loader import ResidentModel
@@ -16,7 +16,6 @@ from edged.daemon.memory import read_shares
 from edged.daemon.operator_events import MemoryEvents
 from edged.daemon.prometheus import exposition
 from edged.daemon.wiring import topics_of
-from edged.node.node import Node
 from edged.protocol import Encoded, WireProperties, encode_info, encode_state
 from edged.protocol.encode import to_json
 from edged.protocol.request import FormatType
@@ -61,24 +60,19 @@ class Reporter:
     """Publish the status when it is due."""
 
     def __init__(
-        self,
-        config: Config,
-        model: ResidentModel,
-        node: Node,
-        edges: Edges,
-        group: Group | None = None,
+        self, config: Config, model: ResidentModel, driver: Driver, group: Group | None = None
     ) -> None:
         self._config = config
         self._model = model
-        self._node = node
-        self._edges = edges
+        self._node = driver.node
+        self._edges = edges = driver.edges
         self._group = group
         self._topics = topics_of(config)
         home = config.homeassistant
         announcement = Announcement(self._topics, home.prefix, model.bundle.manifest.name, home.ask)
         self.discovery = Discovery(announcement, edges.transport, edges.clock, is_on=home.discovery)
         self.status_topic = status_topic(home.prefix)
-        self._memory_events = MemoryEvents(edges.operator_events, node.guard)
+        self._memory_events = MemoryEvents(edges.operator_events, driver.node.guard)
         self._file = AtomicFile(config.state.file, "state.file")
         self._prometheus = AtomicFile(config.metrics.prometheus_file, "metrics.prometheus_file")
         self._published_s = float("-inf")

@@ -53,10 +53,7 @@ from edged.transport import Transport, Will
 
 _LOG = logging.getLogger(__name__)
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``edged run``."""
-    add_config_arguments(parser)
+add_arguments = add_config_arguments
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -225,8 +222,8 @@ def _assemble(
     events.report(NodeStarted(edged.__version__, model.bundle.model_id, node.num_unfinished))
     group = None
     if connections.group is not None:
-        group = Group(connections.group, topics, driver.take, events, edges.clock)
-    reporter = Reporter(config, model, node, edges, group)
+        group = Group(connections.group, topics, driver)
+    reporter = Reporter(config, model, driver, group)
     broker_name = broker_settings(config).url
     log = ConnectionLog(connections.own, broker_name, driver, reporter, notifier)
     return Parts(driver, log, reporter, notifier, group)

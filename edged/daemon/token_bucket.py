@@ -2,13 +2,7 @@
 
 
 class TokenBucket:
-    """A bucket that is full at first.
-
-    Args:
-        burst: Tokens that it holds.
-        refill_s: After this time there is one more.
-        now_s: The time, on any monotonic clock.
-    """
+    """A bucket of ``burst`` tokens, full at ``now_s``, with one more after each ``refill_s``."""
 
     def __init__(self, burst: int, refill_s: float, now_s: float) -> None:
         self._burst = burst

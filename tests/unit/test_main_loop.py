@@ -144,7 +144,7 @@ class Stage:
             state=StateConfig(file=folder / "state.json"),
         )
         model = fake_model(bench.clock())
-        self.reporter = Reporter(config, model, bench.node, bench.edges)
+        self.reporter = Reporter(config, model, bench.driver)
         transport = cast("Transport", FakeTransportThread(self.threads))
         connection = ConnectionLog(
             transport, "mqtt://broker:1883", bench.driver, self.reporter, self.notifier

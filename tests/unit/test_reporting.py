@@ -29,7 +29,7 @@ class Stage:
         self.bench = Bench()
         model = fake_model(self.bench.clock())
         self.bench.clock.advance(60.0)
-        self.reporter = Reporter(config(text), model, self.bench.node, self.bench.edges)
+        self.reporter = Reporter(config(text), model, self.bench.driver)
 
     @property
     def states(self) -> list[dict[str, Any]]:
