@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from edged.bundle.folder import Bundle, open_bundle
 from edged.config import Config
 from edged.daemon import memory
-from edged.daemon.autotune import fitted_settings
+from edged.daemon.measurements import fitted_settings
 from edged.daemon.memory_plan import MemoryReservation, reserve_memory
 from edged.daemon.warm_prefixes import keep_prefixes, system_prompts
 from edged.engine.grammar import compile_format

@@ -104,20 +104,6 @@ class CostEstimate:
         )
 
 
-def read_cost(members: object) -> CostEstimate:
-    """Make an estimate from what ``dataclasses.asdict`` wrote to a file.
-
-    Raises:
-        ValueError: the data is not one.
-    """
-    if not isinstance(members, dict):
-        raise ValueError("not a cost: no object")  # noqa: TRY004 - data, not an argument's type
-    try:
-        return CostEstimate(**members)
-    except TypeError as error:
-        raise ValueError(f"not a cost: {error}") from error
-
-
 @dataclass(slots=True)
 class RequestTimings:
     """Measured engine time of one request, without the time between its runs."""

@@ -3,7 +3,6 @@
 import math
 import random
 import statistics
-from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from edged.scheduling.latency_model import (
     CostEstimate,
     LatencyModel,
     RequestTimings,
-    read_cost,
 )
 
 TRUE = CostEstimate(
@@ -185,13 +183,3 @@ def test_no_observation_breaks_the_costs(seen: list[RequestTimings]) -> None:
         model.observe(one)
     assert 0 < model.current.service_s(1000, 1000) < math.inf
     assert 1 <= model.current.margin <= MAX_MARGIN
-
-
-def test_an_estimate_survives_a_file_and_damage_is_reported() -> None:
-    assert read_cost(asdict(TRUE)) == TRUE
-    older = {key: value for key, value in asdict(TRUE).items() if key != "decode_row_s"}
-    assert read_cost(older).decode_row_s == 0.0
-    damages: list[object] = [None, [], {"prefill_token_s": 1.0}, asdict(TRUE) | {"more": 1}]
-    for damaged in damages:
-        with pytest.raises(ValueError, match="not a cost"):
-            read_cost(damaged)
