@@ -10,6 +10,7 @@ from typing import Any, cast
 from edged.daemon.driver import Driver, Edges
 from edged.daemon.journal_file import JournalFile
 from edged.daemon.loader import ResidentModel
+from edged.daemon.memory import KernelLimits
 from edged.daemon.operator_events import OperatorEvents
 from edged.daemon.preparer import Preparer
 from edged.daemon.worker import Worker
@@ -271,7 +272,7 @@ def fake_model(started_s: float) -> ResidentModel:
     manifest = SimpleNamespace(name="tiny", scheme="int8-w8a8")
     bundle = SimpleNamespace(manifest=manifest, model_id="tiny@abcdef", sha256="ab" * 32)
     engine = SimpleNamespace(max_model_len=LIMITS.max_model_len, num_slots=1)
-    memory = SimpleNamespace(budget=LIMITS.budget, is_enforced=False)
+    memory = SimpleNamespace(budget=LIMITS.budget, limits=KernelLimits(None, None))
     model = SimpleNamespace(bundle=bundle, engine=engine, memory=memory, started_s=started_s)
     return cast("ResidentModel", model)
 

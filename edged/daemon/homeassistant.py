@@ -128,10 +128,6 @@ class Announcement:
         }
         return Encoded(self.topic, to_json(members), WireProperties())
 
-    def removal(self) -> Encoded:
-        """Return the message that removes the announcement; to be retained, too."""
-        return Encoded(self.topic, b"", WireProperties())
-
     def _components(self) -> dict[str, Any]:
         shown = {member: self._shown(member, sensor) for member, sensor in _SENSORS.items()}
         shown["model"] = self._shown("model", _sensor("Model", icon="mdi:brain", **_TEXT)) | {
@@ -194,32 +190,30 @@ class Discovery:
         self._clock = clock
         self._is_on = is_on
         self._is_removed = False
-        self._due_s = float("inf")
+        self.due_s = float("inf")
+        """When ``tick`` will announce again."""
         self._random = random.SystemRandom()
 
     def announce(self) -> None:
         """Publish the announcement, or remove it."""
-        self._due_s = float("inf")
+        self.due_s = float("inf")
         if self._is_on:
             self._publisher.publish(self._announcement.message(), qos=1, retain=True)
         elif not self._is_removed:
             self._is_removed = True
-            self._publisher.publish(self._announcement.removal(), qos=1, retain=True)
+            removal = Encoded(self._announcement.topic, b"", WireProperties())
+            self._publisher.publish(removal, qos=1, retain=True)
 
     def take(self, delivery: Delivery) -> None:
         """Handle Home Assistant's status: when it has started, it needs the announcement again."""
         self._publisher.acknowledge(delivery)
         if delivery.payload == STATUS_ONLINE and self._is_on:
             _LOG.info("Home Assistant has started; the node is announced again")
-            self._due_s = self._clock() + self._random.uniform(0, MAX_DELAY_S)
-
-    def next_tick_s(self) -> float:
-        """Return when ``tick`` will announce again."""
-        return self._due_s
+            self.due_s = self._clock() + self._random.uniform(0, MAX_DELAY_S)
 
     def tick(self) -> bool:
         """Announce again if it is time; return whether it was."""
-        is_due = self._clock() >= self._due_s
+        is_due = self._clock() >= self.due_s
         if is_due:
             self.announce()
         return is_due

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from edged.config import BrokerConfig, Config, broker_overrides, load_config, node_name_of
-from edged.config.broker_url import BrokerAddress, parse_broker_url
+from edged.config.broker_url import parse_broker_url
 from edged.errors import ConfigError, UnavailableError, UsageError
 from edged.transport.settings import read_password_file, tls_context
 
@@ -45,7 +45,10 @@ def read_config(
     }
     overrides = {key: text for key, text in options.items() if text is not None}
     if arguments.broker is not None:
-        overrides |= broker_overrides(_broker_address(arguments.broker))
+        try:
+            overrides |= broker_overrides(parse_broker_url(arguments.broker))
+        except ValueError as error:
+            raise ConfigError(f"--broker: {error}") from error
     text, source = "", "command line"
     if arguments.config is not None:
         text, source = _read_text(arguments.config), str(arguments.config)
@@ -83,10 +86,3 @@ def check_broker_files(broker: BrokerConfig) -> None:
     read_password(broker)
     if broker.ca_file is not None:
         tls_context(broker.ca_file)
-
-
-def _broker_address(url: str) -> BrokerAddress:
-    try:
-        return parse_broker_url(url)
-    except ValueError as error:
-        raise ConfigError(f"--broker: {error}") from error

@@ -43,11 +43,9 @@ class RateLimit(logging.Filter):
         source = self._sources.get(place)
         if source is None:
             source = self._sources[place] = TokenBucket(SOURCE_BURST, SOURCE_REFILL_S, now_s)
-        if not (source.has_token(now_s) and self._total.has_token(now_s)):
+        if not (source.take(now_s) and self._total.take(now_s)):
             self._num_suppressed += 1
             return False
-        source.take()
-        self._total.take()
         if self._num_suppressed:
             record.msg = f"{record.getMessage()} ({self._num_suppressed} lines before it left out)"
             record.args, self._num_suppressed = (), 0

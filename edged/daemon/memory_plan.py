@@ -34,9 +34,8 @@ _TOKENIZER_COPIES = 16
 # For a token of a prefill chunk and each unit of width; the width is that of a square layer.
 _ACTIVATION_BYTES = 40
 # Of the weights' size: by how much the kernels' own layout is larger, with the table of a tied
-# embedding held in both layouts.
-_PREPACKED_SHARE = {"int8-w8a8": 0.0}
-_PREPACKED_SHARE_ELSE = 0.37
+# embedding held in both layouts; that of int8-w8a8 is as large as the weights.
+_PREPACKED_SHARE = 0.37
 _LOGIT_BYTES = 4
 # Past and present of the running answer, and the copies that the graph makes of them.
 _PORTABLE_CACHE_COPIES = 2.7
@@ -65,11 +64,6 @@ class MemoryReservation:
     """Answers decoded at the same time, each with a KV cache of its own."""
     problem: str | None = None
     """What does not fit, and which key to change; None when all fits."""
-
-    @property
-    def is_enforced(self) -> bool:
-        """Whether the kernel enforces the budget, too."""
-        return self.limits.is_enforced(self.budget.limit_bytes)
 
 
 def reserve_memory(config: Config, bundle: Bundle) -> MemoryReservation:
@@ -164,7 +158,7 @@ def _working_bytes(manifest: Manifest, chunk_tokens: int, num_slots: int) -> int
     num_rows: float = num_slots
     if manifest.graph is GraphKind.PORTABLE:
         num_rows = _PORTABLE_LOGITS_COPIES * chunk_tokens
-    share = _PREPACKED_SHARE.get(manifest.scheme, _PREPACKED_SHARE_ELSE)
+    share = 0.0 if manifest.scheme == "int8-w8a8" else _PREPACKED_SHARE
     parts = (
         _LIBRARY_BYTES,
         layer_bytes * facts.num_layers,

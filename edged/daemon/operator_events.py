@@ -57,8 +57,7 @@ class OperatorEvents:
         """Send an event, or count it as suppressed."""
         now_s, limit = self._clock(), _limit_of(event)
         bucket = self._buckets.setdefault(limit, TokenBucket(BURST, REFILL_S, now_s))
-        if len(self._unconfirmed) < MAX_UNCONFIRMED and bucket.has_token(now_s):
-            bucket.take()
+        if len(self._unconfirmed) < MAX_UNCONFIRMED and bucket.take(now_s):
             self._send(event)
             return
         self._metrics.count(Count.EVENTS_SUPPRESSED)

@@ -106,7 +106,7 @@ class Reporter:
 
     def next_tick_s(self) -> float:
         """Return when ``tick`` will next publish, if nothing changes until then."""
-        return min(self._next_state_s(), self.discovery.next_tick_s())
+        return min(self._next_state_s(), self.discovery.due_s)
 
     def _next_state_s(self) -> float:
         interval_s = self._config.state.interval_s
@@ -138,7 +138,7 @@ class Reporter:
             "rss_bytes": memory.rss_bytes,
             "available_bytes": memory.available_bytes,
             "budget_bytes": reservation.budget.limit_bytes,
-            "budget_enforced": reservation.is_enforced,
+            "budget_enforced": reservation.limits.is_enforced(reservation.budget.limit_bytes),
             **node.guard.members(memory.rss_bytes),
             **read_shares(),
             **self._edges.read_device().members(),

@@ -168,11 +168,7 @@ def _catch_signals(inbox: Inbox, *, is_reloadable: bool) -> None:
 
 
 def _connect(config: Config, inbox: Inbox) -> Connections:
-    """Begin to connect, in the background.
-
-    Raises:
-        UnavailableError: If a file that the connection needs cannot be read.
-    """
+    """Begin to connect, in the background."""
     topics, settings = topics_of(config), broker_settings(config)
     own = Transport(
         settings,

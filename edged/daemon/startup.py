@@ -95,7 +95,7 @@ class WaitingReport:
             _LOG.warning("the start waits, and is attempted again until it succeeds: %s", reason)
             # A password or a certificate that cannot be read may be the very reason.
             with contextlib.suppress(UnavailableError):
-                self._publish(NodeWaiting(reason))
+                self._publish(reason)
         # After the log: systemd may end the process because of it.
         self._notifier.waiting(f"waiting: {reason}; next attempt in {pause_s:.0f} s", pause_s)
 
@@ -105,8 +105,8 @@ class WaitingReport:
             self._transport.stop(timeout_s=STOP_LIMIT_S)
             self._transport = None
 
-    def _publish(self, event: NodeWaiting) -> None:
-        config = self._config
+    def _publish(self, reason: str) -> None:
+        config, event = self._config, NodeWaiting(reason)
         if config is None:
             return
         if self._transport is None:

@@ -10,12 +10,10 @@ class TokenBucket:
         self._tokens = float(burst)
         self._filled_s = now_s
 
-    def has_token(self, now_s: float) -> bool:
-        """Refill, and return whether a token is left."""
+    def take(self, now_s: float) -> bool:
+        """Take a token; return whether there was one."""
         refilled = self._tokens + (now_s - self._filled_s) / self._refill_s
         self._tokens, self._filled_s = min(self._burst, refilled), now_s
-        return self._tokens >= 1
-
-    def take(self) -> None:
-        """Take a token, after ``has_token``."""
-        self._tokens -= 1
+        has_token = self._tokens >= 1
+        self._tokens -= has_token
+        return has_token
