@@ -120,7 +120,7 @@ class ClockDetokenizer:
         return ""
 
 
-def load_instant(_config: Config) -> ResidentModel:
+def load_instant(config: Config) -> ResidentModel:
     """Return an instant model; replaces ``loader.load``."""
     held = memory.snapshot()
     reservation = MemoryReservation(
@@ -130,6 +130,7 @@ def load_instant(_config: Config) -> ResidentModel:
         num_slots=1,
     )
     return ResidentModel(
+        config=config,
         bundle=Bundle(Path(), _manifest(), "0" * 64),
         memory=reservation,
         engine=cast("Engine", InstantEngine()),

@@ -7,7 +7,6 @@ import argparse
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 from edged.config import BrokerConfig, Config, broker_overrides, load_config, node_name_of
 from edged.config.broker_url import parse_broker_url
@@ -27,7 +26,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_config(
-    arguments: argparse.Namespace, further: Mapping[str, str | None] = MappingProxyType({})
+    arguments: argparse.Namespace, further: Mapping[str, str | None] | None = None
 ) -> Config:
     """Return the configuration; options override the file, and so do ``further`` keys if set.
 
@@ -41,7 +40,7 @@ def read_config(
         "node": arguments.node,
         "log.level": arguments.log_level,
         "model.path": arguments.model,
-        **further,
+        **(further or {}),
     }
     overrides = {key: text for key, text in options.items() if text is not None}
     if arguments.broker is not None:

@@ -27,8 +27,9 @@ _REASON_CHARACTERS = 300
 
 @dataclass(frozen=True, slots=True)
 class ResidentModel:
-    """A loaded model, and what it may hold."""
+    """A loaded model, what it may hold, and the settings that it was loaded with."""
 
+    config: Config
     bundle: Bundle
     memory: MemoryReservation
     engine: Engine
@@ -62,7 +63,7 @@ def load(config: Config) -> ResidentModel:
         memory.rss_bytes() >> 20,
         limit_bytes >> 20,
     )
-    return ResidentModel(bundle, reservation, engine, tokenizer, None, started_s)
+    return ResidentModel(config, bundle, reservation, engine, tokenizer, None, started_s)
 
 
 def _load(

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from edged.config import LogFormat
 from edged.daemon.token_bucket import TokenBucket
@@ -73,12 +73,10 @@ class _Escaped(logging.Formatter):
         return "\n".join(f"<{priority}>{part}" for part in text.split("\n"))
 
 
-def configure_logging(
-    level: str, log_format: LogFormat, environment: Mapping[str, str] = os.environ
-) -> None:
+def configure_logging(level: str, log_format: LogFormat) -> None:
     """Send the log to standard error, in the journal's form if systemd reads that."""
     is_journal = log_format is LogFormat.JOURNAL or (
-        log_format is LogFormat.AUTO and "JOURNAL_STREAM" in environment
+        log_format is LogFormat.AUTO and "JOURNAL_STREAM" in os.environ
     )
     pattern = "%(message)s" if is_journal else "%(asctime)s %(levelname)-7s %(message)s"
     handler = logging.StreamHandler(sys.stderr)

@@ -90,9 +90,8 @@ def snapshot() -> MemorySnapshot:
 def read_shares(root: Path = Path("/")) -> dict[str, float | None]:
     """Read the process's own part of its memory, as members of ``state``; some milliseconds.
 
-    Returns:
-        ``pss_bytes`` has its part of the pages that it shares, ``uss_bytes`` only pages of its own;
-        None where the kernel does not report it.
+    ``pss_bytes`` has its part of the pages that it shares, ``uss_bytes`` only pages of its own.
+    What the kernel does not report is None.
     """
     rollup = _read(root / "proc/self/smaps_rollup").splitlines()
     sizes = {
@@ -152,11 +151,7 @@ def is_memory_controller_on(root: Path = Path("/")) -> bool:
 
 
 def _memory_group(root: Path) -> tuple[Path, PurePosixPath, bool] | None:
-    """Find the control group that accounts this process's memory, as cgroups(7) describes it.
-
-    Returns:
-        Mount point, path below it, and whether it is of cgroup v1; None without such a group.
-    """
+    """Return mount point, path and whether it is v1, of the group that limits memory here."""
     unified = None
     for line in _read(root / "proc/self/cgroup").splitlines():
         hierarchy, controllers, path = line.split(":", 2)

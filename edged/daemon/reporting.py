@@ -6,7 +6,6 @@ Rule: a status that cannot be published or written never stops an answer.
 from typing import Any
 
 import edged
-from edged.config import Config
 from edged.daemon.atomic_file import AtomicFile
 from edged.daemon.driver import Driver
 from edged.daemon.group import Group
@@ -26,9 +25,9 @@ ONLINE, OFFLINE = b"online", b"offline"
 CHANGE_INTERVAL_S = 1.0
 
 
-def info_members(config: Config, model: ResidentModel) -> dict[str, Any]:
+def info_members(model: ResidentModel) -> dict[str, Any]:
     """Describe the node: versions, the model, and what requests may ask for."""
-    bundle = model.bundle
+    config, bundle = model.config, model.bundle
     is_local = config.broker.host in ("localhost", "127.0.0.1", "::1")
     return {
         "edged": edged.__version__,
@@ -59,10 +58,8 @@ def info_members(config: Config, model: ResidentModel) -> dict[str, Any]:
 class Reporter:
     """Publish the status when it is due."""
 
-    def __init__(
-        self, config: Config, model: ResidentModel, driver: Driver, group: Group | None = None
-    ) -> None:
-        self._config = config
+    def __init__(self, model: ResidentModel, driver: Driver, group: Group | None = None) -> None:
+        self._config = config = model.config
         self._model = model
         self._node = driver.node
         self._edges = edges = driver.edges
@@ -83,7 +80,7 @@ class Reporter:
 
     def announce(self) -> None:
         """Publish all that is retained, at the start of a connection."""
-        transport, info = self._edges.transport, info_members(self._config, self._model)
+        transport, info = self._edges.transport, info_members(self._model)
         online = Encoded(self._topics.availability, ONLINE, WireProperties())
         transport.publish(online, qos=1, retain=True)
         transport.publish(encode_info(self._topics, info), qos=1, retain=True)

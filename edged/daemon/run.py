@@ -91,21 +91,20 @@ def serve(
     notifier = Notifier()
     inbox = Inbox()
     _catch_signals(inbox, is_reloadable=is_reloadable)
-    started = _start(read, load_model, partial(_is_stopped, inbox, read), notifier)
-    if started is None:
+    model = _start(read, load_model, partial(_is_stopped, inbox, read), notifier)
+    if model is None:
         return ExitCode.OK
-    config, model = started
     notifier.ready()
 
-    connections = _connect(config, inbox)
-    parts = _assemble(config, model, inbox, connections, notifier)
+    connections = _connect(model.config, inbox)
+    parts = _assemble(model, inbox, connections, notifier)
     worker = parts.driver.edges.worker
     worker.start_thread()
     parts.driver.edges.preparer.start_thread()
     problem = partial(reload_problem, read, model.bundle.sha256) if is_reloadable else None
     loop = MainLoop(inbox, parts, problem)
     code = _run(loop)
-    connections.close(Will(topics_of(config).availability, OFFLINE))
+    connections.close(Will(topics_of(model.config).availability, OFFLINE))
     is_idle = worker.stop(STOP_LIMIT_S)
     if loop.is_reloading:
         _restart()
@@ -120,7 +119,7 @@ def _start(
     load_model: Callable[[Config], ResidentModel],
     wait: Callable[[float], bool],
     notifier: Notifier,
-) -> tuple[Config, ResidentModel] | None:
+) -> ResidentModel | None:
     """Read the settings and load the model, as often as it takes; None if asked to stop."""
     config = attempt(read, wait, WaitingReport(notifier).failed)
     if config is None:
@@ -134,10 +133,9 @@ def _start(
 
     report = WaitingReport(notifier, config)
     try:
-        model = attempt(load_all, wait, report.failed)
+        return attempt(load_all, wait, report.failed)
     finally:
         report.close()
-    return None if model is None else (config, model)
 
 
 def _is_stopped(inbox: Inbox, read: Callable[[], Config], pause_s: float) -> bool:
@@ -192,14 +190,11 @@ def _connect(config: Config, inbox: Inbox) -> Connections:
 
 
 def _assemble(
-    config: Config,
-    model: ResidentModel,
-    inbox: Inbox,
-    connections: Connections,
-    notifier: Notifier,
+    model: ResidentModel, inbox: Inbox, connections: Connections, notifier: Notifier
 ) -> Parts:
     """Build the parts of the loop; only the journal's thread is started."""
-    topics, limits, tokenizer = topics_of(config), limits_of(config, model), model.tokenizer
+    config, limits, tokenizer = model.config, limits_of(model), model.tokenizer
+    topics = limits.defaults.topics
     journal = JournalFile(config.state.folder, lambda key: inbox.put(Synced(key)))
     cost = model.cost or known_cost(config, model.bundle, model.engine)
     node = Node(limits, LatencyModel(cost), journal.read())
@@ -219,7 +214,7 @@ def _assemble(
     group = None
     if connections.group is not None:
         group = Group(connections.group, topics, driver)
-    reporter = Reporter(config, model, driver, group)
+    reporter = Reporter(model, driver, group)
     broker_name = broker_settings(config).url
     log = ConnectionLog(connections.own, broker_name, driver, reporter, notifier)
     return Parts(driver, log, reporter, notifier, group)

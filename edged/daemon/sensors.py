@@ -15,9 +15,7 @@ from edged.node.throttling import DeviceReading
 _T = TypeVar("_T")
 
 _SYS = Path("/sys")
-_RAPL = "class/powercap"
 _THERMAL = "class/thermal"
-_COOLING_TYPE = "Processor"
 # Flags of a Raspberry Pi's firmware, in hexadecimal.
 _FIRMWARE = "devices/platform/soc/soc:firmware/get_throttled"
 _UNDER_VOLTAGE, _THROTTLED = 0b0001, 0b1110
@@ -53,7 +51,7 @@ def read_joules(sys: Path = _SYS) -> float | None:
 @functools.cache
 def _packages(sys: Path) -> tuple[Path, ...]:
     """Find the counters once: every forward pass reads them twice."""
-    return tuple(sorted((sys / _RAPL).glob("intel-rapl:[0-9]")))
+    return tuple(sorted((sys / "class/powercap").glob("intel-rapl:[0-9]")))
 
 
 def _temperature_c(sys: Path) -> float | None:
@@ -68,7 +66,7 @@ def _throttled_share(sys: Path, *, is_throttled: bool) -> float | None:
     for device in (sys / _THERMAL).glob("cooling_device*"):
         kind = _text(device / "type")
         state, most = _number(device / "cur_state", float), _number(device / "max_state", float)
-        is_processor = kind == _COOLING_TYPE or "cpufreq" in kind
+        is_processor = kind == "Processor" or "cpufreq" in kind
         if is_processor and state is not None and most:
             shares.append(state / most)
     return max(shares, default=None)

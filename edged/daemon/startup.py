@@ -47,16 +47,13 @@ def attempt(
     report: Callable[[str, float], None],
     share: Callable[[], float] = half_to_whole,
 ) -> _T | None:
-    """Call ``start`` until it succeeds, and return what it returned; blocks.
+    """Call ``start`` until it succeeds; blocks. Return its result, or None if asked to stop.
 
     Args:
         start: Raises what is final, too.
         wait: Blocks for so many seconds, or until a stop is requested; then it is True.
         report: Gets the reason of each failed attempt, and the seconds until the next.
         share: Of each pause, what is really waited.
-
-    Returns:
-        None if a stop was requested.
     """
     longest_s = RETRY_MIN_S
     while True:

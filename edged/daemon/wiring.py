@@ -71,9 +71,9 @@ def energy_meter(config: Config) -> EnergyMeter:
     return EnergyMeter(sensors.read_joules, config.metrics.watts_per_thread, num_threads)
 
 
-def limits_of(config: Config, model: ResidentModel) -> Limits:
+def limits_of(model: ResidentModel) -> Limits:
     """Return the limits of the node."""
-    sessions = config.sessions
+    config, sessions = model.config, model.config.sessions
     return Limits(
         defaults=_request_defaults(config),
         budget=model.memory.budget,
