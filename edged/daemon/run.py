@@ -84,9 +84,6 @@ def serve(
         read: Reads all settings.
         load_model: Makes the model resident; ``benchmarks.wire`` has one that takes no time.
         is_reloadable: Whether SIGHUP has the settings read again; else it is ignored.
-
-    Raises:
-        ConfigError: If the configuration is wrong, or its model can never fit.
     """
     notifier = Notifier()
     inbox = Inbox()
@@ -231,10 +228,8 @@ def _run(loop: MainLoop) -> ExitCode:
 
 
 def _restart() -> NoReturn:
-    """Become a new process under the same id, with the same command line.
-
-    Threads end without unwinding, so everything must be published and written before.
-    """
+    """Become a new process under the same id, with the same command line."""
+    # Threads end without unwinding: everything must be published and written before.
     # Python's handlers do not survive ``exec``: until the new process has its own, a second reload
     # must be lost and not end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -1,8 +1,8 @@
 """A start that cannot succeed now is attempted again, without an end: no user is there to do it.
 
-A wrong configuration is final and ends the process with 78. Too little free memory, a folder that
-is not mounted yet, a file that is still being copied, a disk that fails: all of that may change
-while the configuration stays as it is, so the start waits for it.
+A wrong configuration is final and ends the process. Too little free memory, a folder that is not
+mounted yet, a file that is still being copied, a disk that fails: all of that may change while the
+configuration stays as it is, so the start waits for it.
 
 Rule: each reason is logged and published once, however often the start is attempted.
 """
@@ -72,10 +72,7 @@ def attempt(
 
 
 class WaitingReport:
-    """Report why a start waits: always to systemd, once per reason to the log and to operators.
-
-    ``config`` names the broker; it is None as long as it could not be read.
-    """
+    """Report why a start waits; to operators only with ``config``, which names the broker."""
 
     def __init__(self, notifier: Notifier, config: Config | None = None) -> None:
         self._notifier = notifier
