@@ -255,7 +255,7 @@ class Intake:
         if isinstance(reservation, Rejected):
             return reservation
         state.reservation = reservation
-        state.num_prompt_tokens, state.max_tokens = num_prompt_tokens, decision.max_tokens
+        state.num_prompt_tokens, state.max_tokens = num_prompt_tokens, decision
         state.prompt_ids, state.constraint = prepared.prompt_ids, prepared.constraint
         if state.turn is not None:
             state.turn = replace(state.turn, num_forgotten=prepared.num_forgotten)

@@ -6,16 +6,17 @@ follow one by one, earliest deadline first. A request starts only if that stays 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Generic
 
 from edged.protocol.request import Priority
 from edged.scheduling.admission import RESERVE
 from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.queued_request import S
-from edged.scheduling.schedulability import AdmissionTest, Batch, EdfSchedule, FreeSlot
+from edged.scheduling.schedulability import AdmissionTest, Batch, Commitment, EdfSchedule
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DispatchState(Generic[S]):
     """All queued and running requests at one time; deciding changes nothing."""
 
@@ -36,14 +37,14 @@ class DispatchState(Generic[S]):
         is_idle = not (self.running or self.waiting)  # then the first schedule starts at once
         if is_idle or len(self.running) >= self.num_slots:
             return AdmissionTest(schedules)
-        queued = [entry.commitment(self.cost) for entry in self.waiting]
-        return AdmissionTest(schedules, FreeSlot(self._batch(self.running), queued))
+        queued = [self._commitments[entry] for entry in self.waiting]
+        return AdmissionTest(schedules, self._running_batch, queued)
 
     def next_free_slot_s(self) -> float:
         """Predict in how many seconds a slot is free."""
         if len(self.running) < self.num_slots:
             return 0.0
-        return min(self._batch(self.running).completions_s)
+        return min(self._running_batch.completions_s)
 
     def to_start(self) -> S | None:
         """Return the most urgent request that can start without a missed deadline."""
@@ -52,7 +53,7 @@ class DispatchState(Generic[S]):
         startable = self._startable()
         if not self.running and len(startable) == 1:  # no other deadline to miss
             return startable[0]
-        batch = self._batch(self.running)
+        batch = self._running_batch
         for entry in startable:
             if self._can_start(entry, startable, batch):
                 return entry
@@ -91,8 +92,10 @@ class DispatchState(Generic[S]):
 
     def _to_pause_for_deadlines(self) -> list[S] | None:
         """Return the fewest requests to pause to meet all deadlines; None if no pause does it."""
+        if self._schedule([]).is_feasible():
+            return []
         pausable = self._pausable()
-        for count in range(len(pausable) + 1):
+        for count in range(1, len(pausable) + 1):
             if self._schedule(pausable[:count]).is_feasible():
                 return pausable[:count]
         return None
@@ -110,14 +113,22 @@ class DispatchState(Generic[S]):
     def _schedule(self, paused: Sequence[S]) -> EdfSchedule:
         """Return the schedule if these were paused and the other running requests ended first."""
         rest = [entry for entry in self.running if entry not in paused]
-        queued = (entry.commitment(self.cost) for entry in (*self.waiting, *paused))
-        return EdfSchedule(self.now_s, queued, self._batch(rest).makespan_s)
+        queued = [self._commitments[entry] for entry in (*self.waiting, *paused)]
+        batch = self._batch(rest) if paused else self._running_batch
+        return EdfSchedule(self.now_s, queued, batch.makespan_s)
+
+    @cached_property
+    def _commitments(self) -> dict[S, Commitment]:
+        return {entry: entry.commitment(self.cost) for entry in (*self.waiting, *self.running)}
+
+    @cached_property
+    def _running_batch(self) -> Batch:
+        return self._batch(self.running)
 
     def _batch(self, entries: Sequence[S]) -> Batch:
         return Batch(self.now_s, self.cost, [entry.remaining_work() for entry in entries])
 
     def _can_start(self, entry: S, waiting: Sequence[S], batch: Batch) -> bool:
-        rest = [other.commitment(self.cost) for other in waiting if other is not entry]
+        rest = [self._commitments[other] for other in waiting if other is not entry]
         # Less urgent requests must not use up the slack that a person will need.
-        reserve = RESERVE[entry.request.priority]
-        return FreeSlot(batch, rest).can_start(entry.full_work(), reserve)
+        return batch.can_add(entry.full_work(), rest, RESERVE[entry.request.priority])

@@ -7,7 +7,6 @@ corrects its scale, so that a throttled device is followed and a single stall is
 import math
 import statistics
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 # Safety factor of predictions until enough requests have shown their error.
@@ -78,17 +77,6 @@ class CostEstimate:
         """Predict ``num_tokens`` runs of one token each, the first after ``context`` others."""
         num_pairs = num_tokens * (context + num_tokens / 2)
         return num_tokens * self.decode_token_s + num_pairs * self.decode_pair_s
-
-    def step_s(self, contexts: Sequence[int]) -> float:
-        """Predict one decode run of a token each for sequences of these lengths; at least one."""
-        num_others = len(contexts) - 1
-        one_s = self.decode_token_s + num_others * self.decode_row_s
-        return one_s + sum(context + 0.5 for context in contexts) * self.decode_pair_s
-
-    def service_s(self, num_prompt_tokens: int, num_output_tokens: int) -> float:
-        """Predict the time from a start to the end of an answer; prefill gives its first token."""
-        num_runs = max(num_output_tokens - 1, 0)
-        return self.prefill_s(num_prompt_tokens) + self.decode_s(num_runs, num_prompt_tokens)
 
     def scaled(self, prefill_factor: float, decode_factor: float, margin: float) -> "CostEstimate":
         """Return a copy with prefill and decode costs scaled, and this margin."""

@@ -108,7 +108,7 @@ class Scheduler(Generic[S]):
         entry = self._at(now_s, cost).to_start()
         if entry is not None:
             self._waiting.remove(entry)
-            entry.start(now_s)
+            entry.start()
             self.running.append(entry)
         return entry
 
