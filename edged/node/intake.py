@@ -251,10 +251,10 @@ class Intake:
         if isinstance(decision, Rejected):
             return decision
         # Last, so that nothing can refuse the request after its memory is reserved.
-        reservation = node.guard.reserve()
-        if isinstance(reservation, Rejected):
-            return reservation
-        state.reservation = reservation
+        rejected = node.guard.reserve()
+        if rejected is not None:
+            return rejected
+        state.has_memory = True
         state.num_prompt_tokens, state.max_tokens = num_prompt_tokens, decision
         state.prompt_ids, state.constraint = prepared.prompt_ids, prepared.constraint
         if state.turn is not None:

@@ -165,8 +165,8 @@ class Replies:
             KeyError: It is answered already: a second reply would break the contract.
         """
         del self._open[state]
-        if state.reservation is not None:
-            state.reservation.release()
+        if state.has_memory:
+            self._node.guard.release()
         # A retry with the same id must be tried, not answered with the old refusal.
         is_final = not (isinstance(reply.outcome, Rejected) and reply.outcome.code.is_retryable)
         # Before it is sent: else a process that ends in between would send it twice, unmarked.

@@ -32,7 +32,7 @@ class DispatchState(Generic[S]):
         It may start in a free slot, or wait for the running requests, or have those with a later
         deadline paused.
         """
-        later = [entry for entry in self._pausable() if entry.deadline_s > deadline_s]
+        later = [entry for entry in self._pausable if entry.deadline_s > deadline_s]
         schedules = [self._schedule(later[:count]) for count in range(len(later) + 1)]
         is_idle = not (self.running or self.waiting)  # then the first schedule starts at once
         if is_idle or len(self.running) >= self.num_slots:
@@ -50,10 +50,9 @@ class DispatchState(Generic[S]):
         """Return the most urgent request that can start without a missed deadline."""
         if not self.waiting or len(self.running) >= self.num_slots:
             return None
-        startable = self._startable()
+        startable, batch = self._startable, self._running_batch
         if not self.running and len(startable) == 1:  # no other deadline to miss
             return startable[0]
-        batch = self._running_batch
         for entry in startable:
             if self._can_start(entry, startable, batch):
                 return entry
@@ -65,11 +64,12 @@ class DispatchState(Generic[S]):
 
     def to_pause(self) -> S | None:
         """Return the running request to pause: for a person, or to meet a deadline."""
-        if not self.waiting or not self._pausable():
+        if not self.waiting or not self._pausable:
             return None
-        people = [entry for entry in self._startable() if self._is_person(entry)]
+        people = [entry for entry in self._startable if self._is_person(entry)]
         if people:
-            for victim in sorted(self.running, key=lambda entry: entry.rank(self.now_s))[::-1]:
+            # The least urgent first; where none is worth pausing, a person waits for a slot.
+            for victim in sorted(self._pausable, key=lambda it: it.rank(self.now_s), reverse=True):
                 if self._makes_way(victim, people):
                     return victim
         paused = self._to_pause_for_deadlines()
@@ -83,28 +83,22 @@ class DispatchState(Generic[S]):
         others = [entry for entry in self.running if entry is not victim]
         if self._is_person(victim) or len(others) >= self.num_slots:
             return False
-        # Else a person waits until a slot is free: a pause costs the prompt once more.
-        if not victim.is_worth_pausing(self.cost, self.now_s):
-            return False
-        waiting = [*self._startable(), victim]
+        waiting = [*self._startable, victim]
         batch = self._batch(others)
         return any(self._can_start(entry, waiting, batch) for entry in people)
 
     def _to_pause_for_deadlines(self) -> list[S] | None:
         """Return the fewest requests to pause to meet all deadlines; None if no pause does it."""
-        if self._schedule([]).is_feasible():
-            return []
-        pausable = self._pausable()
-        for count in range(1, len(pausable) + 1):
-            if self._schedule(pausable[:count]).is_feasible():
-                return pausable[:count]
-        return None
+        choices = (self._pausable[:count] for count in range(len(self._pausable) + 1))
+        return next((paused for paused in choices if self._schedule(paused).is_feasible()), None)
 
+    @cached_property
     def _startable(self) -> list[S]:
         """Return the queued requests before their deadlines, the most urgent first."""
         startable = (entry for entry in self.waiting if entry.deadline_s > self.now_s)
         return sorted(startable, key=lambda entry: entry.rank(self.now_s))
 
+    @cached_property
     def _pausable(self) -> list[S]:
         """Return the running requests that are worth pausing, the latest deadline first."""
         worth = [e for e in self.running if e.is_worth_pausing(self.cost, self.now_s)]

@@ -52,9 +52,10 @@ class QueuedRequest:
     is_over_share: bool = False
     """Whether its client exceeded its fair share at arrival."""
     num_prefilled: int = 0
-    """Tokens before the next one of the answer that are in the KV cache; 0 while it waits."""
+    """Tokens of the prompt, and of the answer before a pause, that are in the KV cache, whether
+    computed or reused; 0 while it waits."""
     num_generated: int = 0
-    """Tokens of the answer."""
+    """Tokens of the answer, those before a pause included."""
     num_generated_before: int = 0
     """Those of them from before the last start."""
     num_pauses: int = 0
@@ -91,13 +92,7 @@ class QueuedRequest:
         self.num_generated_before, self.num_prefilled = self.num_generated, 0
 
     def note_progress(self, num_prefilled: int, num_generated: int) -> None:
-        """Update the progress that the engine reports.
-
-        Args:
-            num_prefilled: tokens of the prompt, and of the answer before a pause, that are in the
-                KV cache, whether computed or reused.
-            num_generated: tokens of the answer, those before a pause included.
-        """
+        """Update the progress that the engine reports."""
         self.num_prefilled, self.num_generated = num_prefilled, num_generated
 
     def pause(self, num_generated: int) -> None:

@@ -57,9 +57,9 @@ class Scheduler(Generic[S]):
         return self._at(now_s, cost).admission_test(request.deadline_s)
 
     def enter(self, entry: S, cost: CostEstimate, now_s: float) -> Rejected | None:
-        """Give a request a place in the queue while it is prepared, or refuse it as ``refusal``."""
+        """Give a request a place in the queue while it is prepared, or refuse it."""
         # The newest is refused whatever its class: an accepted request is never evicted for it.
-        refusal = self.refusal(entry.client, cost, now_s)
+        refusal = self._refusal(entry.client, cost, now_s)
         if refusal is None:
             entry.phase = RequestPhase.PREPARING
             self._preparing.append(entry)
@@ -69,24 +69,16 @@ class Scheduler(Generic[S]):
         """Let a prepared request wait for a slot; its client is charged for it."""
         self._preparing.remove(entry)
         entry.phase = RequestPhase.WAITING
-        entry.is_over_share = self._shares.is_over(entry.client, now_s)
+        entry.is_over_share = self._shares.wait_s(entry.client, now_s) > 0
         self._shares.charge(entry.client, entry.commitment(cost).work_s, now_s)
         self._waiting.append(entry)
 
-    def refusal(self, client: str, cost: CostEstimate, now_s: float) -> Rejected | None:
-        """Return why every request of a client is refused now; None if it may be queued.
-
-        The queue is full, or it is half full and the client exceeded its fair share.
-
-        Args:
-            client: the reply topic of the request.
-            cost: the current estimate.
-            now_s: current time.
-        """
+    def _refusal(self, client: str, cost: CostEstimate, now_s: float) -> Rejected | None:
+        """Refuse a client if the queue is full, or half full and its fair share exceeded."""
         num_waiting = len(self)
         is_full = num_waiting >= self.max_waiting
         is_half_full = num_waiting >= self.max_waiting // 2
-        if not is_full and not (is_half_full and self._shares.is_over(client, now_s)):
+        if not is_full and not (is_half_full and self._shares.wait_s(client, now_s) > 0):
             return None
         retry_s = max(MIN_RETRY_S, self._at(now_s, cost).next_free_slot_s())
         if is_full:
@@ -98,12 +90,10 @@ class Scheduler(Generic[S]):
         return Rejected(ErrorCode.QUEUE_FULL, message, retry_after_s=retry_s)
 
     def start_next(self, now_s: float, cost: CostEstimate) -> S | None:
-        """Move the next request from WAITING to STARTING.
+        """Move the next request from WAITING to STARTING, and return it.
 
-        One whose deadline has passed is left for ``expire``.
-
-        Returns:
-            The request; None if none is queued, no slot is free, or a deadline would be missed.
+        None if none is waiting, no slot is free, or a deadline would be missed. One whose own
+        deadline has passed is left for ``expire``.
         """
         entry = self._at(now_s, cost).to_start()
         if entry is not None:
@@ -113,7 +103,7 @@ class Scheduler(Generic[S]):
         return entry
 
     def note_progress(self, progress: Mapping[int, tuple[int, int]]) -> None:
-        """Update running requests by their keys; see ``QueuedRequest.note_progress``."""
+        """Update the tokens prefilled and generated of running requests, by their keys."""
         for entry in self.running:
             if entry.key in progress:
                 entry.note_progress(*progress[entry.key])
