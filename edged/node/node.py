@@ -213,11 +213,11 @@ class Node:
         if run.first_token_s is None:
             return
         usage, timing, spent = finished.usage, finished.timing(run.request.received_s), run.spent
-        self.metrics.observe_ttft(timing.ttft_s)
+        self.metrics.ttft_s.add(timing.ttft_s)
         # It computed its prompt twice, and waited in between: no measure of either.
         if run.was_paused:
             return
         self.metrics.observe_decode(usage.completion_tokens - 1, timing.decode_s)
         spent.num_cached = usage.cached_tokens
         spent.num_prefilled = usage.prompt_tokens - usage.cached_tokens
-        self.metrics.observe_cost_error(self.latency_model.observe(spent))
+        self.metrics.cost_error.add(self.latency_model.observe(spent))

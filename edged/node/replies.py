@@ -133,7 +133,7 @@ class Replies:
         reason = FinishReason.CANCELLED if state.is_cancelled else FinishReason.DEADLINE
         finished = Finished(generation, generation.end(reason), now_s)
         if state.request.is_stream:
-            self.publish_fragment(state, generation.last_fragment(now_s))
+            self.publish_fragment(state, generation.take_fragment(now_s, is_done=True))
         self.finish(state, finished.outcome, finished)
 
     def publish_fragment(self, state: RequestState, fragment: Fragment) -> None:
