@@ -98,12 +98,8 @@ class Sessions:
     ) -> PendingTurn | None:
         """Return a request with the turns before it; None when it names no session.
 
-        Args:
-            request: The request.
-            key: Its identity.
-            may_be_a_repeat: Whether an equal key means the same request; it then takes its former
-                place in the session instead of following itself.
-            now_s: Current time.
+        Where it may be a repeat, an equal key means the same request: it then takes its former
+        place in the session instead of following itself.
         """
         if request.session is None:
             return None

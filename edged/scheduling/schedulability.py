@@ -117,14 +117,9 @@ class Batch:
         return any(misses and not missed for missed, misses in pairs)
 
     def can_add(self, work: Work, queued: Iterable["Commitment"], reserve: float) -> bool:
-        """Return whether a request can start beside these without a missed deadline.
+        """Return whether a request can start beside these, and ``queued`` follow, all in time.
 
         Deadlines that are missed without it, or that it would miss alone, do not count.
-
-        Args:
-            work: the request.
-            queued: requests that follow after the batch.
-            reserve: share of the time to keep free; see ``EdfSchedule.capacity_s``.
         """
         enlarged = self.with_work(work)
         if self.is_delayed_in(enlarged):
@@ -166,16 +161,11 @@ class EdfSchedule:
         return self._sums[-1]
 
     def is_feasible(self, reserve: float = 0.0) -> bool:
-        """Return whether all deadlines are met."""
+        """Return whether all deadlines are met, with this share of the time kept free."""
         return self.slack_s(reserve) >= -EPSILON_S
 
     def slack_s(self, reserve: float = 0.0, first: int = 0) -> float:
-        """Return the longest delay that makes no commitment miss its deadline.
-
-        Args:
-            reserve: share of the time until each deadline to keep free; see ``capacity_s``.
-            first: how many of the earliest commitments are not delayed.
-        """
+        """Return the longest delay of all but the ``first`` that makes none miss its deadline."""
         later = zip(self._deadlines[first:], self._sums[first + 1 :], strict=True)
         slacks_s = ((1 - reserve) * (until_s - self.now_s) - sum_s for until_s, sum_s in later)
         return min(slacks_s, default=math.inf)
@@ -187,9 +177,7 @@ class EdfSchedule:
     def capacity_s(self, deadline_s: float, reserve: float = 0.0) -> float:
         """Return the longest work that can be admitted with a deadline; negative if there is none.
 
-        Args:
-            deadline_s: when it must be complete.
-            reserve: share of the time to keep free for more urgent requests to come.
+        ``reserve`` is a share of the time until each deadline, kept for more urgent requests.
         """
         if not self.total_s:  # an idle device: there is nothing that they would have to wait for
             reserve = 0.0
@@ -218,10 +206,7 @@ class AdmissionTest:
     def passes(self, work: Work, alone_s: float, reserve: float) -> bool:
         """Return whether a new request completes in time, and no admitted one late.
 
-        Args:
-            work: the request.
-            alone_s: its predicted duration outside of a batch, with the margin.
-            reserve: share of the time to keep free; see ``EdfSchedule.capacity_s``.
+        ``alone_s`` is its predicted duration outside of a batch, with the margin.
         """
         if any(alone_s <= it.capacity_s(work.deadline_s, reserve) for it in self.schedules):
             return True

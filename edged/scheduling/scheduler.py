@@ -150,13 +150,12 @@ class Scheduler(Generic[S]):
             to be answered when they have ended.
         """
         entries = [*self.queued(), *self.running]
-        unstarted = self._unstarted()
         matches = [entry for entry in entries if _is_target(entry.request, cancel)]
         owner = _owner(cancel.reply_to.topic)
         matches = [entry for entry in matches if _owner(entry.client) == owner] or matches
         for entry in matches:
             entry.is_cancelled = True
-            if entry in unstarted:
+            if entry.phase is not RequestPhase.RUNNING:
                 self.remove(entry)
         return matches
 

@@ -24,9 +24,9 @@ def test_a_hot_device_is_spared_until_it_has_cooled_down() -> None:
 
 def test_a_low_battery_counts_off_mains_only() -> None:
     throttling = Throttling(ThrottlingLimits(min_battery_share=0.3))
-    assert reason(throttling, battery_share=0.2, on_mains=True) is None
+    assert reason(throttling, battery=0.2, on_mains=True) is None
     seen = [
-        reason(throttling, battery_share=share, on_mains=False) is not None
+        reason(throttling, battery=share, on_mains=False) is not None
         for share in (0.3, 0.29, 0.34, 0.35)
     ]
     assert seen == [False, True, True, False]
@@ -37,9 +37,7 @@ def test_what_is_not_told_or_not_limited_is_no_reason(limits: ThrottlingLimits) 
     throttling = Throttling(limits)
     assert reason(throttling) is None
     assert (
-        reason(
-            Throttling(ThrottlingLimits()), temperature_c=120.0, battery_share=0.01, on_mains=False
-        )
+        reason(Throttling(ThrottlingLimits()), temperature_c=120.0, battery=0.01, on_mains=False)
         is None
     )
 
