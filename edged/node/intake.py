@@ -54,7 +54,7 @@ class Intake:
     def __init__(self, node: NodeState, replies: Replies) -> None:
         self._node = node
         self._replies = replies
-        self._throttling = Throttling(node.limits.throttling)
+        self._throttling = Throttling(node.limits.max_temperature_c, node.limits.min_battery)
         self._next_key = 0
         self._arrivals: deque[RequestState] = deque()
         self._decoding: RequestState | None = None

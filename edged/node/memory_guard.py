@@ -11,7 +11,7 @@ from edged.node.effects import Effect, ReleasePrefixCache
 from edged.node.ledger import REPLAY_BYTES, REQUEST_BYTES, Account, Ledger
 from edged.node.limits import Limits
 from edged.node.pressure import DOWN_AFTER_S, PressureLadder, PressureLevel
-from edged.node.sessions import Sessions
+from edged.node.sessions import MAX_SESSION_BYTES, Sessions
 from edged.protocol.request import Rejected
 from edged.scheduling.memory_budget import MemorySnapshot
 
@@ -96,4 +96,4 @@ def _held(limits: Limits) -> dict[Account, int]:
             Account.KV: plan.kv_bytes,
             Account.WORKING: plan.working_bytes,
         }
-    return held | {Account.SESSIONS: limits.sessions.num_bytes}
+    return held | {Account.SESSIONS: limits.sessions.count * MAX_SESSION_BYTES}

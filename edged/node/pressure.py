@@ -41,11 +41,7 @@ class PressureLevel(IntEnum):
 
 
 class PressureLadder:
-    """Decide the level.
-
-    Args:
-        budget: What may be held, and what the device must keep.
-    """
+    """Decide the level, for one budget."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget

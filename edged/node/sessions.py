@@ -26,11 +26,6 @@ class SessionLimits:
     """Of a prompt that continues a session."""
     idle_s: float = 1800.0
 
-    @property
-    def num_bytes(self) -> int:
-        """Memory of all sessions together, at most."""
-        return self.count * MAX_SESSION_BYTES
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Turn:

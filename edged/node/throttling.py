@@ -28,24 +28,12 @@ class DeviceReading:
     """Whether a Raspberry Pi's power supply is too weak now."""
 
 
-@dataclass(frozen=True, slots=True)
-class ThrottlingLimits:
-    """Limits beyond which background work is held back; None is no limit."""
-
-    max_temperature_c: float | None = None
-    min_battery_share: float | None = None
-    """Counts while the device does not run on mains."""
-
-
 class Throttling:
-    """Remember whether the device is hot or its battery low.
+    """Remember whether the device is hot or its battery low; None is no limit."""
 
-    Args:
-        limits: Where that begins.
-    """
-
-    def __init__(self, limits: ThrottlingLimits) -> None:
-        self._limits = limits
+    def __init__(self, max_temperature_c: float | None, min_battery: float | None) -> None:
+        self._max_temperature_c = max_temperature_c
+        self._min_battery = min_battery
         self._is_hot = False
         self._is_low = False
 
@@ -54,7 +42,7 @@ class Throttling:
 
         A reading that the device does not have is no reason.
         """
-        limit_c, least = self._limits.max_temperature_c, self._limits.min_battery_share
+        limit_c, least = self._max_temperature_c, self._min_battery
         temperature_c, share = device.temperature_c, device.battery
         if limit_c is not None and temperature_c is not None:
             self._is_hot = temperature_c >= limit_c - (_COOLER_C if self._is_hot else 0.0)

@@ -16,11 +16,11 @@ MIN_MARGIN, MAX_MARGIN = 1.03, 1.5
 
 # The scale is the median of so many: two outliers change nothing, three slow ones do.
 _DRIFT_SAMPLES = 5
-# Fewer tokens time the overhead of a run, not the speed of prefill.
+_MAX_SCALE = 50.0
 _MARGIN_SAMPLES = 64
 _MARGIN_PERCENT = 97
 _MIN_SAMPLES = 8
-_MAX_SCALE = 50.0
+# Fewer tokens time the overhead of a run, not the speed of prefill.
 _MIN_PREFILL_TOKENS = 16
 _MIN_DECODE_TOKENS = 4
 
@@ -151,11 +151,7 @@ class _Drift:
 
 
 class LatencyModel:
-    """A fitted estimate, corrected by every finished request.
-
-    Args:
-        fitted: the estimate as measured at start.
-    """
+    """An estimate, ``fitted`` at start and corrected by every finished request."""
 
     def __init__(self, fitted: CostEstimate) -> None:
         self.fitted = fitted

@@ -91,10 +91,6 @@ class QueuedRequest:
         self.phase = RequestPhase.STARTING
         self.num_generated_before, self.num_prefilled = self.num_generated, 0
 
-    def note_progress(self, num_prefilled: int, num_generated: int) -> None:
-        """Update the progress that the engine reports."""
-        self.num_prefilled, self.num_generated = num_prefilled, num_generated
-
     def pause(self, num_generated: int) -> None:
         """Go back from RUNNING to WAITING, with so many tokens of the answer."""
         self.phase = RequestPhase.WAITING

@@ -106,7 +106,7 @@ class Scheduler(Generic[S]):
         """Update the tokens prefilled and generated of running requests, by their keys."""
         for entry in self.running:
             if entry.key in progress:
-                entry.note_progress(*progress[entry.key])
+                entry.num_prefilled, entry.num_generated = progress[entry.key]
 
     def to_pause(self, now_s: float, cost: CostEstimate) -> S | None:
         """Return the running request to pause: for a person, or to meet a deadline."""

@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from edged.node.ledger import REPLAY_BYTES, Account, Ledger
 from edged.node.node import Node
+from edged.node.sessions import MAX_SESSION_BYTES
 from edged.scheduling.latency_model import LatencyModel
 from edged.scheduling.memory_budget import MemoryBudget
 from tests.examples import num_examples
@@ -24,7 +25,7 @@ def test_the_account_is_opened_with_what_is_held_for_good() -> None:
         "weights": 20 * MIB,
         "working": 20 * MIB,
         "kv": 30 * MIB,
-        "sessions": LIMITS.sessions.num_bytes,
+        "sessions": LIMITS.sessions.count * MAX_SESSION_BYTES,
         "replay": REPLAY_BYTES,
         "requests": 0,
     }
@@ -34,7 +35,7 @@ def test_the_account_is_opened_with_what_is_held_for_good() -> None:
 
 def test_without_a_plan_only_replies_and_sessions_are_planned() -> None:
     ledger = Node(replace(LIMITS, plan=None), LatencyModel(COST)).guard.ledger
-    assert ledger.planned_bytes == REPLAY_BYTES + LIMITS.sessions.num_bytes
+    assert ledger.planned_bytes == REPLAY_BYTES + LIMITS.sessions.count * MAX_SESSION_BYTES
 
 
 def test_no_more_is_held_for_good_than_the_budget_has() -> None:

@@ -135,8 +135,8 @@ def test_a_full_queue_tells_when_the_running_one_will_be_done() -> None:
     scheduler = filled(entry(1), entry(2), max_waiting=2)
     running = scheduler.start_next(10.0, COST)
     assert running is not None
-    running.note_progress(50, 1)
-    running.note_progress(50, 11)
+    running.num_prefilled, running.num_generated = 50, 1
+    running.num_prefilled, running.num_generated = 50, 11
     add(scheduler, entry(3), COST, 10.0)
     refusal = add(scheduler, entry(4), COST, 11.0)
     assert refusal is not None
@@ -215,7 +215,7 @@ def running(
     """Return a scheduler in which ``item`` has so many tokens, and the others have just come."""
     scheduler = filled(item)
     scheduler.start_next(0.0, COST)
-    item.note_progress(50 if num_generated else 0, num_generated)
+    item.num_prefilled, item.num_generated = 50 if num_generated else 0, num_generated
     for other in waiting:
         assert add(scheduler, other, COST, 0.0) is None
     return scheduler
@@ -238,20 +238,20 @@ def test_remaining_work_falls_with_the_engine_s_progress() -> None:
     scheduler = filled(item)
     scheduler.start_next(0.0, COST)
     assert item.remaining_s(COST, 0.0) == pytest.approx(3.0)
-    item.note_progress(20, 0)
+    item.num_prefilled, item.num_generated = 20, 0
     assert item.remaining_s(COST, 0.0) == pytest.approx(0.6 + 2.0)
-    item.note_progress(50, 0)
+    item.num_prefilled, item.num_generated = 50, 0
     assert item.remaining_s(COST, 0.0) == pytest.approx(2.0)
-    item.note_progress(50, 1)
+    item.num_prefilled, item.num_generated = 50, 1
     assert item.remaining_s(COST, 0.0) == pytest.approx(2.0)
-    item.note_progress(50, 11)
+    item.num_prefilled, item.num_generated = 50, 11
     assert item.remaining_s(COST, 0.0) == pytest.approx(1.0)
     scheduler.pause(item, 11)
     scheduler.start_next(0.0, COST)
     assert item.remaining_s(COST, 0.0) == pytest.approx(0.02 * 61 + 9 * 0.1)
-    item.note_progress(61, 11)
+    item.num_prefilled, item.num_generated = 61, 11
     assert item.remaining_s(COST, 0.0) == pytest.approx(9 * 0.1)
-    item.note_progress(61, 12)
+    item.num_prefilled, item.num_generated = 61, 12
     assert item.remaining_s(COST, 0.0) == pytest.approx(9 * 0.1)
 
 
