@@ -219,7 +219,7 @@ class Intake:
             if reason is not None:
                 message = f"{reason}; background work is held back"
                 return Rejected(ErrorCode.QUEUE_FULL, message, retry_after_s=_THROTTLED_RETRY_S)
-        test = node.scheduler.admission_test(request, node.cost, node.now_s)
+        test = node.scheduler.at(node.now_s, node.cost).admission_test(request.deadline_s)
         return refuse_early(request, self._resources(), test)
 
     def prepared(self, prepared: Prepared) -> None:
@@ -245,7 +245,7 @@ class Intake:
             request,
             num_prompt_tokens,
             self._resources(),
-            node.scheduler.admission_test(request, node.cost, node.now_s),
+            node.scheduler.at(node.now_s, node.cost).admission_test(request.deadline_s),
             needed_bytes=limits.kv_bytes_per_token * num_new,
         )
         if isinstance(decision, Rejected):

@@ -34,7 +34,9 @@ class Count(StrEnum):
     DROPPED = "dropped"
     """Deliveries without a reply; the parts by reason are in ``dropped_by_reason``."""
     IGNORED_KEYS = "ignored_keys"
+    """Unknown keys in requests."""
     CONNECTS = "connects"
+    """Connections made to the broker."""
     LOST_SESSIONS = "lost_sessions"
     """Reconnects after which the broker did not know the session any more."""
     STALE_ACKS = "stale_acks"
@@ -44,6 +46,7 @@ class Count(StrEnum):
     UNDELIVERED = "undelivered"
     """Replies that the broker did not take."""
     EVENTS = "events"
+    """Events sent."""
     EVENTS_SUPPRESSED = "events_suppressed"
     """Events held back, because there were too many of their kind."""
 

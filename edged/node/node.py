@@ -145,9 +145,12 @@ class Node:
             self._replies.finish_queued(state)
         if self._state.is_draining or not self.scheduler.is_waiting:
             return
-        while (started := self.scheduler.start_next(now_s, cost)) is not None:
+        dispatch = self.scheduler.at(now_s, cost)
+        while (started := dispatch.to_start()) is not None:
+            self.scheduler.start(started)
             self._begin(started)
-        victim = self.scheduler.to_pause(now_s, cost)
+            dispatch = self.scheduler.at(now_s, cost)
+        victim = dispatch.to_pause()
         # One that is starting is asked to make room as soon as it runs.
         if victim is not None and victim.phase is RequestPhase.RUNNING:
             self._state.emit(Pause(victim.key))

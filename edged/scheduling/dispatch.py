@@ -47,7 +47,10 @@ class DispatchState(Generic[S]):
         return min(self._running_batch.completions_s)
 
     def to_start(self) -> S | None:
-        """Return the most urgent request that can start without a missed deadline."""
+        """Return the most urgent request that can start without a missed deadline.
+
+        One whose own deadline has passed is left for ``Scheduler.expire``.
+        """
         if not self.waiting or len(self.running) >= self.num_slots:
             return None
         startable, batch = self._startable, self._running_batch

@@ -15,7 +15,6 @@ from edged.scheduling.dispatch import DispatchState
 from edged.scheduling.fair_share import FairShare
 from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.queued_request import RequestPhase, S
-from edged.scheduling.schedulability import AdmissionTest
 
 
 class Scheduler(Generic[S]):
@@ -49,12 +48,9 @@ class Scheduler(Generic[S]):
         """Whether an admitted request waits for a slot."""
         return bool(self._waiting)
 
-    def _at(self, now_s: float, cost: CostEstimate) -> DispatchState[S]:
+    def at(self, now_s: float, cost: CostEstimate) -> DispatchState[S]:
+        """Return the queued and running requests, to decide on; it holds until the next change."""
         return DispatchState(now_s, cost, self.num_slots, self.running, self._waiting)
-
-    def admission_test(self, request: Request, cost: CostEstimate, now_s: float) -> AdmissionTest:
-        """Return the test whether a new request can meet its deadline along with all others."""
-        return self._at(now_s, cost).admission_test(request.deadline_s)
 
     def enter(self, entry: S, cost: CostEstimate, now_s: float) -> Rejected | None:
         """Give a request a place in the queue while it is prepared, or refuse it."""
@@ -80,7 +76,7 @@ class Scheduler(Generic[S]):
         is_half_full = num_waiting >= self.max_waiting // 2
         if not is_full and not (is_half_full and self._shares.wait_s(client, now_s) > 0):
             return None
-        retry_s = max(MIN_RETRY_S, self._at(now_s, cost).next_free_slot_s())
+        retry_s = max(MIN_RETRY_S, self.at(now_s, cost).next_free_slot_s())
         if is_full:
             requests = "1 request" if num_waiting == 1 else f"{num_waiting} requests"
             message = f"the queue is full: {requests} waiting"
@@ -89,28 +85,17 @@ class Scheduler(Generic[S]):
             message = f"this client exceeded its fair share; retry after {retry_s:.1f} s"
         return Rejected(ErrorCode.QUEUE_FULL, message, retry_after_s=retry_s)
 
-    def start_next(self, now_s: float, cost: CostEstimate) -> S | None:
-        """Move the next request from WAITING to STARTING, and return it.
-
-        None if none is waiting, no slot is free, or a deadline would be missed. One whose own
-        deadline has passed is left for ``expire``.
-        """
-        entry = self._at(now_s, cost).to_start()
-        if entry is not None:
-            self._waiting.remove(entry)
-            entry.start()
-            self.running.append(entry)
-        return entry
+    def start(self, entry: S) -> None:
+        """Move a request from WAITING to STARTING."""
+        self._waiting.remove(entry)
+        entry.start()
+        self.running.append(entry)
 
     def note_progress(self, progress: Mapping[int, tuple[int, int]]) -> None:
         """Update the tokens prefilled and generated of running requests, by their keys."""
         for entry in self.running:
             if entry.key in progress:
                 entry.num_prefilled, entry.num_generated = progress[entry.key]
-
-    def to_pause(self, now_s: float, cost: CostEstimate) -> S | None:
-        """Return the running request to pause: for a person, or to meet a deadline."""
-        return self._at(now_s, cost).to_pause()
 
     def pause(self, entry: S, num_generated: int) -> None:
         """Move a running request back to WAITING, with so many tokens of its answer."""
