@@ -71,8 +71,8 @@ def completion_bounds(cost: CostEstimate, works: Sequence[Work]) -> list[float]:
         # While its prompt is computed, each chunk lets the others do one step without it.
         num_without = num_chunks + 1 if own.num_prefill else 0
         without_s = min(num_without, num_steps - own.num_decode) * cost.decode_token_s
-        others = (work for j, work in enumerate(works) if j != i)
-        rows_s = sum(other.cobatched_s(cost, own.num_decode + num_without) for other in others)
+        num_own = own.num_decode + num_without
+        rows_s = sum(it.cobatched_s(cost, num_own) for j, it in enumerate(works) if j != i)
         bounds_s.append(min(prefill_s + decodes_s[i] + without_s + rows_s, serial_s))
     return bounds_s
 
