@@ -28,11 +28,11 @@ def read_device(sys: Path = _SYS) -> DeviceReading:
     flags = _number(sys / _FIRMWARE, lambda text: int(text, 16))
     return DeviceReading(
         temperature_c=_temperature_c(sys),
-        throttled_share=_throttled_share(sys, is_throttled=bool(flags and flags & _THROTTLED)),
+        throttled=_throttled_share(sys, is_throttled=bool(flags and flags & _THROTTLED)),
         # psutil has MHz, and 0 for unknown.
         frequency_hz=frequency and (frequency.current * 1e6 or None),
         max_frequency_hz=frequency and (frequency.max * 1e6 or None),
-        battery_share=battery and battery.percent / 100,
+        battery=battery and battery.percent / 100,
         on_mains=battery and battery.power_plugged,
         under_voltage=None if flags is None else bool(flags & _UNDER_VOLTAGE),
     )
