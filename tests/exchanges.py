@@ -17,7 +17,7 @@ from edged.daemon.homeassistant import MAX_DELAY_S, STATUS_ONLINE, Announcement,
 from edged.daemon.reporting import OFFLINE, ONLINE
 from edged.errors import ErrorCode
 from edged.node.generation import Finished, Fragment
-from edged.protocol import Encoded, RequestDefaults, WireProperties, encode_event
+from edged.protocol import Encoded, RequestDefaults, Topics, WireProperties, encode_event
 from edged.protocol.event import (
     BrokerSessionLost,
     BrokerSessionTakenOver,
@@ -41,7 +41,7 @@ from edged.transport import Connected, Transport
 from tests.fakes import LIMITS, MIB, Bench, ran
 
 MODEL = "smollm2-135m-instruct-int8-w8a8@1fbea1"
-DEFAULTS = RequestDefaults(node="kitchen", group="heating")
+DEFAULTS = RequestDefaults(Topics("edged", "kitchen", "heating"))
 NODE_LIMITS = replace(LIMITS, model_id=MODEL, max_model_len=2048, max_waiting=8, defaults=DEFAULTS)
 NONE = WireProperties()
 HEAD = """\

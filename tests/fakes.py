@@ -23,7 +23,7 @@ from edged.node.generation import Finished, Generation
 from edged.node.limits import Limits
 from edged.node.node import Event, Node
 from edged.node.throttling import DeviceReading
-from edged.protocol import Delivery, Encoded, RequestDefaults, WireProperties
+from edged.protocol import Delivery, Encoded, RequestDefaults, Topics, WireProperties
 from edged.protocol.request import (
     Answer,
     ChatMessage,
@@ -254,7 +254,7 @@ class CharacterStream:
 
 
 LIMITS = Limits(
-    defaults=RequestDefaults(node="kitchen"),
+    defaults=RequestDefaults(Topics("edged", "kitchen")),
     budget=MemoryBudget(400 * MIB, 64 * MIB),
     max_model_len=256,
     kv_bytes_per_token=MIB,

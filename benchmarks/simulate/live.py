@@ -17,7 +17,6 @@ from edged.commands.broker_options import BrokerOptions
 from edged.commands.received import ReceivedReply, decode_reply
 from edged.errors import EdgedError, ErrorCode, ExitCode
 from edged.protocol import Delivery, Encoded, Topics, WireProperties
-from edged.protocol.topic import own_reply_topic
 from edged.transport import BrokerSettings, ConnectFailed, Transport, TransportEvent
 
 WAIT_S = 10.0
@@ -58,7 +57,7 @@ class LiveNode:
         self._options = options
         self._topics = topics = Topics(options.prefix, options.node)
         name = f"simulate-{secrets.token_hex(8)}"
-        self._reply_root = own_reply_topic(topics, options.address.username, name)
+        self._reply_root = options.reply_topic(name)
         self._events: queue.SimpleQueue[TransportEvent] = queue.SimpleQueue()
         self._retained: dict[str, dict[str, Any]] = {}
         self.states: list[tuple[float, dict[str, Any]]] = []

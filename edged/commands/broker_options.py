@@ -11,7 +11,7 @@ from edged.commands.sync_client import SyncClient
 from edged.config.broker_url import BrokerAddress, parse_broker_url
 from edged.errors import UnavailableError, UsageError
 from edged.protocol import Topics
-from edged.protocol.topic import refuse_prefix
+from edged.protocol.topic import refuse_prefix, refuse_topic
 from edged.transport import BrokerSettings
 from edged.transport.settings import read_password_file
 
@@ -32,6 +32,13 @@ class BrokerOptions:
     def topics(self) -> Topics:
         """The topics of the node."""
         return Topics(self.prefix, self.node)
+
+    def reply_topic(self, name: str) -> str:
+        """Return a client's reply topic: below its user name, so that an ACL can grant it."""
+        # A user name with a slash would be several levels, so it is left out.
+        plain, user = self.topics.response("generate"), self.address.username
+        is_level = user and "/" not in user and refuse_topic(f"{plain}/{user}/{name}") is None
+        return f"{plain}/{user}/{name}" if is_level else f"{plain}/{name}"
 
     def client(
         self, client_id: str, subscriptions: Sequence[str], protocol: str = "auto"

@@ -95,8 +95,7 @@ def limits_of(config: Config, model: ResidentModel) -> Limits:
 def _request_defaults(config: Config) -> RequestDefaults:
     request = config.request
     return RequestDefaults(
-        node=config.node,
-        prefix=config.prefix,
+        topics=topics_of(config),
         timeout_s=request.timeout_s,
         max_timeout_s=request.max_timeout_s,
         max_tokens=request.max_tokens,
@@ -106,5 +105,4 @@ def _request_defaults(config: Config) -> RequestDefaults:
         reply_prefixes=request.reply_prefixes,
         discovery_prefix=config.homeassistant.prefix,
         has_sessions=config.sessions.count > 0,
-        group=config.group.name,
     )

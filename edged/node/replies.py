@@ -208,7 +208,7 @@ class Replies:
             self._node.metrics.count(Count.DUPLICATES)
         message = encode_reply(
             reply,
-            node=self._node.limits.defaults.node,
+            node=self._node.limits.defaults.topics.node,
             model_id=self._node.limits.model_id,
             seconds_left=state.expires_s - self._node.now_s,
         )

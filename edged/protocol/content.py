@@ -13,6 +13,8 @@ from edged.errors import ErrorCode
 from edged.protocol.fields import MessageError, describe
 from edged.protocol.wire import MAX_USER_PROPERTIES, Delivery, RequestDefaults
 
+# Up to this size a payload over the limit is parsed, so that the refusal has its id.
+_MAX_READABLE_BYTES = 65536
 # Levels of objects and arrays in one message; checked before it is parsed.
 _MAX_NESTING = 64
 # More than any key takes. Python has an error of its own for integers of thousands of digits.
@@ -38,9 +40,8 @@ class Content:
 
 def read_content(delivery: Delivery, defaults: RequestDefaults) -> Content:
     """Parse a payload within the limits of a node; an error is returned, not raised."""
-    # Up to a second limit a payload that is too large is read, so that its refusal has its id.
     over = _over_a_limit(delivery, defaults)
-    if len(delivery.payload) > max(defaults.max_payload_bytes, defaults.max_readable_bytes):
+    if len(delivery.payload) > max(defaults.max_payload_bytes, _MAX_READABLE_BYTES):
         return Content(problem=over)
     try:
         is_json = _is_json_type(delivery.properties.content_type)

@@ -77,14 +77,6 @@ def refuse_reply_topic(
     return None
 
 
-def own_reply_topic(topics: Topics, username: str | None, request_id: str) -> str:
-    """Choose a client's reply topic: below its user name, so that an ACL can grant it."""
-    # A user name with a slash would be several levels, so it is left out.
-    plain, own = topics.response("generate"), f"{username}/{request_id}"
-    is_level = username and "/" not in username and refuse_topic(f"{plain}/{own}") is None
-    return f"{plain}/{own}" if is_level else f"{plain}/{request_id}"
-
-
 def _num_bytes(topic: str) -> int:
     # A lone surrogate has no encoding; it counts, and is refused for itself.
     return len(topic.encode(errors="replace"))

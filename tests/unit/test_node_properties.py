@@ -30,7 +30,7 @@ from edged.node.events import Confirmed, Decoded, Drain, Prepared, Readings, Syn
 from edged.node.generation import Finished, Generation, Paused
 from edged.node.limits import Limits
 from edged.node.node import Event, Node
-from edged.protocol import Delivery, RequestDefaults
+from edged.protocol import Delivery, RequestDefaults, Topics
 from edged.protocol.request import (
     Answer,
     CancelRequest,
@@ -50,7 +50,7 @@ from tests.make_request import make_request
 BOUND = 3
 MIB = 1024**2
 LIMITS = Limits(
-    defaults=RequestDefaults(node="n"),
+    defaults=RequestDefaults(Topics("edged", "n")),
     budget=MemoryBudget(limit_bytes=MIB, min_available_bytes=MIB // 10),
     max_model_len=256,
     kv_bytes_per_token=0,

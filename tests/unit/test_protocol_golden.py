@@ -48,7 +48,7 @@ from tests.paths import DATA
 FOLDER = DATA / "messages"
 REQUESTS = sorted(FOLDER.glob("request-*.json"))
 SENT = sorted(path for path in FOLDER.glob("*.json") if path not in REQUESTS)
-DEFAULTS = RequestDefaults("kitchen")
+DEFAULTS = RequestDefaults(Topics("edged", "kitchen"))
 TOPICS = Topics("edged", "kitchen")
 NOW_S = 1000.0
 ADDRESS = ReplyAddress("edged/kitchen/response/generate/ha", "a1", b"\x00\xff")

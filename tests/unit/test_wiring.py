@@ -111,7 +111,8 @@ def test_what_a_request_leaves_open_is_configured() -> None:
         "group: {name: heating}"
     )
     defaults = limits_of(given, model()).defaults
-    assert (defaults.node, defaults.prefix, defaults.group) == ("kitchen", "edged", "heating")
+    assert defaults.topics.root == "edged/kitchen"
+    assert defaults.topics.group_filter == "$share/edged-heating/edged/group/heating/request/+"
     assert (defaults.timeout_s, defaults.max_timeout_s, defaults.max_tokens) == (5.0, 50.0, 7)
     assert (defaults.max_payload_bytes, defaults.is_system_allowed) == (2048, False)
     assert (defaults.system, tuple(defaults.reply_prefixes)) == ("Be brief.", ("answers/",))

@@ -107,7 +107,7 @@ class FakeNode:
         self.refusals: dict[str, Rejected] = {}
         self.requests: list[Request] = []
         self.is_asked = threading.Event()
-        self._defaults = RequestDefaults(node)
+        self._defaults = RequestDefaults(self.topics)
         self._owed: dict[int, Delivery] = {}
         self._kept: dict[str | None, tuple[Request, Delivery]] = {}
         self._is_online = threading.Event()
