@@ -110,13 +110,13 @@ class BrokerConfig:
     """Encrypt the connection (TLS 1.2 or later)."""
     ca_file: Path | None = setting(kinds.path(), None, note="the system's authorities")
     """CA certificate (PEM) that signed the broker's certificate; needs `tls`."""
-    keepalive_s: float = setting(kinds.duration(5, 3600), 30.0)
+    keepalive_s: float = setting(kinds.duration("5s", "1h"), 30.0)
     """MQTT keep-alive: longest time without a packet."""
     client_id: str | None = setting(kinds.text(max_length=64), None, note="edged-`node`")
     """MQTT client identifier; must be unique at the broker."""
     protocol: ProtocolChoice = setting(kinds.choice(ProtocolChoice), ProtocolChoice.AUTO)
     """MQTT version; `auto` tries 5 and falls back to 3.1.1."""
-    session_expiry_s: float = setting(kinds.duration(0, 30 * 86400), 3600.0)
+    session_expiry_s: float = setting(kinds.duration("0s", "30d"), 3600.0)
     """How long the broker keeps requests for a disconnected node (MQTT 5)."""
 
 
@@ -125,13 +125,13 @@ class BudgetConfig:
     """Limits on the device's memory, temperature and battery."""
 
     memory_bytes: int | None = setting(
-        kinds.size(32 * 1024**2, 1024**4),
+        kinds.size("32M", "1024G"),
         None,
         note="the smaller of 90 % of the kernel's limit and 80 % of the free memory at start",
     )
     """Resident memory edged may use in total. A model that does not fit stops the start; a request
     that does not fit is refused with `memory_pressure`."""
-    min_available_bytes: int = setting(kinds.size(0, 1024**4), 64 * 1024**2)
+    min_available_bytes: int = setting(kinds.size("0", "1024G"), 64 * 1024**2)
     """Memory that must stay available on the device for other processes."""
     max_temperature_c: float | None = setting(kinds.number(20, 120), None)
     """Temperature of the hottest zone, in °C, above which new background requests are refused until
@@ -145,13 +145,13 @@ class BudgetConfig:
 class RequestConfig:
     """Defaults and limits of requests."""
 
-    timeout_s: float = setting(kinds.duration(0.1, 86400), 30.0)
+    timeout_s: float = setting(kinds.duration("100ms", "1d"), 30.0)
     """Deadline of a request that sets none."""
-    max_timeout_s: float = setting(kinds.duration(0.1, 86400), 300.0)
+    max_timeout_s: float = setting(kinds.duration("100ms", "1d"), 300.0)
     """Longest deadline of a request; longer ones are shortened to it."""
     max_tokens: int = setting(kinds.integer(1, 131072), 128)
     """Longest answer of a request without `max_tokens`."""
-    max_payload_bytes: int = setting(kinds.size(256, 1024**2), 16 * 1024)
+    max_payload_bytes: int = setting(kinds.size("256", "1M"), 16 * 1024)
     """Largest request; a larger one is refused with `payload_too_large`."""
     system_prompt: str | None = setting(PROMPT, None, note="the model's own")
     """System message of a request without one."""
@@ -181,7 +181,7 @@ class SessionsConfig:
     max_tokens: int = setting(kinds.integer(64, 131072), 1536)
     """Longest prompt of a session, in tokens. Above it, or above the part of the context that the
     answer leaves free, the oldest turns are dropped."""
-    idle_s: float = setting(kinds.duration(1, 7 * 86400), 1800.0)
+    idle_s: float = setting(kinds.duration("1s", "7d"), 1800.0)
     """A session idle for this long is dropped."""
 
 
@@ -213,7 +213,7 @@ class HomeAssistantConfig:
 class StateConfig:
     """Status reports, and data that survives a restart."""
 
-    interval_s: float = setting(kinds.duration(1, 3600), 30.0)
+    interval_s: float = setting(kinds.duration("1s", "1h"), 30.0)
     """Time between two `state` messages; a change is published at once."""
     folder: Path | None = setting(kinds.path(), None)
     """Folder for data that survives a crash, such as the running request: one that crashed the

@@ -40,8 +40,6 @@ class Kind(Generic[T]):
     is_valid: Callable[[str], object] = bool
     limits: tuple[float, float] | None = None
     """The smallest and the largest value."""
-    show: Callable[[T], str] = str
-    """Formats a value so that ``read`` returns it."""
     unit_suffix: str = ""
     """Suffix of the field's name that the key does not have."""
     is_list: bool = False
@@ -86,7 +84,6 @@ def text_list(item: Kind[str]) -> Kind[tuple[str, ...]]:
     return Kind(
         f"a list, each item {item.expected}",
         lambda texts: tuple(map(item.read, texts)),
-        show=lambda texts: f"[{', '.join(texts)}]",
         is_list=True,
     )
 
@@ -104,7 +101,6 @@ def flag() -> Kind[bool]:
         "true or false",
         lambda value: words[value.lower()],
         lambda value: value.lower() in words,
-        show=lambda value: str(value).lower(),
     )
 
 
@@ -126,26 +122,32 @@ def number(minimum: float, maximum: float) -> Kind[float]:
     return Kind(f"a number from {minimum:g} to {maximum:g}", float, is_valid, (minimum, maximum))
 
 
-def duration(minimum: float, maximum: float) -> Kind[float]:
+def duration(minimum: str, maximum: str) -> Kind[float]:
     """Duration in a closed range, in seconds."""
     return Kind(
-        f"a duration from {_show_duration(minimum)} to {_show_duration(maximum)}",
-        lambda value: _quantity(value, _DURATION_UNITS),
-        limits=(minimum, maximum),
-        show=_show_duration,
+        f"a duration from {minimum} to {maximum}",
+        _seconds,
+        limits=(_seconds(minimum), _seconds(maximum)),
         unit_suffix="_s",
     )
 
 
-def size(minimum: int, maximum: int) -> Kind[int]:
+def size(minimum: str, maximum: str) -> Kind[int]:
     """Amount of memory in a closed range, in bytes."""
     return Kind(
-        f"a size from {_show_size(minimum)} to {_show_size(maximum)}",
-        lambda value: round(_quantity(value, _SIZE_UNITS)),
-        limits=(minimum, maximum),
-        show=_show_size,
+        f"a size from {minimum} to {maximum}",
+        _num_bytes,
+        limits=(_num_bytes(minimum), _num_bytes(maximum)),
         unit_suffix="_bytes",
     )
+
+
+def _seconds(value: str) -> float:
+    return _quantity(value, _DURATION_UNITS)
+
+
+def _num_bytes(value: str) -> int:
+    return round(_quantity(value, _SIZE_UNITS))
 
 
 def _quantity(value: str, units: Mapping[str, float]) -> float:
@@ -153,19 +155,3 @@ def _quantity(value: str, units: Mapping[str, float]) -> float:
     if match is None or match[2] not in units:
         raise ValueError(value)
     return float(match[1]) * units[match[2]]
-
-
-def _show_duration(value: float) -> str:
-    if value == 0:
-        return "0s"
-    for unit in ("d", "h", "min", "s"):
-        if value % _DURATION_UNITS[unit] == 0:
-            return f"{value / _DURATION_UNITS[unit]:.0f}{unit}"
-    return f"{value * 1000:.6f}".rstrip("0").rstrip(".") + "ms"
-
-
-def _show_size(value: int) -> str:
-    for unit, unit_bytes in reversed(_BINARY_UNITS.items()):
-        if value and value % unit_bytes == 0:
-            return f"{value // unit_bytes}{unit}"
-    return str(value)

@@ -24,7 +24,7 @@ MIB = 1024**2
 _DEFAULT_BUDGET_BYTES = 800 * MIB  # MemoryMax= of the unit as shipped
 # Share of the budget in budget.memory: edged refuses requests before the kernel kills the process.
 _OWN_SHARE = 7, 8
-_BUDGET = size(64 * MIB, 1024 * 1024 * MIB)
+_BUDGET = size("64M", "1024G")
 _HEADER = re.compile(r"# Made by `edged install` \(sum ([0-9a-f]{16})\)[^\n]*\n")
 _HEADER_LINE = "# Made by `edged install` (sum {}); once edited, it is left alone.\n"
 _OPTIONS = ("model", "node", "broker", "password_file", "ca_file", "budget")
