@@ -23,7 +23,6 @@ from edged.node.generation import Finished, Generation
 from edged.node.limits import Limits
 from edged.node.node import Event, Node
 from edged.node.throttling import DeviceReading
-from edged.protocol import Delivery, Encoded, RequestDefaults, Topics, WireProperties
 from edged.protocol.request import (
     Answer,
     ChatMessage,
@@ -31,6 +30,7 @@ from edged.protocol.request import (
     OutputFormat,
     SamplingParams,
 )
+from edged.protocol.wire import Delivery, Encoded, RequestDefaults, Topics, WireProperties
 from edged.scheduling.latency_model import CostEstimate, LatencyModel
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan, MemorySnapshot
 

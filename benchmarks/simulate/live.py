@@ -16,8 +16,10 @@ from benchmarks.simulate.trace import Ask
 from edged.commands.broker_options import BrokerOptions
 from edged.commands.received import ReceivedReply, decode_reply
 from edged.errors import EdgedError, ErrorCode, ExitCode
-from edged.protocol import Delivery, Encoded, Topics, WireProperties
-from edged.transport import BrokerSettings, ConnectFailed, Transport, TransportEvent
+from edged.protocol.wire import Delivery, Encoded, Topics, WireProperties
+from edged.transport.events import ConnectFailed, TransportEvent
+from edged.transport.network import Transport
+from edged.transport.settings import BrokerSettings
 
 WAIT_S = 10.0
 """Timeout for the broker and the retained messages of the node."""

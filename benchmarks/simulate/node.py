@@ -19,8 +19,8 @@ from edged.node.generation import Finished, Generation, Paused
 from edged.node.limits import Limits
 from edged.node.node import Event
 from edged.node.node import Node as PureNode
-from edged.protocol import Delivery, RequestDefaults, Topics
 from edged.protocol.request import Answer, ChatMessage, FinishReason, ReplyAddress, Request
+from edged.protocol.wire import Delivery, RequestDefaults, Topics
 from edged.scheduling.latency_model import CostEstimate, LatencyModel, RequestTimings
 from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
 

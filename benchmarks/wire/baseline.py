@@ -8,7 +8,7 @@ import select
 from collections import deque
 from typing import Any
 
-from edged.protocol import Delivery, WireProperties
+from edged.protocol.wire import Delivery, WireProperties
 from edged.transport.paho_client import make_client
 from edged.transport.properties import to_paho
 from edged.transport.settings import BrokerSettings, tls_context

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from benchmarks.wire.baseline import BareClient
 from edged.config.broker_url import parse_broker_url
-from edged.protocol import Delivery, WireProperties
-from edged.transport import BrokerSettings
+from edged.protocol.wire import Delivery, WireProperties
+from edged.transport.settings import BrokerSettings
 
 PROMPT = "Is the boiler ok?"
 ANSWERS = "reply/bench"

@@ -15,8 +15,8 @@ from typing import Any
 from edged.commands.broker_options import BrokerOptions, add_broker_options, read_broker_options
 from edged.commands.received import ReceivedReply, decode_fragment, decode_reply
 from edged.errors import ExitCode, UsageError
-from edged.protocol import Delivery, Encoded, WireProperties
-from edged.transport import Connected, ConnectFailed, Published, TransportEvent
+from edged.protocol.wire import Delivery, Encoded, WireProperties
+from edged.transport.events import Connected, ConnectFailed, Published, TransportEvent
 
 CONNECT_TIMEOUT_S = 10.0
 # A broker sends a retained availability right after the subscription.

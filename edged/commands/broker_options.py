@@ -10,10 +10,9 @@ from pathlib import Path
 from edged.commands.sync_client import SyncClient
 from edged.config.broker_url import BrokerAddress, parse_broker_url
 from edged.errors import UnavailableError, UsageError
-from edged.protocol import Topics
 from edged.protocol.topic import refuse_prefix, refuse_topic
-from edged.transport import BrokerSettings
-from edged.transport.settings import read_password_file
+from edged.protocol.wire import Topics
+from edged.transport.settings import BrokerSettings, read_password_file
 
 _NODE = re.compile(r"[a-z0-9-]{1,32}")
 DEFAULT_BROKER = "mqtt://localhost:1883"

@@ -8,8 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Self
 
-from edged.protocol import Encoded
-from edged.protocol.wire import Delivery
+from edged.protocol.wire import Delivery, Encoded
 from edged.transport.events import PublishHandle, TransportEvent
 from edged.transport.network import Transport
 from edged.transport.settings import BrokerSettings

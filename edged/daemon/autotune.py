@@ -19,7 +19,7 @@ import numpy as np
 
 from edged.bundle.folder import Bundle
 from edged.bundle.manifest import GraphKind
-from edged.config import MAX_TUNED_CHUNK_TOKENS, Config
+from edged.config.keys import MAX_TUNED_CHUNK_TOKENS, Config
 from edged.daemon.measurements import fingerprint, load_or_measure
 from edged.engine.graph import Graph
 from edged.engine.loading import load_graph

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from edged.config import BrokerConfig, Config, broker_overrides, load_config, node_name_of
 from edged.config.broker_url import BrokerAddress, parse_broker_url
+from edged.config.keys import BrokerConfig, Config, node_name_of
+from edged.config.load import broker_overrides, load_config
 from edged.errors import ConfigError, UnavailableError, UsageError
 from edged.transport.settings import read_password_file, tls_context
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-from edged.config import LogFormat
+from edged.config.keys import LogFormat
 from edged.daemon.token_bucket import TokenBucket
 
 # Syslog priorities, as sd-daemon(3) reads them from the start of a line.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edged.bundle.folder import Bundle
-from edged.config import Config
+from edged.config.keys import Config
 from edged.daemon.atomic_file import AtomicFile
 from edged.engine.loop import Engine
 from edged.engine.prepared import describe_processor, device_key

@@ -6,7 +6,7 @@ Rule: a status that cannot be published or written never stops an answer.
 from typing import Any
 
 import edged
-from edged.config import Config
+from edged.config.keys import Config
 from edged.daemon.atomic_file import AtomicFile
 from edged.daemon.driver import Edges
 from edged.daemon.group import Group
@@ -17,9 +17,9 @@ from edged.daemon.operator_events import MemoryEvents
 from edged.daemon.prometheus import exposition
 from edged.daemon.wiring import topics_of
 from edged.node.node import Node
-from edged.protocol import Encoded, WireProperties, encode_info, encode_state
-from edged.protocol.encode import to_json
+from edged.protocol.encode import encode_info, encode_state, to_json
 from edged.protocol.request import FormatType
+from edged.protocol.wire import Encoded, WireProperties
 
 # Values of the availability topic.
 ONLINE, OFFLINE = b"online", b"offline"

@@ -16,7 +16,7 @@ from functools import partial
 from typing import NoReturn
 
 import edged
-from edged.config import Config, LogFormat
+from edged.config.keys import Config, LogFormat
 from edged.daemon import memory
 from edged.daemon.check import reload_problem
 from edged.daemon.driver import Driver, Edges
@@ -49,7 +49,8 @@ from edged.node.events import Synced
 from edged.node.node import Node
 from edged.protocol.event import NodeStarted
 from edged.scheduling.latency_model import LatencyModel
-from edged.transport import Transport, Will
+from edged.transport.network import Transport
+from edged.transport.settings import Will
 
 _LOG = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ Rule: decides nothing but what follows from several settings together.
 
 from dataclasses import replace
 
-from edged.config import Config
+from edged.config.keys import Config
 from edged.daemon import sensors
 from edged.daemon.energy import EnergyMeter
 from edged.daemon.group import SESSION_EXPIRY_S
@@ -16,8 +16,8 @@ from edged.engine.session import default_num_threads
 from edged.node.limits import Limits
 from edged.node.sessions import SessionLimits
 from edged.node.throttling import ThrottlingLimits
-from edged.protocol import RequestDefaults, Topics
-from edged.transport import BrokerSettings
+from edged.protocol.wire import RequestDefaults, Topics
+from edged.transport.settings import BrokerSettings
 
 # Deliveries beyond queue and slots: without them, cancels would never arrive at a busy node.
 _HEADROOM = 8

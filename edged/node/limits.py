@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from edged.node.sessions import SessionLimits
 from edged.node.throttling import ThrottlingLimits
-from edged.protocol import RequestDefaults
+from edged.protocol.wire import RequestDefaults
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan
 
 

@@ -19,7 +19,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edged.protocol import Delivery
+from edged.protocol.wire import Delivery
 from edged.transport.events import Connected, Published, PublishHandle
 from edged.transport.explain import (
     Failure,

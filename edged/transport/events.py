@@ -6,7 +6,7 @@ Rule: the consumer can act on each event alone; an event about a connection carr
 from dataclasses import dataclass
 from enum import Enum
 
-from edged.protocol import Delivery
+from edged.protocol.wire import Delivery
 
 # Identifies one published message for the life of the process; never reused.
 PublishHandle = int

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from edged.protocol import Delivery, Encoded, WireProperties
+from edged.protocol.wire import Delivery, Encoded, WireProperties
 from edged.transport.connection import IDLE_S, WAKE_BYTES, Connection
 from edged.transport.events import (
     Cause,

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from edged.protocol import Encoded
+from edged.protocol.wire import Encoded
 from edged.transport.events import Cause, Published, PublishHandle
 
 

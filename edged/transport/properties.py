@@ -10,7 +10,7 @@ from typing import Any
 from paho.mqtt.exception import MalformedPacket
 from paho.mqtt.properties import Properties, VariableByteIntegers
 
-from edged.protocol import MAX_USER_PROPERTIES, Delivery, WireProperties
+from edged.protocol.wire import MAX_USER_PROPERTIES, Delivery, WireProperties
 
 # The two properties that may occur more than once.
 _SUBSCRIPTION_IDENTIFIER, _USER_PROPERTY = 0x0B, 0x26

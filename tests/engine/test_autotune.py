@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edged.bundle.folder import Bundle, open_bundle
-from edged.config import Config, ModelConfig, StateConfig
+from edged.config.keys import Config, ModelConfig, StateConfig
 from edged.daemon.autotune import FILE_NAME, Tuning, known_tuning, measure
 from edged.engine.graph import Graph
 from edged.engine.steps import DecodeInput

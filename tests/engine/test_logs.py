@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from edged.config import LogFormat
+from edged.config.keys import LogFormat
 from edged.daemon.logs import (
     SOURCE_BURST,
     SOURCE_REFILL_S,

@@ -18,7 +18,7 @@ from edged.commands import local_broker
 from edged.commands.bench.figures import busy_warning
 from edged.commands.local_broker import free_port, mosquitto, running
 from edged.errors import UsageError
-from edged.transport import BrokerSettings
+from edged.transport.settings import BrokerSettings
 from tests.system.broker.conftest import require_mosquitto
 
 SMALL = WireLoad(rounds=2, round_trips=20, burst=40, streams=5, records=5)

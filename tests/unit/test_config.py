@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edged.config import (
+from edged.config import kinds
+from edged.config.broker_url import parse_broker_url
+from edged.config.keys import (
     BrokerConfig,
     BudgetConfig,
     Config,
@@ -20,13 +22,9 @@ from edged.config import (
     ProtocolChoice,
     QueueConfig,
     RequestConfig,
-    broker_overrides,
-    kinds,
-    load_config,
     node_name_of,
 )
-from edged.config.broker_url import parse_broker_url
-from edged.config.load import SETTINGS
+from edged.config.load import SETTINGS, broker_overrides, load_config
 from edged.errors import ConfigError, ExitCode
 from scripts.configuration_reference import example_yaml, reference_markdown, show
 from tests.paths import ROOT

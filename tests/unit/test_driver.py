@@ -25,9 +25,9 @@ from edged.node.events import Confirmed, Decoded, Prepared, Readings, Synced, Ti
 from edged.node.generation import Generation
 from edged.node.node import Event, Node
 from edged.node.throttling import DeviceReading
-from edged.protocol import Delivery, Dropped, Encoded, RequestDefaults, Topics, WireProperties
 from edged.protocol.event import MemoryRecovered
 from edged.protocol.request import Request
+from edged.protocol.wire import Delivery, Dropped, Encoded, RequestDefaults, Topics, WireProperties
 from edged.scheduling.memory_budget import MemorySnapshot
 from tests.fakes import FakeClock
 from tests.make_request import make_request

@@ -30,7 +30,6 @@ from edged.node.events import Confirmed, Decoded, Drain, Prepared, Readings, Syn
 from edged.node.generation import Finished, Generation, Paused
 from edged.node.limits import Limits
 from edged.node.node import Event, Node
-from edged.protocol import Delivery, RequestDefaults, Topics
 from edged.protocol.request import (
     Answer,
     CancelRequest,
@@ -40,6 +39,7 @@ from edged.protocol.request import (
     Rejected,
     ReplyAddress,
 )
+from edged.protocol.wire import Delivery, RequestDefaults, Topics
 from edged.scheduling.latency_model import CostEstimate, LatencyModel
 from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
 from edged.scheduling.queued_request import MAX_PAUSES, RequestPhase

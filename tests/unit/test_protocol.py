@@ -10,21 +10,8 @@ from hypothesis import strategies as st
 
 from edged.commands.received import decode_fragment, decode_reply
 from edged.errors import ErrorCode
-from edged.protocol import (
-    MAX_USER_PROPERTIES,
-    OPERATIONS,
-    Delivery,
-    Dropped,
-    DropReason,
-    Refusal,
-    RequestDefaults,
-    Topics,
-    WireProperties,
-    decode,
-    encode_fragment,
-    encode_reply,
-    encode_state,
-)
+from edged.protocol.decode import decode
+from edged.protocol.encode import encode_fragment, encode_reply, encode_state
 from edged.protocol.request import (
     Answer,
     CancelRequest,
@@ -35,6 +22,17 @@ from edged.protocol.request import (
     Reply,
     ReplyAddress,
     Request,
+)
+from edged.protocol.wire import (
+    MAX_USER_PROPERTIES,
+    OPERATIONS,
+    Delivery,
+    Dropped,
+    DropReason,
+    Refusal,
+    RequestDefaults,
+    Topics,
+    WireProperties,
 )
 
 DEFAULTS = RequestDefaults(Topics("edged", "kitchen"))

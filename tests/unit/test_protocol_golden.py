@@ -14,16 +14,8 @@ import pytest
 
 from edged.commands.received import decode_fragment, decode_reply
 from edged.errors import ErrorCode
-from edged.protocol import (
-    Decoded,
-    Delivery,
-    Dropped,
-    Encoded,
-    Refusal,
-    RequestDefaults,
-    Topics,
-    WireProperties,
-    decode,
+from edged.protocol.decode import Decoded, decode
+from edged.protocol.encode import (
     encode_event,
     encode_fragment,
     encode_info,
@@ -42,6 +34,15 @@ from edged.protocol.request import (
     SessionState,
     Timing,
     Usage,
+)
+from edged.protocol.wire import (
+    Delivery,
+    Dropped,
+    Encoded,
+    Refusal,
+    RequestDefaults,
+    Topics,
+    WireProperties,
 )
 from tests.paths import DATA
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from edged.node.sessions import SessionLimits
-from edged.protocol import RequestDefaults, Topics
 from edged.protocol.request import FinishReason
+from edged.protocol.wire import RequestDefaults, Topics
 from tests.fakes import LIMITS, Bench, correlation
 
 TALK = {"session": "s", "max_tokens": 5}

@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edged.commands.broker_options import BrokerOptions
-from edged.config import load_config
 from edged.config.broker_url import BrokerAddress
+from edged.config.load import load_config
 from edged.daemon.homeassistant import Announcement
 from edged.errors import ConfigError
-from edged.protocol import Topics
 from edged.protocol.topic import (
     MAX_LEVELS,
     MAX_TOPIC_BYTES,
     refuse_prefix,
     refuse_topic,
 )
+from edged.protocol.wire import Topics
 
 LONGEST_ID = "i" * 64
 LONGEST_NODE = "n" * 32

@@ -2,13 +2,13 @@
 
 import pytest
 
-from edged.protocol import Encoded, WireProperties
-from edged.transport import BrokerSettings
+from edged.protocol.wire import Encoded, WireProperties
 from edged.transport.connection import ROOM, STOCK_WINDOW, Acknowledgements
 from edged.transport.events import Cause
 from edged.transport.explain import explain_error
 from edged.transport.network import Backoff
 from edged.transport.outbox import Outbox, Outgoing
+from edged.transport.settings import BrokerSettings
 
 NOW_S = 100.0
 SETTINGS = BrokerSettings("localhost", 1883, "node")

@@ -6,7 +6,8 @@ from typing import cast
 
 import pytest
 
-from edged.config import Config, load_config
+from edged.config.keys import Config
+from edged.config.load import load_config
 from edged.daemon.loader import ResidentModel
 from edged.daemon.wiring import (
     broker_settings,

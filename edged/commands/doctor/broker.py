@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 from edged.commands.doctor.finding import Finding, failure, good, warning
 from edged.commands.sync_client import SyncClient
-from edged.config import BrokerConfig, Config
 from edged.config.broker_url import BrokerAddress
+from edged.config.keys import BrokerConfig, Config
 from edged.daemon.invocation import read_password
 from edged.errors import EdgedError
-from edged.protocol import Encoded, Topics, WireProperties
-from edged.transport import BrokerSettings, Connected, ConnectFailed, Published
+from edged.protocol.wire import Encoded, Topics, WireProperties
+from edged.transport.events import Connected, ConnectFailed, Published
+from edged.transport.settings import BrokerSettings
 
 # Longest wait for the broker's answer.
 WAIT_S = 15.0

@@ -15,9 +15,10 @@ from pathlib import Path
 import yaml
 
 from edged.commands.install.layout import MODELS, InstallError, Layout
-from edged.config import Config, load_config, node_name_of
 from edged.config.broker_url import BrokerAddress, parse_broker_url
+from edged.config.keys import Config, node_name_of
 from edged.config.kinds import size
+from edged.config.load import load_config
 from edged.errors import UsageError
 
 MIB = 1024**2

@@ -8,15 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Self, TypeVar
 
 from edged.commands.local_broker import Broker
-from edged.protocol import (
-    Delivery,
-    Refusal,
-    RequestDefaults,
-    Topics,
-    decode,
-    encode_fragment,
-    encode_reply,
-)
+from edged.protocol.decode import decode
+from edged.protocol.encode import encode_fragment, encode_reply
 from edged.protocol.request import (
     Answer,
     CancelOutcome,
@@ -26,14 +19,10 @@ from edged.protocol.request import (
     Reply,
     Request,
 )
-from edged.transport import (
-    BrokerSettings,
-    Connected,
-    Published,
-    Transport,
-    TransportEvent,
-    Will,
-)
+from edged.protocol.wire import Delivery, Refusal, RequestDefaults, Topics
+from edged.transport.events import Connected, Published, TransportEvent
+from edged.transport.network import Transport
+from edged.transport.settings import BrokerSettings, Will
 
 WAIT_S = 60.0
 """For a machine that is busy with something else; what is right takes a fraction of it."""

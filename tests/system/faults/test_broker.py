@@ -11,8 +11,9 @@ import pytest
 
 from edged.commands.local_broker import Broker, running
 from edged.commands.local_broker import mosquitto as configure_mosquitto
-from edged.protocol import Encoded, WireProperties
-from edged.transport import BrokerSettings, Connected, ConnectFailed, Disconnected
+from edged.protocol.wire import Encoded, WireProperties
+from edged.transport.events import Connected, ConnectFailed, Disconnected
+from edged.transport.settings import BrokerSettings
 from tests.requirements import require
 from tests.system.broker.conftest import require_mosquitto
 from tests.system.broker.daemons import daemon
