@@ -69,12 +69,8 @@ class LiveNode:
         address = options.address
         self._transport = Transport(
             BrokerSettings(
-                host=address.host,
-                port=address.port,
+                address=address,
                 client_id=name,
-                username=address.username,
-                password=address.password,
-                is_tls=address.is_tls,
                 ca_file=options.ca_file,
                 session_expiry_s=0,
                 wants_retained=True,

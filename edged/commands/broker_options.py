@@ -47,14 +47,9 @@ class BrokerOptions:
         Raises:
             UnavailableError: The CA file cannot be read.
         """
-        address = self.address
         settings = BrokerSettings(
-            host=address.host,
-            port=address.port,
+            address=self.address,
             client_id=client_id,
-            username=address.username,
-            password=address.password,
-            is_tls=address.is_tls,
             ca_file=self.ca_file,
             protocol=protocol,
             session_expiry_s=0,

@@ -64,15 +64,16 @@ def _read_text(path: Path) -> str:
         raise ConfigError(f"{path}: not text in UTF-8: {error}") from error
 
 
-def read_password(broker: BrokerConfig) -> str | None:
-    """Return the password for the broker.
+def configured_broker(broker: BrokerConfig) -> BrokerAddress:
+    """Return the broker's address and the credentials for it.
 
     Raises:
         UnavailableError: If the password file cannot be read.
     """
-    if broker.password_file is None:
-        return broker.password
-    return read_password_file(broker.password_file, "broker.password_file")
+    password = broker.password
+    if broker.password_file is not None:
+        password = read_password_file(broker.password_file, "broker.password_file")
+    return BrokerAddress(broker.host, broker.port, broker.tls, broker.username, password)
 
 
 def check_broker_files(broker: BrokerConfig) -> None:
@@ -81,7 +82,7 @@ def check_broker_files(broker: BrokerConfig) -> None:
     Raises:
         UnavailableError: If one of them cannot be read, or is not what it should be.
     """
-    read_password(broker)
+    configured_broker(broker)
     if broker.ca_file is not None:
         tls_context(broker.ca_file)
 

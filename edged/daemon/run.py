@@ -228,7 +228,7 @@ def _assemble(
     if connections.group is not None:
         group = Group(connections.group, topics, driver.take, events, edges.clock)
     reporter = Reporter(config, model, node, edges, group)
-    broker_name = broker_settings(config).url
+    broker_name = broker_settings(config).address.url
     log = ConnectionLog(connections.own, broker_name, driver, reporter, notifier)
     return Parts(driver, log, reporter, notifier, group)
 

@@ -9,7 +9,7 @@ from edged.config.keys import Config
 from edged.daemon import sensors
 from edged.daemon.energy import EnergyMeter
 from edged.daemon.group import SESSION_EXPIRY_S
-from edged.daemon.invocation import read_password
+from edged.daemon.invocation import configured_broker
 from edged.daemon.loader import ResidentModel
 from edged.daemon.memory_plan import DEFAULT_SLOTS
 from edged.engine.session import default_num_threads
@@ -43,12 +43,8 @@ def broker_settings(config: Config) -> BrokerSettings:
     """
     broker, num_slots = config.broker, config.model.num_slots or DEFAULT_SLOTS
     return BrokerSettings(
-        host=broker.host,
-        port=broker.port,
+        address=configured_broker(broker),
         client_id=config.client_id,
-        username=broker.username,
-        password=read_password(broker),
-        is_tls=broker.tls,
         ca_file=broker.ca_file,
         keepalive_s=round(broker.keepalive_s),
         session_expiry_s=round(broker.session_expiry_s),

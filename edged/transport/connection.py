@@ -290,7 +290,7 @@ class Connection:
         if self.failure is not None:
             return
         if self.epoch == 0:
-            self.failure = explain_unanswered(reason, self._settings, self._version)
+            self.failure = explain_unanswered(reason, self._settings.address, self._version)
         else:
             is_from_broker = flags.is_disconnect_packet_from_server
             self.failure = explain_disconnect(reason, properties, is_from_broker=is_from_broker)

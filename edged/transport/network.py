@@ -128,7 +128,7 @@ class Transport:
         self._outbox = Outbox(None if will is None else will.topic)
         self._subscriptions = subscriptions
         self._will = will
-        self._tls = tls_context(settings.ca_file) if settings.is_tls else None
+        self._tls = tls_context(settings.ca_file) if settings.address.is_tls else None
         self._version = V5 if settings.protocol == AUTO else settings.protocol
         self._epochs = itertools.count(1)
         self._connection = self._make_connection()
@@ -214,7 +214,7 @@ class Transport:
         try:
             connection.open()
         except (OSError, UnicodeError) as error:
-            return explain_error(error, self._settings)
+            return explain_error(error, self._settings.address)
         while connection.is_open:
             self._is_asleep = True
             is_flooded = self._backlog() > MAX_BACKLOG
@@ -226,7 +226,7 @@ class Transport:
             if self._is_finished():
                 connection.close()
             elif is_pending and time.monotonic() - started_s > limit_s:
-                connection.failure = explain_silence(self._settings)
+                connection.failure = explain_silence(self._settings.address)
                 connection.abort()
         self._hand_over()
         if connection.was_ready:
@@ -286,7 +286,7 @@ class Transport:
         else:
             # The silence may have had another reason, such as a broker that was just starting.
             self._version = V5
-        _LOG.info("%s: trying MQTT %s", self._settings.url, self._version)
+        _LOG.info("%s: trying MQTT %s", self._settings.address.url, self._version)
         return self._version == V311
 
     def _report_and_pause(self, failure: Failure) -> None:

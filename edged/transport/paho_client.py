@@ -47,16 +47,16 @@ def make_client(
         manual_ack=True,
     )
     client.connect_timeout = settings.handshake_timeout_s
-    if settings.username is not None:
-        client.username_pw_set(settings.username, settings.password)
+    if settings.address.username is not None:
+        client.username_pw_set(settings.address.username, settings.address.password)
     if tls is not None:
         client.tls_set_context(tls)
     if will is not None:
         client.will_set(will.topic, will.payload, will.qos, will.retain)
     client.on_socket_open = _set_no_delay
     client.connect_async(
-        settings.host,
-        settings.port,
+        settings.address.host,
+        settings.address.port,
         settings.keepalive_s,
         clean_start=is_clean,
         properties=_connect_properties(settings) if is_5 else None,

@@ -169,13 +169,14 @@ def test_every_message_of_a_burst_is_confirmed_once_despite_a_broken_connection(
 
 WILLING = """
 import sys
+from edged.config.broker_url import BrokerAddress
 from edged.transport.events import Connected
 from edged.transport.network import Transport
 from edged.transport.settings import BrokerSettings, Will
 will = Will("edged/kitchen/availability", b"offline")
 def emit(event):
     print(type(event).__name__, flush=True)
-settings = BrokerSettings("127.0.0.1", int(sys.argv[1]), "node")
+settings = BrokerSettings(BrokerAddress("127.0.0.1", int(sys.argv[1])), "node")
 Transport(settings, subscriptions=[], will=will, emit=emit).start()
 sys.stdin.read()
 """

@@ -5,9 +5,11 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from typing import Self, TypeVar
 
 from edged.commands.local_broker import Broker
+from edged.config.broker_url import BrokerAddress
 from edged.protocol.decode import decode
 from edged.protocol.encode import encode_fragment, encode_reply
 from edged.protocol.request import (
@@ -32,14 +34,16 @@ Event = TypeVar("Event", bound=TransportEvent)
 def settings(broker: Broker, client_id: str, **changes: object) -> BrokerSettings:
     """Return settings for ``broker`` that reconnect quickly."""
     terms: dict[str, object] = {
-        "host": broker.host,
-        "port": broker.port,
         "client_id": client_id,
         "protocol": broker.protocol,
         "retry_min_s": 0.05,
         "retry_max_s": 0.2,
     }
-    return BrokerSettings(**(terms | changes))  # type: ignore[arg-type]
+    place: dict[str, object] = {"host": broker.host, "port": broker.port}
+    keys = [item.name for item in fields(BrokerAddress) if item.name in changes]
+    place |= {key: changes.pop(key) for key in keys}
+    address = BrokerAddress(**place)  # type: ignore[arg-type]
+    return BrokerSettings(address, **(terms | changes))  # type: ignore[arg-type]
 
 
 class Peer:
