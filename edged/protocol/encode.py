@@ -6,6 +6,7 @@ Rule: the bytes are always valid UTF-8 and strict JSON: no lone surrogate, no Na
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from edged.protocol.request import Answer, CancelOutcome, Rejected, Reply, Timing, Usage
@@ -16,8 +17,6 @@ STATUS_OK = 200
 # Levels of a model's own JSON; deeper values become null.
 MAX_NESTING = 100
 _to_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-# Details of an error do not replace these.
-_RESERVED_ERROR_KEYS = frozenset({"code", "status", "message", "retryable", "retry_after_ms"})
 
 
 def encode_reply(
@@ -25,11 +24,7 @@ def encode_reply(
 ) -> Encoded:
     """Encode the terminal reply of one request.
 
-    Args:
-        reply: The outcome, and where it goes.
-        node: Name of this node.
-        model_id: Name of the model, sent with every answer.
-        seconds_left: Time to the deadline of the request, sent as Message Expiry Interval.
+    ``seconds_left`` is the time to its deadline, sent as Message Expiry Interval.
     """
     outcome = reply.outcome
     rejected = outcome if isinstance(outcome, Rejected) else None
@@ -141,8 +136,7 @@ def _error(rejected: Rejected) -> dict[str, Any]:
     }
     if rejected.retry_after_s is not None:
         error["retry_after_ms"] = _to_ms(rejected.retry_after_s)
-    detail = {k: v for k, v in rejected.detail.items() if k not in _RESERVED_ERROR_KEYS}
-    return error | detail
+    return error | rejected.detail | error  # details come last and replace nothing
 
 
 def _usage(usage: Usage) -> dict[str, Any]:
@@ -158,13 +152,8 @@ def _usage(usage: Usage) -> dict[str, Any]:
 
 
 def _timing(timing: Timing) -> dict[str, int]:
-    return {
-        "queued_ms": _to_ms(timing.queued_s),
-        "prefill_ms": _to_ms(timing.prefill_s),
-        "ttft_ms": _to_ms(timing.ttft_s),
-        "decode_ms": _to_ms(timing.decode_s),
-        "total_ms": _to_ms(timing.total_s),
-    }
+    names = [item.name for item in fields(timing)]
+    return {f"{name.removesuffix('_s')}_ms": _to_ms(getattr(timing, name)) for name in names}
 
 
 def _to_ms(seconds: float) -> int:

@@ -115,12 +115,12 @@ class Outbox:
         A retained message replaces a queued one to its topic, and a fragment one that may have
         ended a connection.
         """
-        older = self._find_same(outgoing)
-        if older is None:
+        found = self._find_same(outgoing)
+        if found is None:
             self._fresh.append(outgoing)
             return []
-        queue = self._queue_of(older)
-        queue[queue.index(older)] = outgoing
+        queue, place = found
+        older, queue[place] = queue[place], outgoing
         return _supersede(older, outgoing)
 
     def begin(self) -> None:
@@ -221,11 +221,13 @@ class Outbox:
 
     def _put_back(self, item: Outgoing) -> list[Published]:
         """Queue an unconfirmed message as the next one, or the newer one that replaces it."""
-        newer = self._find_same(item)
-        if newer is None:
+        found = self._find_same(item)
+        if found is None:
             self._suspects.appendleft(item)
             return []
-        self._queue_of(newer).remove(newer)
+        queue, place = found
+        newer = queue[place]
+        del queue[place]
         self._suspects.appendleft(newer)
         return _supersede(item, newer)
 
@@ -248,19 +250,16 @@ class Outbox:
         properties = replace(message.properties, message_expiry_s=whole_s)
         return replace(item, message=message._replace(properties=properties))
 
-    def _find_same(self, wanted: Outgoing) -> Outgoing | None:
+    def _find_same(self, wanted: Outgoing) -> tuple[deque[Outgoing], int] | None:
         """Find the queued message that ``wanted`` replaces, or that replaces it."""
         if wanted.is_replaceable:
             for queue in self._queues:
-                for item in queue:
+                for place, item in enumerate(queue):
                     is_same = item.is_replaceable and item.message.topic == wanted.message.topic
                     # Fragments of a stream do not replace each other, but for suspect ones.
                     if is_same and (item.retain or queue is not self._fresh):
-                        return item
+                        return queue, place
         return None
-
-    def _queue_of(self, item: Outgoing) -> deque[Outgoing]:
-        return next(queue for queue in self._queues if item in queue)
 
 
 def _supersede(older: Outgoing, newer: Outgoing) -> list[Published]:

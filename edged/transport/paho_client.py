@@ -14,7 +14,6 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from edged.transport.properties import read_publish
 from edged.transport.settings import BrokerSettings, Will
 
-_RETAIN_ON_SUBSCRIBE, _RETAIN_NEVER = 0, 2
 _SHORT_SESSION_S = 60
 
 
@@ -70,9 +69,10 @@ def subscription_list(
     """Return the argument of ``subscribe``: each filter with QoS 1 and its retain handling."""
     if version != "5":
         return [(topic_filter, 1) for topic_filter in topic_filters]
+    options = SubscribeOptions(qos=1)
     # A retained request would be answered again at every reconnect, so a node asks for none.
-    handling = _RETAIN_ON_SUBSCRIBE if settings.wants_retained else _RETAIN_NEVER
-    options = SubscribeOptions(qos=1, retainHandling=handling)
+    if not settings.wants_retained:
+        options.retainHandling = SubscribeOptions.RETAIN_DO_NOT_SEND
     return [(topic_filter, options) for topic_filter in topic_filters]
 
 

@@ -71,7 +71,7 @@ def read(delivery: Delivery, received_s: float) -> Request | CancelRequest | Ref
     number = int(digits)
     match kind:
         case "cancel":
-            return CancelRequest(ReplyAddress("reply/cancel"), f"m{number}")
+            return CancelRequest(ReplyAddress("reply/cancel", f"m{number}"))
         case "refused":
             return Refusal(ReplyAddress("reply/refused"), Rejected(ErrorCode.BAD_REQUEST, "no"))
         case "dropped":

@@ -195,7 +195,7 @@ class NodeMachine(RuleBasedStateMachine):
     @rule(number=st.integers(0, 4))
     def cancel(self, number: int) -> None:
         topic = f"reply/{len(self.requests) + 1}"
-        self.deliver(CancelRequest(ReplyAddress(topic), f"id{number}"))
+        self.deliver(CancelRequest(ReplyAddress(topic, f"id{number}")))
 
     @precondition(lambda self: self.preparing is not None)
     @rule(is_refused=st.sampled_from((False, False, False, True)))

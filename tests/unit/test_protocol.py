@@ -339,10 +339,10 @@ def test_what_did_not_come_through_the_request_topic_is_dropped(topic: str) -> N
 
 def test_a_cancel_names_its_target_by_id_text_or_correlation_data() -> None:
     topic = "edged/kitchen/request/cancel"
-    assert deliver({"id": "a"}, topic=topic).target_id == "a"
-    assert deliver("a", topic=topic).target_id == "a"
-    both = deliver("", topic=topic, correlation_data=b"c")
-    assert (both.target_id, both.target_correlation_data) == (None, b"c")
+    assert deliver({"id": "a"}, topic=topic).reply_to.request_id == "a"
+    assert deliver("a", topic=topic).reply_to.request_id == "a"
+    target = deliver("", topic=topic, correlation_data=b"c").reply_to
+    assert (target.request_id, target.correlation_data) == (None, b"c")
     assert message_of(deliver("two words", topic=topic)).startswith("payload: must be the id")
     assert message_of(deliver("{}", topic=topic)).startswith("id: must name the request")
 

@@ -136,7 +136,7 @@ class FakeNode:
         if isinstance(decoded, Refusal):
             self._reply(delivery, Reply(decoded.reply_to, decoded.rejected))
         elif isinstance(decoded, CancelRequest):
-            kept = self._kept.pop(decoded.target_id, None)
+            kept = self._kept.pop(decoded.reply_to.request_id, None)
             self._reply(delivery, Reply(decoded.reply_to, CancelOutcome(kept is not None)))
             if kept is not None:
                 outcome = Answer("so far", FinishReason.CANCELLED)
