@@ -8,7 +8,6 @@ run of ``scripts/make-config-reference``.
 
 import re
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 
 from edged.config import kinds
@@ -37,31 +36,6 @@ _DISCOVERY = kinds.text(
     r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+){0,7}",
     64,
 )
-
-
-class ProtocolChoice(StrEnum):
-    """MQTT version to use."""
-
-    AUTO = "auto"
-    V5 = "5"
-    V311 = "3.1.1"
-
-
-class LogLevel(StrEnum):
-    """Least severe message to log."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-class LogFormat(StrEnum):
-    """Format of a log line."""
-
-    AUTO = "auto"
-    PLAIN = "plain"
-    JOURNAL = "journal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +88,7 @@ class BrokerConfig:
     """MQTT keep-alive: longest time without a packet."""
     client_id: str | None = setting(kinds.text(max_length=64), None, note="edged-`node`")
     """MQTT client identifier; must be unique at the broker."""
-    protocol: ProtocolChoice = setting(kinds.choice(ProtocolChoice), ProtocolChoice.AUTO)
+    protocol: str = setting(kinds.choice("auto", "5", "3.1.1"), "auto")
     """MQTT version; `auto` tries 5 and falls back to 3.1.1."""
     session_expiry_s: float = setting(kinds.duration("0s", "30d"), 3600.0)
     """How long the broker keeps requests for a disconnected node (MQTT 5)."""
@@ -240,9 +214,9 @@ class MetricsConfig:
 class LogConfig:
     """Logging; never a prompt or an answer."""
 
-    level: LogLevel = setting(kinds.choice(LogLevel), LogLevel.INFO)
+    level: str = setting(kinds.choice("debug", "info", "warning", "error"), "info")
     """Least severe message to log."""
-    format: LogFormat = setting(kinds.choice(LogFormat), LogFormat.AUTO)
+    format: str = setting(kinds.choice("auto", "plain", "journal"), "auto")
     """`journal` starts each line with the severity, for journald, `plain` with the time; `auto`
     detects journald."""
 

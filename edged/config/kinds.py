@@ -7,23 +7,19 @@ false), so that the same text means the same in a file, on the command line and 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from edged.protocol.topic import UNSENDABLE
 
 T = TypeVar("T")
-E = TypeVar("E", bound=StrEnum)
 
 # One scalar, or a list of scalars, as written.
 Raw = str | tuple[str, ...]
 
 # K, M and G are powers of 1024, as in systemd's units.
-_BINARY_UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3}
-_DECIMAL_UNITS = {"": 1, "B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3}
-_LONG_UNITS = {f"{unit}iB": size_bytes for unit, size_bytes in _BINARY_UNITS.items()}
-_SIZE_UNITS = _DECIMAL_UNITS | _BINARY_UNITS | _LONG_UNITS
+_BINARY_UNITS = {"K": 1024, "KiB": 1024, "M": 1024**2, "MiB": 1024**2, "G": 1024**3, "GiB": 1024**3}
+_SIZE_UNITS = _BINARY_UNITS | {"": 1, "B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3}
 _DURATION_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 # With few digits: an amount needs no more, and reading many takes time.
 _QUANTITY = re.compile(r"(\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})\s*([A-Za-z]*)", re.ASCII)
@@ -104,9 +100,9 @@ def flag() -> Kind[bool]:
     )
 
 
-def choice(options: type[E]) -> Kind[E]:
-    """Member of an enumeration, by its value."""
-    return Kind("one of " + ", ".join(options), options)
+def choice(*words: str) -> Kind[str]:
+    """One of the given words."""
+    return Kind("one of " + ", ".join(words), str, words.__contains__)
 
 
 def integer(minimum: int, maximum: int) -> Kind[int]:

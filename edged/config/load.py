@@ -37,11 +37,8 @@ def load_config(
 ) -> Config:
     """Read a configuration.
 
-    Args:
-        text: the YAML document; may be empty.
-        source_name: the file's path.
-        default_node: name of a node without a configured one; see ``node_name_of``.
-        overrides: dotted path → value as text, from the command line; they win over the document.
+    ``overrides``, dotted path → value as text, win over the document. ``default_node`` is the name
+    of a node without a configured one; see ``node_name_of``.
 
     Raises:
         ConfigError: a key is unknown, missing or has a wrong value.

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-from edged.config.keys import LogFormat
 from edged.daemon.token_bucket import TokenBucket
 
 # Syslog priorities, as sd-daemon(3) reads them from the start of a line.
@@ -76,11 +75,11 @@ class _Escaped(logging.Formatter):
 
 
 def configure_logging(
-    level: str, log_format: LogFormat, environment: Mapping[str, str] = os.environ
+    level: str, log_format: str, environment: Mapping[str, str] = os.environ
 ) -> None:
     """Send the log to standard error, in the journal's form if systemd reads that."""
-    is_journal = log_format is LogFormat.JOURNAL or (
-        log_format is LogFormat.AUTO and "JOURNAL_STREAM" in environment
+    is_journal = log_format == "journal" or (
+        log_format == "auto" and "JOURNAL_STREAM" in environment
     )
     pattern = "%(message)s" if is_journal else "%(asctime)s %(levelname)-7s %(message)s"
     handler = logging.StreamHandler(sys.stderr)

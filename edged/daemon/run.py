@@ -16,7 +16,7 @@ from functools import partial
 from typing import NoReturn
 
 import edged
-from edged.config.keys import Config, LogFormat
+from edged.config.keys import Config
 from edged.daemon import memory
 from edged.daemon.check import reload_problem
 from edged.daemon.driver import Driver, Edges
@@ -66,7 +66,7 @@ def main(arguments: argparse.Namespace) -> int:
     Raises:
         EdgedError: If the configuration is wrong, or its model can never fit.
     """
-    configure_logging("info", LogFormat.AUTO)  # until the configuration is read
+    configure_logging("info", "auto")  # until the configuration is read
     try:
         # Without a file there is nothing that could have changed.
         is_reloadable = arguments.config is not None

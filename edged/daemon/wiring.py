@@ -50,7 +50,7 @@ def broker_settings(config: Config) -> BrokerSettings:
         session_expiry_s=round(broker.session_expiry_s),
         receive_maximum=config.queue.size + num_slots + _HEADROOM,
         max_packet_bytes=max(_MAX_PACKET_BYTES, config.request.max_payload_bytes * 4),
-        protocol=broker.protocol.value,
+        protocol=broker.protocol,
         optional_filters=frozenset({status_topic(config)}),
     )
 

@@ -51,7 +51,7 @@ def read_content(delivery: Delivery, defaults: RequestDefaults) -> Content:
             is_json = text.lstrip(_JSON_SPACE).startswith(("{", "["))
         if not is_json:
             return Content({"prompt": text.strip()}, text.strip(), over)
-        value, duplicate = parse_json(text)
+        value, duplicate = _parse_json(text)
     except UnicodeDecodeError as error:
         return Content(problem=over or MessageError(f"payload: not UTF-8 at byte {error.start}"))
     except MessageError as error:
@@ -89,12 +89,8 @@ def _is_json_type(content_type: str | None) -> bool | None:
     raise MessageError(message, ErrorCode.UNSUPPORTED_CONTENT_TYPE)
 
 
-def parse_json(text: str) -> tuple[Any, MessageError | None]:
-    """Parse JSON strictly.
-
-    Returns:
-        The value, and the error about the first key that occurs twice in one object, if any. The
-        value has its last occurrence.
+def _parse_json(text: str) -> tuple[Any, MessageError | None]:
+    """Return the value, and the error about a key that is twice in one object; the last one counts.
 
     Raises:
         MessageError: Wrong syntax, NaN or Infinity, a number out of range, or nested too deep.

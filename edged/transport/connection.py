@@ -20,7 +20,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edged.protocol.wire import Delivery
-from edged.transport.events import Connected, Published, PublishHandle
+from edged.transport.events import Connected, Published
 from edged.transport.explain import (
     Failure,
     explain_connack,
@@ -49,12 +49,7 @@ LINGER_S = 0.5
 
 
 class Acknowledgements:
-    """The unacknowledged deliveries of one connection, acknowledged in order of arrival.
-
-    Args:
-        receive_maximum: Deliveries the broker may have unacknowledged at a time.
-        send: Sends the acknowledgement of a packet id.
-    """
+    """The unacknowledged deliveries of one connection, acknowledged in order of arrival."""
 
     def __init__(self, receive_maximum: int, send: Callable[[int], object]) -> None:
         self._limit = min(receive_maximum, STOCK_WINDOW) - ROOM
@@ -91,13 +86,8 @@ class Acknowledgements:
 class Connection:
     """One connection to a broker, from CONNECT until the socket is closed.
 
-    Args:
-        client: Made for this connection, so that paho never resends a message by itself: that is
-            up to the outbox.
-        settings: Where to connect, and how.
-        version: ``5`` or ``3.1.1``.
-        subscriptions: Topic filters, subscribed with QoS 1.
-        epochs: Numbers for the connections that a broker accepts.
+    The client is made for this connection, so that paho never resends a message by itself: that is
+    up to the outbox. ``epochs`` numbers the connections that a broker accepts.
     """
 
     def __init__(
@@ -112,7 +102,7 @@ class Connection:
         self.was_ready = False
         self.failure: Failure | None = None
         self.inbox: deque[Connected | Delivery | Published] = deque()
-        self._in_flight: dict[int, PublishHandle] = {}
+        self._in_flight: dict[int, int] = {}  # packet id → handle
         self._window = MAX_IN_FLIGHT
         self._max_packet_bytes: int | None = None
         self._settings = settings

@@ -8,9 +8,6 @@ from enum import Enum
 
 from edged.protocol.wire import Delivery
 
-# Identifies one published message for the life of the process; never reused.
-PublishHandle = int
-
 
 class Cause(Enum):
     """Why a connection ended or was refused, as far as the broker states it."""
@@ -67,7 +64,8 @@ class Published:
     A message of QoS 0 has one only if it was given up (see ``edged.transport.outbox``).
     """
 
-    handle: PublishHandle
+    handle: int
+    """Identifies one published message for the life of the process; never reused."""
     failure: str | None = None
     """Why the broker does not have it: refused, too large, expired while queued, replaced by a
     newer retained message, or given up because the broker closes the connection on it."""

@@ -24,7 +24,6 @@ from edged.transport.events import (
     ConnectFailed,
     Disconnected,
     Published,
-    PublishHandle,
     TransportEvent,
 )
 from edged.transport.explain import Failure, explain_error, explain_silence
@@ -147,7 +146,7 @@ class Transport:
         """Start connecting, in the background."""
         self._thread.start()
 
-    def publish(self, message: Encoded, *, qos: int = 1, retain: bool = False) -> PublishHandle:
+    def publish(self, message: Encoded, *, qos: int = 1, retain: bool = False) -> int:
         """Send a message, without blocking.
 
         With QoS 1 it is kept across connections until the broker confirms it, and one ``Published``

@@ -16,14 +16,14 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from edged.protocol.wire import Encoded
-from edged.transport.events import Cause, Published, PublishHandle
+from edged.transport.events import Cause, Published
 
 
 @dataclass(slots=True, eq=False)
 class Outgoing:
     """A message to publish, and what became of it so far."""
 
-    handle: PublishHandle
+    handle: int
     message: Encoded
     qos: int
     retain: bool
@@ -97,7 +97,7 @@ class Outbox:
         self._fresh: deque[Outgoing] = deque()
         self._set_aside: deque[Outgoing] = deque()
         self._queues = (self._suspects, self._fresh, self._set_aside)
-        self._on_wire: dict[PublishHandle, Outgoing] = {}
+        self._on_wire: dict[int, Outgoing] = {}
         self._passing: deque[Outgoing] = deque()  # recently sent with QoS 0
         self._is_proven = False  # the broker has confirmed a message on this connection
         self._answer_s = 0.0  # how long the last confirmation took
@@ -149,7 +149,7 @@ class Outbox:
                 while now_s - self._passing[0].sent_s > AT_ONCE_S:
                     self._passing.popleft()
 
-    def confirm(self, handle: PublishHandle, *, is_taken: bool, now_s: float) -> bool:
+    def confirm(self, handle: int, *, is_taken: bool, now_s: float) -> bool:
         """Record the broker's answer to a message; return whether its publisher expects it."""
         item = self._on_wire.pop(handle)
         self._is_proven = True

@@ -16,10 +16,7 @@ from edged.config.keys import (
     BrokerConfig,
     BudgetConfig,
     Config,
-    LogFormat,
-    LogLevel,
     ModelConfig,
-    ProtocolChoice,
     QueueConfig,
     RequestConfig,
     node_name_of,
@@ -70,7 +67,7 @@ def test_every_section_is_read() -> None:
         username="u",
         password_file=Path("/etc/edged/secret"),
         keepalive_s=60.0,
-        protocol=ProtocolChoice.V5,
+        protocol="5",
         client_id="me",
         session_expiry_s=7200.0,
     )
@@ -92,7 +89,7 @@ def test_lists_texts_flags_and_choices_are_read() -> None:
     assert config.request == RequestConfig(
         reply_prefixes=("a/", "b"), allow_system=False, system_prompt="Be brief.\nBe kind.\n"
     )
-    assert (config.log.level, config.log.format) == (LogLevel.DEBUG, LogFormat.JOURNAL)
+    assert (config.log.level, config.log.format) == ("debug", "journal")
     assert config.queue == QueueConfig(size=3)
     assert config.state.interval_s == 5.0
     assert config.state.file is None

@@ -94,7 +94,7 @@ def _settings(config: Config) -> BrokerSettings:
         address=configured_broker(broker),
         client_id=f"{config.client_id}-doctor",
         ca_file=broker.ca_file,
-        protocol=broker.protocol.value,
+        protocol=broker.protocol,
         session_expiry_s=0,
     )
 
