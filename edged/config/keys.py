@@ -42,7 +42,7 @@ _DISCOVERY = kinds.text(
 class ModelConfig:
     """The model and its execution."""
 
-    path: Path = required(kinds.path(), "Folder of the model bundle made by `edged build`.")
+    path: Path = required(kinds.PATH, "Folder of the model bundle made by `edged build`.")
     max_model_len: int = setting(kinds.integer(64, 131072), 2048)
     """Context length in tokens, prompt and answer together. Memory for it is reserved at the start.
     The bundle's own limit applies if it is smaller."""
@@ -76,13 +76,13 @@ class BrokerConfig:
     """Port of the broker."""
     username: str | None = setting(kinds.text(), None)
     """User name at the broker."""
-    password_file: Path | None = setting(kinds.path(), None)
+    password_file: Path | None = setting(kinds.PATH, None)
     """File with the password in its first line. Preferred over `password`."""
     password: str | None = setting(kinds.text(), None, is_secret=True)
     """Password at the broker, visible to everyone who can read this file."""
-    tls: bool = setting(kinds.flag(), default=False)
+    tls: bool = setting(kinds.FLAG, default=False)
     """Encrypt the connection (TLS 1.2 or later)."""
-    ca_file: Path | None = setting(kinds.path(), None, note="the system's authorities")
+    ca_file: Path | None = setting(kinds.PATH, None, note="the system's authorities")
     """CA certificate (PEM) that signed the broker's certificate; needs `tls`."""
     keepalive_s: float = setting(kinds.duration("5s", "1h"), 30.0)
     """MQTT keep-alive: longest time without a packet."""
@@ -129,7 +129,7 @@ class RequestConfig:
     """Largest request; a larger one is refused with `payload_too_large`."""
     system_prompt: str | None = setting(PROMPT, None, note="the model's own")
     """System message of a request without one."""
-    allow_system: bool = setting(kinds.flag(), default=True)
+    allow_system: bool = setting(kinds.FLAG, default=True)
     """Whether a request may have its own system message."""
     reply_prefixes: tuple[str, ...] = setting(
         kinds.text_list(_REPLY_PREFIX), ("edged/", "reply/"), note="[`prefix`/, reply/]"
@@ -174,11 +174,11 @@ class GroupConfig:
 class HomeAssistantConfig:
     """Home Assistant's MQTT discovery."""
 
-    discovery: bool = setting(kinds.flag(), default=True)
+    discovery: bool = setting(kinds.FLAG, default=True)
     """Announce the node by MQTT discovery; `false` removes an earlier announcement."""
     prefix: str = setting(_DISCOVERY, "homeassistant")
     """Home Assistant's discovery prefix; never allowed as a reply topic."""
-    ask: bool = setting(kinds.flag(), default=False)
+    ask: bool = setting(kinds.FLAG, default=False)
     """Announce entities for questions and a sensor with the last answer: every user of Home
     Assistant can then ask the node."""
 
@@ -189,12 +189,12 @@ class StateConfig:
 
     interval_s: float = setting(kinds.duration("1s", "1h"), 30.0)
     """Time between two `state` messages; a change is published at once."""
-    folder: Path | None = setting(kinds.path(), None)
+    folder: Path | None = setting(kinds.PATH, None)
     """Folder for data that survives a crash, such as the running request: one that crashed the
     process twice is refused with `crashed_before` instead of being retried for ever. Also holds the
     copy of the model prepared for this device, twice the model's size; without this folder it is
     made beside the model."""
-    file: Path | None = setting(kinds.path(), None)
+    file: Path | None = setting(kinds.PATH, None)
     """JSON file rewritten with each `state`; `edged health` reads it."""
 
 
@@ -202,7 +202,7 @@ class StateConfig:
 class MetricsConfig:
     """Metrics for other programs to collect."""
 
-    prometheus_file: Path | None = setting(kinds.path(), None)
+    prometheus_file: Path | None = setting(kinds.PATH, None)
     """Text file with all metrics, rewritten with each `state`, for node_exporter's textfile
     collector. Its name must end in `.prom`."""
     watts_per_thread: float | None = setting(kinds.number(0, 1000), None)

@@ -56,6 +56,14 @@ class Kind(Generic[T]):
         return value  # type: ignore[no-any-return]
 
 
+# Opening a path with NUL would raise ValueError, not OSError.
+PATH = Kind("a path", Path, lambda value: value and "\0" not in value)
+_FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+FLAG = Kind(
+    "true or false", lambda value: _FLAGS[value.lower()], lambda value: value.lower() in _FLAGS
+)
+
+
 def _matches(pattern: str, max_length: int = 255) -> Callable[[str], object]:
     # The length first, so that no pattern is applied to a long text.
     return lambda value: len(value) <= max_length and re.fullmatch(pattern, value)
@@ -81,22 +89,6 @@ def text_list(item: Kind[str]) -> Kind[tuple[str, ...]]:
         f"a list, each item {item.expected}",
         lambda texts: tuple(map(item.read, texts)),
         is_list=True,
-    )
-
-
-def path() -> Kind[Path]:
-    """Path of a file or folder."""
-    # Opening a path with NUL would raise ValueError, not OSError.
-    return Kind("a path", Path, lambda value: value and "\0" not in value)
-
-
-def flag() -> Kind[bool]:
-    """Yes or no."""
-    words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-    return Kind(
-        "true or false",
-        lambda value: words[value.lower()],
-        lambda value: value.lower() in words,
     )
 
 

@@ -57,10 +57,8 @@ class Backoff:
     """
 
     def __init__(self, settings: BrokerSettings) -> None:
-        self._min_s = settings.retry_min_s
-        self._max_s = settings.retry_max_s
-        self._broken_s = settings.retry_min_s
-        self._failed_s = settings.retry_min_s
+        self._min_s, self._max_s = settings.retry_min_s, settings.retry_max_s
+        self._broken_s = self._failed_s = settings.retry_min_s
         self._last_s = 0.0
         self._random = random.SystemRandom()
 

@@ -91,6 +91,7 @@ class Outbox:
 
     def __init__(self, control_topic: str | None = None) -> None:
         self._control_topic = control_topic
+        self._max_closed = MAX_CLOSED if control_topic else MAX_CLOSED_UNCONTROLLED
         self._control: Outgoing | None = None  # the last one that the broker confirmed
         # A connection broke on each that is set aside, so all others go first.
         self._suspects: deque[Outgoing] = deque()
@@ -175,7 +176,7 @@ class Outbox:
         self.is_probing = False
         if len(items) == 1 and items[0] is self._control:
             items[0].count_break(cause)
-            if items[0].is_hopeless(MAX_CLOSED):
+            if items[0].is_hopeless(self._max_closed):
                 self._control = None  # rejected as well, until the broker confirms a newer one
             return []
         if len(items) == 1 and cause in (Cause.MESSAGE, Cause.UNKNOWN):
@@ -203,8 +204,7 @@ class Outbox:
         self.is_probing = item.is_alone and self._is_proven
         if cause is Cause.MESSAGE or (self.is_probing and is_at_once):
             item.count_break(cause)
-        limit = MAX_CLOSED_UNCONTROLLED if self._control_topic is None else MAX_CLOSED
-        if item.is_hopeless(limit):
+        if item.is_hopeless(self._max_closed):
             return self._give_up(item)
         replaced = self._put_back(item)
         self._set_aside.append(self._suspects.popleft())
