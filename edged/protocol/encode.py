@@ -145,8 +145,7 @@ def _usage(usage: Usage) -> dict[str, Any]:
         "cached_tokens": usage.cached_tokens,
         "completion_tokens": usage.completion_tokens,
     }
-    if usage.energy is not None:
-        energy = usage.energy
+    if (energy := usage.energy) is not None:
         members |= {"energy_j": round(energy.joules, 3), "energy_source": energy.source.value}
     return members
 

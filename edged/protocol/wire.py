@@ -67,9 +67,8 @@ class Delivery:
         return Delivery(
             self.topic,
             b"",
-            self.retain,
-            self.qos,
-            self.is_redelivery,
+            qos=self.qos,
+            is_redelivery=self.is_redelivery,
             packet_id=self.packet_id,
             connection_epoch=self.connection_epoch,
         )

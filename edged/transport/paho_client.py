@@ -17,27 +17,30 @@ from edged.transport.settings import BrokerSettings, Will
 _SHORT_SESSION_S = 60
 
 
-class _Client(mqtt.Client):
+class Client(mqtt.Client):
     """paho's client with a PUBLISH parser of its own: ``on_message`` gets a ``Delivery``."""
+
+    epoch = 0
+    """Number of the connection; until CONNACK it has none."""
 
     def _handle_publish(self) -> MQTTErrorCode:
         # paho's parser copies the rest of the packet for each property, and calls U+FEFF malformed,
         # so that one message would end each connection that delivers it.
         command, packet = self._in_packet["command"], bytes(self._in_packet["packet"])
         is_5 = self.protocol == mqtt.MQTTv5
-        delivery: Any = read_publish(command, packet, has_properties=is_5)
+        delivery: Any = read_publish(command, packet, self.epoch, has_properties=is_5)
         self._handle_on_message(delivery)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
 
 def make_client(
     settings: BrokerSettings, version: str, will: Will | None, tls: ssl.SSLContext | None
-) -> mqtt.Client:
+) -> Client:
     """Return a client that knows where to connect, but has not connected yet."""
     is_5 = version == "5"
     # MQTT 3.1.1 has no session expiry: a session is kept for ever or not at all.
     is_clean = settings.session_expiry_s < (1 if is_5 else _SHORT_SESSION_S)
-    client = _Client(
+    client = Client(
         CallbackAPIVersion.VERSION2,
         client_id=settings.client_id,
         clean_session=None if is_5 else is_clean,
