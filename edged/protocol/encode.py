@@ -6,7 +6,6 @@ Rule: the bytes are always valid UTF-8 and strict JSON: no lone surrogate, no Na
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from edged.protocol.request import Answer, CancelOutcome, Rejected, Reply, Timing, Usage
@@ -151,8 +150,13 @@ def _usage(usage: Usage) -> dict[str, Any]:
 
 
 def _timing(timing: Timing) -> dict[str, int]:
-    names = [item.name for item in fields(timing)]
-    return {f"{name.removesuffix('_s')}_ms": _to_ms(getattr(timing, name)) for name in names}
+    return {
+        "queued_ms": _to_ms(timing.queued_s),
+        "prefill_ms": _to_ms(timing.prefill_s),
+        "ttft_ms": _to_ms(timing.ttft_s),
+        "decode_ms": _to_ms(timing.decode_s),
+        "total_ms": _to_ms(timing.total_s),
+    }
 
 
 def _to_ms(seconds: float) -> int:

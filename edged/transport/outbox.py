@@ -42,13 +42,10 @@ class Outgoing:
         """Whether a newer message to its topic makes it useless: the node's state, a fragment."""
         return self.retain or self.qos == 0
 
-    def count_break(self, cause: Cause) -> None:
-        """Count a connection that ended on it."""
+    def count_break(self, cause: Cause, max_closed: int) -> bool:
+        """Count a connection that ended on it; return whether it is given up for that."""
         self.num_blamed += cause is Cause.MESSAGE
         self.num_closed += cause is Cause.UNKNOWN
-
-    def is_hopeless(self, max_closed: int) -> bool:
-        """Whether so many connections ended on it that it is given up."""
         return self.num_blamed >= MAX_BLAMED or self.num_closed >= max_closed
 
 
@@ -175,8 +172,7 @@ class Outbox:
                     item.num_closed = 0
         self.is_probing = False
         if len(items) == 1 and items[0] is self._control:
-            items[0].count_break(cause)
-            if items[0].is_hopeless(self._max_closed):
+            if items[0].count_break(cause, self._max_closed):
                 self._control = None  # rejected as well, until the broker confirms a newer one
             return []
         if len(items) == 1 and cause in (Cause.MESSAGE, Cause.UNKNOWN):
@@ -202,9 +198,8 @@ class Outbox:
         """Count a break on a message that was sent alone; move it behind all others, or give up."""
         is_at_once = now_s - item.sent_s <= max(AT_ONCE_S, 2 * self._answer_s)
         self.is_probing = item.is_alone and self._is_proven
-        if cause is Cause.MESSAGE or (self.is_probing and is_at_once):
-            item.count_break(cause)
-        if item.is_hopeless(self._max_closed):
+        is_counted = cause is Cause.MESSAGE or (self.is_probing and is_at_once)
+        if is_counted and item.count_break(cause, self._max_closed):
             return self._give_up(item)
         replaced = self._put_back(item)
         self._set_aside.append(self._suspects.popleft())
