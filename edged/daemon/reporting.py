@@ -3,6 +3,7 @@
 Rule: a status that cannot be published or written never stops an answer.
 """
 
+from dataclasses import asdict
 from typing import Any
 
 import edged
@@ -147,7 +148,7 @@ class Reporter:
             "budget_enforced": reservation.is_enforced,
             **node.guard.members(memory.rss_bytes),
             **read_shares(),
-            **self._edges.read_device().members(),
+            **asdict(self._edges.read_device()),
             **node.metrics.snapshot(),
             "expected_prefill_tok_s": round(cost.prefill_tok_s, 1),
             "expected_decode_tok_s": round(cost.decode_tok_s, 1),

@@ -30,10 +30,10 @@ def read_device(sys: Path = _SYS) -> DeviceReading:
     flags = _number(sys / _FIRMWARE, lambda text: int(text, 16))
     return DeviceReading(
         temperature_c=_temperature_c(sys),
-        throttled_share=_throttled_share(sys, is_throttled=bool(flags and flags & _THROTTLED)),
+        throttled=_throttled_share(sys, is_throttled=bool(flags and flags & _THROTTLED)),
         frequency_hz=frequency and frequency[0],
         max_frequency_hz=frequency and frequency[1],
-        battery_share=battery and battery[0],
+        battery=battery and battery[0],
         on_mains=battery and battery[1],
         under_voltage=None if flags is None else bool(flags & _UNDER_VOLTAGE),
     )

@@ -15,7 +15,6 @@ from edged.daemon.memory_plan import DEFAULT_SLOTS
 from edged.engine.session import default_num_threads
 from edged.node.limits import Limits
 from edged.node.sessions import SessionLimits
-from edged.node.throttling import ThrottlingLimits
 from edged.protocol.wire import RequestDefaults, Topics
 from edged.transport.settings import BrokerSettings
 
@@ -84,7 +83,8 @@ def limits_of(config: Config, model: ResidentModel) -> Limits:
         plan=model.memory.plan,
         model_id=model.bundle.model_id,
         sessions=SessionLimits(sessions.count, sessions.max_tokens, sessions.idle_s),
-        throttling=ThrottlingLimits(config.budget.max_temperature_c, config.budget.min_battery),
+        max_temperature_c=config.budget.max_temperature_c,
+        min_battery=config.budget.min_battery,
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from tests.paths import ROOT
 
 STATE: dict[str, Any] = {
     **Metrics().snapshot(),
-    **DeviceReading(temperature_c=61.5).members(),
+    **asdict(DeviceReading(temperature_c=61.5)),
     "queue": 2,
     "budget_enforced": True,
     "ttft_p95_s": 1.25,
