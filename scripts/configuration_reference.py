@@ -4,11 +4,14 @@ Rule: all that it says of a key is in the declaration of the key.
 """
 
 import textwrap
+from typing import Any
 
 from edged.config.declare import Setting
 from edged.config.load import SECTIONS, SETTINGS
 from scripts.specification.parts import docs_of
 
+_DURATIONS_S = {"d": 86400, "h": 3600, "min": 60, "s": 1}
+_SIZES_BYTES = {"G": 1024**3, "M": 1024**2, "K": 1024, "": 1}
 _EXAMPLE_MODEL = "/var/lib/edged/models/smollm2-135m-instruct"
 
 _INTRODUCTION = """\
@@ -81,12 +84,27 @@ def _default(item: Setting) -> str:
         return "**required**"
     if item.note is not None:
         return item.note
-    return "null" if item.default is None else f"`{item.kind.show(item.default)}`"
+    return "null" if item.default is None else f"`{show(item.default, item.kind.unit_suffix)}`"
 
 
 def _example_line(item: Setting) -> str:
     key = item.path.rpartition(".")[2]
     if item.advice is not None:
         return f"{key}: {_EXAMPLE_MODEL}"
-    shown = "null" if item.default is None else item.kind.show(item.default)
+    shown = "null" if item.default is None else show(item.default, item.kind.unit_suffix)
     return f"{key}: {shown}" + (f"  # default: {item.note}" if item.note else "")
+
+
+def show(value: Any, unit_suffix: str = "") -> str:  # noqa: ANN401 - of any key
+    """Write a value as it can be read, with the largest unit that divides it."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(value)}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    units = {"_s": _DURATIONS_S, "_bytes": _SIZES_BYTES}.get(unit_suffix)
+    if units is None:
+        return str(value)
+    for unit, factor in units.items():
+        if value >= factor and value % factor == 0:
+            return f"{value // factor:.0f}{unit}"
+    return "0" if value == 0 else f"{value * 1000:.6f}".rstrip("0").rstrip(".") + "ms"

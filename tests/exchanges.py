@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
+from typing import TYPE_CHECKING, cast
 from unittest.mock import patch
 
 from edged.daemon.group import Group
@@ -23,7 +23,7 @@ from edged.daemon.homeassistant import (
 from edged.daemon.reporting import OFFLINE, ONLINE
 from edged.errors import ErrorCode
 from edged.node.generation import Finished, Fragment
-from edged.protocol import Encoded, RequestDefaults, WireProperties, encode_event
+from edged.protocol.encode import encode_event
 from edged.protocol.event import (
     BrokerSessionLost,
     BrokerSessionTakenOver,
@@ -42,12 +42,16 @@ from edged.protocol.event import (
     ReplyUndelivered,
 )
 from edged.protocol.request import Answer, FinishReason, Rejected
+from edged.protocol.wire import Encoded, RequestDefaults, Topics, WireProperties
 from edged.scheduling.latency_model import CostEstimate
-from edged.transport import Connected, Transport
+from edged.transport.events import Connected
 from tests.fakes import LIMITS, MIB, Bench, ran
 
+if TYPE_CHECKING:
+    from edged.transport.network import Transport
+
 MODEL = "smollm2-135m-instruct-int8-w8a8@1fbea1"
-DEFAULTS = RequestDefaults(node="kitchen", group="heating")
+DEFAULTS = RequestDefaults(Topics("edged", "kitchen", "heating"))
 NODE_LIMITS = replace(LIMITS, model_id=MODEL, max_model_len=2048, max_waiting=8, defaults=DEFAULTS)
 NONE = WireProperties()
 HEAD = """\

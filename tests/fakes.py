@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from edged.config import Config
+from edged.config.keys import Config
 from edged.daemon.driver import Driver, Edges
 from edged.daemon.journal_file import JournalFile
 from edged.daemon.loader import ResidentModel
@@ -25,7 +25,6 @@ from edged.node.generation import Finished, Generation
 from edged.node.limits import Limits
 from edged.node.node import Event, Node
 from edged.node.throttling import DeviceReading
-from edged.protocol import Delivery, Encoded, RequestDefaults, WireProperties
 from edged.protocol.request import (
     Answer,
     ChatMessage,
@@ -33,6 +32,7 @@ from edged.protocol.request import (
     OutputFormat,
     SamplingParams,
 )
+from edged.protocol.wire import Delivery, Encoded, RequestDefaults, Topics, WireProperties
 from edged.scheduling.latency_model import CostEstimate, LatencyModel
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan, MemorySnapshot
 
@@ -256,7 +256,7 @@ class CharacterStream:
 
 
 LIMITS = Limits(
-    defaults=RequestDefaults(node="kitchen"),
+    defaults=RequestDefaults(Topics("edged", "kitchen")),
     budget=MemoryBudget(400 * MIB, 64 * MIB),
     max_model_len=256,
     kv_bytes_per_token=MIB,

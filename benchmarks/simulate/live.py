@@ -16,9 +16,10 @@ from benchmarks.simulate.trace import Ask
 from edged.commands.broker_options import BrokerOptions
 from edged.commands.received import ReceivedReply, decode_reply
 from edged.errors import EdgedError, ErrorCode, ExitCode
-from edged.protocol import Delivery, Encoded, Topics, WireProperties
-from edged.protocol.topic import own_reply_topic
-from edged.transport import BrokerSettings, ConnectFailed, Transport, TransportEvent
+from edged.protocol.wire import Delivery, Encoded, Topics, WireProperties
+from edged.transport.events import ConnectFailed, TransportEvent
+from edged.transport.network import Transport
+from edged.transport.settings import BrokerSettings
 
 WAIT_S = 10.0
 """Timeout for the broker and the retained messages of the node."""
@@ -58,7 +59,7 @@ class LiveNode:
         self._options = options
         self._topics = topics = Topics(options.prefix, options.node)
         name = f"simulate-{secrets.token_hex(8)}"
-        self._reply_root = own_reply_topic(topics, options.address.username, name)
+        self._reply_root = options.reply_topic(name)
         self._events: queue.SimpleQueue[TransportEvent] = queue.SimpleQueue()
         self._retained: dict[str, dict[str, Any]] = {}
         self.states: list[tuple[float, dict[str, Any]]] = []
@@ -68,12 +69,8 @@ class LiveNode:
         address = options.address
         self._transport = Transport(
             BrokerSettings(
-                host=address.host,
-                port=address.port,
+                address=address,
                 client_id=name,
-                username=address.username,
-                password=address.password,
-                is_tls=address.is_tls,
                 ca_file=options.ca_file,
                 session_expiry_s=0,
                 wants_retained=True,

@@ -19,14 +19,14 @@ from edged.node.generation import Finished, Generation, Paused
 from edged.node.limits import Limits
 from edged.node.node import Event
 from edged.node.node import Node as PureNode
-from edged.protocol import Delivery, RequestDefaults
 from edged.protocol.request import Answer, ChatMessage, FinishReason, ReplyAddress, Request
+from edged.protocol.wire import Delivery, RequestDefaults, Topics
 from edged.scheduling.latency_model import CostEstimate, LatencyModel, RequestTimings
 from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
 
 MAX_MODEL_LEN = 2048
 MAX_WAITING = 8
-_DEFAULTS = RequestDefaults(node="n")
+_DEFAULTS = RequestDefaults(Topics("edged", "n"))
 _BUDGET = MemoryBudget(2**40)
 _MEMORY = MemorySnapshot(0, 2**40)
 _LATER_S = float("inf")

@@ -8,7 +8,7 @@ import select
 from collections import deque
 from typing import Any
 
-from edged.protocol import Delivery, WireProperties
+from edged.protocol.wire import Delivery, WireProperties
 from edged.transport.paho_client import make_client
 from edged.transport.properties import to_paho
 from edged.transport.settings import BrokerSettings, tls_context
@@ -30,7 +30,7 @@ class BareClient:
         self._filters = filters
         self._is_subscribed = False
         self._limit_s = settings.handshake_timeout_s
-        tls = tls_context(settings.ca_file) if settings.is_tls else None
+        tls = tls_context(settings.ca_file) if settings.address.is_tls else None
         self._client = make_client(settings, "5", None, tls)
         self._client.on_message = self._on_message
         self._client.on_subscribe = self._on_subscribe

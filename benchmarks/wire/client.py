@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from benchmarks.wire.baseline import BareClient
 from edged.config.broker_url import parse_broker_url
-from edged.protocol import Delivery, WireProperties
-from edged.transport import BrokerSettings
+from edged.protocol.wire import Delivery, WireProperties
+from edged.transport.settings import BrokerSettings
 
 PROMPT = "Is the boiler ok?"
 ANSWERS = "reply/bench"
@@ -27,16 +27,8 @@ def connect(url: str, client_id: str, *filters: str) -> BareClient:
     Raises:
         OSError: It cannot be reached, or refuses.
     """
-    address = parse_broker_url(url)
     settings = BrokerSettings(
-        host=address.host,
-        port=address.port,
-        client_id=client_id,
-        username=address.username,
-        password=address.password,
-        is_tls=address.is_tls,
-        session_expiry_s=0,
-        protocol="5",
+        parse_broker_url(url), client_id=client_id, session_expiry_s=0, protocol="5"
     )
     return BareClient(settings, *filters)
 

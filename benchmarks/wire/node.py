@@ -22,7 +22,8 @@ from edged.bundle.manifest import (
     QualityLimits,
     Source,
 )
-from edged.config import Config, load_config
+from edged.config.keys import Config
+from edged.config.load import load_config
 from edged.daemon import memory
 from edged.daemon.loader import ResidentModel
 from edged.daemon.logs import configure_logging

@@ -15,9 +15,8 @@ from typing import Any
 from edged.commands.broker_options import BrokerOptions, add_broker_options, read_broker_options
 from edged.commands.received import ReceivedReply, decode_fragment, decode_reply
 from edged.errors import ExitCode, UsageError
-from edged.protocol import Delivery, Encoded, WireProperties
-from edged.protocol.topic import own_reply_topic
-from edged.transport import Connected, ConnectFailed, Published, TransportEvent
+from edged.protocol.wire import Delivery, Encoded, WireProperties
+from edged.transport.events import Connected, ConnectFailed, Published, TransportEvent
 
 CONNECT_TIMEOUT_S = 10.0
 # A broker sends a retained availability right after the subscription.
@@ -64,7 +63,7 @@ class _Question:
         self._target = target
         self._id = f"ask-{secrets.token_hex(8)}"
         self._topics = topics = target.topics
-        self._reply_topic = own_reply_topic(topics, target.address.username, self._id)
+        self._reply_topic = target.reply_topic(self._id)
         self._availability: str | None = None
         self._status: int | None = None
         self._next_fragment = 0

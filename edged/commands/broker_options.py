@@ -10,10 +10,9 @@ from pathlib import Path
 from edged.commands.sync_client import SyncClient
 from edged.config.broker_url import BrokerAddress, parse_broker_url
 from edged.errors import UnavailableError, UsageError
-from edged.protocol import Topics
-from edged.protocol.topic import refuse_prefix
-from edged.transport import BrokerSettings
-from edged.transport.settings import read_password_file
+from edged.protocol.topic import refuse_prefix, refuse_topic
+from edged.protocol.wire import Topics
+from edged.transport.settings import BrokerSettings, read_password_file
 
 _NODE = re.compile(r"[a-z0-9-]{1,32}")
 DEFAULT_BROKER = "mqtt://localhost:1883"
@@ -33,6 +32,13 @@ class BrokerOptions:
         """The topics of the node."""
         return Topics(self.prefix, self.node)
 
+    def reply_topic(self, name: str) -> str:
+        """Return a client's reply topic: below its user name, so that an ACL can grant it."""
+        # A user name with a slash would be several levels, so it is left out.
+        plain, user = self.topics.response("generate"), self.address.username
+        is_level = user and "/" not in user and refuse_topic(f"{plain}/{user}/{name}") is None
+        return f"{plain}/{user}/{name}" if is_level else f"{plain}/{name}"
+
     def client(
         self, client_id: str, subscriptions: Sequence[str], protocol: str = "auto"
     ) -> SyncClient:
@@ -41,14 +47,9 @@ class BrokerOptions:
         Raises:
             UnavailableError: The CA file cannot be read.
         """
-        address = self.address
         settings = BrokerSettings(
-            host=address.host,
-            port=address.port,
+            address=self.address,
             client_id=client_id,
-            username=address.username,
-            password=address.password,
-            is_tls=address.is_tls,
             ca_file=self.ca_file,
             protocol=protocol,
             session_expiry_s=0,

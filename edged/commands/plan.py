@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from edged.bundle.folder import Bundle, open_bundle
-from edged.config import Config
+from edged.config.keys import Config
 from edged.daemon import memory
 from edged.daemon.invocation import add_config_arguments, read_config
 from edged.daemon.memory_plan import divide_memory, refusal

@@ -8,9 +8,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Self
 
-from edged.protocol import Encoded
-from edged.protocol.wire import Delivery
-from edged.transport.events import PublishHandle, TransportEvent
+from edged.protocol.wire import Delivery, Encoded
+from edged.transport.events import TransportEvent
 from edged.transport.network import Transport
 from edged.transport.settings import BrokerSettings
 
@@ -43,7 +42,7 @@ class SyncClient:
     def __exit__(self, *_: object) -> None:
         self._transport.stop(timeout_s=_STOP_S)
 
-    def publish(self, message: Encoded) -> PublishHandle:
+    def publish(self, message: Encoded) -> int:
         """Send a message with QoS 1, without blocking; a ``Published`` event follows."""
         return self._transport.publish(message)
 

@@ -14,7 +14,7 @@ from typing import Any
 from edged.commands.broker_options import BrokerOptions, add_broker_options, read_broker_options
 from edged.commands.sync_client import SyncClient
 from edged.errors import ExitCode
-from edged.protocol import Delivery
+from edged.protocol.wire import Delivery
 
 # States in a sparkline.
 HISTORY = 60

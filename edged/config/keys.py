@@ -8,7 +8,6 @@ run of ``scripts/make-config-reference``.
 
 import re
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 
 from edged.config import kinds
@@ -39,36 +38,11 @@ _DISCOVERY = kinds.text(
 )
 
 
-class ProtocolChoice(StrEnum):
-    """MQTT version to use."""
-
-    AUTO = "auto"
-    V5 = "5"
-    V311 = "3.1.1"
-
-
-class LogLevel(StrEnum):
-    """Least severe message to log."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-class LogFormat(StrEnum):
-    """Format of a log line."""
-
-    AUTO = "auto"
-    PLAIN = "plain"
-    JOURNAL = "journal"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """The model and its execution."""
 
-    path: Path = required(kinds.path(), "Folder of the model bundle made by `edged build`.")
+    path: Path = required(kinds.PATH, "Folder of the model bundle made by `edged build`.")
     max_model_len: int = setting(kinds.integer(64, 131072), 2048)
     """Context length in tokens, prompt and answer together. Memory for it is reserved at the start.
     The bundle's own limit applies if it is smaller."""
@@ -102,21 +76,21 @@ class BrokerConfig:
     """Port of the broker."""
     username: str | None = setting(kinds.text(), None)
     """User name at the broker."""
-    password_file: Path | None = setting(kinds.path(), None)
+    password_file: Path | None = setting(kinds.PATH, None)
     """File with the password in its first line. Preferred over `password`."""
     password: str | None = setting(kinds.text(), None, is_secret=True)
     """Password at the broker, visible to everyone who can read this file."""
-    tls: bool = setting(kinds.flag(), default=False)
+    tls: bool = setting(kinds.FLAG, default=False)
     """Encrypt the connection (TLS 1.2 or later)."""
-    ca_file: Path | None = setting(kinds.path(), None, note="the system's authorities")
+    ca_file: Path | None = setting(kinds.PATH, None, note="the system's authorities")
     """CA certificate (PEM) that signed the broker's certificate; needs `tls`."""
-    keepalive_s: float = setting(kinds.duration(5, 3600), 30.0)
+    keepalive_s: float = setting(kinds.duration("5s", "1h"), 30.0)
     """MQTT keep-alive: longest time without a packet."""
     client_id: str | None = setting(kinds.text(max_length=64), None, note="edged-`node`")
     """MQTT client identifier; must be unique at the broker."""
-    protocol: ProtocolChoice = setting(kinds.choice(ProtocolChoice), ProtocolChoice.AUTO)
+    protocol: str = setting(kinds.choice("auto", "5", "3.1.1"), "auto")
     """MQTT version; `auto` tries 5 and falls back to 3.1.1."""
-    session_expiry_s: float = setting(kinds.duration(0, 30 * 86400), 3600.0)
+    session_expiry_s: float = setting(kinds.duration("0s", "30d"), 3600.0)
     """How long the broker keeps requests for a disconnected node (MQTT 5)."""
 
 
@@ -125,13 +99,13 @@ class BudgetConfig:
     """Limits on the device's memory, temperature and battery."""
 
     memory_bytes: int | None = setting(
-        kinds.size(32 * 1024**2, 1024**4),
+        kinds.size("32M", "1024G"),
         None,
         note="the smaller of 90 % of the kernel's limit and 80 % of the free memory at start",
     )
     """Resident memory edged may use in total. A model that does not fit stops the start; a request
     that does not fit is refused with `memory_pressure`."""
-    min_available_bytes: int = setting(kinds.size(0, 1024**4), 64 * 1024**2)
+    min_available_bytes: int = setting(kinds.size("0", "1024G"), 64 * 1024**2)
     """Memory that must stay available on the device for other processes."""
     max_temperature_c: float | None = setting(kinds.number(20, 120), None)
     """Temperature of the hottest zone, in °C, above which new background requests are refused until
@@ -145,17 +119,17 @@ class BudgetConfig:
 class RequestConfig:
     """Defaults and limits of requests."""
 
-    timeout_s: float = setting(kinds.duration(0.1, 86400), 30.0)
+    timeout_s: float = setting(kinds.duration("100ms", "1d"), 30.0)
     """Deadline of a request that sets none."""
-    max_timeout_s: float = setting(kinds.duration(0.1, 86400), 300.0)
+    max_timeout_s: float = setting(kinds.duration("100ms", "1d"), 300.0)
     """Longest deadline of a request; longer ones are shortened to it."""
     max_tokens: int = setting(kinds.integer(1, 131072), 128)
     """Longest answer of a request without `max_tokens`."""
-    max_payload_bytes: int = setting(kinds.size(256, 1024**2), 16 * 1024)
+    max_payload_bytes: int = setting(kinds.size("256", "1M"), 16 * 1024)
     """Largest request; a larger one is refused with `payload_too_large`."""
     system_prompt: str | None = setting(PROMPT, None, note="the model's own")
     """System message of a request without one."""
-    allow_system: bool = setting(kinds.flag(), default=True)
+    allow_system: bool = setting(kinds.FLAG, default=True)
     """Whether a request may have its own system message."""
     reply_prefixes: tuple[str, ...] = setting(
         kinds.text_list(_REPLY_PREFIX), ("edged/", "reply/"), note="[`prefix`/, reply/]"
@@ -181,7 +155,7 @@ class SessionsConfig:
     max_tokens: int = setting(kinds.integer(64, 131072), 1536)
     """Longest prompt of a session, in tokens. Above it, or above the part of the context that the
     answer leaves free, the oldest turns are dropped."""
-    idle_s: float = setting(kinds.duration(1, 7 * 86400), 1800.0)
+    idle_s: float = setting(kinds.duration("1s", "7d"), 1800.0)
     """A session idle for this long is dropped."""
 
 
@@ -200,11 +174,11 @@ class GroupConfig:
 class HomeAssistantConfig:
     """Home Assistant's MQTT discovery."""
 
-    discovery: bool = setting(kinds.flag(), default=True)
+    discovery: bool = setting(kinds.FLAG, default=True)
     """Announce the node by MQTT discovery; `false` removes an earlier announcement."""
     prefix: str = setting(_DISCOVERY, "homeassistant")
     """Home Assistant's discovery prefix; never allowed as a reply topic."""
-    ask: bool = setting(kinds.flag(), default=False)
+    ask: bool = setting(kinds.FLAG, default=False)
     """Announce entities for questions and a sensor with the last answer: every user of Home
     Assistant can then ask the node."""
 
@@ -213,14 +187,14 @@ class HomeAssistantConfig:
 class StateConfig:
     """Status reports, and data that survives a restart."""
 
-    interval_s: float = setting(kinds.duration(1, 3600), 30.0)
+    interval_s: float = setting(kinds.duration("1s", "1h"), 30.0)
     """Time between two `state` messages; a change is published at once."""
-    folder: Path | None = setting(kinds.path(), None)
+    folder: Path | None = setting(kinds.PATH, None)
     """Folder for data that survives a crash, such as the running request: one that crashed the
     process twice is refused with `crashed_before` instead of being retried for ever. Also holds the
     copy of the model prepared for this device, twice the model's size; without this folder it is
     made beside the model."""
-    file: Path | None = setting(kinds.path(), None)
+    file: Path | None = setting(kinds.PATH, None)
     """JSON file rewritten with each `state`; `edged health` reads it."""
 
 
@@ -228,7 +202,7 @@ class StateConfig:
 class MetricsConfig:
     """Metrics for other programs to collect."""
 
-    prometheus_file: Path | None = setting(kinds.path(), None)
+    prometheus_file: Path | None = setting(kinds.PATH, None)
     """Text file with all metrics, rewritten with each `state`, for node_exporter's textfile
     collector. Its name must end in `.prom`."""
     watts_per_thread: float | None = setting(kinds.number(0, 1000), None)
@@ -240,9 +214,9 @@ class MetricsConfig:
 class LogConfig:
     """Logging; never a prompt or an answer."""
 
-    level: LogLevel = setting(kinds.choice(LogLevel), LogLevel.INFO)
+    level: str = setting(kinds.choice("debug", "info", "warning", "error"), "info")
     """Least severe message to log."""
-    format: LogFormat = setting(kinds.choice(LogFormat), LogFormat.AUTO)
+    format: str = setting(kinds.choice("auto", "plain", "journal"), "auto")
     """`journal` starts each line with the severity, for journald, `plain` with the time; `auto`
     detects journald."""
 

@@ -7,23 +7,19 @@ false), so that the same text means the same in a file, on the command line and 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from edged.protocol.topic import UNSENDABLE
 
 T = TypeVar("T")
-E = TypeVar("E", bound=StrEnum)
 
 # One scalar, or a list of scalars, as written.
 Raw = str | tuple[str, ...]
 
 # K, M and G are powers of 1024, as in systemd's units.
-_BINARY_UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3}
-_DECIMAL_UNITS = {"": 1, "B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3}
-_LONG_UNITS = {f"{unit}iB": size_bytes for unit, size_bytes in _BINARY_UNITS.items()}
-_SIZE_UNITS = _DECIMAL_UNITS | _BINARY_UNITS | _LONG_UNITS
+_BINARY_UNITS = {"K": 1024, "KiB": 1024, "M": 1024**2, "MiB": 1024**2, "G": 1024**3, "GiB": 1024**3}
+_SIZE_UNITS = _BINARY_UNITS | {"": 1, "B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3}
 _DURATION_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 # With few digits: an amount needs no more, and reading many takes time.
 _QUANTITY = re.compile(r"(\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})\s*([A-Za-z]*)", re.ASCII)
@@ -40,8 +36,6 @@ class Kind(Generic[T]):
     is_valid: Callable[[str], object] = bool
     limits: tuple[float, float] | None = None
     """The smallest and the largest value."""
-    show: Callable[[T], str] = str
-    """Formats a value so that ``read`` returns it."""
     unit_suffix: str = ""
     """Suffix of the field's name that the key does not have."""
     is_list: bool = False
@@ -60,6 +54,14 @@ class Kind(Generic[T]):
         if self.limits is not None and not self.limits[0] <= value <= self.limits[1]:
             raise ValueError(raw)
         return value  # type: ignore[no-any-return]
+
+
+# Opening a path with NUL would raise ValueError, not OSError.
+PATH = Kind("a path", Path, lambda value: value and "\0" not in value)
+_FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+FLAG = Kind(
+    "true or false", lambda value: _FLAGS[value.lower()], lambda value: value.lower() in _FLAGS
+)
 
 
 def _matches(pattern: str, max_length: int = 255) -> Callable[[str], object]:
@@ -86,31 +88,13 @@ def text_list(item: Kind[str]) -> Kind[tuple[str, ...]]:
     return Kind(
         f"a list, each item {item.expected}",
         lambda texts: tuple(map(item.read, texts)),
-        show=lambda texts: f"[{', '.join(texts)}]",
         is_list=True,
     )
 
 
-def path() -> Kind[Path]:
-    """Path of a file or folder."""
-    # Opening a path with NUL would raise ValueError, not OSError.
-    return Kind("a path", Path, lambda value: value and "\0" not in value)
-
-
-def flag() -> Kind[bool]:
-    """Yes or no."""
-    words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-    return Kind(
-        "true or false",
-        lambda value: words[value.lower()],
-        lambda value: value.lower() in words,
-        show=lambda value: str(value).lower(),
-    )
-
-
-def choice(options: type[E]) -> Kind[E]:
-    """Member of an enumeration, by its value."""
-    return Kind("one of " + ", ".join(options), options)
+def choice(*words: str) -> Kind[str]:
+    """One of the given words."""
+    return Kind("one of " + ", ".join(words), str, words.__contains__)
 
 
 def integer(minimum: int, maximum: int) -> Kind[int]:
@@ -126,26 +110,32 @@ def number(minimum: float, maximum: float) -> Kind[float]:
     return Kind(f"a number from {minimum:g} to {maximum:g}", float, is_valid, (minimum, maximum))
 
 
-def duration(minimum: float, maximum: float) -> Kind[float]:
+def duration(minimum: str, maximum: str) -> Kind[float]:
     """Duration in a closed range, in seconds."""
     return Kind(
-        f"a duration from {_show_duration(minimum)} to {_show_duration(maximum)}",
-        lambda value: _quantity(value, _DURATION_UNITS),
-        limits=(minimum, maximum),
-        show=_show_duration,
+        f"a duration from {minimum} to {maximum}",
+        _seconds,
+        limits=(_seconds(minimum), _seconds(maximum)),
         unit_suffix="_s",
     )
 
 
-def size(minimum: int, maximum: int) -> Kind[int]:
+def size(minimum: str, maximum: str) -> Kind[int]:
     """Amount of memory in a closed range, in bytes."""
     return Kind(
-        f"a size from {_show_size(minimum)} to {_show_size(maximum)}",
-        lambda value: round(_quantity(value, _SIZE_UNITS)),
-        limits=(minimum, maximum),
-        show=_show_size,
+        f"a size from {minimum} to {maximum}",
+        _num_bytes,
+        limits=(_num_bytes(minimum), _num_bytes(maximum)),
         unit_suffix="_bytes",
     )
+
+
+def _seconds(value: str) -> float:
+    return _quantity(value, _DURATION_UNITS)
+
+
+def _num_bytes(value: str) -> int:
+    return round(_quantity(value, _SIZE_UNITS))
 
 
 def _quantity(value: str, units: Mapping[str, float]) -> float:
@@ -153,19 +143,3 @@ def _quantity(value: str, units: Mapping[str, float]) -> float:
     if match is None or match[2] not in units:
         raise ValueError(value)
     return float(match[1]) * units[match[2]]
-
-
-def _show_duration(value: float) -> str:
-    if value == 0:
-        return "0s"
-    for unit in ("d", "h", "min", "s"):
-        if value % _DURATION_UNITS[unit] == 0:
-            return f"{value / _DURATION_UNITS[unit]:.0f}{unit}"
-    return f"{value * 1000:.6f}".rstrip("0").rstrip(".") + "ms"
-
-
-def _show_size(value: int) -> str:
-    for unit, unit_bytes in reversed(_BINARY_UNITS.items()):
-        if value and value % unit_bytes == 0:
-            return f"{value // unit_bytes}{unit}"
-    return str(value)

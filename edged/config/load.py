@@ -6,7 +6,7 @@ it was given; a secret is never quoted.
 
 import reprlib
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,8 @@ def load_config(
 ) -> Config:
     """Read a configuration.
 
-    Args:
-        text: the YAML document; may be empty.
-        source_name: the file's path.
-        default_node: name of a node without a configured one; see ``node_name_of``.
-        overrides: dotted path → value as text, from the command line; they win over the document.
+    ``overrides``, dotted path → value as text, win over the document. ``default_node`` is the name
+    of a node without a configured one; see ``node_name_of``.
 
     Raises:
         ConfigError: a key is unknown, missing or has a wrong value.
@@ -55,10 +52,15 @@ def load_config(
             raise ConfigError(unknown_key(path, _COMMAND_LINE, SETTINGS.keys()))
         values[path] = _value(SETTINGS[path], Given(raw, _COMMAND_LINE), Path())
     values.setdefault("node", default_node)
+    # The defaults that depend on another key.
+    if values.get("broker.tls"):
+        values.setdefault("broker.port", DEFAULT_PORTS["mqtts"])
+    prefix = values.get("prefix", SETTINGS["prefix"].default)
+    values.setdefault("request.reply_prefixes", (f"{prefix}/", "reply/"))
     for path, item in SETTINGS.items():
         if item.advice is not None and path not in values:
             raise ConfigError(f"{path}: required ({source_name}). {item.advice}")
-    config = _derive(_build(values), values)
+    config = _build(values)
     _check_together(config)
     return config
 
@@ -108,16 +110,6 @@ def _build(values: Mapping[str, Any]) -> Config:
 
     nested = {name: kind(**keywords(name)) for name, kind in SECTIONS.items() if name}
     return Config(**keywords(""), **nested)
-
-
-def _derive(config: Config, given: Mapping[str, Any]) -> Config:
-    # The defaults that depend on another key.
-    if config.broker.tls and "broker.port" not in given:
-        config = replace(config, broker=replace(config.broker, port=DEFAULT_PORTS["mqtts"]))
-    if "request.reply_prefixes" not in given:
-        own = replace(config.request, reply_prefixes=(f"{config.prefix}/", "reply/"))
-        config = replace(config, request=own)
-    return config
 
 
 def _check_together(config: Config) -> None:

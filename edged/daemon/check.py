@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Callable
 
 from edged.bundle.folder import Bundle, open_bundle
-from edged.config import Config
+from edged.config.keys import Config
 from edged.daemon.invocation import add_config_arguments, check_broker_files, read_config
 from edged.daemon.memory_plan import lasting_problem
 from edged.errors import ConfigError, EdgedError, ExitCode

@@ -40,7 +40,8 @@ from edged.node.effects import (
 from edged.node.events import Confirmed, Decoded, Prepared, Readings, Synced
 from edged.node.node import Event, Node
 from edged.node.throttling import DeviceReading
-from edged.protocol import Delivery, Publisher, RequestDefaults, decode
+from edged.protocol.decode import decode
+from edged.protocol.wire import Delivery, Publisher, RequestDefaults
 from edged.scheduling.memory_budget import MemorySnapshot
 
 # How old a reading of the device may be, and one of memory where nothing is decided on.

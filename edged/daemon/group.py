@@ -12,17 +12,11 @@ import secrets
 from enum import StrEnum
 
 from edged.daemon.driver import Driver
-from edged.protocol import Delivery, Encoded, Topics, WireProperties
 from edged.protocol.event import GroupJoined, GroupRefused
-from edged.transport import (
-    Connected,
-    ConnectFailed,
-    Disconnected,
-    Published,
-    Transport,
-    TransportEvent,
-    Will,
-)
+from edged.protocol.wire import Delivery, Encoded, Topics, WireProperties
+from edged.transport.events import Connected, ConnectFailed, Disconnected, Published, TransportEvent
+from edged.transport.network import Transport
+from edged.transport.settings import Will
 
 _LOG = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import edged
-from edged.protocol import Delivery, Encoded, Publisher, Topics, WireProperties
 from edged.protocol.encode import to_json
+from edged.protocol.wire import Delivery, Encoded, Publisher, Topics, WireProperties
 
 _LOG = logging.getLogger(__name__)
 

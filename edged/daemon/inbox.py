@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from edged.node.events import Prepared, Synced
 from edged.node.generation import Finished, Fragment, Paused
-from edged.protocol import Delivery
-from edged.transport import TransportEvent
+from edged.protocol.wire import Delivery
+from edged.transport.events import TransportEvent
 
 
 @dataclass(frozen=True, slots=True)

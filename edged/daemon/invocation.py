@@ -8,8 +8,9 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from edged.config import BrokerConfig, Config, broker_overrides, load_config, node_name_of
-from edged.config.broker_url import parse_broker_url
+from edged.config.broker_url import BrokerAddress, parse_broker_url
+from edged.config.keys import BrokerConfig, Config, node_name_of
+from edged.config.load import broker_overrides, load_config
 from edged.errors import ConfigError, UnavailableError, UsageError
 from edged.transport.settings import read_password_file, tls_context
 
@@ -65,15 +66,16 @@ def _read_text(path: Path) -> str:
         raise ConfigError(f"{path}: not text in UTF-8: {error}") from error
 
 
-def read_password(broker: BrokerConfig) -> str | None:
-    """Return the password for the broker.
+def configured_broker(broker: BrokerConfig) -> BrokerAddress:
+    """Return the broker's address and the credentials for it.
 
     Raises:
         UnavailableError: If the password file cannot be read.
     """
-    if broker.password_file is None:
-        return broker.password
-    return read_password_file(broker.password_file, "broker.password_file")
+    password = broker.password
+    if broker.password_file is not None:
+        password = read_password_file(broker.password_file, "broker.password_file")
+    return BrokerAddress(broker.host, broker.port, broker.tls, broker.username, password)
 
 
 def check_broker_files(broker: BrokerConfig) -> None:
@@ -82,6 +84,6 @@ def check_broker_files(broker: BrokerConfig) -> None:
     Raises:
         UnavailableError: If one of them cannot be read, or is not what it should be.
     """
-    read_password(broker)
+    configured_broker(broker)
     if broker.ca_file is not None:
         tls_context(broker.ca_file)

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, replace
 
 from edged.bundle.folder import Bundle, open_bundle
-from edged.config import Config
+from edged.config.keys import Config
 from edged.daemon import memory
 from edged.daemon.measurements import fitted_settings
 from edged.daemon.memory_plan import MemoryReservation, reserve_memory

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable
 
-from edged.config import LogFormat
 from edged.daemon.token_bucket import TokenBucket
 
 # Syslog priorities, as sd-daemon(3) reads them from the start of a line.
@@ -73,10 +72,10 @@ class _Escaped(logging.Formatter):
         return "\n".join(f"<{priority}>{part}" for part in text.split("\n"))
 
 
-def configure_logging(level: str, log_format: LogFormat) -> None:
+def configure_logging(level: str, log_format: str) -> None:
     """Send the log to standard error, in the journal's form if systemd reads that."""
-    is_journal = log_format is LogFormat.JOURNAL or (
-        log_format is LogFormat.AUTO and "JOURNAL_STREAM" in os.environ
+    is_journal = log_format == "journal" or (
+        log_format == "auto" and "JOURNAL_STREAM" in os.environ
     )
     pattern = "%(message)s" if is_journal else "%(asctime)s %(levelname)-7s %(message)s"
     handler = logging.StreamHandler(sys.stderr)

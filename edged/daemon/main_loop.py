@@ -20,20 +20,15 @@ from edged.node.events import Abandon, Drain, Prepared, Synced, Tick
 from edged.node.generation import Finished, Fragment, Paused
 from edged.node.metrics import Count
 from edged.node.pressure import PressureLevel
-from edged.protocol import Delivery
 from edged.protocol.event import (
     BrokerSessionLost,
     BrokerSessionTakenOver,
     NodeStalled,
     NodeStopping,
 )
-from edged.transport import (
-    Connected,
-    ConnectFailed,
-    Disconnected,
-    Published,
-    Transport,
-)
+from edged.protocol.wire import Delivery
+from edged.transport.events import Connected, ConnectFailed, Disconnected, Published
+from edged.transport.network import Transport
 
 _LOG = logging.getLogger(__name__)
 

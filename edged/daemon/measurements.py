@@ -25,7 +25,7 @@ import numpy as np
 
 from edged.bundle.folder import Bundle
 from edged.bundle.manifest import GraphKind
-from edged.config import MAX_TUNED_CHUNK_TOKENS, Config
+from edged.config.keys import MAX_TUNED_CHUNK_TOKENS, Config
 from edged.daemon.atomic_file import AtomicFile
 from edged.engine.graph import Graph
 from edged.engine.loading import load_graph

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from edged.bundle.folder import Bundle
 from edged.bundle.manifest import TOKENIZER, GraphKind, KvType, Manifest
-from edged.config import MAX_TUNED_CHUNK_TOKENS, Config
+from edged.config.keys import MAX_TUNED_CHUNK_TOKENS, Config
 from edged.daemon import memory
 from edged.daemon.memory import KernelLimits
 from edged.daemon.warm_prefixes import planned_tokens

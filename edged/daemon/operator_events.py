@@ -12,7 +12,7 @@ from edged.daemon.token_bucket import TokenBucket
 from edged.node.memory_guard import MemoryGuard
 from edged.node.metrics import Count, Metrics
 from edged.node.pressure import PressureLevel
-from edged.protocol import Publisher, Topics, encode_event
+from edged.protocol.encode import encode_event
 from edged.protocol.event import (
     Event,
     EventsSuppressed,
@@ -23,6 +23,7 @@ from edged.protocol.event import (
     PressureChanged,
     RequestRefused,
 )
+from edged.protocol.wire import Publisher, Topics
 
 _LOG = logging.getLogger(__name__)
 

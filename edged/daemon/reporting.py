@@ -16,9 +16,9 @@ from edged.daemon.memory import read_shares
 from edged.daemon.operator_events import MemoryEvents
 from edged.daemon.prometheus import exposition
 from edged.daemon.wiring import topics_of
-from edged.protocol import Encoded, WireProperties, encode_info, encode_state
-from edged.protocol.encode import to_json
+from edged.protocol.encode import encode_info, encode_state, to_json
 from edged.protocol.request import FormatType
+from edged.protocol.wire import Encoded, WireProperties
 
 # Values of the availability topic.
 ONLINE, OFFLINE = b"online", b"offline"

@@ -16,7 +16,7 @@ from functools import partial
 from typing import NoReturn
 
 import edged
-from edged.config import Config, LogFormat
+from edged.config.keys import Config
 from edged.daemon import memory
 from edged.daemon.check import reload_problem
 from edged.daemon.driver import Driver, Edges
@@ -49,7 +49,8 @@ from edged.node.events import Synced
 from edged.node.node import Node
 from edged.protocol.event import NodeStarted
 from edged.scheduling.latency_model import LatencyModel
-from edged.transport import Transport, Will
+from edged.transport.network import Transport
+from edged.transport.settings import Will
 
 _LOG = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def main(arguments: argparse.Namespace) -> int:
     Raises:
         EdgedError: If the configuration is wrong, or its model can never fit.
     """
-    configure_logging("info", LogFormat.AUTO)  # until the configuration is read
+    configure_logging("info", "auto")  # until the configuration is read
     try:
         # Without a file there is nothing that could have changed.
         is_reloadable = arguments.config is not None
@@ -212,7 +213,7 @@ def _assemble(
     if connections.group is not None:
         group = Group(connections.group, topics, driver)
     reporter = Reporter(model, driver, group)
-    broker_name = broker_settings(config).url
+    broker_name = broker_settings(config).address.url
     log = ConnectionLog(connections.own, broker_name, driver, reporter, notifier)
     return Parts(driver, log, reporter, notifier, group)
 

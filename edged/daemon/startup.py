@@ -16,14 +16,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from edged.config import Config
+from edged.config.keys import Config
 from edged.daemon import memory
 from edged.daemon.sdnotify import Notifier
 from edged.daemon.wiring import broker_settings, topics_of
 from edged.errors import BundleError, UnavailableError
-from edged.protocol import encode_event
+from edged.protocol.encode import encode_event
 from edged.protocol.event import NodeWaiting
-from edged.transport import Transport
+from edged.transport.network import Transport
 
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")

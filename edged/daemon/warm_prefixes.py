@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged.bundle.folder import Bundle
-from edged.config import Config
+from edged.config.keys import Config
 from edged.daemon.atomic_file import AtomicFile
 from edged.daemon.measurements import fingerprint
 from edged.engine.loop import Engine

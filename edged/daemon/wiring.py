@@ -5,19 +5,19 @@ Rule: decides nothing but what follows from several settings together.
 
 from dataclasses import replace
 
-from edged.config import Config
+from edged.config.keys import Config
 from edged.daemon import sensors
 from edged.daemon.energy import EnergyMeter
 from edged.daemon.group import SESSION_EXPIRY_S
 from edged.daemon.homeassistant import status_topic
-from edged.daemon.invocation import read_password
+from edged.daemon.invocation import configured_broker
 from edged.daemon.loader import ResidentModel
 from edged.daemon.memory_plan import DEFAULT_SLOTS
 from edged.engine.session import default_num_threads
 from edged.node.limits import Limits
 from edged.node.sessions import SessionLimits
-from edged.protocol import RequestDefaults, Topics
-from edged.transport import BrokerSettings
+from edged.protocol.wire import RequestDefaults, Topics
+from edged.transport.settings import BrokerSettings
 
 # Deliveries beyond queue and slots: without them, cancels would never arrive at a busy node.
 _HEADROOM = 8
@@ -38,18 +38,14 @@ def broker_settings(config: Config) -> BrokerSettings:
     """
     broker, num_slots = config.broker, config.model.num_slots or DEFAULT_SLOTS
     return BrokerSettings(
-        host=broker.host,
-        port=broker.port,
+        address=configured_broker(broker),
         client_id=config.client_id,
-        username=broker.username,
-        password=read_password(broker),
-        is_tls=broker.tls,
         ca_file=broker.ca_file,
         keepalive_s=round(broker.keepalive_s),
         session_expiry_s=round(broker.session_expiry_s),
         receive_maximum=config.queue.size + num_slots + _HEADROOM,
         max_packet_bytes=max(_MAX_PACKET_BYTES, config.request.max_payload_bytes * 4),
-        protocol=broker.protocol.value,
+        protocol=broker.protocol,
         optional_filters=frozenset({status_topic(config.homeassistant.prefix)}),
     )
 
@@ -91,8 +87,7 @@ def limits_of(model: ResidentModel) -> Limits:
 def _request_defaults(config: Config) -> RequestDefaults:
     request = config.request
     return RequestDefaults(
-        node=config.node,
-        prefix=config.prefix,
+        topics=topics_of(config),
         timeout_s=request.timeout_s,
         max_timeout_s=request.max_timeout_s,
         max_tokens=request.max_tokens,
@@ -102,5 +97,4 @@ def _request_defaults(config: Config) -> RequestDefaults:
         reply_prefixes=request.reply_prefixes,
         discovery_prefix=config.homeassistant.prefix,
         has_sessions=config.sessions.count > 0,
-        group=config.group.name,
     )

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from edged.node.generation import Generation
 from edged.node.sessions import PendingTurn
-from edged.protocol import Delivery, Encoded
 from edged.protocol.event import Event as OperatorEvent
 from edged.protocol.request import Request
+from edged.protocol.wire import Delivery, Encoded
 
 
 @dataclass(frozen=True, slots=True)

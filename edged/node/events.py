@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edged.node.throttling import DeviceReading
-from edged.protocol import Dropped, Refusal
 from edged.protocol.request import CancelRequest, Rejected, Request
+from edged.protocol.wire import Dropped, Refusal
 from edged.scheduling.memory_budget import MemorySnapshot
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from edged.node.replies import Replies
 from edged.node.request_state import RequestState
 from edged.node.state import NodeState
 from edged.node.throttling import Throttling
-from edged.protocol import Delivery, Dropped, Refusal, reply_address
+from edged.protocol.decode import reply_address
 from edged.protocol.event import MessageDropped, RequestPoisoned
 from edged.protocol.request import (
     CancelOutcome,
@@ -29,6 +29,7 @@ from edged.protocol.request import (
     Reply,
     Request,
 )
+from edged.protocol.wire import Delivery, Dropped, Refusal
 from edged.scheduling.admission import Resources, admit, refuse_early
 from edged.scheduling.queued_request import RequestPhase
 

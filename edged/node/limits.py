@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from edged.node.sessions import SessionLimits
-from edged.protocol import RequestDefaults
+from edged.protocol.wire import RequestDefaults
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan
 
 

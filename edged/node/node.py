@@ -24,8 +24,8 @@ from edged.node.metrics import Count
 from edged.node.replies import Replies
 from edged.node.request_state import RequestState
 from edged.node.state import NodeState
-from edged.protocol import Delivery
 from edged.protocol.event import ReplyUndelivered, RequestPoisoned
+from edged.protocol.wire import Delivery
 from edged.scheduling.latency_model import LatencyModel
 from edged.scheduling.queued_request import RequestPhase
 

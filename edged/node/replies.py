@@ -15,7 +15,7 @@ from edged.node.ledger import REPLAY_BYTES
 from edged.node.metrics import Count
 from edged.node.request_state import Identity, RequestState
 from edged.node.state import NodeState
-from edged.protocol import encode_fragment, encode_reply
+from edged.protocol.encode import encode_fragment, encode_reply
 from edged.protocol.event import RequestRefused
 from edged.protocol.request import Answer, FinishReason, Rejected, Reply, ReplyAddress
 from edged.scheduling.queued_request import RequestPhase
@@ -208,7 +208,7 @@ class Replies:
             self._node.metrics.count(Count.DUPLICATES)
         message = encode_reply(
             reply,
-            node=self._node.limits.defaults.node,
+            node=self._node.limits.defaults.topics.node,
             model_id=self._node.limits.model_id,
             seconds_left=state.expires_s - self._node.now_s,
         )

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from edged.node.generation import Generation
 from edged.node.sessions import PendingTurn
-from edged.protocol import Delivery
 from edged.protocol.request import ReplyAddress, Request
+from edged.protocol.wire import Delivery
 from edged.scheduling.queued_request import QueuedRequest
 
 if TYPE_CHECKING:

@@ -13,6 +13,8 @@ from edged.errors import ErrorCode
 from edged.protocol.fields import MessageError, describe
 from edged.protocol.wire import MAX_USER_PROPERTIES, Delivery, RequestDefaults
 
+# Up to this size a payload over the limit is parsed, so that the refusal has its id.
+_MAX_READABLE_BYTES = 65536
 # Levels of objects and arrays in one message; checked before it is parsed.
 _MAX_NESTING = 64
 # More than any key takes. Python has an error of its own for integers of thousands of digits.
@@ -38,9 +40,8 @@ class Content:
 
 def read_content(delivery: Delivery, defaults: RequestDefaults) -> Content:
     """Parse a payload within the limits of a node; an error is returned, not raised."""
-    # Up to a second limit a payload that is too large is read, so that its refusal has its id.
     over = _over_a_limit(delivery, defaults)
-    if len(delivery.payload) > max(defaults.max_payload_bytes, defaults.max_readable_bytes):
+    if len(delivery.payload) > max(defaults.max_payload_bytes, _MAX_READABLE_BYTES):
         return Content(problem=over)
     try:
         is_json = _is_json_type(delivery.properties.content_type)
@@ -50,7 +51,7 @@ def read_content(delivery: Delivery, defaults: RequestDefaults) -> Content:
             is_json = text.lstrip(_JSON_SPACE).startswith(("{", "["))
         if not is_json:
             return Content({"prompt": text.strip()}, text.strip(), over)
-        value, duplicate = parse_json(text)
+        value, duplicate = _parse_json(text)
     except UnicodeDecodeError as error:
         return Content(problem=over or MessageError(f"payload: not UTF-8 at byte {error.start}"))
     except MessageError as error:
@@ -88,12 +89,8 @@ def _is_json_type(content_type: str | None) -> bool | None:
     raise MessageError(message, ErrorCode.UNSUPPORTED_CONTENT_TYPE)
 
 
-def parse_json(text: str) -> tuple[Any, MessageError | None]:
-    """Parse JSON strictly.
-
-    Returns:
-        The value, and the error about the first key that occurs twice in one object, if any. The
-        value has its last occurrence.
+def _parse_json(text: str) -> tuple[Any, MessageError | None]:
+    """Return the value, and the error about a key that is twice in one object; the last one counts.
 
     Raises:
         MessageError: Wrong syntax, NaN or Infinity, a number out of range, or nested too deep.

@@ -4,6 +4,8 @@ Rule: every delivery becomes one of the four, never an exception. A refusal name
 sent with the reply topic, id and Correlation Data as far as they could be read.
 """
 
+from dataclasses import replace
+
 from edged.protocol.content import read_content
 from edged.protocol.fields import Fields, MessageError
 from edged.protocol.generate import read_generate
@@ -25,13 +27,7 @@ Decoded = Request | CancelRequest | Refusal | Dropped
 
 
 def decode(delivery: Delivery, defaults: RequestDefaults, now_s: float) -> Decoded:
-    """Decode one delivery.
-
-    Args:
-        delivery: The message as the broker delivered it.
-        defaults: Limits and defaults of this node.
-        now_s: Current time, on the clock of the request's deadline.
-    """
+    """Decode one delivery; ``now_s`` is on the clock of the request's deadline."""
     operation = defaults.topics.operation_of(delivery.topic)
     if operation is None:
         return _UNKNOWN_TOPIC
@@ -108,12 +104,10 @@ def _read_id(fields: Fields) -> tuple[str | None, MessageError | None]:
 
 def _read_cancel(text: str | None, address: ReplyAddress) -> CancelRequest:
     # A payload that is no JSON is the id itself.
-    target = address.request_id
     if text:
         if not is_id(text):
             raise MessageError("payload: must be the id of the request to cancel")
-        target = text
-        address = ReplyAddress(address.topic, target, address.correlation_data)
-    if target is None and address.correlation_data is None:
+        address = replace(address, request_id=text)
+    if address.request_id is None and address.correlation_data is None:
         raise MessageError("id: must name the request to cancel, or send its Correlation Data")
-    return CancelRequest(address, target, address.correlation_data)
+    return CancelRequest(address)

@@ -16,8 +16,6 @@ STATUS_OK = 200
 # Levels of a model's own JSON; deeper values become null.
 MAX_NESTING = 100
 _to_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-# Details of an error do not replace these.
-_RESERVED_ERROR_KEYS = frozenset({"code", "status", "message", "retryable", "retry_after_ms"})
 
 
 def encode_reply(
@@ -25,11 +23,7 @@ def encode_reply(
 ) -> Encoded:
     """Encode the terminal reply of one request.
 
-    Args:
-        reply: The outcome, and where it goes.
-        node: Name of this node.
-        model_id: Name of the model, sent with every answer.
-        seconds_left: Time to the deadline of the request, sent as Message Expiry Interval.
+    ``seconds_left`` is the time to its deadline, sent as Message Expiry Interval.
     """
     outcome = reply.outcome
     rejected = outcome if isinstance(outcome, Rejected) else None
@@ -141,8 +135,7 @@ def _error(rejected: Rejected) -> dict[str, Any]:
     }
     if rejected.retry_after_s is not None:
         error["retry_after_ms"] = _to_ms(rejected.retry_after_s)
-    detail = {k: v for k, v in rejected.detail.items() if k not in _RESERVED_ERROR_KEYS}
-    return error | detail
+    return error | rejected.detail | error  # details come last and replace nothing
 
 
 def _usage(usage: Usage) -> dict[str, Any]:
@@ -151,8 +144,7 @@ def _usage(usage: Usage) -> dict[str, Any]:
         "cached_tokens": usage.cached_tokens,
         "completion_tokens": usage.completion_tokens,
     }
-    if usage.energy is not None:
-        energy = usage.energy
+    if (energy := usage.energy) is not None:
         members |= {"energy_j": round(energy.joules, 3), "energy_source": energy.source.value}
     return members
 

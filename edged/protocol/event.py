@@ -5,34 +5,35 @@ a row in ``docs/protocol.md``; a test compares the two.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, dataclass_transform
 
 from edged.errors import ErrorCode
 from edged.protocol.wire import DropReason
 
 
+@dataclass_transform(frozen_default=True)
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to the node; ``kind`` is the member ``event`` on the wire."""
+    """Something that happened to the node; each subclass is a frozen dataclass."""
 
     kind: ClassVar[str]
+    """The member ``event`` on the wire."""
 
     def __init_subclass__(cls, kind: str) -> None:
         cls.kind = kind
+        dataclass(frozen=True)(cls)
 
     def members(self) -> dict[str, Any]:
         """Return the members on the wire, without ``v``, ``node`` and ``event``."""
         return dict(vars(self))
 
 
-@dataclass(frozen=True)
 class NodeWaiting(Event, kind="waiting"):
     """The process cannot start yet, and retries until it can."""
 
     detail: str
 
 
-@dataclass(frozen=True)
 class NodeStarted(Event, kind="started"):
     """The node is ready to answer."""
 
@@ -43,61 +44,52 @@ class NodeStarted(Event, kind="started"):
     """Requests that the previous process left running: above 0, it crashed."""
 
 
-@dataclass(frozen=True)
 class NodeStopping(Event, kind="stopping"):
     """The process received a signal to stop; unanswered requests stay with the broker."""
 
     signal: str
 
 
-@dataclass(frozen=True)
 class NodeStalled(Event, kind="stalled"):
     """A thread has stalled; the process exits, to be restarted."""
 
     detail: str
 
 
-@dataclass(frozen=True)
 class MemoryShort(Event, kind="degraded"):
     """Memory is over the budget, or short on the device."""
 
     missing_bytes: int
 
 
-@dataclass(frozen=True)
 class MemoryRecovered(Event, kind="recovered"):
     """Memory is within the budget again."""
 
 
-@dataclass(frozen=True)
 class PressureChanged(Event, kind="pressure"):
     """The memory pressure level changed; ``rung`` is ``pressure`` of ``state``."""
 
     rung: str
 
 
-@dataclass(frozen=True)
 class MemoryUnplanned(Event, kind="unplanned"):
     """The process holds memory that is in no account of the ledger."""
 
     unplanned_bytes: int
 
 
-@dataclass(frozen=True)
 class RequestRefused(Event, kind="refused"):
     """A request got an error."""
 
     code: ErrorCode
 
 
-@dataclass(frozen=True)
 class RequestPoisoned(Event, kind="crashed_before"):
     """A request that crashed the process is not retried any more."""
 
     attempts: int
 
 
-@dataclass(frozen=True)
 class MessageDropped(Event, kind="dropped"):
     """A message was dropped without a reply."""
 
@@ -105,33 +97,28 @@ class MessageDropped(Event, kind="dropped"):
     detail: str
 
 
-@dataclass(frozen=True)
 class ReplyUndelivered(Event, kind="undelivered"):
     """A reply could not be delivered to the broker."""
 
     detail: str
 
 
-@dataclass(frozen=True)
 class BrokerSessionLost(Event, kind="broker_session_lost"):
     """The broker lost the session before a reconnect; requests may be lost with it."""
 
 
-@dataclass(frozen=True)
 class BrokerSessionTakenOver(Event, kind="broker_session_taken_over"):
     """Another client connected with this node's client identifier."""
 
     retry_in_s: int
 
 
-@dataclass(frozen=True)
 class GroupJoined(Event, kind="group_joined"):
     """The node takes requests of its group."""
 
     group: str
 
 
-@dataclass(frozen=True)
 class GroupRefused(Event, kind="group_refused"):
     """The broker does not deliver shared subscriptions."""
 
@@ -139,7 +126,6 @@ class GroupRefused(Event, kind="group_refused"):
     detail: str
 
 
-@dataclass(frozen=True)
 class EventsSuppressed(Event, kind="suppressed"):
     """Events over the rate limit of their kind, as one."""
 

@@ -32,12 +32,7 @@ def read_generate(
 ) -> Request:
     """Read the keys of a ``generate`` request, except id and reply topic.
 
-    Args:
-        fields: The message; plain text is its ``prompt``.
-        defaults: Limits and defaults of this node.
-        address: Where the reply goes.
-        now_s: When it was received.
-        expiry_s: Its Message Expiry Interval.
+    ``now_s`` is when it was received, ``expiry_s`` its Message Expiry Interval.
 
     Raises:
         MessageError: A key has a wrong type or value; the text starts with its path.

@@ -75,20 +75,16 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How each token is chosen; names and meaning as in vLLM."""
+    """How each token is chosen; names as in vLLM, meanings and ranges in ``protocol/keys.py``."""
 
     temperature: float = 0.0
-    """0 is greedy; else logits are divided by it. Range [0, 2]."""
     top_k: int = 0
-    """Keep the k most likely tokens; 0 keeps all."""
     top_p: float = 1.0
-    """Keep the smallest set whose probability reaches it. Range (0, 1]."""
     min_p: float = 0.0
-    """Drop tokens below this fraction of the best one's probability. Range [0, 1]."""
     repetition_penalty: float = 1.0
-    """Above 1, tokens seen before become less likely (CTRL, arXiv 1909.05858). Range [0.5, 2]."""
+    """CTRL, arXiv 1909.05858."""
     seed: int | None = None
-    """Same seed, same request, same answer; None is random."""
+    """None is random."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +137,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class CancelRequest:
-    """One validated ``cancel`` request; at least one of the two targets is set."""
+    """One validated ``cancel`` request; its id or Correlation Data is that of its target."""
 
     reply_to: ReplyAddress
-    target_id: str | None = None
-    target_correlation_data: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

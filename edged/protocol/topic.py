@@ -51,21 +51,14 @@ def refuse_prefix(prefix: str) -> str | None:
 def refuse_reply_topic(
     topic: str, topics: Topics, allowed_prefixes: Sequence[str], discovery_prefix: str
 ) -> str | None:
-    """Return why no reply may go to ``topic``; None when it may.
-
-    Args:
-        topic: The reply topic of the request.
-        topics: Topics of this node; everything below its ``response/`` is allowed.
-        allowed_prefixes: Prefixes of further allowed topics, such as ``reply/``.
-        discovery_prefix: First level of Home Assistant's discovery, never allowed.
-    """
+    """Return why no reply may go to ``topic``; None when it may."""
     problem = refuse_topic(topic)
     if problem is not None:
         return problem
     # Before the prefixes, so that a node can always reply.
     if topic.startswith(f"{topics.root}/response/"):
         return None
-    # There a client could announce entities in the node's name.
+    # In Home Assistant's discovery a client could announce entities in the node's name.
     if topic == discovery_prefix or topic.startswith(f"{discovery_prefix}/"):
         return "it is a discovery topic"
     if not any(topic.startswith(prefix) for prefix in allowed_prefixes):
@@ -75,14 +68,6 @@ def refuse_reply_topic(
         if levels[0] == "group" or (len(levels) > 1 and levels[1] in _RESERVED):
             return "it is reserved for requests or for a node's own messages"
     return None
-
-
-def own_reply_topic(topics: Topics, username: str | None, request_id: str) -> str:
-    """Choose a client's reply topic: below its user name, so that an ACL can grant it."""
-    # A user name with a slash would be several levels, so it is left out.
-    plain, own = topics.response("generate"), f"{username}/{request_id}"
-    is_level = username and "/" not in username and refuse_topic(f"{plain}/{own}") is None
-    return f"{plain}/{own}" if is_level else f"{plain}/{request_id}"
 
 
 def _num_bytes(topic: str) -> int:

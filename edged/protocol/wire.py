@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from edged.protocol.request import Rejected, ReplyAddress
 
@@ -67,9 +67,8 @@ class Delivery:
         return Delivery(
             self.topic,
             b"",
-            self.retain,
-            self.qos,
-            self.is_redelivery,
+            qos=self.qos,
+            is_redelivery=self.is_redelivery,
             packet_id=self.packet_id,
             connection_epoch=self.connection_epoch,
         )
@@ -123,54 +122,28 @@ class Refusal:
     rejected: Rejected
 
 
-@dataclass(frozen=True, slots=True)
 class Topics:
-    """The topics of one node."""
+    """The topics of one node; with a group, it answers the group's requests as well."""
 
-    prefix: str
-    node: str
-    group: str | None = None
-    """Group whose requests the node answers as well."""
-
-    @property
-    def root(self) -> str:
-        """Common root of the node's topics."""
-        return f"{self.prefix}/{self.node}"
-
-    @property
-    def availability(self) -> str:
+    def __init__(self, prefix: str, node: str, group: str | None = None) -> None:
+        self.prefix: Final = prefix
+        self.node: Final = node
+        self.group: Final = group
+        self.root: Final = f"{prefix}/{node}"
+        self.availability: Final = f"{self.root}/availability"
         """Retained ``online`` or ``offline``; the will."""
-        return f"{self.root}/availability"
-
-    @property
-    def info(self) -> str:
+        self.info: Final = f"{self.root}/info"
         """Retained JSON: versions, model, limits."""
-        return f"{self.root}/info"
-
-    @property
-    def state(self) -> str:
+        self.state: Final = f"{self.root}/state"
         """Retained JSON: load, memory, speed, counters."""
-        return f"{self.root}/state"
-
-    @property
-    def event(self) -> str:
+        self.event: Final = f"{self.root}/event"
         """JSON: refusals, drops, restarts."""
-        return f"{self.root}/event"
-
-    @property
-    def request_filter(self) -> str:
-        """Topic filter that a node subscribes to."""
-        return f"{self.root}/request/+"
-
-    @property
-    def group_root(self) -> str:
-        """Common root of the group's topics; only with a group."""
-        return f"{self.prefix}/group/{self.group}"
-
-    @property
-    def group_filter(self) -> str:
-        """Shared subscription to the requests of the group."""
-        return f"$share/edged-{self.group}/{self.group_root}/request/+"
+        self.request_filter: Final = f"{self.root}/request/+"
+        self.group_root: Final = f"{prefix}/group/{group}"
+        self.group_filter: Final = f"$share/edged-{group}/{self.group_root}/request/+"
+        """A shared subscription; only with a group, as ``group_root``."""
+        roots = [self.root] if group is None else [self.root, self.group_root]
+        self._request_starts = [f"{root}/request/" for root in roots]
 
     def request(self, operation: str) -> str:
         """Return the topic of requests for ``operation``."""
@@ -186,8 +159,7 @@ class Topics:
 
     def operation_of(self, topic: str) -> str | None:
         """Return the operation of a request topic of this node or its group; None for others."""
-        roots = [self.root] if self.group is None else [self.root, self.group_root]
-        for start in (f"{root}/request/" for root in roots):
+        for start in self._request_starts:
             if topic.startswith(start):
                 return topic[len(start) :] or None
         return None
@@ -197,16 +169,13 @@ class Topics:
 class RequestDefaults:
     """Limits of this node, and the defaults of requests."""
 
-    node: str
-    prefix: str = "edged"
+    topics: Topics
     timeout_s: float = 30.0
     """Deadline of a request that sets neither ``timeout_ms`` nor a Message Expiry Interval."""
     max_timeout_s: float = 300.0
     """Longest deadline; longer ones are shortened to it."""
     max_tokens: int = 128
     max_payload_bytes: int = 16384
-    # Up to this size a payload over the limit is parsed, so that the refusal has its id.
-    max_readable_bytes: int = 65536
     is_system_allowed: bool = True
     """Whether a request may have its own system message."""
     system: str | None = None
@@ -215,10 +184,3 @@ class RequestDefaults:
     """Prefixes of the reply topics that requests may choose."""
     discovery_prefix: str = "homeassistant"
     has_sessions: bool = True
-    group: str | None = None
-    """Group whose requests this node answers as well."""
-
-    @property
-    def topics(self) -> Topics:
-        """The topics of this node."""
-        return Topics(self.prefix, self.node, self.group)

@@ -153,10 +153,10 @@ class Scheduler(Generic[S]):
 
 
 def _is_target(request: Request, cancel: CancelRequest) -> bool:
-    target_id, target_data = cancel.target_id, cancel.target_correlation_data
-    address = request.reply_to
-    has_id = target_id is not None and target_id == address.request_id
-    return has_id or (target_data is not None and target_data == address.correlation_data)
+    target, address = cancel.reply_to, request.reply_to
+    has_id = target.request_id is not None and target.request_id == address.request_id
+    data = target.correlation_data
+    return has_id or (data is not None and data == address.correlation_data)
 
 
 def _owner(topic: str) -> str:

@@ -12,15 +12,14 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edged.protocol import Delivery
-from edged.transport.events import Connected, Published, PublishHandle
+from edged.protocol.wire import Delivery
+from edged.transport.events import Connected, Published
 from edged.transport.explain import (
     Failure,
     explain_connack,
@@ -29,7 +28,7 @@ from edged.transport.explain import (
     explain_unanswered,
 )
 from edged.transport.outbox import Outgoing, UnsendableError
-from edged.transport.paho_client import subscription_list
+from edged.transport.paho_client import Client, subscription_list
 from edged.transport.properties import to_paho
 from edged.transport.settings import BrokerSettings
 
@@ -49,12 +48,7 @@ LINGER_S = 0.5
 
 
 class Acknowledgements:
-    """The unacknowledged deliveries of one connection, acknowledged in order of arrival.
-
-    Args:
-        receive_maximum: Deliveries the broker may have unacknowledged at a time.
-        send: Sends the acknowledgement of a packet id.
-    """
+    """The unacknowledged deliveries of one connection, acknowledged in order of arrival."""
 
     def __init__(self, receive_maximum: int, send: Callable[[int], object]) -> None:
         self._limit = min(receive_maximum, STOCK_WINDOW) - ROOM
@@ -91,28 +85,22 @@ class Acknowledgements:
 class Connection:
     """One connection to a broker, from CONNECT until the socket is closed.
 
-    Args:
-        client: Made for this connection, so that paho never resends a message by itself: that is
-            up to the outbox.
-        settings: Where to connect, and how.
-        version: ``5`` or ``3.1.1``.
-        subscriptions: Topic filters, subscribed with QoS 1.
-        epochs: Numbers for the connections that a broker accepts.
+    The client is made for this connection, so that paho never resends a message by itself: that is
+    up to the outbox. ``epochs`` numbers the connections that a broker accepts.
     """
 
     def __init__(
         self,
-        client: mqtt.Client,
+        client: Client,
         settings: BrokerSettings,
         version: str,
         subscriptions: Sequence[str],
         epochs: Iterator[int],
     ) -> None:
-        self.epoch = 0  # until CONNACK nothing can be acknowledged
         self.was_ready = False
         self.failure: Failure | None = None
         self.inbox: deque[Connected | Delivery | Published] = deque()
-        self._in_flight: dict[int, PublishHandle] = {}
+        self._in_flight: dict[int, int] = {}  # packet id → handle
         self._window = MAX_IN_FLIGHT
         self._max_packet_bytes: int | None = None
         self._settings = settings
@@ -199,7 +187,7 @@ class Connection:
     def acknowledge(self, delivery: Delivery) -> bool:
         """Acknowledge a QoS 1 delivery in its turn; False when its connection has ended."""
         # On a later connection the packet id belongs to another message, which would be lost.
-        if not self.is_open or delivery.connection_epoch != self.epoch:
+        if not self.is_open or delivery.connection_epoch != self._client.epoch:
             return False
         self._acknowledgements.finish(delivery.packet_id)
         return True
@@ -240,7 +228,7 @@ class Connection:
         if reason.is_failure:
             self.failure = explain_connack(reason, properties)
             return
-        self.epoch = next(self._epochs)
+        self._client.epoch = next(self._epochs)
         self._window = min(MAX_IN_FLIGHT, getattr(properties, "ReceiveMaximum", MAX_IN_FLIGHT))
         self._max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
         if self._subscriptions:
@@ -260,13 +248,13 @@ class Connection:
 
     def _become_ready(self, *, is_session_present: bool) -> None:
         self.was_ready = True
-        self.inbox.append(Connected(self.epoch, is_session_present, self._version))
+        self.inbox.append(Connected(self._client.epoch, is_session_present, self._version))
 
     def _on_message(self, _client: object, _userdata: object, delivery: Any) -> None:  # noqa: ANN401 - to paho it is another type
         if delivery.qos > 0:
             self._acknowledgements.note_delivery(delivery.packet_id)
         if delivery.topic:
-            self.inbox.append(replace(delivery, connection_epoch=self.epoch))
+            self.inbox.append(delivery)
         elif delivery.qos > 0:  # MQTT forbids such a topic; unacknowledged, it would come back
             self._acknowledgements.finish(delivery.packet_id)
 
@@ -289,8 +277,8 @@ class Connection:
     ) -> None:
         if self.failure is not None:
             return
-        if self.epoch == 0:
-            self.failure = explain_unanswered(reason, self._settings, self._version)
+        if self._client.epoch == 0:
+            self.failure = explain_unanswered(reason, self._settings.address, self._version)
         else:
             is_from_broker = flags.is_disconnect_packet_from_server
             self.failure = explain_disconnect(reason, properties, is_from_broker=is_from_broker)

@@ -6,10 +6,7 @@ Rule: the consumer can act on each event alone; an event about a connection carr
 from dataclasses import dataclass
 from enum import Enum
 
-from edged.protocol import Delivery
-
-# Identifies one published message for the life of the process; never reused.
-PublishHandle = int
+from edged.protocol.wire import Delivery
 
 
 class Cause(Enum):
@@ -67,7 +64,8 @@ class Published:
     A message of QoS 0 has one only if it was given up (see ``edged.transport.outbox``).
     """
 
-    handle: PublishHandle
+    handle: int
+    """Identifies one published message for the life of the process; never reused."""
     failure: str | None = None
     """Why the broker does not have it: refused, too large, expired while queued, replaced by a
     newer retained message, or given up because the broker closes the connection on it."""

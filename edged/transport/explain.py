@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edged.config.broker_url import BrokerAddress
 from edged.transport.events import Cause
-from edged.transport.settings import BrokerSettings
 
 _LOG = logging.getLogger(__name__)
 # Reason codes of MQTT 5, section 2.4.
@@ -78,23 +78,23 @@ def explain_disconnect(
     return Failure(text, _CAUSES.get(reason.value, Cause.OTHER))
 
 
-def explain_unanswered(reason: ReasonCode, settings: BrokerSettings, version: str) -> Failure:
+def explain_unanswered(reason: ReasonCode, broker: BrokerAddress, version: str) -> Failure:
     """Explain the end of a connection before CONNACK."""
     # Silence is a host that is not there; only a close may mean that the version is unsupported.
     if _is_keepalive_timeout(reason):
-        return explain_silence(settings)
-    text = f"{settings.url} closed the connection without an answer to MQTT {version}"
+        return explain_silence(broker)
+    text = f"{broker.url} closed the connection without an answer to MQTT {version}"
     return Failure(text, Cause.UNANSWERED)
 
 
-def explain_silence(settings: BrokerSettings) -> Failure:
+def explain_silence(broker: BrokerAddress) -> Failure:
     """Explain a handshake that timed out after the socket was open."""
-    return Failure(f"{settings.url} did not complete the MQTT handshake in time")
+    return Failure(f"{broker.url} did not complete the MQTT handshake in time")
 
 
-def explain_error(error: OSError | UnicodeError, settings: BrokerSettings) -> Failure:
+def explain_error(error: OSError | UnicodeError, broker: BrokerAddress) -> Failure:
     """Explain why no socket could be opened."""
-    place = settings.url
+    place = broker.url
     if isinstance(error, ssl.SSLCertVerificationError):
         return Failure(
             f"the certificate of {place} is not accepted: {error.verify_message}; "
@@ -102,7 +102,7 @@ def explain_error(error: OSError | UnicodeError, settings: BrokerSettings) -> Fa
         )
     if isinstance(error, ConnectionRefusedError):
         return Failure(f"nothing listens at {place}; start the broker, or correct host and port")
-    if isinstance(error, ssl.SSLError) or (settings.is_tls and isinstance(error, ConnectionError)):
+    if isinstance(error, ssl.SSLError) or (broker.is_tls and isinstance(error, ConnectionError)):
         return Failure(f"the TLS handshake with {place} failed: {error.strerror or error}")
     if isinstance(error, socket.gaierror | UnicodeError):
         return Failure(f"{place}: the host name cannot be resolved; correct the host")

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from edged.protocol import Delivery, Encoded, WireProperties
+from edged.protocol.wire import Delivery, Encoded, WireProperties
 from edged.transport.connection import IDLE_S, WAKE_BYTES, Connection
 from edged.transport.events import (
     Cause,
@@ -24,7 +24,6 @@ from edged.transport.events import (
     ConnectFailed,
     Disconnected,
     Published,
-    PublishHandle,
     TransportEvent,
 )
 from edged.transport.explain import Failure, explain_error, explain_silence
@@ -58,10 +57,8 @@ class Backoff:
     """
 
     def __init__(self, settings: BrokerSettings) -> None:
-        self._min_s = settings.retry_min_s
-        self._max_s = settings.retry_max_s
-        self._broken_s = settings.retry_min_s
-        self._failed_s = settings.retry_min_s
+        self._min_s, self._max_s = settings.retry_min_s, settings.retry_max_s
+        self._broken_s = self._failed_s = settings.retry_min_s
         self._last_s = 0.0
         self._random = random.SystemRandom()
 
@@ -128,7 +125,7 @@ class Transport:
         self._outbox = Outbox(None if will is None else will.topic)
         self._subscriptions = subscriptions
         self._will = will
-        self._tls = tls_context(settings.ca_file) if settings.is_tls else None
+        self._tls = tls_context(settings.ca_file) if settings.address.is_tls else None
         self._version = V5 if settings.protocol == AUTO else settings.protocol
         self._epochs = itertools.count(1)
         self._connection = self._make_connection()
@@ -147,7 +144,7 @@ class Transport:
         """Start connecting, in the background."""
         self._thread.start()
 
-    def publish(self, message: Encoded, *, qos: int = 1, retain: bool = False) -> PublishHandle:
+    def publish(self, message: Encoded, *, qos: int = 1, retain: bool = False) -> int:
         """Send a message, without blocking.
 
         With QoS 1 it is kept across connections until the broker confirms it, and one ``Published``
@@ -214,7 +211,7 @@ class Transport:
         try:
             connection.open()
         except (OSError, UnicodeError) as error:
-            return explain_error(error, self._settings)
+            return explain_error(error, self._settings.address)
         while connection.is_open:
             self._is_asleep = True
             is_flooded = self._backlog() > MAX_BACKLOG
@@ -226,7 +223,7 @@ class Transport:
             if self._is_finished():
                 connection.close()
             elif is_pending and time.monotonic() - started_s > limit_s:
-                connection.failure = explain_silence(self._settings)
+                connection.failure = explain_silence(self._settings.address)
                 connection.abort()
         self._hand_over()
         if connection.was_ready:
@@ -286,7 +283,7 @@ class Transport:
         else:
             # The silence may have had another reason, such as a broker that was just starting.
             self._version = V5
-        _LOG.info("%s: trying MQTT %s", self._settings.url, self._version)
+        _LOG.info("%s: trying MQTT %s", self._settings.address.url, self._version)
         return self._version == V311
 
     def _report_and_pause(self, failure: Failure) -> None:

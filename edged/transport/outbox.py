@@ -15,15 +15,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from edged.protocol import Encoded
-from edged.transport.events import Cause, Published, PublishHandle
+from edged.protocol.wire import Encoded
+from edged.transport.events import Cause, Published
 
 
 @dataclass(slots=True, eq=False)
 class Outgoing:
     """A message to publish, and what became of it so far."""
 
-    handle: PublishHandle
+    handle: int
     message: Encoded
     qos: int
     retain: bool
@@ -42,13 +42,10 @@ class Outgoing:
         """Whether a newer message to its topic makes it useless: the node's state, a fragment."""
         return self.retain or self.qos == 0
 
-    def count_break(self, cause: Cause) -> None:
-        """Count a connection that ended on it."""
+    def count_break(self, cause: Cause, max_closed: int) -> bool:
+        """Count a connection that ended on it; return whether it is given up for that."""
         self.num_blamed += cause is Cause.MESSAGE
         self.num_closed += cause is Cause.UNKNOWN
-
-    def is_hopeless(self, max_closed: int) -> bool:
-        """Whether so many connections ended on it that it is given up."""
         return self.num_blamed >= MAX_BLAMED or self.num_closed >= max_closed
 
 
@@ -91,13 +88,14 @@ class Outbox:
 
     def __init__(self, control_topic: str | None = None) -> None:
         self._control_topic = control_topic
+        self._max_closed = MAX_CLOSED if control_topic else MAX_CLOSED_UNCONTROLLED
         self._control: Outgoing | None = None  # the last one that the broker confirmed
         # A connection broke on each that is set aside, so all others go first.
         self._suspects: deque[Outgoing] = deque()
         self._fresh: deque[Outgoing] = deque()
         self._set_aside: deque[Outgoing] = deque()
         self._queues = (self._suspects, self._fresh, self._set_aside)
-        self._on_wire: dict[PublishHandle, Outgoing] = {}
+        self._on_wire: dict[int, Outgoing] = {}
         self._passing: deque[Outgoing] = deque()  # recently sent with QoS 0
         self._is_proven = False  # the broker has confirmed a message on this connection
         self._answer_s = 0.0  # how long the last confirmation took
@@ -115,12 +113,12 @@ class Outbox:
         A retained message replaces a queued one to its topic, and a fragment one that may have
         ended a connection.
         """
-        older = self._find_same(outgoing)
-        if older is None:
+        found = self._find_same(outgoing)
+        if found is None:
             self._fresh.append(outgoing)
             return []
-        queue = self._queue_of(older)
-        queue[queue.index(older)] = outgoing
+        queue, place = found
+        older, queue[place] = queue[place], outgoing
         return _supersede(older, outgoing)
 
     def begin(self) -> None:
@@ -149,7 +147,7 @@ class Outbox:
                 while now_s - self._passing[0].sent_s > AT_ONCE_S:
                     self._passing.popleft()
 
-    def confirm(self, handle: PublishHandle, *, is_taken: bool, now_s: float) -> bool:
+    def confirm(self, handle: int, *, is_taken: bool, now_s: float) -> bool:
         """Record the broker's answer to a message; return whether its publisher expects it."""
         item = self._on_wire.pop(handle)
         self._is_proven = True
@@ -174,8 +172,7 @@ class Outbox:
                     item.num_closed = 0
         self.is_probing = False
         if len(items) == 1 and items[0] is self._control:
-            items[0].count_break(cause)
-            if items[0].is_hopeless(MAX_CLOSED):
+            if items[0].count_break(cause, self._max_closed):
                 self._control = None  # rejected as well, until the broker confirms a newer one
             return []
         if len(items) == 1 and cause in (Cause.MESSAGE, Cause.UNKNOWN):
@@ -201,10 +198,8 @@ class Outbox:
         """Count a break on a message that was sent alone; move it behind all others, or give up."""
         is_at_once = now_s - item.sent_s <= max(AT_ONCE_S, 2 * self._answer_s)
         self.is_probing = item.is_alone and self._is_proven
-        if cause is Cause.MESSAGE or (self.is_probing and is_at_once):
-            item.count_break(cause)
-        limit = MAX_CLOSED_UNCONTROLLED if self._control_topic is None else MAX_CLOSED
-        if item.is_hopeless(limit):
+        is_counted = cause is Cause.MESSAGE or (self.is_probing and is_at_once)
+        if is_counted and item.count_break(cause, self._max_closed):
             return self._give_up(item)
         replaced = self._put_back(item)
         self._set_aside.append(self._suspects.popleft())
@@ -221,11 +216,13 @@ class Outbox:
 
     def _put_back(self, item: Outgoing) -> list[Published]:
         """Queue an unconfirmed message as the next one, or the newer one that replaces it."""
-        newer = self._find_same(item)
-        if newer is None:
+        found = self._find_same(item)
+        if found is None:
             self._suspects.appendleft(item)
             return []
-        self._queue_of(newer).remove(newer)
+        queue, place = found
+        newer = queue[place]
+        del queue[place]
         self._suspects.appendleft(newer)
         return _supersede(item, newer)
 
@@ -248,19 +245,16 @@ class Outbox:
         properties = replace(message.properties, message_expiry_s=whole_s)
         return replace(item, message=message._replace(properties=properties))
 
-    def _find_same(self, wanted: Outgoing) -> Outgoing | None:
+    def _find_same(self, wanted: Outgoing) -> tuple[deque[Outgoing], int] | None:
         """Find the queued message that ``wanted`` replaces, or that replaces it."""
         if wanted.is_replaceable:
             for queue in self._queues:
-                for item in queue:
+                for place, item in enumerate(queue):
                     is_same = item.is_replaceable and item.message.topic == wanted.message.topic
                     # Fragments of a stream do not replace each other, but for suspect ones.
                     if is_same and (item.retain or queue is not self._fresh):
-                        return item
+                        return queue, place
         return None
-
-    def _queue_of(self, item: Outgoing) -> deque[Outgoing]:
-        return next(queue for queue in self._queues if item in queue)
 
 
 def _supersede(older: Outgoing, newer: Outgoing) -> list[Published]:

@@ -14,31 +14,33 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from edged.transport.properties import read_publish
 from edged.transport.settings import BrokerSettings, Will
 
-_RETAIN_ON_SUBSCRIBE, _RETAIN_NEVER = 0, 2
 _SHORT_SESSION_S = 60
 
 
-class _Client(mqtt.Client):
+class Client(mqtt.Client):
     """paho's client with a PUBLISH parser of its own: ``on_message`` gets a ``Delivery``."""
+
+    epoch = 0
+    """Number of the connection; until CONNACK it has none."""
 
     def _handle_publish(self) -> MQTTErrorCode:
         # paho's parser copies the rest of the packet for each property, and calls U+FEFF malformed,
         # so that one message would end each connection that delivers it.
         command, packet = self._in_packet["command"], bytes(self._in_packet["packet"])
         is_5 = self.protocol == mqtt.MQTTv5
-        delivery: Any = read_publish(command, packet, has_properties=is_5)
+        delivery: Any = read_publish(command, packet, self.epoch, has_properties=is_5)
         self._handle_on_message(delivery)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
 
 def make_client(
     settings: BrokerSettings, version: str, will: Will | None, tls: ssl.SSLContext | None
-) -> mqtt.Client:
+) -> Client:
     """Return a client that knows where to connect, but has not connected yet."""
     is_5 = version == "5"
     # MQTT 3.1.1 has no session expiry: a session is kept for ever or not at all.
     is_clean = settings.session_expiry_s < (1 if is_5 else _SHORT_SESSION_S)
-    client = _Client(
+    client = Client(
         CallbackAPIVersion.VERSION2,
         client_id=settings.client_id,
         clean_session=None if is_5 else is_clean,
@@ -47,16 +49,16 @@ def make_client(
         manual_ack=True,
     )
     client.connect_timeout = settings.handshake_timeout_s
-    if settings.username is not None:
-        client.username_pw_set(settings.username, settings.password)
+    if settings.address.username is not None:
+        client.username_pw_set(settings.address.username, settings.address.password)
     if tls is not None:
         client.tls_set_context(tls)
     if will is not None:
         client.will_set(will.topic, will.payload, will.qos, will.retain)
     client.on_socket_open = _set_no_delay
     client.connect_async(
-        settings.host,
-        settings.port,
+        settings.address.host,
+        settings.address.port,
         settings.keepalive_s,
         clean_start=is_clean,
         properties=_connect_properties(settings) if is_5 else None,
@@ -70,9 +72,10 @@ def subscription_list(
     """Return the argument of ``subscribe``: each filter with QoS 1 and its retain handling."""
     if version != "5":
         return [(topic_filter, 1) for topic_filter in topic_filters]
+    options = SubscribeOptions(qos=1)
     # A retained request would be answered again at every reconnect, so a node asks for none.
-    handling = _RETAIN_ON_SUBSCRIBE if settings.wants_retained else _RETAIN_NEVER
-    options = SubscribeOptions(qos=1, retainHandling=handling)
+    if not settings.wants_retained:
+        options.retainHandling = SubscribeOptions.RETAIN_DO_NOT_SEND
     return [(topic_filter, options) for topic_filter in topic_filters]
 
 

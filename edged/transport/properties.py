@@ -10,7 +10,7 @@ from typing import Any
 from paho.mqtt.exception import MalformedPacket
 from paho.mqtt.properties import Properties, VariableByteIntegers
 
-from edged.protocol import MAX_USER_PROPERTIES, Delivery, WireProperties
+from edged.protocol.wire import MAX_USER_PROPERTIES, Delivery, WireProperties
 
 # The two properties that may occur more than once.
 _SUBSCRIPTION_IDENTIFIER, _USER_PROPERTY = 0x0B, 0x26
@@ -54,14 +54,15 @@ def _binary(value: bytes) -> bytes:
     return len(value).to_bytes(2, "big") + value
 
 
-def read_publish(header: int, packet: bytes, *, has_properties: bool) -> Delivery:
-    """Parse a PUBLISH (§3.3), but for the number of its connection.
+def read_publish(header: int, packet: bytes, epoch: int = 0, *, has_properties: bool) -> Delivery:
+    """Parse a PUBLISH (§3.3).
 
     A topic that is not UTF-8 becomes the empty one, which no message has.
 
     Args:
         header: First byte of the fixed header.
         packet: Everything after the remaining length.
+        epoch: Number of its connection.
         has_properties: It is of MQTT 5, not 3.1.1.
 
     Raises:
@@ -85,6 +86,7 @@ def read_publish(header: int, packet: bytes, *, has_properties: bool) -> Deliver
         is_redelivery=bool(header & 8),
         properties=properties,
         packet_id=packet_id,
+        connection_epoch=epoch,
     )
 
 

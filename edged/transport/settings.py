@@ -1,4 +1,4 @@
-"""Address of the broker, parameters of the connection, and the files they name."""
+"""The parameters of a connection to a broker, and the files they name."""
 
 import ssl
 from dataclasses import dataclass
@@ -10,15 +10,11 @@ from edged.errors import UnavailableError
 
 @dataclass(frozen=True, slots=True)
 class BrokerSettings:
-    """Address of the broker, and the parameters of the connection."""
+    """The parameters of a connection to a broker."""
 
-    host: str
-    port: int
+    address: BrokerAddress
     client_id: str
     """Fixed for a node: the broker keeps its session under this identifier."""
-    username: str | None = None
-    password: str | None = None
-    is_tls: bool = False
     ca_file: Path | None = None
     """CA certificates (PEM) to verify the broker with; None uses the system's."""
     protocol: str = "auto"
@@ -39,11 +35,6 @@ class BrokerSettings:
     retry_min_s: float = 1.0
     retry_max_s: float = 60.0
     """The pause between attempts doubles from the minimum to the maximum, with jitter."""
-
-    @property
-    def url(self) -> str:
-        """The broker's URL without credentials, for messages."""
-        return BrokerAddress(self.host, self.port, self.is_tls).url
 
 
 @dataclass(frozen=True, slots=True)

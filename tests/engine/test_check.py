@@ -6,7 +6,8 @@ import pytest
 
 from edged.bundle.folder import open_bundle
 from edged.cli import main
-from edged.config import Config, load_config
+from edged.config.keys import Config
+from edged.config.load import load_config
 from edged.daemon.check import check, reload_problem
 from edged.errors import BundleError, ConfigError, EdgedError, ExitCode, UnavailableError
 from tests.tiny_model import write_tiny_bundle

@@ -22,7 +22,7 @@ from edged.engine.loop import Engine
 from edged.engine.steps import Constraint, EngineSettings, Prefilled, Token
 from edged.engine.tokenizer import Tokenizer
 from edged.node.generation import Finished, Generation, TextStream
-from edged.protocol import encode_reply
+from edged.protocol.encode import encode_reply
 from edged.protocol.request import (
     Answer,
     FinishReason,

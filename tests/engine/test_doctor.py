@@ -19,7 +19,8 @@ from edged.commands.doctor.finding import Finding, Level
 from edged.commands.doctor.model import check_attention, check_memory, open_model
 from edged.commands.doctor.offline import check_offline
 from edged.commands.doctor.service import check_service, find_service
-from edged.config import BrokerConfig, Config, load_config
+from edged.config.keys import BrokerConfig, Config
+from edged.config.load import load_config
 from edged.errors import BundleError
 from tests.tiny_model import tiny_manifest, write_tiny_bundle
 

@@ -4,7 +4,6 @@ import logging
 
 import pytest
 
-from edged.config import LogFormat
 from edged.daemon.logs import (
     SOURCE_BURST,
     SOURCE_REFILL_S,
@@ -19,7 +18,7 @@ from tests.fakes import FakeClock
 def test_control_characters_cannot_start_a_line_of_their_own(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    configure_logging("info", LogFormat.PLAIN)
+    configure_logging("info", "plain")
     logging.getLogger("x").info("refused id=%s", "a\nERROR all is lost\x1b[2J")
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -28,7 +27,7 @@ def test_the_journal_gets_a_priority_on_each_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JOURNAL_STREAM", "8:1")
-    configure_logging("debug", LogFormat.AUTO)
+    configure_logging("debug", "auto")
     log = logging.getLogger("x")
     log.debug("d")
     log.info("i")
@@ -47,7 +46,7 @@ def test_a_terminal_gets_time_and_level(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("JOURNAL_STREAM", raising=False)
-    configure_logging("warning", LogFormat.AUTO)
+    configure_logging("warning", "auto")
     logging.getLogger("x").info("hidden")
     logging.getLogger("x").warning("shown")
     line = capsys.readouterr().err

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from edged.bundle.folder import Bundle
-from edged.config import Config, ModelConfig, StateConfig
+from edged.config.keys import Config, ModelConfig, StateConfig
 from edged.daemon.measurements import COST_FILE, fingerprint, known_cost
 from edged.scheduling.latency_model import CostEstimate
 

@@ -7,7 +7,7 @@ import pytest
 
 from edged.bundle.folder import open_bundle
 from edged.bundle.manifest import KvType, ModelLimits
-from edged.config import BudgetConfig, Config, ModelConfig
+from edged.config.keys import BudgetConfig, Config, ModelConfig
 from edged.daemon.memory import KernelLimits
 from edged.daemon.memory_plan import (
     decide_budget,

@@ -10,7 +10,7 @@ import pytest
 from edged.bundle.folder import Bundle, open_bundle
 from edged.bundle.manifest import GraphKind, ModelFacts
 from edged.cli import main
-from edged.config import Config, ModelConfig
+from edged.config.keys import Config, ModelConfig
 from edged.daemon.memory_plan import plan_memory
 from edged.errors import ExitCode
 from edged.scheduling.memory_budget import MemoryPlan, MemorySnapshot

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edged.bundle.folder import Bundle, open_bundle
-from edged.config import Config, ModelConfig, StateConfig
+from edged.config.keys import Config, ModelConfig, StateConfig
 from edged.daemon.measurements import TUNING_FILE, Tuning, known_tuning, measure_tuning
 from edged.engine.graph import Graph
 from edged.engine.steps import DecodeInput

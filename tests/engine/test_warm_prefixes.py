@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edged.bundle.folder import Bundle, open_bundle
-from edged.config import Config, ModelConfig, RequestConfig, StateConfig
+from edged.config.keys import Config, ModelConfig, RequestConfig, StateConfig
 from edged.daemon.warm_prefixes import FOLDER, keep_prefixes, planned_tokens, system_prompts
 from edged.engine.loading import load_engine
 from edged.engine.loop import Engine

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from edged.commands.install import command as install_command
-from edged.config import load_config
+from edged.config.load import load_config
 from tests.paths import ROOT
 from tests.requirements import require
 

@@ -15,7 +15,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from edged.commands.doctor.broker import check_broker
 from edged.commands.doctor.finding import Level
 from edged.commands.local_broker import MOSQUITTO, Broker, free_port, running
-from edged.config import load_config
+from edged.config.load import load_config
 from tests.paths import ROOT
 from tests.requirements import require
 from tests.system.broker.wire_ends import WAIT_S

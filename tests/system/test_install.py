@@ -8,7 +8,8 @@ import pytest
 import edged
 from edged.cli import main
 from edged.commands.install.layout import InstallError, Layout
-from edged.config import Config, load_config
+from edged.config.keys import Config
+from edged.config.load import load_config
 from edged.errors import ExitCode
 from tests.requirements import require
 from tests.tiny_model import write_tiny_bundle

@@ -15,7 +15,7 @@ import pytest
 
 import edged
 import edged_conformance
-from edged.config import load_config
+from edged.config.load import load_config
 from tests.paths import ROOT
 from tests.requirements import require
 

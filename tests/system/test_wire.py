@@ -17,8 +17,9 @@ from benchmarks.wire.processes import ECHO_TOPIC, WireError
 from edged.commands import local_broker
 from edged.commands.bench.figures import busy_warning
 from edged.commands.local_broker import free_port, mosquitto, running
+from edged.config.broker_url import BrokerAddress
 from edged.errors import UsageError
-from edged.transport import BrokerSettings
+from edged.transport.settings import BrokerSettings
 from tests.system.broker.conftest import require_mosquitto
 
 SMALL = WireLoad(rounds=2, round_trips=20, burst=40, streams=5, records=5)
@@ -99,7 +100,9 @@ def test_the_echo_returns_messages_until_the_broker_stops(
 def test_a_silent_broker_times_out(tmp_path: Path) -> None:
     require_mosquitto()
     with running(mosquitto(tmp_path)) as broker:
-        terms = BrokerSettings(broker.host, broker.port, "asker", handshake_timeout_s=0.1)
+        terms = BrokerSettings(
+            BrokerAddress(broker.host, broker.port), "asker", handshake_timeout_s=0.1
+        )
         client = BareClient(terms, ANSWERS)
         with pytest.raises(TimeoutError, match="nothing came from the broker in time"):
             client.receive()

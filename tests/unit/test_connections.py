@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING, cast
 
 from edged.daemon.main_loop import ConnectionLog
 from edged.daemon.sdnotify import Notifier
-from edged.transport import Connected, ConnectFailed, Disconnected
+from edged.transport.events import Connected, ConnectFailed, Disconnected
 from tests.fakes import Bench, FakeTransport
 
 if TYPE_CHECKING:
     from edged.daemon.reporting import Reporter
-    from edged.transport import Transport
+    from edged.transport.network import Transport
 
 UP = Connected(1, is_session_present=False, protocol_version="5")
 

@@ -40,7 +40,6 @@ from edged.node.events import (
 from edged.node.generation import Finished, Generation, Paused
 from edged.node.node import Event, Node
 from edged.node.request_state import RequestState
-from edged.protocol import Delivery, Dropped, DropReason, Refusal
 from edged.protocol.request import (
     Answer,
     CancelRequest,
@@ -50,6 +49,7 @@ from edged.protocol.request import (
     ReplyAddress,
     Request,
 )
+from edged.protocol.wire import Delivery, Dropped, DropReason, Refusal
 from edged.scheduling.latency_model import LatencyModel
 from tests.examples import num_examples
 from tests.fakes import COST, LIMITS, ROOMY, CharacterStream
@@ -71,7 +71,7 @@ def read(delivery: Delivery, received_s: float) -> Request | CancelRequest | Ref
     number = int(digits)
     match kind:
         case "cancel":
-            return CancelRequest(ReplyAddress("reply/cancel"), f"m{number}")
+            return CancelRequest(ReplyAddress("reply/cancel", f"m{number}"))
         case "refused":
             return Refusal(ReplyAddress("reply/refused"), Rejected(ErrorCode.BAD_REQUEST, "no"))
         case "dropped":

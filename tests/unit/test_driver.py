@@ -25,9 +25,9 @@ from edged.node.events import Confirmed, Decoded, Prepared, Readings, Synced, Ti
 from edged.node.generation import Generation
 from edged.node.node import Event, Node
 from edged.node.throttling import DeviceReading
-from edged.protocol import Delivery, Dropped, Encoded, RequestDefaults, WireProperties
 from edged.protocol.event import MemoryRecovered
 from edged.protocol.request import Request
+from edged.protocol.wire import Delivery, Dropped, Encoded, RequestDefaults, Topics, WireProperties
 from edged.scheduling.memory_budget import MemorySnapshot
 from tests.fakes import FakeClock
 from tests.make_request import make_request
@@ -92,7 +92,9 @@ class Stage:
         self.num_memory_readings = self.num_device_readings = 0
         edge = cast("Any", self.recorder)
         edges = Edges(edge, edge, edge, edge, edge, self.clock, self.read_memory, self.read_device)
-        self.driver = Driver(cast("Node", self.node), edges, RequestDefaults(node="kitchen"))
+        self.driver = Driver(
+            cast("Node", self.node), edges, RequestDefaults(Topics("edged", "kitchen"))
+        )
 
     def read_memory(self) -> MemorySnapshot:
         self.num_memory_readings += 1

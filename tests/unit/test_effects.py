@@ -29,8 +29,9 @@ from edged.node.events import (
 )
 from edged.node.generation import Finished, Fragment, Generation, Paused
 from edged.node.node import Event, Node
-from edged.protocol import Delivery, decode
+from edged.protocol.decode import decode
 from edged.protocol.request import Answer, FinishReason
+from edged.protocol.wire import Delivery
 from edged.scheduling.latency_model import LatencyModel
 from tests.fakes import COST, LIMITS, ROOMY
 from tests.make_request import make_request

@@ -12,12 +12,12 @@ from edged.daemon.group import (
     group_filters,
     probe_topic,
 )
-from edged.protocol import Delivery, Topics
-from edged.transport import Connected, ConnectFailed, Disconnected, Published
+from edged.protocol.wire import Delivery, Topics
+from edged.transport.events import Connected, ConnectFailed, Disconnected, Published
 from tests.fakes import Bench, FakeTransport
 
 if TYPE_CHECKING:
-    from edged.transport import Transport
+    from edged.transport.network import Transport
 
 TOPICS = Topics("edged", "kitchen", "lab")
 REQUEST = "edged/group/lab/request/generate"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from edged.daemon.homeassistant import MAX_DELAY_S, Announcement, Discovery
-from edged.protocol import Delivery, Topics
+from edged.protocol.wire import Delivery, Topics
 from tests.fakes import FakeClock, FakeTransport
 from tests.paths import DATA
 

@@ -6,8 +6,8 @@ import pytest
 
 from edged.daemon.inbox import FromGroup, Inbox
 from edged.node.events import Synced
-from edged.protocol import Delivery
-from edged.transport import Published
+from edged.protocol.wire import Delivery
+from edged.transport.events import Published
 
 
 def test_deliveries_wait_for_everything_else_and_keep_their_order() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from edged.config import Config, ModelConfig, StateConfig
+from edged.config.keys import Config, ModelConfig, StateConfig
 from edged.daemon.driver import Driver
 from edged.daemon.homeassistant import MAX_DELAY_S
 from edged.daemon.inbox import Event, FromGroup, Inbox, ReloadRequested, StopRequested
@@ -28,13 +28,14 @@ from edged.node.events import Tick
 from edged.node.generation import Finished
 from edged.node.node import Event as NodeEvent
 from edged.node.pressure import PressureLevel
-from edged.protocol import Delivery, Encoded
 from edged.protocol.request import Answer, FinishReason
-from edged.transport import Connected, ConnectFailed, Disconnected, Published, Transport
+from edged.protocol.wire import Delivery, Encoded
+from edged.transport.events import Connected, ConnectFailed, Disconnected, Published
 from tests.fakes import LIMITS, Bench, FakeWorker, ManualPreparer, fake_model, ran
 
 if TYPE_CHECKING:
     from edged.daemon.group import Group
+    from edged.transport.network import Transport
 
 
 class RecordingNotifier(Notifier):

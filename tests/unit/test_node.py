@@ -10,8 +10,8 @@ from edged.engine.steps import Constraint
 from edged.engine.tokenizer import TemplateError
 from edged.node.events import Drain
 from edged.node.generation import Finished, Fragment
-from edged.protocol import WireProperties
 from edged.protocol.request import Answer, ChatMessage, FinishReason, OutputFormat
+from edged.protocol.wire import WireProperties
 from edged.scheduling.memory_budget import MemorySnapshot
 from tests.fakes import LIMITS, MIB, Bench, FakeLanguage, correlation, ran
 

@@ -31,7 +31,6 @@ from edged.node.events import Confirmed, Decoded, Drain, Prepared, Readings, Syn
 from edged.node.generation import Finished, Generation, Paused
 from edged.node.limits import Limits
 from edged.node.node import Event, Node
-from edged.protocol import Delivery, RequestDefaults
 from edged.protocol.request import (
     Answer,
     CancelRequest,
@@ -41,6 +40,7 @@ from edged.protocol.request import (
     Rejected,
     ReplyAddress,
 )
+from edged.protocol.wire import Delivery, RequestDefaults, Topics
 from edged.scheduling.latency_model import CostEstimate, LatencyModel
 from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
 from edged.scheduling.queued_request import MAX_PAUSES, RequestPhase
@@ -51,7 +51,7 @@ from tests.make_request import make_request
 BOUND = 3
 MIB = 1024**2
 LIMITS = Limits(
-    defaults=RequestDefaults(node="n"),
+    defaults=RequestDefaults(Topics("edged", "n")),
     budget=MemoryBudget(limit_bytes=MIB, min_available_bytes=MIB // 10),
     max_model_len=256,
     kv_bytes_per_token=0,
@@ -196,7 +196,7 @@ class NodeMachine(RuleBasedStateMachine):
     @rule(number=st.integers(0, 4))
     def cancel(self, number: int) -> None:
         topic = f"reply/{len(self.requests) + 1}"
-        self.deliver(CancelRequest(ReplyAddress(topic), f"id{number}"))
+        self.deliver(CancelRequest(ReplyAddress(topic, f"id{number}")))
 
     @precondition(lambda self: self.preparing is not None)
     @rule(is_refused=st.sampled_from((False, False, False, True)))

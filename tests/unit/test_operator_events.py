@@ -5,8 +5,8 @@ import pytest
 from edged.daemon.operator_events import BURST, MAX_UNCONFIRMED, REFILL_S, SUMMARY_S, OperatorEvents
 from edged.errors import ErrorCode
 from edged.node.metrics import Metrics
-from edged.protocol import Topics
 from edged.protocol.event import Event, MemoryRecovered, NodeStopping, RequestRefused
+from edged.protocol.wire import Topics
 from tests.fakes import FakeClock, FakeTransport
 
 

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from edged.protocol import Encoded, WireProperties
-from edged.transport import Published
-from edged.transport.events import Cause
+from edged.protocol.wire import Encoded, WireProperties
+from edged.transport.events import Cause, Published
 from edged.transport.outbox import MAX_CLOSED, REFUSED_S, Outbox, Outgoing, UnsendableError
 from tests.fakes import FakeClock
 

@@ -10,7 +10,7 @@ from paho.mqtt.exception import MalformedPacket
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties, VariableByteIntegers
 
-from edged.protocol import MAX_USER_PROPERTIES, Delivery, WireProperties
+from edged.protocol.wire import MAX_USER_PROPERTIES, Delivery, WireProperties
 from edged.transport.properties import read_publish, to_paho
 
 

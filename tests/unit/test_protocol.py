@@ -10,21 +10,8 @@ from hypothesis import strategies as st
 
 from edged.commands.received import decode_fragment, decode_reply
 from edged.errors import ErrorCode
-from edged.protocol import (
-    MAX_USER_PROPERTIES,
-    OPERATIONS,
-    Delivery,
-    Dropped,
-    DropReason,
-    Refusal,
-    RequestDefaults,
-    Topics,
-    WireProperties,
-    decode,
-    encode_fragment,
-    encode_reply,
-    encode_state,
-)
+from edged.protocol.decode import decode
+from edged.protocol.encode import encode_fragment, encode_reply, encode_state
 from edged.protocol.request import (
     Answer,
     CancelRequest,
@@ -36,8 +23,19 @@ from edged.protocol.request import (
     ReplyAddress,
     Request,
 )
+from edged.protocol.wire import (
+    MAX_USER_PROPERTIES,
+    OPERATIONS,
+    Delivery,
+    Dropped,
+    DropReason,
+    Refusal,
+    RequestDefaults,
+    Topics,
+    WireProperties,
+)
 
-DEFAULTS = RequestDefaults("kitchen")
+DEFAULTS = RequestDefaults(Topics("edged", "kitchen"))
 GENERATE = "edged/kitchen/request/generate"
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -313,7 +311,7 @@ def test_no_reply_goes_to_a_topic_outside_the_allow_list(topic: str) -> None:
 
 
 def test_a_wider_allow_list_still_keeps_discovery_and_requests_closed() -> None:
-    wide = RequestDefaults("kitchen", prefix="home/ai", reply_prefixes=("",))
+    wide = RequestDefaults(Topics("home/ai", "kitchen"), reply_prefixes=("",))
     topic = "home/ai/kitchen/request/generate"
     for forbidden in ("homeassistant", "homeassistant/x", "home/ai/other/request/generate"):
         assert isinstance(
@@ -329,7 +327,7 @@ def test_reply_topics_under_the_own_prefix_are_allowed_unless_reserved() -> None
 
 
 def test_the_own_response_topic_is_allowed_under_any_prefix() -> None:
-    closed = RequestDefaults("kitchen", prefix="home/ai", reply_prefixes=())
+    closed = RequestDefaults(Topics("home/ai", "kitchen"), reply_prefixes=())
     decoded = deliver("x", topic="home/ai/kitchen/request/generate", defaults=closed)
     assert decoded.reply_to.topic == "home/ai/kitchen/response/generate"
 
@@ -341,16 +339,16 @@ def test_what_did_not_come_through_the_request_topic_is_dropped(topic: str) -> N
 
 def test_a_cancel_names_its_target_by_id_text_or_correlation_data() -> None:
     topic = "edged/kitchen/request/cancel"
-    assert deliver({"id": "a"}, topic=topic).target_id == "a"
-    assert deliver("a", topic=topic).target_id == "a"
-    both = deliver("", topic=topic, correlation_data=b"c")
-    assert (both.target_id, both.target_correlation_data) == (None, b"c")
+    assert deliver({"id": "a"}, topic=topic).reply_to.request_id == "a"
+    assert deliver("a", topic=topic).reply_to.request_id == "a"
+    target = deliver("", topic=topic, correlation_data=b"c").reply_to
+    assert (target.request_id, target.correlation_data) == (None, b"c")
     assert message_of(deliver("two words", topic=topic)).startswith("payload: must be the id")
     assert message_of(deliver("{}", topic=topic)).startswith("id: must name the request")
 
 
 def test_the_system_text_is_the_requests_else_the_configurations() -> None:
-    configured = RequestDefaults("kitchen", system="Be brief.")
+    configured = RequestDefaults(Topics("edged", "kitchen"), system="Be brief.")
     own = deliver({"prompt": "x", "system": "Be long."}, defaults=configured)
     assert own.messages[0] == ChatMessage("system", "Be long.")
     assert deliver("x", defaults=configured).messages[0] == ChatMessage("system", "Be brief.")
@@ -364,7 +362,7 @@ def test_the_system_text_is_the_requests_else_the_configurations() -> None:
 
 
 def test_a_node_can_refuse_system_texts() -> None:
-    strict = RequestDefaults("kitchen", is_system_allowed=False, system="Ours.")
+    strict = RequestDefaults(Topics("edged", "kitchen"), is_system_allowed=False, system="Ours.")
     turns = [{"role": "system", "content": "Mine."}, {"role": "user", "content": "x"}]
     for members in ({"prompt": "x", "system": "y"}, {"messages": turns}):
         message = message_of(deliver(members, defaults=strict))

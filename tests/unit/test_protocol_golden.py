@@ -14,16 +14,8 @@ import pytest
 
 from edged.commands.received import decode_fragment, decode_reply
 from edged.errors import ErrorCode
-from edged.protocol import (
-    Decoded,
-    Delivery,
-    Dropped,
-    Encoded,
-    Refusal,
-    RequestDefaults,
-    Topics,
-    WireProperties,
-    decode,
+from edged.protocol.decode import Decoded, decode
+from edged.protocol.encode import (
     encode_event,
     encode_fragment,
     encode_info,
@@ -43,12 +35,21 @@ from edged.protocol.request import (
     Timing,
     Usage,
 )
+from edged.protocol.wire import (
+    Delivery,
+    Dropped,
+    Encoded,
+    Refusal,
+    RequestDefaults,
+    Topics,
+    WireProperties,
+)
 from tests.paths import DATA
 
 FOLDER = DATA / "messages"
 REQUESTS = sorted(FOLDER.glob("request-*.json"))
 SENT = sorted(path for path in FOLDER.glob("*.json") if path not in REQUESTS)
-DEFAULTS = RequestDefaults("kitchen")
+DEFAULTS = RequestDefaults(Topics("edged", "kitchen"))
 TOPICS = Topics("edged", "kitchen")
 NOW_S = 1000.0
 ADDRESS = ReplyAddress("edged/kitchen/response/generate/ha", "a1", b"\x00\xff")

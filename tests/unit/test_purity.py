@@ -9,7 +9,13 @@ HEAVY = {"onnxruntime", "tokenizers", "llguidance", "paho", "psutil", "numpy", "
 
 
 @pytest.mark.parametrize(
-    "module", ["edged.node.node", "edged.scheduling.scheduler", "edged.protocol"]
+    "module",
+    [
+        "edged.node.node",
+        "edged.scheduling.scheduler",
+        "edged.protocol.decode",
+        "edged.protocol.encode",
+    ],
 )
 def test_deciding_loads_no_library(module: str) -> None:
     code = f"import sys, {module}; print(*{{name.split('.')[0] for name in sys.modules}})"

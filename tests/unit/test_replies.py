@@ -7,8 +7,8 @@ import pytest
 
 from edged.node.ledger import REPLAY_BYTES
 from edged.node.replies import MAX_DUPLICATES
-from edged.protocol import Delivery
 from edged.protocol.request import Answer, ChatMessage, Energy, EnergySource, FinishReason
+from edged.protocol.wire import Delivery
 from tests.fakes import LIMITS, Bench, correlation
 from tests.unit.test_node_scheduling import ask_slow_then_person, interrupted
 

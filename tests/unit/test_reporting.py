@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from edged.config import Config, load_config
+from edged.config.keys import Config
+from edged.config.load import load_config
 from edged.daemon.reporting import Reporter, info_members
 from edged.protocol.request import FormatType
 from tests.fakes import LIMITS, Bench, fake_model

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from edged.node.request_state import Identity, RequestState
-from edged.protocol import Delivery, WireProperties
 from edged.protocol.request import ChatMessage, ReplyAddress
+from edged.protocol.wire import Delivery, WireProperties
 from edged.scheduling.queued_request import RequestPhase
 from tests.make_request import make_request
 

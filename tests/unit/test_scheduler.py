@@ -331,7 +331,7 @@ def test_the_admission_test_counts_an_interruption_only_where_there_could_be_one
 
 
 def cancel(topic: str = "edged/n/response/cancel", **target: object) -> CancelRequest:
-    return CancelRequest(ReplyAddress(topic), **target)  # type: ignore[arg-type]  # one of two
+    return CancelRequest(ReplyAddress(topic, **target))  # type: ignore[arg-type]  # one of two
 
 
 def test_cancel_removes_what_waits_and_marks_what_runs() -> None:
@@ -339,11 +339,11 @@ def test_cancel_removes_what_waits_and_marks_what_runs() -> None:
     scheduler = filled(running, waiting, other)
     start_next(scheduler, 0.0, COST)
     running.phase = RequestPhase.RUNNING
-    assert scheduler.cancel(cancel(target_id="a")) == [waiting, running]
+    assert scheduler.cancel(cancel(request_id="a")) == [waiting, running]
     assert (running.phase, running.is_cancelled) == (RequestPhase.RUNNING, True)
     assert (waiting.phase, waiting.is_cancelled) == (RequestPhase.FINISHED, True)
     assert (len(scheduler), other.is_cancelled) == (1, False)
-    assert scheduler.cancel(cancel(target_id="zzz")) == []
+    assert scheduler.cancel(cancel(request_id="zzz")) == []
 
 
 def test_a_start_that_still_waits_for_the_disk_expires_and_is_cancelled() -> None:
@@ -352,7 +352,7 @@ def test_a_start_that_still_waits_for_the_disk_expires_and_is_cancelled() -> Non
     assert started(scheduler) == [1, 2]
     assert scheduler.next_deadline_s(COST) == 10.0
     assert scheduler.expire(10.0, COST) == [late]
-    assert scheduler.cancel(cancel(target_id="a")) == [cancelled]
+    assert scheduler.cancel(cancel(request_id="a")) == [cancelled]
     assert scheduler.running == []
     assert late.phase is cancelled.phase is RequestPhase.FINISHED
 
@@ -360,8 +360,8 @@ def test_a_start_that_still_waits_for_the_disk_expires_and_is_cancelled() -> Non
 def test_cancel_by_correlation_data() -> None:
     first, second = entry(1, correlation_data=b"x"), entry(2, request_id="x")
     scheduler = filled(first, second)
-    assert scheduler.cancel(cancel(target_correlation_data=b"x")) == [first]
-    assert scheduler.cancel(cancel(target_correlation_data=b"x")) == []
+    assert scheduler.cancel(cancel(correlation_data=b"x")) == [first]
+    assert scheduler.cancel(cancel(correlation_data=b"x")) == []
 
 
 def test_an_entry_without_id_is_no_target_of_a_cancel_without_id() -> None:
@@ -387,7 +387,7 @@ def test_the_same_id_of_another_requester_is_left_alone(
         entry(2, request_id="a", topic="reply/panel"),
         entry(3, request_id="a", topic=TOPIC),
     )
-    matches = scheduler.cancel(cancel(cancel_topic, target_id="a"))
+    matches = scheduler.cancel(cancel(cancel_topic, request_id="a"))
     assert [item.key for item in matches] == taken
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from edged.node.sessions import SessionLimits
-from edged.protocol import RequestDefaults
 from edged.protocol.request import FinishReason
+from edged.protocol.wire import RequestDefaults, Topics
 from tests.fakes import LIMITS, Bench, correlation
 
 TALK = {"session": "s", "max_tokens": 5}
@@ -118,7 +118,7 @@ def test_an_answer_as_long_as_the_context_leaves_half_of_it_to_the_dialogue() ->
     ("value", "named"), [("a b", "session"), (7, "session"), ("s", "sessions")]
 )
 def test_a_session_that_cannot_be_is_refused_by_name(value: object, named: str) -> None:
-    defaults = RequestDefaults(node="kitchen", has_sessions=value != "s")
+    defaults = RequestDefaults(Topics("edged", "kitchen"), has_sessions=value != "s")
     bench = Bench(limits=replace(LIMITS, defaults=defaults))
     bench.deliver({"prompt": "x", "session": value})
     error = bench.transport.replies[0].json["error"]

@@ -11,8 +11,8 @@ from edged.daemon.journal_file import FILE_NAME, PAGE_BYTES
 from edged.node.crash_journal import INTAKE_PAGE, MAX_SUSPECTS
 from edged.node.events import Drain
 from edged.node.intake import ISOLATION_LIMIT_S, MAX_ARRIVALS
-from edged.protocol import Delivery
 from edged.protocol.request import ChatMessage
+from edged.protocol.wire import Delivery
 from tests.fakes import LIMITS, Bench, FakeLanguage, correlation, open_journal
 
 ROOMY_QUEUE = replace(LIMITS, max_waiting=2 * MAX_ARRIVALS, num_slots=4)

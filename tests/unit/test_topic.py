@@ -8,17 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.config import load_config
+from edged.commands.broker_options import BrokerOptions
+from edged.config.broker_url import BrokerAddress
+from edged.config.load import load_config
 from edged.daemon.homeassistant import Announcement, status_topic
 from edged.errors import ConfigError
-from edged.protocol import Topics
 from edged.protocol.topic import (
     MAX_LEVELS,
     MAX_TOPIC_BYTES,
-    own_reply_topic,
     refuse_prefix,
     refuse_topic,
 )
+from edged.protocol.wire import Topics
 
 LONGEST_ID = "i" * 64
 LONGEST_NODE = "n" * 32
@@ -118,9 +119,12 @@ def test_a_configured_topic_that_leaves_no_room_is_refused_with_its_key(
 
 @pytest.mark.parametrize("name", ["a/b", "a+", "a\x85", "u" * 250, ""])
 def test_a_user_name_that_is_no_level_of_a_topic_is_left_out_of_ones_reply_topic(name: str) -> None:
-    topics = Topics("edged", "kitchen")
-    assert own_reply_topic(topics, name, "1") == "edged/kitchen/response/generate/1"
-    assert own_reply_topic(topics, "ha", "1") == "edged/kitchen/response/generate/ha/1"
+    def reply_topic(username: str) -> str:
+        address = BrokerAddress("localhost", 1883, username=username)
+        return BrokerOptions(address, "kitchen").reply_topic("1")
+
+    assert reply_topic(name) == "edged/kitchen/response/generate/1"
+    assert reply_topic("ha") == "edged/kitchen/response/generate/ha/1"
 
 
 @pytest.mark.parametrize("prefix", ["it's", 'say "it\'s"', "back\\slash", "}} {{", "küche 😀"])

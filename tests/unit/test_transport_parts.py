@@ -2,16 +2,17 @@
 
 import pytest
 
-from edged.protocol import Encoded, WireProperties
-from edged.transport import BrokerSettings
+from edged.config.broker_url import BrokerAddress
+from edged.protocol.wire import Encoded, WireProperties
 from edged.transport.connection import ROOM, STOCK_WINDOW, Acknowledgements
 from edged.transport.events import Cause
 from edged.transport.explain import explain_error
 from edged.transport.network import Backoff
 from edged.transport.outbox import Outbox, Outgoing
+from edged.transport.settings import BrokerSettings
 
 NOW_S = 100.0
-SETTINGS = BrokerSettings("localhost", 1883, "node")
+SETTINGS = BrokerSettings(BrokerAddress("localhost", 1883), "node")
 
 
 def test_pauses_after_broken_connections_double_with_jitter_up_to_the_longest() -> None:
@@ -65,7 +66,7 @@ def test_a_message_that_is_put_to_the_test_costs_the_shortest_pause_and_no_longe
     ],
 )
 def test_an_error_of_the_network_is_explained(error: OSError, reason: str) -> None:
-    assert explain_error(error, SETTINGS).reason == reason
+    assert explain_error(error, SETTINGS.address).reason == reason
 
 
 class FakeConnection:

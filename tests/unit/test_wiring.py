@@ -6,7 +6,8 @@ from typing import cast
 
 import pytest
 
-from edged.config import Config, load_config
+from edged.config.keys import Config
+from edged.config.load import load_config
 from edged.daemon.loader import ResidentModel
 from edged.daemon.wiring import (
     broker_settings,
@@ -46,8 +47,8 @@ def test_where_the_broker_is_and_who_asks_there_is_taken_over() -> None:
         " protocol: '3.1.1', keepalive: 20s, session_expiry: 600s, client_id: me}"
     )
     settings = broker_settings(given)
-    assert (settings.url, settings.client_id) == ("mqtts://hub:8883", "me")
-    assert (settings.username, settings.password) == ("edged", "p")
+    assert (settings.address.url, settings.client_id) == ("mqtts://hub:8883", "me")
+    assert (settings.address.username, settings.address.password) == ("edged", "p")
     assert (settings.ca_file, settings.protocol) == (Path("ca.pem"), "3.1.1")
     assert (settings.keepalive_s, settings.session_expiry_s) == (20, 600)
 
@@ -58,7 +59,7 @@ def test_the_password_is_the_first_line_of_its_file(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match=r"broker\.password_file: cannot be read"):
         broker_settings(given)
     file.write_text("secret\nof the house\n")
-    assert broker_settings(given).password == "secret"  # noqa: S105 - of this test
+    assert broker_settings(given).address.password == "secret"  # noqa: S105 - of this test
 
 
 @pytest.mark.parametrize("size", [1, 8, 64])
@@ -83,7 +84,7 @@ def test_the_connection_of_a_group_is_another_session_at_the_same_broker() -> No
     own = broker_settings(given)
     shared = group_settings(own, given)
     assert shared.client_id != own.client_id
-    assert (shared.url, shared.receive_maximum) == (own.url, 1)
+    assert (shared.address, shared.receive_maximum) == (own.address, 1)
     # What a node that is away was given, the broker is to give to another one soon.
     assert shared.session_expiry_s < own.session_expiry_s
 
@@ -111,7 +112,8 @@ def test_what_a_request_leaves_open_is_configured() -> None:
         "group: {name: heating}"
     )
     defaults = limits_of(model(given)).defaults
-    assert (defaults.node, defaults.prefix, defaults.group) == ("kitchen", "edged", "heating")
+    assert defaults.topics.root == "edged/kitchen"
+    assert defaults.topics.group_filter == "$share/edged-heating/edged/group/heating/request/+"
     assert (defaults.timeout_s, defaults.max_timeout_s, defaults.max_tokens) == (5.0, 50.0, 7)
     assert (defaults.max_payload_bytes, defaults.is_system_allowed) == (2048, False)
     assert (defaults.system, tuple(defaults.reply_prefixes)) == ("Be brief.", ("answers/",))

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 from edged.commands.doctor.finding import Finding, failure, good, warning
 from edged.commands.sync_client import SyncClient
-from edged.config import BrokerConfig, Config
 from edged.config.broker_url import BrokerAddress
-from edged.daemon.invocation import read_password
+from edged.config.keys import BrokerConfig, Config
+from edged.daemon.invocation import configured_broker
 from edged.errors import EdgedError
-from edged.protocol import Encoded, Topics, WireProperties
-from edged.transport import BrokerSettings, Connected, ConnectFailed, Published
+from edged.protocol.wire import Encoded, Topics, WireProperties
+from edged.transport.events import Connected, ConnectFailed, Published
+from edged.transport.settings import BrokerSettings
 
 # Longest wait for the broker's answer.
 WAIT_S = 15.0
@@ -46,7 +47,7 @@ class _Probe:
                 return event
             if isinstance(event, ConnectFailed):
                 return event.reason
-        return f"{self.client.settings.url} does not answer"
+        return f"{self.client.settings.address.url} does not answer"
 
     def publish(self, topic: str, number: int = 1) -> tuple[float, str | None]:
         """Publish a burst; return the time until all is confirmed, and why it was refused."""
@@ -81,7 +82,7 @@ def check_broker(config: Config) -> Iterator[Finding]:
             return
         who = broker.username or "clients without a password"
         version = connected.protocol_version
-        yield good("broker", f"{client.settings.url} accepts {who}, MQTT {version}")
+        yield good("broker", f"{client.settings.address.url} accepts {who}, MQTT {version}")
         yield _identity(broker)
         yield from _permissions(probe, has_reasons=version == "5")
         yield _delay(probe)
@@ -90,14 +91,10 @@ def check_broker(config: Config) -> Iterator[Finding]:
 def _settings(config: Config) -> BrokerSettings:
     broker = config.broker
     return BrokerSettings(
-        host=broker.host,
-        port=broker.port,
+        address=configured_broker(broker),
         client_id=f"{config.client_id}-doctor",
-        username=broker.username,
-        password=read_password(broker),
-        is_tls=broker.tls,
         ca_file=broker.ca_file,
-        protocol=broker.protocol.value,
+        protocol=broker.protocol,
         session_expiry_s=0,
     )
 

@@ -16,7 +16,7 @@ from edged.commands.doctor.finding import Finding, Level, failure
 from edged.commands.doctor.model import check_attention, check_memory, open_model
 from edged.commands.doctor.offline import check_offline
 from edged.commands.doctor.service import Service, check_service, find_service
-from edged.config import Config
+from edged.config.keys import Config
 from edged.daemon.invocation import add_config_arguments, read_config
 from edged.errors import EdgedError, ExitCode
 

@@ -8,7 +8,7 @@ import numpy as np
 from edged.bundle.folder import Bundle, open_bundle
 from edged.bundle.manifest import GraphKind
 from edged.commands.doctor.finding import Finding, failure, good, warning
-from edged.config import Config
+from edged.config.keys import Config
 from edged.daemon import memory
 from edged.daemon.memory_plan import divide_memory, plan_memory
 from edged.engine.graph import Graph

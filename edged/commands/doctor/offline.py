@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edged.commands.doctor.finding import Finding, failure, good
-from edged.config import BrokerConfig
+from edged.config.keys import BrokerConfig
 
 _LISTENING = "0A"
 _TABLES = ("tcp", "tcp6", "udp", "udp6", "raw", "raw6")

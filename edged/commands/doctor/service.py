@@ -9,7 +9,7 @@ from typing import Any
 
 from edged.commands.doctor.finding import Finding, failure, good, warning
 from edged.commands.health import judge
-from edged.config import Config
+from edged.config.keys import Config
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from edged.commands.install.layout import (
 )
 from edged.commands.install.machine import Machine, succeeds
 from edged.commands.install.settings import Settings, configuration_text, drop_in_text
-from edged.config import load_config
+from edged.config.load import load_config
 from edged.daemon.memory_plan import PROCESS_BYTES, divide_memory
 from edged.errors import ExitCode, UsageError
 from edged.scheduling.memory_budget import MemorySnapshot

@@ -15,16 +15,17 @@ from pathlib import Path
 import yaml
 
 from edged.commands.install.layout import MODELS, InstallError, Layout
-from edged.config import Config, load_config, node_name_of
 from edged.config.broker_url import BrokerAddress, parse_broker_url
+from edged.config.keys import Config, node_name_of
 from edged.config.kinds import size
+from edged.config.load import load_config
 from edged.errors import UsageError
 
 MIB = 1024**2
 _DEFAULT_BUDGET_BYTES = 800 * MIB  # MemoryMax= of the unit as shipped
 # Share of the budget in budget.memory: edged refuses requests before the kernel kills the process.
 _OWN_SHARE = 7, 8
-_BUDGET = size(64 * MIB, 1024 * 1024 * MIB)
+_BUDGET = size("64M", "1024G")
 _HEADER = re.compile(r"# Made by `edged install` \(sum ([0-9a-f]{16})\)[^\n]*\n")
 _HEADER_LINE = "# Made by `edged install` (sum {}); once edited, it is left alone.\n"
 _OPTIONS = ("model", "node", "broker", "password_file", "ca_file", "budget")

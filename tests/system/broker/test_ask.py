@@ -15,9 +15,9 @@ from edged.commands import ask as command
 from edged.commands.local_broker import Broker, free_port, running
 from edged.commands.local_broker import mosquitto as configure_mosquitto
 from edged.errors import ErrorCode, ExitCode
-from edged.protocol import Encoded, WireProperties
 from edged.protocol.request import Rejected
-from edged.transport import Published
+from edged.protocol.wire import Encoded, WireProperties
+from edged.transport.events import Published
 from tests.system.broker.conftest import require_mosquitto
 from tests.system.broker.wire_ends import WAIT_S, FakeNode, connected, settings
 

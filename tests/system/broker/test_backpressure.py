@@ -4,10 +4,10 @@ import queue
 import threading
 
 from edged.commands.local_broker import Broker
-from edged.protocol import Delivery, Encoded, WireProperties
-from edged.transport import Connected, Published, Transport, TransportEvent
+from edged.protocol.wire import Delivery, Encoded, WireProperties
 from edged.transport.connection import MAX_IN_FLIGHT
-from edged.transport.network import MAX_BACKLOG
+from edged.transport.events import Connected, Published, TransportEvent
+from edged.transport.network import MAX_BACKLOG, Transport
 from tests.system.broker.wire_ends import WAIT_S, connected, settings
 
 COUNT = 400

@@ -5,7 +5,7 @@ import socket
 import threading
 
 from edged.commands.local_broker import Broker
-from edged.protocol import Delivery
+from edged.protocol.wire import Delivery
 from tests.system.broker.wire_ends import WAIT_S, Peer, settings
 
 CONNACK, SUBACK = b"\x20\x02\x00\x00", b"\x90\x03\x00\x01\x01"

@@ -11,7 +11,8 @@ from edged.cli import main
 from edged.commands.doctor.broker import check_broker
 from edged.commands.doctor.finding import Finding, Level
 from edged.commands.local_broker import Broker, mosquitto, running
-from edged.config import Config, load_config
+from edged.config.keys import Config
+from edged.config.load import load_config
 from tests.system.broker.conftest import require_mosquitto
 from tests.system.broker.daemons import daemon
 from tests.tiny_model import write_tiny_bundle

@@ -8,8 +8,8 @@ import jinja2
 
 from edged.commands.local_broker import Broker
 from edged.daemon.homeassistant import MAX_STATE_LENGTH, Announcement
-from edged.protocol import Topics
-from edged.transport import Connected
+from edged.protocol.wire import Topics
+from edged.transport.events import Connected
 from tests.system.broker import peer as clients
 from tests.system.broker.configured import configured
 from tests.system.broker.daemons import daemon

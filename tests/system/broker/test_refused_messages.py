@@ -11,9 +11,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from edged.commands.local_broker import Broker
-from edged.protocol import Encoded, WireProperties
 from edged.protocol.topic import MAX_LEVELS, MAX_TOPIC_BYTES, refuse_topic
-from edged.transport import Connected, Disconnected, Published, Will
+from edged.protocol.wire import Encoded, WireProperties
+from edged.transport.events import Connected, Disconnected, Published
+from edged.transport.settings import Will
 from tests.system.broker.closing_broker import ClosingBroker
 from tests.system.broker.daemons import daemon, serve_arguments
 from tests.system.broker.peer import new_id, peer

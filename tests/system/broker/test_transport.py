@@ -13,16 +13,10 @@ import pytest
 
 from edged.commands.local_broker import Broker, free_port, iotcore, mosquitto, running
 from edged.errors import UnavailableError
-from edged.protocol import Delivery, Encoded, WireProperties
-from edged.transport import (
-    Connected,
-    ConnectFailed,
-    Disconnected,
-    Published,
-    Transport,
-    TransportEvent,
-    Will,
-)
+from edged.protocol.wire import Delivery, Encoded, WireProperties
+from edged.transport.events import Connected, ConnectFailed, Disconnected, Published, TransportEvent
+from edged.transport.network import Transport
+from edged.transport.settings import Will
 from tests.system.broker.conftest import require_iotcore, require_mosquitto
 from tests.system.broker.wire_ends import WAIT_S, Peer, connected, settings
 
@@ -175,11 +169,14 @@ def test_every_message_of_a_burst_is_confirmed_once_despite_a_broken_connection(
 
 WILLING = """
 import sys
-from edged.transport import BrokerSettings, Connected, Transport, Will
+from edged.config.broker_url import BrokerAddress
+from edged.transport.events import Connected
+from edged.transport.network import Transport
+from edged.transport.settings import BrokerSettings, Will
 will = Will("edged/kitchen/availability", b"offline")
 def emit(event):
     print(type(event).__name__, flush=True)
-settings = BrokerSettings("127.0.0.1", int(sys.argv[1]), "node")
+settings = BrokerSettings(BrokerAddress("127.0.0.1", int(sys.argv[1])), "node")
 Transport(settings, subscriptions=[], will=will, emit=emit).start()
 sys.stdin.read()
 """

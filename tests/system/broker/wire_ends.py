@@ -5,18 +5,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from typing import Self, TypeVar
 
 from edged.commands.local_broker import Broker
-from edged.protocol import (
-    Delivery,
-    Refusal,
-    RequestDefaults,
-    Topics,
-    decode,
-    encode_fragment,
-    encode_reply,
-)
+from edged.config.broker_url import BrokerAddress
+from edged.protocol.decode import decode
+from edged.protocol.encode import encode_fragment, encode_reply
 from edged.protocol.request import (
     Answer,
     CancelOutcome,
@@ -26,14 +21,10 @@ from edged.protocol.request import (
     Reply,
     Request,
 )
-from edged.transport import (
-    BrokerSettings,
-    Connected,
-    Published,
-    Transport,
-    TransportEvent,
-    Will,
-)
+from edged.protocol.wire import Delivery, Refusal, RequestDefaults, Topics
+from edged.transport.events import Connected, Published, TransportEvent
+from edged.transport.network import Transport
+from edged.transport.settings import BrokerSettings, Will
 
 WAIT_S = 60.0
 """For a machine that is busy with something else; what is right takes a fraction of it."""
@@ -43,14 +34,16 @@ Event = TypeVar("Event", bound=TransportEvent)
 def settings(broker: Broker, client_id: str, **changes: object) -> BrokerSettings:
     """Return settings for ``broker`` that reconnect quickly."""
     terms: dict[str, object] = {
-        "host": broker.host,
-        "port": broker.port,
         "client_id": client_id,
         "protocol": broker.protocol,
         "retry_min_s": 0.05,
         "retry_max_s": 0.2,
     }
-    return BrokerSettings(**(terms | changes))  # type: ignore[arg-type]
+    place: dict[str, object] = {"host": broker.host, "port": broker.port}
+    keys = [item.name for item in fields(BrokerAddress) if item.name in changes]
+    place |= {key: changes.pop(key) for key in keys}
+    address = BrokerAddress(**place)  # type: ignore[arg-type]
+    return BrokerSettings(address, **(terms | changes))  # type: ignore[arg-type]
 
 
 class Peer:
@@ -107,7 +100,7 @@ class FakeNode:
         self.refusals: dict[str, Rejected] = {}
         self.requests: list[Request] = []
         self.is_asked = threading.Event()
-        self._defaults = RequestDefaults(node)
+        self._defaults = RequestDefaults(self.topics)
         self._owed: dict[int, Delivery] = {}
         self._kept: dict[str | None, tuple[Request, Delivery]] = {}
         self._is_online = threading.Event()
@@ -143,7 +136,7 @@ class FakeNode:
         if isinstance(decoded, Refusal):
             self._reply(delivery, Reply(decoded.reply_to, decoded.rejected))
         elif isinstance(decoded, CancelRequest):
-            kept = self._kept.pop(decoded.target_id, None)
+            kept = self._kept.pop(decoded.reply_to.request_id, None)
             self._reply(delivery, Reply(decoded.reply_to, CancelOutcome(kept is not None)))
             if kept is not None:
                 outcome = Answer("so far", FinishReason.CANCELLED)

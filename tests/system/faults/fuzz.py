@@ -10,7 +10,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["edged"]):
-    from edged.protocol import WireProperties
+    from edged.protocol.wire import WireProperties
     from tests.fakes import Bench
 
 SEEDS = (

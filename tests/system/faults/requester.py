@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edged.protocol import Delivery, Encoded, WireProperties
+from edged.protocol.wire import Delivery, Encoded, WireProperties
 from tests.system.broker.wire_ends import Peer
 
 REQUEST = "edged/group/lab/request/generate"

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from edged.commands.local_broker import Broker
-from edged.protocol import Delivery, Encoded, WireProperties
-from edged.transport import Published
+from edged.protocol.wire import Delivery, Encoded, WireProperties
+from edged.transport.events import Published
 from tests.system.broker.daemons import Daemon, daemon
 from tests.system.broker.wire_ends import Peer, settings
 

@@ -11,8 +11,10 @@ import pytest
 
 from edged.commands.local_broker import Broker, running
 from edged.commands.local_broker import mosquitto as configure_mosquitto
-from edged.protocol import Encoded, WireProperties
-from edged.transport import BrokerSettings, Connected, ConnectFailed, Disconnected
+from edged.config.broker_url import BrokerAddress
+from edged.protocol.wire import Encoded, WireProperties
+from edged.transport.events import Connected, ConnectFailed, Disconnected
+from edged.transport.settings import BrokerSettings
 from tests.requirements import require
 from tests.system.broker.conftest import require_mosquitto
 from tests.system.broker.daemons import daemon
@@ -97,7 +99,8 @@ def test_a_port_that_accepts_and_stays_silent_times_out_in_ten_seconds(*, is_tls
     with socket.create_server(("127.0.0.1", 0)) as silent:
         place = Broker("silent", silent.getsockname()[1], [], "5")
         terms = settings(place, "node", is_tls=is_tls, handshake_timeout_s=0.2)
-        assert BrokerSettings("host", 1, "node").handshake_timeout_s <= 10.0  # in the field
+        in_the_field = BrokerSettings(BrokerAddress("host", 1), "node")
+        assert in_the_field.handshake_timeout_s <= 10.0
         started_s = time.monotonic()
         peer = Peer(terms)
         reason = peer.expect(ConnectFailed).reason

@@ -10,7 +10,7 @@ from typing import Self
 import pytest
 
 from edged.commands.local_broker import Broker
-from edged.transport import Disconnected
+from edged.transport.events import Disconnected
 from tests.system.broker.wire_ends import WAIT_S, Peer, settings
 
 ACCEPTED = b"\x20\x03\x00\x00\x00"

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 
 from edged.commands.local_broker import mosquitto as configure_mosquitto
 from edged.commands.local_broker import running
-from edged.protocol import WireProperties
+from edged.protocol.wire import WireProperties
 from tests.fakes import Bench
 from tests.system.broker.conftest import require_mosquitto
 from tests.system.broker.peer import peer

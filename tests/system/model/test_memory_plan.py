@@ -18,7 +18,7 @@ import edged.daemon.run  # all imports of the daemon, as when the plan is made
 from edged.daemon import memory
 from edged.daemon import loader as resident
 from edged.daemon import measurements
-from edged.config import Config, ModelConfig, StateConfig
+from edged.config.keys import Config, ModelConfig, StateConfig
 from edged.engine.grammar import compile_format
 from edged.protocol.request import ChatMessage, FormatType, OutputFormat, SamplingParams
 
