@@ -184,6 +184,8 @@ def _error_text(matcher: LLMatcher) -> str:
     message = str(matcher.get_error()).partition("\n")[0]
     if "coerce_one_of" in message:
         return "oneOf is only supported where its alternatives exclude each other; use anyOf"
+    if "ff_tokens" in message:
+        return "no finite answer obeys it, or it has too many parts; let a property be optional"
     return message
 
 

@@ -18,7 +18,7 @@ from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings, Token
 from edged.engine.tokenizer import Tokenizer
 from edged.protocol.request import FormatType, OutputFormat, SamplingParams
-from tests.system.hostile.schemas import EXPENSIVE, HONEST
+from tests.system.hostile.schemas import ENDLESS, EXPENSIVE, HONEST
 from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
 
 VOCAB_SIZE = 296
@@ -244,6 +244,26 @@ def test_a_deep_schema_is_refused(tokenizer: Tokenizer) -> None:
         value = {"items": value}
     with pytest.raises(FormatError, match="recursion limit"):
         compile_format(tokenizer, schema(value))
+
+
+@pytest.mark.parametrize("value", ENDLESS, ids=range(len(ENDLESS)))
+def test_a_schema_that_no_finite_answer_obeys_is_refused_or_never_complete(
+    tokenizer: Tokenizer, value: dict[str, Any]
+) -> None:
+    try:
+        held = constraint(tokenizer, schema(value))
+    except FormatError as error:
+        assert "no finite answer obeys it" in str(error)  # noqa: PT017 - some are refused
+        return
+    for index in range(400):
+        possible = sorted(allowed(held))
+        held.advance(possible[index % len(possible)])
+        assert not held.is_complete
+
+
+def test_a_property_that_is_always_needed_below_itself_is_refused(tokenizer: Tokenizer) -> None:
+    with pytest.raises(FormatError, match="no finite answer obeys it, or it has too many parts"):
+        compile_format(tokenizer, schema(ENDLESS[0]))
 
 
 @pytest.mark.parametrize("choices", [(), ("a", "")])
