@@ -10,20 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.engine.decoding import Decoding
+from edged.engine.decoding import Constraint, Decoding, ForwardPass
 from edged.engine.drafts import Drafter
 from edged.engine.sampling import Sampler
 from edged.engine.slots import Slots, TokenIds
 from edged.engine.speed import measure_cost
-from edged.engine.steps import (
-    Constraint,
-    DecodingFailure,
-    ForwardPass,
-    InterruptedRunError,
-    Prefilled,
-    Step,
-    Token,
-)
+from edged.engine.steps import EngineSettings, InterruptedRunError, Prefilled, Step, Token
 from edged.protocol.request import SamplingParams
 from edged.scheduling.latency_model import CostEstimate
 
@@ -42,27 +34,24 @@ class Engine:
     Args:
         graph: the loaded model.
         stop_token_ids: the tokens that end an answer.
-        prefill_chunk_tokens: prompt tokens run before the consumer can stop the request again.
+        settings: those that the graph was loaded with.
         is_exact: whether a token's result has the same bits whatever the batch.
-        is_guessing: whether tokens may be drafted, if ``is_exact``.
-        num_prefixes: how many of the graph's slots are for prefixes that are kept permanently.
     """
 
     def __init__(
         self,
         graph: "Graph",
         stop_token_ids: Sequence[int],
-        prefill_chunk_tokens: int = 64,
+        settings: EngineSettings,
         *,
         is_exact: bool = False,
-        is_guessing: bool = True,
-        num_prefixes: int = 0,
     ) -> None:
         self._graph = graph
-        self._is_exact, self._is_guessing = is_exact, is_exact and is_guessing
-        self.chunk_tokens = prefill_chunk_tokens
-        self.num_slots = graph.num_slots - num_prefixes
-        self._slots = Slots(graph.num_slots, num_prefixes)
+        # Elsewhere a drafted token could differ from the one decoded by itself.
+        self._is_exact, self._is_guessing = is_exact, is_exact and settings.is_guessing
+        self.chunk_tokens = settings.prefill_chunk_tokens
+        self.num_slots = settings.num_slots
+        self._slots = Slots(settings.num_slots, settings.num_prefixes)
         self._active: list[Decoding] = []
         self._prefilling: Decoding | None = None
         self._was_prefill = False
@@ -102,20 +91,16 @@ class Engine:
         # promised an answer that does not depend on earlier requests.
         num_strict = len(prompt) - num_answered if self._is_exact else None
         is_fresh = sampling.seed is not None and not self._is_exact
-        claim = self._slots.claim(prompt, is_fresh=is_fresh, num_strict=num_strict)
-        if claim.source != claim.slot and claim.num_cached:
-            self._graph.copy(claim.source, claim.slot, claim.num_cached)
+        slot, source, num_cached = self._slots.claim(
+            prompt, is_fresh=is_fresh, num_strict=num_strict
+        )
+        if source != slot and num_cached:
+            self._graph.copy(source, slot, num_cached)
         limit = min(len(prompt) + max_tokens, self.max_model_len)
         drafter = Drafter(prompt.tolist(), self._draft_cost) if self._is_guessing else None
+        sampler = Sampler(sampling, prompt)
         decoding = Decoding(
-            prompt,
-            Sampler(sampling, prompt),
-            slot=claim.slot,
-            num_cached=claim.num_cached,
-            limit=limit,
-            constraint=constraint,
-            drafter=drafter,
-            num_answered=num_answered,
+            prompt, sampler, slot, num_cached, limit, constraint, drafter, num_answered
         )
         self._active.append(decoding)
         return decoding
@@ -167,8 +152,8 @@ class Engine:
         try:
             while not decoding.is_over:
                 for step in self.step().outcomes[decoding]:
-                    if isinstance(step, DecodingFailure):
-                        raise step.error
+                    if isinstance(step, Exception):
+                        raise step
                     yield step
         finally:
             self.end(decoding)

@@ -13,7 +13,7 @@ from edged.protocol.request import ReplyAddress, Request
 from edged.scheduling.queued_request import QueuedRequest
 
 if TYPE_CHECKING:
-    from edged.engine.steps import Constraint
+    from edged.engine.decoding import Constraint
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edged.bundle.folder import open_bundle
+from edged.engine.decoding import Constraint
 from edged.engine.loading import load_engine
 from edged.engine.loop import Engine
 from edged.engine.speed import measure_cost
-from edged.engine.steps import Constraint, DecodeInput, EngineSettings, Prefilled, Token
+from edged.engine.steps import DecodeInput, EngineSettings, Prefilled, Token
 from edged.protocol.request import SamplingParams
 from tests.paths import ROOT
 from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle

@@ -18,13 +18,7 @@ from edged.engine.decoding import Decoding
 from edged.engine.graph import Graph
 from edged.engine.loading import load_engine, load_graph
 from edged.engine.loop import Engine
-from edged.engine.steps import (
-    DecodingFailure,
-    EngineSettings,
-    InterruptedRunError,
-    Prefilled,
-    Token,
-)
+from edged.engine.steps import EngineSettings, InterruptedRunError, Prefilled, Token
 from edged.protocol.request import SamplingParams
 from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
 
@@ -178,12 +172,14 @@ def toy_graph(folder: Path, num_slots: int = NUM_SLOTS) -> Graph:
 
 
 def engine_of(graph: Watched) -> Engine:
-    return Engine(cast("Graph", graph), (STOP_TOKEN_ID,), 16)
+    chosen = EngineSettings(graph.max_model_len, prefill_chunk_tokens=16, num_slots=NUM_SLOTS)
+    return Engine(cast("Graph", graph), (STOP_TOKEN_ID,), chosen)
 
 
 def load_exact(folder: Path, num_slots: int = NUM_SLOTS) -> Engine:
     """The toy's graph as one whose tokens depend on nothing that is run beside or before them."""
-    return Engine(toy_graph(folder, num_slots), (STOP_TOKEN_ID,), 16, is_exact=True)
+    chosen = EngineSettings(MAX_MODEL_LEN, prefill_chunk_tokens=16, num_slots=num_slots)
+    return Engine(toy_graph(folder, num_slots), (STOP_TOKEN_ID,), chosen, is_exact=True)
 
 
 @pytest.mark.parametrize("seed", [None, 3])
@@ -311,12 +307,12 @@ class Broken:
 def test_the_failure_of_one_is_its_own(engine: Engine, expected: list[list[int]]) -> None:
     bad = engine.start(PROMPTS[1], GREEDY, max_tokens=12, constraint=Broken())
     answers = {engine.start(PROMPTS[0], GREEDY, max_tokens=12): list[int](), bad: []}
-    seen: list[DecodingFailure] = []
+    seen: list[Exception] = []
     while not all(decoding.is_over for decoding in answers):
         for decoding, steps in engine.step().outcomes.items():
             answers[decoding] += [step.token_id for step in steps if isinstance(step, Token)]
-            seen += [step for step in steps if isinstance(step, DecodingFailure)]
-    assert [str(step.error) for step in seen] == ["broken"]
+            seen += [step for step in steps if isinstance(step, Exception)]
+    assert [str(error) for error in seen] == ["broken"]
     assert answers[bad] == expected[1][:2]
     engine.end(bad)
     answers.pop(bad)

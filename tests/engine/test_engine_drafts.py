@@ -8,7 +8,7 @@ import pytest
 from edged.engine.drafts import MAX_DRAFT, Drafter
 from edged.engine.loading import load_graph
 from edged.engine.loop import Engine
-from edged.engine.steps import Token
+from edged.engine.steps import EngineSettings, Token
 from edged.protocol.request import SamplingParams
 from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
 
@@ -61,7 +61,7 @@ def test_rejected_drafts_pause_the_sooner_the_more_they_cost(
 def load(folder: Path) -> Engine:
     path = folder / "model.onnx"
     graph = load_graph(path, is_fused=True, max_model_len=MAX_MODEL_LEN, num_threads=1)
-    return Engine(graph, (STOP_TOKEN_ID,), is_exact=True)
+    return Engine(graph, (STOP_TOKEN_ID,), EngineSettings(graph.max_model_len), is_exact=True)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from edged.bundle.folder import Bundle
 from edged.engine.grammar import compile_format
 from edged.engine.loading import load_graph
 from edged.engine.loop import Engine
-from edged.engine.steps import Token
+from edged.engine.steps import EngineSettings, Token
 from edged.engine.tokenizer import Tokenizer
 from edged.protocol.request import ChatMessage, FormatType, OutputFormat, SamplingParams
 from tests.requirements import require
@@ -88,7 +88,9 @@ def test_the_fused_fp32_graph_chooses_the_tokens_of_the_export(
     fused_path = default_cache() / "fused" / sha256 / "model.onnx"
     stop_ids = real_bundle.manifest.stop_token_ids
     engines = [
-        Engine(load_graph(path, is_fused=is_fused, max_model_len=256), stop_ids)
+        Engine(
+            load_graph(path, is_fused=is_fused, max_model_len=256), stop_ids, EngineSettings(256)
+        )
         for path, is_fused in ((fused_path, True), (export.model_path, False))
     ]
     for prompt in PROMPTS:
