@@ -48,13 +48,6 @@ class TokenBytes:
         }
         """The names of the control tokens, which have no text."""
         self._silent_id = silent_id
-        self._known: dict[int, bytes] = {}
-
-    def __getitem__(self, token_id: int) -> bytes:
-        """Return a token's bytes, from memory after the first time."""
-        if token_id not in self._known:
-            self._known[token_id] = self.read(token_id)
-        return self._known[token_id]
 
     def read(self, token_id: int) -> bytes:
         """Return a token's bytes; none for an id without text."""
@@ -81,7 +74,7 @@ class Detokenizer:
 
     def push(self, token_id: int) -> str:
         """Return the characters that became complete with this token; often none."""
-        return self._trimmed(self._decoder.decode(self._token_bytes[token_id]))
+        return self._trimmed(self._decoder.decode(self._token_bytes.read(token_id)))
 
     def flush(self) -> str:
         """Return the rest at the end: U+FFFD for an incomplete character."""

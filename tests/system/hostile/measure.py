@@ -53,7 +53,7 @@ class Meter:
 
     def __init__(self, bundle: Path) -> None:
         self._tokenizer = Tokenizer.load(open_bundle(bundle))
-        pieces = self._tokenizer.vocabulary().tokens
+        pieces = self._tokenizer.vocabulary()
         self._is_closing = np.array([b"}" in piece or b"]" in piece for piece in pieces])
         self._compile({})
 
