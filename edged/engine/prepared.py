@@ -10,7 +10,6 @@ A child process makes it, and must get the same tokens from it as from the model
 import hashlib
 import json
 import logging
-import os
 import platform
 import re
 import shutil
@@ -127,8 +126,7 @@ def _make(bundle: Bundle, copy: Path, weights_bytes: int, room_bytes: int) -> No
             lines = child.stderr.strip().splitlines() or ["no message"]
             raise subprocess.SubprocessError(f"exit status {child.returncode}: {lines[-1]}")
         (partial / _RECORD).write_bytes(_record(partial))
-        for path in (*partial.iterdir(), partial):
-            _sync(path)
+        # Not synced: what a power cut leaves of it has other checksums.
         partial.rename(copy)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -157,14 +155,6 @@ def _checksum(path: Path) -> str:
             size_bytes += len(chunk)
             crc = zlib.crc32(chunk, crc)
     return f"{size_bytes}-{crc:08x}"
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def main(model: Path, folder: Path, kind: GraphKind) -> str | None:

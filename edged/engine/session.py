@@ -34,7 +34,6 @@ def open_session(
     *,
     num_threads: int | None,
     has_flash: bool = True,
-    profile: Path | None = None,
 ) -> onnxruntime.InferenceSession:
     """Load a model for the CPU provider; blocks until its weights are prepacked.
 
@@ -43,26 +42,20 @@ def open_session(
             is not optimized again.
         num_threads: threads of one matrix product; None takes ``default_num_threads()``.
         has_flash: whether attention is computed in tiles; the faster choice depends on the device.
-        profile: prefix of the profiler's files; None leaves it off.
 
     Raises:
         BundleError: ONNX Runtime refuses the model; its message, with the file's name.
     """
-    options = _session_options(num_threads)
-    if profile is not None:
-        options.enable_profiling, options.profile_file_prefix = True, str(profile)
+    options = session_options(num_threads)
     if model_path.name == PREPARED:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     # ONNX Runtime reads this one option from the environment, while it loads.
-    before = os.environ.get(_NO_FLASH)
     if not has_flash:
         os.environ[_NO_FLASH] = "1"
     try:
         return _open(model_path, options)
     finally:
         os.environ.pop(_NO_FLASH, None)
-        if before is not None:
-            os.environ[_NO_FLASH] = before
 
 
 def save_prepared(model_path: Path, copy: Path) -> None:
@@ -71,7 +64,7 @@ def save_prepared(model_path: Path, copy: Path) -> None:
     Raises:
         BundleError: as ``open_session``, or the disk cannot be written.
     """
-    options = _session_options(None)
+    options = session_options(None)
     options.optimized_model_filepath = str(copy)
     for key, value in (
         ("session.save_external_prepacked_constant_initializers", "1"),
@@ -106,7 +99,8 @@ def default_num_threads(cgroup_root: Path = _CGROUP_ROOT, own_cgroup: Path = _OW
     return max(1, math.floor(min([num_cpus, *_cgroup_quotas(cgroup_root, own_cgroup)])))
 
 
-def _session_options(num_threads: int | None) -> onnxruntime.SessionOptions:
+def session_options(num_threads: int | None) -> onnxruntime.SessionOptions:
+    """Return the options of every session; see ``open_session``."""
     options = onnxruntime.SessionOptions()
     # ONNX Runtime's own default counts the machine's cores and fails under cpusets.
     options.intra_op_num_threads = num_threads or default_num_threads()

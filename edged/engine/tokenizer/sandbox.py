@@ -13,10 +13,9 @@ from collections.abc import Callable, ItemsView, KeysView, ValuesView
 from types import BuiltinMethodType, MethodType
 from typing import Any, NoReturn, TypeAlias, cast
 
-from jinja2 import Template, TemplateSyntaxError, Undefined, nodes, pass_context, pass_eval_context
+from jinja2 import Template, TemplateSyntaxError, Undefined, nodes, pass_context
 from jinja2 import TemplateError as JinjaError
 from jinja2.ext import Extension, loopcontrols
-from jinja2.nodes import EvalContext
 from jinja2.parser import Parser
 from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -54,8 +53,8 @@ _NODES = (
 _FILTERS_OF_VALUE = ("count", "d", "default", "first", "items", "last", "length")
 _FILTERS_OF_ITEMS = ("list", "map", "reject", "rejectattr", "reverse", "select", "selectattr")
 _FILTERS_OF_ALL = (
-    "abs", "capitalize", "dictsort", "float", "int", "lower", "max", "min", "sort", "string",
-    "title", "trim", "unique", "upper",
+    "abs", "capitalize", "dictsort", "float", "int", "join", "lower", "max", "min", "sort",
+    "string", "title", "trim", "unique", "upper",
 )
 _FREE_TESTS = (
     "boolean", "callable", "defined", "false", "float", "integer", "iterable", "mapping", "none",
@@ -102,7 +101,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.globals = {**known, "raise_exception": self._raise_exception}
         filters = cast("dict[str, Callable[..., Any]]", self.filters)
         tests = cast("dict[str, Callable[..., Any]]", self.tests)
-        self._join_items = filters["join"]
         metered = self._metered
         self.filters = {
             "_charge": pass_context(lambda _, cost: self._charge(cost)),
@@ -112,7 +110,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
             **{name: metered(filters[name], self._as_list) for name in _FILTERS_OF_VALUE},
             **{name: metered(filters[name], self._charge_items) for name in _FILTERS_OF_ITEMS},
             **{name: metered(filters[name], self._charge_content) for name in _FILTERS_OF_ALL},
-            "join": metered(self._join, self._charge_content),
             "replace": metered(self._replace, self._charge_content),
             "safe": metered(str, self._charge_content),
             "tojson": metered(self._to_json, self._charge_content),
@@ -191,13 +188,16 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def _metered(self, function: Callable[..., _Value], charge: _Charge) -> Callable[..., _Value]:
         """Return a filter or test that charges for its arguments and its result."""
         passed = getattr(getattr(function, "jinja_pass_arg", None), "name", "")
+        # Whatever has been charged with its content may become text.
+        textual = _SIZED if charge == self._charge_content else str
 
         @pass_context
         def run(context: Context, value: _Value, *args: _Value, **kwargs: _Value) -> _Value:
             value, args = charge(value), tuple(map(charge, args))
             kwargs = {name: charge(argument) for name, argument in kwargs.items()}
-            # Each item may be compared with each character, or searched for a path of attributes.
-            texts = [text for text in (*args, *kwargs.values()) if isinstance(text, str)]
+            # Each item may be compared with each character, searched for a path of attributes, or
+            # joined to the next one by the text.
+            texts = [str(text) for text in (*args, *kwargs.values()) if isinstance(text, textual)]
             size = len(value) if isinstance(value, _COUNTED) else 1
             self._charge(1 + size * sum(map(len, texts)))
             lead = {"context": context, "eval_context": context.eval_ctx, "environment": self}
@@ -313,13 +313,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return added
 
     # Replacements of Jinja's filters, and functions that chat templates expect.
-
-    @pass_eval_context
-    def _join(
-        self, settings: EvalContext, items: _Value, d: str = "", attribute: _Value = None
-    ) -> _Value:
-        self._charge(len(items) * len(d))
-        return self._join_items(settings, items, d, attribute)
 
     def _replace(self, value: _Value, old: _Value, new: _Value, count: int | None = None) -> str:
         text, part = str(value), str(old)
