@@ -40,7 +40,7 @@ from edged.node.effects import (
 from edged.node.events import Confirmed, Decoded, Prepared, Readings, Synced
 from edged.node.node import Event, Node
 from edged.node.throttling import DeviceReading
-from edged.protocol import Publisher, RequestDefaults, decode
+from edged.protocol import Delivery, Publisher, RequestDefaults, decode
 from edged.scheduling.memory_budget import MemorySnapshot
 
 # How old a reading of the device may be, and one of memory where nothing is decided on.
@@ -88,10 +88,11 @@ class Driver:
 
     def take(self, event: Event) -> None:
         """Pass the node an event, and carry out the effects."""
-        events: deque[Event] = deque([event])
+        clock, events = self.edges.clock, deque([event])
+        # Once for all that follows at once: a short request is decided on within a millisecond.
+        readings = self._readings(event, clock())
         while events:
-            event, now_s = events.popleft(), self.edges.clock()
-            for effect in self.node.handle(event, now_s, self._readings(event, now_s)):
+            for effect in self.node.handle(events.popleft(), clock(), readings):
                 answer = self._carry_out(effect)
                 if answer is not None:
                     events.append(answer)
@@ -107,7 +108,7 @@ class Driver:
         edges = self.edges
         if now_s - self._device_read_s >= READING_INTERVAL_S:
             self._device, self._device_read_s = edges.read_device(), now_s
-        is_decision = isinstance(event, Decoded | Prepared)
+        is_decision = isinstance(event, Delivery | Prepared)
         max_age_s = self._decision_interval_s if is_decision else READING_INTERVAL_S
         if self._memory is None or now_s - self._memory_read_s >= max_age_s:
             self._memory, self._memory_read_s = edges.read_memory(), now_s

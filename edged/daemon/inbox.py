@@ -42,10 +42,8 @@ class Inbox:
     def __init__(self) -> None:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._deliveries: deque[Event] = deque()
-
-    def put(self, event: Event) -> None:
-        """Add an event; never blocks, and a signal handler may call it."""
-        self._events.put(event)
+        self.put = self._events.put
+        """Adds an event; never blocks, and a signal handler may call it."""
 
     def qsize(self) -> int:
         """Return the approximate number of events."""

@@ -4,7 +4,7 @@ An accepted request is promised to complete by its deadline; a refusal says what
 """
 
 from bisect import bisect_right
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from edged.errors import ErrorCode
 from edged.protocol.request import OnDeadline, Priority, Rejected, Request
@@ -46,6 +46,7 @@ def admit(
     resources: Resources,
     admission_test: AdmissionTest,
     *,
+    max_tokens: int | None = None,
     needed_bytes: int = 0,
 ) -> Admitted | Rejected:
     """Decide whether a request can be answered within its budgets, all admitted deadlines kept.
@@ -55,6 +56,7 @@ def admit(
         num_prompt_tokens: length of the prompt with its chat template, in tokens.
         resources: what the device has now.
         admission_test: the admitted requests at this time.
+        max_tokens: of the answer; None means the request's own.
         needed_bytes: memory needed beyond what is resident; the KV cache and the working memory
             are reserved at start, so this is the grammar's tables and little else.
     """
@@ -75,7 +77,7 @@ def admit(
             retry_after_s=MEMORY_RETRY_S,
             detail={"missing_bytes": missing_bytes},
         )
-    max_tokens = min(request.max_tokens, context - num_prompt_tokens)
+    max_tokens = min(max_tokens or request.max_tokens, context - num_prompt_tokens)
     return _meet_deadline(request, num_prompt_tokens, max_tokens, resources.cost, admission_test)
 
 
@@ -86,7 +88,7 @@ def refuse_early(
 
     That is known before its prompt is tokenized. The arguments are those of ``admit``.
     """
-    decision = admit(replace(request, max_tokens=1), 1, resources, admission_test)
+    decision = admit(request, 1, resources, admission_test, max_tokens=1)
     return decision if isinstance(decision, Rejected) else None
 
 

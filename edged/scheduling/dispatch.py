@@ -64,7 +64,7 @@ class DispatchState(Generic[S]):
 
     def to_pause(self) -> S | None:
         """Return the running request to pause: for a person, or to meet a deadline."""
-        if not self.waiting:
+        if not self.waiting or not self._pausable():
             return None
         people = [entry for entry in self._startable() if self._is_person(entry)]
         if people:

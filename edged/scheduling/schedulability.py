@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 from edged.scheduling.latency_model import CostEstimate
 
@@ -17,8 +18,7 @@ from edged.scheduling.latency_model import CostEstimate
 EPSILON_S = 1e-6
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """Remaining work of one request, in tokens, and its deadline."""
 
     num_prefill: int
@@ -128,9 +128,8 @@ class Batch:
         return Batch(self.now_s, self.cost, enlarged.works[-1:]).misses_deadline[0]
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Commitment:
-    """Engine time of an admitted request, and its deadline."""
+class Commitment(NamedTuple):
+    """Engine time of an admitted request, and its deadline, by which it is ordered."""
 
     deadline_s: float
     work_s: float

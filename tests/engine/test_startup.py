@@ -148,7 +148,8 @@ def test_systemd_gets_each_attempt_and_the_log_each_reason_once(
     messages = read()
     assert len(messages) == 10
     assert messages[2] == (
-        "STATUS=waiting: 1 MiB short; free memory; next attempt in 2 s\nEXTEND_TIMEOUT_USEC=182000000"
+        "STATUS=waiting: 1 MiB short; free memory; next attempt in 2 s\n"
+        "EXTEND_TIMEOUT_USEC=182000000"
     )
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
     assert ["0 MiB short" in caplog.text, "No such file" in caplog.text] == [True, True]

@@ -32,13 +32,12 @@ def after_a_piece(work: Work) -> tuple[Work, float]:
     """Compute a piece of a prompt; return what is left and the time it took."""
     count = min(work.num_prefill, COST.chunk_tokens)
     seconds = COST.prefill_s(count, work.context)
-    return replace(
-        work, num_prefill=work.num_prefill - count, context=work.context + count
-    ), seconds
+    left = work._replace(num_prefill=work.num_prefill - count, context=work.context + count)
+    return left, seconds
 
 
 def after_a_run(work: Work) -> Work:
-    return replace(work, num_decode=work.num_decode - 1, context=work.context + 1)
+    return work._replace(num_decode=work.num_decode - 1, context=work.context + 1)
 
 
 def is_left(work: Work) -> bool:

@@ -203,13 +203,12 @@ def test_readings_are_read_again_after_a_second() -> None:
 
 def test_a_request_is_decided_on_with_a_reading_of_memory_a_hundredth_of_a_second_old() -> None:
     stage = Stage()
-    decoded = Decoded(make_request())
     for event, pause_s in (
         (Tick(), 0.0),
-        (decoded, DECISION_INTERVAL_S / 2),
+        (REQUEST, DECISION_INTERVAL_S / 2),
         (PREPARED, DECISION_INTERVAL_S),
         (Tick(), 2 * DECISION_INTERVAL_S),  # decides on nothing
-        (decoded, 0.0),
+        (REQUEST, 0.0),
     ):
         stage.clock.advance(pause_s)
         stage.driver.take(event)

@@ -40,7 +40,7 @@ def num_kept(words: str) -> int:
     """Count the objects in memory that hold these words of a request."""
     gc.collect()
     kept = gc.get_objects()
-    # By type(): isinstance() also asks an object's __class__, and some libraries' proxies warn then.
+    # isinstance() would ask an object's __class__, too, and some libraries' proxies warn then.
     payloads = [it for it in kept if type(it) is Delivery and words.encode() in it.payload]
     messages = [it for it in kept if type(it) is ChatMessage and words in it.content]
     return len(payloads) + len(messages)
