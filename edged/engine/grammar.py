@@ -59,7 +59,12 @@ class ConstraintError(RuntimeError):
 
 
 class GrammarConstraint:
-    """The state of a grammar within one answer."""
+    """The state of a grammar within one answer; see ``Constraint``.
+
+    Raises:
+        ConstraintError: by each method, when the grammar reached its limits, or was given a token
+            that it does not allow.
+    """
 
     def __init__(self, matcher: LLMatcher) -> None:
         self._matcher = matcher
@@ -71,22 +76,14 @@ class GrammarConstraint:
             return bool(self._matcher.is_stopped())
 
     def allowed(self, logits: NDArray[np.float32]) -> None:
-        """Overwrite the logits ``[vocabulary]`` of all tokens that may not come next with -inf.
-
-        Raises:
-            ConstraintError: the grammar reached its limits.
-        """
+        """Overwrite the logits ``[vocabulary]`` of all tokens that may not come next with -inf."""
         with _failures(ConstraintError, "the grammar"):
             bits = _bits(self._matcher)
             self._check()
         logits[bits[: len(logits)] == 0] = -np.inf
 
     def advance(self, token_id: int) -> None:
-        """Append the chosen token.
-
-        Raises:
-            ConstraintError: the grammar does not allow it here.
-        """
+        """Append the chosen token."""
         with _failures(ConstraintError, "the grammar"):
             self._matcher.consume_token(token_id)
             self._check()
