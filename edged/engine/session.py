@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
@@ -18,10 +18,6 @@ from edged.errors import BundleError
 # The graph of a prepared copy; its weights lie beside it as ``prepared.onnx.data``.
 PREPARED = "prepared.onnx"
 _NO_FLASH = "ORT_GQA_DISABLE_FLASH_ATTENTION"
-_SPIN_DURATION_US = 1500
-_DYNAMIC_BLOCK_BASE = 8
-_CGROUP_ROOT = Path("/sys/fs/cgroup")
-_OWN_CGROUP = Path("/proc/self/cgroup")
 _LOAD_ERRORS = tuple(
     kind
     for kind in vars(ort_errors).values()
@@ -92,11 +88,11 @@ def _open(model_path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.
         ) from error
 
 
-def default_num_threads(cgroup_root: Path = _CGROUP_ROOT, own_cgroup: Path = _OWN_CGROUP) -> int:
+def default_num_threads(root: Path = Path("/")) -> int:
     """Return the CPUs this process may use: its affinity mask, limited by the cgroup v2 quota."""
     # The quota is rounded down: all threads wait for one that is throttled.
     num_cpus = len(os.sched_getaffinity(0))
-    return max(1, math.floor(min([num_cpus, *_cgroup_quotas(cgroup_root, own_cgroup)])))
+    return max(1, math.floor(min([num_cpus, *_cgroup_quotas(root)])))
 
 
 def session_options(num_threads: int | None) -> onnxruntime.SessionOptions:
@@ -111,26 +107,23 @@ def session_options(num_threads: int | None) -> onnxruntime.SessionOptions:
     options.enable_cpu_mem_arena = True
     options.enable_mem_pattern = False
     # Without spinning, decode is 40 % slower; endless spinning uses a core of an idle device.
-    options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_DURATION_US))
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "1500")
     # Loops are cut into smaller blocks towards their end, so that threads finish together: a decode
     # step takes a tenth less.
-    options.add_session_config_entry("session.dynamic_block_base", str(_DYNAMIC_BLOCK_BASE))
+    options.add_session_config_entry("session.dynamic_block_base", "8")
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     options.log_severity_level = 3
     return options
 
 
-def _cgroup_quotas(cgroup_root: Path, own_cgroup: Path) -> Iterator[float]:
+def _cgroup_quotas(root: Path) -> Iterator[float]:
     """Yield each ``cpu.max`` from this process's cgroup up to the root, in CPUs."""
-    try:
-        lines = own_cgroup.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return
-    folders = [cgroup_root / line[4:] for line in lines if line.startswith("0::/")]
-    for folder in [above for own in folders for above in (own, *own.parents)]:
-        # An OSError without a controller, a ValueError for "max" and for the root cgroup.
-        with suppress(OSError, ValueError):
-            quota, period = map(int, (folder / "cpu.max").read_text(encoding="ascii").split())
-            yield quota / period
-        if folder == cgroup_root:
-            break
+    with suppress(OSError):
+        lines = (root / "proc/self/cgroup").read_text(encoding="ascii").splitlines()
+        groups = [PurePosixPath(line[4:]) for line in lines if line.startswith("0::/")]
+        for group in [above for own in groups for above in (own, *own.parents)]:
+            # An OSError without a controller, a ValueError for "max" and for the root cgroup.
+            with suppress(OSError, ValueError):
+                limit = (root / "sys/fs/cgroup" / group / "cpu.max").read_text(encoding="ascii")
+                quota, period = map(int, limit.split())
+                yield quota / period

@@ -143,7 +143,7 @@ def test_only_the_first_space_of_sentencepiece_text_is_dropped(manifest: Manifes
 
 
 def test_control_tokens_and_unknown_ids_have_no_text(byte_level: Tokenizer) -> None:
-    assert decode(byte_level, [START, END, byte_level.vocab_size, 100_000]) == [""] * 5
+    assert decode(byte_level, [START, END, byte_level._cut_id, 100_000]) == [""] * 5
 
 
 def test_an_added_token_with_a_space_decodes_to_itself(manifest: Manifest, definition: str) -> None:

@@ -31,11 +31,11 @@ class Tokenizer:
     def __init__(self, definition: str, manifest: Manifest) -> None:
         tokenizer = self._tokenizer = read_tokenizer(definition, manifest.model.vocab_size)
         tokenizer.post_processor = None  # it would add control tokens, or repeat the text
-        self.vocab_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
-        """Tokens that have text; the model may have more ids."""
-        self._model_vocab_size = manifest.model.vocab_size
-        if self.vocab_size > self._model_vocab_size:
-            problem = f"{self.vocab_size} tokens, the model knows {self._model_vocab_size}"
+        # The model may have more ids than there are tokens.
+        self._vocab_size = manifest.model.vocab_size
+        num_tokens = tokenizer.get_vocab_size(with_added_tokens=True)
+        if num_tokens > self._vocab_size:
+            problem = f"{num_tokens} tokens, the model knows {self._vocab_size}"
             raise BundleError(f"tokenizer.json: {problem}; rebuild the bundle with `edged build`")
         self.stop_ids = [*manifest.stop_token_ids]
         self._template: ChatTemplate | None = None
@@ -104,7 +104,7 @@ class Tokenizer:
 
     def vocabulary(self) -> list[bytes]:
         """Return the bytes of each id of the model, empty without text; blocks for some 100 ms."""
-        tokens = [self._token_bytes.read(i) for i in range(self._model_vocab_size)]
+        tokens = [self._token_bytes.read(i) for i in range(self._vocab_size)]
         for token_id, text in self._token_bytes.controls.items():
             tokens[token_id] = text.encode()
         return tokens

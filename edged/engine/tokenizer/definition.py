@@ -61,12 +61,15 @@ _LINEAR = re.compile(r"(?:g?[1?])*(?:\*(?:g?[1?])*(?:\*(?:g?\?)*)?)?")
 
 
 def read_tokenizer(definition: str, vocab_size: int | None = None) -> tokenizers.Tokenizer:
-    """Read the text of ``tokenizer.json``; see ``check_definition``.
+    """Read the text of ``tokenizer.json``; blocks for some 100 ms.
+
+    The sizes are compared with the model's ``vocab_size`` where it is known.
 
     Raises:
-        BundleError: it does not describe a tokenizer, or one that would take too much.
+        BundleError: it does not describe a tokenizer, or one that is too large for the model, or
+            has a step that would take too much for a text.
     """
-    check_definition(definition, vocab_size)
+    _check_definition(definition, vocab_size)
     try:
         tokenizer = tokenizers.Tokenizer.from_str(definition)
     except BaseException as error:
@@ -93,14 +96,7 @@ def is_library_failure(error: BaseException) -> bool:
     return isinstance(error, Exception) or type(error).__module__ == "pyo3_runtime"
 
 
-def check_definition(definition: str, vocab_size: int | None = None) -> None:
-    """Refuse a ``tokenizer.json`` that would take too much for a text; blocks for some 100 ms.
-
-    The sizes are compared with the model's ``vocab_size`` where it is known.
-
-    Raises:
-        BundleError: it is not JSON, is too large for the model, or has a step that is not allowed.
-    """
+def _check_definition(definition: str, vocab_size: int | None) -> None:
     most = _VALUES + _VALUES_PER_TOKEN * (vocab_size or 0)
     if vocab_size is not None and definition.count(",") > most:
         _refuse(f"more than {most} values, for a model of {vocab_size} tokens")
