@@ -11,18 +11,12 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from edged.errors import BundleError
 
 # The graph of a prepared copy; its weights lie beside it as ``prepared.onnx.data``.
 PREPARED = "prepared.onnx"
 _NO_FLASH = "ORT_GQA_DISABLE_FLASH_ATTENTION"
-_LOAD_ERRORS = tuple(
-    kind
-    for kind in vars(ort_errors).values()
-    if isinstance(kind, type) and issubclass(kind, Exception)
-)
 
 
 def open_session(
@@ -82,7 +76,7 @@ def _open(model_path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.
         )
     try:
         return opened.result()
-    except _LOAD_ERRORS as error:
+    except Exception as error:  # the library's own have no common base
         raise BundleError(
             f"{model_path}: cannot be loaded ({error}); rebuild the bundle"
         ) from error

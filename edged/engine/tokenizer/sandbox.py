@@ -177,11 +177,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if isinstance(owner, LoopContext):
             return method(*args, **kwargs)
         self._charge_content(owner)
-        if method.__name__ == "join":
-            self._charge(len(owner) * len(args[0]))
-        elif method.__name__ == "replace":
+        if method.__name__ == "replace":
             return self._charge_value(self._replace(owner, *args))
-        elif method.__name__ in {"strip", "lstrip", "rstrip"} and args and args[0]:
+        if method.__name__ in {"join", "strip", "lstrip", "rstrip"} and args and args[0]:
             self._charge(len(owner) * len(args[0]))
         return self._charge_content(method(*args, **kwargs))
 
