@@ -13,7 +13,13 @@ from typing import cast
 from unittest.mock import patch
 
 from edged.daemon.group import Group
-from edged.daemon.homeassistant import MAX_DELAY_S, STATUS_ONLINE, Announcement, Discovery
+from edged.daemon.homeassistant import (
+    MAX_DELAY_S,
+    STATUS_ONLINE,
+    Announcement,
+    Discovery,
+    status_topic,
+)
 from edged.daemon.reporting import OFFLINE, ONLINE
 from edged.errors import ErrorCode
 from edged.node.generation import Finished, Fragment
@@ -204,7 +210,7 @@ def _availability(talk: Talk) -> None:
 def _probed(talk: Talk) -> None:
     bench = talk.bench
     transport, topics = cast("Transport", bench.transport), DEFAULTS.topics
-    group = Group(transport, topics, bench.take, bench.operator_events, bench.clock)
+    group = Group(transport, topics, bench.driver)
     with patch("secrets.token_hex", return_value="5d0c2f6a91b7e384"):
         group.take(Connected(1, is_session_present=False, protocol_version="5"))
     probe = bench.transport.sent[-1].message
@@ -215,7 +221,7 @@ def _announced(talk: Talk) -> None:
     bench = talk.bench
     announcement = Announcement(DEFAULTS.topics, "homeassistant", MODEL, can_ask=True)
     discovery = Discovery(announcement, bench.transport, bench.clock, is_on=True)
-    status = bench.delivery(STATUS_ONLINE, topic=announcement.status_topic)
+    status = bench.delivery(STATUS_ONLINE, topic=status_topic(announcement.prefix))
     talk.lines.append(_line("→", status.topic, status.payload.decode(), []))
     discovery.take(status)
     bench.clock.advance(MAX_DELAY_S)

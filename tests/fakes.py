@@ -7,9 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from edged.config import Config
 from edged.daemon.driver import Driver, Edges
 from edged.daemon.journal_file import JournalFile
 from edged.daemon.loader import ResidentModel
+from edged.daemon.memory import KernelLimits
 from edged.daemon.operator_events import OperatorEvents
 from edged.daemon.preparer import Preparer
 from edged.daemon.worker import Worker
@@ -266,14 +268,14 @@ ROOMY = MemorySnapshot(rss_bytes=100 * MIB, available_bytes=500 * MIB)
 COST = CostEstimate(prefill_token_s=0.01, decode_token_s=0.08)
 
 
-def fake_model(started_s: float) -> ResidentModel:
+def fake_model(config: Config, started_s: float = 0.0) -> ResidentModel:
     """Make what the status of a node has of its model."""
     manifest = SimpleNamespace(name="tiny", scheme="int8-w8a8")
     bundle = SimpleNamespace(manifest=manifest, model_id="tiny@abcdef", sha256="ab" * 32)
     engine = SimpleNamespace(max_model_len=LIMITS.max_model_len, num_slots=1)
-    memory = SimpleNamespace(budget=LIMITS.budget, is_enforced=False)
-    model = SimpleNamespace(bundle=bundle, engine=engine, memory=memory, started_s=started_s)
-    return cast("ResidentModel", model)
+    memory = SimpleNamespace(budget=LIMITS.budget, limits=KernelLimits(None, None))
+    parts = {"config": config, "bundle": bundle, "engine": engine, "memory": memory}
+    return cast("ResidentModel", SimpleNamespace(**parts, started_s=started_s))
 
 
 @dataclass

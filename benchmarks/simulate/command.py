@@ -22,7 +22,7 @@ from benchmarks.simulate.workloads import HOURS, WORKLOADS, Device, make_workloa
 from edged.commands.bench.command import OutputError
 from edged.commands.broker_options import add_broker_options, read_broker_options
 from edged.errors import ExitCode, UsageError
-from edged.scheduling.latency_model import CostEstimate, read_cost
+from edged.scheduling.latency_model import CostEstimate
 
 _POLICIES = ("edf", "fifo", "fifo-drop")
 _NODES = 100
@@ -171,8 +171,8 @@ def _device(arguments: argparse.Namespace) -> Device:
 def _read_cost(file: Path) -> CostEstimate:
     try:
         members = json.loads(file.read_text(encoding="utf-8"))
-        return read_cost(members.get("cost", members))
-    except (OSError, ValueError, AttributeError) as error:
+        return CostEstimate(**members.get("cost", members))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UsageError(f"--cost {file}: {error}") from error
 
 

@@ -5,12 +5,19 @@ is given and returns those that ended.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.simulate.outcome import End
 from benchmarks.simulate.trace import Ask
 from edged.scheduling.latency_model import CostEstimate
+
+
+def step_s(cost: CostEstimate, contexts: Sequence[int]) -> float:
+    """Return the cost of one decode run of a token each for sequences of these lengths."""
+    num_others = len(contexts) - 1
+    one_s = cost.decode_token_s + num_others * cost.decode_row_s
+    return one_s + sum(context + 0.5 for context in contexts) * cost.decode_pair_s
 
 
 @dataclass(slots=True, eq=False)
@@ -131,7 +138,7 @@ class SlotEngine:
         """Return the duration and number of decode steps that begin before ``until_s``."""
         noise = sum(sequence.ask.noise for sequence in sequences) / len(sequences)
         factor = noise * self._slowdown(self.now_s)
-        first_s = factor * self._device.step_s([sequence.context for sequence in sequences])
+        first_s = factor * step_s(self._device, [sequence.context for sequence in sequences])
         count = math.ceil(min(max((until_s - self.now_s) / first_s, 1.0), at_most))
         more_s = factor * self._device.decode_pair_s * len(sequences) * count * (count - 1) / 2
         return first_s * count + more_s, count

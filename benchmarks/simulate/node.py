@@ -197,8 +197,7 @@ class Node:
         del self._generations[sequence.key]
         is_complete = sequence.end is End.ON_TIME
         reason = FinishReason.STOP if is_complete else FinishReason.DEADLINE
-        generation.finish_reason = reason
-        outcome = Answer("", reason) if generation.output_ids else generation.outcome()
+        outcome = Answer("", reason) if generation.output_ids else generation.end(reason)
         self._take(Finished(generation, outcome, self._engine.now_s), self._engine.now_s)
 
     def _note(self, sequence: engine.Generation) -> Generation:

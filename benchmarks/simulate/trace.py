@@ -11,6 +11,7 @@ from pathlib import Path
 from edged.errors import UsageError
 from edged.protocol.request import Priority
 from edged.scheduling.latency_model import CostEstimate
+from edged.scheduling.schedulability import Work
 
 REFERENCE = CostEstimate(
     prefill_token_s=5.3e-3,
@@ -61,7 +62,7 @@ class Ask:
         That is its even share of forward passes with a full batch.
         """
         num_runs = max(self.wanted_tokens - 1, 0)
-        alone_s = device.service_s(self.prompt_tokens, self.wanted_tokens)
+        alone_s = Work.of(self.prompt_tokens, self.wanted_tokens).alone_s(device)
         full_s = device.decode_token_s + (num_slots - 1) * device.decode_row_s
         saved_s = num_runs * (device.decode_token_s - full_s / num_slots)
         return self.noise * (alone_s - saved_s)

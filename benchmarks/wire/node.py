@@ -32,7 +32,7 @@ from edged.engine.decoding import Constraint, Decoding, ForwardPass
 from edged.engine.steps import Prefilled, Step, Token
 from edged.protocol.request import ChatMessage, SamplingParams
 from edged.scheduling.latency_model import CostEstimate
-from edged.scheduling.memory_budget import MemoryBudget
+from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan
 
 if TYPE_CHECKING:
     from edged.engine.loop import Engine
@@ -120,13 +120,19 @@ class ClockDetokenizer:
         return ""
 
 
-def load_instant(_config: Config) -> ResidentModel:
+def load_instant(config: Config) -> ResidentModel:
     """Return an instant model; replaces ``loader.load``."""
     held = memory.snapshot()
-    budget = MemoryBudget(held.rss_bytes + _FREE_BYTES, 0)
+    reservation = MemoryReservation(
+        MemoryBudget(held.rss_bytes + _FREE_BYTES),
+        memory.kernel_limits(),
+        MemoryPlan(0, 0, process_bytes=held.rss_bytes, working_bytes=0),
+        num_slots=1,
+    )
     return ResidentModel(
+        config=config,
         bundle=Bundle(Path(), _manifest(), "0" * 64),
-        memory=MemoryReservation(budget, is_enforced=False),
+        memory=reservation,
         engine=cast("Engine", InstantEngine()),
         tokenizer=cast("Tokenizer", ByteTokenizer()),
         cost=_COST,

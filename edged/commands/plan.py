@@ -13,13 +13,7 @@ from edged.bundle.folder import Bundle, open_bundle
 from edged.config import Config
 from edged.daemon import memory
 from edged.daemon.invocation import add_config_arguments, read_config
-from edged.daemon.memory_plan import (
-    decide_budget,
-    decide_slots,
-    memory_problem,
-    plan_memory,
-    refusal,
-)
+from edged.daemon.memory_plan import divide_memory, refusal
 from edged.errors import ExitCode
 from edged.scheduling.memory_budget import MemoryPlan, MemorySnapshot
 
@@ -46,7 +40,7 @@ def main(arguments: argparse.Namespace) -> int:
         EdgedError: If a setting is wrong, or the folder holds no model.
     """
     own = {"model.max_model_len": arguments.context, "model.num_slots": arguments.slots}
-    config = read_config(arguments, {key: text for key, text in own.items() if text is not None})
+    config = read_config(arguments, own)
     bundle = open_bundle(config.model.path, verify=False)
     figures = make_figures(config, bundle, process_snapshot())
     if arguments.json:
@@ -65,26 +59,23 @@ def process_snapshot() -> MemorySnapshot:
 
 def make_figures(config: Config, bundle: Bundle, held: MemorySnapshot) -> dict[str, Any]:
     """Return the plan, the device's memory, and what does not fit; sizes in bytes."""
-    limits = memory.kernel_limits()
-    budget = decide_budget(config, limits, held)
-    num_slots = decide_slots(config, bundle, budget, held)
-    plan = plan_memory(config, bundle, held, num_slots)
-    manifest = bundle.manifest
+    reservation = divide_memory(config, bundle, held)
+    plan, budget, manifest = reservation.plan, reservation.budget, bundle.manifest
     return {
         "model": bundle.model_id,
         "max_model_len": min(config.model.max_model_len, manifest.limits.max_model_len),
-        "num_slots": num_slots,
+        "num_slots": reservation.num_slots,
         "kv_bytes_per_token": manifest.model.kv_bytes_per_token,
         **_parts(plan),
         "total_bytes": plan.total_bytes,
         "device": {
             "total_bytes": memory.total_bytes(),
             "available_bytes": held.available_bytes,
-            "cgroup_bytes": limits.cgroup_bytes,
+            "cgroup_bytes": reservation.limits.cgroup_bytes,
             "budget_bytes": budget.limit_bytes,
             "min_available_bytes": budget.min_available_bytes,
         },
-        "problem": memory_problem(config, bundle, budget, held),
+        "problem": reservation.problem,
     }
 
 

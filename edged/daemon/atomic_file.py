@@ -32,12 +32,7 @@ class WriteErrors:
 
 
 class AtomicFile:
-    """A file of the configuration.
-
-    Args:
-        path: None writes nothing.
-        setting: The configuration key that names it, for the log.
-    """
+    """A file that the configuration key ``setting`` names; without a path nothing is written."""
 
     def __init__(self, path: Path | None, setting: str) -> None:
         self.path = path

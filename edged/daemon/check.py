@@ -13,10 +13,7 @@ from edged.daemon.invocation import add_config_arguments, check_broker_files, re
 from edged.daemon.memory_plan import lasting_problem
 from edged.errors import ConfigError, EdgedError, ExitCode
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``edged check``: those of ``edged run``."""
-    add_config_arguments(parser)
+add_arguments = add_config_arguments
 
 
 def main(arguments: argparse.Namespace) -> int:

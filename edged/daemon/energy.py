@@ -28,12 +28,9 @@ class EnergyMeter:
     def of_pass(
         self, seconds: float, before_j: float | None, after_j: float | None
     ) -> Energy | None:
-        """Return the energy of one pass; None when neither measured nor declared.
+        """Return the energy of one pass, with the counter before and after it, if there is one.
 
-        Args:
-            seconds: Duration of the pass.
-            before_j: The counter before it, if there is one.
-            after_j: The counter after it.
+        None when neither measured nor declared.
         """
         # The counter wraps around about once an hour; then the estimate has to do.
         if before_j is not None and after_j is not None and after_j > before_j:

@@ -9,10 +9,9 @@ Rule: on the main thread only; the broker alone decides which node gets a reques
 
 import logging
 import secrets
-from collections.abc import Callable
 from enum import StrEnum
 
-from edged.daemon.operator_events import OperatorEvents
+from edged.daemon.driver import Driver
 from edged.protocol import Delivery, Encoded, Topics, WireProperties
 from edged.protocol.event import GroupJoined, GroupRefused
 from edged.transport import (
@@ -85,24 +84,14 @@ def group_filters(topics: Topics) -> list[str]:
 
 
 class Group:
-    """Take part in a group, whose connection has ``group_filters`` as its subscriptions.
+    """Take part in a group, whose connection has ``group_filters`` as its subscriptions."""
 
-    ``deliver`` is called with each request.
-    """
-
-    def __init__(
-        self,
-        transport: Transport,
-        topics: Topics,
-        deliver: Callable[[Delivery], None],
-        operator_events: OperatorEvents,
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, transport: Transport, topics: Topics, driver: Driver) -> None:
         self._transport = transport
         self._topics = topics
-        self._deliver = deliver
-        self._operator_events = operator_events
-        self._clock = clock
+        self._driver = driver
+        self._operator_events = driver.edges.operator_events
+        self._clock = driver.edges.clock
         self._probe = b""
         self._limit_s = float("inf")
         self.membership = Membership.JOINING
@@ -121,7 +110,7 @@ class Group:
                 self._transport.acknowledge(event)
                 self._take_probe(event)
             case Delivery():
-                self._deliver(event)
+                self._driver.take(event)
             case ConnectFailed() if any(sign in event.reason for sign in _SIGNS_OF_REFUSAL):
                 self._leave(event.reason)
             case Disconnected() | ConnectFailed():

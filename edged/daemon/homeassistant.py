@@ -37,53 +37,53 @@ _ATTRIBUTES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Sensor:
-    """An entity that shows a member of ``state``; None is not sent."""
-
-    name: str
-    unit: str | None = None
-    device_class: str | None = None
-    state_class: str | None = "measurement"
-    precision: int | None = None
-    icon: str | None = None
-    is_diagnostic: bool = True
-    is_enabled: bool = True
-
-    def component(self) -> dict[str, Any]:
-        members = {
-            "p": "sensor",
-            "name": self.name,
-            "unit_of_measurement": self.unit,
-            "device_class": self.device_class,
-            "state_class": self.state_class,
-            "suggested_display_precision": self.precision,
-            "icon": self.icon,
-            "entity_category": "diagnostic" if self.is_diagnostic else None,
-            "enabled_by_default": None if self.is_enabled else False,
-        }
-        return {key: value for key, value in members.items() if value is not None}
+def _sensor(
+    name: str, unit: str | None = None, device_class: str | None = None, **more: object
+) -> dict[str, Any]:
+    """Describe a sensor, by default a measured number on the diagnostic page; None is not sent."""
+    members = {
+        "p": "sensor",
+        "name": name,
+        "unit_of_measurement": unit,
+        "device_class": device_class,
+        "state_class": "measurement",
+        "entity_category": "diagnostic",
+    }
+    return {key: value for key, value in (members | more).items() if value is not None}
 
 
 _MIB = 1024 * 1024
-_TOTAL = "total_increasing"
+_OFF: dict[str, Any] = {"enabled_by_default": False}
+_MAIN: dict[str, Any] = {"entity_category": None}
+_TEXT: dict[str, Any] = {"state_class": None}
+_TOTAL: dict[str, Any] = {"state_class": "total_increasing"}
+# By members of ``state``.
 _SENSORS = {
-    "state": _Sensor("State", None, "enum", None, is_diagnostic=False),
-    "queue": _Sensor("Waiting", icon="mdi:tray-full", is_diagnostic=False),
-    "running": _Sensor("Answering", icon="mdi:head-dots-horizontal", is_diagnostic=False),
-    "ttft_p50_s": _Sensor("Time to first token", "s", "duration", precision=2),
-    "ttft_p95_s": _Sensor("Time to first token, 95 %", "s", "duration", precision=2),
-    "decode_tok_s": _Sensor("Speed", "tok/s", precision=1, icon="mdi:speedometer"),
-    "rss_bytes": _Sensor("Memory", "MiB", "data_size"),
-    "available_bytes": _Sensor("Memory available", "MiB", "data_size", is_enabled=False),
-    "budget_bytes": _Sensor("Memory budget", "MiB", "data_size"),
-    "served": _Sensor("Served", state_class=_TOTAL, icon="mdi:check"),
-    "refused": _Sensor("Refused", state_class=_TOTAL, icon="mdi:close"),
-    "expired": _Sensor("Expired", state_class=_TOTAL, icon="mdi:timer-off", is_enabled=False),
-    "cancelled": _Sensor("Cancelled", state_class=_TOTAL, icon="mdi:cancel", is_enabled=False),
-    "dropped": _Sensor("Dropped", state_class=_TOTAL, icon="mdi:delete", is_enabled=False),
-    "uptime_s": _Sensor("Uptime", "s", "duration", is_enabled=False),
+    "state": _sensor("State", None, "enum", options=_STATES, **_TEXT, **_MAIN),
+    "queue": _sensor("Waiting", icon="mdi:tray-full", **_MAIN),
+    "running": _sensor("Answering", icon="mdi:head-dots-horizontal", **_MAIN),
+    "ttft_p50_s": _sensor("Time to first token", "s", "duration", suggested_display_precision=2),
+    "ttft_p95_s": _sensor(
+        "Time to first token, 95 %", "s", "duration", suggested_display_precision=2
+    ),
+    "decode_tok_s": _sensor(
+        "Speed", "tok/s", icon="mdi:speedometer", suggested_display_precision=1
+    ),
+    "rss_bytes": _sensor("Memory", "MiB", "data_size"),
+    "available_bytes": _sensor("Memory available", "MiB", "data_size", **_OFF),
+    "budget_bytes": _sensor("Memory budget", "MiB", "data_size"),
+    "served": _sensor("Served", icon="mdi:check", **_TOTAL),
+    "refused": _sensor("Refused", icon="mdi:close", **_TOTAL),
+    "expired": _sensor("Expired", icon="mdi:timer-off", **_TOTAL, **_OFF),
+    "cancelled": _sensor("Cancelled", icon="mdi:cancel", **_TOTAL, **_OFF),
+    "dropped": _sensor("Dropped", icon="mdi:delete", **_TOTAL, **_OFF),
+    "uptime_s": _sensor("Uptime", "s", "duration", **_OFF),
 }
+
+
+def status_topic(prefix: str) -> str:
+    """Name the topic on which Home Assistant publishes its start."""
+    return f"{prefix}/status"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +107,6 @@ class Announcement:
         return f"{self.prefix}/device/{self.device}/config"
 
     @property
-    def status_topic(self) -> str:
-        """The topic on which Home Assistant publishes its start."""
-        return f"{self.prefix}/status"
-
-    @property
     def reply_topic(self) -> str:
         """The topic of the answers to the entities' questions."""
         return f"{self.topics.response('generate')}/{CLIENT}"
@@ -133,33 +128,25 @@ class Announcement:
         }
         return Encoded(self.topic, to_json(members), WireProperties())
 
-    def removal(self) -> Encoded:
-        """Return the message that removes the announcement; to be retained, too."""
-        return Encoded(self.topic, b"", WireProperties())
-
     def _components(self) -> dict[str, Any]:
-        components = {member: self._sensor(member, sensor) for member, sensor in _SENSORS.items()}
-        components["state"]["options"] = _STATES
-        components["model"] = self._sensor(
-            "model",
-            _Sensor("Model", state_class=None, icon="mdi:brain"),
-            state_topic=self.topics.info,
-            value_template="{{ value_json.model.id }}",
-        )
+        shown = {member: self._shown(member, sensor) for member, sensor in _SENSORS.items()}
+        shown["model"] = self._shown("model", _sensor("Model", icon="mdi:brain", **_TEXT)) | {
+            "state_topic": self.topics.info,
+            "value_template": "{{ value_json.model.id }}",
+        }
         asking = self._asking()
         # Home Assistant removes a component that has nothing but its platform.
-        return components | {k: v if self.can_ask else {"p": v["p"]} for k, v in asking.items()}
+        return shown | {k: v if self.can_ask else {"p": v["p"]} for k, v in asking.items()}
 
-    def _sensor(self, member: str, sensor: _Sensor, **more: object) -> dict[str, Any]:
+    def _shown(self, member: str, sensor: dict[str, Any]) -> dict[str, Any]:
         value = f"value_json.{member}"
-        if sensor.unit == "MiB":
+        if sensor.get("unit_of_measurement") == "MiB":
             value = f"({value} / {_MIB}) | round(1)"
         return {
-            **sensor.component(),
+            **sensor,
             "unique_id": f"{self.device}_{member}",
             "state_topic": self.topics.state,
             "value_template": f"{{{{ {value} }}}}",
-            **more,
         }
 
     def _asking(self) -> dict[str, Any]:
@@ -172,15 +159,14 @@ class Announcement:
         }
         ask = {"p": "notify", "unique_id": f"{self.device}_ask", "name": "Ask"}
         question = {"p": "text", "unique_id": f"{self.device}_question", "name": "Question"}
-        answer = self._sensor(
-            "answer",
-            _Sensor("Last answer", state_class=None, icon="mdi:message-text", is_diagnostic=False),
-            state_topic=self.reply_topic,
-            value_template=f"{{{{ ({_ANSWER})[:{MAX_STATE_LENGTH}] }}}}",
-            json_attributes_topic=self.reply_topic,
-            json_attributes_template=_ATTRIBUTES,
-            force_update=True,
-        )
+        sensor = _sensor("Last answer", icon="mdi:message-text", **_TEXT, **_MAIN)
+        answer = self._shown("answer", sensor) | {
+            "state_topic": self.reply_topic,
+            "value_template": f"{{{{ ({_ANSWER})[:{MAX_STATE_LENGTH}] }}}}",
+            "json_attributes_topic": self.reply_topic,
+            "json_attributes_template": _ATTRIBUTES,
+            "force_update": True,
+        }
         return {
             "ask": ask | asking,
             "question": question | asking | {"min": 1, "max": MAX_STATE_LENGTH},
@@ -204,32 +190,30 @@ class Discovery:
         self._clock = clock
         self._is_on = is_on
         self._is_removed = False
-        self._due_s = float("inf")
+        self.due_s = float("inf")
+        """When ``tick`` will announce again."""
         self._random = random.SystemRandom()
 
     def announce(self) -> None:
         """Publish the announcement, or remove it."""
-        self._due_s = float("inf")
+        self.due_s = float("inf")
         if self._is_on:
             self._publisher.publish(self._announcement.message(), qos=1, retain=True)
         elif not self._is_removed:
             self._is_removed = True
-            self._publisher.publish(self._announcement.removal(), qos=1, retain=True)
+            removal = Encoded(self._announcement.topic, b"", WireProperties())
+            self._publisher.publish(removal, qos=1, retain=True)
 
     def take(self, delivery: Delivery) -> None:
         """Handle Home Assistant's status: when it has started, it needs the announcement again."""
         self._publisher.acknowledge(delivery)
         if delivery.payload == STATUS_ONLINE and self._is_on:
             _LOG.info("Home Assistant has started; the node is announced again")
-            self._due_s = self._clock() + self._random.uniform(0, MAX_DELAY_S)
-
-    def next_tick_s(self) -> float:
-        """Return when ``tick`` will announce again."""
-        return self._due_s
+            self.due_s = self._clock() + self._random.uniform(0, MAX_DELAY_S)
 
     def tick(self) -> bool:
         """Announce again if it is time; return whether it was."""
-        is_due = self._clock() >= self._due_s
+        is_due = self._clock() >= self.due_s
         if is_due:
             self.announce()
         return is_due

@@ -7,10 +7,9 @@ import argparse
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 from edged.config import BrokerConfig, Config, broker_overrides, load_config, node_name_of
-from edged.config.broker_url import BrokerAddress, parse_broker_url
+from edged.config.broker_url import parse_broker_url
 from edged.errors import ConfigError, UnavailableError, UsageError
 from edged.transport.settings import read_password_file, tls_context
 
@@ -27,9 +26,9 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_config(
-    arguments: argparse.Namespace, further: Mapping[str, str | None] = MappingProxyType({})
+    arguments: argparse.Namespace, further: Mapping[str, str | None] | None = None
 ) -> Config:
-    """Return the configuration; options override the file, and so do ``further`` keys.
+    """Return the configuration; options override the file, and so do ``further`` keys if set.
 
     Raises:
         UsageError: If neither a file nor a model is given.
@@ -37,21 +36,24 @@ def read_config(
         UnavailableError: If the file cannot be read.
     """
     node = node_name_of(socket.gethostname())
-    overrides = dict(further)
-    if arguments.node is not None:
-        overrides["node"] = arguments.node
-    if arguments.log_level is not None:
-        overrides["log.level"] = arguments.log_level
-    if arguments.model is not None:
-        overrides["model.path"] = arguments.model
+    options = {
+        "node": arguments.node,
+        "log.level": arguments.log_level,
+        "model.path": arguments.model,
+        **(further or {}),
+    }
+    overrides = {key: text for key, text in options.items() if text is not None}
     if arguments.broker is not None:
-        overrides |= broker_overrides(_broker_address(arguments.broker))
-    if arguments.config is None:
-        if arguments.model is None:
-            raise UsageError("give --config FILE, or --model DIR with --broker URL and --node NAME")
-        return load_config("", "command line", default_node=node, overrides=overrides)
-    text = _read_text(arguments.config)
-    return load_config(text, str(arguments.config), default_node=node, overrides=overrides)
+        try:
+            overrides |= broker_overrides(parse_broker_url(arguments.broker))
+        except ValueError as error:
+            raise ConfigError(f"--broker: {error}") from error
+    text, source = "", "command line"
+    if arguments.config is not None:
+        text, source = _read_text(arguments.config), str(arguments.config)
+    elif arguments.model is None:
+        raise UsageError("give --config FILE, or --model DIR with --broker URL and --node NAME")
+    return load_config(text, source, default_node=node, overrides=overrides)
 
 
 def _read_text(path: Path) -> str:
@@ -83,10 +85,3 @@ def check_broker_files(broker: BrokerConfig) -> None:
     read_password(broker)
     if broker.ca_file is not None:
         tls_context(broker.ca_file)
-
-
-def _broker_address(url: str) -> BrokerAddress:
-    try:
-        return parse_broker_url(url)
-    except ValueError as error:
-        raise ConfigError(f"--broker: {error}") from error

@@ -62,11 +62,7 @@ class JournalFile:
         self._try(lambda file: os.pwrite(file, block, page * PAGE_BYTES))
 
     def sync(self, key: int) -> bool:
-        """Have the written pages survive a power cut; returns at once.
-
-        Returns:
-            Whether ``synced`` will be called; without a file there is nothing to wait for.
-        """
+        """Begin to sync the pages to the disk; return whether ``synced`` will be called."""
         if self._path is None:
             return False
         self._keys.put(key)

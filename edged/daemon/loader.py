@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from edged.bundle.folder import Bundle, open_bundle
 from edged.config import Config
 from edged.daemon import memory
-from edged.daemon.autotune import fitted_settings
+from edged.daemon.measurements import fitted_settings
 from edged.daemon.memory_plan import MemoryReservation, reserve_memory
 from edged.daemon.warm_prefixes import keep_prefixes, system_prompts
 from edged.engine.grammar import compile_format
@@ -28,8 +28,9 @@ _REASON_CHARACTERS = 300
 
 @dataclass(frozen=True, slots=True)
 class ResidentModel:
-    """A loaded model, and what it may hold."""
+    """A loaded model, what it may hold, and the settings that it was loaded with."""
 
+    config: Config
     bundle: Bundle
     memory: MemoryReservation
     engine: Engine
@@ -63,7 +64,7 @@ def load(config: Config) -> ResidentModel:
         memory.rss_bytes() >> 20,
         limit_bytes >> 20,
     )
-    return ResidentModel(bundle, reservation, engine, tokenizer, None, started_s)
+    return ResidentModel(config, bundle, reservation, engine, tokenizer, None, started_s)
 
 
 def _load(

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from edged.config import LogFormat
 from edged.daemon.token_bucket import TokenBucket
@@ -43,11 +43,9 @@ class RateLimit(logging.Filter):
         source = self._sources.get(place)
         if source is None:
             source = self._sources[place] = TokenBucket(SOURCE_BURST, SOURCE_REFILL_S, now_s)
-        if not (source.has_token(now_s) and self._total.has_token(now_s)):
+        if not (source.take(now_s) and self._total.take(now_s)):
             self._num_suppressed += 1
             return False
-        source.take()
-        self._total.take()
         if self._num_suppressed:
             record.msg = f"{record.getMessage()} ({self._num_suppressed} lines before it left out)"
             record.args, self._num_suppressed = (), 0
@@ -75,12 +73,10 @@ class _Escaped(logging.Formatter):
         return "\n".join(f"<{priority}>{part}" for part in text.split("\n"))
 
 
-def configure_logging(
-    level: str, log_format: LogFormat, environment: Mapping[str, str] = os.environ
-) -> None:
+def configure_logging(level: str, log_format: LogFormat) -> None:
     """Send the log to standard error, in the journal's form if systemd reads that."""
     is_journal = log_format is LogFormat.JOURNAL or (
-        log_format is LogFormat.AUTO and "JOURNAL_STREAM" in environment
+        log_format is LogFormat.AUTO and "JOURNAL_STREAM" in os.environ
     )
     pattern = "%(message)s" if is_journal else "%(asctime)s %(levelname)-7s %(message)s"
     handler = logging.StreamHandler(sys.stderr)

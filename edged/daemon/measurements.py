@@ -1,24 +1,38 @@
 """What is measured once for a model on a device, and kept in ``state.folder`` for later starts.
 
+- Its tuning: attention kernel and prefill chunk. Which are the fastest depends on the processor,
+  the model and the type of its KV cache; a child process measures it at the first start.
+- Its cost: what the latency model expects a token to take.
+
 Rule: a file that is damaged, that belongs to another model, processor or setting, or that cannot
-be written costs another measurement, never the start.
+be written costs another measurement, never the start; and a tuning that cannot be measured or kept
+costs speed and a line of log.
 """
 
 import hashlib
 import json
 import logging
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
 
 from edged.bundle.folder import Bundle
-from edged.config import Config
+from edged.bundle.manifest import GraphKind
+from edged.config import MAX_TUNED_CHUNK_TOKENS, Config
 from edged.daemon.atomic_file import AtomicFile
+from edged.engine.graph import Graph
+from edged.engine.loading import load_graph
 from edged.engine.loop import Engine
-from edged.engine.prepared import describe_processor, device_key
-from edged.scheduling.latency_model import CostEstimate, read_cost
+from edged.engine.prepared import describe_processor, device_key, prepared_model
+from edged.engine.steps import EngineSettings
+from edged.scheduling.latency_model import CostEstimate
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -28,8 +42,27 @@ _T = TypeVar("_T", bound="DataclassInstance")
 
 # Version of what is measured, and how: another one invalidates all files.
 _RECIPE = "2"
-COST_FILE = "cost.json"
+COST_FILE, TUNING_FILE = "cost.json", "tuning.json"
 _CPUINFO = Path("/proc/cpuinfo")
+DEFAULT_CHUNK_TOKENS = 64
+_CHUNKS = (32, 64, 128, MAX_TUNED_CHUNK_TOKENS)
+# A longer chunk would keep a cancel, or the next token of another answer, waiting for too long.
+_MAX_CHUNK_S = 0.1
+_PROMPT_TOKENS = 256
+_ANSWER_TOKENS = 64
+_TIMED_STEPS = 8
+# For the child; the unit gives a start 3 minutes.
+_LIMIT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How a model is run; by default, as it is fastest on most processors."""
+
+    has_flash: bool | None = None
+    """Whether attention is computed in tiles; None leaves it to the engine."""
+    chunk_tokens: int = DEFAULT_CHUNK_TOKENS
+    """Prompt tokens of one prefill pass."""
 
 
 def fingerprint(config: Config, bundle: Bundle, cpuinfo: Path = _CPUINFO) -> str:
@@ -47,23 +80,70 @@ def fingerprint(config: Config, bundle: Bundle, cpuinfo: Path = _CPUINFO) -> str
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def load_or_measure(
-    path: Path | None, key: str, parse: Callable[[Any], _T], measure: Callable[[], _T]
-) -> _T:
-    """Return the value in a file, or measure it and write the file.
+def known_cost(config: Config, bundle: Bundle, engine: Engine) -> CostEstimate:
+    """Return the latency model's costs of this model here.
 
-    Args:
-        path: The file; None measures without keeping it.
-        key: What the value must have been measured for.
-        parse: Makes the value from the members that ``dataclasses.asdict`` gives.
-        measure: Called if need be; what it raises is passed on, and nothing is kept.
+    A measurement blocks for 2 s and uses the engine: nothing else may.
+    """
+    path = config.state.folder and config.state.folder / COST_FILE
+    # The chunk is part of the key: it may be one that the tuning has chosen.
+    key = f"{fingerprint(config, bundle)}-{engine.chunk_tokens}"
+    cost = _load_or_measure(path, key, CostEstimate, engine.measure)
+    _LOG.info("prefill %.0f tok/s, decode %.0f tok/s", cost.prefill_tok_s, cost.decode_tok_s)
+    return cost
+
+
+def fitted_settings(
+    config: Config, bundle: Bundle, num_slots: int, room_bytes: int
+) -> EngineSettings:
+    """Return how a model is run here, with its prepared copy; the first time it blocks for seconds.
+
+    Meanwhile a child process takes up to ``room_bytes``.
+    """
+    path = config.model.path.resolve()
+    folder = config.state.folder
+    prepared = folder / "prepared" if folder else path.with_name(f"{path.name}.prepared")
+    model_path = prepared_model(bundle, prepared, room_bytes)
+    tuning = known_tuning(config, bundle, model_path)
+    return EngineSettings(
+        config.model.max_model_len,
+        config.model.num_threads,
+        config.model.prefill_chunk_tokens or tuning.chunk_tokens,
+        num_slots,
+        has_flash=tuning.has_flash,
+        model_path=model_path,
+    )
+
+
+def known_tuning(config: Config, bundle: Bundle, model_path: Path | None) -> Tuning:
+    """Return the tuning of a model here, from the file or a measurement; that blocks for seconds.
+
+    ``model_path`` is its prepared copy; without one nothing is measured.
+    """
+    # A child maps the copy; of the bundle's own graph it would hold all weights a second time.
+    if config.state.folder is None or model_path is None:
+        return Tuning()
+    path, key = config.state.folder / TUNING_FILE, fingerprint(config, bundle)
+    try:
+        return _load_or_measure(
+            path, key, Tuning, lambda: _measure_in_child(config, bundle, model_path)
+        )
+    except (OSError, subprocess.SubprocessError, ValueError, TypeError) as error:
+        _LOG.warning("the model is run as on most devices: no measurement: %s", error)
+        return Tuning()
+
+
+def _load_or_measure(path: Path | None, key: str, kind: type[_T], measure: Callable[[], _T]) -> _T:
+    """Return the value in a file if it is of this ``key``, or measure it and write the file.
+
+    Without a ``path`` it is measured and not kept.
     """
     if path is None:
         return measure()
     try:
         members = json.loads(path.read_bytes())
         if members["key"] == key:
-            return parse(members[path.stem])
+            return kind(**members[path.stem])
     except FileNotFoundError:
         pass
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -74,14 +154,68 @@ def load_or_measure(
     return value
 
 
-def known_cost(config: Config, bundle: Bundle, engine: Engine) -> CostEstimate:
-    """Return the latency model's costs of this model here.
+def measure_tuning(
+    load: Callable[[bool], Graph], clock: Callable[[], float] = time.perf_counter
+) -> Tuning:
+    """Time a request with each kernel, then a prompt in chunks of several sizes; blocks.
 
-    A measurement blocks for 2 s and uses the engine: nothing else may.
+    ``load`` loads the model, with attention computed in tiles or not.
     """
-    path = config.state.folder and config.state.folder / COST_FILE
-    # The chunk is part of the key: it may be one that autotune has chosen.
-    key = f"{fingerprint(config, bundle)}-{engine.chunk_tokens}"
-    cost = load_or_measure(path, key, read_cost, engine.measure)
-    _LOG.info("prefill %.0f tok/s, decode %.0f tok/s", cost.prefill_tok_s, cost.decode_tok_s)
-    return cost
+    kernels = {has_flash: _request_s(load(has_flash), clock) for has_flash in (True, False)}
+    has_flash = min(kernels, key=lambda kernel: kernels[kernel])
+    graph = load(has_flash)
+    prompts_s = {chunk: _prefill_s(graph, chunk, clock) for chunk in _CHUNKS}
+    allowed = [c for c in _CHUNKS if prompts_s[c] * c / _PROMPT_TOKENS <= _MAX_CHUNK_S]
+    chunk_tokens = min(allowed or _CHUNKS[:1], key=lambda chunk: prompts_s[chunk])
+    return Tuning(has_flash, chunk_tokens)
+
+
+def _request_s(graph: Graph, clock: Callable[[], float]) -> float:
+    """Time a prompt and an answer of common lengths."""
+    prefill_s = _prefill_s(graph, DEFAULT_CHUNK_TOKENS, clock)
+    started_s = clock()
+    for step in range(_TIMED_STEPS):
+        graph.forward(np.array([1]), _PROMPT_TOKENS + step, is_prefill=False)
+    return prefill_s + (clock() - started_s) * _ANSWER_TOKENS / _TIMED_STEPS
+
+
+def _prefill_s(graph: Graph, chunk_tokens: int, clock: Callable[[], float]) -> float:
+    token_ids = np.arange(_PROMPT_TOKENS) % graph.vocab_size
+    times_s = []
+    for _ in range(2):
+        started_s = clock()
+        for start in range(0, _PROMPT_TOKENS, chunk_tokens):
+            graph.forward(token_ids[start : start + chunk_tokens], start)
+        times_s.append(clock() - started_s)
+    # Not the mean: other processes only ever slow it down.
+    return min(times_s)
+
+
+def _measure_in_child(config: Config, bundle: Bundle, model_path: Path) -> Tuning:
+    """Measure in a child process, whose memory is freed with it."""
+    _LOG.info("measuring how the model runs fastest on this device, once")
+    options = {
+        "is_fused": bundle.manifest.graph is GraphKind.FUSED,
+        "num_threads": config.model.num_threads,
+        "max_model_len": _PROMPT_TOKENS + _ANSWER_TOKENS,
+    }
+    command = [sys.executable, "-m", __spec__.name, str(model_path), json.dumps(options)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=True)
+    tuning = Tuning(**json.loads(done.stdout))
+    kernel = "in tiles" if tuning.has_flash else "as a whole"
+    _LOG.info("attention %s, prompts in chunks of %d tokens", kernel, tuning.chunk_tokens)
+    return tuning
+
+
+def main() -> int:
+    """Measure a model and print the tuning as JSON: the child process."""
+    model_path, options = Path(sys.argv[1]), json.loads(sys.argv[2])
+    tuning = measure_tuning(
+        lambda has_flash: load_graph(model_path, has_flash=has_flash, **options)
+    )
+    print(json.dumps(asdict(tuning)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

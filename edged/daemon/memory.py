@@ -43,20 +43,15 @@ class KernelLimits:
 
 def rss_bytes() -> int:
     """Read the resident memory of this process, shared and mapped pages with it."""
-    try:
-        num_pages = os.pread(_open("proc/self/statm"), _READ_BYTES, 0).split()[1]
-        return int(num_pages) * resource.getpagesize()
-    except (OSError, IndexError, ValueError):
-        return int(psutil.Process().memory_info().rss)
+    # Not with psutil: a flood of requests reads it a hundred times a second.
+    num_pages = os.pread(_open("proc/self/statm"), _READ_BYTES, 0).split()[1]
+    return int(num_pages) * resource.getpagesize()
 
 
 def available_bytes() -> int:
     """Read what the device can give without swapping."""
-    try:
-        text = os.pread(_open("proc/meminfo"), _READ_BYTES, 0)
-        return int(text.partition(b"\nMemAvailable:")[2].split(None, 1)[0]) * 1024
-    except (OSError, IndexError, ValueError):  # Linux before 3.14 has no MemAvailable
-        return int(psutil.virtual_memory().available)
+    text = os.pread(_open("proc/meminfo"), _READ_BYTES, 0)
+    return int(text.partition(b"\nMemAvailable:")[2].split(None, 1)[0]) * 1024
 
 
 @functools.cache
@@ -72,12 +67,10 @@ def limited_growth(growth_bytes: int) -> Iterator[None]:
     The limit is RLIMIT_DATA: private memory, counted from when it is reserved.
     """
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    soft_bytes, hard_bytes = before
     limits = [limit for limit in before if limit != resource.RLIM_INFINITY]
-    data_kib = _read(Path("/proc/self/status")).partition("\nVmData:")[2].split(None, 1)[:1]
-    if data_kib:
-        soft_bytes = min([int(data_kib[0]) * 1024 + growth_bytes, *limits])
-    resource.setrlimit(resource.RLIMIT_DATA, (soft_bytes, hard_bytes))
+    data_kib = _read(Path("/proc/self/status")).partition("\nVmData:")[2].split(None, 1)[0]
+    soft_bytes = min([int(data_kib) * 1024 + growth_bytes, *limits])
+    resource.setrlimit(resource.RLIMIT_DATA, (soft_bytes, before[1]))
     try:
         yield
     finally:
@@ -97,9 +90,8 @@ def snapshot() -> MemorySnapshot:
 def read_shares(root: Path = Path("/")) -> dict[str, float | None]:
     """Read the process's own part of its memory, as members of ``state``; some milliseconds.
 
-    Returns:
-        ``pss_bytes`` has its part of the pages that it shares, ``uss_bytes`` only pages of its own;
-        None where the kernel does not report it.
+    ``pss_bytes`` has its part of the pages that it shares, ``uss_bytes`` only pages of its own.
+    What the kernel does not report is None.
     """
     rollup = _read(root / "proc/self/smaps_rollup").splitlines()
     sizes = {
@@ -128,16 +120,18 @@ def keep_one_heap() -> None:
     """Have all threads that are started from now on allocate from one heap."""
     # glibc gives each thread a heap of its own, whose freed end ``return_freed`` cannot give back:
     # 30 MiB after a model was loaded by a thread.
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not in every C library
-    if mallopt is not None:
-        mallopt(_M_ARENA_MAX, 1)
+    _call_glibc("mallopt", _M_ARENA_MAX, 1)
 
 
 def return_freed() -> None:
     """Return freed memory to the system: loading leaves some 30 MiB that glibc would keep."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not in every C library
-    if trim is not None:
-        trim(0)
+    _call_glibc("malloc_trim", 0)
+
+
+def _call_glibc(name: str, *arguments: int) -> None:
+    function = getattr(ctypes.CDLL(None), name, None)
+    if function is not None:  # as in other C libraries
+        function(*arguments)
 
 
 def kernel_limits(root: Path = Path("/")) -> KernelLimits:
@@ -157,11 +151,7 @@ def is_memory_controller_on(root: Path = Path("/")) -> bool:
 
 
 def _memory_group(root: Path) -> tuple[Path, PurePosixPath, bool] | None:
-    """Find the control group that accounts this process's memory, as cgroups(7) describes it.
-
-    Returns:
-        Mount point, path below it, and whether it is of cgroup v1; None without such a group.
-    """
+    """Return mount point, path and whether it is v1, of the group that limits memory here."""
     unified = None
     for line in _read(root / "proc/self/cgroup").splitlines():
         hierarchy, controllers, path = line.split(":", 2)

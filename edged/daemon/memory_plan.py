@@ -34,9 +34,8 @@ _TOKENIZER_COPIES = 16
 # For a token of a prefill chunk and each unit of width; the width is that of a square layer.
 _ACTIVATION_BYTES = 40
 # Of the weights' size: by how much the kernels' own layout is larger, with the table of a tied
-# embedding held in both layouts.
-_PREPACKED_SHARE = {"int8-w8a8": 0.0}
-_PREPACKED_SHARE_ELSE = 0.37
+# embedding held in both layouts; that of int8-w8a8 is as large as the weights.
+_PREPACKED_SHARE = 0.37
 _LOGIT_BYTES = 4
 # Past and present of the running answer, and the copies that the graph makes of them.
 _PORTABLE_CACHE_COPIES = 2.7
@@ -58,12 +57,13 @@ class MemoryReservation:
     """The memory that the process may take, and how it is divided."""
 
     budget: MemoryBudget
-    is_enforced: bool
-    """Whether the kernel enforces the budget, too."""
-    plan: MemoryPlan | None = None
+    limits: KernelLimits
+    plan: MemoryPlan
     """What is held as long as the process lives."""
-    num_slots: int = 1
+    num_slots: int
     """Answers decoded at the same time, each with a KV cache of its own."""
+    problem: str | None = None
+    """What does not fit, and which key to change; None when all fits."""
 
 
 def reserve_memory(config: Config, bundle: Bundle) -> MemoryReservation:
@@ -73,19 +73,29 @@ def reserve_memory(config: Config, bundle: Bundle) -> MemoryReservation:
         ConfigError: If it can never fit; the message names the keys that would help.
         UnavailableError: If it does not fit beside the other processes' memory now.
     """
-    held = memory.snapshot()
+    reservation = divide_memory(config, bundle, memory.snapshot())
+    if reservation.problem is not None:
+        error = refusal(config, bundle, reservation.problem)
+        raise error
+    is_controller_on = memory.is_memory_controller_on()
+    for line in warnings(reservation.budget, reservation.limits, is_controller_on=is_controller_on):
+        _LOG.warning(line)
+    return reservation
+
+
+def divide_memory(config: Config, bundle: Bundle, held: MemorySnapshot) -> MemoryReservation:
+    """Decide budget and slots, and check whether the model fits beside what is ``held``."""
     limits = memory.kernel_limits()
     budget = decide_budget(config, limits, held)
-    problem = memory_problem(config, bundle, budget, held)
-    if problem is not None:
-        error = refusal(config, bundle, problem)
-        raise error
-    for line in warnings(budget, limits, is_controller_on=memory.is_memory_controller_on()):
-        _LOG.warning(line)
-    num_slots = decide_slots(config, bundle, budget, held)
-    plan = plan_memory(config, bundle, held, num_slots)
-    is_enforced = limits.is_enforced(budget.limit_bytes)
-    return MemoryReservation(budget, is_enforced, plan, num_slots)
+    max_model_len = min(config.model.max_model_len, bundle.manifest.limits.max_model_len)
+    # As many slots as fit, where their number is not configured.
+    fewest, most = config.model.num_slots or 1, config.model.num_slots or DEFAULT_SLOTS
+    for num_slots in range(most, fewest - 1, -1):
+        plan = plan_memory(config, bundle, held, num_slots)
+        problem = check_plan(plan, budget, held.available_bytes, max_model_len)
+        if problem is None:
+            break
+    return MemoryReservation(budget, limits, plan, num_slots, problem)
 
 
 def decide_budget(config: Config, limits: KernelLimits, held: MemorySnapshot) -> MemoryBudget:
@@ -99,39 +109,16 @@ def decide_budget(config: Config, limits: KernelLimits, held: MemorySnapshot) ->
     return MemoryBudget(limit_bytes, config.budget.min_available_bytes)
 
 
-def decide_slots(config: Config, bundle: Bundle, budget: MemoryBudget, held: MemorySnapshot) -> int:
-    """Return the configured number of slots, or as many as fit, up to ``DEFAULT_SLOTS``."""
-    if config.model.num_slots is not None:
-        return config.model.num_slots
-    choices = range(DEFAULT_SLOTS, 1, -1)
-    return next((n for n in choices if not memory_problem(config, bundle, budget, held, n)), 1)
-
-
-def memory_problem(
-    config: Config,
-    bundle: Bundle,
-    budget: MemoryBudget,
-    held: MemorySnapshot,
-    num_slots: int | None = None,
-) -> str | None:
-    """Return what of the model does not fit, and which key to change; None when all fits."""
-    num_slots = num_slots or config.model.num_slots or 1
-    max_model_len = min(config.model.max_model_len, bundle.manifest.limits.max_model_len)
-    plan = plan_memory(config, bundle, held, num_slots)
-    return check_plan(plan, budget, held.available_bytes, max_model_len)
-
-
 def lasting_problem(
     config: Config, bundle: Bundle, process_bytes: int = PROCESS_BYTES
 ) -> str | None:
     """Return what would not fit if nothing else ran on this device; None when all would."""
     alone = MemorySnapshot(process_bytes, memory.total_bytes())
-    budget = decide_budget(config, memory.kernel_limits(), alone)
-    return memory_problem(config, bundle, budget, alone)
+    return divide_memory(config, bundle, alone).problem
 
 
 def refusal(config: Config, bundle: Bundle, problem: str) -> ConfigError | UnavailableError:
-    """Return the error for a ``memory_problem``: a lasting one, or one that may end by itself."""
+    """Return the error for what does not fit: a lasting one, or one that may end by itself."""
     # A failed attempt may have left the process larger than it was.
     process_bytes = min(PROCESS_BYTES, memory.rss_bytes())
     if lasting_problem(config, bundle, process_bytes) is not None:
@@ -171,7 +158,7 @@ def _working_bytes(manifest: Manifest, chunk_tokens: int, num_slots: int) -> int
     num_rows: float = num_slots
     if manifest.graph is GraphKind.PORTABLE:
         num_rows = _PORTABLE_LOGITS_COPIES * chunk_tokens
-    share = _PREPACKED_SHARE.get(manifest.scheme, _PREPACKED_SHARE_ELSE)
+    share = 0.0 if manifest.scheme == "int8-w8a8" else _PREPACKED_SHARE
     parts = (
         _LIBRARY_BYTES,
         layer_bytes * facts.num_layers,

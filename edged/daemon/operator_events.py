@@ -57,8 +57,7 @@ class OperatorEvents:
         """Send an event, or count it as suppressed."""
         now_s, limit = self._clock(), _limit_of(event)
         bucket = self._buckets.setdefault(limit, TokenBucket(BURST, REFILL_S, now_s))
-        if len(self._unconfirmed) < MAX_UNCONFIRMED and bucket.has_token(now_s):
-            bucket.take()
+        if len(self._unconfirmed) < MAX_UNCONFIRMED and bucket.take(now_s):
             self._send(event)
             return
         self._metrics.count(Count.EVENTS_SUPPRESSED)
@@ -115,9 +114,7 @@ class MemoryEvents:
     def update(self, rss_bytes: int, missing_bytes: int) -> None:
         """Compare a reading with the one before.
 
-        Args:
-            rss_bytes: Resident memory of the process.
-            missing_bytes: How far memory is over the budget, or below what the device must keep.
+        ``missing_bytes`` is how far memory is over the budget, or below what the device must keep.
         """
         report, guard, is_short = self._operator_events.report, self._guard, missing_bytes > 0
         if is_short != self._is_short:

@@ -16,16 +16,15 @@ PREFIX = "edged_"
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One metric: its name without prefix, its key in ``state``, its help text."""
+    """One metric, a counter if its name ends so, and else a gauge."""
 
     name: str
+    """Without the prefix."""
     key: str
+    """In ``state``."""
     help: str
-    kind: str = "gauge"
-
-
-def _total(name: str, key: str, text: str) -> Figure:
-    return Figure(name + "_total", key, text, "counter")
+    label: str = ""
+    """Of the parts, where ``state`` has a figure in parts."""
 
 
 FIGURES = (
@@ -41,60 +40,55 @@ FIGURES = (
     Figure("budget_enforced", "budget_enforced", "1 when the kernel enforces the budget, too."),
     Figure("planned_bytes", "planned_bytes", "Memory that is reserved in the ledger."),
     Figure("unplanned_bytes", "unplanned_bytes", "Resident memory above the ledger's."),
-    _total("served", "served", "Requests answered, whole or in part."),
-    _total("expired", "expired", "Requests whose deadline passed before their first token."),
-    _total("cancelled", "cancelled", "Requests ended by a cancel."),
-    _total("paused", "paused", "Answers interrupted for a more urgent one."),
-    _total("duplicates", "duplicates", "Deliveries answered with the reply of an earlier one."),
-    _total("dropped", "dropped", "Deliveries without a reply."),
-    _total("connects", "connects", "Connections made to the broker."),
-    _total("lost_sessions", "lost_sessions", "Reconnects to a broker that had lost the session."),
+    Figure("served_total", "served", "Requests answered, whole or in part."),
+    Figure("expired_total", "expired", "Requests whose deadline passed before their first token."),
+    Figure("cancelled_total", "cancelled", "Requests ended by a cancel."),
+    Figure("paused_total", "paused", "Answers interrupted for a more urgent one."),
+    Figure("duplicates_total", "duplicates", "Deliveries answered with an earlier reply."),
+    Figure("dropped_total", "dropped", "Deliveries without a reply."),
+    Figure("connects_total", "connects", "Connections made to the broker."),
+    Figure("lost_sessions_total", "lost_sessions", "Reconnects without the session before."),
     Figure("ttft_p50_seconds", "ttft_p50_s", "Time to the first token, median of the latest."),
     Figure("ttft_p95_seconds", "ttft_p95_s", "Time to the first token, 95th percentile."),
     Figure("decode_tokens_per_second", "decode_tok_s", "Measured speed of answers, median."),
     Figure("expected_prefill_tokens_per_second", "expected_prefill_tok_s", "As admission expects."),
     Figure("expected_decode_tokens_per_second", "expected_decode_tok_s", "As admission expects."),
-    Figure(
-        "prediction_error_p50_ratio",
-        "prediction_error_p50",
-        "Relative error of predictions.",
-    ),
+    Figure("prediction_error_p50_ratio", "prediction_error_p50", "Relative error of predictions."),
     Figure("prediction_error_p95_ratio", "prediction_error_p95", "The same, 95th percentile."),
     Figure("temperature_celsius", "temperature_c", "The hottest thermal zone."),
     Figure("throttled_ratio", "throttled", "How far the processors are slowed down for heat."),
     Figure("frequency_hertz", "frequency_hz", "Mean frequency of the processors."),
     Figure("battery_ratio", "battery", "Charge of the battery."),
-    _total("energy_joules", "energy_j", "Energy of all answers, as far as it is known."),
+    Figure("energy_joules_total", "energy_j", "Energy of all answers, as far as it is known."),
     Figure("uptime_seconds", "uptime_s", "Time since the process was ready."),
+    Figure("refused_total", "refused_by_code", "Requests refused, by code.", "code"),
+    Figure("ledger_bytes", "ledger", "Memory reserved, by account.", "account"),
+    Figure("pressure_rung", "pressure", "Level of memory pressure, from 0 for none."),
 )
-REFUSED = Figure("refused_total", "refused_by_code", "Requests refused, by code.", "counter")
-LEDGER = Figure("ledger_bytes", "ledger", "Memory reserved, by account.")
-PRESSURE = Figure("pressure_rung", "pressure", "Level of memory pressure, from 0 for none.")
 INFO = Figure("info", "", "The node and its model.")
 
 
 def exposition(state: Mapping[str, Any], node: str, model_id: str) -> str:
     """Write ``state`` in Prometheus' text format; what is unknown is left out."""
+    # Each code from the start on: a rate needs a first value.
+    codes = dict.fromkeys(map(str, ErrorCode), 0) | state.get("refused_by_code", {})
+    level = PressureLevel.__members__.get(str(state.get("pressure")).upper())
+    values = {"ledger": {}, **state, "refused_by_code": codes, "pressure": level}
     lines = list(_family(INFO, [({"node": node, "model": model_id}, 1)]))
     for figure in FIGURES:
-        value = state.get(figure.key)
-        if value is not None:
+        value = values.get(figure.key)
+        if figure.label:
+            parts = values[figure.key].items()
+            lines += _family(figure, [({figure.label: part}, size) for part, size in parts])
+        elif value is not None:
             lines += _family(figure, [({}, value)])
-    refused = state.get(REFUSED.key, {})
-    codes = {str(code): refused.get(str(code), 0) for code in ErrorCode}
-    lines += _family(REFUSED, [({"code": code}, number) for code, number in codes.items()])
-    accounts = state.get(LEDGER.key, {})
-    lines += _family(LEDGER, [({"account": name}, size) for name, size in accounts.items()])
-    rung = str(state.get(PRESSURE.key, "")).upper()
-    if rung in PressureLevel.__members__:
-        lines += _family(PRESSURE, [({}, int(PressureLevel[rung]))])
     return "\n".join(lines) + "\n"
 
 
 def _family(figure: Figure, samples: list[tuple[dict[str, str], float]]) -> Iterator[str]:
     name = PREFIX + figure.name
     yield f"# HELP {name} {figure.help}"
-    yield f"# TYPE {name} {figure.kind}"
+    yield f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}"
     for labels, value in samples:
         pairs = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
         yield f"{name}{{{pairs}}} {float(value)!r}" if pairs else f"{name} {float(value)!r}"

@@ -3,20 +3,19 @@
 Rule: a status that cannot be published or written never stops an answer.
 """
 
+from dataclasses import asdict
 from typing import Any
 
 import edged
-from edged.config import Config
 from edged.daemon.atomic_file import AtomicFile
-from edged.daemon.driver import Edges
+from edged.daemon.driver import Driver
 from edged.daemon.group import Group
-from edged.daemon.homeassistant import Announcement, Discovery
+from edged.daemon.homeassistant import Announcement, Discovery, status_topic
 from edged.daemon.loader import ResidentModel
 from edged.daemon.memory import read_shares
 from edged.daemon.operator_events import MemoryEvents
 from edged.daemon.prometheus import exposition
 from edged.daemon.wiring import topics_of
-from edged.node.node import Node
 from edged.protocol import Encoded, WireProperties, encode_info, encode_state
 from edged.protocol.encode import to_json
 from edged.protocol.request import FormatType
@@ -27,9 +26,9 @@ ONLINE, OFFLINE = b"online", b"offline"
 CHANGE_INTERVAL_S = 1.0
 
 
-def info_members(config: Config, model: ResidentModel) -> dict[str, Any]:
+def info_members(model: ResidentModel) -> dict[str, Any]:
     """Describe the node: versions, the model, and what requests may ask for."""
-    bundle = model.bundle
+    config, bundle = model.config, model.bundle
     is_local = config.broker.host in ("localhost", "127.0.0.1", "::1")
     return {
         "edged": edged.__version__,
@@ -60,25 +59,18 @@ def info_members(config: Config, model: ResidentModel) -> dict[str, Any]:
 class Reporter:
     """Publish the status when it is due."""
 
-    def __init__(
-        self,
-        config: Config,
-        model: ResidentModel,
-        node: Node,
-        edges: Edges,
-        group: Group | None = None,
-    ) -> None:
-        self._config = config
+    def __init__(self, model: ResidentModel, driver: Driver, group: Group | None = None) -> None:
+        self._config = config = model.config
         self._model = model
-        self._node = node
-        self._edges = edges
+        self._node = driver.node
+        self._edges = edges = driver.edges
         self._group = group
         self._topics = topics_of(config)
         home = config.homeassistant
         announcement = Announcement(self._topics, home.prefix, model.bundle.manifest.name, home.ask)
         self.discovery = Discovery(announcement, edges.transport, edges.clock, is_on=home.discovery)
-        self.status_topic = announcement.status_topic
-        self._memory_events = MemoryEvents(edges.operator_events, node.guard)
+        self.status_topic = status_topic(home.prefix)
+        self._memory_events = MemoryEvents(edges.operator_events, driver.node.guard)
         self._file = AtomicFile(config.state.file, "state.file")
         self._prometheus = AtomicFile(config.metrics.prometheus_file, "metrics.prometheus_file")
         self._published_s = float("-inf")
@@ -89,7 +81,7 @@ class Reporter:
 
     def announce(self) -> None:
         """Publish all that is retained, at the start of a connection."""
-        transport, info = self._edges.transport, info_members(self._config, self._model)
+        transport, info = self._edges.transport, info_members(self._model)
         online = Encoded(self._topics.availability, ONLINE, WireProperties())
         transport.publish(online, qos=1, retain=True)
         transport.publish(encode_info(self._topics, info), qos=1, retain=True)
@@ -112,7 +104,7 @@ class Reporter:
 
     def next_tick_s(self) -> float:
         """Return when ``tick`` will next publish, if nothing changes until then."""
-        return min(self._next_state_s(), self.discovery.next_tick_s())
+        return min(self._next_state_s(), self.discovery.due_s)
 
     def _next_state_s(self) -> float:
         interval_s = self._config.state.interval_s
@@ -144,10 +136,10 @@ class Reporter:
             "rss_bytes": memory.rss_bytes,
             "available_bytes": memory.available_bytes,
             "budget_bytes": reservation.budget.limit_bytes,
-            "budget_enforced": reservation.is_enforced,
+            "budget_enforced": reservation.limits.is_enforced(reservation.budget.limit_bytes),
             **node.guard.members(memory.rss_bytes),
             **read_shares(),
-            **self._edges.read_device().members(),
+            **asdict(self._edges.read_device()),
             **node.metrics.snapshot(),
             "expected_prefill_tok_s": round(cost.prefill_tok_s, 1),
             "expected_decode_tok_s": round(cost.decode_tok_s, 1),

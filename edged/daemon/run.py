@@ -21,6 +21,7 @@ from edged.daemon import memory
 from edged.daemon.check import reload_problem
 from edged.daemon.driver import Driver, Edges
 from edged.daemon.group import STOP_LIMIT_S, Connections, Group, group_filters
+from edged.daemon.homeassistant import status_topic
 from edged.daemon.inbox import FromGroup, Inbox, ReloadRequested, StopRequested
 from edged.daemon.invocation import add_config_arguments, check_broker_files, read_config
 from edged.daemon.journal_file import JournalFile
@@ -39,7 +40,6 @@ from edged.daemon.wiring import (
     energy_meter,
     group_settings,
     limits_of,
-    status_topic,
     topics_of,
 )
 from edged.daemon.worker import Worker
@@ -53,10 +53,7 @@ from edged.transport import Transport, Will
 
 _LOG = logging.getLogger(__name__)
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``edged run``."""
-    add_config_arguments(parser)
+add_arguments = add_config_arguments
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -87,28 +84,24 @@ def serve(
         read: Reads all settings.
         load_model: Makes the model resident; ``benchmarks.wire`` has one that takes no time.
         is_reloadable: Whether SIGHUP has the settings read again; else it is ignored.
-
-    Raises:
-        ConfigError: If the configuration is wrong, or its model can never fit.
     """
     notifier = Notifier()
     inbox = Inbox()
     _catch_signals(inbox, is_reloadable=is_reloadable)
-    started = _start(read, load_model, partial(_is_stopped, inbox, read), notifier)
-    if started is None:
+    model = _start(read, load_model, partial(_is_stopped, inbox, read), notifier)
+    if model is None:
         return ExitCode.OK
-    config, model = started
     notifier.ready()
 
-    connections = _connect(config, inbox)
-    parts = _assemble(config, model, inbox, connections, notifier)
+    connections = _connect(model.config, inbox)
+    parts = _assemble(model, inbox, connections, notifier)
     worker = parts.driver.edges.worker
     worker.start_thread()
     parts.driver.edges.preparer.start_thread()
     problem = partial(reload_problem, read, model.bundle.sha256) if is_reloadable else None
     loop = MainLoop(inbox, parts, problem)
     code = _run(loop)
-    connections.close(Will(topics_of(config).availability, OFFLINE))
+    connections.close(Will(topics_of(model.config).availability, OFFLINE))
     is_idle = worker.stop(STOP_LIMIT_S)
     if loop.is_reloading:
         _restart()
@@ -123,7 +116,7 @@ def _start(
     load_model: Callable[[Config], ResidentModel],
     wait: Callable[[float], bool],
     notifier: Notifier,
-) -> tuple[Config, ResidentModel] | None:
+) -> ResidentModel | None:
     """Read the settings and load the model, as often as it takes; None if asked to stop."""
     config = attempt(read, wait, WaitingReport(notifier).failed)
     if config is None:
@@ -137,10 +130,9 @@ def _start(
 
     report = WaitingReport(notifier, config)
     try:
-        model = attempt(load_all, wait, report.failed)
+        return attempt(load_all, wait, report.failed)
     finally:
         report.close()
-    return None if model is None else (config, model)
 
 
 def _is_stopped(inbox: Inbox, read: Callable[[], Config], pause_s: float) -> bool:
@@ -171,15 +163,11 @@ def _catch_signals(inbox: Inbox, *, is_reloadable: bool) -> None:
 
 
 def _connect(config: Config, inbox: Inbox) -> Connections:
-    """Begin to connect, in the background.
-
-    Raises:
-        UnavailableError: If a file that the connection needs cannot be read.
-    """
+    """Begin to connect, in the background."""
     topics, settings = topics_of(config), broker_settings(config)
     own = Transport(
         settings,
-        subscriptions=[topics.request_filter, status_topic(config)],
+        subscriptions=[topics.request_filter, status_topic(config.homeassistant.prefix)],
         will=Will(topics.availability, OFFLINE),
         emit=inbox.put,
         backlog=inbox.qsize,
@@ -199,14 +187,11 @@ def _connect(config: Config, inbox: Inbox) -> Connections:
 
 
 def _assemble(
-    config: Config,
-    model: ResidentModel,
-    inbox: Inbox,
-    connections: Connections,
-    notifier: Notifier,
+    model: ResidentModel, inbox: Inbox, connections: Connections, notifier: Notifier
 ) -> Parts:
     """Build the parts of the loop; only the journal's thread is started."""
-    topics, limits, tokenizer = topics_of(config), limits_of(config, model), model.tokenizer
+    config, limits, tokenizer = model.config, limits_of(model), model.tokenizer
+    topics = limits.defaults.topics
     journal = JournalFile(config.state.folder, lambda key: inbox.put(Synced(key)))
     cost = model.cost or known_cost(config, model.bundle, model.engine)
     node = Node(limits, LatencyModel(cost), journal.read())
@@ -225,8 +210,8 @@ def _assemble(
     events.report(NodeStarted(edged.__version__, model.bundle.model_id, node.num_unfinished))
     group = None
     if connections.group is not None:
-        group = Group(connections.group, topics, driver.take, events, edges.clock)
-    reporter = Reporter(config, model, node, edges, group)
+        group = Group(connections.group, topics, driver)
+    reporter = Reporter(model, driver, group)
     broker_name = broker_settings(config).url
     log = ConnectionLog(connections.own, broker_name, driver, reporter, notifier)
     return Parts(driver, log, reporter, notifier, group)
@@ -243,10 +228,8 @@ def _run(loop: MainLoop) -> ExitCode:
 
 
 def _restart() -> NoReturn:
-    """Become a new process under the same id, with the same command line.
-
-    Threads end without unwinding, so everything must be published and written before.
-    """
+    """Become a new process under the same id, with the same command line."""
+    # Threads end without unwinding: everything must be published and written before.
     # Python's handlers do not survive ``exec``: until the new process has its own, a second reload
     # must be lost and not end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

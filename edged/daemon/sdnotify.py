@@ -18,21 +18,15 @@ _MAX_STATUS_CHARACTERS = 900
 class Notifier:
     """Notify systemd, as ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID`` say."""
 
-    def __init__(
-        self, environment: Mapping[str, str] = os.environ, *, pid: int | None = None
-    ) -> None:
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._address = environment.get("NOTIFY_SOCKET", "")
         if self._address.startswith("@"):  # Linux's abstract namespace begins with NUL
             self._address = "\0" + self._address[1:]
-        own_pid = os.getpid() if pid is None else pid
-        self._watchdog_us = environment.get("WATCHDOG_USEC", "")
-        self._is_watched = environment.get("WATCHDOG_PID", str(own_pid)) == str(own_pid)
-
-    @property
-    def watchdog_interval_s(self) -> float | None:
+        self.watchdog_interval_s: float | None = None
         """Longest time between two ``watchdog`` calls; None without a watchdog."""
-        is_set = self._is_watched and self._watchdog_us.isdecimal()
-        return int(self._watchdog_us) / 1e6 if is_set and int(self._watchdog_us) else None
+        watchdog_us, own_pid = environment.get("WATCHDOG_USEC", ""), str(os.getpid())
+        if watchdog_us.isdecimal() and environment.get("WATCHDOG_PID", own_pid) == own_pid:
+            self.watchdog_interval_s = int(watchdog_us) / 1e6 or None
 
     def ready(self) -> None:
         """Report that the start is complete; the watchdog's own interval holds from now on."""

@@ -12,12 +12,10 @@ import psutil
 
 from edged.node.throttling import DeviceReading
 
-_N = TypeVar("_N", int, float)
+_T = TypeVar("_T")
 
 _SYS = Path("/sys")
-_RAPL = "class/powercap"
 _THERMAL = "class/thermal"
-_COOLING_TYPE = "Processor"
 # Flags of a Raspberry Pi's firmware, in hexadecimal.
 _FIRMWARE = "devices/platform/soc/soc:firmware/get_throttled"
 _UNDER_VOLTAGE, _THROTTLED = 0b0001, 0b1110
@@ -26,15 +24,16 @@ _MICRO = 1e-6
 
 def read_device(sys: Path = _SYS) -> DeviceReading:
     """Read the sensors below a root of sysfs; about a millisecond."""
-    frequency, battery = _frequency(), _battery()
+    frequency, battery = _asked(psutil.cpu_freq), _asked(psutil.sensors_battery)
     flags = _number(sys / _FIRMWARE, lambda text: int(text, 16))
     return DeviceReading(
         temperature_c=_temperature_c(sys),
-        throttled_share=_throttled_share(sys, is_throttled=bool(flags and flags & _THROTTLED)),
-        frequency_hz=frequency and frequency[0],
-        max_frequency_hz=frequency and frequency[1],
-        battery_share=battery and battery[0],
-        on_mains=battery and battery[1],
+        throttled=_throttled_share(sys, is_throttled=bool(flags and flags & _THROTTLED)),
+        # psutil has MHz, and 0 for unknown.
+        frequency_hz=frequency and (frequency.current * 1e6 or None),
+        max_frequency_hz=frequency and (frequency.max * 1e6 or None),
+        battery=battery and battery.percent / 100,
+        on_mains=battery and battery.power_plugged,
         under_voltage=None if flags is None else bool(flags & _UNDER_VOLTAGE),
     )
 
@@ -52,7 +51,7 @@ def read_joules(sys: Path = _SYS) -> float | None:
 @functools.cache
 def _packages(sys: Path) -> tuple[Path, ...]:
     """Find the counters once: every forward pass reads them twice."""
-    return tuple(sorted((sys / _RAPL).glob("intel-rapl:[0-9]")))
+    return tuple(sorted((sys / "class/powercap").glob("intel-rapl:[0-9]")))
 
 
 def _temperature_c(sys: Path) -> float | None:
@@ -67,32 +66,20 @@ def _throttled_share(sys: Path, *, is_throttled: bool) -> float | None:
     for device in (sys / _THERMAL).glob("cooling_device*"):
         kind = _text(device / "type")
         state, most = _number(device / "cur_state", float), _number(device / "max_state", float)
-        is_processor = kind == _COOLING_TYPE or "cpufreq" in kind
+        is_processor = kind == "Processor" or "cpufreq" in kind
         if is_processor and state is not None and most:
             shares.append(state / most)
     return max(shares, default=None)
 
 
-def _frequency() -> tuple[float, float | None] | None:
-    """Return the present and the highest frequency in Hz."""
+def _asked(read: Callable[[], _T]) -> _T | None:
     try:
-        found = psutil.cpu_freq()
-    except (OSError, RuntimeError, NotImplementedError):
+        return read()
+    except (OSError, RuntimeError):  # of psutil
         return None
-    if found is None or not found.current:
-        return None
-    return found.current * 1e6, found.max * 1e6 or None  # psutil has MHz, and 0 for unknown
 
 
-def _battery() -> tuple[float, bool | None] | None:
-    try:
-        found = psutil.sensors_battery()
-    except (OSError, RuntimeError, AttributeError):
-        return None
-    return None if found is None else (found.percent / 100, found.power_plugged)
-
-
-def _number(path: Path, parse: Callable[[str], _N]) -> _N | None:
+def _number(path: Path, parse: Callable[[str], _T]) -> _T | None:
     try:
         return parse(_text(path))
     except ValueError:

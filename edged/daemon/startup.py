@@ -1,8 +1,8 @@
 """A start that cannot succeed now is attempted again, without an end: no user is there to do it.
 
-A wrong configuration is final and ends the process with 78. Too little free memory, a folder that
-is not mounted yet, a file that is still being copied, a disk that fails: all of that may change
-while the configuration stays as it is, so the start waits for it.
+A wrong configuration is final and ends the process. Too little free memory, a folder that is not
+mounted yet, a file that is still being copied, a disk that fails: all of that may change while the
+configuration stays as it is, so the start waits for it.
 
 Rule: each reason is logged and published once, however often the start is attempted.
 """
@@ -47,16 +47,13 @@ def attempt(
     report: Callable[[str, float], None],
     share: Callable[[], float] = half_to_whole,
 ) -> _T | None:
-    """Call ``start`` until it succeeds, and return what it returned; blocks.
+    """Call ``start`` until it succeeds; blocks. Return its result, or None if asked to stop.
 
     Args:
         start: Raises what is final, too.
         wait: Blocks for so many seconds, or until a stop is requested; then it is True.
         report: Gets the reason of each failed attempt, and the seconds until the next.
         share: Of each pause, what is really waited.
-
-    Returns:
-        None if a stop was requested.
     """
     longest_s = RETRY_MIN_S
     while True:
@@ -75,10 +72,7 @@ def attempt(
 
 
 class WaitingReport:
-    """Report why a start waits: always to systemd, once per reason to the log and to operators.
-
-    ``config`` names the broker; it is None as long as it could not be read.
-    """
+    """Report why a start waits; to operators only with ``config``, which names the broker."""
 
     def __init__(self, notifier: Notifier, config: Config | None = None) -> None:
         self._notifier = notifier
@@ -95,7 +89,7 @@ class WaitingReport:
             _LOG.warning("the start waits, and is attempted again until it succeeds: %s", reason)
             # A password or a certificate that cannot be read may be the very reason.
             with contextlib.suppress(UnavailableError):
-                self._publish(NodeWaiting(reason))
+                self._publish(reason)
         # After the log: systemd may end the process because of it.
         self._notifier.waiting(f"waiting: {reason}; next attempt in {pause_s:.0f} s", pause_s)
 
@@ -105,8 +99,8 @@ class WaitingReport:
             self._transport.stop(timeout_s=STOP_LIMIT_S)
             self._transport = None
 
-    def _publish(self, event: NodeWaiting) -> None:
-        config = self._config
+    def _publish(self, reason: str) -> None:
+        config, event = self._config, NodeWaiting(reason)
         if config is None:
             return
         if self._transport is None:

@@ -2,13 +2,7 @@
 
 
 class TokenBucket:
-    """A bucket that is full at first.
-
-    Args:
-        burst: Tokens that it holds.
-        refill_s: After this time there is one more.
-        now_s: The time, on any monotonic clock.
-    """
+    """A bucket of ``burst`` tokens, full at ``now_s``, with one more after each ``refill_s``."""
 
     def __init__(self, burst: int, refill_s: float, now_s: float) -> None:
         self._burst = burst
@@ -16,12 +10,10 @@ class TokenBucket:
         self._tokens = float(burst)
         self._filled_s = now_s
 
-    def has_token(self, now_s: float) -> bool:
-        """Refill, and return whether a token is left."""
+    def take(self, now_s: float) -> bool:
+        """Take a token; return whether there was one."""
         refilled = self._tokens + (now_s - self._filled_s) / self._refill_s
         self._tokens, self._filled_s = min(self._burst, refilled), now_s
-        return self._tokens >= 1
-
-    def take(self) -> None:
-        """Take a token, after ``has_token``."""
-        self._tokens -= 1
+        has_token = self._tokens >= 1
+        self._tokens -= has_token
+        return has_token

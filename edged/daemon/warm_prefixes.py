@@ -55,10 +55,12 @@ def keep_prefixes(config: Config, bundle: Bundle, engine: Engine, tokenizer: Tok
         name = hashlib.sha256(key.encode()).hexdigest()[:32]
         names.add(name)
         path = folder and folder / name
-        data = _read(path)
+        data = _read(path) if path else None
         if data is None or not engine.load_prefix(prefix, data):
             _LOG.info("computing the %d tokens of a system prompt, once", len(prefix))
-            _write(path, engine.make_prefix(prefix))
+            data = engine.make_prefix(prefix)
+            if path:
+                _write(path, data)
     # Those of another configuration, model or processor would fill the disk.
     with contextlib.suppress(OSError):  # no folder, or a read-only one
         for other in folder.iterdir() if folder else ():
@@ -83,22 +85,20 @@ def _prefixes(config: Config, tokenizer: Tokenizer) -> Iterator[list[int]]:
             yield prefix
 
 
-def _read(path: Path | None) -> NDArray[np.uint8] | None:
+def _read(path: Path) -> NDArray[np.uint8] | None:
     try:
-        content = path.read_bytes() if path else b""
+        content = path.read_bytes()
     except OSError:
         return None
     digest, data = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     if hashlib.sha256(data).digest() == digest:
         return np.frombuffer(data, np.uint8)
-    if path is not None:
-        _LOG.warning("%s: damaged, and computed anew", path)
+    _LOG.warning("%s: damaged, and computed anew", path)
     return None
 
 
-def _write(path: Path | None, data: NDArray[np.uint8]) -> None:
+def _write(path: Path, data: NDArray[np.uint8]) -> None:
     content = data.tobytes()
-    if path is not None:
-        with contextlib.suppress(OSError):  # what is wrong is said when the file is written
-            path.parent.mkdir(exist_ok=True)
+    with contextlib.suppress(OSError):  # what is wrong is said when the file is written
+        path.parent.mkdir(exist_ok=True)
     AtomicFile(path, "state.folder").write(hashlib.sha256(content).digest() + content)

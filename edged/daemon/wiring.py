@@ -9,13 +9,13 @@ from edged.config import Config
 from edged.daemon import sensors
 from edged.daemon.energy import EnergyMeter
 from edged.daemon.group import SESSION_EXPIRY_S
+from edged.daemon.homeassistant import status_topic
 from edged.daemon.invocation import read_password
 from edged.daemon.loader import ResidentModel
 from edged.daemon.memory_plan import DEFAULT_SLOTS
 from edged.engine.session import default_num_threads
 from edged.node.limits import Limits
 from edged.node.sessions import SessionLimits
-from edged.node.throttling import ThrottlingLimits
 from edged.protocol import RequestDefaults, Topics
 from edged.transport import BrokerSettings
 
@@ -28,11 +28,6 @@ _MAX_PACKET_BYTES = 65536
 def topics_of(config: Config) -> Topics:
     """Name the topics of the node, and of its group."""
     return Topics(config.prefix, config.node, config.group.name)
-
-
-def status_topic(config: Config) -> str:
-    """Name the topic on which Home Assistant publishes its start."""
-    return f"{config.homeassistant.prefix}/status"
 
 
 def broker_settings(config: Config) -> BrokerSettings:
@@ -55,7 +50,7 @@ def broker_settings(config: Config) -> BrokerSettings:
         receive_maximum=config.queue.size + num_slots + _HEADROOM,
         max_packet_bytes=max(_MAX_PACKET_BYTES, config.request.max_payload_bytes * 4),
         protocol=broker.protocol.value,
-        optional_filters=frozenset({status_topic(config)}),
+        optional_filters=frozenset({status_topic(config.homeassistant.prefix)}),
     )
 
 
@@ -75,9 +70,9 @@ def energy_meter(config: Config) -> EnergyMeter:
     return EnergyMeter(sensors.read_joules, config.metrics.watts_per_thread, num_threads)
 
 
-def limits_of(config: Config, model: ResidentModel) -> Limits:
+def limits_of(model: ResidentModel) -> Limits:
     """Return the limits of the node."""
-    sessions = config.sessions
+    config, sessions = model.config, model.config.sessions
     return Limits(
         defaults=_request_defaults(config),
         budget=model.memory.budget,
@@ -88,7 +83,8 @@ def limits_of(config: Config, model: ResidentModel) -> Limits:
         plan=model.memory.plan,
         model_id=model.bundle.model_id,
         sessions=SessionLimits(sessions.count, sessions.max_tokens, sessions.idle_s),
-        throttling=ThrottlingLimits(config.budget.max_temperature_c, config.budget.min_battery),
+        max_temperature_c=config.budget.max_temperature_c,
+        min_battery=config.budget.min_battery,
     )
 
 

@@ -183,17 +183,16 @@ class Worker:
         run.end_step(now_s)
         if run.finish_reason is not None or (run.decoding is not None and run.decoding.is_over):
             self._end(run, None)
-        else:
-            self._emit_fragment(run, run.fragment(now_s))
+        elif run.request.is_stream and run.is_fragment_due(now_s):
+            self._emit(run.take_fragment(now_s))
 
     def _end(self, run: Generation, reason: FinishReason | None) -> None:
         """Finish a generation with its text so far; a reason of its own goes before this one."""
         self._drop(run)
-        run.finish_reason = run.finish_reason or reason
-        run.close()
-        now_s = self._clock()
-        self._emit_fragment(run, run.last_fragment(now_s))
-        self._emit(Finished(run, run.outcome(), now_s))
+        outcome, now_s = run.end(reason), self._clock()
+        if run.request.is_stream:
+            self._emit(run.take_fragment(now_s, is_done=True))
+        self._emit(Finished(run, outcome, now_s))
 
     def _fail(self, run: Generation, error: Exception | None = None) -> None:
         _LOG.error("generation failed: key=%d", run.key, exc_info=error or True)
@@ -204,7 +203,3 @@ class Worker:
         if run.decoding is not None:
             self._engine.end(run.decoding)
             run.decoding = None
-
-    def _emit_fragment(self, run: Generation, fragment: Fragment | None) -> None:
-        if fragment is not None and run.request.is_stream:
-            self._emit(fragment)

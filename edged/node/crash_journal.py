@@ -109,10 +109,6 @@ class CrashJournal:
     def begin(self, key: str, *, is_redelivery: bool = False) -> int:
         """Write down that a request is about to be started; it may be once this is synced.
 
-        Args:
-            key: The key of its identity.
-            is_redelivery: Whether the broker delivers this message again.
-
         Returns:
             The number of this attempt, from 1. Above ``MAX_ATTEMPTS`` it must not be started.
         """
@@ -134,10 +130,7 @@ class CrashJournal:
     def end(self, key: str, *, is_answered: bool = False, was_started: bool = True) -> None:
         """Note that a request has ended, before its reply is sent.
 
-        Args:
-            key: The key of its identity.
-            is_answered: Whether its reply is final; else it was refused for now.
-            was_started: Whether ``begin`` was called for it.
+        It is answered if its reply is final, not refused for now; started if ``begin`` was called.
         """
         self._left_running.discard(key)
         if not is_answered:

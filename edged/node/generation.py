@@ -38,11 +38,9 @@ class TextStream(Protocol):
 
     def push(self, token_id: int) -> str:
         """Return the text that became complete with this token."""
-        ...
 
     def flush(self) -> str:
         """Return the rest at the end."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +115,6 @@ class Generation:
         # The time of a pause is no step.
         self._last_step_s, self.num_prefilled = now_s, 0
 
-    def end(self, reason: FinishReason) -> Answer | Rejected:
-        """End a paused answer that will not go on, and return its outcome."""
-        self.finish_reason = reason
-        self.close()
-        return self.outcome()
-
     def record(self, step: Prefilled | Token) -> None:
         """Add one step of the engine, unless the answer is over."""
         if isinstance(step, Prefilled):
@@ -130,8 +122,15 @@ class Generation:
             # After a pause, what is reused is its own, computed before.
             if not self.was_paused:
                 self.cached_tokens = step.cached_tokens
-        elif self.finish_reason is None:
-            self._record_token(step)
+            return
+        if self.finish_reason is not None:
+            return
+        self.output_ids.append(step.token_id)
+        self._tokens_since += 1
+        if not step.is_stop:
+            self.text += self._matcher.push(self.text_stream.push(step.token_id))
+        if step.is_stop or self._matcher.is_stopped:
+            self.finish_reason = FinishReason.STOP
 
     def end_step(self, now_s: float) -> None:
         """Record when a forward pass ended, and end the answer if there is no time for another."""
@@ -145,48 +144,36 @@ class Generation:
         if self.finish_reason is None and now_s + step_s >= self.request.deadline_s:
             self.finish_reason = FinishReason.DEADLINE
 
-    def _record_token(self, step: Token) -> None:
-        self.output_ids.append(step.token_id)
-        self._tokens_since += 1
-        if step.is_stop:
-            self.finish_reason = FinishReason.STOP
-            return
-        self.text += self._matcher.push(self.text_stream.push(step.token_id))
-        if self._matcher.is_stopped:
-            self.finish_reason = FinishReason.STOP
-
-    def fragment(self, now_s: float) -> Fragment | None:
-        """Return the next fragment if one is due: the first at once, later ones coalesced."""
-        is_due = (
+    def is_fragment_due(self, now_s: float) -> bool:
+        """Return whether a fragment is due: the first at once, later ones coalesced."""
+        return len(self.text) > self._sent and (
             self._num_fragments == 0
             or self._tokens_since >= FRAGMENT_TOKENS
             or now_s - self._sent_s >= FRAGMENT_INTERVAL_S
         )
-        if not is_due or len(self.text) == self._sent:
-            return None
-        return self._take_fragment(now_s, is_done=False)
 
-    def last_fragment(self, now_s: float) -> Fragment:
-        """Return the rest as the last fragment, after ``close``."""
-        return self._take_fragment(now_s, is_done=True)
-
-    def _take_fragment(self, now_s: float, *, is_done: bool) -> Fragment:
+    def take_fragment(self, now_s: float, *, is_done: bool = False) -> Fragment:
+        """Return the text since the fragment before; the last one follows after ``end``."""
         delta = self.text[self._sent :]
         fragment = Fragment(self.key, self._num_fragments, delta, is_done)
         self._sent, self._sent_s, self._tokens_since = len(self.text), now_s, 0
         self._num_fragments += 1
         return fragment
 
-    def close(self) -> None:
-        """Add the text held back for incomplete characters and stop strings."""
+    def end(self, reason: FinishReason | None = None) -> Answer | Rejected:
+        """End the answer; a reason of its own precedes this one.
+
+        Returns:
+            The answer, or the refusal of a request that ended before its first token.
+        """
+        # Text was held back for incomplete characters and stop strings.
         if not self._matcher.is_stopped:
             self.text += self._matcher.push(self.text_stream.flush())
             self.text += self._matcher.flush()
-        self.finish_reason = self.finish_reason or FinishReason.LENGTH
+        self.finish_reason = self.finish_reason or reason or FinishReason.LENGTH
+        return self._outcome(self.finish_reason)
 
-    def outcome(self) -> Answer | Rejected:
-        """Return the answer, or the refusal of a job that ended before its first token."""
-        reason = self.finish_reason or FinishReason.LENGTH
+    def _outcome(self, reason: FinishReason) -> Answer | Rejected:
         if self.num_output_tokens == 0:
             if reason is FinishReason.CANCELLED:
                 return Rejected(ErrorCode.CANCELLED, "cancelled before the first token")

@@ -54,7 +54,7 @@ class Intake:
     def __init__(self, node: NodeState, replies: Replies) -> None:
         self._node = node
         self._replies = replies
-        self._throttling = Throttling(node.limits.throttling)
+        self._throttling = Throttling(node.limits.max_temperature_c, node.limits.min_battery)
         self._next_key = 0
         self._arrivals: deque[RequestState] = deque()
         self._decoding: RequestState | None = None
@@ -219,7 +219,7 @@ class Intake:
             if reason is not None:
                 message = f"{reason}; background work is held back"
                 return Rejected(ErrorCode.QUEUE_FULL, message, retry_after_s=_THROTTLED_RETRY_S)
-        test = node.scheduler.admission_test(request, node.cost, node.now_s)
+        test = node.scheduler.at(node.now_s, node.cost).admission_test(request.deadline_s)
         return refuse_early(request, self._resources(), test)
 
     def prepared(self, prepared: Prepared) -> None:
@@ -245,17 +245,17 @@ class Intake:
             request,
             num_prompt_tokens,
             self._resources(),
-            node.scheduler.admission_test(request, node.cost, node.now_s),
+            node.scheduler.at(node.now_s, node.cost).admission_test(request.deadline_s),
             needed_bytes=limits.kv_bytes_per_token * num_new,
         )
         if isinstance(decision, Rejected):
             return decision
         # Last, so that nothing can refuse the request after its memory is reserved.
-        reservation = node.guard.reserve()
-        if isinstance(reservation, Rejected):
-            return reservation
-        state.reservation = reservation
-        state.num_prompt_tokens, state.max_tokens = num_prompt_tokens, decision.max_tokens
+        rejected = node.guard.reserve()
+        if rejected is not None:
+            return rejected
+        state.has_memory = True
+        state.num_prompt_tokens, state.max_tokens = num_prompt_tokens, decision
         state.prompt_ids, state.constraint = prepared.prompt_ids, prepared.constraint
         if state.turn is not None:
             state.turn = replace(state.turn, num_forgotten=prepared.num_forgotten)

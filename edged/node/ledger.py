@@ -4,9 +4,8 @@ Rule: reserve first, use later, release always. What does not fit is refused her
 it is allocated; so the sum of all reservations never exceeds the budget.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
-
-from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan
 
 # Replies kept to be sent again, at most.
 REPLAY_BYTES = 256 * 1024
@@ -31,30 +30,19 @@ class Account(StrEnum):
     """Requests that wait and that run."""
 
 
-class Reservation:
-    """Memory that is reserved until it is released."""
-
-    def __init__(self, ledger: "Ledger", account: Account, num_bytes: int) -> None:
-        self._ledger = ledger
-        self.account = account
-        self.num_bytes = num_bytes
-
-    def release(self) -> None:
-        """Give it back; twice is once."""
-        self._ledger.give_back(self)
-        self.num_bytes = 0
-
-
 class Ledger:
     """Keep account of one budget.
 
     Args:
         limit_bytes: The budget.
+        held: What is held for the life of the process; what exceeds the budget is left out.
     """
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, held: Mapping[Account, int]) -> None:
         self.limit_bytes = limit_bytes
         self._held = dict.fromkeys(Account, 0)
+        for account, num_bytes in held.items():
+            self.reserve(account, min(num_bytes, self.free_bytes))
 
     @property
     def planned_bytes(self) -> int:
@@ -66,22 +54,16 @@ class Ledger:
         """What can still be reserved; never negative."""
         return self.limit_bytes - self.planned_bytes
 
-    def reserve(self, account: Account, num_bytes: int) -> Reservation | None:
-        """Reserve memory; None when the budget has no room for it.
+    def reserve(self, account: Account, num_bytes: int) -> bool:
+        """Reserve memory; return whether the budget has room for it."""
+        has_room = num_bytes <= self.free_bytes
+        if has_room:
+            self._held[account] += num_bytes
+        return has_room
 
-        Raises:
-            ValueError: ``num_bytes`` is negative.
-        """
-        if num_bytes < 0:
-            raise ValueError(f"cannot reserve {num_bytes} bytes")
-        if num_bytes > self.free_bytes:
-            return None
-        self._held[account] += num_bytes
-        return Reservation(self, account, num_bytes)
-
-    def give_back(self, reservation: Reservation) -> None:
-        """Take a reservation off the account; see ``Reservation.release``."""
-        self._held[reservation.account] -= reservation.num_bytes
+    def release(self, account: Account, num_bytes: int) -> None:
+        """Give back what was reserved."""
+        self._held[account] -= num_bytes
 
     def accounts(self) -> dict[str, int]:
         """Return the bytes of each account, for ``state``."""
@@ -92,25 +74,3 @@ class Ledger:
         # Below 0 is the normal case: the KV cache and the working memory become resident as they
         # are first used.
         return rss_bytes - self.planned_bytes
-
-
-def open_ledger(budget: MemoryBudget, plan: MemoryPlan | None, replay_bytes: int) -> Ledger:
-    """Open the account with what is held for the life of the process.
-
-    Args:
-        budget: What may be held; a plan was checked against it before the model was loaded.
-        plan: What the model and the process hold; None where that is not known.
-        replay_bytes: Replies kept to be sent again, at most.
-    """
-    ledger = Ledger(budget.limit_bytes)
-    fixed = {Account.REPLAY: replay_bytes}
-    if plan is not None:
-        fixed |= {
-            Account.PROCESS: plan.process_bytes,
-            Account.WEIGHTS: plan.weights_bytes,
-            Account.KV: plan.kv_bytes,
-            Account.WORKING: plan.working_bytes,
-        }
-    for account, num_bytes in fixed.items():
-        ledger.reserve(account, min(num_bytes, ledger.free_bytes))
-    return ledger

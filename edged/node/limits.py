@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 
 from edged.node.sessions import SessionLimits
-from edged.node.throttling import ThrottlingLimits
 from edged.protocol import RequestDefaults
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan
 
@@ -24,4 +23,7 @@ class Limits:
     plan: MemoryPlan | None = None
     """What the process holds all the time."""
     sessions: SessionLimits = field(default_factory=SessionLimits)
-    throttling: ThrottlingLimits = field(default_factory=ThrottlingLimits)
+    max_temperature_c: float | None = None
+    """Background work is held back above it, and below ``min_battery``; None is no limit."""
+    min_battery: float | None = None
+    """Charge from 0 to 1; counts while the device does not run on mains."""

@@ -8,10 +8,10 @@ from typing import Any
 
 from edged.errors import ErrorCode
 from edged.node.effects import Effect, ReleasePrefixCache
-from edged.node.ledger import REPLAY_BYTES, REQUEST_BYTES, Account, Reservation, open_ledger
+from edged.node.ledger import REPLAY_BYTES, REQUEST_BYTES, Account, Ledger
 from edged.node.limits import Limits
 from edged.node.pressure import DOWN_AFTER_S, PressureLadder, PressureLevel
-from edged.node.sessions import Sessions
+from edged.node.sessions import MAX_SESSION_BYTES, Sessions
 from edged.protocol.request import Rejected
 from edged.scheduling.memory_budget import MemorySnapshot
 
@@ -34,9 +34,7 @@ class MemoryGuard:
         self._ladder = PressureLadder(limits.budget)
         self._num_slots = limits.num_slots
         self._read_s = float("-inf")
-        self.ledger = open_ledger(limits.budget, limits.plan, REPLAY_BYTES)
-        sessions_bytes = min(limits.sessions.num_bytes, self.ledger.free_bytes)
-        self.ledger.reserve(Account.SESSIONS, sessions_bytes)
+        self.ledger = Ledger(limits.budget.limit_bytes, _held(limits))
 
     @property
     def level(self) -> PressureLevel:
@@ -50,30 +48,34 @@ class MemoryGuard:
             How many answers may be generated at the same time.
         """
         if now_s - self._read_s >= INTERVAL_S:
-            before = self.level
             self._read_s = now_s
-            self._shed(before, self._ladder.step(memory, now_s))
+            before, level = self.level, self._ladder.step(memory, now_s)
+            entered = level if level > before else None
+            # From SHRINK_SLOTS on at each reading: slots become idle one by one.
+            if level >= PressureLevel.SHRINK_SLOTS or entered is PressureLevel.SHED_PREFIX:
+                self._emit(ReleasePrefixCache())
+            elif entered is PressureLevel.SHED_SESSIONS:
+                self._sessions.clear()
         return 1 if self.level >= PressureLevel.SHRINK_SLOTS else self._num_slots
 
-    def _shed(self, before: PressureLevel, level: PressureLevel) -> None:
-        is_higher = level > before
-        # From SHRINK_SLOTS on at each reading: slots become idle one by one, with what they hold.
-        if level >= PressureLevel.SHRINK_SLOTS or (
-            is_higher and level is PressureLevel.SHED_PREFIX
-        ):
-            self._emit(ReleasePrefixCache())
-        elif is_higher and level is PressureLevel.SHED_SESSIONS:
-            self._sessions.clear()
-
-    def reserve(self) -> Reservation | Rejected:
+    def reserve(self) -> Rejected | None:
         """Reserve what one more request needs beside the model, or refuse it."""
-        if self.level >= PressureLevel.REFUSE:
-            return self._refusal("memory has been short; nothing new is taken in for a while", 0)
-        reservation = self.ledger.reserve(Account.REQUESTS, REQUEST_BYTES)
-        if reservation is not None:
-            return reservation
-        missing_bytes = REQUEST_BYTES - self.ledger.free_bytes
-        return self._refusal("all of budget.memory is reserved", missing_bytes)
+        message, missing_bytes = "memory has been short; nothing new is taken in for a while", 0
+        if self.level < PressureLevel.REFUSE:
+            if self.ledger.reserve(Account.REQUESTS, REQUEST_BYTES):
+                return None
+            message = "all of budget.memory is reserved"
+            missing_bytes = REQUEST_BYTES - self.ledger.free_bytes
+        return Rejected(
+            ErrorCode.MEMORY_PRESSURE,
+            message,
+            retry_after_s=DOWN_AFTER_S,
+            detail={"missing_bytes": missing_bytes},
+        )
+
+    def release(self) -> None:
+        """Give back what one request needed."""
+        self.ledger.release(Account.REQUESTS, REQUEST_BYTES)
 
     def members(self, rss_bytes: int) -> dict[str, Any]:
         """Return the account and the level as members of ``state``."""
@@ -84,10 +86,14 @@ class MemoryGuard:
             "unplanned_bytes": self.ledger.drift_bytes(rss_bytes),
         }
 
-    def _refusal(self, message: str, missing_bytes: int) -> Rejected:
-        return Rejected(
-            ErrorCode.MEMORY_PRESSURE,
-            message,
-            retry_after_s=DOWN_AFTER_S,
-            detail={"missing_bytes": missing_bytes},
-        )
+
+def _held(limits: Limits) -> dict[Account, int]:
+    held, plan = {Account.REPLAY: REPLAY_BYTES}, limits.plan
+    if plan is not None:
+        held |= {
+            Account.PROCESS: plan.process_bytes,
+            Account.WEIGHTS: plan.weights_bytes,
+            Account.KV: plan.kv_bytes,
+            Account.WORKING: plan.working_bytes,
+        }
+    return held | {Account.SESSIONS: limits.sessions.count * MAX_SESSION_BYTES}

@@ -57,9 +57,9 @@ class RollingSamples:
 
     _values: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
 
-    def add(self, value: float) -> None:
-        """Take in one value; one that is not finite is left out."""
-        if math.isfinite(value):
+    def add(self, value: float | None) -> None:
+        """Take in one value; None, and one that is not finite, is left out."""
+        if value is not None and math.isfinite(value):
             self._values.append(value)
 
     def percentile(self, percent: float) -> float | None:
@@ -77,9 +77,11 @@ class Metrics:
         self._counts: Counter[Count] = Counter()
         self._refused: Counter[ErrorCode] = Counter()
         self._dropped: Counter[str] = Counter()
-        self._ttft_s = RollingSamples()
+        self.ttft_s = RollingSamples()
+        """From receipt to the first token."""
+        self.cost_error = RollingSamples()
+        """Relative errors of predicted service times."""
         self._decode_tok_s = RollingSamples()
-        self._cost_error = RollingSamples()
         self._energy_j: float | None = None
 
     def count(self, what: Count, number: int = 1) -> None:
@@ -109,10 +111,6 @@ class Metrics:
         else:
             self.count_refused(outcome.code)
 
-    def observe_ttft(self, seconds: float) -> None:
-        """Take in the time from receipt to the first token of one request."""
-        self._ttft_s.add(seconds)
-
     def observe_decode(self, num_tokens: int, seconds: float) -> None:
         """Take in the tokens after the first one, and the time they took."""
         if num_tokens > 0 and seconds > 0:
@@ -122,23 +120,18 @@ class Metrics:
         """Take in the energy of one request."""
         self._energy_j = (self._energy_j or 0.0) + joules
 
-    def observe_cost_error(self, error: float | None) -> None:
-        """Take in the relative error of one predicted service time; None is none."""
-        if error is not None:
-            self._cost_error.add(error)
-
     def snapshot(self) -> dict[str, Any]:
         """Give all figures as members of the ``state`` message; unmeasured ones are None."""
         return {
             **{str(what): self._counts[what] for what in Count},
             "refused_by_code": {str(code): n for code, n in sorted(self._refused.items())},
             "dropped_by_reason": dict(sorted(self._dropped.items())),
-            "ttft_p50_s": _rounded(self._ttft_s.percentile(50)),
-            "ttft_p95_s": _rounded(self._ttft_s.percentile(95)),
+            "ttft_p50_s": _rounded(self.ttft_s.percentile(50)),
+            "ttft_p95_s": _rounded(self.ttft_s.percentile(95)),
             "decode_tok_s": _rounded(self._decode_tok_s.percentile(50)),
             "energy_j": _rounded(self._energy_j),
-            "prediction_error_p50": _rounded(self._cost_error.percentile(50)),
-            "prediction_error_p95": _rounded(self._cost_error.percentile(95)),
+            "prediction_error_p50": _rounded(self.cost_error.percentile(50)),
+            "prediction_error_p95": _rounded(self.cost_error.percentile(95)),
         }
 
 

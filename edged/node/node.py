@@ -145,9 +145,12 @@ class Node:
             self._replies.finish_queued(state)
         if self._state.is_draining or not self.scheduler.is_waiting:
             return
-        while (started := self.scheduler.start_next(now_s, cost)) is not None:
+        dispatch = self.scheduler.at(now_s, cost)
+        while (started := dispatch.to_start()) is not None:
+            self.scheduler.start(started)
             self._begin(started)
-        victim = self.scheduler.to_pause(now_s, cost)
+            dispatch = self.scheduler.at(now_s, cost)
+        victim = dispatch.to_pause()
         # One that is starting is asked to make room as soon as it runs.
         if victim is not None and victim.phase is RequestPhase.RUNNING:
             self._state.emit(Pause(victim.key))
@@ -213,11 +216,11 @@ class Node:
         if run.first_token_s is None:
             return
         usage, timing, spent = finished.usage, finished.timing(run.request.received_s), run.spent
-        self.metrics.observe_ttft(timing.ttft_s)
+        self.metrics.ttft_s.add(timing.ttft_s)
         # It computed its prompt twice, and waited in between: no measure of either.
         if run.was_paused:
             return
         self.metrics.observe_decode(usage.completion_tokens - 1, timing.decode_s)
         spent.num_cached = usage.cached_tokens
         spent.num_prefilled = usage.prompt_tokens - usage.cached_tokens
-        self.metrics.observe_cost_error(self.latency_model.observe(spent))
+        self.metrics.cost_error.add(self.latency_model.observe(spent))

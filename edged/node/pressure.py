@@ -3,6 +3,7 @@
 Rule: pure; readings and times come in, a level comes out.
 """
 
+import math
 from enum import IntEnum
 
 from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
@@ -40,18 +41,13 @@ class PressureLevel(IntEnum):
 
 
 class PressureLadder:
-    """Decide the level.
-
-    Args:
-        budget: What may be held, and what the device must keep.
-    """
+    """Decide the level, for one budget."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
         self.level = PressureLevel.CALM
-        self._changed_s = float("-inf")
-        self._well_since_s: float | None = None
-        self._broken_since_s: float | None = None
+        self._changed_s = -math.inf
+        self._well_since_s = self._broken_since_s = math.inf
 
     def step(self, memory: MemorySnapshot, now_s: float) -> PressureLevel:
         """Take in a reading and return the level that holds from now on."""
@@ -63,29 +59,22 @@ class PressureLadder:
         is_well = memory.rss_bytes < LOW_SHARE * limit_bytes
         is_well = is_well and memory.available_bytes >= _ROOMY * floor_bytes
         is_well = is_well and memory.stall_share <= LOW_STALL
-        self._broken_since_s = _since(self._broken_since_s, now_s, is_true=is_broken)
-        self._well_since_s = _since(self._well_since_s, now_s, is_true=is_well)
+        self._broken_since_s = min(self._broken_since_s, now_s) if is_broken else math.inf
+        self._well_since_s = min(self._well_since_s, now_s) if is_well else math.inf
         if is_high:
             self._climb(now_s)
-        elif self._well_since_s is not None and self.level > PressureLevel.CALM:
-            is_time = now_s - max(self._well_since_s, self._changed_s) >= DOWN_AFTER_S
-            if is_time:
-                self._change(PressureLevel(self.level - 1), now_s)
+        is_time = now_s - max(self._well_since_s, self._changed_s) >= DOWN_AFTER_S
+        if is_time and self.level > PressureLevel.CALM:
+            self._change(self.level - 1, now_s)
         return self.level
 
     def _climb(self, now_s: float) -> None:
         if now_s - self._changed_s < UP_AFTER_S:
             return
         if self.level < PressureLevel.REFUSE:
-            self._change(PressureLevel(self.level + 1), now_s)
-        elif self._broken_since_s is not None and now_s - self._broken_since_s >= RESTART_AFTER_S:
+            self._change(self.level + 1, now_s)
+        elif now_s - self._broken_since_s >= RESTART_AFTER_S:
             self._change(PressureLevel.RESTART, now_s)
 
-    def _change(self, level: PressureLevel, now_s: float) -> None:
-        self.level, self._changed_s = level, now_s
-
-
-def _since(since_s: float | None, now_s: float, *, is_true: bool) -> float | None:
-    if not is_true:
-        return None
-    return now_s if since_s is None else since_s
+    def _change(self, level: int, now_s: float) -> None:
+        self.level, self._changed_s = PressureLevel(level), now_s

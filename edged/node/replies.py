@@ -133,7 +133,7 @@ class Replies:
         reason = FinishReason.CANCELLED if state.is_cancelled else FinishReason.DEADLINE
         finished = Finished(generation, generation.end(reason), now_s)
         if state.request.is_stream:
-            self.publish_fragment(state, generation.last_fragment(now_s))
+            self.publish_fragment(state, generation.take_fragment(now_s, is_done=True))
         self.finish(state, finished.outcome, finished)
 
     def publish_fragment(self, state: RequestState, fragment: Fragment) -> None:
@@ -165,8 +165,8 @@ class Replies:
             KeyError: It is answered already: a second reply would break the contract.
         """
         del self._open[state]
-        if state.reservation is not None:
-            state.reservation.release()
+        if state.has_memory:
+            self._node.guard.release()
         # A retry with the same id must be tried, not answered with the old refusal.
         is_final = not (isinstance(reply.outcome, Rejected) and reply.outcome.code.is_retryable)
         # Before it is sent: else a process that ends in between would send it twice, unmarked.

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edged.node.generation import Generation
-from edged.node.ledger import Reservation
 from edged.node.sessions import PendingTurn
 from edged.protocol import Delivery
 from edged.protocol.request import ReplyAddress, Request
@@ -60,8 +59,8 @@ class RequestState(QueuedRequest):
     """Its place in a session."""
     prompt_ids: Sequence[int] = ()
     constraint: "Constraint | None" = None
-    reservation: Reservation | None = None
-    """Its part of the memory."""
+    has_memory: bool = False
+    """Whether its part of the memory is reserved."""
     attempt: int = 0
     """Number of its start, those of earlier processes included; 0 before it."""
     generation: Generation | None = None

@@ -26,11 +26,6 @@ class SessionLimits:
     """Of a prompt that continues a session."""
     idle_s: float = 1800.0
 
-    @property
-    def num_bytes(self) -> int:
-        """Memory of all sessions together, at most."""
-        return self.count * MAX_SESSION_BYTES
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Turn:
@@ -98,12 +93,8 @@ class Sessions:
     ) -> PendingTurn | None:
         """Return a request with the turns before it; None when it names no session.
 
-        Args:
-            request: The request.
-            key: Its identity.
-            may_be_a_repeat: Whether an equal key means the same request; it then takes its former
-                place in the session instead of following itself.
-            now_s: Current time.
+        Where it may be a repeat, an equal key means the same request: it then takes its former
+        place in the session instead of following itself.
         """
         if request.session is None:
             return None

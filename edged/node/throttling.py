@@ -12,51 +12,28 @@ _FULLER = 0.05
 
 @dataclass(frozen=True, slots=True)
 class DeviceReading:
-    """One look at the device; None is what it does not tell."""
+    """One look at the device, in the names of ``state``; None is what it does not tell."""
 
     temperature_c: float | None = None
     """The hottest thermal zone."""
-    throttled_share: float | None = None
+    throttled: float | None = None
     """How far the kernel slows the processors down for their heat, from 0 to 1."""
     frequency_hz: float | None = None
     """Mean of the processors."""
     max_frequency_hz: float | None = None
-    battery_share: float | None = None
+    battery: float | None = None
+    """Its charge, from 0 to 1."""
     on_mains: bool | None = None
     under_voltage: bool | None = None
     """Whether a Raspberry Pi's power supply is too weak now."""
 
-    def members(self) -> dict[str, float | bool | None]:
-        """Return the readings as members of ``state``."""
-        return {
-            "temperature_c": self.temperature_c,
-            "throttled": self.throttled_share,
-            "frequency_hz": self.frequency_hz,
-            "max_frequency_hz": self.max_frequency_hz,
-            "battery": self.battery_share,
-            "on_mains": self.on_mains,
-            "under_voltage": self.under_voltage,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class ThrottlingLimits:
-    """Limits beyond which background work is held back; None is no limit."""
-
-    max_temperature_c: float | None = None
-    min_battery_share: float | None = None
-    """Counts while the device does not run on mains."""
-
 
 class Throttling:
-    """Remember whether the device is hot or its battery low.
+    """Remember whether the device is hot or its battery low; None is no limit."""
 
-    Args:
-        limits: Where that begins.
-    """
-
-    def __init__(self, limits: ThrottlingLimits) -> None:
-        self._limits = limits
+    def __init__(self, max_temperature_c: float | None, min_battery: float | None) -> None:
+        self._max_temperature_c = max_temperature_c
+        self._min_battery = min_battery
         self._is_hot = False
         self._is_low = False
 
@@ -65,8 +42,8 @@ class Throttling:
 
         A reading that the device does not have is no reason.
         """
-        limit_c, least = self._limits.max_temperature_c, self._limits.min_battery_share
-        temperature_c, share = device.temperature_c, device.battery_share
+        limit_c, least = self._max_temperature_c, self._min_battery
+        temperature_c, share = device.temperature_c, device.battery
         if limit_c is not None and temperature_c is not None:
             self._is_hot = temperature_c >= limit_c - (_COOLER_C if self._is_hot else 0.0)
             if self._is_hot:

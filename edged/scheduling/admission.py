@@ -30,16 +30,6 @@ class Resources:
     budget: MemoryBudget
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """A request fits its budgets."""
-
-    max_tokens: int
-    """The request's own, or fewer: cut to the context, or shortened to meet the deadline."""
-    predicted_s: float
-    """From now to the end of the answer, at most."""
-
-
 def admit(
     request: Request,
     num_prompt_tokens: int,
@@ -48,7 +38,7 @@ def admit(
     *,
     max_tokens: int | None = None,
     needed_bytes: int = 0,
-) -> Admitted | Rejected:
+) -> int | Rejected:
     """Decide whether a request can be answered within its budgets, all admitted deadlines kept.
 
     Args:
@@ -59,6 +49,10 @@ def admit(
         max_tokens: of the answer; None means the request's own.
         needed_bytes: memory needed beyond what is resident; the KV cache and the working memory
             are reserved at start, so this is the grammar's tables and little else.
+
+    Returns:
+        The tokens that the answer may have: the request's own, or fewer, cut to the context or
+        shortened to meet the deadline.
     """
     context = resources.max_model_len
     if num_prompt_tokens >= context:
@@ -98,44 +92,40 @@ def _meet_deadline(
     max_tokens: int,
     cost: CostEstimate,
     admission_test: AdmissionTest,
-) -> Admitted | Rejected:
+) -> int | Rejected:
     reserve = RESERVE[request.priority]
 
-    def try_admit(max_tokens: int) -> Admitted | None:
-        work = Work.of(num_prompt_tokens, max_tokens, request.deadline_s)
-        end_s = admission_test.completion_s(work, cost.margin * work.alone_s(cost), reserve)
-        return None if end_s is None else Admitted(max_tokens, end_s)
+    def fits(num_tokens: int) -> bool:
+        work = Work.of(num_prompt_tokens, num_tokens, request.deadline_s)
+        return admission_test.passes(work, cost.margin * work.alone_s(cost), reserve)
 
-    whole = try_admit(max_tokens)
-    if whole is not None:
-        return whole
+    if fits(max_tokens):
+        return max_tokens
     # Fewer tokens fit wherever more do, so bisection finds the most that fit.
-    counts = range(1, max_tokens)
-    fitting = bisect_right(counts, x=False, key=lambda count: try_admit(count) is None)
-    shorter = try_admit(fitting) if fitting else None
-    if shorter is not None and request.on_deadline is OnDeadline.SHORTEN:
-        return shorter
+    fitting = bisect_right(range(1, max_tokens), x=False, key=lambda count: not fits(count))
+    if fitting and request.on_deadline is OnDeadline.SHORTEN:
+        return fitting
     schedule = admission_test.best_schedule(request.deadline_s, reserve)
-    alone_s = cost.margin * cost.service_s(num_prompt_tokens, max_tokens)
-    late = Admitted(max_tokens, schedule.demand_s(request.deadline_s) + alone_s)
-    return _too_late(request, late, fitting, schedule, alone_s)
+    alone_s = cost.margin * Work.of(num_prompt_tokens, max_tokens).alone_s(cost)
+    return _too_late(request, max_tokens, fitting, schedule, alone_s)
 
 
 def _too_late(
-    request: Request, late: Admitted, fitting: int, schedule: EdfSchedule, alone_s: float
+    request: Request, max_tokens: int, fitting: int, schedule: EdfSchedule, alone_s: float
 ) -> Rejected:
     """Refuse what would miss a deadline, and say how many tokens would fit."""
     left_s = max(request.deadline_s - schedule.now_s, 0.0)
+    predicted_s = schedule.demand_s(request.deadline_s) + alone_s
     capacity_s = schedule.capacity_s(request.deadline_s, RESERVE[request.priority])
     # A retry helps if others are in the way, and alone it would fit into its original time.
     helps = schedule.total_s > 0 and alone_s <= request.deadline_s - request.received_s
-    is_other = late.predicted_s <= left_s
+    is_other = predicted_s <= left_s
     others = ", but an admitted request would miss its deadline" if is_other else ""
-    tokens = "1 token is" if late.max_tokens == 1 else f"{late.max_tokens} tokens are"
+    tokens = "1 token is" if max_tokens == 1 else f"{max_tokens} tokens are"
     return Rejected(
         ErrorCode.TIMEOUT,
-        f"{tokens} predicted to take {late.predicted_s:.1f} s, {left_s:.1f} s"
+        f"{tokens} predicted to take {predicted_s:.1f} s, {left_s:.1f} s"
         f" are left{others}; ask for fewer tokens or more time, or allow on_deadline: shorten",
         retry_after_s=max(alone_s - capacity_s, MIN_RETRY_S) if helps else None,
-        detail={"predicted_ms": round(late.predicted_s * 1000), "max_tokens": fitting},
+        detail={"predicted_ms": round(predicted_s * 1000), "max_tokens": fitting},
     )

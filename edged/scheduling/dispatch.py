@@ -6,16 +6,17 @@ follow one by one, earliest deadline first. A request starts only if that stays 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Generic
 
 from edged.protocol.request import Priority
 from edged.scheduling.admission import RESERVE
 from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.queued_request import S
-from edged.scheduling.schedulability import AdmissionTest, Batch, EdfSchedule, FreeSlot
+from edged.scheduling.schedulability import AdmissionTest, Batch, Commitment, EdfSchedule
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DispatchState(Generic[S]):
     """All queued and running requests at one time; deciding changes nothing."""
 
@@ -31,28 +32,30 @@ class DispatchState(Generic[S]):
         It may start in a free slot, or wait for the running requests, or have those with a later
         deadline paused.
         """
-        later = [entry for entry in self._pausable() if entry.deadline_s > deadline_s]
+        later = [entry for entry in self._pausable if entry.deadline_s > deadline_s]
         schedules = [self._schedule(later[:count]) for count in range(len(later) + 1)]
         is_idle = not (self.running or self.waiting)  # then the first schedule starts at once
         if is_idle or len(self.running) >= self.num_slots:
             return AdmissionTest(schedules)
-        queued = [entry.commitment(self.cost) for entry in self.waiting]
-        return AdmissionTest(schedules, FreeSlot(self._batch(self.running), queued))
+        queued = [self._commitments[entry] for entry in self.waiting]
+        return AdmissionTest(schedules, self._running_batch, queued)
 
     def next_free_slot_s(self) -> float:
         """Predict in how many seconds a slot is free."""
         if len(self.running) < self.num_slots:
             return 0.0
-        return min(self._batch(self.running).completions_s)
+        return min(self._running_batch.completions_s)
 
     def to_start(self) -> S | None:
-        """Return the most urgent request that can start without a missed deadline."""
+        """Return the most urgent request that can start without a missed deadline.
+
+        One whose own deadline has passed is left for ``Scheduler.expire``.
+        """
         if not self.waiting or len(self.running) >= self.num_slots:
             return None
-        startable = self._startable()
+        startable, batch = self._startable, self._running_batch
         if not self.running and len(startable) == 1:  # no other deadline to miss
             return startable[0]
-        batch = self._batch(self.running)
         for entry in startable:
             if self._can_start(entry, startable, batch):
                 return entry
@@ -64,11 +67,12 @@ class DispatchState(Generic[S]):
 
     def to_pause(self) -> S | None:
         """Return the running request to pause: for a person, or to meet a deadline."""
-        if not self.waiting or not self._pausable():
+        if not self.waiting or not self._pausable:
             return None
-        people = [entry for entry in self._startable() if self._is_person(entry)]
+        people = [entry for entry in self._startable if self._is_person(entry)]
         if people:
-            for victim in sorted(self.running, key=lambda entry: entry.rank(self.now_s))[::-1]:
+            # The least urgent first; where none is worth pausing, a person waits for a slot.
+            for victim in sorted(self._pausable, key=lambda it: it.rank(self.now_s), reverse=True):
                 if self._makes_way(victim, people):
                     return victim
         paused = self._to_pause_for_deadlines()
@@ -82,26 +86,22 @@ class DispatchState(Generic[S]):
         others = [entry for entry in self.running if entry is not victim]
         if self._is_person(victim) or len(others) >= self.num_slots:
             return False
-        # Else a person waits until a slot is free: a pause costs the prompt once more.
-        if not victim.is_worth_pausing(self.cost, self.now_s):
-            return False
-        waiting = [*self._startable(), victim]
+        waiting = [*self._startable, victim]
         batch = self._batch(others)
         return any(self._can_start(entry, waiting, batch) for entry in people)
 
     def _to_pause_for_deadlines(self) -> list[S] | None:
         """Return the fewest requests to pause to meet all deadlines; None if no pause does it."""
-        pausable = self._pausable()
-        for count in range(len(pausable) + 1):
-            if self._schedule(pausable[:count]).is_feasible():
-                return pausable[:count]
-        return None
+        choices = (self._pausable[:count] for count in range(len(self._pausable) + 1))
+        return next((paused for paused in choices if self._schedule(paused).is_feasible()), None)
 
+    @cached_property
     def _startable(self) -> list[S]:
         """Return the queued requests before their deadlines, the most urgent first."""
         startable = (entry for entry in self.waiting if entry.deadline_s > self.now_s)
         return sorted(startable, key=lambda entry: entry.rank(self.now_s))
 
+    @cached_property
     def _pausable(self) -> list[S]:
         """Return the running requests that are worth pausing, the latest deadline first."""
         worth = [e for e in self.running if e.is_worth_pausing(self.cost, self.now_s)]
@@ -110,14 +110,22 @@ class DispatchState(Generic[S]):
     def _schedule(self, paused: Sequence[S]) -> EdfSchedule:
         """Return the schedule if these were paused and the other running requests ended first."""
         rest = [entry for entry in self.running if entry not in paused]
-        queued = (entry.commitment(self.cost) for entry in (*self.waiting, *paused))
-        return EdfSchedule(self.now_s, queued, self._batch(rest).makespan_s)
+        queued = [self._commitments[entry] for entry in (*self.waiting, *paused)]
+        batch = self._batch(rest) if paused else self._running_batch
+        return EdfSchedule(self.now_s, queued, batch.makespan_s)
+
+    @cached_property
+    def _commitments(self) -> dict[S, Commitment]:
+        return {entry: entry.commitment(self.cost) for entry in (*self.waiting, *self.running)}
+
+    @cached_property
+    def _running_batch(self) -> Batch:
+        return self._batch(self.running)
 
     def _batch(self, entries: Sequence[S]) -> Batch:
         return Batch(self.now_s, self.cost, [entry.remaining_work() for entry in entries])
 
     def _can_start(self, entry: S, waiting: Sequence[S], batch: Batch) -> bool:
-        rest = [other.commitment(self.cost) for other in waiting if other is not entry]
+        rest = [self._commitments[other] for other in waiting if other is not entry]
         # Less urgent requests must not use up the slack that a person will need.
-        reserve = RESERVE[entry.request.priority]
-        return FreeSlot(batch, rest).can_start(entry.full_work(), reserve)
+        return batch.can_add(entry.full_work(), rest, RESERVE[entry.request.priority])

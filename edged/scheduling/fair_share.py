@@ -26,34 +26,31 @@ class FairShare:
     def __init__(self) -> None:
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
-    def is_over(self, client: str, now_s: float) -> bool:
-        """Return whether a client exceeded its share while another client is active."""
-        bucket = self._buckets.get(client)
-        if bucket is None or self._num_others(client, now_s) == 0:
-            return False
-        return self._level_s(client, bucket, now_s) < 0
-
     def wait_s(self, client: str, now_s: float) -> float:
-        """Return how long a client over its share has to wait until it is not."""
-        level_s = self._level_s(client, self._buckets[client], now_s)
-        return max(-level_s, 0.0) * (1 + self._num_others(client, now_s))
+        """Return how long a client has to wait until it is within its share; 0 while it is."""
+        bucket, share = self._buckets.get(client), self._share(client, now_s)
+        if bucket is None or share == 1.0:
+            return 0.0
+        return max(-_level_s(bucket, share, now_s), 0.0) / share
 
     def charge(self, client: str, work_s: float, now_s: float) -> None:
         """Take the predicted engine time of an accepted request from a client's bucket."""
         bucket = self._buckets.pop(client, None) or _Bucket(BURST_S, now_s)
-        level_s = self._level_s(client, bucket, now_s) - work_s
+        level_s = _level_s(bucket, self._share(client, now_s), now_s) - work_s
         # The debt is bounded: a client that stops flooding is served again within minutes.
         self._buckets[client] = _Bucket(max(level_s, -2 * BURST_S), now_s)
         while len(self._buckets) > MAX_CLIENTS:
             self._buckets.popitem(last=False)
 
-    def _level_s(self, client: str, bucket: _Bucket, now_s: float) -> float:
-        rate = 1 / (1 + self._num_others(client, now_s))
-        return min(bucket.level_s + rate * max(now_s - bucket.updated_s, 0.0), BURST_S)
+    def _share(self, client: str, now_s: float) -> float:
+        num_others = 0
+        # The latest first: before the first one that is silent, all are.
+        for name, bucket in reversed(self._buckets.items()):
+            if now_s - bucket.updated_s >= ACTIVE_S:
+                break
+            num_others += name != client
+        return 1 / (1 + num_others)
 
-    def _num_others(self, client: str, now_s: float) -> int:
-        return sum(
-            now_s - bucket.updated_s < ACTIVE_S
-            for name, bucket in self._buckets.items()
-            if name != client
-        )
+
+def _level_s(bucket: _Bucket, share: float, now_s: float) -> float:
+    return min(bucket.level_s + share * max(now_s - bucket.updated_s, 0.0), BURST_S)

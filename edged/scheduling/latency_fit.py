@@ -45,11 +45,8 @@ def fit_cost(
 ) -> CostEstimate:
     """Fit the costs to measured runs, each with the same weight whatever its length.
 
-    Args:
-        prefills: runs of many tokens; at least one.
-        decodes: runs of one token; at least one of a single sequence. Those of several sequences
-            give ``decode_row_s``, which is 0 without them.
-        chunk_tokens: prompt tokens of one run in production.
+    There is at least one prefill, and one decode of a single sequence. Those of several sequences
+    give ``decode_row_s``, which is 0 without them.
     """
     prefill = _fit(prefills, _PREFILL_PRIOR)
     single = [run for run in decodes if run.num_rows == 1]

@@ -7,7 +7,6 @@ corrects its scale, so that a throttled device is followed and a single stall is
 import math
 import statistics
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 # Safety factor of predictions until enough requests have shown their error.
@@ -16,11 +15,11 @@ MIN_MARGIN, MAX_MARGIN = 1.03, 1.5
 
 # The scale is the median of so many: two outliers change nothing, three slow ones do.
 _DRIFT_SAMPLES = 5
-# Fewer tokens time the overhead of a run, not the speed of prefill.
+_MAX_SCALE = 50.0
 _MARGIN_SAMPLES = 64
 _MARGIN_PERCENT = 97
 _MIN_SAMPLES = 8
-_MAX_SCALE = 50.0
+# Fewer tokens time the overhead of a run, not the speed of prefill.
 _MIN_PREFILL_TOKENS = 16
 _MIN_DECODE_TOKENS = 4
 
@@ -79,17 +78,6 @@ class CostEstimate:
         num_pairs = num_tokens * (context + num_tokens / 2)
         return num_tokens * self.decode_token_s + num_pairs * self.decode_pair_s
 
-    def step_s(self, contexts: Sequence[int]) -> float:
-        """Predict one decode run of a token each for sequences of these lengths; at least one."""
-        num_others = len(contexts) - 1
-        one_s = self.decode_token_s + num_others * self.decode_row_s
-        return one_s + sum(context + 0.5 for context in contexts) * self.decode_pair_s
-
-    def service_s(self, num_prompt_tokens: int, num_output_tokens: int) -> float:
-        """Predict the time from a start to the end of an answer; prefill gives its first token."""
-        num_runs = max(num_output_tokens - 1, 0)
-        return self.prefill_s(num_prompt_tokens) + self.decode_s(num_runs, num_prompt_tokens)
-
     def scaled(self, prefill_factor: float, decode_factor: float, margin: float) -> "CostEstimate":
         """Return a copy with prefill and decode costs scaled, and this margin."""
         return replace(
@@ -102,20 +90,6 @@ class CostEstimate:
             decode_row_s=self.decode_row_s * decode_factor,
             margin=margin,
         )
-
-
-def read_cost(members: object) -> CostEstimate:
-    """Make an estimate from what ``dataclasses.asdict`` wrote to a file.
-
-    Raises:
-        ValueError: the data is not one.
-    """
-    if not isinstance(members, dict):
-        raise ValueError("not a cost: no object")  # noqa: TRY004 - data, not an argument's type
-    try:
-        return CostEstimate(**members)
-    except TypeError as error:
-        raise ValueError(f"not a cost: {error}") from error
 
 
 @dataclass(slots=True)
@@ -164,11 +138,7 @@ class _Drift:
 
 
 class LatencyModel:
-    """A fitted estimate, corrected by every finished request.
-
-    Args:
-        fitted: the estimate as measured at start.
-    """
+    """An estimate, ``fitted`` at start and corrected by every finished request."""
 
     def __init__(self, fitted: CostEstimate) -> None:
         self.fitted = fitted

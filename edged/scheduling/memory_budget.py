@@ -58,11 +58,7 @@ def check_plan(
 ) -> str | None:
     """Return what does not fit and which key to change; None when all fits.
 
-    Args:
-        plan: the plan; ``process_bytes`` of it is resident already.
-        budget: its limits.
-        available_bytes: what the device can give now.
-        max_model_len: the context that ``plan.kv_bytes`` is for, in tokens.
+    Of the plan, ``process_bytes`` are resident, and ``kv_bytes`` are for ``max_model_len`` tokens.
     """
     resident = MemorySnapshot(plan.process_bytes, available_bytes)
     missing_bytes = budget.missing_bytes(resident, plan.total_bytes - plan.process_bytes)

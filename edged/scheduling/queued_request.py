@@ -49,14 +49,13 @@ class QueuedRequest:
     phase: RequestPhase = RequestPhase.ARRIVED
     is_cancelled: bool = False
     """While it starts or runs: the answer must end at the next token."""
-    started_s: float | None = None
-    """When it started, or resumed after a pause; None while it waits."""
     is_over_share: bool = False
     """Whether its client exceeded its fair share at arrival."""
     num_prefilled: int = 0
-    """Tokens before the next one of the answer that are in the KV cache; 0 while it waits."""
+    """Tokens of the prompt, and of the answer before a pause, that are in the KV cache, whether
+    computed or reused; 0 while it waits."""
     num_generated: int = 0
-    """Tokens of the answer."""
+    """Tokens of the answer, those before a pause included."""
     num_generated_before: int = 0
     """Those of them from before the last start."""
     num_pauses: int = 0
@@ -87,24 +86,14 @@ class QueuedRequest:
             return False
         return self.remaining_s(cost, now_s) >= MIN_GAIN_S
 
-    def start(self, now_s: float) -> None:
+    def start(self) -> None:
         """Go from WAITING to STARTING."""
-        self.phase, self.started_s = RequestPhase.STARTING, now_s
+        self.phase = RequestPhase.STARTING
         self.num_generated_before, self.num_prefilled = self.num_generated, 0
-
-    def note_progress(self, num_prefilled: int, num_generated: int) -> None:
-        """Update the progress that the engine reports.
-
-        Args:
-            num_prefilled: tokens of the prompt, and of the answer before a pause, that are in the
-                KV cache, whether computed or reused.
-            num_generated: tokens of the answer, those before a pause included.
-        """
-        self.num_prefilled, self.num_generated = num_prefilled, num_generated
 
     def pause(self, num_generated: int) -> None:
         """Go back from RUNNING to WAITING, with so many tokens of the answer."""
-        self.phase, self.started_s = RequestPhase.WAITING, None
+        self.phase = RequestPhase.WAITING
         self.num_prefilled, self.num_generated = 0, num_generated
         self.num_pauses += 1
 
@@ -114,9 +103,7 @@ class QueuedRequest:
         return Work.of(context, self.max_tokens - self.num_generated, self.deadline_s)
 
     def remaining_work(self) -> Work:
-        """Return the work that remains, by the last progress."""
-        if self.started_s is None:
-            return self.full_work()
+        """Return the work that remains of a running request, by the last progress."""
         num_left = self.max_tokens - self.num_generated
         if self.num_generated > self.num_generated_before:
             context = self.num_prompt_tokens + self.num_generated - 1
@@ -126,10 +113,8 @@ class QueuedRequest:
         return Work(context - num_ready, max(num_left - 1, 0), num_ready, self.deadline_s)
 
     def remaining_s(self, cost: CostEstimate, now_s: float) -> float:
-        """Predict the remaining work outside of a batch, with the margin."""
+        """Predict the remaining work of a running request outside of a batch, with the margin."""
         left_s = cost.margin * self.remaining_work().alone_s(cost)
-        if self.started_s is None:
-            return left_s
         return min(left_s, max(self.deadline_s - now_s, 0.0))  # it is stopped at its deadline
 
     def commitment(self, cost: CostEstimate) -> Commitment:
@@ -138,7 +123,7 @@ class QueuedRequest:
 
     def latest_start_s(self, cost: CostEstimate) -> float:
         """Return the last time at which a start gives a token before the deadline."""
-        return self.deadline_s - cost.prefill_s(self.full_work().num_prefill)
+        return self.deadline_s - cost.prefill_s(self.num_prompt_tokens + self.num_generated)
 
     def effective_priority(self, now_s: float) -> int:
         """Return its class, promoted after a long wait, demoted by one over the fair share."""

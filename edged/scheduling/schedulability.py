@@ -71,8 +71,8 @@ def completion_bounds(cost: CostEstimate, works: Sequence[Work]) -> list[float]:
         # While its prompt is computed, each chunk lets the others do one step without it.
         num_without = num_chunks + 1 if own.num_prefill else 0
         without_s = min(num_without, num_steps - own.num_decode) * cost.decode_token_s
-        others = (work for j, work in enumerate(works) if j != i)
-        rows_s = sum(other.cobatched_s(cost, own.num_decode + num_without) for other in others)
+        num_own = own.num_decode + num_without
+        rows_s = sum(it.cobatched_s(cost, num_own) for j, it in enumerate(works) if j != i)
         bounds_s.append(min(prefill_s + decodes_s[i] + without_s + rows_s, serial_s))
     return bounds_s
 
@@ -116,16 +116,18 @@ class Batch:
         pairs = zip(self.misses_deadline, enlarged.misses_deadline, strict=False)
         return any(misses and not missed for missed, misses in pairs)
 
-    def is_feasible_with(self, enlarged: "Batch") -> bool:
-        """Return whether the last request of ``enlarged`` can join without a missed deadline.
+    def can_add(self, work: Work, queued: Iterable["Commitment"], reserve: float) -> bool:
+        """Return whether a request can start beside these, and ``queued`` follow, all in time.
 
         Deadlines that are missed without it, or that it would miss alone, do not count.
         """
+        enlarged = self.with_work(work)
         if self.is_delayed_in(enlarged):
             return False
-        if not enlarged.misses_deadline[-1]:
-            return True
-        return Batch(self.now_s, self.cost, enlarged.works[-1:]).misses_deadline[0]
+        is_late = enlarged.misses_deadline[-1]
+        if is_late and not Batch(self.now_s, self.cost, [work]).misses_deadline[0]:
+            return False
+        return EdfSchedule(self.now_s, queued, enlarged.makespan_s).is_feasible(reserve)
 
 
 class Commitment(NamedTuple):
@@ -159,16 +161,11 @@ class EdfSchedule:
         return self._sums[-1]
 
     def is_feasible(self, reserve: float = 0.0) -> bool:
-        """Return whether all deadlines are met."""
+        """Return whether all deadlines are met, with this share of the time kept free."""
         return self.slack_s(reserve) >= -EPSILON_S
 
     def slack_s(self, reserve: float = 0.0, first: int = 0) -> float:
-        """Return the longest delay that makes no commitment miss its deadline.
-
-        Args:
-            reserve: share of the time until each deadline to keep free; see ``capacity_s``.
-            first: how many of the earliest commitments are not delayed.
-        """
+        """Return the longest delay of all but the ``first`` that makes none miss its deadline."""
         later = zip(self._deadlines[first:], self._sums[first + 1 :], strict=True)
         slacks_s = ((1 - reserve) * (until_s - self.now_s) - sum_s for until_s, sum_s in later)
         return min(slacks_s, default=math.inf)
@@ -180,9 +177,7 @@ class EdfSchedule:
     def capacity_s(self, deadline_s: float, reserve: float = 0.0) -> float:
         """Return the longest work that can be admitted with a deadline; negative if there is none.
 
-        Args:
-            deadline_s: when it must be complete.
-            reserve: share of the time to keep free for more urgent requests to come.
+        ``reserve`` is a share of the time until each deadline, kept for more urgent requests.
         """
         if not self.total_s:  # an idle device: there is nothing that they would have to wait for
             reserve = 0.0
@@ -192,69 +187,31 @@ class EdfSchedule:
 
 
 @dataclass(frozen=True, slots=True)
-class FreeSlot:
-    """A free slot beside the running requests."""
-
-    batch: Batch
-    queued: Sequence[Commitment]
-
-    def completion_s(self, work: Work, reserve: float) -> float | None:
-        """Return when a request completes that starts now; None if a deadline would be missed.
-
-        Args:
-            work: the request.
-            reserve: share of the time to keep free; see ``EdfSchedule.capacity_s``.
-        """
-        enlarged = self.batch.with_work(work)
-        completion_s = enlarged.completions_s[-1]
-        is_early = completion_s <= (1 - reserve) * (work.deadline_s - enlarged.now_s)
-        return completion_s if is_early and self._is_feasible(enlarged, reserve) else None
-
-    def can_start(self, work: Work, reserve: float) -> bool:
-        """Return whether a request can start now without a missed deadline."""
-        return self._is_feasible(self.batch.with_work(work), reserve)
-
-    def _is_feasible(self, enlarged: Batch, reserve: float) -> bool:
-        if not self.batch.is_feasible_with(enlarged):
-            return False
-        return EdfSchedule(enlarged.now_s, self.queued, enlarged.makespan_s).is_feasible(reserve)
-
-
-@dataclass(frozen=True, slots=True)
 class AdmissionTest:
     """Test whether a new request can meet its deadline along with all admitted ones.
 
-    It passes if any of the schedules, or the free slot, has room for it.
+    It passes if any of the schedules, or a free slot, has room for it.
     """
 
     schedules: Sequence[EdfSchedule]
     """At least one: the running requests first, then variants with some of them paused."""
-    free_slot: FreeSlot | None = None
+    running: Batch | None = None
+    """The running requests, if a slot beside them is free."""
+    queued: Sequence[Commitment] = ()
 
-    @property
-    def now_s(self) -> float:
-        """Current time, on the clock of the deadlines."""
-        return self.schedules[0].now_s
-
-    def best_schedule(self, deadline_s: float, reserve: float = 0.0) -> EdfSchedule:
+    def best_schedule(self, deadline_s: float, reserve: float) -> EdfSchedule:
         """Return the schedule with the most capacity for a deadline."""
         return max(self.schedules, key=lambda schedule: schedule.capacity_s(deadline_s, reserve))
 
-    def completion_s(self, work: Work, alone_s: float, reserve: float) -> float | None:
-        """Predict when a new request completes, in seconds from now; None if it must be refused.
+    def passes(self, work: Work, alone_s: float, reserve: float) -> bool:
+        """Return whether a new request completes in time, and no admitted one late.
 
-        Args:
-            work: the request.
-            alone_s: its predicted duration outside of a batch, with the margin.
-            reserve: share of the time to keep free; see ``EdfSchedule.capacity_s``.
+        ``alone_s`` is its predicted duration outside of a batch, with the margin.
         """
-        completions_s = [
-            schedule.demand_s(work.deadline_s) + alone_s
-            for schedule in self.schedules
-            if alone_s <= schedule.capacity_s(work.deadline_s, reserve)
-        ]
-        if self.free_slot is not None:
-            started_s = self.free_slot.completion_s(work, reserve)
-            if started_s is not None:
-                completions_s.append(started_s)
-        return min(completions_s, default=None)
+        if any(alone_s <= it.capacity_s(work.deadline_s, reserve) for it in self.schedules):
+            return True
+        if self.running is None:
+            return False
+        completion_s = self.running.with_work(work).completions_s[-1]
+        is_early = completion_s <= (1 - reserve) * (work.deadline_s - self.running.now_s)
+        return is_early and self.running.can_add(work, self.queued, reserve)

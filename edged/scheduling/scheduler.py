@@ -15,7 +15,6 @@ from edged.scheduling.dispatch import DispatchState
 from edged.scheduling.fair_share import FairShare
 from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.queued_request import RequestPhase, S
-from edged.scheduling.schedulability import AdmissionTest
 
 
 class Scheduler(Generic[S]):
@@ -49,17 +48,14 @@ class Scheduler(Generic[S]):
         """Whether an admitted request waits for a slot."""
         return bool(self._waiting)
 
-    def _at(self, now_s: float, cost: CostEstimate) -> DispatchState[S]:
+    def at(self, now_s: float, cost: CostEstimate) -> DispatchState[S]:
+        """Return the queued and running requests, to decide on; it holds until the next change."""
         return DispatchState(now_s, cost, self.num_slots, self.running, self._waiting)
 
-    def admission_test(self, request: Request, cost: CostEstimate, now_s: float) -> AdmissionTest:
-        """Return the test whether a new request can meet its deadline along with all others."""
-        return self._at(now_s, cost).admission_test(request.deadline_s)
-
     def enter(self, entry: S, cost: CostEstimate, now_s: float) -> Rejected | None:
-        """Give a request a place in the queue while it is prepared, or refuse it as ``refusal``."""
+        """Give a request a place in the queue while it is prepared, or refuse it."""
         # The newest is refused whatever its class: an accepted request is never evicted for it.
-        refusal = self.refusal(entry.client, cost, now_s)
+        refusal = self._refusal(entry.client, cost, now_s)
         if refusal is None:
             entry.phase = RequestPhase.PREPARING
             self._preparing.append(entry)
@@ -69,26 +65,18 @@ class Scheduler(Generic[S]):
         """Let a prepared request wait for a slot; its client is charged for it."""
         self._preparing.remove(entry)
         entry.phase = RequestPhase.WAITING
-        entry.is_over_share = self._shares.is_over(entry.client, now_s)
+        entry.is_over_share = self._shares.wait_s(entry.client, now_s) > 0
         self._shares.charge(entry.client, entry.commitment(cost).work_s, now_s)
         self._waiting.append(entry)
 
-    def refusal(self, client: str, cost: CostEstimate, now_s: float) -> Rejected | None:
-        """Return why every request of a client is refused now; None if it may be queued.
-
-        The queue is full, or it is half full and the client exceeded its fair share.
-
-        Args:
-            client: the reply topic of the request.
-            cost: the current estimate.
-            now_s: current time.
-        """
+    def _refusal(self, client: str, cost: CostEstimate, now_s: float) -> Rejected | None:
+        """Refuse a client if the queue is full, or half full and its fair share exceeded."""
         num_waiting = len(self)
         is_full = num_waiting >= self.max_waiting
         is_half_full = num_waiting >= self.max_waiting // 2
-        if not is_full and not (is_half_full and self._shares.is_over(client, now_s)):
+        if not is_full and not (is_half_full and self._shares.wait_s(client, now_s) > 0):
             return None
-        retry_s = max(MIN_RETRY_S, self._at(now_s, cost).next_free_slot_s())
+        retry_s = max(MIN_RETRY_S, self.at(now_s, cost).next_free_slot_s())
         if is_full:
             requests = "1 request" if num_waiting == 1 else f"{num_waiting} requests"
             message = f"the queue is full: {requests} waiting"
@@ -97,30 +85,17 @@ class Scheduler(Generic[S]):
             message = f"this client exceeded its fair share; retry after {retry_s:.1f} s"
         return Rejected(ErrorCode.QUEUE_FULL, message, retry_after_s=retry_s)
 
-    def start_next(self, now_s: float, cost: CostEstimate) -> S | None:
-        """Move the next request from WAITING to STARTING.
-
-        One whose deadline has passed is left for ``expire``.
-
-        Returns:
-            The request; None if none is queued, no slot is free, or a deadline would be missed.
-        """
-        entry = self._at(now_s, cost).to_start()
-        if entry is not None:
-            self._waiting.remove(entry)
-            entry.start(now_s)
-            self.running.append(entry)
-        return entry
+    def start(self, entry: S) -> None:
+        """Move a request from WAITING to STARTING."""
+        self._waiting.remove(entry)
+        entry.start()
+        self.running.append(entry)
 
     def note_progress(self, progress: Mapping[int, tuple[int, int]]) -> None:
-        """Update running requests by their keys; see ``QueuedRequest.note_progress``."""
+        """Update the tokens prefilled and generated of running requests, by their keys."""
         for entry in self.running:
             if entry.key in progress:
-                entry.note_progress(*progress[entry.key])
-
-    def to_pause(self, now_s: float, cost: CostEstimate) -> S | None:
-        """Return the running request to pause: for a person, or to meet a deadline."""
-        return self._at(now_s, cost).to_pause()
+                entry.num_prefilled, entry.num_generated = progress[entry.key]
 
     def pause(self, entry: S, num_generated: int) -> None:
         """Move a running request back to WAITING, with so many tokens of its answer."""
@@ -160,13 +135,12 @@ class Scheduler(Generic[S]):
             to be answered when they have ended.
         """
         entries = [*self.queued(), *self.running]
-        unstarted = self._unstarted()
         matches = [entry for entry in entries if _is_target(entry.request, cancel)]
         owner = _owner(cancel.reply_to.topic)
         matches = [entry for entry in matches if _owner(entry.client) == owner] or matches
         for entry in matches:
             entry.is_cancelled = True
-            if entry in unstarted:
+            if entry.phase is not RequestPhase.RUNNING:
                 self.remove(entry)
         return matches
 

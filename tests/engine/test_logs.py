@@ -24,8 +24,11 @@ def test_control_characters_cannot_start_a_line_of_their_own(
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_the_journal_gets_a_priority_on_each_line(capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logging("debug", LogFormat.AUTO, {"JOURNAL_STREAM": "8:1"})
+def test_the_journal_gets_a_priority_on_each_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOURNAL_STREAM", "8:1")
+    configure_logging("debug", LogFormat.AUTO)
     log = logging.getLogger("x")
     log.debug("d")
     log.info("i")
@@ -40,8 +43,11 @@ def test_the_journal_gets_a_priority_on_each_line(capsys: pytest.CaptureFixture[
     assert all(line.startswith("<3>") for line in lines[3:])
 
 
-def test_a_terminal_gets_time_and_level(capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logging("warning", LogFormat.AUTO, {})
+def test_a_terminal_gets_time_and_level(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    configure_logging("warning", LogFormat.AUTO)
     logging.getLogger("x").info("hidden")
     logging.getLogger("x").warning("shown")
     line = capsys.readouterr().err

@@ -11,7 +11,7 @@ from edged.config import BudgetConfig, Config, ModelConfig
 from edged.daemon.memory import KernelLimits
 from edged.daemon.memory_plan import (
     decide_budget,
-    memory_problem,
+    divide_memory,
     plan_memory,
     reserve_memory,
     warnings,
@@ -61,9 +61,26 @@ def test_a_model_that_does_not_fit_is_refused_with_the_keys_that_help(tmp_path: 
     settings = config(tmp_path, 32 * MIB)
     with pytest.raises(ConfigError, match=r"^budget\.memory: .* short of .*raise it to"):
         reserve_memory(settings, bundle)
-    budget = MemoryBudget(300 * MIB)
-    assert memory_problem(settings, bundle, budget, ROOMY) is None
+    assert divide_memory(config(tmp_path, 300 * MIB), bundle, ROOMY).problem is None
     assert reserve_memory(config(tmp_path, 2000 * MIB), bundle).budget.limit_bytes == 2000 * MIB
+
+
+def test_there_are_as_many_slots_as_fit_where_their_number_is_not_configured(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("onnx")
+    bundle = open_bundle(write_tiny_bundle(tmp_path))
+    model = replace(bundle.manifest.model, kv_bytes_per_token=MIB)  # 256 MiB for each slot
+    bundle = replace(bundle, manifest=replace(bundle.manifest, model=model))
+    held = MemorySnapshot(50 * MIB, 2000 * MIB)
+
+    def num_slots(memory_bytes: int, configured: int | None = None) -> int:
+        chosen = ModelConfig(path=tmp_path, num_slots=configured)
+        budget = BudgetConfig(memory_bytes=memory_bytes)
+        return divide_memory(Config(model=chosen, budget=budget), bundle, held).num_slots
+
+    assert [num_slots(mib * MIB) for mib in (32, 500, 700, 1000, 2000)] == [1, 1, 2, 3, 4]
+    assert [num_slots(32 * MIB, 6), num_slots(2000 * MIB, 2)] == [6, 2]
 
 
 def test_what_a_neighbour_holds_now_is_no_fault_of_the_configuration(

@@ -17,7 +17,7 @@ from edged.commands.bench.turns import (
     warm_up,
 )
 from edged.commands.bench.usage import cpu_s, parse_rollup, read_memory
-from edged.daemon import autotune
+from edged.daemon.measurements import TUNING_FILE
 from edged.engine import prepared
 from tests.tiny_graphs import TinyConfig
 from tests.tiny_model import write_tiny_bundle
@@ -79,7 +79,7 @@ def test_edged_runs_as_in_the_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyP
     state.mkdir()
     engine = EdgedEngine(bundle, 1, 256, state)
     assert next(state.glob("prepared/*/prepared.onnx")), "the copy that the daemon runs"
-    assert (state / autotune.FILE_NAME).exists()
+    assert (state / TUNING_FILE).exists()
     answers: list[list[int]] = [[], []]
     for answer in answers:
         engine.generate([5, 6, 7], 40, answer.append)

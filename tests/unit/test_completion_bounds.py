@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.simulate.engine import step_s
 from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.schedulability import Batch, Work, completion_bounds
 from tests.examples import num_examples
@@ -54,7 +55,7 @@ def steps(left: dict[int, Work], rng: random.Random) -> float:
         taken_s += seconds
     decoding = [i for i, work in left.items() if not work.num_prefill and work.num_decode]
     if decoding:
-        taken_s += COST.step_s([left[i].context for i in decoding])
+        taken_s += step_s(COST, [left[i].context for i in decoding])
         left.update({i: after_a_run(left[i]) for i in decoding})
     return taken_s
 
@@ -81,8 +82,9 @@ def test_nobody_ends_after_its_bound_and_no_bound_ever_rises(
 
 def test_one_alone_takes_what_it_costs() -> None:
     work = Work.of(100, 21)
-    assert completion_bounds(COST, [work]) == [pytest.approx(COST.service_s(100, 21))]
-    assert work.alone_s(COST) == pytest.approx(COST.service_s(100, 21))
+    alone_s = COST.prefill_s(100) + COST.decode_s(20, 100)
+    assert completion_bounds(COST, [work]) == [pytest.approx(alone_s)]
+    assert work.alone_s(COST) == pytest.approx(alone_s)
     assert Work.of(100, 1).num_decode == Work.of(100, 0).num_decode == 0
 
 
@@ -117,7 +119,7 @@ def test_one_more_is_kept_out_if_it_makes_somebody_late() -> None:
     batch = Batch(0.0, cost, [first])
 
     def keeps(batch: Batch, num_tokens: int, deadline_s: float) -> bool:
-        return batch.is_feasible_with(batch.with_work(Work(0, num_tokens, deadline_s=deadline_s)))
+        return batch.can_add(Work(0, num_tokens, deadline_s=deadline_s), [], 0.0)
 
     assert not keeps(batch, 10, 9.0)
     assert keeps(batch, 5, 9.0)

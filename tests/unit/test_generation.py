@@ -41,8 +41,7 @@ def say(run: Generation, text: str) -> None:
 
 
 def answer(run: Generation) -> Answer:
-    run.close()
-    outcome = run.outcome()
+    outcome = run.end()
     assert isinstance(outcome, Answer)
     return outcome
 

@@ -42,10 +42,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.bench, self.line = Bench(), FakeLine()
-        transport = cast("Transport", self.line)
-        self.group = Group(
-            transport, TOPICS, self.bench.take, self.bench.operator_events, self.bench.clock
-        )
+        self.group = Group(cast("Transport", self.line), TOPICS, self.bench.driver)
 
     def probe_back(self, payload: bytes | None = None) -> None:
         sent = self.line.sent[-1].message

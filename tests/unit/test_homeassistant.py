@@ -63,7 +63,7 @@ def test_it_is_announced_again_soon_after_home_assistant_has_started() -> None:
     delivery = Delivery(STATUS, b"online", qos=1)
     found.take(delivery)
     assert transport.acknowledged == [delivery.receipt]
-    assert clock() <= found.next_tick_s() <= clock() + MAX_DELAY_S
+    assert clock() <= found.due_s <= clock() + MAX_DELAY_S
     clock.advance(MAX_DELAY_S)
     assert found.tick()
     assert [(sent.retain, len(sent.message.payload) > 0) for sent in transport.sent] == [

@@ -3,21 +3,21 @@
 import math
 import random
 import statistics
-from dataclasses import asdict
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.simulate.engine import step_s
 from edged.scheduling.latency_fit import MeasuredRun, fit_cost
 from edged.scheduling.latency_model import (
     MAX_MARGIN,
     CostEstimate,
     LatencyModel,
     RequestTimings,
-    read_cost,
 )
+from edged.scheduling.schedulability import Work
 
 TRUE = CostEstimate(
     prefill_token_s=5e-3,
@@ -42,7 +42,7 @@ def test_a_long_prompt_costs_more_than_its_tokens() -> None:
     assert cost.prefill_s(50) == pytest.approx(0.05 + 0.5 + 1e-5 * 1250)
     assert cost.prefill_s(1000) == pytest.approx(10 * 0.05 + 10 + 1e-5 * 500_000)
     assert cost.prefill_s(500, num_cached=500) == pytest.approx(0.25 + 5 + 1e-5 * 375_000)
-    assert cost.service_s(50, 1) == cost.prefill_s(50)
+    assert Work.of(50, 1).alone_s(cost) == cost.prefill_s(50)
     assert cost.prefill_tok_s == pytest.approx(100 / cost.prefill_s(100))
 
 
@@ -55,8 +55,8 @@ def test_tokens_cost_more_the_more_there_are() -> None:
 
 def test_one_run_of_several_sequences_costs_a_row_for_each_further_one() -> None:
     cost = CostEstimate(0.01, 0.1, decode_pair_s=1e-3, decode_row_s=0.004)
-    assert cost.step_s([100]) == pytest.approx(cost.decode_s(1, 100))
-    assert cost.step_s([100, 0, 50]) == pytest.approx(0.1 + 2 * 0.004 + 1e-3 * 151.5)
+    assert step_s(cost, [100]) == pytest.approx(cost.decode_s(1, 100))
+    assert step_s(cost, [100, 0, 50]) == pytest.approx(0.1 + 2 * 0.004 + 1e-3 * 151.5)
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,8 @@ def test_the_fit_finds_the_costs_behind_a_few_noisy_runs() -> None:
     prefills = [run(n, 0) for n in (8, 16, 32, 64, 128)] + [run(128, c) for c in (128, 256, 512)]
     cost = fit_cost(prefills, [run(1, 640), run(1, 8)], 128)
     for prompt, output in ((20, 10), (128, 60), (600, 60), (1200, 100)):
-        expected = TRUE.service_s(prompt, output)
-        assert cost.service_s(prompt, output) == pytest.approx(expected, rel=0.1)
+        expected = Work.of(prompt, output).alone_s(TRUE)
+        assert Work.of(prompt, output).alone_s(cost) == pytest.approx(expected, rel=0.1)
 
 
 def test_one_run_is_enough_for_the_cost_of_tokens() -> None:
@@ -116,7 +116,7 @@ def test_a_batched_request_corrects_the_model_as_well() -> None:
     model = LatencyModel(TRUE)
     contexts = [300, 40, 90]
     for _ in range(5):
-        steps_s = sum(TRUE.step_s([100 + n, *contexts]) for n in range(39))
+        steps_s = sum(step_s(TRUE, [100 + n, *contexts]) for n in range(39))
         beside = (39 * len(contexts), 39 * sum(contexts) + 39 * len(contexts) // 2)
         seen = RequestTimings(100, 0, 2 * TRUE.prefill_s(100), 39, 2 * steps_s, *beside)
         error = model.observe(seen)
@@ -183,15 +183,5 @@ def test_no_observation_breaks_the_costs(seen: list[RequestTimings]) -> None:
     model = LatencyModel(TRUE)
     for one in seen:
         model.observe(one)
-    assert 0 < model.current.service_s(1000, 1000) < math.inf
+    assert 0 < Work.of(1000, 1000).alone_s(model.current) < math.inf
     assert 1 <= model.current.margin <= MAX_MARGIN
-
-
-def test_an_estimate_survives_a_file_and_damage_is_reported() -> None:
-    assert read_cost(asdict(TRUE)) == TRUE
-    older = {key: value for key, value in asdict(TRUE).items() if key != "decode_row_s"}
-    assert read_cost(older).decode_row_s == 0.0
-    damages: list[object] = [None, [], {"prefill_token_s": 1.0}, asdict(TRUE) | {"more": 1}]
-    for damaged in damages:
-        with pytest.raises(ValueError, match="not a cost"):
-            read_cost(damaged)

@@ -1,55 +1,62 @@
 """The ledger: reserve first, use later, release always."""
 
-import pytest
+from collections import Counter
+from dataclasses import replace
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from edged.node.ledger import Account, Ledger, Reservation, open_ledger
-from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan
+from edged.node.ledger import REPLAY_BYTES, Account, Ledger
+from edged.node.node import Node
+from edged.node.sessions import MAX_SESSION_BYTES
+from edged.scheduling.latency_model import LatencyModel
+from edged.scheduling.memory_budget import MemoryBudget
 from tests.examples import num_examples
+from tests.fakes import COST, LIMITS, MIB
 
 LIMIT = 1000
-PLAN = MemoryPlan(weights_bytes=300, kv_bytes=200, process_bytes=100, working_bytes=50)
 
 
 def test_the_account_is_opened_with_what_is_held_for_good() -> None:
-    ledger = open_ledger(MemoryBudget(LIMIT), PLAN, replay_bytes=20)
+    ledger = Node(LIMITS, LatencyModel(COST)).guard.ledger
     assert ledger.accounts() == {
-        "process": 100,
-        "weights": 300,
-        "working": 50,
-        "kv": 200,
-        "sessions": 0,
-        "replay": 20,
+        "process": 30 * MIB,
+        "weights": 20 * MIB,
+        "working": 20 * MIB,
+        "kv": 30 * MIB,
+        "sessions": LIMITS.sessions.count * MAX_SESSION_BYTES,
+        "replay": REPLAY_BYTES,
         "requests": 0,
     }
-    assert (ledger.planned_bytes, ledger.free_bytes) == (670, 330)
+    assert ledger.planned_bytes == sum(ledger.accounts().values())
+    assert ledger.free_bytes == LIMITS.budget.limit_bytes - ledger.planned_bytes
 
 
-def test_without_a_plan_only_the_replies_are_planned() -> None:
-    assert open_ledger(MemoryBudget(LIMIT), None, 20).planned_bytes == 20
+def test_without_a_plan_only_replies_and_sessions_are_planned() -> None:
+    ledger = Node(replace(LIMITS, plan=None), LatencyModel(COST)).guard.ledger
+    assert ledger.planned_bytes == REPLAY_BYTES + LIMITS.sessions.count * MAX_SESSION_BYTES
 
 
-def test_a_reservation_that_does_not_fit_is_none_and_costs_nothing() -> None:
-    ledger = Ledger(LIMIT)
-    assert ledger.reserve(Account.REQUESTS, LIMIT + 1) is None
+def test_no_more_is_held_for_good_than_the_budget_has() -> None:
+    small = replace(LIMITS, budget=MemoryBudget(35 * MIB))
+    accounts = Node(small, LatencyModel(COST)).guard.ledger.accounts()
+    assert (accounts["process"], accounts["sessions"]) == (30 * MIB, 0)
+    assert sum(accounts.values()) == 35 * MIB
+
+
+def test_a_reservation_that_does_not_fit_is_refused_and_costs_nothing() -> None:
+    ledger = Ledger(LIMIT, {})
+    assert not ledger.reserve(Account.REQUESTS, LIMIT + 1)
     assert ledger.free_bytes == LIMIT
-    held = ledger.reserve(Account.REQUESTS, LIMIT)
-    assert held is not None
-    assert ledger.reserve(Account.REQUESTS, 1) is None
-    held.release()
-    held.release()
+    assert ledger.reserve(Account.REQUESTS, LIMIT)
+    assert not ledger.reserve(Account.REQUESTS, 1)
+    ledger.release(Account.REQUESTS, LIMIT)
     assert ledger.free_bytes == LIMIT
-
-
-def test_nothing_negative_is_reserved() -> None:
-    with pytest.raises(ValueError, match="-1"):
-        Ledger(LIMIT).reserve(Account.KV, -1)
 
 
 def test_what_is_measured_above_the_plan_is_told() -> None:
-    ledger = open_ledger(MemoryBudget(LIMIT), PLAN, 0)
+    ledger = Ledger(LIMIT, {Account.WEIGHTS: 650})
     assert ledger.drift_bytes(700) == 50
     assert ledger.drift_bytes(600) == -50
 
@@ -59,32 +66,35 @@ class Accounting(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ledger = Ledger(LIMIT)
-        self.held: list[Reservation] = []
+        self.ledger = Ledger(LIMIT, {})
+        self.held: list[tuple[Account, int]] = []
 
     @rule(account=st.sampled_from(Account), num_bytes=st.integers(0, 600))
     def reserve(self, account: Account, num_bytes: int) -> None:
         fits = num_bytes <= self.ledger.free_bytes
-        held = self.ledger.reserve(account, num_bytes)
-        assert (held is not None) == fits
-        if held is not None:
-            self.held.append(held)
+        assert self.ledger.reserve(account, num_bytes) == fits
+        if fits:
+            self.held.append((account, num_bytes))
 
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
         if self.held:
-            data.draw(st.sampled_from(self.held)).release()
+            index = data.draw(st.integers(0, len(self.held) - 1))
+            self.ledger.release(*self.held.pop(index))
 
     @invariant()
-    def the_sum_is_right_and_inside_the_budget(self) -> None:
-        assert self.ledger.planned_bytes == sum(held.num_bytes for held in self.held)
+    def each_sum_is_right_and_all_are_inside_the_budget(self) -> None:
+        held: Counter[str] = Counter()
+        for account, num_bytes in self.held:
+            held[account.value] += num_bytes
+        assert self.ledger.accounts() == {account.value: held[account.value] for account in Account}
+        assert self.ledger.planned_bytes == held.total()
         assert 0 <= self.ledger.free_bytes <= LIMIT
-        assert min(self.ledger.accounts().values()) >= 0
 
     def teardown(self) -> None:
         """Release everything: the account is empty."""
-        for held in self.held:
-            held.release()
+        for account, num_bytes in self.held:
+            self.ledger.release(account, num_bytes)
         assert self.ledger.planned_bytes == 0
 
 

@@ -143,8 +143,7 @@ class Stage:
             model=ModelConfig(path=folder / "bundle"),
             state=StateConfig(file=folder / "state.json"),
         )
-        model = fake_model(bench.clock())
-        self.reporter = Reporter(config, model, bench.node, bench.edges)
+        self.reporter = Reporter(fake_model(config, bench.clock()), bench.driver)
         transport = cast("Transport", FakeTransportThread(self.threads))
         connection = ConnectionLog(
             transport, "mqtt://broker:1883", bench.driver, self.reporter, self.notifier

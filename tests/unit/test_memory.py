@@ -200,16 +200,6 @@ def test_a_budget_is_enforced_by_a_control_group_near_it(
     assert limits.is_enforced(800 * MIB) is is_enforced
 
 
-def test_where_the_kernel_does_not_tell_it_is_asked_another_way(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    known = memory.snapshot()
-    monkeypatch.setattr("os.pread", lambda *_: b"")
-    other = memory.snapshot()
-    assert other.rss_bytes == pytest.approx(known.rss_bytes, rel=0.1)
-    assert other.available_bytes == pytest.approx(known.available_bytes, rel=0.5)
-
-
 def test_what_would_grow_too_far_fails_and_later_it_does_not() -> None:
     before = resource.getrlimit(resource.RLIMIT_DATA)
     with memory.limited_growth(64 * MIB):

@@ -63,7 +63,7 @@ def test_refusals_and_drops_are_kept_apart_by_cause() -> None:
 def test_speed_and_time_to_first_token_are_percentiles() -> None:
     metrics = Metrics()
     for ms in range(1, 101):
-        metrics.observe_ttft(ms / 1000)
+        metrics.ttft_s.add(ms / 1000)
     for num_tokens in (10, 20, 90):
         metrics.observe_decode(num_tokens, 2.0)
     metrics.observe_decode(0, 1.0)

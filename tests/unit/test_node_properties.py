@@ -14,6 +14,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+from benchmarks.simulate.engine import step_s
 from edged.errors import ErrorCode
 from edged.node.effects import (
     Acknowledge,
@@ -271,7 +272,7 @@ class NodeMachine(RuleBasedStateMachine):
 
     def decode(self, batch: list[Running], speed: float) -> None:
         contexts = [len(it.generation.prompt_ids) + it.num_done - 1 for it in batch]
-        self.now_s += speed * self.cost.margin * self.cost.step_s(contexts)
+        self.now_s += speed * self.cost.margin * step_s(self.cost, contexts)
         for it in batch:
             it.generation.output_ids.append(0)
 

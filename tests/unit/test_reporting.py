@@ -27,9 +27,9 @@ class Stage:
 
     def __init__(self, text: str = "") -> None:
         self.bench = Bench()
-        model = fake_model(self.bench.clock())
+        model = fake_model(config(text), self.bench.clock())
         self.bench.clock.advance(60.0)
-        self.reporter = Reporter(config(text), model, self.bench.node, self.bench.edges)
+        self.reporter = Reporter(model, self.bench.driver)
 
     @property
     def states(self) -> list[dict[str, Any]]:
@@ -46,7 +46,7 @@ def test_info_has_the_model_and_the_limits_of_requests() -> None:
         "request: {timeout: 5s, max_timeout: 50s, max_tokens: 7, max_payload: 2KiB}\n"
         "group: {name: heating}"
     )
-    info = info_members(config(text), fake_model(0.0))
+    info = info_members(fake_model(config(text)))
     assert info["model"] == {
         "name": "tiny",
         "id": "tiny@abcdef",
@@ -81,9 +81,8 @@ def test_info_has_the_model_and_the_limits_of_requests() -> None:
 def test_a_broker_on_the_network_without_a_user_is_insecure(
     broker: str, *, is_insecure: bool
 ) -> None:
-    assert (
-        info_members(config(f"broker: {broker}"), fake_model(0.0))["insecure_broker"] is is_insecure
-    )
+    info = info_members(fake_model(config(f"broker: {broker}")))
+    assert info["insecure_broker"] is is_insecure
 
 
 def test_at_a_connection_all_that_is_retained_is_published() -> None:

@@ -105,9 +105,10 @@ def test_a_full_socket_does_not_block(tmp_path: Path) -> None:
     ],
 )
 def test_the_watchdog_is_fed_only_where_it_is_meant(
-    environment: dict[str, str], interval_s: float | None
+    environment: dict[str, str], interval_s: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert Notifier(environment, pid=7).watchdog_interval_s == interval_s
+    monkeypatch.setattr("os.getpid", lambda: 7)
+    assert Notifier(environment).watchdog_interval_s == interval_s
 
 
 def test_the_real_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:

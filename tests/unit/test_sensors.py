@@ -1,5 +1,6 @@
 """Readings of the device: every shape a board has, and boards that tell nothing."""
 
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -45,7 +46,7 @@ def test_processors_held_back_for_heat_are_told(tmp_path: Path) -> None:
         "class/thermal/cooling_device2/cur_state": "9\n",
         "class/thermal/cooling_device2/max_state": "9\n",
     }
-    assert read_device(write(tmp_path, devices)).throttled_share == 0.3
+    assert read_device(write(tmp_path, devices)).throttled == 0.3
 
 
 @pytest.mark.parametrize(
@@ -57,13 +58,13 @@ def test_the_firmware_of_a_raspberry_pi_is_read(
     """Bits 16 and above are of the past."""
     name = "devices/platform/soc/soc:firmware/get_throttled"
     reading = read_device(write(tmp_path, {name: f"{flags}\n"}))
-    assert (reading.throttled_share, reading.under_voltage) == (throttled, weak)
+    assert (reading.throttled, reading.under_voltage) == (throttled, weak)
 
 
 def test_a_board_that_tells_nothing_is_all_unknown(tmp_path: Path) -> None:
     reading = read_device(tmp_path)
-    assert set(reading.members().values()) == {None}
-    assert set(reading.members()) >= {"temperature_c", "throttled", "battery"}
+    assert set(asdict(reading).values()) == {None}
+    assert set(asdict(reading)) >= {"temperature_c", "throttled", "battery"}
     assert read_joules(tmp_path) is None
 
 
@@ -75,7 +76,7 @@ def test_frequency_and_battery_come_in_base_units(
     monkeypatch.setattr(psutil, "sensors_battery", lambda: battery, raising=False)
     reading = read_device(tmp_path)
     assert (reading.frequency_hz, reading.max_frequency_hz) == (1.8e9, 2.4e9)
-    assert (reading.battery_share, reading.on_mains) == (0.8, False)
+    assert (reading.battery, reading.on_mains) == (0.8, False)
     monkeypatch.setattr(psutil, "cpu_freq", lambda: SimpleNamespace(current=1800.0, max=0.0))
     assert read_device(tmp_path).max_frequency_hz is None
 
@@ -86,7 +87,7 @@ def test_a_reading_that_fails_is_not_there(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(psutil, "cpu_freq", fail)
     monkeypatch.setattr(psutil, "sensors_battery", fail, raising=False)
-    assert set(read_device(tmp_path).members().values()) == {None}
+    assert set(asdict(read_device(tmp_path)).values()) == {None}
 
 
 def test_the_counters_of_all_packages_are_added(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from edged.node.throttling import DeviceReading, Throttling, ThrottlingLimits
+from edged.node.throttling import DeviceReading, Throttling
 from tests.fakes import LIMITS, Bench
 
 
@@ -14,7 +14,7 @@ def reason(throttling: Throttling, **reading: Any) -> str | None:  # noqa: ANN40
 
 
 def test_a_hot_device_is_spared_until_it_has_cooled_down() -> None:
-    throttling = Throttling(ThrottlingLimits(max_temperature_c=80.0))
+    throttling = Throttling(80.0, None)
     seen = [reason(throttling, temperature_c=c) is not None for c in (79, 80, 76, 75, 74, 79, 81)]
     assert seen == [False, True, True, True, False, False, True]
     assert reason(throttling, temperature_c=82.4) == (
@@ -23,29 +23,25 @@ def test_a_hot_device_is_spared_until_it_has_cooled_down() -> None:
 
 
 def test_a_low_battery_counts_off_mains_only() -> None:
-    throttling = Throttling(ThrottlingLimits(min_battery_share=0.3))
-    assert reason(throttling, battery_share=0.2, on_mains=True) is None
+    throttling = Throttling(None, 0.3)
+    assert reason(throttling, battery=0.2, on_mains=True) is None
     seen = [
-        reason(throttling, battery_share=share, on_mains=False) is not None
+        reason(throttling, battery=share, on_mains=False) is not None
         for share in (0.3, 0.29, 0.34, 0.35)
     ]
     assert seen == [False, True, True, False]
 
 
-@pytest.mark.parametrize("limits", [ThrottlingLimits(), ThrottlingLimits(80.0, 0.3)])
-def test_what_is_not_told_or_not_limited_is_no_reason(limits: ThrottlingLimits) -> None:
-    throttling = Throttling(limits)
-    assert reason(throttling) is None
-    assert (
-        reason(
-            Throttling(ThrottlingLimits()), temperature_c=120.0, battery_share=0.01, on_mains=False
-        )
-        is None
-    )
+@pytest.mark.parametrize("limits", [(None, None), (80.0, 0.3)])
+def test_what_is_not_told_or_not_limited_is_no_reason(
+    limits: tuple[float | None, float | None],
+) -> None:
+    assert reason(Throttling(*limits)) is None
+    assert reason(Throttling(None, None), temperature_c=120.0, battery=0.01, on_mains=False) is None
 
 
 def test_background_work_is_held_back_first() -> None:
-    bench = Bench(limits=replace(LIMITS, throttling=ThrottlingLimits(max_temperature_c=80.0)))
+    bench = Bench(limits=replace(LIMITS, max_temperature_c=80.0))
     bench.device = DeviceReading(temperature_c=85.0)
     for priority in ("background", "normal"):
         bench.deliver({"id": priority, "prompt": "x", "max_tokens": 5, "priority": priority})

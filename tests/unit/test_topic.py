@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edged.config import load_config
-from edged.daemon.homeassistant import Announcement
+from edged.daemon.homeassistant import Announcement, status_topic
 from edged.errors import ConfigError
 from edged.protocol import Topics
 from edged.protocol.topic import (
@@ -75,7 +75,11 @@ def test_every_topic_of_a_node_is_allowed_whatever_its_prefix(prefix: str) -> No
     announced = Announcement(topics, "/".join(["h" * 7] * 8), "model", can_ask=True)
     own = [topics.availability, topics.info, topics.state, topics.event, topics.stream(LONGEST_ID)]
     replies = [topics.response("generate"), announced.reply_topic]
-    others = [announced.topic, announced.status_topic, f"{topics.group_root}/probe/{LONGEST_NODE}"]
+    others = [
+        announced.topic,
+        status_topic(announced.prefix),
+        f"{topics.group_root}/probe/{LONGEST_NODE}",
+    ]
     assert [refuse_topic(topic) for topic in (*own, *replies, *others)] == [None] * 10
 
 

@@ -24,13 +24,13 @@ def config(text: str = "") -> Config:
     return load_config(text, "edged.yaml", overrides=overrides)
 
 
-def model(num_slots: int = 4) -> ResidentModel:
+def model(given: Config, num_slots: int = 4) -> ResidentModel:
     """What of a loaded model limits a node."""
     facts = SimpleNamespace(kv_bytes_per_token=128)
     bundle = SimpleNamespace(manifest=SimpleNamespace(model=facts), model_id="tiny-int8@1fbea1")
     engine = SimpleNamespace(max_model_len=200, num_slots=num_slots)
     memory = SimpleNamespace(budget=MemoryBudget(1000), plan=None)
-    parts = {"bundle": bundle, "engine": engine, "memory": memory}
+    parts = {"config": given, "bundle": bundle, "engine": engine, "memory": memory}
     return cast("ResidentModel", SimpleNamespace(**parts))
 
 
@@ -95,7 +95,7 @@ def test_energy_is_estimated_with_the_threads_that_are_configured() -> None:
 
 def test_the_limits_are_the_models_and_the_configured_ones() -> None:
     given = config("queue: {size: 5}\nsessions: {count: 3, max_tokens: 100, idle: 60s}")
-    limits = limits_of(given, model(num_slots=2))
+    limits = limits_of(model(given, num_slots=2))
     assert (limits.max_model_len, limits.num_slots, limits.kv_bytes_per_token) == (200, 2, 128)
     assert (limits.model_id, limits.budget.limit_bytes) == ("tiny-int8@1fbea1", 1000)
     assert limits.max_waiting == 5
@@ -110,7 +110,7 @@ def test_what_a_request_leaves_open_is_configured() -> None:
         "homeassistant: {prefix: ha}\n"
         "group: {name: heating}"
     )
-    defaults = limits_of(given, model()).defaults
+    defaults = limits_of(model(given)).defaults
     assert (defaults.node, defaults.prefix, defaults.group) == ("kitchen", "edged", "heating")
     assert (defaults.timeout_s, defaults.max_timeout_s, defaults.max_tokens) == (5.0, 50.0, 7)
     assert (defaults.max_payload_bytes, defaults.is_system_allowed) == (2048, False)
@@ -121,4 +121,4 @@ def test_what_a_request_leaves_open_is_configured() -> None:
 @pytest.mark.parametrize(("count", "has_sessions"), [(0, False), (1, True)])
 def test_without_room_for_a_session_there_are_none(count: int, *, has_sessions: bool) -> None:
     given = config(f"sessions: {{count: {count}}}")
-    assert limits_of(given, model()).defaults.has_sessions is has_sessions
+    assert limits_of(model(given)).defaults.has_sessions is has_sessions

@@ -10,7 +10,7 @@ from time import perf_counter
 from edged.bundle.folder import open_bundle
 from edged.commands.bench.turns import CONCURRENCY, OnToken
 from edged.config import Config, ModelConfig, StateConfig
-from edged.daemon.autotune import fitted_settings
+from edged.daemon.measurements import fitted_settings
 from edged.daemon.memory import available_bytes, keep_one_heap, return_freed
 from edged.engine.loading import load_engine
 from edged.engine.steps import Token

@@ -10,7 +10,7 @@ from edged.bundle.manifest import GraphKind
 from edged.commands.doctor.finding import Finding, failure, good, warning
 from edged.config import Config
 from edged.daemon import memory
-from edged.daemon.memory_plan import decide_budget, decide_slots, memory_problem, plan_memory
+from edged.daemon.memory_plan import divide_memory, plan_memory
 from edged.engine.graph import Graph
 from edged.engine.loading import load_graph
 from edged.errors import BundleError
@@ -55,8 +55,8 @@ def check_memory(config: Config, bundle: Bundle, resident_bytes: int) -> Finding
     held = memory.snapshot()
     available_bytes = held.available_bytes + resident_bytes
     held = type(held)(held.rss_bytes, available_bytes)
-    budget = decide_budget(config, memory.kernel_limits(), held)
-    plan = plan_memory(config, bundle, held, decide_slots(config, bundle, budget, held))
+    reservation = divide_memory(config, bundle, held)
+    plan, budget, problem = reservation.plan, reservation.budget, reservation.problem
     figures = {
         "plan_bytes": plan.total_bytes,
         "weights_bytes": plan.weights_bytes,
@@ -65,7 +65,6 @@ def check_memory(config: Config, bundle: Bundle, resident_bytes: int) -> Finding
         "budget_bytes": budget.limit_bytes,
         "available_bytes": available_bytes,
     }
-    problem = memory_problem(config, bundle, budget, held)
     if problem is not None:
         said, _, advice = problem.partition("; ")
         return failure("memory", said, advice, **figures)

@@ -3,6 +3,7 @@
 import argparse
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import edged
@@ -23,9 +24,9 @@ from edged.commands.install.layout import (
 from edged.commands.install.machine import Machine, succeeds
 from edged.commands.install.settings import Settings, configuration_text, drop_in_text
 from edged.config import load_config
-from edged.daemon.memory_plan import PROCESS_BYTES, memory_problem
+from edged.daemon.memory_plan import PROCESS_BYTES, divide_memory
 from edged.errors import ExitCode, UsageError
-from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
+from edged.scheduling.memory_budget import MemorySnapshot
 
 # For a stop and one attempt to start, as in the unit; a start that waits continues afterwards.
 START_LIMIT_S = 200.0
@@ -73,9 +74,9 @@ def _check_fit(layout: Layout, settings: Settings, model: Path | None) -> None:
     bundle = open_bundle(model or layout.inside(settings.model), verify=False)
     config = load_config(configuration_text(layout, settings), "edged.yaml")
     memory_bytes = config.budget.memory_bytes or settings.budget_bytes
+    config = replace(config, budget=replace(config.budget, memory_bytes=memory_bytes))
     # The target may be another device, so only the budget is checked.
-    held = MemorySnapshot(PROCESS_BYTES, sys.maxsize)
-    problem = memory_problem(config, bundle, MemoryBudget(memory_bytes, 0), held)
+    problem = divide_memory(config, bundle, MemorySnapshot(PROCESS_BYTES, sys.maxsize)).problem
     if problem is not None:
         raise UsageError(f"--budget: {settings.budget_bytes >> 20}M is too small: {problem}")
 

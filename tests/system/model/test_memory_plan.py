@@ -17,7 +17,7 @@ from pathlib import Path
 import edged.daemon.run  # all imports of the daemon, as when the plan is made
 from edged.daemon import memory
 from edged.daemon import loader as resident
-from edged.daemon import autotune as tuning
+from edged.daemon import measurements
 from edged.config import Config, ModelConfig, StateConfig
 from edged.engine.grammar import compile_format
 from edged.protocol.request import ChatMessage, FormatType, OutputFormat, SamplingParams
@@ -32,7 +32,7 @@ model = ModelConfig(
 )
 config = Config(model=model, state=state)
 if state.folder is None:
-    tuning.prepared_model = lambda *_: None  # a device without room for a copy
+    measurements.prepared_model = lambda *_: None  # a device without room for a copy
 model = resident.load(config)
 ready_bytes = memory.rss_bytes()
 engine, tokenizer = model.engine, model.tokenizer

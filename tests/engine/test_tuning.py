@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edged.bundle.folder import Bundle, open_bundle
 from edged.config import Config, ModelConfig, StateConfig
-from edged.daemon.autotune import FILE_NAME, Tuning, known_tuning, measure
+from edged.daemon.measurements import TUNING_FILE, Tuning, known_tuning, measure_tuning
 from edged.engine.graph import Graph
 from edged.engine.steps import DecodeInput
 from tests.fakes import FakeClock
@@ -70,7 +70,7 @@ def test_the_fastest_is_taken_that_keeps_nobody_waiting(
     def load(has_flash: bool) -> Graph:
         return TimedGraph(clock, *(flash if has_flash else plain))
 
-    assert measure(load, clock) == expected
+    assert measure_tuning(load, clock) == expected
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_device_is_measured_by_a_child_and_known_from_then_on(
 ) -> None:
     found = known_tuning(config(tmp_path), bundle, bundle.model_path)
     assert found.has_flash is not None
-    assert json.loads((tmp_path / FILE_NAME).read_bytes())["tuning"]["chunk_tokens"] > 0
+    assert json.loads((tmp_path / TUNING_FILE).read_bytes())["tuning"]["chunk_tokens"] > 0
     monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("measured again"))
     assert known_tuning(config(tmp_path), bundle, bundle.model_path) == found
 
@@ -99,7 +99,7 @@ def test_nothing_is_measured_that_cannot_be_kept(bundle: Bundle) -> None:
 
 def test_without_a_prepared_copy_no_second_model_is_loaded(tmp_path: Path, bundle: Bundle) -> None:
     assert known_tuning(config(tmp_path), bundle, None) == Tuning()
-    assert not (tmp_path / FILE_NAME).exists()
+    assert not (tmp_path / TUNING_FILE).exists()
 
 
 def test_a_child_that_fails_costs_a_line(
@@ -108,12 +108,12 @@ def test_a_child_that_fails_costs_a_line(
     caplog.set_level(logging.WARNING)
     assert known_tuning(config(tmp_path), bundle, tmp_path / "absent.onnx") == Tuning()
     assert "no measurement" in caplog.text
-    assert not (tmp_path / FILE_NAME).exists(), "the next start tries again"
+    assert not (tmp_path / TUNING_FILE).exists(), "the next start tries again"
 
 
 def test_a_damaged_file_is_measured_anew(
     tmp_path: Path, bundle: Bundle, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / FILE_NAME).write_text("{", "utf-8")
+    (tmp_path / TUNING_FILE).write_text("{", "utf-8")
     assert known_tuning(config(tmp_path), bundle, bundle.model_path).has_flash is not None
     assert "is measured anew" in caplog.text
