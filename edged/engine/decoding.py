@@ -22,15 +22,12 @@ class Constraint(Protocol):
     @property
     def is_complete(self) -> bool:
         """Whether the answer is whole and nothing may follow."""
-        ...
 
     def allowed(self, logits: NDArray[np.float32]) -> None:
         """Overwrite the logits ``[vocabulary]`` of all tokens that may not come next with -inf."""
-        ...
 
     def advance(self, token_id: int) -> None:
         """Append the chosen token."""
-        ...
 
 
 @dataclass(eq=False)

@@ -122,8 +122,6 @@ def _failures(kind: type[FormatError | ConstraintError], where: str) -> Iterator
 
 
 def _compile_choices(tokenizer: Tokenizer, choices: tuple[str, ...]) -> LLMatcher:
-    if not choices or not all(choices):
-        raise FormatError("format.choices: must hold at least one text, and no empty one")
     # A Lark string is written like a JSON string, but must escape DEL.
     strings = (json.dumps(choice, ensure_ascii=False) for choice in choices)
     alternatives = " | ".join(string.replace("\x7f", "\\u007f") for string in strings)

@@ -88,10 +88,7 @@ class Graph(ABC):
         """Run one token of each of several sequences; blocks.
 
         Returns:
-            Logits ``[vocabulary]`` of each input; as those of ``forward``.
-
-        Raises:
-            ValueError: a gap after a sequence's current length, or a position past the limit.
+            Logits ``[vocabulary]`` of each input; as those of ``forward``, and with its errors.
         """
 
     def copy(self, source: int, target: int, length: int) -> None:

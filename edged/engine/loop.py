@@ -152,11 +152,7 @@ class Engine:
         return self._graph.read(slot)
 
     def load_prefix(self, token_ids: Sequence[int], data: NDArray[np.uint8]) -> bool:
-        """Keep what ``make_prefix`` returned for these tokens; return False if it does not fit.
-
-        Raises:
-            RuntimeError: every slot for a prefix is taken.
-        """
+        """Keep what ``make_prefix`` returned, with its errors; return False if it does not fit."""
         slot = self._slots.pin(np.asarray(token_ids, np.int64))
         fits = self._graph.write(slot, len(token_ids), data)
         if not fits:
@@ -181,8 +177,9 @@ class Engine:
     def _checked_prompt(self, prompt_ids: Sequence[int], max_tokens: int) -> TokenIds:
         prompt = np.asarray(prompt_ids, np.int64)
         if not 0 < len(prompt) < self.max_model_len:
-            most = self.max_model_len - 1
-            raise ValueError(f"{len(prompt)} prompt tokens do not fit 1 to {most}")
+            raise ValueError(
+                f"{len(prompt)} prompt tokens do not fit 1 to {self.max_model_len - 1}"
+            )
         if max_tokens < 1:
             raise ValueError(f"max_tokens is {max_tokens}; an answer has at least 1")
         if prompt.min() < 0 or prompt.max() >= self.vocab_size:

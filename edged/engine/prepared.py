@@ -91,13 +91,6 @@ def describe_processor(fields: Collection[str], cpuinfo: Path = _CPUINFO) -> lis
 
 
 def _make(bundle: Bundle, copy: Path, weights_bytes: int, room_bytes: int) -> None:
-    """Let a child make and try the copy, and replace all others by it.
-
-    Raises:
-        MemoryError: there is too little memory for the child.
-        OSError: the disk is full or cannot be written.
-        SubprocessError: the child failed, or the copy gives other tokens.
-    """
     # For lack of memory the kernel would kill the child, and the service with it.
     needed_bytes = round(_MEMORY_FACTOR * weights_bytes) + _CHILD_BYTES
     if room_bytes < needed_bytes:

@@ -267,12 +267,6 @@ def test_a_property_that_is_always_needed_below_itself_is_refused(tokenizer: Tok
         compile_format(tokenizer, schema(ENDLESS[0]))
 
 
-@pytest.mark.parametrize("choices", [(), ("a", "")])
-def test_choices_without_a_text_are_refused(tokenizer: Tokenizer, choices: tuple[str, ...]) -> None:
-    with pytest.raises(FormatError, match=r"format\.choices: must hold"):
-        compile_format(tokenizer, choice(*choices))
-
-
 def test_choices_beyond_the_limits_are_refused(
     tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

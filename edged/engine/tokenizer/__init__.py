@@ -54,11 +54,11 @@ class Tokenizer:
                 "them; number the tokens without gaps"
             )
         self._token_bytes = TokenBytes(tokenizer, silent_id=self._cut_id)
-        self.control_ids = sorted(self._token_bytes.controls)
-        names = self._token_bytes.controls.values()
-        controls = [re.escape(name) for name in names if len(name) > 1]
+        controls = self._token_bytes.controls
+        self.control_ids = sorted(controls)
+        names = [re.escape(name) for name in controls.values() if len(name) > 1]
         # The first character of each control token, of overlapping ones, too.
-        pattern = f"(?={'|'.join(controls)})." if controls else "(?!)"
+        pattern = f"(?={'|'.join(names)})." if names else "(?!)"
         self._control = re.compile(pattern, re.DOTALL)
 
     @classmethod
@@ -105,8 +105,8 @@ class Tokenizer:
     def vocabulary(self) -> list[bytes]:
         """Return the bytes of each id of the model, empty without text; blocks for some 100 ms."""
         tokens = [self._token_bytes.read(i) for i in range(self._vocab_size)]
-        for token_id, text in self._token_bytes.controls.items():
-            tokens[token_id] = text.encode()
+        for token_id, name in self._token_bytes.controls.items():
+            tokens[token_id] = name.encode()
         return tokens
 
     def _guarded(self, text: str) -> str:
@@ -114,11 +114,7 @@ class Tokenizer:
         return self._control.sub(lambda match: match[0] + self._cut, text)
 
     def _encode(self, text: str) -> list[int]:
-        """Return the ids of a text; control tokens that are not guarded become such.
-
-        Raises:
-            TemplateError: the tokenizer fails on it.
-        """
+        # Control tokens that are not guarded become such.
         try:
             ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         except BaseException as error:

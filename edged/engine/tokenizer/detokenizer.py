@@ -13,7 +13,6 @@ import tokenizers
 
 from edged.errors import BundleError
 
-_NO_DECODER: dict[str, Any] = {"type": "Sequence", "decoders": []}
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -30,8 +29,8 @@ class TokenBytes:
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, *, silent_id: int) -> None:
         decoder = tokenizer.decoder
-        whole = json.loads(decoder.__getstate__()) if decoder is not None else _NO_DECODER
-        steps = whole["decoders"] if whole["type"] == "Sequence" else [whole]
+        whole = json.loads(decoder.__getstate__()) if decoder is not None else {"decoders": []}
+        steps = whole.get("decoders", [whole])
         kinds = {step["type"] for step in steps}
         self._is_byte_level = "ByteLevel" in kinds
         if not kinds & {"ByteLevel", "ByteFallback", "Metaspace"}:

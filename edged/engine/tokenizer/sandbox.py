@@ -17,7 +17,7 @@ from jinja2 import Template, TemplateSyntaxError, Undefined, nodes, pass_context
 from jinja2 import TemplateError as JinjaError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.runtime import Context, LoopContext, Macro
+from jinja2.runtime import Context, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 # A value within a template.
@@ -73,7 +73,6 @@ _METHODS: dict[type, frozenset[str]] = {
     ]),
     list: frozenset(["count", "index"]),
     dict: frozenset(["copy", "get", "items", "keys", "values"]),
-    LoopContext: frozenset(["changed", "cycle"]),
 }
 # fmt: on
 
@@ -174,8 +173,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if isinstance(owner, dict):  # its members are returned, not read
             self._charge_value(owner)
             return method(*args, **kwargs)
-        if isinstance(owner, LoopContext):
-            return method(*args, **kwargs)
         self._charge_content(owner)
         if method.__name__ == "replace":
             return self._charge_value(self._replace(owner, *args))
@@ -242,11 +239,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return value
 
     def _charge_content(self, value: _Value) -> _Value:
-        """Charge for a value with all its content.
-
-        Raises:
-            BudgetError: it is too much, or cannot become text.
-        """
+        # Nothing is left out, so a value that cannot become text is refused.
         value = self._as_list(value)
         if isinstance(value, str):
             self._charge(_OBJECT + len(value))
@@ -267,11 +260,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return value
 
     def _meter(self, node: nodes.Node) -> int:
-        """Insert charges into a syntax tree, and return the cost of one pass through it.
-
-        Raises:
-            TemplateSyntaxError: a node is not allowed, or there are too many.
-        """
+        # Inserts charges into a syntax tree, and returns the cost of one pass through it: a pass is
+        # charged where it begins, before it does anything.
         if not isinstance(node, _NODES) or getattr(node, "recursive", False):
             raise TemplateSyntaxError(
                 f"{type(node).__name__.lower()} is not for chat templates", node.lineno
