@@ -10,6 +10,7 @@ A child process makes it, and must get the same tokens from it as from the model
 import hashlib
 import json
 import logging
+import os
 import platform
 import re
 import shutil
@@ -119,7 +120,11 @@ def _make(bundle: Bundle, copy: Path, weights_bytes: int, room_bytes: int) -> No
             lines = child.stderr.strip().splitlines() or ["no message"]
             raise subprocess.SubprocessError(f"exit status {child.returncode}: {lines[-1]}")
         (partial / _RECORD).write_bytes(_record(partial))
-        # Not synced: what a power cut leaves of it has other checksums.
+        # Written to the disk, the mapped weights are clean pages. Not for a power cut: what that
+        # leaves has other checksums.
+        for path in partial.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
         partial.rename(copy)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
