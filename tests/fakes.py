@@ -15,9 +15,9 @@ from edged.daemon.memory import KernelLimits
 from edged.daemon.operator_events import OperatorEvents
 from edged.daemon.preparer import Preparer
 from edged.daemon.worker import Worker
-from edged.engine.decoding import Decoding
+from edged.engine.decoding import Constraint, Decoding, ForwardPass
 from edged.engine.loop import Engine
-from edged.engine.steps import Constraint, ForwardPass, Prefilled, Step, Token
+from edged.engine.steps import Prefilled, Step, Token
 from edged.node.crash_journal import CrashJournal
 from edged.node.effects import Effect, Prepare, WriteJournal
 from edged.node.events import Prepared, Tick

@@ -29,8 +29,8 @@ from edged.daemon.loader import ResidentModel
 from edged.daemon.logs import configure_logging
 from edged.daemon.memory_plan import MemoryReservation
 from edged.daemon.run import serve
-from edged.engine.decoding import Decoding
-from edged.engine.steps import Constraint, ForwardPass, Prefilled, Step, Token
+from edged.engine.decoding import Constraint, Decoding, ForwardPass
+from edged.engine.steps import Prefilled, Step, Token
 from edged.protocol.request import ChatMessage, SamplingParams
 from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from edged.builder.stop_tokens import turn_end
 from edged.bundle.manifest import TOKENIZER
-from edged.engine.tokenizer import encoder
+from edged.engine.tokenizer import definition
 from edged.errors import BuildError, BundleError
 
 _INDEX = "model.safetensors.index.json"
@@ -73,7 +73,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
         BuildError: It is not a tokenizer, or of a kind that the device refuses.
     """
     try:
-        return encoder.read_tokenizer(path.read_text(encoding="utf-8"))
+        return definition.read_tokenizer(path.read_text(encoding="utf-8"))
     except (BundleError, OSError, UnicodeDecodeError) as error:
         reason = str(error).removeprefix(f"{TOKENIZER}: ").partition("; rebuild")[0]
         raise BuildError(f"{path}: {reason}") from error

@@ -6,7 +6,7 @@ Rule: no clock and no I/O but the counter; an energy figure always names its sou
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from edged.engine.steps import ForwardPass
+from edged.engine.decoding import ForwardPass
 from edged.node.generation import Generation
 from edged.protocol.request import Energy, EnergySource
 

@@ -12,8 +12,8 @@ import traceback
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
+from edged.engine.decoding import Constraint
 from edged.engine.grammar import FormatError
-from edged.engine.steps import Constraint
 from edged.engine.tokenizer import TemplateError
 from edged.errors import ErrorCode
 from edged.node.effects import Prepare

@@ -14,7 +14,7 @@ from functools import partial
 
 from edged.daemon.energy import EnergyMeter, account
 from edged.engine.loop import Engine
-from edged.engine.steps import DecodingFailure, Step
+from edged.engine.steps import Step
 from edged.errors import ErrorCode
 from edged.node.generation import Finished, Fragment, Generation, Paused, TextStream
 from edged.protocol.request import FinishReason, FormatType, Rejected
@@ -175,9 +175,9 @@ class Worker:
 
     def _record(self, run: Generation, steps: Iterable[Step], now_s: float) -> None:
         for step in steps:
-            if isinstance(step, DecodingFailure):
+            if isinstance(step, Exception):
                 self._drop(run)
-                self._fail(run, step.error)
+                self._fail(run, step)
                 return
             run.record(step)
         run.end_step(now_s)

@@ -3,8 +3,9 @@
 Rule: no model here. An exception of a sampler or a constraint ends this answer alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,21 @@ from numpy.typing import NDArray
 from edged.engine.drafts import Drafter
 from edged.engine.sampling import Sampler
 from edged.engine.slots import TokenIds
-from edged.engine.steps import Constraint, DecodeInput, DecodingFailure, Token
+from edged.engine.steps import DecodeInput, Step, Token
+
+
+class Constraint(Protocol):
+    """The format of an answer, enforced token by token."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the answer is whole and nothing may follow."""
+
+    def allowed(self, logits: NDArray[np.float32]) -> None:
+        """Overwrite the logits ``[vocabulary]`` of all tokens that may not come next with -inf."""
+
+    def advance(self, token_id: int) -> None:
+        """Append the chosen token."""
 
 
 @dataclass(eq=False)
@@ -68,7 +83,7 @@ class Decoding:
 
     def choose(
         self, logits: NDArray[np.float32], stop_token_ids: Sequence[int]
-    ) -> Token | DecodingFailure:
+    ) -> Token | Exception:
         """Choose the next token from the logits ``[vocabulary]``, which are overwritten."""
         constraint, is_complete = self.constraint, False
         try:
@@ -80,7 +95,7 @@ class Decoding:
                 is_complete = constraint.is_complete
         except Exception as error:  # noqa: BLE001 - ends this answer; the others go on
             self.is_over = True
-            return DecodingFailure(error)
+            return error
         is_stop = token_id in stop_token_ids
         self._last_id = token_id
         self.num_tokens += 1
@@ -88,3 +103,15 @@ class Decoding:
             self.drafter.push(token_id)
         self.is_over = is_stop or is_complete or self.num_tokens == self.limit
         return Token(token_id, is_stop)
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardPass:
+    """One run of the model."""
+
+    outcomes: Mapping[Decoding, Sequence[Step]]
+    """The steps of each answer in the batch, in order."""
+    num_rows: int = 0
+    """Tokens decoded, drafted ones included; 0 for a prefill chunk."""
+    num_pairs: int = 0
+    """Query-key pairs of attention: the positions before each decoded token, added up."""

@@ -6,17 +6,17 @@ Rule: each keyword of a schema is either enforced or refused with its path; none
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from numpy.typing import NDArray
 
 from edged.engine.schema_cost import COST_LIMIT, estimate_cost
 from edged.engine.schema_parts import SchemaError
 from edged.engine.tokenizer import Tokenizer
-from edged.engine.tokenizer.encoder import is_library_failure
+from edged.engine.tokenizer.definition import is_library_failure
 from edged.protocol.request import FormatType, OutputFormat
 
 # All options of the library are set, so that a requester's "x-guidance" cannot replace any.
@@ -48,7 +48,6 @@ _COST_OF_A_TRY = 150
 # A set of tokens that continue a JSON string, precomputed. The library's own four such sets take
 # 9 MiB more and were not faster on texts of any length.
 _SLICE = r'[^"\\\x00-\x1F\x7F]{1,30}'
-_LOADED: WeakKeyDictionary[Tokenizer, LLTokenizer] = WeakKeyDictionary()
 
 
 class FormatError(ValueError):
@@ -60,7 +59,12 @@ class ConstraintError(RuntimeError):
 
 
 class GrammarConstraint:
-    """The state of a grammar within one answer."""
+    """The state of a grammar within one answer; see ``Constraint``.
+
+    Raises:
+        ConstraintError: by each method, when the grammar reached its limits, or was given a token
+            that it does not allow.
+    """
 
     def __init__(self, matcher: LLMatcher) -> None:
         self._matcher = matcher
@@ -72,22 +76,14 @@ class GrammarConstraint:
             return bool(self._matcher.is_stopped())
 
     def allowed(self, logits: NDArray[np.float32]) -> None:
-        """Overwrite the logits ``[vocabulary]`` of all tokens that may not come next with -inf.
-
-        Raises:
-            ConstraintError: the grammar reached its limits.
-        """
+        """Overwrite the logits ``[vocabulary]`` of all tokens that may not come next with -inf."""
         with _failures(ConstraintError, "the grammar"):
             bits = _bits(self._matcher)
             self._check()
         logits[bits[: len(logits)] == 0] = -np.inf
 
     def advance(self, token_id: int) -> None:
-        """Append the chosen token.
-
-        Raises:
-            ConstraintError: the grammar does not allow it here.
-        """
+        """Append the chosen token."""
         with _failures(ConstraintError, "the grammar"):
             self._matcher.consume_token(token_id)
             self._check()
@@ -126,8 +122,6 @@ def _failures(kind: type[FormatError | ConstraintError], where: str) -> Iterator
 
 
 def _compile_choices(tokenizer: Tokenizer, choices: tuple[str, ...]) -> LLMatcher:
-    if not choices or not all(choices):
-        raise FormatError("format.choices: must hold at least one text, and no empty one")
     # A Lark string is written like a JSON string, but must escape DEL.
     strings = (json.dumps(choice, ensure_ascii=False) for choice in choices)
     alternatives = " | ".join(string.replace("\x7f", "\\u007f") for string in strings)
@@ -184,6 +178,8 @@ def _error_text(matcher: LLMatcher) -> str:
     message = str(matcher.get_error()).partition("\n")[0]
     if "coerce_one_of" in message:
         return "oneOf is only supported where its alternatives exclude each other; use anyOf"
+    if "ff_tokens" in message:
+        return "no finite answer obeys it, or it has too many parts; let a property be optional"
     return message
 
 
@@ -215,16 +211,33 @@ def _children(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _matcher(tokenizer: Tokenizer, grammar: str) -> LLMatcher:
-    loaded = _LOADED.get(tokenizer)
-    if loaded is None:
-        vocabulary = tokenizer.vocabulary()
-        loaded = _LOADED[tokenizer] = LLTokenizer(
-            # Reading tokenizer.json itself, the library would hold a second copy of the tokenizer,
-            # and mistake GPT-2's byte characters for text where the decoder has further steps.
-            TokenizerWrapper(vocabulary),
-            n_vocab=len(vocabulary.tokens),
-            eos_token=vocabulary.stop_ids,
-            slices=[_SLICE],
-        )
-        vocabulary.tokens.clear()  # read once; the wrapper would keep them
-    return LLMatcher(loaded, grammar, log_level=0, limits=_LIMITS)
+    return LLMatcher(_loaded(tokenizer), grammar, log_level=0, limits=_LIMITS)
+
+
+class _Vocabulary:
+    """What llguidance reads of a tokenizer, by these names.
+
+    Reading ``tokenizer.json`` itself, it would hold a second copy of the tokenizer, and mistake
+    GPT-2's byte characters for text where the decoder has further steps.
+    """
+
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokens = tokenizer.vocabulary()
+        self.special_token_ids = tokenizer.control_ids
+        self.eos_token_id = tokenizer.stop_ids[0]
+        self._tokenizer = tokenizer
+
+    def __call__(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text)
+
+
+@lru_cache(maxsize=1)  # a process has one tokenizer
+def _loaded(tokenizer: Tokenizer) -> LLTokenizer:
+    read = _Vocabulary(tokenizer)
+    num_tokens, stop_ids = len(read.tokens), tokenizer.stop_ids
+    loaded = LLTokenizer(read, n_vocab=num_tokens, eos_token=stop_ids, slices=[_SLICE])
+    read.tokens.clear()  # read once; the library keeps the object
+    return loaded

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edged.bundle.manifest import ModelFacts
 from edged.engine.cache import GrowingCache, KeyValueCache
-from edged.engine.signature import check_facts, read_signature
+from edged.engine.signature import read_signature
 from edged.engine.steps import DecodeInput, InterruptedRunError
 
 _LOG_FATAL_ONLY = 4
@@ -45,17 +45,13 @@ class Graph(ABC):
         facts: ModelFacts | None = None,
     ) -> None:
         name, kind = self.optional_input
-        self._signature = read_signature(session, self.required_inputs, {name: kind})
-        if facts is not None:
-            check_facts(self._signature, facts)
+        self._signature = read_signature(session, self.required_inputs, {name: kind}, facts)
         self._has_optional_input = any(node.name == name for node in session.get_inputs())
         self._session = session
         self._options = run_options()
         self.vocab_size = self._signature.vocab_size
         self.max_model_len = max_model_len
         self.num_slots = num_slots
-        self.kv_bytes = num_slots * max_model_len * self._signature.kv_bytes_per_token
-        """Memory of a full cache."""
         self._lengths = [0] * num_slots
         self._allocate()
 
@@ -92,10 +88,7 @@ class Graph(ABC):
         """Run one token of each of several sequences; blocks.
 
         Returns:
-            Logits ``[vocabulary]`` of each input; as those of ``forward``.
-
-        Raises:
-            ValueError: a gap after a sequence's current length, or a position past the limit.
+            Logits ``[vocabulary]`` of each input; as those of ``forward``, and with its errors.
         """
 
     def copy(self, source: int, target: int, length: int) -> None:

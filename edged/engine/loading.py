@@ -48,11 +48,4 @@ def load_engine(bundle: Bundle, settings: EngineSettings) -> Engine:
     num_slots = settings.num_slots + settings.num_prefixes
     form = FusedGraph if manifest.graph is GraphKind.FUSED else PortableGraph
     graph = form(session, max_model_len, num_slots, manifest.model)
-    return Engine(
-        graph,
-        manifest.stop_token_ids,
-        settings.prefill_chunk_tokens,
-        is_exact=manifest.is_exact,
-        is_guessing=settings.is_guessing,
-        num_prefixes=settings.num_prefixes,
-    )
+    return Engine(graph, manifest.stop_token_ids, settings, is_exact=manifest.is_exact)

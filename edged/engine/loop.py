@@ -4,26 +4,18 @@ Rule: ``step`` runs the model once and calls no consumer, so answers can be ende
 any two passes; the cache stays valid for later prompts.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.engine.decoding import Decoding
+from edged.engine.decoding import Constraint, Decoding, ForwardPass
 from edged.engine.drafts import Drafter
 from edged.engine.sampling import Sampler
 from edged.engine.slots import Slots, TokenIds
 from edged.engine.speed import measure_cost
-from edged.engine.steps import (
-    Constraint,
-    DecodingFailure,
-    ForwardPass,
-    InterruptedRunError,
-    Prefilled,
-    Step,
-    Token,
-)
+from edged.engine.steps import EngineSettings, InterruptedRunError, Prefilled, Step, Token
 from edged.protocol.request import SamplingParams
 from edged.scheduling.latency_model import CostEstimate
 
@@ -42,27 +34,24 @@ class Engine:
     Args:
         graph: the loaded model.
         stop_token_ids: the tokens that end an answer.
-        prefill_chunk_tokens: prompt tokens run before the consumer can stop the request again.
+        settings: those that the graph was loaded with.
         is_exact: whether a token's result has the same bits whatever the batch.
-        is_guessing: whether tokens may be drafted, if ``is_exact``.
-        num_prefixes: how many of the graph's slots are for prefixes that are kept permanently.
     """
 
     def __init__(
         self,
         graph: "Graph",
         stop_token_ids: Sequence[int],
-        prefill_chunk_tokens: int = 64,
+        settings: EngineSettings,
         *,
         is_exact: bool = False,
-        is_guessing: bool = True,
-        num_prefixes: int = 0,
     ) -> None:
         self._graph = graph
-        self._is_exact, self._is_guessing = is_exact, is_exact and is_guessing
-        self.chunk_tokens = prefill_chunk_tokens
-        self.num_slots = graph.num_slots - num_prefixes
-        self._slots = Slots(graph.num_slots, num_prefixes)
+        # Elsewhere a drafted token could differ from the one decoded by itself.
+        self._is_exact, self._is_guessing = is_exact, is_exact and settings.is_guessing
+        self.chunk_tokens = settings.prefill_chunk_tokens
+        self.num_slots = settings.num_slots
+        self._slots = Slots(settings.num_slots, settings.num_prefixes)
         self._active: list[Decoding] = []
         self._prefilling: Decoding | None = None
         self._was_prefill = False
@@ -102,20 +91,16 @@ class Engine:
         # promised an answer that does not depend on earlier requests.
         num_strict = len(prompt) - num_answered if self._is_exact else None
         is_fresh = sampling.seed is not None and not self._is_exact
-        claim = self._slots.claim(prompt, is_fresh=is_fresh, num_strict=num_strict)
-        if claim.source != claim.slot and claim.num_cached:
-            self._graph.copy(claim.source, claim.slot, claim.num_cached)
+        slot, source, num_cached = self._slots.claim(
+            prompt, is_fresh=is_fresh, num_strict=num_strict
+        )
+        if source != slot and num_cached:
+            self._graph.copy(source, slot, num_cached)
         limit = min(len(prompt) + max_tokens, self.max_model_len)
         drafter = Drafter(prompt.tolist(), self._draft_cost) if self._is_guessing else None
+        sampler = Sampler(sampling, prompt)
         decoding = Decoding(
-            prompt,
-            Sampler(sampling, prompt),
-            slot=claim.slot,
-            num_cached=claim.num_cached,
-            limit=limit,
-            constraint=constraint,
-            drafter=drafter,
-            num_answered=num_answered,
+            prompt, sampler, slot, num_cached, limit, constraint, drafter, num_answered
         )
         self._active.append(decoding)
         return decoding
@@ -149,30 +134,6 @@ class Engine:
         if self._prefilling is decoding:
             self._graph.interrupt()
 
-    def generate(
-        self,
-        prompt_ids: Sequence[int],
-        sampling: SamplingParams,
-        *,
-        max_tokens: int,
-        constraint: Constraint | None = None,
-    ) -> Generator[Prefilled | Token, None, None]:
-        """Answer a prompt alone, a step at a time; raises as ``start``, at the first step.
-
-        Raises:
-            RuntimeError: another answer is in progress.
-        """
-        self._check_idle()
-        decoding = self.start(prompt_ids, sampling, max_tokens=max_tokens, constraint=constraint)
-        try:
-            while not decoding.is_over:
-                for step in self.step().outcomes[decoding]:
-                    if isinstance(step, DecodingFailure):
-                        raise step.error
-                    yield step
-        finally:
-            self.end(decoding)
-
     def release(self) -> None:
         """Return the memory of all slots without an answer to the system."""
         for slot in self._slots.forget():
@@ -191,11 +152,7 @@ class Engine:
         return self._graph.read(slot)
 
     def load_prefix(self, token_ids: Sequence[int], data: NDArray[np.uint8]) -> bool:
-        """Keep what ``make_prefix`` returned for these tokens; return False if it does not fit.
-
-        Raises:
-            RuntimeError: every slot for a prefix is taken.
-        """
+        """Keep what ``make_prefix`` returned, with its errors; return False if it does not fit."""
         slot = self._slots.pin(np.asarray(token_ids, np.int64))
         fits = self._graph.write(slot, len(token_ids), data)
         if not fits:
@@ -208,7 +165,8 @@ class Engine:
         Raises:
             RuntimeError: an answer is in progress.
         """
-        self._check_idle()
+        if self._active:
+            raise RuntimeError("another answer is in progress; end it first")
         self._slots.forget()
         cost = measure_cost(self._graph, self.num_slots, self.chunk_tokens)
         for slot in range(self.num_slots):
@@ -219,17 +177,14 @@ class Engine:
     def _checked_prompt(self, prompt_ids: Sequence[int], max_tokens: int) -> TokenIds:
         prompt = np.asarray(prompt_ids, np.int64)
         if not 0 < len(prompt) < self.max_model_len:
-            most = self.max_model_len - 1
-            raise ValueError(f"{len(prompt)} prompt tokens do not fit 1 to {most}")
+            raise ValueError(
+                f"{len(prompt)} prompt tokens do not fit 1 to {self.max_model_len - 1}"
+            )
         if max_tokens < 1:
             raise ValueError(f"max_tokens is {max_tokens}; an answer has at least 1")
         if prompt.min() < 0 or prompt.max() >= self.vocab_size:
             raise ValueError(f"a prompt token is outside the vocabulary of {self.vocab_size}")
         return prompt
-
-    def _check_idle(self) -> None:
-        if self._active:
-            raise RuntimeError("another answer is in progress; end it first")
 
     def _prefill(self, decoding: Decoding) -> ForwardPass:
         start, slot = decoding.num_prefilled, decoding.slot

@@ -92,13 +92,6 @@ def describe_processor(fields: Collection[str], cpuinfo: Path = _CPUINFO) -> lis
 
 
 def _make(bundle: Bundle, copy: Path, weights_bytes: int, room_bytes: int) -> None:
-    """Let a child make and try the copy, and replace all others by it.
-
-    Raises:
-        MemoryError: there is too little memory for the child.
-        OSError: the disk is full or cannot be written.
-        SubprocessError: the child failed, or the copy gives other tokens.
-    """
     # For lack of memory the kernel would kill the child, and the service with it.
     needed_bytes = round(_MEMORY_FACTOR * weights_bytes) + _CHILD_BYTES
     if room_bytes < needed_bytes:
@@ -127,8 +120,11 @@ def _make(bundle: Bundle, copy: Path, weights_bytes: int, room_bytes: int) -> No
             lines = child.stderr.strip().splitlines() or ["no message"]
             raise subprocess.SubprocessError(f"exit status {child.returncode}: {lines[-1]}")
         (partial / _RECORD).write_bytes(_record(partial))
-        for path in (*partial.iterdir(), partial):
-            _sync(path)
+        # Written to the disk, the mapped weights are clean pages. Not for a power cut: what that
+        # leaves has other checksums.
+        for path in partial.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
         partial.rename(copy)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -157,14 +153,6 @@ def _checksum(path: Path) -> str:
             size_bytes += len(chunk)
             crc = zlib.crc32(chunk, crc)
     return f"{size_bytes}-{crc:08x}"
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def main(model: Path, folder: Path, kind: GraphKind) -> str | None:

@@ -3,8 +3,9 @@
 Rule: a keyword that cannot be enforced, or that would weaken others, is refused with its path.
 """
 
+import json
 import re
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import unquote
 
 _Json = TypeVar("_Json", list[Any], dict[str, Any], int)
@@ -40,7 +41,10 @@ class SchemaError(ValueError):
 
 
 class Part(NamedTuple):
-    """A subschema, whose keywords may hold together with those of others; or a reference."""
+    """A subschema, whose keywords may hold together with those of others; or a reference.
+
+    What reads a keyword raises ``SchemaError`` if its value is not what the library takes.
+    """
 
     path: str
     schema: Any
@@ -55,45 +59,31 @@ class Part(NamedTuple):
         return not self.schema.keys() <= _NO_RULE
 
     def check(self, *, is_root: bool) -> None:
-        """Refuse a value that is no schema, or has keywords that cannot be enforced.
-
-        Raises:
-            SchemaError: it is one of these.
-        """
-        path, schema = self.path, self.schema
+        """Refuse a value that is no schema, or has keywords that cannot be enforced."""
+        schema = self.schema
         if not isinstance(schema, dict):
-            raise SchemaError(f"{path}: schema must be an object or boolean")
+            self._refuse("schema must be an object or boolean")
         # The library's own options: `lenient` would enforce nothing.
         if "x-guidance" in schema:
-            raise SchemaError(f"{path}.x-guidance: is not allowed; take it out")
+            self._refuse("is not allowed; take it out", "x-guidance")
         if unimplemented := sorted(_UNIMPLEMENTED.intersection(schema)):
-            keys = ", ".join(f'"{key}"' for key in unimplemented)
-            raise SchemaError(f"{path}: Unimplemented keys: [{keys}]")
+            self._refuse(f"Unimplemented keys: {json.dumps(unimplemented)}")
         if "$schema" in schema and not (is_root and "json-schema.org/" in str(schema["$schema"])):
-            raise SchemaError(f"{path}.$schema: must be at the top, and a draft of json-schema.org")
+            self._refuse("must be at the top, and a draft of json-schema.org", "$schema")
 
     def reference(self) -> "Part":
-        """Return the ``$ref`` of a subschema, not followed.
-
-        Raises:
-            SchemaError: it is no JSON pointer into this schema.
-        """
-        ref, path = self.schema["$ref"], f"{self.path}.$ref"
+        """Return the ``$ref`` of a subschema, not followed: a JSON pointer into this schema."""
+        ref = self.schema["$ref"]
         decoded = unquote(ref, errors="replace") if isinstance(ref, str) else ""
         if not _REF.fullmatch(decoded) or _ESCAPED.search(ref):
-            raise SchemaError(f"{path}: leads out of the schema; use #/$defs/ and a name")
-        return Part(path, {}, self.chain, decoded)
+            self._refuse("leads out of the schema; use #/$defs/ and a name", "$ref")
+        return Part(f"{self.path}.$ref", {}, self.chain, decoded)
 
     def follow(self, root: dict[str, Any]) -> "Part":
-        """Return the subschema that a reference leads to; its chain ends in the reference.
-
-        Raises:
-            SchemaError: it leads nowhere, or to itself without a property or an item between.
-        """
+        """Return the subschema that a reference leads to; its chain ends in the reference."""
         pointer = self.ref or ""
         if pointer in self.chain:
-            advice = "refer to it from a property or an item"
-            raise SchemaError(f"{self.path}: refers to itself without end; {advice}")
+            self._refuse("refers to itself without end; refer to it from a property or an item")
         target: Any = root
         for step in pointer.split("/")[1:]:
             name = step.replace("~1", "/").replace("~0", "~")
@@ -103,20 +93,16 @@ class Part(NamedTuple):
             else:
                 target = target.get(name) if isinstance(target, dict) else None
         if target is None:
-            raise SchemaError(f"{self.path}: leads nowhere; use #/$defs/ and a name")
+            self._refuse("leads nowhere; use #/$defs/ and a name")
         return Part(pointer[1:].replace("/", "."), target, (*self.chain, pointer))
 
     def kinds(self) -> set[str]:
-        """Return which of ``KINDS`` the ``type`` allows.
-
-        Raises:
-            SchemaError: there is no such type.
-        """
+        """Return which of ``KINDS`` the ``type`` allows."""
         types = self.schema.get("type", list(_TYPES))
         names = types if isinstance(types, list) else [types]
         for name in names:
             if not isinstance(name, str) or name not in _TYPES:
-                raise SchemaError(f"{self.path}.type: Invalid type: {str(name)[:MAX_NAME]}")
+                self._refuse(f"Invalid type: {str(name)[:MAX_NAME]}", "type")
         return {_TYPES[name] for name in names}
 
     def sub(self, key: str) -> "Part":
@@ -138,28 +124,20 @@ class Part(NamedTuple):
         return self._typed(key, 0, "an integer")
 
     def required(self) -> list[str]:
-        """Return the properties that an object must have.
-
-        Raises:
-            SchemaError: they are no list of strings.
-        """
+        """Return the properties that an object must have."""
         names = self._typed("required", [], "an array of strings")
         if not all(isinstance(name, str) for name in names):
-            raise SchemaError(f"{self.path}.required: must be an array of strings")
+            self._refuse("must be an array of strings", "required")
         return names
 
     def items(self) -> "tuple[list[Part], Part]":
-        """Return the schemas of the first items, and that of all others.
-
-        Raises:
-            SchemaError: it mixes keywords of old drafts with newer ones, which the library would
-                ignore in part.
-        """
+        """Return the schemas of the first items, and that of all others."""
         is_old = isinstance(self.schema.get("items"), list)
         if not is_old and "additionalItems" not in self.schema:
             return self.list_of("prefixItems"), self.sub("items")
+        # Of keywords of old drafts beside newer ones the library would ignore a part.
         if "prefixItems" in self.schema:
-            raise SchemaError(f"{self.path}.prefixItems: does not go with additionalItems")
+            self._refuse("does not go with additionalItems", "prefixItems")
         if is_old:
             return self.list_of("items"), self.sub("additionalItems")
         return [], self.sub("items")
@@ -167,8 +145,12 @@ class Part(NamedTuple):
     def _typed(self, key: str, default: _Json, expected: str) -> _Json:
         value = self.schema.get(key, default)
         if type(value) is not type(default):
-            raise SchemaError(f"{self.path}.{key}: must be {expected}")
+            self._refuse(f"must be {expected}", key)
         return value
+
+    def _refuse(self, complaint: str, key: str = "") -> NoReturn:
+        path = f"{self.path}.{key}" if key else self.path
+        raise SchemaError(f"{path}: {complaint}")
 
 
 def count_values(root: dict[str, Any]) -> dict[int, int]:

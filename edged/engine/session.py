@@ -8,25 +8,15 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from edged.errors import BundleError
 
 # The graph of a prepared copy; its weights lie beside it as ``prepared.onnx.data``.
 PREPARED = "prepared.onnx"
 _NO_FLASH = "ORT_GQA_DISABLE_FLASH_ATTENTION"
-_SPIN_DURATION_US = 1500
-_DYNAMIC_BLOCK_BASE = 8
-_CGROUP_ROOT = Path("/sys/fs/cgroup")
-_OWN_CGROUP = Path("/proc/self/cgroup")
-_LOAD_ERRORS = tuple(
-    kind
-    for kind in vars(ort_errors).values()
-    if isinstance(kind, type) and issubclass(kind, Exception)
-)
 
 
 def open_session(
@@ -34,7 +24,6 @@ def open_session(
     *,
     num_threads: int | None,
     has_flash: bool = True,
-    profile: Path | None = None,
 ) -> onnxruntime.InferenceSession:
     """Load a model for the CPU provider; blocks until its weights are prepacked.
 
@@ -43,26 +32,20 @@ def open_session(
             is not optimized again.
         num_threads: threads of one matrix product; None takes ``default_num_threads()``.
         has_flash: whether attention is computed in tiles; the faster choice depends on the device.
-        profile: prefix of the profiler's files; None leaves it off.
 
     Raises:
         BundleError: ONNX Runtime refuses the model; its message, with the file's name.
     """
-    options = _session_options(num_threads)
-    if profile is not None:
-        options.enable_profiling, options.profile_file_prefix = True, str(profile)
+    options = session_options(num_threads)
     if model_path.name == PREPARED:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     # ONNX Runtime reads this one option from the environment, while it loads.
-    before = os.environ.get(_NO_FLASH)
     if not has_flash:
         os.environ[_NO_FLASH] = "1"
     try:
         return _open(model_path, options)
     finally:
         os.environ.pop(_NO_FLASH, None)
-        if before is not None:
-            os.environ[_NO_FLASH] = before
 
 
 def save_prepared(model_path: Path, copy: Path) -> None:
@@ -71,7 +54,7 @@ def save_prepared(model_path: Path, copy: Path) -> None:
     Raises:
         BundleError: as ``open_session``, or the disk cannot be written.
     """
-    options = _session_options(None)
+    options = session_options(None)
     options.optimized_model_filepath = str(copy)
     for key, value in (
         ("session.save_external_prepacked_constant_initializers", "1"),
@@ -93,20 +76,21 @@ def _open(model_path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.
         )
     try:
         return opened.result()
-    except _LOAD_ERRORS as error:
+    except Exception as error:  # the library's own have no common base
         raise BundleError(
             f"{model_path}: cannot be loaded ({error}); rebuild the bundle"
         ) from error
 
 
-def default_num_threads(cgroup_root: Path = _CGROUP_ROOT, own_cgroup: Path = _OWN_CGROUP) -> int:
+def default_num_threads(root: Path = Path("/")) -> int:
     """Return the CPUs this process may use: its affinity mask, limited by the cgroup v2 quota."""
     # The quota is rounded down: all threads wait for one that is throttled.
     num_cpus = len(os.sched_getaffinity(0))
-    return max(1, math.floor(min([num_cpus, *_cgroup_quotas(cgroup_root, own_cgroup)])))
+    return max(1, math.floor(min([num_cpus, *_cgroup_quotas(root)])))
 
 
-def _session_options(num_threads: int | None) -> onnxruntime.SessionOptions:
+def session_options(num_threads: int | None) -> onnxruntime.SessionOptions:
+    """Return the options of every session; see ``open_session``."""
     options = onnxruntime.SessionOptions()
     # ONNX Runtime's own default counts the machine's cores and fails under cpusets.
     options.intra_op_num_threads = num_threads or default_num_threads()
@@ -117,26 +101,23 @@ def _session_options(num_threads: int | None) -> onnxruntime.SessionOptions:
     options.enable_cpu_mem_arena = True
     options.enable_mem_pattern = False
     # Without spinning, decode is 40 % slower; endless spinning uses a core of an idle device.
-    options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_DURATION_US))
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "1500")
     # Loops are cut into smaller blocks towards their end, so that threads finish together: a decode
     # step takes a tenth less.
-    options.add_session_config_entry("session.dynamic_block_base", str(_DYNAMIC_BLOCK_BASE))
+    options.add_session_config_entry("session.dynamic_block_base", "8")
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     options.log_severity_level = 3
     return options
 
 
-def _cgroup_quotas(cgroup_root: Path, own_cgroup: Path) -> Iterator[float]:
+def _cgroup_quotas(root: Path) -> Iterator[float]:
     """Yield each ``cpu.max`` from this process's cgroup up to the root, in CPUs."""
-    try:
-        lines = own_cgroup.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return
-    folders = [cgroup_root / line[4:] for line in lines if line.startswith("0::/")]
-    for folder in [above for own in folders for above in (own, *own.parents)]:
-        # An OSError without a controller, a ValueError for "max" and for the root cgroup.
-        with suppress(OSError, ValueError):
-            quota, period = map(int, (folder / "cpu.max").read_text(encoding="ascii").split())
-            yield quota / period
-        if folder == cgroup_root:
-            break
+    with suppress(OSError):
+        lines = (root / "proc/self/cgroup").read_text(encoding="ascii").splitlines()
+        groups = [PurePosixPath(line[4:]) for line in lines if line.startswith("0::/")]
+        for group in [above for own in groups for above in (own, *own.parents)]:
+            # An OSError without a controller, a ValueError for "max" and for the root cgroup.
+            with suppress(OSError, ValueError):
+                limit = (root / "sys/fs/cgroup" / group / "cpu.max").read_text(encoding="ascii")
+                quota, period = map(int, limit.split())
+                yield quota / period

@@ -54,13 +54,16 @@ def read_signature(
     session: onnxruntime.InferenceSession,
     required: Mapping[str, str],
     optional: Mapping[str, str],
+    facts: ModelFacts | None,
 ) -> Signature:
     """Check a loaded graph and return its sizes.
 
-    ``required`` and ``optional`` hold ONNX Runtime's type of each input by name, without the cache.
+    ``required`` and ``optional`` hold ONNX Runtime's type of each input by name, without the cache;
+    ``facts`` are the manifest's figures, by which the memory was planned.
 
     Raises:
-        BundleError: an input or output is missing, unknown or of another type or shape.
+        BundleError: an input or output is missing, unknown or of another type or shape, or not what
+            the manifest says.
     """
     inputs = {node.name: node for node in session.get_inputs()}
     outputs = {node.name: node for node in session.get_outputs()}
@@ -84,15 +87,12 @@ def read_signature(
         _refuse("output 'logits' must end in the vocabulary's size")
     signature = Signature(vocab_size, cache, heads, head_size, *_CACHE_TYPES[kind])
     _check_names("output", outputs, signature.cache_outputs)
+    if facts is not None:
+        _check_facts(signature, facts)
     return signature
 
 
-def check_facts(signature: Signature, facts: ModelFacts) -> None:
-    """Compare a graph with the manifest's figures, by which its memory was planned.
-
-    Raises:
-        BundleError: they differ.
-    """
+def _check_facts(signature: Signature, facts: ModelFacts) -> None:
     found = {
         "vocab_size": signature.vocab_size,
         "num_layers": len(signature.cache_inputs) // 2,

@@ -35,23 +35,11 @@ class _Slot:
         return not (self.is_busy or self.is_pinned)
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A slot for a prompt, and what it can reuse."""
-
-    slot: int
-    source: int
-    """The slot whose first ``num_cached`` tokens are the prompt's; it may be the same one."""
-    num_cached: int
-
-
 class Slots:
-    """The bookkeeping of all slots; the last ``num_prefixes`` are for permanent prefixes."""
+    """The bookkeeping of ``num_slots`` slots for prompts, then those for permanent prefixes."""
 
-    def __init__(self, num_slots: int, num_prefixes: int = 0) -> None:
-        self._slots = [
-            _Slot(is_pinned=index >= num_slots - num_prefixes) for index in range(num_slots)
-        ]
+    def __init__(self, num_slots: int, num_prefixes: int) -> None:
+        self._slots = [_Slot(is_pinned=i >= num_slots) for i in range(num_slots + num_prefixes)]
         self._clock = 0
 
     @property
@@ -60,8 +48,8 @@ class Slots:
         return min((s.num_touched for s in self._slots if not s.is_pinned), default=0)
 
     def claim(
-        self, prompt: TokenIds, *, is_fresh: bool = False, num_strict: int | None = None
-    ) -> Claim:
+        self, prompt: TokenIds, *, is_fresh: bool, num_strict: int | None
+    ) -> tuple[int, int, int]:
         """Choose a slot for a prompt of at least one token; it is busy until ``free``.
 
         Args:
@@ -69,6 +57,10 @@ class Slots:
             is_fresh: whether nothing may be reused.
             num_strict: how many tokens of the prompt the prefill branch will run; then only tokens
                 are reused that the same branch has run. None reuses any.
+
+        Returns:
+            The slot; the source, whose first tokens are the prompt's: it may be the same slot; and
+            how many of them are reused.
 
         Raises:
             RuntimeError: no slot is free.
@@ -94,7 +86,7 @@ class Slots:
         slot.is_busy, slot.used, slot.tokens = True, self._clock, array("q", prompt[:num_cached])
         slot.num_prefilled = min(num_prefilled, num_cached)
         slot.num_touched = max(slot.num_touched, num_cached)
-        return Claim(target, source, num_cached)
+        return target, source, num_cached
 
     def extend(
         self, index: int, token_ids: TokenIds | Sequence[int], *, is_prefill: bool = False

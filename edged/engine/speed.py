@@ -23,7 +23,7 @@ _LIMIT_S = 1.8
 
 
 class _Stopwatch:
-    """Times forward passes of a graph."""
+    """Times forward passes of a graph, over synthetic tokens in its first slots."""
 
     def __init__(self, graph: "Graph", clock: Callable[[], float]) -> None:
         self._graph = graph
@@ -31,11 +31,9 @@ class _Stopwatch:
         self._started_s = clock()
 
     def remaining_s(self, limit_s: float) -> float:
-        """Return the time until ``limit_s`` after the start."""
         return self._started_s + limit_s - self._clock()
 
     def prefill(self, num_tokens: int, context: int) -> MeasuredRun:
-        """Run synthetic tokens in the first slot."""
         token_ids = np.arange(context, context + num_tokens, dtype=np.int64)
         before_s = self._clock()
         self._graph.forward(token_ids % self._graph.vocab_size, context)

@@ -1,15 +1,7 @@
-"""What the generation loop is given, and what each forward pass of the model returns."""
+"""What the generation loop is given, and the steps of an answer that it returns."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from edged.engine.decoding import Decoding
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,41 +59,6 @@ class Token:
     """Whether it is one of the model's stop tokens, and so not part of the text."""
 
 
-@dataclass(frozen=True, slots=True)
-class DecodingFailure:
-    """The answer cannot go on because its own sampler or constraint raised."""
-
-    error: Exception
-
-
-# What one forward pass did for one answer.
-Step = Prefilled | Token | DecodingFailure
-
-
-@dataclass(frozen=True, slots=True)
-class ForwardPass:
-    """One run of the model."""
-
-    outcomes: Mapping["Decoding", Sequence[Step]]
-    """The steps of each answer in the batch, in order."""
-    num_rows: int = 0
-    """Tokens decoded, drafted ones included; 0 for a prefill chunk."""
-    num_pairs: int = 0
-    """Query-key pairs of attention: the positions before each decoded token, added up."""
-
-
-class Constraint(Protocol):
-    """The format of an answer, enforced token by token."""
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the answer is whole and nothing may follow."""
-        ...
-
-    def allowed(self, logits: "NDArray[np.float32]") -> None:
-        """Overwrite the logits ``[vocabulary]`` of all tokens that may not come next with -inf."""
-        ...
-
-    def advance(self, token_id: int) -> None:
-        """Append the chosen token."""
-        ...
+# What one forward pass did for one answer. After an exception, which its own sampler or constraint
+# raised, it cannot go on.
+Step = Prefilled | Token | Exception

@@ -14,7 +14,7 @@ from edged.protocol.wire import Dropped, Refusal
 from edged.scheduling.memory_budget import MemorySnapshot
 
 if TYPE_CHECKING:
-    from edged.engine.steps import Constraint
+    from edged.engine.decoding import Constraint
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,7 @@ from edged.protocol.request import (
 from edged.scheduling.latency_model import RequestTimings
 
 if TYPE_CHECKING:
-    from edged.engine.decoding import Decoding
-    from edged.engine.steps import Constraint
+    from edged.engine.decoding import Constraint, Decoding
 
 # Longest time between fragments while tokens are generated.
 FRAGMENT_INTERVAL_S = 0.1

@@ -12,7 +12,7 @@ from edged.protocol.wire import Delivery
 from edged.scheduling.queued_request import QueuedRequest
 
 if TYPE_CHECKING:
-    from edged.engine.steps import Constraint
+    from edged.engine.decoding import Constraint
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,6 @@ class Table(Graph):
         self.logits = logits
         self.vocab_size = logits.shape[1]
         self.max_model_len = 1 << 16
-        self.kv_bytes = 0
         self.calls: list[tuple[int, int]] = []
 
     def forward(

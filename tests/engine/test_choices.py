@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from edged.bundle.folder import open_bundle
 from edged.commands.received import ReceivedReply, decode_reply
 from edged.daemon.worker import Worker
+from edged.engine.decoding import Constraint
 from edged.engine.grammar import compile_format
 from edged.engine.loading import load_engine
 from edged.engine.loop import Engine
-from edged.engine.steps import Constraint, EngineSettings, Prefilled, Token
+from edged.engine.steps import EngineSettings, Prefilled, Token
 from edged.engine.tokenizer import Tokenizer
 from edged.node.generation import Finished, Generation, TextStream
 from edged.protocol.encode import encode_reply

@@ -18,14 +18,9 @@ from edged.engine.decoding import Decoding
 from edged.engine.graph import Graph
 from edged.engine.loading import load_engine, load_graph
 from edged.engine.loop import Engine
-from edged.engine.steps import (
-    DecodingFailure,
-    EngineSettings,
-    InterruptedRunError,
-    Prefilled,
-    Token,
-)
+from edged.engine.steps import EngineSettings, InterruptedRunError, Prefilled, Token
 from edged.protocol.request import SamplingParams
+from tests.alone import generate
 from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
 
 GREEDY = SamplingParams()
@@ -51,7 +46,7 @@ def load(folder: Path, num_slots: int = NUM_SLOTS) -> Engine:
 
 
 def alone(engine: Engine, prompt: list[int], max_tokens: int = 12) -> list[int]:
-    steps = engine.generate(prompt, GREEDY, max_tokens=max_tokens)
+    steps = generate(engine, prompt, GREEDY, max_tokens=max_tokens)
     return [step.token_id for step in steps if isinstance(step, Token)]
 
 
@@ -178,12 +173,14 @@ def toy_graph(folder: Path, num_slots: int = NUM_SLOTS) -> Graph:
 
 
 def engine_of(graph: Watched) -> Engine:
-    return Engine(cast("Graph", graph), (STOP_TOKEN_ID,), 16)
+    chosen = EngineSettings(graph.max_model_len, prefill_chunk_tokens=16, num_slots=NUM_SLOTS)
+    return Engine(cast("Graph", graph), (STOP_TOKEN_ID,), chosen)
 
 
 def load_exact(folder: Path, num_slots: int = NUM_SLOTS) -> Engine:
     """The toy's graph as one whose tokens depend on nothing that is run beside or before them."""
-    return Engine(toy_graph(folder, num_slots), (STOP_TOKEN_ID,), 16, is_exact=True)
+    chosen = EngineSettings(MAX_MODEL_LEN, prefill_chunk_tokens=16, num_slots=num_slots)
+    return Engine(toy_graph(folder, num_slots), (STOP_TOKEN_ID,), chosen, is_exact=True)
 
 
 @pytest.mark.parametrize("seed", [None, 3])
@@ -233,7 +230,7 @@ def test_an_answer_so_far_is_computed_again_as_an_answer(
 def test_an_answer_so_far_is_taken_over_as_one(folder: Path, seed: int | None) -> None:
     engine, prompt = load_exact(folder), PROMPTS[0]
     sampling = SamplingParams(temperature=1.0, seed=seed)
-    steps = engine.generate(prompt, sampling, max_tokens=6)
+    steps = generate(engine, prompt, sampling, max_tokens=6)
     said = [step.token_id for step in steps if isinstance(step, Token)]
     again = engine.start([*prompt, *said], sampling, max_tokens=1, num_answered=len(said))
     assert again.num_cached == len(prompt) + len(said) - 1
@@ -311,12 +308,12 @@ class Broken:
 def test_the_failure_of_one_is_its_own(engine: Engine, expected: list[list[int]]) -> None:
     bad = engine.start(PROMPTS[1], GREEDY, max_tokens=12, constraint=Broken())
     answers = {engine.start(PROMPTS[0], GREEDY, max_tokens=12): list[int](), bad: []}
-    seen: list[DecodingFailure] = []
+    seen: list[Exception] = []
     while not all(decoding.is_over for decoding in answers):
         for decoding, steps in engine.step().outcomes.items():
             answers[decoding] += [step.token_id for step in steps if isinstance(step, Token)]
-            seen += [step for step in steps if isinstance(step, DecodingFailure)]
-    assert [str(step.error) for step in seen] == ["broken"]
+            seen += [step for step in steps if isinstance(step, Exception)]
+    assert [str(error) for error in seen] == ["broken"]
     assert answers[bad] == expected[1][:2]
     engine.end(bad)
     answers.pop(bad)

@@ -8,8 +8,9 @@ import pytest
 from edged.engine.drafts import MAX_DRAFT, Drafter
 from edged.engine.loading import load_graph
 from edged.engine.loop import Engine
-from edged.engine.steps import Token
+from edged.engine.steps import EngineSettings, Token
 from edged.protocol.request import SamplingParams
+from tests.alone import generate
 from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
 
 GREEDY = SamplingParams()
@@ -61,7 +62,7 @@ def test_rejected_drafts_pause_the_sooner_the_more_they_cost(
 def load(folder: Path) -> Engine:
     path = folder / "model.onnx"
     graph = load_graph(path, is_fused=True, max_model_len=MAX_MODEL_LEN, num_threads=1)
-    return Engine(graph, (STOP_TOKEN_ID,), is_exact=True)
+    return Engine(graph, (STOP_TOKEN_ID,), EngineSettings(graph.max_model_len), is_exact=True)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,7 @@ def test_the_answer_is_the_one_without_drafts(folder: Path, prompt: list[int]) -
         steps = engine.step().outcomes[decoding]
         plain += [step.token_id for step in steps if isinstance(step, Token)]
     engine.end(decoding)
-    drafted = load(folder).generate(prompt, GREEDY, max_tokens=100)
+    drafted = generate(load(folder), prompt, GREEDY, max_tokens=100)
     assert [step.token_id for step in drafted if isinstance(step, Token)] == plain
 
 

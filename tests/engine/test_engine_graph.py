@@ -73,7 +73,7 @@ def test_both_forms_agree_at_every_position(fused: Graph, reference: NDArray[np.
 def test_the_sizes_are_read_from_the_graph(graph: Graph) -> None:
     assert graph.vocab_size == 296
     assert graph.max_model_len == MAX_MODEL_LEN
-    assert graph.kv_bytes == MAX_MODEL_LEN * 512
+    assert graph._signature.kv_bytes_per_token == 512
 
 
 def test_without_all_rows_only_the_last_position_is_returned(
@@ -148,7 +148,7 @@ def test_a_cache_larger_than_the_machine_costs_nothing_until_used(
     graph = load(folders[True], is_fused=True, max_model_len=2**22)
     before = resident_bytes()
     graph.forward(IDS, 0)
-    assert graph.kv_bytes == 2**31
+    assert 2**22 * graph._signature.kv_bytes_per_token == 2**31
     assert resident_bytes() - before < 2**26
 
 

@@ -25,13 +25,13 @@ def _eight_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
 def threads(tmp_path: Path, own: str | None = "0::/a/b\n", **cpu_max: str) -> int:
     """Count threads below a cgroup tree with the given ``cpu.max`` files."""
     for name, content in cpu_max.items():
-        folder = tmp_path / "root" / name.replace("_", "/").removeprefix("top")
+        folder = tmp_path / "sys/fs/cgroup" / name.replace("_", "/").removeprefix("top")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "cpu.max").write_text(content, encoding="ascii")
-    own_cgroup = tmp_path / "cgroup"
     if own is not None:
-        own_cgroup.write_text(own, encoding="ascii")
-    return default_num_threads(tmp_path / "root", own_cgroup)
+        (tmp_path / "proc/self").mkdir(parents=True)
+        (tmp_path / "proc/self/cgroup").write_text(own, encoding="ascii")
+    return default_num_threads(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings, Token
 from edged.engine.tokenizer import Tokenizer
 from edged.protocol.request import FormatType, OutputFormat, SamplingParams
-from tests.system.hostile.schemas import EXPENSIVE, HONEST
+from tests.alone import generate
+from tests.system.hostile.schemas import ENDLESS, EXPENSIVE, HONEST
 from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
 
 VOCAB_SIZE = 296
@@ -73,7 +74,7 @@ def answer(
 ) -> tuple[str, GrammarConstraint, Token]:
     held = constraint(tokenizer, output_format)
     params = SamplingParams(temperature=2, seed=seed)
-    steps = list(engine.generate([5, 6], params, max_tokens=200, constraint=held))
+    steps = list(generate(engine, [5, 6], params, max_tokens=200, constraint=held))
     detokenizer = tokenizer.detokenizer()
     text = "".join(detokenizer.push(step.token_id) for step in steps if isinstance(step, Token))
     last = steps[-1]
@@ -246,10 +247,24 @@ def test_a_deep_schema_is_refused(tokenizer: Tokenizer) -> None:
         compile_format(tokenizer, schema(value))
 
 
-@pytest.mark.parametrize("choices", [(), ("a", "")])
-def test_choices_without_a_text_are_refused(tokenizer: Tokenizer, choices: tuple[str, ...]) -> None:
-    with pytest.raises(FormatError, match=r"format\.choices: must hold"):
-        compile_format(tokenizer, choice(*choices))
+@pytest.mark.parametrize("value", ENDLESS, ids=range(len(ENDLESS)))
+def test_a_schema_that_no_finite_answer_obeys_is_refused_or_never_complete(
+    tokenizer: Tokenizer, value: dict[str, Any]
+) -> None:
+    try:
+        held = constraint(tokenizer, schema(value))
+    except FormatError as error:
+        assert "no finite answer obeys it" in str(error)  # noqa: PT017 - some are refused
+        return
+    for index in range(400):
+        possible = sorted(allowed(held))
+        held.advance(possible[index % len(possible)])
+        assert not held.is_complete
+
+
+def test_a_property_that_is_always_needed_below_itself_is_refused(tokenizer: Tokenizer) -> None:
+    with pytest.raises(FormatError, match="no finite answer obeys it, or it has too many parts"):
+        compile_format(tokenizer, schema(ENDLESS[0]))
 
 
 def test_choices_beyond_the_limits_are_refused(

@@ -262,7 +262,7 @@ def test_a_panic_of_the_library_is_a_bad_bundle_at_the_start(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is no ``Exception``. The check before it is left out, as if it had a gap."""
-    monkeypatch.setattr("edged.engine.tokenizer.encoder.check_definition", lambda *_: None)
+    monkeypatch.setattr("edged.engine.tokenizer.definition._check_definition", lambda *_: None)
     bundle = with_tokenizer(
         folder, normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}
     )
@@ -273,7 +273,7 @@ def test_a_panic_of_the_library_is_a_bad_bundle_at_the_start(
 def test_a_panic_of_the_library_is_a_bad_request_later(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edged.engine.tokenizer.encoder.check_definition", lambda *_: None)
+    monkeypatch.setattr("edged.engine.tokenizer.definition._check_definition", lambda *_: None)
     tokenizer = Tokenizer.load(with_tokenizer(folder, pre_tokenizer=split_by("(a+)+b")))
     assert tokenizer.encode_chat(HELLO)
     with pytest.raises(TemplateError, match="tokenizer fails on them") as caught:

@@ -56,6 +56,7 @@ HOSTILE = [
     (LONG_TEXT + "{{ x | replace('a', x) }}", "more steps"),
     (LONG_TEXT + "{{ x.join(x) }}", "more steps"),
     (LONG_TEXT + "{{ x | join(x) }}", "more steps"),
+    (LONG_TEXT + "{{ x | join([x]) }}", "more steps"),
     (LONG_TEXT + "{{ x.strip(x) }}", "more steps"),
     # Steps without end.
     ("{% for a in range(1000000000) %}{% endfor %}", "Range too big"),

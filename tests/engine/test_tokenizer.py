@@ -143,7 +143,7 @@ def test_only_the_first_space_of_sentencepiece_text_is_dropped(manifest: Manifes
 
 
 def test_control_tokens_and_unknown_ids_have_no_text(byte_level: Tokenizer) -> None:
-    assert decode(byte_level, [START, END, byte_level.vocab_size, 100_000]) == [""] * 5
+    assert decode(byte_level, [START, END, byte_level._cut_id, 100_000]) == [""] * 5
 
 
 def test_an_added_token_with_a_space_decodes_to_itself(manifest: Manifest, definition: str) -> None:
@@ -186,7 +186,9 @@ def test_a_message_cannot_add_a_control_token(tokenizer: Tokenizer, parts: list[
     chat = tokenizer.encode_chat(user(content))
     assert [token_id for token_id in chat if token_id < 3] == [START, END, START]
     inner = chat[chat.index(START) : chat.index(END)]
-    assert content in "".join(decode(tokenizer, inner))
+    # SentencePiece writes a space as U+2581, so the two come back as one.
+    said = "".join(decode(tokenizer, inner)).replace("\u2581", " ")
+    assert content.replace("\u2581", " ") in said
     assert not set(tokenizer.encode(content)) & {END_OF_TEXT, START, END}
 
 

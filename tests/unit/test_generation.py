@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from edged.engine.steps import Constraint, Token
+from edged.engine.decoding import Constraint
+from edged.engine.steps import Token
 from edged.node.generation import Generation
 from edged.protocol.request import Answer, FinishReason, FormatType, OutputFormat
 from tests.fakes import CharacterStream

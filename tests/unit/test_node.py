@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from edged.engine.decoding import Constraint
 from edged.engine.grammar import FormatError
-from edged.engine.steps import Constraint
 from edged.engine.tokenizer import TemplateError
 from edged.node.events import Drain
 from edged.node.generation import Finished, Fragment

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from edged.daemon.preparer import SHORT_CHARACTERS, Preparer
+from edged.engine.decoding import Constraint
 from edged.engine.grammar import FormatError
-from edged.engine.steps import Constraint
 from edged.engine.tokenizer import TemplateError
 from edged.errors import ErrorCode
 from edged.node.effects import Prepare

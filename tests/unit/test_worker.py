@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from edged.daemon.energy import EnergyMeter
 from edged.daemon.worker import Worker
-from edged.engine.steps import Constraint, Prefilled, Token
+from edged.engine.decoding import Constraint
+from edged.engine.steps import Prefilled, Token
 from edged.errors import ErrorCode
 from edged.node.generation import Finished, Fragment, Generation, Paused
 from edged.protocol.request import (

@@ -53,9 +53,14 @@ class EdgedEngine:
 
     def generate(self, prompt: Sequence[int], count: int, on_token: OnToken) -> None:
         """Answer with ``count`` greedy tokens; blocks."""
-        for step in self._engine.generate(prompt, _GREEDY, max_tokens=count):
-            if isinstance(step, Token):
-                on_token(step.token_id)
+        answer = self._engine.start(prompt, _GREEDY, max_tokens=count)
+        while not answer.is_over:
+            for step in self._engine.step().outcomes[answer]:
+                if isinstance(step, Exception):
+                    raise step
+                if isinstance(step, Token):
+                    on_token(step.token_id)
+        self._engine.end(answer)
 
     def decode_batch(self, prompts: Sequence[Sequence[int]], steps: int) -> float | None:
         """Decode a batch; return the time of ``steps`` tokens of each prompt; blocks."""

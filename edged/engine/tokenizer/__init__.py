@@ -3,63 +3,63 @@
 Rule: the text of a message never becomes a control token; only the chat template adds those.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import re
+import secrets
+from collections.abc import Sequence
 
 import tokenizers
 
 from edged.bundle.folder import Bundle
 from edged.bundle.manifest import Manifest
+from edged.engine.tokenizer.definition import is_library_failure, read_tokenizer
 from edged.engine.tokenizer.detokenizer import Detokenizer, TokenBytes
-from edged.engine.tokenizer.encoder import Encoder, read_tokenizer
 from edged.engine.tokenizer.template import ChatTemplate, TemplateError
 from edged.errors import BundleError
 from edged.protocol.request import ChatMessage
 
-__all__ = ["Detokenizer", "TemplateError", "Tokenizer", "Vocabulary"]
-
-
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
-    """The tokens of a model, with the attributes that llguidance reads of a tokenizer."""
-
-    tokens: list[bytes]
-    """The bytes of each id of the model; empty where an id has no text."""
-    special_token_ids: list[int]
-    stop_ids: list[int]
-    eos_token_id: int
-    encode: Callable[[str], list[int]]
-    bos_token_id: None = None
-
-    def __call__(self, text: str) -> list[int]:
-        """Return the token ids of plain text."""
-        return self.encode(text)
+__all__ = ["Detokenizer", "TemplateError", "Tokenizer"]
 
 
 class Tokenizer:
     """The vocabulary and the chat template of one bundle; ``definition`` is ``tokenizer.json``.
 
     Raises:
-        BundleError: the file is not a tokenizer, does not fit the model, or the chat template is
-            not a template.
+        BundleError: the file is not a tokenizer, does not fit the model, or has gaps in its ids; or
+            the chat template is not a template.
     """
 
     def __init__(self, definition: str, manifest: Manifest) -> None:
-        tokenizer = read_tokenizer(definition, manifest.model.vocab_size)
-        self.vocab_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
-        """Tokens that have text; the model may have more ids."""
-        self._model_vocab_size = manifest.model.vocab_size
-        if self.vocab_size > self._model_vocab_size:
-            problem = f"{self.vocab_size} tokens, the model knows {self._model_vocab_size}"
+        tokenizer = self._tokenizer = read_tokenizer(definition, manifest.model.vocab_size)
+        tokenizer.post_processor = None  # it would add control tokens, or repeat the text
+        # The model may have more ids than there are tokens.
+        self._vocab_size = manifest.model.vocab_size
+        num_tokens = tokenizer.get_vocab_size(with_added_tokens=True)
+        if num_tokens > self._vocab_size:
+            problem = f"{num_tokens} tokens, the model knows {self._vocab_size}"
             raise BundleError(f"tokenizer.json: {problem}; rebuild the bundle with `edged build`")
-        self._stop_ids = manifest.stop_token_ids
+        self.stop_ids = [*manifest.stop_token_ids]
         self._template: ChatTemplate | None = None
         if manifest.chat_template is not None:
             tokens = {"bos_token": manifest.bos_token, "eos_token": manifest.eos_token}
             self._template = ChatTemplate(manifest.chat_template, tokens)
         self._bos_ids = _bos_ids(tokenizer, manifest)
-        self._encoder = Encoder(tokenizer)
-        self._token_bytes = TokenBytes(tokenizer, silent_id=self._encoder.cut_id)
+        # A random added token. Inserted into a control token it splits it, whatever the template
+        # does with the text; it is removed from the ids.
+        self._cut = f"\ufdd0{secrets.token_hex(8)}\ufdd1"
+        tokenizer.add_tokens([tokenizers.AddedToken(self._cut, normalized=False)])
+        self._cut_id: int = tokenizer.token_to_id(self._cut)
+        if tokenizer.model.id_to_token(self._cut_id) is not None:
+            raise BundleError(
+                f"tokenizer.json: ids are left out below {self._cut_id}, so none is free behind "
+                "them; number the tokens without gaps"
+            )
+        self._token_bytes = TokenBytes(tokenizer, silent_id=self._cut_id)
+        controls = self._token_bytes.controls
+        self.control_ids = sorted(controls)
+        names = [re.escape(name) for name in controls.values() if len(name) > 1]
+        # The first character of each control token, of overlapping ones, too.
+        pattern = f"(?={'|'.join(names)})." if names else "(?!)"
+        self._control = re.compile(pattern, re.DOTALL)
 
     @classmethod
     def load(cls, bundle: Bundle) -> "Tokenizer":
@@ -83,12 +83,12 @@ class Tokenizer:
             TemplateError: the chat template refuses a role or an order of roles, or the template or
                 the tokenizer fails.
         """
-        contents = [self._encoder.guarded(message.content) for message in messages]
+        contents = [self._guarded(message.content) for message in messages]
         if self._template is None:
-            return self._bos_ids + self._encoder.encode("\n\n".join(contents))
+            return self._bos_ids + self._encode("\n\n".join(contents))
         pairs = zip(messages, contents, strict=True)
         turns = [{"role": message.role, "content": content} for message, content in pairs]
-        return self._encoder.encode(self._template.render(turns))
+        return self._encode(self._template.render(turns))
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of plain text, without any control token.
@@ -96,21 +96,34 @@ class Tokenizer:
         Raises:
             TemplateError: the tokenizer fails on it.
         """
-        return self._encoder.encode_plain(text)
+        return self._encode(self._guarded(text))
 
     def detokenizer(self) -> Detokenizer:
         """Return a decoder for one answer."""
         return Detokenizer(self._token_bytes)
 
-    def vocabulary(self) -> Vocabulary:
-        """Return every token's bytes; blocks for some 100 ms."""
-        tokens = [self._token_bytes.read(i) for i in range(self._model_vocab_size)]
-        controls = self._token_bytes.controls
-        for token_id, text in controls.items():
-            tokens[token_id] = text.encode()
-        # Not a method of this object: what llguidance holds must not keep the tokenizer alive.
-        encode = self._encoder.encode_plain
-        return Vocabulary(tokens, sorted(controls), [*self._stop_ids], self._stop_ids[0], encode)
+    def vocabulary(self) -> list[bytes]:
+        """Return the bytes of each id of the model, empty without text; blocks for some 100 ms."""
+        tokens = [self._token_bytes.read(i) for i in range(self._vocab_size)]
+        for token_id, name in self._token_bytes.controls.items():
+            tokens[token_id] = name.encode()
+        return tokens
+
+    def _guarded(self, text: str) -> str:
+        """Return the text with each control token split after its first character."""
+        return self._control.sub(lambda match: match[0] + self._cut, text)
+
+    def _encode(self, text: str) -> list[int]:
+        # Control tokens that are not guarded become such.
+        try:
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        except BaseException as error:
+            if not is_library_failure(error):
+                raise
+            # Without the library's message, which may quote the text.
+            problem = "the model's tokenizer fails on them; change their text, or use another model"
+            raise TemplateError(f"messages: {problem}") from error
+        return [token_id for token_id in ids if token_id != self._cut_id]
 
 
 def _bos_ids(tokenizer: tokenizers.Tokenizer, manifest: Manifest) -> list[int]:

@@ -1,4 +1,4 @@
-"""Check ``tokenizer.json`` before the library reads it.
+"""Read ``tokenizer.json``, after a check.
 
 The library would run any steps of the file: normalizers that multiply the text, expressions that
 backtrack for hours. So only known steps and simple expressions are allowed.
@@ -12,6 +12,8 @@ import math
 import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
+
+import tokenizers
 
 from edged.bundle.manifest import unique_keys
 from edged.errors import BundleError
@@ -58,14 +60,43 @@ _MAX_GROUPS = 2
 _LINEAR = re.compile(r"(?:g?[1?])*(?:\*(?:g?[1?])*(?:\*(?:g?\?)*)?)?")
 
 
-def check_definition(definition: str, vocab_size: int | None = None) -> None:
-    """Refuse a ``tokenizer.json`` that would take too much for a text; blocks for some 100 ms.
+def read_tokenizer(definition: str, vocab_size: int | None = None) -> tokenizers.Tokenizer:
+    """Read the text of ``tokenizer.json``; blocks for some 100 ms.
 
     The sizes are compared with the model's ``vocab_size`` where it is known.
 
     Raises:
-        BundleError: it is not JSON, is too large for the model, or has a step that is not allowed.
+        BundleError: it does not describe a tokenizer, or one that is too large for the model, or
+            has a step that would take too much for a text.
     """
+    _check_definition(definition, vocab_size)
+    try:
+        tokenizer = tokenizers.Tokenizer.from_str(definition)
+    except BaseException as error:
+        if not is_library_failure(error):
+            raise
+        raise BundleError(
+            f"tokenizer.json: not a tokenizer ({error}); rebuild the bundle with `edged build`"
+        ) from error
+    added = tokenizer.get_added_tokens_decoder().values()
+    if any(token.special and token.normalized for token in added):
+        # Matched after normalization, a control token could be spelled with look-alikes.
+        tree = json.loads(definition)
+        for token in tree["added_tokens"]:
+            token["normalized"] = token["normalized"] and not token["special"]
+        tokenizer = tokenizers.Tokenizer.from_str(json.dumps(tree))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def is_library_failure(error: BaseException) -> bool:
+    """Whether a library that is written in Rust failed."""
+    # A panic arrives as a BaseException of a module that cannot be imported.
+    return isinstance(error, Exception) or type(error).__module__ == "pyo3_runtime"
+
+
+def _check_definition(definition: str, vocab_size: int | None) -> None:
     most = _VALUES + _VALUES_PER_TOKEN * (vocab_size or 0)
     if vocab_size is not None and definition.count(",") > most:
         _refuse(f"more than {most} values, for a model of {vocab_size} tokens")

@@ -13,7 +13,6 @@ import tokenizers
 
 from edged.errors import BundleError
 
-_NO_DECODER: dict[str, Any] = {"type": "Sequence", "decoders": []}
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -30,8 +29,8 @@ class TokenBytes:
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, *, silent_id: int) -> None:
         decoder = tokenizer.decoder
-        whole = json.loads(decoder.__getstate__()) if decoder is not None else _NO_DECODER
-        steps = whole["decoders"] if whole["type"] == "Sequence" else [whole]
+        whole = json.loads(decoder.__getstate__()) if decoder is not None else {"decoders": []}
+        steps = whole.get("decoders", [whole])
         kinds = {step["type"] for step in steps}
         self._is_byte_level = "ByteLevel" in kinds
         if not kinds & {"ByteLevel", "ByteFallback", "Metaspace"}:
@@ -48,13 +47,6 @@ class TokenBytes:
         }
         """The names of the control tokens, which have no text."""
         self._silent_id = silent_id
-        self._known: dict[int, bytes] = {}
-
-    def __getitem__(self, token_id: int) -> bytes:
-        """Return a token's bytes, from memory after the first time."""
-        if token_id not in self._known:
-            self._known[token_id] = self.read(token_id)
-        return self._known[token_id]
 
     def read(self, token_id: int) -> bytes:
         """Return a token's bytes; none for an id without text."""
@@ -81,7 +73,7 @@ class Detokenizer:
 
     def push(self, token_id: int) -> str:
         """Return the characters that became complete with this token; often none."""
-        return self._trimmed(self._decoder.decode(self._token_bytes[token_id]))
+        return self._trimmed(self._decoder.decode(self._token_bytes.read(token_id)))
 
     def flush(self) -> str:
         """Return the rest at the end: U+FFFD for an incomplete character."""

@@ -13,12 +13,11 @@ from collections.abc import Callable, ItemsView, KeysView, ValuesView
 from types import BuiltinMethodType, MethodType
 from typing import Any, NoReturn, TypeAlias, cast
 
-from jinja2 import Template, TemplateSyntaxError, Undefined, nodes, pass_context, pass_eval_context
+from jinja2 import Template, TemplateSyntaxError, Undefined, nodes, pass_context
 from jinja2 import TemplateError as JinjaError
 from jinja2.ext import Extension, loopcontrols
-from jinja2.nodes import EvalContext
 from jinja2.parser import Parser
-from jinja2.runtime import Context, LoopContext, Macro
+from jinja2.runtime import Context, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 # A value within a template.
@@ -54,8 +53,8 @@ _NODES = (
 _FILTERS_OF_VALUE = ("count", "d", "default", "first", "items", "last", "length")
 _FILTERS_OF_ITEMS = ("list", "map", "reject", "rejectattr", "reverse", "select", "selectattr")
 _FILTERS_OF_ALL = (
-    "abs", "capitalize", "dictsort", "float", "int", "lower", "max", "min", "sort", "string",
-    "title", "trim", "unique", "upper",
+    "abs", "capitalize", "dictsort", "float", "int", "join", "lower", "max", "min", "sort",
+    "string", "title", "trim", "unique", "upper",
 )
 _FREE_TESTS = (
     "boolean", "callable", "defined", "false", "float", "integer", "iterable", "mapping", "none",
@@ -74,7 +73,6 @@ _METHODS: dict[type, frozenset[str]] = {
     ]),
     list: frozenset(["count", "index"]),
     dict: frozenset(["copy", "get", "items", "keys", "values"]),
-    LoopContext: frozenset(["changed", "cycle"]),
 }
 # fmt: on
 
@@ -102,7 +100,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.globals = {**known, "raise_exception": self._raise_exception}
         filters = cast("dict[str, Callable[..., Any]]", self.filters)
         tests = cast("dict[str, Callable[..., Any]]", self.tests)
-        self._join_items = filters["join"]
         metered = self._metered
         self.filters = {
             "_charge": pass_context(lambda _, cost: self._charge(cost)),
@@ -112,7 +109,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
             **{name: metered(filters[name], self._as_list) for name in _FILTERS_OF_VALUE},
             **{name: metered(filters[name], self._charge_items) for name in _FILTERS_OF_ITEMS},
             **{name: metered(filters[name], self._charge_content) for name in _FILTERS_OF_ALL},
-            "join": metered(self._join, self._charge_content),
             "replace": metered(self._replace, self._charge_content),
             "safe": metered(str, self._charge_content),
             "tojson": metered(self._to_json, self._charge_content),
@@ -177,27 +173,26 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if isinstance(owner, dict):  # its members are returned, not read
             self._charge_value(owner)
             return method(*args, **kwargs)
-        if isinstance(owner, LoopContext):
-            return method(*args, **kwargs)
         self._charge_content(owner)
-        if method.__name__ == "join":
-            self._charge(len(owner) * len(args[0]))
-        elif method.__name__ == "replace":
+        if method.__name__ == "replace":
             return self._charge_value(self._replace(owner, *args))
-        elif method.__name__ in {"strip", "lstrip", "rstrip"} and args and args[0]:
+        if method.__name__ in {"join", "strip", "lstrip", "rstrip"} and args and args[0]:
             self._charge(len(owner) * len(args[0]))
         return self._charge_content(method(*args, **kwargs))
 
     def _metered(self, function: Callable[..., _Value], charge: _Charge) -> Callable[..., _Value]:
         """Return a filter or test that charges for its arguments and its result."""
         passed = getattr(getattr(function, "jinja_pass_arg", None), "name", "")
+        # Whatever has been charged with its content may become text.
+        textual = _SIZED if charge == self._charge_content else str
 
         @pass_context
         def run(context: Context, value: _Value, *args: _Value, **kwargs: _Value) -> _Value:
             value, args = charge(value), tuple(map(charge, args))
             kwargs = {name: charge(argument) for name, argument in kwargs.items()}
-            # Each item may be compared with each character, or searched for a path of attributes.
-            texts = [text for text in (*args, *kwargs.values()) if isinstance(text, str)]
+            # Each item may be compared with each character, searched for a path of attributes, or
+            # joined to the next one by the text.
+            texts = [str(text) for text in (*args, *kwargs.values()) if isinstance(text, textual)]
             size = len(value) if isinstance(value, _COUNTED) else 1
             self._charge(1 + size * sum(map(len, texts)))
             lead = {"context": context, "eval_context": context.eval_ctx, "environment": self}
@@ -244,11 +239,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return value
 
     def _charge_content(self, value: _Value) -> _Value:
-        """Charge for a value with all its content.
-
-        Raises:
-            BudgetError: it is too much, or cannot become text.
-        """
+        # Nothing is left out, so a value that cannot become text is refused.
         value = self._as_list(value)
         if isinstance(value, str):
             self._charge(_OBJECT + len(value))
@@ -269,11 +260,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return value
 
     def _meter(self, node: nodes.Node) -> int:
-        """Insert charges into a syntax tree, and return the cost of one pass through it.
-
-        Raises:
-            TemplateSyntaxError: a node is not allowed, or there are too many.
-        """
+        # Inserts charges into a syntax tree, and returns the cost of one pass through it: a pass is
+        # charged where it begins, before it does anything.
         if not isinstance(node, _NODES) or getattr(node, "recursive", False):
             raise TemplateSyntaxError(
                 f"{type(node).__name__.lower()} is not for chat templates", node.lineno
@@ -313,13 +301,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return added
 
     # Replacements of Jinja's filters, and functions that chat templates expect.
-
-    @pass_eval_context
-    def _join(
-        self, settings: EvalContext, items: _Value, d: str = "", attribute: _Value = None
-    ) -> _Value:
-        self._charge(len(items) * len(d))
-        return self._join_items(settings, items, d, attribute)
 
     def _replace(self, value: _Value, old: _Value, new: _Value, count: int | None = None) -> str:
         text, part = str(value), str(old)

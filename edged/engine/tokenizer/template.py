@@ -22,15 +22,12 @@ _OUTPUT_CHARACTERS = 1 << 16
 # character and 1,000 for a message.
 _STEPS_FACTOR = 32
 _STEPS = 1 << 18
+_LIMIT_ERRORS = (BudgetError, MemoryError, OverflowError, RecursionError)
 _TRIALS = (("user",), ("system", "user"), ("system", "user", "assistant", "user"))
 
 
 class TemplateError(ValueError):
     """The model's chat template refuses these messages, or its tokenizer their text."""
-
-
-class _TooMuchError(TemplateError):
-    """The template exceeds its limits with these messages."""
 
 
 class ChatTemplate:
@@ -56,31 +53,31 @@ class ChatTemplate:
         for roles in _TRIALS:
             try:
                 self.render([{"role": role, "content": "Hello"} for role in roles])
-            except _TooMuchError as error:
-                raise _wrong(f": {error.__cause__}") from error
-            except TemplateError:  # it has no such role; a request with it will be refused
-                continue
+            except TemplateError as error:
+                # Else it has no such role; a request with it will be refused.
+                if isinstance(error.__cause__, _LIMIT_ERRORS):
+                    raise _wrong(f": {error.__cause__}") from error
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
         """Return the prompt up to where the answer begins.
 
         Raises:
-            TemplateError: the template refuses a role or an order of roles, or fails.
-            _TooMuchError: it exceeds its limits.
+            TemplateError: the template refuses a role or an order of roles, fails, or exceeds its
+                limits.
         """
         size = sum(_MESSAGE_CHARACTERS + len(message["content"]) for message in messages)
         try:
             return self._render(messages, size)
-        except (BudgetError, MemoryError, OverflowError, RecursionError) as error:
-            raise _TooMuchError(
-                f"messages: the model's chat template does more than it may ({_reason(error)}); "
-                "send less, or use another model"
-            ) from error
         except Exception as error:  # a template can raise anything
-            raise TemplateError(
-                f"messages: the model's chat template refuses them ({_reason(error)}); "
-                "leave out the system message, or let user and assistant alternate"
-            ) from error
+            reason = str(error)[:_ERROR_CHARACTERS] or type(error).__name__
+            if isinstance(error, _LIMIT_ERRORS):
+                problem = f"does more than it may ({reason}); send less, or use another model"
+            else:
+                problem = (
+                    f"refuses them ({reason}); leave out the system message, or let user and "
+                    "assistant alternate"
+                )
+            raise TemplateError(f"messages: the model's chat template {problem}") from error
 
     def _render(self, messages: Sequence[Mapping[str, str]], size: int) -> str:
         self._sandbox.budget = _STEPS + _STEPS_FACTOR * size
@@ -98,10 +95,6 @@ class ChatTemplate:
                 raise BudgetError("it makes a prompt many times as long as the messages")
             chunks.append(chunk)
         return "".join(chunks)
-
-
-def _reason(error: Exception) -> str:
-    return str(error)[:_ERROR_CHARACTERS] or type(error).__name__
 
 
 def _wrong(complaint: str) -> BundleError:

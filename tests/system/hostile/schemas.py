@@ -126,9 +126,6 @@ EXPENSIVE: tuple[Schema, ...] = (
     {"allOf": [_SELF]},
     {"anyOf": [_SELF, {"type": "integer"}]},
     {"minLength": 1, "oneOf": [{"type": "null"}, {"allOf": [_SELF]}]},
-    {"type": "object", "properties": {"a": _SELF}, "required": ["a"]},
-    {"type": "array", "items": _SELF, "minItems": 1},
-    {"type": "object", "minProperties": 1, "additionalProperties": _SELF},
     {"type": "object", "properties": {"a": {"$ref": "#", "required": ["a"]}}},
     {
         "allOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}],
@@ -148,6 +145,25 @@ EXPENSIVE: tuple[Schema, ...] = (
     {"type": "array", "prefixItems": [{"const": 1}], "additionalItems": False},
 )
 """Each is refused before it is compiled."""
+ENDLESS: tuple[Schema, ...] = (
+    {"type": "object", "properties": {"a": _SELF}, "required": ["a"]},
+    {"type": "object", "properties": {"a": _SELF, "b": _SELF}, "required": ["a"]},
+    {"type": "array", "items": _SELF, "minItems": 1},
+    {"type": "array", "prefixItems": [_SELF] * 8, "minItems": 8},
+    {"type": "object", "minProperties": 1, "additionalProperties": _SELF},
+    {
+        "anyOf": [
+            {"type": "object", "properties": {name: _SELF}, "required": [name]}
+            for name in "abcdefghijklmnopqrst"
+        ]
+    },
+    {
+        "type": "object",
+        "properties": {"a": {"anyOf": [_SELF, {"type": "array", "items": _SELF, "minItems": 1}]}},
+        "required": ["a"],
+    },
+)
+"""Each is obeyed by no finite answer: the library refuses it, or its answer ends by its length."""
 
 
 def _variant(rng: random.Random, depth: int) -> Schema:

@@ -39,11 +39,12 @@ engine, tokenizer = model.engine, model.tokenizer
 
 
 def answer(prompt_ids, max_tokens, constraint=None):
-    steps = engine.generate(
+    running = engine.start(
         prompt_ids, SamplingParams(), max_tokens=max_tokens, constraint=constraint
     )
-    for _ in steps:
-        pass
+    while not running.is_over:
+        engine.step()
+    engine.end(running)
 
 
 # Tokens from the whole vocabulary, as a device has seen them after a few days.
