@@ -141,8 +141,8 @@ class CrashJournal:
         start.num_running -= was_started
         if start.num_running:  # another message with the same words still runs
             return
-        is_refused = start.num_crashes > MAX_ATTEMPTS
-        if not (is_answered and is_refused):
+        # Refused for good, it stays so: another delivery of it may have expired before its refusal.
+        if start.num_crashes <= MAX_ATTEMPTS:
             del self._starts[key]
         if is_answered:
             self._answered.pop(key, None)

@@ -25,6 +25,12 @@ ROOMY = MemorySnapshot(50 * MIB, 1000 * MIB)
 NO_LIMITS = KernelLimits(None, None)
 
 
+@pytest.fixture(autouse=True)
+def small_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the tests before have loaded into this process."""
+    monkeypatch.setattr("edged.daemon.memory.rss_bytes", lambda: 50 * MIB)
+
+
 def config(path: Path, memory_bytes: int | None = None) -> Config:
     return Config(model=ModelConfig(path=path), budget=BudgetConfig(memory_bytes=memory_bytes))
 

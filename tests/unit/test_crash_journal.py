@@ -234,6 +234,17 @@ def test_a_refused_request_stays_refused_until_its_reply_is_confirmed(tmp_path: 
     assert len(bench.worker.jobs) == 1, "a new message with the same words is tried"
 
 
+def test_a_refused_request_stays_refused_when_its_next_delivery_expires(tmp_path: Path) -> None:
+    """That one was not confirmed either, and it is delivered once more."""
+    for _ in range(2):
+        open_journal(tmp_path).begin("poison")
+    journal = open_journal(tmp_path)
+    assert journal.begin("poison", is_redelivery=True) == 3
+    journal.end("poison", is_answered=True)
+    open_journal(tmp_path).end("poison", was_started=False)
+    assert open_journal(tmp_path).begin("poison", is_redelivery=True) == 3
+
+
 def test_two_suspects_at_once_clear_a_bystander_once(tmp_path: Path) -> None:
     open_journal(tmp_path).mark(["s", "t"])
     open_journal(tmp_path).begin("r")

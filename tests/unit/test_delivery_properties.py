@@ -56,6 +56,7 @@ from tests.fakes import COST, LIMITS, ROOMY, CharacterStream
 from tests.make_request import make_request
 
 TOPIC = LIMITS.defaults.topics.request("generate")
+CANCEL_REPLIES = "reply/cancel"
 NUM_MESSAGES = 6
 TIMEOUTS_S = (2.0, 20.0, 60.0)
 
@@ -71,7 +72,7 @@ def read(delivery: Delivery, received_s: float) -> Request | CancelRequest | Ref
     number = int(digits)
     match kind:
         case "cancel":
-            return CancelRequest(ReplyAddress("reply/cancel", f"m{number}"))
+            return CancelRequest(ReplyAddress(CANCEL_REPLIES, f"m{number}"))
         case "refused":
             return Refusal(ReplyAddress("reply/refused"), Rejected(ErrorCode.BAD_REQUEST, "no"))
         case "dropped":
@@ -195,7 +196,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         assert self.num_replies <= self.num_delivered, "a second reply"
         reply, topic = json.loads(published.message.payload), published.message.topic
         number = reply["id"][1:] if reply["id"] else topic.removeprefix("reply/")
-        if number.isdigit():
+        if number.isdigit() and topic != CANCEL_REPLIES:
             is_refused = reply.get("error", {}).get("code") == "crashed_before"
             if is_refused and not reply["duplicate"]:
                 self.refuse_crashed(int(number))
