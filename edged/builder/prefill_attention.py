@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edged.builder.branches import Branch, fuse_narrow_scaling, write_if
 from edged.builder.onnx_files import MICROSOFT, attribute
-from edged.engine.fused import IS_PROMPT
+from edged.engine.fused import HIDDEN, IS_PROMPT
 
 ATTENTION = "GroupQueryAttention"
 _START, _INDEX = "positions.start", "positions.index"
@@ -64,7 +64,12 @@ def write_branches(graph: onnx.GraphProto, scales: Mapping[str, Scales]) -> None
                 node.input[index] = decode.constant(f"{name}.scale.{index}", values)
         else:
             prefill.nodes.append(node)
-        decode.nodes.append(node)
+        if not node.name.startswith(HIDDEN):
+            decode.nodes.append(node)
+    if any(value.name == HIDDEN for value in graph.output):
+        # A branch owes every output; nobody reads an answer's hidden states.
+        nothing = decode.constant(f"{HIDDEN}.none", np.zeros((1, 0, 0), np.float32))
+        decode.node("Identity", [nothing], HIDDEN)
     decode.nodes = list(fuse_narrow_scaling(decode.nodes, widths))
     write_if(graph, IS_PROMPT, prefill, decode)
 

@@ -28,6 +28,7 @@ _OWN_SOURCES = (
     "gate.py",
     "gptq.py",
     "hadamard.py",
+    "hidden.py",
     "kvcache.py",
     "measure.py",
     "onnx_files.py",

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edged.builder.hidden import write_hidden
 from edged.builder.kvcache import Peaks, measure_peaks, write_int8_cache
+from edged.builder.onnx_files import read_graph, write_graph
 from edged.builder.progress import Progress
 from edged.builder.quality import table
 from edged.builder.quantize import KERNELS, Scaling, Scheme, quantize
@@ -114,6 +116,9 @@ def _quantize(task: Task, scheme: Scheme, scaling: Scaling) -> Scaling:
     """Write the weights; return how the norms are scaled."""
     with task.progress.step(f"Quantize to {scheme}"):
         report = quantize(task.reference.folder, task.folder, scheme, task.texts, scaling)
+        model = read_graph(task.folder)
+        if write_hidden(model.graph):
+            write_graph(task.folder, model)
     for kept in report.kept:
         task.progress.say(f"Left in fp32: {kept}")
     return report.scaling

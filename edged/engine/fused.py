@@ -16,11 +16,13 @@ from edged.engine.steps import DecodeInput
 
 # The input that selects the prefill or the decode branch; a graph with an fp32 cache has none.
 IS_PROMPT = "is_prompt"
+# The output with hidden states, and the input that names their rows; older bundles have neither.
+HIDDEN, HIDDEN_ROWS = "hidden", "hidden_rows"
 # Shapes of at most so many tokens recur: their bindings are kept and share one logits buffer.
 _MAX_KEPT_TOKENS = 16
 
-# First slot, slots, tokens of each, rows of logits of each.
-_Shape = tuple[int, int, int, int]
+# First slot, slots, tokens of each, rows of logits of each, rows of hidden states.
+_Shape = tuple[int, int, int, int, int]
 
 
 class _Bound(NamedTuple):
@@ -30,6 +32,8 @@ class _Bound(NamedTuple):
     inputs: dict[str, NDArray[Any]]
     logits: Sequence[NDArray[np.float32]]
     """For each slot the requested rows, ``[rows, vocabulary]``."""
+    hidden: NDArray[np.float32]
+    """``[1, hidden rows, width]``."""
 
 
 class FusedGraph(Graph):
@@ -42,7 +46,7 @@ class FusedGraph(Graph):
         "query_seqlens": "tensor(int32)",
         "rows": "tensor(int64)",
     }
-    optional_input: ClassVar = (IS_PROMPT, "tensor(bool)")
+    optional_inputs: ClassVar = {IS_PROMPT: "tensor(bool)", HIDDEN_ROWS: "tensor(int64)"}
     _cache: KeyValueCache
 
     def _allocate(self) -> None:
@@ -67,19 +71,35 @@ class FusedGraph(Graph):
     ) -> NDArray[np.float32]:
         """Run tokens of one sequence; see ``Graph.forward``."""
         count = len(token_ids)
+        shape = (slot, 1, count, count if all_rows else 1, 0)
+        return self._run_prompt(shape, token_ids, start, is_prefill=is_prefill).logits[0]
+
+    def hidden(
+        self, token_ids: NDArray[np.int64], start: int, num_rows: int, *, slot: int = 0
+    ) -> NDArray[np.float32]:
+        """Run tokens of a prompt for their hidden states; see ``Graph.hidden``."""
+        shape = (slot, 1, len(token_ids), 0, num_rows)
+        bound = self._run_prompt(shape, token_ids, start, is_prefill=True)
+        return np.asarray(bound.hidden[0], np.float32)
+
+    def _run_prompt(
+        self, shape: _Shape, token_ids: NDArray[np.int64], start: int, *, is_prefill: bool
+    ) -> _Bound:
+        slot, _, count, _, _ = shape
         self._check_positions(count, start, slot)
-        binding, inputs, logits = self._bound((slot, 1, count, count if all_rows else 1))
+        bound = self._bound(shape)
+        binding, inputs = bound.binding, bound.inputs
         inputs["input_ids"][0] = token_ids
         inputs["seqlens_k"][0] = start + count - 1 + self._spare
         inputs["query_seqlens"][0] = count + self._spare
         inputs["total_sequence_length"][()] = start + count + self._spare
-        if self._has_optional_input:
+        if IS_PROMPT in inputs:
             inputs[IS_PROMPT][()] = is_prefill
         # An interrupted run leaves a cache that is valid up to its start only.
         self._lengths[slot] = start
         self._run(binding)
         self._lengths[slot] = start + count
-        return logits[0]
+        return bound
 
     def decode(self, inputs: Sequence[DecodeInput]) -> list[NDArray[np.float32]]:
         """Run one token of each of several sequences in one run; see ``Graph.decode``.
@@ -91,10 +111,10 @@ class FusedGraph(Graph):
             self._check_positions(1, one.position, one.slot)
         slots = [one.slot for one in inputs]
         first, width = min(slots), max(slots) - min(slots) + 1
-        binding, arrays, logits = self._bound((first, width, 1, 1))
+        binding, arrays, logits, _ = self._bound((first, width, 1, 1, 0))
         input_ids, seqlens = arrays["input_ids"], arrays["seqlens_k"]
         counts = arrays["query_seqlens"]
-        if self._has_optional_input:
+        if IS_PROMPT in arrays:
             arrays[IS_PROMPT][()] = False
         # Number by number: numpy's functions for many take longer, as a run's weights have replaced
         # their code in the processor's caches.
@@ -126,7 +146,7 @@ class FusedGraph(Graph):
             self._last = shape, self._bind(*shape)
         return self._last[1]
 
-    def _bind(self, first: int, width: int, count: int, num_rows: int) -> _Bound:
+    def _bind(self, first: int, width: int, count: int, num_rows: int, num_hidden: int) -> _Bound:
         size = width * num_rows
         is_kept = size <= _MAX_KEPT_TOKENS
         buffer = self._logits[:size] if is_kept else np.zeros((size, self.vocab_size), np.float32)
@@ -140,15 +160,21 @@ class FusedGraph(Graph):
             # For each slot its tokens in this run, with the spare row; 0 for none.
             "query_seqlens": np.zeros(width, np.int32),
             "rows": np.arange(count - num_rows, count, dtype=np.int64),
-            **({IS_PROMPT: np.zeros((), np.bool_)} if self._has_optional_input else {}),
+            IS_PROMPT: np.zeros((), np.bool_),
+            HIDDEN_ROWS: np.arange(count - num_hidden, count, dtype=np.int64),
             **dict(zip(self._signature.cache_inputs, cache, strict=True)),
         }
-        outputs = dict(zip(self._signature.cache_outputs, cache, strict=True))
+        for name in self.optional_inputs.keys() - self._signature.optional_inputs:
+            del inputs[name]
+        hidden = np.zeros((1, num_hidden, self.hidden_width if num_hidden else 0), np.float32)
+        outputs = {"logits": logits, **dict(zip(self._signature.cache_outputs, cache, strict=True))}
+        if num_hidden:
+            outputs[HIDDEN] = hidden
         binding = self._session.io_binding()
         for bind, arrays in (
             (binding.bind_input, inputs),
-            (binding.bind_output, {"logits": logits, **outputs}),
+            (binding.bind_output, outputs),
         ):
             for name, array in arrays.items():
                 bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        return _Bound(binding, inputs, list(logits))
+        return _Bound(binding, inputs, list(logits), hidden)

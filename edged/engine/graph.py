@@ -34,7 +34,7 @@ class Graph(ABC):
 
     required_inputs: ClassVar[Mapping[str, str]]
     """Name and ONNX Runtime type, without the cache."""
-    optional_input: ClassVar[tuple[str, str]]
+    optional_inputs: ClassVar[Mapping[str, str]]
     _cache: KeyValueCache | GrowingCache
 
     def __init__(
@@ -44,12 +44,12 @@ class Graph(ABC):
         num_slots: int = 1,
         facts: ModelFacts | None = None,
     ) -> None:
-        name, kind = self.optional_input
-        self._signature = read_signature(session, self.required_inputs, {name: kind}, facts)
-        self._has_optional_input = any(node.name == name for node in session.get_inputs())
+        self._signature = read_signature(session, self.required_inputs, self.optional_inputs, facts)
         self._session = session
         self._options = run_options()
         self.vocab_size = self._signature.vocab_size
+        self.hidden_width = self._signature.hidden_width
+        """Features of a token's hidden states; 0 for a bundle that gives none."""
         self.max_model_len = max_model_len
         self.num_slots = num_slots
         self._lengths = [0] * num_slots
@@ -81,6 +81,20 @@ class Graph(ABC):
         Raises:
             ValueError: no tokens, a gap after the current length, or a position past the limit.
             InterruptedRunError: ``interrupt`` was called during the run.
+        """
+
+    @abstractmethod
+    def hidden(
+        self, token_ids: NDArray[np.int64], start: int, num_rows: int, *, slot: int = 0
+    ) -> NDArray[np.float32]:
+        """Run tokens of a prompt, like ``forward``, for hidden states instead of logits; blocks.
+
+        Returns:
+            ``[num_rows, hidden_width]`` of the last tokens; valid until the next call.
+
+        Raises:
+            ValueError: as ``forward``, or the graph gives none.
+            InterruptedRunError: as ``forward``.
         """
 
     @abstractmethod

@@ -19,7 +19,7 @@ class PortableGraph(Graph):
     """A graph whose cache grows: outputs of one call are bound as inputs of the next."""
 
     required_inputs: ClassVar = {"input_ids": "tensor(int64)", "attention_mask": "tensor(int64)"}
-    optional_input: ClassVar = ("position_ids", "tensor(int64)")
+    optional_inputs: ClassVar = {"position_ids": "tensor(int64)"}
     _cache: GrowingCache
 
     def _allocate(self) -> None:
@@ -44,7 +44,7 @@ class PortableGraph(Graph):
             "input_ids": np.asarray(token_ids, np.int64)[None, :],
             "attention_mask": np.ones((1, start + count), np.int64),
         }
-        if self._has_optional_input:
+        if self._signature.optional_inputs:
             inputs["position_ids"] = np.arange(start, start + count, dtype=np.int64)[None, :]
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)
@@ -60,6 +60,17 @@ class PortableGraph(Graph):
         self._cache.slots[slot] = binding.get_outputs()[1:]
         self._lengths[slot] = start + count
         return logits[0] if all_rows else logits[0, -1:]
+
+    def hidden(
+        self,
+        token_ids: NDArray[np.int64],  # noqa: ARG002 - the exporter's graph has no such output
+        start: int,  # noqa: ARG002
+        num_rows: int,  # noqa: ARG002
+        *,
+        slot: int = 0,  # noqa: ARG002
+    ) -> NDArray[np.float32]:
+        """Refuse: an exporter's graph gives no hidden states."""
+        raise ValueError("this kind of graph gives no hidden states")
 
     def decode(self, inputs: Sequence[DecodeInput]) -> list[NDArray[np.float32]]:
         """Run one token of each of several sequences, one after the other; see ``Graph.decode``."""

@@ -22,6 +22,8 @@ _CACHE_TYPES: Mapping[str, tuple["np.dtype[Any]", KvType]] = {
     "tensor(int8)": (np.dtype(np.int8), KvType.INT8),
 }
 
+# Of one token; it decides how much memory a prompt's hidden states take.
+_MAX_HIDDEN_WIDTH = 65_536
 # Keys or values, in the type that the graph keeps them in.
 CacheArray = NDArray[Any]
 
@@ -37,6 +39,10 @@ class Signature:
     head_size: int
     cache_dtype: "np.dtype[Any]"
     kv_type: KvType
+    optional_inputs: frozenset[str] = frozenset()
+    """The optional inputs that it has."""
+    hidden_width: int = 0
+    """Features of ``hidden``; 0 without that output."""
 
     @property
     def cache_outputs(self) -> tuple[str, ...]:
@@ -85,7 +91,12 @@ def read_signature(
     vocab_size = outputs["logits"].shape[-1]
     if not _is_size(vocab_size):
         _refuse("output 'logits' must end in the vocabulary's size")
-    signature = Signature(vocab_size, cache, heads, head_size, *_CACHE_TYPES[kind])
+    hidden_width = outputs["hidden"].shape[-1] if "hidden" in outputs else 0
+    if hidden_width != 0 and not (_is_size(hidden_width) and hidden_width <= _MAX_HIDDEN_WIDTH):
+        _refuse(f"output 'hidden' must end in its width, {_MAX_HIDDEN_WIDTH} at most")
+    present = frozenset(optional.keys() & inputs.keys())
+    sizes = vocab_size, cache, heads, head_size
+    signature = Signature(*sizes, *_CACHE_TYPES[kind], present, hidden_width)
     _check_names("output", outputs, signature.cache_outputs)
     if facts is not None:
         _check_facts(signature, facts)

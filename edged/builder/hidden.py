@@ -1,0 +1,46 @@
+"""Give a fused graph a further output: hidden states, from which specialists decide.
+
+They are the norms' outputs before the attention of a few layers, for the rows that the new input
+``hidden_rows`` names. Without rows they cost nothing that can be measured.
+"""
+
+import re
+
+import onnx
+from onnx import TensorProto, helper
+
+from edged.engine.fused import HIDDEN, HIDDEN_ROWS
+
+# Where in the depth of the model: the early ones know the words, the late ones what they mean.
+DEPTHS = (0.27, 0.54, 0.8, 0.94, 0.97)
+_NORM = re.compile(r"model\.layers\.(\d+)\.input_layernorm\.output")
+
+
+def write_hidden(graph: onnx.GraphProto) -> bool:
+    """Add the output to a graph; return False where its layers are not found."""
+    norms = {
+        int(match[1]): name
+        for node in graph.node
+        for name in node.output[:1]
+        if (match := _NORM.fullmatch(name))
+    }
+    num_layers = sum(value.name.endswith(".key") for value in graph.input)
+    if sorted(norms) != list(range(num_layers)):
+        return False
+    layers = sorted({min(round(depth * num_layers), num_layers - 1) for depth in DEPTHS})
+    rows = []
+    for layer in layers:
+        name = f"{HIDDEN}.{layer}"
+        rows.append(name)
+        index = 1 + next(i for i, node in enumerate(graph.node) if norms[layer] in node.output)
+        # Directly behind the norm, so that its output need not be held until the run ends.
+        gather = helper.make_node("Gather", [norms[layer], HIDDEN_ROWS], [name], name, axis=1)
+        graph.node.insert(index, gather)
+    graph.node.append(helper.make_node("Concat", rows, [HIDDEN], HIDDEN, axis=-1))
+    sizes = {tensor.name: tensor.dims[-1] for tensor in graph.initializer if tensor.dims}
+    (norm,) = (node for node in graph.node if norms[layers[0]] in node.output)
+    width = len(layers) * sizes[norm.input[-1]]  # of its weight
+    info = helper.make_tensor_value_info
+    graph.input.append(info(HIDDEN_ROWS, TensorProto.INT64, ["num_hidden"]))
+    graph.output.append(info(HIDDEN, TensorProto.FLOAT, ["batch", "num_hidden", width]))
+    return True
