@@ -69,7 +69,11 @@ class PortableGraph(Graph):
         *,
         slot: int = 0,  # noqa: ARG002
     ) -> NDArray[np.float32]:
-        """Refuse: an exporter's graph gives no hidden states."""
+        """Refuse.
+
+        Raises:
+            ValueError: always; an exporter's graph has no such output.
+        """
         raise ValueError("this kind of graph gives no hidden states")
 
     def decode(self, inputs: Sequence[DecodeInput]) -> list[NDArray[np.float32]]:
