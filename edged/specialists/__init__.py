@@ -1,0 +1,1 @@
+"""What is taught to a model: small folders that turn its hidden states into decisions."""

@@ -1,0 +1,170 @@
+"""Fit a head to examples: what it reads, how far it trusts them, and what its answers are worth.
+
+Everything is chosen by cross-validation inside the examples, by the likelihood of the held-out
+labels: it is less noisy than their accuracy, and what it rewards is a probability that holds.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edged.specialists.features import VIEWS, Layout, View
+from edged.specialists.head import (
+    Directions,
+    Doubles,
+    Floats,
+    Head,
+    Integers,
+    Scaler,
+    Scatter,
+    Strength,
+    fit,
+    folds,
+    reduced,
+    softmax,
+)
+
+NUM_FOLDS = 5
+_SHRINKAGES = (0.3, 0.5, 0.7, 0.85)
+_NOISES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+_TEMPERATURES = tuple(1.15**power for power in range(-6, 13))
+# What the text of a label counts beside an example of it: it says in a few words what is meant.
+_NAME_WEIGHT = 2.0
+# Held-out examples that may count as unfamiliar.
+_UNFAMILIAR_SHARE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Examples with their features."""
+
+    features: Floats
+    """``[examples, features]``, as ``Layout`` lays them out."""
+    labels: Integers
+    """``[examples]``, indices of labels; each label has two examples at least."""
+    weights: Doubles
+    groups: Sequence[str]
+    """No group is split between folds."""
+    names: Floats | None = None
+    """``[labels, features]``: of the labels' own texts; None where they say nothing."""
+
+    @property
+    def num_labels(self) -> int:
+        """Number of labels."""
+        return int(self.labels.max()) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """A head, and what cross-validation says of it."""
+
+    view: View
+    strength: Strength
+    scaler: Scaler
+    head: Head
+    held_out: Doubles
+    """``[examples, labels]``: each example's probabilities from the examples of other folds."""
+    familiarity: Doubles
+    """``[examples]``, likewise."""
+
+
+class _Fold:
+    """The examples of one view without those of one fold, and those of the fold."""
+
+    def __init__(self, examples: Examples, rows: Doubles, size: int, held_out: Integers) -> None:
+        is_held_out = np.zeros(len(examples.labels), bool)
+        is_held_out[held_out] = True
+        self.held_out = held_out
+        kept = ~is_held_out
+        num_examples = len(examples.labels)
+        names = rows[num_examples:]
+        labels = np.concatenate([examples.labels[kept], np.arange(len(names))])
+        weights = np.concatenate([examples.weights[kept], np.full(len(names), _NAME_WEIGHT)])
+        taught = np.concatenate([rows[:num_examples][kept], names])
+        self.rows = rows[:num_examples][held_out].astype(np.float32)
+        self.scatter = Scatter.of(taught, labels, weights, examples.num_labels, size)
+
+
+def teach(examples: Examples, layout: Layout, note: Callable[[float], None], seed: int) -> Taught:
+    """Choose and fit a head; blocks for seconds.
+
+    Args:
+        examples: At least two of each label.
+        layout: Of their features.
+        note: Reports the share that is done, 0 to 1.
+        seed: Of the folds.
+    """
+    fold = folds(examples.labels.tolist(), examples.groups, NUM_FOLDS, seed)
+    best: tuple[float, View, Strength, Doubles, Doubles] | None = None
+    for index, view in enumerate(VIEWS):
+        rows, size = _coordinates(examples, layout, view)
+        for strength, scores, familiarity in _candidates(examples, rows, size, fold):
+            loss = _loss(scores, examples)
+            if best is None or loss < best[0]:
+                best = loss, view, strength, scores, familiarity
+        note((index + 1) / (len(VIEWS) + 1))
+    if best is None:
+        raise ValueError("there is no view")
+    _, view, strength, scores, familiarity = best
+    temperature = min(_TEMPERATURES, key=lambda value: _loss(scores / value, examples))
+    stacked = _stacked(examples, layout, view)
+    scaler = Scaler.of(stacked)
+    labels, weights = examples.labels, examples.weights
+    if examples.names is not None:
+        count = len(examples.names)
+        labels = np.concatenate([labels, np.arange(count)])
+        weights = np.concatenate([weights, np.full(count, _NAME_WEIGHT)])
+    head = fit(scaler.apply(stacked), labels, weights, examples.num_labels, strength)
+    head = replace(head, temperature=temperature)
+    return Taught(view, strength, scaler, head, softmax(scores / temperature), familiarity)
+
+
+def _candidates(
+    examples: Examples, rows: Doubles, size: int, fold: Integers
+) -> Iterator[tuple[Strength, Doubles, Doubles]]:
+    """Yield held-out log-likelihoods and familiarities for each strength."""
+    parts = [_Fold(examples, rows, size, np.flatnonzero(fold == k)) for k in np.unique(fold)]
+    for shrinkage in _SHRINKAGES:
+        directions = [Directions(part.scatter, shrinkage) for part in parts]
+        for noise in _NOISES:
+            scores = np.zeros((len(examples.labels), examples.num_labels))
+            familiarity = np.zeros(len(examples.labels))
+            for part, found in zip(parts, directions, strict=True):
+                head = found.head(noise)
+                scores[part.held_out] = head.log_likelihoods(part.rows)
+                familiarity[part.held_out] = head.familiarity(part.rows)
+            yield Strength(shrinkage, noise), scores, familiarity
+
+
+def _loss(scores: Doubles, examples: Examples) -> float:
+    """Return the mean negative log-likelihood of the right labels."""
+    chosen = softmax(scores)[np.arange(len(scores)), examples.labels]
+    losses = -np.log(np.maximum(chosen, 1e-12))
+    return float((losses * examples.weights).sum() / examples.weights.sum())
+
+
+def _stacked(examples: Examples, layout: Layout, view: View) -> Floats:
+    parts = [examples.features] if examples.names is None else [examples.features, examples.names]
+    return np.concatenate([layout.view(part, view) for part in parts])
+
+
+def _coordinates(examples: Examples, layout: Layout, view: View) -> tuple[Doubles, int]:
+    stacked = _stacked(examples, layout, view)
+    _, rows = reduced(Scaler.of(stacked).apply(stacked))
+    return rows, stacked.shape[1]
+
+
+def unfamiliar_below(taught: Taught) -> float:
+    """Return the familiarity below which a prompt counts as none of the labels."""
+    return float(np.quantile(taught.familiarity, _UNFAMILIAR_SHARE))
+
+
+def unsure_below(taught: Taught, labels: Integers, precision: float) -> float:
+    """Return the lowest confidence at which held-out answers are right often enough; 1 if none."""
+    confidence = taught.held_out.max(axis=1)
+    is_right = taught.held_out.argmax(axis=1) == labels
+    order = np.argsort(-confidence, kind="stable")
+    share_right = np.cumsum(is_right[order]) / np.arange(1, len(order) + 1)
+    enough = np.flatnonzero(share_right >= precision)
+    return float(confidence[order[enough[-1]]]) if len(enough) else 1.0
