@@ -30,6 +30,17 @@ class Constraint(Protocol):
         """Append the chosen token."""
 
 
+class HiddenReader(Protocol):
+    """Reads the hidden states of a prompt instead of an answer to it."""
+
+    @property
+    def num_before(self) -> int:
+        """First tokens of the prompt whose hidden states are not read."""
+
+    def add(self, rows: NDArray[np.float32]) -> None:
+        """Take the hidden states ``[tokens, width]`` of the next tokens; valid during the call."""
+
+
 @dataclass(eq=False)
 class Decoding:
     """An answer that has a slot of the cache."""
@@ -45,6 +56,7 @@ class Decoding:
     drafter: Drafter | None = None
     num_answered: int = 0
     """The last tokens of the prompt that are an interrupted answer."""
+    reader: HiddenReader | None = None
     level: int = 0
     """Priority: of several prompts, a chunk of the lowest level is run first."""
     is_over: bool = False

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.engine.decoding import Constraint, Decoding, ForwardPass
+from edged.engine.decoding import Constraint, Decoding, ForwardPass, HiddenReader
 from edged.engine.drafts import Drafter
 from edged.engine.sampling import Sampler
 from edged.engine.slots import Slots, TokenIds
@@ -73,12 +73,14 @@ class Engine:
         max_tokens: int,
         constraint: Constraint | None = None,
         num_answered: int = 0,
+        reader: HiddenReader | None = None,
     ) -> Decoding:
         """Begin an answer; ``step`` decodes it in a batch with the others.
 
         It is over after a stop token, when ``constraint`` is complete, after ``max_tokens``, or
         when prompt and answer fill ``max_model_len``. ``end`` must be called for each. The last
-        ``num_answered`` tokens of the prompt are the answer so far of an interrupted request.
+        ``num_answered`` tokens of the prompt are the answer so far of an interrupted request. With
+        a ``reader`` it is over when the prompt is read: no token is chosen.
 
         Raises:
             ValueError: the prompt is empty, fills the context, or holds an unknown token; or
@@ -91,8 +93,12 @@ class Engine:
         # promised an answer that does not depend on earlier requests.
         num_strict = len(prompt) - num_answered if self._is_exact else None
         is_fresh = sampling.seed is not None and not self._is_exact
+        # The last token of a prompt is always run: its logits are needed.
+        num_reusable = 0 if is_fresh else len(prompt) - 1
+        if reader is not None:  # cached tokens have keys and values, and no hidden states
+            num_reusable = min(num_reusable, reader.num_before)
         slot, source, num_cached = self._slots.claim(
-            prompt, is_fresh=is_fresh, num_strict=num_strict
+            prompt, num_reusable=num_reusable, num_strict=num_strict
         )
         if source != slot and num_cached:
             self._graph.copy(source, slot, num_cached)
@@ -100,7 +106,7 @@ class Engine:
         drafter = Drafter(prompt.tolist(), self._draft_cost) if self._is_guessing else None
         sampler = Sampler(sampling, prompt)
         decoding = Decoding(
-            prompt, sampler, slot, num_cached, limit, constraint, drafter, num_answered
+            prompt, sampler, slot, num_cached, limit, constraint, drafter, num_answered, reader
         )
         self._active.append(decoding)
         return decoding
@@ -189,9 +195,15 @@ class Engine:
     def _prefill(self, decoding: Decoding) -> ForwardPass:
         start, slot = decoding.num_prefilled, decoding.slot
         token_ids, is_prefill = decoding.chunk(self.chunk_tokens)
+        reader, graph = decoding.reader, self._graph
         self._prefilling = decoding
         try:
-            logits = self._graph.forward(token_ids, start, slot=slot, is_prefill=is_prefill)
+            if reader is not None:
+                num_rows = min(len(token_ids), max(start + len(token_ids) - reader.num_before, 0))
+                reader.add(graph.hidden(token_ids, start, num_rows, slot=slot))
+                logits = None
+            else:
+                logits = graph.forward(token_ids, start, slot=slot, is_prefill=is_prefill)
         except InterruptedRunError:
             return ForwardPass({})
         finally:
@@ -199,8 +211,9 @@ class Engine:
         self._slots.extend(slot, token_ids, is_prefill=is_prefill)
         decoding.num_prefilled += len(token_ids)
         steps: list[Step] = [Prefilled(decoding.num_prefilled, decoding.num_cached)]
-        if decoding.is_prefilled:
+        if decoding.is_prefilled and logits is not None:
             steps.append(decoding.choose(logits[0], self.stop_token_ids))
+        decoding.is_over |= decoding.is_prefilled and reader is not None
         return ForwardPass({decoding: steps})
 
     def _decode(self, decodings: Sequence[Decoding]) -> ForwardPass:

@@ -48,13 +48,13 @@ class Slots:
         return min((s.num_touched for s in self._slots if not s.is_pinned), default=0)
 
     def claim(
-        self, prompt: TokenIds, *, is_fresh: bool, num_strict: int | None
+        self, prompt: TokenIds, *, num_reusable: int, num_strict: int | None
     ) -> tuple[int, int, int]:
         """Choose a slot for a prompt of at least one token; it is busy until ``free``.
 
         Args:
             prompt: token ids.
-            is_fresh: whether nothing may be reused.
+            num_reusable: how many of its first tokens may be reused, at most.
             num_strict: how many tokens of the prompt the prefill branch will run; then only tokens
                 are reused that the same branch has run. None reuses any.
 
@@ -68,8 +68,7 @@ class Slots:
         free = [index for index, slot in enumerate(self._slots) if slot.is_free]
         if not free:
             raise RuntimeError("no slot is free; end an answer first")
-        # The last token of a prompt is always run: its logits are needed.
-        wanted = prompt[: 0 if is_fresh else -1]
+        wanted = prompt[:num_reusable]
         shared = [_num_reusable(slot, wanted, num_strict) for slot in self._slots]
         # Of equal slots a free one: it may need no copy.
         source = max(range(len(shared)), key=lambda i: (shared[i], self._slots[i].is_free))

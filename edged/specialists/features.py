@@ -1,12 +1,14 @@
 """What a head reads: hidden states of one run of the prompt in a fixed template, pooled.
 
-All heads and the gate read the same template, so one run serves them all. Before the prompt stand
-sentences with one word for each, which is what the last token of the template is led to think of
-(PromptEOL, Jiang et al. 2023). They are cached: they cost nothing but attention.
+All heads and the gate read the same template, so one run serves them all. It asks in one word what
+the prompt is about and what it asks for, and the states of the tokens that would be answered by
+these words hold most of what a head needs (PromptEOL, Jiang et al. 2023). Before the prompt stand
+three sentences with their words: they are cached, and cost nothing but attention.
 
 Rule: rows are added up one by one, in order; so it changes no bit how a prompt was cut into chunks.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,25 +16,51 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-BEFORE = (
-    '<|im_start|>This sentence: "Please switch on the heater in the bath." means in one word: "heating"\n'
-    'This sentence: "I forgot my password and cannot log in." means in one word: "password"\n'
-    'This sentence: "How long does it take to cook rice?" means in one word: "cooking"\n'
-    'This sentence: "'
+_SENTENCE = 'This sentence: "{}" is about: "{}" and asks for: "{}"\n'
+_SHOWN = (
+    ("Please switch on the heater in the bath.", "heating", "turn on"),
+    ("I forgot my password and cannot log in.", "password", "reset"),
+    ("How long does it take to cook rice?", "cooking", "duration"),
 )
-AFTER = '" means in one word: "'
-# Mean of the prompt's own tokens, the template's last token, mean of the tokens behind the prompt.
-MEAN, LAST, AFTERWARDS = range(3)
-NUM_POOLINGS = 3
+BEFORE = "".join(_SENTENCE.format(*shown) for shown in _SHOWN) + 'This sentence: "'
+# Up to the token that is followed by the first word, and from there to the second.
+AFTER = ('" is about: "', 'this" and asks for: "')
+# Mean of the prompt's own tokens; the states before both words; mean of the tokens behind the
+# prompt.
+MEAN, TOPIC, ACTION, AFTERWARDS = range(4)
+NUM_POOLINGS = 4
 
 # Poolings and layers side by side; layers are counted among those that the graph gives.
 View = tuple[tuple[int, int], ...]
 VIEWS: tuple[View, ...] = (
-    ((MEAN, 0), (LAST, 3)),
-    ((MEAN, 0), (LAST, 3), (AFTERWARDS, 1)),
-    ((MEAN, 0), (MEAN, 1), (LAST, 2), (LAST, 4)),
-    ((MEAN, 0), (MEAN, 1), (LAST, 3), (LAST, 4), (AFTERWARDS, 1)),
+    ((MEAN, 0), (ACTION, 3)),
+    ((MEAN, 0), (MEAN, 1), (TOPIC, 3), (ACTION, 3), (AFTERWARDS, 1)),
+    (
+        *((MEAN, 0), (MEAN, 1), (TOPIC, 3), (TOPIC, 4)),
+        *((ACTION, 3), (ACTION, 4), (AFTERWARDS, 1)),
+    ),
 )
+
+
+class Template:
+    """The fixed template, in tokens.
+
+    Args:
+        encode: returns the token ids of plain text.
+        bos_ids: what every prompt of this model begins with.
+    """
+
+    def __init__(self, encode: Callable[[str], list[int]], bos_ids: Sequence[int]) -> None:
+        self._encode = encode
+        self.before_ids = [*bos_ids, *encode(BEFORE)]
+        """The tokens before every prompt: a prefix to be kept in the cache."""
+        self._first_ids, self._second_ids = encode(AFTER[0]), encode(AFTER[1])
+
+    def prompt(self, text: str, width: int) -> tuple[list[int], "Pooling"]:
+        """Return the tokens of a prompt, and what pools its hidden states of this width."""
+        own = self._encode(text)
+        ids = [*self.before_ids, *own, *self._first_ids, *self._second_ids]
+        return ids, Pooling(len(self.before_ids), len(own), len(self._first_ids), width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +80,30 @@ class Pooling:
     """Pools the hidden states of one prompt, as chunks of it are run.
 
     Args:
-        num_own: tokens of the prompt itself; those behind it are the template's.
+        num_before: tokens of the template before the prompt.
+        num_own: tokens of the prompt itself, at least 1.
+        num_first: tokens behind it, up to the one before the first word.
         width: features of a token.
     """
 
-    def __init__(self, num_own: int, width: int) -> None:
-        self._num_own = num_own
+    def __init__(self, num_before: int, num_own: int, num_first: int, width: int) -> None:
+        self.num_before = num_before
+        self._num_own, self._num_first = num_own, num_first
         self._num_rows = 0
-        self._own = np.zeros(width, np.float32)
-        self._after = np.zeros(width, np.float32)
-        self._last = np.zeros(width, np.float32)
+        self._pooled = np.zeros((NUM_POOLINGS, width), np.float32)
 
     def add(self, rows: Floats) -> None:
         """Add the hidden states ``[tokens, width]`` of the next tokens."""
         for row in rows:
-            total = self._own if self._num_rows < self._num_own else self._after
-            total += row
             self._num_rows += 1
-        self._last[:] = rows[-1]
+            self._pooled[MEAN if self._num_rows <= self._num_own else AFTERWARDS] += row
+            if self._num_rows == self._num_own + self._num_first:
+                self._pooled[TOPIC] = row
+            self._pooled[ACTION] = row
 
     def features(self) -> Floats:
-        """Return ``[3 * width]`` when all tokens are added."""
-        num_after = max(self._num_rows - self._num_own, 1)
-        means = self._own / np.float32(self._num_own), self._after / np.float32(num_after)
-        return np.concatenate([means[0], self._last, means[1]])
+        """Return ``[4 * width]`` when all tokens are added."""
+        pooled = self._pooled.copy()
+        pooled[MEAN] /= np.float32(self._num_own)
+        pooled[AFTERWARDS] /= np.float32(self._num_rows - self._num_own)
+        return pooled.reshape(-1)

@@ -80,7 +80,7 @@ class Head:
         weights = 1 / variances
         squares = points**2 @ weights.T - 2 * points @ (self.means * weights).T
         squares += (self.means**2 * weights).sum(axis=1)
-        return -0.5 * (squares + np.log(variances).sum(axis=1))
+        return np.asarray(-0.5 * (squares + np.log(variances).sum(axis=1)))
 
     def probabilities(self, scaled: Floats) -> Doubles:
         """Return ``[examples, C]``, each row of sum 1."""
@@ -94,7 +94,7 @@ class Head:
             np.linalg.norm(self.means, axis=1, keepdims=True), _SMALLEST_VARIANCE
         )
         cosines = points @ directions.T / np.maximum(lengths, _SMALLEST_VARIANCE)
-        return cosines.max(axis=1).astype(np.float64)
+        return np.asarray(cosines.max(axis=1), np.float64)
 
 
 def softmax(scores: Doubles) -> Doubles:
@@ -121,7 +121,7 @@ class Scatter:
         cls, rows: Doubles, labels: Integers, weights: Doubles, num_labels: int, num_features: int
     ) -> "Scatter":
         """Measure the coordinates of examples, of ``num_features``; each label has one at least."""
-        counts = np.bincount(labels, weights, num_labels)
+        counts = np.bincount(labels, weights, num_labels).astype(np.float64)
         sums = np.zeros((num_labels, rows.shape[1]))
         np.add.at(sums, labels, rows * weights[:, None])
         means = sums / counts[:, None]
@@ -161,8 +161,13 @@ class Directions:
         between = np.maximum(self._between - noise / self._counts.mean(), _SMALLEST_VARIANCE)
         means = self._means * (between / (between + noise / counts))
         variances = noise + between * noise / (counts * between + noise)
-        arrays = (self._projection, self._centre @ self._projection, means, variances)
-        return Head(*(array.astype(np.float32) for array in arrays), temperature)
+        return Head(
+            self._projection.astype(np.float32),
+            (self._centre @ self._projection).astype(np.float32),
+            means.astype(np.float32),
+            variances.astype(np.float32),
+            temperature,
+        )
 
 
 def fit(

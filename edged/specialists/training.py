@@ -4,6 +4,7 @@ Everything is chosen by cross-validation inside the examples, by the likelihood 
 labels: it is less noisy than their accuracy, and what it rewards is a probability that holds.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,14 +26,15 @@ from edged.specialists.head import (
     softmax,
 )
 
-NUM_FOLDS = 5
+NUM_FOLDS = 8
 _SHRINKAGES = (0.3, 0.5, 0.7, 0.85)
-_NOISES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+_NOISES = (1.0, 2.0, 4.0, 8.0, 16.0, 24.0, 32.0)
 _TEMPERATURES = tuple(1.15**power for power in range(-6, 13))
 # What the text of a label counts beside an example of it: it says in a few words what is meant.
 _NAME_WEIGHT = 2.0
 # Held-out examples that may count as unfamiliar.
 _UNFAMILIAR_SHARE = 0.05
+_NOTHING = np.zeros((0, 0)), np.zeros(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +98,14 @@ def teach(examples: Examples, layout: Layout, note: Callable[[float], None], see
         seed: Of the folds.
     """
     fold = folds(examples.labels.tolist(), examples.groups, NUM_FOLDS, seed)
-    best: tuple[float, View, Strength, Doubles, Doubles] | None = None
+    best: tuple[float, View, Strength, Doubles, Doubles] = math.inf, (), Strength(1, 1), *_NOTHING
     for index, view in enumerate(VIEWS):
         rows, size = _coordinates(examples, layout, view)
         for strength, scores, familiarity in _candidates(examples, rows, size, fold):
             loss = _loss(scores, examples)
-            if best is None or loss < best[0]:
+            if loss < best[0]:
                 best = loss, view, strength, scores, familiarity
         note((index + 1) / (len(VIEWS) + 1))
-    if best is None:
-        raise ValueError("there is no view")
     _, view, strength, scores, familiarity = best
     temperature = min(_TEMPERATURES, key=lambda value: _loss(scores / value, examples))
     stacked = _stacked(examples, layout, view)

@@ -1,0 +1,242 @@
+"""Examples for a specialist: read from a file, checked, and what their answers are.
+
+Rule: every complaint names the file and the line.
+"""
+
+import csv
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from edged.errors import UsageError
+
+# A label; null for "none of these"; several labels; a number; a field's label by its name.
+Answer: TypeAlias = str | float | tuple[str, ...] | dict[str, str | None] | None
+
+MAX_EXAMPLES = 20_000
+MAX_PROMPT_CHARACTERS = 4096
+MAX_LABEL_CHARACTERS = 200
+MAX_LABELS = 512
+MAX_FIELDS = 32
+_MAX_FILE_BYTES = 64 << 20
+_KEYS = frozenset(("prompt", "messages", "answer", "group", "weight"))
+# Fewer distinct numbers than this are labels, not a scale.
+_FEWEST_ON_A_SCALE = 3
+
+
+class AnswerKind(StrEnum):
+    """What the answers of a file are."""
+
+    LABEL = "label"
+    LABELS = "labels"
+    NUMBER = "number"
+    FIELDS = "fields"
+
+
+_KINDS = {
+    str: AnswerKind.LABEL,
+    tuple: AnswerKind.LABELS,
+    float: AnswerKind.NUMBER,
+    dict: AnswerKind.FIELDS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One prompt and its right answer."""
+
+    prompt: str
+    answer: Answer
+    line: int
+    """In its file, from 1."""
+    group: str
+    """Examples of one group are alike: they are never split between teaching and testing."""
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something about the examples that a person should look at."""
+
+    lines: tuple[int, ...]
+    text: str
+
+    def __str__(self) -> str:
+        where = ", ".join(map(str, self.lines[:5])) + (", …" if len(self.lines) > 5 else "")  # noqa: PLR2004
+        return f"line{'s' if len(self.lines) > 1 else ''} {where}: {self.text}"
+
+
+def read_examples(path: Path) -> list[Example]:
+    """Read JSONL, or CSV where the name ends in ``.csv``.
+
+    Raises:
+        UsageError: the file cannot be read, or a line is wrong.
+    """
+    try:
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise UsageError(f"{path}: more than {_MAX_FILE_BYTES >> 20} MiB; use fewer examples")
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+    read = _csv_rows if path.suffix.lower() == ".csv" else _json_rows
+    examples = [_example(path, line, row) for line, row in read(path, text)]
+    if not examples:
+        raise UsageError(f"{path}: has no examples")
+    if len(examples) > MAX_EXAMPLES:
+        raise UsageError(f"{path}: {len(examples)} examples; {MAX_EXAMPLES} are allowed")
+    return examples
+
+
+def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for line, content in enumerate(text.split("\n"), 1):
+        if not content.strip():
+            continue
+        try:
+            row = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{path}:{line}: not JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise UsageError(f'{path}:{line}: must be an object such as {{"prompt": …}}')
+        yield line, row
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise UsageError(f"{path}:{reader.line_num}: not as many columns as the first line")
+            filled = {key: value for key, value in row.items() if key == "answer" or value}
+            if filled.get("answer") == "":
+                filled["answer"] = None
+            if "weight" in filled:
+                filled["weight"] = _number(path, reader.line_num, filled["weight"])
+            yield reader.line_num, filled
+    except csv.Error as error:
+        raise UsageError(f"{path}:{reader.line_num}: not CSV ({error})") from error
+
+
+def _number(path: Path, line: int, text: object) -> float:
+    try:
+        return float(str(text))
+    except ValueError as error:
+        raise UsageError(f"{path}:{line}: weight: {text!r} is not a number") from error
+
+
+def _example(path: Path, line: int, row: Mapping[str, Any]) -> Example:
+    def refuse(complaint: str) -> UsageError:
+        return UsageError(f"{path}:{line}: {complaint}")
+
+    if unknown := sorted(row.keys() - _KEYS):
+        raise refuse(f"{unknown[0]!r} is not known; the keys are {', '.join(sorted(_KEYS))}")
+    if "answer" not in row:
+        raise refuse("answer: is missing; null means none of the labels")
+    weight = row.get("weight", 1.0)
+    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    if not is_number or not 0 < weight < math.inf:
+        raise refuse("weight: must be a number above 0")
+    try:
+        prompt, answer = _prompt(row), _answer(row["answer"])
+    except ValueError as error:
+        raise refuse(str(error)) from error
+    group = row.get("group")
+    if group is not None and not isinstance(group, str):
+        raise refuse("group: must be a string")
+    return Example(prompt, answer, line, f"line {line}" if group is None else group, weight)
+
+
+def _prompt(row: Mapping[str, Any]) -> str:
+    if ("prompt" in row) == ("messages" in row):
+        raise ValueError("give either prompt or messages")
+    prompt = row["prompt"] if "prompt" in row else prompt_of(row["messages"])
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise ValueError("prompt: must be a text that is not empty")
+    if len(prompt) > MAX_PROMPT_CHARACTERS:
+        raise ValueError(f"prompt: {len(prompt)} characters, at most {MAX_PROMPT_CHARACTERS}")
+    return prompt
+
+
+def prompt_of(messages: object) -> str:
+    """Return what a head reads of a dialogue: what was said, a line for each message.
+
+    Raises:
+        ValueError: it is no list of messages.
+    """
+    if not isinstance(messages, list) or not all(
+        isinstance(one, dict) and isinstance(one.get("content"), str) for one in messages
+    ):
+        raise ValueError("messages: must be a list of objects with role and content")
+    return "\n".join(one["content"] for one in messages)
+
+
+def _answer(value: object) -> Answer:
+    if value is None or isinstance(value, str):
+        return None if value is None else _label(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise ValueError("answer: the number is not finite")
+        return float(value)
+    if isinstance(value, list):
+        return tuple(sorted({_label(one) for one in value}))
+    if isinstance(value, dict):
+        if not 0 < len(value) <= MAX_FIELDS:
+            raise ValueError(f"answer: must have 1 to {MAX_FIELDS} fields")
+        return {name: None if one is None else _label(one) for name, one in value.items()}
+    raise ValueError("answer: must be a label, null, a list of labels, a number, or an object")
+
+
+def _label(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return json.dumps(value)
+    if not isinstance(value, str) or not 0 < len(value.strip()) <= MAX_LABEL_CHARACTERS:
+        raise ValueError(
+            f"answer: a label must be a text of 1 to {MAX_LABEL_CHARACTERS} characters"
+        )
+    return value.strip()
+
+
+def kind_of(examples: Sequence[Example]) -> AnswerKind:
+    """Tell what the answers are.
+
+    Raises:
+        UsageError: they are of several kinds; it names a line of each.
+    """
+    kinds: dict[AnswerKind, int] = {}
+    for example in examples:
+        if example.answer is not None:
+            kinds.setdefault(_KINDS[type(example.answer)], example.line)
+    if len(kinds) > 1:
+        found = ", ".join(f"{kind} in line {line}" for kind, line in kinds.items())
+        raise UsageError(f"the answers are of several kinds: {found}; make a specialist of each")
+    if not kinds:
+        raise UsageError("no example has an answer")
+    (kind,) = kinds
+    is_short = len({example.answer for example in examples if isinstance(example.answer, float)})
+    if kind is AnswerKind.NUMBER and is_short < _FEWEST_ON_A_SCALE:
+        raise UsageError("the answers are fewer than three numbers; write labels as strings")
+    return kind
+
+
+def remarks(examples: Sequence[Example]) -> list[Remark]:
+    """Find duplicates and contradictions, by what is left of a prompt without case and spaces."""
+    found: dict[str, list[Example]] = {}
+    for example in examples:
+        found.setdefault(" ".join(example.prompt.lower().split()), []).append(example)
+    result = []
+    for same in found.values():
+        if len(same) == 1:
+            continue
+        lines = tuple(example.line for example in same)
+        answers = Counter(json.dumps(example.answer, ensure_ascii=False) for example in same)
+        if len(answers) > 1:
+            result.append(Remark(lines, f"one prompt, several answers: {', '.join(answers)}"))
+        else:
+            result.append(Remark(lines, "the same prompt and answer; one counts"))
+    return result
