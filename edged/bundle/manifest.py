@@ -5,12 +5,11 @@ Rule: the dataclasses below declare the JSON; changing their fields requires a n
 
 import json
 import re
-import sys
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from types import UnionType
-from typing import Annotated, Any, Self, cast, get_args, get_origin
+from typing import Annotated, Self
 
+from edged.bundle.strict_json import WrongValueError, decode, read_json
 from edged.errors import BundleError
 
 FORMAT = 2
@@ -201,7 +200,7 @@ class Manifest:
             BundleError: it is not JSON, or a key is missing, unknown or of a wrong type or value.
         """
         try:
-            tree = json.loads(data, object_pairs_hook=unique_keys, parse_constant=_refuse_constant)
+            tree = read_json(data)
         except (ValueError, RecursionError) as error:
             raise BundleError(f"{MANIFEST}: not valid JSON ({error}); {REPAIR}") from error
         # The version is checked first: with another one, every other error would mislead.
@@ -211,7 +210,10 @@ class Manifest:
                 f"{MANIFEST}: format {found} is not known, this edged reads format {FORMAT}; "
                 "rebuild the bundle with the `edged build` of this version"
             )
-        manifest: Self = _decode(cls, tree, "")
+        try:
+            manifest = decode(cls, tree)
+        except WrongValueError as error:
+            raise BundleError(f"{MANIFEST}: {error}; {REPAIR}") from error
         _check(manifest)
         return manifest
 
@@ -244,72 +246,3 @@ def _check(manifest: Manifest) -> None:
 
 def _wrong(key: str, problem: str) -> BundleError:
     return BundleError(f"{MANIFEST}: {key} {problem}; {REPAIR}")
-
-
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object; a hook for ``json.loads``.
-
-    Raises:
-        ValueError: a key is there twice, and readers could disagree which one counts.
-    """
-    tree = dict(pairs)
-    if len(tree) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return tree
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number")
-
-
-def _decode(kind: Any, value: Any, path: str) -> Any:  # noqa: ANN401 - any annotation, any JSON
-    # ``kind`` is an annotation of the dataclasses above; ``path`` names the value in errors.
-    origin, arguments = get_origin(kind), get_args(kind)
-    if isinstance(kind, UnionType):
-        return None if value is None else _decode(arguments[0], value, path)
-    if origin is Annotated:
-        return _within(arguments[1], _decode(arguments[0], value, path), path)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise _wrong(path, "must be a list")
-        return tuple(_decode(arguments[0], one, f"{path}[{i}]") for i, one in enumerate(value))
-    if origin is not dict and not is_dataclass(kind):
-        return _decode_scalar(kind, value, path)
-    if not isinstance(value, dict):
-        raise _wrong(path or "the top level", "must be an object")
-    if origin is dict:
-        return {k: _decode(arguments[1], one, f"{path}.{k}") for k, one in value.items()}
-    return _decode_dataclass(cast("type", kind), value, f"{path}." if path else "")
-
-
-def _decode_dataclass(kind: type, value: dict[str, Any], prefix: str) -> object:
-    declared = {item.name: item.type for item in fields(kind)}
-    for key in (*value, *declared):
-        if key not in declared or key not in value:
-            problem = "is missing" if key in declared else "is not a known key"
-            raise _wrong(prefix + key, problem)
-    return kind(**{k: _decode(t, value[k], prefix + k) for k, t in declared.items()})
-
-
-def _within(limit: "int | re.Pattern[str]", value: Any, path: str) -> Any:  # noqa: ANN401 - as is
-    if isinstance(limit, int):
-        if not 1 <= value <= limit:
-            raise _wrong(path, f"is {value}, must be from 1 to {limit}")
-    elif not limit.fullmatch(value):
-        raise _wrong(path, f"must match {limit.pattern}")
-    return value
-
-
-def _decode_scalar(kind: type, value: Any, path: str) -> object:  # noqa: ANN401 - any JSON
-    is_right, expected = type(value) is kind, "true or false" if kind is bool else "a string"
-    if issubclass(kind, StrEnum):
-        is_right, expected = value in list(kind), f"one of {', '.join(kind)}"
-    elif kind is int:
-        is_right, expected = is_right and value >= 0, "a whole number of at least 0"
-    elif kind is float:
-        # An integer may be too large for a float, and 1e999 is read as infinity.
-        is_right = type(value) in {int, float} and abs(value) <= sys.float_info.max
-        expected = "a finite number"
-    if not is_right:
-        raise _wrong(path, f"must be {expected}")
-    return kind(value)

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import tokenizers
 
-from edged.bundle.manifest import unique_keys
+from edged.bundle.strict_json import unique_keys
 from edged.errors import BundleError
 
 # JSON values per token of the model: known files have 3, those with merges made from SentencePiece
