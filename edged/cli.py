@@ -45,6 +45,7 @@ COMMANDS = {
     "uninstall": Command(
         "edged.commands.install.uninstall", "remove the service from this machine"
     ),
+    "teach": Command("edged.commands.teach", "teach a model to decide, from examples"),
     "bench": Command("edged.commands.bench.command", "measure a model on this device"),
     "demo": Command("edged.commands.demo", "start a broker and a daemon, and send one prompt"),
 }

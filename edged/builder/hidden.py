@@ -13,6 +13,7 @@ from edged.engine.fused import HIDDEN, HIDDEN_ROWS
 
 # Where in the depth of the model: the early ones know the words, the late ones what they mean.
 DEPTHS = (0.27, 0.54, 0.8, 0.94, 0.97)
+_AXES = f"{HIDDEN}.axes"
 _NORM = re.compile(r"model\.layers\.(\d+)\.input_layernorm\.output")
 
 
@@ -34,13 +35,16 @@ def write_hidden(graph: onnx.GraphProto) -> bool:
         rows.append(name)
         index = 1 + next(i for i, node in enumerate(graph.node) if norms[layer] in node.output)
         # Directly behind the norm, so that its output need not be held until the run ends.
-        gather = helper.make_node("Gather", [norms[layer], HIDDEN_ROWS], [name], name, axis=1)
+        chosen = f"{name}.rows"
+        gather = helper.make_node("Gather", [norms[layer], HIDDEN_ROWS], [chosen], chosen, axis=1)
         graph.node.insert(index, gather)
-    graph.node.append(helper.make_node("Concat", rows, [HIDDEN], HIDDEN, axis=-1))
+        graph.node.insert(index + 1, helper.make_node("Unsqueeze", [chosen, _AXES], [name], name))
+    graph.initializer.append(helper.make_tensor(_AXES, TensorProto.INT64, [1], [2]))
+    graph.node.append(helper.make_node("Concat", rows, [HIDDEN], HIDDEN, axis=2))
     sizes = {tensor.name: tensor.dims[-1] for tensor in graph.initializer if tensor.dims}
     (norm,) = (node for node in graph.node if norms[layers[0]] in node.output)
-    width = len(layers) * sizes[norm.input[-1]]  # of its weight
+    shape = ["batch", "num_hidden", len(layers), sizes[norm.input[-1]]]  # of its weight
     info = helper.make_tensor_value_info
     graph.input.append(info(HIDDEN_ROWS, TensorProto.INT64, ["num_hidden"]))
-    graph.output.append(info(HIDDEN, TensorProto.FLOAT, ["batch", "num_hidden", width]))
+    graph.output.append(info(HIDDEN, TensorProto.FLOAT, shape))
     return True

@@ -68,7 +68,7 @@ def write_branches(graph: onnx.GraphProto, scales: Mapping[str, Scales]) -> None
             decode.nodes.append(node)
     if any(value.name == HIDDEN for value in graph.output):
         # A branch owes every output; nobody reads an answer's hidden states.
-        nothing = decode.constant(f"{HIDDEN}.none", np.zeros((1, 0, 0), np.float32))
+        nothing = decode.constant(f"{HIDDEN}.none", np.zeros((1, 0, 0, 0), np.float32))
         decode.node("Identity", [nothing], HIDDEN)
     decode.nodes = list(fuse_narrow_scaling(decode.nodes, widths))
     write_if(graph, IS_PROMPT, prefill, decode)

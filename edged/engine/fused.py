@@ -33,7 +33,7 @@ class _Bound(NamedTuple):
     logits: Sequence[NDArray[np.float32]]
     """For each slot the requested rows, ``[rows, vocabulary]``."""
     hidden: NDArray[np.float32]
-    """``[1, hidden rows, width]``."""
+    """``[1, hidden rows, layers, features]``."""
 
 
 class FusedGraph(Graph):
@@ -80,7 +80,7 @@ class FusedGraph(Graph):
         """Run tokens of a prompt for their hidden states; see ``Graph.hidden``."""
         shape = (slot, 1, len(token_ids), 0, num_rows)
         bound = self._run_prompt(shape, token_ids, start, is_prefill=True)
-        return np.asarray(bound.hidden[0], np.float32)
+        return np.reshape(bound.hidden, (num_rows, -1))
 
     def _run_prompt(
         self, shape: _Shape, token_ids: NDArray[np.int64], start: int, *, is_prefill: bool
@@ -166,7 +166,7 @@ class FusedGraph(Graph):
         }
         for name in self.optional_inputs.keys() - self._signature.optional_inputs:
             del inputs[name]
-        hidden = np.zeros((1, num_hidden, self.hidden_width if num_hidden else 0), np.float32)
+        hidden = np.zeros((1, num_hidden, *self.hidden_shape), np.float32)
         outputs = {"logits": logits, **dict(zip(self._signature.cache_outputs, cache, strict=True))}
         if num_hidden:
             outputs[HIDDEN] = hidden

@@ -48,8 +48,8 @@ class Graph(ABC):
         self._session = session
         self._options = run_options()
         self.vocab_size = self._signature.vocab_size
-        self.hidden_width = self._signature.hidden_width
-        """Features of a token's hidden states; 0 for a bundle that gives none."""
+        self.hidden_shape = self._signature.hidden_shape
+        """Layers and features of a token's hidden states; zeros for a bundle that gives none."""
         self.max_model_len = max_model_len
         self.num_slots = num_slots
         self._lengths = [0] * num_slots
@@ -90,7 +90,7 @@ class Graph(ABC):
         """Run tokens of a prompt, like ``forward``, for hidden states instead of logits; blocks.
 
         Returns:
-            ``[num_rows, hidden_width]`` of the last tokens; valid until the next call.
+            ``[num_rows, layers * features]`` of the last tokens; valid until the next call.
 
         Raises:
             ValueError: as ``forward``, or the graph gives none.

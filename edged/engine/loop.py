@@ -59,6 +59,7 @@ class Engine:
         self.stop_token_ids = tuple(stop_token_ids)
         self.vocab_size = graph.vocab_size
         self.max_model_len = graph.max_model_len
+        self.hidden_shape = graph.hidden_shape
 
     @property
     def num_touched(self) -> int:

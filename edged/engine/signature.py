@@ -41,8 +41,8 @@ class Signature:
     kv_type: KvType
     optional_inputs: frozenset[str] = frozenset()
     """The optional inputs that it has."""
-    hidden_width: int = 0
-    """Features of ``hidden``; 0 without that output."""
+    hidden_shape: tuple[int, int] = (0, 0)
+    """Layers and features of ``hidden``; zeros without that output."""
 
     @property
     def cache_outputs(self) -> tuple[str, ...]:
@@ -91,16 +91,23 @@ def read_signature(
     vocab_size = outputs["logits"].shape[-1]
     if not _is_size(vocab_size):
         _refuse("output 'logits' must end in the vocabulary's size")
-    hidden_width = outputs["hidden"].shape[-1] if "hidden" in outputs else 0
-    if hidden_width != 0 and not (_is_size(hidden_width) and hidden_width <= _MAX_HIDDEN_WIDTH):
-        _refuse(f"output 'hidden' must end in its width, {_MAX_HIDDEN_WIDTH} at most")
     present = frozenset(optional.keys() & inputs.keys())
     sizes = vocab_size, cache, heads, head_size
-    signature = Signature(*sizes, *_CACHE_TYPES[kind], present, hidden_width)
+    signature = Signature(*sizes, *_CACHE_TYPES[kind], present, _hidden_shape(outputs))
     _check_names("output", outputs, signature.cache_outputs)
     if facts is not None:
         _check_facts(signature, facts)
     return signature
+
+
+def _hidden_shape(outputs: _Nodes) -> tuple[int, int]:
+    if "hidden" not in outputs:
+        return 0, 0
+    layers, features = outputs["hidden"].shape[-2:]
+    is_sized = _is_size(layers) and _is_size(features)
+    if not is_sized or layers * features > _MAX_HIDDEN_WIDTH:
+        _refuse(f"output 'hidden' must end in layers and features, {_MAX_HIDDEN_WIDTH} at most")
+    return layers, features
 
 
 def _check_facts(signature: Signature, facts: ModelFacts) -> None:

@@ -70,6 +70,11 @@ class Layout:
     num_layers: int
     hidden_size: int
 
+    @property
+    def width(self) -> int:
+        """Features of a token's hidden states."""
+        return self.num_layers * self.hidden_size
+
     def view(self, features: Floats, view: View) -> Floats:
         """Return the features ``[prompts, ...]`` of a view."""
         blocks = features.reshape(len(features), NUM_POOLINGS, self.num_layers, self.hidden_size)

@@ -43,6 +43,9 @@ class Tokenizer:
             tokens = {"bos_token": manifest.bos_token, "eos_token": manifest.eos_token}
             self._template = ChatTemplate(manifest.chat_template, tokens)
         self._bos_ids = _bos_ids(tokenizer, manifest)
+        bos_id = tokenizer.token_to_id(manifest.bos_token or "")
+        self.beginning_ids: list[int] = [] if bos_id is None else [bos_id]
+        """The token that texts of this model begin with, if it has one."""
         # A random added token. Inserted into a control token it splits it, whatever the template
         # does with the text; it is removed from the ids.
         self._cut = f"\ufdd0{secrets.token_hex(8)}\ufdd1"

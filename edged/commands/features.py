@@ -1,0 +1,64 @@
+"""Features of prompts, from a bundle that is loaded as the daemon loads it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edged.bundle.folder import open_bundle
+from edged.engine.loading import load_engine
+from edged.engine.steps import EngineSettings
+from edged.engine.tokenizer import Tokenizer
+from edged.errors import BundleError, UsageError
+from edged.protocol.request import SamplingParams
+from edged.specialists.features import Layout, Template
+
+_CONTEXT = 2048
+_GREEDY = SamplingParams(temperature=0.0)
+
+
+class FeatureReader:
+    """One loaded bundle; blocks for about a second.
+
+    Raises:
+        BundleError: the bundle is wrong, or gives no hidden states.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        bundle = open_bundle(folder)
+        tokenizer = Tokenizer.load(bundle)
+        # A pinned slot holds the template's beginning; the other runs one prompt after the other.
+        self._engine = load_engine(bundle, EngineSettings(_CONTEXT, num_prefixes=1))
+        self.layout = Layout(*self._engine.hidden_shape)
+        if not self.layout.num_layers:
+            raise BundleError(
+                f"{folder}: gives no hidden states; rebuild it with this version's `edged build`"
+            )
+        self._template = Template(tokenizer.encode, tokenizer.beginning_ids)
+        self._engine.make_prefix(self._template.before_ids)
+
+    def read(self, prompts: Sequence[str], note: Callable[[float], None]) -> NDArray[np.float32]:
+        """Return ``[prompts, features]``; blocks for some 30 ms each.
+
+        Raises:
+            UsageError: a prompt is longer than the model's context.
+        """
+        rows = []
+        for index, prompt in enumerate(prompts):
+            rows.append(self._one(prompt))
+            note((index + 1) / len(prompts))
+        return np.stack(rows)
+
+    def _one(self, prompt: str) -> NDArray[np.float32]:
+        engine = self._engine
+        ids, pooling = self._template.prompt(prompt, self.layout.width)
+        if len(ids) >= engine.max_model_len:
+            raise UsageError(f"a prompt has {len(ids)} tokens; at most {engine.max_model_len} fit")
+        decoding = engine.start(ids, _GREEDY, max_tokens=1, reader=pooling)
+        try:
+            while not decoding.is_over:
+                engine.step()
+        finally:
+            engine.end(decoding)
+        return pooling.features()
