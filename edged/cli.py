@@ -46,6 +46,7 @@ COMMANDS = {
         "edged.commands.install.uninstall", "remove the service from this machine"
     ),
     "teach": Command("edged.commands.teach", "teach a model to decide, from examples"),
+    "eval": Command("edged.commands.evaluate", "measure what was taught on other examples"),
     "bench": Command("edged.commands.bench.command", "measure a model on this device"),
     "demo": Command("edged.commands.demo", "start a broker and a daemon, and send one prompt"),
 }

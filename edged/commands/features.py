@@ -46,11 +46,16 @@ class FeatureReader:
         """
         rows = []
         for index, prompt in enumerate(prompts):
-            rows.append(self._one(prompt))
+            rows.append(self.one(prompt))
             note((index + 1) / len(prompts))
         return np.stack(rows)
 
-    def _one(self, prompt: str) -> NDArray[np.float32]:
+    def one(self, prompt: str) -> NDArray[np.float32]:
+        """Return ``[features]`` of a prompt.
+
+        Raises:
+            UsageError: it is longer than the model's context.
+        """
         engine = self._engine
         ids, pooling = self._template.prompt(prompt, self.layout.width)
         if len(ids) >= engine.max_model_len:

@@ -150,7 +150,7 @@ class FusedGraph(Graph):
         size = width * num_rows
         is_kept = size <= _MAX_KEPT_TOKENS
         buffer = self._logits[:size] if is_kept else np.zeros((size, self.vocab_size), np.float32)
-        logits = buffer.reshape(width, num_rows, -1)
+        logits = buffer.reshape(width, num_rows, self.vocab_size)
         cache = self._cache.views(first, width)
         inputs: dict[str, NDArray[Any]] = {
             "input_ids": np.zeros((width, count), np.int64),
