@@ -15,7 +15,7 @@ from edged.daemon.memory import KernelLimits
 from edged.daemon.operator_events import OperatorEvents
 from edged.daemon.preparer import Preparer
 from edged.daemon.worker import Worker
-from edged.engine.decoding import Constraint, Decoding, ForwardPass
+from edged.engine.decoding import Constraint, Decoding, ForwardPass, HiddenReader
 from edged.engine.loop import Engine
 from edged.engine.steps import Prefilled, Step, Token
 from edged.node.crash_journal import CrashJournal
@@ -209,6 +209,7 @@ class FakeEngine(Engine):
         max_tokens: int,
         constraint: Constraint | None = None,
         num_answered: int = 0,
+        reader: HiddenReader | None = None,
     ) -> Decoding:
         steps = self.generate(prompt_ids, sampling, max_tokens=max_tokens, constraint=constraint)
         self.active.append(FakeSequence(iter(steps), len(prompt_ids)))

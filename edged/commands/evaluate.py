@@ -13,7 +13,7 @@ from edged.commands.features import FeatureReader
 from edged.errors import ExitCode
 from edged.specialists.decision import decide
 from edged.specialists.examples import read_examples
-from edged.specialists.folder import Base, read_specialist
+from edged.specialists.folder import BaseModel, read_specialist
 from edged.specialists.measures import calibration_error, interval
 
 
@@ -35,7 +35,7 @@ def main(arguments: argparse.Namespace) -> int:
         BundleError: The bundle or the specialist is wrong.
     """
     examples = read_examples(arguments.examples)
-    base = Base.of(open_bundle(arguments.model, verify=False).manifest)
+    base = BaseModel.of(open_bundle(arguments.model, verify=False).manifest)
     specialist = read_specialist(arguments.specialist, base)
     reader = FeatureReader(arguments.model)
     (head,) = specialist.heads

@@ -16,7 +16,7 @@ from edged.errors import ExitCode, UsageError
 from edged.specialists.examples import AnswerKind, Example, kind_of, read_examples, remarks
 from edged.specialists.folder import (
     FORMAT,
-    Base,
+    BaseModel,
     Description,
     HeadDescription,
     Result,
@@ -68,15 +68,14 @@ def main(arguments: argparse.Namespace) -> int:
     taught = teach(_arrays(examples, labels, features, names), reader.layout, _progress, _SEED)
     indices = np.array([labels.index(str(example.answer)) for example in examples])
     result = _result(taught, indices)
-    print(
-        f"{len(examples)} examples, {len(labels)} labels:"
-        f" {result.accuracy:.1%} right ({result.low:.1%} to {result.high:.1%}),"
-        f" ECE {result.ece:.3f}; {time.monotonic() - started_s:.0f} s"
-    )
+    taken_s = time.monotonic() - started_s
+    interval_text = f"{result.low:.1%} to {result.high:.1%}"
+    print(f"{result.accuracy:.1%} right ({interval_text}), ECE {result.ece:.3f}; {taken_s:.0f} s")
     if result.accuracy < arguments.floor:
         raise UsageError(
             f"{result.accuracy:.1%} is below --floor {arguments.floor:.1%}: nothing is written"
         )
+    bundle = open_bundle(arguments.model, verify=False)
     head = HeadDescription(
         None,
         tuple(labels),
@@ -88,9 +87,8 @@ def main(arguments: argparse.Namespace) -> int:
     description = Description(
         FORMAT,
         arguments.name or arguments.output.name,
-        Base.of(open_bundle(arguments.model, verify=False).manifest),
-        reader.layout.num_layers,
-        reader.layout.hidden_size,
+        BaseModel.of(bundle.manifest),
+        *(reader.layout.num_layers, reader.layout.hidden_size),
         (head,),
         result,
         "",

@@ -3,6 +3,7 @@
 Rule: a decode step allocates no memory in Python code.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -77,10 +78,16 @@ class FusedGraph(Graph):
     def hidden(
         self, token_ids: NDArray[np.int64], start: int, num_rows: int, *, slot: int = 0
     ) -> NDArray[np.float32]:
-        """Run tokens of a prompt for their hidden states; see ``Graph.hidden``."""
+        """Run tokens of a prompt for their hidden states; see ``Graph.hidden``.
+
+        Raises:
+            ValueError: as there.
+        """
+        if not math.prod(self.hidden_shape):
+            raise ValueError("this graph gives no hidden states; rebuild the bundle")
         shape = (slot, 1, len(token_ids), 0, num_rows)
         bound = self._run_prompt(shape, token_ids, start, is_prefill=True)
-        return np.reshape(bound.hidden, (num_rows, -1))
+        return np.reshape(bound.hidden, (num_rows, math.prod(self.hidden_shape)))
 
     def _run_prompt(
         self, shape: _Shape, token_ids: NDArray[np.int64], start: int, *, is_prefill: bool

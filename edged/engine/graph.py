@@ -83,9 +83,13 @@ class Graph(ABC):
             InterruptedRunError: ``interrupt`` was called during the run.
         """
 
-    @abstractmethod
     def hidden(
-        self, token_ids: NDArray[np.int64], start: int, num_rows: int, *, slot: int = 0
+        self,
+        token_ids: NDArray[np.int64],  # noqa: ARG002 - a fused graph's own method uses them
+        start: int,  # noqa: ARG002
+        num_rows: int,  # noqa: ARG002
+        *,
+        slot: int = 0,  # noqa: ARG002
     ) -> NDArray[np.float32]:
         """Run tokens of a prompt, like ``forward``, for hidden states instead of logits; blocks.
 
@@ -96,6 +100,7 @@ class Graph(ABC):
             ValueError: as ``forward``, or the graph gives none.
             InterruptedRunError: as ``forward``.
         """
+        raise ValueError("this graph gives no hidden states")
 
     @abstractmethod
     def decode(self, inputs: Sequence[DecodeInput]) -> list[NDArray[np.float32]]:

@@ -61,21 +61,6 @@ class PortableGraph(Graph):
         self._lengths[slot] = start + count
         return logits[0] if all_rows else logits[0, -1:]
 
-    def hidden(
-        self,
-        token_ids: NDArray[np.int64],  # noqa: ARG002 - the exporter's graph has no such output
-        start: int,  # noqa: ARG002
-        num_rows: int,  # noqa: ARG002
-        *,
-        slot: int = 0,  # noqa: ARG002
-    ) -> NDArray[np.float32]:
-        """Refuse.
-
-        Raises:
-            ValueError: always; an exporter's graph has no such output.
-        """
-        raise ValueError("this kind of graph gives no hidden states")
-
     def decode(self, inputs: Sequence[DecodeInput]) -> list[NDArray[np.float32]]:
         """Run one token of each of several sequences, one after the other; see ``Graph.decode``."""
         return [

@@ -31,7 +31,8 @@ class Decision:
 def decide(taught: TaughtHead, layout: Layout, features: NDArray[np.float32]) -> Decision:
     """Return the decision on a prompt with these ``features``, laid out as ``layout`` says."""
     said = taught.description
-    scaled = taught.scaler.apply(layout.view(features[None], said.view))
+    view = tuple((pooling, layer) for pooling, layer in said.view)
+    scaled = taught.scaler.apply(layout.view(features[None], view))
     probabilities = taught.head.probabilities(scaled)[0]
     familiarity = float(taught.head.familiarity(scaled)[0])
     choice = int(probabilities.argmax())

@@ -36,7 +36,7 @@ _REPAIR = "teach it again with `edged teach`"
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class BaseModel:
     """The model that a specialist belongs to, whatever machine built it."""
 
     source: str
@@ -49,7 +49,7 @@ class Base:
     """``FEATURES_VERSION``."""
 
     @classmethod
-    def of(cls, manifest: Manifest) -> "Base":
+    def of(cls, manifest: Manifest) -> "BaseModel":
         """Return the base that a bundle is."""
         form = f"{manifest.scheme}/{manifest.model.kv_type}"
         tokenizer = manifest.files[TOKENIZER].sha256
@@ -90,7 +90,7 @@ class Description:
 
     format: int
     name: str
-    base: Base
+    base: BaseModel
     num_layers: int
     hidden_size: int
     heads: tuple[HeadDescription, ...]
@@ -144,7 +144,7 @@ def write_specialist(folder: Path, description: Description, heads: list[TaughtH
     (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
 
-def read_specialist(folder: Path, base: Base) -> Specialist:
+def read_specialist(folder: Path, base: BaseModel) -> Specialist:
     """Read and check a folder; blocks for milliseconds.
 
     Raises:

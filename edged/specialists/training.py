@@ -26,7 +26,7 @@ from edged.specialists.head import (
     softmax,
 )
 
-NUM_FOLDS = 8
+NUM_FOLDS = 10
 _SHRINKAGES = (0.3, 0.5, 0.7, 0.85)
 _NOISES = (1.0, 2.0, 4.0, 8.0, 16.0, 24.0, 32.0)
 _TEMPERATURES = tuple(1.15**power for power in range(-6, 13))
@@ -117,6 +117,7 @@ def teach(examples: Examples, layout: Layout, note: Callable[[float], None], see
         weights = np.concatenate([weights, np.full(count, _NAME_WEIGHT)])
     head = fit(scaler.apply(stacked), labels, weights, examples.num_labels, strength)
     head = replace(head, temperature=temperature)
+    note(1.0)
     return Taught(view, strength, scaler, head, softmax(scores / temperature), familiarity)
 
 

@@ -1,0 +1,139 @@
+"""Heads: what they learn from few examples, and what their probabilities are worth."""
+
+import numpy as np
+import pytest
+
+from edged.specialists.features import NUM_POOLINGS, Layout, Pooling, Template
+from edged.specialists.head import Scaler, Strength, fit, folds, reduced
+from edged.specialists.measures import calibration_error, interval
+from edged.specialists.training import Examples, teach, unfamiliar_below, unsure_below
+
+LAYOUT = Layout(num_layers=5, hidden_size=8)
+WIDTH = NUM_POOLINGS * LAYOUT.width
+NUM_LABELS = 6
+
+
+def drawn(count: int, seed: int, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Draw features around a centre for each label."""
+    centres = np.random.default_rng(7).standard_normal((NUM_LABELS, WIDTH)) * 0.6
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % NUM_LABELS
+    noise = random.standard_normal((count, WIDTH)) * spread
+    return (centres[labels] + noise).astype(np.float32), labels
+
+
+def examples(count: int = 60) -> Examples:
+    features, labels = drawn(count, seed=1)
+    return Examples(features, labels, np.ones(count), [str(i) for i in range(count)])
+
+
+def test_a_few_examples_of_each_label_are_enough_where_the_labels_differ() -> None:
+    shares: list[float] = []
+    taught = teach(examples(), LAYOUT, shares.append, seed=0)
+    features, labels = drawn(600, seed=2)
+    scaled = taught.scaler.apply(LAYOUT.view(features, taught.view))
+    probabilities = taught.head.probabilities(scaled)
+    assert (probabilities.argmax(axis=1) == labels).mean() > 0.9
+    is_right = probabilities.argmax(axis=1) == labels
+    assert calibration_error(probabilities.max(axis=1), is_right) < 0.1
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+def test_what_is_none_of_the_labels_is_unfamiliar() -> None:
+    taught = teach(examples(120), LAYOUT, lambda _: None, seed=0)
+    floor = unfamiliar_below(taught)
+    others = np.random.default_rng(3).standard_normal((300, WIDTH)).astype(np.float32)
+
+    def share_below(features: np.ndarray) -> float:
+        scaled = taught.scaler.apply(LAYOUT.view(features, taught.view))
+        return float((taught.head.familiarity(scaled) < floor).mean())
+
+    assert share_below(drawn(300, seed=4)[0]) < 0.15
+    assert share_below(others) > 0.5
+
+
+def test_the_threshold_keeps_the_precision_that_was_asked_for() -> None:
+    features, labels = drawn(120, seed=5, spread=3.0)  # hard to tell apart
+    hard = Examples(features, labels, np.ones(120), [str(i) for i in range(120)])
+    taught = teach(hard, LAYOUT, lambda _: None, seed=0)
+    threshold = unsure_below(taught, labels, precision=0.9)
+    confidence = taught.held_out.max(axis=1)
+    is_right = taught.held_out.argmax(axis=1) == labels
+    assert is_right.mean() < 0.9 <= is_right[confidence >= threshold].mean()
+    assert unsure_below(taught, (labels + 1) % NUM_LABELS, precision=1.0) == 1.0
+
+
+def test_equal_examples_of_a_label_are_no_reason_to_fail() -> None:
+    features, labels = drawn(12, seed=1)
+    features[:] = features[labels]
+    same = Examples(features, labels, np.ones(12), [str(i) for i in range(12)])
+    taught = teach(same, LAYOUT, lambda _: None, seed=0)
+    assert np.isfinite(taught.held_out).all()
+
+
+def test_fewer_examples_than_features_give_the_head_that_all_features_give() -> None:
+    features, labels = drawn(60, seed=1)
+    scaled = Scaler.of(features).apply(features)
+    basis, rows = reduced(scaled)
+    assert rows.shape[1] <= 60 < scaled.shape[1]
+    np.testing.assert_allclose(rows @ basis.T, scaled, atol=1e-4)
+    others = Scaler.of(features).apply(drawn(50, seed=2)[0])
+    few = fit(scaled, labels, np.ones(60), NUM_LABELS, Strength(0.5, 4.0))
+    repeated = np.concatenate([scaled] * 4)  # more rows than features: nothing is reduced
+    many = fit(repeated, np.tile(labels, 4), np.full(240, 0.25), NUM_LABELS, Strength(0.5, 4.0))
+    np.testing.assert_allclose(
+        few.log_likelihoods(others), many.log_likelihoods(others), rtol=1e-3, atol=1e-2
+    )
+
+
+def test_a_group_stays_in_one_fold_and_labels_are_dealt_evenly() -> None:
+    labels = [index % 4 for index in range(80)]
+    groups = [f"g{index // 4}" for index in range(80)]
+    fold = folds(labels, groups, 5, seed=0)
+    for group in set(groups):
+        assert len({fold[i] for i in range(80) if groups[i] == group}) == 1
+    for label in range(4):
+        counts = np.bincount(fold[np.array(labels) == label], minlength=5)
+        assert counts.tolist() == [4] * 5
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 20])
+def test_how_a_prompt_is_cut_into_chunks_changes_no_bit(chunk: int) -> None:
+    rows = np.random.default_rng(0).standard_normal((20, LAYOUT.width)).astype(np.float32)
+
+    def pooled(size: int) -> np.ndarray:
+        pooling = Pooling(num_before=5, num_own=12, num_first=3, width=LAYOUT.width)
+        for start in range(0, 20, size):
+            pooling.add(rows[start : start + size])
+        return pooling.features()
+
+    assert (pooled(chunk) == pooled(20)).all()
+    blocks = pooled(chunk).reshape(NUM_POOLINGS, -1)
+    np.testing.assert_allclose(blocks[0], rows[:12].mean(axis=0), rtol=1e-5, atol=1e-6)
+    assert (blocks[1] == rows[14]).all()
+    assert (blocks[2] == rows[19]).all()
+    np.testing.assert_allclose(blocks[3], rows[12:].mean(axis=0), rtol=1e-5, atol=1e-6)
+
+
+def test_the_template_says_which_tokens_are_the_prompts_own() -> None:
+    template = Template(lambda text: [ord(character) for character in text], bos_ids=[1])
+    ids, pooling = template.prompt("hi", width=LAYOUT.width)
+    assert ids[: pooling.num_before] == template.before_ids
+    assert ids[0] == 1
+    assert "".join(map(chr, ids[pooling.num_before :])).startswith('hi" is about: "')
+
+
+def test_an_interval_holds_the_share_and_narrows_with_the_count() -> None:
+    assert interval(0, 0) == (0.0, 1.0)
+    low, high = interval(80, 100)
+    assert (round(low, 4), round(high, 4)) == (0.7112, 0.8666)  # Wilson's, as tables have it
+    assert interval(800, 1000)[0] > low
+
+
+def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
+    confidence = np.array([0.9] * 10 + [0.5] * 10)
+    is_right = np.array([True] * 9 + [False] + [True] * 5 + [False] * 5)
+    assert calibration_error(confidence, is_right) == pytest.approx(0.0)
+    assert calibration_error(confidence, np.zeros(20, bool)) == pytest.approx(0.7)
