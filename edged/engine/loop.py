@@ -4,7 +4,7 @@ Rule: ``step`` runs the model once and calls no consumer, so answers can be ende
 any two passes; the cache stays valid for later prompts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -133,6 +133,28 @@ class Engine:
         """Interrupt the current run if it is a prefill chunk of this answer; from any thread."""
         if self._prefilling is decoding:
             self._graph.interrupt()
+
+    def generate(
+        self,
+        prompt_ids: Sequence[int],
+        sampling: SamplingParams,
+        *,
+        max_tokens: int,
+        constraint: Constraint | None = None,
+    ) -> Generator[Prefilled | Token, None, None]:
+        """Yield the steps of an answer beside which there is no other; raises as ``start``.
+
+        What its sampler or constraint raises is raised, too. It is ended with the generator.
+        """
+        decoding = self.start(prompt_ids, sampling, max_tokens=max_tokens, constraint=constraint)
+        try:
+            while not decoding.is_over:
+                for step in self.step().outcomes[decoding]:
+                    if isinstance(step, Exception):
+                        raise step
+                    yield step
+        finally:
+            self.end(decoding)
 
     def release(self) -> None:
         """Return the memory of all slots without an answer to the system."""

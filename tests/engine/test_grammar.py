@@ -18,7 +18,6 @@ from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings, Token
 from edged.engine.tokenizer import Tokenizer
 from edged.protocol.request import FormatType, OutputFormat, SamplingParams
-from tests.alone import generate
 from tests.system.hostile.schemas import ENDLESS, EXPENSIVE, HONEST
 from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
 
@@ -74,7 +73,7 @@ def answer(
 ) -> tuple[str, GrammarConstraint, Token]:
     held = constraint(tokenizer, output_format)
     params = SamplingParams(temperature=2, seed=seed)
-    steps = list(generate(engine, [5, 6], params, max_tokens=200, constraint=held))
+    steps = list(engine.generate([5, 6], params, max_tokens=200, constraint=held))
     detokenizer = tokenizer.detokenizer()
     text = "".join(detokenizer.push(step.token_id) for step in steps if isinstance(step, Token))
     last = steps[-1]
