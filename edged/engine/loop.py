@@ -142,10 +142,12 @@ class Engine:
         max_tokens: int,
         constraint: Constraint | None = None,
     ) -> Generator[Prefilled | Token, None, None]:
-        """Yield the steps of an answer beside which there is no other; raises as ``start``.
+        """Yield the steps of an answer; raises as ``start``, or what its constraint raises.
 
-        What its sampler or constraint raises is raised, too. It is ended with the generator.
+        Raises:
+            RuntimeError: another answer is in progress.
         """
+        self._check_idle()
         decoding = self.start(prompt_ids, sampling, max_tokens=max_tokens, constraint=constraint)
         try:
             while not decoding.is_over:
@@ -187,8 +189,7 @@ class Engine:
         Raises:
             RuntimeError: an answer is in progress.
         """
-        if self._active:
-            raise RuntimeError("another answer is in progress; end it first")
+        self._check_idle()
         self._slots.forget()
         cost = measure_cost(self._graph, self.num_slots, self.chunk_tokens)
         for slot in range(self.num_slots):
@@ -207,6 +208,10 @@ class Engine:
         if prompt.min() < 0 or prompt.max() >= self.vocab_size:
             raise ValueError(f"a prompt token is outside the vocabulary of {self.vocab_size}")
         return prompt
+
+    def _check_idle(self) -> None:
+        if self._active:
+            raise RuntimeError("another answer is in progress; end it first")
 
     def _prefill(self, decoding: Decoding) -> ForwardPass:
         start, slot = decoding.num_prefilled, decoding.slot

@@ -159,10 +159,10 @@ def test_a_failed_run_leaves_the_next_answer_right(engine: Engine, expected: lis
     assert tokens(engine) == expected
 
 
-def test_nothing_is_measured_beside_an_answer(engine: Engine) -> None:
+def test_an_answer_alone_is_alone(engine: Engine) -> None:
     old = engine.generate(PROMPT, GREEDY, max_tokens=9)
     next(old)
-    with pytest.raises(RuntimeError, match="no slot is free"):
+    with pytest.raises(RuntimeError, match="another answer"):
         next(engine.generate(PROMPT, GREEDY, max_tokens=9))
     with pytest.raises(RuntimeError, match="another answer is in progress"):
         engine.measure()
