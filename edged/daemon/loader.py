@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edged.bundle.folder import Bundle, open_bundle
@@ -80,7 +79,9 @@ def _load(
     # READY promises an answer, so the first one and the first grammar are made before it.
     try:
         keep_prefixes(config, bundle, engine, tokenizer)
-        _answer_once(engine, tokenizer.encode_chat((ChatMessage("user", "Hello"),)))
+        prompt_ids = tokenizer.encode_chat((ChatMessage("user", "Hello"),))
+        for _ in engine.generate(prompt_ids, SamplingParams(), max_tokens=1):
+            pass
     except Exception as error:  # the template's, or ONNX Runtime's
         reason = str(error).partition("\n")[0][:_REASON_CHARACTERS]
         raise BundleError(
@@ -90,12 +91,3 @@ def _load(
     # The first grammar reads the whole vocabulary; later that would delay everybody's requests.
     compile_format(tokenizer, OutputFormat(FormatType.CHOICE, choices=("yes", "no")))
     return engine, tokenizer
-
-
-def _answer_once(engine: Engine, prompt_ids: Sequence[int]) -> None:
-    answer = engine.start(prompt_ids, SamplingParams(), max_tokens=1)
-    while not answer.is_over:
-        for step in engine.step().outcomes[answer]:
-            if isinstance(step, Exception):
-                raise step
-    engine.end(answer)

@@ -129,8 +129,8 @@ def return_freed() -> None:
 
 
 def _call_glibc(name: str, *arguments: int) -> None:
-    function = getattr(ctypes.CDLL(None), name, None)
-    if function is not None:  # as in other C libraries
+    function = getattr(ctypes.CDLL(None), name, None)  # not in every C library
+    if function is not None:
         function(*arguments)
 
 

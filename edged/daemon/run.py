@@ -213,7 +213,7 @@ def _assemble(
     if connections.group is not None:
         group = Group(connections.group, topics, driver)
     reporter = Reporter(model, driver, group)
-    broker_name = broker_settings(config).address.url
+    broker_name = connections.own.settings.address.url
     log = ConnectionLog(connections.own, broker_name, driver, reporter, notifier)
     return Parts(driver, log, reporter, notifier, group)
 

@@ -122,6 +122,8 @@ def _failures(kind: type[FormatError | ConstraintError], where: str) -> Iterator
 
 
 def _compile_choices(tokenizer: Tokenizer, choices: tuple[str, ...]) -> LLMatcher:
+    if not choices or not all(choices):
+        raise FormatError("format.choices: must hold at least one text, and no empty one")
     # A Lark string is written like a JSON string, but must escape DEL.
     strings = (json.dumps(choice, ensure_ascii=False) for choice in choices)
     alternatives = " | ".join(string.replace("\x7f", "\\u007f") for string in strings)
@@ -178,8 +180,6 @@ def _error_text(matcher: LLMatcher) -> str:
     message = str(matcher.get_error()).partition("\n")[0]
     if "coerce_one_of" in message:
         return "oneOf is only supported where its alternatives exclude each other; use anyOf"
-    if "ff_tokens" in message:
-        return "no finite answer obeys it, or it has too many parts; let a property be optional"
     return message
 
 

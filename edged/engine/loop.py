@@ -4,7 +4,7 @@ Rule: ``step`` runs the model once and calls no consumer, so answers can be ende
 any two passes; the cache stays valid for later prompts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -141,6 +141,30 @@ class Engine:
         if self._prefilling is decoding:
             self._graph.interrupt()
 
+    def generate(
+        self,
+        prompt_ids: Sequence[int],
+        sampling: SamplingParams,
+        *,
+        max_tokens: int,
+        constraint: Constraint | None = None,
+    ) -> Generator[Prefilled | Token, None, None]:
+        """Yield the steps of an answer; raises as ``start``, or what its constraint raises.
+
+        Raises:
+            RuntimeError: another answer is in progress.
+        """
+        self._check_idle()
+        decoding = self.start(prompt_ids, sampling, max_tokens=max_tokens, constraint=constraint)
+        try:
+            while not decoding.is_over:
+                for step in self.step().outcomes[decoding]:
+                    if isinstance(step, Exception):
+                        raise step
+                    yield step
+        finally:
+            self.end(decoding)
+
     def release(self) -> None:
         """Return the memory of all slots without an answer to the system."""
         for slot in self._slots.forget():
@@ -172,8 +196,7 @@ class Engine:
         Raises:
             RuntimeError: an answer is in progress.
         """
-        if self._active:
-            raise RuntimeError("another answer is in progress; end it first")
+        self._check_idle()
         self._slots.forget()
         cost = measure_cost(self._graph, self.num_slots, self.chunk_tokens)
         for slot in range(self.num_slots):
@@ -192,6 +215,10 @@ class Engine:
         if prompt.min() < 0 or prompt.max() >= self.vocab_size:
             raise ValueError(f"a prompt token is outside the vocabulary of {self.vocab_size}")
         return prompt
+
+    def _check_idle(self) -> None:
+        if self._active:
+            raise RuntimeError("another answer is in progress; end it first")
 
     def _prefill(self, decoding: Decoding) -> ForwardPass:
         start, slot = decoding.num_prefilled, decoding.slot

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from itertools import combinations, product
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from edged.engine.schema_parts import KINDS, MAX_NAME, Part, SchemaError, count_values
 
@@ -22,6 +22,7 @@ _MAX_DEPTH = 48
 _MAX_DECIMALS = 8
 # llguidance multiplies in 32 bits without a check for overflow.
 _PRODUCT_LIMIT = 2**32
+_ROUNDS = 8
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _QUANTIFIER = re.compile(r"[*+?{]")
 _CLASS = re.compile(r"\\[pP]")
@@ -29,6 +30,15 @@ _SET = re.compile(r"[\[.\\]")
 _IGNORE_CASE = re.compile(r"\(\?[a-zA-Z-]*i")
 
 
+class _AtLeast(NamedTuple):
+    """A place has a finite value when enough of its members have one."""
+
+    needed: int
+    members: "tuple[_Finite, ...]"
+
+
+# Whether a place has a finite value: known, or as the reference with this pointer, or by members.
+_Finite: TypeAlias = bool | str | _AtLeast
 # Parts that hold for the same value.
 _Combination: TypeAlias = tuple[Part, ...]
 # ``multipleOf`` and its path.
@@ -43,7 +53,7 @@ def estimate_cost(schema: dict[str, Any], *, limit: float = COST_LIMIT) -> float
             keyword that cannot be enforced.
     """
     walk = _Walk(schema, limit)
-    walk.visit([Part("", schema)])
+    walk.run()
     return walk.cost
 
 
@@ -54,7 +64,21 @@ class _Walk:
         self._root = root
         self._counts = count_values(root)
         self._depth = 0
-        self._built: set[str] = set()
+        self._finite: dict[str, _Finite] = {}
+
+    def run(self) -> None:
+        finite = self._visit([Part("", self._root)])
+        # A definition may depend on a later one; a few rounds settle realistic schemas.
+        for _ in range(_ROUNDS):
+            for pointer, one in self._finite.items():
+                self._finite[pointer] = self._is_finite(one) or one
+        if not self._is_finite(finite):
+            raise SchemaError(": no finite answer obeys it; let a property be optional")
+
+    def _is_finite(self, finite: _Finite) -> bool:
+        if isinstance(finite, _AtLeast):
+            return sum(map(self._is_finite, finite.members)) >= finite.needed
+        return finite if isinstance(finite, bool) else self._finite[finite] is True
 
     def _charge(self, units: float, path: str, advice: str = "make the schema smaller") -> None:
         self.cost += units
@@ -68,20 +92,22 @@ class _Walk:
         if self._depth > _MAX_DEPTH:
             raise SchemaError(f"{path}: is nested too deeply (recursion limit {_MAX_DEPTH})")
 
-    def visit(self, places: Sequence[Part]) -> None:
+    def _visit(self, places: Sequence[Part]) -> _Finite:
         """Add the cost of a value that obeys all of ``places``."""
         path = places[0].path
         multiples: list[_Multiple] = []
+        finite: list[_Finite] = []
         together = self._product(list(map(self._options, places)), path)
         self._go_deeper(path)
         for unresolved in together:
             for parts in self._resolved(unresolved):
                 if len(parts) == 1 and parts[0].ref is not None:
-                    self._shared(parts[0])
+                    finite.append(self._shared(parts[0]))
                 else:
-                    self._alternative(parts, path, multiples)
+                    finite += self._alternative(parts, path, multiples)
         self._depth -= 1
         self._charge_states(multiples)
+        return _at_least(1, finite)
 
     def _options(self, place: Part) -> list[_Combination]:
         """Return the alternatives of a place, each as the parts that must hold together."""
@@ -127,33 +153,38 @@ class _Walk:
             yield from self._resolved(together)
         self._depth -= 1
 
-    def _shared(self, part: Part) -> None:
+    def _shared(self, part: Part) -> _Finite:
         """Add the cost of the target of a reference, once: it is built once."""
         target = part.follow(self._root)
         pointer = target.chain[-1]
         self._charge(0.5, part.path)
-        if pointer not in self._built:
-            self._built.add(pointer)
-            self.visit([target])
+        if pointer not in self._finite:
+            self._finite[pointer] = False
+            finite = self._visit([target])
+            # Reinsert it behind its dependencies, so that few rounds settle all.
+            del self._finite[pointer]
+            self._finite[pointer] = finite
+        return self._finite[pointer] is True or pointer
 
-    def _alternative(self, parts: _Combination, path: str, multiples: list[_Multiple]) -> None:
-        """Add the cost of one alternative; nothing more where no value can match it."""
+    def _alternative(
+        self, parts: _Combination, path: str, multiples: list[_Multiple]
+    ) -> list[_Finite]:
+        """Add the cost of one alternative; return nothing where no value can match it."""
         copied = sum(self._counts[id(part.schema)] for part in parts)
         self._charge(1 + 0.3 * len(parts) + 0.02 * copied, path)
         kinds = KINDS.intersection(*(part.kinds() for part in parts))
         if not parts or not kinds:
-            return
+            return [] if parts else [True]
         if any("enum" in part.schema or "const" in part.schema for part in parts):
             self._charge_literals(parts)
-            return
+            return [True]
         if "number" in kinds:
             self._charge_number(parts, multiples)
         if "string" in kinds:
             self._charge(_string_cost(parts), path, "shorten its patterns")
-        if "array" in kinds:
-            self._charge_array(parts)
-        if "object" in kinds:
-            self._charge_object(parts)
+        finite = [self._array(parts)] if "array" in kinds else []
+        finite += [self._object(parts)] if "object" in kinds else []
+        return [True] if kinds - {"array", "object"} else finite
 
     def _charge_literals(self, parts: _Combination) -> None:
         num_combined, beside = 1, 0.1 * (len(parts) - 1) + _string_cost(parts) - 1
@@ -192,41 +223,46 @@ class _Walk:
             units = COST_LIMIT / _MAX_STATES * states * len(multiples)
             self._charge(units, multiples[-1][1], advice)
 
-    def _charge_array(self, parts: _Combination) -> None:
+    def _array(self, parts: _Combination) -> _Finite:
         path = parts[0].path
+        at_least = max(part.count_of("minItems") for part in parts)
         prefixes, rest = zip(*(part.items() for part in parts), strict=True)
-        bounds = _repeat_cost(parts, "minItems", "maxItems")
-        self._charge(3 + bounds, path, "use a smaller maxItems")
+        self._charge(3 + _repeat_cost(parts, "maxItems"), path, "use a smaller maxItems")
+        finite = []
         for index in range(max(map(len, prefixes))):
             self._charge(3, path, "use fewer prefixItems")
             both = zip(prefixes, rest, strict=True)
-            self.visit([p[index] if index < len(p) else r for p, r in both])
-        self.visit(rest)
+            finite.append(self._visit([p[index] if index < len(p) else r for p, r in both]))
+        finite.append(self._visit(rest))
+        return _at_least(len(finite[:at_least]), finite[:at_least])
 
-    def _charge_object(self, parts: _Combination) -> None:
+    def _object(self, parts: _Combination) -> _Finite:
         path = parts[0].path
         properties = [part.map_of("properties") for part in parts]
         patterns = [part.map_of("patternProperties") for part in parts]
         rest = [part.sub("additionalProperties") for part in parts]
-        required = [name for part in parts for name in part.required()]
-        names = dict.fromkeys([*(name for named in properties for name in named), *required])
+        required = dict.fromkeys(name for part in parts for name in part.required())
+        names = dict.fromkeys(name for named in properties for name in named) | required
         merged = 0.1 * len(names) * (len(parts) - 1)
-        self._charge(4 + merged + _repeat_cost(parts, "minProperties", "maxProperties"), path)
+        self._charge(4 + merged + _repeat_cost(parts, "maxProperties"), path)
         self._charge_patterns({text for named in patterns for text in named}, len(names), path)
+        finite = {}
         for name in names:
             at = f"{path}.properties.{name[:MAX_NAME]}"
             self._charge(6 + 0.15 * len(name), at, "use fewer or shorter names")
             held = [named.get(name, other) for named, other in zip(properties, rest, strict=True)]
-            self.visit(held)
+            alternatives = [self._visit(held)]
             # Patterns are not matched against the name: each may apply.
             for index, named in enumerate(patterns):
                 if name not in properties[index]:
-                    for one in named.values():
-                        self.visit([*held[:index], one, *held[index + 1 :]])
-        for named in patterns:
-            for place in named.values():
-                self.visit([place])
-        self.visit(rest)
+                    before, after = held[:index], held[index + 1 :]
+                    alternatives += [self._visit([*before, one, *after]) for one in named.values()]
+            finite[name] = _at_least(1, alternatives)
+        others = [self._visit([place]) for named in patterns for place in named.values()]
+        others.append(self._visit(rest))
+        num_needed = max(part.count_of("minProperties") for part in parts)
+        some = _at_least(1, [_at_least(num_needed, list(finite.values())), *others])
+        return _at_least(len(required) + 1, [some, *(finite[name] for name in required)])
 
     def _charge_patterns(self, patterns: set[str], num_names: int, path: str) -> None:
         at = f"{path}.patternProperties"
@@ -236,9 +272,14 @@ class _Walk:
             self._charge(4 + 0.05 * (one + other), at, "use fewer patterns")
 
 
-def _repeat_cost(parts: _Combination, *keys: str) -> float:
+def _at_least(needed: int, finite: list[_Finite]) -> _Finite:
+    needed -= finite.count(True)
+    return needed <= 0 or _AtLeast(needed, tuple(one for one in finite if one is not True))
+
+
+def _repeat_cost(parts: _Combination, key: str) -> float:
     # Counting up to a number takes some rules for each of its bits.
-    return 0.3 * max(part.count_of(key) for part in parts for key in keys).bit_length() ** 2
+    return 0.3 * max(part.count_of(key) for part in parts).bit_length() ** 2
 
 
 def _multiple(value: Any, path: str) -> _Multiple:  # noqa: ANN401 - any JSON

@@ -9,11 +9,15 @@ from collections.abc import Sequence
 class StopMatcher:
     """Pass text on until a stop string is complete; no part of it is emitted.
 
-    Of several stop strings, none of which is empty, the one that ends first counts; of those, the
-    longest.
+    Of several stop strings, the one that ends first counts; of those, the longest.
+
+    Raises:
+        ValueError: a stop string is empty.
     """
 
     def __init__(self, stop: Sequence[str]) -> None:
+        if not all(stop):
+            raise ValueError("a stop string is empty")
         self._stop = tuple(stop)
         self._held = ""
         self.is_stopped = False

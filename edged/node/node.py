@@ -116,7 +116,8 @@ class Node:
                 self._confirm(event)
             case Drain() | Abandon():
                 self._drain(event)
-        # The others admit, end and begin nothing: a schedule costs more than all else here.
+        # A schedule costs more than all else here. The others leave nothing to begin, but for a
+        # cancel: what may begin in its place does so at the next tick.
         if not isinstance(event, Delivery | Decoded | Fragment | Confirmed):
             self._schedule()
         if not isinstance(event, Delivery | Fragment | Confirmed):

@@ -117,7 +117,7 @@ class Transport:
         emit: Callable[[TransportEvent], None],
         backlog: Callable[[], int] = lambda: 0,
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._emit = emit
         self._backlog = backlog
         self._handles = itertools.count(1)
@@ -201,17 +201,17 @@ class Transport:
         self._wake_writer.close()
 
     def _make_connection(self) -> Connection:
-        client = make_client(self._settings, self._version, self._will, self._tls)
-        return Connection(client, self._settings, self._version, self._subscriptions, self._epochs)
+        client = make_client(self.settings, self._version, self._will, self._tls)
+        return Connection(client, self.settings, self._version, self._subscriptions, self._epochs)
 
     def _connect_and_serve(self) -> Failure:
         """Connect, and work until the connection has ended; return why it did."""
         connection = self._connection = self._make_connection()
-        started_s, limit_s = time.monotonic(), self._settings.handshake_timeout_s
+        started_s, limit_s = time.monotonic(), self.settings.handshake_timeout_s
         try:
             connection.open()
         except (OSError, UnicodeError) as error:
-            return explain_error(error, self._settings.address)
+            return explain_error(error, self.settings.address)
         while connection.is_open:
             self._is_asleep = True
             is_flooded = self._backlog() > MAX_BACKLOG
@@ -223,7 +223,7 @@ class Transport:
             if self._is_finished():
                 connection.close()
             elif is_pending and time.monotonic() - started_s > limit_s:
-                connection.failure = explain_silence(self._settings.address)
+                connection.failure = explain_silence(self.settings.address)
                 connection.abort()
         self._hand_over()
         if connection.was_ready:
@@ -273,7 +273,7 @@ class Transport:
 
     def _switch_version(self, failure: Failure) -> bool:
         """Change to the other version of MQTT if that may help; True to reconnect at once."""
-        if self._settings.protocol != AUTO or self._is_5_refused:
+        if self.settings.protocol != AUTO or self._is_5_refused:
             return False
         if self._version == V5 and failure.cause not in (Cause.VERSION, Cause.UNANSWERED):
             return False
@@ -283,7 +283,7 @@ class Transport:
         else:
             # The silence may have had another reason, such as a broker that was just starting.
             self._version = V5
-        _LOG.info("%s: trying MQTT %s", self._settings.address.url, self._version)
+        _LOG.info("%s: trying MQTT %s", self.settings.address.url, self._version)
         return self._version == V311
 
     def _report_and_pause(self, failure: Failure) -> None:

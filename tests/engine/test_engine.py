@@ -20,7 +20,6 @@ from edged.engine.loop import Engine
 from edged.engine.speed import measure_cost
 from edged.engine.steps import DecodeInput, EngineSettings, Prefilled, Token
 from edged.protocol.request import SamplingParams
-from tests.alone import generate
 from tests.paths import ROOT
 from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
 
@@ -57,12 +56,12 @@ def tokens(
     engine: Engine, prompt: Sequence[int] = PROMPT, max_tokens: int = 20, **sampling: float
 ) -> list[int]:
     params = replace(GREEDY, **sampling)  # type: ignore[arg-type]
-    steps = generate(engine, prompt, params, max_tokens=max_tokens)
+    steps = engine.generate(prompt, params, max_tokens=max_tokens)
     return [step.token_id for step in steps if isinstance(step, Token)]
 
 
 def cached_tokens(engine: Engine, prompt: Sequence[int], params: SamplingParams = GREEDY) -> int:
-    step = next(iter(generate(engine, prompt, params, max_tokens=1)))
+    step = next(iter(engine.generate(prompt, params, max_tokens=1)))
     assert isinstance(step, Prefilled)
     return step.cached_tokens
 
@@ -91,7 +90,7 @@ def test_both_forms_and_all_chunk_sizes_give_the_same_answer(
 
 
 def test_each_chunk_is_reported_before_the_next_one_runs(engine: Engine) -> None:
-    steps = list(generate(engine, PROMPT, GREEDY, max_tokens=1))
+    steps = list(engine.generate(PROMPT, GREEDY, max_tokens=1))
     assert steps[:3] == [Prefilled(16, 0), Prefilled(32, 0), Prefilled(45, 0)]
     assert len(steps) == 4
 
@@ -135,7 +134,7 @@ def test_the_answer_is_part_of_the_prefix_of_the_next_turn(
 def test_an_answer_dropped_at_any_step_leaves_the_next_one_right(
     engine: Engine, expected: list[int], num_steps: int
 ) -> None:
-    steps = generate(engine, [*PROMPT[:20], *reversed(PROMPT)], GREEDY, max_tokens=9)
+    steps = engine.generate([*PROMPT[:20], *reversed(PROMPT)], GREEDY, max_tokens=9)
     for _ in range(num_steps):
         next(steps)
     steps.close()
@@ -144,7 +143,7 @@ def test_an_answer_dropped_at_any_step_leaves_the_next_one_right(
 
 def test_a_failed_run_leaves_the_next_answer_right(engine: Engine, expected: list[int]) -> None:
     good = engine._graph.forward
-    steps = generate(engine, PROMPT, GREEDY, max_tokens=9)
+    steps = engine.generate(PROMPT, GREEDY, max_tokens=9)
     next(steps)
 
     def fail(
@@ -160,11 +159,11 @@ def test_a_failed_run_leaves_the_next_answer_right(engine: Engine, expected: lis
     assert tokens(engine) == expected
 
 
-def test_nothing_is_measured_beside_an_answer(engine: Engine) -> None:
-    old = generate(engine, PROMPT, GREEDY, max_tokens=9)
+def test_an_answer_alone_is_alone(engine: Engine) -> None:
+    old = engine.generate(PROMPT, GREEDY, max_tokens=9)
     next(old)
-    with pytest.raises(RuntimeError, match="no slot is free"):
-        next(generate(engine, PROMPT, GREEDY, max_tokens=9))
+    with pytest.raises(RuntimeError, match="another answer"):
+        next(engine.generate(PROMPT, GREEDY, max_tokens=9))
     with pytest.raises(RuntimeError, match="another answer is in progress"):
         engine.measure()
 
@@ -205,12 +204,12 @@ def test_a_prompt_that_cannot_run_is_refused(
     engine: Engine, prompt: list[int], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        next(generate(engine, prompt, GREEDY, max_tokens=1))
+        next(engine.generate(prompt, GREEDY, max_tokens=1))
 
 
 def test_an_answer_of_no_tokens_is_refused(engine: Engine) -> None:
     with pytest.raises(ValueError, match="max_tokens is 0"):
-        next(generate(engine, PROMPT, GREEDY, max_tokens=0))
+        next(engine.generate(PROMPT, GREEDY, max_tokens=0))
 
 
 class Script:
@@ -233,7 +232,7 @@ class Script:
 
 
 def forced(engine: Engine, constraint: Constraint) -> Generator[Prefilled | Token, None, None]:
-    return generate(engine, PROMPT, GREEDY, max_tokens=9, constraint=constraint)
+    return engine.generate(PROMPT, GREEDY, max_tokens=9, constraint=constraint)
 
 
 def test_a_stop_token_is_the_last_one_and_marked(engine: Engine) -> None:

@@ -20,7 +20,6 @@ from edged.engine.loading import load_engine, load_graph
 from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings, InterruptedRunError, Prefilled, Token
 from edged.protocol.request import SamplingParams
-from tests.alone import generate
 from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
 
 GREEDY = SamplingParams()
@@ -46,7 +45,7 @@ def load(folder: Path, num_slots: int = NUM_SLOTS) -> Engine:
 
 
 def alone(engine: Engine, prompt: list[int], max_tokens: int = 12) -> list[int]:
-    steps = generate(engine, prompt, GREEDY, max_tokens=max_tokens)
+    steps = engine.generate(prompt, GREEDY, max_tokens=max_tokens)
     return [step.token_id for step in steps if isinstance(step, Token)]
 
 
@@ -230,7 +229,7 @@ def test_an_answer_so_far_is_computed_again_as_an_answer(
 def test_an_answer_so_far_is_taken_over_as_one(folder: Path, seed: int | None) -> None:
     engine, prompt = load_exact(folder), PROMPTS[0]
     sampling = SamplingParams(temperature=1.0, seed=seed)
-    steps = generate(engine, prompt, sampling, max_tokens=6)
+    steps = engine.generate(prompt, sampling, max_tokens=6)
     said = [step.token_id for step in steps if isinstance(step, Token)]
     again = engine.start([*prompt, *said], sampling, max_tokens=1, num_answered=len(said))
     assert again.num_cached == len(prompt) + len(said) - 1

@@ -10,7 +10,6 @@ from edged.engine.loading import load_graph
 from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings, Token
 from edged.protocol.request import SamplingParams
-from tests.alone import generate
 from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
 
 GREEDY = SamplingParams()
@@ -118,7 +117,7 @@ def test_the_answer_is_the_one_without_drafts(folder: Path, prompt: list[int]) -
         steps = engine.step().outcomes[decoding]
         plain += [step.token_id for step in steps if isinstance(step, Token)]
     engine.end(decoding)
-    drafted = generate(load(folder), prompt, GREEDY, max_tokens=100)
+    drafted = load(folder).generate(prompt, GREEDY, max_tokens=100)
     assert [step.token_id for step in drafted if isinstance(step, Token)] == plain
 
 

@@ -16,7 +16,6 @@ from edged.engine.session import PREPARED, save_prepared
 from edged.engine.steps import EngineSettings, Token
 from edged.errors import BundleError
 from edged.protocol.request import SamplingParams
-from tests.alone import generate
 from tests.tiny_graphs import TinyConfig
 from tests.tiny_model import write_tiny_bundle
 
@@ -38,7 +37,7 @@ def bundle(tmp_path: Path) -> Bundle:
 
 def tokens(bundle: Bundle, model_path: Path | None) -> list[int]:
     engine = load_engine(bundle, EngineSettings(64, model_path=model_path))
-    steps = generate(engine, [3, 4, 5], SamplingParams(), max_tokens=12)
+    steps = engine.generate([3, 4, 5], SamplingParams(), max_tokens=12)
     return [step.token_id for step in steps if isinstance(step, Token)]
 
 

@@ -82,6 +82,7 @@ ITSELF = {"$ref": "#"}
         ({"multipleOf": 0}, ".multipleOf: out of range; use one up to 4000"),
         ({"multipleOf": 0.123456789}, ".multipleOf: has too many digits"),
         ({"anyOf": [{}, {"allOf": [ITSELF]}]}, ".anyOf[1].allOf[0].$ref: refers to itself without"),
+        ({"items": ITSELF, "minItems": 1, "type": "array"}, ": no finite answer obeys it"),
         ({"$ref": "#/$defs/none"}, ".$ref: leads nowhere"),
         ({"$ref": "#/anyOf/2", "anyOf": [{}]}, ".$ref: leads nowhere"),
         ({"$ref": "#/anyOf/00", "anyOf": [{}]}, ".$ref: leads nowhere"),
@@ -152,6 +153,26 @@ def test_a_definition_is_counted_once_and_an_expanded_one_each_time() -> None:
 def test_a_reference_below_a_property_may_lead_back(keyword: str) -> None:
     tree = {"type": "object", "properties": {"child": {keyword: [ITSELF]}}}
     assert estimate_cost(tree) < 200
+
+
+def test_what_ends_by_one_alternative_ends() -> None:
+    link: dict[str, Any] = {"type": "object", "properties": {"next": {}}, "required": ["next"]}
+    link["properties"]["next"] = {"anyOf": [ITSELF, {"type": "null"}]}
+    assert estimate_cost(link) < 200
+    link["properties"]["next"] = {"anyOf": [ITSELF, {"type": "array", "items": ITSELF}]}
+    assert estimate_cost(link) < 200
+    link["properties"]["next"] = {"anyOf": [ITSELF, {"type": "array", "prefixItems": [ITSELF]}]}
+    assert estimate_cost(link) < 200
+    link["properties"]["next"]["anyOf"][1]["minItems"] = 1
+    assert "no finite answer" in refusal(link)
+
+
+def test_as_many_properties_must_end_as_are_needed() -> None:
+    schema = {"type": "object", "properties": {"a": {}, "b": ITSELF}, "additionalProperties": False}
+    assert estimate_cost({**schema, "minProperties": 1}) < 200
+    assert "no finite answer" in refusal({**schema, "minProperties": 2})
+    others = {"additionalProperties": {}, "minProperties": 9}
+    assert estimate_cost({**schema, **others}) < 200
 
 
 def test_a_property_is_held_to_the_patterns_and_the_rest_of_other_parts() -> None:

@@ -13,7 +13,6 @@ from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings, Prefilled, Token
 from edged.engine.tokenizer import Tokenizer
 from edged.protocol.request import ChatMessage, SamplingParams
-from tests.alone import generate
 from tests.tiny_model import MAX_MODEL_LEN, write_tiny_bundle
 
 OWN, OTHER = "be brief", "be polite"
@@ -51,7 +50,7 @@ def ready(bundle: Bundle, tokenizer: Tokenizer, settings: Config) -> Engine:
 def ask(engine: Engine, tokenizer: Tokenizer, system: str) -> tuple[int, list[int]]:
     """How many tokens of a prompt were there, and the answer."""
     messages = (ChatMessage("system", system), ChatMessage("user", "is it on?"))
-    steps = list(generate(engine, tokenizer.encode_chat(messages), SamplingParams(), max_tokens=6))
+    steps = list(engine.generate(tokenizer.encode_chat(messages), SamplingParams(), max_tokens=6))
     assert isinstance(steps[0], Prefilled)
     return steps[0].cached_tokens, [s.token_id for s in steps if isinstance(s, Token)]
 

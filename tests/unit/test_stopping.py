@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,6 +51,11 @@ def test_of_two_that_end_together_the_longer_counts() -> None:
 
 def test_without_stop_strings_all_text_passes_at_once() -> None:
     assert StopMatcher([]).push("text") == "text"
+
+
+def test_an_empty_stop_string_is_refused() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        StopMatcher(["a", ""])
 
 
 @given(stop=STOPS, text=TEXT, cuts=st.lists(st.integers(0, 20)))

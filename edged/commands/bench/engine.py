@@ -53,14 +53,9 @@ class EdgedEngine:
 
     def generate(self, prompt: Sequence[int], count: int, on_token: OnToken) -> None:
         """Answer with ``count`` greedy tokens; blocks."""
-        answer = self._engine.start(prompt, _GREEDY, max_tokens=count)
-        while not answer.is_over:
-            for step in self._engine.step().outcomes[answer]:
-                if isinstance(step, Exception):
-                    raise step
-                if isinstance(step, Token):
-                    on_token(step.token_id)
-        self._engine.end(answer)
+        for step in self._engine.generate(prompt, _GREEDY, max_tokens=count):
+            if isinstance(step, Token):
+                on_token(step.token_id)
 
     def decode_batch(self, prompts: Sequence[Sequence[int]], steps: int) -> float | None:
         """Decode a batch; return the time of ``steps`` tokens of each prompt; blocks."""

@@ -163,7 +163,7 @@ ENDLESS: tuple[Schema, ...] = (
         "required": ["a"],
     },
 )
-"""Each is obeyed by no finite answer: the library refuses it, or its answer ends by its length."""
+"""Each is refused: no finite answer obeys it."""
 
 
 def _variant(rng: random.Random, depth: int) -> Schema:

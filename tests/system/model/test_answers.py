@@ -16,7 +16,6 @@ from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings, Token
 from edged.engine.tokenizer import Tokenizer
 from edged.protocol.request import ChatMessage, FormatType, OutputFormat, SamplingParams
-from tests.alone import generate
 from tests.requirements import require
 
 CAPITAL = "What is the capital of France? Answer in one sentence."
@@ -50,13 +49,13 @@ def answer(
     """Return the text of one answer."""
     stream = tokenizer.detokenizer()
     prompt_ids = tokenizer.encode_chat((ChatMessage("user", prompt),))
-    steps = generate(engine, prompt_ids, sampling, max_tokens=max_tokens)
+    steps = engine.generate(prompt_ids, sampling, max_tokens=max_tokens)
     tokens = (step for step in steps if isinstance(step, Token) and not step.is_stop)
     return "".join(stream.push(token.token_id) for token in tokens) + stream.flush()
 
 
 def token_ids(engine: Engine, prompt_ids: Sequence[int], count: int) -> list[int]:
-    steps = generate(engine, prompt_ids, SamplingParams(), max_tokens=count)
+    steps = engine.generate(prompt_ids, SamplingParams(), max_tokens=count)
     return [step.token_id for step in steps if isinstance(step, Token)]
 
 
@@ -112,7 +111,7 @@ def test_the_same_seed_gives_the_same_answer(engine: Engine, tokenizer: Tokenize
 def test_a_cached_prefix_is_not_computed_again(engine: Engine, tokenizer: Tokenizer) -> None:
     prompt_ids = tokenizer.encode_chat((ChatMessage("user", CAPITAL),))
     first = token_ids(engine, prompt_ids, 8)
-    steps = generate(engine, prompt_ids, SamplingParams(), max_tokens=8)
+    steps = engine.generate(prompt_ids, SamplingParams(), max_tokens=8)
     prefilled = next(iter(steps))
     again = [step.token_id for step in steps if isinstance(step, Token)]
     assert getattr(prefilled, "cached_tokens", 0) == len(prompt_ids) - 1
@@ -127,7 +126,7 @@ def test_a_choice_and_a_schema_constrain_the_real_model(
     def held(output_format: OutputFormat) -> str:
         constraint = compile_format(tokenizer, output_format)
         stream = tokenizer.detokenizer()
-        steps = generate(engine, prompt_ids, SamplingParams(), max_tokens=48, constraint=constraint)
+        steps = engine.generate(prompt_ids, SamplingParams(), max_tokens=48, constraint=constraint)
         tokens = (step for step in steps if isinstance(step, Token) and not step.is_stop)
         return "".join(stream.push(token.token_id) for token in tokens)
 
@@ -147,7 +146,7 @@ def test_an_answer_cancelled_during_prefill_does_not_change_the_next_one(
 ) -> None:
     """A cancel between two chunks: the consumer stops iterating."""
     long_ids = tokenizer.encode_chat((ChatMessage("user", "valve " * 300),))
-    steps = generate(engine, long_ids, SamplingParams(), max_tokens=8)
+    steps = engine.generate(long_ids, SamplingParams(), max_tokens=8)
     assert len(list(islice(steps, 2))) == 2
     steps.close()
     text = answer(engine, tokenizer, CAPITAL, SamplingParams(), 32)
