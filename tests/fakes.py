@@ -14,6 +14,7 @@ from edged.daemon.loader import ResidentModel
 from edged.daemon.memory import KernelLimits
 from edged.daemon.operator_events import OperatorEvents
 from edged.daemon.preparer import Preparer
+from edged.daemon.specialist_folders import SpecialistFolders
 from edged.daemon.worker import Worker
 from edged.engine.decoding import Constraint, Decoding, ForwardPass, HiddenReader
 from edged.engine.loop import Engine
@@ -276,6 +277,7 @@ def fake_model(config: Config, started_s: float = 0.0) -> ResidentModel:
     engine = SimpleNamespace(max_model_len=LIMITS.max_model_len, num_slots=1)
     memory = SimpleNamespace(budget=LIMITS.budget, limits=KernelLimits(None, None))
     parts = {"config": config, "bundle": bundle, "engine": engine, "memory": memory}
+    parts["specialists"] = SpecialistFolders()
     return cast("ResidentModel", SimpleNamespace(**parts, started_s=started_s))
 
 

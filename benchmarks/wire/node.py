@@ -29,6 +29,7 @@ from edged.daemon.loader import ResidentModel
 from edged.daemon.logs import configure_logging
 from edged.daemon.memory_plan import MemoryReservation
 from edged.daemon.run import serve
+from edged.daemon.specialist_folders import SpecialistFolders
 from edged.engine.decoding import Constraint, Decoding, ForwardPass
 from edged.engine.steps import Prefilled, Step, Token
 from edged.protocol.request import ChatMessage, SamplingParams
@@ -136,6 +137,7 @@ def load_instant(config: Config) -> ResidentModel:
         memory=reservation,
         engine=cast("Engine", InstantEngine()),
         tokenizer=cast("Tokenizer", ByteTokenizer()),
+        specialists=SpecialistFolders(),
         cost=_COST,
         started_s=time.monotonic(),
     )

@@ -229,6 +229,9 @@ class Config:
     """Name of this node in all topics."""
     prefix: str = setting(_PREFIX, "edged")
     """First part of all topics."""
+    specialists: tuple[Path, ...] = setting(kinds.path_list(64), (), note="none")
+    """Folders of specialists made by `edged teach`. A reload takes up changes of this list, and of
+    the folders, without loading the model again."""
     model: ModelConfig
     broker: BrokerConfig = field(default_factory=BrokerConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)

@@ -5,7 +5,7 @@ false), so that the same text means the same in a file, on the command line and 
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -90,6 +90,18 @@ def text_list(item: Kind[str]) -> Kind[tuple[str, ...]]:
         lambda texts: tuple(map(item.read, texts)),
         is_list=True,
     )
+
+
+def path_list(max_items: int) -> Kind[tuple[Path, ...]]:
+    """List of paths; a single one is a list of one."""
+
+    def parse(texts: Iterable[Raw]) -> tuple[Path, ...]:
+        paths = tuple(map(PATH.read, texts))
+        if len(paths) > max_items:
+            raise ValueError(len(paths))
+        return paths
+
+    return Kind(f"a list of at most {max_items} paths", parse, is_list=True)
 
 
 def choice(*words: str) -> Kind[str]:

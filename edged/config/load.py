@@ -93,6 +93,8 @@ def _value(item: Setting, given: Given, folder: Path) -> Any:  # noqa: ANN401 - 
         got = f"got {shown} ({given.place})"
         # Not chained to the error of the kind, which quotes a secret as well.
         raise ConfigError(f"{item.path}: expected {item.kind.expected}, {got}") from None
+    if isinstance(value, tuple) and value and isinstance(value[0], Path):
+        return tuple(folder / path for path in value)
     return folder / value if isinstance(value, Path) else value
 
 

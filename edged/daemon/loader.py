@@ -9,7 +9,8 @@ from edged.config.keys import Config
 from edged.daemon import memory
 from edged.daemon.measurements import fitted_settings
 from edged.daemon.memory_plan import MemoryReservation, reserve_memory
-from edged.daemon.warm_prefixes import keep_prefixes, system_prompts
+from edged.daemon.specialist_folders import SpecialistFolders
+from edged.daemon.warm_prefixes import keep_prefixes, num_prefixes
 from edged.engine.grammar import compile_format
 from edged.engine.loading import load_engine
 from edged.engine.loop import Engine
@@ -34,6 +35,7 @@ class ResidentModel:
     memory: MemoryReservation
     engine: Engine
     tokenizer: Tokenizer
+    specialists: SpecialistFolders
     cost: CostEstimate | None
     """What answers take here, if it is known; else it is measured after READY."""
     started_s: float
@@ -55,6 +57,8 @@ def load(config: Config) -> ResidentModel:
     limit_bytes = reservation.budget.limit_bytes
     with memory.limited_growth(_GROWTH * limit_bytes):
         engine, tokenizer = _load(config, bundle, reservation)
+        specialists = SpecialistFolders.of(bundle.manifest, engine, tokenizer)
+        specialists.read(config.specialists)
     memory.return_freed()
     _LOG.info(
         "ready after %.1f s: %s, %d MiB resident of %d",
@@ -63,7 +67,9 @@ def load(config: Config) -> ResidentModel:
         memory.rss_bytes() >> 20,
         limit_bytes >> 20,
     )
-    return ResidentModel(config, bundle, reservation, engine, tokenizer, None, started_s)
+    return ResidentModel(
+        config, bundle, reservation, engine, tokenizer, specialists, None, started_s
+    )
 
 
 def _load(
@@ -74,7 +80,7 @@ def _load(
         budget.limit_bytes - held.rss_bytes, held.available_bytes - budget.min_available_bytes
     )
     settings = fitted_settings(config, bundle, reservation.num_slots, room_bytes)
-    engine = load_engine(bundle, replace(settings, num_prefixes=len(system_prompts(config))))
+    engine = load_engine(bundle, replace(settings, num_prefixes=num_prefixes(config)))
     tokenizer = Tokenizer.load(bundle)
     # READY promises an answer, so the first one and the first grammar are made before it.
     try:

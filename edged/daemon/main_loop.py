@@ -128,6 +128,7 @@ class MainLoop:
         parts: Handle them.
         reload_problem: Returns why a changed configuration must not be used, if so; None where
             there is no file.
+        exchange_specialists: Takes up a change that needs no restart; returns whether it was one.
     """
 
     def __init__(
@@ -135,10 +136,12 @@ class MainLoop:
         inbox: Inbox,
         parts: Parts,
         reload_problem: Callable[[], str | None] | None = None,
+        exchange_specialists: Callable[[], bool] = lambda: False,
     ) -> None:
         self._inbox = inbox
         self._parts = parts
         self._reload_problem = reload_problem
+        self._exchange_specialists = exchange_specialists
         self._clock = parts.driver.edges.clock
         self._operator_events = parts.driver.edges.operator_events
         self._stop_limit_s: float | None = None
@@ -223,9 +226,12 @@ class MainLoop:
             _LOG.error("the configuration is not taken up, the old one stays: %s", problem)
             notifier.status(f"serving with the old configuration: {problem}")
             return
+        notifier.reloading(round(self._clock() * 1e6))
+        if self._exchange_specialists():
+            notifier.ready()
+            return
         _LOG.info("the configuration is in order: restarting with it")
         self.is_reloading = True
-        notifier.reloading(round(self._clock() * 1e6))
         self._drain()
 
     def _drain(self) -> None:

@@ -12,6 +12,7 @@ from edged.bundle.manifest import TOKENIZER, GraphKind, KvType, Manifest
 from edged.config.keys import MAX_TUNED_CHUNK_TOKENS, Config
 from edged.daemon import memory
 from edged.daemon.memory import KernelLimits
+from edged.daemon.specialist_folders import planned_bytes
 from edged.daemon.warm_prefixes import planned_tokens
 from edged.errors import ConfigError, UnavailableError
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan, MemorySnapshot, check_plan
@@ -145,6 +146,7 @@ def plan_memory(config: Config, bundle: Bundle, held: MemorySnapshot, num_slots:
         kv_bytes=kv_bytes,
         process_bytes=held.rss_bytes,
         working_bytes=max(working_bytes, reading_bytes - kv_bytes),
+        specialists_bytes=planned_bytes(config.specialists),
     )
 
 

@@ -20,6 +20,7 @@ from edged.node.effects import Prepare
 from edged.node.events import Prepared
 from edged.node.limits import Limits
 from edged.protocol.request import ChatMessage, FormatType, OutputFormat, Rejected
+from edged.specialists.installed import Installed, UnknownSpecialistError
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Preparer:
         compile_format: Returns the constraint of a format; ``FormatError`` when it has none.
         limits: Context and length of dialogues.
         emit: Called on the preparing thread with one ``Prepared`` for each; must not block.
+        installed: Returns the specialists that are installed now.
     """
 
     def __init__(
@@ -45,11 +47,13 @@ class Preparer:
         compile_format: Callable[[OutputFormat], Constraint | None],
         limits: Limits,
         emit: Callable[[Prepared], None],
+        installed: Callable[[], Installed] = Installed,
     ) -> None:
         self._encode_chat = encode_chat
         self._compile_format = compile_format
         self._limits = limits
         self._emit = emit
+        self._installed = installed
         self._queue: queue.SimpleQueue[Prepare] = queue.SimpleQueue()
         self._busy_since_s: float | None = None
         self._failures_logged: set[type[BaseException]] = set()
@@ -67,6 +71,7 @@ class Preparer:
         """
         asked = request.request
         is_plain = request.turn is None and asked.format.type is FormatType.TEXT
+        is_plain = is_plain and not asked.questions
         if is_plain and sum(len(m.content) for m in asked.messages) <= SHORT_CHARACTERS:
             return self.prepare(request)
         self._queue.put(request)
@@ -92,16 +97,20 @@ class Preparer:
 
     def prepare(self, request: Prepare) -> Prepared:
         """Prepare one request; blocks for up to some 50 ms."""
+        asked = request.request
         try:
-            constraint = self._compile_format(request.request.format)
+            decider = self._installed().decider(asked, self._encode_chat)
+            if decider is not None:
+                return Prepared(request.key, decider=decider)
+            constraint = self._compile_format(asked.format)
             prompt_ids, num_forgotten = self._encode(request)
-        except (FormatError, TemplateError) as error:
+        except (FormatError, TemplateError, UnknownSpecialistError) as error:
             rejected = Rejected(ErrorCode.BAD_REQUEST, str(error))
             return Prepared(request.key, rejected=rejected)
         except Exception as error:  # noqa: BLE001 - the per-request boundary: it must reply
             self._log_once(error)
             return Prepared(request.key, rejected=_INTERNAL)
-        return Prepared(request.key, prompt_ids, constraint, num_forgotten)
+        return Prepared(request.key, prompt_ids, constraint, num_forgotten=num_forgotten)
 
     def _encode(self, request: Prepare) -> tuple[Sequence[int], int]:
         """Return the prompt, and how many of the oldest turns were left out to make it fit.

@@ -51,6 +51,7 @@ def info_members(model: ResidentModel) -> dict[str, Any]:
             "session_idle_ms": round(config.sessions.idle_s * 1000),
         },
         "group": config.group.name,
+        "specialists": model.specialists.info(),
         "formats": [kind.value for kind in FormatType],
         "insecure_broker": not is_local and (config.broker.username is None),
     }

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NoReturn
 
@@ -34,6 +35,7 @@ from edged.daemon.preparer import Preparer
 from edged.daemon.reporting import OFFLINE, Reporter
 from edged.daemon.sdnotify import Notifier
 from edged.daemon.sensors import read_device
+from edged.daemon.specialist_folders import planned_bytes
 from edged.daemon.startup import WaitingReport, attempt
 from edged.daemon.wiring import (
     broker_settings,
@@ -46,6 +48,7 @@ from edged.daemon.worker import Worker
 from edged.engine.grammar import compile_format
 from edged.errors import EdgedError, ExitCode
 from edged.node.events import Synced
+from edged.node.ledger import Account
 from edged.node.node import Node
 from edged.protocol.event import NodeStarted
 from edged.scheduling.latency_model import LatencyModel
@@ -100,7 +103,7 @@ def serve(
     worker.start_thread()
     parts.driver.edges.preparer.start_thread()
     problem = partial(reload_problem, read, model.bundle.sha256) if is_reloadable else None
-    loop = MainLoop(inbox, parts, problem)
+    loop = MainLoop(inbox, parts, problem, partial(exchange_specialists, read, model, parts))
     code = _run(loop)
     connections.close(Will(topics_of(model.config).availability, OFFLINE))
     is_idle = worker.stop(STOP_LIMIT_S)
@@ -200,7 +203,13 @@ def _assemble(
     edges = Edges(
         connections,
         Worker(model.engine, tokenizer.detokenizer, inbox.put, meter=energy_meter(config)),
-        Preparer(tokenizer.encode_chat, partial(compile_format, tokenizer), limits, inbox.put),
+        Preparer(
+            tokenizer.encode_chat,
+            partial(compile_format, tokenizer),
+            limits,
+            inbox.put,
+            lambda: model.specialists.installed,
+        ),
         journal,
         events,
         time.monotonic,
@@ -216,6 +225,29 @@ def _assemble(
     broker_name = connections.own.settings.address.url
     log = ConnectionLog(connections.own, broker_name, driver, reporter, notifier)
     return Parts(driver, log, reporter, notifier, group)
+
+
+def exchange_specialists(read: Callable[[], Config], model: ResidentModel, parts: Parts) -> bool:
+    """Take up a reload that concerns nothing but specialists; return whether it was one.
+
+    The first one needs a place in the cache, so it takes a restart.
+    """
+    config = read()
+    if replace(config, specialists=model.config.specialists) != model.config:
+        return False
+    folders = config.specialists
+    is_first = bool(folders) != bool(model.config.specialists)
+    if is_first or not model.specialists.is_changed(folders):
+        return False
+    ledger, size_bytes = parts.driver.node.guard.ledger, planned_bytes(folders)
+    if not ledger.exchange(Account.SPECIALISTS, size_bytes):
+        _LOG.error(
+            "specialists: %d MiB do not fit into budget.memory; the old ones stay", size_bytes >> 20
+        )
+        return True
+    model.specialists.read(folders)
+    parts.reporter.announce()
+    return True
 
 
 def _run(loop: MainLoop) -> ExitCode:

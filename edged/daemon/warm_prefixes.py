@@ -23,6 +23,7 @@ from edged.daemon.measurements import fingerprint
 from edged.engine.loop import Engine
 from edged.engine.tokenizer import TemplateError, Tokenizer
 from edged.protocol.request import ChatMessage
+from edged.specialists.features import BEFORE, Template
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,9 +41,14 @@ def system_prompts(config: Config) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*own, *config.model.warm_prompts)))
 
 
+def num_prefixes(config: Config) -> int:
+    """Count the prefixes that are kept: one is what all specialists read before a prompt."""
+    return len(system_prompts(config)) + bool(config.specialists)
+
+
 def planned_tokens(config: Config) -> int:
     """Estimate how many tokens they have at most."""
-    texts = system_prompts(config)
+    texts = (*system_prompts(config), *([BEFORE] if config.specialists else []))
     return sum(len(text) // _CHARACTERS_PER_TOKEN + _TEMPLATE_TOKENS for text in texts)
 
 
@@ -50,14 +56,17 @@ def keep_prefixes(config: Config, bundle: Bundle, engine: Engine, tokenizer: Tok
     """Put the configured prefixes into the cache, from their files or computed; that blocks."""
     folder = config.state.folder and config.state.folder / FOLDER
     model_key, names = fingerprint(config, bundle), set()
-    for prefix in _prefixes(config, tokenizer):
+    prefixes = [*_prefixes(config, tokenizer)]
+    if config.specialists and engine.hidden_shape[0]:
+        prefixes.append(Template(tokenizer.encode, tokenizer.beginning_ids).before_ids)
+    for prefix in prefixes:
         key = f"{model_key}-{','.join(map(str, prefix))}"
         name = hashlib.sha256(key.encode()).hexdigest()[:32]
         names.add(name)
         path = folder and folder / name
         data = _read(path) if path else None
         if data is None or not engine.load_prefix(prefix, data):
-            _LOG.info("computing the %d tokens of a system prompt, once", len(prefix))
+            _LOG.info("computing %d tokens that prompts begin with, once", len(prefix))
             data = engine.make_prefix(prefix)
             if path:
                 _write(path, data)

@@ -136,18 +136,23 @@ class Worker:
     def _begin(self, run: Generation) -> None:
         now_s = self._busy_since_s = self._clock()
         run.start(self._new_text_stream(), now_s)
-        if run.constraint is None and run.request.format.type is not FormatType.TEXT:
+        is_held = run.constraint is not None or run.decider is not None
+        if not is_held and run.request.format.type is not FormatType.TEXT:
             # Free text where a format was asked for is an answer that somebody may act on.
             _LOG.error("a generation came without the constraint of its format: key=%d", run.key)
             self._emit(Finished(run, _FAILED, now_s))
             return
+        self._start_run(run)
+
+    def _start_run(self, run: Generation) -> None:
         try:
             run.decoding = self._engine.start(
                 [*run.prompt_ids, *run.output_ids],
                 run.request.sampling,
-                max_tokens=run.max_tokens - run.num_output_tokens,
+                max_tokens=max(run.max_tokens - run.num_output_tokens, 1),
                 constraint=run.constraint,
                 num_answered=run.num_output_tokens,
+                reader=run.reader,
             )
         except Exception:  # noqa: BLE001 - the per-request boundary: it must reply
             self._fail(run)
@@ -180,11 +185,27 @@ class Worker:
                 self._fail(run, step)
                 return
             run.record(step)
+        if run.reader is not None and run.decoding is not None and run.decoding.is_over:
+            self._end_run(run, now_s)
+            return
         run.end_step(now_s)
         if run.finish_reason is not None or (run.decoding is not None and run.decoding.is_over):
             self._end(run, None)
         elif run.request.is_stream and run.is_fragment_due(now_s):
             self._emit(run.take_fragment(now_s))
+
+    def _end_run(self, run: Generation, now_s: float) -> None:
+        """Have a run that was read decided on; go on with the next run, or finish."""
+        self._drop(run)
+        try:
+            goes_on = run.end_run(now_s)
+        except Exception as error:  # noqa: BLE001 - the per-request boundary: it must reply
+            self._fail(run, error)
+            return
+        if goes_on and now_s < run.request.deadline_s:
+            self._start_run(run)
+        else:
+            self._emit(Finished(run, run.end(FinishReason.DEADLINE), self._clock()))
 
     def _end(self, run: Generation, reason: FinishReason | None) -> None:
         """Finish a generation with its text so far; a reason of its own goes before this one."""

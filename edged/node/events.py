@@ -12,6 +12,7 @@ from edged.node.throttling import DeviceReading
 from edged.protocol.request import CancelRequest, Rejected, Request
 from edged.protocol.wire import Dropped, Refusal
 from edged.scheduling.memory_budget import MemorySnapshot
+from edged.specialists.decider import Decider, Run
 
 if TYPE_CHECKING:
     from edged.engine.decoding import Constraint
@@ -43,10 +44,22 @@ class Prepared:
     key: int
     prompt_ids: Sequence[int] = ()
     constraint: "Constraint | None" = None
+    decider: Decider | None = None
+    """Decides instead of a written answer; its runs have the prompts."""
     num_forgotten: int = 0
     """Oldest turns of the dialogue for which the prompt has no room."""
     rejected: Rejected | None = None
     """Why there is no prompt or no constraint."""
+
+    @property
+    def runs(self) -> Sequence[Run]:
+        """The runs of the model that it may take."""
+        return [Run(self.prompt_ids)] if self.decider is None else self.decider.runs
+
+    @property
+    def num_needed(self) -> int:
+        """How many of them, from the first on, any answer needs."""
+        return 1 if self.decider is None else self.decider.num_needed
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from edged.protocol.request import (
     Usage,
 )
 from edged.scheduling.latency_model import RequestTimings
+from edged.specialists.decider import Decider, Reader, Run
 
 if TYPE_CHECKING:
     from edged.engine.decoding import Constraint, Decoding
@@ -65,6 +66,14 @@ class Generation:
     max_tokens: int
     constraint: "Constraint | None" = None
     """Holds the answer to its format."""
+    decider: Decider | None = None
+    """Decides instead of a written answer, or before it."""
+    may_go_on: bool = True
+    """Whether it may take all runs that the decider offers."""
+    reader: Reader | None = None
+    """Of the run in hand, while that is read and no answer is written."""
+    decision: Answer | None = None
+    """What the decider said; with further runs to come, what stands if they give nothing."""
     text_stream: TextStream = field(init=False)
     """Its detokenizer, from its start on."""
     decoding: "Decoding | None" = None
@@ -82,6 +91,10 @@ class Generation:
     """Prompt tokens in the cache."""
     spent: RequestTimings = field(default_factory=RequestTimings)
     """The forward passes that it was part of."""
+    _readers: list[Reader] = field(default_factory=list)
+    _num_read: int = 0
+    """Prompt tokens of the runs before the one in hand."""
+    _run: Run | None = None
     _sent: int = 0
     _num_fragments: int = 0
     _tokens_since: int = 0
@@ -91,6 +104,11 @@ class Generation:
 
     def __post_init__(self) -> None:
         self._matcher = StopMatcher(self.request.stop)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Prompt tokens of all runs so far."""
+        return self._num_read + len(self.prompt_ids)
 
     @property
     def num_output_tokens(self) -> int:
@@ -112,16 +130,46 @@ class Generation:
         """Note that it starts, or goes on after a pause."""
         if not self.was_paused:
             self.text_stream, self.started_s = text_stream, now_s
+            if self.decider is not None:
+                self._proceed(self.decider)
+        elif self._run is not None and self._run.new_reader is not None:
+            self.reader = self._run.new_reader()
         # The time of a pause is no step.
-        self._last_step_s, self.num_prefilled = now_s, 0
+        self._last_step_s, self.num_prefilled = now_s, self._num_read
+
+    def end_run(self, now_s: float) -> bool:
+        """Take what a run gave to its reader; return whether another run follows."""
+        if self.decider is None or self.reader is None:
+            return False
+        self._readers.append(self.reader)
+        self._num_read += len(self.prompt_ids)
+        self.prompt_ids, self.reader = (), None
+        self._last_step_s = now_s
+        if self._proceed(self.decider):
+            return True
+        self.first_token_s = now_s
+        return False
+
+    def _proceed(self, decider: Decider) -> bool:
+        """Begin the next run, if there is one; else the decision is the answer."""
+        step = decider.proceed(self._readers, may_go_on=self.may_go_on)
+        if isinstance(step, Answer):
+            self.decision, self.finish_reason = step, step.finish_reason
+            return False
+        if len(self._readers) >= decider.num_needed:
+            fallback = decider.proceed(self._readers, may_go_on=False)
+            self.decision = fallback if isinstance(fallback, Answer) else None
+        self._run, self.prompt_ids = step, step.prompt_ids
+        self.reader = None if step.new_reader is None else step.new_reader()
+        return True
 
     def record(self, step: Prefilled | Token) -> None:
         """Add one step of the engine, unless the answer is over."""
         if isinstance(step, Prefilled):
-            self.num_prefilled = step.num_tokens
             # After a pause, what is reused is its own, computed before.
-            if not self.was_paused:
-                self.cached_tokens = step.cached_tokens
+            if not self.was_paused and self.num_prefilled == self._num_read:
+                self.cached_tokens += step.cached_tokens
+            self.num_prefilled = self._num_read + step.num_tokens
             return
         if self.finish_reason is not None:
             return
@@ -174,6 +222,9 @@ class Generation:
         return self._outcome(self.finish_reason)
 
     def _outcome(self, reason: FinishReason) -> Answer | Rejected:
+        decided = self.decision
+        if decided is not None and reason is not FinishReason.CANCELLED and not self.output_ids:
+            return decided
         if self.num_output_tokens == 0:
             if reason is FinishReason.CANCELLED:
                 return Rejected(ErrorCode.CANCELLED, "cancelled before the first token")
@@ -188,7 +239,10 @@ class Generation:
             text = "" if index is None else self.text
             return Answer(text, reason, is_choice=True, choice=index)
         is_parsed = is_whole and kind is FormatType.JSON_SCHEMA
-        return Answer(self.text, reason, self._parsed() if is_parsed else None)
+        detail = {}
+        if decided is not None:  # the plain model wrote what a specialist was unsure of
+            detail = {"specialist": None, "escalated_from": decided.detail.get("specialist")}
+        return Answer(self.text, reason, self._parsed() if is_parsed else None, detail=detail)
 
     def _option(self) -> int | None:
         """Return the index of the option that the text is."""
@@ -219,7 +273,7 @@ class Finished:
         """Tokens of prompt and answer, and the energy."""
         run = self.generation
         return Usage(
-            len(run.prompt_ids), run.cached_tokens, run.num_output_tokens, energy=run.energy
+            run.num_prompt_tokens, run.cached_tokens, run.num_output_tokens, energy=run.energy
         )
 
     def timing(self, received_s: float) -> Timing:

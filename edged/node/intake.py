@@ -8,6 +8,7 @@ else is at work: a further crash is its own.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 
 from edged.errors import ErrorCode
@@ -30,8 +31,9 @@ from edged.protocol.request import (
     Request,
 )
 from edged.protocol.wire import Delivery, Dropped, Refusal
-from edged.scheduling.admission import Resources, admit, refuse_early
+from edged.scheduling.admission import Demand, Resources, admit, refuse_early
 from edged.scheduling.queued_request import RequestPhase
+from edged.specialists.decider import Run
 
 # How long others wait at most for a suspect to be taken in or answered alone.
 ISOLATION_LIMIT_S = 30.0
@@ -238,17 +240,12 @@ class Intake:
     def _decide(self, state: RequestState, prepared: Prepared) -> Rejected | None:
         """Admit a prepared request, or say why not."""
         node, request = self._node, state.request
-        num_prompt_tokens, limits = len(prepared.prompt_ids), node.limits
-        # Positions of the KV cache cost memory from their first use on, and keep it.
-        num_tokens = min(num_prompt_tokens + request.max_tokens, limits.max_model_len)
-        num_new = max(num_tokens - node.readings.num_touched, 0)
-        decision = admit(
-            request,
-            num_prompt_tokens,
-            self._resources(),
-            node.scheduler.at(node.now_s, node.cost).admission_test(request.deadline_s),
-            needed_bytes=limits.kv_bytes_per_token * num_new,
-        )
+        runs, num_needed = prepared.runs, prepared.num_needed
+        demand, decision = self._admit(request, runs)
+        if isinstance(decision, Rejected) and num_needed < len(runs):
+            # What may follow is done only where it fits as well.
+            runs = runs[:num_needed]
+            demand, decision = self._admit(request, runs)
         if isinstance(decision, Rejected):
             return decision
         # Last, so that nothing can refuse the request after its memory is reserved.
@@ -256,12 +253,28 @@ class Intake:
         if rejected is not None:
             return rejected
         state.has_memory = True
-        state.num_prompt_tokens, state.max_tokens = num_prompt_tokens, decision
+        state.num_prompt_tokens = demand.num_prompt_tokens + demand.num_other_tokens
+        state.max_tokens, state.may_go_on = decision, len(runs) == len(prepared.runs)
         state.prompt_ids, state.constraint = prepared.prompt_ids, prepared.constraint
+        state.decider = prepared.decider
         if state.turn is not None:
             state.turn = replace(state.turn, num_forgotten=prepared.num_forgotten)
         node.scheduler.admit(state, node.cost, node.now_s)
         return None
+
+    def _admit(self, request: Request, runs: Sequence[Run]) -> tuple[Demand, int | Rejected]:
+        """Return what these runs need, and the tokens that the answer may have."""
+        node, limits = self._node, self._node.limits
+        lengths = [len(run.prompt_ids) for run in runs]
+        longest = max(lengths)
+        max_tokens = 0 if runs[-1].new_reader is not None else request.max_tokens
+        # Positions of the KV cache cost memory from their first use on, and keep it.
+        num_tokens = min(longest + max_tokens, limits.max_model_len)
+        num_new = max(num_tokens - node.readings.num_touched, 0)
+        others = sum(lengths) - longest
+        demand = Demand(longest, max_tokens, others, limits.kv_bytes_per_token * num_new)
+        test = node.scheduler.at(node.now_s, node.cost).admission_test(request.deadline_s)
+        return demand, admit(request, demand, self._resources(), test)
 
     def _resources(self) -> Resources:
         node, limits = self._node, self._node.limits

@@ -23,6 +23,8 @@ class Account(StrEnum):
     """Activations, logits, the tokenizer, grammars."""
     KV = "kv"
     """Keys and values of the running sequence; between requests they are the prefix cache."""
+    SPECIALISTS = "specialists"
+    """Their heads; a reload exchanges them."""
     SESSIONS = "sessions"
     REPLAY = "replay"
     """Replies kept to be sent again."""
@@ -64,6 +66,13 @@ class Ledger:
     def release(self, account: Account, num_bytes: int) -> None:
         """Give back what was reserved."""
         self._held[account] -= num_bytes
+
+    def exchange(self, account: Account, num_bytes: int) -> bool:
+        """Hold another amount for the life of the process; return whether there is room for it."""
+        has_room = num_bytes - self._held[account] <= self.free_bytes
+        if has_room:
+            self._held[account] = num_bytes
+        return has_room
 
     def accounts(self) -> dict[str, int]:
         """Return the bytes of each account, for ``state``."""

@@ -95,5 +95,6 @@ def _held(limits: Limits) -> dict[Account, int]:
             Account.WEIGHTS: plan.weights_bytes,
             Account.KV: plan.kv_bytes,
             Account.WORKING: plan.working_bytes,
+            Account.SPECIALISTS: plan.specialists_bytes,
         }
     return held | {Account.SESSIONS: limits.sessions.count * MAX_SESSION_BYTES}

@@ -176,10 +176,7 @@ class Node:
         state = self.scheduler.running_request(key)
         if state is not None and state.phase is RequestPhase.STARTING:
             state.phase = RequestPhase.RUNNING
-            generation = Generation(
-                key, state.prompt_ids, state.request, state.max_tokens, state.constraint
-            )
-            self._state.emit(Start(generation))
+            self._state.emit(Start(state.new_generation()))
 
     def _take_generation(self, event: Fragment | Finished | Paused) -> None:
         key = event.key if isinstance(event, Fragment) else event.generation.key

@@ -10,6 +10,7 @@ from edged.node.sessions import PendingTurn
 from edged.protocol.request import ReplyAddress, Request
 from edged.protocol.wire import Delivery
 from edged.scheduling.queued_request import QueuedRequest
+from edged.specialists.decider import Decider
 
 if TYPE_CHECKING:
     from edged.engine.decoding import Constraint
@@ -59,6 +60,9 @@ class RequestState(QueuedRequest):
     """Its place in a session."""
     prompt_ids: Sequence[int] = ()
     constraint: "Constraint | None" = None
+    decider: Decider | None = None
+    may_go_on: bool = True
+    """Whether it was admitted with all runs that its decider may take."""
     has_memory: bool = False
     """Whether its part of the memory is reserved."""
     attempt: int = 0
@@ -78,12 +82,20 @@ class RequestState(QueuedRequest):
         self.expires_s = request.deadline_s
         self.delivery = self.delivery.receipt
 
+    def new_generation(self) -> Generation:
+        """Return what the inference thread is given to answer it."""
+        generation = Generation(
+            self.key, self.prompt_ids, self.request, self.max_tokens, self.constraint
+        )
+        generation.decider, generation.may_go_on = self.decider, self.may_go_on
+        return generation
+
     def forget_content(self) -> None:
         """Keep only what the acknowledgement needs."""
         # A broker may deliver far beyond the Receive Maximum (Mosquitto 2.0.11 does), so thousands
         # of replies may wait for their confirmation.
         self.delivery = self.delivery.receipt
-        self.prompt_ids, self.constraint = (), None
+        self.prompt_ids, self.constraint, self.decider = (), None, None
         self.turn, self.generation = None, None
         if self.is_decoded:
             self.is_decoded = False

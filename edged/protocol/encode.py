@@ -121,6 +121,7 @@ def _data(outcome: Answer | CancelOutcome | Rejected) -> dict[str, Any]:
             "text": outcome.text,
             "json": _strict(outcome.json),
             **choice,
+            **outcome.detail,
             "finish_reason": outcome.finish_reason.value,
         }
     return {"found": outcome.is_found} if isinstance(outcome, CancelOutcome) else {}

@@ -12,6 +12,7 @@ from edged.protocol.request import (
     ChatMessage,
     FormatType,
     OutputFormat,
+    Question,
     ReplyAddress,
     Request,
     SamplingParams,
@@ -45,7 +46,11 @@ def read_generate(
     # The id is the last level of the fragments' topic.
     if is_stream and address.request_id is None:
         raise MessageError("stream: needs an `id`, which is part of the fragments' topic")
+    specialist = keys.SPECIALIST.read(fields)
     ignored: list[str] = []
+    questions = _read_questions(fields, ignored)
+    if specialist is not None or questions:
+        _check_decision(fields, specialist, is_stream=is_stream, session=session)
     messages, is_system_given = _read_messages(fields, defaults, ignored)
     output_format = _read_format(fields, ignored)
     sampling: dict[str, Any] = {key.name: key.read(fields) for key in keys.SAMPLING_KEYS}
@@ -61,6 +66,9 @@ def read_generate(
         is_stream=is_stream,
         priority=keys.PRIORITY.read(fields),
         on_deadline=keys.ON_DEADLINE.read(fields),
+        specialist=specialist,
+        questions=questions,
+        may_escalate=keys.ESCALATE.read(fields),
         session=session,
         is_system_given=is_system_given,
         ignored_keys=_shorten([*fields.unread, *ignored]),
@@ -164,8 +172,9 @@ def _read_format(fields: Fields, ignored: list[str]) -> OutputFormat:
         raise inner.wrong("type", keys.FORMAT_TYPE.expected, None)
     schema = _read_schema(inner) if kind is FormatType.JSON_SCHEMA else None
     choices = _read_choices(inner) if kind is FormatType.CHOICE else ()
+    is_scored = kind is FormatType.CHOICE and keys.PROBABILITIES.read(inner)
     ignored.extend(inner.unread)
-    return OutputFormat(kind, schema, choices)
+    return OutputFormat(kind, schema, choices, is_scored)
 
 
 def _read_schema(fields: Fields) -> dict[str, Any] | bool:
@@ -178,11 +187,58 @@ def _read_schema(fields: Fields) -> dict[str, Any] | bool:
 
 
 def _read_choices(fields: Fields) -> tuple[str, ...]:
-    value = fields.value("choices")
+    path, value = fields.path("choices"), fields.value("choices")
     if not isinstance(value, list) or not 1 <= len(value) <= keys.MAX_CHOICES:
-        raise MessageError(f"format.choices: must be an array of 1 to {keys.MAX_CHOICES} strings")
-    choices = _read_texts("format.choices", value, keys.MAX_CHOICE_LENGTH)
+        raise MessageError(f"{path}: must be an array of 1 to {keys.MAX_CHOICES} strings")
+    choices = _read_texts(path, value, keys.MAX_CHOICE_LENGTH)
     # The answer names its option by an index.
     if len(set(choices)) != len(choices):
-        raise MessageError("format.choices: must all be different")
+        raise MessageError(f"{path}: must all be different")
     return choices
+
+
+def _read_questions(fields: Fields, ignored: list[str]) -> tuple[Question, ...]:
+    value = fields.value("questions")
+    if value is None:
+        return ()
+    if not isinstance(value, dict) or not 1 <= len(value) <= keys.MAX_QUESTIONS:
+        raise fields.wrong("questions", f"an object of 1 to {keys.MAX_QUESTIONS} questions", value)
+    return tuple(_read_question(name, question, ignored) for name, question in value.items())
+
+
+def _read_question(name: str, value: object, ignored: list[str]) -> Question:
+    if not keys.is_id(name):
+        raise MessageError(f"questions: a name must be {keys.ID.expected}")
+    path = f"questions.{name}"
+    if not isinstance(value, dict):
+        raise MessageError(f"{path}: must be an object, got {type_name(value)}")
+    fields = Fields(value, path)
+    specialist = keys.SPECIALIST.read(fields)
+    if (specialist is None) == ("choices" not in value):
+        raise MessageError(f"{path}: must have either `specialist` or `choices`")
+    ask = fields.value("ask")
+    if ask is not None:
+        check_text(fields.path("ask"), ask, max_length=keys.MAX_ASK_LENGTH)
+    choices = () if specialist is not None else _read_choices(fields)
+    ignored.extend(fields.unread)
+    return Question(name, specialist, choices, ask)
+
+
+def _check_decision(
+    fields: Fields, specialist: str | None, *, is_stream: bool, session: str | None
+) -> None:
+    """Refuse what a decision has no use for, which is better than to ignore it.
+
+    Raises:
+        MessageError: One of these keys is given.
+    """
+    asked = "specialist" if specialist is not None else "questions"
+    others = {
+        "questions": specialist is not None and fields.value("questions") is not None,
+        "stream": is_stream,
+        "session": session is not None,
+        "format": fields.value("format") is not None,
+    }
+    for key, is_given in others.items():
+        if is_given:
+            raise MessageError(f"{key}: cannot be used with `{asked}`; leave it out")

@@ -25,6 +25,9 @@ MAX_STOP_LENGTH = 256
 MAX_CHOICES = 64
 MAX_CHOICE_LENGTH = 256
 MAX_MESSAGES = 64
+MAX_QUESTIONS = 32
+MAX_ASK_LENGTH = 512
+SPECIALIST_PATTERN = r"[a-z0-9][a-z0-9-]{0,63}"
 ROLES = ("system", "user", "assistant")
 
 
@@ -91,6 +94,15 @@ def _keyword(
     return Key(name, schema, expected, is_valid, words.__getitem__, default, meaning)
 
 
+def _flag(name: str, *, default: bool, meaning: str) -> Key[bool]:
+    schema = {"type": "boolean", "default": default}
+
+    def is_valid(value: object) -> bool:
+        return isinstance(value, bool)
+
+    return Key(name, schema, "true or false", is_valid, bool, default, meaning)
+
+
 def _identifier(name: str, meaning: str) -> Key[str | None]:
     schema = {"type": "string", "pattern": f"^{ID_PATTERN}$"}
     expected = f"1 to {MAX_ID_BYTES} characters of A-Z a-z 0-9 . _ : -"
@@ -123,14 +135,21 @@ SAMPLING_KEYS = (
     # A signed integer of 64 bits, for clients in languages that have no longer ones.
     _sampling("seed", int, 0, 2**63 - 1, "same seed, same request, same answer"),
 )
-STREAM = Key(
-    "stream",
-    {"type": "boolean", "default": False},
-    "true or false",
-    lambda value: isinstance(value, bool),
-    bool,
-    default=False,
-    meaning="send fragments, too; needs an `id`",
+STREAM = _flag("stream", default=False, meaning="send fragments, too; needs an `id`")
+SPECIALIST = Key(
+    "specialist",
+    {"type": "string", "pattern": f"^{SPECIALIST_PATTERN}$"},
+    "the name of a specialist: 1 to 64 characters of a-z 0-9 -",
+    lambda value: isinstance(value, str) and re.fullmatch(SPECIALIST_PATTERN, value) is not None,
+    str,
+    None,
+    "decides instead of a written answer; `auto` takes the one that fits",
+)
+ESCALATE = _flag(
+    "escalate", default=True, meaning="whether what a specialist is unsure of may be passed on"
+)
+PROBABILITIES = _flag(
+    "probabilities", default=False, meaning="score the options, and answer with the best"
 )
 PRIORITY = _keyword(
     "priority",

@@ -10,6 +10,9 @@ from typing import Any
 
 from edged.errors import ErrorCode
 
+# Names no specialist: the node chooses one.
+AUTO = "auto"
+
 
 class FinishReason(StrEnum):
     """Why an answer ended."""
@@ -22,6 +25,8 @@ class FinishReason(StrEnum):
     """The deadline, after the first token."""
     CANCELLED = "cancelled"
     """A cancel request, after the first token."""
+    UNSURE = "unsure"
+    """A decision below its threshold: the text is the best guess."""
 
 
 class EnergySource(StrEnum):
@@ -96,6 +101,19 @@ class OutputFormat:
     """JSON Schema, for ``json_schema``."""
     choices: tuple[str, ...] = ()
     """The allowed answers, for ``choice``."""
+    is_scored: bool = False
+    """Whether each of them gets a probability, and the most probable one is the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One of several named questions about a prompt: to a specialist, or a choice."""
+
+    name: str
+    specialist: str | None = None
+    choices: tuple[str, ...] = ()
+    ask: str | None = None
+    """The question in words, for a choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +145,12 @@ class Request:
     is_stream: bool = False
     priority: Priority = Priority.NORMAL
     on_deadline: OnDeadline = OnDeadline.REFUSE
+    specialist: str | None = None
+    """The specialist that decides instead of a written answer; ``AUTO`` for the one that fits."""
+    questions: tuple[Question, ...] = ()
+    """Asked instead of a written answer."""
+    may_escalate: bool = True
+    """Whether what a specialist is unsure of may be passed on."""
     session: str | None = None
     """The session it continues; ``messages`` then has only the new ones."""
     is_system_given: bool = False
@@ -166,6 +190,8 @@ class Answer:
     """Whether ``format`` was ``choice``."""
     choice: int | None = None
     """Index of the option, if ``format`` was ``choice`` and it is complete."""
+    detail: dict[str, Any] = field(default_factory=dict)
+    """Further members of ``data`` on the wire, such as ``probabilities``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,31 +30,37 @@ class Resources:
     budget: MemoryBudget
 
 
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a request needs."""
+
+    num_prompt_tokens: int
+    """Of its longest prompt, with the chat template."""
+    max_tokens: int
+    """Of the answer; 0 where none is written."""
+    num_other_tokens: int = 0
+    """Prompt tokens of its other runs."""
+    needed_bytes: int = 0
+    """Memory needed beyond what is resident; the KV cache and the working memory are reserved at
+    start, so this is the grammar's tables and little else."""
+
+
 def admit(
-    request: Request,
-    num_prompt_tokens: int,
-    resources: Resources,
-    admission_test: AdmissionTest,
-    *,
-    max_tokens: int | None = None,
-    needed_bytes: int = 0,
+    request: Request, demand: Demand, resources: Resources, admission_test: AdmissionTest
 ) -> int | Rejected:
     """Decide whether a request can be answered within its budgets, all admitted deadlines kept.
 
     Args:
         request: the request; its deadline is on the clock of the test.
-        num_prompt_tokens: length of the prompt with its chat template, in tokens.
+        demand: what it needs.
         resources: what the device has now.
         admission_test: the admitted requests at this time.
-        max_tokens: of the answer; None means the request's own.
-        needed_bytes: memory needed beyond what is resident; the KV cache and the working memory
-            are reserved at start, so this is the grammar's tables and little else.
 
     Returns:
-        The tokens that the answer may have: the request's own, or fewer, cut to the context or
+        The tokens that the answer may have: as many as it needs, or fewer, cut to the context or
         shortened to meet the deadline.
     """
-    context = resources.max_model_len
+    num_prompt_tokens, context = demand.num_prompt_tokens, resources.max_model_len
     if num_prompt_tokens >= context:
         return Rejected(
             ErrorCode.PROMPT_TOO_LONG,
@@ -62,7 +68,7 @@ def admit(
             " the answer needs at least 1",
             detail={"prompt_tokens": num_prompt_tokens, "max_model_len": context},
         )
-    missing_bytes = resources.budget.missing_bytes(resources.memory, needed_bytes)
+    missing_bytes = resources.budget.missing_bytes(resources.memory, demand.needed_bytes)
     if missing_bytes:
         return Rejected(
             ErrorCode.MEMORY_PRESSURE,
@@ -71,7 +77,8 @@ def admit(
             retry_after_s=MEMORY_RETRY_S,
             detail={"missing_bytes": missing_bytes},
         )
-    max_tokens = min(max_tokens or request.max_tokens, context - num_prompt_tokens)
+    max_tokens = min(demand.max_tokens, context - num_prompt_tokens)
+    num_prompt_tokens += demand.num_other_tokens
     return _meet_deadline(request, num_prompt_tokens, max_tokens, resources.cost, admission_test)
 
 
@@ -82,7 +89,7 @@ def refuse_early(
 
     That is known before its prompt is tokenized. The arguments are those of ``admit``.
     """
-    decision = admit(request, 1, resources, admission_test, max_tokens=1)
+    decision = admit(request, Demand(1, 1), resources, admission_test)
     return decision if isinstance(decision, Rejected) else None
 
 
@@ -122,6 +129,8 @@ def _too_late(
     is_other = predicted_s <= left_s
     others = ", but an admitted request would miss its deadline" if is_other else ""
     tokens = "1 token is" if max_tokens == 1 else f"{max_tokens} tokens are"
+    if max_tokens == 0:  # a decision: nothing is written
+        tokens = "the prompt is"
     return Rejected(
         ErrorCode.TIMEOUT,
         f"{tokens} predicted to take {predicted_s:.1f} s, {left_s:.1f} s"

@@ -46,11 +46,13 @@ class MemoryPlan:
     """The interpreter and its libraries: resident before anything is loaded."""
     working_bytes: int
     """Activations, logits, the tokenizer, the grammar."""
+    specialists_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
         """All parts together."""
-        return self.weights_bytes + self.kv_bytes + self.process_bytes + self.working_bytes
+        parts = self.weights_bytes, self.kv_bytes, self.process_bytes, self.working_bytes
+        return sum(parts) + self.specialists_bytes
 
 
 def check_plan(
@@ -68,10 +70,17 @@ def check_plan(
     fitting = max_model_len * max(plan.kv_bytes - missing_bytes, 0) // max(plan.kv_bytes, 1)
     smaller = f"set model.max_model_len to {fitting} or less"
     advice += f", or {smaller if fitting >= _MIN_MODEL_LEN else 'use a smaller model'}"
+    parts = {
+        "weights": plan.weights_bytes,
+        "KV cache": plan.kv_bytes,
+        "working memory": plan.working_bytes,
+        "process": plan.process_bytes,
+        "specialists": plan.specialists_bytes,
+    }
+    listed = ", ".join(f"{name} {format_mib(size)}" for name, size in parts.items() if size)
     return (
-        f"{key}: {format_mib(missing_bytes)} short of {format_mib(plan.total_bytes)} (weights"
-        f" {format_mib(plan.weights_bytes)}, KV cache {format_mib(plan.kv_bytes)}, working memory"
-        f" {format_mib(plan.working_bytes)}, process {format_mib(plan.process_bytes)}); {advice}"
+        f"{key}: {format_mib(missing_bytes)} short of {format_mib(plan.total_bytes)}"
+        f" ({listed}); {advice}"
     )
 
 

@@ -97,6 +97,10 @@ class Pooling:
         self._num_rows = 0
         self._pooled = np.zeros((NUM_POOLINGS, width), np.float32)
 
+    def again(self) -> "Pooling":
+        """Return one for another run of the same prompt."""
+        return Pooling(self.num_before, self._num_own, self._num_first, self._pooled.shape[1])
+
     def add(self, rows: Floats) -> None:
         """Add the hidden states ``[tokens, width]`` of the next tokens."""
         for row in rows:

@@ -137,6 +137,8 @@ class Description:
     """Least familiarity of an answer."""
     result: Result
     arrays_sha256: str
+    escalate: str | None = None
+    """What an unsure prompt is passed on to: another specialist, or ``model``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,25 @@ class Specialist:
     heads: tuple[TaughtHead, ...]
     gate: "NDArray[np.float16]"
     """``[n, features]``: examples in ``GATE_VIEW``, for the gate."""
+
+    def info(self) -> dict[str, Any]:
+        """Describe it, for ``info``."""
+        said = self.description
+        if said.kind is AnswerKind.FIELDS:
+            answers: dict[str, Any] = {
+                "fields": {str(head.field): list(head.labels) for head in said.heads}
+            }
+        elif said.scale is not None:
+            answers = {"minimum": said.scale.low, "maximum": said.scale.high}
+        else:
+            answers = {"labels": list(said.heads[0].labels)}
+        return {
+            "name": said.name,
+            "kind": str(said.kind),
+            **answers,
+            "accuracy": round(said.result.accuracy, 4),
+            "size_bytes": self.size_bytes,
+        }
 
     @property
     def layout(self) -> Layout:

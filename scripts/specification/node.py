@@ -3,6 +3,7 @@
 from edged.protocol.event import Event
 from edged.protocol.request import FormatType
 from edged.protocol.wire import OPERATIONS
+from edged.specialists.examples import AnswerKind
 from scripts.specification.parts import (
     BOOLEAN,
     COUNT,
@@ -51,6 +52,11 @@ def info_schema() -> Schema:
             "model": model,
             "limits": limits,
             "group": described(nullable(STRING), "name of the node's group"),
+            "specialists": {
+                "type": "array",
+                "items": _specialist(),
+                "description": "what requests may name; with `error`, why one does not serve",
+            },
             "formats": {
                 "type": "array",
                 "items": STRING,
@@ -62,6 +68,23 @@ def info_schema() -> Schema:
         }
     )
     return document("info", "info", "Description of the node; retained.", schema)
+
+
+def _specialist() -> Schema:
+    share: Schema = {"type": "number", "minimum": 0, "maximum": 1}
+    labels: Schema = {"type": "array", "items": nullable(STRING)}
+    properties: dict[str, Schema] = {
+        "name": STRING,
+        "error": described(STRING, "why it does not serve"),
+        "kind": {"enum": [str(kind) for kind in AnswerKind]},
+        "labels": described(labels, "null is none of the others"),
+        "fields": {"type": "object", "additionalProperties": labels},
+        "minimum": {"type": "number"},
+        "maximum": {"type": "number"},
+        "accuracy": described(share, "on examples that taught and chose nothing"),
+        "size_bytes": described(COUNT, "of its arrays in memory"),
+    }
+    return members(properties, optional=tuple(properties)[1:])
 
 
 def event_schema() -> Schema:

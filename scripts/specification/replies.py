@@ -78,9 +78,10 @@ def _answer() -> Schema:
             "text": described(STRING, "the answer; empty for a choice that was cut"),
             "json": {"description": docs["json"]},
             "choice": described(nullable(COUNT), docs["choice"]),
+            **_decision(),
             "finish_reason": described({"enum": [str(r) for r in FinishReason]}, meanings),
         },
-        optional=("choice",),
+        optional=("choice", *_decision()),
     )
     # A client that acts on the text does nothing if the choice was cut.
     is_cut = {"properties": {"choice": {"type": "null"}}, "required": ["choice"]}
@@ -88,6 +89,39 @@ def _answer() -> Schema:
     properties: Schema = {"status": {"const": "ok"}, "data": data, "error": False}
     required = ["usage", "timing", "model"]
     return {"title": "answer", "properties": properties, "required": required}
+
+
+def _decision() -> dict[str, Schema]:
+    """Return what only decisions have."""
+    share: Schema = {"type": "number", "minimum": 0, "maximum": 1}
+    shares: Schema = {"type": "array", "items": share}
+    guess = members(
+        {"text": described(STRING, "a label"), "probability": described(share, "of this label")}
+    )
+    return {
+        "specialist": described(
+            nullable(STRING), "who decided; null: nobody fits, or the plain model wrote the text"
+        ),
+        "escalated_from": described(nullable(STRING), "the specialist that was unsure"),
+        "specialists": described(
+            {"type": "object", "additionalProperties": share},
+            "`specialist: auto`: how probable it is that each one fits",
+        ),
+        "probabilities": described(
+            {"type": ["array", "object"], "items": share, "additionalProperties": shares},
+            "of the labels or options, in their order; of fields by field",
+        ),
+        "confidence": described(share, "probability that the whole answer is right"),
+        "calibrated": described(
+            BOOLEAN, "false: the probabilities compare the options, and promise no more"
+        ),
+        "interval": described(
+            {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2},
+            "of a number: nine of ten right ones are inside",
+        ),
+        "guesses": described({"type": "array", "items": guess}, "`unsure`: the most probable"),
+        "answers": described({"type": "object"}, "`questions`: a decision each, by name"),
+    }
 
 
 def _cancelled() -> Schema:

@@ -6,19 +6,25 @@ Rule: null is the same as omitting a key, so every key accepts it.
 from typing import Any
 
 from edged.protocol.keys import (
+    ESCALATE,
     FORMAT_TYPE,
     ID,
+    ID_PATTERN,
+    MAX_ASK_LENGTH,
     MAX_CHOICE_LENGTH,
     MAX_CHOICES,
     MAX_MESSAGES,
+    MAX_QUESTIONS,
     MAX_STOP_LENGTH,
     MAX_STOPS,
     MAX_TOKENS,
     ON_DEADLINE,
     PRIORITY,
+    PROBABILITIES,
     ROLES,
     SAMPLING_KEYS,
     SESSION,
+    SPECIALIST,
     STREAM,
     TIMEOUT_MS,
     TRANSACTION,
@@ -52,6 +58,20 @@ _STREAM_NEEDS_ID: Schema = {
         ]
     },
 }
+# A decision is not written: there is nothing to stream, to hold to a format or to remember.
+_DECISIONS_EXCLUDE: list[Schema] = [
+    {
+        "if": {"required": [key], "properties": {key: {"not": _NONE}}},
+        "then": {
+            "properties": {
+                **{other: _NONE for other in ("format", "session", "specialist") if other != key},
+                **({"questions": _NONE} if key == "specialist" else {}),
+                "stream": {"enum": [False, None]},
+            }
+        },
+    }
+    for key in ("specialist", "questions")
+]
 
 
 def generate_schema() -> Schema:
@@ -60,7 +80,7 @@ def generate_schema() -> Schema:
         "type": "object",
         "properties": _properties(),
         "oneOf": _PROMPT_OR_MESSAGES,
-        "allOf": [_STREAM_NEEDS_ID],
+        "allOf": [_STREAM_NEEDS_ID, *_DECISIONS_EXCLUDE],
     }
     text = (
         "A prompt in JSON. Unknown keys are ignored. null is the same as omitting the key. In"
@@ -97,7 +117,9 @@ def _properties() -> dict[str, Schema]:
         **_declared(MAX_TOKENS, *SAMPLING_KEYS),
         "stop": _stop(),
         "format": _format(),
-        **_declared(STREAM, PRIORITY, TIMEOUT_MS, ON_DEADLINE),
+        **_declared(SPECIALIST),
+        "questions": _questions(),
+        **_declared(ESCALATE, STREAM, PRIORITY, TIMEOUT_MS, ON_DEADLINE),
         "response_topic": _response_topic(),
         **_declared(SESSION),
     }
@@ -121,25 +143,55 @@ def _stop() -> Schema:
     return described(schema, "ends the answer; not part of it")
 
 
-def _format() -> Schema:
-    choices = {
+def _choices() -> Schema:
+    return {
         "type": "array",
         "minItems": 1,
         "maxItems": MAX_CHOICES,
         "uniqueItems": True,
         "items": _TEXT | {"minLength": 1, "maxLength": MAX_CHOICE_LENGTH},
     }
+
+
+def _questions() -> Schema:
+    ask = _TEXT | {"minLength": 1, "maxLength": MAX_ASK_LENGTH}
+    question: Schema = {
+        "type": "object",
+        "properties": {
+            "specialist": nullable(dict(SPECIALIST.schema)),
+            "choices": _choices(),
+            "ask": described(nullable(ask), "the question in words, for choices"),
+        },
+        "oneOf": [
+            {"required": ["specialist"], "properties": {"specialist": {"not": _NONE}}},
+            {"required": ["choices"]},
+        ],
+    }
+    schema: Schema = {
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": MAX_QUESTIONS,
+        "propertyNames": {"pattern": f"^{ID_PATTERN}$"},
+        "additionalProperties": question,
+    }
+    return described(schema, "named questions about the prompt, instead of a written answer")
+
+
+def _format() -> Schema:
     needed: dict[FormatType, dict[str, Schema]] = {
         FormatType.TEXT: {},
         FormatType.JSON_SCHEMA: {
             "schema": {"type": ["object", "boolean"], "not": {"const": False}}
         },
-        FormatType.CHOICE: {"choices": choices},
+        FormatType.CHOICE: {"choices": _choices()},
+    }
+    further: dict[FormatType, dict[str, Schema]] = {
+        FormatType.CHOICE: {name: nullable(it) for name, it in _declared(PROBABILITIES).items()},
     }
     conditions = [
         {
             "if": {"properties": {"type": {"const": str(kind)}}},
-            "then": {"properties": dict(parts), "required": list(parts)},
+            "then": {"properties": parts | further.get(kind, {}), "required": list(parts)},
         }
         for kind, parts in needed.items()
         if parts

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edged.errors import ErrorCode
 from edged.protocol.request import OnDeadline, Priority, Rejected
-from edged.scheduling.admission import RESERVE, Resources, admit, refuse_early
+from edged.scheduling.admission import RESERVE, Demand, Resources, admit, refuse_early
 from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan, MemorySnapshot, check_plan
 from edged.scheduling.schedulability import AdmissionTest, Commitment, EdfSchedule
@@ -38,12 +38,12 @@ def decide(
     commitments: Sequence[Commitment] = (),
     **request: Any,  # noqa: ANN401 - as make_request takes them
 ) -> int | Rejected:
+    asked = make_request(**request)
     return admit(
-        make_request(**request),
-        num_prompt_tokens,
+        asked,
+        Demand(num_prompt_tokens, asked.max_tokens, needed_bytes=needed_bytes),
         resources,
         AdmissionTest([EdfSchedule(now_s, commitments, blocking_s=backlog_s)]),
-        needed_bytes=needed_bytes,
     )
 
 

@@ -25,6 +25,7 @@ def test_the_account_is_opened_with_what_is_held_for_good() -> None:
         "weights": 20 * MIB,
         "working": 20 * MIB,
         "kv": 30 * MIB,
+        "specialists": 0,
         "sessions": LIMITS.sessions.count * MAX_SESSION_BYTES,
         "replay": REPLAY_BYTES,
         "requests": 0,

@@ -1,0 +1,55 @@
+"""What decides a request in place of a written answer: a contract of node and specialists.
+
+Rule: loads no library, as what is decided about a request needs none.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from edged.protocol.request import Answer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Reader(Protocol):
+    """Takes what a run gives instead of an answer."""
+
+    @property
+    def num_before(self) -> int:
+        """First tokens of the prompt that give nothing."""
+
+    def add(self, rows: "NDArray[np.float32]") -> None:
+        """Take the hidden states ``[tokens, width]`` of the next tokens."""
+
+    def features(self) -> "NDArray[np.float32]":
+        """Return what was read, when all tokens were added."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of the model."""
+
+    prompt_ids: Sequence[int]
+    new_reader: Callable[[], Reader] | None = None
+    """None: an answer is written."""
+
+
+class Decider(Protocol):
+    """Decides one request, run by run."""
+
+    @property
+    def runs(self) -> Sequence[Run]:
+        """All runs that it may take."""
+
+    @property
+    def num_needed(self) -> int:
+        """How many of them, from the first on, any answer needs."""
+
+    def proceed(self, readers: Sequence[Reader], *, may_go_on: bool) -> Run | Answer:
+        """Return the next run, or the answer; ``readers`` are those of the runs so far.
+
+        Unless it ``may_go_on``, it returns an answer as soon as ``num_needed`` runs were made.
+        """

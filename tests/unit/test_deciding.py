@@ -1,0 +1,147 @@
+"""A request that is decided and not written: its runs, its admission, its reply."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edged.engine.steps import Prefilled, Token
+from edged.errors import ErrorCode
+from edged.node.events import Prepared
+from edged.node.generation import Finished, Generation
+from edged.protocol.request import Answer, FinishReason, Rejected
+from edged.specialists.decider import Reader, Run
+from tests.fakes import Bench, CharacterStream
+from tests.make_request import make_request
+
+SURE = Answer("on", FinishReason.STOP, is_choice=True, choice=0, detail={"specialist": "lamp"})
+UNSURE = replace(SURE, finish_reason=FinishReason.UNSURE)
+TEXT = Run([7, 8])
+
+
+class CountingReader:
+    """Counts the rows that it is given."""
+
+    num_before = 2
+
+    def __init__(self) -> None:
+        self.num_rows = 0
+
+    def add(self, rows: NDArray[np.float32]) -> None:
+        self.num_rows += len(rows)
+
+    def features(self) -> NDArray[np.float32]:
+        return np.zeros(self.num_rows, np.float32)
+
+
+READING = Run([1, 2, 3], CountingReader)
+
+
+@dataclass
+class ScriptedDecider:
+    """Returns these runs one after the other, and then the answer."""
+
+    answer: Answer = SURE
+    runs: Sequence[Run] = (READING,)
+    num_needed: int = 1
+    asked: list[tuple[int, bool]] = field(default_factory=list)
+
+    def proceed(self, readers: Sequence[Reader], *, may_go_on: bool) -> Run | Answer:
+        self.asked.append((len(readers), may_go_on))
+        num_runs = len(self.runs) if may_go_on else self.num_needed
+        return self.runs[len(readers)] if len(readers) < num_runs else self.answer
+
+
+def started(decider: ScriptedDecider, *, may_go_on: bool = True) -> Generation:
+    run = Generation(1, (), make_request(deadline_s=100.0), 16)
+    run.decider, run.may_go_on = decider, may_go_on
+    run.start(CharacterStream(), 0.0)
+    return run
+
+
+def test_a_decision_ends_with_its_only_run_and_has_no_token() -> None:
+    run = started(ScriptedDecider())
+    assert (run.prompt_ids, isinstance(run.reader, CountingReader)) == ([1, 2, 3], True)
+    run.record(Prefilled(3, 2))
+    assert not run.end_run(1.5)
+    assert run.end() == SURE
+    usage = Finished(run, SURE, 2.0).usage
+    assert (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens) == (3, 2, 0)
+    assert run.first_token_s == 1.5
+
+
+def test_what_is_passed_on_is_written_and_says_by_whom_it_was_not_decided() -> None:
+    run = started(ScriptedDecider(UNSURE, (READING, TEXT)))
+    run.record(Prefilled(3, 2))
+    assert run.end_run(1.0)
+    assert (run.prompt_ids, run.reader) == ([7, 8], None)
+    run.record(Prefilled(2, 1))
+    assert (run.num_prefilled, run.cached_tokens) == (5, 3)
+    for character in "yes":
+        run.record(Token(ord(character), is_stop=False))
+    run.record(Token(0, is_stop=True))
+    answer = run.end()
+    assert isinstance(answer, Answer)
+    assert (answer.text, answer.finish_reason) == ("yes", FinishReason.STOP)
+    assert answer.detail == {"specialist": None, "escalated_from": "lamp"}
+
+
+def test_when_the_deadline_leaves_no_token_the_unsure_decision_stands() -> None:
+    run = started(ScriptedDecider(UNSURE, (READING, TEXT)))
+    assert run.end_run(1.0)
+    run.end_step(99.0)
+    assert run.end(FinishReason.DEADLINE) == UNSURE
+
+
+def test_a_cancel_while_it_is_passed_on_ends_it_as_cancelled() -> None:
+    run = started(ScriptedDecider(UNSURE, (READING, TEXT)))
+    assert run.end_run(1.0)
+    outcome = run.end(FinishReason.CANCELLED)
+    assert isinstance(outcome, Rejected)
+    assert outcome.code is ErrorCode.CANCELLED
+
+
+def test_admitted_for_its_first_run_alone_it_does_not_go_on() -> None:
+    run = started(ScriptedDecider(UNSURE, (READING, TEXT)), may_go_on=False)
+    assert not run.end_run(1.0)
+    assert run.end() == UNSURE
+
+
+def test_a_paused_run_is_read_again_from_its_beginning() -> None:
+    run = started(ScriptedDecider(UNSURE, (READING, TEXT)))
+    before = run.reader
+    run.was_paused = True
+    run.start(CharacterStream(), 5.0)
+    assert run.reader is not before
+    assert run.prompt_ids == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("timeout_ms", "may_go_on"),
+    [(60_000, True), (9_000, False)],
+    ids=["time for both", "time for the first"],
+)
+def test_what_may_follow_is_admitted_only_where_it_fits(timeout_ms: int, may_go_on: bool) -> None:
+    # 100 tokens of prompt take 1 s, 128 of an answer 10 s.
+    bench = Bench(is_preparing=False)
+    asked = {"prompt": "hi", "timeout_ms": timeout_ms, "priority": "interactive"}
+    bench.deliver(asked)
+    (prepare,) = bench.preparer.waiting
+    runs = (Run([1] * 100, CountingReader), Run([1] * 100))
+    bench.take(Prepared(prepare.key, decider=ScriptedDecider(UNSURE, runs)))
+    (job,) = bench.worker.jobs
+    assert job.may_go_on is may_go_on
+    assert job.max_tokens == (128 if may_go_on else 0)
+
+
+def test_a_decision_that_cannot_be_in_time_is_refused_and_says_that_nothing_is_written() -> None:
+    bench = Bench(is_preparing=False)
+    bench.deliver({"prompt": "hi", "timeout_ms": 500})
+    (prepare,) = bench.preparer.waiting
+    decider = ScriptedDecider(SURE, (Run([1] * 100, CountingReader),))
+    bench.take(Prepared(prepare.key, decider=decider))
+    (reply,) = bench.transport.replies
+    assert reply.json["error"]["code"] == "timeout"
+    assert reply.json["error"]["message"].startswith("the prompt is predicted to take")
