@@ -4,6 +4,7 @@ Rule: every complaint names the file and the line.
 """
 
 import csv
+import itertools
 import json
 import math
 from collections import Counter
@@ -57,6 +58,15 @@ class Example:
     group: str
     """Examples of one group are alike: they are never split between teaching and testing."""
     weight: float = 1.0
+    is_open: bool = False
+    """Whether it has no answer yet: a teacher is to be asked."""
+    file: str = ""
+    """Where it was read from."""
+
+    @property
+    def place(self) -> str:
+        """File and line, for messages."""
+        return f"{self.file}:{self.line}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +81,26 @@ class Remark:
         return f"line{'s' if len(self.lines) > 1 else ''} {where}: {self.text}"
 
 
-def read_examples(path: Path) -> list[Example]:
+def read_examples(path: Path, *, has_teacher: bool = False) -> list[Example]:
     """Read JSONL, or CSV where the name ends in ``.csv``.
+
+    With a teacher a line may have no answer. In CSV that is an empty cell, too, which is "none of
+    these" otherwise.
 
     Raises:
         UsageError: the file cannot be read, or a line is wrong.
+    """
+    examples = [example_of(path, *row, has_teacher=has_teacher) for row in read_rows(path)]
+    if not examples:
+        raise UsageError(f"{path}: has no examples")
+    return examples
+
+
+def read_rows(path: Path) -> list[tuple[int, Mapping[str, Any]]]:
+    """Return the number and the members of each line, as ``read_examples`` reads it.
+
+    Raises:
+        UsageError: the file cannot be read, or has too many lines.
     """
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
@@ -84,12 +109,10 @@ def read_examples(path: Path) -> list[Example]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as UTF-8 text ({error})") from error
     read = _csv_rows if path.suffix.lower() == ".csv" else _json_rows
-    examples = [_example(path, line, row) for line, row in read(path, text)]
-    if not examples:
-        raise UsageError(f"{path}: has no examples")
-    if len(examples) > MAX_EXAMPLES:
-        raise UsageError(f"{path}: {len(examples)} examples; {MAX_EXAMPLES} are allowed")
-    return examples
+    rows = list(itertools.islice(read(path, text), MAX_EXAMPLES + 1))
+    if len(rows) > MAX_EXAMPLES:
+        raise UsageError(f"{path}: more than {MAX_EXAMPLES} examples; use fewer")
+    return rows
 
 
 def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -128,26 +151,38 @@ def _number(path: Path, line: int, text: object) -> float:
         raise UsageError(f"{path}:{line}: weight: {text!r} is not a number") from error
 
 
-def _example(path: Path, line: int, row: Mapping[str, Any]) -> Example:
+def example_of(
+    path: Path, line: int, row: Mapping[str, Any], *, has_teacher: bool = False
+) -> Example:
+    """Check one line of ``read_rows``; see ``read_examples``.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+
     def refuse(complaint: str) -> UsageError:
         return UsageError(f"{path}:{line}: {complaint}")
 
     if unknown := sorted(row.keys() - _KEYS):
         raise refuse(f"{unknown[0]!r} is not known; the keys are {', '.join(sorted(_KEYS))}")
-    if "answer" not in row:
+    answer = row.get("answer")
+    is_missing = "answer" not in row or (answer is None and path.suffix.lower() == ".csv")
+    is_open = has_teacher and is_missing
+    if "answer" not in row and not is_open:
         raise refuse("answer: is missing; null means none of the labels")
     weight = row.get("weight", 1.0)
     is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
     if not is_number or not 0 < weight < math.inf:
         raise refuse("weight: must be a number above 0")
     try:
-        prompt, answer = _prompt(row), _answer(row["answer"])
+        prompt, answer = _prompt(row), _answer(answer)
     except ValueError as error:
         raise refuse(str(error)) from error
     group = row.get("group")
     if group is not None and not isinstance(group, str):
         raise refuse("group: must be a string")
-    return Example(prompt, answer, line, f"line {line}" if group is None else group, weight)
+    group = f"line {line}" if group is None else group
+    return Example(prompt, answer, line, group, weight, is_open, str(path))
 
 
 def _prompt(row: Mapping[str, Any]) -> str:
@@ -224,11 +259,16 @@ def kind_of(examples: Sequence[Example]) -> AnswerKind:
     return kind
 
 
+def same_prompt(prompt: str) -> str:
+    """Return what is left of a prompt without case and spaces: equal for what counts as one."""
+    return " ".join(prompt.lower().split())
+
+
 def remarks(examples: Sequence[Example]) -> list[Remark]:
     """Find duplicates and contradictions, by what is left of a prompt without case and spaces."""
     found: dict[str, list[Example]] = {}
     for example in examples:
-        found.setdefault(" ".join(example.prompt.lower().split()), []).append(example)
+        found.setdefault(same_prompt(example.prompt), []).append(example)
     result = []
     for same in found.values():
         if len(same) == 1:
