@@ -6,15 +6,12 @@ import statistics
 import time
 from pathlib import Path
 
-import numpy as np
-
 from edged.bundle.folder import open_bundle
 from edged.commands.features import FeatureReader
 from edged.errors import ExitCode
-from edged.specialists.decision import decide
 from edged.specialists.examples import read_examples
 from edged.specialists.folder import BaseModel, read_specialist
-from edged.specialists.measures import calibration_error, interval
+from edged.specialists.judging import judge, label_counts, result_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,29 +35,28 @@ def main(arguments: argparse.Namespace) -> int:
     base = BaseModel.of(open_bundle(arguments.model, verify=False).manifest)
     specialist = read_specialist(arguments.specialist, base)
     reader = FeatureReader(arguments.model)
-    (head,) = specialist.heads
-    labels = head.description.labels
-    right, confidences, taken_s, unsure = [], [], [], []
+    judged, taken_s = [], []
     for example in examples:
         started_s = time.perf_counter()
-        decision = decide(head, specialist.layout, reader.one(example.prompt))
+        features = reader.one(example.prompt)
+        judged.append(judge(specialist, example, features))
         taken_s.append(time.perf_counter() - started_s)
-        label = labels[decision.choice]
-        is_right = decision.is_unsure if example.answer is None else label == example.answer
-        right.append(is_right)
-        unsure.append(decision.is_unsure)
-        confidences.append(decision.confidence)
-    low, high = interval(sum(right), len(right))
+    result = result_of(judged, specialist.description.result.precision)
     figures = {
-        "accuracy": round(statistics.fmean(right), 4),
-        "interval": [round(low, 4), round(high, 4)],
-        "exact": round(statistics.fmean(right), 4),
+        "accuracy": round(result.accuracy, 4),
+        "interval": [round(result.low, 4), round(result.high, 4)],
+        "exact": round(result.accuracy, 4),
         "valid_json": 1.0,
-        "ece": round(calibration_error(np.array(confidences), np.array(right)), 4),
-        "unsure": round(statistics.fmean(unsure), 4),
+        "ece": round(result.ece, 4),
+        "unsure": round(1 - result.answered, 4),
+        "answered_right": round(result.answered_right, 4),
         "p50_ms": round(1000 * statistics.median(taken_s), 2),
-        "n": len(right),
+        "n": result.num_examples,
     }
+    if result.error is not None:
+        figures["error"] = round(result.error, 6)
+    if counts := label_counts(judged):
+        figures["f1"] = {one.label: round(one.f1, 4) for one in counts}
     if arguments.json:
         print(json.dumps(figures))
     else:

@@ -1,26 +1,27 @@
 """A specialist on disk: ``specialist.json``, and its arrays beside it.
 
 Rule: nothing of a folder is used before it was compared with its description; sizes are bounded
-before anything is read.
+before anything is read. Another's folder may be made to do harm.
 """
 
 import hashlib
 import io
 import json
-import math
 import re
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
 from edged.bundle.manifest import TOKENIZER, Manifest
 from edged.bundle.strict_json import decode, read_json
 from edged.errors import BundleError, BundleUnavailableError
-from edged.specialists.features import NUM_POOLINGS, Layout, View
+from edged.specialists.examples import MAX_FIELDS, MAX_LABEL_CHARACTERS, MAX_LABELS, AnswerKind
+from edged.specialists.features import ACTION, MEAN, NUM_POOLINGS, Layout, View
 from edged.specialists.head import Head, Scaler
+from edged.specialists.linear import Linear
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,6 +32,15 @@ FEATURES_VERSION = 1
 DESCRIPTION, ARRAYS = "specialist.json", "arrays.npz"
 MAX_DESCRIPTION_BYTES = 1 << 20
 MAX_ARRAYS_BYTES = 64 << 20
+# What the gate reads of every specialist's examples: the same of all, whatever their heads read.
+GATE_VIEW: View = ((ACTION, 3), (MEAN, 0))
+MAX_GATE_EXAMPLES = 512
+MAX_GATE_BYTES = 2 << 20
+MAX_DECIMALS = 6
+# Features of a token: a model of 32 layers and 4,096 hidden states has as many.
+MAX_WIDTH = 1 << 17
+# Within these no product of what was read and a prompt's features overflows.
+_LARGEST, _SMALLEST_SPREAD = 1e6, 1e-9
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _REPAIR = "teach it again with `edged teach`"
 
@@ -58,30 +68,53 @@ class BaseModel:
 
 @dataclass(frozen=True, slots=True)
 class HeadDescription:
-    """One head: what it decides, and when it is unsure."""
+    """One head: what it decides, and from which features."""
 
     field: str | None
-    """Of the JSON answer; None where the answer is the label."""
-    labels: tuple[str, ...]
+    """Of the JSON answer; None where the answer is not of fields."""
+    labels: tuple[str | None, ...]
+    """None is "none of these", and the last; there are none of a number."""
     view: tuple[tuple[int, ...], ...]
     """Pooling and layer of each block of features."""
     temperature: float
-    unsure_below: float
-    """Least confidence of an answer."""
-    unfamiliar_below: float
-    """Least familiarity of an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The scale of a number, and how sure a prediction on it is."""
+
+    low: float
+    high: float
+    """The least and the greatest number that was taught."""
+    decimals: int
+    """Of the numbers that were taught."""
+    tolerance: float
+    """Difference from the right number up to which an answer counts as right."""
+    noise: float
+    """Variance of the right number around a prediction that is known exactly."""
+    prior: float
+    """Variance of the weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was measured on examples that were held out."""
+    """What was measured on examples that were used to choose nothing."""
 
     accuracy: float
+    """Share of answers that are right in every part."""
     low: float
     """95 % interval of it."""
     high: float
     ece: float
     num_examples: int
+    precision: float
+    """Share of the answers that was to be right, where it is not unsure."""
+    answered: float
+    """Share of the prompts where it is not."""
+    answered_right: float
+    """Share of these answers that are right."""
+    error: float | None
+    """Mean absolute error of a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,55 +122,98 @@ class Description:
     """Everything that is known of a specialist without its arrays."""
 
     format: int
-    name: str
+    name: Annotated[str, _NAME]
+    kind: AnswerKind
     base: BaseModel
     num_layers: int
     hidden_size: int
     heads: tuple[HeadDescription, ...]
+    """One; of fields one each."""
+    scale: Scale | None
+    """Of a number."""
+    unsure_below: float
+    """Least confidence of an answer."""
+    unfamiliar_below: float
+    """Least familiarity of an answer."""
     result: Result
     arrays_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
 class TaughtHead:
-    """A head with its labels and thresholds, ready to decide."""
+    """A head with its labels, ready to decide."""
 
     description: HeadDescription
     scaler: Scaler
-    head: Head
+    head: Head | Linear
+    """Regression where the answers are several labels or a number."""
+
+    @property
+    def arrays(self) -> "dict[str, NDArray[Any]]":
+        """Everything that was fitted, by name."""
+        names = _ARRAYS[type(self.head)]
+        return {"mean": self.scaler.mean, "std": self.scaler.std} | {
+            name: getattr(self.head, name) for name in names
+        }
+
+
+_ARRAYS = {
+    Head: ("projection", "offset", "means", "variances"),
+    Linear: ("weights", "offset", "known"),
+}
+# As large as the features are many: half the bytes on disk and in memory.
+_HALVED = frozenset(("projection", "weights", "known"))
 
 
 @dataclass(frozen=True, slots=True)
 class Specialist:
-    """A specialist that was read and checked."""
+    """A specialist that was read and checked, or was just taught."""
 
     description: Description
     heads: tuple[TaughtHead, ...]
-    size_bytes: int
-    """Of its arrays in memory."""
+    gate: "NDArray[np.float16]"
+    """``[n, features]``: examples in ``GATE_VIEW``, for the gate."""
 
     @property
     def layout(self) -> Layout:
         """The features that it reads."""
         return Layout(self.description.num_layers, self.description.hidden_size)
 
+    @property
+    def size_bytes(self) -> int:
+        """Of its arrays in memory."""
+        arrays = (array for one in self.heads for array in one.arrays.values())
+        return self.gate.nbytes + sum(array.nbytes for array in arrays)
 
-def write_specialist(folder: Path, description: Description, heads: list[TaughtHead]) -> None:
-    """Write a folder; ``description`` gets the hash of the arrays.
+
+def gate_rows(layout: Layout, features: "NDArray[np.float32]") -> "NDArray[np.float16]":
+    """Return what the gate reads of prompts with these ``features``."""
+    most = float(np.finfo(np.float16).max)
+    return layout.view(features, GATE_VIEW).clip(-most, most).astype(np.float16)
+
+
+def max_gate_examples(layout: Layout) -> int:
+    """Return how many examples a folder keeps for the gate."""
+    width = len(GATE_VIEW) * layout.hidden_size * np.dtype(np.float16).itemsize
+    return min(MAX_GATE_EXAMPLES, MAX_GATE_BYTES // width)
+
+
+def write_specialist(folder: Path, specialist: Specialist) -> None:
+    """Write a folder; the description gets the hash of the arrays.
 
     Raises:
         OSError: it cannot be written.
     """
-    arrays: dict[str, NDArray[Any]] = {}
-    for index, one in enumerate(heads):
-        arrays[f"{index}.mean"], arrays[f"{index}.std"] = one.scaler.mean, one.scaler.std
-        arrays[f"{index}.projection"] = one.head.projection.astype(np.float16)
-        for name in ("offset", "means", "variances"):
-            arrays[f"{index}.{name}"] = getattr(one.head, name)
+    arrays: dict[str, NDArray[Any]] = {"gate": specialist.gate}
+    for index, one in enumerate(specialist.heads):
+        for name, array in one.arrays.items():
+            kind = np.float16 if name in _HALVED else np.float32
+            arrays[f"{index}.{name}"] = array.astype(kind)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     data = buffer.getvalue()
-    tree = asdict(description) | {"arrays_sha256": hashlib.sha256(data).hexdigest()}
+    digest = hashlib.sha256(data).hexdigest()
+    tree = asdict(replace(specialist.description, arrays_sha256=digest))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ARRAYS).write_bytes(data)
     text = json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
@@ -154,31 +230,18 @@ def read_specialist(folder: Path, base: BaseModel) -> Specialist:
     text = _read(folder / DESCRIPTION, MAX_DESCRIPTION_BYTES)
     try:
         description = decode(Description, read_json(text))
+        _check(description)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{folder}: {DESCRIPTION}: {error}; {_REPAIR}") from error
-    if description.format != FORMAT:
-        raise BundleError(f"{folder}: format {description.format} is not known; {_REPAIR}")
-    if not _NAME.fullmatch(description.name):
-        raise BundleError(f"{folder}: name must match {_NAME.pattern}; {_REPAIR}")
     if description.base != base:
         raise BundleError(f"{folder}: taught to another model; {_REPAIR}, with --model this bundle")
     data = _read(folder / ARRAYS, MAX_ARRAYS_BYTES)
     if hashlib.sha256(data).hexdigest() != description.arrays_sha256:
         raise BundleError(f"{folder}: {ARRAYS} is not what {DESCRIPTION} says; {_REPAIR}")
     try:
-        heads = _heads(data, description)
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        return _unpacked(data, description)
+    except (ValueError, KeyError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise BundleError(f"{folder}: {ARRAYS}: {error}; {_REPAIR}") from error
-    return Specialist(description, heads, len(data))
-
-
-def _heads(data: bytes, description: Description) -> tuple[TaughtHead, ...]:
-    with zipfile.ZipFile(io.BytesIO(data)) as packed:
-        if sum(info.file_size for info in packed.infolist()) > MAX_ARRAYS_BYTES:
-            raise ValueError(f"unpacks to more than {MAX_ARRAYS_BYTES} bytes")
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        found = enumerate(description.heads)
-        return tuple(_head(arrays, index, one, description) for index, one in found)
 
 
 def _read(path: Path, most: int) -> bytes:
@@ -192,34 +255,112 @@ def _read(path: Path, most: int) -> bytes:
     return data
 
 
+def _check(description: Description) -> None:
+    # What the types of the description do not say.
+    if description.format != FORMAT:
+        raise ValueError(f"format {description.format} is not known")
+    if not 0 < description.hidden_size * description.num_layers <= MAX_WIDTH:
+        raise ValueError(f"{description.num_layers} layers of {description.hidden_size} features")
+    _check_fields(description)
+    for index, head in enumerate(description.heads):
+        if problem := _problem(head, description):
+            raise ValueError(f"heads[{index}].{problem}")
+    scale = description.scale
+    if (scale is None) is (description.kind is AnswerKind.NUMBER):
+        raise ValueError("scale must be there for a number, and only then")
+    if scale is not None and not _is_scale(scale):
+        raise ValueError("scale is none")
+
+
+def _check_fields(description: Description) -> None:
+    fields = [head.field for head in description.heads]
+    has_fields = description.kind is AnswerKind.FIELDS
+    if not 0 < len(fields) <= (MAX_FIELDS if has_fields else 1):
+        raise ValueError(f"heads has {len(fields)} entries")
+    if len(set(fields)) != len(fields) or any((field is None) is has_fields for field in fields):
+        raise ValueError("heads must have a field each, and only where the answers are of fields")
+
+
+def _is_scale(scale: Scale) -> bool:
+    is_range = -_LARGEST <= scale.low < scale.high <= _LARGEST
+    spreads = scale.noise, scale.prior
+    is_spread = 0 < min(spreads) <= max(spreads) <= _LARGEST**2
+    return is_range and is_spread and scale.tolerance >= 0 and scale.decimals <= MAX_DECIMALS
+
+
+def _problem(head: HeadDescription, description: Description) -> str | None:
+    """Return what is wrong with the description of a head."""
+    labels, kind = head.labels, description.kind
+    least = {AnswerKind.NUMBER: 0, AnswerKind.LABELS: 1}.get(kind, 2)
+    if not least <= len(labels) <= (0 if kind is AnswerKind.NUMBER else MAX_LABELS):
+        return f"labels has {len(labels)} entries"
+    is_text = all(0 < len(one) <= MAX_LABEL_CHARACTERS for one in labels if one is not None)
+    has_none_inside = None in (labels if kind is AnswerKind.LABELS else labels[:-1])
+    if not is_text or has_none_inside or len(set(labels)) != len(labels):
+        return "labels must be different texts, and null the last"
+    is_known = all(
+        len(block) == 2 and block[0] < NUM_POOLINGS and block[1] < description.num_layers  # noqa: PLR2004
+        for block in head.view
+    )
+    if not head.view or not is_known:
+        return "view names what there is not"
+    if not _SMALLEST_SPREAD <= head.temperature <= _LARGEST:
+        return "temperature must be above 0"
+    return None
+
+
+def _unpacked(data: bytes, description: Description) -> Specialist:
+    with zipfile.ZipFile(io.BytesIO(data)) as packed:
+        if sum(info.file_size for info in packed.infolist()) > MAX_ARRAYS_BYTES:
+            raise ValueError(f"unpacks to more than {MAX_ARRAYS_BYTES} bytes")
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        found = enumerate(description.heads)
+        heads = tuple(_head(arrays, f"{index}.", one, description) for index, one in found)
+        gate = arrays["gate"]
+    width = len(GATE_VIEW) * description.hidden_size
+    num_rows = len(gate) if gate.ndim else 0
+    is_small = gate.nbytes <= MAX_GATE_BYTES and num_rows <= MAX_GATE_EXAMPLES
+    if gate.dtype != np.float16 or gate.shape != (num_rows, width) or not is_small:
+        raise ValueError(f"gate is not at most {MAX_GATE_EXAMPLES} rows of {width} halves")
+    if not np.isfinite(gate).all():
+        raise ValueError("gate has numbers that are not finite")
+    return Specialist(description, heads, gate)
+
+
 def _head(
     arrays: Any,  # noqa: ANN401 - numpy's file
-    index: int,
+    prefix: str,
     one: HeadDescription,
     description: Description,
 ) -> TaughtHead:
-    view: View = tuple((block[0], block[1]) for block in one.view if len(block) == 2)  # noqa: PLR2004
-    is_known = all(p < NUM_POOLINGS and layer < description.num_layers for p, layer in view)
-    if len(view) != len(one.view) or not view or not is_known:
-        raise ValueError(f"heads[{index}].view names what there is not")
-    num_features = len(view) * description.hidden_size
-    num_labels, projection = len(one.labels), arrays[f"{index}.projection"]
-    num_directions = projection.shape[-1]
-    shapes = {
-        "mean": (num_features,),
-        "std": (num_features,),
-        "projection": (num_features, num_directions),
-        "offset": (num_directions,),
-        "means": (num_labels, num_directions),
-        "variances": (num_labels, num_directions),
-    }
-    found = {name: np.asarray(arrays[f"{index}.{name}"], np.float32) for name in shapes}
-    for name, shape in shapes.items():
-        if found[name].shape != shape or not np.isfinite(found[name]).all():
-            raise ValueError(f"{index}.{name} is not {shape} finite numbers")
-    if min(found["std"].min(), found["variances"].min(), one.temperature) <= 0:
-        raise ValueError(f"heads[{index}] has a spread that is not above 0")
+    num_features = len(one.view) * description.hidden_size
+    is_linear = description.kind in {AnswerKind.LABELS, AnswerKind.NUMBER}
+    # How many directions there are is for the array to say; that it is a matrix is checked below.
+    directions = sum(arrays[prefix + ("known" if is_linear else "projection")].shape[1:])
+    num_labels = len(one.labels) or 1
+    shapes: dict[str, tuple[int, ...]] = {"mean": (num_features,), "std": (num_features,)}
+    if is_linear:
+        shapes |= {"weights": (num_features, num_labels), "offset": (num_labels,)}
+        shapes |= {"known": (num_features, directions)}
+    else:
+        shapes |= {"projection": (num_features, directions), "offset": (directions,)}
+        shapes |= {"means": (num_labels, directions), "variances": (num_labels, directions)}
+    found = {name: _array(arrays, prefix + name, shape) for name, shape in shapes.items()}
+    for name in ("std", "variances"):
+        if name in found and found[name].min(initial=1.0) < _SMALLEST_SPREAD:
+            raise ValueError(f"{prefix}{name} must be above 0")
     scaler = Scaler(found.pop("mean"), found.pop("std"))
-    if not math.isfinite(one.temperature):
-        raise ValueError(f"heads[{index}].temperature must be finite")
+    if is_linear:
+        return TaughtHead(one, scaler, Linear(**found))
     return TaughtHead(one, scaler, Head(**found, temperature=one.temperature))
+
+
+def _array(arrays: Any, name: str, shape: tuple[int, ...]) -> Any:  # noqa: ANN401 - numpy's file
+    found = arrays[name]
+    kind = np.float16 if name.partition(".")[2] in _HALVED else np.float32
+    if found.shape != shape or found.dtype != kind:
+        raise ValueError(f"{name} is not {shape} of {kind.__name__}")
+    # Of an array with a NaN the largest is NaN, which is not below anything.
+    if not float(np.abs(found).max(initial=0.0)) <= _LARGEST:
+        raise ValueError(f"{name} has numbers that are not finite, or larger than {_LARGEST:g}")
+    return found

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edged.specialists.features import VIEWS, Layout, View
 from edged.specialists.head import (
@@ -34,6 +35,7 @@ _TEMPERATURES = tuple(1.15**power for power in range(-6, 13))
 _NAME_WEIGHT = 2.0
 # Held-out examples that may count as unfamiliar.
 _UNFAMILIAR_SHARE = 0.05
+_NEWTON_STEPS = 30
 _NOTHING = np.zeros((0, 0)), np.zeros(0)
 
 
@@ -156,16 +158,35 @@ def _coordinates(examples: Examples, layout: Layout, view: View) -> tuple[Double
     return rows, stacked.shape[1]
 
 
-def unfamiliar_below(taught: Taught) -> float:
-    """Return the familiarity below which a prompt counts as none of the labels."""
-    return float(np.quantile(taught.familiarity, _UNFAMILIAR_SHARE))
+def unfamiliar_below(familiarity: Doubles) -> float:
+    """Return the familiarity below which a prompt is like no example, of held-out ones."""
+    return float(np.quantile(familiarity, _UNFAMILIAR_SHARE))
 
 
-def unsure_below(taught: Taught, labels: Integers, precision: float) -> float:
+def unsure_below(confidence: Doubles, is_right: NDArray[np.bool_], precision: float) -> float:
     """Return the lowest confidence at which held-out answers are right often enough; 1 if none."""
-    confidence = taught.held_out.max(axis=1)
-    is_right = taught.held_out.argmax(axis=1) == labels
     order = np.argsort(-confidence, kind="stable")
     share_right = np.cumsum(is_right[order]) / np.arange(1, len(order) + 1)
     enough = np.flatnonzero(share_right >= precision)
     return float(confidence[order[enough[-1]]]) if len(enough) else 1.0
+
+
+def probability_scale(values: Doubles, is_chosen: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return the slope and the shift that make held-out values log-odds (Platt 1999).
+
+    One pair serves all labels: of some there are too few examples for one of their own.
+    """
+    inputs, targets = values.ravel(), is_chosen.ravel().astype(np.float64)
+    # Targets a little inside of 0 and 1, as Platt has them: else perfect answers have no slope.
+    targets = np.where(
+        targets > 0, (targets.sum() + 1) / (targets.sum() + 2), 1 / ((1 - targets).sum() + 2)
+    )
+    columns = np.stack([inputs, np.ones_like(inputs)])
+    found = np.zeros(2)
+    for _ in range(_NEWTON_STEPS):
+        odds = (found @ columns).clip(-30.0, 30.0)
+        probabilities = 1 / (1 + np.exp(-odds))
+        curvature = (columns * (probabilities * (1 - probabilities))) @ columns.T
+        curvature += np.eye(2) * 1e-6
+        found += np.linalg.solve(curvature, columns @ (targets - probabilities))
+    return float(found[0]), float(found[1])

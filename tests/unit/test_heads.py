@@ -3,23 +3,11 @@
 import numpy as np
 import pytest
 
-from edged.specialists.features import NUM_POOLINGS, Layout, Pooling, Template
+from edged.specialists.features import NUM_POOLINGS, Pooling, Template
 from edged.specialists.head import Scaler, Strength, fit, folds, reduced
 from edged.specialists.measures import calibration_error, interval
 from edged.specialists.training import Examples, teach, unfamiliar_below, unsure_below
-
-LAYOUT = Layout(num_layers=5, hidden_size=8)
-WIDTH = NUM_POOLINGS * LAYOUT.width
-NUM_LABELS = 6
-
-
-def drawn(count: int, seed: int, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Draw features around a centre for each label."""
-    centres = np.random.default_rng(7).standard_normal((NUM_LABELS, WIDTH)) * 0.6
-    random = np.random.default_rng(seed)
-    labels = np.arange(count) % NUM_LABELS
-    noise = random.standard_normal((count, WIDTH)) * spread
-    return (centres[labels] + noise).astype(np.float32), labels
+from tests.unit.lessons import LAYOUT, NUM_LABELS, WIDTH, drawn
 
 
 def examples(count: int = 60) -> Examples:
@@ -43,7 +31,7 @@ def test_a_few_examples_of_each_label_are_enough_where_the_labels_differ() -> No
 
 def test_what_is_none_of_the_labels_is_unfamiliar() -> None:
     taught = teach(examples(120), LAYOUT, lambda _: None, seed=0)
-    floor = unfamiliar_below(taught)
+    floor = unfamiliar_below(taught.familiarity)
     others = np.random.default_rng(3).standard_normal((300, WIDTH)).astype(np.float32)
 
     def share_below(features: np.ndarray) -> float:
@@ -58,11 +46,11 @@ def test_the_threshold_keeps_the_precision_that_was_asked_for() -> None:
     features, labels = drawn(120, seed=5, spread=3.0)  # hard to tell apart
     hard = Examples(features, labels, np.ones(120), [str(i) for i in range(120)])
     taught = teach(hard, LAYOUT, lambda _: None, seed=0)
-    threshold = unsure_below(taught, labels, precision=0.9)
     confidence = taught.held_out.max(axis=1)
     is_right = taught.held_out.argmax(axis=1) == labels
+    threshold = unsure_below(confidence, is_right, precision=0.9)
     assert is_right.mean() < 0.9 <= is_right[confidence >= threshold].mean()
-    assert unsure_below(taught, (labels + 1) % NUM_LABELS, precision=1.0) == 1.0
+    assert unsure_below(confidence, np.zeros(120, bool), precision=1.0) == 1.0
 
 
 def test_equal_examples_of_a_label_are_no_reason_to_fail() -> None:

@@ -5,6 +5,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,67 +13,67 @@ from numpy.typing import NDArray
 
 from edged.errors import BundleError, BundleUnavailableError
 from edged.specialists.decision import decide
+from edged.specialists.features import Layout
 from edged.specialists.folder import (
     ARRAYS,
     DESCRIPTION,
-    FORMAT,
-    BaseModel,
-    Description,
-    HeadDescription,
-    Result,
-    TaughtHead,
+    GATE_VIEW,
+    Specialist,
+    max_gate_examples,
     read_specialist,
     write_specialist,
 )
-from edged.specialists.head import Head
-from edged.specialists.training import teach
-from tests.unit.test_heads import LAYOUT, NUM_LABELS, drawn, examples
-
-BASE = BaseModel("a" * 64, "b" * 64, "int8-w8a8/int8", 1)
+from edged.specialists.lesson import taught
+from tests.unit.lessons import BASE, LAYOUT, NUM_LABELS, drawn, lesson, number_lesson
 
 
 @pytest.fixture(scope="module")
-def made() -> tuple[Description, TaughtHead]:
-    taught = teach(examples(), LAYOUT, lambda _: None, seed=0)
-    labels = tuple(f"label {index}" for index in range(NUM_LABELS))
-    head = HeadDescription(None, labels, taught.view, taught.head.temperature, 0.5, 0.1)
-    result = Result(0.9, 0.8, 0.95, 0.02, 60)
-    sizes = LAYOUT.num_layers, LAYOUT.hidden_size
-    description = Description(FORMAT, "six", BASE, *sizes, (head,), result, "")
-    return description, TaughtHead(head, taught.scaler, taught.head)
+def made() -> Specialist:
+    return taught(lesson(), lambda _: None)
 
 
 def test_what_was_taught_decides_the_same_after_it_was_read(
-    tmp_path: Path, made: tuple[Description, TaughtHead]
+    tmp_path: Path, made: Specialist
 ) -> None:
-    description, taught = made
-    write_specialist(tmp_path / "six", description, [taught])
+    write_specialist(tmp_path / "six", made)
     specialist = read_specialist(tmp_path / "six", BASE)
-    assert replace(specialist.description, arrays_sha256="") == description
-    (head,) = specialist.heads
+    assert replace(specialist.description, arrays_sha256="") == made.description
     features, labels = drawn(60, seed=2)
-    for row in features:
-        before, after = (decide(one, LAYOUT, row) for one in (taught, head))
-        assert before.choice == after.choice
-        np.testing.assert_allclose(before.probabilities, after.probabilities, atol=0.01)
-    choices = [decide(head, LAYOUT, row).choice for row in features]
-    assert np.mean(choices == labels) > 0.9
+    before, after = ([decide(one, row) for row in features] for one in (made, specialist))
+    assert [one.choice for one in before] == [one.choice for one in after]
+    for one, other in zip(before, after, strict=True):
+        assert one.probabilities == pytest.approx(other.probabilities, abs=0.01)
+    assert np.mean([one.choice for one in after] == labels) > 0.9
 
 
-def test_below_either_threshold_it_is_unsure(made: tuple[Description, TaughtHead]) -> None:
-    _, taught = made
-    row = drawn(1, seed=2)[0][0]
-    assert not decide(taught, LAYOUT, row).is_unsure
-    said = taught.description
-    for strictly in (replace(said, unsure_below=1.1), replace(said, unfamiliar_below=1.1)):
-        strict = replace(taught, description=strictly)
-        assert decide(strict, LAYOUT, row).is_unsure
+def test_a_folder_keeps_examples_of_every_label_for_the_gate(
+    tmp_path: Path, made: Specialist, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_specialist(tmp_path, made)
+    gate = read_specialist(tmp_path, BASE).gate
+    assert gate.shape == (60, 2 * LAYOUT.hidden_size)
+    np.testing.assert_allclose(
+        gate, LAYOUT.view(lesson().features, GATE_VIEW), rtol=1e-2, atol=1e-2
+    )
+    assert max_gate_examples(Layout(5, 4096)) == 128  # 2 MiB
+    monkeypatch.setattr("edged.specialists.folder.MAX_GATE_EXAMPLES", NUM_LABELS)
+    grouped = lesson().part(sorted(range(60), key=lambda index: index % NUM_LABELS))
+    few = taught(grouped, lambda _: None).gate
+    assert {tuple(row) for row in few} == {tuple(row) for row in gate[:NUM_LABELS]}
+
+
+def test_half_the_bytes_are_kept_in_memory_too(tmp_path: Path, made: Specialist) -> None:
+    write_specialist(tmp_path, made)
+    specialist = read_specialist(tmp_path, BASE)
+    assert specialist.heads[0].arrays["projection"].dtype == np.float16
+    assert specialist.size_bytes < made.size_bytes
+    assert specialist.size_bytes <= (tmp_path / ARRAYS).stat().st_size
 
 
 def test_a_specialist_of_another_base_is_refused_with_what_to_do(
-    tmp_path: Path, made: tuple[Description, TaughtHead]
+    tmp_path: Path, made: Specialist
 ) -> None:
-    write_specialist(tmp_path, made[0], [made[1]])
+    write_specialist(tmp_path, made)
     for other in (
         replace(BASE, source="c" * 64),
         replace(BASE, tokenizer="c" * 64),
@@ -83,6 +84,9 @@ def test_a_specialist_of_another_base_is_refused_with_what_to_do(
             read_specialist(tmp_path, other)
 
 
+SCALE = {"low": 0, "high": 9, "decimals": 0, "tolerance": 1, "noise": 1, "prior": 1}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "complaint"),
     [
@@ -90,74 +94,134 @@ def test_a_specialist_of_another_base_is_refused_with_what_to_do(
         ("name", "../etc", "name must match"),
         ("colour", 1, "colour is not a known key"),
         ("hidden_size", 9, "is not"),
+        ("hidden_size", 0, "5 layers of 0 features"),
+        ("hidden_size", 1 << 40, "features"),
         ("num_layers", 1, "view names what there is not"),
         ("arrays_sha256", "0" * 64, "is not what specialist.json says"),
-        ("heads", [], None),
+        ("heads", [], "heads has 0 entries"),
+        ("kind", "fields", "must have a field each"),
+        ("kind", "number", "labels has 6 entries"),
+        ("kind", "labels", "is not"),
+        ("kind", "poem", "must be one of"),
+        ("scale", SCALE, "scale must be there for a number, and only then"),
     ],
 )
 def test_a_wrong_description_is_refused_by_its_key(
-    tmp_path: Path,
-    made: tuple[Description, TaughtHead],
-    key: str,
-    value: object,
-    complaint: str | None,
+    tmp_path: Path, made: Specialist, key: str, value: object, complaint: str
 ) -> None:
-    write_specialist(tmp_path, made[0], [made[1]])
+    write_specialist(tmp_path, made)
     path = tmp_path / DESCRIPTION
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
-    if complaint is None:
-        assert read_specialist(tmp_path, BASE).heads == ()
-        return
     with pytest.raises(BundleError, match=complaint):
         read_specialist(tmp_path, BASE)
 
 
-def rewrite(
-    folder: Path, made: tuple[Description, TaughtHead], name: str, array: NDArray[np.float32]
+@pytest.mark.parametrize(
+    ("key", "value", "complaint"),
+    [
+        ("labels", ["one"], "labels has 1 entries"),
+        ("labels", [f"label {index}" for index in range(600)], "labels has 600 entries"),
+        ("labels", ["a", "a", "b", "c", "d", "e"], "labels must be different texts"),
+        ("labels", ["a", "", "b", "c", "d", "e"], "labels must be different texts"),
+        ("labels", ["a", None, "b", "c", "d", "e"], "and null the last"),
+        ("view", [], "view names what there is not"),
+        ("view", [[0]], "view names what there is not"),
+        ("view", [[9, 0]], "view names what there is not"),
+        ("temperature", 0, "temperature must be above 0"),
+        ("field", "room", "must have a field each"),
+    ],
+)
+def test_a_wrong_head_is_refused_by_its_key(
+    tmp_path: Path, made: Specialist, key: str, value: object, complaint: str
 ) -> None:
-    """Write the folder with another array, and its right hash."""
-    description, taught = made
-    head, scaler = taught.head, taught.scaler
-    if name == "std":
-        scaler = replace(scaler, std=array)
-    else:
-        arrays = {"offset": head.offset, "means": head.means, "variances": head.variances}
-        head = Head(head.projection, **(arrays | {name: array}), temperature=head.temperature)
-    write_specialist(folder, description, [TaughtHead(taught.description, scaler, head)])
+    write_specialist(tmp_path, made)
+    path = tmp_path / DESCRIPTION
+    tree = json.loads(path.read_text())
+    tree["heads"][0][key] = value
+    path.write_text(json.dumps(tree))
+    with pytest.raises(BundleError, match=complaint):
+        read_specialist(tmp_path, BASE)
 
 
 @pytest.mark.parametrize(
-    ("name", "damage"),
+    "wrong",
     [
-        *(
-            (name, damage)
-            for name in ("means", "variances", "offset", "std")
-            for damage in ("nan", "shape")
-        ),
-        ("variances", "zero"),
-        ("std", "zero"),
+        {"low": 9},
+        {"high": 1e300},
+        {"decimals": 99},
+        {"tolerance": -1},
+        {"noise": 0},
+        {"prior": 1e300},
     ],
 )
+def test_a_scale_that_is_none_is_refused(tmp_path: Path, wrong: dict[str, float]) -> None:
+    write_specialist(tmp_path, taught(number_lesson(), lambda _: None))
+    path = tmp_path / DESCRIPTION
+    tree = json.loads(path.read_text())
+    assert read_specialist(tmp_path, BASE).description.scale is not None
+    path.write_text(json.dumps(tree | {"scale": tree["scale"] | wrong}))
+    with pytest.raises(BundleError, match="scale is none"):
+        read_specialist(tmp_path, BASE)
+
+
+def rewrite(folder: Path, name: str, array: NDArray[Any]) -> None:
+    """Exchange an array, and give its right hash."""
+    with np.load(folder / ARRAYS) as packed:
+        arrays = dict(packed)
+    arrays[name] = array
+    np.savez(folder / ARRAYS, **arrays)
+    digest = hashlib.sha256((folder / ARRAYS).read_bytes()).hexdigest()
+    path = folder / DESCRIPTION
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"arrays_sha256": digest}))
+
+
+LABEL_ARRAYS = ("0.mean", "0.std", "0.projection", "0.offset", "0.means", "0.variances")
+
+
+@pytest.mark.parametrize("damage", ["nan", "infinite", "shape", "scalar", "type"])
+@pytest.mark.parametrize("name", [*LABEL_ARRAYS, "0.weights", "0.known", "gate"])
 def test_arrays_that_fit_nothing_are_refused(
-    tmp_path: Path, made: tuple[Description, TaughtHead], name: str, damage: str
+    tmp_path: Path, made: Specialist, name: str, damage: str
 ) -> None:
-    source = made[1].scaler if name == "std" else made[1].head
-    array = np.array(getattr(source, name))
-    if damage == "nan":
-        array.flat[0] = np.nan
-    elif damage == "shape":
-        array = array[..., :-1]
+    is_linear = name in {"0.weights", "0.known"}
+    write_specialist(tmp_path, taught(number_lesson(), lambda _: None) if is_linear else made)
+    with np.load(tmp_path / ARRAYS) as packed:
+        array = np.array(packed[name])
+    if damage == "shape":
+        array = array[..., :-1] if array.ndim == 1 or name == "gate" else array[:-1]
+    elif damage == "scalar":
+        array = array.reshape(-1)[0]
+    elif damage == "type":
+        array = array.astype(np.float64)
     else:
-        array.flat[0] = 0.0
-    rewrite(tmp_path, made, name, array)
-    with pytest.raises(BundleError, match=r"finite numbers|not above 0"):
+        array.flat[0] = np.nan if damage == "nan" else np.inf
+    rewrite(tmp_path, name, array)
+    with pytest.raises(BundleError, match=r"finite|is not"):
+        read_specialist(tmp_path, BASE)
+
+
+@pytest.mark.parametrize("name", ["0.std", "0.variances"])
+def test_a_spread_of_nothing_is_refused(tmp_path: Path, made: Specialist, name: str) -> None:
+    write_specialist(tmp_path, made)
+    with np.load(tmp_path / ARRAYS) as packed:
+        array = np.array(packed[name])
+    array.flat[0] = 0.0
+    rewrite(tmp_path, name, array)
+    with pytest.raises(BundleError, match="must be above 0"):
+        read_specialist(tmp_path, BASE)
+
+
+def test_a_gate_of_too_many_examples_is_refused(tmp_path: Path, made: Specialist) -> None:
+    write_specialist(tmp_path, made)
+    rewrite(tmp_path, "gate", np.zeros((513, 2 * LAYOUT.hidden_size), np.float16))
+    with pytest.raises(BundleError, match="gate is not at most 512 rows"):
         read_specialist(tmp_path, BASE)
 
 
 def test_what_unpacks_to_too_much_is_refused_before_it_is_read(
-    tmp_path: Path, made: tuple[Description, TaughtHead], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, made: Specialist, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_specialist(tmp_path, made[0], [made[1]])
+    write_specialist(tmp_path, made)
     monkeypatch.setattr("edged.specialists.folder.MAX_ARRAYS_BYTES", 100)
     with pytest.raises(BundleError, match="larger than 100 bytes"):
         read_specialist(tmp_path, BASE)
