@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edged.bundle.folder import open_bundle
 from edged.engine.loading import load_bundle_graph
 from edged.engine.steps import EngineSettings
-from edged.engine.tokenizer import Tokenizer
+from edged.engine.tokenizer import TemplateError, Tokenizer
 from edged.errors import UsageError
 from edged.protocol.request import ChatMessage
 from edged.specialists.examples import Example
@@ -53,8 +53,15 @@ class BundleTeacher:
         return calibrated(self._scores(example.prompt, example.place), self._prior)
 
     def _scores(self, prompt: str, place: str) -> Doubles:
-        """Return the log-likelihoods ``[options]`` behind a prompt."""
-        ids = self._tokenizer.encode_chat((self._system, ChatMessage("user", prompt)))
+        """Return the log-likelihoods ``[options]`` behind a prompt.
+
+        Raises:
+            UsageError: it is too long, or the chat template refuses it.
+        """
+        try:
+            ids = self._tokenizer.encode_chat((self._system, ChatMessage("user", prompt)))
+        except TemplateError as error:
+            raise UsageError(f"{place}: {error}") from error
         most = self._graph.max_model_len - self._longest
         if len(ids) > most:
             raise UsageError(

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from edged.commands.broker_options import add_credentials, node_of_url
+from edged.commands.broker_options import node_of_url
 from edged.commands.bundle_teacher import BundleTeacher
 from edged.commands.node_teacher import NodeTeacher
 from edged.errors import UsageError
@@ -20,7 +20,6 @@ from edged.specialists.examples import (
     Example,
     kind_of,
     read_examples,
-    remarks,
     same_prompt,
 )
 from edged.specialists.teacher import Opinion, Teacher, ask_all, taught_by, to_look_at
@@ -32,39 +31,10 @@ _FEWEST_LABELS = 2
 _PROMPT_WIDTH = 60
 
 
-def add_source_options(parser: argparse.ArgumentParser) -> None:
-    """Declare EXAMPLES, ``--corrections``, ``--teacher`` and what belongs to it."""
-    parser.add_argument("examples", type=Path, metavar="EXAMPLES", help="JSONL or CSV")
-    parser.add_argument(
-        "--corrections",
-        type=Path,
-        metavar="PATH",
-        help="what a person said of wrong answers: a node's state folder, or JSONL",
-    )
-    parser.add_argument(
-        "--teacher",
-        metavar="MODEL",
-        help="asked for the answers of lines without one: mqtt://host[:port]/NODE, or a bundle",
-    )
-    parser.add_argument(
-        "--labels",
-        metavar="LABELS",
-        help="what the teacher chooses from: a,b,c or a file, one a line (default: the answers)",
-    )
-    parser.add_argument(
-        "--review",
-        type=Path,
-        metavar="FILE",
-        help="write the prompts that a person should look at first, to be corrected and given back "
-        "as --corrections",
-    )
-    add_credentials(parser)
-
-
 def gather(
     arguments: argparse.Namespace, specialist: str, note: Callable[[float], None]
-) -> list[Example]:
-    """Return the examples to teach, all with an answer; print what a person should look at.
+) -> tuple[list[Example], list[Example]]:
+    """Return the examples with an answer, and those that a teacher answered.
 
     Args:
         arguments: of ``add_source_options``.
@@ -79,22 +49,23 @@ def gather(
     has_teacher = arguments.teacher is not None
     if not has_teacher and (arguments.labels is not None or arguments.review is not None):
         raise UsageError("--labels and --review: only with --teacher")
+    # It may hold what a person corrected since.
     if arguments.review is not None and arguments.review.exists():
         raise UsageError(f"--review: {arguments.review} is there already; choose another file")
-    examples, found = read_examples(arguments.examples, has_teacher=has_teacher), []
+    examples = read_examples(arguments.examples, has_teacher=has_teacher)
     if arguments.corrections is not None:
         corrections = read_corrections(arguments.corrections, specialist)
-        examples, found = corrected(examples, corrections)
+        examples, contradictions = corrected(examples, corrections)
         _say(f"{arguments.corrections}: {len(corrections)} corrections of {specialist}")
+        for contradiction in contradictions:
+            _say(f"{arguments.examples}: {contradiction}")
     answered = [example for example in examples if not example.is_open]
-    for remark in [*found, *remarks(answered)]:
-        _say(f"{arguments.examples}: {remark}")
-    if has_teacher:
-        is_answered = {same_prompt(example.prompt) for example in answered}
-        asked = {same_prompt(example.prompt): example for example in examples if example.is_open}
-        left = [example for key, example in asked.items() if key not in is_answered]
-        answered += _distilled(arguments, answered, left, note)
-    return answered
+    if not has_teacher:
+        return answered, []
+    is_answered = {same_prompt(example.prompt) for example in answered}
+    asked = {same_prompt(example.prompt): example for example in examples if example.is_open}
+    left = [example for key, example in asked.items() if key not in is_answered]
+    return answered, _distilled(arguments, answered, left, note)
 
 
 def _distilled(

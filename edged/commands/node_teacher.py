@@ -17,7 +17,7 @@ from edged.protocol.keys import MAX_CHOICE_LENGTH, MAX_CHOICES
 from edged.protocol.wire import Delivery, Encoded, WireProperties
 from edged.specialists.examples import Example
 from edged.specialists.teacher import Doubles, instruction
-from edged.transport.events import Connected, ConnectFailed, Published
+from edged.transport.events import Connected, ConnectFailed, Published, TransportEvent
 
 CONNECT_TIMEOUT_S = 10.0
 TIMEOUT_S = 120
@@ -93,22 +93,27 @@ class NodeTeacher:
         message = self._message(request_id, example.prompt)
         self._client.publish(message)
         for event in self._client.events(TIMEOUT_S + MARGIN_S):
-            match event:
-                case Delivery() if event.topic == self._availability:
-                    if event.payload == b"offline":
-                        raise self._silent("is offline")
-                case Delivery():
-                    reply = decode_reply(event.payload)
-                    if reply is not None and reply.request_id == request_id:
-                        return reply
-                case Connected():
-                    # The connection broke; the node answers the same id with the same answer.
-                    self._client.publish(message)
-                case Published(has_subscribers=False):
-                    raise self._silent("does not listen")
-                case Published(failure=str()):
-                    raise self._silent(f"cannot be asked: {event.failure}")
+            if (silence := self._silence(event)) is not None:
+                raise self._silent(silence)
+            if isinstance(event, Delivery):
+                reply = decode_reply(event.payload)
+                if reply is not None and reply.request_id == request_id:
+                    return reply
+            elif isinstance(event, Connected):
+                # The connection broke; the node answers the same id with the same answer.
+                self._client.publish(message)
         raise self._silent(f"gave no reply within {TIMEOUT_S} s")
+
+    def _silence(self, event: TransportEvent) -> str | None:
+        """Return why no reply will come, if an event says so."""
+        match event:
+            case Delivery(payload=b"offline") if event.topic == self._availability:
+                return "is offline"
+            case Published(has_subscribers=False):
+                return "does not listen"
+            case Published(failure=str()):
+                return f"cannot be asked: {event.failure}"
+        return None
 
     def _silent(self, reason: str) -> UnavailableError:
         node, url = self._target.node, self._target.address.url
@@ -143,10 +148,9 @@ def _probabilities(data: Any, count: int) -> Doubles | None:  # noqa: ANN401 - a
             return np.asarray(shares / shares.sum())
     choice = data.get("choice") if isinstance(data, dict) else None
     if isinstance(choice, int) and not isinstance(choice, bool) and 0 <= choice < count:
-        return np.eye(count)[choice]
+        return np.asarray(np.eye(count)[choice])
     return None
 
 
 def _is_share(value: object) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and 0 <= value <= 1
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1

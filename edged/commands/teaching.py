@@ -10,8 +10,9 @@ import numpy as np
 
 from edged.bundle.folder import open_bundle
 from edged.commands.features import FeatureReader
+from edged.commands.gather import gather
 from edged.errors import ExitCode, UsageError
-from edged.specialists.examples import AnswerKind, Example, kind_of, read_examples, remarks
+from edged.specialists.examples import AnswerKind, Example, kind_of, remarks
 from edged.specialists.folder import BaseModel, Result, write_specialist
 from edged.specialists.judging import held_out_parts, judged_parts, result_of
 from edged.specialists.lesson import Lesson, label_names, taught
@@ -40,9 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
         BundleError: The bundle is wrong, or gives no hidden states.
     """
     path = arguments.examples
-    examples = read_examples(path)
+    name = arguments.name or arguments.output.name
+    answered, distilled = gather(arguments, name, Progress("asking"))
+    examples = [*answered, *distilled]
     kind = kind_of(examples)
-    for remark in remarks(examples):
+    for remark in remarks(answered):
         print(f"{path}: {remark}", file=sys.stderr)
     lesson = _lesson(arguments, kind, examples)
     parts = held_out_parts(lesson)

@@ -51,9 +51,7 @@ def corrected(
             continue
         correction = latest[key]
         if not example.is_open and example.answer != correction.answer:
-            was, now = (
-                json.dumps(one.answer, ensure_ascii=False) for one in (example, correction)
-            )
+            was, now = (json.dumps(one.answer, ensure_ascii=False) for one in (example, correction))
             text = f"{was} is corrected to {now} by {correction.place}"
             remarks.append(Remark((example.line,), text))
         # The group still says which other examples are like it.

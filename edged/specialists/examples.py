@@ -90,7 +90,7 @@ def read_examples(path: Path, *, has_teacher: bool = False) -> list[Example]:
     Raises:
         UsageError: the file cannot be read, or a line is wrong.
     """
-    examples = [example_of(path, *row, has_teacher=has_teacher) for row in read_rows(path)]
+    examples = [_example(path, *row, has_teacher=has_teacher) for row in read_rows(path)]
     if not examples:
         raise UsageError(f"{path}: has no examples")
     return examples
@@ -151,15 +151,16 @@ def _number(path: Path, line: int, text: object) -> float:
         raise UsageError(f"{path}:{line}: weight: {text!r} is not a number") from error
 
 
-def example_of(
-    path: Path, line: int, row: Mapping[str, Any], *, has_teacher: bool = False
-) -> Example:
-    """Check one line of ``read_rows``; see ``read_examples``.
+def example_of(path: Path, line: int, row: Mapping[str, Any]) -> Example:
+    """Check one line of ``read_rows``.
 
     Raises:
         UsageError: it is wrong.
     """
+    return _example(path, line, row, has_teacher=False)
 
+
+def _example(path: Path, line: int, row: Mapping[str, Any], *, has_teacher: bool) -> Example:
     def refuse(complaint: str) -> UsageError:
         return UsageError(f"{path}:{line}: {complaint}")
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged.errors import UsageError
-from edged.specialists.examples import MAX_EXAMPLES, Answer, Example
+from edged.specialists.examples import MAX_EXAMPLES, Example
 from edged.specialists.head import softmax
 
 Doubles = NDArray[np.float64]
@@ -98,10 +98,11 @@ def taught_by(opinions: Sequence[Opinion], labels: Sequence[str]) -> list[Exampl
     """
     examples = []
     for opinion in opinions:
-        for index in np.flatnonzero(opinion.probabilities >= LEAST_PROBABILITY):
-            weight = opinion.example.weight * float(opinion.probabilities[index])
-            answer: Answer = labels[index]
-            examples.append(replace(opinion.example, answer=answer, weight=weight, is_open=False))
+        for label, probability in zip(labels, opinion.probabilities.tolist(), strict=True):
+            if probability >= LEAST_PROBABILITY:
+                weight = opinion.example.weight * probability
+                example = replace(opinion.example, answer=label, weight=weight, is_open=False)
+                examples.append(example)
     if len(examples) > MAX_EXAMPLES:
         raise UsageError(
             f"{len(opinions)} prompts have {len(examples)} answers of the teacher; "
