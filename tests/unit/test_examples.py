@@ -105,7 +105,7 @@ def test_it_says_what_the_answers_are(
 ) -> None:
     rows = [{"prompt": f"p{i}", "answer": answer} for i, answer in enumerate(answers)]
     path = write(tmp_path, *rows)
-    assert kind_of(path, read_examples(path)) is kind
+    assert kind_of(read_examples(path)) is kind
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_answers_that_fit_no_kind_are_refused(
     rows = [{"prompt": f"p{i}", "answer": answer} for i, answer in enumerate(answers)]
     path = write(tmp_path, *rows)
     with pytest.raises(UsageError, match=complaint):
-        kind_of(path, read_examples(path))
+        kind_of(read_examples(path))
 
 
 @pytest.mark.parametrize(
