@@ -50,7 +50,9 @@ def remarks(kind: AnswerKind, examples: Sequence[Example]) -> list[Remark]:
         elif len(same) > 1:
             result.append(Remark(lines, "the same prompt and answer; the first one counts"))
         if len(groups) > 1:
-            text = f"one prompt in the groups {', '.join(groups)}: they count as one group"
+            text = (
+                f"one prompt in the groups {', '.join(map(repr, groups))}: they count as one group"
+            )
             result.append(Remark(lines, text))
     for labels in _labels_by_decision(kind, examples).values():
         for name, few in labels.items():

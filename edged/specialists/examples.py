@@ -6,6 +6,7 @@ Rule: every complaint names the file and the line.
 import csv
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,6 +25,7 @@ MAX_LABEL_CHARACTERS = 200
 MAX_LABELS = 512
 MAX_FIELDS = 32
 _MAX_FILE_BYTES = 64 << 20
+_HALF_PAIR = re.compile(r"\\u[dD]")
 _KEYS = frozenset(("prompt", "messages", "answer", "group", "weight"))
 # Fewer distinct numbers than this are labels, not a scale.
 _FEWEST_ON_A_SCALE = 3
@@ -121,7 +123,21 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             raise UsageError(f"{path}:{line}: not JSON ({error})") from error
         if not isinstance(row, dict):
             raise UsageError(f'{path}:{line}: must be an object such as {{"prompt": …}}')
+        if _HALF_PAIR.search(content):
+            _check_pairs(path, line, row)
         yield line, row
+
+
+def _check_pairs(path: Path, line: int, row: object) -> None:
+    """Refuse half of a surrogate pair: only an escape can write it, and no text can hold it.
+
+    Raises:
+        UsageError: there is one.
+    """
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{path}:{line}: has half of a surrogate pair (\\ud…)") from error
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -39,7 +39,7 @@ def test_a_prompt_is_never_in_two_groups() -> None:
     assert len(set(groups[:5])) == 1
     assert groups[5] == groups[6] != groups[0]
     texts = [str(remark) for remark in remarks(LABEL, examples)]
-    assert "lines 2, 3: one prompt in the groups g1, g2: they count as one group" in texts
+    assert "lines 2, 3: one prompt in the groups 'g1', 'g2': they count as one group" in texts
     assert not any("groups" in text for text in texts if text.startswith("lines 6, 7"))
 
 

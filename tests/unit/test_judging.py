@@ -320,4 +320,5 @@ def test_a_line_has_every_figure() -> None:
 
 def test_a_long_prompt_is_shortened() -> None:
     assert shortened("a\x07b\nc") == "a�b\nc"
+    assert shortened("\N{ZERO WIDTH JOINER}") == "\N{ZERO WIDTH JOINER}"  # emojis need it
     assert len(shortened("x" * 1000)) == 240
