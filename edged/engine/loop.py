@@ -107,7 +107,8 @@ class Engine:
         if source != slot and num_cached:
             self._graph.copy(source, slot, num_cached)
         limit = min(len(prompt) + max_tokens, self.max_model_len)
-        drafter = Drafter(prompt.tolist(), self._draft_cost) if self._is_guessing else None
+        is_guessing = self._is_guessing and reader is None
+        drafter = Drafter(prompt.tolist(), self._draft_cost) if is_guessing else None
         sampler = Sampler(sampling, prompt)
         decoding = Decoding(
             prompt, sampler, slot, num_cached, limit, constraint, drafter, num_answered, reader

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edged.commands.bench.decisions import decide
 from edged.engine.decoding import Decoding
 from edged.engine.loop import Engine
 from edged.engine.steps import DecodeInput, EngineSettings, InterruptedRunError, Prefilled
 from edged.protocol.request import SamplingParams
+from edged.specialists.features import Pooling
 
 if TYPE_CHECKING:
     from edged.engine.graph import Graph
@@ -244,3 +246,17 @@ def test_an_interruption_of_all_ends_the_run_and_loses_none() -> None:
     assert reading.graph.num_interrupts == 1
     reading.finish()
     assert reading.graph.runs == [(0, [10] * 3, 10)] * 2
+
+
+@pytest.mark.parametrize(("num_clients", "widths"), [(1, [1] * 6), (2, [2] * 3), (8, [4, 2])])
+def test_each_client_of_the_benchmark_has_one_prompt_at_a_time(
+    num_clients: int, widths: list[int]
+) -> None:
+    reading = Reading()
+    prompts = [
+        ([*PREFIX, *range(n, n + 9)], Pooling(len(PREFIX), 5, 2, reading.engine.hidden_shape[1]))
+        for n in range(6)
+    ]
+    decide(reading.engine, prompts, num_clients)
+    assert [len(lengths) for _, lengths, _ in reading.graph.runs] == widths
+    assert [pooling.features()[1] for _, pooling in prompts] == [n + 6 for n in range(6)]
