@@ -164,6 +164,7 @@ class FusedGraph(Graph):
             return self._kept[shape]
         # The full chunks of a prompt have one shape; a second one is not worth its memory.
         if self._last is None or self._last[0] != shape:
+            self._last = None  # its buffers go before others come
             self._last = shape, self._bind(*shape)
         return self._last[1]
 
