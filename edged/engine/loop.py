@@ -51,7 +51,9 @@ class Engine:
         # Elsewhere a drafted token could differ from the one decoded by itself.
         self._is_exact, self._is_guessing = is_exact, is_exact and settings.is_guessing
         self.chunk_tokens = settings.prefill_chunk_tokens
-        self._batch_tokens = max(settings.batch_tokens, self.chunk_tokens)
+        # No memory is planned for more tokens than a sequence has.
+        batch_tokens = min(settings.batch_tokens, graph.max_model_len)
+        self._batch_tokens = max(batch_tokens, self.chunk_tokens)
         self.num_slots = settings.num_slots
         self._slots = Slots(settings.num_slots, settings.num_prefixes)
         self._active: list[Decoding] = []

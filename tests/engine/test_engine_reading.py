@@ -150,6 +150,15 @@ def test_a_run_has_no_more_tokens_than_memory_was_planned_for(
     assert reading.graph.runs == runs
 
 
+def test_a_short_context_bounds_a_run_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeGraph, "max_model_len", 40)
+    reading = Reading()
+    for _ in range(4):
+        reading.start(12)
+    reading.finish()
+    assert reading.graph.runs == [(0, [12] * 3, 10), (3, [12], 10)]
+
+
 def test_while_an_answer_waits_for_its_token_a_run_is_no_longer_than_a_chunk() -> None:
     reading = Reading()
     answer = reading.engine.start([1, 2], GREEDY, max_tokens=50)
