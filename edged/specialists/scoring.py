@@ -2,7 +2,8 @@
 
 The prompt is run once, and each option from where it ends. What the model prefers whatever is said
 is divided out: the same options are scored behind a prompt that says nothing (contextual
-calibration, Zhao et al. 2021, arXiv 2102.09690).
+calibration, Zhao et al. 2021, arXiv 2102.09690). What is compared is the sum over an option's
+tokens, without the one that would end the answer: the mean, or with that token, chose worse.
 
 Rule: the options stand in no prompt and each is run by itself, so their order changes no bit.
 """
@@ -25,8 +26,8 @@ Doubles = NDArray[np.float64]
 
 # Tokens of one pass: each gives a row of logits, and others may have the next pass.
 MAX_PASS_TOKENS = 16
-# What a prompt that says nothing says.
-NEUTRAL = "N/A"
+# What a prompt that says nothing says. Of "N/A", "", "..." and this it was the best by a little.
+NEUTRAL = "?"
 # Priors that are kept, each at most 64 numbers.
 _MAX_PRIORS = 64
 _DECIMALS = 4
@@ -82,8 +83,8 @@ class OptionScorer:
             self._sums[index] += float(row[token_id]) - _log_total(row)
 
     def features(self) -> Doubles:
-        """Return the mean log-probability of each option's tokens, when all passes were run."""
-        return self._sums / [len(option) for option in self._options]
+        """Return the log-probability of each option, when all passes were run."""
+        return self._sums.copy()
 
 
 def _log_total(row: Floats) -> float:

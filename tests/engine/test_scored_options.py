@@ -63,7 +63,7 @@ def test_the_scores_are_those_of_a_run_over_prompt_and_option(engine: Engine, fo
         shares = rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
         places = range(len(PROMPT) - 1, len(PROMPT) + len(option) - 1)
         expected.append(
-            np.mean([shares[place, token] for place, token in zip(places, option, strict=True)])
+            np.sum([shares[place, token] for place, token in zip(places, option, strict=True)])
         )
     np.testing.assert_allclose(scores(engine), expected, rtol=1e-4)
 
@@ -82,8 +82,8 @@ def test_beside_other_answers_the_scores_and_the_answers_are_those_alone(
     prompts = ([60, 61, 62, 63], [9] * 40)
     expected = []
     for prompt in prompts:
-        steps = load(folder).generate(prompt, GREEDY, max_tokens=30)
-        expected.append([step.token_id for step in steps if isinstance(step, Token)])
+        answer = load(folder).generate(prompt, GREEDY, max_tokens=30)
+        expected.append([step.token_id for step in answer if isinstance(step, Token)])
     beside = {engine.start(one, GREEDY, max_tokens=30): list[int]() for one in prompts}
     scored, scorer = begin(engine)
     while not all(one.is_over for one in (*beside, scored)):

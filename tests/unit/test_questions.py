@@ -147,8 +147,8 @@ def test_prompts_that_begin_alike_follow_each_other_and_the_question_comes_last(
     reading, *scored = one.runs
     assert not reading.options
     assert [text(run) for run in scored] == [
-        "[system]Be brief.[user]N/A\n\nWhich lamp?>",
-        "[system]Be brief.[user]N/A>",
+        "[system]Be brief.[user]?\n\nWhich lamp?>",
+        "[system]Be brief.[user]?>",
         "[system]Be brief.[user]It is dark here.\n\nWhich lamp?>",
         "[system]Be brief.[user]It is dark here.>",
     ]

@@ -82,19 +82,19 @@ def text(run: Run) -> str:
     return "".join(map(chr, run.prompt_ids))
 
 
-def mean_log_probability(prompt: list[int], option: list[int]) -> float:
+def log_probability(prompt: list[int], option: list[int]) -> float:
     total = 0.0
     for index, token_id in enumerate(option):
         row = model([*prompt, *option[:index]]).astype(np.float64)
         total += row[token_id] - np.log(np.exp(row).sum())
-    return total / len(option)
+    return total
 
 
-def test_the_score_is_the_mean_log_probability_of_the_options_tokens() -> None:
+def test_the_score_is_the_log_probability_of_the_options_tokens() -> None:
     prompt = encode("Is it dark?")
     options = [encode(choice) for choice in CHOICES]
     scorer = read(Run(prompt, lambda: OptionScorer(len(prompt), options), options))
-    expected = [mean_log_probability(prompt, option) for option in options]
+    expected = [log_probability(prompt, option) for option in options]
     assert scorer.features().tolist() == pytest.approx(expected, rel=1e-6)
 
 
@@ -108,7 +108,7 @@ def test_the_most_probable_by_what_the_prompt_says_is_the_reply() -> None:
     decider = ask(OptionScoring(encode))
     answer = answered(decider)
     neutral, asked = (
-        [mean_log_probability(list(run.prompt_ids), encode(choice)) for choice in CHOICES]
+        [log_probability(list(run.prompt_ids), encode(choice)) for choice in CHOICES]
         for run in decider.runs
     )
     weights = np.exp(np.array(asked) - np.array(neutral))
