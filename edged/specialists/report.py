@@ -223,7 +223,7 @@ def _to_look_at(findings: Findings) -> str:
         last = (
             "closeness"
             if findings.lesson.kind is AnswerKind.NUMBER
-            else "probability of its answer"
+            else "plausibility of its answer"
         )
         parts.append(_table(("line", "prompt", "its answer", "the others say", last), rows))
     if len(parts) == 1:
