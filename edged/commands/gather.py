@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -49,9 +50,8 @@ def gather(
     has_teacher = arguments.teacher is not None
     if not has_teacher and (arguments.labels is not None or arguments.review is not None):
         raise UsageError("--labels and --review: only with --teacher")
-    # It may hold what a person corrected since.
-    if arguments.review is not None and arguments.review.exists():
-        raise UsageError(f"--review: {arguments.review} is there already; choose another file")
+    if arguments.review is not None:
+        _check_review(arguments.review)
     examples = read_examples(arguments.examples, has_teacher=has_teacher)
     if arguments.corrections is not None:
         corrections = read_corrections(arguments.corrections, specialist)
@@ -66,6 +66,19 @@ def gather(
     asked = {same_prompt(example.prompt): example for example in examples if example.is_open}
     left = [example for key, example in asked.items() if key not in is_answered]
     return answered, _distilled(arguments, answered, left, note)
+
+
+def _check_review(path: Path) -> None:
+    """Refuse what cannot be written, before the teacher is asked for minutes.
+
+    Raises:
+        UsageError: it is there already, or its folder is not.
+    """
+    if not path.parent.is_dir():
+        raise UsageError(f"--review: {path.parent} is no folder")
+    # A person may have corrected it since.
+    if os.path.lexists(path):
+        raise UsageError(f"--review: {path} is there already; choose another file")
 
 
 def _distilled(
