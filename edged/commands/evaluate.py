@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edged.bundle.folder import open_bundle
 from edged.commands.bundle_teacher import BundleTeacher
 from edged.commands.features import FeatureReader
@@ -164,8 +162,8 @@ def figures_of(answered: Sequence[Answered], taken_s: Sequence[float]) -> dict[s
     # Of what is none of the labels a probability among them says nothing.
     labelled = [one for one in answered if one.answer is not None]
     others = [one for one in answered if one.answer is None]
-    confidences = np.array([one.confidence for one in labelled])
-    is_right = np.array([one.is_right for one in labelled])
+    confidences = [one.confidence for one in labelled]
+    is_right = [one.is_right for one in labelled]
     figures: dict[str, Any] = {
         "accuracy": round(num_right / len(answered), 4),
         "low": round(low, 4),

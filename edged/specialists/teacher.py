@@ -98,11 +98,11 @@ def taught_by(opinions: Sequence[Opinion], labels: Sequence[str]) -> list[Exampl
     """
     examples = []
     for opinion in opinions:
-        for label, probability in zip(labels, opinion.probabilities.tolist(), strict=True):
+        asked = replace(opinion.example, is_open=False)
+        for rank, (label, probability) in enumerate(opinion.best(labels, len(labels))):
             if probability >= LEAST_PROBABILITY:
-                weight = opinion.example.weight * probability
-                example = replace(opinion.example, answer=label, weight=weight, is_open=False)
-                examples.append(example)
+                weight = asked.weight * probability
+                examples.append(replace(asked, answer=label, weight=weight, is_second=rank > 0))
     if len(examples) > MAX_EXAMPLES:
         raise UsageError(
             f"{len(opinions)} prompts have {len(examples)} answers of the teacher; "

@@ -27,7 +27,7 @@ ROWS = [
     {"prompt": "bright please"},
     {"prompt": "silent"},
 ]
-OPINIONS = {"Dim  the hall": [0.45, 0.55], "bright please": [0.02, 0.98]}
+OPINIONS = {"dim the hall": [0.45, 0.55], "bright please": [0.02, 0.98]}
 
 
 class FakeTeacher:
@@ -81,20 +81,20 @@ def test_only_prompts_without_an_answer_are_asked_and_each_once(
     answered, distilled = run(path, "--teacher", "big", "--review", review)
     (teacher,) = teachers
     assert (teacher.place, teacher.labels) == (Path("big"), ["off", "on"])
-    assert teacher.asked == ["Dim  the hall", "bright please", "silent"]
+    assert teacher.asked == ["dim the hall", "bright please", "silent"]
     assert [one.prompt for one in answered] == ["lights on", "lights off"]
     assert [(one.prompt, one.answer, one.weight) for one in distilled] == [
-        ("Dim  the hall", "off", 0.45),
-        ("Dim  the hall", "on", 0.55),
+        ("dim the hall", "on", 0.55),
+        ("dim the hall", "off", 0.45),
         ("bright please", "on", 0.98),
     ]
     said = capsys.readouterr().err
     assert f"{path}:7: no answer" in said
-    assert f"{path}:4: Dim the hall: on 55%, off 45%" in said
-    assert said.index("Dim the hall") < said.index("bright please")
+    assert f"{path}:3: dim the hall: on 55%, off 45%" in said
+    assert said.index("dim the hall") < said.index("bright please")
     rows = [json.loads(line) for line in review.read_text().splitlines()]
     assert rows == [
-        {"prompt": "Dim  the hall", "answer": "on"},
+        {"prompt": "dim the hall", "answer": "on"},
         {"prompt": "bright please", "answer": "on"},
     ]
 

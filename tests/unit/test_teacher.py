@@ -1,6 +1,7 @@
 """What a teacher says of prompts becomes weighted examples, and what a person corrected wins."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 from edged.errors import UsageError
 from edged.specialists import teacher as module
 from edged.specialists.corrections import corrected, read_corrections
-from edged.specialists.examples import Example, read_examples
+from edged.specialists.examples import AnswerKind, Example, read_examples
+from edged.specialists.judging import measured
+from edged.specialists.lesson import taught
 from edged.specialists.teacher import (
     Opinion,
     ask_all,
@@ -18,6 +21,7 @@ from edged.specialists.teacher import (
     taught_by,
     to_look_at,
 )
+from tests.unit.lessons import drawn, lesson_of
 from tests.unit.test_examples import write
 
 LABELS = ["dim", "off", "on"]
@@ -30,7 +34,8 @@ def opinion(line: int, *probabilities: float, weight: float = 1.0) -> Opinion:
 
 def test_a_prompt_becomes_an_example_of_each_answer_that_is_not_improbable() -> None:
     examples = taught_by([opinion(7, 0.04, 0.36, 0.6, weight=2.0)], LABELS)
-    assert [(one.answer, round(one.weight, 6)) for one in examples] == [("off", 0.72), ("on", 1.2)]
+    assert [(one.answer, round(one.weight, 6)) for one in examples] == [("on", 1.2), ("off", 0.72)]
+    assert [one.is_second for one in examples] == [False, True]
     assert {(one.prompt, one.line, one.group, one.is_open) for one in examples} == {
         ("prompt 7", 7, "line 7", False)
     }
@@ -173,3 +178,23 @@ def test_the_last_correction_of_a_prompt_wins_over_examples_and_open_prompts(
 def test_a_review_is_a_file_of_corrections(tmp_path: Path) -> None:
     path = corrections(tmp_path, json.loads('{"prompt": "a", "answer": "on"}'))
     assert read_corrections(path, "any-name")[0].answer == "on"
+
+
+def test_less_probable_answers_are_taught_and_not_counted_as_wrong() -> None:
+    features, labels = drawn(60, seed=1)
+    answers = [f"label {index}" for index in labels]
+    plain = lesson_of(AnswerKind.LABEL, answers, features)
+    seconds = [
+        replace(example, answer=answers[(index + 1) % 60], weight=0.1, is_second=True)
+        for index, example in enumerate(plain.examples)
+    ]
+    both = replace(
+        plain,
+        examples=[*plain.examples, *seconds],
+        features=np.concatenate([features, features]),
+    )
+    judged = measured(both, lambda _: None).judged
+    assert len(judged) == 60
+    assert not any(one.example.is_second for one in judged)
+    assert np.mean([one.is_right for one in judged]) > 0.85
+    assert taught(both, lambda _: None).description.unsure_below < 1
