@@ -98,7 +98,8 @@ def _distilled(
     for example in unanswered:
         _say(f"{example.place}: no answer; the prompt is left out")
     doubtful = to_look_at(opinions, NUM_TO_LOOK_AT)
-    _say("look at these first: the teacher was torn")
+    if doubtful:
+        _say("look at these first: the teacher was torn")
     for opinion in doubtful[:_NUM_SHOWN]:
         _say(f"  {_described(opinion, labels)}")
     if arguments.review is not None:

@@ -112,5 +112,9 @@ def taught_by(opinions: Sequence[Opinion], labels: Sequence[str]) -> list[Exampl
 
 
 def to_look_at(opinions: Sequence[Opinion], count: int) -> list[Opinion]:
-    """Return the prompts between whose labels the teacher was most torn, the worst first."""
-    return sorted(opinions, key=lambda opinion: opinion.margin)[:count]
+    """Return the prompts of which the teacher was least sure, the worst first.
+
+    Where it gave a choice and no probabilities, nothing says which these are.
+    """
+    torn = [opinion for opinion in opinions if opinion.margin < 1]
+    return sorted(torn, key=lambda opinion: opinion.margin)[:count]

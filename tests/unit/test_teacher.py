@@ -55,6 +55,7 @@ def test_a_person_looks_first_where_the_teacher_was_torn() -> None:
     assert (first.example.line, second.example.line) == (2, 3)
     assert first.margin == pytest.approx(0.1)
     assert first.best(LABELS, 2) == [("off", 0.5), ("dim", 0.4)]
+    assert to_look_at([opinion(4, 0.0, 0.0, 1.0)], 2) == []
 
 
 def test_what_is_likely_whatever_the_prompt_is_does_not_count() -> None:
