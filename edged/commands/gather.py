@@ -13,7 +13,6 @@ from edged.commands.broker_options import node_of_url
 from edged.commands.bundle_teacher import BundleTeacher
 from edged.commands.node_teacher import NodeTeacher
 from edged.errors import UsageError
-from edged.specialists.checks import prompt_key
 from edged.specialists.corrections import corrected, read_corrections
 from edged.specialists.examples import (
     MAX_LABEL_CHARACTERS,
@@ -22,6 +21,7 @@ from edged.specialists.examples import (
     Example,
     kind_of,
     read_examples,
+    same_prompt,
 )
 from edged.specialists.teacher import Opinion, Teacher, ask_all, taught_by, to_look_at
 
@@ -62,11 +62,11 @@ def gather(
     answered = [example for example in examples if not example.is_open]
     if not has_teacher:
         return answered, []
-    known = {prompt_key(example) for example in answered}
+    known = {same_prompt(example.prompt) for example in answered}
     asked: dict[str, Example] = {}
     for example in examples:
-        if example.is_open and prompt_key(example) not in known:
-            asked.setdefault(prompt_key(example), example)
+        if example.is_open and same_prompt(example.prompt) not in known:
+            asked.setdefault(same_prompt(example.prompt), example)
     return answered, _distilled(arguments, answered, list(asked.values()), note)
 
 
@@ -91,7 +91,7 @@ def _distilled(
 ) -> list[Example]:
     if not asked:
         raise UsageError(f"--teacher: each prompt of {arguments.examples} has an answer already")
-    labels = _labels(arguments.examples, arguments.labels, answered)
+    labels = _labels(arguments.labels, answered)
     with _teacher(arguments, labels) as teacher:
         opinions, unanswered = ask_all(teacher, asked, note)
     _say(f"{arguments.teacher}: {len(opinions)} prompts answered")
@@ -117,14 +117,14 @@ def _teacher(arguments: argparse.Namespace, labels: Sequence[str]) -> Iterator[T
         yield BundleTeacher(Path(arguments.teacher), labels)
 
 
-def _labels(path: Path, option: str | None, answered: Sequence[Example]) -> list[str]:
+def _labels(option: str | None, answered: Sequence[Example]) -> list[str]:
     """Return what the teacher chooses from.
 
     Raises:
         UsageError: there are too few or too many, or an answer is none of them.
     """
     if any(example.answer is not None for example in answered):
-        kind = kind_of(path, answered)
+        kind = kind_of(answered)
         if kind is not AnswerKind.LABEL:
             raise UsageError(f"--teacher: chooses one label, and the answers are of kind {kind}")
     known = {str(example.answer): example for example in answered if example.answer is not None}

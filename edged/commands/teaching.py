@@ -26,6 +26,8 @@ REPORT = "report.html"
 # Shares of the time, about: to read the features, and to measure.
 _READING, _MEASURING = 0.55, 0.40
 _SHOWN_REMARKS, _SHOWN_CONFUSIONS = 20, 5
+# Examples by which a specialist is measured, where a teacher answered many more.
+_ENOUGH_ANSWERED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     output: Path = arguments.output
     name = _name(arguments)
-    material = _material(arguments, name)
+    asking = Progress("asking the teacher")
+    material = _material(arguments, *gather(arguments, name, asking.show))
     _print_remarks(arguments, material)
     reader = FeatureReader(arguments.model)
     progress = Progress("teaching")
@@ -91,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     result = result_of(found.judged, lesson.precision)
     if material.tests:
         result = _tested(arguments, specialist, material.tests, reader)
-    _print_confusions(arguments.examples, lesson, found)
+    _print_confusions(lesson, found)
     print(summary(result))
     findings = Findings(
         *(str(arguments.examples), arguments.test and str(arguments.test), lesson, found, result),
@@ -137,23 +140,30 @@ def _name(arguments: argparse.Namespace) -> str:
     return name
 
 
-def _material(arguments: argparse.Namespace, name: str) -> Material:
-    path, test = arguments.examples, arguments.test
-    answered, distilled = gather(arguments, name, Progress("asking").part(0, 1))
+def _material(
+    arguments: argparse.Namespace, answered: Sequence[Example], distilled: Sequence[Example]
+) -> Material:
+    # What people answered is a measure; what a teacher thinks is one only for want of it. What they
+    # corrected alone would be a harsh one: it is what was hard.
+    own = [one for one in answered if one.file == str(arguments.examples)]
+    if len(own) >= _ENOUGH_ANSWERED:
+        distilled = [replace(one, is_measure=False) for one in distilled]
+    elif distilled:
+        print("measured by the teacher's answers: few lines have one of their own", file=sys.stderr)
     given = [*answered, *distilled]
-    kind = kind_of(path, given)
+    kind = kind_of(given)
     examples = distinct(given)
-    check(path, kind, examples)
-    if test is None:
+    check(kind, examples)
+    if arguments.test is None:
         return Material(kind, examples, (), remarks(kind, answered), ())
-    tests = read_examples(test)
-    if (other := kind_of(test, tests)) is not kind:
-        raise UsageError(f"{test}: its answers are {other}, those of {path} {kind}")
+    tests = read_examples(arguments.test)
+    if (other := kind_of(tests)) is not kind:
+        raise UsageError(f"{arguments.test}: its answers are {other}, those to learn from {kind}")
     found = leaks(given, tests)
     leaked = {line for one in found for line in one.lines}
     kept = [one for one in tests if one.line not in leaked]
     if not kept:
-        raise UsageError(f"{test}: every prompt is taught in {path}; use other ones")
+        raise UsageError(f"{arguments.test}: every prompt is taught as well; use other ones")
     return Material(kind, examples, kept, remarks(kind, answered), found)
 
 
@@ -162,7 +172,7 @@ def _lesson(
 ) -> Lesson:
     names = label_names(material.kind, material.examples)
     total = len(material.examples) + len(names)
-    rows = _features(arguments.examples, material.examples, reader, lambda n: note(n / total))
+    rows = _features(material.examples, reader, lambda count: note(count / total))
     said = {}
     for name_of_label in names:
         said[name_of_label] = reader.one(name_of_label)
@@ -182,18 +192,18 @@ def _lesson(
 
 
 def _features(
-    path: Path, examples: Sequence[Example], reader: FeatureReader, note: Callable[[int], None]
+    examples: Sequence[Example], reader: FeatureReader, note: Callable[[int], None]
 ) -> Floats:
-    rows: dict[str, Floats] = {}
-    for index, example in enumerate(examples, 1):
-        # Of a teacher's answers several are to one prompt.
-        if example.prompt not in rows:
+    # A teacher's opinion of one prompt is several examples.
+    read: dict[str, Floats] = {}
+    for count, example in enumerate(examples, 1):
+        if example.prompt not in read:
             try:
-                rows[example.prompt] = reader.one(example.prompt)
+                read[example.prompt] = reader.one(example.prompt)
             except UsageError as error:
-                raise UsageError(f"{path}:{example.line}: {error}") from error
-        note(index)
-    return np.stack([rows[example.prompt] for example in examples])
+                raise UsageError(f"{example.place}: {error}") from error
+        note(count)
+    return np.stack([read[example.prompt] for example in examples])
 
 
 def _tested(
@@ -202,7 +212,7 @@ def _tested(
     tests: Sequence[Example],
     reader: FeatureReader,
 ) -> Result:
-    rows = _features(arguments.test, tests, reader, lambda _: None)
+    rows = _features(tests, reader, lambda _: None)
     found = [judge(specialist, one, row) for one, row in zip(tests, rows, strict=True)]
     return result_of(found, arguments.precision)
 
@@ -215,9 +225,9 @@ def _print_remarks(arguments: argparse.Namespace, material: Material) -> None:
             print(f"{path}: {len(found) - _SHOWN_REMARKS} more in the report", file=sys.stderr)
 
 
-def _print_confusions(path: Path, lesson: Lesson, found: Measured) -> None:
+def _print_confusions(lesson: Lesson, found: Measured) -> None:
     for confusion in confusions(lesson.kind, found.judged)[:_SHOWN_CONFUSIONS]:
         example = confusion.judged[0].example
         times = f"{confusion.count} times " if confusion.count > 1 else ""
         said = f"{times}{confusion.said!r} for {confusion.right!r}"
-        print(f"{path}:{example.line}: {said}: {shortened(example.prompt)!r}")
+        print(f"{example.place}: {said}: {shortened(example.prompt)!r}")

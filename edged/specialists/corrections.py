@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from edged.errors import UsageError
-from edged.specialists.checks import Remark, prompt_key
-from edged.specialists.examples import Example, example_of, read_rows
+from edged.specialists.checks import Remark
+from edged.specialists.examples import Example, example_of, read_rows, same_prompt
 
 FILE_NAME = "corrections.jsonl"
 _USED = ("prompt", "messages", "answer")
@@ -43,10 +43,10 @@ def corrected(
 
     Of one prompt the last correction counts, instead of any example of it.
     """
-    latest = {prompt_key(one): one for one in corrections}
+    latest = {same_prompt(one.prompt): one for one in corrections}
     kept, remarks = [], []
     for example in examples:
-        key = prompt_key(example)
+        key = same_prompt(example.prompt)
         if key not in latest:
             kept.append(example)
             continue

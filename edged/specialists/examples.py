@@ -6,6 +6,7 @@ Rule: every complaint names the file and the line.
 import csv
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,6 +25,7 @@ MAX_LABEL_CHARACTERS = 200
 MAX_LABELS = 512
 MAX_FIELDS = 32
 _MAX_FILE_BYTES = 64 << 20
+_HALF_PAIR = re.compile(r"\\u[dD]")
 _KEYS = frozenset(("prompt", "messages", "answer", "group", "weight"))
 # Fewer distinct numbers than this are labels, not a scale.
 _FEWEST_ON_A_SCALE = 3
@@ -59,11 +61,10 @@ class Example:
     weight: float = 1.0
     is_open: bool = False
     """Whether it has no answer yet: a teacher is to be asked."""
-    is_second: bool = False
-    """Whether it is a less probable answer of a teacher: taught, and never counted as right or
-    wrong."""
     file: str = ""
     """Where it was read from."""
+    is_measure: bool = True
+    """Whether it counts when it was held out."""
 
     @property
     def place(self) -> str:
@@ -78,19 +79,23 @@ def read_examples(path: Path, *, has_teacher: bool = False) -> list[Example]:
     them that is not empty is such JSON, and as labels else (numbers, too, if there are fewer than
     three); an empty one is null.
 
-    With a teacher a line may have no answer; in CSV an empty cell is none, too.
+    With a teacher a line may have no answer. In CSV that is an empty cell, too, which is "none of
+    these" otherwise.
 
     Raises:
         UsageError: the file cannot be read, or a line is wrong.
     """
-    return [_example(path, *row, has_teacher=has_teacher) for row in read_rows(path)]
+    examples = [_example(path, *row, has_teacher=has_teacher) for row in read_rows(path)]
+    if not examples:
+        raise UsageError(f"{path}: has no examples")
+    return examples
 
 
 def read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """Return the number and the members of each line; see ``read_examples``.
+    """Return the number and the members of each line, as ``read_examples`` reads it.
 
     Raises:
-        UsageError: the file cannot be read, or has no lines or too many.
+        UsageError: the file cannot be read, or has too many lines.
     """
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
@@ -101,8 +106,6 @@ def read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
     read = _csv_rows if path.suffix.lower() == ".csv" else _json_rows
     # One more than are allowed is enough to refuse them.
     rows = list(islice(read(path, text), MAX_EXAMPLES + 1))
-    if not rows:
-        raise UsageError(f"{path}: has no examples")
     if len(rows) > MAX_EXAMPLES:
         raise UsageError(f"{path}: more than the {MAX_EXAMPLES} examples that are allowed")
     if read is _csv_rows:
@@ -120,7 +123,21 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             raise UsageError(f"{path}:{line}: not JSON ({error})") from error
         if not isinstance(row, dict):
             raise UsageError(f'{path}:{line}: must be an object such as {{"prompt": …}}')
+        if _HALF_PAIR.search(content):
+            _check_pairs(path, line, row)
         yield line, row
+
+
+def _check_pairs(path: Path, line: int, row: object) -> None:
+    """Refuse half of a surrogate pair: only an escape can write it, and no text can hold it.
+
+    Raises:
+        UsageError: there is one.
+    """
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{path}:{line}: has half of a surrogate pair (\\ud…)") from error
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -193,7 +210,7 @@ def _example(path: Path, line: int, row: Mapping[str, Any], *, has_teacher: bool
     if group is not None and not isinstance(group, str):
         raise refuse("group: must be a string")
     group = f"line {line}" if group is None else group
-    return Example(prompt, answer, line, group, weight, is_open, file=str(path))
+    return Example(prompt, answer, line, group, weight, is_open, str(path))
 
 
 def _prompt(row: Mapping[str, Any]) -> str:
@@ -248,28 +265,33 @@ def _label(value: object) -> str:
     return value.strip()
 
 
-def kind_of(path: Path, examples: Sequence[Example]) -> AnswerKind:
+def kind_of(examples: Sequence[Example]) -> AnswerKind:
     """Tell what the answers are.
 
     Raises:
         UsageError: they are of several kinds; it names a line of each.
     """
-    kinds: dict[AnswerKind, int] = {}
+    first: dict[AnswerKind, Example] = {}
     for example in examples:
         if example.answer is not None:
-            kinds.setdefault(_KINDS[type(example.answer)], example.line)
-    if len(kinds) > 1:
-        (first, line), (second, other), *_ = kinds.items()
+            first.setdefault(_KINDS[type(example.answer)], example)
+    if len(first) > 1:
+        (kind, one), (other, another), *_ = first.items()
         raise UsageError(
-            f"{path}:{other}: the answer is a {second}, that of line {line} a {first}; make a "
+            f"{another.place}: the answer is a {other}, that of line {one.line} a {kind}; make a "
             "specialist of each kind"
         )
-    if not kinds:
-        raise UsageError(f"{path}: no example has an answer")
-    (kind,) = kinds
+    if not first:
+        raise UsageError(f"{examples[0].file}: no example has an answer")
+    (kind,) = first
     is_short = len({example.answer for example in examples if isinstance(example.answer, float)})
     if kind is AnswerKind.NUMBER and is_short < _FEWEST_ON_A_SCALE:
         raise UsageError(
-            f"{path}: the answers are fewer than three numbers; write labels as strings"
+            f"{examples[0].file}: the answers are fewer than three numbers; write labels as strings"
         )
     return kind
+
+
+def same_prompt(prompt: str) -> str:
+    """Return what is left of a prompt without case and spaces: equal for what counts as one."""
+    return " ".join(prompt.lower().split())

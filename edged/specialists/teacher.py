@@ -102,7 +102,7 @@ def taught_by(opinions: Sequence[Opinion], labels: Sequence[str]) -> list[Exampl
         for rank, (label, probability) in enumerate(opinion.best(labels, len(labels))):
             if probability >= LEAST_PROBABILITY:
                 weight = asked.weight * probability
-                examples.append(replace(asked, answer=label, weight=weight, is_second=rank > 0))
+                examples.append(replace(asked, answer=label, weight=weight, is_measure=rank == 0))
     if len(examples) > MAX_EXAMPLES:
         raise UsageError(
             f"{len(opinions)} prompts have {len(examples)} answers of the teacher; "

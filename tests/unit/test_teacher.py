@@ -35,7 +35,7 @@ def opinion(line: int, *probabilities: float, weight: float = 1.0) -> Opinion:
 def test_a_prompt_becomes_an_example_of_each_answer_that_is_not_improbable() -> None:
     examples = taught_by([opinion(7, 0.04, 0.36, 0.6, weight=2.0)], LABELS)
     assert [(one.answer, round(one.weight, 6)) for one in examples] == [("on", 1.2), ("off", 0.72)]
-    assert [one.is_second for one in examples] == [False, True]
+    assert [one.is_measure for one in examples] == [True, False]
     assert {(one.prompt, one.line, one.group, one.is_open) for one in examples} == {
         ("prompt 7", 7, "line 7", False)
     }
@@ -186,7 +186,7 @@ def test_less_probable_answers_are_taught_and_not_counted_as_wrong() -> None:
     answers = [f"label {index}" for index in labels]
     plain = lesson_of(AnswerKind.LABEL, answers, features)
     seconds = [
-        replace(example, answer=answers[(index + 1) % 60], weight=0.1, is_second=True)
+        replace(example, answer=answers[(index + 1) % 60], weight=0.1, is_measure=False)
         for index, example in enumerate(plain.examples)
     ]
     both = replace(
@@ -196,6 +196,6 @@ def test_less_probable_answers_are_taught_and_not_counted_as_wrong() -> None:
     )
     judged = measured(both, lambda _: None).judged
     assert len(judged) == 60
-    assert not any(one.example.is_second for one in judged)
+    assert all(one.example.is_measure for one in judged)
     assert np.mean([one.is_right for one in judged]) > 0.85
     assert taught(both, lambda _: None).description.unsure_below < 1

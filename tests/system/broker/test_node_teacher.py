@@ -71,7 +71,7 @@ def test_probabilities_become_weighted_examples_over_every_broker_and_version(
         (2, "kitchen", 0.667),
         (2, "hall", 0.333),
     ]
-    assert [one.is_second for one in examples] == [False, False, True]
+    assert [one.is_measure for one in examples] == [True, True, False]
     assert requests[0].format.choices == ROOMS
     assert "Labels: bath, hall, kitchen" in requests[0].messages[0].content
     assert requests[0].sampling.temperature == 0
