@@ -126,6 +126,16 @@ def test_corrections_are_those_of_the_specialist_from_a_file_or_its_folder(tmp_p
         assert {one.group for one in found}.isdisjoint({"line 1", "line 3"})
 
 
+def test_a_folder_without_corrections_has_none_and_a_missing_file_is_an_error(
+    tmp_path: Path,
+) -> None:
+    assert read_corrections(tmp_path, "home") == []
+    (tmp_path / "corrections.jsonl").write_text("")
+    assert read_corrections(tmp_path, "home") == []
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_corrections(tmp_path / "missing", "home")
+
+
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
