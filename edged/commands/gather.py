@@ -94,7 +94,8 @@ def _distilled(
     labels = _labels(arguments.labels, answered)
     with _teacher(arguments, labels) as teacher:
         opinions, unanswered = ask_all(teacher, asked, note)
-    _say(f"{arguments.teacher}: {len(opinions)} prompts answered")
+    # Not its URL, which may contain a password.
+    _say(f"{arguments.examples}: the teacher answered {len(opinions)} of {len(asked)} prompts")
     for example in unanswered:
         _say(f"{example.place}: no answer; the prompt is left out")
     doubtful = to_look_at(opinions, NUM_TO_LOOK_AT)

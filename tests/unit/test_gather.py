@@ -116,9 +116,18 @@ def test_a_corrected_review_wins_and_is_not_overwritten(
     assert f'{path}: line 1: "on" is corrected to "up" by {review}:2' in said
 
 
-def test_a_node_is_named_by_a_url(
-    tmp_path: Path, teachers: list[FakeTeacher], monkeypatch: pytest.MonkeyPatch
+def test_a_password_in_the_url_is_printed_nowhere(
+    tmp_path: Path, teachers: list[FakeTeacher], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    run(write(tmp_path, *ROWS), "--teacher", "mqtt://me:hush@broker/attic")
+    assert isinstance(teachers[0].place, BrokerOptions)
+    assert teachers[0].place.address.password == "hush"  # noqa: S105 - made up
+    printed = capsys.readouterr().err
+    assert "the teacher answered 2 of 3 prompts" in printed
+    assert "hush" not in printed
+
+
+def test_a_node_is_named_by_a_url(tmp_path: Path, teachers: list[FakeTeacher]) -> None:
     secret = tmp_path / "secret"
     secret.write_text("word\n")
     options = ("--username", "me", "--password-file", secret)
