@@ -27,6 +27,8 @@ from edged.specialists.teacher import Opinion, Teacher, ask_all, taught_by, to_l
 
 NUM_TO_LOOK_AT = 20
 _NUM_SHOWN = 5
+# Lines with an answer that the teacher is asked about as well: a poor one does harm.
+_NUM_CHECKED = 50
 _NUM_GUESSES = 3
 _FEWEST_LABELS = 2
 _PROMPT_WIDTH = 60
@@ -94,6 +96,8 @@ def _distilled(
     labels = _labels(arguments.labels, answered)
     with _teacher(arguments, labels) as teacher:
         opinions, unanswered = ask_all(teacher, asked, note)
+        own = [one for one in answered if one.file == str(arguments.examples) and one.answer]
+        _check_teacher(teacher, own[:_NUM_CHECKED], labels)
     # Not its URL, which may contain a password.
     _say(f"{arguments.examples}: the teacher answered {len(opinions)} of {len(asked)} prompts")
     for example in unanswered:
@@ -106,6 +110,16 @@ def _distilled(
     if arguments.review is not None:
         _write_review(arguments.review, doubtful, labels)
     return taught_by(opinions, labels)
+
+
+def _check_teacher(teacher: Teacher, known: Sequence[Example], labels: Sequence[str]) -> None:
+    """Tell how often the teacher is right where a person answered."""
+    if not known:
+        return
+    opinions, _ = ask_all(teacher, known, lambda _: None)
+    num_right = sum(one.best(labels, 1)[0][0] == one.example.answer for one in opinions)
+    advice = "; teach without it, too, and compare" if 2 * num_right < len(known) else ""
+    _say(f"the teacher is right in {num_right} of {len(known)} lines with an answer{advice}")
 
 
 @contextlib.contextmanager

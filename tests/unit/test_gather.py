@@ -27,7 +27,12 @@ ROWS = [
     {"prompt": "bright please"},
     {"prompt": "silent"},
 ]
-OPINIONS = {"dim the hall": [0.45, 0.55], "bright please": [0.02, 0.98]}
+OPINIONS = {
+    "dim the hall": [0.45, 0.55],
+    "bright please": [0.02, 0.98],
+    "lights on": [0.2, 0.8],
+    "lights off": [0.1, 0.9],
+}
 
 
 class FakeTeacher:
@@ -81,7 +86,8 @@ def test_only_prompts_without_an_answer_are_asked_and_each_once(
     answered, distilled = run(path, "--teacher", "big", "--review", review)
     (teacher,) = teachers
     assert (teacher.place, teacher.labels) == (Path("big"), ["off", "on"])
-    assert teacher.asked == ["dim the hall", "bright please", "silent"]
+    assert teacher.asked[:3] == ["dim the hall", "bright please", "silent"]
+    assert teacher.asked[3:] == ["lights on", "lights off"]  # to see whether it is right
     assert [one.prompt for one in answered] == ["lights on", "lights off"]
     assert [(one.prompt, one.answer, one.weight) for one in distilled] == [
         ("dim the hall", "on", 0.55),
@@ -90,6 +96,7 @@ def test_only_prompts_without_an_answer_are_asked_and_each_once(
     ]
     said = capsys.readouterr().err
     assert f"{path}:7: no answer" in said
+    assert "the teacher is right in 1 of 2 lines with an answer\n" in said
     assert f"{path}:3: dim the hall: on 55%, off 45%" in said
     assert said.index("dim the hall") < said.index("bright please")
     rows = [json.loads(line) for line in review.read_text().splitlines()]
@@ -110,9 +117,11 @@ def test_a_corrected_review_wins_and_is_not_overwritten(
     assert not teachers
     answered, _ = run(path, "--teacher", "big", "--corrections", review)
     assert ("dim the hall", "off") in {(one.prompt, one.answer) for one in answered}
-    assert teachers[0].asked == ["bright please", "silent"]
+    # A corrected line is no example of what it is mostly asked.
+    assert teachers[0].asked == ["bright please", "silent", "lights off"]
     said = capsys.readouterr().err
     assert "2 corrections of home" in said
+    assert "right in 0 of 1 lines with an answer; teach without it, too, and compare" in said
     assert f'{path}: line 1: "on" is corrected to "up" by {review}:2' in said
 
 
