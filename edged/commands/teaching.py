@@ -15,6 +15,7 @@ from edged.specialists.examples import AnswerKind, Example, kind_of, read_exampl
 from edged.specialists.folder import BaseModel, Result, write_specialist
 from edged.specialists.judging import held_out_parts, judged_parts, result_of
 from edged.specialists.lesson import Lesson, label_names, taught
+from edged.specialists.names import check_names
 
 
 class Progress:
@@ -40,6 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
         BundleError: The bundle is wrong, or gives no hidden states.
     """
     path = arguments.examples
+    try:
+        check_names(arguments.name or arguments.output.name, arguments.escalate)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from error
     examples = read_examples(path)
     kind = kind_of(examples)
     for remark in remarks(examples):
@@ -53,7 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
     if result.accuracy < arguments.floor:
         raise UsageError(f"{result.accuracy:.1%} is below --floor {arguments.floor:.1%}")
     specialist = taught(lesson, Progress("teaching"))
-    description = replace(specialist.description, result=result)
+    description = replace(
+        specialist.description, result=result, escalate=arguments.escalate
+    )
     write_specialist(arguments.output, replace(specialist, description=description))
     print(f"{arguments.output}: written")
     return ExitCode.OK

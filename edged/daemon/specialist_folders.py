@@ -14,8 +14,6 @@ from edged.bundle.manifest import Manifest
 from edged.engine.loop import Engine
 from edged.engine.tokenizer import Tokenizer
 from edged.errors import BundleError, UnavailableError
-from edged.protocol.request import AUTO
-from edged.specialists.asked import PLAIN_MODEL
 from edged.specialists.features import Template
 from edged.specialists.folder import (
     ARRAYS,
@@ -109,7 +107,7 @@ class SpecialistFolders:
             raise BundleError(f"{folder}: {_OLD_BUNDLE}")
         specialist = read_specialist(folder, self._base)
         name = specialist.description.name
-        if name in others or name in (AUTO, PLAIN_MODEL):
+        if name in others:
             raise BundleError(f"{folder}: the name {name} is taken; teach it with another --name")
         return specialist
 

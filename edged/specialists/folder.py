@@ -7,7 +7,6 @@ before anything is read. Another's folder may be made to do harm.
 import hashlib
 import io
 import json
-import re
 import zipfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from edged.specialists.examples import MAX_FIELDS, MAX_LABEL_CHARACTERS, MAX_LAB
 from edged.specialists.features import ACTION, MEAN, NUM_POOLINGS, Layout, View
 from edged.specialists.head import Head, Scaler
 from edged.specialists.linear import Linear
+from edged.specialists.names import NAME, check_names
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,7 +41,6 @@ MAX_DECIMALS = 6
 MAX_WIDTH = 1 << 17
 # Within these no product of what was read and a prompt's features overflows.
 _LARGEST, _SMALLEST_SPREAD = 1e6, 1e-9
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _REPAIR = "teach it again with `edged teach`"
 
 
@@ -122,7 +121,7 @@ class Description:
     """Everything that is known of a specialist without its arrays."""
 
     format: int
-    name: Annotated[str, _NAME]
+    name: Annotated[str, NAME]
     kind: AnswerKind
     base: BaseModel
     num_layers: int
@@ -280,6 +279,7 @@ def _check(description: Description) -> None:
     # What the types of the description do not say.
     if description.format != FORMAT:
         raise ValueError(f"format {description.format} is not known")
+    check_names(description.name, description.escalate)
     if not 0 < description.hidden_size * description.num_layers <= MAX_WIDTH:
         raise ValueError(f"{description.num_layers} layers of {description.hidden_size} features")
     _check_fields(description)
