@@ -27,6 +27,7 @@ from edged.specialists.folder import (
 )
 from edged.specialists.gate import fit_bytes, fitted_gate
 from edged.specialists.installed import Installed
+from edged.specialists.names import PLAIN_MODEL
 
 _LOG = logging.getLogger(__name__)
 
@@ -100,6 +101,10 @@ class SpecialistFolders:
         # Their examples were needed for that alone.
         found = {name: replace(one, gate=None) for name, one in found.items()}
         self.installed = Installed(self._template, self._width, found, gate=gate)
+        for name, one in found.items():
+            target = one.description.escalate
+            if target is not None and target not in {*found, PLAIN_MODEL}:
+                _LOG.warning("specialist %s passes on to %s, which does not serve", name, target)
         if found:
             _LOG.info("specialists: %s", ", ".join(sorted(found)))
 
