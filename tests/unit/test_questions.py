@@ -19,6 +19,7 @@ from edged.protocol.request import (
     Question,
     Request,
 )
+from edged.specialists.asked import PLAIN_MODEL
 from edged.specialists.decider import Decider, Reader, Run
 from edged.specialists.features import Template
 from edged.specialists.folder import Specialist
@@ -219,3 +220,23 @@ def test_a_written_answer_has_no_decider(installed: Installed) -> None:
     assert installed.decider(make_request(format=held), encode_chat) is None
     with pytest.raises(ValueError, match="without a model"):
         Installed().decider(make_request(format=replace(held, is_scored=True)), encode_chat)
+
+
+def test_what_is_unsure_may_be_written_by_the_plain_model(
+    specialists: dict[str, Specialist],
+) -> None:
+    said = replace(specialists["six"].description, escalate=PLAIN_MODEL)
+    passing = {"six": replace(specialists["six"], description=said)}
+    installed = Installed(Template(encode, ()), LAYOUT.width, passing)
+    for may_escalate, num_runs in ((True, 2), (False, 1)):
+        request = make_request(specialist="six", may_escalate=may_escalate)
+        one = installed.decider(request, encode_chat)
+        assert one is not None
+        assert len(one.runs) == num_runs
+
+
+def test_without_a_model_nothing_is_read_and_nothing_takes_memory(installed: Installed) -> None:
+    assert Installed().size_bytes == 0
+    assert installed.size_bytes == sum(one.size_bytes for one in installed.specialists.values())
+    with pytest.raises(ValueError, match="without a model"):
+        Installed().reading("It is dark.")
