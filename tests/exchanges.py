@@ -12,6 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
 from unittest.mock import patch
 
+import numpy as np
+
 from edged.daemon.group import Group
 from edged.daemon.homeassistant import (
     MAX_DELAY_S,
@@ -44,8 +46,9 @@ from edged.protocol.event import (
 from edged.protocol.request import Answer, FinishReason, Rejected
 from edged.protocol.wire import Encoded, RequestDefaults, Topics, WireProperties
 from edged.scheduling.latency_model import CostEstimate
+from edged.specialists.scoring import OptionScorer
 from edged.transport.events import Connected
-from tests.fakes import LIMITS, MIB, Bench, ran
+from tests.fakes import LIMITS, MIB, Bench, CharacterStream, ran
 
 if TYPE_CHECKING:
     from edged.transport.network import Transport
@@ -111,6 +114,18 @@ class Talk:
         first_s = started_s + 0.25 if num_tokens else None
         ran(job, started_s, first_s, num_output_tokens=num_tokens)
         self.bench.take(Finished(job, outcome, self.bench.clock()))
+
+    def decide(self, answer: Answer) -> None:
+        """Let all options be scored, and this come of it."""
+        job = self.bench.worker.jobs[-1]
+        job.start(CharacterStream(), self.bench.clock())
+        self.bench.clock.advance(0.125)
+        while isinstance(scorer := job.reader, OptionScorer):
+            scorer.add(np.zeros((1, 256), np.float32))
+            while (step := scorer.next_pass) is not None:
+                scorer.add(np.zeros((len(step[1]), 256), np.float32))
+            job.end_run(self.bench.clock())
+        self.bench.take(Finished(job, answer, self.bench.clock()))
 
     def stream(self, *deltas: str) -> None:
         """Let the model say something in pieces."""
@@ -178,6 +193,32 @@ def _choice(talk: Talk) -> None:
     talk.show()
     talk.ask({"id": "a2", "max_tokens": 1} | asked)
     talk.end(Answer("", FinishReason.LENGTH, is_choice=True), num_tokens=1)
+
+
+def _scored(talk: Talk) -> None:
+    held = {"type": "choice", "choices": ["open", "close", "leave"], "probabilities": True}
+    talk.ask({"id": "a1", "prompt": "It is stuffy in here.", "format": held})
+    talk.decide(_share("open", 0, [0.8127, 0.0551, 0.1322]))
+
+
+def _share(text: str, choice: int, shares: list[float]) -> Answer:
+    detail = {"probabilities": shares, "confidence": max(shares), "calibrated": False}
+    return Answer(text, FinishReason.STOP, is_choice=True, choice=choice, detail=detail)
+
+
+def _questions(talk: Talk) -> None:
+    asked = {
+        "window": {"choices": ["open", "close"], "ask": "What about the window?"},
+        "urgent": {"choices": ["yes", "no"], "ask": "Is it urgent?"},
+    }
+    talk.ask({"id": "a1", "prompt": "It is stuffy in here.", "questions": asked})
+    window, urgent = _share("open", 0, [0.9012, 0.0988]), _share("no", 1, [0.3301, 0.6699])
+    answers = {
+        name: {"text": one.text, "choice": one.choice, **one.detail, "finish_reason": "stop"}
+        for name, one in (("window", window), ("urgent", urgent))
+    }
+    values = {"window": "open", "urgent": "no"}
+    talk.decide(Answer(json.dumps(values), FinishReason.STOP, values, detail={"answers": answers}))
 
 
 def _again(talk: Talk) -> None:
@@ -279,6 +320,8 @@ TOPICS: dict[str, Callable[[Talk], None]] = {
     "MQTT 5 properties": _properties,
     "The same in the payload": _keys,
     "A choice, and one that max_tokens cuts": _choice,
+    "A choice with probabilities": _scored,
+    "Questions about one prompt": _questions,
     "Asked again": _again,
     "A stream": _streamed,
     "A session": _dialogue,
