@@ -6,10 +6,11 @@ Rule: every complaint names the file and the line.
 import csv
 import json
 import math
-from collections import Counter
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,6 +25,7 @@ MAX_LABEL_CHARACTERS = 200
 MAX_LABELS = 512
 MAX_FIELDS = 32
 _MAX_FILE_BYTES = 64 << 20
+_HALF_PAIR = re.compile(r"\\u[dD]")
 _KEYS = frozenset(("prompt", "messages", "answer", "group", "weight"))
 # Fewer distinct numbers than this are labels, not a scale.
 _FEWEST_ON_A_SCALE = 3
@@ -57,25 +59,43 @@ class Example:
     group: str
     """Examples of one group are alike: they are never split between teaching and testing."""
     weight: float = 1.0
+    is_open: bool = False
+    """Whether it has no answer yet: a teacher is to be asked."""
+    file: str = ""
+    """Where it was read from."""
+    is_measure: bool = True
+    """Whether it counts when it was held out."""
+
+    @property
+    def place(self) -> str:
+        """File and line, for messages."""
+        return f"{self.file}:{self.line}"
 
 
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """Something about the examples that a person should look at."""
-
-    lines: tuple[int, ...]
-    text: str
-
-    def __str__(self) -> str:
-        where = ", ".join(map(str, self.lines[:5])) + (", …" if len(self.lines) > 5 else "")  # noqa: PLR2004
-        return f"line{'s' if len(self.lines) > 1 else ''} {where}: {self.text}"
-
-
-def read_examples(path: Path) -> list[Example]:
+def read_examples(path: Path, *, has_teacher: bool = False) -> list[Example]:
     """Read JSONL, or CSV where the name ends in ``.csv``.
+
+    A cell of CSV is text. Its answers are read as numbers, lists or objects where every one of
+    them that is not empty is such JSON, and as labels else (numbers, too, if there are fewer than
+    three); an empty one is null.
+
+    With a teacher a line may have no answer. In CSV that is an empty cell, too, which is "none of
+    these" otherwise.
 
     Raises:
         UsageError: the file cannot be read, or a line is wrong.
+    """
+    examples = [_example(path, *row, has_teacher=has_teacher) for row in read_rows(path)]
+    if not examples:
+        raise UsageError(f"{path}: has no examples")
+    return examples
+
+
+def read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """Return the number and the members of each line, as ``read_examples`` reads it.
+
+    Raises:
+        UsageError: the file cannot be read, or has too many lines.
     """
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
@@ -84,15 +104,16 @@ def read_examples(path: Path) -> list[Example]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as UTF-8 text ({error})") from error
     read = _csv_rows if path.suffix.lower() == ".csv" else _json_rows
-    examples = [_example(path, line, row) for line, row in read(path, text)]
-    if not examples:
-        raise UsageError(f"{path}: has no examples")
-    if len(examples) > MAX_EXAMPLES:
-        raise UsageError(f"{path}: {len(examples)} examples; {MAX_EXAMPLES} are allowed")
-    return examples
+    # One more than are allowed is enough to refuse them.
+    rows = list(islice(read(path, text), MAX_EXAMPLES + 1))
+    if len(rows) > MAX_EXAMPLES:
+        raise UsageError(f"{path}: more than the {MAX_EXAMPLES} examples that are allowed")
+    if read is _csv_rows:
+        _type_answers(rows)
+    return rows
 
 
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for line, content in enumerate(text.split("\n"), 1):
         if not content.strip():
             continue
@@ -102,10 +123,24 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]
             raise UsageError(f"{path}:{line}: not JSON ({error})") from error
         if not isinstance(row, dict):
             raise UsageError(f'{path}:{line}: must be an object such as {{"prompt": …}}')
+        if _HALF_PAIR.search(content):
+            _check_pairs(path, line, row)
         yield line, row
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _check_pairs(path: Path, line: int, row: object) -> None:
+    """Refuse half of a surrogate pair: only an escape can write it, and no text can hold it.
+
+    Raises:
+        UsageError: there is one.
+    """
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{path}:{line}: has half of a surrogate pair (\\ud…)") from error
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
     try:
         for row in reader:
@@ -121,6 +156,21 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         raise UsageError(f"{path}:{reader.line_num}: not CSV ({error})") from error
 
 
+def _type_answers(rows: Sequence[tuple[int, dict[str, Any]]]) -> None:
+    """Exchange the answers of CSV for numbers, lists or objects where all of them are such."""
+    cells = [row["answer"] for _, row in rows if row.get("answer") is not None]
+    try:
+        read = {cell: json.loads(cell) for cell in cells}
+    except (ValueError, RecursionError):
+        return
+    for kinds in ((int, float), (list,), (dict,)):
+        if all(type(value) in kinds for value in read.values()):
+            if kinds[0] is int and len(set(read.values())) < _FEWEST_ON_A_SCALE:
+                return
+            for _, row in rows:
+                row["answer"] = read.get(row.get("answer"))
+
+
 def _number(path: Path, line: int, text: object) -> float:
     try:
         return float(str(text))
@@ -128,26 +178,39 @@ def _number(path: Path, line: int, text: object) -> float:
         raise UsageError(f"{path}:{line}: weight: {text!r} is not a number") from error
 
 
-def _example(path: Path, line: int, row: Mapping[str, Any]) -> Example:
+def example_of(path: Path, line: int, row: Mapping[str, Any]) -> Example:
+    """Check one line of ``read_rows``.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    return _example(path, line, row, has_teacher=False)
+
+
+def _example(path: Path, line: int, row: Mapping[str, Any], *, has_teacher: bool) -> Example:
     def refuse(complaint: str) -> UsageError:
         return UsageError(f"{path}:{line}: {complaint}")
 
     if unknown := sorted(row.keys() - _KEYS):
         raise refuse(f"{unknown[0]!r} is not known; the keys are {', '.join(sorted(_KEYS))}")
-    if "answer" not in row:
+    answer = row.get("answer")
+    is_missing = "answer" not in row or (answer is None and path.suffix.lower() == ".csv")
+    is_open = has_teacher and is_missing
+    if "answer" not in row and not is_open:
         raise refuse("answer: is missing; null means none of the labels")
     weight = row.get("weight", 1.0)
     is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
     if not is_number or not 0 < weight < math.inf:
         raise refuse("weight: must be a number above 0")
     try:
-        prompt, answer = _prompt(row), _answer(row["answer"])
+        prompt, answer = _prompt(row), _answer(answer)
     except ValueError as error:
         raise refuse(str(error)) from error
     group = row.get("group")
     if group is not None and not isinstance(group, str):
         raise refuse("group: must be a string")
-    return Example(prompt, answer, line, f"line {line}" if group is None else group, weight)
+    group = f"line {line}" if group is None else group
+    return Example(prompt, answer, line, group, weight, is_open, str(path))
 
 
 def _prompt(row: Mapping[str, Any]) -> str:
@@ -208,35 +271,27 @@ def kind_of(examples: Sequence[Example]) -> AnswerKind:
     Raises:
         UsageError: they are of several kinds; it names a line of each.
     """
-    kinds: dict[AnswerKind, int] = {}
+    first: dict[AnswerKind, Example] = {}
     for example in examples:
         if example.answer is not None:
-            kinds.setdefault(_KINDS[type(example.answer)], example.line)
-    if len(kinds) > 1:
-        found = ", ".join(f"{kind} in line {line}" for kind, line in kinds.items())
-        raise UsageError(f"the answers are of several kinds: {found}; make a specialist of each")
-    if not kinds:
-        raise UsageError("no example has an answer")
-    (kind,) = kinds
+            first.setdefault(_KINDS[type(example.answer)], example)
+    if len(first) > 1:
+        (kind, one), (other, another), *_ = first.items()
+        raise UsageError(
+            f"{another.place}: the answer is a {other}, that of line {one.line} a {kind}; make a "
+            "specialist of each kind"
+        )
+    if not first:
+        raise UsageError(f"{examples[0].file}: no example has an answer")
+    (kind,) = first
     is_short = len({example.answer for example in examples if isinstance(example.answer, float)})
     if kind is AnswerKind.NUMBER and is_short < _FEWEST_ON_A_SCALE:
-        raise UsageError("the answers are fewer than three numbers; write labels as strings")
+        raise UsageError(
+            f"{examples[0].file}: the answers are fewer than three numbers; write labels as strings"
+        )
     return kind
 
 
-def remarks(examples: Sequence[Example]) -> list[Remark]:
-    """Find duplicates and contradictions, by what is left of a prompt without case and spaces."""
-    found: dict[str, list[Example]] = {}
-    for example in examples:
-        found.setdefault(" ".join(example.prompt.lower().split()), []).append(example)
-    result = []
-    for same in found.values():
-        if len(same) == 1:
-            continue
-        lines = tuple(example.line for example in same)
-        answers = Counter(json.dumps(example.answer, ensure_ascii=False) for example in same)
-        if len(answers) > 1:
-            result.append(Remark(lines, f"one prompt, several answers: {', '.join(answers)}"))
-        else:
-            result.append(Remark(lines, "the same prompt and answer; one counts"))
-    return result
+def same_prompt(prompt: str) -> str:
+    """Return what is left of a prompt without case and spaces: equal for what counts as one."""
+    return " ".join(prompt.lower().split())
