@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edged.engine.drafts import Drafter
 from edged.engine.sampling import Sampler
 from edged.engine.slots import TokenIds
-from edged.engine.steps import DecodeInput, Step, Token
+from edged.engine.steps import DecodeInput, Prefilled, Step, Token
 
 
 class Constraint(Protocol):
@@ -74,6 +74,11 @@ class Decoding:
         return self.num_prefilled == len(self.prompt)
 
     @property
+    def num_unread(self) -> int:
+        """First tokens of the next chunk whose hidden states are not read."""
+        return 0 if self.reader is None else max(self.reader.num_before - self.num_prefilled, 0)
+
+    @property
     def next_input(self) -> DecodeInput:
         """The token to be run next: the last one that was chosen."""
         return DecodeInput(self.slot, self._last_id, self.num_tokens - 1)
@@ -85,6 +90,20 @@ class Decoding:
         # No chunk has tokens of both: the decode branch recomputes what it computed before.
         end = end if is_prefill else len(self.prompt)
         return self.prompt[start : min(start + num_tokens, end)], is_prefill
+
+    def read(self, rows: NDArray[np.float32], num_tokens: int, num_beside: int) -> Prefilled:
+        """Take the hidden states ``[tokens - num_unread, width]`` of the next chunk.
+
+        Args:
+            rows: valid during the call.
+            num_tokens: of the chunk.
+            num_beside: further tokens in its run.
+        """
+        if self.reader is not None:
+            self.reader.add(rows)
+        self.num_prefilled += num_tokens
+        self.is_over = self.is_prefilled
+        return Prefilled(self.num_prefilled, self.num_cached, num_beside)
 
     def draft(self) -> list[int]:
         """Return a draft of the tokens after the next one."""
