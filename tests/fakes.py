@@ -36,6 +36,7 @@ from edged.protocol.request import (
 from edged.protocol.wire import Delivery, Encoded, RequestDefaults, Topics, WireProperties
 from edged.scheduling.latency_model import CostEstimate, LatencyModel
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan, MemorySnapshot
+from edged.specialists.installed import Installed
 
 MIB = 1024**2
 
@@ -297,6 +298,8 @@ class Bench:
     memory: MemorySnapshot = ROOMY
     device: DeviceReading = field(default_factory=DeviceReading)
     packets: int = 0
+    installed: Installed = field(default_factory=Installed)
+    """The specialists."""
     is_preparing: bool = True
     """Whether requests are prepared at once; else ``prepare`` does it."""
 
@@ -309,6 +312,7 @@ class Bench:
             self.language.compile_format,
             self.limits,
             lambda _prepared: None,
+            lambda: self.installed,
         )
         self.operator_events = OperatorEvents(
             self.transport, self.limits.defaults.topics, self.metrics, self.clock
