@@ -297,6 +297,7 @@ class Bench:
     worker: FakeWorker = field(default_factory=FakeWorker)
     language: FakeLanguage = field(default_factory=FakeLanguage)
     installed: Installed = field(default_factory=lambda: Installed(scoring=OptionScoring(tokens)))
+    """The specialists."""
     folder: Path | None = None
     """Of the crash journal."""
     journal: JournalFile | None = None
