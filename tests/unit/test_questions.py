@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edged.protocol.request import (
+    AUTO,
     Answer,
     ChatMessage,
     FinishReason,
@@ -19,12 +20,13 @@ from edged.protocol.request import (
     Question,
     Request,
 )
-from edged.specialists.asked import PLAIN_MODEL
 from edged.specialists.decider import Decider, Reader, Run
 from edged.specialists.features import Template
 from edged.specialists.folder import Specialist
+from edged.specialists.gate import fitted_gate
 from edged.specialists.installed import Installed, UnknownSpecialistError
 from edged.specialists.lesson import taught
+from edged.specialists.names import PLAIN_MODEL
 from edged.specialists.questions import QuestionsDecider
 from edged.specialists.scoring import OptionScorer, OptionScoring
 from tests.make_request import make_request
@@ -61,7 +63,7 @@ def specialists() -> dict[str, Specialist]:
 
 @pytest.fixture
 def installed(specialists: dict[str, Specialist]) -> Installed:
-    return Installed(Template(encode, ()), LAYOUT.width, specialists, OptionScoring(encode))
+    return Installed(Template(encode, ()), LAYOUT.width, specialists, scoring=OptionScoring(encode))
 
 
 def head(name: str, specialist: str = "six") -> Question:
@@ -213,6 +215,21 @@ def test_none_of_these_is_null(installed: Installed) -> None:
 def test_what_is_not_installed_is_named_with_its_question(installed: Installed) -> None:
     with pytest.raises(UnknownSpecialistError, match=r"^questions\.a\.specialist: seven is not"):
         installed.decider(asked(MOODS, head("a", "seven")), encode_chat)
+
+
+def test_a_question_may_leave_the_choice_of_a_specialist_to_the_gate(
+    specialists: dict[str, Specialist],
+) -> None:
+    gate = fitted_gate(specialists)
+    assert gate is not None
+    gated = Installed(Template(encode, ()), LAYOUT.width, specialists, gate=gate)
+    features = surest("six", gated)
+    answer = answered(decider(gated, asked(head("a", AUTO), head("b"))), features)
+    alone = gated.decider(make_request(specialist=AUTO), encode_chat)
+    assert alone is not None
+    expected = answered(alone, features)
+    assert answer.detail["answers"]["a"]["specialists"] == expected.detail["specialists"]
+    assert answer.detail["answers"]["a"]["text"] == expected.text
 
 
 def test_a_written_answer_has_no_decider(installed: Installed) -> None:

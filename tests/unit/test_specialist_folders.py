@@ -43,7 +43,7 @@ def write(made: Specialist, tmp_path: Path) -> Callable[[str], Path]:
 
 
 def served() -> SpecialistFolders:
-    return SpecialistFolders(BASE, TEMPLATE, LAYOUT.width)
+    return SpecialistFolders(BASE, TEMPLATE, LAYOUT)
 
 
 def test_what_cannot_be_used_is_left_out_with_its_reason_and_the_others_serve(
@@ -68,9 +68,34 @@ def test_what_cannot_be_used_is_left_out_with_its_reason_and_the_others_serve(
 
 
 def test_a_bundle_without_hidden_states_names_the_rebuild(write: Callable[[str], Path]) -> None:
-    folders = SpecialistFolders(BASE, TEMPLATE, 0)
+    folders = SpecialistFolders(BASE, TEMPLATE)
     folders.read([write("lamp")])
     assert "rebuild it with this version's `edged build`" in folders.problems["lamp"]
+
+
+def test_a_specialist_of_other_hidden_states_is_refused(made: Specialist, tmp_path: Path) -> None:
+    """What it says of its base may be right, and its layers another model's."""
+    other = replace(LAYOUT, hidden_size=2 * LAYOUT.hidden_size)
+    folders = SpecialistFolders(BASE, TEMPLATE, other)
+    write_specialist(tmp_path / "six", made)
+    folders.read([tmp_path / "six"])
+    assert "the model gives" in folders.problems["six"]
+
+
+def test_a_gate_over_all_is_fitted_and_what_it_was_fitted_to_is_freed(
+    write: Callable[[str], Path], made: Specialist
+) -> None:
+    folders = served()
+    folders.read([write("lamp"), write("door")])
+    gate = folders.installed.gate
+    assert gate is not None
+    assert list(gate.names) == ["lamp", "door"]
+    assert made.gate is not None
+    (lamp, _) = folders.installed.specialists.values()
+    assert lamp.gate is None
+    assert 0 < lamp.size_bytes < made.size_bytes - made.gate.nbytes
+    folders.read([])
+    assert folders.installed.size_bytes == 0
 
 
 def test_memory_is_planned_for_what_can_be_read(
