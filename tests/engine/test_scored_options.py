@@ -18,7 +18,7 @@ from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings, Token
 from edged.engine.tokenizer import Tokenizer
 from edged.errors import ErrorCode
-from edged.node.generation import Finished, Generation
+from edged.node.generation import Finished, Generation, Paused
 from edged.protocol.request import (
     Answer,
     ChatMessage,
@@ -173,7 +173,10 @@ LIMIT_S = 60.0
 
 
 def finished(
-    folder: Path, asked: Request, after_step: Callable[[int, Worker, FakeClock], None] | None = None
+    folder: Path,
+    asked: Request,
+    after_step: Callable[[int, Worker, FakeClock], None] | None = None,
+    paused: list[Paused] | None = None,
 ) -> Finished:
     """Have a request decided on the inference thread; ``after_step`` sees the number of each."""
     engine, tokenizer = load(folder), Tokenizer.load(open_bundle(folder))
@@ -195,6 +198,10 @@ def finished(
     worker.start_thread()
     worker.start(run)
     event = events.get(timeout=LIMIT_S)
+    while paused is not None and isinstance(event, Paused):
+        paused.append(event)
+        worker.start(event.generation)
+        event = events.get(timeout=LIMIT_S)
     assert worker.stop(LIMIT_S)
     assert events.empty(), "more than one reply"
     assert isinstance(event, Finished)
@@ -224,6 +231,21 @@ def test_a_cancel_ends_it_between_two_options(folder: Path, at: int) -> None:
     outcome = finished(folder, make_request(messages=DARK, format=SCORED), cancel).outcome
     assert isinstance(outcome, Rejected)
     assert outcome.code is ErrorCode.CANCELLED
+
+
+def test_after_a_pause_among_the_options_the_answer_is_the_same(folder: Path) -> None:
+    asked = make_request(messages=DARK, format=SCORED)
+    expected = finished(folder, asked).outcome
+    paused: list[Paused] = []
+
+    def pause(number: int, worker: Worker, clock: FakeClock) -> None:
+        del clock
+        if number == 2:
+            worker.pause(1)
+
+    done = finished(folder, asked, pause, paused)
+    assert len(paused) == 1
+    assert done.outcome == expected
 
 
 def tick(number: int, worker: Worker, clock: FakeClock) -> None:

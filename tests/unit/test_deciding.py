@@ -147,6 +147,14 @@ def test_a_decision_that_cannot_be_in_time_is_refused_and_says_that_nothing_is_w
     assert reply.json["error"]["message"].startswith("the prompt is predicted to take")
 
 
+def test_what_is_read_can_make_room_for_another_and_what_is_decided_cannot() -> None:
+    run = started(ScriptedDecider())
+    run.max_tokens = 0
+    assert run.is_pausable
+    run.end_run(1.0)
+    assert not run.is_pausable
+
+
 def refused(*runs: Run, timeout_ms: int) -> str | None:
     """Ask for these runs; return the code of the refusal, if it is one."""
     bench = Bench(is_preparing=False)
