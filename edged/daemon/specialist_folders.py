@@ -20,7 +20,6 @@ from edged.specialists.folder import (
     ARRAYS,
     DESCRIPTION,
     MAX_DESCRIPTION_BYTES,
-    REPAIR,
     BaseModel,
     Specialist,
     read_specialist,
@@ -28,6 +27,7 @@ from edged.specialists.folder import (
 from edged.specialists.gate import fit_bytes, fitted_gate
 from edged.specialists.installed import Installed
 from edged.specialists.names import PLAIN_MODEL
+from edged.specialists.scoring import OptionScoring
 
 _LOG = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ class SpecialistFolders:
         base: What the model is.
         template: What specialists read, in its tokens.
         layout: Of a token's hidden states; None where the model gives none.
+        scoring: What decides for an option without a specialist.
     """
 
     def __init__(
@@ -66,12 +67,14 @@ class SpecialistFolders:
         base: BaseModel | None = None,
         template: Template | None = None,
         layout: Layout | None = None,
+        scoring: OptionScoring | None = None,
     ) -> None:
         self._base = base
         self._template = template
         self._layout = layout
         self._width = 0 if layout is None else layout.width
-        self.installed = Installed(template, self._width)
+        self._scoring = scoring
+        self.installed = Installed(template, self._width, scoring=scoring)
         """What serves now; replaced as a whole, so that any thread may read it."""
         self.problems: dict[str, str] = {}
         """Why a folder does not serve, by its name."""
@@ -82,7 +85,8 @@ class SpecialistFolders:
         """Return those of a loaded model, none of which is read yet."""
         layout = Layout(*engine.hidden_shape)
         template = Template(tokenizer.encode, tokenizer.beginning_ids)
-        return cls(BaseModel.of(manifest), template, layout if layout.width else None)
+        scoring = OptionScoring(tokenizer.encode)
+        return cls(BaseModel.of(manifest), template, layout if layout.width else None, scoring)
 
     def read(self, folders: Sequence[Path]) -> None:
         """Serve what is in these folders, and nothing else; blocks for up to half a second."""
@@ -100,7 +104,9 @@ class SpecialistFolders:
         gate = fitted_gate(found)
         # Their examples were needed for that alone.
         found = {name: replace(one, gate=None) for name, one in found.items()}
-        self.installed = Installed(self._template, self._width, found, gate=gate)
+        self.installed = Installed(
+            self._template, self._width, found, scoring=self._scoring, gate=gate
+        )
         for name, one in found.items():
             target = one.description.escalate
             if target is not None and target not in {*found, PLAIN_MODEL}:
@@ -120,9 +126,7 @@ class SpecialistFolders:
     def _read(self, folder: Path, others: Mapping[str, Specialist]) -> Specialist:
         if self._base is None or self._layout is None:
             raise BundleError(f"{folder}: {_OLD_BUNDLE}")
-        specialist = read_specialist(folder, self._base)
-        if specialist.layout != self._layout:
-            raise BundleError(f"{folder}: its hidden states are not this model's; {REPAIR}")
+        specialist = read_specialist(folder, self._base, self._layout)
         name = specialist.description.name
         if name in others:
             raise BundleError(f"{folder}: the name {name} is taken; teach it with another --name")

@@ -1,14 +1,16 @@
 """The specialists of a node: what a request may name, and the runs that it takes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from edged.protocol.request import AUTO, ChatMessage, Request
+from edged.protocol.request import AUTO, ChatMessage, OnDeadline, Question, Request
 from edged.specialists.asked import Choose, SpecialistDecider
 from edged.specialists.decider import Decider, Run
 from edged.specialists.features import Template
 from edged.specialists.folder import Specialist
 from edged.specialists.gate import Gate
 from edged.specialists.names import PLAIN_MODEL
+from edged.specialists.questions import QuestionsDecider
+from edged.specialists.scoring import ChoiceDecider, EncodeChat, OptionScoring
 
 _NOTHING = "nothing is installed on this node; see `specialists` in its configuration"
 
@@ -24,6 +26,7 @@ class Installed:
         template: What they all read.
         width: Features of a token's hidden states.
         specialists: By name.
+        scoring: What decides for an option without a specialist.
         gate: Chooses among them.
     """
 
@@ -32,10 +35,13 @@ class Installed:
         template: Template | None = None,
         width: int = 0,
         specialists: Mapping[str, Specialist] | None = None,
+        *,
+        scoring: OptionScoring | None = None,
         gate: Gate | None = None,
     ) -> None:
         self._template = template
         self._width = width
+        self._scoring = scoring
         self.specialists = specialists or {}
         self.gate = gate
 
@@ -45,14 +51,18 @@ class Installed:
         gate_bytes = 0 if self.gate is None else self.gate.size_bytes
         return gate_bytes + sum(one.size_bytes for one in self.specialists.values())
 
-    def decider(
-        self, request: Request, encode_chat: Callable[[Sequence[ChatMessage]], list[int]]
-    ) -> Decider | None:
+    def decider(self, request: Request, encode_chat: EncodeChat) -> Decider | None:
         """Return what decides a request; None where an answer is to be written.
 
         Raises:
             UnknownSpecialistError: It names what is not installed.
+            OptionError: An option cannot be scored.
         """
+        if request.questions:
+            return self._questions(request, encode_chat)
+        if request.format.is_scored:
+            choice = Question("", choices=request.format.choices)
+            return self._scored("format.choices", choice, request, encode_chat)
         name = request.specialist
         if name is None:
             return None
@@ -67,6 +77,28 @@ class Installed:
         """Return whether a specialist that decides may pass a prompt on to the plain model."""
         names = [choose] if isinstance(choose, str) else self.specialists
         return any(self.specialists[one].description.escalate == PLAIN_MODEL for one in names)
+
+    def _questions(self, request: Request, encode_chat: EncodeChat) -> Decider:
+        reading: Run | None = None
+        deciders: dict[str, Decider] = {}
+        for question in request.questions:
+            path = f"questions.{question.name}"
+            if question.specialist is None:
+                scored = self._scored(f"{path}.choices", question, request, encode_chat)
+                deciders[question.name] = scored
+                continue
+            choose = self._chosen(f"{path}.specialist", question.specialist)
+            reading = reading or self.reading(spoken(request.messages))
+            deciders[question.name] = SpecialistDecider(reading, self.specialists, choose)
+        may_leave_out = request.on_deadline is OnDeadline.SHORTEN
+        return QuestionsDecider(deciders, may_leave_out=may_leave_out)
+
+    def _scored(
+        self, path: str, question: Question, request: Request, encode_chat: EncodeChat
+    ) -> ChoiceDecider:
+        if self._scoring is None:
+            raise ValueError("no option can be scored without a model")
+        return self._scoring.decider(path, question, request.messages, encode_chat)
 
     def reading(self, text: str) -> Run:
         """Return the run of a text in the template.

@@ -88,7 +88,7 @@ def test_a_specialist_of_other_hidden_states_is_refused(made: Specialist, tmp_pa
     folders = SpecialistFolders(BASE, TEMPLATE, other)
     write_specialist(tmp_path / "six", made)
     folders.read([tmp_path / "six"])
-    assert "its hidden states are not this model's" in folders.problems["six"]
+    assert "the model gives" in folders.problems["six"]
 
 
 def test_a_gate_over_all_is_fitted_and_what_it_was_fitted_to_is_freed(
