@@ -36,6 +36,8 @@ from edged.protocol.request import (
 from edged.protocol.wire import Delivery, Encoded, RequestDefaults, Topics, WireProperties
 from edged.scheduling.latency_model import CostEstimate, LatencyModel
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan, MemorySnapshot
+from edged.specialists.installed import Installed
+from edged.specialists.scoring import OptionScoring
 
 MIB = 1024**2
 
@@ -164,6 +166,10 @@ class ManualPreparer(Preparer):
         return None
 
 
+def tokens(text: str) -> list[int]:
+    return [ord(character) % 256 for character in text]
+
+
 @dataclass
 class FakeLanguage:
     """One token per character; raises ``error`` where a test asks for it."""
@@ -173,7 +179,7 @@ class FakeLanguage:
     def encode_chat(self, messages: Sequence[ChatMessage]) -> list[int]:
         if self.error is not None:
             raise self.error
-        return [ord(c) % 256 for message in messages for c in message.content]
+        return [token for message in messages for token in tokens(message.content)]
 
     def compile_format(self, output_format: OutputFormat) -> Constraint | None:
         return None
@@ -290,6 +296,8 @@ class Bench:
     transport: FakeTransport = field(default_factory=FakeTransport)
     worker: FakeWorker = field(default_factory=FakeWorker)
     language: FakeLanguage = field(default_factory=FakeLanguage)
+    installed: Installed = field(default_factory=lambda: Installed(scoring=OptionScoring(tokens)))
+    """The specialists."""
     folder: Path | None = None
     """Of the crash journal."""
     journal: JournalFile | None = None
@@ -309,6 +317,7 @@ class Bench:
             self.language.compile_format,
             self.limits,
             lambda _prepared: None,
+            lambda: self.installed,
         )
         self.operator_events = OperatorEvents(
             self.transport, self.limits.defaults.topics, self.metrics, self.clock

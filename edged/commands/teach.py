@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="least accuracy, else only the report is written",
     )
     parser.add_argument(
+        "--escalate",
+        metavar="NAME",
+        help="pass unsure prompts on: to this specialist, or to `model`, which writes an answer",
+    )
+    parser.add_argument(
         "--test", type=Path, metavar="FILE", help="measure on these examples (default: held-out)"
     )
 

@@ -16,10 +16,11 @@ from edged.errors import ExitCode, UsageError
 from edged.specialists.checks import Remark, check, distinct, leaks, remarks
 from edged.specialists.examples import AnswerKind, Example, kind_of, read_examples
 from edged.specialists.features import Floats
-from edged.specialists.folder import ARRAYS, NAME, BaseModel, Result, Specialist, write_specialist
+from edged.specialists.folder import ARRAYS, BaseModel, Result, Specialist, write_specialist
 from edged.specialists.judging import Measured, judge, measured, result_of
 from edged.specialists.lesson import Lesson, Note, default_tolerance, label_names, taught
 from edged.specialists.mistakes import confusions
+from edged.specialists.names import check_names
 from edged.specialists.report import Findings, report, shortened, summary
 
 REPORT = "report.html"
@@ -100,7 +101,8 @@ def run(arguments: argparse.Namespace) -> int:
         *(str(arguments.examples), arguments.test and str(arguments.test), lesson, found, result),
         [*material.remarks, *material.leaks],
     )
-    return _write(output, arguments.floor, replace_result(specialist, result), report(findings))
+    specialist = described(specialist, result, arguments.escalate)
+    return _write(output, arguments.floor, specialist, report(findings))
 
 
 def _write(output: Path, floor: float, specialist: Specialist, html: str) -> int:
@@ -121,9 +123,10 @@ def _write(output: Path, floor: float, specialist: Specialist, html: str) -> int
     return ExitCode.OK
 
 
-def replace_result(specialist: Specialist, result: Result) -> Specialist:
-    """Return the specialist with what was measured of it."""
-    return replace(specialist, description=replace(specialist.description, result=result))
+def described(specialist: Specialist, result: Result, escalate: str | None) -> Specialist:
+    """Return the specialist with what was measured of it, and what it passes prompts on to."""
+    description = replace(specialist.description, result=result, escalate=escalate)
+    return replace(specialist, description=description)
 
 
 def _name(arguments: argparse.Namespace) -> str:
@@ -133,8 +136,10 @@ def _name(arguments: argparse.Namespace) -> str:
         if value is not None and not least <= value <= most:
             raise UsageError(f"--{option}: {value:g} is not from {least} to {most:g}")
     name: str = arguments.name or arguments.output.resolve().name
-    if not NAME.fullmatch(name):
-        raise UsageError(f"--name: {name!r} does not match {NAME.pattern}")
+    try:
+        check_names(name, arguments.escalate)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from error
     if arguments.output.exists() and not arguments.output.is_dir():
         raise UsageError(f"--output: {arguments.output} is no folder")
     return name

@@ -245,6 +245,7 @@ def exchange_specialists(read: Callable[[], Config], model: ResidentModel, parts
         )
         return True
     model.specialists.read(folders)
+    memory.return_freed()
     parts.reporter.announce()
     return True
 

@@ -129,7 +129,8 @@ class Generation:
     def is_pausable(self) -> bool:
         """Whether it could be continued later."""
         is_over = self.finish_reason is not None or self.is_complete
-        return not is_over and self.num_output_tokens < self.max_tokens
+        has_more = self.reader is not None or self.num_output_tokens < self.max_tokens
+        return not is_over and has_more
 
     def start(self, text_stream: TextStream, now_s: float) -> None:
         """Note that it starts, or goes on after a pause."""

@@ -26,6 +26,7 @@ INFO = {
         "max_timeout_ms": 300_000,
     },
     "model": {"max_model_len": 2048, "id": "tiny"},
+    "specialists": [{"name": "washer", "kind": "label"}],
 }
 # What JSON Schema cannot say, or says of a payload that is none; everything else it must refuse.
 BEYOND_SCHEMA = (
@@ -33,6 +34,9 @@ BEYOND_SCHEMA = (
     "a system text beside a system message",
     "the schema has an unknown type",
     "a node that holds none says so",
+    "a specialist that is not installed",
+    "a specialist and no stream",
+    "a specialist in a question that is not installed",
 )
 GOLDEN = (
     *("reply-answer", "reply-session", "reply-cancel", "reply-queue-full", "reply-timeout"),

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edged.protocol.request import (
+    AUTO,
     Answer,
     ChatMessage,
     FinishReason,
@@ -22,8 +23,10 @@ from edged.protocol.request import (
 from edged.specialists.decider import Decider, Reader, Run
 from edged.specialists.features import Template
 from edged.specialists.folder import Specialist
+from edged.specialists.gate import fitted_gate
 from edged.specialists.installed import Installed, UnknownSpecialistError
 from edged.specialists.lesson import taught
+from edged.specialists.names import PLAIN_MODEL
 from edged.specialists.questions import QuestionsDecider
 from edged.specialists.scoring import OptionScorer, OptionScoring
 from tests.make_request import make_request
@@ -60,7 +63,7 @@ def specialists() -> dict[str, Specialist]:
 
 @pytest.fixture
 def installed(specialists: dict[str, Specialist]) -> Installed:
-    return Installed(Template(encode, ()), LAYOUT.width, specialists, OptionScoring(encode))
+    return Installed(Template(encode, ()), LAYOUT.width, specialists, scoring=OptionScoring(encode))
 
 
 def head(name: str, specialist: str = "six") -> Question:
@@ -214,8 +217,43 @@ def test_what_is_not_installed_is_named_with_its_question(installed: Installed) 
         installed.decider(asked(MOODS, head("a", "seven")), encode_chat)
 
 
+def test_a_question_may_leave_the_choice_of_a_specialist_to_the_gate(
+    specialists: dict[str, Specialist],
+) -> None:
+    gate = fitted_gate(specialists)
+    assert gate is not None
+    gated = Installed(Template(encode, ()), LAYOUT.width, specialists, gate=gate)
+    features = surest("six", gated)
+    answer = answered(decider(gated, asked(head("a", AUTO), head("b"))), features)
+    alone = gated.decider(make_request(specialist=AUTO), encode_chat)
+    assert alone is not None
+    expected = answered(alone, features)
+    assert answer.detail["answers"]["a"]["specialists"] == expected.detail["specialists"]
+    assert answer.detail["answers"]["a"]["text"] == expected.text
+
+
 def test_a_written_answer_has_no_decider(installed: Installed) -> None:
     held = OutputFormat(FormatType.CHOICE, choices=("on", "off"))
     assert installed.decider(make_request(format=held), encode_chat) is None
     with pytest.raises(ValueError, match="without a model"):
         Installed().decider(make_request(format=replace(held, is_scored=True)), encode_chat)
+
+
+def test_what_is_unsure_may_be_written_by_the_plain_model(
+    specialists: dict[str, Specialist],
+) -> None:
+    said = replace(specialists["six"].description, escalate=PLAIN_MODEL)
+    passing = {"six": replace(specialists["six"], description=said)}
+    installed = Installed(Template(encode, ()), LAYOUT.width, passing)
+    for may_escalate, num_runs in ((True, 2), (False, 1)):
+        request = make_request(specialist="six", may_escalate=may_escalate)
+        one = installed.decider(request, encode_chat)
+        assert one is not None
+        assert len(one.runs) == num_runs
+
+
+def test_without_a_model_nothing_is_read_and_nothing_takes_memory(installed: Installed) -> None:
+    assert Installed().size_bytes == 0
+    assert installed.size_bytes == sum(one.size_bytes for one in installed.specialists.values())
+    with pytest.raises(ValueError, match="without a model"):
+        Installed().reading("It is dark.")
