@@ -194,6 +194,10 @@ class StateConfig:
     process twice is refused with `crashed_before` instead of being retried for ever. Also holds the
     copy of the model prepared for this device, twice the model's size; without this folder it is
     made beside the model."""
+    corrections: int = setting(kinds.integer(0, 10_000), 0)
+    """Corrections of specialists that are kept in `folder`, with their prompts, in
+    `corrections.jsonl`; above this number, or 4 MiB, the oldest go. With 0, `correct` requests are
+    refused."""
     file: Path | None = setting(kinds.PATH, None)
     """JSON file rewritten with each `state`; `edged health` reads it."""
 

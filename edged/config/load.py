@@ -127,6 +127,9 @@ def _check_together(config: Config) -> None:
         "broker.ca_file: set, but broker.tls is false; set broker.tls: true": (
             broker.ca_file is not None and not broker.tls
         ),
+        "state.corrections: set without state.folder, which they are kept in; set it as well": (
+            config.state.corrections > 0 and config.state.folder is None
+        ),
         # ``PREFIX/group/request/generate`` would be read as a topic of the node's.
         "node: `group` is reserved for the topics of groups; choose another name": (
             config.node == "group"

@@ -16,7 +16,7 @@ from edged.daemon.inbox import Event, FromGroup, Inbox, ReloadRequested, StopReq
 from edged.daemon.reporting import Reporter
 from edged.daemon.sdnotify import Notifier
 from edged.errors import EdgedError
-from edged.node.events import Abandon, Drain, Prepared, Synced, Tick
+from edged.node.events import Abandon, CorrectionKept, Drain, Prepared, Synced, Tick
 from edged.node.generation import Finished, Fragment, Paused
 from edged.node.metrics import Count
 from edged.node.pressure import PressureLevel
@@ -187,7 +187,15 @@ class MainLoop:
         match event:
             case Delivery() if event.topic == parts.reporter.status_topic:
                 parts.reporter.discovery.take(event)
-            case Delivery() | Prepared() | Synced() | Fragment() | Finished() | Paused():
+            case (
+                Delivery()
+                | Prepared()
+                | Synced()
+                | CorrectionKept()
+                | Fragment()
+                | Finished()
+                | Paused()
+            ):
                 parts.driver.take(event)
             case Published():
                 self._take_published(event)

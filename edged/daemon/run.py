@@ -20,6 +20,7 @@ import edged
 from edged.config.keys import Config
 from edged.daemon import memory
 from edged.daemon.check import reload_problem
+from edged.daemon.corrections_file import FILE_NAME, CorrectionKeeper, CorrectionsFile
 from edged.daemon.driver import Driver, Edges
 from edged.daemon.group import STOP_LIMIT_S, Connections, Group, group_filters
 from edged.daemon.homeassistant import status_topic
@@ -215,6 +216,7 @@ def _assemble(
         time.monotonic,
         memory.snapshot,
         read_device,
+        _correction_keeper(model, inbox),
     )
     driver = Driver(node, edges, limits.defaults)
     events.report(NodeStarted(edged.__version__, model.bundle.model_id, node.num_unfinished))
@@ -225,6 +227,14 @@ def _assemble(
     broker_name = connections.own.settings.address.url
     log = ConnectionLog(connections.own, broker_name, driver, reporter, notifier)
     return Parts(driver, log, reporter, notifier, group)
+
+
+def _correction_keeper(model: ResidentModel, inbox: Inbox) -> CorrectionKeeper:
+    folder, limit = model.config.state.folder, model.config.state.corrections
+    if folder is None or not limit:
+        return CorrectionKeeper()
+    file = CorrectionsFile(folder / FILE_NAME, limit)
+    return CorrectionKeeper(file, lambda: model.specialists.installed, inbox.put)
 
 
 def exchange_specialists(read: Callable[[], Config], model: ResidentModel, parts: Parts) -> bool:

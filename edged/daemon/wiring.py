@@ -97,4 +97,5 @@ def _request_defaults(config: Config) -> RequestDefaults:
         reply_prefixes=request.reply_prefixes,
         discovery_prefix=config.homeassistant.prefix,
         has_sessions=config.sessions.count > 0,
+        keeps_corrections=config.state.corrections > 0,
     )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from edged.errors import ErrorCode
+from edged.node.corrections import Corrections
 from edged.node.crash_journal import MAX_ATTEMPTS
 from edged.node.effects import Acknowledge, Cancel, Decode, Prepare, Report
 from edged.node.events import Prepared
@@ -25,6 +26,7 @@ from edged.protocol.event import MessageDropped, RequestPoisoned
 from edged.protocol.request import (
     CancelOutcome,
     CancelRequest,
+    Correction,
     Priority,
     Rejected,
     Reply,
@@ -52,11 +54,13 @@ class Intake:
     Args:
         node: The state of the node.
         replies: What answers them.
+        corrections: What takes those that are no requests.
     """
 
-    def __init__(self, node: NodeState, replies: Replies) -> None:
+    def __init__(self, node: NodeState, replies: Replies, corrections: Corrections) -> None:
         self._node = node
         self._replies = replies
+        self._corrections = corrections
         self._throttling = Throttling(node.limits.max_temperature_c, node.limits.min_battery)
         self._next_key = 0
         self._arrivals: deque[RequestState] = deque()
@@ -123,7 +127,7 @@ class Intake:
         waited_s = self._node.now_s - state.queued_s
         return waited_s < ISOLATION_LIMIT_S and num_behind < MAX_ARRIVALS
 
-    def decoded(self, result: Request | Refusal | Dropped | CancelRequest) -> None:
+    def decoded(self, result: Request | Refusal | Dropped | CancelRequest | Correction) -> None:
         """Take in what the decoded delivery asks."""
         state, self._decoding = self._decoding, None
         if state is None:
@@ -134,6 +138,8 @@ class Intake:
             return
         if isinstance(result, CancelRequest):
             self._cancel(state, result)
+        elif isinstance(result, Correction):
+            self._corrections.take(state, result)
         elif isinstance(result, Refusal):
             self._replies.refuse(state, result.reply_to, result.rejected)
         else:

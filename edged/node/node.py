@@ -5,11 +5,13 @@ that the daemon carries out; nothing in this room does I/O, reads a clock or blo
 and the property tests drive this class, too.
 """
 
+from edged.node.corrections import Corrections
 from edged.node.crash_journal import MAX_ATTEMPTS
 from edged.node.effects import Effect, Pause, Report, Start, SyncJournal
 from edged.node.events import (
     Abandon,
     Confirmed,
+    CorrectionKept,
     Decoded,
     Drain,
     Prepared,
@@ -25,6 +27,7 @@ from edged.node.replies import Replies
 from edged.node.request_state import RequestState
 from edged.node.state import NodeState
 from edged.protocol.event import ReplyUndelivered, RequestPoisoned
+from edged.protocol.request import Answer
 from edged.protocol.wire import Delivery
 from edged.scheduling.latency_model import LatencyModel
 from edged.scheduling.queued_request import RequestPhase
@@ -34,6 +37,7 @@ Event = (
     | Decoded
     | Prepared
     | Synced
+    | CorrectionKept
     | Fragment
     | Finished
     | Paused
@@ -61,7 +65,8 @@ class Node:
     ) -> None:
         self._state = NodeState(limits, latency_model, journal_pages)
         self._replies = Replies(self._state)
-        self._intake = Intake(self._state, self._replies)
+        self._corrections = Corrections(self._state, self._replies)
+        self._intake = Intake(self._state, self._replies, self._corrections)
         self.latency_model = latency_model
         self.scheduler = self._state.scheduler
         self.metrics = self._state.metrics
@@ -83,6 +88,7 @@ class Node:
         times_s = [
             self.scheduler.next_deadline_s(self.latency_model.current),
             self._intake.next_tick_s(),
+            self._corrections.next_tick_s(),
         ]
         return min((time_s for time_s in times_s if time_s is not None), default=None)
 
@@ -106,7 +112,7 @@ class Node:
         self._state.now_s, self._state.readings = now_s, readings
         self.scheduler.note_progress(readings.progress)
         match event:
-            case Delivery() | Decoded() | Prepared():
+            case Delivery() | Decoded() | Prepared() | CorrectionKept():
                 self._take_in(event)
             case Fragment() | Finished() | Paused():
                 self._take_generation(event)
@@ -118,19 +124,22 @@ class Node:
                 self._drain(event)
         # A schedule costs more than all else here. The others leave nothing to begin, but for a
         # cancel: what may begin in its place does so at the next tick.
-        if not isinstance(event, Delivery | Decoded | Fragment | Confirmed):
+        if not isinstance(event, Delivery | Decoded | CorrectionKept | Fragment | Confirmed):
             self._schedule()
-        if not isinstance(event, Delivery | Fragment | Confirmed):
+            self._corrections.expire()
+        if not isinstance(event, Delivery | CorrectionKept | Fragment | Confirmed):
             self._intake.take_arrivals()
         return self._state.take_effects()
 
-    def _take_in(self, event: Delivery | Decoded | Prepared) -> None:
+    def _take_in(self, event: Delivery | Decoded | Prepared | CorrectionKept) -> None:
         if isinstance(event, Delivery):
             self._intake.deliver(event)
         elif isinstance(event, Decoded):
             self._intake.decoded(event.result)
-        else:
+        elif isinstance(event, Prepared):
             self._intake.prepared(event)
+        else:
+            self._corrections.kept(event)
 
     def _drain(self, event: Drain | Abandon) -> None:
         self._state.is_draining = True
@@ -187,6 +196,8 @@ class Node:
             self._replies.publish_fragment(state, event)
         elif isinstance(event, Finished):
             self.scheduler.remove(state)
+            if isinstance(event.outcome, Answer):
+                self._corrections.remember(state.request, event.outcome)
             self._replies.finish(state, event.outcome, event)
             self._learn(event)
         else:

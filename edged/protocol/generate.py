@@ -38,7 +38,6 @@ def read_generate(
     Raises:
         MessageError: A key has a wrong type or value; the text starts with its path.
     """
-    timeout_s = _read_timeout_s(fields, defaults, expiry_s)
     session = keys.SESSION.read(fields)
     if session is not None and not defaults.has_sessions:
         raise MessageError("session: this node holds no sessions; send all `messages`")
@@ -49,16 +48,15 @@ def read_generate(
     specialist = keys.SPECIALIST.read(fields)
     ignored: list[str] = []
     questions = _read_questions(fields, ignored)
-    if specialist is not None or questions:
-        _check_decision(fields, specialist, is_stream=is_stream, session=session)
-    messages, is_system_given = _read_messages(fields, defaults, ignored)
+    _check_decision(fields, specialist, is_stream=is_stream, session=session)
+    messages, is_system_given = read_messages(fields, defaults, ignored)
     output_format = _read_format(fields, ignored)
     sampling: dict[str, Any] = {key.name: key.read(fields) for key in keys.SAMPLING_KEYS}
     return Request(
         reply_to=address,
         messages=messages,
         received_s=now_s,
-        deadline_s=now_s + timeout_s,
+        deadline_s=now_s + _read_timeout_s(fields, defaults, expiry_s),
         max_tokens=keys.MAX_TOKENS.read(fields) or defaults.max_tokens,
         stop=_read_stop(fields),
         sampling=SamplingParams(**sampling),
@@ -89,10 +87,14 @@ def _shorten(paths: list[str]) -> tuple[str, ...]:
     return tuple(key[:MAX_KEY_LENGTH].encode(errors="replace").decode() for key in shown)
 
 
-def _read_messages(
+def read_messages(
     fields: Fields, defaults: RequestDefaults, ignored: list[str]
 ) -> tuple[tuple[ChatMessage, ...], bool]:
-    # The second value: whether the request itself chose the system message, or none.
+    """Read what was said, and whether the request itself chose the system message, or none.
+
+    Raises:
+        MessageError: There is no prompt, or a message has a wrong type or value.
+    """
     prompt, turns = fields.value("prompt"), fields.value("messages")
     if (prompt is None) == (turns is None):
         raise MessageError("prompt: send either `prompt` or `messages`")
@@ -232,9 +234,12 @@ def _check_decision(
     Raises:
         MessageError: One of these keys is given.
     """
+    has_questions = fields.value("questions") is not None
+    if specialist is None and not has_questions:
+        return
     asked = "specialist" if specialist is not None else "questions"
     others = {
-        "questions": specialist is not None and fields.value("questions") is not None,
+        "questions": specialist is not None and has_questions,
         "stream": is_stream,
         "session": session is not None,
         "format": fields.value("format") is not None,

@@ -5,7 +5,7 @@ Rule: loads no library, as what is decided about a request needs none.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edged.protocol.request import Answer
 
@@ -53,3 +53,13 @@ class Decider(Protocol):
 
         Unless it ``may_go_on``, it returns an answer as soon as ``num_needed`` runs were made.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a specialist answered to a prompt."""
+
+    answer: Any
+    """A label, None for none of them, or the answer's JSON."""
+    is_unsure: bool
+    """Whether it was a guess."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from edged.protocol.request import ChatMessage, Request
+from edged.protocol.request import ChatMessage, Request, spoken
 from edged.specialists.asked import PLAIN_MODEL, SpecialistDecider
 from edged.specialists.decider import Decider, Run
 from edged.specialists.features import Template
@@ -75,9 +75,3 @@ class Installed:
                 f"{path}: {name} is not installed on this node; it has {known}"
             )
         return specialist
-
-
-def spoken(messages: Sequence[ChatMessage]) -> str:
-    """Return what a head reads of a dialogue: what was said, a line for each message."""
-    # A system text is the same in all prompts of a client, and none of the examples has it.
-    return "\n".join(message.content for message in messages if message.role != "system")
