@@ -1,102 +1,217 @@
-"""The work of ``edged teach``: read, teach, measure, write."""
+"""The work of ``edged teach``: read, measure, teach, report, write."""
 
 import argparse
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from edged.bundle.folder import open_bundle
 from edged.commands.features import FeatureReader
 from edged.errors import ExitCode, UsageError
-from edged.specialists.examples import AnswerKind, Example, kind_of, read_examples, remarks
-from edged.specialists.folder import BaseModel, Result, write_specialist
-from edged.specialists.judging import held_out_parts, judged_parts, result_of
-from edged.specialists.lesson import Lesson, label_names, taught
+from edged.specialists.checks import Remark, check, distinct, leaks, remarks
+from edged.specialists.examples import AnswerKind, Example, kind_of, read_examples
+from edged.specialists.features import Floats
+from edged.specialists.folder import ARRAYS, NAME, BaseModel, Result, Specialist, write_specialist
+from edged.specialists.judging import Measured, judge, measured, result_of
+from edged.specialists.lesson import Lesson, Note, default_tolerance, label_names, taught
+from edged.specialists.mistakes import confusions
+from edged.specialists.report import Findings, report, shortened, summary
+
+REPORT = "report.html"
+# Shares of the time, about: to read the features, and to measure.
+_READING, _MEASURING = 0.55, 0.40
+_SHOWN_REMARKS, _SHOWN_CONFUSIONS = 20, 5
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What was read of the examples."""
+
+    kind: AnswerKind
+    examples: Sequence[Example]
+    tests: Sequence[Example]
+    remarks: Sequence[Remark]
+    """Of the examples; their lines are those of the file."""
+    leaks: Sequence[Remark]
+    """Of the tests, likewise."""
 
 
 class Progress:
-    """A line on the terminal: what is done, and how long it still takes."""
+    """A line on the terminal: what is done, and how long it will still take."""
 
-    def __init__(self, title: str) -> None:
-        self._title = title
+    def __init__(self) -> None:
         self._started_s = time.monotonic()
 
-    def __call__(self, share: float) -> None:
-        """Show a share, 0 to 1."""
+    def part(self, start: float, share: float) -> "_Part":
+        """Return what reports a part of the work that begins at ``start``."""
+        return _Part(self, start, share)
+
+    def show(self, share: float) -> None:
+        """Show the share that is done, 0 to 1."""
         if sys.stderr.isatty():
-            left_s = (time.monotonic() - self._started_s) * (1 - share) / max(share, 1e-6)
-            text = f"\r{self._title}: {share:4.0%}, {left_s:.0f} s left   "
+            left_s = (time.monotonic() - self._started_s) * (1 / max(share, 1e-3) - 1)
+            text = f"\rteaching: {share:4.0%}, about {left_s:.0f} s left   "
             print(text, end="" if share < 1 else "\n", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    progress: Progress
+    start: float
+    share: float
+
+    def __call__(self, done: float) -> None:
+        self.progress.show(self.start + self.share * done)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what ``edged teach`` does.
 
     Raises:
-        UsageError: The examples are wrong, or the accuracy is below the floor.
+        UsageError: An option or the examples are wrong, or the accuracy is below the floor.
         BundleError: The bundle is wrong, or gives no hidden states.
     """
-    path = arguments.examples
-    examples = read_examples(path)
-    kind = kind_of(examples)
-    for remark in remarks(examples):
-        print(f"{path}: {remark}", file=sys.stderr)
-    lesson = _lesson(arguments, kind, examples)
-    parts = held_out_parts(lesson)
-    judged = list(judged_parts(lesson, parts, 1.0, Progress("measuring")))
-    flat = [one for part in judged for one in part]
-    result = result_of(flat, lesson.precision)
-    print(_summary(result))
-    if result.accuracy < arguments.floor:
-        raise UsageError(f"{result.accuracy:.1%} is below --floor {arguments.floor:.1%}")
-    specialist = taught(lesson, Progress("teaching"))
-    description = replace(specialist.description, result=result)
-    write_specialist(arguments.output, replace(specialist, description=description))
-    print(f"{arguments.output}: written")
+    output: Path = arguments.output
+    name = _name(arguments)
+    material = _material(arguments.examples, arguments.test)
+    _print_remarks(arguments, material)
+    reader = FeatureReader(arguments.model)
+    progress = Progress()
+    lesson = _lesson(arguments, name, material, reader, progress.part(0, _READING))
+    print(f"{arguments.examples}: {len(lesson.examples)} examples, {lesson.summary}")
+    found = measured(lesson, progress.part(_READING, _MEASURING))
+    rest = _READING + _MEASURING
+    specialist = taught(lesson, progress.part(rest, 1 - rest))
+    result = result_of(found.judged, lesson.precision)
+    if material.tests:
+        result = _tested(arguments, specialist, material.tests, reader)
+    _print_confusions(arguments.examples, lesson, found)
+    print(summary(result))
+    findings = Findings(
+        *(str(arguments.examples), arguments.test and str(arguments.test), lesson, found, result),
+        [*material.remarks, *material.leaks],
+    )
+    return _write(output, arguments.floor, replace_result(specialist, result), report(findings))
+
+
+def _write(output: Path, floor: float, specialist: Specialist, html: str) -> int:
+    result = specialist.description.result
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / REPORT).write_text(html, encoding="utf-8")
+        if result.accuracy < floor:
+            raise UsageError(
+                f"{result.accuracy:.1%} right is below --floor {floor:.1%}: no specialist is "
+                f"written; {output / REPORT} shows what to look at"
+            )
+        write_specialist(output, specialist)
+    except OSError as error:
+        raise UsageError(f"{output}: cannot be written ({error.strerror})") from error
+    size_bytes = (output / ARRAYS).stat().st_size
+    print(f"{output}: written, {size_bytes / 1e6:.1f} MB; {output / REPORT} shows more")
     return ExitCode.OK
 
 
-def _lesson(arguments: argparse.Namespace, kind: AnswerKind, examples: Sequence[Example]) -> Lesson:
-    reader = FeatureReader(arguments.model)
-    names = label_names(kind, examples)
-    total = len(examples) + len(names)
-    progress = Progress("reading")
+def replace_result(specialist: Specialist, result: Result) -> Specialist:
+    """Return the specialist with what was measured of it."""
+    return replace(specialist, description=replace(specialist.description, result=result))
+
+
+def _name(arguments: argparse.Namespace) -> str:
+    # Before minutes of work, not after them.
+    for option, least, most in (("precision", 0, 1), ("floor", 0, 1), ("tolerance", 0, 1e6)):
+        value = getattr(arguments, option)
+        if value is not None and not least <= value <= most:
+            raise UsageError(f"--{option}: {value:g} is not from {least} to {most:g}")
+    name: str = arguments.name or arguments.output.resolve().name
+    if not NAME.fullmatch(name):
+        raise UsageError(f"--name: {name!r} does not match {NAME.pattern}")
+    if arguments.output.exists() and not arguments.output.is_dir():
+        raise UsageError(f"--output: {arguments.output} is no folder")
+    return name
+
+
+def _material(path: Path, test: Path | None) -> Material:
+    given = read_examples(path)
+    kind = kind_of(path, given)
+    examples = distinct(given)
+    check(path, kind, examples)
+    if test is None:
+        return Material(kind, examples, (), remarks(kind, given), ())
+    tests = read_examples(test)
+    if (other := kind_of(test, tests)) is not kind:
+        raise UsageError(f"{test}: its answers are {other}, those of {path} {kind}")
+    found = leaks(given, tests)
+    leaked = {line for one in found for line in one.lines}
+    kept = [one for one in tests if one.line not in leaked]
+    if not kept:
+        raise UsageError(f"{test}: every prompt is taught in {path}; use other ones")
+    return Material(kind, examples, kept, remarks(kind, given), found)
+
+
+def _lesson(
+    arguments: argparse.Namespace, name: str, material: Material, reader: FeatureReader, note: Note
+) -> Lesson:
+    names = label_names(material.kind, material.examples)
+    total = len(material.examples) + len(names)
+    rows = _features(arguments.examples, material.examples, reader, lambda n: note(n / total))
+    said = {}
+    for name_of_label in names:
+        said[name_of_label] = reader.one(name_of_label)
+        note((len(rows) + len(said)) / total)
+    tolerance = arguments.tolerance
+    return Lesson(
+        name=name,
+        base=BaseModel.of(open_bundle(arguments.model, verify=False).manifest),
+        layout=reader.layout,
+        kind=material.kind,
+        precision=arguments.precision,
+        tolerance=default_tolerance(material.examples) if tolerance is None else tolerance,
+        examples=material.examples,
+        features=rows,
+        names=said,
+    )
+
+
+def _features(
+    path: Path, examples: Sequence[Example], reader: FeatureReader, note: Callable[[int], None]
+) -> Floats:
     rows = []
     for example in examples:
         try:
             rows.append(reader.one(example.prompt))
         except UsageError as error:
-            raise UsageError(f"{arguments.examples}:{example.line}: {error}") from error
-        progress(len(rows) / total)
-    said = (
-        reader.read(names, lambda share: progress((len(rows) + share * len(names)) / total))
-        if names
-        else rows
-    )
-    numbers = [one.answer for one in examples if isinstance(one.answer, float)]
-    tolerance = arguments.tolerance
-    if tolerance is None:
-        tolerance = (max(numbers) - min(numbers)) / 10 if numbers else 0.0
-    return Lesson(
-        arguments.name or arguments.output.name,
-        BaseModel.of(open_bundle(arguments.model, verify=False).manifest),
-        reader.layout,
-        kind,
-        arguments.precision,
-        tolerance,
-        examples,
-        np.stack(rows),
-        dict(zip(names, said, strict=False)),
-    )
+            raise UsageError(f"{path}:{example.line}: {error}") from error
+        note(len(rows))
+    return np.stack(rows)
 
 
-def _summary(result: Result) -> str:
-    text = (
-        f"{result.accuracy:.1%} right ({result.low:.1%} to {result.high:.1%}), ECE {result.ece:.3f}"
-    )
-    if result.error is not None:
-        text += f", mean error {result.error:.3g}"
-    return f"{text}; answers {result.answered:.1%}, of these {result.answered_right:.1%} right"
+def _tested(
+    arguments: argparse.Namespace,
+    specialist: Specialist,
+    tests: Sequence[Example],
+    reader: FeatureReader,
+) -> Result:
+    rows = _features(arguments.test, tests, reader, lambda _: None)
+    found = [judge(specialist, one, row) for one, row in zip(tests, rows, strict=True)]
+    return result_of(found, arguments.precision)
+
+
+def _print_remarks(arguments: argparse.Namespace, material: Material) -> None:
+    for path, found in ((arguments.examples, material.remarks), (arguments.test, material.leaks)):
+        for remark in found[:_SHOWN_REMARKS]:
+            print(f"{path}: {remark}", file=sys.stderr)
+        if len(found) > _SHOWN_REMARKS:
+            print(f"{path}: {len(found) - _SHOWN_REMARKS} more in the report", file=sys.stderr)
+
+
+def _print_confusions(path: Path, lesson: Lesson, found: Measured) -> None:
+    for confusion in confusions(lesson.kind, found.judged)[:_SHOWN_CONFUSIONS]:
+        example = confusion.judged[0].example
+        times = f"{confusion.count} times " if confusion.count > 1 else ""
+        said = f"{times}{confusion.said!r} for {confusion.right!r}"
+        print(f"{path}:{example.line}: {said}: {shortened(example.prompt)!r}")

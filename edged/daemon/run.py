@@ -246,8 +246,7 @@ def exchange_specialists(read: Callable[[], Config], model: ResidentModel, parts
     if replace(config, specialists=model.config.specialists) != model.config:
         return False
     folders = config.specialists
-    is_first = bool(folders) != bool(model.config.specialists)
-    if is_first or not model.specialists.is_changed(folders):
+    if not model.config.specialists or not model.specialists.is_changed(folders):
         return False
     ledger, size_bytes = parts.driver.node.guard.ledger, planned_bytes(folders)
     if not ledger.exchange(Account.SPECIALISTS, size_bytes):

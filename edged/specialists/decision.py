@@ -15,11 +15,12 @@ from edged.specialists.linear import Linear
 
 # Of a number a device wants an interval that is mostly right: 90 % are within these deviations.
 _Z_90 = 1.644854
+_SMALLEST_SIDE = 1e-6
 _NUM_GUESSES = 3
 _DECIMALS = 4
 
 # A list of labels, a number, or each field's label; None for a single label.
-JsonAnswer: TypeAlias = list[str] | float | dict[str, str | None] | None
+JsonAnswer: TypeAlias = list[str] | int | float | dict[str, str | None] | None
 # In the order of the labels, of fields by field; None for a number.
 Probabilities: TypeAlias = list[float] | dict[str, list[float]] | None
 
@@ -132,6 +133,12 @@ def number(scale: Scale, mean: float, spread: float) -> Answer:
     low, high = (round(min(max(side, scale.low), scale.high), scale.decimals) for side in sides)
     answer = value if scale.decimals else int(value)
     return Answer(_text(answer), answer, None, confidence, interval=(low, high))
+
+
+def deviation_of(decision: Decision) -> float:
+    """Return the standard deviation of a number, by the side of its interval that is not cut."""
+    value, (low, high) = float(decision.text), decision.interval or (0.0, 0.0)
+    return max(high - value, value - low, _SMALLEST_SIDE) / _Z_90
 
 
 def _below(difference: float, deviation: float) -> float:

@@ -6,10 +6,10 @@ Rule: every complaint names the file and the line.
 import csv
 import json
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -59,20 +59,12 @@ class Example:
     weight: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """Something about the examples that a person should look at."""
-
-    lines: tuple[int, ...]
-    text: str
-
-    def __str__(self) -> str:
-        where = ", ".join(map(str, self.lines[:5])) + (", …" if len(self.lines) > 5 else "")  # noqa: PLR2004
-        return f"line{'s' if len(self.lines) > 1 else ''} {where}: {self.text}"
-
-
 def read_examples(path: Path) -> list[Example]:
     """Read JSONL, or CSV where the name ends in ``.csv``.
+
+    A cell of CSV is text. Its answers are read as numbers, lists or objects where every one of
+    them that is not empty is such JSON, and as labels else (numbers, too, if there are fewer than
+    three); an empty one is null.
 
     Raises:
         UsageError: the file cannot be read, or a line is wrong.
@@ -84,15 +76,18 @@ def read_examples(path: Path) -> list[Example]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as UTF-8 text ({error})") from error
     read = _csv_rows if path.suffix.lower() == ".csv" else _json_rows
-    examples = [_example(path, line, row) for line, row in read(path, text)]
-    if not examples:
+    # One more than are allowed is enough to refuse them.
+    rows = list(islice(read(path, text), MAX_EXAMPLES + 1))
+    if not rows:
         raise UsageError(f"{path}: has no examples")
-    if len(examples) > MAX_EXAMPLES:
-        raise UsageError(f"{path}: {len(examples)} examples; {MAX_EXAMPLES} are allowed")
-    return examples
+    if len(rows) > MAX_EXAMPLES:
+        raise UsageError(f"{path}: more than the {MAX_EXAMPLES} examples that are allowed")
+    if read is _csv_rows:
+        _type_answers(rows)
+    return [_example(path, line, row) for line, row in rows]
 
 
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for line, content in enumerate(text.split("\n"), 1):
         if not content.strip():
             continue
@@ -105,7 +100,7 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]
         yield line, row
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
     try:
         for row in reader:
@@ -119,6 +114,21 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
             yield reader.line_num, filled
     except csv.Error as error:
         raise UsageError(f"{path}:{reader.line_num}: not CSV ({error})") from error
+
+
+def _type_answers(rows: Sequence[tuple[int, dict[str, Any]]]) -> None:
+    """Exchange the answers of CSV for numbers, lists or objects where all of them are such."""
+    cells = [row["answer"] for _, row in rows if row.get("answer") is not None]
+    try:
+        read = {cell: json.loads(cell) for cell in cells}
+    except (ValueError, RecursionError):
+        return
+    for kinds in ((int, float), (list,), (dict,)):
+        if all(type(value) in kinds for value in read.values()):
+            if kinds[0] is int and len(set(read.values())) < _FEWEST_ON_A_SCALE:
+                return
+            for _, row in rows:
+                row["answer"] = read.get(row.get("answer"))
 
 
 def _number(path: Path, line: int, text: object) -> float:
@@ -207,7 +217,7 @@ def _label(value: object) -> str:
     return value.strip()
 
 
-def kind_of(examples: Sequence[Example]) -> AnswerKind:
+def kind_of(path: Path, examples: Sequence[Example]) -> AnswerKind:
     """Tell what the answers are.
 
     Raises:
@@ -218,30 +228,17 @@ def kind_of(examples: Sequence[Example]) -> AnswerKind:
         if example.answer is not None:
             kinds.setdefault(_KINDS[type(example.answer)], example.line)
     if len(kinds) > 1:
-        found = ", ".join(f"{kind} in line {line}" for kind, line in kinds.items())
-        raise UsageError(f"the answers are of several kinds: {found}; make a specialist of each")
+        (first, line), (second, other), *_ = kinds.items()
+        raise UsageError(
+            f"{path}:{other}: the answer is a {second}, that of line {line} a {first}; make a "
+            "specialist of each kind"
+        )
     if not kinds:
-        raise UsageError("no example has an answer")
+        raise UsageError(f"{path}: no example has an answer")
     (kind,) = kinds
     is_short = len({example.answer for example in examples if isinstance(example.answer, float)})
     if kind is AnswerKind.NUMBER and is_short < _FEWEST_ON_A_SCALE:
-        raise UsageError("the answers are fewer than three numbers; write labels as strings")
+        raise UsageError(
+            f"{path}: the answers are fewer than three numbers; write labels as strings"
+        )
     return kind
-
-
-def remarks(examples: Sequence[Example]) -> list[Remark]:
-    """Find duplicates and contradictions, by what is left of a prompt without case and spaces."""
-    found: dict[str, list[Example]] = {}
-    for example in examples:
-        found.setdefault(" ".join(example.prompt.lower().split()), []).append(example)
-    result = []
-    for same in found.values():
-        if len(same) == 1:
-            continue
-        lines = tuple(example.line for example in same)
-        answers = Counter(json.dumps(example.answer, ensure_ascii=False) for example in same)
-        if len(answers) > 1:
-            result.append(Remark(lines, f"one prompt, several answers: {', '.join(answers)}"))
-        else:
-            result.append(Remark(lines, "the same prompt and answer; one counts"))
-    return result

@@ -41,7 +41,7 @@ MAX_DECIMALS = 6
 MAX_WIDTH = 1 << 17
 # Within these no product of what was read and a prompt's features overflows.
 _LARGEST, _SMALLEST_SPREAD = 1e6, 1e-9
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _REPAIR = "teach it again with `edged teach`"
 
 
@@ -122,7 +122,7 @@ class Description:
     """Everything that is known of a specialist without its arrays."""
 
     format: int
-    name: Annotated[str, _NAME]
+    name: Annotated[str, NAME]
     kind: AnswerKind
     base: BaseModel
     num_layers: int

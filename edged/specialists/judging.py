@@ -5,12 +5,13 @@ strength, thresholds and all) and asked about these. What is written in the end 
 of them, so it is a little better than what is reported.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from edged.specialists.decision import Decision, decide
+from edged.specialists.decision import Decision, decide, deviation_of
 from edged.specialists.examples import Answer, AnswerKind, Example
 from edged.specialists.features import Floats
 from edged.specialists.folder import Result, Specialist
@@ -26,6 +27,8 @@ _SEED = 1
 _CURVE_SHARES = (0.25, 0.5)
 _CURVE_PARTS = 5
 _ROUNDING = 1e-9
+# Share of the time of measuring that goes by before the curve, about.
+_JUDGING = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Judged:
     decision: Decision
     is_right: bool
     plausibility: float
-    """Probability of the example's answer; of a number 1 less its error as a share of the scale."""
+    """Probability of the example's answer; of a number in proportion to the most probable one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,15 @@ class CurvePoint:
     accuracy: float
     low: float
     high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured of a lesson."""
+
+    judged: Sequence[Judged]
+    """Each example that was held out."""
+    curve: Sequence[CurvePoint]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +111,9 @@ def _chosen(answer: object) -> dict[str, str]:
 
 def _plausibility(specialist: Specialist, decision: Decision, answer: Answer) -> float:
     heads, said = specialist.heads, decision.probabilities
-    scale = specialist.description.scale
-    if scale is not None:
+    if decision.interval is not None:
         error = abs(float(decision.text) - (answer if isinstance(answer, float) else 0.0))
-        return max(0.0, 1 - error / (scale.high - scale.low))
+        return math.exp(-0.5 * (error / deviation_of(decision)) ** 2)
     if isinstance(said, dict):
         right = _chosen(answer)
         product = 1.0
@@ -121,6 +132,19 @@ def _plausibility(specialist: Specialist, decision: Decision, answer: Answer) ->
 
 def _of(labels: Sequence[str | None], probabilities: Sequence[float], label: object) -> float:
     return dict(zip(labels, probabilities, strict=True)).get(label, 0.0)  # type: ignore[call-overload,no-any-return]
+
+
+def measured(lesson: Lesson, note: Note) -> Measured:
+    """Teach without some of the examples, and ask about these; blocks for seconds.
+
+    Args:
+        lesson: All of the examples.
+        note: Reports the share of the work that is done.
+    """
+    parts = held_out_parts(lesson)
+    judged = list(judged_parts(lesson, parts, 1.0, lambda share: note(share * _JUDGING)))
+    curve = learning_curve(lesson, parts, judged, lambda s: note(_JUDGING + s * (1 - _JUDGING)))
+    return Measured([one for part in judged for one in part], curve)
 
 
 def held_out_parts(lesson: Lesson) -> list[Integers]:
@@ -193,7 +217,8 @@ def learning_curve(
 def result_of(judged: Sequence[Judged], precision: float) -> Result:
     """Return the figures of what was judged."""
     right = np.array([one.is_right for one in judged])
-    confidence = np.array([one.decision.confidence for one in judged])
+    confidence = [one.decision.confidence for one in judged]
+    ece = calibration_error(confidence, [one.is_right for one in judged])
     is_answered = np.array([not one.decision.is_unsure for one in judged])
     errors = [
         abs(float(one.decision.text) - one.example.answer)
@@ -202,7 +227,7 @@ def result_of(judged: Sequence[Judged], precision: float) -> Result:
     ]
     low, high = interval(int(right.sum()), len(right))
     return Result(
-        *(float(right.mean()), low, high, calibration_error(confidence, right), len(right)),
+        *(float(right.mean()), low, high, ece, len(right)),
         *(precision, float(is_answered.mean())),
         float(right[is_answered].mean()) if is_answered.any() else 0.0,
         float(np.mean(errors)) if errors else None,

@@ -72,6 +72,22 @@ class Lesson:
         return replace(self, examples=chosen, features=self.features[np.array(indices, int)])
 
     @property
+    def summary(self) -> str:
+        """What the answers are, for people."""
+        if self.kind is AnswerKind.NUMBER:
+            numbers = [_float(example.answer) for example in self.examples]
+            return f"numbers from {min(numbers):g} to {max(numbers):g}"
+        if self.kind is AnswerKind.FIELDS:
+            names = dict.fromkeys(n for one in self.examples for n in _fields_of(one.answer))
+            return f"JSON of the fields {', '.join(names)}"
+        if self.kind is AnswerKind.LABELS:
+            count = len({label for one in self.examples for label in _tuple(one.answer)})
+            return f"any of {count} labels"
+        labels = {one.answer for one in self.examples if isinstance(one.answer, str)}
+        has_none = any(one.answer is None for one in self.examples)
+        return f"one of {len(labels)} labels{', or none of these' if has_none else ''}"
+
+    @property
     def weights(self) -> Doubles:
         """Weights of the examples."""
         return np.array([example.weight for example in self.examples])
@@ -159,7 +175,7 @@ def _single(lesson: Lesson, note: Note) -> _Heads:
 
 
 def _fields(lesson: Lesson, note: Note) -> _Heads:
-    answers = [one.answer if isinstance(one.answer, dict) else {} for one in lesson.examples]
+    answers = [_fields_of(example.answer) for example in lesson.examples]
     names = list(dict.fromkeys(name for answer in answers for name in answer))
     made = []
     for index, name in enumerate(names):
@@ -237,7 +253,7 @@ def _number(lesson: Lesson, note: Note) -> _Heads:
     # The variances are such that the errors are as large as they say.
     squares = np.square(fit.values[:, 0] - targets) / (fit.noise + fit.spread)
     prior = max(float(np.average(squares, weights=lesson.weights)), 1e-9)
-    scale = scale_of(targets, lesson.tolerance, fit.noise * prior, prior)
+    scale = _scale_of(targets, lesson.tolerance, fit.noise * prior, prior)
     pairs = zip(fit.values[:, 0], fit.spread, strict=True)
     answers = [number(scale, float(value), float(spread)) for value, spread in pairs]
     errors = np.array([float(one.text) for one in answers]) - targets
@@ -250,12 +266,30 @@ def _number(lesson: Lesson, note: Note) -> _Heads:
     )
 
 
-def scale_of(numbers: Doubles, tolerance: float, noise: float, prior: float) -> Scale:
+def default_tolerance(examples: Sequence[Example]) -> float:
+    """Return a tenth of the range of the numbers, and one step at least; 0 without numbers."""
+    numbers = np.array([one.answer for one in examples if isinstance(one.answer, float)])
+    if not len(numbers):
+        return 0.0
+    return max(float(np.ptp(numbers)) / 10, 10.0 ** -decimals_of(numbers))
+
+
+def decimals_of(numbers: Doubles) -> int:
+    """Return how many decimals the numbers have at most."""
+    for decimals in range(MAX_DECIMALS):
+        if np.abs(numbers - numbers.round(decimals)).max() < 10.0**-MAX_DECIMALS / 2:
+            return decimals
+    return MAX_DECIMALS
+
+
+def _scale_of(numbers: Doubles, tolerance: float, noise: float, prior: float) -> Scale:
     """Return the scale that the numbers of the examples are on."""
-    decimals = 0
-    while decimals < MAX_DECIMALS and np.abs(numbers - numbers.round(decimals)).max() > 1e-9:  # noqa: PLR2004
-        decimals += 1
-    return Scale(float(numbers.min()), float(numbers.max()), decimals, tolerance, noise, prior)
+    low, high = float(numbers.min()), float(numbers.max())
+    return Scale(low, high, decimals_of(numbers), tolerance, noise, prior)
+
+
+def _fields_of(answer: Answer) -> dict[str, str | None]:
+    return answer if isinstance(answer, dict) else {}
 
 
 def _tuple(answer: Answer) -> tuple[str, ...]:

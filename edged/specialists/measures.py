@@ -1,9 +1,10 @@
 """What decisions are worth: intervals and calibration."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 _Z_95 = 1.959964
 _NUM_BINS = 15
@@ -19,11 +20,34 @@ def interval(num_right: int, count: int) -> tuple[float, float]:
     return (centre - half) / (1 + square / count), (centre + half) / (1 + square / count)
 
 
-def calibration_error(confidence: NDArray[np.float64], is_right: NDArray[np.bool_]) -> float:
-    """Return the expected calibration error in 15 bins (Guo et al. 2017)."""
-    bins = np.minimum((confidence * _NUM_BINS).astype(np.int64), _NUM_BINS - 1)
-    error = 0.0
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Answers of about the same confidence."""
+
+    count: int
+    num_right: int
+    confidence: float
+    """Mean of theirs."""
+
+    @property
+    def share_right(self) -> float:
+        """Share of them that is right."""
+        return self.num_right / self.count
+
+
+def reliability(confidence: Sequence[float], is_right: Sequence[bool]) -> list[Bin]:
+    """Return the answers in 15 bins of confidence, without the empty ones."""
+    found, right = np.array(confidence), np.array(is_right)
+    bins = np.minimum((found * _NUM_BINS).astype(np.int64), _NUM_BINS - 1)
+    made = []
     for index in np.unique(bins):
         inside = bins == index
-        error += abs(confidence[inside].mean() - is_right[inside].mean()) * inside.mean()
-    return float(error)
+        made.append(Bin(int(inside.sum()), int(right[inside].sum()), float(found[inside].mean())))
+    return made
+
+
+def calibration_error(confidence: Sequence[float], is_right: Sequence[bool]) -> float:
+    """Return the expected calibration error in 15 bins (Guo et al. 2017)."""
+    bins = reliability(confidence, is_right)
+    gaps = (one.count * abs(one.confidence - one.share_right) for one in bins)
+    return sum(gaps) / max(len(confidence), 1)

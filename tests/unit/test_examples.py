@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edged.errors import UsageError
-from edged.specialists.examples import AnswerKind, kind_of, read_examples, remarks
+from edged.specialists.examples import AnswerKind, kind_of, read_examples
 
 
 def write(folder: Path, *rows: object, name: str = "examples.jsonl") -> Path:
@@ -55,6 +55,7 @@ def test_a_dialogue_is_what_was_said_in_it(tmp_path: Path) -> None:
         ({"prompt": "x", "answer": "y", "colour": 1}, "'colour' is not known"),
         ('{"prompt": "x", "answer": NaN}', "the number is not finite"),
         ({"messages": ["x"], "answer": "y"}, "messages: must be a list of objects"),
+        ({"prompt": "x", "answer": True}, "answer: must be a label, null, a list"),
     ],
 )
 def test_a_wrong_line_is_named_with_what_is_wrong(
@@ -103,32 +104,63 @@ def test_it_says_what_the_answers_are(
     tmp_path: Path, answers: list[object], kind: AnswerKind
 ) -> None:
     rows = [{"prompt": f"p{i}", "answer": answer} for i, answer in enumerate(answers)]
-    assert kind_of(read_examples(write(tmp_path, *rows))) is kind
+    path = write(tmp_path, *rows)
+    assert kind_of(path, read_examples(path)) is kind
 
 
 @pytest.mark.parametrize(
     ("answers", "complaint"),
     [
-        (["on", 1], "label in line 1, number in line 2"),
-        ([None], "no example has an answer"),
-        ([1, 2, 1], "fewer than three numbers"),
+        (["on", 1], "examples.jsonl:2: the answer is a number, that of line 1 a label"),
+        ([None], "examples.jsonl: no example has an answer"),
+        ([1, 2, 1], "examples.jsonl: the answers are fewer than three numbers"),
     ],
 )
 def test_answers_that_fit_no_kind_are_refused(
     tmp_path: Path, answers: list[object], complaint: str
 ) -> None:
     rows = [{"prompt": f"p{i}", "answer": answer} for i, answer in enumerate(answers)]
+    path = write(tmp_path, *rows)
     with pytest.raises(UsageError, match=complaint):
-        kind_of(read_examples(write(tmp_path, *rows)))
+        kind_of(path, read_examples(path))
 
 
-def test_duplicates_and_contradictions_are_named_with_their_lines(tmp_path: Path) -> None:
-    rows = [
-        {"prompt": "Lights on", "answer": "on"},
-        {"prompt": "lights  ON", "answer": "on"},
-        {"prompt": "warmer", "answer": "up"},
-        {"prompt": "warmer", "answer": "down"},
+@pytest.mark.parametrize(
+    ("cells", "answers"),
+    [
+        (("1", "2.5", "", "3"), [1.0, 2.5, None, 3.0]),
+        (('["a"]', "[]", '["b", "a"]'), [("a",), (), ("a", "b")]),
+        (('{"room": "hall"}', '{"room": null}'), [{"room": "hall"}, {"room": None}]),
+        (("1", "2", "often"), ["1", "2", "often"]),
+        (("1", "0", "1", "0"), ["1", "0", "1", "0"]),  # fewer than three numbers are labels
+        (("true", "false", "true"), ["true", "false", "true"]),
+    ],
+)
+def test_a_cell_of_csv_is_what_every_other_cell_is_too(
+    tmp_path: Path, cells: list[str], answers: list[object]
+) -> None:
+    table = ["prompt,answer"]
+    table += [
+        f'p{index},"{cell.replace(chr(34), 2 * chr(34))}"' for index, cell in enumerate(cells)
     ]
-    same, torn = remarks(read_examples(write(tmp_path, *rows)))
-    assert (same.lines, torn.lines) == ((1, 2), (3, 4))
-    assert str(torn) == 'lines 3, 4: one prompt, several answers: "up", "down"'
+    read = read_examples(write(tmp_path, *table, name="examples.csv"))
+    assert [example.answer for example in read] == answers
+
+
+def test_files_without_end_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, *({"prompt": "x", "answer": "y"} for _ in range(4)))
+    monkeypatch.setattr("edged.specialists.examples.MAX_EXAMPLES", 3)
+    with pytest.raises(UsageError, match="more than the 3 examples"):
+        read_examples(path)
+    monkeypatch.setattr("edged.specialists.examples._MAX_FILE_BYTES", 10)
+    with pytest.raises(UsageError, match="use fewer examples"):
+        read_examples(path)
+
+
+def test_labels_may_be_written_as_truth_and_numbers_inside_of_lists_and_fields(
+    tmp_path: Path,
+) -> None:
+    rows = [{"prompt": "x", "answer": [True, False, 3]}, {"prompt": "y", "answer": {"on": True}}]
+    lists, fields = read_examples(write(tmp_path, *rows))
+    assert lists.answer == ("3", "false", "true")
+    assert fields.answer == {"on": "true"}

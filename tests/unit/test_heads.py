@@ -5,7 +5,7 @@ import pytest
 
 from edged.specialists.features import NUM_POOLINGS, Pooling, Template
 from edged.specialists.head import Scaler, Strength, fit, folds, reduced
-from edged.specialists.measures import calibration_error, interval
+from edged.specialists.measures import calibration_error, interval, reliability
 from edged.specialists.training import Examples, teach, unfamiliar_below, unsure_below
 from tests.unit.lessons import LAYOUT, NUM_LABELS, WIDTH, drawn
 
@@ -23,7 +23,7 @@ def test_a_few_examples_of_each_label_are_enough_where_the_labels_differ() -> No
     probabilities = taught.head.probabilities(scaled)
     assert (probabilities.argmax(axis=1) == labels).mean() > 0.9
     is_right = probabilities.argmax(axis=1) == labels
-    assert calibration_error(probabilities.max(axis=1), is_right) < 0.1
+    assert calibration_error(probabilities.max(axis=1).tolist(), is_right.tolist()) < 0.1
     np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
@@ -121,7 +121,10 @@ def test_an_interval_holds_the_share_and_narrows_with_the_count() -> None:
 
 
 def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
-    confidence = np.array([0.9] * 10 + [0.5] * 10)
-    is_right = np.array([True] * 9 + [False] + [True] * 5 + [False] * 5)
+    confidence = [0.9] * 10 + [0.5] * 10
+    is_right = [True] * 9 + [False] + [True] * 5 + [False] * 5
     assert calibration_error(confidence, is_right) == pytest.approx(0.0)
-    assert calibration_error(confidence, np.zeros(20, bool)) == pytest.approx(0.7)
+    assert calibration_error(confidence, [False] * 20) == pytest.approx(0.7)
+    low, high = reliability(confidence, is_right)
+    assert (low.count, low.num_right, high.count, high.share_right) == (10, 5, 10, 0.9)
+    assert (low.confidence, high.confidence) == pytest.approx((0.5, 0.9))

@@ -121,6 +121,7 @@ class Stage:
         *,
         watchdog_s: float | None = None,
         reload: Callable[[], str | None] | None = None,
+        exchange: Callable[[], bool] = lambda: False,
     ) -> None:
         self.threads = FakeThreads()
         worker = WatchedWorker()
@@ -155,7 +156,7 @@ class Stage:
             self.reporter,
             self.notifier,
         )
-        self.loop = MainLoop(cast("Inbox", self.inbox), self.parts, reload)
+        self.loop = MainLoop(cast("Inbox", self.inbox), self.parts, reload, exchange)
 
     @property
     def states(self) -> list[str]:
@@ -178,6 +179,17 @@ def test_a_reload_ends_the_loop_to_start_anew_and_is_no_stop_for_systemd(tmp_pat
     assert stage.loop.is_reloading
     (told,) = stage.notifier.told
     assert told.startswith("RELOADING=1\n")
+
+
+def test_a_reload_of_nothing_but_specialists_goes_on_serving(tmp_path: Path) -> None:
+    events: list[Event] = [ReloadRequested(), STOP]
+    stage = Stage(tmp_path, events, reload=lambda: None, exchange=lambda: True)
+    stage.loop.run()
+    assert not stage.loop.is_reloading
+    reloading, ready, stopping = stage.notifier.told
+    assert reloading.startswith("RELOADING=1\n")
+    assert ready.startswith("READY=1")
+    assert stopping == "STOPPING=1"
 
 
 def test_a_bad_configuration_keeps_the_old_one_and_says_so(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edged.bundle.manifest import TOKENIZER, FileEntry
 from edged.errors import BundleError, BundleUnavailableError
 from edged.specialists.decision import decide
 from edged.specialists.features import Layout
@@ -18,6 +19,7 @@ from edged.specialists.folder import (
     ARRAYS,
     DESCRIPTION,
     GATE_VIEW,
+    BaseModel,
     Specialist,
     max_gate_examples,
     read_specialist,
@@ -25,6 +27,7 @@ from edged.specialists.folder import (
 )
 from edged.specialists.lesson import taught
 from tests.unit.lessons import BASE, LAYOUT, NUM_LABELS, drawn, lesson, number_lesson
+from tests.unit.test_manifest import make_manifest
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +219,17 @@ def test_a_gate_of_too_many_examples_is_refused(tmp_path: Path, made: Specialist
     rewrite(tmp_path, "gate", np.zeros((513, 2 * LAYOUT.hidden_size), np.float16))
     with pytest.raises(BundleError, match="gate is not at most 512 rows"):
         read_specialist(tmp_path, BASE)
+
+
+def test_a_base_is_what_every_build_of_it_has_in_common() -> None:
+    files = {TOKENIZER: FileEntry(9, "b" * 64), "model.onnx": FileEntry(9, "c" * 64)}
+    manifest = make_manifest(files)
+    base = BaseModel.of(manifest)
+    assert base.tokenizer == "b" * 64
+    assert base.source == manifest.source.sha256
+    rebuilt = {**files, "model.onnx": FileEntry(10, "d" * 64)}
+    assert BaseModel.of(make_manifest(rebuilt)) == base
+    assert BaseModel.of(make_manifest({TOKENIZER: FileEntry(9, "e" * 64)})) != base
 
 
 def test_what_unpacks_to_too_much_is_refused_before_it_is_read(

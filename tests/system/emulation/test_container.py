@@ -3,11 +3,13 @@
 import json
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,10 @@ import pytest
 import yaml
 
 from edged.bundle.folder import Bundle
+from edged.commands.features import FeatureReader
 from edged.commands.local_broker import Broker, mosquitto, running
+from edged.specialists.decision import Decision, decide
+from edged.specialists.folder import BaseModel, read_specialist
 from tests.system.broker.conftest import require_mosquitto
 from tests.system.broker.daemons import daemon, serve_arguments
 from tests.system.broker.peer import peer
@@ -30,6 +35,25 @@ from tests.system.emulation.containers import (
 from tests.tiny_model import write_tiny_bundle
 
 QUESTION = "What is the capital of France? Answer in one sentence."
+LAMP = {
+    "on": (
+        "switch on the light",
+        "turn the lamp on",
+        "lights on please",
+        "make it bright in here",
+        "illuminate the hall",
+        "turn on the bedroom lamp",
+    ),
+    "off": (
+        "switch off the light",
+        "turn the lamp off",
+        "lights out please",
+        "make it dark in here",
+        "turn everything off in the hall",
+        "kill the porch light",
+    ),
+}
+LAMP_PROMPTS = ("please put the lamp on", "the light should go out", "who was Napoleon")
 # Raspberry Pi 4 and 5: without and with int8 dot products.
 PROCESSORS = {"cortex-a72": ["asimd"], "cortex-a76": ["asimddp", "asimd"]}
 SITE = "opt/edged/lib/python3.11/site-packages"
@@ -72,14 +96,19 @@ def readable(model: Path) -> Path:
 
 @contextmanager
 def serving(image: str, model: Path, broker: Broker, folder: Path, cpu: str) -> Iterator[str]:
-    """Run the image as deploy/README.md says; yield its name when ready. It must stop cleanly."""
+    """Run the image as deploy/README.md says; yield its name when ready. It must stop cleanly.
+
+    The specialists in ``folder/etc`` are served.
+    """
+    specialists = [path.parent.name for path in (folder / "etc").glob("*/specialist.json")]
     config = {
         "node": "kitchen",
+        "specialists": specialists,
         "model": {"path": "/var/lib/edged-models"},
         "broker": {"host": broker.host, "port": broker.port},
         "state": {"file": "/run/edged/state.json"},
     }
-    (folder / "etc").mkdir()
+    (folder / "etc").mkdir(exist_ok=True)
     (folder / "etc" / "edged.yaml").write_text(yaml.safe_dump(config), "utf-8")
     name = f"edged-test-{os.getpid()}-{cpu}"
     options = documented_options({"/etc/edged": folder / "etc", "/var/lib/edged-models": model})
@@ -115,6 +144,16 @@ def answer(broker: Broker) -> dict[str, Any]:
     assert result.returncode == 0, result.stderr
     reply = json.loads(result.stdout)
     return {"data": reply["data"], "tokens": reply["usage"]["completion_tokens"]}
+
+
+def decision(broker: Broker, prompt: str) -> dict[str, Any]:
+    """Ask the specialist ``lamp`` and return what it says."""
+    with peer(broker.port, "5", "edged/kitchen/response/generate/test") as client:
+        asked = {"prompt": prompt, "specialist": "lamp", "timeout_ms": round(START_S * 1000)}
+        topic = "edged/kitchen/request/generate"
+        client.publish(topic, asked, ResponseTopic="edged/kitchen/response/generate/test")
+        data: dict[str, Any] = client.reply()["data"]
+        return data
 
 
 def expected(folder: Path, model: Path, broker: Broker) -> dict[str, Any]:
@@ -161,29 +200,47 @@ def test_the_image_for_this_machine_is_built_from_the_same_stages_and_answers(
         podman("healthcheck", "run", container)
 
 
+@dataclass(frozen=True)
+class Here:
+    """What the real model says on this machine's processor."""
+
+    answer: dict[str, Any]
+    lamp: Path
+    """A specialist that was taught here."""
+    decisions: list[Decision]
+
+
 @pytest.fixture(scope="module")
-def said_here(real_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The answer of the real model on this machine's processor."""
+def here(real_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Here:
     require_mosquitto()
-    folder = tmp_path_factory.mktemp("here")
+    folder, model = tmp_path_factory.mktemp("here"), real_bundle.folder
+    examples, lamp = folder / "lamp.jsonl", folder / "lamp"
+    rows = ({"prompt": p, "answer": a} for a, prompts in LAMP.items() for p in prompts)
+    examples.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    words = ["teach", str(examples), "--model", str(model), "--output", str(lamp)]
+    subprocess.run([sys.executable, "-m", "edged", *words], check=True)
+    specialist = read_specialist(lamp, BaseModel.of(real_bundle.manifest))
+    reader = FeatureReader(model)
+    decisions = [decide(specialist, reader.one(prompt)) for prompt in LAMP_PROMPTS]
     with running(mosquitto(folder)) as broker:
-        return expected(folder, real_bundle.folder, broker)
+        return Here(expected(folder, model, broker), lamp, decisions)
 
 
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_the_real_model_answers_on_an_emulated_raspberry_pi_as_on_this_machine(
-    arm64: str,
-    processor: str,
-    real_bundle: Bundle,
-    said_here: dict[str, Any],
-    broker: Broker,
-    tmp_path: Path,
+    arm64: str, processor: str, real_bundle: Bundle, here: Here, broker: Broker, tmp_path: Path
 ) -> None:
+    shutil.copytree(here.lamp, tmp_path / "etc" / "lamp")
     with serving(arm64, real_bundle.folder, broker, tmp_path, processor) as container:
         said = answer(broker)
+        decisions = [decision(broker, prompt) for prompt in LAMP_PROMPTS]
         podman("healthcheck", "run", container)
-    assert said == said_here
+    assert said == here.answer
     assert "Paris" in said["data"]["text"]
+    # What was taught on this processor holds on that one.
+    for found, wanted in zip(decisions, here.decisions, strict=True):
+        assert (found["text"], found["choice"]) == (wanted.text, wanted.choice)
+        assert found["probabilities"] == pytest.approx(wanted.probabilities, abs=0.1)
 
 
 @pytest.mark.parametrize("processor", PROCESSORS)

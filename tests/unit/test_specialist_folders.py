@@ -1,0 +1,142 @@
+"""The specialists of a node: those that can be used serve, and a reload exchanges them."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from edged.config.keys import Config, ModelConfig
+from edged.daemon.run import exchange_specialists
+from edged.daemon.specialist_folders import SpecialistFolders, planned_bytes
+from edged.node.ledger import Account, Ledger
+from edged.specialists.features import Template
+from edged.specialists.folder import ARRAYS, DESCRIPTION, Specialist, write_specialist
+from edged.specialists.lesson import taught
+from tests.unit.lessons import BASE, LAYOUT, lesson
+
+if TYPE_CHECKING:
+    from edged.daemon.loader import ResidentModel
+    from edged.daemon.main_loop import Parts
+
+TEMPLATE = Template(lambda text: [ord(character) for character in text], [0])
+
+
+@pytest.fixture(scope="module")
+def made() -> Specialist:
+    return taught(lesson(), lambda _: None)
+
+
+@pytest.fixture
+def write(made: Specialist, tmp_path: Path) -> Callable[[str], Path]:
+    """Write a specialist of this name, and return its folder."""
+
+    def write(name: str) -> Path:
+        folder = tmp_path / name
+        write_specialist(folder, replace(made, description=replace(made.description, name=name)))
+        return folder
+
+    return write
+
+
+def served() -> SpecialistFolders:
+    return SpecialistFolders(BASE, TEMPLATE, LAYOUT.width)
+
+
+def test_what_cannot_be_used_is_left_out_with_its_reason_and_the_others_serve(
+    write: Callable[[str], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, damaged, twin = write("lamp"), write("door"), write("twin")
+    (damaged / ARRAYS).write_bytes(b"no")
+    text = json.loads((twin / DESCRIPTION).read_text("utf-8"))
+    (twin / DESCRIPTION).write_text(json.dumps(text | {"name": "lamp"}), "utf-8")
+    folders = served()
+    folders.read([good, damaged, twin, tmp_path / "missing", write("auto"), write("model")])
+    assert list(folders.installed.specialists) == ["lamp"]
+    assert list(folders.problems) == ["door", "twin", "missing", "auto", "model"]
+    assert "is not what specialist.json says" in folders.problems["door"]
+    assert "the name lamp is taken" in folders.problems["twin"]
+    assert "cannot be read" in folders.problems["missing"]
+    assert caplog.text.count("specialist not used") == 5
+    lamp, *broken = folders.info()
+    assert lamp["name"] == "lamp"
+    assert [one["name"] for one in broken] == list(folders.problems)
+    assert all(one["error"] for one in broken)
+
+
+def test_a_bundle_without_hidden_states_names_the_rebuild(write: Callable[[str], Path]) -> None:
+    folders = SpecialistFolders(BASE, TEMPLATE, 0)
+    folders.read([write("lamp")])
+    assert "rebuild it with this version's `edged build`" in folders.problems["lamp"]
+
+
+def test_memory_is_planned_for_what_can_be_read(
+    write: Callable[[str], Path], made: Specialist, tmp_path: Path
+) -> None:
+    assert planned_bytes([write("lamp"), tmp_path / "missing"]) >= made.size_bytes / 2
+    assert planned_bytes([]) == 0
+
+
+class Stage:
+    """A node that serves these folders, and a configuration that may change."""
+
+    def __init__(self, folders: tuple[Path, ...], limit_bytes: int = 100 << 20) -> None:
+        self.config = Config(model=ModelConfig(path=Path("bundle")), specialists=folders)
+        self.specialists = served()
+        self.specialists.read(folders)
+        self.ledger = Ledger(limit_bytes, {Account.SPECIALISTS: planned_bytes(folders)})
+        self.announced = 0
+        model = SimpleNamespace(config=self.config, specialists=self.specialists)
+        self._model = cast("ResidentModel", model)
+        guard = SimpleNamespace(ledger=self.ledger)
+        driver = SimpleNamespace(node=SimpleNamespace(guard=guard))
+        reporter = SimpleNamespace(announce=self._announce)
+        self._parts = cast("Parts", SimpleNamespace(driver=driver, reporter=reporter))
+
+    def _announce(self) -> None:
+        self.announced += 1
+
+    def exchange(self, **changed: object) -> bool:
+        config = replace(self.config, **changed)  # type: ignore[arg-type]
+        return exchange_specialists(lambda: config, self._model, self._parts)
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self.specialists.installed.specialists)
+
+
+def test_a_reload_adds_removes_and_exchanges_specialists(write: Callable[[str], Path]) -> None:
+    lamp, door = write("lamp"), write("door")
+    stage = Stage((lamp,))
+    assert stage.exchange(specialists=(lamp, door))
+    assert (stage.names, stage.announced) == (["door", "lamp"], 1)
+    assert stage.ledger.accounts()["specialists"] == planned_bytes((lamp, door))
+    assert stage.exchange(specialists=(door,))
+    assert (stage.names, stage.announced) == (["door"], 2)
+    assert stage.exchange(specialists=())
+    assert (stage.names, stage.ledger.accounts()["specialists"]) == ([], 0)
+    (door / DESCRIPTION).unlink()
+    assert stage.exchange(specialists=(door,))
+    assert (stage.names, list(stage.specialists.problems)) == ([], ["door"])
+
+
+def test_what_else_changes_takes_a_restart(write: Callable[[str], Path]) -> None:
+    lamp, door = write("lamp"), write("door")
+    stage = Stage((lamp,))
+    assert not stage.exchange(specialists=(lamp, door), node="other")
+    assert not stage.exchange()  # the bundle may have changed
+    assert not Stage(()).exchange(specialists=(lamp,))
+    assert stage.names == ["lamp"]
+
+
+def test_what_does_not_fit_the_budget_is_not_taken_up(
+    write: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    lamp, door = write("lamp"), write("door")
+    stage = Stage((lamp,), planned_bytes((lamp,)))
+    assert stage.exchange(specialists=(lamp, door))
+    assert (stage.names, stage.announced) == (["lamp"], 0)
+    assert "do not fit into budget.memory; the old ones stay" in caplog.text
