@@ -96,22 +96,20 @@ class CorrectionsFile:
         seen, self._seen = self._seen, None
         with _open_private(self._path, os.O_APPEND) as file:
             status = os.fstat(file.fileno())
-            start = b""
-            if (status.st_ino, status.st_size) != seen:
-                # What a full disk or a power cut left is half a line, and stays one of its own.
-                start = self._read()
+            # A full disk or a power cut may have left half a line.
+            is_whole = (status.st_ino, status.st_size) == seen or self._read()
             is_new = [self._note(line) for line in lines]
             new = [line for line, is_it in zip(lines, is_new, strict=True) if is_it]
-            text = start + b"".join(line.text for line in new)
+            text = b"".join(line.text for line in new)
             is_full = status.st_size + len(text) > MAX_BYTES or self._num_lines > self._limit
-            if is_full:
+            if is_full or not is_whole:
                 self._rewrite(new)
             elif new:
                 file.write(text)
                 file.flush()
                 os.fdatasync(file.fileno())
-        if is_full or not status.st_size:
-            self._sync_folder()
+                if not status.st_size:
+                    self._sync_folder()
         status = self._path.stat()
         self._seen = status.st_ino, status.st_size
         return is_new
@@ -125,17 +123,17 @@ class CorrectionsFile:
         self._num_lines += 1
         return True
 
-    def _read(self) -> bytes:
-        """Take in the file; return what a further line must begin with."""
+    def _read(self) -> bool:
+        """Take in the file; return whether each of its lines is a correction."""
         self._answers.clear()
         self._num_lines = 0
-        end = b"\n"
-        for text in self._texts():
-            end = text[-1:]
-            line = _parsed(text)
-            if line is not None:
+        is_whole = True
+        for line in map(_parsed, self._texts()):
+            if line is None:
+                is_whole = False
+            else:
                 self._note(line)
-        return b"" if end == b"\n" else b"\n"
+        return is_whole
 
     def _texts(self) -> Iterator[bytes]:
         """Yield the newest lines of the file."""
@@ -167,6 +165,7 @@ class CorrectionsFile:
             file.flush()
             os.fsync(file.fileno())
         new_path.replace(self._path)
+        self._sync_folder()
         self._answers = OrderedDict((line.prompt, line.answer) for line in kept)
         self._num_lines = len(kept)
 
@@ -187,7 +186,7 @@ def _open_private(path: Path, flags: int) -> BinaryIO:
 def _parsed(text: bytes) -> Line | None:
     """Read a line of the file; None where it is no correction."""
     try:
-        return Line.of(json.loads(text))
+        return Line.of(json.loads(text)) if text.endswith(b"\n") else None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 

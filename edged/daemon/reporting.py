@@ -49,6 +49,7 @@ def info_members(model: ResidentModel) -> dict[str, Any]:
             "sessions": config.sessions.count,
             "session_tokens": config.sessions.max_tokens,
             "session_idle_ms": round(config.sessions.idle_s * 1000),
+            "corrections": config.state.corrections,
         },
         "group": config.group.name,
         "specialists": model.specialists.info(),
@@ -68,7 +69,10 @@ class Reporter:
         self._group = group
         self._topics = topics_of(config)
         home = config.homeassistant
-        announcement = Announcement(self._topics, home.prefix, model.bundle.manifest.name, home.ask)
+        model_name, has_specialists = model.bundle.manifest.name, bool(config.specialists)
+        announcement = Announcement(
+            self._topics, home.prefix, model_name, home.ask, has_specialists
+        )
         self.discovery = Discovery(announcement, edges.transport, edges.clock, is_on=home.discovery)
         self.status_topic = status_topic(home.prefix)
         self._memory_events = MemoryEvents(edges.operator_events, driver.node.guard)
