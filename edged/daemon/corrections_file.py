@@ -28,7 +28,6 @@ from edged.specialists.installed import Installed
 
 _LOG = logging.getLogger(__name__)
 
-FILE_NAME = "corrections.jsonl"
 MAX_BYTES = 4 << 20
 MAX_LINE_BYTES = 32 << 10
 # Of a full file so much goes at once: to drop a line, all of it is written anew.

@@ -20,7 +20,7 @@ import edged
 from edged.config.keys import Config
 from edged.daemon import memory
 from edged.daemon.check import reload_problem
-from edged.daemon.corrections_file import FILE_NAME, CorrectionKeeper, CorrectionsFile
+from edged.daemon.corrections_file import CorrectionKeeper, CorrectionsFile
 from edged.daemon.driver import Driver, Edges
 from edged.daemon.group import STOP_LIMIT_S, Connections, Group, group_filters
 from edged.daemon.homeassistant import status_topic
@@ -53,6 +53,7 @@ from edged.node.ledger import Account
 from edged.node.node import Node
 from edged.protocol.event import NodeStarted
 from edged.scheduling.latency_model import LatencyModel
+from edged.specialists.corrections import FILE_NAME
 from edged.transport.network import Transport
 from edged.transport.settings import Will
 

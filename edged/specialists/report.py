@@ -5,6 +5,7 @@ escaped: a prompt may be hostile HTML.
 """
 
 import json
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -243,7 +244,9 @@ def shortened(text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    return "".join(one if one.isprintable() or one == "\n" else "�" for one in text)
+    return "".join(
+        "�" if unicodedata.category(one) == "Cc" and one != "\n" else one for one in text
+    )
 
 
 def _text(text: str) -> str:

@@ -115,6 +115,7 @@ def test_the_template_says_which_tokens_are_the_prompts_own() -> None:
 
 def test_an_interval_holds_the_share_and_narrows_with_the_count() -> None:
     assert interval(0, 0) == (0.0, 1.0)
+    assert (interval(0, 36)[0], interval(36, 36)[1]) == (0.0, 1.0)
     low, high = interval(80, 100)
     assert (round(low, 4), round(high, 4)) == (0.7112, 0.8666)  # Wilson's, as tables have it
     assert interval(800, 1000)[0] > low

@@ -77,6 +77,13 @@ def test_of_many_examples_a_fifth_is_held_out(monkeypatch: pytest.MonkeyPatch) -
     assert len(part) == 12
 
 
+def test_a_teachers_opinions_are_taught_and_never_a_measure() -> None:
+    given = lesson(24)
+    rows = [replace(one, is_measure=index < 12) for index, one in enumerate(given.examples)]
+    found = measured(replace(given, examples=rows), quietly)
+    assert sorted(one.example.line for one in found.judged) == list(range(1, 13))
+
+
 def test_the_figures_of_noise_are_those_of_chance() -> None:
     # With as many features as here a fit on all examples is right nearly always.
     features = np.random.default_rng(0).standard_normal(drawn(60, 1)[0].shape).astype(np.float32)
@@ -313,4 +320,5 @@ def test_a_line_has_every_figure() -> None:
 
 def test_a_long_prompt_is_shortened() -> None:
     assert shortened("a\x07b\nc") == "a�b\nc"
+    assert shortened("\N{ZERO WIDTH JOINER}") == "\N{ZERO WIDTH JOINER}"  # emojis need it
     assert len(shortened("x" * 1000)) == 240
