@@ -141,7 +141,9 @@ class CorrectionsFile:
             if skipped > 0:  # the daemon never writes so much
                 file.seek(skipped)
                 file.readline()
-            while text := file.readline(MAX_LINE_BYTES):
+            left = MAX_BYTES  # what is no file may have no end
+            while left > 0 and (text := file.readline(MAX_LINE_BYTES)):
+                left -= len(text)
                 yield text
 
     def _rewrite(self, new: Sequence[Line]) -> None:

@@ -4,8 +4,8 @@ from typing import Any
 
 from edged.protocol.fields import describe
 from edged.specialists.decider import Said
-from edged.specialists.examples import MAX_PROMPT_CHARACTERS, AnswerKind, read_answer
-from edged.specialists.folder import HeadDescription, Specialist
+from edged.specialists.examples import MAX_PROMPT_CHARACTERS, Answer, AnswerKind, read_answer
+from edged.specialists.folder import HeadDescription, Scale, Specialist
 
 # Of the difference of two decimal numbers.
 _ROUNDING = 1e-9
@@ -22,21 +22,14 @@ def checked_answer(specialist: Specialist, prompt: str, value: object) -> Any:  
             f"prompt: {len(prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are kept"
         )
     answer, said = read_answer(value), specialist.description
+    if said.scale is not None:
+        return _number(said.name, said.scale, answer)
     if said.kind is AnswerKind.FIELDS:
         return _fields(specialist, answer)
-    if said.scale is not None:
-        low, high = said.scale.low, said.scale.high
-        if not isinstance(answer, float) or not low <= answer <= high:
-            raise ValueError(f"answer: {said.name} gives a number from {low:g} to {high:g}")
-        return answer
-    head = said.heads[0]
     if said.kind is AnswerKind.LABELS:
-        if answer is not None and not isinstance(answer, tuple):
-            raise ValueError(f"answer: {said.name} gives a list of labels")
-        chosen = [_label(said.name, head, label) for label in answer or ()]
-        return [label for label in head.labels if label in chosen]
+        return _labels(said.name, said.heads[0], answer)
     # Where nothing was taught to be none of the labels, "unsure" is right for it.
-    return None if answer is None else _label(said.name, head, answer)
+    return None if answer is None else _label(said.name, said.heads[0], answer)
 
 
 def agrees(specialist: Specialist, said: Said, answer: object) -> bool:
@@ -50,16 +43,31 @@ def agrees(specialist: Specialist, said: Said, answer: object) -> bool:
     return bool(said.answer == answer)
 
 
-def _fields(specialist: Specialist, answer: object) -> dict[str, str | None]:
+def _number(name: str, scale: Scale, answer: Answer) -> float:
+    if isinstance(answer, float) and scale.low <= answer <= scale.high:
+        return answer
+    raise ValueError(f"answer: {name} gives a number from {scale.low:g} to {scale.high:g}")
+
+
+def _fields(specialist: Specialist, answer: Answer) -> dict[str, str | None]:
     said = specialist.description
     heads = {str(head.field): head for head in said.heads}
-    if not isinstance(answer, dict) or not answer.keys() <= heads.keys():
-        raise ValueError(f"answer: {said.name} gives an object of its fields; `info` lists them")
-    return {name: _label(said.name, head, answer.get(name), name) for name, head in heads.items()}
+    if isinstance(answer, dict) and answer.keys() <= heads.keys():
+        return {field: _label(said.name, heads[field], answer.get(field), field) for field in heads}
+    raise ValueError(f"answer: {said.name} gives an object of its fields; `info` lists them")
 
 
-def _label(name: str, head: HeadDescription, label: object, field: str = "") -> str | None:
-    if not isinstance(label, str | None) or label not in head.labels:
-        path = f"answer.{field}" if field else "answer"
-        raise ValueError(f"{path}: {describe(label)} is not a label of {name}; `info` lists them")
-    return label
+def _labels(name: str, head: HeadDescription, answer: Answer) -> list[str | None]:
+    if answer is None or isinstance(answer, tuple):
+        chosen = [_label(name, head, label) for label in answer or ()]
+        return [label for label in head.labels if label in chosen]
+    raise ValueError(f"answer: {name} gives a list of labels")
+
+
+def _label(name: str, head: HeadDescription, label: Answer, field: str = "") -> str | None:
+    if label in head.labels and isinstance(label, str | None):
+        return label
+    path = f"answer.{field}" if field else "answer"
+    # Only a label is short enough to be quoted.
+    shown = describe(label) if isinstance(label, str | None) else "this"
+    raise ValueError(f"{path}: {shown} is not a label of {name}; `info` lists them")

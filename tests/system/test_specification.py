@@ -36,6 +36,7 @@ BEYOND_SCHEMA = (
 )
 GOLDEN = (
     *("reply-answer", "reply-session", "reply-cancel", "reply-queue-full", "reply-timeout"),
+    "reply-correct",
     *("reply-choice", "reply-choice-cut", "fragment", "fragment-done"),
 )
 CASES = [
