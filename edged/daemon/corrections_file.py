@@ -245,14 +245,15 @@ class CorrectionKeeper:
             except ValueError as error:
                 rejected = Rejected(ErrorCode.BAD_REQUEST, str(error))
                 events.append(CorrectionKept(effect.key, rejected=rejected))
-        is_new: list[bool] | None = None
+        if self._file is None or not lines:
+            return events
+        is_new: list[bool] = []
         with self._errors.caught():
-            is_new = [] if self._file is None else self._file.add(list(lines.values()))
-        if is_new is None or self._file is None:
+            is_new = self._file.add(list(lines.values()))
+        if not is_new:
             return [*events, *(CorrectionKept(key, rejected=_NOT_WRITTEN) for key in lines)]
-        count = self._file.count
         for key, is_it in zip(lines, is_new, strict=True):
-            events.append(CorrectionKept(key, count, is_it, agreed[key]))
+            events.append(CorrectionKept(key, self._file.count, is_it, agreed[key]))
         return events
 
     def _checked(self, effect: KeepCorrection) -> tuple[Line, bool | None]:

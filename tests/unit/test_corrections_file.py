@@ -115,14 +115,14 @@ def test_a_changed_mind_takes_no_room_for_long(tmp_path: Path) -> None:
     assert len(kept(tmp_path)) <= 10
 
 
-def test_above_the_bytes_the_oldest_go(tmp_path: Path) -> None:
+def test_above_the_bytes_the_oldest_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edged.daemon.corrections_file.MAX_BYTES", 40_000)
     file = opened(tmp_path, 10_000)
-    text = "x" * 30_000
-    for number in range(150):
-        file.add([line(f"{number} {text}")])
-        assert (tmp_path / FILE_NAME).stat().st_size <= MAX_BYTES
-    assert kept(tmp_path)[-1][0].startswith("149 ")
-    assert 100 < file.count < 140
+    for number in range(50):
+        file.add([line(f"{number} {'x' * 900}")])
+        assert (tmp_path / FILE_NAME).stat().st_size <= 40_000
+    assert kept(tmp_path)[-1][0].startswith("49 ")
+    assert 33 < file.count <= 41
 
 
 def test_what_is_there_already_is_read_no_further_than_may_be_written(tmp_path: Path) -> None:
