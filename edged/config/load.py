@@ -134,6 +134,9 @@ def _check_together(config: Config) -> None:
         "node: `group` is reserved for the topics of groups; choose another name": (
             config.node == "group"
         ),
+        "request.escalate_to: names this node or its own group; name another one": (
+            request.escalate_to in {"group", config.node, f"group/{config.group.name}"}
+        ),
         "request.timeout: longer than request.max_timeout; shorten it, or raise that": (
             request.timeout_s > request.max_timeout_s
         ),

@@ -23,7 +23,6 @@ from edged.daemon.check import reload_problem
 from edged.daemon.corrections_file import CorrectionKeeper, CorrectionsFile
 from edged.daemon.driver import Driver, Edges
 from edged.daemon.group import STOP_LIMIT_S, Connections, Group, group_filters
-from edged.daemon.homeassistant import status_topic
 from edged.daemon.inbox import FromGroup, Inbox, ReloadRequested, StopRequested
 from edged.daemon.invocation import add_config_arguments, check_broker_files, read_config
 from edged.daemon.journal_file import JournalFile
@@ -43,6 +42,7 @@ from edged.daemon.wiring import (
     energy_meter,
     group_settings,
     limits_of,
+    own_filters,
     topics_of,
 )
 from edged.daemon.worker import Worker
@@ -173,7 +173,7 @@ def _connect(config: Config, inbox: Inbox) -> Connections:
     topics, settings = topics_of(config), broker_settings(config)
     own = Transport(
         settings,
-        subscriptions=[topics.request_filter, status_topic(config.homeassistant.prefix)],
+        subscriptions=own_filters(config),
         will=Will(topics.availability, OFFLINE),
         emit=inbox.put,
         backlog=inbox.qsize,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edged.node.throttling import DeviceReading
-from edged.protocol.request import CancelRequest, Correction, Rejected, Request
+from edged.protocol.request import Answer, CancelRequest, Correction, Rejected, Request
 from edged.protocol.wire import Dropped, Refusal
 from edged.scheduling.memory_budget import MemorySnapshot
 from edged.specialists.decider import Decider, Run
@@ -81,6 +81,16 @@ class CorrectionKept:
     is_agreed: bool | None = None
     """Whether the specialist had said the same; None where that is not remembered."""
     rejected: Rejected | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EscalationReplied:
+    """Another node has said something about what was passed on to it."""
+
+    token: str
+    """The id that it was given."""
+    answer: Answer | None
+    """None: it has none, or is unsure as well."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from edged.errors import ErrorCode
 from edged.node.corrections import Corrections
 from edged.node.crash_journal import MAX_ATTEMPTS
 from edged.node.effects import Acknowledge, Cancel, Decode, Prepare, Report
+from edged.node.escalations import Escalations
 from edged.node.events import Prepared
 from edged.node.metrics import Count
 from edged.node.replies import Replies
@@ -55,12 +56,20 @@ class Intake:
         node: The state of the node.
         replies: What answers them.
         corrections: What takes those that are no requests.
+        escalations: What waits for another node.
     """
 
-    def __init__(self, node: NodeState, replies: Replies, corrections: Corrections) -> None:
+    def __init__(
+        self,
+        node: NodeState,
+        replies: Replies,
+        corrections: Corrections,
+        escalations: Escalations,
+    ) -> None:
         self._node = node
         self._replies = replies
         self._corrections = corrections
+        self._escalations = escalations
         self._throttling = Throttling(node.limits.max_temperature_c, node.limits.min_battery)
         self._next_key = 0
         self._arrivals: deque[RequestState] = deque()
@@ -147,13 +156,14 @@ class Intake:
         self._decided(state)
 
     def _cancel(self, canceller: RequestState, cancel: CancelRequest) -> None:
-        matches = self._node.scheduler.cancel(cancel)
+        matches = self._node.scheduler.cancel(cancel, self._escalations.states)
         outcome = CancelOutcome(is_found=bool(matches))
         self._replies.answer(canceller, Reply(cancel.reply_to, outcome))
         for state in matches:
             if state.phase is RequestPhase.RUNNING:
                 self._node.emit(Cancel(state.key))
             else:
+                self._escalations.abandon(state)
                 self._replies.finish_queued(state)
 
     def _drop(self, state: RequestState, dropped: Dropped) -> None:

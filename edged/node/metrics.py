@@ -128,7 +128,8 @@ class Metrics:
     def _count_decided(self, answer: Answer) -> None:
         self._counts[Count.DECIDED] += 1
         self._counts[Count.UNSURE] += answer.finish_reason is FinishReason.UNSURE
-        self._counts[Count.ESCALATED] += answer.detail.get("escalated_from") is not None
+        is_passed_on = answer.detail.keys() & {"escalated_from", "escalated_to"}
+        self._counts[Count.ESCALATED] += bool(is_passed_on)
 
     def count_correction(self, *, is_agreed: bool | None) -> None:
         """Count a correction that was kept; ``is_agreed`` is None where nothing is remembered."""

@@ -18,6 +18,7 @@ from edged.node.state import NodeState
 from edged.protocol.encode import encode_fragment, encode_reply
 from edged.protocol.event import RequestRefused
 from edged.protocol.request import Answer, FinishReason, Rejected, Reply, ReplyAddress
+from edged.protocol.wire import Encoded
 from edged.scheduling.queued_request import RequestPhase
 
 # Finished replies kept for replay.
@@ -145,6 +146,12 @@ class Replies:
             is_done=fragment.is_done,
         )
         self._node.emit(Publish(message))
+
+    def send(self, message: Encoded) -> int:
+        """Publish what is no reply; return its handle, which ``confirm`` does not know."""
+        self._next_handle += 1
+        self._node.emit(Publish(message, self._next_handle - 1))
+        return self._next_handle - 1
 
     def confirm(self, handle: int) -> bool:
         """Acknowledge the delivery whose reply the broker has confirmed, or will never take.

@@ -211,6 +211,8 @@ class Answer:
     """Index of the option, if ``format`` was ``choice`` and it is complete."""
     detail: dict[str, Any] = field(default_factory=dict)
     """Further members of ``data`` on the wire, such as ``probabilities``."""
+    may_leave: bool = False
+    """Whether, if it is unsure, another node may be asked: the specialist names nobody else."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,8 @@ class Topics:
         """Retained JSON: load, memory, speed, counters."""
         self.event: Final = f"{self.root}/event"
         """JSON: refusals, drops, restarts."""
+        self.escalation: Final = f"{self.root}/response/escalation"
+        """Replies of another node to what was passed on to it."""
         self.request_filter: Final = f"{self.root}/request/+"
         self.group_root: Final = f"{prefix}/group/{group}"
         self.group_filter: Final = f"$share/edged-{group}/{self.group_root}/request/+"

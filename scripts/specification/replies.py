@@ -105,6 +105,7 @@ def _decision() -> dict[str, Schema]:
             nullable(STRING), "who decided; null: nobody fits, or the plain model wrote the text"
         ),
         "escalated_from": described(nullable(STRING), "the specialist that was unsure"),
+        "escalated_to": described(STRING, "the other node, or group, that answered"),
         "specialists": described(
             {"type": "object", "additionalProperties": share},
             "`specialist: auto`: how probable it is that each one fits",

@@ -35,6 +35,7 @@ from edged.node.events import (
     CorrectionKept,
     Decoded,
     Drain,
+    EscalationReplied,
     Prepared,
     Readings,
     Synced,
@@ -44,6 +45,7 @@ from edged.node.generation import Finished, Generation, Paused
 from edged.node.node import Event, Node
 from edged.node.request_state import RequestState
 from edged.protocol.decode import Decoded as WireDecoded
+from edged.protocol.escalation import EscalationTarget
 from edged.protocol.request import (
     Answer,
     CancelRequest,
@@ -61,6 +63,8 @@ from tests.make_request import make_request
 
 TOPIC = LIMITS.defaults.topics.request("generate")
 CANCEL_REPLIES, CORRECTION_REPLIES = "reply/cancel", "reply/correct"
+OTHER_NODE = EscalationTarget("attic", "other/requests", "own/escalations", b"secret")
+UNSURE = Answer("on", FinishReason.UNSURE, detail={"specialist": "lamp"}, may_leave=True)
 NUM_MESSAGES = 6
 TIMEOUTS_S = (2.0, 20.0, 60.0)
 
@@ -123,7 +127,8 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @initialize(num_slots=st.integers(1, 3))
     def begin(self, num_slots: int) -> None:
-        self.limits = replace(LIMITS, max_waiting=3, num_slots=num_slots)
+        limits = replace(LIMITS, max_waiting=3, num_slots=num_slots)
+        self.limits = replace(limits, escalation=OTHER_NODE)
         self.start_process()
 
     def start_process(self) -> None:
@@ -134,6 +139,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.to_pause: set[int] = set()
         self.unconfirmed: list[int] = []
         self.keeping: list[KeepCorrection] = []
+        self.passed_on: list[str] = []
         self.num_delivered = self.num_replies = 0
         self.final_until_s: dict[int, float] = {}
         """Until when the answer to a message with an id is repeated instead of made again."""
@@ -208,6 +214,9 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     def send(self, published: Publish) -> None:
         assert published.handle is not None
+        if published.message.topic == OTHER_NODE.request_topic:
+            self.passed_on.append(json.loads(published.message.payload)["id"])
+            return
         self.unconfirmed.append(published.handle)
         self.num_replies += 1
         assert self.num_replies <= self.num_delivered, "a second reply"
@@ -291,6 +300,22 @@ class DeliveryMachine(RuleBasedStateMachine):
     def finish(self, data: st.DataObject, *, is_broken: bool) -> None:
         self.end(data.draw(st.sampled_from(sorted(self.running))), is_broken=is_broken)
 
+    @precondition(lambda self: self.running)
+    @rule()
+    def decide(self) -> None:
+        """Let a specialist be unsure, so that the other node is asked."""
+        run = self.running.pop(min(self.running))
+        run.first_token_s = self.now_s
+        self.take(Finished(run, UNSURE, self.now_s))
+
+    @precondition(lambda self: self.passed_on)
+    @rule(data=st.data(), is_sure=st.booleans())
+    def answer_elsewhere(self, data: st.DataObject, *, is_sure: bool) -> None:
+        """Let the other node answer, perhaps again or too late."""
+        token = data.draw(st.sampled_from(self.passed_on))
+        answer = Answer("on", FinishReason.STOP) if is_sure else None
+        self.take(EscalationReplied(token, answer))
+
     def end(self, key: int, *, is_broken: bool = False) -> None:
         run = self.running.pop(key)
         if is_broken:
@@ -343,7 +368,8 @@ class DeliveryMachine(RuleBasedStateMachine):
     def in_progress(self) -> list[RequestState]:
         """The requests whose start is written down."""
         scheduler = self.node.scheduler
-        return [*(state for state in scheduler.queued() if state.num_pauses), *scheduler.running]
+        paused = [state for state in scheduler.queued() if state.num_pauses]
+        return [*paused, *scheduler.running, *self.node._escalations.states]
 
     @rule(ends_first=st.booleans())
     def stop(self, *, ends_first: bool) -> None:
