@@ -56,8 +56,8 @@ class AskedSpecialist:
 
     def __init__(self, folder: Path, model: Path) -> None:
         base = BaseModel.of(open_bundle(model, verify=False).manifest)
-        self._specialist = read_specialist(folder, base)
         self._reader = FeatureReader(model)
+        self._specialist = read_specialist(folder, base, self._reader.layout)
 
     def check(self, examples: Sequence[Example]) -> None:
         """Refuse answers of another kind than the specialist's.

@@ -40,8 +40,8 @@ def main(arguments: argparse.Namespace) -> int:
         BundleError: The bundle or the specialist is wrong.
     """
     base = BaseModel.of(open_bundle(arguments.model, verify=False).manifest)
-    specialist = read_specialist(arguments.specialist, base)
     reader = FeatureReader(arguments.model)
+    specialist = read_specialist(arguments.specialist, base, reader.layout)
     is_talk = not arguments.prompts and sys.stdin.isatty()
     for prompt in arguments.prompts or _lines(is_talk=is_talk):
         if not prompt.strip():

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from edged.engine.decoding import ForwardPass
+from edged.engine.steps import Prefilled
 from edged.node.generation import Generation
 from edged.protocol.request import Energy, EnergySource
 
@@ -63,6 +64,9 @@ def account(
         # Energy is divided, time is not: each generation waited for the whole pass.
         if not ran.num_rows:
             run.spent.prefill_s += seconds
+            steps = ran.outcomes[run.decoding]
+            beside = (step.num_beside for step in steps if isinstance(step, Prefilled))
+            run.spent.num_coprefilled_tokens += sum(beside)
             continue
         run.spent.decode_s += seconds
         run.spent.decode_runs += 1

@@ -241,8 +241,13 @@ def write_specialist(folder: Path, specialist: Specialist) -> None:
     (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
 
-def read_specialist(folder: Path, base: BaseModel) -> Specialist:
+def read_specialist(folder: Path, base: BaseModel, layout: Layout | None = None) -> Specialist:
     """Read and check a folder; blocks for milliseconds.
+
+    Args:
+        folder: May come from a stranger.
+        base: Of the bundle.
+        layout: Of the features that its graph gives; None where that is not known yet.
 
     Raises:
         BundleError: it is damaged, or taught to another base; it says what to do.
@@ -256,6 +261,9 @@ def read_specialist(folder: Path, base: BaseModel) -> Specialist:
         raise BundleError(f"{folder}: {DESCRIPTION}: {error}; {_REPAIR}") from error
     if description.base != base:
         raise BundleError(f"{folder}: taught to another model; {_REPAIR}, with --model this bundle")
+    said = Layout(description.num_layers, description.hidden_size)
+    if layout is not None and said != layout:
+        raise BundleError(f"{folder}: reads {said}, the model gives {layout}; {_REPAIR}")
     data = _read(folder / ARRAYS, MAX_ARRAYS_BYTES)
     if hashlib.sha256(data).hexdigest() != description.arrays_sha256:
         raise BundleError(f"{folder}: {ARRAYS} is not what {DESCRIPTION} says; {_REPAIR}")

@@ -36,8 +36,8 @@ BEYOND_SCHEMA = (
 )
 GOLDEN = (
     *("reply-answer", "reply-session", "reply-cancel", "reply-queue-full", "reply-timeout"),
-    "reply-correct",
-    *("reply-choice", "reply-choice-cut", "fragment", "fragment-done"),
+    *("reply-choice", "reply-choice-cut", "reply-correct", "reply-scored", "reply-questions"),
+    *("fragment", "fragment-done"),
 )
 CASES = [
     case

@@ -87,6 +87,13 @@ def test_a_specialist_of_another_base_is_refused_with_what_to_do(
             read_specialist(tmp_path, other)
 
 
+def test_a_specialist_of_other_features_is_refused(tmp_path: Path, made: Specialist) -> None:
+    write_specialist(tmp_path, made)
+    assert read_specialist(tmp_path, BASE, LAYOUT).layout == LAYOUT
+    with pytest.raises(BundleError, match=r"the model gives Layout\(num_layers=5, hidden_size=9\)"):
+        read_specialist(tmp_path, BASE, Layout(5, 9))
+
+
 SCALE = {"low": 0, "high": 9, "decimals": 0, "tolerance": 1, "noise": 1, "prior": 1}
 
 
