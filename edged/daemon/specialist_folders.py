@@ -26,6 +26,7 @@ from edged.specialists.folder import (
     read_specialist,
 )
 from edged.specialists.installed import Installed
+from edged.specialists.scoring import OptionScoring
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class SpecialistFolders:
         base: What the model is.
         template: What specialists read, in its tokens.
         width: Numbers of a token's hidden states; 0 where the model gives none.
+        scoring: What decides for an option without a specialist.
     """
 
     def __init__(
@@ -61,11 +63,13 @@ class SpecialistFolders:
         base: BaseModel | None = None,
         template: Template | None = None,
         width: int = 0,
+        scoring: OptionScoring | None = None,
     ) -> None:
         self._base = base
         self._template = template
         self._width = width
-        self.installed = Installed(template, width)
+        self._scoring = scoring
+        self.installed = Installed(template, width, scoring=scoring)
         """What serves now; replaced as a whole, so that any thread may read it."""
         self.problems: dict[str, str] = {}
         """Why a folder does not serve, by its name."""
@@ -76,7 +80,8 @@ class SpecialistFolders:
         """Return those of a loaded model, none of which is read yet."""
         num_layers, hidden_size = engine.hidden_shape
         template = Template(tokenizer.encode, tokenizer.beginning_ids)
-        return cls(BaseModel.of(manifest), template, num_layers * hidden_size)
+        scoring = OptionScoring(tokenizer.encode)
+        return cls(BaseModel.of(manifest), template, num_layers * hidden_size, scoring)
 
     def read(self, folders: Sequence[Path]) -> None:
         """Serve what is in these folders, and nothing else; blocks for milliseconds each."""
@@ -91,7 +96,7 @@ class SpecialistFolders:
                 _LOG.error("specialist not used: %s", error)
         self._digests = {folder: _digest(folder) for folder in folders}
         self.problems = problems
-        self.installed = Installed(self._template, self._width, found)
+        self.installed = Installed(self._template, self._width, found, self._scoring)
         if found:
             _LOG.info("specialists: %s", ", ".join(sorted(found)))
 

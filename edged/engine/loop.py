@@ -19,6 +19,7 @@ from edged.engine.speed import measure_cost
 from edged.engine.steps import EngineSettings, InterruptedRunError, Prefilled, Step, Token
 from edged.protocol.request import SamplingParams
 from edged.scheduling.latency_model import CostEstimate
+from edged.specialists.scoring import OptionScorer
 
 if TYPE_CHECKING:
     from edged.engine.graph import Graph
@@ -78,22 +79,23 @@ class Engine:
         max_tokens: int,
         constraint: Constraint | None = None,
         num_answered: int = 0,
-        reader: HiddenReader | None = None,
+        reader: HiddenReader | OptionScorer | None = None,
     ) -> Decoding:
         """Begin an answer; ``step`` decodes it in a batch with the others.
 
         It is over after a stop token, when ``constraint`` is complete, after ``max_tokens``, or
         when prompt and answer fill ``max_model_len``. ``end`` must be called for each. The last
         ``num_answered`` tokens of the prompt are the answer so far of an interrupted request. With
-        a ``reader`` it is over when the prompt is read: no token is chosen, and one run may read
-        the prompts of several.
+        a ``reader`` it is over when the prompt is read, or the options behind it: no token is
+        chosen, and one run may read the prompts of several.
 
         Raises:
-            ValueError: the prompt is empty, fills the context, or holds an unknown token; or
-                ``max_tokens`` is below 1.
+            ValueError: the prompt is empty, fills the context, alone or with an option behind it,
+                or holds an unknown token; or ``max_tokens`` is below 1.
             RuntimeError: no slot is free.
         """
-        prompt = self._checked_prompt(prompt_ids, max_tokens)
+        scorer = reader if isinstance(reader, OptionScorer) else None
+        prompt = self._checked_prompt(prompt_ids, max_tokens, scorer)
         # The prefill and the decode branch differ in the last bits, enough to change a token, and
         # in a graph that is not exact any two batches do. There only a request with a seed is
         # promised an answer that does not depend on earlier requests.
@@ -113,8 +115,12 @@ class Engine:
         drafter = Drafter(prompt.tolist(), self._draft_cost) if is_guessing else None
         sampler = Sampler(sampling, prompt)
         decoding = Decoding(
-            prompt, sampler, slot, num_cached, limit, constraint, drafter, num_answered, reader
+            prompt, sampler, slot, num_cached, limit, constraint, drafter, num_answered
         )
+        if scorer is not None:
+            decoding.scorer = scorer
+        else:
+            decoding.reader = reader
         self._active.append(decoding)
         return decoding
 
@@ -124,12 +130,14 @@ class Engine:
         Prefill chunks and decode steps alternate. The pass is empty when no answer has anything
         left to run, or when the run was interrupted.
         """
-        waiting = [d for d in self._active if not d.is_prefilled]
+        waiting = [d for d in self._active if not d.is_read and not d.is_over]
         prefilling = min(waiting, key=lambda d: d.level, default=None)
-        running = [d for d in self._active if d.is_prefilled and not d.is_over]
+        running = [d for d in self._active if d.is_read and not d.is_over]
         # Alternating, a long prompt delays each token of a running answer by one chunk at most.
         self._was_prefill = prefilling is not None and not (running and self._was_prefill)
         if prefilling is not None and self._was_prefill:
+            if prefilling.next_behind is not None:
+                return self._score(prefilling, *prefilling.next_behind)
             if prefilling.reader is None:
                 return self._prefill(prefilling)
             limit = self.chunk_tokens if running else self._batch_tokens
@@ -219,12 +227,13 @@ class Engine:
         self._draft_cost = cost.decode_row_s / cost.decode_token_s or _DRAFT_COST
         return cost
 
-    def _checked_prompt(self, prompt_ids: Sequence[int], max_tokens: int) -> TokenIds:
+    def _checked_prompt(
+        self, prompt_ids: Sequence[int], max_tokens: int, scorer: OptionScorer | None
+    ) -> TokenIds:
         prompt = np.asarray(prompt_ids, np.int64)
-        if not 0 < len(prompt) < self.max_model_len:
-            raise ValueError(
-                f"{len(prompt)} prompt tokens do not fit 1 to {self.max_model_len - 1}"
-            )
+        longest = self.max_model_len - (1 if scorer is None else max(scorer.num_behind, 1))
+        if not 0 < len(prompt) <= longest:
+            raise ValueError(f"{len(prompt)} prompt tokens do not fit 1 to {longest}")
         if max_tokens < 1:
             raise ValueError(f"max_tokens is {max_tokens}; an answer has at least 1")
         if prompt.min() < 0 or prompt.max() >= self.vocab_size:
@@ -248,7 +257,9 @@ class Engine:
         self._slots.extend(slot, token_ids, is_prefill=is_prefill)
         decoding.num_prefilled += len(token_ids)
         steps: list[Step] = [Prefilled(decoding.num_prefilled, decoding.num_cached)]
-        if decoding.is_prefilled:
+        if decoding.is_prefilled and decoding.scorer is not None:
+            decoding.score(logits)
+        elif decoding.is_prefilled:
             steps.append(decoding.choose(logits[0], self.stop_token_ids))
         return ForwardPass({decoding: steps})
 
@@ -269,6 +280,16 @@ class Engine:
             self._slots.extend(decoding.slot, token_ids, is_prefill=True)
             outcomes[decoding] = [decoding.read(rows, len(token_ids), num_run - len(token_ids))]
         return ForwardPass(outcomes)
+
+    def _score(self, decoding: Decoding, start: int, token_ids: Sequence[int]) -> ForwardPass:
+        """Run tokens of an option behind the prompt, by the branch that would decode them."""
+        position = len(decoding.prompt) + start
+        # The slot's record stays at the prompt: the next option is written over this one.
+        logits = self._graph.forward(
+            np.array(token_ids), position, slot=decoding.slot, all_rows=True, is_prefill=False
+        )
+        decoding.score(logits)
+        return ForwardPass({decoding: []}, len(token_ids), len(token_ids) * position)
 
     def _decode(self, decodings: Sequence[Decoding]) -> ForwardPass:
         inputs = [decoding.next_input for decoding in decodings]

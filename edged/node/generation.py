@@ -111,6 +111,11 @@ class Generation:
         return self._num_read + len(self.prompt_ids)
 
     @property
+    def has_one_run(self) -> bool:
+        """Whether it took one run of the model."""
+        return len(self._readers) + bool(self.prompt_ids) <= 1
+
+    @property
     def num_output_tokens(self) -> int:
         """Tokens of the answer so far."""
         return len(self.output_ids)

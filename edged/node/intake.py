@@ -7,6 +7,7 @@ delivery that may have ended a process before (a suspect) is taken in and answer
 else is at work: a further crash is its own.
 """
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,6 +33,7 @@ from edged.protocol.request import (
 )
 from edged.protocol.wire import Delivery, Dropped, Refusal
 from edged.scheduling.admission import Demand, Resources, admit, refuse_early
+from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.queued_request import RequestPhase
 from edged.specialists.decider import Run
 
@@ -265,13 +267,12 @@ class Intake:
     def _admit(self, request: Request, runs: Sequence[Run]) -> tuple[Demand, int | Rejected]:
         """Return what these runs need, and the tokens that the answer may have."""
         node, limits = self._node, self._node.limits
-        lengths = [len(run.prompt_ids) for run in runs]
-        longest = max(lengths)
+        longest = max(run.num_positions for run in runs)
         max_tokens = 0 if runs[-1].new_reader is not None else request.max_tokens
         # Positions of the KV cache cost memory from their first use on, and keep it.
         num_tokens = min(longest + max_tokens, limits.max_model_len)
         num_new = max(num_tokens - node.readings.num_touched, 0)
-        others = sum(lengths) - longest
+        others = max(_num_computed(runs, node.cost) - longest, 0)
         demand = Demand(longest, max_tokens, others, limits.kv_bytes_per_token * num_new)
         test = node.scheduler.at(node.now_s, node.cost).admission_test(request.deadline_s)
         return demand, admit(request, demand, self._resources(), test)
@@ -293,3 +294,21 @@ class Intake:
     def _decided(self, state: RequestState) -> None:
         self._node.journal.forgive(state.fingerprint)
         self._mark()
+
+
+def _num_computed(runs: Sequence[Run], cost: CostEstimate) -> int:
+    """Return how many tokens of a prompt take as long as these runs one after the other, at most.
+
+    What a prompt begins with in common with the one before it is in the cache.
+    """
+    num_tokens, behind_s = 0, 0.0
+    before: Sequence[int] = ()
+    for run in runs:
+        length = len(run.prompt_ids)
+        pairs = enumerate(zip(run.prompt_ids, before, strict=False))
+        num_cached = next((i for i, (one, other) in pairs if one != other), len(before))
+        num_tokens += length - min(num_cached, max(length - 1, 0))  # the last one is run anyway
+        # A pass of several tokens takes no longer than as many of one token each.
+        behind_s += sum(cost.decode_s(len(option) - 1, length) for option in run.options)
+        before = run.prompt_ids
+    return num_tokens + math.ceil(behind_s / cost.prefill_token_s)

@@ -219,6 +219,9 @@ class Node:
         if run.was_paused:
             return
         self.metrics.observe_decode(usage.completion_tokens - 1, timing.decode_s)
+        # Attention over several prompts is not that over one of their length.
+        if not run.has_one_run:
+            return
         spent.num_cached = usage.cached_tokens
         spent.num_prefilled = usage.prompt_tokens - usage.cached_tokens
         self.metrics.cost_error.add(self.latency_model.observe(spent))

@@ -46,14 +46,11 @@ def read_generate(
     # The id is the last level of the fragments' topic.
     if is_stream and address.request_id is None:
         raise MessageError("stream: needs an `id`, which is part of the fragments' topic")
-    specialist = keys.SPECIALIST.read(fields)
     ignored: list[str] = []
-    questions = _read_questions(fields, ignored)
-    if specialist is not None or questions:
-        _check_decision(fields, specialist, is_stream=is_stream, session=session)
+    specialist, questions = keys.SPECIALIST.read(fields), _read_questions(fields, ignored)
     messages, is_system_given = _read_messages(fields, defaults, ignored)
     output_format = _read_format(fields, ignored)
-    sampling: dict[str, Any] = {key.name: key.read(fields) for key in keys.SAMPLING_KEYS}
+    _check_decision(fields, output_format)
     return Request(
         reply_to=address,
         messages=messages,
@@ -61,7 +58,7 @@ def read_generate(
         deadline_s=now_s + timeout_s,
         max_tokens=keys.MAX_TOKENS.read(fields) or defaults.max_tokens,
         stop=_read_stop(fields),
-        sampling=SamplingParams(**sampling),
+        sampling=_read_sampling(fields),
         format=output_format,
         is_stream=is_stream,
         priority=keys.PRIORITY.read(fields),
@@ -73,6 +70,11 @@ def read_generate(
         is_system_given=is_system_given,
         ignored_keys=_shorten([*fields.unread, *ignored]),
     )
+
+
+def _read_sampling(fields: Fields) -> SamplingParams:
+    sampling: dict[str, Any] = {key.name: key.read(fields) for key in keys.SAMPLING_KEYS}
+    return SamplingParams(**sampling)
 
 
 def _read_timeout_s(fields: Fields, defaults: RequestDefaults, expiry_s: int | None) -> float:
@@ -219,26 +221,24 @@ def _read_question(name: str, value: object, ignored: list[str]) -> Question:
     ask = fields.value("ask")
     if ask is not None:
         check_text(fields.path("ask"), ask, max_length=keys.MAX_ASK_LENGTH)
+        if specialist is not None:
+            raise MessageError(f"{path}.ask: a specialist knows its question; leave it out")
     choices = () if specialist is not None else _read_choices(fields)
     ignored.extend(fields.unread)
     return Question(name, specialist, choices, ask)
 
 
-def _check_decision(
-    fields: Fields, specialist: str | None, *, is_stream: bool, session: str | None
-) -> None:
+def _check_decision(fields: Fields, output_format: OutputFormat) -> None:
     """Refuse what a decision has no use for, which is better than to ignore it.
 
     Raises:
-        MessageError: One of these keys is given.
+        MessageError: A decision is asked for, and such a key is given.
     """
-    asked = "specialist" if specialist is not None else "questions"
-    others = {
-        "questions": specialist is not None and fields.value("questions") is not None,
-        "stream": is_stream,
-        "session": session is not None,
-        "format": fields.value("format") is not None,
-    }
-    for key, is_given in others.items():
-        if is_given:
-            raise MessageError(f"{key}: cannot be used with `{asked}`; leave it out")
+    asked = [key for key in ("specialist", "questions") if fields.value(key) is not None]
+    others = [*asked[1:], "stream", "session", "format"]
+    if output_format.is_scored and not asked:
+        asked, others = ["format.probabilities"], others[:-1]
+    for key in others:
+        # ``"stream": false`` asks for nothing.
+        if asked and fields.value(key) not in (None, False):
+            raise MessageError(f"{key}: cannot be used with `{asked[0]}`; leave it out")

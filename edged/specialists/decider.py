@@ -5,7 +5,7 @@ Rule: loads no library, as what is decided about a request needs none.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edged.protocol.request import Answer
 
@@ -22,9 +22,9 @@ class Reader(Protocol):
         """First tokens of the prompt that give nothing."""
 
     def add(self, rows: "NDArray[np.float32]") -> None:
-        """Take the hidden states ``[tokens, width]`` of the next tokens."""
+        """Take the hidden states ``[tokens, width]`` of the next tokens; of options, logits."""
 
-    def features(self) -> "NDArray[np.float32]":
+    def features(self) -> "NDArray[Any]":
         """Return what was read, when all tokens were added."""
 
 
@@ -35,6 +35,14 @@ class Run:
     prompt_ids: Sequence[int]
     new_reader: Callable[[], Reader] | None = None
     """None: an answer is written."""
+    options: Sequence[Sequence[int]] = ()
+    """Tokens that are run behind the prompt, one option at a time from the same place."""
+
+    @property
+    def num_positions(self) -> int:
+        """Tokens that are in the cache at a time, at most."""
+        # The last token of an option is never run.
+        return len(self.prompt_ids) + max((len(option) - 1 for option in self.options), default=0)
 
 
 class Decider(Protocol):

@@ -19,7 +19,8 @@ from edged.errors import UsageError
 # A label; null for "none of these"; several labels; a number; a field's label by its name.
 Answer: TypeAlias = str | float | tuple[str, ...] | dict[str, str | None] | None
 
-MAX_EXAMPLES = 20_000
+# Their features take 230 MB of memory with a model of 576 hidden states: a board has 1 GiB.
+MAX_EXAMPLES = 5_000
 MAX_PROMPT_CHARACTERS = 4096
 MAX_LABEL_CHARACTERS = 200
 MAX_LABELS = 512

@@ -1,12 +1,14 @@
 """The specialists of a node: what a request may name, and the runs that it takes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from edged.protocol.request import ChatMessage, Request
+from edged.protocol.request import ChatMessage, OnDeadline, Question, Request
 from edged.specialists.asked import PLAIN_MODEL, SpecialistDecider
 from edged.specialists.decider import Decider, Run
 from edged.specialists.features import Template
 from edged.specialists.folder import Specialist
+from edged.specialists.questions import QuestionsDecider
+from edged.specialists.scoring import ChoiceDecider, EncodeChat, OptionScoring
 
 
 class UnknownSpecialistError(ValueError):
@@ -20,6 +22,7 @@ class Installed:
         template: What they all read.
         width: Features of a token's hidden states.
         specialists: By name.
+        scoring: What decides for an option without a specialist.
     """
 
     def __init__(
@@ -27,9 +30,11 @@ class Installed:
         template: Template | None = None,
         width: int = 0,
         specialists: Mapping[str, Specialist] | None = None,
+        scoring: OptionScoring | None = None,
     ) -> None:
         self._template = template
         self._width = width
+        self._scoring = scoring
         self.specialists = specialists or {}
 
     @property
@@ -37,24 +42,50 @@ class Installed:
         """Memory that their arrays take."""
         return sum(specialist.size_bytes for specialist in self.specialists.values())
 
-    def decider(
-        self, request: Request, encode_chat: Callable[[Sequence[ChatMessage]], list[int]]
-    ) -> Decider | None:
+    def decider(self, request: Request, encode_chat: EncodeChat) -> Decider | None:
         """Return what decides a request; None where an answer is to be written.
 
         Raises:
             UnknownSpecialistError: It names what is not installed.
+            OptionError: An option cannot be scored.
         """
+        if request.questions:
+            return self._questions(request, encode_chat)
+        if request.format.is_scored:
+            choice = Question("", choices=request.format.choices)
+            return self._scored("format.choices", choice, request, encode_chat)
         name = request.specialist
         if name is None:
             return None
         specialist = self._find("specialist", name)
-        text = spoken(request.messages)
-        reading = self.reading(text)
+        reading = self.reading(spoken(request.messages))
         plain = None
         if request.may_escalate and specialist.description.escalate == PLAIN_MODEL:
             plain = Run(encode_chat(request.messages))
         return SpecialistDecider(reading, self.specialists, name, plain)
+
+    def _questions(self, request: Request, encode_chat: EncodeChat) -> Decider:
+        reading: Run | None = None
+        deciders: dict[str, Decider] = {}
+        for question in request.questions:
+            path = f"questions.{question.name}"
+            if question.specialist is None:
+                scored = self._scored(f"{path}.choices", question, request, encode_chat)
+                deciders[question.name] = scored
+                continue
+            self._find(f"{path}.specialist", question.specialist)
+            reading = reading or self.reading(spoken(request.messages))
+            asked = SpecialistDecider(reading, self.specialists, question.specialist)
+            deciders[question.name] = asked
+        may_leave_out = request.on_deadline is OnDeadline.SHORTEN
+        return QuestionsDecider(deciders, may_leave_out=may_leave_out)
+
+    def _scored(
+        self, path: str, question: Question, request: Request, encode_chat: EncodeChat
+    ) -> ChoiceDecider:
+        if self._scoring is None:
+            raise ValueError("no option can be scored without a model")
+        return self._scoring.decider(path, question, request.messages, encode_chat)
 
     def reading(self, text: str) -> Run:
         """Return the run of a text in the template.

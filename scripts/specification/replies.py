@@ -79,9 +79,10 @@ def _answer() -> Schema:
             "json": {"description": docs["json"]},
             "choice": described(nullable(COUNT), docs["choice"]),
             **_decision(),
+            "answers": _answers(),
             "finish_reason": described({"enum": [str(r) for r in FinishReason]}, meanings),
         },
-        optional=("choice", *_decision()),
+        optional=("choice", *_decision(), "answers"),
     )
     # A client that acts on the text does nothing if the choice was cut.
     is_cut = {"properties": {"choice": {"type": "null"}}, "required": ["choice"]}
@@ -120,8 +121,27 @@ def _decision() -> dict[str, Schema]:
             "of a number: nine of ten right ones are inside",
         ),
         "guesses": described({"type": "array", "items": guess}, "`unsure`: the most probable"),
-        "answers": described({"type": "object"}, "`questions`: a decision each, by name"),
     }
+
+
+def _answers() -> Schema:
+    """Return what is said of several questions."""
+    docs, reasons = docs_of(Answer), (FinishReason.STOP, FinishReason.UNSURE, FinishReason.DEADLINE)
+    properties: dict[str, Schema] = {
+        "text": described(STRING, "the option or label, or the JSON text"),
+        "json": {"description": docs["json"]},
+        "choice": described(COUNT, docs["choice"]),
+        **_decision(),
+        "finish_reason": described(
+            {"enum": [str(reason) for reason in reasons]},
+            "`deadline`: there was no time for it, and nothing else stands here",
+        ),
+    }
+    answer = members(
+        properties, optional=tuple(name for name in properties if name != "finish_reason")
+    )
+    schema: Schema = {"type": "object", "additionalProperties": answer}
+    return described(schema, "`questions`: a decision each, by name")
 
 
 def _cancelled() -> Schema:

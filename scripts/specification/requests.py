@@ -72,6 +72,15 @@ _DECISIONS_EXCLUDE: list[Schema] = [
     }
     for key in ("specialist", "questions")
 ]
+_IS_SCORED: Schema = {
+    "type": "object",
+    "required": ["type", "probabilities"],
+    "properties": {"type": {"const": "choice"}, "probabilities": {"const": True}},
+}
+_SCORES_EXCLUDE: Schema = {
+    "if": {"required": ["format"], "properties": {"format": _IS_SCORED}},
+    "then": {"properties": {"session": _NONE, "stream": {"enum": [False, None]}}},
+}
 
 
 def generate_schema() -> Schema:
@@ -80,7 +89,7 @@ def generate_schema() -> Schema:
         "type": "object",
         "properties": _properties(),
         "oneOf": _PROMPT_OR_MESSAGES,
-        "allOf": [_STREAM_NEEDS_ID, *_DECISIONS_EXCLUDE],
+        "allOf": [_STREAM_NEEDS_ID, *_DECISIONS_EXCLUDE, _SCORES_EXCLUDE],
     }
     text = (
         "A prompt in JSON. Unknown keys are ignored. null is the same as omitting the key. In"
@@ -163,7 +172,10 @@ def _questions() -> Schema:
             "ask": described(nullable(ask), "the question in words, for choices"),
         },
         "oneOf": [
-            {"required": ["specialist"], "properties": {"specialist": {"not": _NONE}}},
+            {
+                "required": ["specialist"],
+                "properties": {"specialist": {"not": _NONE}, "ask": _NONE},
+            },
             {"required": ["choices"]},
         ],
     }

@@ -40,7 +40,8 @@ BEYOND_SCHEMA = (
 )
 GOLDEN = (
     *("reply-answer", "reply-session", "reply-cancel", "reply-queue-full", "reply-timeout"),
-    *("reply-choice", "reply-choice-cut", "fragment", "fragment-done"),
+    *("reply-choice", "reply-choice-cut", "reply-scored", "reply-questions"),
+    *("fragment", "fragment-done"),
 )
 CASES = [
     case

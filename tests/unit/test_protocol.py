@@ -18,6 +18,7 @@ from edged.protocol.request import (
     ChatMessage,
     FinishReason,
     FormatType,
+    Question,
     Rejected,
     Reply,
     ReplyAddress,
@@ -47,7 +48,7 @@ KEYS = st.sampled_from(
         *("id", "transaction", "response_topic", "timeout_ms", "session", "stream", "unknown"),
         *("prompt", "system", "messages", "max_tokens", "stop", "format"),
         *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"),
-        *("priority", "on_deadline"),
+        *("priority", "on_deadline", "specialist", "questions", "escalate"),
     ]
 )
 
@@ -75,6 +76,9 @@ def message_of(decoded: Any) -> str:
     return decoded.rejected.message
 
 
+SCORED = {"type": "choice", "choices": ["a", "b"], "probabilities": True}
+NOT_A_NAME = "specialist: must be the name of a specialist: 1 to 64 characters of a-z 0-9 -"
+QUESTIONS = "questions: must be an object of 1 to 32 questions"
 REFUSED = [
     ({"temperature": "hot"}, 'temperature: must be a number from 0 to 2, got "hot"'),
     ({"temperature": True}, "temperature: must be a number from 0 to 2, got true"),
@@ -136,6 +140,78 @@ REFUSED = [
     (
         {"format": {"type": "choice", "choices": ["a", "a"]}},
         "format.choices: must all be different",
+    ),
+    (
+        {"format": {"type": "choice", "choices": ["a"], "probabilities": 1}},
+        "format.probabilities: must be true or false, got 1",
+    ),
+    *(
+        (
+            {"id": "a", "format": SCORED} | other,
+            f"{key}: cannot be used with `format.probabilities`; leave it out",
+        )
+        for key, other in (("stream", {"stream": True}), ("session", {"session": "s"}))
+    ),
+    *(
+        (
+            {"id": "a", key: asked} | other,
+            f"{named}: cannot be used with `{key}`; leave it out",
+        )
+        for key, asked in (("specialist", "lamp"), ("questions", {"a": {"specialist": "lamp"}}))
+        for named, other in (
+            ("stream", {"stream": True}),
+            ("session", {"session": "s"}),
+            ("format", {"format": {"type": "text"}}),
+        )
+    ),
+    (
+        {"specialist": "lamp", "questions": {"a": {"specialist": "lamp"}}},
+        "questions: cannot be used with `specialist`; leave it out",
+    ),
+    (
+        {"specialist": "Lamp"},
+        f'{NOT_A_NAME}, got "Lamp"',
+    ),
+    ({"escalate": 0}, "escalate: must be true or false, got 0"),
+    ({"questions": []}, f"{QUESTIONS}, got an array"),
+    ({"questions": {}}, f"{QUESTIONS}, got an object"),
+    (
+        {"questions": {f"q{n}": {"choices": ["a"]} for n in range(33)}},
+        f"{QUESTIONS}, got an object",
+    ),
+    (
+        {"questions": {"a b": {"choices": ["a"]}}},
+        "questions: a name must be 1 to 64 characters of A-Z a-z 0-9 . _ : -",
+    ),
+    ({"questions": {"a": 1}}, "questions.a: must be an object, got a number"),
+    ({"questions": {"a": {}}}, "questions.a: must have either `specialist` or `choices`"),
+    (
+        {"questions": {"a": {"specialist": "lamp", "choices": ["a"]}}},
+        "questions.a: must have either `specialist` or `choices`",
+    ),
+    (
+        {"questions": {"a": {"specialist": 5}}},
+        f"questions.a.{NOT_A_NAME}, got 5",
+    ),
+    (
+        {"questions": {"a": {"choices": ["a"] * 65}}},
+        "questions.a.choices: must be an array of 1 to 64 strings",
+    ),
+    (
+        {"questions": {"a": {"choices": ["a", ""]}}},
+        "questions.a.choices[1]: must have 1 to 256 characters, got 0",
+    ),
+    (
+        {"questions": {"a": {"choices": ["a"], "ask": 1}}},
+        "questions.a.ask: must be a string, got a number",
+    ),
+    (
+        {"questions": {"a": {"choices": ["a"], "ask": "x" * 513}}},
+        "questions.a.ask: must have 1 to 512 characters, got 513",
+    ),
+    (
+        {"questions": {"a": {"specialist": "lamp", "ask": "Which?"}}},
+        "questions.a.ask: a specialist knows its question; leave it out",
     ),
 ]
 REFUSED_MESSAGES = [
@@ -379,6 +455,23 @@ def test_unknown_keys_are_reported_and_their_number_and_length_are_bounded() -> 
     assert len(many.ignored_keys) == 16
     assert all(len(key) == 64 for key in many.ignored_keys)
     assert deliver(r'{"prompt":"x","\ud800":1}').ignored_keys == ("?",)
+
+
+def test_questions_are_taken_in_their_order_and_unknown_keys_in_them_reported() -> None:
+    questions = {
+        "b": {"choices": ["a", "b"], "ask": "Which?", "why": 1},
+        "a": {"specialist": "lamp", "ask": None},
+    }
+    request = ask(questions=questions, stream=False, format=None)
+    assert request.questions == (Question("b", None, ("a", "b"), "Which?"), Question("a", "lamp"))
+    assert request.ignored_keys == ("questions.b.why",)
+
+
+@pytest.mark.parametrize("is_scored", [True, False, None])
+def test_a_choice_is_scored_where_its_probabilities_are_asked_for(is_scored: bool | None) -> None:
+    request = ask(format=SCORED | {"probabilities": is_scored}, stream=False)
+    assert request.format.is_scored is bool(is_scored)
+    assert request.ignored_keys == ()
 
 
 def test_a_single_stop_string_and_whole_floats_are_taken() -> None:

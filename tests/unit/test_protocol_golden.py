@@ -108,6 +108,15 @@ def sent_messages() -> dict[str, Encoded]:
     answer = Answer("yes — ✓", FinishReason.STOP)
     chosen = Answer("closed", FinishReason.STOP, is_choice=True, choice=1)
     cut = Answer("", FinishReason.LENGTH, is_choice=True)
+    shares = {"probabilities": [0.75, 0.25], "confidence": 0.75, "calibrated": False}
+    scored = Answer("on", FinishReason.STOP, is_choice=True, choice=0, detail=shares)
+    answers = {
+        "lamp": {"text": "on", "choice": 0, **shares, "finish_reason": "stop"},
+        "intent": {"finish_reason": "deadline"},
+    }
+    told = Answer(
+        '{"lamp": "on"}', FinishReason.DEADLINE, {"lamp": "on"}, detail={"answers": answers}
+    )
     usage = Usage(31, 20, 2)
     waiting = "the queue is full: 8 requests waiting"
     full = Rejected(ErrorCode.QUEUE_FULL, waiting, retry_after_s=2.4)
@@ -123,6 +132,8 @@ def sent_messages() -> dict[str, Encoded]:
         "reply-answer": encoded(Reply(ADDRESS, answer, usage, FULL_TIMING), 7.2),
         "reply-json": encoded(Reply(bare, Answer('{"a":1}', FinishReason.STOP, {"a": 1}))),
         "reply-choice": encoded(Reply(ADDRESS, chosen, usage, FULL_TIMING)),
+        "reply-scored": encoded(Reply(ADDRESS, scored, usage, FULL_TIMING)),
+        "reply-questions": encoded(Reply(ADDRESS, told, usage, FULL_TIMING)),
         "reply-choice-cut": encoded(Reply(ADDRESS, cut, usage, FULL_TIMING)),
         "reply-duplicate": encoded(Reply(ADDRESS, answer, attempt=2, is_duplicate=True), -3.0),
         "reply-session": encoded(
