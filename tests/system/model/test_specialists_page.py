@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from edged.bundle.folder import Bundle
+from edged.cli import main
 from edged.commands.local_broker import Broker
 from tests.paths import ROOT
 from tests.requirements import require
@@ -49,6 +50,10 @@ class Walk:
         (folder / "models" / bundle.manifest.name).symlink_to(bundle.folder.resolve())
         self.printed: list[tuple[str, str]] = []
         """Each command block, and what it printed."""
+
+    def said(self, words: str) -> str:
+        """Return what the first block with these words printed."""
+        return next(output for block, output in self.printed if words in block)
 
     def take(self, language: str, block: str) -> None:
         """Do what a block says."""
@@ -104,41 +109,39 @@ class Walk:
 
 
 @pytest.fixture
-def printed(
-    tmp_path: Path, real_bundle: Bundle, mosquitto: Broker
-) -> Iterator[list[tuple[str, str]]]:
-    """What each block of the page printed."""
+def walked(tmp_path: Path, real_bundle: Bundle, mosquitto: Broker) -> Iterator[Walk]:
+    """What each block of the page printed; the node still runs."""
     require(shutil.which("mosquitto_rr"), "mosquitto_rr is not installed (apt: mosquitto-clients)")
     with ExitStack() as stack:
         walk = Walk(tmp_path, real_bundle, mosquitto, stack)
         for language, block in BLOCKS:
             walk.take(language, block)
-        yield walk.printed
-
-
-def of(printed: list[tuple[str, str]], words: str) -> str:
-    """Return what the first block with these words printed."""
-    return next(output for block, output in printed if words in block)
+        yield walk
 
 
 def test_the_commands_of_the_page_make_a_specialist_that_decides(
-    printed: list[tuple[str, str]],
+    walked: Walk, mosquitto: Broker, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    taught = of(printed, "--output specialists/washing-machine").splitlines()
+    taught = walked.said("--output specialists/washing-machine").splitlines()
     shown = next(block for language, block in BLOCKS if language == "text").splitlines()
     assert taught[0] == shown[0]
     assert re.fullmatch(r"[\d.]+% right \(.*\), ECE .*; answers .*% right", taught[-2])
     accuracy = float(taught[-2].partition("%")[0])
     assert accuracy >= 80
-    tried = of(printed, "edged try").splitlines()
+    tried = walked.said("edged try").splitlines()
     assert re.fullmatch(r"none of these: \d+%  \(\d+ ms\)", tried[-4])
-    assert re.search(r"^n +6$", of(printed, "edged eval --model"), re.MULTILINE)
-    assert of(printed, "--teacher").startswith("heard.csv: 10 examples")
-    text, _, reply = of(printed, "mosquitto_rr").partition("\n")
+    assert re.search(r"^n +6$", walked.said("edged eval --model"), re.MULTILINE)
+    text, _, reply = walked.said("mosquitto_rr").partition("\n")
     assert text == "leak"
     assert_like(json.loads(reply), documented("washing-machine", "leak"))
-    assert of(printed, "import paho").split()[0] == "noise"
-    assert "%" in of(printed, "--precision 0.99").splitlines()[-2]
+    assert walked.said("import paho").split()[0] == "noise"
+    assert "%" in walked.said("--precision 0.99").splitlines()[-2]
+    assert re.match(r"heard.csv: \d+ examples, one of 5 labels", walked.said("--teacher"))
+    # The cases that need a specialist apply to this node.
+    place = ["--broker", mosquitto.url, "--node", "kitchen", "--protocol", "5"]
+    status = main(["conformance", *place, "--case", "decisions: *"])
+    assert status == 0, capsys.readouterr().out
+    assert "0 failed, 0 not applicable" in capsys.readouterr().out
 
 
 def documented(*words: str) -> Any:  # noqa: ANN401 - JSON
