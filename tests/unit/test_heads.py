@@ -71,9 +71,7 @@ def test_fewer_examples_than_features_give_the_head_that_all_features_give() -> 
     few = fit(scaled, labels, np.ones(60), NUM_LABELS, Strength(0.5, 4.0))
     repeated = np.concatenate([scaled] * 4)  # more rows than features: nothing is reduced
     many = fit(repeated, np.tile(labels, 4), np.full(240, 0.25), NUM_LABELS, Strength(0.5, 4.0))
-    np.testing.assert_allclose(
-        few.log_likelihoods(others), many.log_likelihoods(others), rtol=1e-3, atol=1e-2
-    )
+    np.testing.assert_allclose(few.scores(others), many.scores(others), rtol=1e-3, atol=1e-2)
 
 
 def test_a_group_stays_in_one_fold_and_labels_are_dealt_evenly() -> None:
