@@ -32,8 +32,12 @@ _SHRINKAGES = (0.3, 0.5, 0.7, 0.85)
 _NOISES = (2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0)
 # What the text of a label counts beside an example of it: it says in a few words what is meant.
 _NAME_WEIGHT = 2.0
-# Held-out examples that may count as unfamiliar.
-_UNFAMILIAR_SHARE = 0.05
+# Held-out examples that may count as unfamiliar. Of other prompts a few more will, since they are
+# less like the examples than these are like each other: one in twenty.
+_UNFAMILIAR_SHARE = 0.04
+# As if so much of one example were any of the labels: else answers that are all right would be
+# certain. With a whole example the probabilities of small sets are too low by 3 points.
+_ANY_LABEL = 0.2
 _NEWTON_STEPS = 30
 _CLOSE = 1e-3
 _SMALLEST_SPREAD = 1e-9
@@ -157,9 +161,9 @@ def fitting_temperature(scores: Doubles, labels: Integers, weights: Doubles) -> 
         labels: The right ones, ``[examples]``.
         weights: ``[examples]``.
     """
-    # As if one example more were any of the labels: else answers that are all right have none.
-    targets = np.full(scores.shape, 1 / (weights.sum() + 1) / scores.shape[1])
-    targets[np.arange(len(labels)), labels] += weights.sum() / (weights.sum() + 1)
+    total = weights.sum() + _ANY_LABEL
+    targets = np.full(scores.shape, _ANY_LABEL / total / scores.shape[1])
+    targets[np.arange(len(labels)), labels] += weights.sum() / total
     centred = scores - (targets * scores).sum(axis=1, keepdims=True)
     sharpness = 1 / max(float(np.ptp(scores, axis=1).mean()), _SMALLEST_SPREAD)
     for _ in range(_NEWTON_STEPS):
