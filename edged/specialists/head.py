@@ -74,22 +74,22 @@ class Head:
 
     def scores(self, scaled: Floats) -> Doubles:
         """Return ``[examples, C]``, high where a label fits."""
-        cosines, lengths = self._cosines(scaled)
+        points = self.project(scaled).astype(np.float64)
+        lengths = np.maximum(np.linalg.norm(points, axis=1, keepdims=True), _SMALLEST_LENGTH)
         # A prompt far from the centre is a sure one, but not in proportion to its length.
-        return cosines * np.sqrt(lengths)
+        return np.asarray(points @ self.label_directions.T / np.sqrt(lengths))
 
     def probabilities(self, scaled: Floats) -> Doubles:
         """Return ``[examples, C]``, each row of sum 1."""
         return softmax(self.scores(scaled) / self.temperature)
 
     def familiarity(self, scaled: Floats) -> Doubles:
-        """Return ``[examples]``: the cosine to the nearest label, low for what is none of them."""
-        return np.asarray(self._cosines(scaled)[0].max(axis=1))
+        """Return ``[examples]``, low for what is none of the labels.
 
-    def _cosines(self, scaled: Floats) -> tuple[Doubles, Doubles]:
-        points = self.project(scaled).astype(np.float64)
-        lengths = np.maximum(np.linalg.norm(points, axis=1, keepdims=True), _SMALLEST_VARIANCE)
-        return np.asarray(points @ self.label_directions.T / lengths), lengths
+        What is like no example lies between the labels, and most of it where they do not differ.
+        """
+        lengths = np.maximum(np.linalg.norm(scaled, axis=1), _SMALLEST_LENGTH)
+        return np.asarray(self.scores(scaled).max(axis=1) / np.sqrt(lengths), np.float64)
 
 
 def softmax(scores: Doubles) -> Doubles:

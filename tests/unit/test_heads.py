@@ -48,6 +48,18 @@ def test_what_is_none_of_the_labels_is_unfamiliar() -> None:
     assert share_below(others) > 0.5
 
 
+def test_two_labels_are_enough_to_tell_what_is_neither() -> None:
+    features, labels = drawn(120, seed=1)
+    is_one = labels < 2
+    two = Examples(features[is_one], labels[is_one], np.ones(40), [str(i) for i in range(40)])
+    taught = teach(two, LAYOUT, lambda _: None, seed=0)
+    floor = unfamiliar_below(taught.familiarity)
+    scaled = taught.scaler.apply(LAYOUT.view(drawn(600, seed=2)[0], taught.view))
+    is_unfamiliar = taught.head.familiarity(scaled) < floor
+    assert is_unfamiliar[np.arange(600) % NUM_LABELS < 2].mean() < 0.15
+    assert is_unfamiliar[np.arange(600) % NUM_LABELS >= 2].mean() > 0.4
+
+
 def test_the_threshold_keeps_the_precision_that_was_asked_for() -> None:
     features, labels = drawn(120, seed=5, spread=3.0)  # hard to tell apart
     hard = Examples(features, labels, np.ones(120), [str(i) for i in range(120)])
@@ -165,7 +177,7 @@ def test_a_head_sees_angles_so_a_mean_that_came_out_long_draws_nothing() -> None
     # Of the centre of all it knows nothing.
     centre = np.linalg.lstsq(head.projection.T, head.offset, rcond=None)[0][None]
     assert np.abs(head.scores(centre.astype(np.float32))).max() < 1e-2
-    assert (head.familiarity(scaled) > 0.9).all()
+    assert head.familiarity(scaled).min() > head.familiarity(scaled[:, ::-1]).max()
 
 
 def test_some_labels_may_have_many_more_examples_than_others() -> None:
