@@ -26,6 +26,7 @@ from edged.specialists.folder import (
 )
 from edged.specialists.gate import fit_bytes, fitted_gate
 from edged.specialists.installed import Installed
+from edged.specialists.names import PLAIN_MODEL
 from edged.specialists.scoring import OptionScoring
 
 _LOG = logging.getLogger(__name__)
@@ -106,6 +107,10 @@ class SpecialistFolders:
         self.installed = Installed(
             self._template, self._width, found, scoring=self._scoring, gate=gate
         )
+        for name, one in found.items():
+            target = one.description.escalate
+            if target is not None and target not in {*found, PLAIN_MODEL}:
+                _LOG.warning("specialist %s passes on to %s, which does not serve", name, target)
         if found:
             _LOG.info("specialists: %s", ", ".join(sorted(found)))
 

@@ -150,6 +150,8 @@ def measured(lesson: Lesson, note: Note) -> Measured:
 def held_out_parts(lesson: Lesson) -> list[Integers]:
     """Return the examples that are held out together; no group is in two of these parts."""
     count = next((parts for most, parts in _PARTS if len(lesson.examples) <= most), _FIFTH)
+    if lesson.kind is AnswerKind.FIELDS:
+        count = min(count, _FIFTH)  # each part costs a head for each field
     keys = [(example.is_measure, key_of(example.answer)) for example in lesson.examples]
     order = {key: index for index, key in enumerate(dict.fromkeys(keys))}
     fold = folds([order[key] for key in keys], lesson.groups, count, _SEED)

@@ -220,11 +220,7 @@ def _to_look_at(findings: Findings) -> str:
         for one in doubtful(findings.measured.judged)[:_MOST_DOUBTFUL]
     ]
     if rows:
-        last = (
-            "closeness"
-            if findings.lesson.kind is AnswerKind.NUMBER
-            else "probability of its answer"
-        )
+        last = "plausibility of its answer"
         parts.append(_table(("line", "prompt", "its answer", "the others say", last), rows))
     if len(parts) == 1:
         parts.append("<p>None.</p>")

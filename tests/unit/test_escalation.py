@@ -1,5 +1,6 @@
 """Who decides a request, and what is passed on: to another specialist, or to the plain model."""
 
+import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edged.commands import teach
+from edged.errors import UsageError
 from edged.protocol.request import Answer, ChatMessage, FinishReason, Request
 from edged.specialists.asked import Choose, SpecialistDecider
 from edged.specialists.decider import Decider, Run
@@ -196,6 +199,16 @@ def test_names_that_a_request_can_use(escalate: str | None) -> None:
 def test_names_that_no_request_can_use(name: str, escalate: str | None, complaint: str) -> None:
     with pytest.raises(ValueError, match=re.escape(complaint)):
         check_names(name, escalate)
+
+
+def test_teach_refuses_names_before_it_reads_anything() -> None:
+    parser = argparse.ArgumentParser()
+    teach.add_arguments(parser)
+    options = ["missing.jsonl", "--model", "missing", "--output", "lamp", "--escalate"]
+    with pytest.raises(UsageError, match="--escalate 'lamp' must be another specialist, or model"):
+        teach.main(parser.parse_args([*options, "lamp"]))
+    with pytest.raises(UsageError, match="--name 'auto' is taken"):
+        teach.main(parser.parse_args([*options, "model", "--name", "auto"]))
 
 
 def test_without_a_specialist_an_answer_is_written(made: Specialist) -> None:

@@ -72,6 +72,7 @@ def test_no_group_is_taught_and_held_out() -> None:
 def test_of_many_examples_a_fifth_is_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judging, "_PARTS", ((20, 10), (50, 5)))
     assert len(held_out_parts(lesson(20))) == 10
+    assert len(held_out_parts(fields_lesson(20))) == 5
     assert len(held_out_parts(lesson(50))) == 5
     (part,) = held_out_parts(lesson(60))
     assert len(part) == 12
