@@ -24,6 +24,7 @@ from edged.daemon.homeassistant import (
 )
 from edged.daemon.reporting import OFFLINE, ONLINE
 from edged.errors import ErrorCode
+from edged.node.events import CorrectionKept
 from edged.node.generation import Finished, Fragment
 from edged.protocol.encode import encode_event
 from edged.protocol.event import (
@@ -332,6 +333,14 @@ def _cancelled_waiting(talk: Talk) -> None:
     talk.ask({"id": "a1"}, "cancel")
 
 
+def _corrected(talk: Talk) -> None:
+    keeping = replace(DEFAULTS, keeps_corrections=True)
+    talk.bench = Bench(replace(NODE_LIMITS, defaults=keeping))
+    talk.ask({"id": "c1", "specialist": "lamp", "prompt": "It is dark", "answer": "on"}, "correct")
+    (keep,) = talk.bench.keeper.waiting
+    talk.bench.take(CorrectionKept(keep.key, count=12, is_new=True))
+
+
 def _poison(talk: Talk) -> None:
     request = {"id": "a1", "prompt": "Is it on?"}
     with TemporaryDirectory() as folder:
@@ -376,6 +385,10 @@ TOPICS: dict[str, Callable[[Talk], None]] = {
     "A group": _shared,
     "A cancel of what runs; its answer so far follows": _cancelled_running,
     "A cancel of what is not there": lambda talk: talk.ask({"id": "nobody"}, "cancel"),
+    "A correction": _corrected,
+    "A correction that this node does not keep": lambda talk: talk.ask(
+        {"id": "c1", "specialist": "lamp", "prompt": "It is dark", "answer": "on"}, "correct"
+    ),
     "A node comes and goes; both are retained": _availability,
     "A member of a group joins when its probe has come back": _probed,
     "Home Assistant has started, and is told what there is; this is retained": _announced,

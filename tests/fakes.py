@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from edged.config.keys import Config
+from edged.daemon.corrections_file import CorrectionKeeper
 from edged.daemon.driver import Driver, Edges
 from edged.daemon.journal_file import JournalFile
 from edged.daemon.loader import ResidentModel
@@ -20,7 +21,7 @@ from edged.engine.decoding import Constraint, Decoding, ForwardPass, HiddenReade
 from edged.engine.loop import Engine
 from edged.engine.steps import Prefilled, Step, Token
 from edged.node.crash_journal import CrashJournal
-from edged.node.effects import Effect, Prepare, WriteJournal
+from edged.node.effects import Effect, KeepCorrection, Prepare, WriteJournal
 from edged.node.events import Prepared, Tick
 from edged.node.generation import Finished, Generation
 from edged.node.limits import Limits
@@ -170,6 +171,17 @@ def tokens(text: str) -> list[int]:
     return [ord(character) % 256 for character in text]
 
 
+class ManualKeeper(CorrectionKeeper):
+    """A disk that waits: a test says what becomes of a correction."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[KeepCorrection] = []
+
+    def keep(self, effect: KeepCorrection) -> None:
+        self.waiting.append(effect)
+
+
 @dataclass
 class FakeLanguage:
     """One token per character; raises ``error`` where a test asks for it."""
@@ -298,6 +310,7 @@ class Bench:
     language: FakeLanguage = field(default_factory=FakeLanguage)
     installed: Installed = field(default_factory=lambda: Installed(scoring=OptionScoring(tokens)))
     """The specialists."""
+    keeper: ManualKeeper = field(default_factory=ManualKeeper)
     folder: Path | None = None
     """Of the crash journal."""
     journal: JournalFile | None = None
@@ -331,6 +344,7 @@ class Bench:
             self.clock,
             lambda: self.memory,
             lambda: self.device,
+            self.keeper,
         )
         self.driver = Driver(self.node, self.edges, self.limits.defaults, decision_interval_s=0.0)
 

@@ -86,7 +86,9 @@ class BundleTeacher:
     def _score(self, option: list[int], start: int, first: Doubles) -> float:
         score = float(first[option[0]])
         if len(option) > 1:
-            rows = self._graph.forward(np.array(option[:-1]), start, all_rows=True)
+            # As an answer is decoded, not as a prompt is read.
+            tokens = np.array(option[:-1])
+            rows = self._graph.forward(tokens, start, all_rows=True, is_prefill=False)
             # Row by row: a long option's logits are large.
             pairs = zip(rows, option[1:], strict=True)
             score += sum(float(_log_softmax(row)[token_id]) for row, token_id in pairs)

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,8 @@ from edged.specialists.teacher import Opinion, Teacher, ask_all, taught_by, to_l
 
 NUM_TO_LOOK_AT = 20
 _NUM_SHOWN = 5
+# Lines with an answer that the teacher is asked about as well: a poor one does harm.
+_NUM_CHECKED = 50
 _NUM_GUESSES = 3
 _FEWEST_LABELS = 2
 _PROMPT_WIDTH = 60
@@ -49,9 +52,8 @@ def gather(
     has_teacher = arguments.teacher is not None
     if not has_teacher and (arguments.labels is not None or arguments.review is not None):
         raise UsageError("--labels and --review: only with --teacher")
-    # It may hold what a person corrected since.
-    if arguments.review is not None and arguments.review.exists():
-        raise UsageError(f"--review: {arguments.review} is there already; choose another file")
+    if arguments.review is not None:
+        _check_review(arguments.review)
     examples = read_examples(arguments.examples, has_teacher=has_teacher)
     if arguments.corrections is not None:
         corrections = read_corrections(arguments.corrections, specialist)
@@ -62,10 +64,25 @@ def gather(
     answered = [example for example in examples if not example.is_open]
     if not has_teacher:
         return answered, []
-    is_answered = {same_prompt(example.prompt) for example in answered}
-    asked = {same_prompt(example.prompt): example for example in examples if example.is_open}
-    left = [example for key, example in asked.items() if key not in is_answered]
-    return answered, _distilled(arguments, answered, left, note)
+    known = {same_prompt(example.prompt) for example in answered}
+    asked: dict[str, Example] = {}
+    for example in examples:
+        if example.is_open and same_prompt(example.prompt) not in known:
+            asked.setdefault(same_prompt(example.prompt), example)
+    return answered, _distilled(arguments, answered, list(asked.values()), note)
+
+
+def _check_review(path: Path) -> None:
+    """Refuse what cannot be written, before the teacher is asked for minutes.
+
+    Raises:
+        UsageError: it is there already, or its folder is not.
+    """
+    if not path.parent.is_dir():
+        raise UsageError(f"--review: {path.parent} is no folder")
+    # A person may have corrected it since.
+    if os.path.lexists(path):
+        raise UsageError(f"--review: {path} is there already; choose another file")
 
 
 def _distilled(
@@ -79,16 +96,30 @@ def _distilled(
     labels = _labels(arguments.labels, answered)
     with _teacher(arguments, labels) as teacher:
         opinions, unanswered = ask_all(teacher, asked, note)
-    _say(f"{arguments.teacher}: {len(opinions)} prompts answered")
+        own = [one for one in answered if one.file == str(arguments.examples) and one.answer]
+        _check_teacher(teacher, own[:_NUM_CHECKED], labels)
+    # Not its URL, which may contain a password.
+    _say(f"{arguments.examples}: the teacher answered {len(opinions)} of {len(asked)} prompts")
     for example in unanswered:
         _say(f"{example.place}: no answer; the prompt is left out")
     doubtful = to_look_at(opinions, NUM_TO_LOOK_AT)
-    _say("look at these first: the teacher was torn")
+    if doubtful:
+        _say("look at these first: the teacher was torn")
     for opinion in doubtful[:_NUM_SHOWN]:
         _say(f"  {_described(opinion, labels)}")
     if arguments.review is not None:
         _write_review(arguments.review, doubtful, labels)
     return taught_by(opinions, labels)
+
+
+def _check_teacher(teacher: Teacher, known: Sequence[Example], labels: Sequence[str]) -> None:
+    """Tell how often the teacher is right where a person answered."""
+    if not known:
+        return
+    opinions, _ = ask_all(teacher, known, lambda _: None)
+    num_right = sum(one.best(labels, 1)[0][0] == one.example.answer for one in opinions)
+    advice = "; teach without it, too, and compare" if 2 * num_right < len(known) else ""
+    _say(f"the teacher is right in {num_right} of {len(known)} lines with an answer{advice}")
 
 
 @contextlib.contextmanager

@@ -53,14 +53,15 @@ class NodeTeacher:
 
     def __enter__(self) -> Self:
         self._client.__enter__()
+        reason = "does not answer"
         for event in self._client.events(CONNECT_TIMEOUT_S):
-            match event:
-                case Connected():
-                    return self
-                case ConnectFailed():
-                    break
+            if isinstance(event, Connected):
+                return self
+            if isinstance(event, ConnectFailed):
+                reason = event.reason
+                break
         self._client.__exit__()
-        raise UnavailableError(f"--teacher: {self._target.address.url} does not answer")
+        raise UnavailableError(f"--teacher: {self._target.address.url}: {reason}")
 
     def __exit__(self, *_: object) -> None:
         self._client.__exit__()

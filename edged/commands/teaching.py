@@ -27,6 +27,8 @@ REPORT = "report.html"
 # Shares of the time, about: to read the features, and to measure.
 _READING, _MEASURING = 0.55, 0.40
 _SHOWN_REMARKS, _SHOWN_CONFUSIONS = 20, 5
+# Examples by which a specialist is measured, where a teacher answered many more.
+_ENOUGH_ANSWERED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +148,14 @@ def _name(arguments: argparse.Namespace) -> str:
 def _material(
     arguments: argparse.Namespace, answered: Sequence[Example], distilled: Sequence[Example]
 ) -> Material:
-    # What people answered is a measure; what a teacher thinks is one only for want of it.
-    given = [*answered, *(replace(one, is_measure=not answered) for one in distilled)]
+    # What people answered is a measure; what a teacher thinks is one only for want of it. What they
+    # corrected alone would be a harsh one: it is what was hard.
+    own = [one for one in answered if one.file == str(arguments.examples)]
+    if len(own) >= _ENOUGH_ANSWERED:
+        distilled = [replace(one, is_measure=False) for one in distilled]
+    elif distilled:
+        print("measured by the teacher's answers: few lines have one of their own", file=sys.stderr)
+    given = [*answered, *distilled]
     kind = kind_of(given)
     examples = distinct(given)
     check(kind, examples)

@@ -23,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("specialist", type=Path, metavar="DIR", help="the specialist")
     parser.add_argument(
-        "prompts",
-        nargs="*",
-        metavar="PROMPT",
-        help="what to ask (default: each line of standard input)",
+        "--prompt",
+        action="append",
+        metavar="TEXT",
+        help="what to ask; may be given several times (default: each line of standard input)",
     )
     parser.add_argument("--model", type=Path, required=True, metavar="BUNDLE", help="the base")
     parser.add_argument("--json", action="store_true", help="print an object for each prompt")
@@ -42,8 +42,8 @@ def main(arguments: argparse.Namespace) -> int:
     base = BaseModel.of(open_bundle(arguments.model, verify=False).manifest)
     reader = FeatureReader(arguments.model)
     specialist = read_specialist(arguments.specialist, base, reader.layout)
-    is_talk = not arguments.prompts and sys.stdin.isatty()
-    for prompt in arguments.prompts or _lines(is_talk=is_talk):
+    is_talk = not arguments.prompt and sys.stdin.isatty()
+    for prompt in arguments.prompt or _lines(is_talk=is_talk):
         if not prompt.strip():
             continue
         try:

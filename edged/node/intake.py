@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from edged.errors import ErrorCode
+from edged.node.corrections import Corrections
 from edged.node.crash_journal import MAX_ATTEMPTS
 from edged.node.effects import Acknowledge, Cancel, Decode, Prepare, Report
+from edged.node.escalations import Escalations
 from edged.node.events import Prepared
 from edged.node.metrics import Count
 from edged.node.replies import Replies
@@ -26,6 +28,7 @@ from edged.protocol.event import MessageDropped, RequestPoisoned
 from edged.protocol.request import (
     CancelOutcome,
     CancelRequest,
+    Correction,
     Priority,
     Rejected,
     Reply,
@@ -54,11 +57,21 @@ class Intake:
     Args:
         node: The state of the node.
         replies: What answers them.
+        corrections: What takes those that are no requests.
+        escalations: What waits for another node.
     """
 
-    def __init__(self, node: NodeState, replies: Replies) -> None:
+    def __init__(
+        self,
+        node: NodeState,
+        replies: Replies,
+        corrections: Corrections,
+        escalations: Escalations,
+    ) -> None:
         self._node = node
         self._replies = replies
+        self._corrections = corrections
+        self._escalations = escalations
         self._throttling = Throttling(node.limits.max_temperature_c, node.limits.min_battery)
         self._next_key = 0
         self._arrivals: deque[RequestState] = deque()
@@ -125,7 +138,7 @@ class Intake:
         waited_s = self._node.now_s - state.queued_s
         return waited_s < ISOLATION_LIMIT_S and num_behind < MAX_ARRIVALS
 
-    def decoded(self, result: Request | Refusal | Dropped | CancelRequest) -> None:
+    def decoded(self, result: Request | Refusal | Dropped | CancelRequest | Correction) -> None:
         """Take in what the decoded delivery asks."""
         state, self._decoding = self._decoding, None
         if state is None:
@@ -136,6 +149,8 @@ class Intake:
             return
         if isinstance(result, CancelRequest):
             self._cancel(state, result)
+        elif isinstance(result, Correction):
+            self._corrections.take(state, result)
         elif isinstance(result, Refusal):
             self._replies.refuse(state, result.reply_to, result.rejected)
         else:
@@ -143,13 +158,14 @@ class Intake:
         self._decided(state)
 
     def _cancel(self, canceller: RequestState, cancel: CancelRequest) -> None:
-        matches = self._node.scheduler.cancel(cancel)
+        matches = self._node.scheduler.cancel(cancel, self._escalations.states)
         outcome = CancelOutcome(is_found=bool(matches))
         self._replies.answer(canceller, Reply(cancel.reply_to, outcome))
         for state in matches:
             if state.phase is RequestPhase.RUNNING:
                 self._node.emit(Cancel(state.key))
             else:
+                self._escalations.abandon(state)
                 self._replies.finish_queued(state)
 
     def _drop(self, state: RequestState, dropped: Dropped) -> None:

@@ -38,7 +38,6 @@ def read_generate(
     Raises:
         MessageError: A key has a wrong type or value; the text starts with its path.
     """
-    timeout_s = _read_timeout_s(fields, defaults, expiry_s)
     session = keys.SESSION.read(fields)
     if session is not None and not defaults.has_sessions:
         raise MessageError("session: this node holds no sessions; send all `messages`")
@@ -48,14 +47,14 @@ def read_generate(
         raise MessageError("stream: needs an `id`, which is part of the fragments' topic")
     ignored: list[str] = []
     specialist, questions = keys.SPECIALIST.read(fields), _read_questions(fields, ignored)
-    messages, is_system_given = _read_messages(fields, defaults, ignored)
+    messages, is_system_given = read_messages(fields, defaults, ignored)
     output_format = _read_format(fields, ignored)
     _check_decision(fields, output_format)
     return Request(
         reply_to=address,
         messages=messages,
         received_s=now_s,
-        deadline_s=now_s + timeout_s,
+        deadline_s=now_s + _read_timeout_s(fields, defaults, expiry_s),
         max_tokens=keys.MAX_TOKENS.read(fields) or defaults.max_tokens,
         stop=_read_stop(fields),
         sampling=_read_sampling(fields),
@@ -91,10 +90,14 @@ def _shorten(paths: list[str]) -> tuple[str, ...]:
     return tuple(key[:MAX_KEY_LENGTH].encode(errors="replace").decode() for key in shown)
 
 
-def _read_messages(
+def read_messages(
     fields: Fields, defaults: RequestDefaults, ignored: list[str]
 ) -> tuple[tuple[ChatMessage, ...], bool]:
-    # The second value: whether the request itself chose the system message, or none.
+    """Read what was said, and whether the request itself chose the system message, or none.
+
+    Raises:
+        MessageError: There is no prompt, or a message has a wrong type or value.
+    """
     prompt, turns = fields.value("prompt"), fields.value("messages")
     if (prompt is None) == (turns is None):
         raise MessageError("prompt: send either `prompt` or `messages`")

@@ -5,6 +5,7 @@ run, or to the plain model, which writes an answer in a run of its own.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -67,7 +68,8 @@ class SpecialistDecider:
             second = None if other is None else decide(other, features)
             if target is not None and second is not None and not second.is_unsure:
                 return answer_of(second, {"specialist": target, "escalated_from": name, **detail})
-        return answer_of(decision, {"specialist": name, **detail})
+        names_nobody = self._specialists[name].description.escalate is None
+        return replace(answer_of(decision, {"specialist": name, **detail}), may_leave=names_nobody)
 
 
 def answer_of(decision: Decision, detail: Mapping[str, Any]) -> Answer:

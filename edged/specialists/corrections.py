@@ -23,7 +23,10 @@ def read_corrections(path: Path, specialist: str) -> list[Example]:
     Raises:
         UsageError: the file cannot be read, or a line is wrong.
     """
-    path = path / FILE_NAME if path.is_dir() else path
+    if path.is_dir():
+        path /= FILE_NAME
+        if not path.exists() or not path.stat().st_size:
+            return []  # nothing was corrected so far
     corrections = []
     for line, row in read_rows(path):
         name = row.get("specialist")

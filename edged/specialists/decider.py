@@ -61,3 +61,13 @@ class Decider(Protocol):
 
         Unless it ``may_go_on``, it returns an answer as soon as ``num_needed`` runs were made.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a specialist answered to a prompt."""
+
+    answer: Any
+    """A label, None for none of them, or the answer's JSON."""
+    is_unsure: bool
+    """Whether it was a guess."""

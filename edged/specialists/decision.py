@@ -38,7 +38,7 @@ class Decision:
     confidence: float
     """Probability that the whole answer is right."""
     familiarity: float
-    """How near the prompt is to the examples, at most 1."""
+    """How near the prompt is to the examples, in a measure of this specialist's own."""
     is_unsure: bool
     """Whether the answer is below a threshold."""
     guesses: tuple[tuple[str, float], ...] = ()

@@ -204,7 +204,7 @@ def _example(path: Path, line: int, row: Mapping[str, Any], *, has_teacher: bool
     if not is_number or not 0 < weight < math.inf:
         raise refuse("weight: must be a number above 0")
     try:
-        prompt, answer = _prompt(row), _answer(answer)
+        prompt, answer = _prompt(row), read_answer(answer)
     except ValueError as error:
         raise refuse(str(error)) from error
     group = row.get("group")
@@ -238,7 +238,12 @@ def prompt_of(messages: object) -> str:
     return "\n".join(one["content"] for one in messages)
 
 
-def _answer(value: object) -> Answer:
+def read_answer(value: object) -> Answer:
+    """Return the answer that a value of JSON is.
+
+    Raises:
+        ValueError: it is none.
+    """
     if value is None or isinstance(value, str):
         return None if value is None else _label(value)
     if isinstance(value, int | float) and not isinstance(value, bool):

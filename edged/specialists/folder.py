@@ -156,7 +156,7 @@ class TaughtHead:
 
 
 _ARRAYS = {
-    Head: ("projection", "offset", "means", "variances"),
+    Head: ("projection", "offset", "label_directions"),
     Linear: ("weights", "offset", "known"),
 }
 # As large as the features are many: half the bytes on disk and in memory.
@@ -352,11 +352,10 @@ def _head(
         shapes |= {"known": (num_features, directions)}
     else:
         shapes |= {"projection": (num_features, directions), "offset": (directions,)}
-        shapes |= {"means": (num_labels, directions), "variances": (num_labels, directions)}
+        shapes |= {"label_directions": (num_labels, directions)}
     found = {name: _array(arrays, prefix + name, shape) for name, shape in shapes.items()}
-    for name in ("std", "variances"):
-        if name in found and found[name].min(initial=1.0) < _SMALLEST_SPREAD:
-            raise ValueError(f"{prefix}{name} must be above 0")
+    if found["std"].min(initial=1.0) < _SMALLEST_SPREAD:
+        raise ValueError(f"{prefix}std must be above 0")
     scaler = Scaler(found.pop("mean"), found.pop("std"))
     if is_linear:
         return TaughtHead(one, scaler, Linear(**found))

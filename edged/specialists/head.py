@@ -1,16 +1,17 @@
 """A head: from the features of a prompt to the probabilities of its labels.
 
-It is probabilistic linear discriminant analysis (Ioffe 2006; Prince and Elder 2007). The features
-are whitened by the scatter within the labels, and reduced to the directions in which the labels
-differ. There each label has a normal distribution whose mean is known the better the more examples
-it has; directions in which the labels hardly differ say little. So ten examples a label are enough
-for thousands of features, and the probabilities need next to no calibration.
+It is linear discriminant analysis for few examples (Fisher 1936; shrinkage as in Ledoit and Wolf
+2004). The features are whitened by the scatter within the labels, and reduced to the directions in
+which the labels differ; directions in which they differ no more than chance would have it are left
+out (Ioffe 2006). What counts there is the angle between a prompt and each label's mean, seen from
+the centre of all: means of few examples are wrong in length most of all, and some labels would
+draw prompts from their neighbours. So ten examples a label are enough for thousands of features.
 
 Rule: numpy only; arrays in, arrays out.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ Integers = NDArray[np.int64]
 
 _SMALLEST_STD = 1e-6
 _SMALLEST_VARIANCE = 1e-9
+_SMALLEST_LENGTH = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Strength:
     """Of the scatter within the labels towards a multiple of the identity, 0 to 1."""
     noise: float
     """Variance within a label along a whitened direction; above 1, as whitening fits the examples
-    more closely than it fits other prompts."""
+    more closely than it fits other prompts. It says how little labels may differ by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,39 +64,32 @@ class Head:
     """``[features, K]``, of scaled features."""
     offset: Floats
     """``[K]``, what the projection of the labels' centre is."""
-    means: Floats
-    """``[C, K]``: the labels' means, shrunk by what is not known of them."""
-    variances: Floats
-    """``[C, K]``: of a prompt around the mean of its label."""
+    label_directions: Floats
+    """``[C, K]`` of length 1: where each label lies, seen from the centre."""
     temperature: float = 1.0
 
     def project(self, scaled: Floats) -> Floats:
         """Return the coordinates ``[examples, K]`` of scaled features."""
         return scaled @ self.projection - self.offset
 
-    def log_likelihoods(self, scaled: Floats) -> Doubles:
-        """Return ``[examples, C]``, of scaled features."""
+    def scores(self, scaled: Floats) -> Doubles:
+        """Return ``[examples, C]``, high where a label fits."""
         points = self.project(scaled).astype(np.float64)
-        variances = self.variances.astype(np.float64)
-        # The square is multiplied out: a product of matrices instead of an array for each label.
-        weights = 1 / variances
-        squares = points**2 @ weights.T - 2 * points @ (self.means * weights).T
-        squares += (self.means**2 * weights).sum(axis=1)
-        return np.asarray(-0.5 * (squares + np.log(variances).sum(axis=1)))
+        lengths = np.maximum(np.linalg.norm(points, axis=1, keepdims=True), _SMALLEST_LENGTH)
+        # A prompt far from the centre is a sure one, but not in proportion to its length.
+        return np.asarray(points @ self.label_directions.T / np.sqrt(lengths))
 
     def probabilities(self, scaled: Floats) -> Doubles:
         """Return ``[examples, C]``, each row of sum 1."""
-        return softmax(self.log_likelihoods(scaled) / self.temperature)
+        return softmax(self.scores(scaled) / self.temperature)
 
     def familiarity(self, scaled: Floats) -> Doubles:
-        """Return ``[examples]``: the cosine to the nearest label, low for what is none of them."""
-        points = self.project(scaled)
-        lengths = np.linalg.norm(points, axis=1, keepdims=True)
-        directions = self.means / np.maximum(
-            np.linalg.norm(self.means, axis=1, keepdims=True), _SMALLEST_VARIANCE
-        )
-        cosines = points @ directions.T / np.maximum(lengths, _SMALLEST_VARIANCE)
-        return np.asarray(cosines.max(axis=1), np.float64)
+        """Return ``[examples]``, low for what is none of the labels.
+
+        What is like no example lies between the labels, and most of it where they do not differ.
+        """
+        lengths = np.maximum(np.linalg.norm(scaled, axis=1), _SMALLEST_LENGTH)
+        return np.asarray(self.scores(scaled).max(axis=1) / np.sqrt(lengths), np.float64)
 
 
 def softmax(scores: Doubles) -> Doubles:
@@ -155,18 +150,15 @@ class Directions:
         self._means = axes[:, kept] * lengths
         self._between = squares[kept] / max(len(scatter.means) - 1, 1)
 
-    def head(self, noise: float, temperature: float = 1.0) -> Head:
-        """Return the head for a noise; see ``Strength``."""
-        counts = self._counts[:, None]
+    def head(self, noise: float) -> Head:
+        """Return the head for a noise, without a temperature; see ``Strength``."""
         between = np.maximum(self._between - noise / self._counts.mean(), _SMALLEST_VARIANCE)
-        means = self._means * (between / (between + noise / counts))
-        variances = noise + between * noise / (counts * between + noise)
+        means = self._means * (between / (between + noise / self._counts[:, None]))
+        lengths = np.maximum(np.linalg.norm(means, axis=1, keepdims=True), _SMALLEST_LENGTH)
         return Head(
             self._projection.astype(np.float32),
             (self._centre @ self._projection).astype(np.float32),
-            means.astype(np.float32),
-            variances.astype(np.float32),
-            temperature,
+            (means / lengths).astype(np.float32),
         )
 
 
@@ -178,7 +170,7 @@ def fit(
     scatter = Scatter.of(rows, labels, weights, num_labels, scaled.shape[1])
     head = Directions(scatter, strength.shrinkage).head(strength.noise)
     projection = (basis @ head.projection).astype(np.float32)
-    return Head(projection, head.offset, head.means, head.variances)
+    return replace(head, projection=projection)
 
 
 def reduced(scaled: Floats) -> tuple[Doubles, Doubles]:

@@ -1,8 +1,8 @@
 """The specialists of a node: what a request may name, and the runs that it takes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from edged.protocol.request import AUTO, ChatMessage, OnDeadline, Question, Request
+from edged.protocol.request import AUTO, OnDeadline, Question, Request, spoken
 from edged.specialists.asked import Choose, SpecialistDecider
 from edged.specialists.decider import Decider, Run
 from edged.specialists.features import Template
@@ -124,9 +124,3 @@ class Installed:
             what = f"{name} is not installed on this node; it has {known}"
             raise UnknownSpecialistError(f"{path}: {what if known else _NOTHING}")
         return name
-
-
-def spoken(messages: Sequence[ChatMessage]) -> str:
-    """Return what a head reads of a dialogue: what was said, a line for each message."""
-    # A system text is the same in all prompts of a client, and none of the examples has it.
-    return "\n".join(message.content for message in messages if message.role != "system")

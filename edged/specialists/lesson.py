@@ -145,12 +145,13 @@ def taught(lesson: Lesson, note: Note) -> Specialist:
     """
     fit = {AnswerKind.LABEL: _single, AnswerKind.FIELDS: _fields}.get(lesson.kind, _linear)
     made = fit(lesson, note)
+    is_measure = np.array([example.is_measure for example in lesson.examples])
     description = Description(
         *(FORMAT, lesson.name, lesson.kind, lesson.base),
         *(lesson.layout.num_layers, lesson.layout.hidden_size),
         tuple(one.description for one in made.heads),
         made.scale,
-        unsure_below(made.confidence, made.is_right, lesson.precision),
+        unsure_below(made.confidence[is_measure], made.is_right[is_measure], lesson.precision),
         unfamiliar_below(made.familiarity),
         _NOT_MEASURED,
         "",

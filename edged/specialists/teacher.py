@@ -98,11 +98,11 @@ def taught_by(opinions: Sequence[Opinion], labels: Sequence[str]) -> list[Exampl
     """
     examples = []
     for opinion in opinions:
-        for label, probability in zip(labels, opinion.probabilities.tolist(), strict=True):
+        asked = replace(opinion.example, is_open=False)
+        for rank, (label, probability) in enumerate(opinion.best(labels, len(labels))):
             if probability >= LEAST_PROBABILITY:
-                weight = opinion.example.weight * probability
-                example = replace(opinion.example, answer=label, weight=weight, is_open=False)
-                examples.append(example)
+                weight = asked.weight * probability
+                examples.append(replace(asked, answer=label, weight=weight, is_measure=rank == 0))
     if len(examples) > MAX_EXAMPLES:
         raise UsageError(
             f"{len(opinions)} prompts have {len(examples)} answers of the teacher; "
@@ -112,5 +112,9 @@ def taught_by(opinions: Sequence[Opinion], labels: Sequence[str]) -> list[Exampl
 
 
 def to_look_at(opinions: Sequence[Opinion], count: int) -> list[Opinion]:
-    """Return the prompts between whose labels the teacher was most torn, the worst first."""
-    return sorted(opinions, key=lambda opinion: opinion.margin)[:count]
+    """Return the prompts of which the teacher was least sure, the worst first.
+
+    Where it gave a choice and no probabilities, nothing says which these are.
+    """
+    torn = [opinion for opinion in opinions if opinion.margin < 1]
+    return sorted(torn, key=lambda opinion: opinion.margin)[:count]

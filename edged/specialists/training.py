@@ -29,13 +29,18 @@ from edged.specialists.head import (
 
 NUM_FOLDS = 10
 _SHRINKAGES = (0.3, 0.5, 0.7, 0.85)
-_NOISES = (1.0, 2.0, 4.0, 8.0, 16.0, 24.0, 32.0)
-_TEMPERATURES = tuple(1.15**power for power in range(-6, 13))
+_NOISES = (2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0)
 # What the text of a label counts beside an example of it: it says in a few words what is meant.
 _NAME_WEIGHT = 2.0
-# Held-out examples that may count as unfamiliar.
-_UNFAMILIAR_SHARE = 0.05
+# Held-out examples that may count as unfamiliar. Of other prompts a few more will, since they are
+# less like the examples than these are like each other: one in twenty.
+_UNFAMILIAR_SHARE = 0.04
+# As if so much of one example were any of the labels: else answers that are all right would be
+# certain. With a whole example the probabilities of small sets are too low by 3 points.
+_ANY_LABEL = 0.2
 _NEWTON_STEPS = 30
+_CLOSE = 1e-3
+_SMALLEST_SPREAD = 1e-9
 _NOTHING = np.zeros((0, 0)), np.zeros(0)
 
 
@@ -100,16 +105,17 @@ def teach(examples: Examples, layout: Layout, note: Callable[[float], None], see
         seed: Of the folds.
     """
     fold = folds(examples.labels.tolist(), examples.groups, NUM_FOLDS, seed)
-    best: tuple[float, View, Strength, Doubles, Doubles] = math.inf, (), Strength(1, 1), *_NOTHING
+    best: tuple[float, float, View, Strength, Doubles, Doubles]
+    best = math.inf, 1.0, (), Strength(1, 1), *_NOTHING
     for index, view in enumerate(VIEWS):
         rows, size = _coordinates(examples, layout, view)
         for strength, scores, familiarity in _candidates(examples, rows, size, fold):
-            loss = _loss(scores, examples)
+            temperature = fitting_temperature(scores, examples.labels, examples.weights)
+            loss = _loss(scores / temperature, examples)
             if loss < best[0]:
-                best = loss, view, strength, scores, familiarity
+                best = loss, temperature, view, strength, scores, familiarity
         note((index + 1) / (len(VIEWS) + 1))
-    _, view, strength, scores, familiarity = best
-    temperature = min(_TEMPERATURES, key=lambda value: _loss(scores / value, examples))
+    _, temperature, view, strength, scores, familiarity = best
     stacked = _stacked(examples, layout, view)
     scaler = Scaler.of(stacked)
     labels, weights = examples.labels, examples.weights
@@ -126,7 +132,7 @@ def teach(examples: Examples, layout: Layout, note: Callable[[float], None], see
 def _candidates(
     examples: Examples, rows: Doubles, size: int, fold: Integers
 ) -> Iterator[tuple[Strength, Doubles, Doubles]]:
-    """Yield held-out log-likelihoods and familiarities for each strength."""
+    """Yield held-out scores and familiarities for each strength."""
     parts = [_Fold(examples, rows, size, np.flatnonzero(fold == k)) for k in np.unique(fold)]
     for shrinkage in _SHRINKAGES:
         directions = [Directions(part.scatter, shrinkage) for part in parts]
@@ -135,7 +141,7 @@ def _candidates(
             familiarity = np.zeros(len(examples.labels))
             for part, found in zip(parts, directions, strict=True):
                 head = found.head(noise)
-                scores[part.held_out] = head.log_likelihoods(part.rows)
+                scores[part.held_out] = head.scores(part.rows)
                 familiarity[part.held_out] = head.familiarity(part.rows)
             yield Strength(shrinkage, noise), scores, familiarity
 
@@ -145,6 +151,32 @@ def _loss(scores: Doubles, examples: Examples) -> float:
     chosen = softmax(scores)[np.arange(len(scores)), examples.labels]
     losses = -np.log(np.maximum(chosen, 1e-12))
     return float((losses * examples.weights).sum() / examples.weights.sum())
+
+
+def fitting_temperature(scores: Doubles, labels: Integers, weights: Doubles) -> float:
+    """Return the temperature at which the right labels are the likeliest.
+
+    Args:
+        scores: ``[examples, labels]``.
+        labels: The right ones, ``[examples]``.
+        weights: ``[examples]``.
+    """
+    total = weights.sum() + _ANY_LABEL
+    targets = np.full(scores.shape, _ANY_LABEL / total / scores.shape[1])
+    targets[np.arange(len(labels)), labels] += weights.sum() / total
+    centred = scores - (targets * scores).sum(axis=1, keepdims=True)
+    sharpness = 1 / max(float(np.ptp(scores, axis=1).mean()), _SMALLEST_SPREAD)
+    for _ in range(_NEWTON_STEPS):
+        probabilities = softmax(centred * sharpness)
+        means = (probabilities * centred).sum(axis=1)
+        variances = (probabilities * centred**2).sum(axis=1) - means**2
+        step = (weights * means).sum() / max((weights * variances).sum(), _SMALLEST_SPREAD)
+        # A step that is too large ends where all probabilities are 0 or 1, and there it stays.
+        following = float(np.clip(sharpness - step, sharpness / 2, sharpness * 2))
+        if abs(following - sharpness) < _CLOSE * sharpness:
+            break
+        sharpness = following
+    return 1 / sharpness
 
 
 def _stacked(examples: Examples, layout: Layout, view: View) -> Floats:

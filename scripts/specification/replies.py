@@ -50,8 +50,10 @@ def reply_schema() -> Schema:
     }
     optional = ("error", "usage", "timing", "model", "session")
     schema = members(properties, optional=optional)
-    schema["oneOf"] = [_answer(), _cancelled(), _refused()]
-    text = "The one terminal reply of a request: an answer, the outcome of a cancel, or an error."
+    schema["oneOf"] = [_answer(), _cancelled(), _corrected(), _refused()]
+    text = (
+        "The one terminal reply of a request: an answer, the outcome of another one, or an error."
+    )
     return document("reply", "reply", text, schema)
 
 
@@ -104,6 +106,7 @@ def _decision() -> dict[str, Schema]:
             nullable(STRING), "who decided; null: nobody fits, or the plain model wrote the text"
         ),
         "escalated_from": described(nullable(STRING), "the specialist that was unsure"),
+        "escalated_to": described(STRING, "the other node, or group, that answered"),
         "specialists": described(
             {"type": "object", "additionalProperties": share},
             "`specialist: auto`: how probable it is that each one fits",
@@ -146,8 +149,18 @@ def _answers() -> Schema:
 
 def _cancelled() -> Schema:
     found = described(BOOLEAN, "whether there was something to cancel")
-    data = members({"found": found})
-    return {"title": "cancel", "properties": {"status": {"const": "ok"}, "data": data}} | {
+    return _outcome("cancel", members({"found": found}))
+
+
+def _corrected() -> Schema:
+    kept = described({"const": True}, "it is on the disk")
+    count = described({"type": "integer", "minimum": 1}, "corrections kept now")
+    return _outcome("correct", members({"kept": kept, "count": count}))
+
+
+def _outcome(title: str, data: Schema) -> Schema:
+    """Return the schema of a reply to what starts no answer."""
+    return {"title": title, "properties": {"status": {"const": "ok"}, "data": data}} | {
         "not": {"anyOf": [{"required": [name]} for name in ("error", "usage", "timing", "model")]}
     }
 

@@ -40,7 +40,7 @@ BEYOND_SCHEMA = (
 )
 GOLDEN = (
     *("reply-answer", "reply-session", "reply-cancel", "reply-queue-full", "reply-timeout"),
-    *("reply-choice", "reply-choice-cut", "reply-scored", "reply-questions"),
+    *("reply-choice", "reply-choice-cut", "reply-correct", "reply-scored", "reply-questions"),
     *("fragment", "fragment-done"),
 )
 CASES = [
@@ -132,6 +132,7 @@ def test_the_schema_of_state_has_the_members_of_the_protocol() -> None:
 def test_an_example_of_the_protocol_satisfies_the_schema_of_its_kind(text: str) -> None:
     told = json.loads(text)
     marks = {"delta": "fragment", "event": "event", "operations": "info", "uptime_s": "state"}
+    marks |= {"answer": "correct"}
     kinds = [kind for mark, kind in marks.items() if mark in told] or ["reply"]
     assert problems(told, strict(SCHEMAS[kinds[0]])) == []
 

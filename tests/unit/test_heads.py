@@ -6,7 +6,13 @@ import pytest
 from edged.specialists.features import NUM_POOLINGS, Pooling, Template
 from edged.specialists.head import Scaler, Strength, fit, folds, reduced
 from edged.specialists.measures import calibration_error, interval, reliability
-from edged.specialists.training import Examples, teach, unfamiliar_below, unsure_below
+from edged.specialists.training import (
+    Examples,
+    fitting_temperature,
+    teach,
+    unfamiliar_below,
+    unsure_below,
+)
 from tests.unit.lessons import LAYOUT, NUM_LABELS, WIDTH, drawn
 
 
@@ -42,6 +48,18 @@ def test_what_is_none_of_the_labels_is_unfamiliar() -> None:
     assert share_below(others) > 0.5
 
 
+def test_two_labels_are_enough_to_tell_what_is_neither() -> None:
+    features, labels = drawn(120, seed=1)
+    is_one = labels < 2
+    two = Examples(features[is_one], labels[is_one], np.ones(40), [str(i) for i in range(40)])
+    taught = teach(two, LAYOUT, lambda _: None, seed=0)
+    floor = unfamiliar_below(taught.familiarity)
+    scaled = taught.scaler.apply(LAYOUT.view(drawn(600, seed=2)[0], taught.view))
+    is_unfamiliar = taught.head.familiarity(scaled) < floor
+    assert is_unfamiliar[np.arange(600) % NUM_LABELS < 2].mean() < 0.15
+    assert is_unfamiliar[np.arange(600) % NUM_LABELS >= 2].mean() > 0.4
+
+
 def test_the_threshold_keeps_the_precision_that_was_asked_for() -> None:
     features, labels = drawn(120, seed=5, spread=3.0)  # hard to tell apart
     hard = Examples(features, labels, np.ones(120), [str(i) for i in range(120)])
@@ -71,9 +89,7 @@ def test_fewer_examples_than_features_give_the_head_that_all_features_give() -> 
     few = fit(scaled, labels, np.ones(60), NUM_LABELS, Strength(0.5, 4.0))
     repeated = np.concatenate([scaled] * 4)  # more rows than features: nothing is reduced
     many = fit(repeated, np.tile(labels, 4), np.full(240, 0.25), NUM_LABELS, Strength(0.5, 4.0))
-    np.testing.assert_allclose(
-        few.log_likelihoods(others), many.log_likelihoods(others), rtol=1e-3, atol=1e-2
-    )
+    np.testing.assert_allclose(few.scores(others), many.scores(others), rtol=1e-3, atol=1e-2)
 
 
 def test_a_group_stays_in_one_fold_and_labels_are_dealt_evenly() -> None:
@@ -129,3 +145,47 @@ def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy() -> N
     low, high = reliability(confidence, is_right)
     assert (low.count, low.num_right, high.count, high.share_right) == (10, 5, 10, 0.9)
     assert (low.confidence, high.confidence) == pytest.approx((0.5, 0.9))
+
+
+def test_the_temperature_makes_held_out_answers_as_likely_as_they_are_right() -> None:
+    random = np.random.default_rng(0)
+    scores = random.standard_normal((4000, 3)) * 2
+    odds = np.exp(scores / 0.5)
+    cumulated = (odds / odds.sum(axis=1, keepdims=True)).cumsum(axis=1)
+    labels = (random.random((4000, 1)) > cumulated).sum(axis=1)
+    found = fitting_temperature(scores, labels, np.ones(4000))
+    assert found == pytest.approx(0.5, rel=0.1)
+    # Whatever the scores are measured in, and far from where it starts.
+    found = fitting_temperature(scores * 1000, labels, np.ones(4000))
+    assert found == pytest.approx(500, rel=0.1)
+
+
+def test_answers_that_are_all_right_are_surer_the_more_there_are_but_never_certain() -> None:
+    def confidence(count: int) -> float:
+        labels = np.arange(count) % 2
+        scores = np.eye(2)[labels]
+        temperature = fitting_temperature(scores, labels, np.ones(count))
+        return float(1 / (1 + np.exp(-1 / temperature)))
+
+    assert 0.9 < confidence(4) < confidence(40) < confidence(400) < 1.0
+
+
+def test_a_head_sees_angles_so_a_mean_that_came_out_long_draws_nothing() -> None:
+    features, labels = drawn(60, seed=1)
+    scaled = Scaler.of(features).apply(features)
+    head = fit(scaled, labels, np.ones(60), NUM_LABELS, Strength(0.5, 4.0))
+    np.testing.assert_allclose(np.linalg.norm(head.label_directions, axis=1), 1.0, rtol=1e-5)
+    # Of the centre of all it knows nothing.
+    centre = np.linalg.lstsq(head.projection.T, head.offset, rcond=None)[0][None]
+    assert np.abs(head.scores(centre.astype(np.float32))).max() < 1e-2
+    assert head.familiarity(scaled).min() > head.familiarity(scaled[:, ::-1]).max()
+
+
+def test_some_labels_may_have_many_more_examples_than_others() -> None:
+    features, labels = drawn(240, seed=1)
+    kept = np.flatnonzero((labels == 0) | (np.arange(240) < 30))  # 40 of one, 5 of the others
+    some = Examples(features[kept], labels[kept], np.ones(len(kept)), [str(i) for i in kept])
+    taught = teach(some, LAYOUT, lambda _: None, seed=0)
+    others, right = drawn(600, seed=2)
+    chosen = taught.head.scores(taught.scaler.apply(LAYOUT.view(others, taught.view))).argmax(1)
+    assert min((chosen[right == label] == label).mean() for label in range(NUM_LABELS)) > 0.7

@@ -2,6 +2,7 @@
 # ruff: noqa: ANN401 - a test looks into whichever of the four values it expects
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from edged.protocol.request import (
     Answer,
     CancelRequest,
     ChatMessage,
+    Correction,
     FinishReason,
     FormatType,
     Question,
@@ -481,15 +483,59 @@ def test_a_single_stop_string_and_whole_floats_are_taken() -> None:
     assert ask(format={"type": "text"}).format.type is FormatType.TEXT
 
 
+def correct(members: dict[str, Any], **changes: Any) -> Any:
+    defaults = replace(DEFAULTS, keeps_corrections=True, **changes)
+    return deliver(members, topic="edged/kitchen/request/correct", defaults=defaults)
+
+
+def test_a_correction_is_of_what_was_said_and_null_is_an_answer() -> None:
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Light"},
+        {"role": "assistant", "content": "Which?"},
+        {"role": "user", "content": "the hall's"},
+    ]
+    taken = correct({"id": "c1", "specialist": "lamp", "messages": turns, "answer": None})
+    address = ReplyAddress("edged/kitchen/response/correct", "c1")
+    assert taken == Correction(address, "lamp", "Light\nWhich?\nthe hall's", None)
+    # A system message of the node's own is not what was said.
+    request = {"specialist": "lamp", "prompt": "x", "answer": {"room": "hall"}}
+    taken = correct(request, system="Be brief.", is_system_allowed=False)
+    assert (taken.prompt, taken.answer) == ("x", {"room": "hall"})
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        ({"prompt": "x", "answer": "on"}, "specialist: must name"),
+        ({"prompt": "x", "answer": "on", "specialist": "LAMP"}, "specialist: must be the name"),
+        ({"prompt": "x", "specialist": "lamp"}, "answer: is missing"),
+        ({"answer": "on", "specialist": "lamp"}, "prompt: send either"),
+        ({"prompt": " ", "answer": "on", "specialist": "lamp"}, "prompt: must not be empty"),
+        ({"prompt": 3, "answer": "on", "specialist": "lamp"}, "prompt: must be a string"),
+    ],
+)
+def test_a_correction_that_lacks_something_names_it(members: dict[str, Any], problem: str) -> None:
+    assert correct(members).rejected.message.startswith(problem)
+
+
+def test_plain_text_is_no_correction() -> None:
+    defaults = replace(DEFAULTS, keeps_corrections=True)
+    refused = deliver(b"on", topic="edged/kitchen/request/correct", defaults=defaults)
+    assert refused.rejected.message.startswith("specialist: must name")
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_more_user_properties_than_the_limit_are_refused_where_the_reply_was_asked_for(
     operation: str,
 ) -> None:
     topic, pair = f"edged/kitchen/request/{operation}", ("k", "v")
+    defaults = replace(DEFAULTS, keeps_corrections=True)
     given: dict[str, Any] = {"topic": topic, "response_topic": "reply/me", "correlation_data": b"c"}
-    request = {"id": "a1", "prompt": "x"}
+    request = {"id": "a1", "prompt": "x", "specialist": "lamp", "answer": "on"}
+    given["defaults"] = defaults
     taken = deliver(request, user_properties=(pair,) * MAX_USER_PROPERTIES, **given)
-    assert isinstance(taken, Request | CancelRequest)
+    assert isinstance(taken, Request | CancelRequest | Correction)
     refused = deliver(request, user_properties=(pair,) * (MAX_USER_PROPERTIES + 1), **given)
     assert refused == Refusal(
         ReplyAddress("reply/me", "a1", b"c"),

@@ -26,6 +26,8 @@ from edged.protocol.request import (
     Answer,
     CancelOutcome,
     CancelRequest,
+    Correction,
+    CorrectionOutcome,
     FinishReason,
     Rejected,
     Reply,
@@ -49,7 +51,7 @@ from tests.paths import DATA
 FOLDER = DATA / "messages"
 REQUESTS = sorted(FOLDER.glob("request-*.json"))
 SENT = sorted(path for path in FOLDER.glob("*.json") if path not in REQUESTS)
-DEFAULTS = RequestDefaults(Topics("edged", "kitchen"))
+DEFAULTS = RequestDefaults(Topics("edged", "kitchen"), keeps_corrections=True)
 TOPICS = Topics("edged", "kitchen")
 NOW_S = 1000.0
 ADDRESS = ReplyAddress("edged/kitchen/response/generate/ha", "a1", b"\x00\xff")
@@ -97,7 +99,7 @@ def test_every_truncation_of_a_golden_request_is_answered_or_a_counted_drop(path
     for end in range(len(delivery.payload)):
         cut = Delivery(delivery.topic, delivery.payload[:end], properties=delivery.properties)
         decoded = decode(cut, DEFAULTS, NOW_S)
-        assert isinstance(decoded, Request | CancelRequest | Refusal | Dropped)
+        assert isinstance(decoded, Request | CancelRequest | Correction | Refusal | Dropped)
         is_cut_json = end > 0 and delivery.payload.startswith(b"{")
         if is_cut_json and delivery.properties.content_type in (None, "application/json"):
             assert isinstance(decoded, Refusal)
@@ -140,6 +142,7 @@ def sent_messages() -> dict[str, Encoded]:
             Reply(ADDRESS, answer, usage, FULL_TIMING, SessionState("table:1", 2, 0)), 7.2
         ),
         "reply-cancel": encoded(Reply(ADDRESS, CancelOutcome(is_found=False))),
+        "reply-correct": encoded(Reply(ADDRESS, CorrectionOutcome(12))),
         "reply-queue-full": encoded(Reply(ADDRESS, full), 1.0),
         "reply-timeout": encoded(Reply(bare, late), 0.0),
         "fragment": encode_fragment(TOPICS, "a1", 3, " Ünïcode\n"),
