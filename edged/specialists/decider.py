@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+# Tokens of an option in one pass: each gives a row of logits, and others may have the next pass.
+MAX_PASS_TOKENS = 16
+
 
 class Reader(Protocol):
     """Takes what a run gives instead of an answer."""

@@ -1,7 +1,7 @@
 """The gate: which of the installed specialists a prompt is for, if any.
 
-It is a head over all of them, fitted when they are read. A specialist's prompts are of as many
-kinds as it has answers, so each of its answers is a label of the head, and its probability the sum
+It is fitted to examples of all of them when they are read. A specialist's prompts are of as many
+kinds as it has answers, so each of its answers is a label of the gate, and its probability the sum
 of theirs. A prompt that is less familiar than nearly all held-out examples of the specialist that
 it is most probably for fits none.
 """
@@ -11,33 +11,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edged.specialists.distance import Distance
+from edged.specialists.distance import Distances
 from edged.specialists.features import Layout
 from edged.specialists.folder import Specialist
 from edged.specialists.gate_examples import GATE_VIEW, GateExamples
-from edged.specialists.head import (
-    Directions,
-    Doubles,
-    Floats,
-    Integers,
-    Scaler,
-    Scatter,
-    Strength,
-    folds,
-    reduced,
-    softmax,
-)
+from edged.specialists.head import Doubles, Floats, Integers, Scaler, folds, softmax
 
-# Measured, and not chosen anew for each node: others change shares by a hundredth.
-_STRENGTH = Strength(0.7, 8.0)
+# Measured, and not chosen anew for each node: others change shares by a hundredth. The noise is the
+# variance of a prompt around its label: above 1, as the scatter fits the examples too closely.
+_SHRINKAGE, _NOISE = 0.7, 8.0
 _NUM_FOLDS, _SEED = 3, 0
 # Held-out examples that may count as fitting none.
 _UNFIT_SHARE = 0.05
-# Of a cosine, of which there is none with two labels, and of a square of hundreds.
+# Of a cosine, which is 0 for all where there is one label, and of a square of hundreds.
 _SMALLEST_SPREAD = 1e-3
 # Of all specialists together: they bound the time and the memory of the fit.
 _MAX_NUMBERS = 1 << 19
-_MAX_LABELS = 128
+_MAX_LABELS = 256
 # While it is fitted, for a byte of its examples, and at most; what is kept is a tenth of that.
 _FIT_FACTOR, _MAX_FIT_BYTES = 40, 32 << 20
 # Of one specialist: with fewer it has no label that is known in all folds.
@@ -66,23 +56,18 @@ class _Judged:
 
 @dataclass(frozen=True, slots=True)
 class _Fitted:
-    """A head whose labels belong to specialists."""
+    """Distances to labels that belong to specialists."""
 
     scaler: Scaler
-    distance: Distance
+    distances: Distances
     owners: Integers
     """``[labels]``: the specialist of each."""
 
     @classmethod
     def of(cls, rows: Floats, labels: Integers, owners: Integers) -> "_Fitted":
         scaler = Scaler.of(rows)
-        scaled = scaler.apply(rows)
-        basis, coordinates = reduced(scaled)
-        weights, size = np.ones(len(rows)), scaled.shape[1]
-        scatter = Scatter.of(coordinates, labels, weights, len(owners), size)
-        head = Directions(scatter, _STRENGTH.shrinkage).head(_STRENGTH.noise)
-        head = replace(head, projection=(basis @ head.projection).astype(np.float32))
-        return cls(scaler, Distance.of(head, basis, scatter, _STRENGTH.shrinkage), owners)
+        distances = Distances.of(scaler.apply(rows), labels, len(owners), _SHRINKAGE)
+        return cls(scaler, distances, owners)
 
     def judge(self, rows: Floats) -> _Judged:
         """Judge prompts ``[n, features]``.
@@ -90,14 +75,13 @@ class _Fitted:
         Familiar is what lies in the direction of a label, which tells the more the more labels
         there are, and what is near to one in all directions, which tells the more the fewer.
         """
-        scaled, head = self.scaler.apply(rows), self.distance.head
+        near = self.distances.nearness(self.scaler.apply(rows))
         counts = np.bincount(self.owners)
         # All specialists are as likely before anything is read, however many labels they have.
-        scores = head.log_likelihoods(scaled) - np.log(counts[self.owners])
+        scores = -0.5 * near.squares / _NOISE - np.log(counts[self.owners])
         starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
         shares = np.add.reduceat(softmax(scores), starts, axis=1)
-        both = head.familiarity(scaled), -self.distance.squares(scaled)
-        return _Judged(shares, np.stack(both, axis=1))
+        return _Judged(shares, np.stack([near.cosine, -near.squares.min(axis=1)], axis=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +119,7 @@ class Gate:
     @property
     def size_bytes(self) -> int:
         """Memory that its arrays take."""
-        distance, scaler = self.fitted.distance, self.fitted.scaler
-        head = distance.head
-        arrays = [head.projection, head.offset, head.means, head.variances]
-        arrays += [distance.centre, distance.known, scaler.mean, scaler.std]
+        arrays = *self.fitted.distances.arrays, self.fitted.scaler.mean, self.fitted.scaler.std
         return sum(array.nbytes for array in arrays)
 
     def choose(self, features: Floats) -> GateChoice:

@@ -153,8 +153,8 @@ def test_no_label_has_a_single_example() -> None:
 
 
 def test_a_gate_is_small(made: Specialist) -> None:
-    # One direction fewer than labels; and a matrix over the features.
-    assert fitted(made, (0, 1)).size_bytes == 4 * (48 * 7 + 7 + 2 * 8 * 7 + 3 * 48 + 48 * 48)
+    # A column for each label, and one for each feature.
+    assert fitted(made, (0, 1)).size_bytes == 4 * 48 * (8 + 48 + 3) + 8 * 8
 
 
 def test_a_lesson_marks_examples_of_equal_answers_and_of_near_numbers() -> None:
