@@ -51,6 +51,11 @@ class Walk:
         self.printed: list[tuple[str, str]] = []
         """Each command block, and what it printed."""
 
+    @property
+    def corrections(self) -> Path:
+        """The file that the node keeps them in."""
+        return self._folder / "state" / "corrections.jsonl"
+
     def said(self, words: str) -> str:
         """Return what the first block with these words printed."""
         return next(output for block, output in self.printed if words in block)
@@ -137,11 +142,29 @@ def test_the_commands_of_the_page_make_a_specialist_that_decides(
     assert walked.said("import paho").split()[0] == "noise"
     assert "%" in walked.said("--precision 0.99").splitlines()[-2]
     assert re.match(r"heard.csv: \d+ examples, one of 5 labels", walked.said("--teacher"))
+    chosen = replied(walked.said('"specialist": "auto"'))
+    assert (chosen["specialist"], chosen["text"]) == ("washing-machine", "leak")
+    assert sorted(chosen["specialists"]) == ["lights", "washing-machine"]
+    answers = replied(walked.said('"questions": {'))["answers"]
+    assert (answers["fault"]["text"], answers["fault"]["specialist"]) == ("leak", "washing-machine")
+    assert answers["urgent"]["text"] in {"yes", "no"}
+    assert answers["urgent"]["calibrated"] is False
+    passed_on = replied(walked.said("Ada Lovelace"))
+    assert (passed_on["specialist"], passed_on["escalated_from"]) == (None, "lights")
+    assert passed_on["text"]
+    kept = replied(walked.said("request/correct"))
+    assert kept == {"kept": True, "count": 1}
+    assert '"prompt": "My socks' in walked.corrections.read_text("utf-8")
     # The cases that need a specialist apply to this node.
     place = ["--broker", mosquitto.url, "--node", "kitchen", "--protocol", "5"]
     status = main(["conformance", *place, "--case", "decisions: *"])
     assert status == 0, capsys.readouterr().out
     assert "0 failed, 0 not applicable" in capsys.readouterr().out
+
+
+def replied(output: str) -> Any:  # noqa: ANN401 - JSON
+    """Return ``data`` of the last reply of a block."""
+    return json.loads(output.splitlines()[-1])["data"]
 
 
 def documented(*words: str) -> Any:  # noqa: ANN401 - JSON
