@@ -289,7 +289,7 @@ class Engine:
             np.array(token_ids), position, slot=decoding.slot, all_rows=True, is_prefill=False
         )
         decoding.score(logits)
-        return ForwardPass({decoding: []}, len(token_ids), len(token_ids) * position)
+        return ForwardPass({decoding: []})
 
     def _decode(self, decodings: Sequence[Decoding]) -> ForwardPass:
         inputs = [decoding.next_input for decoding in decodings]

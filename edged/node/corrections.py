@@ -17,13 +17,12 @@ from edged.protocol.request import (
     Answer,
     Correction,
     CorrectionOutcome,
-    FinishReason,
     Rejected,
     Reply,
     Request,
     spoken,
 )
-from edged.specialists.decider import Said
+from edged.specialists.decider import Said, specialist_answers
 
 # On their way to the disk; it takes all of them at once.
 MAX_IN_HAND = 8
@@ -61,16 +60,16 @@ class Corrections:
         return min(waiting, default=None)
 
     def remember(self, request: Request, answer: Answer) -> None:
-        """Remember what a specialist answered, for a correction of it."""
-        name = answer.detail.get("specialist")
+        """Remember what specialists answered, for a correction of it."""
         is_kept = self._node.limits.defaults.keeps_corrections
-        if name is None or not is_kept or len(answer.text) > MAX_SAID_CHARACTERS:
+        if not is_kept or len(answer.text) > MAX_SAID_CHARACTERS:
             return
-        key = _digest(name, spoken(request.messages))
-        given = (answer.text or None) if answer.json is None else answer.json
-        self._said[key] = Said(given, answer.finish_reason is FinishReason.UNSURE)
-        self._said.move_to_end(key)
-        if len(self._said) > MAX_REMEMBERED:
+        for part in specialist_answers(answer):
+            if part.specialist is not None:
+                key = _digest(part.specialist, spoken(request.messages))
+                self._said[key] = part.said
+                self._said.move_to_end(key)
+        while len(self._said) > MAX_REMEMBERED:
             self._said.popitem(last=False)
 
     def take(self, state: RequestState, correction: Correction) -> None:

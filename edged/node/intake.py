@@ -8,6 +8,7 @@ else is at work: a further crash is its own.
 """
 
 import math
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -38,7 +39,7 @@ from edged.protocol.wire import Delivery, Dropped, Refusal
 from edged.scheduling.admission import Demand, Resources, admit, refuse_early
 from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.queued_request import RequestPhase
-from edged.specialists.decider import Run
+from edged.specialists.decider import MAX_PASS_TOKENS, Run
 
 # How long others wait at most for a suspect to be taken in or answered alone.
 ISOLATION_LIMIT_S = 30.0
@@ -313,18 +314,28 @@ class Intake:
 
 
 def _num_computed(runs: Sequence[Run], cost: CostEstimate) -> int:
-    """Return how many tokens of a prompt take as long as these runs one after the other, at most.
+    """Return how many tokens of one prompt take as long as these runs one after the other, at most.
 
     What a prompt begins with in common with the one before it is in the cache.
     """
-    num_tokens, behind_s = 0, 0.0
+    total_s = 0.0
     before: Sequence[int] = ()
     for run in runs:
         length = len(run.prompt_ids)
         pairs = enumerate(zip(run.prompt_ids, before, strict=False))
-        num_cached = next((i for i, (one, other) in pairs if one != other), len(before))
-        num_tokens += length - min(num_cached, max(length - 1, 0))  # the last one is run anyway
-        # A pass of several tokens takes no longer than as many of one token each.
-        behind_s += sum(cost.decode_s(len(option) - 1, length) for option in run.options)
+        num_shared = next((i for i, (one, other) in pairs if one != other), len(before))
+        num_cached = min(num_shared, max(length - 1, 0))  # the last one is run anyway
+        total_s += cost.prefill_s(length - num_cached, num_cached)
+        total_s += sum(_behind_s(len(option) - 1, length, cost) for option in run.options)
         before = run.prompt_ids
-    return num_tokens + math.ceil(behind_s / cost.prefill_token_s)
+    most = math.ceil(total_s / cost.prefill_token_s)
+    return bisect_left(range(most), total_s, key=cost.prefill_s)
+
+
+def _behind_s(num_tokens: int, context: int, cost: CostEstimate) -> float:
+    """Predict the passes of one option's tokens behind a prompt."""
+    num_passes = math.ceil(num_tokens / MAX_PASS_TOKENS)
+    # Like a prompt's token, and unlike it with logits, as that of another answer in a batch.
+    row_s = min(cost.prefill_token_s + cost.decode_row_s, cost.decode_token_s)
+    rows_s = (num_tokens - num_passes) * (row_s - cost.decode_token_s)
+    return cost.decode_s(num_tokens, context) + rows_s

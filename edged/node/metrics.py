@@ -11,6 +11,7 @@ from typing import Any
 
 from edged.errors import ErrorCode
 from edged.protocol.request import Answer, FinishReason, Rejected
+from edged.specialists.decider import specialist_answers
 
 # Samples that a percentile looks back on.
 WINDOW = 256
@@ -30,9 +31,9 @@ class Count(StrEnum):
     PAUSED = "paused"
     """Times that an answer was interrupted for a more urgent one."""
     DECIDED = "decided"
-    """Requests that a specialist answered or passed on."""
+    """Decisions that specialists were asked for; a request with questions asks for several."""
     UNSURE = "unsure"
-    """Of them, those whose answer is unsure."""
+    """Of them, those that are unsure."""
     ESCALATED = "escalated"
     """Of them, those that a specialist was unsure of and another answered."""
     CORRECTIONS = "corrections"
@@ -116,8 +117,7 @@ class Metrics:
             self._counts[Count.SERVED] += 1
             if outcome.finish_reason is FinishReason.CANCELLED:
                 self._counts[Count.CANCELLED] += 1
-            if "specialist" in outcome.detail:
-                self._count_decided(outcome)
+            self._count_decisions(outcome)
         elif outcome.code is ErrorCode.CANCELLED:
             self._counts[Count.CANCELLED] += 1
         elif outcome.code is ErrorCode.TIMEOUT:
@@ -125,11 +125,11 @@ class Metrics:
         else:
             self.count_refused(outcome.code)
 
-    def _count_decided(self, answer: Answer) -> None:
-        self._counts[Count.DECIDED] += 1
-        self._counts[Count.UNSURE] += answer.finish_reason is FinishReason.UNSURE
-        is_passed_on = answer.detail.keys() & {"escalated_from", "escalated_to"}
-        self._counts[Count.ESCALATED] += bool(is_passed_on)
+    def _count_decisions(self, answer: Answer) -> None:
+        for part in specialist_answers(answer):
+            self._counts[Count.DECIDED] += 1
+            self._counts[Count.UNSURE] += part.said.is_unsure
+            self._counts[Count.ESCALATED] += part.is_passed_on
 
     def count_correction(self, *, is_agreed: bool | None) -> None:
         """Count a correction that was kept; ``is_agreed`` is None where nothing is remembered."""

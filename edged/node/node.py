@@ -151,7 +151,7 @@ class Node:
                 self._intake.prepared(event)
             case CorrectionKept():
                 self._corrections.kept(event)
-            case EscalationReplied():
+            case _:
                 self._escalations.replied(event.token, event.answer)
 
     def _drain(self, event: Drain | Abandon) -> None:

@@ -3,15 +3,18 @@
 Rule: loads no library, as what is decided about a request needs none.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edged.protocol.request import Answer
+from edged.protocol.request import Answer, FinishReason
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+# Tokens of an option in one pass: each gives a row of logits, and others may have the next pass.
+MAX_PASS_TOKENS = 16
 
 
 class Reader(Protocol):
@@ -71,3 +74,32 @@ class Said:
     """A label, None for none of them, or the answer's JSON."""
     is_unsure: bool
     """Whether it was a guess."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialistAnswer:
+    """A part of an answer that a specialist was asked for."""
+
+    specialist: str | None
+    """Who said it; None where none fits, or the plain model wrote it."""
+    said: Said
+    is_passed_on: bool
+    """Whether one was unsure, and another one answered."""
+
+
+def specialist_answers(answer: Answer) -> list[SpecialistAnswer]:
+    """Return what specialists were asked for: a decision, or one for each such question."""
+    own = {"text": answer.text, "json": answer.json, "finish_reason": answer.finish_reason}
+    parts = [own | answer.detail, *answer.detail.get("answers", {}).values()]
+    return [_specialist_answer(part) for part in parts if "specialist" in part]
+
+
+def _specialist_answer(part: Mapping[str, Any]) -> SpecialistAnswer:
+    json = part.get("json")
+    said = Said((part["text"] or None) if json is None else json, _is_unsure(part))
+    is_passed_on = bool(part.keys() & {"escalated_from", "escalated_to"})
+    return SpecialistAnswer(part["specialist"], said, is_passed_on)
+
+
+def _is_unsure(part: Mapping[str, Any]) -> bool:
+    return bool(part["finish_reason"] == FinishReason.UNSURE)

@@ -18,14 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged.protocol.request import Answer, ChatMessage, FinishReason, Question
-from edged.specialists.decider import Reader, Run
+from edged.specialists.decider import MAX_PASS_TOKENS, Reader, Run
 
 EncodeChat = Callable[[Sequence[ChatMessage]], list[int]]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
-# Tokens of one pass: each gives a row of logits, and others may have the next pass.
-MAX_PASS_TOKENS = 16
 # What a prompt that says nothing says. Of "N/A", "", "..." and this it was the best by a little.
 NEUTRAL = "?"
 # Priors that are kept, each at most 64 numbers.

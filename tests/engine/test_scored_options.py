@@ -30,8 +30,9 @@ from edged.protocol.request import (
     Request,
     SamplingParams,
 )
+from edged.specialists.decider import MAX_PASS_TOKENS
 from edged.specialists.installed import Installed
-from edged.specialists.scoring import MAX_PASS_TOKENS, OptionScorer, OptionScoring
+from edged.specialists.scoring import OptionScorer, OptionScoring
 from tests.fakes import FakeClock
 from tests.make_request import make_request
 from tests.tiny_model import MAX_MODEL_LEN, write_tiny_bundle
@@ -152,14 +153,6 @@ def test_one_that_ends_early_leaves_its_slot_to_others(engine: Engine) -> None:
         np.testing.assert_allclose(scores(engine), expected, rtol=1e-4)
 
 
-def test_a_pass_counts_as_so_many_rows_behind_the_prompt(engine: Engine) -> None:
-    decoding, _ = begin(engine, [[60, 61, 62, 63]])
-    while not decoding.is_over:
-        ran = engine.step()
-    engine.end(decoding)
-    assert (ran.num_rows, ran.num_pairs) == (3, 3 * len(PROMPT))
-
-
 def test_an_option_that_does_not_fit_behind_the_prompt_is_refused(engine: Engine) -> None:
     room = MAX_MODEL_LEN - len(PROMPT)
     assert len(scores(engine, [[7] * (room + 1)])) == 1
@@ -217,7 +210,8 @@ def test_a_scored_choice_is_answered_without_a_token(folder: Path) -> None:
     shares = answer.detail["probabilities"]
     assert shares[answer.choice] == max(shares) == answer.detail["confidence"]
     assert done.usage.completion_tokens == 0
-    assert done.generation.spent.decode_runs == 6  # three options behind two prompts
+    # Its passes are neither a prompt's tokens nor an answer's: no cost is learned from them.
+    assert done.generation.spent.decode_runs == 0
 
 
 @pytest.mark.parametrize("at", [0, 1, 2, 4])

@@ -172,6 +172,18 @@ def test_what_was_said_is_that_specialists_and_of_that_prompt(
     assert asked(bench).said is None
 
 
+def test_what_was_said_to_one_of_several_questions_is_remembered(bench: Bench) -> None:
+    parts = {
+        "a": {"text": "on", "choice": 0, "specialist": "lamp", "finish_reason": "stop"},
+        "b": {"text": "3", "json": 3, "specialist": "heat", "finish_reason": "unsure"},
+        "c": {"text": "yes", "choice": 1, "finish_reason": "stop"},
+    }
+    decide(bench, Answer("{}", FinishReason.UNSURE, {}, detail={"answers": parts}))
+    for name, said in (("lamp", Said("on", is_unsure=False)), ("heat", Said(3, is_unsure=True))):
+        bench.deliver(CORRECTION | {"id": name, "specialist": name}, "correct")
+        assert asked(bench).said == said
+
+
 def test_what_the_plain_model_wrote_or_is_too_long_is_not_remembered(bench: Bench) -> None:
     decide(bench, Answer("on", FinishReason.STOP))
     decide(bench, replace(LAMP_ON, detail={"specialist": None, "escalated_from": "lamp"}))

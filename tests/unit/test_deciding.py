@@ -13,7 +13,7 @@ from edged.node.events import Prepared
 from edged.node.generation import Finished, Generation
 from edged.protocol.request import Answer, FinishReason, Rejected
 from edged.specialists.decider import Reader, Run
-from tests.fakes import Bench, CharacterStream
+from tests.fakes import COST, Bench, CharacterStream
 from tests.make_request import make_request
 
 SURE = Answer("on", FinishReason.STOP, is_choice=True, choice=0, detail={"specialist": "lamp"})
@@ -166,12 +166,19 @@ def refused(*runs: Run, timeout_ms: int) -> str | None:
     return replies[0] if replies else None
 
 
-def test_the_options_of_a_run_are_counted_as_tokens_that_are_decoded() -> None:
-    # 100 tokens of prompt take 1 s; 10 of 5 options, for the last of each is never run, 4 s.
+def test_each_option_is_counted_as_a_decoded_token_and_its_others_as_tokens_of_a_prompt() -> None:
+    # 100 tokens of prompt take 1 s. Of 11 of an option the last is never run: 0.08 + 9 * 0.01 s.
     run = Run([1] * 100, CountingReader, [[1] * 11] * 5)
-    assert refused(run, timeout_ms=5400) == "timeout"
-    assert refused(run, timeout_ms=5700) is None
-    assert refused(Run([1] * 100, CountingReader, [[1]] * 5), timeout_ms=1300) is None
+    assert refused(run, timeout_ms=1990) == "timeout"
+    assert refused(run, timeout_ms=2100) is None
+    assert refused(Run([1] * 100, CountingReader, [[1]] * 5), timeout_ms=1200) is None
+
+
+def test_a_long_option_takes_several_passes() -> None:
+    # 3 of 16 tokens.
+    run = Run([1], CountingReader, [[1] * 49] * 10)
+    assert refused(run, timeout_ms=7500) == "timeout"
+    assert refused(run, timeout_ms=7700) is None
 
 
 def test_what_prompts_have_in_common_is_counted_once() -> None:
@@ -180,6 +187,18 @@ def test_what_prompts_have_in_common_is_counted_once() -> None:
     assert refused(*runs, timeout_ms=1700) is None
     others = [Run([100 + n] * 100, CountingReader) for n in range(5)]
     assert refused(*others, timeout_ms=5400) == "timeout"
+
+
+def test_attention_of_several_prompts_is_not_that_of_one_as_long() -> None:
+    bench = Bench(is_preparing=False, cost=replace(COST, prefill_pair_s=1e-4))
+    bench.deliver({"prompt": "hi", "timeout_ms": 20_000})
+    (prepare,) = bench.preparer.waiting
+    runs = [Run([n] * 100, CountingReader) for n in range(10)]
+    bench.take(Prepared(prepare.key, decider=ScriptedDecider(SURE, runs, 10)))
+    (state,) = bench.node.scheduler.running
+    # Each takes 1.5 s; one prompt of 1,000 tokens would take 60 s.
+    assert COST.prefill_token_s * state.num_prompt_tokens < 15
+    assert 14.9 < replace(COST, prefill_pair_s=1e-4).prefill_s(state.num_prompt_tokens) < 15.2
 
 
 def test_the_last_token_of_the_same_prompt_is_counted_again() -> None:
@@ -198,7 +217,7 @@ def test_a_prompt_that_leaves_no_room_for_an_option_is_too_long() -> None:
 
 def test_as_many_and_long_options_as_a_request_may_have_are_refused_when_late() -> None:
     options = [[1 + n] * 240 for n in range(64)]
-    assert refused(Run([1], CountingReader, options), timeout_ms=300_000) == "timeout"
+    assert refused(Run([1], CountingReader, options), timeout_ms=200_000) == "timeout"
 
 
 @pytest.mark.parametrize("num_runs", [1, 2])

@@ -160,6 +160,15 @@ def test_the_temperature_makes_held_out_answers_as_likely_as_they_are_right() ->
     assert found == pytest.approx(500, rel=0.1)
 
 
+def test_what_cannot_be_learnt_has_flat_probabilities_and_no_endless_temperature() -> None:
+    random = np.random.default_rng(0)
+    scores = random.standard_normal((12, 2))
+    wrong = scores.argmin(axis=1)
+    temperature = fitting_temperature(scores, wrong, np.ones(12))
+    assert temperature <= 100 * np.ptp(scores, axis=1).mean() * 1.001
+    assert np.abs(scores / temperature).max() < 0.05
+
+
 def test_answers_that_are_all_right_are_surer_the_more_there_are_but_never_certain() -> None:
     def confidence(count: int) -> float:
         labels = np.arange(count) % 2

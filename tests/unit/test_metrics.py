@@ -41,6 +41,10 @@ def test_a_new_node_has_counted_nothing_and_measured_nothing() -> None:
             Answer("x", FinishReason.STOP, detail={"specialist": None, "escalated_from": "lamp"}),
             {"served", "decided", "escalated"},
         ),
+        (
+            Answer("x", FinishReason.STOP, detail={"specialist": "lamp", "escalated_to": "attic"}),
+            {"served", "decided", "escalated"},
+        ),
         (Rejected(ErrorCode.CANCELLED, ""), {"cancelled"}),
         (Rejected(ErrorCode.TIMEOUT, ""), {"expired"}),
         (Rejected(ErrorCode.INTERNAL, ""), {"refused"}),
@@ -54,6 +58,19 @@ def test_an_outcome_is_counted_by_how_it_ended(
     snapshot = metrics.snapshot()
     assert {str(what) for what in Count if snapshot[what] == 1} == counted
     assert sum(snapshot[what] for what in Count) == len(counted)
+
+
+def test_of_several_questions_each_to_a_specialist_is_a_decision() -> None:
+    metrics = Metrics()
+    parts = {
+        "a": {"text": "on", "choice": 0, "specialist": "lamp", "finish_reason": "stop"},
+        "b": {"text": "3", "json": 3, "specialist": "heat", "finish_reason": "unsure"},
+        "c": {"text": "yes", "choice": 1, "calibrated": False, "finish_reason": "stop"},
+        "d": {"finish_reason": "deadline"},
+    }
+    metrics.count_outcome(Answer("{}", FinishReason.UNSURE, {}, detail={"answers": parts}))
+    snapshot = metrics.snapshot()
+    assert (snapshot["served"], snapshot["decided"], snapshot["unsure"]) == (1, 2, 1)
 
 
 def test_shares_are_of_what_was_decided_and_of_what_could_be_compared() -> None:

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from edged.protocol.request import Answer, ChatMessage, FinishReason, Question
-from edged.specialists.decider import Decider, Run
+from edged.specialists.decider import MAX_PASS_TOKENS, Decider, Run
 from edged.specialists.scoring import (
-    MAX_PASS_TOKENS,
     NEUTRAL,
     ChoiceDecider,
     Floats,
