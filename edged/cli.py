@@ -47,6 +47,7 @@ COMMANDS = {
     ),
     "teach": Command("edged.commands.teach", "teach a model to decide, from examples"),
     "eval": Command("edged.commands.evaluate", "measure what was taught on other examples"),
+    "try": Command("edged.commands.try_specialist", "ask what was taught, and see how sure it is"),
     "bench": Command("edged.commands.bench.command", "measure a model on this device"),
     "demo": Command("edged.commands.demo", "start a broker and a daemon, and send one prompt"),
 }

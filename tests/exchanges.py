@@ -5,12 +5,14 @@ compares the page with what comes of it.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
 from unittest.mock import patch
+
+import numpy as np
 
 from edged.daemon.group import Group
 from edged.daemon.homeassistant import (
@@ -22,6 +24,7 @@ from edged.daemon.homeassistant import (
 )
 from edged.daemon.reporting import OFFLINE, ONLINE
 from edged.errors import ErrorCode
+from edged.node.events import CorrectionKept
 from edged.node.generation import Finished, Fragment
 from edged.protocol.encode import encode_event
 from edged.protocol.event import (
@@ -41,15 +44,22 @@ from edged.protocol.event import (
     PressureChanged,
     ReplyUndelivered,
 )
-from edged.protocol.request import Answer, FinishReason, Rejected
+from edged.protocol.request import Answer, ChatMessage, FinishReason, Rejected, Request
 from edged.protocol.wire import Encoded, RequestDefaults, Topics, WireProperties
 from edged.scheduling.latency_model import CostEstimate
+from edged.specialists.asked import answer_of
+from edged.specialists.decider import Decider, Reader, Run
+from edged.specialists.decision import Decision
+from edged.specialists.installed import Installed
+from edged.specialists.scoring import OptionScorer, OptionScoring
 from edged.transport.events import Connected
-from tests.fakes import LIMITS, MIB, Bench, ran
+from tests.fakes import LIMITS, MIB, Bench, CharacterStream, ran, tokens
 
 if TYPE_CHECKING:
+    from edged.specialists.folder import Specialist
     from edged.transport.network import Transport
 
+EncodeChat = Callable[[Sequence[ChatMessage]], list[int]]
 MODEL = "smollm2-135m-instruct-int8-w8a8@1fbea1"
 DEFAULTS = RequestDefaults(Topics("edged", "kitchen", "heating"))
 NODE_LIMITS = replace(LIMITS, model_id=MODEL, max_model_len=2048, max_waiting=8, defaults=DEFAULTS)
@@ -65,9 +75,33 @@ begins with a node that has nothing to do. `info` and `state` stand
 """
 
 
+class _Reading:
+    """The run of a decision, as far as a node looks at it; ``Talk.end`` says what comes of it."""
+
+    runs = (Run([1] * 83),)
+    num_needed = 1
+
+    def proceed(self, readers: Sequence[Reader], *, may_go_on: bool) -> Run | Answer:
+        return self.runs[0]
+
+
+class _Specialists(Installed):
+    """Those of a node that has one."""
+
+    def decider(self, request: Request, encode_chat: EncodeChat) -> Decider | None:
+        is_scripted = request.specialist == NAME
+        return _Reading() if is_scripted else super().decider(request, encode_chat)
+
+
+NAME = "washing-machine"
+
+
 def _bench(folder: Path | None = None) -> Bench:
     cost = CostEstimate(prefill_token_s=0.002, decode_token_s=0.012)
-    return Bench(replace(NODE_LIMITS, kv_bytes_per_token=1024), folder=folder, cost=cost)
+    limits = replace(NODE_LIMITS, kv_bytes_per_token=1024)
+    specialists = {NAME: cast("Specialist", None)}
+    installed = _Specialists(specialists=specialists, scoring=OptionScoring(tokens))
+    return Bench(limits, folder=folder, cost=cost, installed=installed)
 
 
 @dataclass
@@ -111,6 +145,18 @@ class Talk:
         first_s = started_s + 0.25 if num_tokens else None
         ran(job, started_s, first_s, num_output_tokens=num_tokens)
         self.bench.take(Finished(job, outcome, self.bench.clock()))
+
+    def decide(self, answer: Answer) -> None:
+        """Let all options be scored, and this come of it."""
+        job = self.bench.worker.jobs[-1]
+        job.start(CharacterStream(), self.bench.clock())
+        self.bench.clock.advance(0.125)
+        while isinstance(scorer := job.reader, OptionScorer):
+            scorer.add(np.zeros((1, 256), np.float32))
+            while (step := scorer.next_pass) is not None:
+                scorer.add(np.zeros((len(step[1]), 256), np.float32))
+            job.end_run(self.bench.clock())
+        self.bench.take(Finished(job, answer, self.bench.clock()))
 
     def stream(self, *deltas: str) -> None:
         """Let the model say something in pieces."""
@@ -180,6 +226,49 @@ def _choice(talk: Talk) -> None:
     talk.end(Answer("", FinishReason.LENGTH, is_choice=True), num_tokens=1)
 
 
+def _scored(talk: Talk) -> None:
+    held = {"type": "choice", "choices": ["open", "close", "leave"], "probabilities": True}
+    talk.ask({"id": "a1", "prompt": "It is stuffy in here.", "format": held})
+    talk.decide(_share("open", 0, [0.8127, 0.0551, 0.1322]))
+
+
+def _share(text: str, choice: int, shares: list[float]) -> Answer:
+    detail = {"probabilities": shares, "confidence": max(shares), "calibrated": False}
+    return Answer(text, FinishReason.STOP, is_choice=True, choice=choice, detail=detail)
+
+
+def _questions(talk: Talk) -> None:
+    asked = {
+        "window": {"choices": ["open", "close"], "ask": "What about the window?"},
+        "urgent": {"choices": ["yes", "no"], "ask": "Is it urgent?"},
+    }
+    talk.ask({"id": "a1", "prompt": "It is stuffy in here.", "questions": asked})
+    window, urgent = _share("open", 0, [0.9012, 0.0988]), _share("no", 1, [0.3301, 0.6699])
+    answers = {
+        name: {"text": one.text, "choice": one.choice, **one.detail, "finish_reason": "stop"}
+        for name, one in (("window", window), ("urgent", urgent))
+    }
+    values = {"window": "open", "urgent": "no"}
+    talk.decide(Answer(json.dumps(values), FinishReason.STOP, values, detail={"answers": answers}))
+
+
+def _decided(talk: Talk) -> None:
+    asked = {"id": "a1", "prompt": "There is a puddle under it.", "specialist": NAME}
+    shares = [0.0004, 0.9964, 0.0011, 0.0009, 0.0003, 0.0009]
+    talk.ask(asked)
+    talk.end(
+        answer_of(Decision("leak", 1, None, shares, 0.9964, 0.98, False), {"specialist": NAME})
+    )
+    talk.show()
+    shares = [0.5102, 0.1213, 0.0721, 0.2864, 0.01, 0.0]
+    guesses = (("door", 0.5102), ("noise", 0.2864), ("leak", 0.1213))
+    decision = Decision("door", 0, None, shares, 0.5102, 0.6, is_unsure=True, guesses=guesses)
+    talk.ask(asked | {"id": "a2", "prompt": "It is broken."})
+    talk.end(answer_of(decision, {"specialist": NAME}))
+    talk.show()
+    talk.ask(asked | {"id": "a3", "specialist": "boiler"})
+
+
 def _again(talk: Talk) -> None:
     for _ in range(2):
         talk.ask({"id": "a1", "prompt": "Is it on?"})
@@ -244,6 +333,14 @@ def _cancelled_waiting(talk: Talk) -> None:
     talk.ask({"id": "a1"}, "cancel")
 
 
+def _corrected(talk: Talk) -> None:
+    keeping = replace(DEFAULTS, keeps_corrections=True)
+    talk.bench = Bench(replace(NODE_LIMITS, defaults=keeping))
+    talk.ask({"id": "c1", "specialist": "lamp", "prompt": "It is dark", "answer": "on"}, "correct")
+    (keep,) = talk.bench.keeper.waiting
+    talk.bench.take(CorrectionKept(keep.key, count=12, is_new=True))
+
+
 def _poison(talk: Talk) -> None:
     request = {"id": "a1", "prompt": "Is it on?"}
     with TemporaryDirectory() as folder:
@@ -279,12 +376,19 @@ TOPICS: dict[str, Callable[[Talk], None]] = {
     "MQTT 5 properties": _properties,
     "The same in the payload": _keys,
     "A choice, and one that max_tokens cuts": _choice,
+    "A choice with probabilities": _scored,
+    "Questions about one prompt": _questions,
+    "A specialist decides, is unsure, and is not there": _decided,
     "Asked again": _again,
     "A stream": _streamed,
     "A session": _dialogue,
     "A group": _shared,
     "A cancel of what runs; its answer so far follows": _cancelled_running,
     "A cancel of what is not there": lambda talk: talk.ask({"id": "nobody"}, "cancel"),
+    "A correction": _corrected,
+    "A correction that this node does not keep": lambda talk: talk.ask(
+        {"id": "c1", "specialist": "lamp", "prompt": "It is dark", "answer": "on"}, "correct"
+    ),
     "A node comes and goes; both are retained": _availability,
     "A member of a group joins when its probe has come back": _probed,
     "Home Assistant has started, and is told what there is; this is retained": _announced,

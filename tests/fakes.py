@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from edged.config.keys import Config
+from edged.daemon.corrections_file import CorrectionKeeper
 from edged.daemon.driver import Driver, Edges
 from edged.daemon.journal_file import JournalFile
 from edged.daemon.loader import ResidentModel
@@ -20,7 +21,7 @@ from edged.engine.decoding import Constraint, Decoding, ForwardPass, HiddenReade
 from edged.engine.loop import Engine
 from edged.engine.steps import Prefilled, Step, Token
 from edged.node.crash_journal import CrashJournal
-from edged.node.effects import Effect, Prepare, WriteJournal
+from edged.node.effects import Effect, KeepCorrection, Prepare, WriteJournal
 from edged.node.events import Prepared, Tick
 from edged.node.generation import Finished, Generation
 from edged.node.limits import Limits
@@ -36,6 +37,8 @@ from edged.protocol.request import (
 from edged.protocol.wire import Delivery, Encoded, RequestDefaults, Topics, WireProperties
 from edged.scheduling.latency_model import CostEstimate, LatencyModel
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan, MemorySnapshot
+from edged.specialists.installed import Installed
+from edged.specialists.scoring import OptionScoring
 
 MIB = 1024**2
 
@@ -164,6 +167,21 @@ class ManualPreparer(Preparer):
         return None
 
 
+def tokens(text: str) -> list[int]:
+    return [ord(character) % 256 for character in text]
+
+
+class ManualKeeper(CorrectionKeeper):
+    """A disk that waits: a test says what becomes of a correction."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[KeepCorrection] = []
+
+    def keep(self, effect: KeepCorrection) -> None:
+        self.waiting.append(effect)
+
+
 @dataclass
 class FakeLanguage:
     """One token per character; raises ``error`` where a test asks for it."""
@@ -173,7 +191,7 @@ class FakeLanguage:
     def encode_chat(self, messages: Sequence[ChatMessage]) -> list[int]:
         if self.error is not None:
             raise self.error
-        return [ord(c) % 256 for message in messages for c in message.content]
+        return [token for message in messages for token in tokens(message.content)]
 
     def compile_format(self, output_format: OutputFormat) -> Constraint | None:
         return None
@@ -290,6 +308,9 @@ class Bench:
     transport: FakeTransport = field(default_factory=FakeTransport)
     worker: FakeWorker = field(default_factory=FakeWorker)
     language: FakeLanguage = field(default_factory=FakeLanguage)
+    installed: Installed = field(default_factory=lambda: Installed(scoring=OptionScoring(tokens)))
+    """The specialists."""
+    keeper: ManualKeeper = field(default_factory=ManualKeeper)
     folder: Path | None = None
     """Of the crash journal."""
     journal: JournalFile | None = None
@@ -309,6 +330,7 @@ class Bench:
             self.language.compile_format,
             self.limits,
             lambda _prepared: None,
+            lambda: self.installed,
         )
         self.operator_events = OperatorEvents(
             self.transport, self.limits.defaults.topics, self.metrics, self.clock
@@ -322,6 +344,7 @@ class Bench:
             self.clock,
             lambda: self.memory,
             lambda: self.device,
+            self.keeper,
         )
         self.driver = Driver(self.node, self.edges, self.limits.defaults, decision_interval_s=0.0)
 

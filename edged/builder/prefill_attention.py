@@ -22,10 +22,12 @@ from edged.engine.fused import HIDDEN, IS_PROMPT
 ATTENTION = "GroupQueryAttention"
 _START, _INDEX = "positions.start", "positions.index"
 _LENGTHS, _TOTAL = "positions.seqlens_k", "positions.total_sequence_length"
-_BEFORE = "positions.before"
+_COUNTS, _BEFORE = "positions.query_seqlens", "positions.before"
 _INT8_ATTRIBUTES = frozenset({"k_quant_type", "v_quant_type", "kv_cache_bit_width", "do_rotary"})
 # Inputs of the operator: the cache, the rotary tables, the scales of keys and values.
 _PAST, _ROTARY, _SCALES = slice(3, 5), slice(7, 9), (12, 13)
+# Those from the rotary tables to ``query_seqlens``, without which it takes one slot only.
+_UNUSED = ("",) * 9
 
 # Scales of an attention's keys and values, each [KV heads x head size].
 Scales = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -75,25 +77,32 @@ def write_branches(graph: onnx.GraphProto, scales: Mapping[str, Scales]) -> None
 
 
 def _write_positions(branch: Branch, num_kv: int) -> None:
-    """Write the cache positions of the run's tokens, which all layers read."""
+    """Write what all layers read: the cache positions of the run's tokens, and its lengths.
+
+    All slots of a run begin at one position; those with fewer tokens than others are padded behind.
+    """
+    batch = branch.node("Shape", ["input_ids"], "positions.batch", start=0, end=1)
     count = branch.node("Shape", ["input_ids"], "positions.count", start=1, end=2)
     end = branch.node("Cast", ["total_sequence_length"], "positions.end", to=onnx.TensorProto.INT64)
     start = branch.node("Sub", [end, count], _START)
     branch.node("Add", [start, branch.integers(1)], _BEFORE)  # with the spare row
     first = branch.node("Squeeze", [start], "positions.first")
-    one = branch.constant("positions.step", np.array(1, np.int64))
+    slots = branch.node("Squeeze", [batch], "positions.slots")
+    zero, one = (branch.constant(f"positions.{n}", np.array(n, np.int64)) for n in (0, 1))
+    slots = branch.node("Range", [zero, slots, one], "positions.slot")
+    slots = branch.node("Reshape", [slots, branch.integers(-1, 1, 1, 1)], "positions.slot.rows")
     positions = branch.node("Range", [first, end, one], "positions")
     positions = branch.node("Reshape", [positions, branch.integers(1, 1, -1, 1)], "positions.rows")
-    shape = [branch.integers(1, num_kv), count, branch.integers(1)]
+    shape = [batch, branch.integers(num_kv), count, branch.integers(1)]
     shape = [branch.node("Concat", shape, "positions.shape", axis=0)]
     head = np.arange(num_kv, dtype=np.int64).reshape(1, num_kv, 1, 1)
-    index = [branch.integers(0), branch.constant("positions.heads", head), positions]
+    index = [slots, branch.constant("positions.heads", head), positions]
     index = [branch.node("Expand", [name, *shape], f"{name}.all") for name in index]
     branch.node("Concat", index, _INDEX, axis=-1)
-    # With the spare row of zeros behind the prompt: see ``fuse.attention_nodes``.
+    # With the spare row behind the prompt: see ``fuse.attention_nodes``.
     spare = branch.constant("positions.spare", np.array(1, np.int32))
-    branch.node("Add", ["seqlens_k", spare], _LENGTHS)
-    branch.node("Add", ["total_sequence_length", spare], _TOTAL)
+    for spared in (_LENGTHS, _TOTAL, _COUNTS):
+        branch.node("Add", [spared.removeprefix("positions."), spare], spared)
 
 
 class _PrefillAttention:
@@ -110,10 +119,11 @@ class _PrefillAttention:
         # The kernel runs on the stored steps, so the scales move to the query and to the output.
         query = self._times(query, "query.scale", self._scales_by_head(0))
         query = self._with_spare_row(query)
+        lengths = [_LENGTHS, _TOTAL, *_UNUSED, _COUNTS]
         parts = [f"{self._name}.{part}" for part in ("attended", "keys", "values")]
         attended = self._branch.node(
             ATTENTION,
-            [query, new_key, new_value, past_key, past_value, _LENGTHS, _TOTAL],
+            [query, new_key, new_value, past_key, past_value, *lengths],
             *parts,
             domain=MICROSOFT,
             **self._attributes(),

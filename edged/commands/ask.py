@@ -42,6 +42,8 @@ class AskOptions:
     temperature: float | None = None
     timeout_s: float = 30.0
     protocol: str = "auto"
+    specialist: str | None = None
+    """Who decides, in place of a written answer."""
 
 
 def ask(options: AskOptions) -> int:
@@ -115,6 +117,7 @@ class _Question:
             "system": options.system,
             "max_tokens": options.max_tokens,
             "temperature": options.temperature,
+            "specialist": options.specialist,
             "stream": options.is_stream,
             "timeout_ms": math.ceil(options.timeout_s * 1000),
         }
@@ -188,7 +191,9 @@ class _Question:
         if options.is_json:
             print(json.dumps(reply.members, ensure_ascii=False, indent=2))
         if reply.is_ok:
-            if reply.finish_reason not in {"stop", ""}:
+            if reply.finish_reason == "unsure":
+                _say("the specialist is unsure; what it says is its best guess")
+            elif reply.finish_reason not in {"stop", ""}:
                 _say(f"the answer was cut short ({reply.finish_reason})")
             return ExitCode.OK
         retry = f"; try again in {reply.retry_after_s:g} s" if reply.retry_after_s else ""
@@ -209,6 +214,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``edged ask``."""
     parser.add_argument("prompt", metavar="PROMPT", help="what to ask; - reads standard input")
     add_broker_options(parser)
+    parser.add_argument(
+        "--specialist", metavar="NAME", help="who decides, in place of a written answer"
+    )
     parser.add_argument("--stream", action="store_true", help="print the text as it comes")
     parser.add_argument("--json", action="store_true", help="print the whole reply as JSON")
     parser.add_argument("--system", metavar="TEXT", help="system text")
@@ -243,5 +251,6 @@ def main(arguments: argparse.Namespace) -> int:
             temperature=arguments.temperature,
             timeout_s=arguments.timeout,
             protocol=arguments.protocol,
+            specialist=arguments.specialist,
         )
     )

@@ -74,6 +74,11 @@ def add_broker_options(parser: argparse.ArgumentParser) -> None:
         help="name of the node (default: $EDGED_NODE)",
     )
     parser.add_argument("--prefix", default="edged", help="first topic level (default: edged)")
+    add_credentials(parser)
+
+
+def add_credentials(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--username``, ``--password-file`` and ``--ca-file``."""
     parser.add_argument("--username", help="user name at the broker")
     parser.add_argument("--password-file", type=Path, metavar="FILE", help="password, first line")
     parser.add_argument("--ca-file", type=Path, metavar="FILE", help="CA for mqtts://, PEM")
@@ -92,14 +97,27 @@ def read_broker_options(arguments: argparse.Namespace) -> BrokerOptions:
     refused = refuse_prefix(arguments.prefix)
     if refused is not None:
         raise UsageError(f"--prefix: not a topic prefix: {refused}; use the node's own prefix")
-    return BrokerOptions(_address(arguments), arguments.node, arguments.prefix, arguments.ca_file)
+    address = _address(arguments.broker, arguments, "--broker")
+    return BrokerOptions(address, arguments.node, arguments.prefix, arguments.ca_file)
 
 
-def _address(arguments: argparse.Namespace) -> BrokerAddress:
+def node_of_url(url: str, arguments: argparse.Namespace, option: str) -> BrokerOptions:
+    """Read ``mqtt://host[:port]/NODE``, with the options of ``add_credentials``.
+
+    Raises:
+        UsageError: The URL or an option is wrong; the message begins with ``option``.
+    """
+    broker, _, node = url.rpartition("/")
+    if not _NODE.fullmatch(node) or broker.endswith("/"):
+        raise UsageError(f"{option}: write a node like mqtt://broker.local:1883/NODE")
+    return BrokerOptions(_address(broker, arguments, option), node, ca_file=arguments.ca_file)
+
+
+def _address(url: str, arguments: argparse.Namespace, option: str) -> BrokerAddress:
     try:
-        address = parse_broker_url(arguments.broker)
+        address = parse_broker_url(url)
     except ValueError as error:
-        raise UsageError(f"--broker: {error}") from error
+        raise UsageError(f"{option}: {error}") from error
     if arguments.username is not None:
         address = replace(address, username=arguments.username)
     if arguments.password_file is not None:

@@ -1,11 +1,14 @@
-"""``edged demo``: a broker, a daemon and one prompt on this machine, in seconds.
+"""``edged demo``: a specialist, a broker, a daemon and two prompts on this machine, in seconds.
 
-It uses what a user has, too: the bundle, ``edged run`` and ``edged ask``. Only the bundle is kept.
+It uses what a user has, too: the bundle, ``edged teach``, ``edged run`` and ``edged ask``. Only the
+bundle is kept.
 """
 
 import argparse
 import contextlib
 import importlib.util
+import io
+import json
 import subprocess
 import sys
 import tempfile
@@ -19,11 +22,13 @@ from edged.errors import EdgedError, ExitCode, UsageError
 
 RECIPE = Path("models/smollm2-135m-instruct.yaml")
 PROMPT = "What is the capital of France? Answer in one sentence."
+EXAMPLES = Path("deploy/examples/washing-machine.csv")
+REPORTED = "There is a puddle under my washing machine."
 NODE = "demo"
 # Used if it is free, so that the printed commands are the same on each run.
 PORT = 18830
 READY_TIMEOUT_S = 180.0
-_STEPS = 4
+_STEPS = 6
 
 
 class DemoError(EdgedError):
@@ -42,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Show a prompt and its answer; return the exit status of ``edged ask``.
+    """Show a prompt and its answer, and a decision; return the exit status of ``edged ask``.
 
     Raises:
         UsageError: If the prompt is empty.
@@ -53,15 +58,19 @@ def main(arguments: argparse.Namespace) -> int:
     with (
         tempfile.TemporaryDirectory(prefix="edged-demo-") as folder,
         _broker(Path(folder)) as broker,
-        _daemon(bundle, broker.url, Path(folder)) as daemon,
     ):
-        _say(4, "asking", arguments.prompt)
-        print()
-        status = ask.main(_ask(broker.url, arguments.prompt))
-        _print_next(broker.url, is_kept=arguments.keep)
-        if arguments.keep:
-            with contextlib.suppress(KeyboardInterrupt):
-                daemon.wait()
+        specialist = _taught(bundle, Path(folder))
+        with _daemon(bundle, broker.url, Path(folder), specialist) as daemon:
+            _say(5, "asking", arguments.prompt)
+            print()
+            status = _ask(broker.url, "--stream", "--json", "--", arguments.prompt)
+            print()
+            if specialist is not None:
+                status = status or _decide(broker.url, specialist.name)
+            _print_next(broker.url, specialist, is_kept=arguments.keep)
+            if arguments.keep:
+                with contextlib.suppress(KeyboardInterrupt):
+                    daemon.wait()
     return status
 
 
@@ -112,8 +121,27 @@ def _broker(folder: Path) -> Iterator[local_broker.Broker]:
         yield broker
 
 
+def _taught(bundle: Path, folder: Path) -> Path | None:
+    """Return the folder of a specialist taught now; None where the bundle cannot have one."""
+    if not EXAMPLES.exists():
+        _say(3, "teach", f"left out: {EXAMPLES} is in edged's source folder")
+        return None
+    _say(3, "teach", f"{EXAMPLES}, to the model")
+    output = folder / EXAMPLES.stem
+    command = [sys.executable, "-m", "edged", "teach", str(EXAMPLES), "--model", str(bundle)]
+    command += ["--output", str(output)]
+    # A bundle that cannot be taught still answers.
+    done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
+    if done.returncode != 0:
+        _say(3, "teach", "left out, see above")
+        return None
+    return output
+
+
 @contextlib.contextmanager
-def _daemon(bundle: Path, url: str, folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def _daemon(
+    bundle: Path, url: str, folder: Path, specialist: Path | None
+) -> Iterator["subprocess.Popen[bytes]"]:
     """Run ``edged run`` and wait until it serves.
 
     Raises:
@@ -122,6 +150,10 @@ def _daemon(bundle: Path, url: str, folder: Path) -> Iterator["subprocess.Popen[
     log_path = folder / "edged.log"
     command = [sys.executable, "-m", "edged", "run", "--model", str(bundle)]
     command += ["--broker", url, "--node", NODE]
+    if specialist is not None:
+        config = folder / "edged.yaml"
+        config.write_text(f"specialists: [{specialist.name}]\n")
+        command += ["--config", str(config)]
     started_s = time.monotonic()
     try:
         with (
@@ -129,20 +161,37 @@ def _daemon(bundle: Path, url: str, folder: Path) -> Iterator["subprocess.Popen[
             started(command, folder, SERVING, READY_TIMEOUT_S, log) as daemon,
         ):
             seconds = time.monotonic() - started_s
-            _say(3, "daemon", f"ready after {seconds:.1f} s: model loaded, first answer generated")
+            _say(4, "daemon", f"ready after {seconds:.1f} s: model loaded, first answer generated")
             yield daemon
     except NotStartedError as error:
         tail = log_path.read_text(errors="replace").splitlines()[-8:]
         raise DemoError("the daemon did not start:\n  " + "\n  ".join(tail)) from error
 
 
-def _ask(url: str, prompt: str) -> argparse.Namespace:
+def _ask(url: str, *words: str) -> int:
     parser = argparse.ArgumentParser()
     ask.add_arguments(parser)
-    return parser.parse_args(["--broker", url, "--node", NODE, "--stream", "--json", "--", prompt])
+    return ask.main(parser.parse_args(["--broker", url, "--node", NODE, *words]))
 
 
-def _print_next(url: str, *, is_kept: bool) -> None:
+def _decide(url: str, name: str) -> int:
+    """Show what the specialist says; return the exit status of ``edged ask``."""
+    _say(6, "decide", REPORTED)
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        status = _ask(url, "--specialist", name, "--json", REPORTED)
+    reply = json.loads(shown.getvalue() or "{}")
+    if reply.get("status") != "ok":
+        return status
+    data, total_ms = reply["data"], reply["timing"]["total_ms"]
+    certainty = "" if data["finish_reason"] == "stop" else ", and unsure"
+    print(
+        f"\n{data['text']}: {data['confidence']:.1%} probable{certainty}, decided in {total_ms} ms"
+    )
+    return status
+
+
+def _print_next(url: str, specialist: Path | None, *, is_kept: bool) -> None:
     host, _, port = url.removeprefix("mqtt://").partition(":")
     topic = f"edged/{NODE}"
     if is_kept:
@@ -150,5 +199,8 @@ def _print_next(url: str, *, is_kept: bool) -> None:
     else:
         print("\nAsk again: `make demo KEEP=1` keeps broker and daemon running, then")
     print(f"  .venv/bin/edged ask --broker {url} --node {NODE} --stream 'Name three colours.'")
+    if specialist is not None:
+        to = f"--node {NODE} --specialist {specialist.name}"
+        print(f"  .venv/bin/edged ask --broker {url} {to} 'It smells burnt.'")
     print(f"  mosquitto_sub -h {host} -p {port} -t '{topic}/response/generate' &")
     print(f"  mosquitto_pub -h {host} -p {port} -q 1 -t {topic}/request/generate -m 'Hello'")

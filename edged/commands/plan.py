@@ -87,6 +87,7 @@ def _parts(plan: MemoryPlan) -> dict[str, int]:
         "prefix_cache_bytes": 0,
         "working_bytes": plan.working_bytes,
         "process_bytes": plan.process_bytes,
+        "specialists_bytes": plan.specialists_bytes,
     }
 
 
@@ -101,9 +102,12 @@ def as_lines(figures: dict[str, Any]) -> Iterator[str]:
         ("prefix cache", "prefix_cache_bytes", "earlier prompts stay in the slots"),
         ("working memory", "working_bytes", "activations, tokenizer, grammars"),
         ("process", "process_bytes", "the interpreter and its libraries"),
+        ("specialists", "specialists_bytes", "what was taught to the model"),
         ("total", "total_bytes", ""),
     )
     for title, key, note in rows:
+        if key == "specialists_bytes" and not figures[key]:
+            continue
         yield f"  {title:<16} {figures[key] / _MIB:6.0f} MiB  {note}".rstrip()
     device = figures["device"]
     cgroup = device["cgroup_bytes"]

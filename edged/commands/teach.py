@@ -4,10 +4,12 @@ import argparse
 import os
 from pathlib import Path
 
+from edged.commands.source_options import add_source_options
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("examples", type=Path, metavar="EXAMPLES", help="JSONL or CSV")
+    add_source_options(parser)
     parser.add_argument("--model", type=Path, required=True, metavar="BUNDLE", help="the base")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the specialist")
     parser.add_argument("--name", help="default: the name of DIR")
@@ -30,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         metavar="A",
         help="least accuracy, else only the report is written",
+    )
+    parser.add_argument(
+        "--escalate",
+        metavar="NAME",
+        help="pass unsure prompts on: to this specialist, or to `model`, which writes an answer",
     )
     parser.add_argument(
         "--test", type=Path, metavar="FILE", help="measure on these examples (default: held-out)"

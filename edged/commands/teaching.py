@@ -11,20 +11,24 @@ import numpy as np
 
 from edged.bundle.folder import open_bundle
 from edged.commands.features import FeatureReader
+from edged.commands.gather import gather
 from edged.errors import ExitCode, UsageError
 from edged.specialists.checks import Remark, check, distinct, leaks, remarks
 from edged.specialists.examples import AnswerKind, Example, kind_of, read_examples
 from edged.specialists.features import Floats
-from edged.specialists.folder import ARRAYS, NAME, BaseModel, Result, Specialist, write_specialist
+from edged.specialists.folder import ARRAYS, BaseModel, Result, Specialist, write_specialist
 from edged.specialists.judging import Measured, judge, measured, result_of
 from edged.specialists.lesson import Lesson, Note, default_tolerance, label_names, taught
 from edged.specialists.mistakes import confusions
+from edged.specialists.names import check_names
 from edged.specialists.report import Findings, report, shortened, summary
 
 REPORT = "report.html"
 # Shares of the time, about: to read the features, and to measure.
 _READING, _MEASURING = 0.55, 0.40
 _SHOWN_REMARKS, _SHOWN_CONFUSIONS = 20, 5
+# Examples by which a specialist is measured, where a teacher answered many more.
+_ENOUGH_ANSWERED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,8 @@ class Material:
 class Progress:
     """A line on the terminal: what is done, and how long it will still take."""
 
-    def __init__(self) -> None:
+    def __init__(self, title: str) -> None:
+        self._title = title
         self._started_s = time.monotonic()
 
     def part(self, start: float, share: float) -> "_Part":
@@ -54,7 +59,7 @@ class Progress:
         """Show the share that is done, 0 to 1."""
         if sys.stderr.isatty():
             left_s = (time.monotonic() - self._started_s) * (1 / max(share, 1e-3) - 1)
-            text = f"\rteaching: {share:4.0%}, about {left_s:.0f} s left   "
+            text = f"\r{self._title}: {share:4.0%}, about {left_s:.0f} s left   "
             print(text, end="" if share < 1 else "\n", file=sys.stderr, flush=True)
 
 
@@ -77,10 +82,11 @@ def run(arguments: argparse.Namespace) -> int:
     """
     output: Path = arguments.output
     name = _name(arguments)
-    material = _material(arguments.examples, arguments.test)
+    asking = Progress("asking the teacher")
+    material = _material(arguments, *gather(arguments, name, asking.show))
     _print_remarks(arguments, material)
     reader = FeatureReader(arguments.model)
-    progress = Progress()
+    progress = Progress("teaching")
     lesson = _lesson(arguments, name, material, reader, progress.part(0, _READING))
     print(f"{arguments.examples}: {len(lesson.examples)} examples, {lesson.summary}")
     found = measured(lesson, progress.part(_READING, _MEASURING))
@@ -89,13 +95,14 @@ def run(arguments: argparse.Namespace) -> int:
     result = result_of(found.judged, lesson.precision)
     if material.tests:
         result = _tested(arguments, specialist, material.tests, reader)
-    _print_confusions(arguments.examples, lesson, found)
+    _print_confusions(lesson, found)
     print(summary(result))
     findings = Findings(
         *(str(arguments.examples), arguments.test and str(arguments.test), lesson, found, result),
         [*material.remarks, *material.leaks],
     )
-    return _write(output, arguments.floor, replace_result(specialist, result), report(findings))
+    specialist = described(specialist, result, arguments.escalate)
+    return _write(output, arguments.floor, specialist, report(findings))
 
 
 def _write(output: Path, floor: float, specialist: Specialist, html: str) -> int:
@@ -116,9 +123,10 @@ def _write(output: Path, floor: float, specialist: Specialist, html: str) -> int
     return ExitCode.OK
 
 
-def replace_result(specialist: Specialist, result: Result) -> Specialist:
-    """Return the specialist with what was measured of it."""
-    return replace(specialist, description=replace(specialist.description, result=result))
+def described(specialist: Specialist, result: Result, escalate: str | None) -> Specialist:
+    """Return the specialist with what was measured of it, and what it passes prompts on to."""
+    description = replace(specialist.description, result=result, escalate=escalate)
+    return replace(specialist, description=description)
 
 
 def _name(arguments: argparse.Namespace) -> str:
@@ -128,29 +136,40 @@ def _name(arguments: argparse.Namespace) -> str:
         if value is not None and not least <= value <= most:
             raise UsageError(f"--{option}: {value:g} is not from {least} to {most:g}")
     name: str = arguments.name or arguments.output.resolve().name
-    if not NAME.fullmatch(name):
-        raise UsageError(f"--name: {name!r} does not match {NAME.pattern}")
+    try:
+        check_names(name, arguments.escalate)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from error
     if arguments.output.exists() and not arguments.output.is_dir():
         raise UsageError(f"--output: {arguments.output} is no folder")
     return name
 
 
-def _material(path: Path, test: Path | None) -> Material:
-    given = read_examples(path)
-    kind = kind_of(path, given)
+def _material(
+    arguments: argparse.Namespace, answered: Sequence[Example], distilled: Sequence[Example]
+) -> Material:
+    # What people answered is a measure; what a teacher thinks is one only for want of it. What they
+    # corrected alone would be a harsh one: it is what was hard.
+    own = [one for one in answered if one.file == str(arguments.examples)]
+    if len(own) >= _ENOUGH_ANSWERED:
+        distilled = [replace(one, is_measure=False) for one in distilled]
+    elif distilled:
+        print("measured by the teacher's answers: few lines have one of their own", file=sys.stderr)
+    given = [*answered, *distilled]
+    kind = kind_of(given)
     examples = distinct(given)
-    check(path, kind, examples)
-    if test is None:
-        return Material(kind, examples, (), remarks(kind, given), ())
-    tests = read_examples(test)
-    if (other := kind_of(test, tests)) is not kind:
-        raise UsageError(f"{test}: its answers are {other}, those of {path} {kind}")
+    check(kind, examples)
+    if arguments.test is None:
+        return Material(kind, examples, (), remarks(kind, answered), ())
+    tests = read_examples(arguments.test)
+    if (other := kind_of(tests)) is not kind:
+        raise UsageError(f"{arguments.test}: its answers are {other}, those to learn from {kind}")
     found = leaks(given, tests)
     leaked = {line for one in found for line in one.lines}
     kept = [one for one in tests if one.line not in leaked]
     if not kept:
-        raise UsageError(f"{test}: every prompt is taught in {path}; use other ones")
-    return Material(kind, examples, kept, remarks(kind, given), found)
+        raise UsageError(f"{arguments.test}: every prompt is taught as well; use other ones")
+    return Material(kind, examples, kept, remarks(kind, answered), found)
 
 
 def _lesson(
@@ -158,7 +177,7 @@ def _lesson(
 ) -> Lesson:
     names = label_names(material.kind, material.examples)
     total = len(material.examples) + len(names)
-    rows = _features(arguments.examples, material.examples, reader, lambda n: note(n / total))
+    rows = _features(material.examples, reader, lambda count: note(count / total))
     said = {}
     for name_of_label in names:
         said[name_of_label] = reader.one(name_of_label)
@@ -178,16 +197,18 @@ def _lesson(
 
 
 def _features(
-    path: Path, examples: Sequence[Example], reader: FeatureReader, note: Callable[[int], None]
+    examples: Sequence[Example], reader: FeatureReader, note: Callable[[int], None]
 ) -> Floats:
-    rows = []
-    for example in examples:
-        try:
-            rows.append(reader.one(example.prompt))
-        except UsageError as error:
-            raise UsageError(f"{path}:{example.line}: {error}") from error
-        note(len(rows))
-    return np.stack(rows)
+    # A teacher's opinion of one prompt is several examples.
+    read: dict[str, Floats] = {}
+    for count, example in enumerate(examples, 1):
+        if example.prompt not in read:
+            try:
+                read[example.prompt] = reader.one(example.prompt)
+            except UsageError as error:
+                raise UsageError(f"{example.place}: {error}") from error
+        note(count)
+    return np.stack([read[example.prompt] for example in examples])
 
 
 def _tested(
@@ -196,7 +217,7 @@ def _tested(
     tests: Sequence[Example],
     reader: FeatureReader,
 ) -> Result:
-    rows = _features(arguments.test, tests, reader, lambda _: None)
+    rows = _features(tests, reader, lambda _: None)
     found = [judge(specialist, one, row) for one, row in zip(tests, rows, strict=True)]
     return result_of(found, arguments.precision)
 
@@ -209,9 +230,9 @@ def _print_remarks(arguments: argparse.Namespace, material: Material) -> None:
             print(f"{path}: {len(found) - _SHOWN_REMARKS} more in the report", file=sys.stderr)
 
 
-def _print_confusions(path: Path, lesson: Lesson, found: Measured) -> None:
+def _print_confusions(lesson: Lesson, found: Measured) -> None:
     for confusion in confusions(lesson.kind, found.judged)[:_SHOWN_CONFUSIONS]:
         example = confusion.judged[0].example
         times = f"{confusion.count} times " if confusion.count > 1 else ""
         said = f"{times}{confusion.said!r} for {confusion.right!r}"
-        print(f"{path}:{example.line}: {said}: {shortened(example.prompt)!r}")
+        print(f"{example.place}: {said}: {shortened(example.prompt)!r}")

@@ -19,6 +19,9 @@ MAX_TUNED_CHUNK_TOKENS = 256
 # Without NUL, as the texts of a request.
 PROMPT = kinds.text("text of at most 8192 characters", r"(?s)[^\x00]+", 8192)
 _NAME = kinds.text("1 to 32 of a-z, 0-9 and -", r"[a-z0-9-]{1,32}")
+_NODE_OR_GROUP = kinds.text(
+    "1 to 32 of a-z, 0-9 and -, of a group after group/", r"(group/)?[a-z0-9-]{1,32}"
+)
 _HOST = kinds.text("a host name or an address", r"[^\s/@\x00-\x1f]+")
 _PREFIX = kinds.topic(
     "a topic without + and #, not starting with $ or ending with /, of at most 64 bytes and 8 "
@@ -131,6 +134,9 @@ class RequestConfig:
     """System message of a request without one."""
     allow_system: bool = setting(kinds.FLAG, default=True)
     """Whether a request may have its own system message."""
+    escalate_to: str | None = setting(_NODE_OR_GROUP, None, note="none")
+    """Another node, or `group/NAME`, that is asked what a specialist here is unsure of and does not
+    pass on itself. It needs the same specialist; the prompt is sent to it, and goes no further."""
     reply_prefixes: tuple[str, ...] = setting(
         kinds.text_list(_REPLY_PREFIX), ("edged/", "reply/"), note="[`prefix`/, reply/]"
     )
@@ -194,6 +200,10 @@ class StateConfig:
     process twice is refused with `crashed_before` instead of being retried for ever. Also holds the
     copy of the model prepared for this device, twice the model's size; without this folder it is
     made beside the model."""
+    corrections: int = setting(kinds.integer(0, 10_000), 0)
+    """Corrections of specialists that are kept in `folder`, with their prompts, in
+    `corrections.jsonl`; above this number, or 4 MiB, the oldest go. With 0, `correct` requests are
+    refused."""
     file: Path | None = setting(kinds.PATH, None)
     """JSON file rewritten with each `state`; `edged health` reads it."""
 

@@ -127,9 +127,15 @@ def _check_together(config: Config) -> None:
         "broker.ca_file: set, but broker.tls is false; set broker.tls: true": (
             broker.ca_file is not None and not broker.tls
         ),
+        "state.corrections: set without state.folder, which they are kept in; set it as well": (
+            config.state.corrections > 0 and config.state.folder is None
+        ),
         # ``PREFIX/group/request/generate`` would be read as a topic of the node's.
         "node: `group` is reserved for the topics of groups; choose another name": (
             config.node == "group"
+        ),
+        "request.escalate_to: names this node or its own group; name another one": (
+            request.escalate_to in {"group", config.node, f"group/{config.group.name}"}
         ),
         "request.timeout: longer than request.max_timeout; shorten it, or raise that": (
             request.timeout_s > request.max_timeout_s

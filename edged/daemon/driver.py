@@ -7,7 +7,8 @@ into the inbox:
 - paho's, one per connection: the sockets;
 - ``inference``: the engine, except ``Engine.interrupt``, which any thread may call;
 - ``prepare``: chat template, tokenizer and grammar of requests, except short plain prompts;
-- ``journal``: ``fdatasync``.
+- ``journal``: ``fdatasync``;
+- ``corrections``: what is kept of corrections.
 
 The main thread reads the worker's ``progress`` and ``num_touched``, and whether the threads are
 alive and busy, without a lock: each is a copy, a number or a flag, and may be a step old.
@@ -17,8 +18,9 @@ Rule: decides nothing.
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from edged.daemon.corrections_file import CorrectionKeeper
 from edged.daemon.journal_file import JournalFile
 from edged.daemon.operator_events import OperatorEvents
 from edged.daemon.preparer import Preparer
@@ -28,6 +30,7 @@ from edged.node.effects import (
     Cancel,
     Decode,
     Effect,
+    KeepCorrection,
     Pause,
     Prepare,
     Publish,
@@ -63,6 +66,7 @@ class Edges:
     clock: Callable[[], float]
     read_memory: Callable[[], MemorySnapshot]
     read_device: Callable[[], DeviceReading] = DeviceReading
+    corrections: CorrectionKeeper = field(default_factory=CorrectionKeeper)
 
 
 class Driver:
@@ -128,10 +132,8 @@ class Driver:
                 return Decoded(decode(effect.delivery, self._defaults, effect.received_s))
             case Prepare():
                 return edges.preparer.submit(effect)
-            case WriteJournal():
-                edges.journal.write(effect.page, effect.content)
-            case SyncJournal():
-                return None if edges.journal.sync(effect.key) else Synced(effect.key)
+            case WriteJournal() | SyncJournal() | KeepCorrection():
+                return self._write(effect)
             case Report():
                 edges.operator_events.report(effect.event)
         return None
@@ -145,6 +147,17 @@ class Driver:
                 transport.publish(effect.message, qos=0)
             case Publish():
                 self._handles[transport.publish(effect.message, qos=1)] = effect.handle
+
+    def _write(self, effect: WriteJournal | SyncJournal | KeepCorrection) -> Synced | None:
+        edges = self.edges
+        match effect:
+            case WriteJournal():
+                edges.journal.write(effect.page, effect.content)
+            case SyncJournal() if not edges.journal.sync(effect.key):
+                return Synced(effect.key)
+            case KeepCorrection():
+                edges.corrections.keep(effect)
+        return None
 
     def _direct_worker(self, effect: Start | Pause | Cancel | ReleasePrefixCache) -> None:
         worker = self.edges.worker

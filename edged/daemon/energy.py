@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from edged.engine.decoding import ForwardPass
+from edged.engine.steps import Prefilled
 from edged.node.generation import Generation
 from edged.protocol.request import Energy, EnergySource
 
@@ -60,12 +61,18 @@ def account(
         if run.decoding is None or run.decoding not in ran.outcomes:
             continue
         run.energy = add(run.energy, share)
+        steps = ran.outcomes[run.decoding]
+        # A pass of an option is no token of a prompt or an answer: it says what neither costs.
+        if not steps:
+            continue
         # Energy is divided, time is not: each generation waited for the whole pass.
         if not ran.num_rows:
             run.spent.prefill_s += seconds
+            beside = (step.num_beside for step in steps if isinstance(step, Prefilled))
+            run.spent.num_coprefilled_tokens += sum(beside)
             continue
         run.spent.decode_s += seconds
         run.spent.decode_runs += 1
         run.spent.num_cobatched_tokens += ran.num_rows - 1
-        own_pairs = run.decoding.num_tokens - len(ran.outcomes[run.decoding])
+        own_pairs = run.decoding.num_tokens - len(steps)
         run.spent.num_cobatched_pairs += ran.num_pairs - own_pairs

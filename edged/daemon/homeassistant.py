@@ -9,7 +9,7 @@ Rule: the entities show what a node publishes anyway, and their questions are or
 import logging
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,11 @@ _SENSORS = {
     "dropped": _sensor("Dropped", icon="mdi:delete", **_TOTAL, **_OFF),
     "uptime_s": _sensor("Uptime", "s", "duration", **_OFF),
 }
+# Where there are specialists; shares, shown in percent.
+_DECISIONS = {
+    "unsure_share": _sensor("Unsure answers", "%", icon="mdi:help-circle"),
+    "agreement_share": _sensor("Agreement with corrections", "%", icon="mdi:account-check"),
+}
 
 
 def status_topic(prefix: str) -> str:
@@ -95,6 +100,7 @@ class Announcement:
     """Home Assistant's discovery prefix."""
     model: str
     can_ask: bool
+    has_specialists: bool = False
 
     @property
     def device(self) -> str:
@@ -134,14 +140,17 @@ class Announcement:
             "state_topic": self.topics.info,
             "value_template": "{{ value_json.model.id }}",
         }
+        decisions = {member: self._shown(member, sensor) for member, sensor in _DECISIONS.items()}
+        shown |= decisions if self.has_specialists else _removed(decisions)
         asking = self._asking()
-        # Home Assistant removes a component that has nothing but its platform.
-        return shown | {k: v if self.can_ask else {"p": v["p"]} for k, v in asking.items()}
+        return shown | (asking if self.can_ask else _removed(asking))
 
     def _shown(self, member: str, sensor: dict[str, Any]) -> dict[str, Any]:
         value = f"value_json.{member}"
         if sensor.get("unit_of_measurement") == "MiB":
             value = f"({value} / {_MIB}) | round(1)"
+        if sensor.get("unit_of_measurement") == "%":  # null before the first answer
+            value = f"({value} * 100) | round(1) if {value} is number else none"
         return {
             **sensor,
             "unique_id": f"{self.device}_{member}",
@@ -172,6 +181,11 @@ class Announcement:
             "question": question | asking | {"min": 1, "max": MAX_STATE_LENGTH},
             "answer": answer,
         }
+
+
+def _removed(components: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    # Home Assistant removes a component that has nothing but its platform.
+    return {name: {"p": component["p"]} for name, component in components.items()}
 
 
 class Discovery:

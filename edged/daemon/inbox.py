@@ -7,7 +7,7 @@ import queue
 from collections import deque
 from dataclasses import dataclass
 
-from edged.node.events import Prepared, Synced
+from edged.node.events import CorrectionKept, Prepared, Synced
 from edged.node.generation import Finished, Fragment, Paused
 from edged.protocol.wire import Delivery
 from edged.transport.events import TransportEvent
@@ -32,7 +32,7 @@ class FromGroup:
     event: TransportEvent
 
 
-NodeEvent = Delivery | Prepared | Synced | Fragment | Finished | Paused
+NodeEvent = Delivery | Prepared | Synced | CorrectionKept | Fragment | Finished | Paused
 Event = TransportEvent | NodeEvent | FromGroup | StopRequested | ReloadRequested
 
 

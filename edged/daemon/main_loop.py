@@ -16,10 +16,19 @@ from edged.daemon.inbox import Event, FromGroup, Inbox, ReloadRequested, StopReq
 from edged.daemon.reporting import Reporter
 from edged.daemon.sdnotify import Notifier
 from edged.errors import EdgedError
-from edged.node.events import Abandon, Drain, Prepared, Synced, Tick
+from edged.node.events import (
+    Abandon,
+    CorrectionKept,
+    Drain,
+    EscalationReplied,
+    Prepared,
+    Synced,
+    Tick,
+)
 from edged.node.generation import Finished, Fragment, Paused
 from edged.node.metrics import Count
 from edged.node.pressure import PressureLevel
+from edged.protocol.escalation import decode_escalation
 from edged.protocol.event import (
     BrokerSessionLost,
     BrokerSessionTakenOver,
@@ -185,9 +194,9 @@ class MainLoop:
     def _take(self, event: Event) -> None:
         parts = self._parts
         match event:
-            case Delivery() if event.topic == parts.reporter.status_topic:
-                parts.reporter.discovery.take(event)
-            case Delivery() | Prepared() | Synced() | Fragment() | Finished() | Paused():
+            case Delivery():
+                self._take_delivery(event)
+            case Prepared() | Synced() | CorrectionKept() | Fragment() | Finished() | Paused():
                 parts.driver.take(event)
             case Published():
                 self._take_published(event)
@@ -200,6 +209,16 @@ class MainLoop:
                 self._begin_reload()
             case _:
                 parts.connection.take(event)
+
+    def _take_delivery(self, event: Delivery) -> None:
+        parts = self._parts
+        if event.topic == parts.reporter.status_topic:
+            parts.reporter.discovery.take(event)
+        elif event.topic == parts.reporter.topics.escalation:
+            parts.driver.edges.transport.acknowledge(event)
+            parts.driver.take(EscalationReplied(*decode_escalation(event)))
+        else:
+            parts.driver.take(event)
 
     def _take_published(self, event: Published) -> None:
         is_reply = self._parts.driver.confirm(event.handle, event.failure)

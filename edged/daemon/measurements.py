@@ -112,6 +112,8 @@ def fitted_settings(
         num_slots,
         has_flash=tuning.has_flash,
         model_path=model_path,
+        # Memory is planned for so many, whatever chunk was found to be the fastest.
+        batch_tokens=config.model.prefill_chunk_tokens or MAX_TUNED_CHUNK_TOKENS,
     )
 
 

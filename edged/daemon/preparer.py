@@ -21,6 +21,7 @@ from edged.node.events import Prepared
 from edged.node.limits import Limits
 from edged.protocol.request import ChatMessage, FormatType, OutputFormat, Rejected
 from edged.specialists.installed import Installed, UnknownSpecialistError
+from edged.specialists.scoring import OptionError
 
 _LOG = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ class Preparer:
                 return Prepared(request.key, decider=decider)
             constraint = self._compile_format(asked.format)
             prompt_ids, num_forgotten = self._encode(request)
-        except (FormatError, TemplateError, UnknownSpecialistError) as error:
+        except (FormatError, OptionError, TemplateError, UnknownSpecialistError) as error:
             rejected = Rejected(ErrorCode.BAD_REQUEST, str(error))
             return Prepared(request.key, rejected=rejected)
         except Exception as error:  # noqa: BLE001 - the per-request boundary: it must reply

@@ -49,6 +49,7 @@ def info_members(model: ResidentModel) -> dict[str, Any]:
             "sessions": config.sessions.count,
             "session_tokens": config.sessions.max_tokens,
             "session_idle_ms": round(config.sessions.idle_s * 1000),
+            "corrections": config.state.corrections,
         },
         "group": config.group.name,
         "specialists": model.specialists.info(),
@@ -66,9 +67,10 @@ class Reporter:
         self._node = driver.node
         self._edges = edges = driver.edges
         self._group = group
-        self._topics = topics_of(config)
+        self.topics = topics_of(config)
         home = config.homeassistant
-        announcement = Announcement(self._topics, home.prefix, model.bundle.manifest.name, home.ask)
+        model_name, has_specialists = model.bundle.manifest.name, bool(config.specialists)
+        announcement = Announcement(self.topics, home.prefix, model_name, home.ask, has_specialists)
         self.discovery = Discovery(announcement, edges.transport, edges.clock, is_on=home.discovery)
         self.status_topic = status_topic(home.prefix)
         self._memory_events = MemoryEvents(edges.operator_events, driver.node.guard)
@@ -83,9 +85,9 @@ class Reporter:
     def announce(self) -> None:
         """Publish all that is retained, at the start of a connection."""
         transport, info = self._edges.transport, info_members(self._model)
-        online = Encoded(self._topics.availability, ONLINE, WireProperties())
+        online = Encoded(self.topics.availability, ONLINE, WireProperties())
         transport.publish(online, qos=1, retain=True)
-        transport.publish(encode_info(self._topics, info), qos=1, retain=True)
+        transport.publish(encode_info(self.topics, info), qos=1, retain=True)
         self.discovery.announce()
         self.tick(is_forced=True)
 
@@ -97,7 +99,7 @@ class Reporter:
             return
         self._published_s, self._published_key = now_s, self._key()
         members = self._state_members(now_s)
-        self._edges.transport.publish(encode_state(self._topics, members), qos=0, retain=True)
+        self._edges.transport.publish(encode_state(self.topics, members), qos=0, retain=True)
         self._file.write(to_json(members) + b"\n")
         if self._prometheus.path is not None:
             text = exposition(members, self._config.node, self._model.bundle.model_id)

@@ -20,9 +20,9 @@ import edged
 from edged.config.keys import Config
 from edged.daemon import memory
 from edged.daemon.check import reload_problem
+from edged.daemon.corrections_file import CorrectionKeeper, CorrectionsFile
 from edged.daemon.driver import Driver, Edges
 from edged.daemon.group import STOP_LIMIT_S, Connections, Group, group_filters
-from edged.daemon.homeassistant import status_topic
 from edged.daemon.inbox import FromGroup, Inbox, ReloadRequested, StopRequested
 from edged.daemon.invocation import add_config_arguments, check_broker_files, read_config
 from edged.daemon.journal_file import JournalFile
@@ -42,6 +42,7 @@ from edged.daemon.wiring import (
     energy_meter,
     group_settings,
     limits_of,
+    own_filters,
     topics_of,
 )
 from edged.daemon.worker import Worker
@@ -52,6 +53,7 @@ from edged.node.ledger import Account
 from edged.node.node import Node
 from edged.protocol.event import NodeStarted
 from edged.scheduling.latency_model import LatencyModel
+from edged.specialists.corrections import FILE_NAME
 from edged.transport.network import Transport
 from edged.transport.settings import Will
 
@@ -171,7 +173,7 @@ def _connect(config: Config, inbox: Inbox) -> Connections:
     topics, settings = topics_of(config), broker_settings(config)
     own = Transport(
         settings,
-        subscriptions=[topics.request_filter, status_topic(config.homeassistant.prefix)],
+        subscriptions=own_filters(config),
         will=Will(topics.availability, OFFLINE),
         emit=inbox.put,
         backlog=inbox.qsize,
@@ -215,6 +217,7 @@ def _assemble(
         time.monotonic,
         memory.snapshot,
         read_device,
+        _correction_keeper(model, inbox),
     )
     driver = Driver(node, edges, limits.defaults)
     events.report(NodeStarted(edged.__version__, model.bundle.model_id, node.num_unfinished))
@@ -225,6 +228,14 @@ def _assemble(
     broker_name = connections.own.settings.address.url
     log = ConnectionLog(connections.own, broker_name, driver, reporter, notifier)
     return Parts(driver, log, reporter, notifier, group)
+
+
+def _correction_keeper(model: ResidentModel, inbox: Inbox) -> CorrectionKeeper:
+    folder, limit = model.config.state.folder, model.config.state.corrections
+    if folder is None or not limit:
+        return CorrectionKeeper()
+    file = CorrectionsFile(folder / FILE_NAME, limit)
+    return CorrectionKeeper(file, lambda: model.specialists.installed, inbox.put)
 
 
 def exchange_specialists(read: Callable[[], Config], model: ResidentModel, parts: Parts) -> bool:
@@ -245,6 +256,7 @@ def exchange_specialists(read: Callable[[], Config], model: ResidentModel, parts
         )
         return True
     model.specialists.read(folders)
+    memory.return_freed()
     parts.reporter.announce()
     return True
 

@@ -7,6 +7,7 @@ specialists and the model serve.
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,7 @@ from edged.bundle.manifest import Manifest
 from edged.engine.loop import Engine
 from edged.engine.tokenizer import Tokenizer
 from edged.errors import BundleError, UnavailableError
-from edged.protocol.request import AUTO
-from edged.specialists.asked import PLAIN_MODEL
-from edged.specialists.features import Template
+from edged.specialists.features import Layout, Template
 from edged.specialists.folder import (
     ARRAYS,
     DESCRIPTION,
@@ -25,7 +24,10 @@ from edged.specialists.folder import (
     Specialist,
     read_specialist,
 )
+from edged.specialists.gate import fit_bytes, fitted_gate
 from edged.specialists.installed import Installed
+from edged.specialists.names import PLAIN_MODEL
+from edged.specialists.scoring import OptionScoring
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,14 +39,17 @@ _OLD_BUNDLE = (
 
 
 def planned_bytes(folders: Sequence[Path]) -> int:
-    """Return what these specialists will take in memory; 0 for those that cannot be read."""
+    """Return what these specialists, and their gate, will take in memory at most.
+
+    Those that cannot be read take nothing.
+    """
     sizes = []
     for folder in folders:
         try:
             sizes.append((folder / ARRAYS).stat().st_size)
         except OSError:  # reading it says what is wrong
             continue
-    return _SIZE_FACTOR * sum(sizes)
+    return _SIZE_FACTOR * sum(sizes) + fit_bytes(sum(sizes))
 
 
 class SpecialistFolders:
@@ -53,19 +58,23 @@ class SpecialistFolders:
     Args:
         base: What the model is.
         template: What specialists read, in its tokens.
-        width: Numbers of a token's hidden states; 0 where the model gives none.
+        layout: Of a token's hidden states; None where the model gives none.
+        scoring: What decides for an option without a specialist.
     """
 
     def __init__(
         self,
         base: BaseModel | None = None,
         template: Template | None = None,
-        width: int = 0,
+        layout: Layout | None = None,
+        scoring: OptionScoring | None = None,
     ) -> None:
         self._base = base
         self._template = template
-        self._width = width
-        self.installed = Installed(template, width)
+        self._layout = layout
+        self._width = 0 if layout is None else layout.width
+        self._scoring = scoring
+        self.installed = Installed(template, self._width, scoring=scoring)
         """What serves now; replaced as a whole, so that any thread may read it."""
         self.problems: dict[str, str] = {}
         """Why a folder does not serve, by its name."""
@@ -74,12 +83,13 @@ class SpecialistFolders:
     @classmethod
     def of(cls, manifest: Manifest, engine: Engine, tokenizer: Tokenizer) -> "SpecialistFolders":
         """Return those of a loaded model, none of which is read yet."""
-        num_layers, hidden_size = engine.hidden_shape
+        layout = Layout(*engine.hidden_shape)
         template = Template(tokenizer.encode, tokenizer.beginning_ids)
-        return cls(BaseModel.of(manifest), template, num_layers * hidden_size)
+        scoring = OptionScoring(tokenizer.encode)
+        return cls(BaseModel.of(manifest), template, layout if layout.width else None, scoring)
 
     def read(self, folders: Sequence[Path]) -> None:
-        """Serve what is in these folders, and nothing else; blocks for milliseconds each."""
+        """Serve what is in these folders, and nothing else; blocks for up to half a second."""
         problems: dict[str, str] = {}
         found: dict[str, Specialist] = {}
         for folder in folders:
@@ -91,7 +101,16 @@ class SpecialistFolders:
                 _LOG.error("specialist not used: %s", error)
         self._digests = {folder: _digest(folder) for folder in folders}
         self.problems = problems
-        self.installed = Installed(self._template, self._width, found)
+        gate = fitted_gate(found)
+        # Their examples were needed for that alone.
+        found = {name: replace(one, gate=None) for name, one in found.items()}
+        self.installed = Installed(
+            self._template, self._width, found, scoring=self._scoring, gate=gate
+        )
+        for name, one in found.items():
+            target = one.description.escalate
+            if target is not None and target not in {*found, PLAIN_MODEL}:
+                _LOG.warning("specialist %s passes on to %s, which does not serve", name, target)
         if found:
             _LOG.info("specialists: %s", ", ".join(sorted(found)))
 
@@ -105,11 +124,11 @@ class SpecialistFolders:
         return served + [{"name": name, "error": text} for name, text in self.problems.items()]
 
     def _read(self, folder: Path, others: Mapping[str, Specialist]) -> Specialist:
-        if self._base is None or not self._width:
+        if self._base is None or self._layout is None:
             raise BundleError(f"{folder}: {_OLD_BUNDLE}")
-        specialist = read_specialist(folder, self._base)
+        specialist = read_specialist(folder, self._base, self._layout)
         name = specialist.description.name
-        if name in others or name in (AUTO, PLAIN_MODEL):
+        if name in others:
             raise BundleError(f"{folder}: the name {name} is taken; teach it with another --name")
         return specialist
 

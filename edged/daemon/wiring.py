@@ -3,6 +3,7 @@
 Rule: decides nothing but what follows from several settings together.
 """
 
+import secrets
 from dataclasses import replace
 
 from edged.config.keys import Config
@@ -16,6 +17,7 @@ from edged.daemon.memory_plan import DEFAULT_SLOTS
 from edged.engine.session import default_num_threads
 from edged.node.limits import Limits
 from edged.node.sessions import SessionLimits
+from edged.protocol.escalation import EscalationTarget
 from edged.protocol.wire import RequestDefaults, Topics
 from edged.transport.settings import BrokerSettings
 
@@ -46,8 +48,15 @@ def broker_settings(config: Config) -> BrokerSettings:
         receive_maximum=config.queue.size + num_slots + _HEADROOM,
         max_packet_bytes=max(_MAX_PACKET_BYTES, config.request.max_payload_bytes * 4),
         protocol=broker.protocol,
-        optional_filters=frozenset({status_topic(config.homeassistant.prefix)}),
+        optional_filters=frozenset(own_filters(config)[1:]),
     )
+
+
+def own_filters(config: Config) -> list[str]:
+    """Return what the node's own connection subscribes to; only the first is indispensable."""
+    topics = topics_of(config)
+    filters = [topics.request_filter, status_topic(config.homeassistant.prefix)]
+    return filters if config.request.escalate_to is None else [*filters, topics.escalation]
 
 
 def group_settings(settings: BrokerSettings, config: Config) -> BrokerSettings:
@@ -78,10 +87,20 @@ def limits_of(model: ResidentModel) -> Limits:
         num_slots=model.engine.num_slots,
         plan=model.memory.plan,
         model_id=model.bundle.model_id,
+        escalation=_escalation_target(config),
         sessions=SessionLimits(sessions.count, sessions.max_tokens, sessions.idle_s),
         max_temperature_c=config.budget.max_temperature_c,
         min_battery=config.budget.min_battery,
     )
+
+
+def _escalation_target(config: Config) -> EscalationTarget | None:
+    name = config.request.escalate_to
+    if name is None:
+        return None
+    request_topic = f"{config.prefix}/{name}/request/generate"
+    secret = secrets.token_bytes(16)
+    return EscalationTarget(name, request_topic, topics_of(config).escalation, secret)
 
 
 def _request_defaults(config: Config) -> RequestDefaults:
@@ -97,4 +116,5 @@ def _request_defaults(config: Config) -> RequestDefaults:
         reply_prefixes=request.reply_prefixes,
         discovery_prefix=config.homeassistant.prefix,
         has_sessions=config.sessions.count > 0,
+        keeps_corrections=config.state.corrections > 0,
     )

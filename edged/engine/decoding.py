@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from edged.engine.drafts import Drafter
 from edged.engine.sampling import Sampler
 from edged.engine.slots import TokenIds
-from edged.engine.steps import DecodeInput, Step, Token
+from edged.engine.steps import DecodeInput, Prefilled, Step, Token
+from edged.specialists.scoring import OptionScorer
 
 
 class Constraint(Protocol):
@@ -57,6 +58,8 @@ class Decoding:
     num_answered: int = 0
     """The last tokens of the prompt that are an interrupted answer."""
     reader: HiddenReader | None = None
+    scorer: OptionScorer | None = None
+    """Reads options behind the prompt instead of an answer."""
     level: int = 0
     """Priority: of several prompts, a chunk of the lowest level is run first."""
     is_over: bool = False
@@ -74,6 +77,21 @@ class Decoding:
         return self.num_prefilled == len(self.prompt)
 
     @property
+    def num_unread(self) -> int:
+        """First tokens of the next chunk whose hidden states are not read."""
+        return 0 if self.reader is None else max(self.reader.num_before - self.num_prefilled, 0)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all is in the cache that is not chosen token by token."""
+        return self.is_prefilled and self.scorer is None
+
+    @property
+    def next_behind(self) -> tuple[int, Sequence[int]] | None:
+        """Where the next tokens of an option begin behind the prompt, and which they are."""
+        return self.scorer.next_pass if self.scorer is not None and self.is_prefilled else None
+
+    @property
     def next_input(self) -> DecodeInput:
         """The token to be run next: the last one that was chosen."""
         return DecodeInput(self.slot, self._last_id, self.num_tokens - 1)
@@ -86,12 +104,32 @@ class Decoding:
         end = end if is_prefill else len(self.prompt)
         return self.prompt[start : min(start + num_tokens, end)], is_prefill
 
+    def read(self, rows: NDArray[np.float32], num_tokens: int, num_beside: int) -> Prefilled:
+        """Take the hidden states ``[tokens - num_unread, width]`` of the next chunk.
+
+        Args:
+            rows: valid during the call.
+            num_tokens: of the chunk.
+            num_beside: further tokens in its run.
+        """
+        if self.reader is not None:
+            self.reader.add(rows)
+        self.num_prefilled += num_tokens
+        self.is_over = self.is_prefilled
+        return Prefilled(self.num_prefilled, self.num_cached, num_beside)
+
     def draft(self) -> list[int]:
         """Return a draft of the tokens after the next one."""
         if self.drafter is None:
             return []
         # The pass chooses one token more than was drafted, and positions end at the limit.
         return self.drafter.draft(self.limit - self.num_tokens - 1)
+
+    def score(self, logits: NDArray[np.float32]) -> None:
+        """Take the logits ``[tokens, vocabulary]`` of the prompt's end, or of an option."""
+        if self.scorer is not None:
+            self.scorer.add(logits)
+            self.is_over = self.scorer.next_pass is None
 
     def choose(
         self, logits: NDArray[np.float32], stop_token_ids: Sequence[int]

@@ -34,7 +34,7 @@ class _Bound(NamedTuple):
     logits: Sequence[NDArray[np.float32]]
     """For each slot the requested rows, ``[rows, vocabulary]``."""
     hidden: NDArray[np.float32]
-    """``[1, hidden rows, layers, features]``."""
+    """``[slots, hidden rows, layers, features]``."""
 
 
 class FusedGraph(Graph):
@@ -73,39 +73,53 @@ class FusedGraph(Graph):
         """Run tokens of one sequence; see ``Graph.forward``."""
         count = len(token_ids)
         shape = (slot, 1, count, count if all_rows else 1, 0)
-        return self._run_prompt(shape, token_ids, start, is_prefill=is_prefill).logits[0]
+        return self._run_prompts(shape, [token_ids], start, is_prefill=is_prefill).logits[0]
 
     def hidden(
-        self, token_ids: NDArray[np.int64], start: int, num_rows: int, *, slot: int = 0
-    ) -> NDArray[np.float32]:
-        """Run tokens of a prompt for their hidden states; see ``Graph.hidden``.
+        self,
+        prompts: Sequence[NDArray[np.int64]],
+        start: int,
+        num_skipped: int = 0,
+        *,
+        slot: int = 0,
+    ) -> list[NDArray[np.float32]]:
+        """Run tokens of prompts for their hidden states; see ``Graph.hidden``.
 
         Raises:
             ValueError: as there.
         """
         if not math.prod(self.hidden_shape):
             raise ValueError("this graph gives no hidden states; rebuild the bundle")
-        shape = (slot, 1, len(token_ids), 0, num_rows)
-        bound = self._run_prompt(shape, token_ids, start, is_prefill=True)
-        return np.reshape(bound.hidden, (num_rows, math.prod(self.hidden_shape)))
+        longest, width = max(map(len, prompts)), math.prod(self.hidden_shape)
+        shape = (slot, len(prompts), longest, 0, max(longest - num_skipped, 0))
+        hidden = self._run_prompts(shape, prompts, start, is_prefill=True).hidden
+        return [
+            np.reshape(rows[: max(len(ids) - num_skipped, 0)], (-1, width))
+            for ids, rows in zip(prompts, hidden, strict=True)
+        ]
 
-    def _run_prompt(
-        self, shape: _Shape, token_ids: NDArray[np.int64], start: int, *, is_prefill: bool
+    def _run_prompts(
+        self, shape: _Shape, prompts: Sequence[NDArray[np.int64]], start: int, *, is_prefill: bool
     ) -> _Bound:
-        slot, _, count, _, _ = shape
-        self._check_positions(count, start, slot)
+        slot, width, longest, _, _ = shape
+        for index, token_ids in enumerate(prompts):
+            self._check_positions(len(token_ids), start, slot + index)
         bound = self._bound(shape)
         binding, inputs = bound.binding, bound.inputs
-        inputs["input_ids"][0] = token_ids
-        inputs["seqlens_k"][0] = start + count - 1 + self._spare
-        inputs["query_seqlens"][0] = count + self._spare
-        inputs["total_sequence_length"][()] = start + count + self._spare
+        for index, token_ids in enumerate(prompts):
+            count = len(token_ids)
+            # Behind a shorter prompt stands what an earlier run left there: no token sees it, and
+            # the slot's next run overwrites its keys and values.
+            inputs["input_ids"][index, :count] = token_ids
+            inputs["seqlens_k"][index] = start + count - 1 + self._spare
+            inputs["query_seqlens"][index] = count + self._spare
+        inputs["total_sequence_length"][()] = start + longest + self._spare
         if IS_PROMPT in inputs:
             inputs[IS_PROMPT][()] = is_prefill
         # An interrupted run leaves a cache that is valid up to its start only.
-        self._lengths[slot] = start
+        self._lengths[slot : slot + width] = [start] * width
         self._run(binding)
-        self._lengths[slot] = start + count
+        self._lengths[slot : slot + width] = [start + len(token_ids) for token_ids in prompts]
         return bound
 
     def decode(self, inputs: Sequence[DecodeInput]) -> list[NDArray[np.float32]]:
@@ -150,6 +164,7 @@ class FusedGraph(Graph):
             return self._kept[shape]
         # The full chunks of a prompt have one shape; a second one is not worth its memory.
         if self._last is None or self._last[0] != shape:
+            self._last = None  # its buffers go before others come
             self._last = shape, self._bind(*shape)
         return self._last[1]
 
@@ -173,7 +188,7 @@ class FusedGraph(Graph):
         }
         for name in self.optional_inputs.keys() - self._signature.optional_inputs:
             del inputs[name]
-        hidden = np.zeros((1, num_hidden, *self.hidden_shape), np.float32)
+        hidden = np.zeros((width, num_hidden, *self.hidden_shape), np.float32)
         outputs = {"logits": logits, **dict(zip(self._signature.cache_outputs, cache, strict=True))}
         if num_hidden:
             outputs[HIDDEN] = hidden

@@ -85,16 +85,25 @@ class Graph(ABC):
 
     def hidden(
         self,
-        token_ids: NDArray[np.int64],  # noqa: ARG002 - a fused graph's own method uses them
+        prompts: Sequence[NDArray[np.int64]],  # noqa: ARG002 - a fused graph's own method uses them
         start: int,  # noqa: ARG002
-        num_rows: int,  # noqa: ARG002
+        num_skipped: int = 0,  # noqa: ARG002
         *,
         slot: int = 0,  # noqa: ARG002
-    ) -> NDArray[np.float32]:
-        """Run tokens of a prompt, like ``forward``, for hidden states instead of logits; blocks.
+    ) -> list[NDArray[np.float32]]:
+        """Run tokens of prompts, like ``forward``, for hidden states instead of logits; blocks.
+
+        The result of one prompt has the same bits whatever is run beside it.
+
+        Args:
+            prompts: tokens of one prompt or several, at positions from ``start`` on.
+            start: the first position, the same for all.
+            num_skipped: first tokens of each whose hidden states are not wanted.
+            slot: the first prompt's; the others have those behind it.
 
         Returns:
-            ``[num_rows, layers * features]`` of the last tokens; valid until the next call.
+            For each prompt ``[tokens - num_skipped, layers * features]``; valid until the next
+            call.
 
         Raises:
             ValueError: as ``forward``, or the graph gives none.

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from edged.engine.decoding import Constraint, Decoding, ForwardPass, HiddenReader
 from edged.engine.drafts import Drafter
+from edged.engine.groups import read_together
 from edged.engine.sampling import Sampler
 from edged.engine.slots import Slots, TokenIds
 from edged.engine.speed import measure_cost
 from edged.engine.steps import EngineSettings, InterruptedRunError, Prefilled, Step, Token
 from edged.protocol.request import SamplingParams
 from edged.scheduling.latency_model import CostEstimate
+from edged.specialists.scoring import OptionScorer
 
 if TYPE_CHECKING:
     from edged.engine.graph import Graph
@@ -50,10 +52,13 @@ class Engine:
         # Elsewhere a drafted token could differ from the one decoded by itself.
         self._is_exact, self._is_guessing = is_exact, is_exact and settings.is_guessing
         self.chunk_tokens = settings.prefill_chunk_tokens
+        # No memory is planned for more tokens than a sequence has.
+        batch_tokens = min(settings.batch_tokens, graph.max_model_len)
+        self._batch_tokens = max(batch_tokens, self.chunk_tokens)
         self.num_slots = settings.num_slots
         self._slots = Slots(settings.num_slots, settings.num_prefixes)
         self._active: list[Decoding] = []
-        self._prefilling: Decoding | None = None
+        self._prefilling: set[Decoding] = set()
         self._was_prefill = False
         self._draft_cost = _DRAFT_COST
         self.stop_token_ids = tuple(stop_token_ids)
@@ -74,21 +79,23 @@ class Engine:
         max_tokens: int,
         constraint: Constraint | None = None,
         num_answered: int = 0,
-        reader: HiddenReader | None = None,
+        reader: HiddenReader | OptionScorer | None = None,
     ) -> Decoding:
         """Begin an answer; ``step`` decodes it in a batch with the others.
 
         It is over after a stop token, when ``constraint`` is complete, after ``max_tokens``, or
         when prompt and answer fill ``max_model_len``. ``end`` must be called for each. The last
         ``num_answered`` tokens of the prompt are the answer so far of an interrupted request. With
-        a ``reader`` it is over when the prompt is read: no token is chosen.
+        a ``reader`` it is over when the prompt is read, or the options behind it: no token is
+        chosen, and one run may read the prompts of several.
 
         Raises:
-            ValueError: the prompt is empty, fills the context, or holds an unknown token; or
-                ``max_tokens`` is below 1.
+            ValueError: the prompt is empty, fills the context, alone or with an option behind it,
+                or holds an unknown token; or ``max_tokens`` is below 1.
             RuntimeError: no slot is free.
         """
-        prompt = self._checked_prompt(prompt_ids, max_tokens)
+        scorer = reader if isinstance(reader, OptionScorer) else None
+        prompt = self._checked_prompt(prompt_ids, max_tokens, scorer)
         # The prefill and the decode branch differ in the last bits, enough to change a token, and
         # in a graph that is not exact any two batches do. There only a request with a seed is
         # promised an answer that does not depend on earlier requests.
@@ -104,11 +111,16 @@ class Engine:
         if source != slot and num_cached:
             self._graph.copy(source, slot, num_cached)
         limit = min(len(prompt) + max_tokens, self.max_model_len)
-        drafter = Drafter(prompt.tolist(), self._draft_cost) if self._is_guessing else None
+        is_guessing = self._is_guessing and reader is None
+        drafter = Drafter(prompt.tolist(), self._draft_cost) if is_guessing else None
         sampler = Sampler(sampling, prompt)
         decoding = Decoding(
-            prompt, sampler, slot, num_cached, limit, constraint, drafter, num_answered, reader
+            prompt, sampler, slot, num_cached, limit, constraint, drafter, num_answered
         )
+        if scorer is not None:
+            decoding.scorer = scorer
+        else:
+            decoding.reader = reader
         self._active.append(decoding)
         return decoding
 
@@ -118,13 +130,18 @@ class Engine:
         Prefill chunks and decode steps alternate. The pass is empty when no answer has anything
         left to run, or when the run was interrupted.
         """
-        waiting = (d for d in self._active if not d.is_prefilled)
+        waiting = [d for d in self._active if not d.is_read and not d.is_over]
         prefilling = min(waiting, key=lambda d: d.level, default=None)
-        running = [d for d in self._active if d.is_prefilled and not d.is_over]
+        running = [d for d in self._active if d.is_read and not d.is_over]
         # Alternating, a long prompt delays each token of a running answer by one chunk at most.
         self._was_prefill = prefilling is not None and not (running and self._was_prefill)
         if prefilling is not None and self._was_prefill:
-            return self._prefill(prefilling)
+            if prefilling.next_behind is not None:
+                return self._score(prefilling, *prefilling.next_behind)
+            if prefilling.reader is None:
+                return self._prefill(prefilling)
+            limit = self.chunk_tokens if running else self._batch_tokens
+            return self._read(read_together(prefilling, waiting, self.chunk_tokens, limit))
         draft = running[0].draft() if len(running) == 1 else []
         if draft:
             return self._verify_draft(running[0], draft)
@@ -137,9 +154,15 @@ class Engine:
             self._slots.free(decoding.slot)
 
     def interrupt(self, decoding: Decoding) -> None:
-        """Interrupt the current run if it is a prefill chunk of this answer; from any thread."""
-        if self._prefilling is decoding:
-            self._graph.interrupt()
+        """Interrupt the current run if it is a prefill chunk of this answer; from any thread.
+
+        One that reads the prompts of others, too, goes on unless all of them are interrupted.
+        """
+        prefilling = self._prefilling
+        if decoding in prefilling:
+            prefilling.discard(decoding)
+            if not prefilling:
+                self._graph.interrupt()
 
     def generate(
         self,
@@ -204,12 +227,13 @@ class Engine:
         self._draft_cost = cost.decode_row_s / cost.decode_token_s or _DRAFT_COST
         return cost
 
-    def _checked_prompt(self, prompt_ids: Sequence[int], max_tokens: int) -> TokenIds:
+    def _checked_prompt(
+        self, prompt_ids: Sequence[int], max_tokens: int, scorer: OptionScorer | None
+    ) -> TokenIds:
         prompt = np.asarray(prompt_ids, np.int64)
-        if not 0 < len(prompt) < self.max_model_len:
-            raise ValueError(
-                f"{len(prompt)} prompt tokens do not fit 1 to {self.max_model_len - 1}"
-            )
+        longest = self.max_model_len - (1 if scorer is None else max(scorer.num_behind, 1))
+        if not 0 < len(prompt) <= longest:
+            raise ValueError(f"{len(prompt)} prompt tokens do not fit 1 to {longest}")
         if max_tokens < 1:
             raise ValueError(f"max_tokens is {max_tokens}; an answer has at least 1")
         if prompt.min() < 0 or prompt.max() >= self.vocab_size:
@@ -223,26 +247,49 @@ class Engine:
     def _prefill(self, decoding: Decoding) -> ForwardPass:
         start, slot = decoding.num_prefilled, decoding.slot
         token_ids, is_prefill = decoding.chunk(self.chunk_tokens)
-        reader, graph = decoding.reader, self._graph
-        self._prefilling = decoding
+        self._prefilling = {decoding}
         try:
-            if reader is not None:
-                num_rows = min(len(token_ids), max(start + len(token_ids) - reader.num_before, 0))
-                reader.add(graph.hidden(token_ids, start, num_rows, slot=slot))
-                logits = None
-            else:
-                logits = graph.forward(token_ids, start, slot=slot, is_prefill=is_prefill)
+            logits = self._graph.forward(token_ids, start, slot=slot, is_prefill=is_prefill)
         except InterruptedRunError:
             return ForwardPass({})
         finally:
-            self._prefilling = None
+            self._prefilling = set()
         self._slots.extend(slot, token_ids, is_prefill=is_prefill)
         decoding.num_prefilled += len(token_ids)
         steps: list[Step] = [Prefilled(decoding.num_prefilled, decoding.num_cached)]
-        if decoding.is_prefilled and logits is not None:
+        if decoding.is_prefilled and decoding.scorer is not None:
+            decoding.score(logits)
+        elif decoding.is_prefilled:
             steps.append(decoding.choose(logits[0], self.stop_token_ids))
-        decoding.is_over |= decoding.is_prefilled and reader is not None
         return ForwardPass({decoding: steps})
+
+    def _read(self, decodings: Sequence[Decoding]) -> ForwardPass:
+        """Run a chunk of each of several prompts, in adjacent slots, for its hidden states."""
+        first, chunks = decodings[0], [one.chunk(self.chunk_tokens)[0] for one in decodings]
+        self._prefilling = set(decodings)
+        try:
+            states = self._graph.hidden(
+                chunks, first.num_prefilled, first.num_unread, slot=first.slot
+            )
+        except InterruptedRunError:
+            return ForwardPass({})
+        finally:
+            self._prefilling = set()
+        num_run, outcomes = len(chunks) * max(map(len, chunks)), {}
+        for decoding, token_ids, rows in zip(decodings, chunks, states, strict=True):
+            self._slots.extend(decoding.slot, token_ids, is_prefill=True)
+            outcomes[decoding] = [decoding.read(rows, len(token_ids), num_run - len(token_ids))]
+        return ForwardPass(outcomes)
+
+    def _score(self, decoding: Decoding, start: int, token_ids: Sequence[int]) -> ForwardPass:
+        """Run tokens of an option behind the prompt, by the branch that would decode them."""
+        position = len(decoding.prompt) + start
+        # The slot's record stays at the prompt: the next option is written over this one.
+        logits = self._graph.forward(
+            np.array(token_ids), position, slot=decoding.slot, all_rows=True, is_prefill=False
+        )
+        decoding.score(logits)
+        return ForwardPass({decoding: []})
 
     def _decode(self, decodings: Sequence[Decoding]) -> ForwardPass:
         inputs = [decoding.next_input for decoding in decodings]

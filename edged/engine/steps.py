@@ -25,6 +25,9 @@ class EngineSettings:
     most processors, and not for an int8 cache."""
     model_path: Path | None = None
     """A prepared copy of the bundle's graph; None takes the bundle's own."""
+    batch_tokens: int = 0
+    """Tokens of a run that reads several prompts while no answer waits for its next token, at most;
+    never below a chunk."""
 
 
 class InterruptedRunError(RuntimeError):
@@ -48,6 +51,8 @@ class Prefilled:
     """Prompt tokens in the cache so far, reused ones included."""
     cached_tokens: int
     """Of these, the tokens whose keys and values were reused."""
+    num_beside: int = 0
+    """Further tokens in the same run: of other prompts, and padding."""
 
 
 @dataclass(frozen=True, slots=True)

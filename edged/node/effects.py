@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from edged.node.generation import Generation
 from edged.node.sessions import PendingTurn
 from edged.protocol.event import Event as OperatorEvent
-from edged.protocol.request import Request
+from edged.protocol.request import Correction, Request
 from edged.protocol.wire import Delivery, Encoded
+from edged.specialists.decider import Said
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,16 @@ class SyncJournal:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepCorrection:
+    """Have a correction checked and outlive a power cut; ``CorrectionKept`` follows."""
+
+    key: int
+    correction: Correction
+    said: Said | None
+    """What the specialist answered, where that is remembered."""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Tell operators what happened."""
 
@@ -107,5 +118,6 @@ Effect = (
     | ReleasePrefixCache
     | WriteJournal
     | SyncJournal
+    | KeepCorrection
     | Report
 )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edged.node.throttling import DeviceReading
-from edged.protocol.request import CancelRequest, Rejected, Request
+from edged.protocol.request import Answer, CancelRequest, Correction, Rejected, Request
 from edged.protocol.wire import Dropped, Refusal
 from edged.scheduling.memory_budget import MemorySnapshot
 from edged.specialists.decider import Decider, Run
@@ -34,7 +34,7 @@ class Readings:
 class Decoded:
     """The delivery of the latest ``Decode`` is decoded."""
 
-    result: Request | CancelRequest | Refusal | Dropped
+    result: Request | CancelRequest | Correction | Refusal | Dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,30 @@ class Synced:
     """The crash journal is on the disk, with the start of a request in it."""
 
     key: int
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectionKept:
+    """A correction is on the disk, or refused."""
+
+    key: int
+    count: int = 0
+    """Corrections kept now."""
+    is_new: bool = False
+    """Whether it was not kept before."""
+    is_agreed: bool | None = None
+    """Whether the specialist had said the same; None where that is not remembered."""
+    rejected: Rejected | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EscalationReplied:
+    """Another node has said something about what was passed on to it."""
+
+    token: str
+    """The id that it was given."""
+    answer: Answer | None
+    """None: it has none, or is unsure as well."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,11 @@ class Generation:
         return self._num_read + len(self.prompt_ids)
 
     @property
+    def has_one_run(self) -> bool:
+        """Whether it took one run of the model."""
+        return len(self._readers) + bool(self.prompt_ids) <= 1
+
+    @property
     def num_output_tokens(self) -> int:
         """Tokens of the answer so far."""
         return len(self.output_ids)
@@ -124,7 +129,8 @@ class Generation:
     def is_pausable(self) -> bool:
         """Whether it could be continued later."""
         is_over = self.finish_reason is not None or self.is_complete
-        return not is_over and self.num_output_tokens < self.max_tokens
+        has_more = self.reader is not None or self.num_output_tokens < self.max_tokens
+        return not is_over and has_more
 
     def start(self, text_stream: TextStream, now_s: float) -> None:
         """Note that it starts, or goes on after a pause."""

@@ -7,13 +7,17 @@ delivery that may have ended a process before (a suspect) is taken in and answer
 else is at work: a further crash is its own.
 """
 
+import math
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
 from edged.errors import ErrorCode
+from edged.node.corrections import Corrections
 from edged.node.crash_journal import MAX_ATTEMPTS
 from edged.node.effects import Acknowledge, Cancel, Decode, Prepare, Report
+from edged.node.escalations import Escalations
 from edged.node.events import Prepared
 from edged.node.metrics import Count
 from edged.node.replies import Replies
@@ -25,6 +29,7 @@ from edged.protocol.event import MessageDropped, RequestPoisoned
 from edged.protocol.request import (
     CancelOutcome,
     CancelRequest,
+    Correction,
     Priority,
     Rejected,
     Reply,
@@ -32,8 +37,9 @@ from edged.protocol.request import (
 )
 from edged.protocol.wire import Delivery, Dropped, Refusal
 from edged.scheduling.admission import Demand, Resources, admit, refuse_early
+from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.queued_request import RequestPhase
-from edged.specialists.decider import Run
+from edged.specialists.decider import MAX_PASS_TOKENS, Run
 
 # How long others wait at most for a suspect to be taken in or answered alone.
 ISOLATION_LIMIT_S = 30.0
@@ -52,11 +58,21 @@ class Intake:
     Args:
         node: The state of the node.
         replies: What answers them.
+        corrections: What takes those that are no requests.
+        escalations: What waits for another node.
     """
 
-    def __init__(self, node: NodeState, replies: Replies) -> None:
+    def __init__(
+        self,
+        node: NodeState,
+        replies: Replies,
+        corrections: Corrections,
+        escalations: Escalations,
+    ) -> None:
         self._node = node
         self._replies = replies
+        self._corrections = corrections
+        self._escalations = escalations
         self._throttling = Throttling(node.limits.max_temperature_c, node.limits.min_battery)
         self._next_key = 0
         self._arrivals: deque[RequestState] = deque()
@@ -123,7 +139,7 @@ class Intake:
         waited_s = self._node.now_s - state.queued_s
         return waited_s < ISOLATION_LIMIT_S and num_behind < MAX_ARRIVALS
 
-    def decoded(self, result: Request | Refusal | Dropped | CancelRequest) -> None:
+    def decoded(self, result: Request | Refusal | Dropped | CancelRequest | Correction) -> None:
         """Take in what the decoded delivery asks."""
         state, self._decoding = self._decoding, None
         if state is None:
@@ -134,6 +150,8 @@ class Intake:
             return
         if isinstance(result, CancelRequest):
             self._cancel(state, result)
+        elif isinstance(result, Correction):
+            self._corrections.take(state, result)
         elif isinstance(result, Refusal):
             self._replies.refuse(state, result.reply_to, result.rejected)
         else:
@@ -141,13 +159,14 @@ class Intake:
         self._decided(state)
 
     def _cancel(self, canceller: RequestState, cancel: CancelRequest) -> None:
-        matches = self._node.scheduler.cancel(cancel)
+        matches = self._node.scheduler.cancel(cancel, self._escalations.states)
         outcome = CancelOutcome(is_found=bool(matches))
         self._replies.answer(canceller, Reply(cancel.reply_to, outcome))
         for state in matches:
             if state.phase is RequestPhase.RUNNING:
                 self._node.emit(Cancel(state.key))
             else:
+                self._escalations.abandon(state)
                 self._replies.finish_queued(state)
 
     def _drop(self, state: RequestState, dropped: Dropped) -> None:
@@ -265,13 +284,12 @@ class Intake:
     def _admit(self, request: Request, runs: Sequence[Run]) -> tuple[Demand, int | Rejected]:
         """Return what these runs need, and the tokens that the answer may have."""
         node, limits = self._node, self._node.limits
-        lengths = [len(run.prompt_ids) for run in runs]
-        longest = max(lengths)
+        longest = max(run.num_positions for run in runs)
         max_tokens = 0 if runs[-1].new_reader is not None else request.max_tokens
         # Positions of the KV cache cost memory from their first use on, and keep it.
         num_tokens = min(longest + max_tokens, limits.max_model_len)
         num_new = max(num_tokens - node.readings.num_touched, 0)
-        others = sum(lengths) - longest
+        others = max(_num_computed(runs, node.cost) - longest, 0)
         demand = Demand(longest, max_tokens, others, limits.kv_bytes_per_token * num_new)
         test = node.scheduler.at(node.now_s, node.cost).admission_test(request.deadline_s)
         return demand, admit(request, demand, self._resources(), test)
@@ -293,3 +311,31 @@ class Intake:
     def _decided(self, state: RequestState) -> None:
         self._node.journal.forgive(state.fingerprint)
         self._mark()
+
+
+def _num_computed(runs: Sequence[Run], cost: CostEstimate) -> int:
+    """Return how many tokens of one prompt take as long as these runs one after the other, at most.
+
+    What a prompt begins with in common with the one before it is in the cache.
+    """
+    total_s = 0.0
+    before: Sequence[int] = ()
+    for run in runs:
+        length = len(run.prompt_ids)
+        pairs = enumerate(zip(run.prompt_ids, before, strict=False))
+        num_shared = next((i for i, (one, other) in pairs if one != other), len(before))
+        num_cached = min(num_shared, max(length - 1, 0))  # the last one is run anyway
+        total_s += cost.prefill_s(length - num_cached, num_cached)
+        total_s += sum(_behind_s(len(option) - 1, length, cost) for option in run.options)
+        before = run.prompt_ids
+    most = math.ceil(total_s / cost.prefill_token_s)
+    return bisect_left(range(most), total_s, key=cost.prefill_s)
+
+
+def _behind_s(num_tokens: int, context: int, cost: CostEstimate) -> float:
+    """Predict the passes of one option's tokens behind a prompt."""
+    num_passes = math.ceil(num_tokens / MAX_PASS_TOKENS)
+    # Like a prompt's token, and unlike it with logits, as that of another answer in a batch.
+    row_s = min(cost.prefill_token_s + cost.decode_row_s, cost.decode_token_s)
+    rows_s = (num_tokens - num_passes) * (row_s - cost.decode_token_s)
+    return cost.decode_s(num_tokens, context) + rows_s

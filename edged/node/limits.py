@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from edged.node.sessions import SessionLimits
+from edged.protocol.escalation import EscalationTarget
 from edged.protocol.wire import RequestDefaults
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan
 
@@ -23,6 +24,8 @@ class Limits:
     plan: MemoryPlan | None = None
     """What the process holds all the time."""
     sessions: SessionLimits = field(default_factory=SessionLimits)
+    escalation: EscalationTarget | None = None
+    """Whom it asks what its specialists are unsure of."""
     max_temperature_c: float | None = None
     """Background work is held back above it, and below ``min_battery``; None is no limit."""
     min_battery: float | None = None

@@ -11,6 +11,7 @@ from typing import Any
 
 from edged.errors import ErrorCode
 from edged.protocol.request import Answer, FinishReason, Rejected
+from edged.specialists.decider import specialist_answers
 
 # Samples that a percentile looks back on.
 WINDOW = 256
@@ -29,6 +30,18 @@ class Count(StrEnum):
     """Requests ended by a cancel, before or after their first token."""
     PAUSED = "paused"
     """Times that an answer was interrupted for a more urgent one."""
+    DECIDED = "decided"
+    """Decisions that specialists were asked for; a request with questions asks for several."""
+    UNSURE = "unsure"
+    """Of them, those that are unsure."""
+    ESCALATED = "escalated"
+    """Of them, those that a specialist was unsure of and another answered."""
+    CORRECTIONS = "corrections"
+    """Corrections kept."""
+    CORRECTIONS_COMPARED = "corrections_compared"
+    """Of them, those to a prompt whose answer the node still remembered."""
+    CORRECTIONS_AGREED = "corrections_agreed"
+    """Of these, those whose right answer was the one given, or the guess of an unsure one."""
     DUPLICATES = "duplicates"
     """Deliveries answered with the reply of an earlier one."""
     DROPPED = "dropped"
@@ -104,12 +117,25 @@ class Metrics:
             self._counts[Count.SERVED] += 1
             if outcome.finish_reason is FinishReason.CANCELLED:
                 self._counts[Count.CANCELLED] += 1
+            self._count_decisions(outcome)
         elif outcome.code is ErrorCode.CANCELLED:
             self._counts[Count.CANCELLED] += 1
         elif outcome.code is ErrorCode.TIMEOUT:
             self._counts[Count.EXPIRED] += 1
         else:
             self.count_refused(outcome.code)
+
+    def _count_decisions(self, answer: Answer) -> None:
+        for part in specialist_answers(answer):
+            self._counts[Count.DECIDED] += 1
+            self._counts[Count.UNSURE] += part.said.is_unsure
+            self._counts[Count.ESCALATED] += part.is_passed_on
+
+    def count_correction(self, *, is_agreed: bool | None) -> None:
+        """Count a correction that was kept; ``is_agreed`` is None where nothing is remembered."""
+        self._counts[Count.CORRECTIONS] += 1
+        self._counts[Count.CORRECTIONS_COMPARED] += is_agreed is not None
+        self._counts[Count.CORRECTIONS_AGREED] += bool(is_agreed)
 
     def observe_decode(self, num_tokens: int, seconds: float) -> None:
         """Take in the tokens after the first one, and the time they took."""
@@ -126,6 +152,8 @@ class Metrics:
             **{str(what): self._counts[what] for what in Count},
             "refused_by_code": {str(code): n for code, n in sorted(self._refused.items())},
             "dropped_by_reason": dict(sorted(self._dropped.items())),
+            "unsure_share": self._share(Count.UNSURE, Count.DECIDED),
+            "agreement_share": self._share(Count.CORRECTIONS_AGREED, Count.CORRECTIONS_COMPARED),
             "ttft_p50_s": _rounded(self.ttft_s.percentile(50)),
             "ttft_p95_s": _rounded(self.ttft_s.percentile(95)),
             "decode_tok_s": _rounded(self._decode_tok_s.percentile(50)),
@@ -133,6 +161,10 @@ class Metrics:
             "prediction_error_p50": _rounded(self.cost_error.percentile(50)),
             "prediction_error_p95": _rounded(self.cost_error.percentile(95)),
         }
+
+    def _share(self, part: Count, whole: Count) -> float | None:
+        total = self._counts[whole]
+        return _rounded(self._counts[part] / total) if total else None
 
 
 def _rounded(value: float | None) -> float | None:

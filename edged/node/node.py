@@ -5,13 +5,17 @@ that the daemon carries out; nothing in this room does I/O, reads a clock or blo
 and the property tests drive this class, too.
 """
 
+from edged.node.corrections import Corrections
 from edged.node.crash_journal import MAX_ATTEMPTS
 from edged.node.effects import Effect, Pause, Report, Start, SyncJournal
+from edged.node.escalations import Escalations
 from edged.node.events import (
     Abandon,
     Confirmed,
+    CorrectionKept,
     Decoded,
     Drain,
+    EscalationReplied,
     Prepared,
     Readings,
     Synced,
@@ -25,6 +29,7 @@ from edged.node.replies import Replies
 from edged.node.request_state import RequestState
 from edged.node.state import NodeState
 from edged.protocol.event import ReplyUndelivered, RequestPoisoned
+from edged.protocol.request import Answer
 from edged.protocol.wire import Delivery
 from edged.scheduling.latency_model import LatencyModel
 from edged.scheduling.queued_request import RequestPhase
@@ -34,6 +39,8 @@ Event = (
     | Decoded
     | Prepared
     | Synced
+    | CorrectionKept
+    | EscalationReplied
     | Fragment
     | Finished
     | Paused
@@ -42,6 +49,10 @@ Event = (
     | Drain
     | Abandon
 )
+
+
+# After these, neither a slot nor the intake is free that was not before.
+_LEAVES_SLOTS = (Delivery, CorrectionKept, EscalationReplied, Fragment, Confirmed)
 
 
 class Node:
@@ -61,7 +72,9 @@ class Node:
     ) -> None:
         self._state = NodeState(limits, latency_model, journal_pages)
         self._replies = Replies(self._state)
-        self._intake = Intake(self._state, self._replies)
+        self._corrections = Corrections(self._state, self._replies)
+        self._escalations = Escalations(self._state, self._replies)
+        self._intake = Intake(self._state, self._replies, self._corrections, self._escalations)
         self.latency_model = latency_model
         self.scheduler = self._state.scheduler
         self.metrics = self._state.metrics
@@ -83,6 +96,8 @@ class Node:
         times_s = [
             self.scheduler.next_deadline_s(self.latency_model.current),
             self._intake.next_tick_s(),
+            self._corrections.next_tick_s(),
+            self._escalations.next_tick_s(),
         ]
         return min((time_s for time_s in times_s if time_s is not None), default=None)
 
@@ -106,7 +121,7 @@ class Node:
         self._state.now_s, self._state.readings = now_s, readings
         self.scheduler.note_progress(readings.progress)
         match event:
-            case Delivery() | Decoded() | Prepared():
+            case Delivery() | Decoded() | Prepared() | CorrectionKept() | EscalationReplied():
                 self._take_in(event)
             case Fragment() | Finished() | Paused():
                 self._take_generation(event)
@@ -118,28 +133,38 @@ class Node:
                 self._drain(event)
         # A schedule costs more than all else here. The others leave nothing to begin, but for a
         # cancel: what may begin in its place does so at the next tick.
-        if not isinstance(event, Delivery | Decoded | Fragment | Confirmed):
+        if not isinstance(event, (*_LEAVES_SLOTS, Decoded)):
             self._schedule()
-        if not isinstance(event, Delivery | Fragment | Confirmed):
+        if not isinstance(event, _LEAVES_SLOTS):
             self._intake.take_arrivals()
         return self._state.take_effects()
 
-    def _take_in(self, event: Delivery | Decoded | Prepared) -> None:
-        if isinstance(event, Delivery):
-            self._intake.deliver(event)
-        elif isinstance(event, Decoded):
-            self._intake.decoded(event.result)
-        else:
-            self._intake.prepared(event)
+    def _take_in(
+        self, event: Delivery | Decoded | Prepared | CorrectionKept | EscalationReplied
+    ) -> None:
+        match event:
+            case Delivery():
+                self._intake.deliver(event)
+            case Decoded():
+                self._intake.decoded(event.result)
+            case Prepared():
+                self._intake.prepared(event)
+            case CorrectionKept():
+                self._corrections.kept(event)
+            case _:
+                self._escalations.replied(event.token, event.answer)
 
     def _drain(self, event: Drain | Abandon) -> None:
         self._state.is_draining = True
         self._intake.drain()
+        self._escalations.drain()
         if isinstance(event, Abandon):
             self._state.journal.close()
 
     def _schedule(self) -> None:
         """Refuse what waited too long, and start, or make room for, what is due."""
+        self._corrections.expire()
+        self._escalations.expire()
         now_s, cost = self._state.now_s, self.latency_model.current
         self.scheduler.num_slots = self.guard.tick(self._state.readings.memory, now_s)
         for state in self.scheduler.expire(now_s, cost):
@@ -187,7 +212,10 @@ class Node:
             self._replies.publish_fragment(state, event)
         elif isinstance(event, Finished):
             self.scheduler.remove(state)
-            self._replies.finish(state, event.outcome, event)
+            if isinstance(event.outcome, Answer):
+                self._corrections.remember(state.request, event.outcome)
+            if not self._escalations.pass_on(state, event):
+                self._replies.finish(state, event.outcome, event)
             self._learn(event)
         else:
             self._pause(state, event.generation)
@@ -204,6 +232,8 @@ class Node:
 
     def _confirm(self, confirmed: Confirmed) -> None:
         is_reply = self._replies.confirm(confirmed.handle)
+        if confirmed.failure is not None and not is_reply:
+            self._escalations.undelivered(confirmed.handle)
         if is_reply and confirmed.failure is not None:
             self.metrics.count(Count.UNDELIVERED)
             self._state.emit(Report(ReplyUndelivered(confirmed.failure)))
@@ -219,6 +249,9 @@ class Node:
         if run.was_paused:
             return
         self.metrics.observe_decode(usage.completion_tokens - 1, timing.decode_s)
+        # Attention over several prompts is not that over one of their length.
+        if not run.has_one_run:
+            return
         spent.num_cached = usage.cached_tokens
         spent.num_prefilled = usage.prompt_tokens - usage.cached_tokens
         self.metrics.cost_error.add(self.latency_model.observe(spent))

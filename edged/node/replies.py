@@ -18,6 +18,7 @@ from edged.node.state import NodeState
 from edged.protocol.encode import encode_fragment, encode_reply
 from edged.protocol.event import RequestRefused
 from edged.protocol.request import Answer, FinishReason, Rejected, Reply, ReplyAddress
+from edged.protocol.wire import Encoded
 from edged.scheduling.queued_request import RequestPhase
 
 # Finished replies kept for replay.
@@ -64,7 +65,7 @@ class Replies:
         return len(self._unconfirmed)
 
     def open(self, state: RequestState) -> bool:
-        """Take in a decoded request; it then owes one ``finish`` or ``refuse``.
+        """Take in a decoded request; it then owes one ``finish``, ``refuse`` or ``answer``.
 
         Returns:
             False when the request is known already, and is answered here: now, or when its first
@@ -85,7 +86,10 @@ class Replies:
         return True
 
     def answer(self, state: RequestState, reply: Reply) -> None:
-        """Reply to a delivery that starts no work: a refusal of its content, a cancel."""
+        """Reply to what was not admitted: a request that is refused, a cancel, a correction."""
+        if state in self._open:
+            self._close(state, reply)
+            return
         # Each of its deliveries is decoded anew, so nothing is kept beyond its acknowledgement.
         state.identity = Identity.of(state.delivery, reply.reply_to)
         state.expires_s = self._node.now_s + self._node.limits.defaults.timeout_s
@@ -98,11 +102,7 @@ class Replies:
         """Refuse a delivery for its content, or a request that was not admitted."""
         self._node.metrics.count_refused(rejected.code)
         self._node.emit(Report(RequestRefused(rejected.code)))
-        reply = Reply(reply_to, rejected, attempt=attempt)
-        if state in self._open:
-            self._close(state, reply)
-        else:
-            self.answer(state, reply)
+        self.answer(state, Reply(reply_to, rejected, attempt=attempt))
 
     def finish(
         self, state: RequestState, outcome: Answer | Rejected, finished: Finished | None = None
@@ -147,6 +147,12 @@ class Replies:
         )
         self._node.emit(Publish(message))
 
+    def send(self, message: Encoded) -> int:
+        """Publish what is no reply; return its handle, which ``confirm`` does not know."""
+        self._next_handle += 1
+        self._node.emit(Publish(message, self._next_handle - 1))
+        return self._next_handle - 1
+
     def confirm(self, handle: int) -> bool:
         """Acknowledge the delivery whose reply the broker has confirmed, or will never take.
 
@@ -185,7 +191,7 @@ class Replies:
     def _attach(self, state: RequestState, first: RequestState) -> None:
         """Let a duplicate wait for the reply to the first delivery of its request."""
         if len(first.duplicates) >= MAX_DUPLICATES:
-            self.refuse(state, state.request.reply_to, _TOO_MANY_DUPLICATES)
+            self.refuse(state, state.reply_to, _TOO_MANY_DUPLICATES)
         else:
             state.forget_content()
             first.duplicates.append(state)
@@ -244,6 +250,5 @@ class Replies:
             self._forget(state.identity)
             return False
         state.expires_s = finished.expires_s
-        reply_to = state.request.reply_to
-        self._send(state, replace(finished.reply, reply_to=reply_to, is_duplicate=True))
+        self._send(state, replace(finished.reply, reply_to=state.reply_to, is_duplicate=True))
         return True

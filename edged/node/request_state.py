@@ -15,6 +15,8 @@ from edged.specialists.decider import Decider
 if TYPE_CHECKING:
     from edged.engine.decoding import Constraint
 
+_NOWHERE = ReplyAddress("")
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -50,6 +52,8 @@ class RequestState(QueuedRequest):
     is_decoded: bool = False
     identity: Identity = Identity("", has_token=False)
     """Known as soon as it is known where its reply goes."""
+    reply_to: ReplyAddress = _NOWHERE
+    """Set with the identity, until it is answered."""
     expires_s: float = 0.0
     """Until when its reply is worth sending and keeping."""
     duplicates: "list[RequestState]" = field(default_factory=list)
@@ -78,8 +82,12 @@ class RequestState(QueuedRequest):
     def accept(self, request: Request) -> None:
         """Note the request that was decoded from the delivery."""
         self.request, self.is_decoded = request, True
-        self.identity = Identity.of(self.delivery, request.reply_to)
-        self.expires_s = request.deadline_s
+        self.identify(request.reply_to, request.deadline_s)
+
+    def identify(self, reply_to: ReplyAddress, expires_s: float) -> None:
+        """Note where its reply goes and until when; the payload is not needed any more."""
+        self.reply_to, self.expires_s = reply_to, expires_s
+        self.identity = Identity.of(self.delivery, reply_to)
         self.delivery = self.delivery.receipt
 
     def new_generation(self) -> Generation:
@@ -96,7 +104,7 @@ class RequestState(QueuedRequest):
         # of replies may wait for their confirmation.
         self.delivery = self.delivery.receipt
         self.prompt_ids, self.constraint, self.decider = (), None, None
-        self.turn, self.generation = None, None
+        self.turn, self.generation, self.reply_to = None, None, _NOWHERE
         if self.is_decoded:
             self.is_decoded = False
             del self.request

@@ -1,6 +1,6 @@
-"""Decode a delivery to a ``Request``, a ``CancelRequest``, a ``Refusal`` or ``Dropped``.
+"""Decode a delivery to what it asks, a ``Refusal`` or ``Dropped``.
 
-Rule: every delivery becomes one of the four, never an exception. A refusal names the key, and is
+Rule: every delivery becomes one of ``Decoded``, never an exception. A refusal names the key, and is
 sent with the reply topic, id and Correlation Data as far as they could be read.
 """
 
@@ -8,9 +8,16 @@ from dataclasses import replace
 
 from edged.protocol.content import read_content
 from edged.protocol.fields import Fields, MessageError
-from edged.protocol.generate import read_generate
-from edged.protocol.keys import ID, TRANSACTION, is_id
-from edged.protocol.request import CancelRequest, Rejected, ReplyAddress, Request
+from edged.protocol.generate import read_generate, read_messages
+from edged.protocol.keys import ID, SPECIALIST, TRANSACTION, is_id
+from edged.protocol.request import (
+    CancelRequest,
+    Correction,
+    Rejected,
+    ReplyAddress,
+    Request,
+    spoken,
+)
 from edged.protocol.topic import refuse_reply_topic
 from edged.protocol.wire import (
     OPERATIONS,
@@ -23,7 +30,7 @@ from edged.protocol.wire import (
 
 _UNKNOWN_TOPIC = Dropped(DropReason.UNKNOWN_TOPIC, "not a request topic of this node")
 
-Decoded = Request | CancelRequest | Refusal | Dropped
+Decoded = Request | CancelRequest | Correction | Refusal | Dropped
 
 
 def decode(delivery: Delivery, defaults: RequestDefaults, now_s: float) -> Decoded:
@@ -43,12 +50,17 @@ def decode(delivery: Delivery, defaults: RequestDefaults, now_s: float) -> Decod
     try:
         if problem is not None:
             raise problem
-        if operation == "cancel":
-            return _read_cancel(content.text, address)
-        expiry_s = delivery.properties.message_expiry_s
-        return read_generate(fields, defaults, address, now_s, expiry_s)
+        match operation:
+            case "cancel":
+                asked: Decoded = _read_cancel(content.text, address)
+            case "correct":
+                asked = _read_correction(fields, defaults, address)
+            case _:
+                expiry_s = delivery.properties.message_expiry_s
+                asked = read_generate(fields, defaults, address, now_s, expiry_s)
     except MessageError as error:
         return Refusal(address, Rejected(error.code, str(error)))
+    return asked
 
 
 def _drop(delivery: Delivery) -> Dropped | None:
@@ -73,7 +85,7 @@ def _read_address(
     """Return where the reply goes, and the error in the keys that say so, if any."""
     request_id, problem = _read_id(fields)
     if operation not in OPERATIONS:
-        offered = " and ".join(OPERATIONS)
+        offered = f"{', '.join(OPERATIONS[:-1])} and {OPERATIONS[-1]}"
         problem = MessageError(f"topic: the operations of this node are {offered}")
     # MQTT 3.1.1 has no properties, so the key is for its clients.
     topics = defaults.topics
@@ -111,3 +123,18 @@ def _read_cancel(text: str | None, address: ReplyAddress) -> CancelRequest:
     if address.request_id is None and address.correlation_data is None:
         raise MessageError("id: must name the request to cancel, or send its Correlation Data")
     return CancelRequest(address)
+
+
+def _read_correction(
+    fields: Fields, defaults: RequestDefaults, address: ReplyAddress
+) -> Correction:
+    if not defaults.keeps_corrections:
+        raise MessageError("topic: this node keeps no corrections; its state.corrections is 0")
+    specialist = SPECIALIST.read(fields)
+    if specialist is None:
+        raise MessageError("specialist: must name the one that is corrected")
+    # A mistyped key must not be taken for "none of the labels".
+    if not fields.has("answer"):
+        raise MessageError("answer: is missing; null means none of the labels")
+    messages, _ = read_messages(fields, defaults, [])
+    return Correction(address, specialist, spoken(messages), fields.value("answer"))

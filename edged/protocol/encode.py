@@ -8,7 +8,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from edged.protocol.request import Answer, CancelOutcome, Rejected, Reply, Timing, Usage
+from edged.protocol.request import (
+    Answer,
+    CancelOutcome,
+    CorrectionOutcome,
+    Rejected,
+    Reply,
+    Timing,
+    Usage,
+)
 from edged.protocol.wire import OPERATIONS, PROTOCOL_VERSION, Encoded, Topics, WireProperties
 
 CONTENT_TYPE = "application/json"
@@ -113,7 +121,7 @@ def _encoded(topic: str, members: Mapping[str, Any]) -> Encoded:
     return Encoded(topic, to_json(members), properties)
 
 
-def _data(outcome: Answer | CancelOutcome | Rejected) -> dict[str, Any]:
+def _data(outcome: Answer | CancelOutcome | CorrectionOutcome | Rejected) -> dict[str, Any]:
     # The member is there for every choice, also for one that was cut off and is null.
     if isinstance(outcome, Answer):
         choice = {"choice": outcome.choice} if outcome.is_choice else {}
@@ -124,6 +132,8 @@ def _data(outcome: Answer | CancelOutcome | Rejected) -> dict[str, Any]:
             **outcome.detail,
             "finish_reason": outcome.finish_reason.value,
         }
+    if isinstance(outcome, CorrectionOutcome):
+        return {"kept": True, "count": outcome.count}
     return {"found": outcome.is_found} if isinstance(outcome, CancelOutcome) else {}
 
 

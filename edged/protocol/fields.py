@@ -59,6 +59,10 @@ class Fields:
         """Paths of the members that were never read, in the message's order."""
         return [self.path(key) for key in self._members if key not in self._read]
 
+    def has(self, key: str) -> bool:
+        """Return whether there is a member ``key``, even if it is null."""
+        return key in self._members
+
     def value(self, key: str) -> Any:  # noqa: ANN401 - JSON has no narrower type
         """Return the raw member; None when it is absent or null."""
         self._read.add(key)

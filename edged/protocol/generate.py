@@ -38,7 +38,6 @@ def read_generate(
     Raises:
         MessageError: A key has a wrong type or value; the text starts with its path.
     """
-    timeout_s = _read_timeout_s(fields, defaults, expiry_s)
     session = keys.SESSION.read(fields)
     if session is not None and not defaults.has_sessions:
         raise MessageError("session: this node holds no sessions; send all `messages`")
@@ -46,22 +45,19 @@ def read_generate(
     # The id is the last level of the fragments' topic.
     if is_stream and address.request_id is None:
         raise MessageError("stream: needs an `id`, which is part of the fragments' topic")
-    specialist = keys.SPECIALIST.read(fields)
     ignored: list[str] = []
-    questions = _read_questions(fields, ignored)
-    if specialist is not None or questions:
-        _check_decision(fields, specialist, is_stream=is_stream, session=session)
-    messages, is_system_given = _read_messages(fields, defaults, ignored)
+    specialist, questions = keys.SPECIALIST.read(fields), _read_questions(fields, ignored)
+    messages, is_system_given = read_messages(fields, defaults, ignored)
     output_format = _read_format(fields, ignored)
-    sampling: dict[str, Any] = {key.name: key.read(fields) for key in keys.SAMPLING_KEYS}
+    _check_decision(fields, output_format)
     return Request(
         reply_to=address,
         messages=messages,
         received_s=now_s,
-        deadline_s=now_s + timeout_s,
+        deadline_s=now_s + _read_timeout_s(fields, defaults, expiry_s),
         max_tokens=keys.MAX_TOKENS.read(fields) or defaults.max_tokens,
         stop=_read_stop(fields),
-        sampling=SamplingParams(**sampling),
+        sampling=_read_sampling(fields),
         format=output_format,
         is_stream=is_stream,
         priority=keys.PRIORITY.read(fields),
@@ -73,6 +69,11 @@ def read_generate(
         is_system_given=is_system_given,
         ignored_keys=_shorten([*fields.unread, *ignored]),
     )
+
+
+def _read_sampling(fields: Fields) -> SamplingParams:
+    sampling: dict[str, Any] = {key.name: key.read(fields) for key in keys.SAMPLING_KEYS}
+    return SamplingParams(**sampling)
 
 
 def _read_timeout_s(fields: Fields, defaults: RequestDefaults, expiry_s: int | None) -> float:
@@ -89,10 +90,14 @@ def _shorten(paths: list[str]) -> tuple[str, ...]:
     return tuple(key[:MAX_KEY_LENGTH].encode(errors="replace").decode() for key in shown)
 
 
-def _read_messages(
+def read_messages(
     fields: Fields, defaults: RequestDefaults, ignored: list[str]
 ) -> tuple[tuple[ChatMessage, ...], bool]:
-    # The second value: whether the request itself chose the system message, or none.
+    """Read what was said, and whether the request itself chose the system message, or none.
+
+    Raises:
+        MessageError: There is no prompt, or a message has a wrong type or value.
+    """
     prompt, turns = fields.value("prompt"), fields.value("messages")
     if (prompt is None) == (turns is None):
         raise MessageError("prompt: send either `prompt` or `messages`")
@@ -219,26 +224,24 @@ def _read_question(name: str, value: object, ignored: list[str]) -> Question:
     ask = fields.value("ask")
     if ask is not None:
         check_text(fields.path("ask"), ask, max_length=keys.MAX_ASK_LENGTH)
+        if specialist is not None:
+            raise MessageError(f"{path}.ask: a specialist knows its question; leave it out")
     choices = () if specialist is not None else _read_choices(fields)
     ignored.extend(fields.unread)
     return Question(name, specialist, choices, ask)
 
 
-def _check_decision(
-    fields: Fields, specialist: str | None, *, is_stream: bool, session: str | None
-) -> None:
+def _check_decision(fields: Fields, output_format: OutputFormat) -> None:
     """Refuse what a decision has no use for, which is better than to ignore it.
 
     Raises:
-        MessageError: One of these keys is given.
+        MessageError: A decision is asked for, and such a key is given.
     """
-    asked = "specialist" if specialist is not None else "questions"
-    others = {
-        "questions": specialist is not None and fields.value("questions") is not None,
-        "stream": is_stream,
-        "session": session is not None,
-        "format": fields.value("format") is not None,
-    }
-    for key, is_given in others.items():
-        if is_given:
-            raise MessageError(f"{key}: cannot be used with `{asked}`; leave it out")
+    asked = [key for key in ("specialist", "questions") if fields.value(key) is not None]
+    others = [*asked[1:], "stream", "session", "format"]
+    if output_format.is_scored and not asked:
+        asked, others = ["format.probabilities"], others[:-1]
+    for key in others:
+        # ``"stream": false`` asks for nothing.
+        if asked and fields.value(key) not in (None, False):
+            raise MessageError(f"{key}: cannot be used with `{asked[0]}`; leave it out")

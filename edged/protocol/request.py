@@ -4,6 +4,7 @@ Rule: plain frozen data. Times are seconds on one monotonic clock, given by the 
 are seconds too.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any
@@ -76,6 +77,12 @@ class ChatMessage:
     role: str
     """``system``, ``user`` or ``assistant``."""
     content: str
+
+
+def spoken(messages: Sequence[ChatMessage]) -> str:
+    """Return what a specialist reads of a dialogue: what was said, a line for each message."""
+    # A system text is the same in all prompts of a client, and none of the examples has it.
+    return "\n".join(message.content for message in messages if message.role != "system")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +174,18 @@ class CancelRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Correction:
+    """One validated ``correct`` request: what a specialist should have said."""
+
+    reply_to: ReplyAddress
+    specialist: str
+    prompt: str
+    """What was said to it, a line for each message."""
+    answer: Any
+    """As in the JSON, of any type; None is none of the labels."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """A refusal: data for the error reply, never an exception."""
 
@@ -192,6 +211,8 @@ class Answer:
     """Index of the option, if ``format`` was ``choice`` and it is complete."""
     detail: dict[str, Any] = field(default_factory=dict)
     """Further members of ``data`` on the wire, such as ``probabilities``."""
+    may_leave: bool = False
+    """Whether, if it is unsure, another node may be asked: the specialist names nobody else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +220,14 @@ class CancelOutcome:
     """The outcome of a ``cancel`` request."""
 
     is_found: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectionOutcome:
+    """The outcome of a ``correct`` request that was kept."""
+
+    count: int
+    """Corrections kept now, this one included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +270,7 @@ class Reply:
     """The one reply to a delivered message."""
 
     reply_to: ReplyAddress
-    outcome: Answer | CancelOutcome | Rejected
+    outcome: Answer | CancelOutcome | CorrectionOutcome | Rejected
     usage: Usage | None = None
     timing: Timing | None = None
     session: SessionState | None = None

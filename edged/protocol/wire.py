@@ -14,7 +14,7 @@ from edged.protocol.request import Rejected, ReplyAddress
 # Member ``v`` of every JSON message that edged sends, except fragments.
 PROTOCOL_VERSION = 1
 # The operations of a node: the last level of a request topic.
-OPERATIONS = ("generate", "cancel")
+OPERATIONS = ("generate", "cancel", "correct")
 # Of one request. A node has no use for them, so they must cost it nothing.
 MAX_USER_PROPERTIES = 64
 
@@ -138,6 +138,8 @@ class Topics:
         """Retained JSON: load, memory, speed, counters."""
         self.event: Final = f"{self.root}/event"
         """JSON: refusals, drops, restarts."""
+        self.escalation: Final = f"{self.root}/response/escalation"
+        """Replies of another node to what was passed on to it."""
         self.request_filter: Final = f"{self.root}/request/+"
         self.group_root: Final = f"{prefix}/group/{group}"
         self.group_filter: Final = f"$share/edged-{group}/{self.group_root}/request/+"
@@ -184,3 +186,4 @@ class RequestDefaults:
     """Prefixes of the reply topics that requests may choose."""
     discovery_prefix: str = "homeassistant"
     has_sessions: bool = True
+    keeps_corrections: bool = False

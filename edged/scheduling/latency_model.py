@@ -101,6 +101,7 @@ class RequestTimings:
     num_cached: int = 0
     """Prompt tokens reused."""
     prefill_s: float = 0.0
+    """All of its prefill runs, whoever else was in them."""
     decode_runs: int = 0
     """Runs after the prefill, which gives the first token; each gives a token, or several if some
     were drafted."""
@@ -110,10 +111,16 @@ class RequestTimings:
     """The other tokens in its decode runs: of other sequences, or drafted."""
     num_cobatched_pairs: int = 0
     """Attention pairs of those tokens: the positions before each, added up."""
+    num_coprefilled_tokens: int = 0
+    """The other tokens in its prefill runs: of other prompts, or padding."""
 
     def predicted_prefill_s(self, cost: CostEstimate) -> float:
-        """Predict its prefill."""
-        return cost.prefill_s(self.num_prefilled, self.num_cached)
+        """Predict its prefill, the other prompts in its runs included."""
+        # Those begin where this one does, and are about as long.
+        context = self.num_cached + self.num_prefilled / 2
+        token_s = cost.prefill_token_s + context * cost.prefill_pair_s
+        own_s = cost.prefill_s(self.num_prefilled, self.num_cached)
+        return own_s + self.num_coprefilled_tokens * token_s
 
     def predicted_decode_s(self, cost: CostEstimate) -> float:
         """Predict its decode runs, the other sequences in them included."""

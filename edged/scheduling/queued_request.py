@@ -29,6 +29,8 @@ class RequestPhase(Enum):
     STARTING = "starting"
     """It has a slot, and its start is written to the crash journal."""
     RUNNING = "running"
+    ESCALATED = "escalated"
+    """It has run, and waits for what another node says."""
     FINISHED = "finished"
     """It has its outcome; its reply may not be confirmed yet."""
 

@@ -5,7 +5,7 @@ deadline. Each request that ``enter`` accepts leaves through exactly one of ``ex
 and ``remove``, whose caller replies to it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Generic
 
 from edged.errors import ErrorCode
@@ -124,17 +124,18 @@ class Scheduler(Generic[S]):
         starting = (entry for entry in self.running if entry.phase is RequestPhase.STARTING)
         return [*self.queued(), *starting]
 
-    def cancel(self, cancel: CancelRequest) -> list[S]:
+    def cancel(self, cancel: CancelRequest, elsewhere: Iterable[S] = ()) -> list[S]:
         """Remove the matches that have not started, mark the running ones, and return them all.
 
         A match has the id or the Correlation Data. Ids are unique only to a requester, so if some
-        matches have the reply topic of the cancel's sender, only those are taken.
+        matches have the reply topic of the cancel's sender, only those are taken. Those
+        ``elsewhere`` have left the schedule and have no reply yet.
 
         Returns:
             FINISHED requests, to be answered ``cancelled``; RUNNING ones with ``is_cancelled`` set,
             to be answered when they have ended.
         """
-        entries = [*self.queued(), *self.running]
+        entries = [*self.queued(), *self.running, *elsewhere]
         matches = [entry for entry in entries if _is_target(entry.request, cancel)]
         owner = _owner(cancel.reply_to.topic)
         matches = [entry for entry in matches if _owner(entry.client) == owner] or matches

@@ -5,8 +5,8 @@ run, or to the plain model, which writes an answer in a run of its own.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,21 +15,12 @@ from edged.protocol.request import Answer, FinishReason
 from edged.specialists.decider import Reader, Run
 from edged.specialists.decision import Decision, decide
 from edged.specialists.folder import Specialist
-
-# Where the name of a specialist could stand: the plain model writes the answer.
-PLAIN_MODEL = "model"
+from edged.specialists.gate import GateChoice
+from edged.specialists.names import PLAIN_MODEL
 
 Features = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class GateChoice:
-    """What the gate says of a prompt."""
-
-    name: str | None
-    """Of the specialist for it; None where nothing fits."""
-    probabilities: Mapping[str, float]
-    """Of each specialist."""
+# The name of a specialist, or what names it for the features of a prompt, as the gate does.
+Choose: TypeAlias = str | Callable[[Features], GateChoice]
 
 
 class SpecialistDecider:
@@ -38,7 +29,7 @@ class SpecialistDecider:
     Args:
         reading: The run of the prompt in the template.
         specialists: All that are installed, by name.
-        choose: Names the specialist for the features of the prompt, as the gate does.
+        choose: The one that decides.
         plain: The run of the plain model, if what they are unsure of may be passed on to it.
     """
 
@@ -48,7 +39,7 @@ class SpecialistDecider:
         self,
         reading: Run,
         specialists: Mapping[str, Specialist],
-        choose: str | Callable[[Features], GateChoice],
+        choose: Choose,
         plain: Run | None = None,
     ) -> None:
         self._specialists = specialists
@@ -77,7 +68,8 @@ class SpecialistDecider:
             second = None if other is None else decide(other, features)
             if target is not None and second is not None and not second.is_unsure:
                 return answer_of(second, {"specialist": target, "escalated_from": name, **detail})
-        return answer_of(decision, {"specialist": name, **detail})
+        names_nobody = self._specialists[name].description.escalate is None
+        return replace(answer_of(decision, {"specialist": name, **detail}), may_leave=names_nobody)
 
 
 def answer_of(decision: Decision, detail: Mapping[str, Any]) -> Answer:

@@ -7,10 +7,16 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from edged.errors import UsageError
-from edged.specialists.examples import MAX_FIELDS, MAX_LABELS, Answer, AnswerKind, Example
+from edged.specialists.examples import (
+    MAX_FIELDS,
+    MAX_LABELS,
+    Answer,
+    AnswerKind,
+    Example,
+    same_prompt,
+)
 
 _FEWEST = 2
 # Fewer examples of a label than this are remarked.
@@ -44,23 +50,25 @@ def remarks(kind: AnswerKind, examples: Sequence[Example]) -> list[Remark]:
         elif len(same) > 1:
             result.append(Remark(lines, "the same prompt and answer; the first one counts"))
         if len(groups) > 1:
-            text = f"one prompt in the groups {', '.join(groups)}: they count as one group"
+            text = (
+                f"one prompt in the groups {', '.join(map(repr, groups))}: they count as one group"
+            )
             result.append(Remark(lines, text))
     for labels in _labels_by_decision(kind, examples).values():
-        for name, where in labels.items():
-            if len(where) < _FEW:
-                text = f"{name} has only {len(where)} examples; 10 of each are a good start"
-                result.append(Remark(tuple(where), text))
+        for name, few in labels.items():
+            if len(few) < _FEW:
+                text = f"{name} has only {len(few)} examples; 10 of each are a good start"
+                result.append(Remark(tuple(example.line for example in few), text))
     return result
 
 
 def leaks(examples: Sequence[Example], tests: Sequence[Example]) -> list[Remark]:
     """Find the lines of a test whose prompts are among the examples."""
-    known = {_prompt_key(example): example.line for example in examples}
+    known = {same_prompt(example.prompt): example.line for example in examples}
     return [
         Remark((test.line,), f"its prompt is taught in line {known[key]}; it does not count")
         for test in tests
-        if (key := _prompt_key(test)) in known
+        if (key := same_prompt(test.prompt)) in known
     ]
 
 
@@ -82,48 +90,44 @@ def distinct(examples: Sequence[Example]) -> list[Example]:
         for example in same:
             if (other := root(example.group)) != first:
                 merged[other] = first
-            kept.setdefault((_prompt_key(example), json.dumps(example.answer)), example)
+            kept.setdefault((same_prompt(example.prompt), json.dumps(example.answer)), example)
     in_order = sorted(kept.values(), key=lambda example: example.line)
     return [replace(example, group=root(example.group)) for example in in_order]
 
 
-def check(path: Path, kind: AnswerKind, examples: Sequence[Example]) -> None:
+def check(kind: AnswerKind, examples: Sequence[Example]) -> None:
     """Refuse examples from which nothing can be taught.
 
     Raises:
         UsageError: a label has too few examples, there are too few or too many labels, or an
             answer is on no scale; it names the line.
     """
-    if len(examples) < _FEWEST_FOR_FOLDS:
-        raise UsageError(f"{path}: {len(examples)} examples; give it {_FEWEST_FOR_FOLDS} at least")
-    missing = [example.line for example in examples if example.answer is None]
+    path = examples[0].file
+    if sum(example.is_measure for example in examples) < _FEWEST_FOR_FOLDS:
+        raise UsageError(f"{path}: give it {_FEWEST_FOR_FOLDS} examples with an answer at least")
+    missing = [example for example in examples if example.answer is None]
     if kind is AnswerKind.NUMBER and missing:
-        raise UsageError(f"{path}:{missing[0]}: answer: null is on no scale")
+        raise UsageError(f"{missing[0].place}: answer: null is on no scale")
     if len(names := _fields(examples)) > MAX_FIELDS:
         raise UsageError(f"{path}: {len(names)} fields; {MAX_FIELDS} are allowed")
     for subject, labels in _labels_by_decision(kind, examples).items():
         _check_labels(path, subject, labels)
 
 
-def _check_labels(path: Path, subject: str, labels: Mapping[str, Sequence[int]]) -> None:
+def _check_labels(path: str, subject: str, labels: Mapping[str, Sequence[Example]]) -> None:
     if len(labels) > MAX_LABELS:
         raise UsageError(f"{path}: {len(labels)} labels; {MAX_LABELS} are allowed")
     if len(labels) < _FEWEST:
         raise UsageError(f"{path}: {subject} is always the same; there is nothing to decide")
-    for name, lines in labels.items():
-        if len(lines) < _FEWEST:
-            complaint = f"{name} has 1 example; give it {_FEWEST} at least"
-            raise UsageError(f"{path}:{lines[0]}: {complaint}")
-
-
-def _prompt_key(example: Example) -> str:
-    return " ".join(example.prompt.lower().split())
+    for name, few in labels.items():
+        if len(few) < _FEWEST:
+            raise UsageError(f"{few[0].place}: {name} has 1 example; give it {_FEWEST} at least")
 
 
 def _by_prompt(examples: Iterable[Example]) -> list[list[Example]]:
     found: dict[str, list[Example]] = {}
     for example in examples:
-        found.setdefault(_prompt_key(example), []).append(example)
+        found.setdefault(same_prompt(example.prompt), []).append(example)
     return list(found.values())
 
 
@@ -138,14 +142,14 @@ def _fields(examples: Iterable[Example]) -> list[str]:
 
 def _labels_by_decision(
     kind: AnswerKind, examples: Sequence[Example]
-) -> dict[str, dict[str, list[int]]]:
-    """Return for each decision the lines of its labels; both as they are named in messages."""
+) -> dict[str, dict[str, list[Example]]]:
+    """Return for each decision the examples of its labels; both as they are named in messages."""
     fields = _fields(examples)
     every = sorted({one for example in examples for one in _several(example.answer)})
-    found: dict[str, dict[str, list[int]]] = {}
+    found: dict[str, dict[str, list[Example]]] = {}
     for example in examples:
         for subject, label in _decisions(kind, example.answer, fields, every):
-            found.setdefault(subject, {}).setdefault(label, []).append(example.line)
+            found.setdefault(subject, {}).setdefault(label, []).append(example)
     return found
 
 

@@ -3,15 +3,18 @@
 Rule: loads no library, as what is decided about a request needs none.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from edged.protocol.request import Answer
+from edged.protocol.request import Answer, FinishReason
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+# Tokens of an option in one pass: each gives a row of logits, and others may have the next pass.
+MAX_PASS_TOKENS = 16
 
 
 class Reader(Protocol):
@@ -22,9 +25,9 @@ class Reader(Protocol):
         """First tokens of the prompt that give nothing."""
 
     def add(self, rows: "NDArray[np.float32]") -> None:
-        """Take the hidden states ``[tokens, width]`` of the next tokens."""
+        """Take the hidden states ``[tokens, width]`` of the next tokens; of options, logits."""
 
-    def features(self) -> "NDArray[np.float32]":
+    def features(self) -> "NDArray[Any]":
         """Return what was read, when all tokens were added."""
 
 
@@ -35,6 +38,14 @@ class Run:
     prompt_ids: Sequence[int]
     new_reader: Callable[[], Reader] | None = None
     """None: an answer is written."""
+    options: Sequence[Sequence[int]] = ()
+    """Tokens that are run behind the prompt, one option at a time from the same place."""
+
+    @property
+    def num_positions(self) -> int:
+        """Tokens that are in the cache at a time, at most."""
+        # The last token of an option is never run.
+        return len(self.prompt_ids) + max((len(option) - 1 for option in self.options), default=0)
 
 
 class Decider(Protocol):
@@ -53,3 +64,42 @@ class Decider(Protocol):
 
         Unless it ``may_go_on``, it returns an answer as soon as ``num_needed`` runs were made.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a specialist answered to a prompt."""
+
+    answer: Any
+    """A label, None for none of them, or the answer's JSON."""
+    is_unsure: bool
+    """Whether it was a guess."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialistAnswer:
+    """A part of an answer that a specialist was asked for."""
+
+    specialist: str | None
+    """Who said it; None where none fits, or the plain model wrote it."""
+    said: Said
+    is_passed_on: bool
+    """Whether one was unsure, and another one answered."""
+
+
+def specialist_answers(answer: Answer) -> list[SpecialistAnswer]:
+    """Return what specialists were asked for: a decision, or one for each such question."""
+    own = {"text": answer.text, "json": answer.json, "finish_reason": answer.finish_reason}
+    parts = [own | answer.detail, *answer.detail.get("answers", {}).values()]
+    return [_specialist_answer(part) for part in parts if "specialist" in part]
+
+
+def _specialist_answer(part: Mapping[str, Any]) -> SpecialistAnswer:
+    json = part.get("json")
+    said = Said((part["text"] or None) if json is None else json, _is_unsure(part))
+    is_passed_on = bool(part.keys() & {"escalated_from", "escalated_to"})
+    return SpecialistAnswer(part["specialist"], said, is_passed_on)
+
+
+def _is_unsure(part: Mapping[str, Any]) -> bool:
+    return bool(part["finish_reason"] == FinishReason.UNSURE)

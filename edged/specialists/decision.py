@@ -48,7 +48,7 @@ class Decision:
 
 
 def decide(specialist: Specialist, features: NDArray[np.float32]) -> Decision:
-    """Return the decision on a prompt with these ``features``; takes less than a millisecond."""
+    """Return the decision on a prompt with these ``features``; takes about a millisecond."""
     scaled = [_scaled(specialist, head, features) for head in specialist.heads]
     read = list(zip(specialist.heads, scaled, strict=True))
     familiarity = float(np.mean([head.head.familiarity(rows)[0] for head, rows in read]))

@@ -6,6 +6,7 @@ Rule: every complaint names the file and the line.
 import csv
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,12 +19,14 @@ from edged.errors import UsageError
 # A label; null for "none of these"; several labels; a number; a field's label by its name.
 Answer: TypeAlias = str | float | tuple[str, ...] | dict[str, str | None] | None
 
-MAX_EXAMPLES = 20_000
+# Their features take 230 MB of memory with a model of 576 hidden states: a board has 1 GiB.
+MAX_EXAMPLES = 5_000
 MAX_PROMPT_CHARACTERS = 4096
 MAX_LABEL_CHARACTERS = 200
 MAX_LABELS = 512
 MAX_FIELDS = 32
 _MAX_FILE_BYTES = 64 << 20
+_HALF_PAIR = re.compile(r"\\u[dD]")
 _KEYS = frozenset(("prompt", "messages", "answer", "group", "weight"))
 # Fewer distinct numbers than this are labels, not a scale.
 _FEWEST_ON_A_SCALE = 3
@@ -57,17 +60,43 @@ class Example:
     group: str
     """Examples of one group are alike: they are never split between teaching and testing."""
     weight: float = 1.0
+    is_open: bool = False
+    """Whether it has no answer yet: a teacher is to be asked."""
+    file: str = ""
+    """Where it was read from."""
+    is_measure: bool = True
+    """Whether it counts when it was held out."""
+
+    @property
+    def place(self) -> str:
+        """File and line, for messages."""
+        return f"{self.file}:{self.line}"
 
 
-def read_examples(path: Path) -> list[Example]:
+def read_examples(path: Path, *, has_teacher: bool = False) -> list[Example]:
     """Read JSONL, or CSV where the name ends in ``.csv``.
 
     A cell of CSV is text. Its answers are read as numbers, lists or objects where every one of
     them that is not empty is such JSON, and as labels else (numbers, too, if there are fewer than
     three); an empty one is null.
 
+    With a teacher a line may have no answer. In CSV that is an empty cell, too, which is "none of
+    these" otherwise.
+
     Raises:
         UsageError: the file cannot be read, or a line is wrong.
+    """
+    examples = [_example(path, *row, has_teacher=has_teacher) for row in read_rows(path)]
+    if not examples:
+        raise UsageError(f"{path}: has no examples")
+    return examples
+
+
+def read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """Return the number and the members of each line, as ``read_examples`` reads it.
+
+    Raises:
+        UsageError: the file cannot be read, or has too many lines.
     """
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
@@ -78,13 +107,11 @@ def read_examples(path: Path) -> list[Example]:
     read = _csv_rows if path.suffix.lower() == ".csv" else _json_rows
     # One more than are allowed is enough to refuse them.
     rows = list(islice(read(path, text), MAX_EXAMPLES + 1))
-    if not rows:
-        raise UsageError(f"{path}: has no examples")
     if len(rows) > MAX_EXAMPLES:
         raise UsageError(f"{path}: more than the {MAX_EXAMPLES} examples that are allowed")
     if read is _csv_rows:
         _type_answers(rows)
-    return [_example(path, line, row) for line, row in rows]
+    return rows
 
 
 def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -97,7 +124,21 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             raise UsageError(f"{path}:{line}: not JSON ({error})") from error
         if not isinstance(row, dict):
             raise UsageError(f'{path}:{line}: must be an object such as {{"prompt": …}}')
+        if _HALF_PAIR.search(content):
+            _check_pairs(path, line, row)
         yield line, row
+
+
+def _check_pairs(path: Path, line: int, row: object) -> None:
+    """Refuse half of a surrogate pair: only an escape can write it, and no text can hold it.
+
+    Raises:
+        UsageError: there is one.
+    """
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{path}:{line}: has half of a surrogate pair (\\ud…)") from error
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -138,26 +179,39 @@ def _number(path: Path, line: int, text: object) -> float:
         raise UsageError(f"{path}:{line}: weight: {text!r} is not a number") from error
 
 
-def _example(path: Path, line: int, row: Mapping[str, Any]) -> Example:
+def example_of(path: Path, line: int, row: Mapping[str, Any]) -> Example:
+    """Check one line of ``read_rows``.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    return _example(path, line, row, has_teacher=False)
+
+
+def _example(path: Path, line: int, row: Mapping[str, Any], *, has_teacher: bool) -> Example:
     def refuse(complaint: str) -> UsageError:
         return UsageError(f"{path}:{line}: {complaint}")
 
     if unknown := sorted(row.keys() - _KEYS):
         raise refuse(f"{unknown[0]!r} is not known; the keys are {', '.join(sorted(_KEYS))}")
-    if "answer" not in row:
+    answer = row.get("answer")
+    is_missing = "answer" not in row or (answer is None and path.suffix.lower() == ".csv")
+    is_open = has_teacher and is_missing
+    if "answer" not in row and not is_open:
         raise refuse("answer: is missing; null means none of the labels")
     weight = row.get("weight", 1.0)
     is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
     if not is_number or not 0 < weight < math.inf:
         raise refuse("weight: must be a number above 0")
     try:
-        prompt, answer = _prompt(row), _answer(row["answer"])
+        prompt, answer = _prompt(row), read_answer(answer)
     except ValueError as error:
         raise refuse(str(error)) from error
     group = row.get("group")
     if group is not None and not isinstance(group, str):
         raise refuse("group: must be a string")
-    return Example(prompt, answer, line, f"line {line}" if group is None else group, weight)
+    group = f"line {line}" if group is None else group
+    return Example(prompt, answer, line, group, weight, is_open, str(path))
 
 
 def _prompt(row: Mapping[str, Any]) -> str:
@@ -184,7 +238,12 @@ def prompt_of(messages: object) -> str:
     return "\n".join(one["content"] for one in messages)
 
 
-def _answer(value: object) -> Answer:
+def read_answer(value: object) -> Answer:
+    """Return the answer that a value of JSON is.
+
+    Raises:
+        ValueError: it is none.
+    """
     if value is None or isinstance(value, str):
         return None if value is None else _label(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -212,28 +271,33 @@ def _label(value: object) -> str:
     return value.strip()
 
 
-def kind_of(path: Path, examples: Sequence[Example]) -> AnswerKind:
+def kind_of(examples: Sequence[Example]) -> AnswerKind:
     """Tell what the answers are.
 
     Raises:
         UsageError: they are of several kinds; it names a line of each.
     """
-    kinds: dict[AnswerKind, int] = {}
+    first: dict[AnswerKind, Example] = {}
     for example in examples:
         if example.answer is not None:
-            kinds.setdefault(_KINDS[type(example.answer)], example.line)
-    if len(kinds) > 1:
-        (first, line), (second, other), *_ = kinds.items()
+            first.setdefault(_KINDS[type(example.answer)], example)
+    if len(first) > 1:
+        (kind, one), (other, another), *_ = first.items()
         raise UsageError(
-            f"{path}:{other}: the answer is a {second}, that of line {line} a {first}; make a "
+            f"{another.place}: the answer is a {other}, that of line {one.line} a {kind}; make a "
             "specialist of each kind"
         )
-    if not kinds:
-        raise UsageError(f"{path}: no example has an answer")
-    (kind,) = kinds
+    if not first:
+        raise UsageError(f"{examples[0].file}: no example has an answer")
+    (kind,) = first
     is_short = len({example.answer for example in examples if isinstance(example.answer, float)})
     if kind is AnswerKind.NUMBER and is_short < _FEWEST_ON_A_SCALE:
         raise UsageError(
-            f"{path}: the answers are fewer than three numbers; write labels as strings"
+            f"{examples[0].file}: the answers are fewer than three numbers; write labels as strings"
         )
     return kind
+
+
+def same_prompt(prompt: str) -> str:
+    """Return what is left of a prompt without case and spaces: equal for what counts as one."""
+    return " ".join(prompt.lower().split())

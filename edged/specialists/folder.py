@@ -7,7 +7,6 @@ before anything is read. Another's folder may be made to do harm.
 import hashlib
 import io
 import json
-import re
 import zipfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,9 +18,11 @@ from edged.bundle.manifest import TOKENIZER, Manifest
 from edged.bundle.strict_json import decode, read_json
 from edged.errors import BundleError, BundleUnavailableError
 from edged.specialists.examples import MAX_FIELDS, MAX_LABEL_CHARACTERS, MAX_LABELS, AnswerKind
-from edged.specialists.features import ACTION, MEAN, NUM_POOLINGS, Layout, View
+from edged.specialists.features import NUM_POOLINGS, Layout
+from edged.specialists.gate_examples import GateExamples
 from edged.specialists.head import Head, Scaler
 from edged.specialists.linear import Linear
+from edged.specialists.names import NAME, check_names
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,17 +33,12 @@ FEATURES_VERSION = 1
 DESCRIPTION, ARRAYS = "specialist.json", "arrays.npz"
 MAX_DESCRIPTION_BYTES = 1 << 20
 MAX_ARRAYS_BYTES = 64 << 20
-# What the gate reads of every specialist's examples: the same of all, whatever their heads read.
-GATE_VIEW: View = ((ACTION, 3), (MEAN, 0))
-MAX_GATE_EXAMPLES = 512
-MAX_GATE_BYTES = 2 << 20
 MAX_DECIMALS = 6
 # Features of a token: a model of 32 layers and 4,096 hidden states has as many.
 MAX_WIDTH = 1 << 17
 # Within these no product of what was read and a prompt's features overflows.
 _LARGEST, _SMALLEST_SPREAD = 1e6, 1e-9
-NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
-_REPAIR = "teach it again with `edged teach`"
+REPAIR = "teach it again with `edged teach`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +169,8 @@ class Specialist:
 
     description: Description
     heads: tuple[TaughtHead, ...]
-    gate: "NDArray[np.float16]"
-    """``[n, features]``: examples in ``GATE_VIEW``, for the gate."""
+    gate: GateExamples | None
+    """None when the gate was fitted."""
 
     def info(self) -> dict[str, Any]:
         """Describe it, for ``info``."""
@@ -204,19 +200,8 @@ class Specialist:
     def size_bytes(self) -> int:
         """Of its arrays in memory."""
         arrays = (array for one in self.heads for array in one.arrays.values())
-        return self.gate.nbytes + sum(array.nbytes for array in arrays)
-
-
-def gate_rows(layout: Layout, features: "NDArray[np.float32]") -> "NDArray[np.float16]":
-    """Return what the gate reads of prompts with these ``features``."""
-    most = float(np.finfo(np.float16).max)
-    return layout.view(features, GATE_VIEW).clip(-most, most).astype(np.float16)
-
-
-def max_gate_examples(layout: Layout) -> int:
-    """Return how many examples a folder keeps for the gate."""
-    width = len(GATE_VIEW) * layout.hidden_size * np.dtype(np.float16).itemsize
-    return min(MAX_GATE_EXAMPLES, MAX_GATE_BYTES // width)
+        gate_bytes = 0 if self.gate is None else self.gate.nbytes
+        return gate_bytes + sum(array.nbytes for array in arrays)
 
 
 def write_specialist(folder: Path, specialist: Specialist) -> None:
@@ -225,7 +210,7 @@ def write_specialist(folder: Path, specialist: Specialist) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    arrays: dict[str, NDArray[Any]] = {"gate": specialist.gate}
+    arrays = {} if specialist.gate is None else specialist.gate.arrays
     for index, one in enumerate(specialist.heads):
         for name, array in one.arrays.items():
             kind = np.float16 if name in _HALVED else np.float32
@@ -241,8 +226,13 @@ def write_specialist(folder: Path, specialist: Specialist) -> None:
     (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
 
-def read_specialist(folder: Path, base: BaseModel) -> Specialist:
+def read_specialist(folder: Path, base: BaseModel, layout: Layout | None = None) -> Specialist:
     """Read and check a folder; blocks for milliseconds.
+
+    Args:
+        folder: May come from a stranger.
+        base: Of the bundle.
+        layout: Of the features that its graph gives; None where that is not known yet.
 
     Raises:
         BundleError: it is damaged, or taught to another base; it says what to do.
@@ -253,16 +243,19 @@ def read_specialist(folder: Path, base: BaseModel) -> Specialist:
         description = decode(Description, read_json(text))
         _check(description)
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{folder}: {DESCRIPTION}: {error}; {_REPAIR}") from error
+        raise BundleError(f"{folder}: {DESCRIPTION}: {error}; {REPAIR}") from error
     if description.base != base:
-        raise BundleError(f"{folder}: taught to another model; {_REPAIR}, with --model this bundle")
+        raise BundleError(f"{folder}: taught to another model; {REPAIR}, with --model this bundle")
+    said = Layout(description.num_layers, description.hidden_size)
+    if layout is not None and said != layout:
+        raise BundleError(f"{folder}: reads {said}, the model gives {layout}; {REPAIR}")
     data = _read(folder / ARRAYS, MAX_ARRAYS_BYTES)
     if hashlib.sha256(data).hexdigest() != description.arrays_sha256:
-        raise BundleError(f"{folder}: {ARRAYS} is not what {DESCRIPTION} says; {_REPAIR}")
+        raise BundleError(f"{folder}: {ARRAYS} is not what {DESCRIPTION} says; {REPAIR}")
     try:
         return _unpacked(data, description)
     except (ValueError, KeyError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{folder}: {ARRAYS}: {error}; {_REPAIR}") from error
+        raise BundleError(f"{folder}: {ARRAYS}: {error}; {REPAIR}") from error
 
 
 def _read(path: Path, most: int) -> bytes:
@@ -272,7 +265,7 @@ def _read(path: Path, most: int) -> bytes:
     except OSError as error:
         raise BundleUnavailableError(f"{path}: cannot be read: {error.strerror}") from error
     if len(data) > most:
-        raise BundleError(f"{path}: larger than {most} bytes; {_REPAIR}")
+        raise BundleError(f"{path}: larger than {most} bytes; {REPAIR}")
     return data
 
 
@@ -280,6 +273,7 @@ def _check(description: Description) -> None:
     # What the types of the description do not say.
     if description.format != FORMAT:
         raise ValueError(f"format {description.format} is not known")
+    check_names(description.name, description.escalate)
     if not 0 < description.hidden_size * description.num_layers <= MAX_WIDTH:
         raise ValueError(f"{description.num_layers} layers of {description.hidden_size} features")
     _check_fields(description)
@@ -337,14 +331,7 @@ def _unpacked(data: bytes, description: Description) -> Specialist:
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         found = enumerate(description.heads)
         heads = tuple(_head(arrays, f"{index}.", one, description) for index, one in found)
-        gate = arrays["gate"]
-    width = len(GATE_VIEW) * description.hidden_size
-    num_rows = len(gate) if gate.ndim else 0
-    is_small = gate.nbytes <= MAX_GATE_BYTES and num_rows <= MAX_GATE_EXAMPLES
-    if gate.dtype != np.float16 or gate.shape != (num_rows, width) or not is_small:
-        raise ValueError(f"gate is not at most {MAX_GATE_EXAMPLES} rows of {width} halves")
-    if not np.isfinite(gate).all():
-        raise ValueError("gate has numbers that are not finite")
+        gate = GateExamples.read(arrays, description.hidden_size)
     return Specialist(description, heads, gate)
 
 

@@ -1,12 +1,18 @@
 """The specialists of a node: what a request may name, and the runs that it takes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
-from edged.protocol.request import ChatMessage, Request
-from edged.specialists.asked import PLAIN_MODEL, SpecialistDecider
+from edged.protocol.request import AUTO, OnDeadline, Question, Request, spoken
+from edged.specialists.asked import Choose, SpecialistDecider
 from edged.specialists.decider import Decider, Run
 from edged.specialists.features import Template
 from edged.specialists.folder import Specialist
+from edged.specialists.gate import Gate
+from edged.specialists.names import PLAIN_MODEL
+from edged.specialists.questions import QuestionsDecider
+from edged.specialists.scoring import ChoiceDecider, EncodeChat, OptionScoring
+
+_NOTHING = "nothing is installed on this node; see `specialists` in its configuration"
 
 
 class UnknownSpecialistError(ValueError):
@@ -20,6 +26,8 @@ class Installed:
         template: What they all read.
         width: Features of a token's hidden states.
         specialists: By name.
+        scoring: What decides for an option without a specialist.
+        gate: Chooses among them.
     """
 
     def __init__(
@@ -27,34 +35,70 @@ class Installed:
         template: Template | None = None,
         width: int = 0,
         specialists: Mapping[str, Specialist] | None = None,
+        *,
+        scoring: OptionScoring | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._template = template
         self._width = width
+        self._scoring = scoring
         self.specialists = specialists or {}
+        self.gate = gate
 
     @property
     def size_bytes(self) -> int:
         """Memory that their arrays take."""
-        return sum(specialist.size_bytes for specialist in self.specialists.values())
+        gate_bytes = 0 if self.gate is None else self.gate.size_bytes
+        return gate_bytes + sum(one.size_bytes for one in self.specialists.values())
 
-    def decider(
-        self, request: Request, encode_chat: Callable[[Sequence[ChatMessage]], list[int]]
-    ) -> Decider | None:
+    def decider(self, request: Request, encode_chat: EncodeChat) -> Decider | None:
         """Return what decides a request; None where an answer is to be written.
 
         Raises:
             UnknownSpecialistError: It names what is not installed.
+            OptionError: An option cannot be scored.
         """
+        if request.questions:
+            return self._questions(request, encode_chat)
+        if request.format.is_scored:
+            choice = Question("", choices=request.format.choices)
+            return self._scored("format.choices", choice, request, encode_chat)
         name = request.specialist
         if name is None:
             return None
-        specialist = self._find("specialist", name)
-        text = spoken(request.messages)
-        reading = self.reading(text)
+        choose = self._chosen("specialist", name)
+        reading = self.reading(spoken(request.messages))
         plain = None
-        if request.may_escalate and specialist.description.escalate == PLAIN_MODEL:
+        if request.may_escalate and self._may_write(choose):
             plain = Run(encode_chat(request.messages))
-        return SpecialistDecider(reading, self.specialists, name, plain)
+        return SpecialistDecider(reading, self.specialists, choose, plain)
+
+    def _may_write(self, choose: Choose) -> bool:
+        """Return whether a specialist that decides may pass a prompt on to the plain model."""
+        names = [choose] if isinstance(choose, str) else self.specialists
+        return any(self.specialists[one].description.escalate == PLAIN_MODEL for one in names)
+
+    def _questions(self, request: Request, encode_chat: EncodeChat) -> Decider:
+        reading: Run | None = None
+        deciders: dict[str, Decider] = {}
+        for question in request.questions:
+            path = f"questions.{question.name}"
+            if question.specialist is None:
+                scored = self._scored(f"{path}.choices", question, request, encode_chat)
+                deciders[question.name] = scored
+                continue
+            choose = self._chosen(f"{path}.specialist", question.specialist)
+            reading = reading or self.reading(spoken(request.messages))
+            deciders[question.name] = SpecialistDecider(reading, self.specialists, choose)
+        may_leave_out = request.on_deadline is OnDeadline.SHORTEN
+        return QuestionsDecider(deciders, may_leave_out=may_leave_out)
+
+    def _scored(
+        self, path: str, question: Question, request: Request, encode_chat: EncodeChat
+    ) -> ChoiceDecider:
+        if self._scoring is None:
+            raise ValueError("no option can be scored without a model")
+        return self._scoring.decider(path, question, request.messages, encode_chat)
 
     def reading(self, text: str) -> Run:
         """Return the run of a text in the template.
@@ -67,17 +111,16 @@ class Installed:
         ids, pooling = self._template.prompt(text, self._width)
         return Run(ids, pooling.again)
 
-    def _find(self, path: str, name: str) -> Specialist:
-        specialist = self.specialists.get(name)
-        if specialist is None:
-            known = ", ".join(sorted(self.specialists)) or "none"
-            raise UnknownSpecialistError(
-                f"{path}: {name} is not installed on this node; it has {known}"
-            )
-        return specialist
+    def _chosen(self, path: str, name: str) -> Choose:
+        """Return the specialist of this name, or what chooses one.
 
-
-def spoken(messages: Sequence[ChatMessage]) -> str:
-    """Return what a head reads of a dialogue: what was said, a line for each message."""
-    # A system text is the same in all prompts of a client, and none of the examples has it.
-    return "\n".join(message.content for message in messages if message.role != "system")
+        Raises:
+            UnknownSpecialistError: There is none.
+        """
+        if name == AUTO and self.gate is not None:
+            return self.gate.choose
+        if name not in self.specialists:
+            known = ", ".join(sorted(self.specialists))
+            what = f"{name} is not installed on this node; it has {known}"
+            raise UnknownSpecialistError(f"{path}: {what if known else _NOTHING}")
+        return name

@@ -150,11 +150,16 @@ def measured(lesson: Lesson, note: Note) -> Measured:
 def held_out_parts(lesson: Lesson) -> list[Integers]:
     """Return the examples that are held out together; no group is in two of these parts."""
     count = next((parts for most, parts in _PARTS if len(lesson.examples) <= most), _FIFTH)
-    keys = [key_of(example.answer) for example in lesson.examples]
+    if lesson.kind is AnswerKind.FIELDS:
+        count = min(count, _FIFTH)  # each part costs a head for each field
+    keys = [(example.is_measure, key_of(example.answer)) for example in lesson.examples]
     order = {key: index for index, key in enumerate(dict.fromkeys(keys))}
     fold = folds([order[key] for key in keys], lesson.groups, count, _SEED)
     parts = [np.flatnonzero(fold == index) for index in np.unique(fold)]
-    return parts[:1] if len(lesson.examples) > _PARTS[-1][0] else parts
+    if len(lesson.examples) <= _PARTS[-1][0]:
+        return parts
+    is_measure = np.array([example.is_measure for example in lesson.examples])
+    return [max(parts, key=lambda part: int(is_measure[part].sum()))]
 
 
 def judged_parts(
@@ -172,7 +177,8 @@ def judged_parts(
         others = np.setdiff1d(np.arange(len(lesson.examples)), part)
         kept = _share_of(lesson, others, share)
         specialist = taught(lesson.part(kept), lambda _: None)
-        yield [judge(specialist, lesson.examples[one], lesson.features[one]) for one in part]
+        measures = [one for one in part if lesson.examples[one].is_measure]
+        yield [judge(specialist, lesson.examples[one], lesson.features[one]) for one in measures]
         note((index + 1) / len(parts))
 
 

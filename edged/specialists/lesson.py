@@ -25,10 +25,9 @@ from edged.specialists.folder import (
     Scale,
     Specialist,
     TaughtHead,
-    gate_rows,
-    max_gate_examples,
 )
-from edged.specialists.head import Doubles, Floats, Scaler, folds
+from edged.specialists.gate_examples import GateExamples, max_gate_examples
+from edged.specialists.head import Doubles, Floats, Integers, Scaler, folds
 from edged.specialists.linear import Linear, Regression, held_out
 from edged.specialists.training import (
     NUM_FOLDS,
@@ -45,6 +44,8 @@ SEED = 0
 # Variance of the noise in units of the prior's.
 _NOISES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _NONE = "none of these"
+# Into which numbers are divided for the gate, each with as many examples.
+_NUM_STEPS = 8
 _NOT_MEASURED = Result(0.0, 0.0, 1.0, 0.0, 0, 0.0, 0.0, 0.0, None)
 
 
@@ -144,18 +145,20 @@ def taught(lesson: Lesson, note: Note) -> Specialist:
     """
     fit = {AnswerKind.LABEL: _single, AnswerKind.FIELDS: _fields}.get(lesson.kind, _linear)
     made = fit(lesson, note)
+    is_measure = np.array([example.is_measure for example in lesson.examples])
     description = Description(
         *(FORMAT, lesson.name, lesson.kind, lesson.base),
         *(lesson.layout.num_layers, lesson.layout.hidden_size),
         tuple(one.description for one in made.heads),
         made.scale,
-        unsure_below(made.confidence, made.is_right, lesson.precision),
+        unsure_below(made.confidence[is_measure], made.is_right[is_measure], lesson.precision),
         unfamiliar_below(made.familiarity),
         _NOT_MEASURED,
         "",
     )
     chosen = _spread_evenly(lesson.examples)[: max_gate_examples(lesson.layout)]
-    return Specialist(description, made.heads, gate_rows(lesson.layout, lesson.features[chosen]))
+    features, labels = lesson.features[chosen], _similar(lesson, chosen)
+    return Specialist(description, made.heads, GateExamples.of(lesson.layout, features, labels))
 
 
 def _spread_evenly(examples: Sequence[Example]) -> list[int]:
@@ -167,6 +170,17 @@ def _spread_evenly(examples: Sequence[Example]) -> list[int]:
         seen[key] = seen.get(key, 0) + 1
         rank.append((seen[key], index))
     return [index for _, index in sorted(rank)]
+
+
+def _similar(lesson: Lesson, chosen: Sequence[int]) -> Integers:
+    """Return a number for each of these examples: the same for equal answers, or near numbers."""
+    if lesson.kind is AnswerKind.NUMBER:
+        numbers = np.array([_float(lesson.examples[index].answer) for index in chosen])
+        steps = np.quantile(numbers, np.linspace(0, 1, _NUM_STEPS + 1)[1:-1])
+        return np.searchsorted(steps, numbers)
+    keys = [key_of(lesson.examples[index].answer) for index in chosen]
+    order = {key: index for index, key in enumerate(dict.fromkeys(keys))}
+    return np.array([order[key] for key in keys])
 
 
 def _single(lesson: Lesson, note: Note) -> _Heads:

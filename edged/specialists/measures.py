@@ -17,7 +17,8 @@ def interval(num_right: int, count: int) -> tuple[float, float]:
     share, square = num_right / count, _Z_95**2
     centre = share + square / (2 * count)
     half = _Z_95 * math.sqrt(share * (1 - share) / count + square / (4 * count**2))
-    return (centre - half) / (1 + square / count), (centre + half) / (1 + square / count)
+    low, high = (side / (1 + square / count) for side in (centre - half, centre + half))
+    return max(low, 0.0), min(high, 1.0)  # rounding may go beyond
 
 
 @dataclass(frozen=True, slots=True)

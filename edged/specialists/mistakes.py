@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from edged.specialists.examples import AnswerKind
+from edged.specialists.examples import Answer, AnswerKind
 from edged.specialists.judging import CurvePoint, Judged
 
 _NONE = "none of these"
@@ -63,9 +63,18 @@ def _differences(kind: AnswerKind, judged: Judged) -> Iterator[tuple[str, str]]:
                     f"{name}: {answered.get(name) or _NONE}",
                 )
     elif kind is AnswerKind.NUMBER:
-        yield json.dumps(answer), decision.text
+        yield shown(answer), decision.text
     else:
-        yield str(answer or _NONE), decision.text or _NONE
+        yield shown(answer), decision.text or _NONE
+
+
+def shown(answer: Answer) -> str:
+    """Return an answer as people read it."""
+    if answer is None:
+        return _NONE
+    if isinstance(answer, float):
+        return f"{answer:g}"
+    return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
 
 
 def doubtful(judged: Sequence[Judged]) -> list[Judged]:

@@ -4,19 +4,19 @@ Rule: one file, with no script and no reference to anything outside. Whatever co
 escaped: a prompt may be hostile HTML.
 """
 
-import json
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 from edged.specialists.charts import Axis, Point, chart
 from edged.specialists.checks import Remark
-from edged.specialists.examples import Answer, AnswerKind
+from edged.specialists.examples import AnswerKind
 from edged.specialists.folder import Result
 from edged.specialists.judging import CurvePoint, Measured, label_counts
 from edged.specialists.lesson import Lesson
 from edged.specialists.measures import interval, reliability
-from edged.specialists.mistakes import Confusion, confusions, doubtful, is_worth_more
+from edged.specialists.mistakes import Confusion, confusions, doubtful, is_worth_more, shown
 
 _MOST_CONFUSIONS = 20
 _MOST_DOUBTFUL = 25
@@ -213,28 +213,18 @@ def _to_look_at(findings: Findings) -> str:
             *(
                 str(one.example.line),
                 shortened(one.example.prompt),
-                shortened(_shown(one.example.answer)),
+                shortened(shown(one.example.answer)),
             ),
             *(shortened(one.decision.text or "none of these"), f"{one.plausibility:.0%}"),
         )
         for one in doubtful(findings.measured.judged)[:_MOST_DOUBTFUL]
     ]
     if rows:
-        last = (
-            "closeness"
-            if findings.lesson.kind is AnswerKind.NUMBER
-            else "probability of its answer"
-        )
+        last = "plausibility of its answer"
         parts.append(_table(("line", "prompt", "its answer", "the others say", last), rows))
     if len(parts) == 1:
         parts.append("<p>None.</p>")
     return "\n".join(parts)
-
-
-def _shown(answer: Answer) -> str:
-    if answer is None:
-        return "none of these"
-    return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
 
 
 def shortened(text: str) -> str:
@@ -243,7 +233,9 @@ def shortened(text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    return "".join(one if one.isprintable() or one == "\n" else "�" for one in text)
+    return "".join(
+        "�" if unicodedata.category(one) == "Cc" and one != "\n" else one for one in text
+    )
 
 
 def _text(text: str) -> str:

@@ -40,6 +40,8 @@ _UNFAMILIAR_SHARE = 0.04
 _ANY_LABEL = 0.2
 _NEWTON_STEPS = 30
 _CLOSE = 1e-3
+# Where nothing can be learnt the likeliest is the flattest: differences of a hundredth are enough.
+_FLATTEST = 0.01
 _SMALLEST_SPREAD = 1e-9
 
 
@@ -188,6 +190,7 @@ def fitting_temperature(scores: Doubles, labels: Integers, weights: Doubles) -> 
     targets[np.arange(len(labels)), labels] += weights.sum() / total
     centred = scores - (targets * scores).sum(axis=1, keepdims=True)
     sharpness = 1 / max(float(np.ptp(scores, axis=1).mean()), _SMALLEST_SPREAD)
+    flattest = _FLATTEST * sharpness
     for _ in range(_NEWTON_STEPS):
         probabilities = softmax(centred * sharpness)
         means = (probabilities * centred).sum(axis=1)
@@ -198,7 +201,7 @@ def fitting_temperature(scores: Doubles, labels: Integers, weights: Doubles) -> 
         if abs(following - sharpness) < _CLOSE * sharpness:
             break
         sharpness = following
-    return 1 / sharpness
+    return 1 / max(sharpness, flattest)
 
 
 def _stacked(examples: Examples, layout: Layout, view: View) -> Floats:

@@ -69,7 +69,11 @@ def _channel(address: str, message: str) -> dict[str, Any]:
 
 
 def _operations() -> dict[str, Any]:
-    summaries = {"generate": "Answer a prompt.", "cancel": "Cancel a request."}
+    summaries = {
+        "generate": "Answer a prompt.",
+        "cancel": "Cancel a request.",
+        "correct": "Keep what a specialist should have said.",
+    }
     operations = {
         operation: _operation(f"{operation}Request", "receive", summaries[operation], qos=1)
         for operation in OPERATIONS

@@ -28,6 +28,7 @@ _LIMITS = {
     "sessions": "largest number of sessions; 0: none",
     "session_tokens": "longest dialogue, in tokens",
     "session_idle_ms": "time after which an idle session is deleted, in ms",
+    "corrections": "most corrections that are kept; 0: none",
 }
 
 

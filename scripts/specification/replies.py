@@ -50,8 +50,10 @@ def reply_schema() -> Schema:
     }
     optional = ("error", "usage", "timing", "model", "session")
     schema = members(properties, optional=optional)
-    schema["oneOf"] = [_answer(), _cancelled(), _refused()]
-    text = "The one terminal reply of a request: an answer, the outcome of a cancel, or an error."
+    schema["oneOf"] = [_answer(), _cancelled(), _corrected(), _refused()]
+    text = (
+        "The one terminal reply of a request: an answer, the outcome of another one, or an error."
+    )
     return document("reply", "reply", text, schema)
 
 
@@ -79,9 +81,10 @@ def _answer() -> Schema:
             "json": {"description": docs["json"]},
             "choice": described(nullable(COUNT), docs["choice"]),
             **_decision(),
+            "answers": _answers(),
             "finish_reason": described({"enum": [str(r) for r in FinishReason]}, meanings),
         },
-        optional=("choice", *_decision()),
+        optional=("choice", *_decision(), "answers"),
     )
     # A client that acts on the text does nothing if the choice was cut.
     is_cut = {"properties": {"choice": {"type": "null"}}, "required": ["choice"]}
@@ -103,6 +106,7 @@ def _decision() -> dict[str, Schema]:
             nullable(STRING), "who decided; null: nobody fits, or the plain model wrote the text"
         ),
         "escalated_from": described(nullable(STRING), "the specialist that was unsure"),
+        "escalated_to": described(STRING, "the other node, or group, that answered"),
         "specialists": described(
             {"type": "object", "additionalProperties": share},
             "`specialist: auto`: how probable it is that each one fits",
@@ -120,14 +124,43 @@ def _decision() -> dict[str, Schema]:
             "of a number: nine of ten right ones are inside",
         ),
         "guesses": described({"type": "array", "items": guess}, "`unsure`: the most probable"),
-        "answers": described({"type": "object"}, "`questions`: a decision each, by name"),
     }
+
+
+def _answers() -> Schema:
+    """Return what is said of several questions."""
+    docs, reasons = docs_of(Answer), (FinishReason.STOP, FinishReason.UNSURE, FinishReason.DEADLINE)
+    properties: dict[str, Schema] = {
+        "text": described(STRING, "the option or label, or the JSON text"),
+        "json": {"description": docs["json"]},
+        "choice": described(COUNT, docs["choice"]),
+        **_decision(),
+        "finish_reason": described(
+            {"enum": [str(reason) for reason in reasons]},
+            "`deadline`: there was no time for it, and nothing else stands here",
+        ),
+    }
+    answer = members(
+        properties, optional=tuple(name for name in properties if name != "finish_reason")
+    )
+    schema: Schema = {"type": "object", "additionalProperties": answer}
+    return described(schema, "`questions`: a decision each, by name")
 
 
 def _cancelled() -> Schema:
     found = described(BOOLEAN, "whether there was something to cancel")
-    data = members({"found": found})
-    return {"title": "cancel", "properties": {"status": {"const": "ok"}, "data": data}} | {
+    return _outcome("cancel", members({"found": found}))
+
+
+def _corrected() -> Schema:
+    kept = described({"const": True}, "it is on the disk")
+    count = described({"type": "integer", "minimum": 1}, "corrections kept now")
+    return _outcome("correct", members({"kept": kept, "count": count}))
+
+
+def _outcome(title: str, data: Schema) -> Schema:
+    """Return the schema of a reply to what starts no answer."""
+    return {"title": title, "properties": {"status": {"const": "ok"}, "data": data}} | {
         "not": {"anyOf": [{"required": [name]} for name in ("error", "usage", "timing", "model")]}
     }
 

@@ -1,6 +1,6 @@
-"""JSON Schema of the requests ``generate`` and ``cancel``.
+"""JSON Schema of the requests ``generate``, ``cancel`` and ``correct``.
 
-Rule: null is the same as omitting a key, so every key accepts it.
+Rule: null is the same as omitting a key, so every key accepts it; only of an ``answer`` it is one.
 """
 
 from typing import Any
@@ -31,6 +31,7 @@ from edged.protocol.keys import (
     Key,
 )
 from edged.protocol.request import FormatType
+from edged.specialists.examples import MAX_FIELDS
 from scripts.specification.parts import (
     STRING,
     Schema,
@@ -72,6 +73,15 @@ _DECISIONS_EXCLUDE: list[Schema] = [
     }
     for key in ("specialist", "questions")
 ]
+_IS_SCORED: Schema = {
+    "type": "object",
+    "required": ["type", "probabilities"],
+    "properties": {"type": {"const": "choice"}, "probabilities": {"const": True}},
+}
+_SCORES_EXCLUDE: Schema = {
+    "if": {"required": ["format"], "properties": {"format": _IS_SCORED}},
+    "then": {"properties": {"session": _NONE, "stream": {"enum": [False, None]}}},
+}
 
 
 def generate_schema() -> Schema:
@@ -80,7 +90,7 @@ def generate_schema() -> Schema:
         "type": "object",
         "properties": _properties(),
         "oneOf": _PROMPT_OR_MESSAGES,
-        "allOf": [_STREAM_NEEDS_ID, *_DECISIONS_EXCLUDE],
+        "allOf": [_STREAM_NEEDS_ID, *_DECISIONS_EXCLUDE, _SCORES_EXCLUDE],
     }
     text = (
         "A prompt in JSON. Unknown keys are ignored. null is the same as omitting the key. In"
@@ -103,6 +113,36 @@ def cancel_schema() -> Schema:
     }
     text = "A cancel in JSON; Correlation Data may name its target instead."
     return document("cancel", "cancel request", text, schema)
+
+
+def correct_schema() -> Schema:
+    """Return the schema of a ``correct`` request in JSON."""
+    label: Schema = {"type": ["string", "number", "boolean"]}
+    answer: Schema = {
+        "type": ["string", "null", "number", "array", "object"],
+        "items": label,
+        "additionalProperties": nullable(label),
+        "minProperties": 1,
+        "maxProperties": MAX_FIELDS,
+    }
+    schema: Schema = {
+        "type": "object",
+        "properties": {
+            **{name: nullable(it) for name, it in _declared(ID, TRANSACTION).items()},
+            "specialist": described(dict(SPECIALIST.schema), "whose answer it should have been"),
+            "prompt": described(nullable(_FILLED), "what it was asked; or `messages`"),
+            "messages": nullable(_messages()),
+            "answer": described(answer, "the right one; null is none of the labels"),
+            "response_topic": nullable(_response_topic()),
+        },
+        "required": ["specialist", "answer"],
+        "oneOf": _PROMPT_OR_MESSAGES,
+    }
+    text = (
+        "A prompt and its right answer, for a node that keeps corrections. The answer is one that"
+        " the specialist can give."
+    )
+    return document("correct", "correct request", text, schema)
 
 
 def _properties() -> dict[str, Schema]:
@@ -163,7 +203,10 @@ def _questions() -> Schema:
             "ask": described(nullable(ask), "the question in words, for choices"),
         },
         "oneOf": [
-            {"required": ["specialist"], "properties": {"specialist": {"not": _NONE}}},
+            {
+                "required": ["specialist"],
+                "properties": {"specialist": {"not": _NONE}, "ask": _NONE},
+            },
             {"required": ["choices"]},
         ],
     }

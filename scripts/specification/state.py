@@ -55,6 +55,8 @@ _DEVICE = {
 _SPEED = {
     "refused_by_code": (_COUNTS, "`refused` by the code of the error"),
     "dropped_by_reason": (_COUNTS, "`dropped` by the reason"),
+    "unsure_share": (_SHARE, "`unsure` of `decided`; null before the first"),
+    "agreement_share": (_SHARE, "`corrections_agreed` of `corrections_compared`"),
     "ttft_p50_s": (_MAYBE, "time to the first token, in s: median of the latest requests"),
     "ttft_p95_s": (_MAYBE, "the same: 95th percentile"),
     "decode_tok_s": (_MAYBE, "tokens of answers per s: median of the latest requests"),

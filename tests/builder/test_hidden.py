@@ -37,8 +37,10 @@ def build(export: Path, folder: Path, scheme: Scheme, *, is_int8: bool, has_hidd
     return output
 
 
-def load(folder: Path) -> Graph:
-    return load_graph(folder / MODEL, is_fused=True, max_model_len=64, num_threads=1)
+def load(folder: Path, num_slots: int = 1) -> Graph:
+    return load_graph(
+        folder / MODEL, is_fused=True, max_model_len=64, num_threads=1, num_slots=num_slots
+    )
 
 
 @pytest.mark.parametrize("is_int8", [False, True])
@@ -53,7 +55,7 @@ def test_logits_and_answers_have_the_bits_that_they_have_without(
     ]
     assert graphs[0].hidden_shape == (0, 0)
     with pytest.raises(ValueError, match=r"hidden"):
-        graphs[0].hidden(PROMPT, 0, 1)
+        graphs[0].hidden([PROMPT], 0)
     results = []
     for graph in graphs:
         prompt = graph.forward(PROMPT, 0).copy()
@@ -75,23 +77,51 @@ def test_they_are_the_same_however_a_prompt_is_cut(
         rows = []
         for start in range(0, len(PROMPT), size):
             ids = PROMPT[start : start + size]
-            rows.append(graph.hidden(ids, start, len(ids)).copy())
+            rows.append(graph.hidden([ids], start)[0].copy())
         return np.concatenate(rows)
 
     whole = read(len(PROMPT))
     assert whole.shape == (len(PROMPT), np.prod(graph.hidden_shape))
     np.testing.assert_array_equal(read(chunk), whole)
     # Of the last rows alone, too, and logits after them are those of a run without.
-    np.testing.assert_array_equal(graph.hidden(PROMPT, 0, 4), whole[-4:])
-    assert graph.hidden(PROMPT, 0, 0).shape == (0, whole.shape[1])
+    np.testing.assert_array_equal(graph.hidden([PROMPT], 0, 16)[0], whole[16:])
+    assert graph.hidden([PROMPT], 0, 21)[0].shape == (0, whole.shape[1])
+
+
+@pytest.mark.parametrize("is_int8", [False, True])
+def test_a_prompt_has_the_same_bits_alone_and_beside_others(
+    tiny_export: TinyExport, tmp_path: Path, is_int8: bool
+) -> None:
+    """Its hidden states, and its keys and values; whatever its place among them."""
+    export, scheme = tiny_export("llama"), Scheme.INT8_W8A8
+    path = build(export, tmp_path, scheme, is_int8=is_int8, has_hidden=True)
+    prefix, lengths = PROMPT[:9], (7, 12, 1, 30, 12, 5, 2, 19)
+    prompts = [np.random.default_rng(n).integers(3, 150, n) for n in lengths]
+    graph, start = load(path, num_slots=8), len(prefix)
+    for slot in range(8):
+        graph.hidden([prefix], 0, slot=slot)
+    alone = [graph.hidden([ids], start, slot=slot)[0].copy() for slot, ids in enumerate(prompts)]
+    caches = [graph.read(slot) for slot in range(8)]
+    for first, width in ((0, 2), (2, 2), (4, 4), (1, 3), (0, 8)):
+        for order in (range(first, first + width), range(first + width - 1, first - 1, -1)):
+            states = graph.hidden([prompts[i] for i in order], start, slot=first)
+            for slot, i in enumerate(order, first):
+                np.testing.assert_array_equal(states[slot - first], alone[i])
+                np.testing.assert_array_equal(graph.read(slot), caches[i])
+    # The logits after them, too: padding behind a prompt is never seen.
+    graph.hidden(prompts[:3], start, slot=0)
+    after = graph.forward(PROMPT[:3], start + lengths[0], slot=0).copy()
+    single = load(path)
+    single.hidden([np.concatenate([prefix, prompts[0]])], 0)
+    np.testing.assert_array_equal(single.forward(PROMPT[:3], start + lengths[0]), after)
 
 
 def test_int8_ones_are_near_those_of_the_original(tiny_export: TinyExport, tmp_path: Path) -> None:
     export = tiny_export("llama")
     exact = load(build(export, tmp_path, Scheme.FP32, is_int8=False, has_hidden=True))
-    wanted = exact.hidden(PROMPT, 0, len(PROMPT)).copy()
+    wanted = exact.hidden([PROMPT], 0)[0].copy()
     rounded = load(build(export, tmp_path, Scheme.FP32, is_int8=True, has_hidden=True))
-    found = rounded.hidden(PROMPT, 0, len(PROMPT))
+    found = rounded.hidden([PROMPT], 0)[0]
     cosines = (wanted * found).sum(axis=1)
     cosines /= np.linalg.norm(wanted, axis=1) * np.linalg.norm(found, axis=1)
     assert cosines.min() > 0.99

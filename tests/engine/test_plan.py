@@ -119,6 +119,23 @@ def test_what_does_not_fit_beside_the_others_now_exits_75(
     assert "it does not fit: budget." in capsys.readouterr().out
 
 
+def test_specialists_are_planned_and_shown(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The bundle's own folder holds nothing else.
+    beside = tmp_path_factory.mktemp("beside")
+    (beside / "taught").mkdir()
+    (beside / "taught" / "arrays.npz").write_bytes(bytes(3 * MIB))
+    file = beside / "edged.yaml"
+    file.write_text(f"model: {{path: {folder}}}\nspecialists: [taught]\n")
+    assert main(["plan", "--config", str(file), "--json"]) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out)["specialists_bytes"] == 6 * MIB
+    assert main(["plan", "--config", str(file)]) == ExitCode.OK
+    assert re.search(r"^  specialists +6 MiB", capsys.readouterr().out, re.MULTILINE)
+    assert main(["plan", "--model", str(folder)]) == ExitCode.OK
+    assert "specialists" not in capsys.readouterr().out
+
+
 def test_a_context_that_is_none_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--model", str(folder), "--context", "many"]) == ExitCode.CONFIG
     assert "model.max_model_len" in capsys.readouterr().err

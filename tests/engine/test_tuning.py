@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 
 from edged.bundle.folder import Bundle, open_bundle
 from edged.config.keys import Config, ModelConfig, StateConfig
-from edged.daemon.measurements import TUNING_FILE, Tuning, known_tuning, measure_tuning
+from edged.daemon.measurements import (
+    TUNING_FILE,
+    Tuning,
+    fitted_settings,
+    known_tuning,
+    measure_tuning,
+)
 from edged.engine.graph import Graph
 from edged.engine.steps import DecodeInput
 from tests.fakes import FakeClock
@@ -117,3 +123,14 @@ def test_a_damaged_file_is_measured_anew(
     (tmp_path / TUNING_FILE).write_text("{", "utf-8")
     assert known_tuning(config(tmp_path), bundle, bundle.model_path).has_flash is not None
     assert "is measured anew" in caplog.text
+
+
+@pytest.mark.parametrize(("chosen", "batch_tokens"), [(None, 256), (96, 96)])
+def test_prompts_read_together_have_the_tokens_that_memory_is_planned_for(
+    bundle: Bundle, chosen: int | None, batch_tokens: int
+) -> None:
+    """However short the fastest chunk is."""
+    config = Config(model=ModelConfig(path=bundle.folder, prefill_chunk_tokens=chosen))
+    settings = fitted_settings(config, bundle, 2, room_bytes=0)
+    assert settings.batch_tokens == batch_tokens
+    assert settings.prefill_chunk_tokens == (chosen or 64)

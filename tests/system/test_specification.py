@@ -26,6 +26,7 @@ INFO = {
         "max_timeout_ms": 300_000,
     },
     "model": {"max_model_len": 2048, "id": "tiny"},
+    "specialists": [{"name": "washer", "kind": "label"}],
 }
 # What JSON Schema cannot say, or says of a payload that is none; everything else it must refuse.
 BEYOND_SCHEMA = (
@@ -33,10 +34,14 @@ BEYOND_SCHEMA = (
     "a system text beside a system message",
     "the schema has an unknown type",
     "a node that holds none says so",
+    "a specialist that is not installed",
+    "a specialist and no stream",
+    "a specialist in a question that is not installed",
 )
 GOLDEN = (
     *("reply-answer", "reply-session", "reply-cancel", "reply-queue-full", "reply-timeout"),
-    *("reply-choice", "reply-choice-cut", "fragment", "fragment-done"),
+    *("reply-choice", "reply-choice-cut", "reply-correct", "reply-scored", "reply-questions"),
+    *("fragment", "fragment-done"),
 )
 CASES = [
     case
@@ -127,6 +132,7 @@ def test_the_schema_of_state_has_the_members_of_the_protocol() -> None:
 def test_an_example_of_the_protocol_satisfies_the_schema_of_its_kind(text: str) -> None:
     told = json.loads(text)
     marks = {"delta": "fragment", "event": "event", "operations": "info", "uptime_s": "state"}
+    marks |= {"answer": "correct"}
     kinds = [kind for mark, kind in marks.items() if mark in told] or ["reply"]
     assert problems(told, strict(SCHEMAS[kinds[0]])) == []
 

@@ -183,6 +183,13 @@ def test_a_secret_is_never_repeated(text: str) -> None:
         ("broker: {password: p}", "broker.password: set without broker.username"),
         ("broker: {password_file: p}", "broker.password: set without broker.username"),
         ("broker: {ca_file: ca.pem}", "broker.ca_file: set, but broker.tls is false"),
+        ("state: {corrections: 10}", "state.corrections: set without state.folder"),
+        ("node: attic\nrequest: {escalate_to: attic}", "request.escalate_to: names this node"),
+        ("request: {escalate_to: group}", "request.escalate_to: names this node"),
+        (
+            "group: {name: heating}\nrequest: {escalate_to: group/heating}",
+            "request.escalate_to: names this node or its own group",
+        ),
         ("request: {timeout: 10min}", "request.timeout: longer than request.max_timeout"),
         ("request: {max_tokens: 2048}", "request.max_tokens: leaves no room for a prompt"),
     ],

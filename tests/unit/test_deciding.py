@@ -13,7 +13,7 @@ from edged.node.events import Prepared
 from edged.node.generation import Finished, Generation
 from edged.protocol.request import Answer, FinishReason, Rejected
 from edged.specialists.decider import Reader, Run
-from tests.fakes import Bench, CharacterStream
+from tests.fakes import COST, Bench, CharacterStream
 from tests.make_request import make_request
 
 SURE = Answer("on", FinishReason.STOP, is_choice=True, choice=0, detail={"specialist": "lamp"})
@@ -145,3 +145,95 @@ def test_a_decision_that_cannot_be_in_time_is_refused_and_says_that_nothing_is_w
     (reply,) = bench.transport.replies
     assert reply.json["error"]["code"] == "timeout"
     assert reply.json["error"]["message"].startswith("the prompt is predicted to take")
+
+
+def test_what_is_read_can_make_room_for_another_and_what_is_decided_cannot() -> None:
+    run = started(ScriptedDecider())
+    run.max_tokens = 0
+    assert run.is_pausable
+    run.end_run(1.0)
+    assert not run.is_pausable
+
+
+def refused(*runs: Run, timeout_ms: int) -> str | None:
+    """Ask for these runs; return the code of the refusal, if it is one."""
+    bench = Bench(is_preparing=False)
+    bench.deliver({"prompt": "hi", "timeout_ms": timeout_ms, "priority": "interactive"})
+    (prepare,) = bench.preparer.waiting
+    bench.take(Prepared(prepare.key, decider=ScriptedDecider(SURE, runs, len(runs))))
+    replies = [sent.json["error"]["code"] for sent in bench.transport.replies]
+    assert len(replies) + len(bench.worker.jobs) == 1
+    return replies[0] if replies else None
+
+
+def test_each_option_is_counted_as_a_decoded_token_and_its_others_as_tokens_of_a_prompt() -> None:
+    # 100 tokens of prompt take 1 s. Of 11 of an option the last is never run: 0.08 + 9 * 0.01 s.
+    run = Run([1] * 100, CountingReader, [[1] * 11] * 5)
+    assert refused(run, timeout_ms=1990) == "timeout"
+    assert refused(run, timeout_ms=2100) is None
+    assert refused(Run([1] * 100, CountingReader, [[1]] * 5), timeout_ms=1200) is None
+
+
+def test_a_long_option_takes_several_passes() -> None:
+    # 3 of 16 tokens.
+    run = Run([1], CountingReader, [[1] * 49] * 10)
+    assert refused(run, timeout_ms=7500) == "timeout"
+    assert refused(run, timeout_ms=7700) is None
+
+
+def test_what_prompts_have_in_common_is_counted_once() -> None:
+    runs = [Run([*range(90), *[100 + n] * 10], CountingReader) for n in range(5)]
+    assert refused(*runs, timeout_ms=1400) == "timeout"
+    assert refused(*runs, timeout_ms=1700) is None
+    others = [Run([100 + n] * 100, CountingReader) for n in range(5)]
+    assert refused(*others, timeout_ms=5400) == "timeout"
+
+
+def test_attention_of_several_prompts_is_not_that_of_one_as_long() -> None:
+    bench = Bench(is_preparing=False, cost=replace(COST, prefill_pair_s=1e-4))
+    bench.deliver({"prompt": "hi", "timeout_ms": 20_000})
+    (prepare,) = bench.preparer.waiting
+    runs = [Run([n] * 100, CountingReader) for n in range(10)]
+    bench.take(Prepared(prepare.key, decider=ScriptedDecider(SURE, runs, 10)))
+    (state,) = bench.node.scheduler.running
+    # Each takes 1.5 s; one prompt of 1,000 tokens would take 60 s.
+    assert COST.prefill_token_s * state.num_prompt_tokens < 15
+    assert 14.9 < replace(COST, prefill_pair_s=1e-4).prefill_s(state.num_prompt_tokens) < 15.2
+
+
+def test_the_last_token_of_the_same_prompt_is_counted_again() -> None:
+    runs = [Run([1, 2], CountingReader)] * 100
+    assert refused(*runs, timeout_ms=1000) == "timeout"
+    assert refused(*runs, timeout_ms=1300) is None
+
+
+def test_a_prompt_that_leaves_no_room_for_an_option_is_too_long() -> None:
+    # 256 positions.
+    assert refused(Run([1] * 200, CountingReader, [[1] * 57]), timeout_ms=60_000) == (
+        "prompt_too_long"
+    )
+    assert refused(Run([1] * 200, CountingReader, [[1] * 56]), timeout_ms=60_000) is None
+
+
+def test_as_many_and_long_options_as_a_request_may_have_are_refused_when_late() -> None:
+    options = [[1 + n] * 240 for n in range(64)]
+    assert refused(Run([1], CountingReader, options), timeout_ms=200_000) == "timeout"
+
+
+@pytest.mark.parametrize("num_runs", [1, 2])
+def test_costs_are_learned_from_a_decision_of_one_prompt_only(num_runs: int) -> None:
+    bench = Bench(is_preparing=False)
+    bench.deliver({"prompt": "hi"})
+    (prepare,) = bench.preparer.waiting
+    decider = ScriptedDecider(SURE, [Run([1] * 50, CountingReader)] * num_runs, num_runs)
+    bench.take(Prepared(prepare.key, decider=decider))
+    (job,) = bench.worker.jobs
+    job.start(CharacterStream(), bench.clock())
+    for _ in range(num_runs):
+        job.record(Prefilled(50, 0))
+        bench.clock.advance(5.0)  # ten times as long as it was predicted
+        job.spent.prefill_s += 5.0
+        job.end_run(bench.clock())
+    bench.take(Finished(job, SURE, bench.clock()))
+    is_learned = bench.node.latency_model.current.prefill_token_s > 0.05
+    assert is_learned is (num_runs == 1)

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from edged.errors import ErrorCode
+from edged.node.corrections import MAX_IN_HAND
 from edged.node.crash_journal import INTAKE_PAGE, MAX_ATTEMPTS, STARTS_PAGE
 from edged.node.effects import (
     Acknowledge,
     Cancel,
     Decode,
     Effect,
+    KeepCorrection,
     Pause,
     Prepare,
     Publish,
@@ -30,8 +32,10 @@ from edged.node.effects import (
 from edged.node.events import (
     Abandon,
     Confirmed,
+    CorrectionKept,
     Decoded,
     Drain,
+    EscalationReplied,
     Prepared,
     Readings,
     Synced,
@@ -40,14 +44,16 @@ from edged.node.events import (
 from edged.node.generation import Finished, Generation, Paused
 from edged.node.node import Event, Node
 from edged.node.request_state import RequestState
+from edged.protocol.decode import Decoded as WireDecoded
+from edged.protocol.escalation import EscalationTarget
 from edged.protocol.request import (
     Answer,
     CancelRequest,
+    Correction,
     FinishReason,
     Priority,
     Rejected,
     ReplyAddress,
-    Request,
 )
 from edged.protocol.wire import Delivery, Dropped, DropReason, Refusal
 from edged.scheduling.latency_model import LatencyModel
@@ -56,7 +62,9 @@ from tests.fakes import COST, LIMITS, ROOMY, CharacterStream
 from tests.make_request import make_request
 
 TOPIC = LIMITS.defaults.topics.request("generate")
-CANCEL_REPLIES = "reply/cancel"
+CANCEL_REPLIES, CORRECTION_REPLIES = "reply/cancel", "reply/correct"
+OTHER_NODE = EscalationTarget("attic", "other/requests", "own/escalations", b"secret")
+UNSURE = Answer("on", FinishReason.UNSURE, detail={"specialist": "lamp"}, may_leave=True)
 NUM_MESSAGES = 6
 TIMEOUTS_S = (2.0, 20.0, 60.0)
 
@@ -66,13 +74,16 @@ def has_id(number: int) -> bool:
     return number % 3 > 0
 
 
-def read(delivery: Delivery, received_s: float) -> Request | CancelRequest | Refusal | Dropped:
+def read(delivery: Delivery, received_s: float) -> WireDecoded:
     """Decode the payloads of this test: what is asked, and a number."""
     kind, _, digits = delivery.payload.decode().partition(" ")
     number = int(digits)
     match kind:
         case "cancel":
             return CancelRequest(ReplyAddress(CANCEL_REPLIES, f"m{number}"))
+        case "correct":
+            request_id = f"m{number}" if has_id(number) else None
+            return Correction(ReplyAddress(CORRECTION_REPLIES, request_id), "lamp", "x", "on")
         case "refused":
             return Refusal(ReplyAddress("reply/refused"), Rejected(ErrorCode.BAD_REQUEST, "no"))
         case "dropped":
@@ -116,7 +127,8 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @initialize(num_slots=st.integers(1, 3))
     def begin(self, num_slots: int) -> None:
-        self.limits = replace(LIMITS, max_waiting=3, num_slots=num_slots)
+        limits = replace(LIMITS, max_waiting=3, num_slots=num_slots)
+        self.limits = replace(limits, escalation=OTHER_NODE)
         self.start_process()
 
     def start_process(self) -> None:
@@ -126,6 +138,8 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.cancelled: set[int] = set()
         self.to_pause: set[int] = set()
         self.unconfirmed: list[int] = []
+        self.keeping: list[KeepCorrection] = []
+        self.passed_on: list[str] = []
         self.num_delivered = self.num_replies = 0
         self.final_until_s: dict[int, float] = {}
         """Until when the answer to a message with an id is repeated instead of made again."""
@@ -147,7 +161,7 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     def carry_out(self, effect: Effect) -> None:
         match effect:
-            case Start() | Cancel() | Pause():
+            case Start() | Cancel() | Pause() | KeepCorrection():
                 self.command(effect)
             case WriteJournal():
                 self.pages[effect.page] = effect.content
@@ -163,13 +177,22 @@ class DeliveryMachine(RuleBasedStateMachine):
             case Acknowledge():
                 self.acknowledge(effect.delivery)
 
+    def begin_to_keep(self, effect: KeepCorrection) -> None:
+        token = effect.correction.reply_to.request_id
+        others = [other.correction.reply_to.request_id for other in self.keeping]
+        assert token is None or token not in others, "it is on its way already"
+        self.keeping.append(effect)
+        assert len(self.keeping) <= MAX_IN_HAND
+
     def acknowledge(self, delivery: Delivery) -> None:
         # Over a connection that is gone, nothing can be acknowledged any more.
         if delivery.connection_epoch == self.epoch:
             del self.unacknowledged[delivery.packet_id]
 
-    def command(self, effect: Start | Cancel | Pause) -> None:
+    def command(self, effect: Start | Cancel | Pause | KeepCorrection) -> None:
         match effect:
+            case KeepCorrection():
+                self.begin_to_keep(effect)
             case Start():
                 self.begin_generation(effect.generation)
             case Cancel():
@@ -191,12 +214,15 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     def send(self, published: Publish) -> None:
         assert published.handle is not None
+        if published.message.topic == OTHER_NODE.request_topic:
+            self.passed_on.append(json.loads(published.message.payload)["id"])
+            return
         self.unconfirmed.append(published.handle)
         self.num_replies += 1
         assert self.num_replies <= self.num_delivered, "a second reply"
         reply, topic = json.loads(published.message.payload), published.message.topic
         number = reply["id"][1:] if reply["id"] else topic.removeprefix("reply/")
-        if number.isdigit() and topic != CANCEL_REPLIES:
+        if number.isdigit() and topic not in {CANCEL_REPLIES, CORRECTION_REPLIES}:
             is_refused = reply.get("error", {}).get("code") == "crashed_before"
             if is_refused and not reply["duplicate"]:
                 self.refuse_crashed(int(number))
@@ -238,7 +264,8 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.publish(f"generate {number}")
 
     @rule(
-        kind=st.sampled_from(("cancel", "cancel", "refused", "dropped")), number=st.integers(0, 5)
+        kind=st.sampled_from(("cancel", "cancel", "correct", "correct", "refused", "dropped")),
+        number=st.integers(0, 5),
     )
     def send_other(self, kind: str, number: int) -> None:
         self.publish(f"{kind} {number}")
@@ -261,10 +288,33 @@ class DeliveryMachine(RuleBasedStateMachine):
     def sync(self) -> None:
         self.take(Synced(self.syncing.pop(0)))
 
+    @precondition(lambda self: self.keeping)
+    @rule(is_refused=st.sampled_from((False, False, True)))
+    def keep(self, *, is_refused: bool = False) -> None:
+        refused = Rejected(ErrorCode.BAD_REQUEST, "no") if is_refused else None
+        key = self.keeping.pop(0).key
+        self.take(CorrectionKept(key, 1, is_new=not is_refused, rejected=refused))
+
     @precondition(lambda self: self.running)
     @rule(data=st.data(), is_broken=st.sampled_from((False, False, False, True)))
     def finish(self, data: st.DataObject, *, is_broken: bool) -> None:
         self.end(data.draw(st.sampled_from(sorted(self.running))), is_broken=is_broken)
+
+    @precondition(lambda self: self.running)
+    @rule()
+    def decide(self) -> None:
+        """Let a specialist be unsure, so that the other node is asked."""
+        run = self.running.pop(min(self.running))
+        run.first_token_s = self.now_s
+        self.take(Finished(run, UNSURE, self.now_s))
+
+    @precondition(lambda self: self.passed_on)
+    @rule(data=st.data(), is_sure=st.booleans())
+    def answer_elsewhere(self, data: st.DataObject, *, is_sure: bool) -> None:
+        """Let the other node answer, perhaps again or too late."""
+        token = data.draw(st.sampled_from(self.passed_on))
+        answer = Answer("on", FinishReason.STOP) if is_sure else None
+        self.take(EscalationReplied(token, answer))
 
     def end(self, key: int, *, is_broken: bool = False) -> None:
         run = self.running.pop(key)
@@ -318,7 +368,8 @@ class DeliveryMachine(RuleBasedStateMachine):
     def in_progress(self) -> list[RequestState]:
         """The requests whose start is written down."""
         scheduler = self.node.scheduler
-        return [*(state for state in scheduler.queued() if state.num_pauses), *scheduler.running]
+        paused = [state for state in scheduler.queued() if state.num_pauses]
+        return [*paused, *scheduler.running, *self.node._escalations.states]
 
     @rule(ends_first=st.booleans())
     def stop(self, *, ends_first: bool) -> None:
@@ -348,8 +399,8 @@ class DeliveryMachine(RuleBasedStateMachine):
         for _ in range(200):
             if self.preparing is not None:
                 self.prepare()
-            elif self.syncing:
-                self.sync()
+            elif self.syncing or self.keeping:
+                self.sync() if self.syncing else self.keep()
             elif self.cancelled or self.to_pause:
                 self.obey()
             elif self.running:

@@ -12,6 +12,7 @@ from edged.node.effects import (
     Cancel,
     Decode,
     Effect,
+    KeepCorrection,
     Pause,
     Prepare,
     Publish,
@@ -26,12 +27,13 @@ from edged.node.generation import Generation
 from edged.node.node import Event, Node
 from edged.node.throttling import DeviceReading
 from edged.protocol.event import MemoryRecovered
-from edged.protocol.request import Request
+from edged.protocol.request import Correction, ReplyAddress, Request
 from edged.protocol.wire import Delivery, Dropped, Encoded, RequestDefaults, Topics, WireProperties
 from edged.scheduling.memory_budget import MemorySnapshot
 from tests.fakes import FakeClock
 from tests.make_request import make_request
 
+KEEP = KeepCorrection(5, Correction(ReplyAddress("reply/me"), "lamp", "x", "on"), None)
 REQUEST = Delivery("edged/kitchen/request/generate", b'{"prompt": "x"}', qos=1)
 MESSAGE = Encoded("edged/kitchen/response/generate", b"{}", WireProperties())
 PREPARED = Prepared(1)
@@ -91,7 +93,8 @@ class Stage:
         self.recorder, self.clock = Recorder(), FakeClock()
         self.num_memory_readings = self.num_device_readings = 0
         edge = cast("Any", self.recorder)
-        edges = Edges(edge, edge, edge, edge, edge, self.clock, self.read_memory, self.read_device)
+        readings = self.clock, self.read_memory, self.read_device
+        edges = Edges(edge, edge, edge, edge, edge, *readings, edge)
         self.driver = Driver(
             cast("Node", self.node), edges, RequestDefaults(Topics("edged", "kitchen"))
         )
@@ -110,6 +113,7 @@ def test_effects_are_carried_out_in_the_order_of_the_node() -> None:
         tick=[
             WriteJournal(1, b"page"),
             SyncJournal(4),
+            KEEP,
             Acknowledge(REQUEST),
             Publish(MESSAGE, handle=3),
             Publish(MESSAGE),
@@ -125,6 +129,7 @@ def test_effects_are_carried_out_in_the_order_of_the_node() -> None:
     assert stage.recorder.calls == [
         ("write", 1, b"page"),
         ("sync", 4),
+        ("keep", KEEP),
         ("acknowledge", REQUEST),
         ("publish", MESSAGE, 1),
         ("publish", MESSAGE, 0),

@@ -1,7 +1,12 @@
 """Energy: a figure never stands without its source."""
 
-from edged.daemon.energy import EnergyMeter, add
+from edged.daemon.energy import EnergyMeter, account, add
+from edged.engine.decoding import ForwardPass
+from edged.engine.steps import Prefilled
+from edged.node.generation import Generation
 from edged.protocol.request import Energy, EnergySource
+from tests.fakes import FakeSequence
+from tests.make_request import make_request
 
 RAPL, MODEL = EnergySource.RAPL, EnergySource.MODEL
 
@@ -34,3 +39,16 @@ def test_two_stretches_are_as_sure_as_the_weaker_of_them() -> None:
     assert add(measured, reckoned) == Energy(3.0, MODEL)
     assert add(None, reckoned) == add(reckoned, None) == reckoned
     assert add(None, None) is None
+
+
+def test_of_one_run_for_several_prompts_each_waited_for_all_and_has_its_share_of_the_energy() -> (
+    None
+):
+    runs = [Generation(key, [1] * 9, make_request(), 16, None) for key in range(3)]
+    for run in runs:
+        run.decoding = FakeSequence(iter(()), 9)
+    outcomes = {run.decoding: [Prefilled(9, 4, 11)] for run in runs[:2] if run.decoding}
+    account(ForwardPass(outcomes), 0.5, Energy(3.0, RAPL), runs)
+    assert [run.spent.prefill_s for run in runs] == [0.5, 0.5, 0.0]
+    assert [run.spent.num_coprefilled_tokens for run in runs] == [11, 11, 0]
+    assert [run.energy for run in runs] == [Energy(1.5, RAPL)] * 2 + [None]

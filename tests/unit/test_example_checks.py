@@ -1,20 +1,20 @@
 """What is said of examples before they are taught, and what is repaired."""
 
-from pathlib import Path
-
 import pytest
 
 from edged.errors import UsageError
 from edged.specialists.checks import check, distinct, leaks, remarks
 from edged.specialists.examples import Answer, AnswerKind, Example
 
-PATH = Path("examples.jsonl")
 LABEL = AnswerKind.LABEL
 
 
 def given(*rows: tuple[str, Answer] | tuple[str, Answer, str]) -> list[Example]:
     return [
-        Example(row[0], row[1], line, row[2] if len(row) == 3 else f"line {line}")
+        Example(
+            *(row[0], row[1], line, row[2] if len(row) == 3 else f"line {line}"),
+            file="examples.jsonl",
+        )
         for line, row in enumerate(rows, 1)
     ]
 
@@ -39,7 +39,7 @@ def test_a_prompt_is_never_in_two_groups() -> None:
     assert len(set(groups[:5])) == 1
     assert groups[5] == groups[6] != groups[0]
     texts = [str(remark) for remark in remarks(LABEL, examples)]
-    assert "lines 2, 3: one prompt in the groups g1, g2: they count as one group" in texts
+    assert "lines 2, 3: one prompt in the groups 'g1', 'g2': they count as one group" in texts
     assert not any("groups" in text for text in texts if text.startswith("lines 6, 7"))
 
 
@@ -65,7 +65,7 @@ def many(answers: list[Answer]) -> list[Example]:
 @pytest.mark.parametrize(
     ("kind", "answers", "complaint"),
     [
-        (LABEL, ["x", "y"], r"examples.jsonl: 2 examples; give it 8 at least"),
+        (LABEL, ["x", "y"], r"examples.jsonl: give it 8 examples"),
         (LABEL, ["x"] * 8, r"examples.jsonl: the answer is always the same"),
         (LABEL, [*["x"] * 8, "y"], r"examples.jsonl:9: 'y' has 1 example; give it 2 at least"),
         (LABEL, [*["x"] * 8, None], r"examples.jsonl:9: null has 1 example"),
@@ -84,7 +84,7 @@ def test_what_cannot_be_taught_is_refused(
     kind: AnswerKind, answers: list[Answer], complaint: str
 ) -> None:
     with pytest.raises(UsageError, match=complaint):
-        check(PATH, kind, many(answers))
+        check(kind, many(answers))
 
 
 @pytest.mark.parametrize(
@@ -97,4 +97,4 @@ def test_what_cannot_be_taught_is_refused(
     ],
 )
 def test_two_examples_of_everything_are_enough(kind: AnswerKind, answers: list[Answer]) -> None:
-    check(PATH, kind, many(answers * 4))
+    check(kind, many(answers * 4))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edged.errors import UsageError
-from edged.specialists.examples import AnswerKind, kind_of, read_examples
+from edged.specialists.examples import AnswerKind, example_of, kind_of, read_examples
 
 
 def write(folder: Path, *rows: object, name: str = "examples.jsonl") -> Path:
@@ -31,6 +31,19 @@ def test_jsonl_and_csv_say_the_same(tmp_path: Path) -> None:
     assert from_json[0].group != from_json[1].group
 
 
+def test_a_whole_surrogate_pair_is_a_character(tmp_path: Path) -> None:
+    (example,) = read_examples(write(tmp_path, r'{"prompt": "\ud83d\ude00", "answer": "y"}'))
+    assert example.prompt == "\N{GRINNING FACE}"
+
+
+def test_a_line_may_wait_for_a_teacher(tmp_path: Path) -> None:
+    path = write(tmp_path, "prompt,answer", "x,", "y,b", name="examples.csv")
+    assert [one.is_open for one in read_examples(path, has_teacher=True)] == [True, False]
+    assert [one.is_open for one in read_examples(path)] == [False, False]
+    with pytest.raises(UsageError, match="answer: is missing"):
+        example_of(path, 2, {"prompt": "x"})
+
+
 def test_a_dialogue_is_what_was_said_in_it(tmp_path: Path) -> None:
     messages = [{"role": "user", "content": "hello"}, {"role": "user", "content": "lights on"}]
     (example,) = read_examples(write(tmp_path, {"messages": messages, "answer": "on"}))
@@ -53,6 +66,7 @@ def test_a_dialogue_is_what_was_said_in_it(tmp_path: Path) -> None:
         ({"prompt": "x", "answer": "y", "weight": True}, "weight: must be a number above 0"),
         ({"prompt": "x", "answer": "y", "group": 1}, "group: must be a string"),
         ({"prompt": "x", "answer": "y", "colour": 1}, "'colour' is not known"),
+        ('{"prompt": "\\ud83d", "answer": "y"}', "half of a surrogate pair"),
         ('{"prompt": "x", "answer": NaN}', "the number is not finite"),
         ({"messages": ["x"], "answer": "y"}, "messages: must be a list of objects"),
         ({"prompt": "x", "answer": True}, "answer: must be a label, null, a list"),
@@ -105,7 +119,7 @@ def test_it_says_what_the_answers_are(
 ) -> None:
     rows = [{"prompt": f"p{i}", "answer": answer} for i, answer in enumerate(answers)]
     path = write(tmp_path, *rows)
-    assert kind_of(path, read_examples(path)) is kind
+    assert kind_of(read_examples(path)) is kind
 
 
 @pytest.mark.parametrize(
@@ -122,7 +136,7 @@ def test_answers_that_fit_no_kind_are_refused(
     rows = [{"prompt": f"p{i}", "answer": answer} for i, answer in enumerate(answers)]
     path = write(tmp_path, *rows)
     with pytest.raises(UsageError, match=complaint):
-        kind_of(path, read_examples(path))
+        kind_of(read_examples(path))
 
 
 @pytest.mark.parametrize(

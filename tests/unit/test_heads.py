@@ -147,6 +147,7 @@ def test_the_template_says_which_tokens_are_the_prompts_own() -> None:
 
 def test_an_interval_holds_the_share_and_narrows_with_the_count() -> None:
     assert interval(0, 0) == (0.0, 1.0)
+    assert (interval(0, 36)[0], interval(36, 36)[1]) == (0.0, 1.0)
     low, high = interval(80, 100)
     assert (round(low, 4), round(high, 4)) == (0.7112, 0.8666)  # Wilson's, as tables have it
     assert interval(800, 1000)[0] > low
@@ -173,6 +174,15 @@ def test_the_temperature_makes_held_out_answers_as_likely_as_they_are_right() ->
     # Whatever the scores are measured in, and far from where it starts.
     found = fitting_temperature(scores * 1000, labels, np.ones(4000))
     assert found == pytest.approx(500, rel=0.1)
+
+
+def test_what_cannot_be_learnt_has_flat_probabilities_and_no_endless_temperature() -> None:
+    random = np.random.default_rng(0)
+    scores = random.standard_normal((12, 2))
+    wrong = scores.argmin(axis=1)
+    temperature = fitting_temperature(scores, wrong, np.ones(12))
+    assert temperature <= 100 * np.ptp(scores, axis=1).mean() * 1.001
+    assert np.abs(scores / temperature).max() < 0.05
 
 
 def test_answers_that_are_all_right_are_surer_the_more_there_are_but_never_certain() -> None:

@@ -14,12 +14,16 @@ SCHEMA = DATA / "homeassistant" / "device-discovery.schema.json"
 STATUS = "homeassistant/status"
 
 
-def announcement(*, can_ask: bool = False, prefix: str = "edged") -> Announcement:
-    return Announcement(Topics(prefix, "kitchen"), "homeassistant", "tiny", can_ask)
+def announcement(
+    *, can_ask: bool = False, has_specialists: bool = False, prefix: str = "edged"
+) -> Announcement:
+    topics = Topics(prefix, "kitchen")
+    return Announcement(topics, "homeassistant", "tiny", can_ask, has_specialists)
 
 
-def payload(*, can_ask: bool) -> Any:  # noqa: ANN401 - JSON
-    return json.loads(announcement(can_ask=can_ask).message().payload)
+def payload(*, can_ask: bool, has_specialists: bool = True) -> Any:  # noqa: ANN401 - JSON
+    found = announcement(can_ask=can_ask, has_specialists=has_specialists)
+    return json.loads(found.message().payload)
 
 
 @pytest.mark.parametrize("can_ask", [False, True])
@@ -49,6 +53,22 @@ def test_asking_is_taken_away_when_it_is_not_allowed() -> None:
     assert components["ask"] == {"p": "notify"}
     assert components["question"] == {"p": "text"}
     assert components["answer"] == {"p": "sensor"}
+
+
+def test_shares_of_decisions_are_shown_in_percent_where_there_are_specialists() -> None:
+    components = payload(can_ask=False)["cmps"]
+    unsure, agreement = components["unsure_share"], components["agreement_share"]
+    assert unsure["entity_category"] == agreement["entity_category"] == "diagnostic"
+    assert unsure["unit_of_measurement"] == "%"
+    template = unsure["value_template"]
+    jinja2 = pytest.importorskip("jinja2")
+    shown = [
+        jinja2.Template(template).render(value_json={"unsure_share": share})
+        for share in (0.0625, 0, None)
+    ]
+    assert shown == ["6.2", "0", "None"]
+    without = payload(can_ask=False, has_specialists=False)["cmps"]
+    assert without["unsure_share"] == without["agreement_share"] == {"p": "sensor"}
 
 
 def discovery(*, is_on: bool = True) -> tuple[Discovery, FakeTransport, FakeClock]:

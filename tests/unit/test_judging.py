@@ -72,9 +72,17 @@ def test_no_group_is_taught_and_held_out() -> None:
 def test_of_many_examples_a_fifth_is_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judging, "_PARTS", ((20, 10), (50, 5)))
     assert len(held_out_parts(lesson(20))) == 10
+    assert len(held_out_parts(fields_lesson(20))) == 5
     assert len(held_out_parts(lesson(50))) == 5
     (part,) = held_out_parts(lesson(60))
     assert len(part) == 12
+
+
+def test_a_teachers_opinions_are_taught_and_never_a_measure() -> None:
+    given = lesson(24)
+    rows = [replace(one, is_measure=index < 12) for index, one in enumerate(given.examples)]
+    found = measured(replace(given, examples=rows), quietly)
+    assert sorted(one.example.line for one in found.judged) == list(range(1, 13))
 
 
 def test_the_figures_of_noise_are_those_of_chance() -> None:
@@ -313,4 +321,5 @@ def test_a_line_has_every_figure() -> None:
 
 def test_a_long_prompt_is_shortened() -> None:
     assert shortened("a\x07b\nc") == "a�b\nc"
+    assert shortened("\N{ZERO WIDTH JOINER}") == "\N{ZERO WIDTH JOINER}"  # emojis need it
     assert len(shortened("x" * 1000)) == 240

@@ -125,6 +125,15 @@ def test_a_batched_request_corrects_the_model_as_well() -> None:
     assert model.current.decode_row_s == pytest.approx(2e-3, rel=0.01)
 
 
+def test_a_prompt_read_beside_others_corrects_the_model_as_well() -> None:
+    """Three others of 60 tokens, and 10 of padding, after 100 cached ones."""
+    model = LatencyModel(TRUE)
+    run_s = TRUE.run_s + 240 * TRUE.prefill_token_s + 4 * 60 * (100 + 30) * TRUE.prefill_pair_s
+    for _ in range(5):
+        model.observe(RequestTimings(50, 100, 2 * run_s, num_coprefilled_tokens=190))
+    assert model.current.prefill_tok_s == pytest.approx(TRUE.prefill_tok_s / 2, rel=0.01)
+
+
 def test_two_stalls_in_five_requests_change_no_cost() -> None:
     model = LatencyModel(TRUE)
     for factor in (1.0, 1.0, 30.0, 1.0, 40.0):

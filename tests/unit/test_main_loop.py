@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
+from unittest.mock import patch
 
 import pytest
 
@@ -24,7 +25,7 @@ from edged.daemon.main_loop import (
 )
 from edged.daemon.reporting import Reporter
 from edged.daemon.sdnotify import Notifier
-from edged.node.events import Tick
+from edged.node.events import CorrectionKept, EscalationReplied, Tick
 from edged.node.generation import Finished
 from edged.node.node import Event as NodeEvent
 from edged.node.pressure import PressureLevel
@@ -216,6 +217,24 @@ def test_without_a_configuration_file_a_reload_does_nothing(tmp_path: Path) -> N
     stage = Stage(tmp_path, [ReloadRequested(), STOP])
     stage.loop.run()
     assert stage.notifier.told == ["STOPPING=1"]
+
+
+def test_what_another_node_says_is_acknowledged_and_goes_to_the_node(tmp_path: Path) -> None:
+    payload = b'{"id": "t", "status": "error", "data": {}}'
+    reply = Delivery("edged/kitchen/response/escalation", payload, qos=1, packet_id=7)
+    kept = CorrectionKept(3, count=1)
+    stage = Stage(tmp_path, [reply, kept, STOP])
+    taken: list[NodeEvent] = []
+    take = stage.bench.driver.take
+
+    def note(event: NodeEvent) -> None:
+        taken.append(event)
+        take(event)
+
+    with patch.object(stage.bench.driver, "take", note):
+        stage.loop.run()
+    assert taken[:2] == [EscalationReplied("t", None), kept]
+    assert stage.bench.transport.acknowledged == [reply.receipt]
 
 
 def test_a_stop_waits_for_the_running_answer_and_its_confirmation(tmp_path: Path) -> None:

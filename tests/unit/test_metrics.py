@@ -16,6 +16,8 @@ def test_a_new_node_has_counted_nothing_and_measured_nothing() -> None:
         **dict.fromkeys(map(str, Count), 0),
         "refused_by_code": {},
         "dropped_by_reason": {},
+        "unsure_share": None,
+        "agreement_share": None,
         "ttft_p50_s": None,
         "ttft_p95_s": None,
         "decode_tok_s": None,
@@ -30,6 +32,19 @@ def test_a_new_node_has_counted_nothing_and_measured_nothing() -> None:
     [
         (Answer("x", FinishReason.STOP), {"served"}),
         (Answer("x", FinishReason.CANCELLED), {"served", "cancelled"}),
+        (Answer("x", FinishReason.STOP, detail={"specialist": "lamp"}), {"served", "decided"}),
+        (
+            Answer("x", FinishReason.UNSURE, detail={"specialist": "lamp"}),
+            {"served", "decided", "unsure"},
+        ),
+        (
+            Answer("x", FinishReason.STOP, detail={"specialist": None, "escalated_from": "lamp"}),
+            {"served", "decided", "escalated"},
+        ),
+        (
+            Answer("x", FinishReason.STOP, detail={"specialist": "lamp", "escalated_to": "attic"}),
+            {"served", "decided", "escalated"},
+        ),
         (Rejected(ErrorCode.CANCELLED, ""), {"cancelled"}),
         (Rejected(ErrorCode.TIMEOUT, ""), {"expired"}),
         (Rejected(ErrorCode.INTERNAL, ""), {"refused"}),
@@ -43,6 +58,30 @@ def test_an_outcome_is_counted_by_how_it_ended(
     snapshot = metrics.snapshot()
     assert {str(what) for what in Count if snapshot[what] == 1} == counted
     assert sum(snapshot[what] for what in Count) == len(counted)
+
+
+def test_of_several_questions_each_to_a_specialist_is_a_decision() -> None:
+    metrics = Metrics()
+    parts = {
+        "a": {"text": "on", "choice": 0, "specialist": "lamp", "finish_reason": "stop"},
+        "b": {"text": "3", "json": 3, "specialist": "heat", "finish_reason": "unsure"},
+        "c": {"text": "yes", "choice": 1, "calibrated": False, "finish_reason": "stop"},
+        "d": {"finish_reason": "deadline"},
+    }
+    metrics.count_outcome(Answer("{}", FinishReason.UNSURE, {}, detail={"answers": parts}))
+    snapshot = metrics.snapshot()
+    assert (snapshot["served"], snapshot["decided"], snapshot["unsure"]) == (1, 2, 1)
+
+
+def test_shares_are_of_what_was_decided_and_of_what_could_be_compared() -> None:
+    metrics = Metrics()
+    for reason in (FinishReason.STOP, FinishReason.STOP, FinishReason.UNSURE):
+        metrics.count_outcome(Answer("x", reason, detail={"specialist": "lamp"}))
+    for is_agreed in (True, False, False, False, None):
+        metrics.count_correction(is_agreed=is_agreed)
+    snapshot = metrics.snapshot()
+    assert (snapshot["unsure_share"], snapshot["agreement_share"]) == (0.333, 0.25)
+    assert (snapshot["corrections"], snapshot["corrections_compared"]) == (5, 4)
 
 
 def test_refusals_and_drops_are_kept_apart_by_cause() -> None:

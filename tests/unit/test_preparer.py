@@ -18,6 +18,8 @@ from edged.node.effects import Prepare
 from edged.node.events import Prepared
 from edged.node.sessions import PendingTurn, SessionLimits, Turn
 from edged.protocol.request import ChatMessage, FormatType, OutputFormat
+from edged.specialists.installed import Installed
+from edged.specialists.scoring import OptionScoring
 from tests.fakes import LIMITS
 from tests.make_request import make_request
 
@@ -113,6 +115,31 @@ def test_a_request_that_template_or_grammar_refuse_gets_their_words(error: Excep
     rejected = stage.emitted.get(timeout=LIMIT_S).rejected
     assert rejected is not None
     assert (rejected.code, rejected.message) == (ErrorCode.BAD_REQUEST, str(error))
+
+
+def test_a_scored_choice_is_prepared_as_a_decision_and_its_wrong_option_named() -> None:
+    stage = Stage()
+
+    def installed() -> Installed:
+        return Installed(scoring=OptionScoring(lambda text: [ord(c) for c in text if c != "-"]))
+
+    stage.preparer = Preparer(
+        stage.language.encode_chat,
+        stage.language.compile_format,
+        LIMITS,
+        stage.emitted.put,
+        installed,
+    )
+    for options, problem in ((("a", "b"), None), (("a", "-"), "format.choices[1]: ")):
+        held = OutputFormat(FormatType.CHOICE, choices=options, is_scored=True)
+        prepared = stage.preparer.prepare(ask("x", format=held))
+        if problem is None:
+            assert prepared.num_needed == 2
+            assert [list(run.prompt_ids) for run in prepared.runs][1] == [ord("x")]
+        else:
+            assert prepared.rejected is not None
+            assert prepared.rejected.code is ErrorCode.BAD_REQUEST
+            assert prepared.rejected.message.startswith(problem)
 
 
 def test_any_other_error_refuses_this_request_alone_and_its_words_are_not_logged(

@@ -2,6 +2,7 @@
 # ruff: noqa: ANN401 - a test looks into whichever of the four values it expects
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ from edged.protocol.request import (
     Answer,
     CancelRequest,
     ChatMessage,
+    Correction,
     FinishReason,
     FormatType,
+    Question,
     Rejected,
     Reply,
     ReplyAddress,
@@ -47,7 +50,7 @@ KEYS = st.sampled_from(
         *("id", "transaction", "response_topic", "timeout_ms", "session", "stream", "unknown"),
         *("prompt", "system", "messages", "max_tokens", "stop", "format"),
         *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"),
-        *("priority", "on_deadline"),
+        *("priority", "on_deadline", "specialist", "questions", "escalate"),
     ]
 )
 
@@ -75,6 +78,9 @@ def message_of(decoded: Any) -> str:
     return decoded.rejected.message
 
 
+SCORED = {"type": "choice", "choices": ["a", "b"], "probabilities": True}
+NOT_A_NAME = "specialist: must be the name of a specialist: 1 to 64 characters of a-z 0-9 -"
+QUESTIONS = "questions: must be an object of 1 to 32 questions"
 REFUSED = [
     ({"temperature": "hot"}, 'temperature: must be a number from 0 to 2, got "hot"'),
     ({"temperature": True}, "temperature: must be a number from 0 to 2, got true"),
@@ -136,6 +142,78 @@ REFUSED = [
     (
         {"format": {"type": "choice", "choices": ["a", "a"]}},
         "format.choices: must all be different",
+    ),
+    (
+        {"format": {"type": "choice", "choices": ["a"], "probabilities": 1}},
+        "format.probabilities: must be true or false, got 1",
+    ),
+    *(
+        (
+            {"id": "a", "format": SCORED} | other,
+            f"{key}: cannot be used with `format.probabilities`; leave it out",
+        )
+        for key, other in (("stream", {"stream": True}), ("session", {"session": "s"}))
+    ),
+    *(
+        (
+            {"id": "a", key: asked} | other,
+            f"{named}: cannot be used with `{key}`; leave it out",
+        )
+        for key, asked in (("specialist", "lamp"), ("questions", {"a": {"specialist": "lamp"}}))
+        for named, other in (
+            ("stream", {"stream": True}),
+            ("session", {"session": "s"}),
+            ("format", {"format": {"type": "text"}}),
+        )
+    ),
+    (
+        {"specialist": "lamp", "questions": {"a": {"specialist": "lamp"}}},
+        "questions: cannot be used with `specialist`; leave it out",
+    ),
+    (
+        {"specialist": "Lamp"},
+        f'{NOT_A_NAME}, got "Lamp"',
+    ),
+    ({"escalate": 0}, "escalate: must be true or false, got 0"),
+    ({"questions": []}, f"{QUESTIONS}, got an array"),
+    ({"questions": {}}, f"{QUESTIONS}, got an object"),
+    (
+        {"questions": {f"q{n}": {"choices": ["a"]} for n in range(33)}},
+        f"{QUESTIONS}, got an object",
+    ),
+    (
+        {"questions": {"a b": {"choices": ["a"]}}},
+        "questions: a name must be 1 to 64 characters of A-Z a-z 0-9 . _ : -",
+    ),
+    ({"questions": {"a": 1}}, "questions.a: must be an object, got a number"),
+    ({"questions": {"a": {}}}, "questions.a: must have either `specialist` or `choices`"),
+    (
+        {"questions": {"a": {"specialist": "lamp", "choices": ["a"]}}},
+        "questions.a: must have either `specialist` or `choices`",
+    ),
+    (
+        {"questions": {"a": {"specialist": 5}}},
+        f"questions.a.{NOT_A_NAME}, got 5",
+    ),
+    (
+        {"questions": {"a": {"choices": ["a"] * 65}}},
+        "questions.a.choices: must be an array of 1 to 64 strings",
+    ),
+    (
+        {"questions": {"a": {"choices": ["a", ""]}}},
+        "questions.a.choices[1]: must have 1 to 256 characters, got 0",
+    ),
+    (
+        {"questions": {"a": {"choices": ["a"], "ask": 1}}},
+        "questions.a.ask: must be a string, got a number",
+    ),
+    (
+        {"questions": {"a": {"choices": ["a"], "ask": "x" * 513}}},
+        "questions.a.ask: must have 1 to 512 characters, got 513",
+    ),
+    (
+        {"questions": {"a": {"specialist": "lamp", "ask": "Which?"}}},
+        "questions.a.ask: a specialist knows its question; leave it out",
     ),
 ]
 REFUSED_MESSAGES = [
@@ -381,6 +459,23 @@ def test_unknown_keys_are_reported_and_their_number_and_length_are_bounded() -> 
     assert deliver(r'{"prompt":"x","\ud800":1}').ignored_keys == ("?",)
 
 
+def test_questions_are_taken_in_their_order_and_unknown_keys_in_them_reported() -> None:
+    questions = {
+        "b": {"choices": ["a", "b"], "ask": "Which?", "why": 1},
+        "a": {"specialist": "lamp", "ask": None},
+    }
+    request = ask(questions=questions, stream=False, format=None)
+    assert request.questions == (Question("b", None, ("a", "b"), "Which?"), Question("a", "lamp"))
+    assert request.ignored_keys == ("questions.b.why",)
+
+
+@pytest.mark.parametrize("is_scored", [True, False, None])
+def test_a_choice_is_scored_where_its_probabilities_are_asked_for(is_scored: bool | None) -> None:
+    request = ask(format=SCORED | {"probabilities": is_scored}, stream=False)
+    assert request.format.is_scored is bool(is_scored)
+    assert request.ignored_keys == ()
+
+
 def test_a_single_stop_string_and_whole_floats_are_taken() -> None:
     request = ask(stop="END", max_tokens=3.0)
     assert (request.stop, request.max_tokens) == (("END",), 3)
@@ -388,15 +483,59 @@ def test_a_single_stop_string_and_whole_floats_are_taken() -> None:
     assert ask(format={"type": "text"}).format.type is FormatType.TEXT
 
 
+def correct(members: dict[str, Any], **changes: Any) -> Any:
+    defaults = replace(DEFAULTS, keeps_corrections=True, **changes)
+    return deliver(members, topic="edged/kitchen/request/correct", defaults=defaults)
+
+
+def test_a_correction_is_of_what_was_said_and_null_is_an_answer() -> None:
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Light"},
+        {"role": "assistant", "content": "Which?"},
+        {"role": "user", "content": "the hall's"},
+    ]
+    taken = correct({"id": "c1", "specialist": "lamp", "messages": turns, "answer": None})
+    address = ReplyAddress("edged/kitchen/response/correct", "c1")
+    assert taken == Correction(address, "lamp", "Light\nWhich?\nthe hall's", None)
+    # A system message of the node's own is not what was said.
+    request = {"specialist": "lamp", "prompt": "x", "answer": {"room": "hall"}}
+    taken = correct(request, system="Be brief.", is_system_allowed=False)
+    assert (taken.prompt, taken.answer) == ("x", {"room": "hall"})
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        ({"prompt": "x", "answer": "on"}, "specialist: must name"),
+        ({"prompt": "x", "answer": "on", "specialist": "LAMP"}, "specialist: must be the name"),
+        ({"prompt": "x", "specialist": "lamp"}, "answer: is missing"),
+        ({"answer": "on", "specialist": "lamp"}, "prompt: send either"),
+        ({"prompt": " ", "answer": "on", "specialist": "lamp"}, "prompt: must not be empty"),
+        ({"prompt": 3, "answer": "on", "specialist": "lamp"}, "prompt: must be a string"),
+    ],
+)
+def test_a_correction_that_lacks_something_names_it(members: dict[str, Any], problem: str) -> None:
+    assert correct(members).rejected.message.startswith(problem)
+
+
+def test_plain_text_is_no_correction() -> None:
+    defaults = replace(DEFAULTS, keeps_corrections=True)
+    refused = deliver(b"on", topic="edged/kitchen/request/correct", defaults=defaults)
+    assert refused.rejected.message.startswith("specialist: must name")
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_more_user_properties_than_the_limit_are_refused_where_the_reply_was_asked_for(
     operation: str,
 ) -> None:
     topic, pair = f"edged/kitchen/request/{operation}", ("k", "v")
+    defaults = replace(DEFAULTS, keeps_corrections=True)
     given: dict[str, Any] = {"topic": topic, "response_topic": "reply/me", "correlation_data": b"c"}
-    request = {"id": "a1", "prompt": "x"}
+    request = {"id": "a1", "prompt": "x", "specialist": "lamp", "answer": "on"}
+    given["defaults"] = defaults
     taken = deliver(request, user_properties=(pair,) * MAX_USER_PROPERTIES, **given)
-    assert isinstance(taken, Request | CancelRequest)
+    assert isinstance(taken, Request | CancelRequest | Correction)
     refused = deliver(request, user_properties=(pair,) * (MAX_USER_PROPERTIES + 1), **given)
     assert refused == Refusal(
         ReplyAddress("reply/me", "a1", b"c"),

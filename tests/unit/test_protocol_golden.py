@@ -26,6 +26,8 @@ from edged.protocol.request import (
     Answer,
     CancelOutcome,
     CancelRequest,
+    Correction,
+    CorrectionOutcome,
     FinishReason,
     Rejected,
     Reply,
@@ -49,7 +51,7 @@ from tests.paths import DATA
 FOLDER = DATA / "messages"
 REQUESTS = sorted(FOLDER.glob("request-*.json"))
 SENT = sorted(path for path in FOLDER.glob("*.json") if path not in REQUESTS)
-DEFAULTS = RequestDefaults(Topics("edged", "kitchen"))
+DEFAULTS = RequestDefaults(Topics("edged", "kitchen"), keeps_corrections=True)
 TOPICS = Topics("edged", "kitchen")
 NOW_S = 1000.0
 ADDRESS = ReplyAddress("edged/kitchen/response/generate/ha", "a1", b"\x00\xff")
@@ -97,7 +99,7 @@ def test_every_truncation_of_a_golden_request_is_answered_or_a_counted_drop(path
     for end in range(len(delivery.payload)):
         cut = Delivery(delivery.topic, delivery.payload[:end], properties=delivery.properties)
         decoded = decode(cut, DEFAULTS, NOW_S)
-        assert isinstance(decoded, Request | CancelRequest | Refusal | Dropped)
+        assert isinstance(decoded, Request | CancelRequest | Correction | Refusal | Dropped)
         is_cut_json = end > 0 and delivery.payload.startswith(b"{")
         if is_cut_json and delivery.properties.content_type in (None, "application/json"):
             assert isinstance(decoded, Refusal)
@@ -108,6 +110,15 @@ def sent_messages() -> dict[str, Encoded]:
     answer = Answer("yes — ✓", FinishReason.STOP)
     chosen = Answer("closed", FinishReason.STOP, is_choice=True, choice=1)
     cut = Answer("", FinishReason.LENGTH, is_choice=True)
+    shares = {"probabilities": [0.75, 0.25], "confidence": 0.75, "calibrated": False}
+    scored = Answer("on", FinishReason.STOP, is_choice=True, choice=0, detail=shares)
+    answers = {
+        "lamp": {"text": "on", "choice": 0, **shares, "finish_reason": "stop"},
+        "intent": {"finish_reason": "deadline"},
+    }
+    told = Answer(
+        '{"lamp": "on"}', FinishReason.DEADLINE, {"lamp": "on"}, detail={"answers": answers}
+    )
     usage = Usage(31, 20, 2)
     waiting = "the queue is full: 8 requests waiting"
     full = Rejected(ErrorCode.QUEUE_FULL, waiting, retry_after_s=2.4)
@@ -123,12 +134,15 @@ def sent_messages() -> dict[str, Encoded]:
         "reply-answer": encoded(Reply(ADDRESS, answer, usage, FULL_TIMING), 7.2),
         "reply-json": encoded(Reply(bare, Answer('{"a":1}', FinishReason.STOP, {"a": 1}))),
         "reply-choice": encoded(Reply(ADDRESS, chosen, usage, FULL_TIMING)),
+        "reply-scored": encoded(Reply(ADDRESS, scored, usage, FULL_TIMING)),
+        "reply-questions": encoded(Reply(ADDRESS, told, usage, FULL_TIMING)),
         "reply-choice-cut": encoded(Reply(ADDRESS, cut, usage, FULL_TIMING)),
         "reply-duplicate": encoded(Reply(ADDRESS, answer, attempt=2, is_duplicate=True), -3.0),
         "reply-session": encoded(
             Reply(ADDRESS, answer, usage, FULL_TIMING, SessionState("table:1", 2, 0)), 7.2
         ),
         "reply-cancel": encoded(Reply(ADDRESS, CancelOutcome(is_found=False))),
+        "reply-correct": encoded(Reply(ADDRESS, CorrectionOutcome(12))),
         "reply-queue-full": encoded(Reply(ADDRESS, full), 1.0),
         "reply-timeout": encoded(Reply(bare, late), 0.0),
         "fragment": encode_fragment(TOPICS, "a1", 3, " Ünïcode\n"),

@@ -45,7 +45,7 @@ def test_info_has_the_model_and_the_limits_of_requests() -> None:
     text = (
         "queue: {size: 5}\nsessions: {count: 3, max_tokens: 100, idle: 60s}\n"
         "request: {timeout: 5s, max_timeout: 50s, max_tokens: 7, max_payload: 2KiB}\n"
-        "group: {name: heating}"
+        "group: {name: heating}\nstate: {corrections: 20, folder: /var/lib/edged}"
     )
     info = info_members(fake_model(config(text)))
     assert info["model"] == {
@@ -65,6 +65,7 @@ def test_info_has_the_model_and_the_limits_of_requests() -> None:
         "sessions": 3,
         "session_tokens": 100,
         "session_idle_ms": 60_000,
+        "corrections": 20,
     }
     assert info["group"] == "heating"
     assert info["formats"] == [kind.value for kind in FormatType]

@@ -18,15 +18,22 @@ from edged.specialists.features import Layout
 from edged.specialists.folder import (
     ARRAYS,
     DESCRIPTION,
-    GATE_VIEW,
     BaseModel,
     Specialist,
-    max_gate_examples,
     read_specialist,
     write_specialist,
 )
+from edged.specialists.gate_examples import GATE_VIEW, max_gate_examples
 from edged.specialists.lesson import taught
-from tests.unit.lessons import BASE, LAYOUT, NUM_LABELS, drawn, lesson, number_lesson
+from tests.unit.lessons import (
+    BASE,
+    LAYOUT,
+    NUM_LABELS,
+    drawn,
+    fields_lesson,
+    lesson,
+    number_lesson,
+)
 from tests.unit.test_manifest import make_manifest
 
 
@@ -54,15 +61,28 @@ def test_a_folder_keeps_examples_of_every_label_for_the_gate(
 ) -> None:
     write_specialist(tmp_path, made)
     gate = read_specialist(tmp_path, BASE).gate
-    assert gate.shape == (60, 2 * LAYOUT.hidden_size)
+    assert gate is not None
+    assert gate.features.shape == (60, LAYOUT.hidden_size)
     np.testing.assert_allclose(
-        gate, LAYOUT.view(lesson().features, GATE_VIEW), rtol=1e-2, atol=1e-2
+        gate.features, LAYOUT.view(lesson().features, GATE_VIEW), rtol=1e-2, atol=1e-2
     )
-    assert max_gate_examples(Layout(5, 4096)) == 128  # 2 MiB
-    monkeypatch.setattr("edged.specialists.folder.MAX_GATE_EXAMPLES", NUM_LABELS)
+    assert gate.labels.tolist() == list(range(NUM_LABELS)) * 10
+    assert max_gate_examples(Layout(5, 4096)) == 256  # 2 MiB
+    monkeypatch.setattr("edged.specialists.gate_examples.MAX_GATE_EXAMPLES", NUM_LABELS)
     grouped = lesson().part(sorted(range(60), key=lambda index: index % NUM_LABELS))
     few = taught(grouped, lambda _: None).gate
-    assert {tuple(row) for row in few} == {tuple(row) for row in gate[:NUM_LABELS]}
+    assert few is not None
+    assert {tuple(row) for row in few.features} == {
+        tuple(row) for row in gate.features[:NUM_LABELS]
+    }
+
+
+def test_info_says_what_can_be_answered(made: Specialist) -> None:
+    assert made.info()["labels"] == [f"label {index}" for index in range(NUM_LABELS)]
+    fields = taught(fields_lesson(), lambda _: None).info()["fields"]
+    assert fields == {"room": ["bath", "hall", None], "state": ["off", "on"]}
+    number = taught(number_lesson(), lambda _: None).info()
+    assert (number["kind"], number["minimum"], number["maximum"]) == ("number", 0.0, 5.0)
 
 
 def test_half_the_bytes_are_kept_in_memory_too(tmp_path: Path, made: Specialist) -> None:
@@ -87,6 +107,13 @@ def test_a_specialist_of_another_base_is_refused_with_what_to_do(
             read_specialist(tmp_path, other)
 
 
+def test_a_specialist_of_other_features_is_refused(tmp_path: Path, made: Specialist) -> None:
+    write_specialist(tmp_path, made)
+    assert read_specialist(tmp_path, BASE, LAYOUT).layout == LAYOUT
+    with pytest.raises(BundleError, match=r"the model gives Layout\(num_layers=5, hidden_size=9\)"):
+        read_specialist(tmp_path, BASE, Layout(5, 9))
+
+
 SCALE = {"low": 0, "high": 9, "decimals": 0, "tolerance": 1, "noise": 1, "prior": 1}
 
 
@@ -106,6 +133,10 @@ SCALE = {"low": 0, "high": 9, "decimals": 0, "tolerance": 1, "noise": 1, "prior"
         ("kind", "number", "labels has 6 entries"),
         ("kind", "labels", "is not"),
         ("kind", "poem", "must be one of"),
+        ("name", "model", "name 'model' is taken"),
+        ("escalate", "auto", "escalate 'auto' must be another specialist, or model"),
+        ("escalate", "six", "escalate 'six' must be another specialist, or model"),
+        ("escalate", "Lamp", "escalate 'Lamp' must be another specialist, or model"),
         ("scale", SCALE, "scale must be there for a number, and only then"),
     ],
 )
@@ -203,6 +234,18 @@ def test_arrays_that_fit_nothing_are_refused(
         read_specialist(tmp_path, BASE)
 
 
+@pytest.mark.parametrize(
+    "labels", [np.zeros(60, np.int64), np.zeros(59, np.int16), np.zeros((60, 1), np.int16)]
+)
+def test_labels_of_the_gate_that_fit_its_rows_nowhere_are_refused(
+    tmp_path: Path, made: Specialist, labels: NDArray[Any]
+) -> None:
+    write_specialist(tmp_path, made)
+    rewrite(tmp_path, "gate_labels", labels)
+    with pytest.raises(BundleError, match="gate_labels is not 60 integers of 16 bits"):
+        read_specialist(tmp_path, BASE)
+
+
 @pytest.mark.parametrize("name", ["0.std"])
 def test_a_spread_of_nothing_is_refused(tmp_path: Path, made: Specialist, name: str) -> None:
     write_specialist(tmp_path, made)
@@ -216,7 +259,7 @@ def test_a_spread_of_nothing_is_refused(tmp_path: Path, made: Specialist, name: 
 
 def test_a_gate_of_too_many_examples_is_refused(tmp_path: Path, made: Specialist) -> None:
     write_specialist(tmp_path, made)
-    rewrite(tmp_path, "gate", np.zeros((513, 2 * LAYOUT.hidden_size), np.float16))
+    rewrite(tmp_path, "gate", np.zeros((513, LAYOUT.hidden_size), np.float16))
     with pytest.raises(BundleError, match="gate is not at most 512 rows"):
         read_specialist(tmp_path, BASE)
 

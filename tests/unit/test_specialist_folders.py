@@ -31,23 +31,24 @@ def made() -> Specialist:
 
 
 @pytest.fixture
-def write(made: Specialist, tmp_path: Path) -> Callable[[str], Path]:
+def write(made: Specialist, tmp_path: Path) -> Callable[..., Path]:
     """Write a specialist of this name, and return its folder."""
 
-    def write(name: str) -> Path:
+    def write(name: str, escalate: str | None = None) -> Path:
         folder = tmp_path / name
-        write_specialist(folder, replace(made, description=replace(made.description, name=name)))
+        description = replace(made.description, name=name, escalate=escalate)
+        write_specialist(folder, replace(made, description=description))
         return folder
 
     return write
 
 
 def served() -> SpecialistFolders:
-    return SpecialistFolders(BASE, TEMPLATE, LAYOUT.width)
+    return SpecialistFolders(BASE, TEMPLATE, LAYOUT)
 
 
 def test_what_cannot_be_used_is_left_out_with_its_reason_and_the_others_serve(
-    write: Callable[[str], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    write: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     good, damaged, twin = write("lamp"), write("door"), write("twin")
     (damaged / ARRAYS).write_bytes(b"no")
@@ -67,14 +68,47 @@ def test_what_cannot_be_used_is_left_out_with_its_reason_and_the_others_serve(
     assert all(one["error"] for one in broken)
 
 
-def test_a_bundle_without_hidden_states_names_the_rebuild(write: Callable[[str], Path]) -> None:
-    folders = SpecialistFolders(BASE, TEMPLATE, 0)
+def test_who_passes_on_to_one_that_does_not_serve_is_named(
+    write: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    served().read([write("lamp", "door"), write("door", "model"), write("oven", "hob")])
+    warnings = [one.message for one in caplog.records if one.levelname == "WARNING"]
+    assert warnings == ["specialist oven passes on to hob, which does not serve"]
+
+
+def test_a_bundle_without_hidden_states_names_the_rebuild(write: Callable[..., Path]) -> None:
+    folders = SpecialistFolders(BASE, TEMPLATE)
     folders.read([write("lamp")])
     assert "rebuild it with this version's `edged build`" in folders.problems["lamp"]
 
 
+def test_a_specialist_of_other_hidden_states_is_refused(made: Specialist, tmp_path: Path) -> None:
+    """What it says of its base may be right, and its layers another model's."""
+    other = replace(LAYOUT, hidden_size=2 * LAYOUT.hidden_size)
+    folders = SpecialistFolders(BASE, TEMPLATE, other)
+    write_specialist(tmp_path / "six", made)
+    folders.read([tmp_path / "six"])
+    assert "the model gives" in folders.problems["six"]
+
+
+def test_a_gate_over_all_is_fitted_and_what_it_was_fitted_to_is_freed(
+    write: Callable[..., Path], made: Specialist
+) -> None:
+    folders = served()
+    folders.read([write("lamp"), write("door")])
+    gate = folders.installed.gate
+    assert gate is not None
+    assert list(gate.names) == ["lamp", "door"]
+    assert made.gate is not None
+    (lamp, _) = folders.installed.specialists.values()
+    assert lamp.gate is None
+    assert 0 < lamp.size_bytes < made.size_bytes - made.gate.nbytes
+    folders.read([])
+    assert folders.installed.size_bytes == 0
+
+
 def test_memory_is_planned_for_what_can_be_read(
-    write: Callable[[str], Path], made: Specialist, tmp_path: Path
+    write: Callable[..., Path], made: Specialist, tmp_path: Path
 ) -> None:
     assert planned_bytes([write("lamp"), tmp_path / "missing"]) >= made.size_bytes / 2
     assert planned_bytes([]) == 0
@@ -108,7 +142,7 @@ class Stage:
         return sorted(self.specialists.installed.specialists)
 
 
-def test_a_reload_adds_removes_and_exchanges_specialists(write: Callable[[str], Path]) -> None:
+def test_a_reload_adds_removes_and_exchanges_specialists(write: Callable[..., Path]) -> None:
     lamp, door = write("lamp"), write("door")
     stage = Stage((lamp,))
     assert stage.exchange(specialists=(lamp, door))
@@ -123,7 +157,7 @@ def test_a_reload_adds_removes_and_exchanges_specialists(write: Callable[[str], 
     assert (stage.names, list(stage.specialists.problems)) == ([], ["door"])
 
 
-def test_what_else_changes_takes_a_restart(write: Callable[[str], Path]) -> None:
+def test_what_else_changes_takes_a_restart(write: Callable[..., Path]) -> None:
     lamp, door = write("lamp"), write("door")
     stage = Stage((lamp,))
     assert not stage.exchange(specialists=(lamp, door), node="other")
@@ -133,7 +167,7 @@ def test_what_else_changes_takes_a_restart(write: Callable[[str], Path]) -> None
 
 
 def test_what_does_not_fit_the_budget_is_not_taken_up(
-    write: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+    write: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     lamp, door = write("lamp"), write("door")
     stage = Stage((lamp,), planned_bytes((lamp,)))

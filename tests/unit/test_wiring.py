@@ -14,6 +14,7 @@ from edged.daemon.wiring import (
     energy_meter,
     group_settings,
     limits_of,
+    own_filters,
     topics_of,
 )
 from edged.errors import UnavailableError
@@ -77,6 +78,22 @@ def test_a_request_above_the_payload_limit_arrives_to_be_refused(payload: str) -
 def test_a_broker_that_refuses_home_assistants_topic_keeps_the_node() -> None:
     settings = broker_settings(config("homeassistant: {prefix: ha}"))
     assert settings.optional_filters == {"ha/status"}
+
+
+@pytest.mark.parametrize("name", ["attic", "group/heating"])
+def test_whom_it_asks_is_named_by_the_configuration_alone(name: str) -> None:
+    given = config(f"prefix: home\nrequest: {{escalate_to: {name}}}")
+    replies = "home/kitchen/response/escalation"
+    assert own_filters(given) == ["home/kitchen/request/+", "homeassistant/status", replies]
+    assert replies in broker_settings(given).optional_filters
+    first, second = (limits_of(model(given)).escalation for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert (first.name, first.request_topic) == (name, f"home/{name}/request/generate")
+    assert first.reply_topic == replies
+    assert first.secret != second.secret
+    assert limits_of(model(config())).escalation is None
+    assert own_filters(config()) == ["edged/kitchen/request/+", "homeassistant/status"]
 
 
 def test_the_connection_of_a_group_is_another_session_at_the_same_broker() -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from edged.commands.bench import figures
+from edged.commands.bench.decisions import decision_rows, measure_decisions
 from edged.commands.bench.measure import BenchOptions, measure
 from edged.engine.session import default_num_threads
 from edged.errors import EdgedError, ExitCode, UsageError
@@ -26,6 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``edged bench``."""
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="the bundle")
     add_measure_options(parser)
+    parser.add_argument(
+        "--decisions",
+        action="store_true",
+        help="measure decisions instead: how many a second, for 1, 2, 4 and 8 clients",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures and samples")
 
 
@@ -68,11 +74,17 @@ def main(arguments: argparse.Namespace) -> int:
         BundleError: The bundle is damaged.
         OutputError: The file cannot be written.
     """
-    document = measure(read_options(arguments, "edged"), note)
-    rows = [[row.title, row.cell(document["samples"])] for row in figures.ROWS]
-    rows = [cells for cells in rows if cells[1] != figures.ABSENT]
+    options = read_options(arguments, "edged")
+    if arguments.decisions:
+        document = measure_decisions(options, note)
+        rows, remarks = list(decision_rows(document)), figures.busy_warning(document["device"])
+    else:
+        document = measure(options, note)
+        rows = [[row.title, row.cell(document["samples"])] for row in figures.ROWS]
+        rows = [cells for cells in rows if cells[1] != figures.ABSENT]
+        remarks = figures.remarks(document)
     print(figures.heading(document), figures.aligned(rows), "", sep="\n")
-    print(*figures.remarks(document), sep="\n")
+    print(*remarks, sep="\n")
     if arguments.json is not None:
         write(arguments.json, json.dumps(document, indent=2) + "\n")
     return ExitCode.OK

@@ -30,6 +30,7 @@ thermostat three bottles alarm empty shelf hose passengers meter broken fuse rec
 floor bag of apples radio before breakfast near harbour at end under stairs while rain lasted hurry
 behind station after holidays during power cut and because although until so but as if once
 """
+WORDS = tuple(_TEXT.split())
 _CHOSEN_WORDS = 256
 _STRIDE = 7
 
@@ -87,8 +88,7 @@ class Prompts:
 
     def __init__(self, encode: Callable[[str], list[int]]) -> None:
         self._encode = encode
-        self._words = _TEXT.split()
-        self._starts = sorted(set(encode(" ".join(self._words))))
+        self._starts = sorted(set(encode(" ".join(WORDS))))
         self._count = 0
 
     def take(self, length: int) -> list[int]:
@@ -98,7 +98,7 @@ class Prompts:
         token_ids = [self._starts[self._count * _STRIDE % len(self._starts)]]
         choose = random.Random(self._count)  # noqa: S311 - filler text
         while len(token_ids) < length:
-            token_ids += self._encode(" " + " ".join(choose.choices(self._words, k=_CHOSEN_WORDS)))
+            token_ids += self._encode(" " + " ".join(choose.choices(WORDS, k=_CHOSEN_WORDS)))
         return token_ids[:length]
 
 

@@ -93,6 +93,8 @@ class Message:
     is_stream: bool = False
     choices: tuple[str, ...] = ()
     """The options if ``format`` is ``choice``."""
+    decision: str | None = None
+    """The key that asks for a decision: ``specialist``, ``questions`` or ``probabilities``."""
 
 
 def build(step: Step, scope: Scope, *, is_v5: bool) -> Message:
@@ -126,6 +128,7 @@ def build(step: Step, scope: Scope, *, is_v5: bool) -> Message:
         step.operation,
         is_stream=(members or {}).get("stream") is True,
         choices=_choices(members or {}),
+        decision=_decision(members or {}),
     )
 
 
@@ -135,6 +138,13 @@ def _choices(members: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     choices = asked.get("choices")
     return tuple(choices) if isinstance(choices, list) else ()
+
+
+def _decision(members: Mapping[str, Any]) -> str | None:
+    asked = members.get("format")
+    if isinstance(asked, dict) and asked.get("probabilities") is True:
+        return "probabilities"
+    return next((key for key in ("specialist", "questions") if members.get(key)), None)
 
 
 def _members(step: Step, scope: Scope) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edged_conformance.decisions import decision_rules
 from edged_conformance.matchers import MISSING, mismatch, value_at
 from edged_conformance.peer import Received
 
@@ -67,6 +68,8 @@ class Asked:
     correlation_data: bytes | None
     choices: tuple[str, ...] = ()
     """The options if ``format`` is ``choice``."""
+    decision: str | None = None
+    """The key that asks for a decision: ``specialist``, ``questions`` or ``probabilities``."""
 
 
 def read_reply(message: Received) -> dict[str, Any] | None:
@@ -92,7 +95,7 @@ def check_reply(reply: dict[str, Any], message: Received, asked: Asked) -> list[
             expected["id"] = {"one_of": [asked.request_id, None]}
     else:
         is_cancel = asked.operation == "cancel"
-        expected |= _FOUND if is_cancel else _ANSWER | _data_rules(reply, asked.choices)
+        expected |= _FOUND if is_cancel else _ANSWER | _data_rules(reply, asked)
     for section, rules in (("usage", _USAGE), ("timing", _TIMING)):
         if section in reply:
             expected |= {f"{section}.{key}": rule for key, rule in rules.items()}
@@ -123,8 +126,11 @@ def _error_rules(reply: dict[str, Any]) -> dict[str, Any]:
     return rules
 
 
-def _data_rules(reply: dict[str, Any], choices: tuple[str, ...]) -> dict[str, Any]:
+def _data_rules(reply: dict[str, Any], asked: Asked) -> dict[str, Any]:
     """Return the rules for ``data`` of an answer: a choice is complete or null."""
+    choices = asked.choices
+    if asked.decision is not None:
+        return decision_rules(value_at(reply, "data"), asked.decision, choices)
     if not choices:
         return {"data": {"keys": _MEMBERS}}
     index = value_at(reply, "data.choice")

@@ -85,6 +85,7 @@ class Verdict:
             message.request_id,
             message.properties.get("correlation_data"),
             message.choices,
+            message.decision,
         )
 
     def _check_paths(self, document: dict[str, Any], step: Step) -> list[str]:

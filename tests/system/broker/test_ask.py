@@ -15,7 +15,7 @@ from edged.commands import ask as command
 from edged.commands.local_broker import Broker, free_port, running
 from edged.commands.local_broker import mosquitto as configure_mosquitto
 from edged.errors import ErrorCode, ExitCode
-from edged.protocol.request import Rejected
+from edged.protocol.request import Answer, FinishReason, Rejected
 from edged.protocol.wire import Encoded, WireProperties
 from edged.transport.events import Published
 from tests.system.broker.conftest import require_mosquitto
@@ -53,6 +53,21 @@ def test_options_reach_the_node(mosquitto: Broker, capsys: pytest.CaptureFixture
     assert (request.max_tokens, request.sampling.temperature) == (7, 0.5)
     assert request.deadline_s - request.received_s == 9.0
     assert capsys.readouterr().out == "hi\n"
+
+
+def test_a_specialist_is_asked_and_says_when_it_is_unsure(
+    mosquitto: Broker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeNode(mosquitto) as node:
+        node.answers["it drips"] = Answer("leak", FinishReason.STOP)
+        node.answers["it is odd"] = Answer("noise", FinishReason.UNSURE)
+        assert ask(mosquitto, "--specialist", "washer", "it drips") == ExitCode.OK
+        assert capsys.readouterr() == ("leak\n", "")
+        assert ask(mosquitto, "--specialist", "washer", "it is odd") == ExitCode.OK
+        said = capsys.readouterr()
+        assert said.out == "noise\n"
+        assert "the specialist is unsure" in said.err
+        assert [request.specialist for request in node.requests] == ["washer", "washer"]
 
 
 def test_stream_prints_fragments_then_the_rest_and_json_prints_the_complete_reply(

@@ -42,6 +42,17 @@ def test_it_asks_a_real_daemon_through_either_broker(bundle: Path, name: str) ->
     assert "edged ask --broker" in shown.stdout
 
 
+def test_a_bundle_that_cannot_be_taught_says_so_and_answers(bundle: Path) -> None:
+    require_iotcore()
+    shown = demo("--bundle", str(bundle), before=WITHOUT_MOSQUITTO)
+    assert shown.returncode == 0, shown.stderr
+    assert "gives no hidden states; rebuild it" in shown.stderr
+    assert "Traceback" not in shown.stderr
+    assert "[3/6] teach   left out" in shown.stdout
+    assert "--specialist" not in shown.stdout
+    assert '"status": "ok"' in shown.stdout
+
+
 def test_another_port_is_chosen_when_the_default_is_in_use(bundle: Path) -> None:
     require_iotcore()
     with socket.socket() as taken:

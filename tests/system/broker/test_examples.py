@@ -132,6 +132,42 @@ def test_home_assistants_automations_ask_and_use_the_answer(served: Broker) -> N
     assert home_assistant(answer["conditions"][0], **other) == "False"
 
 
+def test_home_assistants_automation_acts_on_a_specialist_that_is_sure(served: Broker) -> None:
+    path = EXAMPLES / "home-assistant-specialist.yaml"
+    ask, act = yaml.safe_load(path.read_text())["automation"]
+    data = ask["actions"][0]["data"]
+    payload = home_assistant(data["payload"], now=Now, states=lambda _: "It drips.")
+    request = json.loads(payload)
+    assert (request["prompt"], request["specialist"]) == ("It drips.", "washing-machine")
+    topic = act["triggers"][0]["topic"]
+    with peer(served.port, "3.1.1", topic) as home:
+        home.publish(data["topic"], payload.encode())
+        refused = home.reply()
+    assert refused["error"]["message"].startswith("specialist: washing-machine is not installed")
+    leak, unsure = (option["conditions"] for option in act["actions"][0]["choose"])
+    sure = {"text": "leak", "finish_reason": "stop"}
+    guesses = [{"text": "leak"}, {"text": ""}, {"text": "door"}]
+    guessed = sure | {"finish_reason": "unsure", "guesses": guesses}
+    replies = [
+        ({"status": "ok", "data": sure}, "leak"),
+        ({"status": "ok", "data": sure | {"text": ""}}, "none"),
+        (
+            {"status": "ok", "data": guessed},
+            "unsure",
+        ),
+        (refused, "error"),
+    ]
+    for reply, expected in replies:
+        trigger = {"trigger": {"payload_json": reply}}
+        said = home_assistant(act["variables"]["said"], **trigger).strip()
+        assert said == expected
+        assert home_assistant(leak, said=said) == str(expected == "leak")
+        assert home_assistant(unsure, said=said) == str(expected == "unsure")
+    message = act["actions"][0]["choose"][1]["sequence"][0]["data"]["message"]
+    asked = home_assistant(message, trigger={"payload_json": replies[2][0]})
+    assert asked == "Did you mean leak or door?"
+
+
 def test_the_node_red_flow_asks_and_routes_the_answer(served: Broker) -> None:
     flow = {item["id"]: item for item in json.loads((EXAMPLES / "node-red.json").read_text())}
     for item in flow.values():

@@ -22,6 +22,8 @@ QUESTIONS: list[dict[str, Any]] = [
     {"id": "json", "prompt": "hello", "format": FORMAT},
     {"id": "choice", "prompt": "hello", "format": CHOICE},
     {"id": "cut", "prompt": "hello", "format": CHOICE, "max_tokens": 1},
+    {"id": "scored", "prompt": "hello", "format": {**CHOICE, "probabilities": True}},
+    {"id": "asked", "prompt": "hello", "questions": {"a": {"choices": ["a", "b"], "ask": "?"}}},
     {"id": "turn", "prompt": "hello", "max_tokens": 3, "session": "s"},
     {"id": "late", "prompt": "hello", "timeout_ms": 1},
     {"id": "long", "prompt": "x" * 15_000},

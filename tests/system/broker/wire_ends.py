@@ -98,6 +98,7 @@ class FakeNode:
     def __init__(self, broker: Broker, node: str = "kitchen") -> None:
         self.topics = Topics("edged", node)
         self.refusals: dict[str, Rejected] = {}
+        self.answers: dict[str, Answer] = {}
         self.requests: list[Request] = []
         self.is_asked = threading.Event()
         self._defaults = RequestDefaults(self.topics)
@@ -155,7 +156,8 @@ class FakeNode:
             for i, word in enumerate(prompt.split()[:-1]):  # the last word comes with the reply
                 name = request.reply_to.request_id or ""
                 self._transport.publish(encode_fragment(self.topics, name, i, f"{word} "), qos=0)
-        outcome = self.refusals.get(prompt) or Answer(prompt, FinishReason.STOP)
+        answer = self.answers.get(prompt, Answer(prompt, FinishReason.STOP))
+        outcome = self.refusals.get(prompt, answer)
         self._reply(delivery, Reply(request.reply_to, outcome))
 
     def _reply(self, delivery: Delivery, reply: Reply) -> None:

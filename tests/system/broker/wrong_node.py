@@ -17,6 +17,8 @@ ROOT = "edged/wrong"
 PLAIN = "prompts: a question in JSON is answered"
 STREAM = "streams: a short answer"
 CHOICE = "formats: one of two choices is the answer"
+DECIDED = "decisions: a specialist decides and writes no token"
+LABEL = "decisions: a decision for one label has its index and all probabilities"
 TOLD = "events: a request whose reply topic is not allowed is told"
 FORBIDDEN = "reply_topics: a topic below no allowed prefix"
 # The fault, the case that must detect it, and the line in the table.
@@ -46,6 +48,10 @@ FAULTS = [
     ("cut choice with words", CHOICE, 'data.text: expected "", got "yes"'),
     ("another's index", CHOICE, 'data.text: expected "no", got "yes"'),
     ("no index", CHOICE, "data: expected the keys"),
+    ("writes tokens", DECIDED, "usage.completion_tokens: expected 0, got 1"),
+    ("confidence above 1", DECIDED, "data.confidence: expected 0 to 1, got 1.5"),
+    ("decides by another", DECIDED, 'data.specialist: expected "washer", got "other"'),
+    ("index without a probability", LABEL, "data.choice: expected 0 to 1, got 2"),
     ("no state", "node: state has a state", "nothing is retained at edged/wrong/state"),
     ("tells nobody", TOLD, "no event came with {'v': 1"),
 ]
@@ -69,6 +75,7 @@ class WrongNode:
         online = "offline" if self._fault == "offline" else "online"
         operations = ["generate"] if self._fault == "no cancel" else ["generate", "cancel"]
         info: Any = {"operations": operations, "formats": ["text", "choice"], "limits": {}}
+        info["specialists"] = [{"name": "washer", "kind": "label", "labels": ["dry", "leak"]}]
         info = "hello" if self._fault == "no info" else info
         state = {"v": 1, "node": "wrong", "state": "ready"}
         self._client.publish(f"{ROOT}/availability", online, 1, retain=True)
@@ -163,13 +170,24 @@ class WrongNode:
             data |= {"text": request["format"]["choices"][0], "choice": index}
         if fault == "no index":
             del data["choice"]
+        if "specialist" in request:
+            data |= self._decision(fault)
+        num_tokens = int("specialist" not in request or fault == "writes tokens")
         return members | {
             "data": data,
-            "usage": {"prompt_tokens": 1, "cached_tokens": 0, "completion_tokens": 1},
-            "timing": dict.fromkeys(
-                ("queued_ms", "prefill_ms", "ttft_ms", "decode_ms", "total_ms"), 1
-            ),
+            "usage": {"prompt_tokens": 1, "cached_tokens": 0, "completion_tokens": num_tokens},
+            "timing": dict.fromkeys(("queued_ms", "prefill_ms", "ttft_ms", "total_ms"), 1)
+            | {"decode_ms": num_tokens},
             "model": "wrong",
+        }
+
+    def _decision(self, fault: str) -> dict[str, Any]:
+        return {
+            "text": "leak",
+            "choice": 2 if fault == "index without a probability" else 1,
+            "specialist": "other" if fault == "decides by another" else "washer",
+            "confidence": 1.5 if fault == "confidence above 1" else 0.9,
+            "probabilities": [0.1, 0.9],
         }
 
     def _properties(self, correlation_data: bytes | None, fault: str) -> Any:  # noqa: ANN401 - paho

@@ -1,7 +1,10 @@
 """The real int8 model is exact to the bit: chunked, batched, with drafted tokens, from a cache."""
 
+import math
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edged.bundle.folder import Bundle
 from edged.engine.loading import load_engine
@@ -9,6 +12,7 @@ from edged.engine.loop import Engine
 from edged.engine.steps import DecodeInput, EngineSettings, Token
 from edged.engine.tokenizer import Tokenizer
 from edged.protocol.request import ChatMessage, SamplingParams
+from edged.specialists.features import Template
 from tests.system.model.test_answers import PROMPTS
 
 GREEDY = SamplingParams()
@@ -156,3 +160,42 @@ def test_a_continued_dialogue_is_bit_identical_to_one_computed_from_its_start(
         said = "".join(stream.push(token) for token in tokens[:-1]) + stream.flush()
         turns.append(ChatMessage("assistant", said))
         num_known = len(ids)
+
+
+def test_what_heads_read_of_a_prompt_is_bit_identical_alone_and_beside_others(
+    real_bundle: Bundle, tokenizer: Tokenizer, has_flash: bool
+) -> None:
+    template = Template(tokenizer.encode, tokenizer.beginning_ids)
+    texts = [*PROMPTS, "Off!", "Is the door of the garage still open, or did I close it?"][-8:]
+
+    def load(num_slots: int, chunk_tokens: int, batch_tokens: int) -> Engine:
+        settings = EngineSettings(
+            1024, None, chunk_tokens, num_slots, 1, has_flash=has_flash, batch_tokens=batch_tokens
+        )
+        engine = load_engine(real_bundle, settings)
+        engine.make_prefix(template.before_ids)
+        return engine
+
+    def features(engine: Engine, texts: list[str]) -> tuple[list[NDArray[np.float32]], int]:
+        """Return the features of prompts that wait together, and the number of forward passes."""
+        prompts = [template.prompt(text, math.prod(engine.hidden_shape)) for text in texts]
+        running = [engine.start(ids, GREEDY, max_tokens=1, reader=r) for ids, r in prompts]
+        num_runs = 0
+        while not all(decoding.is_over for decoding in running):
+            num_runs += 1
+            engine.step()
+        for decoding in running:
+            engine.end(decoding)
+        return [reader.features() for _, reader in prompts], num_runs
+
+    single, many = load(1, 37, 0), load(8, 64, 2048)
+    alone = [features(single, [text])[0][0] for text in texts]
+    all_runs = 0
+    for width in (1, 2, 4, 8):
+        for first in range(0, 8, width):
+            group = slice(first, first + width)
+            for step in (1, -1):
+                found, num_runs = features(many, texts[group][::step])
+                np.testing.assert_array_equal(found, alone[group][::step])
+                all_runs += num_runs
+    assert all_runs < 2 * 8 * 4 * 2 / 3

@@ -1,0 +1,73 @@
+"""A correction: whether its answer is one that the specialist can give, and has given before."""
+
+from typing import Any
+
+from edged.protocol.fields import describe
+from edged.specialists.decider import Said
+from edged.specialists.examples import MAX_PROMPT_CHARACTERS, Answer, AnswerKind, read_answer
+from edged.specialists.folder import HeadDescription, Scale, Specialist
+
+# Of the difference of two decimal numbers.
+_ROUNDING = 1e-9
+
+
+def checked_answer(specialist: Specialist, prompt: str, value: object) -> Any:  # noqa: ANN401 - JSON
+    """Return the right answer as it is kept: with all fields, and labels in their order.
+
+    Raises:
+        ValueError: The specialist cannot give it, or the prompt is too long for an example.
+    """
+    if len(prompt) > MAX_PROMPT_CHARACTERS:
+        raise ValueError(
+            f"prompt: {len(prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are kept"
+        )
+    answer, said = read_answer(value), specialist.description
+    if said.scale is not None:
+        return _number(said.name, said.scale, answer)
+    if said.kind is AnswerKind.FIELDS:
+        return _fields(specialist, answer)
+    if said.kind is AnswerKind.LABELS:
+        return _labels(said.name, said.heads[0], answer)
+    # Where nothing was taught to be none of the labels, "unsure" is right for it.
+    return None if answer is None else _label(said.name, said.heads[0], answer)
+
+
+def agrees(specialist: Specialist, said: Said, answer: object) -> bool:
+    """Tell whether what it said, or guessed where it was unsure, is the checked right answer."""
+    scale, heads = specialist.description.scale, specialist.heads
+    if scale is not None:
+        is_number = isinstance(said.answer, int | float) and isinstance(answer, float)
+        return is_number and abs(said.answer - answer) <= scale.tolerance + _ROUNDING
+    if answer is None and None not in heads[0].description.labels:
+        return said.is_unsure
+    return bool(said.answer == answer)
+
+
+def _number(name: str, scale: Scale, answer: Answer) -> float:
+    if isinstance(answer, float) and scale.low <= answer <= scale.high:
+        return answer
+    raise ValueError(f"answer: {name} gives a number from {scale.low:g} to {scale.high:g}")
+
+
+def _fields(specialist: Specialist, answer: Answer) -> dict[str, str | None]:
+    said = specialist.description
+    heads = {str(head.field): head for head in said.heads}
+    if isinstance(answer, dict) and answer.keys() <= heads.keys():
+        return {field: _label(said.name, heads[field], answer.get(field), field) for field in heads}
+    raise ValueError(f"answer: {said.name} gives an object of its fields; `info` lists them")
+
+
+def _labels(name: str, head: HeadDescription, answer: Answer) -> list[str | None]:
+    if answer is None or isinstance(answer, tuple):
+        chosen = [_label(name, head, label) for label in answer or ()]
+        return [label for label in head.labels if label in chosen]
+    raise ValueError(f"answer: {name} gives a list of labels")
+
+
+def _label(name: str, head: HeadDescription, label: Answer, field: str = "") -> str | None:
+    if label in head.labels and isinstance(label, str | None):
+        return label
+    path = f"answer.{field}" if field else "answer"
+    # Only a label is short enough to be quoted.
+    shown = describe(label) if isinstance(label, str | None) else "this"
+    raise ValueError(f"{path}: {shown} is not a label of {name}; `info` lists them")

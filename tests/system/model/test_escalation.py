@@ -1,0 +1,87 @@
+"""What a specialist is unsure of, over the wire: another node is asked, here played by a client."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from edged.bundle.folder import Bundle
+from edged.commands.local_broker import Broker
+from edged.specialists.folder import DESCRIPTION
+from tests.system.broker.configured import configured
+from tests.system.broker.daemons import daemon
+from tests.system.broker.peer import Peer, peer
+
+ASK, CORRECT = (f"edged/kitchen/request/{operation}" for operation in ("generate", "correct"))
+OTHER, REPLIES = "edged/attic/request/generate", "reply/me"
+EXAMPLES = {
+    "on": ("turn on the lamp", "switch the light on", "light please", "lamp on", "make it bright"),
+    "off": ("turn off the lamp", "switch the light off", "lights out", "lamp off", "make it dark"),
+}
+
+
+def teach_unsure(model: Path, folder: Path) -> Path:
+    """Teach a specialist that is never sure."""
+    rows = [{"prompt": one, "answer": label} for label, all_ in EXAMPLES.items() for one in all_]
+    examples, lamp = folder / "examples.jsonl", folder / "lamp"
+    examples.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["teach", str(examples), "--model", str(model), "--output", str(lamp)]
+    subprocess.run([sys.executable, "-m", "edged", *words], check=True, capture_output=True)
+    path = lamp / DESCRIPTION
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"unsure_below": 2.0}))
+    return lamp
+
+
+def passed_on(client: Peer) -> dict[str, Any]:
+    message = client.message()
+    assert message.topic == OTHER
+    return client.parsed(message)
+
+
+def test_what_is_unsure_is_asked_of_the_other_node_and_can_be_corrected(
+    real_bundle: Bundle, mosquitto: Broker, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    arguments = configured(
+        tmp_path,
+        real_bundle.folder,
+        mosquitto,
+        specialists=[str(teach_unsure(real_bundle.folder, tmp_path))],
+        request={"escalate_to": "attic"},
+        state={"folder": str(state), "corrections": 10},
+    )
+    asked = {"specialist": "lamp", "prompt": "lamp on", "response_topic": REPLIES}
+    with daemon(tmp_path, *arguments) as process, peer(mosquitto.port, "5", OTHER, REPLIES) as me:
+        process.until("STATUS=serving")
+        me.publish(ASK, asked | {"id": "sure"})
+        request = passed_on(me)
+        assert request["messages"] == [{"role": "user", "content": "lamp on"}]
+        assert (request["specialist"], request["escalate"]) == ("lamp", False)
+        data = {"text": "on", "json": None, "choice": 1, "finish_reason": "stop"}
+        me.publish(request["response_topic"], {"id": request["id"], "status": "ok", "data": data})
+        answer = me.reply_to("sure")["data"]
+        assert (answer["text"], answer["choice"], answer["escalated_to"]) == ("on", 1, "attic")
+
+        me.publish(ASK, asked | {"id": "unsure"})
+        request = passed_on(me)
+        me.publish(request["response_topic"], {"id": request["id"], "status": "error", "data": {}})
+        answer = me.reply_to("unsure")["data"]
+        assert (answer["finish_reason"], answer["specialist"]) == ("unsure", "lamp")
+        assert "escalated_to" not in answer
+
+        me.publish(ASK, asked | {"id": "late", "timeout_ms": 3000})
+        passed_on(me)
+        assert me.reply_to("late")["data"]["finish_reason"] == "unsure"
+
+        me.publish(ASK, asked | {"id": "mine", "escalate": False})
+        assert me.reply_to("mine")["data"]["finish_reason"] == "unsure"
+
+        correction = {"specialist": "lamp", "prompt": "lamp on", "answer": "off"}
+        me.publish(CORRECT, correction | {"id": "c1", "response_topic": REPLIES})
+        assert me.reply_to("c1")["data"] == {"kept": True, "count": 1}
+        (line,) = (state / "corrections.jsonl").read_text().splitlines()
+        said = json.loads(line)
+        assert said["unsure"]
+        assert said["said"] == answer["text"]
