@@ -73,9 +73,10 @@ class InstantEngine:
         max_tokens: int,
         constraint: Constraint | None = None,
         num_answered: int = 0,
+        reader: object = None,
     ) -> Decoding:
         """Start an answer of ``max_tokens`` tokens."""
-        _ = constraint, num_answered
+        _ = constraint, num_answered, reader
         self._active.append(InstantDecoding(len(prompt_ids), max_tokens))
         return self._active[-1]
 

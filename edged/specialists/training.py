@@ -43,7 +43,6 @@ _CLOSE = 1e-3
 # Where nothing can be learnt the likeliest is the flattest: differences of a hundredth are enough.
 _FLATTEST = 0.01
 _SMALLEST_SPREAD = 1e-9
-_NOTHING = np.zeros((0, 0)), np.zeros(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,17 +106,14 @@ def teach(examples: Examples, layout: Layout, note: Callable[[float], None], see
         seed: Of the folds.
     """
     fold = folds(examples.labels.tolist(), examples.groups, NUM_FOLDS, seed)
-    best: tuple[float, float, View, Strength, Doubles, Doubles]
-    best = math.inf, 1.0, (), Strength(1, 1), *_NOTHING
+    chosen: _Candidate | None = None
     for index, view in enumerate(VIEWS):
-        rows, size = _coordinates(examples, layout, view)
-        for strength, scores, familiarity in _candidates(examples, rows, size, fold):
-            temperature = fitting_temperature(scores, examples.labels, examples.weights)
-            loss = _loss(scores / temperature, examples)
-            if loss < best[0]:
-                best = loss, temperature, view, strength, scores, familiarity
+        found = min(_candidates(examples, layout, view, fold), key=lambda one: one.loss)
+        if chosen is None or found.is_clearly_better(chosen):
+            chosen = found
         note((index + 1) / (len(VIEWS) + 1))
-    _, temperature, view, strength, scores, familiarity = best
+    assert chosen is not None  # noqa: S101 - there are views
+    view, strength, temperature = chosen.view, chosen.strength, chosen.temperature
     stacked = _stacked(examples, layout, view)
     scaler = Scaler.of(stacked)
     labels, weights = examples.labels, examples.weights
@@ -128,13 +124,37 @@ def teach(examples: Examples, layout: Layout, note: Callable[[float], None], see
     head = fit(scaler.apply(stacked), labels, weights, examples.num_labels, strength)
     head = replace(head, temperature=temperature)
     note(1.0)
-    return Taught(view, strength, scaler, head, softmax(scores / temperature), familiarity)
+    probabilities = softmax(chosen.scores / temperature)
+    return Taught(view, strength, scaler, head, probabilities, chosen.familiarity)
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """What could be chosen, and what it says of each example from those of other folds."""
+
+    view: View
+    strength: Strength
+    temperature: float
+    scores: Doubles
+    familiarity: Doubles
+    losses: Doubles
+    """``[examples]``: negative log-likelihood of the right label, by weight."""
+
+    @property
+    def loss(self) -> float:
+        """Of all examples."""
+        return float(self.losses.mean())
+
+    def is_clearly_better(self, other: "_Candidate") -> bool:
+        """Return whether it is better by more than chance would have it: two standard errors."""
+        gains = other.losses - self.losses
+        return float(gains.mean()) > 2 * float(gains.std()) / math.sqrt(len(gains))
 
 
 def _candidates(
-    examples: Examples, rows: Doubles, size: int, fold: Integers
-) -> Iterator[tuple[Strength, Doubles, Doubles]]:
-    """Yield held-out scores and familiarities for each strength."""
+    examples: Examples, layout: Layout, view: View, fold: Integers
+) -> Iterator[_Candidate]:
+    rows, size = _coordinates(examples, layout, view)
     parts = [_Fold(examples, rows, size, np.flatnonzero(fold == k)) for k in np.unique(fold)]
     for shrinkage in _SHRINKAGES:
         directions = [Directions(part.scatter, shrinkage) for part in parts]
@@ -145,14 +165,16 @@ def _candidates(
                 head = found.head(noise)
                 scores[part.held_out] = head.scores(part.rows)
                 familiarity[part.held_out] = head.familiarity(part.rows)
-            yield Strength(shrinkage, noise), scores, familiarity
+            temperature = fitting_temperature(scores, examples.labels, examples.weights)
+            losses = _losses(scores / temperature, examples)
+            strength = Strength(shrinkage, noise)
+            yield _Candidate(view, strength, temperature, scores, familiarity, losses)
 
 
-def _loss(scores: Doubles, examples: Examples) -> float:
-    """Return the mean negative log-likelihood of the right labels."""
+def _losses(scores: Doubles, examples: Examples) -> Doubles:
     chosen = softmax(scores)[np.arange(len(scores)), examples.labels]
-    losses = -np.log(np.maximum(chosen, 1e-12))
-    return float((losses * examples.weights).sum() / examples.weights.sum())
+    weights = examples.weights / examples.weights.mean()
+    return np.asarray(-np.log(np.maximum(chosen, 1e-12)) * weights)
 
 
 def fitting_temperature(scores: Doubles, labels: Integers, weights: Doubles) -> float:

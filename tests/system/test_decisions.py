@@ -69,10 +69,10 @@ def test_each_file_is_taught_from_and_asked_about_the_same_tests(
     assert (first["num_tests"], few["num_tests"]) == (120, 40)
     assert mean["right"] == pytest.approx((first["right"] + second["right"]) / 2)
     for row in (first, second, few):
-        assert row["right"] > 0.9
+        assert row["right"] > 0.85
         assert row["ece"] < 0.15
         assert row["kept"] > 0.8
-    assert mean["others_found"] > 0.5
+    assert mean["others_found"] > 0.25
     assert few["others_found"] is None
 
 

@@ -139,6 +139,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.to_pause: set[int] = set()
         self.unconfirmed: list[int] = []
         self.keeping: list[KeepCorrection] = []
+        self.keeping_since_s: dict[int, float] = {}
         self.passed_on: list[str] = []
         self.num_delivered = self.num_replies = 0
         self.final_until_s: dict[int, float] = {}
@@ -179,9 +180,16 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     def begin_to_keep(self, effect: KeepCorrection) -> None:
         token = effect.correction.reply_to.request_id
-        others = [other.correction.reply_to.request_id for other in self.keeping]
+        # One that the disk took too long for was answered, and its sender may try again.
+        since_s = self.now_s - LIMITS.defaults.timeout_s
+        others = [
+            other.correction.reply_to.request_id
+            for other in self.keeping
+            if self.keeping_since_s[other.key] > since_s
+        ]
         assert token is None or token not in others, "it is on its way already"
         self.keeping.append(effect)
+        self.keeping_since_s[effect.key] = self.now_s
         assert len(self.keeping) <= MAX_IN_HAND
 
     def acknowledge(self, delivery: Delivery) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edged.specialists.features import NUM_POOLINGS, Pooling, Template
+from edged.specialists.features import NUM_POOLINGS, VIEWS, Pooling, Template, View
 from edged.specialists.head import Scaler, Strength, fit, folds, reduced
 from edged.specialists.measures import calibration_error, interval, reliability
 from edged.specialists.training import (
@@ -48,13 +48,29 @@ def test_what_is_none_of_the_labels_is_unfamiliar() -> None:
     assert share_below(others) > 0.5
 
 
+def test_another_view_is_taken_only_where_it_is_clearly_better() -> None:
+    features, labels = drawn(60, seed=1)
+    blocks = features.reshape(60, NUM_POOLINGS, LAYOUT.num_layers, LAYOUT.hidden_size)
+
+    def chosen(shown: set[tuple[int, int]]) -> View:
+        kept = np.zeros_like(blocks)
+        for pooling, layer in shown:
+            kept[:, pooling, layer] = blocks[:, pooling, layer]
+        groups = [str(index) for index in range(60)]
+        given = Examples(kept.reshape(60, WIDTH), labels, np.ones(60), groups)
+        return teach(given, LAYOUT, lambda _: None, seed=0).view
+
+    assert chosen(set(VIEWS[0]) & set(VIEWS[1])) == VIEWS[0]  # they say the same
+    assert chosen(set(VIEWS[2]) - set(VIEWS[0])) == VIEWS[2]
+
+
 def test_two_labels_are_enough_to_tell_what_is_neither() -> None:
-    features, labels = drawn(120, seed=1)
+    features, labels = drawn(120, seed=1, spread=0.7)
     is_one = labels < 2
     two = Examples(features[is_one], labels[is_one], np.ones(40), [str(i) for i in range(40)])
     taught = teach(two, LAYOUT, lambda _: None, seed=0)
     floor = unfamiliar_below(taught.familiarity)
-    scaled = taught.scaler.apply(LAYOUT.view(drawn(600, seed=2)[0], taught.view))
+    scaled = taught.scaler.apply(LAYOUT.view(drawn(600, seed=2, spread=0.7)[0], taught.view))
     is_unfamiliar = taught.head.familiarity(scaled) < floor
     assert is_unfamiliar[np.arange(600) % NUM_LABELS < 2].mean() < 0.15
     assert is_unfamiliar[np.arange(600) % NUM_LABELS >= 2].mean() > 0.4

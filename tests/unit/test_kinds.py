@@ -69,7 +69,7 @@ def test_several_labels_are_a_yes_or_no_each(tmp_path: Path) -> None:
     assert specialist.description.heads[0].labels == ("half", "third")
     right = [list(one.answer or ()) for one in labels_lesson(60, seed=2).examples]  # type: ignore[arg-type]
     found = decisions(specialist)
-    assert np.mean([one.json == answer for one, answer in zip(found, right, strict=True)]) > 0.85
+    assert np.mean([one.json == answer for one, answer in zip(found, right, strict=True)]) > 0.8
     for one in found:
         assert json.loads(one.text) == one.json
         assert isinstance(one.probabilities, list)
@@ -140,7 +140,7 @@ def test_fields_are_decided_one_by_one_and_are_right_together(tmp_path: Path) ->
     ]
     right = [one.answer for one in fields_lesson(60, seed=2).examples]
     found = decisions(specialist)
-    assert np.mean([one.json == answer for one, answer in zip(found, right, strict=True)]) > 0.85
+    assert np.mean([one.json == answer for one, answer in zip(found, right, strict=True)]) > 0.8
     for one in found:
         assert json.loads(one.text) == one.json
         assert isinstance(one.probabilities, dict)

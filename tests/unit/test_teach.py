@@ -131,7 +131,7 @@ def test_a_test_that_tests_nothing_is_refused(
         (["--precision", "2"], "--precision: 2 is not from 0 to 1"),
         (["--floor", "-1"], "--floor: -1 is not from 0 to 1"),
         (["--tolerance", "nan"], "--tolerance: nan is not from 0"),
-        (["--name", "My Name"], "--name: 'My Name' does not match"),
+        (["--name", "My Name"], "--name 'My Name' must be 1 to 64 characters"),
     ],
 )
 def test_a_wrong_option_is_refused_before_any_work(
