@@ -117,9 +117,9 @@ def _lesson(
     path: Path, base: BaseModel, reader: FeatureReader, note: Callable[[str], None]
 ) -> Lesson:
     given, features = _read(path, reader, note)
-    kind = kind_of(path, given)
+    kind = kind_of(given)
     examples = distinct(given)
-    check(path, kind, examples)
+    check(kind, examples)
     rows = {example.line: row for example, row in zip(given, features, strict=True)}
     return Lesson(
         name=path.stem,
