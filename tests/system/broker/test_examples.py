@@ -143,7 +143,7 @@ def test_home_assistants_automation_acts_on_a_specialist_that_is_sure(served: Br
     with peer(served.port, "3.1.1", topic) as home:
         home.publish(data["topic"], payload.encode())
         refused = home.reply()
-    assert refused["error"]["message"].startswith("specialist: washing-machine is not installed")
+    assert refused["error"]["message"].startswith("specialist: ")
     leak, unsure = (option["conditions"] for option in act["actions"][0]["choose"])
     sure = {"text": "leak", "finish_reason": "stop"}
     guesses = [{"text": "leak"}, {"text": ""}, {"text": "door"}]
