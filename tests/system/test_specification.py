@@ -35,6 +35,7 @@ BEYOND_SCHEMA = (
     "the schema has an unknown type",
     "a node that holds none says so",
     "a specialist that is not installed",
+    "without any specialist there is none to choose",
     "a specialist and no stream",
     "a specialist in a question that is not installed",
 )
