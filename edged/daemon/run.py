@@ -249,13 +249,15 @@ def exchange_specialists(read: Callable[[], Config], model: ResidentModel, parts
     folders = config.specialists
     if not model.config.specialists or not model.specialists.is_changed(folders):
         return False
-    ledger, size_bytes = parts.driver.node.guard.ledger, planned_bytes(folders)
-    if not ledger.exchange(Account.SPECIALISTS, size_bytes):
+    ledger, needed_bytes = parts.driver.node.guard.ledger, planned_bytes(folders)
+    if needed_bytes > ledger.free_bytes:
         _LOG.error(
-            "specialists: %d MiB do not fit into budget.memory; the old ones stay", size_bytes >> 20
+            "specialists: %d MiB do not fit into budget.memory; the old ones stay",
+            needed_bytes >> 20,
         )
         return True
     model.specialists.read(folders)
+    ledger.exchange(Account.SPECIALISTS, model.specialists.installed.size_bytes)
     memory.return_freed()
     parts.reporter.announce()
     return True

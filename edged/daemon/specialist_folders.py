@@ -31,17 +31,15 @@ from edged.specialists.scoring import OptionScoring
 
 _LOG = logging.getLogger(__name__)
 
-# The arrays are float16 in the file and float32 in memory.
-_SIZE_FACTOR = 2
 _OLD_BUNDLE = (
     "the model's bundle gives no hidden states; rebuild it with this version's `edged build`"
 )
 
 
 def planned_bytes(folders: Sequence[Path]) -> int:
-    """Return what these specialists, and their gate, will take in memory at most.
+    """Return what it takes at most to read these specialists and to fit their gate.
 
-    Those that cannot be read take nothing.
+    What stays is less, see ``Installed.size_bytes``. Those that cannot be read take nothing.
     """
     sizes = []
     for folder in folders:
@@ -49,7 +47,7 @@ def planned_bytes(folders: Sequence[Path]) -> int:
             sizes.append((folder / ARRAYS).stat().st_size)
         except OSError:  # reading it says what is wrong
             continue
-    return _SIZE_FACTOR * sum(sizes) + fit_bytes(sum(sizes))
+    return sum(sizes) + fit_bytes(sum(sizes))
 
 
 class SpecialistFolders:

@@ -78,6 +78,8 @@ def energy_meter(config: Config) -> EnergyMeter:
 def limits_of(model: ResidentModel) -> Limits:
     """Return the limits of the node."""
     config, sessions = model.config, model.config.sessions
+    # Their gate is fitted: what that took is free again.
+    size_bytes = model.specialists.installed.size_bytes
     return Limits(
         defaults=_request_defaults(config),
         budget=model.memory.budget,
@@ -85,7 +87,7 @@ def limits_of(model: ResidentModel) -> Limits:
         kv_bytes_per_token=model.bundle.manifest.model.kv_bytes_per_token,
         max_waiting=config.queue.size,
         num_slots=model.engine.num_slots,
-        plan=model.memory.plan,
+        plan=replace(model.memory.plan, specialists_bytes=size_bytes),
         model_id=model.bundle.model_id,
         escalation=_escalation_target(config),
         sessions=SessionLimits(sessions.count, sessions.max_tokens, sessions.idle_s),

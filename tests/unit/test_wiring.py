@@ -18,7 +18,7 @@ from edged.daemon.wiring import (
     topics_of,
 )
 from edged.errors import UnavailableError
-from edged.scheduling.memory_budget import MemoryBudget
+from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan
 
 
 def config(text: str = "") -> Config:
@@ -31,9 +31,18 @@ def model(given: Config, num_slots: int = 4) -> ResidentModel:
     facts = SimpleNamespace(kv_bytes_per_token=128)
     bundle = SimpleNamespace(manifest=SimpleNamespace(model=facts), model_id="tiny-int8@1fbea1")
     engine = SimpleNamespace(max_model_len=200, num_slots=num_slots)
-    memory = SimpleNamespace(budget=MemoryBudget(1000), plan=None)
+    memory = SimpleNamespace(budget=MemoryBudget(1000), plan=MemoryPlan(1, 2, 3, 4, 500))
+    installed = SimpleNamespace(size_bytes=5)
     parts = {"config": given, "bundle": bundle, "engine": engine, "memory": memory}
+    parts["specialists"] = SimpleNamespace(installed=installed)
     return cast("ResidentModel", SimpleNamespace(**parts))
+
+
+def test_what_specialists_hold_is_known_when_they_are_read() -> None:
+    plan = limits_of(model(config())).plan
+    assert plan is not None
+    assert plan.specialists_bytes == 5
+    assert plan.weights_bytes == 1
 
 
 def test_the_topics_are_those_of_the_node_and_its_group() -> None:
