@@ -31,6 +31,7 @@ class SpecialistDecider:
         specialists: All that are installed, by name.
         choose: The one that decides.
         plain: The run of the plain model, if what they are unsure of may be passed on to it.
+        may_escalate: Whether it may be passed on at all.
     """
 
     num_needed = 1
@@ -41,10 +42,13 @@ class SpecialistDecider:
         specialists: Mapping[str, Specialist],
         choose: Choose,
         plain: Run | None = None,
+        *,
+        may_escalate: bool = True,
     ) -> None:
         self._specialists = specialists
         self._choose = choose
         self._plain = plain
+        self._may_escalate = may_escalate
         self.runs = [reading] if plain is None else [reading, plain]
 
     def proceed(self, readers: Sequence[Reader], *, may_go_on: bool) -> Run | Answer:
@@ -60,7 +64,7 @@ class SpecialistDecider:
                 return Answer("", FinishReason.UNSURE, detail={"specialist": None, **detail})
             name = found.name
         decision = decide(self._specialists[name], features)
-        if decision.is_unsure:
+        if decision.is_unsure and self._may_escalate:
             target = self._specialists[name].description.escalate
             if target == PLAIN_MODEL and plain is not None:
                 return plain

@@ -71,7 +71,9 @@ class Installed:
         plain = None
         if request.may_escalate and self._may_write(choose):
             plain = Run(encode_chat(request.messages))
-        return SpecialistDecider(reading, self.specialists, choose, plain)
+        return SpecialistDecider(
+            reading, self.specialists, choose, plain, may_escalate=request.may_escalate
+        )
 
     def _may_write(self, choose: Choose) -> bool:
         """Return whether a specialist that decides may pass a prompt on to the plain model."""
@@ -89,7 +91,9 @@ class Installed:
                 continue
             choose = self._chosen(f"{path}.specialist", question.specialist)
             reading = reading or self.reading(spoken(request.messages))
-            deciders[question.name] = SpecialistDecider(reading, self.specialists, choose)
+            deciders[question.name] = SpecialistDecider(
+                reading, self.specialists, choose, may_escalate=request.may_escalate
+            )
         may_leave_out = request.on_deadline is OnDeadline.SHORTEN
         return QuestionsDecider(deciders, may_leave_out=may_leave_out)
 

@@ -104,6 +104,17 @@ def test_another_specialist_answers_what_the_first_is_unsure_of(made: Specialist
     assert answer.detail["escalated_from"] == "lamp"
 
 
+def test_a_request_that_forbids_it_is_passed_on_to_nobody(made: Specialist) -> None:
+    lamp = named(made, "lamp", is_unsure=True, escalate="door")
+    node = installed(lamp, named(made, "door"))
+    for may_escalate, name in ((True, "door"), (False, "lamp")):
+        answer = decider(node, asked("lamp", may_escalate=may_escalate)).proceed(
+            [Read()], may_go_on=True
+        )
+        assert isinstance(answer, Answer)
+        assert answer.detail["specialist"] == name
+
+
 def test_it_goes_one_hop_and_no_further(made: Specialist) -> None:
     lamp = named(made, "lamp", is_unsure=True, escalate="door")
     door = named(made, "door", is_unsure=True, escalate="oven")

@@ -155,7 +155,7 @@ def test_the_node_publishes_info_state_and_availability(
         assert received[topics[0]] == b"online"
         info, state = (json.loads(received[topic]) for topic in topics[1:])
         assert info["v"] == 1
-        assert info["operations"] == ["generate", "cancel"]
+        assert info["operations"] == ["generate", "cancel", "correct"]
         assert info["model"]["name"] == "tiny"
         assert state["state"] == "ready"
         assert state["rss_bytes"] < state["budget_bytes"]
