@@ -29,6 +29,7 @@ ELSEWHERE = {
     "A choice, and one that max_tokens cuts": "a model that knows the answer; hostile/test_answers",
     "A cancel of what runs; its answer so far follows": "a long answer; cases of conformance",
     "A correction": "a specialist; test_corrections",
+    "A specialist decides, is unsure, and is not there": "one; model/test_specialists_page",
     "A node comes and goes; both are retained": "an end; test_daemon",
     "A member of a group joins when its probe has come back": "a start; test_group",
     "Home Assistant has started, and is told what there is; this is retained": "test_homeassistant",
