@@ -45,7 +45,10 @@ ELSEWHERE = {
 }
 SENT, RECEIVED = "→", "←"
 # Numbers that depend on the model or the machine, at any depth.
-MEASURED = {"usage", "timing", "prompt_tokens", "max_model_len", "retry_after_ms"}
+MEASURED = {
+    *("usage", "timing", "prompt_tokens", "max_model_len", "retry_after_ms"),
+    *("choice", "probabilities"),
+}
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,8 @@ def arrived(message: mqtt.MQTTMessage) -> Message:
 
 def without_measures(value: object, key: str = "") -> object:
     """Replace texts of the model and measured values by their types."""
+    if key == "json" and isinstance(value, dict):
+        return {name: type(member).__name__ for name, member in value.items()}
     if isinstance(value, dict):
         return {name: without_measures(member, name) for name, member in value.items()}
     if key in {"text", "model", "delta", "finish_reason"} | MEASURED or isinstance(value, float):
