@@ -95,6 +95,14 @@ def test_lists_texts_flags_and_choices_are_read() -> None:
     assert config.state.file is None
 
 
+def test_specialists_are_paths_from_the_file_and_not_too_many() -> None:
+    config = load_config(f"{MODEL}specialists: [lamp, /srv/door]\n", "/etc/edged.yaml")
+    assert config.specialists == (Path("/etc/lamp"), Path("/srv/door"))
+    many = ", ".join(f"s{number}" for number in range(65))
+    with pytest.raises(ConfigError, match=r"specialists: expected a list of at most 64 paths"):
+        load_config(f"{MODEL}specialists: [{many}]\n", FILE)
+
+
 @pytest.mark.parametrize("text", ["", "null", "# nothing\n", "broker:\n", "broker: ~\n"])
 def test_an_empty_document_or_section_leaves_the_defaults(text: str) -> None:
     config = load_config(text, FILE, overrides={"model.path": "/models/m"})

@@ -237,3 +237,10 @@ def test_costs_are_learned_from_a_decision_of_one_prompt_only(num_runs: int) -> 
     bench.take(Finished(job, SURE, bench.clock()))
     is_learned = bench.node.latency_model.current.prefill_token_s > 0.05
     assert is_learned is (num_runs == 1)
+
+
+def test_an_answer_that_is_written_has_no_run_to_be_read() -> None:
+    run = Generation(1, [1, 2], make_request(deadline_s=100.0), 16)
+    run.start(CharacterStream(), 0.0)
+    assert not run.end_run(1.0)
+    assert (run.prompt_ids, run.decision) == ([1, 2], None)

@@ -103,3 +103,13 @@ TestAccounting = Accounting.TestCase
 TestAccounting.settings = settings(
     max_examples=num_examples(600), stateful_step_count=30, deadline=None
 )
+
+
+def test_what_is_held_for_good_is_exchanged_only_where_there_is_room() -> None:
+    ledger = Ledger(LIMIT, {Account.SPECIALISTS: 100, Account.PROCESS: 600})
+    assert ledger.exchange(Account.SPECIALISTS, 400)
+    assert ledger.free_bytes == 0
+    assert not ledger.exchange(Account.SPECIALISTS, 401)
+    assert ledger.accounts()["specialists"] == 400
+    assert ledger.exchange(Account.SPECIALISTS, 0)
+    assert ledger.free_bytes == 400
