@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from edged.bundle.folder import open_bundle
 from edged.commands.features import FeatureReader
 from edged.errors import UsageError
 from edged.specialists.checks import check, distinct
 from edged.specialists.examples import Example, kind_of, read_examples
 from edged.specialists.features import Floats
-from edged.specialists.folder import BaseModel
 from edged.specialists.judging import judge, result_of
 from edged.specialists.lesson import Lesson, default_tolerance, label_names, taught
 
@@ -92,12 +90,11 @@ def measure(one: TestSet, model: Path, note: Callable[[str], None]) -> Iterator[
         BundleError: The bundle is wrong, or gives no hidden states.
     """
     reader = FeatureReader(model)
-    base = BaseModel.of(open_bundle(model, verify=False).manifest)
     tests = _read(one.test, reader, note)
     others = None if one.others is None else _read(one.others, reader, note)
     rows = []
     for path in one.lessons:
-        lesson = _lesson(path, base, reader, note)
+        lesson = _lesson(path, reader, note)
         rows.append(_row(path.stem, lesson, tests, others))
         yield rows[-1]
     if len(rows) > 1:
@@ -113,9 +110,7 @@ def _read(path: Path, reader: FeatureReader, note: Callable[[str], None]) -> _Pr
     return examples, reader.read([example.prompt for example in examples], lambda _: None)
 
 
-def _lesson(
-    path: Path, base: BaseModel, reader: FeatureReader, note: Callable[[str], None]
-) -> Lesson:
+def _lesson(path: Path, reader: FeatureReader, note: Callable[[str], None]) -> Lesson:
     given, features = _read(path, reader, note)
     kind = kind_of(given)
     examples = distinct(given)
@@ -123,7 +118,7 @@ def _lesson(
     rows = {example.line: row for example, row in zip(given, features, strict=True)}
     return Lesson(
         name=path.stem,
-        base=base,
+        base=reader.base,
         layout=reader.layout,
         kind=kind,
         precision=_PRECISION,

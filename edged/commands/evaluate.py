@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edged.bundle.folder import open_bundle
 from edged.commands.bundle_teacher import BundleTeacher
 from edged.commands.features import FeatureReader
 from edged.errors import ExitCode, UsageError
 from edged.specialists.examples import MAX_LABELS, Answer, AnswerKind, Example, read_examples
-from edged.specialists.folder import BaseModel, read_specialist
 from edged.specialists.judging import Judged, judge, label_counts
 from edged.specialists.measures import calibration_error, interval
 
@@ -55,9 +53,8 @@ class AskedSpecialist:
     """
 
     def __init__(self, folder: Path, model: Path) -> None:
-        base = BaseModel.of(open_bundle(model, verify=False).manifest)
         self._reader = FeatureReader(model)
-        self._specialist = read_specialist(folder, base, self._reader.layout)
+        self._specialist = self._reader.specialist(folder)
 
     def check(self, examples: Sequence[Example]) -> None:
         """Refuse answers of another kind than the specialist's.

@@ -11,11 +11,10 @@ from edged.engine.loading import load_engine
 from edged.engine.steps import EngineSettings
 from edged.engine.tokenizer import Tokenizer
 from edged.errors import BundleError, UsageError
-from edged.protocol.request import SamplingParams
 from edged.specialists.features import Layout, Template
+from edged.specialists.folder import BaseModel, Specialist, read_specialist
 
 _CONTEXT = 2048
-_GREEDY = SamplingParams(temperature=0.0)
 
 
 class FeatureReader:
@@ -27,6 +26,7 @@ class FeatureReader:
 
     def __init__(self, folder: Path) -> None:
         bundle = open_bundle(folder)
+        self.base = BaseModel.of(bundle.manifest)
         tokenizer = Tokenizer.load(bundle)
         # A pinned slot holds the template's beginning; the other runs one prompt after the other.
         self._engine = load_engine(bundle, EngineSettings(_CONTEXT, num_prefixes=1))
@@ -37,6 +37,14 @@ class FeatureReader:
             )
         self._template = Template(tokenizer.encode, tokenizer.beginning_ids)
         self._engine.make_prefix(self._template.before_ids)
+
+    def specialist(self, folder: Path) -> Specialist:
+        """Return a specialist of this bundle.
+
+        Raises:
+            BundleError: it is damaged, or taught to another model.
+        """
+        return read_specialist(folder, self.base, self.layout)
 
     def read(self, prompts: Sequence[str], note: Callable[[float], None]) -> NDArray[np.float32]:
         """Return ``[prompts, features]``; blocks for some 30 ms each.
@@ -60,10 +68,5 @@ class FeatureReader:
         ids, pooling = self._template.prompt(prompt, self.layout.width)
         if len(ids) >= engine.max_model_len:
             raise UsageError(f"a prompt has {len(ids)} tokens; at most {engine.max_model_len} fit")
-        decoding = engine.start(ids, _GREEDY, max_tokens=1, reader=pooling)
-        try:
-            while not decoding.is_over:
-                engine.step()
-        finally:
-            engine.end(decoding)
+        engine.read(ids, pooling)
         return pooling.features()

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from edged.bundle.folder import open_bundle
 from edged.commands.features import FeatureReader
 from edged.commands.gather import gather
 from edged.errors import ExitCode, UsageError
 from edged.specialists.checks import Remark, check, distinct, leaks, remarks
 from edged.specialists.examples import AnswerKind, Example, kind_of, read_examples
 from edged.specialists.features import Floats
-from edged.specialists.folder import ARRAYS, BaseModel, Result, Specialist, write_specialist
+from edged.specialists.folder import ARRAYS, Result, Specialist, write_specialist
 from edged.specialists.judging import Measured, judge, measured, result_of
 from edged.specialists.lesson import Lesson, Note, default_tolerance, label_names, taught
 from edged.specialists.mistakes import confusions
@@ -185,7 +184,7 @@ def _lesson(
     tolerance = arguments.tolerance
     return Lesson(
         name=name,
-        base=BaseModel.of(open_bundle(arguments.model, verify=False).manifest),
+        base=reader.base,
         layout=reader.layout,
         kind=material.kind,
         precision=arguments.precision,

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from edged.bundle.folder import open_bundle
 from edged.commands.features import FeatureReader
 from edged.errors import ExitCode, UsageError
 from edged.specialists.decision import Decision, decide
 from edged.specialists.examples import MAX_PROMPT_CHARACTERS
-from edged.specialists.folder import BaseModel, Specialist, read_specialist
+from edged.specialists.folder import Specialist
 
 _BAR_WIDTH = 30
 _NONE = "none of these"
@@ -39,9 +38,8 @@ def main(arguments: argparse.Namespace) -> int:
         UsageError: A prompt is too long.
         BundleError: The bundle or the specialist is wrong.
     """
-    base = BaseModel.of(open_bundle(arguments.model, verify=False).manifest)
     reader = FeatureReader(arguments.model)
-    specialist = read_specialist(arguments.specialist, base, reader.layout)
+    specialist = reader.specialist(arguments.specialist)
     is_talk = not arguments.prompt and sys.stdin.isatty()
     for prompt in arguments.prompt or _lines(is_talk=is_talk):
         if not prompt.strip():

@@ -39,17 +39,6 @@ def load_engine(bundle: Bundle, settings: EngineSettings) -> Engine:
     Raises:
         BundleError: the model cannot be loaded, or is not what the manifest says.
     """
-    manifest = bundle.manifest
-    graph = load_bundle_graph(bundle, settings)
-    return Engine(graph, manifest.stop_token_ids, settings, is_exact=manifest.is_exact)
-
-
-def load_bundle_graph(bundle: Bundle, settings: EngineSettings) -> Graph:
-    """Load a bundle's model without the loop that answers; blocks for seconds.
-
-    Raises:
-        BundleError: as ``load_engine``.
-    """
     manifest, has_flash = bundle.manifest, settings.has_flash
     if has_flash is None:
         has_flash = manifest.model.kv_type is KvType.FP32
@@ -58,4 +47,5 @@ def load_bundle_graph(bundle: Bundle, settings: EngineSettings) -> Graph:
     max_model_len = min(settings.max_model_len, manifest.limits.max_model_len)
     num_slots = settings.num_slots + settings.num_prefixes
     form = FusedGraph if manifest.graph is GraphKind.FUSED else PortableGraph
-    return form(session, max_model_len, num_slots, manifest.model)
+    graph = form(session, max_model_len, num_slots, manifest.model)
+    return Engine(graph, manifest.stop_token_ids, settings, is_exact=manifest.is_exact)

@@ -188,6 +188,20 @@ class Engine:
         finally:
             self.end(decoding)
 
+    def read(self, prompt_ids: Sequence[int], reader: HiddenReader | OptionScorer) -> None:
+        """Run a prompt for its reader alone; blocks, and raises as ``start``.
+
+        Raises:
+            RuntimeError: another answer is in progress.
+        """
+        self._check_idle()
+        decoding = self.start(prompt_ids, SamplingParams(), max_tokens=1, reader=reader)
+        try:
+            while not decoding.is_over:
+                self.step()
+        finally:
+            self.end(decoding)
+
     def release(self) -> None:
         """Return the memory of all slots without an answer to the system."""
         for slot in self._slots.forget():

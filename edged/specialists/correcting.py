@@ -7,9 +7,6 @@ from edged.specialists.decider import Said
 from edged.specialists.examples import MAX_PROMPT_CHARACTERS, Answer, AnswerKind, read_answer
 from edged.specialists.folder import HeadDescription, Scale, Specialist
 
-# Of the difference of two decimal numbers.
-_ROUNDING = 1e-9
-
 
 def checked_answer(specialist: Specialist, prompt: str, value: object) -> Any:  # noqa: ANN401 - JSON
     """Return the right answer as it is kept: with all fields, and labels in their order.
@@ -36,8 +33,9 @@ def agrees(specialist: Specialist, said: Said, answer: object) -> bool:
     """Tell whether what it said, or guessed where it was unsure, is the checked right answer."""
     scale, heads = specialist.description.scale, specialist.heads
     if scale is not None:
-        is_number = isinstance(said.answer, int | float) and isinstance(answer, float)
-        return is_number and abs(said.answer - answer) <= scale.tolerance + _ROUNDING
+        if not isinstance(said.answer, int | float) or not isinstance(answer, float):
+            return False
+        return scale.is_right(said.answer, answer)
     if answer is None and None not in heads[0].description.labels:
         return said.is_unsure
     return bool(said.answer == answer)

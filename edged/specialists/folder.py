@@ -38,6 +38,8 @@ MAX_DECIMALS = 6
 MAX_WIDTH = 1 << 17
 # Within these no product of what was read and a prompt's features overflows.
 _LARGEST, _SMALLEST_SPREAD = 1e6, 1e-9
+# Of the difference of two decimal numbers.
+_ROUNDING = 1e-9
 REPAIR = "teach it again with `edged teach`"
 
 
@@ -90,6 +92,10 @@ class Scale:
     """Variance of the right number around a prediction that is known exactly."""
     prior: float
     """Variance of the weights."""
+
+    def is_right(self, said: float, right: float) -> bool:
+        """Tell whether a number is as near to the right one as is asked for."""
+        return abs(said - right) <= self.tolerance + _ROUNDING
 
 
 @dataclass(frozen=True, slots=True)

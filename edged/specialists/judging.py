@@ -26,7 +26,6 @@ _FIFTH = 5
 _SEED = 1
 _CURVE_SHARES = (0.25, 0.5)
 _CURVE_PARTS = 5
-_ROUNDING = 1e-9
 # Share of the time of measuring that goes by before the curve, about.
 _JUDGING = 0.7
 
@@ -89,11 +88,8 @@ def is_right(specialist: Specialist, decision: Decision, answer: Answer) -> bool
     Where nothing was taught to be none of the labels, "unsure" is right for it.
     """
     said = specialist.description
-    if said.kind is AnswerKind.NUMBER:
-        tolerance = said.scale.tolerance if said.scale else 0.0
-        return isinstance(answer, float) and (
-            abs(float(decision.text) - answer) <= tolerance + _ROUNDING
-        )
+    if said.scale is not None:
+        return isinstance(answer, float) and said.scale.is_right(float(decision.text), answer)
     if said.kind is AnswerKind.LABELS:
         return decision.json == list(answer if isinstance(answer, tuple) else ())
     if said.kind is AnswerKind.FIELDS:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from edged.bundle.folder import open_bundle
+from edged.bundle.manifest import GraphKind
 from edged.commands.bundle_teacher import BundleTeacher
-from edged.engine.loading import load_bundle_graph
-from edged.engine.steps import EngineSettings
+from edged.engine.loading import load_graph
 from edged.engine.tokenizer import Tokenizer
 from edged.errors import UsageError
 from edged.protocol.request import ChatMessage
@@ -35,7 +35,8 @@ def example(prompt: str) -> Example:
 def plain_scores(folder: Path, prompt: str) -> np.ndarray:
     """Return each option's log-likelihood, from a run of prompt and option in one piece."""
     bundle = open_bundle(folder)
-    graph, tokenizer = load_bundle_graph(bundle, EngineSettings(256)), Tokenizer.load(bundle)
+    is_fused, tokenizer = bundle.manifest.graph is GraphKind.FUSED, Tokenizer.load(bundle)
+    graph = load_graph(bundle.model_path, is_fused=is_fused, max_model_len=256)
     system = ChatMessage("system", instruction(OPTIONS))
     ids = tokenizer.encode_chat((system, ChatMessage("user", prompt)))
     scores = []

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,14 +10,13 @@ import pytest
 from benchmarks.decisions import measure
 from benchmarks.decisions.__main__ import main
 from edged.errors import ExitCode
-from edged.specialists.folder import BaseModel
 from tests.unit.lessons import BASE, LAYOUT, WIDTH, drawn
 
 
 class MadeUpReader:
     """Reads a prompt ``label-seed`` as features of this label, and any other text as noise."""
 
-    layout = LAYOUT
+    layout, base = LAYOUT, BASE
 
     def __init__(self, folder: Path) -> None:
         assert folder.name == "bundle"
@@ -41,8 +39,6 @@ class MadeUpReader:
 @pytest.fixture(autouse=True)
 def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "FeatureReader", MadeUpReader)
-    monkeypatch.setattr(measure, "open_bundle", lambda *_, **__: SimpleNamespace(manifest=None))
-    monkeypatch.setattr(BaseModel, "of", lambda _: BASE)
 
 
 def write(path: Path, seeds: range, labels: Sequence[str] = ("0", "1", "2")) -> None:

@@ -12,7 +12,7 @@ import pytest
 from edged.commands import gather as module
 from edged.commands.broker_options import BrokerOptions
 from edged.commands.gather import gather
-from edged.commands.source_options import add_source_options
+from edged.commands.teach import add_source_options
 from edged.config.broker_url import BrokerAddress
 from edged.errors import UsageError
 from edged.specialists.examples import Example

@@ -14,7 +14,7 @@ from edged import cli
 from edged.commands import teaching
 from edged.errors import UsageError
 from edged.specialists.decision import decide
-from edged.specialists.folder import BaseModel, read_specialist
+from edged.specialists.folder import read_specialist
 from tests.unit.lessons import BASE, LAYOUT, WIDTH, drawn
 
 WORDS = ("lamp", "door", "tap")
@@ -24,7 +24,7 @@ CENTRES = drawn(6, seed=1)[0]
 class Reader:
     """Features by the words of a prompt."""
 
-    layout = LAYOUT
+    layout, base = LAYOUT, BASE
     read: list[str]
 
     def __init__(self, folder: Path) -> None:
@@ -42,12 +42,7 @@ class Reader:
 
 @pytest.fixture(autouse=True)
 def without_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Bundle:
-        manifest = None
-
     monkeypatch.setattr(teaching, "FeatureReader", Reader)
-    monkeypatch.setattr(teaching, "open_bundle", lambda folder, verify: Bundle)
-    monkeypatch.setattr(BaseModel, "of", lambda manifest: BASE)
     monkeypatch.setattr("edged.specialists.judging._PARTS", ((1000, 2),))  # it is faster
 
 

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import pytest
 from edged.commands import evaluate, try_specialist
 from edged.errors import UsageError
 from edged.specialists.examples import Example
-from edged.specialists.folder import write_specialist
+from edged.specialists.folder import Specialist, read_specialist, write_specialist
 from edged.specialists.lesson import Lesson, taught
 from tests.unit.lessons import (
     BASE,
@@ -40,6 +40,9 @@ class FakeReader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def specialist(self, folder: Path) -> Specialist:
+        return read_specialist(folder, BASE, LAYOUT)
+
     def one(self, prompt: str) -> np.ndarray:
         if prompt.isdigit():
             return np.asarray(FEATURES[int(prompt)])
@@ -53,8 +56,6 @@ class FakeReader:
 def reader(monkeypatch: pytest.MonkeyPatch) -> None:
     for command in (try_specialist, evaluate):
         monkeypatch.setattr(command, "FeatureReader", FakeReader)
-        monkeypatch.setattr(command, "open_bundle", lambda *_, **__: SimpleNamespace(manifest=None))
-        monkeypatch.setattr(command, "BaseModel", SimpleNamespace(of=lambda _: BASE))
 
 
 def written(folder: Path, made: Lesson) -> Path:

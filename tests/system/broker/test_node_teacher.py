@@ -9,7 +9,7 @@ import pytest
 
 from edged.commands.gather import gather
 from edged.commands.local_broker import Broker
-from edged.commands.source_options import add_source_options
+from edged.commands.teach import add_source_options
 from edged.errors import ErrorCode, ExitCode, UnavailableError, UsageError
 from edged.protocol.request import Rejected, Request
 from edged.protocol.wire import Delivery, Encoded, WireProperties
