@@ -312,7 +312,7 @@ def _probed(talk: Talk) -> None:
 
 def _announced(talk: Talk) -> None:
     bench = talk.bench
-    announcement = Announcement(DEFAULTS.topics, "homeassistant", MODEL, can_ask=True)
+    announcement = Announcement(DEFAULTS.topics, "homeassistant", "ha", MODEL, can_ask=True)
     discovery = Discovery(announcement, bench.transport, bench.clock, is_on=True)
     status = bench.delivery(STATUS_ONLINE, topic=status_topic(announcement.prefix))
     talk.lines.append(_line("→", status.topic, status.payload.decode(), []))

@@ -154,7 +154,7 @@ class LiveNode:
         }
         payload = json.dumps(members).encode()
         self._transport.publish(
-            Encoded(self._topics.request("generate"), payload, WireProperties())
+            Encoded(self._options.client_topics.request("generate"), payload, WireProperties())
         )
 
     def _listen(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:

@@ -64,16 +64,16 @@ class _Question:
         self._options = options
         self._target = target
         self._id = f"ask-{secrets.token_hex(8)}"
-        self._topics = topics = target.topics
+        self._topics = target.client_topics
         self._reply_topic = target.reply_topic(self._id)
         self._availability: str | None = None
         self._status: int | None = None
         self._next_fragment = 0
         self._printed = ""
         self._has_asked = False
-        subscriptions = [self._reply_topic, topics.availability]
+        subscriptions = [self._reply_topic, target.topics.availability]
         if options.is_stream:
-            subscriptions.append(topics.stream(self._id))
+            subscriptions.append(self._topics.stream(self._id))
         self.client = target.client(self._id, subscriptions, options.protocol)
 
     def run(self) -> int:
@@ -160,7 +160,7 @@ class _Question:
                 self._give_up(f"the broker did not accept the question: {event.failure}")
 
     def _take_delivery(self, delivery: Delivery) -> None:
-        if delivery.topic == self._topics.availability:
+        if delivery.topic == self._target.topics.availability:
             self._availability = delivery.payload.decode(errors="replace")
         elif delivery.topic == self._topics.stream(self._id):
             self._take_fragment(delivery.payload)

@@ -13,9 +13,11 @@ from pathlib import Path
 from edged.config import kinds
 from edged.config.declare import required, setting
 from edged.protocol.topic import refuse_prefix, refuse_topic
+from edged.protocol.wire import MAX_USER_BYTES, is_user
 
 # Largest ``prefill_chunk_tokens`` the autotuning tries; memory is planned for it.
 MAX_TUNED_CHUNK_TOKENS = 256
+IDENTITY_REQUIRED = "required"
 # Without NUL, as the texts of a request.
 PROMPT = kinds.text("text of at most 8192 characters", r"(?s)[^\x00]+", 8192)
 _NAME = kinds.text("1 to 32 of a-z, 0-9 and -", r"[a-z0-9-]{1,32}")
@@ -33,6 +35,10 @@ _REPLY_PREFIX = kinds.topic(
     "the beginning of a topic, without + and #, not starting with $, of less than 256 bytes and at "
     "most 16 levels, without control characters",
     lambda value: "it is empty" if not value else refuse_topic(f"{value}x"),
+)
+_USER = kinds.topic(
+    f"a user name of at most {MAX_USER_BYTES} bytes, without /, + and #",
+    lambda value: None if is_user(value) else "it is no level of a topic",
 )
 _DISCOVERY = kinds.text(
     "a topic of a-z, A-Z, 0-9, _, - and /, not starting or ending with /, of at most 8 levels",
@@ -140,7 +146,18 @@ class RequestConfig:
     reply_prefixes: tuple[str, ...] = setting(
         kinds.text_list(_REPLY_PREFIX), ("edged/", "reply/"), note="[`prefix`/, reply/]"
     )
-    """Prefixes of the reply topics that a request may choose."""
+    """Prefixes of the reply topics that a request without an account may choose."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityConfig:
+    """Who is answered."""
+
+    identity: str = setting(kinds.choice(IDENTITY_REQUIRED, "optional"), "optional")
+    """With `required`, only accounts of the broker are answered, on topics of their own
+    (`prefix`/`node`/client/USER/request/generate), which the broker's access list keeps for each of
+    them. `optional` also answers requests on `prefix`/`node`/request/generate: for a broker that
+    gives no accounts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +201,9 @@ class HomeAssistantConfig:
     """Announce the node by MQTT discovery; `false` removes an earlier announcement."""
     prefix: str = setting(_DISCOVERY, "homeassistant")
     """Home Assistant's discovery prefix; never allowed as a reply topic."""
+    user: str = setting(_USER, "ha")
+    """Home Assistant's user name at the broker: its questions and answers have the topics of this
+    account."""
     ask: bool = setting(kinds.FLAG, default=False)
     """Announce entities for questions and a sensor with the last answer: every user of Home
     Assistant can then ask the node."""
@@ -246,6 +266,7 @@ class Config:
     broker: BrokerConfig = field(default_factory=BrokerConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     request: RequestConfig = field(default_factory=RequestConfig)
+    security: SecurityConfig = field(default_factory=SecurityConfig)
     queue: QueueConfig = field(default_factory=QueueConfig)
     sessions: SessionsConfig = field(default_factory=SessionsConfig)
     group: GroupConfig = field(default_factory=GroupConfig)

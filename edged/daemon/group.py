@@ -74,7 +74,7 @@ def probe_topic(topics: Topics) -> str:
 def group_filters(topics: Topics) -> list[str]:
     """Name the subscriptions of the group's connection."""
     # The probe is shared, too, in a share of this node alone: it shows that the broker delivers.
-    return [f"$share/edged-probe-{topics.node}/{probe_topic(topics)}", topics.group_filter]
+    return [f"$share/edged-probe-{topics.node}/{probe_topic(topics)}", *topics.group_filters]
 
 
 class Group:

@@ -21,8 +21,6 @@ _LOG = logging.getLogger(__name__)
 
 # Characters that a state in Home Assistant can have; the whole answer is an attribute.
 MAX_STATE_LENGTH = 255
-# Last level of the reply topic of what the entities ask; the user name in the shipped ACL.
-CLIENT = "ha"
 # Home Assistant's birth message.
 STATUS_ONLINE = b"online"
 # Its start is answered after a random part of this, not by a whole fleet at once.
@@ -98,6 +96,8 @@ class Announcement:
     topics: Topics
     prefix: str
     """Home Assistant's discovery prefix."""
+    user: str
+    """Home Assistant's account at the broker."""
     model: str
     can_ask: bool
     has_specialists: bool = False
@@ -115,7 +115,7 @@ class Announcement:
     @property
     def reply_topic(self) -> str:
         """The topic of the answers to the entities' questions."""
-        return f"{self.topics.response('generate')}/{CLIENT}"
+        return self.topics.client(self.user).response("generate/entities")
 
     def message(self) -> Encoded:
         """Return the message that announces the device; to be retained."""
@@ -162,7 +162,7 @@ class Announcement:
         request = f"{{'prompt': value, 'response_topic': {self.reply_topic!r}}}"
         asking = {
             "icon": "mdi:message-question",
-            "command_topic": self.topics.request("generate"),
+            "command_topic": self.topics.client(self.user).request("generate"),
             "command_template": f"{{{{ {request} | tojson }}}}",
             "retain": False,
         }

@@ -28,7 +28,7 @@ from edged.node.events import (
 from edged.node.generation import Finished, Fragment, Paused
 from edged.node.metrics import Count
 from edged.node.pressure import PressureLevel
-from edged.protocol.escalation import decode_escalation
+from edged.protocol.escalation import decode_escalation, is_escalation_reply
 from edged.protocol.event import (
     BrokerSessionLost,
     BrokerSessionTakenOver,
@@ -214,7 +214,7 @@ class MainLoop:
         parts = self._parts
         if event.topic == parts.reporter.status_topic:
             parts.reporter.discovery.take(event)
-        elif event.topic == parts.reporter.topics.escalation:
+        elif is_escalation_reply(event.topic, parts.reporter.topics.node):
             parts.driver.edges.transport.acknowledge(event)
             parts.driver.take(EscalationReplied(*decode_escalation(event)))
         else:

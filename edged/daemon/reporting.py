@@ -70,7 +70,9 @@ class Reporter:
         self.topics = topics_of(config)
         home = config.homeassistant
         model_name, has_specialists = model.bundle.manifest.name, bool(config.specialists)
-        announcement = Announcement(self.topics, home.prefix, model_name, home.ask, has_specialists)
+        announcement = Announcement(
+            self.topics, home.prefix, home.user, model_name, home.ask, has_specialists
+        )
         self.discovery = Discovery(announcement, edges.transport, edges.clock, is_on=home.discovery)
         self.status_topic = status_topic(home.prefix)
         self._memory_events = MemoryEvents(edges.operator_events, driver.node.guard)

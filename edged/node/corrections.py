@@ -15,6 +15,7 @@ from edged.node.request_state import RequestState
 from edged.node.state import NodeState
 from edged.protocol.request import (
     Answer,
+    Client,
     Correction,
     CorrectionOutcome,
     Rejected,
@@ -66,7 +67,7 @@ class Corrections:
             return
         for part in specialist_answers(answer):
             if part.specialist is not None:
-                key = _digest(part.specialist, spoken(request.messages))
+                key = _digest(request.reply_to.client, part.specialist, spoken(request.messages))
                 self._said[key] = part.said
                 self._said.move_to_end(key)
         while len(self._said) > MAX_REMEMBERED:
@@ -83,7 +84,8 @@ class Corrections:
             self._replies.refuse(state, correction.reply_to, _TOO_MANY)
             return
         self._in_hand[state.key] = state
-        said = self._said.get(_digest(correction.specialist, correction.prompt))
+        client = correction.reply_to.client
+        said = self._said.get(_digest(client, correction.specialist, correction.prompt))
         node.emit(KeepCorrection(state.key, correction, said))
 
     def kept(self, event: CorrectionKept) -> None:
@@ -108,6 +110,7 @@ class Corrections:
                 self._replies.refuse(state, state.reply_to, _TOO_SLOW)
 
 
-def _digest(specialist: str, prompt: str) -> bytes:
-    content = f"{specialist}\0{prompt}".encode(errors="replace")
+def _digest(client: Client, specialist: str, prompt: str) -> bytes:
+    # A correction may come back on another topic: without an account all ask as one.
+    content = repr((client.user, specialist, prompt)).encode(errors="replace")
     return hashlib.blake2b(content, digest_size=16).digest()

@@ -138,9 +138,10 @@ class Replies:
 
     def publish_fragment(self, state: RequestState, fragment: Fragment) -> None:
         """Publish a part of a streamed answer, at QoS 0."""
+        reply_to = state.request.reply_to
         message = encode_fragment(
-            self._node.limits.defaults.topics,
-            state.request.reply_to.request_id or "",  # a request to stream has one
+            self._node.limits.defaults.topics.client(reply_to.user),
+            reply_to.request_id or "",  # a request to stream has one
             fragment.number,
             fragment.delta,
             is_done=fragment.is_done,

@@ -1,14 +1,14 @@
 """Sessions: dialogues kept for their clients, so that a request sends only its new messages.
 
 Rule: no clock and no tokens. A session changes only by an answer, and by each answer once, however
-often its request is delivered. Its key is the session id with the reply topic: a client that does
-not get the answers cannot continue the dialogue.
+often its request is delivered. Its key is the session id with the client: only who gets the answers
+can continue the dialogue.
 """
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from edged.protocol.request import ChatMessage, Request, SessionState
+from edged.protocol.request import ChatMessage, Client, Request, SessionState
 
 Messages = tuple[ChatMessage, ...]
 
@@ -53,7 +53,7 @@ class _Session:
 class PendingTurn:
     """A request that becomes a turn when it is answered."""
 
-    name: tuple[str, str]
+    name: tuple[str, Client]
     key: str
     system: Messages
     is_system_given: bool
@@ -77,7 +77,7 @@ class Sessions:
 
     def __init__(self, limits: SessionLimits) -> None:
         self._limits = limits
-        self._sessions: OrderedDict[tuple[str, str], _Session] = OrderedDict()
+        self._sessions: OrderedDict[tuple[str, Client], _Session] = OrderedDict()
 
     def count(self, now_s: float) -> int:
         """Count the sessions that have not expired."""
@@ -99,7 +99,7 @@ class Sessions:
         if request.session is None:
             return None
         self._expire(now_s)
-        name = (request.session, request.reply_to.topic)
+        name = (request.session, request.reply_to.client)
         session = self._sessions.get(name) or _Session()
         system, messages = _split(request.messages)
         if not request.is_system_given and session.system is not None:

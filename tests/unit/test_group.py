@@ -58,6 +58,7 @@ def test_the_probe_has_a_share_of_its_own() -> None:
     assert probe_topic(TOPICS) == PROBE
     assert group_filters(TOPICS) == [
         f"$share/edged-probe-kitchen/{PROBE}",
+        "$share/edged-lab/edged/group/lab/client/+/request/+",
         "$share/edged-lab/edged/group/lab/request/+",
     ]
 
@@ -145,10 +146,10 @@ def test_a_request_of_the_group_is_acknowledged_where_it_came_from() -> None:
 def test_a_request_of_the_group_is_answered_by_the_node() -> None:
     stage = Stage()
     defaults = stage.bench.limits.defaults
-    assert defaults.topics.operation_of(REQUEST) is None
-    assert TOPICS.operation_of(REQUEST) == "generate"
-    assert TOPICS.operation_of("edged/kitchen/request/cancel") == "cancel"
-    assert TOPICS.operation_of("edged/group/lab/request/") is None
-    assert TOPICS.operation_of("edged/group/other/request/generate") is None
+    assert defaults.topics.read_request(REQUEST) is None
+    assert TOPICS.read_request(REQUEST) == ("generate", None, "edged/group/lab")
+    assert TOPICS.read_request("edged/kitchen/request/cancel") == ("cancel", None, "edged/kitchen")
+    assert TOPICS.read_request("edged/group/lab/request/") is None
+    assert TOPICS.read_request("edged/group/other/request/generate") is None
     stage.group.take(Delivery(REQUEST, b'{"prompt": "x"}', qos=1))
     assert stage.events == ["dropped"]  # a node without this group does not take it

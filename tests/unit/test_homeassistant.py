@@ -18,7 +18,7 @@ def announcement(
     *, can_ask: bool = False, has_specialists: bool = False, prefix: str = "edged"
 ) -> Announcement:
     topics = Topics(prefix, "kitchen")
-    return Announcement(topics, "homeassistant", "tiny", can_ask, has_specialists)
+    return Announcement(topics, "homeassistant", "ha", "tiny", can_ask, has_specialists)
 
 
 def payload(*, can_ask: bool, has_specialists: bool = True) -> Any:  # noqa: ANN401 - JSON

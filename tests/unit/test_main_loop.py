@@ -221,7 +221,7 @@ def test_without_a_configuration_file_a_reload_does_nothing(tmp_path: Path) -> N
 
 def test_what_another_node_says_is_acknowledged_and_goes_to_the_node(tmp_path: Path) -> None:
     payload = b'{"id": "t", "status": "error", "data": {}}'
-    reply = Delivery("edged/kitchen/response/escalation", payload, qos=1, packet_id=7)
+    reply = Delivery("edged/kitchen/response/escalation/kitchen", payload, qos=1, packet_id=7)
     kept = CorrectionKept(3, count=1)
     stage = Stage(tmp_path, [reply, kept, STOP])
     taken: list[NodeEvent] = []

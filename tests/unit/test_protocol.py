@@ -648,7 +648,8 @@ def test_a_state_keeps_lists_and_turns_what_json_lacks_into_null() -> None:
 def test_the_topics_of_a_node() -> None:
     topics = Topics("edged", "kitchen")
     assert topics.availability == "edged/kitchen/availability"
-    assert topics.request_filter == "edged/kitchen/request/+"
+    own = "edged/kitchen/client/+/request/+"
+    assert topics.request_filters == [own, "edged/kitchen/request/+"]
     assert topics.request("generate") == GENERATE
     assert (topics.info, topics.state, topics.event) == (
         "edged/kitchen/info",

@@ -68,7 +68,7 @@ def check_broker(config: Config) -> Iterator[Finding]:
     """Connect as the node would, under another client identifier."""
     broker, topics = config.broker, Topics(config.prefix, config.node)
     try:
-        client = SyncClient(_settings(config), [topics.request_filter])
+        client = SyncClient(_settings(config), topics.request_filters)
     except EdgedError as error:
         yield failure("broker", str(error), "correct the file that it names, or its owner")
         return

@@ -88,7 +88,9 @@ def test_text_for_the_ask_entity_is_answered_in_the_answer_sensor(
 
 
 def test_a_long_answer_is_truncated_in_the_state_and_complete_in_the_attribute() -> None:
-    announced = Announcement(Topics("edged", "kitchen"), "homeassistant", "tiny", can_ask=True)
+    announced = Announcement(
+        Topics("edged", "kitchen"), "homeassistant", "ha", "tiny", can_ask=True
+    )
     answer = json.loads(announced.message().payload)["cmps"]["answer"]
     text = "ä" * 1000
     reply: dict[str, Any] = {"status": "ok", "data": {"text": text, "finish_reason": "length"}}

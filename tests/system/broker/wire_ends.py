@@ -107,7 +107,7 @@ class FakeNode:
         self._is_online = threading.Event()
         self._transport = Transport(
             settings(broker, f"edged-{node}"),
-            subscriptions=[self.topics.request_filter],
+            subscriptions=self.topics.request_filters,
             will=Will(self.topics.availability, b"offline"),
             emit=self._take,
         )
