@@ -14,13 +14,24 @@ def configured(
     *,
     node: str = "kitchen",
     protocol: str = "auto",
+    account: tuple[str, str] | None = None,
     **sections: object,
 ) -> list[str]:
-    """Write a configuration into ``folder`` and return the options of ``edged run`` for it."""
+    """Write a configuration into ``folder`` and return the options of ``edged run`` for it.
+
+    ``account`` is the user name and the password of the node.
+    """
+    username, password = account or (None, None)
     config = {
         "node": node,
         "model": {"path": str(bundle)},
-        "broker": {"host": broker.host, "port": broker.port, "protocol": protocol},
+        "broker": {
+            "host": broker.host,
+            "port": broker.port,
+            "protocol": protocol,
+            "username": username,
+            "password": password,
+        },
         **sections,
     }
     path = folder / "edged.yaml"

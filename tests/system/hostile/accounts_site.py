@@ -1,0 +1,142 @@
+"""A broker with accounts and the shipped access list, and a daemon that answers accounts only."""
+
+import contextlib
+import itertools
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from edged.commands.local_broker import mosquitto, running
+from tests.paths import ROOT
+from tests.system.broker.configured import configured
+from tests.system.broker.daemons import Daemon
+from tests.system.broker.with_specialist import PROGRAM
+from tests.system.hostile.account import PASSWORD, Account, Will
+from tests.system.hostile.crossings import ACCOUNTS, VICTIM, Crossing
+from tests.system.hostile.encounter import (
+    EVERYTHING,
+    PUBLIC,
+    VICTIM_FILTERS,
+    Intruder,
+    Transcript,
+    Victim,
+)
+from tests.system.hostile.supervisor import Terms
+
+ACCESS_LIST = ROOT / "deploy" / "mosquitto" / "edged.acl"
+
+
+class AccountsSite:
+    """A running broker and daemon, and the connections of the accounts.
+
+    Args:
+        folder: Empty; for their files.
+        bundle: The model.
+        accounts: Their names.
+    """
+
+    def __init__(self, folder: Path, bundle: Path, accounts: Sequence[str] = ACCOUNTS) -> None:
+        self._numbers = itertools.count(1)
+        self._intruders: dict[str, Account] = {}
+        self._stack = contextlib.ExitStack()
+        with contextlib.ExitStack() as started:
+            started.callback(self.close)
+            self._start(folder, bundle, accounts)
+            started.pop_all()
+
+    def _start(self, folder: Path, bundle: Path, accounts: Sequence[str]) -> None:
+        (folder / "mosquitto").mkdir(parents=True)
+        (folder / "state").mkdir()
+        access_list = folder / "edged.acl"
+        access_list.write_text(ACCESS_LIST.read_text("utf-8"), "utf-8")
+        access_list.chmod(0o600)
+        terms = mosquitto(
+            folder / "mosquitto",
+            is_persistent=True,
+            users=dict.fromkeys(accounts, PASSWORD),
+            extra=[f"acl_file {access_list}"],
+        )
+        self._broker = self._stack.enter_context(running(terms))
+        self._port = self._broker.port
+        arguments = configured(
+            folder,
+            bundle,
+            self._broker,
+            account=("edged", PASSWORD),
+            security={"identity": "required"},
+            group={"name": "lab"},
+            queue={"size": 64},
+            state={"folder": str(folder / "state"), "interval": "1s", "corrections": 1000},
+        )
+        limits = ("prlimit", f"--data={Terms.of_unit().data_bytes}", "--core=0")
+        self.daemon = Daemon(folder, arguments, program=PROGRAM, before=limits)
+        self._stack.callback(self.daemon.close)
+        self.daemon.until("STATUS=serving")
+        self.victim = self._stack.enter_context(self.connect(VICTIM, VICTIM_FILTERS))
+        assert self.victim.wait_for(
+            lambda arrived: (
+                {each.topic for each in arrived} >= {*PUBLIC[:3]}
+                and any(
+                    each.topic.endswith("/state") and b'"joined"' in each.payload
+                    for each in arrived
+                )
+            )
+        )
+        self.victim.take()
+        self.quiet, _ = self.play(None)
+        """What the victim is sent in an encounter without an attack."""
+
+    def connect(
+        self,
+        name: str,
+        filters: Sequence[str] = (),
+        *,
+        client_id: str = "",
+        will: Will | None = None,
+    ) -> Account:
+        """Connect an account; one that listens to everything is connected once."""
+        if filters == EVERYTHING and name in self._intruders:
+            return self._intruders[name]
+        account = Account(self._port, name, filters, client_id=client_id, will=will)
+        if filters == EVERYTHING:
+            assert account.is_connected, account.refusal
+            self._intruders[name] = account
+            self._stack.callback(account.close)
+        return account
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the daemon meanwhile: it then finds all that was sent at once."""
+        self.daemon.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.daemon.process.send_signal(signal.SIGCONT)
+
+    def play(
+        self, crossing: Crossing | None, *, has_victim: bool = True
+    ) -> tuple[Transcript, Transcript]:
+        """Play an attack; return what the victim and the intruder were sent."""
+        number = f"{next(self._numbers):06}"
+        victim, intruder = Victim(self.victim, number), Intruder(self.connect, number)
+        moves = () if crossing is None else crossing.moves
+        intruder.make(moves)
+        intruder.settle()
+        if has_victim:
+            victim.begin()
+        with self.paused():
+            if has_victim:
+                victim.ask_at_length()
+            intruder.make(moves)
+        intruder.settle()
+        if has_victim:
+            victim.settle()
+        intruder.make(moves)
+        if has_victim:
+            victim.go_on()
+        intruder.settle()
+        return victim.finish(), intruder.finish()
+
+    def close(self) -> None:
+        """Stop everything."""
+        self._stack.close()
