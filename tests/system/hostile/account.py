@@ -28,6 +28,8 @@ class Arrived(NamedTuple):
     topic: str
     payload: bytes
     correlation: bytes | None
+    is_retained: bool = False
+    """Whether the broker had it before the subscription."""
 
     @property
     def members(self) -> dict[str, Any]:
@@ -152,6 +154,11 @@ class Account:
             taken, self.arrived = self.arrived, []
             return taken
 
+    def go_on_from(self, former: "Account") -> None:
+        """Take over what arrived on a connection before this one."""
+        with self._changed:
+            self.arrived[:0] = former.arrived
+
     def break_off(self) -> None:
         """End the connection without a DISCONNECT: the broker publishes the will."""
         connection = self._client.socket()
@@ -194,5 +201,7 @@ class Account:
     def _on_message(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
         data = getattr(message.properties, "CorrelationData", None)
         with self._changed:
-            self.arrived.append(Arrived(message.topic, bytes(message.payload), data))
+            self.arrived.append(
+                Arrived(message.topic, bytes(message.payload), data, message.retain)
+            )
             self._changed.notify_all()

@@ -37,7 +37,7 @@ class AccountsSite:
 
     def __init__(self, folder: Path, bundle: Path, accounts: Sequence[str] = ACCOUNTS) -> None:
         self._numbers = itertools.count(1)
-        self._intruders: dict[str, Account] = {}
+        self._listening: dict[str, Account] = {}
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as started:
             started.callback(self.close)
@@ -72,8 +72,8 @@ class AccountsSite:
         self.daemon = Daemon(folder, arguments, program=PROGRAM, before=limits)
         self._stack.callback(self.daemon.close)
         self.daemon.until("STATUS=serving")
-        self.victim = self._stack.enter_context(self.connect(VICTIM, VICTIM_FILTERS))
-        assert self.victim.wait_for(
+        victim = self.connect(VICTIM, VICTIM_FILTERS)
+        assert victim.wait_for(
             lambda arrived: (
                 {each.topic for each in arrived} >= {*PUBLIC[:3]}
                 and any(
@@ -82,7 +82,7 @@ class AccountsSite:
                 )
             )
         )
-        self.victim.take()
+        victim.take()
         self.quiet, _ = self.play(None)
         """What the victim is sent in an encounter without an attack."""
 
@@ -94,15 +94,27 @@ class AccountsSite:
         client_id: str = "",
         will: Will | None = None,
     ) -> Account:
-        """Connect an account; one that listens to everything is connected once."""
-        if filters == EVERYTHING and name in self._intruders:
-            return self._intruders[name]
+        """Connect an account; one that listens to all it may read is connected once."""
+        is_shared = filters in (EVERYTHING, VICTIM_FILTERS)
+        if is_shared and name in self._listening:
+            return self._listening[name]
         account = Account(self._port, name, filters, client_id=client_id, will=will)
-        if filters == EVERYTHING:
+        if is_shared:
             assert account.is_connected, account.refusal
-            self._intruders[name] = account
-            self._stack.callback(account.close)
+            self._listening[name] = account
         return account
+
+    def reconnect(self, account: Account) -> Account:
+        """Disconnect an account that listens to all it may read, and connect it anew."""
+        account.close()
+        del self._listening[account.name]
+        again = self.connect(account.name, account.filters)
+        again.go_on_from(account)
+        return again
+
+    def next_number(self) -> str:
+        """Return the number of the next encounter."""
+        return f"{next(self._numbers):06}"
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -117,8 +129,11 @@ class AccountsSite:
         self, crossing: Crossing | None, *, has_victim: bool = True
     ) -> tuple[Transcript, Transcript]:
         """Play an attack; return what the victim and the intruder were sent."""
-        number = f"{next(self._numbers):06}"
-        victim, intruder = Victim(self.victim, number), Intruder(self.connect, number)
+        number = self.next_number()
+        victim, intruder = (
+            Victim(self.connect(VICTIM, VICTIM_FILTERS), number),
+            Intruder(self.connect, number),
+        )
         moves = () if crossing is None else crossing.moves
         intruder.make(moves)
         intruder.settle()
@@ -139,4 +154,6 @@ class AccountsSite:
 
     def close(self) -> None:
         """Stop everything."""
+        for account in self._listening.values():
+            account.close()
         self._stack.close()

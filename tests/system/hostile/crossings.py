@@ -12,7 +12,7 @@ from typing import Any
 from tests.system.hostile.account import Will
 
 NODE, GROUP, OTHER_NODE = "edged/kitchen", "edged/group/lab", "edged/attic"
-VICTIM, INTRUDER = "ha", "mallory"
+VICTIM, INTRUDER, OTHER = "ha", "mallory", "eve"
 SPECIALIST = "six"
 SECRET = "quetzal"  # noqa: S105 - a word that stands in what the victim asks, and in its answers
 NUMBER = "000000"
@@ -390,4 +390,4 @@ CROSSINGS = (
     *_node(),
     *_names(),
 )
-ACCOUNTS = ("edged", VICTIM, INTRUDER, *NAMES)
+ACCOUNTS = ("edged", VICTIM, INTRUDER, OTHER, *NAMES)

@@ -23,6 +23,7 @@ from tests.system.hostile.crossings import (
     NODE,
     NUMBER,
     OK,
+    OTHER,
     REQUEST,
     SECOND_TURN,
     THEIRS,
@@ -51,7 +52,9 @@ _BY_LOAD = frozenset(
     | {"count"}  # of corrections: those of all accounts
 )
 """Members of a reply that depend on what else the node does, and did."""
-_BUSY_CODES = frozenset({OK, "queue_full", "timeout", "memory_pressure"})
+_BUSY_CODES = frozenset({OK, "cancelled", "queue_full", "timeout", "memory_pressure"})
+LOOSE = "loose-"
+"""Begins the names of a request that its own account cancels: only that it ends is known."""
 Transcript = Counter[str]
 
 
@@ -85,6 +88,12 @@ class Party:
         if move.is_answered:
             self._expected[correlation, move.outcome] += 1
 
+    @property
+    def num_outstanding(self) -> int:
+        """How many replies are missing."""
+        arrived = list(self.account.arrived)
+        return self._expected.total() - sum(_is_reply(each) for each in arrived)
+
     def settle(self) -> None:
         """Wait for the replies to all that was sent so far, each as it is expected."""
         numbers: Counter[bytes] = Counter()
@@ -107,7 +116,7 @@ class Party:
 
     def finish(self) -> Transcript:
         """Have one last reply, behind all others; return all that the account was sent."""
-        if self.account.name not in {VICTIM, INTRUDER}:  # it may have no topics of its own
+        if self.account.name not in {VICTIM, INTRUDER, OTHER}:  # perhaps without topics
             return self.heard()
         topic = f"{subtree(self.account.name)}/request/cancel"
         self.publish(Send(f"nobody-{NUMBER}".encode(), topic=topic), "last")
@@ -128,8 +137,12 @@ class Party:
         for each in self.account.take():
             if each.topic.startswith(ADVICE):
                 self.advice.append(each)
+            elif each.is_retained:  # at each connection, whatever has happened
+                assert each.topic.startswith((*PUBLIC[:3], "homeassistant/"))
             elif each.topic == f"{NODE}/state":
                 assert each.members["state"] == "ready"
+            elif (each.correlation or b"").startswith(LOOSE.encode()):
+                lines.append(f"{each.topic} {each.correlation!r}")
             elif "/stream/" in each.topic:
                 fragments.setdefault(each.topic, []).append(each.members)
             else:
