@@ -19,7 +19,7 @@ from edged.daemon.specialist_folders import SpecialistFolders
 from edged.daemon.worker import Worker
 from edged.engine.decoding import Constraint, Decoding, ForwardPass, HiddenReader
 from edged.engine.loop import Engine
-from edged.engine.steps import Prefilled, Step, Token
+from edged.engine.steps import NO_ORIGIN, Prefilled, PromptOrigin, Step, Token
 from edged.node.crash_journal import CrashJournal
 from edged.node.effects import Effect, KeepCorrection, Prepare, WriteJournal
 from edged.node.events import Prepared, Tick
@@ -227,7 +227,7 @@ class FakeEngine(Engine):
         *,
         max_tokens: int,
         constraint: Constraint | None = None,
-        num_answered: int = 0,
+        origin: PromptOrigin = NO_ORIGIN,
         reader: HiddenReader | None = None,
     ) -> Decoding:
         steps = self.generate(prompt_ids, sampling, max_tokens=max_tokens, constraint=constraint)

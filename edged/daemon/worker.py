@@ -14,7 +14,7 @@ from functools import partial
 
 from edged.daemon.energy import EnergyMeter, account
 from edged.engine.loop import Engine
-from edged.engine.steps import Step
+from edged.engine.steps import PromptOrigin, Step
 from edged.errors import ErrorCode
 from edged.node.generation import Finished, Fragment, Generation, Paused, TextStream
 from edged.protocol.request import FinishReason, FormatType, Rejected
@@ -151,7 +151,7 @@ class Worker:
                 run.request.sampling,
                 max_tokens=max(run.max_tokens - run.num_output_tokens, 1),
                 constraint=run.constraint,
-                num_answered=run.num_output_tokens,
+                origin=PromptOrigin(run.request.reply_to.user, run.num_output_tokens),
                 reader=run.reader,
             )
         except Exception:  # noqa: BLE001 - the per-request boundary: it must reply

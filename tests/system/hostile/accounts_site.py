@@ -12,12 +12,13 @@ from tests.system.broker.configured import configured
 from tests.system.broker.daemons import Daemon
 from tests.system.broker.with_specialist import PROGRAM
 from tests.system.hostile.account import PASSWORD, Account, Will
-from tests.system.hostile.crossings import ACCOUNTS, VICTIM, Crossing
+from tests.system.hostile.crossings import ACCOUNTS, VICTIM, Crossing, Send, ask, subtree
 from tests.system.hostile.encounter import (
     EVERYTHING,
     PUBLIC,
     VICTIM_FILTERS,
     Intruder,
+    Party,
     Transcript,
     Victim,
 )
@@ -151,6 +152,16 @@ class AccountsSite:
             victim.go_on()
         intruder.settle()
         return victim.finish(), intruder.finish()
+
+    def cached_tokens(self, name: str, prompt: str) -> int:
+        """Have an account ask something, and return what it is told was computed before."""
+        filters = VICTIM_FILTERS if name == VICTIM else EVERYTHING
+        party = Party(self.connect(name, filters), self.next_number(), name)
+        asked = Send(ask(prompt=prompt), topic=f"{subtree(name)}/request/generate")
+        party.publish(asked, "prompt")
+        party.settle()
+        (reply,) = [each for each in party.account.take() if each.topic.endswith("/generate")]
+        return int(reply.members["usage"]["cached_tokens"])
 
     def close(self) -> None:
         """Stop everything."""
