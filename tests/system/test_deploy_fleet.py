@@ -84,6 +84,7 @@ def test_in_compose_edged_is_sandboxed_and_its_configuration_is_valid() -> None:
     assert "ports" not in service
     config = load_config(document["configs"]["edged"]["content"], "/etc/edged/edged.yaml")
     assert config.broker.host in document["services"]
+    assert config.security.identity == "required"
     assert str(config.broker.password_file) == "/run/secrets/mqtt-password"
     limit = int(service["mem_limit"].removesuffix("m")) << 20
     assert config.budget.memory_bytes is not None
@@ -119,7 +120,7 @@ def test_in_the_cluster_edged_is_sandboxed_probed_limited_and_in_a_group() -> No
     text = manifest("ConfigMap", "edged")["data"]["edged.yaml"]
     config = load_config(text, "/etc/edged/edged.yaml")
     assert config.broker.host == manifest("Service", "broker")["metadata"]["name"]
-    assert config.group.name == "fleet"
+    assert (config.group.name, config.security.identity) == ("fleet", "required")
     assert config.budget.memory_bytes is not None
     limit = mebibytes(container["resources"]["limits"]["memory"]) << 20
     assert config.budget.memory_bytes < limit

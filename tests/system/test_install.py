@@ -70,6 +70,7 @@ def test_an_installation_creates_user_model_configuration_secret_and_unit(
         "10.0.0.2",
         "edged",
     )
+    assert config.security.identity == "required"
     assert config.budget.memory_bytes == 350 * 1024**2
     assert str(config.model.path) == "/var/lib/edged-models/tiny"
     assert (root / "var/lib/edged-models/tiny/manifest.json").exists()
@@ -97,6 +98,15 @@ def test_a_second_installation_changes_and_prints_nothing(
     assert contents(root) == before
     lines = capsys.readouterr().out.splitlines()
     assert all(line.startswith("installed; try:") for line in lines)
+
+
+def test_only_a_broker_with_accounts_has_each_of_them_speak_for_itself(
+    root: Path, bundle: Path
+) -> None:
+    install(root, "--model", str(bundle), "--broker", "mqtt://broker")
+    assert configuration(root).security.identity == "optional"
+    install(root, "--broker", "mqtt://edged:s@broker")
+    assert configuration(root).security.identity == "required"
 
 
 def test_a_later_option_changes_only_its_setting(root: Path, bundle: Path) -> None:

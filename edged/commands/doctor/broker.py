@@ -17,7 +17,7 @@ from edged.config.broker_url import BrokerAddress
 from edged.config.keys import BrokerConfig, Config
 from edged.daemon.invocation import configured_broker
 from edged.errors import EdgedError
-from edged.protocol.wire import Encoded, Topics, WireProperties
+from edged.protocol.wire import ClientTopics, Encoded, Topics, WireProperties, is_user
 from edged.transport.events import Connected, ConnectFailed, Published
 from edged.transport.settings import BrokerSettings
 
@@ -38,7 +38,8 @@ class _Probe:
     """A connected client, for the node whose rights it tests."""
 
     client: SyncClient
-    topics: Topics
+    topics: ClientTopics
+    """Of the node's own account, as a client."""
 
     def connect(self) -> Connected | str:
         """Wait for the connection; return the reason when it fails."""
@@ -75,7 +76,8 @@ def check_broker(config: Config) -> Iterator[Finding]:
     if broker.tls:
         yield from _certificate(broker)
     with client:
-        probe = _Probe(client, topics)
+        user = broker.username
+        probe = _Probe(client, topics.client(user if user and is_user(user) else None))
         connected = probe.connect()
         if isinstance(connected, str):
             yield failure("broker", connected, "correct broker.* in the configuration; see above")

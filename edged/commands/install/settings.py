@@ -16,7 +16,7 @@ import yaml
 
 from edged.commands.install.layout import MODELS, InstallError, Layout
 from edged.config.broker_url import BrokerAddress, parse_broker_url
-from edged.config.keys import Config, node_name_of
+from edged.config.keys import IDENTITY_REQUIRED, Config, node_name_of
 from edged.config.kinds import size
 from edged.config.load import load_config
 from edged.errors import UsageError
@@ -202,6 +202,8 @@ def configuration_text(layout: Layout, settings: Settings) -> str:
         **({"node": settings.node} if settings.node else {}),
         "model": {"path": str(settings.model)},
         "broker": address,
+        # A broker that gives accounts keeps topics for each: docs/install.md.
+        **({"security": {"identity": IDENTITY_REQUIRED}} if broker.username is not None else {}),
         "budget": {"memory": f"{own_bytes // MIB}M"},
         "state": {"file": f"{layout.runtime}/state.json", "folder": str(layout.state)},
     }
