@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from edged.commands.local_broker import MOSQUITTO, Broker, free_port
 from tests.paths import ROOT
 from tests.requirements import require
@@ -87,6 +89,16 @@ def install_configuration(
     user = "user root" if os.geteuid() == 0 else ""
     (folder / "mosquitto.conf").write_text(DEBIAN.format(folder=folder, user=user), "utf-8")
     return Broker("mosquitto", port, [*version.command, "-c", str(folder / "mosquitto.conf")])
+
+
+def node_arguments(
+    folder: Path, bundle: Path, broker: Broker, password: str, **sections: object
+) -> list[str]:
+    """Write the configuration of a node with the account `edged`; return `edged run`'s options."""
+    address = {"port": broker.port, "username": "edged", "password": password}
+    config = {"node": "kitchen", "model": {"path": str(bundle)}, "broker": address, **sections}
+    (folder / "edged.yaml").write_text(yaml.safe_dump(config), "utf-8")
+    return ["--config", str(folder / "edged.yaml")]
 
 
 def _write_passwords(secrets: Path, accounts: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from edged.commands.install import command as install_command
+from edged.config.broker_url import parse_broker_url
 from edged.config.load import load_config
 from tests.paths import ROOT
 from tests.requirements import require
@@ -254,6 +255,12 @@ def test_the_playbook_is_valid_for_ansible() -> None:
         check=False,
     )
     assert (result.returncode, "WARNING" in result.stderr) == (0, False), result.stderr
+
+
+def test_the_inventory_gives_the_nodes_an_account_so_that_they_require_one() -> None:
+    inventory = yaml.safe_load((DEPLOY / "ansible" / "inventory.yaml").read_text("utf-8"))
+    address = parse_broker_url(inventory["edged"]["vars"]["edged_broker"])
+    assert address.username == "edged"  # `edged install` then writes `identity: required`
 
 
 def test_the_playbook_uses_options_that_exist() -> None:

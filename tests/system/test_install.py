@@ -7,6 +7,7 @@ import pytest
 
 import edged
 from edged.cli import main
+from edged.commands.install import settings
 from edged.commands.install.layout import InstallError, Layout
 from edged.config.keys import Config
 from edged.config.load import load_config
@@ -100,13 +101,26 @@ def test_a_second_installation_changes_and_prints_nothing(
     assert all(line.startswith("installed; try:") for line in lines)
 
 
-def test_only_a_broker_with_accounts_has_each_of_them_speak_for_itself(
+def test_a_broker_given_with_a_user_has_each_account_speak_for_itself(
     root: Path, bundle: Path
 ) -> None:
     install(root, "--model", str(bundle), "--broker", "mqtt://broker")
     assert configuration(root).security.identity == "optional"
     install(root, "--broker", "mqtt://edged:s@broker")
     assert configuration(root).security.identity == "required"
+    install(root, "--budget", "1G")
+    assert configuration(root).security.identity == "required"
+
+
+def test_a_configuration_of_0_1_0_keeps_the_topics_of_its_clients(root: Path, bundle: Path) -> None:
+    install(root, "--model", str(bundle), "--broker", "mqtt://edged:s@broker")
+    path = root / CONFIG
+    body = path.read_text("utf-8").partition("\n")[2]
+    old = body.replace("security:\n  identity: required\n", "")
+    assert old != body
+    path.write_text(settings._HEADER_LINE.format(settings._sum(old)) + old, "utf-8")
+    install(root, "--budget", "1G")
+    assert configuration(root).security.identity == "optional"
 
 
 def test_a_later_option_changes_only_its_setting(root: Path, bundle: Path) -> None:

@@ -44,6 +44,8 @@ class Settings:
     has_authority: bool
     budget_bytes: int
     """Memory limit of the service."""
+    needs_identity: bool = False
+    """Whether only accounts of the broker are answered, on topics of their own."""
     authority: str | None = None
     """CA certificate of the broker in PEM, if it is to be written."""
 
@@ -97,8 +99,12 @@ def read_settings(arguments: argparse.Namespace, layout: Layout) -> tuple[Settin
             budget_bytes=_DEFAULT_BUDGET_BYTES,
         )
     broker = changes.get("broker")
-    if isinstance(broker, BrokerAddress) and broker.username is None:
-        changes["broker"] = replace(broker, username=current.broker.username)
+    if isinstance(broker, BrokerAddress):
+        if broker.username is None:
+            changes["broker"] = replace(broker, username=current.broker.username)
+        else:
+            # A broker with accounts; one that was configured before keeps its clients' topics.
+            changes["needs_identity"] = True
     settings = replace(current, **changes)  # type: ignore[arg-type] # each has the field's type
     has_user, is_tls = settings.broker.username is not None, settings.broker.is_tls
     is_known = settings.has_password or settings.broker.password is not None
@@ -173,6 +179,7 @@ def _read_current(layout: Layout) -> tuple[Settings | None, bool]:
         has_password=broker.password_file is not None,
         has_authority=broker.ca_file is not None,
         budget_bytes=_budget_of(config),
+        needs_identity=config.security.identity == IDENTITY_REQUIRED,
     )
     return settings, is_ours
 
@@ -202,8 +209,7 @@ def configuration_text(layout: Layout, settings: Settings) -> str:
         **({"node": settings.node} if settings.node else {}),
         "model": {"path": str(settings.model)},
         "broker": address,
-        # A broker that gives accounts keeps topics for each: docs/install.md.
-        **({"security": {"identity": IDENTITY_REQUIRED}} if broker.username is not None else {}),
+        **({"security": {"identity": IDENTITY_REQUIRED}} if settings.needs_identity else {}),
         "budget": {"memory": f"{own_bytes // MIB}M"},
         "state": {"file": f"{layout.runtime}/state.json", "folder": str(layout.state)},
     }

@@ -22,7 +22,7 @@ from tests.requirements import require
 from tests.system.broker.conftest import require_mosquitto
 from tests.system.broker.daemons import daemon, serve_arguments
 from tests.system.broker.peer import peer
-from tests.system.shipped_broker import install_configuration, installed
+from tests.system.shipped_broker import install_configuration, installed, node_arguments
 from tests.tiny_model import write_tiny_bundle
 
 EXAMPLES = ROOT / "deploy" / "examples"
@@ -60,15 +60,12 @@ def served_to_accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     folder = tmp_path_factory.mktemp("accounts")
     bundle = write_tiny_bundle(folder / "bundle")
     broker = install_configuration(folder, "edged-lan.conf", installed(), ACCOUNTS)
-    text = (
-        f"node: kitchen\nmodel: {{path: {bundle}}}\nsecurity: {{identity: required}}\n"
-        f"broker: {{port: {broker.port}, username: edged, password: one}}\n"
-    )
-    (folder / "edged.yaml").write_text(text, "utf-8")
+    required = {"identity": "required"}
+    arguments = node_arguments(folder, bundle, broker, ACCOUNTS["edged"], security=required)
     # Where mosquitto_rr looks for more options.
     (folder / "mosquitto_rr").write_text("-P three\n", "utf-8")
     account = {"MQTT_USER": "other", "MQTT_PASSWORD": "three", "XDG_CONFIG_HOME": str(folder)}
-    with running(broker), daemon(folder, "--config", str(folder / "edged.yaml")) as process:
+    with running(broker), daemon(folder, *arguments) as process:
         process.until("STATUS=serving")
         yield Served(broker, account)
 
