@@ -1,6 +1,7 @@
 """The files for containers, clusters and many hosts, validated by the schemas of their tools."""
 
 import argparse
+import csv
 import re
 import subprocess
 import sys
@@ -240,6 +241,12 @@ def test_in_the_cluster_the_broker_has_accounts_and_rules_and_denies_the_rest() 
     assert "secret" in volumes[mounted[str(accounts.parent)]]
     comment = (DEPLOY / "k3s" / "broker.yaml").read_text("utf-8")
     assert f"--from-file={accounts.name}" in comment
+    (command,) = re.findall(rf"(?m)^# +(printf .*) > {accounts.name}$", comment)
+    made = subprocess.run(["sh", "-c", command], check=True, capture_output=True, text=True)
+    known = {
+        row["user_id"]: row["is_superuser"] for row in csv.DictReader(made.stdout.splitlines())
+    }
+    assert known == {"edged": "false", "ha": "false"}
     policy = manifest("NetworkPolicy", "broker")["spec"]
     assert policy["ingress"] == [{"ports": [{"protocol": "TCP", "port": 1883}]}]
 
