@@ -1,4 +1,4 @@
-"""What the process forbids itself, for good and for its children, by Landlock (landlock(7)).
+"""What the process forbids itself and its children for good, by Landlock (landlock(7)).
 
 Rule: as much as the kernel can, without an error where it cannot. It is done on the main thread
 before there is another one: a thread passes it on to those that it starts, and to no other.
@@ -11,6 +11,7 @@ import logging
 import os
 
 from edged.config.keys import BrokerConfig
+from edged.daemon.socket_filter import refuse_other_sockets
 from edged.errors import ConfigError
 
 _LOG = logging.getLogger(__name__)
@@ -61,6 +62,8 @@ class Confinement:
         if self._ports is None:
             self._ports = ports
             self._is_in_force = _restrict(ports)
+            if self._is_in_force and not refuse_other_sockets(has_datagrams=_DNS_PORT in ports):
+                _LOG.warning("datagrams, MPTCP and TCP Fast Open cannot be refused here")
             abi = landlock_abi() if self._is_in_force else 0
             _LOG.info("this process may reach: %s", describe(abi, ports))
         elif self._is_in_force and not ports <= self._ports:

@@ -19,7 +19,7 @@ from tests.requirements import require
 
 # Prints what a thread of the confined process, and its child, reach: by ports given as arguments.
 ATTEMPTS = """
-import contextlib, os, socket, subprocess, sys, threading
+import contextlib, ctypes, os, socket, subprocess, sys, threading
 import edged.daemon.run
 from edged.config.keys import BrokerConfig
 from edged.daemon.confinement import Confinement
@@ -45,10 +45,28 @@ def attempt(family, place):
             return "refused"
     return "open"
 
+def attempt_send(kind, protocol, *flags):
+    try:
+        with socket.socket(socket.AF_INET, kind, protocol) as sock:
+            (sock.connect if not flags else lambda at: sock.sendto(b"x", *flags, at))(
+                ("127.0.0.1", other)
+            )
+    except PermissionError:
+        return "refused"
+    return "open"
+
 def everything():
     for place in ("127.0.0.1", port), ("127.0.0.1", other):
         print(attempt(socket.AF_INET, place))
     print(attempt(socket.AF_UNIX, name))
+    print(attempt_send(socket.SOCK_STREAM, 262))  # MPTCP
+    print(attempt_send(socket.SOCK_STREAM, 0, socket.MSG_FASTOPEN))
+    print(attempt_send(socket.SOCK_DGRAM, 0, 0))
+    print(attempt_send(socket.SOCK_RAW, socket.IPPROTO_UDP, 0))
+    print("%d" % ctypes.CDLL(None).syscall(425, 1, bytes(120)))  # io_uring_setup
+    a, b = socket.socketpair()
+    a.send(b"x")
+    print(b.recv(1).decode())
     with socket.socket() as sock:
         try:
             sock.bind(("127.0.0.1", 1 << 15))
@@ -103,4 +121,5 @@ def test_every_thread_and_child_reaches_the_broker_s_port_only() -> None:
         abstract.listen()
         command = [sys.executable, "-c", ATTEMPTS, *ports, name]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["1", "open", "refused", "refused", "PermissionError", "1"]
+    refused = ["refused"] * 6
+    assert done.stdout.split() == ["1", "open", *refused, "-1", "x", "PermissionError", "1"]

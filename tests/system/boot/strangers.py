@@ -23,7 +23,7 @@ TCP = {
     "the local network": (LAN, 1883),
 }
 UDP = {
-    "a datagram to the broker's address": ("127.0.0.1", 2000),
+    "another port by a datagram": ("127.0.0.1", 2000),
     "a DNS query": ("127.0.0.53", 53),
     "a DNS query in the local network": (LAN, 53),
 }
@@ -34,6 +34,8 @@ UNIX = {
     "a socket in /run": "/run/strangers",
     "the resolver's socket": "/run/systemd/resolve/io.systemd.Resolve",
 }
+# How a connection to another port is tried besides ``connect`` of TCP.
+BY_MPTCP, BY_FAST_OPEN = "another port by MPTCP", "another port by TCP Fast Open"
 QUERY = b"\x12\x34\x01\0\0\1\0\0\0\0\0\0\6broker\4test\0\0\1\0\1"
 RESULT = "/run/edged/reached.json"
 
@@ -79,6 +81,8 @@ def answer(query: bytes) -> bytes:
 def reach() -> "dict[str, str]":
     """Try each; return ``open`` or the kind of error."""
     tries = {name: functools.partial(connect, socket.AF_INET, place) for name, place in TCP.items()}
+    tries[BY_MPTCP] = functools.partial(connect_by_mptcp)
+    tries[BY_FAST_OPEN] = functools.partial(connect_by_fast_open)
     tries |= {name: functools.partial(connect, socket.AF_UNIX, path) for name, path in UNIX.items()}
     tries |= {name: functools.partial(ask, place) for name, place in UDP.items()}
     reached = {}
@@ -97,6 +101,19 @@ def connect(family: int, place: object) -> None:
     with socket.socket(family) as sock:
         sock.settimeout(2)
         sock.connect(place)  # type: ignore[arg-type] # of the family
+
+
+def connect_by_mptcp() -> None:
+    """Connect with a protocol that becomes TCP where the other side lacks it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262) as sock:
+        sock.settimeout(2)
+        sock.connect(TCP["another port of its address"])
+
+
+def connect_by_fast_open() -> None:
+    """Connect with the first data."""
+    with socket.socket() as sock:
+        sock.sendto(b"x", socket.MSG_FASTOPEN, TCP["another port of its address"])
 
 
 def ask(place: "tuple[str, int]") -> None:
