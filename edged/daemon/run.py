@@ -20,6 +20,7 @@ import edged
 from edged.config.keys import Config
 from edged.daemon import memory
 from edged.daemon.check import reload_problem
+from edged.daemon.confinement import Confinement
 from edged.daemon.corrections_file import CorrectionKeeper, CorrectionsFile
 from edged.daemon.driver import Driver, Edges
 from edged.daemon.group import STOP_LIMIT_S, Connections, Group, group_filters
@@ -69,10 +70,17 @@ def main(arguments: argparse.Namespace) -> int:
         EdgedError: If the configuration is wrong, or its model can never fit.
     """
     configure_logging("info", "auto")  # until the configuration is read
+    confinement = Confinement()
+
+    def read() -> Config:
+        config = read_config(arguments)
+        confinement.apply(config.broker)  # the first time, before there is another thread
+        return config
+
     try:
         # Without a file there is nothing that could have changed.
         is_reloadable = arguments.config is not None
-        return serve(partial(read_config, arguments), is_reloadable=is_reloadable)
+        return serve(read, is_reloadable=is_reloadable)
     except EdgedError as error:
         Notifier().status(str(error))
         raise

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import yaml
 
+from edged.commands.install import files
 from edged.commands.install.layout import MODELS, InstallError, Layout
 from edged.config.broker_url import BrokerAddress, parse_broker_url
 from edged.config.keys import IDENTITY_REQUIRED, Config, node_name_of
 from edged.config.kinds import size
 from edged.config.load import load_config
+from edged.daemon.confinement import broker_addresses
 from edged.errors import UsageError
 
 MIB = 1024**2
@@ -28,6 +30,8 @@ _OWN_SHARE = 7, 8
 _BUDGET = size("64M", "1024G")
 _HEADER = re.compile(r"# Made by `edged install` \(sum ([0-9a-f]{16})\)[^\n]*\n")
 _HEADER_LINE = "# Made by `edged install` (sum {}); once edited, it is left alone.\n"
+# What answers a question for a name through a socket, which no address rule covers.
+_NO_LOOK_UP = "InaccessiblePaths=-/run/systemd/resolve -/run/avahi-daemon"
 _OPTIONS = ("model", "node", "broker", "password_file", "ca_file", "budget")
 
 
@@ -149,9 +153,10 @@ def _broker(arguments: argparse.Namespace) -> BrokerAddress | None:
 
 def _text(path: Path | None, option: str) -> str | None:
     try:
-        return None if path is None else path.read_text("utf-8")
+        # Not through a link: its owner could make it lead to a file that only root may read.
+        return None if path is None else files.read_plain(path)[0].decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{option}: cannot be read: {error}") from error
+        raise UsageError(f"{option}: cannot be read as a plain file: {error}") from error
 
 
 def _read_current(layout: Layout) -> tuple[Settings | None, bool]:
@@ -162,7 +167,8 @@ def _read_current(layout: Layout) -> tuple[Settings | None, bool]:
     """
     path = layout.inside(layout.configuration)
     try:
-        text = path.read_text("utf-8")
+        with files.opened_folder(layout.root, path.parent) as folder_fd:
+            text = files.read_plain(path.name, folder_fd)[0].decode()
     except FileNotFoundError:
         return None, True
     except (OSError, UnicodeDecodeError) as error:
@@ -224,17 +230,28 @@ def drop_in_text(layout: Layout, settings: Settings) -> str:
     lines = ["[Service]", f"MemoryMax={mib}M", f"LimitDATA={mib * 3 // 2}M"]
     if settings.has_password:
         lines.append(f"LoadCredential=mqtt-password:{layout.password}")
-    if _is_public(settings.broker.host):
-        lines.append(f"IPAddressAllow={settings.broker.host}")
+    lines += _network_rules(layout, settings.broker.host)
     return "# Made by `edged install`.\n" + "\n".join(lines) + "\n"
 
 
-def _is_public(host: str) -> bool:
-    """Return whether the shipped unit does not allow this address."""
-    try:
-        return ipaddress.ip_address(host).is_global
-    except ValueError:
-        return False
+def _network_rules(layout: Layout, host: str) -> list[str]:
+    """Return the directives that let the service reach the broker and, for a name, look it up."""
+    addresses = broker_addresses(host)
+    if addresses:
+        return ["IPAddressAllow=", f"IPAddressAllow={' '.join(addresses)}", _NO_LOOK_UP]
+    # Its address may change: the networks of the unit as shipped stay; name servers are added.
+    servers = _public_name_servers(layout)
+    return [f"IPAddressAllow={' '.join(servers)}"] if servers else []
+
+
+def _public_name_servers(layout: Layout) -> list[str]:
+    """Return this machine's name servers outside of the unit's networks; none for an image."""
+    path = layout.inside("/etc/resolv.conf")
+    if layout.root != Path("/") or not path.exists():
+        return []
+    found = re.findall(r"(?m)^nameserver\s+([0-9a-fA-F.:]+)", path.read_text("utf-8", "replace"))
+    addresses = {server for name in found for server in broker_addresses(name)}
+    return sorted(text for text in addresses if ipaddress.ip_address(text).is_global)
 
 
 def _sum(text: str) -> str:
