@@ -233,8 +233,8 @@ class Replies:
         waiting = [one for first in self._open for one in (first, *first.duplicates)]
         # The transport sends an unconfirmed reply again after a reconnect: no second one is needed.
         for other in (*waiting, *self._unconfirmed.values()):
-            # A group's connection has numbers of its own, and topics of its own.
-            is_here = other.delivery.topic == delivery.topic
+            # Each client identifier has numbers of its own.
+            is_here = other.delivery.client_id == delivery.client_id
             is_former = other.delivery.connection_epoch < delivery.connection_epoch
             if is_here and is_former and other.identity == state.identity:
                 other.delivery = delivery.receipt
