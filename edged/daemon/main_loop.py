@@ -7,6 +7,7 @@ and a running answer took its last step not long ago; never by a timer of its ow
 import contextlib
 import logging
 import queue
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -39,6 +40,8 @@ _LOG = logging.getLogger(__name__)
 
 # A prefill chunk or a token that takes longer is a hang.
 STALL_LIMIT_S = 30.0
+# Between two looks at the threads; a longer time is a pause of the whole process or machine.
+PAUSE_S = 20.0
 # How long a stop waits for the running answers; the broker keeps the requests of the others.
 DRAIN_LIMIT_S = 10.0
 # The longest sleep with nothing to do.
@@ -91,7 +94,8 @@ class MainLoop:
         self._clock = parts.driver.edges.clock
         self._operator_events = parts.driver.edges.operator_events
         self._stop_limit_s: float | None = None
-        self._fed_s = float("-inf")
+        self._fed_s = self._paused_s = float("-inf")
+        self._supervised_s = self._clock()
         self.is_reloading = False
         """Whether the loop ended to be started again with a changed configuration."""
 
@@ -199,7 +203,7 @@ class MainLoop:
             _LOG.error("the configuration is not taken up, the old one stays: %s", problem)
             notifier.status(f"serving with the old configuration: {problem}")
             return
-        notifier.reloading(round(self._clock() * 1e6))
+        notifier.reloading(time.monotonic_ns() // 1000)
         if self._exchange_specialists():
             notifier.ready()
             return
@@ -238,6 +242,10 @@ class MainLoop:
         return max(0.0, min(times_s) - now_s)
 
     def _supervise(self, now_s: float) -> None:
+        if now_s - self._supervised_s > PAUSE_S:
+            _LOG.warning("paused for %.0f s", now_s - self._supervised_s)
+            self._paused_s = now_s
+        self._supervised_s = now_s
         problem = self._problem(now_s)
         if problem is not None:
             raise StalledError(problem)
@@ -262,6 +270,8 @@ class MainLoop:
                 return f"the {name} is dead"
         if parts.driver.node.guard.level is PressureLevel.RESTART:
             return "memory stays over budget.memory"
+        if now_s - self._paused_s < STALL_LIMIT_S:
+            return None  # the other threads go on just now
         if (stalled_s := edges.worker.stalled_s(now_s)) > STALL_LIMIT_S:
             return f"the engine took no step for {stalled_s:.0f} s"
         if (busy_s := edges.preparer.busy_s(now_s)) > STALL_LIMIT_S:

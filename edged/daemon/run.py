@@ -10,7 +10,6 @@ import os
 import queue
 import signal
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -58,6 +57,7 @@ from edged.protocol.event import NodeStarted
 from edged.protocol.wire import Encoded, WireProperties
 from edged.scheduling.latency_model import LatencyModel
 from edged.specialists.corrections import FILE_NAME
+from edged.transport.clock import boot_s
 from edged.transport.network import Transport
 from edged.transport.settings import Will
 
@@ -221,7 +221,7 @@ def _assemble(
     journal = JournalFile(config.state.folder, lambda key: inbox.put(Synced(key)))
     cost = model.cost or known_cost(config, model.bundle, model.engine)
     node = Node(limits, LatencyModel(cost), journal.read())
-    events = OperatorEvents(connections, topics, node.metrics, time.monotonic)
+    events = OperatorEvents(connections, topics, node.metrics, boot_s)
     edges = Edges(
         connections,
         Worker(model.engine, tokenizer.detokenizer, inbox.put, meter=energy_meter(config)),
@@ -234,7 +234,7 @@ def _assemble(
         ),
         journal,
         events,
-        time.monotonic,
+        boot_s,
         memory.snapshot,
         read_device,
         _correction_keeper(model, inbox),

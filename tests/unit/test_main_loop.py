@@ -17,6 +17,7 @@ from edged.daemon.homeassistant import MAX_DELAY_S
 from edged.daemon.inbox import Event, FromGroup, Inbox, ReloadRequested, StopRequested
 from edged.daemon.main_loop import (
     DRAIN_LIMIT_S,
+    LONGEST_WAIT_S,
     MAX_EVENTS,
     QUIET_S,
     STALL_LIMIT_S,
@@ -549,3 +550,17 @@ def test_a_dead_thread_of_a_former_session_ends_the_process(tmp_path: Path) -> N
     stage.parts = replace(stage.parts, former=cast("FormerSession", former))
     with pytest.raises(StalledError, match="former session is dead"):
         MainLoop(cast("Inbox", stage.inbox), stage.parts).run()
+
+
+def test_a_pause_of_the_whole_process_is_no_stall_and_one_after_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A machine that was suspended: the engine seems to have taken no step for an hour."""
+    stage = Stage(tmp_path, [])
+    stage.threads.stalled_s = STALL_LIMIT_S + 1
+    stage.bench.clock.advance(3600.0)
+    woken_s = stage.bench.clock()
+    with pytest.raises(StalledError, match="no step for 31 s"):
+        stage.loop.run()
+    assert STALL_LIMIT_S <= stage.bench.clock() - woken_s <= STALL_LIMIT_S + LONGEST_WAIT_S
+    assert caplog.text.count("paused for 3600 s") == 1

@@ -6,9 +6,10 @@ from pathlib import Path
 from edged.commands.local_broker import Broker
 from edged.daemon.client_id import FILE_NAME
 from edged.transport.events import Connected
+from tests.system.broker.daemons import daemon
 from tests.system.broker.wire_ends import Peer, connected, settings
 from tests.system.faults.proxy import proxy
-from tests.system.faults.site import crowd, serving, wait_for_log, wait_for_state
+from tests.system.faults.site import configure, crowd, serving, wait_for_state
 
 FORMER = "edged-kitchen"
 FILTERS = ("edged/kitchen/request/+", "homeassistant/status")
@@ -34,7 +35,9 @@ def test_after_an_upgrade_the_former_session_is_taken_in_once_and_ended(
     with proxy(mosquitto.port) as network, crowd(mosquitto) as clients:
         clients.ask(30)
         network.slow(delay_s=DELAY_S)
-        with serving(tmp_path, bundle, network.port) as process:
+        config = configure(tmp_path, bundle, network.port, is_first=True)
+        with daemon(tmp_path, "--config", str(config)) as process:
+            process.until("STATUS=serving")
             # The former session needs three delays more to end its subscription: these are in both.
             clients.ask(4)
             clients.settle()
@@ -63,7 +66,6 @@ def test_who_takes_the_guessable_identifier_disturbs_nobody(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
     with serving(tmp_path, bundle, mosquitto.port) as process, crowd(mosquitto) as clients:
-        wait_for_log(process, TAKEN_IN)
         for _ in range(10):
             clients.ask(2)
             Peer(settings(mosquitto, FORMER, session_expiry_s=0), *FILTERS).stop()
@@ -78,7 +80,6 @@ def test_a_session_that_is_taken_again_and_again_is_told_from_a_network_fault(
     mosquitto: Broker, bundle: Path, tmp_path: Path
 ) -> None:
     with serving(tmp_path, bundle, mosquitto.port) as process:
-        wait_for_log(process, TAKEN_IN)
         own = (tmp_path / FILE_NAME).read_text().strip()
         rival = Peer(settings(mosquitto, own))
         try:
