@@ -3,6 +3,8 @@
 import stat
 from pathlib import Path
 
+import pytest
+
 from edged.commands.local_broker import Broker
 from edged.daemon.client_id import FILE_NAME
 from edged.transport.events import Connected
@@ -28,14 +30,17 @@ def has_session(broker: Broker, client_id: str) -> bool:
         return any(isinstance(one, Connected) and one.is_session_present for one in peer.seen)
 
 
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 def test_after_an_upgrade_the_former_session_is_taken_in_once_and_ended(
-    mosquitto: Broker, bundle: Path, tmp_path: Path
+    mosquitto: Broker, bundle: Path, tmp_path: Path, protocol: str
 ) -> None:
     leave_session(mosquitto, FORMER)
     with proxy(mosquitto.port) as network, crowd(mosquitto) as clients:
         clients.ask(30)
         network.slow(delay_s=DELAY_S)
         config = configure(tmp_path, bundle, network.port, is_first=True)
+        text = config.read_text().replace('"keepalive"', f'"protocol": "{protocol}", "keepalive"')
+        config.write_text(text)
         with daemon(tmp_path, "--config", str(config)) as process:
             process.until("STATUS=serving")
             # The former session needs three delays more to end its subscription: these are in both.
