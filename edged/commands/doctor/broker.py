@@ -15,6 +15,7 @@ from edged.commands.doctor.finding import Finding, failure, good, warning
 from edged.commands.sync_client import SyncClient
 from edged.config.broker_url import BrokerAddress
 from edged.config.keys import BrokerConfig, Config
+from edged.daemon.client_id import passing_id
 from edged.daemon.invocation import configured_broker
 from edged.errors import EdgedError
 from edged.protocol.wire import ClientTopics, Encoded, Topics, WireProperties, is_user
@@ -94,7 +95,7 @@ def _settings(config: Config) -> BrokerSettings:
     broker = config.broker
     return BrokerSettings(
         address=configured_broker(broker),
-        client_id=f"{config.client_id}-doctor",
+        client_id=passing_id(config, "doctor"),
         ca_file=broker.ca_file,
         protocol=broker.protocol,
         session_expiry_s=0,
