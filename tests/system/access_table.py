@@ -24,7 +24,7 @@ _RESPONSES = ("response/generate", "response/generate/x", "response/response/x",
 _OWN_OUTPUTS = ("availability", "info", "state", "event")
 # Where nobody publishes or reads: topics of 0.1.0, of other programs, and wrong levels.
 _CLOSED = (
-    *("reply/me", "edged/reply/me", "zigbee2mqtt/lock/set", "edged/group/lab/request/generate"),
+    *("reply/me", "edged/reply/me", "zigbee2mqtt/lock/set"),
     *("edged/kitchen/response/generate/ha", "edged/kitchen/request/generate/ha"),
     *("edged/kitchen/stream/a1", "edged/kitchen/client", "edged/kitchen/client/ha"),
     *("edged/kitchen/client/ha/request", "edged/kitchen/client/ha/request/generate/x"),
@@ -33,6 +33,8 @@ _CLOSED = (
 )
 _DISCOVERY = "homeassistant/device/edged_kitchen/config"
 _STATUS = "homeassistant/status"
+# The node subscribes to it, and nobody may publish there.
+_OLD_GROUP = "edged/group/lab/request/generate"
 _LOCK = "homeassistant/lock/front/set"
 
 
@@ -69,7 +71,7 @@ TOPICS = sorted(
     | old_topics("response")
     | outputs(*_OWN_OUTPUTS, nodes=NODES)
     | probes(*NODES)
-    | {_DISCOVERY, _DISCOVERY.replace("kitchen", "attic"), _STATUS, _LOCK, *_CLOSED}
+    | {_DISCOVERY, _DISCOVERY.replace("kitchen", "attic"), _STATUS, _LOCK, _OLD_GROUP, *_CLOSED}
 )
 
 
@@ -87,12 +89,15 @@ def writable(user: str, nodes: tuple[str, ...] = ("kitchen",)) -> set[str]:
 def readable(user: str, nodes: tuple[str, ...] = ("kitchen",)) -> set[str]:
     """Return which of ``TOPICS`` an account may read."""
     allowed = answers_of(user) | old_topics("response")
+    allowed |= outputs("availability", "info", nodes=NODES)
     if user == NODE:
         requests = {topic for client in USERS for topic in requests_of(client)}
         others = {f"edged/{node}/" for node in NODES if node not in nodes}
         served = {topic for topic in requests if not topic.startswith(tuple(others))}
-        return allowed | served | old_topics("request", nodes) | probes(*nodes) | {_STATUS}
+        return (
+            allowed | served | old_topics("request", nodes) | probes(*nodes) | {_STATUS, _OLD_GROUP}
+        )
     if user == ASSISTANT:
         discovery = {topic for topic in TOPICS if topic.startswith("homeassistant/")}
-        return allowed | discovery | outputs("availability", "info", "state", nodes=nodes)
+        return allowed | discovery | outputs("state", nodes=nodes)
     return allowed

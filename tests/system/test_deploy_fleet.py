@@ -1,6 +1,7 @@
 """The files for containers, clusters and many hosts, validated by the schemas of their tools."""
 
 import argparse
+import csv
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from edged.commands.install import command as install_command
+from edged.config.broker_url import parse_broker_url
 from edged.config.load import load_config
 from tests.paths import ROOT
 from tests.requirements import require
@@ -84,6 +86,7 @@ def test_in_compose_edged_is_sandboxed_and_its_configuration_is_valid() -> None:
     assert "ports" not in service
     config = load_config(document["configs"]["edged"]["content"], "/etc/edged/edged.yaml")
     assert config.broker.host in document["services"]
+    assert config.security.identity == "required"
     assert str(config.broker.password_file) == "/run/secrets/mqtt-password"
     limit = int(service["mem_limit"].removesuffix("m")) << 20
     assert config.budget.memory_bytes is not None
@@ -119,7 +122,7 @@ def test_in_the_cluster_edged_is_sandboxed_probed_limited_and_in_a_group() -> No
     text = manifest("ConfigMap", "edged")["data"]["edged.yaml"]
     config = load_config(text, "/etc/edged/edged.yaml")
     assert config.broker.host == manifest("Service", "broker")["metadata"]["name"]
-    assert config.group.name == "fleet"
+    assert (config.group.name, config.security.identity) == ("fleet", "required")
     assert config.budget.memory_bytes is not None
     limit = mebibytes(container["resources"]["limits"]["memory"]) << 20
     assert config.budget.memory_bytes < limit
@@ -238,6 +241,12 @@ def test_in_the_cluster_the_broker_has_accounts_and_rules_and_denies_the_rest() 
     assert "secret" in volumes[mounted[str(accounts.parent)]]
     comment = (DEPLOY / "k3s" / "broker.yaml").read_text("utf-8")
     assert f"--from-file={accounts.name}" in comment
+    (command,) = re.findall(rf"(?m)^# +(printf .*) > {accounts.name}$", comment)
+    made = subprocess.run(["sh", "-c", command], check=True, capture_output=True, text=True)
+    known = {
+        row["user_id"]: row["is_superuser"] for row in csv.DictReader(made.stdout.splitlines())
+    }
+    assert known == {"edged": "false", "ha": "false"}
     policy = manifest("NetworkPolicy", "broker")["spec"]
     assert policy["ingress"] == [{"ports": [{"protocol": "TCP", "port": 1883}]}]
 
@@ -253,6 +262,12 @@ def test_the_playbook_is_valid_for_ansible() -> None:
         check=False,
     )
     assert (result.returncode, "WARNING" in result.stderr) == (0, False), result.stderr
+
+
+def test_the_inventory_gives_the_nodes_an_account_so_that_they_require_one() -> None:
+    inventory = yaml.safe_load((DEPLOY / "ansible" / "inventory.yaml").read_text("utf-8"))
+    address = parse_broker_url(inventory["edged"]["vars"]["edged_broker"])
+    assert address.username == "edged"  # `edged install` then writes `identity: required`
 
 
 def test_the_playbook_uses_options_that_exist() -> None:

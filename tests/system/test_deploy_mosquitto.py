@@ -1,10 +1,8 @@
 """The broker configurations in deploy/mosquitto, read by a real Mosquitto."""
 
-import os
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -15,10 +13,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from edged.commands.doctor.broker import check_broker
 from edged.commands.doctor.finding import Level
-from edged.commands.local_broker import MOSQUITTO, Broker, free_port, running
+from edged.commands.local_broker import Broker, running
 from edged.config.load import load_config
-from tests.paths import ROOT
-from tests.requirements import require
 from tests.system.access_table import (
     CLIENTS,
     NODES,
@@ -26,56 +22,18 @@ from tests.system.access_table import (
     WITH_SLASHES,
     WITH_WILDCARDS,
     old_topics,
+    outputs,
     readable,
     writable,
 )
 from tests.system.broker.wire_ends import WAIT_S
-from tests.system.newer import newer_libraries, newer_program
+from tests.system.shipped_broker import DEPLOY, Version, install_configuration, installed, newer
 
-DEPLOY = ROOT / "deploy" / "mosquitto"
 ADMINISTRATOR = "administrator"
 """Not in the shipped list: may publish everything."""
 ACCOUNTS = (*CLIENTS, *WITH_WILDCARDS, *WITH_SLASHES, ADMINISTRATOR)
 PASSWORDS = {name: f"word {number}" for number, name in enumerate(ACCOUNTS)}
-# What Debian's own /etc/mosquitto/mosquitto.conf sets around the files of conf.d.
-DEBIAN = """\
-persistence true
-persistence_location {folder}/
-log_dest file {folder}/mosquitto.log
-include_dir {folder}/conf.d
-{user}
-"""
-
-
-@dataclass(frozen=True)
-class Version:
-    """A Mosquitto, and what is different about it."""
-
-    command: tuple[str, ...]
-    plugins: Path | None = None
-    """Where its plugins are; None where passwords and access lists are its own."""
-
-    def spell(self, text: str) -> str:
-        """Write one of our files for it, as edged-2.1.conf says."""
-        own = r"(?m)^(?:password|acl)_file .*\n"
-        if self.plugins is None or not re.search(own, text):
-            return text
-        newer = (DEPLOY / "edged-2.1.conf").read_text("utf-8")
-        folder = "/usr/lib/x86_64-linux-gnu/mosquitto/"
-        assert newer.count(f"\nglobal_plugin {folder}") == 2
-        return re.sub(own, "", text) + newer.replace(folder, f"{self.plugins}/")
-
-
-def installed() -> Version:
-    require(MOSQUITTO, "mosquitto is not installed (apt-get install mosquitto)")
-    return Version((str(MOSQUITTO),))
-
-
-def newer() -> Version:
-    """Mosquitto 2.1, with the libraries that it was built for."""
-    return Version(tuple(newer_program("sbin/mosquitto")), newer_libraries() / "mosquitto")
-
-
+EVERYTHING = f"\nuser {ADMINISTRATOR}\ntopic write #\n"
 VERSIONS = {"2.0": installed, "2.1": newer}
 
 
@@ -85,42 +43,15 @@ def version(request: pytest.FixtureRequest) -> Version:
     return VERSIONS[str(request.param)]()
 
 
-def configured(folder: Path, name: str, version: Version) -> Broker:
-    """Install one of the files as an administrator would, on a free port."""
-    port = free_port()
-    text = version.spell((DEPLOY / name).read_text("utf-8"))
-    text = text.replace("/etc/mosquitto/", f"{folder}/")
-    text, count = re.subn(r"(?m)^listener 1883.*", f"listener {port} 127.0.0.1", text)
-    assert count == 1
-    tls_port = free_port()
-    text = text.replace("listener 8883", f"listener {tls_port} 127.0.0.1")
-    (folder / "tls-port").write_text(str(tls_port), "utf-8")
-    (folder / "conf.d").mkdir()
-    (folder / "conf.d" / "edged.conf").write_text(text, "utf-8")
-    acl = folder / "edged.acl"
-    everything = f"\nuser {ADMINISTRATOR}\ntopic write #\n"
-    acl.write_text((DEPLOY / "edged.acl").read_text("utf-8") + everything, "utf-8")
-    acl.chmod(0o600)
-    # Started by root it becomes another user, who may not look into the folder of a test.
-    user = "user root" if os.geteuid() == 0 else ""
-    (folder / "mosquitto.conf").write_text(DEBIAN.format(folder=folder, user=user), "utf-8")
-    return Broker("mosquitto", port, [*version.command, "-c", str(folder / "mosquitto.conf")])
-
-
-def write_passwords(folder: Path) -> None:
-    """Make the accounts."""
-    secrets = folder / "edged.passwd"
-    secrets.write_text("".join(f"{name}:{word}\n" for name, word in PASSWORDS.items()), "utf-8")
-    secrets.chmod(0o600)
-    subprocess.run(["mosquitto_passwd", "-U", str(secrets)], check=True)
+def with_accounts(folder: Path, name: str, version: Version) -> Broker:
+    """Install a file with the accounts, one of which may publish everything."""
+    return install_configuration(folder, name, version, PASSWORDS, EVERYTHING)
 
 
 @pytest.fixture
 def lan_broker(version: Version, tmp_path: Path) -> Iterator[Broker]:
     """A broker with edged-lan.conf, the access list and the accounts."""
-    broker = configured(tmp_path, "edged-lan.conf", version)
-    write_passwords(tmp_path)
-    with running(broker):
+    with running(with_accounts(tmp_path, "edged-lan.conf", version)) as broker:
         yield broker
 
 
@@ -200,12 +131,24 @@ def read_by(accounts: dict[str, Account], topics: Sequence[str]) -> dict[str, se
 def test_mosquitto_accepts_the_loopback_configuration_without_warnings(
     version: Version, tmp_path: Path
 ) -> None:
-    with running(configured(tmp_path, "edged.conf", version)) as broker:
+    with running(install_configuration(tmp_path, "edged.conf", version)) as broker:
         account = Account(broker, None)
         assert account.reason.get(timeout=WAIT_S) == "Success"
         account.close()
     log = (tmp_path / "mosquitto.log").read_text("utf-8")
     assert not re.findall(r"(?i).*(?:error|warning|deprecated).*", log)
+
+
+def test_it_warns_of_nothing_but_what_the_access_list_says(
+    lan_broker: Broker, tmp_path: Path
+) -> None:
+    del lan_broker  # it has read its files
+    log = (tmp_path / "mosquitto.log").read_text("utf-8")
+    warnings = re.findall(r"(?i).*(?:error|warning|deprecated).*", log)
+    lines = (DEPLOY / "edged.acl").read_text("utf-8").splitlines()
+    for_all = {line.split()[2] for line in lines if line.startswith("pattern") and "%u" not in line}
+    said = {topic for topic in for_all if any(f"'{topic}' does not" in it for it in warnings)}
+    assert (len(warnings), said) == (len(for_all), for_all)
 
 
 def test_the_lan_configuration_refuses_clients_without_a_password(lan_broker: Broker) -> None:
@@ -236,11 +179,12 @@ def test_a_slash_in_a_name_reaches_what_the_page_says(
 ) -> None:
     """Mosquitto 2.0 takes it as it is: why docs/install.md wants names of one level."""
     is_old = version.plugins is None
+    public = old_topics("response") | outputs("availability", "info", nodes=NODES)
     reached = {f"edged/{node}/client/other/response/response/x" for node in NODES}
     read = read_by(accounts, TOPICS)
     for name in WITH_SLASHES:
         more = reached if is_old and name == "other/response" else set()
-        assert read[name] == old_topics("response") | more, name
+        assert read[name] == public | more, name
         assert accounts[name].may_publish(TOPICS) == old_topics("request"), name
     # Another's replies come from below such a topic, if that client asks for it.
     forged = "edged/kitchen/client/other/response/request/x"
@@ -251,8 +195,7 @@ def test_a_slash_in_a_name_reaches_what_the_page_says(
 def test_no_account_has_an_empty_name_or_one_that_begins_a_comment(
     version: Version, tmp_path: Path, name: str
 ) -> None:
-    broker = configured(tmp_path, "edged-lan.conf", version)
-    write_passwords(tmp_path)
+    broker = with_accounts(tmp_path, "edged-lan.conf", version)
     secrets = tmp_path / "edged.passwd"
     (hashed,) = re.findall(r"(?m)^other(:.*\n)", secrets.read_text("utf-8"))
     secrets.write_text(name + hashed, "utf-8")
@@ -269,8 +212,7 @@ def test_no_account_has_an_empty_name_or_one_that_begins_a_comment(
 def test_remote_clients_need_tls_and_the_node_verifies_the_ca(
     version: Version, tmp_path: Path
 ) -> None:
-    broker = configured(tmp_path, "edged-tls.conf", version)
-    write_passwords(tmp_path)
+    broker = with_accounts(tmp_path, "edged-tls.conf", version)
     certificates = tmp_path / "certs"
     certificates.mkdir()
     certificate = certificates / "server.crt"

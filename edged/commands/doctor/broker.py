@@ -15,9 +15,10 @@ from edged.commands.doctor.finding import Finding, failure, good, warning
 from edged.commands.sync_client import SyncClient
 from edged.config.broker_url import BrokerAddress
 from edged.config.keys import BrokerConfig, Config
+from edged.daemon.client_id import passing_id
 from edged.daemon.invocation import configured_broker
 from edged.errors import EdgedError
-from edged.protocol.wire import Encoded, Topics, WireProperties
+from edged.protocol.wire import ClientTopics, Encoded, Topics, WireProperties, is_user
 from edged.transport.events import Connected, ConnectFailed, Published
 from edged.transport.settings import BrokerSettings
 
@@ -38,7 +39,8 @@ class _Probe:
     """A connected client, for the node whose rights it tests."""
 
     client: SyncClient
-    topics: Topics
+    topics: ClientTopics
+    """Of the node's own account, as a client."""
 
     def connect(self) -> Connected | str:
         """Wait for the connection; return the reason when it fails."""
@@ -75,7 +77,8 @@ def check_broker(config: Config) -> Iterator[Finding]:
     if broker.tls:
         yield from _certificate(broker)
     with client:
-        probe = _Probe(client, topics)
+        user = broker.username
+        probe = _Probe(client, topics.client(user if user and is_user(user) else None))
         connected = probe.connect()
         if isinstance(connected, str):
             yield failure("broker", connected, "correct broker.* in the configuration; see above")
@@ -92,7 +95,7 @@ def _settings(config: Config) -> BrokerSettings:
     broker = config.broker
     return BrokerSettings(
         address=configured_broker(broker),
-        client_id=f"{config.client_id}-doctor",
+        client_id=passing_id(config, "doctor"),
         ca_file=broker.ca_file,
         protocol=broker.protocol,
         session_expiry_s=0,

@@ -19,8 +19,8 @@ from tests.tiny_model import write_tiny_bundle
 
 ACCESS = [
     "user edged",
-    "topic read edged/kitchen/request/#",
-    "topic write edged/kitchen/response/#",
+    "topic read edged/kitchen/client/+/request/+",
+    "topic write edged/kitchen/client/+/response/#",
 ]
 
 
@@ -81,7 +81,7 @@ def test_topics_that_the_access_list_forbids_are_named(tmp_path: Path) -> None:
         older = diagnose(config_of(broker, "username: edged", "password: p", "protocol: 3.1.1"))
     assert found["access response"].level is Level.OK
     assert found["access stream"].level is Level.FAILURE
-    assert "edged/kitchen/stream/doctor" in found["access stream"].said
+    assert "edged/kitchen/client/edged/stream/doctor" in found["access stream"].said
     assert older["access"].level is Level.WARNING
 
 
