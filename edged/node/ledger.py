@@ -4,31 +4,13 @@ Rule: reserve first, use later, release always. What does not fit is refused her
 it is allocated; so the sum of all reservations never exceeds the budget.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import TypeVar
-
-from edged.protocol.request import Client
 
 # Replies kept to be sent again, at most.
 REPLAY_BYTES = 256 * 1024
 # A request that waits or runs: its text, token ids, grammar state and reply, rounded up.
 REQUEST_BYTES = 128 * 1024
-_Key = TypeVar("_Key")
-
-
-def first_to_go(held: Iterable[tuple[_Key, Client, int]]) -> _Key:
-    """Return the first entry of the client that holds the most; so none pushes out another's.
-
-    Args:
-        held: Key, client and size of at least one entry, the oldest first.
-    """
-    entries, sizes = list(held), Counter[Client]()
-    for _, client, size in entries:
-        sizes[client] += size
-    most = max(sizes.values())
-    return next(key for key, client, _ in entries if sizes[client] == most)
 
 
 class Account(StrEnum):

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from edged.errors import ErrorCode
 from edged.node.effects import Acknowledge, Publish, Report
 from edged.node.generation import Finished, Fragment
-from edged.node.ledger import REPLAY_BYTES, first_to_go
+from edged.node.ledger import REPLAY_BYTES
 from edged.node.metrics import Count
 from edged.node.request_state import Identity, RequestState
 from edged.node.state import NodeState
 from edged.protocol.encode import encode_fragment, encode_reply
 from edged.protocol.event import RequestRefused
-from edged.protocol.request import Answer, Client, FinishReason, Rejected, Reply, ReplyAddress
+from edged.protocol.request import Answer, FinishReason, Rejected, Reply, ReplyAddress
 from edged.protocol.wire import Encoded
 from edged.scheduling.queued_request import RequestPhase
 
@@ -42,10 +42,6 @@ class _Finished:
     reply: Reply
     expires_s: float
     num_bytes: int
-
-    @property
-    def client(self) -> Client:
-        return self.reply.reply_to.client
 
 
 class Replies:
@@ -209,11 +205,8 @@ class Replies:
         self._forget(identity)
         self._finished[identity] = finished
         self._finished_bytes += finished.num_bytes
-        if len(self._finished) > MAX_FINISHED:
-            self._forget(first_to_go((i, one.client, 1) for i, one in self._finished.items()))
-        while self._finished_bytes > REPLAY_BYTES:
-            sized = ((i, one.client, one.num_bytes) for i, one in self._finished.items())
-            self._forget(first_to_go(sized))
+        while len(self._finished) > MAX_FINISHED or self._finished_bytes > REPLAY_BYTES:
+            self._forget(next(iter(self._finished)))
 
     def _forget(self, identity: Identity) -> None:
         finished = self._finished.pop(identity, None)

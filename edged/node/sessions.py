@@ -8,7 +8,6 @@ can continue the dialogue.
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from edged.node.ledger import first_to_go
 from edged.protocol.request import ChatMessage, Client, Request, SessionState
 
 Messages = tuple[ChatMessage, ...]
@@ -129,7 +128,7 @@ class Sessions:
         while sum(kept.num_bytes for kept in turns) > MAX_SESSION_BYTES:
             del turns[0]
         while len(self._sessions) > self._limits.count:
-            del self._sessions[first_to_go((name, name[1], 1) for name in self._sessions)]
+            self._sessions.popitem(last=False)
         return SessionState(turn.name[0], len(turns), turn.num_forgotten)
 
     def _expire(self, now_s: float) -> None:
