@@ -8,8 +8,6 @@ import pytest
 
 from edged.node.generation import Fragment
 from edged.node.intake import ADVICE_INTERVAL_S
-from edged.node.ledger import REPLAY_BYTES
-from edged.node.replies import MAX_FINISHED
 from edged.node.sessions import SessionLimits, Sessions
 from edged.protocol.decode import decode, reply_address
 from edged.protocol.request import CancelRequest, Client, Request
@@ -239,36 +237,3 @@ def test_the_same_id_of_two_accounts_is_two_requests() -> None:
     deliver(stage, "ha", id="a1")
     deliver(stage, "other", id="a1")
     assert len(stage.worker.jobs) == 2
-
-
-def test_however_many_sessions_an_account_has_it_pushes_out_its_own() -> None:
-    sessions = Sessions(SessionLimits(count=3))
-
-    def turns(user: str, session: str) -> int:
-        request = make_request(session=session, user=user)
-        turn = sessions.open(request, "k", may_be_a_repeat=False, now_s=0.0)
-        assert turn is not None
-        return sessions.close(turn, "ok", 0.0).num_turns
-
-    turns("ha", "s")
-    for number in range(20):
-        turns("other", f"s{number}")
-    assert turns("ha", "s") == 2
-    assert turns("other", "s19") == 2
-    assert turns("other", "s0") == 1
-
-
-@pytest.mark.parametrize(("count", "length"), [(MAX_FINISHED, 1), (4, REPLAY_BYTES // 3)])
-def test_however_many_replies_of_an_account_are_kept_they_push_out_its_own(
-    count: int, length: int
-) -> None:
-    stage = bench()
-    for user, number in [("ha", 0), *(("other", number) for number in range(count))]:
-        deliver(stage, user, id=f"a{number}", timeout_ms=300_000)
-        stage.finish("x" * length if user == "other" else "x", seconds=0.1)
-    num_jobs = len(stage.worker.jobs)
-    deliver(stage, "ha", id="a0", timeout_ms=300_000)
-    assert stage.transport.replies[-1].json["duplicate"]
-    assert len(stage.worker.jobs) == num_jobs
-    deliver(stage, "other", id="a0", timeout_ms=300_000)
-    assert len(stage.worker.jobs) == num_jobs + 1

@@ -57,6 +57,7 @@ class Account:
         filters: What it subscribes to; the broker grants all, and sends what the account may read.
         client_id: Another client of this id is disconnected; the broker chooses one by default.
         will: Published when the connection breaks.
+        session_s: How long the broker keeps its session; then it goes on with one of its client id.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Account:
         *,
         client_id: str = "",
         will: Will | None = None,
+        session_s: int = 0,
     ) -> None:
         self.name, self.filters, self.arrived = name, filters, list[Arrived]()
         self.refusal: str | None = None
@@ -88,7 +90,9 @@ class Account:
         self._client.on_message = self._on_message
         self._client.on_publish = self._on_publish
         self._client.on_subscribe = self._on_subscribe
-        self._client.connect("127.0.0.1", port)
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = session_s
+        self._client.connect("127.0.0.1", port, clean_start=not session_s, properties=properties)
         self._client.loop_start()
         self._wait(lambda: self._is_in or self.refusal is not None)
         if self._is_in and filters:

@@ -12,10 +12,9 @@ from tests.system.broker.configured import configured
 from tests.system.broker.daemons import Daemon
 from tests.system.broker.with_specialist import PROGRAM
 from tests.system.hostile.account import PASSWORD, Account, Will
-from tests.system.hostile.crossings import ACCOUNTS, VICTIM, Crossing, Send, ask, subtree
+from tests.system.hostile.crossings import ACCOUNTS, VICTIM, Crossing
 from tests.system.hostile.encounter import (
     EVERYTHING,
-    PUBLIC,
     VICTIM_FILTERS,
     Intruder,
     Party,
@@ -74,16 +73,14 @@ class AccountsSite:
         self._stack.callback(self.daemon.close)
         self.daemon.until("STATUS=serving")
         victim = self.connect(VICTIM, VICTIM_FILTERS)
+        # A node begins with the session of the client identifier that it once had.
         assert victim.wait_for(
             lambda arrived: (
-                {each.topic for each in arrived} >= {*PUBLIC[:3]}
-                and any(
-                    each.topic.endswith("/state") and b'"joined"' in each.payload
-                    for each in arrived
-                )
+                any(b'"joined"' in each.payload for each in arrived)
+                and "of before is taken in" in self.daemon.log
             )
         )
-        victim.take()
+        self.party(VICTIM).finish()
         self.quiet, _ = self.play(None)
         """What the victim is sent in an encounter without an attack."""
 
@@ -94,12 +91,15 @@ class AccountsSite:
         *,
         client_id: str = "",
         will: Will | None = None,
+        session_s: int = 0,
     ) -> Account:
         """Connect an account; one that listens to all it may read is connected once."""
         is_shared = filters in (EVERYTHING, VICTIM_FILTERS)
         if is_shared and name in self._listening:
             return self._listening[name]
-        account = Account(self._port, name, filters, client_id=client_id, will=will)
+        account = Account(
+            self._port, name, filters, client_id=client_id, will=will, session_s=session_s
+        )
         if is_shared:
             assert account.is_connected, account.refusal
             self._listening[name] = account
@@ -153,15 +153,11 @@ class AccountsSite:
         intruder.settle()
         return victim.finish(), intruder.finish()
 
-    def cached_tokens(self, name: str, prompt: str) -> int:
-        """Have an account ask something, and return what it is told was computed before."""
-        filters = VICTIM_FILTERS if name == VICTIM else EVERYTHING
-        party = Party(self.connect(name, filters), self.next_number(), name)
-        asked = Send(ask(prompt=prompt), topic=f"{subtree(name)}/request/generate")
-        party.publish(asked, "prompt")
-        party.settle()
-        (reply,) = [each for each in party.account.take() if each.topic.endswith("/generate")]
-        return int(reply.members["usage"]["cached_tokens"])
+    def party(self, name: str) -> Party:
+        """Let an account send under a new number; all before that is forgotten."""
+        account = self.connect(name, VICTIM_FILTERS if name == VICTIM else EVERYTHING)
+        account.take()
+        return Party(account, self.next_number(), name)
 
     def close(self) -> None:
         """Stop everything."""

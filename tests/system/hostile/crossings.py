@@ -268,9 +268,6 @@ def _requests() -> Iterator[Crossing]:
         "the same id": (Send(ask(id=REQUEST)),),
         "the same Correlation Data": (Send(ask(), correlation=CORRELATION),),
         "three times": (Send(exact, correlation=CORRELATION),) * 3,
-        "pushed out by a hundred others": tuple(
-            Send(ask(id=f"own-{NUMBER}-{number}", max_tokens=1), BUSY) for number in range(100)
-        ),
         "by the group": (
             Send(
                 exact, topic=f"{subtree(INTRUDER, GROUP)}/request/generate", correlation=CORRELATION
@@ -308,9 +305,6 @@ def _sessions() -> Iterator[Crossing]:
             Send(ask(session=SESSION), topic=f"{subtree(INTRUDER, GROUP)}/request/generate"),
         ),
         "the same turn": (Send(FIRST_TURN, correlation=f"victim-{NUMBER}-first".encode()),),
-        "pushed out by twenty others": tuple(
-            Send(ask(session=f"own-{NUMBER}-{number}", max_tokens=1), BUSY) for number in range(20)
-        ),
     }.items():  # fmt: skip
         yield Crossing("dialogue", name, moves)
 
@@ -340,6 +334,9 @@ def _node() -> Iterator[Crossing]:
         if not topic.startswith("$"):
             will = Will(topic, b"offline", retain=True)
             yield Crossing("the node", f"as a will to {topic}", (Connect(will=will),))
+    for client_id in ("edged-kitchen", "edged-kitchen-group", "edged"):
+        taken = (Connect(client_id),) * 5
+        yield Crossing("the node", f"five times with the client id {client_id}", taken)
     many = (Send(b"online", DENIED, "homeassistant/status"),) * 300
     yield Crossing("the node", "300 times online", many)
     for operation in ("generate", "cancel", "correct"):
