@@ -42,7 +42,7 @@ class Line(NamedTuple):
     """A line of the file; of those about the same prompt, the last counts."""
 
     prompt: bytes
-    """A digest of the prompt and its specialist."""
+    """A digest of the prompt, its specialist and the account."""
     answer: bytes
     """A digest."""
     text: bytes
@@ -52,7 +52,7 @@ class Line(NamedTuple):
     def of(cls, members: Mapping[str, Any]) -> "Line":
         """Return the line for a correction."""
         text = json.dumps(members, ensure_ascii=False).encode() + b"\n"
-        prompt = _digest([members["specialist"], members["prompt"]])
+        prompt = _digest([members["specialist"], members["prompt"], members.get("user")])
         return cls(prompt, _digest(members["answer"]), text)
 
 
@@ -274,6 +274,8 @@ class CorrectionKeeper:
             "specialist": name,
             "time": datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="seconds"),
         }
+        if correction.reply_to.user is not None:
+            members["user"] = correction.reply_to.user
         if said is not None:
             members |= {"said": said.answer} | ({"unsure": True} if said.is_unsure else {})
         line = Line.of(members)

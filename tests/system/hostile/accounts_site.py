@@ -36,6 +36,7 @@ class AccountsSite:
     """
 
     def __init__(self, folder: Path, bundle: Path, accounts: Sequence[str] = ACCOUNTS) -> None:
+        self.folder = folder
         self._numbers = itertools.count(1)
         self._listening: dict[str, Account] = {}
         self._stack = contextlib.ExitStack()

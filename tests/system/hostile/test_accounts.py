@@ -8,6 +8,7 @@ from tests.system.hostile.account import Account, Arrived
 from tests.system.hostile.accounts_site import AccountsSite
 from tests.system.hostile.conftest import Sites
 from tests.system.hostile.crossings import (
+    CORRECTION,
     GROUP,
     INTRUDER,
     NODE,
@@ -96,6 +97,24 @@ def test_on_the_topics_of_an_earlier_version_all_are_told_the_same_once_a_second
     assert (members["id"], members["error"]["code"]) == (None, "identity_required")
     assert f"{NODE}/client/" in members["error"]["message"]
     assert not {VICTIM, INTRUDER, "mine"} & set(members["error"]["message"].split("/"))
+
+
+def test_a_correction_takes_the_place_of_none_of_another_account(
+    accounts_sites: Sites[AccountsSite],
+) -> None:
+    with accounts_sites.one() as site:
+        for name, answer in ((VICTIM, "label 1"), (INTRUDER, "label 2"), (VICTIM, "label 1")):
+            party = site.party(name)
+            correction = CORRECTION | {"prompt": "Of both", "answer": answer}
+            party.publish(Send(correction, topic=f"{subtree(name)}/request/correct"), "it")
+            party.settle()
+            party.account.take()
+        text = (site.folder / "state" / "corrections.jsonl").read_text("utf-8")
+    rows = [row for row in map(json.loads, text.splitlines()) if row["prompt"] == "Of both"]
+    assert [(row["user"], row["answer"]) for row in rows] == [
+        (VICTIM, "label 1"),
+        (INTRUDER, "label 2"),
+    ]
 
 
 def test_who_takes_the_client_id_of_another_account_reads_nothing_of_its_session(
