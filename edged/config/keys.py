@@ -156,8 +156,8 @@ class SessionsConfig:
     """Dialogues kept in memory, so that a request sends only its new messages."""
 
     count: int = setting(kinds.integer(0, 256), 8)
-    """Sessions kept; a new one replaces the one idle longest. With 0, requests with a `session` are
-    refused."""
+    """Sessions kept; a new one replaces the one idle longest of the client that has the most. With
+    0, requests with a `session` are refused."""
     max_tokens: int = setting(kinds.integer(64, 131072), 1536)
     """Longest prompt of a session, in tokens. Above it, or above the part of the context that the
     answer leaves free, the oldest turns are dropped."""
