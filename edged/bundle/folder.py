@@ -8,7 +8,6 @@ import hashlib
 import io
 import mmap
 import os
-import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from edged.bundle.manifest import (
     FileEntry,
     Manifest,
 )
+from edged.bundle.plain_file import open_plain
 from edged.errors import BundleError, BundleUnavailableError
 
 _MANIFEST_BYTES_MAX = 1 << 20
@@ -118,22 +118,19 @@ def _open_plain(folder_fd: int, name: str, missing: str) -> io.BufferedReader:
         BundleError: it is a link, has a second one, or is no regular file.
         BundleUnavailableError: it cannot be opened, or is ``missing``.
     """
-    # O_NONBLOCK so that a named pipe in the folder cannot hang the start.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        file_fd = os.open(name, flags, dir_fd=folder_fd)
+        file_fd = open_plain(name, os.O_RDONLY, folder=folder_fd)
     except FileNotFoundError as error:
         raise BundleUnavailableError(missing) from error
     except OSError as error:
-        failure = BundleError if error.errno == errno.ELOOP else BundleUnavailableError
+        is_other = error.errno in (errno.ELOOP, errno.EINVAL)
+        failure = BundleError if is_other else BundleUnavailableError
         problem = f"cannot be opened as a plain file ({error.strerror})"
         raise failure(f"{name}: {problem}; {REPAIR}") from error
-    status = os.fstat(file_fd)
-    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+    if os.fstat(file_fd).st_nlink == 1:
         return os.fdopen(file_fd, "rb")
     os.close(file_fd)
-    kind = "has a second hard link" if stat.S_ISREG(status.st_mode) else "is not a regular file"
-    raise BundleError(f"{name}: {kind}; {REPAIR}")
+    raise BundleError(f"{name}: has a second hard link; {REPAIR}")
 
 
 def _check_file(file: io.BufferedReader, name: str, entry: FileEntry, *, verify: bool) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged.bundle.folder import Bundle
+from edged.bundle.plain_file import read_plain
 from edged.config.keys import Config
 from edged.daemon.atomic_file import AtomicFile
 from edged.daemon.measurements import fingerprint
@@ -64,7 +65,8 @@ def keep_prefixes(config: Config, bundle: Bundle, engine: Engine, tokenizer: Tok
         name = hashlib.sha256(key.encode()).hexdigest()[:32]
         names.add(name)
         path = folder and folder / name
-        data = _read(path) if path else None
+        max_bytes = len(prefix) * bundle.manifest.model.kv_bytes_per_token
+        data = _read(path, max_bytes) if path else None
         if data is None or not engine.load_prefix(prefix, data):
             _LOG.info("computing %d tokens that prompts begin with, once", len(prefix))
             data = engine.make_prefix(prefix)
@@ -73,7 +75,7 @@ def keep_prefixes(config: Config, bundle: Bundle, engine: Engine, tokenizer: Tok
     # Those of another configuration, model or processor would fill the disk.
     with contextlib.suppress(OSError):  # no folder, or a read-only one
         for other in folder.iterdir() if folder else ():
-            if other.name not in names:
+            if other.name not in names and not other.is_dir():
                 other.unlink()
 
 
@@ -94,10 +96,13 @@ def _prefixes(config: Config, tokenizer: Tokenizer) -> Iterator[list[int]]:
             yield prefix
 
 
-def _read(path: Path) -> NDArray[np.uint8] | None:
+def _read(path: Path, max_bytes: int) -> NDArray[np.uint8] | None:
     try:
-        content = path.read_bytes()
-    except OSError:
+        content = read_plain(path, _DIGEST_BYTES + max_bytes)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        _LOG.warning("%s: cannot be read, and is computed anew: %s", path, error.strerror)
         return None
     digest, data = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     if hashlib.sha256(data).digest() == digest:

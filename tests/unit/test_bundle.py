@@ -127,8 +127,8 @@ def replaced_by(make: Callable[[Path, Path], object]) -> Callable[[Path], None]:
     [
         (replaced_by(Path.symlink_to), "cannot be opened as a plain file"),
         (replaced_by(Path.hardlink_to), "second hard link"),
-        (replaced_by(lambda path, _: path.mkdir()), "is not a regular file"),
-        (replaced_by(lambda path, _: os.mkfifo(path)), "is not a regular file"),
+        (replaced_by(lambda path, _: path.mkdir()), "not a regular file"),
+        (replaced_by(lambda path, _: os.mkfifo(path)), "not a regular file"),
     ],
 )
 def test_what_is_not_a_plain_file_is_refused(
