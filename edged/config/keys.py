@@ -214,7 +214,7 @@ class MetricsConfig:
 
     prometheus_file: Path | None = setting(kinds.PATH, None)
     """Text file with all metrics, rewritten with each `state`, for node_exporter's textfile
-    collector. Its name must end in `.prom`."""
+    collector; every user may read it. Its name must end in `.prom`."""
     watts_per_thread: float | None = setting(kinds.number(0, 1000), None)
     """Power of one busy thread above idle, in watts. Where the processor has no energy counter,
     `usage.energy_j` is computed from it and labelled `model`."""
