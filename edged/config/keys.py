@@ -59,7 +59,8 @@ class ModelConfig:
     """Requests answered at the same time; each reserves memory for a whole context."""
     warm_prompts: tuple[str, ...] = setting(kinds.text_list(PROMPT), ())
     """System prompts, besides `request.system_prompt`, whose keys and values are computed in
-    advance: kept in memory, and in `state.folder` for the first request after a boot."""
+    advance: kept in memory, and in `state.folder` for the first request after a boot. One that does
+    not fit into `budget.memory` is left out, with a line in the log."""
     prefill_chunk_tokens: int | None = setting(
         kinds.integer(8, 4096),
         None,

@@ -5,7 +5,7 @@ Rule: a model that does not fit stops the start, with the keys that would help.
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edged.bundle.folder import Bundle
 from edged.bundle.manifest import TOKENIZER, GraphKind, KvType, Manifest
@@ -148,6 +148,21 @@ def plan_memory(config: Config, bundle: Bundle, held: MemorySnapshot, num_slots:
         working_bytes=max(working_bytes, reading_bytes - kv_bytes),
         specialists_bytes=planned_bytes(config.specialists),
     )
+
+
+def prefix_room(config: Config, bundle: Bundle, reservation: MemoryReservation) -> int:
+    """Return how many tokens of prefixes fit: those planned for, and what the budget has left."""
+    free_bytes = reservation.budget.limit_bytes - reservation.plan.total_bytes
+    return planned_tokens(config) + free_bytes // bundle.manifest.model.kv_bytes_per_token
+
+
+def with_prefixes(
+    config: Config, bundle: Bundle, reservation: MemoryReservation, num_tokens: int
+) -> MemoryReservation:
+    """Return the reservation with prefixes of so many tokens, in place of the estimate."""
+    num_more, plan = num_tokens - planned_tokens(config), reservation.plan
+    more_bytes = num_more * bundle.manifest.model.kv_bytes_per_token
+    return replace(reservation, plan=replace(plan, kv_bytes=plan.kv_bytes + more_bytes))
 
 
 def _working_bytes(manifest: Manifest, chunk_tokens: int, num_slots: int) -> int:
