@@ -11,7 +11,7 @@ from edged.errors import ErrorCode
 from edged.node.effects import Acknowledge, Publish, Report
 from edged.node.fair_store import FairStore
 from edged.node.generation import Finished, Fragment
-from edged.node.ledger import REPLAY_BYTES
+from edged.node.ledger import MAX_DUPLICATES, REPLAY_BYTES
 from edged.node.metrics import Count
 from edged.node.request_state import Identity, RequestState
 from edged.node.state import NodeState
@@ -23,9 +23,6 @@ from edged.scheduling.queued_request import RequestPhase
 
 # Finished replies kept for replay, with ``REPLAY_BYTES``; the client that has the most loses first.
 MAX_FINISHED = 64
-# Deliveries of one request that wait for its reply. They have no place in the queue, so without a
-# bound of their own a flood of them would take memory until the request ends.
-MAX_DUPLICATES = 64
 _TOO_MANY_DUPLICATES = Rejected(
     ErrorCode.QUEUE_FULL,
     f"{MAX_DUPLICATES} deliveries of this request wait for its reply already",

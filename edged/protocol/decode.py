@@ -100,7 +100,7 @@ def _read_address(
     refused = refuse_reply_topic(topic, topics, defaults.reply_prefixes, defaults.discovery_prefix)
     if refused is not None:
         return Dropped(DropReason.FORBIDDEN_TOPIC, f"no reply to that topic: {refused}"), None
-    return ReplyAddress(topic, request_id, delivery.properties.correlation_data), problem
+    return ReplyAddress(topic, request_id, delivery.properties.returned_data), problem
 
 
 def _read_id(fields: Fields) -> tuple[str | None, MessageError | None]:

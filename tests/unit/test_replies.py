@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from edged.node.ledger import REPLAY_BYTES
-from edged.node.replies import MAX_DUPLICATES, MAX_FINISHED
+from edged.node.ledger import MAX_DUPLICATES, REPLAY_BYTES
+from edged.node.replies import MAX_FINISHED
 from edged.protocol.request import Answer, ChatMessage, Energy, EnergySource, FinishReason
 from edged.protocol.wire import Delivery
 from tests.fakes import LIMITS, Bench, correlation
