@@ -5,7 +5,7 @@ from typing import Any
 import edged
 from edged.protocol.encode import CONTENT_TYPE
 from edged.protocol.keys import ID_PATTERN
-from edged.protocol.wire import OPERATIONS, Topics
+from edged.protocol.wire import MAX_CORRELATION_BYTES, OPERATIONS, Topics
 from scripts.specification.parts import Schema
 
 _BINDING_VERSION = "0.2.0"
@@ -109,7 +109,8 @@ def _operation(
 
 
 def _messages() -> dict[str, Any]:
-    correlation: Schema = {"type": "string", "description": "Correlation Data: any bytes"}
+    sent = f"Correlation Data: any bytes, at most {MAX_CORRELATION_BYTES}"
+    correlation: Schema = {"type": "string", "description": sent}
     asked = {
         "correlationData": correlation,
         "responseTopic": {"type": "string", "description": "where the reply goes"},

@@ -74,7 +74,7 @@ def test_the_parts_are_printed_and_add_up(folder: Path, capsys: pytest.CaptureFi
     assert main(["plan", "--model", str(folder), "--context", "200", "--slots", "1"]) == ExitCode.OK
     lines = capsys.readouterr().out.splitlines()
     assert "context 200, 1 slot" in lines[0]
-    sizes = {line[2:18].strip(): int(line[18:25]) for line in lines[1:7]}
+    sizes = {line[2:18].strip(): int(line[18:25]) for line in lines[1:8]}
     total = sizes.pop("total")
     assert list(sizes) == [
         "weights",
@@ -82,16 +82,17 @@ def test_the_parts_are_printed_and_add_up(folder: Path, capsys: pytest.CaptureFi
         "prefix cache",
         "working memory",
         "process",
+        "requests",
     ]
     assert sum(sizes.values()) == pytest.approx(total, abs=len(sizes))
-    assert lines[7].startswith("device: ")
-    assert lines[8] == "it fits"
+    assert lines[8].startswith("device: ")
+    assert lines[9] == "it fits"
 
 
 def test_json_has_bytes_and_the_device(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--model", str(folder), "--slots", "3", "--json"]) == ExitCode.OK
     figures = json.loads(capsys.readouterr().out)
-    parts = ("weights", "kv", "prefix_cache", "working", "process")
+    parts = ("weights", "kv", "prefix_cache", "working", "process", "serving")
     assert figures["total_bytes"] == sum(figures[f"{part}_bytes"] for part in parts)
     assert figures["kv_bytes"] == 3 * 256 * figures["kv_bytes_per_token"]
     assert 0 < figures["device"]["available_bytes"] < figures["device"]["total_bytes"]

@@ -13,7 +13,7 @@ from edged_conformance.inbox import Inbox
 from edged_conformance.matchers import value_at
 from edged_conformance.payload import Message, Scope
 from edged_conformance.peer import Received
-from edged_conformance.rules import check_members, outcome_of, read_reply
+from edged_conformance.rules import check_members, outcome_of, read_reply, returned_data
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def _key(exchange: Exchange) -> tuple[str, object, str | None]:
 
 def _belongs(message: Received, exchange: Exchange) -> bool:
     """Return whether a message on a shared reply topic has the id and data of this exchange."""
-    data = exchange.message.properties.get("correlation_data")
+    data = returned_data(exchange.message.properties.get("correlation_data"))
     if message.properties and message.properties.get("correlation_data") != data:
         return False
     return bool(value_at(read_reply(message), "id") == exchange.message.request_id)

@@ -57,6 +57,10 @@ _USAGE = dict.fromkeys(("prompt_tokens", "cached_tokens", "completion_tokens"), 
 _TIMING = dict.fromkeys(("queued_ms", "prefill_ms", "ttft_ms", "decode_ms", "total_ms"), _COUNT)
 
 
+# Longer ones are refused, and do not come back.
+_MAX_CORRELATION_BYTES = 1024
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """The request, as far as replies are checked against it."""
@@ -66,10 +70,16 @@ class Asked:
     is_v5: bool
     request_id: str | None
     correlation_data: bytes | None
+    """As they come back."""
     choices: tuple[str, ...] = ()
     """The options if ``format`` is ``choice``."""
     decision: str | None = None
     """The key that asks for a decision: ``specialist``, ``questions`` or ``probabilities``."""
+
+
+def returned_data(data: bytes | None) -> bytes | None:
+    """Return Correlation Data as they come back with a reply."""
+    return data if data is None or len(data) <= _MAX_CORRELATION_BYTES else None
 
 
 def read_reply(message: Received) -> dict[str, Any] | None:

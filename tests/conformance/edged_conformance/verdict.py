@@ -20,6 +20,7 @@ from edged_conformance.rules import (
     check_stream,
     outcome_of,
     read_reply,
+    returned_data,
 )
 
 _MAY_HAVE_BEGUN = ("cancelled", "timeout", "internal", "crashed_before")
@@ -83,7 +84,7 @@ class Verdict:
             exchange.message.operation,
             self.is_v5,
             message.request_id,
-            message.properties.get("correlation_data"),
+            returned_data(message.properties.get("correlation_data")),
             message.choices,
             message.decision,
         )
