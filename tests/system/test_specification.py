@@ -202,11 +202,11 @@ def test_the_asyncapi_document_has_the_parts_that_asyncapi_3_asks_for() -> None:
 
 
 def test_the_asyncapi_document_has_the_topics_of_the_protocol() -> None:
-    table = PROTOCOL[PROTOCOL.index("| topic | direction") :].partition("\n\n")[0]
+    tables = PROTOCOL[PROTOCOL.index("| topic | direction") : PROTOCOL.index("### Accounts")]
     documented = {
         (topic.replace("<", "{").replace(">", "}"), is_in == "to")
         for topic, is_in in re.findall(
-            r"(?m)^\| `(edged/<node>/[^`]*)` \| (to|from) the node", table
+            r"(?m)^\| `(edged/[^`]*)` \| (to|from) (?:the|one) node", tables
         )
         if "<client>" not in topic  # a recommendation of the same channel's kind
     }

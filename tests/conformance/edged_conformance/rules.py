@@ -14,6 +14,7 @@ from edged_conformance.peer import Received
 
 ERRORS = {
     "bad_request": (400, False),
+    "identity_required": (403, False),
     "timeout": (408, True),
     "payload_too_large": (413, False),
     "unsupported_content_type": (415, False),

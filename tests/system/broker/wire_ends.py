@@ -155,7 +155,8 @@ class FakeNode:
         if request.is_stream:
             for i, word in enumerate(prompt.split()[:-1]):  # the last word comes with the reply
                 name = request.reply_to.request_id or ""
-                self._transport.publish(encode_fragment(self.topics, name, i, f"{word} "), qos=0)
+                topics = self.topics.client(request.reply_to.user)
+                self._transport.publish(encode_fragment(topics, name, i, f"{word} "), qos=0)
         answer = self.answers.get(prompt, Answer(prompt, FinishReason.STOP))
         outcome = self.refusals.get(prompt, answer)
         self._reply(delivery, Reply(request.reply_to, outcome))
