@@ -51,6 +51,7 @@ CASES = [
     and case.steps[0].action in (Action.ASK, Action.CANCEL)
     and case.steps[0].operation in ("generate", "cancel")
     and not case.steps[0].properties
+    and case.has_account is not True  # what a reply topic of theirs may be, no schema says
     and SILENCE not in case.steps[0].expected.outcomes
 ]
 
