@@ -138,3 +138,19 @@ def test_ask_uses_the_topics_of_the_account_in_the_url(
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def test_a_node_with_an_account_that_answers_anyone_says_what_to_set(
+    tmp_path: Path, bundle: Path
+) -> None:
+    with broker_with_accounts(tmp_path) as broker:
+        arguments = configured(tmp_path, bundle, broker, user="node-kitchen")
+        topics = ("edged/kitchen/info", "edged/kitchen/client/me/response/#")
+        with (
+            daemon(tmp_path, *arguments) as process,
+            peer(broker.port, "5", *topics, user="me") as client,
+        ):
+            assert client.reply()["identity"] == "optional"
+            assert "are answered: set security.identity: required" in process.log
+            client.publish(REQUEST, {"prompt": "hello", "max_tokens": 1})
+            assert client.reply()["status"] == "ok"
