@@ -19,6 +19,7 @@ pattern read edged/+/availability
 pattern read edged/+/info
 pattern read edged/+/state
 pattern read edged/+/event
+pattern read homeassistant/#
 pattern write edged/+/request/+
 pattern read edged/+/response/+
 """

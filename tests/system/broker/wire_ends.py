@@ -95,13 +95,15 @@ class FakeNode:
 
     It refuses the prompt ``refuse CODE`` and holds the prompt ``wait`` until it is cancelled."""
 
-    def __init__(self, broker: Broker, node: str = "kitchen") -> None:
+    def __init__(
+        self, broker: Broker, node: str = "kitchen", *, is_identity_required: bool = False
+    ) -> None:
         self.topics = Topics("edged", node)
         self.refusals: dict[str, Rejected] = {}
         self.answers: dict[str, Answer] = {}
         self.requests: list[Request] = []
         self.is_asked = threading.Event()
-        self._defaults = RequestDefaults(self.topics)
+        self._defaults = RequestDefaults(self.topics, is_identity_required=is_identity_required)
         self._owed: dict[int, Delivery] = {}
         self._kept: dict[str | None, tuple[Request, Delivery]] = {}
         self._is_online = threading.Event()
