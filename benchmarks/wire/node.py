@@ -35,6 +35,7 @@ from edged.engine.steps import Prefilled, Step, Token
 from edged.protocol.request import ChatMessage, SamplingParams
 from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan
+from edged.transport.clock import boot_s
 
 if TYPE_CHECKING:
     from edged.engine.loop import Engine
@@ -140,7 +141,7 @@ def load_instant(config: Config) -> ResidentModel:
         tokenizer=cast("Tokenizer", ByteTokenizer()),
         specialists=SpecialistFolders(),
         cost=_COST,
-        started_s=time.monotonic(),
+        started_s=boot_s(),
     )
 
 

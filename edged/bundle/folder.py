@@ -3,6 +3,7 @@
 Rule: no file of a bundle is used before it was compared with the manifest.
 """
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -10,6 +11,7 @@ import mmap
 import os
 import re
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from edged.bundle.manifest import (
 from edged.errors import BundleError, BundleUnavailableError
 
 _MANIFEST_BYTES_MAX = 1 << 20
+_COPY_BYTES = 1 << 20
 # onnx.proto: a StringStringEntryProto starts with field 1 (0x0a), the key; then field 2 (0x12).
 # An attacker may pad the varint of the key's length, so padding is matched, too.
 _LOCATION_KEY = re.compile(rb"\x0a(?:\x08|\x88\x80*\x00)location")
@@ -67,18 +70,26 @@ def open_bundle(folder: Path, *, verify: bool = True) -> Bundle:
         BundleError: the first problem, with the file's name and what to do.
         BundleUnavailableError: a file is missing, or cannot be read now.
     """
-    try:
-        folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise BundleUnavailableError(
-            f"{folder}: {error.strerror}; give the folder that `edged build` made"
-        ) from error
-    try:
+    with _opened(folder) as folder_fd:
         return _open_checked(folder, folder_fd, verify=verify)
-    except OSError as error:  # a disk that fails
-        raise BundleUnavailableError(f"{folder}: cannot be read: {error.strerror}") from error
-    finally:
-        os.close(folder_fd)
+
+
+def copy_bundle(folder: Path, target_fd: int) -> Bundle:
+    """Copy a bundle's files into an empty folder, and verify the copy.
+
+    Each file is copied from the descriptor that was checked: its name may lead elsewhere by then.
+
+    Args:
+        folder: the bundle; may be a symbolic link, its files may not.
+        target_fd: the open folder of the copy.
+
+    Raises:
+        BundleError: the first problem, as of ``open_bundle``.
+        BundleUnavailableError: a file is missing, or cannot be read or written now.
+    """
+    with _opened(folder) as folder_fd:
+        _open_checked(folder, folder_fd, verify=False, target_fd=target_fd)
+        return _open_checked(folder, target_fd, verify=True)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
@@ -100,7 +111,25 @@ def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
     return open_bundle(folder, verify=False)
 
 
-def _open_checked(folder: Path, folder_fd: int, *, verify: bool) -> Bundle:
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    try:
+        folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise BundleUnavailableError(
+            f"{folder}: {error.strerror}; give the folder that `edged build` made"
+        ) from error
+    try:
+        yield folder_fd
+    except OSError as error:  # a disk that fails
+        raise BundleUnavailableError(f"{folder}: cannot be read: {error.strerror}") from error
+    finally:
+        os.close(folder_fd)
+
+
+def _open_checked(
+    folder: Path, folder_fd: int, *, verify: bool, target_fd: int | None = None
+) -> Bundle:
     with _open_plain(folder_fd, MANIFEST, f"no {MANIFEST} in {folder}: not a bundle") as file:
         data = file.read(_MANIFEST_BYTES_MAX + 1)
     if len(data) > _MANIFEST_BYTES_MAX:
@@ -112,6 +141,11 @@ def _open_checked(folder: Path, folder_fd: int, *, verify: bool) -> Bundle:
         missing = f"{name}: listed in the manifest but missing; {REPAIR}"
         with _open_plain(folder_fd, name, missing) as file:
             _check_file(file, name, entry, verify=verify)
+            if target_fd is not None:
+                file.seek(0)
+                _write_file(target_fd, name, file, entry.size_bytes)
+    if target_fd is not None:
+        _write_file(target_fd, MANIFEST, io.BytesIO(data), len(data))
     return Bundle(folder, manifest, hashlib.sha256(data).hexdigest())
 
 
@@ -138,6 +172,16 @@ def _open_plain(folder_fd: int, name: str, missing: str) -> io.BufferedReader:
     os.close(file_fd)
     kind = "has a second hard link" if stat.S_ISREG(status.st_mode) else "is not a regular file"
     raise BundleError(f"{name}: {kind}; {REPAIR}")
+
+
+def _write_file(folder_fd: int, name: str, content: io.BufferedIOBase, size_bytes: int) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with os.fdopen(os.open(name, flags, 0o644, dir_fd=folder_fd), "wb") as copy:
+        os.fchmod(copy.fileno(), 0o644)  # independent of the umask
+        # No more than was said, although the file may grow meanwhile.
+        while size_bytes > 0 and (piece := content.read(min(size_bytes, _COPY_BYTES))):
+            copy.write(piece)
+            size_bytes -= len(piece)
 
 
 def _check_file(file: io.BufferedReader, name: str, entry: FileEntry, *, verify: bool) -> None:

@@ -96,8 +96,10 @@ class BrokerConfig:
     """CA certificate (PEM) that signed the broker's certificate; needs `tls`."""
     keepalive_s: float = setting(kinds.duration("5s", "1h"), 30.0)
     """MQTT keep-alive: longest time without a packet."""
-    client_id: str | None = setting(kinds.text(max_length=64), None, note="edged-`node`")
-    """MQTT client identifier; must be unique at the broker."""
+    client_id: str | None = setting(kinds.text(max_length=64), None, note="edged-`node`-SECRET")
+    """MQTT client identifier; must be unique at the broker, which gives a client's session to
+    whoever knows it. So the default has a part that others cannot guess, made from the password or
+    kept in `state.folder`; with neither it is edged-`node`."""
     protocol: str = setting(kinds.choice("auto", "5", "3.1.1"), "auto")
     """MQTT version; `auto` tries 5 and falls back to 3.1.1."""
     session_expiry_s: float = setting(kinds.duration("0s", "30d"), 3600.0)
@@ -278,7 +280,7 @@ class Config:
 
     @property
     def client_id(self) -> str:
-        """MQTT client identifier: the configured one, or one made from the node's name."""
+        """MQTT client identifier: the configured one, or the node's part of the default."""
         return self.broker.client_id or f"edged-{self.node}"
 
 

@@ -1,7 +1,6 @@
 """Load the model: everything that must be in memory, and have worked once, before READY."""
 
 import logging
-import time
 from dataclasses import dataclass, replace
 
 from edged.bundle.folder import Bundle, open_bundle
@@ -18,6 +17,7 @@ from edged.engine.tokenizer import Tokenizer
 from edged.errors import BundleError
 from edged.protocol.request import ChatMessage, FormatType, OutputFormat, SamplingParams
 from edged.scheduling.latency_model import CostEstimate
+from edged.transport.clock import boot_s
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def load(config: Config) -> ResidentModel:
         ConfigError: If the model does not fit into its budget.
         BundleError: If the bundle is wrong.
     """
-    started_s = time.monotonic()
+    started_s = boot_s()
     memory.keep_one_heap()
     bundle = open_bundle(config.model.path)
     if not bundle.manifest.quality.passed:
@@ -62,7 +62,7 @@ def load(config: Config) -> ResidentModel:
     memory.return_freed()
     _LOG.info(
         "ready after %.1f s: %s, %d MiB resident of %d",
-        time.monotonic() - started_s,
+        boot_s() - started_s,
         bundle.model_id,
         memory.rss_bytes() >> 20,
         limit_bytes >> 20,

@@ -19,6 +19,7 @@ from edged.daemon.wiring import topics_of
 from edged.protocol.encode import encode_info, encode_state, to_json
 from edged.protocol.request import FormatType
 from edged.protocol.wire import Encoded, WireProperties
+from edged.transport.events import BrokerProblem
 
 # Values of the availability topic.
 ONLINE, OFFLINE = b"online", b"offline"
@@ -84,6 +85,8 @@ class Reporter:
         self.is_stopping = False
         self.broker_error: str | None = "not connected yet"
         """Why there is no connection: of use in ``state.file`` only, while nothing is published."""
+        self.broker_problem: BrokerProblem | None = BrokerProblem.UNREACHABLE
+        """The kind of that."""
 
     def announce(self) -> None:
         """Publish all that is retained, at the start of a connection."""
@@ -139,6 +142,7 @@ class Reporter:
             "sessions": node.num_sessions(now_s),
             "group": self._group and str(self._group.membership),
             "broker_error": self.broker_error,
+            "broker_problem": self.broker_problem,
             "rss_bytes": memory.rss_bytes,
             "available_bytes": memory.available_bytes,
             "budget_bytes": reservation.budget.limit_bytes,

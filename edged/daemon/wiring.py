@@ -33,7 +33,9 @@ def topics_of(config: Config) -> Topics:
 
 
 def broker_settings(config: Config) -> BrokerSettings:
-    """Return the settings of the node's own connection.
+    """Return the settings of a connection to the node's broker, with the node's own limits.
+
+    The client identifier is what everybody can guess: see ``edged.daemon.client_id``.
 
     Raises:
         UnavailableError: If the password file cannot be read.

@@ -8,7 +8,6 @@ deadline take effect within one pass.
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -18,6 +17,7 @@ from edged.engine.steps import Step
 from edged.errors import ErrorCode
 from edged.node.generation import Finished, Fragment, Generation, Paused, TextStream
 from edged.protocol.request import FinishReason, FormatType, Rejected
+from edged.transport.clock import boot_s
 
 _LOG = logging.getLogger(__name__)
 _FAILED = Rejected(ErrorCode.INTERNAL, "generation failed; see the node's log")
@@ -31,7 +31,7 @@ class Worker:
         new_text_stream: Makes a detokenizer for each generation.
         emit: Called on the inference thread with each ``Fragment``, ``Finished`` and ``Paused``;
             must not block.
-        clock: Monotonic seconds, the clock of ``Request.deadline_s``.
+        clock: The clock of ``Request.deadline_s``.
         meter: Of the energy of a forward pass.
     """
 
@@ -40,7 +40,7 @@ class Worker:
         engine: Engine,
         new_text_stream: Callable[[], TextStream],
         emit: Callable[[Fragment | Finished | Paused], None],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = boot_s,
         meter: EnergyMeter | None = None,
     ) -> None:
         self._engine = engine

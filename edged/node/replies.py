@@ -110,9 +110,13 @@ class Replies:
         """Reply to an admitted request, with what was measured if it ran."""
         if isinstance(outcome, Rejected) and outcome.code is ErrorCode.INTERNAL:
             self._node.emit(Report(RequestRefused(outcome.code)))
-        request, session = state.request, None
+        request, session, now_s = state.request, None, self._node.now_s
+        if isinstance(outcome, Answer) and now_s > request.deadline_s:
+            # The process, or the whole machine, may have been stopped since the answer ended.
+            outcome = outcome.late
+            finished = finished and replace(finished, finished_s=now_s)
         if state.turn is not None and isinstance(outcome, Answer):
-            session = self._node.sessions.close(state.turn, outcome.text, self._node.now_s)
+            session = self._node.sessions.close(state.turn, outcome.text, now_s)
         usage = None if finished is None else finished.usage
         if usage is not None and usage.energy is not None:
             self._node.metrics.count_energy(usage.energy.joules)
@@ -234,8 +238,8 @@ class Replies:
         waiting = [one for first in self._open for one in (first, *first.duplicates)]
         # The transport sends an unconfirmed reply again after a reconnect: no second one is needed.
         for other in (*waiting, *self._unconfirmed.values()):
-            # A group's connection has numbers of its own, and topics of its own.
-            is_here = other.delivery.topic == delivery.topic
+            # Each client identifier has numbers of its own.
+            is_here = other.delivery.client_id == delivery.client_id
             is_former = other.delivery.connection_epoch < delivery.connection_epoch
             if is_here and is_former and other.identity == state.identity:
                 other.delivery = delivery.receipt

@@ -5,7 +5,7 @@ are seconds too.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ class FinishReason(StrEnum):
     LENGTH = "length"
     """``max_tokens`` or the context limit."""
     DEADLINE = "deadline"
-    """The deadline, after the first token."""
+    """The deadline: it cut the answer off after its first token, or passed before the reply."""
     CANCELLED = "cancelled"
     """A cancel request, after the first token."""
     UNSURE = "unsure"
@@ -228,6 +228,12 @@ class Answer:
     """Further members of ``data`` on the wire, such as ``probabilities``."""
     may_leave: bool = False
     """Whether, if it is unsure, another node may be asked: the specialist names nobody else."""
+
+    @property
+    def late(self) -> "Answer":
+        """What is said of it after its deadline: that, unless it is nothing to act on anyway."""
+        is_whole = self.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
+        return replace(self, finish_reason=FinishReason.DEADLINE) if is_whole else self
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,8 @@ class Delivery:
     """Identifies the delivery within its connection only; 0 for QoS 0."""
     connection_epoch: int = 0
     """Number of the connection that ``packet_id`` belongs to."""
+    client_id: str = ""
+    """Under which the connection was made: each has packet ids and epochs of its own."""
 
     @property
     def fingerprint(self) -> str:
@@ -80,6 +82,7 @@ class Delivery:
             is_redelivery=self.is_redelivery,
             packet_id=self.packet_id,
             connection_epoch=self.connection_epoch,
+            client_id=self.client_id,
         )
 
 

@@ -1,5 +1,6 @@
 """A node in a group: joined when its own message comes back, refused when it does not."""
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -17,6 +18,7 @@ from edged.transport.events import Connected, ConnectFailed, Disconnected, Publi
 from tests.fakes import Bench, FakeTransport
 
 if TYPE_CHECKING:
+    from edged.daemon.former_session import FormerSession
     from edged.transport.network import Transport
 
 TOPICS = Topics("edged", "kitchen", "lab")
@@ -35,6 +37,14 @@ class FakeLine(FakeTransport):
 
     def is_alive(self) -> bool:
         return self.is_running
+
+
+class NamedLine(FakeTransport):
+    """A connection under a client identifier."""
+
+    def __init__(self, client_id: str) -> None:
+        super().__init__()
+        self.settings = SimpleNamespace(client_id=client_id)
 
 
 class Stage:
@@ -135,12 +145,18 @@ def test_a_probe_that_the_broker_does_not_take_is_logged(caplog: pytest.LogCaptu
 
 
 def test_a_request_of_the_group_is_acknowledged_where_it_came_from() -> None:
-    own, shared = FakeTransport(), FakeTransport()
-    lines = Connections(cast("Transport", own), cast("Transport", shared), TOPICS)
-    mine, ours = Delivery("edged/kitchen/request/generate", b""), Delivery(REQUEST, b"")
-    lines.acknowledge(mine)
-    lines.acknowledge(ours)
+    own, shared = NamedLine("own"), NamedLine("shared")
+    former = FakeTransport()
+    lines = Connections(
+        cast("Transport", own), cast("Transport", shared), cast("FormerSession", former)
+    )
+    topic = "edged/kitchen/request/generate"
+    mine, ours = Delivery(topic, b"", client_id="own"), Delivery(REQUEST, b"", client_id="shared")
+    older = Delivery(topic, b"", client_id="before")
+    for delivery in (mine, ours, older):
+        lines.acknowledge(delivery)
     assert (own.acknowledged, shared.acknowledged) == ([mine], [ours])
+    assert former.acknowledged == [older]
 
 
 def test_a_request_of_the_group_is_answered_by_the_node() -> None:

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from edged.node.generation import Finished
 from edged.node.ledger import REPLAY_BYTES
 from edged.node.replies import MAX_DUPLICATES
 from edged.protocol.request import Answer, ChatMessage, Energy, EnergySource, FinishReason
 from edged.protocol.wire import Delivery
-from tests.fakes import LIMITS, Bench, correlation
+from tests.fakes import LIMITS, Bench, correlation, ran
 from tests.unit.test_node_scheduling import ask_slow_then_person, interrupted
 
 ASK = {"id": "a", "prompt": "x", "max_tokens": 5}
@@ -198,3 +199,60 @@ def test_a_second_terminal_reply_is_a_fault() -> None:
     state.request = bench.worker.jobs[0].request
     with pytest.raises(KeyError):
         bench.node._replies.finish(state, Answer("twice", FinishReason.STOP))
+
+
+def ended(bench: Bench, reason: FinishReason) -> dict[str, object]:
+    """Let the running answer end in time, and the process pause before its reply is made."""
+    generation = bench.worker.jobs[-1]
+    job = ran(generation, bench.clock(), bench.clock() + 1.0, num_output_tokens=5)
+    finished_s = bench.clock() + 2.0
+    bench.clock.advance(9.0)
+    bench.take(Finished(job, Answer("Paris", reason, choice=1, is_choice=True), finished_s))
+    reply = bench.transport.replies[-1].json
+    assert isinstance(reply, dict)
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        (FinishReason.STOP, "deadline"),
+        (FinishReason.LENGTH, "deadline"),
+        (FinishReason.DEADLINE, "deadline"),
+        (FinishReason.CANCELLED, "cancelled"),
+        (FinishReason.UNSURE, "unsure"),
+    ],
+)
+def test_an_answer_that_is_published_after_its_deadline_says_so(
+    reason: FinishReason, said: str
+) -> None:
+    bench = Bench()
+    bench.deliver(ASK | {"timeout_ms": 8999})
+    reply = ended(bench, reason)
+    assert isinstance(reply["data"], dict)
+    assert (reply["data"]["finish_reason"], reply["data"]["text"]) == (said, "Paris")
+    assert reply["data"]["choice"] == 1
+    assert isinstance(reply["timing"], dict)
+    assert reply["timing"]["total_ms"] == 9000
+
+
+def test_an_answer_that_is_published_at_its_deadline_is_not_late() -> None:
+    bench = Bench()
+    bench.deliver(ASK | {"timeout_ms": 9000})
+    reply = ended(bench, FinishReason.LENGTH)
+    assert isinstance(reply["data"], dict)
+    assert reply["data"]["finish_reason"] == "length"
+    assert isinstance(reply["timing"], dict)
+    assert reply["timing"]["total_ms"] == 2000
+
+
+def test_what_waited_over_a_pause_is_refused_and_its_late_copies_say_the_same() -> None:
+    bench = Bench()
+    bench.deliver(ASK | {"timeout_ms": 8000})
+    bench.deliver(ASK | {"timeout_ms": 8000})
+    bench.deliver(LONG | {"id": "waits", "timeout_ms": 8000})
+    ended(bench, FinishReason.STOP)
+    bench.tick()
+    ends = [sent.json["data"].get("finish_reason") for sent in bench.transport.replies]
+    assert ends == ["deadline", "deadline", None]
+    assert codes(bench) == ["timeout"]

@@ -16,6 +16,7 @@ from edged.commands.doctor.probe import WAIT_S, Probe
 from edged.commands.sync_client import SyncClient
 from edged.config.broker_url import BrokerAddress
 from edged.config.keys import IDENTITY_REQUIRED, BrokerConfig, Config
+from edged.daemon.client_id import passing_id
 from edged.daemon.invocation import configured_broker
 from edged.daemon.wiring import own_filters, topics_of
 from edged.errors import EdgedError
@@ -66,7 +67,7 @@ def _settings(config: Config, filters: Sequence[str]) -> BrokerSettings:
     broker = config.broker
     return BrokerSettings(
         address=configured_broker(broker),
-        client_id=f"{config.client_id}-doctor",
+        client_id=passing_id(config, "doctor"),
         ca_file=broker.ca_file,
         protocol=broker.protocol,
         session_expiry_s=0,

@@ -61,9 +61,9 @@ class Peer:
                 setattr(wire, name, value)
         self._client.publish(topic, data, qos=1, properties=wire).wait_for_publish(WAIT_S)
 
-    def message(self) -> mqtt.MQTTMessage:
+    def message(self, wait_s: float = WAIT_S) -> mqtt.MQTTMessage:
         """Return the next message; raise ``queue.Empty`` after the timeout."""
-        return self._messages.get(timeout=WAIT_S)
+        return self._messages.get(timeout=wait_s)
 
     def reply(self) -> dict[str, Any]:
         """Return the next message as a JSON object."""
