@@ -17,7 +17,8 @@ from edged.protocol.wire import MAX_USER_BYTES, is_user
 
 # Largest ``prefill_chunk_tokens`` the autotuning tries; memory is planned for it.
 MAX_TUNED_CHUNK_TOKENS = 256
-IDENTITY_REQUIRED = "required"
+# Values of ``security.identity``.
+IDENTITIES = IDENTITY_REQUIRED, IDENTITY_OPTIONAL = "required", "optional"
 # Without NUL, as the texts of a request.
 PROMPT = kinds.text("text of at most 8192 characters", r"(?s)[^\x00]+", 8192)
 _NAME = kinds.text("1 to 32 of a-z, 0-9 and -", r"[a-z0-9-]{1,32}")
@@ -156,7 +157,7 @@ class RequestConfig:
 class SecurityConfig:
     """Who is answered."""
 
-    identity: str = setting(kinds.choice(IDENTITY_REQUIRED, "optional"), "optional")
+    identity: str = setting(kinds.choice(*IDENTITIES), IDENTITY_OPTIONAL)
     """With `required`, only accounts of the broker are answered, on topics of their own
     (`prefix`/`node`/client/USER/request/generate), which the broker's access list keeps for each of
     them. `optional` also answers requests on `prefix`/`node`/request/generate: for a broker that

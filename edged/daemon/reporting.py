@@ -55,6 +55,7 @@ def info_members(model: ResidentModel) -> dict[str, Any]:
         "group": config.group.name,
         "specialists": model.specialists.info(),
         "formats": [kind.value for kind in FormatType],
+        "identity": config.security.identity,
         "insecure_broker": not is_local and (config.broker.username is None),
     }
 

@@ -5,7 +5,7 @@ Rule: written from ``docs/protocol.md`` only, as its second implementation.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edged_conformance.decisions import decision_rules
@@ -14,6 +14,7 @@ from edged_conformance.peer import Received
 
 ERRORS = {
     "bad_request": (400, False),
+    "identity_required": (403, False),
     "timeout": (408, True),
     "payload_too_large": (413, False),
     "unsupported_content_type": (415, False),
@@ -99,6 +100,10 @@ def outcome_of(reply: dict[str, Any]) -> str:
 def check_reply(reply: dict[str, Any], message: Received, asked: Asked) -> list[str]:
     """Return the problems of a reply."""
     expected: dict[str, Any] = _ALWAYS | {"node": asked.node, "id": asked.request_id}
+    if outcome_of(reply) == "identity_required":
+        # Everybody reads it, so it says nothing of the request.
+        asked = replace(asked, correlation_data=None)
+        expected["id"] = None
     if reply.get("status") == "error":
         expected |= _ERROR | _error_rules(reply)
         if expected["error.status"] in _UNREAD:

@@ -13,6 +13,7 @@ from edged.daemon.logs import TOTAL_BURST, TOTAL_REFILL_S
 from edged.protocol.wire import Topics
 from edged.transport.events import Connected
 from tests.system.broker import peer as clients
+from tests.system.broker.accounts import REQUIRED, broker_with_accounts
 from tests.system.broker.configured import configured
 from tests.system.broker.daemons import daemon
 from tests.system.broker.peer import new_id, peer
@@ -88,6 +89,26 @@ def test_text_for_the_ask_entity_is_answered_in_the_answer_sensor(
             assert "model.max_model_len" in render(answer["value_template"], payload)
             attributes = json.loads(render(answer["json_attributes_template"], payload))
             assert attributes["code"] == "prompt_too_long"
+
+
+def test_its_entities_ask_as_home_assistants_own_account(bundle: Path, tmp_path: Path) -> None:
+    home = {"ask": True, "user": "me"}
+    with broker_with_accounts(tmp_path) as broker:
+        arguments = configured(
+            tmp_path, bundle, broker, user="node-kitchen", security=REQUIRED, homeassistant=home
+        )
+        with daemon(tmp_path, *arguments), peer(broker.port, "5", CONFIG, user="me") as client:
+            found = json.loads(next_on(client, CONFIG))["cmps"]
+        with (
+            daemon(tmp_path, *arguments) as process,
+            peer(broker.port, "3.1.1", found["answer"]["state_topic"], user="me") as client,
+        ):
+            process.until("STATUS=serving")
+            command = render(found["ask"]["command_template"], value="Is it on?")
+            client.publish(found["ask"]["command_topic"], command.encode())
+            message = client.message()
+            assert json.loads(message.payload)["status"] == "ok"
+    assert message.topic == "edged/kitchen/client/me/response/generate/entities"
 
 
 def test_a_long_answer_is_truncated_in_the_state_and_complete_in_the_attribute() -> None:
