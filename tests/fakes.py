@@ -24,6 +24,7 @@ from edged.node.crash_journal import CrashJournal
 from edged.node.effects import Effect, KeepCorrection, Prepare, WriteJournal
 from edged.node.events import Prepared, Tick
 from edged.node.generation import Finished, Generation
+from edged.node.ledger import request_bytes
 from edged.node.limits import Limits
 from edged.node.node import Event, Node
 from edged.node.throttling import DeviceReading
@@ -284,6 +285,8 @@ LIMITS = Limits(
     model_id="tiny@abcdef",
     plan=MemoryPlan(20 * MIB, 30 * MIB, 30 * MIB, 20 * MIB),
 )
+REQUEST_BYTES = request_bytes(LIMITS.defaults.max_payload_bytes, LIMITS.max_model_len)
+"""What each request reserves with these limits."""
 ROOMY = MemorySnapshot(rss_bytes=100 * MIB, available_bytes=500 * MIB)
 COST = CostEstimate(prefill_token_s=0.01, decode_token_s=0.08)
 

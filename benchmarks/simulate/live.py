@@ -49,7 +49,7 @@ class LiveNode:
     """A connection to one node.
 
     Args:
-        options: Its address.
+        options: Its address; with an account all clients of a workload are one to the node.
 
     Raises:
         NodeSilentError: The broker does not answer, or knows no such node.

@@ -17,7 +17,8 @@ from edged.protocol.wire import MAX_USER_BYTES, is_user
 
 # Largest ``prefill_chunk_tokens`` the autotuning tries; memory is planned for it.
 MAX_TUNED_CHUNK_TOKENS = 256
-IDENTITY_REQUIRED = "required"
+# Values of ``security.identity``.
+IDENTITIES = IDENTITY_REQUIRED, IDENTITY_OPTIONAL = "required", "optional"
 # Without NUL, as the texts of a request.
 PROMPT = kinds.text("text of at most 8192 characters", r"(?s)[^\x00]+", 8192)
 _NAME = kinds.text("1 to 32 of a-z, 0-9 and -", r"[a-z0-9-]{1,32}")
@@ -65,7 +66,8 @@ class ModelConfig:
     """Requests answered at the same time; each reserves memory for a whole context."""
     warm_prompts: tuple[str, ...] = setting(kinds.text_list(PROMPT), ())
     """System prompts, besides `request.system_prompt`, whose keys and values are computed in
-    advance: kept in memory, and in `state.folder` for the first request after a boot."""
+    advance: kept in memory, and in `state.folder` for the first request after a boot. One that does
+    not fit into `budget.memory` is left out, with a line in the log."""
     prefill_chunk_tokens: int | None = setting(
         kinds.integer(8, 4096),
         None,
@@ -155,7 +157,7 @@ class RequestConfig:
 class SecurityConfig:
     """Who is answered."""
 
-    identity: str = setting(kinds.choice(IDENTITY_REQUIRED, "optional"), "optional")
+    identity: str = setting(kinds.choice(*IDENTITIES), IDENTITY_OPTIONAL)
     """With `required`, only accounts of the broker are answered, on topics of their own
     (`prefix`/`node`/client/USER/request/generate), which the broker's access list keeps for each of
     them. `optional` also answers requests on `prefix`/`node`/request/generate: for a broker that
@@ -175,8 +177,8 @@ class SessionsConfig:
     """Dialogues kept in memory, so that a request sends only its new messages."""
 
     count: int = setting(kinds.integer(0, 256), 8)
-    """Sessions kept; a new one replaces the one idle longest. With 0, requests with a `session` are
-    refused."""
+    """Sessions kept; a new one replaces the one idle longest of the client that has the most. With
+    0, requests with a `session` are refused."""
     max_tokens: int = setting(kinds.integer(64, 131072), 1536)
     """Longest prompt of a session, in tokens. Above it, or above the part of the context that the
     answer leaves free, the oldest turns are dropped."""
@@ -236,7 +238,7 @@ class MetricsConfig:
 
     prometheus_file: Path | None = setting(kinds.PATH, None)
     """Text file with all metrics, rewritten with each `state`, for node_exporter's textfile
-    collector. Its name must end in `.prom`."""
+    collector; every user may read it. Its name must end in `.prom`."""
     watts_per_thread: float | None = setting(kinds.number(0, 1000), None)
     """Power of one busy thread above idle, in watts. Where the processor has no energy counter,
     `usage.energy_j` is computed from it and labelled `model`."""

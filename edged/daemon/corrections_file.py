@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from edged.bundle.plain_file import open_plain
 from edged.daemon.atomic_file import WriteErrors
 from edged.errors import ErrorCode
 from edged.node.effects import KeepCorrection
@@ -136,12 +137,12 @@ class CorrectionsFile:
 
     def _texts(self) -> Iterator[bytes]:
         """Yield the newest lines of the file."""
-        with self._path.open("rb") as file:
+        with os.fdopen(open_plain(self._path, os.O_RDONLY), "rb") as file:
             skipped = os.fstat(file.fileno()).st_size - MAX_BYTES
             if skipped > 0:  # the daemon never writes so much
                 file.seek(skipped)
                 file.readline()
-            left = MAX_BYTES  # what is no file may have no end
+            left = MAX_BYTES  # it may grow meanwhile
             while left > 0 and (text := file.readline(MAX_LINE_BYTES)):
                 left -= len(text)
                 yield text
@@ -180,8 +181,7 @@ class CorrectionsFile:
 
 
 def _open_private(path: Path, flags: int) -> BinaryIO:
-    flags |= os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-    return os.fdopen(os.open(path, flags, 0o600), "wb")
+    return os.fdopen(open_plain(path, flags | os.O_WRONLY | os.O_CREAT), "wb")
 
 
 def _parsed(text: bytes) -> Line | None:

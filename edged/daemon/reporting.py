@@ -55,6 +55,7 @@ def info_members(model: ResidentModel) -> dict[str, Any]:
         "group": config.group.name,
         "specialists": model.specialists.info(),
         "formats": [kind.value for kind in FormatType],
+        "identity": config.security.identity,
         "insecure_broker": not is_local and (config.broker.username is None),
     }
 
@@ -78,7 +79,9 @@ class Reporter:
         self.status_topic = status_topic(home.prefix)
         self._memory_events = MemoryEvents(edges.operator_events, driver.node.guard)
         self._file = AtomicFile(config.state.file, "state.file")
-        self._prometheus = AtomicFile(config.metrics.prometheus_file, "metrics.prometheus_file")
+        path = config.metrics.prometheus_file
+        # Another user's program reads it, and it has figures only.
+        self._prometheus = AtomicFile(path, "metrics.prometheus_file", is_public=True)
         self._published_s = float("-inf")
         self._published_key: tuple[object, ...] = ()
         self.is_stopping = False

@@ -44,6 +44,7 @@ from edged.daemon.wiring import (
     broker_settings,
     energy_meter,
     group_settings,
+    identity_advice,
     limits_of,
     own_filters,
     topics_of,
@@ -185,6 +186,9 @@ def _catch_signals(inbox: Inbox, *, is_reloadable: bool) -> None:
 
 def _connect(config: Config, inbox: Inbox) -> Connections:
     """Begin to connect, in the background."""
+    advice = identity_advice(config)
+    if advice is not None:
+        _LOG.warning("the broker has accounts, and requests without one are answered: %s", advice)
     topics, settings, filters = topics_of(config), broker_settings(config), own_filters(config)
     ids = client_ids(config, settings.address.password)
     settings = replace(settings, client_id=ids.own)

@@ -64,6 +64,18 @@ def own_filters(config: Config) -> list[str]:
     return filters if target is None else [*filters, target.reply_filter]
 
 
+def identity_advice(config: Config) -> str | None:
+    """Return what to set where the broker has accounts and the node does not rely on them."""
+    if config.broker.username is None or config.security.identity == IDENTITY_REQUIRED:
+        return None
+    topics = topics_of(config)
+    return (
+        "set security.identity: required; and in the broker's access list, instead of topic write"
+        f" {topics.root}/request/#, pattern write {topics.prefix}/+/client/%u/request/+ and pattern"
+        f" read {topics.prefix}/+/client/%u/response/#, as in deploy/mosquitto/edged.acl"
+    )
+
+
 def group_settings(settings: BrokerSettings, config: Config) -> BrokerSettings:
     """Return the settings of the group's connection, from those of the node's own."""
     return replace(

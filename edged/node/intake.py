@@ -19,6 +19,7 @@ from edged.node.crash_journal import MAX_ATTEMPTS
 from edged.node.effects import Acknowledge, Cancel, Decode, Prepare, Report
 from edged.node.escalations import Escalations
 from edged.node.events import Prepared
+from edged.node.ledger import ARRIVAL_BYTES
 from edged.node.metrics import Count
 from edged.node.replies import Replies
 from edged.node.request_state import RequestState
@@ -99,6 +100,7 @@ class Intake:
             return  # not acknowledged: the broker delivers it again to the next process
         self._next_key += 1
         state = RequestState(self._next_key, node.now_s, delivery=delivery, fingerprint=fingerprint)
+        state.num_bytes = delivery.num_bytes
         state.is_suspect = node.journal.num_intake_crashes(fingerprint) > 0
         self._arrivals.append(state)
         self.take_arrivals()
@@ -140,9 +142,10 @@ class Intake:
 
     def _may_wait(self, state: RequestState, num_behind: int) -> bool:
         """Tell whether a delivery can be held back; else it is taken in beside the others."""
-        # A bound in time and in number: one suspect must not stop the service for all others.
+        # A bound in time, number and bytes: one suspect must not stop the service for all others.
         waited_s = self._node.now_s - state.queued_s
-        return waited_s < ISOLATION_LIMIT_S and num_behind < MAX_ARRIVALS
+        is_small = sum(one.num_bytes for one in self._arrivals) <= ARRIVAL_BYTES
+        return waited_s < ISOLATION_LIMIT_S and num_behind < MAX_ARRIVALS and is_small
 
     def decoded(self, result: Request | Refusal | Dropped | CancelRequest | Correction) -> None:
         """Take in what the decoded delivery asks."""

@@ -119,7 +119,7 @@ def _read_address(
     refused = _refuse_reply(topic, asked_on.user, defaults)
     if refused is not None:
         return Dropped(DropReason.FORBIDDEN_TOPIC, f"no reply to that topic: {refused}"), None
-    data = delivery.properties.correlation_data
+    data = delivery.properties.returned_data
     return ReplyAddress(topic, request_id, data, asked_on.user), problem
 
 

@@ -26,6 +26,10 @@ _USER_PATTERN = f"[^/+#{UNSENDABLE}]+"
 MAX_USER_BYTES = 64
 # Of one request. A node has no use for them, so they must cost it nothing.
 MAX_USER_PROPERTIES = 64
+# They come back with each reply, which is kept until the broker has it. Libraries send 16 bytes.
+MAX_CORRELATION_BYTES = 1024
+# Of the topic of a delivery, kept until it is acknowledged.
+_MAX_RECEIPT_TOPIC = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,12 @@ class WireProperties:
     message_expiry_s: int | None = None
     # When received, at most one more than ``MAX_USER_PROPERTIES``: the message is refused then.
     user_properties: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def returned_data(self) -> bytes | None:
+        """The Correlation Data as they come back with a reply; too long ones do not."""
+        data = self.correlation_data
+        return data if data is None or len(data) <= MAX_CORRELATION_BYTES else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +83,18 @@ class Delivery:
         return hashlib.sha256(repr(content).encode(errors="replace")).hexdigest()[:32]
 
     @property
+    def num_bytes(self) -> int:
+        """Memory that it holds, about."""
+        properties = self.properties
+        pairs = sum(len(name) + len(value) for name, value in properties.user_properties)
+        texts = (properties.response_topic, properties.content_type, properties.correlation_data)
+        return len(self.topic) + len(self.payload) + pairs + sum(len(it or b"") for it in texts)
+
+    @property
     def receipt(self) -> "Delivery":
         """The delivery without payload and properties: all that an acknowledgement needs."""
         return Delivery(
-            self.topic,
+            self.topic[:_MAX_RECEIPT_TOPIC],
             b"",
             qos=self.qos,
             is_redelivery=self.is_redelivery,

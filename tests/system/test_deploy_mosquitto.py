@@ -227,6 +227,7 @@ def test_remote_clients_need_tls_and_the_node_verifies_the_ca(
         text = (
             f"node: kitchen\nmodel: {{path: none}}\nbroker: {{port: {port}, username: edged,"
             f" password_file: {tmp_path}/word, tls: true, ca_file: {certificate}}}\n"
+            "security: {identity: required}\n"
         )
         found = {item.check: item for item in check_broker(load_config(text, "edged.yaml"))}
         assert {item.level for item in found.values()} == {Level.OK}

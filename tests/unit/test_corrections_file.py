@@ -306,10 +306,13 @@ def test_a_disk_that_takes_nothing_costs_an_error_each_and_one_line_of_log(
     assert it.keep(prompt="words").is_new
 
 
-def test_what_has_no_end_is_not_read_for_ever(tmp_path: Path) -> None:
-    (tmp_path / FILE_NAME).symlink_to("/dev/full")
-    assert opened(tmp_path).add([line("a")]) == [True]
-    assert kept(tmp_path) == [("a", "on")]
+@pytest.mark.parametrize("put", [lambda path: path.symlink_to("/dev/full"), os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_neither_waited_for_nor_written(
+    tmp_path: Path, put: Callable[[Path], None]
+) -> None:
+    put(tmp_path / FILE_NAME)
+    with pytest.raises(OSError, match=FILE_NAME):
+        opened(tmp_path).add([line("a")])
 
 
 def test_an_error_of_the_code_is_answered_and_the_thread_lives_on(

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from edged.node.generation import Finished
-from edged.node.ledger import REPLAY_BYTES
-from edged.node.replies import MAX_DUPLICATES
+from edged.node.ledger import MAX_DUPLICATES, REPLAY_BYTES
+from edged.node.replies import MAX_FINISHED
 from edged.protocol.request import Answer, ChatMessage, Energy, EnergySource, FinishReason
 from edged.protocol.wire import Delivery
 from tests.fakes import LIMITS, Bench, correlation, ran
@@ -171,6 +171,43 @@ def test_the_oldest_replies_make_room_for_new_ones() -> None:
     assert len(bench.worker.jobs) == 2
     bench.deliver(LONG | {"id": "a"})
     assert len(bench.worker.jobs) == 3
+
+
+def ask_as(bench: Bench, client: str, name: str, text: str = "yes") -> None:
+    """Let a client's request be answered with a text, unless it is known."""
+    num_started = len(bench.worker.jobs)
+    bench.deliver(LONG | {"id": name, "response_topic": f"reply/{client}"})
+    if len(bench.worker.jobs) > num_started:
+        bench.finish(text, seconds=0.001)
+
+
+def test_a_client_that_asks_a_lot_pushes_out_its_own_replies_only() -> None:
+    """One that is asked again is executed once, however much another client asks meanwhile."""
+    bench = Bench()
+    ask_as(bench, "honest", "q1")
+    for number in range(MAX_FINISHED + 3):
+        ask_as(bench, "flood", f"q{number}")
+    for number in range(8):  # few, but most of the bytes
+        ask_as(bench, "long", f"q{number}", "x" * (REPLAY_BYTES // 3))
+    num_started = len(bench.worker.jobs)
+    ask_as(bench, "honest", "q1")
+    assert len(bench.worker.jobs) == num_started
+    assert bench.transport.on("reply/honest")[-1].json["duplicate"] is True
+    ask_as(bench, "flood", f"q{MAX_FINISHED + 2}")
+    assert len(bench.worker.jobs) == num_started, "the latest of its own"
+    ask_as(bench, "flood", "q0")
+    assert len(bench.worker.jobs) == num_started + 1
+
+
+def test_correlation_data_identifies_a_request_rather_than_its_id() -> None:
+    bench = Bench()
+    for data, num_started in ((b"1", 1), (b"2", 2), (b"1", 2)):
+        bench.deliver(LONG, properties=correlation(data))
+        if len(bench.worker.jobs) == num_started:
+            bench.finish()
+        assert len(bench.worker.jobs) == num_started
+    bench.deliver(LONG | {"id": "b"}, properties=correlation(b"1"))
+    assert len(bench.worker.jobs) == 3, "another payload is another request"
 
 
 def test_a_reply_that_the_broker_never_takes_is_counted_and_acknowledged_once() -> None:

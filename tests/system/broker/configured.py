@@ -14,24 +14,18 @@ def configured(
     *,
     node: str = "kitchen",
     protocol: str = "auto",
-    account: tuple[str, str] | None = None,
+    user: str | None = None,
     **sections: object,
 ) -> list[str]:
     """Write a configuration into ``folder`` and return the options of ``edged run`` for it.
 
-    ``account`` is the user name and the password of the node.
+    The password of ``user`` is its name.
     """
-    username, password = account or (None, None)
     config = {
         "node": node,
         "model": {"path": str(bundle)},
-        "broker": {
-            "host": broker.host,
-            "port": broker.port,
-            "protocol": protocol,
-            "username": username,
-            "password": password,
-        },
+        "broker": {"host": broker.host, "port": broker.port, "protocol": protocol}
+        | ({} if user is None else {"username": user, "password": user}),
         **sections,
     }
     path = folder / "edged.yaml"

@@ -12,7 +12,7 @@ from tests.system.broker.configured import configured
 from tests.system.broker.daemons import Daemon
 from tests.system.broker.with_specialist import PROGRAM
 from tests.system.hostile.account import PASSWORD, Account, Will
-from tests.system.hostile.crossings import ACCOUNTS, VICTIM, Crossing
+from tests.system.hostile.crossings import ACCOUNTS, SERVICE, VICTIM, Crossing
 from tests.system.hostile.encounter import (
     EVERYTHING,
     VICTIM_FILTERS,
@@ -54,7 +54,7 @@ class AccountsSite:
         terms = mosquitto(
             folder / "mosquitto",
             is_persistent=True,
-            users=dict.fromkeys(accounts, PASSWORD),
+            users=dict.fromkeys(accounts, PASSWORD) | {SERVICE: SERVICE},
             extra=[f"acl_file {access_list}"],
         )
         self._broker = self._stack.enter_context(running(terms))
@@ -63,7 +63,7 @@ class AccountsSite:
             folder,
             bundle,
             self._broker,
-            account=("edged", PASSWORD),
+            user=SERVICE,
             security={"identity": "required"},
             group={"name": "lab"},
             queue={"size": 64},

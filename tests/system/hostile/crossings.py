@@ -13,6 +13,8 @@ from tests.system.hostile.account import Will
 
 NODE, GROUP, OTHER_NODE = "edged/kitchen", "edged/group/lab", "edged/attic"
 VICTIM, INTRUDER, OTHER = "ha", "mallory", "eve"
+SERVICE = "edged"
+"""The account of the node."""
 SPECIALIST = "six"
 SECRET = "quetzal"  # noqa: S105 - a word that stands in what the victim asks, and in its answers
 NUMBER = "000000"
@@ -268,6 +270,14 @@ def _requests() -> Iterator[Crossing]:
         "the same id": (Send(ask(id=REQUEST)),),
         "the same Correlation Data": (Send(ask(), correlation=CORRELATION),),
         "three times": (Send(exact, correlation=CORRELATION),) * 3,
+        "pushed out by forty others": tuple(
+            Send(
+                ask(id=f"own-{NUMBER}-{number}", max_tokens=1),
+                BUSY,
+                response_topic=f"{OWN}/response/{number}",
+            )
+            for number in range(40)
+        ),
         "by the group": (
             Send(
                 exact, topic=f"{subtree(INTRUDER, GROUP)}/request/generate", correlation=CORRELATION
@@ -305,6 +315,13 @@ def _sessions() -> Iterator[Crossing]:
             Send(ask(session=SESSION), topic=f"{subtree(INTRUDER, GROUP)}/request/generate"),
         ),
         "the same turn": (Send(FIRST_TURN, correlation=f"victim-{NUMBER}-first".encode()),),
+        "pushed out by twenty others": tuple(
+            Send(
+                ask(session=f"own-{NUMBER}-{number}", max_tokens=1), BUSY,
+                response_topic=f"{OWN}/response/{number}",
+            )
+            for number in range(20)
+        ),
     }.items():  # fmt: skip
         yield Crossing("dialogue", name, moves)
 
@@ -387,4 +404,4 @@ CROSSINGS = (
     *_node(),
     *_names(),
 )
-ACCOUNTS = ("edged", VICTIM, INTRUDER, OTHER, *NAMES)
+ACCOUNTS = (VICTIM, INTRUDER, OTHER, *NAMES)

@@ -273,7 +273,7 @@ def main(words: Sequence[str]) -> int:
     print(f"seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="edged-sequences-") as name:
         bundle = write_tiny_bundle(Path(name) / "bundle")
-        site = AccountsSite(Path(name) / "site", bundle, ("edged", *NAMES))
+        site = AccountsSite(Path(name) / "site", bundle, NAMES)
         begun_s = time.monotonic()
         try:
             counts = run(site, options.steps, options.seed)
