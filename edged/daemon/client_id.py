@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from edged.bundle.plain_file import open_plain
 from edged.config.keys import Config
 
 _LOG = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ class _File:
     """The identifiers in a state folder, of the node whose name gives the ``plain`` one."""
 
     def __init__(self, folder: Path, plain: str) -> None:
-        self._folder = folder
+        self._folder, self._path = folder, folder / FILE_NAME
         # Of no other node: a copied state folder must not take the session of the original.
         self._line = re.compile(rf"{re.escape(plain)}(-[0-9a-f]{{{2 * PART_BYTES}}})?")
 
@@ -100,21 +101,21 @@ class _File:
         """Return the lines that are identifiers, and whether nobody else can read the file."""
         try:
             with self._opened() as folder:
-                file = os.open(FILE_NAME, os.O_RDONLY | _SAFE, dir_fd=folder)
+                file = open_plain(FILE_NAME, os.O_RDONLY, folder=folder)
                 with os.fdopen(file, "rb") as stream:
                     status = os.fstat(file)
-                    # Of a FIFO or a device there is nothing to read.
-                    is_file = stat.S_ISREG(status.st_mode)
-                    content = stream.read(_MAX_FILE_BYTES) if is_file else b""
+                    content = stream.read(_MAX_FILE_BYTES)
         except FileNotFoundError:
             return [], True
         except OSError as error:
-            _LOG.warning("state.folder: %s cannot be read: %s", FILE_NAME, error)
+            _LOG.warning("%s: cannot be read: %s", self._path, error)
             return [], False
-        lines = content.decode("ascii", "replace").split("\n")
-        is_own = is_file and status.st_uid == os.geteuid()
-        is_private = is_own and not status.st_mode & stat.S_IRWXO
-        return [line for line in lines if self._line.fullmatch(line)], is_private
+        lines = content.decode("ascii", "replace").splitlines()
+        ids = [line for line in lines if self._line.fullmatch(line)]
+        if not ids:
+            _LOG.warning("%s: cannot be read: it has no identifier of this node", self._path)
+        is_private = status.st_uid == os.geteuid() and not status.st_mode & stat.S_IRWXO
+        return ids, is_private
 
     def write(self, lines: Sequence[str]) -> bool:
         """Replace the file; return whether that could be done."""
@@ -123,8 +124,8 @@ class _File:
             with self._opened() as folder:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(new, dir_fd=folder)
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE
-                file = os.open(new, flags, 0o600, dir_fd=folder)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                file = open_plain(new, flags, folder=folder)
                 with os.fdopen(file, "wb") as stream:
                     stream.write("".join(f"{line}\n" for line in lines).encode())
                     stream.flush()
@@ -132,7 +133,7 @@ class _File:
                 os.replace(new, FILE_NAME, src_dir_fd=folder, dst_dir_fd=folder)
                 os.fsync(folder)
         except OSError as error:
-            _LOG.warning("state.folder: %s cannot be written: %s", FILE_NAME, error)
+            _LOG.warning("%s: cannot be written: %s", self._path, error)
             return False
         return True
 
@@ -143,7 +144,3 @@ class _File:
             yield folder
         finally:
             os.close(folder)
-
-
-# Neither follows a link nor waits for the other end of a FIFO.
-_SAFE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK

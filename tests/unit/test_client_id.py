@@ -138,7 +138,8 @@ def test_a_folder_that_cannot_be_written_is_said_and_the_identifier_stays(
     given = config(tmp_path / "none")
     with caplog.at_level(logging.WARNING):
         assert client_ids(given, None) == ClientIds(PLAIN)
-    assert "state.folder: client-id cannot be written: " in caplog.text
+    assert f"{tmp_path}/none/client-id: cannot be written: " in caplog.text
+    assert "correct state.folder" in caplog.text
     assert f"{PLAIN}, which others can guess; correct state.folder" in caplog.text
     # From a password it does not depend on the folder; what is there is taken in at each start.
     ids = client_ids(given, "p")
