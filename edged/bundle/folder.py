@@ -168,8 +168,8 @@ def _open_plain(folder_fd: int, name: str, missing: str) -> io.BufferedReader:
 
 
 def _write_file(folder_fd: int, name: str, content: io.BufferedIOBase, size_bytes: int) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with os.fdopen(os.open(name, flags, 0o644, dir_fd=folder_fd), "wb") as copy:
+    file_fd = open_plain(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, folder=folder_fd)
+    with os.fdopen(file_fd, "wb") as copy:
         os.fchmod(copy.fileno(), 0o644)  # independent of the umask
         # No more than was said, although the file may grow meanwhile.
         while size_bytes > 0 and (piece := content.read(min(size_bytes, _COPY_BYTES))):
