@@ -12,11 +12,10 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from edged.bundle.plain_file import open_plain
 from edged.commands.install.layout import InstallError
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-# O_NONBLOCK: a named pipe in place of a file must not hang the command.
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @contextlib.contextmanager
@@ -63,19 +62,16 @@ def read_plain(name: Path | str, folder_fd: int | None = None) -> tuple[bytes, i
     Raises:
         OSError: If it cannot be read, or is a link or anything else.
     """
-    with os.fdopen(os.open(name, _FILE, dir_fd=folder_fd), "rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
-        if not stat.S_ISREG(mode):
-            raise OSError("not a regular file")
-        return file.read(), stat.S_IMODE(mode)
+    with os.fdopen(open_plain(name, os.O_RDONLY, folder=folder_fd), "rb") as file:
+        return file.read(), stat.S_IMODE(os.fstat(file.fileno()).st_mode)
 
 
 def replace_file(folder_fd: int, name: str, content: bytes, mode: int) -> None:
     """Replace a file atomically; a secret is never readable by others."""
     partial = f".{name}.partial"
     remove(folder_fd, partial)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(partial, flags, mode, dir_fd=folder_fd), "wb") as file:
+    file_fd = open_plain(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, folder=folder_fd)
+    with os.fdopen(file_fd, "wb") as file:
         os.fchmod(file.fileno(), mode)  # independent of the umask
         file.write(content)
         file.flush()
