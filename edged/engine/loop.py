@@ -113,7 +113,7 @@ class Engine:
         limit = min(len(prompt) + max_tokens, self.max_model_len)
         is_guessing = self._is_guessing and reader is None
         drafter = Drafter(prompt.tolist(), self._draft_cost) if is_guessing else None
-        sampler = Sampler(sampling, prompt)
+        sampler = Sampler(sampling, prompt, num_answered)
         decoding = Decoding(
             prompt, sampler, slot, num_cached, limit, constraint, drafter, num_answered
         )

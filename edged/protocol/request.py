@@ -7,7 +7,7 @@ are seconds too.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from edged.errors import ErrorCode
 
@@ -123,6 +123,14 @@ class Question:
     """The question in words, for a choice."""
 
 
+class Client(NamedTuple):
+    """Who asks: an account of the broker or, without one, whoever reads a reply topic."""
+
+    user: str | None
+    reply_topic: str = ""
+    """Empty for an account: it is one client, whatever its reply topics."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReplyAddress:
     """Where the reply to one delivery goes, and what identifies it to the client."""
@@ -132,6 +140,13 @@ class ReplyAddress:
     """``id`` of the payload, echoed in the reply's JSON."""
     correlation_data: bytes | None = None
     """MQTT 5 Correlation Data, echoed byte for byte."""
+    user: str | None = None
+    """The account that asked, by the topic of its request; None where the topic names none."""
+
+    @property
+    def client(self) -> Client:
+        """Whom sessions, shares, duplicates and corrections belong to."""
+        return Client(None, self.topic) if self.user is None else Client(self.user)
 
 
 @dataclass(frozen=True, slots=True)
