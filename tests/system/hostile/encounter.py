@@ -107,7 +107,11 @@ class Party:
         assert self.account.wait_for(is_complete), self.account.arrived
         replies = [each for each in self.account.arrived if _is_reply(each)]
         found = Counter((each.correlation or b"", self._outcome(each)) for each in replies)
-        assert found == self._expected, [each for each in replies if self._outcome(each) != OK]
+        assert found == self._expected, (
+            f"{self.account.name}: not expected: {sorted(found - self._expected)}\n"
+            f"missing: {sorted(self._expected - found)}\n"
+            f"refused: {[each for each in replies if self._outcome(each) != OK]}"
+        )
 
     def _outcome(self, reply: Arrived) -> str:
         code = str(reply.members.get("error", {}).get("code", OK))
