@@ -173,9 +173,8 @@ class QueueConfig:
     """Queued requests."""
 
     size: int = setting(kinds.integer(1, 256), 8)
-    """Requests that may be queued; further ones are refused with `queue_full`. One client takes
-    three quarters of it at most while others ask, and one place more is for a client that has
-    none."""
+    """Requests that may be queued; further ones are refused with `queue_full`. The last places are
+    for clients that do not have their share of it, and one more is for a client that has none."""
     weights: tuple[tuple[str, float], ...] = setting(_WEIGHTS, ())
     """Accounts of the broker and their shares of the device, such as `[ha=3, panel=1]`. Any other
     account has 1; so have all clients without an account together."""

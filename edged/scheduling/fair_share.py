@@ -52,6 +52,8 @@ class Part:
     """Whether no other client is active."""
     is_least: bool
     """Whether no client without promises was promised less before."""
+    is_lowest: bool
+    """Whether no active client at all was."""
 
 
 @dataclass(slots=True)
@@ -184,6 +186,7 @@ class FairShare:
             longest_s=_GROWTH * max(kept_s.values(), default=0.0),
             is_alone=len(active) == 1,
             is_least=not behind_s,
+            is_lowest=all(it.level_s >= level_s for it in active.values()),
         )
 
     def _names_of(self, client: Client) -> _Names:

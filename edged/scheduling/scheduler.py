@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Generic
 
 from edged.errors import ErrorCode
-from edged.protocol.request import CancelRequest, Client, Rejected, ReplyAddress, Request
+from edged.protocol.request import CancelRequest, Client, Priority, Rejected, ReplyAddress, Request
 from edged.scheduling.admission import MIN_RETRY_S
 from edged.scheduling.dispatch import DispatchState
 from edged.scheduling.fair_share import FairShare, Part, ShareTerms
@@ -18,8 +18,9 @@ from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.queued_request import RequestPhase, S
 from edged.scheduling.schedulability import AdmissionTest, Reserve, Share, Work
 
-# The part of the queue that one client may take while others are active, if its share is not more.
-MAX_PLACES = 0.75
+# The last places of the queue, or a quarter of it, or half of it in the background, are not for a
+# client that has its share of it while others are active.
+KEPT_PLACES = 2
 _DEFAULT_TERMS = ShareTerms()
 
 
@@ -105,11 +106,14 @@ class Scheduler(Generic[S]):
         state = self.at(now_s, cost)
         part, num_waiting = self._part(entry, state), len(self)
         num_own = sum(other.payer == entry.payer for other in self.queued())
-        num_places = self.max_waiting * (1.0 if part.is_alone else max(part.own, MAX_PLACES))
-        if num_waiting >= self.max_waiting + (part.is_least and not num_own):
+        num_free = self.max_waiting - num_waiting
+        has_part = not part.is_alone and num_own >= part.own * self.max_waiting
+        is_background = entry.request.priority is Priority.BACKGROUND
+        num_kept = max(KEPT_PLACES, self.max_waiting // (2 if is_background else 4))
+        if num_free + (part.is_least and not num_own) <= 0:
             requests = "1 request" if num_waiting == 1 else f"{num_waiting} requests"
             message = f"the queue is full: {requests} waiting"
-        elif num_own >= num_places:
+        elif has_part and num_free <= num_kept:
             message = f"this client has its part of the queue: {num_own} requests waiting"
         else:
             return None
@@ -126,10 +130,8 @@ class Scheduler(Generic[S]):
             self._shares.want(entry.payer, alone_s)
         part = self._part(entry, state)
         promised = state.promised(entry.payer)
-        if promised is None or part.is_alone:
-            return state.admission_test(
-                entry.deadline_s, is_next=promised is None and part.is_least
-            )
+        if promised is None or part.is_alone or part.is_lowest:
+            return state.admission_test(entry.deadline_s, is_next=part.is_lowest)
         if state.waiting_behind_s(entry.payer):
             lend_s = 0.0
         room = Reserve(part.kept, lend_s, max(part.longest_s, lend_s))

@@ -177,29 +177,25 @@ def shared(*entries: QueuedRequest, size: int = 8) -> Scheduler[QueuedRequest]:
     return scheduler
 
 
-def test_one_client_takes_three_quarters_of_the_queue_while_another_is_active() -> None:
-    scheduler = shared(*(of("flood", key) for key in range(1, 5)), size=4)
-    refusal = add(scheduler, of("flood", 5), COST, 0.0)
-    assert refusal is not None
-    assert refusal.message == "the queue is full: 4 requests waiting"
+def test_the_last_places_of_the_queue_are_for_others_while_they_are_active() -> None:
+    scheduler = shared(*(of("flood", key) for key in range(1, 5)), size=4)  # it is alone
+
+    def refused(user: str, key: int) -> str:
+        refusal = add(scheduler, of(user, key), COST, 0.0)
+        assert refusal is not None
+        assert (refusal.code, refusal.retry_after_s) == (ErrorCode.QUEUE_FULL, 0.1)
+        return refusal.message
+
+    assert refused("flood", 5) == "the queue is full: 4 requests waiting"
     assert add(scheduler, of("ha", 6), COST, 0.0) is None  # a place beyond the bound
-    assert len(scheduler) == 5
-    for user in ("ha", "panel"):
-        full = add(scheduler, of(user, 7), COST, 0.0)
-        assert full is not None
-        assert full.message == "the queue is full: 5 requests waiting"
-    for item in scheduler.queued()[:2]:
+    assert refused("ha", 7) == refused("panel", 8) == "the queue is full: 5 requests waiting"
+    for item in scheduler.queued()[:3]:
         scheduler.remove(item)
-    assert add(scheduler, of("flood", 8), COST, 0.0) is None
-    refusal = add(scheduler, of("flood", 9), COST, 0.0)
-    assert refusal is not None
-    assert (refusal.code, refusal.retry_after_s) == (ErrorCode.QUEUE_FULL, 0.1)
-    assert refusal.message == "the queue is full: 4 requests waiting"
-    scheduler.remove(scheduler.queued()[2])
-    assert [item.client.user for item in scheduler.queued()] == ["flood", "flood", "flood"]
-    refusal = add(scheduler, of("flood", 10), COST, 0.0)
-    assert refusal is not None
-    assert refusal.message == "this client has its part of the queue: 3 requests waiting"
+    assert add(scheduler, of("flood", 9), COST, 0.0) is None  # two of its part, 4/3
+    full = "this client has its part of the queue: 2 requests waiting"
+    assert refused("flood", 10) == full
+    assert add(scheduler, of("ha", 11), COST, 0.0) is None
+    assert len(scheduler) == 4
 
 
 def test_the_client_served_least_goes_first_in_a_class() -> None:
