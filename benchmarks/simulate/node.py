@@ -21,6 +21,7 @@ from edged.node.node import Event
 from edged.node.node import Node as PureNode
 from edged.protocol.request import Answer, ChatMessage, FinishReason, ReplyAddress, Request
 from edged.protocol.wire import Delivery, RequestDefaults, Topics
+from edged.scheduling.fair_share import ShareTerms
 from edged.scheduling.latency_model import CostEstimate, LatencyModel, RequestTimings
 from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
 
@@ -67,6 +68,7 @@ class Node:
         slowdown: Factor of all durations, by time.
         num_slots: Answers in a batch.
         max_waiting: Length of the queue.
+        share_terms: How clients share it; by default as in the daemon.
     """
 
     def __init__(
@@ -75,8 +77,18 @@ class Node:
         slowdown: Callable[[float], float],
         num_slots: int = 1,
         max_waiting: int = MAX_WAITING,
+        share_terms: ShareTerms | None = None,
     ) -> None:
-        limits = Limits(_DEFAULTS, _BUDGET, MAX_MODEL_LEN, 0, max_waiting, "m", num_slots)
+        limits = Limits(
+            _DEFAULTS,
+            _BUDGET,
+            MAX_MODEL_LEN,
+            0,
+            max_waiting,
+            "m",
+            num_slots,
+            share_terms=share_terms or ShareTerms(),
+        )
         self.costs = _ObservedModel(device)
         self.outcomes: list[Outcome] = []
         self._node = PureNode(limits, self.costs)
@@ -155,7 +167,7 @@ class Node:
     def _request(self, number: int) -> Request:
         ask = self._asks[number]
         return Request(
-            ReplyAddress(f"edged/n/response/generate/{ask.client}", str(number)),
+            ReplyAddress("edged/n/response/generate", str(number), user=ask.client),
             (ChatMessage("user", str(number)),),
             received_s=ask.at_s,
             deadline_s=ask.deadline_s,
@@ -214,13 +226,14 @@ class Node:
 
     def _end(self, reply: dict[str, Any]) -> None:
         """Record the outcome of a request from its reply."""
-        ask, ttft_s = self._asks[int(reply["id"])], None
+        ask, ttft_s, retry_s = self._asks[int(reply["id"])], None, None
         if reply["status"] == "ok":
             is_complete = reply["data"]["finish_reason"] != FinishReason.DEADLINE.value
             end, ttft_s = End.ON_TIME if is_complete else End.CUT, reply["timing"]["ttft_ms"] / 1000
         else:
             end = End.REFUSED if ask is self._offered else End.EXPIRED
-        self.outcomes.append(Outcome(ask, end, self._now_s, ttft_s))
+            retry_s = reply["error"].get("retry_after_ms", 0) / 1000 or None
+        self.outcomes.append(Outcome(ask, end, self._now_s, ttft_s, retry_s))
 
 
 def run_edf(workload: Workload, device: CostEstimate, max_waiting: int = MAX_WAITING) -> Node:

@@ -30,3 +30,5 @@ class Outcome:
     end_s: float
     ttft_s: float | None = None
     """From arrival to the first token; None without one."""
+    retry_after_s: float | None = None
+    """When to ask again, as a refusal says."""

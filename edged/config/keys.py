@@ -46,6 +46,10 @@ _DISCOVERY = kinds.text(
     r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+){0,7}",
     64,
 )
+_WEIGHTS = kinds.number_of_each(
+    kinds.text("a user name of at most 128 characters, without /, + and #", r"[^/+#]+", 128),
+    kinds.number(0.1, 100),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +173,14 @@ class QueueConfig:
     """Queued requests."""
 
     size: int = setting(kinds.integer(1, 256), 8)
-    """Requests that may be queued; further ones are refused with `queue_full`."""
+    """Requests that may be queued; further ones are refused with `queue_full`. The last places are
+    for clients that do not have their share of it, and one more is for a client that has none."""
+    weights: tuple[tuple[str, float], ...] = setting(_WEIGHTS, ())
+    """Accounts of the broker and their shares of the device, such as `[ha=3, panel=1]`. Any other
+    account has 1; so have all clients without an account together."""
+    lend_s: float = setting(kinds.duration("0s", "60s"), 2.0)
+    """While others are active, a client that has its share is promised only work that ends within
+    this time; a request with this much more time than it needs finds room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

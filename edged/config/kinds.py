@@ -92,6 +92,23 @@ def text_list(item: Kind[str]) -> Kind[tuple[str, ...]]:
     )
 
 
+def number_of_each(item: Kind[str], amount: Kind[float]) -> Kind[tuple[tuple[str, float], ...]]:
+    """List of names, each with a number; the last ``=`` ends the name."""
+
+    def parse(texts: Iterable[str]) -> tuple[tuple[str, float], ...]:
+        pairs = [text.rpartition("=") for text in texts]
+        numbers = {item.read(name): amount.read(value) for name, _, value in pairs}
+        if len(numbers) < len(pairs):
+            raise ValueError(len(pairs))  # a name is given twice
+        return tuple(numbers.items())
+
+    return Kind(
+        f"a list, each item NAME=NUMBER: {item.expected}, and {amount.expected}",
+        parse,
+        is_list=True,
+    )
+
+
 def path_list(max_items: int) -> Kind[tuple[Path, ...]]:
     """List of paths; a single one is a list of one."""
 

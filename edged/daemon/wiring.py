@@ -19,6 +19,7 @@ from edged.node.limits import Limits
 from edged.node.sessions import SessionLimits
 from edged.protocol.escalation import EscalationTarget, escalation_target
 from edged.protocol.wire import RequestDefaults, Topics
+from edged.scheduling.fair_share import ShareTerms
 from edged.transport.settings import BrokerSettings
 
 # Deliveries beyond queue and slots: without them, cancels would never arrive at a busy node.
@@ -104,6 +105,7 @@ def limits_of(model: ResidentModel) -> Limits:
         kv_bytes_per_token=model.bundle.manifest.model.kv_bytes_per_token,
         max_waiting=config.queue.size,
         num_slots=model.engine.num_slots,
+        share_terms=ShareTerms(dict(config.queue.weights), config.queue.lend_s),
         plan=replace(model.memory.plan, specialists_bytes=size_bytes),
         model_id=model.bundle.model_id,
         escalation=escalation_target_of(config),

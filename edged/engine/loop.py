@@ -120,7 +120,7 @@ class Engine:
         limit = min(len(prompt) + max_tokens, self.max_model_len)
         is_guessing = self._is_guessing and reader is None
         drafter = Drafter(prompt.tolist(), self._draft_cost) if is_guessing else None
-        sampler = Sampler(sampling, prompt)
+        sampler = Sampler(sampling, prompt, origin.num_answered)
         decoding = Decoding(
             prompt, sampler, claim.slot, claim.num_cached, limit, constraint, drafter
         )

@@ -20,13 +20,21 @@ class Sampler:
 
     Filters apply in the order of vLLM: penalty, temperature, ``min_p``, ``top_k``, ``top_p``. The
     penalty is for tokens of the prompt and of the answer.
+
+    Args:
+        params: of the request.
+        prompt_ids: the prompt, and of an answer that was paused the tokens before the pause.
+        num_chosen: those of the answer; a seeded one goes on as if it had not been paused.
     """
 
-    def __init__(self, params: SamplingParams, prompt_ids: NDArray[np.int64]) -> None:
+    def __init__(
+        self, params: SamplingParams, prompt_ids: NDArray[np.int64], num_chosen: int = 0
+    ) -> None:
         self._params = params
         self._is_penalised = params.repetition_penalty != 1.0
         self._seen = np.unique(prompt_ids) if self._is_penalised else prompt_ids[:0]
-        self._random = np.random.Generator(np.random.PCG64(params.seed))
+        # Each token takes one number.
+        self._random = np.random.Generator(np.random.PCG64(params.seed).advance(num_chosen))
 
     def choose(self, logits: NDArray[np.float32]) -> int:
         """Return the next token; the logits ``[vocabulary]`` are overwritten.

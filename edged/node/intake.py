@@ -235,7 +235,7 @@ class Intake:
         while self._preparing:
             state = self._preparing[0]
             if state.phase is RequestPhase.PREPARING:  # neither expired nor cancelled
-                rejected = self._refuse_unprepared(state.request)
+                rejected = self._refuse_unprepared(state)
                 if rejected is None:
                     state.turn = node.sessions.open(
                         state.request,
@@ -251,15 +251,15 @@ class Intake:
             node.journal.forgive(state.fingerprint)
         self._mark()
 
-    def _refuse_unprepared(self, request: Request) -> Rejected | None:
+    def _refuse_unprepared(self, state: RequestState) -> Rejected | None:
         """Refuse background work on a throttled device, and what has no room for any answer."""
-        node = self._node
+        node, request = self._node, state.request
         if request.priority is Priority.BACKGROUND:
             reason = self._throttling.reason(node.readings.device)
             if reason is not None:
                 message = f"{reason}; background work is held back"
                 return Rejected(ErrorCode.QUEUE_FULL, message, retry_after_s=_THROTTLED_RETRY_S)
-        test = node.scheduler.at(node.now_s, node.cost).admission_test(request.deadline_s)
+        test = node.scheduler.admission_test(state, node.cost, node.now_s)
         return refuse_early(request, self._resources(), test)
 
     def prepared(self, prepared: Prepared) -> None:
@@ -276,13 +276,13 @@ class Intake:
 
     def _decide(self, state: RequestState, prepared: Prepared) -> Rejected | None:
         """Admit a prepared request, or say why not."""
-        node, request = self._node, state.request
+        node = self._node
         runs, num_needed = prepared.runs, prepared.num_needed
-        demand, decision = self._admit(request, runs)
+        demand, decision = self._admit(state, runs)
         if isinstance(decision, Rejected) and num_needed < len(runs):
             # What may follow is done only where it fits as well.
             runs = runs[:num_needed]
-            demand, decision = self._admit(request, runs)
+            demand, decision = self._admit(state, runs)
         if isinstance(decision, Rejected):
             return decision
         # Last, so that nothing can refuse the request after its memory is reserved.
@@ -299,9 +299,9 @@ class Intake:
         node.scheduler.admit(state, node.cost, node.now_s)
         return None
 
-    def _admit(self, request: Request, runs: Sequence[Run]) -> tuple[Demand, int | Rejected]:
+    def _admit(self, state: RequestState, runs: Sequence[Run]) -> tuple[Demand, int | Rejected]:
         """Return what these runs need, and the tokens that the answer may have."""
-        node, limits = self._node, self._node.limits
+        node, limits, request = self._node, self._node.limits, state.request
         longest = max(run.num_positions for run in runs)
         max_tokens = 0 if runs[-1].new_reader is not None else request.max_tokens
         # Positions of the KV cache cost memory from their first use on, and keep it.
@@ -309,7 +309,8 @@ class Intake:
         num_new = max(num_tokens - node.readings.num_touched, 0)
         others = max(_num_computed(runs, node.cost) - longest, 0)
         demand = Demand(longest, max_tokens, others, limits.kv_bytes_per_token * num_new)
-        test = node.scheduler.at(node.now_s, node.cost).admission_test(request.deadline_s)
+        state.num_prompt_tokens, state.max_tokens = longest + others, max_tokens
+        test = node.scheduler.admission_test(state, node.cost, node.now_s)
         return demand, admit(request, demand, self._resources(), test)
 
     def _resources(self) -> Resources:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from edged.node.sessions import SessionLimits
 from edged.protocol.escalation import EscalationTarget
 from edged.protocol.wire import RequestDefaults
+from edged.scheduling.fair_share import ShareTerms
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan
 
 
@@ -21,6 +22,7 @@ class Limits:
     model_id: str
     num_slots: int = 1
     """Answers that are generated at the same time."""
+    share_terms: ShareTerms = field(default_factory=ShareTerms)
     plan: MemoryPlan | None = None
     """What the process holds all the time."""
     sessions: SessionLimits = field(default_factory=SessionLimits)

@@ -38,7 +38,9 @@ class NodeState:
         self.limits = limits
         self.latency_model = latency_model
         self.metrics = Metrics()
-        self.scheduler: Scheduler[RequestState] = Scheduler(limits.max_waiting, limits.num_slots)
+        self.scheduler: Scheduler[RequestState] = Scheduler(
+            limits.max_waiting, limits.num_slots, limits.share_terms
+        )
         self.journal = CrashJournal(journal_pages, self.emit)
         self.sessions = Sessions(limits.sessions)
         self.guard = MemoryGuard(limits, self.sessions, self.emit)

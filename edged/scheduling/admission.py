@@ -10,11 +10,22 @@ from edged.errors import ErrorCode
 from edged.protocol.request import OnDeadline, Priority, Rejected, Request
 from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot, format_mib
-from edged.scheduling.schedulability import AdmissionTest, EdfSchedule, Work
+from edged.scheduling.schedulability import (
+    NOTHING,
+    AdmissionTest,
+    EdfSchedule,
+    Reserve,
+    Share,
+    Work,
+)
 
-# Share of the time until a deadline that a class must leave free, so that a more urgent request
+# Part of the time until a deadline that a class must leave free, so that a more urgent request
 # still fits later. The device is not idle for it: admitted work starts at once.
-RESERVE = {Priority.INTERACTIVE: 0.0, Priority.NORMAL: 0.2, Priority.BACKGROUND: 0.3}
+RESERVE = {
+    Priority.INTERACTIVE: Reserve(0.0),
+    Priority.NORMAL: Reserve(0.2),
+    Priority.BACKGROUND: Reserve(0.3),
+}
 # When to retry after ``memory_pressure``: another process's peak has passed by then.
 MEMORY_RETRY_S = 5.0
 MIN_RETRY_S = 0.1
@@ -100,11 +111,21 @@ def _meet_deadline(
     cost: CostEstimate,
     admission_test: AdmissionTest,
 ) -> int | Rejected:
-    reserve = RESERVE[request.priority]
+    reserve = NOTHING if admission_test.is_next else RESERVE[request.priority]
+
+    def alone_s(num_tokens: int) -> float:
+        return cost.margin * Work.of(num_prompt_tokens, num_tokens).alone_s(cost)
+
+    def is_in_time(num_tokens: int) -> bool:
+        work = Work.of(num_prompt_tokens, num_tokens, request.deadline_s)
+        return admission_test.passes(work, alone_s(num_tokens), reserve)
 
     def fits(num_tokens: int) -> bool:
+        if admission_test.over_share_s(request.deadline_s, alone_s(num_tokens)):
+            return False
         work = Work.of(num_prompt_tokens, num_tokens, request.deadline_s)
-        return admission_test.passes(work, cost.margin * work.alone_s(cost), reserve)
+        has_room = admission_test.leaves_room(work, alone_s(num_tokens), reserve)
+        return has_room and is_in_time(num_tokens)
 
     if fits(max_tokens):
         return max_tokens
@@ -112,9 +133,35 @@ def _meet_deadline(
     fitting = bisect_right(range(1, max_tokens), x=False, key=lambda count: not fits(count))
     if fitting and request.on_deadline is OnDeadline.SHORTEN:
         return fitting
+    share = admission_test.share
+    if share is not None and is_in_time(max_tokens):
+        return _over_share(request, fitting, alone_s(max_tokens), admission_test, share)
     schedule = admission_test.best_schedule(request.deadline_s, reserve)
-    alone_s = cost.margin * Work.of(num_prompt_tokens, max_tokens).alone_s(cost)
-    return _too_late(request, max_tokens, fitting, schedule, alone_s)
+    return _too_late(request, max_tokens, fitting, schedule, alone_s(max_tokens))
+
+
+def _over_share(
+    request: Request, fitting: int, alone_s: float, admission_test: AdmissionTest, share: Share
+) -> Rejected:
+    """Refuse what could be answered in time, but only with time that is kept for others."""
+    deadline_s, room = request.deadline_s, share.room.beside(RESERVE[request.priority])
+    left_s = deadline_s - share.promised.now_s
+    over_s = admission_test.over_share_s(deadline_s, alone_s)
+    if over_s:
+        # Until then it is served its part at least.
+        retry_s = over_s / share.part
+        reason = f"this client has been promised its share of the next {left_s:.1f} s"
+    else:
+        schedule = admission_test.best_schedule(deadline_s, room)
+        retry_s = alone_s - schedule.capacity_s(deadline_s, room)
+        reason = f"what is free of the next {left_s:.1f} s is kept for clients promised less"
+    retry_s = max(retry_s, MIN_RETRY_S)
+    return Rejected(
+        ErrorCode.QUEUE_FULL,
+        f"{reason}; retry after {retry_s:.1f} s, or ask for fewer tokens",
+        retry_after_s=retry_s,
+        detail={"max_tokens": fitting},
+    )
 
 
 def _too_late(

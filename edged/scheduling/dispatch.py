@@ -4,16 +4,17 @@ Invariant: all admitted deadlines are met if the running requests end first and 
 follow one by one, earliest deadline first. A request starts only if that stays true.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Generic
 
-from edged.protocol.request import Priority
+from edged.protocol.request import Client, Priority
 from edged.scheduling.admission import RESERVE
 from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.queued_request import S
-from edged.scheduling.schedulability import AdmissionTest, Batch, Commitment, EdfSchedule
+from edged.scheduling.schedulability import AdmissionTest, Batch, Commitment, EdfSchedule, Share
 
 
 @dataclass(frozen=True)
@@ -25,20 +26,53 @@ class DispatchState(Generic[S]):
     num_slots: int
     running: Sequence[S]
     waiting: Sequence[S]
+    levels_s: Mapping[Client, float] = field(default_factory=dict)
+    """Of each client with promises: what was begun of them, over its weight; see ``FairShare``."""
 
-    def admission_test(self, deadline_s: float) -> AdmissionTest:
-        """Return the test of a new request with this deadline.
+    def admission_test(
+        self, deadline_s: float, share: Share | None = None, *, is_next: bool = False
+    ) -> AdmissionTest:
+        """Return the test of a new request with this deadline, whose client has this share.
+
+        ``is_next`` is whether its client is to be served next.
 
         It may start in a free slot, or wait for the running requests, or have those with a later
         deadline paused.
         """
         later = [entry for entry in self._pausable if entry.deadline_s > deadline_s]
-        schedules = [self._schedule(later[:count]) for count in range(len(later) + 1)]
+        # A pause waits for the run of the model that has begun.
+        is_prefilling = any(entry.remaining_work().num_prefill for entry in self.running)
+        num_tokens = self.cost.chunk_tokens if is_prefilling else 1
+        run_s = self.cost.margin * self.cost.prefill_s(num_tokens)
+        schedules = [self._schedule(())]
+        schedules += [self._schedule(later[: i + 1], run_s) for i in range(len(later))]
         is_idle = not (self.running or self.waiting)  # then the first schedule starts at once
         if is_idle or len(self.running) >= self.num_slots:
-            return AdmissionTest(schedules)
+            return AdmissionTest(schedules, share=share, is_next=is_next)
         queued = [self._commitments[entry] for entry in self.waiting]
-        return AdmissionTest(schedules, self._running_batch, queued)
+        return AdmissionTest(schedules, self._running_batch, queued, share, is_next)
+
+    def promised(self, payer: Client) -> EdfSchedule | None:
+        """Return what remains of a client's promises; None if it has none."""
+        running = [entry for entry in self.running if entry.payer == payer]
+        waiting = [self._commitments[entry] for entry in self.waiting if entry.payer == payer]
+        if not running and not waiting:
+            return None
+        return EdfSchedule(self.now_s, waiting, self._batch(running).makespan_s)
+
+    def waiting_behind_s(self, payer: Client) -> dict[Client, float]:
+        """Return who waits with nothing running and was served less than a client, and for what.
+
+        That is the engine time of the longest promise.
+        """
+        level_s = self.levels_s.get(payer, math.inf)
+        running = {entry.payer for entry in self.running}
+        behind_s: dict[Client, float] = {}
+        for entry in self.waiting:
+            if entry.payer not in {payer, *running} and self.levels_s[entry.payer] < level_s:
+                work_s = self._commitments[entry].work_s
+                behind_s[entry.payer] = max(behind_s.get(entry.payer, 0.0), work_s)
+        return behind_s
 
     def next_free_slot_s(self) -> float:
         """Predict in how many seconds a slot is free."""
@@ -72,14 +106,21 @@ class DispatchState(Generic[S]):
         people = [entry for entry in self._startable if self._is_person(entry)]
         if people:
             # The least urgent first; where none is worth pausing, a person waits for a slot.
-            for victim in sorted(self._pausable, key=lambda it: it.rank(self.now_s), reverse=True):
+            for victim in sorted(self._pausable, key=self._rank, reverse=True):
                 if self._makes_way(victim, people):
                     return victim
         paused = self._to_pause_for_deadlines()
         return paused[0] if paused else None
 
+    def _rank(self, entry: S) -> tuple[int, bool, float, float, int]:
+        return entry.rank(self.now_s, self._ahead_s(entry))
+
+    def _ahead_s(self, entry: S) -> float:
+        """Return how much more its client was served than the least of those that wait."""
+        return self.levels_s.get(entry.payer, 0.0) - self._lowest_s
+
     def _is_person(self, entry: S) -> bool:
-        return entry.effective_priority(self.now_s) <= Priority.INTERACTIVE
+        return entry.effective_priority(self.now_s, self._ahead_s(entry)) <= Priority.INTERACTIVE
 
     def _makes_way(self, victim: S, people: Sequence[S]) -> bool:
         """Return whether one of these people could start in place of a running request."""
@@ -96,10 +137,14 @@ class DispatchState(Generic[S]):
         return next((paused for paused in choices if self._schedule(paused).is_feasible()), None)
 
     @cached_property
+    def _lowest_s(self) -> float:
+        return min((self.levels_s.get(it.payer, 0.0) for it in self.waiting), default=0.0)
+
+    @cached_property
     def _startable(self) -> list[S]:
         """Return the queued requests before their deadlines, the most urgent first."""
         startable = (entry for entry in self.waiting if entry.deadline_s > self.now_s)
-        return sorted(startable, key=lambda entry: entry.rank(self.now_s))
+        return sorted(startable, key=self._rank)
 
     @cached_property
     def _pausable(self) -> list[S]:
@@ -107,12 +152,12 @@ class DispatchState(Generic[S]):
         worth = [e for e in self.running if e.is_worth_pausing(self.cost, self.now_s)]
         return sorted(worth, key=lambda entry: (-entry.deadline_s, -entry.key))
 
-    def _schedule(self, paused: Sequence[S]) -> EdfSchedule:
+    def _schedule(self, paused: Sequence[S], blocking_s: float = 0.0) -> EdfSchedule:
         """Return the schedule if these were paused and the other running requests ended first."""
         rest = [entry for entry in self.running if entry not in paused]
         queued = [self._commitments[entry] for entry in (*self.waiting, *paused)]
         batch = self._batch(rest) if paused else self._running_batch
-        return EdfSchedule(self.now_s, queued, batch.makespan_s)
+        return EdfSchedule(self.now_s, queued, max(batch.makespan_s, blocking_s))
 
     @cached_property
     def _commitments(self) -> dict[S, Commitment]:

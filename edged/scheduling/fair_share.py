@@ -1,58 +1,202 @@
-"""Fair share of the engine: a token bucket per client, filled with engine time.
+"""Fair shares: what clients have been promised, in engine time, and what that leaves to each.
 
-A share limits a client only under contention: alone, it may use the whole device.
+Each promise raises its client's level by its time over the client's weight; the client at the
+lowest level was served least (virtual token counters: Sheng et al., Fairness in Serving Large
+Language Models, OSDI 2024). There, levels order a queue. Here nothing that was promised is ever
+revoked, so they decide as well what may be promised.
+
+An account is one client. All senders without an account are one client together, of weight 1, which
+their reply topics share evenly: anybody can make up such names. Names that come and go take nothing
+from those that stay: a name is told apart from its second request on, and the first requests of all
+names are paid for by one client, the newcomers.
 """
 
-from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 from edged.protocol.request import Client
 
-# Engine time that a client may use at once before it is over its share.
-BURST_S = 10.0
-# A client counts as active for so long after its last request.
-ACTIVE_S = 60.0
-# Clients remembered; the one silent for longest is forgotten first.
-MAX_CLIENTS = 256
+# A client counts as active for so long after its last request, even a refused one.
+ACTIVE_S = 300.0
+# Accounts that are told apart, and as many reply topics; and names of each that asked once.
+MAX_NAMES = 128
+# The part of the device that is kept at most for active clients without promises: with many of
+# them each is entitled to less than a request, and they do not all ask at the same time.
+MAX_KEPT = 0.5
+# So much longer than the requests of a client before may its next one be.
+_GROWTH = 1.25
+_NEWCOMERS = (Client(""), Client(None))
+
+
+@dataclass(frozen=True, slots=True)
+class ShareTerms:
+    """How clients share the device."""
+
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Of accounts; any other has 1."""
+    lend_s: float = 2.0
+    """Work that ends within so many seconds may be promised beyond a share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a client may be promised that asks now, as parts of the device."""
+
+    own: float
+    """For all its promises together."""
+    kept: float
+    """Kept for others, which have been promised less and wait for it."""
+    longest_s: float
+    """The longest request to be expected of these."""
+    is_alone: bool
+    """Whether no other client is active."""
+    is_least: bool
+    """Whether no client without promises was promised less before."""
+    is_lowest: bool
+    """Whether no active client at all was."""
 
 
 @dataclass(slots=True)
-class _Bucket:
+class _Served:
     level_s: float
-    updated_s: float
+    asked_s: float
+    wanted_s: float = 0.0
+    """Its longest request."""
+
+
+class _Names:
+    """The names of one kind: those told apart, and those that asked once."""
+
+    def __init__(self, newcomers: Client) -> None:
+        self._newcomers = newcomers
+        self._seen: dict[Client, None] = {}
+        self.known: dict[Client, _Served] = {}
+        """The one silent for longest first."""
+
+    def payer(self, client: Client, now_s: float, *, is_listed: bool) -> Client:
+        """Return who pays for a request: its client, or the newcomers."""
+        if client in self.known or is_listed:
+            return client
+        if client in self._seen and self._has_room(now_s):
+            del self._seen[client]
+            return client
+        self._seen.pop(client, None)
+        self._seen[client] = None
+        if len(self._seen) > MAX_NAMES:
+            del self._seen[next(iter(self._seen))]
+        return self._newcomers
+
+    def _has_room(self, now_s: float) -> bool:
+        """Make room for a name, but never in place of one that is active."""
+        if len(self.known) < MAX_NAMES:
+            return True
+        silent = next(iter(self.known))
+        if now_s - self.known[silent].asked_s < ACTIVE_S:
+            return False
+        del self.known[silent]
+        return True
 
 
 class FairShare:
-    """Divide engine time evenly among the active clients."""
+    """Divide engine time among the active clients by their weights.
 
-    def __init__(self) -> None:
-        self._buckets: OrderedDict[Client, _Bucket] = OrderedDict()
+    Args:
+        weights: of accounts; any other has 1.
+    """
 
-    def wait_s(self, client: Client, now_s: float) -> float:
-        """Return how long a client has to wait until it is within its share; 0 while it is."""
-        bucket, share = self._buckets.get(client), self._share(client, now_s)
-        if bucket is None or share == 1.0:
-            return 0.0
-        return max(-_level_s(bucket, share, now_s), 0.0) / share
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        self._weights = weights
+        self._accounts, self._topics = map(_Names, _NEWCOMERS)
 
-    def charge(self, client: Client, work_s: float, now_s: float) -> None:
-        """Take the predicted engine time of an accepted request from a client's bucket."""
-        bucket = self._buckets.pop(client, None) or _Bucket(BURST_S, now_s)
-        level_s = _level_s(bucket, self._share(client, now_s), now_s) - work_s
-        # The debt is bounded: a client that stops flooding is served again within minutes.
-        self._buckets[client] = _Bucket(max(level_s, -2 * BURST_S), now_s)
-        while len(self._buckets) > MAX_CLIENTS:
-            self._buckets.popitem(last=False)
+    def restart(self) -> None:
+        """Forget who was promised how much: nobody has a promise any more."""
+        for served in (*self._accounts.known.values(), *self._topics.known.values()):
+            served.level_s = served.wanted_s = 0.0
 
-    def _share(self, client: Client, now_s: float) -> float:
-        num_others = 0
-        # The latest first: before the first one that is silent, all are.
-        for name, bucket in reversed(self._buckets.items()):
-            if now_s - bucket.updated_s >= ACTIVE_S:
-                break
-            num_others += name != client
-        return 1 / (1 + num_others)
+    def ask(self, client: Client, waiting_s: Mapping[Client, float], now_s: float) -> Client:
+        """Note a request, and return whose share it counts against.
 
+        Args:
+            client: who asks.
+            waiting_s: by how much what waits has raised the levels of its clients.
+            now_s: current time.
+        """
+        names = self._names_of(client)
+        payer = names.payer(client, now_s, is_listed=client.user in self._weights)
+        active = self._active(now_s)
+        served = names.known.pop(payer, None) or _Served(0.0, now_s)
+        if payer not in active:  # who was silent has no credit for it
+            levels_s = (it.level_s - waiting_s.get(other, 0.0) for other, it in active.items())
+            served.level_s = max(min(levels_s, default=0.0), served.level_s)
+        served.asked_s = now_s
+        names.known[payer] = served
+        return payer
 
-def _level_s(bucket: _Bucket, share: float, now_s: float) -> float:
-    return min(bucket.level_s + share * max(now_s - bucket.updated_s, 0.0), BURST_S)
+    def want(self, payer: Client, work_s: float) -> None:
+        """Note how long a request of a client takes."""
+        served = self._names_of(payer).known.get(payer)
+        if served is not None:
+            served.wanted_s = max(served.wanted_s, work_s)
+
+    def charge(self, payer: Client, work_s: float, now_s: float) -> float:
+        """Raise the level of a client that is promised so much engine time; return by how much."""
+        rise_s = work_s / self._weight(payer, self._active(now_s))
+        served = self._names_of(payer).known.get(payer)
+        if served is not None:
+            served.level_s += rise_s
+        return rise_s
+
+    def level_s(self, payer: Client) -> float:
+        """Return the level of a client; 0 for one that was forgotten."""
+        served = self._names_of(payer).known.get(payer)
+        return 0.0 if served is None else served.level_s
+
+    def part(
+        self,
+        payer: Client,
+        owed: Collection[Client],
+        waiting_s: Mapping[Client, float],
+        now_s: float,
+    ) -> Part:
+        """Return the part of a client that asks now.
+
+        Args:
+            payer: the client.
+            owed: all that have promises.
+            waiting_s: of the clients whose promises are to be kept before any of its own, the
+                longest one.
+            now_s: current time.
+        """
+        active = self._active(now_s)
+        level_s = active.setdefault(payer, _Served(self.level_s(payer), now_s)).level_s
+        idle = active.keys() - {payer, *owed}
+        for newcomers in idle.intersection(_NEWCOMERS):  # nobody in particular
+            del active[newcomers]
+        weights = {client: self._weight(client, active) for client in active}
+        total = sum(weights.values())
+        behind_s = {
+            client: it.wanted_s
+            for client, it in active.items()
+            if client in idle and it.wanted_s and it.level_s < level_s
+        }
+        kept_s = behind_s | {client: waiting_s[client] for client in active if client in waiting_s}
+        return Part(
+            own=weights[payer] / total,
+            kept=min(sum(weights[client] for client in kept_s) / total, MAX_KEPT),
+            longest_s=_GROWTH * max(kept_s.values(), default=0.0),
+            is_alone=len(active) == 1,
+            is_least=not behind_s,
+            is_lowest=all(it.level_s >= level_s for it in active.values()),
+        )
+
+    def _names_of(self, client: Client) -> _Names:
+        return self._topics if client.user is None else self._accounts
+
+    def _active(self, now_s: float) -> dict[Client, _Served]:
+        known = self._accounts.known | self._topics.known
+        return {client: it for client, it in known.items() if now_s - it.asked_s < ACTIVE_S}
+
+    def _weight(self, client: Client, active: Collection[Client]) -> float:
+        if client.user is not None:
+            return self._weights.get(client.user, 1.0)
+        return 1.0 / max(sum(other.user is None for other in active), 1)

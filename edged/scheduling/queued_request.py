@@ -11,10 +11,14 @@ from edged.scheduling.schedulability import Commitment, Work
 # Background requests that have waited this long count as normal, never as interactive. They cannot
 # be starved by people either: each is started while its deadline can still be met.
 PROMOTE_AFTER_S = 10.0
+# The class of a request counts until its client was served so much more than another that waits.
+MAX_AHEAD_S = 10.0
 # An answer with less time left is not paused.
 MIN_GAIN_S = 0.25
 # Pauses of one request at most: after each one its prompt may be computed again.
 MAX_PAUSES = 2
+
+NOBODY = Client(None)
 
 
 class RequestPhase(Enum):
@@ -51,8 +55,10 @@ class QueuedRequest:
     phase: RequestPhase = RequestPhase.ARRIVED
     is_cancelled: bool = False
     """While it starts or runs: the answer must end at the next token."""
-    is_over_share: bool = False
-    """Whether its client exceeded its fair share at arrival."""
+    payer: Client = NOBODY
+    """Whose share it counts against; see ``FairShare``. Known from when it enters the queue."""
+    rise_s: float = 0.0
+    """By how much its promise raised the level of its payer."""
     num_prefilled: int = 0
     """Tokens of the prompt, and of the answer before a pause, that are in the KV cache, whether
     computed or reused; 0 while it waits."""
@@ -81,10 +87,7 @@ class QueuedRequest:
 
     def is_worth_pausing(self, cost: CostEstimate, now_s: float) -> bool:
         """Return whether it may be paused and the others gain by it."""
-        sampling = self.request.sampling
-        # A seeded random generator could not resume where it stopped.
-        is_seeded = sampling.seed is not None and sampling.temperature > 0
-        if is_seeded or self.is_cancelled or self.num_pauses >= MAX_PAUSES:
+        if self.is_cancelled or self.num_pauses >= MAX_PAUSES:
             return False
         return self.remaining_s(cost, now_s) >= MIN_GAIN_S
 
@@ -127,17 +130,26 @@ class QueuedRequest:
         """Return the last time at which a start gives a token before the deadline."""
         return self.deadline_s - cost.prefill_s(self.num_prompt_tokens + self.num_generated)
 
-    def effective_priority(self, now_s: float) -> int:
-        """Return its class, promoted after a long wait, demoted by one over the fair share."""
+    def effective_priority(self, now_s: float, ahead_s: float = 0.0) -> int:
+        """Return its class, promoted after a long wait.
+
+        ``ahead_s`` is by how much its client was served more than another one that waits.
+        """
         priority = int(self.request.priority)
+        if ahead_s > MAX_AHEAD_S:
+            return Priority.BACKGROUND
         if priority > Priority.NORMAL and now_s - self.queued_s >= PROMOTE_AFTER_S:
             priority -= 1
-        return priority + self.is_over_share
+        return priority
 
-    def rank(self, now_s: float) -> tuple[int, bool, float, int]:
-        """Return the sort key of urgency: class, running first, deadline, arrival."""
+    def rank(self, now_s: float, ahead_s: float = 0.0) -> tuple[int, bool, float, float, int]:
+        """Return the sort key of urgency: class, running first, client, deadline, arrival.
+
+        The client that was served least goes first; ``ahead_s`` is how much more this one was.
+        """
         is_waiting = self.phase is RequestPhase.WAITING
-        return self.effective_priority(now_s), is_waiting, self.deadline_s, self.key
+        priority = self.effective_priority(now_s, ahead_s)
+        return priority, is_waiting, ahead_s, self.deadline_s, self.key
 
 
 # What a scheduler holds: its caller's own record of a request.

@@ -18,6 +18,29 @@ from edged.scheduling.latency_model import CostEstimate
 EPSILON_S = 1e-6
 
 
+class Reserve(NamedTuple):
+    """Time until a deadline that is kept free for others."""
+
+    part: float = 0.0
+    """Of the time beyond ``lend_s``."""
+    lend_s: float = 0.0
+    """Time from now of which nothing is kept."""
+    gap_s: float = 0.0
+    """Kept of the time beyond it, as far as that is there, even if ``part`` of it is less."""
+
+    def usable_s(self, left_s: float) -> float:
+        """Return how much of the time until a deadline may be promised."""
+        beyond_s = max(left_s - self.lend_s, 0.0)
+        return left_s - max(self.part * beyond_s, min(self.gap_s, beyond_s))
+
+    def beside(self, reserve: "Reserve") -> "Reserve":
+        """Return a reserve that keeps its part of what another one leaves."""
+        return self._replace(part=1 - (1 - self.part) * (1 - reserve.part))
+
+
+NOTHING = Reserve()
+
+
 class Work(NamedTuple):
     """Remaining work of one request, in tokens, and its deadline."""
 
@@ -116,7 +139,7 @@ class Batch:
         pairs = zip(self.misses_deadline, enlarged.misses_deadline, strict=False)
         return any(misses and not missed for missed, misses in pairs)
 
-    def can_add(self, work: Work, queued: Iterable["Commitment"], reserve: float) -> bool:
+    def can_add(self, work: Work, queued: Iterable["Commitment"], reserve: Reserve) -> bool:
         """Return whether a request can start beside these, and ``queued`` follow, all in time.
 
         Deadlines that are missed without it, or that it would miss alone, do not count.
@@ -160,30 +183,44 @@ class EdfSchedule:
         """All work, in seconds."""
         return self._sums[-1]
 
-    def is_feasible(self, reserve: float = 0.0) -> bool:
-        """Return whether all deadlines are met, with this share of the time kept free."""
+    def is_feasible(self, reserve: Reserve = NOTHING) -> bool:
+        """Return whether all deadlines are met, with this time kept free."""
         return self.slack_s(reserve) >= -EPSILON_S
 
-    def slack_s(self, reserve: float = 0.0, first: int = 0) -> float:
+    def slack_s(self, reserve: Reserve = NOTHING, first: int = 0) -> float:
         """Return the longest delay of all but the ``first`` that makes none miss its deadline."""
         later = zip(self._deadlines[first:], self._sums[first + 1 :], strict=True)
-        slacks_s = ((1 - reserve) * (until_s - self.now_s) - sum_s for until_s, sum_s in later)
+        slacks_s = (reserve.usable_s(until_s - self.now_s) - sum_s for until_s, sum_s in later)
         return min(slacks_s, default=math.inf)
 
     def demand_s(self, deadline_s: float) -> float:
         """Return the work that goes before a new commitment with this deadline."""
         return self._sums[bisect_right(self._deadlines, deadline_s)]
 
-    def capacity_s(self, deadline_s: float, reserve: float = 0.0) -> float:
+    def capacity_s(self, deadline_s: float, reserve: Reserve = NOTHING) -> float:
         """Return the longest work that can be admitted with a deadline; negative if there is none.
 
-        ``reserve`` is a share of the time until each deadline, kept for more urgent requests.
+        ``reserve`` is the time until each deadline that is kept free for others.
         """
         if not self.total_s:  # an idle device: there is nothing that they would have to wait for
-            reserve = 0.0
+            reserve = NOTHING
         place = bisect_right(self._deadlines, deadline_s)
-        own_s = (1 - reserve) * (deadline_s - self.now_s) - self._sums[place]
+        own_s = reserve.usable_s(deadline_s - self.now_s) - self._sums[place]
         return min(own_s, self.slack_s(reserve, place))
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a client with promises may be promised beside them; see ``FairShare``."""
+
+    part: float
+    """Of the device, for all its promises together."""
+    others: Reserve
+    """What is not its part."""
+    room: Reserve
+    """What is kept for clients that have been promised less."""
+    promised: EdfSchedule
+    """Its promises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,12 +235,16 @@ class AdmissionTest:
     running: Batch | None = None
     """The running requests, if a slot beside them is free."""
     queued: Sequence[Commitment] = ()
+    share: Share | None = None
+    """None for one that has no promise."""
+    is_next: bool = False
+    """Whether its client is the next to be served: it need leave no reserve."""
 
-    def best_schedule(self, deadline_s: float, reserve: float) -> EdfSchedule:
+    def best_schedule(self, deadline_s: float, reserve: Reserve) -> EdfSchedule:
         """Return the schedule with the most capacity for a deadline."""
         return max(self.schedules, key=lambda schedule: schedule.capacity_s(deadline_s, reserve))
 
-    def passes(self, work: Work, alone_s: float, reserve: float) -> bool:
+    def passes(self, work: Work, alone_s: float, reserve: Reserve) -> bool:
         """Return whether a new request completes in time, and no admitted one late.
 
         ``alone_s`` is its predicted duration outside of a batch, with the margin.
@@ -213,5 +254,16 @@ class AdmissionTest:
         if self.running is None:
             return False
         completion_s = self.running.with_work(work).completions_s[-1]
-        is_early = completion_s <= (1 - reserve) * (work.deadline_s - self.running.now_s)
+        is_early = completion_s <= reserve.usable_s(work.deadline_s - self.running.now_s)
         return is_early and self.running.can_add(work, self.queued, reserve)
+
+    def over_share_s(self, deadline_s: float, alone_s: float) -> float:
+        """Return by how much a request exceeds what its client may be promised until then."""
+        share = self.share
+        if share is None:
+            return 0.0
+        return max(alone_s - share.promised.capacity_s(deadline_s, share.others), 0.0)
+
+    def leaves_room(self, work: Work, alone_s: float, reserve: Reserve) -> bool:
+        """Return whether a request leaves what is kept for clients that were promised less."""
+        return self.share is None or self.passes(work, alone_s, self.share.room.beside(reserve))

@@ -1,7 +1,8 @@
 """The bounded queue of requests, and those that run.
 
-The most urgent class goes first as long as all admitted deadlines can be met, else the earliest
-deadline. Each request that ``enter`` accepts leaves through exactly one of ``expire``, ``cancel``
+The most urgent class goes first as long as all admitted deadlines can be met, and in it the client
+that was served least; else the earliest deadline. Each request that ``enter`` accepts leaves
+through exactly one of ``expire``, ``cancel``
 and ``remove``, whose caller replies to it.
 """
 
@@ -9,31 +10,42 @@ from collections.abc import Iterable, Mapping
 from typing import Generic
 
 from edged.errors import ErrorCode
-from edged.protocol.request import CancelRequest, Client, Rejected, ReplyAddress, Request
+from edged.protocol.request import CancelRequest, Client, Priority, Rejected, ReplyAddress, Request
 from edged.scheduling.admission import MIN_RETRY_S
 from edged.scheduling.dispatch import DispatchState
-from edged.scheduling.fair_share import FairShare
+from edged.scheduling.fair_share import FairShare, Part, ShareTerms
 from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.queued_request import RequestPhase, S
+from edged.scheduling.schedulability import AdmissionTest, Reserve, Share, Work
+
+# The last places of the queue, or a quarter of it, or half of it in the background, are not for a
+# client that has its share of it while others are active.
+KEPT_PLACES = 2
+_DEFAULT_TERMS = ShareTerms()
 
 
 class Scheduler(Generic[S]):
     """Hold the queued and the running requests.
 
     Args:
-        max_waiting: bound of the queue; paused requests return to it even beyond the bound.
+        max_waiting: bound of the queue; paused requests return to it even beyond the bound, and one
+            place more is for a client that has none.
         num_slots: requests that may run at the same time. It may be changed at any time; what runs
             beyond it runs to its end.
+        terms: how clients share the device.
     """
 
-    def __init__(self, max_waiting: int, num_slots: int = 1) -> None:
+    def __init__(
+        self, max_waiting: int, num_slots: int = 1, terms: ShareTerms = _DEFAULT_TERMS
+    ) -> None:
         self.max_waiting = max_waiting
         self.num_slots = num_slots
         self.running: list[S] = []
         """In the order of their start."""
         self._preparing: list[S] = []
         self._waiting: list[S] = []
-        self._shares = FairShare()
+        self._lend_s = terms.lend_s
+        self._shares = FairShare(terms.weights)
 
     def __len__(self) -> int:
         """Count the queued requests: those that are prepared and those that wait."""
@@ -50,12 +62,29 @@ class Scheduler(Generic[S]):
 
     def at(self, now_s: float, cost: CostEstimate) -> DispatchState[S]:
         """Return the queued and running requests, to decide on; it holds until the next change."""
-        return DispatchState(now_s, cost, self.num_slots, self.running, self._waiting)
+        payers = {entry.payer for entry in (*self._waiting, *self.running)}
+        waiting_s = self._waiting_s()
+        levels_s = {it: self._shares.level_s(it) - waiting_s.get(it, 0.0) for it in payers}
+        return DispatchState(now_s, cost, self.num_slots, self.running, self._waiting, levels_s)
+
+    def _waiting_s(self) -> dict[Client, float]:
+        """Return by how much promises that have not begun raised the levels of their clients."""
+        waiting_s: dict[Client, float] = {}
+        for entry in self._waiting:
+            if not entry.num_pauses:
+                waiting_s[entry.payer] = waiting_s.get(entry.payer, 0.0) + entry.rise_s
+        return waiting_s
 
     def enter(self, entry: S, cost: CostEstimate, now_s: float) -> Rejected | None:
         """Give a request a place in the queue while it is prepared, or refuse it."""
+        if not (self.queued() or self.running):
+            self._shares.restart()
+        entry.payer = self._shares.ask(entry.client, self._waiting_s(), now_s)
+        for other in (*self.queued(), *self.running):
+            if other.client == entry.client != other.payer:  # it was a newcomer then
+                other.payer, other.rise_s = entry.payer, 0.0
         # The newest is refused whatever its class: an accepted request is never evicted for it.
-        refusal = self._refusal(entry.client, cost, now_s)
+        refusal = self._refusal(entry, cost, now_s)
         if refusal is None:
             entry.phase = RequestPhase.PREPARING
             self._preparing.append(entry)
@@ -65,25 +94,54 @@ class Scheduler(Generic[S]):
         """Let a prepared request wait for a slot; its client is charged for it."""
         self._preparing.remove(entry)
         entry.phase = RequestPhase.WAITING
-        entry.is_over_share = self._shares.wait_s(entry.client, now_s) > 0
-        self._shares.charge(entry.client, entry.commitment(cost).work_s, now_s)
+        work_s = entry.commitment(cost).work_s
+        entry.rise_s = self._shares.charge(entry.payer, work_s, now_s)
         self._waiting.append(entry)
 
-    def _refusal(self, client: Client, cost: CostEstimate, now_s: float) -> Rejected | None:
-        """Refuse a client if the queue is full, or half full and its fair share exceeded."""
-        num_waiting = len(self)
-        is_full = num_waiting >= self.max_waiting
-        is_half_full = num_waiting >= self.max_waiting // 2
-        if not is_full and not (is_half_full and self._shares.wait_s(client, now_s) > 0):
-            return None
-        retry_s = max(MIN_RETRY_S, self.at(now_s, cost).next_free_slot_s())
-        if is_full:
+    def _refusal(self, entry: S, cost: CostEstimate, now_s: float) -> Rejected | None:
+        """Refuse a request if the queue is full, or its client's part of it.
+
+        One place beyond its bound is for the client that was promised least, if it has no other.
+        """
+        state = self.at(now_s, cost)
+        part, num_waiting = self._part(entry, state), len(self)
+        num_own = sum(other.payer == entry.payer for other in self.queued())
+        num_free = self.max_waiting - num_waiting
+        has_part = not part.is_alone and num_own >= part.own * self.max_waiting
+        is_background = entry.request.priority is Priority.BACKGROUND
+        num_kept = max(KEPT_PLACES, self.max_waiting // (2 if is_background else 4))
+        if num_free + (part.is_least and not num_own) <= 0:
             requests = "1 request" if num_waiting == 1 else f"{num_waiting} requests"
             message = f"the queue is full: {requests} waiting"
+        elif has_part and num_free <= num_kept:
+            message = f"this client has its part of the queue: {num_own} requests waiting"
         else:
-            retry_s = max(retry_s, self._shares.wait_s(client, now_s))
-            message = f"this client exceeded its fair share; retry after {retry_s:.1f} s"
+            return None
+        retry_s = max(MIN_RETRY_S, state.next_free_slot_s())
         return Rejected(ErrorCode.QUEUE_FULL, message, retry_after_s=retry_s)
+
+    def admission_test(self, entry: S, cost: CostEstimate, now_s: float) -> AdmissionTest:
+        """Return the test of a request that has a place in the queue."""
+        state, lend_s = self.at(now_s, cost), self._lend_s
+        work = Work.of(entry.num_prompt_tokens or 1, entry.max_tokens or entry.request.max_tokens)
+        alone_s = cost.margin * work.alone_s(cost)
+        # Time is kept for those only who leave time to make room, with predictions as they are.
+        if entry.deadline_s - now_s >= lend_s / 2 + alone_s:
+            self._shares.want(entry.payer, alone_s)
+        part = self._part(entry, state)
+        promised = state.promised(entry.payer)
+        if promised is None or part.is_alone or part.is_lowest:
+            return state.admission_test(entry.deadline_s, is_next=part.is_lowest)
+        if state.waiting_behind_s(entry.payer):
+            lend_s = 0.0
+        room = Reserve(part.kept, lend_s, max(part.longest_s, lend_s))
+        share = Share(part.own, Reserve(1 - part.own, lend_s), room, promised)
+        return state.admission_test(entry.deadline_s, share)
+
+    def _part(self, entry: S, state: DispatchState[S]) -> Part:
+        others = (other for other in (*self.queued(), *self.running) if other is not entry)
+        owed, waiting_s = {other.payer for other in others}, state.waiting_behind_s(entry.payer)
+        return self._shares.part(entry.payer, owed, waiting_s, state.now_s)
 
     def start(self, entry: S) -> None:
         """Move a request from WAITING to STARTING."""

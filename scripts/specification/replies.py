@@ -23,7 +23,7 @@ _ON_THE_WIRE = [code for code in ErrorCode if code is not ErrorCode.FORBIDDEN_TO
 """A forbidden reply topic gets no reply."""
 _DETAIL = {
     "predicted_ms": described(COUNT, "timeout: predicted duration of the complete answer"),
-    "max_tokens": described(COUNT, "timeout: how many tokens would fit"),
+    "max_tokens": described(COUNT, "timeout, or queue_full for a share: how many tokens would fit"),
     "prompt_tokens": described(COUNT, "prompt_too_long: tokens of the prompt"),
     "max_model_len": described(COUNT, "prompt_too_long: context of the model, in tokens"),
     "missing_bytes": described(COUNT, "memory_pressure: how much memory is missing"),

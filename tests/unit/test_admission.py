@@ -155,7 +155,7 @@ def test_what_has_no_room_for_one_token_is_refused_before_its_prompt_is_counted(
 def test_the_less_urgent_leave_room_for_who_asks_later(priority: Priority) -> None:
     """120 tokens take 14.74 s; with 1 s of work ahead, that must fit into a share of the time."""
     needed_s = 1.0 + 1.1 * (1.5 + 11.9)
-    share = 1 - RESERVE[priority]
+    share = 1 - RESERVE[priority].part
 
     def ask(deadline_s: float) -> int | Rejected:
         return decide(deadline_s=deadline_s, max_tokens=120, backlog_s=1.0, priority=priority)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from benchmarks.simulate.engine import step_s
 from edged.scheduling.latency_model import CostEstimate
-from edged.scheduling.schedulability import Batch, Work, completion_bounds
+from edged.scheduling.schedulability import NOTHING, Batch, Work, completion_bounds
 from tests.examples import num_examples
 
 COST = CostEstimate(
@@ -119,7 +119,7 @@ def test_one_more_is_kept_out_if_it_makes_somebody_late() -> None:
     batch = Batch(0.0, cost, [first])
 
     def keeps(batch: Batch, num_tokens: int, deadline_s: float) -> bool:
-        return batch.can_add(Work(0, num_tokens, deadline_s=deadline_s), [], 0.0)
+        return batch.can_add(Work(0, num_tokens, deadline_s=deadline_s), [], NOTHING)
 
     assert not keeps(batch, 10, 9.0)
     assert keeps(batch, 5, 9.0)

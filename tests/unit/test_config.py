@@ -76,6 +76,18 @@ def test_every_section_is_read() -> None:
     assert config.request.max_payload_bytes == 8192
 
 
+def test_weights_are_names_with_numbers() -> None:
+    queue = load("queue: {weights: [ha=3, a=b=0.5], lend: 500ms}").queue
+    assert (queue.weights, queue.lend_s) == ((("ha", 3.0), ("a=b", 0.5)), 0.5)
+    assert load("queue: {weights: ha=3}").queue.weights == (("ha", 3.0),)
+
+
+@pytest.mark.parametrize("weights", ["ha", "ha=", "=1", "a/b=1", "ha=0", "ha=1e3", "[ha=1, ha=2]"])
+def test_a_wrong_weight_is_named(weights: str) -> None:
+    message = refusal(f"{MODEL}queue: {{weights: {weights}}}")
+    assert message.startswith("queue.weights: expected a list, each item NAME=NUMBER: a user name")
+
+
 def test_lists_texts_flags_and_choices_are_read() -> None:
     config = load(
         "request:\n"

@@ -5,7 +5,7 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edged.scheduling.schedulability import Commitment, EdfSchedule
+from edged.scheduling.schedulability import Commitment, EdfSchedule, Reserve
 from tests.examples import num_examples
 
 commitments = st.lists(
@@ -25,7 +25,7 @@ def is_feasible(now_s: float, work: list[Commitment]) -> bool:
 def test_an_empty_schedule_has_all_the_time() -> None:
     schedule = EdfSchedule(10.0)
     assert (schedule.total_s, schedule.slack_s(), schedule.demand_s(99.0)) == (0.0, math.inf, 0.0)
-    assert schedule.capacity_s(15.0, reserve=0.5) == 5.0
+    assert schedule.capacity_s(15.0, Reserve(0.5)) == 5.0
 
 
 def test_capacity_is_what_makes_no_deadline_be_missed() -> None:
@@ -36,9 +36,9 @@ def test_capacity_is_what_makes_no_deadline_be_missed() -> None:
     assert schedule.capacity_s(9.0) == 4.0
     assert schedule.capacity_s(12.0) == 4.0
     assert schedule.capacity_s(30.0) == 14.0
-    assert schedule.capacity_s(30.0, reserve=0.5) == -1.0
+    assert schedule.capacity_s(30.0, Reserve(0.5)) == -1.0
     assert schedule.slack_s() == 4.0
-    assert schedule.slack_s(0.5) == -6.0
+    assert schedule.slack_s(Reserve(0.5)) == -6.0
 
 
 @settings(deadline=None, max_examples=num_examples(1500))

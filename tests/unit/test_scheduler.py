@@ -1,5 +1,6 @@
 """The queue: bounded, urgent work first while deadlines are met, nothing leaves without a reply."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,19 +8,23 @@ import pytest
 from edged.errors import ErrorCode
 from edged.protocol.request import (
     CancelRequest,
+    Client,
+    OnDeadline,
     Priority,
     Rejected,
     ReplyAddress,
-    SamplingParams,
 )
+from edged.scheduling.admission import Demand, Resources, admit
+from edged.scheduling.fair_share import ShareTerms
 from edged.scheduling.latency_model import CostEstimate
+from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
 from edged.scheduling.queued_request import (
     MAX_PAUSES,
     PROMOTE_AFTER_S,
     QueuedRequest,
     RequestPhase,
 )
-from edged.scheduling.schedulability import Work
+from edged.scheduling.schedulability import NOTHING, Work
 from edged.scheduling.scheduler import Scheduler
 from tests.make_request import TOPIC, make_request
 
@@ -154,20 +159,134 @@ def test_a_full_queue_tells_when_the_running_one_will_be_done() -> None:
     assert refusal.retry_after_s == pytest.approx(1.0)
 
 
-def test_who_had_its_share_gets_half_of_the_queue_and_goes_last() -> None:
-    flood = [entry(key, topic="flood", deadline_s=50) for key in range(1, 5)]
-    scheduler = filled(*flood, max_waiting=8)
-    assert add(scheduler, entry(5, topic="other"), COST, 0.0) is None
-    refusal = add(scheduler, entry(6, topic="flood"), COST, 0.0)
-    assert refusal is not None
-    assert (refusal.code, refusal.retry_after_s) == (ErrorCode.QUEUE_FULL, 4.0)
-    assert refusal.message == "this client exceeded its fair share; retry after 4.0 s"
-    scheduler.remove(flood[0])
-    scheduler.remove(flood[1])
-    late = entry(7, topic="flood", deadline_s=40)
-    assert add(scheduler, late, COST, 0.0) is None
-    assert late.is_over_share
-    assert order(scheduler) == [3, 4, 5, 7]
+def of(user: str, key: int, **more: Any) -> QueuedRequest:  # noqa: ANN401 - as entry takes them
+    """Return a request of an account."""
+    item = entry(key, **more)
+    item.request = replace(item.request, reply_to=ReplyAddress("reply", user=user))
+    return item
+
+
+TERMS = ShareTerms({"flood": 1.0, "ha": 1.0, "panel": 1.0})
+"""Accounts with a weight are known from their first request on."""
+
+
+def shared(*entries: QueuedRequest, size: int = 8) -> Scheduler[QueuedRequest]:
+    scheduler: Scheduler[QueuedRequest] = Scheduler(size, 1, TERMS)
+    for item in entries:
+        assert add(scheduler, item, COST, item.queued_s) is None
+    return scheduler
+
+
+def test_the_last_places_of_the_queue_are_for_others_while_they_are_active() -> None:
+    scheduler = shared(*(of("flood", key) for key in range(1, 5)), size=4)  # it is alone
+
+    def refused(user: str, key: int) -> str:
+        refusal = add(scheduler, of(user, key), COST, 0.0)
+        assert refusal is not None
+        assert (refusal.code, refusal.retry_after_s) == (ErrorCode.QUEUE_FULL, 0.1)
+        return refusal.message
+
+    assert refused("flood", 5) == "the queue is full: 4 requests waiting"
+    assert add(scheduler, of("ha", 6), COST, 0.0) is None  # a place beyond the bound
+    assert refused("ha", 7) == refused("panel", 8) == "the queue is full: 5 requests waiting"
+    for item in scheduler.queued()[:3]:
+        scheduler.remove(item)
+    assert add(scheduler, of("flood", 9), COST, 0.0) is None  # two of its part, 4/3
+    full = "this client has its part of the queue: 2 requests waiting"
+    assert refused("flood", 10) == full
+    assert add(scheduler, of("ha", 11), COST, 0.0) is None
+    assert len(scheduler) == 4
+
+
+def test_the_client_served_least_goes_first_in_a_class() -> None:
+    flood = [of("flood", key, deadline_s=50) for key in range(1, 4)]
+    scheduler = shared(*flood, of("ha", 4, deadline_s=60), of("panel", 5, deadline_s=55))
+    assert order(scheduler) == [1, 5, 4, 2, 3]
+
+
+def test_a_class_does_not_count_for_who_was_served_much_more() -> None:
+    """Three seconds each: once the other waits, four are more than 10 s ahead."""
+    flood = [of("flood", key, priority=INTERACTIVE, deadline_s=50 + key) for key in range(1, 7)]
+    scheduler = shared(*flood, of("ha", 7, priority=BACKGROUND, deadline_s=60))
+    assert order(scheduler) == [1, 2, 3, 4, 7, 5, 6]
+
+
+def test_a_person_ahead_of_a_client_that_waits_pauses_nothing() -> None:
+    scheduler = shared(of("panel", 1), *(of("ha", key, priority=INTERACTIVE) for key in (2, 3, 4)))
+    assert order_one(scheduler) == 2
+    running_one = start_next(scheduler, 0.0, COST)
+    assert running_one is not None
+    assert running_one.key == 3
+
+
+def over(scheduler: Scheduler[QueuedRequest], item: QueuedRequest, now_s: float) -> int | Rejected:
+    """Return the tokens that a request may have in an admission test of its own."""
+    assert scheduler.enter(item, COST, now_s) is None
+    test = scheduler.admission_test(item, COST, now_s)
+    scheduler.remove(item)
+    resources = Resources(4096, COST, MemorySnapshot(0, 2**40), MemoryBudget(2**40))
+    return admit(item.request, Demand(50, item.request.max_tokens), resources, test)
+
+
+def test_beyond_its_share_a_client_is_promised_what_ends_within_lend_only() -> None:
+    """Until 20 s its half is 2 + 9 s; three times 3 s are promised, and a fourth needs 12."""
+    scheduler = shared(of("ha", 1))
+    scheduler.remove(scheduler.queued()[0])
+    flood = [of("flood", key, deadline_s=20, queued_s=1.0) for key in (2, 3, 4)]
+    for item in (of("ha", 9), *flood):
+        assert add(scheduler, item, COST, 0.0) is None
+    refusal = over(scheduler, of("flood", 5, deadline_s=20, priority=INTERACTIVE), 0.0)
+    assert isinstance(refusal, Rejected)
+    assert refusal.code is ErrorCode.QUEUE_FULL
+    assert refusal.message == (
+        "this client has been promised its share of the next 20.0 s; retry after 2.0 s, or ask for"
+        " fewer tokens"
+    )
+    assert refusal.retry_after_s == pytest.approx(2.0)
+    assert refusal.detail == {"max_tokens": 11}
+    shorter = of("flood", 6, deadline_s=20, priority=INTERACTIVE, on_deadline=OnDeadline.SHORTEN)
+    assert over(scheduler, shorter, 0.0) == 11
+    # With more time its half is more, and who was promised little is not limited by it.
+    assert over(scheduler, of("flood", 7, deadline_s=30, priority=INTERACTIVE), 0.0) == 21
+    assert over(scheduler, of("ha", 8, deadline_s=20, priority=INTERACTIVE), 0.0) == 21
+
+
+def test_who_has_a_promise_leaves_time_for_who_was_promised_less() -> None:
+    """What ha asks takes 3 s: until 2 s + 1.25 times that, 2 s may be promised to another."""
+    scheduler = shared(of("flood", 1, deadline_s=40))
+    first = of("ha", 2)
+    assert over(scheduler, first, 0.0) == 21
+    refusal = over(scheduler, of("flood", 3, deadline_s=5, priority=INTERACTIVE), 0.0)
+    assert isinstance(refusal, Rejected)
+    assert refusal.message.startswith(
+        "what is free of the next 5.0 s is kept for clients promised less; retry after 1.0 s"
+    )
+    assert over(scheduler, of("flood", 4, deadline_s=5, max_tokens=11), 0.0) == 11
+    # A request that leaves others no time to make room keeps nothing free for itself.
+    scheduler = shared(of("flood", 1, deadline_s=40))
+    assert over(scheduler, of("ha", 2, deadline_s=3.5), 0.0) == 21
+    assert over(scheduler, of("flood", 3, deadline_s=5, priority=INTERACTIVE), 0.0) == 21
+
+
+def test_nothing_is_lent_beside_a_promise_that_waits_for_who_was_served_less() -> None:
+    scheduler = shared(of("flood", 1, deadline_s=60), of("ha", 2, deadline_s=60))
+    started_one = start_next(scheduler, 0.0, COST)
+    assert started_one is not None
+    assert started_one.client.user == "flood"
+    state = scheduler.at(0.0, COST)
+    assert state.waiting_behind_s(started_one.payer) == {Client("ha"): pytest.approx(3.0)}
+    short = of("flood", 3, deadline_s=4, max_tokens=2, priority=INTERACTIVE)
+    refusal = over(scheduler, short, 0.0)
+    assert isinstance(refusal, Rejected)
+    assert start_next(scheduler, 0.0, COST) is None
+    scheduler.remove(started_one)
+    assert order_one(scheduler) == 2
+
+
+def test_a_name_that_is_new_is_one_client_from_its_second_request_on() -> None:
+    scheduler = filled(*(entry(key, deadline_s=70 - key) for key in (1, 2, 3)))
+    assert {item.payer for item in scheduler.queued()} == {Client(None, TOPIC)}
+    assert order(scheduler) == [3, 2, 1]
 
 
 def test_an_entry_goes_from_waiting_over_running_to_finished() -> None:
@@ -271,11 +390,6 @@ def test_remaining_work_falls_with_the_engine_s_progress() -> None:
         ({"priority": NORMAL}, {"priority": NORMAL, "deadline_s": 30}, 1),  # no higher class
         ({"priority": NORMAL, "deadline_s": 5}, {"priority": INTERACTIVE}, 1),  # no slack
         ({"priority": NORMAL}, {"priority": INTERACTIVE}, 19),  # nearly done
-        (
-            {"sampling": SamplingParams(temperature=1.0, seed=7)},  # cannot be taken up again
-            {"priority": INTERACTIVE},
-            1,
-        ),
     ],
 )
 def test_what_gains_nothing_or_misses_a_deadline_is_not_paused(
@@ -318,15 +432,15 @@ def test_the_admission_test_counts_an_interruption_only_where_there_could_be_one
         return (
             scheduler.at(1.0, COST)
             .admission_test(deadline_s)
-            .best_schedule(deadline_s, 0.0)
+            .best_schedule(deadline_s, NOTHING)
             .capacity_s(deadline_s)
         )
 
     # 2 s run on, 3 s wait.
     assert capacity_s(40.0) == pytest.approx(39.0 - 5.0)
-    # Going before them costs the running one its prompt and a token again.
-    assert capacity_s(10.0) == pytest.approx(9.0)
-    assert capacity_s(19.0) == pytest.approx(19.0 - 1.02 - 19 * 0.1)
+    # Going before them waits for a token, and costs the running one its prompt and a token again.
+    assert capacity_s(10.0) == pytest.approx(9.0 - 0.02)
+    assert capacity_s(19.0) == pytest.approx(19.0 - 1.02 - 19 * 0.1 - 0.02)
     assert filled().at(0.0, COST).admission_test(30.0).schedules[0].total_s == 0.0
 
 
@@ -455,7 +569,9 @@ def test_what_can_start_at_once_is_admitted_although_it_could_not_wait() -> None
         assert started(scheduler) == [1]
         admission_test = scheduler.at(0.0, SLOTS).admission_test(5.0)
         # Beside the other one it takes 2 + 0.1 + 20 * 0.11 s, and a step or two.
-        passes = [admission_test.passes(Work.of(50, 21, end_s), 3.0, 0.0) for end_s in (4.2, 4.5)]
+        passes = [
+            admission_test.passes(Work.of(50, 21, end_s), 3.0, NOTHING) for end_s in (4.2, 4.5)
+        ]
         assert passes == [False, has_room]
 
 

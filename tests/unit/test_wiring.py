@@ -19,6 +19,7 @@ from edged.daemon.wiring import (
 )
 from edged.errors import UnavailableError
 from edged.protocol.escalation import is_escalation_reply
+from edged.scheduling.fair_share import ShareTerms
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan
 
 
@@ -143,11 +144,15 @@ def test_energy_is_estimated_with_the_threads_that_are_configured() -> None:
 
 
 def test_the_limits_are_the_models_and_the_configured_ones() -> None:
-    given = config("queue: {size: 5}\nsessions: {count: 3, max_tokens: 100, idle: 60s}")
+    given = config(
+        "queue: {size: 5, weights: [ha=2], lend: 1s}\n"
+        "sessions: {count: 3, max_tokens: 100, idle: 60s}"
+    )
     limits = limits_of(model(given, num_slots=2))
     assert (limits.max_model_len, limits.num_slots, limits.kv_bytes_per_token) == (200, 2, 128)
     assert (limits.model_id, limits.budget.limit_bytes) == ("tiny-int8@1fbea1", 1000)
     assert limits.max_waiting == 5
+    assert limits.share_terms == ShareTerms({"ha": 2.0}, lend_s=1.0)
     sessions = limits.sessions
     assert (sessions.count, sessions.max_tokens, sessions.idle_s) == (3, 100, 60.0)
 

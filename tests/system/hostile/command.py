@@ -48,14 +48,14 @@ def figures(outcome: Outcome) -> Iterator[Figure]:
     yield held("answers later than promised", outcome.num_late, 0, "{:.0f}".format)
     yield held("messages without exactly their reply", len(outcome.problems), 0, "{:.0f}".format)
     share = outcome.num_honest_ok / outcome.num_honest if outcome.num_honest else 0.0
-    has_share = outcome.per_s <= SHARE_AT_PER_S
+    has_share = outcome.is_flood or outcome.per_s <= SHARE_AT_PER_S
     yield Figure(
         "honest client: answered",
         f"{outcome.num_honest_ok:,} of {outcome.num_honest:,}, {share:.1%}",
         "≥ 95 %, of this machine" if has_share else "",
         share >= 0.95 if has_share else None,
     )
-    one = f"{outcome.honest_answer_s * 1000:.0f} ms, asked each {outcome.honest_answer_s * 2:.2f} s"
+    one = f"{outcome.honest_answer_s * 1000:.0f} ms, asked each {outcome.honest_period_s:.2f} s"
     yield Figure("one honest answer alone", one, "")
     decision = Figure(
         f"publication to refusal, p50 and p99 of {outcome.num_decisions:,}",
@@ -83,7 +83,12 @@ def main(words: Sequence[str]) -> int:
     for per_s in options.per_s:
         seconds = options.minutes * 60
         load = Load(
-            options.bundle.resolve(), per_s, seconds, min(WARM_UP_S, seconds / 4), options.seed
+            options.bundle.resolve(),
+            per_s,
+            seconds,
+            min(WARM_UP_S, seconds / 4),
+            options.seed,
+            is_flood=options.flood,
         )
         with tempfile.TemporaryDirectory(prefix="edged-hostile-") as name:
             outcomes.append(play(load, Path(name), _note))
@@ -112,6 +117,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--minutes", type=float, default=10, help="of each load; %(default)s")
     parser.add_argument("--seed", type=int, default=1, help="of what is sent; %(default)s")
+    parser.add_argument(
+        "--flood", action="store_true", help="good requests of one client, more than there is time"
+    )
     parser.add_argument("--json", action="store_true", help="everything, for programs")
     return parser
 

@@ -395,6 +395,17 @@ def _names() -> Iterator[Crossing]:
         yield Crossing("names", f"no account {name!a}", (no_account,))
 
 
+# -- The victim's part of the device.
+
+
+def _shares() -> Iterator[Crossing]:
+    for name, members in {
+        "three hundred at once": ask(max_tokens=48),
+        "three hundred for a person": ask(max_tokens=48, priority="interactive"),
+    }.items():
+        yield Crossing("shares", name, (Send(members, BUSY),) * 300)
+
+
 CROSSINGS = (
     *_answers(),
     *_reading(),
@@ -403,5 +414,6 @@ CROSSINGS = (
     *_corrections(),
     *_node(),
     *_names(),
+    *_shares(),
 )
 ACCOUNTS = (VICTIM, INTRUDER, OTHER, *NAMES)

@@ -3,6 +3,7 @@
 Everything runs on this machine: a Mosquitto and a daemon on loopback.
 """
 
+import itertools
 import statistics
 import threading
 import time
@@ -27,6 +28,9 @@ MB = 1_000_000
 LOOK_S = 0.5
 NUM_PROBES = 7
 _HONEST_TOKENS = 16
+_FLOOD_TOKENS = 96
+HONEST_PERIOD = 4
+"""Times an answer's own, beside a flood: half of its share of the device."""
 _DEFAULT_TOKENS = 4
 """Of a request that names no number: what is damaged must not ask for a long answer."""
 
@@ -41,6 +45,7 @@ class Load:
         seconds: How long.
         warm_up_s: Time at the beginning in which memory may grow.
         seed: For the choice of messages.
+        is_flood: Whether they are not hostile but good requests, from one client that wants it all.
     """
 
     bundle: Path
@@ -48,6 +53,7 @@ class Load:
     seconds: float
     warm_up_s: float
     seed: int = 1
+    is_flood: bool = False
 
 
 @dataclass
@@ -79,8 +85,11 @@ class Outcome:
     num_honest_ok: int
     num_honest_wrong: int
     """Neither answered nor refused with a code that allows to ask again."""
+    is_flood: bool
     honest_answer_s: float
     """One honest answer without other load."""
+    honest_period_s: float
+    """How often it asks."""
     decision_p50_s: float
     decision_p99_s: float
     """From the publication of what is refused to the refusal at the sender, broker and both
@@ -154,7 +163,7 @@ class _Run:
             client.sent.clear()
         threads = [
             threading.Thread(target=self._look),
-            threading.Thread(target=self._send_honest, args=(begun_s, 2 * answer_s)),
+            threading.Thread(target=self._send_honest, args=(begun_s, self._period_s(answer_s))),
         ]
         for thread in threads:
             thread.start()
@@ -174,8 +183,12 @@ class _Run:
         sent = self._friend.sent[name]
         return sent.replies[0].at_s - sent.at_s
 
+    def _period_s(self, answer_s: float) -> float:
+        """Return how often the honest client asks: for less than its share, beside a flood."""
+        return answer_s * (HONEST_PERIOD if self._load.is_flood else 2)
+
     def _send_hostile(self, begun_s: float) -> None:
-        messages = hostile(self._load.seed)
+        messages = _flood() if self._load.is_flood else hostile(self._load.seed)
         for number in range(round(self._load.seconds * self._load.per_s)):
             _wait_until(begun_s + number / self._load.per_s)
             self._enemy.send(next(messages))
@@ -215,7 +228,9 @@ class _Run:
             num_honest=len(friend.sent),
             num_honest_ok=honest["ok"],
             num_honest_wrong=sum(honest[code] for code in honest.keys() - BUSY - OK),
+            is_flood=self._load.is_flood,
             honest_answer_s=answer_s,
+            honest_period_s=self._period_s(answer_s),
             decision_p50_s=_percentile(decided_s, 0.50),
             decision_p99_s=_percentile(decided_s, 0.99),
             num_decisions=len(decided_s),
@@ -250,6 +265,13 @@ def _honest() -> Iterator[Message]:
         number += 1
         prompt = f"Reading {number}: the boiler shows E4. What does that mean?"
         members = {"prompt": prompt, "max_tokens": _HONEST_TOKENS, "timeout_ms": 30_000}
+        yield Message(members, OK)
+
+
+def _flood() -> Iterator[Message]:
+    for number in itertools.count():
+        prompt = f"Line {number}: tell me all that you know about pumps and valves."
+        members = {"prompt": prompt, "max_tokens": _FLOOD_TOKENS, "timeout_ms": 30_000}
         yield Message(members, OK)
 
 
