@@ -21,13 +21,10 @@ from tests.system.broker.configured import configured
 from tests.system.broker.conftest import require_mosquitto
 from tests.system.broker.daemons import daemon
 from tests.system.broker.wrong_node import ACCOUNT_FAULTS, FAULTS, WrongNode
-from tests.tiny_graphs import TinyConfig
-from tests.tiny_model import write_tiny_bundle
+from tests.system.slow_model import SLOW
 
-# Its longest answer lasts seconds: for so long the kit may be held up between a request and its
-# cancel. An answer of a few tokens is there at once.
-SLOW = TinyConfig(num_layers=8, hidden=256, intermediate=256, max_model_len=3200)
-# An hour, so that no answer is shortened on a machine that is busy with other things.
+# 16 times as much is the model's longest answer: for so long the kit may be held up between a
+# request and its cancel. An hour, so that none is shortened on a machine that is busy otherwise.
 REQUEST = {"max_tokens": 192, "max_timeout": "1h"}
 
 
@@ -37,13 +34,14 @@ def is_alone(broker: Broker) -> bool:
 
 
 @pytest.fixture(scope="module")
-def served(module_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+def served(
+    module_broker: Broker, slow_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Broker]:
     """A broker with a daemon: with one slot, or with the default number."""
     folder = tmp_path_factory.mktemp("served")
-    bundle = write_tiny_bundle(folder / "bundle", config=SLOW)
-    model = {"path": str(bundle), "max_model_len": SLOW.max_model_len}
+    model = {"path": str(slow_bundle), "max_model_len": SLOW.max_model_len}
     model |= {"num_slots": 1} if is_alone(module_broker) else {}
-    arguments = configured(folder, bundle, module_broker, model=model, request=REQUEST)
+    arguments = configured(folder, slow_bundle, module_broker, model=model, request=REQUEST)
     with daemon(folder, *arguments) as process:
         process.until("STATUS=serving")
         yield module_broker
@@ -83,13 +81,12 @@ def test_the_daemon_conforms_to_the_protocol(
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 def test_the_daemon_conforms_to_the_protocol_for_accounts(
-    tmp_path: Path, protocol: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, slow_bundle: Path, protocol: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundle = write_tiny_bundle(tmp_path / "bundle", config=SLOW)
-    model = {"path": str(bundle), "max_model_len": SLOW.max_model_len}
+    model = {"path": str(slow_bundle), "max_model_len": SLOW.max_model_len}
     with broker_with_accounts(tmp_path, protocol=protocol) as broker:
         arguments = configured(
-            *(tmp_path, bundle, broker),
+            *(tmp_path, slow_bundle, broker),
             user="node-kitchen",
             security=REQUIRED,
             model=model,
