@@ -4,6 +4,7 @@ Both graph forms compute the same function of the same weights, so one can be he
 other. ``onnx`` is imported when a bundle is written, never when this module is imported.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -59,7 +60,8 @@ def write_tiny_bundle(
     facts = ModelFacts(
         "llama", parameters, config.vocab_size, config.num_layers, config.kv_bytes_per_token
     )
-    write_manifest(folder, tiny_manifest(facts, graph=graph, chat_template=chat_template))
+    manifest = tiny_manifest(facts, graph=graph, chat_template=chat_template)
+    write_manifest(folder, replace(manifest, limits=ModelLimits(config.max_model_len)))
     return folder
 
 

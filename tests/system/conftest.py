@@ -8,6 +8,7 @@ import pytest
 from edged.commands.local_broker import Broker, running
 from edged.commands.local_broker import mosquitto as configure_mosquitto
 from tests.system.broker.conftest import require_mosquitto
+from tests.system.slow_model import SLOW
 from tests.tiny_model import write_tiny_bundle
 
 
@@ -15,6 +16,12 @@ from tests.tiny_model import write_tiny_bundle
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model; not to be written into."""
     return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(scope="session")
+def slow_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that needs seconds for its longest answer; not to be written into."""
+    return write_tiny_bundle(tmp_path_factory.mktemp("slow"), config=SLOW)
 
 
 @pytest.fixture

@@ -137,6 +137,7 @@ def test_dollar_variables_are_replaced_at_any_depth() -> None:
     given = {"$node": ["$root/$id:a", "$info.limits.queue * 2", "$SYS/x", 7, "$prefix"]}
     assert SCOPE.fill(given) == {"kitchen": ["edged/kitchen/c1-a", 16, "$SYS/x", 7, "edged"]}
     assert SCOPE.fill({"$repeat": "ab", "times": "$info.limits.queue"}) == "ab" * 8
+    assert SCOPE.of("unblock", None, 3).fill("$id:b-$number") == "c1-b-3"
 
 
 def test_a_member_that_info_lacks_makes_a_case_not_applicable() -> None:

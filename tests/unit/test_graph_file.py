@@ -142,8 +142,8 @@ def test_a_large_value_is_skipped_and_not_read() -> None:
     times_s = []
     for size in (1_000, 10_000_000):
         data = model(field(9, bytes(size)) + INSIDE)
-        start_s = time.perf_counter()
+        start_s = time.thread_time()  # others on the machine do not count
         for _ in range(100):
             check_locations(data, DATA)
-        times_s.append(time.perf_counter() - start_s)
+        times_s.append(time.thread_time() - start_s)
     assert times_s[1] < 20 * times_s[0]

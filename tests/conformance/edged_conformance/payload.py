@@ -1,9 +1,10 @@
 """The payload and properties of a step, with the ``$`` variables replaced.
 
-``$id`` is the id of the step, ``$id:LABEL`` that of another step of the case; ``$node``,
-``$prefix`` and ``$root`` (``prefix/node``) are the node's; ``$client`` is the root of the topics of
-who asks: ``$root/client/$user``, or ``$root`` without an account; ``$info.limits.queue`` is a value
-of ``info``, a number if it is the complete text, optionally with ``+ 1`` or another operation after
+``$id`` is the id of the step, ``$id:LABEL`` that of another step of the case, ``$number`` that of
+this message among the ``times`` of its step, from 1; ``$node``, ``$prefix`` and ``$root``
+(``prefix/node``) are the node's; ``$client`` is the root of the topics of who asks:
+``$root/client/$user``, or ``$root`` without an account; ``$info.limits.queue`` is a value of
+``info``, a number if it is the complete text, optionally with ``+ 1`` or another operation after
 it. ``{"$repeat": "ab", "times": 9}`` is a long text.
 """
 
@@ -18,7 +19,7 @@ from edged_conformance.cases import Action, Step
 from edged_conformance.errors import NotApplicableError
 from edged_conformance.matchers import MISSING, value_at
 
-_WORD = re.compile(r"\$(id:[\w-]+|id|node|prefix|root|client|user|info\.\w+(?:\.\w+)*)")
+_WORD = re.compile(r"\$(id:[\w-]+|id|number|node|prefix|root|client|user|info\.\w+(?:\.\w+)*)")
 _WHOLE = re.compile(r"\$(info\.\w+(?:\.\w+)*)(?: ([+*-]) (\d+))?")
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _OPERATORS: dict[str, Callable[[int, int], int]] = {
@@ -40,6 +41,8 @@ class Scope:
     case_id: str
     """Unique to this run and case; ids of steps begin with it."""
     label: str = ""
+    number: int = 1
+    """Of this message, if the step has several."""
     user: str | None = None
     """The account that asks."""
 
@@ -53,9 +56,9 @@ class Scope:
         """Root of the topics of who asks."""
         return client_root(self.root, self.user)
 
-    def of(self, label: str, user: str | None) -> "Scope":
-        """Return the same for the step with this label, of this account."""
-        return replace(self, label=label, user=user)
+    def of(self, label: str, user: str | None, number: int = 1) -> "Scope":
+        """Return the same for a message of the step with this label, of this account."""
+        return replace(self, label=label, user=user, number=number)
 
     def fill(self, value: Any) -> Any:  # noqa: ANN401 - JSON has no narrower type
         """Return ``value`` with every ``$`` variable replaced, at any depth."""
@@ -80,7 +83,7 @@ class Scope:
             return found
         label = word.removeprefix("id:") if word.startswith("id:") else self.label
         names = {"node": self.node, "prefix": self.prefix, "root": self.root}
-        names |= {"client": self.client, "user": str(self.user)}
+        names |= {"client": self.client, "user": str(self.user), "number": str(self.number)}
         return names.get(word, f"{self.case_id}-{label}")
 
     def _number(self, match: re.Match[str]) -> Any:  # noqa: ANN401 - what `info` has

@@ -26,7 +26,8 @@ _LAST: dict[str, Any] = {
     "priority": "background",
     "timeout_ms": 60_000,
 }
-_LONG = {"format": {"type": "choice", "choices": ["0123456789abcdef" * 2]}}
+_SCHEMA = {"type": "string", "minLength": 128}
+_LONG = {"format": {"type": "json_schema", "schema": _SCHEMA}}
 
 
 class Player:
@@ -59,10 +60,9 @@ class Player:
         self._scope = self._next_scope()
         self._exchanges = []
         for step in case.steps:
-            times = self._scope.fill(step.times)
-            for number in range(times):
-                label = step.label if times == 1 else f"{step.label}-{number + 1}"
-                self._take(replace(step, label=label))
+            for number in range(1, self._scope.fill(step.times) + 1):
+                label = step.label if step.times == 1 else f"{step.label}-{number}"
+                self._take(replace(step, label=label), number)
         for exchange in self._exchanges:
             self._await_reply(exchange)
         if not self._pass_markers():
@@ -88,8 +88,8 @@ class Player:
         node = self.node
         return Scope(node.prefix, node.name, node.info, case_id, user=node.user)
 
-    def _take(self, step: Step) -> None:
-        exchange = Exchange(step, self._message(step), self._inbox.num_received)
+    def _take(self, step: Step, number: int) -> None:
+        exchange = Exchange(step, self._message(step, number), self._inbox.num_received)
         message = exchange.message
         if step.action is Action.READ:
             exchange.after = 0
@@ -110,13 +110,13 @@ class Player:
         elif step.wait is Wait.FRAGMENT:
             self._inbox.wait_for(lambda: exchange.fragments(self._inbox) or self._assign(exchange))
 
-    def _message(self, step: Step) -> Message:
+    def _message(self, step: Step, number: int) -> Message:
         if step.action is Action.READ:
             topic = f"{self.node.root}/{step.body}"
             return Message(topic, b"", {}, topic, None)
         if step.action is Action.AGAIN:
             return next(e.message for e in self._exchanges if e.label == step.body)
-        scope = self._scope.of(step.label, self.node.user_of(step.by))
+        scope = self._scope.of(step.label, self.node.user_of(step.by), number)
         return build(step, scope, is_v5=self._peer.is_v5)
 
     def _listen(self, step: Step, message: Message) -> None:
@@ -164,7 +164,7 @@ class Player:
         operation = "generate" if is_silent else "cancel"
         if is_silent:
             members |= _LAST
-            members |= _LONG if "choice" in self.node.info.get("formats", []) else {}
+            members |= _LONG if "json_schema" in self.node.info.get("formats", []) else {}
         step = Step(Action.SEND, {"json": members}, "marker", operation=operation)
         message = build(step, self._scope.of("marker", self.node.user), is_v5=False)
         self._peer.publish(message.topic, message.payload, {})

@@ -21,7 +21,11 @@ from tests.system.broker.configured import configured
 from tests.system.broker.conftest import require_mosquitto
 from tests.system.broker.daemons import daemon
 from tests.system.broker.wrong_node import ACCOUNT_FAULTS, FAULTS, WrongNode
-from tests.tiny_model import write_tiny_bundle
+from tests.system.slow_model import SLOW
+
+# 16 times as much is the model's longest answer: for so long the kit may be held up between a
+# request and its cancel. An hour, so that none is shortened on a machine that is busy otherwise.
+REQUEST = {"max_tokens": 192, "max_timeout": "1h"}
 
 
 def is_alone(broker: Broker) -> bool:
@@ -30,12 +34,15 @@ def is_alone(broker: Broker) -> bool:
 
 
 @pytest.fixture(scope="module")
-def served(module_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+def served(
+    module_broker: Broker, slow_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Broker]:
     """A broker with a daemon: with one slot, or with the default number."""
     folder = tmp_path_factory.mktemp("served")
-    bundle = write_tiny_bundle(folder / "bundle")
-    model = {"path": str(bundle), **({"num_slots": 1} if is_alone(module_broker) else {})}
-    with daemon(folder, *configured(folder, bundle, module_broker, model=model)) as process:
+    model = {"path": str(slow_bundle), "max_model_len": SLOW.max_model_len}
+    model |= {"num_slots": 1} if is_alone(module_broker) else {}
+    arguments = configured(folder, slow_bundle, module_broker, model=model, request=REQUEST)
+    with daemon(folder, *arguments) as process:
         process.until("STATUS=serving")
         yield module_broker
 
@@ -74,10 +81,17 @@ def test_the_daemon_conforms_to_the_protocol(
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 def test_the_daemon_conforms_to_the_protocol_for_accounts(
-    tmp_path: Path, bundle: Path, protocol: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, slow_bundle: Path, protocol: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    model = {"path": str(slow_bundle), "max_model_len": SLOW.max_model_len}
     with broker_with_accounts(tmp_path, protocol=protocol) as broker:
-        arguments = configured(tmp_path, bundle, broker, user="node-kitchen", security=REQUIRED)
+        arguments = configured(
+            *(tmp_path, slow_bundle, broker),
+            user="node-kitchen",
+            security=REQUIRED,
+            model=model,
+            request=REQUEST,
+        )
         with daemon(tmp_path, *arguments) as process:
             process.until("STATUS=serving")
             both = ["--broker", url_of(broker, "me"), "--other", url_of(broker, "other")]

@@ -14,6 +14,7 @@ from tests.system.broker.configured import configured
 from tests.system.broker.conftest import require_mosquitto
 from tests.system.broker.daemons import daemon, serve_arguments
 from tests.system.broker.peer import Peer, peer
+from tests.system.slow_model import LONGEST
 
 REQUEST = "edged/kitchen/request/generate"
 EVENTS = "edged/kitchen/event"
@@ -109,16 +110,15 @@ def test_a_lost_session_is_an_event(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_a_crash_and_a_request_that_crashes_twice_are_events(
-    mosquitto: Broker, bundle: Path, tmp_path: Path
+    mosquitto: Broker, slow_bundle: Path, tmp_path: Path
 ) -> None:
-    arguments = configured(tmp_path, bundle, mosquitto, state={"folder": str(tmp_path)})
+    arguments = configured(tmp_path, slow_bundle, mosquitto, state={"folder": str(tmp_path)})
     with peer(mosquitto.port, "5", EVENTS, STREAMS) as client:
         for life in range(3):
             with daemon(tmp_path, *arguments) as process:
                 assert next_event(client, "started")["unfinished"] == int(life > 0)
                 if life == 0:
-                    request = {"id": "p", "prompt": "x", "max_tokens": 200, "stream": True}
-                    client.publish(REQUEST, request | {"timeout_ms": 60_000})
+                    client.publish(REQUEST, LONGEST | {"id": "p", "stream": True})
                 if life < 2:
                     while client.message().topic == EVENTS:
                         pass

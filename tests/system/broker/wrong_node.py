@@ -95,9 +95,12 @@ class WrongNode:
     def __enter__(self) -> Self:
         self._client.loop_start()
         online = "offline" if self._fault == "offline" else "online"
-        operations = ["generate"] if self._fault == "no cancel" else ["generate", "cancel"]
-        limits = {"max_timeout_ms": 60_000}
-        info: Any = {"operations": operations, "formats": ["text", "choice"], "limits": limits}
+        info: Any = {"operations": ["generate"], "formats": ["text", "choice"]}
+        info["limits"] = {"max_timeout_ms": 60_000}
+        if self._fault != "no cancel":
+            info["operations"].append("cancel")
+            info["formats"].append("json_schema")
+            info["limits"]["max_tokens"] = 8
         info["specialists"] = [{"name": "washer", "kind": "label", "labels": ["dry", "leak"]}]
         info["identity"] = "required" if self._fault == "accounts only" else "optional"
         info = "hello" if self._fault == "no info" else info
@@ -139,7 +142,7 @@ class WrongNode:
             topic = f"{ROOT}/response/generate"
         if request.get("stream") is True or fault == "fragments":
             self._stream(request["id"], fault)
-        reply = self._reply(request, message.topic.endswith("cancel"), fault)
+        reply = self._reply(request, message.topic, fault)
         payload = b"hello" if fault == "not JSON" else json.dumps(reply).encode()
         wire = self._properties(getattr(asked, "CorrelationData", None), fault)
         qos, is_retained = int(fault != "QoS 0"), fault == "retained"
@@ -177,7 +180,7 @@ class WrongNode:
             topic, is_retained = f"{ROOT}/stream/{request_id}", fault == "retained fragments"
             self._client.publish(topic, json.dumps(members), 0, retain=is_retained)
 
-    def _reply(self, request: dict[str, Any], is_cancel: bool, fault: str) -> dict[str, Any]:
+    def _reply(self, request: dict[str, Any], topic: str, fault: str) -> dict[str, Any]:
         members = {
             "v": 1,
             "id": "other" if fault == "another id" else request.get("id"),
@@ -189,11 +192,12 @@ class WrongNode:
         if fault in _ERRORS:
             error = _ERRORS[fault]
             return members | {"status": "error", "data": {}, "error": error}
-        if is_cancel:
-            return members | {"data": {"found": fault == "cancels another's"}}
+        if topic.endswith("cancel"):
+            is_found = "/client/me/" in topic or fault == "cancels another's"
+            return members | {"data": {"found": is_found}}
         reason = "done" if fault == "unknown finish reason" else "stop"
         data: dict[str, Any] = {"text": "hello", "json": None, "finish_reason": reason}
-        if "format" in request:
+        if "choices" in request.get("format", {}):
             index: Any = {"cut choice with words": None, "another's index": 1}.get(fault, 0)
             data |= {"text": request["format"]["choices"][0], "choice": index}
         if fault == "no index":

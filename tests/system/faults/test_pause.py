@@ -10,13 +10,14 @@ from typing import Any
 from edged.commands.local_broker import Broker
 from tests.system.broker.peer import Peer, new_id, peer
 from tests.system.faults.site import REPLIES, REQUEST, serving, state
+from tests.system.slow_model import LONGEST
 
 ROUNDS = 4
 TIMEOUT_S = 1.0
 # Longer than the deadline by more than the second to which the expiry of a reply is rounded up: one
 # that waits for its socket while the process stands still is not sent any more.
 PAUSE_S = 2.5
-LONG = {"prompt": "x", "max_tokens": 150, "temperature": 1, "timeout_ms": int(TIMEOUT_S * 1000)}
+LONG = LONGEST | {"temperature": 1, "timeout_ms": int(TIMEOUT_S * 1000)}
 
 
 def arrived(client: Peer) -> dict[str, dict[str, Any]]:
@@ -30,12 +31,12 @@ def arrived(client: Peer) -> dict[str, dict[str, Any]]:
 
 
 def test_a_reply_after_its_deadline_says_so(
-    mosquitto: Broker, bundle: Path, tmp_path: Path
+    mosquitto: Broker, slow_bundle: Path, tmp_path: Path
 ) -> None:
     """Each round stops the process while several requests run and others wait."""
     num_late = num_gone = 0
     with (
-        serving(tmp_path, bundle, mosquitto.port, keepalive="60s") as process,
+        serving(tmp_path, slow_bundle, mosquitto.port, keepalive="60s") as process,
         peer(mosquitto.port, "5", REPLIES) as client,
     ):
         for _ in range(ROUNDS):

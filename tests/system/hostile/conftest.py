@@ -18,6 +18,8 @@ from tests.system.hostile.supervisor import Terms
 
 
 class _Closeable(Protocol):
+    daemon: Daemon
+
     def close(self) -> None: ...
 
 
@@ -60,12 +62,13 @@ class Sites(Generic[_Site]):
 
     @contextlib.contextmanager
     def one(self) -> Iterator[_Site]:
-        """Return the site; a failed assertion closes it."""
+        """Return the site; a failed assertion shows its daemon's log, and closes it."""
         if self._site is None:
             self._site = self._start(self._factory.mktemp("site"))
         try:
             yield self._site
         except BaseException:
+            print(self._site.daemon.log)
             self.close()
             raise
 

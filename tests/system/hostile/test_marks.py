@@ -16,8 +16,6 @@ from tests.system.broker.daemons import daemon
 from tests.system.hostile.attacker import Attacker, attacker
 from tests.system.hostile.attacks import BAD, GENERATE, OK, Message
 from tests.system.hostile.dying import ABORT, DECODING, GRAMMAR, PANIC, TEMPLATE
-from tests.tiny_graphs import TinyConfig
-from tests.tiny_model import write_tiny_bundle
 
 TEXT = "unbearable"
 SCHEMA = {"type": "object", "properties": {TEXT: {"type": "boolean"}}}
@@ -28,13 +26,6 @@ CULPRITS: dict[str, dict[str, Any]] = {
     TEMPLATE: {"prompt": TEXT},
     GRAMMAR: {"prompt": "x", "format": {"type": "json_schema", "schema": SCHEMA}},
 }
-
-
-@pytest.fixture(scope="module")
-def slow_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A slow model."""
-    config = TinyConfig(num_layers=6, hidden=256, num_heads=4, head_size=64, intermediate=512)
-    return write_tiny_bundle(tmp_path_factory.mktemp("slow"), config=config)
 
 
 def culprit(where: str, **changes: Any) -> Message:  # noqa: ANN401 - fields of a message
