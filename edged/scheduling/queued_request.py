@@ -109,7 +109,8 @@ class QueuedRequest:
 
     def remaining_work(self) -> Work:
         """Return the work that remains of a running request, by the last progress."""
-        num_left = self.max_tokens - self.num_generated
+        # A cancelled one ends with the run that has begun.
+        num_left = 1 if self.is_cancelled else self.max_tokens - self.num_generated
         if self.num_generated > self.num_generated_before:
             context = self.num_prompt_tokens + self.num_generated - 1
             return Work(0, num_left, context, self.deadline_s)

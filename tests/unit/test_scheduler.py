@@ -269,18 +269,20 @@ def test_who_has_a_promise_leaves_time_for_who_was_promised_less() -> None:
 
 
 def test_nothing_is_lent_beside_a_promise_that_waits_for_who_was_served_less() -> None:
-    scheduler = shared(of("flood", 1, deadline_s=60), of("ha", 2, deadline_s=60))
+    """Three seconds run and two are asked for: until 9 s its half is 4.5 s, or 2 + 3.5 s."""
+    flood = [of("flood", key, deadline_s=60) for key in (1, 2)]
+    waiting_one = of("ha", 3, deadline_s=60)
+    scheduler = shared(*flood, waiting_one)
     started_one = start_next(scheduler, 0.0, COST)
-    assert started_one is not None
-    assert started_one.client.user == "flood"
+    assert started_one is flood[0]
     state = scheduler.at(0.0, COST)
     assert state.waiting_behind_s(started_one.payer) == {Client("ha"): pytest.approx(3.0)}
-    short = of("flood", 3, deadline_s=4, max_tokens=2, priority=INTERACTIVE)
-    refusal = over(scheduler, short, 0.0)
+    short: dict[str, Any] = {"deadline_s": 9, "max_tokens": 11, "priority": INTERACTIVE}
+    refusal = over(scheduler, of("flood", 4, **short), 0.0)
     assert isinstance(refusal, Rejected)
-    assert start_next(scheduler, 0.0, COST) is None
-    scheduler.remove(started_one)
-    assert order_one(scheduler) == 2
+    assert refusal.message.startswith("this client has been promised its share of the next 9.0 s")
+    scheduler.remove(waiting_one)
+    assert over(scheduler, of("flood", 5, **short), 0.0) == 11
 
 
 def test_a_name_that_is_new_is_one_client_from_its_second_request_on() -> None:
@@ -382,6 +384,10 @@ def test_remaining_work_falls_with_the_engine_s_progress() -> None:
     assert item.remaining_s(COST, 0.0) == pytest.approx(9 * 0.1)
     item.num_prefilled, item.num_generated = 61, 12
     assert item.remaining_s(COST, 0.0) == pytest.approx(9 * 0.1)
+    item.is_cancelled = True  # it ends with the run that has begun
+    assert item.remaining_s(COST, 0.0) == pytest.approx(0.1)
+    item.num_prefilled, item.num_generated = 21, 11
+    assert item.remaining_s(COST, 0.0) == pytest.approx(0.02 * 40)
 
 
 @pytest.mark.parametrize(

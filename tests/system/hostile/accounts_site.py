@@ -26,6 +26,14 @@ from tests.system.hostile.supervisor import Terms
 ACCESS_LIST = ROOT / "deploy" / "mosquitto" / "edged.acl"
 
 
+def shipped_access_list(folder: Path) -> Path:
+    """Copy the shipped access list into a folder: a broker reads only what others may not write."""
+    path = folder / "edged.acl"
+    path.write_text(ACCESS_LIST.read_text("utf-8"), "utf-8")
+    path.chmod(0o600)
+    return path
+
+
 class AccountsSite:
     """A running broker and daemon, and the connections of the accounts.
 
@@ -48,14 +56,11 @@ class AccountsSite:
     def _start(self, folder: Path, bundle: Path, accounts: Sequence[str]) -> None:
         (folder / "mosquitto").mkdir(parents=True)
         (folder / "state").mkdir()
-        access_list = folder / "edged.acl"
-        access_list.write_text(ACCESS_LIST.read_text("utf-8"), "utf-8")
-        access_list.chmod(0o600)
         terms = mosquitto(
             folder / "mosquitto",
             is_persistent=True,
             users=dict.fromkeys(accounts, PASSWORD) | {SERVICE: SERVICE},
-            extra=[f"acl_file {access_list}"],
+            extra=[f"acl_file {shipped_access_list(folder)}"],
         )
         self._broker = self._stack.enter_context(running(terms))
         self._port = self._broker.port

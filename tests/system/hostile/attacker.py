@@ -17,13 +17,13 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.system.broker.peer import without_delay
+from tests.system.hostile.account import PASSWORD
 from tests.system.hostile.attacks import GENERATE, HONEST, Message
 from tests.system.hostile.wire import Publisher, correlation_data, expiry, response_topic
 
 WAIT_S = 60.0
 """For a machine that is busy with something else; what is right takes a fraction of it."""
 ROOT = "edged/kitchen"
-LISTENS = (f"{ROOT}/response/#", "reply/#", f"{ROOT}/state")
 REPLIES = "reply/hostile"
 BUSY = frozenset({"queue_full", "timeout", "memory_pressure", "cancelled"})
 """Refusals for which the request is not at fault."""
@@ -108,13 +108,24 @@ class Attacker:
         port: Of the broker, on loopback.
         prefix: Of the names, so that several attackers can run at the same time.
         is_busy_allowed: Whether its messages may be refused because the node is busy.
+        user: The account, where the broker has some; its requests go to topics of its own.
     """
 
-    def __init__(self, port: int, prefix: str = "h", *, is_busy_allowed: bool = False) -> None:
+    def __init__(
+        self,
+        port: int,
+        prefix: str = "h",
+        *,
+        is_busy_allowed: bool = False,
+        user: str | None = None,
+    ) -> None:
         self._port, self._prefix, self._is_busy_allowed = port, prefix, is_busy_allowed
+        self._account = None if user is None else (user, PASSWORD)
+        self._root = ROOT if user is None else f"{ROOT}/client/{user}"
+        self._replies = REPLIES if user is None else f"{self._root}/response"
         self._numbers = itertools.count()
         self._changed = threading.Condition()
-        self._publishers = {"5": Publisher(port), "3.1.1": Publisher(port, "3.1.1")}
+        self._publishers = {each: Publisher(port, each, self._account) for each in ("5", "3.1.1")}
         self.sent: dict[str, Sent] = {}
         self.unexpected: list[str] = []
         """Replies that belong to no message of this client, by code."""
@@ -122,7 +133,10 @@ class Attacker:
         """The latest ``state`` of the node."""
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
         ready = threading.Event()
-        self._client.on_connect = lambda client, *_: client.subscribe([(t, 1) for t in LISTENS])
+        if self._account is not None:
+            self._client.username_pw_set(*self._account)
+        listens = [f"{self._root}/response/#", "reply/#", f"{ROOT}/state"]
+        self._client.on_connect = lambda client, *_: client.subscribe([(t, 1) for t in listens])
         self._client.on_subscribe = lambda *_: ready.set()
         self._client.on_socket_open = without_delay
         self._client.on_message = self._take
@@ -146,17 +160,17 @@ class Attacker:
         if message.expiry_s is not None:
             properties.append(expiry(message.expiry_s))
         if message.is_addressed:
-            properties.append(response_topic(f"{REPLIES}/{self._prefix}"))
+            properties.append(response_topic(f"{self._replies}/{self._prefix}"))
         sent = Sent(message, time.monotonic(), self._is_busy_allowed)
         self.sent[name] = sent
         publisher = self._publishers[message.version]
         payload = message.payload_for(name)
-        sent.was_taken = publisher.publish(
-            message.topic, payload, properties, retain=message.retain
-        )
+        topic = message.topic.replace(f"{ROOT}/request", f"{self._root}/request")
+        sent.was_taken = publisher.publish(topic, payload, properties, retain=message.retain)
         if not sent.was_taken:
             publisher.close()
-            self._publishers[message.version] = Publisher(self._port, message.version)
+            renewed = Publisher(self._port, message.version, self._account)
+            self._publishers[message.version] = renewed
         return name
 
     def settle(self, *names: str, wait_s: float = WAIT_S) -> bool:
@@ -223,9 +237,11 @@ class Attacker:
 
 
 @contextlib.contextmanager
-def attacker(port: int, prefix: str = "h", *, is_busy_allowed: bool = False) -> Iterator[Attacker]:
+def attacker(
+    port: int, prefix: str = "h", *, is_busy_allowed: bool = False, user: str | None = None
+) -> Iterator[Attacker]:
     """Connect, and disconnect at the end."""
-    client = Attacker(port, prefix, is_busy_allowed=is_busy_allowed)
+    client = Attacker(port, prefix, is_busy_allowed=is_busy_allowed, user=user)
     try:
         yield client
     finally:

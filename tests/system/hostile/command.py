@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=10, help="of each load; %(default)s")
     parser.add_argument("--seed", type=int, default=1, help="of what is sent; %(default)s")
     parser.add_argument(
-        "--flood", action="store_true", help="good requests of one client, more than there is time"
+        "--flood", action="store_true", help="good requests of one account, more than there is time"
     )
     parser.add_argument("--json", action="store_true", help="everything, for programs")
     return parser

@@ -19,6 +19,8 @@ import psutil
 
 from edged.commands.local_broker import mosquitto, running
 from tests.system.broker.configured import configured
+from tests.system.hostile.account import PASSWORD
+from tests.system.hostile.accounts_site import shipped_access_list
 from tests.system.hostile.attacker import BUSY, Attacker, attacker
 from tests.system.hostile.attacks import OK, Message
 from tests.system.hostile.generated import hostile
@@ -27,6 +29,8 @@ from tests.system.hostile.supervisor import Supervisor, Terms, supervised
 MB = 1_000_000
 LOOK_S = 0.5
 NUM_PROBES = 7
+HONEST, FLOOD, SERVICE = "ha", "mallory", "edged"
+"""Accounts."""
 _HONEST_TOKENS = 16
 _FLOOD_TOKENS = 96
 HONEST_PERIOD = 4
@@ -45,7 +49,7 @@ class Load:
         seconds: How long.
         warm_up_s: Time at the beginning in which memory may grow.
         seed: For the choice of messages.
-        is_flood: Whether they are not hostile but good requests, from one client that wants it all.
+        is_flood: Whether they are good requests instead, from one account that wants it all.
     """
 
     bundle: Path
@@ -115,22 +119,26 @@ class Outcome:
 def play(load: Load, folder: Path, note: Callable[[str], None] = lambda _: None) -> Outcome:
     """Start a broker and a daemon in ``folder``, run a load and stop them; blocks."""
     (folder / "mosquitto").mkdir(parents=True)
-    terms = mosquitto(folder / "mosquitto", is_persistent=True)
-    budget = {"memory": int(Terms.of_unit().memory_bytes * 0.9)}
+    # Shares are divided among accounts; what is hostile is played without.
+    users = dict.fromkeys((HONEST, FLOOD), PASSWORD) | {SERVICE: SERVICE} if load.is_flood else None
+    extra = [f"acl_file {shipped_access_list(folder)}"] if load.is_flood else []
+    terms = mosquitto(folder / "mosquitto", is_persistent=True, users=users, extra=extra)
+    settings: dict[str, Any] = {
+        "state": {"folder": str(folder / "state")},
+        "request": {"max_tokens": _DEFAULT_TOKENS},
+        "budget": {"memory": int(Terms.of_unit().memory_bytes * 0.9)},
+    }
+    if load.is_flood:
+        settings["security"] = {"identity": "required"}
     with running(terms) as broker:
-        arguments = configured(
-            folder,
-            load.bundle,
-            broker,
-            state={"folder": str(folder / "state")},
-            request={"max_tokens": _DEFAULT_TOKENS},
-            budget=budget,
-        )
+        user = SERVICE if load.is_flood else None
+        arguments = configured(folder, load.bundle, broker, user=user, **settings)
         (folder / "state").mkdir()
+        flood, honest = (FLOOD, HONEST) if load.is_flood else (None, None)
         with (
             supervised(folder, *arguments, is_grouped=True) as process,
-            attacker(broker.port, "h", is_busy_allowed=True) as enemy,
-            attacker(broker.port, "g", is_busy_allowed=True) as friend,
+            attacker(broker.port, "h", is_busy_allowed=True, user=flood) as enemy,
+            attacker(broker.port, "g", is_busy_allowed=True, user=honest) as friend,
         ):
             process.until_serving()
             return _Run(load, process, enemy, friend, note).outcome()

@@ -47,15 +47,20 @@ class Publisher:
     Args:
         port: Of the broker, on loopback.
         version: ``5`` or ``3.1.1``, which knows no properties.
+        account: Name and password.
     """
 
-    def __init__(self, port: int, version: str = "5") -> None:
+    def __init__(
+        self, port: int, version: str = "5", account: tuple[str, str] | None = None
+    ) -> None:
         self._is_5 = version == "5"
         self._socket = socket.create_connection(("127.0.0.1", port), WAIT_S)
         name = text(f"attacker-{secrets.token_hex(6)}")
         # The longest keep-alive: other tests may run for minutes between two messages.
-        level = b"\x05\x02\xff\xff\x00" if self._is_5 else b"\x04\x02\xff\xff"
-        self._socket.sendall(_packet(0x10, text("MQTT") + level + name))
+        flags = b"\x02\xff\xff" if account is None else b"\xc2\xff\xff"
+        level = b"\x05" + flags + b"\x00" if self._is_5 else b"\x04" + flags
+        secret = b"".join(map(text, account or ()))
+        self._socket.sendall(_packet(0x10, text("MQTT") + level + name + secret))
         self._read_packet()
 
     def close(self) -> None:
