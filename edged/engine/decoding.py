@@ -3,8 +3,10 @@
 Rule: no model here. An exception of a sampler or a constraint ends this answer alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +18,9 @@ from edged.engine.slots import TokenIds
 from edged.engine.steps import DecodeInput, Prefilled, Step, Token
 from edged.specialists.scoring import OptionScorer
 
+# Forced tokens of one pass, at most: a deadline and a cancel wait for its end.
+MAX_FORCED = 15
+
 
 class Constraint(Protocol):
     """The format of an answer, enforced token by token."""
@@ -24,11 +29,17 @@ class Constraint(Protocol):
     def is_complete(self) -> bool:
         """Whether the answer is whole and nothing may follow."""
 
+    def forced(self) -> Sequence[int]:
+        """Return the next tokens, as far as there is one way to go on; often none."""
+
+    def is_end(self, token_ids: Iterable[int]) -> bool:
+        """Return whether the answer is whole with these next tokens."""
+
     def allowed(self, logits: NDArray[np.float32]) -> None:
         """Overwrite the logits ``[vocabulary]`` of all tokens that may not come next with -inf."""
 
     def advance(self, token_id: int) -> None:
-        """Append the chosen token."""
+        """Append the chosen or the forced token."""
 
 
 class HiddenReader(Protocol):
@@ -70,6 +81,8 @@ class Decoding:
         self.num_tokens = len(self.prompt)
         """Of prompt and answer together."""
         self._last_id = -1
+        self._forced: deque[int] = deque()
+        self._is_ending = False
 
     @property
     def is_prefilled(self) -> bool:
@@ -118,12 +131,18 @@ class Decoding:
         self.is_over = self.is_prefilled
         return Prefilled(self.num_prefilled, self.num_cached, num_beside)
 
+    @property
+    def num_forced(self) -> int:
+        """Next tokens that are known without the model."""
+        return len(self._forced)
+
     def draft(self) -> list[int]:
-        """Return a draft of the tokens after the next one."""
-        if self.drafter is None:
-            return []
-        # The pass chooses one token more than was drafted, and positions end at the limit.
-        return self.drafter.draft(self.limit - self.num_tokens - 1)
+        """Return the tokens after the next one that are known, or else a draft of them."""
+        # The pass chooses one token more, and positions end at the limit.
+        room = self.limit - self.num_tokens - 1
+        if self._forced:
+            return list(islice(self._forced, min(MAX_FORCED, room)))
+        return [] if self.drafter is None else self.drafter.draft(room)
 
     def score(self, logits: NDArray[np.float32]) -> None:
         """Take the logits ``[tokens, vocabulary]`` of the prompt's end, or of an option."""
@@ -131,26 +150,53 @@ class Decoding:
             self.scorer.add(logits)
             self.is_over = self.scorer.next_pass is None
 
-    def choose(
-        self, logits: NDArray[np.float32], stop_token_ids: Sequence[int]
-    ) -> Token | Exception:
-        """Choose the next token from the logits ``[vocabulary]``, which are overwritten."""
-        constraint, is_complete = self.constraint, False
+    def choose(self, logits: NDArray[np.float32], stop_token_ids: Sequence[int]) -> list[Step]:
+        """Choose the next token from the logits ``[vocabulary]``, which are overwritten.
+
+        Where the format leaves one way to go on, no logits are looked at.
+
+        Returns:
+            The token; with all that follow where they are forced and end the answer, or the
+            exception that ended it.
+        """
+        steps: list[Step] = []
         try:
-            if constraint is not None:
-                constraint.allowed(logits)
-            token_id = self.sampler.choose(logits)
-            if constraint is not None:
-                constraint.advance(token_id)
-                is_complete = constraint.is_complete
+            while not steps or (self._is_ending and not self.is_over):
+                steps.append(self._push(self._next_id(logits), stop_token_ids))
         except Exception as error:  # noqa: BLE001 - ends this answer; the others go on
             self.is_over = True
-            return error
+            steps.append(error)
+        return steps
+
+    def _next_id(self, logits: NDArray[np.float32]) -> int:
+        constraint = self.constraint
+        if constraint is None:
+            return self.sampler.choose(logits)
+        if not self._forced:
+            self._look_ahead(constraint)
+        if self._forced:
+            token_id = self._forced.popleft()
+            self.sampler.push(token_id)
+        else:
+            constraint.allowed(logits)
+            token_id = self.sampler.choose(logits)
+        constraint.advance(token_id)
+        if not self._forced:  # the next pass is to run them beside this token
+            self._look_ahead(constraint)
+        return token_id
+
+    def _look_ahead(self, constraint: Constraint) -> None:
+        if not constraint.is_complete:
+            self._forced.extend(constraint.forced())
+            self._is_ending = bool(self._forced) and constraint.is_end(self._forced)
+
+    def _push(self, token_id: int, stop_token_ids: Sequence[int]) -> Token:
         is_stop = token_id in stop_token_ids
         self._last_id = token_id
         self.num_tokens += 1
         if self.drafter is not None:
             self.drafter.push(token_id)
+        is_complete = self.constraint is not None and self.constraint.is_complete
         self.is_over = is_stop or is_complete or self.num_tokens == self.limit
         return Token(token_id, is_stop)
 

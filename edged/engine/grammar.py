@@ -4,7 +4,7 @@ Rule: each keyword of a schema is either enforced or refused with its path; none
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -75,6 +75,23 @@ class GrammarConstraint:
         with _failures(ConstraintError, "the grammar"):
             return bool(self._matcher.is_stopped())
 
+    def forced(self) -> list[int]:
+        """Return the next tokens, as far as there is one way to go on.
+
+        They are those that the tokenizer makes of the text. What could become one token with the
+        text that follows it is left out.
+        """
+        with _failures(ConstraintError, "the grammar"):
+            forced: list[int] = self._matcher.compute_ff_tokens()
+            self._check()
+        return forced
+
+    def is_end(self, token_ids: Iterable[int]) -> bool:
+        """Return whether the answer is whole with these next tokens."""
+        with _failures(ConstraintError, "the grammar"):
+            ahead = self._matcher.deep_copy()
+            return bool(ahead.consume_tokens(list(token_ids)) and ahead.is_stopped())
+
     def allowed(self, logits: NDArray[np.float32]) -> None:
         """Overwrite the logits ``[vocabulary]`` of all tokens that may not come next with -inf."""
         with _failures(ConstraintError, "the grammar"):
@@ -83,7 +100,7 @@ class GrammarConstraint:
         logits[bits[: len(logits)] == 0] = -np.inf
 
     def advance(self, token_id: int) -> None:
-        """Append the chosen token."""
+        """Append the chosen or the forced token."""
         with _failures(ConstraintError, "the grammar"):
             self._matcher.consume_token(token_id)
             self._check()

@@ -42,9 +42,13 @@ class Sampler:
         token_id = (
             best if self._params.temperature < _GREEDY_BELOW else self._draw(logits, logits[best])
         )
+        self.push(token_id)
+        return token_id
+
+    def push(self, token_id: int) -> None:
+        """Append a token of the answer."""
         if self._is_penalised:
             self._seen = np.union1d(self._seen, token_id)
-        return token_id
 
     def _penalise(self, logits: NDArray[np.float32]) -> None:
         seen = logits[self._seen]

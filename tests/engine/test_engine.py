@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -221,6 +221,12 @@ class Script:
     @property
     def is_complete(self) -> bool:
         return not self.left
+
+    def forced(self) -> list[int]:
+        return []
+
+    def is_end(self, token_ids: Iterable[int]) -> bool:
+        raise NotImplementedError
 
     def allowed(self, logits: NDArray[np.float32]) -> None:
         kept = logits[self.left[0]]

@@ -1,0 +1,187 @@
+"""What a format leaves one way to say is not decoded: fewer runs, the same answer in company."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edged.bundle.folder import open_bundle
+from edged.engine.decoding import Constraint, Decoding
+from edged.engine.grammar import GrammarConstraint, compile_format
+from edged.engine.loading import load_graph
+from edged.engine.loop import Engine
+from edged.engine.steps import EngineSettings, Token
+from edged.engine.tokenizer import Tokenizer
+from edged.protocol.request import FormatType, OutputFormat, SamplingParams
+from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
+
+GREEDY = SamplingParams()
+PROMPT = list(range(5, 30))
+
+
+def of(**properties: object) -> dict[str, Any]:
+    required = list(properties)
+    members = {"properties": properties, "required": required, "additionalProperties": False}
+    return {"type": "object", **members}
+
+
+ROOM = of(
+    room={"enum": ["kitchen", "bedroom"]},
+    level={"type": "integer", "minimum": 0, "maximum": 9},
+    is_on={"type": "boolean"},
+)
+SCHEMAS = (
+    ROOM,
+    of(state={"const": "the heating is off"}, name={"type": "string", "maxLength": 6}),
+    of(fault={"enum": ["no water", "no power", "leak"]}),
+    of(values={"type": "array", "items": {"type": "boolean"}, "minItems": 2, "maxItems": 3}),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_bundle(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder: Path) -> Tokenizer:
+    return Tokenizer.load(open_bundle(folder))
+
+
+@pytest.fixture
+def engine(folder: Path) -> Engine:
+    path = folder / "model.onnx"
+    graph = load_graph(path, is_fused=True, max_model_len=MAX_MODEL_LEN, num_threads=1, num_slots=4)
+    settings = EngineSettings(graph.max_model_len, num_slots=4)
+    return Engine(graph, (STOP_TOKEN_ID,), settings, is_exact=True)
+
+
+def held(tokenizer: Tokenizer, schema: dict[str, Any]) -> GrammarConstraint:
+    constraint = compile_format(tokenizer, OutputFormat(FormatType.JSON_SCHEMA, schema=schema))
+    assert constraint is not None
+    return constraint
+
+
+class TokenByToken:
+    """A format that lets the model choose each token, even where there is one way to go on."""
+
+    def __init__(self, constraint: GrammarConstraint) -> None:
+        self._constraint = constraint
+
+    @property
+    def is_complete(self) -> bool:
+        return self._constraint.is_complete
+
+    def forced(self) -> list[int]:
+        return []
+
+    def is_end(self, token_ids: Iterable[int]) -> bool:
+        raise NotImplementedError
+
+    def allowed(self, logits: NDArray[np.float32]) -> None:
+        self._constraint.allowed(logits)
+
+    def advance(self, token_id: int) -> None:
+        self._constraint.advance(token_id)
+
+
+def decode(
+    engine: Engine, *constraints: Constraint, max_tokens: int = 100
+) -> tuple[list[list[int]], int]:
+    """Return the tokens of answers that are decoded together, and the runs that chose tokens."""
+    answers: dict[Decoding, list[int]] = {
+        engine.start(PROMPT, GREEDY, max_tokens=max_tokens, constraint=one): []
+        for one in constraints
+    }
+    num_runs = 0
+    while not all(decoding.is_over for decoding in answers):
+        ran = engine.step()
+        num_runs += ran.num_rows > 0
+        for decoding, steps in ran.outcomes.items():
+            answers[decoding] += [step.token_id for step in steps if isinstance(step, Token)]
+    for decoding in answers:
+        engine.end(decoding)
+    return list(answers.values()), num_runs
+
+
+def text(tokenizer: Tokenizer, token_ids: list[int]) -> str:
+    stream = tokenizer.detokenizer()
+    return "".join(map(stream.push, token_ids)) + stream.flush()
+
+
+def test_forced_text_takes_no_run_of_its_own(engine: Engine, tokenizer: Tokenizer) -> None:
+    (answer,), num_runs = decode(engine, held(tokenizer, ROOM))
+    (plain,), num_plain = decode(engine, TokenByToken(held(tokenizer, ROOM)))
+    assert json.loads(text(tokenizer, answer)).keys() == {"room", "level", "is_on"}
+    assert json.loads(text(tokenizer, plain)).keys() == {"room", "level", "is_on"}
+    assert 2 * num_runs < num_plain
+
+
+@pytest.mark.parametrize("num_beside", [2, 4])
+def test_an_answer_has_the_same_tokens_alone_and_in_company(
+    engine: Engine, tokenizer: Tokenizer, num_beside: int
+) -> None:
+    alone = [decode(engine, held(tokenizer, schema))[0][0] for schema in SCHEMAS]
+    for first in range(0, len(SCHEMAS), num_beside):
+        together = SCHEMAS[first : first + num_beside]
+        answers, _ = decode(engine, *(held(tokenizer, schema) for schema in together))
+        assert answers == alone[first : first + num_beside]
+
+
+def test_what_is_forced_is_what_the_tokenizer_makes_of_it(
+    engine: Engine, tokenizer: Tokenizer
+) -> None:
+    schema = of(state={"const": "the heating is off"}, unit={"const": "°C"})
+    (answer,), num_runs = decode(engine, held(tokenizer, schema))
+    said = text(tokenizer, answer)
+    assert json.loads(said) == {"state": "the heating is off", "unit": "°C"}
+    assert answer == tokenizer.encode(said)
+    assert num_runs == 0, "forced to the end: nothing is left to choose"
+
+
+def test_an_answer_whose_end_is_forced_needs_no_run_for_it(
+    engine: Engine, tokenizer: Tokenizer
+) -> None:
+    choices = OutputFormat(FormatType.CHOICE, choices=("yes, it is", "no, it is not"))
+    constraint = compile_format(tokenizer, choices)
+    assert constraint is not None
+    (answer,), num_runs = decode(engine, constraint)
+    assert text(tokenizer, answer) in choices.choices
+    assert num_runs == 0, "its first token says which of the two it is"
+
+
+@pytest.mark.parametrize("max_tokens", range(1, 9))
+def test_forced_text_is_cut_at_the_limit_as_any_other(
+    engine: Engine, tokenizer: Tokenizer, max_tokens: int
+) -> None:
+    (whole,), _ = decode(engine, held(tokenizer, ROOM))
+    (answer,), _ = decode(engine, held(tokenizer, ROOM), max_tokens=max_tokens)
+    assert answer == whole[:max_tokens]
+
+
+def test_the_cache_after_forced_text_is_that_of_single_tokens(
+    engine: Engine, tokenizer: Tokenizer
+) -> None:
+    (answer,), _ = decode(engine, held(tokenizer, ROOM))
+    later = [*PROMPT, *answer, 7, 8]
+    after = list(engine.generate(later, GREEDY, max_tokens=12))
+    engine.release()
+    fresh = list(engine.generate(later, GREEDY, max_tokens=12))
+    assert [step for step in after if isinstance(step, Token)] == [
+        step for step in fresh if isinstance(step, Token)
+    ]
+
+
+def test_a_repetition_penalty_counts_forced_tokens(engine: Engine, tokenizer: Tokenizer) -> None:
+    penalised = SamplingParams(repetition_penalty=2.0)
+    schema = of(a={"const": "aaaa"}, b={"type": "string", "maxLength": 8})
+    answers = []
+    for constraint in (held(tokenizer, schema), TokenByToken(held(tokenizer, schema))):
+        steps = engine.generate(PROMPT, penalised, max_tokens=60, constraint=constraint)
+        answers.append([step.token_id for step in steps if isinstance(step, Token)])
+    # Of one character each in this tokenizer: whoever chose them, they are the same.
+    assert text(tokenizer, answers[0]) == text(tokenizer, answers[1])
