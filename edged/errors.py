@@ -10,6 +10,7 @@ class ErrorCode(StrEnum):
     """Why a request was refused: ``error.code`` on the wire."""
 
     BAD_REQUEST = "bad_request"
+    IDENTITY_REQUIRED = "identity_required"
     FORBIDDEN_TOPIC = "forbidden_topic"
     TIMEOUT = "timeout"
     PAYLOAD_TOO_LARGE = "payload_too_large"
@@ -35,6 +36,7 @@ class ErrorCode(StrEnum):
 
 _STATUS = {
     ErrorCode.BAD_REQUEST: 400,
+    ErrorCode.IDENTITY_REQUIRED: 403,
     ErrorCode.FORBIDDEN_TOPIC: 403,
     ErrorCode.TIMEOUT: 408,
     ErrorCode.PAYLOAD_TOO_LARGE: 413,

@@ -289,7 +289,44 @@ def _dialogue(talk: Talk) -> None:
         talk.show()
 
 
+def _own(talk: Talk) -> None:
+    talk.ask({"id": "s1", "prompt": "Is it on?", "stream": True}, topic=_topic("me"))
+    talk.stream("Yes", ".")
+    talk.show()
+    panel = {
+        "prompt": "Is it on?",
+        "response_topic": "edged/kitchen/client/me/response/generate/panel",
+    }
+    talk.ask(panel, topic=_topic("me"))
+    talk.finish("Yes.")
+    talk.show()
+    talk.ask({"id": "s1"}, topic=_topic("me", "cancel"))
+    talk.show()
+    correction = {"id": "c1", "specialist": "lamp", "prompt": "It is dark", "answer": "on"}
+    talk.ask(correction, topic=_topic("me", "correct"))
+
+
+def _anothers(talk: Talk) -> None:
+    talk.ask({"id": "a1", "prompt": "Is it on?"}, topic=_topic("me"))
+    talk.ask({"id": "a1"}, topic=_topic("other", "cancel"))
+    talk.show()
+    talk.finish("Yes.")
+
+
+def _topic(user: str, operation: str = "generate") -> str:
+    return DEFAULTS.topics.client(user).request(operation)
+
+
 def _shared(talk: Talk) -> None:
+    group = "edged/group/heating/client/me"
+    talk.ask(
+        {"id": "g1", "prompt": "Is it on?", "response_topic": f"{group}/response/generate/panel"},
+        topic=f"{group}/request/generate",
+    )
+    talk.finish("Yes.")
+
+
+def _shared_by_all(talk: Talk) -> None:
     topic = "edged/group/heating/request/generate"
     talk.ask({"id": "g1", "prompt": "Is it on?", "response_topic": "reply/me"}, topic=topic)
     talk.finish("Yes.")
@@ -312,7 +349,7 @@ def _probed(talk: Talk) -> None:
 
 def _announced(talk: Talk) -> None:
     bench = talk.bench
-    announcement = Announcement(DEFAULTS.topics, "homeassistant", MODEL, can_ask=True)
+    announcement = Announcement(DEFAULTS.topics, "homeassistant", "ha", MODEL, can_ask=True)
     discovery = Discovery(announcement, bench.transport, bench.clock, is_on=True)
     status = bench.delivery(STATUS_ONLINE, topic=status_topic(announcement.prefix))
     talk.lines.append(_line("→", status.topic, status.payload.decode(), []))
@@ -339,6 +376,14 @@ def _corrected(talk: Talk) -> None:
     talk.ask({"id": "c1", "specialist": "lamp", "prompt": "It is dark", "answer": "on"}, "correct")
     (keep,) = talk.bench.keeper.waiting
     talk.bench.take(CorrectionKept(keep.key, count=12, is_new=True))
+
+
+def _without_an_account(talk: Talk) -> None:
+    required = replace(DEFAULTS, is_identity_required=True)
+    talk.bench = Bench(replace(NODE_LIMITS, defaults=required))
+    talk.ask({"id": "a1", "prompt": "Is it on?", "response_topic": "reply/me"})
+    talk.show()
+    talk.ask({"id": "a2", "prompt": "Is it on?"})
 
 
 def _poison(talk: Talk) -> None:
@@ -382,7 +427,14 @@ TOPICS: dict[str, Callable[[Talk], None]] = {
     "Asked again": _again,
     "A stream": _streamed,
     "A session": _dialogue,
+    "An account has topics of its own": _own,
+    "Another account's request is not there": _anothers,
+    "A reply topic that is not the account's own": lambda talk: talk.ask(
+        {"id": "a1", "prompt": "Is it on?", "response_topic": "zigbee2mqtt/lock/set"},
+        topic=_topic("me"),
+    ),
     "A group": _shared,
+    "A group, without accounts": _shared_by_all,
     "A cancel of what runs; its answer so far follows": _cancelled_running,
     "A cancel of what is not there": lambda talk: talk.ask({"id": "nobody"}, "cancel"),
     "A correction": _corrected,
@@ -395,6 +447,7 @@ TOPICS: dict[str, Callable[[Talk], None]] = {
 }
 CODES: dict[str, Callable[[Talk], None]] = {
     "bad_request": _one({"id": "a1", "prompt": "Is it on?", "temperature": "hot"}),
+    "identity_required": _without_an_account,
     "timeout": _one({"id": "a1", "prompt": "Is it on?", "timeout_ms": 1000}),
     "payload_too_large": _one(
         {"id": "a1", "prompt": "x" * 17_000},

@@ -19,11 +19,12 @@ from edged.daemon.specialist_folders import SpecialistFolders
 from edged.daemon.worker import Worker
 from edged.engine.decoding import Constraint, Decoding, ForwardPass, HiddenReader
 from edged.engine.loop import Engine
-from edged.engine.steps import Prefilled, Step, Token
+from edged.engine.steps import NO_ORIGIN, Prefilled, PromptOrigin, Step, Token
 from edged.node.crash_journal import CrashJournal
 from edged.node.effects import Effect, KeepCorrection, Prepare, WriteJournal
 from edged.node.events import Prepared, Tick
 from edged.node.generation import Finished, Generation
+from edged.node.ledger import request_bytes
 from edged.node.limits import Limits
 from edged.node.node import Event, Node
 from edged.node.throttling import DeviceReading
@@ -227,7 +228,7 @@ class FakeEngine(Engine):
         *,
         max_tokens: int,
         constraint: Constraint | None = None,
-        num_answered: int = 0,
+        origin: PromptOrigin = NO_ORIGIN,
         reader: HiddenReader | None = None,
     ) -> Decoding:
         steps = self.generate(prompt_ids, sampling, max_tokens=max_tokens, constraint=constraint)
@@ -284,6 +285,8 @@ LIMITS = Limits(
     model_id="tiny@abcdef",
     plan=MemoryPlan(20 * MIB, 30 * MIB, 30 * MIB, 20 * MIB),
 )
+REQUEST_BYTES = request_bytes(LIMITS.defaults.max_payload_bytes, LIMITS.max_model_len)
+"""What each request reserves with these limits."""
 ROOMY = MemorySnapshot(rss_bytes=100 * MIB, available_bytes=500 * MIB)
 COST = CostEstimate(prefill_token_s=0.01, decode_token_s=0.08)
 

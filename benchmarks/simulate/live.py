@@ -49,7 +49,7 @@ class LiveNode:
     """A connection to one node.
 
     Args:
-        options: Its address.
+        options: Its address; with an account all clients of a workload are one to the node.
 
     Raises:
         NodeSilentError: The broker does not answer, or knows no such node.
@@ -154,7 +154,7 @@ class LiveNode:
         }
         payload = json.dumps(members).encode()
         self._transport.publish(
-            Encoded(self._topics.request("generate"), payload, WireProperties())
+            Encoded(self._options.client_topics.request("generate"), payload, WireProperties())
         )
 
     def _listen(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:

@@ -31,10 +31,11 @@ from edged.daemon.memory_plan import MemoryReservation
 from edged.daemon.run import serve
 from edged.daemon.specialist_folders import SpecialistFolders
 from edged.engine.decoding import Constraint, Decoding, ForwardPass
-from edged.engine.steps import Prefilled, Step, Token
+from edged.engine.steps import NO_ORIGIN, Prefilled, PromptOrigin, Step, Token
 from edged.protocol.request import ChatMessage, SamplingParams
 from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan
+from edged.transport.clock import boot_s
 
 if TYPE_CHECKING:
     from edged.engine.loop import Engine
@@ -72,11 +73,11 @@ class InstantEngine:
         *,
         max_tokens: int,
         constraint: Constraint | None = None,
-        num_answered: int = 0,
+        origin: PromptOrigin = NO_ORIGIN,
         reader: object = None,
     ) -> Decoding:
         """Start an answer of ``max_tokens`` tokens."""
-        _ = constraint, num_answered, reader
+        _ = constraint, origin, reader
         self._active.append(InstantDecoding(len(prompt_ids), max_tokens))
         return self._active[-1]
 
@@ -140,7 +141,7 @@ def load_instant(config: Config) -> ResidentModel:
         tokenizer=cast("Tokenizer", ByteTokenizer()),
         specialists=SpecialistFolders(),
         cost=_COST,
-        started_s=time.monotonic(),
+        started_s=boot_s(),
     )
 
 

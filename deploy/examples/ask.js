@@ -3,15 +3,18 @@
 const mqtt = require("mqtt");
 const { randomBytes } = require("crypto");
 
-const node = process.env.EDGED_NODE || "kitchen";
+const user = process.env.MQTT_USER || "js"; // the broker's account; without accounts, any name
+const own = `edged/${process.env.EDGED_NODE || "kitchen"}/client/${user}`;
 const timeoutS = 30;
 const name = `js-${randomBytes(4).toString("hex")}`;
-const replyTopic = `edged/${node}/response/generate/${name}`;
+const replyTopic = `${own}/response/generate/${name}`;
 const client = mqtt.connect({
   host: process.env.MQTT_HOST || "localhost",
   port: Number(process.env.MQTT_PORT || 1883),
   protocolVersion: 5,
   clientId: name,
+  username: user,
+  password: process.env.MQTT_PASSWORD,
 });
 
 function end(status, text) {
@@ -26,7 +29,7 @@ client.on("error", (error) => end(69, error.message));
 client.on("connect", () => {
   client.subscribe(replyTopic, { qos: 1 }, () => {
     const request = { prompt: process.argv[2], max_tokens: 64, on_deadline: "shorten" };
-    client.publish(`edged/${node}/request/generate`, JSON.stringify(request), {
+    client.publish(`${own}/request/generate`, JSON.stringify(request), {
       qos: 1,
       properties: {
         responseTopic: replyTopic,

@@ -8,13 +8,14 @@ import uuid
 
 import aiomqtt
 
-NODE = os.environ.get("EDGED_NODE", "kitchen")
+USER = os.environ.get("MQTT_USER", "aiomqtt")  # the broker's account; without accounts, any name
+OWN = f"edged/{os.environ.get('EDGED_NODE', 'kitchen')}/client/{USER}"
 TIMEOUT_S = 30
 
 
 async def main(prompt: str) -> None:
     name = f"aiomqtt-{uuid.uuid4().hex[:8]}"
-    reply_topic, stream_topic = f"edged/{NODE}/response/generate/{name}", f"edged/{NODE}/stream/{name}"
+    reply_topic, stream_topic = f"{OWN}/response/generate/{name}", f"{OWN}/stream/{name}"
     request = {
         "id": name,  # names the stream
         "prompt": prompt,
@@ -24,9 +25,10 @@ async def main(prompt: str) -> None:
         "response_topic": reply_topic,
     }
     host, port = os.environ.get("MQTT_HOST", "localhost"), int(os.environ.get("MQTT_PORT", "1883"))
-    async with aiomqtt.Client(host, port, identifier=name) as client:
+    account = {"username": USER, "password": os.environ.get("MQTT_PASSWORD")}
+    async with aiomqtt.Client(host, port, identifier=name, **account) as client:
         await client.subscribe([(reply_topic, 1), (stream_topic, 0)])
-        await client.publish(f"edged/{NODE}/request/generate", json.dumps(request), qos=1)
+        await client.publish(f"{OWN}/request/generate", json.dumps(request), qos=1)
         printed = ""
         async for message in client.messages:
             members = json.loads(message.payload)

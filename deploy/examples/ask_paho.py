@@ -10,14 +10,16 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-NODE = os.environ.get("EDGED_NODE", "kitchen")
+USER = os.environ.get("MQTT_USER", "paho")  # the broker's account; without accounts, any name
+OWN = f"edged/{os.environ.get('EDGED_NODE', 'kitchen')}/client/{USER}"
 TIMEOUT_S = 30
 name = f"paho-{uuid.uuid4().hex[:8]}"
-reply_topic = f"edged/{NODE}/response/generate/{name}"
+reply_topic = f"{OWN}/response/generate/{name}"
 replies = queue.SimpleQueue()
 subscribed = queue.SimpleQueue()
 
 client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=name, protocol=mqtt.MQTTv5)
+client.username_pw_set(USER, os.environ.get("MQTT_PASSWORD"))
 client.on_connect = lambda *_: client.subscribe(reply_topic, qos=1)
 client.on_subscribe = lambda *_: subscribed.put(True)
 client.on_message = lambda _client, _data, message: replies.put(json.loads(message.payload))
@@ -31,7 +33,7 @@ properties.CorrelationData = uuid.uuid4().bytes  # the same one again asks for t
 properties.ContentType = "application/json"
 properties.MessageExpiryInterval = TIMEOUT_S  # the deadline; a reply comes in any case
 request = {"prompt": sys.argv[1], "max_tokens": 64, "on_deadline": "shorten"}
-client.publish(f"edged/{NODE}/request/generate", json.dumps(request), qos=1, properties=properties)
+client.publish(f"{OWN}/request/generate", json.dumps(request), qos=1, properties=properties)
 
 reply = replies.get(timeout=TIMEOUT_S + 5)
 client.disconnect()

@@ -3,16 +3,17 @@
 Rule: no file of a bundle is used before it was compared with the manifest.
 """
 
+import contextlib
 import errno
 import hashlib
 import io
 import mmap
 import os
-import re
-import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edged.bundle.graph_file import GraphFileError, check_locations
 from edged.bundle.manifest import (
     MANIFEST,
     MODEL,
@@ -22,13 +23,11 @@ from edged.bundle.manifest import (
     FileEntry,
     Manifest,
 )
+from edged.bundle.plain_file import open_plain
 from edged.errors import BundleError, BundleUnavailableError
 
 _MANIFEST_BYTES_MAX = 1 << 20
-# onnx.proto: a StringStringEntryProto starts with field 1 (0x0a), the key; then field 2 (0x12).
-# An attacker may pad the varint of the key's length, so padding is matched, too.
-_LOCATION_KEY = re.compile(rb"\x0a(?:\x08|\x88\x80*\x00)location")
-_LOCATION_VALUE = b"\x12" + bytes([len(MODEL_DATA)]) + MODEL_DATA.encode()
+_COPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +66,26 @@ def open_bundle(folder: Path, *, verify: bool = True) -> Bundle:
         BundleError: the first problem, with the file's name and what to do.
         BundleUnavailableError: a file is missing, or cannot be read now.
     """
-    try:
-        folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise BundleUnavailableError(
-            f"{folder}: {error.strerror}; give the folder that `edged build` made"
-        ) from error
-    try:
+    with _opened(folder) as folder_fd:
         return _open_checked(folder, folder_fd, verify=verify)
-    except OSError as error:  # a disk that fails
-        raise BundleUnavailableError(f"{folder}: cannot be read: {error.strerror}") from error
-    finally:
-        os.close(folder_fd)
+
+
+def copy_bundle(folder: Path, target_fd: int) -> Bundle:
+    """Copy a bundle's files into an empty folder, and verify the copy.
+
+    Each file is copied from the descriptor that was checked: its name may lead elsewhere by then.
+
+    Args:
+        folder: the bundle; may be a symbolic link, its files may not.
+        target_fd: the open folder of the copy.
+
+    Raises:
+        BundleError: the first problem, as of ``open_bundle``.
+        BundleUnavailableError: a file is missing, or cannot be read or written now.
+    """
+    with _opened(folder) as folder_fd:
+        _open_checked(folder, folder_fd, verify=False, target_fd=target_fd)
+        return _open_checked(folder, target_fd, verify=True)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
@@ -100,7 +107,25 @@ def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
     return open_bundle(folder, verify=False)
 
 
-def _open_checked(folder: Path, folder_fd: int, *, verify: bool) -> Bundle:
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    try:
+        folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise BundleUnavailableError(
+            f"{folder}: {error.strerror}; give the folder that `edged build` made"
+        ) from error
+    try:
+        yield folder_fd
+    except OSError as error:  # a disk that fails
+        raise BundleUnavailableError(f"{folder}: cannot be read: {error.strerror}") from error
+    finally:
+        os.close(folder_fd)
+
+
+def _open_checked(
+    folder: Path, folder_fd: int, *, verify: bool, target_fd: int | None = None
+) -> Bundle:
     with _open_plain(folder_fd, MANIFEST, f"no {MANIFEST} in {folder}: not a bundle") as file:
         data = file.read(_MANIFEST_BYTES_MAX + 1)
     if len(data) > _MANIFEST_BYTES_MAX:
@@ -112,6 +137,11 @@ def _open_checked(folder: Path, folder_fd: int, *, verify: bool) -> Bundle:
         missing = f"{name}: listed in the manifest but missing; {REPAIR}"
         with _open_plain(folder_fd, name, missing) as file:
             _check_file(file, name, entry, verify=verify)
+            if target_fd is not None:
+                file.seek(0)
+                _write_file(target_fd, name, file, entry.size_bytes)
+    if target_fd is not None:
+        _write_file(target_fd, MANIFEST, io.BytesIO(data), len(data))
     return Bundle(folder, manifest, hashlib.sha256(data).hexdigest())
 
 
@@ -122,22 +152,29 @@ def _open_plain(folder_fd: int, name: str, missing: str) -> io.BufferedReader:
         BundleError: it is a link, has a second one, or is no regular file.
         BundleUnavailableError: it cannot be opened, or is ``missing``.
     """
-    # O_NONBLOCK so that a named pipe in the folder cannot hang the start.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        file_fd = os.open(name, flags, dir_fd=folder_fd)
+        file_fd = open_plain(name, os.O_RDONLY, folder=folder_fd)
     except FileNotFoundError as error:
         raise BundleUnavailableError(missing) from error
     except OSError as error:
-        failure = BundleError if error.errno == errno.ELOOP else BundleUnavailableError
+        is_other = error.errno in (errno.ELOOP, errno.EINVAL)
+        failure = BundleError if is_other else BundleUnavailableError
         problem = f"cannot be opened as a plain file ({error.strerror})"
         raise failure(f"{name}: {problem}; {REPAIR}") from error
-    status = os.fstat(file_fd)
-    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+    if os.fstat(file_fd).st_nlink == 1:
         return os.fdopen(file_fd, "rb")
     os.close(file_fd)
-    kind = "has a second hard link" if stat.S_ISREG(status.st_mode) else "is not a regular file"
-    raise BundleError(f"{name}: {kind}; {REPAIR}")
+    raise BundleError(f"{name}: has a second hard link; {REPAIR}")
+
+
+def _write_file(folder_fd: int, name: str, content: io.BufferedIOBase, size_bytes: int) -> None:
+    file_fd = open_plain(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, folder=folder_fd)
+    with os.fdopen(file_fd, "wb") as copy:
+        os.fchmod(copy.fileno(), 0o644)  # independent of the umask
+        # No more than was said, although the file may grow meanwhile.
+        while size_bytes > 0 and (piece := content.read(min(size_bytes, _COPY_BYTES))):
+            copy.write(piece)
+            size_bytes -= len(piece)
 
 
 def _check_file(file: io.BufferedReader, name: str, entry: FileEntry, *, verify: bool) -> None:
@@ -145,22 +182,22 @@ def _check_file(file: io.BufferedReader, name: str, entry: FileEntry, *, verify:
     if size_bytes != entry.size_bytes:
         problem = f"{size_bytes} bytes, the manifest says {entry.size_bytes}"
         raise BundleError(f"{name}: {problem}; {REPAIR}")
-    if name == MODEL:
-        _check_locations(file.fileno(), size_bytes)
     digest = hashlib.file_digest(file, "sha256").hexdigest() if verify else entry.sha256
     if digest != entry.sha256:
         problem = f"sha256 differs from the manifest ({digest[:12]}…, not {entry.sha256[:12]}…)"
         raise BundleError(f"{name}: {problem}; {REPAIR}")
+    if name == MODEL:
+        _check_graph(file.fileno(), size_bytes)
 
 
-def _check_locations(file_fd: int, size_bytes: int) -> None:
+def _check_graph(file_fd: int, size_bytes: int) -> None:
     # External data is read by ONNX Runtime from whatever path the graph names.
     if size_bytes == 0:
         raise BundleError(f"{MODEL}: empty; {REPAIR}")
     with mmap.mmap(file_fd, 0, access=mmap.ACCESS_READ) as view:
-        for match in _LOCATION_KEY.finditer(view):
-            if view[match.end() : match.end() + len(_LOCATION_VALUE)] != _LOCATION_VALUE:
-                raise BundleError(
-                    f"{MODEL}: refers to weights outside {MODEL_DATA}; "
-                    "do not use this bundle, rebuild it with `edged build`"
-                )
+        try:
+            check_locations(view, MODEL_DATA)
+        except GraphFileError as error:
+            raise BundleError(
+                f"{MODEL}: {error}; do not use this bundle, rebuild it with `edged build`"
+            ) from error

@@ -14,7 +14,7 @@ from typing import Any
 
 from edged.commands.broker_options import BrokerOptions, add_broker_options, read_broker_options
 from edged.commands.received import ReceivedReply, decode_fragment, decode_reply
-from edged.errors import ExitCode, UsageError
+from edged.errors import ErrorCode, ExitCode, UsageError
 from edged.protocol.wire import Delivery, Encoded, WireProperties
 from edged.transport.events import Connected, ConnectFailed, Published, TransportEvent
 
@@ -64,16 +64,20 @@ class _Question:
         self._options = options
         self._target = target
         self._id = f"ask-{secrets.token_hex(8)}"
-        self._topics = topics = target.topics
+        self._topics = target.client_topics
         self._reply_topic = target.reply_topic(self._id)
         self._availability: str | None = None
         self._status: int | None = None
         self._next_fragment = 0
         self._printed = ""
         self._has_asked = False
-        subscriptions = [self._reply_topic, topics.availability]
+        subscriptions = [self._reply_topic, target.topics.availability]
+        # Where a node that answers accounts only tells so everybody else.
+        self._advice_topic = target.topics.response("generate")
+        if self._topics.root == target.topics.root:
+            subscriptions.append(self._advice_topic)
         if options.is_stream:
-            subscriptions.append(topics.stream(self._id))
+            subscriptions.append(self._topics.stream(self._id))
         self.client = target.client(self._id, subscriptions, options.protocol)
 
     def run(self) -> int:
@@ -160,15 +164,21 @@ class _Question:
                 self._give_up(f"the broker did not accept the question: {event.failure}")
 
     def _take_delivery(self, delivery: Delivery) -> None:
-        if delivery.topic == self._topics.availability:
+        if delivery.topic == self._target.topics.availability:
             self._availability = delivery.payload.decode(errors="replace")
         elif delivery.topic == self._topics.stream(self._id):
             self._take_fragment(delivery.payload)
         else:
-            reply = decode_reply(delivery.payload)
-            # The reply to a cancel has neither a finish reason nor a code.
-            if reply is not None and reply.finish_reason + reply.code:
-                self._status = self._finish(reply)
+            self._take_reply(delivery)
+
+    def _take_reply(self, delivery: Delivery) -> None:
+        reply = decode_reply(delivery.payload)
+        # The reply to a cancel has neither a finish reason nor a code.
+        if reply is None or not reply.finish_reason + reply.code:
+            return
+        is_advice = self._has_asked and reply.code == ErrorCode.IDENTITY_REQUIRED
+        if delivery.topic != self._advice_topic or is_advice:
+            self._status = self._finish(reply)
 
     def _take_fragment(self, payload: bytes) -> None:
         fragment = decode_fragment(payload)

@@ -10,8 +10,8 @@ from pathlib import Path
 from edged.commands.sync_client import SyncClient
 from edged.config.broker_url import BrokerAddress, parse_broker_url
 from edged.errors import UnavailableError, UsageError
-from edged.protocol.topic import refuse_prefix, refuse_topic
-from edged.protocol.wire import Topics
+from edged.protocol.topic import refuse_prefix
+from edged.protocol.wire import ClientTopics, Topics, is_user
 from edged.transport.settings import BrokerSettings, read_password_file
 
 _NODE = re.compile(r"[a-z0-9-]{1,32}")
@@ -32,12 +32,15 @@ class BrokerOptions:
         """The topics of the node."""
         return Topics(self.prefix, self.node)
 
+    @property
+    def client_topics(self) -> ClientTopics:
+        """The topics of who asks: those of the account, if its name is a level of a topic."""
+        user = self.address.username
+        return self.topics.client(user if user and is_user(user) else None)
+
     def reply_topic(self, name: str) -> str:
-        """Return a client's reply topic: below its user name, so that an ACL can grant it."""
-        # A user name with a slash would be several levels, so it is left out.
-        plain, user = self.topics.response("generate"), self.address.username
-        is_level = user and "/" not in user and refuse_topic(f"{plain}/{user}/{name}") is None
-        return f"{plain}/{user}/{name}" if is_level else f"{plain}/{name}"
+        """Return a reply topic of one's own."""
+        return self.client_topics.response(f"generate/{name}")
 
     def client(
         self, client_id: str, subscriptions: Sequence[str], protocol: str = "auto"

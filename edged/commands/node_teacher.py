@@ -46,8 +46,8 @@ class NodeTeacher:
         self._system = instruction(options)
         self._client_id = f"teach-{secrets.token_hex(8)}"
         self._reply_topic = target.reply_topic(self._client_id)
-        topics = target.topics
-        self._topic, self._availability = topics.request("generate"), topics.availability
+        self._topic = target.client_topics.request("generate")
+        self._availability = target.topics.availability
         self._client = target.client(self._client_id, [self._reply_topic, self._availability])
         self._num_asked = 0
 

@@ -88,6 +88,7 @@ def _parts(plan: MemoryPlan) -> dict[str, int]:
         "working_bytes": plan.working_bytes,
         "process_bytes": plan.process_bytes,
         "specialists_bytes": plan.specialists_bytes,
+        "serving_bytes": plan.serving_bytes,
     }
 
 
@@ -103,6 +104,7 @@ def as_lines(figures: dict[str, Any]) -> Iterator[str]:
         ("working memory", "working_bytes", "activations, tokenizer, grammars"),
         ("process", "process_bytes", "the interpreter and its libraries"),
         ("specialists", "specialists_bytes", "what was taught to the model"),
+        ("requests", "serving_bytes", "a full queue, sessions, replies to send again"),
         ("total", "total_bytes", ""),
     )
     for title, key, note in rows:

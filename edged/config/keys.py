@@ -13,9 +13,12 @@ from pathlib import Path
 from edged.config import kinds
 from edged.config.declare import required, setting
 from edged.protocol.topic import refuse_prefix, refuse_topic
+from edged.protocol.wire import MAX_USER_BYTES, is_user
 
 # Largest ``prefill_chunk_tokens`` the autotuning tries; memory is planned for it.
 MAX_TUNED_CHUNK_TOKENS = 256
+# Values of ``security.identity``.
+IDENTITIES = IDENTITY_REQUIRED, IDENTITY_OPTIONAL = "required", "optional"
 # Without NUL, as the texts of a request.
 PROMPT = kinds.text("text of at most 8192 characters", r"(?s)[^\x00]+", 8192)
 _NAME = kinds.text("1 to 32 of a-z, 0-9 and -", r"[a-z0-9-]{1,32}")
@@ -33,6 +36,10 @@ _REPLY_PREFIX = kinds.topic(
     "the beginning of a topic, without + and #, not starting with $, of less than 256 bytes and at "
     "most 16 levels, without control characters",
     lambda value: "it is empty" if not value else refuse_topic(f"{value}x"),
+)
+_USER = kinds.topic(
+    f"a user name of at most {MAX_USER_BYTES} bytes, without /, + and #",
+    lambda value: None if is_user(value) else "it is no level of a topic",
 )
 _DISCOVERY = kinds.text(
     "a topic of a-z, A-Z, 0-9, _, - and /, not starting or ending with /, of at most 8 levels",
@@ -59,7 +66,8 @@ class ModelConfig:
     """Requests answered at the same time; each reserves memory for a whole context."""
     warm_prompts: tuple[str, ...] = setting(kinds.text_list(PROMPT), ())
     """System prompts, besides `request.system_prompt`, whose keys and values are computed in
-    advance: kept in memory, and in `state.folder` for the first request after a boot."""
+    advance: kept in memory, and in `state.folder` for the first request after a boot. One that does
+    not fit into `budget.memory` is left out, with a line in the log."""
     prefill_chunk_tokens: int | None = setting(
         kinds.integer(8, 4096),
         None,
@@ -89,8 +97,10 @@ class BrokerConfig:
     """CA certificate (PEM) that signed the broker's certificate; needs `tls`."""
     keepalive_s: float = setting(kinds.duration("5s", "1h"), 30.0)
     """MQTT keep-alive: longest time without a packet."""
-    client_id: str | None = setting(kinds.text(max_length=64), None, note="edged-`node`")
-    """MQTT client identifier; must be unique at the broker."""
+    client_id: str | None = setting(kinds.text(max_length=64), None, note="edged-`node`-SECRET")
+    """MQTT client identifier; must be unique at the broker, which gives a client's session to
+    whoever knows it. So the default has a part that others cannot guess, made from the password or
+    kept in `state.folder`; with neither it is edged-`node`."""
     protocol: str = setting(kinds.choice("auto", "5", "3.1.1"), "auto")
     """MQTT version; `auto` tries 5 and falls back to 3.1.1."""
     session_expiry_s: float = setting(kinds.duration("0s", "30d"), 3600.0)
@@ -140,7 +150,18 @@ class RequestConfig:
     reply_prefixes: tuple[str, ...] = setting(
         kinds.text_list(_REPLY_PREFIX), ("edged/", "reply/"), note="[`prefix`/, reply/]"
     )
-    """Prefixes of the reply topics that a request may choose."""
+    """Prefixes of the reply topics that a request without an account may choose."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityConfig:
+    """Who is answered."""
+
+    identity: str = setting(kinds.choice(*IDENTITIES), IDENTITY_OPTIONAL)
+    """With `required`, only accounts of the broker are answered, on topics of their own
+    (`prefix`/`node`/client/USER/request/generate), which the broker's access list keeps for each of
+    them. `optional` also answers requests on `prefix`/`node`/request/generate: for a broker that
+    gives no accounts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,8 +177,8 @@ class SessionsConfig:
     """Dialogues kept in memory, so that a request sends only its new messages."""
 
     count: int = setting(kinds.integer(0, 256), 8)
-    """Sessions kept; a new one replaces the one idle longest. With 0, requests with a `session` are
-    refused."""
+    """Sessions kept; a new one replaces the one idle longest of the client that has the most. With
+    0, requests with a `session` are refused."""
     max_tokens: int = setting(kinds.integer(64, 131072), 1536)
     """Longest prompt of a session, in tokens. Above it, or above the part of the context that the
     answer leaves free, the oldest turns are dropped."""
@@ -184,6 +205,9 @@ class HomeAssistantConfig:
     """Announce the node by MQTT discovery; `false` removes an earlier announcement."""
     prefix: str = setting(_DISCOVERY, "homeassistant")
     """Home Assistant's discovery prefix; never allowed as a reply topic."""
+    user: str = setting(_USER, "ha")
+    """Home Assistant's user name at the broker: its questions and answers have the topics of this
+    account."""
     ask: bool = setting(kinds.FLAG, default=False)
     """Announce entities for questions and a sensor with the last answer: every user of Home
     Assistant can then ask the node."""
@@ -214,7 +238,7 @@ class MetricsConfig:
 
     prometheus_file: Path | None = setting(kinds.PATH, None)
     """Text file with all metrics, rewritten with each `state`, for node_exporter's textfile
-    collector. Its name must end in `.prom`."""
+    collector; every user may read it. Its name must end in `.prom`."""
     watts_per_thread: float | None = setting(kinds.number(0, 1000), None)
     """Power of one busy thread above idle, in watts. Where the processor has no energy counter,
     `usage.energy_j` is computed from it and labelled `model`."""
@@ -246,6 +270,7 @@ class Config:
     broker: BrokerConfig = field(default_factory=BrokerConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     request: RequestConfig = field(default_factory=RequestConfig)
+    security: SecurityConfig = field(default_factory=SecurityConfig)
     queue: QueueConfig = field(default_factory=QueueConfig)
     sessions: SessionsConfig = field(default_factory=SessionsConfig)
     group: GroupConfig = field(default_factory=GroupConfig)
@@ -256,7 +281,7 @@ class Config:
 
     @property
     def client_id(self) -> str:
-        """MQTT client identifier: the configured one, or one made from the node's name."""
+        """MQTT client identifier: the configured one, or the node's part of the default."""
         return self.broker.client_id or f"edged-{self.node}"
 
 

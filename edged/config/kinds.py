@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from edged.protocol.topic import UNSENDABLE
+from edged.protocol.wire import UNSENDABLE
 
 T = TypeVar("T")
 

@@ -5,8 +5,11 @@ Rule: a full or read-only disk costs what the file is for and one line of log, n
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
+
+from edged.bundle.plain_file import open_plain
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,10 +35,17 @@ class WriteErrors:
 
 
 class AtomicFile:
-    """A file that the configuration key ``setting`` names; without a path nothing is written."""
+    """A file that the configuration key ``setting`` names; without a path nothing is written.
 
-    def __init__(self, path: Path | None, setting: str) -> None:
+    Args:
+        path: Of the file.
+        setting: The key.
+        is_public: Whether others on this machine may read it, whatever the process's umask is.
+    """
+
+    def __init__(self, path: Path | None, setting: str, *, is_public: bool = False) -> None:
         self.path = path
+        self._mode = 0o644 if is_public else 0o600
         self._errors = WriteErrors(f"{setting}:")
 
     def write(self, content: bytes) -> None:
@@ -44,5 +54,10 @@ class AtomicFile:
             return
         new_path = self.path.with_name(self.path.name + ".new")
         with self._errors.caught():
-            new_path.write_bytes(content)
+            # What is there may be a link, or a pipe that nobody reads.
+            new_path.unlink(missing_ok=True)
+            descriptor = open_plain(new_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                os.fchmod(descriptor, self._mode)
             new_path.replace(self.path)

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from edged.bundle.plain_file import open_plain
 from edged.daemon.atomic_file import WriteErrors
 from edged.errors import ErrorCode
 from edged.node.effects import KeepCorrection
@@ -42,7 +43,7 @@ class Line(NamedTuple):
     """A line of the file; of those about the same prompt, the last counts."""
 
     prompt: bytes
-    """A digest of the prompt and its specialist."""
+    """A digest of the prompt, its specialist and the account."""
     answer: bytes
     """A digest."""
     text: bytes
@@ -52,7 +53,7 @@ class Line(NamedTuple):
     def of(cls, members: Mapping[str, Any]) -> "Line":
         """Return the line for a correction."""
         text = json.dumps(members, ensure_ascii=False).encode() + b"\n"
-        prompt = _digest([members["specialist"], members["prompt"]])
+        prompt = _digest([members["specialist"], members["prompt"], members.get("user")])
         return cls(prompt, _digest(members["answer"]), text)
 
 
@@ -136,12 +137,12 @@ class CorrectionsFile:
 
     def _texts(self) -> Iterator[bytes]:
         """Yield the newest lines of the file."""
-        with self._path.open("rb") as file:
+        with os.fdopen(open_plain(self._path, os.O_RDONLY), "rb") as file:
             skipped = os.fstat(file.fileno()).st_size - MAX_BYTES
             if skipped > 0:  # the daemon never writes so much
                 file.seek(skipped)
                 file.readline()
-            left = MAX_BYTES  # what is no file may have no end
+            left = MAX_BYTES  # it may grow meanwhile
             while left > 0 and (text := file.readline(MAX_LINE_BYTES)):
                 left -= len(text)
                 yield text
@@ -180,8 +181,7 @@ class CorrectionsFile:
 
 
 def _open_private(path: Path, flags: int) -> BinaryIO:
-    flags |= os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-    return os.fdopen(os.open(path, flags, 0o600), "wb")
+    return os.fdopen(open_plain(path, flags | os.O_WRONLY | os.O_CREAT), "wb")
 
 
 def _parsed(text: bytes) -> Line | None:
@@ -274,6 +274,8 @@ class CorrectionKeeper:
             "specialist": name,
             "time": datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="seconds"),
         }
+        if correction.reply_to.user is not None:
+            members["user"] = correction.reply_to.user
         if said is not None:
             members |= {"said": said.answer} | ({"unsure": True} if said.is_unsure else {})
         line = Line.of(members)

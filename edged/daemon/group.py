@@ -12,6 +12,7 @@ import secrets
 from enum import StrEnum
 
 from edged.daemon.driver import Driver
+from edged.daemon.former_session import FormerSession
 from edged.protocol.event import GroupJoined, GroupRefused
 from edged.protocol.wire import Delivery, Encoded, Topics, WireProperties
 from edged.transport.events import Connected, ConnectFailed, Disconnected, Published, TransportEvent
@@ -41,12 +42,22 @@ class Membership(StrEnum):
 
 
 class Connections:
-    """The connections to the broker as one publisher: the node's own, and its group's if any."""
+    """The connections to the broker as one publisher.
 
-    def __init__(self, own: Transport, group: Transport | None, topics: Topics) -> None:
+    Args:
+        own: The node's own.
+        group: Of its group, if it has one.
+        former: Of client identifiers that it had before.
+    """
+
+    def __init__(
+        self, own: Transport, group: Transport | None = None, former: FormerSession | None = None
+    ) -> None:
         self.own = own
         self.group = group
-        self._group_start = f"{topics.group_root}/"
+        self.former = former
+        self._own_id = own.settings.client_id
+        self._group_id = None if group is None else group.settings.client_id
 
     def publish(self, message: Encoded, *, qos: int = 1, retain: bool = False) -> int:
         """Send a message on the node's own connection."""
@@ -54,13 +65,17 @@ class Connections:
 
     def acknowledge(self, delivery: Delivery) -> None:
         """Acknowledge a delivery on the connection that brought it."""
-        if self.group is not None and delivery.topic.startswith(self._group_start):
+        if self.group is not None and delivery.client_id == self._group_id:
             self.group.acknowledge(delivery)
+        elif self.former is not None and delivery.client_id != self._own_id:
+            self.former.acknowledge(delivery)
         else:
             self.own.acknowledge(delivery)
 
     def close(self, last: Will) -> None:
         """Publish a last message and disconnect; blocks for up to ``STOP_LIMIT_S``."""
+        if self.former is not None:
+            self.former.close()
         if self.group is not None:
             self.group.stop(timeout_s=1.0)
         self.own.stop([last], STOP_LIMIT_S)
@@ -74,7 +89,7 @@ def probe_topic(topics: Topics) -> str:
 def group_filters(topics: Topics) -> list[str]:
     """Name the subscriptions of the group's connection."""
     # The probe is shared, too, in a share of this node alone: it shows that the broker delivers.
-    return [f"$share/edged-probe-{topics.node}/{probe_topic(topics)}", topics.group_filter]
+    return [f"$share/edged-probe-{topics.node}/{probe_topic(topics)}", *topics.group_filters]
 
 
 class Group:

@@ -21,12 +21,13 @@ _LOG = logging.getLogger(__name__)
 
 # Characters that a state in Home Assistant can have; the whole answer is an attribute.
 MAX_STATE_LENGTH = 255
-# Last level of the reply topic of what the entities ask; the user name in the shipped ACL.
-CLIENT = "ha"
 # Home Assistant's birth message.
 STATUS_ONLINE = b"online"
 # Its start is answered after a random part of this, not by a whole fleet at once.
 MAX_DELAY_S = 3.0
+# Whoever may publish its birth message can say that it has started: it is answered once in this
+# time. The announcement is retained, so Home Assistant has it in any case.
+MIN_INTERVAL_S = 30.0
 _STATES = ["loading", "ready", "degraded", "stopping"]
 _ANSWER = "value_json.data.text if value_json.status == 'ok' else value_json.error.message"
 _ATTRIBUTES = (
@@ -98,6 +99,8 @@ class Announcement:
     topics: Topics
     prefix: str
     """Home Assistant's discovery prefix."""
+    user: str
+    """Home Assistant's account at the broker."""
     model: str
     can_ask: bool
     has_specialists: bool = False
@@ -115,7 +118,7 @@ class Announcement:
     @property
     def reply_topic(self) -> str:
         """The topic of the answers to the entities' questions."""
-        return f"{self.topics.response('generate')}/{CLIENT}"
+        return self.topics.client(self.user).response("generate/entities")
 
     def message(self) -> Encoded:
         """Return the message that announces the device; to be retained."""
@@ -162,7 +165,7 @@ class Announcement:
         request = f"{{'prompt': value, 'response_topic': {self.reply_topic!r}}}"
         asking = {
             "icon": "mdi:message-question",
-            "command_topic": self.topics.request("generate"),
+            "command_topic": self.topics.client(self.user).request("generate"),
             "command_template": f"{{{{ {request} | tojson }}}}",
             "retain": False,
         }
@@ -206,6 +209,7 @@ class Discovery:
         self._is_removed = False
         self.due_s = float("inf")
         """When ``tick`` will announce again."""
+        self._earliest_s = float("-inf")
         self._random = random.SystemRandom()
 
     def announce(self) -> None:
@@ -221,13 +225,17 @@ class Discovery:
     def take(self, delivery: Delivery) -> None:
         """Handle Home Assistant's status: when it has started, it needs the announcement again."""
         self._publisher.acknowledge(delivery)
-        if delivery.payload == STATUS_ONLINE and self._is_on:
-            _LOG.info("Home Assistant has started; the node is announced again")
-            self.due_s = self._clock() + self._random.uniform(0, MAX_DELAY_S)
+        is_start = delivery.payload == STATUS_ONLINE and self._is_on
+        if is_start and self.due_s == float("inf"):
+            due_s = self._clock() + self._random.uniform(0, MAX_DELAY_S)
+            self.due_s = max(due_s, self._earliest_s)
 
     def tick(self) -> bool:
         """Announce again if it is time; return whether it was."""
-        is_due = self._clock() >= self.due_s
+        now_s = self._clock()
+        is_due = now_s >= self.due_s
         if is_due:
+            _LOG.info("Home Assistant has started; the node is announced again")
+            self._earliest_s = now_s + MIN_INTERVAL_S
             self.announce()
         return is_due

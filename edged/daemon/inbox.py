@@ -7,6 +7,7 @@ import queue
 from collections import deque
 from dataclasses import dataclass
 
+from edged.daemon.former_session import FromFormer
 from edged.node.events import CorrectionKept, Prepared, Synced
 from edged.node.generation import Finished, Fragment, Paused
 from edged.protocol.wire import Delivery
@@ -32,8 +33,9 @@ class FromGroup:
     event: TransportEvent
 
 
+FromOther = FromGroup | FromFormer
 NodeEvent = Delivery | Prepared | Synced | CorrectionKept | Fragment | Finished | Paused
-Event = TransportEvent | NodeEvent | FromGroup | StopRequested | ReloadRequested
+Event = TransportEvent | NodeEvent | FromOther | StopRequested | ReloadRequested
 
 
 class Inbox:
@@ -63,6 +65,6 @@ class Inbox:
                     raise
                 return self._deliveries.popleft()
             # A new request waits for the events that end an answer: they free a slot.
-            if not isinstance(event.event if isinstance(event, FromGroup) else event, Delivery):
+            if not isinstance(event.event if isinstance(event, FromOther) else event, Delivery):
                 return event
             self._deliveries.append(event)

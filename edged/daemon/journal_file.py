@@ -5,6 +5,7 @@ left to the journal's thread. A full, read-only or failing disk costs the journa
 """
 
 import contextlib
+import errno
 import logging
 import os
 import queue
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from edged.bundle.plain_file import open_plain, read_plain
 from edged.daemon.atomic_file import WriteErrors
 
 _LOG = logging.getLogger(__name__)
@@ -45,13 +47,15 @@ class JournalFile:
         """Return the pages, empty where they were never written; None without a folder; blocks."""
         if self._path is None:
             return None
+        content = b""
         try:
-            content = self._path.read_bytes()
+            content = read_plain(self._path, NUM_PAGES * PAGE_BYTES)
         except FileNotFoundError:
-            content = b""
+            pass
         except OSError as error:
-            _LOG.warning("%s: cannot be read, and is started anew: %s", self._path, error)
-            content = b""
+            _LOG.warning("%s: cannot be read, and is started anew: %s", self._path, error.strerror)
+            if error.errno == errno.EFBIG:  # its rest would stay for ever
+                self._try(lambda file: os.ftruncate(file, 0))
         # Padded with spaces by ``write``; NUL where only the other page was written.
         pages = content[:PAGE_BYTES], content[PAGE_BYTES : NUM_PAGES * PAGE_BYTES]
         return pages[0].strip(b" \0"), pages[1].strip(b" \0")
@@ -84,7 +88,7 @@ class JournalFile:
             return
         # Opened each time: a folder that is mounted, or a disk that is freed, later is used then.
         with self._errors.caught():
-            file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            file = open_plain(self._path, os.O_WRONLY | os.O_CREAT)
             try:
                 act(file)
             finally:

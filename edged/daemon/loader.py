@@ -1,14 +1,18 @@
 """Load the model: everything that must be in memory, and have worked once, before READY."""
 
 import logging
-import time
 from dataclasses import dataclass, replace
 
 from edged.bundle.folder import Bundle, open_bundle
 from edged.config.keys import Config
 from edged.daemon import memory
 from edged.daemon.measurements import fitted_settings
-from edged.daemon.memory_plan import MemoryReservation, reserve_memory
+from edged.daemon.memory_plan import (
+    MemoryReservation,
+    prefix_room,
+    reserve_memory,
+    with_prefixes,
+)
 from edged.daemon.specialist_folders import SpecialistFolders
 from edged.daemon.warm_prefixes import keep_prefixes, num_prefixes
 from edged.engine.grammar import compile_format
@@ -18,6 +22,7 @@ from edged.engine.tokenizer import Tokenizer
 from edged.errors import BundleError
 from edged.protocol.request import ChatMessage, FormatType, OutputFormat, SamplingParams
 from edged.scheduling.latency_model import CostEstimate
+from edged.transport.clock import boot_s
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,7 +53,7 @@ def load(config: Config) -> ResidentModel:
         ConfigError: If the model does not fit into its budget.
         BundleError: If the bundle is wrong.
     """
-    started_s = time.monotonic()
+    started_s = boot_s()
     memory.keep_one_heap()
     bundle = open_bundle(config.model.path)
     if not bundle.manifest.quality.passed:
@@ -56,13 +61,14 @@ def load(config: Config) -> ResidentModel:
     reservation = reserve_memory(config, bundle)
     limit_bytes = reservation.budget.limit_bytes
     with memory.limited_growth(_GROWTH * limit_bytes):
-        engine, tokenizer = _load(config, bundle, reservation)
+        engine, tokenizer, num_tokens = _load(config, bundle, reservation)
+        reservation = with_prefixes(config, bundle, reservation, num_tokens)
         specialists = SpecialistFolders.of(bundle.manifest, engine, tokenizer)
         specialists.read(config.specialists)
     memory.return_freed()
     _LOG.info(
         "ready after %.1f s: %s, %d MiB resident of %d",
-        time.monotonic() - started_s,
+        boot_s() - started_s,
         bundle.model_id,
         memory.rss_bytes() >> 20,
         limit_bytes >> 20,
@@ -74,7 +80,8 @@ def load(config: Config) -> ResidentModel:
 
 def _load(
     config: Config, bundle: Bundle, reservation: MemoryReservation
-) -> tuple[Engine, Tokenizer]:
+) -> tuple[Engine, Tokenizer, int]:
+    # The number is that of the prefixes' tokens.
     held, budget = memory.snapshot(), reservation.budget
     room_bytes = min(
         budget.limit_bytes - held.rss_bytes, held.available_bytes - budget.min_available_bytes
@@ -84,7 +91,8 @@ def _load(
     tokenizer = Tokenizer.load(bundle)
     # READY promises an answer, so the first one and the first grammar are made before it.
     try:
-        keep_prefixes(config, bundle, engine, tokenizer)
+        max_tokens = prefix_room(config, bundle, reservation)
+        num_tokens = keep_prefixes(config, bundle, engine, tokenizer, max_tokens)
         prompt_ids = tokenizer.encode_chat((ChatMessage("user", "Hello"),))
         for _ in engine.generate(prompt_ids, SamplingParams(), max_tokens=1):
             pass
@@ -96,4 +104,4 @@ def _load(
         ) from error
     # The first grammar reads the whole vocabulary; later that would delay everybody's requests.
     compile_format(tokenizer, OutputFormat(FormatType.CHOICE, choices=("yes", "no")))
-    return engine, tokenizer
+    return engine, tokenizer, num_tokens

@@ -7,12 +7,15 @@ and a running answer took its last step not long ago; never by a timer of its ow
 import contextlib
 import logging
 import queue
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from edged.daemon.connection_log import ConnectionLog
 from edged.daemon.driver import Driver
+from edged.daemon.former_session import FormerSession, FromFormer
 from edged.daemon.group import Group
-from edged.daemon.inbox import Event, FromGroup, Inbox, ReloadRequested, StopRequested
+from edged.daemon.inbox import Event, FromGroup, FromOther, Inbox, ReloadRequested, StopRequested
 from edged.daemon.reporting import Reporter
 from edged.daemon.sdnotify import Notifier
 from edged.errors import EdgedError
@@ -26,83 +29,19 @@ from edged.node.events import (
     Tick,
 )
 from edged.node.generation import Finished, Fragment, Paused
-from edged.node.metrics import Count
 from edged.node.pressure import PressureLevel
-from edged.protocol.escalation import decode_escalation
-from edged.protocol.event import (
-    BrokerSessionLost,
-    BrokerSessionTakenOver,
-    NodeStalled,
-    NodeStopping,
-)
+from edged.protocol.escalation import decode_escalation, is_escalation_reply
+from edged.protocol.event import NodeStalled, NodeStopping
 from edged.protocol.wire import Delivery
 from edged.transport.events import Connected, ConnectFailed, Disconnected, Published
-from edged.transport.network import Transport
 
 _LOG = logging.getLogger(__name__)
 
 
-class ConnectionLog:
-    """Log, count and report the changes of the node's own connection.
-
-    ``broker_name`` is shown to people, so it has no credentials.
-    """
-
-    def __init__(
-        self,
-        transport: Transport,
-        broker_name: str,
-        driver: Driver,
-        reporter: Reporter,
-        notifier: Notifier,
-    ) -> None:
-        self.transport = transport
-        self._broker_name = broker_name
-        self._metrics = driver.node.metrics
-        self._operator_events = driver.edges.operator_events
-        self._reporter = reporter
-        self._notifier = notifier
-        self._was_connected = False
-        self._num_stale = 0
-
-    def take(self, event: Connected | ConnectFailed | Disconnected) -> None:
-        """Handle a change of the connection."""
-        broker = self._broker_name
-        match event:
-            case Connected():
-                if not event.is_session_present and self._was_connected:
-                    self._metrics.count(Count.LOST_SESSIONS)
-                    self._operator_events.report(BrokerSessionLost())
-                self._was_connected = True
-                self._metrics.count(Count.CONNECTS)
-                _LOG.info("connected to %s over MQTT %s", broker, event.protocol_version)
-                self._show(f"serving on {broker}", None)
-                self._reporter.announce()
-            case Disconnected():
-                _LOG.warning("disconnected from %s: %s", broker, event.reason)
-                self._show(f"waiting for {broker}: {event.reason}", event.reason)
-                if event.is_taken_over:
-                    self._metrics.count(Count.TAKEN_OVER)
-                    self._operator_events.report(BrokerSessionTakenOver(round(event.retry_in_s)))
-            case ConnectFailed():
-                # Most reasons name the broker themselves.
-                reason = event.reason if broker in event.reason else f"{broker}: {event.reason}"
-                _LOG.warning("no broker: %s; next try in %.0f s", reason, event.retry_in_s)
-                self._show(f"waiting for a broker: {reason}", reason)
-
-    def tick(self) -> None:
-        """Count the acknowledgements that could not be sent since the last call."""
-        number = self.transport.num_stale_acknowledgements
-        self._metrics.count(Count.STALE_ACKS, number - self._num_stale)
-        self._num_stale = number
-
-    def _show(self, status: str, broker_error: str | None) -> None:
-        self._notifier.status(status)
-        self._reporter.broker_error = broker_error
-
-
 # A prefill chunk or a token that takes longer is a hang.
 STALL_LIMIT_S = 30.0
+# Between two looks at the threads; a longer time is a pause of the whole process or machine.
+PAUSE_S = 20.0
 # How long a stop waits for the running answers; the broker keeps the requests of the others.
 DRAIN_LIMIT_S = 10.0
 # The longest sleep with nothing to do.
@@ -127,6 +66,7 @@ class Parts:
     reporter: Reporter
     notifier: Notifier
     group: Group | None = None
+    former: FormerSession | None = None
 
 
 class MainLoop:
@@ -154,7 +94,8 @@ class MainLoop:
         self._clock = parts.driver.edges.clock
         self._operator_events = parts.driver.edges.operator_events
         self._stop_limit_s: float | None = None
-        self._fed_s = float("-inf")
+        self._fed_s = self._paused_s = float("-inf")
+        self._supervised_s = self._clock()
         self.is_reloading = False
         """Whether the loop ended to be started again with a changed configuration."""
 
@@ -179,6 +120,8 @@ class MainLoop:
             self._operator_events.tick()
             if parts.group is not None:
                 parts.group.tick()
+            if parts.former is not None:
+                parts.former.tick(self._clock())
             parts.connection.tick()
             parts.reporter.tick()
             self._supervise(self._clock())
@@ -200,21 +143,36 @@ class MainLoop:
                 parts.driver.take(event)
             case Published():
                 self._take_published(event)
-            case FromGroup():
-                if parts.group is not None:
-                    parts.group.take(event.event)
+            case FromGroup() | FromFormer():
+                self._take_other(event)
             case StopRequested():
                 self._begin_stop(event)
             case ReloadRequested():
                 self._begin_reload()
             case _:
-                parts.connection.take(event)
+                self._take_change(event)
+
+    def _take_change(self, event: Connected | ConnectFailed | Disconnected) -> None:
+        parts = self._parts
+        parts.connection.take(event)
+        if isinstance(event, Connected) and parts.former is not None:
+            parts.former.begin(self._clock())
+
+    def _take_other(self, event: FromOther) -> None:
+        parts = self._parts
+        if isinstance(event, FromGroup):
+            if parts.group is not None:
+                parts.group.take(event.event)
+        elif isinstance(event.event, Delivery):
+            self._take_delivery(event.event)
+        elif parts.former is not None:
+            parts.former.take(event, self._clock())
 
     def _take_delivery(self, event: Delivery) -> None:
         parts = self._parts
         if event.topic == parts.reporter.status_topic:
             parts.reporter.discovery.take(event)
-        elif event.topic == parts.reporter.topics.escalation:
+        elif is_escalation_reply(event.topic, parts.reporter.topics.node):
             parts.driver.edges.transport.acknowledge(event)
             parts.driver.take(EscalationReplied(*decode_escalation(event)))
         else:
@@ -245,7 +203,7 @@ class MainLoop:
             _LOG.error("the configuration is not taken up, the old one stays: %s", problem)
             notifier.status(f"serving with the old configuration: {problem}")
             return
-        notifier.reloading(round(self._clock() * 1e6))
+        notifier.reloading(time.monotonic_ns() // 1000)
         if self._exchange_specialists():
             notifier.ready()
             return
@@ -276,12 +234,18 @@ class MainLoop:
             times_s.append(self._stop_limit_s)
         if self._parts.group is not None:
             times_s.append(self._parts.group.next_tick_s())
+        if self._parts.former is not None:
+            times_s.append(self._parts.former.next_tick_s())
         interval_s = self._parts.notifier.watchdog_interval_s
         if interval_s is not None:
             times_s.append(self._fed_s + interval_s / 3)
         return max(0.0, min(times_s) - now_s)
 
     def _supervise(self, now_s: float) -> None:
+        if now_s - self._supervised_s > PAUSE_S:
+            _LOG.warning("paused for %.0f s", now_s - self._supervised_s)
+            self._paused_s = now_s
+        self._supervised_s = now_s
         problem = self._problem(now_s)
         if problem is not None:
             raise StalledError(problem)
@@ -297,6 +261,7 @@ class MainLoop:
         threads = (
             ("MQTT thread", parts.connection.transport.is_alive()),
             ("MQTT thread of the group", parts.group is None or parts.group.is_alive),
+            ("MQTT thread of a former session", parts.former is None or parts.former.is_alive),
             ("inference thread", edges.worker.is_alive),
             ("preparing thread", edges.preparer.is_alive),
         )
@@ -305,6 +270,8 @@ class MainLoop:
                 return f"the {name} is dead"
         if parts.driver.node.guard.level is PressureLevel.RESTART:
             return "memory stays over budget.memory"
+        if now_s - self._paused_s < STALL_LIMIT_S:
+            return None  # the other threads go on just now
         if (stalled_s := edges.worker.stalled_s(now_s)) > STALL_LIMIT_S:
             return f"the engine took no step for {stalled_s:.0f} s"
         if (busy_s := edges.preparer.busy_s(now_s)) > STALL_LIMIT_S:

@@ -25,6 +25,7 @@ import numpy as np
 
 from edged.bundle.folder import Bundle
 from edged.bundle.manifest import GraphKind
+from edged.bundle.plain_file import read_plain
 from edged.config.keys import MAX_TUNED_CHUNK_TOKENS, Config
 from edged.daemon.atomic_file import AtomicFile
 from edged.engine.graph import Graph
@@ -43,6 +44,7 @@ _T = TypeVar("_T", bound="DataclassInstance")
 # Version of what is measured, and how: another one invalidates all files.
 _RECIPE = "2"
 COST_FILE, TUNING_FILE = "cost.json", "tuning.json"
+_MAX_FILE_BYTES = 4096
 _CPUINFO = Path("/proc/cpuinfo")
 DEFAULT_CHUNK_TOKENS = 64
 _CHUNKS = (32, 64, 128, MAX_TUNED_CHUNK_TOKENS)
@@ -88,7 +90,9 @@ def known_cost(config: Config, bundle: Bundle, engine: Engine) -> CostEstimate:
     path = config.state.folder and config.state.folder / COST_FILE
     # The chunk is part of the key: it may be one that the tuning has chosen.
     key = f"{fingerprint(config, bundle)}-{engine.chunk_tokens}"
-    cost = _load_or_measure(path, key, CostEstimate, engine.measure)
+    cost = _load_or_measure(
+        path, key, CostEstimate, engine.measure, lambda it: it.chunk_tokens == engine.chunk_tokens
+    )
     _LOG.info("prefill %.0f tok/s, decode %.0f tok/s", cost.prefill_tok_s, cost.decode_tok_s)
     return cost
 
@@ -128,14 +132,41 @@ def known_tuning(config: Config, bundle: Bundle, model_path: Path | None) -> Tun
     path, key = config.state.folder / TUNING_FILE, fingerprint(config, bundle)
     try:
         return _load_or_measure(
-            path, key, Tuning, lambda: _measure_in_child(config, bundle, model_path)
+            path, key, Tuning, lambda: _measure_in_child(config, bundle, model_path), _is_possible
         )
     except (OSError, subprocess.SubprocessError, ValueError, TypeError) as error:
         _LOG.warning("the model is run as on most devices: no measurement: %s", error)
         return Tuning()
 
 
-def _load_or_measure(path: Path | None, key: str, kind: type[_T], measure: Callable[[], _T]) -> _T:
+def _is_possible(tuning: Tuning) -> bool:
+    return tuning.has_flash in (True, False) and tuning.chunk_tokens in _CHUNKS
+
+
+def _load(path: Path, key: str, kind: type[_T], is_possible: Callable[[_T], bool]) -> _T | None:
+    """Return the value in a file; None if it is of another ``key``.
+
+    Raises:
+        FileNotFoundError: There is none.
+        OSError: It cannot be read.
+        ValueError: It is damaged; or another of the errors of what is no such JSON.
+    """
+    members = json.loads(read_plain(path, _MAX_FILE_BYTES))
+    if members["key"] != key:
+        return None
+    value = kind(**members[path.stem])
+    if not is_possible(value):
+        raise ValueError(f"not possible: {value}")
+    return value
+
+
+def _load_or_measure(
+    path: Path | None,
+    key: str,
+    kind: type[_T],
+    measure: Callable[[], _T],
+    is_possible: Callable[[_T], bool],
+) -> _T:
     """Return the value in a file if it is of this ``key``, or measure it and write the file.
 
     Without a ``path`` it is measured and not kept.
@@ -143,12 +174,12 @@ def _load_or_measure(path: Path | None, key: str, kind: type[_T], measure: Calla
     if path is None:
         return measure()
     try:
-        members = json.loads(path.read_bytes())
-        if members["key"] == key:
-            return kind(**members[path.stem])
+        found = _load(path, key, kind, is_possible)
+        if found is not None:
+            return found
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         _LOG.warning("%s: cannot be read, and is measured anew: %s", path, error)
     value = measure()
     content = json.dumps({"key": key, path.stem: asdict(value)})

@@ -5,7 +5,7 @@ Rule: a model that does not fit stops the start, with the keys that would help.
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edged.bundle.folder import Bundle
 from edged.bundle.manifest import TOKENIZER, GraphKind, KvType, Manifest
@@ -15,15 +15,17 @@ from edged.daemon.memory import KernelLimits
 from edged.daemon.specialist_folders import planned_bytes
 from edged.daemon.warm_prefixes import planned_tokens
 from edged.errors import ConfigError, UnavailableError
+from edged.node.ledger import REPLAY_BYTES, deliveries_bytes, request_bytes
+from edged.node.sessions import MAX_SESSION_BYTES
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan, MemorySnapshot, check_plan
 
 _LOG = logging.getLogger(__name__)
 
 # Measured on x86-64 with SmolLM2-135M in each scheme and form, after prompts that fill the context
 # (tests/system/model/test_memory_plan.py); the vocabulary's share on one of 152,000 tokens too.
-# Code that is first run by a request, what the heaps keep, and 14 MiB to spare, so that a budget
+# Code that is first run by a request, what the heaps keep, and 6 MiB to spare, so that a budget
 # that is just enough causes no memory pressure.
-_LIBRARY_BYTES = 32 << 20
+_LIBRARY_BYTES = 24 << 20
 # The nodes of a layer, as ONNX Runtime holds them.
 _LAYER_BYTES = 350 << 10
 # The same of the prefill branch, which only a graph with an int8 cache has.
@@ -147,7 +149,35 @@ def plan_memory(config: Config, bundle: Bundle, held: MemorySnapshot, num_slots:
         process_bytes=held.rss_bytes,
         working_bytes=max(working_bytes, reading_bytes - kv_bytes),
         specialists_bytes=planned_bytes(config.specialists),
+        serving_bytes=_serving_bytes(config, max_model_len, num_slots),
     )
+
+
+def _serving_bytes(config: Config, max_model_len: int, num_slots: int) -> int:
+    """Add up what is held for clients at most, beside the model."""
+    payload_bytes, max_requests = config.request.max_payload_bytes, config.queue.size + num_slots
+    parts = (
+        REPLAY_BYTES,
+        config.sessions.count * MAX_SESSION_BYTES,
+        deliveries_bytes(payload_bytes, max_requests),
+        max_requests * request_bytes(payload_bytes, max_model_len),
+    )
+    return sum(parts)
+
+
+def prefix_room(config: Config, bundle: Bundle, reservation: MemoryReservation) -> int:
+    """Return how many tokens of prefixes fit: those planned for, and what the budget has left."""
+    free_bytes = reservation.budget.limit_bytes - reservation.plan.total_bytes
+    return planned_tokens(config) + free_bytes // bundle.manifest.model.kv_bytes_per_token
+
+
+def with_prefixes(
+    config: Config, bundle: Bundle, reservation: MemoryReservation, num_tokens: int
+) -> MemoryReservation:
+    """Return the reservation with prefixes of so many tokens, in place of the estimate."""
+    num_more, plan = num_tokens - planned_tokens(config), reservation.plan
+    more_bytes = num_more * bundle.manifest.model.kv_bytes_per_token
+    return replace(reservation, plan=replace(plan, kv_bytes=plan.kv_bytes + more_bytes))
 
 
 def _working_bytes(manifest: Manifest, chunk_tokens: int, num_slots: int) -> int:

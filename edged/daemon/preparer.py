@@ -7,7 +7,6 @@ takes less time than another thread would add, is prepared on the main thread.
 import logging
 import queue
 import threading
-import time
 import traceback
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from edged.node.limits import Limits
 from edged.protocol.request import ChatMessage, FormatType, OutputFormat, Rejected
 from edged.specialists.installed import Installed, UnknownSpecialistError
 from edged.specialists.scoring import OptionError
+from edged.transport.clock import boot_s
 
 _LOG = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Preparer:
     def _loop(self) -> None:
         while True:
             request = self._queue.get()
-            self._busy_since_s = time.monotonic()
+            self._busy_since_s = boot_s()
             prepared = self.prepare(request)
             self._busy_since_s = None
             self._emit(prepared)

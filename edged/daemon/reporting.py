@@ -19,6 +19,7 @@ from edged.daemon.wiring import topics_of
 from edged.protocol.encode import encode_info, encode_state, to_json
 from edged.protocol.request import FormatType
 from edged.protocol.wire import Encoded, WireProperties
+from edged.transport.events import BrokerProblem
 
 # Values of the availability topic.
 ONLINE, OFFLINE = b"online", b"offline"
@@ -54,6 +55,7 @@ def info_members(model: ResidentModel) -> dict[str, Any]:
         "group": config.group.name,
         "specialists": model.specialists.info(),
         "formats": [kind.value for kind in FormatType],
+        "identity": config.security.identity,
         "insecure_broker": not is_local and (config.broker.username is None),
     }
 
@@ -70,17 +72,23 @@ class Reporter:
         self.topics = topics_of(config)
         home = config.homeassistant
         model_name, has_specialists = model.bundle.manifest.name, bool(config.specialists)
-        announcement = Announcement(self.topics, home.prefix, model_name, home.ask, has_specialists)
+        announcement = Announcement(
+            self.topics, home.prefix, home.user, model_name, home.ask, has_specialists
+        )
         self.discovery = Discovery(announcement, edges.transport, edges.clock, is_on=home.discovery)
         self.status_topic = status_topic(home.prefix)
         self._memory_events = MemoryEvents(edges.operator_events, driver.node.guard)
         self._file = AtomicFile(config.state.file, "state.file")
-        self._prometheus = AtomicFile(config.metrics.prometheus_file, "metrics.prometheus_file")
+        path = config.metrics.prometheus_file
+        # Another user's program reads it, and it has figures only.
+        self._prometheus = AtomicFile(path, "metrics.prometheus_file", is_public=True)
         self._published_s = float("-inf")
         self._published_key: tuple[object, ...] = ()
         self.is_stopping = False
         self.broker_error: str | None = "not connected yet"
         """Why there is no connection: of use in ``state.file`` only, while nothing is published."""
+        self.broker_problem: BrokerProblem | None = BrokerProblem.UNREACHABLE
+        """The kind of that."""
 
     def announce(self) -> None:
         """Publish all that is retained, at the start of a connection."""
@@ -136,6 +144,7 @@ class Reporter:
             "sessions": node.num_sessions(now_s),
             "group": self._group and str(self._group.membership),
             "broker_error": self.broker_error,
+            "broker_problem": self.broker_problem,
             "rss_bytes": memory.rss_bytes,
             "available_bytes": memory.available_bytes,
             "budget_bytes": reservation.budget.limit_bytes,

@@ -10,7 +10,6 @@ import os
 import queue
 import signal
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -20,19 +19,23 @@ import edged
 from edged.config.keys import Config
 from edged.daemon import memory
 from edged.daemon.check import reload_problem
+from edged.daemon.client_id import client_ids, forget_former
+from edged.daemon.confinement import Confinement
+from edged.daemon.connection_log import ConnectionLog
 from edged.daemon.corrections_file import CorrectionKeeper, CorrectionsFile
 from edged.daemon.driver import Driver, Edges
+from edged.daemon.former_session import FormerLines, FormerSession
 from edged.daemon.group import STOP_LIMIT_S, Connections, Group, group_filters
 from edged.daemon.inbox import FromGroup, Inbox, ReloadRequested, StopRequested
 from edged.daemon.invocation import add_config_arguments, check_broker_files, read_config
 from edged.daemon.journal_file import JournalFile
 from edged.daemon.loader import ResidentModel, load
 from edged.daemon.logs import configure_logging
-from edged.daemon.main_loop import ConnectionLog, MainLoop, Parts, StalledError
+from edged.daemon.main_loop import MainLoop, Parts, StalledError
 from edged.daemon.measurements import known_cost
 from edged.daemon.operator_events import OperatorEvents
 from edged.daemon.preparer import Preparer
-from edged.daemon.reporting import OFFLINE, Reporter
+from edged.daemon.reporting import OFFLINE, ONLINE, Reporter
 from edged.daemon.sdnotify import Notifier
 from edged.daemon.sensors import read_device
 from edged.daemon.specialist_folders import planned_bytes
@@ -41,6 +44,7 @@ from edged.daemon.wiring import (
     broker_settings,
     energy_meter,
     group_settings,
+    identity_advice,
     limits_of,
     own_filters,
     topics_of,
@@ -52,12 +56,17 @@ from edged.node.events import Synced
 from edged.node.ledger import Account
 from edged.node.node import Node
 from edged.protocol.event import NodeStarted
+from edged.protocol.wire import Encoded, WireProperties
 from edged.scheduling.latency_model import LatencyModel
 from edged.specialists.corrections import FILE_NAME
+from edged.transport.clock import boot_s
 from edged.transport.network import Transport
 from edged.transport.settings import Will
 
 _LOG = logging.getLogger(__name__)
+
+# What the messages of a former session may take beyond the longest deadline.
+GRACE_S = 60.0
 
 add_arguments = add_config_arguments
 
@@ -69,10 +78,17 @@ def main(arguments: argparse.Namespace) -> int:
         EdgedError: If the configuration is wrong, or its model can never fit.
     """
     configure_logging("info", "auto")  # until the configuration is read
+    confinement = Confinement()
+
+    def read() -> Config:
+        config = read_config(arguments)
+        confinement.apply(config.broker)  # the first time, before there is another thread
+        return config
+
     try:
         # Without a file there is nothing that could have changed.
         is_reloadable = arguments.config is not None
-        return serve(partial(read_config, arguments), is_reloadable=is_reloadable)
+        return serve(read, is_reloadable=is_reloadable)
     except EdgedError as error:
         Notifier().status(str(error))
         raise
@@ -170,10 +186,15 @@ def _catch_signals(inbox: Inbox, *, is_reloadable: bool) -> None:
 
 def _connect(config: Config, inbox: Inbox) -> Connections:
     """Begin to connect, in the background."""
-    topics, settings = topics_of(config), broker_settings(config)
+    advice = identity_advice(config)
+    if advice is not None:
+        _LOG.warning("the broker has accounts, and requests without one are answered: %s", advice)
+    topics, settings, filters = topics_of(config), broker_settings(config), own_filters(config)
+    ids = client_ids(config, settings.address.password)
+    settings = replace(settings, client_id=ids.own)
     own = Transport(
         settings,
-        subscriptions=own_filters(config),
+        subscriptions=filters,
         will=Will(topics.availability, OFFLINE),
         emit=inbox.put,
         backlog=inbox.qsize,
@@ -189,7 +210,18 @@ def _connect(config: Config, inbox: Inbox) -> Connections:
             backlog=inbox.qsize,
         )
         group.start()
-    return Connections(own, group, topics)
+    former = None
+    if ids.former:
+        former = FormerSession(
+            ids.former,
+            FormerLines(
+                settings, tuple(filters), inbox.qsize, config.request.max_timeout_s + GRACE_S
+            ),
+            Encoded(topics.availability, ONLINE, WireProperties()),
+            inbox.put,
+            lambda left: forget_former(config, ids._replace(former=tuple(left))),
+        )
+    return Connections(own, group, former)
 
 
 def _assemble(
@@ -201,7 +233,7 @@ def _assemble(
     journal = JournalFile(config.state.folder, lambda key: inbox.put(Synced(key)))
     cost = model.cost or known_cost(config, model.bundle, model.engine)
     node = Node(limits, LatencyModel(cost), journal.read())
-    events = OperatorEvents(connections, topics, node.metrics, time.monotonic)
+    events = OperatorEvents(connections, topics, node.metrics, boot_s)
     edges = Edges(
         connections,
         Worker(model.engine, tokenizer.detokenizer, inbox.put, meter=energy_meter(config)),
@@ -214,7 +246,7 @@ def _assemble(
         ),
         journal,
         events,
-        time.monotonic,
+        boot_s,
         memory.snapshot,
         read_device,
         _correction_keeper(model, inbox),
@@ -227,7 +259,7 @@ def _assemble(
     reporter = Reporter(model, driver, group)
     broker_name = connections.own.settings.address.url
     log = ConnectionLog(connections.own, broker_name, driver, reporter, notifier)
-    return Parts(driver, log, reporter, notifier, group)
+    return Parts(driver, log, reporter, notifier, group, connections.former)
 
 
 def _correction_keeper(model: ResidentModel, inbox: Inbox) -> CorrectionKeeper:

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from edged.config.keys import Config
 from edged.daemon import memory
+from edged.daemon.client_id import passing_id
 from edged.daemon.sdnotify import Notifier
 from edged.daemon.wiring import broker_settings, topics_of
 from edged.errors import BundleError, UnavailableError
@@ -107,7 +108,9 @@ class WaitingReport:
             # Not the node's client identifier, whose session goes on collecting requests; and no
             # will: the node stays ``offline``.
             settings = replace(
-                broker_settings(config), client_id=f"{config.client_id}-waiting", session_expiry_s=0
+                broker_settings(config),
+                client_id=passing_id(config, "waiting"),
+                session_expiry_s=0,
             )
             self._transport = Transport(settings, subscriptions=(), will=None, emit=lambda _: None)
             self._transport.start()

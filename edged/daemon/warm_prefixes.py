@@ -9,7 +9,7 @@ Rule: optional. A file that is damaged, or belongs to another model or processor
 import contextlib
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged.bundle.folder import Bundle
+from edged.bundle.plain_file import read_plain
 from edged.config.keys import Config
 from edged.daemon.atomic_file import AtomicFile
 from edged.daemon.measurements import fingerprint
@@ -30,7 +31,7 @@ _LOG = logging.getLogger(__name__)
 FOLDER = "prefixes"
 # A file is the SHA-256 of what follows, and then the keys and values.
 _DIGEST_BYTES = 32
-# For an upper bound on the tokens of a text, before the tokenizer is loaded.
+# Of English and of code; for an estimate.
 _CHARACTERS_PER_TOKEN = 3
 _TEMPLATE_TOKENS = 32
 
@@ -47,38 +48,70 @@ def num_prefixes(config: Config) -> int:
 
 
 def planned_tokens(config: Config) -> int:
-    """Estimate how many tokens they have at most."""
+    """Estimate how many tokens they have, before the tokenizer is loaded.
+
+    In scripts with a token or more for each character they have several times as many; how many
+    are kept is decided when they are counted.
+    """
     texts = (*system_prompts(config), *([BEFORE] if config.specialists else []))
     return sum(len(text) // _CHARACTERS_PER_TOKEN + _TEMPLATE_TOKENS for text in texts)
 
 
-def keep_prefixes(config: Config, bundle: Bundle, engine: Engine, tokenizer: Tokenizer) -> None:
-    """Put the configured prefixes into the cache, from their files or computed; that blocks."""
+def keep_prefixes(
+    config: Config, bundle: Bundle, engine: Engine, tokenizer: Tokenizer, max_tokens: int
+) -> int:
+    """Put the configured prefixes into the cache, from their files or computed; that blocks.
+
+    Those that would make more than ``max_tokens`` are left out.
+
+    Returns:
+        The tokens of those that are kept.
+    """
     folder = config.state.folder and config.state.folder / FOLDER
     model_key, names = fingerprint(config, bundle), set()
-    prefixes = [*_prefixes(config, tokenizer)]
+    prefixes = [*_prefixes(config, tokenizer, engine.max_model_len)]
     if config.specialists and engine.hidden_shape[0]:
-        prefixes.append(Template(tokenizer.encode, tokenizer.beginning_ids).before_ids)
-    for prefix in prefixes:
+        before = Template(tokenizer.encode, tokenizer.beginning_ids).before_ids
+        prefixes.append(("specialists", before))
+    num_tokens = 0
+    for setting, prefix in prefixes:
+        if num_tokens + len(prefix) > max_tokens:
+            _LOG.warning(
+                "%s: %d tokens that prompts begin with do not fit into budget.memory; they are"
+                " computed with each request",
+                setting,
+                len(prefix),
+            )
+            continue
+        num_tokens += len(prefix)
         key = f"{model_key}-{','.join(map(str, prefix))}"
         name = hashlib.sha256(key.encode()).hexdigest()[:32]
         names.add(name)
         path = folder and folder / name
-        data = _read(path) if path else None
+        max_bytes = len(prefix) * bundle.manifest.model.kv_bytes_per_token
+        data = _read(path, max_bytes) if path else None
         if data is None or not engine.load_prefix(prefix, data):
             _LOG.info("computing %d tokens that prompts begin with, once", len(prefix))
             data = engine.make_prefix(prefix)
             if path:
                 _write(path, data)
+    if folder:
+        _remove_others(folder, names)
+    return num_tokens
+
+
+def _remove_others(folder: Path, names: Container[str]) -> None:
     # Those of another configuration, model or processor would fill the disk.
     with contextlib.suppress(OSError):  # no folder, or a read-only one
-        for other in folder.iterdir() if folder else ():
-            if other.name not in names:
+        for other in folder.iterdir():
+            if other.name not in names and not other.is_dir():
                 other.unlink()
 
 
-def _prefixes(config: Config, tokenizer: Tokenizer) -> Iterator[list[int]]:
-    """Yield the token ids that all prompts with each system prompt begin with."""
+def _prefixes(
+    config: Config, tokenizer: Tokenizer, max_model_len: int
+) -> Iterator[tuple[str, Sequence[int]]]:
+    """Yield each system prompt's key, and the token ids that all prompts with it begin with."""
     for text in system_prompts(config):
         system = ChatMessage("system", text)
         try:
@@ -90,14 +123,18 @@ def _prefixes(config: Config, tokenizer: Tokenizer) -> Iterator[list[int]]:
             continue
         pairs = zip(one, other, strict=False)
         prefix = [a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
-        if 0 < len(prefix) < config.model.max_model_len:
-            yield prefix
+        if 0 < len(prefix) < max_model_len:
+            is_own = text == config.request.system_prompt
+            yield "request.system_prompt" if is_own else "model.warm_prompts", prefix
 
 
-def _read(path: Path) -> NDArray[np.uint8] | None:
+def _read(path: Path, max_bytes: int) -> NDArray[np.uint8] | None:
     try:
-        content = path.read_bytes()
-    except OSError:
+        content = read_plain(path, _DIGEST_BYTES + max_bytes)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        _LOG.warning("%s: cannot be read, and is computed anew: %s", path, error.strerror)
         return None
     digest, data = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     if hashlib.sha256(data).digest() == digest:

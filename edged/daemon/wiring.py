@@ -6,7 +6,7 @@ Rule: decides nothing but what follows from several settings together.
 import secrets
 from dataclasses import replace
 
-from edged.config.keys import Config
+from edged.config.keys import IDENTITY_REQUIRED, Config
 from edged.daemon import sensors
 from edged.daemon.energy import EnergyMeter
 from edged.daemon.group import SESSION_EXPIRY_S
@@ -17,7 +17,7 @@ from edged.daemon.memory_plan import DEFAULT_SLOTS
 from edged.engine.session import default_num_threads
 from edged.node.limits import Limits
 from edged.node.sessions import SessionLimits
-from edged.protocol.escalation import EscalationTarget
+from edged.protocol.escalation import EscalationTarget, escalation_target
 from edged.protocol.wire import RequestDefaults, Topics
 from edged.transport.settings import BrokerSettings
 
@@ -33,7 +33,9 @@ def topics_of(config: Config) -> Topics:
 
 
 def broker_settings(config: Config) -> BrokerSettings:
-    """Return the settings of the node's own connection.
+    """Return the settings of a connection to the node's broker, with the node's own limits.
+
+    The client identifier is what everybody can guess: see ``edged.daemon.client_id``.
 
     Raises:
         UnavailableError: If the password file cannot be read.
@@ -54,9 +56,24 @@ def broker_settings(config: Config) -> BrokerSettings:
 
 def own_filters(config: Config) -> list[str]:
     """Return what the node's own connection subscribes to; only the first is indispensable."""
+    by_account, by_anyone = topics_of(config).request_filters
+    is_required = config.security.identity == IDENTITY_REQUIRED
+    filters = [by_account, by_anyone] if is_required else [by_anyone, by_account]
+    filters.append(status_topic(config.homeassistant.prefix))
+    target = escalation_target_of(config)
+    return filters if target is None else [*filters, target.reply_filter]
+
+
+def identity_advice(config: Config) -> str | None:
+    """Return what to set where the broker has accounts and the node does not rely on them."""
+    if config.broker.username is None or config.security.identity == IDENTITY_REQUIRED:
+        return None
     topics = topics_of(config)
-    filters = [topics.request_filter, status_topic(config.homeassistant.prefix)]
-    return filters if config.request.escalate_to is None else [*filters, topics.escalation]
+    return (
+        "set security.identity: required; and in the broker's access list, instead of topic write"
+        f" {topics.root}/request/#, pattern write {topics.prefix}/+/client/%u/request/+ and pattern"
+        f" read {topics.prefix}/+/client/%u/response/#, as in deploy/mosquitto/edged.acl"
+    )
 
 
 def group_settings(settings: BrokerSettings, config: Config) -> BrokerSettings:
@@ -89,20 +106,19 @@ def limits_of(model: ResidentModel) -> Limits:
         num_slots=model.engine.num_slots,
         plan=replace(model.memory.plan, specialists_bytes=size_bytes),
         model_id=model.bundle.model_id,
-        escalation=_escalation_target(config),
+        escalation=escalation_target_of(config),
         sessions=SessionLimits(sessions.count, sessions.max_tokens, sessions.idle_s),
         max_temperature_c=config.budget.max_temperature_c,
         min_battery=config.budget.min_battery,
     )
 
 
-def _escalation_target(config: Config) -> EscalationTarget | None:
-    name = config.request.escalate_to
+def escalation_target_of(config: Config) -> EscalationTarget | None:
+    """Return whom the node asks what its specialists are unsure of, with a secret of its own."""
+    name, user = config.request.escalate_to, config.broker.username
     if name is None:
         return None
-    request_topic = f"{config.prefix}/{name}/request/generate"
-    secret = secrets.token_bytes(16)
-    return EscalationTarget(name, request_topic, topics_of(config).escalation, secret)
+    return escalation_target(topics_of(config), name, user, secrets.token_bytes(16))
 
 
 def _request_defaults(config: Config) -> RequestDefaults:
@@ -119,4 +135,5 @@ def _request_defaults(config: Config) -> RequestDefaults:
         discovery_prefix=config.homeassistant.prefix,
         has_sessions=config.sessions.count > 0,
         keeps_corrections=config.state.corrections > 0,
+        is_identity_required=config.security.identity == IDENTITY_REQUIRED,
     )

@@ -8,16 +8,16 @@ deadline take effect within one pass.
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
 from edged.daemon.energy import EnergyMeter, account
 from edged.engine.loop import Engine
-from edged.engine.steps import Step
+from edged.engine.steps import PromptOrigin, Step
 from edged.errors import ErrorCode
 from edged.node.generation import Finished, Fragment, Generation, Paused, TextStream
 from edged.protocol.request import FinishReason, FormatType, Rejected
+from edged.transport.clock import boot_s
 
 _LOG = logging.getLogger(__name__)
 _FAILED = Rejected(ErrorCode.INTERNAL, "generation failed; see the node's log")
@@ -31,7 +31,7 @@ class Worker:
         new_text_stream: Makes a detokenizer for each generation.
         emit: Called on the inference thread with each ``Fragment``, ``Finished`` and ``Paused``;
             must not block.
-        clock: Monotonic seconds, the clock of ``Request.deadline_s``.
+        clock: The clock of ``Request.deadline_s``.
         meter: Of the energy of a forward pass.
     """
 
@@ -40,7 +40,7 @@ class Worker:
         engine: Engine,
         new_text_stream: Callable[[], TextStream],
         emit: Callable[[Fragment | Finished | Paused], None],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = boot_s,
         meter: EnergyMeter | None = None,
     ) -> None:
         self._engine = engine
@@ -151,7 +151,7 @@ class Worker:
                 run.request.sampling,
                 max_tokens=max(run.max_tokens - run.num_output_tokens, 1),
                 constraint=run.constraint,
-                num_answered=run.num_output_tokens,
+                origin=PromptOrigin(run.request.reply_to.user, run.num_output_tokens),
                 reader=run.reader,
             )
         except Exception:  # noqa: BLE001 - the per-request boundary: it must reply

@@ -75,6 +75,8 @@ class Decoding:
     """Priority: of several prompts, a chunk of the lowest level is run first."""
     is_over: bool = False
     """Whether no token follows."""
+    num_foreign: int = 0
+    """Of the reused tokens, those that only others have asked before."""
 
     def __post_init__(self) -> None:
         self.num_prefilled = self.num_cached
@@ -129,7 +131,11 @@ class Decoding:
             self.reader.add(rows)
         self.num_prefilled += num_tokens
         self.is_over = self.is_prefilled
-        return Prefilled(self.num_prefilled, self.num_cached, num_beside)
+        return self.prefilled(num_beside)
+
+    def prefilled(self, num_beside: int = 0) -> Prefilled:
+        """Return how much of the prompt is in the cache."""
+        return Prefilled(self.num_prefilled, self.num_cached, num_beside, self.num_foreign)
 
     @property
     def num_forced(self) -> int:

@@ -16,7 +16,15 @@ from edged.engine.groups import read_together
 from edged.engine.sampling import Sampler
 from edged.engine.slots import Slots, TokenIds
 from edged.engine.speed import measure_cost
-from edged.engine.steps import EngineSettings, InterruptedRunError, Prefilled, Step, Token
+from edged.engine.steps import (
+    NO_ORIGIN,
+    EngineSettings,
+    InterruptedRunError,
+    Prefilled,
+    PromptOrigin,
+    Step,
+    Token,
+)
 from edged.protocol.request import SamplingParams
 from edged.scheduling.latency_model import CostEstimate
 from edged.specialists.scoring import OptionScorer
@@ -78,16 +86,15 @@ class Engine:
         *,
         max_tokens: int,
         constraint: Constraint | None = None,
-        num_answered: int = 0,
+        origin: PromptOrigin = NO_ORIGIN,
         reader: HiddenReader | OptionScorer | None = None,
     ) -> Decoding:
         """Begin an answer; ``step`` decodes it in a batch with the others.
 
         It is over after a stop token, when ``constraint`` is complete, after ``max_tokens``, or
-        when prompt and answer fill ``max_model_len``. ``end`` must be called for each. The last
-        ``num_answered`` tokens of the prompt are the answer so far of an interrupted request. With
-        a ``reader`` it is over when the prompt is read, or the options behind it: no token is
-        chosen, and one run may read the prompts of several.
+        when prompt and answer fill ``max_model_len``. ``end`` must be called for each. With a
+        ``reader`` it is over when the prompt is read, or the options behind it: no token is chosen,
+        and one run may read the prompts of several.
 
         Raises:
             ValueError: the prompt is empty, fills the context, alone or with an option behind it,
@@ -99,24 +106,25 @@ class Engine:
         # The prefill and the decode branch differ in the last bits, enough to change a token, and
         # in a graph that is not exact any two batches do. There only a request with a seed is
         # promised an answer that does not depend on earlier requests.
-        num_strict = len(prompt) - num_answered if self._is_exact else None
+        num_strict = len(prompt) - origin.num_answered if self._is_exact else None
         is_fresh = sampling.seed is not None and not self._is_exact
         # The last token of a prompt is always run: its logits are needed.
         num_reusable = 0 if is_fresh else len(prompt) - 1
         if reader is not None:  # cached tokens have keys and values, and no hidden states
             num_reusable = min(num_reusable, reader.num_before)
-        slot, source, num_cached = self._slots.claim(
-            prompt, num_reusable=num_reusable, num_strict=num_strict
+        claim = self._slots.claim(
+            prompt, num_reusable=num_reusable, num_strict=num_strict, user=origin.user
         )
-        if source != slot and num_cached:
-            self._graph.copy(source, slot, num_cached)
+        if claim.source != claim.slot and claim.num_cached:
+            self._graph.copy(claim.source, claim.slot, claim.num_cached)
         limit = min(len(prompt) + max_tokens, self.max_model_len)
         is_guessing = self._is_guessing and reader is None
         drafter = Drafter(prompt.tolist(), self._draft_cost) if is_guessing else None
         sampler = Sampler(sampling, prompt)
         decoding = Decoding(
-            prompt, sampler, slot, num_cached, limit, constraint, drafter, num_answered
+            prompt, sampler, claim.slot, claim.num_cached, limit, constraint, drafter
         )
+        decoding.num_answered, decoding.num_foreign = origin.num_answered, claim.num_foreign
         if scorer is not None:
             decoding.scorer = scorer
         else:
@@ -271,7 +279,7 @@ class Engine:
             self._prefilling = set()
         self._slots.extend(slot, token_ids, is_prefill=is_prefill)
         decoding.num_prefilled += len(token_ids)
-        steps: list[Step] = [Prefilled(decoding.num_prefilled, decoding.num_cached)]
+        steps: list[Step] = [decoding.prefilled()]
         if decoding.is_prefilled and decoding.scorer is not None:
             decoding.score(logits)
         elif decoding.is_prefilled:

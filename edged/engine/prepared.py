@@ -26,6 +26,7 @@ import onnxruntime
 
 from edged.bundle.folder import Bundle
 from edged.bundle.manifest import GraphKind
+from edged.bundle.plain_file import open_plain, read_plain
 from edged.engine.loading import load_graph
 from edged.engine.session import PREPARED, save_prepared
 
@@ -39,6 +40,9 @@ _RECORD = "record.json"
 _FILES = (PREPARED, f"{PREPARED}.data")
 # Size on disk: both layouts of the weights are kept, ONNX Runtime finds the new by the old one.
 _SIZE_FACTOR = 2.2
+# No copy is larger, however the kernels of another processor lay out the weights.
+_MAX_FACTOR = 4.0
+_MAX_RECORD_BYTES = 4096
 # The child's heap holds the new layout; the old one is mapped.
 _MEMORY_FACTOR = 1.1
 # The child's other memory: the interpreter, its libraries, the graph as text.
@@ -67,7 +71,7 @@ def prepared_model(bundle: Bundle, folder: Path, room_bytes: int) -> Path | None
         return None
     copy = folder / device_key(bundle.sha256)
     try:
-        if not _is_whole(copy):
+        if not _is_whole(copy, weights_bytes):
             _make(bundle, copy, weights_bytes, room_bytes)
     except (OSError, MemoryError, subprocess.SubprocessError) as error:
         _LOG.warning("%s: no prepared copy of the model, which takes more memory: %s", copy, error)
@@ -99,8 +103,7 @@ def _make(bundle: Bundle, copy: Path, weights_bytes: int, room_bytes: int) -> No
         raise MemoryError(f"{needed_bytes >> 20} MiB are needed to make it, {left}")
     folder = copy.parent
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.iterdir():
-        shutil.rmtree(old)
+    _clear(folder)
     free_bytes, needed_bytes = shutil.disk_usage(folder).free, round(_SIZE_FACTOR * weights_bytes)
     if free_bytes < needed_bytes:
         raise OSError(f"{needed_bytes >> 20} MiB of disk are needed, {free_bytes >> 20} are free")
@@ -119,7 +122,8 @@ def _make(bundle: Bundle, copy: Path, weights_bytes: int, room_bytes: int) -> No
         if child.returncode:
             lines = child.stderr.strip().splitlines() or ["no message"]
             raise subprocess.SubprocessError(f"exit status {child.returncode}: {lines[-1]}")
-        (partial / _RECORD).write_bytes(_record(partial))
+        max_bytes = round(_MAX_FACTOR * weights_bytes)
+        (partial / _RECORD).write_bytes(_record(partial, max_bytes))
         # Written to the disk, the mapped weights are clean pages. Not for a power cut: what that
         # leaves has other checksums.
         for path in partial.iterdir():
@@ -130,26 +134,38 @@ def _make(bundle: Bundle, copy: Path, weights_bytes: int, room_bytes: int) -> No
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _is_whole(copy: Path) -> bool:
+def _clear(folder: Path) -> None:
+    for old in folder.iterdir():
+        if old.is_dir() and not old.is_symlink():
+            shutil.rmtree(old)
+        else:
+            old.unlink()
+
+
+def _is_whole(copy: Path, weights_bytes: int) -> bool:
     try:
-        is_whole = (copy / _RECORD).read_bytes() == _record(copy)
+        record = read_plain(copy / _RECORD, _MAX_RECORD_BYTES)
+        is_whole = record == _record(copy, round(_MAX_FACTOR * weights_bytes))
     except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError:
+        is_whole = False
     if not is_whole:
         _LOG.warning("%s: damaged, will be made again", copy)
     return is_whole
 
 
-def _record(folder: Path) -> bytes:
-    return json.dumps({name: _checksum(folder / name) for name in _FILES}).encode()
+def _record(folder: Path, max_bytes: int) -> bytes:
+    return json.dumps({name: _checksum(folder / name, max_bytes) for name in _FILES}).encode()
 
 
-def _checksum(path: Path) -> str:
+def _checksum(path: Path, max_bytes: int) -> str:
     # A CRC detects disk errors at four times the speed of a hash. An attacker who can write the
     # copy can write the record, too.
     size_bytes = crc = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
+    with os.fdopen(open_plain(path, os.O_RDONLY), "rb") as file:
+        # What grew to a terabyte must not be read before the start.
+        while size_bytes <= max_bytes and (chunk := file.read(_CHUNK_BYTES)):
             size_bytes += len(chunk)
             crc = zlib.crc32(chunk, crc)
     return f"{size_bytes}-{crc:08x}"

@@ -9,6 +9,7 @@ Rule: bookkeeping only; the engine copies.
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +30,24 @@ class _Slot:
     """The claim counter's value when it was last claimed."""
     num_touched: int = 0
     """Positions that have memory."""
+    user: str | None = None
+    """Who asked what it holds."""
 
     @property
     def is_free(self) -> bool:
         return not (self.is_busy or self.is_pinned)
+
+
+class Claim(NamedTuple):
+    """The slot that a prompt has."""
+
+    slot: int
+    source: int
+    """The slot whose first tokens are the prompt's: it may be the same one."""
+    num_cached: int
+    """How many of them are reused."""
+    num_foreign: int
+    """How many of these were asked by others only."""
 
 
 class Slots:
@@ -48,8 +63,13 @@ class Slots:
         return min((s.num_touched for s in self._slots if not s.is_pinned), default=0)
 
     def claim(
-        self, prompt: TokenIds, *, num_reusable: int, num_strict: int | None
-    ) -> tuple[int, int, int]:
+        self,
+        prompt: TokenIds,
+        *,
+        num_reusable: int,
+        num_strict: int | None,
+        user: str | None = None,
+    ) -> Claim:
         """Choose a slot for a prompt of at least one token; it is busy until ``free``.
 
         Args:
@@ -57,10 +77,9 @@ class Slots:
             num_reusable: how many of its first tokens may be reused, at most.
             num_strict: how many tokens of the prompt the prefill branch will run; then only tokens
                 are reused that the same branch has run. None reuses any.
-
-        Returns:
-            The slot; the source, whose first tokens are the prompt's: it may be the same slot; and
-            how many of them are reused.
+            user: whose prompt it is. What others have asked decides how much is reused, and neither
+                which slot is overwritten nor what can be told of it: else one could guess another's
+                prompt, token by token.
 
         Raises:
             RuntimeError: no slot is free.
@@ -73,19 +92,23 @@ class Slots:
         # Of equal slots a free one: it may need no copy.
         source = max(range(len(shared)), key=lambda i: (shared[i], self._slots[i].is_free))
         num_cached = shared[source]
+        known = [each.is_pinned or each.user == user for each in self._slots]
+        num_known = max((n for n, is_it in zip(shared, known, strict=True) if is_it), default=0)
         num_prefilled, num_held = self._slots[source].num_prefilled, len(self._slots[source].tokens)
         # The tokens of an answer are worth keeping only where a next prompt could reuse them.
         num_useful = num_held if num_strict is None else num_prefilled
         # A slot is overwritten in place if that keeps more of it than it loses; else the least
         # recently used one is overwritten.
-        is_kept = source in free and num_useful <= 2 * num_cached
+        is_own = self._slots[source].user == user
+        is_kept = source in free and is_own and num_useful <= 2 * num_cached
         target = source if is_kept else min(free, key=lambda i: self._slots[i].used)
         self._clock += 1
         slot = self._slots[target]
         slot.is_busy, slot.used, slot.tokens = True, self._clock, array("q", prompt[:num_cached])
         slot.num_prefilled = min(num_prefilled, num_cached)
         slot.num_touched = max(slot.num_touched, num_cached)
-        return target, source, num_cached
+        slot.user = user
+        return Claim(target, source, num_cached, num_cached - num_known)
 
     def extend(
         self, index: int, token_ids: TokenIds | Sequence[int], *, is_prefill: bool = False

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,18 @@ class DecodeInput:
     position: int
 
 
+class PromptOrigin(NamedTuple):
+    """Where a prompt comes from."""
+
+    user: str | None = None
+    """Whose it is; None for all without an account."""
+    num_answered: int = 0
+    """Its last tokens that are the answer so far of an interrupted request."""
+
+
+NO_ORIGIN = PromptOrigin()
+
+
 @dataclass(frozen=True, slots=True)
 class Prefilled:
     """One chunk of the prompt is in the cache."""
@@ -53,6 +66,8 @@ class Prefilled:
     """Of these, the tokens whose keys and values were reused."""
     num_beside: int = 0
     """Further tokens in the same run: of other prompts, and padding."""
+    num_foreign: int = 0
+    """Of the reused tokens, those that only other users have asked before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,17 @@ slow that is, no more than a few are on their way there. Of a prompt only a dige
 """
 
 import hashlib
-from collections import OrderedDict
 
 from edged.errors import ErrorCode
 from edged.node.effects import KeepCorrection
 from edged.node.events import CorrectionKept
+from edged.node.fair_store import FairStore
 from edged.node.replies import Replies
 from edged.node.request_state import RequestState
 from edged.node.state import NodeState
 from edged.protocol.request import (
     Answer,
+    Client,
     Correction,
     CorrectionOutcome,
     Rejected,
@@ -52,7 +53,7 @@ class Corrections:
         self._replies = replies
         self._in_hand: dict[int, RequestState | None] = {}
         """By their keys; None is answered already, because the disk took too long."""
-        self._said: OrderedDict[bytes, Said] = OrderedDict()
+        self._said: FairStore[bytes, Said] = FairStore(MAX_REMEMBERED)
 
     def next_tick_s(self) -> float | None:
         """Return when the first one will have waited too long; None if none waits."""
@@ -66,11 +67,9 @@ class Corrections:
             return
         for part in specialist_answers(answer):
             if part.specialist is not None:
-                key = _digest(part.specialist, spoken(request.messages))
-                self._said[key] = part.said
-                self._said.move_to_end(key)
-        while len(self._said) > MAX_REMEMBERED:
-            self._said.popitem(last=False)
+                client = request.reply_to.client
+                key = _digest(client, part.specialist, spoken(request.messages))
+                self._said.put(key, part.said, client)
 
     def take(self, state: RequestState, correction: Correction) -> None:
         """Take in a decoded correction."""
@@ -83,7 +82,8 @@ class Corrections:
             self._replies.refuse(state, correction.reply_to, _TOO_MANY)
             return
         self._in_hand[state.key] = state
-        said = self._said.get(_digest(correction.specialist, correction.prompt))
+        client = correction.reply_to.client
+        said = self._said.get(_digest(client, correction.specialist, correction.prompt))
         node.emit(KeepCorrection(state.key, correction, said))
 
     def kept(self, event: CorrectionKept) -> None:
@@ -108,6 +108,7 @@ class Corrections:
                 self._replies.refuse(state, state.reply_to, _TOO_SLOW)
 
 
-def _digest(specialist: str, prompt: str) -> bytes:
-    content = f"{specialist}\0{prompt}".encode(errors="replace")
+def _digest(client: Client, specialist: str, prompt: str) -> bytes:
+    # A correction may come back on another topic: without an account all ask as one.
+    content = repr((client.user, specialist, prompt)).encode(errors="replace")
     return hashlib.blake2b(content, digest_size=16).digest()

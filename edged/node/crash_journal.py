@@ -9,6 +9,7 @@ Rule: pure. Pages come in as bytes when the process starts, and go out as effect
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ MAX_REMEMBERED = 48
 # Deliveries remembered because the process ended while they were taken in.
 MAX_SUSPECTS = 16
 STARTS_PAGE, INTAKE_PAGE = 0, 1
+# A digest of a request or of a delivery; of a longer one, fewer would fit a page.
+_NAME = re.compile(r"[0-9A-Za-z]{1,32}")
 
 
 @dataclass(slots=True)
@@ -55,10 +58,11 @@ class CrashJournal:
         self._is_kept = pages is not None
         self._emit = emit
         starts, intake = _read(starts_page), _read(intake_page)
-        self._starts = {key: _Start(n) for key, n in _read_counts(starts.get("starts")).items()}
-        self._answered = dict.fromkeys(_read_names(starts.get("answered")))
-        self._crashes = _read_counts(intake.get("crashes"))
-        blamed = set(_read_names(intake.get("marked")))
+        counts = _read_counts(starts.get("starts"), MAX_REMEMBERED)
+        self._starts = {key: _Start(n) for key, n in counts.items()}
+        self._answered = dict.fromkeys(_read_names(starts.get("answered"), MAX_REMEMBERED))
+        self._crashes = _read_counts(intake.get("crashes"), MAX_SUSPECTS)
+        blamed = set(_read_names(intake.get("marked"), MAX_SUSPECTS))
         if blamed:
             self._blame(blamed)
         self._marked: set[str] = set()
@@ -68,9 +72,9 @@ class CrashJournal:
         was_closed = intake.get("is_closed") is True
         self.num_unfinished = 0 if was_closed else len(self._left_running) + len(blamed)
         """Messages that the process before had at work when it ended: above 0, it crashed."""
-        if blamed:
-            self._write_starts()
-        # Written although nothing is marked: the blocks are there if the disk is full later.
+        # Written although nothing may have changed: a damaged page is repaired, and the blocks are
+        # there if the disk is full later.
+        self._write_starts()
         self._write_intake()
 
     def _blame(self, marked: set[str]) -> None:
@@ -181,19 +185,26 @@ class CrashJournal:
 
 def _read(page: bytes) -> dict[str, object]:
     """Read what the process before left; a damaged page is as good as none."""
+    problem: object = "not an object"
     try:
         content = json.loads(page or b"{}")
     except (ValueError, RecursionError) as error:
-        _LOG.warning("the crash journal cannot be read, and is started anew: %s", error)
-        return {}
-    return content if isinstance(content, dict) else {}
+        content, problem = None, error
+    if isinstance(content, dict):
+        return content
+    _LOG.warning("the crash journal cannot be read, and is started anew: %s", problem)
+    return {}
 
 
-def _read_counts(value: object) -> dict[str, int]:
-    if not isinstance(value, dict):
-        return {}
-    return {key: n for key, n in value.items() if isinstance(n, int) and n > 0}
+def _read_counts(value: object, max_count: int) -> dict[str, int]:
+    """Read the latest of the counts; each is of processes that ended."""
+    counts = value if isinstance(value, dict) else {}
+    latest = {key: counts[key] for key in _read_names([*counts], max_count)}
+    # ``True`` is an ``int``, too.
+    return {key: min(n, MAX_ATTEMPTS + 1) for key, n in latest.items() if type(n) is int and n > 0}
 
 
-def _read_names(value: object) -> list[str]:
-    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
+def _read_names(value: object, max_count: int) -> list[str]:
+    """Read the latest of the names, as far as they are some that this module writes."""
+    names = value if isinstance(value, list) else []
+    return [name for name in names[-max_count:] if isinstance(name, str) and _NAME.fullmatch(name)]

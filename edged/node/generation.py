@@ -83,6 +83,8 @@ class Generation:
     first_token_s: float | None = None
     output_ids: list[int] = field(default_factory=list)
     cached_tokens: int = 0
+    num_foreign: int = 0
+    """Of these, what only others have asked before: a reply must not tell of it."""
     text: str = ""
     was_paused: bool = False
     energy: Energy | None = None
@@ -175,6 +177,7 @@ class Generation:
             # After a pause, what is reused is its own, computed before.
             if not self.was_paused and self.num_prefilled == self._num_read:
                 self.cached_tokens += step.cached_tokens
+                self.num_foreign += step.num_foreign
             self.num_prefilled = self._num_read + step.num_tokens
             return
         if self.finish_reason is not None:
@@ -278,9 +281,8 @@ class Finished:
     def usage(self) -> Usage:
         """Tokens of prompt and answer, and the energy."""
         run = self.generation
-        return Usage(
-            run.num_prompt_tokens, run.cached_tokens, run.num_output_tokens, energy=run.energy
-        )
+        num_cached = run.cached_tokens - run.num_foreign
+        return Usage(run.num_prompt_tokens, num_cached, run.num_output_tokens, energy=run.energy)
 
     def timing(self, received_s: float) -> Timing:
         """Split the time since ``received_s``; without a token, all of the run is prefill."""

@@ -19,6 +19,7 @@ from edged.node.crash_journal import MAX_ATTEMPTS
 from edged.node.effects import Acknowledge, Cancel, Decode, Prepare, Report
 from edged.node.escalations import Escalations
 from edged.node.events import Prepared
+from edged.node.ledger import ARRIVAL_BYTES
 from edged.node.metrics import Count
 from edged.node.replies import Replies
 from edged.node.request_state import RequestState
@@ -35,7 +36,7 @@ from edged.protocol.request import (
     Reply,
     Request,
 )
-from edged.protocol.wire import Delivery, Dropped, Refusal
+from edged.protocol.wire import Delivery, Dropped, DropReason, Refusal
 from edged.scheduling.admission import Demand, Resources, admit, refuse_early
 from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.queued_request import RequestPhase
@@ -45,6 +46,9 @@ from edged.specialists.decider import MAX_PASS_TOKENS, Run
 ISOLATION_LIMIT_S = 30.0
 # Deliveries that wait at most for that; beyond, the first is taken in beside what is at work.
 MAX_ARRIVALS = 64
+# Between two refusals of messages without an account.
+ADVICE_INTERVAL_S = 1.0
+_NO_IDENTITY = Dropped(DropReason.NO_IDENTITY, "not on the topics of an account")
 # Devices cool down and charge slowly.
 _THROTTLED_RETRY_S = 30.0
 CRASHED_BEFORE = Rejected(
@@ -75,6 +79,8 @@ class Intake:
         self._escalations = escalations
         self._throttling = Throttling(node.limits.max_temperature_c, node.limits.min_battery)
         self._next_key = 0
+        self._next_advice_s = -math.inf
+        """From when on those without an account may be told again what to do."""
         self._arrivals: deque[RequestState] = deque()
         self._decoding: RequestState | None = None
         self._preparing: deque[RequestState] = deque()
@@ -94,6 +100,7 @@ class Intake:
             return  # not acknowledged: the broker delivers it again to the next process
         self._next_key += 1
         state = RequestState(self._next_key, node.now_s, delivery=delivery, fingerprint=fingerprint)
+        state.num_bytes = delivery.num_bytes
         state.is_suspect = node.journal.num_intake_crashes(fingerprint) > 0
         self._arrivals.append(state)
         self.take_arrivals()
@@ -135,9 +142,10 @@ class Intake:
 
     def _may_wait(self, state: RequestState, num_behind: int) -> bool:
         """Tell whether a delivery can be held back; else it is taken in beside the others."""
-        # A bound in time and in number: one suspect must not stop the service for all others.
+        # A bound in time, number and bytes: one suspect must not stop the service for all others.
         waited_s = self._node.now_s - state.queued_s
-        return waited_s < ISOLATION_LIMIT_S and num_behind < MAX_ARRIVALS
+        is_small = sum(one.num_bytes for one in self._arrivals) <= ARRIVAL_BYTES
+        return waited_s < ISOLATION_LIMIT_S and num_behind < MAX_ARRIVALS and is_small
 
     def decoded(self, result: Request | Refusal | Dropped | CancelRequest | Correction) -> None:
         """Take in what the decoded delivery asks."""
@@ -153,7 +161,7 @@ class Intake:
         elif isinstance(result, Correction):
             self._corrections.take(state, result)
         elif isinstance(result, Refusal):
-            self._replies.refuse(state, result.reply_to, result.rejected)
+            self._refuse(state, result)
         else:
             self._drop(state, result)
         self._decided(state)
@@ -168,6 +176,16 @@ class Intake:
             else:
                 self._escalations.abandon(state)
                 self._replies.finish_queued(state)
+
+    def _refuse(self, state: RequestState, refusal: Refusal) -> None:
+        node = self._node
+        if refusal.rejected.code is ErrorCode.IDENTITY_REQUIRED:
+            # Everybody reads it: one tells all of them.
+            if node.now_s < self._next_advice_s:
+                self._drop(state, _NO_IDENTITY)
+                return
+            self._next_advice_s = node.now_s + ADVICE_INTERVAL_S
+        self._replies.refuse(state, refusal.reply_to, refusal.rejected)
 
     def _drop(self, state: RequestState, dropped: Dropped) -> None:
         self._node.metrics.count_dropped(dropped.reason)

@@ -9,8 +9,21 @@ from enum import StrEnum
 
 # Replies kept to be sent again, at most.
 REPLAY_BYTES = 256 * 1024
-# A request that waits or runs: its text, token ids, grammar state and reply, rounded up.
-REQUEST_BYTES = 128 * 1024
+# Deliveries that wait to be taken in.
+ARRIVAL_BYTES = 1024 * 1024
+# Of one request: deliveries of the same request that wait for its reply. They have no place in the
+# queue, so without a bound of their own a flood of them would take memory until the request ends.
+MAX_DUPLICATES = 64
+# A delivery of which only the receipt is kept, and a reply that the broker has not confirmed, each
+# with the longest topics and Correlation Data.
+_RECEIPT_BYTES, _REPLY_BYTES = 1280, 4096
+# Unconfirmed replies that are planned for: a broker that delivers beyond the Receive Maximum, as
+# Mosquitto 2.0.11 does, may cause more.
+MAX_UNCONFIRMED = 256
+# A text has one width for all of its characters, up to this; a token id is an object in a list.
+_CHARACTER_BYTES, _TOKEN_BYTES = 4, 40
+# Its records, grammar state and the answer so far.
+_RECORD_BYTES = 16 * 1024
 
 
 class Account(StrEnum):
@@ -29,7 +42,25 @@ class Account(StrEnum):
     REPLAY = "replay"
     """Replies kept to be sent again."""
     REQUESTS = "requests"
-    """Requests that wait and that run."""
+    """Requests that are admitted."""
+    DELIVERIES = "deliveries"
+    """Deliveries that wait, for a place or for the reply, and replies that are not confirmed."""
+
+
+def text_bytes(max_payload_bytes: int) -> int:
+    """Return what a request that waits to be prepared holds, with its duplicates."""
+    return _CHARACTER_BYTES * max_payload_bytes + MAX_DUPLICATES * _RECEIPT_BYTES
+
+
+def request_bytes(max_payload_bytes: int, max_model_len: int) -> int:
+    """Return what a request that is admitted holds: the same, its token ids and its answer."""
+    return text_bytes(max_payload_bytes) + _TOKEN_BYTES * max_model_len + _RECORD_BYTES
+
+
+def deliveries_bytes(max_payload_bytes: int, max_requests: int) -> int:
+    """Return what deliveries hold beside the requests that are admitted; so many wait to be."""
+    unconfirmed_bytes = MAX_UNCONFIRMED * _REPLY_BYTES
+    return ARRIVAL_BYTES + unconfirmed_bytes + max_requests * text_bytes(max_payload_bytes)
 
 
 class Ledger:

@@ -8,7 +8,7 @@ from typing import Any
 
 from edged.errors import ErrorCode
 from edged.node.effects import Effect, ReleasePrefixCache
-from edged.node.ledger import REPLAY_BYTES, REQUEST_BYTES, Account, Ledger
+from edged.node.ledger import REPLAY_BYTES, Account, Ledger, deliveries_bytes, request_bytes
 from edged.node.limits import Limits
 from edged.node.pressure import DOWN_AFTER_S, PressureLadder, PressureLevel
 from edged.node.sessions import MAX_SESSION_BYTES, Sessions
@@ -34,6 +34,7 @@ class MemoryGuard:
         self._ladder = PressureLadder(limits.budget)
         self._num_slots = limits.num_slots
         self._read_s = float("-inf")
+        self._request_bytes = request_bytes(limits.defaults.max_payload_bytes, limits.max_model_len)
         self.ledger = Ledger(limits.budget.limit_bytes, _held(limits))
 
     @property
@@ -62,10 +63,10 @@ class MemoryGuard:
         """Reserve what one more request needs beside the model, or refuse it."""
         message, missing_bytes = "memory has been short; nothing new is taken in for a while", 0
         if self.level < PressureLevel.REFUSE:
-            if self.ledger.reserve(Account.REQUESTS, REQUEST_BYTES):
+            if self.ledger.reserve(Account.REQUESTS, self._request_bytes):
                 return None
             message = "all of budget.memory is reserved"
-            missing_bytes = REQUEST_BYTES - self.ledger.free_bytes
+            missing_bytes = self._request_bytes - self.ledger.free_bytes
         return Rejected(
             ErrorCode.MEMORY_PRESSURE,
             message,
@@ -75,7 +76,7 @@ class MemoryGuard:
 
     def release(self) -> None:
         """Give back what one request needed."""
-        self.ledger.release(Account.REQUESTS, REQUEST_BYTES)
+        self.ledger.release(Account.REQUESTS, self._request_bytes)
 
     def members(self, rss_bytes: int) -> dict[str, Any]:
         """Return the account and the level as members of ``state``."""
@@ -88,7 +89,9 @@ class MemoryGuard:
 
 
 def _held(limits: Limits) -> dict[Account, int]:
-    held, plan = {Account.REPLAY: REPLAY_BYTES}, limits.plan
+    max_requests = limits.max_waiting + limits.num_slots
+    waiting_bytes = deliveries_bytes(limits.defaults.max_payload_bytes, max_requests)
+    held, plan = {Account.REPLAY: REPLAY_BYTES, Account.DELIVERIES: waiting_bytes}, limits.plan
     if plan is not None:
         held |= {
             Account.PROCESS: plan.process_bytes,

@@ -56,6 +56,9 @@ class Count(StrEnum):
     """Acknowledgements not sent because their connection was gone."""
     TAKEN_OVER = "taken_over"
     """Connections lost to another client of the same identifier."""
+    CLOSED_SOON = "closed_soon"
+    """Connections that the broker closed soon after it accepted them, from the third in a row on;
+    another client may have taken the session."""
     UNDELIVERED = "undelivered"
     """Replies that the broker did not take."""
     EVENTS = "events"

@@ -252,6 +252,6 @@ class Node:
         # Attention over several prompts is not that over one of their length.
         if not run.has_one_run:
             return
-        spent.num_cached = usage.cached_tokens
-        spent.num_prefilled = usage.prompt_tokens - usage.cached_tokens
+        spent.num_cached = run.cached_tokens
+        spent.num_prefilled = usage.prompt_tokens - run.cached_tokens
         self.metrics.cost_error.add(self.latency_model.observe(spent))

@@ -5,13 +5,13 @@ or not at all: then the broker delivers it again. The same request is executed o
 it is delivered, and each delivery gets its reply.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 from edged.errors import ErrorCode
 from edged.node.effects import Acknowledge, Publish, Report
+from edged.node.fair_store import FairStore
 from edged.node.generation import Finished, Fragment
-from edged.node.ledger import REPLAY_BYTES
+from edged.node.ledger import MAX_DUPLICATES, REPLAY_BYTES
 from edged.node.metrics import Count
 from edged.node.request_state import Identity, RequestState
 from edged.node.state import NodeState
@@ -21,11 +21,8 @@ from edged.protocol.request import Answer, FinishReason, Rejected, Reply, ReplyA
 from edged.protocol.wire import Encoded
 from edged.scheduling.queued_request import RequestPhase
 
-# Finished replies kept for replay.
+# Finished replies kept for replay, with ``REPLAY_BYTES``; the client that has the most loses first.
 MAX_FINISHED = 64
-# Deliveries of one request that wait for its reply. They have no place in the queue, so without a
-# bound of their own a flood of them would take memory until the request ends.
-MAX_DUPLICATES = 64
 _TOO_MANY_DUPLICATES = Rejected(
     ErrorCode.QUEUE_FULL,
     f"{MAX_DUPLICATES} deliveries of this request wait for its reply already",
@@ -41,7 +38,6 @@ _WAITED_TOO_LONG = Rejected(
 class _Finished:
     reply: Reply
     expires_s: float
-    num_bytes: int
 
 
 class Replies:
@@ -55,8 +51,7 @@ class Replies:
         self._node = node
         self._open: dict[RequestState, None] = {}
         self._unconfirmed: dict[int, RequestState] = {}
-        self._finished: OrderedDict[Identity, _Finished] = OrderedDict()
-        self._finished_bytes = 0
+        self._finished: FairStore[Identity, _Finished] = FairStore(MAX_FINISHED, REPLAY_BYTES)
         self._next_handle = 0
 
     @property
@@ -110,9 +105,13 @@ class Replies:
         """Reply to an admitted request, with what was measured if it ran."""
         if isinstance(outcome, Rejected) and outcome.code is ErrorCode.INTERNAL:
             self._node.emit(Report(RequestRefused(outcome.code)))
-        request, session = state.request, None
+        request, session, now_s = state.request, None, self._node.now_s
+        if isinstance(outcome, Answer) and now_s > request.deadline_s:
+            # The process, or the whole machine, may have been stopped since the answer ended.
+            outcome = outcome.late
+            finished = finished and replace(finished, finished_s=now_s)
         if state.turn is not None and isinstance(outcome, Answer):
-            session = self._node.sessions.close(state.turn, outcome.text, self._node.now_s)
+            session = self._node.sessions.close(state.turn, outcome.text, now_s)
         usage = None if finished is None else finished.usage
         if usage is not None and usage.energy is not None:
             self._node.metrics.count_energy(usage.energy.joules)
@@ -138,9 +137,10 @@ class Replies:
 
     def publish_fragment(self, state: RequestState, fragment: Fragment) -> None:
         """Publish a part of a streamed answer, at QoS 0."""
+        reply_to = state.request.reply_to
         message = encode_fragment(
-            self._node.limits.defaults.topics,
-            state.request.reply_to.request_id or "",  # a request to stream has one
+            self._node.limits.defaults.topics.client(reply_to.user),
+            reply_to.request_id or "",  # a request to stream has one
             fragment.number,
             fragment.delta,
             is_done=fragment.is_done,
@@ -186,7 +186,8 @@ class Replies:
             num_bytes = self._send(receiver, reply)
         state.duplicates.clear()
         if is_final:
-            self._remember(state.identity, _Finished(reply, state.expires_s, num_bytes))
+            finished = _Finished(reply, state.expires_s)
+            self._finished.put(state.identity, finished, reply.reply_to.client, num_bytes)
 
     def _attach(self, state: RequestState, first: RequestState) -> None:
         """Let a duplicate wait for the reply to the first delivery of its request."""
@@ -196,20 +197,8 @@ class Replies:
             state.forget_content()
             first.duplicates.append(state)
 
-    def _remember(self, identity: Identity, finished: _Finished) -> None:
-        self._forget(identity)
-        self._finished[identity] = finished
-        self._finished_bytes += finished.num_bytes
-        while len(self._finished) > MAX_FINISHED or self._finished_bytes > REPLAY_BYTES:
-            self._forget(next(iter(self._finished)))
-
-    def _forget(self, identity: Identity) -> None:
-        finished = self._finished.pop(identity, None)
-        if finished is not None:
-            self._finished_bytes -= finished.num_bytes
-
     def _send(self, state: RequestState, reply: Reply) -> int:
-        """Publish a reply; return the bytes of its payload."""
+        """Publish a reply; return its bytes, as far as they are kept."""
         if reply.is_duplicate:
             self._node.metrics.count(Count.DUPLICATES)
         message = encode_reply(
@@ -223,7 +212,7 @@ class Replies:
         self._unconfirmed[self._next_handle] = state
         self._node.emit(Publish(message, self._next_handle))
         self._next_handle += 1
-        return len(message.payload)
+        return len(message.payload) + len(message.properties.correlation_data or b"")
 
     def _adopt(self, state: RequestState) -> bool:
         """Let a redelivery take the place of the same message from a connection that is gone."""
@@ -233,8 +222,8 @@ class Replies:
         waiting = [one for first in self._open for one in (first, *first.duplicates)]
         # The transport sends an unconfirmed reply again after a reconnect: no second one is needed.
         for other in (*waiting, *self._unconfirmed.values()):
-            # A group's connection has numbers of its own, and topics of its own.
-            is_here = other.delivery.topic == delivery.topic
+            # Each client identifier has numbers of its own.
+            is_here = other.delivery.client_id == delivery.client_id
             is_former = other.delivery.connection_epoch < delivery.connection_epoch
             if is_here and is_former and other.identity == state.identity:
                 other.delivery = delivery.receipt
@@ -247,7 +236,7 @@ class Replies:
         if finished is None or not state.may_be_a_repeat:
             return False
         if finished.expires_s < self._node.now_s:  # a retry after the deadline is executed again
-            self._forget(state.identity)
+            self._finished.pop(state.identity)
             return False
         state.expires_s = finished.expires_s
         self._send(state, replace(finished.reply, reply_to=state.reply_to, is_duplicate=True))

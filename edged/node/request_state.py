@@ -47,6 +47,8 @@ class RequestState(QueuedRequest):
     is decoded."""
     fingerprint: str = field(kw_only=True)
     """Of the delivery, for the crash journal."""
+    num_bytes: int = 0
+    """Of the delivery as it arrived."""
     is_suspect: bool = False
     """Whether a process ended while it was taken in or answered: it is handled alone now."""
     is_decoded: bool = False

@@ -1,14 +1,14 @@
 """Sessions: dialogues kept for their clients, so that a request sends only its new messages.
 
 Rule: no clock and no tokens. A session changes only by an answer, and by each answer once, however
-often its request is delivered. Its key is the session id with the reply topic: a client that does
-not get the answers cannot continue the dialogue.
+often its request is delivered. Its key is the session id with the client: only who gets the answers
+can continue the dialogue.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from edged.protocol.request import ChatMessage, Request, SessionState
+from edged.node.fair_store import FairStore
+from edged.protocol.request import ChatMessage, Client, Request, SessionState
 
 Messages = tuple[ChatMessage, ...]
 
@@ -53,7 +53,7 @@ class _Session:
 class PendingTurn:
     """A request that becomes a turn when it is answered."""
 
-    name: tuple[str, str]
+    name: tuple[str, Client]
     key: str
     system: Messages
     is_system_given: bool
@@ -73,11 +73,11 @@ class PendingTurn:
 
 
 class Sessions:
-    """The sessions of all clients, the least recently used first."""
+    """The sessions of all clients; beyond their number, the client with the most loses one."""
 
     def __init__(self, limits: SessionLimits) -> None:
         self._limits = limits
-        self._sessions: OrderedDict[tuple[str, str], _Session] = OrderedDict()
+        self._sessions: FairStore[tuple[str, Client], _Session] = FairStore(limits.count)
 
     def count(self, now_s: float) -> int:
         """Count the sessions that have not expired."""
@@ -99,7 +99,7 @@ class Sessions:
         if request.session is None:
             return None
         self._expire(now_s)
-        name = (request.session, request.reply_to.topic)
+        name = (request.session, request.reply_to.client)
         session = self._sessions.get(name) or _Session()
         system, messages = _split(request.messages)
         if not request.is_system_given and session.system is not None:
@@ -112,8 +112,7 @@ class Sessions:
     def close(self, turn: PendingTurn, text: str, now_s: float) -> SessionState:
         """Add an answer, and return the state of the session."""
         # A session that expired during the answer goes on from what its prompt contained.
-        session = self._sessions.pop(turn.name, None) or _Session(list(turn.history))
-        self._sessions[turn.name] = session
+        session = self._sessions.get(turn.name) or _Session(list(turn.history))
         session.used_s = now_s
         if turn.is_system_given:
             session.system = turn.system
@@ -127,15 +126,15 @@ class Sessions:
             turns.append(answered)
         while sum(kept.num_bytes for kept in turns) > MAX_SESSION_BYTES:
             del turns[0]
-        while len(self._sessions) > self._limits.count:
-            self._sessions.popitem(last=False)
+        _, client = turn.name
+        self._sessions.put(turn.name, session, client)
         return SessionState(turn.name[0], len(turns), turn.num_forgotten)
 
     def _expire(self, now_s: float) -> None:
         for name, session in list(self._sessions.items()):
             if now_s - session.used_s < self._limits.idle_s:
                 break  # they are in the order of their last use
-            del self._sessions[name]
+            self._sessions.pop(name)
 
 
 def _split(messages: Messages) -> tuple[Messages, Messages]:

@@ -11,7 +11,12 @@ from typing import Any
 
 from edged.errors import ErrorCode
 from edged.protocol.fields import MessageError, describe
-from edged.protocol.wire import MAX_USER_PROPERTIES, Delivery, RequestDefaults
+from edged.protocol.wire import (
+    MAX_CORRELATION_BYTES,
+    MAX_USER_PROPERTIES,
+    Delivery,
+    RequestDefaults,
+)
 
 # Up to this size a payload over the limit is parsed, so that the refusal has its id.
 _MAX_READABLE_BYTES = 65536
@@ -69,6 +74,10 @@ def _over_a_limit(delivery: Delivery, defaults: RequestDefaults) -> MessageError
         return MessageError(message, ErrorCode.PAYLOAD_TOO_LARGE)
     if len(delivery.properties.user_properties) > MAX_USER_PROPERTIES:
         return MessageError(f"user properties: at most {MAX_USER_PROPERTIES} are accepted")
+    size = len(delivery.properties.correlation_data or b"")
+    if size > MAX_CORRELATION_BYTES:
+        message = f"Correlation Data: {size} bytes; at most {MAX_CORRELATION_BYTES} are accepted"
+        return MessageError(f"{message}, and this reply is without them")
     return None
 
 

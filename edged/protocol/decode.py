@@ -6,6 +6,7 @@ sent with the reply topic, id and Correlation Data as far as they could be read.
 
 from dataclasses import replace
 
+from edged.errors import ErrorCode
 from edged.protocol.content import read_content
 from edged.protocol.fields import Fields, MessageError
 from edged.protocol.generate import read_generate, read_messages
@@ -18,7 +19,7 @@ from edged.protocol.request import (
     Request,
     spoken,
 )
-from edged.protocol.topic import refuse_reply_topic
+from edged.protocol.topic import own_reply_topic, refuse_reply_topic, refuse_topic
 from edged.protocol.wire import (
     OPERATIONS,
     Delivery,
@@ -26,6 +27,7 @@ from edged.protocol.wire import (
     DropReason,
     Refusal,
     RequestDefaults,
+    RequestTopic,
 )
 
 _UNKNOWN_TOPIC = Dropped(DropReason.UNKNOWN_TOPIC, "not a request topic of this node")
@@ -35,14 +37,15 @@ Decoded = Request | CancelRequest | Correction | Refusal | Dropped
 
 def decode(delivery: Delivery, defaults: RequestDefaults, now_s: float) -> Decoded:
     """Decode one delivery; ``now_s`` is on the clock of the request's deadline."""
-    operation = defaults.topics.operation_of(delivery.topic)
-    if operation is None:
+    asked_on = defaults.topics.read_request(delivery.topic)
+    if asked_on is None:
         return _UNKNOWN_TOPIC
-    if (dropped := _drop(delivery)) is not None:
-        return dropped
+    turned_away = _turn_away(delivery, defaults, asked_on)
+    if turned_away is not None:
+        return turned_away
     content = read_content(delivery, defaults)
     fields = Fields(content.members)
-    address, problem = _read_address(delivery, fields, defaults, operation)
+    address, problem = _read_address(delivery, fields, defaults, asked_on)
     if isinstance(address, Dropped):
         return address
     # The most general error first; the address is known by now, so that any of them can be sent.
@@ -50,7 +53,7 @@ def decode(delivery: Delivery, defaults: RequestDefaults, now_s: float) -> Decod
     try:
         if problem is not None:
             raise problem
-        match operation:
+        match asked_on.operation:
             case "cancel":
                 asked: Decoded = _read_cancel(content.text, address)
             case "correct":
@@ -63,44 +66,68 @@ def decode(delivery: Delivery, defaults: RequestDefaults, now_s: float) -> Decod
     return asked
 
 
-def _drop(delivery: Delivery) -> Dropped | None:
+def _turn_away(
+    delivery: Delivery, defaults: RequestDefaults, asked_on: RequestTopic
+) -> Dropped | Refusal | None:
+    """Return why nothing of a delivery is read; None where it is."""
     if delivery.retain:
         return Dropped(DropReason.RETAINED, "requests must be published without the retain flag")
     if delivery.properties.message_expiry_s == 0:
         return Dropped(DropReason.EXPIRED, "the message expiry interval has passed")
-    return None
+    if asked_on.user is not None or not defaults.is_identity_required:
+        return None
+    if asked_on.operation not in OPERATIONS:
+        return _UNKNOWN_TOPIC
+    # To everybody: nothing says who has asked.
+    address = ReplyAddress(defaults.topics.response(asked_on.operation))
+    own = f"{asked_on.root}/client/USER/request/{asked_on.operation}"
+    message = f"topic: this node answers accounts only; publish to {own} with your user name"
+    return Refusal(address, Rejected(ErrorCode.IDENTITY_REQUIRED, message))
 
 
 def reply_address(delivery: Delivery, defaults: RequestDefaults) -> ReplyAddress | Dropped:
     """Return the reply's address from topic and properties alone, without reading the payload."""
-    operation = defaults.topics.operation_of(delivery.topic)
-    if operation is None:
+    asked_on = defaults.topics.read_request(delivery.topic)
+    if asked_on is None:
         return _UNKNOWN_TOPIC
-    return _read_address(delivery, Fields({}), defaults, operation)[0]
+    return _read_address(delivery, Fields({}), defaults, asked_on)[0]
 
 
 def _read_address(
-    delivery: Delivery, fields: Fields, defaults: RequestDefaults, operation: str
+    delivery: Delivery, fields: Fields, defaults: RequestDefaults, asked_on: RequestTopic
 ) -> tuple[ReplyAddress | Dropped, MessageError | None]:
     """Return where the reply goes, and the error in the keys that say so, if any."""
     request_id, problem = _read_id(fields)
-    if operation not in OPERATIONS:
+    if asked_on.operation not in OPERATIONS:
         offered = f"{', '.join(OPERATIONS[:-1])} and {OPERATIONS[-1]}"
         problem = MessageError(f"topic: the operations of this node are {offered}")
     # MQTT 3.1.1 has no properties, so the key is for its clients.
-    topics = defaults.topics
-    topic = topics.response(operation)
     asked = fields.value("response_topic")
     if delivery.properties.response_topic is not None:
-        topic = delivery.properties.response_topic
-    elif isinstance(asked, str):
+        asked = delivery.properties.response_topic
+    elif not isinstance(asked, str | None):
+        asked, problem = None, fields.wrong("response_topic", "a topic", asked)
+    topics = defaults.topics
+    topic = default = topics.client(asked_on.user).response(asked_on.operation)
+    if asked is not None and asked_on.user is None:
         topic = asked
     elif asked is not None:
-        problem = fields.wrong("response_topic", "a topic", asked)
-    refused = refuse_reply_topic(topic, topics, defaults.reply_prefixes, defaults.discovery_prefix)
+        topic = own_reply_topic(asked, asked_on, topics) or default
+        if topic is default:
+            own = f"{asked_on.root}/response/"
+            problem = MessageError(f"response_topic: must be below {own}, as all replies to you")
+    refused = _refuse_reply(topic, asked_on.user, defaults)
     if refused is not None:
         return Dropped(DropReason.FORBIDDEN_TOPIC, f"no reply to that topic: {refused}"), None
-    return ReplyAddress(topic, request_id, delivery.properties.correlation_data), problem
+    data = delivery.properties.returned_data
+    return ReplyAddress(topic, request_id, data, asked_on.user), problem
+
+
+def _refuse_reply(topic: str, user: str | None, defaults: RequestDefaults) -> str | None:
+    if user is not None:  # the topic is its own
+        return refuse_topic(topic)
+    prefixes, discovery = defaults.reply_prefixes, defaults.discovery_prefix
+    return refuse_reply_topic(topic, defaults.topics, prefixes, discovery)
 
 
 def _read_id(fields: Fields) -> tuple[str | None, MessageError | None]:

@@ -17,7 +17,14 @@ from edged.protocol.request import (
     Timing,
     Usage,
 )
-from edged.protocol.wire import OPERATIONS, PROTOCOL_VERSION, Encoded, Topics, WireProperties
+from edged.protocol.wire import (
+    OPERATIONS,
+    PROTOCOL_VERSION,
+    ClientTopics,
+    Encoded,
+    Topics,
+    WireProperties,
+)
 
 CONTENT_TYPE = "application/json"
 STATUS_OK = 200
@@ -70,7 +77,7 @@ def encode_reply(
 
 
 def encode_fragment(
-    topics: Topics, request_id: str, sequence: int, delta: str, *, is_done: bool = False
+    topics: ClientTopics, request_id: str, sequence: int, delta: str, *, is_done: bool = False
 ) -> Encoded:
     """Encode one fragment of a streamed answer; the complete reply follows the last one."""
     members = {"id": request_id, "seq": sequence, "delta": delta, "done": is_done}

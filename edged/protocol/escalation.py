@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from edged.protocol.encode import CONTENT_TYPE, to_json
 from edged.protocol.request import Answer, FinishReason, ReplyAddress, Request
-from edged.protocol.wire import Delivery, Encoded, WireProperties
+from edged.protocol.wire import Delivery, Encoded, Topics, WireProperties, is_user
 
 MAX_REPLY_BYTES = 65536
 
@@ -22,9 +22,39 @@ class EscalationTarget:
     """A node, or ``group/`` and a group."""
     request_topic: str
     reply_topic: str
-    """Below the topics of the node that asks."""
     secret: bytes
     """Of the process: a reply that was not asked for cannot name a request."""
+    reply_filter: str = ""
+    """What the node that asks subscribes to."""
+
+
+def escalation_target(
+    topics: Topics, name: str, user: str | None, secret: bytes
+) -> EscalationTarget:
+    """Return whom the node with these topics asks.
+
+    Args:
+        topics: Of the node that asks.
+        name: The other node, or ``group/`` and a group.
+        user: The account that asks; without one, or where its name is no level of a topic, the
+            reply comes to a topic of the node that asks.
+        secret: Of the process.
+    """
+    end = f"escalation/{topics.node}"
+    if user is not None and is_user(user):
+        asked = Topics(topics.prefix, name).client(user)
+        # Whichever node of a group replies does so on topics of its own.
+        answering = Topics(topics.prefix, "+" if name.startswith("group/") else name).client(user)
+        reply_topic, reply_filter = asked.response(end), answering.response(end)
+    else:
+        asked = Topics(topics.prefix, name)
+        reply_topic = reply_filter = topics.response(end)
+    return EscalationTarget(name, asked.request("generate"), reply_topic, secret, reply_filter)
+
+
+def is_escalation_reply(topic: str, node: str) -> bool:
+    """Return whether a topic among the node's subscriptions is that of such replies."""
+    return topic.endswith(f"/response/escalation/{node}")
 
 
 def encode_escalation(

@@ -5,9 +5,9 @@ are seconds too.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from edged.errors import ErrorCode
 
@@ -23,7 +23,7 @@ class FinishReason(StrEnum):
     LENGTH = "length"
     """``max_tokens`` or the context limit."""
     DEADLINE = "deadline"
-    """The deadline, after the first token."""
+    """The deadline: it cut the answer off after its first token, or passed before the reply."""
     CANCELLED = "cancelled"
     """A cancel request, after the first token."""
     UNSURE = "unsure"
@@ -123,6 +123,14 @@ class Question:
     """The question in words, for a choice."""
 
 
+class Client(NamedTuple):
+    """Who asks: an account of the broker or, without one, whoever reads a reply topic."""
+
+    user: str | None
+    reply_topic: str = ""
+    """Empty for an account: it is one client, whatever its reply topics."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReplyAddress:
     """Where the reply to one delivery goes, and what identifies it to the client."""
@@ -132,6 +140,13 @@ class ReplyAddress:
     """``id`` of the payload, echoed in the reply's JSON."""
     correlation_data: bytes | None = None
     """MQTT 5 Correlation Data, echoed byte for byte."""
+    user: str | None = None
+    """The account that asked, by the topic of its request; None where the topic names none."""
+
+    @property
+    def client(self) -> Client:
+        """Whom sessions, shares, duplicates and corrections belong to."""
+        return Client(None, self.topic) if self.user is None else Client(self.user)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +228,12 @@ class Answer:
     """Further members of ``data`` on the wire, such as ``probabilities``."""
     may_leave: bool = False
     """Whether, if it is unsure, another node may be asked: the specialist names nobody else."""
+
+    @property
+    def late(self) -> "Answer":
+        """What is said of it after its deadline: that, unless it is nothing to act on anyway."""
+        is_whole = self.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
+        return replace(self, finish_reason=FinishReason.DEADLINE) if is_whole else self
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,18 +9,14 @@ exclusions win over every prefix.
 import re
 from collections.abc import Sequence
 
-from edged.protocol.wire import Topics
+from edged.protocol.wire import UNSENDABLE, RequestTopic, Topics
 
 # What a node appends to its prefix fits below the other two limits.
 MAX_TOPIC_BYTES = 256
 MAX_LEVELS = 16
 MAX_PREFIX_BYTES = 64
 MAX_PREFIX_LEVELS = 8
-# For a character class of a regular expression: characters that MQTT 5 (§1.5.4) lets a broker
-# refuse, as Mosquitto does: control characters, halves of surrogate pairs, noncharacters.
-_NONCHARACTERS = "".join(chr(plane << 16 | low) for plane in range(17) for low in (0xFFFE, 0xFFFF))
-UNSENDABLE = rf"\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_NONCHARACTERS}"
-_RESERVED = frozenset({"request", "availability", "info", "state", "event", "stream"})
+_RESERVED = frozenset({"request", "availability", "info", "state", "event", "stream", "client"})
 _UNSENDABLE = re.compile(f"[{UNSENDABLE}]")
 
 
@@ -51,7 +47,7 @@ def refuse_prefix(prefix: str) -> str | None:
 def refuse_reply_topic(
     topic: str, topics: Topics, allowed_prefixes: Sequence[str], discovery_prefix: str
 ) -> str | None:
-    """Return why no reply may go to ``topic``; None when it may."""
+    """Return why no reply to a client without an account may go to ``topic``; None when it may."""
     problem = refuse_topic(topic)
     if problem is not None:
         return problem
@@ -66,8 +62,19 @@ def refuse_reply_topic(
     if topic == topics.prefix or topic.startswith(f"{topics.prefix}/"):
         levels = topic[len(topics.prefix) + 1 :].split("/")
         if levels[0] == "group" or (len(levels) > 1 and levels[1] in _RESERVED):
-            return "it is reserved for requests or for a node's own messages"
+            return "it is reserved for requests, accounts or a node's own messages"
     return None
+
+
+def own_reply_topic(asked: str, request: RequestTopic, topics: Topics) -> str | None:
+    """Return the topic of a reply to an account; None where it asked for another than its own.
+
+    One below a group's topics becomes that of the node which answers, with the same end.
+    """
+    start = f"{request.root}/response/"
+    topic = f"{topics.client(request.user).root}/response/{asked[len(start) :]}"
+    is_own = asked.startswith(start) and len(asked) > len(start)
+    return topic if is_own and refuse_topic(topic) is None else None
 
 
 def _num_bytes(topic: str) -> int:

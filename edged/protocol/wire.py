@@ -4,6 +4,7 @@ Rule: an MQTT 5 property has the property's own name here.
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -15,8 +16,20 @@ from edged.protocol.request import Rejected, ReplyAddress
 PROTOCOL_VERSION = 1
 # The operations of a node: the last level of a request topic.
 OPERATIONS = ("generate", "cancel", "correct")
+# For a character class of a regular expression: characters that MQTT 5 (§1.5.4) lets a broker
+# refuse, as Mosquitto does: control characters, halves of surrogate pairs, noncharacters.
+_NONCHARACTERS = "".join(chr(plane << 16 | low) for plane in range(17) for low in (0xFFFE, 0xFFFF))
+UNSENDABLE = rf"\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_NONCHARACTERS}"
+# Of a user name that is one level of a topic.
+_USER_PATTERN = f"[^/+#{UNSENDABLE}]+"
+# Of the user name of an account; with it, all of a node's topics fit into the limit of a topic.
+MAX_USER_BYTES = 64
 # Of one request. A node has no use for them, so they must cost it nothing.
 MAX_USER_PROPERTIES = 64
+# They come back with each reply, which is kept until the broker has it. Libraries send 16 bytes.
+MAX_CORRELATION_BYTES = 1024
+# Of the topic of a delivery, kept until it is acknowledged.
+_MAX_RECEIPT_TOPIC = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +44,12 @@ class WireProperties:
     message_expiry_s: int | None = None
     # When received, at most one more than ``MAX_USER_PROPERTIES``: the message is refused then.
     user_properties: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def returned_data(self) -> bytes | None:
+        """The Correlation Data as they come back with a reply; too long ones do not."""
+        data = self.correlation_data
+        return data if data is None or len(data) <= MAX_CORRELATION_BYTES else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +68,8 @@ class Delivery:
     """Identifies the delivery within its connection only; 0 for QoS 0."""
     connection_epoch: int = 0
     """Number of the connection that ``packet_id`` belongs to."""
+    client_id: str = ""
+    """Under which the connection was made: each has packet ids and epochs of its own."""
 
     @property
     def fingerprint(self) -> str:
@@ -62,15 +83,24 @@ class Delivery:
         return hashlib.sha256(repr(content).encode(errors="replace")).hexdigest()[:32]
 
     @property
+    def num_bytes(self) -> int:
+        """Memory that it holds, about."""
+        properties = self.properties
+        pairs = sum(len(name) + len(value) for name, value in properties.user_properties)
+        texts = (properties.response_topic, properties.content_type, properties.correlation_data)
+        return len(self.topic) + len(self.payload) + pairs + sum(len(it or b"") for it in texts)
+
+    @property
     def receipt(self) -> "Delivery":
         """The delivery without payload and properties: all that an acknowledgement needs."""
         return Delivery(
-            self.topic,
+            self.topic[:_MAX_RECEIPT_TOPIC],
             b"",
             qos=self.qos,
             is_redelivery=self.is_redelivery,
             packet_id=self.packet_id,
             connection_epoch=self.connection_epoch,
+            client_id=self.client_id,
         )
 
 
@@ -103,6 +133,8 @@ class DropReason(StrEnum):
     FORBIDDEN_TOPIC = "forbidden_topic"
     # Nothing says where a reply would go.
     UNKNOWN_TOPIC = "unknown_topic"
+    # The node answers accounts only, and has said so to everybody within the last second.
+    NO_IDENTITY = "no_identity"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,30 +154,21 @@ class Refusal:
     rejected: Rejected
 
 
-class Topics:
-    """The topics of one node; with a group, it answers the group's requests as well."""
+class RequestTopic(NamedTuple):
+    """What the topic of a request says."""
 
-    def __init__(self, prefix: str, node: str, group: str | None = None) -> None:
-        self.prefix: Final = prefix
-        self.node: Final = node
-        self.group: Final = group
-        self.root: Final = f"{prefix}/{node}"
-        self.availability: Final = f"{self.root}/availability"
-        """Retained ``online`` or ``offline``; the will."""
-        self.info: Final = f"{self.root}/info"
-        """Retained JSON: versions, model, limits."""
-        self.state: Final = f"{self.root}/state"
-        """Retained JSON: load, memory, speed, counters."""
-        self.event: Final = f"{self.root}/event"
-        """JSON: refusals, drops, restarts."""
-        self.escalation: Final = f"{self.root}/response/escalation"
-        """Replies of another node to what was passed on to it."""
-        self.request_filter: Final = f"{self.root}/request/+"
-        self.group_root: Final = f"{prefix}/group/{group}"
-        self.group_filter: Final = f"$share/edged-{group}/{self.group_root}/request/+"
-        """A shared subscription; only with a group, as ``group_root``."""
-        roots = [self.root] if group is None else [self.root, self.group_root]
-        self._request_starts = [f"{root}/request/" for root in roots]
+    operation: str
+    user: str | None
+    """The account, where the topic is in its subtree: the broker lets nobody else publish there."""
+    root: str
+    """Of the topics that the client knows: of the node or its group, or of its subtree there."""
+
+
+class ClientTopics:
+    """The topics of a client at a node: below its root."""
+
+    def __init__(self, root: str) -> None:
+        self.root: Final = root
 
     def request(self, operation: str) -> str:
         """Return the topic of requests for ``operation``."""
@@ -159,12 +182,63 @@ class Topics:
         """Return the topic of the fragments of one streamed answer."""
         return f"{self.root}/stream/{request_id}"
 
-    def operation_of(self, topic: str) -> str | None:
-        """Return the operation of a request topic of this node or its group; None for others."""
-        for start in self._request_starts:
-            if topic.startswith(start):
-                return topic[len(start) :] or None
+
+class Topics(ClientTopics):
+    """The topics of one node; with a group, it answers the group's requests as well.
+
+    Those of ``ClientTopics`` are for clients without an account.
+    """
+
+    def __init__(self, prefix: str, node: str, group: str | None = None) -> None:
+        super().__init__(f"{prefix}/{node}")
+        self.prefix: Final = prefix
+        self.node: Final = node
+        self.group: Final = group
+        self.availability: Final = f"{self.root}/availability"
+        """Retained ``online`` or ``offline``; the will."""
+        self.info: Final = f"{self.root}/info"
+        """Retained JSON: versions, model, limits."""
+        self.state: Final = f"{self.root}/state"
+        """Retained JSON: load, memory, speed, counters."""
+        self.event: Final = f"{self.root}/event"
+        """JSON: refusals, drops, restarts."""
+        self.request_filters: Final = _request_filters(self.root)
+        """Of requests from accounts, and without one."""
+        self.group_root: Final = f"{prefix}/group/{group}"
+        share = f"$share/edged-{group}"
+        self.group_filters: Final = [f"{share}/{it}" for it in _request_filters(self.group_root)]
+        """Shared subscriptions; only with a group, as ``group_root``."""
+        self._roots = [self.root] if group is None else [self.root, self.group_root]
+
+    def client(self, user: str | None) -> ClientTopics:
+        """Return the topics of an account; None for a client without one."""
+        return ClientTopics(self.root if user is None else f"{self.root}/client/{user}")
+
+    def read_request(self, topic: str) -> RequestTopic | None:
+        """Return what the topic of a request to this node or its group says; None for others."""
+        for root in self._roots:
+            if not topic.startswith(f"{root}/"):
+                continue
+            match topic[len(root) + 1 :].split("/", 4):
+                case ["request", operation] if operation:
+                    return RequestTopic(operation, None, root)
+                case ["client", user, "request", operation] if operation and is_user(user):
+                    return RequestTopic(operation, user, f"{root}/client/{user}")
         return None
+
+
+def is_user(name: str) -> bool:
+    """Return whether an account of this name has topics of its own.
+
+    Its name is one level of them: without ``/``, which a broker may put into them as it is (as
+    Mosquitto 2.0 does), and without wildcards.
+    """
+    is_short = len(name.encode(errors="replace")) <= MAX_USER_BYTES
+    return is_short and re.fullmatch(_USER_PATTERN, name) is not None
+
+
+def _request_filters(root: str) -> list[str]:
+    return [f"{root}/client/+/request/+", f"{root}/request/+"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,3 +261,5 @@ class RequestDefaults:
     discovery_prefix: str = "homeassistant"
     has_sessions: bool = True
     keeps_corrections: bool = False
+    is_identity_required: bool = False
+    """Whether only accounts are answered, on topics of their own."""

@@ -6,6 +6,8 @@ A share limits a client only under contention: alone, it may use the whole devic
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from edged.protocol.request import Client
+
 # Engine time that a client may use at once before it is over its share.
 BURST_S = 10.0
 # A client counts as active for so long after its last request.
@@ -24,16 +26,16 @@ class FairShare:
     """Divide engine time evenly among the active clients."""
 
     def __init__(self) -> None:
-        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+        self._buckets: OrderedDict[Client, _Bucket] = OrderedDict()
 
-    def wait_s(self, client: str, now_s: float) -> float:
+    def wait_s(self, client: Client, now_s: float) -> float:
         """Return how long a client has to wait until it is within its share; 0 while it is."""
         bucket, share = self._buckets.get(client), self._share(client, now_s)
         if bucket is None or share == 1.0:
             return 0.0
         return max(-_level_s(bucket, share, now_s), 0.0) / share
 
-    def charge(self, client: str, work_s: float, now_s: float) -> None:
+    def charge(self, client: Client, work_s: float, now_s: float) -> None:
         """Take the predicted engine time of an accepted request from a client's bucket."""
         bucket = self._buckets.pop(client, None) or _Bucket(BURST_S, now_s)
         level_s = _level_s(bucket, self._share(client, now_s), now_s) - work_s
@@ -42,7 +44,7 @@ class FairShare:
         while len(self._buckets) > MAX_CLIENTS:
             self._buckets.popitem(last=False)
 
-    def _share(self, client: str, now_s: float) -> float:
+    def _share(self, client: Client, now_s: float) -> float:
         num_others = 0
         # The latest first: before the first one that is silent, all are.
         for name, bucket in reversed(self._buckets.items()):

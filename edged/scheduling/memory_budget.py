@@ -47,12 +47,14 @@ class MemoryPlan:
     working_bytes: int
     """Activations, logits, the tokenizer, the grammar."""
     specialists_bytes: int = 0
+    serving_bytes: int = 0
+    """Requests, deliveries, sessions and replies: the ledger has an account for each of them."""
 
     @property
     def total_bytes(self) -> int:
         """All parts together."""
         parts = self.weights_bytes, self.kv_bytes, self.process_bytes, self.working_bytes
-        return sum(parts) + self.specialists_bytes
+        return sum(parts) + self.specialists_bytes + self.serving_bytes
 
 
 def check_plan(
@@ -76,6 +78,7 @@ def check_plan(
         "working memory": plan.working_bytes,
         "process": plan.process_bytes,
         "specialists": plan.specialists_bytes,
+        "requests": plan.serving_bytes,
     }
     listed = ", ".join(f"{name} {format_mib(size)}" for name, size in parts.items() if size)
     return (

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
 
-from edged.protocol.request import Priority, Request
+from edged.protocol.request import Client, Priority, Request
 from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.schedulability import Commitment, Work
 
@@ -70,9 +70,9 @@ class QueuedRequest:
         )
 
     @property
-    def client(self) -> str:
-        """Who asked, as far as MQTT tells: the reply topic."""
-        return self.request.reply_to.topic
+    def client(self) -> Client:
+        """Who asked."""
+        return self.request.reply_to.client
 
     @property
     def deadline_s(self) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Generic
 
 from edged.errors import ErrorCode
-from edged.protocol.request import CancelRequest, Rejected, Request
+from edged.protocol.request import CancelRequest, Client, Rejected, ReplyAddress, Request
 from edged.scheduling.admission import MIN_RETRY_S
 from edged.scheduling.dispatch import DispatchState
 from edged.scheduling.fair_share import FairShare
@@ -69,7 +69,7 @@ class Scheduler(Generic[S]):
         self._shares.charge(entry.client, entry.commitment(cost).work_s, now_s)
         self._waiting.append(entry)
 
-    def _refusal(self, client: str, cost: CostEstimate, now_s: float) -> Rejected | None:
+    def _refusal(self, client: Client, cost: CostEstimate, now_s: float) -> Rejected | None:
         """Refuse a client if the queue is full, or half full and its fair share exceeded."""
         num_waiting = len(self)
         is_full = num_waiting >= self.max_waiting
@@ -127,8 +127,8 @@ class Scheduler(Generic[S]):
     def cancel(self, cancel: CancelRequest, elsewhere: Iterable[S] = ()) -> list[S]:
         """Remove the matches that have not started, mark the running ones, and return them all.
 
-        A match has the id or the Correlation Data. Ids are unique only to a requester, so if some
-        matches have the reply topic of the cancel's sender, only those are taken. Those
+        A match has the id or the Correlation Data, and is the sender's own. Senders without an
+        account are told apart by their reply topics only where several of them have a match. Those
         ``elsewhere`` have left the schedule and have no reply yet.
 
         Returns:
@@ -137,8 +137,8 @@ class Scheduler(Generic[S]):
         """
         entries = [*self.queued(), *self.running, *elsewhere]
         matches = [entry for entry in entries if _is_target(entry.request, cancel)]
-        owner = _owner(cancel.reply_to.topic)
-        matches = [entry for entry in matches if _owner(entry.client) == owner] or matches
+        owner = _owner(cancel.reply_to)
+        matches = [it for it in matches if _owner(it.request.reply_to) == owner] or matches
         for entry in matches:
             entry.is_cancelled = True
             if entry.phase is not RequestPhase.RUNNING:
@@ -155,11 +155,14 @@ class Scheduler(Generic[S]):
 
 def _is_target(request: Request, cancel: CancelRequest) -> bool:
     target, address = cancel.reply_to, request.reply_to
+    if target.user != address.user:
+        return False
     has_id = target.request_id is not None and target.request_id == address.request_id
     data = target.correlation_data
     return has_id or (data is not None and data == address.correlation_data)
 
 
-def _owner(topic: str) -> str:
-    """Return a reply topic without its operation: one requester's replies have one owner."""
-    return topic.replace("/response/cancel", "/response/generate", 1)
+def _owner(address: ReplyAddress) -> Client:
+    """Return the client, with a reply topic without its operation."""
+    user, topic = address.client
+    return Client(user, topic.replace("/response/cancel", "/response/generate", 1))

@@ -231,6 +231,8 @@ class Connection:
         self._client.epoch = next(self._epochs)
         self._window = min(MAX_IN_FLIGHT, getattr(properties, "ReceiveMaximum", MAX_IN_FLIGHT))
         self._max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
+        if self._settings.unwanted_filters:
+            client.unsubscribe(list(self._settings.unwanted_filters))
         if self._subscriptions:
             client.subscribe(subscription_list(self._settings, self._version, self._subscriptions))
         # A broker that kept the session has the subscriptions, and delivers before the SUBACK.
@@ -281,7 +283,12 @@ class Connection:
             self.failure = explain_unanswered(reason, self._settings.address, self._version)
         else:
             is_from_broker = flags.is_disconnect_packet_from_server
-            self.failure = explain_disconnect(reason, properties, is_from_broker=is_from_broker)
+            self.failure = explain_disconnect(
+                reason,
+                properties,
+                is_from_broker=is_from_broker,
+                was_closed=self._client.was_closed,
+            )
 
 
 def _read_to_end(sock: socket.socket) -> None:

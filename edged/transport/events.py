@@ -4,7 +4,7 @@ Rule: the consumer can act on each event alone; an event about a connection carr
 """
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 
 from edged.protocol.wire import Delivery
 
@@ -26,6 +26,20 @@ class Cause(Enum):
     """Not a packet of ours: a shutdown, a keep-alive timeout, a refused subscription."""
 
 
+class BrokerProblem(StrEnum):
+    """What is wrong with the connection to the broker, as ``state`` has it."""
+
+    UNREACHABLE = "unreachable"
+    """There is none: the broker or the network is down, or the broker refuses this client."""
+    BROKEN = "broken"
+    """It broke, or the broker ended it for a reason of its own."""
+    TAKEN_OVER = "taken_over"
+    """Another client connected with the node's client identifier, the broker says."""
+    CLOSED_SOON = "closed_soon"
+    """The broker accepts connections and closes each soon after, without a reason: as some do when
+    another client takes the session."""
+
+
 @dataclass(frozen=True, slots=True)
 class Connected:
     """The broker accepted the connection and the subscriptions; deliveries follow."""
@@ -45,7 +59,10 @@ class Disconnected:
     reason: str
     retry_in_s: float
     is_taken_over: bool = False
-    """Another client connected with the same client identifier."""
+    """Another client connected with the same client identifier, the broker says."""
+    num_closed: int = 0
+    """Connections in a row that the broker accepted and closed soon after, without a reason.
+    Mosquitto 2.0.11 does so when another client takes the session."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,8 @@ class Failure:
 
     reason: str
     cause: Cause = Cause.OTHER
+    is_closed: bool = False
+    """The broker closed the connection, without a reason."""
 
 
 def explain_connack(reason: ReasonCode, properties: Properties | None) -> Failure:
@@ -67,12 +69,15 @@ def explain_suback(
 
 
 def explain_disconnect(
-    reason: ReasonCode, properties: Properties | None, *, is_from_broker: bool
+    reason: ReasonCode, properties: Properties | None, *, is_from_broker: bool, was_closed: bool
 ) -> Failure:
     """Explain the end of an established connection, by the broker's DISCONNECT or without one."""
     if not is_from_broker:
         if _is_keepalive_timeout(reason):
             return Failure("the broker went silent")
+        if was_closed:
+            text = "the broker closed the connection without a reason"
+            return Failure(text, Cause.UNKNOWN, is_closed=True)
         return Failure("the connection broke", Cause.UNKNOWN)
     text = _with_advice("the broker ended the connection", reason, properties)
     return Failure(text, _CAUSES.get(reason.value, Cause.OTHER))

@@ -12,11 +12,11 @@ import random
 import select
 import socket
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from edged.protocol.wire import Delivery, Encoded, WireProperties
+from edged.transport.clock import boot_s
 from edged.transport.connection import IDLE_S, WAKE_BYTES, Connection
 from edged.transport.events import (
     Cause,
@@ -101,6 +101,7 @@ class Transport:
         will: What the broker publishes when this process is gone.
         emit: Takes every event, on the network thread; must neither block nor raise, since an
             exception ends the thread (see ``is_alive``).
+        epochs: Numbers the connections, where further transports have the same client identifier.
         backlog: Returns how many events wait for the consumer. While there are too many, nothing
             is read: what a broker sends beyond the Receive Maximum stays with the broker.
 
@@ -116,6 +117,7 @@ class Transport:
         will: Will | None,
         emit: Callable[[TransportEvent], None],
         backlog: Callable[[], int] = lambda: 0,
+        epochs: Iterator[int] | None = None,
     ) -> None:
         self.settings = settings
         self._emit = emit
@@ -127,7 +129,7 @@ class Transport:
         self._will = will
         self._tls = tls_context(settings.ca_file) if settings.address.is_tls else None
         self._version = V5 if settings.protocol == AUTO else settings.protocol
-        self._epochs = itertools.count(1)
+        self._epochs = itertools.count(1) if epochs is None else epochs
         self._connection = self._make_connection()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.settimeout(0)
@@ -135,6 +137,7 @@ class Transport:
         self._is_asleep = False  # set before the commands are looked at, so none is missed
         self._is_5_refused = False
         self._backoff = Backoff(settings)
+        self._num_closed = 0
         self._stop_by_s: float | None = None
         self.num_stale_acknowledgements = 0
         """Acknowledgements ignored because their connection has ended; the broker redelivers."""
@@ -152,7 +155,7 @@ class Transport:
         ends every connection is given up.
         """
         handle = next(self._handles)
-        self._command(Outgoing(handle, message, qos, retain, time.monotonic()))
+        self._command(Outgoing(handle, message, qos, retain, boot_s()))
         return handle
 
     def acknowledge(self, delivery: Delivery) -> None:
@@ -173,7 +176,7 @@ class Transport:
         for word in farewell:
             message = Encoded(word.topic, word.payload, WireProperties())
             self.publish(message, qos=word.qos, retain=word.retain)
-        self._command(time.monotonic() + timeout_s)
+        self._command(boot_s() + timeout_s)
         if self._thread.is_alive():
             self._thread.join(timeout_s + IDLE_S)
         elif self._thread.ident is None:
@@ -207,7 +210,7 @@ class Transport:
     def _connect_and_serve(self) -> Failure:
         """Connect, and work until the connection has ended; return why it did."""
         connection = self._connection = self._make_connection()
-        started_s, limit_s = time.monotonic(), self.settings.handshake_timeout_s
+        started_s, limit_s = boot_s(), self.settings.handshake_timeout_s
         try:
             connection.open()
         except (OSError, UnicodeError) as error:
@@ -222,14 +225,17 @@ class Transport:
             is_pending = connection.is_open and not connection.is_ready
             if self._is_finished():
                 connection.close()
-            elif is_pending and time.monotonic() - started_s > limit_s:
+            elif is_pending and boot_s() - started_s > limit_s:
                 connection.failure = explain_silence(self.settings.address)
                 connection.abort()
         self._hand_over()
         if connection.was_ready:
-            self._backoff.note_connection(time.monotonic() - started_s)
+            duration_s = boot_s() - started_s
+            self._backoff.note_connection(duration_s)
+            if duration_s >= STABLE_S:
+                self._num_closed = 0
         failure = connection.failure or Failure("the connection broke", Cause.UNKNOWN)
-        self._emit_all(self._outbox.broken(failure.cause, time.monotonic()))
+        self._emit_all(self._outbox.broken(failure.cause, boot_s()))
         return failure
 
     def _take_commands(self) -> None:
@@ -254,11 +260,11 @@ class Transport:
             if isinstance(event, Connected):
                 self._outbox.begin()
             elif isinstance(event, Published) and not self._outbox.confirm(
-                event.handle, is_taken=event.failure is None, now_s=time.monotonic()
+                event.handle, is_taken=event.failure is None, now_s=boot_s()
             ):
                 continue  # nobody waits for it
             self._emit(event)
-        self._emit_all(self._outbox.send(self._connection, time.monotonic()))
+        self._emit_all(self._outbox.send(self._connection, boot_s()))
 
     def _emit_all(self, events: Iterable[Published]) -> None:
         for event in events:
@@ -268,7 +274,7 @@ class Transport:
         if self._stop_by_s is None:
             return False
         is_idle = not self._outbox and self._connection.is_idle
-        is_late = time.monotonic() >= self._stop_by_s
+        is_late = boot_s() >= self._stop_by_s
         return is_idle or is_late or not self._connection.is_ready
 
     def _switch_version(self, failure: Failure) -> bool:
@@ -288,17 +294,20 @@ class Transport:
 
     def _report_and_pause(self, failure: Failure) -> None:
         was_connected, is_taken_over = self._connection.was_ready, failure.cause is Cause.TAKEN_OVER
+        is_probing = was_connected and self._outbox.is_probing
         pause_s = self._backoff.next_s(
-            was_connected=was_connected,
-            is_taken_over=is_taken_over,
-            is_probing=was_connected and self._outbox.is_probing,
+            was_connected=was_connected, is_taken_over=is_taken_over, is_probing=is_probing
         )
         if was_connected:
-            self._emit(Disconnected(failure.reason, pause_s, is_taken_over))
+            # One that is closed on a message has its reason: the outbox finds it.
+            self._num_closed += failure.is_closed and not is_probing
+            num_closed = self._num_closed if failure.is_closed else 0
+            self._emit(Disconnected(failure.reason, pause_s, is_taken_over, num_closed))
         else:
+            self._num_closed = 0  # a broker that starts anew, or a network that is down
             self._emit(ConnectFailed(failure.reason, pause_s))
-        over_s = time.monotonic() + pause_s
-        while self._stop_by_s is None and (left_s := over_s - time.monotonic()) > 0:
+        over_s = boot_s() + pause_s
+        while self._stop_by_s is None and (left_s := over_s - boot_s()) > 0:
             self._is_asleep = True
             wait_s = 0.0 if self._commands else left_s
             if select.select([self._wake_reader], [], [], wait_s)[0]:

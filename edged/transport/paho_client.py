@@ -22,13 +22,23 @@ class Client(mqtt.Client):
 
     epoch = 0
     """Number of the connection; until CONNACK it has none."""
+    identifier = ""
+    was_closed = False
+    """Whether the broker closed the connection between two packets, rather than it broke."""
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        data = super()._sock_recv(bufsize)
+        self.was_closed = not data and not self._in_packet["command"]
+        return data
 
     def _handle_publish(self) -> MQTTErrorCode:
         # paho's parser copies the rest of the packet for each property, and calls U+FEFF malformed,
         # so that one message would end each connection that delivers it.
         command, packet = self._in_packet["command"], bytes(self._in_packet["packet"])
         is_5 = self.protocol == mqtt.MQTTv5
-        delivery: Any = read_publish(command, packet, self.epoch, has_properties=is_5)
+        delivery: Any = read_publish(
+            command, packet, self.epoch, self.identifier, has_properties=is_5
+        )
         self._handle_on_message(delivery)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
@@ -48,6 +58,7 @@ def make_client(
         reconnect_on_failure=False,  # also keeps paho from trying MQTT 3.1 by itself
         manual_ack=True,
     )
+    client.identifier = settings.client_id
     client.connect_timeout = settings.handshake_timeout_s
     if settings.address.username is not None:
         client.username_pw_set(settings.address.username, settings.address.password)

@@ -54,7 +54,9 @@ def _binary(value: bytes) -> bytes:
     return len(value).to_bytes(2, "big") + value
 
 
-def read_publish(header: int, packet: bytes, epoch: int = 0, *, has_properties: bool) -> Delivery:
+def read_publish(
+    header: int, packet: bytes, epoch: int = 0, client_id: str = "", *, has_properties: bool
+) -> Delivery:
     """Parse a PUBLISH (§3.3).
 
     A topic that is not UTF-8 becomes the empty one, which no message has.
@@ -63,6 +65,7 @@ def read_publish(header: int, packet: bytes, epoch: int = 0, *, has_properties: 
         header: First byte of the fixed header.
         packet: Everything after the remaining length.
         epoch: Number of its connection.
+        client_id: Of its connection.
         has_properties: It is of MQTT 5, not 3.1.1.
 
     Raises:
@@ -87,6 +90,7 @@ def read_publish(header: int, packet: bytes, epoch: int = 0, *, has_properties: 
         properties=properties,
         packet_id=packet_id,
         connection_epoch=epoch,
+        client_id=client_id,
     )
 
 

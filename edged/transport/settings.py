@@ -14,7 +14,8 @@ class BrokerSettings:
 
     address: BrokerAddress
     client_id: str
-    """Fixed for a node: the broker keeps its session under this identifier."""
+    """The broker keeps the session under this identifier, and gives it to whoever connects with
+    it: ``edged.daemon.client_id`` makes one that others cannot guess."""
     ca_file: Path | None = None
     """CA certificates (PEM) to verify the broker with; None uses the system's."""
     protocol: str = "auto"
@@ -28,6 +29,8 @@ class BrokerSettings:
     """How long the broker keeps the session of a disconnected client; 0 starts a clean one."""
     optional_filters: frozenset[str] = frozenset()
     """Subscriptions that the broker may refuse; logged, and the connection stays."""
+    unwanted_filters: tuple[str, ...] = ()
+    """Subscriptions of a session that was kept, ended as soon as there is a connection."""
     wants_retained: bool = False
     """Receive the retained messages of the subscribed topics."""
     handshake_timeout_s: float = 10.0

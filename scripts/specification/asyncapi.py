@@ -5,14 +5,33 @@ from typing import Any
 import edged
 from edged.protocol.encode import CONTENT_TYPE
 from edged.protocol.keys import ID_PATTERN
-from edged.protocol.wire import OPERATIONS, Topics
+from edged.protocol.wire import MAX_CORRELATION_BYTES, MAX_USER_BYTES, OPERATIONS, Topics
 from scripts.specification.parts import Schema
 
 _BINDING_VERSION = "0.2.0"
 _SCHEMA_FORMAT = "application/schema+json;version=draft-2020-12"
 _TOPICS = Topics("edged", "{node}")
-_NODE: Schema = {"description": "Name of the node: 1 to 32 of a-z, 0-9 and -."}
+_GROUP = Topics("edged", "group/{group}")
+# Of a broker's accounts, each on topics of its own, and of everybody else.
+_CLIENTS = {"account": _TOPICS.client("{user}"), "anyone": _TOPICS.client(None)}
+_GROUP_CLIENTS = {"account": _GROUP.client("{user}"), "anyone": _GROUP.client(None)}
+_PARAMETERS: dict[str, Schema] = {
+    "node": {"description": "Name of the node: 1 to 32 of a-z, 0-9 and -."},
+    "group": {"description": "Name of the group: 1 to 32 of a-z, 0-9 and -."},
+    "user": {
+        "description": (
+            f"User name of the account: 1 to {MAX_USER_BYTES} bytes without /, + and #. The broker"
+            " lets nobody else publish or read there."
+        )
+    },
+    "id": {"description": f"id of the request: {ID_PATTERN}"},
+}
 _REPLY_HINT = "Response Topic, else `response_topic`, else this topic."
+_OWN_REPLY_HINT = f"{_REPLY_HINT} Below the account's own `response/` only."
+_GROUP_REPLY_HINT = (
+    "Response Topic, else `response_topic`: below the account's `response/` at the group; the reply"
+    " comes to the same end at the node that answers. Else this topic of that node."
+)
 
 
 def asyncapi_document() -> dict[str, Any]:
@@ -46,15 +65,14 @@ def asyncapi_document() -> dict[str, Any]:
 
 def _channels() -> dict[str, Any]:
     channels = {}
-    for operation in OPERATIONS:
-        channels[f"{operation}Request"] = _channel(
-            _TOPICS.request(operation), f"{operation}Request"
-        )
-        channels[f"{operation}Reply"] = _channel(_TOPICS.response(operation), "reply")
-    channels["stream"] = _channel(_TOPICS.stream("{id}"), "fragment")
-    channels["stream"]["parameters"]["id"] = {
-        "description": f"id of the request: {ID_PATTERN}",
-    }
+    for who, topics in _CLIENTS.items():
+        for operation in OPERATIONS:
+            name = f"{who}{operation.title()}"
+            channels[f"{name}Request"] = _channel(topics.request(operation), f"{operation}Request")
+            channels[f"{name}Reply"] = _channel(topics.response(operation), "reply")
+        channels[f"{who}Stream"] = _channel(topics.stream("{id}"), "fragment")
+    for who, topics in _GROUP_CLIENTS.items():
+        channels[f"{who}GroupRequest"] = _channel(topics.request("generate"), "generateRequest")
     for name in ("availability", "info", "state", "event"):
         channels[name] = _channel(str(getattr(_TOPICS, name)), name)
     return channels
@@ -64,7 +82,9 @@ def _channel(address: str, message: str) -> dict[str, Any]:
     return {
         "address": address,
         "messages": {message: {"$ref": f"#/components/messages/{message}"}},
-        "parameters": {"node": dict(_NODE)},
+        "parameters": {
+            name: dict(text) for name, text in _PARAMETERS.items() if f"{{{name}}}" in address
+        },
     }
 
 
@@ -74,18 +94,20 @@ def _operations() -> dict[str, Any]:
         "cancel": "Cancel a request.",
         "correct": "Keep what a specialist should have said.",
     }
-    operations = {
-        operation: _operation(f"{operation}Request", "receive", summaries[operation], qos=1)
-        for operation in OPERATIONS
-    }
-    for operation in OPERATIONS:
-        operations[operation]["reply"] = {
-            "address": {"description": _REPLY_HINT, "location": "$message.payload#/response_topic"},
-            "channel": {"$ref": f"#/channels/{operation}Reply"},
-            "messages": [{"$ref": f"#/channels/{operation}Reply/messages/reply"}],
-        }
+    operations = {}
+    for who, hint in (("account", _OWN_REPLY_HINT), ("anyone", _REPLY_HINT)):
+        for operation, summary in summaries.items():
+            name = f"{who}{operation.title()}"
+            operations[name] = _request(f"{name}Request", f"{name}Reply", summary, hint)
+        operations[f"{who}Stream"] = _operation(
+            f"{who}Stream", "send", "Send a fragment of an answer.", qos=0
+        )
+    for who, hint in (("account", _GROUP_REPLY_HINT), ("anyone", _REPLY_HINT)):
+        summary = "Answer a prompt as one node of a group."
+        operations[f"{who}Group"] = _request(
+            f"{who}GroupRequest", f"{who}GenerateReply", summary, hint
+        )
     sent = {
-        "stream": ("Send a fragment of an answer.", 0, False),
         "availability": ("Whether the node is online; also the will.", 1, True),
         "info": ("Describe the node.", 1, True),
         "state": ("Load, memory and counters, every 30 s and on change.", 0, True),
@@ -94,6 +116,15 @@ def _operations() -> dict[str, Any]:
     for channel, (summary, qos, is_retained) in sent.items():
         operations[channel] = _operation(channel, "send", summary, qos=qos, retain=is_retained)
     return operations
+
+
+def _request(channel: str, reply_channel: str, summary: str, hint: str) -> dict[str, Any]:
+    reply = {
+        "address": {"description": hint, "location": "$message.payload#/response_topic"},
+        "channel": {"$ref": f"#/channels/{reply_channel}"},
+        "messages": [{"$ref": f"#/channels/{reply_channel}/messages/reply"}],
+    }
+    return _operation(channel, "receive", summary, qos=1) | {"reply": reply}
 
 
 def _operation(
@@ -109,7 +140,8 @@ def _operation(
 
 
 def _messages() -> dict[str, Any]:
-    correlation: Schema = {"type": "string", "description": "Correlation Data: any bytes"}
+    sent = f"Correlation Data: any bytes, at most {MAX_CORRELATION_BYTES}"
+    correlation: Schema = {"type": "string", "description": sent}
     asked = {
         "correlationData": correlation,
         "responseTopic": {"type": "string", "description": "where the reply goes"},

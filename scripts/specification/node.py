@@ -1,5 +1,6 @@
 """JSON Schema of ``info`` and ``event``."""
 
+from edged.config.keys import IDENTITIES
 from edged.protocol.event import Event
 from edged.protocol.request import FormatType
 from edged.protocol.wire import OPERATIONS
@@ -63,6 +64,9 @@ def info_schema() -> Schema:
                 "items": STRING,
                 "examples": [[str(kind) for kind in FormatType]],
             },
+            "identity": described(
+                {"enum": list(IDENTITIES)}, "`required`: only accounts of the broker are answered"
+            ),
             "insecure_broker": described(
                 BOOLEAN, "the broker is on another machine and asks for no user name"
             ),

@@ -4,6 +4,7 @@ Rule: every member of ``state`` has a line here; a test compares a running node 
 """
 
 from edged.node.metrics import Count
+from edged.transport.events import BrokerProblem
 from scripts.specification.parts import (
     BOOLEAN,
     COUNT,
@@ -21,6 +22,7 @@ from scripts.specification.replies import NODE, VERSION
 _COUNTS: Schema = {"type": "object", "additionalProperties": COUNT}
 _MAYBE = nullable(NUMBER)
 _SHARE = nullable(NUMBER | {"maximum": 1})
+_PROBLEM = {"enum": [str(problem) for problem in BrokerProblem]}
 _LOAD = {
     "state": ({"enum": ["ready", "degraded", "stopping"]}, "`degraded`: memory is short"),
     "queue": (COUNT, "queued requests"),
@@ -29,6 +31,7 @@ _LOAD = {
     "sessions": (COUNT, "number of sessions"),
     "group": (nullable(STRING), "`joining`, `joined` or `refused`; null without a group"),
     "broker_error": (nullable(STRING), "why there is no connection; always null on the wire"),
+    "broker_problem": (nullable(_PROBLEM), "the kind of that; always null on the wire"),
 }
 _MEMORY = {
     "rss_bytes": (COUNT, "memory of the process"),

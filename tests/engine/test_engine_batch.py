@@ -18,7 +18,13 @@ from edged.engine.decoding import Decoding
 from edged.engine.graph import Graph
 from edged.engine.loading import load_engine, load_graph
 from edged.engine.loop import Engine
-from edged.engine.steps import EngineSettings, InterruptedRunError, Prefilled, Token
+from edged.engine.steps import (
+    EngineSettings,
+    InterruptedRunError,
+    Prefilled,
+    PromptOrigin,
+    Token,
+)
 from edged.protocol.request import SamplingParams
 from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
 
@@ -218,7 +224,9 @@ def test_an_answer_so_far_is_computed_again_as_an_answer(
     """Else the rest of an interrupted answer would depend on whether its place was taken."""
     graph, prompt, said = Watched(toy_graph(folder)), PROMPTS[0], expected[0]
     engine = engine_of(graph)
-    sequence = engine.start([*prompt, *said[:5]], GREEDY, max_tokens=7, num_answered=5)
+    sequence = engine.start(
+        [*prompt, *said[:5]], GREEDY, max_tokens=7, origin=PromptOrigin(None, 5)
+    )
     while not sequence.is_prefilled:
         engine.step()
     assert graph.runs == [(0, 16, True), (16, 16, True), (32, 13, True), (45, 5, False)]
@@ -231,7 +239,9 @@ def test_an_answer_so_far_is_taken_over_as_one(folder: Path, seed: int | None) -
     sampling = SamplingParams(temperature=1.0, seed=seed)
     steps = engine.generate(prompt, sampling, max_tokens=6)
     said = [step.token_id for step in steps if isinstance(step, Token)]
-    again = engine.start([*prompt, *said], sampling, max_tokens=1, num_answered=len(said))
+    again = engine.start(
+        [*prompt, *said], sampling, max_tokens=1, origin=PromptOrigin(None, len(said))
+    )
     assert again.num_cached == len(prompt) + len(said) - 1
 
 

@@ -9,7 +9,7 @@ import pytest
 from edged.engine.drafts import MAX_DRAFT, Drafter
 from edged.engine.loading import load_graph
 from edged.engine.loop import Engine
-from edged.engine.steps import EngineSettings, Token
+from edged.engine.steps import EngineSettings, PromptOrigin, Token
 from edged.protocol.request import SamplingParams
 from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
 
@@ -139,5 +139,7 @@ def test_a_rejected_draft_is_no_part_of_the_cache(folder: Path) -> None:
     engine.end(decoding)
     assert num_rows > len(text), "some draft was rejected"
     # A continuation as drafted shares the accepted tokens, and no more.
-    drafted = engine.start([*prompt, *prompt], GREEDY, max_tokens=2, num_answered=len(prompt))
+    drafted = engine.start(
+        [*prompt, *prompt], GREEDY, max_tokens=2, origin=PromptOrigin(None, len(prompt))
+    )
     assert drafted.num_cached == len(prompt) + 8

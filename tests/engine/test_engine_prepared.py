@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from edged.engine.session import PREPARED, save_prepared
 from edged.engine.steps import EngineSettings, Token
 from edged.errors import BundleError
 from edged.protocol.request import SamplingParams
+from tests.damages import DAMAGES
 from tests.tiny_graphs import TinyConfig
 from tests.tiny_model import write_tiny_bundle
 
@@ -25,9 +27,11 @@ MISALIGNED = TinyConfig(hidden=264)
 """Its norms take 1056 bytes each: kept with the weights, and no multiple of 64."""
 
 
-@pytest.fixture(autouse=True)
-def _small_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepared, "MIN_WEIGHTS_BYTES", 0)
+@pytest.fixture(autouse=True, scope="module")
+def _small_is_enough() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepared, "MIN_WEIGHTS_BYTES", 0)
+        yield
 
 
 @pytest.fixture
@@ -86,6 +90,40 @@ def test_a_damaged_record_costs_a_copy_and_no_start(
         "prepared.onnx",
         "prepared.onnx.data",
     }
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
+    """A bundle and the folder of its copy."""
+    folder = tmp_path_factory.mktemp("made")
+    bundle = open_bundle(write_tiny_bundle(folder / "bundle", config=ALIGNED))
+    copy = prepared_model(bundle, folder / "copies", ROOM)
+    assert copy is not None
+    return bundle, copy.parent
+
+
+@pytest.mark.parametrize("name", ["record.json", PREPARED, f"{PREPARED}.data", ""])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_whatever_is_in_the_place_of_a_file_the_copy_is_made_anew(
+    made: tuple[Bundle, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    damage: str,
+) -> None:
+    """And a pipe is not waited for, nor a terabyte read."""
+    bundle, good = made
+    copy = shutil.copytree(good, tmp_path / good.name)
+
+    def make(*_: object) -> None:
+        prepared._clear(tmp_path)
+        shutil.copytree(good, copy)
+
+    monkeypatch.setattr(prepared, "_make", make)
+    DAMAGES[damage](copy / name)
+    assert prepared_model(bundle, tmp_path, ROOM) == copy / PREPARED
+    for path in good.iterdir():
+        assert path.read_bytes() == (copy / path.name).read_bytes()
 
 
 def test_a_new_model_takes_the_old_ones_place(bundle: Bundle, tmp_path: Path) -> None:

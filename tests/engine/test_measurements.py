@@ -75,7 +75,20 @@ def test_without_a_folder_each_start_measures() -> None:
     assert len(engine.measured) == 2
 
 
-@pytest.mark.parametrize("damaged", [b"{", b"[]", b'{"key": "K", "cost": {}}'])
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"{",
+        b"[]",
+        b"[" * 4000,
+        b'{"key": "K", "cost": {}}',
+        b'{"key": "K", "cost": [1]}',
+        b'{"key": "K", "cost": {"prefill_token_s": "1", "decode_token_s": 1}}',
+        b'{"key": "K", "cost": {"prefill_token_s": 1, "decode_token_s": NaN}}',
+        b'{"key": "K", "cost": {"prefill_token_s": 1, "decode_token_s": 1, "chunk_tokens": 0}}',
+        b" " * 5000,
+    ],
+)
 def test_a_damaged_file_costs_a_measurement_and_a_warning(
     tmp_path: Path, damaged: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -17,7 +17,12 @@ from edged.daemon.memory_plan import (
     warnings,
 )
 from edged.errors import ConfigError, UnavailableError
+from edged.node.limits import Limits
+from edged.node.node import Node
+from edged.protocol.wire import RequestDefaults, Topics
+from edged.scheduling.latency_model import LatencyModel
 from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
+from tests.fakes import COST
 from tests.tiny_model import write_tiny_bundle
 
 MIB = 1024**2
@@ -69,6 +74,26 @@ def test_a_model_that_does_not_fit_is_refused_with_the_keys_that_help(tmp_path: 
         reserve_memory(settings, bundle)
     assert divide_memory(config(tmp_path, 300 * MIB), bundle, ROOMY).problem is None
     assert reserve_memory(config(tmp_path, 2000 * MIB), bundle).budget.limit_bytes == 2000 * MIB
+
+
+def test_a_budget_that_is_just_enough_has_room_for_a_full_queue(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    bundle, settings, num_slots = open_bundle(write_tiny_bundle(tmp_path)), config(tmp_path), 3
+    plan = plan_memory(settings, bundle, ROOMY, num_slots)
+    limits = Limits(
+        RequestDefaults(Topics("edged", "kitchen")),
+        MemoryBudget(plan.total_bytes),
+        min(settings.model.max_model_len, bundle.manifest.limits.max_model_len),
+        bundle.manifest.model.kv_bytes_per_token,
+        max_waiting=settings.queue.size,
+        model_id="tiny",
+        num_slots=num_slots,
+        plan=plan,
+    )
+    guard = Node(limits, LatencyModel(COST)).guard
+    for _ in range(settings.queue.size + num_slots):
+        assert guard.reserve() is None
+    assert guard.reserve() is not None
 
 
 def test_there_are_as_many_slots_as_fit_where_their_number_is_not_configured(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edged.bundle.folder import Bundle, open_bundle
 from edged.config.keys import Config, ModelConfig, StateConfig
+from edged.daemon import measurements
 from edged.daemon.measurements import (
     TUNING_FILE,
     Tuning,
@@ -21,6 +22,7 @@ from edged.daemon.measurements import (
 )
 from edged.engine.graph import Graph
 from edged.engine.steps import DecodeInput
+from tests.damages import DAMAGES
 from tests.fakes import FakeClock
 from tests.tiny_graphs import TinyConfig
 from tests.tiny_model import write_tiny_bundle
@@ -117,12 +119,24 @@ def test_a_child_that_fails_costs_a_line(
     assert not (tmp_path / TUNING_FILE).exists(), "the next start tries again"
 
 
+@pytest.mark.parametrize("damage", [*DAMAGES, "an impossible tuning"])
 def test_a_damaged_file_is_measured_anew(
-    tmp_path: Path, bundle: Bundle, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    damage: str,
 ) -> None:
-    (tmp_path / TUNING_FILE).write_text("{", "utf-8")
-    assert known_tuning(config(tmp_path), bundle, bundle.model_path).has_flash is not None
-    assert "is measured anew" in caplog.text
+    """And neither waited for nor read to its end."""
+    path, measured = tmp_path / TUNING_FILE, Tuning(has_flash=True, chunk_tokens=32)
+    monkeypatch.setattr(measurements, "_measure_in_child", lambda *_: measured)
+    assert known_tuning(config(tmp_path), bundle, bundle.model_path) == measured
+    if damage in DAMAGES:
+        DAMAGES[damage](path)
+    else:
+        path.write_text(path.read_text().replace("32}", "0}"))
+    assert known_tuning(config(tmp_path), bundle, bundle.model_path) == measured
+    assert caplog.text.count("is measured anew") == 1
 
 
 @pytest.mark.parametrize(("chosen", "batch_tokens"), [(None, 256), (96, 96)])

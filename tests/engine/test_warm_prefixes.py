@@ -1,18 +1,21 @@
 """What prompts begin with is there at the first request, also after a boot."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edged.bundle.folder import Bundle, open_bundle
 from edged.config.keys import Config, ModelConfig, RequestConfig, StateConfig
+from edged.daemon.memory_plan import divide_memory, prefix_room, with_prefixes
 from edged.daemon.warm_prefixes import FOLDER, keep_prefixes, planned_tokens, system_prompts
 from edged.engine.loading import load_engine
 from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings, Prefilled, Token
 from edged.engine.tokenizer import Tokenizer
 from edged.protocol.request import ChatMessage, SamplingParams
+from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
 from tests.tiny_model import MAX_MODEL_LEN, write_tiny_bundle
 
 OWN, OTHER = "be brief", "be polite"
@@ -38,12 +41,14 @@ def config(folder: Path | None, *texts: str) -> Config:
     )
 
 
-def ready(bundle: Bundle, tokenizer: Tokenizer, settings: Config) -> Engine:
+def ready(
+    bundle: Bundle, tokenizer: Tokenizer, settings: Config, max_tokens: int = 10_000
+) -> Engine:
     num_prefixes = len(system_prompts(settings))
     engine = load_engine(
         bundle, EngineSettings(MAX_MODEL_LEN, num_threads=1, num_prefixes=num_prefixes)
     )
-    keep_prefixes(settings, bundle, engine, tokenizer)
+    keep_prefixes(settings, bundle, engine, tokenizer, max_tokens)
     return engine
 
 
@@ -123,3 +128,43 @@ def test_prefixes_are_planned_for() -> None:
     assert planned_tokens(config(None)) == 0
     assert planned_tokens(config(None, "x" * 300)) == 132
     assert system_prompts(config(None, OWN, OTHER, OWN)) == (OWN, OTHER)
+
+
+def test_a_prefix_that_does_not_fit_is_left_out_and_named(
+    bundle: Bundle, tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    settings = config(None, OWN, "be kind " * 20, OTHER)
+    engine = ready(bundle, tokenizer, settings, max_tokens=150)
+    assert [ask(engine, tokenizer, text)[0] > len(text) for text in (OWN, OTHER)] == [True, True]
+    (line,) = caplog.messages
+    assert line.startswith("model.warm_prompts: 1")
+    assert "do not fit into budget.memory" in line
+    ready(bundle, tokenizer, settings, max_tokens=0)
+    assert "request.system_prompt: " in caplog.text
+
+
+@pytest.mark.parametrize("text", ["be brief " * 12, "简" * 40, "🙂" * 30])
+def test_the_cache_is_planned_with_the_tokens_that_are_counted(
+    bundle: Bundle, tokenizer: Tokenizer, text: str
+) -> None:
+    """In some scripts a character has several tokens; the estimate is for three a token."""
+    settings = config(None, text)
+    reservation = divide_memory(settings, bundle, MemorySnapshot(50 << 20, 4000 << 20))
+    room = prefix_room(settings, bundle, reservation)
+    engine = load_engine(bundle, EngineSettings(MAX_MODEL_LEN, num_threads=1, num_prefixes=1))
+    num_tokens = keep_prefixes(settings, bundle, engine, tokenizer, room)
+    assert num_tokens > planned_tokens(settings), "a byte is a token of this tokenizer"
+    plan = with_prefixes(settings, bundle, reservation, num_tokens).plan
+    without = divide_memory(config(None), bundle, MemorySnapshot(50 << 20, 4000 << 20)).plan
+    kv_bytes = bundle.manifest.model.kv_bytes_per_token
+    assert plan.kv_bytes - without.kv_bytes == num_tokens * kv_bytes
+    full = replace(reservation, budget=MemoryBudget(plan.total_bytes))
+    assert prefix_room(settings, bundle, full) == num_tokens
+
+
+def test_a_prefix_longer_than_the_context_stops_no_start(
+    bundle: Bundle, tokenizer: Tokenizer
+) -> None:
+    engine = ready(bundle, tokenizer, config(None, "x" * MAX_MODEL_LEN))
+    assert ask(engine, tokenizer, OTHER)[0] == 0

@@ -1,11 +1,14 @@
 """The files for containers, clusters and many hosts, validated by the schemas of their tools."""
 
 import argparse
+import csv
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +16,35 @@ import pytest
 import yaml
 
 from edged.commands.install import command as install_command
+from edged.config.broker_url import parse_broker_url
 from edged.config.load import load_config
 from tests.paths import ROOT
 from tests.requirements import require
+from tests.system.access_table import (
+    CLIENTS,
+    NODES,
+    TOPICS,
+    WITH_SLASHES,
+    WITH_WILDCARDS,
+    readable,
+    writable,
+)
+from tests.system.emqx_rules import Rights, Rule, read_rules
 
 DEPLOY = ROOT / "deploy"
 BIN = Path(sys.executable).parent
 # Of the clusters in use: the oldest and the newest that the schemas here know and k3s ships.
 KUBERNETES = ["1.30", "1.34"]
+
+
+# What a kubelet keeps of a container's log by default: 5 files of 10 MiB.
+LOG_MIB = 50
+
+
+def mebibytes(quantity: str) -> int:
+    """Read a size of a manifest."""
+    assert quantity.endswith("Mi")
+    return int(quantity.removesuffix("Mi"))
 
 
 def documents(folder: Path = DEPLOY / "k3s") -> list[dict[str, Any]]:
@@ -62,6 +86,7 @@ def test_in_compose_edged_is_sandboxed_and_its_configuration_is_valid() -> None:
     assert "ports" not in service
     config = load_config(document["configs"]["edged"]["content"], "/etc/edged/edged.yaml")
     assert config.broker.host in document["services"]
+    assert config.security.identity == "required"
     assert str(config.broker.password_file) == "/run/secrets/mqtt-password"
     limit = int(service["mem_limit"].removesuffix("m")) << 20
     assert config.budget.memory_bytes is not None
@@ -97,13 +122,29 @@ def test_in_the_cluster_edged_is_sandboxed_probed_limited_and_in_a_group() -> No
     text = manifest("ConfigMap", "edged")["data"]["edged.yaml"]
     config = load_config(text, "/etc/edged/edged.yaml")
     assert config.broker.host == manifest("Service", "broker")["metadata"]["name"]
-    assert config.group.name == "fleet"
+    assert (config.group.name, config.security.identity) == ("fleet", "required")
     assert config.budget.memory_bytes is not None
-    limit = int(container["resources"]["limits"]["memory"].removesuffix("Mi")) << 20
+    limit = mebibytes(container["resources"]["limits"]["memory"]) << 20
     assert config.budget.memory_bytes < limit
     mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
     for needed in (config.model.path, config.state.folder, config.state.file):
         assert any(str(needed).startswith(path) for path in mounted)
+
+
+def test_in_the_cluster_the_state_folder_fits_into_what_the_pod_may_store() -> None:
+    """That the copy of the model fits into it: ``tests/system/model/test_deploy_state.py``."""
+    pod = manifest("DaemonSet", "edged")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    config = load_config(manifest("ConfigMap", "edged")["data"]["edged.yaml"], "edged.yaml")
+    paths = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    (state,) = [volume for volume in pod["volumes"] if volume["name"] == "state"]
+    assert paths["state"] == str(config.state.folder)
+    limits = container["resources"]["limits"]
+    assert "medium" not in state["emptyDir"]
+    room = mebibytes(limits["ephemeral-storage"]) - mebibytes(state["emptyDir"]["sizeLimit"])
+    assert room > LOG_MIB
+    requests = container["resources"]["requests"]
+    assert requests["ephemeral-storage"] == limits["ephemeral-storage"]
 
 
 def test_in_the_cluster_edged_reaches_only_the_broker_and_dns() -> None:
@@ -113,6 +154,101 @@ def test_in_the_cluster_edged_reaches_only_the_broker_and_dns() -> None:
     assert policy["ingress"] == []
     ports = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
     assert ports == {1883, 53}
+
+
+@pytest.fixture(scope="module")
+def rules() -> list[Rule]:
+    """What the broker of the cluster allows."""
+    return read_rules(manifest("ConfigMap", "broker")["data"]["acl.conf"])
+
+
+def subscriptions_to(topic: str) -> Iterator[str]:
+    """Every subscription that brings a topic."""
+    levels = topic.split("/")
+    for number in range(len(levels) + 1):
+        for begin in product(*((level, "+") for level in levels[:number])):
+            yield "/".join(begin if number == len(levels) else [*begin, "#"])
+    yield f"{topic}/#"
+
+
+SUBSCRIPTIONS = {topic: set(subscriptions_to(topic)) for topic in TOPICS}
+
+
+def written_and_read(rules: list[Rule], user: str) -> tuple[set[str], set[str]]:
+    """Return to which topics an account may publish, and which it gets by any subscription."""
+    rights = Rights(rules, user)
+    every = set().union(*SUBSCRIPTIONS.values())
+    granted = {each for each in every if rights.has("subscribe", each)}
+    written = {topic for topic in TOPICS if rights.has("publish", topic)}
+    return written, {topic for topic in TOPICS if SUBSCRIPTIONS[topic] & granted}
+
+
+def test_in_the_cluster_each_account_publishes_and_reads_exactly_its_topics(
+    rules: list[Rule],
+) -> None:
+    used = {topic for user in CLIENTS for topic in writable(user, NODES)}
+    for user in CLIENTS:
+        written, read = written_and_read(rules, user)
+        assert written ^ writable(user, NODES) == set(), user
+        # Below a `+` at its end, a rule lets an account ask for topics that nobody publishes to.
+        assert (read & used) ^ (readable(user, NODES) & used) == set(), user
+
+
+@pytest.mark.parametrize("user", [*WITH_WILDCARDS, *WITH_SLASHES, "#", ""])
+def test_in_the_cluster_an_account_with_another_kind_of_name_has_no_rights(
+    rules: list[Rule], user: str
+) -> None:
+    assert written_and_read(rules, user) == (set(), set())
+
+
+def test_without_the_rule_about_names_one_account_would_read_every_answer(
+    rules: list[Rule],
+) -> None:
+    _, read = written_and_read(rules[1:], "+")
+    assert "edged/kitchen/client/ha/response/generate" in read
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{allow, all}.",
+        '{allow, all, publish, ["a"]}',
+        '{allow, {clientid, "a"}, all, ["a"]}.',
+        '{allow, all, write, ["a"]}.',
+        '{allow, all, all, ["a"}.',
+        "allow.",
+        "{allow, All, all, []}.",
+    ],
+)
+def test_the_reader_of_the_rules_takes_no_rule_that_it_does_not_know(text: str) -> None:
+    with pytest.raises(ValueError, match=r"\S"):
+        read_rules(text)
+
+
+def test_in_the_cluster_the_broker_has_accounts_and_rules_and_denies_the_rest() -> None:
+    pod = manifest("StatefulSet", "broker")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    settings = {item["name"]: item["value"] for item in container["env"]}
+    mounted = {item["mountPath"]: item["name"] for item in container["volumeMounts"]}
+    volumes = {item["name"]: item for item in pod["volumes"]}
+    source = "EMQX_AUTHORIZATION__SOURCES__1__"
+    assert settings["EMQX_AUTHORIZATION__NO_MATCH"] == "deny"
+    assert (settings[f"{source}TYPE"], settings[f"{source}ENABLE"]) == ("file", "true")
+    rules_path = Path(settings[f"{source}PATH"])
+    config_map = volumes[mounted[str(rules_path.parent)]]["configMap"]["name"]
+    assert rules_path.name in manifest("ConfigMap", config_map)["data"]
+    accounts = Path(settings["EMQX_AUTHENTICATION__1__BOOTSTRAP_FILE"])
+    assert "secret" in volumes[mounted[str(accounts.parent)]]
+    comment = (DEPLOY / "k3s" / "broker.yaml").read_text("utf-8")
+    assert f"--from-file={accounts.name}" in comment
+    (command,) = re.findall(rf"(?m)^# +(printf .*) > {accounts.name}$", comment)
+    made = subprocess.run(["sh", "-c", command], check=True, capture_output=True, text=True)
+    known = {
+        row["user_id"]: row["is_superuser"] for row in csv.DictReader(made.stdout.splitlines())
+    }
+    assert known == {"edged": "false", "ha": "false"}
+    policy = manifest("NetworkPolicy", "broker")["spec"]
+    assert policy["ingress"] == [{"ports": [{"protocol": "TCP", "port": 1883}]}]
 
 
 def test_the_playbook_is_valid_for_ansible() -> None:
@@ -126,6 +262,12 @@ def test_the_playbook_is_valid_for_ansible() -> None:
         check=False,
     )
     assert (result.returncode, "WARNING" in result.stderr) == (0, False), result.stderr
+
+
+def test_the_inventory_gives_the_nodes_an_account_so_that_they_require_one() -> None:
+    inventory = yaml.safe_load((DEPLOY / "ansible" / "inventory.yaml").read_text("utf-8"))
+    address = parse_broker_url(inventory["edged"]["vars"]["edged_broker"])
+    assert address.username == "edged"  # `edged install` then writes `identity: required`
 
 
 def test_the_playbook_uses_options_that_exist() -> None:

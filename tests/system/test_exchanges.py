@@ -32,7 +32,13 @@ def test_each_kind_of_event_is_there() -> None:
 def test_each_topic_of_the_protocol_is_there() -> None:
     rows = re.findall(r"^\| `([^`]+/[^`]+)` \|", PROTOCOL.read_text(), re.MULTILINE)
     shown_there = {"edged/<node>/info", "edged/<node>/state"}
-    names = {"<node>": "kitchen", "<group>": "heating", "<id>": "s1", "<client>": "[^/]+"}
+    names = {
+        "<node>": "kitchen",
+        "<group>": "heating",
+        "<id>": "s1",
+        "<client>": "[^/]+",
+        "<user>": "me",
+    }
     page_text = DOCUMENT.read_text()
     assert len(rows) > len(shown_there)
     for row in sorted(set(rows) - shown_there):

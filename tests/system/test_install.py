@@ -1,5 +1,6 @@
 """``edged install`` and ``edged uninstall`` with a folder as the target system."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 import edged
 from edged.cli import main
+from edged.commands.install import settings
 from edged.commands.install.layout import InstallError, Layout
 from edged.config.keys import Config
 from edged.config.load import load_config
@@ -70,6 +72,7 @@ def test_an_installation_creates_user_model_configuration_secret_and_unit(
         "10.0.0.2",
         "edged",
     )
+    assert config.security.identity == "required"
     assert config.budget.memory_bytes == 350 * 1024**2
     assert str(config.model.path) == "/var/lib/edged-models/tiny"
     assert (root / "var/lib/edged-models/tiny/manifest.json").exists()
@@ -97,6 +100,28 @@ def test_a_second_installation_changes_and_prints_nothing(
     assert contents(root) == before
     lines = capsys.readouterr().out.splitlines()
     assert all(line.startswith("installed; try:") for line in lines)
+
+
+def test_a_broker_given_with_a_user_has_each_account_speak_for_itself(
+    root: Path, bundle: Path
+) -> None:
+    install(root, "--model", str(bundle), "--broker", "mqtt://broker")
+    assert configuration(root).security.identity == "optional"
+    install(root, "--broker", "mqtt://edged:s@broker")
+    assert configuration(root).security.identity == "required"
+    install(root, "--budget", "1G")
+    assert configuration(root).security.identity == "required"
+
+
+def test_a_configuration_of_0_1_0_keeps_the_topics_of_its_clients(root: Path, bundle: Path) -> None:
+    install(root, "--model", str(bundle), "--broker", "mqtt://edged:s@broker")
+    path = root / CONFIG
+    body = path.read_text("utf-8").partition("\n")[2]
+    old = body.replace("security:\n  identity: required\n", "")
+    assert old != body
+    path.write_text(settings._HEADER_LINE.format(settings._sum(old)) + old, "utf-8")
+    install(root, "--budget", "1G")
+    assert configuration(root).security.identity == "optional"
 
 
 def test_a_later_option_changes_only_its_setting(root: Path, bundle: Path) -> None:
@@ -242,6 +267,52 @@ def test_an_uninstallation_leaves_nothing(root: Path, bundle: Path) -> None:
     }
     assert "edged:" not in (root / "etc/passwd").read_text("utf-8")
     assert not [path for path in root.rglob("*") if "edged" in path.name]
+
+
+def test_a_user_and_folders_that_were_not_installed_stay(
+    root: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = "edged:x:4242:4242:Ed Gedney:/home/edged:/bin/sh\n"
+    with (root / "etc/passwd").open("a", encoding="utf-8") as file:
+        file.write(mine)
+    for name in ("edged", "edged-backup"):
+        (root / "var/lib" / name).mkdir(parents=True)
+    install(root, "--model", str(bundle))
+    assert main(["uninstall", "--root", str(root)]) == 0
+    assert mine in (root / "etc/passwd").read_text("utf-8")
+    left = {path.name for path in (root / "var/lib").iterdir()}
+    assert left == {"edged", "edged-backup"}
+    assert f"{root}/var/lib/edged stays: it is not the service's" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("url", "rules"),
+    [
+        ("mqtt://localhost", ["", "127.0.0.1 ::1"]),
+        ("mqtt://10.0.0.2", ["", "10.0.0.2"]),
+        ("mqtts://[2001:db8::2]", ["", "2001:db8::2"]),
+        ("mqtt://broker.local", []),
+    ],
+)
+def test_the_address_rules_of_the_unit_follow_the_broker(
+    root: Path, bundle: Path, url: str, rules: list[str]
+) -> None:
+    install(root, "--model", str(bundle), "--broker", url)
+    drop_in = (root / DROP_IN).read_text("utf-8")
+    assert re.findall("(?m)^IPAddressAllow=(.*)$", drop_in) == rules
+    # The resolver sends anything anywhere: it is there for a name only.
+    assert ("InaccessiblePaths=-/run/systemd/resolve" in drop_in) == bool(rules)
+
+
+def test_the_unit_alone_can_be_brought_up_to_date(root: Path, bundle: Path) -> None:
+    install(root, "--model", str(bundle), "--broker", "mqtt://10.0.0.2")
+    drop_in, config = root / DROP_IN, root / CONFIG
+    config.write_text(config.read_text("utf-8").replace("10.0.0.2", "10.0.0.3"), "utf-8")
+    expected = drop_in.read_text("utf-8").replace("10.0.0.2", "10.0.0.3")
+    before = contents(root)
+    assert install(root, "--unit-only") == 0
+    assert drop_in.read_text("utf-8") == expected
+    assert contents(root) | {DROP_IN: before[DROP_IN]} == before
 
 
 def test_a_dry_run_removes_nothing_and_a_second_uninstallation_finds_nothing(

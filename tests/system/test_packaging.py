@@ -168,10 +168,10 @@ def test_the_example_configuration_is_valid() -> None:
 
 def test_the_example_configuration_is_valid_with_its_comments_enabled() -> None:
     text = (ROOT / "deploy" / "edged.yaml").read_text("utf-8")
-    text = re.sub(r"(?m)^( *)# (\w+: \S+)$", r"\1\2", text)
+    text = re.sub(r"(?m)^( *)# ( *\w+:(?: \S+)?)$", r"\1\2", text)
     config = load_config(text, "/etc/edged/edged.yaml")
     assert config.node == "kitchen"
-    assert config.broker.username == "edged"
+    assert (config.broker.username, config.security.identity) == ("edged", "required")
 
 
 def test_the_budget_of_the_example_is_below_the_limit_of_the_unit() -> None:

@@ -8,9 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.paths import ROOT
+from tests.system.hostile.crossings import CROSSINGS
 
 PAGE = (ROOT / "docs" / "security.md").read_text("utf-8")
-ROWS = re.findall(r"(?m)^\| (.*) \| (`tests/.*`) \|$", PAGE)
+CLAIMS = PAGE.partition("## The claims")[2]
+ROWS = re.findall(r"(?m)^\| (.*) \| (`tests/.*`) \|$", CLAIMS)
+BETWEEN_ACCOUNTS = PAGE.partition("## Between accounts")[2].partition("\n## ")[0]
+ATTACKS = re.findall(r"(?m)^\| (.*) \| (`[^|]*`) \|$", BETWEEN_ACCOUNTS)
+ASSETS = {crossing.asset for crossing in CROSSINGS}
 REFERENCES = re.findall(r"`(tests/[^`]+::[^`]+)`", PAGE)
 
 
@@ -36,6 +41,21 @@ def test_a_claim_names_tests_that_are_run(row: tuple[str, str], collected: set[s
     assert named <= collected
 
 
+@pytest.mark.parametrize("row", ATTACKS, ids=[attack[:40] for attack, _ in ATTACKS])
+def test_an_attack_between_accounts_names_what_performs_it(
+    row: tuple[str, str], collected: set[str]
+) -> None:
+    named = set(re.findall(r"`([^`]+)`", row[1])) - ASSETS
+    assert named <= collected
+    assert all(name.startswith("tests/system/") for name in named)
+
+
+def test_each_attack_of_the_table_has_its_row() -> None:
+    rows = [line for line in BETWEEN_ACCOUNTS.splitlines() if line.startswith("| ")]
+    assert len(rows) - 2 == len(ATTACKS) > 10, "every row but those two that name the columns"
+    assert set(re.findall(r"`([^`]+)`", " ".join(tests for _, tests in ATTACKS))) >= ASSETS
+
+
 def test_a_test_that_is_switched_off_or_gone_is_noticed(tmp_path: Path) -> None:
     file = tmp_path / "test_claims.py"
     file.write_text(
@@ -52,8 +72,7 @@ def test_a_test_that_is_switched_off_or_gone_is_noticed(tmp_path: Path) -> None:
 
 
 def test_no_claim_stands_without_a_test() -> None:
-    claims = PAGE.partition("## The claims")[2].partition("## What the network sees")[0]
     rows = [
-        line for line in claims.splitlines() if line.startswith("| ") and "| test |" not in line
+        line for line in CLAIMS.splitlines() if line.startswith("| ") and "| test |" not in line
     ]
     assert len(rows) == len(ROWS) > 20

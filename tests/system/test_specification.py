@@ -51,6 +51,7 @@ CASES = [
     and case.steps[0].action in (Action.ASK, Action.CANCEL)
     and case.steps[0].operation in ("generate", "cancel")
     and not case.steps[0].properties
+    and case.has_account is not True  # what a reply topic of theirs may be, no schema says
     and SILENCE not in case.steps[0].expected.outcomes
 ]
 
@@ -202,11 +203,11 @@ def test_the_asyncapi_document_has_the_parts_that_asyncapi_3_asks_for() -> None:
 
 
 def test_the_asyncapi_document_has_the_topics_of_the_protocol() -> None:
-    table = PROTOCOL[PROTOCOL.index("| topic | direction") :].partition("\n\n")[0]
+    tables = PROTOCOL[PROTOCOL.index("| topic | direction") : PROTOCOL.index("### Accounts")]
     documented = {
         (topic.replace("<", "{").replace(">", "}"), is_in == "to")
         for topic, is_in in re.findall(
-            r"(?m)^\| `(edged/<node>/[^`]*)` \| (to|from) the node", table
+            r"(?m)^\| `(edged/[^`]*)` \| (to|from) (?:the|one) node", tables
         )
         if "<client>" not in topic  # a recommendation of the same channel's kind
     }

@@ -100,6 +100,7 @@ def test_the_template_unit_differs_only_in_its_names() -> None:
             f"Exec{verb}=/opt/edged/bin/edged {command} --config /etc/edged/%i.yaml"
             for verb, command in (("Start", "run"), ("Reload", "check"))
         ),
+        "BindPaths=/run/edged -> BindPaths=/run/edged-%i",
         "StateDirectory=edged -> StateDirectory=edged-%i",
         "RuntimeDirectory=edged -> RuntimeDirectory=edged-%i",
         "WorkingDirectory=/run/edged -> WorkingDirectory=/run/edged-%i",
@@ -132,6 +133,16 @@ def test_a_reload_checks_the_configuration_before_the_signal() -> None:
 def test_meminfo_is_readable() -> None:
     # psutil and ONNX Runtime read /proc/meminfo and /proc/cpuinfo.
     assert "ProcSubset" not in directives()
+
+
+def test_of_run_the_service_sees_its_own_folder_notifications_and_where_names_are_found() -> None:
+    text = UNIT.read_text("utf-8")
+    assert directives()["TemporaryFileSystem"] == "/run:ro"
+    assert re.findall(r"(?m)^BindPaths=(.*)$", text) == ["/run/edged"]
+    shown = " ".join(re.findall(r"(?m)^BindReadOnlyPaths=(.*)$", text)).split()
+    assert shown[0] == "/run/systemd/notify"
+    # All optional: another machine has other ones.
+    assert all(path.startswith("-/run/") and "dbus" not in path for path in shown[1:])
 
 
 def test_sysusers_creates_the_user_of_the_unit() -> None:

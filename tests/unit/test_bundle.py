@@ -9,9 +9,10 @@ import pytest
 
 from edged.bundle.folder import Bundle, open_bundle, write_manifest
 from edged.errors import BundleError, ExitCode
+from tests.protobuf import entry, field, model
 from tests.unit.test_manifest import make_manifest
 
-LOCATION = b"\x0a\x08location\x12\x0fmodel.onnx.data"
+GRAPH = model(entry("location", "model.onnx.data")) + field(2, b"producer")
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def bundle(tmp_path: Path) -> Bundle:
     """A small valid bundle whose graph refers to its external data."""
     folder = tmp_path / "toy"
     folder.mkdir()
-    (folder / "model.onnx").write_bytes(b"graph" + LOCATION + b"end")
+    (folder / "model.onnx").write_bytes(GRAPH)
     (folder / "model.onnx.data").write_bytes(bytes(range(256)) * 8192)
     (folder / "tokenizer.json").write_bytes(b"{}")
     return write_manifest(folder, make_manifest())
@@ -43,7 +44,7 @@ def assert_missing(folder: Path, *words: str) -> None:
 def test_an_untouched_bundle_opens(bundle: Bundle) -> None:
     opened = open_bundle(bundle.folder)
     assert opened == bundle
-    assert opened.model_path.read_bytes().startswith(b"graph")
+    assert opened.model_path.read_bytes() == GRAPH
     assert opened.tokenizer_path.read_bytes() == b"{}"
     assert opened.model_id == f"toy-1m-fp32@{bundle.sha256[:6]}"
 
@@ -60,14 +61,22 @@ def test_the_folder_may_be_a_link(bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_a_bundle_may_keep_its_weights_in_the_graph(tmp_path: Path) -> None:
-    (tmp_path / "model.onnx").write_bytes(b"graph")
+    (tmp_path / "model.onnx").write_bytes(model(b""))
     (tmp_path / "tokenizer.json").write_bytes(b"{}")
     write_manifest(tmp_path, make_manifest())
     assert open_bundle(tmp_path).manifest.files.keys() == {"model.onnx", "tokenizer.json"}
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "tokenizer.json"])
-@pytest.mark.parametrize("position", [0, -1])
+@pytest.mark.parametrize(
+    ("name", "position"),
+    [
+        ("model.onnx", -1),
+        ("model.onnx.data", 0),
+        ("model.onnx.data", -1),
+        ("tokenizer.json", 0),
+        ("tokenizer.json", -1),
+    ],
+)
 def test_one_flipped_byte_is_found(bundle: Bundle, name: str, position: int) -> None:
     path = bundle.folder / name
     data = bytearray(path.read_bytes())
@@ -118,8 +127,8 @@ def replaced_by(make: Callable[[Path, Path], object]) -> Callable[[Path], None]:
     [
         (replaced_by(Path.symlink_to), "cannot be opened as a plain file"),
         (replaced_by(Path.hardlink_to), "second hard link"),
-        (replaced_by(lambda path, _: path.mkdir()), "is not a regular file"),
-        (replaced_by(lambda path, _: os.mkfifo(path)), "is not a regular file"),
+        (replaced_by(lambda path, _: path.mkdir()), "not a regular file"),
+        (replaced_by(lambda path, _: os.mkfifo(path)), "not a regular file"),
     ],
 )
 def test_what_is_not_a_plain_file_is_refused(
@@ -157,20 +166,24 @@ def test_a_huge_manifest_is_not_read(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize(
-    "location",
+    "graph",
     [
-        b"\x0a\x08location\x12\x0b/etc/passwd",
-        b"\x0a\x08location\x12\x12../model.onnx.data.",
-        b"\x12\x0b/etc/passwd\x0a\x08location",
-        b"\x0a\x88\x00location\x12\x0b/etc/passwd",
+        model(entry("location", "/etc/passwd")),
+        GRAPH + model(entry("location", "../model.onnx.data")),
     ],
 )
-def test_weights_outside_the_bundle_are_refused(bundle: Bundle, location: bytes) -> None:
+def test_weights_outside_the_bundle_are_refused(bundle: Bundle, graph: bytes) -> None:
     """A graph that names another external data file is refused though its hash is right."""
-    bundle.model_path.write_bytes(b"graph" + LOCATION + location)
+    bundle.model_path.write_bytes(graph)
     with pytest.raises(BundleError, match=r"model\.onnx: refers to weights outside"):
         write_manifest(bundle.folder, bundle.manifest)
     assert_refused(bundle.folder, "model.onnx: refers to weights outside model.onnx.data")
+
+
+def test_what_is_no_graph_is_refused_by_name(bundle: Bundle) -> None:
+    bundle.model_path.write_bytes(b"graph")
+    with pytest.raises(BundleError, match=r"model\.onnx: malformed.*rebuild it"):
+        write_manifest(bundle.folder, bundle.manifest)
 
 
 def test_an_empty_graph_is_refused(bundle: Bundle) -> None:

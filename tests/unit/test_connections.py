@@ -2,9 +2,11 @@
 
 from typing import TYPE_CHECKING, cast
 
-from edged.daemon.main_loop import ConnectionLog
+import pytest
+
+from edged.daemon.connection_log import MIN_CLOSED, ConnectionLog
 from edged.daemon.sdnotify import Notifier
-from edged.transport.events import Connected, ConnectFailed, Disconnected
+from edged.transport.events import BrokerProblem, Connected, ConnectFailed, Disconnected
 from tests.fakes import Bench, FakeTransport
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ class FakeReporter:
 
     num_announced = 0
     broker_error: str | None = "not connected yet"
+    broker_problem: BrokerProblem | None = None
 
     def announce(self) -> None:
         self.num_announced += 1
@@ -71,3 +74,32 @@ def test_the_reporter_is_told_why_there_is_no_broker_and_that_there_is_one_again
         stage.log.take(event)
         told.append(stage.reporter.broker_error)
     assert told == ["mqtt://b:1883: nothing listens", None, "silence"]
+
+
+def test_a_session_that_is_taken_is_told_from_a_network_that_is_down() -> None:
+    stage = Stage()
+    events: list[Connected | ConnectFailed | Disconnected] = [
+        ConnectFailed("nothing listens", 1.0),
+        UP,
+        Disconnected("the connection broke", 1.0),
+        Disconnected("closed", 1.0, num_closed=MIN_CLOSED - 1),
+        Disconnected("closed", 1.0, num_closed=MIN_CLOSED),
+        Disconnected("another client", 60.0, is_taken_over=True),
+    ]
+    told = []
+    for event in events:
+        stage.log.take(event)
+        told.append(stage.reporter.broker_problem)
+    assert told == ["unreachable", None, "broken", "broken", "closed_soon", "taken_over"]
+    figures = stage.bench.metrics.snapshot()
+    assert (figures["closed_soon"], figures["taken_over"]) == (1, 1)
+    assert "another broker.client_id" in str(stage.reporter.broker_error)
+
+
+def test_it_is_said_what_to_do_where_another_client_may_be_the_cause(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stage = Stage()
+    stage.log.take(Disconnected("the broker closed the connection", 1.0, num_closed=MIN_CLOSED))
+    assert "a second edged for this node?" in caplog.text
+    assert "the broker's log says which" in caplog.text

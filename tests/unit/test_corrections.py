@@ -23,9 +23,9 @@ def bench() -> Bench:
     return Bench(KEEPING)
 
 
-def decide(bench: Bench, answer: Answer, prompt: str = "light!") -> None:
+def decide(bench: Bench, answer: Answer, prompt: str = "light!", client: str = "me") -> None:
     """Let a prompt be answered by a specialist."""
-    bench.deliver({"prompt": prompt})
+    bench.deliver({"prompt": prompt, "response_topic": f"reply/{client}"})
     run = ran(bench.worker.jobs[-1], bench.clock(), bench.clock(), num_output_tokens=0)
     bench.take(Finished(run, answer, bench.clock()))
 
@@ -202,4 +202,14 @@ def test_only_the_latest_answers_are_remembered(bench: Bench) -> None:
     bench.deliver(CORRECTION, "correct")
     assert asked(bench).said is not None
     bench.deliver(CORRECTION | {"id": "c2", "prompt": "the next"}, "correct")
+    assert asked(bench).said is None
+
+
+def test_a_client_that_asks_a_lot_pushes_out_no_other_ones_answers(bench: Bench) -> None:
+    decide(bench, LAMP_ON)
+    for number in range(2 * MAX_REMEMBERED):
+        decide(bench, LAMP_ON, f"prompt {number}", "flood")
+    bench.deliver(CORRECTION, "correct")
+    assert asked(bench).said is not None
+    bench.deliver(CORRECTION | {"id": "c2", "prompt": "prompt 0"}, "correct")
     assert asked(bench).said is None

@@ -72,6 +72,14 @@ def test_another_specialist_is_corrected_for_itself(tmp_path: Path) -> None:
     assert opened(tmp_path).add([line("a"), other]) == [True, True]
 
 
+def test_another_account_takes_nobodys_place(tmp_path: Path) -> None:
+    file = opened(tmp_path)
+    for user in ("ha", "other"):
+        assert file.add([line("a", user, user=user)]) == [True]
+    assert file.add([line("a", "ha", user="ha"), line("a", "ha")]) == [False, True]
+    assert kept(tmp_path) == [("a", "ha"), ("a", "other"), ("a", "ha")]
+
+
 @pytest.mark.parametrize("limit", [1, 7, 16])
 def test_above_the_limit_the_oldest_go(tmp_path: Path, limit: int) -> None:
     file = opened(tmp_path, limit)
@@ -213,9 +221,15 @@ class Kept:
             lambda: 1_800_000_000.0,
         )
 
-    def keep(self, key: int = 1, said: Said | None = None, **members: Any) -> CorrectionKept:  # noqa: ANN401
+    def keep(
+        self,
+        key: int = 1,
+        said: Said | None = None,
+        user: str | None = None,
+        **members: Any,  # noqa: ANN401
+    ) -> CorrectionKept:
         given = {"specialist": "six", "prompt": "x", "answer": "label 1"} | members
-        correction = Correction(ReplyAddress("reply/me"), **given)
+        correction = Correction(ReplyAddress("reply/me", user=user), **given)
         self.keeper.keep(KeepCorrection(key, correction, said))
         return self.events.get(timeout=LIMIT_S)
 
@@ -227,7 +241,8 @@ def test_a_correction_is_kept_with_what_was_said_and_can_be_learned_from(tmp_pat
     again = it.keep(8, Said("label 1", is_unsure=False), prompt="y")
     assert again == CorrectionKept(8, 2, is_new=True, is_agreed=True)
     assert it.keep(9) == CorrectionKept(9, 2, is_new=False, is_agreed=None)
-    first, second = map(json.loads, (tmp_path / FILE_NAME).read_text().splitlines())
+    assert it.keep(10, user="ha") == CorrectionKept(10, 3, is_new=True, is_agreed=None)
+    first, second, third = map(json.loads, (tmp_path / FILE_NAME).read_text().splitlines())
     assert first == {
         "prompt": "x",
         "answer": "label 1",
@@ -238,7 +253,9 @@ def test_a_correction_is_kept_with_what_was_said_and_can_be_learned_from(tmp_pat
     }
     assert "unsure" not in second
     examples = read_corrections(tmp_path, "six")
-    assert [(one.prompt, one.answer) for one in examples] == [("x", "label 1"), ("y", "label 1")]
+    assert [one.prompt for one in examples] == ["x", "y", "x"]
+    assert {one.answer for one in examples} == {"label 1"}
+    assert third["user"] == "ha"
 
 
 @pytest.mark.parametrize(
@@ -289,10 +306,13 @@ def test_a_disk_that_takes_nothing_costs_an_error_each_and_one_line_of_log(
     assert it.keep(prompt="words").is_new
 
 
-def test_what_has_no_end_is_not_read_for_ever(tmp_path: Path) -> None:
-    (tmp_path / FILE_NAME).symlink_to("/dev/full")
-    assert opened(tmp_path).add([line("a")]) == [True]
-    assert kept(tmp_path) == [("a", "on")]
+@pytest.mark.parametrize("put", [lambda path: path.symlink_to("/dev/full"), os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_neither_waited_for_nor_written(
+    tmp_path: Path, put: Callable[[Path], None]
+) -> None:
+    put(tmp_path / FILE_NAME)
+    with pytest.raises(OSError, match=FILE_NAME):
+        opened(tmp_path).add([line("a")])
 
 
 def test_an_error_of_the_code_is_answered_and_the_thread_lives_on(

@@ -1,12 +1,23 @@
 """Which requests were started and not ended, over the death of a process."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edged.daemon.journal_file import FILE_NAME, PAGE_BYTES
-from edged.node.crash_journal import MAX_REMEMBERED
+from edged.node.crash_journal import (
+    INTAKE_PAGE,
+    MAX_ATTEMPTS,
+    MAX_REMEMBERED,
+    MAX_SUSPECTS,
+    STARTS_PAGE,
+    CrashJournal,
+)
+from edged.node.effects import Effect, WriteJournal
 from edged.node.events import Abandon, Drain, Synced
 from edged.node.generation import Finished
 from edged.protocol.request import Answer, FinishReason
@@ -40,12 +51,70 @@ def test_it_remembers_a_bounded_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[1]", b'{"a": "x", "b": -1}', b"\xff", b"[" * 4000, b"x" * 50_000]
 )
-def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_file_is_as_good_as_none_and_repaired(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / FILE_NAME).write_bytes(content)
     journal = open_journal(tmp_path)
     assert journal.begin("a") == 1
     assert journal.begin("b") == 1
     assert open_journal(tmp_path).begin("a") == 2
+    assert (tmp_path / FILE_NAME).stat().st_size == 2 * PAGE_BYTES
+    assert caplog.text.count("is started anew") <= 2, "once for each page"
+
+
+NAMES = st.sampled_from([f"{n:032x}" for n in range(4)] + ["", "x" * 33, "ä", '"', "\ud800"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.just(10**4000) | st.floats() | NAMES,
+    lambda inner: st.lists(inner, max_size=60) | st.dictionaries(NAMES, inner, max_size=60),
+    max_leaves=60,
+)
+MEMBERS = st.sampled_from(["starts", "answered", "marked", "crashes", "is_closed"])
+PAGES = st.binary(max_size=PAGE_BYTES) | st.dictionaries(MEMBERS, VALUES).map(
+    lambda content: json.dumps(content).encode()
+)
+
+
+@given(PAGES, PAGES)
+def test_whatever_the_pages_hold_they_are_whole_after_the_start(
+    starts: bytes, intake: bytes
+) -> None:
+    written: dict[int, bytes] = {}
+
+    def write(effect: Effect) -> None:
+        assert isinstance(effect, WriteJournal)
+        assert len(effect.content) <= PAGE_BYTES, "it would overwrite the other page"
+        written[effect.page] = effect.content
+
+    journal = CrashJournal((starts, intake), write)
+    assert written.keys() == {STARTS_PAGE, INTAKE_PAGE}
+    for content in written.values():
+        assert isinstance(json.loads(content), dict)
+    for number in range(MAX_REMEMBERED):
+        key = f"{number:032x}"
+        journal.mark([key, key[::-1]])
+        assert 1 <= journal.begin(key) <= MAX_ATTEMPTS + 1
+        journal.end(key, is_answered=True)
+    journal.close()
+    again = CrashJournal((written[STARTS_PAGE], written[INTAKE_PAGE]), write)
+    assert again.num_unfinished == 0
+
+
+def test_the_fullest_pages_fit(tmp_path: Path) -> None:
+    """Each of the names has the length of a digest."""
+    journal = open_journal(tmp_path)
+    for number in range(MAX_REMEMBERED):
+        journal.begin(f"{number:032}")
+        journal.end(f"{number:032}", is_answered=True)
+        journal.begin(f"{number:032}")
+    for number in range(MAX_SUSPECTS):
+        journal.mark([f"{number:032}", f"{number:031}x"])
+        journal = open_journal(tmp_path)
+    content = (tmp_path / FILE_NAME).read_bytes()
+    assert len(content) == 2 * PAGE_BYTES
+    assert content[PAGE_BYTES - 1 :: PAGE_BYTES] == b"  ", "padded: none reaches into the other"
+    assert journal.was_answered(f"{MAX_REMEMBERED - 1:032}")
+    assert journal.num_intake_crashes(f"{MAX_SUSPECTS - 1:032}") == 1
 
 
 def test_a_folder_that_cannot_be_written_costs_one_line_and_no_answer(

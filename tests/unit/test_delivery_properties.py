@@ -124,6 +124,9 @@ class DeliveryMachine(RuleBasedStateMachine):
         """Processes that ended while a message ran, since its last reply."""
         self.refused: set[int] = set()
         """Messages that were refused for it, and not published anew since."""
+        self.once_refused: set[int] = set()
+        """All of them: one that is published anew is tried again, unless it comes by a redelivery
+        before that, which is as if it had never been away."""
 
     @initialize(num_slots=st.integers(1, 3))
     def begin(self, num_slots: int) -> None:
@@ -239,9 +242,10 @@ class DeliveryMachine(RuleBasedStateMachine):
     def refuse_crashed(self, number: int) -> None:
         """Take a refusal of what ended the process twice."""
         # Several messages without an id may be equal, and a reply does not say to which it is.
-        if has_id(number) and number not in self.refused:
+        if has_id(number) and number not in self.once_refused:
             assert self.crashes[number] >= MAX_ATTEMPTS, "it did not end the process twice"
         self.refused.add(number)
+        self.once_refused.add(number)
 
     def intake_page(self) -> dict[str, list[str]]:
         page = json.loads(self.pages[INTAKE_PAGE])

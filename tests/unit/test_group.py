@@ -1,5 +1,6 @@
 """A node in a group: joined when its own message comes back, refused when it does not."""
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -17,6 +18,7 @@ from edged.transport.events import Connected, ConnectFailed, Disconnected, Publi
 from tests.fakes import Bench, FakeTransport
 
 if TYPE_CHECKING:
+    from edged.daemon.former_session import FormerSession
     from edged.transport.network import Transport
 
 TOPICS = Topics("edged", "kitchen", "lab")
@@ -35,6 +37,14 @@ class FakeLine(FakeTransport):
 
     def is_alive(self) -> bool:
         return self.is_running
+
+
+class NamedLine(FakeTransport):
+    """A connection under a client identifier."""
+
+    def __init__(self, client_id: str) -> None:
+        super().__init__()
+        self.settings = SimpleNamespace(client_id=client_id)
 
 
 class Stage:
@@ -58,6 +68,7 @@ def test_the_probe_has_a_share_of_its_own() -> None:
     assert probe_topic(TOPICS) == PROBE
     assert group_filters(TOPICS) == [
         f"$share/edged-probe-kitchen/{PROBE}",
+        "$share/edged-lab/edged/group/lab/client/+/request/+",
         "$share/edged-lab/edged/group/lab/request/+",
     ]
 
@@ -134,21 +145,27 @@ def test_a_probe_that_the_broker_does_not_take_is_logged(caplog: pytest.LogCaptu
 
 
 def test_a_request_of_the_group_is_acknowledged_where_it_came_from() -> None:
-    own, shared = FakeTransport(), FakeTransport()
-    lines = Connections(cast("Transport", own), cast("Transport", shared), TOPICS)
-    mine, ours = Delivery("edged/kitchen/request/generate", b""), Delivery(REQUEST, b"")
-    lines.acknowledge(mine)
-    lines.acknowledge(ours)
+    own, shared = NamedLine("own"), NamedLine("shared")
+    former = FakeTransport()
+    lines = Connections(
+        cast("Transport", own), cast("Transport", shared), cast("FormerSession", former)
+    )
+    topic = "edged/kitchen/request/generate"
+    mine, ours = Delivery(topic, b"", client_id="own"), Delivery(REQUEST, b"", client_id="shared")
+    older = Delivery(topic, b"", client_id="before")
+    for delivery in (mine, ours, older):
+        lines.acknowledge(delivery)
     assert (own.acknowledged, shared.acknowledged) == ([mine], [ours])
+    assert former.acknowledged == [older]
 
 
 def test_a_request_of_the_group_is_answered_by_the_node() -> None:
     stage = Stage()
     defaults = stage.bench.limits.defaults
-    assert defaults.topics.operation_of(REQUEST) is None
-    assert TOPICS.operation_of(REQUEST) == "generate"
-    assert TOPICS.operation_of("edged/kitchen/request/cancel") == "cancel"
-    assert TOPICS.operation_of("edged/group/lab/request/") is None
-    assert TOPICS.operation_of("edged/group/other/request/generate") is None
+    assert defaults.topics.read_request(REQUEST) is None
+    assert TOPICS.read_request(REQUEST) == ("generate", None, "edged/group/lab")
+    assert TOPICS.read_request("edged/kitchen/request/cancel") == ("cancel", None, "edged/kitchen")
+    assert TOPICS.read_request("edged/group/lab/request/") is None
+    assert TOPICS.read_request("edged/group/other/request/generate") is None
     stage.group.take(Delivery(REQUEST, b'{"prompt": "x"}', qos=1))
     assert stage.events == ["dropped"]  # a node without this group does not take it

@@ -1,11 +1,12 @@
 """The announcement for Home Assistant: what is documented, and nothing that is not."""
 
 import json
+import logging
 from typing import Any
 
 import pytest
 
-from edged.daemon.homeassistant import MAX_DELAY_S, Announcement, Discovery
+from edged.daemon.homeassistant import MAX_DELAY_S, MIN_INTERVAL_S, Announcement, Discovery
 from edged.protocol.wire import Delivery, Topics
 from tests.fakes import FakeClock, FakeTransport
 from tests.paths import DATA
@@ -18,7 +19,7 @@ def announcement(
     *, can_ask: bool = False, has_specialists: bool = False, prefix: str = "edged"
 ) -> Announcement:
     topics = Topics(prefix, "kitchen")
-    return Announcement(topics, "homeassistant", "tiny", can_ask, has_specialists)
+    return Announcement(topics, "homeassistant", "ha", "tiny", can_ask, has_specialists)
 
 
 def payload(*, can_ask: bool, has_specialists: bool = True) -> Any:  # noqa: ANN401 - JSON
@@ -91,6 +92,22 @@ def test_it_is_announced_again_soon_after_home_assistant_has_started() -> None:
         (True, True),
     ]
     assert not found.tick()
+
+
+def test_however_often_it_starts_it_costs_one_line_and_one_announcement_in_a_while(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    found, transport, clock = discovery()
+    for _ in range(300):
+        found.take(Delivery(STATUS, b"online", qos=1))
+        clock.advance(MIN_INTERVAL_S / 100)
+        found.tick()
+    assert len(transport.acknowledged) == 300
+    assert 3 <= len(transport.sent) <= 4
+    assert len(caplog.messages) == len(transport.sent)
+    clock.advance(MIN_INTERVAL_S)
+    assert found.tick(), "the last one is answered, too"
 
 
 def test_home_assistants_stop_changes_nothing() -> None:

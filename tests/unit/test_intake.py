@@ -8,7 +8,7 @@ import pytest
 
 from edged.node.events import Abandon, Drain, Prepared, Synced
 from edged.scheduling.queued_request import RequestPhase
-from tests.fakes import LIMITS, Bench, SlowJournal, open_journal
+from tests.fakes import LIMITS, REQUEST_BYTES, Bench, SlowJournal, open_journal
 from tests.unit.test_suspects import DeadlyLanguage, life
 
 ASK = {"id": "a", "prompt": "x", "max_tokens": 5, "timeout_ms": 2000}
@@ -86,7 +86,8 @@ def test_a_cancel_ends_a_request_at_once_however_far_it_is(
     settle(bench)
     assert codes(bench) == ["ok", "cancelled"]
     assert "a" not in ids(bench)
-    assert bench.node.guard.ledger.accounts()["requests"] == len(bench.worker.jobs) * 128 * 1024
+    held = bench.node.guard.ledger.accounts()["requests"]
+    assert held == len(bench.worker.jobs) * REQUEST_BYTES
 
 
 @pytest.mark.parametrize("begin", NOT_STARTED)

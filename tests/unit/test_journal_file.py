@@ -1,14 +1,15 @@
 """The crash journal's file: pages at once, the disk on a thread, and no disk is no obstacle."""
 
+import errno
 import os
 import queue
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edged.daemon.journal_file import FILE_NAME, PAGE_BYTES, JournalFile
+from tests.damages import CONTENTS, OTHERS
 
 LIMIT_S = 10.0
 
@@ -77,44 +78,67 @@ def test_one_sync_serves_all_that_were_asked_for_meanwhile(
     assert begun.empty(), "more than two syncs"
 
 
-def fill_disk(path: Path) -> None:
-    path.symlink_to("/dev/full")
-
-
-def forbid(path: Path) -> None:
-    path.mkdir()
-
-
-@pytest.mark.parametrize("damage", [fill_disk, forbid])
+@pytest.mark.parametrize("damage", OTHERS)
 def test_a_disk_that_takes_nothing_costs_one_line_until_it_works_again(
     tmp_path: Path,
     synced: queue.SimpleQueue[int],
-    damage: Callable[[Path], None],
+    damage: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = tmp_path / FILE_NAME
-    damage(path)
+    OTHERS[damage](path)
     file = JournalFile(tmp_path, synced.put)
     for key in (1, 2):
         file.write(0, b"starts")
         assert file.sync(key)
         assert synced.get(timeout=LIMIT_S) == key, "a request would never start"
     assert caplog.text.count("state.folder: the crash journal cannot be written") == 1
-    path.unlink() if path.is_symlink() else path.rmdir()
+    CONTENTS["nothing"](path)
     file.write(0, b"starts")
     assert file.read() == (b"starts", b"")
-    path.unlink()
-    damage(path)
+    OTHERS[damage](path)
     file.write(0, b"starts")
     assert caplog.text.count("state.folder: the crash journal cannot be written") == 2
 
 
-def test_a_file_that_cannot_be_read_is_started_anew(
+@pytest.mark.parametrize("damage", OTHERS)
+def test_what_is_no_file_is_neither_waited_for_nor_written(
+    tmp_path: Path, synced: queue.SimpleQueue[int], damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / FILE_NAME
+    OTHERS[damage](path)
+    file = JournalFile(tmp_path, synced.put)
+    assert file.read() == (b"", b"")
+    file.write(0, b"starts")
+    assert not path.is_file()
+    assert caplog.text.count("cannot be read, and is started anew") == 1
+
+
+def test_a_file_that_is_too_long_is_repaired_and_said_once(
     tmp_path: Path, synced: queue.SimpleQueue[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / FILE_NAME).mkdir()
-    assert JournalFile(tmp_path, synced.put).read() == (b"", b"")
-    assert "cannot be read" in caplog.text
+    path = tmp_path / FILE_NAME
+    CONTENTS["huge"](path)
+    for _ in range(2):
+        file = JournalFile(tmp_path, synced.put)
+        assert file.read() == (b"", b"")
+        file.write(1, b"")
+    assert path.stat().st_size == 2 * PAGE_BYTES
+    assert caplog.text.count("cannot be read") == 1
+
+
+def test_a_disk_that_cannot_be_read_now_costs_the_journal_nothing_that_is_on_it(
+    tmp_path: Path, synced: queue.SimpleQueue[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    JournalFile(tmp_path, synced.put).write(0, b"starts")
+
+    def fail(_path: Path, _max_bytes: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edged.daemon.journal_file.read_plain", fail)
+        assert JournalFile(tmp_path, synced.put).read() == (b"", b"")
+    assert JournalFile(tmp_path, synced.put).read() == (b"starts", b"")
 
 
 def test_the_file_is_its_owners_alone(tmp_path: Path, synced: queue.SimpleQueue[int]) -> None:

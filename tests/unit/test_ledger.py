@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from edged.node.ledger import REPLAY_BYTES, Account, Ledger
+from edged.node.ledger import REPLAY_BYTES, Account, Ledger, deliveries_bytes
 from edged.node.node import Node
 from edged.node.sessions import MAX_SESSION_BYTES
 from edged.scheduling.latency_model import LatencyModel
@@ -16,6 +16,7 @@ from tests.examples import num_examples
 from tests.fakes import COST, LIMITS, MIB
 
 LIMIT = 1000
+DELIVERIES_BYTES = deliveries_bytes(LIMITS.defaults.max_payload_bytes, LIMITS.max_waiting + 1)
 
 
 def test_the_account_is_opened_with_what_is_held_for_good() -> None:
@@ -29,14 +30,16 @@ def test_the_account_is_opened_with_what_is_held_for_good() -> None:
         "sessions": LIMITS.sessions.count * MAX_SESSION_BYTES,
         "replay": REPLAY_BYTES,
         "requests": 0,
+        "deliveries": DELIVERIES_BYTES,
     }
     assert ledger.planned_bytes == sum(ledger.accounts().values())
     assert ledger.free_bytes == LIMITS.budget.limit_bytes - ledger.planned_bytes
 
 
-def test_without_a_plan_only_replies_and_sessions_are_planned() -> None:
+def test_without_a_plan_only_replies_deliveries_and_sessions_are_planned() -> None:
     ledger = Node(replace(LIMITS, plan=None), LatencyModel(COST)).guard.ledger
-    assert ledger.planned_bytes == REPLAY_BYTES + LIMITS.sessions.count * MAX_SESSION_BYTES
+    sessions_bytes = LIMITS.sessions.count * MAX_SESSION_BYTES
+    assert ledger.planned_bytes == REPLAY_BYTES + DELIVERIES_BYTES + sessions_bytes
 
 
 def test_no_more_is_held_for_good_than_the_budget_has() -> None:

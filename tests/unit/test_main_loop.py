@@ -10,15 +10,17 @@ from unittest.mock import patch
 import pytest
 
 from edged.config.keys import Config, ModelConfig, StateConfig
+from edged.daemon.connection_log import ConnectionLog
 from edged.daemon.driver import Driver
+from edged.daemon.former_session import FromFormer
 from edged.daemon.homeassistant import MAX_DELAY_S
 from edged.daemon.inbox import Event, FromGroup, Inbox, ReloadRequested, StopRequested
 from edged.daemon.main_loop import (
     DRAIN_LIMIT_S,
+    LONGEST_WAIT_S,
     MAX_EVENTS,
     QUIET_S,
     STALL_LIMIT_S,
-    ConnectionLog,
     MainLoop,
     Parts,
     StalledError,
@@ -35,6 +37,7 @@ from edged.transport.events import Connected, ConnectFailed, Disconnected, Publi
 from tests.fakes import LIMITS, Bench, FakeWorker, ManualPreparer, fake_model, ran
 
 if TYPE_CHECKING:
+    from edged.daemon.former_session import FormerSession
     from edged.daemon.group import Group
     from edged.transport.network import Transport
 
@@ -221,7 +224,7 @@ def test_without_a_configuration_file_a_reload_does_nothing(tmp_path: Path) -> N
 
 def test_what_another_node_says_is_acknowledged_and_goes_to_the_node(tmp_path: Path) -> None:
     payload = b'{"id": "t", "status": "error", "data": {}}'
-    reply = Delivery("edged/kitchen/response/escalation", payload, qos=1, packet_id=7)
+    reply = Delivery("edged/kitchen/response/escalation/kitchen", payload, qos=1, packet_id=7)
     kept = CorrectionKept(3, count=1)
     stage = Stage(tmp_path, [reply, kept, STOP])
     taken: list[NodeEvent] = []
@@ -503,3 +506,61 @@ def test_memory_that_gets_short_and_recovers_is_told_once_each(tmp_path: Path) -
     kinds = [kind for kind in told(stage) if kind in ("degraded", "recovered")]
     assert kinds == ["degraded", "recovered", "degraded"]
     assert stage.bench.transport.on("/event")[0].json["missing_bytes"] == 1
+
+
+class FakeFormer:
+    """A former session; remembers what the loop tells it."""
+
+    is_alive = True
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def begin(self, now_s: float) -> None:
+        self.told.append("begin")
+
+    def take(self, event: FromFormer, now_s: float) -> None:
+        self.told.append(event.event)
+
+    def tick(self, now_s: float) -> None: ...
+
+    def next_tick_s(self) -> float:
+        return float("inf")
+
+
+def test_a_former_session_begins_when_the_node_is_connected_and_its_requests_are_taken_in(
+    tmp_path: Path,
+) -> None:
+    asked = Delivery("edged/kitchen/request/generate", b'{"id": "a", "prompt": "x"}', qos=1)
+    broken = Disconnected("broken", 1.0)
+    up = Connected(1, is_session_present=False, protocol_version="5")
+    stage = Stage(tmp_path, [FromFormer(asked, 1), FromFormer(broken, 1), up, STOP])
+    former = FakeFormer()
+    stage.parts = replace(stage.parts, former=cast("FormerSession", former))
+    stage.loop = MainLoop(cast("Inbox", stage.inbox), stage.parts)
+    stage.loop.run()
+    assert former.told == [broken, "begin"]
+    assert len(stage.bench.preparer.waiting) == 1
+
+
+def test_a_dead_thread_of_a_former_session_ends_the_process(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, [])
+    former = FakeFormer()
+    former.is_alive = False
+    stage.parts = replace(stage.parts, former=cast("FormerSession", former))
+    with pytest.raises(StalledError, match="former session is dead"):
+        MainLoop(cast("Inbox", stage.inbox), stage.parts).run()
+
+
+def test_a_pause_of_the_whole_process_is_no_stall_and_one_after_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A machine that was suspended: the engine seems to have taken no step for an hour."""
+    stage = Stage(tmp_path, [])
+    stage.threads.stalled_s = STALL_LIMIT_S + 1
+    stage.bench.clock.advance(3600.0)
+    woken_s = stage.bench.clock()
+    with pytest.raises(StalledError, match="no step for 31 s"):
+        stage.loop.run()
+    assert STALL_LIMIT_S <= stage.bench.clock() - woken_s <= STALL_LIMIT_S + LONGEST_WAIT_S
+    assert caplog.text.count("paused for 3600 s") == 1

@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from edged.node.ledger import REQUEST_BYTES, Account
+from edged.node.ledger import Account
 from edged.node.memory_guard import INTERVAL_S
 from edged.node.pressure import DOWN_AFTER_S, RESTART_AFTER_S, UP_AFTER_S, PressureLevel
 from edged.scheduling.memory_budget import MemorySnapshot
-from tests.fakes import LIMITS, MIB, ROOMY, Bench
+from tests.fakes import LIMITS, MIB, REQUEST_BYTES, ROOMY, Bench
 
 HIGH = MemorySnapshot(rss_bytes=390 * MIB, available_bytes=500 * MIB)
 BROKEN = MemorySnapshot(rss_bytes=401 * MIB, available_bytes=500 * MIB)

@@ -300,6 +300,19 @@ def test_a_redelivery_takes_the_place_of_the_message_whose_connection_is_gone(
     assert bench.transport.acknowledged == [again.receipt]
 
 
+def test_a_request_in_two_sessions_is_executed_once_and_answered_and_acknowledged_in_each() -> None:
+    """After a change of the client identifier: packet ids and epochs of the two are not one row."""
+    bench, asked = Bench(), {"id": "r0", "prompt": "x"}
+    mine = bench.deliver(asked, connection_epoch=1, client_id="new")
+    theirs = bench.deliver(asked, connection_epoch=2, client_id="old", is_redelivery=True)
+    bench.finish()
+    bench.confirm_all()
+    assert len(bench.worker.jobs) == 1
+    assert [sent.json["duplicate"] for sent in bench.transport.replies] == [False, True]
+    assert bench.transport.acknowledged == [mine.receipt, theirs.receipt]
+    assert [it.client_id for it in bench.transport.acknowledged] == ["new", "old"]
+
+
 def test_a_redelivery_while_the_reply_is_on_its_way_needs_no_second_reply() -> None:
     bench = Bench()
     bench.deliver({"id": "r0", "prompt": "x"}, connection_epoch=1)

@@ -8,7 +8,7 @@ from edged.errors import ErrorCode
 from edged.node.events import Abandon, Drain, Synced
 from edged.node.generation import Finished, Generation, Paused
 from edged.protocol.request import Answer, Energy, EnergySource, FinishReason, Rejected
-from tests.fakes import COST, LIMITS, Bench, SlowJournal, ran
+from tests.fakes import COST, LIMITS, REQUEST_BYTES, Bench, SlowJournal, ran
 
 SLOW = {"prompt": "x", "max_tokens": 100, "timeout_ms": 60_000}
 PERSON = {"prompt": "y", "max_tokens": 5, "priority": "interactive"}
@@ -146,7 +146,7 @@ def test_a_full_queue_gives_the_memory_of_the_refused_back() -> None:
     for number in range(3):
         bench.deliver({"id": f"r{number}", "prompt": "x", "max_tokens": 5})
     accounts = bench.node.guard.ledger.accounts()
-    assert accounts["requests"] == 2 * 128 * 1024
+    assert accounts["requests"] == 2 * REQUEST_BYTES
 
 
 def test_a_request_that_ended_without_a_token_teaches_nothing() -> None:

@@ -17,7 +17,7 @@ from edged.errors import ErrorCode
 from edged.node.effects import Prepare
 from edged.node.events import Prepared
 from edged.node.sessions import PendingTurn, SessionLimits, Turn
-from edged.protocol.request import ChatMessage, FormatType, OutputFormat
+from edged.protocol.request import ChatMessage, Client, FormatType, OutputFormat
 from edged.specialists.installed import Installed
 from edged.specialists.scoring import OptionScoring
 from tests.fakes import LIMITS
@@ -163,7 +163,7 @@ def turn_after(*turns: str, question: str = "?") -> PendingTurn:
     """A question of a dialogue with these turns."""
     history = tuple(Turn(text, (ChatMessage("user", text),)) for text in turns)
     messages = (ChatMessage("user", question),)
-    return PendingTurn(("s", "reply/a"), "key", (), False, history, messages)
+    return PendingTurn(("s", Client(None, "reply/a")), "key", (), False, history, messages)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from edged.protocol.request import (
     Request,
 )
 from edged.protocol.wire import (
+    MAX_CORRELATION_BYTES,
     MAX_USER_PROPERTIES,
     OPERATIONS,
     Delivery,
@@ -543,6 +544,34 @@ def test_more_user_properties_than_the_limit_are_refused_where_the_reply_was_ask
     )
 
 
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_longer_correlation_data_are_refused_and_do_not_come_back(operation: str) -> None:
+    """They are kept until the broker has the reply, and nobody bounds how many there are."""
+    given: dict[str, Any] = {
+        "topic": f"edged/kitchen/request/{operation}",
+        "response_topic": "reply/me",
+        "defaults": replace(DEFAULTS, keeps_corrections=True),
+    }
+    request = {"id": "a1", "prompt": "x", "specialist": "lamp", "answer": "on"}
+    longest = bytes(MAX_CORRELATION_BYTES)
+    taken = deliver(request, correlation_data=longest, **given)
+    assert isinstance(taken, Request | CancelRequest | Correction)
+    assert taken.reply_to.correlation_data == longest
+    message = (
+        "Correlation Data: 1025 bytes; at most 1024 are accepted, and this reply is without them"
+    )
+    assert deliver(request, correlation_data=longest + b"x", **given) == Refusal(
+        ReplyAddress("reply/me", "a1", None), Rejected(ErrorCode.BAD_REQUEST, message)
+    )
+
+
+def test_a_receipt_holds_little_of_a_long_topic() -> None:
+    delivery = Delivery("edged/kitchen/request/" + "x" * 60_000, b"x" * 9, qos=1, packet_id=7)
+    assert delivery.num_bytes > 60_000
+    assert delivery.receipt.num_bytes == 256
+    assert delivery.receipt.packet_id == 7
+
+
 @given(st.dictionaries(KEYS, JSON_VALUES | st.just("hi"), max_size=8), st.binary(max_size=8))
 def test_any_json_object_becomes_one_of_the_four_values(
     members: dict[str, Any], correlation: bytes
@@ -648,7 +677,8 @@ def test_a_state_keeps_lists_and_turns_what_json_lacks_into_null() -> None:
 def test_the_topics_of_a_node() -> None:
     topics = Topics("edged", "kitchen")
     assert topics.availability == "edged/kitchen/availability"
-    assert topics.request_filter == "edged/kitchen/request/+"
+    own = "edged/kitchen/client/+/request/+"
+    assert topics.request_filters == [own, "edged/kitchen/request/+"]
     assert topics.request("generate") == GENERATE
     assert (topics.info, topics.state, topics.event) == (
         "edged/kitchen/info",

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from edged.node.ledger import REPLAY_BYTES
-from edged.node.replies import MAX_DUPLICATES
+from edged.node.generation import Finished
+from edged.node.ledger import MAX_DUPLICATES, REPLAY_BYTES
+from edged.node.replies import MAX_FINISHED
 from edged.protocol.request import Answer, ChatMessage, Energy, EnergySource, FinishReason
 from edged.protocol.wire import Delivery
-from tests.fakes import LIMITS, Bench, correlation
+from tests.fakes import LIMITS, Bench, correlation, ran
 from tests.unit.test_node_scheduling import ask_slow_then_person, interrupted
 
 ASK = {"id": "a", "prompt": "x", "max_tokens": 5}
@@ -172,6 +173,43 @@ def test_the_oldest_replies_make_room_for_new_ones() -> None:
     assert len(bench.worker.jobs) == 3
 
 
+def ask_as(bench: Bench, client: str, name: str, text: str = "yes") -> None:
+    """Let a client's request be answered with a text, unless it is known."""
+    num_started = len(bench.worker.jobs)
+    bench.deliver(LONG | {"id": name, "response_topic": f"reply/{client}"})
+    if len(bench.worker.jobs) > num_started:
+        bench.finish(text, seconds=0.001)
+
+
+def test_a_client_that_asks_a_lot_pushes_out_its_own_replies_only() -> None:
+    """One that is asked again is executed once, however much another client asks meanwhile."""
+    bench = Bench()
+    ask_as(bench, "honest", "q1")
+    for number in range(MAX_FINISHED + 3):
+        ask_as(bench, "flood", f"q{number}")
+    for number in range(8):  # few, but most of the bytes
+        ask_as(bench, "long", f"q{number}", "x" * (REPLAY_BYTES // 3))
+    num_started = len(bench.worker.jobs)
+    ask_as(bench, "honest", "q1")
+    assert len(bench.worker.jobs) == num_started
+    assert bench.transport.on("reply/honest")[-1].json["duplicate"] is True
+    ask_as(bench, "flood", f"q{MAX_FINISHED + 2}")
+    assert len(bench.worker.jobs) == num_started, "the latest of its own"
+    ask_as(bench, "flood", "q0")
+    assert len(bench.worker.jobs) == num_started + 1
+
+
+def test_correlation_data_identifies_a_request_rather_than_its_id() -> None:
+    bench = Bench()
+    for data, num_started in ((b"1", 1), (b"2", 2), (b"1", 2)):
+        bench.deliver(LONG, properties=correlation(data))
+        if len(bench.worker.jobs) == num_started:
+            bench.finish()
+        assert len(bench.worker.jobs) == num_started
+    bench.deliver(LONG | {"id": "b"}, properties=correlation(b"1"))
+    assert len(bench.worker.jobs) == 3, "another payload is another request"
+
+
 def test_a_reply_that_the_broker_never_takes_is_counted_and_acknowledged_once() -> None:
     bench = Bench()
     delivery = bench.deliver(ASK)
@@ -198,3 +236,60 @@ def test_a_second_terminal_reply_is_a_fault() -> None:
     state.request = bench.worker.jobs[0].request
     with pytest.raises(KeyError):
         bench.node._replies.finish(state, Answer("twice", FinishReason.STOP))
+
+
+def ended(bench: Bench, reason: FinishReason) -> dict[str, object]:
+    """Let the running answer end in time, and the process pause before its reply is made."""
+    generation = bench.worker.jobs[-1]
+    job = ran(generation, bench.clock(), bench.clock() + 1.0, num_output_tokens=5)
+    finished_s = bench.clock() + 2.0
+    bench.clock.advance(9.0)
+    bench.take(Finished(job, Answer("Paris", reason, choice=1, is_choice=True), finished_s))
+    reply = bench.transport.replies[-1].json
+    assert isinstance(reply, dict)
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        (FinishReason.STOP, "deadline"),
+        (FinishReason.LENGTH, "deadline"),
+        (FinishReason.DEADLINE, "deadline"),
+        (FinishReason.CANCELLED, "cancelled"),
+        (FinishReason.UNSURE, "unsure"),
+    ],
+)
+def test_an_answer_that_is_published_after_its_deadline_says_so(
+    reason: FinishReason, said: str
+) -> None:
+    bench = Bench()
+    bench.deliver(ASK | {"timeout_ms": 8999})
+    reply = ended(bench, reason)
+    assert isinstance(reply["data"], dict)
+    assert (reply["data"]["finish_reason"], reply["data"]["text"]) == (said, "Paris")
+    assert reply["data"]["choice"] == 1
+    assert isinstance(reply["timing"], dict)
+    assert reply["timing"]["total_ms"] == 9000
+
+
+def test_an_answer_that_is_published_at_its_deadline_is_not_late() -> None:
+    bench = Bench()
+    bench.deliver(ASK | {"timeout_ms": 9000})
+    reply = ended(bench, FinishReason.LENGTH)
+    assert isinstance(reply["data"], dict)
+    assert reply["data"]["finish_reason"] == "length"
+    assert isinstance(reply["timing"], dict)
+    assert reply["timing"]["total_ms"] == 2000
+
+
+def test_what_waited_over_a_pause_is_refused_and_its_late_copies_say_the_same() -> None:
+    bench = Bench()
+    bench.deliver(ASK | {"timeout_ms": 8000})
+    bench.deliver(ASK | {"timeout_ms": 8000})
+    bench.deliver(LONG | {"id": "waits", "timeout_ms": 8000})
+    ended(bench, FinishReason.STOP)
+    bench.tick()
+    ends = [sent.json["data"].get("finish_reason") for sent in bench.transport.replies]
+    assert ends == ["deadline", "deadline", None]
+    assert codes(bench) == ["timeout"]

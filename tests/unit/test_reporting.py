@@ -1,6 +1,7 @@
 """The status of a node: what ``info`` and ``state`` have, and when they are published."""
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,8 @@ def test_the_files_have_the_state_that_was_published(tmp_path: Path) -> None:
     stage.state()
     assert "edged_running_requests 1.0\n" in metrics.read_text()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["edged.prom", "state.json"]
+    modes = [stat.S_IMODE(file.stat().st_mode) for file in (state, metrics)]
+    assert modes == [0o600, 0o644], "another user's program collects the metrics"
 
 
 def test_a_file_that_cannot_be_written_is_named_by_its_key(

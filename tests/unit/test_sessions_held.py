@@ -152,6 +152,17 @@ def test_the_one_that_was_idle_longest_makes_room() -> None:
     assert talk.say("b", name="t") == ["b"]
 
 
+def test_a_client_with_many_dialogues_pushes_out_its_own_only() -> None:
+    talk = Talk(count=4)
+    talk.say("a")
+    for number in range(12):
+        talk.say("a", topic=YOURS, name=f"s{number}")
+    assert talk.sessions.count(talk.now_s) == 4
+    assert talk.say("b") == ["a", "re a", "b"]
+    assert talk.say("b", topic=YOURS, name="s8") == ["b"]
+    assert talk.say("b", topic=YOURS, name="s11") == ["a", "re a", "b"]
+
+
 def test_a_dialogue_that_was_forgotten_during_an_answer_goes_on_from_what_was_told() -> None:
     talk = Talk(idle_s=10)
     talk.say("a")

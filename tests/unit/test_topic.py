@@ -19,7 +19,7 @@ from edged.protocol.topic import (
     refuse_prefix,
     refuse_topic,
 )
-from edged.protocol.wire import Topics
+from edged.protocol.wire import MAX_USER_BYTES, Topics
 
 LONGEST_ID = "i" * 64
 LONGEST_NODE = "n" * 32
@@ -73,18 +73,27 @@ PREFIXES = st.text(max_size=70).filter(lambda prefix: refuse_prefix(prefix) is N
 @given(PREFIXES)
 def test_every_topic_of_a_node_is_allowed_whatever_its_prefix(prefix: str) -> None:
     topics = Topics(prefix, LONGEST_NODE, group="g" * 32)
-    announced = Announcement(topics, "/".join(["h" * 7] * 8), "model", can_ask=True)
+    announced = Announcement(topics, "/".join(["h" * 7] * 8), "ha" * 32, "model", can_ask=True)
     own = [topics.availability, topics.info, topics.state, topics.event, topics.stream(LONGEST_ID)]
-    replies = [topics.response("generate"), announced.reply_topic]
+    client = topics.client("u" * MAX_USER_BYTES)
+    own += [client.request("generate"), client.stream(LONGEST_ID)]
+    replies = [topics.response("generate"), client.response("generate"), announced.reply_topic]
     others = [
         announced.topic,
         status_topic(announced.prefix),
         f"{topics.group_root}/probe/{LONGEST_NODE}",
     ]
-    assert [refuse_topic(topic) for topic in (*own, *replies, *others)] == [None] * 10
+    assert [refuse_topic(topic) for topic in (*own, *replies, *others)] == [None] * 13
 
 
-TOPIC_KEYS = ["prefix", "homeassistant.prefix", "request.reply_prefixes", "node", "group.name"]
+TOPIC_KEYS = [
+    "prefix",
+    "homeassistant.prefix",
+    "homeassistant.user",
+    "request.reply_prefixes",
+    "node",
+    "group.name",
+]
 
 
 @pytest.mark.parametrize("bad", ["\x85", "\ufdd0", "\uffff", "\U0001ffff", "\ud800", "\x7f", "\n"])
@@ -108,6 +117,8 @@ def test_a_configured_text_that_no_broker_takes_is_refused_with_its_key(key: str
         ("request.reply_prefixes", "a" * 256),
         ("request.reply_prefixes", "$share/"),
         ("request.reply_prefixes", ""),
+        ("homeassistant.user", "a/b"),
+        ("homeassistant.user", "u" * 65),
     ],
 )
 def test_a_configured_topic_that_leaves_no_room_is_refused_with_its_key(
@@ -117,19 +128,21 @@ def test_a_configured_topic_that_leaves_no_room_is_refused_with_its_key(
         load_config("", "edged.yaml", overrides={"model.path": "m", key: value})
 
 
-@pytest.mark.parametrize("name", ["a/b", "a+", "a\x85", "u" * 250, ""])
+@pytest.mark.parametrize("name", ["a/b", "a+", "a\x85", "u" * 65, ""])
 def test_a_user_name_that_is_no_level_of_a_topic_is_left_out_of_ones_reply_topic(name: str) -> None:
     def reply_topic(username: str) -> str:
         address = BrokerAddress("localhost", 1883, username=username)
         return BrokerOptions(address, "kitchen").reply_topic("1")
 
     assert reply_topic(name) == "edged/kitchen/response/generate/1"
-    assert reply_topic("ha") == "edged/kitchen/response/generate/ha/1"
+    assert reply_topic("ha") == "edged/kitchen/client/ha/response/generate/1"
 
 
 @pytest.mark.parametrize("prefix", ["it's", 'say "it\'s"', "back\\slash", "}} {{", "küche 😀"])
 def test_home_assistant_asks_with_the_reply_topic_whatever_the_prefix(prefix: str) -> None:
-    announced = Announcement(Topics(prefix, "kitchen"), "homeassistant", "model", can_ask=True)
+    announced = Announcement(
+        Topics(prefix, "kitchen"), "homeassistant", "ha", "model", can_ask=True
+    )
     template = json.loads(announced.message().payload)["cmps"]["ask"]["command_template"]
     asked = json.loads(jinja2.Environment(autoescape=True).from_string(template).render(value="x"))
     assert asked == {"prompt": "x", "response_topic": announced.reply_topic}

@@ -1,9 +1,12 @@
 """The parts of the transport that need no broker: back-off, errors, outbox, acknowledgements."""
 
+import time
+
 import pytest
 
 from edged.config.broker_url import BrokerAddress
 from edged.protocol.wire import Encoded, WireProperties
+from edged.transport.clock import boot_s
 from edged.transport.connection import ROOM, STOCK_WINDOW, Acknowledgements
 from edged.transport.events import Cause
 from edged.transport.explain import explain_error
@@ -162,3 +165,8 @@ def test_at_the_end_what_is_answered_is_acknowledged_though_it_came_behind_what_
     assert sent == []
     acknowledgements.flush()
     assert sent == [2]
+
+
+def test_the_clock_of_deadlines_goes_on_while_the_machine_is_suspended() -> None:
+    before_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert before_s <= boot_s() <= time.clock_gettime(time.CLOCK_BOOTTIME)

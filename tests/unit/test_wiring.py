@@ -18,6 +18,7 @@ from edged.daemon.wiring import (
     topics_of,
 )
 from edged.errors import UnavailableError
+from edged.protocol.escalation import is_escalation_reply
 from edged.scheduling.memory_budget import MemoryBudget, MemoryPlan
 
 
@@ -86,14 +87,22 @@ def test_a_request_above_the_payload_limit_arrives_to_be_refused(payload: str) -
 
 def test_a_broker_that_refuses_home_assistants_topic_keeps_the_node() -> None:
     settings = broker_settings(config("homeassistant: {prefix: ha}"))
-    assert settings.optional_filters == {"ha/status"}
+    assert settings.optional_filters == {"ha/status", "edged/kitchen/client/+/request/+"}
+
+
+def test_where_accounts_are_required_their_topics_are_indispensable() -> None:
+    settings = broker_settings(config("security: {identity: required}"))
+    assert settings.optional_filters == {"homeassistant/status", "edged/kitchen/request/+"}
+    assert limits_of(model(config("security: {identity: required}"))).defaults.is_identity_required
+    assert not limits_of(model(config())).defaults.is_identity_required
 
 
 @pytest.mark.parametrize("name", ["attic", "group/heating"])
 def test_whom_it_asks_is_named_by_the_configuration_alone(name: str) -> None:
     given = config(f"prefix: home\nrequest: {{escalate_to: {name}}}")
-    replies = "home/kitchen/response/escalation"
-    assert own_filters(given) == ["home/kitchen/request/+", "homeassistant/status", replies]
+    replies = "home/kitchen/response/escalation/kitchen"
+    requests = ["home/kitchen/request/+", "home/kitchen/client/+/request/+"]
+    assert own_filters(given) == [*requests, "homeassistant/status", replies]
     assert replies in broker_settings(given).optional_filters
     first, second = (limits_of(model(given)).escalation for _ in range(2))
     assert first is not None
@@ -102,7 +111,20 @@ def test_whom_it_asks_is_named_by_the_configuration_alone(name: str) -> None:
     assert first.reply_topic == replies
     assert first.secret != second.secret
     assert limits_of(model(config())).escalation is None
-    assert own_filters(config()) == ["edged/kitchen/request/+", "homeassistant/status"]
+    assert len(own_filters(config())) == 3
+
+
+@pytest.mark.parametrize(("name", "answering"), [("attic", "attic"), ("group/heating", "+")])
+def test_an_account_asks_another_node_on_topics_of_its_own(name: str, answering: str) -> None:
+    given = config(f"request: {{escalate_to: {name}}}\nbroker: {{username: edged}}")
+    target = limits_of(model(given)).escalation
+    assert target is not None
+    assert target.request_topic == f"edged/{name}/client/edged/request/generate"
+    assert target.reply_topic == f"edged/{name}/client/edged/response/escalation/kitchen"
+    replies = f"edged/{answering}/client/edged/response/escalation/kitchen"
+    assert own_filters(given)[-1] == replies
+    assert is_escalation_reply(replies, "kitchen")
+    assert not is_escalation_reply("edged/kitchen/client/ha/request/generate", "kitchen")
 
 
 def test_the_connection_of_a_group_is_another_session_at_the_same_broker() -> None:
@@ -139,7 +161,8 @@ def test_what_a_request_leaves_open_is_configured() -> None:
     )
     defaults = limits_of(model(given)).defaults
     assert defaults.topics.root == "edged/kitchen"
-    assert defaults.topics.group_filter == "$share/edged-heating/edged/group/heating/request/+"
+    shared = "$share/edged-heating/edged/group/heating/request/+"
+    assert shared in defaults.topics.group_filters
     assert (defaults.timeout_s, defaults.max_timeout_s, defaults.max_tokens) == (5.0, 50.0, 7)
     assert (defaults.max_payload_bytes, defaults.is_system_allowed) == (2048, False)
     assert (defaults.system, tuple(defaults.reply_prefixes)) == ("Be brief.", ("answers/",))

@@ -1,13 +1,15 @@
 // ESP32: ask a node at the press of the boot button, print the answer on the serial line.
-// Libraries: PubSubClient 2.8, ArduinoJson 7. PubSubClient speaks MQTT 3.1.1, so the reply's topic
-// stands in the payload, and publishes with QoS 0: no reply within the timeout means ask again.
+// Libraries: PubSubClient 2.8, ArduinoJson 7. PubSubClient speaks MQTT 3.1.1, so the reply comes to the
+// account's default topic, and publishes with QoS 0: no reply within the timeout means ask again.
 #include <ArduinoJson.h>
 #include <PubSubClient.h>
 #include <WiFi.h>
 
 const char *kWifi = "my-network", *kPassword = "my-password", *kBroker = "192.168.1.10";
-const char *kRequests = "edged/kitchen/request/generate";
-const char *kReplies = "edged/kitchen/response/generate/esp32-1";
+// The account at the broker is in the topics; without accounts, any name.
+const char *kUser = "esp32-1", *kUserPassword = "its-password";
+const char *kRequests = "edged/kitchen/client/esp32-1/request/generate";
+const char *kReplies = "edged/kitchen/client/esp32-1/response/generate";
 const int kButton = 0;
 
 WiFiClient wifi;
@@ -30,7 +32,6 @@ void ask(const char *prompt) {
   request["prompt"] = prompt;
   request["max_tokens"] = 48;
   request["timeout_ms"] = 20000;
-  request["response_topic"] = kReplies;
   char buffer[512];
   size_t size = serializeJson(request, buffer, sizeof(buffer));
   if (!mqtt.publish(kRequests, (const uint8_t *)buffer, size, false)) asked = 0;
@@ -46,7 +47,8 @@ void setup() {
 }
 
 void loop() {
-  if (WiFi.status() == WL_CONNECTED && !mqtt.connected() && mqtt.connect("esp32-1")) {
+  if (WiFi.status() == WL_CONNECTED && !mqtt.connected() &&
+      mqtt.connect("esp32-1", kUser, kUserPassword)) {
     mqtt.subscribe(kReplies, 1);
   }
   mqtt.loop();

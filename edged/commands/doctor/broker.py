@@ -1,28 +1,28 @@
 """Check the broker: reachable, accepts this node, lets it publish, confirms without delay.
 
 Rule: the daemon may be running at the same time, so this client has an identifier of its own, and
-publishes nothing that is retained or a request.
+publishes nothing that is retained, and no request that costs anything.
 """
 
 import socket
 import ssl
 import statistics
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
+from edged.commands.doctor.accounts import NOBODY, check_accounts
 from edged.commands.doctor.finding import Finding, failure, good, warning
+from edged.commands.doctor.probe import WAIT_S, Probe
 from edged.commands.sync_client import SyncClient
 from edged.config.broker_url import BrokerAddress
-from edged.config.keys import BrokerConfig, Config
+from edged.config.keys import IDENTITY_REQUIRED, BrokerConfig, Config
+from edged.daemon.client_id import passing_id
 from edged.daemon.invocation import configured_broker
+from edged.daemon.wiring import own_filters, topics_of
 from edged.errors import EdgedError
-from edged.protocol.wire import Encoded, Topics, WireProperties
-from edged.transport.events import Connected, ConnectFailed, Published
+from edged.protocol.wire import ClientTopics
 from edged.transport.settings import BrokerSettings
 
-# Longest wait for the broker's answer.
-WAIT_S = 15.0
 _ROUNDS = 20
 # Messages sent at once: a broker without TCP_NODELAY holds back its second answer until the first
 # one's TCP ACK, which Linux delays by 40 ms.
@@ -30,52 +30,20 @@ _BURST = 3
 _DELAY_S = 0.03
 _SLOW_ROUNDS = 4
 _SOON_S = 14 * 86400.0
-_MESSAGE = b'{"v": 1, "doctor": true}'
-
-
-@dataclass(frozen=True, slots=True)
-class _Probe:
-    """A connected client, for the node whose rights it tests."""
-
-    client: SyncClient
-    topics: Topics
-
-    def connect(self) -> Connected | str:
-        """Wait for the connection; return the reason when it fails."""
-        for event in self.client.events(WAIT_S):
-            if isinstance(event, Connected):
-                return event
-            if isinstance(event, ConnectFailed):
-                return event.reason
-        return f"{self.client.settings.address.url} does not answer"
-
-    def publish(self, topic: str, number: int = 1) -> tuple[float, str | None]:
-        """Publish a burst; return the time until all is confirmed, and why it was refused."""
-        message = Encoded(topic, _MESSAGE, WireProperties())
-        started_s = time.perf_counter()
-        pending = {self.client.publish(message) for _ in range(number)}
-        refusal = None
-        for event in self.client.events(WAIT_S):
-            if isinstance(event, Published):
-                pending.discard(event.handle)
-                refusal = refusal or event.failure
-            if not pending:
-                return time.perf_counter() - started_s, refusal
-        return WAIT_S, "no confirmation"
 
 
 def check_broker(config: Config) -> Iterator[Finding]:
     """Connect as the node would, under another client identifier."""
-    broker, topics = config.broker, Topics(config.prefix, config.node)
+    broker, filters = config.broker, own_filters(config)[:2]
     try:
-        client = SyncClient(_settings(config), [topics.request_filter])
+        client = SyncClient(_settings(config, filters), filters)
     except EdgedError as error:
         yield failure("broker", str(error), "correct the file that it names, or its owner")
         return
     if broker.tls:
         yield from _certificate(broker)
     with client:
-        probe = _Probe(client, topics)
+        probe = Probe(client, _nobody(config))
         connected = probe.connect()
         if isinstance(connected, str):
             yield failure("broker", connected, "correct broker.* in the configuration; see above")
@@ -83,23 +51,31 @@ def check_broker(config: Config) -> Iterator[Finding]:
         who = broker.username or "clients without a password"
         version = connected.protocol_version
         yield good("broker", f"{client.settings.address.url} accepts {who}, MQTT {version}")
-        yield _identity(broker)
+        yield _authentication(broker)
+        yield from check_accounts(config, probe)
         yield from _permissions(probe, has_reasons=version == "5")
         yield _delay(probe)
 
 
-def _settings(config: Config) -> BrokerSettings:
+def _nobody(config: Config) -> ClientTopics:
+    """Return topics that the node may publish to, and that nobody subscribes to."""
+    has_accounts = config.broker.username or config.security.identity == IDENTITY_REQUIRED
+    return topics_of(config).client(NOBODY if has_accounts else None)
+
+
+def _settings(config: Config, filters: Sequence[str]) -> BrokerSettings:
     broker = config.broker
     return BrokerSettings(
         address=configured_broker(broker),
-        client_id=f"{config.client_id}-doctor",
+        client_id=passing_id(config, "doctor"),
         ca_file=broker.ca_file,
         protocol=broker.protocol,
         session_expiry_s=0,
+        optional_filters=frozenset(filters[1:]),
     )
 
 
-def _identity(broker: BrokerConfig) -> Finding:
+def _authentication(broker: BrokerConfig) -> Finding:
     is_local = broker.host in ("localhost", "127.0.0.1", "::1")
     if broker.username is None and not is_local:
         return warning(
@@ -116,7 +92,7 @@ def _identity(broker: BrokerConfig) -> Finding:
     return good("authentication", "by password" if broker.username else "local connections only")
 
 
-def _permissions(probe: _Probe, *, has_reasons: bool) -> Iterator[Finding]:
+def _permissions(probe: Probe, *, has_reasons: bool) -> Iterator[Finding]:
     """Publish to the topics of replies and fragments, below a name that nobody subscribes to."""
     for kind in ("response", "stream"):
         topic = f"{probe.topics.root}/{kind}/doctor"
@@ -137,7 +113,7 @@ def _permissions(probe: _Probe, *, has_reasons: bool) -> Iterator[Finding]:
         )
 
 
-def _delay(probe: _Probe) -> Finding:
+def _delay(probe: Probe) -> Finding:
     """Time single messages and bursts: only a burst reveals Nagle's algorithm in the broker."""
     topic = f"{probe.topics.root}/response/doctor"
     singles_s = [probe.publish(topic)[0] for _ in range(_ROUNDS)]

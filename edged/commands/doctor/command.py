@@ -15,6 +15,7 @@ from edged.commands.doctor.device import check_device
 from edged.commands.doctor.finding import Finding, Level, failure
 from edged.commands.doctor.model import check_attention, check_memory, open_model
 from edged.commands.doctor.offline import check_offline
+from edged.commands.doctor.reach import allowed_of, check_reach
 from edged.commands.doctor.service import Service, check_service, find_service
 from edged.config.keys import Config
 from edged.daemon.invocation import add_config_arguments, read_config
@@ -71,7 +72,12 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
             yield from check_device(())
         return
     service = find_service(arguments.unit, arguments.pid)
-    yield from _offline(config, service) if arguments.offline else _everything(config, service)
+    if arguments.offline:
+        yield from _offline(config, service)
+        return
+    yield from _everything(config, service)
+    if service is not None and arguments.pid is None:
+        yield from check_reach(config.broker, allowed_of(arguments.unit))
 
 
 def _offline(config: Config, service: Service | None) -> Iterator[Finding]:

@@ -38,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_arguments(parser)
     add_layout_arguments(parser)
     parser.add_argument("--no-start", action="store_true", help="start at the next boot only")
+    parser.add_argument(
+        "--unit-only", action="store_true", help="only rewrite what the unit gets of the settings"
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -50,8 +53,11 @@ def main(arguments: argparse.Namespace) -> int:
     """
     layout = read_layout(arguments)
     settings, is_ours = options.read_settings(arguments, layout)
+    machine = Machine(is_dry_run=arguments.dry_run, root=layout.root)
+    if arguments.unit_only:
+        _write_drop_ins(machine, layout, settings)
+        return ExitCode.OK
     _check_fit(layout, settings, arguments.model)
-    machine = Machine(is_dry_run=arguments.dry_run)
     if not layout.is_packaged:
         _check_program(layout)
         _prepare_system(machine, layout)
@@ -115,7 +121,7 @@ def _prepare_system(machine: Machine, layout: Layout) -> None:
 
 
 def _configure(machine: Machine, layout: Layout, settings: Settings, *, is_ours: bool) -> None:
-    """Write the secrets, the configuration, and the drop-ins of the unit."""
+    """Write the secrets, the configuration, and the drop-ins for the unit."""
     if settings.broker.password is not None:
         machine.write(layout.inside(layout.password), settings.broker.password + "\n", 0o600)
     if settings.authority is not None and settings.has_authority:
@@ -123,6 +129,10 @@ def _configure(machine: Machine, layout: Layout, settings: Settings, *, is_ours:
     if is_ours:
         text = configuration_text(layout, settings)
         machine.write(layout.inside(layout.configuration), text)
+    _write_drop_ins(machine, layout, settings)
+
+
+def _write_drop_ins(machine: Machine, layout: Layout, settings: Settings) -> None:
     drop_ins = layout.inside(layout.drop_ins)
     machine.write(drop_ins / "10-install.conf", drop_in_text(layout, settings))
     if _systemd_version() >= _BACKOFF_VERSION:
@@ -159,8 +169,15 @@ def _enable(machine: Machine, layout: Layout, *, is_started: bool) -> None:
 
 def has_user(layout: Layout) -> bool:
     """Return whether the user of the service exists in the target system."""
+    return account_of(layout) is not None
+
+
+def account_of(layout: Layout) -> list[str] | None:
+    """Return the fields of the service's user in the target's ``/etc/passwd``, if it is there."""
     passwd = layout.inside("/etc/passwd")
-    return passwd.exists() and f"\n{USER}:" in "\n" + passwd.read_text("utf-8")
+    lines = passwd.read_text("utf-8").splitlines() if passwd.exists() else []
+    fields = (line.split(":") for line in lines)
+    return next((found for found in fields if found[0] == USER), None)
 
 
 def _systemd_version() -> int:

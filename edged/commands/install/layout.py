@@ -25,7 +25,8 @@ USER = "edged"
 _SHIPPED = Path(__file__).with_name("systemd")
 UNIT_FILES = _SHIPPED if _SHIPPED.is_dir() else Path(__file__).resolve().parents[3] / "systemd"
 _INSTANCE = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
-_RESERVED = ("edged", "credentials")
+# Their configuration or state would be in the place of another.
+_RESERVED = ("edged", "credentials", "models")
 
 
 class InstallError(EdgedError):

@@ -1,12 +1,13 @@
 """Changes to the machine, with a line of output for each."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from edged.bundle.folder import open_bundle
+from edged.bundle.folder import copy_bundle, open_bundle
+from edged.commands.install import files
 from edged.commands.install.layout import InstallError
 from edged.errors import BundleError
 
@@ -16,10 +17,12 @@ class Machine:
 
     Args:
         is_dry_run: Print changes without making them.
+        root: Of the system that is changed; all paths are below it.
     """
 
-    def __init__(self, *, is_dry_run: bool) -> None:
+    def __init__(self, *, is_dry_run: bool, root: Path = Path("/")) -> None:
         self._is_dry_run = is_dry_run
+        self._root = root
         self.num_changes = 0
 
     def write(self, path: Path, content: str, mode: int = 0o644) -> None:
@@ -28,16 +31,18 @@ class Machine:
         Raises:
             InstallError: It cannot be written.
         """
-        line = f"write {path}"
+        line, data = f"write {path}", content.encode()
         try:
-            if path.read_text("utf-8") == content and path.stat().st_mode & 0o777 == mode:
-                return
-            line = f"change {path}"
-        except FileNotFoundError:
-            pass
+            with files.opened_folder(self._root, path.parent) as folder_fd:
+                os.stat(path.name, dir_fd=folder_fd, follow_symlinks=False)
+                line = f"change {path}"
+                if files.read_plain(path.name, folder_fd) == (data, mode):
+                    return
         except PermissionError:
             line += ", unless unchanged (only root can read it)"
-        self._change(line, lambda: _replace(path, content, mode))
+        except OSError:
+            pass  # it is missing, or no regular file
+        self._change_in(path, line, lambda fd: files.replace_file(fd, path.name, data, mode))
 
     def copy_model(self, source: Path, target: Path) -> None:
         """Ensure a verified copy of a bundle; reads all its files.
@@ -53,18 +58,24 @@ class Machine:
         except BundleError:
             pass
         line = f"copy the model {wanted.model_id} to {target}"
-        self._change(line, lambda: _copy_bundle(source, target))
+        copy = partial(copy_bundle, source)
+        self._change_in(target, line, lambda fd: files.replace_folder(fd, target.name, copy))
 
-    def remove(self, path: Path) -> None:
-        """Ensure that a file or folder does not exist.
+    def remove(self, path: Path, owner: int | None = None) -> None:
+        """Ensure that a file or folder does not exist, unless it is another user's than ``owner``.
 
         Raises:
             InstallError: It cannot be removed.
         """
-        is_folder = path.is_dir() and not path.is_symlink()
-        if is_folder or path.exists() or path.is_symlink():
-            remove = shutil.rmtree if is_folder else Path.unlink
-            self._change(f"remove {path}", lambda: remove(path))
+        try:
+            with files.opened_folder(self._root, path.parent) as folder_fd:
+                status = os.stat(path.name, dir_fd=folder_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if owner is not None and status.st_uid != owner:
+            print(f"{path} stays: it is not the service's")
+            return
+        self._change_in(path, f"remove {path}", lambda fd: files.remove(fd, path.name))
 
     def run(self, what: str, words: Sequence[str], limit_s: float | None = None) -> None:
         """Run a program and wait for its end.
@@ -80,6 +91,15 @@ class Machine:
         """
         line = f"{what}: {' '.join(words)}"
         self._change(line, lambda: _run(line, words, limit_s))
+
+    def _change_in(self, path: Path, line: str, change: Callable[[int], object]) -> None:
+        """Make a change in the folder of ``path``, which is made if it is missing."""
+
+        def change_folder() -> None:
+            with files.opened_folder(self._root, path.parent, is_made=True) as folder_fd:
+                change(folder_fd)
+
+        self._change(line, change_folder)
 
     def _change(self, line: str, change: Callable[[], None]) -> None:
         self.num_changes += 1
@@ -97,34 +117,6 @@ def succeeds(*words: str) -> bool:
         return subprocess.run(words, capture_output=True, check=False).returncode == 0
     except OSError:
         return False
-
-
-def _replace(path: Path, content: str, mode: int) -> None:
-    """Replace a file atomically; a secret is never readable by others."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        os.fchmod(descriptor, mode)  # independent of the umask
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
-    partial.replace(path)
-
-
-def _copy_bundle(source: Path, target: Path) -> None:
-    """Copy next to the target, verify every byte, then rename."""
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial, copy_function=shutil.copyfile)
-    partial.chmod(0o755)
-    for path in partial.iterdir():
-        path.chmod(0o644)
-    open_bundle(partial)
-    if target.exists():
-        shutil.rmtree(target)
-    partial.rename(target)
 
 
 def _run(line: str, words: Sequence[str], limit_s: float | None) -> None:

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import yaml
 
+from edged.commands.install import files
 from edged.commands.install.layout import MODELS, InstallError, Layout
 from edged.config.broker_url import BrokerAddress, parse_broker_url
-from edged.config.keys import Config, node_name_of
+from edged.config.keys import IDENTITY_REQUIRED, Config, node_name_of
 from edged.config.kinds import size
 from edged.config.load import load_config
+from edged.daemon.confinement import broker_addresses
 from edged.errors import UsageError
 
 MIB = 1024**2
@@ -28,6 +30,8 @@ _OWN_SHARE = 7, 8
 _BUDGET = size("64M", "1024G")
 _HEADER = re.compile(r"# Made by `edged install` \(sum ([0-9a-f]{16})\)[^\n]*\n")
 _HEADER_LINE = "# Made by `edged install` (sum {}); once edited, it is left alone.\n"
+# What answers a question for a name through a socket, which no address rule covers.
+_NO_LOOK_UP = "InaccessiblePaths=-/run/systemd/resolve -/run/avahi-daemon"
 _OPTIONS = ("model", "node", "broker", "password_file", "ca_file", "budget")
 
 
@@ -44,6 +48,8 @@ class Settings:
     has_authority: bool
     budget_bytes: int
     """Memory limit of the service."""
+    needs_identity: bool = False
+    """Whether only accounts of the broker are answered, on topics of their own."""
     authority: str | None = None
     """CA certificate of the broker in PEM, if it is to be written."""
 
@@ -97,8 +103,12 @@ def read_settings(arguments: argparse.Namespace, layout: Layout) -> tuple[Settin
             budget_bytes=_DEFAULT_BUDGET_BYTES,
         )
     broker = changes.get("broker")
-    if isinstance(broker, BrokerAddress) and broker.username is None:
-        changes["broker"] = replace(broker, username=current.broker.username)
+    if isinstance(broker, BrokerAddress):
+        if broker.username is None:
+            changes["broker"] = replace(broker, username=current.broker.username)
+        else:
+            # A broker with accounts; one that was configured before keeps its clients' topics.
+            changes["needs_identity"] = True
     settings = replace(current, **changes)  # type: ignore[arg-type] # each has the field's type
     has_user, is_tls = settings.broker.username is not None, settings.broker.is_tls
     is_known = settings.has_password or settings.broker.password is not None
@@ -143,9 +153,10 @@ def _broker(arguments: argparse.Namespace) -> BrokerAddress | None:
 
 def _text(path: Path | None, option: str) -> str | None:
     try:
-        return None if path is None else path.read_text("utf-8")
+        # Not through a link: its owner could make it lead to a file that only root may read.
+        return None if path is None else files.read_plain(path)[0].decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{option}: cannot be read: {error}") from error
+        raise UsageError(f"{option}: cannot be read as a plain file: {error}") from error
 
 
 def _read_current(layout: Layout) -> tuple[Settings | None, bool]:
@@ -156,7 +167,8 @@ def _read_current(layout: Layout) -> tuple[Settings | None, bool]:
     """
     path = layout.inside(layout.configuration)
     try:
-        text = path.read_text("utf-8")
+        with files.opened_folder(layout.root, path.parent) as folder_fd:
+            text = files.read_plain(path.name, folder_fd)[0].decode()
     except FileNotFoundError:
         return None, True
     except (OSError, UnicodeDecodeError) as error:
@@ -173,6 +185,7 @@ def _read_current(layout: Layout) -> tuple[Settings | None, bool]:
         has_password=broker.password_file is not None,
         has_authority=broker.ca_file is not None,
         budget_bytes=_budget_of(config),
+        needs_identity=config.security.identity == IDENTITY_REQUIRED,
     )
     return settings, is_ours
 
@@ -202,6 +215,7 @@ def configuration_text(layout: Layout, settings: Settings) -> str:
         **({"node": settings.node} if settings.node else {}),
         "model": {"path": str(settings.model)},
         "broker": address,
+        **({"security": {"identity": IDENTITY_REQUIRED}} if settings.needs_identity else {}),
         "budget": {"memory": f"{own_bytes // MIB}M"},
         "state": {"file": f"{layout.runtime}/state.json", "folder": str(layout.state)},
     }
@@ -216,17 +230,28 @@ def drop_in_text(layout: Layout, settings: Settings) -> str:
     lines = ["[Service]", f"MemoryMax={mib}M", f"LimitDATA={mib * 3 // 2}M"]
     if settings.has_password:
         lines.append(f"LoadCredential=mqtt-password:{layout.password}")
-    if _is_public(settings.broker.host):
-        lines.append(f"IPAddressAllow={settings.broker.host}")
+    lines += _network_rules(layout, settings.broker.host)
     return "# Made by `edged install`.\n" + "\n".join(lines) + "\n"
 
 
-def _is_public(host: str) -> bool:
-    """Return whether the shipped unit does not allow this address."""
-    try:
-        return ipaddress.ip_address(host).is_global
-    except ValueError:
-        return False
+def _network_rules(layout: Layout, host: str) -> list[str]:
+    """Return the directives that let the service reach the broker and, for a name, look it up."""
+    addresses = broker_addresses(host)
+    if addresses:
+        return ["IPAddressAllow=", f"IPAddressAllow={' '.join(addresses)}", _NO_LOOK_UP]
+    # Its address may change: the networks of the unit as shipped stay; name servers are added.
+    servers = _public_name_servers(layout)
+    return [f"IPAddressAllow={' '.join(servers)}"] if servers else []
+
+
+def _public_name_servers(layout: Layout) -> list[str]:
+    """Return this machine's name servers outside of the unit's networks; none for an image."""
+    path = layout.inside("/etc/resolv.conf")
+    if layout.root != Path("/") or not path.exists():
+        return []
+    found = re.findall(r"(?m)^nameserver\s+([0-9a-fA-F.:]+)", path.read_text("utf-8", "replace"))
+    addresses = {server for name in found for server in broker_addresses(name)}
+    return sorted(text for text in addresses if ipaddress.ip_address(text).is_global)
 
 
 def _sum(text: str) -> str:

@@ -1,15 +1,18 @@
 """``edged uninstall``: remove everything that ``edged install`` and the service wrote.
 
-Rule: files of the Debian package are left to ``apt purge``.
+Rule: files of the Debian package are left to ``apt purge``. A state folder of another user stays,
+and so does a user of the same name that ``edged.sysusers`` did not make.
 """
 
 import argparse
+import re
 from pathlib import Path
 
-from edged.commands.install.command import has_user
+from edged.commands.install.command import account_of
 from edged.commands.install.layout import (
     MODELS,
     SHORTCUT,
+    UNIT_FILES,
     UNITS,
     USER,
     Layout,
@@ -33,7 +36,7 @@ def main(arguments: argparse.Namespace) -> int:
         InstallError: If a change fails.
     """
     layout = read_layout(arguments)
-    machine = Machine(is_dry_run=arguments.dry_run)
+    machine = Machine(is_dry_run=arguments.dry_run, root=layout.root)
     if layout.instance is None:
         _remove_all(machine, layout)
     else:
@@ -48,7 +51,11 @@ def _remove_service(machine: Machine, layout: Layout) -> None:
     is_known = layout.is_packaged or layout.inside(UNITS / layout.unit_file).exists()
     if layout.is_live and is_known:
         machine.run("stop it", ["systemctl", "disable", "--now", layout.unit])
-    for path in (layout.wanted, layout.drop_ins, layout.state, layout.runtime):
+    account = account_of(layout)
+    if account is not None:
+        for path in (layout.state, layout.runtime):
+            machine.remove(layout.inside(path), owner=int(account[2]))
+    for path in (layout.wanted, layout.drop_ins):
         machine.remove(layout.inside(path))
     for path in (layout.configuration, layout.authority, layout.password):
         machine.remove(layout.inside(path))
@@ -67,15 +74,23 @@ def _remove_all(machine: Machine, layout: Layout) -> None:
         machine.remove(path)
     if layout.is_live and is_any:
         machine.run("reload the units", ["systemctl", "daemon-reload"])
-    if has_user(layout):
+    if _is_own_account(account_of(layout)):
         other_root = [] if layout.root == Path("/") else ["--prefix", str(layout.root)]
         machine.run(f"remove the user {USER}", ["userdel", *other_root, USER])
     shortcut = layout.inside(SHORTCUT)
     if shortcut.exists() and f"{layout.prefix}/bin/" in shortcut.read_text("utf-8"):
         machine.remove(shortcut)
     # Last: this program may run from it.
-    if layout.inside(layout.prefix / "pyvenv.cfg").exists():
-        machine.remove(layout.inside(layout.prefix))
+    prefix = layout.inside(layout.prefix)
+    if (prefix / "pyvenv.cfg").exists() and (prefix / "bin" / "edged").exists():
+        machine.remove(prefix)
+
+
+def _is_own_account(account: list[str] | None) -> bool:
+    """Return whether the user is as ``edged.sysusers`` makes it, not another of the same name."""
+    text = (UNIT_FILES / "edged.sysusers").read_text("utf-8")
+    made = re.search(rf'(?m)^u\s+{USER}\s+\S+\s+"([^"]+)"\s+(\S+)\s', text)
+    return account is not None and made is not None and account[4:6] == [*made.groups()]
 
 
 def _instances(layout: Layout) -> list[str]:

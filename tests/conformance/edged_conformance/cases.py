@@ -37,6 +37,17 @@ class Wait(StrEnum):
     """The reply is awaited after the last step."""
 
 
+class Client(StrEnum):
+    """Who sends the message of a step."""
+
+    SELF = "self"
+    """The account of the run or, without one, anyone."""
+    OTHER = "other"
+    """A second account."""
+    ANYONE = "anyone"
+    """Who has no account."""
+
+
 @dataclass(frozen=True, slots=True)
 class Expected:
     """The expected result of one step."""
@@ -76,6 +87,7 @@ class Step:
     wait: Wait = Wait.REPLY
     times: Any = 1
     """Number of such messages, each with its own id and reply topic."""
+    by: Client = Client.SELF
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +107,8 @@ class Case:
     """Labels of steps in the required order of their replies."""
     at_least: Mapping[str, int] = field(default_factory=dict)
     """Outcome → minimum number of replies with it."""
+    has_account: bool | None = None
+    """Whether it is for a run with an account, or for one without; None for both."""
 
     @property
     def title(self) -> str:

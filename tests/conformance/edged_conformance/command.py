@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edged_conformance.cases import Case
 from edged_conformance.errors import FAILURE, OK, ConformanceError, UsageError
-from edged_conformance.options import add_node_options, check_node, read_address
+from edged_conformance.options import add_node_options, check_node, read_address, read_other
 from edged_conformance.peer import Broker
 from edged_conformance.read_cases import case_folder, read_folder
 from edged_conformance.report import print_table, summary, write_junit
@@ -63,8 +63,12 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--timeout: must be more than 0 s and at most {_MAX_TIMEOUT_S}")
     check_node(arguments)
     address = read_address(arguments)
+    other = read_other(arguments, address)
     target = Target(
-        Broker(address, arguments.ca_file, arguments.timeout), arguments.prefix, arguments.node
+        Broker(address, arguments.ca_file, arguments.timeout),
+        arguments.prefix,
+        arguments.node,
+        None if other is None else Broker(other, arguments.ca_file, arguments.timeout),
     )
     results = []
     for version in _VERSIONS[arguments.protocol]:

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edged_conformance.cases import SILENCE, Step
+from edged_conformance.cases import SILENCE, Client, Step
 from edged_conformance.inbox import Inbox
 from edged_conformance.matchers import value_at
 from edged_conformance.payload import Message, Scope
 from edged_conformance.peer import Received
-from edged_conformance.rules import check_members, outcome_of, read_reply
+from edged_conformance.rules import check_members, outcome_of, read_reply, returned_data
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +23,19 @@ class Node:
     prefix: str
     name: str
     info: Mapping[str, Any]
+    user: str | None = None
+    """The account that asks."""
+    other: str | None = None
+    """A second account."""
 
     @property
     def root(self) -> str:
         """Root of its topics."""
         return f"{self.prefix}/{self.name}"
+
+    def user_of(self, client: Client) -> str | None:
+        """Return the account that sends a step; None for who has none."""
+        return {Client.SELF: self.user, Client.OTHER: self.other}.get(client)
 
 
 @dataclass(slots=True, eq=False)
@@ -69,13 +77,14 @@ class Exchange:
         events = map(read_reply, inbox.on(f"{scope.root}/event", after=self.after))
         return any(not check_members(event, expected) for event in events)
 
-    def fragments(self, inbox: Inbox, node: Node) -> list[Received]:
+    def fragments(self, inbox: Inbox) -> list[Received]:
         """Return the messages on the topic of its stream."""
-        return inbox.on(f"{node.root}/stream/{self.message.request_id}", after=self.after)
+        topic = f"{self.message.client}/stream/{self.message.request_id}"
+        return inbox.on(topic, after=self.after)
 
-    def is_stream_over(self, inbox: Inbox, node: Node) -> bool:
+    def is_stream_over(self, inbox: Inbox) -> bool:
         """Return whether the last fragment was received."""
-        fragments = map(read_reply, self.fragments(inbox, node))
+        fragments = map(read_reply, self.fragments(inbox))
         return any(value_at(fragment, "done") is True for fragment in fragments)
 
 
@@ -99,7 +108,7 @@ def _key(exchange: Exchange) -> tuple[str, object, str | None]:
 
 def _belongs(message: Received, exchange: Exchange) -> bool:
     """Return whether a message on a shared reply topic has the id and data of this exchange."""
-    data = exchange.message.properties.get("correlation_data")
+    data = returned_data(exchange.message.properties.get("correlation_data"))
     if message.properties and message.properties.get("correlation_data") != data:
         return False
     return bool(value_at(read_reply(message), "id") == exchange.message.request_id)

@@ -1,8 +1,9 @@
 """The payload and properties of a step, with the ``$`` variables replaced.
 
 ``$id`` is the id of the step, ``$id:LABEL`` that of another step of the case; ``$node``,
-``$prefix`` and ``$root`` (``prefix/node``) are the node's; ``$info.limits.queue`` is a value of
-``info``, a number if it is the complete text, optionally with ``+ 1`` or another operation after
+``$prefix`` and ``$root`` (``prefix/node``) are the node's; ``$client`` is the root of the topics of
+who asks: ``$root/client/$user``, or ``$root`` without an account; ``$info.limits.queue`` is a value
+of ``info``, a number if it is the complete text, optionally with ``+ 1`` or another operation after
 it. ``{"$repeat": "ab", "times": 9}`` is a long text.
 """
 
@@ -17,7 +18,7 @@ from edged_conformance.cases import Action, Step
 from edged_conformance.errors import NotApplicableError
 from edged_conformance.matchers import MISSING, value_at
 
-_WORD = re.compile(r"\$(id:[\w-]+|id|node|prefix|root|info\.\w+(?:\.\w+)*)")
+_WORD = re.compile(r"\$(id:[\w-]+|id|node|prefix|root|client|user|info\.\w+(?:\.\w+)*)")
 _WHOLE = re.compile(r"\$(info\.\w+(?:\.\w+)*)(?: ([+*-]) (\d+))?")
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _OPERATORS: dict[str, Callable[[int, int], int]] = {
@@ -39,15 +40,22 @@ class Scope:
     case_id: str
     """Unique to this run and case; ids of steps begin with it."""
     label: str = ""
+    user: str | None = None
+    """The account that asks."""
 
     @property
     def root(self) -> str:
         """Root of the node's topics."""
         return f"{self.prefix}/{self.node}"
 
-    def of(self, label: str) -> "Scope":
-        """Return the same for the step with this label."""
-        return replace(self, label=label)
+    @property
+    def client(self) -> str:
+        """Root of the topics of who asks."""
+        return client_root(self.root, self.user)
+
+    def of(self, label: str, user: str | None) -> "Scope":
+        """Return the same for the step with this label, of this account."""
+        return replace(self, label=label, user=user)
 
     def fill(self, value: Any) -> Any:  # noqa: ANN401 - JSON has no narrower type
         """Return ``value`` with every ``$`` variable replaced, at any depth."""
@@ -72,11 +80,17 @@ class Scope:
             return found
         label = word.removeprefix("id:") if word.startswith("id:") else self.label
         names = {"node": self.node, "prefix": self.prefix, "root": self.root}
+        names |= {"client": self.client, "user": str(self.user)}
         return names.get(word, f"{self.case_id}-{label}")
 
     def _number(self, match: re.Match[str]) -> Any:  # noqa: ANN401 - what `info` has
         value = self._word(match[1])
         return _OPERATORS[match[2]](value, int(match[3])) if match[2] else value
+
+
+def client_root(root: str, user: str | None) -> str:
+    """Return the root of the topics of an account at a node, or of who has none."""
+    return root if user is None else f"{root}/client/{user}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +104,8 @@ class Message:
     request_id: str | None
     """The expected ``id`` of the reply."""
     operation: str = ""
+    client: str = ""
+    """Root of the topics of who asks."""
     is_stream: bool = False
     choices: tuple[str, ...] = ()
     """The options if ``format`` is ``choice``."""
@@ -101,10 +117,11 @@ def build(step: Step, scope: Scope, *, is_v5: bool) -> Message:
     """Build the message of a step that sends one.
 
     By default, each request has its own reply topic, as a property or in the JSON; over MQTT 3.1.1,
-    a payload that is not JSON is answered at the default topic.
+    a payload that is not JSON is answered at the default topic, and so is what is refused for its
+    reply topic.
     """
     members = _members(step, scope)
-    default_topic = f"{scope.root}/response/{step.operation}"
+    default_topic = f"{scope.client}/response/{step.operation}"
     own_topic = f"{default_topic}/{scope.case_id}-{step.label}"
     properties = _properties(step, scope)
     reply_topic = default_topic
@@ -116,16 +133,19 @@ def build(step: Step, scope: Scope, *, is_v5: bool) -> Message:
         members = {"response_topic": own_topic} | members
     if members is not None and "response_topic" not in properties:
         reply_topic = members.get("response_topic") or reply_topic
+    if step.expected.names == "response_topic":
+        reply_topic = default_topic
     payload = _payload(step, scope, members)
     if step.pad_to is not None:
         payload = payload.ljust(scope.fill(step.pad_to))
     return Message(
-        f"{scope.root}/request/{step.operation}",
+        f"{scope.client}/request/{step.operation}",
         payload,
         properties,
         reply_topic if isinstance(reply_topic, str) else default_topic,
         _request_id(step, scope, members),
         step.operation,
+        scope.client,
         is_stream=(members or {}).get("stream") is True,
         choices=_choices(members or {}),
         decision=_decision(members or {}),

@@ -56,14 +56,21 @@ class Broker:
 class Peer:
     """A connection to a broker.
 
+    Args:
+        broker: Its address, and whose connection it is.
+        version: Of MQTT.
+        reader: Another connection, which receives what arrives on this one.
+
     Raises:
         NodeUnavailableError: The connection failed.
     """
 
-    def __init__(self, broker: Broker, version: str) -> None:
+    def __init__(self, broker: Broker, version: str, reader: "Peer | None" = None) -> None:
         self.is_v5 = version == "5"
         self._broker = broker
-        self._arrivals: queue.SimpleQueue[mqtt.MQTTMessage | str] = queue.SimpleQueue()
+        self._arrivals: queue.SimpleQueue[mqtt.MQTTMessage | str] = (
+            queue.SimpleQueue() if reader is None else reader._arrivals
+        )
         self._answers: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._number = 0
         self._client = self._make_client()

@@ -4,10 +4,11 @@ Rule: no sleeps. A marker, a request sent after all others, shows that no more r
 its reply arrives after theirs.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from edged_conformance.cases import Action, Case, Step, Wait
+from edged_conformance.cases import Action, Case, Client, Step, Wait
 from edged_conformance.exchange import Exchange, Node, assign
 from edged_conformance.inbox import Inbox
 from edged_conformance.payload import Message, Scope, build
@@ -32,15 +33,16 @@ class Player:
     """Play the cases of one run on one connection.
 
     Args:
-        peer: Connected, and subscribed to all topics of the node.
-        inbox: Messages received by the peer.
+        peers: By who sends: connected, and subscribed to all that the node sends to them.
+        inbox: Messages received by all of them.
         node: The node under test.
         run_id: Unique prefix of ids and reply topics in this run.
     """
 
-    def __init__(self, peer: Peer, inbox: Inbox, node: Node, run_id: str) -> None:
+    def __init__(self, peers: Mapping[Client, Peer], inbox: Inbox, node: Node, run_id: str) -> None:
         self.node = node
-        self._peer = peer
+        self._peers = peers
+        self._peer = peers[Client.SELF]
         self._inbox = inbox
         self._run_id = run_id
         self._num_cases = 0
@@ -83,7 +85,8 @@ class Player:
     def _next_scope(self) -> Scope:
         self._num_cases += 1
         case_id = f"{self._run_id}-{self._num_cases}"
-        return Scope(self.node.prefix, self.node.name, self.node.info, case_id)
+        node = self.node
+        return Scope(node.prefix, node.name, node.info, case_id, user=node.user)
 
     def _take(self, step: Step) -> None:
         exchange = Exchange(step, self._message(step), self._inbox.num_received)
@@ -91,8 +94,8 @@ class Player:
         if step.action is Action.READ:
             exchange.after = 0
         else:
-            self._listen(message.reply_topic)
-            self._peer.publish(
+            self._listen(step, message)
+            self._peers[step.by].publish(
                 message.topic,
                 message.payload,
                 message.properties,
@@ -105,9 +108,7 @@ class Player:
         if step.wait is Wait.REPLY:
             self._await_reply(exchange)
         elif step.wait is Wait.FRAGMENT:
-            self._inbox.wait_for(
-                lambda: exchange.fragments(self._inbox, self.node) or self._assign(exchange)
-            )
+            self._inbox.wait_for(lambda: exchange.fragments(self._inbox) or self._assign(exchange))
 
     def _message(self, step: Step) -> Message:
         if step.action is Action.READ:
@@ -115,13 +116,17 @@ class Player:
             return Message(topic, b"", {}, topic, None)
         if step.action is Action.AGAIN:
             return next(e.message for e in self._exchanges if e.label == step.body)
-        return build(step, self._scope.of(step.label), is_v5=self._peer.is_v5)
+        scope = self._scope.of(step.label, self.node.user_of(step.by))
+        return build(step, scope, is_v5=self._peer.is_v5)
 
-    def _listen(self, topic: str) -> None:
+    def _listen(self, step: Step, message: Message) -> None:
         """Subscribe to a reply topic outside the run's subscriptions, if it is valid."""
-        is_known = topic.startswith((f"{self.node.root}/", f"reply/{self._run_id}"))
-        if not is_known and topic and not any(char in topic for char in "$+#\0"):
-            self._peer.subscribe(topic)
+        topic, client = message.reply_topic, step.by
+        starts = [f"reply/{self._run_id}"] if self.node.user is None else []
+        # What everybody may read is subscribed to where it is needed.
+        starts += [] if client is Client.ANYONE else [f"{message.client}/"]
+        if not topic.startswith(tuple(starts)) and topic and not set("$+#\0") & set(topic):
+            self._peers[client].subscribe(topic)
 
     def _assign(self, exchange: Exchange) -> bool:
         return assign(exchange, self._exchanges, self._inbox)
@@ -139,12 +144,12 @@ class Player:
             return
         self._inbox.wait_for(lambda: self._assign(exchange))
         if exchange.is_streamed:
-            self._inbox.wait_for(lambda: exchange.is_stream_over(self._inbox, self.node))
+            self._inbox.wait_for(lambda: exchange.is_stream_over(self._inbox))
 
     def _pass_markers(self) -> bool:
         """Send a marker on each topic and wait for the replies; return whether all came."""
         elsewhere = f"reply/{self._run_id}/"
-        topics = [f"{self.node.root}/response/generate/{self._run_id}-marker"]
+        topics = [f"{self._scope.client}/response/generate/{self._run_id}-marker"]
         if any(e.message.reply_topic.startswith(elsewhere) for e in self._exchanges):
             topics.append(f"{elsewhere}marker")
         return all(self._pass_marker(topic) for topic in topics)
@@ -161,6 +166,6 @@ class Player:
             members |= _LAST
             members |= _LONG if "choice" in self.node.info.get("formats", []) else {}
         step = Step(Action.SEND, {"json": members}, "marker", operation=operation)
-        message = build(step, self._scope.of("marker"), is_v5=False)
+        message = build(step, self._scope.of("marker", self.node.user), is_v5=False)
         self._peer.publish(message.topic, message.payload, {})
         return self._inbox.wait_for(lambda: self._inbox.on(topic, after=after))

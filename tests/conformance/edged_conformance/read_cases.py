@@ -5,14 +5,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edged_conformance.cases import SILENCE, Action, Case, Expected, Step, Wait
+from edged_conformance.cases import SILENCE, Action, Case, Client, Expected, Step, Wait
 from edged_conformance.errors import CaseError
 from edged_conformance.matchers import check_matcher
 from edged_conformance.rules import ERRORS
 from edged_conformance.strict_yaml import load_strictly
 
-_FILE_KEYS = {"section": str, "templates": list, "cases": dict}
-_CASE_KEYS = {"needs": dict, "versions": list, "order": list, "at_least": dict, "steps": list}
+_FILE_KEYS = {"section": str, "account": bool, "templates": list, "cases": dict}
+_CASE_KEYS = {
+    "needs": dict,
+    "versions": list,
+    "account": bool,
+    "order": list,
+    "at_least": dict,
+    "steps": list,
+}
 _STEP_KEYS: dict[str, Any] = {
     **{str(action): object for action in Action},
     "as": str,
@@ -31,6 +38,7 @@ _STEP_KEYS: dict[str, Any] = {
     "qos": int,
     "wait": str,
     "times": str | int,
+    "by": str,
 }
 _PROPERTIES = frozenset(
     {"response_topic", "correlation_data", "content_type"}
@@ -79,7 +87,7 @@ def read_file(path: Path) -> list[Case]:
         if key not in document:
             raise CaseError(f"{place}: {key}: missing")
     return [
-        _case(path.stem, str(name), document["section"], given, f"{place}: cases.{name}")
+        _case(path.stem, str(name), document, given, f"{place}: cases.{name}")
         for name, given in document["cases"].items()
     ]
 
@@ -94,7 +102,7 @@ def _check_keys(given: object, known: Mapping[str, Any], place: str) -> None:
             raise CaseError(f"{place}: {key}: has the wrong type")
 
 
-def _case(theme: str, name: str, section: str, given: object, place: str) -> Case:
+def _case(theme: str, name: str, document: Mapping[str, Any], given: object, place: str) -> Case:
     _check_keys(given, _CASE_KEYS | _STEP_KEYS, place)
     assert isinstance(given, dict)
     own = {key: given[key] for key in _CASE_KEYS if key in given}
@@ -114,11 +122,12 @@ def _case(theme: str, name: str, section: str, given: object, place: str) -> Cas
         theme,
         name,
         steps,
-        section,
+        document["section"],
         own.get("needs", {}),
         versions,
         tuple(own.get("order", [])),
         own.get("at_least", {}),
+        own.get("account", document.get("account")),
     )
 
 
@@ -154,6 +163,8 @@ def _step(given: object, place: str, label: str) -> Step:
         raise CaseError(f"{place}: properties.{min(unknown)}: known are {sorted(_PROPERTIES)}")
     if given.get("wait", "reply") not in set(Wait):
         raise CaseError(f"{place}: wait: must be one of {', '.join(Wait)}")
+    if given.get("by", "self") not in set(Client):
+        raise CaseError(f"{place}: by: must be one of {', '.join(Client)}")
     default = "cancel" if action is Action.CANCEL else "generate"
     return Step(
         action,
@@ -169,6 +180,7 @@ def _step(given: object, place: str, label: str) -> Step:
         given.get("qos", 1),
         Wait(given.get("wait", "reply")),
         given.get("times", 1),
+        Client(given.get("by", "self")),
     )
 
 

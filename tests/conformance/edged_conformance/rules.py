@@ -5,7 +5,7 @@ Rule: written from ``docs/protocol.md`` only, as its second implementation.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edged_conformance.decisions import decision_rules
@@ -14,6 +14,7 @@ from edged_conformance.peer import Received
 
 ERRORS = {
     "bad_request": (400, False),
+    "identity_required": (403, False),
     "timeout": (408, True),
     "payload_too_large": (413, False),
     "unsupported_content_type": (415, False),
@@ -57,6 +58,10 @@ _USAGE = dict.fromkeys(("prompt_tokens", "cached_tokens", "completion_tokens"), 
 _TIMING = dict.fromkeys(("queued_ms", "prefill_ms", "ttft_ms", "decode_ms", "total_ms"), _COUNT)
 
 
+# Longer ones are refused, and do not come back.
+_MAX_CORRELATION_BYTES = 1024
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """The request, as far as replies are checked against it."""
@@ -66,10 +71,16 @@ class Asked:
     is_v5: bool
     request_id: str | None
     correlation_data: bytes | None
+    """As they come back."""
     choices: tuple[str, ...] = ()
     """The options if ``format`` is ``choice``."""
     decision: str | None = None
     """The key that asks for a decision: ``specialist``, ``questions`` or ``probabilities``."""
+
+
+def returned_data(data: bytes | None) -> bytes | None:
+    """Return Correlation Data as they come back with a reply."""
+    return data if data is None or len(data) <= _MAX_CORRELATION_BYTES else None
 
 
 def read_reply(message: Received) -> dict[str, Any] | None:
@@ -89,6 +100,10 @@ def outcome_of(reply: dict[str, Any]) -> str:
 def check_reply(reply: dict[str, Any], message: Received, asked: Asked) -> list[str]:
     """Return the problems of a reply."""
     expected: dict[str, Any] = _ALWAYS | {"node": asked.node, "id": asked.request_id}
+    if outcome_of(reply) == "identity_required":
+        # Everybody reads it, so it says nothing of the request.
+        asked = replace(asked, correlation_data=None)
+        expected["id"] = None
     if reply.get("status") == "error":
         expected |= _ERROR | _error_rules(reply)
         if expected["error.status"] in _UNREAD:

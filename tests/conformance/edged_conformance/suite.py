@@ -4,17 +4,19 @@ Rule: verdicts are given after all messages were received; a reply that arrives 
 case fails it, too.
 """
 
+import contextlib
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edged_conformance.cases import OK, Action, Case
-from edged_conformance.errors import NodeUnavailableError, NotApplicableError
+from edged_conformance.cases import OK, Action, Case, Client
+from edged_conformance.errors import NodeUnavailableError, NotApplicableError, UsageError
 from edged_conformance.exchange import Node
 from edged_conformance.inbox import Inbox
 from edged_conformance.matchers import mismatch, value_at
+from edged_conformance.payload import client_root
 from edged_conformance.peer import Broker, Peer
 from edged_conformance.player import Player
 from edged_conformance.rules import read_reply
@@ -52,6 +54,8 @@ class Target:
     broker: Broker
     prefix: str
     node: str
+    other: Broker | None = None
+    """The same broker for a second account."""
 
 
 def run_cases(cases: Sequence[Case], target: Target, version: str) -> list[Result]:
@@ -59,18 +63,33 @@ def run_cases(cases: Sequence[Case], target: Target, version: str) -> list[Resul
 
     Raises:
         NodeUnavailableError: There is no broker, or no such node.
+        UsageError: The node answers accounts only.
     """
-    peer = Peer(target.broker, version)
-    try:
+    with contextlib.ExitStack() as stack:
+        peer = stack.enter_context(contextlib.closing(Peer(target.broker, version)))
         run_id = f"c{secrets.token_hex(3)}"
-        root = f"{target.prefix}/{target.node}"
-        outgoing = ("response/#", "stream/#", "event", "info", "state", "availability")
-        peer.subscribe(*(f"{root}/{name}" for name in outgoing), f"reply/{run_id}/#")
+        root, user = f"{target.prefix}/{target.node}", target.broker.address.username
+        told = ("event", "info", "state", "availability")
+        peer.subscribe(*(f"{root}/{name}" for name in told), *_answers(root, user))
         inbox = Inbox(peer, target.broker.timeout_s)
-        node = Node(target.prefix, target.node, _read_info(inbox, root))
-        return _play_all(cases, Player(peer, inbox, node, run_id), inbox, version)
-    finally:
-        peer.close()
+        info = _read_info(inbox, root)
+        peers = {Client.SELF: peer, Client.ANYONE: peer}
+        other = None
+        if target.other is not None:
+            other = target.other.address.username
+            second = Peer(target.other, version, peer)
+            peers[Client.OTHER] = stack.enter_context(contextlib.closing(second))
+            second.subscribe(*_answers(root, other))
+        if user is None:
+            if info.get("identity") == "required":
+                raise UsageError("--broker: the node answers accounts only; give a user name")
+            peer.subscribe(f"reply/{run_id}/#")
+        node = Node(target.prefix, target.node, info, user, other)
+        return _play_all(cases, Player(peers, inbox, node, run_id), inbox, version)
+
+
+def _answers(root: str, user: str | None) -> list[str]:
+    return [f"{client_root(root, user)}/{name}/#" for name in ("response", "stream")]
 
 
 def _read_info(inbox: Inbox, root: str) -> dict[str, Any]:
@@ -91,7 +110,7 @@ def _play_all(cases: Sequence[Case], player: Player, inbox: Inbox, version: str)
     results = []
     counted: list[tuple[Result, dict[str, int]]] = []
     for case in cases:
-        result = Result(case, version, not_applicable=_why_not(case, player.node.info, version))
+        result = Result(case, version, not_applicable=_why_not(case, player.node, version))
         results.append(result)
         if result.not_applicable is None:
             started_s = time.monotonic()
@@ -110,9 +129,14 @@ def _play_all(cases: Sequence[Case], player: Player, inbox: Inbox, version: str)
     return results
 
 
-def _why_not(case: Case, info: Mapping[str, Any], version: str) -> str | None:
+def _why_not(case: Case, node: Node, version: str) -> str | None:
+    info = node.info
     if version not in case.versions:
         return f"only for MQTT {' and '.join(case.versions)}"
+    if case.has_account not in (None, node.user is not None):
+        return f"only {'with' if case.has_account else 'without'} an account"
+    if node.other is None and any(step.by is Client.OTHER for step in case.steps):
+        return "only with a second account: --other"
     for path, matcher in case.needs.items():
         problem = mismatch(value_at(info, path), matcher, {})
         if problem is not None:

@@ -20,6 +20,7 @@ from edged_conformance.rules import (
     check_stream,
     outcome_of,
     read_reply,
+    returned_data,
 )
 
 _MAY_HAVE_BEGUN = ("cancelled", "timeout", "internal", "crashed_before")
@@ -71,7 +72,7 @@ class Verdict:
         The node may publish other messages on such a topic, so only replies count.
         """
         message = exchange.message
-        topics = {message.reply_topic, f"{self.node.root}/response/{message.operation}"}
+        topics = {message.reply_topic, f"{message.client}/response/{message.operation}"}
         came = [read_reply(m) or {} for t in topics for m in self.inbox.on(t, after=exchange.after)]
         replies = [members for members in came if {"status", "data"} <= set(members)]
         return [f"expected no reply, got {_told(members)}" for members in replies]
@@ -83,7 +84,7 @@ class Verdict:
             exchange.message.operation,
             self.is_v5,
             message.request_id,
-            message.properties.get("correlation_data"),
+            returned_data(message.properties.get("correlation_data")),
             message.choices,
             message.decision,
         )
@@ -91,14 +92,16 @@ class Verdict:
     def _check_paths(self, document: dict[str, Any], step: Step) -> list[str]:
         problems = []
         expected = {**step.expected.reply, **step.expected.when.get(outcome_of(document), {})}
-        for path, matcher in self.scope.of(step.label).fill(expected).items():
+        for path, matcher in (
+            self.scope.of(step.label, self.node.user_of(step.by)).fill(expected).items()
+        ):
             others = {other.label: value_at(other.reply, path) for other in self.exchanges}
             problem = mismatch(value_at(document, path), matcher, others)
             problems += [f"{path}: {problem}"] if problem else []
         return problems
 
     def _check_fragments(self, exchange: Exchange, reply: dict[str, Any]) -> list[str]:
-        fragments = exchange.fragments(self.inbox, self.node)
+        fragments = exchange.fragments(self.inbox)
         if exchange.is_streamed:
             # Fragments of a choice that was cut are in no reply text.
             is_cut = value_at(reply, "data.choice") is None

@@ -8,7 +8,7 @@ struct PubSubClient {
   PubSubClient &setServer(const char *domain, uint16_t port);
   PubSubClient &setCallback(Callback callback);
   bool setBufferSize(uint16_t size);
-  bool connect(const char *id);
+  bool connect(const char *id, const char *user, const char *pass);
   bool connected();
   bool publish(const char *topic, const uint8_t *payload, unsigned int length, bool retained);
   bool subscribe(const char *topic, uint8_t qos);

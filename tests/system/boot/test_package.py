@@ -12,6 +12,8 @@ from tests.system.boot.conftest import ASK, booted, show, succeed, wait_for
 from tests.system.boot.machine import Machine
 from tests.system.boot.packages import ACCOUNTS, LISTING, newer_package
 
+DROP_INS = "/etc/systemd/system/edged*.service.d/10-install.conf"
+
 
 @pytest.fixture(scope="module")
 def machine(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
@@ -26,6 +28,8 @@ def machine(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def test_the_package_installs_upgrades_and_purges_cleanly(machine: Machine, package: Path) -> None:
+    # Named like the package's own, and another's.
+    succeed(machine, "mkdir /var/lib/edged-backup && touch /var/lib/edged-backup/kept")
     before, accounts = succeed(machine, LISTING), succeed(machine, ACCOUNTS)
     succeed(machine, f"apt-get install --yes --quiet ./{package.name}", timeout_s=240)
     assert machine.run("systemctl is-active edged").returncode != 0, "nothing is configured yet"
@@ -34,15 +38,30 @@ def test_the_package_installs_upgrades_and_purges_cleanly(machine: Machine, pack
     wait_for(machine, ASK)
     wait_for(machine, ASK.replace("kitchen", "two"))
     pid = show(machine, "MainPID")
+    succeed(machine, f"sed --in-place --expression /IPAddressAllow/d {DROP_INS}")
     succeed(machine, f"apt-get install --yes --quiet ./{package.name.replace('_', '_newer_', 1)}")
     assert succeed(machine, "dpkg-query --show --showformat '${Version}' edged").endswith("+newer")
     wait_for(machine, ASK)
     assert show(machine, "MainPID") != pid, "the old version still runs"
+    rules = succeed(machine, f"grep --count IPAddressAllow=127.0.0.1 {DROP_INS}").splitlines()
+    assert [line.partition(":")[2] for line in rules] == ["1", "1"]
     succeed(machine, "apt-get remove --yes --quiet edged && test -e /etc/edged/edged.yaml")
     succeed(machine, "dpkg --purge edged")
     assert succeed(machine, LISTING) == before
     assert succeed(machine, ACCOUNTS) == accounts
     assert not succeed(machine, "systemctl list-units --all --plain --no-legend 'edged*'")
+
+
+def test_a_purge_leaves_a_user_and_a_folder_that_it_did_not_make(
+    machine: Machine, package: Path
+) -> None:
+    foreign = "useradd --home-dir /home/edged --shell /bin/sh edged"
+    succeed(machine, f"{foreign} && mkdir /var/lib/edged /etc/edged && touch /etc/edged/own.yaml")
+    accounts = succeed(machine, ACCOUNTS)
+    succeed(machine, f"apt-get install --yes --quiet ./{package.name}", timeout_s=240)
+    succeed(machine, "dpkg --purge edged")
+    assert succeed(machine, ACCOUNTS) == accounts
+    succeed(machine, "rmdir /var/lib/edged && userdel edged")
 
 
 def test_edged_install_and_uninstall_leave_nothing_behind(machine: Machine) -> None:

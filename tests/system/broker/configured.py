@@ -14,13 +14,18 @@ def configured(
     *,
     node: str = "kitchen",
     protocol: str = "auto",
+    user: str | None = None,
     **sections: object,
 ) -> list[str]:
-    """Write a configuration into ``folder`` and return the options of ``edged run`` for it."""
+    """Write a configuration into ``folder`` and return the options of ``edged run`` for it.
+
+    The password of ``user`` is its name.
+    """
     config = {
         "node": node,
         "model": {"path": str(bundle)},
-        "broker": {"host": broker.host, "port": broker.port, "protocol": protocol},
+        "broker": {"host": broker.host, "port": broker.port, "protocol": protocol}
+        | ({} if user is None else {"username": user, "password": user}),
         **sections,
     }
     path = folder / "edged.yaml"

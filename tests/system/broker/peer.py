@@ -25,12 +25,16 @@ def without_delay(_client: mqtt.Client, _userdata: object, sock: Any) -> None:  
 class Peer:
     """Publish requests and receive messages; every wait has a timeout."""
 
-    def __init__(self, port: int, protocol: str, topics: tuple[str, ...]) -> None:
+    def __init__(
+        self, port: int, protocol: str, topics: tuple[str, ...], user: str | None = None
+    ) -> None:
         self.is_v5 = protocol == "5"
         self._messages: queue.SimpleQueue[mqtt.MQTTMessage] = queue.SimpleQueue()
         self._ready: queue.SimpleQueue[int] = queue.SimpleQueue()
         version = mqtt.MQTTv5 if self.is_v5 else mqtt.MQTTv311
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=version)
+        if user is not None:
+            self._client.username_pw_set(user, user)
         self._client.on_socket_open = without_delay
         self._client.on_message = lambda _c, _u, message: self._messages.put(message)
         self._client.on_subscribe = lambda *_: self._ready.put(1)
@@ -57,9 +61,9 @@ class Peer:
                 setattr(wire, name, value)
         self._client.publish(topic, data, qos=1, properties=wire).wait_for_publish(WAIT_S)
 
-    def message(self) -> mqtt.MQTTMessage:
+    def message(self, wait_s: float = WAIT_S) -> mqtt.MQTTMessage:
         """Return the next message; raise ``queue.Empty`` after the timeout."""
-        return self._messages.get(timeout=WAIT_S)
+        return self._messages.get(timeout=wait_s)
 
     def reply(self) -> dict[str, Any]:
         """Return the next message as a JSON object."""
@@ -89,9 +93,9 @@ def new_id() -> str:
 
 
 @contextmanager
-def peer(port: int, protocol: str, *topics: str) -> Iterator[Peer]:
-    """Connect, subscribe, and close at the end."""
-    client = Peer(port, protocol, topics)
+def peer(port: int, protocol: str, *topics: str, user: str | None = None) -> Iterator[Peer]:
+    """Connect, subscribe, and close at the end; an account's password is its name."""
+    client = Peer(port, protocol, topics, user)
     try:
         yield client
     finally:

@@ -41,6 +41,34 @@ def test_an_answer_is_printed_over_every_broker_and_version(
     assert request.reply_to.correlation_data == expected
 
 
+def test_a_node_that_answers_accounts_only_says_so_and_answers_the_one_in_the_url(
+    mosquitto: Broker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeNode(mosquitto, is_identity_required=True) as node:
+        assert ask(mosquitto, "hi") == ExitCode.DATA_ERROR
+        assert "identity_required" in capsys.readouterr().err
+        url = mosquitto.url.replace("//", "//me:secret@")
+        assert ask(url, "--stream", "hi there") == ExitCode.OK
+        (request,) = node.requests
+    assert capsys.readouterr().out == "hi there\n"
+    assert request.reply_to.topic.startswith("edged/kitchen/client/me/response/generate/ask-")
+
+
+def test_without_an_account_the_replies_to_others_are_not_taken(
+    mosquitto: Broker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeNode(mosquitto) as node, connected(settings(mosquitto, "another")) as other:
+        asking = threading.Thread(target=ask, args=(mosquitto, "wait"))
+        asking.start()
+        assert node.is_asked.wait(WAIT_S)
+        asked_id = node.requests[0].reply_to.request_id or ""
+        for operation, payload in (("generate", "another's"), ("cancel", asked_id)):
+            topic = node.topics.request(operation)
+            other.transport.publish(Encoded(topic, payload.encode(), WireProperties()))
+        asking.join(WAIT_S)
+    assert capsys.readouterr().out == "so far\n"
+
+
 def test_options_reach_the_node(mosquitto: Broker, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--system", "Be brief.", "--max-tokens", "7", "--temperature", "0.5", "--timeout", "9"]
     with FakeNode(mosquitto) as node:

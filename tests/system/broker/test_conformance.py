@@ -16,10 +16,11 @@ from edged_conformance.options import Address
 from edged_conformance.peer import Broker as PeerBroker
 from edged_conformance.peer import Peer
 from edged_conformance.read_cases import case_folder, read_folder
+from tests.system.broker.accounts import REQUIRED, broker_with_accounts, url_of
 from tests.system.broker.configured import configured
 from tests.system.broker.conftest import require_mosquitto
 from tests.system.broker.daemons import daemon
-from tests.system.broker.wrong_node import FAULTS, WrongNode
+from tests.system.broker.wrong_node import ACCOUNT_FAULTS, FAULTS, WrongNode
 from tests.tiny_model import write_tiny_bundle
 
 
@@ -63,9 +64,48 @@ def test_the_daemon_conforms_to_the_protocol(
     ordered = 0 if is_alone(served) else 2
     # Those that a specialist decides are played where there is one.
     decided = sum(any(key.startswith("specialists.") for key in case.needs) for case in cases)
-    rest = skipped - other_version - ordered - decided
+    of_accounts = sum(
+        case.has_account is True and served.protocol in case.versions for case in cases
+    )
+    rest = skipped - other_version - ordered - decided - of_accounts
     assert rest == 1, "but for a node without sessions, all must apply"
     assert f"{len(cases) - skipped} passed, 0 failed, {skipped} not applicable" in out
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_the_daemon_conforms_to_the_protocol_for_accounts(
+    tmp_path: Path, bundle: Path, protocol: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with broker_with_accounts(tmp_path, protocol=protocol) as broker:
+        arguments = configured(tmp_path, bundle, broker, user="node-kitchen", security=REQUIRED)
+        with daemon(tmp_path, *arguments) as process:
+            process.until("STATUS=serving")
+            both = ["--broker", url_of(broker, "me"), "--other", url_of(broker, "other")]
+            status = play(broker, *both)
+    out = capsys.readouterr().out
+    assert status == 0, "\n".join(line for line in out.splitlines() if "passed " not in line)
+    assert "only with a" not in out, "every case for accounts is played"
+    assert "info: identity" not in out
+
+
+@pytest.mark.parametrize(
+    ("broker", "other", "said"),
+    [
+        ("mqtt://a%2Fb:p@localhost", None, "--broker: the user name must be"),
+        (f"mqtt://{'u' * 65}:p@localhost", None, "--broker: the user name must be"),
+        ("mqtt://a:p@localhost", "mqtt://b%2B:p@localhost", "--other: the user name must be"),
+        ("mqtt://a:p@localhost", "mqtt://a:p@localhost", "--other: give another account"),
+        ("mqtt://a:p@localhost", "mqtt://localhost", "--other: give another account"),
+        ("mqtt://localhost", "mqtt://b:p@localhost", "--other: give another account"),
+        ("mqtt://a:p@localhost", "localhost", "--other: write it like"),
+    ],
+)
+def test_an_account_that_cannot_be_played_is_refused(
+    broker: str, other: str | None, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = [] if other is None else ["--other", other]
+    assert main(["conformance", "--node", "kitchen", "--broker", broker, *second]) == 64
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("fault", "case", "found"), FAULTS, ids=[fault for fault, *_ in FAULTS])
@@ -89,6 +129,23 @@ def test_a_correct_node_passes(mosquitto: Broker, case: str) -> None:
         assert play(mosquitto, "--case", case, "--timeout", "2", node="wrong") == 0
 
 
+@pytest.mark.parametrize(("fault", "case", "found"), ACCOUNT_FAULTS)
+def test_each_fault_with_accounts_is_detected(
+    mosquitto: Broker,
+    capsys: pytest.CaptureFixture[str],
+    fault: str,
+    case: str,
+    found: str,
+) -> None:
+    both = ["--broker", url_of(mosquitto, "me"), "--other", url_of(mosquitto, "other")]
+    with WrongNode(mosquitto.port, "none"):
+        assert play(mosquitto, *both, "--case", case, "--timeout", "2", node="wrong") == 0
+        capsys.readouterr()
+    with WrongNode(mosquitto.port, fault):
+        assert play(mosquitto, *both, "--case", case, "--timeout", "1", node="wrong") == 1
+    assert found in capsys.readouterr().out
+
+
 def test_a_missing_broker_or_node_is_named(
     mosquitto: Broker, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -108,6 +165,14 @@ def test_an_offline_or_broken_node_is_not_tested(
     with WrongNode(mosquitto.port, fault):
         assert play(mosquitto, "--timeout", "1", node="wrong") == 69
     assert said in capsys.readouterr().err
+
+
+def test_a_node_that_answers_accounts_only_is_not_tested_without_one(
+    mosquitto: Broker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with WrongNode(mosquitto.port, "accounts only"):
+        assert play(mosquitto, node="wrong") == 64
+    assert "the node answers accounts only; give a user name" in capsys.readouterr().err
 
 
 def test_a_feature_that_a_node_does_not_offer_is_not_applicable(

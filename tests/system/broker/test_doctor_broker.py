@@ -13,14 +13,15 @@ from edged.commands.doctor.finding import Finding, Level
 from edged.commands.local_broker import Broker, mosquitto, running
 from edged.config.keys import Config
 from edged.config.load import load_config
+from tests.system.broker.accounts import broker_with_accounts
 from tests.system.broker.conftest import require_mosquitto
 from tests.system.broker.daemons import daemon
 from tests.tiny_model import write_tiny_bundle
 
 ACCESS = [
     "user edged",
-    "topic read edged/kitchen/request/#",
-    "topic write edged/kitchen/response/#",
+    "topic read edged/kitchen/client/+/request/+",
+    "topic write edged/kitchen/client/+/response/#",
 ]
 
 
@@ -29,10 +30,11 @@ def _mosquitto() -> None:
     require_mosquitto()
 
 
-def config_of(broker: Broker, *lines: str) -> Config:
+def config_of(broker: Broker, *lines: str, is_required: bool = False) -> Config:
     keys = ", ".join([f"port: {broker.port}", *lines])
     text = f"node: kitchen\nmodel: {{path: none}}\nbroker: {{{keys}}}\n"
-    return load_config(text, "edged.yaml")
+    identity = "required" if is_required else "optional"
+    return load_config(f"{text}security: {{identity: {identity}}}\n", "edged.yaml")
 
 
 def diagnose(config: Config) -> dict[str, Finding]:
@@ -81,8 +83,55 @@ def test_topics_that_the_access_list_forbids_are_named(tmp_path: Path) -> None:
         older = diagnose(config_of(broker, "username: edged", "password: p", "protocol: 3.1.1"))
     assert found["access response"].level is Level.OK
     assert found["access stream"].level is Level.FAILURE
-    assert "edged/kitchen/stream/doctor" in found["access stream"].said
+    assert "edged/kitchen/client/doctor/stream/doctor" in found["access stream"].said
+    assert found["access request"].level is Level.WARNING
+    assert "edged/kitchen/client/edged/request/cancel: refused" in found["access request"].said
     assert older["access"].level is Level.WARNING
+    assert "cancel: it does not arrive" in older["access request"].said
+
+
+@pytest.mark.parametrize("protocol", ["auto", "3.1.1"])
+def test_a_broker_that_keeps_its_accounts_apart_passes_all_checks(
+    tmp_path: Path, protocol: str
+) -> None:
+    account = ["username: node-kitchen", "password: node-kitchen", f"protocol: {protocol}"]
+    with broker_with_accounts(tmp_path) as broker:
+        found = diagnose(config_of(broker, *account, is_required=True))
+        lax = diagnose(config_of(broker, *account))
+    assert found["identity"].said == "accounts only"
+    assert found["access request"].level is Level.OK
+    assert found["accounts"].level is Level.OK
+    assert protocol != "auto" or found["access stream"].level is Level.OK
+    assert lax["identity"].level is Level.WARNING
+    assert "security.identity: required" in str(lax["identity"].advice)
+    assert "topic write edged/kitchen/request/#" in str(lax["identity"].advice)
+
+
+@pytest.mark.parametrize("protocol", ["auto", "3.1.1"])
+def test_accounts_without_an_access_list_are_reported(tmp_path: Path, protocol: str) -> None:
+    account = ["username: edged", "password: p", f"protocol: {protocol}"]
+    with running(mosquitto(tmp_path, users={"edged": "p"})) as broker:
+        found = diagnose(config_of(broker, *account, is_required=True))
+        lax = diagnose(config_of(broker, *account))
+    assert found["accounts"].level is Level.FAILURE
+    assert "ask as another account" in found["accounts"].said
+    assert lax["accounts"].level is Level.WARNING
+
+
+def test_a_broker_without_accounts_does_not_suffice_where_they_are_required(
+    tmp_path: Path,
+) -> None:
+    with running(mosquitto(tmp_path)) as broker:
+        found = diagnose(config_of(broker, is_required=True))
+    assert found["identity"].level is Level.WARNING
+    assert "accepts clients without a password" in found["identity"].said
+
+
+def test_an_account_whose_name_is_no_level_of_a_topic_is_reported(tmp_path: Path) -> None:
+    with running(mosquitto(tmp_path, users={"a/b": "p"})) as broker:
+        found = diagnose(config_of(broker, "username: a/b", "password: p", is_required=True))
+    assert found["account"].level is Level.WARNING
+    assert "'a/b' cannot be a level of a topic" in found["account"].said
 
 
 def test_a_missing_broker_and_an_unreadable_password_are_reported(tmp_path: Path) -> None:

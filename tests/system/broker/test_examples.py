@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from tests.requirements import require
 from tests.system.broker.conftest import require_mosquitto
 from tests.system.broker.daemons import daemon, serve_arguments
 from tests.system.broker.peer import peer
+from tests.system.shipped_broker import install_configuration, installed, node_arguments
 from tests.tiny_model import write_tiny_bundle
 
 EXAMPLES = ROOT / "deploy" / "examples"
@@ -27,6 +30,15 @@ STUBS = DATA / "arduino"
 NODE_MODULES = "/usr/share/nodejs"
 """Where Debian puts its packages of JavaScript."""
 SCREEN_LINES = 60
+ACCOUNTS = {"edged": "one", "ha": "two", "other": "three"}
+
+
+@dataclass(frozen=True)
+class Served:
+    """A broker with a daemon, and who asks."""
+
+    broker: Broker
+    environment: dict[str, str]
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +52,29 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     ):
         process.until("STATUS=serving")
         yield broker
+
+
+@pytest.fixture(scope="module")
+def served_to_accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The shipped access list, and a node that answers accounts only."""
+    folder = tmp_path_factory.mktemp("accounts")
+    bundle = write_tiny_bundle(folder / "bundle")
+    broker = install_configuration(folder, "edged-lan.conf", installed(), ACCOUNTS)
+    required = {"identity": "required"}
+    arguments = node_arguments(folder, bundle, broker, ACCOUNTS["edged"], security=required)
+    # Where mosquitto_rr looks for more options.
+    (folder / "mosquitto_rr").write_text("-P three\n", "utf-8")
+    account = {"MQTT_USER": "other", "MQTT_PASSWORD": "three", "XDG_CONFIG_HOME": str(folder)}
+    with running(broker), daemon(folder, *arguments) as process:
+        process.until("STATUS=serving")
+        yield Served(broker, account)
+
+
+@pytest.fixture(params=["served", "served_to_accounts"])
+def anywhere(request: pytest.FixtureRequest) -> Served:
+    """Each kind of broker: without accounts, and with them."""
+    found = request.getfixturevalue(request.param)
+    return found if isinstance(found, Served) else Served(found, {})
 
 
 def run(broker: Broker, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -74,8 +109,9 @@ def script(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["ask.sh", "ask_paho.py", "ask_aiomqtt.py", "ask.js"])
-def test_a_script_prints_the_answer(served: Broker, name: str) -> None:
-    done = run(served, *script(name), "Is the boiler ok?", NODE_PATH=NODE_MODULES)
+def test_a_script_prints_the_answer(anywhere: Served, name: str) -> None:
+    environment = anywhere.environment | {"NODE_PATH": NODE_MODULES}
+    done = run(anywhere.broker, *script(name), "Is the boiler ok?", **environment)
     assert done.returncode == 0, done.stderr
     if name == "ask.sh":
         assert json.loads(done.stdout)["status"] == "ok"
@@ -197,6 +233,26 @@ def test_the_node_red_flow_asks_and_routes_the_answer(served: Broker) -> None:
     assert (answered["payload"], failed) == (reply["data"]["text"], None)
     error = {"status": "error", "error": {"code": "timeout", "message": "too late"}}
     assert call("edged-reply", {"payload": error})[1]["payload"] == "timeout: too late"
+
+
+def test_the_sketch_gets_its_answer_at_the_default_topic_of_its_account(served: Broker) -> None:
+    """It speaks MQTT 3.1.1, and names no topic for the reply."""
+    sketch = (EXAMPLES / "ask_edged" / "ask_edged.ino").read_text()
+    topics = dict(re.findall(r'\*(k\w+) = "(edged/[^"]+)"', sketch))
+    assert "response_topic" not in sketch
+    with peer(served.port, "3.1.1", topics["kReplies"]) as board:
+        board.publish(topics["kRequests"], {"id": "7", "prompt": "Hi.", "timeout_ms": 20000})
+        reply = board.reply()
+    assert (reply["id"], reply["status"]) == ("7", "ok")
+
+
+def test_each_topic_of_an_example_is_one_of_its_account() -> None:
+    clients = [path for path in EXAMPLES.rglob("*.*") if path.suffix not in (".csv", ".md")]
+    assert len(clients) >= 7
+    for path in clients:
+        lines = [line for line in path.read_text().splitlines() if re.search(r"edged/[k$`{]", line)]
+        assert lines, path
+        assert [line for line in lines if "/client/" not in line] == [], path
 
 
 def test_the_sketch_compiles() -> None:

@@ -33,6 +33,7 @@ ELSEWHERE = {
     "A node comes and goes; both are retained": "an end; test_daemon",
     "A member of a group joins when its probe has come back": "a start; test_group",
     "Home Assistant has started, and is told what there is; this is retained": "test_homeassistant",
+    "identity_required": "a node that answers accounts only; test_accounts",
     "timeout": "a slow model; cases of conformance",
     "queue_full": "a full queue; cases of conformance",
     "cancelled": "a busy engine; cases of conformance",
@@ -157,7 +158,7 @@ def client(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Iterator[P
     require_mosquitto()
     folder = tmp_path_factory.mktemp("exchanges")
     configure = functools.partial(configured, group={"name": "heating"}, request={"max_tokens": 8})
-    own = ("response/#", "stream/#", "event")
+    own = ("response/#", "stream/#", "client/+/response/#", "client/+/stream/#", "event")
     topics = [*(f"edged/kitchen/{topic}" for topic in own), "reply/#"]
     with (
         running(configure_mosquitto(folder)) as broker,

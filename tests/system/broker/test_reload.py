@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from edged.commands.local_broker import Broker
+from edged.daemon.confinement import PORTS_ABI, landlock_abi
+from tests.requirements import require
 from tests.system.broker.daemons import daemon
 from tests.system.broker.peer import peer
 from tests.tiny_model import write_tiny_bundle
@@ -62,10 +64,25 @@ def test_a_bad_file_is_reported_and_the_old_configuration_kept(
         peer(mosquitto.port, "5", REPLIES) as client,
     ):
         process.until("STATUS=serving")
-        path.write_text("model: {path: gone}\n", "utf-8")
+        path.write_text(f"model: {{path: gone}}\nbroker: {{port: {mosquitto.port}}}\n", "utf-8")
         process.process.send_signal(signal.SIGHUP)
         said = process.until("STATUS=serving with the old configuration")
         assert "gone" in said
         client.publish(REQUEST, {"id": "after", "prompt": "x"})
         assert client.reply()["usage"]["completion_tokens"] == 3
+        assert process.stop() == 0
+
+
+def test_another_port_of_the_broker_takes_a_new_process(
+    mosquitto: Broker, bundle: Path, tmp_path: Path
+) -> None:
+    require(landlock_abi() >= PORTS_ABI, "a kernel with Landlock for ports (Linux 6.7)")
+    path = configuration(tmp_path, bundle, mosquitto, max_tokens=3)
+    with daemon(tmp_path, "--config", str(path)) as process:
+        process.until("STATUS=serving")
+        text = path.read_text("utf-8")
+        path.write_text(text.replace(f"port: {mosquitto.port}", "port: 1"), "utf-8")
+        process.process.send_signal(signal.SIGHUP)
+        said = process.until("STATUS=serving with the old configuration: broker.port: ")
+        assert f"may connect to TCP port {mosquitto.port} only" in said
         assert process.stop() == 0

@@ -11,6 +11,7 @@ from benchmarks.simulate.trace import Ask, write_trace
 from edged.commands.local_broker import Broker
 from tests.system.broker.configured import configured
 from tests.system.broker.daemons import daemon
+from tests.system.broker.peer import peer
 from tests.tiny_model import write_tiny_bundle
 
 
@@ -29,8 +30,9 @@ def cost_file(mosquitto: Broker, tmp_path: Path) -> Iterator[Path]:
         assert node.stop() == 0
 
 
-def simulate(broker: Broker, trace: Path, cost_file: Path, *more: str) -> int:
-    words = ["--trace", str(trace), "--cost", str(cost_file), "--broker", broker.url, *more]
+def simulate(broker: Broker | str, trace: Path, cost_file: Path, *more: str) -> int:
+    url = broker if isinstance(broker, str) else broker.url
+    words = ["--trace", str(trace), "--cost", str(cost_file), "--broker", url, *more]
     return command.main(["--measure", *words])
 
 
@@ -53,6 +55,21 @@ def test_a_workload_is_played_and_compared_with_its_simulation(
     printed = capsys.readouterr().out
     assert "on-time goodput: measured " in printed
     assert "the node's predictions were off by " in printed
+
+
+def test_a_workload_is_played_by_an_account(
+    mosquitto: Broker, cost_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace, figures = tmp_path / "trace", tmp_path / "figures.json"
+    trace.write_text(write_trace([Ask(0.0), Ask(0.1)]))
+    words = ["--node", "kitchen", "--json", str(figures)]
+    topics = ("edged/kitchen/client/me/response/#",)
+    with peer(mosquitto.port, "5", *topics) as witness:
+        url = mosquitto.url.replace("//", "//me:secret@")
+        assert simulate(url, trace, cost_file, *words) == 0
+        assert witness.message().topic.startswith(f"{topics[0][:-2]}/generate/simulate-")
+    assert json.loads(figures.read_text())["measured"]["asked"] == 2
+    assert "measured" in capsys.readouterr().out
 
 
 def test_a_missing_node_is_reported(

@@ -383,6 +383,33 @@ def test_a_message_with_an_invalid_utf_8_topic_is_acknowledged() -> None:
     assert not any(isinstance(event, Delivery) for event in peer.seen)
 
 
+def test_connections_that_a_client_with_the_same_identifier_ends_are_counted(
+    mosquitto: Broker,
+) -> None:
+    """Mosquitto 2.0.11 gives no reason; a broker that is away is another thing."""
+    with connected(settings(mosquitto, "node")) as first:
+        for number in (1, 2, 3):
+            with connected(settings(mosquitto, "node", retry_min_s=60.0, retry_max_s=60.0)):
+                event = first.expect(Disconnected)
+                assert (event.num_closed, event.is_taken_over) == (number, False)
+                assert event.reason == "the broker closed the connection without a reason"
+                first.expect(Connected)
+        mosquitto.stop(signal.SIGKILL)
+        first.expect(ConnectFailed)
+        mosquitto.start()
+        first.expect(Connected)
+        with connected(settings(mosquitto, "node", retry_min_s=60.0, retry_max_s=60.0)):
+            assert first.expect(Disconnected).num_closed == 1
+
+
+def test_a_connection_that_breaks_within_a_packet_was_not_closed_by_the_broker() -> None:
+    with ScriptedBroker([ACCEPTED_5 + b"\x30"]) as broker:
+        peer = Peer(settings(broker.place, "node"))
+        event = peer.expect(Disconnected)
+        peer.stop()
+    assert (event.num_closed, event.reason) == (0, "the connection broke")
+
+
 def test_after_a_session_takeover_the_reconnect_is_delayed() -> None:
     with ScriptedBroker([ACCEPTED_5 + TAKEN_OVER]) as broker:
         peer = Peer(settings(broker.place, "node"))

@@ -95,19 +95,21 @@ class FakeNode:
 
     It refuses the prompt ``refuse CODE`` and holds the prompt ``wait`` until it is cancelled."""
 
-    def __init__(self, broker: Broker, node: str = "kitchen") -> None:
+    def __init__(
+        self, broker: Broker, node: str = "kitchen", *, is_identity_required: bool = False
+    ) -> None:
         self.topics = Topics("edged", node)
         self.refusals: dict[str, Rejected] = {}
         self.answers: dict[str, Answer] = {}
         self.requests: list[Request] = []
         self.is_asked = threading.Event()
-        self._defaults = RequestDefaults(self.topics)
+        self._defaults = RequestDefaults(self.topics, is_identity_required=is_identity_required)
         self._owed: dict[int, Delivery] = {}
         self._kept: dict[str | None, tuple[Request, Delivery]] = {}
         self._is_online = threading.Event()
         self._transport = Transport(
             settings(broker, f"edged-{node}"),
-            subscriptions=[self.topics.request_filter],
+            subscriptions=self.topics.request_filters,
             will=Will(self.topics.availability, b"offline"),
             emit=self._take,
         )
@@ -155,7 +157,8 @@ class FakeNode:
         if request.is_stream:
             for i, word in enumerate(prompt.split()[:-1]):  # the last word comes with the reply
                 name = request.reply_to.request_id or ""
-                self._transport.publish(encode_fragment(self.topics, name, i, f"{word} "), qos=0)
+                topics = self.topics.client(request.reply_to.user)
+                self._transport.publish(encode_fragment(topics, name, i, f"{word} "), qos=0)
         answer = self.answers.get(prompt, Answer(prompt, FinishReason.STOP))
         outcome = self.refusals.get(prompt, answer)
         self._reply(delivery, Reply(request.reply_to, outcome))

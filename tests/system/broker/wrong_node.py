@@ -20,7 +20,7 @@ CHOICE = "formats: one of two choices is the answer"
 DECIDED = "decisions: a specialist decides and writes no token"
 LABEL = "decisions: a decision for one label has its index and all probabilities"
 TOLD = "events: a request whose reply topic is not allowed is told"
-FORBIDDEN = "reply_topics: a topic below no allowed prefix"
+FORBIDDEN = "reply_topics_of_anyone: a topic below no allowed prefix"
 # The fault, the case that must detect it, and the line in the table.
 FAULTS = [
     ("no correlation data", PLAIN, "property correlation_data: expected b'"),
@@ -55,10 +55,32 @@ FAULTS = [
     ("no state", "node: state has a state", "nothing is retained at edged/wrong/state"),
     ("tells nobody", TOLD, "no event came with {'v': 1"),
 ]
+ACCOUNT_FAULTS = [
+    (
+        "any reply topic",
+        "accounts: the topic of a device",
+        "no reply came on edged/wrong/client/me/response/generate",
+    ),
+    (
+        "cancels another's",
+        "accounts: a request of another is not cancelled",
+        "data.found: expected false, got true",
+    ),
+]
+_ERRORS: dict[str, dict[str, Any]] = {
+    "refuses": {"code": "queue_full", "status": 429, "message": "busy", "retryable": True},
+    "unknown code": {"code": "tired", "status": 429, "message": "busy", "retryable": True},
+    "wrong topic": {
+        "code": "bad_request",
+        "status": 400,
+        "retryable": False,
+        "message": "response_topic: is not yours",
+    },
+}
 
 
 class WrongNode:
-    """A node named ``wrong``, on bare paho over MQTT 5; ``fault`` is one of ``FAULTS`` or none."""
+    """A node named ``wrong``, on bare paho over MQTT 5; ``fault`` is one of those above or none."""
 
     def __init__(self, port: int, fault: str) -> None:
         self._fault = fault
@@ -74,15 +96,17 @@ class WrongNode:
         self._client.loop_start()
         online = "offline" if self._fault == "offline" else "online"
         operations = ["generate"] if self._fault == "no cancel" else ["generate", "cancel"]
-        info: Any = {"operations": operations, "formats": ["text", "choice"], "limits": {}}
+        limits = {"max_timeout_ms": 60_000}
+        info: Any = {"operations": operations, "formats": ["text", "choice"], "limits": limits}
         info["specialists"] = [{"name": "washer", "kind": "label", "labels": ["dry", "leak"]}]
+        info["identity"] = "required" if self._fault == "accounts only" else "optional"
         info = "hello" if self._fault == "no info" else info
         state = {"v": 1, "node": "wrong", "state": "ready"}
         self._client.publish(f"{ROOT}/availability", online, 1, retain=True)
         self._client.publish(f"{ROOT}/info", json.dumps(info), 1, retain=True)
         if self._fault != "no state":
             self._client.publish(f"{ROOT}/state", json.dumps(state), 1, retain=True)
-        self._client.subscribe(f"{ROOT}/request/+", 1)
+        self._client.subscribe([(f"{ROOT}/request/+", 1), (f"{ROOT}/client/+/request/+", 1)])
         self._ready.get(timeout=WAIT_S)
         return self
 
@@ -98,9 +122,14 @@ class WrongNode:
     def _answer(self, message: mqtt.MQTTMessage) -> None:
         request = json.loads(message.payload)
         asked: Any = message.properties
-        topic = getattr(asked, "ResponseTopic", request.get("response_topic"))
+        client, _, operation = message.topic.rpartition("/request/")
+        default = f"{client}/response/{operation}"
+        topic = getattr(asked, "ResponseTopic", request.get("response_topic", default))
+        is_own = client == ROOT or topic.startswith(f"{client}/response/")
+        is_wrong_topic = not is_own and self._fault != "any reply topic"
+        topic = default if is_wrong_topic else topic
         is_marker = "marker" in topic
-        fault = "none" if is_marker else self._fault
+        fault = "none" if is_marker else "wrong topic" if is_wrong_topic else self._fault
         if self._fault == "dead" or fault == "no reply":
             return
         if not topic.startswith(ROOT) and not fault.startswith("answers"):
@@ -157,12 +186,11 @@ class WrongNode:
             "attempt": 1,
             "duplicate": False,
         }
-        if fault in ("unknown code", "refuses"):
-            code = "queue_full" if fault == "refuses" else "tired"
-            error = {"code": code, "status": 429, "message": "busy", "retryable": True}
+        if fault in _ERRORS:
+            error = _ERRORS[fault]
             return members | {"status": "error", "data": {}, "error": error}
         if is_cancel:
-            return members | {"data": {"found": False}}
+            return members | {"data": {"found": fault == "cancels another's"}}
         reason = "done" if fault == "unknown finish reason" else "stop"
         data: dict[str, Any] = {"text": "hello", "json": None, "finish_reason": reason}
         if "format" in request:
@@ -199,6 +227,5 @@ class WrongNode:
         if fault != "no expiry":
             wire.MessageExpiryInterval = 30
         if fault != "no status property":
-            code = "429" if fault in ("unknown code", "refuses") else "200"
-            wire.UserProperty = [("status", code)]
+            wire.UserProperty = [("status", str(_ERRORS.get(fault, {"status": 200})["status"]))]
         return wire

@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import json
 import queue
+import secrets
 import threading
 import time
 from collections import defaultdict
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edged.commands.local_broker import Broker
+from edged.daemon.client_id import FILE_NAME, PART_BYTES
 from edged.protocol.wire import Delivery, Encoded, WireProperties
 from edged.transport.events import Published
 from tests.system.broker.daemons import Daemon, daemon
@@ -127,8 +129,18 @@ def crowd(broker: Broker, prefix: str = "r") -> Iterator[Crowd]:
         peer.stop()
 
 
-def configure(folder: Path, bundle: Path, port: int, keepalive: str = KEEPALIVE) -> Path:
-    """Write a configuration that keeps state in ``folder`` and detects a dead broker quickly."""
+def configure(
+    folder: Path, bundle: Path, port: int, keepalive: str = KEEPALIVE, *, is_first: bool = False
+) -> Path:
+    """Write a configuration that keeps state in ``folder`` and detects a dead broker quickly.
+
+    Unless it ``is_first``, the node has run in that folder before, and has no former session to
+    look for.
+    """
+    known = folder / FILE_NAME
+    if not is_first and not known.exists():
+        known.touch(0o600)
+        known.write_text(f"edged-kitchen-{secrets.token_hex(PART_BYTES)}\n")
     document = {
         "node": "kitchen",
         "model": {"path": str(bundle)},

@@ -142,7 +142,7 @@ class Attacker:
         name = f"{self._prefix}{next(self._numbers)}."
         properties = list(message.properties)
         if message.is_marked:
-            properties.append(correlation_data(name.encode() + message.padding))
+            properties.append(correlation_data(name.encode()))
         if message.expiry_s is not None:
             properties.append(expiry(message.expiry_s))
         if message.is_addressed:

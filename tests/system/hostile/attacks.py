@@ -10,7 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.system.hostile.schemas import EXPENSIVE
-from tests.system.hostile.wire import content_type, response_topic, text, user_properties
+from tests.system.hostile.wire import (
+    content_type,
+    correlation_data,
+    response_topic,
+    text,
+    user_properties,
+)
 
 GENERATE = "edged/kitchen/request/generate"
 CANCEL = "edged/kitchen/request/cancel"
@@ -46,8 +52,6 @@ class Message:
     """Whether it asks for its reply by the property Response Topic."""
     expiry_s: int | None = None
     """Message Expiry Interval."""
-    padding: bytes = b""
-    """Goes behind the name in the Correlation Data."""
     is_silence_allowed: bool = False
     """Whether it may be dropped as well, depending on how busy the node is."""
     may_be_broken_off: bool = False
@@ -278,8 +282,10 @@ def _odd_properties() -> Iterator[Attack]:
     for seconds in (0, 1):
         message = Message(_ask(), OK | {"timeout"}, expiry_s=seconds, is_silence_allowed=True)
         yield Attack("properties", f"Message Expiry of {seconds} s", (message,))
-    long = Message(_ask(), OK, padding=b"\0" * 40_000)
-    yield Attack("properties", "Correlation Data of 40 kB", (long,))
+    packed = correlation_data(b"x" * 40_000)
+    long = Message(_ask(), says="Correlation Data", properties=(packed,), is_marked=False)
+    yield Attack("T22", "Correlation Data of 40 kB", (long,))
+    yield Attack("T22", "the same 64 times", (long,) * 64)
     unknown = frozenset({"unsupported_content_type"})
     for kind in ("image/png", "text/html", "application/json; charset=utf-16", "x" * 30_000):
         message = Message(_ask(), unknown, properties=(content_type(kind),))

@@ -1,9 +1,9 @@
 """A broker and a daemon that many attacks share until a test fails."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import Generic, Protocol, Self, TypeVar
 
 import pytest
 
@@ -12,8 +12,13 @@ from edged.commands.local_broker import running
 from tests.system.broker.configured import configured
 from tests.system.broker.conftest import require_mosquitto
 from tests.system.broker.daemons import Daemon
+from tests.system.hostile.accounts_site import AccountsSite
 from tests.system.hostile.attacker import Attacker, attacker
 from tests.system.hostile.supervisor import Terms
+
+
+class _Closeable(Protocol):
+    def close(self) -> None: ...
 
 
 class Site:
@@ -38,18 +43,26 @@ class Site:
         self._stack.close()
 
 
-class Sites:
-    """One site for all tests, and a new one after a failed test."""
+_Site = TypeVar("_Site", bound=_Closeable)
 
-    def __init__(self, factory: pytest.TempPathFactory, bundle: Path) -> None:
-        self._factory, self._bundle = factory, bundle
-        self._site: Site | None = None
+
+class Sites(Generic[_Site]):
+    """One site for all tests, and a new one after a failed test.
+
+    Args:
+        start: Starts one in a folder.
+        factory: Of folders.
+    """
+
+    def __init__(self, start: Callable[[Path], _Site], factory: pytest.TempPathFactory) -> None:
+        self._start, self._factory = start, factory
+        self._site: _Site | None = None
 
     @contextlib.contextmanager
-    def one(self) -> Iterator[Site]:
+    def one(self) -> Iterator[_Site]:
         """Return the site; a failed assertion closes it."""
         if self._site is None:
-            self._site = Site(self._factory.mktemp("site"), self._bundle)
+            self._site = self._start(self._factory.mktemp("site"))
         try:
             yield self._site
         except BaseException:
@@ -70,8 +83,18 @@ class Sites:
 
 
 @pytest.fixture(scope="session")
-def sites(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Iterator[Sites]:
+def sites(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Iterator[Sites[Site]]:
     """The site for the attacks; closed after all tests."""
     require_mosquitto()
-    with Sites(tmp_path_factory, bundle) as started:
+    with Sites(lambda folder: Site(folder, bundle), tmp_path_factory) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def accounts_sites(
+    tmp_path_factory: pytest.TempPathFactory, bundle: Path
+) -> Iterator[Sites[AccountsSite]]:
+    """The site for the attacks of one account on another; closed after all tests."""
+    require_mosquitto()
+    with Sites(lambda folder: AccountsSite(folder, bundle), tmp_path_factory) as started:
         yield started

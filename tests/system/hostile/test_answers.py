@@ -9,7 +9,7 @@ from edged.commands.local_broker import Broker
 from tests.system.broker.daemons import daemon, serve_arguments
 from tests.system.hostile.attacker import attacker
 from tests.system.hostile.attacks import CANCEL, OK, Message
-from tests.system.hostile.conftest import Sites
+from tests.system.hostile.conftest import Site, Sites
 
 CHOICES = ["open", "open only if nobody is home"]
 CHOICE = {"type": "choice", "choices": CHOICES}
@@ -41,7 +41,7 @@ def test_a_request_equal_to_a_cancelled_one_gets_its_own_format(
 
 
 @pytest.mark.parametrize("num_tokens", range(1, 13))
-def test_a_choice_that_was_cut_is_no_choice(num_tokens: int, sites: Sites) -> None:
+def test_a_choice_that_was_cut_is_no_choice(num_tokens: int, sites: Sites[Site]) -> None:
     with sites.one() as site:
         for seed in range(4):
             members = {"max_tokens": num_tokens, "temperature": 2, "seed": seed, "format": CHOICE}

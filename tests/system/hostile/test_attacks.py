@@ -8,14 +8,14 @@ from collections import Counter
 import pytest
 
 from tests.system.hostile.attacks import ATTACKS, Attack
-from tests.system.hostile.conftest import Sites
+from tests.system.hostile.conftest import Site, Sites
 
 NUM_DROPPED = 40
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: f"{attack.row}: {attack.name}")
 def test_an_attack_gets_the_expected_reply_and_the_next_request_is_answered(
-    attack: Attack, sites: Sites
+    attack: Attack, sites: Sites[Site]
 ) -> None:
     with sites.one() as site:
         attacker, process = site.attacker, site.daemon.process
@@ -30,7 +30,7 @@ def test_an_attack_gets_the_expected_reply_and_the_next_request_is_answered(
         assert "Traceback" not in site.daemon.log
 
 
-def test_each_drop_is_counted_with_its_reason(sites: Sites) -> None:
+def test_each_drop_is_counted_with_its_reason(sites: Sites[Site]) -> None:
     dropped = [
         message
         for attack in ATTACKS

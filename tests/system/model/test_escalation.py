@@ -1,19 +1,24 @@
 """What a specialist is unsure of, over the wire: another node is asked, here played by a client."""
 
+import contextlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from edged.bundle.folder import Bundle
 from edged.commands.local_broker import Broker
 from edged.specialists.folder import DESCRIPTION
+from tests.system.broker.accounts import REQUIRED, broker_with_accounts
 from tests.system.broker.configured import configured
 from tests.system.broker.daemons import daemon
 from tests.system.broker.peer import Peer, peer
 
 ASK, CORRECT = (f"edged/kitchen/request/{operation}" for operation in ("generate", "correct"))
+NEVER, ALWAYS = 2.0, 0.0
 OTHER, REPLIES = "edged/attic/request/generate", "reply/me"
 EXAMPLES = {
     "on": ("turn on the lamp", "switch the light on", "light please", "lamp on", "make it bright"),
@@ -21,15 +26,15 @@ EXAMPLES = {
 }
 
 
-def teach_unsure(model: Path, folder: Path) -> Path:
-    """Teach a specialist that is never sure."""
+def teach(model: Path, folder: Path, unsure_below: float) -> Path:
+    """Teach a specialist that is sure from this confidence on."""
     rows = [{"prompt": one, "answer": label} for label, all_ in EXAMPLES.items() for one in all_]
     examples, lamp = folder / "examples.jsonl", folder / "lamp"
     examples.write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = ["teach", str(examples), "--model", str(model), "--output", str(lamp)]
     subprocess.run([sys.executable, "-m", "edged", *words], check=True, capture_output=True)
     path = lamp / DESCRIPTION
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"unsure_below": 2.0}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"unsure_below": unsure_below}))
     return lamp
 
 
@@ -48,7 +53,7 @@ def test_what_is_unsure_is_asked_of_the_other_node_and_can_be_corrected(
         tmp_path,
         real_bundle.folder,
         mosquitto,
-        specialists=[str(teach_unsure(real_bundle.folder, tmp_path))],
+        specialists=[str(teach(real_bundle.folder, tmp_path, NEVER))],
         request={"escalate_to": "attic"},
         state={"folder": str(state), "corrections": 10},
     )
@@ -85,3 +90,42 @@ def test_what_is_unsure_is_asked_of_the_other_node_and_can_be_corrected(
         said = json.loads(line)
         assert said["unsure"]
         assert said["said"] == answer["text"]
+
+
+@pytest.mark.parametrize("target", ["attic", "group/lab"])
+def test_a_node_asks_another_as_an_account_as_any(
+    real_bundle: Bundle, tmp_path: Path, target: str
+) -> None:
+    nodes: dict[str, tuple[float, dict[str, Any]]] = {
+        "attic": (ALWAYS, {"group": {"name": "lab"}}),
+        "kitchen": (NEVER, {"request": {"escalate_to": target}}),
+    }
+    asked = {"id": "a1", "specialist": "lamp", "prompt": "lamp on"}
+    own, replies = "edged/kitchen/client/me", "edged/attic/client/node-kitchen/response/#"
+    with contextlib.ExitStack() as stack:
+        broker = stack.enter_context(broker_with_accounts(tmp_path, tuple(nodes)))
+        operator = stack.enter_context(peer(broker.port, "5", "edged/attic/event", user="me"))
+        for node, (unsure_below, sections) in nodes.items():
+            folder = tmp_path / node
+            folder.mkdir()
+            arguments = configured(
+                folder,
+                real_bundle.folder,
+                broker,
+                node=node,
+                user=f"node-{node}",
+                security=REQUIRED,
+                specialists=[str(teach(real_bundle.folder, folder, unsure_below))],
+                **sections,
+            )
+            stack.enter_context(daemon(folder, *arguments)).until("STATUS=serving")
+        while operator.reply()["event"] != "group_joined":
+            pass
+        witness = stack.enter_context(peer(broker.port, "5", replies, user="node-kitchen"))
+        me = stack.enter_context(peer(broker.port, "5", f"{own}/response/#", user="me"))
+        me.publish(f"{own}/request/generate", asked)
+        data = me.reply_to("a1")["data"]
+        assert (data["text"], data["finish_reason"]) == ("on", "stop")
+        assert (data["specialist"], data["escalated_to"]) == ("lamp", target)
+        topic = witness.message().topic
+    assert topic == "edged/attic/client/node-kitchen/response/escalation/kitchen"
