@@ -3,8 +3,7 @@
 Rule: no model here. An exception of a sampler or a constraint ends this answer alone.
 """
 
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
@@ -29,11 +28,13 @@ class Constraint(Protocol):
     def is_complete(self) -> bool:
         """Whether the answer is whole and nothing may follow."""
 
+    @property
     def forced(self) -> Sequence[int]:
-        """Return the next tokens, as far as there is one way to go on; often none."""
+        """The next tokens, as far as there is one way to go on; often none."""
 
-    def is_end(self, token_ids: Iterable[int]) -> bool:
-        """Return whether the answer is whole with these next tokens."""
+    @property
+    def is_ending(self) -> bool:
+        """Whether the answer is whole after the forced tokens."""
 
     def allowed(self, logits: NDArray[np.float32]) -> None:
         """Overwrite the logits ``[vocabulary]`` of all tokens that may not come next with -inf."""
@@ -83,8 +84,6 @@ class Decoding:
         self.num_tokens = len(self.prompt)
         """Of prompt and answer together."""
         self._last_id = -1
-        self._forced: deque[int] = deque()
-        self._is_ending = False
 
     @property
     def is_prefilled(self) -> bool:
@@ -138,16 +137,16 @@ class Decoding:
         return Prefilled(self.num_prefilled, self.num_cached, num_beside, self.num_foreign)
 
     @property
-    def num_forced(self) -> int:
-        """Next tokens that are known without the model."""
-        return len(self._forced)
+    def is_forced(self) -> bool:
+        """Whether the next token is known without the model."""
+        return self.constraint is not None and bool(self.constraint.forced)
 
     def draft(self) -> list[int]:
         """Return the tokens after the next one that are known, or else a draft of them."""
         # The pass chooses one token more, and positions end at the limit.
         room = self.limit - self.num_tokens - 1
-        if self._forced:
-            return list(islice(self._forced, min(MAX_FORCED, room)))
+        if self.constraint is not None and self.constraint.forced:
+            return list(islice(self.constraint.forced, min(room, MAX_FORCED)))
         return [] if self.drafter is None else self.drafter.draft(room)
 
     def score(self, logits: NDArray[np.float32]) -> None:
@@ -166,8 +165,11 @@ class Decoding:
             exception that ended it.
         """
         steps: list[Step] = []
+        constraint = self.constraint
         try:
-            while not steps or (self._is_ending and not self.is_over):
+            steps.append(self._push(self._next_id(logits), stop_token_ids))
+            # Nothing is chosen after them: they need no pass.
+            while constraint is not None and constraint.is_ending and not self.is_over:
                 steps.append(self._push(self._next_id(logits), stop_token_ids))
         except Exception as error:  # noqa: BLE001 - ends this answer; the others go on
             self.is_over = True
@@ -178,23 +180,14 @@ class Decoding:
         constraint = self.constraint
         if constraint is None:
             return self.sampler.choose(logits)
-        if not self._forced:
-            self._look_ahead(constraint)
-        if self._forced:
-            token_id = self._forced.popleft()
-            self.sampler.push(token_id)
+        if constraint.forced:
+            token_id = constraint.forced[0]
+            self.sampler.skip(token_id)
         else:
             constraint.allowed(logits)
             token_id = self.sampler.choose(logits)
         constraint.advance(token_id)
-        if not self._forced:  # the next pass is to run them beside this token
-            self._look_ahead(constraint)
         return token_id
-
-    def _look_ahead(self, constraint: Constraint) -> None:
-        if not constraint.is_complete:
-            self._forced.extend(constraint.forced())
-            self._is_ending = bool(self._forced) and constraint.is_end(self._forced)
 
     def _push(self, token_id: int, stop_token_ids: Sequence[int]) -> Token:
         is_stop = token_id in stop_token_ids

@@ -120,7 +120,7 @@ class Engine:
         limit = min(len(prompt) + max_tokens, self.max_model_len)
         is_guessing = self._is_guessing and reader is None
         drafter = Drafter(prompt.tolist(), self._draft_cost) if is_guessing else None
-        sampler = Sampler(sampling, prompt)
+        sampler = Sampler(sampling, prompt, origin.num_answered)
         decoding = Decoding(
             prompt, sampler, claim.slot, claim.num_cached, limit, constraint, drafter
         )
@@ -325,20 +325,20 @@ class Engine:
 
     def _run_ahead(self, decoding: Decoding, draft: Sequence[int]) -> ForwardPass:
         """Run an answer's last token and a draft of the next ones; keep what is accepted."""
-        last, num_forced = decoding.next_input, decoding.num_forced
+        last, is_forced = decoding.next_input, decoding.is_forced
         ids = np.array([last.token_id, *draft])
         # What is forced needs no logits.
         logits = self._graph.forward(
-            ids, last.position, slot=last.slot, all_rows=not num_forced, is_prefill=False
+            ids, last.position, slot=last.slot, all_rows=not is_forced, is_prefill=False
         )
         steps: list[Step] = []
         for index, drafted in enumerate([*draft, None]):
-            row = logits[-1 if num_forced else index]
+            row = logits[-1 if is_forced else index]
             steps += decoding.choose(row, self.stop_token_ids)
             chosen = steps[-1]
             if decoding.is_over or not isinstance(chosen, Token) or chosen.token_id != drafted:
                 break
         self._slots.extend(last.slot, ids[: index + 1])
-        if decoding.drafter is not None and not num_forced:
+        if decoding.drafter is not None and not is_forced:
             decoding.drafter.learn(len(draft), index)
         return ForwardPass({decoding: steps}, len(ids), len(ids) * last.position)

@@ -20,13 +20,22 @@ class Sampler:
 
     Filters apply in the order of vLLM: penalty, temperature, ``min_p``, ``top_k``, ``top_p``. The
     penalty is for tokens of the prompt and of the answer.
+
+    Args:
+        params: of the request.
+        prompt_ids: the prompt, and of an answer that was paused the tokens before the pause.
+        num_chosen: those of the answer; a seeded one goes on as if it had not been paused.
     """
 
-    def __init__(self, params: SamplingParams, prompt_ids: NDArray[np.int64]) -> None:
+    def __init__(
+        self, params: SamplingParams, prompt_ids: NDArray[np.int64], num_chosen: int = 0
+    ) -> None:
         self._params = params
+        self._is_greedy = params.temperature < _GREEDY_BELOW
         self._is_penalised = params.repetition_penalty != 1.0
         self._seen = np.unique(prompt_ids) if self._is_penalised else prompt_ids[:0]
-        self._random = np.random.Generator(np.random.PCG64(params.seed))
+        # Each token takes one number.
+        self._random = np.random.Generator(np.random.PCG64(params.seed).advance(num_chosen))
 
     def choose(self, logits: NDArray[np.float32]) -> int:
         """Return the next token; the logits ``[vocabulary]`` are overwritten.
@@ -39,14 +48,17 @@ class Sampler:
         best = int(logits.argmax())  # the index of a NaN, if there is one
         if not math.isfinite(logits.item(best)):
             raise ValueError("no token can be chosen: the logits hold no finite maximum")
-        token_id = (
-            best if self._params.temperature < _GREEDY_BELOW else self._draw(logits, logits[best])
-        )
-        self.push(token_id)
+        token_id = best if self._is_greedy else self._draw(logits, logits[best])
+        self._push(token_id)
         return token_id
 
-    def push(self, token_id: int) -> None:
-        """Append a token of the answer."""
+    def skip(self, token_id: int) -> None:
+        """Append a token that is known without logits; it takes a random number, as any other."""
+        if not self._is_greedy:
+            self._random.random()
+        self._push(token_id)
+
+    def _push(self, token_id: int) -> None:
         if self._is_penalised:
             self._seen = np.union1d(self._seen, token_id)
 

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -213,7 +213,10 @@ def test_an_answer_of_no_tokens_is_refused(engine: Engine) -> None:
 
 
 class Script:
-    """A constraint that forces given tokens."""
+    """A constraint that allows one token at a time."""
+
+    forced = ()
+    is_ending = False
 
     def __init__(self, *forced: int) -> None:
         self.left = list(forced)
@@ -221,12 +224,6 @@ class Script:
     @property
     def is_complete(self) -> bool:
         return not self.left
-
-    def forced(self) -> list[int]:
-        return []
-
-    def is_end(self, token_ids: Iterable[int]) -> bool:
-        raise NotImplementedError
 
     def allowed(self, logits: NDArray[np.float32]) -> None:
         kept = logits[self.left[0]]

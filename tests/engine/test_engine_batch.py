@@ -1,7 +1,7 @@
 """Several answers at a time: the same tokens as alone, whatever comes and goes beside them."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -303,13 +303,9 @@ class Broken:
     """A constraint that fails at the third token."""
 
     is_complete = False
+    forced = ()
+    is_ending = False
     left = 2
-
-    def forced(self) -> list[int]:
-        return []
-
-    def is_end(self, token_ids: Iterable[int]) -> bool:
-        raise NotImplementedError
 
     def allowed(self, logits: NDArray[np.float32]) -> None:
         if self.left == 0:

@@ -1,7 +1,7 @@
 """What a format leaves one way to say is not decoded: fewer runs, the same answer in company."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from edged.engine.decoding import Constraint, Decoding
 from edged.engine.grammar import GrammarConstraint, compile_format
 from edged.engine.loading import load_graph
 from edged.engine.loop import Engine
-from edged.engine.steps import EngineSettings, Token
+from edged.engine.steps import EngineSettings, PromptOrigin, Token
 from edged.engine.tokenizer import Tokenizer
 from edged.protocol.request import FormatType, OutputFormat, SamplingParams
 from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
@@ -69,18 +69,15 @@ def held(tokenizer: Tokenizer, schema: dict[str, Any]) -> GrammarConstraint:
 class TokenByToken:
     """A format that lets the model choose each token, even where there is one way to go on."""
 
+    forced = ()
+    is_ending = False
+
     def __init__(self, constraint: GrammarConstraint) -> None:
         self._constraint = constraint
 
     @property
     def is_complete(self) -> bool:
         return self._constraint.is_complete
-
-    def forced(self) -> list[int]:
-        return []
-
-    def is_end(self, token_ids: Iterable[int]) -> bool:
-        raise NotImplementedError
 
     def allowed(self, logits: NDArray[np.float32]) -> None:
         self._constraint.allowed(logits)
@@ -185,3 +182,51 @@ def test_a_repetition_penalty_counts_forced_tokens(engine: Engine, tokenizer: To
         answers.append([step.token_id for step in steps if isinstance(step, Token)])
     # Of one character each in this tokenizer: whoever chose them, they are the same.
     assert text(tokenizer, answers[0]) == text(tokenizer, answers[1])
+
+
+SEEDED = SamplingParams(temperature=1.5, seed=7)
+
+
+def go_on(
+    engine: Engine,
+    constraint: Constraint,
+    answered: Sequence[int],
+    sampling: SamplingParams,
+    max_tokens: int = 100,
+) -> list[int]:
+    """Return an answer that was paused after so many tokens, with those after the pause."""
+    origin = PromptOrigin(None, len(answered))
+    prompt = [*PROMPT, *answered]
+    decoding = engine.start(
+        prompt,
+        sampling,
+        max_tokens=max_tokens - len(answered),
+        constraint=constraint,
+        origin=origin,
+    )
+    found = list(answered)
+    while not decoding.is_over:
+        steps = engine.step().outcomes[decoding]
+        found += [step.token_id for step in steps if isinstance(step, Token)]
+    engine.end(decoding)
+    return found
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_a_seeded_answer_goes_on_after_a_pause_as_without_one(
+    engine: Engine, tokenizer: Tokenizer, schema: dict[str, Any]
+) -> None:
+    whole = go_on(engine, held(tokenizer, schema), (), SEEDED)
+    for count in range(1, len(whole)):
+        paused = held(tokenizer, schema)
+        for token_id in whole[:count]:
+            paused.advance(token_id)
+        assert go_on(engine, paused, whole[:count], SEEDED) == whole
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_a_seeded_answer_is_the_one_that_was_chosen_token_by_token(
+    engine: Engine, tokenizer: Tokenizer, schema: dict[str, Any]
+) -> None:
+    plain = go_on(engine, TokenByToken(held(tokenizer, schema)), (), SEEDED)
+    assert go_on(engine, held(tokenizer, schema), (), SEEDED) == plain

@@ -1,6 +1,5 @@
 """One answer while it is generated: how it ends, and what its format makes of it."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pytest
@@ -21,12 +20,8 @@ class Automaton:
     """A format of which a test says when the answer is whole."""
 
     is_complete: bool = False
-
-    def forced(self) -> list[int]:
-        return []
-
-    def is_end(self, token_ids: Iterable[int]) -> bool:
-        raise NotImplementedError
+    forced = ()
+    is_ending = False
 
     def allowed(self, logits: object) -> None: ...
 

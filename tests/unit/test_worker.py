@@ -1,7 +1,7 @@
 """The inference thread: one ``Finished`` a job, however the engine behaves."""
 
 import queue
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -85,12 +85,8 @@ class Unconstrained:
     """A format that allows everything and is never complete."""
 
     is_complete = False
-
-    def forced(self) -> list[int]:
-        return []
-
-    def is_end(self, token_ids: Iterable[int]) -> bool:
-        raise NotImplementedError
+    forced = ()
+    is_ending = False
 
     def allowed(self, logits: NDArray[np.float32]) -> None: ...
 
