@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ from numpy.typing import NDArray
 from edged.bundle.folder import open_bundle
 from edged.engine.decoding import Constraint, Decoding
 from edged.engine.grammar import GrammarConstraint, compile_format
-from edged.engine.loading import load_graph
+from edged.engine.loading import load_engine, load_graph
 from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings, PromptOrigin, Token
 from edged.engine.tokenizer import Tokenizer
-from edged.protocol.request import FormatType, OutputFormat, SamplingParams
+from edged.protocol.request import Answer, FinishReason, FormatType, OutputFormat, SamplingParams
+from tests.breakouts import BREAKOUTS
+from tests.held_answers import WIDTHS, ask, break_outs, cases, check
+from tests.held_answers import held as json_request
 from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
 
 GREEDY = SamplingParams()
@@ -230,3 +234,51 @@ def test_a_seeded_answer_is_the_one_that_was_chosen_token_by_token(
 ) -> None:
     plain = go_on(engine, TokenByToken(held(tokenizer, schema)), (), SEEDED)
     assert go_on(engine, held(tokenizer, schema), (), SEEDED) == plain
+
+
+def test_answers_to_random_schemas_keep_what_replies_promise(
+    tokenizer: Tokenizer, folder: Path
+) -> None:
+    engine = load_engine(open_bundle(folder), EngineSettings(MAX_MODEL_LEN, num_slots=max(WIDTHS)))
+    wrong, counts = check(engine, tokenizer, list(cases(tokenizer, 1, 40)))
+    assert not wrong
+    assert counts.keys() == {"stop", "length", "deadline", "cancelled"}
+
+
+def test_prompts_that_try_to_break_out_get_what_replies_promise(
+    tokenizer: Tokenizer, folder: Path
+) -> None:
+    assert len(set(BREAKOUTS)) >= 50
+    engine = load_engine(open_bundle(folder), EngineSettings(MAX_MODEL_LEN, num_slots=max(WIDTHS)))
+    wrong, counts = check(engine, tokenizer, list(break_outs(tokenizer)), widths=(8,))
+    assert not wrong
+    assert counts["stop"] > 50
+
+
+def test_forced_text_ends_with_the_context(engine: Engine, tokenizer: Tokenizer) -> None:
+    schema = of(a={"enum": ["x", "y"]}, b={"const": "a" * 99}, c={"enum": ["x", "y"]})
+    prompt = [5 + n % 200 for n in range(MAX_MODEL_LEN - 30)]
+    steps = list(engine.generate(prompt, GREEDY, max_tokens=90, constraint=held(tokenizer, schema)))
+    assert sum(isinstance(step, Token) for step in steps) == 30
+
+
+@pytest.mark.parametrize("max_tokens", [1, 2, 3])
+def test_json_that_was_cut_is_none_even_if_it_could_be_parsed(
+    engine: Engine, tokenizer: Tokenizer, max_tokens: int
+) -> None:
+    case = json_request(tokenizer, "a year", {"type": "integer", "minimum": 1000, "maximum": 1999})
+    (cut,) = ask(engine, tokenizer, [replace(case, max_tokens=max_tokens)])
+    assert isinstance(cut.said, Answer)
+    assert len(str(json.loads(cut.said.text))) == max_tokens
+    assert cut.said.json is None
+
+
+def test_what_a_stop_string_cuts_out_of_forced_text_is_none(
+    engine: Engine, tokenizer: Tokenizer
+) -> None:
+    case = json_request(tokenizer, "a state", of(state={"const": "the heating is off"}))
+    stopped = replace(case, request=replace(case.request, stop=("ing",)))
+    (cut,) = ask(engine, tokenizer, [stopped])
+    assert cut.said == Answer('{"state":"the heat', FinishReason.STOP, None)
+    assert cut.sent == cut.said.text
+    assert text(tokenizer, list(cut.token_ids)).endswith("ing"), "no token behind it counts"
