@@ -284,6 +284,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--break-out", action="store_true")
+    parser.add_argument("--beside", type=int, nargs="*", default=WIDTHS, help="answers at a time")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bundle = open_bundle(given.bundle or write_tiny_bundle(Path(folder)))
@@ -291,7 +292,7 @@ def main() -> int:
         engine = load_engine(bundle, EngineSettings(1024, num_slots=max(WIDTHS)))
         chosen = cases(tokenizer, given.seed, given.count)
         asked = list(break_outs(tokenizer) if given.break_out else chosen)
-        wrong, counts = check(engine, tokenizer, asked)
+        wrong, counts = check(engine, tokenizer, asked, given.beside)
     print(*wrong[:20], sep="\n")
     print(f"{len(asked)} answers, {dict(counts)}; wrong: {len(wrong)}")
     return int(bool(wrong))
