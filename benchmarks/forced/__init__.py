@@ -1,4 +1,4 @@
 """What forced text saves: JSON answers with it, token by token, and by llama.cpp's grammar.
 
-Rule: the comparing process imports no engine: each runs in its own process.
+Rule: each engine runs in a process of its own.
 """
