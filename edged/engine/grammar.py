@@ -108,11 +108,14 @@ class GrammarConstraint:
         with _failures(ConstraintError, "the grammar"):
             found = [] if self._matcher.is_stopped() else self._matcher.compute_ff_tokens()
             self._check()
-            ahead = self._matcher.deep_copy()
-            # An error would stop it as well.
-            self.is_ending = bool(found) and ahead.consume_tokens(found) and ahead.is_stopped()
+            self.is_ending = bool(found) and self._is_whole_with(found)
         self._forced = deque(found)
         return self._forced
+
+    def _is_whole_with(self, token_ids: list[int]) -> bool:
+        ahead = self._matcher.deep_copy()
+        # An error would stop it as well.
+        return bool(ahead.consume_tokens(token_ids) and ahead.is_stopped())
 
     def _check(self) -> None:
         if self._matcher.is_error():
