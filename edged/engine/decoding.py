@@ -5,6 +5,7 @@ Rule: no model here. An exception of a sampler or a constraint ends this answer 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,9 @@ from edged.engine.slots import TokenIds
 from edged.engine.steps import DecodeInput, Prefilled, Step, Token
 from edged.specialists.scoring import OptionScorer
 
+# Forced tokens of one pass, at most: a deadline and a cancel wait for its end.
+MAX_FORCED = 15
+
 
 class Constraint(Protocol):
     """The format of an answer, enforced token by token."""
@@ -24,11 +28,19 @@ class Constraint(Protocol):
     def is_complete(self) -> bool:
         """Whether the answer is whole and nothing may follow."""
 
+    @property
+    def forced(self) -> Sequence[int]:
+        """The next tokens, as far as there is one way to go on; often none."""
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the answer is whole after the forced tokens."""
+
     def allowed(self, logits: NDArray[np.float32]) -> None:
         """Overwrite the logits ``[vocabulary]`` of all tokens that may not come next with -inf."""
 
     def advance(self, token_id: int) -> None:
-        """Append the chosen token."""
+        """Append the chosen or the forced token."""
 
 
 class HiddenReader(Protocol):
@@ -124,12 +136,18 @@ class Decoding:
         """Return how much of the prompt is in the cache."""
         return Prefilled(self.num_prefilled, self.num_cached, num_beside, self.num_foreign)
 
+    @property
+    def is_forced(self) -> bool:
+        """Whether the next token is known without the model."""
+        return self.constraint is not None and bool(self.constraint.forced)
+
     def draft(self) -> list[int]:
-        """Return a draft of the tokens after the next one."""
-        if self.drafter is None:
-            return []
-        # The pass chooses one token more than was drafted, and positions end at the limit.
-        return self.drafter.draft(self.limit - self.num_tokens - 1)
+        """Return the tokens after the next one that are known, or else a draft of them."""
+        # The pass chooses one token more, and positions end at the limit.
+        room = self.limit - self.num_tokens - 1
+        if self.constraint is not None and self.constraint.forced:
+            return list(islice(self.constraint.forced, min(room, MAX_FORCED)))
+        return [] if self.drafter is None else self.drafter.draft(room)
 
     def score(self, logits: NDArray[np.float32]) -> None:
         """Take the logits ``[tokens, vocabulary]`` of the prompt's end, or of an option."""
@@ -137,26 +155,47 @@ class Decoding:
             self.scorer.add(logits)
             self.is_over = self.scorer.next_pass is None
 
-    def choose(
-        self, logits: NDArray[np.float32], stop_token_ids: Sequence[int]
-    ) -> Token | Exception:
-        """Choose the next token from the logits ``[vocabulary]``, which are overwritten."""
-        constraint, is_complete = self.constraint, False
+    def choose(self, logits: NDArray[np.float32], stop_token_ids: Sequence[int]) -> list[Step]:
+        """Choose the next token from the logits ``[vocabulary]``, which are overwritten.
+
+        Where the format leaves one way to go on, no logits are looked at.
+
+        Returns:
+            The token; with all that follow where they are forced and end the answer, or the
+            exception that ended it.
+        """
+        steps: list[Step] = []
+        constraint = self.constraint
         try:
-            if constraint is not None:
-                constraint.allowed(logits)
-            token_id = self.sampler.choose(logits)
-            if constraint is not None:
-                constraint.advance(token_id)
-                is_complete = constraint.is_complete
+            steps.append(self._push(self._next_id(logits), stop_token_ids))
+            # Nothing is chosen after them: they need no pass.
+            while constraint is not None and constraint.is_ending and not self.is_over:
+                steps.append(self._push(self._next_id(logits), stop_token_ids))
         except Exception as error:  # noqa: BLE001 - ends this answer; the others go on
             self.is_over = True
-            return error
+            steps.append(error)
+        return steps
+
+    def _next_id(self, logits: NDArray[np.float32]) -> int:
+        constraint = self.constraint
+        if constraint is None:
+            return self.sampler.choose(logits)
+        if constraint.forced:
+            token_id = constraint.forced[0]
+            self.sampler.skip(token_id)
+        else:
+            constraint.allowed(logits)
+            token_id = self.sampler.choose(logits)
+        constraint.advance(token_id)
+        return token_id
+
+    def _push(self, token_id: int, stop_token_ids: Sequence[int]) -> Token:
         is_stop = token_id in stop_token_ids
         self._last_id = token_id
         self.num_tokens += 1
         if self.drafter is not None:
             self.drafter.push(token_id)
+        is_complete = self.constraint is not None and self.constraint.is_complete
         self.is_over = is_stop or is_complete or self.num_tokens == self.limit
         return Token(token_id, is_stop)
 

@@ -4,7 +4,8 @@ Rule: each keyword of a schema is either enforced or refused with its path; none
 """
 
 import json
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -68,12 +69,24 @@ class GrammarConstraint:
 
     def __init__(self, matcher: LLMatcher) -> None:
         self._matcher = matcher
+        self._forced: deque[int] | None = None
+        self.is_ending = False
+        """Whether the answer is whole after the forced tokens."""
 
     @property
     def is_complete(self) -> bool:
         """Whether the answer is whole and nothing may follow."""
         with _failures(ConstraintError, "the grammar"):
             return bool(self._matcher.is_stopped())
+
+    @property
+    def forced(self) -> Sequence[int]:
+        """The next tokens, as far as there is one way to go on.
+
+        They are those that the tokenizer makes of the text. What could become one token with the
+        text that follows it is left out.
+        """
+        return self._look_ahead() if self._forced is None else self._forced
 
     def allowed(self, logits: NDArray[np.float32]) -> None:
         """Overwrite the logits ``[vocabulary]`` of all tokens that may not come next with -inf."""
@@ -83,10 +96,26 @@ class GrammarConstraint:
         logits[bits[: len(logits)] == 0] = -np.inf
 
     def advance(self, token_id: int) -> None:
-        """Append the chosen token."""
+        """Append the chosen or the forced token."""
         with _failures(ConstraintError, "the grammar"):
             self._matcher.consume_token(token_id)
             self._check()
+        # The same tokens as before: a new search, from within them, need not find them again.
+        if not (self._forced and self._forced.popleft() == token_id and self._forced):
+            self._look_ahead()
+
+    def _look_ahead(self) -> deque[int]:
+        with _failures(ConstraintError, "the grammar"):
+            found = [] if self._matcher.is_stopped() else self._matcher.compute_ff_tokens()
+            self._check()
+            self.is_ending = bool(found) and self._is_whole_with(found)
+        self._forced = deque(found)
+        return self._forced
+
+    def _is_whole_with(self, token_ids: list[int]) -> bool:
+        ahead = self._matcher.deep_copy()
+        # An error would stop it as well.
+        return bool(ahead.consume_tokens(token_ids) and ahead.is_stopped())
 
     def _check(self) -> None:
         if self._matcher.is_error():
@@ -160,7 +189,8 @@ def _try_schema(tokenizer: Tokenizer, schema: dict[str, Any]) -> LLMatcher | str
         return _error_text(matcher)
     # Some limits are reached only after the first character; find out before the answer begins.
     is_allowed = _bits(matcher)
-    for opening in (tokenizer.encode(character)[0] for character in '{["'):
+    forced = matcher.compute_ff_tokens()[:1]
+    for opening in forced or (tokenizer.encode(character)[0] for character in '{["'):
         if is_allowed[opening]:
             ahead = matcher.deep_copy()
             ahead.consume_token(opening)

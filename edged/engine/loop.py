@@ -150,9 +150,10 @@ class Engine:
                 return self._prefill(prefilling)
             limit = self.chunk_tokens if running else self._batch_tokens
             return self._read(read_together(prefilling, waiting, self.chunk_tokens, limit))
-        draft = running[0].draft() if len(running) == 1 else []
+        # Beside others each token is a row of their passes: more would delay them.
+        draft = running[0].draft() if len(running) == 1 and self._is_exact else []
         if draft:
-            return self._verify_draft(running[0], draft)
+            return self._run_ahead(running[0], draft)
         return self._decode(running) if running else ForwardPass({})
 
     def end(self, decoding: Decoding) -> None:
@@ -282,7 +283,7 @@ class Engine:
         if decoding.is_prefilled and decoding.scorer is not None:
             decoding.score(logits)
         elif decoding.is_prefilled:
-            steps.append(decoding.choose(logits[0], self.stop_token_ids))
+            steps += decoding.choose(logits[0], self.stop_token_ids)
         return ForwardPass({decoding: steps})
 
     def _read(self, decodings: Sequence[Decoding]) -> ForwardPass:
@@ -319,23 +320,25 @@ class Engine:
         outcomes = {}
         for one, row, decoding in zip(inputs, logits, decodings, strict=True):
             self._slots.extend(one.slot, (one.token_id,))
-            outcomes[decoding] = [decoding.choose(row, self.stop_token_ids)]
+            outcomes[decoding] = decoding.choose(row, self.stop_token_ids)
         return ForwardPass(outcomes, len(inputs), sum(one.position for one in inputs))
 
-    def _verify_draft(self, decoding: Decoding, draft: Sequence[int]) -> ForwardPass:
+    def _run_ahead(self, decoding: Decoding, draft: Sequence[int]) -> ForwardPass:
         """Run an answer's last token and a draft of the next ones; keep what is accepted."""
-        last = decoding.next_input
+        last, is_forced = decoding.next_input, decoding.is_forced
         ids = np.array([last.token_id, *draft])
+        # What is forced needs no logits.
         logits = self._graph.forward(
-            ids, last.position, slot=last.slot, all_rows=True, is_prefill=False
+            ids, last.position, slot=last.slot, all_rows=not is_forced, is_prefill=False
         )
         steps: list[Step] = []
         for index, drafted in enumerate([*draft, None]):
-            step = decoding.choose(logits[index], self.stop_token_ids)
-            steps.append(step)
-            if decoding.is_over or not isinstance(step, Token) or step.token_id != drafted:
+            row = logits[-1 if is_forced else index]
+            steps += decoding.choose(row, self.stop_token_ids)
+            chosen = steps[-1]
+            if decoding.is_over or not isinstance(chosen, Token) or chosen.token_id != drafted:
                 break
-        self._slots.extend(last.slot, ids[: len(steps)])
-        if decoding.drafter is not None:
-            decoding.drafter.learn(len(draft), len(steps) - 1)
+        self._slots.extend(last.slot, ids[: index + 1])
+        if decoding.drafter is not None and not is_forced:
+            decoding.drafter.learn(len(draft), index)
         return ForwardPass({decoding: steps}, len(ids), len(ids) * last.position)

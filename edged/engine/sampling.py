@@ -31,6 +31,7 @@ class Sampler:
         self, params: SamplingParams, prompt_ids: NDArray[np.int64], num_chosen: int = 0
     ) -> None:
         self._params = params
+        self._is_greedy = params.temperature < _GREEDY_BELOW
         self._is_penalised = params.repetition_penalty != 1.0
         self._seen = np.unique(prompt_ids) if self._is_penalised else prompt_ids[:0]
         # Each token takes one number.
@@ -47,12 +48,19 @@ class Sampler:
         best = int(logits.argmax())  # the index of a NaN, if there is one
         if not math.isfinite(logits.item(best)):
             raise ValueError("no token can be chosen: the logits hold no finite maximum")
-        token_id = (
-            best if self._params.temperature < _GREEDY_BELOW else self._draw(logits, logits[best])
-        )
+        token_id = best if self._is_greedy else self._draw(logits, logits[best])
+        self._push(token_id)
+        return token_id
+
+    def skip(self, token_id: int) -> None:
+        """Append a token that is known without logits; it takes a random number, as any other."""
+        if not self._is_greedy:
+            self._random.random()
+        self._push(token_id)
+
+    def _push(self, token_id: int) -> None:
         if self._is_penalised:
             self._seen = np.union1d(self._seen, token_id)
-        return token_id
 
     def _penalise(self, logits: NDArray[np.float32]) -> None:
         seen = logits[self._seen]

@@ -213,7 +213,10 @@ def test_an_answer_of_no_tokens_is_refused(engine: Engine) -> None:
 
 
 class Script:
-    """A constraint that forces given tokens."""
+    """A constraint that allows one token at a time."""
+
+    forced = ()
+    is_ending = False
 
     def __init__(self, *forced: int) -> None:
         self.left = list(forced)

@@ -321,6 +321,8 @@ class Broken:
     """A constraint that fails at the third token."""
 
     is_complete = False
+    forced = ()
+    is_ending = False
     left = 2
 
     def allowed(self, logits: NDArray[np.float32]) -> None:

@@ -72,6 +72,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Copying:
     """A format that makes the answer repeat a text."""
 
+    forced = ()
+    is_ending = False
+
     def __init__(self, text: list[int]) -> None:
         self.left = list(text)
 

@@ -20,6 +20,8 @@ class Automaton:
     """A format of which a test says when the answer is whole."""
 
     is_complete: bool = False
+    forced = ()
+    is_ending = False
 
     def allowed(self, logits: object) -> None: ...
 

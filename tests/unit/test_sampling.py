@@ -103,6 +103,18 @@ def test_the_same_seed_gives_the_same_tokens_and_no_seed_does_not() -> None:
     assert tokens(None) != tokens(None)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_token_without_logits_takes_a_random_number_as_any_other(temperature: float) -> None:
+    params = SamplingParams(temperature=temperature, seed=3)
+    flat = np.zeros(1000, np.float32)
+    plain, skipping, later = (Sampler(params, NO_PROMPT, count) for count in (0, 0, 2))
+    expected = [plain.choose(flat.copy()) for _ in range(6)][2:]
+    skipping.skip(5)
+    skipping.skip(6)
+    assert [skipping.choose(flat.copy()) for _ in range(4)] == expected
+    assert [later.choose(flat.copy()) for _ in range(4)] == expected
+
+
 def test_repetition_penalty_looks_at_the_prompt_and_at_the_answer() -> None:
     logits = np.array([2.0, 1.9, 1.8, -1.0], np.float32)
     prompt = np.array([0, 0, 3])

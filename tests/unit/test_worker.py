@@ -85,6 +85,8 @@ class Unconstrained:
     """A format that allows everything and is never complete."""
 
     is_complete = False
+    forced = ()
+    is_ending = False
 
     def allowed(self, logits: NDArray[np.float32]) -> None: ...
 

@@ -1,19 +1,28 @@
 """The real int8 model is exact to the bit: chunked, batched, with drafted tokens, from a cache."""
 
+import json
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks.forced.engines import TokenByToken
+from benchmarks.forced.questions import QUESTIONS, Question
 from edged.bundle.folder import Bundle
+from edged.engine.grammar import FormatError, compile_format
 from edged.engine.loading import load_engine
 from edged.engine.loop import Engine
 from edged.engine.steps import DecodeInput, EngineSettings, Token
 from edged.engine.tokenizer import Tokenizer
-from edged.protocol.request import ChatMessage, SamplingParams
+from edged.protocol.request import ChatMessage, FormatType, OutputFormat, SamplingParams
 from edged.specialists.features import Template
 from tests.system.model.test_answers import PROMPTS
+
+if TYPE_CHECKING:
+    from edged.engine.decoding import Constraint, Decoding
 
 GREEDY = SamplingParams()
 NUM_SLOTS = 4
@@ -96,6 +105,52 @@ def test_batching_changes_no_token(
                 guessing.end(sequence)
                 del running[sequence]
     assert found == expected
+
+
+def held(
+    engine: Engine, tokenizer: Tokenizer, questions: Sequence[Question | None], *, is_forcing: bool
+) -> list[tuple[list[int], NDArray[np.float32]]]:
+    """Answer together, with free text for None; return tokens, and logits that tell the cache."""
+    answers: dict[Decoding, list[int]] = {}
+    for question in questions:
+        messages = (ChatMessage("user", PROMPTS[0]),) if question is None else question.messages
+        schema = None if question is None else question.schema
+        kind = FormatType.TEXT if schema is None else FormatType.JSON_SCHEMA
+        constraint: Constraint | None = compile_format(tokenizer, OutputFormat(kind, schema))
+        if constraint is not None and not is_forcing:
+            constraint = TokenByToken(constraint)
+        prompt = tokenizer.encode_chat(messages)
+        answers[engine.start(prompt, GREEDY, max_tokens=120, constraint=constraint)] = []
+    while not all(decoding.is_over for decoding in answers):
+        for decoding, steps in engine.step().outcomes.items():
+            answers[decoding] += [step.token_id for step in steps if isinstance(step, Token)]
+    found = []
+    for decoding, token_ids in answers.items():
+        last = decoding.num_tokens - 8  # the end of the answer may not have been run
+        logits = engine._graph.forward(np.array([7]), last, slot=decoding.slot, is_prefill=False)
+        found.append((token_ids, logits[0].copy()))
+        engine.end(decoding)
+    engine.release()  # the cache was used without the engine's knowledge
+    return found
+
+
+def test_forced_text_changes_no_bit(guessing: Engine, tokenizer: Tokenizer) -> None:
+    alone = [held(guessing, tokenizer, [one], is_forcing=True)[0] for one in QUESTIONS]
+    singly = [held(guessing, tokenizer, [one], is_forcing=False)[0] for one in QUESTIONS]
+    beside = held(guessing, tokenizer, [*QUESTIONS, None], is_forcing=True)
+    for expected, *others in zip(alone, singly, beside, strict=False):
+        stream = tokenizer.detokenizer()
+        json.loads("".join(map(stream.push, expected[0])))
+        for token_ids, logits in others:
+            assert token_ids == expected[0]
+            np.testing.assert_array_equal(logits, expected[1])
+
+
+def test_a_schema_whose_fixed_text_is_beyond_the_limits_is_refused(tokenizer: Tokenizer) -> None:
+    row = {"type": "array", "items": {"const": 1}, "minItems": 100, "maxItems": 100}
+    table = {"type": "array", "items": row, "minItems": 100, "maxItems": 100}
+    with pytest.raises(FormatError, match=r"format\.schema: .*Too many items"):
+        compile_format(tokenizer, OutputFormat(FormatType.JSON_SCHEMA, table))
 
 
 def test_logits_are_bit_identical_for_all_prefill_chunks(plain: Engine) -> None:
