@@ -1,0 +1,190 @@
+"""Sentences after which nothing is done: no command, or one for which there is nothing here."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from models.specialists.home.generator import mentions
+from models.specialists.home.generator.clauses import Clause, Speaker, say
+from models.specialists.home.generator.drafts import Draft, Wanted, say_one
+from models.specialists.home.generator.homes import KINDS, PROPER, Device, Home, make_home
+from models.specialists.home.generator.resolve import Mention, Verdict, resolve
+from models.specialists.home.generator.tables import Section, commands, phrases
+
+# What is said of commands for the wrong kind of device: sections, and kinds that cannot do it.
+_IMPOSSIBLE = (
+    (("brightness", "color", "white"), "fan blind curtain lock tv switch vacuum thermostat"),
+    (("open", "close"), "light fan tv speaker thermostat"),
+    (("lock", "unlock"), "light fan blind curtain tv speaker thermostat vacuum"),
+    (("position", "part_open"), "lock tv vacuum"),
+    (("temperature",), "blind curtain lock vacuum tv speaker"),
+    (("volume", "mute", "next"), "light blind curtain lock thermostat fan vacuum"),
+    (("fan_speed", "oscillate"), "light blind lock tv"),
+    (("vacuum_start", "dock", "locate"), "light blind lock thermostat"),
+    (("color",), "speaker garage_door"),
+    (("humidity",), "light blind lock tv"),
+)
+
+
+def nothing(speaker: Speaker, wanted: Wanted) -> Draft | None:
+    """Say something that is no command, or one for which there is nothing here."""
+    makers = (_talk, _about, _later, _not, _absent, _impossible, _not_opened, _not_here)
+    maker = speaker.rng.choices(makers, (2.5, 2.5, 1.5, 1.5, 4, 1.5, 0.5, 2))[0]
+    return maker(speaker, wanted)
+
+
+def _of_none(text: str, name: str, forms: Sequence[str] = ()) -> Draft:
+    """Return a sentence after which nothing is done."""
+    return Draft(text, f"none/{name}", (), "none", is_request=False, forms=tuple(forms))
+
+
+def _of_command(text: str, name: str, clause: Clause) -> Draft:
+    """Return a command that cannot be carried out here."""
+    return Draft(text, name, (), "none", clause.form.is_request, (clause.form.text,))
+
+
+def _talk(speaker: Speaker, _: Wanted) -> Draft | None:
+    """Say something that has nothing to do with the home."""
+    text = speaker.rng.choice(phrases("talk", speaker.split))
+    said = text.lower()
+    if any(d.name.lower() in said or d.kind in ("script", "scene") for d in speaker.home.devices):
+        return None
+    return _of_none(text, "talk", [text])
+
+
+def _about(speaker: Speaker, _: Wanted) -> Draft | None:
+    """Ask about a device, or say something about it."""
+    devices = [d for d in speaker.home.devices if KINDS[d.kind].areas]
+    if not devices:
+        return None
+    device = speaker.rng.choice(devices)
+    title = {"cover": "about cover", "lock": "about lock"}.get(device.domain, "about device")
+    if device.domain in ("vacuum", "lawn_mower", "valve", "lock") and title == "about device":
+        return None
+    form = speaker.rng.choice(phrases(title, speaker.split))
+    mention = mentions.one(speaker.rng, speaker.home, device)
+    if not mention.text.startswith(("the ", "my ")):
+        return None
+    text = form.replace("{x}", mention.text)
+    if mention.is_plural:
+        return None
+    return _of_none(text, "about", [form])
+
+
+def _request(speaker: Speaker, wanted: Wanted) -> Clause | None:
+    """Say a request that could be fulfilled."""
+    section, kind = wanted[0]
+    if section.name in ("scene", "script", "press") or "item" in dict(section.data).values():
+        return None
+    clause = say_one(speaker, section, kind, is_request=True)
+    return clause if clause and clause.actions else None
+
+
+def _later(speaker: Speaker, wanted: Wanted) -> Draft | None:
+    """Ask for something later, or on a condition."""
+    clause = _request(speaker, wanted)
+    if clause is None:
+        return None
+    form = speaker.rng.choice(phrases("later", speaker.split))
+    return _of_none(form.replace("{c}", clause.text), "later", [form, clause.form.text])
+
+
+def _not(speaker: Speaker, wanted: Wanted) -> Draft | None:
+    """Ask that something is not done."""
+    clause = _request(speaker, wanted)
+    if clause is None or clause.text.startswith("make sure"):
+        return None
+    form = speaker.rng.choice(phrases("not", speaker.split))
+    return _of_none(form.replace("{c}", clause.text), "not", [form, clause.form.text])
+
+
+def _absent(speaker: Speaker, wanted: Wanted) -> Draft | None:
+    """Ask for a device that is in another home."""
+    section, kind = wanted[0]
+    other = make_home(speaker.rng, speaker.split, 4, [kind])
+    devices = [d for d in other.devices if d.kind == kind]
+    if not devices or (kind in PROPER and "exact" not in section.flags):
+        return None
+    said = _in_other_home(speaker, other, section, speaker.rng.choice(devices))
+    if said is None:
+        return None
+    text, clause = said
+    return _of_command(text, "none/absent", clause)
+
+
+def _in_other_home(
+    speaker: Speaker, other: Home, section: Section, device: Device
+) -> tuple[str, Clause] | None:
+    """Say a command as for another home, if nothing of it could be meant here."""
+    if section.implied or "everything" in section.flags:
+        return None
+    forms = section.forms[speaker.split]
+    clause = say(replace(speaker, home=other), section, speaker.rng.choice(forms), device)
+    if clause is None or not clause.mention.words or clause.mention.excluded:
+        return None
+    place = clause.mention.place
+    if place and place.kind != "area":
+        return None
+    mention = replace(clause.mention, kinds=frozenset())
+    if resolve(speaker.home, mention, lambda _: True) is not Verdict.NONE:
+        return None
+    if any(d.kind == device.kind for d in speaker.home.devices) and not _tells_apart(mention):
+        return None
+    return clause.text, clause
+
+
+def _tells_apart(mention: Mention) -> bool:
+    """Tell whether more is said than what a device is."""
+    return len(mention.words) > 1 or mention.place is not None
+
+
+def _not_here(speaker: Speaker, _: Wanted) -> Draft | None:
+    """Ask for what there is, but not there; or for what there is nothing."""
+    rng = speaker.rng
+    implied = [s for s in commands() if s.implied]
+    section = rng.choice(implied)
+    devices = [d for d in speaker.home.devices if d.area]
+    if not devices:
+        return None
+    clause = say(speaker, section, rng.choice(section.forms[speaker.split]), rng.choice(devices))
+    if clause is None or clause.reading is not Verdict.NONE:
+        return None
+    return _of_command(clause.text, "none/not_here", clause)
+
+
+def _impossible(speaker: Speaker, _: Wanted) -> Draft | None:
+    """Ask a device for what its kind cannot do."""
+    rng = speaker.rng
+    names, kinds = rng.choice(_IMPOSSIBLE)
+    name = rng.choice(names)
+    section = next(s for s in commands() if s.name == name)
+    devices = [d for d in speaker.home.devices if d.kind in kinds.split()]
+    if not devices:
+        return None
+    device = rng.choice(devices)
+    if device.kind == "switch" and section.name not in ("brightness", "color"):
+        return None
+    clause = say(speaker, section, rng.choice(section.forms[speaker.split]), device)
+    if clause is None or clause.mention.parts or clause.reading is not Verdict.NONE:
+        return None
+    if device.name.lower() not in clause.text.lower():
+        return None
+    return _of_command(clause.text, "none/impossible", clause)
+
+
+def _not_opened(speaker: Speaker, _: Wanted) -> Draft | None:
+    """Ask to open all doors at once."""
+    rng = speaker.rng
+    name = rng.choice(("unlock", "open"))
+    section = next(s for s in commands() if s.name == name)
+    kinds = ("lock",) if section.name == "unlock" else ("garage_door", "gate")
+    devices = [d for d in speaker.home.devices if d.kind in kinds]
+    if not devices:
+        return None
+    mention = mentions.several(rng, speaker.home, rng.choice(devices))
+    if mention.number != "all":
+        return None
+    form = rng.choice([f for f in section.forms[speaker.split] if f.is_request])
+    text = form.text.replace("{x}", mention.text)
+    if kinds == ("lock",):
+        text = text.replace("locks", "doors") if "lock" not in form.text[:4] else text
+    return _of_none(text, "not_opened", [form.text])

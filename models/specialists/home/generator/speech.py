@@ -1,0 +1,138 @@
+"""How a sentence reaches the node: typed, typed in a hurry, or heard by a machine."""
+
+import re
+from random import Random
+
+from models.specialists.home.generator.values import COLORS
+from models.specialists.home.generator.words import NUMBER_WORDS
+
+# A slip in one of these would be another word, or hide what is asked for.
+_KEEP = frozenset(
+    (
+        *COLORS,
+        *NUMBER_WORDS,
+        *[
+            "half",
+            "quarter",
+            "quarters",
+            "three",
+            "percent",
+            "degrees",
+            "lock",
+            "unlock",
+            "locked",
+            "unlocked",
+            "open",
+            "close",
+            "closed",
+            "left",
+            "right",
+            "north",
+            "south",
+            "east",
+            "west",
+            "upper",
+            "lower",
+            "upstairs",
+            "downstairs",
+            "inner",
+            "outer",
+            "middle",
+            "front",
+            "back",
+            "rear",
+            "don't",
+            "never",
+            "except",
+        ],
+        *["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety", "hundred"],
+    )
+)
+_KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+_MIN_LETTERS = 5
+_QUESTION = re.compile(
+    r"(can|could|would|will|is|are|did|do|does|how|what|when|why|who|which|where|should|was|has)\b"
+)
+# What is heard for what was said.
+_MISHEARD = (
+    ("turn off", "turn of"),
+    ("switch off", "switch of"),
+    (" to ", " too "),
+    ("lights", "light's"),
+    ("please", "pleas"),
+    ("the ", "da "),
+    ("dim", "dimm"),
+    ("percent", "per cent"),
+)
+
+
+def _slip(rng: Random, word: str) -> str:
+    """Mistype a word."""
+    place = rng.randrange(1, len(word) - 1)
+    kind = rng.random()
+    if kind < 0.35:
+        return word[:place] + word[place + 1] + word[place] + word[place + 2 :]
+    if kind < 0.65:
+        return word[:place] + word[place + 1 :]
+    if kind < 0.8:
+        return word[:place] + word[place] + word[place:]
+    row = next((row for row in _KEYS if word[place].lower() in row), None)
+    if row is None:
+        return word
+    near = row.index(word[place].lower()) + rng.choice((-1, 1))
+    return word[:place] + row[max(0, min(near, len(row) - 1))] + word[place + 1 :]
+
+
+def _with_slip(rng: Random, text: str) -> str:
+    """Mistype one of the longer words."""
+    words = text.split(" ")
+    longer = [
+        index
+        for index, word in enumerate(words)
+        if len(word) >= _MIN_LETTERS and word.isalpha() and word.lower() not in _KEEP
+    ]
+    if longer:
+        index = rng.choice(longer)
+        words[index] = _slip(rng, words[index])
+    return " ".join(words)
+
+
+def _without_article(text: str, rng: Random) -> str:
+    """Leave out one of the words that carry little."""
+    found = list(re.finditer(r"\b(the|to|of) ", text))
+    if not found:
+        return text
+    chosen = rng.choice(found)
+    return text[: chosen.start()] + text[chosen.end() :]
+
+
+def _misheard(rng: Random, text: str) -> str:
+    """Hear something else."""
+    fitting = [(said, heard) for said, heard in _MISHEARD if said in text]
+    if not fitting:
+        return text
+    said, heard = rng.choice(fitting)
+    return text.replace(said, heard, 1)
+
+
+def deliver(rng: Random, text: str, *, is_spoken: bool) -> str:
+    """Return a sentence in the form in which it arrives."""
+    text = re.sub(r"\s+([,.?!])", r"\1", " ".join(text.split())).strip(" ,")
+    if is_spoken:
+        text = re.sub(r"[,.?!]", "", text.lower())
+        if rng.random() < 0.1:
+            text = _misheard(rng, text)
+        return text.replace("'", "") if rng.random() < 0.15 else text
+    if rng.random() < 0.1:
+        text = _with_slip(rng, text)
+    if rng.random() < 0.05:
+        text = _without_article(text, rng)
+    style = rng.random()
+    if style < 0.5:
+        text = text[0].upper() + text[1:]
+        text = re.sub(r"\bi\b", "I", text)
+        is_question = _QUESTION.match(text.lower())
+        return text + ("?" if is_question else rng.choice((".", ".", "", "!")))
+    if style < 0.53:
+        return text.upper()
+    return text
