@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 
+from models.specialists.home.generator import by_hand
 from models.specialists.home.generator.examples import make_many
 from models.specialists.home.generator.tables import SPLITS
 
@@ -24,13 +25,15 @@ def _sizes(text: str) -> tuple[int, int]:
 def main() -> None:
     """Write examples."""
     parser = argparse.ArgumentParser(prog="python -m models.specialists.home.generator")
-    parser.add_argument("--count", type=int, required=True, help="how many examples")
+    parser.add_argument("--count", type=int, default=100, help="how many examples")
     parser.add_argument("--seed", type=int, default=0, help="the same seed, the same examples")
     parser.add_argument("--split", choices=SPLITS, default="train")
     parser.add_argument("--devices", type=_sizes, default=(1, 40), metavar="LOW-HIGH")
+    parser.add_argument("--by-hand", action="store_true", help="write those of by-hand.txt")
     given = parser.parse_args()
-    for example in make_many(given.count, given.seed, given.split, given.devices):
-        sys.stdout.write(json.dumps(example.as_json(), ensure_ascii=False) + "\n")
+    made = make_many(given.count, given.seed, given.split, given.devices)
+    for line in by_hand.read() if given.by_hand else (example.as_json() for example in made):
+        sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def say(speaker: Speaker, section: Section, form: Form, device: Device) -> Claus
     if section.implied:
         text, mention = _implied(speaker, section, text, device)
     else:
-        chosen = _mention(speaker, section, device)
+        chosen = _mention(speaker, section, device, is_leaving_out="{but}" in text)
         if chosen is None or not _is_speakable(text, chosen):
             return None
         mention = chosen
@@ -110,11 +110,15 @@ def _with_values(
     return text, said
 
 
-def _mention(speaker: Speaker, section: Section, device: Device) -> Mention | None:
+def _mention(
+    speaker: Speaker, section: Section, device: Device, *, is_leaving_out: bool
+) -> Mention | None:
     """Choose how to refer to a device, or to it and others."""
     rng, home = speaker.rng, speaker.home
     if "everything" in section.flags:
         return mentions.everything(rng, home, device)
+    if is_leaving_out:
+        return mentions.all_but_one(rng, home, device)
     style = rng.choices((*_STYLES, None), (*_STYLES.values(), 0.09))[0]
     if "exact" in section.flags or mentions.nouns(device.kind) is None:
         style = mentions.one
@@ -133,13 +137,16 @@ def _is_speakable(text: str, mention: Mention) -> bool:
     before, _, after = text.partition("{x}")
     if re.search(r"\b(the|my)$", before.rstrip()):
         return not re.match(r"(the|my|all|every|each|both)\b", mention.text)
-    first, last = after.split()[:1], mention.words[-1:]
-    return not (first and last and first[0].rstrip("s") == last[0].rstrip("s"))
+    # The verb may be what a device is called: "lock the front door lock".
+    others = {stem(word) for word in tokens(f"{before} {after}")[1 if before else 0 :]}
+    return not mention.words or stem(mention.words[-1]) not in others
 
 
 def _with_mention(text: str, mention: Mention) -> str:
     """Put a mention into a form."""
     text = text.replace("{x}", mention.text)
+    if mention.excluded:
+        text = text.replace("{but}", mention.excluded.text)
     text = text.replace("{is}", "are" if mention.is_plural else "is")
     return text.replace("{it}", "them" if mention.is_plural else "it")
 

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
+from typing import Any
 
 from models.specialists.home.generator import drafts
 from models.specialists.home.generator.clauses import Action, Clause, Speaker
 from models.specialists.home.generator.drafts import Draft, Wanted
 from models.specialists.home.generator.homes import KINDS, Home, make_home
-from models.specialists.home.generator.nothing import nothing
+from models.specialists.home.generator.nothing import half, nothing
 from models.specialists.home.generator.readings import kinds_of
 from models.specialists.home.generator.speech import deliver
 from models.specialists.home.generator.tables import Section, commands, phrases
@@ -20,7 +21,8 @@ _TRIES = 30
 # Shares of what the answers are, and how a sentence for it is made.
 _MIXTURE = {
     "command": (0.50, drafts.command),
-    "two": (0.22, drafts.several),
+    "two": (0.205, drafts.several),
+    "half": (0.015, half),
     "three": (0.03, drafts.several),
     "corrected": (0.01, drafts.correction),
     "none": (0.15, nothing),
@@ -79,7 +81,7 @@ class Example:
     forms: tuple[str, ...]
     """The forms that it was made of."""
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> dict[str, Any]:
         """Return it as a line has it."""
         answer: dict[str, object] = {"actions": list(self.actions)}
         if not self.actions:
@@ -97,10 +99,12 @@ def make(seed: int, index: int, split: str, sizes: tuple[int, int]) -> Example:
         split: ``train`` or ``held-out``.
         sizes: Fewest and most devices of a home.
     """
-    rng = Random(f"{seed}/{index}/{split}/{sizes}")
-    kind = rng.choices([*_MIXTURE], [share for share, _ in _MIXTURE.values()])[0]
+    rng = Random(f"{seed}/{index}/{split}/{sizes}")  # a text: the same on every machine
+    # Of what needs several devices, a home with one has nothing.
+    mixture = _MIXTURE if sizes[1] > 2 else {kind: _MIXTURE[kind] for kind in ("command", "none")}
+    kind = rng.choices([*mixture], [share for share, _ in mixture.values()])[0]
     while True:
-        wanted = _wanted(rng, {"two": 2, "three": 3}.get(kind, 1))
+        wanted = _wanted(rng, {"two": 2, "half": 2, "three": 3}.get(kind, 1))
         # What is hard to say in a home that was set up by chance would else be rare.
         for _ in range(_TRIES):
             speaker = _speaker(rng, split, sizes, wanted, is_torn=kind == "ambiguous")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from models.specialists.home.generator.tables import names
-from models.specialists.home.generator.words import stem, tokens
+from models.specialists.home.generator.words import stems, tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +62,9 @@ KINDS = {
 PROPER = frozenset(("scene", "script", "button", "toggle"))
 AREA_TYPES = ("indoor", "bedroom", "wet", "cellar", "outdoor")
 _AREA_WEIGHTS = (5, 4, 1, 0.9, 1.6)
-_UPPER = ("upstairs", "upper", "second", "top", "third", "mezzanine")
+_UPPER = ("upstairs", "upper", "first", "second", "top", "third", "mezzanine")
 # There is mostly one of these in a home, or its name says enough: it has seldom an area's name.
-_SELF_SAID = frozenset(
+SELF_SAID = frozenset(
     [
         "vacuum",
         "mower",
@@ -101,8 +101,7 @@ class Device:
 
     def vocabulary(self) -> frozenset[str]:
         """Return the stems of all words by which it may be called."""
-        words = f"{self.name} {self.area or ''} {KINDS[self.kind].said}"
-        return frozenset(stem(word) for word in tokens(words))
+        return stems(f"{self.name} {self.area or ''} {KINDS[self.kind].said}")
 
     def as_json(self) -> dict[str, str]:
         """Return it as a request has it."""
@@ -200,15 +199,22 @@ def _plan(rng: Random, split: str, size: int, kinds: Sequence[str]) -> _Plan:
 
 def _floors(rng: Random, split: str, areas: dict[str, str]) -> dict[str, str]:
     """Put areas on floors, bedrooms rather on an upper one."""
-    floors = rng.sample(names("floor", split), rng.choice((2, 2, 2, 3)))
-    upper = [floor for floor in floors if floor.lower().split()[0] in _UPPER]
-    lower = [floor for floor in floors if floor not in upper]
+    upper: list[str] = []
+    lower: list[str] = []
+    for name in names("floor", split):
+        (upper if name.lower().split()[0] in _UPPER else lower).append(name)
+    floors = [rng.choice(lower), rng.choice(upper)]
+    if rng.random() < 0.25:
+        floors.append(rng.choice([name for name in (*upper, *lower) if name not in floors]))
     chosen = {}
     for area, area_type in areas.items():
-        if area_type == "outdoor" and rng.random() < 0.7:
-            continue
-        fitting = upper if area_type == "bedroom" and rng.random() < 0.8 else lower
-        chosen[area] = rng.choice(fitting or floors)
+        if area_type == "outdoor":
+            if rng.random() < 0.3:
+                chosen[area] = floors[0]
+        elif area_type == "bedroom" and rng.random() < 0.8:
+            chosen[area] = floors[1]
+        else:
+            chosen[area] = rng.choice((floors[0], *floors))
     return chosen
 
 
@@ -241,26 +247,38 @@ def _add(rng: Random, plan: _Plan, kind: str) -> None:
         if area and not plan.is_complete and rng.random() < 0.15:
             area = None
         base, mod = _base_name(rng, kind, plan.split)
-        name = base
-        floor = plan.floors.get(area or "")
-        if kind == "vacuum" and floor and " " not in base and rng.random() < 0.3:
-            name = f"{floor} {base}"
-        elif (
-            area
-            and not {*tokens(area)} & {*tokens(base)}
-            and rng.random() < _area_chance(plan, kind, mod)
-        ):
-            name = f"{area} {base}"
-        if rng.random() < 0.05 and kind not in PROPER:
-            name = f"{name} {rng.choice(names('side', plan.split))}"
+        name = _with_side(rng, plan, kind, _with_place(rng, plan, kind, (area, base, mod)))
         if _is_free(plan, name, area):
             _append(rng, plan, Device("", _in_case(rng, name, plan.case), kind, area, base=base))
             return
 
 
+def _with_place(rng: Random, plan: _Plan, kind: str, named: tuple[str | None, str, str]) -> str:
+    """Put the area or the floor before a name, as its owner likes it."""
+    area, base, mod = named
+    floor = plan.floors.get(area or "")
+    if kind == "vacuum" and floor and " " not in base and rng.random() < 0.3:
+        return f"{floor} {base}"
+    is_said = {*tokens(area or "")} & {*tokens(base)}
+    if area and not is_said and rng.random() < _area_chance(plan, kind, mod):
+        return f"{area} {base}"
+    return base
+
+
+def _with_side(rng: Random, plan: _Plan, kind: str, name: str) -> str:
+    """Put behind a name what tells it from another, at times in a hurry."""
+    style = rng.random()
+    if style > 0.07 or kind in PROPER:
+        return name
+    side = rng.choice(names("side", plan.split))
+    if style < 0.02:
+        return f"{name} {side.upper()} {rng.choice(('new', 'old', 'test', '2'))}"
+    return f"{name} {side}"
+
+
 def _area_chance(plan: _Plan, kind: str, mod: str) -> float:
     """Return how likely a name begins with its area."""
-    if kind in _SELF_SAID:
+    if kind in SELF_SAID:
         return plan.area_in_name * 0.15
     return plan.area_in_name if mod else min(1, plan.area_in_name + 0.3)
 
@@ -282,11 +300,19 @@ def _add_sibling(rng: Random, plan: _Plan) -> None:
 
 def _is_free(plan: _Plan, name: str, area: str | None) -> bool:
     """Tell whether a name is new, or new in its area and said with it."""
+    if any(d.area == area and _bare(d.name, area) == _bare(name, area) for d in plan.devices):
+        return False
     same = [d for d in plan.devices if tokens(d.name) == tokens(name)]
     if not same:
         return not _names_another_area(plan, name, area)
     places = [area, *(d.area for d in same)]
     return plan.has_areas and None not in places and len({*places}) == len(places)
+
+
+def _bare(name: str, area: str | None) -> tuple[str, ...]:
+    """Return the words of a name without those of its area that it begins with."""
+    said, first = tokens(name), tokens(area or "")
+    return said[len(first) :] if first and said[: len(first)] == first else said
 
 
 def _names_another_area(plan: _Plan, name: str, area: str | None) -> bool:

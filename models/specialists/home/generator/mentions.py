@@ -91,6 +91,8 @@ _OTHER_NOUNS = {
 }
 # Words without which the rest of a name is no name.
 _SIDES = frozenset(word.lower() for split in ("train", "held-out") for word in names("side", split))
+# What stands before one of these is no word that could be left out.
+_AREA_WORDS = frozenset(["room", "bathroom", "bedroom", "office", "yard", "suite", "house", "pair"])
 EVERYTHING = frozenset(("light", "switch", "fan", "tv", "speaker"))
 
 
@@ -108,6 +110,8 @@ def place_phrase(place: Place, rng: Random) -> str:
     said = place.name.lower()
     if place.kind == "here":
         return rng.choice(("in here", "in here", "here", "in this room"))
+    if place.is_here:
+        return "on this floor"
     if place.kind == "floor":
         if said in ("upstairs", "downstairs"):
             return said
@@ -169,7 +173,12 @@ def _part_of_name(rng: Random, device: Device) -> str:
     if device.kind == "light" and stem(last) == "light" and len(words) > 1:
         other = "lamp" if last == "light" else "light"
         return " ".join([*words[:-1], other])
-    if len(words) > 1 and words[0].lower() not in ("mr", "sir", "hot", "water", "air", "garage"):
+    is_area_cut = len(words) > 1 and (words[1].lower() in _AREA_WORDS or words[1].isdigit())
+    if (
+        len(words) > 1
+        and not is_area_cut
+        and words[0].lower() not in ("mr", "sir", "hot", "water", "air", "garage")
+    ):
         return words[0] if device.kind in ("vacuum", "speaker", "ac") else " ".join(words[1:])
     return device.name
 
@@ -223,7 +232,8 @@ def several(rng: Random, home: Home, device: Device) -> Mention:
     place = _some_place(rng, home, device)
     is_all = rng.random() < 0.5
     where = place_phrase(place, rng) if place else ""
-    before = rng.random() < 0.5 and place is not None and place.kind != "here"
+    before = rng.random() < 0.5 and place is not None and not place.is_here
+    before = before and place is not None and place.kind != "here"
     if before and place:
         noun, where = f"{place.name.lower()} {plural}", ""
     else:
@@ -290,8 +300,10 @@ def family(rng: Random, home: Home, device: Device) -> Mention | None:
     return Mention(f"{start}{head} {plural}", words, "all", is_plural=True)
 
 
-def except_one(rng: Random, home: Home, device: Device) -> Mention | None:
-    """Refer to all of a kind but one."""
+def all_but_one(rng: Random, home: Home, device: Device) -> Mention | None:
+    """Refer to all of a kind; the one that is left out is to be said elsewhere."""
+    if device.kind not in _NOUNS:
+        return None
     group = several(rng, home, device)
     if group.number == "many":
         group = replace(group, text=f"all {group.text}", number="all")
@@ -303,8 +315,16 @@ def except_one(rng: Random, home: Home, device: Device) -> Mention | None:
     excluded = one(rng, home, rng.choice(near))
     if not excluded.text.startswith("the ") and len(excluded.words) < 2:
         return None
-    joint = rng.choice(("except", "but", "except for", "apart from", "but not"))
-    return replace(group, text=f"{group.text} {joint} {excluded.text}", excluded=excluded)
+    return replace(group, excluded=excluded)
+
+
+def except_one(rng: Random, home: Home, device: Device) -> Mention | None:
+    """Refer to all of a kind but one."""
+    group = all_but_one(rng, home, device)
+    if group is None or group.excluded is None:
+        return None
+    joint = rng.choice(("except", "but", "except for", "apart from", "but not", "other than"))
+    return replace(group, text=f"{group.text} {joint} {group.excluded.text}")
 
 
 def everything(rng: Random, home: Home, device: Device) -> Mention:

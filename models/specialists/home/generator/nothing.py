@@ -6,9 +6,14 @@ from dataclasses import replace
 from models.specialists.home.generator import mentions
 from models.specialists.home.generator.clauses import Clause, Speaker, say
 from models.specialists.home.generator.drafts import Draft, Wanted, say_one
-from models.specialists.home.generator.homes import KINDS, PROPER, Device, Home, make_home
+from models.specialists.home.generator.homes import (
+    KINDS,
+    SELF_SAID,
+    make_home,
+)
 from models.specialists.home.generator.resolve import Mention, Verdict, resolve
 from models.specialists.home.generator.tables import Section, commands, phrases
+from models.specialists.home.generator.words import stems
 
 # What is said of commands for the wrong kind of device: sections, and kinds that cannot do it.
 _IMPOSSIBLE = (
@@ -99,26 +104,30 @@ def _not(speaker: Speaker, wanted: Wanted) -> Draft | None:
 
 def _absent(speaker: Speaker, wanted: Wanted) -> Draft | None:
     """Ask for a device that is in another home."""
-    section, kind = wanted[0]
-    other = make_home(speaker.rng, speaker.split, 4, [kind])
-    devices = [d for d in other.devices if d.kind == kind]
-    if not devices or (kind in PROPER and "exact" not in section.flags):
-        return None
-    said = _in_other_home(speaker, other, section, speaker.rng.choice(devices))
-    if said is None:
-        return None
-    text, clause = said
-    return _of_command(text, "none/absent", clause)
+    clause = _say_absent(speaker, *wanted[0], is_request=False)
+    return _of_command(clause.text, "none/absent", clause) if clause else None
 
 
-def _in_other_home(
-    speaker: Speaker, other: Home, section: Section, device: Device
-) -> tuple[str, Clause] | None:
-    """Say a command as for another home, if nothing of it could be meant here."""
+def half(speaker: Speaker, wanted: Wanted) -> Draft | None:
+    """Say two commands, of which one is for what is not here: the other is carried out."""
+    good = say_one(speaker, *wanted[0], is_request=True)
+    bad = _say_absent(speaker, *wanted[1], is_request=True)
+    if good is None or bad is None or not good.actions:
+        return None
+    pair = [good, bad] if speaker.rng.random() < 0.5 else [bad, good]
+    joiner = speaker.rng.choice(phrases("joiner", speaker.split))
+    text = f"{pair[0].text} {joiner} {pair[1].text}"
+    return Draft(text, "half", (good,), forms=(good.form.text, bad.form.text))
+
+
+def _say_absent(
+    speaker: Speaker, section: Section, kind: str, *, is_request: bool
+) -> Clause | None:
+    """Say a command as in another home, if nothing of it could be meant here."""
     if section.implied or "everything" in section.flags:
         return None
-    forms = section.forms[speaker.split]
-    clause = say(replace(speaker, home=other), section, speaker.rng.choice(forms), device)
+    other = make_home(speaker.rng, speaker.split, 4, [kind])
+    clause = say_one(replace(speaker, home=other), section, kind, is_request=is_request)
     if clause is None or not clause.mention.words or clause.mention.excluded:
         return None
     place = clause.mention.place
@@ -127,14 +136,17 @@ def _in_other_home(
     mention = replace(clause.mention, kinds=frozenset())
     if resolve(speaker.home, mention, lambda _: True) is not Verdict.NONE:
         return None
-    if any(d.kind == device.kind for d in speaker.home.devices) and not _tells_apart(mention):
-        return None
-    return clause.text, clause
+    is_like = any(device.kind == kind for device in speaker.home.devices)
+    return None if is_like and not _tells_apart(mention, kind) else clause
 
 
-def _tells_apart(mention: Mention) -> bool:
-    """Tell whether more is said than what a device is."""
-    return len(mention.words) > 1 or mention.place is not None
+def _tells_apart(mention: Mention, kind: str) -> bool:
+    """Tell whether what it is was said, and more; a brand alone may be that of what is here."""
+    if kind in SELF_SAID:
+        return False
+    said = KINDS[kind].said
+    is_said = not said or bool(mention.stems & stems(said))
+    return is_said and (len(mention.words) > 1 or mention.place is not None)
 
 
 def _not_here(speaker: Speaker, _: Wanted) -> Draft | None:

@@ -36,6 +36,8 @@ class Place:
     kind: str
     """``area``, ``floor`` or ``here``."""
     name: str = ""
+    is_here: bool = False
+    """Whether it is the floor where the asker is."""
 
     def has(self, device: Device, home: Home) -> bool:
         """Tell whether a device is there."""

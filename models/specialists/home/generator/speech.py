@@ -51,7 +51,8 @@ _KEEP = frozenset(
 _KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _MIN_LETTERS = 5
 _QUESTION = re.compile(
-    r"(can|could|would|will|is|are|did|do|does|how|what|when|why|who|which|where|should|was|has)\b"
+    r"(can|could|would|will|is|are|did|do|does|how|what|why|who|which|where|was|has)\b"
+    r"|(when (did|is|was)|should (i|we))\b"
 )
 # What is heard for what was said.
 _MISHEARD = (

@@ -1,6 +1,7 @@
 """Words of names and of what is said, in a form in which they can be compared."""
 
 import re
+from functools import cache
 
 _WORD = re.compile(r"[a-z0-9]+")
 NUMBER_WORDS = [
@@ -72,11 +73,13 @@ _ALIKE = tuple(
 )
 
 
+@cache
 def tokens(text: str) -> tuple[str, ...]:
     """Return the words of a text as they were said: lower case, without apostrophes."""
     return tuple(_WORD.findall(text.lower().replace("'", "")))
 
 
+@cache
 def stem(word: str) -> str:
     """Return what a word has in common with its plural, its digit and its synonym."""
     word = _DIGITS.get(word, word)
@@ -85,11 +88,13 @@ def stem(word: str) -> str:
     return _SAME.get(word, word)
 
 
+@cache
 def stems(text: str) -> frozenset[str]:
     """Return the stems of the words of a text."""
     return frozenset(stem(word) for word in tokens(text))
 
 
+@cache
 def is_alike(one: str, other: str) -> bool:
     """Tell whether two stems are so alike that one may be said for the other."""
     if one == other:
