@@ -238,5 +238,8 @@ def corrected(rng: Random, wrong: Clause, right: Clause) -> Clause | None:
     """Say a command for one device, then for another instead."""
     if not right.form.text.endswith("{x}") or wrong.form != right.form:
         return None
+    if rng.random() < 0.4:
+        joint = rng.choice((", not", " and not"))
+        return replace(right, text=f"{right.text}{joint} {wrong.mention.text}")
     joint = rng.choice((", no wait, ", ", no, ", " no i mean ", ", sorry, ", ", i mean "))
     return replace(right, text=f"{wrong.text}{joint}{right.mention.text}")

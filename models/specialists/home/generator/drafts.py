@@ -94,7 +94,9 @@ def correction(speaker: Speaker, wanted: Wanted) -> Draft | None:
     wrong, right = say(speaker, section, form, first), say(speaker, section, form, second)
     if not wrong or not right or not wrong.actions or not right.actions:
         return None
-    if wrong.reading == right.reading or {wrong.mention.number, right.mention.number} != {"one"}:
+    if wrong.mention.parts or right.mention.parts or wrong.reading == right.reading:
+        return None
+    if {wrong.mention.number, right.mention.number} != {"one"}:
         return None
     clause = corrected(speaker.rng, wrong, right)
     return _of(clause, "corrected") if clause else None

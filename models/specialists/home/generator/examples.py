@@ -10,7 +10,7 @@ from models.specialists.home.generator import drafts
 from models.specialists.home.generator.clauses import Action, Clause, Speaker
 from models.specialists.home.generator.drafts import Draft, Wanted
 from models.specialists.home.generator.homes import KINDS, Home, make_home
-from models.specialists.home.generator.nothing import half, nothing
+from models.specialists.home.generator.nothing import but_not, half, nothing
 from models.specialists.home.generator.readings import kinds_of
 from models.specialists.home.generator.speech import deliver
 from models.specialists.home.generator.tables import Section, commands, phrases
@@ -20,11 +20,12 @@ MAX_TARGETS = 12
 _TRIES = 30
 # Shares of what the answers are, and how a sentence for it is made.
 _MIXTURE = {
-    "command": (0.50, drafts.command),
+    "command": (0.485, drafts.command),
     "two": (0.205, drafts.several),
     "half": (0.015, half),
+    "but_not": (0.02, but_not),
     "three": (0.03, drafts.several),
-    "corrected": (0.01, drafts.correction),
+    "corrected": (0.015, drafts.correction),
     "none": (0.15, nothing),
     "ambiguous": (0.09, drafts.unclear_which),
 }
@@ -104,7 +105,7 @@ def make(seed: int, index: int, split: str, sizes: tuple[int, int]) -> Example:
     mixture = _MIXTURE if sizes[1] > 2 else {kind: _MIXTURE[kind] for kind in ("command", "none")}
     kind = rng.choices([*mixture], [share for share, _ in mixture.values()])[0]
     while True:
-        wanted = _wanted(rng, {"two": 2, "half": 2, "three": 3}.get(kind, 1))
+        wanted = _wanted(rng, {"two": 2, "half": 2, "but_not": 2, "three": 3}.get(kind, 1))
         # What is hard to say in a home that was set up by chance would else be rare.
         for _ in range(_TRIES):
             speaker = _speaker(rng, split, sizes, wanted, is_torn=kind == "ambiguous")

@@ -179,7 +179,8 @@ def _part_of_name(rng: Random, device: Device) -> str:
         and not is_area_cut
         and words[0].lower() not in ("mr", "sir", "hot", "water", "air", "garage")
     ):
-        return words[0] if device.kind in ("vacuum", "speaker", "ac") else " ".join(words[1:])
+        is_brand = device.kind in ("vacuum", "speaker", "ac") and words[0].lower() not in _SIDES
+        return words[0] if is_brand else " ".join(words[1:])
     return device.name
 
 
@@ -205,6 +206,8 @@ def _ways(rng: Random, home: Home, device: Device) -> list[tuple[float, str, Pla
     ]
     if device.kind in ("todo", "timer", "alarm"):
         return ways
+    if device.kind in _NOUNS and not {stem(w) for w in tokens(noun)} & {*map(stem, tokens(name))}:
+        ways.append((0.12, f"{name} {noun}", None))
     if device.floor:
         ways.append((0.06, noun, Place("floor", device.floor)))
     if home.asker and device.area == home.asker:

@@ -51,6 +51,9 @@ def _talk(speaker: Speaker, _: Wanted) -> Draft | None:
     """Say something that has nothing to do with the home."""
     text = speaker.rng.choice(phrases("talk", speaker.split))
     said = text.lower()
+    taken = {"timer": "timer", "remind": "todo"}
+    if any(w in said and d.kind == k for w, k in taken.items() for d in speaker.home.devices):
+        return None
     if any(d.name.lower() in said or d.kind in ("script", "scene") for d in speaker.home.devices):
         return None
     return _of_none(text, "talk", [text])
@@ -118,6 +121,24 @@ def half(speaker: Speaker, wanted: Wanted) -> Draft | None:
     joiner = speaker.rng.choice(phrases("joiner", speaker.split))
     text = f"{pair[0].text} {joiner} {pair[1].text}"
     return Draft(text, "half", (good,), forms=(good.form.text, bad.form.text))
+
+
+def but_not(speaker: Speaker, wanted: Wanted) -> Draft | None:
+    """Ask for one thing, and that another is not done."""
+    done = say_one(speaker, *wanted[0], is_request=True)
+    other = say_one(speaker, *wanted[1], is_request=True)
+    if done is None or other is None or not done.actions or not other.actions:
+        return None
+    if other.text.startswith("make sure") or done.text.startswith("make sure"):
+        return None
+    if {t for a in done.actions for t in a["target"]} & {
+        t for a in other.actions for t in a["target"]
+    }:
+        return None
+    form = speaker.rng.choice(phrases("but not", speaker.split))
+    text = form.replace("{c}", done.text).replace("{n}", other.text)
+    forms = (form, done.form.text, other.form.text)
+    return Draft(text, "but_not", (done,), is_request=False, forms=forms)
 
 
 def _say_absent(

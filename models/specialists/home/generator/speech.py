@@ -51,8 +51,8 @@ _KEEP = frozenset(
 _KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _MIN_LETTERS = 5
 _QUESTION = re.compile(
-    r"(can|could|would|will|is|are|did|do|does|how|what|why|who|which|where|was|has)\b"
-    r"|(when (did|is|was)|should (i|we))\b"
+    r"(can|could|would|will|is|are|did|does|how|what|why|who|which|where|was|has)\b"
+    r"|(when (did|is|was)|should (i|we)|do (you|we|i|people))\b"
 )
 # What is heard for what was said.
 _MISHEARD = (
