@@ -35,6 +35,10 @@ _STYLES: dict[Callable[[Random, Home, Device], Mention | None], float] = {
 }
 
 
+_STYLES_OF_MANY = {**_STYLES, mentions.several: 0.3, mentions.except_one: 0.08}
+_MANY = 4
+
+
 @dataclass(frozen=True, slots=True)
 class Clause:
     """A command, said."""
@@ -119,7 +123,9 @@ def _mention(
         return mentions.everything(rng, home, device)
     if is_leaving_out:
         return mentions.all_but_one(rng, home, device)
-    style = rng.choices((*_STYLES, None), (*_STYLES.values(), 0.09))[0]
+    is_one_of_many = sum(d.kind == device.kind for d in home.devices) >= _MANY
+    styles = _STYLES_OF_MANY if is_one_of_many else _STYLES
+    style = rng.choices((*styles, None), (*styles.values(), 0.09))[0]
     if "exact" in section.flags or mentions.nouns(device.kind) is None:
         style = mentions.one
     if style:

@@ -150,13 +150,13 @@ def _speaker(
         is_torn: Whether several devices are to fit.
     """
     low, high = sizes
-    # As many small homes as large ones by ratio: what is long costs most, and teaches least.
-    size = round(low * (high / low) ** rng.random())
+    # Nearly as many small homes as large ones by ratio: what is long costs most.
+    size = round(low * (high / low) ** rng.random() ** 0.75)
     kinds = [kind for _, kind in wanted]
     if is_torn:
         kinds = [kinds[0]] * rng.choice((2, 2, 3))
-    elif rng.random() < 0.2:
-        kinds += rng.choices(kinds, k=rng.choice((1, 2)))
+    elif rng.random() < 0.3:
+        kinds += rng.choices(kinds, k=rng.choice((1, 1, 2, 2, 3, 4, 6)))
     home = make_home(rng, split, min(high, max(size, len(kinds))), kinds)
     asker = None
     is_here = any("here" in section.flags for section, _ in wanted)
