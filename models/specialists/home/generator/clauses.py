@@ -7,7 +7,7 @@ from itertools import pairwise
 from random import Random
 from typing import TypedDict
 
-from models.specialists.home.generator import mentions, values
+from models.specialists.home.generator import groups, mentions, values
 from models.specialists.home.generator.homes import Device, Home
 from models.specialists.home.generator.readings import is_shopping, kinds_of, read
 from models.specialists.home.generator.resolve import Mention, Place, Reading
@@ -28,14 +28,15 @@ class Action(TypedDict):
 _SLOT = re.compile(r"\{(\w+)\}")
 _STYLES: dict[Callable[[Random, Home, Device], Mention | None], float] = {
     mentions.one: 0.7,
-    mentions.several: 0.12,
-    mentions.both: 0.02,
-    mentions.family: 0.035,
-    mentions.except_one: 0.035,
+    groups.several: 0.12,
+    groups.both: 0.02,
+    groups.family: 0.035,
+    groups.except_one: 0.035,
+    groups.in_two_places: 0.04,
 }
 
 
-_STYLES_OF_MANY = {**_STYLES, mentions.several: 0.3, mentions.except_one: 0.08}
+_STYLES_OF_MANY = {**_STYLES, groups.several: 0.3, groups.except_one: 0.08}
 _MANY = 4
 
 
@@ -120,22 +121,35 @@ def _mention(
     """Choose how to refer to a device, or to it and others."""
     rng, home = speaker.rng, speaker.home
     if "everything" in section.flags:
-        return mentions.everything(rng, home, device)
+        return groups.everything(rng, home, device)
     if is_leaving_out:
-        return mentions.all_but_one(rng, home, device)
+        return groups.all_but_one(rng, home, device)
     is_one_of_many = sum(d.kind == device.kind for d in home.devices) >= _MANY
     styles = _STYLES_OF_MANY if is_one_of_many else _STYLES
     style = rng.choices((*styles, None), (*styles.values(), 0.09))[0]
-    if "exact" in section.flags or mentions.nouns(device.kind) is None:
+    if "exact" in section.flags or device.kind not in mentions.NOUNS:
         style = mentions.one
-    if style:
-        return style(rng, home, device)
-    others = [d for d in home.devices if d != device and d.kind in kinds_of(section)]
+    return style(rng, home, device) if style else _together(speaker, section, device)
+
+
+def _together(speaker: Speaker, section: Section, device: Device) -> Mention | None:
+    """Refer to a device and to others that the command is for as well."""
+    rng, home = speaker.rng, speaker.home
+    kinds = kinds_of(section)
+    if rng.random() < 0.3 and (pair := groups.two_of_a_place(rng, home, device, kinds)):
+        return pair
+    others = [d for d in home.devices if d != device and d.kind in kinds]
     if not others:
         return mentions.one(rng, home, device)
     count = 2 if len(others) > 1 and rng.random() < 0.2 else 1
     devices = [device, *rng.sample(others, count)]
-    return mentions.together(rng, [mentions.one(rng, home, d) for d in devices])
+    makers = [
+        groups.several if d.kind in mentions.NOUNS and rng.random() < 0.2 else mentions.one
+        for d in devices
+    ]
+    return groups.together(
+        rng, [make(rng, home, d) for make, d in zip(makers, devices, strict=True)]
+    )
 
 
 def _is_speakable(text: str, mention: Mention) -> bool:

@@ -272,7 +272,7 @@ def _with_side(rng: Random, plan: _Plan, kind: str, name: str) -> str:
         return name
     side = rng.choice(names("side", plan.split))
     if style < 0.02:
-        return f"{name} {side.upper()} {rng.choice(('new', 'old', 'test', '2'))}"
+        return f"{name} {side.upper()} {rng.choice(('new', 'old', 'test'))}"
     return f"{name} {side}"
 
 

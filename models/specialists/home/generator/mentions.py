@@ -1,4 +1,4 @@
-"""How people refer to devices: by name, by a part of it, by what it is and where."""
+"""How people refer to one device: by name, by a part of it, by what it is and where."""
 
 import re
 from dataclasses import replace
@@ -58,7 +58,7 @@ _PLURALS = frozenset(
     ]
 )
 # What one, and what many of a kind are called.
-_NOUNS = {
+NOUNS = {
     "light": ("light", "lights"),
     "fan": ("fan", "fans"),
     "blind": ("blind", "blinds"),
@@ -90,10 +90,9 @@ _OTHER_NOUNS = {
     "ac": ("air conditioner", "air conditioning"),
 }
 # Words without which the rest of a name is no name.
-_SIDES = frozenset(word.lower() for split in ("train", "held-out") for word in names("side", split))
+SIDES = frozenset(word.lower() for split in ("train", "held-out") for word in names("side", split))
 # What stands before one of these is no word that could be left out.
-_AREA_WORDS = frozenset(["room", "bathroom", "bedroom", "office", "yard", "suite", "house", "pair"])
-EVERYTHING = frozenset(("light", "switch", "fan", "tv", "speaker"))
+AREA_WORDS = frozenset(["room", "bathroom", "bedroom", "office", "yard", "suite", "house", "pair"])
 
 
 def area_phrase(area: str) -> str:
@@ -152,34 +151,34 @@ def _mention(rng: Random, name: str, place: Place | None = None) -> Mention:
 
 def _noun(rng: Random, device: Device) -> str:
     """Return what a device is called by somebody who does not say its name."""
-    if device.kind not in _NOUNS:
+    if device.kind not in NOUNS:
         return device.base or device.name
     if rng.random() < 0.2 and device.kind in _OTHER_NOUNS:
         return rng.choice(_OTHER_NOUNS[device.kind])
-    return _NOUNS[device.kind][0]
+    return NOUNS[device.kind][0]
 
 
 def _part_of_name(rng: Random, device: Device) -> str:
     """Leave out a word of a name, or say them in another order."""
     words = device.name.replace("_", " ").split()
     last = words[-1].lower()
-    if last in _SIDES and not last.isdigit() and len(last) > 1 and rng.random() < 0.6:
+    if last in SIDES and not last.isdigit() and len(last) > 1 and rng.random() < 0.6:
         return " ".join([words[-1], *words[:-1]])
     area = tokens(device.area or "")
     if area and tokens(device.name)[: len(area)] == area and len(words) > len(area):
         return " ".join(words[len(area) :])
-    if last in _SIDES and len(words) > 1:
+    if last in SIDES and len(words) > 1:
         return " ".join(words[:-1])
     if device.kind == "light" and stem(last) == "light" and len(words) > 1:
         other = "lamp" if last == "light" else "light"
         return " ".join([*words[:-1], other])
-    is_area_cut = len(words) > 1 and (words[1].lower() in _AREA_WORDS or words[1].isdigit())
+    is_area_cut = len(words) > 1 and (words[1].lower() in AREA_WORDS or words[1].isdigit())
     if (
         len(words) > 1
         and not is_area_cut
         and words[0].lower() not in ("mr", "sir", "hot", "water", "air", "garage")
     ):
-        is_brand = device.kind in ("vacuum", "speaker", "ac") and words[0].lower() not in _SIDES
+        is_brand = device.kind in ("vacuum", "speaker", "ac") and words[0].lower() not in SIDES
         return words[0] if is_brand else " ".join(words[1:])
     return device.name
 
@@ -206,7 +205,7 @@ def _ways(rng: Random, home: Home, device: Device) -> list[tuple[float, str, Pla
     ]
     if device.kind in ("todo", "timer", "alarm"):
         return ways
-    if device.kind in _NOUNS and not {stem(w) for w in tokens(noun)} & {*map(stem, tokens(name))}:
+    if device.kind in NOUNS and not {stem(w) for w in tokens(noun)} & {*map(stem, tokens(name))}:
         ways.append((0.12, f"{name} {noun}", None))
     if device.floor:
         ways.append((0.06, noun, Place("floor", device.floor)))
@@ -227,127 +226,3 @@ def _ways(rng: Random, home: Home, device: Device) -> list[tuple[float, str, Pla
 def _says_area(device: Device) -> bool:
     """Tell whether a name has the area in it."""
     return {*tokens(device.area or "")} <= {*tokens(device.name)}
-
-
-def several(rng: Random, home: Home, device: Device) -> Mention:
-    """Refer to all devices of a kind: in a place, in the asker's room, or in the home."""
-    single, plural = _NOUNS[device.kind]
-    place = _some_place(rng, home, device)
-    is_all = rng.random() < 0.5
-    where = place_phrase(place, rng) if place else ""
-    before = rng.random() < 0.5 and place is not None and not place.is_here
-    before = before and place is not None and place.kind != "here"
-    if before and place:
-        noun, where = f"{place.name.lower()} {plural}", ""
-    else:
-        noun = plural
-    if is_all:
-        start = rng.choice(("all the ", "all ", "all of the ", "all the ", "every ", "each "))
-        if start in ("every ", "each "):
-            noun = noun.removesuffix(plural) + single
-        text = f"{start}{noun} {where}"
-        if not place and rng.random() < 0.35:
-            text += rng.choice(("in the house", "everywhere", "in the whole house", "at home"))
-    else:
-        text = f"{'the ' if rng.random() < 0.85 else ''}{noun} {where}"
-    kinds = frozenset((device.kind,))
-    is_plural = not is_all or start not in ("every ", "each ")
-    number = "all" if is_all else "many"
-    words = tokens(plural)
-    return Mention(" ".join(text.split()), words, number, place, kinds, is_plural=is_plural)
-
-
-def both(rng: Random, home: Home, device: Device) -> Mention | None:
-    """Refer to two devices of a kind in a place, where there are two."""
-    if device.kind not in _NOUNS:
-        return None
-    place = _some_place(rng, home, device)
-    of_kind = [d for d in home.devices if d.kind == device.kind]
-    if place:
-        of_kind = [d for d in of_kind if place.has(d, home)]
-    if len(of_kind) != 2:
-        return None
-    plural = _NOUNS[device.kind][1]
-    where = place_phrase(place, rng) if place else ""
-    text = " ".join(f"both {plural} {where}".split())
-    return Mention(text, tokens(plural), "all", place, frozenset((device.kind,)), is_plural=True)
-
-
-def _some_place(rng: Random, home: Home, device: Device) -> Place | None:
-    """Choose a place where a device is, or none."""
-    places: list[Place | None] = [None]
-    if device.area:
-        places += [Place("area", device.area)] * 2
-    if device.floor:
-        places += [Place("floor", device.floor)] * 2
-    if (home.asker and device.area == home.asker) or (not home.asker and rng.random() < 0.1):
-        places.append(Place("here"))
-    return rng.choice(places)
-
-
-def family(rng: Random, home: Home, device: Device) -> Mention | None:
-    """Refer to devices of one kind by what their names have in common: "the patio shades"."""
-    if device.kind not in _NOUNS:
-        return None
-    said = tokens(device.name)
-    same = [d for d in home.devices if d.kind == device.kind and d != device]
-    head = next((w for w in said if w not in _SIDES and not w.isdigit()), "")
-    siblings = [d for d in same if head and head in tokens(d.name)]
-    single, plural = _NOUNS[device.kind]
-    if not siblings or stem(head) in (stem(single), *map(stem, plural.split())):
-        return None
-    words = (head, *tokens(plural))
-    start = rng.choice(("the ", "all the ", "both ", "the "))
-    if start == "both " and len(siblings) != 1:
-        start = "the "
-    return Mention(f"{start}{head} {plural}", words, "all", is_plural=True)
-
-
-def all_but_one(rng: Random, home: Home, device: Device) -> Mention | None:
-    """Refer to all of a kind; the one that is left out is to be said elsewhere."""
-    if device.kind not in _NOUNS:
-        return None
-    group = several(rng, home, device)
-    if group.number == "many":
-        group = replace(group, text=f"all {group.text}", number="all")
-    near = [d for d in home.devices if d.kind == device.kind]
-    if group.place:
-        near = [d for d in near if group.place.has(d, home)]
-    if len(near) < 3 or not group.is_plural:
-        return None
-    excluded = one(rng, home, rng.choice(near))
-    if not excluded.text.startswith("the ") and len(excluded.words) < 2:
-        return None
-    return replace(group, excluded=excluded)
-
-
-def except_one(rng: Random, home: Home, device: Device) -> Mention | None:
-    """Refer to all of a kind but one."""
-    group = all_but_one(rng, home, device)
-    if group is None or group.excluded is None:
-        return None
-    joint = rng.choice(("except", "but", "except for", "apart from", "but not", "other than"))
-    return replace(group, text=f"{group.text} {joint} {group.excluded.text}")
-
-
-def everything(rng: Random, home: Home, device: Device) -> Mention:
-    """Refer to all that can be switched in a place."""
-    place = _some_place(rng, home, device)
-    where = place_phrase(place, rng) if place else rng.choice(("", "in the house"))
-    noun = rng.choice(("everything", "everything", "all devices", "all the devices"))
-    text = " ".join(f"{noun} {where}".split())
-    return Mention(text, (), "all", place, EVERYTHING, is_plural=noun != "everything")
-
-
-def together(rng: Random, mentions: list[Mention]) -> Mention:
-    """Name several one after the other."""
-    texts = [mention.text for mention in mentions]
-    if all(text.startswith("the ") for text in texts) and rng.random() < 0.3:
-        texts = [texts[0], *(text.removeprefix("the ") for text in texts[1:])]
-    text = f"{', '.join(texts[:-1])} and {texts[-1]}"
-    return Mention(text, parts=tuple(mentions), is_plural=True)
-
-
-def nouns(kind: str) -> tuple[str, str] | None:
-    """Return what one and what many of a kind are called."""
-    return _NOUNS.get(kind)

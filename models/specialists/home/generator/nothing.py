@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from models.specialists.home.generator import mentions
+from models.specialists.home.generator import groups, mentions
 from models.specialists.home.generator.clauses import Clause, Speaker, say
 from models.specialists.home.generator.drafts import Draft, Wanted, say_one
 from models.specialists.home.generator.homes import (
@@ -214,7 +214,7 @@ def _not_opened(speaker: Speaker, _: Wanted) -> Draft | None:
     devices = [d for d in speaker.home.devices if d.kind in kinds]
     if not devices:
         return None
-    mention = mentions.several(rng, speaker.home, rng.choice(devices))
+    mention = groups.several(rng, speaker.home, rng.choice(devices))
     if mention.number != "all":
         return None
     form = rng.choice([f for f in section.forms[speaker.split] if f.is_request])

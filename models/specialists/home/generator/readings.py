@@ -1,6 +1,6 @@
 """Which devices a command is for, also where it names none."""
 
-from models.specialists.home.generator import mentions
+from models.specialists.home.generator import groups
 from models.specialists.home.generator.homes import KINDS, Device, Home
 from models.specialists.home.generator.resolve import Mention, Reading, Verdict, resolve
 from models.specialists.home.generator.tables import Section
@@ -40,7 +40,7 @@ def kinds_of(section: Section) -> frozenset[str]:
     if section.implied:
         return frozenset(k for said in section.implied for k in _IMPLIED.get(said, (said,)))
     if "everything" in section.flags:
-        return mentions.EVERYTHING
+        return groups.EVERYTHING
     if section.kinds:
         return section.kinds
     domains = {service.split(".")[0] for service in section.services}
