@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from models.specialists.home.generator import by_hand, tables
 from models.specialists.home.generator.clauses import Speaker
@@ -18,7 +19,7 @@ from models.specialists.home.generator.examples import Example, make, make_many
 from models.specialists.home.generator.homes import KINDS, Device, Home, make_home
 from models.specialists.home.generator.readings import kinds_of
 from models.specialists.home.generator.resolve import Mention, Place, Verdict, resolve
-from models.specialists.home.generator.shape import faults, services
+from models.specialists.home.generator.shape import faults, schema, services
 from models.specialists.home.generator.tables import SPLITS
 from models.specialists.home.generator.values import Context
 from models.specialists.home.generator.words import spoken_number, stem, tokens
@@ -144,6 +145,23 @@ def test_each_command_is_said(section: tables.Section, split: str) -> None:
             assert services_said <= {*services()}
             return
     pytest.fail("was never said")
+
+
+def test_answers_fit_the_schema() -> None:
+    check = Draft202012Validator(schema())
+    for example in examples("train")[:200]:
+        assert check.is_valid(example.as_json()["answer"])
+    assert not check.is_valid({"actions": [act("light.turn_on", "light.a", glow=1)]})
+    assert not check.is_valid({"actions": [act("fan.set_percentage", "fan.a")]})
+    assert not check.is_valid({"actions": [], "reason": "perhaps"})
+
+
+def test_what_is_put_on_a_list_stands_in_the_sentence() -> None:
+    said = [(e.prompt.lower(), a) for e in examples("train") for a in e.actions]
+    items = [(prompt, a["data"]["item"]) for prompt, a in said if "item" in a["data"]]
+    assert len(items) > 10
+    for prompt, item in items:
+        assert str(item) in prompt
 
 
 def test_each_service_has_a_command() -> None:

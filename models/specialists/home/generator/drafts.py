@@ -86,7 +86,9 @@ def correction(speaker: Speaker, wanted: Wanted) -> Draft | None:
     """Say a command for the wrong device, then for the right one."""
     section, kind = wanted[0]
     devices = [d for d in speaker.home.devices if d.kind == kind]
-    forms = [f for f in section.forms[speaker.split] if f.text.endswith("{x}")]
+    # A value would be said once, and be another one the second time.
+    plain = [f for f in section.forms[speaker.split] if f.text.count("{") == 1]
+    forms = [form for form in plain if form.text.endswith("{x}")]
     if len(devices) < 2 or not forms:
         return None
     form = speaker.rng.choice(forms)

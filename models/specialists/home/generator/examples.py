@@ -88,7 +88,9 @@ class Example:
         if not self.actions:
             answer["reason"] = self.reason
         inputs = self.home.inputs()
-        return {"prompt": self.prompt, "inputs": inputs, "answer": answer, "group": self.group}
+        # Sentences of the same forms are alike: none of them is to judge what the others taught.
+        group = f"{self.group}: {' / '.join(self.forms)}"
+        return {"prompt": self.prompt, "inputs": inputs, "answer": answer, "group": group}
 
 
 def make(seed: int, index: int, split: str, sizes: tuple[int, int]) -> Example:
@@ -178,7 +180,8 @@ def _delivered(speaker: Speaker, draft: Draft) -> Example | None:
     actions = _merged(draft.clauses)
     if sum(len(action["target"]) for action in actions) > MAX_TARGETS:
         return None
-    prompt = deliver(rng, text, is_spoken=speaker.values.is_spoken)
+    kept = [str(action["data"]["item"]) for action in actions if "item" in action["data"]]
+    prompt = deliver(rng, text, kept, is_spoken=speaker.values.is_spoken)
     return Example(prompt, speaker.home, actions, draft.reason, draft.group, forms)
 
 

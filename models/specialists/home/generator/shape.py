@@ -1,7 +1,6 @@
 """The shape of answers: ``services.json``, and whether an answer has it."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -21,6 +20,34 @@ def services() -> dict[str, dict[str, Any]]:
     """Return the parameters of each service, a JSON schema, by its name."""
     functions = json.loads(FILE.read_text("utf-8"))
     return {f["function"]["name"]: f["function"]["parameters"] for f in functions}
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of an answer; ``x-inputs`` says that targets come with the request."""
+    actions = [_action(name, data) for name, data in services().items()]
+    return {
+        "type": "object",
+        "properties": {
+            "actions": {"type": "array", "items": {"anyOf": actions}},
+            "reason": {"enum": ["none", "ambiguous"]},
+        },
+        "required": ["actions"],
+        "x-ambiguous": {"actions": [], "reason": "ambiguous"},
+    }
+
+
+def _action(name: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of a call of a service."""
+    devices = {
+        "list": "devices",
+        "value": "id",
+        "say": "name",
+        "apart": ["area", "floor"],
+        "where": {"id": [f"{name.split('.', maxsplit=1)[0]}.*"]},
+    }
+    target = {"type": "array", "minItems": 1, "items": {"type": "string", "x-inputs": devices}}
+    properties = {"service": {"const": name}, "target": target, "data": data}
+    return {"type": "object", "properties": properties, "required": [*properties]}
 
 
 def faults(answer: Mapping[str, Any], inputs: Mapping[str, Any]) -> Iterator[str]:
@@ -64,9 +91,8 @@ def _is_valid(value: object, schema: Mapping[str, Any]) -> bool:
     if not isinstance(value, _TYPES[kind]) or isinstance(value, bool) != (kind == "boolean"):
         return False
     if isinstance(value, str):
-        is_long = len(value) > schema.get("maxLength", len(value))
-        is_listed = value in schema.get("enum", (value,))
-        return is_listed and not is_long and bool(re.search(schema.get("pattern", ""), value))
+        least, most = schema.get("minLength", 0), schema.get("maxLength", len(value))
+        return value in schema.get("enum", (value,)) and least <= len(value) <= most
     if isinstance(value, int | float):
         return bool(schema.get("minimum", value) <= value <= schema.get("maximum", value))
     return True

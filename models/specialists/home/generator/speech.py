@@ -1,6 +1,7 @@
 """How a sentence reaches the node: typed, typed in a hurry, or heard by a machine."""
 
 import re
+from collections.abc import Collection
 from random import Random
 
 from models.specialists.home.generator.values import COLORS
@@ -58,12 +59,21 @@ _QUESTION = re.compile(
 _MISHEARD = (
     ("turn off", "turn of"),
     ("switch off", "switch of"),
+    ("turn on", "turn in"),
     (" to ", " too "),
     ("lights", "light's"),
+    ("blinds", "blind's"),
+    ("lamp", "lamb"),
+    ("light", "lite"),
+    ("fan", "van"),
+    ("curtain", "curtin"),
+    ("heating", "eating"),
+    ("living room", "livingroom"),
+    ("bedroom", "bed room"),
     ("please", "pleas"),
-    ("the ", "da "),
     ("dim", "dimm"),
     ("percent", "per cent"),
+    ("degrees", "degree"),
 )
 
 
@@ -116,24 +126,36 @@ def _misheard(rng: Random, text: str) -> str:
     return text.replace(said, heard, 1)
 
 
-def deliver(rng: Random, text: str, *, is_spoken: bool) -> str:
-    """Return a sentence in the form in which it arrives."""
+def deliver(rng: Random, text: str, kept: Collection[str], *, is_spoken: bool) -> str:
+    """Return a sentence in the form in which it arrives.
+
+    Args:
+        rng: Chance.
+        text: The sentence.
+        kept: What stands in the answer as it was said: nothing is changed in it.
+        is_spoken: Whether it was heard by a machine.
+    """
     text = re.sub(r"\s+([,.?!])", r"\1", " ".join(text.split())).strip(" ,")
+    changed = _changed(rng, text, is_spoken=is_spoken)
+    if all(part.lower() in changed.lower() for part in kept):
+        text = changed
     if is_spoken:
         text = re.sub(r"[,.?!]", "", text.lower())
-        if rng.random() < 0.1:
-            text = _misheard(rng, text)
-        return text.replace("'", "") if rng.random() < 0.15 else text
-    if rng.random() < 0.1:
-        text = _with_slip(rng, text)
-    if rng.random() < 0.05:
-        text = _without_article(text, rng)
+        is_kept = any("'" in part for part in kept)
+        return text if is_kept or rng.random() < 0.85 else text.replace("'", "")
     style = rng.random()
     if style < 0.5:
         text = text[0].upper() + text[1:]
         text = re.sub(r"\bi\b", "I", text)
         is_question = _QUESTION.match(text.lower())
         return text + ("?" if is_question else rng.choice((".", ".", "", "!")))
-    if style < 0.53:
-        return text.upper()
-    return text
+    return text.upper() if style < 0.53 else text
+
+
+def _changed(rng: Random, text: str, *, is_spoken: bool) -> str:
+    """Mistype or mishear a sentence, seldom."""
+    if is_spoken:
+        return _misheard(rng, text) if rng.random() < 0.1 else text
+    if rng.random() < 0.1:
+        text = _with_slip(rng, text)
+    return _without_article(text, rng) if rng.random() < 0.05 else text
