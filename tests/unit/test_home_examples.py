@@ -1,5 +1,6 @@
 """The generator of the home specialist's examples: labels, splits, and how answers are compared."""
 
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -56,14 +57,14 @@ KIND_NAMES = {stem(word) for kind in KINDS.values() for word in kind.said.split(
 
 
 @cache
-def examples(split: str, sizes: tuple[int, int] = (1, 12), count: int = 700) -> list[Example]:
+def examples(split: str, sizes: tuple[int, int] = (1, 12), count: int = 400) -> list[Example]:
     return list(make_many(count, 3, split, sizes))
 
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("sizes", [(1, 1), (2, 3), (5, 5), (30, 30)])
 def test_every_answer_has_the_shape(split: str, sizes: tuple[int, int]) -> None:
-    for example in make_many(60, 5, split, sizes):
+    for example in make_many(25, 5, split, sizes):
         line = example.as_json()
         assert not [*faults(line["answer"], line["inputs"])], line
         assert sizes[0] <= len(example.home.devices) <= sizes[1]
@@ -173,11 +174,11 @@ def test_each_service_has_a_command() -> None:
 def test_no_answer_is_rare_and_none_is_all(split: str) -> None:
     made = examples(split)
     said = Counter(action["service"] for example in made for action in example.actions)
-    assert len(said) > 0.7 * len(services())
+    assert len(said) > 0.6 * len(services())
     assert max(said.values()) < 0.25 * said.total()
     reasons = Counter(example.reason for example in made)
-    assert 0.1 < reasons["none"] / len(made) < 0.2
-    assert 0.05 < reasons["ambiguous"] / len(made) < 0.15
+    assert 0.08 < reasons["none"] / len(made) < 0.22
+    assert 0.04 < reasons["ambiguous"] / len(made) < 0.16
     several = sum(len({a["service"] for a in example.actions}) > 1 for example in made)
     assert 0.15 < several / len(made) < 0.35
     asked_from = sum(example.home.asker is not None for example in made)
@@ -188,7 +189,8 @@ def test_nothing_is_unlocked_on_all() -> None:
     for example in examples("train"):
         for action in example.actions:
             if action["service"] == "lock.unlock" and len(action["target"]) > 1:
-                assert " and " in example.prompt.lower() or "+" in example.group
+                assert re.search(r" and |,", example.prompt.lower())
+                assert not re.search(r"\b(all|every|each)\b", example.prompt.lower())
 
 
 DEVICES = (

@@ -66,6 +66,8 @@ def several(speaker: Speaker, wanted: Wanted) -> Draft | None:
         clause = say_one(speaker, section, kind, is_request=True)
         if clause is None or not clause.actions:
             return None
+        if clauses and section.implied and "it" in clause.form.text.split():
+            return None  # it would be what was named before
         clauses.append(clause)
     targets = [t for c in clauses for a in c.actions for t in a["target"]]
     if len({*targets}) < len(targets) and any(c.section.name != "todo_add" for c in clauses):

@@ -59,11 +59,11 @@ _ASKED = {
     "scene": 3.5,
     "script": 1.3,
     "button": 1.2,
-    "siren": 0.5,
+    "siren": 0.8,
     "toggle": 1.5,
     "todo": 4.5,
-    "timer": 0.8,
-    "alarm": 1.2,
+    "timer": 1.2,
+    "alarm": 1.7,
 }
 _OFTEN_SWITCHED = ("light", "switch", "fan", "media_player")
 
