@@ -9,11 +9,11 @@ from typing import Any
 from models.specialists.home.generator import drafts
 from models.specialists.home.generator.clauses import Action, Clause, Speaker
 from models.specialists.home.generator.drafts import Draft, Wanted
-from models.specialists.home.generator.homes import KINDS, Home, make_home
+from models.specialists.home.generator.homes import AREA_TYPES, KINDS, Home, make_home
 from models.specialists.home.generator.nothing import but_not, half, nothing
 from models.specialists.home.generator.readings import kinds_of
 from models.specialists.home.generator.speech import deliver
-from models.specialists.home.generator.tables import Section, commands, phrases
+from models.specialists.home.generator.tables import Section, commands, names, phrases
 from models.specialists.home.generator.values import Context
 
 MAX_TARGETS = 12
@@ -165,6 +165,8 @@ def _speaker(
     if home.areas and rng.random() < (0.25 if is_torn else 0.9 if is_here else 0.55):
         near = [d.area for d in home.devices if d.kind in kinds and d.area]
         asker = rng.choice(near if near and rng.random() < 0.6 else home.areas)
+        if not is_here and rng.random() < 0.06:  # a room without any device
+            asker = rng.choice(names(f"area {rng.choice(AREA_TYPES)}", split))
     context = Context(rng, split, rng.random() < 0.45, rng.random() < 0.35)
     return Speaker(rng, replace(home, asker=asker), context)
 

@@ -49,6 +49,10 @@ KINDS = {
     "humidifier": Kind("humidifier", "humidifier", 0.5, _ROOMS),
     "dehumidifier": Kind("humidifier", "dehumidifier", 0.25, ("cellar", "wet")),
     "boiler": Kind("water_heater", "water heater", 0.4, ("cellar", "wet")),
+    # For these there is no command; they stand in between.
+    "sensor": Kind("sensor", "", 0.9, (*_ROOMS, "wet", "outdoor")),
+    "detector": Kind("binary_sensor", "", 0.7, (*_ROOMS, "cellar", "outdoor")),
+    "camera": Kind("camera", "", 0.3, ("indoor", "outdoor")),
     "scene": Kind("scene", "", 1.2, ()),
     "script": Kind("script", "", 0.6, ()),
     "button": Kind("button", "", 0.5, ()),

@@ -26,6 +26,8 @@ _IMPOSSIBLE = (
     (("fan_speed", "oscillate"), "light blind lock tv"),
     (("vacuum_start", "dock", "locate"), "light blind lock thermostat"),
     (("color",), "speaker garage_door"),
+    (("on", "off"), "sensor detector"),
+    (("on", "off"), "sensor detector"),
     (("humidity",), "light blind lock tv"),
 )
 
@@ -62,7 +64,8 @@ def _talk(speaker: Speaker, _: Wanted) -> Draft | None:
 
 def _about(speaker: Speaker, _: Wanted) -> Draft | None:
     """Ask about a device, or say something about it."""
-    devices = [d for d in speaker.home.devices if KINDS[d.kind].areas]
+    unasked = ("sensor", "detector", "camera")
+    devices = [d for d in speaker.home.devices if KINDS[d.kind].areas and d.kind not in unasked]
     if not devices:
         return None
     device = speaker.rng.choice(devices)

@@ -2,7 +2,7 @@
 
 from models.specialists.home.generator import groups
 from models.specialists.home.generator.homes import KINDS, Device, Home
-from models.specialists.home.generator.resolve import Mention, Reading, Verdict, resolve
+from models.specialists.home.generator.resolve import Mention, Reading, Verdict, is_called, resolve
 from models.specialists.home.generator.tables import Section
 from models.specialists.home.generator.words import stems, tokens
 
@@ -97,6 +97,12 @@ def _checked(home: Home, section: Section, mention: Mention, reading: Reading) -
     if reading is Verdict.NONE and (
         any(d.domain in domains or d.area is None for d in there)
         or ("here" in section.flags and any(d.kind in _REMEDIES for d in there))
+    ):
+        return Verdict.UNCLEAR
+    if (
+        "light" in kinds
+        and not section.data
+        and any(is_called(d, "light") for d in there if d.kind == "switch")
     ):
         return Verdict.UNCLEAR
     found = {d.kind for d in there if d.kind in kinds}

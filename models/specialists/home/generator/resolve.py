@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from models.specialists.home.generator.homes import KINDS, Device, Home
-from models.specialists.home.generator.words import is_alike, stem, tokens
+from models.specialists.home.generator.words import is_alike, stem, stems, tokens
 
 
 class Verdict(Enum):
@@ -92,12 +92,21 @@ def resolve(home: Home, mention: Mention, fits: Fits, *, is_guarded: bool = Fals
     if mention.number == "one":
         reading = _resolve_one(home, mention, found)
     else:
-        reading = _resolve_several(home, mention, found)
+        reading = _resolve_several(home, mention, found, fits)
     if is_guarded and isinstance(reading, tuple):
         reading = _guarded(mention, found, reading)
     if mention.excluded and isinstance(reading, tuple):
         reading = _without(home, mention.excluded, reading)
     return reading
+
+
+def _is_called_alike(home: Home, mention: Mention, fits: Fits) -> bool:
+    """Tell whether something else is called what all of a kind are: a switch "Pond Light"."""
+    if not mention.kinds or not mention.words:
+        return False
+    head = stem(mention.words[-1])
+    others = [d for d in home.devices if fits(d) and d.kind not in mention.kinds]
+    return any(is_called(d, head) for d in others)
 
 
 def _resolve_parts(home: Home, mention: Mention, fits: Fits, *, is_guarded: bool) -> Reading:
@@ -130,8 +139,13 @@ def _of_named_kind(found: list[Device], mention: Mention) -> list[Device]:
     if mention.kinds or not mention.words:
         return found
     head = stem(mention.words[-1])
-    of_kind = [d for d in found if head in {stem(w) for w in KINDS[d.kind].said.split()}]
-    return of_kind or found
+    return [device for device in found if is_called(device, head)] or found
+
+
+def is_called(device: Device, head: str) -> bool:
+    """Tell whether a device is what a word says: by its kind, or the last word of its name."""
+    last = tokens(device.base or device.name)[-1:]
+    return head in stems(KINDS[device.kind].said) or head in map(stem, last)
 
 
 def _absent(home: Home, mention: Mention, everywhere: Sequence[Device]) -> Reading:
@@ -198,8 +212,10 @@ def _resolve_one(home: Home, mention: Mention, found: list[Device]) -> Reading:
     return (only,)
 
 
-def _resolve_several(home: Home, mention: Mention, found: list[Device]) -> Reading:
+def _resolve_several(home: Home, mention: Mention, found: list[Device], fits: Fits) -> Reading:
     """Return all that are meant."""
+    if _is_called_alike(home, mention, fits):
+        return Verdict.UNCLEAR
     if mention.number == "all" or mention.place:
         return tuple(found)
     if any(_is_exact(device, mention) for device in found) and len(found) > 1:
