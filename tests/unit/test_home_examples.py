@@ -18,6 +18,7 @@ from models.specialists.home.generator.drafts import command
 from models.specialists.home.generator.effects import same_actions
 from models.specialists.home.generator.examples import Example, make, make_many
 from models.specialists.home.generator.homes import KINDS, Device, Home, make_home
+from models.specialists.home.generator.judge import judge, report
 from models.specialists.home.generator.readings import kinds_of
 from models.specialists.home.generator.resolve import Mention, Place, Verdict, resolve
 from models.specialists.home.generator.shape import faults, schema, services
@@ -357,6 +358,24 @@ NOTHING = {"actions": [], "reason": "none"}
 )
 def test_what_does_something_else_is_wrong(given: Answer, right: Answer) -> None:
     assert not same_actions(given, right)
+
+
+def test_answers_are_judged() -> None:
+    lamp, fan = act("light.turn_on", "light.a"), act("fan.turn_on", "fan.a")
+    right = [{"actions": [lamp]}, {"actions": [fan]}, NOTHING, {**NOTHING, "reason": "ambiguous"}]
+    examples = [{"group": "on: turn on {x}", "answer": answer} for answer in right]
+    judged = judge(examples, [right[0], NOTHING, NOTHING, None])
+    assert [one.is_right for one in judged] == [True, False, True, False]
+    said = [*report(judged)]
+    assert said[0].startswith("right: 50.0% (")
+    assert said[1].startswith("commands right: 50.0%")
+    assert said[2].startswith("none found: 100.0%")
+    assert said[3].startswith("none wrongly said: 33.3%")
+    assert said[4].startswith("ambiguous found: 0.0%")
+    assert said[6].startswith("done where nothing may be done: 0.0%")
+    assert said[-1].startswith("  on: 50.0%")
+    with pytest.raises(ValueError, match="shorter"):
+        judge(examples, [])
 
 
 def test_nothing_is_right_where_nothing_may_be_done() -> None:
