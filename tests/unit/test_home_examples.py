@@ -241,6 +241,10 @@ LIGHT, SHADE = frozenset(("light",)), frozenset(("shade",))
         (None, Mention("", ("bedroom", "chandelier")), Verdict.NONE),
         (None, Mention("", ("television",)), Verdict.NONE),
         (None, Mention("", ("desks", "lamps")), ["light.a"]),
+        (None, Mention("", ("ceiling", "fan", "light")), ["light.d"]),
+        (None, Mention("", ("lamp",)), Verdict.UNCLEAR),
+        ("Kitchen", Mention("", ("lamp",)), Verdict.UNCLEAR),
+        (None, Mention("", ("front", "door", "lock")), ["lock.a"]),
     ],
 )
 def test_who_is_meant(asker: str | None, mention: Mention, expected: list[str] | Verdict) -> None:

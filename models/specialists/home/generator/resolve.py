@@ -174,13 +174,25 @@ def _is_exact_but_area(device: Device, mention: Mention) -> bool:
 
 
 def _is_nearly_exact(device: Device, mention: Mention) -> bool:
-    """Tell whether the whole name was said, with other words for some of it, or as a place."""
-    name = {stem(word) for word in tokens(device.name)}
-    said = set(mention.stems)
+    """Tell whether the whole name was said, with other words for what it is, or as a place."""
+    kind = stems(KINDS[device.kind].said)
+    name, said = stems(device.name) - kind, mention.stems - kind
     if mention.place and mention.place.kind == "area":
-        with_place = said | {stem(word) for word in tokens(mention.place.name)}
-        return name in (said, with_place)
-    return name == said
+        return bool(name) and name in (said, said | stems(mention.place.name))
+    return bool(name) and name == said
+
+
+def _called_so(mention: Mention, found: Sequence[Device]) -> list[Device]:
+    """Return the only one of several that has the very word in its name, as in "the lamp".
+
+    Not "light", which everybody says of anything that shines.
+    """
+    said = mention.words[-1:]
+    if not said or said[0] in ("light", "lights"):
+        return []
+    words = {said[0], f"{said[0]}s"}
+    called = [device for device in found if words & {*tokens(device.name)}]
+    return called if len(called) == 1 else []
 
 
 def _is_kind_only(mention: Mention, found: Sequence[Device]) -> bool:
@@ -194,22 +206,32 @@ def _resolve_one(home: Home, mention: Mention, found: list[Device]) -> Reading:
     is_kind_only = _is_kind_only(mention, found)
     if is_kind_only and len({device.domain for device in found}) > 1 and not mention.kinds:
         return Verdict.UNCLEAR
-    here = [d for d in found if d.area == home.asker] if home.asker and not mention.place else []
-    if not mention.kinds:
-        for test in (_is_exact, _is_exact_but_area, _is_nearly_exact):
-            exact = [device for device in found if test(device, mention)]
-            if exact and len(exact) < len(found):
-                if is_kind_only or {*here} - {*exact}:
-                    return Verdict.UNCLEAR
-                found, here = exact, [device for device in here if device in exact]
-                break
-    if len(found) > 1:
-        return (here[0],) if len(here) == 1 else Verdict.AMBIGUOUS
-    only = found[0]
+    here = {d for d in found if d.area == home.asker} if home.asker and not mention.place else set()
+    named = _best_named(found, mention)
+    if len(named) < len(found) and (is_kind_only or here - {*named}):
+        return Verdict.UNCLEAR
+    if len(named) > 1:
+        nearest = [device for device in named if device in here]
+        called_so = _called_so(mention, named)
+        if len(nearest) == 1 and called_so in ([], nearest):
+            return (nearest[0],)
+        return Verdict.UNCLEAR if called_so else Verdict.AMBIGUOUS
+    only = named[0]
     is_elsewhere = home.asker and not mention.place and only.area not in (None, home.asker)
     if is_kind_only and is_elsewhere and only.kind in _OF_A_ROOM:
         return Verdict.UNCLEAR
     return (only,)
+
+
+def _best_named(found: list[Device], mention: Mention) -> list[Device]:
+    """Keep those of which the whole name was said, if there are any."""
+    if mention.kinds:
+        return found
+    for test in (_is_exact, _is_exact_but_area, _is_nearly_exact):
+        exact = [device for device in found if test(device, mention)]
+        if exact:
+            return exact
+    return found
 
 
 def _resolve_several(home: Home, mention: Mention, found: list[Device], fits: Fits) -> Reading:
