@@ -28,6 +28,7 @@ _IMPOSSIBLE = (
     (("color",), "speaker garage_door"),
     (("on", "off"), "sensor detector"),
     (("on", "off"), "sensor detector"),
+    (("open",), "lock"),
     (("humidity",), "light blind lock tv"),
 )
 
