@@ -63,4 +63,4 @@ clean:
 	find benchmarks edged tests scripts -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf .venv models/*/
+	rm -rf .venv $(filter-out models/specialists/,$(wildcard models/*/))

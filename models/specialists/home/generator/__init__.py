@@ -1,0 +1,1 @@
+"""Makes the examples that the home specialist is taught with, and judged by."""

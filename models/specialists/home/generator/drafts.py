@@ -1,0 +1,115 @@
+"""Sentences of commands before they are delivered."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from models.specialists.home.generator.clauses import Clause, Speaker, corrected, say, shortened
+from models.specialists.home.generator.resolve import Verdict
+from models.specialists.home.generator.tables import Section, phrases
+
+Wanted = Sequence[tuple[Section, str]]
+"""Commands, each with the kind of device that it is to be said for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A sentence before it is delivered."""
+
+    text: str
+    group: str
+    """What is asked for."""
+    clauses: tuple[Clause, ...] = ()
+    """The commands in it that are to be carried out."""
+    reason: str = ""
+    """Why there are none: ``none`` or ``ambiguous``."""
+    is_request: bool = True
+    """Whether something polite may be put around it."""
+    forms: tuple[str, ...] = ()
+    """The forms that it was made of."""
+
+
+def say_one(speaker: Speaker, section: Section, kind: str, *, is_request: bool) -> Clause | None:
+    """Say one command for a device of a kind."""
+    devices = [device for device in speaker.home.devices if device.kind == kind]
+    forms = section.forms[speaker.split]
+    if is_request:
+        forms = tuple(form for form in forms if form.is_request)
+    if not devices or not forms:
+        return None
+    return say(speaker, section, speaker.rng.choice(forms), speaker.rng.choice(devices))
+
+
+def command(speaker: Speaker, wanted: Wanted) -> Draft | None:
+    """Say one command."""
+    section, kind = wanted[0]
+    clause = say_one(speaker, section, kind, is_request=False)
+    if clause is None or not clause.actions:
+        return None
+    return _of(clause, section.name)
+
+
+def _of(clause: Clause, group: str, reason: str = "") -> Draft:
+    """Return a sentence of one command."""
+    is_request, forms = clause.form.is_request, (clause.form.text,)
+    clauses = () if reason else (clause,)
+    return Draft(clause.text, group, clauses, reason, is_request, forms)
+
+
+def several(speaker: Speaker, wanted: Wanted) -> Draft | None:
+    """Say two or three commands in one sentence."""
+    rng = speaker.rng
+    if rng.random() < 0.3:  # of one kind: "set the lamp to blue and the spot to red"
+        wanted = [wanted[0]] * len(wanted)
+    clauses: list[Clause] = []
+    for section, kind in wanted:
+        clause = say_one(speaker, section, kind, is_request=True)
+        if clause is None or not clause.actions:
+            return None
+        if clauses and section.implied and "it" in clause.form.text.split():
+            return None  # it would be what was named before
+        clauses.append(clause)
+    targets = [t for c in clauses for a in c.actions for t in a["target"]]
+    if len({*targets}) < len(targets) and any(c.section.name != "todo_add" for c in clauses):
+        return None
+    text = clauses[0].text
+    for before, clause in pairwise(clauses):
+        short = shortened(before, clause) if rng.random() < 0.6 else None
+        joiner = "and" if short else rng.choice(phrases("joiner", speaker.split))
+        if len(clauses) > 2 and clause is not clauses[-1]:
+            joiner = ","
+        text = f"{text} {joiner} {short or clause.text}"
+    forms = tuple(clause.form.text for clause in clauses)
+    group = "+".join(clause.section.name for clause in clauses)
+    return Draft(text, group, tuple(clauses), forms=forms)
+
+
+def correction(speaker: Speaker, wanted: Wanted) -> Draft | None:
+    """Say a command for the wrong device, then for the right one."""
+    section, kind = wanted[0]
+    devices = [d for d in speaker.home.devices if d.kind == kind]
+    # A value would be said once, and be another one the second time.
+    plain = [f for f in section.forms[speaker.split] if f.text.count("{") == 1]
+    forms = [form for form in plain if form.text.endswith("{x}")]
+    if len(devices) < 2 or not forms:
+        return None
+    form = speaker.rng.choice(forms)
+    first, second = speaker.rng.sample(devices, 2)
+    wrong, right = say(speaker, section, form, first), say(speaker, section, form, second)
+    if not wrong or not right or not wrong.actions or not right.actions:
+        return None
+    if wrong.mention.parts or right.mention.parts or wrong.reading == right.reading:
+        return None
+    if {wrong.mention.number, right.mention.number} != {"one"}:
+        return None
+    clause = corrected(speaker.rng, wrong, right)
+    return _of(clause, "corrected") if clause else None
+
+
+def unclear_which(speaker: Speaker, wanted: Wanted) -> Draft | None:
+    """Say a command that fits several, where nothing says which."""
+    section, kind = wanted[0]
+    clause = say_one(speaker, section, kind, is_request=False)
+    if clause is None or clause.reading is not Verdict.AMBIGUOUS:
+        return None
+    return _of(clause, "ambiguous", "ambiguous")

@@ -1,0 +1,201 @@
+"""Examples: a sentence, a home, and what is to be done."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from random import Random
+from typing import Any
+
+from models.specialists.home.generator import drafts
+from models.specialists.home.generator.clauses import Action, Clause, Speaker
+from models.specialists.home.generator.drafts import Draft, Wanted
+from models.specialists.home.generator.homes import AREA_TYPES, KINDS, Home, make_home
+from models.specialists.home.generator.nothing import but_not, half, nothing
+from models.specialists.home.generator.readings import kinds_of
+from models.specialists.home.generator.speech import deliver
+from models.specialists.home.generator.tables import Section, commands, names, phrases
+from models.specialists.home.generator.values import Context
+
+MAX_TARGETS = 12
+_TRIES = 30
+# Shares of what the answers are, and how a sentence for it is made.
+_MIXTURE = {
+    "command": (0.485, drafts.command),
+    "two": (0.205, drafts.several),
+    "half": (0.015, half),
+    "but_not": (0.02, but_not),
+    "three": (0.03, drafts.several),
+    "corrected": (0.015, drafts.correction),
+    "none": (0.15, nothing),
+    "ambiguous": (0.09, drafts.unclear_which),
+}
+# How often something is asked of each kind of device.
+_ASKED = {
+    "light": 26,
+    "switch": 4,
+    "fan": 8,
+    "blind": 4.5,
+    "curtain": 3.5,
+    "shade": 3,
+    "shutter": 2,
+    "awning": 0.8,
+    "garage_door": 1.8,
+    "gate": 1,
+    "window": 0.6,
+    "lock": 6,
+    "sprinkler": 3.2,
+    "water_main": 1,
+    "other_valve": 0.8,
+    "vacuum": 6,
+    "mower": 2,
+    "tv": 6,
+    "speaker": 7,
+    "thermostat": 5,
+    "radiator": 2,
+    "ac": 2.5,
+    "humidifier": 1.5,
+    "dehumidifier": 0.7,
+    "boiler": 1.5,
+    "scene": 3.5,
+    "script": 1.3,
+    "button": 1.2,
+    "siren": 0.8,
+    "toggle": 1.5,
+    "todo": 4.5,
+    "timer": 1.2,
+    "alarm": 1.7,
+}
+_OFTEN_SWITCHED = ("light", "switch", "fan", "media_player")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One line of a file to teach with."""
+
+    prompt: str
+    home: Home
+    actions: tuple[Action, ...]
+    reason: str
+    """Why there are none: ``none`` or ``ambiguous``."""
+    group: str
+    """What is asked for."""
+    forms: tuple[str, ...]
+    """The forms that it was made of."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as a line has it."""
+        answer: dict[str, object] = {"actions": list(self.actions)}
+        if not self.actions:
+            answer["reason"] = self.reason
+        inputs = self.home.inputs()
+        # Sentences of the same forms are alike: none of them is to judge what the others taught.
+        group = f"{self.group}: {' / '.join(self.forms)}"
+        return {"prompt": self.prompt, "inputs": inputs, "answer": answer, "group": group}
+
+
+def make(seed: int, index: int, split: str, sizes: tuple[int, int]) -> Example:
+    """Make one example; the same for the same arguments.
+
+    Args:
+        seed: Of the file.
+        index: Of the example in it.
+        split: ``train`` or ``held-out``.
+        sizes: Fewest and most devices of a home.
+    """
+    rng = Random(f"{seed}/{index}/{split}/{sizes}")  # a text: the same on every machine
+    # Of what needs several devices, a home with one has nothing.
+    mixture = _MIXTURE if sizes[1] > 2 else {kind: _MIXTURE[kind] for kind in ("command", "none")}
+    kind = rng.choices([*mixture], [share for share, _ in mixture.values()])[0]
+    while True:
+        wanted = _wanted(rng, {"two": 2, "half": 2, "but_not": 2, "three": 3}.get(kind, 1))
+        # What is hard to say in a home that was set up by chance would else be rare.
+        for _ in range(_TRIES):
+            speaker = _speaker(rng, split, sizes, wanted, is_torn=kind == "ambiguous")
+            draft = _MIXTURE[kind][1](speaker, wanted)
+            if draft and (example := _delivered(speaker, draft)):
+                return example
+
+
+def make_many(count: int, seed: int, split: str, sizes: tuple[int, int]) -> Iterator[Example]:
+    """Make examples one after the other."""
+    return (make(seed, index, split, sizes) for index in range(count))
+
+
+@cache
+def _sections(kind: str) -> tuple[tuple[Section, ...], tuple[float, ...]]:
+    """Return the commands for a kind of device, and how often each is said."""
+    sections = tuple(section for section in commands() if kind in kinds_of(section))
+    is_often = KINDS[kind].domain in _OFTEN_SWITCHED
+    weights = tuple(
+        section.weight * (0.3 if section.name in ("on", "off") and not is_often else 1)
+        for section in sections
+    )
+    return sections, weights
+
+
+def _wanted(rng: Random, count: int) -> list[tuple[Section, str]]:
+    """Choose commands, and the kinds of devices that they are to be said for."""
+    kinds = rng.choices([*_ASKED], [*_ASKED.values()], k=count)
+    return [(rng.choices(*_sections(kind))[0], kind) for kind in kinds]
+
+
+def _speaker(
+    rng: Random, split: str, sizes: tuple[int, int], wanted: Wanted, *, is_torn: bool
+) -> Speaker:
+    """Set up a home, with devices for the commands that are to be said in it.
+
+    Args:
+        rng: Chance.
+        split: Of all names.
+        sizes: Fewest and most devices.
+        wanted: What is to be said.
+        is_torn: Whether several devices are to fit.
+    """
+    low, high = sizes
+    # Nearly as many small homes as large ones by ratio: what is long costs most.
+    size = round(low * (high / low) ** rng.random() ** 0.75)
+    kinds = [kind for _, kind in wanted]
+    if is_torn:
+        kinds = [kinds[0]] * rng.choice((2, 2, 3))
+    elif rng.random() < 0.3:
+        kinds += rng.choices(kinds, k=rng.choice((1, 1, 2, 2, 3, 4, 6)))
+    home = make_home(rng, split, min(high, max(size, len(kinds))), kinds)
+    asker = None
+    is_here = any("here" in section.flags for section, _ in wanted)
+    if home.areas and rng.random() < (0.25 if is_torn else 0.9 if is_here else 0.55):
+        near = [d.area for d in home.devices if d.kind in kinds and d.area]
+        asker = rng.choice(near if near and rng.random() < 0.6 else home.areas)
+        if not is_here and rng.random() < 0.06:  # a room without any device
+            asker = rng.choice(names(f"area {rng.choice(AREA_TYPES)}", split))
+    context = Context(rng, split, rng.random() < 0.45, rng.random() < 0.35)
+    return Speaker(rng, replace(home, asker=asker), context)
+
+
+def _delivered(speaker: Speaker, draft: Draft) -> Example | None:
+    """Put politeness around a sentence, and write it as it arrives."""
+    rng = speaker.rng
+    text, forms = draft.text, draft.forms
+    if draft.is_request and rng.random() < 0.42:
+        wrapper = rng.choice(phrases("wrapper", speaker.split))
+        text = wrapper.replace("{c}", text)
+        forms = (*forms, wrapper)
+    actions = _merged(draft.clauses)
+    if sum(len(action["target"]) for action in actions) > MAX_TARGETS:
+        return None
+    kept = [str(action["data"]["item"]) for action in actions if "item" in action["data"]]
+    prompt = deliver(rng, text, kept, is_spoken=speaker.values.is_spoken)
+    return Example(prompt, speaker.home, actions, draft.reason, draft.group, forms)
+
+
+def _merged(clauses: Sequence[Clause]) -> tuple[Action, ...]:
+    """Join actions that do the same with other devices."""
+    merged: list[Action] = []
+    for action in (action for clause in clauses for action in clause.actions):
+        for same in merged:
+            if (same["service"], same["data"]) == (action["service"], action["data"]):
+                new = [t for t in action["target"] if t not in same["target"]]
+                same["target"] = [*same["target"], *new]
+                break
+        else:
+            merged.append(action.copy())
+    return tuple(merged)
