@@ -1,11 +1,11 @@
-"""One ONNX ``If``: a prefill branch and a decode branch.
+"""A graph with several branches, of which a run enters one: an ONNX ``If`` for each.
 
-Each branch is a whole graph, so one can be written for many rows and the other for a single row.
-The weights stay outside of both and are held once.
+Each branch is a whole graph, so one can be written for many rows and another for a single row, and
+others with adapters. The weights stay outside of all and are held once.
 
-Rule: both branches round keys and values by the same operations, so equal activations give equal
-bits in the cache. Their attention kernels sum in another order, though: what the two compute from
-one input differs in the last bits.
+Rule: all branches round keys and values by the same operations, so equal activations give equal
+bits in the cache. The attention kernels of prefill and decode sum in another order, though: what
+the two compute from one input differs in the last bits.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+
+from edged.engine.signature import RUN
 
 # Columns of a product up to which ``DequantizeLinear`` is faster for one row. It is one node
 # instead of two, but not vectorized as ``Cast`` and ``Mul`` are.
@@ -53,31 +55,49 @@ class Branch:
         return self.constant(name, np.array(values, np.int64))
 
 
-def write_if(graph: onnx.GraphProto, flag: str, then: Branch, otherwise: Branch) -> None:
-    """Replace all nodes of a graph by one ``If``.
+def write_choices(graph: onnx.GraphProto, branches: Sequence[Branch]) -> None:
+    """Replace all nodes of a graph by one ``If`` for each branch, of which a run enters one.
+
+    A branch ``b`` runs when the new boolean input ``run.b`` is true, and its outputs are those of
+    the graph with ``b.`` before their names. The others cost 10 us, and give zeros that are not
+    fetched.
 
     Args:
-        graph: keeps its inputs, outputs and external weights; its small constants are copied into
-            each branch that reads them.
-        flag: name of a new boolean input; true runs ``then``.
-        then: computes the graph's outputs.
-        otherwise: does so too.
+        graph: keeps its inputs and external weights; its small constants are copied into each
+            branch that reads them.
+        branches: each computes some of the graph's outputs.
     """
-    graph.input.append(onnx.helper.make_tensor_value_info(flag, onnx.TensorProto.BOOL, []))
-    # One ``If`` for the whole graph: one in each layer costs a decode step 3 % more.
-    choice = onnx.helper.make_node(
-        "If",
-        [flag],
-        [value.name for value in graph.output],
-        "branch",
-        then_branch=_subgraph(graph, then),
-        else_branch=_subgraph(graph, otherwise),
-    )
+    # Not one in the other: there ONNX Runtime would not prepack the weights. And not one in each
+    # layer, which costs a decode step 3 % more.
+    choices, outputs, wanted = [], [], list(graph.output)
+    for branch in branches:
+        made = {name for node in branch.nodes for name in node.output}
+        own = [value for value in wanted if value.name in made]
+        flag, names = f"{RUN}{branch.name}", [f"{branch.name}.{value.name}" for value in own]
+        graph.input.append(onnx.helper.make_tensor_value_info(flag, onnx.TensorProto.BOOL, []))
+        choices.append(
+            onnx.helper.make_node(
+                "If",
+                [flag],
+                names,
+                branch.name,
+                then_branch=_subgraph(graph, branch, own),
+                else_branch=_nothing(branch.name, own),
+            )
+        )
+        for value, name in zip(own, names, strict=True):
+            output = onnx.ValueInfoProto()
+            output.CopyFrom(value)
+            output.name = name
+            outputs.append(output)
     external = [tensor for tensor in graph.initializer if _is_external(tensor)]
-    del graph.initializer[:]
-    graph.initializer.extend(external)
-    del graph.node[:]
-    graph.node.append(choice)
+    for field_, values in (
+        (graph.initializer, external),
+        (graph.node, choices),
+        (graph.output, outputs),
+    ):
+        del field_[:]
+        field_.extend(values)
 
 
 def fuse_narrow_scaling(
@@ -107,7 +127,9 @@ def fuse_narrow_scaling(
                 yield onnx.helper.make_node("DequantizeLinear", inputs, [name], name, axis=-1)
 
 
-def _subgraph(graph: onnx.GraphProto, branch: Branch) -> onnx.GraphProto:
+def _subgraph(
+    graph: onnx.GraphProto, branch: Branch, values: Sequence[onnx.ValueInfoProto]
+) -> onnx.GraphProto:
     """Return a branch as an ONNX subgraph; its tensors get its name as a suffix."""
     small = {tensor.name: tensor for tensor in graph.initializer if not _is_external(tensor)}
     own = small | branch.constants
@@ -131,12 +153,32 @@ def _subgraph(graph: onnx.GraphProto, branch: Branch) -> onnx.GraphProto:
             constant.CopyFrom(tensor)
             (constant.name,) = renamed([name])
             constants.append(constant)
-    for value in graph.output:
-        output = onnx.ValueInfoProto()
-        output.CopyFrom(value)
-        (output.name,) = renamed([value.name])
-        outputs.append(output)
+    for value in values:
+        (name,) = renamed([value.name])
+        outputs.append(_untyped(value, name))
     return onnx.helper.make_graph(nodes, branch.name, [], outputs, constants)
+
+
+def _nothing(name: str, values: Sequence[onnx.ValueInfoProto]) -> onnx.GraphProto:
+    """Return the other way of a branch: few nodes with as many outputs."""
+    nodes, constants = [], []
+    by_type: dict[int, list[str]] = {}
+    outputs = [_untyped(value, f"{value.name}.{name}.none") for value in values]
+    for output in outputs:
+        by_type.setdefault(output.type.tensor_type.elem_type, []).append(output.name)
+    for kind, names in by_type.items():
+        source = f"{name}.none.{kind}"
+        zeros = np.zeros(len(names), onnx.helper.tensor_dtype_to_np_dtype(kind))
+        constants.append(onnx.numpy_helper.from_array(zeros, source))
+        split = onnx.helper.make_node("Split", [source], names, source, num_outputs=len(names))
+        nodes.append(split)
+    return onnx.helper.make_graph(nodes, f"{name}.none", [], outputs, constants)
+
+
+def _untyped(value: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:
+    """Return an output of the same type without its shape, which the two ways do not share."""
+    kind = value.type.tensor_type.elem_type
+    return onnx.helper.make_tensor_value_info(name, kind, None)
 
 
 def _is_external(tensor: onnx.TensorProto) -> bool:
