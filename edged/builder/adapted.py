@@ -4,8 +4,9 @@ An adapted product adds ``(x @ down) @ up`` to its output. ``down`` and ``up`` a
 graph, one of each for every slot, so that a run serves several adapters.
 
 Rule: an answer has the same bits alone and in company. ``x @ down`` is a product of integers, which
-is exact; ``@ up`` is one product of a single row for each token, since ONNX Runtime sums one row in
-another order than several. Zeros add nothing: a slot without an adapter computes the plain model.
+is exact; ``@ up`` is one product of a single row for each token and block, since ONNX Runtime sums
+one row in another order than several. Zeros add nothing: a slot without an adapter computes the
+plain model.
 """
 
 import re
@@ -72,9 +73,7 @@ def find_products(graph: onnx.GraphProto, op_type: str = "MatMulInteger") -> dic
         if len(shape) != 2 or int(match[2]) < first:  # noqa: PLR2004 - a matrix
             continue
         linears = _linears(match[4], shape[1], heads)
-        width = gcd(*linears.values())
-        sizes_of = ProductShape(shape[0], shape[1] // width, RANK, width)
-        found[match[1]] = Product(name, linears, sizes_of)
+        found[match[1]] = Product(name, linears, _shape(shape[0], linears))
     return found
 
 
@@ -91,12 +90,22 @@ def _linears(name: str, width: int, heads: tuple[int, int]) -> dict[str, int]:
     return dict.fromkeys(names, width // len(names))
 
 
+def _shape(num_inputs: int, linears: Mapping[str, int]) -> ProductShape:
+    widths = list(linears.values())
+    if len(widths) > 1:
+        blocks = sum(widths) // gcd(*widths)
+        return ProductShape(num_inputs, blocks, blocks, RANK, gcd(*widths))
+    # Of a lone block ONNX Runtime makes one product of all rows.
+    blocks = next(n for n in (2, *range(3, widths[0] + 1)) if widths[0] % n == 0)
+    return ProductShape(num_inputs, 1, blocks, RANK, widths[0] // blocks)
+
+
 def write_inputs(graph: onnx.GraphProto, products: Mapping[str, Product]) -> None:
     """Declare the inputs of adapters."""
     info, types = onnx.helper.make_tensor_value_info, onnx.TensorProto
     for name, product in products.items():
-        inputs, blocks, rank, width = product.shape
-        down, up = ["batch", inputs, blocks * rank], ["batch", 1, blocks, rank, width]
+        inputs, inners, blocks, rank, width = product.shape
+        down, up = ["batch", inputs, inners * rank], ["batch", 1, blocks, rank, width]
         graph.input.append(info(f"{DOWN}{name}", types.INT8, down))
         graph.input.append(info(f"{UP}{name}", types.FLOAT, up))
 
@@ -137,8 +146,8 @@ def _summand(branch: Branch, node: onnx.NodeProto, product: str, shape: ProductS
     name = f"adapter.{product}"
     sums = branch.node("MatMulInteger", [steps, f"{DOWN}{product}", zero_point], f"{name}.sums")
     inner = branch.node("Cast", [sums], f"{name}.inner", to=onnx.TensorProto.FLOAT)
-    # [batch, tokens, blocks, 1, rank]: a batch item has one row.
-    split = branch.integers(0, 0, shape.blocks, 1, shape.rank)
+    # [batch, tokens, inners, 1, rank]: a batch item has one row.
+    split = branch.integers(0, 0, shape.inners, 1, shape.rank)
     inner = branch.node("Reshape", [inner, split], f"{name}.rows")
     outer = branch.node("MatMul", [inner, f"{UP}{product}"], f"{name}.blocks")
     joined = branch.integers(0, 0, shape.blocks * shape.width)

@@ -55,7 +55,7 @@ class AdapterSlots:
 
     def _allocate(self) -> None:
         # Zeros cost no memory until something else is written.
-        for product, (inputs, blocks, rank, width) in self._shape.items():
-            num = len(self._held)
-            self._down[product] = np.zeros((num, inputs, blocks * rank), np.int8)
+        num = len(self._held)
+        for product, (inputs, inners, blocks, rank, width) in self._shape.items():
+            self._down[product] = np.zeros((num, inputs, inners * rank), np.int8)
             self._up[product] = np.zeros((num, 1, blocks, rank, width), np.float32)

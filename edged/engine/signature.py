@@ -145,8 +145,8 @@ def _adapter_shape(inputs: _Nodes) -> dict[str, ProductShape]:
         down, up = node.shape[1:], inputs[f"{UP}{product}"].shape[1:]
         if not all(map(_is_size, (*down, *up))) or (len(down), len(up)) != (2, 4):
             _refuse(f"inputs {name!r} and its like must have sizes")
-        sizes = ProductShape(down[0], up[1], up[2], up[3])
-        if up[0] != 1 or down[1] != sizes.blocks * sizes.rank:
+        sizes = ProductShape(down[0], down[1] // up[2], *up[1:])
+        if up[0] != 1 or down[1] % up[2] or sizes.inners not in {1, sizes.blocks}:
             _refuse(f"input {name!r} does not fit {UP}{product}")
         size_bytes += down[0] * down[1] + _FP32_BYTES * sizes.blocks * sizes.rank * sizes.width
         shape[product] = sizes

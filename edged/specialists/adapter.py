@@ -39,6 +39,8 @@ class ProductShape(NamedTuple):
     """The sizes of an adapted product, as the model's graph has them."""
 
     inputs: int
+    inners: int
+    """Rows of ``rank`` numbers between ``down`` and ``up``: one for each block, or one for all."""
     blocks: int
     rank: int
     width: int
@@ -54,9 +56,9 @@ class AdapterPart:
     """What is added to one product: ``x @ down * scales``, for each block ``@ up``."""
 
     down: NDArray[np.int8]
-    """[inputs, blocks * rank]"""
+    """[inputs, inners * rank]"""
     scales: NDArray[np.float32]
-    """[blocks * rank]"""
+    """[inners * rank]"""
     up: NDArray[np.float16]
     """[blocks, rank, width]"""
 
@@ -68,8 +70,8 @@ class AdapterPart:
     @property
     def scaled_up(self) -> NDArray[np.float32]:
         """``up`` with the scales, [blocks, rank, width]."""
-        blocks, rank, _ = self.up.shape
-        return np.asarray(self.up * self.scales.reshape(blocks, rank, 1), np.float32)
+        scales = self.scales.reshape(-1, self.up.shape[1], 1)
+        return np.asarray(self.up * scales, np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -225,10 +227,10 @@ def _parts(arrays: Tensors, shape: AdapterShape) -> dict[str, AdapterPart]:
         sizes = shape.get(product)
         if sizes is None:
             raise ValueError(f"{product} is no product that this model's bundle adapts")
-        inputs, blocks, rank, width = sizes
+        inputs, inners, blocks, rank, width = sizes
         parts[product] = AdapterPart(
-            _checked(arrays, f"{product}.down", np.int8, (inputs, blocks * rank)),
-            _checked(arrays, f"{product}.scales", np.float32, (blocks * rank,)),
+            _checked(arrays, f"{product}.down", np.int8, (inputs, inners * rank)),
+            _checked(arrays, f"{product}.scales", np.float32, (inners * rank,)),
             _checked(arrays, f"{product}.up", np.float16, (blocks, rank, width)),
         )
     return parts
