@@ -22,7 +22,7 @@ from edged.bundle.manifest import MODEL, MODEL_DATA, QualityFigures
 from edged.engine.loading import load_graph
 from edged.errors import BuildError
 from edged.specialists.adapter import (
-    AdapterBase,
+    AdaptedModel,
     AdapterDescription,
     AdapterPart,
     made_adapter,
@@ -66,7 +66,7 @@ def install_adapter(
             "or learning rate, or with fewer of target_modules or layers_to_transform"
         )
     folder, name = target
-    return write_adapter(folder, name, AdapterBase.of(bundle.manifest), parts, figures.mean_kl)
+    return write_adapter(folder, name, AdaptedModel.of(bundle.manifest), parts, figures.mean_kl)
 
 
 def measure_adapter(

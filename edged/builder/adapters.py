@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from edged.builder.adapted import RANK, Product, find_products
 from edged.builder.gptq import column_scales, gptq_round
@@ -109,13 +110,18 @@ def _part(
     scales = column_scales(matrix)
     # Steps of the activation count 127 for its peak, or for each row's own largest value.
     unit = np.float32((tuning.peak(source) or 1.0) / STEPS)
-    return AdapterPart(
-        gptq_round(matrix, scales, None),
-        scales * unit,
-        _blocks(columns, blocks).astype(np.float16),
-    )
+    steps = gptq_round(matrix, scales, None)
+    return AdapterPart(steps, scales * unit, *_rounded(_blocks(columns, blocks)))
 
 
 def _blocks(columns: Floats, blocks: int) -> Floats:
     """Return [outputs, rank] as [blocks, rank, width]."""
     return np.ascontiguousarray(columns.reshape(blocks, -1, columns.shape[1]).transpose(0, 2, 1))
+
+
+def _rounded(up: Floats) -> tuple[NDArray[np.int8], Floats]:
+    """Return [blocks, rank, width] in steps, and the step of each output."""
+    scales = np.abs(up).max(axis=1, keepdims=True) / np.float32(STEPS)
+    # The engine flushes denormals to zero, so a denormal scale would be 0.
+    scales = np.maximum(scales, np.finfo(np.float32).tiny)
+    return np.rint(up / scales).astype(np.int8), scales

@@ -148,7 +148,7 @@ def plan_memory(config: Config, bundle: Bundle, held: MemorySnapshot, num_slots:
         kv_bytes=kv_bytes,
         process_bytes=held.rss_bytes,
         working_bytes=max(working_bytes, reading_bytes - kv_bytes),
-        specialists_bytes=planned_bytes(config.specialists),
+        specialists_bytes=planned_bytes(config.specialists, num_slots),
         serving_bytes=_serving_bytes(config, max_model_len, num_slots),
     )
 

@@ -14,7 +14,7 @@ from edged.engine.decoding import Constraint, Decoding, ForwardPass, HiddenReade
 from edged.engine.drafts import Drafter
 from edged.engine.groups import read_together
 from edged.engine.sampling import Sampler
-from edged.engine.slots import Slots, TokenIds
+from edged.engine.slots import Claim, Slots, TokenIds
 from edged.engine.speed import measure_cost
 from edged.engine.steps import (
     NO_ORIGIN,
@@ -114,18 +114,7 @@ class Engine:
         num_reusable = 0 if is_fresh else len(prompt) - 1
         if reader is not None:  # cached tokens have keys and values, and no hidden states
             num_reusable = min(num_reusable, reader.num_before)
-        if origin.adapter is not None and not self.adapter_shape:
-            raise ValueError("this bundle takes no adapters; rebuild it with `edged build`")
-        claim = self._slots.claim(
-            prompt,
-            num_reusable=num_reusable,
-            num_strict=num_strict,
-            user=origin.user,
-            adapter=origin.adapter_key,
-        )
-        self._graph.adapt(claim.slot, origin.adapter)
-        if claim.source != claim.slot and claim.num_cached:
-            self._graph.copy(claim.source, claim.slot, claim.num_cached)
+        claim = self._claim(prompt, num_reusable, num_strict, origin)
         limit = min(len(prompt) + max_tokens, self.max_model_len)
         is_guessing = self._is_guessing and reader is None
         drafter = Drafter(prompt.tolist(), self._draft_cost) if is_guessing else None
@@ -280,6 +269,28 @@ class Engine:
         if prompt.min() < 0 or prompt.max() >= self.vocab_size:
             raise ValueError(f"a prompt token is outside the vocabulary of {self.vocab_size}")
         return prompt
+
+    def _claim(
+        self, prompt: TokenIds, num_reusable: int, num_strict: int | None, origin: PromptOrigin
+    ) -> Claim:
+        """Choose a prompt's slot, and put what is reused and the adapter into it.
+
+        Raises:
+            ValueError: the graph takes no adapter.
+        """
+        if origin.adapter is not None and not self.adapter_shape:
+            raise ValueError("this bundle takes no adapters; rebuild it with `edged build`")
+        claim = self._slots.claim(
+            prompt,
+            num_reusable=num_reusable,
+            num_strict=num_strict,
+            user=origin.user,
+            adapter=origin.adapter_key,
+        )
+        self._graph.adapt(claim.slot, origin.adapter)
+        if claim.source != claim.slot and claim.num_cached:
+            self._graph.copy(claim.source, claim.slot, claim.num_cached)
+        return claim
 
     def _check_idle(self) -> None:
         if self._active:

@@ -4,7 +4,7 @@ Rule: a graph that differs from its manifest stops the start, with the name that
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -102,20 +102,13 @@ def read_signature(
         **dict.fromkeys([f"{DOWN}{product}" for product in adapters], "tensor(int8)"),
         **dict.fromkeys([f"{UP}{product}" for product in adapters], "tensor(float)"),
     }
-    for name, node in inputs.items():
-        if name not in types:
-            _refuse(f"input {name!r} is not known")
-        if node.type != types[name]:
-            _refuse(f"input {name!r} is {node.type}, not {types[name]}")
+    _check_types(inputs, types)
     shapes = {tuple(inputs[name].shape[1::2]) for name in cache}
     heads, head_size = shapes.pop()
     if shapes or not (_is_size(heads) and _is_size(head_size)):
         _refuse(f"input {cache[0]!r} and its like must be [batch, heads, length, size]")
     prefixes = sorted(f"{branch}." for branch in branches) or [""]
-    _check_names("output", outputs, [f"{prefix}logits" for prefix in prefixes])
-    vocab_size, *others = {outputs[f"{prefix}logits"].shape[-1] for prefix in prefixes}
-    if others or not _is_size(vocab_size):
-        _refuse("output 'logits' must end in the vocabulary's size")
+    vocab_size = _vocab_size(outputs, prefixes)
     present = frozenset(optional.keys() & inputs.keys())
     sizes = vocab_size, cache, heads, head_size
     hidden = _hidden_shape(outputs, f"{PREFILL}." if branches else "")
@@ -125,6 +118,14 @@ def read_signature(
     if facts is not None:
         _check_facts(signature, facts)
     return signature
+
+
+def _vocab_size(outputs: _Nodes, prefixes: Sequence[str]) -> int:
+    _check_names("output", outputs, [f"{prefix}logits" for prefix in prefixes])
+    sizes = {outputs[f"{prefix}logits"].shape[-1] for prefix in prefixes}
+    if len(sizes) != 1 or not all(map(_is_size, sizes)):
+        _refuse("output 'logits' must end in the vocabulary's size")
+    return int(sizes.pop())
 
 
 def _branches(inputs: _Nodes) -> frozenset[str]:
@@ -185,6 +186,14 @@ def _check_names(kind: str, nodes: _Nodes, names: Iterable[str]) -> None:
     for name in names:
         if name not in nodes:
             _refuse(f"{kind} {name!r} is missing")
+
+
+def _check_types(inputs: _Nodes, types: Mapping[str, str]) -> None:
+    for name, node in inputs.items():
+        if name not in types:
+            _refuse(f"input {name!r} is not known")
+        if node.type != types[name]:
+            _refuse(f"input {name!r} is {node.type}, not {types[name]}")
 
 
 def _is_size(dimension: object) -> bool:

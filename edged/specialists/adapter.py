@@ -31,7 +31,8 @@ MAX_BYTES = 6 << 20
 _MAX_DESCRIPTION_BYTES = 1 << 16
 # Within it no product of what was read and a prompt's activations overflows.
 _LARGEST = 1e4
-_NAMES = ("down", "scales", "up")
+_FP32_BYTES = 4
+_NAMES = ("down", "down_scales", "up", "up_scales")
 REPAIR = "make it again with `edged teach`"
 
 
@@ -53,25 +54,26 @@ AdapterShape = Mapping[str, ProductShape]
 
 @dataclass(frozen=True, slots=True)
 class AdapterPart:
-    """What is added to one product: ``x @ down * scales``, for each block ``@ up``."""
+    """What is added to one product: for each block ``x @ down * down_scales @ up * up_scales``."""
 
     down: NDArray[np.int8]
     """[inputs, inners * rank]"""
-    scales: NDArray[np.float32]
+    down_scales: NDArray[np.float32]
     """[inners * rank]"""
-    up: NDArray[np.float16]
+    up: NDArray[np.int8]
     """[blocks, rank, width]"""
+    up_scales: NDArray[np.float32]
+    """[blocks, 1, width]"""
 
     @property
     def arrays(self) -> Tensors:
         """The arrays by name."""
         return {name: getattr(self, name) for name in _NAMES}
 
-    @property
-    def scaled_up(self) -> NDArray[np.float32]:
-        """``up`` with the scales, [blocks, rank, width]."""
-        scales = self.scales.reshape(-1, self.up.shape[1], 1)
-        return np.asarray(self.up * scales, np.float32)
+    def write_up(self, target: NDArray[np.float32]) -> None:
+        """Write ``up`` with all scales into [blocks, rank, width]."""
+        np.multiply(self.up, self.up_scales, out=target)
+        target *= self.down_scales.reshape(-1, self.up.shape[1], 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,9 +89,14 @@ class Adapter:
         """Of its arrays in memory."""
         return sum(a.nbytes for part in self.parts.values() for a in part.arrays.values())
 
+    @property
+    def slot_bytes(self) -> int:
+        """What a slot of the cache that has it takes beside that."""
+        return sum(p.down.nbytes + _FP32_BYTES * p.up.size for p in self.parts.values())
+
 
 @dataclass(frozen=True, slots=True)
-class AdapterBase:
+class AdaptedModel:
     """The model that an adapter belongs to, whatever machine built it."""
 
     source: str
@@ -100,7 +107,7 @@ class AdapterBase:
     """Scheme, scaling of the norms, and type of the cache."""
 
     @classmethod
-    def of(cls, manifest: Manifest) -> "AdapterBase":
+    def of(cls, manifest: Manifest) -> "AdaptedModel":
         """Return the base that a bundle is."""
         scaling = manifest.tries[-1].scaling if manifest.tries else "none"
         form = f"{manifest.scheme}/{scaling}/{manifest.model.kv_type}"
@@ -113,7 +120,7 @@ class AdapterDescription:
 
     format: int
     name: Annotated[str, NAME]
-    base: AdapterBase
+    base: AdaptedModel
     sha256: str
     """Of ``adapter.safetensors``."""
     size_bytes: Annotated[int, MAX_BYTES]
@@ -122,7 +129,7 @@ class AdapterDescription:
 
 
 def write_adapter(
-    folder: Path, name: str, base: AdapterBase, parts: Mapping[str, AdapterPart], mean_kl: float
+    folder: Path, name: str, base: AdaptedModel, parts: Mapping[str, AdapterPart], mean_kl: float
 ) -> AdapterDescription:
     """Write an adapter's two files into a specialist's folder.
 
@@ -179,7 +186,7 @@ def _check(said: AdapterDescription) -> None:
 
 
 def read_adapter(
-    folder: Path, base: AdapterBase, shape: AdapterShape
+    folder: Path, base: AdaptedModel, shape: AdapterShape
 ) -> tuple[AdapterDescription, Adapter]:
     """Read and check an adapter; blocks for milliseconds.
 
@@ -219,8 +226,8 @@ def _read(path: Path, most: int) -> bytes:
 
 def _parts(arrays: Tensors, shape: AdapterShape) -> dict[str, AdapterPart]:
     products = sorted({name.rpartition(".")[0] for name in arrays})
-    wanted = {f"{product}.{name}" for product in products for name in _NAMES}
-    if wanted != arrays.keys() or not products:
+    names = {f"{product}.{name}" for product in products for name in _NAMES}
+    if names != arrays.keys() or not products:
         raise ValueError(f"must have {', '.join(_NAMES)} of each product, and nothing else")
     parts = {}
     for product in products:
@@ -228,10 +235,15 @@ def _parts(arrays: Tensors, shape: AdapterShape) -> dict[str, AdapterPart]:
         if sizes is None:
             raise ValueError(f"{product} is no product that this model's bundle adapts")
         inputs, inners, blocks, rank, width = sizes
+        wanted_shapes = (
+            (np.int8, (inputs, inners * rank)),
+            (np.float32, (inners * rank,)),
+            (np.int8, (blocks, rank, width)),
+            (np.float32, (blocks, 1, width)),
+        )
+        found = zip(_NAMES, wanted_shapes, strict=True)
         parts[product] = AdapterPart(
-            _checked(arrays, f"{product}.down", np.int8, (inputs, inners * rank)),
-            _checked(arrays, f"{product}.scales", np.float32, (inners * rank,)),
-            _checked(arrays, f"{product}.up", np.float16, (blocks, rank, width)),
+            *(_checked(arrays, f"{product}.{name}", *wanted) for name, wanted in found)
         )
     return parts
 
