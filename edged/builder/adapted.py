@@ -1,4 +1,4 @@
-"""The branches of a graph in which the products of the upper layers take adapters.
+"""The branches of a graph's upper layers in which products take adapters.
 
 An adapted product adds ``(x @ down) @ up`` to its output. ``down`` and ``up`` are inputs of the
 graph, one of each for every slot, so that a run serves several adapters.
@@ -14,11 +14,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import gcd
 
+import numpy as np
 import onnx
 
-from edged.builder.branches import Branch
+from edged.builder.branches import Branch, write_choices, write_if
 from edged.builder.onnx_files import attribute
-from edged.engine.fused import HIDDEN
+from edged.engine.fused import HIDDEN, IS_PROMPT
 from edged.engine.signature import ADAPTED, DOWN, UP
 from edged.specialists.adapter import ProductShape
 
@@ -100,7 +101,45 @@ def _shape(num_inputs: int, linears: Mapping[str, int]) -> ProductShape:
     return ProductShape(num_inputs, 1, blocks, RANK, widths[0] // blocks)
 
 
-def write_inputs(graph: onnx.GraphProto, products: Mapping[str, Product]) -> None:
+def write_adapted(
+    graph: onnx.GraphProto, prefill: Branch, decode: Branch, products: Mapping[str, Product]
+) -> None:
+    """Write the lower layers as one ``If``, and the upper ones as four branches, two with adapters.
+
+    Args:
+        graph: has no nodes yet.
+        prefill: all layers.
+        decode: all layers, without hidden states.
+        products: those that take adapters.
+    """
+    first = min(products.values(), key=lambda product: product.layer).node
+    (lower_prefill, prefill), (lower, decode) = _divided(prefill, first), _divided(decode, first)
+    for name in prefill.handed - decode.handed:
+        # Hidden states of the lower layers, which nobody reads of an answer.
+        nothing = lower.constant(f"{name}.none", np.zeros((1, 0, 1, 0), np.float32))
+        lower.node("Identity", [nothing], name)
+    write_if(graph, IS_PROMPT, lower_prefill, lower, sorted(prefill.handed | decode.handed))
+    _write_inputs(graph, products)
+    upper = [prefill, decode]
+    write_choices(graph, [*upper, *(adapted_branch(branch, products) for branch in upper)])
+
+
+def _divided(branch: Branch, first: str) -> tuple[Branch, Branch]:
+    """Return the nodes before a product and before what makes its input 8-bit, and the others."""
+    producers = {name: node for node in branch.nodes for name in node.output}
+    sums = next(node for node in branch.nodes if node.output[0] == f"{first}.sums")
+    cut = branch.nodes.index(producers[sums.input[0]])
+    # Positions follow from the inputs: to compute them twice is simpler than to hand them on.
+    positions = [node for node in branch.nodes[:cut] if node.name.startswith("positions")]
+    before, after = branch.nodes[:cut], [*positions, *branch.nodes[cut:]]
+    made = {name for node in before for name in node.output if name}
+    made -= {name for node in positions for name in node.output}
+    handed = frozenset(name for node in after for name in node.input if name in made)
+    lower = Branch(f"lower_{branch.name}", before, dict(branch.constants))
+    return lower, Branch(branch.name, after, dict(branch.constants), handed)
+
+
+def _write_inputs(graph: onnx.GraphProto, products: Mapping[str, Product]) -> None:
     """Declare the inputs of adapters."""
     info, types = onnx.helper.make_tensor_value_info, onnx.TensorProto
     for name, product in products.items():
@@ -112,7 +151,8 @@ def write_inputs(graph: onnx.GraphProto, products: Mapping[str, Product]) -> Non
 
 def adapted_branch(branch: Branch, products: Mapping[str, Product]) -> Branch:
     """Return a twin of a branch that takes adapters; it gives no hidden states."""
-    twin = Branch(f"{ADAPTED}{branch.name}", constants=dict(branch.constants))
+    name, constants = f"{ADAPTED}{branch.name}", dict(branch.constants)
+    twin = Branch(name, constants=constants, handed=branch.handed)
     by_sums = {f"{product.node}.sums": name for name, product in products.items()}
     # From the sums of a product to its first output in fp32; there the summand is added, in the
     # unit of the activation's scale.

@@ -1,7 +1,7 @@
-"""A graph with several branches, of which a run enters one: an ONNX ``If`` for each.
+"""Branches of a graph, of which a run enters one of several: ONNX's ``If``.
 
-Each branch is a whole graph, so one can be written for many rows and another for a single row, and
-others with adapters. The weights stay outside of all and are held once.
+One branch can be written for many rows and another for a single row, and others with adapters. The
+weights stay outside of all and are held once.
 
 Rule: all branches round keys and values by the same operations, so equal activations give equal
 bits in the cache. The attention kernels of prefill and decode sum in another order, though: what
@@ -30,6 +30,8 @@ class Branch:
     name: str
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    handed: frozenset[str] = frozenset()
+    """Tensors that an earlier branch has handed on to it."""
 
     def node(
         self,
@@ -55,27 +57,54 @@ class Branch:
         return self.constant(name, np.array(values, np.int64))
 
 
-def write_choices(graph: onnx.GraphProto, branches: Sequence[Branch]) -> None:
-    """Replace all nodes of a graph by one ``If`` for each branch, of which a run enters one.
-
-    A branch ``b`` runs when the new boolean input ``run.b`` is true, and its outputs are those of
-    the graph with ``b.`` before their names. The others cost 10 us, and give zeros that are not
-    fetched.
+def write_if(
+    graph: onnx.GraphProto, flag: str, then: Branch, otherwise: Branch, handed: Iterable[str] = ()
+) -> None:
+    """Add one ``If`` to a graph: with ``then`` where a new boolean input is true.
 
     Args:
-        graph: keeps its inputs and external weights; its small constants are copied into each
-            branch that reads them.
-        branches: each computes some of the graph's outputs.
+        graph: its outputs that both branches compute become those of the ``If``.
+        flag: name of the input.
+        then: a branch.
+        otherwise: another one with the same outputs.
+        handed: tensors of type fp32 that both compute for what follows; there they are called as
+            ``handed_name`` says.
+    """
+    graph.input.append(onnx.helper.make_tensor_value_info(flag, onnx.TensorProto.BOOL, []))
+    own = _outputs(graph, then)
+    more = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in handed]
+    graph.node.append(
+        onnx.helper.make_node(
+            "If",
+            [flag],
+            [value.name for value in own] + [handed_name(value.name) for value in more],
+            flag,
+            then_branch=_subgraph(graph, then, own + more),
+            else_branch=_subgraph(graph, otherwise, own + more),
+        )
+    )
+
+
+def handed_name(name: str) -> str:
+    """Return what a tensor that a branch hands on is called outside of it."""
+    return f"handed.{name}"
+
+
+def write_choices(graph: onnx.GraphProto, branches: Sequence[Branch]) -> None:
+    """Add one ``If`` for each branch, of which a run enters one.
+
+    A branch ``b`` runs when the new boolean input ``run.b`` is true, and its outputs are those of
+    the graph with ``b.`` before their names. Each other one costs half a microsecond for an output,
+    and gives zeros that are not fetched.
     """
     # Not one in the other: there ONNX Runtime would not prepack the weights. And not one in each
     # layer, which costs a decode step 3 % more.
-    choices, outputs, wanted = [], [], list(graph.output)
+    outputs: list[onnx.ValueInfoProto] = []
     for branch in branches:
-        made = {name for node in branch.nodes for name in node.output}
-        own = [value for value in wanted if value.name in made]
+        own = _outputs(graph, branch)
         flag, names = f"{RUN}{branch.name}", [f"{branch.name}.{value.name}" for value in own]
         graph.input.append(onnx.helper.make_tensor_value_info(flag, onnx.TensorProto.BOOL, []))
-        choices.append(
+        graph.node.append(
             onnx.helper.make_node(
                 "If",
                 [flag],
@@ -90,14 +119,22 @@ def write_choices(graph: onnx.GraphProto, branches: Sequence[Branch]) -> None:
             output.CopyFrom(value)
             output.name = name
             outputs.append(output)
+    replaced = {value.name for branch in branches for value in _outputs(graph, branch)}
+    kept = [value for value in graph.output if value.name not in replaced]
+    del graph.output[:]
+    graph.output.extend([*kept, *outputs])
+
+
+def remove_constants(graph: onnx.GraphProto) -> None:
+    """Remove the small constants of a graph, of which each branch has its own."""
     external = [tensor for tensor in graph.initializer if _is_external(tensor)]
-    for field_, values in (
-        (graph.initializer, external),
-        (graph.node, choices),
-        (graph.output, outputs),
-    ):
-        del field_[:]
-        field_.extend(values)
+    del graph.initializer[:]
+    graph.initializer.extend(external)
+
+
+def _outputs(graph: onnx.GraphProto, branch: Branch) -> list[onnx.ValueInfoProto]:
+    made = {name for node in branch.nodes for name in node.output}
+    return [value for value in graph.output if value.name in made]
 
 
 def fuse_narrow_scaling(
@@ -137,7 +174,14 @@ def _subgraph(
     outside |= {tensor.name for tensor in graph.initializer if _is_external(tensor)}
 
     def renamed(names: Iterable[str]) -> list[str]:
-        return [f"{n}.{branch.name}" if n and n not in outside else n for n in names]
+        return [
+            handed_name(n)
+            if n in branch.handed
+            else f"{n}.{branch.name}"
+            if n and n not in outside
+            else n
+            for n in names
+        ]
 
     nodes, constants, outputs = [], [], []
     for node in branch.nodes:
@@ -160,19 +204,14 @@ def _subgraph(
 
 
 def _nothing(name: str, values: Sequence[onnx.ValueInfoProto]) -> onnx.GraphProto:
-    """Return the other way of a branch: few nodes with as many outputs."""
-    nodes, constants = [], []
-    by_type: dict[int, list[str]] = {}
-    outputs = [_untyped(value, f"{value.name}.{name}.none") for value in values]
+    """Return the other way of a branch: constants for its outputs."""
+    nodes, outputs = [], [_untyped(value, f"{value.name}.{name}.none") for value in values]
     for output in outputs:
-        by_type.setdefault(output.type.tensor_type.elem_type, []).append(output.name)
-    for kind, names in by_type.items():
-        source = f"{name}.none.{kind}"
-        zeros = np.zeros(len(names), onnx.helper.tensor_dtype_to_np_dtype(kind))
-        constants.append(onnx.numpy_helper.from_array(zeros, source))
-        split = onnx.helper.make_node("Split", [source], names, source, num_outputs=len(names))
-        nodes.append(split)
-    return onnx.helper.make_graph(nodes, f"{name}.none", [], outputs, constants)
+        kind = onnx.helper.tensor_dtype_to_np_dtype(output.type.tensor_type.elem_type)
+        # Faster than one node for all of them.
+        zero = onnx.numpy_helper.from_array(np.zeros(1, kind))
+        nodes.append(onnx.helper.make_node("Constant", [], [output.name], output.name, value=zero))
+    return onnx.helper.make_graph(nodes, f"{name}.none", [], outputs)
 
 
 def _untyped(value: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:

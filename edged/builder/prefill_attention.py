@@ -15,10 +15,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edged.builder.adapted import adapted_branch, find_products, write_inputs
-from edged.builder.branches import Branch, fuse_narrow_scaling, write_choices
+from edged.builder.adapted import find_products, write_adapted
+from edged.builder.branches import Branch, fuse_narrow_scaling, remove_constants, write_if
 from edged.builder.onnx_files import MICROSOFT, attribute
-from edged.engine.fused import HIDDEN
+from edged.engine.fused import HIDDEN, IS_PROMPT
 from edged.engine.signature import DECODE, PREFILL
 
 ATTENTION = "GroupQueryAttention"
@@ -49,7 +49,7 @@ class _Heads:
 def write_branches(graph: onnx.GraphProto, scales: Mapping[str, Scales]) -> None:
     """Give each attention its scales, and the graph a prefill and a decode branch.
 
-    Where its products are found, each of the two has a twin that takes adapters.
+    Where its products are found, the upper part of each has a twin that takes adapters.
 
     Args:
         graph: a fused graph with an int8 cache whose attentions have no scales yet.
@@ -73,11 +73,17 @@ def write_branches(graph: onnx.GraphProto, scales: Mapping[str, Scales]) -> None
         if not node.name.startswith(HIDDEN):
             decode.nodes.append(node)
     decode.nodes = list(fuse_narrow_scaling(decode.nodes, widths))
-    branches, products = [prefill, decode], find_products(graph)
+    products = find_products(graph)
+    del graph.node[:]
     if products:
-        write_inputs(graph, products)
-        branches += [adapted_branch(branch, products) for branch in branches]
-    write_choices(graph, branches)
+        write_adapted(graph, prefill, decode, products)
+    else:
+        if any(value.name == HIDDEN for value in graph.output):
+            # A branch owes every output; nobody reads an answer's hidden states.
+            nothing = decode.constant(f"{HIDDEN}.none", np.zeros((1, 0, 0, 0), np.float32))
+            decode.node("Identity", [nothing], HIDDEN)
+        write_if(graph, IS_PROMPT, prefill, decode)
+    remove_constants(graph)
 
 
 def _write_positions(branch: Branch, num_kv: int) -> None:

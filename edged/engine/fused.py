@@ -18,8 +18,8 @@ from edged.engine.signature import ADAPTED, DECODE, PREFILL, RUN
 from edged.engine.steps import DecodeInput
 from edged.specialists.adapter import Adapter
 
-# The input that selects the prefill or the decode branch in bundles without adapted branches; a
-# graph with an fp32 cache has none.
+# The input that selects the prefill or the decode branch; in a bundle that takes adapters, of the
+# lower layers. A graph with an fp32 cache has none.
 IS_PROMPT = "is_prompt"
 # The output with hidden states, and the input that names their rows; older bundles have neither.
 HIDDEN, HIDDEN_ROWS = "hidden", "hidden_rows"
@@ -205,7 +205,8 @@ class FusedGraph(Graph):
         if shape.num_hidden:
             outputs[HIDDEN] = hidden
         if self._signature.branches:
-            outputs = {f"{shape.branch}.{name}": array for name, array in outputs.items()}
+            own = {"logits", HIDDEN, *self._signature.upper_outputs}
+            outputs = {f"{shape.branch}." * (n in own) + n: array for n, array in outputs.items()}
         binding = self._session.io_binding()
         for bind, arrays in (
             (binding.bind_input, inputs),
@@ -225,7 +226,7 @@ class FusedGraph(Graph):
             # For each slot its tokens in this run, with the spare row; 0 for none.
             "query_seqlens": np.zeros(width, np.int32),
             "rows": np.arange(count - shape.num_rows, count, dtype=np.int64),
-            IS_PROMPT: np.array(branch == PREFILL),
+            IS_PROMPT: np.array(branch.endswith(PREFILL)),
             HIDDEN_ROWS: np.arange(count - shape.num_hidden, count, dtype=np.int64),
             **dict(zip(self._signature.cache_inputs, cache, strict=True)),
         }

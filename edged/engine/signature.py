@@ -5,7 +5,7 @@ Rule: a graph that differs from its manifest stops the start, with the name that
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -56,6 +56,8 @@ class Signature:
     """Layers and features of ``hidden``; zeros without that output."""
     branches: frozenset[str] = frozenset()
     """Those that it has."""
+    upper_outputs: frozenset[str] = frozenset()
+    """Outputs of the cache that each branch has: those of the layers that take adapters."""
     adapter_shape: AdapterShape = field(default_factory=dict)
     """The products that take adapters."""
 
@@ -112,9 +114,13 @@ def read_signature(
     present = frozenset(optional.keys() & inputs.keys())
     sizes = vocab_size, cache, heads, head_size
     hidden = _hidden_shape(outputs, f"{PREFILL}." if branches else "")
-    signature = Signature(*sizes, *_CACHE_TYPES[kind], present, hidden, branches, adapters)
+    signature = Signature(
+        *sizes, *_CACHE_TYPES[kind], present, hidden, branches, adapter_shape=adapters
+    )
+    upper = [name for name in signature.cache_outputs if name not in outputs]
     for prefix in prefixes:
-        _check_names("output", outputs, [f"{prefix}{name}" for name in signature.cache_outputs])
+        _check_names("output", outputs, [f"{prefix}{name}" for name in upper])
+    signature = replace(signature, upper_outputs=frozenset(upper))
     if facts is not None:
         _check_facts(signature, facts)
     return signature
