@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx.helper import make_node, make_tensor_value_info
 
-from edged.builder.branches import Branch, fuse_narrow_scaling, write_choices
+from edged.builder.branches import Branch, fuse_narrow_scaling, write_choices, write_if
 from edged.builder.fuse import fuse
 from edged.builder.kvcache import measure_peaks, write_int8_cache
 from edged.builder.onnx_files import read_graph
@@ -85,6 +85,32 @@ def test_the_flag_chooses_the_branch(name: str, expected: int) -> None:
     x = np.array([1, 10], np.float32)
     flags = {f"run.{branch.name}": np.array(branch.name == name) for branch in branches}
     (found,) = session.run([f"{name}.y"], {"x": x, "unused": x, **flags})
+    np.testing.assert_array_equal(found, x * expected)
+
+
+@pytest.mark.parametrize(("is_prompt", "expected"), [(True, 4), (False, 6)])
+def test_a_lower_part_hands_on_what_an_upper_part_reads(is_prompt: bool, expected: int) -> None:
+    info, types = make_tensor_value_info, onnx.TensorProto
+    outputs = [info(name, types.FLOAT, [2]) for name in ("low", "y")]
+    graph = onnx.helper.make_graph([], "g", [info("x", types.FLOAT, [2])], outputs)
+    lower = [Branch("lower_prefill"), Branch("lower_decode")]
+    for branch, factor in zip(lower, (2.0, 3.0), strict=True):
+        scale = branch.constant("scale", np.array(factor, np.float32))
+        branch.node("Mul", ["x", scale], "middle")
+        branch.node("Identity", ["x"], "low")
+    upper = Branch("decode", handed=frozenset({"middle"}))
+    upper.node("Add", ["middle", "middle"], "y")
+    write_if(graph, "is_prompt", *lower, handed=["middle"])
+    write_choices(graph, [upper])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)])
+    model.ir_version = 10
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    assert [value.name for value in session.get_outputs()] == ["low", "decode.y"]
+    x = np.array([1, 10], np.float32)
+    feeds = {"x": x, "is_prompt": np.array(is_prompt), "run.decode": np.array(True)}
+    low, found = session.run(None, feeds)
+    np.testing.assert_array_equal(low, x)
     np.testing.assert_array_equal(found, x * expected)
 
 
