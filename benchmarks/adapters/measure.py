@@ -8,17 +8,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edged.bundle.folder import open_bundle
 from edged.engine.decoding import Decoding
 from edged.engine.loading import load_engine
-from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings, PromptOrigin, Token
 from edged.errors import UsageError
 from edged.protocol.request import SamplingParams
 from edged.specialists.adapter import Adapter, AdapterPart, made_adapter
+
+if TYPE_CHECKING:
+    from edged.engine.loop import Engine
 
 HEADING = ("what", "wall ms", "CPU ms", "wall ratio", "CPU ratio")
 _NUM_ANSWERS = 4

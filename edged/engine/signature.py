@@ -117,13 +117,19 @@ def read_signature(
     signature = Signature(
         *sizes, *_CACHE_TYPES[kind], present, hidden, branches, adapter_shape=adapters
     )
-    upper = [name for name in signature.cache_outputs if name not in outputs]
-    for prefix in prefixes:
-        _check_names("output", outputs, [f"{prefix}{name}" for name in upper])
-    signature = replace(signature, upper_outputs=frozenset(upper))
+    signature = _with_upper_outputs(signature, outputs, prefixes)
     if facts is not None:
         _check_facts(signature, facts)
     return signature
+
+
+def _with_upper_outputs(
+    signature: Signature, outputs: _Nodes, prefixes: Sequence[str]
+) -> Signature:
+    upper = [name for name in signature.cache_outputs if name not in outputs]
+    for prefix in prefixes:
+        _check_names("output", outputs, [f"{prefix}{name}" for name in upper])
+    return replace(signature, upper_outputs=frozenset(upper))
 
 
 def _vocab_size(outputs: _Nodes, prefixes: Sequence[str]) -> int:

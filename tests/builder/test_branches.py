@@ -100,7 +100,7 @@ def test_a_lower_part_hands_on_what_an_upper_part_reads(is_prompt: bool, expecte
         branch.node("Identity", ["x"], "low")
     upper = Branch("decode", handed=frozenset({"middle"}))
     upper.node("Add", ["middle", "middle"], "y")
-    write_if(graph, "is_prompt", *lower, handed=["middle"])
+    write_if(graph, "is_prompt", lower[0], lower[1], ["middle"])
     write_choices(graph, [upper])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)])
     model.ir_version = 10
