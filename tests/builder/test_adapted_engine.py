@@ -1,22 +1,33 @@
 """Answers with adapters, decoded together; what one computed is reused for itself alone."""
 
+import queue
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edged.bundle.folder import Bundle
+from edged.daemon.preparer import Preparer
 from edged.daemon.specialist_folders import SpecialistFolders
+from edged.daemon.worker import Worker
 from edged.engine.decoding import Decoding
 from edged.engine.loading import load_engine
 from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings, PromptOrigin, Token
+from edged.node.effects import Prepare
+from edged.node.request_state import RequestState
 from edged.protocol.request import SamplingParams
+from edged.protocol.wire import Delivery
 from edged.specialists.adapter import AdaptedModel, Adapter, write_adapter
+from edged.specialists.installed import Installed
 from tests.builder.adapted_bundle import AdaptedBundle
+from tests.fakes import LIMITS, CharacterStream, FakeClock
+from tests.make_request import make_request
 
 PROMPT = np.random.default_rng(0).integers(3, 150, 30).tolist()
 NUM_TOKENS = 12
+DELIVERY = Delivery("t", b"", qos=1, packet_id=7, connection_epoch=2)
 
 
 def engine_of(bundle: Bundle, num_slots: int = 4, num_prefixes: int = 0) -> Engine:
@@ -143,3 +154,39 @@ def test_sixteen_are_installed_at_once_and_exchanged(
     assert "the name writer-0 is taken" in served.problems["writer-1"]
     assert "made for another model" in served.problems["writer-2"]
     SpecialistFolders().read(folders[:1])  # a node without a model
+
+
+def test_a_request_that_names_a_writer_is_answered_with_its_adapter(
+    adapted: AdaptedBundle,
+) -> None:
+    adapter, engine = adapted.adapter(0, 0.5), engine_of(adapted.bundle)
+    expected = {name: alone(adapted, one) for name, one in (("home", adapter), (None, None))}
+    events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    preparer = Preparer(
+        lambda _: PROMPT,
+        lambda _: None,
+        LIMITS,
+        events.put,
+        lambda: Installed(adapters={"home": adapter}),
+    )
+    worker = Worker(engine, CharacterStream, events.put, FakeClock())
+    worker.start_thread()
+    try:
+        for key, name in enumerate(("home", None)):
+            request = make_request(specialist=name, deadline_s=1e6)
+            state = RequestState(key, 0.0, delivery=DELIVERY, fingerprint="")
+            state.accept(request)
+            prepared = preparer.prepare(Prepare(key, request, None))
+            assert prepared.decider is None
+            state.prompt_ids, state.adapter = prepared.prompt_ids, prepared.adapter
+            state.max_tokens = NUM_TOKENS
+            worker.start(state.new_generation())
+            finished = events.get(timeout=30)
+            assert finished.generation.output_ids == expected[name]
+            state.forget_content()
+            assert state.adapter is None
+        refused = preparer.prepare(Prepare(2, make_request(specialist="none"), None)).rejected
+        assert refused is not None
+        assert "none is not installed on this node; it has home" in refused.message
+    finally:
+        assert worker.stop(30)
