@@ -100,7 +100,8 @@ class Engine:
 
         Raises:
             ValueError: the prompt is empty, fills the context, alone or with an option behind it,
-                or holds an unknown token; ``max_tokens`` is below 1; or the graph takes no adapter.
+                or holds an unknown token; ``max_tokens`` is below 1; the graph takes no adapter; or
+                hidden states are to be read with one.
             RuntimeError: no slot is free.
         """
         scorer = reader if isinstance(reader, OptionScorer) else None
@@ -112,6 +113,8 @@ class Engine:
         is_fresh = sampling.seed is not None and not self._is_exact
         # The last token of a prompt is always run: its logits are needed.
         num_reusable = 0 if is_fresh else len(prompt) - 1
+        if reader is not None and scorer is None and origin.adapter is not None:
+            raise ValueError("hidden states are read without an adapter")
         if reader is not None:  # cached tokens have keys and values, and no hidden states
             num_reusable = min(num_reusable, reader.num_before)
         claim = self._claim(prompt, num_reusable, num_strict, origin)

@@ -20,6 +20,7 @@ from edged.node.request_state import RequestState
 from edged.protocol.request import SamplingParams
 from edged.protocol.wire import Delivery
 from edged.specialists.adapter import AdaptedModel, Adapter, write_adapter
+from edged.specialists.features import Pooling
 from edged.specialists.installed import Installed
 from tests.builder.adapted_bundle import AdaptedBundle
 from tests.fakes import LIMITS, CharacterStream, FakeClock
@@ -123,6 +124,20 @@ def test_a_bundle_without_adapted_branches_serves_the_plain_model(
     monkeypatch.setattr(engine, "adapter_shape", {})
     with pytest.raises(ValueError, match="takes no adapters; rebuild it with `edged build`"):
         begin(engine, adapted.adapter())
+    assert run(engine, begin(engine, None)) == [alone(adapted, None)]
+
+
+def test_hidden_states_are_read_of_the_plain_model_alone(adapted: AdaptedBundle) -> None:
+    engine = engine_of(adapted.bundle)
+    reader = Pooling(0, 30, 5, 64)
+    with pytest.raises(ValueError, match="read without an adapter"):
+        engine.start(
+            PROMPT,
+            SamplingParams(),
+            max_tokens=1,
+            origin=PromptOrigin(adapter=adapted.adapter()),
+            reader=reader,
+        )
     assert run(engine, begin(engine, None)) == [alone(adapted, None)]
 
 
