@@ -15,9 +15,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edged.builder.branches import Branch, fuse_narrow_scaling, write_if
+from edged.builder.adapted import find_products, write_adapted
+from edged.builder.branches import Branch, fuse_narrow_scaling, remove_constants, write_if
 from edged.builder.onnx_files import MICROSOFT, attribute
 from edged.engine.fused import HIDDEN, IS_PROMPT
+from edged.engine.signature import DECODE, PREFILL
 
 ATTENTION = "GroupQueryAttention"
 _START, _INDEX = "positions.start", "positions.index"
@@ -47,6 +49,8 @@ class _Heads:
 def write_branches(graph: onnx.GraphProto, scales: Mapping[str, Scales]) -> None:
     """Give each attention its scales, and the graph a prefill and a decode branch.
 
+    Where its products are found, the upper part of each has a twin that takes adapters.
+
     Args:
         graph: a fused graph with an int8 cache whose attentions have no scales yet.
         scales: by the name of each attention's first output.
@@ -54,7 +58,7 @@ def write_branches(graph: onnx.GraphProto, scales: Mapping[str, Scales]) -> None
     cache = next(v for v in graph.input if v.name.startswith("past_key_values."))
     num_kv, size = (cache.type.tensor_type.shape.dim[axis].dim_value for axis in (1, 3))
     widths = {item.name: item.dims[-1] for item in graph.initializer if item.dims}
-    prefill, decode = Branch("prefill"), Branch("decode")
+    prefill, decode = Branch(PREFILL), Branch(DECODE)
     _write_positions(prefill, num_kv)
     for node in graph.node:
         if node.op_type == ATTENTION:
@@ -68,12 +72,18 @@ def write_branches(graph: onnx.GraphProto, scales: Mapping[str, Scales]) -> None
             prefill.nodes.append(node)
         if not node.name.startswith(HIDDEN):
             decode.nodes.append(node)
-    if any(value.name == HIDDEN for value in graph.output):
-        # A branch owes every output; nobody reads an answer's hidden states.
-        nothing = decode.constant(f"{HIDDEN}.none", np.zeros((1, 0, 0, 0), np.float32))
-        decode.node("Identity", [nothing], HIDDEN)
     decode.nodes = list(fuse_narrow_scaling(decode.nodes, widths))
-    write_if(graph, IS_PROMPT, prefill, decode)
+    products = find_products(graph)
+    del graph.node[:]
+    if products:
+        write_adapted(graph, prefill, decode, products)
+    else:
+        if any(value.name == HIDDEN for value in graph.output):
+            # A branch owes every output; nobody reads an answer's hidden states.
+            nothing = decode.constant(f"{HIDDEN}.none", np.zeros((1, 0, 0, 0), np.float32))
+            decode.node("Identity", [nothing], HIDDEN)
+        write_if(graph, IS_PROMPT, prefill, decode)
+    remove_constants(graph)
 
 
 def _write_positions(branch: Branch, num_kv: int) -> None:

@@ -5,7 +5,7 @@ A matrix that stays in fp32 is reported.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -144,7 +144,7 @@ def quantize(
         if scheme is Scheme.INT8_W8A8:
             tuning = tune(graph, source_folder, calibration)
             if scaling is Scaling.DYNAMIC:
-                tuning = replace(tuning, static_norms=frozenset())
+                tuning = tuning.with_dynamic_norms()
             nodes = PerTokenNodes(writer, tuning)
         rewrite = _Rewrite(graph, nodes)
         if scheme is not Scheme.FP32:

@@ -40,12 +40,18 @@ class Rotation:
 
     def product(self, node: onnx.NodeProto, rows: Floats) -> Floats:
         """Return the [N, K] weight of a product, rotated where it reads or writes the stream."""
-        gain = self.readers.get(node.input[0])
-        if gain is not None:
-            rows = np.asarray((rows * gain) @ self.matrix, np.float32)
-        if node.output[0] in self.writers:
-            rows = np.asarray(self.matrix.T @ rows, np.float32)
-        return rows
+        return self.written(node.output[0], self.read(node.input[0], rows))
+
+    def read(self, name: str, rows: Floats) -> Floats:
+        """Return the [N, K] rows that multiply an activation, rotated if it is a norm's output."""
+        gain = self.readers.get(name)
+        return rows if gain is None else np.asarray((rows * gain) @ self.matrix, np.float32)
+
+    def written(self, name: str, rows: Floats) -> Floats:
+        """Return the [N, K] rows that make an output, rotated if that is added to the stream."""
+        if name not in self.writers:
+            return rows
+        return np.asarray(self.matrix.T @ rows, np.float32)
 
     def table(self, rows: Floats) -> Floats:
         """Return the rotated embedding table."""

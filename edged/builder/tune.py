@@ -4,7 +4,7 @@ Rule: one fixed method, no search: measurements decide the rounding only, never 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,10 @@ class Tuning:
     def is_fused(self) -> bool:
         """Whether the graph is known to be fused: only such a graph has moments."""
         return bool(self.moments)
+
+    def with_dynamic_norms(self) -> "Tuning":
+        """Return the tuning with a scale for each row of a norm's output."""
+        return replace(self, static_norms=frozenset())
 
     def peak(self, name: str) -> float | None:
         """Return where an activation is clipped; None for each row's own largest value."""
@@ -107,7 +111,12 @@ def tune(graph: SourceGraph, folder: Path, sequences: Sequence[Sequence[int]]) -
         sequences: token ids to run it on; without any, nothing changes.
     """
     moments = measure_moments(folder, sequences)
-    rotation = find_rotation(graph) if moments else None
+    return rotated(graph, moments) if moments else Tuning()
+
+
+def rotated(graph: SourceGraph, moments: Moments) -> Tuning:
+    """Change ``graph`` for the rotation of its stream, where it can be rotated."""
+    rotation = find_rotation(graph)
     if rotation is None:
         return Tuning(moments=moments)
     for name in rotation.gains:

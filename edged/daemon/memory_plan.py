@@ -30,6 +30,8 @@ _LIBRARY_BYTES = 24 << 20
 _LAYER_BYTES = 350 << 10
 # The same of the prefill branch, which only a graph with an int8 cache has.
 _PREFILL_BRANCH_BYTES = 250 << 10
+# The same of the branches that take adapters, in the upper third of the layers, for each layer.
+_ADAPTED_BRANCHES_BYTES = 375 << 10
 # A token in the tables of tokenizer and grammar.
 _VOCABULARY_BYTES = 560
 # Of ``tokenizer.json``, while it is read: 13 to 16, more than is kept of it.
@@ -148,7 +150,7 @@ def plan_memory(config: Config, bundle: Bundle, held: MemorySnapshot, num_slots:
         kv_bytes=kv_bytes,
         process_bytes=held.rss_bytes,
         working_bytes=max(working_bytes, reading_bytes - kv_bytes),
-        specialists_bytes=planned_bytes(config.specialists),
+        specialists_bytes=planned_bytes(config.specialists, num_slots),
         serving_bytes=_serving_bytes(config, max_model_len, num_slots),
     )
 
@@ -186,6 +188,7 @@ def _working_bytes(manifest: Manifest, chunk_tokens: int, num_slots: int) -> int
     layer_bytes = _LAYER_BYTES
     if facts.kv_type is KvType.INT8:
         layer_bytes += _PREFILL_BRANCH_BYTES
+        layer_bytes += _ADAPTED_BRANCHES_BYTES if manifest.scheme == "int8-w8a8" else 0
     width = math.sqrt(facts.parameters / max(facts.num_layers, 1))
     num_rows: float = num_slots
     if manifest.graph is GraphKind.PORTABLE:

@@ -100,9 +100,11 @@ class Preparer:
         """Prepare one request; blocks for up to some 50 ms."""
         asked = request.request
         try:
-            decider = self._installed().decider(asked, self._encode_chat)
+            installed = self._installed()
+            decider = installed.decider(asked, self._encode_chat)
             if decider is not None:
                 return Prepared(request.key, decider=decider)
+            adapter = installed.adapters.get(asked.specialist or "")
             constraint = self._compile_format(asked.format)
             prompt_ids, num_forgotten = self._encode(request)
         except (FormatError, OptionError, TemplateError, UnknownSpecialistError) as error:
@@ -111,7 +113,9 @@ class Preparer:
         except Exception as error:  # noqa: BLE001 - the per-request boundary: it must reply
             self._log_once(error)
             return Prepared(request.key, rejected=_INTERNAL)
-        return Prepared(request.key, prompt_ids, constraint, num_forgotten=num_forgotten)
+        return Prepared(
+            request.key, prompt_ids, constraint, adapter=adapter, num_forgotten=num_forgotten
+        )
 
     def _encode(self, request: Prepare) -> tuple[Sequence[int], int]:
         """Return the prompt, and how many of the oldest turns were left out to make it fit.

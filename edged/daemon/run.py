@@ -281,7 +281,8 @@ def exchange_specialists(read: Callable[[], Config], model: ResidentModel, parts
     folders = config.specialists
     if not model.config.specialists or not model.specialists.is_changed(folders):
         return False
-    ledger, needed_bytes = parts.driver.node.guard.ledger, planned_bytes(folders)
+    ledger, num_slots = parts.driver.node.guard.ledger, model.engine.num_slots
+    needed_bytes = planned_bytes(folders, num_slots)
     if needed_bytes > ledger.free_bytes:
         _LOG.error(
             "specialists: %d MiB do not fit into budget.memory; the old ones stay",
@@ -289,7 +290,7 @@ def exchange_specialists(read: Callable[[], Config], model: ResidentModel, parts
         )
         return True
     model.specialists.read(folders)
-    ledger.exchange(Account.SPECIALISTS, model.specialists.installed.size_bytes)
+    ledger.exchange(Account.SPECIALISTS, model.specialists.installed.held_bytes(num_slots))
     memory.return_freed()
     parts.reporter.announce()
     return True

@@ -4,9 +4,10 @@ Rule: a folder that is damaged, or made for another model, is left out with its 
 specialists and the model serve.
 """
 
+import contextlib
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from edged.bundle.manifest import Manifest
 from edged.engine.loop import Engine
 from edged.engine.tokenizer import Tokenizer
 from edged.errors import BundleError, UnavailableError
+from edged.specialists import adapter
+from edged.specialists.adapter import AdaptedModel, Adapter, AdapterShape, read_adapter
 from edged.specialists.features import Layout, Template
 from edged.specialists.folder import (
     ARRAYS,
@@ -31,23 +34,33 @@ from edged.specialists.scoring import OptionScoring
 
 _LOG = logging.getLogger(__name__)
 
+# Of an adapter's file: half of it is in 8 bits there, and in fp32 where it runs.
+_SLOT_COPIES = 4
 _OLD_BUNDLE = (
     "the model's bundle gives no hidden states; rebuild it with this version's `edged build`"
 )
 
 
-def planned_bytes(folders: Sequence[Path]) -> int:
+def planned_bytes(folders: Sequence[Path], num_slots: int) -> int:
     """Return what it takes at most to read these specialists and to fit their gate.
+
+    Each slot holds a copy of an adapter, in the form in which it runs.
 
     What stays is less, see ``Installed.size_bytes``. Those that cannot be read take nothing.
     """
+    heads, adapters = _sizes(folders, ARRAYS), _sizes(folders, adapter.ARRAYS)
+    slot_bytes = _SLOT_COPIES * max(adapters, default=0)
+    return sum(heads) + fit_bytes(sum(heads)) + sum(adapters) + num_slots * slot_bytes
+
+
+def _sizes(folders: Sequence[Path], name: str) -> list[int]:
     sizes = []
     for folder in folders:
         try:
-            sizes.append((folder / ARRAYS).stat().st_size)
+            sizes.append((folder / name).stat().st_size)
         except OSError:  # reading it says what is wrong
             continue
-    return sum(sizes) + fit_bytes(sum(sizes))
+    return sizes
 
 
 class SpecialistFolders:
@@ -58,6 +71,7 @@ class SpecialistFolders:
         template: What specialists read, in its tokens.
         layout: Of a token's hidden states; None where the model gives none.
         scoring: What decides for an option without a specialist.
+        adapters: What adapters must be made for; None where nothing can be adapted.
     """
 
     def __init__(
@@ -66,8 +80,10 @@ class SpecialistFolders:
         template: Template | None = None,
         layout: Layout | None = None,
         scoring: OptionScoring | None = None,
+        adapters: tuple[AdaptedModel, AdapterShape] | None = None,
     ) -> None:
         self._base = base
+        self._adapters = adapters
         self._template = template
         self._layout = layout
         self._width = 0 if layout is None else layout.width
@@ -84,15 +100,24 @@ class SpecialistFolders:
         layout = Layout(*engine.hidden_shape)
         template = Template(tokenizer.encode, tokenizer.beginning_ids)
         scoring = OptionScoring(tokenizer.encode)
-        return cls(BaseModel.of(manifest), template, layout if layout.width else None, scoring)
+        adapters = AdaptedModel.of(manifest), engine.adapter_shape
+        layout_given = layout if layout.width else None
+        return cls(BaseModel.of(manifest), template, layout_given, scoring, adapters)
 
     def read(self, folders: Sequence[Path]) -> None:
         """Serve what is in these folders, and nothing else; blocks for up to half a second."""
         problems: dict[str, str] = {}
         found: dict[str, Specialist] = {}
+        adapters: dict[str, Adapter] = {}
         for folder in folders:
             try:
-                specialist = self._read(folder, found)
+                if (folder / adapter.DESCRIPTION).exists():
+                    name, made = self._read_adapter(folder)
+                    _check_name(folder, name, {*found, *adapters})
+                    adapters[name] = made
+                    continue
+                specialist = self._read(folder)
+                _check_name(folder, specialist.description.name, {*found, *adapters})
                 found[specialist.description.name] = specialist
             except (BundleError, UnavailableError) as error:
                 problems[folder.name] = str(error)
@@ -103,14 +128,19 @@ class SpecialistFolders:
         # Their examples were needed for that alone.
         found = {name: replace(one, gate=None) for name, one in found.items()}
         self.installed = Installed(
-            self._template, self._width, found, scoring=self._scoring, gate=gate
+            self._template,
+            self._width,
+            found,
+            scoring=self._scoring,
+            gate=gate,
+            adapters=adapters,
         )
         for name, one in found.items():
             target = one.description.escalate
             if target is not None and target not in {*found, PLAIN_MODEL}:
                 _LOG.warning("specialist %s passes on to %s, which does not serve", name, target)
-        if found:
-            _LOG.info("specialists: %s", ", ".join(sorted(found)))
+        if found or adapters:
+            _LOG.info("specialists: %s", ", ".join(sorted({*found, *adapters})))
 
     def is_changed(self, folders: Sequence[Path]) -> bool:
         """Return whether ``read`` would change what serves."""
@@ -119,22 +149,34 @@ class SpecialistFolders:
     def info(self) -> list[dict[str, Any]]:
         """Describe them, for ``info``."""
         served = [one.info() for one in self.installed.specialists.values()]
+        served += [
+            {"name": name, "kind": "text", "size_bytes": one.size_bytes}
+            for name, one in self.installed.adapters.items()
+        ]
         return served + [{"name": name, "error": text} for name, text in self.problems.items()]
 
-    def _read(self, folder: Path, others: Mapping[str, Specialist]) -> Specialist:
+    def _read(self, folder: Path) -> Specialist:
         if self._base is None or self._layout is None:
             raise BundleError(f"{folder}: {_OLD_BUNDLE}")
-        specialist = read_specialist(folder, self._base, self._layout)
-        name = specialist.description.name
-        if name in others:
-            raise BundleError(f"{folder}: the name {name} is taken; teach it with another --name")
-        return specialist
+        return read_specialist(folder, self._base, self._layout)
+
+    def _read_adapter(self, folder: Path) -> tuple[str, Adapter]:
+        if self._adapters is None:
+            raise BundleError(f"{folder}: there is no model that it could adapt")
+        said, made = read_adapter(folder, *self._adapters)
+        return said.name, made
+
+
+def _check_name(folder: Path, name: str, others: Collection[str]) -> None:
+    if name in others:
+        raise BundleError(f"{folder}: the name {name} is taken; teach it with another --name")
 
 
 def _digest(folder: Path) -> str:
     """Identify what a folder says; the hash of its arrays is part of that."""
-    try:
-        with (folder / DESCRIPTION).open("rb") as file:
-            return hashlib.sha256(file.read(MAX_DESCRIPTION_BYTES)).hexdigest()
-    except OSError:
-        return ""
+    digest = hashlib.sha256()
+    for name in (DESCRIPTION, adapter.DESCRIPTION):
+        with contextlib.suppress(OSError), (folder / name).open("rb") as file:
+            digest.update(file.read(MAX_DESCRIPTION_BYTES))
+        digest.update(name.encode())
+    return digest.hexdigest()

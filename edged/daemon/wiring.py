@@ -97,7 +97,7 @@ def limits_of(model: ResidentModel) -> Limits:
     """Return the limits of the node."""
     config, sessions = model.config, model.config.sessions
     # Their gate is fitted: what that took is free again.
-    size_bytes = model.specialists.installed.size_bytes
+    size_bytes = model.specialists.installed.held_bytes(model.engine.num_slots)
     return Limits(
         defaults=_request_defaults(config),
         budget=model.memory.budget,

@@ -151,7 +151,7 @@ class Worker:
                 run.request.sampling,
                 max_tokens=max(run.max_tokens - run.num_output_tokens, 1),
                 constraint=run.constraint,
-                origin=PromptOrigin(run.request.reply_to.user, run.num_output_tokens),
+                origin=PromptOrigin(run.request.reply_to.user, run.num_output_tokens, run.adapter),
                 reader=run.reader,
             )
         except Exception:  # noqa: BLE001 - the per-request boundary: it must reply

@@ -11,19 +11,34 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from edged.engine.adapters import AdapterSlots
 from edged.engine.cache import KeyValueCache
 from edged.engine.graph import Graph, run_options
+from edged.engine.signature import ADAPTED, DECODE, PREFILL, RUN
 from edged.engine.steps import DecodeInput
+from edged.specialists.adapter import Adapter
 
-# The input that selects the prefill or the decode branch; a graph with an fp32 cache has none.
+# The input that selects the prefill or the decode branch; in a bundle that takes adapters, of the
+# lower layers. A graph with an fp32 cache has none.
 IS_PROMPT = "is_prompt"
 # The output with hidden states, and the input that names their rows; older bundles have neither.
 HIDDEN, HIDDEN_ROWS = "hidden", "hidden_rows"
 # Shapes of at most so many tokens recur: their bindings are kept and share one logits buffer.
 _MAX_KEPT_TOKENS = 16
 
-# First slot, slots, tokens of each, rows of logits of each, rows of hidden states.
-_Shape = tuple[int, int, int, int, int]
+
+class _Shape(NamedTuple):
+    first: int
+    """Slot."""
+    width: int
+    """Slots."""
+    num_tokens: int
+    """Of each."""
+    num_rows: int
+    """Of logits of each."""
+    num_hidden: int
+    """Rows of hidden states of each."""
+    branch: str
 
 
 class _Bound(NamedTuple):
@@ -60,6 +75,13 @@ class FusedGraph(Graph):
         self._spare = int(self._signature.cache_dtype == np.float32)
         capacity = self.max_model_len + self._spare
         self._cache = KeyValueCache(self._signature, self.num_slots, capacity)
+        self._adapters = AdapterSlots(self.adapter_shape, self.num_slots)
+
+    def adapt(self, slot: int, adapter: Adapter | None) -> None:
+        """Give a slot an adapter, or take it away; see ``Graph.adapt``."""
+        if adapter is not None and not self.adapter_shape:
+            super().adapt(slot, adapter)
+        self._adapters.give(slot, adapter)
 
     def forward(
         self,
@@ -72,8 +94,11 @@ class FusedGraph(Graph):
     ) -> NDArray[np.float32]:
         """Run tokens of one sequence; see ``Graph.forward``."""
         count = len(token_ids)
-        shape = (slot, 1, count, count if all_rows else 1, 0)
-        return self._run_prompts(shape, [token_ids], start, is_prefill=is_prefill).logits[0]
+        branch = PREFILL if is_prefill else DECODE
+        if self._adapters.is_adapted(slot):
+            branch = ADAPTED + branch
+        shape = _Shape(slot, 1, count, count if all_rows else 1, 0, branch)
+        return self._run_prompts(shape, [token_ids], start).logits[0]
 
     def hidden(
         self,
@@ -91,17 +116,18 @@ class FusedGraph(Graph):
         if not math.prod(self.hidden_shape):
             raise ValueError("this graph gives no hidden states; rebuild the bundle")
         longest, width = max(map(len, prompts)), math.prod(self.hidden_shape)
-        shape = (slot, len(prompts), longest, 0, max(longest - num_skipped, 0))
-        hidden = self._run_prompts(shape, prompts, start, is_prefill=True).hidden
+        num_hidden = max(longest - num_skipped, 0)
+        shape = _Shape(slot, len(prompts), longest, 0, num_hidden, PREFILL)
+        hidden = self._run_prompts(shape, prompts, start).hidden
         return [
             np.reshape(rows[: max(len(ids) - num_skipped, 0)], (-1, width))
             for ids, rows in zip(prompts, hidden, strict=True)
         ]
 
     def _run_prompts(
-        self, shape: _Shape, prompts: Sequence[NDArray[np.int64]], start: int, *, is_prefill: bool
+        self, shape: _Shape, prompts: Sequence[NDArray[np.int64]], start: int
     ) -> _Bound:
-        slot, width, longest, _, _ = shape
+        slot, width, longest = shape.first, shape.width, shape.num_tokens
         for index, token_ids in enumerate(prompts):
             self._check_positions(len(token_ids), start, slot + index)
         bound = self._bound(shape)
@@ -114,8 +140,6 @@ class FusedGraph(Graph):
             inputs["seqlens_k"][index] = start + count - 1 + self._spare
             inputs["query_seqlens"][index] = count + self._spare
         inputs["total_sequence_length"][()] = start + longest + self._spare
-        if IS_PROMPT in inputs:
-            inputs[IS_PROMPT][()] = is_prefill
         # An interrupted run leaves a cache that is valid up to its start only.
         self._lengths[slot : slot + width] = [start] * width
         self._run(binding)
@@ -132,11 +156,11 @@ class FusedGraph(Graph):
             self._check_positions(1, one.position, one.slot)
         slots = [one.slot for one in inputs]
         first, width = min(slots), max(slots) - min(slots) + 1
-        binding, arrays, logits, _ = self._bound((first, width, 1, 1, 0))
+        is_adapted = any(self._adapters.is_adapted(slot) for slot in slots)
+        branch = ADAPTED + DECODE if is_adapted else DECODE
+        binding, arrays, logits, _ = self._bound(_Shape(first, width, 1, 1, 0, branch))
         input_ids, seqlens = arrays["input_ids"], arrays["seqlens_k"]
         counts = arrays["query_seqlens"]
-        if IS_PROMPT in arrays:
-            arrays[IS_PROMPT][()] = False
         # Number by number: numpy's functions for many take longer, as a run's weights have replaced
         # their code in the processor's caches.
         lengths = [max(n - 1, 0) for n in self._lengths[first : first + width]]
@@ -158,40 +182,31 @@ class FusedGraph(Graph):
         return [logits[slot - first][0] for slot in slots]
 
     def _bound(self, shape: _Shape) -> _Bound:
-        if shape[1] * shape[2] <= _MAX_KEPT_TOKENS:
+        if shape.width * shape.num_tokens <= _MAX_KEPT_TOKENS:
             if shape not in self._kept:
-                self._kept[shape] = self._bind(*shape)
+                self._kept[shape] = self._bind(shape)
             return self._kept[shape]
         # The full chunks of a prompt have one shape; a second one is not worth its memory.
         if self._last is None or self._last[0] != shape:
             self._last = None  # its buffers go before others come
-            self._last = shape, self._bind(*shape)
+            self._last = shape, self._bind(shape)
         return self._last[1]
 
-    def _bind(self, first: int, width: int, count: int, num_rows: int, num_hidden: int) -> _Bound:
+    def _bind(self, shape: _Shape) -> _Bound:
+        width, num_rows = shape.width, shape.num_rows
         size = width * num_rows
         is_kept = size <= _MAX_KEPT_TOKENS
         buffer = self._logits[:size] if is_kept else np.zeros((size, self.vocab_size), np.float32)
         logits = buffer.reshape(width, num_rows, self.vocab_size)
-        cache = self._cache.views(first, width)
-        inputs: dict[str, NDArray[Any]] = {
-            "input_ids": np.zeros((width, count), np.int64),
-            # For each slot its tokens after the run, with the spare row, minus 1.
-            "seqlens_k": np.zeros(width, np.int32),
-            "total_sequence_length": np.zeros((), np.int32),
-            # For each slot its tokens in this run, with the spare row; 0 for none.
-            "query_seqlens": np.zeros(width, np.int32),
-            "rows": np.arange(count - num_rows, count, dtype=np.int64),
-            IS_PROMPT: np.zeros((), np.bool_),
-            HIDDEN_ROWS: np.arange(count - num_hidden, count, dtype=np.int64),
-            **dict(zip(self._signature.cache_inputs, cache, strict=True)),
-        }
-        for name in self.optional_inputs.keys() - self._signature.optional_inputs:
-            del inputs[name]
-        hidden = np.zeros((width, num_hidden, *self.hidden_shape), np.float32)
+        hidden = np.zeros((width, shape.num_hidden, *self.hidden_shape), np.float32)
+        cache = self._cache.views(shape.first, width)
+        inputs = self._inputs(shape, cache)
         outputs = {"logits": logits, **dict(zip(self._signature.cache_outputs, cache, strict=True))}
-        if num_hidden:
+        if shape.num_hidden:
             outputs[HIDDEN] = hidden
+        if self._signature.branches:
+            own = {"logits", HIDDEN, *self._signature.upper_outputs}
+            outputs = {f"{shape.branch}." * (n in own) + n: array for n, array in outputs.items()}
         binding = self._session.io_binding()
         for bind, arrays in (
             (binding.bind_input, inputs),
@@ -200,3 +215,25 @@ class FusedGraph(Graph):
             for name, array in arrays.items():
                 bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         return _Bound(binding, inputs, list(logits), hidden)
+
+    def _inputs(self, shape: _Shape, cache: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        width, count, branch = shape.width, shape.num_tokens, shape.branch
+        inputs: dict[str, NDArray[Any]] = {
+            "input_ids": np.zeros((width, count), np.int64),
+            # For each slot its tokens after the run, with the spare row, minus 1.
+            "seqlens_k": np.zeros(width, np.int32),
+            "total_sequence_length": np.zeros((), np.int32),
+            # For each slot its tokens in this run, with the spare row; 0 for none.
+            "query_seqlens": np.zeros(width, np.int32),
+            "rows": np.arange(count - shape.num_rows, count, dtype=np.int64),
+            IS_PROMPT: np.array(branch.endswith(PREFILL)),
+            HIDDEN_ROWS: np.arange(count - shape.num_hidden, count, dtype=np.int64),
+            **dict(zip(self._signature.cache_inputs, cache, strict=True)),
+        }
+        for name in self.optional_inputs.keys() - self._signature.optional_inputs:
+            del inputs[name]
+        for other in self._signature.branches:
+            inputs[f"{RUN}{other}"] = np.array(other == branch)
+        if branch.startswith(ADAPTED):
+            inputs |= self._adapters.inputs(shape.first, width)
+        return inputs

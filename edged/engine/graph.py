@@ -12,6 +12,7 @@ from edged.bundle.manifest import ModelFacts
 from edged.engine.cache import GrowingCache, KeyValueCache
 from edged.engine.signature import read_signature
 from edged.engine.steps import DecodeInput, InterruptedRunError
+from edged.specialists.adapter import Adapter, AdapterShape
 
 _LOG_FATAL_ONLY = 4
 
@@ -50,6 +51,8 @@ class Graph(ABC):
         self.vocab_size = self._signature.vocab_size
         self.hidden_shape = self._signature.hidden_shape
         """Layers and features of a token's hidden states; zeros for a bundle that gives none."""
+        self.adapter_shape: AdapterShape = self._signature.adapter_shape
+        """The products that take adapters; none in a bundle without such branches."""
         self.max_model_len = max_model_len
         self.num_slots = num_slots
         self._lengths = [0] * num_slots
@@ -118,6 +121,17 @@ class Graph(ABC):
         Returns:
             Logits ``[vocabulary]`` of each input; as those of ``forward``, and with its errors.
         """
+
+    def adapt(self, slot: int, adapter: Adapter | None) -> None:  # noqa: ARG002 - as in ``hidden``
+        """Have a slot's tokens run with an adapter of the graph's shape from now on, or with none.
+
+        Its keys and values stay, so they must be those of the same adapter, or be run again.
+
+        Raises:
+            ValueError: the graph takes none.
+        """
+        if adapter is not None:
+            raise ValueError("this graph takes no adapters; rebuild the bundle")
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Make a slot begin with the first ``length`` tokens of another."""

@@ -14,7 +14,7 @@ from edged.engine.decoding import Constraint, Decoding, ForwardPass, HiddenReade
 from edged.engine.drafts import Drafter
 from edged.engine.groups import read_together
 from edged.engine.sampling import Sampler
-from edged.engine.slots import Slots, TokenIds
+from edged.engine.slots import Claim, Slots, TokenIds
 from edged.engine.speed import measure_cost
 from edged.engine.steps import (
     NO_ORIGIN,
@@ -31,6 +31,7 @@ from edged.specialists.scoring import OptionScorer
 
 if TYPE_CHECKING:
     from edged.engine.graph import Graph
+    from edged.specialists.adapter import Adapter
 
 # What a drafted token adds to a pass, as a fraction of a pass of one token, until measured.
 _DRAFT_COST = 0.1
@@ -73,6 +74,7 @@ class Engine:
         self.vocab_size = graph.vocab_size
         self.max_model_len = graph.max_model_len
         self.hidden_shape = graph.hidden_shape
+        self.adapter_shape = graph.adapter_shape
 
     @property
     def num_touched(self) -> int:
@@ -98,7 +100,8 @@ class Engine:
 
         Raises:
             ValueError: the prompt is empty, fills the context, alone or with an option behind it,
-                or holds an unknown token; or ``max_tokens`` is below 1.
+                or holds an unknown token; ``max_tokens`` is below 1; the graph takes no adapter; or
+                hidden states are to be read with one.
             RuntimeError: no slot is free.
         """
         scorer = reader if isinstance(reader, OptionScorer) else None
@@ -110,13 +113,11 @@ class Engine:
         is_fresh = sampling.seed is not None and not self._is_exact
         # The last token of a prompt is always run: its logits are needed.
         num_reusable = 0 if is_fresh else len(prompt) - 1
+        if reader is not None and scorer is None and origin.adapter is not None:
+            raise ValueError("hidden states are read without an adapter")
         if reader is not None:  # cached tokens have keys and values, and no hidden states
             num_reusable = min(num_reusable, reader.num_before)
-        claim = self._slots.claim(
-            prompt, num_reusable=num_reusable, num_strict=num_strict, user=origin.user
-        )
-        if claim.source != claim.slot and claim.num_cached:
-            self._graph.copy(claim.source, claim.slot, claim.num_cached)
+        claim = self._claim(prompt, num_reusable, num_strict, origin)
         limit = min(len(prompt) + max_tokens, self.max_model_len)
         is_guessing = self._is_guessing and reader is None
         drafter = Drafter(prompt.tolist(), self._draft_cost) if is_guessing else None
@@ -216,21 +217,31 @@ class Engine:
         for slot in self._slots.forget():
             self._graph.release(slot)
 
-    def make_prefix(self, token_ids: Sequence[int]) -> NDArray[np.uint8]:
+    def make_prefix(
+        self, token_ids: Sequence[int], adapter: "Adapter | None" = None
+    ) -> NDArray[np.uint8]:
         """Compute a prefix of later prompts and keep it; return its cache for ``load_prefix``.
+
+        It serves prompts with the same adapter alone.
 
         Raises:
             RuntimeError: every slot for a prefix is taken.
         """
         tokens = np.asarray(token_ids, np.int64)
-        slot = self._slots.pin(tokens)
+        slot = self._slots.pin(tokens, None if adapter is None else adapter.key)
+        self._graph.adapt(slot, adapter)
         for start in range(0, len(tokens), self.chunk_tokens):
             self._graph.forward(tokens[start : start + self.chunk_tokens], start, slot=slot)
+        self._graph.adapt(slot, None)
         return self._graph.read(slot)
 
-    def load_prefix(self, token_ids: Sequence[int], data: NDArray[np.uint8]) -> bool:
+    def load_prefix(
+        self, token_ids: Sequence[int], data: NDArray[np.uint8], adapter: "Adapter | None" = None
+    ) -> bool:
         """Keep what ``make_prefix`` returned, with its errors; return False if it does not fit."""
-        slot = self._slots.pin(np.asarray(token_ids, np.int64))
+        slot = self._slots.pin(
+            np.asarray(token_ids, np.int64), None if adapter is None else adapter.key
+        )
         fits = self._graph.write(slot, len(token_ids), data)
         if not fits:
             self._slots.unpin(slot)
@@ -262,6 +273,28 @@ class Engine:
         if prompt.min() < 0 or prompt.max() >= self.vocab_size:
             raise ValueError(f"a prompt token is outside the vocabulary of {self.vocab_size}")
         return prompt
+
+    def _claim(
+        self, prompt: TokenIds, num_reusable: int, num_strict: int | None, origin: PromptOrigin
+    ) -> Claim:
+        """Choose a prompt's slot, and put what is reused and the adapter into it.
+
+        Raises:
+            ValueError: the graph takes no adapter.
+        """
+        if origin.adapter is not None and not self.adapter_shape:
+            raise ValueError("this bundle takes no adapters; rebuild it with `edged build`")
+        claim = self._slots.claim(
+            prompt,
+            num_reusable=num_reusable,
+            num_strict=num_strict,
+            user=origin.user,
+            adapter=origin.adapter_key,
+        )
+        self._graph.adapt(claim.slot, origin.adapter)
+        if claim.source != claim.slot and claim.num_cached:
+            self._graph.copy(claim.source, claim.slot, claim.num_cached)
+        return claim
 
     def _check_idle(self) -> None:
         if self._active:

@@ -4,8 +4,8 @@ Rule: a graph that differs from its manifest stops the start, with the name that
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -14,6 +14,14 @@ from numpy.typing import NDArray
 
 from edged.bundle.manifest import MODEL, KvType, ModelFacts
 from edged.errors import BundleError
+from edged.specialists.adapter import AdapterShape, ProductShape
+
+# The branches of a graph. For each it has an input that is true in the runs that enter it, and
+# outputs of its own, named as said here and then as in a graph without branches.
+PREFILL, DECODE, ADAPTED = "prefill", "decode", "adapted_"
+RUN = "run."
+# Inputs of the branches that take adapters, before the product's name.
+DOWN, UP = "adapter.down.", "adapter.up."
 
 _Nodes = Mapping[str, onnxruntime.NodeArg]
 _CACHE_INPUT = re.compile(r"past_key_values\.(\d+)\.(key|value)")
@@ -24,6 +32,9 @@ _CACHE_TYPES: Mapping[str, tuple["np.dtype[Any]", KvType]] = {
 
 # Of one token; it decides how much memory a prompt's hidden states take.
 _MAX_HIDDEN_WIDTH = 65_536
+# Of one slot's adapter, in the form in which it runs; that of SmolLM2-135M takes 4.3 MB.
+_MAX_ADAPTER_BYTES = 64 << 20
+_FP32_BYTES = 4
 # Keys or values, in the type that the graph keeps them in.
 CacheArray = NDArray[Any]
 
@@ -43,6 +54,12 @@ class Signature:
     """The optional inputs that it has."""
     hidden_shape: tuple[int, int] = (0, 0)
     """Layers and features of ``hidden``; zeros without that output."""
+    branches: frozenset[str] = frozenset()
+    """Those that it has."""
+    upper_outputs: frozenset[str] = frozenset()
+    """Outputs of the cache that each branch has: those of the layers that take adapters."""
+    adapter_shape: AdapterShape = field(default_factory=dict)
+    """The products that take adapters."""
 
     @property
     def cache_outputs(self) -> tuple[str, ...]:
@@ -77,33 +94,84 @@ def read_signature(
     _check_names("input", inputs, [*required, *(cache or ["past_key_values.0.key"])])
     kind = inputs[cache[0]].type
     kind = kind if kind in _CACHE_TYPES else next(iter(_CACHE_TYPES))
-    types = {**required, **optional, **dict.fromkeys(cache, kind)}
-    for name, node in inputs.items():
-        if name not in types:
-            _refuse(f"input {name!r} is not known")
-        if node.type != types[name]:
-            _refuse(f"input {name!r} is {node.type}, not {types[name]}")
+    branches = _branches(inputs)
+    adapters = _adapter_shape(inputs) if ADAPTED + DECODE in branches else {}
+    types = {
+        **required,
+        **optional,
+        **dict.fromkeys(cache, kind),
+        **dict.fromkeys([f"{RUN}{branch}" for branch in branches], "tensor(bool)"),
+        **dict.fromkeys([f"{DOWN}{product}" for product in adapters], "tensor(int8)"),
+        **dict.fromkeys([f"{UP}{product}" for product in adapters], "tensor(float)"),
+    }
+    _check_types(inputs, types)
     shapes = {tuple(inputs[name].shape[1::2]) for name in cache}
     heads, head_size = shapes.pop()
     if shapes or not (_is_size(heads) and _is_size(head_size)):
         _refuse(f"input {cache[0]!r} and its like must be [batch, heads, length, size]")
-    _check_names("output", outputs, ["logits"])
-    vocab_size = outputs["logits"].shape[-1]
-    if not _is_size(vocab_size):
-        _refuse("output 'logits' must end in the vocabulary's size")
+    prefixes = sorted(f"{branch}." for branch in branches) or [""]
+    vocab_size = _vocab_size(outputs, prefixes)
     present = frozenset(optional.keys() & inputs.keys())
     sizes = vocab_size, cache, heads, head_size
-    signature = Signature(*sizes, *_CACHE_TYPES[kind], present, _hidden_shape(outputs))
-    _check_names("output", outputs, signature.cache_outputs)
+    hidden = _hidden_shape(outputs, f"{PREFILL}." if branches else "")
+    signature = Signature(
+        *sizes, *_CACHE_TYPES[kind], present, hidden, branches, adapter_shape=adapters
+    )
+    signature = _with_upper_outputs(signature, outputs, prefixes)
     if facts is not None:
         _check_facts(signature, facts)
     return signature
 
 
-def _hidden_shape(outputs: _Nodes) -> tuple[int, int]:
-    if "hidden" not in outputs:
+def _with_upper_outputs(
+    signature: Signature, outputs: _Nodes, prefixes: Sequence[str]
+) -> Signature:
+    upper = [name for name in signature.cache_outputs if name not in outputs]
+    for prefix in prefixes:
+        _check_names("output", outputs, [f"{prefix}{name}" for name in upper])
+    return replace(signature, upper_outputs=frozenset(upper))
+
+
+def _vocab_size(outputs: _Nodes, prefixes: Sequence[str]) -> int:
+    _check_names("output", outputs, [f"{prefix}logits" for prefix in prefixes])
+    sizes = {outputs[f"{prefix}logits"].shape[-1] for prefix in prefixes}
+    if len(sizes) != 1 or not all(map(_is_size, sizes)):
+        _refuse("output 'logits' must end in the vocabulary's size")
+    return int(sizes.pop())
+
+
+def _branches(inputs: _Nodes) -> frozenset[str]:
+    known = {PREFILL, DECODE, ADAPTED + PREFILL, ADAPTED + DECODE}
+    found = frozenset(branch for branch in known if f"{RUN}{branch}" in inputs)
+    if found not in (frozenset(), {PREFILL, DECODE}, known):
+        _refuse(f"it has the branches {', '.join(sorted(found))} only")
+    return found
+
+
+def _adapter_shape(inputs: _Nodes) -> dict[str, ProductShape]:
+    shape, size_bytes = {}, 0
+    for name, node in inputs.items():
+        if not name.startswith(DOWN):
+            continue
+        product = name.removeprefix(DOWN)
+        _check_names("input", inputs, [f"{UP}{product}"])
+        down, up = node.shape[1:], inputs[f"{UP}{product}"].shape[1:]
+        if not all(map(_is_size, (*down, *up))) or (len(down), len(up)) != (2, 4):
+            _refuse(f"inputs {name!r} and its like must have sizes")
+        sizes = ProductShape(down[0], down[1] // up[2], *up[1:])
+        if up[0] != 1 or down[1] % up[2] or sizes.inners not in {1, sizes.blocks}:
+            _refuse(f"input {name!r} does not fit {UP}{product}")
+        size_bytes += down[0] * down[1] + _FP32_BYTES * sizes.blocks * sizes.rank * sizes.width
+        shape[product] = sizes
+    if size_bytes > _MAX_ADAPTER_BYTES:
+        _refuse(f"an adapter has {size_bytes} bytes, {_MAX_ADAPTER_BYTES} at most")
+    return shape
+
+
+def _hidden_shape(outputs: _Nodes, prefix: str) -> tuple[int, int]:
+    if f"{prefix}hidden" not in outputs:
         return 0, 0
-    layers, features = outputs["hidden"].shape[-2:]
+    layers, features = outputs[f"{prefix}hidden"].shape[-2:]
     is_sized = _is_size(layers) and _is_size(features)
     if not is_sized or layers * features > _MAX_HIDDEN_WIDTH:
         _refuse(f"output 'hidden' must end in layers and features, {_MAX_HIDDEN_WIDTH} at most")
@@ -130,6 +198,14 @@ def _check_names(kind: str, nodes: _Nodes, names: Iterable[str]) -> None:
     for name in names:
         if name not in nodes:
             _refuse(f"{kind} {name!r} is missing")
+
+
+def _check_types(inputs: _Nodes, types: Mapping[str, str]) -> None:
+    for name, node in inputs.items():
+        if name not in types:
+            _refuse(f"input {name!r} is not known")
+        if node.type != types[name]:
+            _refuse(f"input {name!r} is {node.type}, not {types[name]}")
 
 
 def _is_size(dimension: object) -> bool:

@@ -32,6 +32,8 @@ class _Slot:
     """Positions that have memory."""
     user: str | None = None
     """Who asked what it holds."""
+    adapter: str | None = None
+    """Key of the adapter that its keys and values were computed with."""
 
     @property
     def is_free(self) -> bool:
@@ -69,6 +71,7 @@ class Slots:
         num_reusable: int,
         num_strict: int | None,
         user: str | None = None,
+        adapter: str | None = None,
     ) -> Claim:
         """Choose a slot for a prompt of at least one token; it is busy until ``free``.
 
@@ -80,6 +83,8 @@ class Slots:
             user: whose prompt it is. What others have asked decides how much is reused, and neither
                 which slot is overwritten nor what can be told of it: else one could guess another's
                 prompt, token by token.
+            adapter: the key of the adapter that the prompt is run with; only what was computed with
+                the same one is reused.
 
         Raises:
             RuntimeError: no slot is free.
@@ -88,7 +93,10 @@ class Slots:
         if not free:
             raise RuntimeError("no slot is free; end an answer first")
         wanted = prompt[:num_reusable]
-        shared = [_num_reusable(slot, wanted, num_strict) for slot in self._slots]
+        shared = [
+            _num_reusable(slot, wanted, num_strict) if slot.adapter == adapter else 0
+            for slot in self._slots
+        ]
         # Of equal slots a free one: it may need no copy.
         source = max(range(len(shared)), key=lambda i: (shared[i], self._slots[i].is_free))
         num_cached = shared[source]
@@ -107,7 +115,7 @@ class Slots:
         slot.is_busy, slot.used, slot.tokens = True, self._clock, array("q", prompt[:num_cached])
         slot.num_prefilled = min(num_prefilled, num_cached)
         slot.num_touched = max(slot.num_touched, num_cached)
-        slot.user = user
+        slot.user, slot.adapter = user, adapter
         return Claim(target, source, num_cached, num_cached - num_known)
 
     def extend(
@@ -124,8 +132,8 @@ class Slots:
         """Make a slot available; its tokens stay for later prompts."""
         self._slots[index].is_busy = False
 
-    def pin(self, tokens: TokenIds) -> int:
-        """Return a slot for a prefix that is kept permanently.
+    def pin(self, tokens: TokenIds, adapter: str | None = None) -> int:
+        """Return a slot for a prefix that is kept permanently, run with this adapter.
 
         Raises:
             RuntimeError: there is none left.
@@ -133,6 +141,7 @@ class Slots:
         for index, slot in enumerate(self._slots):
             if slot.is_pinned and not len(slot.tokens):
                 slot.tokens, slot.num_prefilled = array("q", tokens), len(tokens)
+                slot.adapter = adapter
                 return index
         raise RuntimeError("no slot is left for a prefix")
 

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from edged.specialists.adapter import Adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +48,19 @@ class DecodeInput:
 
 
 class PromptOrigin(NamedTuple):
-    """Where a prompt comes from."""
+    """Where a prompt comes from, and what reads it."""
 
     user: str | None = None
     """Whose it is; None for all without an account."""
     num_answered: int = 0
     """Its last tokens that are the answer so far of an interrupted request."""
+    adapter: "Adapter | None" = None
+    """What a specialist adds to the model for it."""
+
+    @property
+    def adapter_key(self) -> str | None:
+        """What distinguishes the keys and values that the adapter computes."""
+        return None if self.adapter is None else self.adapter.key
 
 
 NO_ORIGIN = PromptOrigin()

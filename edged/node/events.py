@@ -16,6 +16,7 @@ from edged.specialists.decider import Decider, Run
 
 if TYPE_CHECKING:
     from edged.engine.decoding import Constraint
+    from edged.specialists.adapter import Adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Prepared:
     constraint: "Constraint | None" = None
     decider: Decider | None = None
     """Decides instead of a written answer; its runs have the prompts."""
+    adapter: "Adapter | None" = None
+    """What the specialist that writes the answer adds to the model."""
     num_forgotten: int = 0
     """Oldest turns of the dialogue for which the prompt has no room."""
     rejected: Rejected | None = None

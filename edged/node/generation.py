@@ -27,6 +27,7 @@ from edged.specialists.decider import Decider, Reader, Run
 
 if TYPE_CHECKING:
     from edged.engine.decoding import Constraint, Decoding
+    from edged.specialists.adapter import Adapter
 
 # Longest time between fragments while tokens are generated.
 FRAGMENT_INTERVAL_S = 0.1
@@ -70,6 +71,8 @@ class Generation:
     """Decides instead of a written answer, or before it."""
     may_go_on: bool = True
     """Whether it may take all runs that the decider offers."""
+    adapter: "Adapter | None" = None
+    """What is added to the model, while an answer is written."""
     reader: Reader | None = None
     """Of the run in hand, while that is read and no answer is written."""
     decision: Answer | None = None
@@ -167,7 +170,7 @@ class Generation:
         if len(self._readers) >= decider.num_needed:
             fallback = decider.proceed(self._readers, may_go_on=False)
             self.decision = fallback if isinstance(fallback, Answer) else None
-        self._run, self.prompt_ids = step, step.prompt_ids
+        self._run, self.prompt_ids, self.adapter = step, step.prompt_ids, step.adapter
         self.reader = None if step.new_reader is None else step.new_reader()
         return True
 

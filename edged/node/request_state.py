@@ -14,6 +14,7 @@ from edged.specialists.decider import Decider
 
 if TYPE_CHECKING:
     from edged.engine.decoding import Constraint
+    from edged.specialists.adapter import Adapter
 
 _NOWHERE = ReplyAddress("")
 
@@ -67,6 +68,7 @@ class RequestState(QueuedRequest):
     prompt_ids: Sequence[int] = ()
     constraint: "Constraint | None" = None
     decider: Decider | None = None
+    adapter: "Adapter | None" = None
     may_go_on: bool = True
     """Whether it was admitted with all runs that its decider may take."""
     has_memory: bool = False
@@ -98,6 +100,7 @@ class RequestState(QueuedRequest):
             self.key, self.prompt_ids, self.request, self.max_tokens, self.constraint
         )
         generation.decider, generation.may_go_on = self.decider, self.may_go_on
+        generation.adapter = self.adapter
         return generation
 
     def forget_content(self) -> None:
@@ -105,7 +108,7 @@ class RequestState(QueuedRequest):
         # A broker may deliver far beyond the Receive Maximum (Mosquitto 2.0.11 does), so thousands
         # of replies may wait for their confirmation.
         self.delivery = self.delivery.receipt
-        self.prompt_ids, self.constraint, self.decider = (), None, None
+        self.prompt_ids, self.constraint, self.decider, self.adapter = (), None, None, None
         self.turn, self.generation, self.reply_to = None, None, _NOWHERE
         if self.is_decoded:
             self.is_decoded = False

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edged.specialists.adapter import Adapter
+
 # Tokens of an option in one pass: each gives a row of logits, and others may have the next pass.
 MAX_PASS_TOKENS = 16
 
@@ -40,6 +42,8 @@ class Run:
     """None: an answer is written."""
     options: Sequence[Sequence[int]] = ()
     """Tokens that are run behind the prompt, one option at a time from the same place."""
+    adapter: "Adapter | None" = None
+    """What is added to the model for it; only where an answer is written."""
 
     @property
     def num_positions(self) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from edged.protocol.request import AUTO, OnDeadline, Question, Request, spoken
+from edged.specialists.adapter import Adapter
 from edged.specialists.asked import Choose, SpecialistDecider
 from edged.specialists.decider import Decider, Run
 from edged.specialists.features import Template
@@ -28,6 +29,7 @@ class Installed:
         specialists: By name.
         scoring: What decides for an option without a specialist.
         gate: Chooses among them.
+        adapters: Of the specialists that write, by name.
     """
 
     def __init__(
@@ -38,18 +40,26 @@ class Installed:
         *,
         scoring: OptionScoring | None = None,
         gate: Gate | None = None,
+        adapters: Mapping[str, Adapter] | None = None,
     ) -> None:
         self._template = template
         self._width = width
         self._scoring = scoring
         self.specialists = specialists or {}
         self.gate = gate
+        self.adapters = adapters or {}
 
     @property
     def size_bytes(self) -> int:
         """Memory that their arrays take."""
         gate_bytes = 0 if self.gate is None else self.gate.size_bytes
-        return gate_bytes + sum(one.size_bytes for one in self.specialists.values())
+        heads_bytes = sum(one.size_bytes for one in self.specialists.values())
+        return gate_bytes + heads_bytes + sum(one.size_bytes for one in self.adapters.values())
+
+    def held_bytes(self, num_slots: int) -> int:
+        """Return the memory that they take where answers of so many slots may have an adapter."""
+        slot_bytes = max((one.slot_bytes for one in self.adapters.values()), default=0)
+        return self.size_bytes + num_slots * slot_bytes
 
     def decider(self, request: Request, encode_chat: EncodeChat) -> Decider | None:
         """Return what decides a request; None where an answer is to be written.
@@ -64,7 +74,7 @@ class Installed:
             choice = Question("", choices=request.format.choices)
             return self._scored("format.choices", choice, request, encode_chat)
         name = request.specialist
-        if name is None:
+        if name is None or name in self.adapters:
             return None
         choose = self._chosen("specialist", name)
         reading = self.reading(spoken(request.messages))
@@ -124,7 +134,7 @@ class Installed:
         if name == AUTO and self.gate is not None:
             return self.gate.choose
         if name not in self.specialists:
-            known = ", ".join(sorted(self.specialists))
+            known = ", ".join(sorted({*self.specialists, *self.adapters}))
             what = f"{name} is not installed on this node; it has {known}"
             raise UnknownSpecialistError(f"{path}: {what if known else _NOTHING}")
         return name

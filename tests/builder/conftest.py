@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.builder.adapted_bundle import AdaptedBundle
 
 TinyExport = Callable[..., Path]
 
@@ -24,3 +27,11 @@ def tiny_export(tmp_path_factory: pytest.TempPathFactory) -> TinyExport:
         return made[key]
 
     return export
+
+
+@pytest.fixture(scope="session")
+def adapted(tiny_export: TinyExport, tmp_path_factory: pytest.TempPathFactory) -> "AdaptedBundle":
+    """Return a tiny bundle that takes adapters, and what it was made of."""
+    from tests.builder.adapted_bundle import write_adapted_bundle  # noqa: PLC0415 - as above
+
+    return write_adapted_bundle(tiny_export("llama"), tmp_path_factory.mktemp("adapted"))

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx.helper import make_node, make_tensor_value_info
 
-from edged.builder.branches import Branch, fuse_narrow_scaling, write_if
+from edged.builder.branches import Branch, fuse_narrow_scaling, write_choices, write_if
 from edged.builder.fuse import fuse
 from edged.builder.kvcache import measure_peaks, write_int8_cache
 from edged.builder.onnx_files import read_graph
@@ -67,8 +67,8 @@ def test_a_narrow_product_is_scaled_by_one_node_to_the_same_bits() -> None:
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("is_prompt", [True, False])
-def test_the_flag_chooses_the_branch(is_prompt: bool) -> None:
+@pytest.mark.parametrize(("name", "expected"), [("prefill", 2), ("decode", 3)])
+def test_the_flag_chooses_the_branch(name: str, expected: int) -> None:
     """The branches may use the same names; they share the inputs of the graph."""
     info, types = make_tensor_value_info, onnx.TensorProto
     inputs = [info("x", types.FLOAT, [2]), info("unused", types.FLOAT, [2])]
@@ -77,14 +77,41 @@ def test_the_flag_chooses_the_branch(is_prompt: bool) -> None:
     for branch, factor in zip(branches, (2.0, 3.0), strict=True):
         scale = branch.constant("scale", np.array(factor, np.float32))
         branch.node("Identity", [branch.node("Mul", ["x", scale], "scaled")], "y")
-    write_if(graph, "is_prompt", *branches)
+    write_choices(graph, branches)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)])
     model.ir_version = 10
     onnx.checker.check_model(model, full_check=True)
     session = onnxruntime.InferenceSession(model.SerializeToString())
     x = np.array([1, 10], np.float32)
-    feeds = {"x": x, "unused": x, "is_prompt": np.array(is_prompt)}
-    np.testing.assert_array_equal(session.run(None, feeds)[0], x * (2 if is_prompt else 3))
+    flags = {f"run.{branch.name}": np.array(branch.name == name) for branch in branches}
+    (found,) = session.run([f"{name}.y"], {"x": x, "unused": x, **flags})
+    np.testing.assert_array_equal(found, x * expected)
+
+
+@pytest.mark.parametrize(("is_prompt", "expected"), [(True, 4), (False, 6)])
+def test_a_lower_part_hands_on_what_an_upper_part_reads(is_prompt: bool, expected: int) -> None:
+    info, types = make_tensor_value_info, onnx.TensorProto
+    outputs = [info(name, types.FLOAT, [2]) for name in ("low", "y")]
+    graph = onnx.helper.make_graph([], "g", [info("x", types.FLOAT, [2])], outputs)
+    lower = [Branch("lower_prefill"), Branch("lower_decode")]
+    for branch, factor in zip(lower, (2.0, 3.0), strict=True):
+        scale = branch.constant("scale", np.array(factor, np.float32))
+        branch.node("Mul", ["x", scale], "middle")
+        branch.node("Identity", ["x"], "low")
+    upper = Branch("decode", handed=frozenset({"middle"}))
+    upper.node("Add", ["middle", "middle"], "y")
+    write_if(graph, "is_prompt", lower[0], lower[1], ["middle"])
+    write_choices(graph, [upper])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)])
+    model.ir_version = 10
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    assert [value.name for value in session.get_outputs()] == ["low", "decode.y"]
+    x = np.array([1, 10], np.float32)
+    feeds = {"x": x, "is_prompt": np.array(is_prompt), "run.decode": np.array(True)}
+    low, found = session.run(None, feeds)
+    np.testing.assert_array_equal(low, x)
+    np.testing.assert_array_equal(found, x * expected)
 
 
 def graphs(
@@ -98,8 +125,7 @@ def graphs(
     before = read_graph(int8).graph
     write_int8_cache(int8, measure_peaks(fp32, TEXTS))
     after = read_graph(int8).graph
-    (choice,) = after.node
-    return before, after, {branch.g.name: branch.g for branch in choice.attribute}
+    return before, after, {way.g.name: way.g for node in after.node for way in node.attribute}
 
 
 def test_the_weights_of_a_model_are_outside_of_its_branches(

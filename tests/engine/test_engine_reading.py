@@ -1,7 +1,7 @@
 """Prompts that are read for their hidden states: several in one run, each as if it were alone."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from edged.engine.decoding import Decoding
 from edged.engine.loop import Engine
 from edged.engine.steps import DecodeInput, EngineSettings, InterruptedRunError, Prefilled
 from edged.protocol.request import SamplingParams
+from edged.specialists.adapter import Adapter, ProductShape
 from edged.specialists.features import Pooling
 
 if TYPE_CHECKING:
@@ -25,12 +26,15 @@ class FakeGraph:
     """Its hidden states are the token ids; it records its runs."""
 
     vocab_size, max_model_len, hidden_shape = 256, 128, (1, 1)
+    adapter_shape: ClassVar[dict[str, ProductShape]] = {}
 
     def __init__(self) -> None:
         self.runs: list[tuple[int, list[int], int]] = []
         """The first slot, the tokens of each prompt, and the first position."""
         self.in_run: Callable[[], None] = lambda: None
         self.num_interrupts = 0
+
+    def adapt(self, slot: int, adapter: Adapter | None) -> None: ...
 
     def hidden(
         self,

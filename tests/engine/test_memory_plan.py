@@ -149,6 +149,10 @@ def test_a_graph_with_two_ways_is_planned_as_larger(tmp_path: Path) -> None:
 
     more_bytes = working_bytes(KvType.INT8) - working_bytes(KvType.FP32)
     assert more_bytes == pytest.approx(model.num_layers * 256_000, abs=1)
+    bundle = replace(bundle, manifest=replace(bundle.manifest, scheme="int8-w8a8"))
+    # The upper third has two ways more, for adapters.
+    more_bytes = working_bytes(KvType.INT8) - working_bytes(KvType.FP32)
+    assert more_bytes == pytest.approx(model.num_layers * 640_000, abs=1)
 
 
 def test_without_a_setting_the_largest_piece_of_a_prompt_is_planned_for(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_specialists_are_planned_and_shown(
     file = beside / "edged.yaml"
     file.write_text(f"model: {{path: {folder}}}\nspecialists: [taught]\n")
     assert main(["plan", "--config", str(file), "--json"]) == ExitCode.OK
-    expected = planned_bytes([beside / "taught"])
+    expected = planned_bytes([beside / "taught"], 1)
     assert json.loads(capsys.readouterr().out)["specialists_bytes"] == expected > 3 * MIB
     assert main(["plan", "--config", str(file)]) == ExitCode.OK
     row = rf"^  specialists +{expected / MIB:.0f} MiB"

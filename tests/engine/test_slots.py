@@ -53,3 +53,18 @@ def test_what_others_asked_decides_nothing_about_what_is_overwritten(guess: Toke
     ask(slots, guess, "other")
     own = ask(slots, np.arange(50, 60), "other")
     assert own.num_cached - own.num_foreign == 0
+
+
+def test_what_another_adapter_computed_is_not_reused() -> None:
+    """Neither by the plain model, nor from a prefix that is kept."""
+    slots, prompt = Slots(2, 1), np.arange(8)
+    pinned = slots.pin(prompt[:6], "one")
+    for adapter, num_cached in ((None, 0), ("two", 0), ("one", 6)):
+        claim = slots.claim(prompt, num_reusable=7, num_strict=8, adapter=adapter)
+        assert claim.num_cached == num_cached
+        slots.free(claim.slot)
+    assert claim.source == pinned
+    slots.extend(claim.slot, prompt[6:], is_prefill=True)
+    slots.free(claim.slot)
+    again = slots.claim(prompt, num_reusable=7, num_strict=8, adapter="one")
+    assert (again.slot, again.num_cached) == (claim.slot, 7)

@@ -12,6 +12,7 @@ from edged.errors import ErrorCode
 from edged.node.events import Prepared
 from edged.node.generation import Finished, Generation
 from edged.protocol.request import Answer, FinishReason, Rejected
+from edged.specialists.adapter import Adapter
 from edged.specialists.decider import Reader, Run
 from tests.fakes import COST, Bench, CharacterStream
 from tests.make_request import make_request
@@ -244,3 +245,13 @@ def test_an_answer_that_is_written_has_no_run_to_be_read() -> None:
     run.start(CharacterStream(), 0.0)
     assert not run.end_run(1.0)
     assert (run.prompt_ids, run.decision) == ([1, 2], None)
+
+
+def test_what_a_run_adds_to_the_model_is_that_of_the_run_in_hand() -> None:
+    """A decision before a written answer is read by the plain model."""
+    adapter = Adapter("key", {})
+    writing = replace(TEXT, adapter=adapter)
+    run = started(ScriptedDecider(UNSURE, (READING, writing)))
+    assert run.adapter is None
+    assert run.end_run(1.0)
+    assert run.adapter is adapter

@@ -110,8 +110,8 @@ def test_a_gate_over_all_is_fitted_and_what_it_was_fitted_to_is_freed(
 def test_memory_is_planned_for_what_can_be_read(
     write: Callable[..., Path], made: Specialist, tmp_path: Path
 ) -> None:
-    assert planned_bytes([write("lamp"), tmp_path / "missing"]) >= made.size_bytes / 2
-    assert planned_bytes([]) == 0
+    assert planned_bytes([write("lamp"), tmp_path / "missing"], 4) >= made.size_bytes / 2
+    assert planned_bytes([], 4) == 0
 
 
 class Stage:
@@ -124,7 +124,8 @@ class Stage:
         size_bytes = self.specialists.installed.size_bytes
         self.ledger = Ledger(limit_bytes, {Account.SPECIALISTS: size_bytes})
         self.announced = 0
-        model = SimpleNamespace(config=self.config, specialists=self.specialists)
+        engine = SimpleNamespace(num_slots=4)
+        model = SimpleNamespace(config=self.config, specialists=self.specialists, engine=engine)
         self._model = cast("ResidentModel", model)
         guard = SimpleNamespace(ledger=self.ledger)
         driver = SimpleNamespace(node=SimpleNamespace(guard=guard))
@@ -150,7 +151,7 @@ def test_a_reload_adds_removes_and_exchanges_specialists(write: Callable[..., Pa
     assert (stage.names, stage.announced) == (["door", "lamp"], 1)
     size_bytes = stage.ledger.accounts()["specialists"]
     assert size_bytes == stage.specialists.installed.size_bytes
-    assert 0 < size_bytes < planned_bytes((lamp, door))
+    assert 0 < size_bytes < planned_bytes((lamp, door), 4)
     assert stage.exchange(specialists=(door,))
     assert (stage.names, stage.announced) == (["door"], 2)
     assert stage.exchange(specialists=())
@@ -173,7 +174,7 @@ def test_what_does_not_fit_the_budget_is_not_taken_up(
     write: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     lamp, door = write("lamp"), write("door")
-    stage = Stage((lamp,), planned_bytes((lamp,)))
+    stage = Stage((lamp,), planned_bytes((lamp,), 4))
     assert stage.exchange(specialists=(lamp, door))
     assert (stage.names, stage.announced) == (["lamp"], 0)
     assert "do not fit into budget.memory; the old ones stay" in caplog.text

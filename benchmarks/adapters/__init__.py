@@ -1,0 +1,1 @@
+"""What an adapter costs: a token of the plain model, of one specialist, and of four together."""

@@ -1,0 +1,124 @@
+"""The gate of an adapter: the adapted bundle against the adapted fp32 model, on its own prompts.
+
+Rule: a miss says what to do; an adapter without a passed gate is not written.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edged.builder.adapted import find_products
+from edged.builder.adapters import convert_adapter
+from edged.builder.measure import compare
+from edged.builder.onnx_files import read_graph
+from edged.builder.peft import PeftAdapter, read_peft
+from edged.builder.progress import Activity
+from edged.builder.store import disk_errors
+from edged.bundle.folder import Bundle
+from edged.bundle.manifest import MODEL, MODEL_DATA, QualityFigures
+from edged.engine.loading import load_graph
+from edged.errors import BuildError
+from edged.specialists.adapter import (
+    AdaptedModel,
+    AdapterDescription,
+    AdapterPart,
+    made_adapter,
+    write_adapter,
+)
+
+MAX_MEAN_KL = 0.010
+
+
+class AdapterGateError(BuildError):
+    """The adapted bundle is too far from the adapted fp32 model."""
+
+
+def install_adapter(
+    peft_folder: Path,
+    bundle: Bundle,
+    reference_folder: Path,
+    sequences: Sequence[Sequence[int]],
+    target: tuple[Path, str],
+) -> AdapterDescription:
+    """Convert PEFT's adapter, measure it, and write it as a specialist's; blocks for minutes.
+
+    Args:
+        peft_folder: may be a stranger's.
+        bundle: the model that it is for.
+        reference_folder: holds the fused fp32 graph that the bundle was made of.
+        sequences: token ids of prompts with their answers, which the adapter was not trained on.
+        target: the specialist's folder and name.
+
+    Raises:
+        AdapterGateError: it misses the gate.
+        BuildError: it cannot be read or served, or nothing can be compared.
+        OSError: it cannot be written.
+    """
+    parts = convert_adapter(peft_folder, bundle.manifest, reference_folder)
+    figures = measure_adapter(read_peft(peft_folder), parts, bundle, reference_folder, sequences)
+    if not figures.mean_kl <= MAX_MEAN_KL:
+        raise AdapterGateError(
+            f"{peft_folder}: the adapted int8 model differs from the adapted fp32 model by a mean "
+            f"KL of {figures.mean_kl:.4f}, {MAX_MEAN_KL:g} at most; train with a lower lora_alpha "
+            "or learning rate, or with fewer of target_modules or layers_to_transform"
+        )
+    folder, name = target
+    return write_adapter(folder, name, AdaptedModel.of(bundle.manifest), parts, figures.mean_kl)
+
+
+def measure_adapter(
+    adapter: PeftAdapter,
+    parts: dict[str, AdapterPart],
+    bundle: Bundle,
+    reference_folder: Path,
+    sequences: Sequence[Sequence[int]],
+    activity: Activity | None = None,
+) -> QualityFigures:
+    """Compare an adapted bundle with the fp32 model into which the adapter is merged.
+
+    Raises:
+        BuildError: a graph takes no adapter, or nothing can be compared.
+    """
+    length = max(map(len, sequences), default=0)
+    candidate = load_graph(bundle.model_path, is_fused=True, max_model_len=length)
+    try:
+        candidate.adapt(0, made_adapter(parts))
+    except ValueError as error:
+        raise BuildError(f"{bundle.folder}: {error}") from error
+    with tempfile.TemporaryDirectory(prefix="edged-adapter-") as folder:
+        merge(adapter, reference_folder, Path(folder))
+        reference = load_graph(Path(folder) / MODEL, is_fused=True, max_model_len=length)
+        return compare(reference, candidate, sequences, activity)
+
+
+def merge(adapter: PeftAdapter, reference_folder: Path, folder: Path) -> None:
+    """Write the fp32 graph with the adapter added to its weights into an empty folder.
+
+    Raises:
+        BuildError: there is no room for it.
+    """
+    source = reference_folder / MODEL_DATA
+    with disk_errors(folder, source.stat().st_size):
+        shutil.copyfile(reference_folder / MODEL, folder / MODEL)
+        shutil.copyfile(source, folder / MODEL_DATA)
+    graph = read_graph(folder).graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    weights = {
+        node.name: tensors[node.input[1]]
+        for node in graph.node
+        if node.op_type == "MatMul" and node.input[1] in tensors
+    }
+    for product in find_products(graph, "MatMul").values():
+        tensor, start = weights[product.node], 0
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        offset = int(entries.get("offset", 0))
+        weight = np.memmap(folder / MODEL_DATA, "<f4", "r+", offset, tuple(tensor.dims))
+        for name, width in product.linears.items():
+            pair = adapter.get((product.layer, name))
+            if pair is not None:
+                weight[:, start : start + width] += (pair.up @ pair.down).T
+            start += width
+        weight.flush()

@@ -1,0 +1,127 @@
+"""Bring an adapter of PEFT's onto a bundle: into the rotated stream, and into 8 bits.
+
+It goes the way of the weights: a norm's weight moves into the matrix that reads it, what reads the
+residual stream or writes to it is rotated, and what reads an activation that the graph rotates in
+blocks is rotated with it. Then ``down`` is rounded as ``w8a8`` rounds a weight.
+
+Rule: what the bundle cannot run is refused with the key that says what to train.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edged.builder.adapted import RANK, Product, find_products
+from edged.builder.gptq import column_scales, gptq_round
+from edged.builder.hadamard import rotate_blocks
+from edged.builder.peft import CONFIG, Floats, LowRank, PeftAdapter, read_peft
+from edged.builder.quantize import Scaling, Scheme
+from edged.builder.tune import Tuning, rotated
+from edged.builder.w8a8 import STEPS
+from edged.builder.weights import SourceGraph
+from edged.bundle.manifest import KvType, Manifest
+from edged.errors import BuildError
+from edged.specialists.adapter import AdapterPart
+
+_ADVICE = "rebuild it with `edged build` in the form int8-w8a8 with an int8 cache"
+
+
+def convert_adapter(
+    folder: Path, manifest: Manifest, reference_folder: Path
+) -> dict[str, AdapterPart]:
+    """Return PEFT's adapter in the form of a bundle; blocks for a second.
+
+    Args:
+        folder: in PEFT's format; may be a stranger's.
+        manifest: of the bundle.
+        reference_folder: holds the fused fp32 graph that the bundle was made of.
+
+    Raises:
+        BuildError: the adapter cannot be read or served, or the bundle takes none.
+    """
+    if manifest.scheme != Scheme.INT8_W8A8 or manifest.model.kv_type is not KvType.INT8:
+        raise BuildError(f"{manifest.name}: a bundle of this form takes no adapters; {_ADVICE}")
+    adapter = read_peft(folder)
+    graph = SourceGraph(reference_folder)
+    products = find_products(graph.model.graph, "MatMul")
+    if not products:
+        raise BuildError(f"{manifest.name}: the graph of this model takes no adapters")
+    _check(folder, adapter, products)
+    tuning = rotated(graph, {})
+    if manifest.tries and manifest.tries[-1].scaling == Scaling.DYNAMIC:
+        tuning = tuning.with_dynamic_norms()
+    nodes = {node.name: node for node in graph.model.graph.node}
+    parts = {}
+    for name, product in products.items():
+        own = {n: adapter.get((product.layer, n)) for n in product.linears}
+        if any(own.values()):
+            parts[name] = _part(nodes[product.node], product, own, tuning)
+    return parts
+
+
+def _check(folder: Path, adapter: PeftAdapter, products: Mapping[str, Product]) -> None:
+    layers = sorted({product.layer for product in products.values()})
+    known = {(p.layer, n): p for p in products.values() for n in p.linears}
+    path = folder / CONFIG
+    for (layer, name), pair in adapter.items():
+        if layer not in layers:
+            raise BuildError(
+                f"{path}: layers_to_transform has layer {layer}, the bundle adapts {layers[0]} to"
+                f" {layers[-1]}; train these only"
+            )
+        product = known.get((layer, name))
+        if product is None:
+            names = ", ".join(dict.fromkeys(n for _, n in known))
+            raise BuildError(f"{path}: target_modules has {name}, the bundle adapts {names}")
+        if len(pair.down) > RANK:
+            raise BuildError(f"{path}: r is {len(pair.down)}, the bundle takes {RANK} at most")
+        expected = product.shape.inputs, product.linears[name]
+        if (pair.down.shape[1], pair.up.shape[0]) != expected:
+            raise BuildError(
+                f"{folder}: {name} of layer {layer} has {pair.down.shape[1]} inputs and"
+                f" {pair.up.shape[0]} outputs, not {expected[0]} and {expected[1]}: it was trained"
+                " on another model"
+            )
+
+
+def _part(
+    node: onnx.NodeProto, product: Product, own: Mapping[str, LowRank | None], tuning: Tuning
+) -> AdapterPart:
+    """Return what is added to one product."""
+    _, inners, blocks, rank, width = product.shape
+    downs, ups = [], []
+    for name, num_outputs in product.linears.items():
+        down = np.zeros((rank, product.shape.inputs), np.float32)
+        up = np.zeros((num_outputs, rank), np.float32)
+        pair = own[name]
+        if pair is not None:
+            down[: len(pair.down)], up[:, : len(pair.down)] = pair.down, pair.up
+        downs += [down] * (num_outputs // width if inners > 1 else 1)
+        ups.append(up)
+    source, output, rows = node.input[0], node.output[0], np.concatenate(downs)
+    columns = np.concatenate(ups)
+    if tuning.rotation is not None:
+        rows = tuning.rotation.read(source, rows)
+        columns = tuning.rotation.written(output, columns)
+    matrix = rotate_blocks(rows, tuning.block(source, rows.shape[1])).T
+    scales = column_scales(matrix)
+    # Steps of the activation count 127 for its peak, or for each row's own largest value.
+    unit = np.float32((tuning.peak(source) or 1.0) / STEPS)
+    steps = gptq_round(matrix, scales, None)
+    return AdapterPart(steps, scales * unit, *_rounded(_blocks(columns, blocks)))
+
+
+def _blocks(columns: Floats, blocks: int) -> Floats:
+    """Return [outputs, rank] as [blocks, rank, width]."""
+    return np.ascontiguousarray(columns.reshape(blocks, -1, columns.shape[1]).transpose(0, 2, 1))
+
+
+def _rounded(up: Floats) -> tuple[NDArray[np.int8], Floats]:
+    """Return [blocks, rank, width] in steps, and the step of each output."""
+    scales = np.abs(up).max(axis=1, keepdims=True) / np.float32(STEPS)
+    # The engine flushes denormals to zero, so a denormal scale would be 0.
+    scales = np.maximum(scales, np.finfo(np.float32).tiny)
+    return np.rint(up / scales).astype(np.int8), scales

@@ -1,0 +1,207 @@
+"""Answers with adapters, decoded together; what one computed is reused for itself alone."""
+
+import queue
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edged.bundle.folder import Bundle
+from edged.daemon.preparer import Preparer
+from edged.daemon.specialist_folders import SpecialistFolders
+from edged.daemon.worker import Worker
+from edged.engine.decoding import Decoding
+from edged.engine.loading import load_engine
+from edged.engine.loop import Engine
+from edged.engine.steps import EngineSettings, PromptOrigin, Token
+from edged.node.effects import Prepare
+from edged.node.request_state import RequestState
+from edged.protocol.request import SamplingParams
+from edged.protocol.wire import Delivery
+from edged.specialists.adapter import AdaptedModel, Adapter, write_adapter
+from edged.specialists.features import Pooling
+from edged.specialists.installed import Installed
+from tests.builder.adapted_bundle import AdaptedBundle
+from tests.fakes import LIMITS, CharacterStream, FakeClock
+from tests.make_request import make_request
+
+PROMPT = np.random.default_rng(0).integers(3, 150, 30).tolist()
+NUM_TOKENS = 12
+DELIVERY = Delivery("t", b"", qos=1, packet_id=7, connection_epoch=2)
+
+
+def engine_of(bundle: Bundle, num_slots: int = 4, num_prefixes: int = 0) -> Engine:
+    settings = EngineSettings(
+        128, num_threads=1, prefill_chunk_tokens=8, num_slots=num_slots, num_prefixes=num_prefixes
+    )
+    return load_engine(bundle, settings)
+
+
+def begin(engine: Engine, adapter: Adapter | None, user: str | None = None) -> Decoding:
+    origin = PromptOrigin(user, adapter=adapter)
+    return engine.start(PROMPT, SamplingParams(), max_tokens=NUM_TOKENS, origin=origin)
+
+
+def run(engine: Engine, *answers: Decoding) -> list[list[int]]:
+    """Decode until all are over; return their tokens."""
+    tokens: dict[Decoding, list[int]] = {one: [] for one in answers}
+    while any(not one.is_over for one in answers):
+        for one, steps in engine.step().outcomes.items():
+            tokens[one] += [step.token_id for step in steps if isinstance(step, Token)]
+    for one in answers:
+        engine.end(one)
+    return list(tokens.values())
+
+
+def alone(adapted: AdaptedBundle, adapter: Adapter | None) -> list[int]:
+    engine = engine_of(adapted.bundle)
+    return run(engine, begin(engine, adapter))[0]
+
+
+def test_specialists_and_the_plain_model_answer_together_as_alone(adapted: AdaptedBundle) -> None:
+    given = [adapted.adapter(0, 0.5), None, adapted.adapter(1, 0.5), adapted.adapter(0, 0.5)]
+    expected = [alone(adapted, one) for one in given]
+    engine = engine_of(adapted.bundle)
+    assert run(engine, *(begin(engine, one) for one in given)) == expected
+    assert expected[0] == expected[3]
+    assert len({tuple(tokens) for tokens in expected[:3]}) == 3
+
+
+def test_what_an_adapter_computed_is_reused_for_itself_alone(adapted: AdaptedBundle) -> None:
+    """Of one content, whatever object it is: a reload reads it again."""
+    one, other = adapted.adapter(0, 0.5), adapted.adapter(1, 0.5)
+    expected = {
+        key: alone(adapted, one_of) for key, one_of in (("1", one), ("2", other), ("", None))
+    }
+    engine = engine_of(adapted.bundle, num_slots=1)
+    for key, adapter, is_reused in [
+        ("1", one, False),
+        ("1", adapted.adapter(0, 0.5), True),
+        ("2", other, False),
+        ("", None, False),
+        ("", None, True),
+        ("1", one, False),
+    ]:
+        answer = begin(engine, adapter)
+        assert bool(answer.num_cached) is is_reused
+        assert run(engine, answer) == [expected[key]]
+
+
+def test_a_paused_answer_goes_on_with_its_adapter(adapted: AdaptedBundle) -> None:
+    adapter = adapted.adapter(0, 0.5)
+    expected, engine = alone(adapted, adapter), engine_of(adapted.bundle, num_slots=1)
+    first, tokens = begin(engine, adapter), list[int]()
+    while len(tokens) < 4:
+        steps = engine.step().outcomes.get(first, ())
+        tokens += [step.token_id for step in steps if isinstance(step, Token)]
+    engine.end(first)
+    run(engine, begin(engine, None))
+    origin = PromptOrigin(None, len(tokens), adapter)
+    rest = engine.start(
+        [*PROMPT, *tokens], SamplingParams(), max_tokens=NUM_TOKENS - len(tokens), origin=origin
+    )
+    assert tokens + run(engine, rest)[0] == expected
+
+
+def test_a_kept_prefix_serves_its_adapter_alone(adapted: AdaptedBundle) -> None:
+    adapter, prefix = adapted.adapter(0, 0.5), PROMPT[:16]
+    expected = {key: alone(adapted, key) for key in (adapter, None)}
+    computing = engine_of(adapted.bundle, num_prefixes=1)
+    data = computing.make_prefix(prefix, adapter)
+    loading = engine_of(adapted.bundle, num_prefixes=1)
+    assert loading.load_prefix(prefix, data, adapter)
+    for engine in (computing, loading):
+        plain, own = begin(engine, None), begin(engine, adapter)
+        assert (plain.num_cached, own.num_cached) == (0, 16)
+        assert run(engine, plain, own) == [expected[None], expected[adapter]]
+
+
+def test_a_bundle_without_adapted_branches_serves_the_plain_model(
+    adapted: AdaptedBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_of(adapted.bundle)
+    monkeypatch.setattr(engine, "adapter_shape", {})
+    with pytest.raises(ValueError, match="takes no adapters; rebuild it with `edged build`"):
+        begin(engine, adapted.adapter())
+    assert run(engine, begin(engine, None)) == [alone(adapted, None)]
+
+
+def test_hidden_states_are_read_of_the_plain_model_alone(adapted: AdaptedBundle) -> None:
+    engine = engine_of(adapted.bundle)
+    reader = Pooling(0, 30, 5, 64)
+    with pytest.raises(ValueError, match="read without an adapter"):
+        engine.start(
+            PROMPT,
+            SamplingParams(),
+            max_tokens=1,
+            origin=PromptOrigin(adapter=adapted.adapter()),
+            reader=reader,
+        )
+    assert run(engine, begin(engine, None)) == [alone(adapted, None)]
+
+
+def test_sixteen_are_installed_at_once_and_exchanged(
+    adapted: AdaptedBundle, tmp_path: Path
+) -> None:
+    """A folder of another model, or of a name that is taken, is left out with its reason."""
+    manifest, engine = adapted.bundle.manifest, engine_of(adapted.bundle)
+    model = AdaptedModel.of(manifest)
+    folders = [tmp_path / f"writer-{index}" for index in range(16)]
+    for index, folder in enumerate(folders):
+        write_adapter(folder, folder.name, model, adapted.adapter(index).parts, 0.0)
+    served = SpecialistFolders(adapters=(model, engine.adapter_shape))
+    served.read(folders)
+    assert len(served.installed.adapters) == 16
+    assert served.problems == {}
+    assert not served.is_changed(folders)
+    size_bytes = served.installed.size_bytes
+    assert size_bytes == sum(one.size_bytes for one in served.installed.adapters.values())
+    assert served.installed.held_bytes(4) > size_bytes
+    names = [one["name"] for one in served.info()]
+    assert names == [folder.name for folder in folders]
+    write_adapter(folders[1], "writer-0", model, adapted.adapter(1).parts, 0.0)
+    other = AdaptedModel("f" * 64, model.tokenizer, model.form)
+    write_adapter(folders[2], "writer-2", other, adapted.adapter(2).parts, 0.0)
+    assert served.is_changed(folders)
+    served.read(folders[:3])
+    assert list(served.installed.adapters) == ["writer-0"]
+    assert "the name writer-0 is taken" in served.problems["writer-1"]
+    assert "made for another model" in served.problems["writer-2"]
+    SpecialistFolders().read(folders[:1])  # a node without a model
+
+
+def test_a_request_that_names_a_writer_is_answered_with_its_adapter(
+    adapted: AdaptedBundle,
+) -> None:
+    adapter, engine = adapted.adapter(0, 0.5), engine_of(adapted.bundle)
+    expected = {name: alone(adapted, one) for name, one in (("home", adapter), (None, None))}
+    events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    preparer = Preparer(
+        lambda _: PROMPT,
+        lambda _: None,
+        LIMITS,
+        events.put,
+        lambda: Installed(adapters={"home": adapter}),
+    )
+    worker = Worker(engine, CharacterStream, events.put, FakeClock())
+    worker.start_thread()
+    try:
+        for key, name in enumerate(("home", None)):
+            request = make_request(specialist=name, deadline_s=1e6)
+            state = RequestState(key, 0.0, delivery=DELIVERY, fingerprint="")
+            state.accept(request)
+            prepared = preparer.prepare(Prepare(key, request, None))
+            assert prepared.decider is None
+            state.prompt_ids, state.adapter = prepared.prompt_ids, prepared.adapter
+            state.max_tokens = NUM_TOKENS
+            worker.start(state.new_generation())
+            finished = events.get(timeout=30)
+            assert finished.generation.output_ids == expected[name]
+            state.forget_content()
+            assert state.adapter is None
+        refused = preparer.prepare(Prepare(2, make_request(specialist="none"), None)).rejected
+        assert refused is not None
+        assert "none is not installed on this node; it has home" in refused.message
+    finally:
+        assert worker.stop(30)

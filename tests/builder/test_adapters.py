@@ -1,0 +1,241 @@
+"""Adapters on a bundle: what PEFT trained is what runs, and answers do not depend on company."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edged.builder import adapter_gate
+from edged.builder.adapter_gate import AdapterGateError, install_adapter, measure_adapter
+from edged.builder.adapters import convert_adapter
+from edged.builder.peft import CONFIG, WEIGHTS, read_peft
+from edged.bundle.tensor_file import Tensors, read_tensors, write_tensors
+from edged.engine.graph import Graph
+from edged.engine.loading import load_graph
+from edged.engine.steps import DecodeInput
+from edged.errors import BuildError
+from edged.specialists.adapter import AdaptedModel, Adapter, read_adapter
+from tests.builder.adapted_bundle import TEXTS, AdaptedBundle
+from tests.peft_folder import TINY, write_peft
+
+IDS = np.random.default_rng(0).integers(3, 150, 40)
+NUM_SLOTS = 8
+
+
+def load(adapted: AdaptedBundle) -> Graph:
+    path = adapted.bundle.model_path
+    return load_graph(path, is_fused=True, max_model_len=128, num_threads=1, num_slots=NUM_SLOTS)
+
+
+def prefill(
+    graph: Graph, slot: int, adapter: Adapter | None, chunks: Sequence[int] = (40,)
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Run the prompt; return the last logits, and the keys and values."""
+    graph.adapt(slot, adapter)
+    start = 0
+    for count in chunks:
+        logits = graph.forward(IDS[start : start + count], start, slot=slot).copy()
+        start += count
+    return logits[0], graph.read(slot)
+
+
+def test_what_peft_trained_is_what_runs(adapted: AdaptedBundle) -> None:
+    """Rotated, in 8 bits: as close to the adapted fp32 model as the plain one is to plain fp32."""
+    peft = read_peft(adapted.peft())
+    parts = convert_adapter(adapted.peft(), adapted.bundle.manifest, adapted.reference)
+    args = adapted.bundle, adapted.reference, TEXTS
+    plain = measure_adapter({}, {}, *args).mean_kl
+    own = measure_adapter(peft, parts, *args).mean_kl
+    without = measure_adapter(peft, {}, *args).mean_kl
+    assert without > 20 * own
+    assert own < 3 * plain
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_each_projection_is_adapted_alone(
+    adapted: AdaptedBundle, name: str, tmp_path: Path
+) -> None:
+    """None is mistaken for another one of its product."""
+    folder = write_peft(tmp_path, {name: TINY[name]}, [1], strength=0.3)
+    parts = convert_adapter(folder, adapted.bundle.manifest, adapted.reference)
+    args = adapted.bundle, adapted.reference, TEXTS
+    own = measure_adapter(read_peft(folder), parts, *args).mean_kl
+    assert measure_adapter(read_peft(folder), {}, *args).mean_kl > 5 * own
+
+
+@pytest.mark.parametrize("chunks", [(39, 1), (1,) * 40, (13, 20, 7), (2, 38)])
+def test_a_prompt_has_the_same_bits_however_it_is_cut(
+    adapted: AdaptedBundle, chunks: Sequence[int]
+) -> None:
+    graph, adapter = load(adapted), adapted.adapter(strength=0.5)
+    plain, expected = prefill(graph, 0, None), prefill(graph, 0, adapter)
+    found = prefill(graph, 0, adapter, chunks)
+    for index in range(2):
+        np.testing.assert_array_equal(found[index], expected[index])
+        assert not np.array_equal(found[index], plain[index])
+
+
+@pytest.mark.parametrize("slots", [(0, 1), (0, 1, 2, 3), (2, 5), tuple(range(8))])
+def test_answers_have_the_same_bits_alone_and_in_company(
+    adapted: AdaptedBundle, slots: Sequence[int]
+) -> None:
+    """Of three adapters and of the plain model, with idle slots between them."""
+    graph = load(adapted)
+    given = [None, *(adapted.adapter(seed, 0.5) for seed in range(3))]
+    for slot in range(NUM_SLOTS):
+        prefill(graph, slot, given[slot % len(given)])
+
+    def decode(*slots: int) -> list[NDArray[np.float32]]:
+        inputs = [DecodeInput(slot, 7 + slot, 40) for slot in slots]
+        return [row.copy() for row in graph.decode(inputs)]
+
+    alone = [decode(slot)[0] for slot in slots]
+    for row, expected in zip(decode(*slots), alone, strict=True):
+        np.testing.assert_array_equal(row, expected)
+
+
+@pytest.mark.parametrize("slot", [0, 1])
+def test_several_tokens_at_once_have_the_bits_of_one_after_the_other(
+    adapted: AdaptedBundle, slot: int
+) -> None:
+    graph = load(adapted)
+    prefill(graph, slot, adapted.adapter(strength=0.5) if slot else None)
+    prefill(graph, 2, adapted.adapter(1, 0.5))
+    ids = np.array([7, 8, 9, 10, 11])
+    together = graph.forward(ids, 40, slot=slot, all_rows=True, is_prefill=False).copy()
+    for index, token_id in enumerate(ids):
+        inputs = [DecodeInput(slot, int(token_id), 40 + index), DecodeInput(2, 5, 40)]
+        np.testing.assert_array_equal(graph.decode(inputs)[0], together[index])
+
+
+def test_a_slot_forgets_its_adapter(adapted: AdaptedBundle, tmp_path: Path) -> None:
+    """Also the products that the next one leaves alone."""
+    graph, one = load(adapted), adapted.adapter(strength=0.5)
+    folder = write_peft(tmp_path, {"o_proj": TINY["o_proj"]}, [1])
+    other = Adapter("other", convert_adapter(folder, adapted.bundle.manifest, adapted.reference))
+    plain, expected = prefill(graph, 0, None), prefill(graph, 0, other)
+    prefill(graph, 0, one)
+    np.testing.assert_array_equal(prefill(graph, 0, other)[1], expected[1])
+    np.testing.assert_array_equal(prefill(graph, 0, None)[1], plain[1])
+
+
+def test_ours_and_the_librarys_files_are_the_same(tmp_path: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.numpy")
+    arrays: Tensors = {
+        "a": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "b": np.array([1], np.int8),
+    }
+    found, _ = read_tensors(safetensors.save(arrays))
+    again = safetensors.load(write_tensors(arrays, {"format": "pt"}))
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
+        np.testing.assert_array_equal(again[name], array)
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"peft_type": "IA3"}, "peft_type is 'IA3'"),
+        ({"use_dora": True}, "use_dora is True, which cannot be served; train without DoRA"),
+        ({"bias": "all"}, "bias is 'all'"),
+        ({"lora_bias": True}, "lora_bias is True"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save is"),
+        ({"trainable_token_indices": [1]}, "trainable_token_indices is"),
+        ({"rank_pattern": {"q_proj": 8}}, "rank_pattern is"),
+        ({"alpha_pattern": {"q_proj": 8}}, "alpha_pattern is"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa'"),
+        ({"of_a_later_version": 1}, "of_a_later_version is 1, .*; train without it"),
+        ({"r": 0}, "r must be a whole number"),
+        ({"r": 8}, "r is not 8"),
+        ({"lora_alpha": float("1e9")}, "lora_alpha must be"),
+        ({"lora_alpha": True}, "lora_alpha must be"),
+    ],
+)
+def test_what_cannot_be_served_names_the_key(
+    tmp_path: Path, config: dict[str, Any], problem: str
+) -> None:
+    folder = write_peft(tmp_path, TINY, [1])
+    said = json.loads((folder / CONFIG).read_text()) | config
+    (folder / CONFIG).write_text(json.dumps(said))
+    with pytest.raises(BuildError, match=problem):
+        read_peft(folder)
+
+
+def test_a_key_that_is_off_and_a_scale_of_rank_are_taken(tmp_path: Path) -> None:
+    """``use_rslora`` divides by the root of the rank."""
+    folder = write_peft(tmp_path, TINY, [1], use_dora=False, of_a_later_version=None)
+    plain = read_peft(folder)[1, "q_proj"]
+    root = read_peft(write_peft(tmp_path, TINY, [1], use_rslora=True))[1, "q_proj"]
+    np.testing.assert_allclose(root.up, 2 * plain.up, rtol=1e-6)  # the root of 4
+
+
+@pytest.mark.parametrize(
+    ("layers", "shapes", "rank", "problem"),
+    [
+        ([0], TINY, 4, "layers_to_transform has layer 0, the bundle adapts 1 to 1"),
+        ([1], {"x_proj": (64, 64)}, 4, "target_modules has x_proj, the bundle adapts q_proj"),
+        ([1], {"q_proj": (64, 32)}, 4, "q_proj of layer 1 has 64 inputs and 32 outputs, not 64"),
+        ([1], TINY, 17, "r is 17, the bundle takes 16 at most"),
+    ],
+)
+def test_what_the_bundle_does_not_adapt_is_refused(
+    adapted: AdaptedBundle,
+    tmp_path: Path,
+    layers: list[int],
+    shapes: dict[str, tuple[int, int]],
+    rank: int,
+    problem: str,
+) -> None:
+    folder = write_peft(tmp_path, shapes, layers, rank=rank)
+    with pytest.raises(BuildError, match=problem):
+        convert_adapter(folder, adapted.bundle.manifest, adapted.reference)
+
+
+def test_a_bundle_of_another_form_takes_none(adapted: AdaptedBundle) -> None:
+    manifest = replace(adapted.bundle.manifest, scheme="int8-blockwise")
+    with pytest.raises(BuildError, match="takes no adapters; rebuild it with `edged build`"):
+        convert_adapter(adapted.peft(), manifest, adapted.reference)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"base_model.model.lm_head.lora_A.weight": np.zeros((4, 64))}, "is no LoRA matrix"),
+        ({"nan": np.full((4, 64), np.nan)}, "no matrix of finite numbers"),
+        ({"flat": np.zeros(4)}, "no matrix of finite numbers"),
+        ({"half": np.zeros((4, 64))}, "r is not 4"),
+    ],
+)
+def test_matrices_that_are_wrong_are_named(
+    tmp_path: Path, change: dict[str, NDArray[np.float64]], problem: str
+) -> None:
+    folder = write_peft(tmp_path, TINY, [1])
+    arrays, _ = read_tensors((folder / WEIGHTS).read_bytes())
+    ((name, array),) = change.items()
+    if "." not in name:
+        name = "base_model.model.model.layers.2.self_attn.q_proj.lora_A.weight"
+    (folder / WEIGHTS).write_bytes(write_tensors(arrays | {name: array.astype(np.float32)}, {}))
+    with pytest.raises(BuildError, match=problem):
+        read_peft(folder)
+
+
+def test_an_adapter_passes_the_gate_or_says_what_to_do(
+    adapted: AdaptedBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = adapted.peft(), adapted.bundle, adapted.reference, TEXTS, (tmp_path / "home", "home")
+    monkeypatch.setattr(adapter_gate, "MAX_MEAN_KL", 1.0)
+    said = install_adapter(*args)
+    shape = load(adapted).adapter_shape
+    found, adapter = read_adapter(
+        tmp_path / "home", AdaptedModel.of(adapted.bundle.manifest), shape
+    )
+    assert found == said
+    assert adapter.key == adapted.adapter().key
+    monkeypatch.setattr(adapter_gate, "MAX_MEAN_KL", 1e-9)
+    with pytest.raises(AdapterGateError, match=r"mean KL of 0\.\d+, 1e-09 at most; train with a"):
+        install_adapter(*args)
