@@ -110,6 +110,19 @@ def compile_format(tokenizer: Tokenizer, output_format: OutputFormat) -> Grammar
         return GrammarConstraint(_compile_schema(tokenizer, output_format))
 
 
+def compile_grammar(tokenizer: Tokenizer, grammar: str) -> GrammarConstraint:
+    """Return a fresh constraint of a Lark grammar, such as a specialist's compact form.
+
+    Raises:
+        FormatError: It cannot be enforced.
+    """
+    with _failures(FormatError, "grammar"):
+        matcher = _matcher(tokenizer, LLMatcher.grammar_from_lark(grammar))
+        if matcher.is_error():
+            raise FormatError(f"grammar: {_error_text(matcher)}")
+        return GrammarConstraint(matcher)
+
+
 @contextmanager
 def _failures(kind: type[FormatError | ConstraintError], where: str) -> Iterator[None]:
     # Whatever the library raises becomes ``kind``: hostile input must not end the process.

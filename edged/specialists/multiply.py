@@ -11,74 +11,21 @@ Everything is drawn from a seed: the same examples make the same ones.
 
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from edged.specialists.compact.records import Items, Lines, Listing, Record
-from edged.specialists.compact.shapes import AnswerError, AnyOf, FreeText, Listed, Number, Shape
+from edged.specialists.compact.shapes import FreeText, Listed, Number, Shape
 from edged.specialists.dialogues import Dialogue, Turn
+from edged.specialists.grounding import Found, number_words, values_of
 
 _FEWEST_CHARACTERS = 3
 _SWAPPED = 0.12
 _POLITE = 0.25
 _BEFORE = ("please", "can you", "could you", "could you please", "I want you to", "hey,", "ok,")
 _AFTER = ("please", "thanks", "now", "for me")
-_UNITS = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
-    "nineteen",
-)
-_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _ENGLISH = re.compile(r"\b(the|a|is|to|in|my|of|and|it|i|you|turn|what|for)\b", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A value within an answer, and its shape."""
-
-    key: str
-    """Of the field: values with the same key are of one kind."""
-    value: Any
-    shape: Shape
-
-
-def values_of(shape: Shape, answer: Any, key: str = "") -> Iterator[Found]:  # noqa: ANN401
-    """Yield the single values of an answer that could be exchanged."""
-    if isinstance(shape, AnyOf):
-        for index, option in enumerate(shape.options):
-            if _fits(option, answer):
-                mark = f"|{index}" if isinstance(option, Record) else ""
-                yield from values_of(option, answer, key + mark)
-                break
-    elif isinstance(shape, Listed | Number | FreeText):
-        if not isinstance(answer, bool | None):
-            yield Found(key, answer, shape)
-    else:
-        yield from _parts_of(shape, answer, key)
-
-
-def _parts_of(shape: Shape, answer: Any, key: str) -> Iterator[Found]:  # noqa: ANN401
-    if isinstance(shape, Record):
-        for field in shape.fields:
-            if field != shape.head and field.name in answer:
-                yield from values_of(field.shape, answer[field.name], f"{key}.{field.name}")
-    elif isinstance(shape, Listing):
-        yield from values_of(shape.lines, answer[shape.name], f"{key}.{shape.name}")
-    elif isinstance(shape, Items | Lines):
-        for one in answer:
-            yield from values_of(shape.item, one, f"{key}[]")
-
-
-def _fits(shape: Shape, answer: Any) -> bool:  # noqa: ANN401
-    try:
-        shape.write(answer, {})
-    except AnswerError:
-        return False
-    except ValueError:  # what it needs of the inputs is not known here
-        return False
-    return True
 
 
 class Multiplier:
@@ -205,16 +152,6 @@ def _surfaces(value: Any) -> list[str]:  # noqa: ANN401
         return [one for one in (value, words) if len(one) >= _FEWEST_CHARACTERS]
     text = f"{Decimal(str(value)).normalize():f}"
     return [text, number_words(int(value))] if float(value).is_integer() else [text]
-
-
-def number_words(number: int) -> str:
-    """Return a number from 0 to 99 in English words, others in digits."""
-    if not 0 <= number < 100:  # noqa: PLR2004
-        return str(number)
-    if number < len(_UNITS):
-        return _UNITS[number]
-    tens, units = divmod(number, 10)
-    return f"{_TENS[tens - 2]} {_UNITS[units]}" if units else _TENS[tens - 2]
 
 
 def _matcher(said: str) -> re.Pattern[str]:

@@ -6,12 +6,13 @@ holds what is decoded to such texts, and ``read`` makes the answer of a decoded 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from edged.specialists.compact.schemas import ShapeError, shape_of, tools_shape
 from edged.specialists.compact.shapes import AmbiguousError, AnswerError, Inputs, Shape
+from edged.specialists.grounding import PROMPT, grounded_keys, with_grounding
 
 MAX_TEXT_CHARACTERS = 4096
 _AMBIGUOUS = "x-ambiguous"
@@ -34,6 +35,8 @@ class Wording:
     """JSON Schema, or OpenAI's list of functions; None of texts."""
     shape: Shape | None = None
     """Of the compact form."""
+    grounded: tuple[str, ...] = ()
+    """Keys of fields whose values stand in the prompt (``grounding``)."""
     ambiguous: Any = None
     """The answer where what was said names several things: ``x-ambiguous`` of the schema."""
 
@@ -74,15 +77,26 @@ class Wording:
                 raise
             return self.ambiguous
 
-    def grammar(self, inputs: Inputs | None = None) -> str | None:
+    def grammar(self, inputs: Inputs | None = None, prompt: str | None = None) -> str | None:
         """Return the Lark grammar of the compact form; None of the other forms.
 
+        Args:
+            inputs: Of the request.
+            prompt: All that was said, without the template; None allows what was not said, too.
+
         Raises:
-            InputsError: The inputs are not what the schema needs, or leave nothing to say.
+            AnswerError: There is nothing to say with these inputs.
+            InputsError: The inputs are not what the schema needs.
         """
         if self.shape is None:
             return None
-        return lark(self.shape, inputs or {})
+        if prompt is None or not self.grounded:
+            return lark(self.shape, inputs or {})
+        held = with_grounding(self.shape, self.grounded)
+        try:
+            return lark(held, {**(inputs or {}), PROMPT: prompt})
+        except AnswerError:
+            return lark(self.shape, inputs or {})
 
 
 def lark(shape: Shape, inputs: Inputs) -> str:
@@ -100,6 +114,18 @@ def lark(shape: Shape, inputs: Inputs) -> str:
     return f"start: ANSWER\nANSWER: /{pattern}/\n"
 
 
+def grounded(wording: Wording, answers: Sequence[tuple[Any, str]]) -> Wording:
+    """Return the wording that allows, of what always stood in the prompt, nothing else.
+
+    Args:
+        wording: Of the examples.
+        answers: Of the examples, with all that was said before.
+    """
+    if wording.shape is None:
+        return wording
+    return replace(wording, grounded=tuple(grounded_keys(wording.shape, answers)))
+
+
 TEXT = Wording(WordingKind.TEXT)
 
 
@@ -108,7 +134,7 @@ def wording_of_schema(schema: Mapping[str, Any]) -> tuple[Wording, str | None]:
     ambiguous = schema.get(_AMBIGUOUS)
     kept = {key: value for key, value in schema.items() if key != _AMBIGUOUS}
     try:
-        return Wording(WordingKind.COMPACT, schema, shape_of(kept), ambiguous), None
+        return Wording(WordingKind.COMPACT, schema, shape_of(kept), ambiguous=ambiguous), None
     except ShapeError as error:
         return Wording(WordingKind.JSON, schema), str(error)
 

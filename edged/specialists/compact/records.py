@@ -119,6 +119,14 @@ class Record:
             raise AnswerError(": is not what would be read back; leave out empty objects")
         return text
 
+    def claims(self, value: Any) -> bool:  # noqa: ANN401
+        """Tell whether an object has the word that this record begins with."""
+        if self.head is None or not isinstance(value, dict):
+            return False
+        shape = self.head.shape
+        known = shape.values if isinstance(shape, Listed) else ()
+        return any(same(value.get(self.head.name), one) for one in known)
+
     def _parts(self, value: Any, inputs: Inputs) -> Iterator[str]:  # noqa: ANN401
         if not isinstance(value, dict):
             raise AnswerError(": must be an object")

@@ -102,7 +102,7 @@ def _is_single(schema: object) -> bool:
     for key in ("anyOf", "oneOf"):
         if isinstance(schema.get(key), list):
             return all(map(_is_single, schema[key]))
-    return schema.get("type") not in {"object", "array"}
+    return schema.get("type") not in ("object", "array")  # a list of types is not hashable
 
 
 def _document(schema: Mapping[str, Any]) -> Shape:
@@ -320,7 +320,7 @@ def _record(schema: Mapping[str, Any], path: str, depth: int, *, is_line: bool =
     properties, required = schema.get("properties", {}), schema.get("required", [])
     if not isinstance(properties, dict) or not isinstance(required, list):
         raise ShapeError(f"{path}: properties must be an object, required a list")
-    if schema.get("additionalProperties") not in {None, False, True}:
+    if isinstance(schema.get("additionalProperties"), dict):
         raise ShapeError(f"{path}.additionalProperties: a schema has no compact form here")
     if missing := [name for name in required if name not in properties]:
         raise ShapeError(f"{path}.required: {missing[0]!r} is not among the properties")

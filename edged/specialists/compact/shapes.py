@@ -20,7 +20,6 @@ Inputs: TypeAlias = Mapping[str, Any]
 # What cannot be taken for the end of a value or for another kind of one.
 _WORD = r'[^\s"=,\[\]\\\x00-\x1f\x7f]'
 _WORDS = re.compile(rf"{_WORD}+( {_WORD}+)*")
-_ONE_WORD = re.compile(rf"{_WORD}+")
 _QUOTED_CHARACTER = (
     r'([^"\\\x00-\x1f\x7f]|\\["\\\/bfnrt]|'
     r"\\u([0-9a-ce-fA-CE-F][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}))"
@@ -140,10 +139,10 @@ class FreeText:
     least: int
     most: int
     is_quoted: bool = False
-    """Whether a single word is quoted, too: it would be taken for something else."""
+    """Whether it is always quoted: it would be taken for something else."""
 
     def write(self, value: Any, inputs: Inputs) -> str:  # noqa: ANN401, ARG002
-        """Return one word as it is, and any other text as a JSON string.
+        """Return words as they are, and any other text as a JSON string.
 
         Raises:
             AnswerError: It is none of the shape.
@@ -151,8 +150,7 @@ class FreeText:
         if not isinstance(value, str) or not self.least <= len(value) <= self.most:
             span = f"{self.least} to {self.most}"
             raise AnswerError(f": must be a text of {span} characters, got {_shown(value)}")
-        is_word = _ONE_WORD.fullmatch(value) and not self.is_quoted
-        return value if is_word else quoted(value)
+        return value if self._is_plain(value) else quoted(value)
 
     def read(self, text: str, inputs: Inputs) -> str:  # noqa: ARG002
         """Return the text, quoted or not.
@@ -161,18 +159,28 @@ class FreeText:
             AnswerError: The text is no such value.
         """
         value = _unquoted(text) if text.startswith('"') else text
-        is_word = _ONE_WORD.fullmatch(text) and not self.is_quoted
-        if not text.startswith('"') and not is_word:
-            raise AnswerError(f": {_shown(text)} must be one word, or quoted")
+        if not text.startswith('"') and not self._is_plain(text):
+            raise AnswerError(f": {_shown(text)} must be quoted")
         if not self.least <= len(value) <= self.most:
             raise AnswerError(f": must have {self.least} to {self.most} characters")
         return value
 
     def pattern(self, inputs: Inputs) -> str | None:  # noqa: ARG002
-        """Return the expression of one word, or of a JSON string."""
-        word = f"{_WORD}{{{max(self.least, 1)},{self.most}}}"
+        """Return the expression of words, or of a JSON string."""
+        plain = f"{_WORD}( ?{_WORD}){{{max(self.least, 1) - 1},{self._most_plain - 1}}}"
         string = f'\\"{_QUOTED_CHARACTER}{{{self.least},{self.most}}}\\"'
-        return f"({word}|{string})" if self.most and not self.is_quoted else string
+        has_plain = not self.is_quoted and self._most_plain >= max(self.least, 1)
+        return f"({plain}|{string})" if has_plain else string
+
+    @property
+    def _most_plain(self) -> int:
+        """Most characters of plain words: with the spaces between they are not too long."""
+        return (self.most + 1) // 2
+
+    def _is_plain(self, text: str) -> bool:
+        num_characters = len(text) - text.count(" ")
+        is_short = max(self.least, 1) <= num_characters <= self._most_plain
+        return bool(is_short and not self.is_quoted and _WORDS.fullmatch(text))
 
 
 def _unquoted(text: str) -> str:
@@ -254,7 +262,8 @@ class AnyOf:
             try:
                 texts = [option.write(value, inputs)]
             except AnswerError as refused:
-                error = refused if len(self.options) == 1 else error
+                if isinstance(refused, AmbiguousError) or _claims(option, value):
+                    error = refused
                 continue
             # A text that looks like a number.
             texts += [quoted(value)] if isinstance(value, str) else []
@@ -286,6 +295,12 @@ class AnyOf:
         """Return the expression of all of them."""
         found = [option.pattern(inputs) for option in self.options]
         return either([one for one in found if one is not None])
+
+
+def _claims(option: Shape, value: Any) -> bool:  # noqa: ANN401
+    """Tell whether a value is meant to be of this shape, as its constant says."""
+    claims = getattr(option, "claims", None)
+    return claims is not None and claims(value)
 
 
 def _shown(value: object) -> str:
