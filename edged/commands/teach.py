@@ -19,7 +19,7 @@ _WRITER = "edged.builder.writer_command"
 # What only a writer has a use for.
 _OF_WRITERS = ("tools", "schema", "template", "adapter", "weights")
 # Chosen by measurement: `docs/specialists.md`, what it costs.
-RANK, LAYERS, EPOCHS, RATE, BATCH, VARIATIONS = 16, 1 / 3, 3, 1.5e-3, 16, 4
+RANK, LAYERS, EPOCHS, RATE, BATCH, VARIATIONS = 16, 1 / 3, 3, 1.5e-3, 16, 3
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:

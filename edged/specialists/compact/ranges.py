@@ -45,6 +45,11 @@ def _unsigned(low: int, high: int, places: int) -> list[str]:
     # One length of digits after the other.
     length = max(places + 1, len(str(low)))
     while low <= high:
+        longest = _longest_full(low, high) if places == 0 else 0
+        if longest > length:
+            found.append(f"[1-9][0-9]{{{length - 1},{longest - 1}}}")
+            low, length = 10**longest, longest + 1
+            continue
         last = min(high, 10**length - 1)
         found += [
             written
@@ -53,6 +58,15 @@ def _unsigned(low: int, high: int, places: int) -> list[str]:
         ]
         low, length = last + 1, length + 1
     return found
+
+
+def _longest_full(low: int, high: int) -> int:
+    """Return the greatest length of digits up to which all numbers are there, from ``low`` on.
+
+    It is 0 where ``low`` is not the first number of its length.
+    """
+    is_first = low == 10 ** (len(str(low)) - 1)
+    return len(str(high + 1)) - 1 if is_first else 0
 
 
 def _of_length(low: str, high: str) -> list[list[str]]:

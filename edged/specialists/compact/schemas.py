@@ -19,7 +19,7 @@ MAX_DECIMALS = 6
 # Values of a number that has `multipleOf`.
 _MAX_STEPS = 1024
 _MAX_DEPTH = 8
-_LARGEST = 10**15
+_LARGEST = 10**15 - 1
 _DEFAULT_DECIMALS = 3
 
 _REMARKS = frozenset(
