@@ -341,9 +341,12 @@ class Listing:
         """Return the object."""
         before, _, last = text.rpartition("\n")
         try:
-            others, listed = self.rest.read(last, inputs), before or EMPTY_LIST
+            # Of other fields that are all left out there is no line: this is an object of the list.
+            others = {} if last == NOTHING else self.rest.read(last, inputs)
+            listed = text if last == NOTHING else before or EMPTY_LIST
         except AnswerError:
-            others, listed = self.rest.read(NOTHING, inputs), text
+            others, listed = {}, text
+        others = others or self.rest.read(NOTHING, inputs)
         return {self.name: self.lines.read(listed, inputs), **others}
 
     def pattern(self, inputs: Inputs) -> str | None:
