@@ -74,7 +74,7 @@ class Material:
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class TaughtModel:
     """The bundle that is taught to, and what it is in full precision."""
 
     bundle: Bundle
@@ -95,7 +95,7 @@ def main(arguments: argparse.Namespace) -> int:
     material = read_material(arguments)
     bundle = open_bundle(arguments.model)
     weights = find_weights(bundle, arguments.weights)
-    base = Base(bundle, Tokenizer.load(bundle), weights, fastest_type())
+    base = TaughtModel(bundle, Tokenizer.load(bundle), weights, fastest_type())
     template = _template(arguments)
     prompts = Prompts(base.tokenizer, material.wording, InputsTemplate(template))
     if arguments.adapter is None:
@@ -199,7 +199,7 @@ def _template(arguments: argparse.Namespace) -> str:
 def _taught(
     arguments: argparse.Namespace,
     material: Material,
-    base: Base,
+    base: TaughtModel,
     prompts: Prompts,
     progress: Progress,
 ) -> tuple[AdapterForm, dict[str, torch.Tensor]]:
@@ -226,6 +226,12 @@ def _taught(
         checkpoint=checkpoint,
         fingerprint=_fingerprint(rows, form, course, base),
     )
+    _train(trainer, progress)
+    trainer.forget()
+    return form, state_of(model)
+
+
+def _train(trainer: Trainer, progress: Progress) -> None:
     with progress.step("Teach") as step:
 
         def note(share: float, epoch: Epoch | None) -> None:
@@ -237,8 +243,6 @@ def _taught(
                 )
 
         trainer.run(note)
-    trainer.forget()
-    return form, state_of(model)
 
 
 def _rows(
@@ -263,7 +267,7 @@ def _form(arguments: argparse.Namespace, num_layers: int) -> AdapterForm:
     return AdapterForm(arguments.rank, 2.0 * arguments.rank, targets, layers)
 
 
-def _fingerprint(rows: Sequence[Row], form: AdapterForm, course: Course, base: Base) -> str:
+def _fingerprint(rows: Sequence[Row], form: AdapterForm, course: Course, base: TaughtModel) -> str:
     found = hashlib.sha256(base.bundle.manifest.source.sha256.encode())
     found.update(json.dumps([asdict(form), asdict(course), str(base.kind)]).encode())
     for number in chain.from_iterable(row.ids for row in rows):
@@ -282,7 +286,7 @@ def _answers(
 def _described(
     arguments: argparse.Namespace,
     material: Material,
-    base: Base,
+    base: TaughtModel,
     template: str,
     held_out: Sequence[Written],
 ) -> WriterDescription:

@@ -112,6 +112,10 @@ def _add_writer_options(group: "argparse._ArgumentGroup") -> None:
         metavar="DIR",
         help="the base before it was quantized (default: what `edged build` kept on this machine)",
     )
+    _add_course_options(group)
+
+
+def _add_course_options(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--rank", type=int, default=RANK, metavar="N", help=f"default: {RANK}")
     group.add_argument(
         "--layers",
