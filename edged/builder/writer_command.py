@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import json
-import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
@@ -13,12 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from edged.builder.lora import LINEARS, AdapterForm, attach, load_state, state_of
+from edged.builder.lora import LINEARS, MAX_RANK, AdapterForm, attach, load_state, state_of
 from edged.builder.peft_folder import read_peft, write_peft
 from edged.builder.pipeline import default_cache
 from edged.builder.progress import Progress
 from edged.builder.trunk import Trunk
 from edged.builder.writer_answers import Answerer, Written
+from edged.builder.writer_material import SEED, Material, read_material
 from edged.builder.writer_model import (
     check_memory,
     fastest_type,
@@ -33,20 +33,12 @@ from edged.bundle.folder import Bundle, open_bundle
 from edged.engine.tokenizer import Tokenizer
 from edged.engine.tokenizer.inputs_template import InputsTemplate
 from edged.errors import ExitCode, UsageError
-from edged.specialists.compact.schemas import ShapeError
-from edged.specialists.dialogues import (
-    Dialogue,
-    as_lists,
-    check_answers,
-    parsed,
-    read_dialogues,
-)
+from edged.specialists.dialogues import Dialogue
 from edged.specialists.folder import BaseModel, Result
 from edged.specialists.measures import calibration_error, interval
 from edged.specialists.multiply import Multiplier
 from edged.specialists.names import check_names
 from edged.specialists.training import probability_scale, unsure_below
-from edged.specialists.wording import TEXT, Wording, grounded, wording_of_schema, wording_of_tools
 from edged.specialists.writer import (
     ADAPTER,
     DEFAULT_TEMPLATE,
@@ -57,20 +49,19 @@ from edged.specialists.writer import (
     write_writer,
 )
 
-SEED = 0
-_HELD_OUT, _MOST_HELD_OUT, _FEWEST = 0.1, 200, 20
 _SHOWN = 5
+_RANGES: dict[str, tuple[float, float]] = {
+    "precision": (0, 1),
+    "floor": (0, 1),
+    "rank": (1, MAX_RANK),
+    "layers": (0.01, 1),
+    "epochs": (1, 1000),
+    "rate": (0, 1),
+    "batch": (1, 1024),
+    "variations": (1, 64),
+    "threads": (1, 1024),
+}
 _NOT_MEASURED = Result(0.0, 0.0, 1.0, 0.0, 0, 0.0, 0.0, 0.0, None)
-
-
-@dataclass(frozen=True, slots=True)
-class Material:
-    """What was read: examples to learn from, and those that are kept apart."""
-
-    taught: Sequence[Dialogue]
-    held_out: Sequence[Dialogue]
-    tests: Sequence[Dialogue]
-    wording: Wording
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +81,7 @@ def main(arguments: argparse.Namespace) -> int:
         UsageError: An option or the examples are wrong, or the accuracy is below the floor.
         BundleError: The bundle is wrong.
     """
+    _check_options(arguments)
     progress = Progress()
     torch.set_num_threads(arguments.threads)
     material = read_material(arguments)
@@ -115,76 +107,18 @@ def main(arguments: argparse.Namespace) -> int:
     return _write(arguments, description, form, state)
 
 
-def read_material(arguments: argparse.Namespace) -> Material:
-    """Read and check the examples, and keep some apart.
-
-    Raises:
-        UsageError: A file is wrong; it names the line.
-    """
-    dialogues = read_dialogues(arguments.examples)
-    tests = [] if arguments.test is None else read_dialogues(arguments.test)
-    both = [*dialogues, *tests]
-    wording = TEXT
-    if arguments.tools is not None:
-        both = as_lists(both)
-        answers = [turn.answer for one in both for turn in one.turns]
-        try:
-            wording = wording_of_tools(_json(arguments.tools), answers)
-        except ShapeError as error:
-            raise UsageError(f"{arguments.tools}{error}") from error
-    elif arguments.schema is not None:
-        both = parsed(both)
-        schema = _json(arguments.schema)
-        if not isinstance(schema, dict):
-            raise UsageError(f"{arguments.schema}: must be a JSON Schema of an object")
-        wording, problem = wording_of_schema(schema)
-        if problem is not None:
-            print(f"{arguments.schema}{problem}: so answers are written as JSON, which is slower")
-    elif any(not isinstance(turn.answer, str) for one in both for turn in one.turns):
-        raise UsageError(
-            f"{arguments.examples}: the answers are JSON; give their shape with --tools or --schema"
-        )
-    check_answers(both, wording)
-    dialogues, tests = both[: len(dialogues)], both[len(dialogues) :]
-    taught, held_out = _apart(dialogues)
-    return Material(taught, held_out, tests, grounded(wording, _heard(taught, wording)))
-
-
-def _heard(dialogues: Sequence[Dialogue], wording: Wording) -> list[tuple[Any, str]]:
-    """Return each answer with all that was said before it."""
-    found = []
-    for one in dialogues:
-        said: list[str] = []
-        for turn in one.turns:
-            said.append(turn.said)
-            found.append((turn.answer, "\n".join(said)))
-            said.append(wording.write(turn.answer, one.inputs))
-    return found
-
-
-def _json(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: cannot be read as JSON ({error})") from error
-
-
-def _apart(dialogues: Sequence[Dialogue]) -> tuple[list[Dialogue], list[Dialogue]]:
-    """Return the examples to learn from, and groups that are kept apart; none of few examples."""
-    if len(dialogues) < _FEWEST:
-        return list(dialogues), []
-    groups = sorted({one.group for one in dialogues})
-    random.Random(SEED).shuffle(groups)  # noqa: S311 - reproducible
-    most = min(_MOST_HELD_OUT, max(1, round(_HELD_OUT * len(dialogues))))
-    chosen: set[str] = set()
-    count = 0
-    for group in groups:
-        size = sum(one.group == group for one in dialogues)
-        if count + size <= most:
-            chosen.add(group)
-            count += size
-    taught = [one for one in dialogues if one.group not in chosen]
-    return taught, [one for one in dialogues if one.group in chosen]
+def _check_options(arguments: argparse.Namespace) -> None:
+    # Before minutes of work, not after them.
+    name_of(arguments)
+    for option in ("corrections", "teacher", "labels", "review", "tolerance"):
+        if getattr(arguments, option) is not None:
+            raise UsageError(f"--{option}: is not for answers that are written; leave it out")
+    for option, (least, most) in _RANGES.items():
+        value = getattr(arguments, option)
+        if not least <= value <= most:
+            raise UsageError(f"--{option}: {value:g} is not from {least:g} to {most:g}")
+    if arguments.output.exists() and not arguments.output.is_dir():
+        raise UsageError(f"--output: {arguments.output} is no folder")
 
 
 def _template(arguments: argparse.Namespace) -> str:
@@ -216,7 +150,8 @@ def _taught(
     )
     check_memory(need)
     attach(model, form, seed=SEED)
-    checkpoint = default_cache() / "teaching" / f"{arguments.output.resolve().name}.pt"
+    place = hashlib.sha256(str(arguments.output.resolve()).encode()).hexdigest()
+    checkpoint = default_cache() / "teaching" / f"{place[:16]}.pt"
     trainer = Trainer(
         model,
         Trunk(model, form.layers[0]),

@@ -289,6 +289,10 @@ def test_below_the_floor_nothing_is_written(
         ((), "examples.jsonl: the answers are JSON; give their shape with --tools or --schema"),
         (("--tools", "none.json"), "none.json: cannot be read as JSON"),
         (("--write", "--weights", "none"), "give their shape"),
+        (("--write", "--layers", "2"), "--layers: 2 is not from 0.01 to 1"),
+        (("--write", "--rank", "65"), "--rank: 65 is not from 1 to 64"),
+        (("--write", "--name", "Rooms"), "name 'Rooms' must be"),
+        (("--write", "--teacher", "mqtt://x/y"), "--teacher: is not for answers that are written"),
     ],
 )
 def test_what_is_missing_is_said(
