@@ -1,6 +1,7 @@
 """Examples whose answers are written: what is read, and what is refused with its line."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from edged.specialists.dialogues import (
 )
 from edged.specialists.examples import read_rows
 from edged.specialists.wording import TEXT, wording_of_schema, wording_of_tools
+from tests.paths import ROOT
 
 CALL = {"name": "set_light", "arguments": {"on": True}}
 TOOLS = [
@@ -145,3 +147,20 @@ def test_texts_that_hold_json_are_read(tmp_path: Path) -> None:
 )
 def test_what_a_head_can_learn_is_left_to_it(row: dict[str, object], expected: bool) -> None:
     assert is_written([(1, row)]) is expected
+
+
+def test_the_examples_of_the_page_are_such(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "specialists.md").read_text("utf-8")
+    section = page.partition("## Answers that are written")[2]
+    lines, schema = re.findall(r"^```json\n(.*?)^```", section, re.DOTALL | re.MULTILINE)[:2]
+    path = tmp_path / "commands.jsonl"
+    path.write_text(lines)
+    one, dialogue = read_dialogues(path)
+    assert one.group == "make it"
+    first, second = dialogue.turns
+    assert first.answer["arguments"] == {"mode": "heat", "room": "hall"}
+    assert second.answer["arguments"] == {"mode": "heat", "room": "attic"}
+    devices = [{"id": "light.a", "name": "Lamp", "area": area} for area in ("Office", "Hall")]
+    wording, problem = wording_of_schema(json.loads(schema))
+    assert problem is None
+    assert "Lamp \\(Office\\)" in str(wording.grammar({"devices": devices}))
