@@ -129,8 +129,7 @@ def test_texts_that_hold_json_are_read(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", {"prompt": "x", "answer": '{"a": 1}'})
     assert parsed(read_dialogues(path))[0].turns[0].answer == {"a": 1}
     path = write(tmp_path / "a.jsonl", {"prompt": "x", "answer": "{"})
-    with pytest.raises(UsageError, match=r"a\.jsonl:1: an answer is not JSON"):
-        parsed(read_dialogues(path))
+    assert parsed(read_dialogues(path))[0].turns[0].answer == "{"
 
 
 @pytest.mark.parametrize(

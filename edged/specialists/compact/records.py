@@ -166,13 +166,14 @@ class Record:
             texts[key] = part
             if found is not None:
                 key, start = found.group(1), found.end()
-        first = texts.pop("")
-        value = self._read(texts, inputs) or {}
+        first, headed = texts.pop(""), {}
+        # First, since most of several records end here.
+        if self.head is not None:
+            headed = {self.head.name: self.head.shape.read(first, inputs)}
+        value = headed | self._read(texts, inputs)
         if texts:
             raise AnswerError(f".{next(iter(texts))}: is not in the schema")
-        if self.head is not None:
-            value[self.head.name] = self.head.shape.read(first, inputs)
-        elif first != (NOTHING if text == NOTHING else ""):
+        if self.head is None and first != (NOTHING if text == NOTHING else ""):
             raise AnswerError(f": {first[:40]!r} has no key")
         order = [field.name for field in self.fields]
         return dict(sorted(value.items(), key=lambda item: order.index(item[0])))
