@@ -1,10 +1,25 @@
-"""``edged teach``: examples become a specialist, on this device, without a token of an answer."""
+"""``edged teach``: examples become a specialist.
+
+Labels, numbers and fields are decided by a head, which is taught on this device in seconds, without
+a token of an answer. Answers that are written take adapters of the model, which are taught with the
+builder's tools.
+"""
 
 import argparse
+import importlib
 import os
 from pathlib import Path
 
 from edged.commands.broker_options import add_credentials
+from edged.errors import UnavailableError
+from edged.specialists.dialogues import MAX_DIALOGUES, is_written
+from edged.specialists.examples import read_rows
+
+_WRITER = "edged.builder.writer_command"
+# What only a writer has a use for.
+_OF_WRITERS = ("tools", "schema", "template", "adapter", "weights")
+# Chosen by measurement: `docs/specialists.md`, what it costs.
+RANK, LAYERS, EPOCHS, RATE, BATCH, VARIATIONS = 16, 1 / 3, 3, 1.5e-3, 16, 3
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +85,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--test", type=Path, metavar="FILE", help="measure on these examples (default: held-out)"
     )
+    _add_writer_options(parser.add_argument_group("answers that are written"))
+
+
+def _add_writer_options(group: "argparse._ArgumentGroup") -> None:
+    shape = group.add_mutually_exclusive_group()
+    shape.add_argument(
+        "--tools", type=Path, metavar="FILE", help="JSON: the functions that answers call (OpenAI)"
+    )
+    shape.add_argument(
+        "--schema", type=Path, metavar="FILE", help="JSON Schema that answers are held to"
+    )
+    group.add_argument("--write", action="store_true", help="write the answers, whatever they are")
+    group.add_argument(
+        "--template",
+        type=Path,
+        metavar="FILE",
+        help="Jinja: what is said before every prompt; may use `inputs`",
+    )
+    group.add_argument(
+        "--adapter", type=Path, metavar="DIR", help="take one that was trained elsewhere (PEFT)"
+    )
+    group.add_argument(
+        "--weights",
+        type=Path,
+        metavar="DIR",
+        help="the base before it was quantized (default: what `edged build` kept on this machine)",
+    )
+    _add_course_options(group)
+
+
+def _add_course_options(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument("--rank", type=int, default=RANK, metavar="N", help=f"default: {RANK}")
+    group.add_argument(
+        "--layers",
+        type=float,
+        default=LAYERS,
+        metavar="SHARE",
+        help="share of the layers, from the last one, that are adapted (default: a third)",
+    )
+    group.add_argument(
+        "--targets", default="all", metavar="NAMES", help="linears, such as q_proj,v_proj"
+    )
+    group.add_argument("--epochs", type=int, default=EPOCHS, metavar="N", help=f"default: {EPOCHS}")
+    group.add_argument("--rate", type=float, default=RATE, metavar="R", help=f"default: {RATE}")
+    group.add_argument("--batch", type=int, default=BATCH, metavar="N", help=f"default: {BATCH}")
+    group.add_argument(
+        "--variations",
+        type=int,
+        default=VARIATIONS,
+        metavar="N",
+        help=f"of each example, made by exchanging what the schema lists (default: {VARIATIONS})",
+    )
+    group.add_argument("--threads", type=int, default=2, metavar="N", help="default: 2")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -78,10 +146,32 @@ def main(arguments: argparse.Namespace) -> int:
     Raises:
         UsageError: The examples are wrong, or the accuracy is below the floor.
         BundleError: The bundle is wrong, or gives no hidden states.
+        UnavailableError: Answers are to be written, and the tools for that are not installed.
     """
+    if _is_writer(arguments):
+        return _teach_writer(arguments)
     # numpy's threads spin while they wait, and its matrices are small here. It reads the variable
     # when it is imported, which nothing has done so far.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from edged.commands.teaching import run  # noqa: PLC0415
 
     return run(arguments)
+
+
+def _is_writer(arguments: argparse.Namespace) -> bool:
+    if arguments.write or any(getattr(arguments, name) is not None for name in _OF_WRITERS):
+        return True
+    return is_written(read_rows(arguments.examples, MAX_DIALOGUES))
+
+
+def _teach_writer(arguments: argparse.Namespace) -> int:
+    try:
+        module = importlib.import_module(_WRITER)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "edged":
+            raise
+        raise UnavailableError(
+            f"{error.name} is not installed, and answers that are written need it: `pip install "
+            "'edged[build]'`, on a workstation rather than the device"
+        ) from error
+    return int(module.main(arguments))

@@ -44,6 +44,16 @@ _LIMITS = LLParserLimits(
     max_lexer_states=10_000,
     verbose_errors=False,
 )
+# A specialist's grammar has the names of many things in many places: 250 devices and 30 services
+# took 35 ms to compile. Its inputs are bounded before (``specialists/compact/named``).
+_SPECIALIST_LIMITS = LLParserLimits(
+    initial_lexer_fuel=250_000,
+    step_lexer_fuel=100_000,
+    step_max_items=20_000,
+    max_grammar_size=100_000,
+    max_lexer_states=10_000,
+    verbose_errors=False,
+)
 # Fixed cost of any compilation, in units of ``COST_LIMIT``.
 _COST_OF_A_TRY = 150
 # A set of tokens that continue a JSON string, precomputed. The library's own four such sets take
@@ -137,6 +147,20 @@ def compile_format(tokenizer: Tokenizer, output_format: OutputFormat) -> Grammar
             return GrammarConstraint(_compile_choices(tokenizer, output_format.choices))
     with _failures(FormatError, "format.schema"):
         return GrammarConstraint(_compile_schema(tokenizer, output_format))
+
+
+def compile_grammar(tokenizer: Tokenizer, grammar: str) -> GrammarConstraint:
+    """Return a fresh constraint of a Lark grammar, such as a specialist's compact form.
+
+    Raises:
+        FormatError: It cannot be enforced.
+    """
+    with _failures(FormatError, "grammar"):
+        lark = LLMatcher.grammar_from_lark(grammar)
+        matcher = LLMatcher(_loaded(tokenizer), lark, log_level=0, limits=_SPECIALIST_LIMITS)
+        if matcher.is_error():
+            raise FormatError(f"grammar: {_error_text(matcher)}")
+        return GrammarConstraint(matcher)
 
 
 @contextmanager

@@ -92,8 +92,12 @@ def read_examples(path: Path, *, has_teacher: bool = False) -> list[Example]:
     return examples
 
 
-def read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+def read_rows(path: Path, most: int | None = None) -> list[tuple[int, dict[str, Any]]]:
     """Return the number and the members of each line, as ``read_examples`` reads it.
+
+    Args:
+        path: Of the file.
+        most: How many lines it may have; None is as many as are allowed to a head.
 
     Raises:
         UsageError: the file cannot be read, or has too many lines.
@@ -105,10 +109,11 @@ def read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as UTF-8 text ({error})") from error
     read = _csv_rows if path.suffix.lower() == ".csv" else _json_rows
+    most = MAX_EXAMPLES if most is None else most
     # One more than are allowed is enough to refuse them.
-    rows = list(islice(read(path, text), MAX_EXAMPLES + 1))
-    if len(rows) > MAX_EXAMPLES:
-        raise UsageError(f"{path}: more than the {MAX_EXAMPLES} examples that are allowed")
+    rows = list(islice(read(path, text), most + 1))
+    if len(rows) > most:
+        raise UsageError(f"{path}: more than the {most} examples that are allowed")
     if read is _csv_rows:
         _type_answers(rows)
     return rows

@@ -1,0 +1,151 @@
+"""How the answers of a specialist are written: as text, as JSON, or in the compact form.
+
+Three steps that belong together: ``write`` makes of an answer the text that is taught, a grammar
+holds what is decoded to such texts, and ``read`` makes the answer of a decoded text.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from edged.specialists.compact.schemas import ShapeError, shape_of, tools_shape
+from edged.specialists.compact.shapes import AmbiguousError, AnswerError, Inputs, Shape
+from edged.specialists.grounding import PROMPT, grounded_keys, with_grounding
+
+MAX_TEXT_CHARACTERS = 4096
+_AMBIGUOUS = "x-ambiguous"
+
+
+class WordingKind(StrEnum):
+    """The forms of answers."""
+
+    TEXT = "text"
+    JSON = "json"
+    COMPACT = "compact"
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """The form of a specialist's answers."""
+
+    kind: WordingKind
+    schema: Mapping[str, Any] | Sequence[Any] | None = None
+    """JSON Schema, or OpenAI's list of functions; None of texts."""
+    shape: Shape | None = None
+    """Of the compact form."""
+    grounded: tuple[str, ...] = ()
+    """Keys of fields whose values stand in the prompt (``grounding``)."""
+    ambiguous: Any = None
+    """The answer where what was said names several things: ``x-ambiguous`` of the schema."""
+
+    def write(self, answer: Any, inputs: Inputs | None = None) -> str:  # noqa: ANN401 - of JSON
+        """Return the text that is taught for an answer.
+
+        Raises:
+            AnswerError: It is not what the schema allows.
+            InputsError: The inputs are not what the schema needs.
+        """
+        if self.kind is WordingKind.TEXT:
+            if not isinstance(answer, str) or not 0 < len(answer) <= MAX_TEXT_CHARACTERS:
+                raise AnswerError(f": must be a text of 1 to {MAX_TEXT_CHARACTERS} characters")
+            return answer
+        if self.shape is None:
+            return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
+        return self.shape.write(answer, inputs or {})
+
+    def read(self, text: str, inputs: Inputs | None = None) -> Any:  # noqa: ANN401 - of JSON
+        """Return the answer that a decoded text is.
+
+        Raises:
+            AnswerError: It is none, ``AmbiguousError`` where it names several things.
+            InputsError: The inputs are not what the schema needs.
+            AmbiguousError: It names several things.
+        """
+        if self.kind is WordingKind.TEXT:
+            return text
+        if self.shape is None:
+            try:
+                return json.loads(text)
+            except (ValueError, RecursionError) as error:
+                raise AnswerError(": is not JSON") from error
+        try:
+            return self.shape.read(text, inputs or {})
+        except AmbiguousError:
+            if self.ambiguous is None:
+                raise
+            return self.ambiguous
+
+    def grammar(self, inputs: Inputs | None = None, prompt: str | None = None) -> str | None:
+        """Return the Lark grammar of the compact form; None of the other forms.
+
+        Args:
+            inputs: Of the request.
+            prompt: All that was said, without the template; None allows what was not said, too.
+
+        Raises:
+            AnswerError: There is nothing to say with these inputs.
+            InputsError: The inputs are not what the schema needs.
+        """
+        if self.shape is None:
+            return None
+        if prompt is None or not self.grounded:
+            return lark(self.shape, inputs or {})
+        held = with_grounding(self.shape, self.grounded)
+        try:
+            return lark(held, {**(inputs or {}), PROMPT: prompt})
+        except AnswerError:
+            return lark(self.shape, inputs or {})
+
+
+def lark(shape: Shape, inputs: Inputs) -> str:
+    """Return the grammar of everything that a shape can say.
+
+    It is one terminal: between terminals llguidance takes the longest match, and a name could not
+    end where a longer one begins with it.
+
+    Raises:
+        AnswerError: There is nothing to say with these inputs.
+    """
+    pattern = shape.pattern(inputs)
+    if pattern is None:
+        raise AnswerError("inputs: with these, nothing can be answered")
+    return f"start: ANSWER\nANSWER: /{pattern}/\n"
+
+
+def grounded(wording: Wording, answers: Sequence[tuple[Any, str]]) -> Wording:
+    """Return the wording that allows, of what always stood in the prompt, nothing else.
+
+    Args:
+        wording: Of the examples.
+        answers: Of the examples, with all that was said before.
+    """
+    if wording.shape is None:
+        return wording
+    return replace(wording, grounded=tuple(grounded_keys(wording.shape, answers)))
+
+
+TEXT = Wording(WordingKind.TEXT)
+
+
+def wording_of_schema(schema: Mapping[str, Any]) -> tuple[Wording, str | None]:
+    """Return how answers of a schema are written, and why not in the compact form, if not so."""
+    ambiguous = schema.get(_AMBIGUOUS)
+    kept = {key: value for key, value in schema.items() if key != _AMBIGUOUS}
+    try:
+        return Wording(WordingKind.COMPACT, schema, shape_of(kept), ambiguous=ambiguous), None
+    except ShapeError as error:
+        return Wording(WordingKind.JSON, schema), str(error)
+
+
+def wording_of_tools(tools: object, answers: Sequence[Any]) -> Wording:
+    """Return how calls of functions are written.
+
+    Raises:
+        ShapeError: The functions are none, or their parameters have no compact form.
+    """
+    is_list = any(isinstance(one, list) for one in answers)
+    has_text = any(isinstance(one, str) for one in answers)
+    shape = tools_shape(tools, is_list=is_list, has_text=has_text)
+    return Wording(WordingKind.COMPACT, tools if isinstance(tools, list) else None, shape)

@@ -1,0 +1,305 @@
+"""Teaching a writer: adapters, their training and its checkpoints, PEFT's folder, the command."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("optimum")
+
+from safetensors.torch import load_file  # noqa: E402
+
+from edged import cli  # noqa: E402
+from edged.builder.lora import LINEARS, AdapterForm, attach, load_state, state_of  # noqa: E402
+from edged.builder.peft_folder import CONFIG, WEIGHTS, read_peft, write_peft  # noqa: E402
+from edged.builder.trunk import Trunk  # noqa: E402
+from edged.builder.writer_rows import Row, batch_of, batches  # noqa: E402
+from edged.builder.writer_training import Course, Epoch, Trainer  # noqa: E402
+from edged.bundle.folder import open_bundle  # noqa: E402
+from edged.errors import UsageError  # noqa: E402
+from edged.specialists.folder import BaseModel  # noqa: E402
+from edged.specialists.writer import ADAPTER, WRITER, read_writer  # noqa: E402
+from tests.builder.tiny_families import tiny_model  # noqa: E402
+from tests.tiny_graphs import TinyConfig  # noqa: E402
+from tests.tiny_model import write_tiny_bundle  # noqa: E402
+
+FORM = AdapterForm(4, 8.0, LINEARS, (1,))
+COURSE = Course(epochs=3, rate=5e-3, batch_rows=4, save_every_s=0.0)
+PROMPT_TOKENS = 5
+
+
+def rows(count: int = 16) -> list[Row]:
+    """Rows whose answer repeats the prompt's second token, and then ends."""
+    made = []
+    for index in range(count):
+        ids = (1, 10 + index % 6, 30, *[40] * (index % 3), 31, 10 + index % 6, 2)
+        is_answer = [False] * (len(ids) - 2) + [True, True]
+        made.append(Row(ids, tuple(is_answer)))
+    return made
+
+
+def adapted(form: AdapterForm = FORM) -> Any:  # noqa: ANN401
+    model = tiny_model("llama")
+    attach(model, form, seed=0)
+    return model
+
+
+def trainer(model: Any, **options: Any) -> Trainer:  # noqa: ANN401
+    return Trainer(model, Trunk(model, FORM.layers[0]), rows(), 4, COURSE, **options)
+
+
+def ignore(share: float, epoch: Epoch | None) -> None:
+    pass
+
+
+def test_an_adapter_that_was_not_trained_changes_nothing() -> None:
+    ids = torch.tensor([[1, 10, 30, 40]])
+    with torch.inference_mode():
+        assert torch.equal(adapted()(ids).logits, tiny_model("llama")(ids).logits)
+
+
+def test_a_model_without_such_linears_is_refused() -> None:
+    with pytest.raises(UsageError, match="no layer of this model has a linear qkv"):
+        attach(tiny_model("llama"), AdapterForm(4, 8.0, ("qkv",), (1,)), seed=0)
+    with pytest.raises(UsageError, match="layer 2 is not in a model of 2 layers"):
+        attach(tiny_model("llama"), AdapterForm(4, 8.0, LINEARS, (2,)), seed=0)
+
+
+def test_what_lies_below_the_adapters_is_computed_once() -> None:
+    model = adapted()
+    batch = batch_of(rows(), [0, 1, 5], 0)
+    cut, whole = Trunk(model, 1), Trunk(model, 0)
+    cut.keep(batch)
+    calls: list[int] = []
+    model.model.layers[0].register_forward_hook(lambda *_: calls.append(0))
+    with torch.inference_mode():
+        found = cut.logits(batch)
+        assert calls == []
+        expected = whole.logits(batch)
+    assert found.shape == (6, expected.shape[1])  # two tokens of each answer
+    assert torch.allclose(found, expected, rtol=0.01, atol=0.02)
+    assert cut.kept_bytes == 2 * 64 * sum(len(rows()[index].ids) for index in (0, 1, 5))
+
+
+def test_rows_of_like_lengths_are_together_and_each_is_there_once() -> None:
+    made = batches(rows(), range(16), 4, seed=3)
+    assert sorted(index for batch in made for index in batch) == list(range(16))
+    for batch in made:
+        lengths = {len(rows()[index].ids) for index in batch}
+        assert max(lengths) - min(lengths) <= 1
+    assert made == batches(rows(), range(16), 4, seed=3)
+    assert made != batches(rows(), range(16), 4, seed=4)
+    with pytest.raises(ValueError, match="must have an answer"):
+        Row((1, 2), (True, False))
+
+
+def test_what_is_taught_is_learned() -> None:
+    model = adapted()
+    course = Course(epochs=12, rate=2e-2, batch_rows=4, patience=12)
+    ran = Trainer(model, Trunk(model, 1), rows(), 4, course).run(ignore)
+    assert ran[-1].loss < 0.3 * ran[0].loss
+    best = max(ran, key=lambda one: (one.held_out_exact, -one.held_out_loss))
+    again = Trainer(model, Trunk(model, 1), rows(), 4, course)
+    assert again._measure() == pytest.approx((best.held_out_loss, best.held_out_exact), rel=0.01)
+
+
+def test_it_ends_where_nothing_gets_better() -> None:
+    model = adapted()
+    course = Course(epochs=9, rate=1e-9, batch_rows=4, patience=2)
+    trained = Trainer(model, Trunk(model, 1), rows(), 4, course)
+    worse = iter(range(1, 99))
+    trained._measure = lambda: (float(next(worse)), 0.0)  # type: ignore[method-assign]
+    assert [one.number for one in trained.run(ignore)] == [1, 2, 3]
+
+
+class KilledError(Exception):
+    """In place of a signal."""
+
+
+@pytest.mark.parametrize("killed_at", [1, 4, 7])
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, killed_at: int
+) -> None:
+    expected = adapted()
+    epochs = trainer(expected).run(ignore)
+
+    count = 0
+
+    def kill(share: float, epoch: Epoch | None) -> None:
+        nonlocal count
+        count += 1
+        if count == killed_at:
+            raise KilledError
+
+    path = tmp_path / "teaching" / "x.pt"
+    with pytest.raises(KilledError):
+        trainer(adapted(), checkpoint=path, fingerprint="a").run(kill)
+    left = 9 - killed_at
+    model, steps = adapted(), []
+    second = trainer(model, checkpoint=path, fingerprint="a")
+    assert second.run(lambda share, _: steps.append(share)) == epochs
+    assert len(steps) == left
+    for name, tensor in state_of(expected).items():
+        assert torch.equal(tensor, state_of(model)[name])
+    second.forget()
+    assert not path.exists()
+
+
+def test_a_checkpoint_of_another_run_or_half_of_one_is_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    expected = adapted()
+    trainer(expected, checkpoint=path, fingerprint="a").run(ignore)
+    for content in (path.read_bytes(), path.read_bytes()[:1000], b""):
+        path.write_bytes(content)
+        model = adapted()
+        trainer(model, checkpoint=path, fingerprint="b").run(ignore)
+        for name, tensor in state_of(expected).items():
+            assert torch.equal(tensor, state_of(model)[name])
+
+
+def test_pefts_folder_is_written_and_read(tmp_path: Path) -> None:
+    model = adapted()
+    state = {name: torch.rand_like(one) for name, one in state_of(model).items()}
+    write_peft(tmp_path, FORM, state, "tiny")
+    names = load_file(tmp_path / WEIGHTS)
+    assert "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight" in names
+    assert names["base_model.model.model.layers.1.mlp.down_proj.lora_B.weight"].shape == (64, 4)
+    form, read = read_peft(tmp_path, 2)
+    assert form == FORM
+    load_state(model, read)
+    assert all(torch.equal(one, state_of(model)[name]) for name, one in state.items())
+    read.pop(min(read))
+    with pytest.raises(UsageError, match="is missing, or not of"):
+        load_state(model, read)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"peft_type": "IA3"}, "peft_type: must be LORA"),
+        ({"use_dora": True}, "use_dora: is not supported"),
+        ({"bias": "all"}, "bias: must be none"),
+        ({"r": 65}, "r: must be from 1 to 64"),
+        ({"r": "8"}, "r: must be from 1 to 64"),
+        ({"lora_alpha": 0}, "lora_alpha: must be a number above 0"),
+        ({"target_modules": ["lm_head"]}, "target_modules: must be some of q_proj"),
+        ({"layers_to_transform": [2]}, "layers_to_transform: the model has 2 layers"),
+    ],
+)
+def test_another_kind_of_adapter_is_refused(
+    tmp_path: Path, change: dict[str, object], complaint: str
+) -> None:
+    write_peft(tmp_path, FORM, state_of(adapted()), "tiny")
+    config = json.loads((tmp_path / CONFIG).read_text())
+    (tmp_path / CONFIG).write_text(json.dumps(config | change))
+    with pytest.raises(UsageError, match=complaint):
+        read_peft(tmp_path, 2)
+
+
+def test_a_damaged_folder_is_refused(tmp_path: Path) -> None:
+    write_peft(tmp_path, FORM, state_of(adapted()), "tiny")
+    (tmp_path / WEIGHTS).write_bytes(b"\xff" * 100)
+    with pytest.raises(UsageError, match="cannot be read as PEFT's folder"):
+        read_peft(tmp_path, 2)
+
+
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "parameters": {
+                "type": "object",
+                "properties": {"room": {"type": "string", "enum": ["hall", "attic"]}},
+            },
+        },
+    }
+    for name in ("on", "off")
+]
+
+
+@pytest.fixture
+def teach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Return what runs ``edged teach`` on a tiny bundle and the weights of a tiny model."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_tiny_bundle(tmp_path / "bundle")
+    tiny_model("llama", vocab_size=TinyConfig().vocab_size).save_pretrained(tmp_path / "weights")
+    (tmp_path / "tools.json").write_text(json.dumps(TOOLS))
+    lines = [
+        {
+            "prompt": f"{word} in the {room} please {index}",
+            "answer": {"name": word, "arguments": {"room": room}},
+        }
+        for index in range(6)
+        for word in ("on", "off")
+        for room in ("hall", "attic")
+    ]
+    (tmp_path / "examples.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+    def run(*options: object) -> int:
+        names = {"--model": "bundle", "--weights": "weights", "--output": "rooms"}
+        paths = [word for key, name in names.items() for word in (key, tmp_path / name)]
+        words = ["teach", tmp_path / "examples.jsonl", *paths, *options]
+        return cli.main([str(word) for word in words])
+
+    return run
+
+
+def test_a_file_becomes_a_writer(
+    tmp_path: Path, teach: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tools = ("--tools", tmp_path / "tools.json")
+    options = ("--layers", 0.5, "--rank", 4, "--epochs", 2, "--variations", 2, "--threads", 1)
+    assert teach(*tools, *options) == 0
+    printed = capsys.readouterr()
+    assert "44 rows of" in printed.out
+    assert "MiB of memory" in printed.out
+    assert "% right (" in printed.out
+    assert "epoch 2: loss" in printed.err
+    base = BaseModel.of(open_bundle(tmp_path / "bundle").manifest)
+    found = read_writer(tmp_path / "rooms", base)
+    assert found.name == "rooms"
+    assert found.wording.write({"name": "on", "arguments": {"room": "hall"}}) == "on room=hall"
+    assert found.grounded == ("|0.arguments.room", "|1.arguments.room")
+    form, state = read_peft(tmp_path / "rooms" / ADAPTER, 2)
+    assert (form.rank, form.layers) == (4, (1,))
+    assert any(tensor.abs().max() > 0 for name, tensor in state.items() if "lora_B" in name)
+    assert not list((tmp_path / "cache").rglob("*.pt"))
+    # Trained elsewhere, it is measured and described just the same.
+    adapter = ("--adapter", tmp_path / "rooms" / ADAPTER, "--output", tmp_path / "other")
+    assert teach(*tools, *adapter) == 0
+    assert read_writer(tmp_path / "other", base).adapter_sha256 == found.adapter_sha256
+
+
+def test_below_the_floor_nothing_is_written(
+    tmp_path: Path, teach: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--tools", tmp_path / "tools.json", "--epochs", 1, "--rate", 1e-9, "--floor", 1)
+    assert teach(*options, "--variations", 1, "--layers", 0.5) == 64
+    assert "is below --floor 100.0%: no specialist is written" in capsys.readouterr().err
+    assert not (tmp_path / "rooms" / WRITER).exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ((), "examples.jsonl: the answers are JSON; give their shape with --tools or --schema"),
+        (("--tools", "none.json"), "none.json: cannot be read as JSON"),
+        (("--write", "--weights", "none"), "give their shape"),
+        (("--write", "--layers", "2"), "--layers: 2 is not from 0.01 to 1"),
+        (("--write", "--rank", "65"), "--rank: 65 is not from 1 to 64"),
+        (("--write", "--name", "Rooms"), "name 'Rooms' must be"),
+        (("--write", "--teacher", "mqtt://x/y"), "--teacher: is not for answers that are written"),
+    ],
+)
+def test_what_is_missing_is_said(
+    teach: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    complaint: str,
+) -> None:
+    assert teach(*options) == 64
+    assert complaint in capsys.readouterr().err
