@@ -21,13 +21,7 @@ from edged.bundle.folder import Bundle
 from edged.bundle.manifest import MODEL, MODEL_DATA, QualityFigures
 from edged.engine.loading import load_graph
 from edged.errors import BuildError
-from edged.specialists.adapter import (
-    AdaptedModel,
-    AdapterDescription,
-    AdapterPart,
-    made_adapter,
-    write_adapter,
-)
+from edged.specialists.adapter import AdapterPart, made_adapter
 
 MAX_MEAN_KL = 0.010
 
@@ -36,37 +30,40 @@ class AdapterGateError(BuildError):
     """The adapted bundle is too far from the adapted fp32 model."""
 
 
-def install_adapter(
+def gated_adapter(
     peft_folder: Path,
     bundle: Bundle,
     reference_folder: Path,
-    sequences: Sequence[Sequence[int]],
-    target: tuple[Path, str],
-) -> AdapterDescription:
-    """Convert PEFT's adapter, measure it, and write it as a specialist's; blocks for minutes.
+    sequences: Sequence[tuple[Sequence[int], Sequence[bool]]],
+    activity: Activity | None = None,
+) -> tuple[dict[str, AdapterPart], float]:
+    """Convert PEFT's adapter and measure it; blocks for minutes.
 
     Args:
         peft_folder: may be a stranger's.
         bundle: the model that it is for.
         reference_folder: holds the fused fp32 graph that the bundle was made of.
-        sequences: token ids of prompts with their answers, which the adapter was not trained on.
-        target: the specialist's folder and name.
+        sequences: token ids of prompts with their answers, which the adapter was not trained on,
+            and which of them are an answer's: what it makes of prompts is never said.
+        activity: receives the progress.
+
+    Returns:
+        The adapter in the bundle's form, and its mean KL.
 
     Raises:
         AdapterGateError: it misses the gate.
         BuildError: it cannot be read or served, or nothing can be compared.
-        OSError: it cannot be written.
     """
     parts = convert_adapter(peft_folder, bundle.manifest, reference_folder)
-    figures = measure_adapter(read_peft(peft_folder), parts, bundle, reference_folder, sequences)
+    adapter = read_peft(peft_folder)
+    figures = measure_adapter(adapter, parts, bundle, reference_folder, sequences, activity)
     if not figures.mean_kl <= MAX_MEAN_KL:
         raise AdapterGateError(
             f"{peft_folder}: the adapted int8 model differs from the adapted fp32 model by a mean "
             f"KL of {figures.mean_kl:.4f}, {MAX_MEAN_KL:g} at most; train with a lower lora_alpha "
             "or learning rate, or with fewer of target_modules or layers_to_transform"
         )
-    folder, name = target
-    return write_adapter(folder, name, AdaptedModel.of(bundle.manifest), parts, figures.mean_kl)
+    return parts, figures.mean_kl
 
 
 def measure_adapter(
@@ -74,7 +71,7 @@ def measure_adapter(
     parts: dict[str, AdapterPart],
     bundle: Bundle,
     reference_folder: Path,
-    sequences: Sequence[Sequence[int]],
+    sequences: Sequence[tuple[Sequence[int], Sequence[bool]]],
     activity: Activity | None = None,
 ) -> QualityFigures:
     """Compare an adapted bundle with the fp32 model into which the adapter is merged.
@@ -82,7 +79,8 @@ def measure_adapter(
     Raises:
         BuildError: a graph takes no adapter, or nothing can be compared.
     """
-    length = max(map(len, sequences), default=0)
+    token_ids, is_answer = [ids for ids, _ in sequences], [marks for _, marks in sequences]
+    length = max(map(len, token_ids), default=0)
     candidate = load_graph(bundle.model_path, is_fused=True, max_model_len=length)
     try:
         candidate.adapt(0, made_adapter(parts))
@@ -91,7 +89,7 @@ def measure_adapter(
     with tempfile.TemporaryDirectory(prefix="edged-adapter-") as folder:
         merge(adapter, reference_folder, Path(folder))
         reference = load_graph(Path(folder) / MODEL, is_fused=True, max_model_len=length)
-        return compare(reference, candidate, sequences, activity)
+        return compare(reference, candidate, token_ids, activity, is_answer)
 
 
 def merge(adapter: PeftAdapter, reference_folder: Path, folder: Path) -> None:

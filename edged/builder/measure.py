@@ -27,33 +27,50 @@ def compare(
     candidate: Graph,
     sequences: Sequence[Sequence[int]],
     activity: Activity | None = None,
+    counted: Sequence[Sequence[bool]] | None = None,
 ) -> QualityFigures:
     """Run both graphs over ``sequences``; blocks for up to minutes.
 
     A prefix that all sequences share, such as a system prompt, is run and counted once.
 
+    Args:
+        reference: what is right.
+        candidate: what is compared with it.
+        sequences: token ids.
+        activity: receives the progress.
+        counted: for each token of each sequence, whether its prediction counts; None counts all.
+
     Raises:
         BuildError: there is nothing to compare, or a logit is NaN or infinite.
     """
-    scored = [sequence for sequence in sequences if len(sequence) > 1]
+    pairs = zip(sequences, counted or map(_all, sequences), strict=True)
+    marked = [(ids, np.asarray(marks, bool)) for ids, marks in pairs if len(ids) > 1]
+    marked = [(ids, marks) for ids, marks in marked if marks[1:].any()]
+    scored = [ids for ids, _ in marked]
     if not scored:
         raise BuildError("nothing to compare: the text has fewer than two tokens")
     shared = min(shared_length(scored), min(map(len, scored)) - 2) if len(scored) > 1 else 0
     total = sum(len(sequence) - 1 - shared for sequence in scored) + shared
-    sums = _Sums()
-    for index, sequence in enumerate(scored):
+    sums, num_run = _Sums(), 0
+    for index, (sequence, marks) in enumerate(marked):
         ids = np.asarray(sequence, np.int64)
         for start in range(shared if index else 0, len(ids) - 1, _CHUNK_TOKENS):
             inputs = ids[start : min(start + _CHUNK_TOKENS, len(ids) - 1)]
-            targets = ids[start + 1 : start + 1 + len(inputs)]
+            following = slice(start + 1, start + 1 + len(inputs))
+            rows = marks[following]
             sums.add(
-                reference.forward(inputs, start, all_rows=True),
-                candidate.forward(inputs, start, all_rows=True),
-                targets,
+                reference.forward(inputs, start, all_rows=True)[rows],
+                candidate.forward(inputs, start, all_rows=True)[rows],
+                ids[following][rows],
             )
+            num_run += len(inputs)
             if activity is not None:
-                activity.update(sums.tokens, total)
+                activity.update(num_run, total)
     return sums.result()
+
+
+def _all(sequence: Sequence[int]) -> list[bool]:
+    return [True] * len(sequence)
 
 
 def shared_length(sequences: Sequence[Sequence[int]]) -> int:

@@ -1,22 +1,15 @@
-"""Adapters in PEFT's folder: ``adapter_config.json`` and ``adapter_model.safetensors``."""
+"""Adapters that were trained, in PEFT's folder and out of it; ``peft`` reads it."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from edged.builder.lora import LINEARS, MAX_RANK, AdapterForm
-from edged.errors import UsageError
-
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_MAX_BYTES = 256 << 20
-_MAX_LAYERS = 1024
-# What changes the numbers in a way that is not carried over.
-_UNUSED = ("use_rslora", "use_dora", "fan_in_fan_out", "modules_to_save", "rank_pattern")
+from edged.builder.lora import ATTENTION, LINEARS, AdapterForm
+from edged.builder.peft import CONFIG, WEIGHTS, PeftAdapter
 
 
 def write_peft(
@@ -56,56 +49,26 @@ def write_peft(
     save_file(tensors, str(folder / WEIGHTS), metadata={"format": "pt"})
 
 
-def read_peft(folder: Path, num_layers: int) -> tuple[AdapterForm, dict[str, torch.Tensor]]:
-    """Read a folder that PEFT, or ``write_peft``, wrote.
+def trained(adapter: PeftAdapter) -> tuple[AdapterForm, dict[str, torch.Tensor]]:
+    """Return PEFT's adapter as one that was trained here: its form, and A and B by PEFT's names.
 
-    Args:
-        folder: May come from elsewhere.
-        num_layers: Of the model.
-
-    Raises:
-        UsageError: It cannot be read, or holds what edged has no use for.
+    What it does not adapt of the layers and linears that it names otherwise is zero.
     """
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if (folder / WEIGHTS).stat().st_size > _MAX_BYTES:
-            raise UsageError(f"{folder}: {WEIGHTS} is larger than {_MAX_BYTES >> 20} MiB")
-        state = load_file(str(folder / WEIGHTS))
-    except (OSError, ValueError, RecursionError, SafetensorError) as error:
-        raise UsageError(f"{folder}: cannot be read as PEFT's folder ({error})") from error
-    try:
-        return _form(config, num_layers), state
-    except ValueError as error:
-        raise UsageError(f"{folder}: {CONFIG}: {error}") from error
-
-
-def _form(config: Any, num_layers: int) -> AdapterForm:  # noqa: ANN401 - of JSON
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise ValueError("peft_type: must be LORA")
-    for key in _UNUSED:
-        if config.get(key):
-            raise ValueError(f"{key}: is not supported; train without it")
-    if config.get("bias", "none") != "none":
-        raise ValueError("bias: must be none")
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or not 0 < rank <= MAX_RANK:
-        raise ValueError(f"r: must be from 1 to {MAX_RANK}")
-    if not isinstance(alpha, int | float) or not 0 < alpha <= _MAX_LAYERS * MAX_RANK:
-        raise ValueError("lora_alpha: must be a number above 0")
-    layers = _layers(config.get("layers_to_transform"), num_layers)
-    return AdapterForm(rank, float(alpha), _targets(config.get("target_modules")), layers)
-
-
-def _targets(value: object) -> tuple[str, ...]:
-    targets = LINEARS if value == "all-linear" else value
-    if not isinstance(targets, list | tuple) or not targets or set(targets) - set(LINEARS):
-        raise ValueError(f"target_modules: must be some of {', '.join(LINEARS)}")
-    return tuple(one for one in LINEARS if one in targets)
-
-
-def _layers(value: object, num_layers: int) -> tuple[int, ...]:
-    layers = list(range(num_layers)) if value is None else value
-    layers = [layers] if isinstance(layers, int) else layers
-    if not isinstance(layers, list) or not layers or not set(layers) <= set(range(num_layers)):
-        raise ValueError(f"layers_to_transform: the model has {num_layers} layers")
-    return tuple(sorted(set(layers)))
+    layers = tuple(sorted({layer for layer, _ in adapter}))
+    names = {name for _, name in adapter}
+    targets = tuple(one for one in LINEARS if one in names)
+    rank = max(len(pair.down) for pair in adapter.values())
+    state = {}
+    for layer in layers:
+        for name in targets:
+            pair = adapter.get((layer, name))
+            other = next(one for (_, found), one in adapter.items() if found == name)
+            down, up = (np.zeros_like(other.down), np.zeros_like(other.up))
+            if pair is not None:
+                down, up = pair.down, pair.up
+            module = "self_attn" if name in ATTENTION else "mlp"
+            prefix = f"base_model.model.model.layers.{layer}.{module}.{name}"
+            state[f"{prefix}.lora_A.weight"] = torch.from_numpy(down)
+            state[f"{prefix}.lora_B.weight"] = torch.from_numpy(up)
+    # PEFT's scale is in B.
+    return AdapterForm(rank, float(rank), targets, layers), state

@@ -3,25 +3,29 @@
 import argparse
 import hashlib
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from edged.builder.adapter_gate import gated_adapter
+from edged.builder.adapters import convert_adapter
 from edged.builder.lora import LINEARS, MAX_RANK, AdapterForm, attach, load_state, state_of
-from edged.builder.peft_folder import read_peft, write_peft
+from edged.builder.peft import read_peft
+from edged.builder.peft_folder import trained, write_peft
 from edged.builder.pipeline import default_cache
 from edged.builder.progress import Progress
 from edged.builder.trunk import Trunk
-from edged.builder.writer_answers import Answerer, Written
+from edged.builder.writer_answers import Answerer
 from edged.builder.writer_material import SEED, Material, read_material
 from edged.builder.writer_model import (
     check_memory,
     fastest_type,
+    find_reference,
     find_weights,
     load_model,
     teaching_bytes,
@@ -30,26 +34,33 @@ from edged.builder.writer_prompts import Prompts, rows_of
 from edged.builder.writer_rows import Row
 from edged.builder.writer_training import Course, Epoch, Trainer
 from edged.bundle.folder import Bundle, open_bundle
+from edged.engine.loading import load_engine
+from edged.engine.steps import EngineSettings
 from edged.engine.tokenizer import Tokenizer
-from edged.engine.tokenizer.inputs_template import InputsTemplate
-from edged.errors import ExitCode, UsageError
+from edged.engine.written import WriterRunner
+from edged.errors import BuildError, ExitCode, UsageError
+from edged.specialists.adapter import AdaptedModel, AdapterPart, adapter_bytes, made_adapter
 from edged.specialists.dialogues import Dialogue
-from edged.specialists.folder import BaseModel, Result
+from edged.specialists.folder import Result
 from edged.specialists.measures import calibration_error, interval
 from edged.specialists.multiply import Multiplier
-from edged.specialists.names import check_names
+from edged.specialists.names import taught_name
 from edged.specialists.training import probability_scale, unsure_below
 from edged.specialists.writer import (
-    ADAPTER,
     DEFAULT_TEMPLATE,
     FORMAT,
+    PEFT,
+    Writer,
     WriterDescription,
-    adapter_sha256,
     schema_text,
     write_writer,
 )
+from edged.specialists.written import Written, num_right
 
 _SHOWN = 5
+_CONTEXT = 2048
+# Prompts with their answers that 8 bits are compared on, and how much of the accuracy may be lost.
+_COMPARED, _MOST_LOST = 32, 0.01
 _RANGES: dict[str, tuple[float, float]] = {
     "precision": (0, 1),
     "floor": (0, 1),
@@ -71,46 +82,64 @@ class TaughtModel:
     bundle: Bundle
     tokenizer: Tokenizer
     weights: Path
+    reference: Path
+    """The fp32 graph that the bundle was made of."""
     kind: torch.dtype
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An adapter, as it was trained and as it is served."""
+
+    form: AdapterForm
+    state: dict[str, torch.Tensor]
+    parts: dict[str, AdapterPart]
+    mean_kl: float
+
+
 def main(arguments: argparse.Namespace) -> int:
-    """Teach a writer, print what was measured, and write its folder.
+    """Teach a writer, bring it onto the bundle, print what was measured, and write its folder.
 
     Raises:
         UsageError: An option or the examples are wrong, or the accuracy is below the floor.
         BundleError: The bundle is wrong.
+        BuildError: The bundle takes no such adapter, or the adapted one is too far from fp32.
     """
     _check_options(arguments)
     progress = Progress()
     torch.set_num_threads(arguments.threads)
     material = read_material(arguments)
     bundle = open_bundle(arguments.model)
-    weights = find_weights(bundle, arguments.weights)
-    base = TaughtModel(bundle, Tokenizer.load(bundle), weights, fastest_type())
+    weights, reference = find_weights(bundle, arguments.weights), find_reference(bundle)
+    base = TaughtModel(bundle, Tokenizer.load(bundle), weights, reference, fastest_type())
     template = _template(arguments)
-    prompts = Prompts(base.tokenizer, material.wording, InputsTemplate(template))
+    prompts = Prompts(base.tokenizer, material.wording, template)
     if arguments.adapter is None:
         form, state = _taught(arguments, material, base, prompts, progress)
     else:
-        num_layers = json.loads((weights / "config.json").read_text())["num_hidden_layers"]
-        form, state = read_peft(arguments.adapter, num_layers)
-    model = load_model(weights, torch.float32)
-    attach(model, form, seed=SEED)
-    load_state(model, state)
-    answerer = Answerer(model, base.tokenizer, material.wording)
-    held_out = _answers(answerer, prompts, material.held_out or material.taught, progress)
-    description = _described(arguments, material, base, template, held_out)
+        form, state = trained(read_peft(arguments.adapter))
+    apart = material.held_out or material.taught
+    made = _gated(form, state, base, rows_of(prompts, apart), progress)
+    exact = _answers_in_full(made, material, base, prompts, progress)
+    writer = Writer(
+        _described(arguments, material, base, template, made.mean_kl),
+        material.wording,
+        made_adapter(made.parts),
+    )
+    engine = load_engine(bundle, EngineSettings(_CONTEXT, num_threads=arguments.threads))
+    runner = WriterRunner(engine, base.tokenizer, writer)
+    held_out = _answers(runner, prompts, apart, progress)
+    _compare(exact, held_out)
+    description = _calibrated(writer.description, held_out, arguments)
     if material.tests:
-        tests = _answers(answerer, prompts, material.tests, progress)
+        tests = _answers(runner, prompts, material.tests, progress)
         description = replace(description, result=result_of(tests, description, arguments))
-    return _write(arguments, description, form, state)
+    return _write(arguments, description, made)
 
 
 def _check_options(arguments: argparse.Namespace) -> None:
     # Before minutes of work, not after them.
-    name_of(arguments)
-    for option in ("corrections", "teacher", "labels", "review", "tolerance"):
+    for option in ("corrections", "teacher", "labels", "review", "tolerance", "escalate"):
         if getattr(arguments, option) is not None:
             raise UsageError(f"--{option}: is not for answers that are written; leave it out")
     for option, (least, most) in _RANGES.items():
@@ -141,6 +170,8 @@ def _taught(
     rows, num_held_out = _rows(arguments, material, prompts)
     model = load_model(base.weights, base.kind)
     form = _form(arguments, model.config.num_hidden_layers)
+    attach(model, form, seed=SEED)
+    _check_form(form, state_of(model), base)
     course = Course(arguments.epochs, arguments.rate, arguments.batch, seed=SEED)
     need = teaching_bytes(model.config, rows, course.batch_rows, form.layers[0], base.kind)
     num_tokens = sum(len(row.ids) for row in rows)
@@ -149,7 +180,6 @@ def _taught(
         f"from, {num_held_out} kept apart; about {need >> 20} MiB of memory, in {base.kind}"
     )
     check_memory(need)
-    attach(model, form, seed=SEED)
     place = hashlib.sha256(str(arguments.output.resolve()).encode()).hexdigest()
     checkpoint = default_cache() / "teaching" / f"{place[:16]}.pt"
     trainer = Trainer(
@@ -210,12 +240,72 @@ def _fingerprint(rows: Sequence[Row], form: AdapterForm, course: Course, base: T
     return found.hexdigest()
 
 
+def _check_form(form: AdapterForm, state: dict[str, torch.Tensor], base: TaughtModel) -> None:
+    """Refuse what the bundle could not run, before it is trained.
+
+    Raises:
+        BuildError: It takes no adapters, or none of this form.
+    """
+    with tempfile.TemporaryDirectory(prefix="edged-adapter-") as folder:
+        write_peft(Path(folder), form, state, "")
+        convert_adapter(Path(folder), base.bundle.manifest, base.reference)
+
+
+def _gated(
+    form: AdapterForm,
+    state: dict[str, torch.Tensor],
+    base: TaughtModel,
+    rows: Sequence[Row],
+    progress: Progress,
+) -> Made:
+    sequences = [(row.ids, row.is_answer) for row in rows[:_COMPARED]]
+    with tempfile.TemporaryDirectory(prefix="edged-adapter-") as folder:
+        write_peft(Path(folder), form, state, "")
+        with progress.step("Compare with fp32") as step:
+            parts, mean_kl = gated_adapter(
+                Path(folder), base.bundle, base.reference, sequences, step
+            )
+    return Made(form, state, parts, mean_kl)
+
+
+def _answers_in_full(
+    made: Made, material: Material, base: TaughtModel, prompts: Prompts, progress: Progress
+) -> list[Written]:
+    """Return the answers of the model in full precision to what was kept apart."""
+    model = load_model(base.weights, torch.float32)
+    attach(model, made.form, seed=SEED)
+    load_state(model, made.state)
+    answerer = Answerer(model, base.tokenizer, material.wording, prompts)
+    return _answers(answerer, prompts, material.held_out or material.taught, progress)
+
+
 def _answers(
-    answerer: Answerer, prompts: Prompts, dialogues: Sequence[Dialogue], progress: Progress
+    writes: Answerer | WriterRunner,
+    prompts: Prompts,
+    dialogues: Sequence[Dialogue],
+    progress: Progress,
 ) -> list[Written]:
     asked = [one for dialogue in dialogues for one in prompts.asked(dialogue)]
+    found = []
     with progress.step("Measure") as step:
-        return answerer.answers(asked, lambda share: step.update(round(1000 * share), 1000))
+        for index, one in enumerate(asked):
+            found.append(writes.answer(one))
+            step.update(index + 1, len(asked))
+    return found
+
+
+def _compare(exact: Sequence[Written], served: Sequence[Written]) -> None:
+    """Refuse an adapter that answers worse in 8 bits.
+
+    Raises:
+        BuildError: It loses more than a point, of few examples more than one of them.
+    """
+    before, after, count = num_right(exact), num_right(served), len(served)
+    if before - after > max(_MOST_LOST * count, 1):
+        raise BuildError(
+            f"{after} of {count} held-out answers are right in 8 bits, {before} in full precision:"
+            " train with a lower --rate or --rank, or with more examples"
+        )
 
 
 def _described(
@@ -223,45 +313,39 @@ def _described(
     material: Material,
     base: TaughtModel,
     template: str,
-    held_out: Sequence[Written],
+    mean_kl: float,
 ) -> WriterDescription:
     answers = [turn.answer for one in material.taught for turn in one.turns]
-    is_right = np.array([one.is_right for one in held_out])
-    slope, shift = probability_scale(np.array([one.log_probability for one in held_out]), is_right)
-    description = WriterDescription(
+    return WriterDescription(
         FORMAT,
-        name_of(arguments),
-        BaseModel.of(base.bundle.manifest),
+        taught_name(arguments.output, arguments.name, arguments.escalate),
+        AdaptedModel.of(base.bundle.manifest),
         template,
         schema_text(material.wording),
         any(isinstance(one, list) for one in answers),
         arguments.tools is not None and any(isinstance(one, str) for one in answers),
         material.wording.grounded,
-        slope,
-        shift,
+        1.0,
+        0.0,
         0.0,
         _NOT_MEASURED,
         "",
+        mean_kl,
         arguments.escalate,
     )
+
+
+def _calibrated(
+    description: WriterDescription, held_out: Sequence[Written], arguments: argparse.Namespace
+) -> WriterDescription:
+    """Return the description with what probabilities of answers mean, and from where on."""
+    is_right = np.array([one.is_right for one in held_out])
+    slope, shift = probability_scale(np.array([one.log_probability for one in held_out]), is_right)
+    description = replace(description, slope=slope, shift=shift)
     confidence = np.array([description.confidence(one.log_probability) for one in held_out])
     threshold = unsure_below(confidence, is_right, arguments.precision)
     description = replace(description, unsure_below=threshold)
     return replace(description, result=result_of(held_out, description, arguments))
-
-
-def name_of(arguments: argparse.Namespace) -> str:
-    """Return what the specialist is called.
-
-    Raises:
-        UsageError: No request could name it.
-    """
-    name: str = arguments.name or arguments.output.resolve().name
-    try:
-        check_names(name, arguments.escalate)
-    except ValueError as error:
-        raise UsageError(f"--{error}") from error
-    return name
 
 
 def result_of(
@@ -274,7 +358,8 @@ def result_of(
     answered_right = [one for one, known in zip(right, is_answered, strict=True) if known]
     for one in [one for one in written if not one.is_right][:_SHOWN]:
         turn = one.asked.dialogue
-        print(f"{turn.place}: {one.text!r} for {one.asked.text!r}: {turn.turns[-1].said[-80:]!r}")
+        said = one.asked.messages[-1].content[-80:]
+        print(f"{turn.place}: {one.text!r} for {one.asked.text!r}: {said!r}")
     return Result(
         *(float(np.mean(right)), *interval(sum(right), len(right))),
         *(calibration_error(confidence, right), len(right), arguments.precision),
@@ -284,16 +369,12 @@ def result_of(
     )
 
 
-def _write(
-    arguments: argparse.Namespace,
-    description: WriterDescription,
-    form: AdapterForm,
-    state: dict[str, Any],
-) -> int:
+def _write(arguments: argparse.Namespace, description: WriterDescription, made: Made) -> int:
     result, output = description.result, arguments.output
     print(
         f"{result.accuracy:.1%} right ({result.low:.1%} to {result.high:.1%}), ECE {result.ece:.3f}"
-        f"; answers {result.answered:.1%}, of these {result.answered_right:.1%} right"
+        f"; answers {result.answered:.1%}, of these {result.answered_right:.1%} right; KL to fp32"
+        f" {description.mean_kl:.4f}"
     )
     if result.accuracy < arguments.floor:
         raise UsageError(
@@ -301,8 +382,10 @@ def _write(
             "written"
         )
     try:
-        write_peft(output / ADAPTER, form, state, description.base.source)
-        write_writer(output, replace(description, adapter_sha256=adapter_sha256(output)))
+        write_writer(output, description, adapter_bytes(made.parts))
+        write_peft(output / PEFT, made.form, made.state, arguments.model.name)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     except OSError as error:
         raise UsageError(f"{output}: cannot be written ({error.strerror})") from error
     print(f"{output}: written")

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from edged.builder.pipeline import default_cache
 from edged.builder.writer_rows import Row
 from edged.bundle.folder import Bundle
+from edged.bundle.manifest import MODEL
 from edged.errors import UsageError
 
 # torch and transformers themselves.
@@ -34,6 +35,22 @@ def find_weights(bundle: Bundle, given: Path | None) -> Path:
         raise UsageError(
             f"the weights of {source.location} are not in {folder}; build the bundle on this "
             "machine with `edged build`, or name the model's Hugging Face folder with --weights"
+        )
+    return folder
+
+
+def find_reference(bundle: Bundle) -> Path:
+    """Return the folder of the fp32 graph that a bundle was made of.
+
+    Raises:
+        UsageError: There is none on this machine; it says what to do.
+    """
+    source = bundle.manifest.source
+    folder = default_cache() / "fused" / source.sha256
+    if not (folder / MODEL).is_file():
+        raise UsageError(
+            f"the graph of {source.location} in full precision is not in {folder}; build the "
+            "bundle on this machine with `edged build`"
         )
     return folder
 

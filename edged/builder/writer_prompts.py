@@ -1,29 +1,17 @@
 """Dialogues in tokens, as the node will say them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from edged.builder.writer_rows import Row
 from edged.engine.tokenizer import TemplateError, Tokenizer
-from edged.engine.tokenizer.inputs_template import InputsTemplate, InputsTemplateError
+from edged.engine.tokenizer.inputs_template import InputsTemplateError
+from edged.engine.writing import WriterPrompts
 from edged.errors import UsageError
 from edged.specialists.dialogues import Dialogue
 from edged.specialists.wording import Wording
-from edged.specialists.writer import heard, messages_of
+from edged.specialists.written import Asked, asked_of
 
 MAX_TOKENS = 2048
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A prompt in tokens, and what was to be answered."""
-
-    ids: tuple[int, ...]
-    text: str
-    """The answer as it is written."""
-    heard: str
-    """All that was said before."""
-    dialogue: Dialogue
 
 
 class Prompts:
@@ -33,11 +21,27 @@ class Prompts:
         tokenizer: Of the bundle.
         wording: How answers are written.
         template: What is said before every prompt.
+
+    Raises:
+        BundleError: The template is none.
     """
 
-    def __init__(self, tokenizer: Tokenizer, wording: Wording, template: InputsTemplate) -> None:
+    def __init__(self, tokenizer: Tokenizer, wording: Wording, template: str) -> None:
         self._tokenizer, self._wording, self._template = tokenizer, wording, template
+        self._prompts = WriterPrompts(tokenizer)
         self._end = tokenizer.stop_ids[0]
+
+    def ids(self, asked: Asked) -> list[int]:
+        """Return a prompt in tokens.
+
+        Raises:
+            UsageError: The template fails on its inputs, or the tokenizer on a text.
+        """
+        dialogue = asked.dialogue
+        try:
+            return self._prompts.encode(self._template, asked.messages, dialogue.inputs)
+        except (InputsTemplateError, TemplateError) as error:
+            raise UsageError(f"{dialogue.place}: {error}") from error
 
     def rows(self, dialogue: Dialogue) -> list[Row]:
         """Return a row with all answers, or one for each where they have no common beginning.
@@ -49,12 +53,13 @@ class Prompts:
         is_answer: list[bool] = []
         rows: list[Row] = []
         for asked in self.asked(dialogue):
-            if list(asked.ids[: len(ids)]) != ids:
+            prompt_ids = self.ids(asked)
+            if prompt_ids[: len(ids)] != ids:
                 rows.append(Row(tuple(ids), tuple(is_answer)))
                 ids, is_answer = [], []
-            is_answer += [False] * (len(asked.ids) - len(ids))
+            is_answer += [False] * (len(prompt_ids) - len(ids))
             answer = [*self._tokenizer.encode(asked.text), self._end]
-            ids = [*asked.ids, *answer]
+            ids = [*prompt_ids, *answer]
             is_answer += [True] * len(answer)
         rows.append(Row(tuple(ids), tuple(is_answer)))
         if (longest := max(len(row.ids) for row in rows)) > MAX_TOKENS:
@@ -64,23 +69,8 @@ class Prompts:
         return rows
 
     def asked(self, dialogue: Dialogue) -> list[Asked]:
-        """Return the prompt of each of its answers; those before it are the right ones.
-
-        Raises:
-            UsageError: The template fails on its inputs, or the tokenizer on a text.
-        """
-        try:
-            system = self._template.render(dialogue.inputs)
-            said = [turn.said for turn in dialogue.turns]
-            texts = [self._wording.write(turn.answer, dialogue.inputs) for turn in dialogue.turns]
-            found = []
-            for index, text in enumerate(texts):
-                messages = messages_of(system, said[: index + 1], texts[:index])
-                ids = tuple(self._tokenizer.encode_chat(messages))
-                found.append(Asked(ids, text, heard(messages), dialogue))
-        except (InputsTemplateError, TemplateError) as error:
-            raise UsageError(f"{dialogue.place}: {error}") from error
-        return found
+        """Return the prompt of each of its answers; those before it are the right ones."""
+        return asked_of(dialogue, self._wording)
 
 
 def rows_of(

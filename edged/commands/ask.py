@@ -10,11 +10,13 @@ import math
 import secrets
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edged.commands.broker_options import BrokerOptions, add_broker_options, read_broker_options
 from edged.commands.received import ReceivedReply, decode_fragment, decode_reply
 from edged.errors import ErrorCode, ExitCode, UsageError
+from edged.protocol.inputs import check_inputs
 from edged.protocol.wire import Delivery, Encoded, WireProperties
 from edged.transport.events import Connected, ConnectFailed, Published, TransportEvent
 
@@ -43,7 +45,9 @@ class AskOptions:
     timeout_s: float = 30.0
     protocol: str = "auto"
     specialist: str | None = None
-    """Who decides, in place of a written answer."""
+    """Who answers, in place of the plain model."""
+    inputs: dict[str, Any] | None = None
+    """What it is told beside the prompt."""
 
 
 def ask(options: AskOptions) -> int:
@@ -122,6 +126,7 @@ class _Question:
             "max_tokens": options.max_tokens,
             "temperature": options.temperature,
             "specialist": options.specialist,
+            "inputs": options.inputs,
             "stream": options.is_stream,
             "timeout_ms": math.ceil(options.timeout_s * 1000),
         }
@@ -194,7 +199,9 @@ class _Question:
     def _finish(self, reply: ReceivedReply) -> int:
         """Print the reply and return the exit status."""
         options = self._options
-        if reply.is_ok and (options.is_stream or not options.is_json):
+        if reply.is_ok and reply.json is not None and not options.is_json:
+            print(json.dumps(reply.json, ensure_ascii=False))
+        elif reply.is_ok and (options.is_stream or not options.is_json):
             is_continued = reply.text.startswith(self._printed)
             self._print(reply.text[len(self._printed) :] if is_continued else f"\n{reply.text}")
             print()
@@ -225,7 +232,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", metavar="PROMPT", help="what to ask; - reads standard input")
     add_broker_options(parser)
     parser.add_argument(
-        "--specialist", metavar="NAME", help="who decides, in place of a written answer"
+        "--specialist", metavar="NAME", help="who answers, in place of the plain model"
+    )
+    parser.add_argument(
+        "--inputs", type=Path, metavar="FILE", help="JSON: what the specialist is told, too"
     )
     parser.add_argument("--stream", action="store_true", help="print the text as it comes")
     parser.add_argument("--json", action="store_true", help="print the whole reply as JSON")
@@ -262,5 +272,13 @@ def main(arguments: argparse.Namespace) -> int:
             timeout_s=arguments.timeout,
             protocol=arguments.protocol,
             specialist=arguments.specialist,
+            inputs=None if arguments.inputs is None else _read_inputs(arguments.inputs),
         )
     )
+
+
+def _read_inputs(path: Path) -> dict[str, Any]:
+    try:
+        return check_inputs(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"--inputs: {path}: {error}") from error

@@ -1,7 +1,6 @@
 """``edged eval``: measure a specialist or the plain model, in the engine as the daemon runs it.
 
-Every answer is compared as a whole, whatever its kind. (A specialist that writes its answers will
-be a third class beside ``AskedSpecialist`` and ``AskedModel``.)
+Every answer is compared as a whole, whatever its kind; one that is written, by what it says.
 """
 
 import argparse
@@ -15,10 +14,12 @@ from typing import Any
 
 from edged.commands.bundle_teacher import BundleTeacher
 from edged.commands.features import FeatureReader
+from edged.commands.written import written_figures
 from edged.errors import ExitCode, UsageError
 from edged.specialists.examples import MAX_LABELS, Answer, AnswerKind, Example, read_examples
 from edged.specialists.judging import Judged, judge, label_counts
 from edged.specialists.measures import calibration_error, interval
+from edged.specialists.writer import WRITER
 
 _FEWEST_OPTIONS = 2
 _TYPES = {
@@ -130,6 +131,18 @@ def main(arguments: argparse.Namespace) -> int:
         UsageError: The examples are wrong, or of another kind than the specialist's.
         BundleError: The bundle or the specialist is wrong.
     """
+    if arguments.specialist is not None and (arguments.specialist / WRITER).exists():
+        figures = written_figures(arguments.specialist, arguments.model, arguments.examples)
+    else:
+        figures = _decided_figures(arguments)
+    if arguments.json:
+        print(json.dumps(figures))
+    else:
+        print("\n".join(f"{name:<20}{value}" for name, value in figures.items()))
+    return ExitCode.OK
+
+
+def _decided_figures(arguments: argparse.Namespace) -> dict[str, Any]:
     examples = read_examples(arguments.examples)
     asked: AskedSpecialist | AskedModel
     if arguments.specialist is None:
@@ -142,12 +155,7 @@ def main(arguments: argparse.Namespace) -> int:
         started_s = time.perf_counter()
         answered.append(asked.answer(example))
         taken_s.append(time.perf_counter() - started_s)
-    figures = figures_of(answered, taken_s)
-    if arguments.json:
-        print(json.dumps(figures))
-    else:
-        print("\n".join(f"{name:<20}{value}" for name, value in figures.items()))
-    return ExitCode.OK
+    return figures_of(answered, taken_s)
 
 
 def figures_of(answered: Sequence[Answered], taken_s: Sequence[float]) -> dict[str, Any]:

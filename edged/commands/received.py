@@ -17,6 +17,7 @@ class ReceivedReply:
     is_ok: bool
     request_id: str | None
     text: str
+    json: Any
     finish_reason: str
     code: str
     """``error.code``; empty when ``is_ok``."""
@@ -47,6 +48,7 @@ def decode_reply(payload: bytes) -> ReceivedReply | None:
         is_ok=is_ok,
         request_id=_text(members, "id") or None,
         text=_text(data, "text"),
+        json=data.get("json"),
         finish_reason=_text(data, "finish_reason"),
         code="" if is_ok else _text(error, "code") or "internal",
         message=_text(error, "message"),

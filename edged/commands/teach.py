@@ -14,6 +14,7 @@ from edged.commands.broker_options import add_credentials
 from edged.errors import UnavailableError
 from edged.specialists.dialogues import MAX_DIALOGUES, is_written
 from edged.specialists.examples import read_rows
+from edged.specialists.names import taught_name
 
 _WRITER = "edged.builder.writer_command"
 # What only a writer has a use for.
@@ -148,6 +149,7 @@ def main(arguments: argparse.Namespace) -> int:
         BundleError: The bundle is wrong, or gives no hidden states.
         UnavailableError: Answers are to be written, and the tools for that are not installed.
     """
+    taught_name(arguments.output, arguments.name, arguments.escalate)
     if _is_writer(arguments):
         return _teach_writer(arguments)
     # numpy's threads spin while they wait, and its matrices are small here. It reads the variable

@@ -19,7 +19,7 @@ from edged.specialists.folder import ARRAYS, Result, Specialist, write_specialis
 from edged.specialists.judging import Measured, judge, measured, result_of
 from edged.specialists.lesson import Lesson, Note, default_tolerance, label_names, taught
 from edged.specialists.mistakes import confusions
-from edged.specialists.names import check_names
+from edged.specialists.names import taught_name
 from edged.specialists.report import Findings, report, shortened, summary
 
 REPORT = "report.html"
@@ -134,11 +134,7 @@ def _name(arguments: argparse.Namespace) -> str:
         value = getattr(arguments, option)
         if value is not None and not least <= value <= most:
             raise UsageError(f"--{option}: {value:g} is not from {least} to {most:g}")
-    name: str = arguments.name or arguments.output.resolve().name
-    try:
-        check_names(name, arguments.escalate)
-    except ValueError as error:
-        raise UsageError(f"--{error}") from error
+    name = taught_name(arguments.output, arguments.name, arguments.escalate)
     if arguments.output.exists() and not arguments.output.is_dir():
         raise UsageError(f"--output: {arguments.output} is no folder")
     return name

@@ -14,13 +14,16 @@ from collections.abc import Callable, Sequence
 from edged.engine.decoding import Constraint
 from edged.engine.grammar import FormatError
 from edged.engine.tokenizer import TemplateError
+from edged.engine.writing import Prompted, WritingError
 from edged.errors import ErrorCode
 from edged.node.effects import Prepare
 from edged.node.events import Prepared
 from edged.node.limits import Limits
 from edged.protocol.request import ChatMessage, FormatType, OutputFormat, Rejected
+from edged.specialists.compact.shapes import Inputs
 from edged.specialists.installed import Installed, UnknownSpecialistError
 from edged.specialists.scoring import OptionError
+from edged.specialists.writer import Writer, WriterAnswers
 from edged.transport.clock import boot_s
 
 _LOG = logging.getLogger(__name__)
@@ -28,6 +31,7 @@ _LOG = logging.getLogger(__name__)
 # Characters of a prompt, without format and dialogue, that is prepared on the main thread: that
 # takes about as long as the way to another thread and back, which each reply would wait for.
 SHORT_CHARACTERS = 512
+_REFUSALS = (FormatError, OptionError, TemplateError, UnknownSpecialistError, WritingError)
 _INTERNAL = Rejected(ErrorCode.INTERNAL, "the request could not be taken in; see the node's log")
 
 
@@ -40,6 +44,8 @@ class Preparer:
         limits: Context and length of dialogues.
         emit: Called on the preparing thread with one ``Prepared`` for each; must not block.
         installed: Returns the specialists that are installed now.
+        prompt_writer: Returns what a specialist that writes is run with; ``WritingError`` where
+            the inputs are not what it needs.
     """
 
     def __init__(
@@ -49,12 +55,14 @@ class Preparer:
         limits: Limits,
         emit: Callable[[Prepared], None],
         installed: Callable[[], Installed] = Installed,
+        prompt_writer: Callable[[Writer, Sequence[ChatMessage], Inputs], Prompted] | None = None,
     ) -> None:
         self._encode_chat = encode_chat
         self._compile_format = compile_format
         self._limits = limits
         self._emit = emit
         self._installed = installed
+        self._prompt_writer = prompt_writer
         self._queue: queue.SimpleQueue[Prepare] = queue.SimpleQueue()
         self._busy_since_s: float | None = None
         self._failures_logged: set[type[BaseException]] = set()
@@ -73,6 +81,8 @@ class Preparer:
         asked = request.request
         is_plain = request.turn is None and asked.format.type is FormatType.TEXT
         is_plain = is_plain and not asked.questions
+        # A grammar takes longer, and templates are for one thread.
+        is_plain = is_plain and asked.specialist not in self._installed().writers
         if is_plain and sum(len(m.content) for m in asked.messages) <= SHORT_CHARACTERS:
             return self.prepare(request)
         self._queue.put(request)
@@ -104,18 +114,19 @@ class Preparer:
             decider = installed.decider(asked, self._encode_chat)
             if decider is not None:
                 return Prepared(request.key, decider=decider)
-            adapter = installed.adapters.get(asked.specialist or "")
+            writer = installed.writers.get(asked.specialist or "")
+            if writer is not None and self._prompt_writer is not None:
+                prompted = self._prompt_writer(writer, asked.messages, asked.inputs)
+                return Prepared(request.key, *prompted, answers=WriterAnswers(writer, asked.inputs))
             constraint = self._compile_format(asked.format)
             prompt_ids, num_forgotten = self._encode(request)
-        except (FormatError, OptionError, TemplateError, UnknownSpecialistError) as error:
+        except _REFUSALS as error:
             rejected = Rejected(ErrorCode.BAD_REQUEST, str(error))
             return Prepared(request.key, rejected=rejected)
         except Exception as error:  # noqa: BLE001 - the per-request boundary: it must reply
             self._log_once(error)
             return Prepared(request.key, rejected=_INTERNAL)
-        return Prepared(
-            request.key, prompt_ids, constraint, adapter=adapter, num_forgotten=num_forgotten
-        )
+        return Prepared(request.key, prompt_ids, constraint, num_forgotten=num_forgotten)
 
     def _encode(self, request: Prepare) -> tuple[Sequence[int], int]:
         """Return the prompt, and how many of the oldest turns were left out to make it fit.

@@ -51,6 +51,7 @@ from edged.daemon.wiring import (
 )
 from edged.daemon.worker import Worker
 from edged.engine.grammar import compile_format
+from edged.engine.writing import WriterPrompts
 from edged.errors import EdgedError, ExitCode
 from edged.node.events import Synced
 from edged.node.ledger import Account
@@ -243,6 +244,7 @@ def _assemble(
             limits,
             inbox.put,
             lambda: model.specialists.installed,
+            WriterPrompts(tokenizer).prepare,
         ),
         journal,
         events,

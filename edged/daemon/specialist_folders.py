@@ -7,17 +7,17 @@ specialists and the model serve.
 import contextlib
 import hashlib
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edged.bundle.manifest import Manifest
 from edged.engine.loop import Engine
 from edged.engine.tokenizer import Tokenizer
+from edged.engine.writing import WriterPrompts
 from edged.errors import BundleError, UnavailableError
-from edged.specialists import adapter
-from edged.specialists.adapter import AdaptedModel, Adapter, AdapterShape, read_adapter
+from edged.specialists.adapter import AdaptedModel, AdapterShape
 from edged.specialists.features import Layout, Template
 from edged.specialists.folder import (
     ARRAYS,
@@ -31,6 +31,7 @@ from edged.specialists.gate import fit_bytes, fitted_gate
 from edged.specialists.installed import Installed
 from edged.specialists.names import PLAIN_MODEL
 from edged.specialists.scoring import OptionScoring
+from edged.specialists.writer import ADAPTER, WRITER, Writer, read_writer
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def planned_bytes(folders: Sequence[Path], num_slots: int) -> int:
 
     What stays is less, see ``Installed.size_bytes``. Those that cannot be read take nothing.
     """
-    heads, adapters = _sizes(folders, ARRAYS), _sizes(folders, adapter.ARRAYS)
+    heads, adapters = _sizes(folders, ARRAYS), _sizes(folders, ADAPTER)
     slot_bytes = _SLOT_COPIES * max(adapters, default=0)
     return sum(heads) + fit_bytes(sum(heads)) + sum(adapters) + num_slots * slot_bytes
 
@@ -63,6 +64,15 @@ def _sizes(folders: Sequence[Path], name: str) -> list[int]:
     return sizes
 
 
+class Adaptable(NamedTuple):
+    """What a specialist that writes must be made for."""
+
+    model: AdaptedModel
+    shape: AdapterShape
+    check: Callable[[Writer], None]
+    """Raises ``BundleError`` where no request could be prepared for it."""
+
+
 class SpecialistFolders:
     """The specialists of a resident model.
 
@@ -71,7 +81,7 @@ class SpecialistFolders:
         template: What specialists read, in its tokens.
         layout: Of a token's hidden states; None where the model gives none.
         scoring: What decides for an option without a specialist.
-        adapters: What adapters must be made for; None where nothing can be adapted.
+        adaptable: What those that write must be made for; None without a model.
     """
 
     def __init__(
@@ -80,10 +90,10 @@ class SpecialistFolders:
         template: Template | None = None,
         layout: Layout | None = None,
         scoring: OptionScoring | None = None,
-        adapters: tuple[AdaptedModel, AdapterShape] | None = None,
+        adaptable: Adaptable | None = None,
     ) -> None:
         self._base = base
-        self._adapters = adapters
+        self._adaptable = adaptable
         self._template = template
         self._layout = layout
         self._width = 0 if layout is None else layout.width
@@ -100,24 +110,26 @@ class SpecialistFolders:
         layout = Layout(*engine.hidden_shape)
         template = Template(tokenizer.encode, tokenizer.beginning_ids)
         scoring = OptionScoring(tokenizer.encode)
-        adapters = AdaptedModel.of(manifest), engine.adapter_shape
+        # A second one: requests are prepared on another thread.
+        check = WriterPrompts(tokenizer).check
+        adaptable = Adaptable(AdaptedModel.of(manifest), engine.adapter_shape, check)
         layout_given = layout if layout.width else None
-        return cls(BaseModel.of(manifest), template, layout_given, scoring, adapters)
+        return cls(BaseModel.of(manifest), template, layout_given, scoring, adaptable)
 
     def read(self, folders: Sequence[Path]) -> None:
         """Serve what is in these folders, and nothing else; blocks for up to half a second."""
         problems: dict[str, str] = {}
         found: dict[str, Specialist] = {}
-        adapters: dict[str, Adapter] = {}
+        writers: dict[str, Writer] = {}
         for folder in folders:
             try:
-                if (folder / adapter.DESCRIPTION).exists():
-                    name, made = self._read_adapter(folder)
-                    _check_name(folder, name, {*found, *adapters})
-                    adapters[name] = made
+                if (folder / WRITER).exists():
+                    writer = self._read_writer(folder)
+                    _check_name(folder, writer.description.name, {*found, *writers})
+                    writers[writer.description.name] = writer
                     continue
                 specialist = self._read(folder)
-                _check_name(folder, specialist.description.name, {*found, *adapters})
+                _check_name(folder, specialist.description.name, {*found, *writers})
                 found[specialist.description.name] = specialist
             except (BundleError, UnavailableError) as error:
                 problems[folder.name] = str(error)
@@ -133,14 +145,14 @@ class SpecialistFolders:
             found,
             scoring=self._scoring,
             gate=gate,
-            adapters=adapters,
+            writers=writers,
         )
         for name, one in found.items():
             target = one.description.escalate
             if target is not None and target not in {*found, PLAIN_MODEL}:
                 _LOG.warning("specialist %s passes on to %s, which does not serve", name, target)
-        if found or adapters:
-            _LOG.info("specialists: %s", ", ".join(sorted({*found, *adapters})))
+        if found or writers:
+            _LOG.info("specialists: %s", ", ".join(sorted({*found, *writers})))
 
     def is_changed(self, folders: Sequence[Path]) -> bool:
         """Return whether ``read`` would change what serves."""
@@ -149,10 +161,7 @@ class SpecialistFolders:
     def info(self) -> list[dict[str, Any]]:
         """Describe them, for ``info``."""
         served = [one.info() for one in self.installed.specialists.values()]
-        served += [
-            {"name": name, "kind": "text", "size_bytes": one.size_bytes}
-            for name, one in self.installed.adapters.items()
-        ]
+        served += [one.info() for one in self.installed.writers.values()]
         return served + [{"name": name, "error": text} for name, text in self.problems.items()]
 
     def _read(self, folder: Path) -> Specialist:
@@ -160,11 +169,16 @@ class SpecialistFolders:
             raise BundleError(f"{folder}: {_OLD_BUNDLE}")
         return read_specialist(folder, self._base, self._layout)
 
-    def _read_adapter(self, folder: Path) -> tuple[str, Adapter]:
-        if self._adapters is None:
+    def _read_writer(self, folder: Path) -> Writer:
+        if self._adaptable is None:
             raise BundleError(f"{folder}: there is no model that it could adapt")
-        said, made = read_adapter(folder, *self._adapters)
-        return said.name, made
+        model, shape, check = self._adaptable
+        writer = read_writer(folder, model, shape)
+        try:
+            check(writer)
+        except BundleError as error:
+            raise BundleError(f"{folder}: {error}") from error
+        return writer
 
 
 def _check_name(folder: Path, name: str, others: Collection[str]) -> None:
@@ -175,7 +189,7 @@ def _check_name(folder: Path, name: str, others: Collection[str]) -> None:
 def _digest(folder: Path) -> str:
     """Identify what a folder says; the hash of its arrays is part of that."""
     digest = hashlib.sha256()
-    for name in (DESCRIPTION, adapter.DESCRIPTION):
+    for name in (DESCRIPTION, WRITER):
         with contextlib.suppress(OSError), (folder / name).open("rb") as file:
             digest.update(file.read(MAX_DESCRIPTION_BYTES))
         digest.update(name.encode())

@@ -148,7 +148,7 @@ class Worker:
         try:
             run.decoding = self._engine.start(
                 [*run.prompt_ids, *run.output_ids],
-                run.request.sampling,
+                run.sampling,
                 max_tokens=max(run.max_tokens - run.num_output_tokens, 1),
                 constraint=run.constraint,
                 origin=PromptOrigin(run.request.reply_to.user, run.num_output_tokens, run.adapter),

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged.engine.drafts import Drafter
-from edged.engine.sampling import Sampler
+from edged.engine.sampling import Sampler, log_probability
 from edged.engine.slots import TokenIds
 from edged.engine.steps import DecodeInput, Prefilled, Step, Token
 from edged.specialists.scoring import OptionScorer
@@ -78,12 +78,15 @@ class Decoding:
     """Whether no token follows."""
     num_foreign: int = 0
     """Of the reused tokens, those that only others have asked before."""
+    is_weighed: bool = False
+    """Whether each token says how probable it was."""
 
     def __post_init__(self) -> None:
         self.num_prefilled = self.num_cached
         self.num_tokens = len(self.prompt)
         """Of prompt and answer together."""
         self._last_id = -1
+        self._log_probability = 0.0
 
     @property
     def is_prefilled(self) -> bool:
@@ -178,15 +181,24 @@ class Decoding:
 
     def _next_id(self, logits: NDArray[np.float32]) -> int:
         constraint = self.constraint
+        self._log_probability = 0.0  # of what is forced
         if constraint is None:
-            return self.sampler.choose(logits)
+            return self._chosen(logits)
         if constraint.forced:
             token_id = constraint.forced[0]
             self.sampler.skip(token_id)
         else:
             constraint.allowed(logits)
-            token_id = self.sampler.choose(logits)
+            token_id = self._chosen(logits)
         constraint.advance(token_id)
+        return token_id
+
+    def _chosen(self, logits: NDArray[np.float32]) -> int:
+        if not self.is_weighed:
+            return self.sampler.choose(logits)
+        before = logits.copy()  # the sampler overwrites them
+        token_id = self.sampler.choose(logits)
+        self._log_probability = log_probability(before, token_id)
         return token_id
 
     def _push(self, token_id: int, stop_token_ids: Sequence[int]) -> Token:
@@ -197,7 +209,7 @@ class Decoding:
             self.drafter.push(token_id)
         is_complete = self.constraint is not None and self.constraint.is_complete
         self.is_over = is_stop or is_complete or self.num_tokens == self.limit
-        return Token(token_id, is_stop)
+        return Token(token_id, is_stop, self._log_probability)
 
 
 @dataclass(frozen=True, slots=True)

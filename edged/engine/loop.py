@@ -126,6 +126,7 @@ class Engine:
             prompt, sampler, claim.slot, claim.num_cached, limit, constraint, drafter
         )
         decoding.num_answered, decoding.num_foreign = origin.num_answered, claim.num_foreign
+        decoding.is_weighed = origin.adapter is not None
         if scorer is not None:
             decoding.scorer = scorer
         else:

@@ -80,6 +80,12 @@ class Sampler:
         return int(token_ids[min(cumulated.searchsorted(point, side="right"), len(cumulated) - 1)])
 
 
+def log_probability(logits: NDArray[np.float32], token_id: int) -> float:
+    """Return how probable a token is among all whose logits ``[vocabulary]`` are finite."""
+    weights = np.exp(logits - logits[token_id])
+    return -math.log(weights.sum(dtype=np.float64))
+
+
 def _most_likely(scores: NDArray[np.float32], top_k: int, min_p: float) -> NDArray[np.intp]:
     """Return the ids, ascending, that ``top_k`` and ``min_p`` keep; ties at the edge are kept.
 

@@ -87,6 +87,8 @@ class Token:
     token_id: int
     is_stop: bool
     """Whether it is one of the model's stop tokens, and so not part of the text."""
+    log_probability: float = 0.0
+    """Of it among all tokens that could come, where an adapter wrote it."""
 
 
 # What one forward pass did for one answer. After an exception, which its own sampler or constraint

@@ -12,11 +12,10 @@ from edged.node.throttling import DeviceReading
 from edged.protocol.request import Answer, CancelRequest, Correction, Rejected, Request
 from edged.protocol.wire import Dropped, Refusal
 from edged.scheduling.memory_budget import MemorySnapshot
-from edged.specialists.decider import Decider, Run
+from edged.specialists.decider import Answers, Decider, Run
 
 if TYPE_CHECKING:
     from edged.engine.decoding import Constraint
-    from edged.specialists.adapter import Adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +46,8 @@ class Prepared:
     constraint: "Constraint | None" = None
     decider: Decider | None = None
     """Decides instead of a written answer; its runs have the prompts."""
-    adapter: "Adapter | None" = None
-    """What the specialist that writes the answer adds to the model."""
+    answers: Answers | None = None
+    """Of the specialist that writes the answer."""
     num_forgotten: int = 0
     """Oldest turns of the dialogue for which the prompt has no room."""
     rejected: Rejected | None = None

@@ -19,11 +19,12 @@ from edged.protocol.request import (
     FormatType,
     Rejected,
     Request,
+    SamplingParams,
     Timing,
     Usage,
 )
 from edged.scheduling.latency_model import RequestTimings
-from edged.specialists.decider import Decider, Reader, Run
+from edged.specialists.decider import Answers, Decider, Reader, Run
 
 if TYPE_CHECKING:
     from edged.engine.decoding import Constraint, Decoding
@@ -71,8 +72,8 @@ class Generation:
     """Decides instead of a written answer, or before it."""
     may_go_on: bool = True
     """Whether it may take all runs that the decider offers."""
-    adapter: "Adapter | None" = None
-    """What is added to the model, while an answer is written."""
+    answers: Answers | None = None
+    """Of the specialist that writes the answer."""
     reader: Reader | None = None
     """Of the run in hand, while that is read and no answer is written."""
     decision: Answer | None = None
@@ -88,6 +89,8 @@ class Generation:
     cached_tokens: int = 0
     num_foreign: int = 0
     """Of these, what only others have asked before: a reply must not tell of it."""
+    log_probability: float = 0.0
+    """Of the answer so far, where a specialist writes it."""
     text: str = ""
     was_paused: bool = False
     energy: Energy | None = None
@@ -108,7 +111,18 @@ class Generation:
     _matcher: StopMatcher = field(init=False)
 
     def __post_init__(self) -> None:
-        self._matcher = StopMatcher(self.request.stop)
+        # A specialist has a form of its own, which they would cut off.
+        self._matcher = StopMatcher(self.request.stop if self.answers is None else ())
+
+    @property
+    def adapter(self) -> "Adapter | None":
+        """What is added to the model for the run in hand."""
+        return None if self.answers is None else self.answers.adapter
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """How its tokens are chosen; those of a specialist are always the most probable ones."""
+        return self.request.sampling if self.answers is None else SamplingParams()
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -170,7 +184,7 @@ class Generation:
         if len(self._readers) >= decider.num_needed:
             fallback = decider.proceed(self._readers, may_go_on=False)
             self.decision = fallback if isinstance(fallback, Answer) else None
-        self._run, self.prompt_ids, self.adapter = step, step.prompt_ids, step.adapter
+        self._run, self.prompt_ids, self.answers = step, step.prompt_ids, step.answers
         self.reader = None if step.new_reader is None else step.new_reader()
         return True
 
@@ -186,6 +200,7 @@ class Generation:
         if self.finish_reason is not None:
             return
         self.output_ids.append(step.token_id)
+        self.log_probability += step.log_probability
         self._tokens_since += 1
         if not step.is_stop:
             self.text += self._matcher.push(self.text_stream.push(step.token_id))
@@ -243,6 +258,8 @@ class Generation:
             return Rejected(
                 ErrorCode.TIMEOUT, "the deadline passed before the first token; allow more time"
             )
+        if self.answers is not None:
+            return self.answers.answer(self.text, self.log_probability, reason)
         # Text before a stop string may look complete by chance: "on" of "on fire", 1 of 12.
         is_whole = reason is FinishReason.STOP and not self._matcher.is_stopped
         kind = self.request.format.type

@@ -293,7 +293,7 @@ class Intake:
         state.num_prompt_tokens = demand.num_prompt_tokens + demand.num_other_tokens
         state.max_tokens, state.may_go_on = decision, len(runs) == len(prepared.runs)
         state.prompt_ids, state.constraint = prepared.prompt_ids, prepared.constraint
-        state.decider, state.adapter = prepared.decider, prepared.adapter
+        state.decider, state.answers = prepared.decider, prepared.answers
         if state.turn is not None:
             state.turn = replace(state.turn, num_forgotten=prepared.num_forgotten)
         node.scheduler.admit(state, node.cost, node.now_s)

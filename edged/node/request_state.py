@@ -10,11 +10,10 @@ from edged.node.sessions import PendingTurn
 from edged.protocol.request import ReplyAddress, Request
 from edged.protocol.wire import Delivery
 from edged.scheduling.queued_request import QueuedRequest
-from edged.specialists.decider import Decider
+from edged.specialists.decider import Answers, Decider
 
 if TYPE_CHECKING:
     from edged.engine.decoding import Constraint
-    from edged.specialists.adapter import Adapter
 
 _NOWHERE = ReplyAddress("")
 
@@ -68,7 +67,7 @@ class RequestState(QueuedRequest):
     prompt_ids: Sequence[int] = ()
     constraint: "Constraint | None" = None
     decider: Decider | None = None
-    adapter: "Adapter | None" = None
+    answers: Answers | None = None
     may_go_on: bool = True
     """Whether it was admitted with all runs that its decider may take."""
     has_memory: bool = False
@@ -96,19 +95,23 @@ class RequestState(QueuedRequest):
 
     def new_generation(self) -> Generation:
         """Return what the inference thread is given to answer it."""
-        generation = Generation(
-            self.key, self.prompt_ids, self.request, self.max_tokens, self.constraint
+        return Generation(
+            self.key,
+            self.prompt_ids,
+            self.request,
+            self.max_tokens,
+            self.constraint,
+            decider=self.decider,
+            may_go_on=self.may_go_on,
+            answers=self.answers,
         )
-        generation.decider, generation.may_go_on = self.decider, self.may_go_on
-        generation.adapter = self.adapter
-        return generation
 
     def forget_content(self) -> None:
         """Keep only what the acknowledgement needs."""
         # A broker may deliver far beyond the Receive Maximum (Mosquitto 2.0.11 does), so thousands
         # of replies may wait for their confirmation.
         self.delivery = self.delivery.receipt
-        self.prompt_ids, self.constraint, self.decider, self.adapter = (), None, None, None
+        self.prompt_ids, self.constraint, self.decider, self.answers = (), None, None, None
         self.turn, self.generation, self.reply_to = None, None, _NOWHERE
         if self.is_decoded:
             self.is_decoded = False

@@ -71,6 +71,7 @@ def encode_escalation(
         "id": address.request_id,
         "messages": turns,
         "specialist": specialist,
+        **({"inputs": request.inputs} if request.inputs else {}),
         "escalate": False,
         "priority": request.priority.name.lower(),
         "timeout_ms": max(1, round(seconds_left * 1000)),

@@ -8,7 +8,9 @@ from typing import Any
 
 from edged.protocol import keys
 from edged.protocol.fields import Fields, MessageError, check_text, type_name
+from edged.protocol.inputs import check_inputs
 from edged.protocol.request import (
+    AUTO,
     ChatMessage,
     FormatType,
     OutputFormat,
@@ -63,6 +65,7 @@ def read_generate(
         priority=keys.PRIORITY.read(fields),
         on_deadline=keys.ON_DEADLINE.read(fields),
         specialist=specialist,
+        inputs=_read_inputs(fields, specialist),
         questions=questions,
         may_escalate=keys.ESCALATE.read(fields),
         session=session,
@@ -229,6 +232,15 @@ def _read_question(name: str, value: object, ignored: list[str]) -> Question:
     choices = () if specialist is not None else _read_choices(fields)
     ignored.extend(fields.unread)
     return Question(name, specialist, choices, ask)
+
+
+def _read_inputs(fields: Fields, specialist: str | None) -> dict[str, Any]:
+    value = fields.value("inputs")
+    if value is None:
+        return {}
+    if specialist in {None, AUTO}:
+        raise MessageError("inputs: are for a `specialist` that is named; leave them out")
+    return check_inputs(value)
 
 
 def _check_decision(fields: Fields, output_format: OutputFormat) -> None:

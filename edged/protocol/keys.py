@@ -27,6 +27,13 @@ MAX_CHOICE_LENGTH = 256
 MAX_MESSAGES = 64
 MAX_QUESTIONS = 32
 MAX_ASK_LENGTH = 512
+# Of ``inputs``: text and numbers of a specialist's prompt and grammar, which cost time by them.
+MAX_INPUTS_CHARACTERS = 32_768
+MAX_INPUTS_DEPTH = 4
+MAX_INPUTS_ITEMS = 256
+MAX_INPUTS_VALUES = 4096
+MAX_INPUT_LENGTH = 200
+INPUT_NAME_PATTERN = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
 SPECIALIST_PATTERN = r"[a-z0-9][a-z0-9-]{0,63}"
 ROLES = ("system", "user", "assistant")
 
@@ -143,7 +150,7 @@ SPECIALIST = Key(
     lambda value: isinstance(value, str) and re.fullmatch(SPECIALIST_PATTERN, value) is not None,
     str,
     None,
-    "decides instead of a written answer; `auto` takes the one that fits",
+    "answers in place of the plain model; `auto` takes the one that fits",
 )
 ESCALATE = _flag(
     "escalate", default=True, meaning="whether what a specialist is unsure of may be passed on"

@@ -27,7 +27,7 @@ class FinishReason(StrEnum):
     CANCELLED = "cancelled"
     """A cancel request, after the first token."""
     UNSURE = "unsure"
-    """A decision below its threshold: the text is the best guess."""
+    """What a specialist says is below its threshold: the text is the best guess."""
 
 
 class EnergySource(StrEnum):
@@ -168,7 +168,9 @@ class Request:
     priority: Priority = Priority.NORMAL
     on_deadline: OnDeadline = OnDeadline.REFUSE
     specialist: str | None = None
-    """The specialist that decides instead of a written answer; ``AUTO`` for the one that fits."""
+    """The specialist that answers; ``AUTO`` for the one that fits."""
+    inputs: dict[str, Any] = field(default_factory=dict)
+    """What a specialist that writes is told beside the prompt."""
     questions: tuple[Question, ...] = ()
     """Asked instead of a written answer."""
     may_escalate: bool = True

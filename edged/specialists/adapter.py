@@ -4,36 +4,26 @@ In the engine's form, which ``edged.builder.adapters`` makes of PEFT's: ``down``
 8-bit activations that the product itself reads, ``up`` is fp32 when it runs. A product whose output
 is several projections side by side has blocks of equal width; each has an ``up`` of its own.
 
-Rule: nothing of a file is used before it was compared with its description, and the description
-with the model; sizes are bounded before anything is read. Another's folder may be made to do harm.
+Rule: nothing of a file is used before it was compared with the model. Another's may be made to do
+harm.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edged.bundle.manifest import TOKENIZER, Manifest
-from edged.bundle.plain_file import read_plain
-from edged.bundle.strict_json import decode, read_json
 from edged.bundle.tensor_file import Tensors, read_tensors, write_tensors
-from edged.errors import BundleError, BundleUnavailableError
-from edged.specialists.names import NAME, check_names
 
-FORMAT = 1
-DESCRIPTION, ARRAYS = "adapter.json", "adapter.safetensors"
 MAX_BYTES = 6 << 20
-_MAX_DESCRIPTION_BYTES = 1 << 16
 # Within it no product of what was read and a prompt's activations overflows.
 _LARGEST = 1e4
 _FP32_BYTES = 4
 _NAMES = ("down", "down_scales", "up", "up_scales")
-REPAIR = "make it again with `edged teach`"
 
 
 class ProductShape(NamedTuple):
@@ -114,44 +104,6 @@ class AdaptedModel:
         return cls(manifest.source.sha256, manifest.files[TOKENIZER].sha256, form)
 
 
-@dataclass(frozen=True, slots=True)
-class AdapterDescription:
-    """Everything that is known of an adapter without its arrays."""
-
-    format: int
-    name: Annotated[str, NAME]
-    base: AdaptedModel
-    sha256: str
-    """Of ``adapter.safetensors``."""
-    size_bytes: Annotated[int, MAX_BYTES]
-    mean_kl: float | None
-    """Of the adapted int8 model against the adapted fp32 model; None where it was not measured."""
-
-
-def write_adapter(
-    folder: Path, name: str, base: AdaptedModel, parts: Mapping[str, AdapterPart], mean_kl: float
-) -> AdapterDescription:
-    """Write an adapter's two files into a specialist's folder.
-
-    Raises:
-        ValueError: the name is none, or the file would have more than ``MAX_BYTES``.
-        OSError: it cannot be written.
-    """
-    check_names(name, None)
-    data = adapter_bytes(parts)
-    if len(data) > MAX_BYTES:
-        raise ValueError(
-            f"the adapter has {len(data)} bytes, more than {MAX_BYTES}; lower its rank"
-        )
-    digest = hashlib.sha256(data).hexdigest()
-    said = AdapterDescription(FORMAT, name, base, digest, len(data), mean_kl)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / ARRAYS).write_bytes(data)
-    text = json.dumps(asdict(said), indent=2, sort_keys=True, allow_nan=False)
-    (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
-    return said
-
-
 def adapter_bytes(parts: Mapping[str, AdapterPart]) -> bytes:
     """Return the content of an adapter's file."""
     arrays = {f"{p}.{n}": a for p, part in parts.items() for n, a in part.arrays.items()}
@@ -163,65 +115,17 @@ def made_adapter(parts: Mapping[str, AdapterPart]) -> Adapter:
     return Adapter(hashlib.sha256(adapter_bytes(parts)).hexdigest(), parts)
 
 
-def describe_adapter(folder: Path) -> AdapterDescription:
-    """Read the description of an adapter.
-
-    Raises:
-        BundleError: it is damaged; it says what to do.
-        BundleUnavailableError: it cannot be read now.
-    """
-    text = _read(folder / DESCRIPTION, _MAX_DESCRIPTION_BYTES)
-    try:
-        said = decode(AdapterDescription, read_json(text))
-        _check(said)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{folder}: {DESCRIPTION}: {error}; {REPAIR}") from error
-    return said
-
-
-def _check(said: AdapterDescription) -> None:
-    if said.format != FORMAT:
-        raise ValueError(f"format {said.format} is not known")
-    check_names(said.name, None)
-
-
-def read_adapter(
-    folder: Path, base: AdaptedModel, shape: AdapterShape
-) -> tuple[AdapterDescription, Adapter]:
-    """Read and check an adapter; blocks for milliseconds.
+def read_adapter(data: bytes, shape: AdapterShape) -> Adapter:
+    """Read an adapter from the content of its file.
 
     Args:
-        folder: may come from a stranger.
-        base: of the bundle.
-        shape: of the products that its graph can adapt.
+        data: may come from a stranger.
+        shape: of the products that the model's graph can adapt.
 
     Raises:
-        BundleError: it is damaged, made for another base, or the model takes none; it says what
-            to do.
-        BundleUnavailableError: a file cannot be read now.
+        ValueError: it is damaged, or made for another model.
     """
-    said = describe_adapter(folder)
-    if said.base != base:
-        raise BundleError(f"{folder}: made for another model; {REPAIR}, with --model this bundle")
-    if not shape:
-        raise BundleError(
-            f"{folder}: the model's bundle takes no adapters; rebuild it with this version's "
-            "`edged build`"
-        )
-    data = _read(folder / ARRAYS, MAX_BYTES)
-    if hashlib.sha256(data).hexdigest() != said.sha256:
-        raise BundleError(f"{folder}: {ARRAYS} is not what {DESCRIPTION} says; {REPAIR}")
-    try:
-        return said, Adapter(said.sha256, _parts(read_tensors(data)[0], shape))
-    except ValueError as error:
-        raise BundleError(f"{folder}: {ARRAYS}: {error}; {REPAIR}") from error
-
-
-def _read(path: Path, most: int) -> bytes:
-    try:
-        return read_plain(path, most)
-    except OSError as error:
-        raise BundleUnavailableError(f"{path}: cannot be read: {error.strerror}") from error
+    return Adapter(hashlib.sha256(data).hexdigest(), _parts(read_tensors(data)[0], shape))
 
 
 def _parts(arrays: Tensors, shape: AdapterShape) -> dict[str, AdapterPart]:

@@ -33,6 +33,17 @@ class Reader(Protocol):
         """Return what was read, when all tokens were added."""
 
 
+class Answers(Protocol):
+    """What the texts of a specialist that writes say; for one request."""
+
+    @property
+    def adapter(self) -> "Adapter":
+        """What is added to the model while an answer is written."""
+
+    def answer(self, text: str, log_probability: float, reason: FinishReason) -> Answer:
+        """Return the answer that a text is, which ended for this reason."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One run of the model."""
@@ -42,8 +53,8 @@ class Run:
     """None: an answer is written."""
     options: Sequence[Sequence[int]] = ()
     """Tokens that are run behind the prompt, one option at a time from the same place."""
-    adapter: "Adapter | None" = None
-    """What is added to the model for it; only where an answer is written."""
+    answers: Answers | None = None
+    """Of the specialist that writes the answer; None where the plain model does."""
 
     @property
     def num_positions(self) -> int:

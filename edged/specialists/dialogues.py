@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from edged.errors import UsageError
+from edged.protocol.inputs import check_inputs
 from edged.specialists.compact.named import InputsError
 from edged.specialists.compact.shapes import AnswerError
 from edged.specialists.examples import read_rows
-from edged.specialists.wording import Wording
+from edged.specialists.wording import Wording, WordingKind
 
 MAX_DIALOGUES = 50_000
 MAX_TURNS = 64
 MAX_TURN_CHARACTERS = 4096
-MAX_INPUTS_CHARACTERS = 32_768
 _KEYS = frozenset(("prompt", "messages", "answer", "inputs", "group"))
 _SAID, _ANSWERED = ("user", "tool"), "assistant"
 
@@ -113,15 +113,7 @@ def _dialogue(line: int, row: Mapping[str, Any]) -> Dialogue:
     group = row.get("group", f"line {line}")
     if not isinstance(group, str):
         raise ValueError("group: must be a string")  # noqa: TRY004 - as all of a line
-    return Dialogue(turns, line, group, _inputs(row.get("inputs", {})))
-
-
-def _inputs(value: object) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError("inputs: must be an object")  # noqa: TRY004 - as all of a line
-    if (size := len(json.dumps(value, ensure_ascii=False))) > MAX_INPUTS_CHARACTERS:
-        raise ValueError(f"inputs: {size} characters of JSON, at most {MAX_INPUTS_CHARACTERS}")
-    return value
+    return Dialogue(turns, line, group, check_inputs(row.get("inputs", {})))
 
 
 def _prompt_turn(row: Mapping[str, Any]) -> tuple[Turn, ...]:
@@ -196,10 +188,23 @@ def _call(path: str, call: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, "arguments": arguments}
 
 
+def as_wanted(dialogues: Sequence[Dialogue], wording: Wording, *, is_list: bool) -> list[Dialogue]:
+    """Return them with answers as a writer gives them, however the file has them."""
+    if wording.kind is WordingKind.TEXT:
+        return list(dialogues)
+    if not isinstance(wording.schema, list):
+        return parsed(dialogues)
+    return _all_listed(dialogues) if is_list else list(dialogues)
+
+
 def as_lists(dialogues: Sequence[Dialogue]) -> list[Dialogue]:
     """Return them with lists of calls everywhere, where any answer is one."""
     if not any(isinstance(turn.answer, list) for one in dialogues for turn in one.turns):
         return list(dialogues)
+    return _all_listed(dialogues)
+
+
+def _all_listed(dialogues: Sequence[Dialogue]) -> list[Dialogue]:
     return [
         replace(one, turns=tuple(replace(t, answer=_listed(t.answer)) for t in one.turns))
         for one in dialogues

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from edged.protocol.request import AUTO, OnDeadline, Question, Request, spoken
-from edged.specialists.adapter import Adapter
 from edged.specialists.asked import Choose, SpecialistDecider
 from edged.specialists.decider import Decider, Run
 from edged.specialists.features import Template
@@ -12,6 +11,7 @@ from edged.specialists.gate import Gate
 from edged.specialists.names import PLAIN_MODEL
 from edged.specialists.questions import QuestionsDecider
 from edged.specialists.scoring import ChoiceDecider, EncodeChat, OptionScoring
+from edged.specialists.writer import Writer
 
 _NOTHING = "nothing is installed on this node; see `specialists` in its configuration"
 
@@ -29,7 +29,7 @@ class Installed:
         specialists: By name.
         scoring: What decides for an option without a specialist.
         gate: Chooses among them.
-        adapters: Of the specialists that write, by name.
+        writers: The specialists that write, by name.
     """
 
     def __init__(
@@ -40,25 +40,26 @@ class Installed:
         *,
         scoring: OptionScoring | None = None,
         gate: Gate | None = None,
-        adapters: Mapping[str, Adapter] | None = None,
+        writers: Mapping[str, Writer] | None = None,
     ) -> None:
         self._template = template
         self._width = width
         self._scoring = scoring
         self.specialists = specialists or {}
         self.gate = gate
-        self.adapters = adapters or {}
+        self.writers = writers or {}
 
     @property
     def size_bytes(self) -> int:
         """Memory that their arrays take."""
         gate_bytes = 0 if self.gate is None else self.gate.size_bytes
         heads_bytes = sum(one.size_bytes for one in self.specialists.values())
-        return gate_bytes + heads_bytes + sum(one.size_bytes for one in self.adapters.values())
+        adapters = [one.adapter.size_bytes for one in self.writers.values()]
+        return gate_bytes + heads_bytes + sum(adapters)
 
     def held_bytes(self, num_slots: int) -> int:
         """Return the memory that they take where answers of so many slots may have an adapter."""
-        slot_bytes = max((one.slot_bytes for one in self.adapters.values()), default=0)
+        slot_bytes = max((one.adapter.slot_bytes for one in self.writers.values()), default=0)
         return self.size_bytes + num_slots * slot_bytes
 
     def decider(self, request: Request, encode_chat: EncodeChat) -> Decider | None:
@@ -74,9 +75,11 @@ class Installed:
             choice = Question("", choices=request.format.choices)
             return self._scored("format.choices", choice, request, encode_chat)
         name = request.specialist
-        if name is None or name in self.adapters:
+        if name is None or name in self.writers:
             return None
         choose = self._chosen("specialist", name)
+        if request.inputs:
+            raise UnknownSpecialistError(f"inputs: {name} writes no answers; leave them out")
         reading = self.reading(spoken(request.messages))
         plain = None
         if request.may_escalate and self._may_write(choose):
@@ -133,8 +136,10 @@ class Installed:
         """
         if name == AUTO and self.gate is not None:
             return self.gate.choose
+        if name in self.writers:
+            raise UnknownSpecialistError(f"{path}: {name} writes its answers; ask it alone")
         if name not in self.specialists:
-            known = ", ".join(sorted({*self.specialists, *self.adapters}))
+            known = ", ".join(sorted({*self.specialists, *self.writers}))
             what = f"{name} is not installed on this node; it has {known}"
             raise UnknownSpecialistError(f"{path}: {what if known else _NOTHING}")
         return name

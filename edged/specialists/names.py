@@ -1,13 +1,29 @@
 """What specialists may be called."""
 
 import re
+from pathlib import Path
 
+from edged.errors import UsageError
 from edged.protocol.keys import SPECIALIST_PATTERN
 from edged.protocol.request import AUTO
 
 NAME = re.compile(SPECIALIST_PATTERN)
 # Where the name of a specialist could stand: the plain model writes the answer.
 PLAIN_MODEL = "model"
+
+
+def taught_name(output: Path, name: str | None, escalate: str | None) -> str:
+    """Return what a specialist that is taught into a folder is called.
+
+    Raises:
+        UsageError: As ``check_names``.
+    """
+    found = name or output.resolve().name
+    try:
+        check_names(found, escalate)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from error
+    return found
 
 
 def check_names(name: str, escalate: str | None) -> None:

@@ -1,4 +1,7 @@
-"""A specialist that writes, on disk: ``writer.json``, and its adapters in PEFT's folder beside it.
+"""A specialist that writes: its folder, how it is asked, and what its answers say.
+
+A folder has ``writer.json`` and ``adapter.safetensors``. What PEFT reads, and ``edged teach
+--adapter``, is in ``peft/`` beside them; a node needs nothing of it.
 
 Rule: nothing of a folder is used before it was compared with its description; sizes are bounded
 before anything is read. Another's folder may be made to do harm.
@@ -10,13 +13,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+from edged.bundle.plain_file import read_plain
 from edged.bundle.strict_json import decode, read_json
 from edged.errors import BundleError, BundleUnavailableError
-from edged.protocol.request import ChatMessage
+from edged.protocol.request import Answer, ChatMessage, FinishReason
+from edged.specialists.adapter import MAX_BYTES, AdaptedModel, Adapter, AdapterShape, read_adapter
+from edged.specialists.compact.named import InputsError
 from edged.specialists.compact.schemas import ShapeError
-from edged.specialists.folder import BaseModel, Result
+from edged.specialists.compact.shapes import AnswerError, Inputs
+from edged.specialists.folder import Result
 from edged.specialists.names import NAME, check_names
 from edged.specialists.wording import (
     TEXT,
@@ -27,8 +34,7 @@ from edged.specialists.wording import (
 )
 
 FORMAT = 1
-WRITER, ADAPTER = "writer.json", "adapter"
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+WRITER, ADAPTER, PEFT = "writer.json", "adapter.safetensors", "peft"
 MAX_WRITER_BYTES = 1 << 20
 MAX_TEMPLATE_CHARACTERS = 8192
 MAX_SCHEMA_CHARACTERS = 262_144
@@ -40,11 +46,11 @@ REPAIR = "teach it again with `edged teach`"
 
 @dataclass(frozen=True, slots=True)
 class WriterDescription:
-    """Everything that is known of a writer without its adapters."""
+    """Everything that is known of a writer without its adapter."""
 
     format: int
     name: Annotated[str, NAME]
-    base: BaseModel
+    base: AdaptedModel
     template: str
     """Jinja, which may use ``inputs``: the system text."""
     schema: str
@@ -62,7 +68,8 @@ class WriterDescription:
     """Least confidence of an answer."""
     result: Result
     adapter_sha256: str
-    """Of its files, one after the other."""
+    mean_kl: float
+    """Of the adapted int8 model against the adapted fp32 model."""
     escalate: str | None = None
     """What an unsure prompt is passed on to: another specialist, or ``model``."""
 
@@ -89,17 +96,14 @@ class WriterDescription:
         return 1 / (1 + math.exp(-odds))
 
 
-def messages_of(
-    system: str, said: Sequence[str], answers: Sequence[str]
-) -> tuple[ChatMessage, ...]:
+def messages_of(said: Sequence[str], answers: Sequence[str]) -> tuple[ChatMessage, ...]:
     """Return the messages up to where an answer begins.
 
     Args:
-        system: What the template says; nothing where it is empty.
         said: By the user, one more than there are answers.
         answers: As they were written.
     """
-    messages = [ChatMessage("system", system)] if system else []
+    messages = []
     for index, text in enumerate(said):
         messages.append(ChatMessage("user", text))
         if index < len(answers):
@@ -117,64 +121,122 @@ def schema_text(wording: Wording) -> str:
     return "" if wording.kind is WordingKind.TEXT else json.dumps(wording.schema)
 
 
-def adapter_sha256(folder: Path) -> str:
-    """Return the hash of a writer's adapters.
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """A specialist that writes, read and checked, or just made."""
+
+    description: WriterDescription
+    wording: Wording
+    adapter: Adapter
+
+    def info(self) -> dict[str, Any]:
+        """Describe it, for ``info``."""
+        said = self.description
+        return {
+            "name": said.name,
+            "kind": "text" if self.wording.kind is WordingKind.TEXT else "json",
+            "accuracy": round(said.result.accuracy, 4),
+            "size_bytes": self.adapter.size_bytes,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class WriterAnswers:
+    """What the texts of a writer say, with the inputs of one request."""
+
+    writer: Writer
+    inputs: Inputs
+
+    @property
+    def adapter(self) -> Adapter:
+        """What is added to the model while it writes."""
+        return self.writer.adapter
+
+    def answer(self, text: str, log_probability: float, reason: FinishReason) -> Answer:
+        """Return the answer that a text is; only what is whole and sure enough has ``json``.
+
+        Args:
+            text: As it was decoded.
+            log_probability: Of all its tokens, among those that the grammar allowed.
+            reason: Why it ended.
+        """
+        said = self.writer.description
+        detail: dict[str, Any] = {"specialist": said.name}
+        if reason is not FinishReason.STOP:
+            return Answer(text, reason, detail=detail)
+        detail["confidence"] = round(said.confidence(log_probability), 4)
+        try:
+            value = self.writer.wording.read(text, self.inputs)
+        except (AnswerError, InputsError):  # it names several things
+            value, is_sure = None, False
+        else:
+            is_sure = said.confidence(log_probability) >= said.unsure_below
+        if not is_sure:
+            may_leave = said.escalate is None
+            return Answer(text, FinishReason.UNSURE, detail=detail, may_leave=may_leave)
+        json = None if self.writer.wording.kind is WordingKind.TEXT else value
+        return Answer(text, reason, json, detail=detail)
+
+
+def write_writer(folder: Path, description: WriterDescription, adapter: bytes) -> None:
+    """Write a folder; the description gets the hash of the adapter.
 
     Raises:
-        OSError: They cannot be read.
-    """
-    found = hashlib.sha256()
-    for name in ADAPTER_FILES:
-        with (folder / ADAPTER / name).open("rb") as file:
-            found.update(hashlib.file_digest(file, "sha256").digest())
-    return found.hexdigest()
-
-
-def write_writer(folder: Path, description: WriterDescription) -> None:
-    """Write the description; the adapters are there already.
-
-    Raises:
+        ValueError: The adapter has more than ``MAX_BYTES``.
         OSError: It cannot be written.
     """
-    tree = asdict(description)
+    if len(adapter) > MAX_BYTES:
+        raise ValueError(
+            f"the adapter has {len(adapter)} bytes, more than {MAX_BYTES}; lower its rank"
+        )
+    digest = hashlib.sha256(adapter).hexdigest()
+    tree = asdict(replace(description, adapter_sha256=digest))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ADAPTER).write_bytes(adapter)
     text = json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     (folder / WRITER).write_text(text + "\n", encoding="utf-8")
 
 
-def read_writer(folder: Path, base: BaseModel) -> WriterDescription:
+def read_writer(folder: Path, base: AdaptedModel, shape: AdapterShape) -> Writer:
     """Read and check a folder; blocks for milliseconds.
 
     Args:
         folder: May come from a stranger.
         base: Of the bundle.
+        shape: Of the products that its graph can adapt.
 
     Raises:
-        BundleError: It is damaged, or taught to another base; it says what to do.
+        BundleError: It is damaged, taught to another base, or the model takes no adapters; it says
+            what to do.
         BundleUnavailableError: A file cannot be read now.
     """
     try:
-        with (folder / WRITER).open("rb") as file:
-            data = file.read(MAX_WRITER_BYTES + 1)
-    except OSError as error:
-        raise BundleUnavailableError(
-            f"{folder / WRITER}: cannot be read: {error.strerror}"
-        ) from error
-    if len(data) > MAX_WRITER_BYTES:
-        raise BundleError(f"{folder / WRITER}: larger than {MAX_WRITER_BYTES} bytes; {REPAIR}")
-    try:
-        description = decode(WriterDescription, read_json(data))
+        description = decode(WriterDescription, read_json(_read(folder / WRITER, MAX_WRITER_BYTES)))
         _check(description)
+        wording = description.wording
     except (ValueError, ShapeError, RecursionError) as error:
         raise BundleError(f"{folder}: {WRITER}: {error}; {REPAIR}") from error
     if description.base != base:
         raise BundleError(f"{folder}: taught to another model; {REPAIR}, with --model this bundle")
+    if not shape:
+        raise BundleError(
+            f"{folder}: the model's bundle takes no adapters; rebuild it with this version's "
+            "`edged build`"
+        )
     try:
-        digest = adapter_sha256(folder)
-    except OSError as error:
-        raise BundleUnavailableError(f"{folder}: cannot be read: {error.strerror}") from error
-    if digest != description.adapter_sha256:
+        adapter = read_adapter(_read(folder / ADAPTER, MAX_BYTES), shape)
+    except ValueError as error:
+        raise BundleError(f"{folder}: {ADAPTER}: {error}; {REPAIR}") from error
+    if adapter.key != description.adapter_sha256:
         raise BundleError(f"{folder}: {ADAPTER} is not what {WRITER} says; {REPAIR}")
-    return description
+    return Writer(description, wording, adapter)
+
+
+def _read(path: Path, most: int) -> bytes:
+    try:
+        return read_plain(path, most)
+    except OSError as error:
+        raise BundleUnavailableError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _check(description: WriterDescription) -> None:
@@ -185,7 +247,6 @@ def _check(description: WriterDescription) -> None:
     for name, most in (("template", MAX_TEMPLATE_CHARACTERS), ("schema", MAX_SCHEMA_CHARACTERS)):
         if len(getattr(description, name)) > most:
             raise ValueError(f"{name} has more than {most} characters")
-    for name in ("slope", "shift", "unsure_below"):
+    for name in ("slope", "shift", "unsure_below", "mean_kl"):
         if not abs(getattr(description, name)) <= 1e6:  # noqa: PLR2004
             raise ValueError(f"{name} is not a number that could be")
-    description.wording  # noqa: B018 - it must be one

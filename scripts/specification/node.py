@@ -81,7 +81,7 @@ def _specialist() -> Schema:
     properties: dict[str, Schema] = {
         "name": STRING,
         "error": described(STRING, "why it does not serve"),
-        "kind": {"enum": [str(kind) for kind in AnswerKind]},
+        "kind": {"enum": [*(str(kind) for kind in AnswerKind), "json", "text"]},
         "labels": described(labels, "null is none of the others"),
         "fields": {"type": "object", "additionalProperties": labels},
         "minimum": {"type": "number"},

@@ -103,7 +103,7 @@ def _decision() -> dict[str, Schema]:
     )
     return {
         "specialist": described(
-            nullable(STRING), "who decided; null: nobody fits, or the plain model wrote the text"
+            nullable(STRING), "who answered; null: nobody fits, or the plain model wrote the text"
         ),
         "escalated_from": described(nullable(STRING), "the specialist that was unsure"),
         "escalated_to": described(STRING, "the other node, or group, that answered"),

@@ -10,9 +10,13 @@ from edged.protocol.keys import (
     FORMAT_TYPE,
     ID,
     ID_PATTERN,
+    INPUT_NAME_PATTERN,
     MAX_ASK_LENGTH,
     MAX_CHOICE_LENGTH,
     MAX_CHOICES,
+    MAX_INPUT_LENGTH,
+    MAX_INPUTS_DEPTH,
+    MAX_INPUTS_ITEMS,
     MAX_MESSAGES,
     MAX_QUESTIONS,
     MAX_STOP_LENGTH,
@@ -30,7 +34,7 @@ from edged.protocol.keys import (
     TRANSACTION,
     Key,
 )
-from edged.protocol.request import FormatType
+from edged.protocol.request import AUTO, FormatType
 from edged.specialists.examples import MAX_FIELDS
 from scripts.specification.parts import (
     STRING,
@@ -45,6 +49,7 @@ _TEXT: Schema = {"type": "string", "pattern": "^[^\\u0000]*$"}
 _FILLED: Schema = _TEXT | {"allOf": [{"pattern": "\\S"}]}
 _NONE: Schema = {"type": "null"}
 _STOP: Schema = _TEXT | {"minLength": 1, "maxLength": MAX_STOP_LENGTH}
+_INPUT_TEXT: Schema = {"pattern": _TEXT["pattern"], "maxLength": MAX_INPUT_LENGTH}
 _MESSAGE = members({"role": {"enum": list(ROLES)}, "content": _FILLED})
 _PROMPT_OR_MESSAGES: list[Schema] = [
     {"required": [one], "properties": {one: {"not": _NONE}, other: _NONE}}
@@ -59,7 +64,7 @@ _STREAM_NEEDS_ID: Schema = {
         ]
     },
 }
-# A decision is not written: there is nothing to stream, to hold to a format or to remember.
+# Of what a specialist says nothing is streamed, held to a format of the request, or remembered.
 _DECISIONS_EXCLUDE: list[Schema] = [
     {
         "if": {"required": [key], "properties": {key: {"not": _NONE}}},
@@ -73,6 +78,13 @@ _DECISIONS_EXCLUDE: list[Schema] = [
     }
     for key in ("specialist", "questions")
 ]
+_INPUTS_NEED_SPECIALIST: Schema = {
+    "if": {"required": ["inputs"], "properties": {"inputs": {"not": _NONE}}},
+    "then": {
+        "required": ["specialist"],
+        "properties": {"specialist": {"not": {"enum": [AUTO, None]}}},
+    },
+}
 _IS_SCORED: Schema = {
     "type": "object",
     "required": ["type", "probabilities"],
@@ -90,7 +102,12 @@ def generate_schema() -> Schema:
         "type": "object",
         "properties": _properties(),
         "oneOf": _PROMPT_OR_MESSAGES,
-        "allOf": [_STREAM_NEEDS_ID, *_DECISIONS_EXCLUDE, _SCORES_EXCLUDE],
+        "allOf": [
+            _STREAM_NEEDS_ID,
+            *_DECISIONS_EXCLUDE,
+            _SCORES_EXCLUDE,
+            _INPUTS_NEED_SPECIALIST,
+        ],
     }
     text = (
         "A prompt in JSON. Unknown keys are ignored. null is the same as omitting the key. In"
@@ -158,12 +175,31 @@ def _properties() -> dict[str, Schema]:
         "stop": _stop(),
         "format": _format(),
         **_declared(SPECIALIST),
+        "inputs": described(
+            _inputs_level(1), "what a specialist that writes is told beside the prompt"
+        ),
         "questions": _questions(),
         **_declared(ESCALATE, STREAM, PRIORITY, TIMEOUT_MS, ON_DEADLINE),
         "response_topic": _response_topic(),
         **_declared(SESSION),
     }
     return {name: nullable(schema) for name, schema in declared.items()}
+
+
+def _inputs_level(level: int) -> Schema:
+    """Return the schema of what may stand at a level of ``inputs``."""
+    inner: Schema = {"type": ["string", "number", "boolean", "null"]} | _INPUT_TEXT
+    if level < MAX_INPUTS_DEPTH:
+        inner = _inputs_level(level + 1)
+    bounds: Schema = {
+        "maxProperties": MAX_INPUTS_ITEMS,
+        "propertyNames": {"pattern": f"^{INPUT_NAME_PATTERN}$"},
+        "additionalProperties": inner,
+    }
+    if level == 1:
+        return {"type": "object", **bounds}
+    kinds = ["string", "number", "boolean", "null", "array", "object"]
+    return {"type": kinds, "maxItems": MAX_INPUTS_ITEMS, "items": inner, **bounds} | _INPUT_TEXT
 
 
 def _declared(*keys: Key[Any]) -> dict[str, Schema]:

@@ -9,19 +9,22 @@ import pytest
 
 from edged.bundle.folder import Bundle
 from edged.daemon.preparer import Preparer
-from edged.daemon.specialist_folders import SpecialistFolders
+from edged.daemon.specialist_folders import Adaptable, SpecialistFolders
 from edged.daemon.worker import Worker
 from edged.engine.decoding import Decoding
 from edged.engine.loading import load_engine
 from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings, PromptOrigin, Token
+from edged.engine.writing import Prompted
+from edged.errors import BundleError
 from edged.node.effects import Prepare
 from edged.node.request_state import RequestState
 from edged.protocol.request import SamplingParams
 from edged.protocol.wire import Delivery
-from edged.specialists.adapter import AdaptedModel, Adapter, write_adapter
+from edged.specialists.adapter import AdaptedModel, Adapter
 from edged.specialists.features import Pooling
 from edged.specialists.installed import Installed
+from edged.specialists.writer import Writer
 from tests.builder.adapted_bundle import AdaptedBundle
 from tests.fakes import LIMITS, CharacterStream, FakeClock
 from tests.make_request import make_request
@@ -145,44 +148,53 @@ def test_sixteen_are_installed_at_once_and_exchanged(
     adapted: AdaptedBundle, tmp_path: Path
 ) -> None:
     """A folder of another model, or of a name that is taken, is left out with its reason."""
-    manifest, engine = adapted.bundle.manifest, engine_of(adapted.bundle)
-    model = AdaptedModel.of(manifest)
+    engine, checked = engine_of(adapted.bundle), list[str]()
+    model = AdaptedModel.of(adapted.bundle.manifest)
     folders = [tmp_path / f"writer-{index}" for index in range(16)]
     for index, folder in enumerate(folders):
-        write_adapter(folder, folder.name, model, adapted.adapter(index).parts, 0.0)
-    served = SpecialistFolders(adapters=(model, engine.adapter_shape))
+        adapted.write_writer(folder, index)
+
+    def check(writer: Writer) -> None:
+        checked.append(writer.description.name)
+        if writer.description.template == "{%":
+            raise BundleError("template: is none")
+
+    served = SpecialistFolders(adaptable=Adaptable(model, engine.adapter_shape, check))
     served.read(folders)
-    assert len(served.installed.adapters) == 16
+    assert len(served.installed.writers) == 16
     assert served.problems == {}
     assert not served.is_changed(folders)
     size_bytes = served.installed.size_bytes
-    assert size_bytes == sum(one.size_bytes for one in served.installed.adapters.values())
+    writers = served.installed.writers.values()
+    assert size_bytes == sum(one.adapter.size_bytes for one in writers)
     assert served.installed.held_bytes(4) > size_bytes
-    names = [one["name"] for one in served.info()]
-    assert names == [folder.name for folder in folders]
-    write_adapter(folders[1], "writer-0", model, adapted.adapter(1).parts, 0.0)
+    assert [one["name"] for one in served.info()] == [folder.name for folder in folders] == checked
+    adapted.write_writer(folders[1], 1, name="writer-0")
     other = AdaptedModel("f" * 64, model.tokenizer, model.form)
-    write_adapter(folders[2], "writer-2", other, adapted.adapter(2).parts, 0.0)
+    adapted.write_writer(folders[2], 2, base=other)
+    adapted.write_writer(folders[3], 3, template="{%")
     assert served.is_changed(folders)
-    served.read(folders[:3])
-    assert list(served.installed.adapters) == ["writer-0"]
+    served.read(folders[:4])
+    assert list(served.installed.writers) == ["writer-0"]
     assert "the name writer-0 is taken" in served.problems["writer-1"]
-    assert "made for another model" in served.problems["writer-2"]
+    assert "taught to another model" in served.problems["writer-2"]
+    assert "writer-3: template: is none" in served.problems["writer-3"]
     SpecialistFolders().read(folders[:1])  # a node without a model
 
 
 def test_a_request_that_names_a_writer_is_answered_with_its_adapter(
     adapted: AdaptedBundle,
 ) -> None:
-    adapter, engine = adapted.adapter(0, 0.5), engine_of(adapted.bundle)
-    expected = {name: alone(adapted, one) for name, one in (("home", adapter), (None, None))}
+    writer, engine = adapted.writer("home", schema=""), engine_of(adapted.bundle)
+    expected = {name: alone(adapted, one) for name, one in (("home", writer.adapter), (None, None))}
     events: queue.SimpleQueue[Any] = queue.SimpleQueue()
     preparer = Preparer(
         lambda _: PROMPT,
         lambda _: None,
         LIMITS,
         events.put,
-        lambda: Installed(adapters={"home": adapter}),
+        lambda: Installed(writers={"home": writer}),
+        lambda *_: Prompted(PROMPT, None),
     )
     worker = Worker(engine, CharacterStream, events.put, FakeClock())
     worker.start_thread()
@@ -193,15 +205,37 @@ def test_a_request_that_names_a_writer_is_answered_with_its_adapter(
             state.accept(request)
             prepared = preparer.prepare(Prepare(key, request, None))
             assert prepared.decider is None
-            state.prompt_ids, state.adapter = prepared.prompt_ids, prepared.adapter
+            state.prompt_ids, state.answers = prepared.prompt_ids, prepared.answers
             state.max_tokens = NUM_TOKENS
             worker.start(state.new_generation())
             finished = events.get(timeout=30)
             assert finished.generation.output_ids == expected[name]
+            assert ("specialist" in finished.outcome.detail) is (name == "home")
             state.forget_content()
-            assert state.adapter is None
+            assert state.answers is None
         refused = preparer.prepare(Prepare(2, make_request(specialist="none"), None)).rejected
         assert refused is not None
         assert "none is not installed on this node; it has home" in refused.message
     finally:
         assert worker.stop(30)
+
+
+def test_the_probability_of_an_answer_has_the_same_bits_alone_and_in_company(
+    adapted: AdaptedBundle,
+) -> None:
+    one, other = adapted.adapter(0, 0.5), adapted.adapter(1, 0.5)
+
+    def weigh(*given: Adapter | None) -> list[list[float]]:
+        engine = engine_of(adapted.bundle)
+        answers = [begin(engine, adapter) for adapter in given]
+        weights: dict[Decoding, list[float]] = {answer: [] for answer in answers}
+        while any(not answer.is_over for answer in answers):
+            for answer, steps in engine.step().outcomes.items():
+                found = [step.log_probability for step in steps if isinstance(step, Token)]
+                weights[answer] += found
+        return list(weights.values())
+
+    alone_, together = weigh(one)[0], weigh(one, None, other, one)
+    assert together[0] == together[3] == alone_
+    assert together[1] == [0.0] * NUM_TOKENS
+    assert all(-6 < weight < 0 for weight in alone_)

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edged.builder import adapter_gate
-from edged.builder.adapter_gate import AdapterGateError, install_adapter, measure_adapter
+from edged.builder.adapter_gate import AdapterGateError, gated_adapter, measure_adapter
 from edged.builder.adapters import convert_adapter
 from edged.builder.peft import CONFIG, WEIGHTS, read_peft
 from edged.bundle.tensor_file import Tensors, read_tensors, write_tensors
@@ -19,12 +19,15 @@ from edged.engine.graph import Graph
 from edged.engine.loading import load_graph
 from edged.engine.steps import DecodeInput
 from edged.errors import BuildError
-from edged.specialists.adapter import AdaptedModel, Adapter, read_adapter
+from edged.specialists.adapter import Adapter, adapter_bytes, read_adapter
 from tests.builder.adapted_bundle import TEXTS, AdaptedBundle
 from tests.peft_folder import TINY, write_peft
 
 IDS = np.random.default_rng(0).integers(3, 150, 40)
 NUM_SLOTS = 8
+
+# Of each the second half is an answer.
+SEQUENCES = [(text, [2 * index >= len(text) for index in range(len(text))]) for text in TEXTS]
 
 
 def load(adapted: AdaptedBundle) -> Graph:
@@ -48,7 +51,7 @@ def test_what_peft_trained_is_what_runs(adapted: AdaptedBundle) -> None:
     """Rotated, in 8 bits: as close to the adapted fp32 model as the plain one is to plain fp32."""
     peft = read_peft(adapted.peft())
     parts = convert_adapter(adapted.peft(), adapted.bundle.manifest, adapted.reference)
-    args = adapted.bundle, adapted.reference, TEXTS
+    args = adapted.bundle, adapted.reference, SEQUENCES
     plain = measure_adapter({}, {}, *args).mean_kl
     own = measure_adapter(peft, parts, *args).mean_kl
     without = measure_adapter(peft, {}, *args).mean_kl
@@ -63,7 +66,7 @@ def test_each_projection_is_adapted_alone(
     """None is mistaken for another one of its product."""
     folder = write_peft(tmp_path, {name: TINY[name]}, [1], strength=0.3)
     parts = convert_adapter(folder, adapted.bundle.manifest, adapted.reference)
-    args = adapted.bundle, adapted.reference, TEXTS
+    args = adapted.bundle, adapted.reference, SEQUENCES
     own = measure_adapter(read_peft(folder), parts, *args).mean_kl
     assert measure_adapter(read_peft(folder), {}, *args).mean_kl > 5 * own
 
@@ -225,17 +228,14 @@ def test_matrices_that_are_wrong_are_named(
 
 
 def test_an_adapter_passes_the_gate_or_says_what_to_do(
-    adapted: AdaptedBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    adapted: AdaptedBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    args = adapted.peft(), adapted.bundle, adapted.reference, TEXTS, (tmp_path / "home", "home")
+    args = adapted.peft(), adapted.bundle, adapted.reference, SEQUENCES
     monkeypatch.setattr(adapter_gate, "MAX_MEAN_KL", 1.0)
-    said = install_adapter(*args)
+    parts, mean_kl = gated_adapter(*args)
+    assert 0 < mean_kl < 1
     shape = load(adapted).adapter_shape
-    found, adapter = read_adapter(
-        tmp_path / "home", AdaptedModel.of(adapted.bundle.manifest), shape
-    )
-    assert found == said
-    assert adapter.key == adapted.adapter().key
+    assert read_adapter(adapter_bytes(parts), shape).key == adapted.adapter().key
     monkeypatch.setattr(adapter_gate, "MAX_MEAN_KL", 1e-9)
     with pytest.raises(AdapterGateError, match=r"mean KL of 0\.\d+, 1e-09 at most; train with a"):
-        install_adapter(*args)
+        gated_adapter(*args)

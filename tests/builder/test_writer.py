@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,21 @@ pytest.importorskip("optimum")
 from safetensors.torch import load_file  # noqa: E402
 
 from edged import cli  # noqa: E402
+from edged.builder import adapter_gate  # noqa: E402
 from edged.builder.lora import LINEARS, AdapterForm, attach, load_state, state_of  # noqa: E402
-from edged.builder.peft_folder import CONFIG, WEIGHTS, read_peft, write_peft  # noqa: E402
+from edged.builder.peft import WEIGHTS, read_peft  # noqa: E402
+from edged.builder.peft_folder import trained, write_peft  # noqa: E402
 from edged.builder.trunk import Trunk  # noqa: E402
 from edged.builder.writer_rows import Row, batch_of, batches  # noqa: E402
 from edged.builder.writer_training import Course, Epoch, Trainer  # noqa: E402
-from edged.bundle.folder import open_bundle  # noqa: E402
+from edged.engine.loading import load_graph  # noqa: E402
 from edged.errors import UsageError  # noqa: E402
-from edged.specialists.folder import BaseModel  # noqa: E402
-from edged.specialists.writer import ADAPTER, WRITER, read_writer  # noqa: E402
+from edged.specialists.adapter import AdaptedModel  # noqa: E402
+from edged.specialists.writer import PEFT, WRITER, read_writer  # noqa: E402
+from tests.builder.adapted_bundle import AdaptedBundle, write_adapted_bundle  # noqa: E402
+from tests.builder.conftest import TinyExport  # noqa: E402
 from tests.builder.tiny_families import tiny_model  # noqa: E402
 from tests.tiny_graphs import TinyConfig  # noqa: E402
-from tests.tiny_model import write_tiny_bundle  # noqa: E402
 
 FORM = AdapterForm(4, 8.0, LINEARS, (1,))
 COURSE = Course(epochs=3, rate=5e-3, batch_rows=4, save_every_s=0.0)
@@ -167,43 +171,36 @@ def test_pefts_folder_is_written_and_read(tmp_path: Path) -> None:
     names = load_file(tmp_path / WEIGHTS)
     assert "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight" in names
     assert names["base_model.model.model.layers.1.mlp.down_proj.lora_B.weight"].shape == (64, 4)
-    form, read = read_peft(tmp_path, 2)
-    assert form == FORM
+    form, read = trained(read_peft(tmp_path))
+    # PEFT's scale, alpha / rank, is in B.
+    assert form == replace(FORM, alpha=4.0)
     load_state(model, read)
-    assert all(torch.equal(one, state_of(model)[name]) for name, one in state.items())
+    for name, one in state.items():
+        scale = 2.0 if "lora_B" in name else 1.0
+        assert torch.equal(scale * one, state_of(model)[name])
     read.pop(min(read))
     with pytest.raises(UsageError, match="is missing, or not of"):
         load_state(model, read)
 
 
-@pytest.mark.parametrize(
-    ("change", "complaint"),
-    [
-        ({"peft_type": "IA3"}, "peft_type: must be LORA"),
-        ({"use_dora": True}, "use_dora: is not supported"),
-        ({"bias": "all"}, "bias: must be none"),
-        ({"r": 65}, "r: must be from 1 to 64"),
-        ({"r": "8"}, "r: must be from 1 to 64"),
-        ({"lora_alpha": 0}, "lora_alpha: must be a number above 0"),
-        ({"target_modules": ["lm_head"]}, "target_modules: must be some of q_proj"),
-        ({"layers_to_transform": [2]}, "layers_to_transform: the model has 2 layers"),
-    ],
-)
-def test_another_kind_of_adapter_is_refused(
-    tmp_path: Path, change: dict[str, object], complaint: str
-) -> None:
-    write_peft(tmp_path, FORM, state_of(adapted()), "tiny")
-    config = json.loads((tmp_path / CONFIG).read_text())
-    (tmp_path / CONFIG).write_text(json.dumps(config | change))
-    with pytest.raises(UsageError, match=complaint):
-        read_peft(tmp_path, 2)
+def test_what_an_adapter_leaves_out_of_its_layers_is_zero(tmp_path: Path) -> None:
+    state = {name: torch.rand_like(one) for name, one in state_of(adapted()).items()}
+    both = AdapterForm(4, 8.0, LINEARS, (0, 1))
+    lower = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+    write_peft(
+        tmp_path,
+        both,
+        state | {f"{lower}{kind}.weight": torch.ones(shape) for kind, shape in _LOWER},
+        "tiny",
+    )
+    form, read = trained(read_peft(tmp_path))
+    assert (form.layers, form.targets) == ((0, 1), LINEARS)
+    load_state(adapted(both), read)
+    assert read[f"{lower}B.weight"].any()
+    assert not read["base_model.model.model.layers.0.mlp.down_proj.lora_B.weight"].any()
 
 
-def test_a_damaged_folder_is_refused(tmp_path: Path) -> None:
-    write_peft(tmp_path, FORM, state_of(adapted()), "tiny")
-    (tmp_path / WEIGHTS).write_bytes(b"\xff" * 100)
-    with pytest.raises(UsageError, match="cannot be read as PEFT's folder"):
-        read_peft(tmp_path, 2)
+_LOWER = (("A", (4, 64)), ("B", (64, 4)))
 
 
 TOOLS = [
@@ -221,12 +218,28 @@ TOOLS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def base(tiny_export: TinyExport, tmp_path_factory: pytest.TempPathFactory) -> AdaptedBundle:
+    """Return a bundle that takes adapters, whose tokenizer can say the examples."""
+    vocab_size = TinyConfig().vocab_size
+    folder = tmp_path_factory.mktemp("taught")
+    export = tiny_export("llama", vocab_size=vocab_size)
+    made = write_adapted_bundle(export, folder, vocab_size, max_model_len=256)
+    tiny_model("llama", vocab_size=vocab_size).save_pretrained(folder / "weights")
+    return made
+
+
 @pytest.fixture
-def teach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def teach(
+    base: AdaptedBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., int]:
     """Return what runs ``edged teach`` on a tiny bundle and the weights of a tiny model."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    write_tiny_bundle(tmp_path / "bundle")
-    tiny_model("llama", vocab_size=TinyConfig().vocab_size).save_pretrained(tmp_path / "weights")
+    # A model of two layers with random weights loses more in 8 bits than one that was trained.
+    monkeypatch.setattr(adapter_gate, "MAX_MEAN_KL", 1.0)
+    fused = tmp_path / "cache" / "edged" / "fused"
+    fused.mkdir(parents=True)
+    (fused / base.bundle.manifest.source.sha256).symlink_to(base.reference)
     (tmp_path / "tools.json").write_text(json.dumps(TOOLS))
     lines = [
         {
@@ -240,16 +253,19 @@ def teach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]
     (tmp_path / "examples.jsonl").write_text("\n".join(map(json.dumps, lines)))
 
     def run(*options: object) -> int:
-        names = {"--model": "bundle", "--weights": "weights", "--output": "rooms"}
-        paths = [word for key, name in names.items() for word in (key, tmp_path / name)]
-        words = ["teach", tmp_path / "examples.jsonl", *paths, *options]
+        paths = ["--model", base.bundle.folder, "--weights", base.scratch / "weights"]
+        output = ["--output", tmp_path / "rooms"]
+        words = ["teach", tmp_path / "examples.jsonl", *paths, *output, *options]
         return cli.main([str(word) for word in words])
 
     return run
 
 
 def test_a_file_becomes_a_writer(
-    tmp_path: Path, teach: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    base: AdaptedBundle,
+    tmp_path: Path,
+    teach: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     tools = ("--tools", tmp_path / "tools.json")
     options = ("--layers", 0.5, "--rank", 4, "--epochs", 2, "--variations", 2, "--threads", 1)
@@ -259,19 +275,31 @@ def test_a_file_becomes_a_writer(
     assert "MiB of memory" in printed.out
     assert "% right (" in printed.out
     assert "epoch 2: loss" in printed.err
-    base = BaseModel.of(open_bundle(tmp_path / "bundle").manifest)
-    found = read_writer(tmp_path / "rooms", base)
-    assert found.name == "rooms"
+    model = AdaptedModel.of(base.bundle.manifest)
+    shape = load_graph(base.bundle.model_path, is_fused=True, max_model_len=8).adapter_shape
+    found = read_writer(tmp_path / "rooms", model, shape)
+    assert found.description.name == "rooms"
+    assert 0 < found.description.mean_kl < 1
     assert found.wording.write({"name": "on", "arguments": {"room": "hall"}}) == "on room=hall"
-    assert found.grounded == ("|0.arguments.room", "|1.arguments.room")
-    form, state = read_peft(tmp_path / "rooms" / ADAPTER, 2)
+    assert found.wording.grounded == ("|0.arguments.room", "|1.arguments.room")
+    form, state = trained(read_peft(tmp_path / "rooms" / PEFT))
     assert (form.rank, form.layers) == (4, (1,))
     assert any(tensor.abs().max() > 0 for name, tensor in state.items() if "lora_B" in name)
     assert not list((tmp_path / "cache").rglob("*.pt"))
-    # Trained elsewhere, it is measured and described just the same.
-    adapter = ("--adapter", tmp_path / "rooms" / ADAPTER, "--output", tmp_path / "other")
+    # Trained elsewhere, it is brought onto the bundle, measured and described just the same.
+    adapter = ("--adapter", tmp_path / "rooms" / PEFT, "--output", tmp_path / "other")
     assert teach(*tools, *adapter) == 0
-    assert read_writer(tmp_path / "other", base).adapter_sha256 == found.adapter_sha256
+    assert read_writer(tmp_path / "other", model, shape).adapter.key == found.adapter.key
+
+
+def test_what_the_bundle_could_not_run_is_refused_before_it_is_trained(
+    tmp_path: Path, teach: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--tools", tmp_path / "tools.json", "--layers", 1, "--rank", 4)
+    assert teach(*options) != 0
+    printed = capsys.readouterr()
+    assert "layers_to_transform has layer 0, the bundle adapts 1 to 1" in printed.err
+    assert "epoch" not in printed.err
 
 
 def test_below_the_floor_nothing_is_written(

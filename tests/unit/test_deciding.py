@@ -11,7 +11,7 @@ from edged.engine.steps import Prefilled, Token
 from edged.errors import ErrorCode
 from edged.node.events import Prepared
 from edged.node.generation import Finished, Generation
-from edged.protocol.request import Answer, FinishReason, Rejected
+from edged.protocol.request import Answer, FinishReason, Rejected, SamplingParams
 from edged.specialists.adapter import Adapter
 from edged.specialists.decider import Reader, Run
 from tests.fakes import COST, Bench, CharacterStream
@@ -247,10 +247,34 @@ def test_an_answer_that_is_written_has_no_run_to_be_read() -> None:
     assert (run.prompt_ids, run.decision) == ([1, 2], None)
 
 
+@dataclass(frozen=True)
+class ScriptedAnswers:
+    """A specialist that writes, and says how it was asked."""
+
+    adapter: Adapter
+
+    def answer(self, text: str, log_probability: float, reason: FinishReason) -> Answer:
+        return Answer(f"{text} {log_probability:g}", reason)
+
+
+def test_what_a_specialist_writes_is_its_own_whatever_the_request_says_of_sampling() -> None:
+    """Neither the stop strings nor the sampling of the request have an effect on it."""
+    adapter = Adapter("key", {})
+    request = make_request(stop=("b",), sampling=SamplingParams(1.0), deadline_s=100.0)
+    run = Generation(1, [1], request, 8, answers=ScriptedAnswers(adapter))
+    run.start(CharacterStream(), 0.0)
+    assert (run.adapter, run.sampling) == (adapter, SamplingParams())
+    for letter, weight in (("a", -0.5), ("b", 0.0), ("c", -0.25)):
+        run.record(Token(ord(letter), is_stop=False, log_probability=weight))
+    run.record(Token(0, is_stop=True, log_probability=-0.25))
+    run.end_step(1.0)
+    assert run.end() == Answer("abc -1", FinishReason.STOP)
+
+
 def test_what_a_run_adds_to_the_model_is_that_of_the_run_in_hand() -> None:
     """A decision before a written answer is read by the plain model."""
     adapter = Adapter("key", {})
-    writing = replace(TEXT, adapter=adapter)
+    writing = replace(TEXT, answers=ScriptedAnswers(adapter))
     run = started(ScriptedDecider(UNSURE, (READING, writing)))
     assert run.adapter is None
     assert run.end_run(1.0)

@@ -74,7 +74,7 @@ def test_a_prompt_and_a_dialogue_are_read(tmp_path: Path) -> None:
         ({"prompt": "x" * 5000, "answer": "y"}, "prompt: must be a text of 1 to 4096 characters"),
         ({"prompt": "x", "answer": "y", "group": 3}, "group: must be a string"),
         ({"prompt": "x", "answer": "y", "inputs": []}, "inputs: must be an object"),
-        ({"prompt": "x", "answer": "y", "inputs": {"a": "b" * 40_000}}, "inputs: 40"),
+        ({"prompt": "x", "answer": "y", "inputs": {"a": "b" * 201}}, "inputs.a: must have 1 to"),
         ({"messages": [{"role": "user", "content": "x"}]}, "messages: must end with an answer"),
         ({"messages": "x"}, f"messages: must be a list of 1 to {MAX_TURNS} messages"),
         ({"messages": [7]}, r"messages\[0\]: must have the role user"),

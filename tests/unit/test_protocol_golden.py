@@ -112,6 +112,12 @@ def sent_messages() -> dict[str, Encoded]:
     cut = Answer("", FinishReason.LENGTH, is_choice=True)
     shares = {"probabilities": [0.75, 0.25], "confidence": 0.75, "calibrated": False}
     scored = Answer("on", FinishReason.STOP, is_choice=True, choice=0, detail=shares)
+    written = Answer(
+        "on room=hall",
+        FinishReason.STOP,
+        {"state": "on", "room": "r1"},
+        detail={"specialist": "rooms", "confidence": 0.97},
+    )
     answers = {
         "lamp": {"text": "on", "choice": 0, **shares, "finish_reason": "stop"},
         "intent": {"finish_reason": "deadline"},
@@ -135,6 +141,7 @@ def sent_messages() -> dict[str, Encoded]:
         "reply-json": encoded(Reply(bare, Answer('{"a":1}', FinishReason.STOP, {"a": 1}))),
         "reply-choice": encoded(Reply(ADDRESS, chosen, usage, FULL_TIMING)),
         "reply-scored": encoded(Reply(ADDRESS, scored, usage, FULL_TIMING)),
+        "reply-written": encoded(Reply(ADDRESS, written, usage, FULL_TIMING)),
         "reply-questions": encoded(Reply(ADDRESS, told, usage, FULL_TIMING)),
         "reply-choice-cut": encoded(Reply(ADDRESS, cut, usage, FULL_TIMING)),
         "reply-duplicate": encoded(Reply(ADDRESS, answer, attempt=2, is_duplicate=True), -3.0),

@@ -1,53 +1,77 @@
 """A writer's folder: what is read of it, and what a stranger's may not do."""
 
 import argparse
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edged.commands import teach
 from edged.errors import BundleError, BundleUnavailableError, UnavailableError
-from edged.protocol.request import ChatMessage
+from edged.protocol.request import Answer, ChatMessage, FinishReason
+from edged.specialists.adapter import (
+    MAX_BYTES,
+    AdaptedModel,
+    Adapter,
+    AdapterPart,
+    ProductShape,
+    adapter_bytes,
+)
 from edged.specialists.folder import Result
 from edged.specialists.wording import WordingKind
 from edged.specialists.writer import (
     ADAPTER,
-    ADAPTER_FILES,
     MAX_WRITER_BYTES,
     WRITER,
+    Writer,
+    WriterAnswers,
     WriterDescription,
-    adapter_sha256,
     heard,
     messages_of,
     read_writer,
     write_writer,
 )
-from tests.unit.lessons import BASE
 
+BASE = AdaptedModel("0" * 64, "1" * 64, "int8-w8a8/static/int8")
+SHAPE = {"1.mlp.down_proj": ProductShape(inputs=6, inners=1, blocks=1, rank=1, width=4)}
+PART = AdapterPart(
+    np.ones((6, 1), np.int8),
+    np.ones(1, np.float32),
+    np.ones((1, 1, 4), np.int8),
+    np.ones((1, 1, 4), np.float32),
+)
+ADAPTER_BYTES = adapter_bytes({"1.mlp.down_proj": PART})
 TOOLS = json.dumps([{"type": "function", "function": {"name": "stop"}}])
 RESULT = Result(0.9, 0.8, 0.95, 0.02, 40, 0.95, 0.8, 0.97, None)
 DESCRIPTION = WriterDescription(
-    1, "rooms", BASE, "Answer.", TOOLS, False, False, (), 1.5, 2.0, 0.7, RESULT, ""
+    1, "rooms", BASE, "Answer.", TOOLS, False, False, (), 1.5, 2.0, 0.7, RESULT, "", 0.005
 )
 
 
 def write(folder: Path, description: WriterDescription = DESCRIPTION) -> WriterDescription:
-    (folder / ADAPTER).mkdir(exist_ok=True)
-    for name in ADAPTER_FILES:
-        (folder / ADAPTER / name).write_text(name)
-    description = replace(description, adapter_sha256=adapter_sha256(folder))
-    write_writer(folder, description)
-    return description
+    write_writer(folder, description, ADAPTER_BYTES)
+    return replace(description, adapter_sha256=hashlib.sha256(ADAPTER_BYTES).hexdigest())
+
+
+def read(folder: Path) -> Writer:
+    return read_writer(folder, BASE, SHAPE)
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     written = write(tmp_path)
-    assert read_writer(tmp_path, BASE) == written
-    assert written.wording.read("stop") == {"name": "stop", "arguments": {}}
+    found = read(tmp_path)
+    assert found.description == written
+    assert found.adapter.key == written.adapter_sha256
+    assert found.wording.read("stop") == {"name": "stop", "arguments": {}}
+    size = {"size_bytes": found.adapter.size_bytes}
+    assert found.info() == {"name": "rooms", "kind": "json", "accuracy": 0.9} | size
+    write(tmp_path, replace(DESCRIPTION, schema=""))
+    assert read(tmp_path).info()["kind"] == "text"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +87,7 @@ def test_the_wording_is_that_of_the_description(
     tmp_path: Path, changes: dict[str, Any], kind: WordingKind
 ) -> None:
     written = write(tmp_path, replace(DESCRIPTION, **changes))
-    wording = read_writer(tmp_path, BASE).wording
+    wording = read(tmp_path).wording
     assert (wording.kind, wording.grounded) == (kind, written.grounded)
 
 
@@ -95,15 +119,29 @@ def test_a_folder_that_could_do_harm_is_refused(
     written = write(tmp_path)
     (tmp_path / WRITER).write_text(json.dumps(asdict(written) | change))
     with pytest.raises(BundleError, match=rf"{complaint}.*; teach it again"):
-        read_writer(tmp_path, BASE)
+        read(tmp_path)
 
 
 def damaged(folder: Path) -> None:
-    (folder / ADAPTER / ADAPTER_FILES[1]).write_text("other")
+    other = replace(PART, down=np.zeros((6, 1), np.int8))
+    (folder / ADAPTER).write_bytes(adapter_bytes({"1.mlp.down_proj": other}))
+
+
+def broken(folder: Path) -> None:
+    (folder / ADAPTER).write_bytes(b"other")
 
 
 def removed(folder: Path) -> None:
-    (folder / ADAPTER / ADAPTER_FILES[1]).unlink()
+    (folder / ADAPTER).unlink()
+
+
+def linked(folder: Path) -> None:
+    (folder / ADAPTER).unlink()
+    (folder / ADAPTER).symlink_to("/dev/zero")
+
+
+def long(folder: Path) -> None:
+    (folder / ADAPTER).write_bytes(bytes(MAX_BYTES + 1))
 
 
 def huge(folder: Path) -> None:
@@ -117,9 +155,12 @@ def missing(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "kind", "complaint"),
     [
-        (damaged, BundleError, "adapter is not what writer.json says"),
+        (damaged, BundleError, "adapter.safetensors is not what writer.json says"),
+        (broken, BundleError, "adapter.safetensors: "),
         (removed, BundleUnavailableError, "cannot be read"),
-        (huge, BundleError, "larger than 1048576 bytes"),
+        (linked, BundleUnavailableError, "cannot be read"),
+        (long, BundleUnavailableError, "cannot be read: longer than"),
+        (huge, BundleUnavailableError, "cannot be read: longer than 1048576 bytes"),
         (missing, BundleUnavailableError, "cannot be read"),
     ],
 )
@@ -129,25 +170,82 @@ def test_a_damaged_folder_is_refused(
     write(tmp_path)
     damage(tmp_path)
     with pytest.raises(kind, match=complaint):
-        read_writer(tmp_path, BASE)
+        read(tmp_path)
 
 
 def test_a_writer_of_another_model_is_refused(tmp_path: Path) -> None:
     write(tmp_path)
-    with pytest.raises(BundleError, match="taught to another model"):
-        read_writer(tmp_path, replace(BASE, source="c" * 64))
+    for base in (replace(BASE, source="c" * 64), replace(BASE, form="int8-w8a8/dynamic/int8")):
+        with pytest.raises(BundleError, match="taught to another model"):
+            read_writer(tmp_path, base, SHAPE)
+    with pytest.raises(BundleError, match="takes no adapters; rebuild it with this version's"):
+        read_writer(tmp_path, BASE, {})
+
+
+def test_an_adapter_that_is_too_large_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="lower its rank"):
+        write_writer(tmp_path / "large", DESCRIPTION, bytes(MAX_BYTES + 1))
+    assert not (tmp_path / "large").exists()
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "room": {"type": "string", "x-inputs": {"list": "rooms", "value": "id", "say": "name"}}
+    },
+    "required": ["room"],
+    "additionalProperties": False,
+}
+INPUTS = {"rooms": [{"id": str(n), "name": name} for n, name in enumerate(("hall", "den", "den"))]}
+
+
+def answers(schema: object = SCHEMA, **changes: Any) -> WriterAnswers:  # noqa: ANN401
+    said = replace(DESCRIPTION, schema=json.dumps(schema) if schema else "", **changes)
+    return WriterAnswers(Writer(said, said.wording, Adapter("key", {})), INPUTS)
+
+
+def test_a_text_that_is_whole_and_sure_becomes_its_json() -> None:
+    found = answers().answer("room=hall", -0.5, FinishReason.STOP)
+    detail = {"specialist": "rooms", "confidence": 0.7773}
+    assert found == Answer("room=hall", FinishReason.STOP, {"room": "0"}, detail=detail)
+    assert answers(None).answer("hello", 0.0, FinishReason.STOP).json is None
+    assert answers().adapter.key == "key"
+
+
+def test_what_is_below_the_threshold_is_unsure_and_has_no_json() -> None:
+    found = answers().answer("room=hall", -1.0, FinishReason.STOP)
+    assert (found.finish_reason, found.json, found.text) == (FinishReason.UNSURE, None, "room=hall")
+    assert found.detail["confidence"] == 0.6225
+    assert found.may_leave
+    assert not answers(escalate="model").answer("room=hall", -1.0, FinishReason.STOP).may_leave
+
+
+def test_what_names_several_things_is_unsure_unless_the_schema_has_an_answer_to_it() -> None:
+    found = answers().answer("room=den", 0.0, FinishReason.STOP)
+    assert (found.finish_reason, found.json) == (FinishReason.UNSURE, None)
+    found = answers(SCHEMA | {"x-ambiguous": {"room": None}}).answer(
+        "room=den", 0.0, FinishReason.STOP
+    )
+    assert (found.finish_reason, found.json) == (FinishReason.STOP, {"room": None})
+
+
+@pytest.mark.parametrize(
+    "reason", [FinishReason.LENGTH, FinishReason.DEADLINE, FinishReason.CANCELLED]
+)
+def test_what_was_cut_off_has_neither_json_nor_confidence(reason: FinishReason) -> None:
+    found = answers().answer("room=hall", 0.0, reason)
+    assert found == Answer("room=hall", reason, detail={"specialist": "rooms"})
 
 
 def test_the_messages_of_a_dialogue_and_what_was_heard() -> None:
-    messages = messages_of("Answer.", ["on", "and off"], ["on room=hall"])
+    messages = messages_of(["on", "and off"], ["on room=hall"])
     assert messages == (
-        ChatMessage("system", "Answer."),
         ChatMessage("user", "on"),
         ChatMessage("assistant", "on room=hall"),
         ChatMessage("user", "and off"),
     )
-    assert heard(messages) == "on\non room=hall\nand off"
-    assert messages_of("", ["on"], []) == (ChatMessage("user", "on"),)
+    system = ChatMessage("system", "Answer.")
+    assert heard([system, *messages]) == "on\non room=hall\nand off"
 
 
 def test_without_the_builders_tools_it_says_what_to_install(

@@ -12,9 +12,9 @@ from jinja2 import TemplateSyntaxError
 
 from edged.engine.tokenizer.sandbox import BudgetError, Sandbox
 from edged.errors import BundleError
+from edged.protocol.keys import MAX_INPUTS_CHARACTERS
 
 MAX_SOURCE_CHARACTERS = 8192
-MAX_INPUTS_CHARACTERS = 32_768
 _STEPS = 1 << 16
 _STEPS_FACTOR = 32
 _OUTPUT_CHARACTERS = 1 << 14

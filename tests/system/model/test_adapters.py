@@ -104,7 +104,7 @@ def test_the_adapted_model_stays_as_close_to_fp32(
     ids = Tokenizer.load(real_bundle).encode(page[:2000])
     folder = write_peft(tmp_path, SMOLLM2, LAYERS, rank=16, strength=0.01)
     parts = convert_adapter(folder, real_bundle.manifest, reference)
-    args = real_bundle, reference, [ids[:200]]
+    args = real_bundle, reference, [(ids[:200], [True] * 200)]
     plain = measure_adapter({}, {}, *args).mean_kl
     adapted = measure_adapter(read_peft(folder), parts, *args).mean_kl
     assert adapted < max(MAX_MEAN_KL, 1.25 * plain)

@@ -1,0 +1,63 @@
+"""``edged eval`` of a specialist that writes, in the engine as the daemon runs it."""
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from edged.bundle.folder import open_bundle
+from edged.engine.grammar import FormatError
+from edged.engine.loading import load_engine
+from edged.engine.steps import EngineSettings
+from edged.engine.tokenizer import TemplateError, Tokenizer
+from edged.engine.writing import WritingError
+from edged.engine.written import WriterRunner
+from edged.errors import UsageError
+from edged.specialists.adapter import AdaptedModel
+from edged.specialists.dialogues import as_wanted, check_answers, read_dialogues
+from edged.specialists.measures import calibration_error, interval
+from edged.specialists.writer import read_writer
+from edged.specialists.written import asked_of
+
+_CONTEXT = 2048
+
+
+def written_figures(folder: Path, model: Path, examples: Path) -> dict[str, Any]:
+    """Ask a writer about each example; return the names and values that ``edged eval`` prints.
+
+    Raises:
+        UsageError: The examples are wrong, or have answers that its schema does not allow.
+        BundleError: The bundle or the specialist is wrong.
+    """
+    bundle = open_bundle(model)
+    engine, tokenizer = load_engine(bundle, EngineSettings(_CONTEXT)), Tokenizer.load(bundle)
+    writer = read_writer(folder, AdaptedModel.of(bundle.manifest), engine.adapter_shape)
+    runner, said = WriterRunner(engine, tokenizer, writer), writer.description
+    dialogues = as_wanted(read_dialogues(examples), writer.wording, is_list=said.is_list)
+    check_answers(dialogues, writer.wording)
+    found, taken_s = [], []
+    for dialogue in dialogues:
+        for asked in asked_of(dialogue, writer.wording):
+            started_s = time.perf_counter()
+            try:
+                found.append(runner.answer(asked))
+            except (FormatError, TemplateError, WritingError) as error:
+                raise UsageError(f"{dialogue.place}: {error}") from error
+            taken_s.append(time.perf_counter() - started_s)
+    is_right = [one.is_right for one in found]
+    confidence = [said.confidence(one.log_probability) for one in found]
+    is_sure = [one >= said.unsure_below for one in confidence]
+    low, high = interval(sum(is_right), len(found))
+    sure = [right for right, one in zip(is_right, is_sure, strict=True) if one]
+    return {
+        "accuracy": round(statistics.fmean(is_right), 4),
+        "low": round(low, 4),
+        "high": round(high, 4),
+        "exact": round(statistics.fmean(is_right), 4),
+        "valid_json": round(statistics.fmean(one.is_valid for one in found), 4),
+        "ece": round(calibration_error(confidence, is_right), 4),
+        "unsure": round(1 - statistics.fmean(is_sure), 4),
+        "p50_ms": round(1000 * statistics.median(taken_s), 2),
+        "n": len(found),
+        "answered_right": round(statistics.fmean(sure), 4) if sure else None,
+    }

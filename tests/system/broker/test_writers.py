@@ -1,0 +1,212 @@
+"""Specialists that write, at a real broker: one is taught first, and two serve at once."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("optimum")
+
+from edged import cli
+from edged.builder import adapter_gate
+from edged.commands.local_broker import Broker
+from tests.builder.adapted_bundle import ROOMS, AdaptedBundle, write_adapted_bundle
+from tests.builder.tiny_families import export_tiny, tiny_model
+from tests.system.broker.daemons import daemon
+from tests.system.broker.peer import Peer, peer
+from tests.tiny_graphs import TinyConfig
+
+REQUEST = "edged/kitchen/request/generate"
+REPLIES = "edged/kitchen/response/#"
+HOUSE = {"rooms": [{"id": "r1", "name": "hall"}, {"id": "r2", "name": "attic"}]}
+TEMPLATE = "{% for room in inputs.rooms %}{{ room.name }}, {% endfor %}"
+ASKED: dict[str, dict[str, Any]] = {
+    "taught": {"prompt": "on in the hall", "specialist": "taught", "inputs": HOUSE},
+    "other": {"prompt": "off in the attic", "specialist": "other", "inputs": HOUSE},
+    "plain": {"prompt": "hello", "max_tokens": 24},
+}
+
+
+@dataclass(frozen=True)
+class Site:
+    """A bundle, a writer that was taught to it, and another one."""
+
+    base: AdaptedBundle
+    taught: Path
+    other: Path
+    examples: Path
+
+    def configuration(self, folder: Path, broker: Broker, specialists: str = "") -> Path:
+        path = folder / "edged.yaml"
+        named = specialists or f"[{self.taught}, {self.other}]"
+        path.write_text(
+            f"node: kitchen\nmodel: {{path: {self.base.bundle.folder}}}\n"
+            f"broker: {{port: {broker.port}}}\nspecialists: {named}\n",
+            "utf-8",
+        )
+        return path
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Teach a writer as a person does."""
+    folder, vocab_size = tmp_path_factory.mktemp("writers"), TinyConfig().vocab_size
+    export = export_tiny(folder / "export", "llama", vocab_size=vocab_size)
+    base = write_adapted_bundle(export, folder, vocab_size, max_model_len=256)
+    tiny_model("llama", vocab_size=vocab_size).save_pretrained(folder / "weights")
+    lines = [
+        {
+            "prompt": f"{word} in the {room['name']} please {index}",
+            "answer": {"state": word, "room": room["id"]},
+            "inputs": HOUSE,
+        }
+        for index in range(6)
+        for word in ("on", "off")
+        for room in HOUSE["rooms"]
+    ]
+    examples = folder / "examples.jsonl"
+    examples.write_text("\n".join(map(json.dumps, lines)))
+    (folder / "schema.json").write_text(json.dumps(ROOMS))
+    (folder / "template").write_text(TEMPLATE)
+    fused = folder / "cache" / "edged" / "fused"
+    fused.mkdir(parents=True)
+    (fused / base.bundle.manifest.source.sha256).symlink_to(base.reference)
+    options = {
+        "--model": base.bundle.folder,
+        "--weights": folder / "weights",
+        "--output": folder / "taught",
+        "--schema": folder / "schema.json",
+        "--template": folder / "template",
+        "--layers": 0.5,
+        "--rank": 4,
+        "--epochs": 2,
+        "--variations": 1,
+        "--threads": 1,
+    }
+    words = [str(word) for pair in options.items() for word in pair]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        # A model of two layers with random weights loses more in 8 bits than one that was trained.
+        patched.setattr(adapter_gate, "MAX_MEAN_KL", 1.0)
+        assert cli.main(["teach", str(examples), *words]) == 0
+    base.write_writer(folder / "other", seed=1, template=TEMPLATE)
+    return Site(base, folder / "taught", folder / "other", examples)
+
+
+@pytest.fixture
+def ask(site: Site, mosquitto: Broker, tmp_path: Path) -> Any:  # noqa: ANN401 - a generator
+    """Return what asks a node with both writers, and its process."""
+    path = site.configuration(tmp_path, mosquitto)
+    with (
+        daemon(tmp_path, "--config", str(path)) as process,
+        peer(mosquitto.port, "5", REPLIES) as client,
+    ):
+        process.until("STATUS=serving")
+
+        def ask(**members: object) -> dict[str, Any]:
+            client.publish(REQUEST, {"id": "x", "timeout_ms": 60_000} | members)
+            return client.reply()
+
+        yield Asking(ask, client, process.process)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A node that serves, and a client of it."""
+
+    one: Callable[..., dict[str, Any]]
+    client: Peer
+    process: "subprocess.Popen[bytes]"
+
+    def refusal(self, **members: object) -> str:
+        reply = self.one(**members)
+        assert reply["status"] == "error"
+        assert reply["error"]["code"] == "bad_request"
+        return str(reply["error"]["message"])
+
+
+def test_two_writers_and_the_plain_model_answer_at_once_as_alone(ask: Asking) -> None:
+    alone = {name: ask.one(**request)["data"] for name, request in ASKED.items()}
+    ask.process.send_signal(signal.SIGSTOP)  # so that it finds all of them at once
+    for name, request in ASKED.items():
+        ask.client.publish(REQUEST, request | {"id": name, "timeout_ms": 60_000})
+    ask.process.send_signal(signal.SIGCONT)
+    together = {}
+    while len(together) < len(ASKED):
+        reply = ask.client.reply()
+        together[reply["id"]] = reply["data"]
+    # With confidence: the bits of every token's probability are in it.
+    assert together == alone
+    for name in ("taught", "other"):
+        assert alone[name]["specialist"] == name
+        assert 0 < alone[name]["confidence"] < 1
+    assert "specialist" not in alone["plain"]
+
+
+def test_what_is_sure_has_json_that_the_inputs_allow(ask: Asking) -> None:
+    data = ask.one(**ASKED["other"])["data"]  # its threshold is 0
+    assert data["finish_reason"] == "stop"
+    assert data["json"]["room"] in {"r1", "r2"}
+    assert data["json"]["state"] in {"on", "off"}
+    one_room = {"rooms": [{"id": "cellar.1", "name": "the cellar"}]}
+    data = ask.one(**ASKED["other"] | {"inputs": one_room})["data"]
+    assert data["json"]["room"] == "cellar.1"
+    cut = ask.one(**ASKED["other"] | {"max_tokens": 1})["data"]
+    assert (cut["finish_reason"], cut["json"]) == ("length", None)
+    assert "confidence" not in cut
+    twins = {"rooms": [{"id": "1", "name": "den"}, {"id": "2", "name": "den"}]}
+    data = ask.one(**ASKED["other"] | {"inputs": twins})["data"]
+    assert (data["finish_reason"], data["json"]) == ("unsure", None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"inputs": None}, "inputs.rooms: must be a list"),
+        ({"inputs": {"rooms": "hall"}}, "inputs.rooms: must be a list"),
+        ({"inputs": {"rooms": [7]}}, "inputs.rooms[0]: must be an object, or a text"),
+        ({"inputs": {"rooms": [{"id": "a"}]}}, "inputs.rooms: name must be a text"),
+        ({"inputs": {"rooms": []}}, "inputs: with these, nothing can be answered"),
+        ({"stream": True}, "stream: cannot be used with `specialist`; leave it out"),
+        ({"session": "s"}, "session: cannot be used with `specialist`; leave it out"),
+        ({"format": {"type": "text"}}, "format: cannot be used with `specialist`; leave it out"),
+        ({"specialist": "none"}, "specialist: none is not installed on this node; it has other"),
+        (
+            {"specialist": None, "inputs": None, "questions": {"q": {"specialist": "other"}}},
+            "questions.q.specialist: other writes its answers; ask it alone",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_is_named(ask: Asking, changes: dict[str, Any], says: str) -> None:
+    assert ask.refusal(**ASKED["other"] | changes).startswith(says)
+
+
+def test_the_command_asks_with_inputs_and_prints_the_json(
+    ask: Asking, mosquitto: Broker, tmp_path: Path
+) -> None:
+    (tmp_path / "house.json").write_text(json.dumps(HOUSE))
+    words = ["ask", "off in the attic", "--broker", mosquitto.url, "--node", "kitchen"]
+    words += ["--specialist", "other", "--inputs", str(tmp_path / "house.json"), "--timeout", "60"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "edged", *words], capture_output=True, check=True, timeout=120
+    )
+    assert json.loads(ran.stdout) == ask.one(**ASKED["other"])["data"]["json"]
+
+
+def test_eval_measures_what_the_node_would_answer(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--model", str(site.base.bundle.folder), "--specialist", str(site.taught)]
+    assert cli.main(["eval", *words, "--examples", str(site.examples), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["n"] == 24
+    assert figures["valid_json"] == 1.0
+    assert figures["low"] <= figures["exact"] == figures["accuracy"] <= figures["high"]
+    assert 0 <= figures["unsure"] <= 1
