@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edged.builder.writer_prompts import Prompts
+from edged.builder.writer_prompts import MAX_TOKENS, Prompts
 from edged.engine.grammar import GrammarConstraint
 from edged.engine.tokenizer import Tokenizer
 from edged.engine.writing import WriterPrompts
@@ -36,7 +36,7 @@ class Answerer:
     ) -> None:
         self._model = model
         self._tokenizer, self._wording, self._prompts = tokenizer, wording, prompts
-        self._grammars = WriterPrompts(tokenizer)
+        self._grammars = WriterPrompts(tokenizer, MAX_TOKENS)
         self._vocab_size = int(model.config.vocab_size)
 
     def answer(self, asked: Asked) -> Written:

@@ -28,7 +28,7 @@ class Prompts:
 
     def __init__(self, tokenizer: Tokenizer, wording: Wording, template: str) -> None:
         self._tokenizer, self._wording, self._template = tokenizer, wording, template
-        self._prompts = WriterPrompts(tokenizer)
+        self._prompts = WriterPrompts(tokenizer, MAX_TOKENS)
         self._end = tokenizer.stop_ids[0]
 
     def ids(self, asked: Asked) -> list[int]:

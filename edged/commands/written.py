@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from edged.bundle.folder import open_bundle
-from edged.engine.grammar import FormatError
 from edged.engine.loading import load_engine
 from edged.engine.steps import EngineSettings
-from edged.engine.tokenizer import TemplateError, Tokenizer
-from edged.engine.writing import WritingError
+from edged.engine.tokenizer import Tokenizer
 from edged.engine.written import WriterRunner
 from edged.errors import UsageError
 from edged.specialists.adapter import AdaptedModel
@@ -41,7 +39,7 @@ def written_figures(folder: Path, model: Path, examples: Path) -> dict[str, Any]
             started_s = time.perf_counter()
             try:
                 found.append(runner.answer(asked))
-            except (FormatError, TemplateError, WritingError) as error:
+            except ValueError as error:  # its inputs, or its length
                 raise UsageError(f"{dialogue.place}: {error}") from error
             taken_s.append(time.perf_counter() - started_s)
     is_right = [one.is_right for one in found]

@@ -244,7 +244,7 @@ def _assemble(
             limits,
             inbox.put,
             lambda: model.specialists.installed,
-            WriterPrompts(tokenizer).prepare,
+            WriterPrompts(tokenizer, limits.max_model_len).prepare,
         ),
         journal,
         events,

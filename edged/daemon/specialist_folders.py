@@ -111,7 +111,7 @@ class SpecialistFolders:
         template = Template(tokenizer.encode, tokenizer.beginning_ids)
         scoring = OptionScoring(tokenizer.encode)
         # A second one: requests are prepared on another thread.
-        check = WriterPrompts(tokenizer).check
+        check = WriterPrompts(tokenizer, engine.max_model_len).check
         adaptable = Adaptable(AdaptedModel.of(manifest), engine.adapter_shape, check)
         layout_given = layout if layout.width else None
         return cls(BaseModel.of(manifest), template, layout_given, scoring, adaptable)

@@ -18,6 +18,8 @@ from edged.specialists.wording import Wording, WordingKind
 from edged.specialists.writer import Writer, heard
 
 _MAX_TEMPLATES = 64
+# Of what was said, for the values that must stand there: a turn of an example is no longer.
+_MAX_HEARD_CHARACTERS = 4096
 
 
 class WritingError(ValueError):
@@ -32,10 +34,15 @@ class Prompted(NamedTuple):
 
 
 class WriterPrompts:
-    """Prepares requests to the writers of one model; for one thread at a time."""
+    """Prepares requests to the writers of one model; for one thread at a time.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+    Args:
+        tokenizer: Of the bundle.
+        max_model_len: Tokens of prompt and answer, at most.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, max_model_len: int) -> None:
+        self._tokenizer, self._max_model_len = tokenizer, max_model_len
         self._templates: dict[str, InputsTemplate] = {}
 
     def check(self, writer: Writer) -> None:
@@ -65,6 +72,8 @@ class WriterPrompts:
         """
         try:
             prompt_ids = self.encode(writer.description.template, messages, inputs)
+            if len(prompt_ids) >= self._max_model_len:  # it is refused, and costs nothing more
+                return Prompted(prompt_ids, None)
             constraint = self.constraint(writer.wording, inputs, heard(messages))
         except (InputsError, InputsTemplateError, AnswerError) as error:
             raise WritingError(str(error)) from error
@@ -100,7 +109,8 @@ class WriterPrompts:
         if wording.kind is WordingKind.JSON and isinstance(wording.schema, dict):
             schema = OutputFormat(FormatType.JSON_SCHEMA, wording.schema)
             return compile_format(self._tokenizer, schema)
-        grammar = wording.grammar(inputs, said)
+        is_long = said is not None and len(said) > _MAX_HEARD_CHARACTERS
+        grammar = wording.grammar(inputs, None if is_long else said)
         if grammar is None:
             return None
         try:

@@ -22,7 +22,7 @@ class WriterRunner:
 
     def __init__(self, engine: Engine, tokenizer: Tokenizer, writer: Writer) -> None:
         self._engine, self._tokenizer, self._writer = engine, tokenizer, writer
-        self._prompts = WriterPrompts(tokenizer)
+        self._prompts = WriterPrompts(tokenizer, engine.max_model_len)
 
     def answer(self, asked: Asked) -> Written:
         """Return what is answered to a prompt; blocks until then.

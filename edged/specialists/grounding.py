@@ -81,21 +81,28 @@ def said_values(shape: Shape, prompt: str) -> Iterator[Scalar]:
         for option in shape.options:
             yield from said_values(option, prompt)
     elif isinstance(shape, Listed):
-        yield from (one for one in shape.values if stands_in(one, prompt))
+        words = _words(prompt)[:MAX_PROMPT_WORDS]
+        yield from (one for one in shape.values if stands_in(one, prompt, words))
     elif isinstance(shape, Number):
         yield from _numbers(prompt)
     elif isinstance(shape, FreeText):
         yield from _spans(prompt)
 
 
-def stands_in(value: Any, prompt: str) -> bool:  # noqa: ANN401
-    """Tell whether a prompt says a value, but for case, a plural, or a slip of one letter."""
+def stands_in(value: Any, prompt: str, words: Sequence[str] | None = None) -> bool:  # noqa: ANN401
+    """Tell whether a prompt says a value, but for case, a plural, or a slip of one letter.
+
+    Args:
+        value: Of JSON.
+        prompt: All that was said.
+        words: Of the prompt, where they are known.
+    """
     if isinstance(value, bool) or value is None:
         return False
     if not isinstance(value, str):
         return any(abs(value) == number for number in _numbers(prompt))
     wanted = _words(value)
-    words = _words(prompt)[:MAX_PROMPT_WORDS]
+    words = _words(prompt)[:MAX_PROMPT_WORDS] if words is None else words
     count = len(wanted)
     return count > 0 and any(
         all(map(_is_like, wanted, words[start : start + count]))

@@ -413,6 +413,37 @@ def _values() -> Iterator[Attack]:
         yield Attack("values", name, (Message(_ask(**members), codes),))
 
 
+# -- Inputs of a specialist: what is bounded before one is looked for.
+
+
+def _inputs() -> Iterator[Attack]:
+    deep: object = "x"
+    for _ in range(60):
+        deep = [deep]
+    wrong: dict[str, tuple[object, str]] = {
+        "a list": ([1], "inputs: must be an object"),
+        "60 levels": ({"a": deep}, "inputs.a[0][0][0]: nested deeper"),
+        "3,500 empty lists": ({"a": [[]] * 3_500}, "inputs.a: must have at most 256 items"),
+        "5,000 values": (
+            {f"a{i}": [0] * 250 for i in range(20)},
+            "inputs: more than 4096 values",
+        ),
+        "a text of 10 kB": ({"a": "x" * 10_000}, "inputs.a: must have 1 to 200 characters"),
+        "a name of 10 kB": ({"a" * 10_000: 1}, "inputs: a name must be"),
+        "a name that is code": ({"{{ 7 }}": 1}, "inputs: a name must be"),
+        "the name of the prompt": ({"": "x"}, "inputs: a name must be"),
+        "NUL": ({"a": "\0"}, "inputs.a: must not contain NUL"),
+        "half a pair": ({"a": "\ud800"}, "inputs.a: must not contain half"),
+        "no specialist of this name": ({"a": 1}, "specialist: nothing is installed"),
+    }
+    for name, (inputs, says) in wrong.items():
+        asked = Message(_ask(specialist="nobody", inputs=inputs), says=says)
+        yield Attack("inputs", name, (asked,))
+    for specialist in (None, "auto"):
+        asked = Message(_ask(specialist=specialist, inputs={"a": 1}), says="inputs: are for a")
+        yield Attack("inputs", f"for {specialist}", (asked,))
+
+
 # -- Operations, cancels and sessions.
 
 
@@ -452,5 +483,6 @@ ATTACKS: tuple[Attack, ...] = (
     *_properties(),
     *_payloads(),
     *_values(),
+    *_inputs(),
     *_operations(),
 )

@@ -50,4 +50,15 @@ def test_each_drop_is_counted_with_its_reason(sites: Sites[Site]) -> None:
 def test_there_are_at_least_300_messages_of_every_class() -> None:
     rows = Counter(attack.row for attack in ATTACKS for _ in attack.messages)
     assert rows.total() >= 300
-    assert rows.keys() >= {"T1", "T2", "T3", "T4", "T9", "T10", "properties", "payloads", "values"}
+    assert rows.keys() >= {
+        "T1",
+        "T2",
+        "T3",
+        "T4",
+        "T9",
+        "T10",
+        "properties",
+        "payloads",
+        "values",
+        "inputs",
+    }
