@@ -9,10 +9,16 @@ import pytest
 from edged.node.escalations import MIN_WAIT_S, WAITED_SHARE
 from edged.node.events import Drain, EscalationReplied
 from edged.node.generation import Finished
-from edged.protocol.escalation import MAX_REPLY_BYTES, EscalationTarget, decode_escalation
-from edged.protocol.request import Answer, FinishReason
+from edged.protocol.escalation import (
+    MAX_REPLY_BYTES,
+    EscalationTarget,
+    decode_escalation,
+    encode_escalation,
+)
+from edged.protocol.request import Answer, FinishReason, ReplyAddress
 from edged.protocol.wire import Delivery
 from tests.fakes import LIMITS, Bench, Sent, ran
+from tests.make_request import make_request
 
 TARGET = EscalationTarget(
     "attic", "edged/attic/request/generate", "edged/kitchen/response/escalation", b"secret"
@@ -78,6 +84,12 @@ def test_an_unsure_prompt_goes_to_the_other_node_which_may_not_pass_it_on(bench:
     assert wire.correlation_data == token(bench).encode()
     assert (sent.qos, sent.retain) == (1, False)
     assert bench.transport.replies == []
+
+
+def test_the_inputs_of_a_request_go_with_it() -> None:
+    request = make_request(inputs={"area": "hall"})
+    sent = encode_escalation(request, "home", ReplyAddress("t", "a"), "topic", 3.0)
+    assert json.loads(sent.payload)["inputs"] == {"area": "hall"}
 
 
 def test_its_answer_becomes_the_reply_and_says_whose_it_is(bench: Bench) -> None:

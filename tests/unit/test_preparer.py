@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -13,6 +13,7 @@ from edged.daemon.preparer import SHORT_CHARACTERS, Preparer
 from edged.engine.decoding import Constraint
 from edged.engine.grammar import FormatError
 from edged.engine.tokenizer import TemplateError
+from edged.engine.writing import Prompted, WritingError
 from edged.errors import ErrorCode
 from edged.node.effects import Prepare
 from edged.node.events import Prepared
@@ -20,6 +21,7 @@ from edged.node.sessions import PendingTurn, SessionLimits, Turn
 from edged.protocol.request import ChatMessage, Client, FormatType, OutputFormat
 from edged.specialists.installed import Installed
 from edged.specialists.scoring import OptionScoring
+from edged.specialists.writer import Writer, WriterAnswers
 from tests.fakes import LIMITS
 from tests.make_request import make_request
 
@@ -140,6 +142,36 @@ def test_a_scored_choice_is_prepared_as_a_decision_and_its_wrong_option_named() 
             assert prepared.rejected is not None
             assert prepared.rejected.code is ErrorCode.BAD_REQUEST
             assert prepared.rejected.message.startswith(problem)
+
+
+def test_what_a_specialist_writes_is_prepared_on_the_thread_with_its_inputs() -> None:
+    stage, writer = Stage(), cast("Writer", object())
+    asked: list[tuple[object, ...]] = []
+
+    def prompt_writer(*given: object) -> Prompted:
+        asked.append(given)
+        if given[2] != {"a": 1}:
+            raise WritingError("inputs.a: must be 1")
+        return Prompted([7, 8], None)
+
+    stage.preparer = Preparer(
+        stage.language.encode_chat,
+        stage.language.compile_format,
+        LIMITS,
+        stage.emitted.put,
+        lambda: Installed(writers={"home": writer}),
+        prompt_writer,
+    )
+    stage.preparer.start_thread()
+    request = ask("x", specialist="home", inputs={"a": 1})
+    assert stage.preparer.submit(request) is None
+    prepared = stage.emitted.get(timeout=LIMIT_S)
+    assert (prepared.prompt_ids, prepared.answers) == ([7, 8], WriterAnswers(writer, {"a": 1}))
+    assert asked == [(writer, request.request.messages, {"a": 1})]
+    assert stage.preparer.submit(ask("x", specialist="home", inputs={"a": 2})) is None
+    rejected = stage.emitted.get(timeout=LIMIT_S).rejected
+    assert rejected is not None
+    assert (rejected.code, rejected.message) == (ErrorCode.BAD_REQUEST, "inputs.a: must be 1")
 
 
 def test_any_other_error_refuses_this_request_alone_and_its_words_are_not_logged(
