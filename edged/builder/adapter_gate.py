@@ -59,9 +59,9 @@ def gated_adapter(
     figures = measure_adapter(adapter, parts, bundle, reference_folder, sequences, activity)
     if not figures.mean_kl <= MAX_MEAN_KL:
         raise AdapterGateError(
-            f"{peft_folder}: the adapted int8 model differs from the adapted fp32 model by a mean "
-            f"KL of {figures.mean_kl:.4f}, {MAX_MEAN_KL:g} at most; train with a lower lora_alpha "
-            "or learning rate, or with fewer of target_modules or layers_to_transform"
+            f"the adapted int8 model differs from the adapted fp32 model by a mean KL of "
+            f"{figures.mean_kl:.4f}, {MAX_MEAN_KL:g} at most; train with a lower lora_alpha or "
+            "learning rate, or with fewer of target_modules or layers_to_transform"
         )
     return parts, figures.mean_kl
 

@@ -15,7 +15,7 @@ import torch
 from edged.builder.adapter_gate import gated_adapter
 from edged.builder.adapters import convert_adapter
 from edged.builder.lora import LINEARS, MAX_RANK, AdapterForm, attach, load_state, state_of
-from edged.builder.peft import read_peft
+from edged.builder.peft import CONFIG, read_peft
 from edged.builder.peft_folder import trained, write_peft
 from edged.builder.pipeline import default_cache
 from edged.builder.progress import Progress
@@ -34,7 +34,8 @@ from edged.builder.writer_prompts import Prompts, rows_of
 from edged.builder.writer_rows import Row
 from edged.builder.writer_training import Course, Epoch, Trainer
 from edged.bundle.folder import Bundle, open_bundle
-from edged.engine.loading import load_engine
+from edged.bundle.manifest import GraphKind
+from edged.engine.loading import load_engine, load_graph
 from edged.engine.steps import EngineSettings
 from edged.engine.tokenizer import Tokenizer
 from edged.engine.written import WriterRunner
@@ -244,11 +245,22 @@ def _check_form(form: AdapterForm, state: dict[str, torch.Tensor], base: TaughtM
     """Refuse what the bundle could not run, before it is trained.
 
     Raises:
-        BuildError: It takes no adapters, or none of this form.
+        BuildError: It takes no adapters.
+        UsageError: It takes none of this form.
     """
+    is_fused = base.bundle.manifest.graph is GraphKind.FUSED
+    graph = load_graph(base.bundle.model_path, is_fused=is_fused, max_model_len=8)
+    if not graph.adapter_shape:
+        raise BuildError(
+            f"{base.bundle.folder}: takes no adapters; rebuild it with this version's `edged build`"
+        )
     with tempfile.TemporaryDirectory(prefix="edged-adapter-") as folder:
         write_peft(Path(folder), form, state, "")
-        convert_adapter(Path(folder), base.bundle.manifest, base.reference)
+        try:
+            convert_adapter(Path(folder), base.bundle.manifest, base.reference)
+        except BuildError as error:
+            problem = str(error).removeprefix(f"{Path(folder) / CONFIG}: ")
+            raise UsageError(f"--layers, --rank or --targets: {problem}") from error
 
 
 def _gated(

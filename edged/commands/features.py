@@ -13,6 +13,7 @@ from edged.engine.tokenizer import Tokenizer
 from edged.errors import BundleError, UsageError
 from edged.specialists.features import Layout, Template
 from edged.specialists.folder import BaseModel, Specialist, read_specialist
+from edged.specialists.writer import WRITER
 
 _CONTEXT = 2048
 
@@ -43,7 +44,12 @@ class FeatureReader:
 
         Raises:
             BundleError: it is damaged, or taught to another model.
+            UsageError: it writes its answers, which takes more than features.
         """
+        if (folder / WRITER).exists():
+            raise UsageError(
+                f"{folder}: writes its answers; `edged eval` measures it, and a node gives them"
+            )
         return read_specialist(folder, self.base, self.layout)
 
     def read(self, prompts: Sequence[str], note: Callable[[float], None]) -> NDArray[np.float32]:

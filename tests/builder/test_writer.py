@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ pytest.importorskip("optimum")
 from safetensors.torch import load_file  # noqa: E402
 
 from edged import cli  # noqa: E402
-from edged.builder import adapter_gate  # noqa: E402
+from edged.builder import adapter_gate, writer_command  # noqa: E402
 from edged.builder.lora import LINEARS, AdapterForm, attach, load_state, state_of  # noqa: E402
 from edged.builder.peft import WEIGHTS, read_peft  # noqa: E402
 from edged.builder.peft_folder import trained, write_peft  # noqa: E402
@@ -22,9 +23,11 @@ from edged.builder.trunk import Trunk  # noqa: E402
 from edged.builder.writer_rows import Row, batch_of, batches  # noqa: E402
 from edged.builder.writer_training import Course, Epoch, Trainer  # noqa: E402
 from edged.engine.loading import load_graph  # noqa: E402
-from edged.errors import UsageError  # noqa: E402
+from edged.errors import BuildError, UsageError  # noqa: E402
 from edged.specialists.adapter import AdaptedModel  # noqa: E402
+from edged.specialists.dialogues import Dialogue  # noqa: E402
 from edged.specialists.writer import PEFT, WRITER, read_writer  # noqa: E402
+from edged.specialists.written import Asked, Written  # noqa: E402
 from tests.builder.adapted_bundle import AdaptedBundle, write_adapted_bundle  # noqa: E402
 from tests.builder.conftest import TinyExport  # noqa: E402
 from tests.builder.tiny_families import tiny_model  # noqa: E402
@@ -298,8 +301,21 @@ def test_what_the_bundle_could_not_run_is_refused_before_it_is_trained(
     options = ("--tools", tmp_path / "tools.json", "--layers", 1, "--rank", 4)
     assert teach(*options) != 0
     printed = capsys.readouterr()
-    assert "layers_to_transform has layer 0, the bundle adapts 1 to 1" in printed.err
+    problem = "layers_to_transform has layer 0, the bundle adapts 1 to 1"
+    assert f"--layers, --rank or --targets: {problem}" in printed.err
     assert "epoch" not in printed.err
+
+
+@pytest.mark.parametrize(("lost", "is_refused"), [(0, False), (1, False), (2, True)])
+def test_an_adapter_that_answers_worse_in_8_bits_is_refused(lost: int, *, is_refused: bool) -> None:
+    asked = Asked((), "", Dialogue((), 1, ""))
+
+    def written(num_right: int) -> list[Written]:
+        return [Written(asked, "", 0.0, True, index < num_right) for index in range(40)]
+
+    problem = "36 of 40 held-out answers are right in 8 bits, 38 in full precision"
+    with pytest.raises(BuildError, match=problem) if is_refused else nullcontext():
+        writer_command._compare(written(38), written(38 - lost))
 
 
 def test_below_the_floor_nothing_is_written(
