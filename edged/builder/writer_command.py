@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from edged.builder.adapter_gate import gated_adapter
@@ -31,6 +30,7 @@ from edged.builder.writer_model import (
     teaching_bytes,
 )
 from edged.builder.writer_prompts import Prompts, rows_of
+from edged.builder.writer_results import calibrated, compare_exact, result_of
 from edged.builder.writer_rows import Row
 from edged.builder.writer_training import Course, Epoch, Trainer
 from edged.bundle.folder import Bundle, open_bundle
@@ -43,10 +43,8 @@ from edged.errors import BuildError, ExitCode, UsageError
 from edged.specialists.adapter import AdaptedModel, AdapterPart, adapter_bytes, made_adapter
 from edged.specialists.dialogues import Dialogue
 from edged.specialists.folder import Result
-from edged.specialists.measures import calibration_error, interval
 from edged.specialists.multiply import Multiplier
 from edged.specialists.names import taught_name
-from edged.specialists.training import probability_scale, unsure_below
 from edged.specialists.writer import (
     DEFAULT_TEMPLATE,
     FORMAT,
@@ -56,12 +54,11 @@ from edged.specialists.writer import (
     schema_text,
     write_writer,
 )
-from edged.specialists.written import Written, num_right
+from edged.specialists.written import Written
 
-_SHOWN = 5
 _CONTEXT = 2048
-# Prompts with their answers that 8 bits are compared on, and how much of the accuracy may be lost.
-_COMPARED, _MOST_LOST = 32, 0.01
+# Prompts with their answers that 8 bits are compared on.
+_COMPARED = 32
 _RANGES: dict[str, tuple[float, float]] = {
     "precision": (0, 1),
     "floor": (0, 1),
@@ -130,8 +127,8 @@ def main(arguments: argparse.Namespace) -> int:
     engine = load_engine(bundle, EngineSettings(_CONTEXT, num_threads=arguments.threads))
     runner = WriterRunner(engine, base.tokenizer, writer)
     held_out = _answers(runner, prompts, apart, progress)
-    _compare(exact, held_out)
-    description = _calibrated(writer.description, held_out, arguments)
+    compare_exact(exact, held_out)
+    description = calibrated(writer.description, held_out, arguments)
     if material.tests:
         tests = _answers(runner, prompts, material.tests, progress)
         description = replace(description, result=result_of(tests, description, arguments))
@@ -306,20 +303,6 @@ def _answers(
     return found
 
 
-def _compare(exact: Sequence[Written], served: Sequence[Written]) -> None:
-    """Refuse an adapter that answers worse in 8 bits.
-
-    Raises:
-        BuildError: It loses more than a point, of few examples more than one of them.
-    """
-    before, after, count = num_right(exact), num_right(served), len(served)
-    if before - after > max(_MOST_LOST * count, 1):
-        raise BuildError(
-            f"{after} of {count} held-out answers are right in 8 bits, {before} in full precision:"
-            " train with a lower --rate or --rank, or with more examples"
-        )
-
-
 def _described(
     arguments: argparse.Namespace,
     material: Material,
@@ -344,40 +327,6 @@ def _described(
         "",
         mean_kl,
         arguments.escalate,
-    )
-
-
-def _calibrated(
-    description: WriterDescription, held_out: Sequence[Written], arguments: argparse.Namespace
-) -> WriterDescription:
-    """Return the description with what probabilities of answers mean, and from where on."""
-    is_right = np.array([one.is_right for one in held_out])
-    slope, shift = probability_scale(np.array([one.log_probability for one in held_out]), is_right)
-    description = replace(description, slope=slope, shift=shift)
-    confidence = np.array([description.confidence(one.log_probability) for one in held_out])
-    threshold = unsure_below(confidence, is_right, arguments.precision)
-    description = replace(description, unsure_below=threshold)
-    return replace(description, result=result_of(held_out, description, arguments))
-
-
-def result_of(
-    written: Sequence[Written], description: WriterDescription, arguments: argparse.Namespace
-) -> Result:
-    """Return the figures of what was answered, and print what was wrong."""
-    right = [one.is_right for one in written]
-    confidence = [description.confidence(one.log_probability) for one in written]
-    is_answered = [one >= description.unsure_below for one in confidence]
-    answered_right = [one for one, known in zip(right, is_answered, strict=True) if known]
-    for one in [one for one in written if not one.is_right][:_SHOWN]:
-        turn = one.asked.dialogue
-        said = one.asked.messages[-1].content[-80:]
-        print(f"{turn.place}: {one.text!r} for {one.asked.text!r}: {said!r}")
-    return Result(
-        *(float(np.mean(right)), *interval(sum(right), len(right))),
-        *(calibration_error(confidence, right), len(right), arguments.precision),
-        float(np.mean(is_answered)),
-        float(np.mean(answered_right)) if answered_right else 0.0,
-        None,
     )
 
 

@@ -15,11 +15,12 @@ pytest.importorskip("optimum")
 from safetensors.torch import load_file  # noqa: E402
 
 from edged import cli  # noqa: E402
-from edged.builder import adapter_gate, writer_command  # noqa: E402
+from edged.builder import adapter_gate  # noqa: E402
 from edged.builder.lora import LINEARS, AdapterForm, attach, load_state, state_of  # noqa: E402
 from edged.builder.peft import WEIGHTS, read_peft  # noqa: E402
 from edged.builder.peft_folder import trained, write_peft  # noqa: E402
 from edged.builder.trunk import Trunk  # noqa: E402
+from edged.builder.writer_results import compare_exact  # noqa: E402
 from edged.builder.writer_rows import Row, batch_of, batches  # noqa: E402
 from edged.builder.writer_training import Course, Epoch, Trainer  # noqa: E402
 from edged.engine.loading import load_graph  # noqa: E402
@@ -315,7 +316,7 @@ def test_an_adapter_that_answers_worse_in_8_bits_is_refused(lost: int, *, is_ref
 
     problem = "36 of 40 held-out answers are right in 8 bits, 38 in full precision"
     with pytest.raises(BuildError, match=problem) if is_refused else nullcontext():
-        writer_command._compare(written(38), written(38 - lost))
+        compare_exact(written(38), written(38 - lost))
 
 
 def test_below_the_floor_nothing_is_written(

@@ -1,0 +1,66 @@
+"""What was measured of a writer: whether 8 bits lose too much, and what its confidence means."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from edged.errors import BuildError
+from edged.specialists.folder import Result
+from edged.specialists.measures import calibration_error, interval
+from edged.specialists.training import probability_scale, unsure_below
+from edged.specialists.writer import WriterDescription
+from edged.specialists.written import Written, num_right
+
+_SHOWN = 5
+# How much of the accuracy in full precision may be lost.
+_MOST_LOST = 0.01
+
+
+def compare_exact(exact: Sequence[Written], served: Sequence[Written]) -> None:
+    """Refuse an adapter that answers worse in 8 bits.
+
+    Raises:
+        BuildError: It loses more than a point, of few examples more than one of them.
+    """
+    before, after, count = num_right(exact), num_right(served), len(served)
+    if before - after > max(_MOST_LOST * count, 1):
+        raise BuildError(
+            f"{after} of {count} held-out answers are right in 8 bits, {before} in full precision:"
+            " train with a lower --rate or --rank, or with more examples"
+        )
+
+
+def calibrated(
+    description: WriterDescription, held_out: Sequence[Written], arguments: argparse.Namespace
+) -> WriterDescription:
+    """Return the description with what probabilities of answers mean, and from where on."""
+    is_right = np.array([one.is_right for one in held_out])
+    slope, shift = probability_scale(np.array([one.log_probability for one in held_out]), is_right)
+    description = replace(description, slope=slope, shift=shift)
+    confidence = np.array([description.confidence(one.log_probability) for one in held_out])
+    threshold = unsure_below(confidence, is_right, arguments.precision)
+    description = replace(description, unsure_below=threshold)
+    return replace(description, result=result_of(held_out, description, arguments))
+
+
+def result_of(
+    written: Sequence[Written], description: WriterDescription, arguments: argparse.Namespace
+) -> Result:
+    """Return the figures of what was answered, and print what was wrong."""
+    right = [one.is_right for one in written]
+    confidence = [description.confidence(one.log_probability) for one in written]
+    is_answered = [one >= description.unsure_below for one in confidence]
+    answered_right = [one for one, known in zip(right, is_answered, strict=True) if known]
+    for one in [one for one in written if not one.is_right][:_SHOWN]:
+        turn = one.asked.dialogue
+        said = one.asked.messages[-1].content[-80:]
+        print(f"{turn.place}: {one.text!r} for {one.asked.text!r}: {said!r}")
+    return Result(
+        *(float(np.mean(right)), *interval(sum(right), len(right))),
+        *(calibration_error(confidence, right), len(right), arguments.precision),
+        float(np.mean(is_answered)),
+        float(np.mean(answered_right)) if answered_right else 0.0,
+        None,
+    )
