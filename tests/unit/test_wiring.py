@@ -34,7 +34,7 @@ def model(given: Config, num_slots: int = 4) -> ResidentModel:
     bundle = SimpleNamespace(manifest=SimpleNamespace(model=facts), model_id="tiny-int8@1fbea1")
     engine = SimpleNamespace(max_model_len=200, num_slots=num_slots)
     memory = SimpleNamespace(budget=MemoryBudget(1000), plan=MemoryPlan(1, 2, 3, 4, 500))
-    installed = SimpleNamespace(size_bytes=5)
+    installed = SimpleNamespace(held_bytes=lambda num_slots: 1 + num_slots)
     parts = {"config": given, "bundle": bundle, "engine": engine, "memory": memory}
     parts["specialists"] = SimpleNamespace(installed=installed)
     return cast("ResidentModel", SimpleNamespace(**parts))
