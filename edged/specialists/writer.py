@@ -20,9 +20,8 @@ from edged.bundle.strict_json import decode, read_json
 from edged.errors import BundleError, BundleUnavailableError
 from edged.protocol.request import Answer, ChatMessage, FinishReason
 from edged.specialists.adapter import MAX_BYTES, AdaptedModel, Adapter, AdapterShape, read_adapter
-from edged.specialists.compact.named import InputsError
 from edged.specialists.compact.schemas import ShapeError
-from edged.specialists.compact.shapes import AnswerError, Inputs
+from edged.specialists.compact.shapes import Inputs
 from edged.specialists.folder import Result
 from edged.specialists.names import NAME, check_names
 from edged.specialists.wording import (
@@ -167,7 +166,7 @@ class WriterAnswers:
         detail["confidence"] = round(said.confidence(log_probability), 4)
         try:
             value = self.writer.wording.read(text, self.inputs)
-        except (AnswerError, InputsError):  # it names several things
+        except ValueError:  # it names several things
             value, is_sure = None, False
         else:
             is_sure = said.confidence(log_probability) >= said.unsure_below

@@ -1,6 +1,8 @@
 """Specialists that write, at a real broker: one is taught first, and two serve at once."""
 
 import json
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from edged.builder import adapter_gate
 from edged.commands.local_broker import Broker
 from tests.builder.adapted_bundle import ROOMS, AdaptedBundle, write_adapted_bundle
 from tests.builder.tiny_families import export_tiny, tiny_model
+from tests.paths import ROOT
 from tests.system.broker.daemons import daemon
 from tests.system.broker.peer import Peer, peer
 from tests.tiny_graphs import TinyConfig
@@ -78,9 +81,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     fused = folder / "cache" / "edged" / "fused"
     fused.mkdir(parents=True)
     (fused / base.bundle.manifest.source.sha256).symlink_to(base.reference)
+    # Where `edged build` keeps them.
+    checkpoints = folder / "cache" / "edged" / "checkpoints"
+    checkpoints.mkdir()
+    (checkpoints / base.bundle.manifest.source.sha256).symlink_to(folder / "weights")
     options = {
         "--model": base.bundle.folder,
-        "--weights": folder / "weights",
         "--output": folder / "taught",
         "--schema": folder / "schema.json",
         "--template": folder / "template",
@@ -227,6 +233,72 @@ def test_the_command_asks_with_inputs_and_prints_the_json(
         [sys.executable, "-m", "edged", *words], capture_output=True, check=True, timeout=120
     )
     assert json.loads(ran.stdout) == ask.one(**ASKED["other"])["data"]["json"]
+
+
+COMMANDS = re.search(
+    r"(?s)## Answers that are written(.*?)### Measure it",
+    (ROOT / "docs" / "specialists.md").read_text("utf-8"),
+)
+THERMOSTAT = {
+    "type": "object",
+    "properties": {
+        "mode": {"enum": ["heat", "cool"]},
+        "room": {"type": "string"},
+        "temperature": {"type": "integer"},
+    },
+}
+
+
+def test_the_commands_of_the_page_lead_to_a_writer_that_answers(
+    site: Site,
+    mosquitto: Broker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert COMMANDS is not None
+    (examples,) = re.findall(r"(?s)```json\n(\{\"prompt.*?)```", COMMANDS[1])
+    told = [json.loads(line) for line in examples.splitlines()]
+    rooms = [
+        {
+            "prompt": f"{mode} the {room} {n}",
+            "answer": {"name": "set_thermostat", "arguments": {"mode": mode, "room": room}},
+        }
+        for mode in ("heat", "cool")
+        for room in ("hall", "attic")
+        for n in range(6)
+    ]
+    lines = "".join(f"{json.dumps(one)}\n" for one in [*told, *rooms])
+    tool = {"type": "function", "function": {"name": "set_thermostat", "parameters": THERMOSTAT}}
+    monkeypatch.chdir(tmp_path)
+    for name, text in {
+        "commands.jsonl": lines,
+        "more.jsonl": lines,
+        "tools.json": json.dumps([tool]),
+        "house.json": json.dumps(HOUSE),
+    }.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "smollm2-135m-instruct").symlink_to(site.base.bundle.folder)
+    site.base.write_writer(tmp_path / "specialists" / "rooms", template=TEMPLATE)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(site.taught.parent / "cache"))
+    monkeypatch.setattr(adapter_gate, "MAX_MEAN_KL", 1.0)
+    teach, *ask, measure = [
+        shlex.split(line)[1:]
+        for block in re.findall(r"(?s)```console\n(.*?)```", COMMANDS[1])
+        for line in block.splitlines()
+    ]
+    assert cli.main(teach) == 0
+    served = f"[{tmp_path}/specialists/commands, {tmp_path}/specialists/rooms]"
+    path = site.configuration(tmp_path, mosquitto, served)
+    with daemon(tmp_path, "--config", str(path)) as process:
+        process.until("STATUS=serving")
+        for words in ask:
+            capsys.readouterr()
+            assert cli.main([*words, "--broker", mosquitto.url, "--timeout", "60"]) == 0
+            assert capsys.readouterr().out.strip()
+    assert cli.main([*measure, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["valid_json"] == 1.0
 
 
 def test_eval_measures_what_the_node_would_answer(
