@@ -110,16 +110,17 @@ class WriterPrompts:
             schema = OutputFormat(FormatType.JSON_SCHEMA, wording.schema)
             return compile_format(self._tokenizer, schema)
         is_long = said is not None and len(said) > _MAX_HEARD_CHARACTERS
-        grammar = wording.grammar(inputs, None if is_long else said)
+        is_heard = bool(wording.grounded) and said is not None and not is_long
+        grammar = wording.grammar(inputs, said if is_heard else None)
         if grammar is None:
             return None
         try:
             return compile_grammar(self._tokenizer, grammar)
         except FormatError:
-            # A long prompt says too many words that could be values: then any value will do.
-            unheard = wording.grammar(inputs)
-            if unheard is None or unheard == grammar:
+            unheard = wording.grammar(inputs) if is_heard else None
+            if unheard is None:
                 raise
+            # A long prompt says too many words that could be values: then any value will do.
             return compile_grammar(self._tokenizer, unheard)
 
     def _template(self, source: str) -> InputsTemplate:
