@@ -99,9 +99,13 @@ class AccountsSite:
         will: Will | None = None,
         session_s: int = 0,
     ) -> Account:
-        """Connect an account; one that listens to all it may read is connected once."""
+        """Connect an account; one that listens to all it may read is connected once.
+
+        What such a connection was sent before, and nobody looked at, is forgotten.
+        """
         is_shared = filters in (EVERYTHING, VICTIM_FILTERS)
         if is_shared and name in self._listening:
+            self._listening[name].take()
             return self._listening[name]
         account = Account(
             self._port, name, filters, client_id=client_id, will=will, session_s=session_s
@@ -160,9 +164,8 @@ class AccountsSite:
         return victim.finish(), intruder.finish()
 
     def party(self, name: str) -> Party:
-        """Let an account send under a new number; all before that is forgotten."""
+        """Let an account send under a new number."""
         account = self.connect(name, VICTIM_FILTERS if name == VICTIM else EVERYTHING)
-        account.take()
         return Party(account, self.next_number(), name)
 
     def close(self) -> None:
