@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edged.commands.local_broker import mosquitto, running
-from tests.paths import ROOT
 from tests.system.broker.configured import configured
 from tests.system.broker.daemons import Daemon
 from tests.system.broker.with_specialist import PROGRAM
@@ -22,16 +21,7 @@ from tests.system.hostile.encounter import (
     Victim,
 )
 from tests.system.hostile.supervisor import Terms
-
-ACCESS_LIST = ROOT / "deploy" / "mosquitto" / "edged.acl"
-
-
-def shipped_access_list(folder: Path) -> Path:
-    """Copy the shipped access list into a folder: a broker reads only what others may not write."""
-    path = folder / "edged.acl"
-    path.write_text(ACCESS_LIST.read_text("utf-8"), "utf-8")
-    path.chmod(0o600)
-    return path
+from tests.system.shipped_broker import install_access_list
 
 
 class AccountsSite:
@@ -60,7 +50,7 @@ class AccountsSite:
             folder / "mosquitto",
             is_persistent=True,
             users=dict.fromkeys(accounts, PASSWORD) | {SERVICE: SERVICE},
-            extra=[f"acl_file {shipped_access_list(folder)}"],
+            extra=[f"acl_file {install_access_list(folder)}"],
         )
         self._broker = self._stack.enter_context(running(terms))
         self._port = self._broker.port
