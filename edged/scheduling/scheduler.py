@@ -2,8 +2,7 @@
 
 The most urgent class goes first as long as all admitted deadlines can be met, and in it the client
 that was served least; else the earliest deadline. Each request that ``enter`` accepts leaves
-through exactly one of ``expire``, ``cancel``
-and ``remove``, whose caller replies to it.
+through exactly one of ``expire``, ``cancel`` and ``remove``, whose caller replies to it.
 """
 
 from collections.abc import Iterable, Mapping

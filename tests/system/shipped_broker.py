@@ -80,15 +80,21 @@ def install_configuration(
     (folder / "tls-port").write_text(str(tls_port), "utf-8")
     (folder / "conf.d").mkdir()
     (folder / "conf.d" / "edged.conf").write_text(text, "utf-8")
-    acl = folder / "edged.acl"
-    acl.write_text((DEPLOY / "edged.acl").read_text("utf-8") + more_rules, "utf-8")
-    acl.chmod(0o600)
+    install_access_list(folder, more_rules)
     if accounts is not None:
         _write_passwords(folder / "edged.passwd", accounts)
     # Started by root it becomes another user, who may not look into the folder of a test.
     user = "user root" if os.geteuid() == 0 else ""
     (folder / "mosquitto.conf").write_text(DEBIAN.format(folder=folder, user=user), "utf-8")
     return Broker("mosquitto", port, [*version.command, "-c", str(folder / "mosquitto.conf")])
+
+
+def install_access_list(folder: Path, more_rules: str = "") -> Path:
+    """Copy the access list into a folder; a broker reads only what others may not write."""
+    path = folder / "edged.acl"
+    path.write_text((DEPLOY / "edged.acl").read_text("utf-8") + more_rules, "utf-8")
+    path.chmod(0o600)
+    return path
 
 
 def node_arguments(

@@ -251,6 +251,14 @@ def test_beyond_its_share_a_client_is_promised_what_ends_within_lend_only() -> N
     assert over(scheduler, of("ha", 8, deadline_s=20, priority=INTERACTIVE), 0.0) == 21
 
 
+def test_who_was_promised_least_is_not_limited_by_its_share() -> None:
+    """Five seconds until 6 s: more than 2 s and half of the rest."""
+    flood = [of("flood", key, deadline_s=60) for key in (1, 2)]
+    scheduler = shared(*flood, of("ha", 3, deadline_s=60))
+    assert over(scheduler, of("ha", 4, deadline_s=6, max_tokens=41), 0.0) == 41
+    assert isinstance(over(scheduler, of("flood", 5, deadline_s=6, max_tokens=41), 0.0), Rejected)
+
+
 def test_who_has_a_promise_leaves_time_for_who_was_promised_less() -> None:
     """What ha asks takes 3 s: until 2 s + 1.25 times that, 2 s may be promised to another."""
     scheduler = shared(of("flood", 1, deadline_s=40))

@@ -125,28 +125,14 @@ class Account:
         retain: bool = False,
     ) -> bool:
         """Publish at QoS 1; return whether the broker took it, or says that it may not."""
-        handle = self.send(
-            topic, payload, response_topic=response_topic, correlation=correlation, retain=retain
-        )
-        assert self._wait(lambda: handle in self._published), f"no PUBACK for {topic}"
-        return self._published[handle]
-
-    def send(
-        self,
-        topic: str,
-        payload: bytes,
-        *,
-        response_topic: str | None = None,
-        correlation: bytes | None = None,
-        retain: bool = False,
-    ) -> int:
-        """Publish at QoS 1 without waiting for the broker; return paho's handle."""
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         if response_topic is not None:
             properties.ResponseTopic = response_topic
         if correlation is not None:
             properties.CorrelationData = correlation
-        return self._client.publish(topic, payload, 1, retain, properties).mid
+        handle = self._client.publish(topic, payload, 1, retain, properties).mid
+        assert self._wait(lambda: handle in self._published), f"no PUBACK for {topic}"
+        return self._published[handle]
 
     def wait_for(self, holds: Callable[[Sequence[Arrived]], bool]) -> bool:
         """Wait until what arrived satisfies a condition; return whether it does."""

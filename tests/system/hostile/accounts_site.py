@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edged.commands.local_broker import mosquitto, running
-from tests.paths import ROOT
 from tests.system.broker.configured import configured
 from tests.system.broker.daemons import Daemon
 from tests.system.broker.with_specialist import PROGRAM
@@ -22,16 +21,7 @@ from tests.system.hostile.encounter import (
     Victim,
 )
 from tests.system.hostile.supervisor import Terms
-
-ACCESS_LIST = ROOT / "deploy" / "mosquitto" / "edged.acl"
-
-
-def shipped_access_list(folder: Path) -> Path:
-    """Copy the shipped access list into a folder: a broker reads only what others may not write."""
-    path = folder / "edged.acl"
-    path.write_text(ACCESS_LIST.read_text("utf-8"), "utf-8")
-    path.chmod(0o600)
-    return path
+from tests.system.shipped_broker import install_access_list
 
 
 class AccountsSite:
@@ -60,7 +50,7 @@ class AccountsSite:
             folder / "mosquitto",
             is_persistent=True,
             users=dict.fromkeys(accounts, PASSWORD) | {SERVICE: SERVICE},
-            extra=[f"acl_file {shipped_access_list(folder)}"],
+            extra=[f"acl_file {install_access_list(folder)}"],
         )
         self._broker = self._stack.enter_context(running(terms))
         self._port = self._broker.port
@@ -99,9 +89,13 @@ class AccountsSite:
         will: Will | None = None,
         session_s: int = 0,
     ) -> Account:
-        """Connect an account; one that listens to all it may read is connected once."""
+        """Connect an account; one that listens to all it may read is connected once.
+
+        What such a connection was sent before, and nobody looked at, is forgotten.
+        """
         is_shared = filters in (EVERYTHING, VICTIM_FILTERS)
         if is_shared and name in self._listening:
+            self._listening[name].take()
             return self._listening[name]
         account = Account(
             self._port, name, filters, client_id=client_id, will=will, session_s=session_s
@@ -160,9 +154,8 @@ class AccountsSite:
         return victim.finish(), intruder.finish()
 
     def party(self, name: str) -> Party:
-        """Let an account send under a new number; all before that is forgotten."""
+        """Let an account send under a new number."""
         account = self.connect(name, VICTIM_FILTERS if name == VICTIM else EVERYTHING)
-        account.take()
         return Party(account, self.next_number(), name)
 
     def close(self) -> None:

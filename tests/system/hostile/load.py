@@ -20,11 +20,11 @@ import psutil
 from edged.commands.local_broker import mosquitto, running
 from tests.system.broker.configured import configured
 from tests.system.hostile.account import PASSWORD
-from tests.system.hostile.accounts_site import shipped_access_list
 from tests.system.hostile.attacker import BUSY, Attacker, attacker
 from tests.system.hostile.attacks import OK, Message
 from tests.system.hostile.generated import hostile
 from tests.system.hostile.supervisor import Supervisor, Terms, supervised
+from tests.system.shipped_broker import install_access_list
 
 MB = 1_000_000
 LOOK_S = 0.5
@@ -119,22 +119,21 @@ class Outcome:
 def play(load: Load, folder: Path, note: Callable[[str], None] = lambda _: None) -> Outcome:
     """Start a broker and a daemon in ``folder``, run a load and stop them; blocks."""
     (folder / "mosquitto").mkdir(parents=True)
-    # Shares are divided among accounts; what is hostile is played without.
-    users = dict.fromkeys((HONEST, FLOOD), PASSWORD) | {SERVICE: SERVICE} if load.is_flood else None
-    extra = [f"acl_file {shipped_access_list(folder)}"] if load.is_flood else []
-    terms = mosquitto(folder / "mosquitto", is_persistent=True, users=users, extra=extra)
     settings: dict[str, Any] = {
         "state": {"folder": str(folder / "state")},
         "request": {"max_tokens": _DEFAULT_TOKENS},
         "budget": {"memory": int(Terms.of_unit().memory_bytes * 0.9)},
     }
-    if load.is_flood:
+    passwords, rules = dict[str, str](), list[str]()
+    if load.is_flood:  # shares are divided among accounts; what is hostile is played without
+        passwords = {HONEST: PASSWORD, FLOOD: PASSWORD, SERVICE: SERVICE}
+        rules = [f"acl_file {install_access_list(folder)}"]
         settings["security"] = {"identity": "required"}
+    honest, flood, service = passwords or (None, None, None)
+    terms = mosquitto(folder / "mosquitto", is_persistent=True, users=passwords, extra=rules)
     with running(terms) as broker:
-        user = SERVICE if load.is_flood else None
-        arguments = configured(folder, load.bundle, broker, user=user, **settings)
+        arguments = configured(folder, load.bundle, broker, user=service, **settings)
         (folder / "state").mkdir()
-        flood, honest = (FLOOD, HONEST) if load.is_flood else (None, None)
         with (
             supervised(folder, *arguments, is_grouped=True) as process,
             attacker(broker.port, "h", is_busy_allowed=True, user=flood) as enemy,

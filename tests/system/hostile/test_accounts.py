@@ -124,6 +124,7 @@ def test_who_takes_the_client_id_of_another_account_reads_nothing_of_its_session
     own = subtree(OTHER)
     payload = json.dumps(ask(prompt="Tell me more", max_tokens=16)).encode()
     with accounts_sites.one() as site:
+        other = site.party(OTHER).account
         filters = (f"{own}/response/#", f"{own}/stream/+")
         phone = site.connect(OTHER, filters, client_id="phone", session_s=60)
         with site.paused():
@@ -138,6 +139,9 @@ def test_who_takes_the_client_id_of_another_account_reads_nothing_of_its_session
             assert taken.arrived == []
         # Without a session, so that nothing of it stays.
         site.connect(INTRUDER, client_id="phone").close()
+        assert other.wait_for(
+            lambda arrived: sum(one.correlation == b"of the phone" for one in arrived) == 2
+        )
 
 
 def test_who_takes_part_in_a_groups_subscription_reads_nothing_and_requests_are_lost(
