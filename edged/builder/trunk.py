@@ -35,9 +35,9 @@ class Trunk:
         if self._lower is None or all(index in self._kept for index in batch.indices):
             return
         with torch.inference_mode():
-            hidden = _run(self._lower, batch.mask, input_ids=batch.ids)
-        for index, row, mask in zip(batch.indices, hidden, batch.mask, strict=True):
-            self._kept[index] = row[: int(mask.sum())].to(torch.float16)
+            hidden = _run(self._lower, batch, input_ids=batch.ids)
+        for index, row, length in zip(batch.indices, hidden, batch.lengths, strict=True):
+            self._kept[index] = row[:length].to(torch.float16)
 
     @property
     def kept_bytes(self) -> int:
@@ -47,12 +47,12 @@ class Trunk:
     def logits(self, batch: Batch) -> torch.Tensor:
         """Return ``[answer tokens, vocabulary]``, in the order of the batch's targets."""
         if self._lower is None:
-            hidden = _run(self._upper, batch.mask, input_ids=batch.ids)
+            hidden = _run(self._upper, batch, input_ids=batch.ids)
         else:
             width = batch.ids.shape[1]
             rows = [self._kept[index].to(self._dtype) for index in batch.indices]
             padded = [nn.functional.pad(row, (0, 0, 0, width - len(row))) for row in rows]
-            hidden = _run(self._upper, batch.mask, inputs_embeds=torch.stack(padded))
+            hidden = _run(self._upper, batch, inputs_embeds=torch.stack(padded))
         return self._head(hidden[batch.targets >= 0]).float()
 
 
@@ -65,5 +65,7 @@ def _part(model: Any, layers: Sequence[nn.Module]) -> Any:  # noqa: ANN401
     return part
 
 
-def _run(part: Any, mask: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
-    return part(attention_mask=mask, use_cache=False, **inputs).last_hidden_state
+def _run(part: Any, batch: Batch, **inputs: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+    return part(
+        attention_mask=batch.mask, position_ids=batch.positions, use_cache=False, **inputs
+    ).last_hidden_state

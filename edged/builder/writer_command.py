@@ -31,7 +31,7 @@ from edged.builder.writer_model import (
 )
 from edged.builder.writer_prompts import Prompts, rows_of
 from edged.builder.writer_results import calibrated, compare_exact, result_of
-from edged.builder.writer_rows import Row
+from edged.builder.writer_rows import Row, joined
 from edged.builder.writer_training import Course, Epoch, Trainer
 from edged.bundle.folder import Bundle, open_bundle
 from edged.bundle.manifest import GraphKind
@@ -173,9 +173,10 @@ def _taught(
     course = Course(arguments.epochs, arguments.rate, arguments.batch, seed=SEED)
     need = teaching_bytes(model.config, rows, course.batch_rows, form.layers[0], base.kind)
     num_tokens = sum(len(row.ids) for row in rows)
+    num_taught = sum(row.num_dialogues for row in rows) - num_held_out
     print(
-        f"{arguments.examples}: {len(rows) - num_held_out} rows of {num_tokens} tokens to learn "
-        f"from, {num_held_out} kept apart; about {need >> 20} MiB of memory, in {base.kind}"
+        f"{arguments.examples}: {num_taught} examples to learn from, {num_held_out} kept apart; "
+        f"{num_tokens} tokens; about {need >> 20} MiB of memory, in {base.kind}"
     )
     check_memory(need)
     place = hashlib.sha256(str(arguments.output.resolve()).encode()).hexdigest()
@@ -218,7 +219,8 @@ def _rows(
         for one in material.taught
     ]
     held_out = rows_of(prompts, material.held_out)
-    return [*rows_of(prompts, [*material.taught, *made]), *held_out], len(held_out)
+    taught = joined(rows_of(prompts, [*material.taught, *made]), arguments.batch)
+    return [*taught, *held_out], len(held_out)
 
 
 def _form(arguments: argparse.Namespace, num_layers: int) -> AdapterForm:

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from edged.builder.pipeline import default_cache
-from edged.builder.writer_rows import Row
+from edged.builder.writer_rows import Row, batches
 from edged.bundle.folder import Bundle
 from edged.bundle.manifest import MODEL
 from edged.errors import UsageError
@@ -100,9 +100,9 @@ def teaching_bytes(
     )
     layer = 2 * hidden * hidden + 2 * hidden * hidden // 3 + 3 * hidden * inner
     weights = size * (num_layers * layer + config.vocab_size * hidden)
-    longest = sorted(rows, key=lambda row: len(row.ids))[-batch_rows:]
-    num_tokens = sum(len(row.ids) for row in longest)
-    num_answers = sum(sum(row.is_answer) for row in longest)
+    made = batches(rows, range(len(rows)), batch_rows, 0)
+    num_tokens = max(len(one) * max(len(rows[index].ids) for index in one) for one in made)
+    num_answers = max(sum(sum(rows[index].is_answer) for index in one) for one in made)
     kept_layers = num_layers - first_layer
     activations = num_tokens * kept_layers * (_KEPT_HIDDEN * hidden + _KEPT_INNER * inner) * size
     logits = num_answers * config.vocab_size * 3 * _FP32_BYTES

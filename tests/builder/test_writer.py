@@ -21,7 +21,7 @@ from edged.builder.peft import WEIGHTS, read_peft  # noqa: E402
 from edged.builder.peft_folder import trained, write_peft  # noqa: E402
 from edged.builder.trunk import Trunk  # noqa: E402
 from edged.builder.writer_results import compare_exact  # noqa: E402
-from edged.builder.writer_rows import Row, batch_of, batches  # noqa: E402
+from edged.builder.writer_rows import Row, batch_of, batches, joined  # noqa: E402
 from edged.builder.writer_training import Course, Epoch, Trainer  # noqa: E402
 from edged.engine.loading import load_graph  # noqa: E402
 from edged.errors import BuildError, UsageError  # noqa: E402
@@ -102,6 +102,24 @@ def test_rows_of_like_lengths_are_together_and_each_is_there_once() -> None:
     assert made != batches(rows(), range(16), 4, seed=4)
     with pytest.raises(ValueError, match="must have an answer"):
         Row((1, 2), (True, False))
+
+
+def test_rows_that_begin_alike_are_one_and_none_sees_another() -> None:
+    common = tuple(range(10, 22))
+    alone = [Row((*common, 30 + n, 40, 50 + n), (False,) * 14 + (True,)) for n in range(5)]
+    apart = Row((9, 8, 7, 6), (False, False, True, True))
+    made = joined([*alone, apart], 3)
+    assert sorted(row.num_dialogues for row in made) == [1, 2, 3]
+    assert sum(len(row.ids) for row in made) == 4 + 2 * len(common) + 5 * 3
+    trunk = Trunk(adapted(), 0)
+    one = joined(alone[:3], 3)
+    together, each = batch_of(one, [0], 0), batch_of(alone, [0, 1, 2], 0)
+    assert together.targets[together.targets >= 0].tolist() == [50, 51, 52]
+    with torch.inference_mode():
+        found, expected = trunk.logits(together), trunk.logits(each)
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(found[0], found[1], atol=1e-2)
+    assert [len(one) for one in batches(made, range(len(made)), 3, seed=1)] in ([1, 2], [2, 1])
 
 
 def test_what_is_taught_is_learned() -> None:
@@ -275,7 +293,7 @@ def test_a_file_becomes_a_writer(
     options = ("--layers", 0.5, "--rank", 4, "--epochs", 2, "--variations", 2, "--threads", 1)
     assert teach(*tools, *options) == 0
     printed = capsys.readouterr()
-    assert "44 rows of" in printed.out
+    assert "44 examples to learn from" in printed.out
     assert "MiB of memory" in printed.out
     assert "% right (" in printed.out
     assert "epoch 2: loss" in printed.err

@@ -29,13 +29,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="the same seed, the same examples")
     parser.add_argument("--split", choices=SPLITS, default="train")
     parser.add_argument("--devices", type=_sizes, default=(1, 40), metavar="LOW-HIGH")
+    parser.add_argument("--each", type=int, default=1, help="how many of them in one home")
     parser.add_argument("--by-hand", action="store_true", help="write those of by-hand.txt")
     parser.add_argument("--schema", action="store_true", help="write the schema of the answers")
     given = parser.parse_args()
     if given.schema:
         sys.stdout.write(json.dumps(shape.schema(), indent=1) + "\n")
         return
-    made = make_many(given.count, given.seed, given.split, given.devices)
+    made = make_many(given.count, given.seed, given.split, given.devices, given.each)
     for line in by_hand.read() if given.by_hand else (example.as_json() for example in made):
         sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
 

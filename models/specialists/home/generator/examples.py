@@ -1,6 +1,6 @@
 """Examples: a sentence, a home, and what is to be done."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
@@ -29,6 +29,10 @@ _MIXTURE = {
     "none": (0.15, nothing),
     "ambiguous": (0.09, drafts.unclear_which),
 }
+# Of how many commands a sentence is made, where it is not one.
+_COMMANDS = {"two": 2, "half": 2, "but_not": 2, "three": 3}
+# What may be about things that are not there.
+_ABSENT = ("none", "half")
 # How often something is asked of each kind of device.
 _ASKED = {
     "light": 26,
@@ -93,7 +97,9 @@ class Example:
         return {"prompt": self.prompt, "inputs": inputs, "answer": answer, "group": group}
 
 
-def make(seed: int, index: int, split: str, sizes: tuple[int, int]) -> Example:
+def make(
+    seed: int, index: int, split: str, sizes: tuple[int, int], home: Home | None = None
+) -> Example:
     """Make one example; the same for the same arguments.
 
     Args:
@@ -101,24 +107,49 @@ def make(seed: int, index: int, split: str, sizes: tuple[int, int]) -> Example:
         index: Of the example in it.
         split: ``train`` or ``held-out``.
         sizes: Fewest and most devices of a home.
+        home: In which it is said; another one where little can be said in it.
     """
     rng = Random(f"{seed}/{index}/{split}/{sizes}")  # a text: the same on every machine
     # Of what needs several devices, a home with one has nothing.
     mixture = _MIXTURE if sizes[1] > 2 else {kind: _MIXTURE[kind] for kind in ("command", "none")}
+    for _ in range(_TRIES if home else 0):
+        shares = {kind: share for kind, (share, _) in mixture.items()}
+        # Few homes have several things that a command could mean.
+        shares["ambiguous"] = 2 * shares.get("ambiguous", 0)
+        kind = rng.choices([*shares], [*shares.values()])[0]
+        if example := _made(rng, split, sizes, kind, home):
+            return example
     kind = rng.choices([*mixture], [share for share, _ in mixture.values()])[0]
     while True:
-        wanted = _wanted(rng, {"two": 2, "half": 2, "but_not": 2, "three": 3}.get(kind, 1))
-        # What is hard to say in a home that was set up by chance would else be rare.
-        for _ in range(_TRIES):
-            speaker = _speaker(rng, split, sizes, wanted, is_torn=kind == "ambiguous")
-            draft = _MIXTURE[kind][1](speaker, wanted)
-            if draft and (example := _delivered(speaker, draft)):
-                return example
+        if example := _made(rng, split, sizes, kind, None):
+            return example
 
 
-def make_many(count: int, seed: int, split: str, sizes: tuple[int, int]) -> Iterator[Example]:
-    """Make examples one after the other."""
-    return (make(seed, index, split, sizes) for index in range(count))
+def make_many(
+    count: int, seed: int, split: str, sizes: tuple[int, int], each: int = 1
+) -> Iterator[Example]:
+    """Make examples one after the other, ``each`` of them in one home."""
+    home = None
+    for index in range(count):
+        example = make(seed, index, split, sizes, home if index % each else None)
+        home = example.home
+        yield example
+
+
+def _made(
+    rng: Random, split: str, sizes: tuple[int, int], kind: str, home: Home | None
+) -> Example | None:
+    """Say something of a kind in a home, or in new ones."""
+    present = {device.kind for device in home.devices} if home and kind not in _ABSENT else None
+    wanted = _wanted(rng, _COMMANDS.get(kind, 1), present)
+    # What is hard to say in a home that was set up by chance would else be rare.
+    for _ in range(_TRIES):
+        at = home or _home(rng, split, sizes, wanted, is_torn=kind == "ambiguous")
+        speaker = _speaker(rng, split, at, wanted, is_torn=kind == "ambiguous")
+        draft = _MIXTURE[kind][1](speaker, wanted)
+        if draft and (example := _delivered(speaker, draft)):
+            return example
+    return None
 
 
 @cache
@@ -133,15 +164,18 @@ def _sections(kind: str) -> tuple[tuple[Section, ...], tuple[float, ...]]:
     return sections, weights
 
 
-def _wanted(rng: Random, count: int) -> list[tuple[Section, str]]:
+def _wanted(
+    rng: Random, count: int, present: Container[str] | None = None
+) -> list[tuple[Section, str]]:
     """Choose commands, and the kinds of devices that they are to be said for."""
-    kinds = rng.choices([*_ASKED], [*_ASKED.values()], k=count)
+    asked = {k: share for k, share in _ASKED.items() if present is None or k in present} or _ASKED
+    kinds = rng.choices([*asked], [*asked.values()], k=count)
     return [(rng.choices(*_sections(kind))[0], kind) for kind in kinds]
 
 
-def _speaker(
+def _home(
     rng: Random, split: str, sizes: tuple[int, int], wanted: Wanted, *, is_torn: bool
-) -> Speaker:
+) -> Home:
     """Set up a home, with devices for the commands that are to be said in it.
 
     Args:
@@ -159,8 +193,21 @@ def _speaker(
         kinds = [kinds[0]] * rng.choice((2, 2, 3))
     elif rng.random() < 0.3:
         kinds += rng.choices(kinds, k=rng.choice((1, 1, 2, 2, 3, 4, 6)))
-    home = make_home(rng, split, min(high, max(size, len(kinds))), kinds)
+    return make_home(rng, split, min(high, max(size, len(kinds))), kinds)
+
+
+def _speaker(rng: Random, split: str, home: Home, wanted: Wanted, *, is_torn: bool) -> Speaker:
+    """Let somebody speak in a home, often from where the devices are.
+
+    Args:
+        rng: Chance.
+        split: Of all names.
+        home: Whatever it has.
+        wanted: What is to be said.
+        is_torn: Whether several devices are to fit.
+    """
     asker = None
+    kinds = {kind for _, kind in wanted}
     is_here = any("here" in section.flags for section, _ in wanted)
     if home.areas and rng.random() < (0.25 if is_torn else 0.9 if is_here else 0.55):
         near = [d.area for d in home.devices if d.kind in kinds and d.area]

@@ -1,0 +1,52 @@
+"""``python -m models.specialists.home.make --model BUNDLE``: make the home specialist.
+
+Writes examples, teaches them with ``edged teach`` and puts what a node needs into ``specialist/``.
+What was killed goes on where it was when it is called again.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from edged.specialists.writer import ADAPTER, WRITER
+from models.specialists.home.generator.examples import make_many
+from models.specialists.home.generator.shape import schema
+
+HERE = Path(__file__).parent
+# Sentences that begin with the same devices are learned from in one pass over these.
+_IN_ONE_HOME = 8
+
+
+def main() -> int:
+    """Make it; return the exit status of ``edged teach``."""
+    parser = argparse.ArgumentParser(prog="python -m models.specialists.home.make")
+    parser.add_argument("--model", type=Path, required=True, metavar="BUNDLE")
+    parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="for examples")
+    parser.add_argument("--count", type=int, default=20_000, help="how many examples")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args()
+    given.work.mkdir(parents=True, exist_ok=True)
+    examples, shape = given.work / "examples.jsonl", given.work / "schema.json"
+    with examples.open("w", encoding="utf-8") as file:
+        for example in make_many(given.count, given.seed, "train", (1, 40), _IN_ONE_HOME):
+            file.write(json.dumps(example.as_json(), ensure_ascii=False) + "\n")
+    shape.write_text(json.dumps(schema()), encoding="utf-8")
+    output = given.work / "home"
+    command = [sys.executable, "-m", "edged", "teach", str(examples), "--schema", str(shape)]
+    command += ["--template", str(HERE / "template.txt"), "--model", str(given.model)]
+    command += ["--output", str(output), "--epochs", "1", "--variations", "1"]
+    status = subprocess.run([*command, "--threads", str(given.threads)], check=False).returncode
+    if status == 0:
+        target = HERE / "specialist"
+        target.mkdir(exist_ok=True)
+        for name in (WRITER, ADAPTER):
+            shutil.copyfile(output / name, target / name)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
