@@ -5,10 +5,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from edged.builder.writer_prompts import MAX_TOKENS, Prompts
-from edged.engine.grammar import GrammarConstraint
 from edged.engine.tokenizer import Tokenizer
 from edged.engine.writing import WriterPrompts
 from edged.engine.written import MAX_ANSWER_TOKENS
@@ -37,7 +35,6 @@ class Answerer:
         self._model = model
         self._tokenizer, self._wording, self._prompts = tokenizer, wording, prompts
         self._grammars = WriterPrompts(tokenizer, MAX_TOKENS)
-        self._vocab_size = int(model.config.vocab_size)
 
     def answer(self, asked: Asked) -> Written:
         """Return the answer to a prompt."""
@@ -57,10 +54,11 @@ class Answerer:
         ids: list[int] = []
         total, cache, unread = 0.0, None, self._prompts.ids(asked)
         while len(ids) < MAX_ANSWER_TOKENS:
-            logits = np.zeros(self._vocab_size, np.float32)
             # What is left one way to say takes no run of the model.
-            chosen = _only(logits, constraint)
-            if chosen is None:
+            forced = () if constraint is None else constraint.forced
+            if forced:
+                chosen = forced[0]
+            else:
                 output = self._model(
                     input_ids=torch.tensor([unread]),
                     past_key_values=cache,
@@ -79,13 +77,6 @@ class Answerer:
             unread.append(chosen)
             if constraint is not None:
                 constraint.advance(chosen)
+                if constraint.is_complete:
+                    return ids, total, True
         return ids, total, False
-
-
-def _only(logits: NDArray[np.float32], constraint: GrammarConstraint | None) -> int | None:
-    """Return the token that alone may come next, if there is one."""
-    if constraint is None:
-        return None
-    constraint.allowed(logits)
-    allowed = np.flatnonzero(np.isfinite(logits))
-    return int(allowed[0]) if len(allowed) == 1 else None

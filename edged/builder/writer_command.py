@@ -322,6 +322,7 @@ def _described(
         any(isinstance(one, list) for one in answers),
         arguments.tools is not None and any(isinstance(one, str) for one in answers),
         material.wording.grounded,
+        material.wording.demands,
         1.0,
         0.0,
         0.0,

@@ -4,16 +4,18 @@ Rule: each keyword of a schema is either enforced or refused with its path; none
 """
 
 import json
+import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from numpy.typing import NDArray
 
+from edged.engine.forced import Words
 from edged.engine.schema_cost import COST_LIMIT, estimate_cost
 from edged.engine.schema_parts import SchemaError
 from edged.engine.tokenizer import Tokenizer
@@ -22,18 +24,24 @@ from edged.protocol.request import FormatType, OutputFormat
 
 # All options of the library are set, so that a requester's "x-guidance" cannot replace any.
 _OPTIONS = {
-    "whitespace_flexible": False,
-    "item_separator": ",",
-    "key_separator": ":",
-    "lenient": False,
-    "coerce_one_of": False,
+    "x-guidance": {
+        "whitespace_flexible": False,
+        "item_separator": ",",
+        "key_separator": ":",
+        "lenient": False,
+        "coerce_one_of": False,
+    }
 }
+# The library would allow its own first token of forced text only, which another may have to be.
+_UNFORCED = '%llguidance {"no_forcing": true}\n'
 # Removed, so that a schema is read as of 2020-12: under older drafts the library ignores newer
 # keywords.
 _DIALECT = ("$schema", "$id")
 # Keywords whose value is one subschema or a list of them, and those that hold one for each name.
 _SUBSCHEMAS = ("items", "additionalProperties", "anyOf", "oneOf", "allOf", "prefixItems")
 _NAMED_SUBSCHEMAS = ("properties", "patternProperties", "$defs", "definitions")
+# Of an error in the grammar that a schema is put in.
+_PLACE = re.compile(r'^(?:at \d+\(\d+\): )?(?:failed to (?:compile JSON schema|parse "%json"): )?')
 # Beside the estimate, these limit the work of the string automata and the parser during an answer:
 # with the library's own limits that was 0.3 s and 40 MB (`docs/budgets.md`, what a schema costs).
 _LIMITS = LLParserLimits(
@@ -79,8 +87,8 @@ class GrammarConstraint:
             that it does not allow.
     """
 
-    def __init__(self, matcher: LLMatcher) -> None:
-        self._matcher = matcher
+    def __init__(self, matcher: LLMatcher, words: Words) -> None:
+        self._matcher, self._words = matcher, words
         self._forced: deque[int] | None = None
         self.is_ending = False
         """Whether the answer is whole after the forced tokens."""
@@ -95,13 +103,17 @@ class GrammarConstraint:
     def forced(self) -> Sequence[int]:
         """The next tokens, as far as there is one way to go on.
 
-        They are those that the tokenizer makes of the text. What could become one token with the
-        text that follows it is left out.
+        They are those that the tokenizer makes of the text, whatever follows it: a word that the
+        following text may make longer is left out, since its first tokens could be others then.
         """
         return self._look_ahead() if self._forced is None else self._forced
 
     def allowed(self, logits: NDArray[np.float32]) -> None:
         """Overwrite the logits ``[vocabulary]`` of all tokens that may not come next with -inf."""
+        if self.forced:
+            others = np.arange(len(logits)) != self.forced[0]
+            logits[others] = -np.inf
+            return
         with _failures(ConstraintError, "the grammar"):
             bits = _bits(self._matcher)
             self._check()
@@ -118,16 +130,17 @@ class GrammarConstraint:
 
     def _look_ahead(self) -> deque[int]:
         with _failures(ConstraintError, "the grammar"):
-            found = [] if self._matcher.is_stopped() else self._matcher.compute_ff_tokens()
+            found = [] if self._matcher.is_stopped() else _forced(self._matcher)
             self._check()
-            self.is_ending = bool(found) and self._is_whole_with(found)
+            self.is_ending = False
+            if found:
+                ahead = self._matcher.deep_copy()
+                # An error would stop it as well.
+                self.is_ending = bool(ahead.consume_tokens(found) and ahead.is_stopped())
+                if not self.is_ending:
+                    found = found[: self._words.num_certain(found, _bits(ahead))]
         self._forced = deque(found)
         return self._forced
-
-    def _is_whole_with(self, token_ids: list[int]) -> bool:
-        ahead = self._matcher.deep_copy()
-        # An error would stop it as well.
-        return bool(ahead.consume_tokens(token_ids) and ahead.is_stopped())
 
     def _check(self) -> None:
         if self._matcher.is_error():
@@ -146,9 +159,11 @@ def compile_format(tokenizer: Tokenizer, output_format: OutputFormat) -> Grammar
         return None
     if output_format.type is FormatType.CHOICE:
         with _failures(FormatError, "format.choices"):
-            return GrammarConstraint(_compile_choices(tokenizer, output_format.choices))
+            matcher = _compile_choices(tokenizer, output_format.choices)
+            return GrammarConstraint(matcher, _loaded(tokenizer).words)
     with _failures(FormatError, "format.schema"):
-        return GrammarConstraint(_compile_schema(tokenizer, output_format))
+        matcher = _compile_schema(tokenizer, output_format)
+        return GrammarConstraint(matcher, _loaded(tokenizer).words)
 
 
 def compile_grammar(tokenizer: Tokenizer, grammar: str) -> GrammarConstraint:
@@ -160,11 +175,10 @@ def compile_grammar(tokenizer: Tokenizer, grammar: str) -> GrammarConstraint:
     if len(grammar) > MAX_GRAMMAR_CHARACTERS:
         raise FormatError(f"grammar: more than {MAX_GRAMMAR_CHARACTERS} characters")
     with _failures(FormatError, "grammar"):
-        lark = LLMatcher.grammar_from_lark(grammar)
-        matcher = LLMatcher(_loaded(tokenizer), lark, log_level=0, limits=_SPECIALIST_LIMITS)
+        matcher = _matcher(tokenizer, grammar, _SPECIALIST_LIMITS)
         if matcher.is_error():
             raise FormatError(f"grammar: {_error_text(matcher)}")
-        return GrammarConstraint(matcher)
+        return GrammarConstraint(matcher, _loaded(tokenizer).words)
 
 
 @contextmanager
@@ -184,7 +198,7 @@ def _compile_choices(tokenizer: Tokenizer, choices: tuple[str, ...]) -> LLMatche
     # A Lark string is written like a JSON string, but must escape DEL.
     strings = (json.dumps(choice, ensure_ascii=False) for choice in choices)
     alternatives = " | ".join(string.replace("\x7f", "\\u007f") for string in strings)
-    matcher = _matcher(tokenizer, LLMatcher.grammar_from_lark(f"start: {alternatives}"))
+    matcher = _matcher(tokenizer, f"start: {alternatives}")
     if matcher.is_error():
         raise FormatError(f"format.choices: {_error_text(matcher)}")
     return matcher
@@ -208,16 +222,12 @@ def _compile_schema(tokenizer: Tokenizer, output_format: OutputFormat) -> LLMatc
 def _try_schema(tokenizer: Tokenizer, schema: dict[str, Any]) -> LLMatcher | str:
     """Return the compiled grammar, or the library's error text."""
     kept = {key: value for key, value in schema.items() if key not in _DIALECT}
-    try:
-        grammar = LLMatcher.grammar_from_json_schema(json.dumps(kept), overrides=_OPTIONS)
-    except ValueError as error:
-        return str(error)
-    matcher = _matcher(tokenizer, grammar)
+    matcher = _matcher(tokenizer, f"start: %json {json.dumps(kept | _OPTIONS)}")
     if matcher.is_error():
         return _error_text(matcher)
     # Some limits are reached only after the first character; find out before the answer begins.
     is_allowed = _bits(matcher)
-    forced = matcher.compute_ff_tokens()[:1]
+    forced = _forced(matcher)[:1]
     for opening in forced or (tokenizer.encode(character)[0] for character in '{["'):
         if is_allowed[opening]:
             ahead = matcher.deep_copy()
@@ -228,6 +238,13 @@ def _try_schema(tokenizer: Tokenizer, schema: dict[str, Any]) -> LLMatcher | str
     return matcher
 
 
+def _forced(matcher: LLMatcher) -> list[int]:
+    """Return the tokens of the text that must follow."""
+    matcher.compute_ff_bytes()  # else only those of what was looked at before
+    found: list[int] = matcher.compute_ff_tokens()
+    return found
+
+
 def _bits(matcher: LLMatcher) -> NDArray[np.uint8]:
     """Return 1 for each token that may come next; past the vocabulary's end there is padding."""
     mask = np.frombuffer(matcher.compute_bitmask(), np.uint8)
@@ -235,7 +252,7 @@ def _bits(matcher: LLMatcher) -> NDArray[np.uint8]:
 
 
 def _error_text(matcher: LLMatcher) -> str:
-    message = str(matcher.get_error()).partition("\n")[0]
+    message = _PLACE.sub("", str(matcher.get_error()).partition("\n")[0])
     if "coerce_one_of" in message:
         return "oneOf is only supported where its alternatives exclude each other; use anyOf"
     return message
@@ -268,8 +285,10 @@ def _children(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from ((step, child) for step, child in found if isinstance(child, dict))
 
 
-def _matcher(tokenizer: Tokenizer, grammar: str) -> LLMatcher:
-    return LLMatcher(_loaded(tokenizer), grammar, log_level=0, limits=_LIMITS)
+def _matcher(tokenizer: Tokenizer, lark: str, limits: LLParserLimits | None = None) -> LLMatcher:
+    grammar = LLMatcher.grammar_from_lark(_UNFORCED + lark)
+    library = _loaded(tokenizer).library
+    return LLMatcher(library, grammar, log_level=0, limits=limits or _LIMITS)
 
 
 class _Vocabulary:
@@ -292,10 +311,18 @@ class _Vocabulary:
         return self._tokenizer.encode(text)
 
 
+class _Loaded(NamedTuple):
+    """A tokenizer, as the library and ``Words`` read it."""
+
+    library: LLTokenizer
+    words: Words
+
+
 @lru_cache(maxsize=1)  # a process has one tokenizer
-def _loaded(tokenizer: Tokenizer) -> LLTokenizer:
+def _loaded(tokenizer: Tokenizer) -> _Loaded:
     read = _Vocabulary(tokenizer)
     num_tokens, stop_ids = len(read.tokens), tokenizer.stop_ids
-    loaded = LLTokenizer(read, n_vocab=num_tokens, eos_token=stop_ids, slices=[_SLICE])
+    words = Words(tokenizer, read.tokens)
+    library = LLTokenizer(read, n_vocab=num_tokens, eos_token=stop_ids, slices=[_SLICE])
     read.tokens.clear()  # read once; the library keeps the object
-    return loaded
+    return _Loaded(library, words)

@@ -25,11 +25,10 @@ from edged.specialists.compact.shapes import (
     either,
     escaped,
 )
+from edged.specialists.counting import Count, sure_keys
 
 # Where the prompt stands among the inputs: no member of a request's inputs has this name.
 PROMPT = ""
-# So often a field must have been seen, and so large a share of its values in their prompts.
-FEWEST, SHARE = 10, 0.98
 MAX_PROMPT_WORDS = 256
 _MAX_SPAN = 12
 _FEWEST_LETTERS = 4
@@ -81,7 +80,7 @@ def said_values(shape: Shape, prompt: str) -> Iterator[Scalar]:
         for option in shape.options:
             yield from said_values(option, prompt)
     elif isinstance(shape, Listed):
-        words = _words(prompt)[:MAX_PROMPT_WORDS]
+        words = words_of(prompt)[:MAX_PROMPT_WORDS]
         yield from (one for one in shape.values if stands_in(one, prompt, words))
     elif isinstance(shape, Number):
         yield from _numbers(prompt)
@@ -101,8 +100,8 @@ def stands_in(value: Any, prompt: str, words: Sequence[str] | None = None) -> bo
         return False
     if not isinstance(value, str):
         return any(abs(value) == number for number in _numbers(prompt))
-    wanted = _words(value)
-    words = _words(prompt)[:MAX_PROMPT_WORDS] if words is None else words
+    wanted = words_of(value)
+    words = words_of(prompt)[:MAX_PROMPT_WORDS] if words is None else words
     count = len(wanted)
     return count > 0 and any(
         all(map(_is_like, wanted, words[start : start + count]))
@@ -110,7 +109,8 @@ def stands_in(value: Any, prompt: str, words: Sequence[str] | None = None) -> bo
     )
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
+    """Return the words of a text in small letters; of a name, its parts."""
     return [found.group().lower() for found in _WORD.finditer(text.replace("_", " "))]
 
 
@@ -165,55 +165,17 @@ def _spans(prompt: str) -> Iterator[str]:
 def grounded_keys(shape: Shape, answers: Sequence[tuple[Any, str]]) -> list[str]:
     """Return the keys of the fields whose values always stand in their prompts.
 
-    Of a field that is seldom seen, the fields of other objects that have its name tell.
-
     Args:
         shape: Of the answers.
         answers: With their prompts.
     """
-    own: dict[str, _Count] = {key: _Count() for key in leaf_keys(shape)}
-    named: dict[str, _Count] = {name_of(key): _Count() for key in own}
+    counts = {key: Count() for key in leaf_keys(shape)}
     for answer, prompt in answers:
         for found in values_of(shape, answer):
             is_text = isinstance(found.shape, FreeText)
             is_said = found.value in prompt if is_text else stands_in(found.value, prompt)
-            for count in (own[found.key], named[name_of(found.key)]):
-                count.add(is_said=is_said)
-    return sorted(
-        key
-        for key, count in own.items()
-        if (count.is_enough and count.is_always)
-        or (not count.is_enough and count.num == count.num_said and named[name_of(key)].is_sure)
-    )
-
-
-@dataclass(slots=True)
-class _Count:
-    """How often a field was seen, and how often its value stood in the prompt."""
-
-    num: int = 0
-    num_said: int = 0
-
-    def add(self, *, is_said: bool) -> None:
-        self.num += 1
-        self.num_said += is_said
-
-    @property
-    def is_enough(self) -> bool:
-        return self.num >= FEWEST
-
-    @property
-    def is_always(self) -> bool:
-        return self.num_said >= SHARE * self.num
-
-    @property
-    def is_sure(self) -> bool:
-        return self.is_enough and self.is_always
-
-
-def name_of(key: str) -> str:
-    """Return the name of the field that a key is of."""
-    return key.rpartition(".")[2]
+            counts[found.key].add(is_so=is_said)
+    return sure_keys(counts)
 
 
 def leaf_keys(shape: Shape, key: str = "") -> Iterator[str]:
@@ -221,7 +183,7 @@ def leaf_keys(shape: Shape, key: str = "") -> Iterator[str]:
     shape = shape.shape if isinstance(shape, Grounded) else shape
     if isinstance(shape, AnyOf):
         for index, option in enumerate(shape.options):
-            yield from leaf_keys(option, key + _mark(option, index))
+            yield from leaf_keys(option, key + mark_of(option, index))
     elif isinstance(shape, Record):
         for field in shape.fields:
             if field != shape.head:
@@ -250,8 +212,8 @@ def values_of(shape: Shape, answer: Any, key: str = "") -> Iterator[Found]:  # n
     shape = shape.shape if isinstance(shape, Grounded) else shape
     if isinstance(shape, AnyOf):
         for index, option in enumerate(shape.options):
-            if _fits(option, answer):
-                yield from values_of(option, answer, key + _mark(option, index))
+            if fits(option, answer):
+                yield from values_of(option, answer, key + mark_of(option, index))
                 break
     elif isinstance(shape, Listed | Number | FreeText):
         if not isinstance(answer, bool | None):
@@ -273,11 +235,13 @@ def _parts_of(shape: Shape, answer: Any, key: str) -> Iterator[Found]:  # noqa: 
             yield from values_of(shape.item, one, f"{key}[]")
 
 
-def _mark(option: Shape, index: int) -> str:
+def mark_of(option: Shape, index: int) -> str:
+    """Return what an alternative adds to the keys of its fields."""
     return f"|{index}" if isinstance(option, Record) else ""
 
 
-def _fits(shape: Shape, answer: Any) -> bool:  # noqa: ANN401
+def fits(shape: Shape, answer: Any) -> bool:  # noqa: ANN401
+    """Tell whether an answer is of an alternative."""
     if isinstance(shape, Record) and shape.head is not None:
         return shape.claims(answer)
     try:
@@ -293,7 +257,7 @@ def with_grounding(shape: Shape, keys: Collection[str], key: str = "") -> Shape:
         return Grounded(shape)
     if isinstance(shape, AnyOf):
         marked = enumerate(shape.options)
-        return AnyOf(tuple(with_grounding(o, keys, key + _mark(o, i)) for i, o in marked))
+        return AnyOf(tuple(with_grounding(o, keys, key + mark_of(o, i)) for i, o in marked))
     if isinstance(shape, Record):
         return _record(shape, keys, key)
     if isinstance(shape, Items | Lines):

@@ -6,12 +6,13 @@ holds what is decoded to such texts, and ``read`` makes the answer of a decoded 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from edged.specialists.compact.schemas import ShapeError, shape_of, tools_shape
 from edged.specialists.compact.shapes import AmbiguousError, AnswerError, Inputs, Shape
+from edged.specialists.demanded import Demands, demands_of, with_demands
 from edged.specialists.grounding import PROMPT, grounded_keys, with_grounding
 
 MAX_TEXT_CHARACTERS = 4096
@@ -37,6 +38,8 @@ class Wording:
     """Of the compact form."""
     grounded: tuple[str, ...] = ()
     """Keys of fields whose values stand in the prompt (``grounding``)."""
+    demands: Demands = field(default_factory=Demands)
+    """What is answered wherever a prompt says it; of grounded fields only."""
     ambiguous: Any = None
     """The answer where what was said names several things: ``x-ambiguous`` of the schema."""
 
@@ -93,6 +96,7 @@ class Wording:
         if prompt is None or not self.grounded:
             return lark(self.shape, inputs or {})
         held = with_grounding(self.shape, self.grounded)
+        held = with_demands(held, self.demands, prompt)
         try:
             return lark(held, {**(inputs or {}), PROMPT: prompt})
         except AnswerError:
@@ -117,13 +121,19 @@ def lark(shape: Shape, inputs: Inputs) -> str:
 def grounded(wording: Wording, answers: Sequence[tuple[Any, str]]) -> Wording:
     """Return the wording that allows, of what always stood in the prompt, nothing else.
 
+    What was always answered where the prompt said it, is required.
+
     Args:
         wording: Of the examples.
         answers: Of the examples, with all that was said before.
     """
     if wording.shape is None:
         return wording
-    return replace(wording, grounded=tuple(grounded_keys(wording.shape, answers)))
+    keys, found = grounded_keys(wording.shape, answers), demands_of(wording.shape, answers)
+    required, apart = (
+        [one for one in some if one in keys] for some in (found.required, found.apart)
+    )
+    return replace(wording, grounded=tuple(keys), demands=Demands(tuple(required), tuple(apart)))
 
 
 TEXT = Wording(WordingKind.TEXT)

@@ -22,6 +22,7 @@ from edged.protocol.request import Answer, ChatMessage, FinishReason
 from edged.specialists.adapter import MAX_BYTES, AdaptedModel, Adapter, AdapterShape, read_adapter
 from edged.specialists.compact.schemas import ShapeError
 from edged.specialists.compact.shapes import Inputs
+from edged.specialists.demanded import Demands
 from edged.specialists.folder import Result
 from edged.specialists.names import NAME, check_names
 from edged.specialists.wording import (
@@ -60,6 +61,8 @@ class WriterDescription:
     """Whether an answer may be a text in place of a call."""
     grounded: tuple[str, ...]
     """Keys of fields whose values stand in the prompt."""
+    demands: Demands
+    """What is answered wherever the prompt says it."""
     slope: float
     """Log-odds of being right are slope · log(probability of the answer) + shift."""
     shift: float
@@ -84,10 +87,12 @@ class WriterDescription:
         schema = json.loads(self.schema)
         if isinstance(schema, list):
             examples = [*([[]] if self.is_list else []), *([""] if self.has_text else [])]
-            return replace(wording_of_tools(schema, examples), grounded=self.grounded)
+            found = wording_of_tools(schema, examples)
+            return replace(found, grounded=self.grounded, demands=self.demands)
         if not isinstance(schema, dict):
             raise ValueError("schema must be an object, or a list of functions")  # noqa: TRY004
-        return replace(wording_of_schema(schema)[0], grounded=self.grounded)
+        found = wording_of_schema(schema)[0]
+        return replace(found, grounded=self.grounded, demands=self.demands)
 
     def confidence(self, log_probability: float) -> float:
         """Return how probably an answer is right, from the probability of its tokens."""

@@ -16,6 +16,7 @@ from edged.builder.quantize import Scheme, quantize
 from edged.bundle.folder import Bundle, write_manifest
 from edged.bundle.manifest import GraphKind, KvType, ModelFacts, ModelLimits, Try
 from edged.specialists.adapter import AdaptedModel, Adapter, adapter_bytes, made_adapter
+from edged.specialists.demanded import Demands
 from edged.specialists.folder import Result
 from edged.specialists.writer import Writer, WriterDescription, write_writer
 from tests.builder.tiny_families import VOCAB_SIZE
@@ -69,6 +70,7 @@ class AdaptedBundle:
             is_list=False,
             has_text=False,
             grounded=(),
+            demands=Demands(),
             slope=1.0,
             shift=0.0,
             unsure_below=0.0,

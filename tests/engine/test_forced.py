@@ -41,6 +41,7 @@ SCHEMAS = (
     ROOM,
     of(state={"const": "the heating is off"}, name={"type": "string", "maxLength": 6}),
     of(fault={"enum": ["no water", "no power", "leak"]}),
+    of(device={"enum": ["Sheer Curtain", "Sheer Curtains C new", "Sheer Curtain rod"]}),
     of(values={"type": "array", "items": {"type": "boolean"}, "minItems": 2, "maxItems": 3}),
 )
 
@@ -121,6 +122,48 @@ def test_what_is_forced_is_what_the_tokenizer_makes_of_it(
     assert json.loads(said) == {"state": "the heating is off", "unit": "°C"}
     assert answer == tokenizer.encode(said)
     assert num_runs == 0, "forced to the end: nothing is left to choose"
+
+
+CURTAINS = ("Sheer Curtain", "Sheer Curtains C new", "Sheer Curtain's", "Curtain °C", "Curtain °F")
+# With them " Curtain" is " Cur" and "tain", but " Curtains" is " Curt" and "ains".
+SPLITS = ("a i", "ai n", "ain s", "C u", "Cu r", "Ġ Cur", "t ain", "ĠCur t")
+
+
+@pytest.fixture(scope="module")
+def curtains(folder: Path) -> Tokenizer:
+    tree = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    model, manifest = tree["model"], open_bundle(folder).manifest
+    for merge in SPLITS:
+        model["vocab"].setdefault(merge.replace(" ", ""), len(model["vocab"]))
+    model["merges"] = [merge.split(" ") for merge in SPLITS]
+    facts = replace(manifest.model, vocab_size=len(model["vocab"]) + 1)
+    return Tokenizer(json.dumps(tree), replace(manifest, model=facts))
+
+
+def test_no_token_is_forced_of_a_word_that_may_become_longer(curtains: Tokenizer) -> None:
+    assert curtains.bytes_of(curtains.encode(" Curtain")[0]) == b" Cur"
+    assert curtains.bytes_of(curtains.encode(" Curtains")[0]) == b" Curt"
+    num_forced = 0
+    for count in range(2, len(CURTAINS) + 1):
+        choices = OutputFormat(FormatType.CHOICE, choices=CURTAINS[:count])
+        for name in choices.choices:
+            constraint, left = compile_format(curtains, choices), curtains.encode(name)
+            assert constraint is not None
+            while left:
+                found = list(constraint.forced)
+                assert found == left[: len(found)]
+                num_forced += len(found)
+                constraint.advance(left.pop(0))
+    assert num_forced > 50, "the beginning that they share is"
+
+
+def test_the_end_of_a_word_is_found_in_long_forced_text(curtains: Tokenizer) -> None:
+    long = "a b " * 200
+    for words, is_found in ((f"{long}z", True), ("a" * 100, False)):
+        choices = OutputFormat(FormatType.CHOICE, choices=(f"{words}x", f"{words}y"))
+        constraint = compile_format(curtains, choices)
+        assert constraint is not None
+        assert text(curtains, list(constraint.forced)) == (words[:-2] if is_found else "")
 
 
 def test_an_answer_whose_end_is_forced_needs_no_run_for_it(

@@ -127,6 +127,21 @@ def test_sentencepiece_text_decodes_as_the_library_decodes_it(
     assert "".join(decode(sentencepiece, ids)) == library.decode(ids)
 
 
+@ON_TOKENIZERS
+@given(text=TEXTS, then=TEXTS)
+def test_what_stands_before_a_word_has_the_same_tokens_whatever_follows(
+    tokenizer: Tokenizer, text: str, then: str
+) -> None:
+    text = text.strip(" ")
+    for place in tokenizer.word_starts(text + "x"):
+        before = tokenizer.encode(text[:place])
+        assert tokenizer.encode(text + "x" + then)[: len(before)] == before
+
+
+def test_a_space_starts_a_word(tokenizer: Tokenizer) -> None:
+    assert {3, 8} <= tokenizer.word_starts("The cold kiln")
+
+
 def test_a_character_that_never_ends_is_replaced_at_the_end(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("👩")[:-1]
     chunks = decode(tokenizer, ids)

@@ -14,6 +14,7 @@ from edged.engine.writing import WriterPrompts, WritingError
 from edged.errors import BundleError
 from edged.protocol.request import ChatMessage
 from edged.specialists.adapter import AdaptedModel, Adapter
+from edged.specialists.demanded import Demands
 from edged.specialists.folder import Result
 from edged.specialists.writer import Writer, WriterDescription
 from tests.tiny_model import STOP_TOKEN_ID, write_tiny_bundle
@@ -42,7 +43,21 @@ def prompts(tokenizer: Tokenizer) -> WriterPrompts:
 def writer(schema: object = SCHEMA, template: str = "Say it.", **changes: Any) -> Writer:  # noqa: ANN401
     text = json.dumps(schema) if schema else ""
     description = WriterDescription(
-        1, "rooms", BASE, template, text, False, False, (), 1.0, 0.0, 0.0, RESULT, "", 0.0
+        1,
+        "rooms",
+        BASE,
+        template,
+        text,
+        False,
+        False,
+        (),
+        Demands(),
+        1.0,
+        0.0,
+        0.0,
+        RESULT,
+        "",
+        0.0,
     )
     description = replace(description, **changes)
     return Writer(description, description.wording, Adapter("key", {}))

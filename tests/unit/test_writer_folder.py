@@ -22,6 +22,7 @@ from edged.specialists.adapter import (
     ProductShape,
     adapter_bytes,
 )
+from edged.specialists.demanded import Demands
 from edged.specialists.folder import Result
 from edged.specialists.wording import WordingKind
 from edged.specialists.writer import (
@@ -49,7 +50,21 @@ ADAPTER_BYTES = adapter_bytes({"1.mlp.down_proj": PART})
 TOOLS = json.dumps([{"type": "function", "function": {"name": "stop"}}])
 RESULT = Result(0.9, 0.8, 0.95, 0.02, 40, 0.95, 0.8, 0.97, None)
 DESCRIPTION = WriterDescription(
-    1, "rooms", BASE, "Answer.", TOOLS, False, False, (), 1.5, 2.0, 0.7, RESULT, "", 0.005
+    1,
+    "rooms",
+    BASE,
+    "Answer.",
+    TOOLS,
+    False,
+    False,
+    (),
+    Demands(),
+    1.5,
+    2.0,
+    0.7,
+    RESULT,
+    "",
+    0.005,
 )
 
 
@@ -81,6 +96,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
         ({"schema": '{"type": "integer"}'}, WordingKind.COMPACT),
         ({"schema": '{"$ref": "#"}'}, WordingKind.JSON),
         ({"is_list": True, "has_text": True, "grounded": (".a",)}, WordingKind.COMPACT),
+        ({"grounded": (".a", ".b"), "demands": Demands((".b",), (".a",))}, WordingKind.COMPACT),
     ],
 )
 def test_the_wording_is_that_of_the_description(
@@ -89,6 +105,7 @@ def test_the_wording_is_that_of_the_description(
     written = write(tmp_path, replace(DESCRIPTION, **changes))
     wording = read(tmp_path).wording
     assert (wording.kind, wording.grounded) == (kind, written.grounded)
+    assert wording.demands == written.demands
 
 
 def test_confidence_grows_with_the_probability_of_the_answer() -> None:

@@ -101,16 +101,34 @@ class Tokenizer:
         """
         return self._encode(self._guarded(text))
 
+    def word_starts(self, text: str) -> set[int]:
+        """Return where words start in a plain text, a space being the first character of its word.
+
+        No token reaches over such a place: what stands before it has the same tokens whatever
+        follows.
+        """
+        splitter = self._tokenizer.pre_tokenizer
+        found = [] if splitter is None else splitter.pre_tokenize_str(text)
+        starts = {start for _, (start, _) in found}
+        if not self._token_bytes.is_byte_level:
+            # Vocabularies of SentencePiece have tokens of one word, whether or not it is split off.
+            starts |= {space.start() for space in re.finditer(r"(?<! ) ", text)}
+        return starts
+
     def detokenizer(self) -> Detokenizer:
         """Return a decoder for one answer."""
         return Detokenizer(self._token_bytes)
 
     def vocabulary(self) -> list[bytes]:
         """Return the bytes of each id of the model, empty without text; blocks for some 100 ms."""
-        tokens = [self._token_bytes.read(i) for i in range(self._vocab_size)]
+        tokens = [self.bytes_of(i) for i in range(self._vocab_size)]
         for token_id, name in self._token_bytes.controls.items():
             tokens[token_id] = name.encode()
         return tokens
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """Return the bytes of a token, empty without text."""
+        return self._token_bytes.read(token_id)
 
     def _guarded(self, text: str) -> str:
         """Return the text with each control token split after its first character."""

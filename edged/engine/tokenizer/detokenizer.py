@@ -32,7 +32,7 @@ class TokenBytes:
         whole = json.loads(decoder.__getstate__()) if decoder is not None else {"decoders": []}
         steps = whole.get("decoders", [whole])
         kinds = {step["type"] for step in steps}
-        self._is_byte_level = "ByteLevel" in kinds
+        self.is_byte_level = "ByteLevel" in kinds
         if not kinds & {"ByteLevel", "ByteFallback", "Metaspace"}:
             raise BundleError(
                 f"tokenizer.json: decoder {sorted(kinds)} is not known; "
@@ -53,7 +53,7 @@ class TokenBytes:
         piece = self._tokenizer.id_to_token(token_id)
         if piece is None or token_id in self.controls or token_id == self._silent_id:
             return b""
-        if self._is_byte_level:
+        if self.is_byte_level:
             try:
                 return bytes(map(_byte_level_table().__getitem__, piece))
             except KeyError:  # an added token is written as plain text
