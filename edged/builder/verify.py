@@ -105,9 +105,10 @@ def _bits(model_path: Path, adapters: Sequence[Adapter | None]) -> list[str]:
             start = 0
             for count, is_prefill in _COMPARED_PIECES:
                 piece = ids[start : start + count]
-                digest.update(graph.forward(piece, start, all_rows=True, is_prefill=is_prefill))
+                logits = graph.forward(piece, start, all_rows=True, is_prefill=is_prefill)
+                digest.update(logits.tobytes())
                 start += count
-            digest.update(graph.read(0))
+            digest.update(graph.read(0).tobytes())
         digests.append(digest.hexdigest())
     return digests
 
