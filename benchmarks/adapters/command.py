@@ -12,7 +12,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("model", type=Path, metavar="BUNDLE", help="one that takes adapters")
     parser.add_argument(
-        "--before", type=Path, metavar="BUNDLE", help="another one, whose plain tokens are the peer"
+        "--before",
+        type=Path,
+        metavar="BUNDLE",
+        help="another one, whose tokens without a writer are the peer",
     )
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
     parser.add_argument("--tokens", type=int, default=48, metavar="N", help="of an answer")
@@ -23,8 +26,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Measure in turns and print the table.
 
     Raises:
-        UsageError: The bundle takes no adapters.
-        BundleError: A bundle is wrong.
+        BundleError: A bundle is wrong, or it takes no adapters.
     """
     plan = Plan(arguments.rounds, arguments.tokens, arguments.threads)
     rows = measure(arguments.model, arguments.before, plan)

@@ -16,7 +16,6 @@ from edged.bundle.folder import open_bundle
 from edged.engine.decoding import Decoding
 from edged.engine.loading import load_engine
 from edged.engine.steps import EngineSettings, PromptOrigin, Token
-from edged.errors import UsageError
 from edged.protocol.request import SamplingParams
 from edged.specialists.adapter import Adapter, AdapterPart, made_adapter
 
@@ -71,22 +70,19 @@ class Row:
 class Bench:
     """An engine and prompts that nobody has asked before."""
 
-    def __init__(self, model: Path, plan: Plan) -> None:
+    def __init__(self, model: Path, plan: Plan, *, is_adapted: bool) -> None:
+        bundle = open_bundle(model, verify=False)
         settings = EngineSettings(
             _MAX_MODEL_LEN,
             num_threads=plan.num_threads,
             num_slots=_NUM_ANSWERS,
             is_guessing=False,
+            model_path=bundle.adapted_path if is_adapted else None,
         )
-        self._engine: Engine = load_engine(open_bundle(model, verify=False), settings)
+        self._engine: Engine = load_engine(bundle, settings)
         self._random = np.random.default_rng(0)
         self._plan = plan
-        self.adapters = [self._adapter() for _ in range(_NUM_ANSWERS if self.is_adapted else 0)]
-
-    @property
-    def is_adapted(self) -> bool:
-        """Whether the bundle takes adapters."""
-        return bool(self._engine.adapter_shape)
+        self.adapters = [self._adapter() for _ in range(_NUM_ANSWERS)]
 
     def _adapter(self) -> Adapter:
         random, parts = self._random, {}
@@ -142,20 +138,18 @@ def measure(model: Path, before: Path | None, plan: Plan) -> list[Row]:
     """Return the rows of the table; blocks for minutes.
 
     Raises:
-        UsageError: The bundle takes no adapters.
-        BundleError: A bundle is wrong.
+        BundleError: A bundle is wrong, or it takes no adapters.
     """
-    bench = Bench(model, plan)
-    if not bench.is_adapted:
-        raise UsageError(f"{model}: takes no adapters; rebuild it with `edged build`")
+    bench, without = (Bench(model, plan, is_adapted=is_adapted) for is_adapted in (True, False))
     one, four, plain = bench.adapters[:1], bench.adapters, [None] * _NUM_ANSWERS
     tokens = [
+        Series("a token, no writer", lambda: without.token([None])),
         Series("a token, plain", lambda: bench.token([None])),
         Series("a token, one adapter", lambda: bench.token(one)),
     ]
     if before is not None:
-        peer = Bench(before, plan)
-        tokens.insert(0, Series("a token, plain, before", lambda: peer.token([None])))
+        peer = Bench(before, plan, is_adapted=False)
+        tokens.insert(0, Series("a token, before", lambda: peer.token([None])))
     steps = [
         Series("a step of four, plain", lambda: bench.token(plain)),
         Series("a step of four adapters", lambda: bench.token(four)),

@@ -7,18 +7,19 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from edged.builder.adapted import find_products
 from edged.builder.adapters import convert_adapter
-from edged.builder.measure import compare
+from edged.builder.measure import compare_marked
 from edged.builder.onnx_files import read_graph
 from edged.builder.peft import PeftAdapter, read_peft
 from edged.builder.progress import Activity
 from edged.builder.store import disk_errors
 from edged.bundle.folder import Bundle
-from edged.bundle.manifest import MODEL, MODEL_DATA, QualityFigures
+from edged.bundle.manifest import MODEL, MODEL_DATA
 from edged.engine.loading import load_graph
 from edged.errors import BuildError
 from edged.specialists.adapter import AdapterPart, made_adapter
@@ -30,13 +31,25 @@ class AdapterGateError(BuildError):
     """The adapted bundle is too far from the adapted fp32 model."""
 
 
+class MeanKl(NamedTuple):
+    """Mean KL of an adapted bundle to the adapted fp32 model, in nats for each token."""
+
+    answers: float
+    """Over the tokens of answers alone, which the gate limits."""
+    rows: float
+    """Over prompts and answers."""
+    # An adapter learns from the tokens of answers alone, and none of its predictions of a prompt's
+    # next token is ever said. What 8 bits change of a prompt's keys and values is in the figure of
+    # the answer, which reads them.
+
+
 def gated_adapter(
     peft_folder: Path,
     bundle: Bundle,
     reference_folder: Path,
     sequences: Sequence[tuple[Sequence[int], Sequence[bool]]],
     activity: Activity | None = None,
-) -> tuple[dict[str, AdapterPart], float]:
+) -> tuple[dict[str, AdapterPart], MeanKl]:
     """Convert PEFT's adapter and measure it; blocks for minutes.
 
     Args:
@@ -44,11 +57,11 @@ def gated_adapter(
         bundle: the model that it is for.
         reference_folder: holds the fused fp32 graph that the bundle was made of.
         sequences: token ids of prompts with their answers, which the adapter was not trained on,
-            and which of them are an answer's: what it makes of prompts is never said.
+            and which of them are an answer's; only these count for the gate, see ``MeanKl``.
         activity: receives the progress.
 
     Returns:
-        The adapter in the bundle's form, and its mean KL.
+        The adapter in the bundle's form, and its distances.
 
     Raises:
         AdapterGateError: it misses the gate.
@@ -56,14 +69,15 @@ def gated_adapter(
     """
     parts = convert_adapter(peft_folder, bundle.manifest, reference_folder)
     adapter = read_peft(peft_folder)
-    figures = measure_adapter(adapter, parts, bundle, reference_folder, sequences, activity)
-    if not figures.mean_kl <= MAX_MEAN_KL:
+    kl = measure_adapter(adapter, parts, bundle, reference_folder, sequences, activity)
+    if not kl.answers <= MAX_MEAN_KL:
         raise AdapterGateError(
             f"the adapted int8 model differs from the adapted fp32 model by a mean KL of "
-            f"{figures.mean_kl:.4f}, {MAX_MEAN_KL:g} at most; train with a lower lora_alpha or "
+            f"{kl.answers:.4f} over the tokens of answers ({kl.rows:.4f} with the prompts'), "
+            f"{MAX_MEAN_KL:g} at most; train with a lower lora_alpha or "
             "learning rate, or with fewer of target_modules or layers_to_transform"
         )
-    return parts, figures.mean_kl
+    return parts, kl
 
 
 def measure_adapter(
@@ -73,15 +87,14 @@ def measure_adapter(
     reference_folder: Path,
     sequences: Sequence[tuple[Sequence[int], Sequence[bool]]],
     activity: Activity | None = None,
-) -> QualityFigures:
+) -> MeanKl:
     """Compare an adapted bundle with the fp32 model into which the adapter is merged.
 
     Raises:
         BuildError: a graph takes no adapter, or nothing can be compared.
     """
-    token_ids, is_answer = [ids for ids, _ in sequences], [marks for _, marks in sequences]
-    length = max(map(len, token_ids), default=0)
-    candidate = load_graph(bundle.model_path, is_fused=True, max_model_len=length)
+    length = max((len(ids) for ids, _ in sequences), default=0)
+    candidate = load_graph(bundle.adapted_path, is_fused=True, max_model_len=length)
     try:
         candidate.adapt(0, made_adapter(parts))
     except ValueError as error:
@@ -89,7 +102,8 @@ def measure_adapter(
     with tempfile.TemporaryDirectory(prefix="edged-adapter-") as folder:
         merge(adapter, reference_folder, Path(folder))
         reference = load_graph(Path(folder) / MODEL, is_fused=True, max_model_len=length)
-        return compare(reference, candidate, token_ids, activity, is_answer)
+        figures = compare_marked(reference, candidate, sequences, activity)
+    return MeanKl(*(one.mean_kl for one in figures))
 
 
 def merge(adapter: PeftAdapter, reference_folder: Path, folder: Path) -> None:

@@ -78,7 +78,7 @@ def write_if(
             "If",
             [flag],
             [value.name for value in own] + [handed_name(value.name) for value in more],
-            flag,
+            "branch",
             then_branch=_subgraph(graph, then, own + more),
             else_branch=_subgraph(graph, otherwise, own + more),
         )
@@ -101,7 +101,7 @@ def write_choices(graph: onnx.GraphProto, branches: Sequence[Branch]) -> None:
     # layer, which costs a decode step 3 % more.
     outputs: list[onnx.ValueInfoProto] = []
     for branch in branches:
-        own = _outputs(graph, branch)
+        own = [_without_shape(value, value.name) for value in _outputs(graph, branch)]
         flag, names = f"{RUN}{branch.name}", [f"{branch.name}.{value.name}" for value in own]
         graph.input.append(onnx.helper.make_tensor_value_info(flag, onnx.TensorProto.BOOL, []))
         graph.node.append(
@@ -114,7 +114,7 @@ def write_choices(graph: onnx.GraphProto, branches: Sequence[Branch]) -> None:
                 else_branch=_nothing(branch.name, own),
             )
         )
-        for value, name in zip(own, names, strict=True):
+        for value, name in zip(_outputs(graph, branch), names, strict=True):
             output = onnx.ValueInfoProto()
             output.CopyFrom(value)
             output.name = name
@@ -198,14 +198,16 @@ def _subgraph(
             (constant.name,) = renamed([name])
             constants.append(constant)
     for value in values:
-        (name,) = renamed([value.name])
-        outputs.append(_untyped(value, name))
+        output = onnx.ValueInfoProto()
+        output.CopyFrom(value)
+        (output.name,) = renamed([value.name])
+        outputs.append(output)
     return onnx.helper.make_graph(nodes, branch.name, [], outputs, constants)
 
 
 def _nothing(name: str, values: Sequence[onnx.ValueInfoProto]) -> onnx.GraphProto:
     """Return the other way of a branch: constants for its outputs."""
-    nodes, outputs = [], [_untyped(value, f"{value.name}.{name}.none") for value in values]
+    nodes, outputs = [], [_without_shape(value, f"{value.name}.{name}.none") for value in values]
     for output in outputs:
         kind = onnx.helper.tensor_dtype_to_np_dtype(output.type.tensor_type.elem_type)
         # Faster than one node for all of them; and what has no numbers takes no memory.
@@ -214,7 +216,7 @@ def _nothing(name: str, values: Sequence[onnx.ValueInfoProto]) -> onnx.GraphProt
     return onnx.helper.make_graph(nodes, f"{name}.none", [], outputs)
 
 
-def _untyped(value: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:
+def _without_shape(value: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:
     """Return an output of the same type without its shape, which the two ways do not share."""
     kind = value.type.tensor_type.elem_type
     return onnx.helper.make_tensor_value_info(name, kind, None)

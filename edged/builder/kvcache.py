@@ -17,6 +17,7 @@ from edged.builder.calibrate import open_fused, prompt_feeds
 from edged.builder.onnx_files import read_graph, write_graph
 from edged.builder.prefill_attention import ATTENTION, Scales, write_branches
 from edged.builder.weights import SourceGraph
+from edged.bundle.manifest import ADAPTED_MODEL
 
 _STEPS = 127
 # Larger values than in the calibration text are clipped, which costs more than coarser steps.
@@ -49,6 +50,8 @@ def measure_peaks(fused_folder: Path, sequences: Sequence[Sequence[int]]) -> Pea
 def write_int8_cache(folder: Path, peaks: Peaks) -> None:
     """Rewrite ``model.onnx`` of a fused graph for an int8 cache; its weights stay.
 
+    Where its products can take adapters, ``adapted.onnx`` is written beside it.
+
     Raises:
         BuildError: the graph cannot be read.
     """
@@ -63,8 +66,11 @@ def write_int8_cache(folder: Path, peaks: Peaks) -> None:
         for key in ("k_quant_type", "v_quant_type"):
             node.attribute.append(onnx.helper.make_attribute(key, "PER_CHANNEL"))
         node.attribute.append(onnx.helper.make_attribute("kv_cache_bit_width", 8))
-    write_branches(graph, scales)
+    adapted = write_branches(graph, scales)
     write_graph(folder, model)
+    if adapted is not None:
+        graph.CopyFrom(adapted)
+        write_graph(folder, model, ADAPTED_MODEL)
 
 
 def _remove_spare_rows(graph: onnx.GraphProto) -> None:

@@ -27,7 +27,6 @@ def compare(
     candidate: Graph,
     sequences: Sequence[Sequence[int]],
     activity: Activity | None = None,
-    counted: Sequence[Sequence[bool]] | None = None,
 ) -> QualityFigures:
     """Run both graphs over ``sequences``; blocks for up to minutes.
 
@@ -38,39 +37,50 @@ def compare(
         candidate: what is compared with it.
         sequences: token ids.
         activity: receives the progress.
-        counted: for each token of each sequence, whether its prediction counts; None counts all.
 
     Raises:
         BuildError: there is nothing to compare, or a logit is NaN or infinite.
     """
-    pairs = zip(sequences, counted or map(_all, sequences), strict=True)
-    marked = [(ids, np.asarray(marks, bool)) for ids, marks in pairs if len(ids) > 1]
-    marked = [(ids, marks) for ids, marks in marked if marks[1:].any()]
+    marked = [(ids, [True] * len(ids)) for ids in sequences]
+    return compare_marked(reference, candidate, marked, activity)[0]
+
+
+def compare_marked(
+    reference: Graph,
+    candidate: Graph,
+    sequences: Sequence[tuple[Sequence[int], Sequence[bool]]],
+    activity: Activity | None = None,
+) -> tuple[QualityFigures, QualityFigures]:
+    """Run both graphs over token ids of which some are marked; otherwise as ``compare``.
+
+    Sequences in which no token behind the first one is marked are left out.
+
+    Returns:
+        The figures over the predictions of marked tokens, and over all.
+
+    Raises:
+        BuildError: as there.
+    """
+    marked = [(ids, np.asarray(marks, bool)) for ids, marks in sequences if any(marks[1:])]
     scored = [ids for ids, _ in marked]
     if not scored:
         raise BuildError("nothing to compare: the text has fewer than two tokens")
     shared = min(shared_length(scored), min(map(len, scored)) - 2) if len(scored) > 1 else 0
     total = sum(len(sequence) - 1 - shared for sequence in scored) + shared
-    sums, num_run = _Sums(), 0
+    chosen, others, num_run = _Sums(), _Sums(), 0
     for index, (sequence, marks) in enumerate(marked):
         ids = np.asarray(sequence, np.int64)
         for start in range(shared if index else 0, len(ids) - 1, _CHUNK_TOKENS):
             inputs = ids[start : min(start + _CHUNK_TOKENS, len(ids) - 1)]
             following = slice(start + 1, start + 1 + len(inputs))
-            rows = marks[following]
-            sums.add(
-                reference.forward(inputs, start, all_rows=True)[rows],
-                candidate.forward(inputs, start, all_rows=True)[rows],
-                ids[following][rows],
-            )
+            expected = reference.forward(inputs, start, all_rows=True)
+            found = candidate.forward(inputs, start, all_rows=True)
+            for sums, rows in ((chosen, marks[following]), (others, ~marks[following])):
+                sums.add(expected[rows], found[rows], ids[following][rows])
             num_run += len(inputs)
             if activity is not None:
                 activity.update(num_run, total)
-    return sums.result()
-
-
-def _all(sequence: Sequence[int]) -> list[bool]:
-    return [True] * len(sequence)
+    return chosen.result(), chosen.with_others(others).result()
 
 
 def shared_length(sequences: Sequence[Sequence[int]]) -> int:
@@ -119,6 +129,15 @@ class _Sums:
         log_q -= log_p
         np.exp(log_p, out=log_p)
         self.divergences.append(-np.einsum("rv,rv->r", log_p, log_q))
+
+    def with_others(self, others: "_Sums") -> "_Sums":
+        return _Sums(
+            self.tokens + others.tokens,
+            self.agreed + others.agreed,
+            self.reference_nll + others.reference_nll,
+            self.candidate_nll + others.candidate_nll,
+            self.divergences + others.divergences,
+        )
 
     def result(self) -> QualityFigures:
         divergences = np.concatenate(self.divergences)

@@ -70,10 +70,10 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:  # n
     return default
 
 
-def write_graph(folder: Path, model: onnx.ModelProto) -> int:
-    """Write ``model.onnx`` into ``folder`` and sync it to disk; return its size in bytes."""
+def write_graph(folder: Path, model: onnx.ModelProto, name: str = MODEL) -> int:
+    """Write a graph into ``folder`` and sync it to disk; return its size in bytes."""
     data = model.SerializeToString(deterministic=True)
-    with (folder / MODEL).open("wb") as file:
+    with (folder / name).open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edged.builder.adapted import find_products, write_adapted
+from edged.builder.adapted import Product, find_products, write_adapted
 from edged.builder.branches import Branch, fuse_narrow_scaling, remove_constants, write_if
 from edged.builder.onnx_files import MICROSOFT, attribute
 from edged.engine.fused import HIDDEN, IS_PROMPT
@@ -46,14 +46,16 @@ class _Heads:
     """Features of each head that are rotated by position; 0 for none."""
 
 
-def write_branches(graph: onnx.GraphProto, scales: Mapping[str, Scales]) -> None:
+def write_branches(graph: onnx.GraphProto, scales: Mapping[str, Scales]) -> onnx.GraphProto | None:
     """Give each attention its scales, and the graph a prefill and a decode branch.
-
-    Where its products are found, the upper part of each has a twin that takes adapters.
 
     Args:
         graph: a fused graph with an int8 cache whose attentions have no scales yet.
         scales: by the name of each attention's first output.
+
+    Returns:
+        The same graph in another form, in which the upper part of each branch has a twin that takes
+        adapters; None where its products are not found.
     """
     cache = next(v for v in graph.input if v.name.startswith("past_key_values."))
     num_kv, size = (cache.type.tensor_type.shape.dim[axis].dim_value for axis in (1, 3))
@@ -75,15 +77,24 @@ def write_branches(graph: onnx.GraphProto, scales: Mapping[str, Scales]) -> None
     decode.nodes = list(fuse_narrow_scaling(decode.nodes, widths))
     products = find_products(graph)
     del graph.node[:]
-    if products:
-        write_adapted(graph, prefill, decode, products)
-    else:
-        if any(value.name == HIDDEN for value in graph.output):
-            # A branch owes every output; nobody reads an answer's hidden states.
-            nothing = decode.constant(f"{HIDDEN}.none", np.zeros((1, 0, 0, 0), np.float32))
-            decode.node("Identity", [nothing], HIDDEN)
-        write_if(graph, IS_PROMPT, prefill, decode)
+    adapted = _adapted(graph, prefill, decode, products) if products else None
+    if any(value.name == HIDDEN for value in graph.output):
+        # A branch owes every output; nobody reads an answer's hidden states.
+        nothing = decode.constant(f"{HIDDEN}.none", np.zeros((1, 0, 0, 0), np.float32))
+        decode.node("Identity", [nothing], HIDDEN)
+    write_if(graph, IS_PROMPT, prefill, decode)
     remove_constants(graph)
+    return adapted
+
+
+def _adapted(
+    graph: onnx.GraphProto, prefill: Branch, decode: Branch, products: Mapping[str, Product]
+) -> onnx.GraphProto:
+    adapted = onnx.GraphProto()
+    adapted.CopyFrom(graph)
+    write_adapted(adapted, prefill, decode, products)
+    remove_constants(adapted)
+    return adapted
 
 
 def _write_positions(branch: Branch, num_kv: int) -> None:

@@ -18,6 +18,7 @@ from edged.errors import BuildError
 _TOOLS = ("numpy", "onnx", "onnxruntime", "optimum-onnx", "tokenizers", "torch", "transformers")
 # Sources that affect a bundle's bytes after the export, which has a version of its own.
 _OWN_SOURCES = (
+    "adapted.py",
     "blockwise.py",
     "branches.py",
     "calibrate.py",

@@ -14,9 +14,9 @@ from edged.builder.progress import Progress
 from edged.builder.quality import table
 from edged.builder.quantize import KERNELS, Scaling, Scheme, quantize
 from edged.builder.reference import Reference
-from edged.builder.verify import run_gate
+from edged.builder.verify import check_adapted, run_gate
 from edged.bundle.folder import Bundle, write_manifest
-from edged.bundle.manifest import MODEL, GraphKind, KvType, Manifest, Try
+from edged.bundle.manifest import ADAPTED_MODEL, MODEL, GraphKind, KvType, Manifest, Try
 
 # The schemes to try when none is given, the faster one first.
 INT8_SCHEMES = (Scheme.INT8_W8A8, Scheme.INT8_BLOCKWISE)
@@ -100,6 +100,7 @@ def search(task: Task, candidates: Sequence[Form]) -> Bundle:
         if form.key in [tried.form for tried in tries]:
             continue  # the graph could not be rotated, so this form was tried before
         (task.folder / MODEL).write_bytes(plain)
+        (task.folder / ADAPTED_MODEL).unlink(missing_ok=True)
         if form.kv_type is KvType.INT8:
             if peaks is None:
                 with task.progress.step("Measure keys and values"):
@@ -108,6 +109,7 @@ def search(task: Task, candidates: Sequence[Form]) -> Bundle:
         bundle = _measure(task, form, tries)
         tries = bundle.manifest.tries
         if bundle.manifest.quality.passed:
+            check_adapted(bundle, task.progress)
             break
     return bundle
 

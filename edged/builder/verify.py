@@ -7,9 +7,12 @@ does not depend on ``fuse``.
 Rule: the gate's prompts and the second text share no text with the calibration.
 """
 
+import hashlib
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import tokenizers
 
 from edged.builder.calibrate import FUSED_INPUT
@@ -25,10 +28,15 @@ from edged.engine.graph import Graph
 from edged.engine.loading import load_graph
 from edged.engine.tokenizer import Tokenizer
 from edged.errors import BuildError
+from edged.specialists.adapter import Adapter
 
 _UNSEEN = "unseen.txt"
 _WINDOW_TOKENS = 512
 _GATE_MODEL_LEN = 1024  # enough for the longest of the gate's prompts in any tokenizer
+# Prompts on which two graphs must compute the same bits, and tokens of each: of these the prefill
+# branch runs the first ones, in pieces, and the decode branch the others.
+_NUM_COMPARED = 3
+_COMPARED_PIECES = ((33, True), (15, True), (1, False), (7, False))
 
 
 def run_gate(
@@ -64,6 +72,47 @@ def run_gate(
     return check_limits(result, bundle.manifest.quality.limits, GATE_TEXT, unseen)
 
 
+def check_adapted(bundle: Bundle, progress: Progress) -> None:
+    """Compare the graph that takes adapters with the one that does not, by bits; takes seconds.
+
+    It is run without an adapter, and with one that adds nothing.
+
+    Raises:
+        BuildError: they differ.
+        BundleError: a graph cannot be loaded.
+    """
+    if not bundle.manifest.takes_adapters:
+        return
+    with progress.step("Compare the graph that takes adapters"):
+        (expected,) = _bits(bundle.model_path, [None])
+        for found in _bits(bundle.adapted_path, [None, Adapter("zeros", {})]):
+            if found != expected:
+                raise BuildError(
+                    f"{bundle.adapted_path}: without an adapter it computes other bits than {MODEL}"
+                )
+
+
+def _bits(model_path: Path, adapters: Sequence[Adapter | None]) -> list[str]:
+    """Return for each adapter a hash of all logits, and of the keys and values."""
+    length = sum(count for count, _ in _COMPARED_PIECES)
+    graph = load_graph(model_path, is_fused=True, max_model_len=length)
+    prompts = np.random.default_rng(0).integers(0, graph.vocab_size, (_NUM_COMPARED, length))
+    digests = []
+    for adapter in adapters:
+        digest = hashlib.sha256()
+        graph.adapt(0, adapter)
+        for ids in prompts:
+            start = 0
+            for count, is_prefill in _COMPARED_PIECES:
+                piece = ids[start : start + count]
+                logits = graph.forward(piece, start, all_rows=True, is_prefill=is_prefill)
+                digest.update(logits.tobytes())
+                start += count
+            digest.update(graph.read(0).tobytes())
+        digests.append(digest.hexdigest())
+    return digests
+
+
 def unseen_text() -> str:
     """Return the committed second text, which is neither calibration text nor prompts."""
     return (resources.files("edged.builder") / "data" / _UNSEEN).read_text(encoding="utf-8")
@@ -95,6 +144,7 @@ def verify_bundle(
     text = None if text_file is None else _read_text(text_file)
     with progress.step(f"Check {folder}"):
         bundle = open_bundle(folder)
+    check_adapted(bundle, progress)
     reference_folder = reference_folder or _find_reference(bundle, cache)
     if text is None or text_file is None:
         return run_gate(bundle, reference_folder, cache, progress)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from edged.builder.adapter_gate import gated_adapter
+from edged.builder.adapter_gate import MeanKl, gated_adapter
 from edged.builder.adapters import convert_adapter
 from edged.builder.lora import LINEARS, MAX_RANK, AdapterForm, attach, load_state, state_of
 from edged.builder.peft import CONFIG, read_peft
@@ -34,8 +34,7 @@ from edged.builder.writer_results import calibrated, compare_exact, result_of
 from edged.builder.writer_rows import Row, joined
 from edged.builder.writer_training import Course, Epoch, Trainer
 from edged.bundle.folder import Bundle, open_bundle
-from edged.bundle.manifest import GraphKind
-from edged.engine.loading import load_engine, load_graph
+from edged.engine.loading import load_engine
 from edged.engine.steps import EngineSettings
 from edged.engine.tokenizer import Tokenizer
 from edged.engine.written import WriterRunner
@@ -92,7 +91,7 @@ class Made:
     form: AdapterForm
     state: dict[str, torch.Tensor]
     parts: dict[str, AdapterPart]
-    mean_kl: float
+    kl: MeanKl
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -110,6 +109,10 @@ def main(arguments: argparse.Namespace) -> int:
     bundle = open_bundle(arguments.model)
     weights, reference = find_weights(bundle, arguments.weights), find_reference(bundle)
     base = TaughtModel(bundle, Tokenizer.load(bundle), weights, reference, fastest_type())
+    # Without such a graph nothing is trained.
+    settings = EngineSettings(
+        _CONTEXT, num_threads=arguments.threads, model_path=bundle.adapted_path
+    )
     template = _template(arguments)
     prompts = Prompts(base.tokenizer, material.wording, template)
     if arguments.adapter is None:
@@ -120,11 +123,11 @@ def main(arguments: argparse.Namespace) -> int:
     made = _gated(form, state, base, rows_of(prompts, apart), progress)
     exact = _answers_in_full(made, material, base, prompts, progress)
     writer = Writer(
-        _described(arguments, material, base, template, made.mean_kl),
+        _described(arguments, material, base, template, made.kl.answers),
         material.wording,
         made_adapter(made.parts),
     )
-    engine = load_engine(bundle, EngineSettings(_CONTEXT, num_threads=arguments.threads))
+    engine = load_engine(bundle, settings)
     runner = WriterRunner(engine, base.tokenizer, writer)
     held_out = _answers(runner, prompts, apart, progress)
     compare_exact(exact, held_out)
@@ -247,12 +250,6 @@ def _check_form(form: AdapterForm, state: dict[str, torch.Tensor], base: TaughtM
         BuildError: It takes no adapters.
         UsageError: It takes none of this form.
     """
-    is_fused = base.bundle.manifest.graph is GraphKind.FUSED
-    graph = load_graph(base.bundle.model_path, is_fused=is_fused, max_model_len=8)
-    if not graph.adapter_shape:
-        raise BuildError(
-            f"{base.bundle.folder}: takes no adapters; rebuild it with this version's `edged build`"
-        )
     with tempfile.TemporaryDirectory(prefix="edged-adapter-") as folder:
         write_peft(Path(folder), form, state, "")
         try:
@@ -273,10 +270,8 @@ def _gated(
     with tempfile.TemporaryDirectory(prefix="edged-adapter-") as folder:
         write_peft(Path(folder), form, state, "")
         with progress.step("Compare with fp32") as step:
-            parts, mean_kl = gated_adapter(
-                Path(folder), base.bundle, base.reference, sequences, step
-            )
-    return Made(form, state, parts, mean_kl)
+            parts, kl = gated_adapter(Path(folder), base.bundle, base.reference, sequences, step)
+    return Made(form, state, parts, kl)
 
 
 def _answers_in_full(
@@ -338,7 +333,7 @@ def _write(arguments: argparse.Namespace, description: WriterDescription, made: 
     print(
         f"{result.accuracy:.1%} right ({result.low:.1%} to {result.high:.1%}), ECE {result.ece:.3f}"
         f"; answers {result.answered:.1%}, of these {result.answered_right:.1%} right; KL to fp32"
-        f" {description.mean_kl:.4f}"
+        f" {made.kl.answers:.4f} over the tokens of answers, {made.kl.rows:.4f} with the prompts'"
     )
     if result.accuracy < arguments.floor:
         raise UsageError(

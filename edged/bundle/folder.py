@@ -15,6 +15,7 @@ from pathlib import Path
 
 from edged.bundle.graph_file import GraphFileError, check_locations
 from edged.bundle.manifest import (
+    ADAPTED_MODEL,
     MANIFEST,
     MODEL,
     MODEL_DATA,
@@ -48,6 +49,20 @@ class Bundle:
     def model_path(self) -> Path:
         """The ONNX graph."""
         return self.folder / MODEL
+
+    @property
+    def adapted_path(self) -> Path:
+        """The graph whose products take adapters.
+
+        Raises:
+            BundleError: there is none.
+        """
+        if not self.manifest.takes_adapters:
+            raise BundleError(
+                f"{self.folder}: it has no {ADAPTED_MODEL}, so it takes no adapters; rebuild it "
+                "with this version's `edged build`"
+            )
+        return self.folder / ADAPTED_MODEL
 
     @property
     def tokenizer_path(self) -> Path:
@@ -186,18 +201,18 @@ def _check_file(file: io.BufferedReader, name: str, entry: FileEntry, *, verify:
     if digest != entry.sha256:
         problem = f"sha256 differs from the manifest ({digest[:12]}…, not {entry.sha256[:12]}…)"
         raise BundleError(f"{name}: {problem}; {REPAIR}")
-    if name == MODEL:
-        _check_graph(file.fileno(), size_bytes)
+    if name in {MODEL, ADAPTED_MODEL}:
+        _check_graph(file.fileno(), name, size_bytes)
 
 
-def _check_graph(file_fd: int, size_bytes: int) -> None:
+def _check_graph(file_fd: int, name: str, size_bytes: int) -> None:
     # External data is read by ONNX Runtime from whatever path the graph names.
     if size_bytes == 0:
-        raise BundleError(f"{MODEL}: empty; {REPAIR}")
+        raise BundleError(f"{name}: empty; {REPAIR}")
     with mmap.mmap(file_fd, 0, access=mmap.ACCESS_READ) as view:
         try:
             check_locations(view, MODEL_DATA)
         except GraphFileError as error:
             raise BundleError(
-                f"{MODEL}: {error}; do not use this bundle, rebuild it with `edged build`"
+                f"{name}: {error}; do not use this bundle, rebuild it with `edged build`"
             ) from error

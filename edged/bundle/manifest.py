@@ -15,13 +15,15 @@ from edged.errors import BundleError
 FORMAT = 2
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
+# The same model with further branches, which take adapters; it shares the data file.
+ADAPTED_MODEL = "adapted.onnx"
 MODEL_DATA = "model.onnx.data"
 TOKENIZER = "tokenizer.json"
 # The advice at the end of each error about a damaged bundle.
 REPAIR = "copy the bundle again or rebuild it with `edged build`"
 
 _REQUIRED_FILES = {MODEL, TOKENIZER}
-_ALLOWED_FILES = {MODEL, MODEL_DATA, TOKENIZER}
+_ALLOWED_FILES = {MODEL, ADAPTED_MODEL, MODEL_DATA, TOKENIZER}
 # Their integer products are exact, and each row has a scale of its own.
 _EXACT_SCHEMES = ("int8-w8a8",)
 _TEMPLATE_CHARACTERS = 1 << 16
@@ -191,6 +193,16 @@ class Manifest:
     def is_exact(self) -> bool:
         """Whether a token's result has the same bits whatever the batch."""
         return self.graph is GraphKind.FUSED and self.scheme in _EXACT_SCHEMES
+
+    @property
+    def takes_adapters(self) -> bool:
+        """Whether there is a graph that takes adapters."""
+        return ADAPTED_MODEL in self.files
+
+    def loaded_bytes(self, *, is_adapted: bool = False) -> int:
+        """Return the size of the files that are loaded: of two graphs, one is."""
+        unused = MODEL if is_adapted else ADAPTED_MODEL
+        return sum(entry.size_bytes for name, entry in self.files.items() if name != unused)
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:

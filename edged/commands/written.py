@@ -28,7 +28,8 @@ def written_figures(folder: Path, model: Path, examples: Path) -> dict[str, Any]
         BundleError: The bundle or the specialist is wrong.
     """
     bundle = open_bundle(model)
-    engine, tokenizer = load_engine(bundle, EngineSettings(_CONTEXT)), Tokenizer.load(bundle)
+    settings = EngineSettings(_CONTEXT, model_path=bundle.adapted_path)
+    engine, tokenizer = load_engine(bundle, settings), Tokenizer.load(bundle)
     writer = read_writer(folder, AdaptedModel.of(bundle.manifest), engine.adapter_shape)
     runner, said = WriterRunner(engine, tokenizer, writer), writer.description
     dialogues = as_wanted(read_dialogues(examples), writer.wording, is_list=said.is_list)

@@ -28,6 +28,7 @@ from edged.bundle.manifest import GraphKind
 from edged.bundle.plain_file import read_plain
 from edged.config.keys import MAX_TUNED_CHUNK_TOKENS, Config
 from edged.daemon.atomic_file import AtomicFile
+from edged.daemon.specialist_folders import needs_adapters
 from edged.engine.graph import Graph
 from edged.engine.loading import load_graph
 from edged.engine.loop import Engine
@@ -102,20 +103,23 @@ def fitted_settings(
 ) -> EngineSettings:
     """Return how a model is run here, with its prepared copy; the first time it blocks for seconds.
 
+    The graph that takes adapters is slower and larger, so it is taken only where a specialist
+    writes. In a bundle without one, that specialist is left out with its reason.
     Meanwhile a child process takes up to ``room_bytes``.
     """
     path = config.model.path.resolve()
     folder = config.state.folder
     prepared = folder / "prepared" if folder else path.with_name(f"{path.name}.prepared")
-    model_path = prepared_model(bundle, prepared, room_bytes)
-    tuning = known_tuning(config, bundle, model_path)
+    is_adapted = bundle.manifest.takes_adapters and needs_adapters(config.specialists)
+    copy = prepared_model(bundle, prepared, room_bytes, is_adapted=is_adapted)
+    tuning = known_tuning(config, bundle, copy)
     return EngineSettings(
         config.model.max_model_len,
         config.model.num_threads,
         config.model.prefill_chunk_tokens or tuning.chunk_tokens,
         num_slots,
         has_flash=tuning.has_flash,
-        model_path=model_path,
+        model_path=copy or (bundle.adapted_path if is_adapted else None),
         # Memory is planned for so many, whatever chunk was found to be the fastest.
         batch_tokens=config.model.prefill_chunk_tokens or MAX_TUNED_CHUNK_TOKENS,
     )

@@ -12,7 +12,7 @@ from edged.bundle.manifest import TOKENIZER, GraphKind, KvType, Manifest
 from edged.config.keys import MAX_TUNED_CHUNK_TOKENS, Config
 from edged.daemon import memory
 from edged.daemon.memory import KernelLimits
-from edged.daemon.specialist_folders import planned_bytes
+from edged.daemon.specialist_folders import needs_adapters, planned_bytes
 from edged.daemon.warm_prefixes import planned_tokens
 from edged.errors import ConfigError, UnavailableError
 from edged.node.ledger import REPLAY_BYTES, deliveries_bytes, request_bytes
@@ -139,14 +139,17 @@ def plan_memory(config: Config, bundle: Bundle, held: MemorySnapshot, num_slots:
     prefix_bytes = planned_tokens(config) * manifest.model.kv_bytes_per_token
     # Which chunk is the fastest is measured later, when the memory is taken already.
     chunk_tokens = min(config.model.prefill_chunk_tokens or MAX_TUNED_CHUNK_TOKENS, max_model_len)
+    is_adapted = manifest.takes_adapters and needs_adapters(config.specialists)
+    weights_bytes = manifest.loaded_bytes(is_adapted=is_adapted)
     working_bytes = _working_bytes(manifest, chunk_tokens, num_slots)
+    working_bytes += manifest.model.num_layers * _ADAPTED_BRANCHES_BYTES * is_adapted
     if manifest.graph is GraphKind.PORTABLE:
         working_bytes += round(_PORTABLE_CACHE_COPIES * slot_bytes)
     kv_bytes = num_slots * slot_bytes + prefix_bytes
     # The tokenizer is read when nothing is in the cache yet.
     reading_bytes = _LIBRARY_BYTES + _TOKENIZER_COPIES * manifest.files[TOKENIZER].size_bytes
     return MemoryPlan(
-        weights_bytes=sum(entry.size_bytes for entry in manifest.files.values()),
+        weights_bytes=weights_bytes,
         kv_bytes=kv_bytes,
         process_bytes=held.rss_bytes,
         working_bytes=max(working_bytes, reading_bytes - kv_bytes),
@@ -188,7 +191,6 @@ def _working_bytes(manifest: Manifest, chunk_tokens: int, num_slots: int) -> int
     layer_bytes = _LAYER_BYTES
     if facts.kv_type is KvType.INT8:
         layer_bytes += _PREFILL_BRANCH_BYTES
-        layer_bytes += _ADAPTED_BRANCHES_BYTES if manifest.scheme == "int8-w8a8" else 0
     width = math.sqrt(facts.parameters / max(facts.num_layers, 1))
     num_rows: float = num_slots
     if manifest.graph is GraphKind.PORTABLE:
@@ -200,7 +202,7 @@ def _working_bytes(manifest: Manifest, chunk_tokens: int, num_slots: int) -> int
         _VOCABULARY_BYTES * facts.vocab_size,
         _ACTIVATION_BYTES * width * chunk_tokens,
         _LOGIT_BYTES * facts.vocab_size * num_rows,
-        share * sum(entry.size_bytes for entry in manifest.files.values()),
+        share * manifest.loaded_bytes(),
     )
     return round(sum(parts))
 

@@ -38,7 +38,7 @@ from edged.daemon.preparer import Preparer
 from edged.daemon.reporting import OFFLINE, ONLINE, Reporter
 from edged.daemon.sdnotify import Notifier
 from edged.daemon.sensors import read_device
-from edged.daemon.specialist_folders import planned_bytes
+from edged.daemon.specialist_folders import needs_adapters, planned_bytes
 from edged.daemon.startup import WaitingReport, attempt
 from edged.daemon.wiring import (
     broker_settings,
@@ -275,13 +275,17 @@ def _correction_keeper(model: ResidentModel, inbox: Inbox) -> CorrectionKeeper:
 def exchange_specialists(read: Callable[[], Config], model: ResidentModel, parts: Parts) -> bool:
     """Take up a reload that concerns nothing but specialists; return whether it was one.
 
-    The first one needs a place in the cache, so it takes a restart.
+    The first one needs a place in the cache, and the first that writes another graph of the model,
+    so both take a restart.
     """
     config = read()
     if replace(config, specialists=model.config.specialists) != model.config:
         return False
     folders = config.specialists
     if not model.config.specialists or not model.specialists.is_changed(folders):
+        return False
+    is_adaptable = model.bundle.manifest.takes_adapters and not model.engine.adapter_shape
+    if is_adaptable and needs_adapters(folders):
         return False
     ledger, num_slots = parts.driver.node.guard.ledger, model.engine.num_slots
     needed_bytes = planned_bytes(folders, num_slots)

@@ -64,6 +64,18 @@ def _sizes(folders: Sequence[Path], name: str) -> list[int]:
     return sizes
 
 
+def needs_adapters(folders: Sequence[Path]) -> bool:
+    """Return whether one of these specialists writes, for which the model must take adapters."""
+    return any(map(_writes, folders))
+
+
+def _writes(folder: Path) -> bool:
+    try:
+        return (folder / WRITER).exists()
+    except OSError:  # reading it says what is wrong
+        return False
+
+
 class Adaptable(NamedTuple):
     """What a specialist that writes must be made for."""
 
@@ -123,7 +135,7 @@ class SpecialistFolders:
         writers: dict[str, Writer] = {}
         for folder in folders:
             try:
-                if (folder / WRITER).exists():
+                if _writes(folder):
                     writer = self._read_writer(folder)
                     _check_name(folder, writer.description.name, {*found, *writers})
                     writers[writer.description.name] = writer

@@ -25,7 +25,7 @@ import numpy as np
 import onnxruntime
 
 from edged.bundle.folder import Bundle
-from edged.bundle.manifest import GraphKind
+from edged.bundle.manifest import ADAPTED_MODEL, GraphKind
 from edged.bundle.plain_file import open_plain, read_plain
 from edged.engine.loading import load_graph
 from edged.engine.session import PREPARED, save_prepared
@@ -60,19 +60,23 @@ _PROMPT_TOKENS = 32
 _ANSWER_TOKENS = 16
 
 
-def prepared_model(bundle: Bundle, folder: Path, room_bytes: int) -> Path | None:
+def prepared_model(
+    bundle: Bundle, folder: Path, room_bytes: int, *, is_adapted: bool = False
+) -> Path | None:
     """Return the graph of the bundle's copy for this device; blocks for seconds while it is made.
 
-    It is None when there is no copy; then load the bundle's own graph. ``folder`` holds the copy
-    and nothing else. The child that makes it may take ``room_bytes`` of memory.
+    It is None when there is no copy; then load the bundle's own graph: ``is_adapted`` is whether
+    that is the one that takes adapters. ``folder`` holds the copy of one graph and nothing else.
+    The child that makes it may take ``room_bytes`` of memory.
     """
-    weights_bytes = sum(entry.size_bytes for entry in bundle.manifest.files.values())
+    weights_bytes = bundle.manifest.loaded_bytes(is_adapted=is_adapted)
     if weights_bytes < MIN_WEIGHTS_BYTES:
         return None
-    copy = folder / device_key(bundle.sha256)
+    graph_path = bundle.adapted_path if is_adapted else bundle.model_path
+    copy = folder / device_key(bundle.sha256 + ADAPTED_MODEL * is_adapted)
     try:
         if not _is_whole(copy, weights_bytes):
-            _make(bundle, copy, weights_bytes, room_bytes)
+            _make((graph_path, bundle.manifest.graph), copy, weights_bytes, room_bytes)
     except (OSError, MemoryError, subprocess.SubprocessError) as error:
         _LOG.warning("%s: no prepared copy of the model, which takes more memory: %s", copy, error)
         return None
@@ -95,7 +99,7 @@ def describe_processor(fields: Collection[str], cpuinfo: Path = _CPUINFO) -> lis
     return sorted({line for line in lines if line.partition(":")[0].strip() in fields})
 
 
-def _make(bundle: Bundle, copy: Path, weights_bytes: int, room_bytes: int) -> None:
+def _make(graph: tuple[Path, GraphKind], copy: Path, weights_bytes: int, room_bytes: int) -> None:
     # For lack of memory the kernel would kill the child, and the service with it.
     needed_bytes = round(_MEMORY_FACTOR * weights_bytes) + _CHILD_BYTES
     if room_bytes < needed_bytes:
@@ -110,7 +114,7 @@ def _make(bundle: Bundle, copy: Path, weights_bytes: int, room_bytes: int) -> No
     _LOG.info("preparing the model for this device, once: %s", copy)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
     try:
-        arguments = [str(bundle.model_path), str(partial), bundle.manifest.graph]
+        arguments = [str(graph[0]), str(partial), graph[1]]
         child = subprocess.run(
             [sys.executable, "-m", __spec__.name, *arguments],
             capture_output=True,

@@ -28,7 +28,7 @@ class EngineSettings:
     """Whether attention is computed in tiles; None does so for an fp32 cache, where it is faster on
     most processors, and not for an int8 cache."""
     model_path: Path | None = None
-    """A prepared copy of the bundle's graph; None takes the bundle's own."""
+    """The graph that takes adapters, or a prepared copy; None takes the bundle's ``model.onnx``."""
     batch_tokens: int = 0
     """Tokens of a run that reads several prompts while no answer waits for its next token, at most;
     never below a chunk."""

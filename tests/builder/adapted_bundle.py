@@ -1,6 +1,7 @@
 """A tiny bundle in the form that takes adapters, made as the builder makes one."""
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from edged.builder.kvcache import measure_peaks, write_int8_cache
 from edged.builder.onnx_files import read_graph, write_graph
 from edged.builder.quantize import Scheme, quantize
 from edged.bundle.folder import Bundle, write_manifest
-from edged.bundle.manifest import GraphKind, KvType, ModelFacts, ModelLimits, Try
+from edged.bundle.manifest import MODEL, GraphKind, KvType, ModelFacts, ModelLimits, Try
 from edged.specialists.adapter import AdaptedModel, Adapter, adapter_bytes, made_adapter
 from edged.specialists.demanded import Demands
 from edged.specialists.folder import Result
@@ -102,6 +103,8 @@ def write_adapted_bundle(
     model = read_graph(bundle)
     write_hidden(model.graph)
     write_graph(bundle, model)
+    # As it is before it has branches.
+    shutil.copyfile(bundle / MODEL, folder / "unsplit.onnx")
     write_int8_cache(bundle, measure_peaks(reference, TEXTS))
     write_tiny_tokenizer(bundle / "tokenizer.json")
     facts = ModelFacts("llama", 100_000, vocab_size, 2, 2 * 2 * 2 * 16, KvType.INT8)

@@ -36,7 +36,12 @@ DELIVERY = Delivery("t", b"", qos=1, packet_id=7, connection_epoch=2)
 
 def engine_of(bundle: Bundle, num_slots: int = 4, num_prefixes: int = 0) -> Engine:
     settings = EngineSettings(
-        128, num_threads=1, prefill_chunk_tokens=8, num_slots=num_slots, num_prefixes=num_prefixes
+        128,
+        num_threads=1,
+        prefill_chunk_tokens=8,
+        num_slots=num_slots,
+        num_prefixes=num_prefixes,
+        model_path=bundle.adapted_path,
     )
     return load_engine(bundle, settings)
 

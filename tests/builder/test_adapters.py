@@ -1,25 +1,34 @@
 """Adapters on a bundle: what PEFT trained is what runs, and answers do not depend on company."""
 
+import io
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 
-from edged.builder import adapter_gate
+from edged.builder import adapter_gate, prefill_attention
 from edged.builder.adapter_gate import AdapterGateError, gated_adapter, measure_adapter
 from edged.builder.adapters import convert_adapter
+from edged.builder.kvcache import measure_peaks, write_int8_cache
 from edged.builder.peft import CONFIG, WEIGHTS, read_peft
+from edged.builder.progress import Progress
+from edged.builder.verify import check_adapted
+from edged.bundle.folder import Bundle, write_manifest
+from edged.bundle.manifest import ADAPTED_MODEL, MODEL
 from edged.bundle.tensor_file import Tensors, read_tensors, write_tensors
+from edged.daemon.specialist_folders import Adaptable, SpecialistFolders
 from edged.engine.graph import Graph
 from edged.engine.loading import load_graph
 from edged.engine.steps import DecodeInput
-from edged.errors import BuildError
-from edged.specialists.adapter import Adapter, adapter_bytes, read_adapter
+from edged.errors import BuildError, BundleError
+from edged.specialists.adapter import AdaptedModel, Adapter, adapter_bytes, read_adapter
 from tests.builder.adapted_bundle import TEXTS, AdaptedBundle
 from tests.peft_folder import TINY, write_peft
 
@@ -31,7 +40,7 @@ SEQUENCES = [(text, [2 * index >= len(text) for index in range(len(text))]) for 
 
 
 def load(adapted: AdaptedBundle) -> Graph:
-    path = adapted.bundle.model_path
+    path = adapted.bundle.adapted_path
     return load_graph(path, is_fused=True, max_model_len=128, num_threads=1, num_slots=NUM_SLOTS)
 
 
@@ -52,9 +61,9 @@ def test_what_peft_trained_is_what_runs(adapted: AdaptedBundle) -> None:
     peft = read_peft(adapted.peft())
     parts = convert_adapter(adapted.peft(), adapted.bundle.manifest, adapted.reference)
     args = adapted.bundle, adapted.reference, SEQUENCES
-    plain = measure_adapter({}, {}, *args).mean_kl
-    own = measure_adapter(peft, parts, *args).mean_kl
-    without = measure_adapter(peft, {}, *args).mean_kl
+    plain = measure_adapter({}, {}, *args).answers
+    own = measure_adapter(peft, parts, *args).answers
+    without = measure_adapter(peft, {}, *args).answers
     assert without > 20 * own
     assert own < 3 * plain
 
@@ -67,8 +76,8 @@ def test_each_projection_is_adapted_alone(
     folder = write_peft(tmp_path, {name: TINY[name]}, [1], strength=0.3)
     parts = convert_adapter(folder, adapted.bundle.manifest, adapted.reference)
     args = adapted.bundle, adapted.reference, SEQUENCES
-    own = measure_adapter(read_peft(folder), parts, *args).mean_kl
-    assert measure_adapter(read_peft(folder), {}, *args).mean_kl > 5 * own
+    own = measure_adapter(read_peft(folder), parts, *args).answers
+    assert measure_adapter(read_peft(folder), {}, *args).answers > 5 * own
 
 
 @pytest.mark.parametrize("chunks", [(39, 1), (1,) * 40, (13, 20, 7), (2, 38)])
@@ -227,15 +236,97 @@ def test_matrices_that_are_wrong_are_named(
         read_peft(folder)
 
 
+def without_adapted(adapted: AdaptedBundle, folder: Path) -> Bundle:
+    """Return the bundle as an earlier version built it."""
+    shutil.copytree(adapted.bundle.folder, folder)
+    (folder / ADAPTED_MODEL).unlink()
+    return write_manifest(folder, adapted.bundle.manifest)
+
+
+def test_the_graph_of_a_node_without_writers_has_nothing_of_adapters(
+    adapted: AdaptedBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is to the byte what is written for a model that takes none, and shares its weights."""
+    monkeypatch.setattr(prefill_attention, "find_products", lambda _: {})
+    shutil.copyfile(adapted.reference.parent / "unsplit.onnx", tmp_path / MODEL)
+    write_int8_cache(tmp_path, measure_peaks(adapted.reference, TEXTS))
+    assert [path.name for path in tmp_path.iterdir()] == [MODEL]
+    assert (tmp_path / MODEL).read_bytes() == adapted.bundle.model_path.read_bytes()
+    plain = load_graph(adapted.bundle.model_path, is_fused=True, max_model_len=128)
+    assert plain.adapter_shape == {} != load(adapted).adapter_shape
+    with pytest.raises(ValueError, match="takes no adapters"):
+        plain.adapt(0, adapted.adapter())
+
+
+def test_both_graphs_compute_the_same_bits_or_the_build_ends(
+    adapted: AdaptedBundle, tmp_path: Path
+) -> None:
+    shown = io.StringIO()
+    check_adapted(adapted.bundle, Progress(shown))
+    assert "Compare the graph that takes adapters" in shown.getvalue()
+    check_adapted(without_adapted(adapted, tmp_path / "old"), Progress(shown))
+    shutil.copytree(adapted.bundle.folder, tmp_path / "changed")
+    model = onnx.load(tmp_path / "changed" / ADAPTED_MODEL, load_external_data=False)
+    branch = next(node for node in model.graph.node if node.name == "adapted_decode")
+    nodes = next(way.g.node for way in branch.attribute if way.name == "then_branch")
+    adding = next(node for node in nodes if node.op_type == "Add")
+    adding.input[1] = adding.input[0]
+    onnx.save(model, tmp_path / "changed" / ADAPTED_MODEL)
+    changed = write_manifest(tmp_path / "changed", adapted.bundle.manifest)
+    with pytest.raises(BuildError, match=r"adapted\.onnx: without an adapter it computes other"):
+        check_adapted(changed, Progress(shown))
+
+
+def test_a_bundle_of_an_earlier_version_says_what_to_do(
+    adapted: AdaptedBundle, tmp_path: Path
+) -> None:
+    """Where an adapter is measured on it, and where a node serves a writer from it."""
+    bundle = without_adapted(adapted, tmp_path / "old")
+    with pytest.raises(BundleError, match=r"no adapted\.onnx, .*`edged build`"):
+        gated_adapter(adapted.peft(), bundle, adapted.reference, SEQUENCES)
+    adapted.write_writer(tmp_path / "home")
+    shape = load_graph(bundle.model_path, is_fused=True, max_model_len=8).adapter_shape
+    model = AdaptedModel.of(bundle.manifest)
+    served = SpecialistFolders(adaptable=Adaptable(model, shape, lambda _: None))
+    served.read([tmp_path / "home"])
+    assert (
+        "takes no adapters; rebuild it with this version's `edged build`"
+        in (served.problems["home"])
+    )
+
+
+def test_the_gate_counts_the_tokens_of_answers_and_shows_the_others(
+    adapted: AdaptedBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the adapter makes of a prompt is not said, however far from fp32 it is."""
+    args = adapted.peft(), adapted.bundle, adapted.reference
+    everything = [(ids, [True] * len(ids)) for ids, _ in SEQUENCES]
+    monkeypatch.setattr(adapter_gate, "MAX_MEAN_KL", 1.0)
+    (_, half), (_, whole) = gated_adapter(*args, SEQUENCES), gated_adapter(*args, everything)
+    assert whole.answers == whole.rows == pytest.approx(half.rows)
+    assert half.answers != pytest.approx(half.rows)
+    low, high = sorted(half)
+    marks = SEQUENCES
+    if half.answers > half.rows:  # then the prompts are the nearer part
+        marks = [(ids, [not one for one in is_answer]) for ids, is_answer in SEQUENCES]
+        high, low = whole.rows, gated_adapter(*args, marks)[1].answers
+    monkeypatch.setattr(adapter_gate, "MAX_MEAN_KL", (low + high) / 2)
+    gated_adapter(*args, marks)
+    with pytest.raises(AdapterGateError):
+        gated_adapter(*args, everything)
+
+
 def test_an_adapter_passes_the_gate_or_says_what_to_do(
     adapted: AdaptedBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     args = adapted.peft(), adapted.bundle, adapted.reference, SEQUENCES
     monkeypatch.setattr(adapter_gate, "MAX_MEAN_KL", 1.0)
-    parts, mean_kl = gated_adapter(*args)
-    assert 0 < mean_kl < 1
+    parts, kl = gated_adapter(*args)
+    assert 0 < kl.answers < 1
     shape = load(adapted).adapter_shape
     assert read_adapter(adapter_bytes(parts), shape).key == adapted.adapter().key
     monkeypatch.setattr(adapter_gate, "MAX_MEAN_KL", 1e-9)
-    with pytest.raises(AdapterGateError, match=r"mean KL of 0\.\d+, 1e-09 at most; train with a"):
+    with pytest.raises(
+        AdapterGateError, match=r"of 0\.\d+ over .* \(0\.\d+ with .*\), 1e-09 at most; train with a"
+    ):
         gated_adapter(*args)

@@ -15,7 +15,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from edged.builder import gate, verify
 from edged.builder import quality as quality_module
 from edged.builder.gate import TOKENS_MIN, gate_prompts, gate_sequences
-from edged.builder.measure import compare
+from edged.builder.measure import compare, compare_marked
 from edged.builder.progress import Progress
 from edged.builder.quality import check_limits, relaxed, table
 from edged.builder.quantize import Scheme, quantize
@@ -124,6 +124,18 @@ def test_a_shared_prefix_is_run_and_counted_once() -> None:
     result = compare(graph, random_table(2), [[*system, i, 5, 6] for i in (3, 4, 7)])
     assert graph.calls == [(0, 128), (128, 74), (200, 2), (200, 2)]
     assert result.tokens == 206
+
+
+def test_what_is_marked_counts_for_itself_and_all_for_the_whole() -> None:
+    reference, candidate = random_table(1), random_table(2)
+    sequences = [[1, 2, 3, 4, 5, 6], [1, 2, 7, 8], [9, 10]]
+    marked = [(ids, [index > 2 for index in range(len(ids))]) for ids in sequences]
+    chosen, everything = compare_marked(reference, candidate, marked)
+    # The last one has nothing marked.
+    assert everything == compare(reference, candidate, sequences[:2])
+    p, q = (softmax(table.logits[[3, 4, 5, 7]]) for table in (reference, candidate))
+    assert chosen.mean_kl == pytest.approx((p * np.log(p / q)).sum(axis=1).mean(), rel=1e-9)
+    assert (chosen.tokens, everything.tokens) == (4, 7)
 
 
 def test_equal_sequences_still_count_positions() -> None:

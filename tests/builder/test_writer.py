@@ -1,6 +1,8 @@
 """Teaching a writer: adapters, their training and its checkpoints, PEFT's folder, the command."""
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -23,6 +25,8 @@ from edged.builder.trunk import Trunk  # noqa: E402
 from edged.builder.writer_results import compare_exact  # noqa: E402
 from edged.builder.writer_rows import Row, batch_of, batches, joined  # noqa: E402
 from edged.builder.writer_training import Course, Epoch, Trainer  # noqa: E402
+from edged.bundle.folder import write_manifest  # noqa: E402
+from edged.bundle.manifest import ADAPTED_MODEL  # noqa: E402
 from edged.engine.loading import load_graph  # noqa: E402
 from edged.errors import BuildError, UsageError  # noqa: E402
 from edged.specialists.adapter import AdaptedModel  # noqa: E402
@@ -296,9 +300,10 @@ def test_a_file_becomes_a_writer(
     assert "44 examples to learn from" in printed.out
     assert "MiB of memory" in printed.out
     assert "% right (" in printed.out
+    assert re.search(r"KL to fp32 0\.\d+ over the tokens of answers, 0\.\d+ with", printed.out)
     assert "epoch 2: loss" in printed.err
     model = AdaptedModel.of(base.bundle.manifest)
-    shape = load_graph(base.bundle.model_path, is_fused=True, max_model_len=8).adapter_shape
+    shape = load_graph(base.bundle.adapted_path, is_fused=True, max_model_len=8).adapter_shape
     found = read_writer(tmp_path / "rooms", model, shape)
     assert found.description.name == "rooms"
     assert 0 < found.description.mean_kl < 1
@@ -322,6 +327,22 @@ def test_what_the_bundle_could_not_run_is_refused_before_it_is_trained(
     printed = capsys.readouterr()
     problem = "layers_to_transform has layer 0, the bundle adapts 1 to 1"
     assert f"--layers, --rank or --targets: {problem}" in printed.err
+    assert "epoch" not in printed.err
+
+
+def test_a_bundle_of_an_earlier_version_is_refused_before_anything_is_trained(
+    base: AdaptedBundle,
+    tmp_path: Path,
+    teach: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(base.bundle.folder, old)
+    (old / ADAPTED_MODEL).unlink()
+    write_manifest(old, base.bundle.manifest)
+    assert teach("--tools", tmp_path / "tools.json", "--model", old) != 0
+    printed = capsys.readouterr()
+    assert "it has no adapted.onnx, so it takes no adapters; rebuild it with" in printed.err
     assert "epoch" not in printed.err
 
 

@@ -5,11 +5,12 @@ import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edged.bundle.folder import Bundle, open_bundle
-from edged.bundle.manifest import GraphKind
+from edged.bundle.folder import Bundle, open_bundle, write_manifest
+from edged.bundle.manifest import ADAPTED_MODEL, GraphKind
 from edged.engine import prepared
 from edged.engine.loading import load_engine
 from edged.engine.prepared import device_key, prepared_model
@@ -57,6 +58,28 @@ def test_a_portable_graph_has_one_too(tmp_path: Path) -> None:
     copy = prepared_model(bundle, tmp_path / "copies", ROOM)
     assert copy is not None
     assert tokens(bundle, copy) == tokens(bundle, None)
+
+
+def test_the_graph_that_takes_adapters_has_one_of_its_own(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In place of the other one's: nobody runs both."""
+    made, make = list[str](), prepared._make
+
+    def note(graph: tuple[Path, GraphKind], *others: Any) -> None:  # noqa: ANN401
+        made.append(graph[0].name)
+        make(graph, *others)
+
+    monkeypatch.setattr(prepared, "_make", note)
+    (bundle.folder / ADAPTED_MODEL).write_bytes(bundle.model_path.read_bytes())
+    both, copies = write_manifest(bundle.folder, bundle.manifest), tmp_path / "copies"
+    plain = prepared_model(both, copies, ROOM)
+    assert plain is not None
+    adapted = prepared_model(both, copies, ROOM, is_adapted=True)
+    assert adapted is not None
+    assert list(copies.iterdir()) == [adapted.parent] != [plain.parent]
+    assert made == ["model.onnx", "adapted.onnx"]
+    assert tokens(both, adapted) == tokens(both, None)
 
 
 def test_it_is_made_once(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from edged.bundle.folder import open_bundle
-from edged.bundle.manifest import KvType, ModelLimits
+from edged.bundle.folder import Bundle, open_bundle
+from edged.bundle.manifest import ADAPTED_MODEL, MODEL, FileEntry, KvType, ModelLimits
 from edged.config.keys import BudgetConfig, Config, ModelConfig
 from edged.daemon.memory import KernelLimits
 from edged.daemon.memory_plan import (
@@ -22,6 +22,8 @@ from edged.node.node import Node
 from edged.protocol.wire import RequestDefaults, Topics
 from edged.scheduling.latency_model import LatencyModel
 from edged.scheduling.memory_budget import MemoryBudget, MemorySnapshot
+from edged.specialists.folder import DESCRIPTION
+from edged.specialists.writer import WRITER
 from tests.fakes import COST
 from tests.tiny_model import write_tiny_bundle
 
@@ -149,10 +151,34 @@ def test_a_graph_with_two_ways_is_planned_as_larger(tmp_path: Path) -> None:
 
     more_bytes = working_bytes(KvType.INT8) - working_bytes(KvType.FP32)
     assert more_bytes == pytest.approx(model.num_layers * 256_000, abs=1)
-    bundle = replace(bundle, manifest=replace(bundle.manifest, scheme="int8-w8a8"))
-    # The upper third has two ways more, for adapters.
-    more_bytes = working_bytes(KvType.INT8) - working_bytes(KvType.FP32)
-    assert more_bytes == pytest.approx(model.num_layers * 640_000, abs=1)
+
+
+def test_the_graph_that_takes_adapters_is_planned_where_a_specialist_writes(
+    tmp_path: Path,
+) -> None:
+    """And the other one otherwise, also where the bundle has no such graph."""
+    pytest.importorskip("onnx")
+    bundle = open_bundle(write_tiny_bundle(tmp_path / "bundle"))
+    plain = bundle.manifest
+    files = plain.files | {ADAPTED_MODEL: FileEntry(7 * MIB, "0" * 64)}
+    both = replace(bundle, manifest=replace(plain, files=files))
+    head, writer = tmp_path / "head", tmp_path / "writer"
+    for folder, name in ((head, DESCRIPTION), (writer, WRITER)):
+        folder.mkdir()
+        (folder / name).write_text("{}")
+
+    def planned(bundle: Bundle, *folders: Path) -> tuple[int, int]:
+        settings = replace(config(tmp_path), specialists=folders)
+        plan = plan_memory(settings, bundle, ROOMY, 1)
+        return plan.weights_bytes, plan.working_bytes
+
+    weights_bytes, working_bytes = planned(bundle)
+    assert planned(bundle, writer) == planned(both, head) == (weights_bytes, working_bytes)
+    more_bytes = 7 * MIB - plain.files[MODEL].size_bytes
+    # The upper third has two ways more.
+    more_working_bytes = plain.model.num_layers * 384_000
+    expected = weights_bytes + more_bytes, working_bytes + more_working_bytes
+    assert planned(both, head, writer) == expected
 
 
 def test_without_a_setting_the_largest_piece_of_a_prompt_is_planned_for(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edged.bundle.folder import Bundle, open_bundle
+from edged.bundle.folder import Bundle, open_bundle, write_manifest
+from edged.bundle.manifest import ADAPTED_MODEL
 from edged.config.keys import Config, ModelConfig, StateConfig
 from edged.daemon import measurements
 from edged.daemon.measurements import (
@@ -22,6 +24,7 @@ from edged.daemon.measurements import (
 )
 from edged.engine.graph import Graph
 from edged.engine.steps import DecodeInput
+from edged.specialists.writer import WRITER
 from tests.damages import DAMAGES
 from tests.fakes import FakeClock
 from tests.tiny_graphs import TinyConfig
@@ -137,6 +140,25 @@ def test_a_damaged_file_is_measured_anew(
         path.write_text(path.read_text().replace("32}", "0}"))
     assert known_tuning(config(tmp_path), bundle, bundle.model_path) == measured
     assert caplog.text.count("is measured anew") == 1
+
+
+def test_the_graph_that_takes_adapters_is_run_where_a_specialist_writes(
+    tmp_path: Path, bundle: Bundle
+) -> None:
+    """Not for another specialist, nor where the bundle has none."""
+    head, writer = tmp_path / "head", tmp_path / "writer"
+    head.mkdir()
+    writer.mkdir()
+    (writer / WRITER).write_text("{}")
+    shutil.copyfile(bundle.model_path, bundle.folder / ADAPTED_MODEL)
+    both = write_manifest(bundle.folder, bundle.manifest)
+
+    def graph_of(bundle: Bundle, *folders: Path) -> Path | None:
+        settings = Config(model=ModelConfig(path=bundle.folder), specialists=folders)
+        return fitted_settings(settings, bundle, 1, room_bytes=0).model_path
+
+    assert graph_of(both, head, writer) == both.adapted_path
+    assert graph_of(both, head) is graph_of(both) is graph_of(bundle, writer) is None
 
 
 @pytest.mark.parametrize(("chosen", "batch_tokens"), [(None, 256), (96, 96)])

@@ -172,12 +172,33 @@ def test_a_huge_manifest_is_not_read(bundle: Bundle) -> None:
         GRAPH + model(entry("location", "../model.onnx.data")),
     ],
 )
-def test_weights_outside_the_bundle_are_refused(bundle: Bundle, graph: bytes) -> None:
+@pytest.mark.parametrize("name", ["model.onnx", "adapted.onnx"])
+def test_weights_outside_the_bundle_are_refused(bundle: Bundle, name: str, graph: bytes) -> None:
     """A graph that names another external data file is refused though its hash is right."""
-    bundle.model_path.write_bytes(graph)
-    with pytest.raises(BundleError, match=r"model\.onnx: refers to weights outside"):
+    (bundle.folder / name).write_bytes(graph)
+    with pytest.raises(BundleError, match=f"{name}: refers to weights outside"):
         write_manifest(bundle.folder, bundle.manifest)
-    assert_refused(bundle.folder, "model.onnx: refers to weights outside model.onnx.data")
+    assert_refused(bundle.folder, f"{name}: refers to weights outside model.onnx.data")
+
+
+def test_a_bundle_may_have_a_second_graph_that_takes_adapters(bundle: Bundle) -> None:
+    """It is compared with the manifest as the first is, and only one of both is loaded."""
+    assert not bundle.manifest.takes_adapters
+    with pytest.raises(BundleError, match=r"no adapted\.onnx, so .* rebuild it .*`edged build`"):
+        _ = bundle.adapted_path
+    second = GRAPH + field(2, b"longer")
+    (bundle.folder / "adapted.onnx").write_bytes(second)
+    both = write_manifest(bundle.folder, bundle.manifest)
+    assert both.manifest.takes_adapters
+    assert both.adapted_path.read_bytes() == second
+    loaded_bytes = bundle.manifest.loaded_bytes()
+    assert both.manifest.loaded_bytes() == loaded_bytes
+    more_bytes = len(second) - len(GRAPH)
+    assert both.manifest.loaded_bytes(is_adapted=True) == loaded_bytes + more_bytes
+    both.adapted_path.write_bytes(second[:-1] + b"x")
+    assert_refused(bundle.folder, "adapted.onnx: sha256 differs from the manifest")
+    both.adapted_path.unlink()
+    assert_missing(bundle.folder, "adapted.onnx: listed in the manifest but missing")
 
 
 def test_what_is_no_graph_is_refused_by_name(bundle: Bundle) -> None:

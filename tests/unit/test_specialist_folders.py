@@ -11,11 +11,12 @@ import pytest
 
 from edged.config.keys import Config, ModelConfig
 from edged.daemon.run import exchange_specialists
-from edged.daemon.specialist_folders import SpecialistFolders, planned_bytes
+from edged.daemon.specialist_folders import SpecialistFolders, needs_adapters, planned_bytes
 from edged.node.ledger import Account, Ledger
 from edged.specialists.features import Template
 from edged.specialists.folder import ARRAYS, DESCRIPTION, Specialist, write_specialist
 from edged.specialists.lesson import taught
+from edged.specialists.writer import WRITER
 from tests.unit.lessons import BASE, LAYOUT, lesson
 
 if TYPE_CHECKING:
@@ -124,8 +125,14 @@ class Stage:
         size_bytes = self.specialists.installed.size_bytes
         self.ledger = Ledger(limit_bytes, {Account.SPECIALISTS: size_bytes})
         self.announced = 0
-        engine = SimpleNamespace(num_slots=4)
-        model = SimpleNamespace(config=self.config, specialists=self.specialists, engine=engine)
+        self.engine = SimpleNamespace(num_slots=4, adapter_shape={})
+        self.manifest = SimpleNamespace(takes_adapters=False)
+        model = SimpleNamespace(
+            config=self.config,
+            specialists=self.specialists,
+            engine=self.engine,
+            bundle=SimpleNamespace(manifest=self.manifest),
+        )
         self._model = cast("ResidentModel", model)
         guard = SimpleNamespace(ledger=self.ledger)
         driver = SimpleNamespace(node=SimpleNamespace(guard=guard))
@@ -168,6 +175,26 @@ def test_what_else_changes_takes_a_restart(write: Callable[..., Path]) -> None:
     assert not stage.exchange()  # the bundle may have changed
     assert not Stage(()).exchange(specialists=(lamp,))
     assert stage.names == ["lamp"]
+
+
+def test_the_first_that_writes_takes_a_restart(write: Callable[..., Path], tmp_path: Path) -> None:
+    """For the graph that takes adapters: not where it is loaded already, or the bundle has none."""
+    lamp, home = write("lamp"), tmp_path / "home"
+    home.mkdir()
+    (home / WRITER).write_text("{}")
+    stage = Stage((lamp,))
+    assert stage.exchange(specialists=(lamp, home))
+    assert list(stage.specialists.problems) == ["home"]
+    stage = Stage((lamp,))
+    stage.manifest.takes_adapters = True
+    assert not stage.exchange(specialists=(lamp, home))
+    assert stage.exchange(specialists=(lamp, write("door")))
+    stage.engine.adapter_shape = {"0.attn.o_proj": None}
+    assert stage.exchange(specialists=(lamp, home))
+
+
+def test_a_folder_that_cannot_be_looked_into_needs_no_adapters(tmp_path: Path) -> None:
+    assert not needs_adapters([tmp_path / "missing", tmp_path / ("n" * 300)])
 
 
 def test_what_does_not_fit_the_budget_is_not_taken_up(
