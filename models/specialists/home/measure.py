@@ -48,7 +48,8 @@ class Home:
 
     def __init__(self, folder: Path, model: Path, num_threads: int) -> None:
         bundle = open_bundle(model)
-        engine = load_engine(bundle, EngineSettings(_CONTEXT, num_threads=num_threads))
+        settings = EngineSettings(_CONTEXT, num_threads=num_threads, model_path=bundle.adapted_path)
+        engine = load_engine(bundle, settings)
         writer = read_writer(folder, AdaptedModel.of(bundle.manifest), engine.adapter_shape)
         self._runner = WriterRunner(engine, Tokenizer.load(bundle), writer)
         self._writer = writer
