@@ -150,10 +150,10 @@ class Engine:
         if prefilling is not None and self._was_prefill:
             if prefilling.next_behind is not None:
                 return self._score(prefilling, *prefilling.next_behind)
-            limit = self.chunk_tokens if running else self._batch_tokens
-            # In a graph that is not exact a prompt's logits would depend on the others.
-            is_alone = prefilling.reader is None and not self._is_exact
-            beside = [prefilling] if is_alone else waiting
+            is_answered = prefilling.reader is None
+            # The first of several answers begins at most a chunk later for the others.
+            limit = self.chunk_tokens if running or is_answered else self._batch_tokens
+            beside = waiting if self._is_exact or not is_answered else [prefilling]
             return self._read(read_together(prefilling, beside, self.chunk_tokens, limit))
         following = self._known(running)
         # Beside others each token is a row of their passes: a draft would delay them.
@@ -386,15 +386,10 @@ class Engine:
     def _chosen(
         self, decoding: Decoding, expected: Sequence[int], logits: Sequence[NDArray[np.float32]]
     ) -> tuple[list[Step], int]:
-        """Choose tokens while they are the expected ones, and one more.
+        """Choose tokens while they are the ``expected`` ones, which were run, and one more.
 
-        Args:
-            decoding: the answer.
-            expected: those that were run behind its last one.
-            logits: for each token that was run; or of the last one alone, if the others are forced.
-
-        Returns:
-            What was chosen, and how many of the tokens that were run remain in the cache.
+        There are logits for each token that was run, or of the last one where others are forced.
+        Returns the tokens, and how many that were run stay in the cache.
         """
         steps: list[Step] = []
         for index, token_id in enumerate([*expected, None]):
