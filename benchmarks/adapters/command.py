@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.adapters.measure import HEADING, Plan, measure
 from edged.commands.bench import figures
-from edged.errors import ExitCode
+from edged.errors import ExitCode, UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
     parser.add_argument("--tokens", type=int, default=48, metavar="N", help="of an answer")
+    parser.add_argument(
+        "--writer", type=Path, metavar="DIR", help="a specialist: four of it answer together, too"
+    )
+    parser.add_argument("--prompts", type=Path, metavar="FILE.jsonl", help="asked of the writer")
     parser.add_argument("--threads", type=int, metavar="N", help="default: as many as edged takes")
 
 
@@ -26,9 +30,13 @@ def main(arguments: argparse.Namespace) -> int:
     """Measure in turns and print the table.
 
     Raises:
+        UsageError: The writer has no prompts.
         BundleError: A bundle is wrong, or it takes no adapters.
     """
-    plan = Plan(arguments.rounds, arguments.tokens, arguments.threads)
+    if (arguments.writer is None) != (arguments.prompts is None):
+        raise UsageError("--writer and --prompts belong together")
+    asked = None if arguments.writer is None else (arguments.writer, arguments.prompts)
+    plan = Plan(arguments.rounds, arguments.tokens, arguments.threads, asked)
     rows = measure(arguments.model, arguments.before, plan)
     print(figures.aligned([HEADING, *(row.cells for row in rows)]))
     return ExitCode.OK

@@ -3,10 +3,12 @@
 The adapters are random: what they say does not matter, and their time does not depend on it.
 """
 
+import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +18,12 @@ from edged.bundle.folder import open_bundle
 from edged.engine.decoding import Decoding
 from edged.engine.loading import load_engine
 from edged.engine.steps import EngineSettings, PromptOrigin, Token
-from edged.protocol.request import SamplingParams
-from edged.specialists.adapter import Adapter, AdapterPart, made_adapter
+from edged.engine.tokenizer import Tokenizer
+from edged.engine.writing import WriterPrompts
+from edged.engine.written import MAX_ANSWER_TOKENS
+from edged.protocol.request import ChatMessage, SamplingParams
+from edged.specialists.adapter import AdaptedModel, Adapter, AdapterPart, made_adapter
+from edged.specialists.writer import read_writer
 
 if TYPE_CHECKING:
     from edged.engine.loop import Engine
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
 HEADING = ("what", "wall ms", "CPU ms", "wall ratio", "CPU ratio")
 _NUM_ANSWERS = 4
 _PROMPT_TOKENS = 64
+_NUM_COMMANDS = 16
 _MAX_MODEL_LEN = 512
 # So that a summand is much smaller than what it is added to.
 _SCALE = 1e-7
@@ -38,6 +45,8 @@ class Plan:
     num_tokens: int
     """Of an answer."""
     num_threads: int | None
+    asked: tuple[Path, Path] | None = None
+    """A writer's folder, and a file with what it is asked."""
 
 
 @dataclass(slots=True)
@@ -79,6 +88,7 @@ class Bench:
             is_guessing=False,
             model_path=bundle.adapted_path if is_adapted else None,
         )
+        self._bundle = bundle
         self._engine: Engine = load_engine(bundle, settings)
         self._random = np.random.default_rng(0)
         self._plan = plan
@@ -112,10 +122,45 @@ class Bench:
 
     def answers(self, adapters: Sequence[Adapter | None], *, together: bool) -> tuple[float, float]:
         """Return the seconds of an answer with each adapter, prompts included."""
+        begins = [partial(self._begin, adapter) for adapter in adapters]
+        return self._timed(begins, len(begins) if together else 1)
+
+    def commands(self, writer: Path, prompts: Path) -> Callable[[int], tuple[float, float]]:
+        """Return what times a writer's answers, so many together, each by another specialist.
+
+        Their prompts are prepared before: a node does so beside the engine.
+        """
+        base = AdaptedModel.of(self._bundle.manifest)
+        read = read_writer(writer, base, self._engine.adapter_shape)
+        prepare = WriterPrompts(Tokenizer.load(self._bundle), _MAX_MODEL_LEN).prepare
+        lines = prompts.read_text(encoding="utf-8").splitlines()[:_NUM_COMMANDS]
+        asked = [(ChatMessage("user", json.loads(line)["prompt"]),) for line in lines]
+        # The same numbers under other keys: no slot has another's adapter or prefix.
+        named = [replace(read.adapter, key=str(n)) for n in range(_NUM_ANSWERS)]
+
+        def run(together: int) -> tuple[float, float]:
+            prepared = [prepare(read, messages, {}) for messages in asked]
+            begins = [
+                partial(
+                    self._engine.start,
+                    one.prompt_ids,
+                    SamplingParams(),
+                    max_tokens=MAX_ANSWER_TOKENS,
+                    constraint=one.constraint,
+                    origin=PromptOrigin(adapter=named[index % _NUM_ANSWERS]),
+                )
+                for index, one in enumerate(prepared)
+            ]
+            return self._timed(begins, together)
+
+        return run
+
+    def _timed(
+        self, begins: Sequence[Callable[[], Decoding]], together: int
+    ) -> tuple[float, float]:
         wall_s, cpu_s = time.perf_counter(), time.process_time()
-        groups = [list(adapters)] if together else [[adapter] for adapter in adapters]
-        for group in groups:
-            running = [self._begin(adapter) for adapter in group]
+        for first in range(0, len(begins), together):
+            running = [begin() for begin in begins[first : first + together]]
             while not all(answer.is_over for answer in running):
                 self._engine.step()
             for answer in running:
@@ -159,6 +204,14 @@ def measure(model: Path, before: Path | None, plan: Plan) -> list[Row]:
         Series("four adapters, together", lambda: bench.answers(four, together=True)),
     ]
     groups = [tokens, steps, answers]
+    if plan.asked is not None:
+        commands = bench.commands(*plan.asked)
+        groups.append(
+            [
+                Series("commands, in turn", lambda: commands(1)),
+                Series("commands, four together", lambda: commands(_NUM_ANSWERS)),
+            ]
+        )
     for index in range(plan.num_rounds + 1):
         for series in (series for group in groups for series in group):
             wall_s, cpu_s = series.run()

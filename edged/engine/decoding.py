@@ -80,6 +80,8 @@ class Decoding:
     """Of the reused tokens, those that only others have asked before."""
     is_weighed: bool = False
     """Whether each token says how probable it was."""
+    lead: float = 0.0
+    """By how many passes of one token it is earlier than with one token a pass."""
 
     def __post_init__(self) -> None:
         self.num_prefilled = self.num_cached
@@ -121,36 +123,48 @@ class Decoding:
         end = end if is_prefill else len(self.prompt)
         return self.prompt[start : min(start + num_tokens, end)], is_prefill
 
+    def rewind(self, start: int) -> None:
+        """Have tokens from a position on run again, though they are in the cache."""
+        self.num_prefilled = start
+        self.num_foreign -= min(max(self.num_cached - start, 0), self.num_foreign)
+        self.num_cached = min(self.num_cached, start)
+
     def read(self, rows: NDArray[np.float32], num_tokens: int, num_beside: int) -> Prefilled:
-        """Take the hidden states ``[tokens - num_unread, width]`` of the next chunk.
+        """Take the next chunk's hidden states ``[tokens - num_unread, width]``, if they are read.
 
         Args:
             rows: valid during the call.
             num_tokens: of the chunk.
             num_beside: further tokens in its run.
         """
+        self.num_prefilled += num_tokens
         if self.reader is not None:
             self.reader.add(rows)
-        self.num_prefilled += num_tokens
-        self.is_over = self.is_prefilled
-        return self.prefilled(num_beside)
-
-    def prefilled(self, num_beside: int = 0) -> Prefilled:
-        """Return how much of the prompt is in the cache."""
+            self.is_over = self.is_prefilled
         return Prefilled(self.num_prefilled, self.num_cached, num_beside, self.num_foreign)
 
-    @property
-    def is_forced(self) -> bool:
-        """Whether the next token is known without the model."""
-        return self.constraint is not None and bool(self.constraint.forced)
+    def begin(self, logits: NDArray[np.float32], stop_token_ids: Sequence[int]) -> list[Step]:
+        """Choose the first token from the logits ``[vocabulary]`` of a prompt, if it is whole."""
+        if self.is_over or not self.is_prefilled:
+            return []
+        if self.scorer is None:
+            return self.choose(logits, stop_token_ids)
+        self.score(logits[None])
+        return []
+
+    def forced(self) -> list[int]:
+        """Return the tokens after the next one that are known without the model, often none."""
+        known = () if self.constraint is None else self.constraint.forced
+        return list(islice(known, min(self._room, MAX_FORCED)))
 
     def draft(self) -> list[int]:
-        """Return the tokens after the next one that are known, or else a draft of them."""
+        """Return a draft of the tokens after the next one, often none."""
+        return [] if self.drafter is None else self.drafter.draft(self._room)
+
+    @property
+    def _room(self) -> int:
         # The pass chooses one token more, and positions end at the limit.
-        room = self.limit - self.num_tokens - 1
-        if self.constraint is not None and self.constraint.forced:
-            return list(islice(self.constraint.forced, min(room, MAX_FORCED)))
-        return [] if self.drafter is None else self.drafter.draft(room)
+        return self.limit - self.num_tokens - 1
 
     def score(self, logits: NDArray[np.float32]) -> None:
         """Take the logits ``[tokens, vocabulary]`` of the prompt's end, or of an option."""

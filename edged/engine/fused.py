@@ -100,6 +100,19 @@ class FusedGraph(Graph):
         shape = _Shape(slot, 1, count, count if all_rows else 1, 0, branch)
         return self._run_prompts(shape, [token_ids], start).logits[0]
 
+    def prefill(
+        self, prompts: Sequence[NDArray[np.int64]], start: int, *, slot: int = 0
+    ) -> list[NDArray[np.float32]]:
+        """Run tokens of prompts in one run; see ``Graph.prefill``."""
+        is_adapted = any(self._adapters.is_adapted(slot + index) for index in range(len(prompts)))
+        branch = ADAPTED + PREFILL if is_adapted else PREFILL
+        ends = sorted({len(ids) - 1 for ids in prompts})
+        shape = _Shape(slot, len(prompts), ends[-1] + 1, len(ends), 0, branch)
+        self._bound(shape).inputs["rows"][:] = ends
+        logits = self._run_prompts(shape, prompts, start).logits
+        pairs = zip(logits, prompts, strict=True)
+        return [rows[ends.index(len(ids) - 1)] for rows, ids in pairs]
+
     def hidden(
         self,
         prompts: Sequence[NDArray[np.int64]],
@@ -147,39 +160,45 @@ class FusedGraph(Graph):
         return bound
 
     def decode(self, inputs: Sequence[DecodeInput]) -> list[NDArray[np.float32]]:
-        """Run one token of each of several sequences in one run; see ``Graph.decode``.
+        """Run the next tokens of each of several sequences in one run; see ``Graph.decode``.
 
         The logits of one input do not depend on the others. Slots between those of the inputs keep
         their content.
         """
         for one in inputs:
-            self._check_positions(1, one.position, one.slot)
+            self._check_positions(1 + len(one.following), one.position, one.slot)
         slots = [one.slot for one in inputs]
         first, width = min(slots), max(slots) - min(slots) + 1
         is_adapted = any(self._adapters.is_adapted(slot) for slot in slots)
         branch = ADAPTED + DECODE if is_adapted else DECODE
-        binding, arrays, logits, _ = self._bound(_Shape(first, width, 1, 1, 0, branch))
+        ends = sorted({len(one.following) for one in inputs})
+        shape = _Shape(first, width, ends[-1] + 1, len(ends), 0, branch)
+        binding, arrays, logits, _ = self._bound(shape)
         input_ids, seqlens = arrays["input_ids"], arrays["seqlens_k"]
-        counts = arrays["query_seqlens"]
+        counts, rows = arrays["query_seqlens"], arrays["rows"]
         # Number by number: numpy's functions for many take longer, as a run's weights have replaced
         # their code in the processor's caches.
-        lengths = [max(n - 1, 0) for n in self._lengths[first : first + width]]
+        lengths = [0] * width
         for index in range(width):
             counts[index] = 0
+        for index, end in enumerate(ends):
+            rows[index] = end
         for one in inputs:
-            index = one.slot - first
+            index, count = one.slot - first, 1 + len(one.following)
             input_ids[index, 0] = one.token_id
+            for place, token_id in enumerate(one.following, 1):
+                input_ids[index, place] = token_id
             self._lengths[one.slot] = one.position
-            lengths[index] = one.position + self._spare
-            counts[index] = 1 + self._spare
+            lengths[index] = one.position + count - 1 + self._spare
+            counts[index] = count + self._spare
         for index, length in enumerate(lengths):
             seqlens[index] = length
         arrays["total_sequence_length"][()] = max(lengths) + 1
         # The same options each time: a step is too short to be interrupted.
         self._session.run_with_iobinding(binding, self._decode_options)
         for one in inputs:
-            self._lengths[one.slot] = one.position + 1
-        return [logits[slot - first][0] for slot in slots]
+            self._lengths[one.slot] = one.position + 1 + len(one.following)
+        return [logits[one.slot - first][ends.index(len(one.following))] for one in inputs]
 
     def _bound(self, shape: _Shape) -> _Bound:
         if shape.width * shape.num_tokens <= _MAX_KEPT_TOKENS:

@@ -114,12 +114,30 @@ class Graph(ABC):
         """
         raise ValueError("this graph gives no hidden states")
 
-    @abstractmethod
-    def decode(self, inputs: Sequence[DecodeInput]) -> list[NDArray[np.float32]]:
-        """Run one token of each of several sequences; blocks.
+    def prefill(
+        self, prompts: Sequence[NDArray[np.int64]], start: int, *, slot: int = 0
+    ) -> list[NDArray[np.float32]]:
+        """Run tokens of prompts, as ``forward`` does those of one; blocks.
+
+        Args:
+            prompts: tokens of one prompt or several, at positions from ``start`` on.
+            start: the first position, the same for all.
+            slot: the first prompt's; the others have those behind it.
 
         Returns:
-            Logits ``[vocabulary]`` of each input; as those of ``forward``, and with its errors.
+            Logits ``[vocabulary]`` of the last token of each; as those of ``forward``, and with its
+            errors.
+        """
+        rows = enumerate(prompts, slot)
+        return [self.forward(ids, start, slot=index)[0] for index, ids in rows]
+
+    @abstractmethod
+    def decode(self, inputs: Sequence[DecodeInput]) -> list[NDArray[np.float32]]:
+        """Run the next tokens of each of several sequences; blocks.
+
+        Returns:
+            Logits ``[vocabulary]`` of each input's last token; as those of ``forward``, and with
+            its errors.
         """
 
     def adapt(self, slot: int, adapter: Adapter | None) -> None:  # noqa: ARG002 - as in ``hidden``

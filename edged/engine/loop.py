@@ -5,11 +5,13 @@ any two passes; the cache stays valid for later prompts.
 """
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edged.engine.ahead import take_ahead
 from edged.engine.decoding import Constraint, Decoding, ForwardPass, HiddenReader
 from edged.engine.drafts import Drafter
 from edged.engine.groups import read_together
@@ -148,15 +150,17 @@ class Engine:
         if prefilling is not None and self._was_prefill:
             if prefilling.next_behind is not None:
                 return self._score(prefilling, *prefilling.next_behind)
-            if prefilling.reader is None:
-                return self._prefill(prefilling)
-            limit = self.chunk_tokens if running else self._batch_tokens
-            return self._read(read_together(prefilling, waiting, self.chunk_tokens, limit))
-        # Beside others each token is a row of their passes: more would delay them.
-        draft = running[0].draft() if len(running) == 1 and self._is_exact else []
+            is_answered = prefilling.reader is None
+            # The first of several answers begins at most a chunk later for the others.
+            limit = self.chunk_tokens if running or is_answered else self._batch_tokens
+            beside = waiting if self._is_exact or not is_answered else [prefilling]
+            return self._read(read_together(prefilling, beside, self.chunk_tokens, limit))
+        following = self._known(running)
+        # Beside others each token is a row of their passes: a draft would delay them.
+        draft = running[0].draft() if len(running) == 1 and not any(following) else []
         if draft:
-            return self._run_ahead(running[0], draft)
-        return self._decode(running) if running else ForwardPass({})
+            return self._run_draft(running[0], draft)
+        return self._decode(running, following) if running else ForwardPass({})
 
     def end(self, decoding: Decoding) -> None:
         """Free an answer's slot, finished or not; its tokens stay in the cache."""
@@ -301,42 +305,45 @@ class Engine:
         if self._active:
             raise RuntimeError("another answer is in progress; end it first")
 
-    def _prefill(self, decoding: Decoding) -> ForwardPass:
-        start, slot = decoding.num_prefilled, decoding.slot
-        token_ids, is_prefill = decoding.chunk(self.chunk_tokens)
-        self._prefilling = {decoding}
-        try:
-            logits = self._graph.forward(token_ids, start, slot=slot, is_prefill=is_prefill)
-        except InterruptedRunError:
-            return ForwardPass({})
-        finally:
-            self._prefilling = set()
-        self._slots.extend(slot, token_ids, is_prefill=is_prefill)
-        decoding.num_prefilled += len(token_ids)
-        steps: list[Step] = [decoding.prefilled()]
-        if decoding.is_prefilled and decoding.scorer is not None:
-            decoding.score(logits)
-        elif decoding.is_prefilled:
-            steps += decoding.choose(logits[0], self.stop_token_ids)
-        return ForwardPass({decoding: steps})
-
     def _read(self, decodings: Sequence[Decoding]) -> ForwardPass:
-        """Run a chunk of each of several prompts, in adjacent slots, for its hidden states."""
-        first, chunks = decodings[0], [one.chunk(self.chunk_tokens)[0] for one in decodings]
+        """Run a chunk of a prompt, or of each of several in adjacent slots."""
+        first, slot = decodings[0], decodings[0].slot
+        start, is_prefill = min(one.num_prefilled for one in decodings), first.chunk(1)[1]
+        chunks = [self._chunk(one, start) for one in decodings]
         self._prefilling = set(decodings)
         try:
-            states = self._graph.hidden(
-                chunks, first.num_prefilled, first.num_unread, slot=first.slot
-            )
+            if first.reader is not None:
+                found = self._graph.hidden(chunks, start, first.num_unread, slot=slot)
+            elif len(chunks) > 1:
+                found = self._graph.prefill(chunks, start, slot=slot)
+            else:
+                found = [*self._graph.forward(chunks[0], start, slot=slot, is_prefill=is_prefill)]
         except InterruptedRunError:
             return ForwardPass({})
         finally:
             self._prefilling = set()
         num_run, outcomes = len(chunks) * max(map(len, chunks)), {}
-        for decoding, token_ids, rows in zip(decodings, chunks, states, strict=True):
-            self._slots.extend(decoding.slot, token_ids, is_prefill=True)
-            outcomes[decoding] = [decoding.read(rows, len(token_ids), num_run - len(token_ids))]
+        for decoding, token_ids, rows in zip(decodings, chunks, found, strict=True):
+            self._slots.extend(decoding.slot, token_ids, is_prefill=is_prefill)
+            step = decoding.read(rows, len(token_ids), num_run - len(token_ids))
+            outcomes[decoding] = [step, *decoding.begin(rows, self.stop_token_ids)]
         return ForwardPass(outcomes)
+
+    def _known(self, decodings: Sequence[Decoding]) -> list[list[int]]:
+        """Return the forced tokens of each answer that the next pass runs."""
+        if not (self._is_exact and decodings):
+            return [[] for _ in decodings]
+        # The kernel of attention needs room for the padding of the longest one, too.
+        room = self.max_model_len - max(decoding.num_tokens for decoding in decodings) + 1
+        return take_ahead(decodings, self._draft_cost, self.chunk_tokens, room)
+
+    def _chunk(self, decoding: Decoding, start: int) -> TokenIds:
+        """Return the next chunk of a prompt, with what lies between it and a position before it."""
+        end = decoding.num_prefilled + len(decoding.chunk(self.chunk_tokens)[0])
+        if start < decoding.num_prefilled:
+            decoding.rewind(start)
+            self._slots.rewind(decoding.slot, start)
+        return decoding.prompt[start:end]
 
     def _score(self, decoding: Decoding, start: int, token_ids: Sequence[int]) -> ForwardPass:
         """Run tokens of an option behind the prompt, by the branch that would decode them."""
@@ -348,31 +355,46 @@ class Engine:
         decoding.score(logits)
         return ForwardPass({decoding: []})
 
-    def _decode(self, decodings: Sequence[Decoding]) -> ForwardPass:
-        inputs = [decoding.next_input for decoding in decodings]
+    def _decode(
+        self, decodings: Sequence[Decoding], following: Sequence[Sequence[int]]
+    ) -> ForwardPass:
+        """Run the last token of each answer with the known ones that follow it."""
+        pairs = zip(decodings, following, strict=True)
+        inputs = [replace(decoding.next_input, following=known) for decoding, known in pairs]
         logits = self._graph.decode(inputs)
-        outcomes = {}
+        outcomes, num_pairs = {}, 0
         for one, row, decoding in zip(inputs, logits, decodings, strict=True):
-            self._slots.extend(one.slot, (one.token_id,))
-            outcomes[decoding] = decoding.choose(row, self.stop_token_ids)
-        return ForwardPass(outcomes, len(inputs), sum(one.position for one in inputs))
+            outcomes[decoding], num_kept = self._chosen(decoding, one.following, [row])
+            self._slots.extend(one.slot, (one.token_id, *one.following)[:num_kept])
+            num_pairs += (1 + len(one.following)) * one.position
+        num_rows = len(inputs) * max(1 + len(known) for known in following)
+        return ForwardPass(outcomes, num_rows, num_pairs)
 
-    def _run_ahead(self, decoding: Decoding, draft: Sequence[int]) -> ForwardPass:
+    def _run_draft(self, decoding: Decoding, draft: Sequence[int]) -> ForwardPass:
         """Run an answer's last token and a draft of the next ones; keep what is accepted."""
-        last, is_forced = decoding.next_input, decoding.is_forced
+        last = decoding.next_input
         ids = np.array([last.token_id, *draft])
-        # What is forced needs no logits.
         logits = self._graph.forward(
-            ids, last.position, slot=last.slot, all_rows=not is_forced, is_prefill=False
+            ids, last.position, slot=last.slot, all_rows=True, is_prefill=False
         )
-        steps: list[Step] = []
-        for index, drafted in enumerate([*draft, None]):
-            row = logits[-1 if is_forced else index]
-            steps += decoding.choose(row, self.stop_token_ids)
-            chosen = steps[-1]
-            if decoding.is_over or not isinstance(chosen, Token) or chosen.token_id != drafted:
-                break
-        self._slots.extend(last.slot, ids[: index + 1])
-        if decoding.drafter is not None and not is_forced:
-            decoding.drafter.learn(len(draft), index)
+        steps, num_kept = self._chosen(decoding, draft, [*logits])
+        self._slots.extend(last.slot, ids[:num_kept])
+        if decoding.drafter is not None:
+            decoding.drafter.learn(len(draft), num_kept - 1)
         return ForwardPass({decoding: steps}, len(ids), len(ids) * last.position)
+
+    def _chosen(
+        self, decoding: Decoding, expected: Sequence[int], logits: Sequence[NDArray[np.float32]]
+    ) -> tuple[list[Step], int]:
+        """Choose tokens while they are the ``expected`` ones, which were run, and one more.
+
+        There are logits for each token that was run, or of the last one where others are forced.
+        Returns the tokens, and how many that were run stay in the cache.
+        """
+        steps: list[Step] = []
+        for index, token_id in enumerate([*expected, None]):
+            steps += decoding.choose(logits[min(index, len(logits) - 1)], self.stop_token_ids)
+            chosen = steps[-1]
+            if decoding.is_over or not isinstance(chosen, Token) or chosen.token_id != token_id:
+                break
+        return steps, index + 1

@@ -62,7 +62,8 @@ class PortableGraph(Graph):
         return logits[0] if all_rows else logits[0, -1:]
 
     def decode(self, inputs: Sequence[DecodeInput]) -> list[NDArray[np.float32]]:
-        """Run one token of each of several sequences, one after the other; see ``Graph.decode``."""
+        """Run the next tokens of several sequences, one after the other; see ``Graph.decode``."""
         return [
-            self.forward(np.array([one.token_id]), one.position, slot=one.slot)[0] for one in inputs
+            self.forward(np.array([one.token_id, *one.following]), one.position, slot=one.slot)[0]
+            for one in inputs
         ]

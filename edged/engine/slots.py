@@ -128,6 +128,12 @@ class Slots:
         slot.tokens.extend(token_ids)
         slot.num_touched = max(slot.num_touched, len(slot.tokens))
 
+    def rewind(self, index: int, length: int) -> None:
+        """Forget the tokens behind the first ones, which will be run again."""
+        slot = self._slots[index]
+        del slot.tokens[length:]
+        slot.num_prefilled = min(slot.num_prefilled, length)
+
     def free(self, index: int) -> None:
         """Make a slot available; its tokens stay for later prompts."""
         self._slots[index].is_busy = False

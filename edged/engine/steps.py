@@ -1,5 +1,6 @@
 """What the generation loop is given, and the steps of an answer that it returns."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,11 +41,13 @@ class InterruptedRunError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class DecodeInput:
-    """One token of one sequence, to be run in a batch."""
+    """The next tokens of one sequence, to be run in a batch."""
 
     slot: int
     token_id: int
     position: int
+    following: Sequence[int] = ()
+    """Tokens behind it that are known already."""
 
 
 class PromptOrigin(NamedTuple):

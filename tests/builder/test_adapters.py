@@ -125,6 +125,53 @@ def test_several_tokens_at_once_have_the_bits_of_one_after_the_other(
         np.testing.assert_array_equal(graph.decode(inputs)[0], together[index])
 
 
+@pytest.mark.parametrize("slots", [(0,), (0, 1), (0, 1, 2, 3), (2, 5), tuple(range(8))])
+def test_several_tokens_of_several_slots_have_the_bits_of_one_after_the_other(
+    adapted: AdaptedBundle, slots: Sequence[int]
+) -> None:
+    """Padded to the longest, with idle slots between them that are full."""
+    graph = load(adapted)
+    given = [None, *(adapted.adapter(seed, 0.5) for seed in range(3))]
+    counts = {slot: (1, 4, 2, 5)[slot % 4] for slot in slots}
+
+    def fill() -> None:
+        for slot in range(NUM_SLOTS):
+            prefill(graph, slot, given[slot % len(given)])
+            for start in range(40, 128 if slot not in slots else 0, 40):
+                graph.forward(np.resize(IDS, min(40, 128 - start)), start, slot=slot)
+
+    fill()
+    idle = {slot: graph.read(slot) for slot in range(NUM_SLOTS) if slot not in slots}
+    expected, held = [], []
+    for slot in slots:
+        for index in range(counts[slot]):
+            (row,) = graph.decode([DecodeInput(slot, 7 + index, 40 + index)])
+        expected.append(row.copy())
+        held.append(graph.read(slot))
+    fill()
+    inputs = [DecodeInput(s, 7, 40, tuple(range(8, 7 + counts[s]))) for s in slots]
+    for row, slot, logits, bits in zip(graph.decode(inputs), slots, expected, held, strict=True):
+        np.testing.assert_array_equal(row, logits)
+        np.testing.assert_array_equal(graph.read(slot), bits)
+    for slot, bits in idle.items():
+        np.testing.assert_array_equal(graph.read(slot), bits)
+
+
+@pytest.mark.parametrize("num_prompts", [1, 2, 4, 8])
+def test_prompts_have_the_same_bits_alone_and_in_company(
+    adapted: AdaptedBundle, num_prompts: int
+) -> None:
+    """Of three adapters and of the plain model, padded to the longest."""
+    graph = load(adapted)
+    given = [None, *(adapted.adapter(seed, 0.5) for seed in range(3))]
+    lengths = [(23, 40, 9, 31)[slot % 4] for slot in range(num_prompts)]
+    alone = [prefill(graph, n, given[n % 4], (length,)) for n, length in enumerate(lengths)]
+    together = graph.prefill([IDS[:length] for length in lengths], 0)
+    for slot, (row, (logits, held)) in enumerate(zip(together, alone, strict=True)):
+        np.testing.assert_array_equal(row, logits)
+        np.testing.assert_array_equal(graph.read(slot), held)
+
+
 def test_a_slot_forgets_its_adapter(adapted: AdaptedBundle, tmp_path: Path) -> None:
     """Also the products that the next one leaves alone."""
     graph, one = load(adapted), adapted.adapter(strength=0.5)

@@ -123,6 +123,20 @@ def test_prefill_chunks_and_decode_steps_alternate(engine: Engine) -> None:
     assert kinds in ([True, False] * 3, [False, True] * 3)
 
 
+def test_prompts_that_wait_are_read_in_one_run(folder: Path) -> None:
+    """From where the one begins of which less is in the cache."""
+    prompts = [[5, 6, 7, 8, 9, 10, 20], [5, 6, 7, 8, 9, 30, 31]]
+    expected = [alone(load_exact(folder), prompt) for prompt in prompts]
+    engine = load_exact(folder)
+    alone(engine, [5, 6, 7, 8, 9, 10, 40])
+    decodings = [engine.start(prompt, GREEDY, max_tokens=12) for prompt in prompts]
+    assert [decoding.num_cached for decoding in decodings] == [6, 5]
+    outcomes = engine.step().outcomes
+    assert [outcomes[one][0] for one in decodings] == [Prefilled(7, 5, 2), Prefilled(7, 5, 2)]
+    said = {one: [s.token_id for s in outcomes[one] if isinstance(s, Token)] for one in decodings}
+    assert finish(engine, said) == expected
+
+
 def test_a_full_engine_takes_nothing_more(engine: Engine) -> None:
     decodings = [engine.start(PROMPTS[1], GREEDY, max_tokens=2) for _ in range(NUM_SLOTS)]
     with pytest.raises(RuntimeError, match="no slot is free"):

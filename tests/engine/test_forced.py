@@ -113,6 +113,44 @@ def test_an_answer_has_the_same_tokens_alone_and_in_company(
         assert answers == alone[first : first + num_beside]
 
 
+def test_forced_text_of_several_answers_is_run_together(
+    engine: Engine, tokenizer: Tokenizer
+) -> None:
+    _, num_alone = decode(engine, held(tokenizer, ROOM))
+    _, num_runs = decode(engine, *(held(tokenizer, ROOM) for _ in range(4)))
+    assert num_runs == num_alone
+
+
+def test_a_free_text_never_waits_for_forced_text_beside_it(
+    engine: Engine, tokenizer: Tokenizer
+) -> None:
+    free = engine.start(PROMPT, SamplingParams(temperature=1.0, seed=1), max_tokens=60)
+    for _ in range(3):
+        engine.start(PROMPT, GREEDY, max_tokens=60, constraint=held(tokenizer, ROOM))
+    while not free.is_over:
+        ran = engine.step()
+        assert ran.num_rows <= 4
+        for decoding in [d for d in ran.outcomes if d.is_over]:
+            engine.end(decoding)
+            if decoding is not free:
+                engine.start(PROMPT, GREEDY, max_tokens=60, constraint=held(tokenizer, ROOM))
+
+
+def test_what_is_padded_fits_the_context(engine: Engine, tokenizer: Tokenizer) -> None:
+    """One answer is at its end while another one has much that is forced."""
+    schema = of(a={"enum": ["x", "y"]}, b={"const": "a" * 60}, c={"enum": ["x", "y"]})
+    near = [5 + n % 200 for n in range(MAX_MODEL_LEN - 12)]
+    answers = {
+        engine.start(prompt, GREEDY, max_tokens=90, constraint=held(tokenizer, schema)): prompt
+        for prompt in (near, PROMPT)
+    }
+    while not all(decoding.is_over for decoding in answers):
+        engine.step()
+    first, second = answers
+    assert first.num_tokens == MAX_MODEL_LEN
+    assert second.num_tokens > len(PROMPT) + 60
+
+
 def test_what_is_forced_is_what_the_tokenizer_makes_of_it(
     engine: Engine, tokenizer: Tokenizer
 ) -> None:

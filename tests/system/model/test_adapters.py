@@ -83,18 +83,23 @@ def test_an_adapted_prompt_has_the_same_bits_for_all_chunks(
 def test_adapted_answers_have_the_same_bits_alone_and_in_company(
     graph: Graph, adapters: Sequence[Adapter]
 ) -> None:
-    """Of four adapters and of the plain model, at 1, 2, 4 and 8 rows."""
+    """Of four adapters and of the plain model, at 1, 2, 4 and 8 rows of one token or several."""
     for slot in range(NUM_SLOTS):
         prefill(graph, slot, None if slot % 3 == 2 else adapters[slot % 4])
 
-    def decode(*slots: int) -> list[NDArray[np.float32]]:
-        inputs = [DecodeInput(slot, 17 + slot, 70) for slot in slots]
+    def decode(*slots: int, longest: int = 0) -> list[NDArray[np.float32]]:
+        known = [tuple(range(20, 20 + min(slot % 5, longest))) for slot in slots]
+        inputs = [DecodeInput(s, 17 + s, 70, ids) for s, ids in zip(slots, known, strict=True)]
         return [row.copy() for row in graph.decode(inputs)]
 
-    alone = [decode(slot)[0] for slot in range(NUM_SLOTS)]
-    for slots in ((0, 1), (2, 5), (0, 1, 2, 3), (5, 6, 7), tuple(range(NUM_SLOTS))):
-        for slot, row in zip(slots, decode(*slots), strict=True):
-            np.testing.assert_array_equal(row, alone[slot])
+    for longest in (0, 4):
+        alone = [decode(slot, longest=longest)[0] for slot in range(NUM_SLOTS)]
+        for slots in ((0, 1), (2, 5), (0, 1, 2, 3), (5, 6, 7), tuple(range(NUM_SLOTS))):
+            for slot, row in zip(slots, decode(*slots, longest=longest), strict=True):
+                np.testing.assert_array_equal(row, alone[slot])
+    for index in range(5):
+        (row,) = graph.decode([DecodeInput(4, 17 + 4 if index == 0 else 19 + index, 70 + index)])
+    np.testing.assert_array_equal(row, alone[4])
 
 
 def test_the_adapted_model_stays_as_close_to_fp32(
