@@ -13,6 +13,7 @@ from typing import Any
 from edged.specialists.compact.schemas import ShapeError, shape_of, tools_shape
 from edged.specialists.compact.shapes import AmbiguousError, AnswerError, Inputs, Shape
 from edged.specialists.grounding import PROMPT, grounded_keys, with_grounding
+from edged.specialists.hearing import Heard
 
 MAX_TEXT_CHARACTERS = 4096
 _AMBIGUOUS = "x-ambiguous"
@@ -94,7 +95,7 @@ class Wording:
             return lark(self.shape, inputs or {})
         held = with_grounding(self.shape, self.grounded)
         try:
-            return lark(held, {**(inputs or {}), PROMPT: prompt})
+            return lark(held, {**(inputs or {}), PROMPT: Heard(prompt)})
         except AnswerError:
             return lark(self.shape, inputs or {})
 
