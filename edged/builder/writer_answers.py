@@ -11,7 +11,6 @@ from edged.builder.writer_prompts import MAX_TOKENS, Prompts
 from edged.engine.grammar import GrammarConstraint
 from edged.engine.tokenizer import Tokenizer
 from edged.engine.writing import WriterPrompts
-from edged.engine.written import MAX_ANSWER_TOKENS
 from edged.specialists.wording import Wording
 from edged.specialists.writer import heard
 from edged.specialists.written import Asked, Written, WrittenText, judged
@@ -25,6 +24,7 @@ class Answerer:
         tokenizer: Of the bundle.
         wording: How answers are written.
         prompts: Makes tokens of what is asked.
+        max_tokens: Of an answer.
     """
 
     def __init__(
@@ -33,8 +33,9 @@ class Answerer:
         tokenizer: Tokenizer,
         wording: Wording,
         prompts: Prompts,
+        max_tokens: int,
     ) -> None:
-        self._model = model
+        self._model, self._max_tokens = model, max_tokens
         self._tokenizer, self._wording, self._prompts = tokenizer, wording, prompts
         self._grammars = WriterPrompts(tokenizer, MAX_TOKENS)
         self._vocab_size = int(model.config.vocab_size)
@@ -56,7 +57,7 @@ class Answerer:
         )
         ids: list[int] = []
         total, cache, unread = 0.0, None, self._prompts.ids(asked)
-        while len(ids) < MAX_ANSWER_TOKENS:
+        while len(ids) < self._max_tokens:
             logits = np.zeros(self._vocab_size, np.float32)
             # What is left one way to say takes no run of the model.
             chosen = _only(logits, constraint)
