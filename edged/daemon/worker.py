@@ -189,7 +189,7 @@ class Worker:
             return
         run.end_step(now_s)
         if run.finish_reason is not None or (run.decoding is not None and run.decoding.is_over):
-            if run.decider is None:
+            if run.decider is None or run.reader is not None:  # of half of a reading there is none
                 self._end(run, None)
             else:
                 self._end_run(run, now_s)
