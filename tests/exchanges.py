@@ -48,9 +48,9 @@ from edged.protocol.request import Answer, ChatMessage, FinishReason, Rejected, 
 from edged.protocol.wire import Encoded, RequestDefaults, Topics, WireProperties
 from edged.scheduling.latency_model import CostEstimate
 from edged.specialists.asked import answer_of
-from edged.specialists.decider import Decider, Reader, Run
+from edged.specialists.decider import Decider, Read, Run
 from edged.specialists.decision import Decision
-from edged.specialists.installed import Installed
+from edged.specialists.installed import Installed, PromptWriter
 from edged.specialists.scoring import OptionScorer, OptionScoring
 from edged.transport.events import Connected
 from tests.fakes import LIMITS, MIB, Bench, CharacterStream, ran, tokens
@@ -81,16 +81,21 @@ class _Reading:
     runs = (Run([1] * 83),)
     num_needed = 1
 
-    def proceed(self, readers: Sequence[Reader], *, may_go_on: bool) -> Run | Answer:
+    def proceed(self, readers: Sequence[Read], *, may_go_on: bool) -> Run | Answer:
         return self.runs[0]
 
 
 class _Specialists(Installed):
     """Those of a node that has one."""
 
-    def decider(self, request: Request, encode_chat: EncodeChat) -> Decider | None:
+    def decider(
+        self,
+        request: Request,
+        encode_chat: EncodeChat,
+        prompt_writer: PromptWriter | None = None,
+    ) -> Decider | None:
         is_scripted = request.specialist == NAME
-        return _Reading() if is_scripted else super().decider(request, encode_chat)
+        return _Reading() if is_scripted else super().decider(request, encode_chat, prompt_writer)
 
 
 NAME = "washing-machine"

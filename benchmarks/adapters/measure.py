@@ -20,7 +20,6 @@ from edged.engine.loading import load_engine
 from edged.engine.steps import EngineSettings, PromptOrigin, Token
 from edged.engine.tokenizer import Tokenizer
 from edged.engine.writing import WriterPrompts
-from edged.engine.written import MAX_ANSWER_TOKENS
 from edged.protocol.request import ChatMessage, SamplingParams
 from edged.specialists.adapter import AdaptedModel, Adapter, AdapterPart, made_adapter
 from edged.specialists.writer import read_writer
@@ -145,7 +144,7 @@ class Bench:
                     self._engine.start,
                     one.prompt_ids,
                     SamplingParams(),
-                    max_tokens=MAX_ANSWER_TOKENS,
+                    max_tokens=read.description.max_tokens,
                     constraint=one.constraint,
                     origin=PromptOrigin(adapter=named[index % _NUM_ANSWERS]),
                 )

@@ -9,7 +9,6 @@ import torch
 from edged.builder.writer_prompts import MAX_TOKENS, Prompts
 from edged.engine.tokenizer import Tokenizer
 from edged.engine.writing import WriterPrompts
-from edged.engine.written import MAX_ANSWER_TOKENS
 from edged.specialists.wording import Wording
 from edged.specialists.writer import heard
 from edged.specialists.written import Asked, Written, WrittenText, judged
@@ -23,6 +22,7 @@ class Answerer:
         tokenizer: Of the bundle.
         wording: How answers are written.
         prompts: Makes tokens of what is asked.
+        max_tokens: Of an answer.
     """
 
     def __init__(
@@ -31,8 +31,9 @@ class Answerer:
         tokenizer: Tokenizer,
         wording: Wording,
         prompts: Prompts,
+        max_tokens: int,
     ) -> None:
-        self._model = model
+        self._model, self._max_tokens = model, max_tokens
         self._tokenizer, self._wording, self._prompts = tokenizer, wording, prompts
         self._grammars = WriterPrompts(tokenizer, MAX_TOKENS)
 
@@ -53,7 +54,7 @@ class Answerer:
         )
         ids: list[int] = []
         total, cache, unread = 0.0, None, self._prompts.ids(asked)
-        while len(ids) < MAX_ANSWER_TOKENS:
+        while len(ids) < self._max_tokens:
             # What is left one way to say takes no run of the model.
             forced = () if constraint is None else constraint.forced
             if forced:

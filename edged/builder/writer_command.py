@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -51,6 +52,7 @@ from edged.specialists.writer import (
     Writer,
     WriterDescription,
     schema_text,
+    tokens_allowed,
     write_writer,
 )
 from edged.specialists.written import Written
@@ -121,12 +123,13 @@ def main(arguments: argparse.Namespace) -> int:
         form, state = trained(read_peft(arguments.adapter))
     apart = material.held_out or material.taught
     made = _gated(form, state, base, rows_of(prompts, apart), progress)
-    exact = _answers_in_full(made, material, base, prompts, progress)
-    writer = Writer(
-        _described(arguments, material, base, template, made.kl.answers),
-        material.wording,
-        made_adapter(made.parts),
-    )
+    described = _described(arguments, material, base, template, made.kl.answers)
+    longest = prompts.longest_answer([*material.taught, *material.held_out, *material.tests])
+    described = replace(described, max_tokens=tokens_allowed(longest))
+    model = _in_full(made, base)
+    answerer = Answerer(model, base.tokenizer, material.wording, prompts, described.max_tokens)
+    exact = _answers(answerer, prompts, apart, progress)
+    writer = Writer(described, material.wording, made_adapter(made.parts))
     engine = load_engine(bundle, settings)
     runner = WriterRunner(engine, base.tokenizer, writer)
     held_out = _answers(runner, prompts, apart, progress)
@@ -140,7 +143,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _check_options(arguments: argparse.Namespace) -> None:
     # Before minutes of work, not after them.
-    for option in ("corrections", "teacher", "labels", "review", "tolerance", "escalate"):
+    for option in ("teacher", "labels", "review", "tolerance"):
         if getattr(arguments, option) is not None:
             raise UsageError(f"--{option}: is not for answers that are written; leave it out")
     for option, (least, most) in _RANGES.items():
@@ -274,15 +277,12 @@ def _gated(
     return Made(form, state, parts, kl)
 
 
-def _answers_in_full(
-    made: Made, material: Material, base: TaughtModel, prompts: Prompts, progress: Progress
-) -> list[Written]:
-    """Return the answers of the model in full precision to what was kept apart."""
+def _in_full(made: Made, base: TaughtModel) -> Any:  # noqa: ANN401 - transformers' class
+    """Return the taught model in full precision."""
     model = load_model(base.weights, torch.float32)
     attach(model, made.form, seed=SEED)
     load_state(model, made.state)
-    answerer = Answerer(model, base.tokenizer, material.wording, prompts)
-    return _answers(answerer, prompts, material.held_out or material.taught, progress)
+    return model
 
 
 def _answers(

@@ -10,6 +10,7 @@ from typing import Any
 
 from edged.errors import UsageError
 from edged.specialists.compact.schemas import ShapeError
+from edged.specialists.corrections import read_corrected_dialogues, with_corrected
 from edged.specialists.dialogues import (
     Dialogue,
     as_lists,
@@ -17,6 +18,7 @@ from edged.specialists.dialogues import (
     parsed,
     read_dialogues,
 )
+from edged.specialists.names import taught_name
 from edged.specialists.wording import TEXT, Wording, grounded, wording_of_schema, wording_of_tools
 
 SEED = 0
@@ -41,7 +43,8 @@ def read_material(arguments: argparse.Namespace) -> Material:
     """
     dialogues = read_dialogues(arguments.examples)
     tests = [] if arguments.test is None else read_dialogues(arguments.test)
-    both = [*dialogues, *tests]
+    corrections = _corrections(arguments)
+    both = [*dialogues, *tests, *corrections]
     wording = TEXT
     if arguments.tools is not None:
         both = as_lists(both)
@@ -63,9 +66,22 @@ def read_material(arguments: argparse.Namespace) -> Material:
             f"{arguments.examples}: the answers are JSON; give their shape with --tools or --schema"
         )
     check_answers(both, wording)
-    dialogues, tests = both[: len(dialogues)], both[len(dialogues) :]
-    taught, held_out = _apart(dialogues)
+    examples, rest = both[: len(dialogues)], both[len(dialogues) :]
+    tests, corrections = rest[: len(tests)], rest[len(tests) :]
+    examples, corrections = with_corrected(examples, corrections)
+    taught, held_out = _apart(examples)
+    # What people corrected is learned from: it was hard, and would be a harsh measure.
+    taught += corrections
     return Material(taught, held_out, tests, grounded(wording, _heard(taught, wording)))
+
+
+def _corrections(arguments: argparse.Namespace) -> list[Dialogue]:
+    if arguments.corrections is None:
+        return []
+    name = taught_name(arguments.output, arguments.name, arguments.escalate)
+    found = read_corrected_dialogues(arguments.corrections, name)
+    print(f"{arguments.corrections}: {len(found)} corrections of {name}")
+    return found
 
 
 def _heard(dialogues: Sequence[Dialogue], wording: Wording) -> list[tuple[Any, str]]:

@@ -68,6 +68,11 @@ class Prompts:
             )
         return rows
 
+    def longest_answer(self, dialogues: Sequence[Dialogue]) -> int:
+        """Return how many tokens the longest answer of these has, with its end."""
+        asked = [one for dialogue in dialogues for one in self.asked(dialogue)]
+        return 1 + max((len(self._tokenizer.encode(one.text)) for one in asked), default=0)
+
     def asked(self, dialogue: Dialogue) -> list[Asked]:
         """Return the prompt of each of its answers; those before it are the right ones."""
         return asked_of(dialogue, self._wording)

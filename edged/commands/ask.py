@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from edged.commands.broker_options import BrokerOptions, add_broker_options, read_broker_options
+from edged.commands.inputs_file import read_inputs
 from edged.commands.received import ReceivedReply, decode_fragment, decode_reply
 from edged.errors import ErrorCode, ExitCode, UsageError
-from edged.protocol.inputs import check_inputs
 from edged.protocol.wire import Delivery, Encoded, WireProperties
 from edged.transport.events import Connected, ConnectFailed, Published, TransportEvent
 
@@ -272,13 +272,6 @@ def main(arguments: argparse.Namespace) -> int:
             timeout_s=arguments.timeout,
             protocol=arguments.protocol,
             specialist=arguments.specialist,
-            inputs=None if arguments.inputs is None else _read_inputs(arguments.inputs),
+            inputs=None if arguments.inputs is None else read_inputs(arguments.inputs),
         )
     )
-
-
-def _read_inputs(path: Path) -> dict[str, Any]:
-    try:
-        return check_inputs(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"--inputs: {path}: {error}") from error

@@ -1,4 +1,4 @@
-"""``edged eval`` of a specialist that writes, in the engine as the daemon runs it."""
+"""``edged eval`` and ``edged try`` of a specialist that writes, as the daemon runs it."""
 
 import statistics
 import time
@@ -11,13 +11,44 @@ from edged.engine.steps import EngineSettings
 from edged.engine.tokenizer import Tokenizer
 from edged.engine.written import WriterRunner
 from edged.errors import UsageError
+from edged.protocol.request import Answer, ChatMessage, FinishReason
 from edged.specialists.adapter import AdaptedModel
+from edged.specialists.compact.shapes import Inputs
 from edged.specialists.dialogues import as_wanted, check_answers, read_dialogues
 from edged.specialists.measures import calibration_error, interval
-from edged.specialists.writer import read_description, read_writer
+from edged.specialists.writer import WriterAnswers, read_description, read_writer
 from edged.specialists.written import asked_of
 
 _CONTEXT = 2048
+
+
+class AskedWriter:
+    """A writer on its base; blocks for about a second.
+
+    Raises:
+        BundleError: The bundle or the specialist is wrong.
+    """
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        bundle = open_bundle(model)
+        settings = EngineSettings(_CONTEXT, model_path=bundle.adapted_path)
+        engine, tokenizer = load_engine(bundle, settings), Tokenizer.load(bundle)
+        base = AdaptedModel.of(bundle.manifest)
+        self.writer = read_writer(folder, base, engine.adapter_shape)
+        self.runner = WriterRunner(engine, tokenizer, self.writer)
+
+    def answer(self, prompt: str, inputs: Inputs) -> Answer:
+        """Return the answer to a prompt, as a node gives it.
+
+        Raises:
+            UsageError: The inputs are not what the writer needs, or the prompt is too long.
+        """
+        try:
+            found = self.runner.write((ChatMessage("user", prompt),), inputs)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        reason = FinishReason.STOP if found.is_ended else FinishReason.LENGTH
+        return WriterAnswers(self.writer, inputs).answer(found.text, found.log_probability, reason)
 
 
 def written_figures(folder: Path, model: Path, examples: Path) -> dict[str, Any]:
@@ -27,11 +58,9 @@ def written_figures(folder: Path, model: Path, examples: Path) -> dict[str, Any]
         UsageError: The examples are wrong, or have answers that its schema does not allow.
         BundleError: The bundle or the specialist is wrong.
     """
-    bundle = open_bundle(model)
-    settings = EngineSettings(_CONTEXT, model_path=bundle.adapted_path)
-    engine, tokenizer = load_engine(bundle, settings), Tokenizer.load(bundle)
-    writer = read_writer(folder, AdaptedModel.of(bundle.manifest), engine.adapter_shape)
-    runner, said = WriterRunner(engine, tokenizer, writer), writer.description
+    asked_writer = AskedWriter(folder, model)
+    writer, runner = asked_writer.writer, asked_writer.runner
+    said = writer.description
     dialogues = as_wanted(read_dialogues(examples), writer.wording, is_list=said.is_list)
     check_answers(dialogues, writer.wording)
     found, taken_s = [], []

@@ -23,8 +23,14 @@ from edged.daemon.atomic_file import WriteErrors
 from edged.errors import ErrorCode
 from edged.node.effects import KeepCorrection
 from edged.node.events import CorrectionKept
-from edged.protocol.request import Rejected
-from edged.specialists.correcting import agrees, checked_answer
+from edged.protocol.request import Correction, Rejected
+from edged.specialists.correcting import (
+    agrees,
+    agrees_written,
+    checked_answer,
+    checked_example,
+)
+from edged.specialists.decider import Said
 from edged.specialists.installed import Installed
 
 _LOG = logging.getLogger(__name__)
@@ -43,7 +49,7 @@ class Line(NamedTuple):
     """A line of the file; of those about the same prompt, the last counts."""
 
     prompt: bytes
-    """A digest of the prompt, its specialist and the account."""
+    """A digest of what was asked, its specialist and the account."""
     answer: bytes
     """A digest."""
     text: bytes
@@ -53,7 +59,8 @@ class Line(NamedTuple):
     def of(cls, members: Mapping[str, Any]) -> "Line":
         """Return the line for a correction."""
         text = json.dumps(members, ensure_ascii=False).encode() + b"\n"
-        prompt = _digest([members["specialist"], members["prompt"], members.get("user")])
+        asked = [members["prompt"], members.get("messages"), members.get("inputs")]
+        prompt = _digest([members["specialist"], *asked, members.get("user")])
         return cls(prompt, _digest(members["answer"]), text)
 
 
@@ -263,15 +270,11 @@ class CorrectionKeeper:
             ValueError: It cannot be kept.
         """
         correction, said = effect.correction, effect.said
-        name = correction.specialist
-        specialist = self._installed().specialists.get(name)
-        if specialist is None:
-            raise ValueError(f"specialist: {name} is not installed on this node; see `info`")
-        answer = checked_answer(specialist, correction.prompt, correction.answer)
+        example, is_agreed = _example(self._installed(), correction, said)
         members = {
             "prompt": correction.prompt,
-            "answer": answer,
-            "specialist": name,
+            **example,
+            "specialist": correction.specialist,
             "time": datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="seconds"),
         }
         if correction.reply_to.user is not None:
@@ -281,4 +284,26 @@ class CorrectionKeeper:
         line = Line.of(members)
         if len(line.text) > MAX_LINE_BYTES:
             raise ValueError(f"answer: too long; at most {MAX_LINE_BYTES} bytes are kept with it")
-        return line, None if said is None else agrees(specialist, said, answer)
+        return line, is_agreed
+
+
+def _example(
+    installed: Installed, correction: Correction, said: Said | None
+) -> tuple[dict[str, Any], bool | None]:
+    """Return what can be learned of a correction, and whether the specialist had said the same.
+
+    Raises:
+        ValueError: The specialist is not installed, or cannot give the answer.
+    """
+    name, inputs = correction.specialist, correction.inputs
+    if (writer := installed.writers.get(name)) is not None:
+        example = checked_example(writer, correction.messages, inputs, correction.answer)
+        answer = example["answer"]
+        return example, None if said is None else agrees_written(writer, said, answer, inputs)
+    specialist = installed.specialists.get(name)
+    if specialist is None:
+        raise ValueError(f"specialist: {name} is not installed on this node; see `info`")
+    if inputs:
+        raise ValueError(f"inputs: {name} writes no answers; leave them out")
+    answer = checked_answer(specialist, correction.prompt, correction.answer)
+    return {"answer": answer}, None if said is None else agrees(specialist, said, answer)

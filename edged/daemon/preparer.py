@@ -14,16 +14,14 @@ from collections.abc import Callable, Sequence
 from edged.engine.decoding import Constraint
 from edged.engine.grammar import FormatError
 from edged.engine.tokenizer import TemplateError
-from edged.engine.writing import Prompted, WritingError
+from edged.engine.writing import WritingError
 from edged.errors import ErrorCode
 from edged.node.effects import Prepare
 from edged.node.events import Prepared
 from edged.node.limits import Limits
 from edged.protocol.request import ChatMessage, FormatType, OutputFormat, Rejected
-from edged.specialists.compact.shapes import Inputs
-from edged.specialists.installed import Installed, UnknownSpecialistError
+from edged.specialists.installed import Installed, PromptWriter, UnknownSpecialistError
 from edged.specialists.scoring import OptionError
-from edged.specialists.writer import Writer, WriterAnswers
 from edged.transport.clock import boot_s
 
 _LOG = logging.getLogger(__name__)
@@ -55,7 +53,7 @@ class Preparer:
         limits: Limits,
         emit: Callable[[Prepared], None],
         installed: Callable[[], Installed] = Installed,
-        prompt_writer: Callable[[Writer, Sequence[ChatMessage], Inputs], Prompted] | None = None,
+        prompt_writer: PromptWriter | None = None,
     ) -> None:
         self._encode_chat = encode_chat
         self._compile_format = compile_format
@@ -82,7 +80,7 @@ class Preparer:
         is_plain = request.turn is None and asked.format.type is FormatType.TEXT
         is_plain = is_plain and not asked.questions
         # A grammar takes longer, and templates are for one thread.
-        is_plain = is_plain and asked.specialist not in self._installed().writers
+        is_plain = is_plain and not self._installed().writes(asked.specialist)
         if is_plain and sum(len(m.content) for m in asked.messages) <= SHORT_CHARACTERS:
             return self.prepare(request)
         self._queue.put(request)
@@ -110,14 +108,9 @@ class Preparer:
         """Prepare one request; blocks for up to some 50 ms."""
         asked = request.request
         try:
-            installed = self._installed()
-            decider = installed.decider(asked, self._encode_chat)
+            decider = self._installed().decider(asked, self._encode_chat, self._prompt_writer)
             if decider is not None:
                 return Prepared(request.key, decider=decider)
-            writer = installed.writers.get(asked.specialist or "")
-            if writer is not None and self._prompt_writer is not None:
-                prompted = self._prompt_writer(writer, asked.messages, asked.inputs)
-                return Prepared(request.key, *prompted, answers=WriterAnswers(writer, asked.inputs))
             constraint = self._compile_format(asked.format)
             prompt_ids, num_forgotten = self._encode(request)
         except _REFUSALS as error:

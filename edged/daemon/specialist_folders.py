@@ -159,9 +159,9 @@ class SpecialistFolders:
             gate=gate,
             writers=writers,
         )
-        for name, one in found.items():
+        for name, one in (found | writers).items():
             target = one.description.escalate
-            if target is not None and target not in {*found, PLAIN_MODEL}:
+            if target is not None and target not in {*found, *writers, PLAIN_MODEL}:
                 _LOG.warning("specialist %s passes on to %s, which does not serve", name, target)
         if found or writers:
             _LOG.info("specialists: %s", ", ".join(sorted({*found, *writers})))

@@ -82,8 +82,7 @@ class Worker:
         """Return the tokens of prompt and of answer done, for each running generation by key."""
         # A copy in one step: the inference thread adds and removes meanwhile.
         return {
-            key: (run.num_prefilled, run.num_output_tokens)
-            for key, run in self._running.copy().items()
+            key: (run.num_prefilled, run.num_counted) for key, run in self._running.copy().items()
         }
 
     @property
@@ -149,7 +148,7 @@ class Worker:
             run.decoding = self._engine.start(
                 [*run.prompt_ids, *run.output_ids],
                 run.sampling,
-                max_tokens=max(run.max_tokens - run.num_output_tokens, 1),
+                max_tokens=max(run.limit - run.num_output_tokens, 1),
                 constraint=run.constraint,
                 origin=PromptOrigin(run.request.reply_to.user, run.num_output_tokens, run.adapter),
                 reader=run.reader,
@@ -190,12 +189,15 @@ class Worker:
             return
         run.end_step(now_s)
         if run.finish_reason is not None or (run.decoding is not None and run.decoding.is_over):
-            self._end(run, None)
+            if run.decider is None or run.reader is not None:  # of half of a reading there is none
+                self._end(run, None)
+            else:
+                self._end_run(run, now_s)
         elif run.request.is_stream and run.is_fragment_due(now_s):
             self._emit(run.take_fragment(now_s))
 
     def _end_run(self, run: Generation, now_s: float) -> None:
-        """Have a run that was read decided on; go on with the next run, or finish."""
+        """Have what a run gave decided on; go on with the next run, or finish."""
         self._drop(run)
         try:
             goes_on = run.end_run(now_s)
@@ -203,6 +205,7 @@ class Worker:
             self._fail(run, error)
             return
         if goes_on and now_s < run.request.deadline_s:
+            run.text_stream = self._new_text_stream()
             self._start_run(run)
         else:
             self._emit(Finished(run, run.end(FinishReason.DEADLINE), self._clock()))

@@ -18,8 +18,6 @@ from edged.specialists.wording import Wording, WordingKind
 from edged.specialists.writer import Writer, heard
 
 _MAX_TEMPLATES = 64
-# Of what was said, for the values that must stand there: a turn of an example is no longer.
-_MAX_HEARD_CHARACTERS = 4096
 
 
 class WritingError(ValueError):
@@ -109,9 +107,8 @@ class WriterPrompts:
         if wording.kind is WordingKind.JSON and isinstance(wording.schema, dict):
             schema = OutputFormat(FormatType.JSON_SCHEMA, wording.schema)
             return compile_format(self._tokenizer, schema)
-        is_long = said is not None and len(said) > _MAX_HEARD_CHARACTERS
-        is_heard = bool(wording.grounded) and said is not None and not is_long
-        grammar = wording.grammar(inputs, said if is_heard else None)
+        is_heard = bool(wording.grounded) and said is not None
+        grammar = wording.grammar(inputs, said)
         if grammar is None:
             return None
         try:
@@ -120,7 +117,7 @@ class WriterPrompts:
             unheard = wording.grammar(inputs) if is_heard else None
             if unheard is None:
                 raise
-            # A long prompt says too many words that could be values: then any value will do.
+            # Its words make too many values that could be said: then any value will do.
             return compile_grammar(self._tokenizer, unheard)
 
     def _template(self, source: str) -> InputsTemplate:

@@ -1,14 +1,15 @@
 """Answers of a writer outside of a node: one at a time, with the bits that a node gives."""
 
+from collections.abc import Sequence
+
 from edged.engine.loop import Engine
 from edged.engine.steps import PromptOrigin, Token
 from edged.engine.tokenizer import Tokenizer
 from edged.engine.writing import WriterPrompts
-from edged.protocol.request import SamplingParams
+from edged.protocol.request import ChatMessage, SamplingParams
+from edged.specialists.compact.shapes import Inputs
 from edged.specialists.writer import Writer
 from edged.specialists.written import Asked, Written, WrittenText, judged
-
-MAX_ANSWER_TOKENS = 256
 
 
 class WriterRunner:
@@ -32,15 +33,17 @@ class WriterRunner:
             TemplateError: The chat template refuses the messages.
             ValueError: The prompt is longer than the context.
         """
-        return judged(asked, self._writer.wording, self._text(asked))
+        found = self.write(asked.messages, asked.dialogue.inputs)
+        return judged(asked, self._writer.wording, found)
 
-    def _text(self, asked: Asked) -> WrittenText:
-        prompted = self._prompts.prepare(self._writer, asked.messages, asked.dialogue.inputs)
+    def write(self, messages: Sequence[ChatMessage], inputs: Inputs) -> WrittenText:
+        """Return what is written to a prompt; blocks and raises as ``answer``."""
+        prompted = self._prompts.prepare(self._writer, messages, inputs)
         engine, detokenizer = self._engine, self._tokenizer.detokenizer()
         decoding = engine.start(
             prompted.prompt_ids,
             SamplingParams(),
-            max_tokens=MAX_ANSWER_TOKENS,
+            max_tokens=self._writer.description.max_tokens,
             constraint=prompted.constraint,
             origin=PromptOrigin(adapter=self._writer.adapter),
         )

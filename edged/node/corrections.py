@@ -5,6 +5,9 @@ slow that is, no more than a few are on their way there. Of a prompt only a dige
 """
 
 import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
 
 from edged.errors import ErrorCode
 from edged.node.effects import KeepCorrection
@@ -66,9 +69,12 @@ class Corrections:
         if not is_kept or len(answer.text) > MAX_SAID_CHARACTERS:
             return
         for part in specialist_answers(answer):
-            if part.specialist is not None:
+            # What is written in few characters may be long as JSON.
+            is_short = len(json.dumps(part.said.answer)) <= MAX_SAID_CHARACTERS + len('""')
+            if part.specialist is not None and is_short:
                 client = request.reply_to.client
-                key = _digest(client, part.specialist, spoken(request.messages))
+                prompt = spoken(request.messages)
+                key = _digest(client, part.specialist, prompt, request.inputs)
                 self._said.put(key, part.said, client)
 
     def take(self, state: RequestState, correction: Correction) -> None:
@@ -83,7 +89,8 @@ class Corrections:
             return
         self._in_hand[state.key] = state
         client = correction.reply_to.client
-        said = self._said.get(_digest(client, correction.specialist, correction.prompt))
+        name, inputs = correction.specialist, correction.inputs
+        said = self._said.get(_digest(client, name, correction.prompt, inputs))
         node.emit(KeepCorrection(state.key, correction, said))
 
     def kept(self, event: CorrectionKept) -> None:
@@ -108,7 +115,8 @@ class Corrections:
                 self._replies.refuse(state, state.reply_to, _TOO_SLOW)
 
 
-def _digest(client: Client, specialist: str, prompt: str) -> bytes:
+def _digest(client: Client, specialist: str, prompt: str, inputs: Mapping[str, Any]) -> bytes:
     # A correction may come back on another topic: without an account all ask as one.
-    content = repr((client.user, specialist, prompt)).encode(errors="replace")
+    given = json.dumps(inputs, sort_keys=True)
+    content = repr((client.user, specialist, prompt, given)).encode(errors="replace")
     return hashlib.blake2b(content, digest_size=16).digest()

@@ -12,7 +12,7 @@ from edged.node.throttling import DeviceReading
 from edged.protocol.request import Answer, CancelRequest, Correction, Rejected, Request
 from edged.protocol.wire import Dropped, Refusal
 from edged.scheduling.memory_budget import MemorySnapshot
-from edged.specialists.decider import Answers, Decider, Run
+from edged.specialists.decider import Decider, Run
 
 if TYPE_CHECKING:
     from edged.engine.decoding import Constraint
@@ -45,9 +45,7 @@ class Prepared:
     prompt_ids: Sequence[int] = ()
     constraint: "Constraint | None" = None
     decider: Decider | None = None
-    """Decides instead of a written answer; its runs have the prompts."""
-    answers: Answers | None = None
-    """Of the specialist that writes the answer."""
+    """Where specialists answer; its runs have the prompts."""
     num_forgotten: int = 0
     """Oldest turns of the dialogue for which the prompt has no room."""
     rejected: Rejected | None = None

@@ -24,7 +24,7 @@ from edged.protocol.request import (
     Usage,
 )
 from edged.scheduling.latency_model import RequestTimings
-from edged.specialists.decider import Answers, Decider, Reader, Run
+from edged.specialists.decider import Answers, Decider, Read, Reader, Run
 
 if TYPE_CHECKING:
     from edged.engine.decoding import Constraint, Decoding
@@ -69,11 +69,11 @@ class Generation:
     constraint: "Constraint | None" = None
     """Holds the answer to its format."""
     decider: Decider | None = None
-    """Decides instead of a written answer, or before it."""
+    """Where specialists answer: it says which run follows, and what the answer is."""
     may_go_on: bool = True
     """Whether it may take all runs that the decider offers."""
     answers: Answers | None = None
-    """Of the specialist that writes the answer."""
+    """Of the specialist that writes in the run in hand."""
     reader: Reader | None = None
     """Of the run in hand, while that is read and no answer is written."""
     decision: Answer | None = None
@@ -99,7 +99,9 @@ class Generation:
     """Prompt tokens in the cache."""
     spent: RequestTimings = field(default_factory=RequestTimings)
     """The forward passes that it was part of."""
-    _readers: list[Reader] = field(default_factory=list)
+    _readers: list[Read] = field(default_factory=list)
+    _num_written: int = 0
+    """Tokens that runs before the one in hand wrote."""
     _num_read: int = 0
     """Prompt tokens of the runs before the one in hand."""
     _run: Run | None = None
@@ -136,8 +138,32 @@ class Generation:
 
     @property
     def num_output_tokens(self) -> int:
-        """Tokens of the answer so far."""
+        """Tokens that the run in hand has written."""
         return len(self.output_ids)
+
+    @property
+    def num_completion_tokens(self) -> int:
+        """Tokens that all runs have written."""
+        return self._num_written + len(self.output_ids)
+
+    @property
+    def limit(self) -> int:
+        """Most tokens that the run in hand may write."""
+        most = None if self._is_last_run or self._run is None else self._run.max_tokens
+        return self.max_tokens if most is None else most
+
+    @property
+    def num_counted(self) -> int:
+        """Tokens of those that it was admitted with; what may be passed on counts as a prompt."""
+        return len(self.output_ids) if self._is_last_run else 0
+
+    @property
+    def _is_last_run(self) -> bool:
+        if self.decider is None:
+            return True
+        runs = self.decider.runs
+        most = len(runs) if self.may_go_on else self.decider.num_needed
+        return len(self._readers) + 1 >= most
 
     @property
     def is_complete(self) -> bool:
@@ -148,7 +174,7 @@ class Generation:
     def is_pausable(self) -> bool:
         """Whether it could be continued later."""
         is_over = self.finish_reason is not None or self.is_complete
-        has_more = self.reader is not None or self.num_output_tokens < self.max_tokens
+        has_more = self.reader is not None or self.num_output_tokens < self.limit
         return not is_over and has_more
 
     def start(self, text_stream: TextStream, now_s: float) -> None:
@@ -163,16 +189,24 @@ class Generation:
         self._last_step_s, self.num_prefilled = now_s, self._num_read
 
     def end_run(self, now_s: float) -> bool:
-        """Take what a run gave to its reader; return whether another run follows."""
-        if self.decider is None or self.reader is None:
+        """Take what a run gave; return whether another run follows."""
+        if self.decider is None:
             return False
-        self._readers.append(self.reader)
+        was_read = self.reader is not None
+        if self.reader is not None:
+            self._readers.append(self.reader)
+        elif self.output_ids:
+            self._readers.append(self._written(self.finish_reason or FinishReason.LENGTH))
+        else:
+            return False
         self._num_read += len(self.prompt_ids)
-        self.prompt_ids, self.reader = (), None
+        self._num_written += len(self.output_ids)
+        self.prompt_ids, self.output_ids, self.reader = (), [], None
         self._last_step_s = now_s
         if self._proceed(self.decider):
             return True
-        self.first_token_s = now_s
+        if was_read:
+            self.first_token_s = now_s
         return False
 
     def _proceed(self, decider: Decider) -> bool:
@@ -185,7 +219,11 @@ class Generation:
             fallback = decider.proceed(self._readers, may_go_on=False)
             self.decision = fallback if isinstance(fallback, Answer) else None
         self._run, self.prompt_ids, self.answers = step, step.prompt_ids, step.answers
+        self.constraint = step.constraint
         self.reader = None if step.new_reader is None else step.new_reader()
+        self._matcher = StopMatcher(self.request.stop if self.answers is None else ())
+        self.text, self.log_probability = "", 0.0
+        self.finish_reason, self.first_token_s = None, None
         return True
 
     def record(self, step: Prefilled | Token) -> None:
@@ -241,10 +279,6 @@ class Generation:
         Returns:
             The answer, or the refusal of a request that ended before its first token.
         """
-        # Text was held back for incomplete characters and stop strings.
-        if not self._matcher.is_stopped:
-            self.text += self._matcher.push(self.text_stream.flush())
-            self.text += self._matcher.flush()
         self.finish_reason = self.finish_reason or reason or FinishReason.LENGTH
         return self._outcome(self.finish_reason)
 
@@ -258,6 +292,18 @@ class Generation:
             return Rejected(
                 ErrorCode.TIMEOUT, "the deadline passed before the first token; allow more time"
             )
+        written = self._written(reason)
+        if self.decider is None:
+            return written
+        answer = self.decider.proceed([*self._readers, written], may_go_on=False)
+        return answer if isinstance(answer, Answer) else written
+
+    def _written(self, reason: FinishReason) -> Answer:
+        """Return the answer that the text is, which ended for this reason."""
+        # Text was held back for incomplete characters and stop strings.
+        if not self._matcher.is_stopped:
+            self.text += self._matcher.push(self.text_stream.flush())
+            self.text += self._matcher.flush()
         if self.answers is not None:
             return self.answers.answer(self.text, self.log_probability, reason)
         # Text before a stop string may look complete by chance: "on" of "on fire", 1 of 12.
@@ -268,10 +314,7 @@ class Generation:
             text = "" if index is None else self.text
             return Answer(text, reason, is_choice=True, choice=index)
         is_parsed = is_whole and kind is FormatType.JSON_SCHEMA
-        detail = {}
-        if decided is not None:  # the plain model wrote what a specialist was unsure of
-            detail = {"specialist": None, "escalated_from": decided.detail.get("specialist")}
-        return Answer(self.text, reason, self._parsed() if is_parsed else None, detail=detail)
+        return Answer(self.text, reason, self._parsed() if is_parsed else None)
 
     def _option(self) -> int | None:
         """Return the index of the option that the text is."""
@@ -302,7 +345,9 @@ class Finished:
         """Tokens of prompt and answer, and the energy."""
         run = self.generation
         num_cached = run.cached_tokens - run.num_foreign
-        return Usage(run.num_prompt_tokens, num_cached, run.num_output_tokens, energy=run.energy)
+        return Usage(
+            run.num_prompt_tokens, num_cached, run.num_completion_tokens, energy=run.energy
+        )
 
     def timing(self, received_s: float) -> Timing:
         """Split the time since ``received_s``; without a token, all of the run is prefill."""

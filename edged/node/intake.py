@@ -293,7 +293,7 @@ class Intake:
         state.num_prompt_tokens = demand.num_prompt_tokens + demand.num_other_tokens
         state.max_tokens, state.may_go_on = decision, len(runs) == len(prepared.runs)
         state.prompt_ids, state.constraint = prepared.prompt_ids, prepared.constraint
-        state.decider, state.answers = prepared.decider, prepared.answers
+        state.decider = prepared.decider
         if state.turn is not None:
             state.turn = replace(state.turn, num_forgotten=prepared.num_forgotten)
         node.scheduler.admit(state, node.cost, node.now_s)
@@ -303,11 +303,12 @@ class Intake:
         """Return what these runs need, and the tokens that the answer may have."""
         node, limits, request = self._node, self._node.limits, state.request
         longest = max(run.num_positions for run in runs)
-        max_tokens = 0 if runs[-1].new_reader is not None else request.max_tokens
+        written = [_num_written(run, request) for run in runs]
+        max_tokens = written[-1]
         # Positions of the KV cache cost memory from their first use on, and keep it.
-        num_tokens = min(longest + max_tokens, limits.max_model_len)
+        num_tokens = min(longest + max(written), limits.max_model_len)
         num_new = max(num_tokens - node.readings.num_touched, 0)
-        others = max(_num_computed(runs, node.cost) - longest, 0)
+        others = max(_num_computed(runs, written[:-1], node.cost) - longest, 0)
         demand = Demand(longest, max_tokens, others, limits.kv_bytes_per_token * num_new)
         state.num_prompt_tokens, state.max_tokens = longest + others, max_tokens
         test = node.scheduler.admission_test(state, node.cost, node.now_s)
@@ -332,17 +333,30 @@ class Intake:
         self._mark()
 
 
-def _num_computed(runs: Sequence[Run], cost: CostEstimate) -> int:
+def _num_written(run: Run, request: Request) -> int:
+    """Return how many tokens a run may write."""
+    if run.new_reader is not None:
+        return 0
+    return request.max_tokens if run.max_tokens is None else run.max_tokens
+
+
+def _num_computed(runs: Sequence[Run], written: Sequence[int], cost: CostEstimate) -> int:
     """Return how many tokens of one prompt take as long as these runs one after the other, at most.
 
     What a prompt begins with in common with the one before it is in the cache.
+
+    Args:
+        runs: One after the other.
+        written: The most tokens that each of them but the last writes.
+        cost: Of this device.
     """
-    total_s = 0.0
+    pairs = zip(written, runs, strict=False)
+    total_s = sum(cost.decode_s(count, len(run.prompt_ids)) for count, run in pairs)
     before: Sequence[int] = ()
     for run in runs:
         length = len(run.prompt_ids)
-        pairs = enumerate(zip(run.prompt_ids, before, strict=False))
-        num_shared = next((i for i, (one, other) in pairs if one != other), len(before))
+        both = enumerate(zip(run.prompt_ids, before, strict=False))
+        num_shared = next((i for i, (one, other) in both if one != other), len(before))
         num_cached = min(num_shared, max(length - 1, 0))  # the last one is run anyway
         total_s += cost.prefill_s(length - num_cached, num_cached)
         total_s += sum(_behind_s(len(option) - 1, length, cost) for option in run.options)

@@ -222,7 +222,7 @@ class Node:
 
     def _pause(self, state: RequestState, generation: Generation) -> None:
         """Let a paused request wait again, with its answer so far."""
-        self.scheduler.pause(state, generation.num_output_tokens)
+        self.scheduler.pause(state, generation.num_counted)
         state.generation = generation
         self.metrics.count(Count.PAUSED)
         # The cancel came while the pause was on its way here: the engine had nothing to cancel.

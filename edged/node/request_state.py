@@ -10,7 +10,7 @@ from edged.node.sessions import PendingTurn
 from edged.protocol.request import ReplyAddress, Request
 from edged.protocol.wire import Delivery
 from edged.scheduling.queued_request import QueuedRequest
-from edged.specialists.decider import Answers, Decider
+from edged.specialists.decider import Decider
 
 if TYPE_CHECKING:
     from edged.engine.decoding import Constraint
@@ -67,7 +67,6 @@ class RequestState(QueuedRequest):
     prompt_ids: Sequence[int] = ()
     constraint: "Constraint | None" = None
     decider: Decider | None = None
-    answers: Answers | None = None
     may_go_on: bool = True
     """Whether it was admitted with all runs that its decider may take."""
     has_memory: bool = False
@@ -103,7 +102,6 @@ class RequestState(QueuedRequest):
             self.constraint,
             decider=self.decider,
             may_go_on=self.may_go_on,
-            answers=self.answers,
         )
 
     def forget_content(self) -> None:
@@ -111,7 +109,7 @@ class RequestState(QueuedRequest):
         # A broker may deliver far beyond the Receive Maximum (Mosquitto 2.0.11 does), so thousands
         # of replies may wait for their confirmation.
         self.delivery = self.delivery.receipt
-        self.prompt_ids, self.constraint, self.decider, self.answers = (), None, None, None
+        self.prompt_ids, self.constraint, self.decider = (), None, None
         self.turn, self.generation, self.reply_to = None, None, _NOWHERE
         if self.is_decoded:
             self.is_decoded = False

@@ -9,7 +9,7 @@ from dataclasses import replace
 from edged.errors import ErrorCode
 from edged.protocol.content import read_content
 from edged.protocol.fields import Fields, MessageError
-from edged.protocol.generate import read_generate, read_messages
+from edged.protocol.generate import read_generate, read_inputs, read_messages
 from edged.protocol.keys import ID, SPECIALIST, TRANSACTION, is_id
 from edged.protocol.request import (
     CancelRequest,
@@ -164,4 +164,6 @@ def _read_correction(
     if not fields.has("answer"):
         raise MessageError("answer: is missing; null means none of the labels")
     messages, _ = read_messages(fields, defaults, [])
-    return Correction(address, specialist, spoken(messages), fields.value("answer"))
+    said = tuple(message for message in messages if message.role != "system")
+    inputs = read_inputs(fields, specialist)
+    return Correction(address, specialist, spoken(messages), fields.value("answer"), said, inputs)

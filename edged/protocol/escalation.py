@@ -72,6 +72,7 @@ def encode_escalation(
         "messages": turns,
         "specialist": specialist,
         **({"inputs": request.inputs} if request.inputs else {}),
+        **({"max_tokens": request.max_tokens} if request.is_length_given else {}),
         "escalate": False,
         "priority": request.priority.name.lower(),
         "timeout_ms": max(1, round(seconds_left * 1000)),

@@ -50,14 +50,15 @@ def read_generate(
     ignored: list[str] = []
     specialist, questions = keys.SPECIALIST.read(fields), _read_questions(fields, ignored)
     messages, is_system_given = read_messages(fields, defaults, ignored)
-    output_format = _read_format(fields, ignored)
+    output_format, max_tokens = _read_format(fields, ignored), keys.MAX_TOKENS.read(fields)
     _check_decision(fields, output_format)
     return Request(
         reply_to=address,
         messages=messages,
         received_s=now_s,
         deadline_s=now_s + _read_timeout_s(fields, defaults, expiry_s),
-        max_tokens=keys.MAX_TOKENS.read(fields) or defaults.max_tokens,
+        max_tokens=max_tokens or defaults.max_tokens,
+        is_length_given=max_tokens is not None,
         stop=_read_stop(fields),
         sampling=_read_sampling(fields),
         format=output_format,
@@ -65,7 +66,7 @@ def read_generate(
         priority=keys.PRIORITY.read(fields),
         on_deadline=keys.ON_DEADLINE.read(fields),
         specialist=specialist,
-        inputs=_read_inputs(fields, specialist),
+        inputs=read_inputs(fields, specialist),
         questions=questions,
         may_escalate=keys.ESCALATE.read(fields),
         session=session,
@@ -234,7 +235,12 @@ def _read_question(name: str, value: object, ignored: list[str]) -> Question:
     return Question(name, specialist, choices, ask)
 
 
-def _read_inputs(fields: Fields, specialist: str | None) -> dict[str, Any]:
+def read_inputs(fields: Fields, specialist: str | None) -> dict[str, Any]:
+    """Read what a specialist that writes is told beside the prompt.
+
+    Raises:
+        MessageError: No such specialist is named, or it is too much.
+    """
     value = fields.value("inputs")
     if value is None:
         return {}

@@ -160,6 +160,8 @@ class Request:
     """Absolute, on the clock of ``received_s``."""
     max_tokens: int = 128
     """Generated tokens allowed."""
+    is_length_given: bool = False
+    """Whether the request itself chose ``max_tokens``."""
     stop: tuple[str, ...] = ()
     """Strings that end the answer and are not part of it."""
     sampling: SamplingParams = field(default_factory=SamplingParams)
@@ -200,6 +202,10 @@ class Correction:
     """What was said to it, a line for each message."""
     answer: Any
     """As in the JSON, of any type; None is none of the labels."""
+    messages: tuple[ChatMessage, ...] = ()
+    """What was said, without a system text."""
+    inputs: dict[str, Any] = field(default_factory=dict)
+    """What a specialist that writes was told beside the prompt."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,19 @@
-"""A request to a specialist: one run of its prompt in the fixed template, and what is made of it.
+"""A request to a specialist: what it says of one run, and what is made of it.
 
-What the specialist is unsure of may be passed on, one hop: to another one, which reads the same
-run, or to the plain model, which writes an answer in a run of its own.
+What the specialist is unsure of may be passed on, one hop: to another one that decides, or that
+writes, or to the plain model, which writes an answer. One that decides reads the fixed template:
+two of them read the same run.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edged.protocol.request import Answer, FinishReason
-from edged.specialists.decider import Reader, Run
+from edged.specialists.decider import Read, Run, features_of
 from edged.specialists.decision import Decision, decide
 from edged.specialists.folder import Specialist
 from edged.specialists.gate import GateChoice
@@ -23,6 +24,34 @@ Features = NDArray[np.float32]
 Choose: TypeAlias = str | Callable[[Features], GateChoice]
 
 
+@dataclass(frozen=True, slots=True)
+class Second:
+    """Whom an unsure prompt is passed on to, in a run of its own."""
+
+    name: str
+    """Of a specialist, or ``PLAIN_MODEL``."""
+    run: Run
+    head: Specialist | None = None
+    """Where it decides."""
+
+    def answer(self, read: Read, own: Answer) -> Answer:
+        """Return its answer, or the own one where it is not sure either.
+
+        Args:
+            read: What its run gave.
+            own: The answer of the specialist that was unsure.
+        """
+        passed_on = {"specialist": self.name, "escalated_from": own.detail["specialist"]}
+        if self.head is not None:
+            decision = decide(self.head, features_of(read))
+            return own if decision.is_unsure else answer_of(decision, passed_on)
+        assert isinstance(read, Answer)  # noqa: S101 - it was written
+        if self.name == PLAIN_MODEL:
+            return replace(read, detail={**passed_on, "specialist": None})
+        is_answer = read.finish_reason in {FinishReason.STOP, FinishReason.CANCELLED}
+        return replace(read, detail={**read.detail, **passed_on}) if is_answer else own
+
+
 class SpecialistDecider:
     """Decides by one specialist, or by the one that the gate chooses.
 
@@ -30,7 +59,7 @@ class SpecialistDecider:
         reading: The run of the prompt in the template.
         specialists: All that are installed, by name.
         choose: The one that decides.
-        plain: The run of the plain model, if what they are unsure of may be passed on to it.
+        second: Who answers in a run of its own what they are unsure of, if anybody.
         may_escalate: Whether it may be passed on at all.
     """
 
@@ -41,21 +70,36 @@ class SpecialistDecider:
         reading: Run,
         specialists: Mapping[str, Specialist],
         choose: Choose,
-        plain: Run | None = None,
+        second: Second | None = None,
         *,
         may_escalate: bool = True,
     ) -> None:
         self._specialists = specialists
         self._choose = choose
-        self._plain = plain
+        self._second = second
         self._may_escalate = may_escalate
-        self.runs = [reading] if plain is None else [reading, plain]
+        self.runs = [reading] if second is None else [reading, second.run]
 
-    def proceed(self, readers: Sequence[Reader], *, may_go_on: bool) -> Run | Answer:
-        """Return the reading, then what it says, or the plain model's run."""
+    def proceed(self, readers: Sequence[Read], *, may_go_on: bool) -> Run | Answer:
+        """Return the reading, then what it says, or the run of who answers in its place."""
         if not readers:
             return self.runs[0]
-        features, plain = readers[0].features(), self._plain if may_go_on else None
+        own = self._own(features_of(readers[0]))
+        second = self._second
+        if len(readers) > 1 and second is not None:
+            return second.answer(readers[1], own)
+        is_unsure = own.finish_reason is FinishReason.UNSURE
+        if second is not None and is_unsure and may_go_on and self._target(own) == second.name:
+            return second.run
+        return own
+
+    def _target(self, own: Answer) -> str | None:
+        """Return whom an answer may be passed on to."""
+        one = self._specialists.get(own.detail["specialist"] or "")
+        return one.description.escalate if one is not None and self._may_escalate else None
+
+    def _own(self, features: Features) -> Answer:
+        """Return the answer of the specialist, or of another one that reads the same."""
         name, detail = self._choose, {}
         if not isinstance(name, str):
             found = name(features)
@@ -64,16 +108,42 @@ class SpecialistDecider:
                 return Answer("", FinishReason.UNSURE, detail={"specialist": None, **detail})
             name = found.name
         decision = decide(self._specialists[name], features)
-        if decision.is_unsure and self._may_escalate:
-            target = self._specialists[name].description.escalate
-            if target == PLAIN_MODEL and plain is not None:
-                return plain
-            other = self._specialists.get(target or "")
-            second = None if other is None else decide(other, features)
-            if target is not None and second is not None and not second.is_unsure:
+        target = self._specialists[name].description.escalate
+        other = self._specialists.get(target or "") if self._may_escalate else None
+        if decision.is_unsure and other is not None:
+            second = decide(other, features)
+            if not second.is_unsure:
                 return answer_of(second, {"specialist": target, "escalated_from": name, **detail})
-        names_nobody = self._specialists[name].description.escalate is None
-        return replace(answer_of(decision, {"specialist": name, **detail}), may_leave=names_nobody)
+        return replace(
+            answer_of(decision, {"specialist": name, **detail}), may_leave=target is None
+        )
+
+
+class WriterDecider:
+    """Has a specialist write, and passes on what it is unsure of.
+
+    Args:
+        writing: The run of the specialist.
+        second: Who answers what it is unsure of, if anybody.
+    """
+
+    num_needed = 1
+
+    def __init__(self, writing: Run, second: Second | None = None) -> None:
+        self._second = second
+        self.runs = [writing] if second is None else [writing, second.run]
+
+    def proceed(self, readers: Sequence[Read], *, may_go_on: bool) -> Run | Answer:
+        """Return the writing, then what was written, or the run of who answers in its place."""
+        if not readers:
+            return self.runs[0]
+        own, second = readers[0], self._second
+        assert isinstance(own, Answer)  # noqa: S101 - it was written
+        if second is not None and len(readers) > 1:
+            return second.answer(readers[1], own)
+        if second is not None and own.finish_reason is FinishReason.UNSURE and may_go_on:
+            return second.run
+        return own
 
 
 def answer_of(decision: Decision, detail: Mapping[str, Any]) -> Answer:

@@ -8,13 +8,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from edged.errors import UsageError
 from edged.specialists.checks import Remark
+from edged.specialists.dialogues import Dialogue, dialogue_of
 from edged.specialists.examples import Example, example_of, read_rows, same_prompt
 
 FILE_NAME = "corrections.jsonl"
 _USED = ("prompt", "messages", "answer")
+_OF_DIALOGUES = (*_USED, "inputs")
 
 
 def read_corrections(path: Path, specialist: str) -> list[Example]:
@@ -23,20 +26,48 @@ def read_corrections(path: Path, specialist: str) -> list[Example]:
     Raises:
         UsageError: the file cannot be read, or a line is wrong.
     """
+    path, rows = _rows(path, specialist)
+    corrections = []
+    for line, row in rows:
+        used = {key: row[key] for key in _USED if key in row}
+        found = example_of(path, line, used)
+        corrections.append(replace(found, group=f"correction {line}"))
+    return corrections
+
+
+def read_corrected_dialogues(path: Path, specialist: str) -> list[Dialogue]:
+    """Read the corrections of one specialist that writes, and those that name none.
+
+    Raises:
+        UsageError: the file cannot be read, or a line is wrong.
+    """
+    path, rows = _rows(path, specialist)
+    corrections = []
+    for line, row in rows:
+        used = {key: row[key] for key in _OF_DIALOGUES if key in row}
+        if "messages" in used:  # the prompt is the same without its turns
+            used.pop("prompt", None)
+        try:
+            found = dialogue_of(line, used)
+        except ValueError as error:
+            raise UsageError(f"{path}:{line}: {error}") from error
+        corrections.append(replace(found, group=f"correction {line}", file=str(path)))
+    return corrections
+
+
+def _rows(path: Path, specialist: str) -> tuple[Path, list[tuple[int, dict[str, Any]]]]:
     if path.is_dir():
         path /= FILE_NAME
         if not path.exists() or not path.stat().st_size:
-            return []  # nothing was corrected so far
-    corrections = []
+            return path, []  # nothing was corrected so far
+    rows = []
     for line, row in read_rows(path):
         name = row.get("specialist")
         if not (name is None or isinstance(name, str)):
             raise UsageError(f"{path}:{line}: specialist: must be a name")
         if name in {None, specialist}:
-            used = {key: row[key] for key in _USED if key in row}
-            found = example_of(path, line, used)
-            corrections.append(replace(found, group=f"correction {line}"))
-    return corrections
+            rows.append((line, row))
+    return path, rows
 
 
 def corrected(
@@ -61,3 +92,30 @@ def corrected(
         # The group still says which other examples are like it.
         latest[key] = replace(correction, group=example.group)
     return [*kept, *latest.values()], remarks
+
+
+def with_corrected(
+    dialogues: Sequence[Dialogue], corrections: Sequence[Dialogue]
+) -> tuple[list[Dialogue], list[Dialogue]]:
+    """Return the examples, corrected where one is of the same prompt and inputs, and the others.
+
+    Of one prompt the last correction counts.
+    """
+    latest = {_asked(one): one for one in corrections}
+    groups: dict[str, str] = {}
+    kept = []
+    for one in dialogues:
+        if (key := _asked(one)) in latest:
+            # The group still says which other examples are like it.
+            groups.setdefault(key, one.group)
+        else:
+            kept.append(one)
+    known = [replace(latest[key], group=group) for key, group in groups.items()]
+    return [*kept, *known], [one for key, one in latest.items() if key not in groups]
+
+
+def _asked(dialogue: Dialogue) -> str:
+    """Return what identifies a prompt: what was said before the last answer, and the inputs."""
+    said = [same_prompt(turn.said) for turn in dialogue.turns]
+    answers = [turn.answer for turn in dialogue.turns[:-1]]
+    return json.dumps([said, answers, dialogue.inputs], sort_keys=True)

@@ -1,11 +1,11 @@
-"""What decides a request in place of a written answer: a contract of node and specialists.
+"""What decides a request that specialists answer: a contract of node and specialists.
 
 Rule: loads no library, as what is decided about a request needs none.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from edged.protocol.request import Answer, FinishReason
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edged.engine.decoding import Constraint
     from edged.specialists.adapter import Adapter
 
 # Tokens of an option in one pass: each gives a row of logits, and others may have the next pass.
@@ -55,12 +56,20 @@ class Run:
     """Tokens that are run behind the prompt, one option at a time from the same place."""
     answers: Answers | None = None
     """Of the specialist that writes the answer; None where the plain model does."""
+    constraint: "Constraint | None" = None
+    """Holds what is written to its form."""
+    max_tokens: int | None = None
+    """Of what is written, at most; None: as many as the request allows."""
 
     @property
     def num_positions(self) -> int:
         """Tokens that are in the cache at a time, at most."""
         # The last token of an option is never run.
         return len(self.prompt_ids) + max((len(option) - 1 for option in self.options), default=0)
+
+
+Read: TypeAlias = Reader | Answer
+"""What a run gave: what was read, or what was written."""
 
 
 class Decider(Protocol):
@@ -74,11 +83,17 @@ class Decider(Protocol):
     def num_needed(self) -> int:
         """How many of them, from the first on, any answer needs."""
 
-    def proceed(self, readers: Sequence[Reader], *, may_go_on: bool) -> Run | Answer:
-        """Return the next run, or the answer; ``readers`` are those of the runs so far.
+    def proceed(self, readers: Sequence[Read], *, may_go_on: bool) -> Run | Answer:
+        """Return the next run, or the answer; ``readers`` are what the runs so far gave.
 
         Unless it ``may_go_on``, it returns an answer as soon as ``num_needed`` runs were made.
         """
+
+
+def features_of(read: Read) -> "NDArray[Any]":
+    """Return the features of a run that was read."""
+    assert not isinstance(read, Answer)  # noqa: S101 - the decider knows its runs
+    return read.features()
 
 
 @dataclass(frozen=True, slots=True)

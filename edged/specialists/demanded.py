@@ -16,14 +16,8 @@ from typing import Any
 from edged.specialists.compact.records import Field, Items, Lines, Listing, Record
 from edged.specialists.compact.shapes import AnyOf, Listed, Shape
 from edged.specialists.counting import Count, sure_keys
-from edged.specialists.grounding import (
-    MAX_PROMPT_WORDS,
-    Grounded,
-    fits,
-    leaf_keys,
-    mark_of,
-    words_of,
-)
+from edged.specialists.grounding import Grounded, fits, leaf_keys, mark_of
+from edged.specialists.hearing import Heard
 
 Span = tuple[int, int]
 
@@ -43,14 +37,13 @@ class Demands:
         return Demands(required, apart)
 
 
-def said_fields(record: Record, prompt: str) -> dict[str, bool]:
-    """Return the names of an object's own fields of which a value stands in a prompt.
+def said_fields(record: Record, heard: Heard) -> dict[str, bool]:
+    """Return the names of an object's own fields of which a value was said.
 
     Each is true where one stands there on its own, false where it is part of a longer one only.
     """
-    words = words_of(prompt)[:MAX_PROMPT_WORDS]
     fields = [field for field in record.fields if field != record.head]
-    found = {field.name: list(_spans(field, words)) for field in fields}
+    found = {field.name: list(_spans(field, heard)) for field in fields}
     every = [span for spans in found.values() for span in spans]
     return {
         name: any(not any(_is_within(span, other) for other in every) for span in spans)
@@ -59,14 +52,10 @@ def said_fields(record: Record, prompt: str) -> dict[str, bool]:
     }
 
 
-def _spans(field: Field, words: Sequence[str]) -> Iterator[Span]:
+def _spans(field: Field, heard: Heard) -> Iterator[Span]:
     """Yield where the words of a field's values stand."""
     for value in _listed(field.shape):
-        wanted = words_of(value)
-        for start in range(len(words) - len(wanted) + 1 if wanted else 0):
-            end = start + len(wanted)
-            if all(map(_is_word, wanted, words[start:end])):
-                yield start, end
+        yield from heard.spans_of(value)
 
 
 def _listed(shape: Shape | Record) -> Iterator[str]:
@@ -76,10 +65,6 @@ def _listed(shape: Shape | Record) -> Iterator[str]:
             yield from _listed(option)
     elif isinstance(shape, Listed):
         yield from (value for value in shape.values if isinstance(value, str))
-
-
-def _is_word(wanted: str, word: str) -> bool:
-    return word in {wanted, f"{wanted}s", f"{wanted}'s"} or f"{word}s" == wanted
 
 
 def _is_within(one: Span, other: Span) -> bool:
@@ -96,45 +81,46 @@ def demands_of(shape: Shape, answers: Sequence[tuple[Any, str]]) -> Demands:
     keys = list(leaf_keys(shape))
     required, apart = ({key: Count() for key in keys} for _ in range(2))
     for answer, prompt in answers:
+        heard = Heard(prompt)
         for key, record, value in _records(shape, answer, ""):
-            for name, is_own in said_fields(record, prompt).items():
+            for name, is_own in said_fields(record, heard).items():
                 counts = required if is_own else apart
                 counts[f"{key}.{name}"].add(is_so=(name in value) == is_own)
     return Demands(tuple(sure_keys(required)), tuple(sure_keys(apart)))
 
 
-def with_demands(shape: Shape, demands: Demands, prompt: str, key: str = "") -> Shape:
+def with_demands(shape: Shape, demands: Demands, heard: Heard, key: str = "") -> Shape:
     """Return the shape of the answers to a prompt that do what examples always did.
 
     Args:
         shape: Of answers to this prompt (``with_grounding``).
         demands: Of the examples.
-        prompt: All that was said.
+        heard: What was said.
         key: Of the shape.
     """
     if isinstance(shape, AnyOf):
         marked = [(option, key + mark_of(option, i)) for i, option in enumerate(shape.options)]
-        return AnyOf(tuple(with_demands(one, demands, prompt, mark) for one, mark in marked))
+        return AnyOf(tuple(with_demands(one, demands, heard, mark) for one, mark in marked))
     if isinstance(shape, Record):
-        return _record(shape, demands, prompt, key)
+        return _record(shape, demands, heard, key)
     if isinstance(shape, Items | Lines):
-        return replace(shape, item=with_demands(shape.item, demands, prompt, f"{key}[]"))
+        return replace(shape, item=with_demands(shape.item, demands, heard, f"{key}[]"))
     if isinstance(shape, Listing):
-        lines = with_demands(shape.lines, demands, prompt, f"{key}.{shape.name}")
+        lines = with_demands(shape.lines, demands, heard, f"{key}.{shape.name}")
         assert isinstance(lines, Lines)  # noqa: S101 - it stays what it is
-        return Listing(shape.name, lines, _record(shape.rest, demands, prompt, key))
+        return Listing(shape.name, lines, _record(shape.rest, demands, heard, key))
     return shape
 
 
-def _record(record: Record, demands: Demands, prompt: str, key: str) -> Record:
-    said, fields = said_fields(record, prompt), []
+def _record(record: Record, demands: Demands, heard: Heard, key: str) -> Record:
+    said, fields = said_fields(record, heard), []
     for field in record.fields:
         own = f"{key}.{field.name}"
         is_own = said.get(field.name)
         if is_own is False and own in demands.apart and not field.is_required:
             continue
         is_required = field.is_required or (is_own is True and own in demands.required)
-        shape = with_demands(field.shape, demands, prompt, own)
+        shape = with_demands(field.shape, demands, heard, own)
         fields.append(replace(field, shape=shape, is_required=is_required))
     return Record(tuple(fields), record.head)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from edged.errors import UsageError
 from edged.protocol.inputs import check_inputs
-from edged.specialists.compact.named import InputsError
 from edged.specialists.compact.shapes import AnswerError
 from edged.specialists.examples import read_rows
 from edged.specialists.wording import Wording, WordingKind
@@ -61,7 +60,7 @@ def read_dialogues(path: Path) -> list[Dialogue]:
     found = []
     for line, row in read_rows(path, MAX_DIALOGUES):
         try:
-            found.append(replace(_dialogue(line, row), file=str(path)))
+            found.append(replace(dialogue_of(line, row), file=str(path)))
         except ValueError as error:
             raise UsageError(f"{path}:{line}: {error}") from error
     if not found:
@@ -94,17 +93,32 @@ def check_answers(dialogues: Sequence[Dialogue], wording: Wording) -> None:
         UsageError: There is one; it names the line and the path in the answer.
     """
     for one in dialogues:
-        for index, turn in enumerate(one.turns):
-            where = "answer" if len(one.turns) == 1 else f"answer {index + 1}"
-            try:
-                wording.write(turn.answer, one.inputs)
-            except AnswerError as error:
-                raise UsageError(f"{one.place}: {where}{error}") from error
-            except InputsError as error:
-                raise UsageError(f"{one.place}: {error}") from error
+        try:
+            check_dialogue(one, wording)
+        except ValueError as error:
+            raise UsageError(f"{one.place}: {error}") from error
 
 
-def _dialogue(line: int, row: Mapping[str, Any]) -> Dialogue:
+def check_dialogue(dialogue: Dialogue, wording: Wording) -> None:
+    """Refuse answers that the schema does not allow.
+
+    Raises:
+        ValueError: There is one; it names the path in the answer.
+    """
+    for index, turn in enumerate(dialogue.turns):
+        where = "answer" if len(dialogue.turns) == 1 else f"answer {index + 1}"
+        try:
+            wording.write(turn.answer, dialogue.inputs)
+        except AnswerError as error:
+            raise ValueError(f"{where}{error}") from error
+
+
+def dialogue_of(line: int, row: Mapping[str, Any]) -> Dialogue:
+    """Return the example that a line of a file is.
+
+    Raises:
+        ValueError: It is none; the message names the key.
+    """
     if unknown := sorted(row.keys() - _KEYS):
         raise ValueError(f"{unknown[0]!r} is not known; the keys are {', '.join(sorted(_KEYS))}")
     if ("prompt" in row) == ("messages" in row):
@@ -194,24 +208,25 @@ def as_wanted(dialogues: Sequence[Dialogue], wording: Wording, *, is_list: bool)
         return list(dialogues)
     if not isinstance(wording.schema, list):
         return parsed(dialogues)
-    return _all_listed(dialogues) if is_list else list(dialogues)
+    return _alllisted(dialogues) if is_list else list(dialogues)
 
 
 def as_lists(dialogues: Sequence[Dialogue]) -> list[Dialogue]:
     """Return them with lists of calls everywhere, where any answer is one."""
     if not any(isinstance(turn.answer, list) for one in dialogues for turn in one.turns):
         return list(dialogues)
-    return _all_listed(dialogues)
+    return _alllisted(dialogues)
 
 
-def _all_listed(dialogues: Sequence[Dialogue]) -> list[Dialogue]:
+def _alllisted(dialogues: Sequence[Dialogue]) -> list[Dialogue]:
     return [
-        replace(one, turns=tuple(replace(t, answer=_listed(t.answer)) for t in one.turns))
+        replace(one, turns=tuple(replace(t, answer=listed(t.answer)) for t in one.turns))
         for one in dialogues
     ]
 
 
-def _listed(answer: Any) -> Any:  # noqa: ANN401 - of JSON
+def listed(answer: Any) -> Any:  # noqa: ANN401 - of JSON
+    """Return a call as a list of calls, and anything else as it is."""
     return [answer] if isinstance(answer, dict) else answer
 
 

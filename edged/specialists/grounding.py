@@ -2,14 +2,13 @@
 
 A model that learned few sentences of a function likes to fill in a field that nobody mentioned. So
 what the examples never do is made impossible: where each value of a field stood in its prompt, the
-grammar of an answer has only those values of the field that stand in this prompt. A slip of one
-letter is forgiven. A field that may be left out, and of which nothing stands there, is left out.
+grammar of an answer has only those values of the field that stand in the last words of this prompt.
+A slip of one letter is forgiven. A field that may be left out, and of which nothing stands there,
+is left out.
 """
 
-import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from typing import Any
 
 from edged.specialists.compact.records import Items, Lines, Listing, Record
@@ -26,21 +25,10 @@ from edged.specialists.compact.shapes import (
     escaped,
 )
 from edged.specialists.counting import Count, sure_keys
+from edged.specialists.hearing import Heard
 
-# Where the prompt stands among the inputs: no member of a request's inputs has this name.
+# Where what was heard stands among the inputs: no member of a request's inputs has this name.
 PROMPT = ""
-MAX_PROMPT_WORDS = 256
-_MAX_SPAN = 12
-_FEWEST_LETTERS = 4
-_WORD = re.compile(r"[^\W_]+(?:['.-][^\W_]+)*")
-_NUMERAL = re.compile(r"\d+(?:\.\d+)?")
-_UNITS = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
-    "nineteen",
-)
-_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_WORDS_OF_NUMBERS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,105 +49,37 @@ class Grounded:
 
     def pattern(self, inputs: Inputs) -> str | None:
         """Return the expression of the values that stand in the prompt; None if none does."""
-        prompt = inputs.get(PROMPT)
-        if not isinstance(prompt, str):
+        heard = inputs.get(PROMPT)
+        if not isinstance(heard, Heard):
             return self.shape.pattern(inputs)
+        # Fields of several functions are often the same; equal shapes may differ (1 is True).
+        mark = repr(self.shape)
+        if mark not in heard.patterns:
+            heard.patterns[mark] = self._said(heard, inputs)
+        found = heard.patterns[mark]
+        return self.shape.pattern(inputs) if found is None and self.is_needed else found
+
+    def _said(self, heard: Heard, inputs: Inputs) -> str | None:
         texts = []
-        for value in said_values(self.shape, prompt):
+        for value in said_values(self.shape, heard):
             try:
                 texts.append(escaped(self.shape.write(value, inputs)))
             except AnswerError:
                 continue
-        found = either(texts)
-        return self.shape.pattern(inputs) if found is None and self.is_needed else found
+        return either(texts)
 
 
-def said_values(shape: Shape, prompt: str) -> Iterator[Scalar]:
-    """Yield the values of a shape that stand in a prompt."""
+def said_values(shape: Shape, heard: Heard) -> Iterator[Scalar]:
+    """Yield the values of a shape that were said."""
     if isinstance(shape, AnyOf):
         for option in shape.options:
-            yield from said_values(option, prompt)
+            yield from said_values(option, heard)
     elif isinstance(shape, Listed):
-        words = words_of(prompt)[:MAX_PROMPT_WORDS]
-        yield from (one for one in shape.values if stands_in(one, prompt, words))
+        yield from filter(heard.says, shape.values)
     elif isinstance(shape, Number):
-        yield from _numbers(prompt)
+        yield from heard.numbers
     elif isinstance(shape, FreeText):
-        yield from _spans(prompt)
-
-
-def stands_in(value: Any, prompt: str, words: Sequence[str] | None = None) -> bool:  # noqa: ANN401
-    """Tell whether a prompt says a value, but for case, a plural, or a slip of one letter.
-
-    Args:
-        value: Of JSON.
-        prompt: All that was said.
-        words: Of the prompt, where they are known.
-    """
-    if isinstance(value, bool) or value is None:
-        return False
-    if not isinstance(value, str):
-        return any(abs(value) == number for number in _numbers(prompt))
-    wanted = words_of(value)
-    words = words_of(prompt)[:MAX_PROMPT_WORDS] if words is None else words
-    count = len(wanted)
-    return count > 0 and any(
-        all(map(_is_like, wanted, words[start : start + count]))
-        for start in range(len(words) - count + 1)
-    )
-
-
-def words_of(text: str) -> list[str]:
-    """Return the words of a text in small letters; of a name, its parts."""
-    return [found.group().lower() for found in _WORD.finditer(text.replace("_", " "))]
-
-
-def _is_like(wanted: str, word: str) -> bool:
-    if word in {wanted, f"{wanted}s", f"{wanted}'s"} or f"{word}s" == wanted:
-        return True
-    if min(len(wanted), len(word)) < _FEWEST_LETTERS or abs(len(wanted) - len(word)) > 1:
-        return False
-    start = 0
-    while start < min(len(wanted), len(word)) and wanted[start] == word[start]:
-        start += 1
-    one, other = wanted[start:], word[start:]
-    # A letter is another one, is missing, is too much, or two are swapped.
-    is_swapped = one[:2] == other[1::-1] and one[2:] == other[2:]
-    return one[1:] == other[1:] or one[1:] == other or one == other[1:] or is_swapped
-
-
-def _numbers(prompt: str) -> Iterator[int | float]:
-    words = prompt.lower()
-    found = [Decimal(one) for one in _NUMERAL.findall(words)[:MAX_PROMPT_WORDS]]
-    found += [Decimal(one) for one in range(_WORDS_OF_NUMBERS) if _has_words(one, words)]
-    for number in dict.fromkeys(found):
-        for signed in (number, -number):
-            yield int(signed) if signed == signed.to_integral_value() else float(signed)
-
-
-def _has_words(number: int, words: str) -> bool:
-    said = number_words(number).replace(" ", "[ -]")
-    # Twenty is not said in twenty five.
-    return re.search(rf"\b{said}\b(?![ -](?:{'|'.join(_UNITS[1:10])})\b)", words) is not None
-
-
-def number_words(number: int) -> str:
-    """Return a number from 0 to 99 in English words, others in digits."""
-    if not 0 <= number < _WORDS_OF_NUMBERS:
-        return str(number)
-    if number < len(_UNITS):
-        return _UNITS[number]
-    tens, units = divmod(number, 10)
-    return f"{_TENS[tens - 2]} {_UNITS[units]}" if units else _TENS[tens - 2]
-
-
-def _spans(prompt: str) -> Iterator[str]:
-    """Yield every run of some words, as it stands there."""
-    words = [found.span() for found in re.finditer(r"\S+", prompt)][:MAX_PROMPT_WORDS]
-    for first, (start, _) in enumerate(words):
-        for _, end in words[first : first + _MAX_SPAN]:
-            text = prompt[start:end]
-            yield from dict.fromkeys((text, text.rstrip(".,!?;:")))
+        yield from heard.spans
 
 
 def grounded_keys(shape: Shape, answers: Sequence[tuple[Any, str]]) -> list[str]:
@@ -171,9 +91,10 @@ def grounded_keys(shape: Shape, answers: Sequence[tuple[Any, str]]) -> list[str]
     """
     counts = {key: Count() for key in leaf_keys(shape)}
     for answer, prompt in answers:
+        heard = Heard(prompt)
         for found in values_of(shape, answer):
             is_text = isinstance(found.shape, FreeText)
-            is_said = found.value in prompt if is_text else stands_in(found.value, prompt)
+            is_said = found.value in heard.text if is_text else heard.says(found.value)
             counts[found.key].add(is_so=is_said)
     return sure_keys(counts)
 

@@ -1,9 +1,11 @@
 """The specialists of a node: what a request may name, and the runs that it takes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
-from edged.protocol.request import AUTO, OnDeadline, Question, Request, spoken
-from edged.specialists.asked import Choose, SpecialistDecider
+from edged.protocol.request import AUTO, ChatMessage, OnDeadline, Question, Request, spoken
+from edged.specialists.asked import Choose, Second, SpecialistDecider, WriterDecider
+from edged.specialists.compact.shapes import Inputs
 from edged.specialists.decider import Decider, Run
 from edged.specialists.features import Template
 from edged.specialists.folder import Specialist
@@ -11,7 +13,15 @@ from edged.specialists.gate import Gate
 from edged.specialists.names import PLAIN_MODEL
 from edged.specialists.questions import QuestionsDecider
 from edged.specialists.scoring import ChoiceDecider, EncodeChat, OptionScoring
-from edged.specialists.writer import Writer
+from edged.specialists.writer import Writer, WriterAnswers
+
+if TYPE_CHECKING:
+    from edged.engine.decoding import Constraint
+
+PromptWriter: TypeAlias = Callable[
+    [Writer, Sequence[ChatMessage], Inputs], "tuple[Sequence[int], Constraint | None]"
+]
+"""Returns the prompt of a specialist that writes, and what holds its answer to its form."""
 
 _NOTHING = "nothing is installed on this node; see `specialists` in its configuration"
 
@@ -62,12 +72,25 @@ class Installed:
         slot_bytes = max((one.adapter.slot_bytes for one in self.writers.values()), default=0)
         return self.size_bytes + num_slots * slot_bytes
 
-    def decider(self, request: Request, encode_chat: EncodeChat) -> Decider | None:
-        """Return what decides a request; None where an answer is to be written.
+    def writes(self, name: str | None) -> bool:
+        """Tell whether to ask a specialist is to render a template, which is for one thread."""
+        head = self.specialists.get(name or "")
+        return name in self.writers or (
+            head is not None and head.description.escalate in self.writers
+        )
+
+    def decider(
+        self,
+        request: Request,
+        encode_chat: EncodeChat,
+        prompt_writer: PromptWriter | None = None,
+    ) -> Decider | None:
+        """Return what decides a request; None where the plain model writes.
 
         Raises:
             UnknownSpecialistError: It names what is not installed.
             OptionError: An option cannot be scored.
+            ValueError: The inputs are not what a specialist that writes needs.
         """
         if request.questions:
             return self._questions(request, encode_chat)
@@ -75,23 +98,61 @@ class Installed:
             choice = Question("", choices=request.format.choices)
             return self._scored("format.choices", choice, request, encode_chat)
         name = request.specialist
-        if name is None or name in self.writers:
+        if name is None:
             return None
+        if name in self.writers:
+            if prompt_writer is None:
+                raise ValueError("no answer can be written without a model")
+            writing = self._writing(self.writers[name], request, prompt_writer)
+            target = self.writers[name].description.escalate
+            second = self._second(target, request, encode_chat, prompt_writer)
+            return WriterDecider(writing, second)
         choose = self._chosen("specialist", name)
-        if request.inputs:
+        if request.inputs and not self.writes(name):
             raise UnknownSpecialistError(f"inputs: {name} writes no answers; leave them out")
         reading = self.reading(spoken(request.messages))
-        plain = None
-        if request.may_escalate and self._may_write(choose):
-            plain = Run(encode_chat(request.messages))
+        second = None
+        if self._target(choose) not in self.specialists:  # those read the same run
+            second = self._second(self._target(choose), request, encode_chat, prompt_writer)
         return SpecialistDecider(
-            reading, self.specialists, choose, plain, may_escalate=request.may_escalate
+            reading, self.specialists, choose, second, may_escalate=request.may_escalate
         )
 
-    def _may_write(self, choose: Choose) -> bool:
-        """Return whether a specialist that decides may pass a prompt on to the plain model."""
-        names = [choose] if isinstance(choose, str) else self.specialists
-        return any(self.specialists[one].description.escalate == PLAIN_MODEL for one in names)
+    def _target(self, choose: Choose) -> str | None:
+        """Return whom a specialist that decides passes prompts on to, if not to one of its kind."""
+        if isinstance(choose, str):
+            return self.specialists[choose].description.escalate
+        # Of those that the gate may choose, not all may need a run of their own.
+        named = {one.description.escalate for one in self.specialists.values()}
+        return PLAIN_MODEL if PLAIN_MODEL in named else None
+
+    def _second(
+        self,
+        target: str | None,
+        request: Request,
+        encode_chat: EncodeChat,
+        prompt_writer: PromptWriter | None,
+    ) -> Second | None:
+        """Return who answers in a run of its own what a specialist is unsure of."""
+        if target is None or not request.may_escalate:
+            return None
+        if target == PLAIN_MODEL:
+            return Second(target, Run(encode_chat(request.messages)))
+        if target in self.specialists:
+            reading = self.reading(spoken(request.messages))
+            return Second(target, reading, self.specialists[target])
+        if target not in self.writers or prompt_writer is None:
+            return None
+        try:
+            return Second(target, self._writing(self.writers[target], request, prompt_writer))
+        except ValueError:  # it needs other inputs than the one that was named
+            return None
+
+    def _writing(self, writer: Writer, request: Request, prompt_writer: PromptWriter) -> Run:
+        prompt_ids, constraint = prompt_writer(writer, request.messages, request.inputs)
+        most = request.max_tokens if request.is_length_given else writer.description.max_tokens
+        answers = WriterAnswers(writer, request.inputs)
+        return Run(prompt_ids, answers=answers, constraint=constraint, max_tokens=most)
 
     def _questions(self, request: Request, encode_chat: EncodeChat) -> Decider:
         reading: Run | None = None
@@ -136,6 +197,11 @@ class Installed:
         """
         if name == AUTO and self.gate is not None:
             return self.gate.choose
+        if name == AUTO and self.writers and not self.specialists:
+            raise UnknownSpecialistError(
+                f"{path}: {AUTO} chooses among specialists that decide, and all of this node write;"
+                f" name one of {', '.join(sorted(self.writers))}"
+            )
         if name in self.writers:
             raise UnknownSpecialistError(f"{path}: {name} writes its answers; ask it alone")
         if name not in self.specialists:

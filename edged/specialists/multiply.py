@@ -18,7 +18,8 @@ from typing import Any
 
 from edged.specialists.compact.shapes import FreeText, Listed, Number, Shape
 from edged.specialists.dialogues import Dialogue, Turn
-from edged.specialists.grounding import Found, number_words, values_of
+from edged.specialists.grounding import Found, values_of
+from edged.specialists.hearing import number_words
 
 _FEWEST_CHARACTERS = 3
 _SWAPPED = 0.12

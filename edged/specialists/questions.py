@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edged.protocol.request import Answer, FinishReason
-from edged.specialists.decider import Decider, Reader, Run
+from edged.specialists.decider import Decider, Read, Run
 
 
 class QuestionsDecider:
@@ -37,7 +37,7 @@ class QuestionsDecider:
             places = {id(run): place for place, run in enumerate(self.runs, 1)}
             self.num_needed = min(places[id(one.runs[-1])] for one in questions.values())
 
-    def proceed(self, readers: Sequence[Reader], *, may_go_on: bool) -> Run | Answer:
+    def proceed(self, readers: Sequence[Read], *, may_go_on: bool) -> Run | Answer:
         """Return the next run, then all answers in one."""
         num_read = len(readers)
         if num_read < (len(self.runs) if may_go_on else self.num_needed):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged.protocol.request import Answer, ChatMessage, FinishReason, Question
-from edged.specialists.decider import MAX_PASS_TOKENS, Reader, Run
+from edged.specialists.decider import MAX_PASS_TOKENS, Read, Run, features_of
 
 EncodeChat = Callable[[Sequence[ChatMessage]], list[int]]
 Floats = NDArray[np.float32]
@@ -128,13 +128,13 @@ class ChoiceDecider:
         self.runs = [neutral, asked] if self._prior is None else [asked]
         self.num_needed = len(self.runs)
 
-    def proceed(self, readers: Sequence[Reader], *, may_go_on: bool) -> Run | Answer:  # noqa: ARG002
+    def proceed(self, readers: Sequence[Read], *, may_go_on: bool) -> Run | Answer:  # noqa: ARG002
         """Return the runs, then the option."""
         if len(readers) < len(self.runs):
             return self.runs[len(readers)]
-        prior = readers[0].features() if self._prior is None else self._prior
+        prior = features_of(readers[0]) if self._prior is None else self._prior
         self._priors.keep(self._key, prior)
-        shares = _softmax((readers[-1].features() - prior).tolist())
+        shares = _softmax((features_of(readers[-1]) - prior).tolist())
         best = shares.index(max(shares))
         return Answer(
             self._choices[best],

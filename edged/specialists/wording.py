@@ -14,6 +14,7 @@ from edged.specialists.compact.schemas import ShapeError, shape_of, tools_shape
 from edged.specialists.compact.shapes import AmbiguousError, AnswerError, Inputs, Shape
 from edged.specialists.demanded import Demands, demands_of, with_demands
 from edged.specialists.grounding import PROMPT, grounded_keys, with_grounding
+from edged.specialists.hearing import Heard
 
 MAX_TEXT_CHARACTERS = 4096
 _AMBIGUOUS = "x-ambiguous"
@@ -96,9 +97,10 @@ class Wording:
         if prompt is None or not self.grounded:
             return lark(self.shape, inputs or {})
         held = with_grounding(self.shape, self.grounded)
-        held = with_demands(held, self.demands, prompt)
+        heard = Heard(prompt)
+        held = with_demands(held, self.demands, heard)
         try:
-            return lark(held, {**(inputs or {}), PROMPT: prompt})
+            return lark(held, {**(inputs or {}), PROMPT: heard})
         except AnswerError:
             return lark(self.shape, inputs or {})
 

@@ -38,6 +38,8 @@ WRITER, ADAPTER, PEFT = "writer.json", "adapter.safetensors", "peft"
 MAX_WRITER_BYTES = 1 << 20
 MAX_TEMPLATE_CHARACTERS = 8192
 MAX_SCHEMA_CHARACTERS = 262_144
+# Of an answer that a folder may ask for where the request does not; it is admitted in full.
+MAX_ANSWER_TOKENS = 512
 # Said before every prompt where the specialist has no template: the model's own system text, which
 # many chat templates put in where there is none, would be longer.
 DEFAULT_TEMPLATE = "Answer with commands."
@@ -74,6 +76,8 @@ class WriterDescription:
     """Of the adapted int8 model against the adapted fp32 model."""
     escalate: str | None = None
     """What an unsure prompt is passed on to: another specialist, or ``model``."""
+    max_tokens: int = 128
+    """Of an answer, where a request does not say: those of the longest example, and some room."""
 
     @property
     def wording(self) -> Wording:
@@ -98,6 +102,14 @@ class WriterDescription:
         """Return how probably an answer is right, from the probability of its tokens."""
         odds = min(max(self.slope * log_probability + self.shift, -30.0), 30.0)
         return 1 / (1 + math.exp(-odds))
+
+
+def tokens_allowed(longest: int) -> int:
+    """Return the most tokens of an answer, from those of the longest example.
+
+    A request may name more things than any example, and in longer words.
+    """
+    return min(longest + longest // 2 + 8, MAX_ANSWER_TOKENS)
 
 
 def messages_of(said: Sequence[str], answers: Sequence[str]) -> tuple[ChatMessage, ...]:
@@ -262,6 +274,8 @@ def _check(description: WriterDescription) -> None:
     for name, most in (("template", MAX_TEMPLATE_CHARACTERS), ("schema", MAX_SCHEMA_CHARACTERS)):
         if len(getattr(description, name)) > most:
             raise ValueError(f"{name} has more than {most} characters")
+    if not 1 <= description.max_tokens <= MAX_ANSWER_TOKENS:
+        raise ValueError(f"max_tokens is not from 1 to {MAX_ANSWER_TOKENS}")
     for name in ("slope", "shift", "unsure_below", "mean_kl"):
         if not abs(getattr(description, name)) <= 1e6:  # noqa: PLR2004
             raise ValueError(f"{name} is not a number that could be")

@@ -35,7 +35,6 @@ from edged.protocol.keys import (
     Key,
 )
 from edged.protocol.request import AUTO, FormatType
-from edged.specialists.examples import MAX_FIELDS
 from scripts.specification.parts import (
     STRING,
     Schema,
@@ -134,14 +133,7 @@ def cancel_schema() -> Schema:
 
 def correct_schema() -> Schema:
     """Return the schema of a ``correct`` request in JSON."""
-    label: Schema = {"type": ["string", "number", "boolean"]}
-    answer: Schema = {
-        "type": ["string", "null", "number", "array", "object"],
-        "items": label,
-        "additionalProperties": nullable(label),
-        "minProperties": 1,
-        "maxProperties": MAX_FIELDS,
-    }
+    answer: Schema = {"type": ["string", "null", "number", "array", "object"]}
     schema: Schema = {
         "type": "object",
         "properties": {
@@ -149,6 +141,9 @@ def correct_schema() -> Schema:
             "specialist": described(dict(SPECIALIST.schema), "whose answer it should have been"),
             "prompt": described(nullable(_FILLED), "what it was asked; or `messages`"),
             "messages": nullable(_messages()),
+            "inputs": nullable(
+                described(_inputs_level(1), "what a specialist that writes was told beside it")
+            ),
             "answer": described(answer, "the right one; null is none of the labels"),
             "response_topic": nullable(_response_topic()),
         },

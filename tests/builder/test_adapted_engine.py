@@ -209,15 +209,14 @@ def test_a_request_that_names_a_writer_is_answered_with_its_adapter(
             state = RequestState(key, 0.0, delivery=DELIVERY, fingerprint="")
             state.accept(request)
             prepared = preparer.prepare(Prepare(key, request, None))
-            assert prepared.decider is None
-            state.prompt_ids, state.answers = prepared.prompt_ids, prepared.answers
+            state.prompt_ids, state.decider = prepared.prompt_ids, prepared.decider
             state.max_tokens = NUM_TOKENS
             worker.start(state.new_generation())
             finished = events.get(timeout=30)
-            assert finished.generation.output_ids == expected[name]
+            assert finished.outcome.text == "".join(map(chr, expected[name]))
             assert ("specialist" in finished.outcome.detail) is (name == "home")
             state.forget_content()
-            assert state.answers is None
+            assert state.decider is None
         refused = preparer.prepare(Prepare(2, make_request(specialist="none"), None)).rejected
         assert refused is not None
         assert "none is not installed on this node; it has home" in refused.message

@@ -1,5 +1,6 @@
 """Teaching a writer: adapters, their training and its checkpoints, PEFT's folder, the command."""
 
+import argparse
 import json
 import re
 import shutil
@@ -22,16 +23,19 @@ from edged.builder.lora import LINEARS, AdapterForm, attach, load_state, state_o
 from edged.builder.peft import WEIGHTS, read_peft  # noqa: E402
 from edged.builder.peft_folder import trained, write_peft  # noqa: E402
 from edged.builder.trunk import Trunk  # noqa: E402
+from edged.builder.writer_material import read_material  # noqa: E402
 from edged.builder.writer_results import compare_exact  # noqa: E402
 from edged.builder.writer_rows import Row, batch_of, batches, joined  # noqa: E402
 from edged.builder.writer_training import Course, Epoch, Trainer  # noqa: E402
 from edged.bundle.folder import write_manifest  # noqa: E402
 from edged.bundle.manifest import ADAPTED_MODEL  # noqa: E402
+from edged.commands import teach as teach_options  # noqa: E402
 from edged.engine.loading import load_graph  # noqa: E402
+from edged.engine.tokenizer import Tokenizer  # noqa: E402
 from edged.errors import BuildError, UsageError  # noqa: E402
 from edged.specialists.adapter import AdaptedModel  # noqa: E402
 from edged.specialists.dialogues import Dialogue  # noqa: E402
-from edged.specialists.writer import PEFT, WRITER, read_writer  # noqa: E402
+from edged.specialists.writer import PEFT, WRITER, read_writer, tokens_allowed  # noqa: E402
 from edged.specialists.written import Asked, Written  # noqa: E402
 from tests.builder.adapted_bundle import AdaptedBundle, write_adapted_bundle  # noqa: E402
 from tests.builder.conftest import TinyExport  # noqa: E402
@@ -315,8 +319,42 @@ def test_a_file_becomes_a_writer(
     assert not list((tmp_path / "cache").rglob("*.pt"))
     # Trained elsewhere, it is brought onto the bundle, measured and described just the same.
     adapter = ("--adapter", tmp_path / "rooms" / PEFT, "--output", tmp_path / "other")
-    assert teach(*tools, *adapter) == 0
-    assert read_writer(tmp_path / "other", model, shape).adapter.key == found.adapter.key
+    assert teach(*tools, *adapter, "--escalate", "model") == 0
+    other = read_writer(tmp_path / "other", model, shape)
+    assert other.adapter.key == found.adapter.key
+    assert (found.description.escalate, other.description.escalate) == (None, "model")
+    tokenizer = Tokenizer.load(base.bundle)
+    texts = (f"{word} room={room}" for word in ("on", "off") for room in ("hall", "attic"))
+    longest = max(len(tokenizer.encode(text)) for text in texts) + 1
+    assert other.description.max_tokens == found.description.max_tokens == tokens_allowed(longest)
+
+
+def test_corrections_are_learned_from_in_place_of_examples(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tools.json").write_text(json.dumps(TOOLS))
+    on = {"name": "on", "arguments": {}}
+    lines = [{"prompt": f"{n}", "answer": on, "inputs": {"n": n % 2}} for n in range(40)]
+    (tmp_path / "examples.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    off: dict[str, Any] = {"answer": [on | {"name": "off"}], "specialist": "rooms"}
+    corrections = [
+        {"prompt": "7", "inputs": {"n": 1}, **off},
+        {"prompt": "7", "inputs": {"n": 0}, **off},
+        {"prompt": "8", "inputs": {"n": 0}, **off, "specialist": "other"},
+    ]
+    (tmp_path / "corrections.jsonl").write_text("".join(f"{json.dumps(c)}\n" for c in corrections))
+    parser = argparse.ArgumentParser()
+    teach_options.add_arguments(parser)
+    words = ["examples.jsonl", "--tools", "tools.json", "--corrections", "."]
+    paths = [str(tmp_path / one) if not one.startswith("--") else one for one in words]
+    arguments = parser.parse_args([*paths, "--model", "m", "--output", str(tmp_path / "rooms")])
+    material = read_material(arguments)
+    assert f"{tmp_path}: 2 corrections of rooms" in capsys.readouterr().out
+    all_ = [*material.taught, *material.held_out]
+    said = [(one.turns[0].said, one.inputs["n"], one.turns[0].answer[0]["name"]) for one in all_]
+    assert len(said) == 41
+    assert [one for one in said if one[2] == "off"] == [("7", 1, "off"), ("7", 0, "off")]
+    assert not any(one.inputs["n"] == 0 and one.turns[0].said == "7" for one in material.held_out)
 
 
 def test_what_the_bundle_could_not_run_is_refused_before_it_is_trained(

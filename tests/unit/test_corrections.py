@@ -188,6 +188,8 @@ def test_what_the_plain_model_wrote_or_is_too_long_is_not_remembered(bench: Benc
     decide(bench, Answer("on", FinishReason.STOP))
     decide(bench, replace(LAMP_ON, detail={"specialist": None, "escalated_from": "lamp"}))
     decide(bench, replace(LAMP_ON, text="x" * (MAX_SAID_CHARACTERS + 1)))
+    # Few characters of text may name much.
+    decide(bench, replace(LAMP_ON, text="all", json=["x" * MAX_SAID_CHARACTERS]))
     bench.deliver(CORRECTION, "correct")
     assert asked(bench).said is None
 

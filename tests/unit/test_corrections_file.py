@@ -4,7 +4,7 @@ import json
 import os
 import queue
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,16 @@ from edged.daemon.corrections_file import (
 from edged.errors import ErrorCode
 from edged.node.effects import KeepCorrection
 from edged.node.events import CorrectionKept
-from edged.protocol.request import Correction, ReplyAddress
-from edged.specialists.corrections import FILE_NAME, read_corrections
+from edged.protocol.request import ChatMessage, Correction, ReplyAddress
+from edged.specialists.corrections import FILE_NAME, read_corrected_dialogues, read_corrections
 from edged.specialists.decider import Said
+from edged.specialists.dialogues import Turn
 from edged.specialists.folder import Specialist
 from edged.specialists.installed import Installed
 from edged.specialists.lesson import taught
+from edged.specialists.writer import Writer
 from tests.unit.lessons import lesson
+from tests.unit.writers import writer
 
 LIMIT_S = 10.0
 
@@ -212,11 +215,16 @@ def six() -> Specialist:
 class Kept:
     """A keeper in a folder, and what it reports."""
 
-    def __init__(self, folder: Path, specialist: Callable[[], Specialist] = six) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        specialist: Callable[[], Specialist] = six,
+        writers: Mapping[str, Writer] | None = None,
+    ) -> None:
         self.events: queue.SimpleQueue[CorrectionKept] = queue.SimpleQueue()
         self.keeper = CorrectionKeeper(
             CorrectionsFile(folder / FILE_NAME, 100),
-            lambda: Installed(specialists={"six": specialist()}),
+            lambda: Installed(specialists={"six": specialist()}, writers=writers),
             self.events.put,
             lambda: 1_800_000_000.0,
         )
@@ -357,3 +365,103 @@ def test_one_sync_serves_all_that_were_sent_meanwhile(
     assert [(event.key, event.count) for event in events] == [(0, 1), (1, 4), (2, 4), (3, 4)]
     begun.get(timeout=LIMIT_S)
     assert begun.empty(), "more than two syncs"
+
+
+ROOM = {"type": "string", "x-inputs": {"list": "rooms", "value": "id", "say": "name"}}
+SCHEMA = {"type": "object", "properties": {"room": ROOM}, "required": ["room"]}
+HOUSE = {"rooms": [{"id": "r1", "name": "hall"}, {"id": "r2", "name": "den"}]}
+# What a node keeps corrections of: a writer of calls, of rooms, of texts, of unchecked JSON.
+WRITERS = {
+    name: writer(schema, name=name, is_list=name == "calls")
+    for name, schema in {
+        "calls": [{"type": "function", "function": {"name": "stop"}}],
+        "rooms": SCHEMA,
+        "talk": "",
+        "free": {"$ref": "#"},
+    }.items()
+}
+
+
+def written(folder: Path, *said: str, **members: Any) -> tuple[CorrectionKept, dict[str, Any]]:  # noqa: ANN401
+    """Correct a writer; return what became of it, and the line that was kept."""
+    it = Kept(folder, writers=WRITERS)
+    roles = ["user", "assistant"] * len(said)
+    messages = tuple(map(ChatMessage, roles, said))
+    event = it.keep(prompt="\n".join(said), messages=messages, **members)
+    path = folder / FILE_NAME
+    return event, json.loads(path.read_text().splitlines()[-1]) if path.exists() else {}
+
+
+def test_a_writer_is_corrected_with_its_inputs_and_learns_of_it(tmp_path: Path) -> None:
+    right: dict[str, Any] = {"specialist": "rooms", "answer": {"room": "r1"}}
+    for said, is_agreed in (
+        (None, None),
+        (Said({"room": "r1"}, is_unsure=False), True),
+        (Said("room=hall", is_unsure=True), True),
+        (Said("room=den", is_unsure=True), False),
+        (Said("room=ha", is_unsure=True), False),
+    ):
+        (tmp_path / FILE_NAME).unlink(missing_ok=True)
+        event, line = written(tmp_path, "the hall", inputs=HOUSE, said=said, **right)
+        assert (event.rejected, event.is_agreed) == (None, is_agreed)
+    assert line.items() >= {"prompt": "the hall", "inputs": HOUSE, **right}.items()
+    (found,) = read_corrected_dialogues(tmp_path, "rooms")
+    assert (found.turns, found.inputs) == ((Turn("the hall", {"room": "r1"}),), HOUSE)
+    other = HOUSE | {"rooms": HOUSE["rooms"][:1]}
+    event, _ = written(tmp_path, "the hall", inputs=other, **right)
+    assert event.count == 2, "with other inputs it is another prompt"
+    assert written(tmp_path, "hi", specialist="talk", answer="hello")[0].rejected is None
+    calls = {"specialist": "calls", "answer": {"name": "stop", "arguments": {}}}
+    assert written(tmp_path, "stop", **calls)[1]["answer"] == [calls["answer"]]
+
+
+def test_of_a_dialogue_the_earlier_answers_are_kept_as_what_they_say(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"specialist": "rooms", "inputs": HOUSE, "answer": {"room": "r2"}}
+    event, line = written(tmp_path, "the hall", "room=hall", "no, the other", **given)
+    assert event.rejected is None
+    assert line["messages"][1] == {"role": "assistant", "content": {"room": "r1"}}
+    (found,) = read_corrected_dialogues(tmp_path, "rooms")
+    turns = (Turn("the hall", {"room": "r1"}), Turn("no, the other", {"room": "r2"}))
+    assert found.turns == turns
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        ({"answer": {"room": "r3"}}, "answer.room: "),
+        ({"answer": None}, "answer: null is no answer of rooms"),
+        ({"specialist": "talk", "answer": "\ud83d"}, "answer: has half of a character"),
+        ({"answer": "[" * 9000}, "answer: must be an object"),
+        ({"inputs": {}}, "inputs.rooms: must be a list"),
+        ({"specialist": "free"}, "specialist: no correction of free is kept"),
+        ({"specialist": "talk", "answer": "x" * 4097}, "answer: must be a text of 1 to 4096"),
+        ({"specialist": "six", "answer": "label 1"}, "inputs: six writes no answers"),
+    ],
+)
+def test_what_a_writer_cannot_answer_is_refused(
+    tmp_path: Path, members: dict[str, Any], problem: str
+) -> None:
+    given = {"specialist": "rooms", "inputs": HOUSE, "answer": {"room": "r1"}} | members
+    event, line = written(tmp_path, "the hall", **given)
+    assert event.rejected is not None
+    assert event.rejected.code is ErrorCode.BAD_REQUEST
+    assert event.rejected.message.startswith(problem)
+    assert line == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        (("x" * 4097,), "prompt: must be a text of 1 to 4096 characters"),
+        (("a", "room=attic", "b"), "messages[1].content: must be the text of an answer of rooms"),
+        (("a", "room=hall") * 40 + ("b",), "messages: must be a list of 1 to 64 messages"),
+        (("a", "room=hall", "x" * 4097), "messages[2].content: must be a text of 1 to 4096"),
+    ],
+)
+def test_a_dialogue_that_a_writer_cannot_learn_is_refused(
+    tmp_path: Path, said: tuple[str, ...], problem: str
+) -> None:
+    given: dict[str, Any] = {"specialist": "rooms", "inputs": HOUSE, "answer": {"room": "r1"}}
+    event, _ = written(tmp_path, *said, **given)
+    assert event.rejected is not None
+    assert event.rejected.message.startswith(problem)

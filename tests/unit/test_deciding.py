@@ -13,7 +13,7 @@ from edged.node.events import Prepared
 from edged.node.generation import Finished, Generation
 from edged.protocol.request import Answer, FinishReason, Rejected, SamplingParams
 from edged.specialists.adapter import Adapter
-from edged.specialists.decider import Reader, Run
+from edged.specialists.decider import Read, Run
 from tests.fakes import COST, Bench, CharacterStream
 from tests.make_request import make_request
 
@@ -49,10 +49,13 @@ class ScriptedDecider:
     num_needed: int = 1
     asked: list[tuple[int, bool]] = field(default_factory=list)
 
-    def proceed(self, readers: Sequence[Reader], *, may_go_on: bool) -> Run | Answer:
+    def proceed(self, readers: Sequence[Read], *, may_go_on: bool) -> Run | Answer:
         self.asked.append((len(readers), may_go_on))
         num_runs = len(self.runs) if may_go_on else self.num_needed
-        return self.runs[len(readers)] if len(readers) < num_runs else self.answer
+        if len(readers) < num_runs:
+            return self.runs[len(readers)]
+        written = readers[-1]
+        return written if isinstance(written, Answer) else self.answer
 
 
 def started(decider: ScriptedDecider, *, may_go_on: bool = True) -> Generation:
@@ -73,7 +76,7 @@ def test_a_decision_ends_with_its_only_run_and_has_no_token() -> None:
     assert run.first_token_s == 1.5
 
 
-def test_what_is_passed_on_is_written_and_says_by_whom_it_was_not_decided() -> None:
+def test_what_is_passed_on_is_written() -> None:
     run = started(ScriptedDecider(UNSURE, (READING, TEXT)))
     run.record(Prefilled(3, 2))
     assert run.end_run(1.0)
@@ -83,10 +86,8 @@ def test_what_is_passed_on_is_written_and_says_by_whom_it_was_not_decided() -> N
     for character in "yes":
         run.record(Token(ord(character), is_stop=False))
     run.record(Token(0, is_stop=True))
-    answer = run.end()
-    assert isinstance(answer, Answer)
-    assert (answer.text, answer.finish_reason) == ("yes", FinishReason.STOP)
-    assert answer.detail == {"specialist": None, "escalated_from": "lamp"}
+    assert not run.end_run(2.0)
+    assert run.end() == Answer("yes", FinishReason.STOP)
 
 
 def test_when_the_deadline_leaves_no_token_the_unsure_decision_stands() -> None:
@@ -279,3 +280,91 @@ def test_what_a_run_adds_to_the_model_is_that_of_the_run_in_hand() -> None:
     assert run.adapter is None
     assert run.end_run(1.0)
     assert run.adapter is adapter
+
+
+WRITING = Run([7, 8, 9], answers=ScriptedAnswers(Adapter("key", {})), max_tokens=5)
+
+
+def say(run: Generation, text: str) -> None:
+    for character in text:
+        run.record(Token(ord(character), is_stop=False, log_probability=-1.0))
+
+
+def test_what_was_written_may_be_followed_by_another_text() -> None:
+    """Nothing of the first is in the second, but what it took."""
+    run = started(ScriptedDecider(UNSURE, (WRITING, TEXT)))
+    run.max_tokens = 16
+    run.record(Prefilled(3, 2))
+    assert (run.limit, run.num_counted, run.is_pausable) == (5, 0, True)
+    say(run, "abcde")
+    assert not run.is_pausable
+    run.end_step(1.0)
+    assert (run.num_output_tokens, run.num_counted, run.first_token_s) == (5, 0, 1.0)
+    assert run.end_run(1.0)
+    assert (run.prompt_ids, run.adapter, run.limit) == ([7, 8], None, 16)
+    assert (run.text, run.log_probability, run.output_ids, run.first_token_s) == ("", 0.0, [], None)
+    run.record(Prefilled(2, 1))
+    say(run, "yes")
+    assert run.num_counted == 3
+    run.end_step(2.0)
+    run.record(Token(0, is_stop=True))
+    assert not run.end_run(3.0)
+    outcome = run.end(FinishReason.DEADLINE)
+    assert outcome == Answer("yes", FinishReason.STOP)
+    finished = Finished(run, outcome, 3.0)
+    usage, timing = finished.usage, finished.timing(0.0)
+    assert (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens) == (5, 3, 9)
+    assert timing.ttft_s == 2.0
+    assert not run.has_one_run
+
+
+def test_what_was_written_may_be_followed_by_a_decision() -> None:
+    run = started(ScriptedDecider(SURE, (WRITING, READING)))
+    run.max_tokens = 0
+    assert run.limit == 5
+    say(run, "ab")
+    run.record(Token(0, is_stop=True))
+    run.end_step(1.0)
+    assert run.end_run(1.0)
+    assert isinstance(run.reader, CountingReader)
+    assert run.is_pausable
+    assert not run.end_run(2.0)
+    assert (run.end(), run.first_token_s) == (SURE, 2.0)
+    assert Finished(run, SURE, 2.0).usage.completion_tokens == 3
+
+
+@pytest.mark.parametrize("may_go_on", [False, True])
+def test_the_deadline_before_the_first_token_of_a_specialist_is_an_error(
+    *, may_go_on: bool
+) -> None:
+    run = started(ScriptedDecider(UNSURE, (WRITING, TEXT)), may_go_on=may_go_on)
+    run.end_step(99.0)
+    assert not run.end_run(99.0)
+    outcome = run.end()
+    assert isinstance(outcome, Rejected)
+    assert outcome.code is ErrorCode.TIMEOUT
+
+
+def test_without_a_token_of_the_second_the_first_text_stands() -> None:
+    run = started(ScriptedDecider(UNSURE, (WRITING, TEXT)))
+    say(run, "ab")
+    assert run.end_run(1.0)
+    run.end_step(99.0)
+    assert not run.end_run(99.0)
+    assert run.end() == Answer("ab -2", FinishReason.LENGTH)
+
+
+def test_a_cancel_in_the_middle_of_a_text_leaves_what_there_is() -> None:
+    run = started(ScriptedDecider(UNSURE, (WRITING, TEXT)))
+    say(run, "ab")
+    assert run.end(FinishReason.CANCELLED) == Answer("ab -2", FinishReason.CANCELLED)
+
+
+def test_what_may_be_written_first_is_admitted_as_well() -> None:
+    # 100 tokens of prompt take 1 s, each of an answer 0.08 s, and a tenth more is allowed for.
+    first = replace(WRITING, prompt_ids=[1] * 100, max_tokens=50)
+    second = Run([2] * 100, max_tokens=25)
+    assert refused(first, second, timeout_ms=8_700) == "timeout"
+    assert refused(first, second, timeout_ms=8_900) is None
+    assert refused(first, timeout_ms=5_300) == "timeout"
+    assert refused(first, timeout_ms=5_600) is None

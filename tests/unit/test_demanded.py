@@ -10,6 +10,7 @@ from edged.specialists.compact.schemas import shape_of, tools_shape
 from edged.specialists.compact.shapes import AnyOf
 from edged.specialists.demanded import Demands, demands_of, said_fields, with_demands
 from edged.specialists.grounding import PROMPT, with_grounding
+from edged.specialists.hearing import Heard
 from edged.specialists.wording import grounded, wording_of_tools
 
 AREAS = ["kitchen", "living room", "garage"]
@@ -57,7 +58,7 @@ def examples(*, num_left_out: int = 0) -> list[tuple[Any, str]]:
     ],
 )
 def test_a_prompt_says_a_value(prompt: str, expected: dict[str, bool]) -> None:
-    assert said_fields(record(), prompt) == expected
+    assert said_fields(record(), Heard(prompt)) == expected
 
 
 def test_what_a_function_is_called_is_no_value() -> None:
@@ -65,7 +66,7 @@ def test_what_a_function_is_called_is_no_value() -> None:
     assert isinstance(calls, AnyOf)
     call = calls.options[0]
     assert isinstance(call, Record)
-    assert said_fields(call, "the lamp in the kitchen") == {}
+    assert said_fields(call, Heard("the lamp in the kitchen")) == {}
 
 
 def test_what_examples_never_left_out_is_required_where_it_is_said() -> None:
@@ -120,7 +121,7 @@ def test_objects_in_lists_have_their_demands_too() -> None:
     assert demands.required == (".area", ".do[].area")
     prompt = "the garage to 5"
     held = with_grounding(shape, demands.required)
-    pattern = with_demands(held, demands, prompt).pattern({PROMPT: prompt})
+    pattern = with_demands(held, demands, Heard(prompt)).pattern({PROMPT: Heard(prompt)})
     assert pattern is not None
     assert re.fullmatch(pattern, "area=garage level=5\narea=garage")
     assert not re.fullmatch(pattern, "level=5\narea=garage")

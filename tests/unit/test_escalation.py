@@ -12,18 +12,21 @@ from numpy.typing import NDArray
 from edged.commands import teach
 from edged.errors import UsageError
 from edged.protocol.request import Answer, ChatMessage, FinishReason, Request
-from edged.specialists.asked import Choose, SpecialistDecider
+from edged.specialists.asked import Choose, Second, SpecialistDecider
+from edged.specialists.compact.shapes import Inputs
 from edged.specialists.decider import Decider, Run
 from edged.specialists.features import Template
 from edged.specialists.folder import Specialist
 from edged.specialists.gate import GateChoice, fitted_gate
 from edged.specialists.installed import Installed, UnknownSpecialistError
 from edged.specialists.lesson import taught
-from edged.specialists.names import check_names
+from edged.specialists.names import PLAIN_MODEL, check_names
+from edged.specialists.writer import Writer
 from tests.make_request import make_request
 from tests.unit.lessons import LAYOUT, WIDTH, drawn, labels_lesson, lesson, number_lesson
+from tests.unit.writers import writer
 
-PLAIN = Run([7, 8])
+PLAIN = Second(PLAIN_MODEL, Run([7, 8]))
 PROMPT: NDArray[np.float32] = drawn(1, seed=9)[0][0]
 CHAT = (ChatMessage("system", "Be brief."), ChatMessage("user", "a"), ChatMessage("assistant", "b"))
 
@@ -70,11 +73,11 @@ def by_name(*specialists: Specialist) -> dict[str, Specialist]:
 def decided(
     specialists: Sequence[Specialist],
     choose: Choose,
-    plain: Run | None = None,
+    second: Second | None = None,
     *,
     may_go_on: bool = True,
 ) -> Run | Answer:
-    decider = SpecialistDecider(READING, by_name(*specialists), choose, plain)
+    decider = SpecialistDecider(READING, by_name(*specialists), choose, second)
     assert decider.proceed([], may_go_on=may_go_on) == READING
     return decider.proceed([Read()], may_go_on=may_go_on)
 
@@ -133,11 +136,19 @@ def test_what_is_passed_on_to_nobody_stays_unsure(made: Specialist) -> None:
 
 def test_the_plain_model_writes_what_a_specialist_is_unsure_of(made: Specialist) -> None:
     lamp = named(made, "lamp", is_unsure=True, escalate="model")
-    assert decided([lamp], "lamp", PLAIN) == PLAIN
+    assert decided([lamp], "lamp", PLAIN) == PLAIN.run
     assert answered([lamp], "lamp").finish_reason is FinishReason.UNSURE
     # Admitted for the first run alone.
     late = answered([lamp], "lamp", PLAIN, may_go_on=False)
     assert late.finish_reason is FinishReason.UNSURE
+    one = SpecialistDecider(READING, by_name(lamp), "lamp", PLAIN)
+    for reason in (FinishReason.STOP, FinishReason.LENGTH, FinishReason.CANCELLED):
+        found = one.proceed([Read(), Answer("yes", reason)], may_go_on=False)
+        assert found == Answer("yes", reason, detail=passed_on("lamp", None))
+
+
+def passed_on(first: str, second: str | None) -> dict[str, object]:
+    return {"specialist": second, "escalated_from": first}
 
 
 def test_the_one_that_the_gate_chooses_decides_or_passes_on(made: Specialist) -> None:
@@ -151,7 +162,7 @@ def test_the_one_that_the_gate_chooses_decides_or_passes_on(made: Specialist) ->
     answer = answered([lamp, door], choose("door"), PLAIN)
     assert answer.detail["specialist"] == "door"
     assert answer.detail["specialists"] == shares
-    assert decided([lamp, door], choose("lamp"), PLAIN) == PLAIN
+    assert decided([lamp, door], choose("lamp"), PLAIN) == PLAIN.run
     nothing = answered([lamp, door], choose(None), PLAIN)
     assert (nothing.text, nothing.finish_reason) == ("", FinishReason.UNSURE)
     assert nothing.detail == {"specialist": None, "specialists": shares}
@@ -274,3 +285,129 @@ def test_who_is_not_installed_is_named_with_those_who_are(made: Specialist) -> N
     blind = Installed(specialists=by_name(named(made, "lamp")))
     with pytest.raises(ValueError, match="no template"):
         blind.decider(asked("lamp"), encode)
+
+
+def prompted(writer: Writer, messages: object, inputs: Inputs) -> tuple[list[int], None]:
+    """Prepare a prompt; the writer ``needy`` needs inputs."""
+    if writer.description.name == "needy" and not inputs:
+        raise ValueError("inputs.rooms: must be a list")
+    return [len(writer.description.name)], None
+
+
+def with_writers(*writers: Writer, heads: Sequence[Specialist] = ()) -> Installed:
+    template = Template(lambda text: [ord(character) for character in text], [0])
+    found, by_names = by_name(*heads), {one.description.name: one for one in writers}
+    return Installed(template, LAYOUT.width, found, gate=fitted_gate(found), writers=by_names)
+
+
+def writing(node: Installed, request: Request) -> Decider:
+    found = node.decider(request, encode, prompted)
+    assert found is not None
+    return found
+
+
+# What a writer of texts gives, sure or not, or cut off.
+WRITTEN = Answer("go", FinishReason.STOP, detail={"specialist": "talk", "confidence": 0.9})
+NOT_SURE = replace(WRITTEN, finish_reason=FinishReason.UNSURE)
+CUT = Answer("g", FinishReason.LENGTH, detail={"specialist": "talk"})
+
+
+@pytest.mark.parametrize("written", [WRITTEN, NOT_SURE, CUT])
+def test_what_a_writer_passes_on_to_nobody_is_its_answer(written: Answer) -> None:
+    one = writing(with_writers(writer(name="talk")), asked("talk"))
+    (run,) = one.runs
+    assert (run.prompt_ids, run.max_tokens) == ([4], 128)
+    assert one.proceed([], may_go_on=True) == run
+    assert one.proceed([written], may_go_on=True) == written
+
+
+@pytest.mark.parametrize(("given", "most"), [(None, 30), (7, 7), (900, 900)])
+def test_an_answer_is_as_long_as_the_examples_unless_the_request_says(
+    given: int | None, most: int
+) -> None:
+    request = replace(asked("talk"), max_tokens=given or 128, is_length_given=given is not None)
+    (run,) = writing(with_writers(writer(name="talk", max_tokens=30)), request).runs
+    assert run.max_tokens == most
+
+
+def test_what_a_writer_is_unsure_of_the_plain_model_answers() -> None:
+    node = with_writers(writer(name="talk", escalate="model"))
+    one = writing(node, asked("talk"))
+    assert one.runs[1:] == [Run([9, 1, 1])]
+    assert one.proceed([WRITTEN], may_go_on=True) == WRITTEN
+    assert one.proceed([CUT], may_go_on=True) == CUT
+    assert one.proceed([NOT_SURE], may_go_on=False) == NOT_SURE
+    assert one.proceed([NOT_SURE], may_go_on=True) == one.runs[1]
+    found = one.proceed([NOT_SURE, Answer("yes", FinishReason.LENGTH)], may_go_on=True)
+    assert found == Answer("yes", FinishReason.LENGTH, detail=passed_on("talk", None))
+    assert len(writing(node, asked("talk", may_escalate=False)).runs) == 1
+
+
+@pytest.mark.parametrize("is_unsure", [False, True])
+def test_what_a_writer_is_unsure_of_another_specialist_decides(
+    made: Specialist, *, is_unsure: bool
+) -> None:
+    lamp = named(made, "lamp", is_unsure=is_unsure)
+    one = writing(with_writers(writer(name="talk", escalate="lamp"), heads=[lamp]), asked("talk"))
+    assert one.runs[1].new_reader is not None
+    found = one.proceed([NOT_SURE, Read()], may_go_on=True)
+    assert isinstance(found, Answer)
+    if is_unsure:
+        assert found == NOT_SURE
+    else:
+        assert (found.text, found.finish_reason) == ("label 0", FinishReason.STOP)
+        assert passed_on("talk", "lamp").items() <= found.detail.items()
+
+
+def other(reason: FinishReason) -> Answer:
+    return Answer("come", reason, detail={"specialist": "chat", "confidence": 0.5})
+
+
+@pytest.mark.parametrize("reason", [FinishReason.STOP, FinishReason.CANCELLED])
+def test_what_a_writer_or_a_head_is_unsure_of_another_writer_answers(
+    made: Specialist, reason: FinishReason
+) -> None:
+    lamp = named(made, "lamp", is_unsure=True, escalate="chat")
+    writers = (writer(name="talk", escalate="chat"), writer(name="chat"))
+    node = with_writers(*writers, heads=[lamp])
+    assert [node.writes(name) for name in ("talk", "lamp", "none")] == [True, True, False]
+    for name, own in (("talk", NOT_SURE), ("lamp", Read())):
+        one = writing(node, asked(name))
+        assert one.proceed([own], may_go_on=True) == one.runs[1]
+        found = one.proceed([own, other(reason)], may_go_on=True)
+        assert found == replace(
+            other(reason), detail=other(reason).detail | passed_on(name, "chat")
+        )
+        for unsure in (other(FinishReason.UNSURE), other(FinishReason.LENGTH)):
+            found = one.proceed([own, unsure], may_go_on=True)
+            assert isinstance(found, Answer)
+            assert (found.finish_reason, found.detail["specialist"]) == (FinishReason.UNSURE, name)
+
+
+def test_who_needs_other_inputs_is_passed_nothing_and_a_head_takes_those_of_its_writer(
+    made: Specialist,
+) -> None:
+    heads = [named(made, "lamp", escalate="needy"), named(made, "door")]
+    node = with_writers(writer(name="talk", escalate="needy"), writer(name="needy"), heads=heads)
+    inputs: dict[str, list[str]] = {"rooms": []}
+    for name in ("talk", "lamp"):
+        assert len(writing(node, asked(name)).runs) == 1
+        assert len(writing(node, replace(asked(name), inputs=inputs)).runs) == 2
+    with pytest.raises(UnknownSpecialistError, match=r"^inputs: door writes no answers"):
+        writing(node, replace(asked("door"), inputs=inputs))
+    with pytest.raises(ValueError, match=r"inputs\.rooms"):
+        writing(node, asked("needy"))
+    with pytest.raises(ValueError, match="without a model"):
+        node.decider(asked("talk"), encode)
+
+
+def test_auto_chooses_among_those_that_decide_and_passes_on_to_no_writer(made: Specialist) -> None:
+    lamp = named(made, "lamp", is_unsure=True, escalate="talk")
+    one = writing(with_writers(writer(name="talk"), heads=[lamp]), asked("auto"))
+    assert len(one.runs) == 1
+    answer = one.proceed([Read()], may_go_on=True)
+    assert isinstance(answer, Answer)
+    assert answer.detail["specialists"].keys() == {"lamp"}
+    says = "^specialist: auto chooses among specialists that decide, and all .* name one of talk$"
+    with pytest.raises(UnknownSpecialistError, match=says):
+        writing(with_writers(writer(name="talk")), asked("auto"))

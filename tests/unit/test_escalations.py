@@ -74,6 +74,7 @@ def test_an_unsure_prompt_goes_to_the_other_node_which_may_not_pass_it_on(bench:
         "id": token(bench),
         "messages": [{"role": "user", "content": "light!"}],
         "specialist": "lamp",
+        "max_tokens": 5,
         "escalate": False,
         "priority": "interactive",
         "timeout_ms": round(10_000 * WAITED_SHARE),
@@ -86,10 +87,14 @@ def test_an_unsure_prompt_goes_to_the_other_node_which_may_not_pass_it_on(bench:
     assert bench.transport.replies == []
 
 
-def test_the_inputs_of_a_request_go_with_it() -> None:
-    request = make_request(inputs={"area": "hall"})
+def test_inputs_and_length_of_a_request_go_with_it() -> None:
+    request = make_request(inputs={"area": "hall"}, max_tokens=9, is_length_given=True)
     sent = encode_escalation(request, "home", ReplyAddress("t", "a"), "topic", 3.0)
-    assert json.loads(sent.payload)["inputs"] == {"area": "hall"}
+    members = json.loads(sent.payload)
+    assert (members["inputs"], members["max_tokens"]) == ({"area": "hall"}, 9)
+    # The other node's specialist knows best how long its answers are.
+    sent = encode_escalation(make_request(), "home", ReplyAddress("t", "a"), "topic", 3.0)
+    assert not {"inputs", "max_tokens"} & json.loads(sent.payload).keys()
 
 
 def test_its_answer_becomes_the_reply_and_says_whose_it_is(bench: Bench) -> None:

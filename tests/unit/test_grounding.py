@@ -1,20 +1,21 @@
 """Fields whose values always stand in the prompt, and examples that are made of others."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from edged.specialists import hearing
 from edged.specialists.compact.schemas import shape_of, tools_shape
 from edged.specialists.dialogues import Dialogue, Turn
 from edged.specialists.grounding import (
     PROMPT,
     grounded_keys,
-    number_words,
-    stands_in,
     values_of,
     with_grounding,
 )
+from edged.specialists.hearing import MAX_CHARACTERS, MAX_WORDS, Heard, number_words
 from edged.specialists.multiply import Multiplier
 from edged.specialists.wording import grounded, wording_of_tools
 
@@ -72,7 +73,7 @@ def examples() -> list[tuple[Any, str]]:
     ],
 )
 def test_a_value_stands_in_a_prompt(value: object, prompt: str, expected: bool) -> None:
-    assert stands_in(value, prompt) is expected
+    assert Heard(prompt).says(value) is expected
 
 
 def test_numbers_have_words() -> None:
@@ -95,7 +96,7 @@ def test_fields_that_are_always_said_are_found() -> None:
 
 def allowed(prompt: str) -> re.Pattern[str]:
     held = with_grounding(SHAPE, grounded_keys(SHAPE, examples()))
-    pattern = held.pattern({PROMPT: prompt})
+    pattern = held.pattern({PROMPT: Heard(prompt)})
     assert pattern is not None
     return re.compile(pattern)
 
@@ -114,8 +115,8 @@ def test_what_must_be_said_may_be_anything_where_nothing_is() -> None:
     properties = {"level": {"type": "integer"}, "area": PARAMETERS["properties"]["area"]}
     schema = {"type": "object", "properties": properties, "required": ["area"]}
     shape = with_grounding(shape_of(schema), [".area"])
-    assert re.fullmatch(shape.pattern({PROMPT: "to 40"}) or "", "area=garage")
-    assert not re.fullmatch(shape.pattern({PROMPT: "in the kitchen"}) or "", "area=garage")
+    assert re.fullmatch(shape.pattern({PROMPT: Heard("to 40")}) or "", "area=garage")
+    assert not re.fullmatch(shape.pattern({PROMPT: Heard("in the kitchen")}) or "", "area=garage")
 
 
 def test_a_wording_holds_answers_to_the_prompt() -> None:
@@ -127,6 +128,68 @@ def test_a_wording_holds_answers_to_the_prompt() -> None:
     assert "kitchen" not in held
     answer = call(area="kitchen")
     assert wording.read(wording.write(answer)) == answer
+
+
+def test_of_a_long_dialogue_the_last_words_are_heard() -> None:
+    wording = grounded(wording_of_tools(TOOLS, []), examples())
+    said = "the garage to 40 " + "no " * MAX_WORDS
+    for prompt, areas in ((said, ["kitchen"]), (f"{said}\nthe bedroom", ["bedroom"])):
+        grammar = wording.grammar({}, prompt + " kitchen")
+        assert grammar is not None
+        for area in AREAS:
+            assert (area in grammar) is (area in {"kitchen", *areas})
+        assert "level" not in grammar
+    assert Heard(said).text == ("no " * MAX_WORDS)
+    assert Heard("x" * 9000 + " 7").numbers == [7, -7]
+    assert Heard(" ").text == ""
+
+
+WORST = [
+    " ".join(f"{'ab' * (n % 2)}roomy{n}" for n in range(700)),
+    "a " * 2048,
+    "9 " * 2048,
+    "twenty one " * 400,
+    "a-" * 2048,
+    "_" * 4096,
+    "x" * 50_000,
+    " " * 50_000,
+    "\n.\t" * 9000,
+]
+
+
+@pytest.mark.parametrize("said", WORST, ids=range(len(WORST)))
+def test_the_worst_prompt_is_read_once_for_all_fields(
+    said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a stranger writes costs no more where a specialist has many fields and functions."""
+    num_compared, num_asked = 0, 0
+    slip, says = hearing._is_slip, Heard.says
+
+    def compared(wanted: str, word: str) -> bool:
+        nonlocal num_compared
+        num_compared += 1
+        return slip(wanted, word)
+
+    def asked(heard: Heard, value: Any) -> bool:  # noqa: ANN401
+        nonlocal num_asked
+        num_asked += 1
+        return says(heard, value)
+
+    monkeypatch.setattr(hearing, "_is_slip", compared)
+    monkeypatch.setattr(Heard, "says", asked)
+    properties = PARAMETERS["properties"] | {"step": {"enum": list(range(100))}}
+    parameters = {"type": "object", "properties": properties}
+    functions = [{"name": f"f{n}", "parameters": parameters} for n in range(20)]
+    tools = [{"type": "function", "function": function} for function in functions]
+    wording = wording_of_tools(tools, [])
+    keys = [f"|{n}.arguments.{name}" for n in range(20) for name in properties]
+    assert replace(wording, grounded=tuple(keys)).grammar({}, said) is not None
+    assert num_asked == len(AREAS) + 2 + 100  # each value of each field's form once
+    assert num_compared <= 7 * MAX_WORDS  # each word of a value with each that was heard
+    heard = Heard(said)
+    assert len(heard.text) <= MAX_CHARACTERS
+    assert len(heard.numbers) <= 4 * MAX_WORDS
+    assert len(heard.spans) <= 24 * MAX_WORDS
 
 
 def test_lists_and_lines_are_grounded_too() -> None:
@@ -141,7 +204,7 @@ def test_lists_and_lines_are_grounded_too() -> None:
     value = {"do": [{"areas": ["kitchen", "garage"]}], "level": 3}
     keys = [one.key for one in values_of(shape, value)]
     assert keys == [".do[].areas[]", ".do[].areas[]", ".level"]
-    held = with_grounding(shape, keys).pattern({PROMPT: "the garage at 3"})
+    held = with_grounding(shape, keys).pattern({PROMPT: Heard("the garage at 3")})
     assert held is not None
     assert re.fullmatch(held, "areas=garage\nlevel=3")
     assert not re.fullmatch(held, "areas=kitchen")
@@ -162,7 +225,7 @@ def test_values_are_exchanged_in_prompt_and_answer_alike() -> None:
     for number in range(60):
         (turn,) = multiplier.variation(dialogues[0], number).turns
         arguments = turn.answer["arguments"]
-        assert stands_in(arguments["area"], turn.said)
+        assert Heard(turn.said).says(arguments["area"])
         assert str(arguments["level"]) in turn.said
         assert 40 <= arguments["level"] <= 90
         seen.add(arguments["area"])
@@ -192,7 +255,7 @@ def test_a_value_of_an_earlier_turn_is_exchanged_in_all() -> None:
         first, second = multiplier.variation(one, number).turns
         area = first.answer["arguments"]["area"]
         assert second.answer["arguments"]["area"] == area
-        assert stands_in(area, first.said)
+        assert Heard(first.said).says(area)
         answers.add(area)
     assert len(answers) > 1
 

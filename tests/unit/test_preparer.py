@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -19,11 +19,13 @@ from edged.node.effects import Prepare
 from edged.node.events import Prepared
 from edged.node.sessions import PendingTurn, SessionLimits, Turn
 from edged.protocol.request import ChatMessage, Client, FormatType, OutputFormat
+from edged.specialists.decider import Run
 from edged.specialists.installed import Installed
 from edged.specialists.scoring import OptionScoring
-from edged.specialists.writer import Writer, WriterAnswers
+from edged.specialists.writer import WriterAnswers
 from tests.fakes import LIMITS
 from tests.make_request import make_request
+from tests.unit.writers import writer
 
 LONG = "x" * (SHORT_CHARACTERS + 1)
 LIMIT_S = 10.0
@@ -145,7 +147,7 @@ def test_a_scored_choice_is_prepared_as_a_decision_and_its_wrong_option_named() 
 
 
 def test_what_a_specialist_writes_is_prepared_on_the_thread_with_its_inputs() -> None:
-    stage, writer = Stage(), cast("Writer", object())
+    stage, home = Stage(), writer(max_tokens=30)
     asked: list[tuple[object, ...]] = []
 
     def prompt_writer(*given: object) -> Prompted:
@@ -159,15 +161,15 @@ def test_what_a_specialist_writes_is_prepared_on_the_thread_with_its_inputs() ->
         stage.language.compile_format,
         LIMITS,
         stage.emitted.put,
-        lambda: Installed(writers={"home": writer}),
+        lambda: Installed(writers={"home": home}),
         prompt_writer,
     )
     stage.preparer.start_thread()
     request = ask("x", specialist="home", inputs={"a": 1})
     assert stage.preparer.submit(request) is None
     prepared = stage.emitted.get(timeout=LIMIT_S)
-    assert (prepared.prompt_ids, prepared.answers) == ([7, 8], WriterAnswers(writer, {"a": 1}))
-    assert asked == [(writer, request.request.messages, {"a": 1})]
+    assert prepared.runs == [Run([7, 8], answers=WriterAnswers(home, {"a": 1}), max_tokens=30)]
+    assert asked == [(home, request.request.messages, {"a": 1})]
     assert stage.preparer.submit(ask("x", specialist="home", inputs={"a": 2})) is None
     rejected = stage.emitted.get(timeout=LIMIT_S).rejected
     assert rejected is not None

@@ -479,7 +479,8 @@ def test_a_choice_is_scored_where_its_probabilities_are_asked_for(is_scored: boo
 
 def test_a_single_stop_string_and_whole_floats_are_taken() -> None:
     request = ask(stop="END", max_tokens=3.0)
-    assert (request.stop, request.max_tokens) == (("END",), 3)
+    assert (request.stop, request.max_tokens, request.is_length_given) == (("END",), 3, True)
+    assert not ask().is_length_given
     assert ask(format={"type": "json_schema", "schema": True}).format.schema is True
     assert ask(format={"type": "text"}).format.type is FormatType.TEXT
 
@@ -498,7 +499,16 @@ def test_a_correction_is_of_what_was_said_and_null_is_an_answer() -> None:
     ]
     taken = correct({"id": "c1", "specialist": "lamp", "messages": turns, "answer": None})
     address = ReplyAddress("edged/kitchen/response/correct", "c1")
-    assert taken == Correction(address, "lamp", "Light\nWhich?\nthe hall's", None)
+    said = tuple(ChatMessage(turn["role"], turn["content"]) for turn in turns[1:])
+    assert taken == Correction(address, "lamp", "Light\nWhich?\nthe hall's", None, said)
+    told = correct({"specialist": "home", "prompt": "x", "answer": 1, "inputs": {"a": "b"}})
+    assert isinstance(told, Correction)
+    assert told.inputs == {"a": "b"}
+    refused = correct(
+        {"specialist": "home", "prompt": "x", "answer": 1, "inputs": {"a": "x" * 201}}
+    )
+    assert isinstance(refused, Refusal)
+    assert refused.rejected.message.startswith("inputs.a: ")
     # A system message of the node's own is not what was said.
     request = {"specialist": "lamp", "prompt": "x", "answer": {"room": "hall"}}
     taken = correct(request, system="Be brief.", is_system_allowed=False)

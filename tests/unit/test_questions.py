@@ -20,7 +20,7 @@ from edged.protocol.request import (
     Question,
     Request,
 )
-from edged.specialists.decider import Decider, Reader, Run
+from edged.specialists.decider import Decider, Read, Reader, Run
 from edged.specialists.features import Template
 from edged.specialists.folder import Specialist
 from edged.specialists.gate import fitted_gate
@@ -203,7 +203,7 @@ def test_none_of_these_is_null(installed: Installed) -> None:
         runs: Sequence[Run] = (Run([1], lambda: OptionScorer(1, [[1]])),)
         num_needed = 1
 
-        def proceed(self, readers: Sequence[Reader], *, may_go_on: bool) -> Run | Answer:
+        def proceed(self, readers: Sequence[Read], *, may_go_on: bool) -> Run | Answer:
             return Answer("", FinishReason.STOP, is_choice=True, choice=2)
 
     questions: Mapping[str, Decider] = {"a": Nothing()}

@@ -9,7 +9,13 @@ import pytest
 
 from edged.errors import UsageError
 from edged.specialists import teacher as module
-from edged.specialists.corrections import corrected, read_corrections
+from edged.specialists.corrections import (
+    corrected,
+    read_corrected_dialogues,
+    read_corrections,
+    with_corrected,
+)
+from edged.specialists.dialogues import Dialogue, Turn
 from edged.specialists.examples import AnswerKind, Example, read_examples
 from edged.specialists.judging import measured
 from edged.specialists.lesson import taught
@@ -209,3 +215,41 @@ def test_less_probable_answers_are_taught_and_not_counted_as_wrong() -> None:
     assert all(one.example.is_measure for one in judged)
     assert np.mean([one.is_right for one in judged]) > 0.85
     assert taught(both, lambda _: None).description.unsure_below < 1
+
+
+def test_of_a_writer_a_correction_counts_for_its_prompt_with_its_inputs(tmp_path: Path) -> None:
+    path = tmp_path / "corrections.jsonl"
+    lines = [
+        {"prompt": "the  HALL", "inputs": {"n": 1}, "answer": "wrong"},
+        {"prompt": "the  HALL", "inputs": {"n": 1}, "answer": "right"},
+        {"prompt": "the den", "answer": "new", "specialist": "talk", "time": "then"},
+        {"prompt": "the den", "answer": "another's", "specialist": "other"},
+        {
+            "prompt": "a\nb\nc",
+            "messages": [{"role": role, "content": text} for role, text in DIALOGUE],
+            "answer": "d",
+        },
+    ]
+    path.write_text("".join(f"{json.dumps(one)}\n" for one in lines))
+    corrections = read_corrected_dialogues(path, "talk")
+    assert [one.line for one in corrections] == [1, 2, 3, 5]
+
+    def example(said: str, answer: str, n: int, group: str) -> Dialogue:
+        return Dialogue((Turn(said, answer),), 1, group, {"n": n})
+
+    same, other = example("the hall", "old", 1, "g"), example("the hall", "other", 2, "h")
+    examples, new = with_corrected([same, other, replace(same, group="later")], corrections)
+    assert [(one.turns[-1].answer, one.group) for one in examples] == [
+        ("other", "h"),
+        ("right", "g"),
+    ]
+    assert [one.turns[-1].answer for one in new] == ["new", "d"]
+    assert new[1].turns == (Turn("a", "b"), Turn("c", "d"))
+    assert with_corrected([new[1]], corrections[-1:])[1] == []
+    assert read_corrected_dialogues(tmp_path / "corrections.jsonl", "other")[-2].line == 4
+    path.write_text('{"prompt": "x", "answer": null}\n')
+    with pytest.raises(UsageError, match=r"corrections.jsonl:1: answer: is missing"):
+        read_corrected_dialogues(tmp_path, "talk")
+
+
+DIALOGUE = (("user", "a"), ("assistant", "b"), ("user", "c"))

@@ -16,14 +16,11 @@ from edged.errors import BundleError, BundleUnavailableError, UnavailableError
 from edged.protocol.request import Answer, ChatMessage, FinishReason
 from edged.specialists.adapter import (
     MAX_BYTES,
-    AdaptedModel,
-    Adapter,
     AdapterPart,
     ProductShape,
     adapter_bytes,
 )
 from edged.specialists.demanded import Demands
-from edged.specialists.folder import Result
 from edged.specialists.wording import WordingKind
 from edged.specialists.writer import (
     ADAPTER,
@@ -35,10 +32,11 @@ from edged.specialists.writer import (
     heard,
     messages_of,
     read_writer,
+    tokens_allowed,
     write_writer,
 )
+from tests.unit.writers import BASE, DESCRIPTION, writer
 
-BASE = AdaptedModel("0" * 64, "1" * 64, "int8-w8a8/static/int8")
 SHAPE = {"1.mlp.down_proj": ProductShape(inputs=6, inners=1, blocks=1, rank=1, width=4)}
 PART = AdapterPart(
     np.ones((6, 1), np.int8),
@@ -47,25 +45,6 @@ PART = AdapterPart(
     np.ones((1, 1, 4), np.float32),
 )
 ADAPTER_BYTES = adapter_bytes({"1.mlp.down_proj": PART})
-TOOLS = json.dumps([{"type": "function", "function": {"name": "stop"}}])
-RESULT = Result(0.9, 0.8, 0.95, 0.02, 40, 0.95, 0.8, 0.97, None)
-DESCRIPTION = WriterDescription(
-    1,
-    "rooms",
-    BASE,
-    "Answer.",
-    TOOLS,
-    False,
-    False,
-    (),
-    Demands(),
-    1.5,
-    2.0,
-    0.7,
-    RESULT,
-    "",
-    0.005,
-)
 
 
 def write(folder: Path, description: WriterDescription = DESCRIPTION) -> WriterDescription:
@@ -127,6 +106,8 @@ def test_confidence_grows_with_the_probability_of_the_answer() -> None:
         ({"schema": "[7]"}, r"\[0\]: must be"),
         ({"schema": "7"}, "schema must be an object, or a list of functions"),
         ({"slope": 1e9}, "slope is not a number that could be"),
+        ({"max_tokens": 0}, "max_tokens is not from 1 to 512"),
+        ({"max_tokens": 10**9}, "max_tokens is not from 1 to 512"),
         ({"extra": 1}, "extra is not a known key"),
     ],
 )
@@ -217,8 +198,7 @@ INPUTS = {"rooms": [{"id": str(n), "name": name} for n, name in enumerate(("hall
 
 
 def answers(schema: object = SCHEMA, **changes: Any) -> WriterAnswers:  # noqa: ANN401
-    said = replace(DESCRIPTION, schema=json.dumps(schema) if schema else "", **changes)
-    return WriterAnswers(Writer(said, said.wording, Adapter("key", {})), INPUTS)
+    return WriterAnswers(writer(schema, **changes), INPUTS)
 
 
 def test_a_text_that_is_whole_and_sure_becomes_its_json() -> None:
@@ -263,6 +243,10 @@ def test_the_messages_of_a_dialogue_and_what_was_heard() -> None:
     )
     system = ChatMessage("system", "Answer.")
     assert heard([system, *messages]) == "on\non room=hall\nand off"
+
+
+def test_an_answer_may_be_half_as_long_again_as_any_example() -> None:
+    assert [tokens_allowed(longest) for longest in (1, 20, 400)] == [9, 38, 512]
 
 
 def test_without_the_builders_tools_it_says_what_to_install(

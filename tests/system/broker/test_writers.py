@@ -6,7 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,14 @@ class Site:
     other: Path
     examples: Path
 
-    def configuration(self, folder: Path, broker: Broker, specialists: str = "") -> Path:
+    def configuration(
+        self, folder: Path, broker: Broker, specialists: str = "", more: str = ""
+    ) -> Path:
         path = folder / "edged.yaml"
         named = specialists or f"[{self.taught}, {self.other}]"
         path.write_text(
             f"node: kitchen\nmodel: {{path: {self.base.bundle.folder}}}\n"
-            f"broker: {{port: {broker.port}}}\nspecialists: {named}\n",
+            f"broker: {{port: {broker.port}}}\nspecialists: {named}\n{more}\n",
             "utf-8",
         )
         return path
@@ -109,7 +111,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 @pytest.fixture
 def ask(site: Site, mosquitto: Broker, tmp_path: Path) -> Any:  # noqa: ANN401 - a generator
     """Return what asks a node with both writers, and its process."""
-    path = site.configuration(tmp_path, mosquitto)
+    yield from _asking(site.configuration(tmp_path, mosquitto), mosquitto, tmp_path)
+
+
+def _asking(path: Path, mosquitto: Broker, tmp_path: Path) -> Iterator["Asking"]:
     with (
         daemon(tmp_path, "--config", str(path)) as process,
         peer(mosquitto.port, "5", REPLIES) as client,
@@ -121,6 +126,21 @@ def ask(site: Site, mosquitto: Broker, tmp_path: Path) -> Any:  # noqa: ANN401 -
             return client.reply()
 
         yield Asking(ask, client, process.process)
+
+
+@pytest.fixture
+def ask_all(site: Site, mosquitto: Broker, tmp_path: Path) -> Any:  # noqa: ANN401 - a generator
+    """Return what asks a node whose writers are never sure, and pass on what they are asked."""
+    never: dict[str, Any] = {"template": TEMPLATE, "unsure_below": 2.0}
+    site.base.write_writer(tmp_path / "to-model", escalate="model", **never)
+    site.base.write_writer(tmp_path / "to-other", escalate="other", **never)
+    site.base.write_writer(tmp_path / "to-nobody", **never)
+    folders = [*(tmp_path / f"to-{name}" for name in ("model", "other", "nobody")), site.other]
+    served = f"[{', '.join(map(str, folders))}]"
+    (tmp_path / "state").mkdir()
+    kept = f"state: {{folder: {tmp_path}/state, corrections: 9}}"
+    path = site.configuration(tmp_path, mosquitto, served, kept)
+    yield from _asking(path, mosquitto, tmp_path)
 
 
 @dataclass(frozen=True)
@@ -172,6 +192,23 @@ def test_what_is_sure_has_json_that_the_inputs_allow(ask: Asking) -> None:
     assert (data["finish_reason"], data["json"]) == ("unsure", None)
 
 
+def test_what_a_writer_is_unsure_of_is_passed_on(ask_all: Asking) -> None:
+    said = {"prompt": "on in the hall", "inputs": HOUSE, "max_tokens": 24}
+    own = ask_all.one(**said, specialist="to-nobody")["data"]
+    assert (own["finish_reason"], own["json"], own["specialist"]) == ("unsure", None, "to-nobody")
+    plain = ask_all.one(prompt=said["prompt"], max_tokens=24)["data"]
+    reply = ask_all.one(**said, specialist="to-model")
+    found = reply["data"]
+    assert found == plain | {"specialist": None, "escalated_from": "to-model"}
+    assert reply["usage"]["completion_tokens"] > 24  # those of both
+    other = ask_all.one(**said, specialist="other")["data"]
+    found = ask_all.one(**said, specialist="to-other")["data"]
+    assert found == other | {"escalated_from": "to-other"}
+    for name in ("to-model", "to-other"):
+        forbidden = ask_all.one(**said, specialist=name, escalate=False)["data"]
+        assert (forbidden["finish_reason"], forbidden["specialist"]) == ("unsure", name)
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -183,6 +220,11 @@ def test_what_is_sure_has_json_that_the_inputs_allow(ask: Asking) -> None:
         ({"stream": True}, "stream: cannot be used with `specialist`; leave it out"),
         ({"session": "s"}, "session: cannot be used with `specialist`; leave it out"),
         ({"format": {"type": "text"}}, "format: cannot be used with `specialist`; leave it out"),
+        (
+            {"specialist": "auto", "inputs": None},
+            "specialist: auto chooses among specialists that decide, and all of this node write;",
+        ),
+        ({"specialist": "auto"}, "inputs: are for a `specialist` that is named; leave them out"),
         ({"specialist": "none"}, "specialist: none is not installed on this node; it has other"),
         (
             {"specialist": None, "inputs": None, "questions": {"q": {"specialist": "other"}}},
@@ -235,6 +277,47 @@ def test_the_command_asks_with_inputs_and_prints_the_json(
     assert json.loads(ran.stdout) == ask.one(**ASKED["other"])["data"]["json"]
 
 
+def test_a_correction_of_a_writer_is_kept_and_what_it_cannot_answer_is_refused(
+    ask_all: Asking, tmp_path: Path
+) -> None:
+    right = {"id": "c", "specialist": "other", "prompt": "on in the hall", "inputs": HOUSE}
+    answer = {"state": "on", "room": "r1"}
+    for changes, says in (
+        ({}, None),
+        ({"answer": {"state": "on", "room": "r9"}}, "answer.room"),
+        ({"inputs": {"rooms": "x" * 300}}, "inputs.rooms: "),
+        ({"inputs": None}, "inputs.rooms: must be a list"),
+    ):
+        asked = {**right, "answer": answer, **changes}
+        ask_all.client.publish("edged/kitchen/request/correct", asked)
+        reply = ask_all.client.reply()
+        if says is None:
+            assert (reply.get("error"), reply["data"]) == (None, {"kept": True, "count": 1})
+        else:
+            assert reply["error"]["code"] == "bad_request"
+            assert reply["error"]["message"].startswith(says)
+    (line,) = (tmp_path / "state" / "corrections.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(line).items() >= {"answer": answer, "inputs": HOUSE}.items()
+
+
+def test_try_says_what_a_node_would(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "house.json").write_text(json.dumps(HOUSE))
+    words = ["try", str(site.other), "--model", str(site.base.bundle.folder), "--prompt", "on"]
+    inputs = ["--inputs", str(tmp_path / "house.json")]
+    assert cli.main([*words, *inputs, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["json"]["room"] in {"r1", "r2"}
+    assert (found["finish_reason"], found["is_unsure"]) == ("stop", False)
+    assert cli.main([*words, *inputs]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{found['text']}: {found['confidence']:.0%}  (")
+    assert json.loads(second) == found["json"]
+    assert cli.main(words) == 64
+    assert "inputs.rooms: must be a list" in capsys.readouterr().err
+
+
 COMMANDS = re.search(
     r"(?s)## Answers that are written(.*?)### Measure it",
     (ROOT / "docs" / "specialists.md").read_text("utf-8"),
@@ -283,7 +366,7 @@ def test_the_commands_of_the_page_lead_to_a_writer_that_answers(
     site.base.write_writer(tmp_path / "specialists" / "rooms", template=TEMPLATE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(site.taught.parent / "cache"))
     monkeypatch.setattr(adapter_gate, "MAX_MEAN_KL", 1.0)
-    teach, *ask, measure = [
+    teach, *ask, measure, attempt = [
         shlex.split(line)[1:]
         for block in re.findall(r"(?s)```console\n(.*?)```", COMMANDS[1])
         for line in block.splitlines()
@@ -299,6 +382,8 @@ def test_the_commands_of_the_page_lead_to_a_writer_that_answers(
             assert capsys.readouterr().out.strip()
     assert cli.main([*measure, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["valid_json"] == 1.0
+    assert cli.main([*attempt, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["json"]["room"] in {"r1", "r2"}
 
 
 def test_eval_measures_what_the_node_would_answer(

@@ -1,0 +1,157 @@
+"""What was said before an answer, as far as values are looked for in it.
+
+Rule: anybody writes prompts, so only the last words count, and each is read once, however many
+fields ask for it.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from decimal import Decimal
+from functools import cached_property
+from typing import Any
+
+MAX_WORDS, MAX_CHARACTERS = 256, 4096
+_MAX_SPAN = 12
+_FEWEST_LETTERS = 4
+_PIECE = re.compile(r"\S+")
+_WORD = re.compile(r"[^\W_]+(?:['.-][^\W_]+)*")
+_NUMERAL = re.compile(r"\d+(?:\.\d+)?")
+_UNITS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
+    "nineteen",
+)
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_WORDS_OF_NUMBERS = 100
+_SPOKEN = re.compile(
+    rf"\b(?:(?P<tens>{'|'.join(_TENS)})(?:[ -](?P<behind>{'|'.join(_UNITS[1:10])}))?"
+    rf"|(?P<units>{'|'.join(_UNITS)}))\b"
+)
+
+
+class Heard:
+    """The last words of what was said.
+
+    Args:
+        text: All of it, of any length.
+    """
+
+    def __init__(self, text: str) -> None:
+        pieces = list(_PIECE.finditer(text, max(len(text) - MAX_CHARACTERS, 0)))
+        self.text = text[pieces[-MAX_WORDS:][0].start() :] if pieces else ""
+        self.patterns: dict[str, str | None] = {}
+        """What may be answered of it, by the field's form."""
+
+    @cached_property
+    def numbers(self) -> list[int | float]:
+        """The numbers in it, in digits or words, each with either sign."""
+        words = self.text.lower()
+        found = [Decimal(one) for one in _NUMERAL.findall(words)[-MAX_WORDS:]]
+        for spoken in _SPOKEN.finditer(words):
+            tens, behind, units = spoken.group("tens", "behind", "units")
+            # Five is said in twenty five, and twenty is not.
+            alone = _UNITS.index(behind or units) if behind or units else 0
+            found += [Decimal(alone)] if behind or units else []
+            found += [Decimal(20 + 10 * _TENS.index(tens) + alone)] if tens else []
+        signed = [one for number in dict.fromkeys(found) for one in (number, -number)]
+        return [int(one) if one == one.to_integral_value() else float(one) for one in signed]
+
+    @cached_property
+    def spans(self) -> list[str]:
+        """Every run of some words, as it stands there."""
+        text, found = self.text, dict[str, None]()
+        words = [piece.span() for piece in _PIECE.finditer(text)]
+        for first, (start, _) in enumerate(words):
+            for _, end in words[first : first + _MAX_SPAN]:
+                said = text[start:end]
+                found |= dict.fromkeys((said, said.rstrip(".,!?;:")))
+        return list(found)
+
+    def spans_of(self, value: str) -> Iterator[tuple[int, int]]:
+        """Yield where a text stands, but for case and plurals: its first word and behind its last.
+
+        Words are counted from the first that is looked at.
+        """
+        wanted = [self._places_exactly(word) for word in _words(value)]
+        for start in wanted[0] if wanted else ():
+            if all(start + index in places for index, places in enumerate(wanted)):
+                yield start, start + len(wanted)
+
+    def says(self, value: Any) -> bool:  # noqa: ANN401 - of JSON
+        """Tell whether it says a value, but for case, a plural, or a slip of one letter."""
+        if isinstance(value, bool) or value is None:
+            return False
+        if not isinstance(value, str):
+            return abs(value) in self._numbers
+        first, *others = map(self._places_of, _words(value)) if _words(value) else [frozenset()]
+        return any(
+            all(start + index in places for index, places in enumerate(others, 1))
+            for start in first
+        )
+
+    @cached_property
+    def _numbers(self) -> frozenset[int | float]:
+        return frozenset(self.numbers)
+
+    @cached_property
+    def _places(self) -> dict[str, list[int]]:
+        """Where each word stands."""
+        places = defaultdict(list)
+        for index, word in enumerate(_words(self.text)[-MAX_WORDS:]):
+            places[word].append(index)
+        return dict(places)
+
+    @cached_property
+    def _of_length(self) -> dict[int, list[str]]:
+        found = defaultdict(list)
+        for word in self._places:
+            found[len(word)].append(word)
+        return dict(found)
+
+    @cached_property
+    def _known(self) -> dict[str, frozenset[int]]:
+        return {}
+
+    def _places_exactly(self, wanted: str) -> set[int]:
+        return {place for one in _forms(wanted) for place in self._places.get(one, ())}
+
+    def _places_of(self, wanted: str) -> frozenset[int]:
+        """Return where a word stands that is like this one."""
+        if wanted not in self._known:
+            said = _forms(wanted)
+            if len(wanted) >= _FEWEST_LETTERS:
+                lengths = range(max(len(wanted) - 1, _FEWEST_LETTERS), len(wanted) + 2)
+                near = [one for size in lengths for one in self._of_length.get(size, ())]
+                said |= {one for one in near if _is_slip(wanted, one)}
+            places = [place for one in said for place in self._places.get(one, ())]
+            self._known[wanted] = frozenset(places)
+        return self._known[wanted]
+
+
+def _forms(word: str) -> set[str]:
+    return {word, f"{word}s", f"{word}'s", word.removesuffix("s")}
+
+
+def _words(text: str) -> list[str]:
+    return [found.group().lower() for found in _WORD.finditer(text.replace("_", " "))]
+
+
+def _is_slip(wanted: str, word: str) -> bool:
+    """Tell whether a letter is another one, is missing, is too much, or two are swapped."""
+    start = 0
+    while start < min(len(wanted), len(word)) and wanted[start] == word[start]:
+        start += 1
+    one, other = wanted[start:], word[start:]
+    is_swapped = one[:2] == other[1::-1] and one[2:] == other[2:]
+    return one[1:] == other[1:] or one[1:] == other or one == other[1:] or is_swapped
+
+
+def number_words(number: int) -> str:
+    """Return a number from 0 to 99 in English words, others in digits."""
+    if not 0 <= number < _WORDS_OF_NUMBERS:
+        return str(number)
+    if number < len(_UNITS):
+        return _UNITS[number]
+    tens, units = divmod(number, 10)
+    return f"{_TENS[tens - 2]} {_UNITS[units]}" if units else _TENS[tens - 2]
