@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edged.engine.decoding import Constraint
     from edged.specialists.adapter import Adapter
 
 # Tokens of an option in one pass: each gives a row of logits, and others may have the next pass.
@@ -56,8 +55,8 @@ class Run:
     """Tokens that are run behind the prompt, one option at a time from the same place."""
     answers: Answers | None = None
     """Of the specialist that writes the answer; None where the plain model does."""
-    constraint: "Constraint | None" = None
-    """Holds what is written to its form."""
+    constraint: Any = None
+    """The engine's ``Constraint`` of what is written; None where anything may be."""
     max_tokens: int | None = None
     """Of what is written, at most; None: as many as the request allows."""
 

@@ -1,7 +1,7 @@
 """The specialists of a node: what a request may name, and the runs that it takes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Any, TypeAlias
 
 from edged.protocol.request import AUTO, ChatMessage, OnDeadline, Question, Request, spoken
 from edged.specialists.asked import Choose, Second, SpecialistDecider, WriterDecider
@@ -15,13 +15,10 @@ from edged.specialists.questions import QuestionsDecider
 from edged.specialists.scoring import ChoiceDecider, EncodeChat, OptionScoring
 from edged.specialists.writer import Writer, WriterAnswers
 
-if TYPE_CHECKING:
-    from edged.engine.decoding import Constraint
-
 PromptWriter: TypeAlias = Callable[
-    [Writer, Sequence[ChatMessage], Inputs], "tuple[Sequence[int], Constraint | None]"
+    [Writer, Sequence[ChatMessage], Inputs], tuple[Sequence[int], Any]
 ]
-"""Returns the prompt of a specialist that writes, and what holds its answer to its form."""
+"""Returns the prompt of a specialist that writes, and the constraint of its answer."""
 
 _NOTHING = "nothing is installed on this node; see `specialists` in its configuration"
 
