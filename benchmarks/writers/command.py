@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.writers.commands import task
+from benchmarks.writers.last_answers import TAUGHT, TOOLS, judge
 from edged import cli
-from edged.errors import UsageError
+from edged.errors import ExitCode, UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the sentences")
     parser.add_argument("--only-write", action="store_true", help="write the files, teach nothing")
+    parser.add_argument(
+        "--dialogues",
+        action="store_true",
+        help="teach 50 dialogues, and judge the last answers of 50 others",
+    )
     parser.add_argument("teach", nargs="*", help="behind --: options of `edged teach`")
 
 
@@ -32,6 +38,8 @@ def main(arguments: argparse.Namespace) -> int:
         UsageError: The package with the sentences is not installed.
     """
     folder: Path = arguments.folder
+    if arguments.dialogues:
+        return _dialogues(arguments)
     try:
         made = task(seed=arguments.seed)
     except ModuleNotFoundError as error:
@@ -54,6 +62,15 @@ def main(arguments: argparse.Namespace) -> int:
     }
     words = [str(word) for pair in paths.items() for word in pair]
     return cli.main(["teach", str(folder / "examples.jsonl"), *words, *arguments.teach])
+
+
+def _dialogues(arguments: argparse.Namespace) -> int:
+    writer: Path = arguments.folder / "dialogues"
+    words = ["teach", TAUGHT, "--tools", TOOLS, "--model", arguments.model, "--output", writer]
+    status = cli.main([*map(str, words), *arguments.teach])
+    if status == ExitCode.OK:
+        judge(writer, arguments.model)
+    return status
 
 
 def _write(path: Path, rows: Sequence[object]) -> None:
