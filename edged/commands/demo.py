@@ -1,4 +1,4 @@
-"""``edged demo``: specialists, a broker, a daemon and three prompts on this machine, in seconds.
+"""``edged demo``: a specialist, a broker, a daemon and two prompts on this machine, in seconds.
 
 It uses what a user has, too: the bundle, ``edged teach``, ``edged run`` and ``edged ask``. Only the
 bundle is kept.
@@ -13,29 +13,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from edged.commands import ask, local_broker
 from edged.commands.local_daemon import SERVING, NotStartedError, started
-from edged.commands.written import fits
 from edged.errors import EdgedError, ExitCode, UsageError
 
 RECIPE = Path("models/smollm2-135m-instruct.yaml")
 PROMPT = "What is the capital of France? Answer in one sentence."
 EXAMPLES = Path("deploy/examples/washing-machine.csv")
 REPORTED = "There is a puddle under my washing machine."
-# Comes with edged, and is told what there is in a home.
-HOME = Path("models/specialists/home/specialist")
-DEVICES = Path("models/specialists/home/devices.json")
-COMMAND = "turn the desk lamp off"
 NODE = "demo"
 # Used if it is free, so that the printed commands are the same on each run.
 PORT = 18830
 READY_TIMEOUT_S = 180.0
-_STEPS = 7
-_PLAIN_TOKENS = 32
+_STEPS = 6
 
 
 class DemoError(EdgedError):
@@ -67,19 +60,13 @@ def main(arguments: argparse.Namespace) -> int:
         _broker(Path(folder)) as broker,
     ):
         specialist = _taught(bundle, Path(folder))
-        home = HOME if HOME.exists() and fits(HOME, bundle) else None
-        specialists = [one for one in (specialist, home) if one is not None]
-        with _daemon(bundle, broker.url, Path(folder), specialists) as daemon:
+        with _daemon(bundle, broker.url, Path(folder), specialist) as daemon:
             _say(5, "asking", arguments.prompt)
             print()
             status = _ask(broker.url, "--stream", "--json", "--", arguments.prompt)
             print()
             if specialist is not None:
                 status = status or _decide(broker.url, specialist.name)
-            if home is not None:
-                status = status or _command(broker.url)
-            else:
-                _say(7, "home", f"left out: {HOME} is not here, or was taught to another model")
             _print_next(broker.url, specialist, is_kept=arguments.keep)
             if arguments.keep:
                 with contextlib.suppress(KeyboardInterrupt):
@@ -153,7 +140,7 @@ def _taught(bundle: Path, folder: Path) -> Path | None:
 
 @contextlib.contextmanager
 def _daemon(
-    bundle: Path, url: str, folder: Path, specialists: Sequence[Path]
+    bundle: Path, url: str, folder: Path, specialist: Path | None
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Run ``edged run`` and wait until it serves.
 
@@ -163,9 +150,10 @@ def _daemon(
     log_path = folder / "edged.log"
     command = [sys.executable, "-m", "edged", "run", "--model", str(bundle)]
     command += ["--broker", url, "--node", NODE]
-    config = folder / "edged.yaml"
-    config.write_text(json.dumps({"specialists": [str(one.resolve()) for one in specialists]}))
-    command += ["--config", str(config)]
+    if specialist is not None:
+        config = folder / "edged.yaml"
+        config.write_text(f"specialists: [{specialist.name}]\n")
+        command += ["--config", str(config)]
     started_s = time.monotonic()
     try:
         with (
@@ -186,49 +174,21 @@ def _ask(url: str, *words: str) -> int:
     return ask.main(parser.parse_args(["--broker", url, "--node", NODE, *words]))
 
 
-def _asked(url: str, *words: str) -> tuple[int, dict[str, Any] | None]:
-    """Return the exit status of ``edged ask``, and its reply if that is an answer."""
+def _decide(url: str, name: str) -> int:
+    """Show what the specialist says; return the exit status of ``edged ask``."""
+    _say(6, "decide", REPORTED)
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown):
-        status = _ask(url, "--json", *words)
+        status = _ask(url, "--specialist", name, "--json", REPORTED)
     reply = json.loads(shown.getvalue() or "{}")
-    return status, reply if reply.get("status") == "ok" else None
-
-
-def _decide(url: str, name: str) -> int:
-    """Show what the taught specialist says; return the exit status of ``edged ask``."""
-    _say(6, "decide", REPORTED)
-    status, reply = _asked(url, "--specialist", name, REPORTED)
-    if reply is not None:
-        print(f"\n{reply['data']['text']}: {_certainty(reply)}, decided in {_taken(reply)}\n")
-    return status
-
-
-def _command(url: str) -> int:
-    """Show the action that a command becomes, beside what the plain model writes."""
-    _say(7, "home", COMMAND)
-    asked = ["--specialist", "home", "--inputs", str(DEVICES)]
-    status, reply = _asked(url, *asked, COMMAND)
-    if reply is None:
+    if reply.get("status") != "ok":
         return status
-    actions = reply["data"]["json"] or reply["data"]["text"]
-    print(f"\n{json.dumps(actions)}\n{_certainty(reply)}, written in {_taken(reply)}")
-    told = f"Answer with the action as JSON. {DEVICES.read_text(encoding='utf-8')}"
-    plain_asked = ["--system", told, "--max-tokens", str(_PLAIN_TOKENS)]
-    status, plain = _asked(url, *plain_asked, COMMAND)
-    if plain is not None:
-        print(f"the plain model, told the same: {json.dumps(plain['data']['text'])}")
+    data, total_ms = reply["data"], reply["timing"]["total_ms"]
+    certainty = "" if data["finish_reason"] == "stop" else ", and unsure"
+    print(
+        f"\n{data['text']}: {data['confidence']:.1%} probable{certainty}, decided in {total_ms} ms"
+    )
     return status
-
-
-def _certainty(reply: Mapping[str, Any]) -> str:
-    data = reply["data"]
-    unsure = "" if data["finish_reason"] == "stop" else ", and unsure"
-    return f"{data['confidence']:.1%} probable{unsure}"
-
-
-def _taken(reply: Mapping[str, Any]) -> str:
-    return f"{reply['timing']['total_ms']} ms"
 
 
 def _print_next(url: str, specialist: Path | None, *, is_kept: bool) -> None:

@@ -16,7 +16,7 @@ from edged.specialists.adapter import AdaptedModel
 from edged.specialists.compact.shapes import Inputs
 from edged.specialists.dialogues import as_wanted, check_answers, read_dialogues
 from edged.specialists.measures import calibration_error, interval
-from edged.specialists.writer import WriterAnswers, read_description, read_writer
+from edged.specialists.writer import WriterAnswers, read_writer
 from edged.specialists.written import asked_of
 
 _CONTEXT = 2048
@@ -89,14 +89,3 @@ def written_figures(folder: Path, model: Path, examples: Path) -> dict[str, Any]
         "n": len(found),
         "answered_right": round(statistics.fmean(sure), 4) if sure else None,
     }
-
-
-def fits(folder: Path, model: Path) -> bool:
-    """Tell whether a writer was taught to the model of this bundle.
-
-    Raises:
-        BundleError: The bundle or the specialist is wrong.
-    """
-    base = AdaptedModel.of(open_bundle(model).manifest)
-    description, _ = read_description(folder)
-    return description.base == base

@@ -226,7 +226,7 @@ def read_writer(folder: Path, base: AdaptedModel, shape: AdapterShape) -> Writer
             what to do.
         BundleUnavailableError: A file cannot be read now.
     """
-    description, wording = read_description(folder)
+    description, wording = _described(folder)
     if description.base != base:
         raise BundleError(f"{folder}: taught to another model; {REPAIR}, with --model this bundle")
     if not shape:
@@ -243,7 +243,7 @@ def read_writer(folder: Path, base: AdaptedModel, shape: AdapterShape) -> Writer
     return Writer(description, wording, adapter)
 
 
-def read_description(folder: Path) -> tuple[WriterDescription, Wording]:
+def _described(folder: Path) -> tuple[WriterDescription, Wording]:
     """Read and check what a folder says of its adapter, and how its answers are written.
 
     Raises:
