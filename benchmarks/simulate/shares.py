@@ -127,6 +127,10 @@ def many_accounts(rng: random.Random, factor: int) -> Load:
 
 
 def _load(rng: random.Random, num_others: int, load: float, of_share: float) -> Load:
+    """Return a load in which the honest client asks first, and the others from then on.
+
+    What was promised to one that was alone is never revoked, and says nothing about shares.
+    """
     speed = rng.choice((0.25, 1.0))
     device = REFERENCE.scaled(speed, speed, margin=REFERENCE.margin)
     num_slots = rng.choice((1, 2, 4))
@@ -136,7 +140,7 @@ def _load(rng: random.Random, num_others: int, load: float, of_share: float) -> 
     kinds = [other if rng.random() < 0.5 else _Kind.draw(rng, 0.0) for _ in range(num_others)]  # noqa: PLR2004 - half of them are the same
     mean_s = sum(other.ask(rng, 0.0, "", device).work_s(device, num_slots) for _ in range(50)) / 50
     asks: list[Ask] = []
-    at_s = rng.uniform(5.0, 15.0)
+    at_s = 0.0
     while len(asks) < _MIN_ASKS or (len(asks) < _MAX_ASKS and at_s * load / mean_s < _LENGTH):
         asks.append(kind.ask(rng, at_s, HONEST, device))
         pause = rng.uniform(1.0, 1.5) if of_share < 1 else 1.0

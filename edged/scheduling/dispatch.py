@@ -27,14 +27,14 @@ class DispatchState(Generic[S]):
     running: Sequence[S]
     waiting: Sequence[S]
     levels_s: Mapping[Client, float] = field(default_factory=dict)
-    """Of each client with promises: what was begun of them, over its weight; see ``FairShare``."""
+    """Of each client with requests: what was begun of them, over its weight; see ``FairShare``."""
 
     def admission_test(
         self, deadline_s: float, share: Share | None = None, *, is_next: bool = False
     ) -> AdmissionTest:
         """Return the test of a new request with this deadline, whose client has this share.
 
-        ``is_next`` is whether its client is to be served next.
+        ``is_next`` is whether its client is to be served next, as on an idle device.
 
         It may start in a free slot, or wait for the running requests, or have those with a later
         deadline paused.
@@ -48,16 +48,14 @@ class DispatchState(Generic[S]):
         schedules += [self._schedule(later[: i + 1], run_s) for i in range(len(later))]
         is_idle = not (self.running or self.waiting)  # then the first schedule starts at once
         if is_idle or len(self.running) >= self.num_slots:
-            return AdmissionTest(schedules, share=share, is_next=is_next)
+            return AdmissionTest(schedules, share=share, is_next=is_next or is_idle)
         queued = [self._commitments[entry] for entry in self.waiting]
         return AdmissionTest(schedules, self._running_batch, queued, share, is_next)
 
-    def promised(self, payer: Client) -> EdfSchedule | None:
-        """Return what remains of a client's promises; None if it has none."""
+    def promised(self, payer: Client) -> EdfSchedule:
+        """Return what remains of a client's promises."""
         running = [entry for entry in self.running if entry.payer == payer]
         waiting = [self._commitments[entry] for entry in self.waiting if entry.payer == payer]
-        if not running and not waiting:
-            return None
         return EdfSchedule(self.now_s, waiting, self._batch(running).makespan_s)
 
     def waiting_behind_s(self, payer: Client) -> dict[Client, float]:

@@ -11,6 +11,7 @@ from those that stay: a name is told apart from its second request on, and the f
 names are paid for by one client, the newcomers.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -23,8 +24,13 @@ MAX_NAMES = 128
 # The part of the device that is kept at most for active clients without promises: with many of
 # them each is entitled to less than a request, and they do not all ask at the same time.
 MAX_KEPT = 0.5
+# By so much at most a client was promised less than the mean: one whose requests never fit, however
+# little was promised to it, keeps time from the others only until they are that far ahead.
+MAX_CREDIT_S = 10.0
 # So much longer than the requests of a client before may its next one be.
 _GROWTH = 1.25
+# Of the longest of these so much is left with each further one.
+_FADE = 0.9
 _NEWCOMERS = (Client(""), Client(None))
 
 
@@ -48,12 +54,10 @@ class Part:
     """Kept for others, which have been promised less and wait for it."""
     longest_s: float
     """The longest request to be expected of these."""
-    is_alone: bool
-    """Whether no other client is active."""
     is_least: bool
     """Whether no client without promises was promised less before."""
     is_lowest: bool
-    """Whether no active client at all was."""
+    """Whether no other active client at all was."""
 
 
 @dataclass(slots=True)
@@ -61,7 +65,7 @@ class _Served:
     level_s: float
     asked_s: float
     wanted_s: float = 0.0
-    """Its longest request."""
+    """Its longest request lately."""
 
 
 class _Names:
@@ -111,7 +115,7 @@ class FairShare:
     def restart(self) -> None:
         """Forget who was promised how much: nobody has a promise any more."""
         for served in (*self._accounts.known.values(), *self._topics.known.values()):
-            served.level_s = served.wanted_s = 0.0
+            served.level_s = 0.0
 
     def ask(self, client: Client, waiting_s: Mapping[Client, float], now_s: float) -> Client:
         """Note a request, and return whose share it counts against.
@@ -129,14 +133,19 @@ class FairShare:
             levels_s = (it.level_s - waiting_s.get(other, 0.0) for other, it in active.items())
             served.level_s = max(min(levels_s, default=0.0), served.level_s)
         served.asked_s = now_s
-        names.known[payer] = served
+        names.known[payer] = active[payer] = served
+        weights = {other: self._weight(other, active) for other in active}
+        sum_s = sum(weights[other] * it.level_s for other, it in active.items())
+        least_s = sum_s / sum(weights.values()) - MAX_CREDIT_S
+        for it in active.values():
+            it.level_s = max(it.level_s, least_s)
         return payer
 
     def want(self, payer: Client, work_s: float) -> None:
         """Note how long a request of a client takes."""
         served = self._names_of(payer).known.get(payer)
         if served is not None:
-            served.wanted_s = max(served.wanted_s, work_s)
+            served.wanted_s = max(work_s, _FADE * served.wanted_s)
 
     def charge(self, payer: Client, work_s: float, now_s: float) -> float:
         """Raise the level of a client that is promised so much engine time; return by how much."""
@@ -157,6 +166,8 @@ class FairShare:
         owed: Collection[Client],
         waiting_s: Mapping[Client, float],
         now_s: float,
+        *,
+        is_last: bool = False,
     ) -> Part:
         """Return the part of a client that asks now.
 
@@ -166,9 +177,11 @@ class FairShare:
             waiting_s: of the clients whose promises are to be kept before any of its own, the
                 longest one.
             now_s: current time.
+            is_last: whether it ranks after all others, whatever it was promised.
         """
         active = self._active(now_s)
         level_s = active.setdefault(payer, _Served(self.level_s(payer), now_s)).level_s
+        level_s = math.inf if is_last else level_s
         idle = active.keys() - {payer, *owed}
         for newcomers in idle.intersection(_NEWCOMERS):  # nobody in particular
             del active[newcomers]
@@ -180,13 +193,13 @@ class FairShare:
             if client in idle and it.wanted_s and it.level_s < level_s
         }
         kept_s = behind_s | {client: waiting_s[client] for client in active if client in waiting_s}
+        others_s = (it.level_s for client, it in active.items() if client != payer)
         return Part(
             own=weights[payer] / total,
             kept=min(sum(weights[client] for client in kept_s) / total, MAX_KEPT),
             longest_s=_GROWTH * max(kept_s.values(), default=0.0),
-            is_alone=len(active) == 1,
             is_least=not behind_s,
-            is_lowest=all(it.level_s >= level_s for it in active.values()),
+            is_lowest=level_s <= min(others_s, default=math.inf),
         )
 
     def _names_of(self, client: Client) -> _Names:

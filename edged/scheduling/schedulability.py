@@ -202,8 +202,6 @@ class EdfSchedule:
 
         ``reserve`` is the time until each deadline that is kept free for others.
         """
-        if not self.total_s:  # an idle device: there is nothing that they would have to wait for
-            reserve = NOTHING
         place = bisect_right(self._deadlines, deadline_s)
         own_s = reserve.usable_s(deadline_s - self.now_s) - self._sums[place]
         return min(own_s, self.slack_s(reserve, place))
@@ -211,10 +209,10 @@ class EdfSchedule:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a client with promises may be promised beside them; see ``FairShare``."""
+    """What a client may be promised beside its promises; see ``FairShare``."""
 
     part: float
-    """Of the device, for all its promises together."""
+    """Of the device, for all of them together."""
     others: Reserve
     """What is not its part."""
     room: Reserve
@@ -236,9 +234,9 @@ class AdmissionTest:
     """The running requests, if a slot beside them is free."""
     queued: Sequence[Commitment] = ()
     share: Share | None = None
-    """None for one that has no promise."""
+    """None for the client that was promised least."""
     is_next: bool = False
-    """Whether its client is the next to be served: it need leave no reserve."""
+    """Whether its client is the next to be served: it need leave no reserve for its class."""
 
     def best_schedule(self, deadline_s: float, reserve: Reserve) -> EdfSchedule:
         """Return the schedule with the most capacity for a deadline."""

@@ -61,7 +61,7 @@ class Scheduler(Generic[S]):
 
     def at(self, now_s: float, cost: CostEstimate) -> DispatchState[S]:
         """Return the queued and running requests, to decide on; it holds until the next change."""
-        payers = {entry.payer for entry in (*self._waiting, *self.running)}
+        payers = {entry.payer for entry in (*self.queued(), *self.running)}
         waiting_s = self._waiting_s()
         levels_s = {it: self._shares.level_s(it) - waiting_s.get(it, 0.0) for it in payers}
         return DispatchState(now_s, cost, self.num_slots, self.running, self._waiting, levels_s)
@@ -100,20 +100,23 @@ class Scheduler(Generic[S]):
     def _refusal(self, entry: S, cost: CostEstimate, now_s: float) -> Rejected | None:
         """Refuse a request if the queue is full, or its client's part of it.
 
-        One place beyond its bound is for the client that was promised least, if it has no other.
+        One place beyond its bound is for a client without promises, or the one promised least.
         """
         state = self.at(now_s, cost)
         part, num_waiting = self._part(entry, state), len(self)
         num_own = sum(other.payer == entry.payer for other in self.queued())
         num_free = self.max_waiting - num_waiting
-        has_part = not part.is_alone and num_own >= part.own * self.max_waiting
+        has_part = not part.is_lowest and num_own >= max(int(part.own * self.max_waiting), 1)
         is_background = entry.request.priority is Priority.BACKGROUND
         num_kept = max(KEPT_PLACES, self.max_waiting // (2 if is_background else 4))
-        if num_free + (part.is_least and not num_own) <= 0:
+        is_due = part.is_lowest and part.own < 1  # not if it is alone
+        if num_free + (is_due or (part.is_least and not num_own)) <= 0:
             requests = "1 request" if num_waiting == 1 else f"{num_waiting} requests"
             message = f"the queue is full: {requests} waiting"
         elif has_part and num_free <= num_kept:
-            message = f"this client has its part of the queue: {num_own} requests waiting"
+            message = (
+                f"this client has its part of the queue: {num_own} of {self.max_waiting} places"
+            )
         else:
             return None
         retry_s = max(MIN_RETRY_S, state.next_free_slot_s())
@@ -124,23 +127,27 @@ class Scheduler(Generic[S]):
         state, lend_s = self.at(now_s, cost), self._lend_s
         work = Work.of(entry.num_prompt_tokens or 1, entry.max_tokens or entry.request.max_tokens)
         alone_s = cost.margin * work.alone_s(cost)
-        # Time is kept for those only who leave time to make room, with predictions as they are.
-        if entry.deadline_s - now_s >= lend_s / 2 + alone_s:
+        # Time is kept for those only who leave time to make room, with predictions as they are. A
+        # request that leaves none runs at once or not at all, and has what the others leave.
+        is_tight = entry.deadline_s - now_s < lend_s / 2 + alone_s
+        if not is_tight:
             self._shares.want(entry.payer, alone_s)
-        part = self._part(entry, state)
+        part = self._part(entry, state, is_last=is_tight)
+        if part.is_lowest:
+            return state.admission_test(entry.deadline_s, is_next=True)
         promised = state.promised(entry.payer)
-        if promised is None or part.is_alone or part.is_lowest:
-            return state.admission_test(entry.deadline_s, is_next=part.is_lowest)
+        # A client without promises may have one that is longer than its share, if it leaves room.
+        own = part.own if promised.total_s else 1.0
         if state.waiting_behind_s(entry.payer):
             lend_s = 0.0
         room = Reserve(part.kept, lend_s, max(part.longest_s, lend_s))
-        share = Share(part.own, Reserve(1 - part.own, lend_s), room, promised)
+        share = Share(own, Reserve(1 - own, lend_s), room, promised)
         return state.admission_test(entry.deadline_s, share)
 
-    def _part(self, entry: S, state: DispatchState[S]) -> Part:
+    def _part(self, entry: S, state: DispatchState[S], *, is_last: bool = False) -> Part:
         others = (other for other in (*self.queued(), *self.running) if other is not entry)
         owed, waiting_s = {other.payer for other in others}, state.waiting_behind_s(entry.payer)
-        return self._shares.part(entry.payer, owed, waiting_s, state.now_s)
+        return self._shares.part(entry.payer, owed, waiting_s, state.now_s, is_last=is_last)
 
     def start(self, entry: S) -> None:
         """Move a request from WAITING to STARTING."""

@@ -62,10 +62,9 @@ def test_the_goals_hold_at_four_times_the_capacity(num_slots: int) -> None:
     assert ours["goodput"] >= 0.9
     assert ours["goodput"] >= 2 * fifo["goodput"]
     person = ours["classes"]["interactive"]
-    # All but those that it asked at the same time, beyond its share among nine clients.
-    assert person["on_time"] >= 0.97 * person["asked"]
+    assert person["on_time"] == person["asked"]
     assert person["ttft_p95_s"] <= 1.3 * person["ttft_alone_p95_s"]
-    assert all(part["on_time"] >= 0.15 * part["asked"] for part in ours["classes"].values())
+    assert all(part["on_time"] >= 0.17 * part["asked"] for part in ours["classes"].values())
 
 
 def test_a_flood_of_one_client_leaves_the_others_their_answers() -> None:
@@ -89,7 +88,7 @@ def test_an_honest_client_beside_a_flooding_account_gets_its_answers(factor: int
 
 def test_many_accounts_leave_a_client_its_weight() -> None:
     played = [shares.play_number(("accounts", 10, f"0 {number}")) for number in range(4)]
-    assert sum(it.of_weight for it in played) >= 0.85 * len(played)
+    assert sum(it.of_weight for it in played) >= 0.95 * len(played)
 
 
 def test_the_shares_are_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,7 +43,10 @@ def decide(
         asked,
         Demand(num_prompt_tokens, asked.max_tokens, needed_bytes=needed_bytes),
         resources,
-        AdmissionTest([EdfSchedule(now_s, commitments, blocking_s=backlog_s)]),
+        AdmissionTest(
+            [EdfSchedule(now_s, commitments, blocking_s=backlog_s)],
+            is_next=not (commitments or backlog_s),  # an idle device
+        ),
     )
 
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged.protocol.request import Client
-from edged.scheduling.fair_share import ACTIVE_S, MAX_KEPT, MAX_NAMES, FairShare
+from edged.scheduling.fair_share import ACTIVE_S, MAX_CREDIT_S, MAX_KEPT, MAX_NAMES, FairShare
 from tests.examples import num_examples
 
 HA, PANEL, FLOOD = Client("ha"), Client("panel"), Client("flood")
@@ -30,7 +30,8 @@ def test_a_name_pays_for_itself_from_its_second_request_on() -> None:
 
 def test_who_is_alone_may_have_everything() -> None:
     part = shares(HA).part(HA, {HA}, {}, 1.0)
-    assert (part.own, part.kept, part.is_alone, part.is_least) == (1.0, 0.0, True, True)
+    assert (part.own, part.kept, part.is_least, part.is_lowest) == (1.0, 0.0, True, True)
+    assert shares(HA).part(HA, {HA}, {}, 1.0, is_last=True).is_lowest
 
 
 def test_accounts_share_by_weight_and_all_reply_topics_are_one_client() -> None:
@@ -47,12 +48,26 @@ def test_who_is_silent_counts_no_more_and_comes_back_without_credit() -> None:
     made = shares(HA, FLOOD)
     made.charge(FLOOD, 40.0, 0.0)
     made.ask(FLOOD, {}, ACTIVE_S)
-    assert made.part(FLOOD, (), {}, ACTIVE_S).is_alone
+    assert made.part(FLOOD, (), {}, ACTIVE_S).own == 1.0
     made.ask(HA, {}, ACTIVE_S)
     assert made.level_s(HA) == made.level_s(FLOOD) == 40.0
     # A newcomer begins at the lowest level, too, not at the bottom.
     made.ask(Client("new"), {}, ACTIVE_S)
     assert made.level_s(NEW_ACCOUNT) == 40.0
+
+
+def test_who_is_never_promised_anything_holds_up_the_others_only_for_a_while() -> None:
+    made = shares(HA, PANEL, FLOOD, ha=1.0, panel=1.0, flood=1.0)
+    for client in (HA, PANEL):
+        made.want(client, 5.0)
+    made.charge(PANEL, 1.0, 0.0)
+    assert not made.part(PANEL, (), {}, 1.0).is_least  # ha's request comes first
+    made.charge(FLOOD, 3 * MAX_CREDIT_S, 0.0)
+    made.ask(FLOOD, {}, 1.0)
+    assert made.level_s(HA) == pytest.approx(1 / 3)
+    made.charge(FLOOD, 3.0, 0.0)
+    made.ask(HA, {}, 1.0)
+    assert made.part(PANEL, (), {}, 1.0).is_lowest
 
 
 def test_time_is_kept_for_who_was_promised_less_and_wants_it() -> None:
@@ -62,7 +77,8 @@ def test_time_is_kept_for_who_was_promised_less_and_wants_it() -> None:
     made.want(HA, 3.0)
     made.want(HA, 2.0)
     part = made.part(FLOOD, {FLOOD}, {}, 1.0)
-    assert (part.kept, part.longest_s, part.is_least) == (MAX_KEPT, 1.25 * 3.0, False)
+    assert (part.kept, part.is_least) == (MAX_KEPT, False)
+    assert part.longest_s == pytest.approx(1.25 * 0.9 * 3.0)  # the long one was a while ago
     assert made.part(FLOOD, (), {}, 1.0).is_least is False
     assert made.part(HA, (), {}, 1.0).is_least
     # Once it has been promised as much, nothing is kept for it.
@@ -84,7 +100,17 @@ def test_an_idle_device_owes_nobody_anything() -> None:
     made.want(HA, 1.0)
     made.restart()
     part = made.part(FLOOD, (), {}, 1.0)
-    assert (made.level_s(FLOOD), part.kept, part.is_least) == (0.0, 0.0, True)
+    assert (made.level_s(FLOOD), part.kept, part.is_lowest) == (0.0, 0.0, True)
+
+
+def test_who_ranks_last_leaves_room_for_all_even_on_an_idle_device() -> None:
+    made = shares(HA, FLOOD)
+    made.charge(HA, 4.0, 0.0)
+    made.want(HA, 2.0)
+    for _ in range(2):
+        part = made.part(FLOOD, (), {}, 1.0, is_last=True)
+        assert (part.kept, part.longest_s, part.is_lowest) == (MAX_KEPT, 2.5, False)
+        made.restart()  # that leaves what they want
 
 
 def test_a_client_that_was_forgotten_meanwhile_has_a_part() -> None:

@@ -25,7 +25,8 @@ def is_feasible(now_s: float, work: list[Commitment]) -> bool:
 def test_an_empty_schedule_has_all_the_time() -> None:
     schedule = EdfSchedule(10.0)
     assert (schedule.total_s, schedule.slack_s(), schedule.demand_s(99.0)) == (0.0, math.inf, 0.0)
-    assert schedule.capacity_s(15.0, Reserve(0.5)) == 5.0
+    assert schedule.capacity_s(15.0) == 5.0
+    assert schedule.capacity_s(15.0, Reserve(0.5)) == 2.5
 
 
 def test_capacity_is_what_makes_no_deadline_be_missed() -> None:

@@ -191,11 +191,20 @@ def test_the_last_places_of_the_queue_are_for_others_while_they_are_active() -> 
     assert refused("ha", 7) == refused("panel", 8) == "the queue is full: 5 requests waiting"
     for item in scheduler.queued()[:3]:
         scheduler.remove(item)
-    assert add(scheduler, of("flood", 9), COST, 0.0) is None  # two of its part, 4/3
-    full = "this client has its part of the queue: 2 requests waiting"
-    assert refused("flood", 10) == full
-    assert add(scheduler, of("ha", 11), COST, 0.0) is None
-    assert len(scheduler) == 4
+    full = "this client has its part of the queue: 1 of 4 places"
+    assert refused("flood", 9) == full  # a third of the places
+    assert add(scheduler, of("panel", 10), COST, 0.0) is None
+    assert len(scheduler) == 3
+
+
+def test_the_client_promised_least_has_any_place_and_one_beyond_the_bound() -> None:
+    """It asks for little, and is to be served next: what waits of it will not wait for long."""
+    flood = (of("flood", key, max_tokens=200, deadline_s=90) for key in range(1, 3))
+    scheduler = shared(*flood, *(of("ha", key) for key in range(3, 6)), size=4)
+    assert len(scheduler) == 5
+    refusal = add(scheduler, of("ha", 6), COST, 0.0)
+    assert refusal is not None
+    assert refusal.message == "the queue is full: 5 requests waiting"
 
 
 def test_the_client_served_least_goes_first_in_a_class() -> None:
@@ -270,10 +279,39 @@ def test_who_has_a_promise_leaves_time_for_who_was_promised_less() -> None:
         "what is free of the next 5.0 s is kept for clients promised less; retry after 1.0 s"
     )
     assert over(scheduler, of("flood", 4, deadline_s=5, max_tokens=11), 0.0) == 11
-    # A request that leaves others no time to make room keeps nothing free for itself.
+
+
+def test_a_request_without_spare_time_ranks_last_and_keeps_nothing_free_for_itself() -> None:
+    """Half of ``queue.lend`` is the least, to make room in."""
     scheduler = shared(of("flood", 1, deadline_s=40))
-    assert over(scheduler, of("ha", 2, deadline_s=3.5), 0.0) == 21
+    tight = over(scheduler, of("ha", 2, deadline_s=3.5, priority=INTERACTIVE), 0.0)
+    assert isinstance(tight, Rejected)
+    assert tight.message.startswith("what is free of the next 3.5 s is kept for clients promised")
     assert over(scheduler, of("flood", 3, deadline_s=5, priority=INTERACTIVE), 0.0) == 21
+
+
+def test_an_idle_device_keeps_room_for_others_and_no_reserve_of_a_class() -> None:
+    scheduler = shared()
+    assert over(scheduler, of("ha", 1), 0.0) == 21
+    assert over(scheduler, of("flood", 2, deadline_s=2.2, max_tokens=9), 0.0) == 9  # takes 1.8 s
+    longer = over(scheduler, of("flood", 3, deadline_s=3.5, priority=INTERACTIVE), 0.0)
+    assert isinstance(longer, Rejected)
+    assert longer.detail == {"max_tokens": 11}
+
+
+def test_without_promises_a_client_is_promised_one_beyond_its_share_if_it_leaves_room() -> None:
+    """A third of the time is kept for ha; the share is a third, and 10 s are asked for."""
+    ended = of("flood", 1, max_tokens=31), of("panel", 2, max_tokens=31)
+    scheduler = shared(of("ha", 3), *ended)
+    for item in ended:
+        scheduler.remove(item)
+    long: dict[str, Any] = {"max_tokens": 91, "priority": INTERACTIVE}
+    assert over(scheduler, of("flood", 4, deadline_s=15.1, **long), 0.0) == 91
+    refusal = over(scheduler, of("flood", 5, deadline_s=14.9, **long), 0.0)
+    assert isinstance(refusal, Rejected)
+    assert refusal.message.startswith("what is free of the next 14.9 s is kept for clients")
+    assert add(scheduler, of("flood", 6), COST, 0.0) is None
+    assert isinstance(over(scheduler, of("flood", 7, deadline_s=29.9, **long), 0.0), Rejected)
 
 
 def test_nothing_is_lent_beside_a_promise_that_waits_for_who_was_served_less() -> None:
