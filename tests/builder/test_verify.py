@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -132,10 +132,13 @@ def test_what_is_marked_counts_for_itself_and_all_for_the_whole() -> None:
     marked = [(ids, [index > 2 for index in range(len(ids))]) for ids in sequences]
     chosen, everything = compare_marked(reference, candidate, marked)
     # The last one has nothing marked.
-    assert everything == compare(reference, candidate, sequences[:2])
+    # In sums of other lengths, so the last digits may differ.
+    expected = astuple(compare(reference, candidate, sequences[:2]))
+    assert astuple(everything) == pytest.approx(expected, rel=1e-9)
     p, q = (softmax(table.logits[[3, 4, 5, 7]]) for table in (reference, candidate))
     assert chosen.mean_kl == pytest.approx((p * np.log(p / q)).sum(axis=1).mean(), rel=1e-9)
-    assert (chosen.tokens, everything.tokens) == (4, 7)
+    # What two begin with is read once.
+    assert (chosen.tokens, everything.tokens) == (4, 6)
 
 
 def test_equal_sequences_still_count_positions() -> None:

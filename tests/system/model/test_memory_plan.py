@@ -32,7 +32,7 @@ model = ModelConfig(
 )
 config = Config(model=model, state=state)
 if state.folder is None:
-    measurements.prepared_model = lambda *_: None  # a device without room for a copy
+    measurements.prepared_model = lambda *_, **__: None  # a device without room for a copy
 model = resident.load(config)
 ready_bytes = memory.rss_bytes()
 engine, tokenizer = model.engine, model.tokenizer
