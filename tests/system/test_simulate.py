@@ -88,7 +88,7 @@ def test_an_honest_client_beside_a_flooding_account_gets_its_answers(factor: int
 
 def test_many_accounts_leave_a_client_its_weight() -> None:
     played = [shares.play_number(("accounts", 10, f"0 {number}")) for number in range(4)]
-    assert sum(it.of_weight for it in played) >= 0.95 * len(played)
+    assert sum(it.of_weight for it in played) >= 0.9 * len(played)
 
 
 def test_the_shares_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
