@@ -131,11 +131,9 @@ def grounded(wording: Wording, answers: Sequence[tuple[Any, str]]) -> Wording:
     """
     if wording.shape is None:
         return wording
-    keys, found = grounded_keys(wording.shape, answers), demands_of(wording.shape, answers)
-    required, apart = (
-        [one for one in some if one in keys] for some in (found.required, found.apart)
-    )
-    return replace(wording, grounded=tuple(keys), demands=Demands(tuple(required), tuple(apart)))
+    keys = grounded_keys(wording.shape, answers)
+    demands = demands_of(wording.shape, answers).of(keys)
+    return replace(wording, grounded=tuple(keys), demands=demands)
 
 
 TEXT = Wording(WordingKind.TEXT)

@@ -226,7 +226,12 @@ def read_writer(folder: Path, base: AdaptedModel, shape: AdapterShape) -> Writer
             what to do.
         BundleUnavailableError: A file cannot be read now.
     """
-    description, wording = _described(folder)
+    try:
+        description = decode(WriterDescription, read_json(_read(folder / WRITER, MAX_WRITER_BYTES)))
+        _check(description)
+        wording = description.wording
+    except (ValueError, ShapeError, RecursionError) as error:
+        raise BundleError(f"{folder}: {WRITER}: {error}; {REPAIR}") from error
     if description.base != base:
         raise BundleError(f"{folder}: taught to another model; {REPAIR}, with --model this bundle")
     if not shape:
@@ -241,22 +246,6 @@ def read_writer(folder: Path, base: AdaptedModel, shape: AdapterShape) -> Writer
     if adapter.key != description.adapter_sha256:
         raise BundleError(f"{folder}: {ADAPTER} is not what {WRITER} says; {REPAIR}")
     return Writer(description, wording, adapter)
-
-
-def _described(folder: Path) -> tuple[WriterDescription, Wording]:
-    """Read and check what a folder says of its adapter, and how its answers are written.
-
-    Raises:
-        BundleError: It is damaged; it says what to do.
-        BundleUnavailableError: It cannot be read now.
-    """
-    try:
-        description = decode(WriterDescription, read_json(_read(folder / WRITER, MAX_WRITER_BYTES)))
-        _check(description)
-        wording = description.wording
-    except (ValueError, ShapeError, RecursionError) as error:
-        raise BundleError(f"{folder}: {WRITER}: {error}; {REPAIR}") from error
-    return description, wording
 
 
 def _read(path: Path, most: int) -> bytes:

@@ -9,27 +9,21 @@ import argparse
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from edged.bundle.folder import open_bundle
-from edged.engine.loading import load_engine
-from edged.engine.steps import EngineSettings
-from edged.engine.tokenizer import Tokenizer
-from edged.engine.written import WriterRunner
-from edged.specialists.adapter import AdaptedModel
-from edged.specialists.dialogues import Dialogue, Turn
+from edged.commands.written import AskedWriter
+from edged.protocol.request import ChatMessage
+from edged.specialists.compact.shapes import AnswerError
 from edged.specialists.measures import calibration_error, interval
-from edged.specialists.writer import read_writer
-from edged.specialists.written import asked_of
 from models.specialists.home.generator import by_hand
 from models.specialists.home.generator.examples import make_many
 from models.specialists.home.generator.judge import judge, report
 
 HERE = Path(__file__).parent
-_CONTEXT = 2048
 _ANSWERED = 0.9
 
 
@@ -43,35 +37,23 @@ class Reply:
     taken_ms: float
 
 
-class Home:
-    """The specialist on a bundle."""
-
-    def __init__(self, folder: Path, model: Path, num_threads: int) -> None:
-        bundle = open_bundle(model)
-        settings = EngineSettings(_CONTEXT, num_threads=num_threads, model_path=bundle.adapted_path)
-        engine = load_engine(bundle, settings)
-        writer = read_writer(folder, AdaptedModel.of(bundle.manifest), engine.adapter_shape)
-        self._runner = WriterRunner(engine, Tokenizer.load(bundle), writer)
-        self._writer = writer
-
-    def ask(self, example: Mapping[str, Any]) -> Reply:
-        """Return what is answered to an example."""
-        turn = Turn(example["prompt"], example["answer"])
-        dialogue = Dialogue((turn,), 1, example["group"], example["inputs"])
-        (asked,) = asked_of(dialogue, self._writer.wording)
-        started_s = time.perf_counter()
-        found = self._runner.answer(asked)
-        taken_ms = 1000 * (time.perf_counter() - started_s)
-        value = None
-        if found.is_valid:
-            value = self._writer.wording.read(found.text, example["inputs"])
-        confidence = self._writer.description.confidence(found.log_probability)
-        return Reply(value, confidence, taken_ms)
+def ask(home: AskedWriter, example: Mapping[str, Any]) -> Reply:
+    """Return what the specialist answers to an example."""
+    messages, inputs = (ChatMessage("user", example["prompt"]),), example["inputs"]
+    started_s = time.perf_counter()
+    found = home.runner.write(messages, inputs)
+    taken_ms = 1000 * (time.perf_counter() - started_s)
+    value = None
+    if found.is_ended:
+        with suppress(AnswerError):
+            value = home.writer.wording.read(found.text, inputs)
+    confidence = home.writer.description.confidence(found.log_probability)
+    return Reply(value, confidence, taken_ms)
 
 
-def measure(name: str, home: Home, examples: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def measure(name: str, home: AskedWriter, examples: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Ask about examples, and yield lines for a person."""
-    replies = [home.ask(example) for example in examples]
+    replies = [ask(home, example) for example in examples]
     judged = judge(examples, [reply.value for reply in replies])
     yield f"{name}: {len(examples)} sentences"
     yield from (f"  {line}" for line in report(judged))
@@ -86,11 +68,11 @@ def measure(name: str, home: Home, examples: Sequence[Mapping[str, Any]]) -> Ite
     )
 
 
-def taken(home: Home, examples: Sequence[Mapping[str, Any]]) -> str:
+def taken(home: AskedWriter, examples: Sequence[Mapping[str, Any]]) -> str:
     """Say how long an answer takes in a home that is in the cache already."""
     cached: list[float] = []
     for _, alike in groupby(examples, lambda one: (one["group"], one["inputs"].get("area"))):
-        _, *others = [home.ask(example) for example in alike]
+        _, *others = [ask(home, example) for example in alike]
         cached += [reply.taken_ms for reply in others]
     return f"an answer, home cached: {statistics.median(cached):.0f} ms (median of {len(cached)})"
 
@@ -102,9 +84,8 @@ def main() -> None:
     parser.add_argument("--specialist", type=Path, default=HERE / "specialist", metavar="DIR")
     parser.add_argument("--count", type=int, default=1000, help="sentences of each set")
     parser.add_argument("--seed", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
-    home = Home(given.specialist, given.model, given.threads)
+    home = AskedWriter(given.specialist, given.model)
     sets: dict[str, list[Mapping[str, Any]]] = {
         f"{size} devices": [
             example.as_json()
