@@ -6,8 +6,10 @@ run that goes on from one takes the same steps as one that was never ended.
 
 import os
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +96,13 @@ class Trainer:
         self._held_out = range(len(rows) - num_held_out, len(rows))
         self._parameters = [one for one in model.parameters() if one.requires_grad]
         self._optimizer = torch.optim.AdamW(self._parameters, lr=course.rate, weight_decay=0.0)
-        self.steps_per_epoch = -(-len(self._taught) // course.batch_rows)
-        self.num_steps = course.epochs * self.steps_per_epoch
+        # Rows hold one dialogue or several, so how many batches they make depends on their order.
+        self._orders = [
+            batches(rows, self._taught, course.batch_rows, course.seed + epoch)
+            for epoch in range(course.epochs)
+        ]
+        self._ends = list(accumulate(len(order) for order in self._orders))
+        self.num_steps = self._ends[-1]
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
             self._optimizer, course.rate, self.num_steps + 1, pct_start=course.warm_up
         )
@@ -110,12 +117,11 @@ class Trainer:
         self._resume()
         saved_s = self._clock()
         while self._progress.step < self.num_steps and not self._is_over():
-            epoch, index = divmod(self._progress.step, self.steps_per_epoch)
-            order = batches(
-                self._rows, self._taught, self._course.batch_rows, self._course.seed + epoch
-            )
+            epoch = bisect_right(self._ends, self._progress.step)
+            order = self._orders[epoch]
+            index = self._progress.step - self._ends[epoch] + len(order)
             self._step(batch_of(self._rows, order[index], self._pad_id))
-            ended = self._end_epoch() if index + 1 == self.steps_per_epoch else None
+            ended = self._end_epoch(len(order)) if index + 1 == len(order) else None
             if self._clock() - saved_s >= self._course.save_every_s:
                 self._save()
                 saved_s = self._clock()
@@ -141,10 +147,10 @@ class Trainer:
         self._progress.step += 1
         self._progress.loss += loss.item()
 
-    def _end_epoch(self) -> Epoch:
+    def _end_epoch(self, num_steps: int) -> Epoch:
         held_out_loss, exact = self._measure()
         number = len(self._progress.epochs) + 1
-        loss = self._progress.loss / self.steps_per_epoch
+        loss = self._progress.loss / num_steps
         ended = Epoch(number, loss, held_out_loss, exact)
         self._progress.loss = 0.0
         if self._is_better(ended):

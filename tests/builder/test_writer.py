@@ -25,7 +25,7 @@ from edged.builder.peft_folder import trained, write_peft  # noqa: E402
 from edged.builder.trunk import Trunk  # noqa: E402
 from edged.builder.writer_material import read_material  # noqa: E402
 from edged.builder.writer_results import compare_exact  # noqa: E402
-from edged.builder.writer_rows import Row, batch_of, batches, joined  # noqa: E402
+from edged.builder.writer_rows import Batch, Row, batch_of, batches, joined  # noqa: E402
 from edged.builder.writer_training import Course, Epoch, Trainer  # noqa: E402
 from edged.bundle.folder import write_manifest  # noqa: E402
 from edged.bundle.manifest import ADAPTED_MODEL  # noqa: E402
@@ -138,6 +138,24 @@ def test_what_is_taught_is_learned() -> None:
     best = max(ran, key=lambda one: (one.held_out_exact, -one.held_out_loss))
     again = Trainer(model, Trunk(model, 1), rows(), 4, course)
     assert again._measure() == pytest.approx((best.held_out_loss, best.held_out_exact), rel=0.01)
+
+
+def test_an_epoch_learns_from_each_dialogue_of_rows_that_hold_several() -> None:
+    common = tuple(range(10, 22))
+    alone = [Row((*common, 30 + n, 40, 50 + n), (False,) * 14 + (True,)) for n in range(9)]
+    made = joined(alone, 3)
+    model = adapted()
+    seen: list[int] = []
+
+    class SeenTrunk(Trunk):
+        def keep(self, batch: Batch) -> None:
+            seen.extend(batch.indices)
+            super().keep(batch)
+
+    course = Course(epochs=2, batch_rows=3)
+    ran = Trainer(model, SeenTrunk(model, 1), made, 0, course).run(ignore)
+    assert [one.number for one in ran] == [1, 2]
+    assert sorted(seen) == sorted([*range(len(made)), *range(len(made))])
 
 
 def test_it_ends_where_nothing_gets_better() -> None:
