@@ -53,7 +53,7 @@ def gather(
     if not has_teacher and (arguments.labels is not None or arguments.review is not None):
         raise UsageError("--labels and --review: only with --teacher")
     if arguments.review is not None:
-        _check_review(arguments.review)
+        check_review(arguments.review)
     examples = read_examples(arguments.examples, has_teacher=has_teacher)
     if arguments.corrections is not None:
         corrections = read_corrections(arguments.corrections, specialist)
@@ -72,7 +72,7 @@ def gather(
     return answered, _distilled(arguments, answered, list(asked.values()), note)
 
 
-def _check_review(path: Path) -> None:
+def check_review(path: Path) -> None:
     """Refuse what cannot be written, before the teacher is asked for minutes.
 
     Raises:

@@ -1,11 +1,11 @@
-"""A node chooses one of some options, asked over MQTT.
+"""A node as a teacher, asked over MQTT: it chooses one of some options, or writes an answer.
 
 Rule: it knows nothing of a node but ``docs/protocol.md``; every wait is bounded.
 """
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -28,22 +28,11 @@ MAX_PAUSE_S = 60.0
 _PAUSE_S = 1.0
 
 
-class NodeTeacher:
-    """A node to be asked, one prompt after the other; connects on entering the context.
+class AskedNode:
+    """A node to be asked, one prompt after the other; connects on entering the context."""
 
-    Raises:
-        UsageError: there are more options than a node takes, or longer ones.
-    """
-
-    def __init__(self, target: BrokerOptions, options: Sequence[str]) -> None:
-        longest = max(options, key=len)
-        if len(options) > MAX_CHOICES or len(longest) > MAX_CHOICE_LENGTH:
-            raise UsageError(
-                f"{len(options)} labels of up to {len(longest)} characters: a node takes "
-                f"{MAX_CHOICES} of {MAX_CHOICE_LENGTH}; use fewer, or a bundle as the teacher"
-            )
-        self._target, self._options = target, tuple(options)
-        self._system = instruction(options)
+    def __init__(self, target: BrokerOptions) -> None:
+        self._target = target
         self._client_id = f"teach-{secrets.token_hex(8)}"
         self._reply_topic = target.reply_topic(self._client_id)
         self._topic = target.client_topics.request("generate")
@@ -66,20 +55,24 @@ class NodeTeacher:
     def __exit__(self, *_: object) -> None:
         self._client.__exit__()
 
-    def ask(self, example: Example) -> Doubles | None:
-        """Return the probability of each option ``[options]``; None when the answer was cut off.
+    def reply(self, members: Mapping[str, Any], place: str) -> ReceivedReply:
+        """Return the answer to a request.
 
         A node that has too much to do is asked again after the time that it names.
+
+        Args:
+            members: of the request, without its id and address.
+            place: what the request is about, for messages.
 
         Raises:
             UsageError: the node refuses the prompt.
             UnavailableError: the node gives no reply, or has too much to do for long.
         """
         for _ in range(MAX_TRIES):
-            reply = self._exchange(example)
+            reply = self._exchange(members)
             if reply.is_ok:
-                return _probabilities(reply.members.get("data"), len(self._options))
-            refusal = f"{example.place}: node {self._target.node}: {reply.code}: {reply.message}"
+                return reply
+            refusal = f"{place}: node {self._target.node}: {reply.code}: {reply.message}"
             if not reply.is_retryable:
                 raise UsageError(refusal)
             pause_s = _PAUSE_S if reply.retry_after_s is None else reply.retry_after_s
@@ -87,11 +80,11 @@ class NodeTeacher:
                 pass
         raise UnavailableError(f"{refusal}, {MAX_TRIES} times; try later")
 
-    def _exchange(self, example: Example) -> ReceivedReply:
+    def _exchange(self, members: Mapping[str, Any]) -> ReceivedReply:
         self._num_asked += 1
         # Another one for each try: a node repeats its answer to an id that it knows.
         request_id = f"{self._client_id}-{self._num_asked}"
-        message = self._message(request_id, example.prompt)
+        message = self._message(request_id, members)
         self._client.publish(message)
         for event in self._client.events(TIMEOUT_S + MARGIN_S):
             if (silence := self._silence(event)) is not None:
@@ -120,15 +113,11 @@ class NodeTeacher:
         node, url = self._target.node, self._target.address.url
         return UnavailableError(f"--teacher: node {node} at {url} {reason}")
 
-    def _message(self, request_id: str, prompt: str) -> Encoded:
-        members = {
+    def _message(self, request_id: str, members: Mapping[str, Any]) -> Encoded:
+        own = {
             "id": request_id,
             "response_topic": self._reply_topic,  # for MQTT 3.1.1, which has no properties
-            "system": self._system,
-            "prompt": prompt,
-            "temperature": 0,
             "timeout_ms": TIMEOUT_S * 1000,
-            "format": {"type": "choice", "choices": self._options, "probabilities": True},
         }
         properties = WireProperties(
             response_topic=self._reply_topic,
@@ -137,7 +126,48 @@ class NodeTeacher:
             payload_format=1,
             message_expiry_s=TIMEOUT_S,
         )
-        return Encoded(self._topic, json.dumps(members).encode(), properties)
+        return Encoded(self._topic, json.dumps({**own, **members}).encode(), properties)
+
+
+class NodeTeacher:
+    """A node that chooses one of some options.
+
+    Raises:
+        UsageError: there are more options than a node takes, or longer ones.
+    """
+
+    def __init__(self, target: BrokerOptions, options: Sequence[str]) -> None:
+        longest = max(options, key=len)
+        if len(options) > MAX_CHOICES or len(longest) > MAX_CHOICE_LENGTH:
+            raise UsageError(
+                f"{len(options)} labels of up to {len(longest)} characters: a node takes "
+                f"{MAX_CHOICES} of {MAX_CHOICE_LENGTH}; use fewer, or a bundle as the teacher"
+            )
+        self._node, self._options = AskedNode(target), tuple(options)
+        self._system = instruction(options)
+
+    def __enter__(self) -> Self:
+        self._node.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._node.__exit__()
+
+    def ask(self, example: Example) -> Doubles | None:
+        """Return the probability of each option ``[options]``; None when the answer was cut off.
+
+        Raises:
+            UsageError: the node refuses the prompt.
+            UnavailableError: the node gives no reply, or has too much to do for long.
+        """
+        members = {
+            "system": self._system,
+            "prompt": example.prompt,
+            "temperature": 0,
+            "format": {"type": "choice", "choices": self._options, "probabilities": True},
+        }
+        reply = self._node.reply(members, example.place)
+        return _probabilities(reply.members.get("data"), len(self._options))
 
 
 def _probabilities(data: Any, count: int) -> Doubles | None:  # noqa: ANN401 - a node's JSON

@@ -9,7 +9,8 @@ import pytest
 
 from edged.commands.gather import gather
 from edged.commands.local_broker import Broker
-from edged.commands.teach import add_source_options
+from edged.commands.teach import add_arguments, add_source_options
+from edged.commands.written_teacher import with_answers
 from edged.errors import ErrorCode, ExitCode, UnavailableError, UsageError
 from edged.protocol.request import Rejected, Request
 from edged.protocol.wire import Delivery, Encoded, WireProperties
@@ -108,3 +109,82 @@ def test_without_a_node_it_ends_at_once(mosquitto: Broker, tmp_path: Path) -> No
     with pytest.raises(UnavailableError) as caught:
         taught(mosquitto, tmp_path, "a coat")
     assert caught.value.exit_code == ExitCode.TEMPORARY_FAILURE
+
+
+SWITCH = {
+    "type": "object",
+    "properties": {"state": {"enum": ["on", "off"]}},
+    "required": ["state"],
+    "additionalProperties": False,
+}
+
+
+class SwitchNode(FakeNode):
+    """A node that writes JSON: it is sure of "on", and torn elsewhere."""
+
+    def _generate(self, delivery: Delivery, request: Request) -> None:
+        is_sure = "on" in request.messages[-1].content.split()
+        torn: list[Any] = [{"state": "on"}, {"state": "off"}, None]
+        answer = {"state": "on"} if is_sure else torn[request.sampling.seed % 3]
+        data = {"text": "", "json": answer, "finish_reason": "stop"}
+        reply = {"v": 1, "id": request.reply_to.request_id, "status": "ok", "data": data}
+        message = Encoded(request.reply_to.topic, json.dumps(reply).encode(), WireProperties())
+        self._owed[self._transport.publish(message)] = delivery
+
+
+def written(broker: Broker, folder: Path, *options: str) -> Path:
+    (folder / "schema.json").write_text(json.dumps(SWITCH))
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    words = [str(folder / "prompts.jsonl"), "--schema", str(folder / "schema.json"), *options]
+    words += ["--model", "m", "--output", str(folder / "switch")]
+    return with_answers(parser.parse_args([*words, "--teacher", f"{broker.url}/kitchen"]))
+
+
+def test_answers_that_a_node_agrees_on_are_kept_and_asked_for_once(
+    mosquitto: Broker, tmp_path: Path
+) -> None:
+    rows = [{"prompt": "lamp off", "answer": {"state": "off"}}]
+    rows += [{"prompt": prompt} for prompt in ("on please", "on now", "hm")]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    review = tmp_path / "review.jsonl"
+    with SwitchNode(mosquitto) as node:
+        taught_path = written(mosquitto, tmp_path, "--review", str(review))
+        assert len(node.requests) == 3 + 3 + 5
+        review.unlink()
+        assert written(mosquitto, tmp_path) == taught_path
+        assert len(node.requests) == 11 + 5
+    kept = [json.loads(line) for line in taught_path.read_text().splitlines()]
+    assert [(row["prompt"], row["answer"]["state"]) for row in kept[:3]] == [
+        ("lamp off", "off"),
+        ("on please", "on"),
+        ("on now", "on"),
+    ]
+    assert len(kept) == 3
+
+
+def test_what_it_does_not_agree_on_is_for_a_person_to_look_at(
+    mosquitto: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "on"}\n{"prompt": "hm"}\n')
+    review = tmp_path / "review.jsonl"
+    with SwitchNode(mosquitto):
+        path = written(mosquitto, tmp_path, "--review", str(review))
+        with pytest.raises(UsageError, match=r"review\.jsonl is there already"):
+            written(mosquitto, tmp_path, "--review", str(review))
+    assert "1 of 2 prompts answered the same way" in capsys.readouterr().err
+    (doubtful,) = review.read_text().splitlines()
+    assert json.loads(doubtful)["prompt"] == "hm"
+    assert [json.loads(line)["prompt"] for line in path.read_text().splitlines()] == ["on"]
+
+
+def test_a_teacher_that_cannot_write_is_refused_before_it_is_asked(
+    mosquitto: Broker, tmp_path: Path
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "hm"}\n{"messages": [{"role": "nobody"}]}\n')
+    with pytest.raises(UsageError, match=r"prompts\.jsonl:2"):
+        written(mosquitto, tmp_path)
+    prompts.write_text('{"prompt": "hm", "answer": {"state": "on"}}\n')
+    with pytest.raises(UsageError, match="has an answer already"):
+        written(mosquitto, tmp_path)
