@@ -3,15 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from edged.bundle.folder import open_bundle
-from edged.engine.loading import load_engine
-from edged.engine.steps import EngineSettings
-from edged.engine.tokenizer import Tokenizer
-from edged.engine.written import WriterRunner
-from edged.specialists.adapter import AdaptedModel
+from edged.commands.written import AskedWriter
 from edged.specialists.dialogues import read_dialogues
 from edged.specialists.measures import interval
-from edged.specialists.writer import read_writer
 from edged.specialists.written import Written, asked_of
 
 # Six functions of a home, of which one says that a wish is vague, needs a device that is not
@@ -22,7 +16,6 @@ TAUGHT, UNSEEN, TOOLS = (
     DIALOGUES / name for name in ("taught.jsonl", "unseen.jsonl", "tools.json")
 )
 NONE = "not_understood"
-_CONTEXT = 2048
 
 
 def judge(folder: Path, model: Path) -> None:
@@ -31,12 +24,10 @@ def judge(folder: Path, model: Path) -> None:
     Raises:
         BundleError: The bundle or the writer is wrong.
     """
-    bundle = open_bundle(model)
-    engine = load_engine(bundle, EngineSettings(_CONTEXT))
-    writer = read_writer(folder, AdaptedModel.of(bundle.manifest), engine.adapter_shape)
-    runner = WriterRunner(engine, Tokenizer.load(bundle), writer)
+    asked = AskedWriter(folder, model)
     found = [
-        runner.answer(asked_of(dialogue, writer.wording)[-1]) for dialogue in read_dialogues(UNSEEN)
+        asked.runner.answer(asked_of(dialogue, asked.writer.wording)[-1])
+        for dialogue in read_dialogues(UNSEEN)
     ]
     for one in found:
         if not one.is_right:

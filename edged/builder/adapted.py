@@ -1,4 +1,4 @@
-"""The branches of a graph's upper layers in which products take adapters.
+"""The branches of a graph's layers in which products take adapters.
 
 An adapted product adds ``(x @ down) @ up`` to its output. ``down`` and ``up`` are inputs of the
 graph, one of each for every slot, so that a run serves several adapters.
@@ -23,9 +23,9 @@ from edged.engine.fused import HIDDEN, IS_PROMPT
 from edged.engine.signature import ADAPTED, DOWN, UP
 from edged.specialists.adapter import ProductShape
 
-# SmolLM2-135M, two cores: a decode step with one adapter takes 1.09 times as long with the upper
-# third of the layers, 1.14 with the upper half, and 1.24 with all at half of this rank.
-FIRST_LAYER_SHARE = 2 / 3
+# A step takes longer by the number of adapted products, wherever they are, and an adapter learns
+# more if they are at all depths than if they are side by side (`docs/engine.md`).
+_FIRST_LAYER, _EVERY = 5, 2
 RANK = 16
 
 _PACKS = {
@@ -54,7 +54,7 @@ class Product:
 
 
 def find_products(graph: onnx.GraphProto, op_type: str = "MatMulInteger") -> dict[str, Product]:
-    """Return the products of the upper layers by the names that adapters have for them.
+    """Return the products of the adapted layers by the names that adapters have for them.
 
     Args:
         graph: fused and without branches. One whose products have other names, or another scheme
@@ -64,18 +64,23 @@ def find_products(graph: onnx.GraphProto, op_type: str = "MatMulInteger") -> dic
     sizes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     heads = next((_heads(n) for n in graph.node if n.op_type == _ATTENTION), None)
     num_layers = sum(value.name.endswith(".key") for value in graph.input)
-    first, found = round(FIRST_LAYER_SHARE * num_layers), {}
+    layers, found = adapted_layers(num_layers), {}
     for node in graph.node:
         name = node.name.removesuffix(".sums")
         match = _PRODUCT.fullmatch(name)
         if match is None or node.op_type != op_type or heads is None:
             continue
         shape = sizes.get(node.input[1], ())
-        if len(shape) != 2 or int(match[2]) < first:  # noqa: PLR2004 - a matrix
+        if len(shape) != 2 or int(match[2]) not in layers:  # noqa: PLR2004 - a matrix
             continue
         linears = _linears(match[4], shape[1], heads)
         found[match[1]] = Product(name, linears, _shape(shape[0], linears))
     return found
+
+
+def adapted_layers(num_layers: int) -> range:
+    """Return which layers of so many take adapters."""
+    return range(min(_FIRST_LAYER, num_layers - 1), num_layers, _EVERY)
 
 
 def _heads(attention: onnx.NodeProto) -> tuple[int, int]:

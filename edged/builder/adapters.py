@@ -69,8 +69,8 @@ def _check(folder: Path, adapter: PeftAdapter, products: Mapping[str, Product]) 
     for (layer, name), pair in adapter.items():
         if layer not in layers:
             raise BuildError(
-                f"{path}: layers_to_transform has layer {layer}, the bundle adapts {layers[0]} to"
-                f" {layers[-1]}; train these only"
+                f"{path}: layers_to_transform has layer {layer}, the bundle adapts "
+                f"{', '.join(map(str, layers))}; train these only"
             )
         product = known.get((layer, name))
         if product is None:

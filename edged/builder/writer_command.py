@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from edged.builder.adapted import adapted_layers
 from edged.builder.adapter_gate import MeanKl, gated_adapter
 from edged.builder.adapters import convert_adapter
 from edged.builder.lora import LINEARS, MAX_RANK, AdapterForm, attach, load_state, state_of
@@ -30,9 +31,9 @@ from edged.builder.writer_model import (
     load_model,
     teaching_bytes,
 )
-from edged.builder.writer_prompts import Prompts, rows_of
+from edged.builder.writer_prompts import MOST_VARIATIONS, Prompts, rows_of, rows_to_learn
 from edged.builder.writer_results import calibrated, compare_exact, result_of
-from edged.builder.writer_rows import Row, joined
+from edged.builder.writer_rows import Row
 from edged.builder.writer_training import Course, Epoch, Trainer
 from edged.bundle.folder import Bundle, open_bundle
 from edged.engine.loading import load_engine
@@ -43,7 +44,6 @@ from edged.errors import BuildError, ExitCode, UsageError
 from edged.specialists.adapter import AdaptedModel, AdapterPart, adapter_bytes, made_adapter
 from edged.specialists.dialogues import Dialogue
 from edged.specialists.folder import Result
-from edged.specialists.multiply import Multiplier
 from edged.specialists.names import taught_name
 from edged.specialists.writer import (
     DEFAULT_TEMPLATE,
@@ -64,11 +64,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     "precision": (0, 1),
     "floor": (0, 1),
     "rank": (1, MAX_RANK),
-    "layers": (0.01, 1),
     "epochs": (1, 1000),
     "rate": (0, 1),
     "batch": (1, 1024),
-    "variations": (1, 64),
     "threads": (1, 1024),
 }
 _NOT_MEASURED = Result(0.0, 0.0, 1.0, 0.0, 0, 0.0, 0.0, 0.0, None)
@@ -143,9 +141,11 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _check_options(arguments: argparse.Namespace) -> None:
     # Before minutes of work, not after them.
-    for option in ("teacher", "labels", "review", "tolerance"):
+    for option in ("labels", "tolerance"):
         if getattr(arguments, option) is not None:
             raise UsageError(f"--{option}: is not for answers that are written; leave it out")
+    if arguments.variations is not None and not 1 <= arguments.variations <= MOST_VARIATIONS:
+        raise UsageError(f"--variations: is not from 1 to {MOST_VARIATIONS}")
     for option, (least, most) in _RANGES.items():
         value = getattr(arguments, option)
         if not least <= value <= most:
@@ -171,7 +171,9 @@ def _taught(
     progress: Progress,
 ) -> tuple[AdapterForm, dict[str, torch.Tensor]]:
     """Train adapters, and return them."""
-    rows, num_held_out = _rows(arguments, material, prompts)
+    rows = rows_to_learn(prompts, material, arguments.variations, arguments.batch)
+    held_out = rows_of(prompts, material.held_out)
+    rows, num_held_out = [*rows, *held_out], len(held_out)
     model = load_model(base.weights, base.kind)
     form = _form(arguments, model.config.num_hidden_layers)
     attach(model, form, seed=SEED)
@@ -215,26 +217,11 @@ def _train(trainer: Trainer, progress: Progress) -> None:
         trainer.run(note)
 
 
-def _rows(
-    arguments: argparse.Namespace, material: Material, prompts: Prompts
-) -> tuple[list[Row], int]:
-    multiplier = Multiplier(material.taught, material.wording.shape, SEED)
-    made = [
-        multiplier.variation(one, number)
-        for number in range(1, arguments.variations)
-        for one in material.taught
-    ]
-    held_out = rows_of(prompts, material.held_out)
-    taught = joined(rows_of(prompts, [*material.taught, *made]), arguments.batch)
-    return [*taught, *held_out], len(held_out)
-
-
 def _form(arguments: argparse.Namespace, num_layers: int) -> AdapterForm:
-    first = num_layers - round(num_layers * arguments.layers)
     targets = LINEARS if arguments.targets == "all" else tuple(arguments.targets.split(","))
     if unknown := set(targets) - set(LINEARS):
         raise UsageError(f"--targets: {min(unknown)} is none of {', '.join(LINEARS)}")
-    layers = tuple(range(min(first, num_layers - 1), num_layers))
+    layers = tuple(adapted_layers(num_layers))
     return AdapterForm(arguments.rank, 2.0 * arguments.rank, targets, layers)
 
 
@@ -259,7 +246,7 @@ def _check_form(form: AdapterForm, state: dict[str, torch.Tensor], base: TaughtM
             convert_adapter(Path(folder), base.bundle.manifest, base.reference)
         except BuildError as error:
             problem = str(error).removeprefix(f"{Path(folder) / CONFIG}: ")
-            raise UsageError(f"--layers, --rank or --targets: {problem}") from error
+            raise UsageError(f"--rank or --targets: {problem}") from error
 
 
 def _gated(

@@ -2,16 +2,24 @@
 
 from collections.abc import Callable, Sequence
 
-from edged.builder.writer_rows import Row
+from edged.builder.writer_material import SEED, Material
+from edged.builder.writer_rows import Row, joined
 from edged.engine.tokenizer import TemplateError, Tokenizer
 from edged.engine.tokenizer.inputs_template import InputsTemplateError
 from edged.engine.writing import WriterPrompts
 from edged.errors import UsageError
 from edged.specialists.dialogues import Dialogue
+from edged.specialists.multiply import Multiplier
+from edged.specialists.out_of_scope import out_of_scope
 from edged.specialists.wording import Wording
 from edged.specialists.written import Asked, asked_of
 
 MAX_TOKENS = 2048
+MOST_VARIATIONS = 64
+# Where nothing says how many, three epochs take some 20 minutes on two cores.
+_EPOCH_TOKENS, _ENOUGH_VARIATIONS = 100_000, 10
+# Examples that are made of what no function does, of all answers.
+_OUT_OF_SCOPE = 0.15
 
 
 class Prompts:
@@ -92,3 +100,35 @@ def rows_of(
         if note is not None:
             note((index + 1) / len(dialogues))
     return rows
+
+
+def rows_to_learn(
+    prompts: Prompts, material: Material, variations: int | None, batch: int
+) -> list[Row]:
+    """Return the rows of the examples, and of what is made of them.
+
+    Args:
+        prompts: Makes their tokens.
+        material: What was read.
+        variations: How often each example is there, itself counted; None is as often as there is
+            time for.
+        batch: Dialogues of a row at most.
+
+    Raises:
+        UsageError: One cannot be said; it names the line.
+    """
+    rows = joined(rows_of(prompts, material.taught), batch)
+    if variations is None:
+        num_tokens = sum(len(row.ids) for row in rows)
+        variations = min(max(1, _EPOCH_TOKENS // num_tokens), _ENOUGH_VARIATIONS)
+    if variations == 1:
+        return rows
+    multiplier = Multiplier(material.taught, material.wording.shape, SEED)
+    made = [
+        multiplier.variation(one, number)
+        for number in range(1, variations)
+        for one in material.taught
+    ]
+    count = round(_OUT_OF_SCOPE * variations * sum(len(one.turns) for one in material.taught))
+    apart = out_of_scope(material.taught, material.wording.schema, count, SEED)
+    return joined(rows_of(prompts, [*material.taught, *made, *apart]), batch)

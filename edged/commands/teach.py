@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from edged.commands.broker_options import add_credentials
-from edged.errors import UnavailableError
+from edged.errors import UnavailableError, UsageError
 from edged.specialists.dialogues import MAX_DIALOGUES, is_written
 from edged.specialists.examples import read_rows
 from edged.specialists.names import taught_name
@@ -20,7 +20,7 @@ _WRITER = "edged.builder.writer_command"
 # What only a writer has a use for.
 _OF_WRITERS = ("tools", "schema", "template", "adapter", "weights")
 # Chosen by measurement: `docs/specialists.md`, what it costs.
-RANK, LAYERS, EPOCHS, RATE, BATCH, VARIATIONS = 16, 1 / 3, 3, 1.5e-3, 16, 3
+RANK, EPOCHS, RATE, BATCH = 16, 3, 1.5e-3, 16
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:
@@ -119,13 +119,6 @@ def _add_writer_options(group: "argparse._ArgumentGroup") -> None:
 def _add_course_options(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--rank", type=int, default=RANK, metavar="N", help=f"default: {RANK}")
     group.add_argument(
-        "--layers",
-        type=float,
-        default=LAYERS,
-        metavar="SHARE",
-        help="share of the layers, from the last one, that are adapted (default: a third)",
-    )
-    group.add_argument(
         "--targets", default="all", metavar="NAMES", help="linears, such as q_proj,v_proj"
     )
     group.add_argument("--epochs", type=int, default=EPOCHS, metavar="N", help=f"default: {EPOCHS}")
@@ -134,9 +127,9 @@ def _add_course_options(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--variations",
         type=int,
-        default=VARIATIONS,
         metavar="N",
-        help=f"of each example, made by exchanging what the schema lists (default: {VARIATIONS})",
+        help="of each example, made by exchanging what the schema lists (default: as many as there "
+        "is time for)",
     )
     group.add_argument("--threads", type=int, default=2, metavar="N", help="default: 2")
 
@@ -176,4 +169,11 @@ def _teach_writer(arguments: argparse.Namespace) -> int:
             f"{error.name} is not installed, and answers that are written need it: `pip install "
             "'edged[build]'`, on a workstation rather than the device"
         ) from error
+    if arguments.teacher is not None:
+        # Imported here: nobody else connects to a broker.
+        from edged.commands.written_teacher import with_answers  # noqa: PLC0415
+
+        arguments.examples = with_answers(arguments)
+    elif arguments.review is not None:
+        raise UsageError("--review: only with --teacher")
     return int(module.main(arguments))

@@ -25,7 +25,7 @@ from tests.peft_folder import TINY, write_peft
 from tests.tiny_model import tiny_manifest, write_tiny_tokenizer
 
 MAX_MODEL_LEN = 128
-# The upper third of two layers.
+# The one of two layers that takes adapters.
 LAYER = 1
 ROOMS = {
     "type": "object",

@@ -236,7 +236,7 @@ def test_a_key_that_is_off_and_a_scale_of_rank_are_taken(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("layers", "shapes", "rank", "problem"),
     [
-        ([0], TINY, 4, "layers_to_transform has layer 0, the bundle adapts 1 to 1"),
+        ([0], TINY, 4, "layers_to_transform has layer 0, the bundle adapts 1"),
         ([1], {"x_proj": (64, 64)}, 4, "target_modules has x_proj, the bundle adapts q_proj"),
         ([1], {"q_proj": (64, 32)}, 4, "q_proj of layer 1 has 64 inputs and 32 outputs, not 64"),
         ([1], TINY, 17, "r is 17, the bundle takes 16 at most"),

@@ -316,7 +316,7 @@ def test_a_file_becomes_a_writer(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     tools = ("--tools", tmp_path / "tools.json")
-    options = ("--layers", 0.5, "--rank", 4, "--epochs", 2, "--variations", 2, "--threads", 1)
+    options = ("--rank", 4, "--epochs", 2, "--variations", 2, "--threads", 1)
     assert teach(*tools, *options) == 0
     printed = capsys.readouterr()
     assert "44 examples to learn from" in printed.out
@@ -378,11 +378,11 @@ def test_corrections_are_learned_from_in_place_of_examples(
 def test_what_the_bundle_could_not_run_is_refused_before_it_is_trained(
     tmp_path: Path, teach: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ("--tools", tmp_path / "tools.json", "--layers", 1, "--rank", 4)
+    options = ("--tools", tmp_path / "tools.json", "--rank", 17)
     assert teach(*options) != 0
     printed = capsys.readouterr()
-    problem = "layers_to_transform has layer 0, the bundle adapts 1 to 1"
-    assert f"--layers, --rank or --targets: {problem}" in printed.err
+    problem = "r is 17, the bundle takes 16 at most"
+    assert f"--rank or --targets: {problem}" in printed.err
     assert "epoch" not in printed.err
 
 
@@ -418,7 +418,7 @@ def test_below_the_floor_nothing_is_written(
     tmp_path: Path, teach: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--tools", tmp_path / "tools.json", "--epochs", 1, "--rate", 1e-9, "--floor", 1)
-    assert teach(*options, "--variations", 1, "--layers", 0.5) == 64
+    assert teach(*options, "--variations", 1) == 64
     assert "is below --floor 100.0%: no specialist is written" in capsys.readouterr().err
     assert not (tmp_path / "rooms" / WRITER).exists()
 
@@ -429,10 +429,11 @@ def test_below_the_floor_nothing_is_written(
         ((), "examples.jsonl: the answers are JSON; give their shape with --tools or --schema"),
         (("--tools", "none.json"), "none.json: cannot be read as JSON"),
         (("--write", "--weights", "none"), "give their shape"),
-        (("--write", "--layers", "2"), "--layers: 2 is not from 0.01 to 1"),
         (("--write", "--rank", "65"), "--rank: 65 is not from 1 to 64"),
         (("--write", "--name", "Rooms"), "name 'Rooms' must be"),
-        (("--write", "--teacher", "mqtt://x/y"), "--teacher: is not for answers that are written"),
+        (("--write", "--labels", "a,b"), "--labels: is not for answers that are written"),
+        (("--write", "--review", "look.jsonl"), "--review: only with --teacher"),
+        (("--write", "--teacher", "mqtt://x/y"), "--teacher: each line of"),
     ],
 )
 def test_what_is_missing_is_said(

@@ -92,7 +92,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
         "--output": folder / "taught",
         "--schema": folder / "schema.json",
         "--template": folder / "template",
-        "--layers": 0.5,
         "--rank": 4,
         "--epochs": 2,
         "--variations": 1,

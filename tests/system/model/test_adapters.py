@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edged.builder.adapted import adapted_layers
 from edged.builder.adapter_gate import MAX_MEAN_KL, measure_adapter
 from edged.builder.adapters import convert_adapter
 from edged.builder.peft import read_peft
@@ -21,7 +22,7 @@ from tests.paths import ROOT
 from tests.peft_folder import SMOLLM2, write_peft
 from tests.requirements import require
 
-LAYERS = range(20, 30)
+LAYERS = adapted_layers(30)
 NUM_SLOTS = 8
 PROMPT = np.random.default_rng(9).integers(100, 40_000, 70)
 CHUNKS = ([64, 6], [69, 1], [1] * 70, [33, 20, 17])
