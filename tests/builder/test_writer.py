@@ -23,7 +23,8 @@ from edged.builder.lora import LINEARS, AdapterForm, attach, load_state, state_o
 from edged.builder.peft import WEIGHTS, read_peft  # noqa: E402
 from edged.builder.peft_folder import trained, write_peft  # noqa: E402
 from edged.builder.trunk import Trunk  # noqa: E402
-from edged.builder.writer_material import read_material  # noqa: E402
+from edged.builder.writer_material import Material, read_material  # noqa: E402
+from edged.builder.writer_prompts import Prompts, rows_to_learn  # noqa: E402
 from edged.builder.writer_results import compare_exact  # noqa: E402
 from edged.builder.writer_rows import Batch, Row, batch_of, batches, joined  # noqa: E402
 from edged.builder.writer_training import Course, Epoch, Trainer  # noqa: E402
@@ -34,8 +35,15 @@ from edged.engine.loading import load_graph  # noqa: E402
 from edged.engine.tokenizer import Tokenizer  # noqa: E402
 from edged.errors import BuildError, UsageError  # noqa: E402
 from edged.specialists.adapter import AdaptedModel  # noqa: E402
-from edged.specialists.dialogues import Dialogue  # noqa: E402
-from edged.specialists.writer import PEFT, WRITER, read_writer, tokens_allowed  # noqa: E402
+from edged.specialists.dialogues import Dialogue, Turn  # noqa: E402
+from edged.specialists.wording import wording_of_tools  # noqa: E402
+from edged.specialists.writer import (  # noqa: E402
+    DEFAULT_TEMPLATE,
+    PEFT,
+    WRITER,
+    read_writer,
+    tokens_allowed,
+)
 from edged.specialists.written import Asked, Written  # noqa: E402
 from tests.builder.adapted_bundle import AdaptedBundle, write_adapted_bundle  # noqa: E402
 from tests.builder.conftest import TinyExport  # noqa: E402
@@ -345,6 +353,32 @@ def test_a_file_becomes_a_writer(
     texts = (f"{word} room={room}" for word in ("on", "off") for room in ("hall", "attic"))
     longest = max(len(tokenizer.encode(text)) for text in texts) + 1
     assert other.description.max_tokens == found.description.max_tokens == tokens_allowed(longest)
+
+
+def test_few_examples_are_made_as_many_as_there_is_time_for(base: AdaptedBundle) -> None:
+    tools = [*TOOLS, {"type": "function", "function": {"name": "unclear"}}]
+    on = {"name": "on", "arguments": {"room": "hall"}}
+    unclear = {"name": "unclear", "arguments": {}}
+    said = [
+        ("on in the hall", on),
+        *((f"make it {n}", unclear) for n in ("nice", "good", "better")),
+    ]
+    dialogues = [
+        Dialogue((Turn(text, answer),), line, "") for line, (text, answer) in enumerate(said)
+    ]
+    wording = wording_of_tools(tools, [answer for _, answer in said])
+    prompts = Prompts(Tokenizer.load(base.bundle), wording, DEFAULT_TEMPLATE)
+
+    def num_made(count: int, variations: int | None) -> int:
+        material = Material(dialogues * count, [], [], wording)
+        rows = rows_to_learn(prompts, material, variations, batch=16)
+        return sum(row.num_dialogues for row in rows)
+
+    assert num_made(1, 1) == 4
+    # 15 % more are out of scope, for which there is a function.
+    assert num_made(1, 2) == 8 + 1
+    assert num_made(1, None) == 40 + 6
+    assert num_made(2000, None) == 8000
 
 
 def test_corrections_are_learned_from_in_place_of_examples(
