@@ -24,8 +24,10 @@ from edged.builder.w8a8 import STEPS
 from edged.builder.weights import SourceGraph
 from edged.bundle.manifest import KvType, Manifest
 from edged.errors import BuildError
-from edged.specialists.adapter import AdapterPart
+from edged.specialists.adapter import AdapterPart, read_adapter
+from edged.specialists.writer import ADAPTER
 
+_SMALLEST_GAIN = 1e-4
 _ADVICE = "rebuild it with `edged build` in the form int8-w8a8 with an int8 cache"
 
 
@@ -45,21 +47,54 @@ def convert_adapter(
     if manifest.scheme != Scheme.INT8_W8A8 or manifest.model.kv_type is not KvType.INT8:
         raise BuildError(f"{manifest.name}: a bundle of this form takes no adapters; {_ADVICE}")
     adapter = read_peft(folder)
-    graph = SourceGraph(reference_folder)
-    products = find_products(graph.model.graph, "MatMul")
-    if not products:
-        raise BuildError(f"{manifest.name}: the graph of this model takes no adapters")
-    _check(folder, adapter, products)
-    tuning = rotated(graph, {})
-    if manifest.tries and manifest.tries[-1].scaling == Scaling.DYNAMIC:
-        tuning = tuning.with_dynamic_norms()
-    nodes = {node.name: node for node in graph.model.graph.node}
+    way = _Way(manifest, reference_folder)
+    _check(folder, adapter, way.products)
     parts = {}
-    for name, product in products.items():
+    for name, product in way.products.items():
         own = {n: adapter.get((product.layer, n)) for n in product.linears}
         if any(own.values()):
-            parts[name] = _part(nodes[product.node], product, own, tuning)
+            parts[name] = _part(way.nodes[product.node], product, own, way.tuning)
     return parts
+
+
+def restore_adapter(data: bytes, manifest: Manifest, reference_folder: Path) -> PeftAdapter:
+    """Return PEFT's adapter of one in the form of a bundle; blocks for seconds.
+
+    It is the inverse of ``convert_adapter``, but for what was rounded.
+
+    Args:
+        data: content of the adapter's file; may come from a stranger.
+        manifest: of the bundle.
+        reference_folder: holds the fused fp32 graph that the bundle was made of.
+
+    Raises:
+        BuildError: the adapter is damaged, or of another model.
+    """
+    way = _Way(manifest, reference_folder)
+    try:
+        shapes = {name: product.shape for name, product in way.products.items()}
+        parts = read_adapter(data, shapes).parts
+    except ValueError as error:
+        raise BuildError(f"{ADAPTER}: {error}") from error
+    found: dict[tuple[int, str], LowRank] = {}
+    for name, part in parts.items():
+        product = way.products[name]
+        found |= _restored(way.nodes[product.node], product, part, way.tuning)
+    return found
+
+
+class _Way:
+    """What happens to the weights of a bundle on their way into it."""
+
+    def __init__(self, manifest: Manifest, reference_folder: Path) -> None:
+        graph = SourceGraph(reference_folder)
+        self.products = find_products(graph.model.graph, "MatMul")
+        if not self.products:
+            raise BuildError(f"{manifest.name}: the graph of this model takes no adapters")
+        self.tuning = rotated(graph, {})
+        if manifest.tries and manifest.tries[-1].scaling == Scaling.DYNAMIC:
+            self.tuning = self.tuning.with_dynamic_norms()
+        self.nodes = {node.name: node for node in graph.model.graph.node}
 
 
 def _check(folder: Path, adapter: PeftAdapter, products: Mapping[str, Product]) -> None:
@@ -101,17 +136,56 @@ def _part(
             down[: len(pair.down)], up[:, : len(pair.down)] = pair.down, pair.up
         downs += [down] * (num_outputs // width if inners > 1 else 1)
         ups.append(up)
-    source, output, rows = node.input[0], node.output[0], np.concatenate(downs)
-    columns = np.concatenate(ups)
+    matrix = _read(node, np.concatenate(downs), tuning).T
+    columns = _written(node, np.concatenate(ups), tuning)
+    scales = column_scales(matrix)
+    steps = gptq_round(matrix, scales, None)
+    return AdapterPart(steps, scales * _unit(node, tuning), *_rounded(_blocks(columns, blocks)))
+
+
+def _restored(
+    node: onnx.NodeProto, product: Product, part: AdapterPart, tuning: Tuning
+) -> dict[tuple[int, str], LowRank]:
+    """Return what is added to the projections of one product."""
+    inputs, inners, blocks, rank, width = product.shape
+    rows = (part.down * (part.down_scales / _unit(node, tuning))).T
+    rows = _inverse(_read(node, np.eye(inputs, dtype=np.float32), tuning), rows.T).T
+    up = (part.up * part.up_scales).transpose(0, 2, 1).reshape(blocks * width, rank)
+    columns = _inverse(_written(node, np.eye(len(up), dtype=np.float32), tuning).T, up)
+    found, start = {}, 0
+    for name, num_outputs in product.linears.items():
+        first = start // width * rank if inners > 1 else 0
+        pair = LowRank(rows[first : first + rank], columns[start : start + num_outputs])
+        found[product.layer, name] = pair
+        start += num_outputs
+    return found
+
+
+def _read(node: onnx.NodeProto, rows: Floats, tuning: Tuning) -> Floats:
+    """Return rows that multiply a product's input, as they multiply it in the bundle."""
+    source = node.input[0]
     if tuning.rotation is not None:
         rows = tuning.rotation.read(source, rows)
-        columns = tuning.rotation.written(output, columns)
-    matrix = rotate_blocks(rows, tuning.block(source, rows.shape[1])).T
-    scales = column_scales(matrix)
+    return rotate_blocks(rows, tuning.block(source, rows.shape[1]))
+
+
+def _written(node: onnx.NodeProto, columns: Floats, tuning: Tuning) -> Floats:
+    """Return rows that make a product's output, as they make it in the bundle."""
+    if tuning.rotation is None:
+        return columns
+    return tuning.rotation.written(node.output[0], columns)
+
+
+def _unit(node: onnx.NodeProto, tuning: Tuning) -> np.float32:
     # Steps of the activation count 127 for its peak, or for each row's own largest value.
-    unit = np.float32((tuning.peak(source) or 1.0) / STEPS)
-    steps = gptq_round(matrix, scales, None)
-    return AdapterPart(steps, scales * unit, *_rounded(_blocks(columns, blocks)))
+    return np.float32((tuning.peak(node.input[0]) or 1.0) / STEPS)
+
+
+def _inverse(matrix: Floats, product: Floats) -> Floats:
+    """Return x of matrixᵀ · x = product; what a norm's weight of 0 hid is 0."""
+    square = matrix.astype(np.float64) @ matrix.T.astype(np.float64)
+    square[np.diag_indices_from(square)] += _SMALLEST_GAIN**2
+    return np.asarray(np.linalg.solve(square, matrix.astype(np.float64) @ product), np.float32)
 
 
 def _blocks(columns: Floats, blocks: int) -> Floats:

@@ -14,7 +14,7 @@ import torch
 
 from edged.builder.adapted import adapted_layers
 from edged.builder.adapter_gate import MeanKl, gated_adapter
-from edged.builder.adapters import convert_adapter
+from edged.builder.adapters import convert_adapter, restore_adapter
 from edged.builder.lora import LINEARS, MAX_RANK, AdapterForm, attach, load_state, state_of
 from edged.builder.peft import CONFIG, read_peft
 from edged.builder.peft_folder import trained, write_peft
@@ -36,16 +36,24 @@ from edged.builder.writer_results import calibrated, compare_exact, result_of
 from edged.builder.writer_rows import Row
 from edged.builder.writer_training import Course, Epoch, Trainer
 from edged.bundle.folder import Bundle, open_bundle
+from edged.bundle.plain_file import read_plain
 from edged.engine.loading import load_engine
 from edged.engine.steps import EngineSettings
 from edged.engine.tokenizer import Tokenizer
 from edged.engine.written import WriterRunner
 from edged.errors import BuildError, ExitCode, UsageError
-from edged.specialists.adapter import AdaptedModel, AdapterPart, adapter_bytes, made_adapter
+from edged.specialists.adapter import (
+    MAX_BYTES,
+    AdaptedModel,
+    AdapterPart,
+    adapter_bytes,
+    made_adapter,
+)
 from edged.specialists.dialogues import Dialogue
 from edged.specialists.folder import Result
 from edged.specialists.names import taught_name
 from edged.specialists.writer import (
+    ADAPTER,
     DEFAULT_TEMPLATE,
     FORMAT,
     PEFT,
@@ -177,6 +185,7 @@ def _taught(
     model = load_model(base.weights, base.kind)
     form = _form(arguments, model.config.num_hidden_layers)
     attach(model, form, seed=SEED)
+    _begin(model, form, arguments.begin, base)
     _check_form(form, state_of(model), base)
     course = Course(arguments.epochs, arguments.rate, arguments.batch, seed=SEED)
     need = teaching_bytes(model.config, rows, course.batch_rows, form.layers[0], base.kind)
@@ -196,7 +205,7 @@ def _taught(
         num_held_out,
         course,
         checkpoint=checkpoint,
-        fingerprint=_fingerprint(rows, form, course, base),
+        fingerprint=_fingerprint(rows, form, course, base, str(arguments.begin)),
     )
     _train(trainer, progress)
     trainer.forget()
@@ -225,8 +234,34 @@ def _form(arguments: argparse.Namespace, num_layers: int) -> AdapterForm:
     return AdapterForm(arguments.rank, 2.0 * arguments.rank, targets, layers)
 
 
-def _fingerprint(rows: Sequence[Row], form: AdapterForm, course: Course, base: TaughtModel) -> str:
-    found = hashlib.sha256(base.bundle.manifest.source.sha256.encode())
+def _begin(model: Any, form: AdapterForm, folder: Path | None, base: TaughtModel) -> None:  # noqa: ANN401
+    """Set the adapters to those of a folder, if one is given: PEFT's, or a specialist's.
+
+    Raises:
+        BuildError: It cannot be read.
+        UsageError: They are of another form.
+    """
+    if folder is None:
+        return
+    if (folder / CONFIG).is_file():
+        adapter = read_peft(folder)
+    else:
+        try:
+            data = read_plain(folder / ADAPTER, MAX_BYTES)
+        except OSError as error:
+            raise UsageError(f"--begin: {folder}: has no adapter ({error.strerror})") from error
+        adapter = restore_adapter(data, base.bundle.manifest, base.reference)
+    begun, state = trained(adapter)
+    if replace(begun, alpha=form.alpha) != form:
+        raise UsageError(f"--begin: {folder}: is {begun}, and {form} is taught")
+    factor = begun.scale / form.scale
+    load_state(model, {n: t * factor if "lora_B" in n else t for n, t in state.items()})
+
+
+def _fingerprint(
+    rows: Sequence[Row], form: AdapterForm, course: Course, base: TaughtModel, begun: str
+) -> str:
+    found = hashlib.sha256(f"{base.bundle.manifest.source.sha256} {begun}".encode())
     found.update(json.dumps([asdict(form), asdict(course), str(base.kind)]).encode())
     for number in chain.from_iterable(row.ids for row in rows):
         found.update(number.to_bytes(4, "little"))

@@ -213,6 +213,22 @@ def write_writer(folder: Path, description: WriterDescription, adapter: bytes) -
     (folder / WRITER).write_text(text + "\n", encoding="utf-8")
 
 
+def read_description(folder: Path) -> tuple[WriterDescription, Wording]:
+    """Read and check what a folder says of its writer, and the form of its answers.
+
+    Raises:
+        BundleError: It is damaged.
+        BundleUnavailableError: It cannot be read now.
+    """
+    try:
+        description = decode(WriterDescription, read_json(_read(folder / WRITER, MAX_WRITER_BYTES)))
+        _check(description)
+        wording = description.wording
+    except (ValueError, ShapeError, RecursionError) as error:
+        raise BundleError(f"{folder}: {WRITER}: {error}; {REPAIR}") from error
+    return description, wording
+
+
 def read_writer(folder: Path, base: AdaptedModel, shape: AdapterShape) -> Writer:
     """Read and check a folder; blocks for milliseconds.
 
@@ -226,12 +242,7 @@ def read_writer(folder: Path, base: AdaptedModel, shape: AdapterShape) -> Writer
             what to do.
         BundleUnavailableError: A file cannot be read now.
     """
-    try:
-        description = decode(WriterDescription, read_json(_read(folder / WRITER, MAX_WRITER_BYTES)))
-        _check(description)
-        wording = description.wording
-    except (ValueError, ShapeError, RecursionError) as error:
-        raise BundleError(f"{folder}: {WRITER}: {error}; {REPAIR}") from error
+    description, wording = read_description(folder)
     if description.base != base:
         raise BundleError(f"{folder}: taught to another model; {REPAIR}, with --model this bundle")
     if not shape:

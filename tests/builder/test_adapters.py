@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edged.builder import adapter_gate, prefill_attention
 from edged.builder.adapter_gate import AdapterGateError, gated_adapter, measure_adapter
-from edged.builder.adapters import convert_adapter
+from edged.builder.adapters import convert_adapter, restore_adapter
 from edged.builder.kvcache import measure_peaks, write_int8_cache
 from edged.builder.peft import CONFIG, WEIGHTS, read_peft
 from edged.builder.progress import Progress
@@ -78,6 +78,22 @@ def test_each_projection_is_adapted_alone(
     args = adapted.bundle, adapted.reference, SEQUENCES
     own = measure_adapter(read_peft(folder), parts, *args).answers
     assert measure_adapter(read_peft(folder), {}, *args).answers > 5 * own
+
+
+def test_what_a_bundle_has_goes_back_to_what_peft_trained(adapted: AdaptedBundle) -> None:
+    """But for the rounding to 8 bits."""
+    peft = read_peft(adapted.peft())
+    data = adapter_bytes(
+        convert_adapter(adapted.peft(), adapted.bundle.manifest, adapted.reference)
+    )
+    found = restore_adapter(data, adapted.bundle.manifest, adapted.reference)
+    assert found.keys() == peft.keys()
+    for name, pair in peft.items():
+        expected = pair.up @ pair.down
+        off = found[name].up @ found[name].down - expected
+        assert np.linalg.norm(off) < 0.03 * np.linalg.norm(expected), name
+    with pytest.raises(BuildError, match=r"adapter\.safetensors: "):
+        restore_adapter(data[:-1], adapted.bundle.manifest, adapted.reference)
 
 
 @pytest.mark.parametrize("chunks", [(39, 1), (1,) * 40, (13, 20, 7), (2, 38)])

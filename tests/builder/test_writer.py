@@ -343,6 +343,11 @@ def test_a_file_becomes_a_writer(
     assert (form.rank, form.layers) == (4, (1,))
     assert any(tensor.abs().max() > 0 for name, tensor in state.items() if "lora_B" in name)
     assert not list((tmp_path / "cache").rglob("*.pt"))
+    # Gone on from it with steps of no size, it is the same.
+    begin = ("--begin", tmp_path / "rooms" / PEFT, "--rate", 1e-12, "--epochs", 1, "--rank", 4)
+    assert teach(*tools, *begin, "--variations", 1, "--output", tmp_path / "further") == 0
+    further = trained(read_peft(tmp_path / "further" / PEFT))[1]
+    assert all(torch.allclose(further[name], tensor, atol=1e-6) for name, tensor in state.items())
     # Trained elsewhere, it is brought onto the bundle, measured and described just the same.
     adapter = ("--adapter", tmp_path / "rooms" / PEFT, "--output", tmp_path / "other")
     assert teach(*tools, *adapter, "--escalate", "model") == 0
@@ -412,6 +417,9 @@ def test_corrections_are_learned_from_in_place_of_examples(
 def test_what_the_bundle_could_not_run_is_refused_before_it_is_trained(
     tmp_path: Path, teach: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    begin = ("--begin", tmp_path / "rooms" / PEFT)
+    assert teach("--tools", tmp_path / "tools.json", *begin) != 0
+    assert "--begin" in capsys.readouterr().err
     options = ("--tools", tmp_path / "tools.json", "--rank", 17)
     assert teach(*options) != 0
     printed = capsys.readouterr()

@@ -28,6 +28,8 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=20_000, help="how many examples")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--begin", type=Path, metavar="DIR", help="go on from this adapter")
+    parser.add_argument("--rate", type=float, default=1.5e-3)
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     examples, shape = given.work / "examples.jsonl", given.work / "schema.json"
@@ -39,6 +41,8 @@ def main() -> int:
     command = [sys.executable, "-m", "edged", "teach", str(examples), "--schema", str(shape)]
     command += ["--template", str(HERE / "template.txt"), "--model", str(given.model)]
     command += ["--output", str(output), "--epochs", "1", "--variations", "1"]
+    command += ["--rate", str(given.rate)]
+    command += ["--begin", str(given.begin)] if given.begin is not None else []
     status = subprocess.run([*command, "--threads", str(given.threads)], check=False).returncode
     if status == 0:
         target = HERE / "specialist"
