@@ -28,7 +28,7 @@ def is_x86() -> None:
 
 def torch_pin() -> str:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    extras = project["project"]["optional-dependencies"]["build"]
+    extras: list[str] = project["project"]["optional-dependencies"]["build"]
     return next(one.removeprefix("torch==") for one in extras if one.startswith("torch=="))
 
 
@@ -77,7 +77,7 @@ def set_up(tmp_path: Path, wheels: Path, **variables: str) -> subprocess.Complet
         "PYTHON": sys.executable,
         **variables,
     }
-    command = [ROOT / "scripts" / "setup", "--venv", tmp_path / "venv", "build"]
+    command = [str(ROOT / "scripts" / "setup"), "--venv", str(tmp_path / "venv"), "build"]
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=300, check=False
     )

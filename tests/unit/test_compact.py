@@ -403,3 +403,50 @@ def test_a_name_within_an_object_that_occurs_twice_is_written_with_its_path() ->
     assert shape.write({"x": 1, "in": {"x": 2}}, {}) == "x=1 in.x=2"
     assert shape.write({}, {}) == "-"
     assert shape.read("in.x=2", {}) == {"in": {"x": 2}}
+
+
+def test_several_are_said_at_once_where_the_schema_says_by_what() -> None:
+    lights = {
+        "type": "array",
+        "minItems": 1,
+        "items": {
+            "type": "string",
+            "x-inputs": {
+                "list": "devices",
+                "value": "id",
+                "say": "name",
+                "where": {"id": ["light.*"]},
+                "together": ["area", "floor"],
+            },
+        },
+    }
+    shape = shape_of({"type": "object", "properties": {"on": lights}, "required": ["on"]})
+    devices = [
+        {"id": "light.a", "name": "A", "area": "Hall", "floor": "Up"},
+        {"id": "light.b", "name": "B", "area": "Hall", "floor": "Up"},
+        {"id": "light.c", "name": "C", "area": "Bath, old", "floor": "Up"},
+        {"id": "light.d", "name": "D", "area": "Bath, old", "floor": "Hall"},
+        {"id": "light.e", "name": "all Up", "area": "Attic"},
+        {"id": "cover.f", "name": "F", "area": "Attic"},
+    ]
+    inputs = {"devices": devices}
+
+    def check(text: str, *names: str) -> None:
+        value = {"on": [f"light.{name}" for name in names]}
+        assert shape.write(value, inputs) == text
+        assert shape.read(text, inputs) == value
+        assert re.fullmatch(str(shape.pattern(inputs)).replace(r"\"", '"'), text)
+
+    check("on=all Hall", "a", "b")  # the area, not the floor
+    check('on="all Bath, old"', "c", "d")
+    check("on=all", "a", "b", "c", "d", "e")
+    check("on=A, C", "a", "c")
+    devices[3]["floor"] = "Old"
+    check("on=all Hall", "a", "b")
+    devices[2]["floor"] = "Old"
+    check('on="all Bath, old"', "c", "d")  # all of the floor Old as well: what is first decides
+    devices[2]["floor"], devices[3]["floor"] = "Up", "Hall"
+    check("on=B, A", "b", "a")  # in another order
+    check("on=all Up", "e")  # a thing is called so
+    with pytest.raises(AnswerError):
+        shape.read("on=all Attic", inputs)  # one alone is said by its name

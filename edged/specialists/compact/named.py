@@ -9,6 +9,9 @@ The value is then the ``value`` of one of the objects in ``inputs.devices`` of w
 in ``where`` is as one of the texts, where a ``*`` at the end stands for anything. It is said by its
 ``say``. Of those that are said alike, each is said with its first members of ``apart`` that tell
 them apart, ``Lamp (Office)``; where nothing does, they are one text, which is ambiguous.
+
+With ``"together": ["area", "floor"]`` a list of such values that is everything of a kind, or all of
+it that shares a member, is said at once: ``all``, ``all Kitchen``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,6 +29,7 @@ from edged.specialists.compact.shapes import (
 
 MAX_LISTED = 256
 MAX_SAID_CHARACTERS = 200
+_ALL = "all"
 
 
 class InputsError(ValueError):
@@ -46,6 +50,8 @@ class Named:
     """Members that tell apart what is said alike."""
     where: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Members, and what they may be."""
+    together: tuple[str, ...] | None = None
+    """Members by which several are said at once; None where each is said."""
 
     def write(self, value: Any, inputs: Inputs) -> str:  # noqa: ANN401
         """Return how the thing with this value is said.
@@ -91,6 +97,28 @@ class Named:
         for text, one in zip(texts, found, strict=True):
             said.setdefault(plain_or_quoted(text), []).append(_member(one, self.value, self.listed))
         return said
+
+    def groups(self, inputs: Inputs) -> dict[str, list[str]]:
+        """Return the values, two at least, of what is said at once.
+
+        Raises:
+            InputsError: The list is missing, too long, or a member of it is no text.
+        """
+        if self.together is None:
+            return {}
+        found = [one for one in listed(inputs, self.listed) if self._is_meant(one)]
+        groups: dict[str, list[str]] = {}
+        for name in self.together:
+            shared: dict[str, list[str]] = {}
+            for one in found:
+                if isinstance(one.get(name), str):
+                    text = plain_or_quoted(f"{_ALL} {one[name]}")
+                    shared.setdefault(text, []).append(_member(one, self.value, self.listed))
+            # What an area and a floor are called is the area.
+            groups |= {text: values for text, values in shared.items() if text not in groups}
+        groups.setdefault(_ALL, [_member(one, self.value, self.listed) for one in found])
+        said = self.said(inputs)
+        return {t: values for t, values in groups.items() if len(values) > 1 and t not in said}
 
     def _is_meant(self, one: Mapping[str, Any]) -> bool:
         return all(

@@ -125,7 +125,7 @@ class SwitchNode(FakeNode):
     def _generate(self, delivery: Delivery, request: Request) -> None:
         is_sure = "on" in request.messages[-1].content.split()
         torn: list[Any] = [{"state": "on"}, {"state": "off"}, None]
-        answer = {"state": "on"} if is_sure else torn[request.sampling.seed % 3]
+        answer = {"state": "on"} if is_sure else torn[(request.sampling.seed or 0) % 3]
         data = {"text": "", "json": answer, "finish_reason": "stop"}
         reply = {"v": 1, "id": request.reply_to.request_id, "status": "ok", "data": data}
         message = Encoded(request.reply_to.topic, json.dumps(reply).encode(), WireProperties())

@@ -88,10 +88,15 @@ class Example:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as a line has it."""
-        answer: dict[str, object] = {"actions": list(self.actions)}
+        inputs = self.home.inputs()
+        # In the order of the list: so several can be said at once, and there is one right text.
+        places = {device.id: place for place, device in enumerate(self.home.devices)}
+        actions = [
+            {**a, "target": sorted(a["target"], key=places.__getitem__)} for a in self.actions
+        ]
+        answer: dict[str, object] = {"actions": actions}
         if not self.actions:
             answer["reason"] = self.reason
-        inputs = self.home.inputs()
         # Sentences of the same forms are alike: none of them is to judge what the others taught.
         group = f"{self.group}: {' / '.join(self.forms)}"
         return {"prompt": self.prompt, "inputs": inputs, "answer": answer, "group": group}

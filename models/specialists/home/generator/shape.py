@@ -43,6 +43,7 @@ def _action(name: str, data: Mapping[str, Any]) -> dict[str, Any]:
         "value": "id",
         "say": "name",
         "apart": ["area", "floor"],
+        "together": ["area", "floor"],
         "where": {"id": [f"{name.split('.', maxsplit=1)[0]}.*"]},
     }
     target = {"type": "array", "minItems": 1, "items": {"type": "string", "x-inputs": devices}}
