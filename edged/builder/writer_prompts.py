@@ -10,7 +10,6 @@ from edged.engine.writing import WriterPrompts
 from edged.errors import UsageError
 from edged.specialists.dialogues import Dialogue
 from edged.specialists.multiply import Multiplier
-from edged.specialists.out_of_scope import out_of_scope
 from edged.specialists.wording import Wording
 from edged.specialists.written import Asked, asked_of
 
@@ -18,8 +17,6 @@ MAX_TOKENS = 2048
 MOST_VARIATIONS = 64
 # Where nothing says how many, three epochs take some 20 minutes on two cores.
 _EPOCH_TOKENS, _ENOUGH_VARIATIONS = 100_000, 10
-# Examples that are made of what no function does, of all answers.
-_OUT_OF_SCOPE = 0.15
 
 
 class Prompts:
@@ -129,6 +126,4 @@ def rows_to_learn(
         for number in range(1, variations)
         for one in material.taught
     ]
-    count = round(_OUT_OF_SCOPE * variations * sum(len(one.turns) for one in material.taught))
-    apart = out_of_scope(material.taught, material.wording.schema, count, SEED)
-    return joined(rows_of(prompts, [*material.taught, *made, *apart]), batch)
+    return joined(rows_of(prompts, [*material.taught, *made]), batch)

@@ -1,4 +1,4 @@
-"""``edged demo``: a specialist, a broker, a daemon and two prompts on this machine, in seconds.
+"""``edged demo``: specialists, a broker, a daemon and prompts to each on this machine, in seconds.
 
 It uses what a user has, too: the bundle, ``edged teach``, ``edged run`` and ``edged ask``. Only the
 bundle is kept.
@@ -12,23 +12,32 @@ import json
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from edged.bundle.folder import open_bundle
 from edged.commands import ask, local_broker
 from edged.commands.local_daemon import SERVING, NotStartedError, started
 from edged.errors import EdgedError, ExitCode, UsageError
+from edged.specialists.adapter import AdaptedModel
+from edged.specialists.writer import read_description
 
 RECIPE = Path("models/smollm2-135m-instruct.yaml")
 PROMPT = "What is the capital of France? Answer in one sentence."
 EXAMPLES = Path("deploy/examples/washing-machine.csv")
 REPORTED = "There is a puddle under my washing machine."
+HOME = Path("models/specialists/home/specialist")
+DEVICES = HOME.parent / "devices.json"
+COMMAND = "turn the desk lamp off"
 NODE = "demo"
 # Used if it is free, so that the printed commands are the same on each run.
 PORT = 18830
 READY_TIMEOUT_S = 180.0
-_STEPS = 6
+_STEPS = 7
+_MAX_SHOWN = 160
 
 
 class DemoError(EdgedError):
@@ -47,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Show a prompt and its answer, and a decision; return the exit status of ``edged ask``.
+    """Show a prompt and its answer, a decision, and a command; return an exit status.
 
     Raises:
         UsageError: If the prompt is empty.
@@ -59,15 +68,18 @@ def main(arguments: argparse.Namespace) -> int:
         tempfile.TemporaryDirectory(prefix="edged-demo-") as folder,
         _broker(Path(folder)) as broker,
     ):
-        specialist = _taught(bundle, Path(folder))
-        with _daemon(bundle, broker.url, Path(folder), specialist) as daemon:
+        specialist, home = _taught(bundle, Path(folder)), _home(bundle)
+        specialists = [one for one in (specialist, home) if one is not None]
+        with _daemon(bundle, broker.url, Path(folder), specialists) as daemon:
             _say(5, "asking", arguments.prompt)
             print()
             status = _ask(broker.url, "--stream", "--json", "--", arguments.prompt)
             print()
             if specialist is not None:
                 status = status or _decide(broker.url, specialist.name)
-            _print_next(broker.url, specialist, is_kept=arguments.keep)
+            if home is not None:
+                status = status or _act(broker.url)
+            _print_next(broker.url, specialist, home, is_kept=arguments.keep)
             if arguments.keep:
                 with contextlib.suppress(KeyboardInterrupt):
                     daemon.wait()
@@ -138,9 +150,19 @@ def _taught(bundle: Path, folder: Path) -> Path | None:
     return output
 
 
+def _home(bundle: Path) -> Path | None:
+    """Return the folder of the home specialist; None where it is of another model."""
+    with contextlib.suppress(EdgedError):
+        manifest = open_bundle(bundle).manifest
+        description, _ = read_description(HOME)
+        if manifest.takes_adapters and description.base == AdaptedModel.of(manifest):
+            return HOME
+    return None
+
+
 @contextlib.contextmanager
 def _daemon(
-    bundle: Path, url: str, folder: Path, specialist: Path | None
+    bundle: Path, url: str, folder: Path, specialists: Sequence[Path]
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Run ``edged run`` and wait until it serves.
 
@@ -150,9 +172,9 @@ def _daemon(
     log_path = folder / "edged.log"
     command = [sys.executable, "-m", "edged", "run", "--model", str(bundle)]
     command += ["--broker", url, "--node", NODE]
-    if specialist is not None:
+    if specialists:
         config = folder / "edged.yaml"
-        config.write_text(f"specialists: [{specialist.name}]\n")
+        config.write_text(json.dumps({"specialists": [str(one.resolve()) for one in specialists]}))
         command += ["--config", str(config)]
     started_s = time.monotonic()
     try:
@@ -177,21 +199,43 @@ def _ask(url: str, *words: str) -> int:
 def _decide(url: str, name: str) -> int:
     """Show what the specialist says; return the exit status of ``edged ask``."""
     _say(6, "decide", REPORTED)
-    shown = io.StringIO()
-    with contextlib.redirect_stdout(shown):
-        status = _ask(url, "--specialist", name, "--json", REPORTED)
-    reply = json.loads(shown.getvalue() or "{}")
-    if reply.get("status") != "ok":
-        return status
-    data, total_ms = reply["data"], reply["timing"]["total_ms"]
-    certainty = "" if data["finish_reason"] == "stop" else ", and unsure"
-    print(
-        f"\n{data['text']}: {data['confidence']:.1%} probable{certainty}, decided in {total_ms} ms"
-    )
+    status, reply = _reply(url, "--specialist", name, REPORTED)
+    if reply is not None:
+        data, total_ms = reply["data"], reply["timing"]["total_ms"]
+        print(f"\n{data['text']}: {_certainty(data)}, decided in {total_ms} ms\n")
     return status
 
 
-def _print_next(url: str, specialist: Path | None, *, is_kept: bool) -> None:
+def _act(url: str) -> int:
+    """Show what a command becomes, and what the plain model says to it."""
+    _say(7, "act", COMMAND)
+    status, plain = _reply(url, COMMAND)
+    if plain is not None:
+        text = " ".join(plain["data"]["text"].split())
+        print(f"\nthe plain model says: {textwrap.shorten(text, _MAX_SHOWN, placeholder=' …')}")
+        status, reply = _reply(url, "--specialist", "home", "--inputs", str(DEVICES), COMMAND)
+        if reply is not None:
+            data, total_ms = reply["data"], reply["timing"]["total_ms"]
+            print(f"the home specialist: {json.dumps(data['json'])}")
+            print(f"                     {_certainty(data)}, in {total_ms} ms")
+    return status
+
+
+def _reply(url: str, *words: str) -> tuple[int, dict[str, Any] | None]:
+    """Return the exit status of ``edged ask``, and the reply if it is an answer."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        status = _ask(url, "--json", *words)
+    reply = json.loads(shown.getvalue() or "{}")
+    return status, reply if reply.get("status") == "ok" else None
+
+
+def _certainty(data: Mapping[str, Any]) -> str:
+    certainty = "" if data["finish_reason"] == "stop" else ", and unsure"
+    return f"{data['confidence']:.1%} probable{certainty}"
+
+
+def _print_next(url: str, specialist: Path | None, home: Path | None, *, is_kept: bool) -> None:
     host, _, port = url.removeprefix("mqtt://").partition(":")
     topic = f"edged/{NODE}"
     if is_kept:
@@ -202,5 +246,8 @@ def _print_next(url: str, specialist: Path | None, *, is_kept: bool) -> None:
     if specialist is not None:
         to = f"--node {NODE} --specialist {specialist.name}"
         print(f"  .venv/bin/edged ask --broker {url} {to} 'It smells burnt.'")
+    if home is not None:
+        to = f"--node {NODE} --specialist home --inputs {DEVICES}"
+        print(f"  .venv/bin/edged ask --broker {url} {to} 'open the curtains half way'")
     print(f"  mosquitto_sub -h {host} -p {port} -t '{topic}/response/generate' &")
     print(f"  mosquitto_pub -h {host} -p {port} -q 1 -t {topic}/request/generate -m 'Hello'")

@@ -30,8 +30,8 @@ _LIBRARY_BYTES = 24 << 20
 _LAYER_BYTES = 350 << 10
 # The same of the prefill branch, which only a graph with an int8 cache has.
 _PREFILL_BRANCH_BYTES = 250 << 10
-# The same of the branches that take adapters, in the upper third of the layers, for each layer.
-_ADAPTED_BRANCHES_BYTES = 375 << 10
+# The same of the branches that take adapters, from the first adapted layer on, for each layer.
+_ADAPTED_BRANCHES_BYTES = 800 << 10
 # A token in the tables of tokenizer and grammar.
 _VOCABULARY_BYTES = 560
 # Of ``tokenizer.json``, while it is read: 13 to 16, more than is kept of it.

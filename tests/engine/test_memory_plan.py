@@ -175,8 +175,8 @@ def test_the_graph_that_takes_adapters_is_planned_where_a_specialist_writes(
     weights_bytes, working_bytes = planned(bundle)
     assert planned(bundle, writer) == planned(both, head) == (weights_bytes, working_bytes)
     more_bytes = 7 * MIB - plain.files[MODEL].size_bytes
-    # The upper third has two ways more.
-    more_working_bytes = plain.model.num_layers * 384_000
+    # The layers from the first adapted one on have two ways more.
+    more_working_bytes = plain.model.num_layers * (800 << 10)
     expected = weights_bytes + more_bytes, working_bytes + more_working_bytes
     assert planned(both, head, writer) == expected
 

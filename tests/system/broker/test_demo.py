@@ -48,7 +48,7 @@ def test_a_bundle_that_cannot_be_taught_says_so_and_answers(bundle: Path) -> Non
     assert shown.returncode == 0, shown.stderr
     assert "gives no hidden states; rebuild it" in shown.stderr
     assert "Traceback" not in shown.stderr
-    assert "[3/6] teach   left out" in shown.stdout
+    assert "[3/7] teach   left out" in shown.stdout
     assert "--specialist" not in shown.stdout
     assert '"status": "ok"' in shown.stdout
 
