@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 from edged.bundle.plain_file import read_plain
 from edged.bundle.strict_json import decode, read_json
+from edged.bundle.trust import Trust
 from edged.errors import BundleError, BundleUnavailableError
 from edged.protocol.request import Answer, ChatMessage, FinishReason
 from edged.specialists.adapter import MAX_BYTES, AdaptedModel, Adapter, AdapterShape, read_adapter
@@ -213,39 +214,67 @@ def write_writer(folder: Path, description: WriterDescription, adapter: bytes) -
     (folder / WRITER).write_text(text + "\n", encoding="utf-8")
 
 
-def read_writer(folder: Path, base: AdaptedModel, shape: AdapterShape) -> Writer:
+def read_writer(
+    folder: Path, base: AdaptedModel, shape: AdapterShape, trust: Trust | None = None
+) -> Writer:
     """Read and check a folder; blocks for milliseconds.
 
     Args:
         folder: May come from a stranger.
         base: Of the bundle.
         shape: Of the products that its graph can adapt.
+        trust: Who must have signed it; None where nobody must.
 
     Raises:
-        BundleError: It is damaged, taught to another base, or the model takes no adapters; it says
-            what to do.
+        BundleError: It is damaged, not signed, taught to another base, or the model takes no
+            adapters; it says what to do.
         BundleUnavailableError: A file cannot be read now.
     """
-    try:
-        description = decode(WriterDescription, read_json(_read(folder / WRITER, MAX_WRITER_BYTES)))
-        _check(description)
-        wording = description.wording
-    except (ValueError, ShapeError, RecursionError) as error:
-        raise BundleError(f"{folder}: {WRITER}: {error}; {REPAIR}") from error
-    if description.base != base:
-        raise BundleError(f"{folder}: taught to another model; {REPAIR}, with --model this bundle")
+    text = _read(folder / WRITER, MAX_WRITER_BYTES)
+    description = _described(folder, text, base)
+    wording = description.wording
     if not shape:
         raise BundleError(
             f"{folder}: the model's bundle takes no adapters; rebuild it with this version's "
             "`edged build`"
         )
+    data = _read(folder / ADAPTER, MAX_BYTES)
+    if trust is not None:
+        trust.check_read(folder, {WRITER: text, ADAPTER: data})
     try:
-        adapter = read_adapter(_read(folder / ADAPTER, MAX_BYTES), shape)
+        adapter = read_adapter(data, shape)
     except ValueError as error:
         raise BundleError(f"{folder}: {ADAPTER}: {error}; {REPAIR}") from error
     if adapter.key != description.adapter_sha256:
         raise BundleError(f"{folder}: {ADAPTER} is not what {WRITER} says; {REPAIR}")
     return Writer(description, wording, adapter)
+
+
+def read_description(folder: Path, base: AdaptedModel) -> WriterDescription:
+    """Read and check the description alone.
+
+    Raises:
+        BundleError: It is damaged, or taught to another base; it says what to do.
+        BundleUnavailableError: A file cannot be read now.
+    """
+    return _described(folder, _read(folder / WRITER, MAX_WRITER_BYTES), base)
+
+
+def _described(folder: Path, text: bytes, base: AdaptedModel) -> WriterDescription:
+    """Return what a description says.
+
+    Raises:
+        BundleError: It is damaged, or taught to another base; it says what to do.
+    """
+    try:
+        description = decode(WriterDescription, read_json(text))
+        _check(description)
+        description.wording  # noqa: B018 - raises where the schema is none
+    except (ValueError, ShapeError, RecursionError) as error:
+        raise BundleError(f"{folder}: {WRITER}: {error}; {REPAIR}") from error
+    if description.base != base:
+        raise BundleError(f"{folder}: taught to another model; {REPAIR}, with --model this bundle")
+    return description
 
 
 def _read(path: Path, most: int) -> bytes:
