@@ -17,12 +17,9 @@ from edged.builder.hadamard import block_size, rotate_blocks, rotate_moments
 from edged.builder.rotate import Rotation, find_rotation
 from edged.builder.weights import SourceGraph
 from edged.errors import BuildError
+from edged.specialists.adapter import NORM_PEAK
 
 _CHUNK_ELEMENTS = 1 << 22
-# A rotated norm's output is close to normally distributed with a mean square of 1, so one value in
-# 16,000 is clipped here. SmolLM2-135M, mean KL: 0.0070 with 3.7, 0.0067 with 4.0, 0.0079 with 4.4;
-# 0.0059 with each row's own largest value, which takes 240 nodes more and 5 % of a decode step.
-_NORM_PEAK = 4.0
 
 Floats = NDArray[np.float32]
 
@@ -59,7 +56,7 @@ class Tuning:
 
     def peak(self, name: str) -> float | None:
         """Return where an activation is clipped; None for each row's own largest value."""
-        return _NORM_PEAK if name in self.static_norms else None
+        return NORM_PEAK if name in self.static_norms else None
 
     def block(self, name: str, width: int) -> int:
         """Return the size of an activation's Hadamard blocks; 1 for none."""

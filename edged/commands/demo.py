@@ -77,7 +77,9 @@ def main(arguments: argparse.Namespace) -> int:
             print()
             if specialist is not None:
                 status = status or _decide(broker.url, specialist.name)
-            if home is not None:
+            if home is None:
+                _say(7, "act", f"left out: {HOME} is not for this model, or not here")
+            else:
                 status = status or _act(broker.url)
             _print_next(broker.url, specialist, home, is_kept=arguments.keep)
             if arguments.keep:
@@ -155,7 +157,8 @@ def _home(bundle: Path) -> Path | None:
     with contextlib.suppress(EdgedError):
         manifest = open_bundle(bundle).manifest
         description, _ = read_description(HOME)
-        if manifest.takes_adapters and description.base == AdaptedModel.of(manifest):
+        is_fit = AdaptedModel.of(manifest).factor_from(description.base) is not None
+        if manifest.takes_adapters and is_fit:
             return HOME
     return None
 

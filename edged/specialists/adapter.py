@@ -10,7 +10,7 @@ harm.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,15 @@ from edged.bundle.manifest import TOKENIZER, Manifest
 from edged.bundle.tensor_file import Tensors, read_tensors, write_tensors
 
 MAX_BYTES = 6 << 20
+# Where a bundle of static scaling clips. A rotated norm's output is close to normally distributed
+# with a mean square of 1, so that is one value in 16,000. SmolLM2-135M, mean KL: 0.0070 with 3.7,
+# 0.0067 with 4.0, 0.0079 with 4.4; 0.0059 with each row's own largest value, which takes 240 nodes
+# more and 5 % of a decode step.
+NORM_PEAK = 4.0
+# Of what a step of an activation behind a norm is the 127th part, by the scaling of the norms: of
+# that peak, or of each token's own largest value.
+_UNITS = {"static": NORM_PEAK, "dynamic": 1.0}
+_BEHIND_NORMS = ("qkv_proj", "gate_up_proj")
 # Within it no product of what was read and a prompt's activations overflows.
 _LARGEST = 1e4
 _FP32_BYTES = 4
@@ -79,6 +88,18 @@ class Adapter:
         """Of its arrays in memory."""
         return sum(a.nbytes for part in self.parts.values() for a in part.arrays.values())
 
+    def scaled(self, factor: float) -> "Adapter":
+        """Return it with the products behind norms multiplied, as ``factor_from`` says."""
+        if factor == 1.0:
+            return self
+        parts = {
+            name: replace(part, down_scales=part.down_scales * np.float32(factor))
+            if name.endswith(_BEHIND_NORMS)
+            else part
+            for name, part in self.parts.items()
+        }
+        return Adapter(self.key, parts)
+
     @property
     def slot_bytes(self) -> int:
         """What a slot of the cache that has it takes beside that."""
@@ -102,6 +123,28 @@ class AdaptedModel:
         scaling = manifest.tries[-1].scaling if manifest.tries else "none"
         form = f"{manifest.scheme}/{scaling}/{manifest.model.kv_type}"
         return cls(manifest.source.sha256, manifest.files[TOKENIZER].sha256, form)
+
+    def factor_from(self, taught: "AdaptedModel") -> float | None:
+        """Return what adapters of another bundle are multiplied by behind norms to be of this one.
+
+        The gate of a build decides between the scalings of the norms, by a hair with some: an
+        adapter is of both. None where it is of another model.
+        """
+        (own, model), (other, taught_model) = _divided(self), _divided(taught)
+        if model != taught_model:
+            return None
+        if own == other:
+            return 1.0
+        if own not in _UNITS or other not in _UNITS:
+            return None
+        return _UNITS[own] / _UNITS[other]
+
+
+def _divided(model: AdaptedModel) -> tuple[str, tuple[str, ...]]:
+    """Return the scaling of the norms, and everything else."""
+    scheme, _, rest = model.form.partition("/")
+    scaling, _, kv_type = rest.partition("/")
+    return scaling, (model.source, model.tokenizer, scheme, kv_type)
 
 
 def adapter_bytes(parts: Mapping[str, AdapterPart]) -> bytes:

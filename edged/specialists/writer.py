@@ -243,7 +243,8 @@ def read_writer(folder: Path, base: AdaptedModel, shape: AdapterShape) -> Writer
         BundleUnavailableError: A file cannot be read now.
     """
     description, wording = read_description(folder)
-    if description.base != base:
+    factor = base.factor_from(description.base)
+    if factor is None:
         raise BundleError(f"{folder}: taught to another model; {REPAIR}, with --model this bundle")
     if not shape:
         raise BundleError(
@@ -256,7 +257,7 @@ def read_writer(folder: Path, base: AdaptedModel, shape: AdapterShape) -> Writer
         raise BundleError(f"{folder}: {ADAPTER}: {error}; {REPAIR}") from error
     if adapter.key != description.adapter_sha256:
         raise BundleError(f"{folder}: {ADAPTER} is not what {WRITER} says; {REPAIR}")
-    return Writer(description, wording, adapter)
+    return Writer(description, wording, adapter.scaled(factor))
 
 
 def _read(path: Path, most: int) -> bytes:
