@@ -24,8 +24,8 @@ from edged.builder.w8a8 import STEPS
 from edged.builder.weights import SourceGraph
 from edged.bundle.manifest import KvType, Manifest
 from edged.errors import BuildError
-from edged.specialists.adapter import AdapterPart, read_adapter
-from edged.specialists.writer import ADAPTER
+from edged.specialists.adapter import AdaptedModel, AdapterPart
+from edged.specialists.writer import read_writer
 
 _SMALLEST_GAIN = 1e-4
 _ADVICE = "rebuild it with `edged build` in the form int8-w8a8 with an int8 cache"
@@ -57,25 +57,22 @@ def convert_adapter(
     return parts
 
 
-def restore_adapter(data: bytes, manifest: Manifest, reference_folder: Path) -> PeftAdapter:
-    """Return PEFT's adapter of one in the form of a bundle; blocks for seconds.
+def restore_adapter(folder: Path, manifest: Manifest, reference_folder: Path) -> PeftAdapter:
+    """Return PEFT's adapter of a specialist that writes; blocks for seconds.
 
     It is the inverse of ``convert_adapter``, but for what was rounded.
 
     Args:
-        data: content of the adapter's file; may come from a stranger.
+        folder: of the specialist; may be a stranger's.
         manifest: of the bundle.
         reference_folder: holds the fused fp32 graph that the bundle was made of.
 
     Raises:
-        BuildError: the adapter is damaged, or of another model.
+        BundleError: it is damaged, or of another model.
     """
     way = _Way(manifest, reference_folder)
-    try:
-        shapes = {name: product.shape for name, product in way.products.items()}
-        parts = read_adapter(data, shapes).parts
-    except ValueError as error:
-        raise BuildError(f"{ADAPTER}: {error}") from error
+    shape = {name: product.shape for name, product in way.products.items()}
+    parts = read_writer(folder, AdaptedModel.of(manifest), shape).adapter.parts
     found: dict[tuple[int, str], LowRank] = {}
     for name, part in parts.items():
         product = way.products[name]
@@ -84,7 +81,11 @@ def restore_adapter(data: bytes, manifest: Manifest, reference_folder: Path) -> 
 
 
 class _Way:
-    """What happens to the weights of a bundle on their way into it."""
+    """What happens to the weights of a bundle on their way into it.
+
+    Raises:
+        BuildError: the graph takes no adapters.
+    """
 
     def __init__(self, manifest: Manifest, reference_folder: Path) -> None:
         graph = SourceGraph(reference_folder)

@@ -36,27 +36,20 @@ from edged.builder.writer_results import calibrated, compare_exact, result_of
 from edged.builder.writer_rows import Row
 from edged.builder.writer_training import Course, Epoch, Trainer
 from edged.bundle.folder import Bundle, open_bundle
-from edged.bundle.plain_file import read_plain
 from edged.engine.loading import load_engine
 from edged.engine.steps import EngineSettings
 from edged.engine.tokenizer import Tokenizer
 from edged.engine.written import WriterRunner
-from edged.errors import BuildError, ExitCode, UsageError
-from edged.specialists.adapter import (
-    MAX_BYTES,
-    AdaptedModel,
-    AdapterPart,
-    adapter_bytes,
-    made_adapter,
-)
+from edged.errors import BuildError, BundleError, ExitCode, UsageError
+from edged.specialists.adapter import AdaptedModel, AdapterPart, adapter_bytes, made_adapter
 from edged.specialists.dialogues import Dialogue
 from edged.specialists.folder import Result
 from edged.specialists.names import taught_name
 from edged.specialists.writer import (
-    ADAPTER,
     DEFAULT_TEMPLATE,
     FORMAT,
     PEFT,
+    WRITER,
     Writer,
     WriterDescription,
     schema_text,
@@ -238,19 +231,16 @@ def _begin(model: Any, form: AdapterForm, folder: Path | None, base: TaughtModel
     """Set the adapters to those of a folder, if one is given: PEFT's, or a specialist's.
 
     Raises:
-        BuildError: It cannot be read.
-        UsageError: They are of another form.
+        UsageError: They cannot be read, or are of another model or form.
     """
     if folder is None:
         return
-    if (folder / CONFIG).is_file():
-        adapter = read_peft(folder)
-    else:
-        try:
-            data = read_plain(folder / ADAPTER, MAX_BYTES)
-        except OSError as error:
-            raise UsageError(f"--begin: {folder}: has no adapter ({error.strerror})") from error
-        adapter = restore_adapter(data, base.bundle.manifest, base.reference)
+    is_writer = (folder / WRITER).is_file()
+    manifest, reference = base.bundle.manifest, base.reference
+    try:
+        adapter = restore_adapter(folder, manifest, reference) if is_writer else read_peft(folder)
+    except (BuildError, BundleError) as error:
+        raise UsageError(f"--begin: {error}") from error
     begun, state = trained(adapter)
     if replace(begun, alpha=form.alpha) != form:
         raise UsageError(f"--begin: {folder}: is {begun}, and {form} is taught")

@@ -19,6 +19,7 @@ from edged.builder.adapters import convert_adapter, restore_adapter
 from edged.builder.kvcache import measure_peaks, write_int8_cache
 from edged.builder.peft import CONFIG, WEIGHTS, read_peft
 from edged.builder.progress import Progress
+from edged.builder.quantize import Scaling
 from edged.builder.verify import check_adapted
 from edged.bundle.folder import Bundle, write_manifest
 from edged.bundle.manifest import ADAPTED_MODEL, MODEL
@@ -28,7 +29,14 @@ from edged.engine.graph import Graph
 from edged.engine.loading import load_graph
 from edged.engine.steps import DecodeInput
 from edged.errors import BuildError, BundleError
-from edged.specialists.adapter import AdaptedModel, Adapter, adapter_bytes, read_adapter
+from edged.specialists.adapter import (
+    AdaptedModel,
+    Adapter,
+    adapter_bytes,
+    made_adapter,
+    read_adapter,
+)
+from edged.specialists.writer import write_writer
 from tests.builder.adapted_bundle import TEXTS, AdaptedBundle
 from tests.peft_folder import TINY, write_peft
 
@@ -80,20 +88,45 @@ def test_each_projection_is_adapted_alone(
     assert measure_adapter(read_peft(folder), {}, *args).answers > 5 * own
 
 
-def test_what_a_bundle_has_goes_back_to_what_peft_trained(adapted: AdaptedBundle) -> None:
+def test_an_adapter_of_one_scaling_is_that_of_the_other_in_its_units(
+    adapted: AdaptedBundle,
+) -> None:
+    manifest = adapted.bundle.manifest
+    last = manifest.tries[-1]
+    other = replace(manifest, tries=(*manifest.tries, replace(last, scaling=Scaling.DYNAMIC)))
+    own, expected = AdaptedModel.of(manifest), AdaptedModel.of(other)
+    assert own != expected
+    made = made_adapter(convert_adapter(adapted.peft(), manifest, adapted.reference))
+    factor = expected.factor_from(own)
+    assert factor is not None
+    assert own.factor_from(expected) == 1 / factor
+    scaled = made.scaled(factor)
+    assert scaled.key == made.key
+    for name, part in convert_adapter(adapted.peft(), other, adapted.reference).items():
+        np.testing.assert_allclose(scaled.parts[name].down_scales, part.down_scales, rtol=1e-6)
+        np.testing.assert_array_equal(scaled.parts[name].down, part.down)
+    assert own.factor_from(replace(own, source="another")) is None
+    assert own.factor_from(replace(own, form=own.form.replace("/int8", "/fp32"))) is None
+
+
+def test_what_a_bundle_has_goes_back_to_what_peft_trained(
+    adapted: AdaptedBundle, tmp_path: Path
+) -> None:
     """But for the rounding to 8 bits."""
     peft = read_peft(adapted.peft())
-    data = adapter_bytes(
-        convert_adapter(adapted.peft(), adapted.bundle.manifest, adapted.reference)
-    )
-    found = restore_adapter(data, adapted.bundle.manifest, adapted.reference)
+    manifest = adapted.bundle.manifest
+    parts = convert_adapter(adapted.peft(), manifest, adapted.reference)
+    folder = tmp_path / "writer"
+    write_writer(folder, adapted.description(name="writer"), adapter_bytes(parts))
+    found = restore_adapter(folder, manifest, adapted.reference)
     assert found.keys() == peft.keys()
     for name, pair in peft.items():
         expected = pair.up @ pair.down
         off = found[name].up @ found[name].down - expected
         assert np.linalg.norm(off) < 0.03 * np.linalg.norm(expected), name
-    with pytest.raises(BuildError, match=r"adapter\.safetensors: "):
-        restore_adapter(data[:-1], adapted.bundle.manifest, adapted.reference)
+    other = replace(manifest, source=replace(manifest.source, sha256="1" * 64))
+    with pytest.raises(BundleError, match="taught to another model"):
+        restore_adapter(folder, other, adapted.reference)
 
 
 @pytest.mark.parametrize("chunks", [(39, 1), (1,) * 40, (13, 20, 7), (2, 38)])
