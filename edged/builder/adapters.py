@@ -58,7 +58,7 @@ def convert_adapter(
 
 
 def restore_adapter(folder: Path, manifest: Manifest, reference_folder: Path) -> PeftAdapter:
-    """Return PEFT's adapter of a specialist that writes; blocks for seconds.
+    """Return PEFT's adapter of a specialist that writes; blocks for half a minute.
 
     It is the inverse of ``convert_adapter``, but for what was rounded.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from edged.specialists.compact.named import ReadInputs
 from edged.specialists.compact.schemas import ShapeError, shape_of, tools_shape
 from edged.specialists.compact.shapes import AmbiguousError, AnswerError, Inputs, Shape
 from edged.specialists.demanded import Demands, demands_of, with_demands
@@ -57,7 +58,7 @@ class Wording:
             return answer
         if self.shape is None:
             return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
-        return self.shape.write(answer, inputs or {})
+        return self.shape.write(answer, ReadInputs(inputs or {}))
 
     def read(self, text: str, inputs: Inputs | None = None) -> Any:  # noqa: ANN401 - of JSON
         """Return the answer that a decoded text is.
@@ -75,7 +76,7 @@ class Wording:
             except (ValueError, RecursionError) as error:
                 raise AnswerError(": is not JSON") from error
         try:
-            return self.shape.read(text, inputs or {})
+            return self.shape.read(text, ReadInputs(inputs or {}))
         except AmbiguousError:
             if self.ambiguous is None:
                 raise
@@ -114,7 +115,7 @@ def lark(shape: Shape, inputs: Inputs) -> str:
     Raises:
         AnswerError: There is nothing to say with these inputs.
     """
-    pattern = shape.pattern(inputs)
+    pattern = shape.pattern(ReadInputs(inputs))
     if pattern is None:
         raise AnswerError("inputs: with these, nothing can be answered")
     return f"start: ANSWER\nANSWER: /{pattern}/\n"

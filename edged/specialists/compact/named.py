@@ -91,6 +91,13 @@ class Named:
         Raises:
             InputsError: The list is missing, too long, or a member of it is no text.
         """
+        if not isinstance(inputs, ReadInputs):
+            return self._said(inputs)
+        if self not in inputs.said:
+            inputs.said[self] = self._said(inputs)
+        return inputs.said[self]
+
+    def _said(self, inputs: Inputs) -> dict[str, list[str]]:
         found = [one for one in listed(inputs, self.listed) if self._is_meant(one)]
         texts = _told_apart([_member(one, self.say, self.listed) for one in found], found, self)
         said: dict[str, list[str]] = {}
@@ -106,9 +113,16 @@ class Named:
         """
         if self.together is None:
             return {}
+        if not isinstance(inputs, ReadInputs):
+            return self._groups(inputs, self.together)
+        if self not in inputs.groups:
+            inputs.groups[self] = self._groups(inputs, self.together)
+        return inputs.groups[self]
+
+    def _groups(self, inputs: Inputs, together: tuple[str, ...]) -> dict[str, list[str]]:
         found = [one for one in listed(inputs, self.listed) if self._is_meant(one)]
         groups: dict[str, list[str]] = {}
-        for name in self.together:
+        for name in together:
             shared: dict[str, list[str]] = {}
             for one in found:
                 if isinstance(one.get(name), str):
@@ -125,6 +139,15 @@ class Named:
             any(_is_like(str(one.get(name, "")), pattern) for pattern in patterns)
             for name, patterns in self.where
         )
+
+
+class ReadInputs(dict[str, Any]):
+    """Inputs with what was read of them: many shapes of one answer ask for the same."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__(inputs)
+        self.said: dict[Named, dict[str, list[str]]] = {}
+        self.groups: dict[Named, dict[str, list[str]]] = {}
 
 
 def listed(inputs: Inputs, name: str) -> Sequence[Mapping[str, Any]]:
