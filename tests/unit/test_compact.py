@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edged.specialists.compact.named import InputsError
+from edged.specialists.compact.named import MAX_GROUPS, InputsError, Named
 from edged.specialists.compact.ranges import decimal_numbers, whole_numbers
 from edged.specialists.compact.schemas import ShapeError, shape_of, tools_shape
 from edged.specialists.compact.shapes import AmbiguousError, AnswerError, same
@@ -450,3 +450,27 @@ def test_several_are_said_at_once_where_the_schema_says_by_what() -> None:
     check("on=all Up", "e")  # a thing is called so
     with pytest.raises(AnswerError):
         shape.read("on=all Attic", inputs)  # one alone is said by its name
+
+
+def test_of_many_places_the_first_are_said_at_once() -> None:
+    """Each is in the grammar of each service, which a stranger's inputs must not make too large."""
+    named = Named("devices", "id", "name", together=("area",))
+    devices = [
+        {"id": f"light.{n}", "name": f"Lamp {n}", "area": f"Room {n // 2}"} for n in range(200)
+    ]
+    groups = named.groups({"devices": devices})
+    assert len(groups) == MAX_GROUPS
+    assert next(iter(groups)) == "all Room 0"
+    assert len(groups["all"]) == 200
+
+
+def test_a_line_that_the_list_needs_is_of_the_list() -> None:
+    """Whatever other fields could be written the same way."""
+    mode = {"mode": {"enum": ["dim"]}}
+    item = {"type": "object", "properties": mode, "additionalProperties": False}
+    listed = {"type": "array", "items": item, "minItems": 1}
+    schema = {"type": "object", "properties": {**mode, "on": listed}, "required": ["on"]}
+    shape = shape_of(schema)
+    for value in ({"on": [{"mode": "dim"}]}, {"on": [{"mode": "dim"}], "mode": "dim"}):
+        assert shape.read(shape.write(value, {}), {}) == value
+    assert shape.read("mode=dim", {}) == {"on": [{"mode": "dim"}]}

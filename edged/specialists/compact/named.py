@@ -29,6 +29,8 @@ from edged.specialists.compact.shapes import (
 
 MAX_LISTED = 256
 MAX_SAID_CHARACTERS = 200
+# A grammar has these for each service beside all things; of more, the first.
+MAX_GROUPS = 32
 _ALL = "all"
 
 
@@ -106,7 +108,7 @@ class Named:
         return said
 
     def groups(self, inputs: Inputs) -> dict[str, list[str]]:
-        """Return the values, two at least, of what is said at once.
+        """Return the values, two at least, of what is said at once; at most ``MAX_GROUPS``.
 
         Raises:
             InputsError: The list is missing, too long, or a member of it is no text.
@@ -130,9 +132,12 @@ class Named:
                     shared.setdefault(text, []).append(_member(one, self.value, self.listed))
             # What an area and a floor are called is the area.
             groups |= {text: values for text, values in shared.items() if text not in groups}
-        groups.setdefault(_ALL, [_member(one, self.value, self.listed) for one in found])
         said = self.said(inputs)
-        return {t: values for t, values in groups.items() if len(values) > 1 and t not in said}
+        several = [(t, v) for t, v in groups.items() if len(v) > 1 and t not in said]
+        everything = [_member(one, self.value, self.listed) for one in found]
+        if len(everything) > 1 and _ALL not in said:
+            several = [*several[: MAX_GROUPS - 1], (_ALL, everything)]
+        return dict(several[:MAX_GROUPS])
 
     def _is_meant(self, one: Mapping[str, Any]) -> bool:
         return all(

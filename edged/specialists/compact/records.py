@@ -353,6 +353,8 @@ class Listing:
     def read(self, text: str, inputs: Inputs) -> dict[str, Any]:
         """Return the object."""
         before, _, last = text.rpartition("\n")
+        if text.count("\n") < self.lines.least:
+            last = NOTHING  # the list needs them all, whatever the last one looks like
         try:
             # Of other fields that are all left out there is no line: this is an object of the list.
             others = {} if last == NOTHING else self.rest.read(last, inputs)
