@@ -29,6 +29,7 @@ _BUILD = "`pip install 'edged[build]'`, on a workstation rather than the device"
 COMMANDS = {
     "build": Command("edged.builder.build_command", "build an int8 bundle from a model", _BUILD),
     "verify": Command("edged.builder.verify_command", "measure a bundle against fp32", _BUILD),
+    "sign": Command("edged.builder.sign_command", "sign a bundle or a specialist", _BUILD),
     "run": Command("edged.daemon.run", "run the daemon"),
     "check": Command("edged.daemon.check", "check a configuration and its model without starting"),
     "plan": Command("edged.commands.plan", "compute the memory that a model needs on this device"),

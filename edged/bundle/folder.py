@@ -25,10 +25,14 @@ from edged.bundle.manifest import (
     Manifest,
 )
 from edged.bundle.plain_file import open_plain
+from edged.bundle.signature import MAX_SIGNATURE_BYTES, SIGNATURE
+from edged.bundle.version import MAX_VERSION_BYTES, VERSION
 from edged.errors import BundleError, BundleUnavailableError
 
 _MANIFEST_BYTES_MAX = 1 << 20
 _COPY_BYTES = 1 << 20
+# What may be beside the files of the manifest, and its largest size.
+_BESIDE = {SIGNATURE: MAX_SIGNATURE_BYTES, VERSION: MAX_VERSION_BYTES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
     """
     entries = {}
     for path in sorted(folder.iterdir()):
-        if path.name != MANIFEST:
+        if path.name not in {MANIFEST, *_BESIDE}:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             entries[path.name] = FileEntry(path.stat().st_size, digest)
@@ -146,7 +150,8 @@ def _open_checked(
     if len(data) > _MANIFEST_BYTES_MAX:
         raise BundleError(f"{MANIFEST}: larger than {_MANIFEST_BYTES_MAX} bytes; {REPAIR}")
     manifest = Manifest.from_json(data)
-    for name in sorted(set(os.listdir(folder_fd)) - {MANIFEST, *manifest.files}):
+    names = set(os.listdir(folder_fd))
+    for name in sorted(names - {MANIFEST, *manifest.files, *_BESIDE}):
         raise BundleError(f"{name}: not in the manifest of {folder}; remove it, or {REPAIR}")
     for name, entry in manifest.files.items():
         missing = f"{name}: listed in the manifest but missing; {REPAIR}"
@@ -156,6 +161,9 @@ def _open_checked(
                 file.seek(0)
                 _write_file(target_fd, name, file, entry.size_bytes)
     if target_fd is not None:
+        for name in sorted(names & _BESIDE.keys()):
+            with _open_plain(folder_fd, name, f"{name}: removed meanwhile; {REPAIR}") as file:
+                _write_file(target_fd, name, file, _BESIDE[name])
         _write_file(target_fd, MANIFEST, io.BytesIO(data), len(data))
     return Bundle(folder, manifest, hashlib.sha256(data).hexdigest())
 

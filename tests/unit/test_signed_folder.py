@@ -44,7 +44,8 @@ def check(folder: Path, key: ec.EllipticCurvePrivateKey) -> None:
         if data is None:
             raise SignatureError("not signed")
         read = read_signature(data)
-        if not public_key(key).has_signed(read.message, read.signature):
+        public = public_key(key)
+        if read.key_id != public.key_id or not public.has_signed(read.message, read.signature):
             raise SignatureError("not made by this key")
         compare_files(read.files, hash_folder(folder_fd, {}, read))
     finally:
