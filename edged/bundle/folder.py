@@ -26,6 +26,7 @@ from edged.bundle.manifest import (
 )
 from edged.bundle.plain_file import open_plain
 from edged.bundle.signature import MAX_SIGNATURE_BYTES, SIGNATURE
+from edged.bundle.trust import Trust
 from edged.bundle.version import MAX_VERSION_BYTES, VERSION
 from edged.errors import BundleError, BundleUnavailableError
 
@@ -48,6 +49,12 @@ class Bundle:
     def model_id(self) -> str:
         """The name in replies: model, scheme and the start of the bundle's hash."""
         return f"{self.manifest.name}-{self.manifest.scheme}@{self.sha256[:6]}"
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of each file that is used, in hex, by its name."""
+        entries = self.manifest.files.items()
+        return {MANIFEST: self.sha256} | {name: entry.sha256 for name, entry in entries}
 
     @property
     def model_path(self) -> Path:
@@ -74,19 +81,23 @@ class Bundle:
         return self.folder / TOKENIZER
 
 
-def open_bundle(folder: Path, *, verify: bool = True) -> Bundle:
+def open_bundle(folder: Path, *, verify: bool = True, trust: Trust | None = None) -> Bundle:
     """Check a bundle's files against its manifest; blocks while it reads them all.
 
     Args:
         folder: the bundle; may be a symbolic link, its files may not.
         verify: compare the hashes, too; False checks names, kinds, sizes and links only.
+        trust: who must have signed it; None where nobody must.
 
     Raises:
         BundleError: the first problem, with the file's name and what to do.
         BundleUnavailableError: a file is missing, or cannot be read now.
     """
     with _opened(folder) as folder_fd:
-        return _open_checked(folder, folder_fd, verify=verify)
+        bundle = _open_checked(folder, folder_fd, verify=verify)
+        if trust is not None:
+            trust.check_folder(folder, folder_fd, bundle.hashes)
+        return bundle
 
 
 def copy_bundle(folder: Path, target_fd: int) -> Bundle:
