@@ -46,6 +46,7 @@ COMMANDS = {
     "uninstall": Command(
         "edged.commands.install.uninstall", "remove the service from this machine"
     ),
+    "model": Command("edged.commands.models", "bring models onto this device, and go back"),
     "key": Command("edged.commands.keys", "install the keys whose models this device uses"),
     "teach": Command("edged.commands.teach", "teach a model to decide, from examples"),
     "eval": Command("edged.commands.evaluate", "measure what was taught on other examples"),

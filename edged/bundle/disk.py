@@ -1,7 +1,7 @@
 """Changes of folders that survive a power cut, one step of the file system each.
 
 A name that was made, replaced or removed is on the disk when its folder was synced, the content of
-a file when the file was.
+a file when the file was. ``tests/fake_disk.py`` stands in for this class and loses what was not.
 """
 
 import contextlib
