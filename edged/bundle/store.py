@@ -94,7 +94,9 @@ class Store:
         disk = self._disk
         for folder in (self.root, self._models):
             disk.make_folder(folder)
-        disk.sync(self.root)
+        # The folders above may be new as well, made by ``locked``.
+        for folder in (*list(self.root.parents)[:3], self.root):
+            disk.sync(folder)
         disk.remove(self._incoming)
         try:
             model_id = fill(self._incoming)

@@ -27,6 +27,15 @@ def test_whatever_happens_at_any_step_what_was_accepted_serves_and_all_can_go_on
         suffer(index, fault, step)
 
 
+@pytest.mark.parametrize("index", range(len(ACTS)), ids=list(ACTS))
+def test_what_was_done_outlives_a_power_cut(index: int) -> None:
+    disk, store = prepared(index)
+    list(ACTS.values())[index](store)
+    done = store.state(), store.ids(), store.versions()
+    disk.cut(lambda: False)
+    assert (store.state(), store.ids(), store.versions()) == done
+
+
 class Model(RuleBasedStateMachine):
     """The pure steps against what is said of them, cut anywhere."""
 
