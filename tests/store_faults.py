@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edged.bundle.disk import Disk
-from edged.bundle.store import INCOMING, Store
+from edged.bundle.store import INCOMING, Failure, Store
 from tests.fake_disk import Choose, FakeDisk, PowerCutError
 from tests.paths import ROOT
 
@@ -52,7 +52,7 @@ ACTS: dict[str, Act] = {
     "install another one": lambda store: install(store, "b"),
     "accept it": lambda store: store.commit("toy", 2),
     "install a third": lambda store: install(store, "c"),
-    "end its trial": lambda store: store.roll_back(),
+    "take it back, since it crashed": lambda store: store.roll_back(Failure("c", "crash")),
     "go back to the first": lambda store: store.roll_back(),
     "install the third again": lambda store: install(store, "c"),
     "accept that": lambda store: store.commit("toy", 3),

@@ -3,6 +3,7 @@
     models/ID/    never changed once they have that name
     current       link to what serves, previous: to what served before
     trial.json    there while what serves was not accepted yet
+    failed.json   what was taken back last, and why; means nothing for what serves
     versions.json the highest version accepted, by the model's name
     incoming/     what is being copied or removed; means nothing
 
@@ -14,8 +15,10 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from edged.bundle import store_state
 from edged.bundle.disk import Disk, replace_file, replace_link
@@ -23,7 +26,21 @@ from edged.bundle.store_state import Place, Step, StoreState, Trial
 from edged.bundle.strict_json import WrongValueError, decode, read_json
 from edged.errors import BundleError, UnavailableError
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 MODELS, INCOMING, VERSIONS, _LOCK = "models", "incoming", "versions.json", "lock"
+_FAILED = "failed.json"
+_T = TypeVar("_T", bound="DataclassInstance")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a folder was taken back by itself."""
+
+    model: str
+    """Its id."""
+    reason: str
 
 
 class Store:
@@ -56,7 +73,8 @@ class Store:
             BundleError: It is damaged.
             OSError: It cannot be read.
         """
-        return StoreState(self._linked(Place.CURRENT), self._linked(Place.PREVIOUS), self._trial())
+        trial = self._decoded(Trial, Place.TRIAL.value)
+        return StoreState(self._linked(Place.CURRENT), self._linked(Place.PREVIOUS), trial)
 
     def ids(self) -> list[str]:
         """Return the folders that there are.
@@ -117,6 +135,7 @@ class Store:
             OSError: It cannot be written.
         """
         self._take(store_state.begin(self.state(), model_id))
+        self._disk.remove(self.root / _FAILED)
 
     def commit(self, name: str, version: int) -> None:
         """Accept what is on trial, and no version below from now on.
@@ -130,13 +149,19 @@ class Store:
             replace_file(self._disk, self.root / VERSIONS, text.encode())
         self._take(store_state.commit(self.state()))
 
-    def roll_back(self) -> None:
+    def roll_back(self, failure: Failure | None = None) -> None:
         """Have serve what served before.
+
+        Args:
+            failure: Why, where nobody asked for it.
 
         Raises:
             ValueError: Nothing did.
             OSError: It cannot be written.
         """
+        if failure is not None:
+            text = json.dumps(asdict(failure)).encode() + b"\n"
+            replace_file(self._disk, self.root / _FAILED, text)
         self._take(store_state.roll_back(self.state()))
 
     def remove(self, model_id: str) -> None:
@@ -169,6 +194,15 @@ class Store:
             raise BundleError(f"{self.root / VERSIONS}: not numbers by name; remove it")
         return tree
 
+    def failure(self) -> Failure | None:
+        """Return what was taken back by itself since something was installed; None for nothing.
+
+        Raises:
+            BundleError: The file is damaged.
+            OSError: It cannot be read.
+        """
+        return self._decoded(Failure, _FAILED)
+
     def _take(self, steps: Sequence[Step]) -> None:
         for step in steps:
             path = self.root / step.place.value
@@ -185,15 +219,14 @@ class Store:
         target = self._disk.target(self.root / place.value)
         return None if target is None else target.removeprefix(f"{MODELS}/")
 
-    def _trial(self) -> Trial | None:
-        data = self._disk.read(self.root / Place.TRIAL.value)
+    def _decoded(self, kind: type[_T], name: str) -> _T | None:
+        data = self._disk.read(self.root / name)
         if data is None:
             return None
         try:
-            return decode(Trial, self._json(Place.TRIAL.value, data))
+            return decode(kind, self._json(name, data))
         except WrongValueError as error:
-            path = self.root / Place.TRIAL.value
-            raise BundleError(f"{path}: {error}; remove it") from error
+            raise BundleError(f"{self.root / name}: {error}; remove it") from error
 
     def _json(self, name: str, data: bytes) -> object:
         try:
@@ -201,6 +234,13 @@ class Store:
         except (ValueError, RecursionError) as error:
             path = self.root / name
             raise BundleError(f"{path}: not valid JSON ({error}); remove it") from error
+
+
+def stores_of(paths: Iterable[Path]) -> Iterator[Store]:
+    """Yield the stores of which a configuration names what serves."""
+    for path in paths:
+        if path.name == Place.CURRENT.value and path.is_symlink():
+            yield Store(path.parent, Disk())
 
 
 @contextlib.contextmanager

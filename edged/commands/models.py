@@ -2,10 +2,13 @@
 
 Each has a store (``edged.bundle.store``): that of the model is ``STORE/model``, that of a
 specialist ``STORE/specialists/NAME``. What the configuration names is the link ``current`` in it.
+What is new serves on trial, which the daemon watches (``edged.daemon.model_trial``). ``settle``
+ends that; the unit calls it when the service has ended, and it is done here before anything else.
 """
 
 import argparse
 import errno
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -15,17 +18,18 @@ from pathlib import Path
 from edged.bundle.disk import Disk
 from edged.bundle.folder import open_bundle
 from edged.bundle.store import Store, locked
+from edged.bundle.trial_record import TrialRecord, read_record
 from edged.bundle.trust import Trust
-from edged.commands.install.layout import MODELS, InstallError
+from edged.commands.install.layout import InstallError, Layout
 from edged.commands.load_child import command_line
+from edged.commands.settling import service_failure, settle, settle_all
 from edged.commands.staging import Arrived, bring_bundle, bring_specialist, said_name, version_of
 from edged.config.keys import Config
 from edged.config.load import load_config
 from edged.daemon.invocation import configured_trust
+from edged.daemon.model_trial import LONGEST_S, PROMPTS
 from edged.errors import BundleError, ExitCode, UsageError
 
-STORE = MODELS / "store"
-_CONFIGURATION = Path("/etc/edged/edged.yaml")
 # What a disk must have left beside the copy: the state of the service, and its log.
 _SPARE_BYTES = 64 << 20
 _SCRATCH = "loading"
@@ -55,9 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, one in found.items():
         one.add_argument("--specialist", metavar="NAME", help=f"{name} this one, not the model")
     for one in (add, *found.values()):
-        one.add_argument("--store", type=Path, default=STORE, metavar="DIR", help="their folder")
-        one.add_argument("--config", type=Path, default=_CONFIGURATION, metavar="FILE")
+        one.add_argument("--instance", metavar="NAME", help="the service edged@NAME, not edged")
+        one.add_argument("--store", type=Path, metavar="DIR", help="their folder, if it is another")
+        one.add_argument("--config", type=Path, metavar="FILE", help="its configuration, likewise")
         one.add_argument("--no-reload", action="store_true", help="leave the service as it is")
+    settle = actions.add_parser("settle", help="end a trial; the unit calls it")
+    settle.add_argument("--config", type=Path, required=True, metavar="FILE")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -69,14 +76,22 @@ def main(arguments: argparse.Namespace) -> int:
         UnavailableError: Another command is at work.
         InstallError: The store cannot be written, or is full.
     """
-    store = _store(arguments)
+    if arguments.action == "settle":
+        config = _read_config(arguments.config)
+        settle_all(config, service_failure(os.environ))
+        return ExitCode.OK
+    layout = Layout(instance=arguments.instance)
+    arguments.config = arguments.config or layout.configuration
+    store = _store(arguments, arguments.store or layout.store)
     try:
         if arguments.action == "list":
             _list(store)
             return ExitCode.OK
         with locked(store.root):
-            store.repair()
+            settle(store, _record(arguments.config), None)
             is_changed = _ACTIONS[arguments.action](store, arguments)
+        if is_changed and _is_reloadable(arguments):
+            _reload(store, layout.unit, is_new=arguments.action == "install")
     except OSError as error:
         advice = "; use sudo" if isinstance(error, PermissionError) else ""
         if error.errno == errno.ENOSPC:
@@ -84,15 +99,12 @@ def main(arguments: argparse.Namespace) -> int:
         raise InstallError(f"{store.root}: {error.strerror}{advice}") from error
     except ValueError as error:
         raise UsageError(f"{arguments.action}: {error}") from error
-    if is_changed:
-        _reload(arguments)
     return ExitCode.OK
 
 
-def _store(arguments: argparse.Namespace) -> Store:
+def _store(arguments: argparse.Namespace, root: Path) -> Store:
     is_install = arguments.action == "install"
     name = said_name(arguments.folder) if is_install else arguments.specialist
-    root = arguments.store
     return Store(root / "model" if name is None else root / "specialists" / name, Disk())
 
 
@@ -127,7 +139,10 @@ def _install(store: Store, arguments: argparse.Namespace) -> bool:
     store.begin(model_id)
     print(f"{model_id}: checked, copied to {store.folder(model_id)}")
     if store.state().is_on_trial:
-        print("on trial: `edged model commit` accepts it, `edged model rollback` takes it back")
+        print(
+            f"on trial: accepted after {PROMPTS} answers or {LONGEST_S / 60:.0f} minutes, taken"
+            " back if the service fails; `edged model commit` or `rollback` ends it now"
+        )
     else:
         store.commit(arrived[0].name, arrived[0].version)
         if store.current not in serves:
@@ -245,19 +260,34 @@ def _advice(store: Store) -> str:
     return f"write `{store.current}` at {key} there, and `systemctl reload edged`"
 
 
-def _reload(arguments: argparse.Namespace) -> None:
+def _record(config: Path) -> TrialRecord:
+    """Return what the daemon has noted of a trial."""
+    folder = _read_config(config).state.folder
+    return TrialRecord() if folder is None else read_record(folder)
+
+
+def _is_reloadable(arguments: argparse.Namespace) -> bool:
+    if arguments.no_reload or not _SYSTEMD.is_dir():
+        print("a running service takes it up with `systemctl reload`")
+        return False
+    return True
+
+
+def _reload(store: Store, unit: str, *, is_new: bool) -> None:
     """Have the running service take it up, without losing a request.
 
     Raises:
         InstallError: It refuses, and serves on with what it has.
+        OSError: What is new cannot be taken back.
     """
-    if arguments.no_reload or not _SYSTEMD.is_dir():
-        print("a running service takes it up with `systemctl reload edged`")
-        return
-    words = ["systemctl", "reload", "edged.service"]
+    words = ["systemctl", "try-reload-or-restart", unit]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise InstallError(
-            f"{' '.join(words)}: {done.stderr.strip()}; see `journalctl --unit edged`, and go back"
-            " with `edged model rollback`"
-        )
+    if done.returncode == 0:
+        return
+    problem = f"{' '.join(words)}: {done.stderr.strip()}; see `journalctl --unit {unit}`"
+    if is_new:
+        with locked(store.root):
+            if store.repair().is_on_trial:
+                store.roll_back()
+                problem += "; what is new was taken back, and what served before serves"
+    raise InstallError(problem)

@@ -298,6 +298,11 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
 
     @property
+    def served_folders(self) -> tuple[Path, ...]:
+        """The folders of the model and of the specialists."""
+        return self.model.path, *self.specialists
+
+    @property
     def client_id(self) -> str:
         """MQTT client identifier: the configured one, or the node's part of the default."""
         return self.broker.client_id or f"edged-{self.node}"

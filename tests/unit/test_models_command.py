@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from edged.bundle.disk import Disk
 from edged.bundle.folder import open_bundle, write_manifest
 from edged.bundle.manifest import Manifest
-from edged.bundle.store import locked
+from edged.bundle.store import Store, locked
 from edged.bundle.version import VERSION, version_bytes
 from edged.cli import main
 from edged.errors import ExitCode
@@ -89,7 +90,7 @@ def test_the_first_serves_the_next_is_on_trial_and_is_accepted_or_taken_back(
     assert run("install", make(1)) == 0
     assert serves(store) == 1
     assert run("install", make(2)) == 0
-    assert "on trial: `edged model commit` accepts it" in capsys.readouterr().out
+    assert "on trial: accepted after 10 answers or 10 minutes" in capsys.readouterr().out
     assert serves(store) == 2
     marks = [line.split("  ")[1:] for line in listed(run, capsys)]
     assert sorted(marks) == [["version 1", "previous"], ["version 2", "current, on trial"]]
@@ -258,3 +259,30 @@ def test_what_is_neither_is_refused(
     (empty / "writer.json").write_text("[")
     assert run("install", empty) == ExitCode.USAGE
     assert "writer.json: cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("can_reload", [True, False])
+def test_what_the_service_refuses_to_take_up_is_taken_back(
+    make: Make,
+    run: Run,
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    can_reload: bool,
+) -> None:
+    run("install", make(1))
+    asked = tmp_path / "asked"
+    program = tmp_path / "bin" / "systemctl"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >>{asked}\nexit {0 if can_reload else 1}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr("edged.commands.models._SYSTEMD", tmp_path)
+    words = ["model", "install", str(make(2)), "--unloaded", "--instance", "two"]
+    options = ["--store", str(store), "--config", str(tmp_path / "edged.yaml")]
+    status = main([*words, *options])
+    assert asked.read_text() == "try-reload-or-restart edged@two.service\n"
+    assert status == (ExitCode.OK if can_reload else ExitCode.CANNOT_CREATE)
+    assert serves(store) == (2 if can_reload else 1)
+    state = Store(store / "model", Disk()).state()
+    assert state.is_on_trial is can_reload
