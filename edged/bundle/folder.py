@@ -32,8 +32,15 @@ from edged.errors import BundleError, BundleUnavailableError
 
 _MANIFEST_BYTES_MAX = 1 << 20
 _COPY_BYTES = 1 << 20
+# What the model wrote where it was built (``edged.engine.golden``).
+GOLDEN = "golden.json"
+MAX_GOLDEN_BYTES = 1 << 16
 # What may be beside the files of the manifest, and its largest size.
-_BESIDE = {SIGNATURE: MAX_SIGNATURE_BYTES, VERSION: MAX_VERSION_BYTES}
+_BESIDE = {
+    SIGNATURE: MAX_SIGNATURE_BYTES,
+    VERSION: MAX_VERSION_BYTES,
+    GOLDEN: MAX_GOLDEN_BYTES,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,11 @@ from pathlib import Path
 from edged.bundle.disk import Disk
 from edged.bundle.folder import open_bundle
 from edged.bundle.store import Store, locked
+from edged.bundle.strict_json import decode, read_json
 from edged.bundle.trial_record import TrialRecord, read_record
 from edged.bundle.trust import Trust
 from edged.commands.install.layout import InstallError, Layout
-from edged.commands.load_child import command_line
+from edged.commands.load_child import Measured, command_line
 from edged.commands.settling import service_failure, settle, settle_all
 from edged.commands.staging import Arrived, bring_bundle, bring_specialist, said_name, version_of
 from edged.config.keys import Config
@@ -33,6 +34,8 @@ from edged.errors import BundleError, ExitCode, UsageError
 # What a disk must have left beside the copy: the state of the service, and its log.
 _SPARE_BYTES = 64 << 20
 _SCRATCH = "loading"
+# What is slower than this share of what serves is not installed; what is, is measured again.
+LEAST_SPEED, _ROUNDS = 0.8, 3
 # What is loaded has a copy in the form of this processor's kernels, twice the size of the model.
 _COPIES, _LOADED_COPIES = 1, 3
 _SYSTEMD = Path("/run/systemd/system")
@@ -47,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--unloaded",
         action="store_true",
         help="do not load the model first, where memory does not suffice for two",
+    )
+    add.add_argument(
+        "--slower",
+        action="store_true",
+        help=f"install a model that is less than {LEAST_SPEED:.0%} as fast as what serves",
     )
     texts = {
         "list": "print what is there, and what serves",
@@ -135,7 +143,7 @@ def _install(store: Store, arguments: argparse.Namespace) -> bool:
         print(f"{model_id} serves already")
         return False
     if said_name(arguments.folder) is None and not arguments.unloaded:
-        _load(store, model_id, arguments.config)
+        _try(store, model_id, arguments.config, may_be_slower=arguments.slower)
     store.begin(model_id)
     print(f"{model_id}: checked, copied to {store.folder(model_id)}")
     if store.state().is_on_trial:
@@ -164,11 +172,47 @@ def _read_config(path: Path) -> Config:
         raise UsageError(f"{problem}; install the service first, or give --config") from error
 
 
-def _load(store: Store, model_id: str, config: Path) -> None:
-    """Have the model loaded, and answer once, in a process of its own; blocks for seconds.
+def _try(store: Store, model_id: str, config: Path, *, may_be_slower: bool) -> None:
+    """Have the model loaded, answer and be compared with what serves; blocks for seconds.
 
     Raises:
-        BundleError: It cannot; it is removed again, and the message has the reason.
+        BundleError: It cannot, or is slower; it is removed again, and the message has the reason.
+    """
+    serving = store.state().current
+    try:
+        print(f"{model_id}: {_loaded(store, model_id, config).answers}")
+        if serving is not None and not may_be_slower:
+            speed = _speed(store, model_id, serving, config)
+            print(f"{model_id}: {speed:.0%} as fast as {serving}")
+    except BundleError:
+        store.remove(model_id)
+        raise
+
+
+def _speed(store: Store, model_id: str, serving: str, config: Path) -> float:
+    """Return how fast a model is, as a share of what serves.
+
+    Raises:
+        BundleError: It is too slow, or one of them cannot be loaded.
+    """
+    shares: list[float] = []
+    # The service answers meanwhile, so one measurement of each may mislead.
+    while not shares or (max(shares) < LEAST_SPEED and len(shares) < _ROUNDS):
+        old, new = (_loaded(store, one, config).typical_s for one in (serving, model_id))
+        shares.append(old / new)
+    if max(shares) < LEAST_SPEED:
+        raise BundleError(
+            f"{model_id}: {max(shares):.0%} as fast as {serving}, so it is not installed; --slower"
+            " installs it nevertheless"
+        )
+    return max(shares)
+
+
+def _loaded(store: Store, model_id: str, config: Path) -> Measured:
+    """Have a model loaded and measured in a process of its own.
+
+    Raises:
+        BundleError: It cannot be loaded, or answers otherwise than where it was built.
     """
     scratch = store.root / _SCRATCH
     Disk().remove(scratch)
@@ -179,12 +223,12 @@ def _load(store: Store, model_id: str, config: Path) -> None:
     finally:
         Disk().remove(scratch)
     if done.returncode != 0:
-        store.remove(model_id)
         lines = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
         raise BundleError(
             f"{model_id}: cannot be loaded and answer here, so it is not installed: {lines[-1]};"
             " where memory does not suffice for two models, add --unloaded"
         )
+    return decode(Measured, read_json(done.stdout.encode()))
 
 
 def _bring(
