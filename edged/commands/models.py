@@ -15,14 +15,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from edged.bundle.disk import Disk
+from edged.bundle.disk import Disk, replace_file
 from edged.bundle.folder import open_bundle
 from edged.bundle.store import Store, locked
-from edged.bundle.strict_json import decode, read_json
 from edged.bundle.trial_record import TrialRecord, read_record
 from edged.bundle.trust import Trust
+from edged.commands.candidate import LEAST_SPEED, try_out
 from edged.commands.install.layout import InstallError, Layout
-from edged.commands.load_child import Measured, command_line
+from edged.commands.install.settings import naming_another_model
 from edged.commands.settling import service_failure, settle, settle_all
 from edged.commands.staging import Arrived, bring_bundle, bring_specialist, said_name, version_of
 from edged.config.keys import Config
@@ -33,9 +33,6 @@ from edged.errors import BundleError, ExitCode, UsageError
 
 # What a disk must have left beside the copy: the state of the service, and its log.
 _SPARE_BYTES = 64 << 20
-_SCRATCH = "loading"
-# What is slower than this share of what serves is not installed; what is, is measured again.
-LEAST_SPEED, _ROUNDS = 0.8, 3
 # What is loaded has a copy in the form of this processor's kernels, twice the size of the model.
 _COPIES, _LOADED_COPIES = 1, 3
 _SYSTEMD = Path("/run/systemd/system")
@@ -122,8 +119,8 @@ def _install(store: Store, arguments: argparse.Namespace) -> bool:
     Raises:
         UsageError: The configuration names another folder than the store's, or one is on trial.
     """
-    config = _read_config(arguments.config)
-    state, serves = store.state(), [config.model.path, *config.specialists]
+    config = _adopted(store, arguments)
+    state, serves = store.state(), config.served_folders
     if state.trial is not None:
         raise UsageError(
             f"{state.trial.candidate} is on trial; `edged model commit` or `rollback` ends that"
@@ -143,7 +140,7 @@ def _install(store: Store, arguments: argparse.Namespace) -> bool:
         print(f"{model_id} serves already")
         return False
     if said_name(arguments.folder) is None and not arguments.unloaded:
-        _try(store, model_id, arguments.config, may_be_slower=arguments.slower)
+        try_out(store, model_id, arguments.config, may_be_slower=arguments.slower)
     store.begin(model_id)
     print(f"{model_id}: checked, copied to {store.folder(model_id)}")
     if store.state().is_on_trial:
@@ -158,6 +155,39 @@ def _install(store: Store, arguments: argparse.Namespace) -> bool:
     return True
 
 
+def _adopted(store: Store, arguments: argparse.Namespace) -> Config:
+    """Have the model that serves be in the store, so that it can be gone back to.
+
+    A configuration that was edited by hand is left alone. Return the one that holds now.
+
+    Raises:
+        UsageError: The configuration cannot be read.
+        BundleError: The model is damaged, or not signed.
+        OSError: A file cannot be read or written.
+    """
+    path = arguments.config
+    config = _read_config(path)
+    served = config.model.path
+    if served == store.current or said_name(arguments.folder) is not None:
+        return config
+    layout = Layout(instance=arguments.instance)
+    text = naming_another_model(path.read_text("utf-8"), layout, store.current)
+    if text is None:
+        return config
+    _check_room(store, served, _COPIES)
+    trust, arrived = configured_trust(config.security), []
+
+    def fill(folder: Path) -> str:
+        arrived.append(bring_bundle(served, trust, {}, folder))
+        return arrived[0].id
+
+    store.begin(store.stage(fill))
+    store.commit(arrived[0].name, arrived[0].version)
+    replace_file(Disk(), path, text.encode())
+    print(f"{arrived[0].id}: serves, and can be gone back to; {served} is not needed any more")
+    return _read_config(path)
+
+
 def _read_config(path: Path) -> Config:
     """Read the configuration of the service.
 
@@ -170,65 +200,6 @@ def _read_config(path: Path) -> Config:
     except OSError as error:
         problem = f"{path}: cannot be read: {error.strerror}"
         raise UsageError(f"{problem}; install the service first, or give --config") from error
-
-
-def _try(store: Store, model_id: str, config: Path, *, may_be_slower: bool) -> None:
-    """Have the model loaded, answer and be compared with what serves; blocks for seconds.
-
-    Raises:
-        BundleError: It cannot, or is slower; it is removed again, and the message has the reason.
-    """
-    serving = store.state().current
-    try:
-        print(f"{model_id}: {_loaded(store, model_id, config).answers}")
-        if serving is not None and not may_be_slower:
-            speed = _speed(store, model_id, serving, config)
-            print(f"{model_id}: {speed:.0%} as fast as {serving}")
-    except BundleError:
-        store.remove(model_id)
-        raise
-
-
-def _speed(store: Store, model_id: str, serving: str, config: Path) -> float:
-    """Return how fast a model is, as a share of what serves.
-
-    Raises:
-        BundleError: It is too slow, or one of them cannot be loaded.
-    """
-    shares: list[float] = []
-    # The service answers meanwhile, so one measurement of each may mislead.
-    while not shares or (max(shares) < LEAST_SPEED and len(shares) < _ROUNDS):
-        old, new = (_loaded(store, one, config).typical_s for one in (serving, model_id))
-        shares.append(old / new)
-    if max(shares) < LEAST_SPEED:
-        raise BundleError(
-            f"{model_id}: {max(shares):.0%} as fast as {serving}, so it is not installed; --slower"
-            " installs it nevertheless"
-        )
-    return max(shares)
-
-
-def _loaded(store: Store, model_id: str, config: Path) -> Measured:
-    """Have a model loaded and measured in a process of its own.
-
-    Raises:
-        BundleError: It cannot be loaded, or answers otherwise than where it was built.
-    """
-    scratch = store.root / _SCRATCH
-    Disk().remove(scratch)
-    scratch.mkdir(mode=0o700)
-    try:
-        words = command_line(config.resolve(), store.folder(model_id), scratch)
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-    finally:
-        Disk().remove(scratch)
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
-        raise BundleError(
-            f"{model_id}: cannot be loaded and answer here, so it is not installed: {lines[-1]};"
-            " where memory does not suffice for two models, add --unloaded"
-        )
-    return decode(Measured, read_json(done.stdout.encode()))
 
 
 def _bring(

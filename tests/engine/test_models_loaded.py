@@ -88,7 +88,7 @@ def test_what_is_much_slower_is_not_installed(
     new = write(tmp_path / "new")
     (new / "version.json").write_text('{"version": 7}')
     stopwatch = Stopwatch(*typical_s)
-    monkeypatch.setattr("edged.commands.models._loaded", stopwatch)
+    monkeypatch.setattr("edged.commands.candidate._loaded", stopwatch)
     status = main(["model", "install", str(new), *more, *options])
     assert status == (ExitCode.OK if is_installed else ExitCode.CONFIG)
     assert stopwatch.num_measured == len(typical_s)

@@ -14,6 +14,10 @@ from edged.bundle.manifest import Manifest
 from edged.bundle.store import Store, locked
 from edged.bundle.version import VERSION, version_bytes
 from edged.cli import main
+from edged.commands.install.layout import Layout
+from edged.commands.install.settings import Settings, configuration_text
+from edged.config.broker_url import BrokerAddress
+from edged.config.load import load_config
 from edged.errors import ExitCode
 from edged.specialists.folder import BaseModel, write_specialist
 from edged.specialists.lesson import taught
@@ -286,3 +290,33 @@ def test_what_the_service_refuses_to_take_up_is_taken_back(
     assert serves(store) == (2 if can_reload else 1)
     state = Store(store / "model", Disk()).state()
     assert state.is_on_trial is can_reload
+
+
+@pytest.mark.parametrize("is_edited", [False, True])
+def test_what_edged_install_has_configured_can_be_gone_back_to(
+    make: Make, run: Run, store: Path, tmp_path: Path, is_edited: bool
+) -> None:
+    path, old = tmp_path / "edged.yaml", make(1)
+    settings = Settings(
+        node="kitchen",
+        model=old,
+        broker=BrokerAddress("localhost", 1883),
+        has_password=False,
+        has_authority=False,
+        budget_bytes=512 << 20,
+    )
+    text = configuration_text(Layout(), settings) + "# by hand\n" * is_edited
+    path.write_text(text)
+    assert run("install", make(2)) == 0
+    assert (path.read_text() == text) is is_edited
+    if is_edited:
+        # Nothing can be known of what serves: the first of the store waits to be configured.
+        assert serves(store) == 2
+        return
+    config = load_config(path.read_text(), "edged.yaml")
+    assert config.model.path == store / "model" / "current"
+    settings = replace(settings, model=config.model.path)
+    assert path.read_text() == configuration_text(Layout(), settings)
+    assert serves(store) == 2
+    assert run("rollback") == 0
+    assert serves(store) == 1
