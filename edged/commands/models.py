@@ -7,10 +7,12 @@ ends that; the unit calls it when the service has ended, and it is done here bef
 """
 
 import argparse
+import contextlib
 import errno
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -29,12 +31,13 @@ from edged.config.keys import Config
 from edged.config.load import load_config
 from edged.daemon.invocation import configured_trust
 from edged.daemon.model_trial import LONGEST_S, PROMPTS
-from edged.errors import BundleError, ExitCode, UsageError
+from edged.errors import BundleError, ExitCode, UnavailableError, UsageError
 
 # What a disk must have left beside the copy: the state of the service, and its log.
 _SPARE_BYTES = 64 << 20
 # What is loaded has a copy in the form of this processor's kernels, twice the size of the model.
 _COPIES, _LOADED_COPIES = 1, 3
+_POLL_S = 1.0
 _SYSTEMD = Path("/run/systemd/system")
 
 
@@ -52,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--slower",
         action="store_true",
         help=f"install a model that is less than {LEAST_SPEED:.0%} as fast as what serves",
+    )
+    add.add_argument(
+        "--wait", action="store_true", help="return when the trial has ended; fails if it failed"
     )
     texts = {
         "list": "print what is there, and what serves",
@@ -97,6 +103,8 @@ def main(arguments: argparse.Namespace) -> int:
             is_changed = _ACTIONS[arguments.action](store, arguments)
         if is_changed and _is_reloadable(arguments):
             _reload(store, layout.unit, is_new=arguments.action == "install")
+        if arguments.action == "install" and arguments.wait:
+            _wait(store, arguments.config)
     except OSError as error:
         advice = "; use sudo" if isinstance(error, PermissionError) else ""
         if error.errno == errno.ENOSPC:
@@ -279,6 +287,23 @@ def _record(config: Path) -> TrialRecord:
     """Return what the daemon has noted of a trial."""
     folder = _read_config(config).state.folder
     return TrialRecord() if folder is None else read_record(folder)
+
+
+def _wait(store: Store, config: Path) -> None:
+    """Wait until nothing is on trial; the trial ends by itself.
+
+    Raises:
+        BundleError: What was on trial was taken back.
+        OSError: The store cannot be read or written.
+    """
+    while store.state().is_on_trial:
+        time.sleep(_POLL_S)
+        # The unit may be ending the trial just now.
+        with contextlib.suppress(UnavailableError), locked(store.root):
+            settle(store, _record(config), None)
+    failure = store.failure()
+    if failure is not None:
+        raise BundleError(f"{failure.model}: was taken back: {failure.reason}")
 
 
 def _is_reloadable(arguments: argparse.Namespace) -> bool:

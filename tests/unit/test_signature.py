@@ -2,9 +2,7 @@
 
 import base64
 import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,12 +18,8 @@ from edged.bundle.signature import (
     root_digest,
 )
 from tests.examples import num_examples
-from tests.paths import ROOT
-from tests.requirements import require
 from tests.signing import changed, envelope, private_key, public_key, signed, statement
 
-# The specification's, which are not a part of this repository.
-VECTORS = Path(os.environ.get("EDGED_OMS_VECTORS", ROOT.parent / "shared" / "data" / "oms"))
 FILES = {"manifest.json": b"{}", "weights/part-1": b"1"}
 KEY = private_key()
 GOOD = envelope(KEY, statement(FILES))
@@ -58,34 +52,6 @@ def test_what_was_signed_is_read() -> None:
 def test_the_encoding_of_what_is_signed_is_the_one_of_the_standard() -> None:
     """The lengths and parts of DSSE's own definition."""
     assert authenticated(b"hello") == b"DSSEv1 28 application/vnd.in-toto+json 5 hello"
-
-
-def vector(name: str) -> bytes:
-    require(VECTORS.is_dir(), "the specification's vectors: name their folder in EDGED_OMS_VECTORS")
-    return (VECTORS / "test-vectors" / "v1.0" / f"{name}.bundle.json").read_bytes()
-
-
-def test_the_specifications_vector_for_keys_is_read() -> None:
-    read = read_signature(vector("valid/key"))
-    assert list(read.files) == ["signme-1", "signme-2"]
-    assert "ignore-me" in read.ignored
-    assert read.key_id.startswith("e8450dec")
-
-
-@pytest.mark.parametrize(
-    ("name", "problem"),
-    [
-        ("valid/certificate", "the method certificate is not supported"),
-        ("valid/sigstore", "the method sigstore is not supported"),
-        ("invalid/empty", "not valid JSON"),
-        ("invalid/missing-envelope", "the file has no dsseEnvelope"),
-        ("invalid/missing-tlog-entries", "the method sigstore is not supported"),
-        ("invalid/missing-verification-material", "the file has no verificationMaterial"),
-        ("invalid-payload/wrong-predicate", "statement.predicateType must be"),
-    ],
-)
-def test_the_specifications_vectors_of_other_kinds_are_refused(name: str, problem: str) -> None:
-    assert problem in refused(vector(name))
 
 
 @pytest.mark.parametrize(
