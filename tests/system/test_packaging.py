@@ -28,6 +28,7 @@ BUILD_TOOLS = {
     "onnx-ir",
     "accelerate",
     "gguf",
+    "model-signing",
 }
 
 

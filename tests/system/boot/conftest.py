@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,14 +63,15 @@ def succeed(machine: Machine, script: str, *, timeout_s: float = 120.0) -> str:
 
 @contextmanager
 def booted(work: Path, *files: Path) -> Iterator[Machine]:
-    """Boot a Debian with Mosquitto; /src has a model and ``files``."""
+    """Boot a Debian with Mosquitto; /src has a model and ``files``, folders among them."""
     require((reason := missing()) is None, f"a machine cannot be booted here: {reason}")
     machine = Machine(prepared_system(), work)
     machine.file("/etc/hostname").write_text("kitchen\n", "utf-8")
     machine.file("/etc/hosts").write_text("127.0.0.1 localhost kitchen\n", "utf-8")
     write_tiny_bundle(machine.file("/src/smollm2-135m-instruct/here").parent)
     for file in files:
-        os.link(file, machine.file(f"/src/{file.name}"))
+        copy = shutil.copytree if file.is_dir() else os.link
+        copy(file, machine.file(f"/src/{file.name}"))
     try:
         machine.boot()
         yield machine
