@@ -14,10 +14,10 @@ LISTING = (
 ACCOUNTS = "cut -d: -f1 /etc/passwd /etc/group | sort"
 
 
-def build_package(folder: Path, *architecture: str) -> Path:
-    """Build the package of this checkout, without compression, for this machine or another."""
+def build_package(folder: Path, *words: str) -> Path:
+    """Build the package of this checkout, without compression; ``words`` say for which system."""
     script = str(ROOT / "scripts" / "build-deb")
-    command = [script, *architecture, "--compression", "none", "--output", str(folder)]
+    command = [script, *words, "--compression", "none", "--output", str(folder)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return Path(result.stdout.splitlines()[-1])
@@ -30,7 +30,7 @@ def newer_package(package: Path, folder: Path) -> Path:
     control = files / "DEBIAN" / "control"
     text = control.read_text("utf-8")
     control.write_text(text.replace("\nArchitecture", "+newer\nArchitecture", 1), "utf-8")
-    path = folder / package.name.replace("_", "_newer_", 1)
+    path = folder / f"newer-{package.name}"
     subprocess.run(
         ["dpkg-deb", "--root-owner-group", "-Znone", "--build", str(files), str(path)],
         check=True,
