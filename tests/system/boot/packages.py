@@ -30,10 +30,22 @@ def newer_package(package: Path, folder: Path) -> Path:
     control = files / "DEBIAN" / "control"
     text = control.read_text("utf-8")
     control.write_text(text.replace("\nArchitecture", "+newer\nArchitecture", 1), "utf-8")
-    path = folder / f"newer-{package.name}"
-    subprocess.run(
-        ["dpkg-deb", "--root-owner-group", "-Znone", "--build", str(files), str(path)],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    return _pack(files, folder / f"newer-{package.name}")
+
+
+def python_package(system: Path, folder: Path) -> Path:
+    """Pack the Python of a Debian 12: it stays installed when the system is upgraded to 13."""
+    files = folder / "files"
+    control = files / "DEBIAN" / "control"
+    control.parent.mkdir(parents=True)
+    names = ("usr/bin/python3.11", "usr/lib/python3.11")
+    subprocess.run(["cp", "-a", "--parents", *names, str(files)], cwd=system, check=True)
+    lines = ("Package: python3.11", "Version: 3.11", "Architecture: all", "Maintainer: test")
+    control.write_text("\n".join([*lines, "Description: for a test", ""]), "utf-8")
+    return _pack(files, folder / "python3.11.deb")
+
+
+def _pack(files: Path, path: Path) -> Path:
+    command = ["dpkg-deb", "--root-owner-group", "-Znone", "--build", str(files), str(path)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return path
