@@ -13,10 +13,11 @@
 #   make test [ARGS="..."]       all tests, with coverage
 #   make check                   all static checks
 #   make image [FOR=amd64]       the container image, for 64-bit Arm or x86-64 (scripts/build-image)
+#   make release                 all files of a release, in dist/release; RELEASE_KEY=FILE signs them
 #   make clean                   caches; `make distclean` also .venv/ and the built models
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick unit engine system builder test check image clean distclean
+.PHONY: help demo quick unit engine system builder test check image release clean distclean
 .SUFFIXES:
 
 # Literal: a dollar sign in a prompt stays a dollar sign. Only from the command line, because some
@@ -27,7 +28,7 @@ endif
 export EDGED_DEMO_BUNDLE := $(value BUNDLE)
 
 help:
-	@sed -n '4,17s/^#  *//p' Makefile
+	@sed -n '4,18s/^#  *//p' Makefile
 
 demo:
 	@scripts/setup $(if $(value BUNDLE),broker,build broker)
@@ -57,6 +58,10 @@ check:
 image:
 	@scripts/setup dev
 	@scripts/build-image $(FOR)
+
+release:
+	@scripts/setup dev
+	@scripts/release $(ARGS)
 
 clean:
 	rm -rf dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 import numpy as np
 
+import edged
 from edged.daemon.group import Group
 from edged.daemon.homeassistant import (
     MAX_DELAY_S,
@@ -476,7 +477,7 @@ DROPS: dict[str, Callable[[Talk], None]] = {
     "Expired": _one(b"Is it on?", WireProperties(message_expiry_s=0)),
 }
 EVENTS: tuple[Event, ...] = (
-    NodeStarted("0.1.0", MODEL, 0),
+    NodeStarted(edged.__version__, MODEL, 0),
     NodeWaiting(
         "/media/models/smollm2: No such file or directory; give the folder that `edged build` made"
     ),

@@ -4,4 +4,4 @@ Rule: no code is shared with edged, so an error in its encoding or transport can
 ``rules`` implements the protocol a second time.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
