@@ -29,6 +29,7 @@ _BUILD = "`pip install 'edged[build]'`, on a workstation rather than the device"
 COMMANDS = {
     "build": Command("edged.builder.build_command", "build an int8 bundle from a model", _BUILD),
     "verify": Command("edged.builder.verify_command", "measure a bundle against fp32", _BUILD),
+    "sign": Command("edged.builder.sign_command", "sign a bundle or a specialist", _BUILD),
     "run": Command("edged.daemon.run", "run the daemon"),
     "check": Command("edged.daemon.check", "check a configuration and its model without starting"),
     "plan": Command("edged.commands.plan", "compute the memory that a model needs on this device"),
@@ -45,6 +46,8 @@ COMMANDS = {
     "uninstall": Command(
         "edged.commands.install.uninstall", "remove the service from this machine"
     ),
+    "model": Command("edged.commands.models", "bring models onto this device, and go back"),
+    "key": Command("edged.commands.keys", "install the keys whose models this device uses"),
     "teach": Command("edged.commands.teach", "teach a model to decide, from examples"),
     "eval": Command("edged.commands.evaluate", "measure what was taught on other examples"),
     "try": Command("edged.commands.try_specialist", "ask what was taught, and see how sure it is"),

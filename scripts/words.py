@@ -33,7 +33,7 @@ EXEMPT = re.compile(r"^(?:LICENSE$|tests/data/|tests/builder/data/)")
 # A path in this repository, and the test in it; without patterns and parts of longer paths.
 REFERENCE = re.compile(
     r"(?<![\w./$*<>{}-])((?:benchmarks|deploy|docs|scripts|systemd|tests)/[\w./-]*\w|edged/[\w/]+\.py)"
-    r"(?![\w*{/<]|\.\w)(?:::(\w+))?"
+    r"(?![\w*{/<]|-[*$]|\.\w)(?:::(\w+))?"
 )
 TEST = re.compile(r"`(test_\w+)`")
 LINK = re.compile(r"\]\((?!\w+:)([^)#\s]+)")

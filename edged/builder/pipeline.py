@@ -32,6 +32,7 @@ from edged.bundle.manifest import (
     QualityFigures,
     Source,
 )
+from edged.engine.golden import record
 from edged.errors import BuildError, BundleError, UsageError
 
 _MODELS = Path("models")
@@ -189,6 +190,8 @@ def _build(request: _Request, checkpoint: Checkpoint) -> Bundle:
                 f"{request.recipe.name}: the bundle misses the quality gate and is not installed; "
                 f"it is kept in {failed}; try another scheme or set gate limits in the recipe"
             )
+        with request.progress.step("Record golden answers"):
+            record(open_bundle(partial, verify=False))
         install(partial, request.folder)
     return open_bundle(request.folder)
 

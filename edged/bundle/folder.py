@@ -25,10 +25,22 @@ from edged.bundle.manifest import (
     Manifest,
 )
 from edged.bundle.plain_file import open_plain
+from edged.bundle.signature import MAX_SIGNATURE_BYTES, SIGNATURE
+from edged.bundle.trust import Trust
+from edged.bundle.version import MAX_VERSION_BYTES, VERSION
 from edged.errors import BundleError, BundleUnavailableError
 
 _MANIFEST_BYTES_MAX = 1 << 20
 _COPY_BYTES = 1 << 20
+# What the model wrote where it was built (``edged.engine.golden``).
+GOLDEN = "golden.json"
+MAX_GOLDEN_BYTES = 1 << 16
+# What may be beside the files of the manifest, and its largest size.
+_BESIDE = {
+    SIGNATURE: MAX_SIGNATURE_BYTES,
+    VERSION: MAX_VERSION_BYTES,
+    GOLDEN: MAX_GOLDEN_BYTES,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +56,12 @@ class Bundle:
     def model_id(self) -> str:
         """The name in replies: model, scheme and the start of the bundle's hash."""
         return f"{self.manifest.name}-{self.manifest.scheme}@{self.sha256[:6]}"
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of each file that is used, in hex, by its name."""
+        entries = self.manifest.files.items()
+        return {MANIFEST: self.sha256} | {name: entry.sha256 for name, entry in entries}
 
     @property
     def model_path(self) -> Path:
@@ -70,19 +88,23 @@ class Bundle:
         return self.folder / TOKENIZER
 
 
-def open_bundle(folder: Path, *, verify: bool = True) -> Bundle:
+def open_bundle(folder: Path, *, verify: bool = True, trust: Trust | None = None) -> Bundle:
     """Check a bundle's files against its manifest; blocks while it reads them all.
 
     Args:
         folder: the bundle; may be a symbolic link, its files may not.
         verify: compare the hashes, too; False checks names, kinds, sizes and links only.
+        trust: who must have signed it; None where nobody must.
 
     Raises:
         BundleError: the first problem, with the file's name and what to do.
         BundleUnavailableError: a file is missing, or cannot be read now.
     """
     with _opened(folder) as folder_fd:
-        return _open_checked(folder, folder_fd, verify=verify)
+        bundle = _open_checked(folder, folder_fd, verify=verify)
+        if trust is not None:
+            trust.check_folder(folder, folder_fd, bundle.hashes)
+        return bundle
 
 
 def copy_bundle(folder: Path, target_fd: int) -> Bundle:
@@ -112,7 +134,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
     """
     entries = {}
     for path in sorted(folder.iterdir()):
-        if path.name != MANIFEST:
+        if path.name not in {MANIFEST, *_BESIDE}:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             entries[path.name] = FileEntry(path.stat().st_size, digest)
@@ -146,7 +168,8 @@ def _open_checked(
     if len(data) > _MANIFEST_BYTES_MAX:
         raise BundleError(f"{MANIFEST}: larger than {_MANIFEST_BYTES_MAX} bytes; {REPAIR}")
     manifest = Manifest.from_json(data)
-    for name in sorted(set(os.listdir(folder_fd)) - {MANIFEST, *manifest.files}):
+    names = set(os.listdir(folder_fd))
+    for name in sorted(names - {MANIFEST, *manifest.files, *_BESIDE}):
         raise BundleError(f"{name}: not in the manifest of {folder}; remove it, or {REPAIR}")
     for name, entry in manifest.files.items():
         missing = f"{name}: listed in the manifest but missing; {REPAIR}"
@@ -156,6 +179,9 @@ def _open_checked(
                 file.seek(0)
                 _write_file(target_fd, name, file, entry.size_bytes)
     if target_fd is not None:
+        for name in sorted(names & _BESIDE.keys()):
+            with _open_plain(folder_fd, name, f"{name}: removed meanwhile; {REPAIR}") as file:
+                _write_file(target_fd, name, file, _BESIDE[name])
         _write_file(target_fd, MANIFEST, io.BytesIO(data), len(data))
     return Bundle(folder, manifest, hashlib.sha256(data).hexdigest())
 

@@ -159,13 +159,20 @@ class RequestConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecurityConfig:
-    """Who is answered."""
+    """Who is answered, and whose models are used."""
 
     identity: str = setting(kinds.choice(*IDENTITIES), IDENTITY_OPTIONAL)
     """With `required`, only accounts of the broker are answered, on topics of their own
     (`prefix`/`node`/client/USER/request/generate), which the broker's access list keeps for each of
     them. `optional` also answers requests on `prefix`/`node`/request/generate: for a broker that
     gives no accounts."""
+    require_signature: bool | None = setting(
+        kinds.FLAG, None, note="`true` as soon as there is a key in `keys`"
+    )
+    """Use only bundles and specialists that are signed by one of `keys` (`edged sign`), and those
+    that `edged key add` found on the device when the first key was installed."""
+    keys: Path = setting(kinds.PATH, Path("/etc/edged/keys"))
+    """Folder of the public keys whose models are used; see `edged key`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,6 +296,11 @@ class Config:
     state: StateConfig = field(default_factory=StateConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     log: LogConfig = field(default_factory=LogConfig)
+
+    @property
+    def served_folders(self) -> tuple[Path, ...]:
+        """The folders of the model and of the specialists."""
+        return self.model.path, *self.specialists
 
     @property
     def client_id(self) -> str:

@@ -9,7 +9,12 @@ from collections.abc import Callable
 
 from edged.bundle.folder import Bundle, open_bundle
 from edged.config.keys import Config
-from edged.daemon.invocation import add_config_arguments, check_broker_files, read_config
+from edged.daemon.invocation import (
+    add_config_arguments,
+    check_broker_files,
+    configured_trust,
+    read_config,
+)
 from edged.daemon.memory_plan import lasting_problem
 from edged.errors import ConfigError, EdgedError, ExitCode
 
@@ -31,12 +36,13 @@ def check(config: Config, *, trusted_sha256: str | None = None) -> Bundle:
 
     Raises:
         ConfigError: A key is wrong, or the model cannot fit this device.
-        BundleError: The model is missing or damaged.
+        BundleError: The model is missing or damaged, or not signed by a key that is needed.
         UnavailableError: A file cannot be read; a start waits for it.
     """
-    bundle = open_bundle(config.model.path, verify=False)
+    trust = configured_trust(config.security)
+    bundle = open_bundle(config.model.path, verify=False, trust=trust)
     if bundle.sha256 != trusted_sha256:
-        bundle = open_bundle(config.model.path)
+        bundle = open_bundle(config.model.path, trust=trust)
     # Not what is free now: the running daemon will free its part of the rest.
     problem = lasting_problem(config, bundle)
     if problem is not None:

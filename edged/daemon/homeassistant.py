@@ -29,6 +29,7 @@ MAX_DELAY_S = 3.0
 # time. The announcement is retained, so Home Assistant has it in any case.
 MIN_INTERVAL_S = 30.0
 _STATES = ["loading", "ready", "degraded", "stopping"]
+_TRIALS = ["none", "running", "passed", "failed"]
 _ANSWER = "value_json.data.text if value_json.status == 'ok' else value_json.error.message"
 _ATTRIBUTES = (
     "{{ {'answer': value_json.data.text | default(''), 'status': value_json.status,"
@@ -78,6 +79,7 @@ _SENSORS = {
     "expired": _sensor("Expired", icon="mdi:timer-off", **_TOTAL, **_OFF),
     "cancelled": _sensor("Cancelled", icon="mdi:cancel", **_TOTAL, **_OFF),
     "dropped": _sensor("Dropped", icon="mdi:delete", **_TOTAL, **_OFF),
+    "trial": _sensor("Model on trial", None, "enum", options=_TRIALS, **_TEXT),
     "uptime_s": _sensor("Uptime", "s", "duration", **_OFF),
 }
 # Where there are specialists; shares, shown in percent.
@@ -150,6 +152,8 @@ class Announcement:
 
     def _shown(self, member: str, sensor: dict[str, Any]) -> dict[str, Any]:
         value = f"value_json.{member}"
+        if member == "trial":
+            value = f"({value} or {{}}).status | default('none')"
         if sensor.get("unit_of_measurement") == "MiB":
             value = f"({value} / {_MIB}) | round(1)"
         if sensor.get("unit_of_measurement") == "%":  # null before the first answer

@@ -8,8 +8,9 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+from edged.bundle.trust import Trust, read_trust
 from edged.config.broker_url import BrokerAddress, parse_broker_url
-from edged.config.keys import BrokerConfig, Config, node_name_of
+from edged.config.keys import BrokerConfig, Config, SecurityConfig, node_name_of
 from edged.config.load import broker_overrides, load_config
 from edged.errors import ConfigError, UnavailableError, UsageError
 from edged.transport.settings import read_password_file, tls_context
@@ -76,6 +77,16 @@ def configured_broker(broker: BrokerConfig) -> BrokerAddress:
     if broker.password_file is not None:
         password = read_password_file(broker.password_file, "broker.password_file")
     return BrokerAddress(broker.host, broker.port, broker.tls, broker.username, password)
+
+
+def configured_trust(security: SecurityConfig) -> Trust:
+    """Return whose models are used.
+
+    Raises:
+        SignatureError: A list of keys is damaged.
+        BundleUnavailableError: The keys cannot be read now.
+    """
+    return read_trust(security.keys, is_required=security.require_signature)
 
 
 def check_broker_files(broker: BrokerConfig) -> None:

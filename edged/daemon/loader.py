@@ -2,10 +2,12 @@
 
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 
 from edged.bundle.folder import Bundle, open_bundle
 from edged.config.keys import Config
 from edged.daemon import memory
+from edged.daemon.invocation import configured_trust
 from edged.daemon.measurements import fitted_settings
 from edged.daemon.memory_plan import (
     MemoryReservation,
@@ -51,11 +53,12 @@ def load(config: Config) -> ResidentModel:
 
     Raises:
         ConfigError: If the model does not fit into its budget.
-        BundleError: If the bundle is wrong.
+        BundleError: If the bundle is wrong, or not signed by a key that is needed.
     """
     started_s = boot_s()
     memory.keep_one_heap()
-    bundle = open_bundle(config.model.path)
+    read_trust = partial(configured_trust, config.security)
+    bundle = open_bundle(config.model.path, trust=read_trust())
     if not bundle.manifest.quality.passed:
         _LOG.warning("%s: its build missed the quality gate; see the manifest", bundle.folder)
     reservation = reserve_memory(config, bundle)
@@ -63,7 +66,7 @@ def load(config: Config) -> ResidentModel:
     with memory.limited_growth(_GROWTH * limit_bytes):
         engine, tokenizer, num_tokens = _load(config, bundle, reservation)
         reservation = with_prefixes(config, bundle, reservation, num_tokens)
-        specialists = SpecialistFolders.of(bundle.manifest, engine, tokenizer)
+        specialists = SpecialistFolders.of(bundle.manifest, engine, tokenizer, read_trust)
         specialists.read(config.specialists)
     memory.return_freed()
     _LOG.info(

@@ -16,6 +16,7 @@ from edged.daemon.driver import Driver
 from edged.daemon.former_session import FormerSession, FromFormer
 from edged.daemon.group import Group
 from edged.daemon.inbox import Event, FromGroup, FromOther, Inbox, ReloadRequested, StopRequested
+from edged.daemon.model_trial import ModelTrial
 from edged.daemon.reporting import Reporter
 from edged.daemon.sdnotify import Notifier
 from edged.errors import EdgedError
@@ -65,6 +66,7 @@ class Parts:
     connection: ConnectionLog
     reporter: Reporter
     notifier: Notifier
+    trial: ModelTrial
     group: Group | None = None
     former: FormerSession | None = None
 
@@ -117,6 +119,8 @@ class MainLoop:
         while not self._is_stopped(self._clock()):
             self._take_all(self._wait_s(self._clock()))
             parts.driver.take(Tick())
+            for event in parts.trial.tick(parts.driver.node.metrics.served):
+                self._operator_events.report(event)
             self._operator_events.tick()
             if parts.group is not None:
                 parts.group.tick()

@@ -13,6 +13,7 @@ from edged.daemon.group import Group
 from edged.daemon.homeassistant import Announcement, Discovery, status_topic
 from edged.daemon.loader import ResidentModel
 from edged.daemon.memory import read_shares
+from edged.daemon.model_trial import ModelTrial
 from edged.daemon.operator_events import MemoryEvents
 from edged.daemon.prometheus import exposition
 from edged.daemon.wiring import topics_of
@@ -63,11 +64,18 @@ def info_members(model: ResidentModel) -> dict[str, Any]:
 class Reporter:
     """Publish the status when it is due."""
 
-    def __init__(self, model: ResidentModel, driver: Driver, group: Group | None = None) -> None:
+    def __init__(
+        self,
+        model: ResidentModel,
+        driver: Driver,
+        trial: ModelTrial,
+        group: Group | None = None,
+    ) -> None:
         self._config = config = model.config
         self._model = model
         self._node = driver.node
         self._edges = edges = driver.edges
+        self._trial = trial
         self._group = group
         self.topics = topics_of(config)
         home = config.homeassistant
@@ -127,7 +135,7 @@ class Reporter:
         """Return the part of the state whose change is published without waiting."""
         scheduler, membership = self._node.scheduler, self._group and self._group.membership
         load = len(scheduler), len(scheduler.running), self._node.guard.level
-        return self.is_stopping, *load, membership, self.broker_error
+        return self.is_stopping, *load, membership, self.broker_error, self._trial.status
 
     def _state_members(self, now_s: float) -> dict[str, Any]:
         """Return the node's load, memory, speed and counters; changes of memory are reported."""
@@ -145,6 +153,7 @@ class Reporter:
             "group": self._group and str(self._group.membership),
             "broker_error": self.broker_error,
             "broker_problem": self.broker_problem,
+            "trial": self._trial.members(),
             "rss_bytes": memory.rss_bytes,
             "available_bytes": memory.available_bytes,
             "budget_bytes": reservation.budget.limit_bytes,

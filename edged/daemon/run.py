@@ -33,6 +33,7 @@ from edged.daemon.loader import ResidentModel, load
 from edged.daemon.logs import configure_logging
 from edged.daemon.main_loop import MainLoop, Parts, StalledError
 from edged.daemon.measurements import known_cost
+from edged.daemon.model_trial import ModelTrial
 from edged.daemon.operator_events import OperatorEvents
 from edged.daemon.preparer import Preparer
 from edged.daemon.reporting import OFFLINE, ONLINE, Reporter
@@ -111,13 +112,14 @@ def serve(
     notifier = Notifier()
     inbox = Inbox()
     _catch_signals(inbox, is_reloadable=is_reloadable)
-    model = _start(read, load_model, partial(_is_stopped, inbox, read), notifier)
-    if model is None:
+    started = _start(read, load_model, partial(_is_stopped, inbox, read), notifier)
+    if started is None:
         return ExitCode.OK
+    model, trial = started
     notifier.ready()
 
     connections = _connect(model.config, inbox)
-    parts = _assemble(model, inbox, connections, notifier)
+    parts = _assemble(model, trial, inbox, connections, notifier)
     worker = parts.driver.edges.worker
     worker.start_thread()
     parts.driver.edges.preparer.start_thread()
@@ -126,6 +128,8 @@ def serve(
     code = _run(loop)
     connections.close(Will(topics_of(model.config).availability, OFFLINE))
     is_idle = worker.stop(STOP_LIMIT_S)
+    if code is ExitCode.OK:
+        trial.stop()
     if loop.is_reloading:
         _restart()
     if not is_idle:
@@ -139,23 +143,32 @@ def _start(
     load_model: Callable[[Config], ResidentModel],
     wait: Callable[[float], bool],
     notifier: Notifier,
-) -> ResidentModel | None:
-    """Read the settings and load the model, as often as it takes; None if asked to stop."""
+) -> tuple[ResidentModel, ModelTrial] | None:
+    """Read the settings and load the model, as often as it takes; None if asked to stop.
+
+    Raises:
+        EdgedError: The configuration is wrong, or what is on trial cannot be loaded.
+    """
     config = attempt(read, wait, WaitingReport(notifier).failed)
     if config is None:
         return None
     configure_logging(config.log.level, config.log.format)
     notifier.status(f"loading {config.model.path}")
+    trial = ModelTrial(config, boot_s)
 
     def load_all() -> ResidentModel:
         check_broker_files(config.broker)  # before the model is loaded for nothing
-        return load_model(config)
+        return trial.load(partial(load_model, config))
 
     report = WaitingReport(notifier, config)
     try:
-        return attempt(load_all, wait, report.failed)
+        model = attempt(load_all, wait, report.failed)
     finally:
         report.close()
+    if model is None:
+        trial.stop()
+        return None
+    return model, trial
 
 
 def _is_stopped(inbox: Inbox, read: Callable[[], Config], pause_s: float) -> bool:
@@ -226,7 +239,11 @@ def _connect(config: Config, inbox: Inbox) -> Connections:
 
 
 def _assemble(
-    model: ResidentModel, inbox: Inbox, connections: Connections, notifier: Notifier
+    model: ResidentModel,
+    trial: ModelTrial,
+    inbox: Inbox,
+    connections: Connections,
+    notifier: Notifier,
 ) -> Parts:
     """Build the parts of the loop; only the journal's thread is started."""
     config, limits, tokenizer = model.config, limits_of(model), model.tokenizer
@@ -258,10 +275,10 @@ def _assemble(
     group = None
     if connections.group is not None:
         group = Group(connections.group, topics, driver)
-    reporter = Reporter(model, driver, group)
+    reporter = Reporter(model, driver, trial, group)
     broker_name = connections.own.settings.address.url
     log = ConnectionLog(connections.own, broker_name, driver, reporter, notifier)
-    return Parts(driver, log, reporter, notifier, group, connections.former)
+    return Parts(driver, log, reporter, notifier, trial, group, connections.former)
 
 
 def _correction_keeper(model: ResidentModel, inbox: Inbox) -> CorrectionKeeper:
@@ -296,6 +313,7 @@ def exchange_specialists(read: Callable[[], Config], model: ResidentModel, parts
         )
         return True
     model.specialists.read(folders)
+    parts.trial.begin(config, parts.driver.node.metrics.served)
     ledger.exchange(Account.SPECIALISTS, model.specialists.installed.held_bytes(num_slots))
     memory.return_freed()
     parts.reporter.announce()

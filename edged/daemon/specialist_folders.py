@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edged.bundle.manifest import Manifest
+from edged.bundle.signature import SIGNATURE
+from edged.bundle.trust import Trust
 from edged.engine.loop import Engine
 from edged.engine.tokenizer import Tokenizer
 from edged.engine.writing import WriterPrompts
@@ -94,6 +96,7 @@ class SpecialistFolders:
         layout: Of a token's hidden states; None where the model gives none.
         scoring: What decides for an option without a specialist.
         adaptable: What those that write must be made for; None without a model.
+        read_trust: Returns who must have signed them, anew at each reading.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class SpecialistFolders:
         layout: Layout | None = None,
         scoring: OptionScoring | None = None,
         adaptable: Adaptable | None = None,
+        read_trust: Callable[[], Trust | None] = lambda: None,
     ) -> None:
         self._base = base
         self._adaptable = adaptable
@@ -114,10 +118,17 @@ class SpecialistFolders:
         """What serves now; replaced as a whole, so that any thread may read it."""
         self.problems: dict[str, str] = {}
         """Why a folder does not serve, by its name."""
+        self._read_trust = read_trust
         self._digests: dict[Path, str] = {}
 
     @classmethod
-    def of(cls, manifest: Manifest, engine: Engine, tokenizer: Tokenizer) -> "SpecialistFolders":
+    def of(
+        cls,
+        manifest: Manifest,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        read_trust: Callable[[], Trust | None],
+    ) -> "SpecialistFolders":
         """Return those of a loaded model, none of which is read yet."""
         layout = Layout(*engine.hidden_shape)
         template = Template(tokenizer.encode, tokenizer.beginning_ids)
@@ -126,7 +137,8 @@ class SpecialistFolders:
         check = WriterPrompts(tokenizer, engine.max_model_len).check
         adaptable = Adaptable(AdaptedModel.of(manifest), engine.adapter_shape, check)
         layout_given = layout if layout.width else None
-        return cls(BaseModel.of(manifest), template, layout_given, scoring, adaptable)
+        base = BaseModel.of(manifest)
+        return cls(base, template, layout_given, scoring, adaptable, read_trust)
 
     def read(self, folders: Sequence[Path]) -> None:
         """Serve what is in these folders, and nothing else; blocks for up to half a second."""
@@ -146,7 +158,7 @@ class SpecialistFolders:
             except (BundleError, UnavailableError) as error:
                 problems[folder.name] = str(error)
                 _LOG.error("specialist not used: %s", error)
-        self._digests = {folder: _digest(folder) for folder in folders}
+        self._digests = self._found(folders)
         self.problems = problems
         gate = fitted_gate(found)
         # Their examples were needed for that alone.
@@ -168,7 +180,14 @@ class SpecialistFolders:
 
     def is_changed(self, folders: Sequence[Path]) -> bool:
         """Return whether ``read`` would change what serves."""
-        return self._digests != {folder: _digest(folder) for folder in folders}
+        return self._digests != self._found(folders)
+
+    def _found(self, folders: Sequence[Path]) -> dict[Path, str]:
+        try:
+            trust = str(self._read_trust())
+        except (BundleError, UnavailableError) as error:
+            trust = str(error)
+        return {folder: _digest(folder, trust) for folder in folders}
 
     def info(self) -> list[dict[str, Any]]:
         """Describe them, for ``info``."""
@@ -179,13 +198,13 @@ class SpecialistFolders:
     def _read(self, folder: Path) -> Specialist:
         if self._base is None or self._layout is None:
             raise BundleError(f"{folder}: {_OLD_BUNDLE}")
-        return read_specialist(folder, self._base, self._layout)
+        return read_specialist(folder, self._base, self._layout, self._read_trust())
 
     def _read_writer(self, folder: Path) -> Writer:
         if self._adaptable is None:
             raise BundleError(f"{folder}: there is no model that it could adapt")
         model, shape, check = self._adaptable
-        writer = read_writer(folder, model, shape)
+        writer = read_writer(folder, model, shape, self._read_trust())
         try:
             check(writer)
         except BundleError as error:
@@ -198,10 +217,10 @@ def _check_name(folder: Path, name: str, others: Collection[str]) -> None:
         raise BundleError(f"{folder}: the name {name} is taken; teach it with another --name")
 
 
-def _digest(folder: Path) -> str:
-    """Identify what a folder says; the hash of its arrays is part of that."""
-    digest = hashlib.sha256()
-    for name in (DESCRIPTION, WRITER):
+def _digest(folder: Path, trust: str) -> str:
+    """Identify what a folder says, and who vouches for it; the arrays' hash is a part of that."""
+    digest = hashlib.sha256(trust.encode())
+    for name in (DESCRIPTION, WRITER, SIGNATURE):
         with contextlib.suppress(OSError), (folder / name).open("rb") as file:
             digest.update(file.read(MAX_DESCRIPTION_BYTES))
         digest.update(name.encode())

@@ -104,6 +104,11 @@ class Metrics:
         """Count something that has no method of its own below."""
         self._counts[what] += number
 
+    @property
+    def served(self) -> int:
+        """Requests answered, whole or in part."""
+        return self._counts[Count.SERVED]
+
     def count_dropped(self, reason: str) -> None:
         """Count a delivery that gets no reply; ``reason`` is one of a fixed few."""
         self._counts[Count.DROPPED] += 1

@@ -126,6 +126,21 @@ class GroupRefused(Event, kind="group_refused"):
     detail: str
 
 
+class TrialPassed(Event, kind="trial_passed"):
+    """What was on trial has served long enough, and is accepted."""
+
+    model: str
+    """As `edged model list` prints it."""
+
+
+class TrialFailed(Event, kind="trial_failed"):
+    """What was on trial failed and was taken back: what served before serves."""
+
+    model: str
+    """As `edged model list` prints it."""
+    reason: str
+
+
 class EventsSuppressed(Event, kind="suppressed"):
     """Events over the rate limit of their kind, as one."""
 

@@ -183,5 +183,5 @@ def _too_late(
         f"{tokens} predicted to take {predicted_s:.1f} s, {left_s:.1f} s"
         f" are left{others}; ask for fewer tokens or more time, or allow on_deadline: shorten",
         retry_after_s=max(alone_s - capacity_s, MIN_RETRY_S) if helps else None,
-        detail={"predicted_ms": round(predicted_s * 1000), "max_tokens": fitting},
+        detail={"predicted_ms": max(1, round(predicted_s * 1000)), "max_tokens": fitting},
     )

@@ -16,6 +16,7 @@ import numpy as np
 
 from edged.bundle.manifest import TOKENIZER, Manifest
 from edged.bundle.strict_json import decode, read_json
+from edged.bundle.trust import Trust
 from edged.errors import BundleError, BundleUnavailableError
 from edged.specialists.examples import MAX_FIELDS, MAX_LABEL_CHARACTERS, MAX_LABELS, AnswerKind
 from edged.specialists.features import NUM_POOLINGS, Layout
@@ -232,16 +233,19 @@ def write_specialist(folder: Path, specialist: Specialist) -> None:
     (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
 
-def read_specialist(folder: Path, base: BaseModel, layout: Layout | None = None) -> Specialist:
+def read_specialist(
+    folder: Path, base: BaseModel, layout: Layout | None = None, trust: Trust | None = None
+) -> Specialist:
     """Read and check a folder; blocks for milliseconds.
 
     Args:
         folder: May come from a stranger.
         base: Of the bundle.
         layout: Of the features that its graph gives; None where that is not known yet.
+        trust: Who must have signed it; None where nobody must.
 
     Raises:
-        BundleError: it is damaged, or taught to another base; it says what to do.
+        BundleError: it is damaged, not signed, or taught to another base; it says what to do.
         BundleUnavailableError: a file cannot be read now.
     """
     text = _read(folder / DESCRIPTION, MAX_DESCRIPTION_BYTES)
@@ -258,6 +262,8 @@ def read_specialist(folder: Path, base: BaseModel, layout: Layout | None = None)
     data = _read(folder / ARRAYS, MAX_ARRAYS_BYTES)
     if hashlib.sha256(data).hexdigest() != description.arrays_sha256:
         raise BundleError(f"{folder}: {ARRAYS} is not what {DESCRIPTION} says; {REPAIR}")
+    if trust is not None:
+        trust.check_read(folder, {DESCRIPTION: text, ARRAYS: data})
     try:
         return _unpacked(data, description)
     except (ValueError, KeyError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 from edged.bundle.plain_file import read_plain
 from edged.bundle.strict_json import decode, read_json
+from edged.bundle.trust import Trust
 from edged.errors import BundleError, BundleUnavailableError
 from edged.protocol.request import Answer, ChatMessage, FinishReason
 from edged.specialists.adapter import MAX_BYTES, AdaptedModel, Adapter, AdapterShape, read_adapter
@@ -213,6 +214,42 @@ def write_writer(folder: Path, description: WriterDescription, adapter: bytes) -
     (folder / WRITER).write_text(text + "\n", encoding="utf-8")
 
 
+def read_writer(
+    folder: Path, base: AdaptedModel, shape: AdapterShape, trust: Trust | None = None
+) -> Writer:
+    """Read and check a folder; blocks for milliseconds.
+
+    Args:
+        folder: May come from a stranger.
+        base: Of the bundle.
+        shape: Of the products that its graph can adapt.
+        trust: Who must have signed it; None where nobody must.
+
+    Raises:
+        BundleError: It is damaged, not signed, taught to another base, or the model takes no
+            adapters; it says what to do.
+        BundleUnavailableError: A file cannot be read now.
+    """
+    text = _read(folder / WRITER, MAX_WRITER_BYTES)
+    description, wording = _described(folder, text)
+    factor = scale_of(folder, description, base)
+    if not shape:
+        raise BundleError(
+            f"{folder}: the model's bundle takes no adapters; rebuild it with this version's "
+            "`edged build`"
+        )
+    data = _read(folder / ADAPTER, MAX_BYTES)
+    if trust is not None:
+        trust.check_read(folder, {WRITER: text, ADAPTER: data})
+    try:
+        adapter = read_adapter(data, shape)
+    except ValueError as error:
+        raise BundleError(f"{folder}: {ADAPTER}: {error}; {REPAIR}") from error
+    if adapter.key != description.adapter_sha256:
+        raise BundleError(f"{folder}: {ADAPTER} is not what {WRITER} says; {REPAIR}")
+    return Writer(description, wording, adapter.scaled(factor))
+
+
 def read_description(folder: Path) -> tuple[WriterDescription, Wording]:
     """Read and check what a folder says of its writer, and the form of its answers.
 
@@ -220,44 +257,34 @@ def read_description(folder: Path) -> tuple[WriterDescription, Wording]:
         BundleError: It is damaged.
         BundleUnavailableError: It cannot be read now.
     """
+    return _described(folder, _read(folder / WRITER, MAX_WRITER_BYTES))
+
+
+def scale_of(folder: Path, description: WriterDescription, base: AdaptedModel) -> float:
+    """Return what an adapter is multiplied by for a bundle's model.
+
+    Raises:
+        BundleError: It was taught to another model.
+    """
+    factor = base.factor_from(description.base)
+    if factor is None:
+        raise BundleError(f"{folder}: taught to another model; {REPAIR}, with --model this bundle")
+    return factor
+
+
+def _described(folder: Path, text: bytes) -> tuple[WriterDescription, Wording]:
+    """Return what a description says, and the form of its answers.
+
+    Raises:
+        BundleError: It is damaged.
+    """
     try:
-        description = decode(WriterDescription, read_json(_read(folder / WRITER, MAX_WRITER_BYTES)))
+        description = decode(WriterDescription, read_json(text))
         _check(description)
         wording = description.wording
     except (ValueError, ShapeError, RecursionError) as error:
         raise BundleError(f"{folder}: {WRITER}: {error}; {REPAIR}") from error
     return description, wording
-
-
-def read_writer(folder: Path, base: AdaptedModel, shape: AdapterShape) -> Writer:
-    """Read and check a folder; blocks for milliseconds.
-
-    Args:
-        folder: May come from a stranger.
-        base: Of the bundle.
-        shape: Of the products that its graph can adapt.
-
-    Raises:
-        BundleError: It is damaged, taught to another base, or the model takes no adapters; it says
-            what to do.
-        BundleUnavailableError: A file cannot be read now.
-    """
-    description, wording = read_description(folder)
-    factor = base.factor_from(description.base)
-    if factor is None:
-        raise BundleError(f"{folder}: taught to another model; {REPAIR}, with --model this bundle")
-    if not shape:
-        raise BundleError(
-            f"{folder}: the model's bundle takes no adapters; rebuild it with this version's "
-            "`edged build`"
-        )
-    try:
-        adapter = read_adapter(_read(folder / ADAPTER, MAX_BYTES), shape)
-    except ValueError as error:
-        raise BundleError(f"{folder}: {ADAPTER}: {error}; {REPAIR}") from error
-    if adapter.key != description.adapter_sha256:
-        raise BundleError(f"{folder}: {ADAPTER} is not what {WRITER} says; {REPAIR}")
-    return Writer(description, wording, adapter.scaled(factor))
 
 
 def _read(path: Path, most: int) -> bytes:

@@ -23,6 +23,13 @@ _COUNTS: Schema = {"type": "object", "additionalProperties": COUNT}
 _MAYBE = nullable(NUMBER)
 _SHARE = nullable(NUMBER | {"maximum": 1})
 _PROBLEM = {"enum": [str(problem) for problem in BrokerProblem]}
+_TRIAL = members(
+    {
+        "models": {"type": "array", "items": STRING},
+        "status": {"enum": ["running", "passed", "failed"]},
+        "reason": nullable(STRING),
+    }
+)
 _LOAD = {
     "state": ({"enum": ["ready", "degraded", "stopping"]}, "`degraded`: memory is short"),
     "queue": (COUNT, "queued requests"),
@@ -32,6 +39,7 @@ _LOAD = {
     "group": (nullable(STRING), "`joining`, `joined` or `refused`; null without a group"),
     "broker_error": (nullable(STRING), "why there is no connection; always null on the wire"),
     "broker_problem": (nullable(_PROBLEM), "the kind of that; always null on the wire"),
+    "trial": (nullable(_TRIAL), "what is on trial, or failed it and was taken back"),
 }
 _MEMORY = {
     "rss_bytes": (COUNT, "memory of the process"),

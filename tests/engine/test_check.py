@@ -9,7 +9,9 @@ from edged.cli import main
 from edged.config.keys import Config
 from edged.config.load import load_config
 from edged.daemon.check import check, reload_problem
+from edged.daemon.loader import load
 from edged.errors import BundleError, ConfigError, EdgedError, ExitCode, UnavailableError
+from tests.signing import private_key, public_pem, sign
 from tests.tiny_model import write_tiny_bundle
 
 
@@ -58,6 +60,27 @@ def test_what_would_stop_the_start_or_hold_it_up_is_named(
 ) -> None:
     with pytest.raises(kind, match=key):
         check(config_of(bundle, more))
+
+
+def test_with_a_key_a_model_that_is_not_signed_neither_starts_nor_is_taken_up(
+    bundle: Path, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    key = private_key()
+    (keys / "maker.pem").write_bytes(public_pem(key))
+    config, running = config_of(bundle, f"security: {{keys: {keys}}}"), open_bundle(bundle)
+    problem = reload_problem(lambda: config, running.sha256)
+    assert problem is not None
+    assert f"not signed: it has no model.sig; sign it with a key of {keys} (maker)" in problem
+    with pytest.raises(BundleError, match="not signed"):
+        load(config)
+    sign(bundle, key)
+    assert check(config).sha256 == running.sha256
+    assert reload_problem(lambda: config, running.sha256) is None
+    off = config_of(bundle, f"security: {{keys: {keys}, require_signature: false}}")
+    (bundle / "model.sig").unlink()
+    assert check(off).sha256 == running.sha256
 
 
 def test_a_reload_is_refused_with_the_reason(bundle: Path) -> None:

@@ -28,6 +28,7 @@ BUILD_TOOLS = {
     "onnx-ir",
     "accelerate",
     "gguf",
+    "model-signing",
 }
 
 
@@ -141,10 +142,14 @@ def test_a_device_gets_no_build_tool(metadata: Message) -> None:
     assert not {name_of(line) for line in base} & BUILD_TOOLS
 
 
-def test_the_lock_file_satisfies_the_base_dependencies() -> None:
+LOCKS = [ROOT / "deploy" / f"requirements-{python}.lock" for python in ("3.11", "3.13")]
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
+def test_each_lock_file_satisfies_the_base_dependencies(lock: Path) -> None:
     from packaging.requirements import Requirement  # noqa: PLC0415 - comes with the test tools
 
-    text = (ROOT / "deploy" / "requirements.lock").read_text("utf-8")
+    text = lock.read_text("utf-8")
     locked = dict(re.findall(r"(?m)^([a-z0-9._-]+)==(\S+)", text))
     for line in project()["dependencies"]:
         requirement = Requirement(line)
@@ -152,8 +157,9 @@ def test_the_lock_file_satisfies_the_base_dependencies() -> None:
     assert not locked.keys() & BUILD_TOOLS
 
 
-def test_each_locked_package_has_a_hash() -> None:
-    text = (ROOT / "deploy" / "requirements.lock").read_text("utf-8")
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
+def test_each_locked_package_has_a_hash(lock: Path) -> None:
+    text = lock.read_text("utf-8")
     packages = re.split(r"(?m)^(?=[a-z])", text)[1:]
     assert packages
     assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", package) for package in packages)

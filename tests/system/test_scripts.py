@@ -62,6 +62,7 @@ def test_the_coverage_floor_applies_to_the_core_and_overall(
             "`tests/test_a.py::test_on`, `test_on`, [words](scripts/words.py#x), edged/node/state",
             None,
         ),
+        ("a pattern: scripts/gone-*.lock, scripts/gone-$name.lock", None),
     ],
 )
 def test_the_word_check_finds_machine_specific_text_and_missing_files(

@@ -96,9 +96,13 @@ def test_the_template_unit_differs_only_in_its_names() -> None:
     assert own == {
         f"{about.format('')} -> {about.format('%i ')}",
         *(
-            f"Exec{verb}=/opt/edged/bin/edged {command} --config /etc/edged/edged.yaml -> "
-            f"Exec{verb}=/opt/edged/bin/edged {command} --config /etc/edged/%i.yaml"
-            for verb, command in (("Start", "run"), ("Reload", "check"))
+            f"Exec{verb}/opt/edged/bin/edged {command} --config /etc/edged/edged.yaml -> "
+            f"Exec{verb}/opt/edged/bin/edged {command} --config /etc/edged/%i.yaml"
+            for verb, command in (
+                ("Start=", "run"),
+                ("Reload=", "check"),
+                ("StopPost=-+", "model settle"),
+            )
         ),
         "BindPaths=/run/edged -> BindPaths=/run/edged-%i",
         "StateDirectory=edged -> StateDirectory=edged-%i",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.bundle.folder import Bundle, open_bundle, write_manifest
+from edged.bundle.folder import Bundle, copy_bundle, open_bundle, write_manifest
 from edged.errors import BundleError, ExitCode
 from tests.protobuf import entry, field, model
 from tests.unit.test_manifest import make_manifest
@@ -47,6 +47,23 @@ def test_an_untouched_bundle_opens(bundle: Bundle) -> None:
     assert opened.model_path.read_bytes() == GRAPH
     assert opened.tokenizer_path.read_bytes() == b"{}"
     assert opened.model_id == f"toy-1m-fp32@{bundle.sha256[:6]}"
+
+
+def test_a_signature_and_a_version_may_be_beside_the_files_and_are_copied(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    (bundle.folder / "model.sig").write_text("signature")
+    (bundle.folder / "version.json").write_text("version")
+    assert write_manifest(bundle.folder, make_manifest()).sha256 == bundle.sha256
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    folder_fd = os.open(copy, os.O_RDONLY)
+    try:
+        assert copy_bundle(bundle.folder, folder_fd).sha256 == bundle.sha256
+    finally:
+        os.close(folder_fd)
+    assert (copy / "model.sig").read_text() == "signature"
+    assert (copy / "version.json").read_text() == "version"
 
 
 def test_writing_the_manifest_again_changes_nothing(bundle: Bundle) -> None:

@@ -25,6 +25,7 @@ from edged.daemon.main_loop import (
     Parts,
     StalledError,
 )
+from edged.daemon.model_trial import ModelTrial
 from edged.daemon.reporting import Reporter
 from edged.daemon.sdnotify import Notifier
 from edged.node.events import CorrectionKept, EscalationReplied, Tick
@@ -149,7 +150,8 @@ class Stage:
             model=ModelConfig(path=folder / "bundle"),
             state=StateConfig(file=folder / "state.json"),
         )
-        self.reporter = Reporter(fake_model(config, bench.clock()), bench.driver)
+        trial = ModelTrial(config, bench.clock)
+        self.reporter = Reporter(fake_model(config, bench.clock()), bench.driver, trial)
         transport = cast("Transport", FakeTransportThread(self.threads))
         connection = ConnectionLog(
             transport, "mqtt://broker:1883", bench.driver, self.reporter, self.notifier
@@ -159,6 +161,7 @@ class Stage:
             connection,
             self.reporter,
             self.notifier,
+            trial,
         )
         self.loop = MainLoop(cast("Inbox", self.inbox), self.parts, reload, exchange)
 

@@ -9,6 +9,7 @@ import pytest
 
 from edged.config.keys import Config
 from edged.config.load import load_config
+from edged.daemon.model_trial import ModelTrial
 from edged.daemon.reporting import Reporter, info_members
 from edged.protocol.request import FormatType
 from tests.fakes import LIMITS, Bench, fake_model
@@ -31,7 +32,8 @@ class Stage:
         self.bench = Bench()
         model = fake_model(config(text), self.bench.clock())
         self.bench.clock.advance(60.0)
-        self.reporter = Reporter(model, self.bench.driver)
+        trial = ModelTrial(model.config, self.bench.clock)
+        self.reporter = Reporter(model, self.bench.driver, trial)
 
     @property
     def states(self) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from edged.bundle.trust import read_trust
 from edged.config.keys import Config, ModelConfig
 from edged.daemon.run import exchange_specialists
 from edged.daemon.specialist_folders import SpecialistFolders, needs_adapters, planned_bytes
@@ -17,6 +18,7 @@ from edged.specialists.features import Template
 from edged.specialists.folder import ARRAYS, DESCRIPTION, Specialist, write_specialist
 from edged.specialists.lesson import taught
 from edged.specialists.writer import WRITER
+from tests.signing import private_key, public_key, public_pem, sign
 from tests.unit.lessons import BASE, LAYOUT, lesson
 
 if TYPE_CHECKING:
@@ -113,6 +115,30 @@ def test_memory_is_planned_for_what_can_be_read(
 ) -> None:
     assert planned_bytes([write("lamp"), tmp_path / "missing"], 4) >= made.size_bytes / 2
     assert planned_bytes([], 4) == 0
+
+
+def test_what_nobody_signed_is_left_out_and_a_revoked_key_is_a_change(
+    made: Specialist, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    key = private_key()
+    (keys / "maker.pem").write_bytes(public_pem(key))
+    signed, unsigned = write("lamp"), write("door")
+    sign(signed, key)
+    folders = SpecialistFolders(BASE, TEMPLATE, LAYOUT, read_trust=lambda: read_trust(keys))
+    folders.read([signed, unsigned])
+    assert list(folders.installed.specialists) == ["lamp"]
+    assert "not signed: it has no model.sig" in folders.problems["door"]
+    assert not folders.is_changed([signed, unsigned])
+    (keys / "revoked").write_text(f"{public_key(key).key_id}  maker")
+    assert folders.is_changed([signed, unsigned])
+    folders.read([signed, unsigned])
+    assert "which was revoked" in folders.problems["lamp"]
+    (keys / "revoked").write_text("nonsense")
+    assert folders.is_changed([signed, unsigned])
+    folders.read([signed])
+    assert "revoked: line 1" in folders.problems["lamp"]
 
 
 class Stage:

@@ -7,9 +7,11 @@ import numpy as np
 
 from edged.bundle.folder import Bundle, open_bundle
 from edged.bundle.manifest import GraphKind
+from edged.bundle.signature import SignatureError
 from edged.commands.doctor.finding import Finding, failure, good, warning
 from edged.config.keys import Config
 from edged.daemon import memory
+from edged.daemon.invocation import configured_trust
 from edged.daemon.memory_plan import divide_memory, plan_memory
 from edged.engine.graph import Graph
 from edged.engine.loading import load_graph
@@ -29,7 +31,9 @@ def open_model(config: Config) -> tuple[Bundle | None, Finding]:
     """Compare every file of the model with the manifest; blocks while it reads."""
     started_s = time.monotonic()
     try:
-        bundle = open_bundle(config.model.path)
+        bundle = open_bundle(config.model.path, trust=configured_trust(config.security))
+    except SignatureError as error:
+        return None, failure("model", str(error), "sign the bundle, or install the signer's key")
     except BundleError as error:
         return None, failure("model", str(error), "copy the bundle to this device again")
     took_s = time.monotonic() - started_s

@@ -111,6 +111,11 @@ class Layout:
         return Path(f"/run/edged{self._suffix}")
 
     @property
+    def store(self) -> Path:
+        """Folder of the models and specialists that ``edged model`` installs."""
+        return MODELS / f"store{self._suffix}"
+
+    @property
     def drop_ins(self) -> Path:
         """Folder of drop-ins for the unit."""
         return UNITS / f"{self.unit}.d"

@@ -173,6 +173,20 @@ def _read_current(layout: Layout) -> tuple[Settings | None, bool]:
         return None, True
     except (OSError, UnicodeDecodeError) as error:
         raise InstallError(f"{path}: cannot be read: {error}") from error
+    return _parsed(text, layout)
+
+
+def naming_another_model(text: str, layout: Layout, model: Path) -> str | None:
+    """Return a configuration with another ``model.path``; None where it was edited by hand.
+
+    Raises:
+        ConfigError: It is wrong.
+    """
+    settings, is_ours = _parsed(text, layout)
+    return configuration_text(layout, replace(settings, model=model)) if is_ours else None
+
+
+def _parsed(text: str, layout: Layout) -> tuple[Settings, bool]:
     header = _HEADER.match(text)
     is_ours = header is not None and header[1] == _sum(text[header.end() :])
     # Without a node the host name is used at the start, and the host may be another machine.

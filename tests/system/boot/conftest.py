@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,13 +20,14 @@ INSTALL = ROOT / "docs" / "install.md"
 ASK = "edged ask --node kitchen --max-tokens 8 Hello"
 
 
-def prepared_system() -> Path:
-    """The folder that scripts/boot-root prepared, if any."""
-    command = [str(ROOT / "scripts" / "boot-root"), "--print"]
+def prepared_system(debian: str) -> Path:
+    """The folder that scripts/boot-root prepared for a release, if any."""
+    command = [str(ROOT / "scripts" / "boot-root"), "--print", debian]
     folder = Path(
         subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     )
-    require((folder / ".ready").exists(), "no system to boot (as root: scripts/boot-root)")
+    reason = f"no Debian {debian} to boot (as root: scripts/boot-root {debian})"
+    require((folder / ".ready").exists(), reason)
     return folder
 
 
@@ -61,15 +63,16 @@ def succeed(machine: Machine, script: str, *, timeout_s: float = 120.0) -> str:
 
 
 @contextmanager
-def booted(work: Path, *files: Path) -> Iterator[Machine]:
-    """Boot a Debian with Mosquitto; /src has a model and ``files``."""
+def booted(work: Path, *files: Path, debian: str = "13") -> Iterator[Machine]:
+    """Boot a Debian with Mosquitto; /src has a model and ``files``, folders among them."""
     require((reason := missing()) is None, f"a machine cannot be booted here: {reason}")
-    machine = Machine(prepared_system(), work)
+    machine = Machine(prepared_system(debian), work)
     machine.file("/etc/hostname").write_text("kitchen\n", "utf-8")
     machine.file("/etc/hosts").write_text("127.0.0.1 localhost kitchen\n", "utf-8")
     write_tiny_bundle(machine.file("/src/smollm2-135m-instruct/here").parent)
     for file in files:
-        os.link(file, machine.file(f"/src/{file.name}"))
+        copy = shutil.copytree if file.is_dir() else os.link
+        copy(file, machine.file(f"/src/{file.name}"))
     try:
         machine.boot()
         yield machine
@@ -79,5 +82,11 @@ def booted(work: Path, *files: Path) -> Iterator[Machine]:
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Debian package of this checkout, without compression."""
-    return build_package(tmp_path_factory.mktemp("package"))
+    """The package of this checkout for Debian 13."""
+    return build_package(tmp_path_factory.mktemp("package"), "--debian", "13")
+
+
+@pytest.fixture(scope="session")
+def older_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for Debian 12."""
+    return build_package(tmp_path_factory.mktemp("older"), "--debian", "12")

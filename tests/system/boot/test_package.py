@@ -8,30 +8,37 @@ from pathlib import Path
 import pytest
 
 from tests.paths import ROOT
-from tests.system.boot.conftest import ASK, booted, show, succeed, wait_for
+from tests.system.boot.conftest import ASK, booted, prepared_system, show, succeed, wait_for
 from tests.system.boot.machine import Machine
-from tests.system.boot.packages import ACCOUNTS, LISTING, newer_package
+from tests.system.boot.packages import ACCOUNTS, LISTING, python_package
 
 DROP_INS = "/etc/systemd/system/edged*.service.d/10-install.conf"
 
 
 @pytest.fixture(scope="module")
-def machine(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A machine with both packages and the wheel in /src, without edged installed."""
-    newer = newer_package(package, tmp_path_factory.mktemp("newer"))
+def machine(
+    package: Path, older_package: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Machine]:
+    """A machine with both packages, Debian 12's Python and the wheel in /src, without edged."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory"]
     subprocess.run([*command, str(folder)], cwd=ROOT, check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
-    with booted(tmp_path_factory.mktemp("machine"), package, newer, wheel) as machine:
+    python = python_package(prepared_system("12"), folder)
+    work = tmp_path_factory.mktemp("machine")
+    with booted(work, package, older_package, wheel, python) as machine:
         yield machine
 
 
-def test_the_package_installs_upgrades_and_purges_cleanly(machine: Machine, package: Path) -> None:
+def test_the_package_installs_upgrades_and_purges_cleanly(
+    machine: Machine, package: Path, older_package: Path
+) -> None:
+    """Upgraded from Debian 12's, on a system that was itself upgraded from 12 to 13."""
+    succeed(machine, "dpkg --install python3.11.deb")
     # Named like the package's own, and another's.
     succeed(machine, "mkdir /var/lib/edged-backup && touch /var/lib/edged-backup/kept")
     before, accounts = succeed(machine, LISTING), succeed(machine, ACCOUNTS)
-    succeed(machine, f"apt-get install --yes --quiet ./{package.name}", timeout_s=240)
+    succeed(machine, f"apt-get install --yes --quiet ./{older_package.name}", timeout_s=240)
     assert machine.run("systemctl is-active edged").returncode != 0, "nothing is configured yet"
     succeed(machine, "edged install --model smollm2-135m-instruct")
     succeed(machine, "edged install --model smollm2-135m-instruct --instance two --node two")
@@ -39,8 +46,10 @@ def test_the_package_installs_upgrades_and_purges_cleanly(machine: Machine, pack
     wait_for(machine, ASK.replace("kitchen", "two"))
     pid = show(machine, "MainPID")
     succeed(machine, f"sed --in-place --expression /IPAddressAllow/d {DROP_INS}")
-    succeed(machine, f"apt-get install --yes --quiet ./{package.name.replace('_', '_newer_', 1)}")
-    assert succeed(machine, "dpkg-query --show --showformat '${Version}' edged").endswith("+newer")
+    # Without a question: apt finds the version newer.
+    succeed(machine, f"apt-get install --yes --quiet ./{package.name}", timeout_s=240)
+    assert succeed(machine, "dpkg-query --show --showformat '${Version}' edged").endswith("~deb13")
+    assert succeed(machine, "ls /usr/lib/edged/lib").split() == ["python3.13"]
     wait_for(machine, ASK)
     assert show(machine, "MainPID") != pid, "the old version still runs"
     rules = succeed(machine, f"grep --count IPAddressAllow=127.0.0.1 {DROP_INS}").splitlines()

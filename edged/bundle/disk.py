@@ -1,0 +1,115 @@
+"""Changes of folders that survive a power cut, one step of the file system each.
+
+A name that was made, replaced or removed is on the disk when its folder was synced, the content of
+a file when the file was. ``tests/fake_disk.py`` stands in for this class and loses what was not.
+"""
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+from edged.bundle.plain_file import open_plain, read_plain
+
+_MAX_BYTES = 1 << 20
+
+
+class Disk:
+    """The file system of this machine; each method raises ``OSError``."""
+
+    def read(self, path: Path) -> bytes | None:
+        """Return the content of a small file; None if there is none."""
+        try:
+            return read_plain(path, _MAX_BYTES)
+        except FileNotFoundError:
+            return None
+
+    def target(self, path: Path) -> str | None:
+        """Return where a symbolic link leads; None if there is none."""
+        try:
+            return str(path.readlink())
+        except FileNotFoundError:
+            return None
+
+    def names(self, folder: Path) -> list[str]:
+        """Return the names in a folder, sorted; none if there is no folder."""
+        try:
+            return sorted(path.name for path in folder.iterdir())
+        except FileNotFoundError:
+            return []
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder that all may read, if it is not there."""
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            path.chmod(0o755)  # independent of the umask
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Make a file that all may read, and have its content on the disk."""
+        file_fd = open_plain(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        with os.fdopen(file_fd, "wb") as file:
+            os.fchmod(file_fd, 0o644)
+            file.write(content)
+            file.flush()
+            os.fsync(file_fd)
+
+    def link(self, target: str, path: Path) -> None:
+        """Make a symbolic link."""
+        path.symlink_to(target)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a file, a link or a folder another name; what had that name is gone."""
+        source.rename(target)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file, a link, or a folder with all that is in it; nothing if it is not there."""
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def sync(self, folder: Path) -> None:
+        """Have the names in a folder on the disk; blocks."""
+        folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder_fd)
+        finally:
+            os.close(folder_fd)
+
+    def sync_all(self, folder: Path) -> None:
+        """Have a folder with all that is in it on the disk; blocks."""
+        for parent, _, names in os.walk(folder):
+            for name in names:
+                file_fd = open_plain(Path(parent, name), os.O_RDONLY)
+                try:
+                    os.fsync(file_fd)
+                finally:
+                    os.close(file_fd)
+            self.sync(Path(parent))
+
+
+def replace_file(disk: Disk, path: Path, content: bytes) -> None:
+    """Replace a file so that after a power cut it is the old one or the new one.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.new")
+    disk.remove(partial)
+    disk.write(partial, content)
+    disk.rename(partial, path)
+    disk.sync(path.parent)
+
+
+def replace_link(disk: Disk, path: Path, target: str) -> None:
+    """Replace a symbolic link in the same way.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.new")
+    disk.remove(partial)
+    disk.link(target, partial)
+    disk.rename(partial, path)
+    disk.sync(path.parent)

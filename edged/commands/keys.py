@@ -1,0 +1,227 @@
+"""``edged key``: the keys whose models this device uses.
+
+Rule: what serves at the time serves on. Installing the first key notes what is configured by its
+hash, before the key is there, so that a power cut in between changes nothing.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from edged.bundle.disk import Disk, replace_file
+from edged.bundle.folder import open_bundle
+from edged.bundle.manifest import MANIFEST
+from edged.bundle.plain_file import read_plain
+from edged.bundle.public_key import MAX_PEM_BYTES, read_public_key
+from edged.bundle.signed_folder import hash_folder
+from edged.bundle.trust import (
+    PINNED,
+    REVOKED,
+    SUFFIX,
+    Trust,
+    content_id,
+    list_text,
+    read_list,
+    read_trust,
+)
+from edged.commands.install.layout import InstallError
+from edged.config.keys import SecurityConfig
+from edged.config.load import load_config
+from edged.errors import EdgedError, ExitCode, UsageError
+
+_CONFIGURATIONS = Path("/etc/edged")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_KEY_ID = re.compile(r"[0-9a-f]{64}")
+_RELOAD = "a running service takes it up with `systemctl reload edged`"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the actions of ``edged key``."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    add = actions.add_parser("add", help="use what this key signs")
+    add.add_argument("file", type=Path, metavar="PEM", help="public key: P-256 or P-384")
+    add.add_argument("--name", metavar="NAME", help="what to call it (default: the file's name)")
+    show = actions.add_parser("list", help="print the keys")
+    revoke = actions.add_parser("revoke", help="use nothing that this key signed, ever again")
+    revoke.add_argument("key", metavar="NAME", help="its name, or its 64 digits")
+    pin = actions.add_parser("pin", help="use a folder as it is now, without a signature")
+    pin.add_argument("folder", type=Path, metavar="DIR", help="a bundle or a specialist")
+    for one in (add, show, revoke, pin):
+        one.add_argument(
+            "--keys", type=Path, default=SecurityConfig().keys, metavar="DIR", help="their folder"
+        )
+        one.add_argument(
+            "--config",
+            type=Path,
+            action="append",
+            metavar="FILE",
+            help=f"what is served (default: {_CONFIGURATIONS}/*.yaml)",
+        )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Carry out the action.
+
+    Raises:
+        InstallError: The folder of the keys cannot be written.
+        EdgedError: The key or the folder is wrong.
+    """
+    keys: Path = arguments.keys
+    if arguments.action == "list":
+        _list(read_trust(keys))
+        return ExitCode.OK
+    configurations = arguments.config or sorted(_CONFIGURATIONS.glob("*.yaml"))
+    try:
+        with _locked(keys):
+            if arguments.action == "add":
+                _add(keys, arguments.file, arguments.name, configurations)
+            elif arguments.action == "revoke":
+                _revoke(keys, arguments.key, configurations)
+            else:
+                _pin(keys, arguments.folder)
+    except OSError as error:
+        advice = "; use sudo" if isinstance(error, PermissionError) else ""
+        raise InstallError(f"{keys}: cannot be changed: {error.strerror}{advice}") from error
+    print(_RELOAD)
+    return ExitCode.OK
+
+
+@contextlib.contextmanager
+def _locked(keys: Path) -> Iterator[None]:
+    """Make the folder, and have no other command change it meanwhile."""
+    keys.mkdir(parents=True, exist_ok=True)
+    keys.chmod(0o755)  # the service reads it, whatever the umask
+    Disk().sync(keys.parent)
+    folder_fd = os.open(keys, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder_fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder_fd)
+
+
+def _add(keys: Path, file: Path, name: str | None, configurations: list[Path]) -> None:
+    """Install a key.
+
+    Raises:
+        UsageError: It is none, or there is another of this name.
+    """
+    name = name or file.name.removesuffix(SUFFIX)
+    if _NAME.fullmatch(name) is None:
+        raise UsageError(f"--name: expected 1 to 64 of letters, digits, ., _ and -, not {name!r}")
+    try:
+        key = read_public_key(read_plain(file, MAX_PEM_BYTES), name)
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read: {error.strerror}") from error
+    trust = read_trust(keys, is_required=True)
+    if key.key_id in trust.revoked:
+        raise UsageError(f"{file}: was revoked; to take that back, edit {keys / REVOKED}")
+    same = next((one for one in trust.keys if one.key_id == key.key_id), None)
+    if same is not None:
+        print(f"{same.name} is installed already")
+        return
+    if (keys / (name + SUFFIX)).exists():
+        raise UsageError(f"{name}: there is another key of this name; give --name")
+    if not any(keys.glob(f"*{SUFFIX}")):
+        _pin_served(keys, configurations)
+    replace_file(Disk(), keys / (name + SUFFIX), key.pem)
+    print(f"{name}: installed, {key.key_id}")
+
+
+def _pin_served(keys: Path, configurations: list[Path]) -> None:
+    pinned = read_list(keys / PINNED)
+    for folder in _served(configurations):
+        try:
+            pinned[_content_id(folder)] = str(folder)
+        except EdgedError as error:
+            print(f"does not serve, so it is not pinned: {error}")
+        else:
+            print(f"{folder}: pinned as it is now")
+    replace_file(Disk(), keys / PINNED, list_text(pinned).encode())
+
+
+def _revoke(keys: Path, named: str, configurations: list[Path]) -> None:
+    """Revoke a key, which need not be installed.
+
+    Raises:
+        UsageError: The name is none of a key.
+    """
+    trust = read_trust(keys, is_required=True)
+    found = next((one for one in trust.keys if named in (one.name, one.key_id)), None)
+    if found is None and (named in trust.revoked or named in trust.revoked.values()):
+        print(f"{named} was revoked already")
+        return
+    if found is None and _KEY_ID.fullmatch(named) is None:
+        names = ", ".join(one.name for one in trust.keys) or "none"
+        raise UsageError(f"{named}: no such key; there is {names}. Give a name, or the 64 digits")
+    key_id, note = (named, "") if found is None else (found.key_id, found.name)
+    replace_file(Disk(), keys / REVOKED, list_text({**trust.revoked, key_id: note}).encode())
+    print(f"{note or key_id}: revoked")
+    _warn(read_trust(keys), configurations)
+
+
+def _warn(trust: Trust, configurations: list[Path]) -> None:
+    """Print what is configured and will not be used."""
+    for folder in _served(configurations):
+        with contextlib.suppress(OSError):
+            try:
+                trust.check_read(folder, {})
+            except EdgedError as error:
+                print(f"not used from the next start on: {error}")
+
+
+def _pin(keys: Path, folder: Path) -> None:
+    pinned = read_list(keys / PINNED)
+    pinned[_content_id(folder)] = str(folder)
+    replace_file(Disk(), keys / PINNED, list_text(pinned).encode())
+    print(f"{folder}: pinned as it is now")
+
+
+def _list(trust: Trust) -> None:
+    for key in trust.keys:
+        print(f"{key.name}  {key.key_id}")
+    for key_id, note in trust.revoked.items():
+        print(f"{note or '-'}  {key_id}  revoked")
+    for problem in trust.problems:
+        print(f"not usable: {problem}")
+    for digest, note in trust.pinned.items():
+        print(f"pinned  {digest}  {note}")
+    if not trust.is_required:
+        print(f"no key in {trust.folder}: models need no signature; `edged key add` installs one")
+
+
+def _served(configurations: list[Path]) -> Iterator[Path]:
+    """Yield the folders that the configurations name.
+
+    Raises:
+        UsageError: One cannot be read.
+        ConfigError: One is wrong.
+    """
+    for path in configurations:
+        try:
+            config = load_config(path.read_text("utf-8"), str(path))
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+        yield from (config.model.path, *config.specialists)
+
+
+def _content_id(folder: Path) -> str:
+    """Return the hash of what is in a folder; reads all of it.
+
+    Raises:
+        UsageError: There is none.
+        BundleError: It is a bundle, and damaged.
+    """
+    try:
+        known = open_bundle(folder).hashes if (folder / MANIFEST).exists() else {}
+        folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return content_id(hash_folder(folder_fd, known))
+        finally:
+            os.close(folder_fd)
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be read: {error.strerror}") from error

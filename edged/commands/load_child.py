@@ -1,0 +1,81 @@
+"""Load a model as the daemon would, have it answer, measure it, and end: a process of its own.
+
+``edged model install`` starts it before a model may serve. What the model does wrong ends this
+process and nothing else, and twice ``budget.memory`` is all that it can take.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from edged.bundle.folder import open_bundle
+from edged.config.load import load_config
+from edged.daemon.loader import load
+from edged.engine import golden
+from edged.errors import EdgedError, ExitCode
+from edged.scheduling.latency_model import CostEstimate
+
+# Of a prompt and of its answer, by whose time models are compared.
+_TYPICAL_TOKENS = 64, 32
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was found out about a model."""
+
+    answers: str
+    """How its golden answers compare, in words."""
+    typical_s: float
+    """The time of a typical answer."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True, help="the bundle")
+    parser.add_argument("--state", type=Path, required=True, help="for the prepared copy of it")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Load, answer and print a ``Measured`` as JSON.
+
+    Raises:
+        EdgedError: What a start would raise, or it answers otherwise than where it was built.
+    """
+    config = load_config(arguments.config.read_text("utf-8"), str(arguments.config))
+    state = replace(config.state, folder=arguments.state, corrections=0, file=None)
+    model = replace(config.model, path=arguments.model)
+    # Before it is tuned: its tokens were recorded without that.
+    answers = golden.check(open_bundle(arguments.model, verify=False))
+    loaded = load(replace(config, model=model, state=state, specialists=()))
+    print(json.dumps(asdict(Measured(answers, _typical_s(loaded.engine.measure())))))
+    return ExitCode.OK
+
+
+def _typical_s(cost: CostEstimate) -> float:
+    prompt, answer = _TYPICAL_TOKENS
+    return prompt * cost.prefill_token_s + answer * cost.decode_token_s
+
+
+def command_line(config: Path, model: Path, state: Path) -> Sequence[str]:
+    """Return the command that starts it."""
+    options = ["--config", str(config), "--model", str(model), "--state", str(state)]
+    return [sys.executable, "-m", "edged.commands.load_child", *options]
+
+
+def run() -> int:
+    """Read the command line, load, and print why not."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    try:
+        return main(parser.parse_args())
+    except EdgedError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,177 @@
+"""Copy a bundle or a specialist into a store, and check the copy: what is checked is what serves.
+
+The source may be another user's, who changes it meanwhile; so nothing that was found in it counts
+but what is found in the copy again.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from edged.bundle.folder import copy_bundle, open_bundle
+from edged.bundle.manifest import MANIFEST, Manifest
+from edged.bundle.plain_file import open_plain, read_plain
+from edged.bundle.signature import MAX_FILES
+from edged.bundle.signed_folder import hash_folder
+from edged.bundle.strict_json import read_json
+from edged.bundle.trust import Trust, content_id
+from edged.bundle.version import version_in
+from edged.errors import BundleError, UsageError
+from edged.specialists.adapter import MAX_BYTES, AdaptedModel
+from edged.specialists.folder import (
+    DESCRIPTION,
+    MAX_ARRAYS_BYTES,
+    MAX_DESCRIPTION_BYTES,
+    BaseModel,
+    read_specialist,
+)
+from edged.specialists.names import NAME
+from edged.specialists.writer import MAX_WRITER_BYTES, WRITER, read_description, scale_of
+
+_MAX_FILE_BYTES = max(MAX_ARRAYS_BYTES, MAX_BYTES)
+_COPY_BYTES = 1 << 20
+_ID_DIGITS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A copy that was checked."""
+
+    id: str
+    name: str
+    version: int
+    """0 where it says none."""
+
+
+def said_name(source: Path) -> str | None:
+    """Return which specialist a folder says to be; None for a bundle.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if (source / MANIFEST).exists():
+        return None
+    for name, most in ((DESCRIPTION, MAX_DESCRIPTION_BYTES), (WRITER, MAX_WRITER_BYTES)):
+        try:
+            tree = read_json(read_plain(source / name, most))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, RecursionError) as error:
+            raise UsageError(f"{source / name}: cannot be read: {error}") from error
+        said = tree.get("name") if isinstance(tree, dict) else None
+        if isinstance(said, str) and NAME.fullmatch(said):
+            return said
+    raise UsageError(f"{source}: neither a bundle of `edged build` nor one of `edged teach`")
+
+
+def version_of(folder: Path) -> tuple[str, int]:
+    """Return the name and the version of a folder in a store.
+
+    Raises:
+        BundleError: It is damaged.
+        OSError: It cannot be read.
+    """
+    name = said_name(folder)
+    if name is None:
+        name = open_bundle(folder, verify=False).manifest.name
+    with _opened(folder) as folder_fd:
+        return name, version_in(folder_fd)
+
+
+def bring_bundle(source: Path, trust: Trust, floors: Mapping[str, int], target: Path) -> Arrived:
+    """Copy a bundle; blocks while it reads the files twice.
+
+    Args:
+        source: The bundle.
+        trust: Who must have signed it.
+        floors: The highest version accepted, by the model's name.
+        target: Where the copy is made.
+
+    Raises:
+        BundleError: It is damaged, not signed, or of a version that is too low.
+        OSError: It cannot be written.
+    """
+    target.mkdir()
+    target.chmod(0o755)  # independent of the umask
+    with _opened(target) as target_fd:
+        copy_bundle(source, target_fd)
+        bundle = open_bundle(target, verify=False, trust=trust)
+        return _arrived(target_fd, bundle.manifest.name, bundle.hashes, floors)
+
+
+def bring_specialist(
+    source: Path, trust: Trust, floors: Mapping[str, int], base: Manifest, target: Path
+) -> Arrived:
+    """Copy a specialist, for the model with the manifest ``base``; as ``bring_bundle``.
+
+    Raises:
+        BundleError: It is damaged, not signed, made for another model, or of a version that is too
+            low.
+        OSError: It cannot be read or written.
+    """
+    target.mkdir()
+    target.chmod(0o755)  # independent of the umask
+    with _opened(source) as source_fd, _opened(target) as target_fd:
+        _copy_files(source_fd, target_fd)
+    if (target / WRITER).exists():
+        description, _ = read_description(target)
+        scale_of(target, description, AdaptedModel.of(base))
+        name = description.name
+        trust.check_read(target, {})
+    else:
+        name = read_specialist(target, BaseModel.of(base), trust=trust).description.name
+    if name != said_name(source):
+        raise BundleError(f"{source}: was changed meanwhile; copy it again")
+    with _opened(target) as target_fd:
+        return _arrived(target_fd, name, {}, floors)
+
+
+def _arrived(
+    folder_fd: int, name: str, known: Mapping[str, str], floors: Mapping[str, int]
+) -> Arrived:
+    """Return what was copied.
+
+    Raises:
+        BundleError: Its version is too low.
+    """
+    version, floor = version_in(folder_fd), floors.get(name, 0)
+    if version < floor:
+        raise BundleError(
+            f"{name}: version {version or 'none'} is below {floor}, which this device has accepted;"
+            " sign it with a higher --version"
+        )
+    digest = content_id(hash_folder(folder_fd, known))
+    return Arrived(f"{name}-{digest[:_ID_DIGITS]}", name, version)
+
+
+def _copy_files(source_fd: int, target_fd: int) -> None:
+    """Copy the files of a folder that has no folders.
+
+    Raises:
+        BundleError: There are too many, or one is too long.
+        OSError: One is no plain file, or cannot be read or written.
+    """
+    names = sorted(os.listdir(source_fd))
+    if len(names) > MAX_FILES:
+        raise BundleError(f"more than {MAX_FILES} files")
+    for name in names:
+        left_bytes = _MAX_FILE_BYTES + 1
+        file_fd = open_plain(name, os.O_RDONLY, folder=source_fd)
+        copy_fd = open_plain(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, folder=target_fd)
+        with os.fdopen(file_fd, "rb") as file, os.fdopen(copy_fd, "wb") as copy:
+            os.fchmod(copy_fd, 0o644)  # independent of the umask
+            while piece := file.read(min(left_bytes, _COPY_BYTES)):
+                left_bytes -= copy.write(piece)
+        if left_bytes == 0:
+            raise BundleError(f"{name}: larger than {_MAX_FILE_BYTES} bytes")
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield folder_fd
+    finally:
+        os.close(folder_fd)

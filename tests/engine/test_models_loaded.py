@@ -1,0 +1,98 @@
+"""A model is loaded before it may serve; one that cannot answer never does."""
+
+from pathlib import Path
+
+import pytest
+
+from edged.bundle.folder import open_bundle, write_manifest
+from edged.bundle.manifest import MODEL, MODEL_DATA
+from edged.cli import main
+from edged.commands.load_child import Measured
+from edged.errors import ExitCode
+from tests.tiny_graphs import import_onnx
+from tests.tiny_model import write_tiny_bundle
+
+
+def spoil(folder: Path) -> None:
+    """Make a bundle that is loaded and cannot answer: the prompt's tokens are not in it."""
+    manifest = open_bundle(folder).manifest
+    onnx = import_onnx()
+    model = onnx.load(folder / MODEL)
+    embed = next(tensor for tensor in model.graph.initializer if tensor.name == "embed")
+    embed.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(embed)[:4], "embed"))
+    (folder / MODEL_DATA).unlink()
+    onnx.save_model(model, folder / MODEL)
+    write_manifest(folder, manifest)
+
+
+def device(tmp_path: Path) -> tuple[list[str], Path]:
+    """Return the options for a device without a service, and its store."""
+    store, config = tmp_path / "store", tmp_path / "edged.yaml"
+    config.write_text(
+        f"model: {{path: {store}/model/current}}\nsecurity: {{keys: {tmp_path}/keys}}\n"
+    )
+    return ["--store", str(store), "--config", str(config), "--no-reload"], store
+
+
+def test_what_loads_and_answers_serves_and_what_does_not_is_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options, store = device(tmp_path)
+    good, bad = write_tiny_bundle(tmp_path / "good"), write_tiny_bundle(tmp_path / "bad")
+    assert main(["model", "install", str(good), *options]) == 0
+    serving = (store / "model" / "current").resolve()
+    spoil(bad)
+    assert main(["model", "install", str(bad), *options]) == ExitCode.CONFIG
+    said = capsys.readouterr().err
+    assert "cannot be loaded and answer here, so it is not installed" in said
+    assert "it is loaded and cannot answer" in said
+    assert (store / "model" / "current").resolve() == serving
+    assert [path.name for path in (store / "model" / "models").iterdir()] == [serving.name]
+    assert not (store / "model" / "loading").exists()
+
+
+class Stopwatch:
+    """Measures models as slow as it is told, in place of the child."""
+
+    def __init__(self, *typical_s: float) -> None:
+        self._typical_s = iter(typical_s)
+        self.num_measured = 0
+
+    def __call__(self, *_: object) -> Measured:
+        self.num_measured += 1
+        return Measured("as where it was built", next(self._typical_s))
+
+
+@pytest.mark.parametrize(
+    ("typical_s", "more", "is_installed"),
+    [
+        ([1, 1, 1.2], [], True),
+        # What is slow once, beside the service that answers, is measured again.
+        ([4, 1, 4, 1, 1.1], [], True),
+        ([4, 1, 4, 1, 4, 1, 4], [], False),
+        ([4], ["--slower"], True),
+    ],
+)
+def test_what_is_much_slower_is_not_installed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    typical_s: list[float],
+    more: list[str],
+    is_installed: bool,
+) -> None:
+    options, store = device(tmp_path)
+    write = write_tiny_bundle
+    assert main(["model", "install", str(write(tmp_path / "old")), "--unloaded", *options]) == 0
+    serving = (store / "model" / "current").resolve()
+    new = write(tmp_path / "new")
+    (new / "version.json").write_text('{"version": 7}')
+    stopwatch = Stopwatch(*typical_s)
+    monkeypatch.setattr("edged.commands.candidate._loaded", stopwatch)
+    status = main(["model", "install", str(new), *more, *options])
+    assert status == (ExitCode.OK if is_installed else ExitCode.CONFIG)
+    assert stopwatch.num_measured == len(typical_s)
+    assert ((store / "model" / "current").resolve() != serving) is is_installed
+    said = capsys.readouterr()
+    assert ("25% as fast" in said.err) is not is_installed
+    assert len(list((store / "model" / "models").iterdir())) == 1 + is_installed

@@ -1,0 +1,221 @@
+"""A model on trial passes or fails, and is accepted or taken back when the service has ended."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edged.bundle.disk import Disk
+from edged.bundle.folder import write_manifest
+from edged.bundle.store import Store
+from edged.bundle.trial_record import RECORD, read_record
+from edged.cli import main
+from edged.config.keys import Config, ModelConfig, StateConfig
+from edged.daemon.model_trial import LONGEST_S, MAX_STARTS, PROMPTS, ModelTrial, TrialFailedError
+from edged.errors import BundleError, ConfigError, ExitCode
+from edged.protocol.event import TrialFailed, TrialPassed
+from tests.unit.test_bundle import GRAPH
+from tests.unit.test_manifest import make_manifest
+
+CRASH = {"SERVICE_RESULT": "core-dump", "EXIT_CODE": "dumped", "EXIT_STATUS": "SEGV"}
+STOP = {"SERVICE_RESULT": "success", "EXIT_CODE": "exited", "EXIT_STATUS": "0"}
+
+
+class Device:
+    """A store with an old model and a new one on trial, and the note of a daemon."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.now_s = 1000.0
+        self.store = Store(folder / "store" / "model", Disk())
+        self.state = folder / "state"
+        self.state.mkdir()
+        self.store.root.parent.mkdir()
+        self.config = Config(
+            model=ModelConfig(path=self.store.current), state=StateConfig(folder=self.state)
+        )
+        self.file = folder / "edged.yaml"
+        self.file.write_text(
+            f"model: {{path: {self.store.current}}}\nstate: {{folder: {self.state}}}\n"
+        )
+        self.install("old")
+        self.install("new")
+
+    def install(self, name: str) -> None:
+        def fill(target: Path) -> str:
+            target.mkdir()
+            (target / "model.onnx").write_bytes(GRAPH)
+            (target / "model.onnx.data").write_bytes(name.encode())
+            (target / "tokenizer.json").write_bytes(b"{}")
+            write_manifest(target, make_manifest())
+            return name
+
+        self.store.stage(fill)
+        self.store.begin(name)
+
+    def start(self) -> ModelTrial:
+        return ModelTrial(self.config, lambda: self.now_s)
+
+    def end(self, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> str | None:
+        """Do what the unit does when the service has ended; return what serves then."""
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        assert main(["model", "settle", "--config", str(self.file)]) == ExitCode.OK
+        return self.store.state().current
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Device:
+    return Device(tmp_path)
+
+
+End = Callable[[dict[str, str]], str | None]
+
+
+@pytest.fixture
+def end(device: Device, monkeypatch: pytest.MonkeyPatch) -> End:
+    return lambda environment: device.end(monkeypatch, environment)
+
+
+def test_a_model_that_answers_passes_and_is_accepted_whatever_ends_the_service(
+    device: Device, end: End
+) -> None:
+    trial = device.start()
+    assert trial.tick(PROMPTS - 1) == []
+    assert trial.members() == {"models": ["new"], "status": "running", "reason": None}
+    assert trial.tick(PROMPTS) == [TrialPassed("new")]
+    assert trial.tick(PROMPTS + 1) == []
+    assert trial.members() == {"models": ["new"], "status": "passed", "reason": None}
+    assert end(CRASH) == "new"
+    assert device.store.state().trial is None
+    assert device.start().members() is None
+
+
+def test_a_model_that_is_asked_nothing_passes_after_ten_minutes(device: Device, end: End) -> None:
+    trial = device.start()
+    device.now_s += LONGEST_S - 1
+    assert trial.tick(0) == []
+    device.now_s += 1
+    assert trial.tick(0) == [TrialPassed("new")]
+    assert end(STOP) == "new"
+    assert device.store.state().trial is None
+
+
+def test_a_crash_takes_it_back_and_is_told_once(device: Device, end: End) -> None:
+    device.start().tick(3)
+    assert end(CRASH) == "old"
+    assert device.store.state().trial is None
+    trial = device.start()
+    reason = "the service ended with core-dump (dumped SEGV)"
+    assert trial.tick(0) == [TrialFailed("new", reason)]
+    assert trial.members() == {"models": ["new"], "status": "failed", "reason": reason}
+    again = device.start()
+    assert again.tick(0) == []
+    assert again.status == "failed"
+    device.install("newer")
+    assert device.start().status == "running"
+
+
+def test_a_stop_and_a_wrong_configuration_leave_it_on_trial(device: Device, end: End) -> None:
+    device.start().stop()
+    assert end(STOP) == "new"
+    assert end({"SERVICE_RESULT": "exit-code", "EXIT_CODE": "exited", "EXIT_STATUS": "78"}) == "new"
+    assert device.store.state().is_on_trial
+
+
+@pytest.mark.parametrize("error", [BundleError("damaged"), ConfigError("too large"), MemoryError()])
+def test_what_is_on_trial_and_cannot_be_loaded_is_not_waited_for(
+    device: Device, error: Exception
+) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(TrialFailedError, match=str(error) or "memory ran out") as raised:
+        device.start().load(fail)
+    assert raised.value.exit_code is ExitCode.SOFTWARE
+
+
+def test_what_was_accepted_and_cannot_be_loaded_is_waited_for(device: Device) -> None:
+    device.store.commit("tiny", 0)
+
+    def fail() -> None:
+        raise BundleError("not mounted yet")
+
+    with pytest.raises(BundleError, match="not mounted yet"):
+        device.start().load(fail)
+
+
+def test_starts_that_nothing_ended_are_counted_and_stops_are_not(device: Device) -> None:
+    for _ in range(2 * MAX_STARTS):
+        trial = device.start()
+        assert trial.load(lambda: "loaded") == "loaded"
+        trial.stop()
+    for _ in range(MAX_STARTS):
+        assert device.start().load(lambda: "loaded") == "loaded"
+    with pytest.raises(TrialFailedError, match="3 starts were not ended"):
+        device.start().load(lambda: "loaded")
+
+
+def test_a_reload_that_changes_nothing_goes_on_with_the_trial(device: Device) -> None:
+    trial = device.start()
+    trial.begin(device.config, 5)
+    assert read_record(device.state).starts == 1
+    assert trial.tick(PROMPTS) == [TrialPassed("new")]
+
+
+def test_what_comes_on_trial_at_a_reload_has_a_trial_of_its_own(device: Device) -> None:
+    device.store.commit("tiny", 0)
+    trial = device.start()
+    device.install("newer")
+    trial.begin(device.config, 7)
+    assert trial.tick(PROMPTS) == []
+    assert trial.tick(PROMPTS + 7) == [TrialPassed("newer")]
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"models": [], "starts": -1}', b"\xff" * 99999])
+def test_a_damaged_note_accepts_nothing(device: Device, end: End, content: bytes) -> None:
+    device.start().tick(PROMPTS)
+    (device.state / RECORD).write_bytes(content)
+    assert end(STOP) == "new"
+    assert device.store.state().is_on_trial
+    assert device.start().status == "running"
+
+
+def test_a_note_that_cannot_be_written_stops_nothing(
+    device: Device, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path(device.state).rmdir()
+    trial = device.start()
+    assert trial.load(lambda: "loaded") == "loaded"
+    assert trial.tick(PROMPTS) == [TrialPassed("new")]
+    trial.stop()
+    assert caplog.text.count("cannot be written") == 1
+
+
+def test_a_damaged_store_is_said_and_stops_nothing(
+    device: Device, caplog: pytest.LogCaptureFixture
+) -> None:
+    (device.store.root / "trial.json").write_text("{")
+    assert device.start().status is None
+    assert "not known whether it is on trial" in caplog.text
+
+
+def test_without_a_store_or_a_folder_there_is_nothing_to_note(
+    device: Device, tmp_path: Path
+) -> None:
+    plain = Config(model=ModelConfig(path=tmp_path / "current"))
+    trial = ModelTrial(plain, lambda: 0.0)
+    assert trial.members() is None
+    assert trial.tick(PROMPTS) == []
+    assert ModelTrial(Config(model=ModelConfig(path=device.store.current)), lambda: 0.0).status
+
+
+def test_each_command_ends_a_trial_that_was_passed(
+    device: Device, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device.start().tick(PROMPTS)
+    options = ["--store", str(device.folder / "store"), "--config", str(device.file)]
+    assert main(["model", "rollback", "--no-reload", *options]) == ExitCode.OK
+    assert "new: did well on trial, and is accepted" in capsys.readouterr().out
+    assert device.store.state().current == "old"
+    assert device.store.state().previous == "new"

@@ -1,0 +1,322 @@
+"""``edged model``: a folder is checked, copied and served on trial, or refused, and never half."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edged.bundle.disk import Disk
+from edged.bundle.folder import open_bundle, write_manifest
+from edged.bundle.manifest import Manifest
+from edged.bundle.store import Store, locked
+from edged.bundle.version import VERSION, version_bytes
+from edged.cli import main
+from edged.commands.install.layout import Layout
+from edged.commands.install.settings import Settings, configuration_text
+from edged.config.broker_url import BrokerAddress
+from edged.config.load import load_config
+from edged.errors import ExitCode
+from edged.specialists.folder import BaseModel, write_specialist
+from edged.specialists.lesson import taught
+from tests.signing import PrivateKey, private_key, public_pem, sign
+from tests.unit.lessons import lesson
+from tests.unit.test_bundle import GRAPH
+from tests.unit.test_manifest import make_manifest
+
+KEY = private_key()
+Make = Callable[..., Path]
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Make a bundle of a version, signed by ``KEY`` or another key."""
+
+    def make(version: int, key: PrivateKey | None = KEY) -> Path:
+        folder = tmp_path / f"bundle-{version}"
+        folder.mkdir()
+        (folder / "model.onnx").write_bytes(GRAPH)
+        (folder / "model.onnx.data").write_bytes(bytes([version]) * 100)
+        (folder / "tokenizer.json").write_bytes(b"{}")
+        write_manifest(folder, make_manifest())
+        (folder / VERSION).write_bytes(version_bytes(version))
+        if key is not None:
+            sign(folder, key)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def run(tmp_path: Path, store: Path) -> Run:
+    """Run an action on a device that is configured to serve from its store, and has the key."""
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "maker.pem").write_bytes(public_pem(KEY))
+    (tmp_path / "edged.yaml").write_text(
+        f"model: {{path: {store}/model/current}}\n"
+        f"specialists: [{store}/specialists/six/current]\nsecurity: {{keys: {keys}}}\n"
+    )
+    options = ["--store", str(store), "--config", str(tmp_path / "edged.yaml"), "--no-reload"]
+
+    def run(action: str, *words: object) -> int:
+        # These bundles cannot be loaded: tests/engine/test_models_loaded.py has some that can.
+        more = ["--unloaded"] if action == "install" else []
+        return main(["model", action, *map(str, words), *options, *more])
+
+    return run
+
+
+def serves(store: Path) -> int:
+    """Return the version that serves, of a bundle that is whole."""
+    open_bundle(store / "model" / "current")
+    return (store / "model" / "current" / "model.onnx.data").read_bytes()[0]
+
+
+def listed(run: Run, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    capsys.readouterr()
+    assert run("list") == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_the_first_serves_the_next_is_on_trial_and_is_accepted_or_taken_back(
+    make: Make, run: Run, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert listed(run, capsys) == []
+    assert run("install", make(1)) == 0
+    assert serves(store) == 1
+    assert run("install", make(2)) == 0
+    assert "on trial: accepted after 10 answers or 10 minutes" in capsys.readouterr().out
+    assert serves(store) == 2
+    marks = [line.split("  ")[1:] for line in listed(run, capsys)]
+    assert sorted(marks) == [["version 1", "previous"], ["version 2", "current, on trial"]]
+    assert run("rollback") == 0
+    assert serves(store) == 1
+    assert run("install", make(3)) == 0
+    assert run("commit") == 0
+    assert serves(store) == 3
+    assert run("rollback") == 0
+    assert serves(store) == 1
+    (removable,) = [line for line in listed(run, capsys) if line.endswith("version 2")]
+    assert run("remove", removable.split()[0]) == 0
+    assert len(listed(run, capsys)) == 2
+    shutil.rmtree(store)
+
+
+def test_installing_what_serves_changes_nothing(
+    make: Make, run: Run, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make(1)
+    assert run("install", folder) == 0
+    assert run("install", folder) == 0
+    assert "serves already" in capsys.readouterr().out
+    assert len(listed(run, capsys)) == 1
+    assert serves(store) == 1
+
+
+def damaged(folder: Path) -> None:
+    (folder / "tokenizer.json").write_bytes(b"[]")
+
+
+def hidden(folder: Path) -> None:
+    (folder / "model.sig").unlink()
+
+
+def linked(folder: Path) -> None:
+    (folder / "tokenizer.json").rename(folder.parent / "elsewhere")
+    (folder / "tokenizer.json").symlink_to(folder.parent / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("tamper", "problem"),
+    [
+        (damaged, "tokenizer.json: sha256 differs"),
+        (hidden, "not signed: it has no model.sig"),
+        (linked, "cannot be opened as a plain file"),
+        (lambda folder: sign(folder, private_key()), "signed by the unknown key"),
+        (lambda folder: (folder / VERSION).write_bytes(b"{}"), "version.json: "),
+    ],
+)
+def test_what_may_not_serve_is_refused_and_leaves_nothing(
+    make: Make, run: Run, store: Path, capsys: pytest.CaptureFixture[str],
+    tamper: Callable[[Path], object], problem: str,
+) -> None:  # fmt: skip
+    assert run("install", make(1)) == 0
+    folder = make(2)
+    tamper(folder)
+    assert run("install", folder) == ExitCode.CONFIG
+    assert problem in capsys.readouterr().err
+    assert serves(store) == 1
+    assert len(listed(run, capsys)) == 1
+    assert sorted(path.name for path in (store / "model").iterdir()) == [
+        *("current", "lock", "models", "versions.json")
+    ]
+
+
+def test_a_version_below_the_one_accepted_is_refused_even_after_going_back(
+    make: Make, run: Run, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for version in (2, 5):
+        assert run("install", make(version)) == 0
+        run("commit")
+    assert run("install", make(4)) == ExitCode.CONFIG
+    assert "version 4 is below 5, which this device has accepted" in capsys.readouterr().err
+    assert run("rollback") == 0
+    assert serves(store) == 2
+    assert run("install", make(3)) == ExitCode.CONFIG
+    assert serves(store) == 2
+
+
+def test_a_trial_is_ended_before_the_next_one(
+    make: Make, run: Run, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("commit") == ExitCode.USAGE
+    assert "nothing is on trial" in capsys.readouterr().err
+    assert run("rollback") == ExitCode.USAGE
+    assert "nothing served before" in capsys.readouterr().err
+    assert run("install", make(1)) == 0
+    assert run("install", make(2)) == 0
+    capsys.readouterr()
+    assert run("install", make(3)) == ExitCode.USAGE
+    assert "is on trial; `edged model commit` or `rollback` ends that" in capsys.readouterr().err
+    assert serves(store) == 2
+
+
+def test_while_another_one_is_at_work_nothing_is_changed(
+    make: Make, run: Run, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with locked(store / "model"):
+        assert run("install", make(1)) == ExitCode.TEMPORARY_FAILURE
+    assert "another `edged model` is at work" in capsys.readouterr().err
+    assert run("install", make(2)) == 0
+
+
+def test_a_disk_without_room_is_named(
+    make: Make, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(".")._replace(free=1 << 20)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    assert run("install", make(1)) == ExitCode.CANNOT_CREATE
+    assert "1 MiB free, the copy needs 0 and 64 must stay" in capsys.readouterr().err
+
+
+def test_a_configuration_that_names_another_folder_is_pointed_out(
+    make: Make, run: Run, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = f"model: {{path: {tmp_path}/old}}\nsecurity: {{require_signature: false}}\n"
+    (tmp_path / "edged.yaml").write_text(text)
+    assert run("install", make(1, None)) == 0
+    said = f"write `{store}/model/current` at model.path there"
+    assert f"to have it serve, {said}" in capsys.readouterr().out
+    assert run("install", make(2, None)) == ExitCode.USAGE
+    assert said in capsys.readouterr().err
+
+
+def test_a_specialist_has_a_store_of_its_own_and_must_fit_the_model(
+    make: Make, run: Run, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("install", make(1)) == 0
+    made = taught(lesson(), lambda _: None)
+    six, base = tmp_path / "six", BaseModel.of(make_manifest_of(store))
+    write_specialist(six, replace(made, description=replace(made.description, base=base)))
+    assert run("install", six) == ExitCode.CONFIG
+    assert "not signed" in capsys.readouterr().err
+    sign(six, KEY)
+    assert run("install", six) == 0
+    assert (store / "specialists" / "six" / "current" / "specialist.json").exists()
+    (six / VERSION).write_bytes(version_bytes(7))
+    sign(six, KEY)
+    assert run("install", six) == 0
+    assert run("commit", "--specialist", "six") == 0
+    assert run("rollback", "--specialist", "six") == 0
+    other = tmp_path / "other"
+    write_specialist(other, made)
+    sign(other, KEY)
+    assert run("install", other) == ExitCode.CONFIG
+    assert "taught to another model" in capsys.readouterr().err
+    (other / "pipe").unlink(missing_ok=True)
+    os.mkfifo(other / "pipe")
+    assert run("install", other) == ExitCode.CANNOT_CREATE
+
+
+def make_manifest_of(store: Path) -> Manifest:
+    return open_bundle(store / "model" / "current").manifest
+
+
+def test_what_is_neither_is_refused(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert run("install", empty) == ExitCode.USAGE
+    assert "neither a bundle of `edged build`" in capsys.readouterr().err
+    (empty / "writer.json").write_text('{"name": "../x"}')
+    assert run("install", empty) == ExitCode.USAGE
+    (empty / "writer.json").write_text("[")
+    assert run("install", empty) == ExitCode.USAGE
+    assert "writer.json: cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("can_reload", [True, False])
+def test_what_the_service_refuses_to_take_up_is_taken_back(
+    make: Make,
+    run: Run,
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    can_reload: bool,
+) -> None:
+    run("install", make(1))
+    asked = tmp_path / "asked"
+    program = tmp_path / "bin" / "systemctl"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >>{asked}\nexit {0 if can_reload else 1}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr("edged.commands.models._SYSTEMD", tmp_path)
+    words = ["model", "install", str(make(2)), "--unloaded", "--instance", "two"]
+    options = ["--store", str(store), "--config", str(tmp_path / "edged.yaml")]
+    status = main([*words, *options])
+    assert asked.read_text() == "try-reload-or-restart edged@two.service\n"
+    assert status == (ExitCode.OK if can_reload else ExitCode.CANNOT_CREATE)
+    assert serves(store) == (2 if can_reload else 1)
+    state = Store(store / "model", Disk()).state()
+    assert state.is_on_trial is can_reload
+
+
+@pytest.mark.parametrize("is_edited", [False, True])
+def test_what_edged_install_has_configured_can_be_gone_back_to(
+    make: Make, run: Run, store: Path, tmp_path: Path, is_edited: bool
+) -> None:
+    path, old = tmp_path / "edged.yaml", make(1)
+    settings = Settings(
+        node="kitchen",
+        model=old,
+        broker=BrokerAddress("localhost", 1883),
+        has_password=False,
+        has_authority=False,
+        budget_bytes=512 << 20,
+    )
+    text = configuration_text(Layout(), settings) + "# by hand\n" * is_edited
+    path.write_text(text)
+    assert run("install", make(2)) == 0
+    assert (path.read_text() == text) is is_edited
+    if is_edited:
+        # Nothing can be known of what serves: the first of the store waits to be configured.
+        assert serves(store) == 2
+        return
+    config = load_config(path.read_text(), "edged.yaml")
+    assert config.model.path == store / "model" / "current"
+    settings = replace(settings, model=config.model.path)
+    assert path.read_text() == configuration_text(Layout(), settings)
+    assert serves(store) == 2
+    assert run("rollback") == 0
+    assert serves(store) == 1
