@@ -239,8 +239,13 @@ class Store:
 def stores_of(paths: Iterable[Path]) -> Iterator[Store]:
     """Yield the stores of which a configuration names what serves."""
     for path in paths:
-        if path.name == Place.CURRENT.value and path.is_symlink():
+        if is_of_store(path):
             yield Store(path.parent, Disk())
+
+
+def is_of_store(path: Path) -> bool:
+    """Return whether a path is the link of a store to what serves."""
+    return path.name == Place.CURRENT.value and path.is_symlink()
 
 
 @contextlib.contextmanager

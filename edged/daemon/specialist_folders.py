@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from edged.bundle.manifest import Manifest
 from edged.bundle.signature import SIGNATURE
+from edged.bundle.store import is_of_store
 from edged.bundle.trust import Trust
 from edged.engine.loop import Engine
 from edged.engine.tokenizer import Tokenizer
@@ -156,7 +157,9 @@ class SpecialistFolders:
                 _check_name(folder, specialist.description.name, {*found, *writers})
                 found[specialist.description.name] = specialist
             except (BundleError, UnavailableError) as error:
-                problems[folder.name] = str(error)
+                # Of a store, the link to what serves has the same name as that of any other.
+                shown = folder.parent if is_of_store(folder) else folder
+                problems[shown.name] = str(error)
                 _LOG.error("specialist not used: %s", error)
         self._digests = self._found(folders)
         self.problems = problems

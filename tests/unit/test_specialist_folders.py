@@ -1,6 +1,7 @@
 """The specialists of a node: those that can be used serve, and a reload exchanges them."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,15 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from edged.bundle.disk import Disk
+from edged.bundle.store import Store
 from edged.bundle.trust import read_trust
 from edged.config.keys import Config, ModelConfig
+from edged.daemon.model_trial import ModelTrial
 from edged.daemon.run import exchange_specialists
 from edged.daemon.specialist_folders import SpecialistFolders, needs_adapters, planned_bytes
 from edged.node.ledger import Account, Ledger
+from edged.node.metrics import Metrics
 from edged.specialists.features import Template
 from edged.specialists.folder import ARRAYS, DESCRIPTION, Specialist, write_specialist
 from edged.specialists.lesson import taught
@@ -161,9 +166,11 @@ class Stage:
         )
         self._model = cast("ResidentModel", model)
         guard = SimpleNamespace(ledger=self.ledger)
-        driver = SimpleNamespace(node=SimpleNamespace(guard=guard))
+        driver = SimpleNamespace(node=SimpleNamespace(guard=guard, metrics=Metrics()))
         reporter = SimpleNamespace(announce=self._announce)
-        self._parts = cast("Parts", SimpleNamespace(driver=driver, reporter=reporter))
+        self.trial = ModelTrial(self.config, lambda: 0.0)
+        parts = SimpleNamespace(driver=driver, reporter=reporter, trial=self.trial)
+        self._parts = cast("Parts", parts)
 
     def _announce(self) -> None:
         self.announced += 1
@@ -192,6 +199,33 @@ def test_a_reload_adds_removes_and_exchanges_specialists(write: Callable[..., Pa
     (door / DESCRIPTION).unlink()
     assert stage.exchange(specialists=(door,))
     assert (stage.names, list(stage.specialists.problems)) == ([], ["door"])
+
+
+def test_what_a_store_has_on_trial_is_watched_from_the_reload_on(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    lamp = write("lamp")
+    store = Store(tmp_path / "store" / "lamp", Disk())
+    store.root.parent.mkdir()
+
+    def install(model_id: str) -> None:
+        def fill(target: Path) -> str:
+            shutil.copytree(lamp, target)
+            return model_id
+
+        store.stage(fill)
+        store.begin(model_id)
+
+    install("old")
+    stage = Stage((store.current,))
+    assert stage.trial.members() is None
+    write("lamp", "model")
+    install("new")
+    assert stage.exchange()
+    assert stage.trial.members() == {"models": ["new"], "status": "running", "reason": None}
+    (store.current / DESCRIPTION).unlink()
+    assert stage.exchange()
+    assert list(stage.specialists.problems) == ["lamp"]
 
 
 def test_what_else_changes_takes_a_restart(write: Callable[..., Path]) -> None:
