@@ -6,11 +6,15 @@ Transformers converts the weights of a .gguf file, ``gguf_tokenizer`` its tokeni
 Rule: a hyperparameter, weight or token that the conversion would lose is an error.
 """
 
+import functools
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import gguf
 import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
@@ -63,6 +67,25 @@ def convert(on_progress: OnProgress, gguf_path: str, folder: str) -> dict[str, A
     """
     source, target = Path(gguf_path), Path(folder)
     on_progress(0, _STEPS)
+    with _read_once():
+        return _convert(on_progress, source, target)
+
+
+@contextmanager
+def _read_once() -> Iterator[None]:
+    """Keep what gguf reads: Transformers asks for it again and again, and it takes seconds."""
+    names = "GGUFReader", "get_tensor_name_map"
+    originals = {name: getattr(gguf, name) for name in names}
+    try:
+        for name, original in originals.items():
+            setattr(gguf, name, functools.cache(original))
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(gguf, name, original)
+
+
+def _convert(on_progress: OnProgress, source: Path, target: Path) -> dict[str, Any]:
     file = read_gguf(source)
     on_progress(1, _STEPS)
     need_bytes = _FP32_BYTES * sum(file.tensor_sizes.values())
@@ -81,7 +104,7 @@ def convert(on_progress: OnProgress, gguf_path: str, folder: str) -> dict[str, A
     model.config.name_or_path = ""
     model.save_pretrained(target, safe_serialization=True)
     _save_tokenizer(tokenizer, facts, target)
-    on_progress(4, _STEPS)
+    on_progress(_STEPS, _STEPS)
     return {**facts, "licence": file.licence}
 
 

@@ -19,6 +19,7 @@ from edged.builder.progress import Activity
 from edged.builder.store import disk_errors
 from edged.bundle.folder import Bundle
 from edged.engine.graph import Graph
+from edged.engine.steps import DecodeInput
 from edged.engine.tokenizer import Tokenizer
 from edged.errors import BuildError
 from edged.protocol.request import ChatMessage
@@ -45,7 +46,8 @@ def gate_sequences(bundle: Bundle, reference: Graph, cache: Path, activity: Acti
 
     Args:
         bundle: has the tokenizer, template and stop tokens.
-        reference: the fp32 graph of the same source.
+        reference: the fp32 graph of the same source; answers as many prompts at a time as it has
+            slots.
         cache: the build cache.
         activity: receives the number of tokens done.
 
@@ -61,14 +63,17 @@ def gate_sequences(bundle: Bundle, reference: Graph, cache: Path, activity: Acti
     shared = shared_length(prompts)
     sequences: TokenIds = []
     num_tokens = 0
-    for prompt in prompts:
-        # A tokenizer with short tokens does not need all prompts.
+    for first in range(0, len(prompts), reference.num_slots):
+        group = prompts[first : first + reference.num_slots]
+        answers = _answers(reference, group, bundle.manifest.stop_token_ids)
+        for prompt, answer in zip(group, answers, strict=True):
+            # A tokenizer with short tokens does not need all prompts.
+            if num_tokens < TOKENS_MIN:
+                sequences.append(prompt + answer)
+                num_tokens += len(sequences[-1]) - 1 - shared
         if num_tokens >= TOKENS_MIN:
             break
         activity.update(num_tokens, TOKENS_MIN)
-        sequence = prompt + _answer(reference, prompt, bundle.manifest.stop_token_ids)
-        num_tokens += len(sequence) - 1 - shared
-        sequences.append(sequence)
     text = json.dumps(sequences)
     with disk_errors(path.parent, len(text)):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,13 +111,22 @@ def _read(path: Path) -> TokenIds | None:
     return sequences
 
 
-def _answer(graph: Graph, prompt: Sequence[int], stop_token_ids: Sequence[int]) -> list[int]:
-    """Continue a prompt greedily, up to a stop token, which is included."""
-    ids = np.asarray(prompt, np.int64)
-    for start in range(0, len(ids), _PREFILL_TOKENS):
-        logits = graph.forward(ids[start : start + _PREFILL_TOKENS], start)
-    answer = [int(logits[-1].argmax())]
-    while answer[-1] not in stop_token_ids and len(answer) < _ANSWER_TOKENS:
-        logits = graph.forward(np.asarray(answer[-1:], np.int64), len(prompt) + len(answer) - 1)
-        answer.append(int(logits[-1].argmax()))
-    return answer
+def _answers(graph: Graph, prompts: TokenIds, stop_token_ids: Sequence[int]) -> TokenIds:
+    """Continue prompts greedily, each up to a stop token, which is included.
+
+    They are decoded together, so that the weights are read once for all of them.
+    """
+    answers = []
+    for slot, prompt in enumerate(prompts):
+        ids = np.asarray(prompt, np.int64)
+        for start in range(0, len(ids), _PREFILL_TOKENS):
+            logits = graph.forward(ids[start : start + _PREFILL_TOKENS], start, slot=slot)
+        answers.append([int(logits[-1].argmax())])
+    while inputs := [
+        DecodeInput(slot, answer[-1], len(prompts[slot]) + len(answer) - 1)
+        for slot, answer in enumerate(answers)
+        if answer[-1] not in stop_token_ids and len(answer) < _ANSWER_TOKENS
+    ]:
+        for one, logits in zip(inputs, graph.decode(inputs), strict=True):
+            answers[one.slot].append(int(logits.argmax()))
+    return answers

@@ -76,7 +76,7 @@ def read_gguf(path: Path) -> GgufFile:
         BuildError: It is not a readable .gguf file, or has no tokenizer.
     """
     try:
-        reader = gguf.GGUFReader(path)
+        reader = gguf.GGUFReader(str(path))
         values = {key: item.contents() for key, item in reader.fields.items()}
     except (ValueError, IndexError, KeyError, OSError, OverflowError, MemoryError) as error:
         raise BuildError(f"{path}: not a readable .gguf file: {error}") from error

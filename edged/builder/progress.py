@@ -1,19 +1,19 @@
-"""Show the progress of a build: a bar for each step at a terminal, plain lines anywhere else.
+"""Show the progress of a build: one line that counts down at a terminal, plain lines elsewhere.
 
-Rule: every step reports its start and its duration, so a build log is a profile.
+Rule: in a log every step reports its start and its duration, so a build log is a profile.
 """
 
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol, TextIO
 
-from tqdm import tqdm
-
 _LINE_INTERVAL_S = 10.0
-_BAR = "{desc}: {percentage:3.0f} % |{bar:24}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
-_COUNT = "{desc}: {n_fmt} [{elapsed}]"
+_DRAW_INTERVAL_S = 1.0
+_ERASE = "\r\x1b[K"
+_SHOWN_S = 10  # a time left is rounded up to a multiple
 
 Clock = Callable[[], float]
 
@@ -26,59 +26,137 @@ class Activity(Protocol):
         ...
 
 
+class Remaining:
+    """How long the steps of a build still take, by how long the steps before them took.
+
+    Args:
+        expected: seconds of each step in its order, by the beginning of its title.
+    """
+
+    def __init__(self, expected: Mapping[str, float]) -> None:
+        self._steps = list(expected.items())
+        self._ahead_s = sum(expected.values())
+        self._expected_s = 0.0
+        self._took_s = 0.0
+
+    def begin(self, title: str) -> float:
+        """Leave out what comes before a step; return what the step itself is expected to take.
+
+        A step that comes a second time has everything behind it ahead again.
+        """
+        for index, (beginning, seconds) in enumerate(self._steps):
+            if title.startswith(beginning):
+                self._ahead_s = sum(later for _, later in self._steps[index + 1 :])
+                return seconds
+        return 0.0
+
+    def end(self, expected_s: float, took_s: float) -> None:
+        """Learn from a step that is done."""
+        if expected_s > 0.0:
+            self._expected_s += expected_s
+            self._took_s += took_s
+
+    def left_s(self, expected_s: float, took_s: float, share: float | None) -> float:
+        """Return the seconds left, of the current step and those behind it.
+
+        Args:
+            expected_s: of the current step.
+            took_s: of it so far.
+            share: of it that is done; None where it does not say.
+        """
+        pace = self._took_s / self._expected_s if self._expected_s else 1.0
+        whole_s = pace * expected_s
+        rest_s = whole_s - took_s if share is None else whole_s * (1.0 - share)
+        return max(0.0, rest_s) + pace * self._ahead_s
+
+
 class Progress:
     """The steps of one build on one stream.
 
     Args:
         stream: output; None takes the current standard error at each step.
         clock: seconds, monotonic.
+        expected: seconds of each step, as for ``Remaining``; without any no time left is shown.
     """
 
-    def __init__(self, stream: TextIO | None = None, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        clock: Clock = time.monotonic,
+        expected: Mapping[str, float] | None = None,
+    ) -> None:
         self._stream = stream
         self._clock = clock
+        self._remaining = Remaining(expected or {})
 
     @contextmanager
     def step(self, title: str) -> Iterator[Activity]:
-        """Show ``title`` while the block runs, and its duration after success."""
+        """Show ``title`` while the block runs; in a log, its duration after success."""
         stream = self._stream or sys.stderr
         begin_s = self._clock()
-        activity = (
-            _Bar(title, stream) if stream.isatty() else _TextLines(title, stream, self._clock)
-        )
-        try:
-            yield activity
-        finally:
-            activity.close()
-        self.say(f"{title}: {self._clock() - begin_s:.1f} s")
+        expected_s = self._remaining.begin(title)
+        if stream.isatty():
+            line = _Line(title, stream, self._clock, self._remaining, expected_s)
+            try:
+                yield line
+            finally:
+                line.close()
+        else:
+            yield _TextLines(title, stream, self._clock)
+            self.say(f"{title}: {self._clock() - begin_s:.1f} s")
+        self._remaining.end(expected_s, self._clock() - begin_s)
 
     def say(self, text: str) -> None:
         """Write one line."""
         print(text, file=self._stream or sys.stderr, flush=True)
 
 
-class _Bar:
-    """A tqdm bar that is removed at the end of the step."""
+class _Line:
+    """A line that is drawn again every second, and removed at the end of the step."""
 
-    def __init__(self, title: str, stream: TextIO) -> None:
-        self._bar = tqdm(
-            desc=title,
-            file=stream,
-            leave=False,
-            unit_scale=True,
-            bar_format=_COUNT,
-            mininterval=0.2,
-        )
+    def __init__(
+        self, title: str, stream: TextIO, clock: Clock, remaining: Remaining, expected_s: float
+    ) -> None:
+        self._title = title
+        self._stream = stream
+        self._clock = clock
+        self._remaining = remaining
+        self._expected_s = expected_s
+        self._begin_s = clock()
+        self._share: float | None = None
+        self._ended = threading.Event()
+        # A thread, because most steps say little while they run.
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
 
     def update(self, done: int, total: int | None = None) -> None:
-        self._bar.update(done - self._bar.n)
-        if total != self._bar.total:
-            self._bar.total = total
-            self._bar.bar_format = _COUNT if total is None else _BAR
-            self._bar.refresh()
+        self._share = done / total if total else None
 
     def close(self) -> None:
-        self._bar.close()
+        self._ended.set()
+        self._thread.join()
+        self._stream.write(_ERASE)
+        self._stream.flush()
+
+    def _run(self) -> None:
+        while True:
+            self._stream.write(_ERASE + self._text())
+            self._stream.flush()
+            if self._ended.wait(_DRAW_INTERVAL_S):
+                return
+
+    def _text(self) -> str:
+        share, took_s = self._share, self._clock() - self._begin_s
+        text = f"{self._title} …" if share is None else f"{self._title}: {share:.0%}"
+        left_s = self._remaining.left_s(self._expected_s, took_s, share)
+        return text if left_s <= 0.0 else f"{text}, {describe(left_s)} left"
+
+
+def describe(seconds: float) -> str:
+    """Return a duration in words, rounded up to ten seconds: ``about 1 min 20 s``."""
+    minutes, rest = divmod(-int(-seconds // _SHOWN_S) * _SHOWN_S, 60)
+    parts = [f"{minutes} min"] * bool(minutes) + [f"{rest} s"] * bool(rest or not minutes)
+    return f"about {' '.join(parts)}"
 
 
 class _TextLines:
@@ -97,6 +175,3 @@ class _TextLines:
         self._next_s = self._clock() + _LINE_INTERVAL_S
         amount = f"{done}" if not total else f"{100 * done / total:.0f} %"
         print(f"{self._title}: {amount}", file=self._stream, flush=True)
-
-    def close(self) -> None:
-        pass

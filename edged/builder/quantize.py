@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edged.builder.blockwise import BlockwiseNodes
 from edged.builder.onnx_files import MICROSOFT, GraphWriter, attribute
-from edged.builder.tune import Tuning, tune
+from edged.builder.tune import Kept, Tuning, tune
 from edged.builder.w8a8 import PerTokenNodes
 from edged.builder.weights import SourceGraph
 
@@ -123,6 +123,7 @@ def quantize(
     scheme: Scheme,
     calibration: Sequence[Sequence[int]] = (),
     scaling: Scaling = Scaling.STATIC,
+    kept: Kept | None = None,
 ) -> QuantizeReport:
     """Write the graph of ``source_folder``, quantized, into ``output_folder``.
 
@@ -132,6 +133,7 @@ def quantize(
         scheme: ``fp32`` only rewrites the files as a bundle has them.
         calibration: token ids to run the graph on; only ``int8-w8a8`` uses them.
         scaling: of the norms' outputs, for ``int8-w8a8`` where the graph can be rotated.
+        kept: of the same source and calibration, so that a second scaling takes seconds.
 
     Raises:
         BuildError: the graph cannot be read, or a weight holds NaN or infinity.
@@ -142,7 +144,7 @@ def quantize(
         tuning = Tuning()
         nodes: PerTokenNodes | BlockwiseNodes = BlockwiseNodes(writer)
         if scheme is Scheme.INT8_W8A8:
-            tuning = tune(graph, source_folder, calibration)
+            tuning = tune(graph, source_folder, calibration, kept or Kept())
             if scaling is Scaling.DYNAMIC:
                 tuning = tuning.with_dynamic_norms()
             nodes = PerTokenNodes(writer, tuning)

@@ -14,6 +14,7 @@ from edged.builder.progress import Progress
 from edged.builder.quality import table
 from edged.builder.quantize import KERNELS, Scaling, Scheme, quantize
 from edged.builder.reference import Reference
+from edged.builder.tune import Kept
 from edged.builder.verify import check_adapted, run_gate
 from edged.bundle.folder import Bundle, write_manifest
 from edged.bundle.manifest import ADAPTED_MODEL, MODEL, GraphKind, KvType, Manifest, Try
@@ -91,10 +92,10 @@ def search(task: Task, candidates: Sequence[Form]) -> Bundle:
     """
     tries: tuple[Try, ...] = ()
     peaks: Peaks | None = None
-    weights, plain = None, b""
+    weights, plain, kept = None, b"", Kept()
     for candidate in candidates:
         if (candidate.scheme, candidate.scaling) != weights:
-            weights = candidate.scheme, _quantize(task, candidate.scheme, candidate.scaling)
+            weights = candidate.scheme, _quantize(task, candidate, kept)
             plain = (task.folder / MODEL).read_bytes()
         form = replace(candidate, scaling=weights[1])
         if form.key in [tried.form for tried in tries]:
@@ -114,15 +115,16 @@ def search(task: Task, candidates: Sequence[Form]) -> Bundle:
     return bundle
 
 
-def _quantize(task: Task, scheme: Scheme, scaling: Scaling) -> Scaling:
+def _quantize(task: Task, form: Form, kept: Kept) -> Scaling:
     """Write the weights; return how the norms are scaled."""
-    with task.progress.step(f"Quantize to {scheme}"):
-        report = quantize(task.reference.folder, task.folder, scheme, task.texts, scaling)
+    with task.progress.step(f"Quantize to {form.scheme}"):
+        source, scheme = task.reference.folder, form.scheme
+        report = quantize(source, task.folder, scheme, task.texts, form.scaling, kept)
         model = read_graph(task.folder)
         if write_hidden(model.graph):
             write_graph(task.folder, model)
-    for kept in report.kept:
-        task.progress.say(f"Left in fp32: {kept}")
+    for left in report.kept:
+        task.progress.say(f"Left in fp32: {left}")
     return report.scaling
 
 

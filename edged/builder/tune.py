@@ -34,6 +34,18 @@ class ColumnWeight:
     """[N]"""
 
 
+@dataclass(slots=True)
+class Kept:
+    """What was computed for one scaling of a graph's norms and is the same for the other.
+
+    The weights take a quarter of the memory of those in fp32.
+    """
+
+    moments: Moments | None = None
+    weights: dict[str, ColumnWeight] = field(default_factory=dict)
+    """By output of the product."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tuning:
     """The transformations of a graph's weights before they are stored; by default, none."""
@@ -44,6 +56,8 @@ class Tuning:
     """Activations that 8 bits hold without a Hadamard rotation."""
     static_norms: frozenset[str] = frozenset()
     """Outputs of rotated norms, and rows of them, which get one static scale."""
+    weights: dict[str, ColumnWeight] | None = None
+    """Quantized already, by output of the product; None keeps none."""
 
     @property
     def is_fused(self) -> bool:
@@ -72,6 +86,14 @@ class Tuning:
         Raises:
             BuildError: the weight holds NaN or infinity.
         """
+        if self.weights is None:
+            return self._weight(node, rows)
+        name = node.output[0]
+        if name not in self.weights:
+            self.weights[name] = self._weight(node, rows)
+        return self.weights[name]
+
+    def _weight(self, node: onnx.NodeProto, rows: Floats) -> ColumnWeight:
         num_rows, num_columns = rows.shape
         data = np.empty((num_columns, num_rows), np.int8)
         scales = np.empty(num_rows, np.float32)
@@ -99,16 +121,22 @@ class Tuning:
         return rows if self.rotation is None else self.rotation.table(rows)
 
 
-def tune(graph: SourceGraph, folder: Path, sequences: Sequence[Sequence[int]]) -> Tuning:
+def tune(
+    graph: SourceGraph, folder: Path, sequences: Sequence[Sequence[int]], kept: Kept
+) -> Tuning:
     """Measure the graph in ``folder`` and change ``graph`` accordingly; blocks for seconds.
 
     Args:
         graph: the same graph; norm weights that move into products become 1.
         folder: of the fp32 graph.
         sequences: token ids to run it on; without any, nothing changes.
+        kept: of the same graph and the same token ids; gets what is missing in it.
     """
-    moments = measure_moments(folder, sequences)
-    return rotated(graph, moments) if moments else Tuning()
+    if kept.moments is None:
+        kept.moments = measure_moments(folder, sequences)
+    if not kept.moments:
+        return Tuning()
+    return replace(rotated(graph, kept.moments), weights=kept.weights)
 
 
 def rotated(graph: SourceGraph, moments: Moments) -> Tuning:

@@ -33,6 +33,7 @@ from edged.specialists.adapter import Adapter
 _UNSEEN = "unseen.txt"
 _WINDOW_TOKENS = 512
 _GATE_MODEL_LEN = 1024  # enough for the longest of the gate's prompts in any tokenizer
+_GATE_SLOTS = 8  # prompts of the gate that are answered at a time
 # Prompts on which two graphs must compute the same bits, and tokens of each: of these the prefill
 # branch runs the first ones, in pieces, and the decode branch the others.
 _NUM_COMPARED = 3
@@ -59,7 +60,7 @@ def run_gate(
     """
     limit = bundle.manifest.limits.max_model_len
     with progress.step("Load the fp32 reference"):
-        reference = _load_reference(reference_folder, min(limit, _GATE_MODEL_LEN))
+        reference = _load_reference(reference_folder, min(limit, _GATE_MODEL_LEN), _GATE_SLOTS)
     with progress.step("Answer the gate's prompts in fp32") as step:
         sequences = gate_sequences(bundle, reference, cache, step)
     windows = _windows(bundle, unseen_text())
@@ -174,11 +175,16 @@ def _load_candidate(bundle: Bundle, reference: Graph, max_model_len: int) -> Gra
     return candidate
 
 
-def _load_reference(folder: Path, max_model_len: int) -> Graph:
+def _load_reference(folder: Path, max_model_len: int, num_slots: int = 1) -> Graph:
     if not (folder / MODEL).is_file():
         raise BuildError(f"{folder}: no {MODEL} there; give the folder of an fp32 export")
     inputs = {value.name for value in read_graph(folder).graph.input}
-    return load_graph(folder / MODEL, is_fused=FUSED_INPUT in inputs, max_model_len=max_model_len)
+    return load_graph(
+        folder / MODEL,
+        is_fused=FUSED_INPUT in inputs,
+        max_model_len=max_model_len,
+        num_slots=num_slots,
+    )
 
 
 def _find_reference(bundle: Bundle, cache: Path) -> Path:

@@ -10,6 +10,7 @@ from edged import cli
 from edged.builder import build_command, gate, quality, verify
 from edged.builder.gate import gate_prompts
 from edged.builder.pipeline import BuildResult
+from edged.builder.progress import Progress
 from edged.bundle.folder import open_bundle
 from edged.bundle.manifest import KvType
 from edged.errors import BuildError, ExitCode
@@ -77,6 +78,7 @@ def test_build_prints_the_bundle_it_made(
 ) -> None:
     def build(source: str, **options: object) -> BuildResult:
         assert source == "toy"
+        assert isinstance(options.pop("progress"), Progress)
         assert options == {
             "output": bundle_folder,
             "scheme": "fp32",

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
@@ -307,6 +308,22 @@ def test_a_hyperparameter_without_effect_is_accepted(tmp_path: Path) -> None:
     keys: dict[str, Any] = {"rope.scaling.type": "none", "attention.key_length": 8}
     path = tiny_gguf.write(tmp_path / "tiny.gguf", tiny_gguf.byte_level("smollm"), **keys)
     assert run_convert(path, tmp_path / "out")["stop_token_ids"] == [2]
+
+
+def test_the_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transformers asks for it too, twice; for a large vocabulary each time takes seconds."""
+    read = []
+
+    class Counting(gguf.GGUFReader):  # type: ignore[misc]
+        def __init__(self, path: str) -> None:
+            read.append(path)
+            super().__init__(path)
+
+    monkeypatch.setattr(gguf, "GGUFReader", Counting)
+    path = tiny_gguf.write(tmp_path / "tiny.gguf", tiny_gguf.byte_level("smollm"))
+    run_convert(path, tmp_path / "out")
+    assert read == [str(path)]
+    assert gguf.GGUFReader is Counting
 
 
 def test_a_weight_that_would_be_lost_is_refused(

@@ -1,11 +1,11 @@
-"""The build's progress: plain lines in a log, a bar at a terminal, times in both."""
+"""The build's progress: plain lines with times in a log, a line that counts down at a terminal."""
 
 import io
 from collections.abc import Iterator
 
 import pytest
 
-from edged.builder.progress import Progress
+from edged.builder.progress import Progress, Remaining, describe
 
 
 class Terminal(io.StringIO):
@@ -36,14 +36,48 @@ def test_a_log_gets_a_line_every_ten_seconds_at_most(clock: Iterator[float]) -> 
     assert lines == ["Export …", "Export: 40 %", "Export: 7", "Export: 40.0 s"]
 
 
-def test_a_terminal_gets_a_progress_bar_that_is_removed_at_the_end() -> None:
+def test_a_terminal_gets_one_line_that_is_removed_at_the_end() -> None:
     stream = Terminal()
-    with Progress(stream).step("Export") as step:
-        step.update(1)
-        step.update(50, 100)
-    text = stream.getvalue()
-    assert "Export:  50 % |" in text
-    assert text.splitlines()[-1].strip().startswith("Export: 0.")
+    with Progress(stream, expected={"Export": 100.0, "Quantize": 20.0}).step("Export to ONNX"):
+        pass
+    first, *_, last = stream.getvalue().split("\r\x1b[K")[1:]
+    assert first == "Export to ONNX …, about 2 min left"
+    assert last == ""
+    assert "\n" not in stream.getvalue()
+
+
+def test_the_line_is_removed_when_a_step_fails() -> None:
+    stream = Terminal()
+    with pytest.raises(RuntimeError), Progress(stream).step("Export"):
+        raise RuntimeError
+    assert stream.getvalue().endswith("\r\x1b[K")
+
+
+def test_the_time_left_follows_the_steps_that_are_done() -> None:
+    remaining = Remaining({"Fetch": 10.0, "Export": 20.0, "Quantize": 70.0})
+    fetch = remaining.begin("Fetch x")
+    assert remaining.left_s(fetch, 0.0, None) == 100.0
+    assert remaining.left_s(fetch, 4.0, None) == 96.0
+    remaining.end(fetch, 20.0)
+    export = remaining.begin("Export to ONNX")
+    assert remaining.left_s(export, 1.0, 0.5) == 20.0 + 140.0
+    # Longer than expected: never below what is ahead.
+    assert remaining.left_s(export, 1000.0, None) == 140.0
+
+
+def test_a_step_that_is_left_out_or_repeated_moves_the_end() -> None:
+    remaining = Remaining({"Fetch": 10.0, "Export": 20.0, "Quantize": 70.0})
+    for _ in range(2):
+        assert remaining.left_s(remaining.begin("Export"), 0.0, None) == 90.0
+        assert remaining.left_s(remaining.begin("Quantize"), 0.0, None) == 70.0
+    assert remaining.left_s(remaining.begin("Install"), 0.0, None) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(3.0, "10 s"), (60.0, "1 min"), (71.0, "1 min 20 s"), (119.0, "2 min")]
+)
+def test_a_time_left_is_rounded_up(seconds: float, text: str) -> None:
+    assert describe(seconds) == f"about {text}"
 
 
 def test_a_step_that_fails_shows_no_time() -> None:

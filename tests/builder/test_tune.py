@@ -11,6 +11,7 @@ import yaml
 from numpy.typing import NDArray
 from tokenizers import models, pre_tokenizers
 
+from edged.builder import tune
 from edged.builder.calibrate import calibration_ids, measure_moments
 from edged.builder.fuse import fuse
 from edged.builder.gate import gate_prompts
@@ -19,8 +20,10 @@ from edged.builder.measure import compare
 from edged.builder.onnx_files import GraphWriter, read_graph
 from edged.builder.quantize import Scaling, Scheme, quantize
 from edged.builder.rotate import find_rotation
+from edged.builder.tune import Kept
 from edged.builder.verify import unseen_text
 from edged.builder.weights import SourceGraph
+from edged.bundle.manifest import MODEL, MODEL_DATA
 from edged.engine.loading import load_graph
 from tests.builder.conftest import TinyExport
 
@@ -158,6 +161,25 @@ def test_norms_are_scaled_per_token_if_requested(
     quantize(fp32, int8, Scheme.INT8_W8A8, CALIBRATION, Scaling.DYNAMIC)
     found = operators(int8)
     assert found.count("ReduceMax") == found.count("QuantizeLinear")
+
+
+def test_a_second_scaling_reuses_the_weights_of_the_first_and_writes_the_same_bytes(
+    tiny_export: TinyExport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fuse(tiny_export("llama"), tmp_path / "fp32", max_model_len=64)
+    kept = Kept()
+    for scaling in (Scaling.STATIC, Scaling.DYNAMIC):
+        for name, given in (("alone", None), ("second", kept)):
+            folder = tmp_path / f"{name}-{scaling}"
+            folder.mkdir()
+            if name == "second" and scaling is Scaling.DYNAMIC:
+                monkeypatch.delattr(tune, "gptq_round")
+                monkeypatch.delattr(tune, "measure_moments")
+            quantize(tmp_path / "fp32", folder, Scheme.INT8_W8A8, CALIBRATION, scaling, given)
+    for scaling in (Scaling.STATIC, Scaling.DYNAMIC):
+        alone, second = (tmp_path / f"{name}-{scaling}" for name in ("alone", "second"))
+        for name in (MODEL, MODEL_DATA):
+            assert (alone / name).read_bytes() == (second / name).read_bytes()
 
 
 def test_without_text_all_activations_are_rotated_at_run_time(

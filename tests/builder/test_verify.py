@@ -40,6 +40,7 @@ class Table(Graph):
         self.logits = logits
         self.vocab_size = logits.shape[1]
         self.max_model_len = 1 << 16
+        self.num_slots = 1
         self.calls: list[tuple[int, int]] = []
 
     def forward(
@@ -62,7 +63,8 @@ class Table(Graph):
         raise NotImplementedError
 
     def decode(self, inputs: Sequence[DecodeInput]) -> list[NDArray[np.float32]]:
-        raise NotImplementedError
+        self.calls += [(one.position, 1) for one in inputs]
+        return [self.logits[one.token_id] for one in inputs]
 
 
 def random_table(seed: int, vocab_size: int = 11) -> Table:
@@ -240,8 +242,9 @@ def as_bundle(folder: Path, reference_folder: Path) -> Bundle:
     return write_manifest(folder, replace(manifest, scheme="int8-blockwise"))
 
 
-def load(folder: Path) -> Graph:
-    return load_graph(folder / "model.onnx", is_fused=False, max_model_len=256, num_threads=1)
+def load(folder: Path, num_slots: int = 1) -> Graph:
+    path = folder / "model.onnx"
+    return load_graph(path, is_fused=False, max_model_len=256, num_threads=1, num_slots=num_slots)
 
 
 def test_the_answers_are_the_reference_models_greedy_ones(
@@ -255,6 +258,18 @@ def test_the_answers_are_the_reference_models_greedy_ones(
     logits = graph.forward(sequence[:-1], 0, all_rows=True)
     answer = sequence[-32:]
     assert (logits.argmax(axis=1)[-32:] == answer).all() or sequence[-1] == 2
+
+
+def test_prompts_that_are_answered_together_get_the_answers_that_each_gets_alone(
+    bundle: Bundle, reference_folder: Path, tmp_path: Path, quiet: Progress
+) -> None:
+    with quiet.step("answers") as step:
+        alone, together = (
+            gate_sequences(bundle, load(reference_folder, slots), tmp_path / str(slots), step)
+            for slots in (1, 3)
+        )
+    assert len(alone) > 3
+    assert together == alone
 
 
 def test_an_answer_ends_with_the_stop_token(
