@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -373,3 +373,14 @@ def test_the_script_writes_the_reference(tmp_path: Path) -> None:
     script, target = ROOT / "scripts/make-config-reference", tmp_path / "reference.md"
     subprocess.run([sys.executable, script, target], check=True, timeout=60)
     assert target.read_text(encoding="utf-8") == reference_markdown()
+
+
+def test_a_configuration_of_0_1_0_is_taken_over() -> None:
+    text = (ROOT / "tests" / "data" / "configuration" / "edged-0.1.0.yaml").read_text("utf-8")
+    config, default = load_config(text, FILE), load("")
+    new = {"specialists", "security"}
+    same = {name for name in asdict(config) if getattr(config, name) == getattr(default, name)}
+    assert same == new
+    assert config.budget.memory_bytes == 700 << 20
+    assert config.request.reply_prefixes == ("replies",)
+    assert config.broker.session_expiry_s == 7200
