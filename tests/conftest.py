@@ -68,13 +68,15 @@ def pytest_report_header() -> list[str]:
     return [f"edged: {mode}; Python {sys.version.split()[0]}", *lines]
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep a file on one worker of xdist, and all that need the real model, which come first."""
-    if not config.pluginmanager.has_plugin("xdist"):
-        return
-    for item in items:
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keep a file on one worker of xdist, and all that need the real model."""
+    if item.config.pluginmanager.has_plugin("xdist"):
         item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what needs the real model, which takes longest."""
     items.sort(key=lambda item: _group(item) != _REAL_MODEL)
 
 
