@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.paths import ROOT
 from tests.requirements import IS_ALL_REQUIRED, require
 
 # What is missing -> what of the tests cannot run without it, and how to get it.
@@ -33,8 +32,6 @@ PACKAGES = {
     "optimum": "tests/builder, tests/system/model; scripts/setup build broker dev",
     "iotcore": "the embedded broker's tests; scripts/setup build broker dev",
 }
-
-_REAL_MODEL = "the real model"
 
 # A shell starts what it puts in the background with SIGINT ignored, and everything below inherits
 # that: Ctrl-C would do nothing in the tests that press it, and in the programs they start.
@@ -66,24 +63,6 @@ def pytest_report_header() -> list[str]:
     mode = "a skip is a failure (EDGED_TEST_REQUIRE_ALL=1)" if IS_ALL_REQUIRED else "may be skipped"
     lines = [f"missing here: {what}" for what in _missing()]
     return [f"edged: {mode}; Python {sys.version.split()[0]}", *lines]
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep a file on one worker of xdist, and all that need the real model."""
-    if item.config.pluginmanager.has_plugin("xdist"):
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what needs the real model, which takes longest."""
-    items.sort(key=lambda item: _group(item) != _REAL_MODEL)
-
-
-def _group(item: pytest.Item) -> str:
-    path = item.path.relative_to(ROOT).as_posix()
-    is_real = path.startswith(("tests/system/model/", "tests/system/emulation/"))
-    return _REAL_MODEL if is_real else path
 
 
 @pytest.fixture(autouse=True)

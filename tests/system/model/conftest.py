@@ -1,5 +1,6 @@
 """The real bundle, built once from the recipe as a user would, and kept in ``models/``."""
 
+import fcntl
 import importlib.util
 import subprocess
 import sys
@@ -22,7 +23,10 @@ def real_bundle() -> Bundle:
     """SmolLM2-135M-Instruct in int8; the first build takes minutes and a package registry."""
     require(importlib.util.find_spec("optimum"), "the build extra (scripts/setup build)")
     command = [sys.executable, "-m", "edged", "build", str(RECIPE)]
-    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    # Where tests run on several workers, one builds it and the others find it.
+    with RECIPE.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     require(built.returncode == 0, f"the real model cannot be built:\n{built.stderr[-2000:]}")
     return open_bundle(ROOT / built.stdout.strip().splitlines()[-1])
 
