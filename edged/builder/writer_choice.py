@@ -7,7 +7,7 @@ right answers to the examples kept apart likeliest; it is kept where they are cl
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from edged.engine.tokenizer import Tokenizer
 from edged.engine.writing import WriterPrompts
 from edged.engine.written import LastReader
 from edged.protocol.request import SamplingParams
-from edged.specialists.choice import ChoiceHead, Preferences, Strength, choices_of, said_last
+from edged.specialists.choice import ChoiceHead, Powers, Preferences, choices_of, said_last
 from edged.specialists.compact.shapes import Shape
 from edged.specialists.dialogues import Dialogue
 from edged.specialists.examples import AnswerKind, Example
@@ -35,9 +35,7 @@ from edged.specialists.writer import Writer
 from edged.specialists.written import Asked
 
 # The first is no head at all, and of those that are as good the first one is taken.
-_STRENGTHS = tuple(
-    Strength(whole, word) for whole in (0.0, 1.0, 2.0, 3.0) for word in (0.0, 0.5, 1.0)
-)
+_POWERS = tuple(Powers(whole, word) for whole in (0.0, 1.0, 2.0, 3.0) for word in (0.0, 0.5, 1.0))
 # Reading each takes some 30 ms.
 _MOST_EXAMPLES = 1000
 _FEWEST = 2
@@ -45,21 +43,25 @@ _FEWEST = 2
 _LEAST_GAIN = 0.02
 
 
-@dataclass(frozen=True, slots=True)
 class ChoiceTeacher:
-    """What a head is taught with.
+    """Makes heads for choices.
 
     Args:
-        engine: Of the bundle, in the form that takes adapters.
+        engine: Of the bundle, in the form that takes adapters, with a slot for a prefix.
         tokenizer: Of the bundle.
-        reader: Of the same engine.
         prompts: Makes tokens of what is asked.
+        reader: Of the same engine; None makes one.
     """
 
-    engine: Engine
-    tokenizer: Tokenizer
-    reader: LastReader
-    prompts: Prompts
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        prompts: Prompts,
+        reader: LastReader | None = None,
+    ) -> None:
+        self._engine, self._tokenizer, self._prompts = engine, tokenizer, prompts
+        self.reader = reader or LastReader(engine, tokenizer)
 
     def with_choice(
         self, writer: Writer, material: Material, base: BaseModel, progress: Progress
@@ -85,16 +87,16 @@ class ChoiceTeacher:
             return writer
         means = np.mean(losses, axis=0)
         chosen = int(np.flatnonzero(means <= means.min() + _LEAST_GAIN)[0])
-        strength = _STRENGTHS[chosen]
-        said = f"kept, with the powers {strength.whole:g} and {strength.word:g}"
+        powers = _POWERS[chosen]
+        said = f"kept, with the powers {powers.whole:g} and {powers.word:g}"
         print(
             f"loss of a right answer kept apart: {means[0]:.3f}, with a head for the choice"
             f" {means.min():.3f}: it is {said if chosen else 'left out'}"
         )
-        return replace(writer, choice=ChoiceHead.of(specialist, strength)) if chosen else writer
+        return replace(writer, choice=ChoiceHead.of(specialist, powers)) if chosen else writer
 
     def _asked(self, dialogues: Sequence[Dialogue]) -> list[Asked]:
-        return [one for dialogue in dialogues for one in self.prompts.asked(dialogue)]
+        return [one for dialogue in dialogues for one in self._prompts.asked(dialogue)]
 
     def _examples(self, dialogues: Sequence[Dialogue], shape: Shape) -> list[Example]:
         """Return what was said last before each answer, with what the answer chose."""
@@ -102,11 +104,11 @@ class ChoiceTeacher:
         asked = asked[:: math.ceil(len(asked) / _MOST_EXAMPLES)]
         groups = [one.dialogue.group for one in asked]
         choices = choices_of([one.text for one in asked], groups, shape)
+        rare = {group for group, choice in zip(groups, choices, strict=True) if choice is None}
         return [
             Example(said_last(one.messages), choice, one.dialogue.line, group)
             for one, choice, group in zip(asked, choices, groups, strict=True)
-            # Of rare ones there must be several as well.
-            if choice is not None or choices.count(None) >= _FEWEST
+            if choice is not None or len(rare) >= _FEWEST
         ]
 
     def _lesson(
@@ -126,19 +128,19 @@ class ChoiceTeacher:
     def _losses(
         self, writer: Writer, specialist: Specialist, dialogues: Sequence[Dialogue]
     ) -> list[Doubles]:
-        """Return what each right answer costs at each strength; without those it cannot give."""
-        heads = [ChoiceHead.of(specialist, strength) for strength in _STRENGTHS]
+        """Return what each right answer costs at each powers; without those it cannot give."""
+        heads = [ChoiceHead.of(specialist, powers) for powers in _POWERS]
         asking = replace(writer, choice=heads[0])
-        prompts = WriterPrompts(self.tokenizer, self.engine.max_model_len)
+        prompts = WriterPrompts(self._tokenizer, self._engine.max_model_len)
         found = []
         for one in self._asked(dialogues):
             prompted = prompts.prepare(asking, one.messages, one.dialogue.inputs)
             if not isinstance(prompted.constraint, ChoosingConstraint):
                 continue
             features = self.reader.read(said_last(one.messages))
-            wanted = [*self.tokenizer.encode(one.text), self.tokenizer.stop_ids[0]]
+            wanted = [*self._tokenizer.encode(one.text), self._tokenizer.stop_ids[0]]
             graded = _Graded(prompted.constraint, wanted, [h.preferences(features) for h in heads])
-            decoding = self.engine.start(
+            decoding = self._engine.start(
                 prompted.prompt_ids,
                 SamplingParams(),
                 max_tokens=len(wanted),
@@ -146,8 +148,8 @@ class ChoiceTeacher:
                 origin=PromptOrigin(adapter=writer.adapter),
             )
             while not decoding.is_over:
-                self.engine.step()
-            self.engine.end(decoding)
+                self._engine.step()
+            self._engine.end(decoding)
             found += [graded.losses] if graded.is_possible else []
         return found
 

@@ -40,7 +40,7 @@ from edged.bundle.folder import Bundle, open_bundle
 from edged.engine.loading import load_engine
 from edged.engine.steps import EngineSettings
 from edged.engine.tokenizer import Tokenizer
-from edged.engine.written import LastReader, WriterRunner
+from edged.engine.written import WriterRunner
 from edged.errors import BuildError, BundleError, ExitCode, UsageError
 from edged.specialists.adapter import AdaptedModel, AdapterPart, adapter_bytes, made_adapter
 from edged.specialists.dialogues import Dialogue
@@ -128,17 +128,15 @@ def main(arguments: argparse.Namespace) -> int:
     described = replace(described, max_tokens=tokens_allowed(longest))
     model = _in_full(made, base)
     answerer = Answerer(model, base.tokenizer, material.wording, prompts, described.max_tokens)
-    exact = _answers(answerer, prompts, apart, progress)
     writer = Writer(described, material.wording, made_adapter(made.parts))
     engine = load_engine(bundle, settings)
     runner = WriterRunner(engine, base.tokenizer, writer)
     held_out = _answers(runner, prompts, apart, progress)
-    compare_exact(exact, held_out)
-    reader = LastReader(engine, base.tokenizer)
-    teacher = ChoiceTeacher(engine, base.tokenizer, reader, prompts)
+    compare_exact(_answers(answerer, prompts, apart, progress), held_out)
+    teacher = ChoiceTeacher(engine, base.tokenizer, prompts)
     writer = teacher.with_choice(writer, material, BaseModel.of(bundle.manifest), progress)
     if writer.choice is not None:
-        runner = WriterRunner(engine, base.tokenizer, writer, reader)
+        runner = WriterRunner(engine, base.tokenizer, writer, teacher.reader)
         held_out = _answers(runner, prompts, apart, progress)
     description = calibrated(writer.description, held_out, arguments)
     if material.tests:

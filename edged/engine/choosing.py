@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edged.engine.grammar import GrammarConstraint
 from edged.engine.tokenizer import Tokenizer
-from edged.specialists.choice import END, Preferences, Strength
+from edged.specialists.choice import END, Powers, Preferences
 
 # Where more tokens are allowed, a text is written and nothing is chosen.
 _MOST_TOKENS = 128
@@ -30,7 +30,7 @@ class ChoosingConstraint:
 
     def __init__(self, grammar: GrammarConstraint, tokenizer: Tokenizer) -> None:
         self._grammar, self._tokenizer = grammar, tokenizer
-        self._preferences = Preferences({}, Strength(0.0, 0.0))
+        self._preferences = Preferences({}, Powers(0.0, 0.0))
         self._open: list[bytes] = []
         """The choices that the text so far may become."""
         self._text = b""

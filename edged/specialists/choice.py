@@ -19,7 +19,7 @@ from edged.specialists.examples import MAX_LABEL_CHARACTERS, AnswerKind
 from edged.specialists.folder import Specialist
 from edged.specialists.head import Floats
 
-MAX_STRENGTH = 8.0
+MAX_POWER = 8.0
 # Of what the head finds impossible, or no example chose.
 _LEAST_SHARE = 0.01
 # The last character of a choice that is a whole answer.
@@ -33,8 +33,8 @@ _MOST_CHARACTERS = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Strength:
-    """How much a head counts: powers of its probabilities, at most ``MAX_STRENGTH``."""
+class Powers:
+    """How much a head counts: powers of its probabilities, at most ``MAX_POWER``."""
 
     whole: float
     """Where a whole answer is chosen, or a word that more follows."""
@@ -47,8 +47,8 @@ class Strength:
         Raises:
             ValueError: It is.
         """
-        if not (0 <= self.whole <= MAX_STRENGTH and 0 <= self.word <= MAX_STRENGTH):
-            raise ValueError(f"choice.strength is not from 0 to {MAX_STRENGTH:g}")
+        if not (0 <= self.whole <= MAX_POWER and 0 <= self.word <= MAX_POWER):
+            raise ValueError(f"choice.powers is not from 0 to {MAX_POWER:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,10 @@ class ChoiceHead:
     """A head for choices."""
 
     specialist: Specialist
-    strength: Strength
+    powers: Powers
 
     @classmethod
-    def of(cls, specialist: Specialist, strength: Strength) -> "ChoiceHead":
+    def of(cls, specialist: Specialist, powers: Powers) -> "ChoiceHead":
         """Return the head of a specialist that was read or just taught.
 
         Raises:
@@ -67,14 +67,14 @@ class ChoiceHead:
         """
         if specialist.description.kind is not AnswerKind.LABEL:
             raise ValueError("must choose one of some labels")
-        return cls(specialist, strength)
+        return cls(specialist, powers)
 
     def preferences(self, features: Floats) -> "Preferences":
         """Return what it prefers, from the features of what was said last."""
         found = decide(self.specialist, features).probabilities
         assert isinstance(found, list)  # noqa: S101 - it chooses one of some labels
         labels = self.specialist.heads[0].description.labels
-        return Preferences(dict(zip(labels, found, strict=True)), self.strength)
+        return Preferences(dict(zip(labels, found, strict=True)), self.powers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Preferences:
 
     shares: Mapping[str | None, float]
     """By choice; None is any that is not named."""
-    strength: Strength
+    powers: Powers
 
     def weight(self, choices: Sequence[str]) -> float:
         """Return what the model's probability of one of some choices is multiplied with.
@@ -94,14 +94,14 @@ class Preferences:
         whole = sum(self.shares[choice] for choice in choices if _is_whole(choice))
         words = [choice for choice in choices if not _is_whole(choice)]
         if choices and not words:
-            return float(max(whole, _LEAST_SHARE) ** self.strength.whole)
+            return float(max(whole, _LEAST_SHARE) ** self.powers.whole)
         all_words = sum(share for choice, share in self.shares.items() if not _is_whole(choice))
         among = (
             sum(self.shares[choice] for choice in words) if words else self.shares.get(None, 0.0)
         )
         among /= max(all_words, _LEAST_SHARE)
-        kind = max(whole + all_words, _LEAST_SHARE) ** self.strength.whole
-        return float(kind * max(among, _LEAST_SHARE) ** self.strength.word)
+        kind = max(whole + all_words, _LEAST_SHARE) ** self.powers.whole
+        return float(kind * max(among, _LEAST_SHARE) ** self.powers.word)
 
 
 def _is_whole(choice: str | None) -> bool:

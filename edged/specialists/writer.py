@@ -22,7 +22,7 @@ from edged.bundle.strict_json import decode, read_json
 from edged.errors import BundleError, BundleUnavailableError
 from edged.protocol.request import Answer, ChatMessage, FinishReason
 from edged.specialists.adapter import MAX_BYTES, AdaptedModel, Adapter, AdapterShape, read_adapter
-from edged.specialists.choice import ChoiceHead, Strength
+from edged.specialists.choice import ChoiceHead, Powers
 from edged.specialists.compact.schemas import ShapeError
 from edged.specialists.compact.shapes import Inputs
 from edged.specialists.demanded import Demands
@@ -62,7 +62,7 @@ REPAIR = "teach it again with `edged teach`"
 class ChoiceDescription:
     """The head that has a say in what answers begin with."""
 
-    strength: Strength
+    powers: Powers
     sha256: str
     """Of its description, which has that of its arrays."""
 
@@ -244,7 +244,7 @@ def write_writer(
     if choice is not None:
         write_specialist(folder / CHOICE, choice.specialist)
         said = hashlib.sha256((folder / CHOICE / DESCRIPTION).read_bytes()).hexdigest()
-        description = replace(description, choice=ChoiceDescription(choice.strength, said))
+        description = replace(description, choice=ChoiceDescription(choice.powers, said))
     tree = asdict(replace(description, adapter_sha256=digest))
     if description.choice is None:  # earlier versions do without, too
         del tree["choice"]
@@ -318,7 +318,7 @@ def _read_choice(
     plain = BaseModel(base.source, base.tokenizer, base.plain_form, FEATURES_VERSION)
     try:
         read = read_specialist(folder, plain, layout)
-        return ChoiceHead.of(replace(read, gate=None), said.strength)  # no gate asks for it
+        return ChoiceHead.of(replace(read, gate=None), said.powers)  # no gate asks for it
     except ValueError as error:
         raise BundleError(f"{folder}: {error}; {REPAIR}") from error
 
@@ -344,4 +344,4 @@ def _check(description: WriterDescription) -> None:
         if not abs(getattr(description, name)) <= 1e6:  # noqa: PLR2004
             raise ValueError(f"{name} is not a number that could be")
     if description.choice is not None:
-        description.choice.strength.check()
+        description.choice.powers.check()

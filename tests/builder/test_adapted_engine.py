@@ -26,7 +26,7 @@ from edged.node.request_state import RequestState
 from edged.protocol.request import ChatMessage, SamplingParams
 from edged.protocol.wire import Delivery
 from edged.specialists.adapter import AdaptedModel, Adapter
-from edged.specialists.choice import ChoiceHead, Strength
+from edged.specialists.choice import ChoiceHead, Powers
 from edged.specialists.features import TOPIC, Layout, Pooling, Template
 from edged.specialists.folder import HeadDescription, Specialist, TaughtHead
 from edged.specialists.head import Head, Scaler
@@ -275,7 +275,7 @@ def preferring(choice: str, layout: Layout) -> ChoiceHead:
         made.description, heads=(said,), num_layers=layout.num_layers, hidden_size=width
     )
     return ChoiceHead.of(
-        Specialist(description, (TaughtHead(said, scaler, head),), None), Strength(8.0, 8.0)
+        Specialist(description, (TaughtHead(said, scaler, head),), None), Powers(8.0, 8.0)
     )
 
 

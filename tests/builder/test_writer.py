@@ -416,8 +416,8 @@ def with_choice(base: AdaptedBundle, reader: Any, **changes: Any) -> Writer:  # 
     teacher = ChoiceTeacher(
         load_engine(base.bundle, settings),
         tokenizer,
-        reader,
         Prompts(tokenizer, wording, "Say it."),
+        reader,
     )
     return teacher.with_choice(writer, material, BaseModel.of(model), Progress())
 
@@ -442,6 +442,10 @@ def test_nothing_is_chosen_without_examples_apart_or_different_answers(base: Ada
     assert with_choice(base, Telling(), held_out=[]).choice is None
     same_ = Dialogue((Turn("on", {"name": "on", "arguments": {"room": "hall"}}),), 1, "")
     assert with_choice(base, Telling(), taught=[same_] * 3).choice is None
+    turns = [Turn(f"{n} again", {"name": "off", "arguments": {"room": "hall"}}) for n in range(2)]
+    alike = Dialogue(tuple(turns), 2, "2")  # both are of one group
+    on = [replace(same_, line=line, group=f"{line}") for line in range(3, 9)]
+    assert with_choice(base, Telling(), taught=[*on, alike]).choice is None
     impossible = Telling()
     impossible.is_possible = False
     assert with_choice(base, impossible).choice is None

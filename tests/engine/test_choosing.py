@@ -9,7 +9,7 @@ from edged.bundle.folder import open_bundle
 from edged.engine.choosing import ChoosingConstraint
 from edged.engine.grammar import compile_grammar
 from edged.engine.tokenizer import Tokenizer
-from edged.specialists.choice import Preferences, Strength
+from edged.specialists.choice import Powers, Preferences
 from tests.tiny_model import STOP_TOKEN_ID, write_tiny_bundle
 
 VOCAB_SIZE = 296
@@ -29,7 +29,7 @@ def constraint(
     grammar: str = CALLS,
 ) -> ChoosingConstraint:
     made = ChoosingConstraint(compile_grammar(tokenizer, grammar), tokenizer)
-    made.prefer(Preferences(shares, Strength(strength, strength)))
+    made.prefer(Preferences(shares, Powers(strength, strength)))
     return made
 
 

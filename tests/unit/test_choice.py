@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from edged.protocol.request import ChatMessage
-from edged.specialists.choice import ChoiceHead, Preferences, Strength, choices_of, said_last
+from edged.specialists.choice import ChoiceHead, Powers, Preferences, choices_of, said_last
 from edged.specialists.compact.schemas import shape_of, tools_shape
 from edged.specialists.lesson import taught
 from tests.unit.lessons import drawn, labels_lesson, lesson
 
-STRENGTH = Strength(3.0, 0.5)
+POWERS = Powers(3.0, 0.5)
 LINES = [f"line {index}" for index in range(20)]
 
 
@@ -74,15 +74,15 @@ def test_a_choice_has_examples_that_are_not_alike() -> None:
 
 
 def test_a_head_says_how_likely_each_choice_is() -> None:
-    head = ChoiceHead.of(taught(lesson(), lambda _: None), STRENGTH)
+    head = ChoiceHead.of(taught(lesson(), lambda _: None), POWERS)
     features, labels = drawn(6, seed=3)
     for row, label in zip(features, labels, strict=True):
         found = head.preferences(row)
-        assert found.strength == STRENGTH
+        assert found.powers == POWERS
         assert max(found.shares, key=lambda one: found.shares[one]) == f"label {label}"
         assert sum(found.shares.values()) == pytest.approx(1, abs=1e-3)
     with pytest.raises(ValueError, match="must choose one of some labels"):
-        ChoiceHead.of(taught(labels_lesson(), lambda _: None), STRENGTH)
+        ChoiceHead.of(taught(labels_lesson(), lambda _: None), POWERS)
 
 
 @pytest.mark.parametrize(
@@ -107,20 +107,20 @@ def test_a_choice_weighs_by_its_kind_and_a_word_by_its_share_among_words(
         "off": 0.2,
         "never": 0.0,
     }
-    for strength in (Strength(0.0, 0.0), Strength(2.0, 0.0), Strength(3.0, 0.5)):
-        expected = kind**strength.whole * among**strength.word
-        assert Preferences(shares, strength).weight(choices) == pytest.approx(expected)
+    for powers in (Powers(0.0, 0.0), Powers(2.0, 0.0), Powers(3.0, 0.5)):
+        expected = kind**powers.whole * among**powers.word
+        assert Preferences(shares, powers).weight(choices) == pytest.approx(expected)
 
 
 def test_what_the_examples_rarely_chose_shares_one_weight() -> None:
-    found = Preferences({"on": 0.5, None: 0.5}, Strength(1.0, 1.0))
+    found = Preferences({"on": 0.5, None: 0.5}, Powers(1.0, 1.0))
     assert found.weight([]) == found.weight(["on"]) == pytest.approx(0.5)
 
 
 def test_a_lesson_does_without_names_that_say_nothing() -> None:
     found = taught(replace(lesson(), names=None), lambda _: None)
     features, labels = drawn(60, seed=5)
-    head = ChoiceHead.of(found, STRENGTH)
+    head = ChoiceHead.of(found, POWERS)
     shares = [head.preferences(row).shares for row in features]
     guesses = [max(one, key=lambda choice: one[choice]) for one in shares]
     assert np.mean([g == f"label {label}" for g, label in zip(guesses, labels, strict=True)]) > 0.8

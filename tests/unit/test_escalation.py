@@ -13,7 +13,7 @@ from edged.commands import teach
 from edged.errors import UsageError
 from edged.protocol.request import Answer, ChatMessage, FinishReason, Request
 from edged.specialists.asked import Choose, Second, SpecialistDecider, Writing
-from edged.specialists.choice import ChoiceHead, Preferences, Strength
+from edged.specialists.choice import ChoiceHead, Powers, Preferences
 from edged.specialists.compact.shapes import Inputs
 from edged.specialists.decider import Decider, Run
 from edged.specialists.features import Template
@@ -396,7 +396,7 @@ class Preferring:
 
 
 def test_what_was_said_last_is_read_before_a_writer_with_a_head_writes(made: Specialist) -> None:
-    constraint, head = Preferring(), ChoiceHead.of(made, Strength(2.0, 1.0))
+    constraint, head = Preferring(), ChoiceHead.of(made, Powers(2.0, 1.0))
     talk = replace(writer(name="talk", escalate="chat"), choice=head)
     chat = replace(writer(name="chat"), choice=head)
     node = with_writers(talk, chat, heads=[named(made, "lamp", is_unsure=True, escalate="chat")])
@@ -431,7 +431,7 @@ def test_what_was_said_last_is_read_before_a_writer_with_a_head_writes(made: Spe
 
 
 def test_an_answer_without_a_grammar_has_no_choices(made: Specialist) -> None:
-    talk = replace(writer(name="talk"), choice=ChoiceHead.of(made, Strength(2.0, 1.0)))
+    talk = replace(writer(name="talk"), choice=ChoiceHead.of(made, Powers(2.0, 1.0)))
     assert len(writing(with_writers(talk), asked("talk")).runs) == 1
 
 

@@ -21,7 +21,7 @@ from edged.specialists.adapter import (
     ProductShape,
     adapter_bytes,
 )
-from edged.specialists.choice import ChoiceHead, Strength
+from edged.specialists.choice import ChoiceHead, Powers
 from edged.specialists.demanded import Demands
 from edged.specialists.features import Layout
 from edged.specialists.folder import ARRAYS
@@ -128,12 +128,12 @@ def test_a_folder_that_could_do_harm_is_refused(
         read(tmp_path)
 
 
-STRENGTH = Strength(3.0, 0.5)
+POWERS = Powers(3.0, 0.5)
 CHOOSING = AdaptedModel("a" * 64, "b" * 64, "int8-w8a8/static/int8")
 
 
 def write_choice(folder: Path) -> ChoiceHead:
-    head = ChoiceHead.of(taught(lesson(), lambda _: None), STRENGTH)
+    head = ChoiceHead.of(taught(lesson(), lambda _: None), POWERS)
     write_writer(folder, replace(DESCRIPTION, base=CHOOSING), ADAPTER_BYTES, head)
     return head
 
@@ -146,7 +146,7 @@ def test_the_head_of_a_choice_is_read_with_its_writer(tmp_path: Path) -> None:
     written, features = write_choice(tmp_path), drawn(1, seed=4)[0][0]
     found = read_choice(tmp_path)
     assert found is not None
-    assert found.strength == STRENGTH
+    assert found.powers == POWERS
     shares = [one.preferences(features).shares for one in (found, written)]
     assert shares[0] == pytest.approx(shares[1], abs=0.01)
     assert found.specialist.gate is None
@@ -162,7 +162,7 @@ def test_the_head_of_a_choice_is_read_with_its_writer(tmp_path: Path) -> None:
 
 
 def of_numbers(folder: Path) -> None:
-    head = ChoiceHead(taught(number_lesson(), lambda _: None), STRENGTH)
+    head = ChoiceHead(taught(number_lesson(), lambda _: None), POWERS)
     write_writer(folder, replace(DESCRIPTION, base=CHOOSING), ADAPTER_BYTES, head)
 
 
@@ -173,7 +173,7 @@ def said_otherwise(folder: Path) -> None:
 
 def too_strong(folder: Path) -> None:
     tree = json.loads((folder / WRITER).read_text())
-    tree["choice"]["strength"]["word"] = 1e6
+    tree["choice"]["powers"]["word"] = 1e6
     (folder / WRITER).write_text(json.dumps(tree))
 
 
@@ -184,7 +184,7 @@ def too_strong(folder: Path) -> None:
         (lambda folder: (folder / CHOICE / ARRAYS).write_bytes(b"no"), "arrays.npz is not what"),
         (lambda folder: (folder / CHOICE / ARRAYS).unlink(), "cannot be read"),
         (of_numbers, "must choose one of some labels; teach it again"),
-        (too_strong, "choice.strength is not from 0 to 8; teach it again"),
+        (too_strong, "choice.powers is not from 0 to 8; teach it again"),
     ],
 )
 def test_a_damaged_head_of_a_choice_is_refused(
