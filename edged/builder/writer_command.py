@@ -22,6 +22,7 @@ from edged.builder.pipeline import default_cache
 from edged.builder.progress import Progress
 from edged.builder.trunk import Trunk
 from edged.builder.writer_answers import Answerer
+from edged.builder.writer_choice import ChoiceTeacher
 from edged.builder.writer_material import SEED, Material, read_material
 from edged.builder.writer_model import (
     check_memory,
@@ -43,7 +44,7 @@ from edged.engine.written import WriterRunner
 from edged.errors import BuildError, BundleError, ExitCode, UsageError
 from edged.specialists.adapter import AdaptedModel, AdapterPart, adapter_bytes, made_adapter
 from edged.specialists.dialogues import Dialogue
-from edged.specialists.folder import Result
+from edged.specialists.folder import BaseModel, Result
 from edged.specialists.names import taught_name
 from edged.specialists.writer import (
     DEFAULT_TEMPLATE,
@@ -112,7 +113,7 @@ def main(arguments: argparse.Namespace) -> int:
     base = TaughtModel(bundle, Tokenizer.load(bundle), weights, reference, fastest_type())
     # Without such a graph nothing is trained.
     settings = EngineSettings(
-        _CONTEXT, num_threads=arguments.threads, model_path=bundle.adapted_path
+        *(_CONTEXT, arguments.threads), num_prefixes=1, model_path=bundle.adapted_path
     )
     template = _template(arguments)
     prompts = Prompts(base.tokenizer, material.wording, template)
@@ -127,17 +128,21 @@ def main(arguments: argparse.Namespace) -> int:
     described = replace(described, max_tokens=tokens_allowed(longest))
     model = _in_full(made, base)
     answerer = Answerer(model, base.tokenizer, material.wording, prompts, described.max_tokens)
-    exact = _answers(answerer, prompts, apart, progress)
     writer = Writer(described, material.wording, made_adapter(made.parts))
     engine = load_engine(bundle, settings)
     runner = WriterRunner(engine, base.tokenizer, writer)
     held_out = _answers(runner, prompts, apart, progress)
-    compare_exact(exact, held_out)
+    compare_exact(_answers(answerer, prompts, apart, progress), held_out)
+    teacher = ChoiceTeacher(engine, base.tokenizer, prompts)
+    writer = teacher.with_choice(writer, material, BaseModel.of(bundle.manifest), progress)
+    if writer.choice is not None:
+        runner = WriterRunner(engine, base.tokenizer, writer, teacher.reader)
+        held_out = _answers(runner, prompts, apart, progress)
     description = calibrated(writer.description, held_out, arguments)
     if material.tests:
         tests = _answers(runner, prompts, material.tests, progress)
         description = replace(description, result=result_of(tests, description, arguments))
-    return _write(arguments, description, made)
+    return _write(arguments, replace(writer, description=description), made)
 
 
 def _check_options(arguments: argparse.Namespace) -> None:
@@ -340,8 +345,8 @@ def _described(
     )
 
 
-def _write(arguments: argparse.Namespace, description: WriterDescription, made: Made) -> int:
-    result, output = description.result, arguments.output
+def _write(arguments: argparse.Namespace, writer: Writer, made: Made) -> int:
+    result, output = writer.description.result, arguments.output
     print(
         f"{result.accuracy:.1%} right ({result.low:.1%} to {result.high:.1%}), ECE {result.ece:.3f}"
         f"; answers {result.answered:.1%}, of these {result.answered_right:.1%} right; KL to fp32"
@@ -353,7 +358,7 @@ def _write(arguments: argparse.Namespace, description: WriterDescription, made: 
             "written"
         )
     try:
-        write_writer(output, description, adapter_bytes(made.parts))
+        write_writer(output, writer.description, adapter_bytes(made.parts), writer.choice)
         write_peft(output / PEFT, made.form, made.state, arguments.model.name)
     except ValueError as error:
         raise UsageError(str(error)) from error

@@ -225,7 +225,7 @@ def _check_room(store: Store, source: Path, copies: int) -> None:
     Raises:
         InstallError: It does not.
     """
-    size_bytes = copies * sum(path.lstat().st_size for path in source.iterdir())
+    size_bytes = copies * sum(path.lstat().st_size for path in source.rglob("*"))
     free_bytes = shutil.disk_usage(store.root).free
     if free_bytes < size_bytes + _SPARE_BYTES:
         raise InstallError(

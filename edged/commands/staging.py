@@ -5,6 +5,7 @@ but what is found in the copy again.
 """
 
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from edged.specialists.writer import MAX_WRITER_BYTES, WRITER, read_description,
 _MAX_FILE_BYTES = max(MAX_ARRAYS_BYTES, MAX_BYTES)
 _COPY_BYTES = 1 << 20
 _ID_DIGITS = 12
+_MAX_DEPTH = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,31 +148,47 @@ def _arrived(
     return Arrived(f"{name}-{digest[:_ID_DIGITS]}", name, version)
 
 
-def _copy_files(source_fd: int, target_fd: int) -> None:
-    """Copy the files of a folder that has no folders.
+def _copy_files(source_fd: int, target_fd: int, num_left: int = MAX_FILES, depth: int = 0) -> int:
+    """Copy the files of a folder and of the folders in it; return how many more may come.
 
     Raises:
-        BundleError: There are too many, or one is too long.
+        BundleError: There are too many, one is too long, or folders lie in folders too deeply.
         OSError: One is no plain file, or cannot be read or written.
     """
-    names = sorted(os.listdir(source_fd))
-    if len(names) > MAX_FILES:
-        raise BundleError(f"more than {MAX_FILES} files")
-    for name in names:
-        left_bytes = _MAX_FILE_BYTES + 1
-        file_fd = open_plain(name, os.O_RDONLY, folder=source_fd)
-        copy_fd = open_plain(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, folder=target_fd)
-        with os.fdopen(file_fd, "rb") as file, os.fdopen(copy_fd, "wb") as copy:
-            os.fchmod(copy_fd, 0o644)  # independent of the umask
-            while piece := file.read(min(left_bytes, _COPY_BYTES)):
-                left_bytes -= copy.write(piece)
-        if left_bytes == 0:
-            raise BundleError(f"{name}: larger than {_MAX_FILE_BYTES} bytes")
+    for name in sorted(os.listdir(source_fd)):
+        if stat.S_ISDIR(os.stat(name, dir_fd=source_fd, follow_symlinks=False).st_mode):
+            if depth == _MAX_DEPTH:
+                raise BundleError(f"{name}: too many folders in folders")
+            os.mkdir(name, dir_fd=target_fd)
+            with _opened(name, source_fd) as inner_fd, _opened(name, target_fd) as copy_fd:
+                os.fchmod(copy_fd, 0o755)  # independent of the umask
+                num_left = _copy_files(inner_fd, copy_fd, num_left, depth + 1)
+            continue
+        if num_left == 0:
+            raise BundleError(f"more than {MAX_FILES} files")
+        num_left -= 1
+        _copy_file(name, source_fd, target_fd)
+    return num_left
+
+
+def _copy_file(name: str, source_fd: int, target_fd: int) -> None:
+    left_bytes = _MAX_FILE_BYTES + 1
+    file_fd = open_plain(name, os.O_RDONLY, folder=source_fd)
+    copy_fd = open_plain(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, folder=target_fd)
+    with os.fdopen(file_fd, "rb") as file, os.fdopen(copy_fd, "wb") as copy:
+        os.fchmod(copy_fd, 0o644)  # independent of the umask
+        while piece := file.read(min(left_bytes, _COPY_BYTES)):
+            left_bytes -= copy.write(piece)
+    if left_bytes == 0:
+        raise BundleError(f"{name}: larger than {_MAX_FILE_BYTES} bytes")
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[int]:
-    folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _opened(folder: Path | str, parent_fd: int | None = None) -> Iterator[int]:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    # Of what may be another user's, no link is followed; the folder that was named may be one.
+    flags |= 0 if parent_fd is None else os.O_NOFOLLOW
+    folder_fd = os.open(folder, flags, dir_fd=parent_fd)
     try:
         yield folder_fd
     finally:

@@ -9,12 +9,13 @@ from edged.bundle.folder import open_bundle
 from edged.engine.loading import load_engine
 from edged.engine.steps import EngineSettings
 from edged.engine.tokenizer import Tokenizer
-from edged.engine.written import WriterRunner
+from edged.engine.written import LastReader, WriterRunner
 from edged.errors import UsageError
 from edged.protocol.request import Answer, ChatMessage, FinishReason
 from edged.specialists.adapter import AdaptedModel
 from edged.specialists.compact.shapes import Inputs
 from edged.specialists.dialogues import as_wanted, check_answers, read_dialogues
+from edged.specialists.features import Layout
 from edged.specialists.measures import calibration_error, interval
 from edged.specialists.writer import WriterAnswers, read_writer
 from edged.specialists.written import asked_of
@@ -31,11 +32,14 @@ class AskedWriter:
 
     def __init__(self, folder: Path, model: Path) -> None:
         bundle = open_bundle(model)
-        settings = EngineSettings(_CONTEXT, model_path=bundle.adapted_path)
+        # What a choice's head reads before each prompt is kept in a slot of its own.
+        settings = EngineSettings(_CONTEXT, num_prefixes=1, model_path=bundle.adapted_path)
         engine, tokenizer = load_engine(bundle, settings), Tokenizer.load(bundle)
         base = AdaptedModel.of(bundle.manifest)
-        self.writer = read_writer(folder, base, engine.adapter_shape)
-        self.runner = WriterRunner(engine, tokenizer, self.writer)
+        layout = Layout(*engine.hidden_shape)
+        self.writer = read_writer(folder, base, engine.adapter_shape, layout)
+        reader = None if self.writer.choice is None else LastReader(engine, tokenizer)
+        self.runner = WriterRunner(engine, tokenizer, self.writer, reader)
 
     def answer(self, prompt: str, inputs: Inputs) -> Answer:
         """Return the answer to a prompt, as a node gives it.

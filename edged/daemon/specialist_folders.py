@@ -34,7 +34,7 @@ from edged.specialists.gate import fit_bytes, fitted_gate
 from edged.specialists.installed import Installed
 from edged.specialists.names import PLAIN_MODEL
 from edged.specialists.scoring import OptionScoring
-from edged.specialists.writer import ADAPTER, WRITER, Writer, read_writer
+from edged.specialists.writer import ADAPTER, CHOICE, WRITER, Writer, read_writer
 
 _LOG = logging.getLogger(__name__)
 
@@ -53,8 +53,9 @@ def planned_bytes(folders: Sequence[Path], num_slots: int) -> int:
     What stays is less, see ``Installed.size_bytes``. Those that cannot be read take nothing.
     """
     heads, adapters = _sizes(folders, ARRAYS), _sizes(folders, ADAPTER)
-    slot_bytes = _SLOT_COPIES * max(adapters, default=0)
-    return sum(heads) + fit_bytes(sum(heads)) + sum(adapters) + num_slots * slot_bytes
+    choices = _sizes([folder / CHOICE for folder in folders], ARRAYS)
+    slot_bytes = num_slots * _SLOT_COPIES * max(adapters, default=0)
+    return sum([*heads, *adapters, *choices]) + fit_bytes(sum(heads)) + slot_bytes
 
 
 def _sizes(folders: Sequence[Path], name: str) -> list[int]:
@@ -207,7 +208,7 @@ class SpecialistFolders:
         if self._adaptable is None:
             raise BundleError(f"{folder}: there is no model that it could adapt")
         model, shape, check = self._adaptable
-        writer = read_writer(folder, model, shape, self._read_trust())
+        writer = read_writer(folder, model, shape, self._layout, self._read_trust())
         try:
             check(writer)
         except BundleError as error:

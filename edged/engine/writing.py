@@ -7,6 +7,7 @@ error names the key of the request.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from edged.engine.choosing import ChoosingConstraint
 from edged.engine.grammar import FormatError, GrammarConstraint, compile_format, compile_grammar
 from edged.engine.tokenizer import Tokenizer
 from edged.engine.tokenizer.inputs_template import InputsTemplate, InputsTemplateError
@@ -28,7 +29,8 @@ class Prompted(NamedTuple):
     """What the engine is given for an answer."""
 
     prompt_ids: list[int]
-    constraint: GrammarConstraint | None
+    constraint: GrammarConstraint | ChoosingConstraint | None
+    """The second where the writer has a head for its choices."""
 
 
 class WriterPrompts:
@@ -80,7 +82,9 @@ class WriterPrompts:
                 "inputs: the answers that they allow are too many; send fewer of them, or shorter "
                 "names"
             ) from error
-        return Prompted(prompt_ids, constraint)
+        if writer.choice is None or constraint is None:
+            return Prompted(prompt_ids, constraint)
+        return Prompted(prompt_ids, ChoosingConstraint(constraint, self._tokenizer))
 
     def encode(self, template: str, messages: Sequence[ChatMessage], inputs: Inputs) -> list[int]:
         """Return the prompt in tokens: what the template says, then the messages.

@@ -124,6 +124,12 @@ class AdaptedModel:
         form = f"{manifest.scheme}/{scaling}/{manifest.model.kv_type}"
         return cls(manifest.source.sha256, manifest.files[TOKENIZER].sha256, form)
 
+    @property
+    def plain_form(self) -> str:
+        """Scheme and type of the cache, which decide what heads read."""
+        _, (_, _, scheme, kv_type) = _divided(self)
+        return f"{scheme}/{kv_type}"
+
     def factor_from(self, taught: "AdaptedModel") -> float | None:
         """Return what adapters of another bundle are multiplied by behind norms to be of this one.
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged.protocol.request import Answer, FinishReason
+from edged.specialists.choice import ChoiceHead
 from edged.specialists.decider import Read, Run, features_of
 from edged.specialists.decision import Decision, decide
 from edged.specialists.folder import Specialist
@@ -25,23 +26,50 @@ Choose: TypeAlias = str | Callable[[Features], GateChoice]
 
 
 @dataclass(frozen=True, slots=True)
+class Writing:
+    """The runs in which an answer is written: of a writer whose choices a head knows, two."""
+
+    run: Run
+    choice: ChoiceHead | None = None
+    reading: Run | None = None
+    """What the head reads."""
+
+    @property
+    def runs(self) -> list[Run]:
+        """All of them, in order."""
+        return [self.run] if self.reading is None else [self.reading, self.run]
+
+    def following(self, readers: Sequence[Read]) -> Run:
+        """Return the run that follows what the first of them gave."""
+        if self.reading is not None and not readers:
+            return self.reading
+        if self.choice is not None and readers:
+            self.run.constraint.prefer(self.choice.preferences(features_of(readers[0])))
+        return self.run
+
+
+@dataclass(frozen=True, slots=True)
 class Second:
-    """Whom an unsure prompt is passed on to, in a run of its own."""
+    """Whom an unsure prompt is passed on to, in runs of its own."""
 
     name: str
     """Of a specialist, or ``PLAIN_MODEL``."""
-    run: Run
+    writing: Writing
+    """Or the one run in which it reads."""
     head: Specialist | None = None
     """Where it decides."""
 
-    def answer(self, read: Read, own: Answer) -> Answer:
-        """Return its answer, or the own one where it is not sure either.
+    def proceed(self, readers: Sequence[Read], own: Answer) -> Run | Answer:
+        """Return the run that follows, or its answer; the own one where it is not sure either.
 
         Args:
-            read: What its run gave.
+            readers: What its runs gave so far.
             own: The answer of the specialist that was unsure.
         """
-        passed_on = {"specialist": self.name, "escalated_from": own.detail["specialist"]}
+        if len(readers) < len(self.writing.runs):
+            return self.writing.following(readers)
+        read, passed_on = readers[-1], {"specialist": self.name}
+        passed_on["escalated_from"] = own.detail["specialist"]
         if self.head is not None:
             decision = decide(self.head, features_of(read))
             return own if decision.is_unsure else answer_of(decision, passed_on)
@@ -78,7 +106,7 @@ class SpecialistDecider:
         self._choose = choose
         self._second = second
         self._may_escalate = may_escalate
-        self.runs = [reading] if second is None else [reading, second.run]
+        self.runs = [reading, *([] if second is None else second.writing.runs)]
 
     def proceed(self, readers: Sequence[Read], *, may_go_on: bool) -> Run | Answer:
         """Return the reading, then what it says, or the run of who answers in its place."""
@@ -86,11 +114,11 @@ class SpecialistDecider:
             return self.runs[0]
         own = self._own(features_of(readers[0]))
         second = self._second
-        if len(readers) > 1 and second is not None:
-            return second.answer(readers[1], own)
+        if second is None or len(readers) == len(self.runs):
+            return own if second is None else second.proceed(readers[1:], own)
         is_unsure = own.finish_reason is FinishReason.UNSURE
-        if second is not None and is_unsure and may_go_on and self._target(own) == second.name:
-            return second.run
+        if is_unsure and may_go_on and self._target(own) == second.name:
+            return second.proceed(readers[1:], own)
         return own
 
     def _target(self, own: Answer) -> str | None:
@@ -123,26 +151,25 @@ class WriterDecider:
     """Has a specialist write, and passes on what it is unsure of.
 
     Args:
-        writing: The run of the specialist.
+        writing: The runs of the specialist.
         second: Who answers what it is unsure of, if anybody.
     """
 
-    num_needed = 1
-
-    def __init__(self, writing: Run, second: Second | None = None) -> None:
-        self._second = second
-        self.runs = [writing] if second is None else [writing, second.run]
+    def __init__(self, writing: Writing, second: Second | None = None) -> None:
+        self._writing, self._second = writing, second
+        self.num_needed = len(writing.runs)
+        self.runs = [*writing.runs, *([] if second is None else second.writing.runs)]
 
     def proceed(self, readers: Sequence[Read], *, may_go_on: bool) -> Run | Answer:
         """Return the writing, then what was written, or the run of who answers in its place."""
-        if not readers:
-            return self.runs[0]
-        own, second = readers[0], self._second
+        if len(readers) < self.num_needed:
+            return self._writing.following(readers)
+        own, others, second = readers[self.num_needed - 1], readers[self.num_needed :], self._second
         assert isinstance(own, Answer)  # noqa: S101 - it was written
-        if second is not None and len(readers) > 1:
-            return second.answer(readers[1], own)
-        if second is not None and own.finish_reason is FinishReason.UNSURE and may_go_on:
-            return second.run
+        if second is None or len(readers) == len(self.runs):
+            return own if second is None else second.proceed(others, own)
+        if own.finish_reason is FinishReason.UNSURE and may_go_on:
+            return second.proceed(others, own)
         return own
 
 

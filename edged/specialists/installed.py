@@ -4,7 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from edged.protocol.request import AUTO, ChatMessage, OnDeadline, Question, Request, spoken
-from edged.specialists.asked import Choose, Second, SpecialistDecider, WriterDecider
+from edged.specialists.asked import (
+    Choose,
+    Second,
+    SpecialistDecider,
+    WriterDecider,
+    Writing,
+)
+from edged.specialists.choice import said_last
 from edged.specialists.compact.shapes import Inputs
 from edged.specialists.decider import Decider, Run
 from edged.specialists.features import Template
@@ -61,8 +68,8 @@ class Installed:
         """Memory that their arrays take."""
         gate_bytes = 0 if self.gate is None else self.gate.size_bytes
         heads_bytes = sum(one.size_bytes for one in self.specialists.values())
-        adapters = [one.adapter.size_bytes for one in self.writers.values()]
-        return gate_bytes + heads_bytes + sum(adapters)
+        writers_bytes = sum(one.size_bytes for one in self.writers.values())
+        return gate_bytes + heads_bytes + writers_bytes
 
     def held_bytes(self, num_slots: int) -> int:
         """Return the memory that they take where answers of so many slots may have an adapter."""
@@ -134,10 +141,10 @@ class Installed:
         if target is None or not request.may_escalate:
             return None
         if target == PLAIN_MODEL:
-            return Second(target, Run(encode_chat(request.messages)))
+            return Second(target, Writing(Run(encode_chat(request.messages))))
         if target in self.specialists:
             reading = self.reading(spoken(request.messages))
-            return Second(target, reading, self.specialists[target])
+            return Second(target, Writing(reading), self.specialists[target])
         if target not in self.writers or prompt_writer is None:
             return None
         try:
@@ -145,11 +152,14 @@ class Installed:
         except ValueError:  # it needs other inputs than the one that was named
             return None
 
-    def _writing(self, writer: Writer, request: Request, prompt_writer: PromptWriter) -> Run:
+    def _writing(self, writer: Writer, request: Request, prompt_writer: PromptWriter) -> Writing:
         prompt_ids, constraint = prompt_writer(writer, request.messages, request.inputs)
         most = request.max_tokens if request.is_length_given else writer.description.max_tokens
         answers = WriterAnswers(writer, request.inputs)
-        return Run(prompt_ids, answers=answers, constraint=constraint, max_tokens=most)
+        run = Run(prompt_ids, answers=answers, constraint=constraint, max_tokens=most)
+        if writer.choice is None or constraint is None:
+            return Writing(run)
+        return Writing(run, writer.choice, self.reading(said_last(request.messages)))
 
     def _questions(self, request: Request, encode_chat: EncodeChat) -> Decider:
         reading: Run | None = None

@@ -64,8 +64,8 @@ class Lesson:
     examples: Sequence[Example]
     features: Floats
     """``[examples, features]``."""
-    names: Mapping[str, Floats]
-    """``[features]`` of the labels' own texts, by ``words``."""
+    names: Mapping[str, Floats] | None
+    """``[features]`` of the labels' own texts, by ``words``; None where they say nothing."""
 
     def part(self, indices: Sequence[int]) -> "Lesson":
         """Return the lesson of some of the examples."""
@@ -214,7 +214,9 @@ def _label_head(
     labels += [None] if None in answers else []
     index = {label: position for position, label in enumerate(labels)}
     targets = np.array([index[answer] for answer in answers])
-    names = np.stack([lesson.names[words(label)] for label in labels])
+    names = None
+    if lesson.names is not None:
+        names = np.stack([lesson.names[words(label)] for label in labels])
     examples = Examples(lesson.features, targets, lesson.weights, lesson.groups, names)
     found = teach(examples, lesson.layout, note, SEED)
     description = HeadDescription(field, tuple(labels), found.view, found.head.temperature)

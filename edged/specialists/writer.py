@@ -1,6 +1,7 @@
 """A specialist that writes: its folder, how it is asked, and what its answers say.
 
-A folder has ``writer.json`` and ``adapter.safetensors``. What PEFT reads, and ``edged teach
+A folder has ``writer.json`` and ``adapter.safetensors``, and in ``choice/`` the head that has a say
+in what answers begin with, where there is one (``choice``). What PEFT reads, and ``edged teach
 --adapter``, is in ``peft/`` beside them; a node needs nothing of it.
 
 Rule: nothing of a folder is used before it was compared with its description; sizes are bounded
@@ -10,6 +11,7 @@ before anything is read. Another's folder may be made to do harm.
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,10 +23,20 @@ from edged.bundle.trust import Trust
 from edged.errors import BundleError, BundleUnavailableError
 from edged.protocol.request import Answer, ChatMessage, FinishReason
 from edged.specialists.adapter import MAX_BYTES, AdaptedModel, Adapter, AdapterShape, read_adapter
+from edged.specialists.choice import ChoiceHead, Powers
 from edged.specialists.compact.schemas import ShapeError
 from edged.specialists.compact.shapes import Inputs
 from edged.specialists.demanded import Demands
-from edged.specialists.folder import Result
+from edged.specialists.features import Layout
+from edged.specialists.folder import (
+    DESCRIPTION,
+    FEATURES_VERSION,
+    MAX_DESCRIPTION_BYTES,
+    BaseModel,
+    Result,
+    read_specialist,
+    write_specialist,
+)
 from edged.specialists.names import NAME, check_names
 from edged.specialists.wording import (
     TEXT,
@@ -35,7 +47,7 @@ from edged.specialists.wording import (
 )
 
 FORMAT = 1
-WRITER, ADAPTER, PEFT = "writer.json", "adapter.safetensors", "peft"
+WRITER, ADAPTER, PEFT, CHOICE = "writer.json", "adapter.safetensors", "peft", "choice"
 MAX_WRITER_BYTES = 1 << 20
 MAX_TEMPLATE_CHARACTERS = 8192
 MAX_SCHEMA_CHARACTERS = 262_144
@@ -45,6 +57,15 @@ MAX_ANSWER_TOKENS = 512
 # many chat templates put in where there is none, would be longer.
 DEFAULT_TEMPLATE = "Answer with commands."
 REPAIR = "teach it again with `edged teach`"
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceDescription:
+    """The head that has a say in what answers begin with."""
+
+    powers: Powers
+    sha256: str
+    """Of its description, which has that of its arrays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +100,8 @@ class WriterDescription:
     """What an unsure prompt is passed on to: another specialist, or ``model``."""
     max_tokens: int = 128
     """Of an answer, where a request does not say: those of the longest example, and some room."""
+    choice: ChoiceDescription | None = None
+    """None where the adapted model chooses alone."""
 
     @property
     def wording(self) -> Wording:
@@ -145,6 +168,14 @@ class Writer:
     description: WriterDescription
     wording: Wording
     adapter: Adapter
+    choice: ChoiceHead | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Of its arrays in memory."""
+        return self.adapter.size_bytes + (
+            0 if self.choice is None else self.choice.specialist.size_bytes
+        )
 
     def info(self) -> dict[str, Any]:
         """Describe it, for ``info``."""
@@ -153,7 +184,7 @@ class Writer:
             "name": said.name,
             "kind": "text" if self.wording.kind is WordingKind.TEXT else "json",
             "accuracy": round(said.result.accuracy, 4),
-            "size_bytes": self.adapter.size_bytes,
+            "size_bytes": self.size_bytes,
         }
 
 
@@ -195,8 +226,10 @@ class WriterAnswers:
         return Answer(text, reason, json, detail=detail)
 
 
-def write_writer(folder: Path, description: WriterDescription, adapter: bytes) -> None:
-    """Write a folder; the description gets the hash of the adapter.
+def write_writer(
+    folder: Path, description: WriterDescription, adapter: bytes, choice: ChoiceHead | None = None
+) -> None:
+    """Write a folder; the description gets the hashes of the adapter and of the head for choices.
 
     Raises:
         ValueError: The adapter has more than ``MAX_BYTES``.
@@ -207,15 +240,26 @@ def write_writer(folder: Path, description: WriterDescription, adapter: bytes) -
             f"the adapter has {len(adapter)} bytes, more than {MAX_BYTES}; lower its rank"
         )
     digest = hashlib.sha256(adapter).hexdigest()
-    tree = asdict(replace(description, adapter_sha256=digest))
     folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / CHOICE, ignore_errors=True)  # of what was taught there before
+    if choice is not None:
+        write_specialist(folder / CHOICE, choice.specialist)
+        said = hashlib.sha256((folder / CHOICE / DESCRIPTION).read_bytes()).hexdigest()
+        description = replace(description, choice=ChoiceDescription(choice.powers, said))
+    tree = asdict(replace(description, adapter_sha256=digest))
+    if description.choice is None:  # earlier versions do without, too
+        del tree["choice"]
     (folder / ADAPTER).write_bytes(adapter)
     text = json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     (folder / WRITER).write_text(text + "\n", encoding="utf-8")
 
 
 def read_writer(
-    folder: Path, base: AdaptedModel, shape: AdapterShape, trust: Trust | None = None
+    folder: Path,
+    base: AdaptedModel,
+    shape: AdapterShape,
+    layout: Layout | None = None,
+    trust: Trust | None = None,
 ) -> Writer:
     """Read and check a folder; blocks for milliseconds.
 
@@ -223,6 +267,7 @@ def read_writer(
         folder: May come from a stranger.
         base: Of the bundle.
         shape: Of the products that its graph can adapt.
+        layout: Of the features that it gives; None where that is not known yet.
         trust: Who must have signed it; None where nobody must.
 
     Raises:
@@ -247,7 +292,9 @@ def read_writer(
         raise BundleError(f"{folder}: {ADAPTER}: {error}; {REPAIR}") from error
     if adapter.key != description.adapter_sha256:
         raise BundleError(f"{folder}: {ADAPTER} is not what {WRITER} says; {REPAIR}")
-    return Writer(description, wording, adapter.scaled(factor))
+    # What is signed has the hash of the rest.
+    choice = _read_choice(folder / CHOICE, description.choice, base, layout)
+    return Writer(description, wording, adapter.scaled(factor), choice)
 
 
 def read_description(folder: Path) -> tuple[WriterDescription, Wording]:
@@ -279,12 +326,31 @@ def _described(folder: Path, text: bytes) -> tuple[WriterDescription, Wording]:
         BundleError: It is damaged.
     """
     try:
-        description = decode(WriterDescription, read_json(text))
+        tree = read_json(text)
+        if isinstance(tree, dict):  # folders of earlier versions have none
+            tree.setdefault("choice", None)
+        description = decode(WriterDescription, tree)
         _check(description)
         wording = description.wording
     except (ValueError, ShapeError, RecursionError) as error:
         raise BundleError(f"{folder}: {WRITER}: {error}; {REPAIR}") from error
     return description, wording
+
+
+def _read_choice(
+    folder: Path, said: ChoiceDescription | None, base: AdaptedModel, layout: Layout | None
+) -> ChoiceHead | None:
+    if said is None:
+        return None
+    found = _read(folder / DESCRIPTION, MAX_DESCRIPTION_BYTES)
+    if hashlib.sha256(found).hexdigest() != said.sha256:
+        raise BundleError(f"{folder}: {DESCRIPTION} is not what {WRITER} says; {REPAIR}")
+    plain = BaseModel(base.source, base.tokenizer, base.plain_form, FEATURES_VERSION)
+    try:
+        read = read_specialist(folder, plain, layout)
+        return ChoiceHead.of(replace(read, gate=None), said.powers)  # no gate asks for it
+    except ValueError as error:
+        raise BundleError(f"{folder}: {error}; {REPAIR}") from error
 
 
 def _read(path: Path, most: int) -> bytes:
@@ -307,3 +373,5 @@ def _check(description: WriterDescription) -> None:
     for name in ("slope", "shift", "unsure_below", "mean_kl"):
         if not abs(getattr(description, name)) <= 1e6:  # noqa: PLR2004
             raise ValueError(f"{name} is not a number that could be")
+    if description.choice is not None:
+        description.choice.powers.check()

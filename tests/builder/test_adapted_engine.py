@@ -1,6 +1,8 @@
 """Answers with adapters, decoded together; what one computed is reused for itself alone."""
 
+import json
 import queue
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +17,28 @@ from edged.engine.decoding import Decoding
 from edged.engine.loading import load_engine
 from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings, PromptOrigin, Token
-from edged.engine.writing import Prompted
+from edged.engine.tokenizer import Tokenizer
+from edged.engine.writing import Prompted, WriterPrompts
+from edged.engine.written import WriterRunner
 from edged.errors import BundleError
 from edged.node.effects import Prepare
 from edged.node.request_state import RequestState
-from edged.protocol.request import SamplingParams
+from edged.protocol.request import ChatMessage, SamplingParams
 from edged.protocol.wire import Delivery
 from edged.specialists.adapter import AdaptedModel, Adapter
-from edged.specialists.features import Pooling
+from edged.specialists.choice import ChoiceHead, Powers
+from edged.specialists.features import TOPIC, Layout, Pooling, Template
+from edged.specialists.folder import HeadDescription, Specialist, TaughtHead
+from edged.specialists.head import Head, Scaler
 from edged.specialists.installed import Installed
+from edged.specialists.lesson import taught
 from edged.specialists.writer import Writer
-from tests.builder.adapted_bundle import AdaptedBundle
+from tests.builder.adapted_bundle import AdaptedBundle, write_adapted_bundle
+from tests.builder.conftest import TinyExport
 from tests.fakes import LIMITS, CharacterStream, FakeClock
 from tests.make_request import make_request
+from tests.tiny_graphs import TinyConfig
+from tests.unit.lessons import lesson
 
 PROMPT = np.random.default_rng(0).integers(3, 150, 30).tolist()
 NUM_TOKENS = 12
@@ -243,3 +254,67 @@ def test_the_probability_of_an_answer_has_the_same_bits_alone_and_in_company(
     assert together[0] == together[3] == alone_
     assert together[1] == [0.0] * NUM_TOKENS
     assert all(-6 < weight < 0 for weight in alone_)
+
+
+CALLS = [{"type": "function", "function": {"name": name}} for name in ("on", "off")]
+
+
+def preferring(choice: str, layout: Layout) -> ChoiceHead:
+    """Return a head that prefers a choice, more or less by what it reads."""
+    made = taught(lesson(), lambda _: None)
+    said = HeadDescription(None, ("off", "on"), ((TOPIC, 0),), 1.0)
+    random = np.random.default_rng(3).standard_normal((layout.hidden_size, 1))
+    head = Head(
+        random.astype(np.float32),
+        np.full(1, -100.0, np.float32),
+        np.array([[1.0], [-1.0]], np.float32) * (1 if choice == "off" else -1),
+    )
+    width = layout.hidden_size
+    scaler = Scaler(np.zeros(width, np.float32), np.ones(width, np.float32))
+    description = replace(
+        made.description, heads=(said,), num_layers=layout.num_layers, hidden_size=width
+    )
+    return ChoiceHead.of(
+        Specialist(description, (TaughtHead(said, scaler, head),), None), Powers(8.0, 8.0)
+    )
+
+
+def test_a_writer_with_a_head_answers_in_company_as_alone(
+    tiny_export: TinyExport, tmp_path: Path
+) -> None:
+    """What the head reads and prefers depends on the prompt alone."""
+    export = tiny_export("llama", vocab_size=TinyConfig().vocab_size)
+    adapted = write_adapted_bundle(export, tmp_path, TinyConfig().vocab_size)
+    tokenizer, engine = Tokenizer.load(adapted.bundle), engine_of(adapted.bundle)
+    home = adapted.writer("home", schema=json.dumps(CALLS))
+    said = (ChatMessage("user", "hello"),)
+    own = WriterRunner(engine, tokenizer, home).write(said, {})
+    layout, other = Layout(*engine.hidden_shape), "off" if own.text == "on" else "on"
+    home = replace(home, choice=preferring(other, layout))
+    template = Template(lambda text: [3 + ord(one) % 150 for one in text[-9:]], [1])
+    installed = Installed(template, layout.width, writers={"home": home})
+
+    def answer(*names: str | None) -> list[Any]:
+        engine, events = engine_of(adapted.bundle), queue.SimpleQueue[Any]()
+        prepare = WriterPrompts(tokenizer, engine.max_model_len).prepare
+        preparer = Preparer(
+            lambda _: PROMPT, lambda _: None, LIMITS, events.put, lambda: installed, prepare
+        )
+        worker = Worker(engine, tokenizer.detokenizer, events.put, FakeClock())
+        for key, name in enumerate(names):
+            request = make_request(specialist=name, messages=said, deadline_s=1e6)
+            state = RequestState(key, 0.0, delivery=DELIVERY, fingerprint="")
+            state.accept(request)
+            prepared = preparer.prepare(Prepare(key, request, None))
+            assert len(prepared.runs) == (1 if name is None else 2)
+            state.prompt_ids, state.decider = prepared.prompt_ids, prepared.decider
+            state.max_tokens = NUM_TOKENS
+            worker.start(state.new_generation())
+        worker.start_thread()  # with all of them waiting, so that they run together
+        found = [events.get(timeout=30) for _ in names]
+        assert worker.stop(30)
+        return [one.outcome for one in sorted(found, key=lambda one: one.generation.key)]
+
+    (alone_,) = answer("home")
+    assert alone_.text == other
+    assert answer("home", None, "home", None)[::2] == [alone_, alone_]

@@ -7,9 +7,11 @@ import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -22,7 +24,9 @@ from edged.builder import adapter_gate  # noqa: E402
 from edged.builder.lora import LINEARS, AdapterForm, attach, load_state, state_of  # noqa: E402
 from edged.builder.peft import WEIGHTS, read_peft  # noqa: E402
 from edged.builder.peft_folder import trained, write_peft  # noqa: E402
+from edged.builder.progress import Progress  # noqa: E402
 from edged.builder.trunk import Trunk  # noqa: E402
+from edged.builder.writer_choice import ChoiceTeacher  # noqa: E402
 from edged.builder.writer_material import Material, read_material  # noqa: E402
 from edged.builder.writer_prompts import Prompts, rows_to_learn  # noqa: E402
 from edged.builder.writer_results import compare_exact  # noqa: E402
@@ -31,16 +35,19 @@ from edged.builder.writer_training import Course, Epoch, Trainer  # noqa: E402
 from edged.bundle.folder import write_manifest  # noqa: E402
 from edged.bundle.manifest import ADAPTED_MODEL  # noqa: E402
 from edged.commands import teach as teach_options  # noqa: E402
-from edged.engine.loading import load_graph  # noqa: E402
+from edged.engine.loading import load_engine, load_graph  # noqa: E402
+from edged.engine.steps import EngineSettings  # noqa: E402
 from edged.engine.tokenizer import Tokenizer  # noqa: E402
 from edged.errors import BuildError, UsageError  # noqa: E402
 from edged.specialists.adapter import AdaptedModel  # noqa: E402
 from edged.specialists.dialogues import Dialogue, Turn  # noqa: E402
+from edged.specialists.folder import BaseModel  # noqa: E402
 from edged.specialists.wording import wording_of_tools  # noqa: E402
 from edged.specialists.writer import (  # noqa: E402
     DEFAULT_TEMPLATE,
     PEFT,
     WRITER,
+    Writer,
     read_writer,
     tokens_allowed,
 )
@@ -49,6 +56,7 @@ from tests.builder.adapted_bundle import AdaptedBundle, write_adapted_bundle  # 
 from tests.builder.conftest import TinyExport  # noqa: E402
 from tests.builder.tiny_families import tiny_model  # noqa: E402
 from tests.tiny_graphs import TinyConfig  # noqa: E402
+from tests.unit.lessons import LAYOUT, WIDTH  # noqa: E402
 
 FORM = AdapterForm(4, 8.0, LINEARS, (1,))
 COURSE = Course(epochs=3, rate=5e-3, batch_rows=4, save_every_s=0.0)
@@ -358,6 +366,89 @@ def test_a_file_becomes_a_writer(
     texts = (f"{word} room={room}" for word in ("on", "off") for room in ("hall", "attic"))
     longest = max(len(tokenizer.encode(text)) for text in texts) + 1
     assert other.description.max_tokens == found.description.max_tokens == tokens_allowed(longest)
+
+
+class Telling:
+    """A reader whose features say what was asked for, or nothing."""
+
+    is_possible, layout = True, LAYOUT
+
+    def __init__(self, *, says_all: bool = True) -> None:
+        self._says_all = says_all
+
+    def read(self, text: str) -> np.ndarray:
+        kind = text.split(maxsplit=1)[0] if self._says_all else "?"
+        centre = np.random.default_rng(len(kind)).standard_normal(WIDTH)
+        noise = np.random.default_rng(sum(text.encode())).standard_normal(WIDTH)
+        return (centre + 0.3 * noise).astype(np.float32)
+
+
+MANY_ROOMS = {"type": "string", "enum": ["hall", "attic", "bath", "office", "cellar"]}
+CHOOSING = [
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "parameters": {
+                "type": "object",
+                "properties": {"room": MANY_ROOMS},
+                "required": ["room"],
+            },
+        },
+    }
+    for name in ("on", "off")
+]
+
+
+def with_choice(base: AdaptedBundle, reader: Any, **changes: Any) -> Writer:  # noqa: ANN401
+    """Return a writer that was not taught, with a head for its choices if that is better."""
+    tokenizer, model = Tokenizer.load(base.bundle), base.bundle.manifest
+    said = base.description("rooms", schema=json.dumps(CHOOSING))
+    wording = wording_of_tools(CHOOSING, [])
+    writer = Writer(said, wording, base.adapter())
+    dialogues = [
+        Dialogue((Turn(f"{word} {index}", {"name": word, "arguments": {"room": room}}),), index, "")
+        for index, (word, room) in enumerate(product(("on", "off"), ("hall", "attic") * 6))
+    ]
+    dialogues = [replace(one, group=f"line {one.line}") for one in dialogues]
+    material = replace(Material(dialogues, dialogues[::5], [], wording), **changes)
+    settings = EngineSettings(256, num_threads=1, model_path=base.bundle.adapted_path)
+    teacher = ChoiceTeacher(
+        load_engine(base.bundle, settings),
+        tokenizer,
+        Prompts(tokenizer, wording, "Say it."),
+        reader,
+    )
+    return teacher.with_choice(writer, material, BaseModel.of(model), Progress())
+
+
+def test_a_head_for_choices_is_kept_where_right_answers_are_likelier_with_it(
+    base: AdaptedBundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader = Telling()
+    found = with_choice(base, reader).choice
+    assert found is not None
+    assert "it is kept, with the powers" in capsys.readouterr().out
+    for word in ("on", "off"):
+        shares = found.preferences(reader.read(f"{word} 99")).shares
+        assert max(shares, key=lambda one: shares[one]) == word
+    contrary = {"name": "off", "arguments": {"room": "hall"}}
+    apart = [Dialogue((Turn("on 99", contrary),), 99, "")]
+    assert with_choice(base, reader, held_out=apart).choice is None
+    assert "it is left out" in capsys.readouterr().out
+
+
+def test_nothing_is_chosen_without_examples_apart_or_different_answers(base: AdaptedBundle) -> None:
+    assert with_choice(base, Telling(), held_out=[]).choice is None
+    same_ = Dialogue((Turn("on", {"name": "on", "arguments": {"room": "hall"}}),), 1, "")
+    assert with_choice(base, Telling(), taught=[same_] * 3).choice is None
+    turns = [Turn(f"{n} again", {"name": "off", "arguments": {"room": "hall"}}) for n in range(2)]
+    alike = Dialogue(tuple(turns), 2, "2")  # both are of one group
+    on = [replace(same_, line=line, group=f"{line}") for line in range(3, 9)]
+    assert with_choice(base, Telling(), taught=[*on, alike]).choice is None
+    impossible = Telling()
+    impossible.is_possible = False
+    assert with_choice(base, impossible).choice is None
 
 
 def test_few_examples_are_made_as_many_as_there_is_time_for(base: AdaptedBundle) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edged.bundle.folder import open_bundle
-from edged.engine.grammar import GrammarConstraint
+from edged.engine.decoding import Constraint
 from edged.engine.tokenizer import Tokenizer
 from edged.engine.writing import WriterPrompts, WritingError
 from edged.errors import BundleError
@@ -63,7 +63,7 @@ def writer(schema: object = SCHEMA, template: str = "Say it.", **changes: Any) -
     return Writer(description, description.wording, Adapter("key", {}))
 
 
-def says(tokenizer: Tokenizer, constraint: GrammarConstraint | None, text: str) -> bool:
+def says(tokenizer: Tokenizer, constraint: Constraint | None, text: str) -> bool:
     """Tell whether an answer may be this text."""
     assert constraint is not None
     for token_id in [*tokenizer.encode(text), STOP_TOKEN_ID]:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from edged.commands import teach
 from edged.errors import UsageError
 from edged.protocol.request import Answer, ChatMessage, FinishReason, Request
-from edged.specialists.asked import Choose, Second, SpecialistDecider
+from edged.specialists.asked import Choose, Second, SpecialistDecider, Writing
+from edged.specialists.choice import ChoiceHead, Powers, Preferences
 from edged.specialists.compact.shapes import Inputs
 from edged.specialists.decider import Decider, Run
 from edged.specialists.features import Template
@@ -26,7 +27,7 @@ from tests.make_request import make_request
 from tests.unit.lessons import LAYOUT, WIDTH, drawn, labels_lesson, lesson, number_lesson
 from tests.unit.writers import writer
 
-PLAIN = Second(PLAIN_MODEL, Run([7, 8]))
+PLAIN = Second(PLAIN_MODEL, Writing(Run([7, 8])))
 PROMPT: NDArray[np.float32] = drawn(1, seed=9)[0][0]
 CHAT = (ChatMessage("system", "Be brief."), ChatMessage("user", "a"), ChatMessage("assistant", "b"))
 
@@ -136,7 +137,7 @@ def test_what_is_passed_on_to_nobody_stays_unsure(made: Specialist) -> None:
 
 def test_the_plain_model_writes_what_a_specialist_is_unsure_of(made: Specialist) -> None:
     lamp = named(made, "lamp", is_unsure=True, escalate="model")
-    assert decided([lamp], "lamp", PLAIN) == PLAIN.run
+    assert decided([lamp], "lamp", PLAIN) == PLAIN.writing.run
     assert answered([lamp], "lamp").finish_reason is FinishReason.UNSURE
     # Admitted for the first run alone.
     late = answered([lamp], "lamp", PLAIN, may_go_on=False)
@@ -162,7 +163,7 @@ def test_the_one_that_the_gate_chooses_decides_or_passes_on(made: Specialist) ->
     answer = answered([lamp, door], choose("door"), PLAIN)
     assert answer.detail["specialist"] == "door"
     assert answer.detail["specialists"] == shares
-    assert decided([lamp, door], choose("lamp"), PLAIN) == PLAIN.run
+    assert decided([lamp, door], choose("lamp"), PLAIN) == PLAIN.writing.run
     nothing = answered([lamp, door], choose(None), PLAIN)
     assert (nothing.text, nothing.finish_reason) == ("", FinishReason.UNSURE)
     assert nothing.detail == {"specialist": None, "specialists": shares}
@@ -382,6 +383,56 @@ def test_what_a_writer_or_a_head_is_unsure_of_another_writer_answers(
             found = one.proceed([own, unsure], may_go_on=True)
             assert isinstance(found, Answer)
             assert (found.finish_reason, found.detail["specialist"]) == (FinishReason.UNSURE, name)
+
+
+class Preferring:
+    """A constraint that notes what is preferred."""
+
+    def __init__(self) -> None:
+        self.preferred: list[Preferences] = []
+
+    def prefer(self, preferences: Preferences) -> None:
+        self.preferred.append(preferences)
+
+
+def test_what_was_said_last_is_read_before_a_writer_with_a_head_writes(made: Specialist) -> None:
+    constraint, head = Preferring(), ChoiceHead.of(made, Powers(2.0, 1.0))
+    talk = replace(writer(name="talk", escalate="chat"), choice=head)
+    chat = replace(writer(name="chat"), choice=head)
+    node = with_writers(talk, chat, heads=[named(made, "lamp", is_unsure=True, escalate="chat")])
+    said = (*CHAT, ChatMessage("user", "no"))
+    request = replace(asked("talk"), messages=said)
+    one = node.decider(request, encode, lambda *_: ([4], constraint))
+    assert one is not None
+    reading, run, *others = one.runs
+    assert (one.num_needed, len(others)) == (2, 2)
+    assert reading.prompt_ids == node.reading("no").prompt_ids
+    assert one.proceed([], may_go_on=True) is reading
+    assert constraint.preferred == []
+    assert one.proceed([Read()], may_go_on=False) is run
+    assert constraint.preferred == [head.preferences(PROMPT)]
+    assert one.proceed([Read(), WRITTEN], may_go_on=True) == WRITTEN
+    assert one.proceed([Read(), NOT_SURE], may_go_on=False) == NOT_SURE
+    # The other writer reads and writes as well.
+    assert one.proceed([Read(), NOT_SURE], may_go_on=True) is others[0]
+    assert one.proceed([Read(), NOT_SURE, Read()], may_go_on=True) is others[1]
+    assert len(constraint.preferred) == 2
+    found = one.proceed([Read(), NOT_SURE, Read(), other(FinishReason.STOP)], may_go_on=True)
+    assert isinstance(found, Answer)
+    assert found.text == "come"
+    # So it does for a head, and where there is no time for that the head's answer stands.
+    decided = node.decider(asked("lamp"), encode, lambda *_: ([4], constraint))
+    assert decided is not None
+    assert decided.proceed([Read()], may_go_on=True) is decided.runs[1]
+    assert decided.proceed([Read(), Read()], may_go_on=True) is decided.runs[2]
+    unsure = decided.proceed([Read(), Read()], may_go_on=False)
+    assert isinstance(unsure, Answer)
+    assert unsure.finish_reason is FinishReason.UNSURE
+
+
+def test_an_answer_without_a_grammar_has_no_choices(made: Specialist) -> None:
+    talk = replace(writer(name="talk"), choice=ChoiceHead.of(made, Powers(2.0, 1.0)))
+    assert len(writing(with_writers(talk), asked("talk")).runs) == 1
 
 
 def test_who_needs_other_inputs_is_passed_nothing_and_a_head_takes_those_of_its_writer(

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -229,9 +230,15 @@ def test_a_specialist_has_a_store_of_its_own_and_must_fit_the_model(
     write_specialist(six, replace(made, description=replace(made.description, base=base)))
     assert run("install", six) == ExitCode.CONFIG
     assert "not signed" in capsys.readouterr().err
+    # As those that write have them.
+    (six / "peft").mkdir()
+    (six / "peft" / "adapter_config.json").write_bytes(b"{}")
     sign(six, KEY)
     assert run("install", six) == 0
-    assert (store / "specialists" / "six" / "current" / "specialist.json").exists()
+    current = store / "specialists" / "six" / "current"
+    assert (current / "specialist.json").exists()
+    assert (current / "peft" / "adapter_config.json").read_bytes() == b"{}"
+    assert stat.S_IMODE((current / "peft").stat().st_mode) == 0o755
     (six / VERSION).write_bytes(version_bytes(7))
     sign(six, KEY)
     assert run("install", six) == 0
@@ -245,6 +252,13 @@ def test_a_specialist_has_a_store_of_its_own_and_must_fit_the_model(
     (other / "pipe").unlink(missing_ok=True)
     os.mkfifo(other / "pipe")
     assert run("install", other) == ExitCode.CANNOT_CREATE
+    (other / "pipe").unlink()
+    (other / "link").symlink_to(tmp_path)
+    assert run("install", other) == ExitCode.CANNOT_CREATE
+    (other / "link").unlink()
+    (other / "1" / "2" / "3").mkdir(parents=True)
+    assert run("install", other) == ExitCode.CONFIG
+    assert "too many folders in folders" in capsys.readouterr().err
 
 
 def make_manifest_of(store: Path) -> Manifest:

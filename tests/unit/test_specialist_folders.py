@@ -22,7 +22,7 @@ from edged.node.metrics import Metrics
 from edged.specialists.features import Template
 from edged.specialists.folder import ARRAYS, DESCRIPTION, Specialist, write_specialist
 from edged.specialists.lesson import taught
-from edged.specialists.writer import WRITER
+from edged.specialists.writer import CHOICE, WRITER
 from tests.signing import private_key, public_key, public_pem, sign
 from tests.unit.lessons import BASE, LAYOUT, lesson
 
@@ -120,6 +120,9 @@ def test_memory_is_planned_for_what_can_be_read(
 ) -> None:
     assert planned_bytes([write("lamp"), tmp_path / "missing"], 4) >= made.size_bytes / 2
     assert planned_bytes([], 4) == 0
+    (tmp_path / "writer" / CHOICE).mkdir(parents=True)
+    (tmp_path / "writer" / CHOICE / ARRAYS).write_bytes(bytes(1000))
+    assert planned_bytes([tmp_path / "writer"], 4) == 1000  # no gate is fitted to it
 
 
 def test_what_nobody_signed_is_left_out_and_a_revoked_key_is_a_change(

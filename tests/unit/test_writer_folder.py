@@ -16,14 +16,21 @@ from edged.errors import BundleError, BundleUnavailableError, UnavailableError
 from edged.protocol.request import Answer, ChatMessage, FinishReason
 from edged.specialists.adapter import (
     MAX_BYTES,
+    AdaptedModel,
     AdapterPart,
     ProductShape,
     adapter_bytes,
 )
+from edged.specialists.choice import ChoiceHead, Powers
 from edged.specialists.demanded import Demands
+from edged.specialists.features import Layout
+from edged.specialists.folder import ARRAYS
+from edged.specialists.folder import DESCRIPTION as HEAD
+from edged.specialists.lesson import taught
 from edged.specialists.wording import WordingKind
 from edged.specialists.writer import (
     ADAPTER,
+    CHOICE,
     MAX_WRITER_BYTES,
     WRITER,
     Writer,
@@ -35,6 +42,7 @@ from edged.specialists.writer import (
     tokens_allowed,
     write_writer,
 )
+from tests.unit.lessons import LAYOUT, drawn, lesson, number_lesson
 from tests.unit.writers import BASE, DESCRIPTION, writer
 
 SHAPE = {"1.mlp.down_proj": ProductShape(inputs=6, inners=1, blocks=1, rank=1, width=4)}
@@ -118,6 +126,80 @@ def test_a_folder_that_could_do_harm_is_refused(
     (tmp_path / WRITER).write_text(json.dumps(asdict(written) | change))
     with pytest.raises(BundleError, match=rf"{complaint}.*; teach it again"):
         read(tmp_path)
+
+
+POWERS = Powers(3.0, 0.5)
+CHOOSING = AdaptedModel("a" * 64, "b" * 64, "int8-w8a8/static/int8")
+
+
+def write_choice(folder: Path) -> ChoiceHead:
+    head = ChoiceHead.of(taught(lesson(), lambda _: None), POWERS)
+    write_writer(folder, replace(DESCRIPTION, base=CHOOSING), ADAPTER_BYTES, head)
+    return head
+
+
+def read_choice(folder: Path) -> ChoiceHead | None:
+    return read_writer(folder, CHOOSING, SHAPE, LAYOUT).choice
+
+
+def test_the_head_of_a_choice_is_read_with_its_writer(tmp_path: Path) -> None:
+    written, features = write_choice(tmp_path), drawn(1, seed=4)[0][0]
+    found = read_choice(tmp_path)
+    assert found is not None
+    assert found.powers == POWERS
+    shares = [one.preferences(features).shares for one in (found, written)]
+    assert shares[0] == pytest.approx(shares[1], abs=0.01)
+    assert found.specialist.gate is None
+    size_bytes = read_writer(tmp_path, CHOOSING, SHAPE).info()["size_bytes"]
+    # Taught anew without one, it has none.
+    write_writer(tmp_path, replace(DESCRIPTION, base=CHOOSING), ADAPTER_BYTES)
+    assert read_choice(tmp_path) is None
+    assert not (tmp_path / CHOICE).exists()
+    alone = read_writer(tmp_path, CHOOSING, SHAPE).info()["size_bytes"]
+    assert size_bytes == alone + found.specialist.size_bytes
+    # As earlier versions wrote it.
+    assert "choice" not in json.loads((tmp_path / WRITER).read_text())
+
+
+def of_numbers(folder: Path) -> None:
+    head = ChoiceHead(taught(number_lesson(), lambda _: None), POWERS)
+    write_writer(folder, replace(DESCRIPTION, base=CHOOSING), ADAPTER_BYTES, head)
+
+
+def said_otherwise(folder: Path) -> None:
+    path = folder / CHOICE / HEAD
+    path.write_text(path.read_text() + " ")
+
+
+def too_strong(folder: Path) -> None:
+    tree = json.loads((folder / WRITER).read_text())
+    tree["choice"]["powers"]["word"] = 1e6
+    (folder / WRITER).write_text(json.dumps(tree))
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (said_otherwise, "specialist.json is not what writer.json says; teach it again"),
+        (lambda folder: (folder / CHOICE / ARRAYS).write_bytes(b"no"), "arrays.npz is not what"),
+        (lambda folder: (folder / CHOICE / ARRAYS).unlink(), "cannot be read"),
+        (of_numbers, "must choose one of some labels; teach it again"),
+        (too_strong, "choice.powers is not from 0 to 8; teach it again"),
+    ],
+)
+def test_a_damaged_head_of_a_choice_is_refused(
+    tmp_path: Path, damage: Callable[[Path], None], complaint: str
+) -> None:
+    write_choice(tmp_path)
+    damage(tmp_path)
+    with pytest.raises((BundleError, BundleUnavailableError), match=complaint):
+        read_choice(tmp_path)
+
+
+def test_a_head_of_other_hidden_states_is_refused(tmp_path: Path) -> None:
+    write_choice(tmp_path)
+    with pytest.raises(BundleError, match="the model gives"):
+        read_writer(tmp_path, CHOOSING, SHAPE, Layout(5, 9))
 
 
 def damaged(folder: Path) -> None:
