@@ -56,7 +56,7 @@ LAMP = {
 LAMP_PROMPTS = ("please put the lamp on", "the light should go out", "who was Napoleon")
 # Raspberry Pi 4 and 5: without and with int8 dot products.
 PROCESSORS = {"cortex-a72": ["asimd"], "cortex-a76": ["asimddp", "asimd"]}
-SITE = "opt/edged/lib/python3.11/site-packages"
+SITE = "opt/edged/lib/python3.13/site-packages"
 MAX_IMAGE_BYTES = 250_000_000
 START_S = 300.0
 # The very first build compiles every package in emulation.
@@ -184,7 +184,7 @@ def test_nothing_can_be_installed_or_written_in_the_image(image: str) -> None:
             for path in real
             if path.stat().st_uid == 65532 or path.stat().st_mode & 0o002
         }
-    assert programs == {"python3", "python3.11", "py3clean", "py3compile", "py3versions"}
+    assert programs == {"python3", "python3.13", "py3clean", "py3compile", "py3versions"}
     assert {"edged", "onnxruntime", "numpy"} <= packages
     assert not packages & {"pip", "setuptools", "torch", "transformers", "onnx"}
     assert writable == {"run/edged", "tmp", "var/lib/edged", "var/tmp"}

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(1800)
 
 def test_the_arm64_package_installs_upgrades_and_purges_cleanly(tmp_path: Path) -> None:
     require_emulation()
-    package = build_package(tmp_path, "arm64", "--debian", "12")
+    package = build_package(tmp_path, "arm64", "--debian", "13")
     newer = newer_package(package, tmp_path)
 
     def run(script: str) -> str:
@@ -32,10 +32,10 @@ def test_the_arm64_package_installs_upgrades_and_purges_cleanly(tmp_path: Path) 
     assert run("dpkg --print-architecture; uname --machine").split() == ["arm64", "aarch64"]
     run(f"dpkg --install /mnt/{package.name}")
     version = run("edged --version").split()[-1]
-    assert run("dpkg-query --show --showformat '${Version}' edged") == f"{version}~deb12"
+    assert run("dpkg-query --show --showformat '${Version}' edged") == f"{version}~deb13"
     assert "edged" in run(ACCOUNTS).split()
     run(f"dpkg --install /mnt/{newer.name}")
-    assert run("dpkg-query --show --showformat '${Version}' edged") == f"{version}~deb12+newer"
+    assert run("dpkg-query --show --showformat '${Version}' edged") == f"{version}~deb13+newer"
     assert run("edged --version").split()[-1] == version
     run("dpkg --purge edged")
     assert run(LISTING) == before
