@@ -44,6 +44,8 @@ from edged.protocol.event import (
     NodeWaiting,
     PressureChanged,
     ReplyUndelivered,
+    TrialFailed,
+    TrialPassed,
 )
 from edged.protocol.request import Answer, ChatMessage, FinishReason, Rejected, Request
 from edged.protocol.wire import Encoded, RequestDefaults, Topics, WireProperties
@@ -492,6 +494,10 @@ EVENTS: tuple[Event, ...] = (
     BrokerSessionTakenOver(60),
     GroupJoined("heating"),
     GroupRefused("heating", "the broker does not deliver shared subscriptions"),
+    TrialPassed("smollm2-135m-instruct-ae0976006b65"),
+    TrialFailed(
+        "smollm2-135m-instruct-ae0976006b65", "the service ended with core-dump (dumped SEGV)"
+    ),
     EventsSuppressed(12, {"refused": 12}),
 )
 """The others stand with what causes them."""
