@@ -66,12 +66,13 @@ class ModelTrial:
         before = TrialRecord() if self._folder is None else read_record(self._folder)
         self._events += [event for event in self._failed if event.model in before.models]
         self._since_s, self._served_before = self._clock(), num_served
-        if models == before.models:
-            self._note(replace(before, starts=before.starts + 1))
-        else:
-            self._note(TrialRecord(models, 1))
-        if models:
-            _LOG.info("on trial: %s", ", ".join(models))
+        self._record = before
+        if not models:
+            self._note(TrialRecord())
+            return
+        is_same = models == before.models
+        self._note(replace(before, starts=before.starts + 1) if is_same else TrialRecord(models, 1))
+        _LOG.info("on trial: %s", ", ".join(models))
 
     def load(self, load: Callable[[], _T]) -> _T:
         """Load a model; one on trial is not waited for.

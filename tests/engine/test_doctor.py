@@ -169,7 +169,7 @@ def test_a_model_below_its_gate_is_reported(
 ) -> None:
     quality = replace(bundle.manifest.quality, passed=False)
     missed = replace(bundle, manifest=replace(bundle.manifest, quality=quality))
-    monkeypatch.setattr(model_checks, "open_bundle", lambda _folder: missed)
+    monkeypatch.setattr(model_checks, "open_bundle", lambda _folder, trust: missed)
     assert open_model(config_of(bundle))[1].level is Level.WARNING
 
 

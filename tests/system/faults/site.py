@@ -25,7 +25,7 @@ from tests.system.broker.wire_ends import Peer, settings
 
 REQUEST = "edged/kitchen/request/generate"
 REPLIES = "edged/kitchen/response/#"
-LIMIT_S = 120.0
+LIMIT_S = 300.0
 KEEPALIVE = "5s"
 """The shortest that the configuration takes."""
 
