@@ -7,6 +7,7 @@ a file when the file was. ``tests/fake_disk.py`` stands in for this class and lo
 import contextlib
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from edged.bundle.plain_file import open_plain, read_plain
@@ -95,11 +96,7 @@ def replace_file(disk: Disk, path: Path, content: bytes) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    partial = path.with_name(f".{path.name}.new")
-    disk.remove(partial)
-    disk.write(partial, content)
-    disk.rename(partial, path)
-    disk.sync(path.parent)
+    _replace(disk, path, lambda partial: disk.write(partial, content))
 
 
 def replace_link(disk: Disk, path: Path, target: str) -> None:
@@ -108,8 +105,12 @@ def replace_link(disk: Disk, path: Path, target: str) -> None:
     Raises:
         OSError: It cannot be written.
     """
+    _replace(disk, path, lambda partial: disk.link(target, partial))
+
+
+def _replace(disk: Disk, path: Path, make: Callable[[Path], None]) -> None:
     partial = path.with_name(f".{path.name}.new")
     disk.remove(partial)
-    disk.link(target, partial)
+    make(partial)
     disk.rename(partial, path)
     disk.sync(path.parent)

@@ -6,7 +6,7 @@ from pathlib import Path
 from edged.bundle.disk import Disk
 from edged.bundle.store import Store
 from edged.bundle.strict_json import decode, read_json
-from edged.commands.load_child import Measured, command_line
+from edged.commands.load_child import GOLDEN, Measured, command_line
 from edged.errors import BundleError
 
 _SCRATCH = "loading"
@@ -22,7 +22,7 @@ def try_out(store: Store, model_id: str, config: Path, *, may_be_slower: bool) -
     """
     serving = store.state().current
     try:
-        print(f"{model_id}: {_loaded(store, model_id, config).answers}")
+        print(f"{model_id}: {_loaded(store, model_id, config, GOLDEN).answers}")
         if serving is not None and not may_be_slower:
             speed = _speed(store, model_id, serving, config)
             print(f"{model_id}: {speed:.0%} as fast as {serving}")
@@ -50,8 +50,8 @@ def _speed(store: Store, model_id: str, serving: str, config: Path) -> float:
     return max(shares)
 
 
-def _loaded(store: Store, model_id: str, config: Path) -> Measured:
-    """Have a model loaded and measured in a process of its own.
+def _loaded(store: Store, model_id: str, config: Path, *options: str) -> Measured:
+    """Have a model loaded and measured in a process of its own, with ``options`` for it.
 
     Raises:
         BundleError: It cannot be loaded, or answers otherwise than where it was built.
@@ -60,7 +60,7 @@ def _loaded(store: Store, model_id: str, config: Path) -> Measured:
     Disk().remove(scratch)
     scratch.mkdir(mode=0o700)
     try:
-        words = command_line(config.resolve(), store.folder(model_id), scratch)
+        words = [*command_line(config.resolve(), store.folder(model_id), scratch), *options]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
     finally:
         Disk().remove(scratch)

@@ -18,6 +18,7 @@ from edged.engine import golden
 from edged.errors import EdgedError, ExitCode
 from edged.scheduling.latency_model import CostEstimate
 
+GOLDEN = "--golden"
 # Of a prompt and of its answer, by whose time models are compared.
 _TYPICAL_TOKENS = 64, 32
 
@@ -27,7 +28,7 @@ class Measured:
     """What was found out about a model."""
 
     answers: str
-    """How its golden answers compare, in words."""
+    """How its golden answers compare, in words; empty where that was not asked for."""
     typical_s: float
     """The time of a typical answer."""
 
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True, help="the bundle")
+    parser.add_argument(GOLDEN, action="store_true", help="compare its golden answers, too")
     parser.add_argument("--state", type=Path, required=True, help="for the prepared copy of it")
 
 
@@ -49,7 +51,9 @@ def main(arguments: argparse.Namespace) -> int:
     state = replace(config.state, folder=arguments.state, corrections=0, file=None)
     model = replace(config.model, path=arguments.model)
     # Before it is tuned: its tokens were recorded without that.
-    answers = golden.check(open_bundle(arguments.model, verify=False))
+    answers = ""
+    if arguments.golden:
+        answers = golden.check(open_bundle(arguments.model, verify=False))
     loaded = load(replace(config, model=model, state=state, specialists=()))
     print(json.dumps(asdict(Measured(answers, _typical_s(loaded.engine.measure())))))
     return ExitCode.OK
