@@ -27,7 +27,8 @@ def try_out(store: Store, model_id: str, config: Path, *, may_be_slower: bool) -
             speed = _speed(store, model_id, serving, config)
             print(f"{model_id}: {speed:.0%} as fast as {serving}")
     except BundleError:
-        store.remove(model_id)
+        if model_id not in store.state().needed:  # it may be what served before
+            store.remove(model_id)
         raise
 
 

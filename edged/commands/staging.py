@@ -29,7 +29,7 @@ from edged.specialists.folder import (
     read_specialist,
 )
 from edged.specialists.names import NAME
-from edged.specialists.writer import MAX_WRITER_BYTES, WRITER, read_description, scale_of
+from edged.specialists.writer import MAX_WRITER_BYTES, WRITER, read_files
 
 _MAX_FILE_BYTES = max(MAX_ARRAYS_BYTES, MAX_BYTES)
 _COPY_BYTES = 1 << 20
@@ -118,10 +118,9 @@ def bring_specialist(
     with _opened(source) as source_fd, _opened(target) as target_fd:
         _copy_files(source_fd, target_fd)
     if (target / WRITER).exists():
-        description, _ = read_description(target)
-        scale_of(target, description, AdaptedModel.of(base))
-        name = description.name
-        trust.check_read(target, {})
+        files = read_files(target, AdaptedModel.of(base), trust=trust)
+        files.check_adapter(target)
+        name = files.description.name
     else:
         name = read_specialist(target, BaseModel.of(base), trust=trust).description.name
     if name != said_name(source):

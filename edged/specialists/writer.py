@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from edged.bundle.plain_file import read_plain
 from edged.bundle.strict_json import decode, read_json
@@ -275,26 +275,60 @@ def read_writer(
             adapters; it says what to do.
         BundleUnavailableError: A file cannot be read now.
     """
-    text = _read(folder / WRITER, MAX_WRITER_BYTES)
-    description, wording = _described(folder, text)
-    factor = scale_of(folder, description, base)
     if not shape:
         raise BundleError(
             f"{folder}: the model's bundle takes no adapters; rebuild it with this version's "
             "`edged build`"
         )
+    files = read_files(folder, base, layout, trust)
+    try:
+        adapter = read_adapter(files.adapter, shape)
+    except ValueError as error:
+        raise BundleError(f"{folder}: {ADAPTER}: {error}; {REPAIR}") from error
+    files.check_adapter(folder)
+    return Writer(files.description, files.wording, adapter.scaled(files.factor), files.choice)
+
+
+class WriterFiles(NamedTuple):
+    """The content of a folder; what its adapter holds was not looked at."""
+
+    description: WriterDescription
+    wording: Wording
+    adapter: bytes
+    factor: float
+    """What the adapter is multiplied by for the bundle's model."""
+    choice: ChoiceHead | None
+
+    def check_adapter(self, folder: Path) -> None:
+        """Check that the adapter is the one that the description names.
+
+        Raises:
+            BundleError: It is not.
+        """
+        if hashlib.sha256(self.adapter).hexdigest() != self.description.adapter_sha256:
+            raise BundleError(f"{folder}: {ADAPTER} is not what {WRITER} says; {REPAIR}")
+
+
+def read_files(
+    folder: Path, base: AdaptedModel, layout: Layout | None = None, trust: Trust | None = None
+) -> WriterFiles:
+    """Read and check the files of a folder, of which no graph is needed; as ``read_writer``.
+
+    Raises:
+        BundleError: One is damaged, or nobody signed it, or it was taught to another base.
+        BundleUnavailableError: One cannot be read now.
+    """
+    text = _read(folder / WRITER, MAX_WRITER_BYTES)
+    description, wording = _described(folder, text)
+    factor = base.factor_from(description.base)
+    if factor is None:
+        raise BundleError(f"{folder}: taught to another model; {REPAIR}, with --model this bundle")
     data = _read(folder / ADAPTER, MAX_BYTES)
     if trust is not None:
         trust.check_read(folder, {WRITER: text, ADAPTER: data})
-    try:
-        adapter = read_adapter(data, shape)
-    except ValueError as error:
-        raise BundleError(f"{folder}: {ADAPTER}: {error}; {REPAIR}") from error
-    if adapter.key != description.adapter_sha256:
-        raise BundleError(f"{folder}: {ADAPTER} is not what {WRITER} says; {REPAIR}")
     # What is signed has the hash of the rest.
     choice = _read_choice(folder / CHOICE, description.choice, base, layout)
-    return Writer(description, wording, adapter.scaled(factor), choice)
+    return WriterFiles(description, wording, data, factor, choice)
 
 
 def read_description(folder: Path) -> tuple[WriterDescription, Wording]:
@@ -305,18 +339,6 @@ def read_description(folder: Path) -> tuple[WriterDescription, Wording]:
         BundleUnavailableError: It cannot be read now.
     """
     return _described(folder, _read(folder / WRITER, MAX_WRITER_BYTES))
-
-
-def scale_of(folder: Path, description: WriterDescription, base: AdaptedModel) -> float:
-    """Return what an adapter is multiplied by for a bundle's model.
-
-    Raises:
-        BundleError: It was taught to another model.
-    """
-    factor = base.factor_from(description.base)
-    if factor is None:
-        raise BundleError(f"{folder}: taught to another model; {REPAIR}, with --model this bundle")
-    return factor
 
 
 def _described(folder: Path, text: bytes) -> tuple[WriterDescription, Wording]:

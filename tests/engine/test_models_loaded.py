@@ -57,9 +57,11 @@ class Stopwatch:
     def __init__(self, *typical_s: float) -> None:
         self._typical_s = iter(typical_s)
         self.num_measured = 0
+        self.options: list[tuple[str, ...]] = []
 
-    def __call__(self, *_: object) -> Measured:
+    def __call__(self, _store: object, _id: str, _config: Path, *options: str) -> Measured:
         self.num_measured += 1
+        self.options.append(options)
         return Measured("as where it was built", next(self._typical_s))
 
 
@@ -92,6 +94,8 @@ def test_what_is_much_slower_is_not_installed(
     status = main(["model", "install", str(new), *more, *options])
     assert status == (ExitCode.OK if is_installed else ExitCode.CONFIG)
     assert stopwatch.num_measured == len(typical_s)
+    # Only what is to serve is asked for its golden answers, and once.
+    assert stopwatch.options == [("--golden",), *[()] * (len(typical_s) - 1)]
     assert ((store / "model" / "current").resolve() != serving) is is_installed
     said = capsys.readouterr()
     assert ("25% as fast" in said.err) is not is_installed

@@ -20,12 +20,16 @@ from edged.commands.install.settings import Settings, configuration_text
 from edged.config.broker_url import BrokerAddress
 from edged.config.load import load_config
 from edged.errors import ExitCode
+from edged.specialists.adapter import AdaptedModel
 from edged.specialists.folder import BaseModel, write_specialist
 from edged.specialists.lesson import taught
+from edged.specialists.writer import ADAPTER, WRITER, write_writer
 from tests.signing import PrivateKey, private_key, public_pem, sign
 from tests.unit.lessons import lesson
 from tests.unit.test_bundle import GRAPH
 from tests.unit.test_manifest import make_manifest
+from tests.unit.test_writer_folder import ADAPTER_BYTES
+from tests.unit.writers import DESCRIPTION
 
 KEY = private_key()
 Make = Callable[..., Path]
@@ -334,3 +338,19 @@ def test_what_edged_install_has_configured_can_be_gone_back_to(
     assert serves(store) == 2
     assert run("rollback") == 0
     assert serves(store) == 1
+
+
+def test_a_writer_whose_adapter_is_another_is_not_installed(
+    make: Make, run: Run, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("install", make(1)) == 0
+    folder = tmp_path / "writer"
+    base = AdaptedModel.of(make_manifest_of(store))
+    write_writer(folder, replace(DESCRIPTION, base=base), ADAPTER_BYTES)
+    (folder / ADAPTER).write_bytes(ADAPTER_BYTES[:-1] + b"\0")
+    sign(folder, KEY)
+    assert run("install", folder) == ExitCode.CONFIG
+    assert f"{ADAPTER} is not what {WRITER} says" in capsys.readouterr().err
+    (folder / ADAPTER).write_bytes(ADAPTER_BYTES)
+    sign(folder, KEY)
+    assert run("install", folder) == 0
