@@ -100,3 +100,19 @@ def test_what_is_much_slower_is_not_installed(
     said = capsys.readouterr()
     assert ("25% as fast" in said.err) is not is_installed
     assert len(list((store / "model" / "models").iterdir())) == 1 + is_installed
+
+
+def test_what_served_before_and_is_too_slow_now_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options, store = device(tmp_path)
+    old, new = write_tiny_bundle(tmp_path / "old"), write_tiny_bundle(tmp_path / "new")
+    (new / "version.json").write_text('{"version": 7}')
+    for folder in (old, new):
+        assert main(["model", "install", str(folder), "--unloaded", *options]) == 0
+    assert main(["model", "commit", *options]) == 0
+    (store / "model" / "versions.json").unlink()
+    monkeypatch.setattr("edged.commands.candidate._loaded", Stopwatch(*[4, 1] * 3, 4))
+    assert main(["model", "install", str(old), *options]) == ExitCode.CONFIG
+    assert "25% as fast" in capsys.readouterr().err
+    assert len(list((store / "model" / "models").iterdir())) == 2
