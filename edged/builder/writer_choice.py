@@ -39,6 +39,8 @@ _POWERS = tuple(Powers(whole, word) for whole in (0.0, 1.0, 2.0, 3.0) for word i
 # Reading each takes some 30 ms.
 _MOST_EXAMPLES = 1000
 _FEWEST = 2
+# Of so many examples the adapter has learned what to choose, and a head costs a run of the model.
+_MOST_TAUGHT = 4000
 # Of the mean loss of a right answer: what is less is no reason to have a head, or a stronger one.
 _LEAST_GAIN = 0.02
 
@@ -76,6 +78,8 @@ class ChoiceTeacher:
         """
         shape = writer.wording.shape  # of the compact form; the others begin with no choice
         if shape is None or not (material.held_out and self.reader.is_possible):
+            return writer
+        if len(material.taught) > _MOST_TAUGHT:
             return writer
         examples = self._examples(material.taught, shape)
         if len({one.answer for one in examples}) < _FEWEST:

@@ -52,7 +52,9 @@ class AskedWriter:
         except ValueError as error:
             raise UsageError(str(error)) from error
         reason = FinishReason.STOP if found.is_ended else FinishReason.LENGTH
-        return WriterAnswers(self.writer, inputs).answer(found.text, found.log_probability, reason)
+        return WriterAnswers(self.writer, inputs, prompt).answer(
+            found.text, found.log_probability, reason
+        )
 
 
 def written_figures(folder: Path, model: Path, examples: Path) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def _content(writer: Writer, index: int, message: ChatMessage, inputs: Inputs) -
     if message.role != "assistant":
         return message.content
     try:
-        return writer.wording.read(message.content, inputs)
+        return writer.wording.parsed(message.content, inputs)
     except ValueError as error:
         raise ValueError(
             f"messages[{index}].content: must be the text of an answer of {writer.description.name}"
@@ -112,7 +112,8 @@ def agrees_written(writer: Writer, said: Said, answer: object, inputs: Inputs) -
             found = writer.wording.read(found, inputs)
         except ValueError:  # it was cut off, or names several things
             return False
-    return same(found, answer)
+    # What is taught may be less than what a node makes of it.
+    return same(found, writer.wording.read(writer.wording.write(answer, inputs), inputs))
 
 
 def _number(name: str, scale: Scale, answer: Answer) -> float:

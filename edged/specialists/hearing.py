@@ -17,7 +17,7 @@ _FEWEST_LETTERS = 4
 _PIECE = re.compile(r"\S+")
 _WORD = re.compile(r"[^\W_]+(?:['.-][^\W_]+)*")
 _NUMERAL = re.compile(r"\d+(?:\.\d+)?")
-_UNITS = (
+NUMBER_WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
     *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
     "nineteen",
@@ -25,8 +25,8 @@ _UNITS = (
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _WORDS_OF_NUMBERS = 100
 _SPOKEN = re.compile(
-    rf"\b(?:(?P<tens>{'|'.join(_TENS)})(?:[ -](?P<behind>{'|'.join(_UNITS[1:10])}))?"
-    rf"|(?P<units>{'|'.join(_UNITS)}))\b"
+    rf"\b(?:(?P<tens>{'|'.join(_TENS)})(?:[ -](?P<behind>{'|'.join(NUMBER_WORDS[1:10])}))?"
+    rf"|(?P<units>{'|'.join(NUMBER_WORDS)}))\b"
 )
 
 
@@ -51,7 +51,7 @@ class Heard:
         for spoken in _SPOKEN.finditer(words):
             tens, behind, units = spoken.group("tens", "behind", "units")
             # Five is said in twenty five, and twenty is not.
-            alone = _UNITS.index(behind or units) if behind or units else 0
+            alone = NUMBER_WORDS.index(behind or units) if behind or units else 0
             found += [Decimal(alone)] if behind or units else []
             found += [Decimal(20 + 10 * _TENS.index(tens) + alone)] if tens else []
         signed = [one for number in dict.fromkeys(found) for one in (number, -number)]
@@ -123,7 +123,7 @@ class Heard:
             if len(wanted) >= _FEWEST_LETTERS:
                 lengths = range(max(len(wanted) - 1, _FEWEST_LETTERS), len(wanted) + 2)
                 near = [one for size in lengths for one in self._of_length.get(size, ())]
-                said |= {one for one in near if _is_slip(wanted, one)}
+                said |= {one for one in near if is_slip(wanted, one)}
             places = [place for one in said for place in self._places.get(one, ())]
             self._known[wanted] = frozenset(places)
         return self._known[wanted]
@@ -137,7 +137,7 @@ def _words(text: str) -> list[str]:
     return [found.group().lower() for found in _WORD.finditer(text.replace("_", " "))]
 
 
-def _is_slip(wanted: str, word: str) -> bool:
+def is_slip(wanted: str, word: str) -> bool:
     """Tell whether a letter is another one, is missing, is too much, or two are swapped."""
     start = 0
     while start < min(len(wanted), len(word)) and wanted[start] == word[start]:
@@ -151,7 +151,7 @@ def number_words(number: int) -> str:
     """Return a number from 0 to 99 in English words, others in digits."""
     if not 0 <= number < _WORDS_OF_NUMBERS:
         return str(number)
-    if number < len(_UNITS):
-        return _UNITS[number]
+    if number < len(NUMBER_WORDS):
+        return NUMBER_WORDS[number]
     tens, units = divmod(number, 10)
-    return f"{_TENS[tens - 2]} {_UNITS[units]}" if units else _TENS[tens - 2]
+    return f"{_TENS[tens - 2]} {NUMBER_WORDS[units]}" if units else _TENS[tens - 2]

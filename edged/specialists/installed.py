@@ -20,7 +20,7 @@ from edged.specialists.gate import Gate
 from edged.specialists.names import PLAIN_MODEL
 from edged.specialists.questions import QuestionsDecider
 from edged.specialists.scoring import ChoiceDecider, EncodeChat, OptionScoring
-from edged.specialists.writer import Writer, WriterAnswers
+from edged.specialists.writer import Writer, WriterAnswers, heard
 
 PromptWriter: TypeAlias = Callable[
     [Writer, Sequence[ChatMessage], Inputs], tuple[Sequence[int], Any]
@@ -155,7 +155,7 @@ class Installed:
     def _writing(self, writer: Writer, request: Request, prompt_writer: PromptWriter) -> Writing:
         prompt_ids, constraint = prompt_writer(writer, request.messages, request.inputs)
         most = request.max_tokens if request.is_length_given else writer.description.max_tokens
-        answers = WriterAnswers(writer, request.inputs)
+        answers = WriterAnswers(writer, request.inputs, heard(request.messages))
         run = Run(prompt_ids, answers=answers, constraint=constraint, max_tokens=most)
         if writer.choice is None or constraint is None:
             return Writing(run)

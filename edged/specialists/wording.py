@@ -14,11 +14,13 @@ from edged.specialists.compact.named import ReadInputs
 from edged.specialists.compact.schemas import ShapeError, shape_of, tools_shape
 from edged.specialists.compact.shapes import AmbiguousError, AnswerError, Inputs, Shape
 from edged.specialists.demanded import Demands, demands_of, with_demands
+from edged.specialists.devices.command import form_of
+from edged.specialists.devices.meaning import HomeMeaning, home_services
 from edged.specialists.grounding import PROMPT, grounded_keys, with_grounding
 from edged.specialists.hearing import Heard
 
 MAX_TEXT_CHARACTERS = 4096
-_AMBIGUOUS = "x-ambiguous"
+_AMBIGUOUS, _HOME = "x-ambiguous", "x-home"
 
 
 class WordingKind(StrEnum):
@@ -42,6 +44,8 @@ class Wording:
     """Keys of fields whose values stand in the prompt (``grounding``)."""
     demands: Demands = field(default_factory=Demands)
     """What is answered wherever a prompt says it; of grounded fields only."""
+    home: HomeMeaning | None = None
+    """What makes actions of what is written: ``x-home`` of the schema."""
     ambiguous: Any = None
     """The answer where what was said names several things: ``x-ambiguous`` of the schema."""
 
@@ -60,11 +64,32 @@ class Wording:
             return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
         return self.shape.write(answer, ReadInputs(inputs or {}))
 
-    def read(self, text: str, inputs: Inputs | None = None) -> Any:  # noqa: ANN401 - of JSON
+    def read(self, text: str, inputs: Inputs | None = None, prompt: str = "") -> Any:  # noqa: ANN401 - of JSON
         """Return the answer that a decoded text is.
+
+        Args:
+            text: As it was decoded.
+            inputs: Of the request.
+            prompt: All that was said, for what commands for a home leave open.
 
         Raises:
             AnswerError: It is none, ``AmbiguousError`` where it names several things.
+            InputsError: The inputs are not what the schema needs.
+            AmbiguousError: It names several things.
+        """
+        try:
+            value = self.parsed(text, inputs)
+        except AmbiguousError:
+            if self.ambiguous is None:
+                raise
+            return self.ambiguous
+        return value if self.home is None else self.home.actions(value, inputs or {}, prompt)
+
+    def parsed(self, text: str, inputs: Inputs | None = None) -> Any:  # noqa: ANN401 - of JSON
+        """Return what a decoded text says, of which ``write`` makes this text again.
+
+        Raises:
+            AnswerError: It says nothing.
             InputsError: The inputs are not what the schema needs.
             AmbiguousError: It names several things.
         """
@@ -75,12 +100,7 @@ class Wording:
                 return json.loads(text)
             except (ValueError, RecursionError) as error:
                 raise AnswerError(": is not JSON") from error
-        try:
-            return self.shape.read(text, ReadInputs(inputs or {}))
-        except AmbiguousError:
-            if self.ambiguous is None:
-                raise
-            return self.ambiguous
+        return self.shape.read(text, ReadInputs(inputs or {}))
 
     def grammar(self, inputs: Inputs | None = None, prompt: str | None = None) -> str | None:
         """Return the Lark grammar of the compact form; None of the other forms.
@@ -95,6 +115,8 @@ class Wording:
         """
         if self.shape is None:
             return None
+        if self.home is not None:
+            self.home.check(inputs or {})
         if prompt is None or not self.grounded:
             return lark(self.shape, inputs or {})
         held = with_grounding(self.shape, self.grounded)
@@ -142,12 +164,27 @@ TEXT = Wording(WordingKind.TEXT)
 
 def wording_of_schema(schema: Mapping[str, Any]) -> tuple[Wording, str | None]:
     """Return how answers of a schema are written, and why not in the compact form, if not so."""
+    if _HOME in schema:
+        return _wording_of_home(schema), None
     ambiguous = schema.get(_AMBIGUOUS)
     kept = {key: value for key, value in schema.items() if key != _AMBIGUOUS}
     try:
         return Wording(WordingKind.COMPACT, schema, shape_of(kept), ambiguous=ambiguous), None
     except ShapeError as error:
         return Wording(WordingKind.JSON, schema), str(error)
+
+
+def _wording_of_home(schema: Mapping[str, Any]) -> Wording:
+    """Return how commands for a home are written.
+
+    Raises:
+        ShapeError: The services are no list of functions.
+    """
+    if schema.keys() != {_HOME}:
+        raise ShapeError(f".{_HOME}: nothing may stand beside it")
+    services = home_services(schema[_HOME])
+    form = shape_of(form_of(services))
+    return Wording(WordingKind.COMPACT, schema, form, home=HomeMeaning(services))
 
 
 def wording_of_tools(tools: object, answers: Sequence[Any]) -> Wording:

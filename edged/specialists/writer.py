@@ -53,8 +53,7 @@ MAX_TEMPLATE_CHARACTERS = 8192
 MAX_SCHEMA_CHARACTERS = 262_144
 # Of an answer that a folder may ask for where the request does not; it is admitted in full.
 MAX_ANSWER_TOKENS = 512
-# Said before every prompt where the specialist has no template: the model's own system text, which
-# many chat templates put in where there is none, would be longer.
+# Said where the specialist has no template: the system text of many chat templates is longer.
 DEFAULT_TEMPLATE = "Answer with commands."
 REPAIR = "teach it again with `edged teach`"
 
@@ -194,6 +193,8 @@ class WriterAnswers:
 
     writer: Writer
     inputs: Inputs
+    said: str = ""
+    """All that was said before."""
 
     @property
     def adapter(self) -> Adapter:
@@ -214,7 +215,7 @@ class WriterAnswers:
             return Answer(text, reason, detail=detail)
         detail["confidence"] = round(said.confidence(log_probability), 4)
         try:
-            value = self.writer.wording.read(text, self.inputs)
+            value = self.writer.wording.read(text, self.inputs, self.said)
         except ValueError:  # it names several things
             value, is_sure = None, False
         else:

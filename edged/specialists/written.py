@@ -8,7 +8,7 @@ from edged.protocol.request import ChatMessage
 from edged.specialists.compact.shapes import AnswerError, same
 from edged.specialists.dialogues import Dialogue
 from edged.specialists.wording import Wording
-from edged.specialists.writer import messages_of
+from edged.specialists.writer import heard, messages_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +58,15 @@ def asked_of(dialogue: Dialogue, wording: Wording) -> list[Asked]:
 
 def judged(asked: Asked, wording: Wording, found: WrittenText) -> Written:
     """Return whether a text is the right answer, however it is written."""
-    inputs = asked.dialogue.inputs
+    inputs, said = asked.dialogue.inputs, heard(asked.messages)
     is_right = False
     is_valid = found.is_ended
     try:
-        value = wording.read(found.text, inputs)
+        value = wording.read(found.text, inputs, said)
     except AnswerError:
         is_valid = False
     else:
-        is_right = found.is_ended and same(value, wording.read(asked.text, inputs))
+        is_right = found.is_ended and same(value, wording.read(asked.text, inputs, said))
     return Written(asked, found.text, found.log_probability, is_valid, is_right)
 
 

@@ -20,7 +20,7 @@ pytest.importorskip("optimum")
 from safetensors.torch import load_file  # noqa: E402
 
 from edged import cli  # noqa: E402
-from edged.builder import adapter_gate  # noqa: E402
+from edged.builder import adapter_gate, writer_choice  # noqa: E402
 from edged.builder.lora import LINEARS, AdapterForm, attach, load_state, state_of  # noqa: E402
 from edged.builder.peft import WEIGHTS, read_peft  # noqa: E402
 from edged.builder.peft_folder import trained, write_peft  # noqa: E402
@@ -436,6 +436,13 @@ def test_a_head_for_choices_is_kept_where_right_answers_are_likelier_with_it(
     apart = [Dialogue((Turn("on 99", contrary),), 99, "")]
     assert with_choice(base, reader, held_out=apart).choice is None
     assert "it is left out" in capsys.readouterr().out
+
+
+def test_of_many_examples_no_head_is_made(
+    base: AdaptedBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_choice, "_MOST_TAUGHT", 2)
+    assert with_choice(base, Telling()).choice is None
 
 
 def test_nothing_is_chosen_without_examples_apart_or_different_answers(base: AdaptedBundle) -> None:

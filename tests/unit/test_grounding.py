@@ -163,7 +163,7 @@ def test_the_worst_prompt_is_read_once_for_all_fields(
 ) -> None:
     """What a stranger writes costs no more where a specialist has many fields and functions."""
     num_compared, num_asked = 0, 0
-    slip, says = hearing._is_slip, Heard.says
+    slip, says = hearing.is_slip, Heard.says
 
     def compared(wanted: str, word: str) -> bool:
         nonlocal num_compared
@@ -175,7 +175,7 @@ def test_the_worst_prompt_is_read_once_for_all_fields(
         num_asked += 1
         return says(heard, value)
 
-    monkeypatch.setattr(hearing, "_is_slip", compared)
+    monkeypatch.setattr(hearing, "is_slip", compared)
     monkeypatch.setattr(Heard, "says", asked)
     properties = PARAMETERS["properties"] | {"step": {"enum": list(range(100))}}
     parameters = {"type": "object", "properties": properties}

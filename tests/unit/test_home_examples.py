@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from edged.specialists.devices.command import form_of
+from edged.specialists.devices.meaning import home_services
 from models.specialists.home.generator import by_hand, tables
 from models.specialists.home.generator.clauses import Speaker
 from models.specialists.home.generator.drafts import command
@@ -150,12 +152,22 @@ def test_each_command_is_said(section: tables.Section, split: str) -> None:
 
 
 def test_answers_fit_the_schema() -> None:
-    shape = schema()
+    form = form_of(home_services(schema()["x-home"]))
     for example in examples("train")[:200]:
-        assert problems(example.as_json()["answer"], shape) == []
-    assert problems({"actions": [act("light.turn_on", "light.a", glow=1)]}, shape)
-    assert problems({"actions": [act("fan.set_percentage", "fan.a")]}, shape)
-    assert problems({"actions": [], "reason": "perhaps"}, shape)
+        said = example.as_json()["said"]
+        assert problems(said, form) == []
+        assert bool(said["commands"]) != ("reason" in said)
+    assert problems({"commands": [{"do": "explode"}]}, form)
+    assert problems({"commands": [], "reason": "perhaps"}, form)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_what_is_copied_stands_in_the_sentence(split: str) -> None:
+    for example in examples(split):
+        for said in example.commands:
+            for name in ("what", "in", "except", "except_in", "item", "source"):
+                if name in said:
+                    assert str(said[name]) in example.prompt
 
 
 def test_what_is_put_on_a_list_stands_in_the_sentence() -> None:

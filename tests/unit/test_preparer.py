@@ -168,7 +168,7 @@ def test_what_a_specialist_writes_is_prepared_on_the_thread_with_its_inputs() ->
     request = ask("x", specialist="home", inputs={"a": 1})
     assert stage.preparer.submit(request) is None
     prepared = stage.emitted.get(timeout=LIMIT_S)
-    assert prepared.runs == [Run([7, 8], answers=WriterAnswers(home, {"a": 1}), max_tokens=30)]
+    assert prepared.runs == [Run([7, 8], answers=WriterAnswers(home, {"a": 1}, "x"), max_tokens=30)]
     assert asked == [(home, request.request.messages, {"a": 1})]
     assert stage.preparer.submit(ask("x", specialist="home", inputs={"a": 2})) is None
     rejected = stage.emitted.get(timeout=LIMIT_S).rejected

@@ -16,8 +16,7 @@ from models.specialists.home.generator.examples import make_many
 from models.specialists.home.generator.shape import schema
 
 HERE = Path(__file__).parent
-# Sentences that begin with the same devices are learned from in one pass over these.
-_IN_ONE_HOME = 8
+_TAUGHT = ("prompt", "inputs", "group")
 
 
 def main() -> int:
@@ -25,7 +24,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m models.specialists.home.make")
     parser.add_argument("--model", type=Path, required=True, metavar="BUNDLE")
     parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="for examples")
-    parser.add_argument("--count", type=int, default=20_000, help="how many examples")
+    parser.add_argument("--count", type=int, default=16_000, help="how many examples")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--begin", type=Path, metavar="DIR", help="go on from this adapter")
@@ -34,8 +33,10 @@ def main() -> int:
     given.work.mkdir(parents=True, exist_ok=True)
     examples, shape = given.work / "examples.jsonl", given.work / "schema.json"
     with examples.open("w", encoding="utf-8") as file:
-        for example in make_many(given.count, given.seed, "train", (1, 40), _IN_ONE_HOME):
-            file.write(json.dumps(example.as_json(), ensure_ascii=False) + "\n")
+        for example in make_many(given.count, given.seed, "train", (1, 20)):
+            made = example.as_json()
+            line = {"answer": made["said"], **{name: made[name] for name in _TAUGHT}}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
     shape.write_text(json.dumps(schema()), encoding="utf-8")
     output = given.work / "home"
     command = [sys.executable, "-m", "edged", "teach", str(examples), "--schema", str(shape)]

@@ -46,7 +46,7 @@ def ask(home: AskedWriter, example: Mapping[str, Any]) -> Reply:
     value = None
     if found.is_ended:
         with suppress(AnswerError):
-            value = home.writer.wording.read(found.text, inputs)
+            value = home.writer.wording.read(found.text, inputs, example["prompt"])
     confidence = home.writer.description.confidence(found.log_probability)
     return Reply(value, confidence, taken_ms)
 

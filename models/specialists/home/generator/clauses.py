@@ -1,11 +1,11 @@
 """One command in words, and the actions that it asks for."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from random import Random
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from models.specialists.home.generator import groups, mentions, values
 from models.specialists.home.generator.homes import Device, Home
@@ -14,6 +14,13 @@ from models.specialists.home.generator.resolve import Mention, Place, Reading
 from models.specialists.home.generator.shape import services
 from models.specialists.home.generator.tables import Form, Section
 from models.specialists.home.generator.words import stem, tokens
+
+
+class Call(NamedTuple):
+    """What is asked of a device."""
+
+    service: str
+    data: dict[str, values.Value]
 
 
 class Action(TypedDict):
@@ -49,6 +56,8 @@ class Clause:
     form: Form
     mention: Mention
     reading: Reading
+    calls: tuple[Call, ...] = ()
+    """What is asked of the devices, whichever they are."""
     actions: tuple[Action, ...] = ()
 
 
@@ -86,7 +95,10 @@ def say(speaker: Speaker, section: Section, form: Form, device: Device) -> Claus
     actions: tuple[Action, ...] = ()
     if isinstance(reading, tuple):
         actions = act(section, reading, said_values)
-    return Clause(" ".join(text.split()), section, form, mention, reading, actions)
+    domains = [service.split(".")[0] for service in section.services]
+    domain = device.domain if device.domain in domains else domains[0]
+    asked = tuple(calls(section, domain, said_values))
+    return Clause(" ".join(text.split()), section, form, mention, reading, asked, actions)
 
 
 def _stutters(text: str) -> bool:
@@ -185,7 +197,8 @@ def _implied(speaker: Speaker, section: Section, text: str, device: Device) -> t
     if place and "here" not in section.flags:
         text = re.sub(r"\{in\}|\{in_or_here\}", mentions.place_phrase(place, rng), text)
     text = text.replace("{in}", "")
-    return text, Mention("", (), section.number, place, kinds_of(section))
+    mention = Mention("", (), section.number, place, kinds_of(section))
+    return text, replace(mention, said_place=mentions.place_name(place))
 
 
 def _area(speaker: Speaker, device: Device, *, is_inside: bool) -> str | None:
@@ -222,18 +235,23 @@ def act(
     actions: list[Action] = []
     for domain in dict.fromkeys(device.domain for device in devices):
         targets = [device.id for device in devices if device.domain == domain]
-        fitting = [s for s in section.services if s.split(".")[0] in (domain, "everything")]
-        if "each" not in section.flags:
-            fitting = fitting[:1]
-        for index, name in enumerate(fitting):
-            service = name.replace("everything", domain)
-            fields = services()[service]["properties"]
-            pairs = [(f, v) for f, v in section.data if f in fields]
-            if len({f for f, _ in pairs}) < len(pairs):
-                pairs = pairs[index : index + 1]
-            data = {field: _value(value, said) for field, value in pairs}
+        for service, data in calls(section, domain, said):
             actions.append({"service": service, "target": targets, "data": data})
     return tuple(actions)
+
+
+def calls(section: Section, domain: str, said: dict[str, values.Value]) -> Iterator[Call]:
+    """Yield what a command asks of devices of a domain."""
+    fitting = [s for s in section.services if s.split(".")[0] in (domain, "everything")]
+    if "each" not in section.flags:
+        fitting = fitting[:1]
+    for index, name in enumerate(fitting):
+        service = name.replace("everything", "light" if domain == "everything" else domain)
+        fields = services()[service]["properties"]
+        pairs = [(f, v) for f, v in section.data if f in fields]
+        if len({f for f, _ in pairs}) < len(pairs):
+            pairs = pairs[index : index + 1]
+        yield Call(service, {field: _value(value, said) for field, value in pairs})
 
 
 def _value(value: str, said: dict[str, values.Value]) -> values.Value:

@@ -27,6 +27,13 @@ class Draft:
     """Whether something polite may be put around it."""
     forms: tuple[str, ...] = ()
     """The forms that it was made of."""
+    said: tuple[Clause, ...] = ()
+    """The commands that a listener hears who does not know the home."""
+
+    @property
+    def heard(self) -> tuple[Clause, ...]:
+        """The commands in it, whether or not they can be carried out."""
+        return self.said or self.clauses
 
 
 def say_one(speaker: Speaker, section: Section, kind: str, *, is_request: bool) -> Clause | None:
@@ -53,7 +60,7 @@ def _of(clause: Clause, group: str, reason: str = "") -> Draft:
     """Return a sentence of one command."""
     is_request, forms = clause.form.is_request, (clause.form.text,)
     clauses = () if reason else (clause,)
-    return Draft(clause.text, group, clauses, reason, is_request, forms)
+    return Draft(clause.text, group, clauses, reason, is_request, forms, (clause,))
 
 
 def several(speaker: Speaker, wanted: Wanted) -> Draft | None:

@@ -12,6 +12,7 @@ from models.specialists.home.generator.drafts import Draft, Wanted
 from models.specialists.home.generator.homes import AREA_TYPES, KINDS, Home, make_home
 from models.specialists.home.generator.nothing import but_not, half, nothing
 from models.specialists.home.generator.readings import kinds_of
+from models.specialists.home.generator.said import Command, commands_of
 from models.specialists.home.generator.speech import deliver
 from models.specialists.home.generator.tables import Section, commands, names, phrases
 from models.specialists.home.generator.values import Context
@@ -85,6 +86,8 @@ class Example:
     """What is asked for."""
     forms: tuple[str, ...]
     """The forms that it was made of."""
+    commands: tuple[Command, ...]
+    """What a listener hears who does not know the home."""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as a line has it."""
@@ -99,7 +102,16 @@ class Example:
             answer["reason"] = self.reason
         # Sentences of the same forms are alike: none of them is to judge what the others taught.
         group = f"{self.group}: {' / '.join(self.forms)}"
-        return {"prompt": self.prompt, "inputs": inputs, "answer": answer, "group": group}
+        said: dict[str, object] = {"commands": [*self.commands]}
+        if not self.commands:
+            said["reason"] = "none"
+        return {
+            "prompt": self.prompt,
+            "inputs": inputs,
+            "answer": answer,
+            "said": said,
+            "group": group,
+        }
 
 
 def make(
@@ -236,7 +248,8 @@ def _delivered(speaker: Speaker, draft: Draft) -> Example | None:
         return None
     kept = [str(action["data"]["item"]) for action in actions if "item" in action["data"]]
     prompt = deliver(rng, text, kept, is_spoken=speaker.values.is_spoken)
-    return Example(prompt, speaker.home, actions, draft.reason, draft.group, forms)
+    said = tuple(commands_of(draft.heard, prompt))
+    return Example(prompt, speaker.home, actions, draft.reason, draft.group, forms, said)
 
 
 def _merged(clauses: Sequence[Clause]) -> tuple[Action, ...]:

@@ -10,6 +10,7 @@ from models.specialists.home.generator.mentions import (
     SIDES,
     area_phrase,
     one,
+    place_name,
     place_phrase,
 )
 from models.specialists.home.generator.resolve import Mention, Place
@@ -44,7 +45,9 @@ def several(rng: Random, home: Home, device: Device) -> Mention:
     is_plural = not is_all or start not in ("every ", "each ")
     number = "all" if is_all else "many"
     words = tokens(plural)
-    return Mention(" ".join(text.split()), words, number, place, kinds, is_plural=is_plural)
+    said_place = "" if before else place_name(place)
+    mention = Mention(" ".join(text.split()), words, number, place, kinds, is_plural=is_plural)
+    return replace(mention, said=noun, said_place=said_place)
 
 
 def both(rng: Random, home: Home, device: Device) -> Mention | None:
@@ -60,7 +63,8 @@ def both(rng: Random, home: Home, device: Device) -> Mention | None:
     plural = NOUNS[device.kind][1]
     where = place_phrase(place, rng) if place else ""
     text = " ".join(f"both {plural} {where}".split())
-    return Mention(text, tokens(plural), "all", place, frozenset((device.kind,)), is_plural=True)
+    mention = Mention(text, tokens(plural), "all", place, frozenset((device.kind,)), is_plural=True)
+    return replace(mention, said=plural, said_place=place_name(place))
 
 
 def _place(rng: Random, home: Home, device: Device) -> Place | None:
@@ -93,7 +97,8 @@ def family(rng: Random, home: Home, device: Device) -> Mention | None:
     start = rng.choice(("the ", "all the ", "both ", "the "))
     if start == "both " and len(siblings) != 1:
         start = "the "
-    return Mention(f"{start}{head} {plural}", words, "all", is_plural=True)
+    text = f"{head} {plural}"
+    return Mention(f"{start}{text}", words, "all", is_plural=True, said=text)
 
 
 def all_but_one(rng: Random, home: Home, device: Device) -> Mention | None:
@@ -130,6 +135,7 @@ def everything(rng: Random, home: Home, device: Device) -> Mention:
     noun = rng.choice(("everything", "everything", "all devices", "all the devices"))
     text = " ".join(f"{noun} {where}".split())
     mention = Mention(text, (), "all", place, EVERYTHING, is_plural=noun != "everything")
+    mention = replace(mention, said_place=place_name(place))
     there = [d for d in home.devices if d.kind in EVERYTHING]
     if rng.random() < 0.7 or not there:
         return mention
@@ -158,7 +164,10 @@ def in_two_places(rng: Random, home: Home, device: Device) -> Mention | None:
             second = second.removeprefix(preposition)
         text = f"{start}{plural} {first} and {second}"
     kinds, words = frozenset((device.kind,)), tokens(plural)
-    parts = tuple(Mention("", words, "many", place, kinds) for place in places)
+    parts = tuple(
+        Mention("", words, "many", place, kinds, said=plural, said_place=place_name(place))
+        for place in places
+    )
     return Mention(text, parts=parts, is_plural=True)
 
 
@@ -175,7 +184,10 @@ def two_of_a_place(
         return None
     nouns = [NOUNS[d.kind][0] for d in (device, rng.choice(near))]
     place = Place("area", device.area)
-    parts = tuple(Mention("", tokens(noun), place=place) for noun in nouns)
+    parts = tuple(
+        Mention("", tokens(noun), place=place, said=noun, said_place=place_name(place))
+        for noun in nouns
+    )
     if rng.random() < 0.5:
         text = f"{area_phrase(device.area)} {nouns[0]} and {nouns[1]}"
     else:

@@ -122,6 +122,11 @@ def place_phrase(place: Place, rng: Random) -> str:
     return f"{preposition} {area_phrase(place.name)}"
 
 
+def place_name(place: Place | None) -> str:
+    """Return the name by which a place is said; empty where it is said without one."""
+    return "" if place is None or place.is_here else place.name.lower()
+
+
 def _article(rng: Random, name: str) -> str:
     """Return what stands before a name."""
     first = name.lower().split()[0]
@@ -142,11 +147,11 @@ def _spoken(rng: Random, name: str) -> str:
 
 def _mention(rng: Random, name: str, place: Place | None = None) -> Mention:
     """Refer to one by a name, or by what is left of it."""
-    text = _article(rng, name) + _spoken(rng, name)
-    if place:
-        text += f" {place_phrase(place, rng)}"
+    article, said = _article(rng, name), _spoken(rng, name)
+    where = f" {place_phrase(place, rng)}" if place else ""
     is_plural = tokens(name)[-1] in _PLURALS
-    return Mention(text, tokens(name), place=place, is_plural=is_plural)
+    mention = Mention(article + said + where, tokens(name), place=place, is_plural=is_plural)
+    return replace(mention, said=said, said_place=place_name(place))
 
 
 def _noun(rng: Random, device: Device) -> str:
@@ -186,12 +191,14 @@ def _part_of_name(rng: Random, device: Device) -> str:
 def one(rng: Random, home: Home, device: Device) -> Mention:
     """Refer to one device in one of many ways; whether that is enough is not looked at."""
     if device.kind in PROPER:
-        return Mention(_spoken(rng, device.name), tokens(device.name))
+        said = _spoken(rng, device.name)
+        return Mention(said, tokens(device.name), said=said)
     ways = _ways(rng, home, device)
     _, name, place = rng.choices(ways, [weight for weight, _, _ in ways])[0]
     if place and place.kind == "floor" and rng.random() < 0.4:
-        said = _mention(rng, name, place)
-        return replace(said, text=f"the {place.name.lower()} {name.lower()}")
+        mention = _mention(rng, name, place)
+        both = f"{place.name.lower()} {name.lower()}"
+        return replace(mention, text=f"the {both}", said=both, said_place="")
     return _mention(rng, name, place)
 
 

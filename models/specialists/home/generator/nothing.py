@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from models.specialists.home.generator import groups, mentions
-from models.specialists.home.generator.clauses import Clause, Speaker, say
+from models.specialists.home.generator.clauses import Call, Clause, Speaker, say
 from models.specialists.home.generator.drafts import Draft, Wanted, say_one
 from models.specialists.home.generator.homes import (
     KINDS,
@@ -31,6 +31,14 @@ _IMPOSSIBLE = (
     (("open",), "lock"),
     (("humidity",), "light blind lock tv"),
 )
+# What says which of its levels a device is to have.
+_LEVELS = {
+    "brightness": ("bright", "dim"),
+    "position": ("open", "position"),
+    "fan_speed": ("speed",),
+    "temperature": ("degree", "temperature", "\u00b0"),
+    "humidity": ("humidity",),
+}
 
 
 def nothing(speaker: Speaker, wanted: Wanted) -> Draft | None:
@@ -48,7 +56,8 @@ def _of_none(text: str, name: str, forms: Sequence[str] = ()) -> Draft:
 
 def _of_command(text: str, name: str, clause: Clause) -> Draft:
     """Return a command that cannot be carried out here."""
-    return Draft(text, name, (), "none", clause.form.is_request, (clause.form.text,))
+    forms = (clause.form.text,)
+    return Draft(text, name, (), "none", clause.form.is_request, forms, (clause,))
 
 
 def _talk(speaker: Speaker, _: Wanted) -> Draft | None:
@@ -125,7 +134,8 @@ def half(speaker: Speaker, wanted: Wanted) -> Draft | None:
     pair = [good, bad] if speaker.rng.random() < 0.5 else [bad, good]
     joiner = speaker.rng.choice(phrases("joiner", speaker.split))
     text = f"{pair[0].text} {joiner} {pair[1].text}"
-    return Draft(text, "half", (good,), forms=(good.form.text, bad.form.text))
+    forms = tuple(one.form.text for one in pair)
+    return Draft(text, "half", (good,), forms=forms, said=tuple(pair))
 
 
 def but_not(speaker: Speaker, wanted: Wanted) -> Draft | None:
@@ -204,9 +214,15 @@ def _impossible(speaker: Speaker, _: Wanted) -> Draft | None:
     clause = say(speaker, section, rng.choice(section.forms[speaker.split]), device)
     if clause is None or clause.mention.parts or clause.reading is not Verdict.NONE:
         return None
-    if device.name.lower() not in clause.text.lower():
+    if device.name.lower() not in clause.text.lower() or not _says_what(section, clause):
         return None
     return _of_command(clause.text, "none/impossible", clause)
+
+
+def _says_what(section: Section, clause: Clause) -> bool:
+    """Tell whether a level is said to be a brightness, say: "set the fan to 40" is a speed."""
+    words = _LEVELS.get(section.name)
+    return words is None or any(word in clause.text for word in words)
 
 
 def _not_opened(speaker: Speaker, _: Wanted) -> Draft | None:
@@ -225,4 +241,7 @@ def _not_opened(speaker: Speaker, _: Wanted) -> Draft | None:
     text = form.text.replace("{x}", mention.text)
     if kinds == ("lock",):
         text = text.replace("locks", "doors") if "lock" not in form.text[:4] else text
-    return _of_none(text, "not_opened", [form.text])
+    call = Call(section.services[0], {})
+    noun = "doors" if "doors" in text and kinds == ("lock",) else mention.said
+    clause = Clause(text, section, form, replace(mention, said=noun), Verdict.NONE, (call,))
+    return replace(_of_none(text, "not_opened", [form.text]), said=(clause,))

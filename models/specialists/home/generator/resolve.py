@@ -62,6 +62,10 @@ class Mention:
     parts: tuple["Mention", ...] = ()
     """Where several are named one after the other."""
     is_plural: bool = False
+    said: str = ""
+    """The words that name them, as they are said."""
+    said_place: str = ""
+    """The area or the floor, where it is said apart from these words."""
 
     @property
     def stems(self) -> frozenset[str]:

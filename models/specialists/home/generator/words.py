@@ -1,31 +1,11 @@
 """Words of names and of what is said, in a form in which they can be compared."""
 
-import re
 from functools import cache
 
-_WORD = re.compile(r"[a-z0-9]+")
-NUMBER_WORDS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
+from edged.specialists.devices.words import words_of as tokens
+from edged.specialists.hearing import NUMBER_WORDS
+
+__all__ = ["NUMBER_WORDS", "is_alike", "spoken_number", "stem", "stems", "tokens"]
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _DIGITS = {word: str(number) for number, word in enumerate(NUMBER_WORDS)}
 _SAME = {
@@ -71,12 +51,6 @@ _ALIKE = tuple(
         "left right",
     )
 )
-
-
-@cache
-def tokens(text: str) -> tuple[str, ...]:
-    """Return the words of a text as they were said: lower case, without apostrophes."""
-    return tuple(_WORD.findall(text.lower().replace("'", "")))
 
 
 @cache

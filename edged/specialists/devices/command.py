@@ -1,0 +1,122 @@
+"""What a model says of a command: what is to be done, and in which words devices were named."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edged.specialists.devices.kinds import IMPLIED
+from edged.specialists.devices.words import is_plural, stem, words_of
+
+MAX_WORDS_CHARACTERS = 80
+MAX_COMMANDS = 16
+_QUANTITIES = frozenset(("all", "every", "each", "both"))
+_BEFORE_NAMES = _QUANTITIES | {"of", "a", "an", "my", "our", "your", "this", "that"}
+_BEFORE_PLACES = frozenset(("in", "on", "at", "the", "my", "our", "of", "floor", "level"))
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """The words for one device or for several."""
+
+    words: tuple[str, ...] = ()
+    """As they were said, without articles."""
+    kind: str = ""
+    """A word of ``IMPLIED`` where none is named."""
+    place: tuple[str, ...] = ()
+    """The words for an area or a floor, without prepositions."""
+    where: str = ""
+    """``here``, ``floor`` (where the asker is), or empty."""
+    is_all: bool = False
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """Of its words."""
+        return tuple(map(stem, self.words))
+
+    @property
+    def is_plural(self) -> bool:
+        """Whether the last word is one for several."""
+        return bool(self.words) and is_plural(self.words[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One thing that is to be done."""
+
+    verb: str
+    """A service without its domain: ``turn_on``."""
+    mention: Mention
+    left_out: Mention | None
+    """What is excepted."""
+    data: Mapping[str, Any]
+
+
+def form_of(services: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the JSON schema of what a model says for a prompt.
+
+    Args:
+        services: The schema of the data of each service by its name, ``light.turn_on``.
+
+    Raises:
+        ValueError: Two services have a field of one name that cannot be one.
+    """
+    fields: dict[str, Any] = {}
+    for parameters in services.values():
+        for name, schema in parameters.get("properties", {}).items():
+            fields[name] = _joined(name, fields.get(name, schema), schema)
+    words = {"type": "string", "minLength": 1, "maxLength": MAX_WORDS_CHARACTERS}
+    command = {
+        "do": {"enum": sorted({name.partition(".")[2] for name in services})},
+        "what": words,
+        "kind": {"enum": sorted(IMPLIED)},
+        "in": words,
+        "where": {"enum": ["here", "floor"]},
+        "all": {"const": True},
+        "except": words,
+        "except_in": words,
+    }
+    if taken := sorted(command.keys() & fields.keys()):
+        raise ValueError(f"{taken[0]}: no field of a service may have this name")
+    item = {"type": "object", "properties": command | fields, "required": ["do"]}
+    properties = {
+        "commands": {"type": "array", "items": item, "maxItems": MAX_COMMANDS},
+        "reason": {"enum": ["none"]},
+    }
+    return {"type": "object", "properties": properties, "required": ["commands"]}
+
+
+def _joined(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a schema of the numbers that either allows.
+
+    Raises:
+        ValueError: They are of different types.
+    """
+    if one == other:
+        return one
+    bounds = {
+        "minimum": min(one.get("minimum", 0), other.get("minimum", 0)),
+        "maximum": max(one.get("maximum", 0), other.get("maximum", 0)),
+    }
+    if {**one, **bounds} != {**other, **bounds}:
+        raise ValueError(f"{name}: two services have a field of this name, of different types")
+    return {**one, **bounds}
+
+
+def read_command(said: Mapping[str, Any]) -> Command:
+    """Return what a model said, of the form of ``form_of``."""
+    left_out = None
+    if "except" in said:
+        left_out = _mention(said["except"], said.get("except_in", ""), {})
+    mention = _mention(said.get("what", ""), said.get("in", ""), said)
+    own = ("do", "what", "kind", "in", "where", "all", "except", "except_in")
+    data = {name: value for name, value in said.items() if name not in own}
+    return Command(said["do"], mention, left_out, data)
+
+
+def _mention(what: str, place: str, said: Mapping[str, Any]) -> Mention:
+    words = [word for word in words_of(what) if word != "the"]
+    is_all = bool(said.get("all"))
+    while words and words[0] in _BEFORE_NAMES:
+        is_all |= words.pop(0) in _QUANTITIES
+    places = [word for word in words_of(place) if word not in _BEFORE_PLACES]
+    return Mention(tuple(words), said.get("kind", ""), tuple(places), said.get("where", ""), is_all)

@@ -1,0 +1,131 @@
+"""Which devices are meant: rules, so that the same words always mean the same.
+
+In this order: a device must be able to do it; every word that was said must be one by which it may
+be called; a place that was said holds; a whole name goes before a part of one; then the asker's
+area decides. Several left where one was asked for are ambiguous. Doors are not opened on "all", nor
+because of where somebody is.
+"""
+
+from collections.abc import Collection, Sequence
+
+from edged.specialists.devices.calling import (
+    Words,
+    called,
+    exactly_called,
+    is_noun_only,
+    of_the_noun,
+    with_the_name,
+    with_the_word,
+    words_of_mention,
+)
+from edged.specialists.devices.command import Command, Mention
+from edged.specialists.devices.household import Device, Devices, Found, Household, Nothing, only
+from edged.specialists.devices.implied import implied
+from edged.specialists.devices.kinds import DOORS
+from edged.specialists.devices.places import (
+    Place,
+    is_elsewhere,
+    place_called,
+    place_of,
+    split_place,
+    there,
+)
+from edged.specialists.devices.words import stem
+
+_OPENING = frozenset(("unlock", "open_cover", "set_cover_position", "alarm_disarm"))
+
+
+def find(home: Household, command: Command, domains: Collection[str]) -> Found:
+    """Return the devices that a command means among those that can do it.
+
+    Args:
+        home: All devices, and where the asker is.
+        command: What was said.
+        domains: Of the devices that can do it.
+    """
+    able = [device for device in home.devices if device.domain in domains]
+    mention, is_opening = command.mention, command.verb in _OPENING
+    if is_opening and mention.is_all:
+        able = [device for device in able if not device.kinds & DOORS]
+    found = implied(home, mention, able) if mention.kind else _named(home, mention, able)
+    if is_opening and isinstance(found, tuple):
+        found = _guarded(home, mention, able, found)
+    if command.left_out is not None and isinstance(found, tuple):
+        found = _without(home, command.left_out, found)
+    return found
+
+
+def _named(home: Household, mention: Mention, able: Sequence[Device]) -> Found:
+    """Return those that are meant by words."""
+    words, place = words_of_mention(home, mention), place_of(home, mention)
+    found = called(words.stems, able)
+    if mention.where == "here" and place is None:  # nobody knows where that is
+        return only(found)
+    if place is None and not mention.is_all and len(words.said) > 1:
+        named = with_the_name(found, words)
+        if len(named) == 1:
+            return tuple(named)
+    if place is None:
+        words, place = split_place(home, mention, words)
+        found = called(words.stems, able)
+    if place is not None:
+        found = there(home, mention, place, found)
+    elif is_elsewhere(home, mention):  # or it is a part of a name
+        found = called((*words.stems, *map(stem, mention.place)), able)
+    return _chosen(home, mention, words, of_the_noun(found, words), place)
+
+
+def _chosen(
+    home: Household, mention: Mention, words: Words, found: list[Device], place: Place | None
+) -> Found:
+    """Return those that are meant of the devices that are called so, and are there."""
+    if not found:
+        return Nothing.NONE
+    if mention.is_all:
+        return tuple(with_the_word(found, mention))
+    is_noun, exact = is_noun_only(words, found), exactly_called(found, words)
+    if place is None and (is_noun or not words.is_plural):
+        found = home.near(found) if is_noun else home.near(exact or found)
+    elif not is_noun:
+        found = exact or found
+    if is_noun and len(found) > 1:
+        found = with_the_word(found, mention)
+    if words.is_plural and (is_noun or not exact):
+        return tuple(found)
+    # "The fan", of a "Fan" and a "Desk fan": which of them, its name says.
+    if is_noun and len(found) > 1:
+        found = with_the_name(found, words) or found
+    return only(found)
+
+
+def _guarded(home: Household, mention: Mention, able: Sequence[Device], found: Devices) -> Found:
+    """Open no door that was not named."""
+    if not any(device.kinds & DOORS for device in found):
+        return found
+    if mention.kind:
+        return Nothing.NONE
+    words = words_of_mention(home, mention)
+    is_named = bool(mention.place or mention.where or exactly_called(found, words))
+    others = of_the_noun(called(words.stems, able), words)
+    return found if len(found) == 1 and (is_named or len(others) == 1) else Nothing.AMBIGUOUS
+
+
+def _without(home: Household, left_out: Mention, found: Devices) -> Found:
+    """Leave out what was excepted."""
+    words, place = words_of_mention(home, left_out), place_of(home, left_out)
+    among = called(words.stems, found)
+    if place is not None:
+        among = [device for device in among if place.has(device)]
+    elif (room := place_called(home, left_out.words)) and all(map(room.has, among)):
+        among = [device for device in found if room.has(device)]  # "but not the kitchen"
+        return _rest(found, among)
+    among = with_the_word(with_the_name(among, words) or among, left_out)
+    if left_out.is_plural or len(among) == 1:
+        return _rest(found, among)
+    among = exactly_called(among, words) or among
+    among = among if place is not None else home.near(among)
+    return Nothing.AMBIGUOUS if len(among) > 1 else _rest(found, among)
+
+
+def _rest(found: Devices, left_out: Sequence[Device]) -> Found:
+    return tuple(device for device in found if device not in left_out) or Nothing.AMBIGUOUS

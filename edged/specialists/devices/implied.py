@@ -1,0 +1,75 @@
+"""Which devices are meant where none is named: "it's dark in here", "do the floors"."""
+
+from collections.abc import Sequence
+
+from edged.specialists.devices.calling import called
+from edged.specialists.devices.command import Mention
+from edged.specialists.devices.household import Device, Found, Household, Nothing, only
+from edged.specialists.devices.kinds import IMPLIED, IMPLIED_ALL
+from edged.specialists.devices.places import Place, is_elsewhere, place_of, there
+from edged.specialists.devices.words import stem
+
+_SHOPPING = frozenset(("shopping", "grocery", "grocerie", "supermarket"))
+_LAWN = frozenset(("lawn", "grass", "meadow"))
+_PLANTS = frozenset(
+    (
+        *("plant", "planter", "flower", "rose", "tomato", "vegetable", "herb", "hedge", "berry"),
+        *("bed", "orchard", "pot"),
+    )
+)
+
+
+def implied(home: Household, mention: Mention, able: Sequence[Device]) -> Found:
+    """Return the devices of the kind that is meant.
+
+    Args:
+        home: All devices, and where the asker is.
+        mention: With a kind.
+        able: The devices that can do what is asked.
+    """
+    kinds = frozenset(IMPLIED[mention.kind])
+    found = [device for device in able if device.kinds & kinds]
+    place = place_of(home, mention)
+    if mention.kind == "vacuum":
+        return _vacuum(home, mention, found, place)
+    if mention.kind == "sprinkler":
+        return _sprinkler(mention, found)
+    if mention.kind in ("shopping", "todo"):
+        return only([one for one in found if _SHOPPING & {*one.name_stems}] or found)
+    if is_elsewhere(home, mention):  # or what was taken for a place is a name
+        return only(called(tuple(map(stem, mention.place)), found))
+    if mention.where == "here" and place is None:  # nobody knows where that is
+        areas = {device.area for device in found}
+        return Nothing.AMBIGUOUS if len(areas) > 1 else tuple(found) or Nothing.NONE
+    if place is not None:
+        found = there(home, mention, place, found)
+    # One that is surely of the kind goes before one of which nobody knows what it is.
+    found = [device for device in found if device.kinds <= kinds] or found
+    is_home = mention.is_all or mention.kind in ("everything", "lock")
+    if place is None and not is_home:
+        found = home.near(found)
+    return (tuple(found) or Nothing.NONE) if mention.kind in IMPLIED_ALL else only(found)
+
+
+def _vacuum(
+    home: Household, mention: Mention, found: Sequence[Device], place: Place | None
+) -> Found:
+    """Return the vacuum that is nearest to what is to be cleaned."""
+    if len(found) == 1:  # it cleans everywhere
+        return tuple(found)
+    near = [device for device in found if place is not None and place.has(device)]
+    if not near and place is not None:
+        floors = {home.floor_of(area) for area in place.areas} - {""}
+        near = [device for device in found if device.floor in floors]
+    if not near and not mention.place and home.asker:
+        near = [device for device in found if device.area == home.asker]
+        near = near or [d for d in found if d.floor and d.floor == home.floor_of(home.asker)]
+    return only(near or found)
+
+
+def _sprinkler(mention: Mention, found: Sequence[Device]) -> Found:
+    """Return the valve that waters what is said to need water."""
+    said = {*mention.stems} & (_LAWN | _PLANTS)
+    named = [device for device in found if said & {*device.name_stems}]
+    other = _LAWN if said & _PLANTS else _PLANTS if said & _LAWN else frozenset()
+    return only(named or [device for device in found if not other & {*device.name_stems}])

@@ -1,0 +1,171 @@
+"""What a device is, more exactly than its domain, as far as its name says so."""
+
+from dataclasses import dataclass
+from functools import cache, lru_cache
+
+from edged.specialists.devices.words import singles, stem, stems
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What people call one."""
+
+    domain: str
+    nouns: tuple[str, ...]
+    """What one is called by those who do not say its name."""
+    hints: tuple[str, ...] = ()
+    """Words in names by which one is recognized."""
+    also: tuple[str, ...] = ()
+    """What one may be called beside, though it is rather what is called so."""
+
+
+KINDS = {
+    "light": Kind("light", ("light", "lights", "lamp", "lamps")),
+    "switch": Kind("switch", ("switch", "plug", "outlet", "socket")),
+    "fan": Kind("fan", ("fan", "fans")),
+    "blind": Kind("cover", ("blind", "blinds")),
+    "curtain": Kind("cover", ("curtain", "curtains", "drapes")),
+    "shade": Kind("cover", ("shade", "shades")),
+    "shutter": Kind("cover", ("shutter", "shutters")),
+    "awning": Kind("cover", ("awning", "awnings")),
+    "garage_door": Kind("cover", ("garage door", "garage doors"), ("door",)),
+    "gate": Kind("cover", ("gate", "gates")),
+    "window": Kind("cover", ("window", "windows")),
+    "lock": Kind("lock", ("lock", "locks"), also=("door", "doors")),
+    "sprinkler": Kind(
+        "valve",
+        ("sprinkler", "sprinklers", "irrigation"),
+        ("watering", "drip", "hose", "lawn", "bed", "beds", "plants", "garden", "zone", "soaker"),
+    ),
+    "water_main": Kind(
+        "valve", ("water valve", "water main"), ("main", "stopcock", "shutoff"), ("water",)
+    ),
+    "other_valve": Kind("valve", ("valve", "valves")),
+    "vacuum": Kind("vacuum", ("vacuum", "vacuums"), also=("robot", "cleaner")),
+    "mower": Kind("lawn_mower", ("mower", "mowers"), also=("lawn", "robot")),
+    "tv": Kind(
+        "media_player",
+        ("tv", "tvs", "television", "telly"),
+        (
+            *("projector", "beamer", "roku", "chromecast", "shield", "firetv", "bravia", "oled"),
+            *("qled", "samsung", "lg", "tcl", "vizio", "screen", "stick", "kodi", "xbox"),
+            *("playstation", "hisense", "panasonic", "webos"),
+        ),
+    ),
+    "speaker": Kind(
+        "media_player",
+        ("speaker", "speakers"),
+        (
+            *("sonos", "homepod", "echo", "soundbar", "stereo", "radio", "hifi", "receiver"),
+            *("boombox", "dot", "audio", "denon", "yamaha", "bose", "jbl", "marantz", "turntable"),
+            *("sound", "music", "spotify", "roam", "amp", "subwoofer", "record", "mini", "nest"),
+        ),
+    ),
+    "radiator": Kind("climate", ("radiator", "radiators"), ("trv", "valve")),
+    "ac": Kind(
+        "climate",
+        ("ac", "acs", "conditioner", "conditioning"),
+        ("daikin", "mitsubishi", "fujitsu", "split", "lg"),
+        ("air", "unit"),
+    ),
+    "thermostat": Kind(
+        "climate",
+        ("thermostat", "thermostats"),
+        ("nest", "ecobee", "hive", "tado", "honeywell", "heating", "evohome", "netatmo"),
+    ),
+    "dehumidifier": Kind("humidifier", ("dehumidifier", "dehumidifiers")),
+    "humidifier": Kind("humidifier", ("humidifier", "humidifiers"), ("mister",)),
+    "boiler": Kind("water_heater", ("water heater", "boiler"), also=("hot", "water")),
+    "siren": Kind("siren", ("siren", "sirens")),
+    "alarm": Kind("alarm_control_panel", (), also=("alarm", "panel", "system")),
+    "todo": Kind("todo", (), also=("list",)),
+    "timer": Kind("timer", (), also=("timer",)),
+}
+# What is meant by a name that says nothing.
+_USUAL = {"humidifier": ("humidifier",), "climate": ("thermostat",)}
+# Called by name, and nothing of the name is left out.
+PROPER = frozenset(("scene", "script", "button", "input_boolean", "input_button"))
+DOORS = frozenset(("garage_door", "gate", "lock", "alarm"))
+# What is meant where no device is named, by the word that the model says for it.
+IMPLIED = {
+    "blind": ("blind", "curtain", "shade"),
+    "boiler": ("boiler",),
+    "climate": ("thermostat", "radiator", "ac"),
+    "everything": ("light", "switch", "fan", "tv", "speaker"),
+    "fan": ("fan",),
+    "heating": ("thermostat", "radiator"),
+    "humidifier": ("humidifier",),
+    "light": ("light",),
+    "lock": ("lock",),
+    "media": ("tv", "speaker"),
+    "mower": ("mower",),
+    "shopping": ("todo",),
+    "speaker": ("speaker",),
+    "sprinkler": ("sprinkler",),
+    "todo": ("todo",),
+    "tv": ("tv",),
+    "vacuum": ("vacuum",),
+    "water_main": ("water_main",),
+}
+# Of these, all are meant that fit.
+IMPLIED_ALL = frozenset(("blind", "everything", "light", "lock"))
+
+
+def is_usual(word: str) -> bool:
+    """Tell whether a word is the usual one for a kind: not "drape", but "curtain"."""
+    return any(word == singles(kind.nouns[0])[-1] for kind in KINDS.values() if kind.nouns)
+
+
+@lru_cache(4096)
+def kinds_of(domain: str, name: str) -> frozenset[str]:
+    """Return what a device may be: one kind where its name says so, all of its domain else."""
+    possible = {kind: known for kind, known in KINDS.items() if known.domain == domain}
+    said = stems(name)
+    for listing in ("nouns", "hints"):
+        # What stands last in a name says more.
+        places = {
+            kind: max((_place(stems(text), said) for text in getattr(known, listing)), default=-1)
+            for kind, known in possible.items()
+        }
+        last = max(places.values(), default=-1)
+        if last >= 0:
+            return frozenset(kind for kind, place in places.items() if place == last)
+    return frozenset(_USUAL.get(domain, possible))
+
+
+def _place(words: tuple[str, ...], said: tuple[str, ...]) -> int:
+    """Return where words end in a name; -1 where they are not in it."""
+    return max((said.index(word) for word in words), default=-1) if {*words} <= {*said} else -1
+
+
+@cache
+def nouns_of(kinds: frozenset[str]) -> frozenset[str]:
+    """Return the stems of what devices of some kinds are."""
+    return frozenset(stems(noun)[-1] for kind in kinds for noun in KINDS[kind].nouns)
+
+
+@cache
+def words_for(kinds: frozenset[str]) -> frozenset[str]:
+    """Return the stems of all words by which devices of some kinds may be called."""
+    return frozenset(map(stem, names_for(kinds)))
+
+
+@cache
+def names_for(kinds: frozenset[str]) -> frozenset[str]:
+    """Return the words by which devices of some kinds may be called, without plurals."""
+    return frozenset(
+        word
+        for kind in kinds
+        for noun in (*KINDS[kind].nouns, *KINDS[kind].also)
+        for word in singles(noun)
+    )
+
+
+@lru_cache(4096)
+def kinds_called(words: tuple[str, ...]) -> frozenset[str]:
+    """Return the kinds that some stems are the name of, with nothing else said."""
+    return frozenset(
+        kind
+        for kind, known in KINDS.items()
+        if any(stems(noun) == words for noun in (*known.nouns, *known.also))
+    )

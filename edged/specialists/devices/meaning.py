@@ -1,0 +1,186 @@
+"""From what a model says of a prompt to the actions in a home."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from edged.specialists.compact.schemas import ShapeError, shape_of
+from edged.specialists.compact.shapes import AnswerError, Inputs, Shape
+from edged.specialists.devices.command import Command, read_command
+from edged.specialists.devices.finding import find
+from edged.specialists.devices.household import Device, Found, Household, Nothing
+from edged.specialists.devices.kinds import IMPLIED
+from edged.specialists.devices.rereading import (
+    named_after_all,
+    named_alone,
+    other_levels,
+    widened,
+)
+
+Answer = dict[str, Any]
+_SERVICE = re.compile(r"[a-z_]+\.[a-z_]+")
+# Verbs that mean the same of devices of different domains; a model does not know the devices.
+_ALIKE = (
+    ("open_cover", "open_valve"),
+    ("close_cover", "close_valve"),
+    ("stop_cover", "stop_valve", "stop", "media_stop"),
+    ("pause", "media_pause"),
+    ("start", "start_mowing"),
+    ("return_to_base", "dock"),
+    ("turn_on", "open_valve", "start", "start_mowing", "press", "media_play"),
+    ("turn_off", "close_valve", "stop", "media_stop", "dock"),
+    ("set_cover_position", "set_valve_position"),
+)
+
+
+def home_services(tools: object) -> dict[str, Mapping[str, Any]]:
+    """Return the schema of the data of each service by its name.
+
+    Args:
+        tools: As OpenAI lists functions; named as Home Assistant's services, ``light.turn_on``.
+
+    Raises:
+        ShapeError: They are not.
+    """
+    found: dict[str, Mapping[str, Any]] = {}
+    for index, one in enumerate(tools if isinstance(tools, list) else ()):
+        function = one.get("function") if isinstance(one, dict) else None
+        name = function.get("name") if isinstance(function, dict) else None
+        parameters = function.get("parameters") if isinstance(function, dict) else None
+        if not isinstance(name, str) or not _SERVICE.fullmatch(name):
+            raise ShapeError(f".x-home[{index}].function.name: must be a service: light.turn_on")
+        if not isinstance(parameters, dict):
+            raise ShapeError(f".x-home[{index}].function.parameters: must be a schema")
+        found[name] = parameters
+    if not found:
+        raise ShapeError(".x-home: must be a list of functions")
+    return found
+
+
+class HomeMeaning:
+    """The services of homes, and what commands mean among a home's devices.
+
+    Args:
+        services: The JSON schema of the data of each by its name, ``light.turn_on``.
+
+    Raises:
+        ShapeError: A schema has a keyword that is not known.
+    """
+
+    def __init__(self, services: Mapping[str, Mapping[str, Any]]) -> None:
+        self._shapes: dict[str, Shape] = {
+            name: shape_of(schema) for name, schema in services.items()
+        }
+
+    def check(self, inputs: Inputs) -> None:
+        """Check the inputs of a request.
+
+        Raises:
+            InputsError: They are no list of devices; the message names the member.
+        """
+        Household(inputs)
+
+    def actions(self, said: Mapping[str, Any], inputs: Inputs, prompt: str = "") -> Answer:
+        """Return the actions that a home is to carry out, or why there are none.
+
+        Args:
+            said: What a model made of the prompt, of the form of ``form_of``.
+            inputs: Of the request.
+            prompt: All that was said; where it is left out, only ``said`` counts.
+
+        Raises:
+            InputsError: The inputs are no list of devices.
+        """
+        home = Household(inputs)
+        if (device := named_alone(home, prompt)) is not None:
+            verb = "press" if f"{device.domain}.press" in self._shapes else "turn_on"
+            return _answer(home, [(f"{device.domain}.{verb}", {}, device)])
+        commands = [read_command(one) for one in said["commands"]]
+        if len(commands) == 1:
+            commands = [self._named_after_all(home, commands[0], prompt)]
+        wanted: list[tuple[str, Mapping[str, Any], Device]] = []
+        for one in commands:
+            command, found = self._found(home, one)
+            if found is Nothing.NONE:
+                command, found = self._at_another_level(home, one, prompt)
+            if found is Nothing.AMBIGUOUS and len(commands) == 1:
+                wider = replace(one, mention=widened(one.mention, prompt, home.known))
+                command, found = self._found(home, wider)
+                found = Nothing.AMBIGUOUS if found is Nothing.NONE else found
+            if isinstance(found, tuple):
+                wanted += [(f"{one.domain}.{command.verb}", command.data, one) for one in found]
+            elif found is Nothing.AMBIGUOUS:
+                return {"actions": [], "reason": found.value}
+        return _answer(home, wanted)
+
+    def _named_after_all(self, home: Household, command: Command, prompt: str) -> Command:
+        kinds = frozenset(IMPLIED.get(command.mention.kind, ()))
+        if not kinds or command.mention.kind == "everything":
+            return command
+        able = [
+            device
+            for device in home.devices
+            if device.kinds & kinds and self._can(f"{device.domain}.{command.verb}", command)
+        ]
+        return replace(command, mention=named_after_all(command.mention, prompt, able))
+
+    def _found(self, home: Household, command: Command) -> tuple[Command, Found]:
+        """Return the devices, and the command as these understand it."""
+        for verb in _verbs(command.verb):
+            able = {one for one in home.domains if self._can(f"{one}.{verb}", command)}
+            found = find(home, command, able)
+            if found is not Nothing.NONE:
+                return replace(command, verb=verb), found
+        return command, Nothing.NONE
+
+    def _at_another_level(
+        self, home: Household, command: Command, prompt: str
+    ) -> tuple[Command, Found]:
+        for other in other_levels(command, prompt):
+            able = {one for one in home.domains if self._can(f"{one}.{other.verb}", other)}
+            found = find(home, other, able)
+            if isinstance(found, tuple):
+                return other, found
+        return command, Nothing.NONE
+
+    def _can(self, service: str, command: Command) -> bool:
+        shape = self._shapes.get(service)
+        if shape is None:
+            return False
+        try:
+            shape.write(dict(command.data), {})
+        except AnswerError:
+            return False
+        return True
+
+
+def _answer(home: Household, wanted: Sequence[tuple[str, Mapping[str, Any], Device]]) -> Answer:
+    """Return the actions; those of one kind are one, with its devices in the order of inputs."""
+    places = {device: place for place, device in enumerate(home.devices)}
+    alike: dict[str, tuple[str, Mapping[str, Any], set[Device]]] = {}
+    for service, data, device in wanted:
+        key = f"{service} {sorted(data.items())}"
+        alike.setdefault(key, (service, data, set()))[2].add(device)
+    actions = [
+        {
+            "service": service,
+            "target": [one.id for one in sorted(devices, key=places.__getitem__)],
+            "data": dict(data),
+        }
+        for service, data, devices in alike.values()
+    ]
+    return {"actions": actions} if actions else {"actions": [], "reason": "none"}
+
+
+def _verbs(verb: str) -> Iterator[str]:
+    """Yield a verb, and those that are said for it of other devices."""
+    yield verb
+    seen = {verb}
+    for group in _ALIKE:
+        # Of the last two groups, what is on the right is not said for what is on the left.
+        is_one = verb in group if group[0] not in ("turn_on", "turn_off") else verb == group[0]
+        for other in group if is_one else ():
+            if other not in seen:
+                seen.add(other)
+                yield other

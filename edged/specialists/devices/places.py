@@ -1,0 +1,96 @@
+"""Where devices are said to be."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from edged.specialists.devices.calling import Words
+from edged.specialists.devices.command import Mention
+from edged.specialists.devices.household import LEVELS, Device, Household
+from edged.specialists.devices.kinds import kinds_called
+from edged.specialists.devices.words import single, singles, stem, stems, synonyms
+
+# Said for the whole home.
+_HOME = frozenset(("house", "home", "everywhere", "flat", "apartment", "place", "building"))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Areas and floors."""
+
+    areas: frozenset[str] = frozenset()
+    floors: frozenset[str] = frozenset()
+
+    def has(self, device: Device) -> bool:
+        """Tell whether a device is there."""
+        return device.area in self.areas or device.floor in self.floors
+
+
+def place_of(home: Household, mention: Mention) -> Place | None:
+    """Return where it is said to be; None where nothing is said, or no such place is here."""
+    if mention.where == "here" and home.asker:
+        return Place(areas=frozenset((home.asker,)))
+    if mention.where == "floor":
+        return Place(floors=frozenset((home.floor_of(home.asker),)) - {""})
+    return place_called(home, mention.place) if mention.place else None
+
+
+def is_elsewhere(home: Household, mention: Mention) -> bool:
+    """Tell whether a place is said that is not in this home."""
+    is_whole = bool(_HOME & {*mention.place})
+    return bool(mention.place) and not is_whole and place_called(home, mention.place) is None
+
+
+def place_called(home: Household, said: Sequence[str]) -> Place | None:
+    """Return the place that is called so; None where there is none."""
+    meant = home.place_speller.repaired(tuple(map(single, said)))
+    words = tuple(stem(word) for word in meant if word not in LEVELS)
+    if not words:
+        return None
+    telling = [word for word in words if word != "room"] or words
+    tests: tuple[Callable[[tuple[str, ...]], bool], ...] = (
+        lambda name: name == words,
+        lambda name: {*words} <= {*name},
+        lambda name: all(word in name or synonyms(word) & {*name} for word in telling),
+    )
+    for test in tests:
+        if found := frozenset(name for name, own in home.places.items() if test(own)):
+            areas = found & {*home.areas}
+            return Place(areas, found - areas)
+    return None
+
+
+def split_place(home: Household, mention: Mention, words: Words) -> tuple[Words, Place | None]:
+    """Return the words without the place that they begin with: "upstairs lights"."""
+    is_several = mention.is_all or mention.is_plural
+    for name in sorted({*home.floors, *home.areas}, key=lambda one: -len(stems(one))):
+        rest = _behind(words.said, name)
+        if not rest:
+            continue
+        names = frozenset((name,))
+        if name not in home.areas:
+            return Words(rest, words.is_plural), Place(floors=names)
+        # "The kitchen light" may as well be a name.
+        if is_several and kinds_called(tuple(map(stem, rest))):
+            return Words(rest, words.is_plural), Place(areas=names)
+    return words, None
+
+
+def _behind(said: tuple[str, ...], name: str) -> tuple[str, ...]:
+    """Return the words behind the name of a place; empty where they do not begin with it."""
+    for place in (singles(name), tuple(w for w in singles(name) if w not in LEVELS)):
+        if place and said[: len(place)] == place:
+            rest = said[len(place) :]
+            return rest[1:] if rest[:1] and rest[0] in LEVELS else rest
+    return ()
+
+
+def there(
+    home: Household, mention: Mention, place: Place, devices: Sequence[Device]
+) -> list[Device]:
+    """Return the devices of a place; where none is, those without a place named after it."""
+    named = {stem(word) for word in mention.place} or {*stems(home.asker)}
+    return [one for one in devices if place.has(one)] or _named_after(named, devices)
+
+
+def _named_after(place: set[str], devices: Iterable[Device]) -> list[Device]:
+    return [one for one in devices if not one.area and place and place <= {*one.name_stems}]

@@ -1,0 +1,105 @@
+"""What a prompt itself says once more, where a command that was made of it fits nothing here.
+
+A model that writes commands does not know the home: which word is a part of a name, or whether what
+is set to 40 is a lamp or a fan.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+
+from edged.specialists.devices.command import Command, Mention
+from edged.specialists.devices.household import Device, Household
+from edged.specialists.devices.words import single, singles, words_of
+
+# Services that set a device to a level, and the field that has it.
+_LEVELS = {
+    "turn_on": "brightness_pct",
+    "set_percentage": "percentage",
+    "set_cover_position": "position",
+    "set_valve_position": "position",
+    "volume_set": "volume_level",
+    "set_humidity": "humidity",
+    "set_temperature": "temperature",
+}
+_FEWEST_WORDS = 2
+_SHARE_OF_ONE = "volume_level"
+# A prompt that has one of these says which level it means.
+_SAID_LEVELS = re.compile(
+    r"bright|dim|speed|volume|loud|open|clos|position|degree|°|temperatur|humid"
+)
+_PERCENT = re.compile(r"%|per ?cent")
+_POLITE = frozenset(
+    (
+        *("please", "now", "thanks", "thank", "you", "the", "scene", "mode", "routine", "script"),
+        *("ok", "hey", "time", "for", "it", "is", "its"),
+    )
+)
+_NAMED_ALONE = ("scene", "script", "button", "input_button")
+
+
+def named_alone(home: Household, prompt: str) -> Device | None:
+    """Return the scene, script or button of which a prompt says the name and nothing else."""
+    words = [word for word in singles(prompt) if word not in _POLITE]
+    found = [
+        device
+        for device in home.devices
+        if device.domain in _NAMED_ALONE
+        and words
+        and words == [word for word in device.name_words if word not in _POLITE]
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def widened(mention: Mention, prompt: str, known: Collection[str]) -> Mention:
+    """Return a mention with the words beside it that are words of the home.
+
+    Args:
+        mention: Which fits several devices.
+        prompt: All that was said.
+        known: Words of the home without plurals.
+    """
+    said, count = words_of(prompt), len(mention.words)
+    for start in range(len(said) - count + 1) if count else ():
+        if said[start : start + count] == mention.words:
+            before, behind = said[max(start - 1, 0) : start], said[start + count :][:1]
+            added = ([one for one in some if single(one) in known] for some in (before, behind))
+            first, last = added
+            return replace(mention, words=(*first, *mention.words, *last))
+    return mention
+
+
+def named_after_all(mention: Mention, prompt: str, devices: Sequence[Device]) -> Mention:
+    """Return a mention of the device of which a prompt has the whole name, of two words at least.
+
+    Args:
+        mention: Which names none, and no place.
+        prompt: All that was said.
+        devices: Which can do what is asked.
+    """
+    said = singles(prompt)
+    found = [device for device in devices if _stands_in(device.name_words, said)]
+    longest = max((len(device.name_words) for device in found), default=0)
+    found = [device for device in found if len(device.name_words) == longest]
+    if len(found) != 1 or longest < _FEWEST_WORDS or mention.place or mention.where:
+        return mention
+    return replace(mention, kind="", words=words_of(found[0].name.replace("_", " ")))
+
+
+def _stands_in(words: tuple[str, ...], said: tuple[str, ...]) -> bool:
+    return any(said[at : at + len(words)] == words for at in range(len(said) - len(words) + 1))
+
+
+def other_levels(command: Command, prompt: str) -> Iterator[Command]:
+    """Yield a command to set a level for devices that have another one, if nothing says which."""
+    field = _LEVELS.get(command.verb)
+    if field is None or {*command.data} != {field} or _SAID_LEVELS.search(prompt.lower()):
+        return
+    value = command.data[field]
+    percent = round(100 * value) if field == _SHARE_OF_ONE else value
+    for verb, name in _LEVELS.items():
+        is_share = verb == "set_temperature" and _PERCENT.search(prompt.lower())
+        if verb == command.verb or is_share:
+            continue
+        level = round(percent / 100, 2) if name == _SHARE_OF_ONE else percent
+        yield replace(command, verb=verb, data={name: level})

@@ -1,0 +1,160 @@
+"""Words of names and of what is said, in a form in which they can be compared."""
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from functools import lru_cache
+
+from edged.specialists.hearing import NUMBER_WORDS, is_slip
+
+_WORD = re.compile(r"[a-z0-9]+")
+_DIGITS = {word: str(number) for number, word in enumerate(NUMBER_WORDS)}
+# Texts of which the words are kept: names come again with each request.
+_MOST_KEPT = 4096
+_PLURAL_LETTERS = 3
+_SHORT_PLURALS = frozenset(("acs", "tvs"))
+# Two words for the same thing; the second stands for both.
+_SAME = {
+    "lamp": "light",
+    "lighting": "light",
+    "bulb": "light",
+    "television": "tv",
+    "telly": "tv",
+    "hoover": "vacuum",
+    "lawnmower": "mower",
+    "drape": "curtain",
+    "aircon": "ac",
+}
+# What is heard for what was said.
+_HEARD = {"lite": "light", "lamb": "lamp", "van": "fan", "curtin": "curtain", "eating": "heating"}
+# Two words that one person may say where another one has the other; used where nothing else fits.
+_SYNONYMS = tuple(
+    frozenset(group.split())
+    for group in (
+        "lounge living sitting",
+        "bathroom restroom toilet wc loo washroom",
+        "hallway hall corridor",
+        "entrance entry entryway foyer",
+        "garden yard backyard",
+        "patio terrace",
+        "basement cellar",
+        "attic loft",
+        "office study",
+        "kid kids children child",
+        "couch sofa",
+        "closet wardrobe",
+        "laundry utility",
+        "upstairs upper",
+        "downstairs lower",
+        "ground first",
+        "speaker stereo",
+        "thermostat heating heater",
+        "plug socket outlet",
+        "robot vacuum",
+    )
+)
+_FEWEST_LETTERS = 4
+_MOST_LETTERS = 24
+_LONG = 8
+
+
+@lru_cache(_MOST_KEPT)
+def words_of(text: str) -> tuple[str, ...]:
+    """Return the words of a text: lower case, without apostrophes."""
+    return tuple(_WORD.findall(text.lower().replace("'", "").replace("\u2019", "")))
+
+
+@lru_cache(_MOST_KEPT)
+def single(word: str) -> str:
+    """Return what a word has in common with its plural and its digit."""
+    word = _DIGITS.get(word, word)
+    return word[:-1] if is_plural(word) else word
+
+
+@lru_cache(_MOST_KEPT)
+def stem(word: str) -> str:
+    """Return what a word has in common with its plural, its digit and its synonym."""
+    word = single(word)
+    return _SAME.get(word, word)
+
+
+@lru_cache(_MOST_KEPT)
+def singles(text: str) -> tuple[str, ...]:
+    """Return the words of a text without "the" and plurals, in digits."""
+    return tuple(single(word) for word in words_of(text) if word != "the")
+
+
+@lru_cache(_MOST_KEPT)
+def stems(text: str) -> tuple[str, ...]:
+    """Return the stems of the words of a text."""
+    return tuple(map(stem, singles(text)))
+
+
+def is_plural(word: str) -> bool:
+    """Tell whether a word looks like several of a thing."""
+    is_long = len(word) > _PLURAL_LETTERS or word in _SHORT_PLURALS
+    return is_long and word.endswith("s") and not word.endswith("ss")
+
+
+class Speller:
+    """Undoes slips of the keyboard and of hearing, where a known word is like what was said.
+
+    A word is looked up by what is left of it without one of its letters, so that anybody's words
+    are not compared with anybody's names one by one.
+
+    Args:
+        known: Words without plurals.
+    """
+
+    def __init__(self, known: Collection[str]) -> None:
+        self._known = frozenset(known)
+        self._near: dict[str, list[str]] = {}
+        for word in sorted(self._known):
+            for part in {word, *_without_a_letter(word)}:
+                self._near.setdefault(part, []).append(word)
+
+    def repaired(self, said: Sequence[str]) -> tuple[str, ...]:
+        """Return words as they were probably meant.
+
+        Args:
+            said: Without plurals, in their order.
+        """
+        words, made = list(said), list[str]()
+        while words:
+            word = words.pop(0)
+            if words and word not in self._known and word + words[0] in self._known:
+                made.append(word + words.pop(0))  # "bed room"
+            else:
+                made += self._meant(word)
+        return tuple(made)
+
+    def _meant(self, word: str) -> tuple[str, ...]:
+        if word in self._known:
+            return (word,)
+        for cut in range(2, len(word) - 1) if len(word) <= _MOST_LETTERS else ():
+            if word[:cut] in self._known and word[cut:] in self._known:  # "livingroom"
+                return word[:cut], word[cut:]
+        heard = _HEARD.get(word, word)
+        if heard in self._known:
+            return (heard,)
+        tried = (word, *(_without_a_letter(word) if len(word) >= _LONG else ()))
+        # Of long words, two slips.
+        near = (other for text in tried for other in self._like(text, word[0]))
+        return (next(near, word),)
+
+    def _like(self, text: str, first: str) -> Iterator[str]:
+        """Yield the known words that are a slip away from a text, and begin as it was said."""
+        for part in (text, *_without_a_letter(text)):
+            for other in self._near.get(part, ()):
+                if len(other) >= _FEWEST_LETTERS and other[0] == first and is_slip(other, text):
+                    yield other
+
+
+def _without_a_letter(word: str) -> tuple[str, ...]:
+    if not _FEWEST_LETTERS <= len(word) <= _MOST_LETTERS:
+        return ()
+    return tuple(word[:cut] + word[cut + 1 :] for cut in range(len(word)))
+
+
+def synonyms(word: str) -> frozenset[str]:
+    """Return what else a stem may be called."""
+    return frozenset(one for group in _SYNONYMS if word in group for one in group)
