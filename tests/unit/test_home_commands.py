@@ -8,12 +8,13 @@ import pytest
 from edged.specialists.compact.named import InputsError
 from edged.specialists.compact.schemas import ShapeError
 from edged.specialists.compact.shapes import AnswerError
-from edged.specialists.devices import words
+from edged.specialists.devices import rereading, words
 from edged.specialists.devices.command import form_of
 from edged.specialists.devices.household import Household
 from edged.specialists.devices.kinds import kinds_of
 from edged.specialists.devices.meaning import HomeMeaning, home_services
 from edged.specialists.devices.words import Speller, stems
+from edged.specialists.hearing import MAX_CHARACTERS
 from edged.specialists.wording import Wording, wording_of_schema
 from models.specialists.home.generator.effects import same_actions
 from models.specialists.home.generator.examples import make_many
@@ -230,6 +231,11 @@ DOORS = {
     "implied": ({"do": "unlock", "kind": "lock"}, "none"),
     "locking is no danger": ({"do": "lock", "kind": "lock"}, ["lock.front", "lock.back"]),
     "the alarm": ({"do": "alarm_disarm", "what": "alarm"}, ["alarm_control_panel.home"]),
+    "a door that is no valve": ({"do": "open_valve", "what": "gates", "all": True}, "none"),
+    "nor one of which a part is open": (
+        {"do": "set_valve_position", "what": "garage doors", "all": True, "position": 50},
+        "none",
+    ),
     "nothing is unlocked by opening": ({"do": "open_cover", "what": "front door"}, "none"),
 }
 
@@ -521,6 +527,21 @@ def test_fields_of_one_name_are_of_one_type() -> None:
         form_of(bad)
     with pytest.raises(ValueError, match="what: no field"):
         form_of(home_services([function("a.b", what=number)]))
+
+
+def test_of_a_long_prompt_the_last_words_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def singles(text: str) -> tuple[str, ...]:
+        read.append(text)
+        return words.singles(text)
+
+    monkeypatch.setattr(rereading, "singles", singles)
+    said = {"kind": "light", "color_name": "red"}
+    prompt = "turn it on " * 50_000 + "make the desk lamp red"
+    assert targets(prompt=prompt, **said) == ["light.desk"]
+    assert read
+    assert all(len(text) <= MAX_CHARACTERS for text in read)
 
 
 def test_words_are_not_compared_with_each_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,7 +116,7 @@ def is_usual(word: str) -> bool:
     return any(word == singles(kind.nouns[0])[-1] for kind in KINDS.values() if kind.nouns)
 
 
-@lru_cache(4096)
+@lru_cache(1024)
 def kinds_of(domain: str, name: str) -> frozenset[str]:
     """Return what a device may be: one kind where its name says so, all of its domain else."""
     possible = {kind: known for kind, known in KINDS.items() if known.domain == domain}
@@ -161,7 +161,7 @@ def names_for(kinds: frozenset[str]) -> frozenset[str]:
     )
 
 
-@lru_cache(4096)
+@lru_cache(1024)
 def kinds_called(words: tuple[str, ...]) -> frozenset[str]:
     """Return the kinds that some stems are the name of, with nothing else said."""
     return frozenset(

@@ -17,6 +17,7 @@ from edged.specialists.devices.rereading import (
     other_levels,
     widened,
 )
+from edged.specialists.hearing import Heard
 
 Answer = dict[str, Any]
 _SERVICE = re.compile(r"[a-z_]+\.[a-z_]+")
@@ -92,7 +93,7 @@ class HomeMeaning:
         Raises:
             InputsError: The inputs are no list of devices.
         """
-        home = Household(inputs)
+        home, prompt = Household(inputs), Heard(prompt).text
         if (device := named_alone(home, prompt)) is not None:
             verb = "press" if f"{device.domain}.press" in self._shapes else "turn_on"
             return _answer(home, [(f"{device.domain}.{verb}", {}, device)])
@@ -128,21 +129,24 @@ class HomeMeaning:
     def _found(self, home: Household, command: Command) -> tuple[Command, Found]:
         """Return the devices, and the command as these understand it."""
         for verb in _verbs(command.verb):
-            able = {one for one in home.domains if self._can(f"{one}.{verb}", command)}
-            found = find(home, command, able)
+            other = replace(command, verb=verb)
+            found = self._among_able(home, other)
             if found is not Nothing.NONE:
-                return replace(command, verb=verb), found
+                return other, found
         return command, Nothing.NONE
 
     def _at_another_level(
         self, home: Household, command: Command, prompt: str
     ) -> tuple[Command, Found]:
         for other in other_levels(command, prompt):
-            able = {one for one in home.domains if self._can(f"{one}.{other.verb}", other)}
-            found = find(home, other, able)
+            found = self._among_able(home, other)
             if isinstance(found, tuple):
                 return other, found
         return command, Nothing.NONE
+
+    def _among_able(self, home: Household, command: Command) -> Found:
+        able = {one for one in home.domains if self._can(f"{one}.{command.verb}", command)}
+        return find(home, command, able)
 
     def _can(self, service: str, command: Command) -> bool:
         shape = self._shapes.get(service)

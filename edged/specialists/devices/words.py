@@ -8,8 +8,8 @@ from edged.specialists.hearing import NUMBER_WORDS, is_slip
 
 _WORD = re.compile(r"[a-z0-9]+")
 _DIGITS = {word: str(number) for number, word in enumerate(NUMBER_WORDS)}
-# Texts of which the words are kept: names come again with each request.
-_MOST_KEPT = 4096
+# Words and names of which the stems are kept: they come again with each request. Prompts are none.
+_MOST_KEPT = 1024
 _PLURAL_LETTERS = 3
 _SHORT_PLURALS = frozenset(("acs", "tvs"))
 # Two words for the same thing; the second stands for both.
@@ -57,7 +57,6 @@ _MOST_LETTERS = 24
 _LONG = 8
 
 
-@lru_cache(_MOST_KEPT)
 def words_of(text: str) -> tuple[str, ...]:
     """Return the words of a text: lower case, without apostrophes."""
     return tuple(_WORD.findall(text.lower().replace("'", "").replace("\u2019", "")))
@@ -77,7 +76,6 @@ def stem(word: str) -> str:
     return _SAME.get(word, word)
 
 
-@lru_cache(_MOST_KEPT)
 def singles(text: str) -> tuple[str, ...]:
     """Return the words of a text without "the" and plurals, in digits."""
     return tuple(single(word) for word in words_of(text) if word != "the")
