@@ -6,6 +6,7 @@ with the process that started it.
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -52,17 +53,25 @@ next_connection_delay_ms = 1
 """
 _IOTCORE_MAIN = "from iotcore._serve import main; main()"
 
+_QUIET_PORTS = range(20_000, 32_768)
+"""Below those that the system gives to outgoing connections, so that none takes the port before
+its broker does, or while it is restarted."""
+
 
 def free_port(preferred: int = 0) -> int:
-    """Return a loopback TCP port without a listener, ``preferred`` if it is free."""
-    with socket.socket() as probe:
-        # As brokers do: a connection in TIME_WAIT does not block a port.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", preferred))
-        except OSError:
-            probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback TCP port without a listener, ``preferred`` if it is free.
+
+    Raises:
+        OSError: none of 32 others is free either.
+    """
+    others = secrets.SystemRandom().sample(_QUIET_PORTS, 32)
+    for port in (preferred or others.pop(), *others):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            # As brokers do: a connection in TIME_WAIT does not block a port.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no TCP port of 127.0.0.1 is free between 20000 and 32767")
 
 
 def is_listening(port: int) -> bool:
@@ -180,11 +189,11 @@ def mosquitto(
     if is_persistent:
         lines += ["persistence true", f"persistence_location {folder}/"]
     if users:
-        secrets = folder / "passwords"
-        secrets.write_text("".join(f"{name}:{word}\n" for name, word in users.items()))
-        secrets.chmod(0o600)
-        subprocess.run(["mosquitto_passwd", "-U", str(secrets)], check=True)
-        lines.append(f"password_file {secrets}")
+        passwords = folder / "passwords"
+        passwords.write_text("".join(f"{name}:{word}\n" for name, word in users.items()))
+        passwords.chmod(0o600)
+        subprocess.run(["mosquitto_passwd", "-U", str(passwords)], check=True)
+        lines.append(f"password_file {passwords}")
     config = folder / f"mosquitto-{port}.conf"
     config.write_text("\n".join([*lines, *extra, ""]))
     return Broker("mosquitto", port, [MOSQUITTO, "-c", str(config)], protocol)

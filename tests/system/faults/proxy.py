@@ -48,7 +48,11 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
-        self.port = 0
+        # Bound for as long as the proxy lives: while it refuses, nobody else gets its port.
+        self._place = socket.socket()
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._place.bind(("127.0.0.1", 0))
+        self.port = int(self._place.getsockname()[1])
         self.num_connections = 0
         self.heal()
 
@@ -109,6 +113,7 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_WAIT_S)
         self._loop.close()
+        self._place.close()
 
     # Runs on the thread of the proxy.
 
@@ -125,7 +130,6 @@ class Proxy:
             self._server = await asyncio.start_server(
                 self._accept, "127.0.0.1", self.port, reuse_address=True
             )
-            self.port = self._server.sockets[0].getsockname()[1]
 
     async def _hold(self) -> None:
         self._flow.clear()
