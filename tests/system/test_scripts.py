@@ -118,7 +118,7 @@ def test_the_house_rules_name_the_place(
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A folder with the set-up script and an environment whose pip only says what it was told."""
+    """A folder with the set-up script and an environment whose uv only says what it was told."""
     for name in ("pyproject.toml", "tests/conformance/pyproject.toml", "scripts/setup"):
         copy = tmp_path / name
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -128,20 +128,22 @@ def checkout(tmp_path: Path) -> Path:
     (packages,) = (tmp_path / ".venv" / "lib").glob("python3*/site-packages")
     (packages / "pip").mkdir()
     (packages / "pip" / "__init__.py").touch()
-    (packages / "pip" / "__main__.py").write_text(
-        "import sys; print('Collecting', sys.argv[-1]); sys.exit('torch' in sys.argv[-1])", "utf-8"
-    )
-    (tmp_path / ".venv" / "bin" / "pip").symlink_to("python")
+    (packages / "pip" / "__main__.py").touch()  # it has no settings
+    tools = tmp_path / ".venv" / "bin"
+    (tools / "pip").symlink_to("python")
+    script = '#!/bin/sh\nfor last; do :; done; echo "told $last"; [ "$last" != ".[torch]" ]\n'
+    (tools / "uv").write_text(script, "utf-8")
+    (tools / "uv").chmod(0o755)
     return tmp_path
 
 
 def test_a_complete_setup_does_nothing(checkout: Path) -> None:
     setup = checkout / "scripts" / "setup"
-    assert "  Collecting .[broker,dev]\n" in run(setup, "dev", "broker").stdout
+    assert "told .[broker,dev]\n" in run(setup, "dev", "broker").stdout
     assert run(setup, "dev", "broker").stdout == ""
     # What is there includes the smaller set, and not the other one.
     assert run(setup, "broker").stdout == ""
-    assert "  Collecting .[build]\n" in run(setup, "build").stdout
+    assert "told .[build]\n" in run(setup, "build").stdout
 
 
 def test_changed_dependencies_are_installed(checkout: Path) -> None:
@@ -151,13 +153,13 @@ def test_changed_dependencies_are_installed(checkout: Path) -> None:
     assert run(setup).stdout == ""
     text = pyproject.read_text("utf-8").replace('"jinja2>=3.1.4"', '"jinja2>=3.1.5"')
     pyproject.write_text(text, "utf-8")
-    assert "  Collecting .\n" in run(setup).stdout
+    assert "told .\n" in run(setup).stdout
 
 
 def test_an_interrupted_setup_continues(checkout: Path) -> None:
     setup = checkout / "scripts" / "setup"
     assert run(setup, "torch").returncode != 0
-    assert "  Collecting .[torch]\n" in run(setup, "torch").stdout
+    assert "told .[torch]\n" in run(setup, "torch").stdout
 
 
 def test_the_prompt_reaches_the_demo_unchanged(tmp_path: Path) -> None:

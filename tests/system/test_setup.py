@@ -69,6 +69,10 @@ def cpu_index(tmp_path: Path) -> Iterator[str]:
 
 def set_up(tmp_path: Path, wheels: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run it with no other wheels, so that it ends before anything is installed."""
+    venv = tmp_path / "venv"
+    if not venv.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+        (venv / "bin" / "uv").symlink_to(Path(sys.prefix) / "bin" / "uv")
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PIP_")},
         "PIP_CONFIG_FILE": os.devnull,
@@ -77,7 +81,7 @@ def set_up(tmp_path: Path, wheels: Path, **variables: str) -> subprocess.Complet
         "PYTHON": sys.executable,
         **variables,
     }
-    command = [str(ROOT / "scripts" / "setup"), "--venv", str(tmp_path / "venv"), "build"]
+    command = [str(ROOT / "scripts" / "setup"), "--venv", str(venv), "build"]
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
