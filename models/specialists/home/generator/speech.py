@@ -149,7 +149,7 @@ def deliver(rng: Random, text: str, kept: Collection[str], *, is_spoken: bool) -
         text = re.sub(r"\bi\b", "I", text)
         is_question = _QUESTION.match(text.lower())
         return text + ("?" if is_question else rng.choice((".", ".", "", "!")))
-    return text.upper() if style < 0.53 else text
+    return text.upper() if style < 0.56 else text
 
 
 def _changed(rng: Random, text: str, *, is_spoken: bool) -> str:

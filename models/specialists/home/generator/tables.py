@@ -1,5 +1,22 @@
 """The tables beside this module: what people say, and how they name things.
 
+``commands/`` has a section for each command::
+
+    [name] services, one a domain | data field=slot or field=value | what it applies to
+
+Below it, a line is a form: ``(this|that)`` and ``[may be left out]``. ``{x}`` is what is meant
+("the desk lamp", "all blinds upstairs"), ``{in}`` a place or nothing ("in here", "upstairs", ""),
+any other braces a value. A line that begins with ``- `` is no request by itself, so nothing polite
+is put around it. What a section applies to:
+
+``kinds=…``
+    only devices of these kinds
+``implied=…``
+    no device is named: those of this kind are meant; ``number=one``, ``many`` or ``all``; ``here``:
+    where the asker is
+``weight=N``
+    how often, beside the others (1)
+
 Rule: a line behind ``~`` is held out. What is in one split is in no other.
 """
 
@@ -7,11 +24,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 SPLITS = ("train", "held-out")
 _HELD_OUT = "~"
 _FOLDER = Path(__file__).parent
+_TOPICS = ("switching", "lights", "climate", "covers", "chores", "media")
+_COMMANDS = [f"commands/{topic}.txt" for topic in _TOPICS]
 _SECTION = re.compile(r"\[([^\]]+)\]\s*(.*)")
 _CHOICE = re.compile(r"\(([^()]+\|[^()]*)\)")
 _OPTION = re.compile(r"\[([^\[\]]+)\]")
@@ -92,9 +112,9 @@ def _forms(lines: list[str]) -> tuple[Form, ...]:
 
 @cache
 def commands() -> tuple[Section, ...]:
-    """Read ``commands.txt``."""
+    """Read the files of ``commands/``."""
     sections = []
-    for name, head, lines in _sections("commands.txt"):
+    for name, head, lines in chain.from_iterable(map(_sections, _COMMANDS)):
         services, data, settings = (part.split() for part in head.split("|"))
         pairs = dict(word.split("=") for word in settings if "=" in word)
         section = Section(
