@@ -23,9 +23,9 @@ KINDS = {
     "light": Kind("light", ("light", "lights", "lamp", "lamps")),
     "switch": Kind("switch", ("switch", "plug", "outlet", "socket")),
     "fan": Kind("fan", ("fan", "fans")),
-    "blind": Kind("cover", ("blind", "blinds")),
+    "blind": Kind("cover", ("blind", "blinds"), ("covering", "venetian", "roman")),
     "curtain": Kind("cover", ("curtain", "curtains", "drapes")),
-    "shade": Kind("cover", ("shade", "shades")),
+    "shade": Kind("cover", ("shade", "shades", "sunshade", "sunshades")),
     "shutter": Kind("cover", ("shutter", "shutters")),
     "awning": Kind("cover", ("awning", "awnings")),
     "garage_door": Kind("cover", ("garage door", "garage doors"), ("door",)),
@@ -49,7 +49,7 @@ KINDS = {
         (
             *("projector", "beamer", "roku", "chromecast", "shield", "firetv", "bravia", "oled"),
             *("qled", "samsung", "lg", "tcl", "vizio", "screen", "stick", "kodi", "xbox"),
-            *("playstation", "hisense", "panasonic", "webos"),
+            *("playstation", "hisense", "panasonic", "webos", "monitor", "firestick", "sky"),
         ),
     ),
     "speaker": Kind(
@@ -59,9 +59,10 @@ KINDS = {
             *("sonos", "homepod", "echo", "soundbar", "stereo", "radio", "hifi", "receiver"),
             *("boombox", "dot", "audio", "denon", "yamaha", "bose", "jbl", "marantz", "turntable"),
             *("sound", "music", "spotify", "roam", "amp", "subwoofer", "record", "mini", "nest"),
+            *("cd", "jukebox", "gramophone", "homepods", "google", "alexa"),
         ),
     ),
-    "radiator": Kind("climate", ("radiator", "radiators"), ("trv", "valve")),
+    "radiator": Kind("climate", ("radiator", "radiators"), ("trv", "valve", "heater")),
     "ac": Kind(
         "climate",
         ("ac", "acs", "conditioner", "conditioning"),

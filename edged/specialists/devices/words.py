@@ -21,7 +21,11 @@ _SAME = {
     "telly": "tv",
     "hoover": "vacuum",
     "lawnmower": "mower",
+    "tele": "tv",
     "drape": "curtain",
+    "drapery": "curtain",
+    "draperie": "curtain",  # of "draperies"
+    "rad": "radiator",
     "aircon": "ac",
 }
 # What is heard for what was said.
