@@ -1,8 +1,8 @@
 """``python -m models.specialists.home.measure --model BUNDLE``: how good the home specialist is.
 
 Asks the engine, as a node does, about homes that were not learned from: of 5 and of 30 devices with
-forms and names that are held out, and the sentences of ``by-hand.txt``, which no rule made. An
-answer is right if it does the same.
+forms and names that are held out, and sentences by hand, which no rule made. An answer is right if
+it does the same.
 """
 
 import argparse
@@ -93,11 +93,12 @@ def main() -> None:
         ]
         for size in (5, 30)
     }
-    sets["by hand"] = list(by_hand.read())
+    sets["by hand, read before"] = list(by_hand.read(by_hand.READ))
+    sets["by hand, fresh"] = list(by_hand.read(by_hand.FRESH))
     for name, examples in sets.items():
         for line in measure(name, home, examples):
             print(line, flush=True)
-    print(taken(home, sets["by hand"]))
+    print(taken(home, sets["by hand, fresh"]))
 
 
 if __name__ == "__main__":

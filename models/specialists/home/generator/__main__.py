@@ -37,7 +37,8 @@ def main() -> None:
         sys.stdout.write(json.dumps(shape.schema(), indent=1) + "\n")
         return
     made = make_many(given.count, given.seed, given.split, given.devices, given.each)
-    for line in by_hand.read() if given.by_hand else (example.as_json() for example in made):
+    lines = by_hand.read(by_hand.READ) if given.by_hand else (one.as_json() for one in made)
+    for line in lines:
         sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
