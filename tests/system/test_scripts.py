@@ -128,7 +128,10 @@ def checkout(tmp_path: Path) -> Path:
     (packages,) = (tmp_path / ".venv" / "lib").glob("python3*/site-packages")
     (packages / "pip").mkdir()
     (packages / "pip" / "__init__.py").touch()
-    (packages / "pip" / "__main__.py").touch()  # it has no settings
+    # pip has no settings, and installs nothing.
+    (packages / "pip" / "__main__.py").write_text(
+        "import sys; sys.exit('install' in sys.argv)", "utf-8"
+    )
     tools = tmp_path / ".venv" / "bin"
     (tools / "pip").symlink_to("python")
     script = '#!/bin/sh\nfor last; do :; done; echo "told $last"; [ "$last" != ".[torch]" ]\n'
