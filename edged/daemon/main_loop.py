@@ -106,6 +106,7 @@ class MainLoop:
 
         Raises:
             StalledError: A thread died or the engine hangs.
+            TrialFailedError: What came on trial at a reload does not serve.
         """
         try:
             self._serve()

@@ -1,16 +1,17 @@
 """A model that was just installed is on trial: whether it does well is noted here.
 
 It has passed when it has answered ``PROMPTS`` requests, or served for ``LONGEST_S``. It has failed
-when it cannot be loaded, or when the process ends otherwise than by a stop. The daemon may not
-change the store of the models: when the service has ended, the unit calls ``edged model settle``,
-which reads the note and accepts the model, or takes it back.
+when it cannot be loaded or read, or when the process ends otherwise than by a stop. The daemon may
+not change the store of the models: when the service has ended, the unit calls ``edged model
+settle``, which reads the note and accepts the model, or takes it back.
 
 Rule: a note that cannot be written or read leaves the trial open, and never stops an answer.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from edged.bundle.store import stores_of
@@ -50,6 +51,7 @@ class ModelTrial:
         self._since_s = clock()
         self._served_before = 0
         self._failed: tuple[TrialFailed, ...] = ()
+        self._specialists: dict[str, str] = {}
         self._events: list[Event] = []
         self.begin(config, 0)
 
@@ -60,7 +62,10 @@ class ModelTrial:
             config: As it was read.
             num_served: Answers of this process until now.
         """
-        models, self._failed = _on_trial(config)
+        on_trial, self._failed = _on_trial(config)
+        roots = {folder.parent for folder in config.specialists}
+        self._specialists = {root.name: one for root, one in on_trial.items() if root in roots}
+        models = tuple(sorted(on_trial.values()))
         if models and models == self._record.models:
             return
         before = TrialRecord() if self._folder is None else read_record(self._folder)
@@ -91,6 +96,19 @@ class ModelTrial:
         except (EdgedError, OSError, MemoryError) as error:
             problem = str(error) or "memory ran out"
             raise TrialFailedError(f"{self._names}: on trial, and taken back: {problem}") from error
+
+    def check(self, problems: Mapping[str, str]) -> None:
+        """Fail where a specialist on trial does not serve: others' answers say nothing of it.
+
+        Args:
+            problems: Of specialists that were just read; as ``SpecialistFolders`` has them.
+
+        Raises:
+            TrialFailedError: It is to be taken back.
+        """
+        for name, candidate in self._specialists.items():
+            if self._is_running and name in problems:
+                raise TrialFailedError(f"{candidate}: on trial, and taken back: {problems[name]}")
 
     def tick(self, num_served: int) -> list[Event]:
         """End the trial if it was long enough; return what operators were not told yet."""
@@ -141,9 +159,10 @@ class ModelTrial:
         self._record = record
 
 
-def _on_trial(config: Config) -> tuple[tuple[str, ...], tuple[TrialFailed, ...]]:
-    """Return what is on trial, and what failed and was taken back since the last installation."""
-    models, failed = [], []
+def _on_trial(config: Config) -> tuple[dict[Path, str], tuple[TrialFailed, ...]]:
+    """Return what is on trial, by its store, and what was taken back since it was installed."""
+    models: dict[Path, str] = {}
+    failed = []
     for store in stores_of(config.served_folders):
         try:
             state, gone = store.state(), store.failure()
@@ -151,7 +170,7 @@ def _on_trial(config: Config) -> tuple[tuple[str, ...], tuple[TrialFailed, ...]]
             _LOG.warning("%s: not known whether it is on trial: %s", store.root, error)
             continue
         if state.is_on_trial and state.trial is not None:
-            models.append(state.trial.candidate)
+            models[store.root] = state.trial.candidate
         elif gone is not None:
             failed.append(TrialFailed(gone.model, gone.reason))
-    return tuple(sorted(models)), tuple(failed)
+    return models, tuple(failed)

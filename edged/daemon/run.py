@@ -33,7 +33,7 @@ from edged.daemon.loader import ResidentModel, load
 from edged.daemon.logs import configure_logging
 from edged.daemon.main_loop import MainLoop, Parts, StalledError
 from edged.daemon.measurements import known_cost
-from edged.daemon.model_trial import ModelTrial
+from edged.daemon.model_trial import ModelTrial, TrialFailedError
 from edged.daemon.operator_events import OperatorEvents
 from edged.daemon.preparer import Preparer
 from edged.daemon.reporting import OFFLINE, ONLINE, Reporter
@@ -158,7 +158,9 @@ def _start(
 
     def load_all() -> ResidentModel:
         check_broker_files(config.broker)  # before the model is loaded for nothing
-        return trial.load(partial(load_model, config))
+        loaded = trial.load(partial(load_model, config))
+        trial.check(loaded.specialists.problems)
+        return loaded
 
     report = WaitingReport(notifier, config)
     try:
@@ -294,6 +296,9 @@ def exchange_specialists(read: Callable[[], Config], model: ResidentModel, parts
 
     The first one needs a place in the cache, and the first that writes another graph of the model,
     so both take a restart.
+
+    Raises:
+        TrialFailedError: One on trial does not serve.
     """
     config = read()
     if replace(config, specialists=model.config.specialists) != model.config:
@@ -314,6 +319,7 @@ def exchange_specialists(read: Callable[[], Config], model: ResidentModel, parts
         return True
     model.specialists.read(folders)
     parts.trial.begin(config, parts.driver.node.metrics.served)
+    parts.trial.check(model.specialists.problems)
     ledger.exchange(Account.SPECIALISTS, model.specialists.installed.held_bytes(num_slots))
     memory.return_freed()
     parts.reporter.announce()
@@ -323,7 +329,7 @@ def exchange_specialists(read: Callable[[], Config], model: ResidentModel, parts
 def _run(loop: MainLoop) -> ExitCode:
     try:
         loop.run()
-    except StalledError as error:
+    except (StalledError, TrialFailedError) as error:
         _LOG.error("%s; leaving, to be started again", error)
         return ExitCode.SOFTWARE
     _LOG.info("stopped")

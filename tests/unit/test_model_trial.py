@@ -1,6 +1,7 @@
 """A model on trial passes or fails, and is accepted or taken back when the service has ended."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,19 @@ def test_what_comes_on_trial_at_a_reload_has_a_trial_of_its_own(device: Device) 
     trial.begin(device.config, 7)
     assert trial.tick(PROMPTS) == []
     assert trial.tick(PROMPTS + 7) == [TrialPassed("newer")]
+
+
+def test_a_specialist_on_trial_that_cannot_be_read_fails_whoever_else_answers(
+    device: Device,
+) -> None:
+    model = ModelConfig(path=device.folder / "bundle")
+    config = replace(device.config, model=model, specialists=(device.store.current,))
+    trial = ModelTrial(config, lambda: device.now_s)
+    trial.check({"other": "taught to another model"})
+    with pytest.raises(TrialFailedError, match="new: on trial, and taken back: damaged"):
+        trial.check({"model": "damaged"})
+    trial.tick(PROMPTS)
+    trial.check({"model": "damaged later, when it had passed"})
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b'{"models": [], "starts": -1}', b"\xff" * 99999])
