@@ -1,7 +1,8 @@
 """``python -m models.specialists.home.make --model BUNDLE``: make the home specialist.
 
-Writes examples, teaches them with ``edged teach`` and puts what a node needs into ``specialist/``.
-What was killed goes on where it was when it is called again.
+Writes examples, teaches them with ``edged teach``, calibrates what it made on forms and names that
+are held out, and puts what a node needs into ``specialist/``. What was killed goes on where it was
+when it is called again.
 """
 
 import argparse
@@ -12,11 +13,15 @@ import sys
 from pathlib import Path
 
 from edged.specialists.writer import ADAPTER, WRITER
+from models.specialists.home.calibrate import calibrate
 from models.specialists.home.generator.examples import make_many
 from models.specialists.home.generator.shape import schema
 
 HERE = Path(__file__).parent
 _TAUGHT = ("prompt", "inputs", "group")
+# Examples to calibrate on, of homes from small to large; ``measure`` asks with other seeds.
+_NUM_ASKED = 600
+_ASKED_SEED = 1000
 
 
 def main() -> int:
@@ -46,6 +51,12 @@ def main() -> int:
     command += ["--begin", str(given.begin)] if given.begin is not None else []
     status = subprocess.run([*command, "--threads", str(given.threads)], check=False).returncode
     if status == 0:
+        asked = list(make_many(_NUM_ASKED, _ASKED_SEED + given.seed, "held-out", (1, 30)))
+        result = calibrate(output, given.model, asked)
+        print(
+            f"calibrated on {len(asked)} held-out sentences: {result.accuracy:.1%} right, "
+            f"ECE {result.ece:.3f}; answers {result.answered:.1%} of them"
+        )
         target = HERE / "specialist"
         target.mkdir(exist_ok=True)
         for name in (WRITER, ADAPTER):

@@ -33,6 +33,8 @@ class Reply:
 
     value: Any
     """JSON; null where it is none."""
+    log_probability: float
+    """Of all its tokens."""
     confidence: float
     taken_ms: float
 
@@ -48,7 +50,7 @@ def ask(home: AskedWriter, example: Mapping[str, Any]) -> Reply:
         with suppress(AnswerError):
             value = home.writer.wording.read(found.text, inputs, example["prompt"])
     confidence = home.writer.description.confidence(found.log_probability)
-    return Reply(value, confidence, taken_ms)
+    return Reply(value, found.log_probability, confidence, taken_ms)
 
 
 def measure(name: str, home: AskedWriter, examples: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -1,0 +1,52 @@
+"""Make a home specialist's confidence mean what it says, on forms and names that it never saw.
+
+``edged teach`` calibrates on examples that it keeps apart. They are of the forms that are learned,
+and people say things in others. And an answer is ``unsure`` where it is rather wrong than right.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from edged.commands.written import AskedWriter
+from edged.specialists.folder import Result
+from edged.specialists.measures import calibration_error, interval
+from edged.specialists.training import probability_scale
+from edged.specialists.writer import ADAPTER, read_description, write_writer
+from models.specialists.home.generator.examples import Example
+from models.specialists.home.generator.judge import judge
+from models.specialists.home.measure import ask
+
+_UNSURE_BELOW = 0.5
+
+
+def calibrate(folder: Path, model: Path, examples: Sequence[Example]) -> Result:
+    """Write into a specialist's folder what its probabilities mean; return how good it was.
+
+    Args:
+        folder: Of the specialist.
+        model: The bundle that it was taught to.
+        examples: None of those that it is judged by later.
+    """
+    home = AskedWriter(folder, model)
+    asked = [example.as_json() for example in examples]
+    replies = [ask(home, example) for example in asked]
+    is_right = np.array([one.is_right for one in judge(asked, [one.value for one in replies])])
+    description, _ = read_description(folder)
+    slope, shift = probability_scale(np.array([one.log_probability for one in replies]), is_right)
+    description = replace(description, slope=slope, shift=shift)
+    confidence = np.array([description.confidence(one.log_probability) for one in replies])
+    is_sure = confidence >= _UNSURE_BELOW
+    right = int(is_right.sum())
+    result = Result(
+        *(right / len(asked), *interval(right, len(asked))),
+        *(calibration_error(confidence.tolist(), is_right.tolist()), len(asked), _UNSURE_BELOW),
+        float(is_sure.mean()),
+        float(is_right[is_sure].mean()) if is_sure.any() else 0.0,
+        None,
+    )
+    description = replace(description, unsure_below=_UNSURE_BELOW, result=result)
+    write_writer(folder, description, (folder / ADAPTER).read_bytes())
+    return result
