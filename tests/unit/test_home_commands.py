@@ -121,6 +121,11 @@ NAMES = {
     "a name without a hint": ({"what": "humidifier"}, ["humidifier.levoit"]),
     "no such place, but a name": ({"what": "fan", "in": "desk"}, ["fan.desk"]),
     "a place that was taken for a name": ({"kind": "light", "in": "island"}, ["light.island"]),
+    "several names that were taken for a place": (
+        {"kind": "everything", "in": "desks", "all": True},
+        ["light.desk", "fan.desk"],
+    ),
+    "an article with a slip": ({"what": "teh desk lamp"}, ["light.desk"]),
     "a scene": ({"what": "the film night scene"}, ["scene.film"]),
     "not here": ({"what": "jacuzzi"}, "none"),
     "not there": ({"what": "desk lamp", "in": "kitchen"}, "none"),
@@ -142,6 +147,11 @@ NAMES = {
     "all but one": (
         {"what": "lights", "in": "office", "all": True, "except": "desk lamp"},
         ["light.ceiling"],
+    ),
+    "all but the one of a place": (
+        {"do": "close_cover", "what": "blinds", "all": True}
+        | {"except": "the one", "except_in": "office"},
+        ["cover.kitchen_left", "cover.kitchen_right"],
     ),
     "all but those of a place": (
         {"what": "lights", "all": True, "except": "lights", "except_in": "office"},

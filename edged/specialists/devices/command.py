@@ -1,7 +1,7 @@
 """What a model says of a command: what is to be done, and in which words devices were named."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edged.specialists.devices.kinds import IMPLIED
@@ -9,6 +9,9 @@ from edged.specialists.devices.words import is_plural, stem, words_of
 
 MAX_WORDS_CHARACTERS = 80
 MAX_COMMANDS = 16
+_ARTICLES = frozenset(("the", "teh", "hte"))  # typed in a hurry, too
+# "All blinds but the one in the kitchen".
+_PRONOUNS = frozenset(("one", "ones", "that", "those"))
 _QUANTITIES = frozenset(("all", "every", "each", "both"))
 _BEFORE_NAMES = _QUANTITIES | {"of", "a", "an", "my", "our", "your", "this", "that"}
 _BEFORE_PLACES = frozenset(("in", "on", "at", "the", "my", "our", "of", "floor", "level"))
@@ -104,17 +107,18 @@ def _joined(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> Mapp
 
 def read_command(said: Mapping[str, Any]) -> Command:
     """Return what a model said, of the form of ``form_of``."""
-    left_out = None
+    mention, left_out = _mention(said.get("what", ""), said.get("in", ""), said), None
     if "except" in said:
         left_out = _mention(said["except"], said.get("except_in", ""), {})
-    mention = _mention(said.get("what", ""), said.get("in", ""), said)
+        if {*left_out.words} <= _PRONOUNS:
+            left_out = replace(left_out, words=mention.words)
     own = ("do", "what", "kind", "in", "where", "all", "except", "except_in")
     data = {name: value for name, value in said.items() if name not in own}
     return Command(said["do"], mention, left_out, data)
 
 
 def _mention(what: str, place: str, said: Mapping[str, Any]) -> Mention:
-    words = [word for word in words_of(what) if word != "the"]
+    words = [word for word in words_of(what) if word not in _ARTICLES]
     is_all = bool(said.get("all"))
     while words and words[0] in _BEFORE_NAMES:
         is_all |= words.pop(0) in _QUANTITIES

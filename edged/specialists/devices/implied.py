@@ -7,7 +7,7 @@ from edged.specialists.devices.command import Mention
 from edged.specialists.devices.household import Device, Found, Household, Nothing, only
 from edged.specialists.devices.kinds import IMPLIED, IMPLIED_ALL
 from edged.specialists.devices.places import Place, is_elsewhere, place_of, there
-from edged.specialists.devices.words import stem
+from edged.specialists.devices.words import is_plural, stem
 
 _SHOPPING = frozenset(("shopping", "grocery", "grocerie", "supermarket"))
 _LAWN = frozenset(("lawn", "grass", "meadow"))
@@ -37,7 +37,9 @@ def implied(home: Household, mention: Mention, able: Sequence[Device]) -> Found:
     if mention.kind in ("shopping", "todo"):
         return only([one for one in found if _SHOPPING & {*one.name_stems}] or found)
     if is_elsewhere(home, mention):  # or what was taken for a place is a name
-        return only(called(tuple(map(stem, mention.place)), found))
+        named = called(tuple(map(stem, mention.place)), found)
+        is_several = mention.is_all or is_plural(mention.place[-1])
+        return tuple(named) or Nothing.NONE if is_several else only(named)
     if mention.where == "here" and place is None:  # nobody knows where that is
         areas = {device.area for device in found}
         return Nothing.AMBIGUOUS if len(areas) > 1 else tuple(found) or Nothing.NONE
