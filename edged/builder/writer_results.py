@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edged.errors import BuildError
 from edged.specialists.folder import Result
@@ -37,8 +38,7 @@ def calibrated(
 ) -> WriterDescription:
     """Return the description with what probabilities of answers mean, and from where on."""
     is_right = np.array([one.is_right for one in held_out])
-    slope, shift = probability_scale(np.array([one.log_probability for one in held_out]), is_right)
-    description = replace(description, slope=slope, shift=shift)
+    description = scaled(description, [one.log_probability for one in held_out], is_right)
     confidence = np.array([description.confidence(one.log_probability) for one in held_out])
     threshold = unsure_below(confidence, is_right, arguments.precision)
     description = replace(description, unsure_below=threshold)
@@ -49,17 +49,35 @@ def result_of(
     written: Sequence[Written], description: WriterDescription, arguments: argparse.Namespace
 ) -> Result:
     """Return the figures of what was answered, and print what was wrong."""
-    right = [one.is_right for one in written]
-    confidence = [description.confidence(one.log_probability) for one in written]
-    is_answered = [one >= description.unsure_below for one in confidence]
-    answered_right = [one for one, known in zip(right, is_answered, strict=True) if known]
     for one in [one for one in written if not one.is_right][:_SHOWN]:
         turn = one.asked.dialogue
         said = one.asked.messages[-1].content[-80:]
         print(f"{turn.place}: {one.text!r} for {one.asked.text!r}: {said!r}")
+    is_right = [one.is_right for one in written]
+    return summed(description, [w.log_probability for w in written], is_right, arguments.precision)
+
+
+def scaled(
+    description: WriterDescription, log_probabilities: Sequence[float], is_right: NDArray[np.bool_]
+) -> WriterDescription:
+    """Return the description with what probabilities of answers mean."""
+    slope, shift = probability_scale(np.array(log_probabilities), is_right)
+    return replace(description, slope=slope, shift=shift)
+
+
+def summed(
+    description: WriterDescription,
+    log_probabilities: Sequence[float],
+    is_right: Sequence[bool],
+    precision: float,
+) -> Result:
+    """Return the figures of answers; ``precision`` is what was aimed at."""
+    confidence = [description.confidence(one) for one in log_probabilities]
+    is_answered = [one >= description.unsure_below for one in confidence]
+    answered_right = [one for one, known in zip(is_right, is_answered, strict=True) if known]
     return Result(
-        *(float(np.mean(right)), *interval(sum(right), len(right))),
-        *(calibration_error(confidence, right), len(right), arguments.precision),
+        *(float(np.mean(is_right)), *interval(sum(is_right), len(is_right))),
+        *(calibration_error(confidence, is_right), len(is_right), precision),
         float(np.mean(is_answered)),
         float(np.mean(answered_right)) if answered_right else 0.0,
         None,

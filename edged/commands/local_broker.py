@@ -53,7 +53,7 @@ next_connection_delay_ms = 1
 """
 _IOTCORE_MAIN = "from iotcore._serve import main; main()"
 
-_QUIET_PORTS = range(20_000, 32_768)
+_LISTENER_PORTS = range(20_000, 32_768)
 """Below those that the system gives to outgoing connections, so that none takes the port before
 its broker does, or while it is restarted."""
 
@@ -64,7 +64,8 @@ def free_port(preferred: int = 0) -> int:
     Raises:
         OSError: none of 32 others is free either.
     """
-    others = secrets.SystemRandom().sample(_QUIET_PORTS, 32)
+    # Not ``random``: processes that test at the same time seed it alike.
+    others = secrets.SystemRandom().sample(_LISTENER_PORTS, 32)
     for port in (preferred or others.pop(), *others):
         with socket.socket() as probe, contextlib.suppress(OSError):
             # As brokers do: a connection in TIME_WAIT does not block a port.

@@ -125,6 +125,7 @@ NAMES = {
         {"kind": "everything", "in": "desks", "all": True},
         ["light.desk", "fan.desk"],
     ),
+    "a short word for a thing": ({"what": "rads"}, ["climate.lounge"]),
     "an article with a slip": ({"what": "teh desk lamp"}, ["light.desk"]),
     "a scene": ({"what": "the film night scene"}, ["scene.film"]),
     "not here": ({"what": "jacuzzi"}, "none"),
@@ -308,6 +309,9 @@ def test_without_areas_a_name_says_where_a_thing_is() -> None:
 
 def test_a_thing_is_what_its_name_ends_with() -> None:
     assert kinds_of("cover", "Bedroom window blind") == {"blind"}
+    assert kinds_of("cover", "Window covering") == {"blind"}
+    assert kinds_of("cover", "Sunshade left") == {"shade"}
+    assert kinds_of("cover", "Draperies") == {"curtain"}
     assert kinds_of("cover", "Garage door left") == {"garage_door"}
     assert kinds_of("cover", "Markise") >= {"blind", "awning"}
     assert kinds_of("media_player", "Kitchen radio") == {"speaker"}

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -12,7 +14,9 @@ from edged.bundle.store import Store
 from edged.bundle.trial_record import RECORD, read_record
 from edged.cli import main
 from edged.config.keys import Config, ModelConfig, StateConfig
+from edged.daemon.loader import ResidentModel
 from edged.daemon.model_trial import LONGEST_S, MAX_STARTS, PROMPTS, ModelTrial, TrialFailedError
+from edged.daemon.run import serve
 from edged.errors import BundleError, ConfigError, ExitCode
 from edged.protocol.event import TrialFailed, TrialPassed
 from tests.unit.test_bundle import GRAPH
@@ -184,6 +188,18 @@ def test_a_specialist_on_trial_that_cannot_be_read_fails_whoever_else_answers(
         trial.check({"model": "damaged"})
     trial.tick(PROMPTS)
     trial.check({"model": "damaged later, when it had passed"})
+
+
+def test_a_start_fails_with_a_specialist_on_trial_that_cannot_be_read(device: Device) -> None:
+    model = ModelConfig(path=device.folder / "bundle")
+    config = replace(device.config, model=model, specialists=(device.store.current,))
+
+    def load(_: Config) -> ResidentModel:
+        specialists = SimpleNamespace(problems={"model": "damaged"})
+        return cast("ResidentModel", SimpleNamespace(specialists=specialists))
+
+    with pytest.raises(TrialFailedError, match="taken back: damaged"):
+        serve(lambda: config, load)
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b'{"models": [], "starts": -1}', b"\xff" * 99999])

@@ -23,7 +23,7 @@ KINDS = {
     "light": Kind("light", ("light", "lights", "lamp", "lamps")),
     "switch": Kind("switch", ("switch", "plug", "outlet", "socket")),
     "fan": Kind("fan", ("fan", "fans")),
-    "blind": Kind("cover", ("blind", "blinds"), ("covering", "venetian", "roman")),
+    "blind": Kind("cover", ("blind", "blinds", "covering"), ("venetian", "roman")),
     "curtain": Kind("cover", ("curtain", "curtains", "drapes")),
     "shade": Kind("cover", ("shade", "shades", "sunshade", "sunshades")),
     "shutter": Kind("cover", ("shutter", "shutters")),

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from edged.builder.writer_results import scaled, summed
 from edged.commands.written import AskedWriter
 from edged.specialists.folder import Result
-from edged.specialists.measures import calibration_error, interval
-from edged.specialists.training import probability_scale
 from edged.specialists.writer import ADAPTER, read_description, write_writer
 from models.specialists.home.generator.examples import Example
 from models.specialists.home.generator.judge import judge
@@ -33,20 +32,11 @@ def calibrate(folder: Path, model: Path, examples: Sequence[Example]) -> Result:
     home = AskedWriter(folder, model)
     asked = [example.as_json() for example in examples]
     replies = [ask(home, example) for example in asked]
-    is_right = np.array([one.is_right for one in judge(asked, [one.value for one in replies])])
-    description, _ = read_description(folder)
-    slope, shift = probability_scale(np.array([one.log_probability for one in replies]), is_right)
-    description = replace(description, slope=slope, shift=shift)
-    confidence = np.array([description.confidence(one.log_probability) for one in replies])
-    is_sure = confidence >= _UNSURE_BELOW
-    right = int(is_right.sum())
-    result = Result(
-        *(right / len(asked), *interval(right, len(asked))),
-        *(calibration_error(confidence.tolist(), is_right.tolist()), len(asked), _UNSURE_BELOW),
-        float(is_sure.mean()),
-        float(is_right[is_sure].mean()) if is_sure.any() else 0.0,
-        None,
-    )
-    description = replace(description, unsure_below=_UNSURE_BELOW, result=result)
-    write_writer(folder, description, (folder / ADAPTER).read_bytes())
+    is_right = [one.is_right for one in judge(asked, [one.value for one in replies])]
+    found = [one.log_probability for one in replies]
+    description = scaled(read_description(folder)[0], found, np.array(is_right))
+    description = replace(description, unsure_below=_UNSURE_BELOW)
+    result = summed(description, found, is_right, _UNSURE_BELOW)
+    description, adapter = replace(description, result=result), (folder / ADAPTER).read_bytes()
+    write_writer(folder, description, adapter, home.writer.choice)
     return result

@@ -1,8 +1,8 @@
 """``python -m models.specialists.home.make --model BUNDLE``: make the home specialist.
 
 Writes examples, teaches them with ``edged teach``, calibrates what it made on forms and names that
-are held out, and puts what a node needs into ``specialist/``. What was killed goes on where it was
-when it is called again.
+are held out, and puts what a node needs into ``specialist/``. Teaching that was killed goes on
+where it was when it is called again.
 """
 
 import argparse
