@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from edged.builder.gate import TOKENS_MIN
 from edged.bundle.manifest import Quality, QualityFigures, QualityLimits, UnseenQuality
 
-# The gate's own text, in a manifest.
+# The gate's texts, in a manifest.
 GATE_TEXT = "gate"
+UNSEEN_TEXT = "unseen"
 _UNSEEN_FACTOR = 1.5
 
 # Every figure with its format.

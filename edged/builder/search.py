@@ -107,7 +107,7 @@ def search(task: Task, candidates: Sequence[Form]) -> Bundle:
                 with task.progress.step("Measure keys and values"):
                     peaks = measure_peaks(task.reference.folder, task.texts)
             write_int8_cache(task.folder, peaks)
-        bundle = _measure(task, form, tries)
+        bundle = _measure(task, form, tries, is_last=candidate is candidates[-1])
         tries = bundle.manifest.tries
         if bundle.manifest.quality.passed:
             check_adapted(bundle, task.progress)
@@ -128,10 +128,12 @@ def _quantize(task: Task, form: Form, kept: Kept) -> Scaling:
     return report.scaling
 
 
-def _measure(task: Task, form: Form, before: tuple[Try, ...]) -> Bundle:
+def _measure(task: Task, form: Form, before: tuple[Try, ...], *, is_last: bool) -> Bundle:
     """Run the gate on the files in the folder and write their manifest."""
     bundle = write_manifest(task.folder, _describe(task.manifest, form))
-    quality = run_gate(bundle, task.reference.folder, task.cache, task.progress)
+    quality = run_gate(
+        bundle, task.reference.folder, task.cache, task.progress, in_full=is_last
+    )
     task.progress.say(
         f"{form.scheme}, norms scaled {_HOW[form.scaling]}, keys and values in {form.kv_type}:"
         f"\n{table(quality)}"

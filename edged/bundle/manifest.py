@@ -97,6 +97,7 @@ class Try:
     kv_type: str
     passed: bool
     mean_kl: float
+    """This and the others on the gate's prompts; where the second text was missed, on that."""
     perplexity_ratio: float
     argmax_agreement: float
 

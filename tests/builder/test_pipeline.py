@@ -5,6 +5,7 @@ build.
 """
 
 import errno
+import functools
 import io
 import shutil
 from collections.abc import Callable
@@ -20,10 +21,12 @@ import torch
 import yaml
 from transformers import PreTrainedModel
 
+from edged.builder import search
+from edged.builder.gate import TOKENS_MIN
 from edged.builder.install import staging
 from edged.builder.pipeline import BuildResult, GateMissedError, build, default_cache
 from edged.builder.progress import Progress
-from edged.builder.verify import verify_bundle
+from edged.builder.verify import run_gate, verify_bundle
 from edged.bundle.folder import open_bundle, write_manifest
 from edged.bundle.manifest import GraphKind, KvType
 from edged.errors import BuildError, ExitCode, UsageError
@@ -127,10 +130,12 @@ Divergences = dict[tuple[str, str, str], float]
 
 @pytest.fixture(scope="module")
 def measured(from_scratch: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Divergences:
-    """The mean KL divergence of each form of the model."""
+    """The mean KL divergence of each form of the model, on the gate's prompts."""
     folder = tmp_path_factory.mktemp("measured")
     workshop = Workshop(folder, from_scratch.source, from_scratch.cache, IMPOSSIBLE)
-    with pytest.raises(GateMissedError):
+    in_full = functools.partial(run_gate, in_full=True)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(GateMissedError):
+        patch.setattr(search, "run_gate", lambda *given, **_: in_full(*given))
         workshop.build()
     return {one.form: one.mean_kl for one in open_bundle(workshop.failed).manifest.tries}
 
@@ -184,6 +189,21 @@ def test_the_kv_cache_stays_fp32_if_int8_fails_the_gate(
     ]
     assert manifest.files == plain.manifest.files
     assert "int8-w8a8, norms scaled token by token, keys and values in int8:" in workshop.log
+
+
+def test_a_form_that_misses_the_second_text_is_not_compared_on_the_gates_prompts(
+    workshop: Workshop,
+) -> None:
+    """But for the last one, which is kept with all figures."""
+    workshop.gate = IMPOSSIBLE
+    workshop.recipe = {"scheme": "int8-w8a8"}
+    with pytest.raises(GateMissedError):
+        workshop.build()
+    num_tries = len(workshop.tries(workshop.failed))
+    assert num_tries > 1
+    assert workshop.log.count("Compare on another text: ") == num_tries
+    assert workshop.log.count("Compare with fp32: ") == 1
+    assert open_bundle(workshop.failed).manifest.quality.tokens >= TOKENS_MIN
 
 
 def test_norms_are_scaled_per_token_if_one_scale_fails_the_gate(

@@ -29,21 +29,27 @@ def words_of_mention(home: Household, mention: Mention) -> Words:
     """Return the words of a mention, with slips undone where they are like a word of the home."""
     said = tuple(map(single, mention.words))
     if not {*said} <= home.known:
-        said = home.speller.repaired(said)
+        # "The lamp of Annika".
+        said = home.speller.repaired([word for word in said if word != "of"] or said)
     return Words(said, mention.is_plural)
 
 
 def called(words: Sequence[str], devices: Sequence[Device]) -> list[Device]:
-    """Return the devices that may be called by some stems; synonyms are tried where none is."""
+    """Return the devices that may be called by some stems.
+
+    Where none is, those of which the name does not say what they are; then synonyms are tried.
+    """
     if not words:
         return []
     if found := [device for device in devices if _may_be_called(device, words)]:
         return found
+    others = [device for device in devices if device.domain not in PROPER]
+    if found := [device for device in others if {*words} <= device.possible_vocabulary]:
+        return found
     return [
         device
-        for device in devices
-        if device.domain not in PROPER
-        and all(word in device.vocabulary or synonyms(word) & device.vocabulary for word in words)
+        for device in others
+        if all(word in device.vocabulary or synonyms(word) & device.vocabulary for word in words)
     ]
 
 

@@ -30,6 +30,8 @@ class Mention:
     where: str = ""
     """``here``, ``floor`` (where the asker is), or empty."""
     is_all: bool = False
+    is_pair: bool = False
+    """Whether two are meant: "both lights"."""
 
     @property
     def stems(self) -> tuple[str, ...]:
@@ -122,5 +124,7 @@ def _mention(what: str, place: str, said: Mapping[str, Any]) -> Mention:
     is_all = bool(said.get("all"))
     while words and words[0] in _BEFORE_NAMES:
         is_all |= words.pop(0) in _QUANTITIES
+    if words[:1] == ["two"] and is_plural(words[-1]):
+        words.pop(0)
     places = [word for word in words_of(place) if word not in _BEFORE_PLACES]
     return Mention(tuple(words), said.get("kind", ""), tuple(places), said.get("where", ""), is_all)

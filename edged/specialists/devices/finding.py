@@ -32,6 +32,7 @@ from edged.specialists.devices.places import (
 )
 from edged.specialists.devices.words import stem
 
+_PAIR = 2
 _OPENING = frozenset(("unlock", "open_cover", "set_cover_position", "alarm_disarm"))
 
 
@@ -82,8 +83,11 @@ def _chosen(
     if not found:
         return Nothing.NONE
     if mention.is_all:
-        return tuple(with_the_word(found, mention))
+        found = with_the_word(found, mention)
+        return _pair(home, found) if mention.is_pair else tuple(found)
     is_noun, exact = is_noun_only(words, found), exactly_called(found, words)
+    if words.is_plural and not any(device.is_plural for device in exact):
+        exact = []  # "the desk lamps" are also those called "Desk lamp 2"
     if place is None and (is_noun or not words.is_plural):
         found = home.near(found) if is_noun else home.near(exact or found)
     elif not is_noun:
@@ -96,6 +100,14 @@ def _chosen(
     if is_noun and len(found) > 1:
         found = with_the_name(found, words) or found
     return only(found)
+
+
+def _pair(home: Household, found: list[Device]) -> Found:
+    """Return two devices: where there are more, those in the asker's area."""
+    for some in (home.near(found), found):
+        if len(some) == _PAIR:
+            return tuple(some)
+    return Nothing.AMBIGUOUS if len(found) > _PAIR else tuple(found)
 
 
 def _guarded(home: Household, mention: Mention, able: Sequence[Device], found: Devices) -> Found:

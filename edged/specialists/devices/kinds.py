@@ -23,11 +23,15 @@ KINDS = {
     "light": Kind("light", ("light", "lights", "lamp", "lamps")),
     "switch": Kind("switch", ("switch", "plug", "outlet", "socket")),
     "fan": Kind("fan", ("fan", "fans")),
-    "blind": Kind("cover", ("blind", "blinds", "covering"), ("venetian", "roman")),
-    "curtain": Kind("cover", ("curtain", "curtains", "drapes")),
-    "shade": Kind("cover", ("shade", "shades", "sunshade", "sunshades")),
-    "shutter": Kind("cover", ("shutter", "shutters")),
-    "awning": Kind("cover", ("awning", "awnings")),
+    "blind": Kind("cover", ("blind", "blinds", "covering"), ("venetian", "roman", "slats", "louvres", "jalousie")),
+    "curtain": Kind(
+        "cover", ("curtain", "curtains", "drapes"), ("sheers", "sheer", "voile", "nets", "portiere")
+    ),
+    "shade": Kind(
+        "cover", ("shade", "shades", "sunshade", "sunshades"), ("powerview", "serena", "honeycomb")
+    ),
+    "shutter": Kind("cover", ("shutter", "shutters"), ("volet", "rollladen")),
+    "awning": Kind("cover", ("awning", "awnings"), ("canopy", "sail", "pergola")),
     "garage_door": Kind("cover", ("garage door", "garage doors"), ("door",)),
     "gate": Kind("cover", ("gate", "gates")),
     "window": Kind("cover", ("window", "windows")),
@@ -40,7 +44,7 @@ KINDS = {
     "water_main": Kind(
         "valve", ("water valve", "water main"), ("main", "stopcock", "shutoff"), ("water",)
     ),
-    "other_valve": Kind("valve", ("valve", "valves")),
+    "other_valve": Kind("valve", ("valve", "valves", "gas shutoff", "gas main")),
     "vacuum": Kind("vacuum", ("vacuum", "vacuums"), also=("robot", "cleaner")),
     "mower": Kind("lawn_mower", ("mower", "mowers"), also=("lawn", "robot")),
     "tv": Kind(
@@ -50,6 +54,7 @@ KINDS = {
             *("projector", "beamer", "roku", "chromecast", "shield", "firetv", "bravia", "oled"),
             *("qled", "samsung", "lg", "tcl", "vizio", "screen", "stick", "kodi", "xbox"),
             *("playstation", "hisense", "panasonic", "webos", "monitor", "firestick", "sky"),
+            *("toshiba", "sharp", "loewe", "grundig", "tivo", "plex", "optoma", "benq", "epson"),
         ),
     ),
     "speaker": Kind(
@@ -59,20 +64,29 @@ KINDS = {
             *("sonos", "homepod", "echo", "soundbar", "stereo", "radio", "hifi", "receiver"),
             *("boombox", "dot", "audio", "denon", "yamaha", "bose", "jbl", "marantz", "turntable"),
             *("sound", "music", "spotify", "roam", "amp", "subwoofer", "record", "mini", "nest"),
-            *("cd", "jukebox", "gramophone", "homepods", "google", "alexa"),
+            *("cd", "jukebox", "gramophone", "homepods", "google", "alexa", "symfonisk", "avr"),
+            *("marshall", "harman", "boom", "megaboom", "muso", "naim", "kef", "bluesound", "heos"),
+            *("onkyo", "pioneer", "devialet", "beosound", "beoplay", "squeezebox", "wiim"),
+            *("volumio", "soundtouch", "soundlink", "libratone"),
         ),
     ),
     "radiator": Kind("climate", ("radiator", "radiators"), ("trv", "valve", "heater")),
     "ac": Kind(
         "climate",
         ("ac", "acs", "conditioner", "conditioning"),
-        ("daikin", "mitsubishi", "fujitsu", "split", "lg"),
+        (
+            *("daikin", "mitsubishi", "fujitsu", "split", "lg", "gree", "midea", "haier", "voltas"),
+            *("cooler", "cooling", "hisense", "sensibo"),
+        ),
         ("air", "unit"),
     ),
     "thermostat": Kind(
         "climate",
         ("thermostat", "thermostats"),
-        ("nest", "ecobee", "hive", "tado", "honeywell", "heating", "evohome", "netatmo"),
+        (
+            *("nest", "ecobee", "hive", "tado", "honeywell", "heating", "evohome", "netatmo"),
+            *("wiser", "heatmiser", "vaillant", "viessmann", "plugwise", "furnace", "hvac"),
+        ),
     ),
     "dehumidifier": Kind("humidifier", ("dehumidifier", "dehumidifiers")),
     "humidifier": Kind("humidifier", ("humidifier", "humidifiers"), ("mister",)),
@@ -119,19 +133,31 @@ def is_usual(word: str) -> bool:
 
 @lru_cache(1024)
 def kinds_of(domain: str, name: str) -> frozenset[str]:
+    """Return what a device may be: one kind where its name says so, the usual ones else."""
+    possible = possible_kinds(domain, name)
+    says_nothing = possible == _kinds_in(domain)
+    return frozenset(_USUAL.get(domain, possible)) if says_nothing else possible
+
+
+@lru_cache(1024)
+def possible_kinds(domain: str, name: str) -> frozenset[str]:
     """Return what a device may be: one kind where its name says so, all of its domain else."""
-    possible = {kind: known for kind, known in KINDS.items() if known.domain == domain}
+    possible = _kinds_in(domain)
     said = stems(name)
     for listing in ("nouns", "hints"):
         # What stands last in a name says more.
         places = {
-            kind: max((_place(stems(text), said) for text in getattr(known, listing)), default=-1)
-            for kind, known in possible.items()
+            kind: max((_place(stems(text), said) for text in getattr(KINDS[kind], listing)), default=-1)
+            for kind in possible
         }
         last = max(places.values(), default=-1)
         if last >= 0:
             return frozenset(kind for kind, place in places.items() if place == last)
-    return frozenset(_USUAL.get(domain, possible))
+    return possible
+
+
+def _kinds_in(domain: str) -> frozenset[str]:
+    return frozenset(kind for kind, known in KINDS.items() if known.domain == domain)
 
 
 def _place(words: tuple[str, ...], said: tuple[str, ...]) -> int:

@@ -16,6 +16,9 @@ from edged.specialists.devices.rereading import (
     named_alone,
     other_levels,
     widened,
+    with_pairs,
+    with_whole_names,
+    without_kept,
 )
 from edged.specialists.hearing import Heard
 
@@ -97,7 +100,9 @@ class HomeMeaning:
         if (device := named_alone(home, prompt)) is not None:
             verb = "press" if f"{device.domain}.press" in self._shapes else "turn_on"
             return _answer(home, [(f"{device.domain}.{verb}", {}, device)])
-        commands = [read_command(one) for one in said["commands"]]
+        read = [read_command(one) for one in said["commands"]]
+        whole = [*with_whole_names(read, prompt, home.devices)]
+        commands = [*without_kept([*with_pairs(whole, prompt)], prompt)]
         if len(commands) == 1:
             commands = [self._named_after_all(home, commands[0], prompt)]
         wanted: list[tuple[str, Mapping[str, Any], Device]] = []

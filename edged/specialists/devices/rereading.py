@@ -36,6 +36,11 @@ _POLITE = frozenset(
     )
 )
 _NAMED_ALONE = ("scene", "script", "button", "input_button")
+# Commands of which one undoes the other.
+_OPPOSITES = (("turn_on", "turn_off"), ("open_cover", "close_cover"), ("lock", "unlock"))
+_KEEP = frozenset(("keep", "keeping", "leave", "leaving"))
+_DETERMINERS = frozenset(("my", "our", "a", "of", "just", "only", "that", "this", "these", "all"))
+_PAIR = frozenset(("both", "2"))
 
 
 def named_alone(home: Household, prompt: str) -> Device | None:
@@ -67,6 +72,111 @@ def widened(mention: Mention, prompt: str, known: Collection[str]) -> Mention:
             first, last = added
             return replace(mention, words=(*first, *mention.words, *last))
     return mention
+
+
+def with_whole_names(
+    commands: Sequence[Command], prompt: str, devices: Sequence[Device]
+) -> Iterator[Command]:
+    """Yield commands with the whole names of which a part was written: "rise" of "Rise and Shine".
+
+    Args:
+        commands: In the order in which they were said.
+        prompt: All that was said.
+        devices: Of the home.
+    """
+    said, start = singles(prompt), 0
+    for command in commands:
+        mention = command.mention
+        # Of "the lamp left, no, the lamp" the last counts.
+        is_corrected = len(commands) == 1 and _stands_alone(mention, said, devices)
+        if not is_corrected:
+            mention, start = _with_whole_name(mention, said, start, devices)
+        left_out = command.left_out
+        if left_out is not None:
+            left_out, start = _with_whole_name(left_out, said, start, devices)
+        yield replace(command, mention=mention, left_out=left_out)
+
+
+def _stands_alone(mention: Mention, said: tuple[str, ...], devices: Sequence[Device]) -> bool:
+    """Tell whether a mention is the whole name of a device, and stands so at the end."""
+    words = tuple(map(single, mention.words))
+    is_name = any(device.name_words == words for device in devices)
+    return is_name and bool(words) and said[-len(words) :] == words
+
+
+def _with_whole_name(
+    mention: Mention, said: tuple[str, ...], start: int, devices: Sequence[Device]
+) -> tuple[Mention, int]:
+    """Return a mention, and where in the prompt it ends, looked for behind ``start`` first."""
+    words, place = tuple(map(single, mention.words)), {*map(single, mention.place)}
+    at = _place_in(words, said, start)
+    if at is None:
+        return mention, start
+    end, longest, ends = at + len(words), words, at + len(words)
+    for device in devices:
+        name = device.name_words
+        is_other = mention.is_all or mention.is_plural > device.is_plural
+        if len(name) <= len(longest) or is_other or place & {*name}:
+            continue
+        starts = range(max(end - len(name), 0), at + 1)
+        if found := [one for one in starts if said[one : one + len(name)] == name]:
+            longest, ends = name, found[0] + len(name)
+    return (mention if longest is words else replace(mention, words=longest)), ends
+
+
+def _place_in(words: tuple[str, ...], said: tuple[str, ...], start: int) -> int | None:
+    """Return where some words stand, rather behind ``start``; None where they do not."""
+    places = [at for at in range(len(said)) if words and said[at : at + len(words)] == words]
+    return next((at for at in places if at >= start), places[0] if places else None)
+
+
+def with_pairs(commands: Sequence[Command], prompt: str) -> Iterator[Command]:
+    """Yield commands; those for "both lights" or "the two lights" are for a pair."""
+    said = singles(prompt)
+    for command in commands:
+        mention = command.mention
+        is_pair = mention.is_plural and _before(mention, said) in _PAIR
+        if is_pair:
+            mention = replace(mention, is_all=True, is_pair=True)
+        yield replace(command, mention=mention)
+
+
+def _before(mention: Mention, said: tuple[str, ...]) -> str:
+    """Return the word of a prompt that stands before a mention and its determiners."""
+    at = _place_in(tuple(map(single, mention.words)), said, 0)
+    while at and said[at - 1] in _DETERMINERS:
+        at -= 1
+    return said[at - 1] if at else ""
+
+
+def without_kept(commands: Sequence[Command], prompt: str) -> Iterator[Command]:
+    """Yield commands, of "turn off the lights and keep the lamp on" one: all lights but the lamp.
+
+    Args:
+        commands: In the order in which they were said.
+        prompt: All that was said.
+    """
+    said = singles(prompt)
+    before: Command | None = None
+    for command in commands:
+        if before is not None and _is_kept(before, command, said):
+            before = replace(before, left_out=command.mention)
+            continue
+        if before is not None:
+            yield before
+        before = command
+    if before is not None:
+        yield before
+
+
+def _is_kept(before: Command, command: Command, said: tuple[str, ...]) -> bool:
+    """Tell whether a command says what another one is not to change."""
+    is_undone = any({before.verb, command.verb} == {*pair} for pair in _OPPOSITES)
+    group = before.mention
+    is_of_several = group.is_all or group.is_plural or group.kind
+    if not (is_undone and is_of_several) or command.data or before.left_out is not None:
+        return False
+    return _before(command.mention, said) in _KEEP
 
 
 def named_after_all(mention: Mention, prompt: str, devices: Sequence[Device]) -> Mention:

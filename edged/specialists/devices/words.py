@@ -3,11 +3,14 @@
 import re
 from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
+from unicodedata import combining, normalize
 
 from edged.specialists.hearing import NUMBER_WORDS, is_slip
 
-_WORD = re.compile(r"[a-z0-9]+")
-_DIGITS = {word: str(number) for number, word in enumerate(NUMBER_WORDS)}
+_WORD = re.compile(r"[^\W_]+")
+_DIGITS = {word: str(number) for number, word in enumerate(NUMBER_WORDS)} | {
+    **{"first": "1st", "second": "2nd", "third": "3rd", "fourth": "4th", "fifth": "5th"}
+}
 # Words and names of which the stems are kept: they come again with each request. Prompts are none.
 _MOST_KEPT = 1024
 _PLURAL_LETTERS = 3
@@ -29,7 +32,10 @@ _SAME = {
     "aircon": "ac",
 }
 # What is heard for what was said.
-_HEARD = {"lite": "light", "lamb": "lamp", "van": "fan", "curtin": "curtain", "eating": "heating"}
+_HEARD = {
+    **{"lite": "light", "lamb": "lamp", "van": "fan", "curtin": "curtain", "eating": "heating"},
+    **{"nite": "night", "write": "right", "rite": "right"},
+}
 # Two words that one person may say where another one has the other; used where nothing else fits.
 _SYNONYMS = tuple(
     frozenset(group.split())
@@ -49,7 +55,7 @@ _SYNONYMS = tuple(
         "laundry utility",
         "upstairs upper",
         "downstairs lower",
-        "ground first",
+        "ground 1st",
         "speaker stereo",
         "thermostat heating heater",
         "plug socket outlet",
@@ -62,13 +68,16 @@ _LONG = 8
 
 
 def words_of(text: str) -> tuple[str, ...]:
-    """Return the words of a text: lower case, without apostrophes."""
-    return tuple(_WORD.findall(text.lower().replace("'", "").replace("\u2019", "")))
+    """Return the words of a text: lower case, without apostrophes and accents."""
+    text = text.lower().replace("'", "").replace("\u2019", "")
+    if not text.isascii():
+        text = "".join(one for one in normalize("NFKD", text) if not combining(one))
+    return tuple(_WORD.findall(text))
 
 
 @lru_cache(_MOST_KEPT)
 def single(word: str) -> str:
-    """Return what a word has in common with its plural and its digit."""
+    """Return what a word has in common with its plural, and with its digits."""
     word = _DIGITS.get(word, word)
     return word[:-1] if is_plural(word) else word
 

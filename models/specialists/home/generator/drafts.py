@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from models.specialists.home.generator.clauses import Clause, Speaker, corrected, say, shortened
+from models.specialists.home.generator.mentions import place_phrase, without_place
 from models.specialists.home.generator.resolve import Verdict
-from models.specialists.home.generator.tables import Section, phrases
+from models.specialists.home.generator.tables import Form, Section, phrases
 
+_TERSE_WORDS = 4
 Wanted = Sequence[tuple[Section, str]]
 """Commands, each with the kind of device that it is to be said for."""
 
@@ -36,15 +38,33 @@ class Draft:
         return self.said or self.clauses
 
 
-def say_one(speaker: Speaker, section: Section, kind: str, *, is_request: bool) -> Clause | None:
-    """Say one command for a device of a kind."""
+def say_one(
+    speaker: Speaker, section: Section, kind: str, *, is_request: bool, is_terse: bool = False
+) -> Clause | None:
+    """Say one command for a device of a kind.
+
+    Args:
+        speaker: Who, and where.
+        section: The command.
+        kind: Of the device.
+        is_request: Whether something polite may be put around it.
+        is_terse: Whether it is said without a verb: "lamp off".
+    """
     devices = [device for device in speaker.home.devices if device.kind == kind]
     forms = section.forms[speaker.split]
-    if is_request:
+    if is_terse:
+        forms = tuple(form for form in forms if _is_terse(form))
+    elif is_request:
         forms = tuple(form for form in forms if form.is_request)
     if not devices or not forms:
         return None
     return say(speaker, section, speaker.rng.choice(forms), speaker.rng.choice(devices))
+
+
+def _is_terse(form: Form) -> bool:
+    words = form.text.split()
+    is_short = words[0] == "{x}" and len(words) <= _TERSE_WORDS
+    return is_short and not form.is_request and "{is}" not in words
 
 
 def command(speaker: Speaker, wanted: Wanted) -> Draft | None:
@@ -68,9 +88,10 @@ def several(speaker: Speaker, wanted: Wanted) -> Draft | None:
     rng = speaker.rng
     if rng.random() < 0.3:  # of one kind: "set the lamp to blue and the spot to red"
         wanted = [wanted[0]] * len(wanted)
+    is_terse = rng.random() < 0.15
     clauses: list[Clause] = []
     for section, kind in wanted:
-        clause = say_one(speaker, section, kind, is_request=True)
+        clause = say_one(speaker, section, kind, is_request=True, is_terse=is_terse)
         if clause is None or not clause.actions:
             return None
         if clauses and section.implied and "it" in clause.form.text.split():
@@ -82,13 +103,40 @@ def several(speaker: Speaker, wanted: Wanted) -> Draft | None:
     text = clauses[0].text
     for before, clause in pairwise(clauses):
         short = shortened(before, clause) if rng.random() < 0.6 else None
-        joiner = "and" if short else rng.choice(phrases("joiner", speaker.split))
+        joiner = "and"
+        if not short and not is_terse:
+            joiner = rng.choice(phrases("joiner", speaker.split))
         if len(clauses) > 2 and clause is not clauses[-1]:
             joiner = ","
         text = f"{text} {joiner} {short or clause.text}"
     forms = tuple(clause.form.text for clause in clauses)
     group = "+".join(clause.section.name for clause in clauses)
-    return Draft(text, group, tuple(clauses), forms=forms)
+    return Draft(text, group, tuple(clauses), is_request=not is_terse, forms=forms)
+
+
+def place_first(speaker: Speaker, wanted: Wanted) -> Draft | None:
+    """Say a place, and then one or two commands for what is there: "upstairs, lights off"."""
+    rng = speaker.rng
+    clauses: list[Clause] = []
+    for section, kind in wanted[: rng.choice((1, 2))]:
+        clause = say_one(speaker, section, kind, is_request=True)
+        if clause is None or not clause.actions or clause.mention.parts or clause.mention.excluded:
+            return None
+        clauses.append(clause)
+    place = clauses[0].mention.place
+    if place is None or any(clause.mention.place != place for clause in clauses):
+        return None
+    if not all(place.kind == "here" or place.is_here or c.mention.said_place for c in clauses):
+        return None  # it is said as a part of the name: "the upstairs fan"
+    found = [without_place(clause.text, place) for clause in clauses]
+    targets = [t for c in clauses for a in c.actions for t in a["target"]]
+    if None in found or len({*targets}) < len(targets):
+        return None
+    phrase = place_phrase(place, rng)
+    text = f"{phrase}{rng.choice((',', ''))} {' and '.join(filter(None, found))}"
+    group = "place_first/" + "+".join(clause.section.name for clause in clauses)
+    forms = tuple(clause.form.text for clause in clauses)
+    return Draft(text, group, tuple(clauses), is_request=False, forms=forms)
 
 
 def correction(speaker: Speaker, wanted: Wanted) -> Draft | None:

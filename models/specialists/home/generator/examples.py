@@ -21,8 +21,9 @@ MAX_TARGETS = 12
 _TRIES = 30
 # Shares of what the answers are, and how a sentence for it is made.
 _MIXTURE = {
-    "command": (0.485, drafts.command),
-    "two": (0.205, drafts.several),
+    "command": (0.475, drafts.command),
+    "two": (0.2, drafts.several),
+    "place_first": (0.015, drafts.place_first),
     "half": (0.015, half),
     "but_not": (0.02, but_not),
     "three": (0.03, drafts.several),
@@ -31,7 +32,7 @@ _MIXTURE = {
     "ambiguous": (0.09, drafts.unclear_which),
 }
 # Of how many commands a sentence is made, where it is not one.
-_COMMANDS = {"two": 2, "half": 2, "but_not": 2, "three": 3}
+_COMMANDS = {"two": 2, "place_first": 2, "half": 2, "but_not": 2, "three": 3}
 # What may be about things that are not there.
 _ABSENT = ("none", "half")
 # How often something is asked of each kind of device.

@@ -122,6 +122,18 @@ def place_phrase(place: Place, rng: Random) -> str:
     return f"{preposition} {area_phrase(place.name)}"
 
 
+def without_place(text: str, place: Place) -> str | None:
+    """Return a command without the place that it says; None where it does not say it once."""
+    said = re.escape(place.name.lower())
+    if place.kind == "here":
+        said = "in here|here|in this room"
+    elif place.is_here:
+        said = "on this floor"
+    pattern = rf" ?\b(?:(?:in|on|at) (?:the )?)?(?:{said})(?!['\w])"
+    rest, count = re.subn(pattern, "", text, flags=re.IGNORECASE)
+    return rest.strip() if count == 1 and rest.strip() else None
+
+
 def place_name(place: Place | None) -> str:
     """Return the name by which a place is said; empty where it is said without one."""
     return "" if place is None or place.is_here else place.name.lower()
