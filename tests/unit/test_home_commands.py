@@ -295,6 +295,128 @@ def test_what_is_meant_where_nothing_is_named(
     assert targets(area, **{"do": "start", **said}) == expected
 
 
+WHOLE = """
+light.lamp | Reading lamp | Lounge
+light.lamp_b | Reading lamp B | Lounge
+light.tube | Light tube | Lounge
+scene.rise | Rise and shine
+cover.lounge | Blind | Lounge
+"""
+WHOLE_NAMES = {
+    "a part was written": ("start rise and shine now", {"what": "rise"}, ["scene.rise"]),
+    "without its side": ("reading lamp b on", {"what": "reading lamp"}, ["light.lamp_b"]),
+    "the end of a name": ("the light tube please", {"what": "tube"}, ["light.tube"]),
+    "the last one counts": (
+        "put the reading lamp b on, no, the reading lamp",
+        {"what": "reading lamp"},
+        ["light.lamp"],
+    ),
+    "where it was written whole": ("reading lamp on", {"what": "reading lamp"}, ["light.lamp"]),
+    "all of them": (
+        "every reading lamp b and others",
+        {"what": "reading lamp", "all": True},
+        ["light.lamp", "light.lamp_b"],
+    ),
+    "several of them": (
+        "the reading lamps",
+        {"what": "reading lamps"},
+        ["light.lamp", "light.lamp_b"],
+    ),
+    "a place is no part of it": (
+        "turn on the light tube in the lounge",
+        {"what": "tube", "in": "lounge"},
+        ["light.tube"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("prompt", "said", "expected"), WHOLE_NAMES.values(), ids=WHOLE_NAMES)
+def test_the_whole_name_in_a_prompt_counts(
+    prompt: str, said: dict[str, Any], expected: list[str]
+) -> None:
+    assert targets(home=WHOLE, prompt=prompt, **said) == expected
+
+
+def test_each_command_has_the_name_that_was_said_for_it() -> None:
+    prompt = "reading lamp on and reading lamp b off"
+    commands = ({"do": verb, "what": "reading lamp"} for verb in ("turn_on", "turn_off"))
+    assert asked(*commands, prompt=prompt, home=WHOLE) == [
+        ("light.turn_on", ["light.lamp"], {}),
+        ("light.turn_off", ["light.lamp_b"], {}),
+    ]
+
+
+KEPT = {
+    "lights": (
+        "turn off all the lights and keep the island on",
+        [{"what": "lights", "all": True}, {"do": "turn_on", "what": "island"}],
+        [("light.turn_off", ["light.desk", "light.ceiling", "light.hob", "light.path_1"], {})],
+    ),
+    "a door": (
+        "lock the doors but leave the back door unlocked",
+        [{"do": "lock", "what": "doors"}, {"do": "unlock", "what": "back door"}],
+        [("lock.lock", ["lock.front"], {})],
+    ),
+    "not of one": (
+        "turn off the hob light and leave the island on",
+        [{"what": "hob light"}, {"do": "turn_on", "what": "island"}],
+        [("light.turn_off", ["light.hob"], {}), ("light.turn_on", ["light.island"], {})],
+    ),
+    "not without the word": (
+        "turn off the kitchen lights and turn the island on",
+        [{"what": "kitchen lights"}, {"do": "turn_on", "what": "island"}],
+        [
+            ("light.turn_off", ["light.hob", "light.island"], {}),
+            ("light.turn_on", ["light.island"], {}),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(("prompt", "commands", "expected"), KEPT.values(), ids=KEPT)
+def test_what_is_to_be_kept_is_an_exception(
+    prompt: str, commands: list[dict[str, Any]], expected: Actions
+) -> None:
+    assert asked(*({"do": "turn_off", **one} for one in commands), prompt=prompt) == expected
+
+
+PAIRS = {
+    "those of the room": ("Kitchen", "both lights on", ["light.hob", "light.island"]),
+    "in words": ("Kitchen", "the two lights on", ["light.hob", "light.island"]),
+    "more than two": ("Hall", "both lights on", "ambiguous"),
+    "one here, two at home": ("Garden", "both of the fans on", ["fan.office", "fan.desk"]),
+}
+
+
+@pytest.mark.parametrize(("area", "prompt", "expected"), PAIRS.values(), ids=PAIRS)
+def test_both_are_two(area: str, prompt: str, expected: list[str] | str) -> None:
+    what = "fans" if "fans" in prompt else "lights"
+    assert targets(area, prompt, what=what) == expected
+
+
+OTHERS = """
+light.a | J\u00fcrgen's lamp | B\u00fcro | 2nd floor
+light.b | Lampe \u0434\u0432\u0430 | Flur | Ground floor
+climate.a | Eurotronic | Flur | Ground floor
+valve.gas | Gas shutoff
+valve.water | Water supply
+"""
+OTHER_WORDS = {
+    "without its accent": ({"what": "jurgens lamp"}, ["light.a"]),
+    "whose it is": ({"what": "lamp of J\u00fcrgen"}, ["light.a"]),
+    "a place without its accent": ({"what": "lights", "in": "buro"}, ["light.a"]),
+    "other letters": ({"what": "lampe \u0434\u0432\u0430"}, ["light.b"]),
+    "a number in words": ({"what": "second floor lights"}, ["light.a"]),
+    "what it may be": ({"what": "radiator"}, ["climate.a"]),
+    "no gas for water": ({"do": "open_valve", "kind": "water_main"}, ["valve.water"]),
+}
+
+
+@pytest.mark.parametrize(("said", "expected"), OTHER_WORDS.values(), ids=OTHER_WORDS)
+def test_names_are_found_as_people_write_them(said: dict[str, Any], expected: list[str]) -> None:
+    assert targets(home=OTHERS, **said) == expected
+
+
 def test_one_vacuum_cleans_everywhere() -> None:
     home = "vacuum.rosie | Rosie | Hall | Down\nlight.attic | Lamp | Attic | Up"
     assert targets(home=home, do="start", kind="vacuum", **{"in": "attic"}) == ["vacuum.rosie"]
