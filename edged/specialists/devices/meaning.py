@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from edged.specialists.compact.schemas import ShapeError, shape_of
@@ -15,6 +16,8 @@ from edged.specialists.devices.rereading import (
     named_after_all,
     named_alone,
     other_levels,
+    switched,
+    trimmed,
     widened,
     with_pairs,
     with_whole_names,
@@ -100,7 +103,10 @@ class HomeMeaning:
         if (device := named_alone(home, prompt)) is not None:
             verb = "press" if f"{device.domain}.press" in self._shapes else "turn_on"
             return _answer(home, [(f"{device.domain}.{verb}", {}, device)])
-        read = [read_command(one) for one in said["commands"]]
+        read = [
+            replace(one, mention=trimmed(one.mention, home.known))
+            for one in map(read_command, said["commands"])
+        ]
         whole = [*with_whole_names(read, prompt, home.devices)]
         commands = [*without_kept([*with_pairs(whole, prompt)], prompt)]
         if len(commands) == 1:
@@ -109,7 +115,7 @@ class HomeMeaning:
         for one in commands:
             command, found = self._found(home, one)
             if found is Nothing.NONE:
-                command, found = self._at_another_level(home, one, prompt)
+                command, found = self._reread(home, one, prompt)
             if found is Nothing.AMBIGUOUS and len(commands) == 1:
                 wider = replace(one, mention=widened(one.mention, prompt, home.known))
                 command, found = self._found(home, wider)
@@ -140,10 +146,8 @@ class HomeMeaning:
                 return other, found
         return command, Nothing.NONE
 
-    def _at_another_level(
-        self, home: Household, command: Command, prompt: str
-    ) -> tuple[Command, Found]:
-        for other in other_levels(command, prompt):
+    def _reread(self, home: Household, command: Command, prompt: str) -> tuple[Command, Found]:
+        for other in chain(other_levels(command, prompt), switched(command, prompt)):
             found = self._among_able(home, other)
             if isinstance(found, tuple):
                 return other, found

@@ -36,6 +36,14 @@ _POLITE = frozenset(
     )
 )
 _NAMED_ALONE = ("scene", "script", "button", "input_button")
+# No part of a name, unless something here is called so.
+_NO_NAMES = frozenset(
+    (
+        *("turn", "switch", "put", "set", "make", "get", "have", "dim", "open", "close", "shut"),
+        *("lock", "unlock", "start", "stop", "pause", "play", "please", "now", "on", "off"),
+    )
+)
+_SWITCHED = re.compile(r"\b(turn|switch|put|power)(ed|ing)?\b.*\b(on|off)\b")
 # Commands of which one undoes the other.
 _OPPOSITES = (("turn_on", "turn_off"), ("open_cover", "close_cover"), ("lock", "unlock"))
 _KEEP = frozenset(("keep", "keeping", "leave", "leaving"))
@@ -72,6 +80,21 @@ def widened(mention: Mention, prompt: str, known: Collection[str]) -> Mention:
             first, last = added
             return replace(mention, words=(*first, *mention.words, *last))
     return mention
+
+
+def trimmed(mention: Mention, known: Collection[str]) -> Mention:
+    """Return a mention without verbs at its ends: "dim bed left", "bed left please".
+
+    Args:
+        mention: Of which something is left, else it stays as it is.
+        known: Words of the home without plurals.
+    """
+    words = [*mention.words]
+    while words and words[-1] in _NO_NAMES and words[-1] not in known:
+        words.pop()
+    while words and words[0] in _NO_NAMES and words[0] not in known:
+        words.pop(0)
+    return replace(mention, words=tuple(words)) if words else mention
 
 
 def with_whole_names(
@@ -198,6 +221,13 @@ def named_after_all(mention: Mention, prompt: str, devices: Sequence[Device]) ->
 
 def _stands_in(words: tuple[str, ...], said: tuple[str, ...]) -> bool:
     return any(said[at : at + len(words)] == words for at in range(len(said) - len(words) + 1))
+
+
+def switched(command: Command, prompt: str) -> Iterator[Command]:
+    """Yield a command that turns on or off, if a prompt says just one of these words."""
+    said = {"on", "off"} & {*words_of(prompt)}
+    if len(said) == 1 and (not command.data or _SWITCHED.search(prompt.lower())):
+        yield replace(command, verb=f"turn_{said.pop()}", data={})
 
 
 def other_levels(command: Command, prompt: str) -> Iterator[Command]:

@@ -266,7 +266,7 @@ def _value(value: str, said: dict[str, values.Value]) -> values.Value:
 def shortened(first: Clause, second: Clause) -> str | None:
     """Leave out the second's verb where it is the first's: "turn the fan on and the lamp off"."""
     one, other = first.form.text.split(), second.form.text.split()
-    is_same = one[0] == other[0] and one[1] == other[1] == "{x}"
+    is_same = one[0] == other[0] and one[1:2] == other[1:2] == ["{x}"]
     if not is_same or not second.text.startswith(other[0] + " "):
         return None
     return second.text.removeprefix(other[0] + " ")
