@@ -131,9 +131,7 @@ def _quantize(task: Task, form: Form, kept: Kept) -> Scaling:
 def _measure(task: Task, form: Form, before: tuple[Try, ...], *, is_last: bool) -> Bundle:
     """Run the gate on the files in the folder and write their manifest."""
     bundle = write_manifest(task.folder, _describe(task.manifest, form))
-    quality = run_gate(
-        bundle, task.reference.folder, task.cache, task.progress, in_full=is_last
-    )
+    quality = run_gate(bundle, task.reference.folder, task.cache, task.progress, in_full=is_last)
     task.progress.say(
         f"{form.scheme}, norms scaled {_HOW[form.scaling]}, keys and values in {form.kv_type}:"
         f"\n{table(quality)}"

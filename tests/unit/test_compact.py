@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edged.specialists.compact.named import MAX_GROUPS, InputsError, Named
+from edged.specialists.compact.named import InputsError
 from edged.specialists.compact.ranges import decimal_numbers, whole_numbers
 from edged.specialists.compact.schemas import ShapeError, shape_of, tools_shape
 from edged.specialists.compact.shapes import AmbiguousError, AnswerError, same
@@ -403,65 +403,6 @@ def test_a_name_within_an_object_that_occurs_twice_is_written_with_its_path() ->
     assert shape.write({"x": 1, "in": {"x": 2}}, {}) == "x=1 in.x=2"
     assert shape.write({}, {}) == "-"
     assert shape.read("in.x=2", {}) == {"in": {"x": 2}}
-
-
-def test_several_are_said_at_once_where_the_schema_says_by_what() -> None:
-    lights = {
-        "type": "array",
-        "minItems": 1,
-        "items": {
-            "type": "string",
-            "x-inputs": {
-                "list": "devices",
-                "value": "id",
-                "say": "name",
-                "where": {"id": ["light.*"]},
-                "together": ["area", "floor"],
-            },
-        },
-    }
-    shape = shape_of({"type": "object", "properties": {"on": lights}, "required": ["on"]})
-    devices = [
-        {"id": "light.a", "name": "A", "area": "Hall", "floor": "Up"},
-        {"id": "light.b", "name": "B", "area": "Hall", "floor": "Up"},
-        {"id": "light.c", "name": "C", "area": "Bath, old", "floor": "Up"},
-        {"id": "light.d", "name": "D", "area": "Bath, old", "floor": "Hall"},
-        {"id": "light.e", "name": "all Up", "area": "Attic"},
-        {"id": "cover.f", "name": "F", "area": "Attic"},
-    ]
-    inputs = {"devices": devices}
-
-    def check(text: str, *names: str) -> None:
-        value = {"on": [f"light.{name}" for name in names]}
-        assert shape.write(value, inputs) == text
-        assert shape.read(text, inputs) == value
-        assert re.fullmatch(str(shape.pattern(inputs)).replace(r"\"", '"'), text)
-
-    check("on=all Hall", "a", "b")  # the area, not the floor
-    check('on="all Bath, old"', "c", "d")
-    check("on=all", "a", "b", "c", "d", "e")
-    check("on=A, C", "a", "c")
-    devices[3]["floor"] = "Old"
-    check("on=all Hall", "a", "b")
-    devices[2]["floor"] = "Old"
-    check('on="all Bath, old"', "c", "d")  # all of the floor Old as well: what is first decides
-    devices[2]["floor"], devices[3]["floor"] = "Up", "Hall"
-    check("on=B, A", "b", "a")  # in another order
-    check("on=all Up", "e")  # a thing is called so
-    with pytest.raises(AnswerError):
-        shape.read("on=all Attic", inputs)  # one alone is said by its name
-
-
-def test_of_many_places_the_first_are_said_at_once() -> None:
-    """Each is in the grammar of each service, which a stranger's inputs must not make too large."""
-    named = Named("devices", "id", "name", together=("area",))
-    devices = [
-        {"id": f"light.{n}", "name": f"Lamp {n}", "area": f"Room {n // 2}"} for n in range(200)
-    ]
-    groups = named.groups({"devices": devices})
-    assert len(groups) == MAX_GROUPS
-    assert next(iter(groups)) == "all Room 0"
-    assert len(groups["all"]) == 200
 
 
 def test_a_line_that_the_list_needs_is_of_the_list() -> None:

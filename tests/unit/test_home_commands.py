@@ -346,7 +346,7 @@ def test_each_command_has_the_name_that_was_said_for_it() -> None:
     ]
 
 
-KEPT = {
+KEPT: dict[str, tuple[str, list[dict[str, Any]], Actions]] = {
     "lights": (
         "turn off all the lights and keep the island on",
         [{"what": "lights", "all": True}, {"do": "turn_on", "what": "island"}],
@@ -378,6 +378,39 @@ def test_what_is_to_be_kept_is_an_exception(
     prompt: str, commands: list[dict[str, Any]], expected: Actions
 ) -> None:
     assert asked(*({"do": "turn_off", **one} for one in commands), prompt=prompt) == expected
+
+
+SWITCHED = {
+    "on": ("yard lights on", {"do": "open_valve", "what": "path lights"}, "light.turn_on"),
+    "off": ("kettle off please", {"do": "close_valve", "what": "kettle"}, "switch.turn_off"),
+    "with a number of something else": (
+        "it's minus thirty, turn the kettle on",
+        {"do": "set_temperature", "what": "kettle", "temperature": 30},
+        "switch.turn_on",
+    ),
+}
+
+
+@pytest.mark.parametrize(("prompt", "said", "service"), SWITCHED.values(), ids=SWITCHED)
+def test_on_and_off_are_read_where_a_service_fits_nothing(
+    prompt: str, said: dict[str, Any], service: str
+) -> None:
+    found = asked(said, prompt=prompt)
+    assert [(one[0], one[2]) for one in found] == [(service, {})]
+
+
+def test_what_says_neither_on_nor_off_is_not_switched() -> None:
+    assert asked({"do": "unlock", "what": "kettle"}, prompt="unlock the kettle") == "none"
+    both = "turn the kettle on and off"
+    assert asked({"do": "close_valve", "what": "kettle"}, prompt=both) == "none"
+    level = "kettle to 40, on the double"
+    assert asked({"do": "set_humidity", "what": "kettle", "humidity": 40}, prompt=level) == "none"
+
+
+@pytest.mark.parametrize("what", ["dim desk lamp", "desk lamp please", "turn desk lamp on"])
+def test_verbs_are_no_part_of_a_name(what: str) -> None:
+    assert targets(what=what) == ["light.desk"]
+    assert targets(what="on", home="light.on | On\nlight.off | Off") == ["light.on"]
 
 
 PAIRS = {

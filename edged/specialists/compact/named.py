@@ -9,9 +9,6 @@ The value is then the ``value`` of one of the objects in ``inputs.devices`` of w
 in ``where`` is as one of the texts, where a ``*`` at the end stands for anything. It is said by its
 ``say``. Of those that are said alike, each is said with its first members of ``apart`` that tell
 them apart, ``Lamp (Office)``; where nothing does, they are one text, which is ambiguous.
-
-With ``"together": ["area", "floor"]`` a list of such values that is everything of a kind, or all of
-it that shares a member, is said at once: ``all``, ``all Kitchen``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,9 +26,6 @@ from edged.specialists.compact.shapes import (
 
 MAX_LISTED = 256
 MAX_SAID_CHARACTERS = 200
-# A grammar has these for each service beside all things; of more, the first.
-MAX_GROUPS = 32
-_ALL = "all"
 
 
 class InputsError(ValueError):
@@ -52,8 +46,6 @@ class Named:
     """Members that tell apart what is said alike."""
     where: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Members, and what they may be."""
-    together: tuple[str, ...] | None = None
-    """Members by which several are said at once; None where each is said."""
 
     def write(self, value: Any, inputs: Inputs) -> str:  # noqa: ANN401
         """Return how the thing with this value is said.
@@ -107,38 +99,6 @@ class Named:
             said.setdefault(plain_or_quoted(text), []).append(_member(one, self.value, self.listed))
         return said
 
-    def groups(self, inputs: Inputs) -> dict[str, list[str]]:
-        """Return the values, two at least, of what is said at once; at most ``MAX_GROUPS``.
-
-        Raises:
-            InputsError: The list is missing, too long, or a member of it is no text.
-        """
-        if self.together is None:
-            return {}
-        if not isinstance(inputs, ReadInputs):
-            return self._groups(inputs, self.together)
-        if self not in inputs.groups:
-            inputs.groups[self] = self._groups(inputs, self.together)
-        return inputs.groups[self]
-
-    def _groups(self, inputs: Inputs, together: tuple[str, ...]) -> dict[str, list[str]]:
-        found = [one for one in listed(inputs, self.listed) if self._is_meant(one)]
-        groups: dict[str, list[str]] = {}
-        for name in together:
-            shared: dict[str, list[str]] = {}
-            for one in found:
-                if isinstance(one.get(name), str):
-                    text = plain_or_quoted(f"{_ALL} {one[name]}")
-                    shared.setdefault(text, []).append(_member(one, self.value, self.listed))
-            # What an area and a floor are called is the area.
-            groups |= {text: values for text, values in shared.items() if text not in groups}
-        said = self.said(inputs)
-        several = [(t, v) for t, v in groups.items() if len(v) > 1 and t not in said]
-        everything = [_member(one, self.value, self.listed) for one in found]
-        if len(everything) > 1 and _ALL not in said:
-            several = [*several[: MAX_GROUPS - 1], (_ALL, everything)]
-        return dict(several[:MAX_GROUPS])
-
     def _is_meant(self, one: Mapping[str, Any]) -> bool:
         return all(
             any(_is_like(str(one.get(name, "")), pattern) for pattern in patterns)
@@ -152,7 +112,6 @@ class ReadInputs(dict[str, Any]):
     def __init__(self, inputs: Inputs) -> None:
         super().__init__(inputs)
         self.said: dict[Named, dict[str, list[str]]] = {}
-        self.groups: dict[Named, dict[str, list[str]]] = {}
 
 
 def listed(inputs: Inputs, name: str) -> Sequence[Mapping[str, Any]]:

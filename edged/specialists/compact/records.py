@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edged.specialists.compact.named import Named
 from edged.specialists.compact.shapes import (
     EMPTY_LIST,
     NOTHING,
@@ -41,9 +40,6 @@ class Items:
             raise AnswerError(f": must be a list of {self.least} to {self.most} values")
         if self.is_unique and len(_different(value)) != len(value):
             raise AnswerError(": must hold different values")
-        together = [text for text, values in self._groups(inputs).items() if values == value]
-        if together:
-            return together[0]
         return ", ".join(self.item.write(one, inputs) for one in value) or EMPTY_LIST
 
     def read(self, text: str, inputs: Inputs) -> list[Any]:
@@ -53,8 +49,7 @@ class Items:
             AnswerError: The text is no such value.
         """
         texts = [] if text == EMPTY_LIST else _split(text)
-        values: list[Any] = list(self._groups(inputs).get(text, ()))
-        values = values or [self.item.read(one, inputs) for one in texts]
+        values = [self.item.read(one, inputs) for one in texts]
         values = _different(values) if self.is_unique else values
         if not self.least <= len(values) <= self.most:
             raise AnswerError(f": {len(values)} values, {self.least} to {self.most} are allowed")
@@ -62,14 +57,7 @@ class Items:
 
     def pattern(self, inputs: Inputs) -> str | None:
         """Return the expression of the lists."""
-        each = _repeated(self.item.pattern(inputs), ", ", self.least, self.most)
-        groups = [escaped(text) for text in self._groups(inputs)]
-        return either([*groups, *([] if each is None else [each])])
-
-    def _groups(self, inputs: Inputs) -> dict[str, list[str]]:
-        """Return the values of what is said at once."""
-        groups = self.item.groups(inputs) if isinstance(self.item, Named) else {}
-        return {t: values for t, values in groups.items() if self.least <= len(values) <= self.most}
+        return _repeated(self.item.pattern(inputs), ", ", self.least, self.most)
 
 
 def _repeated(item: str | None, separator: str, least: int, most: int) -> str | None:

@@ -290,23 +290,19 @@ def _steps(low: Decimal, high: Decimal, step: Decimal, path: str) -> Shape:
 def _named(value: object, path: str) -> Named:
     if not isinstance(value, dict) or not isinstance(value.get("list"), str):
         raise ShapeError(f'{path}: must be an object such as {{"list": "devices", …}}')
-    if unknown := sorted(value.keys() - {"list", "value", "say", "apart", "where", "together"}):
+    if unknown := sorted(value.keys() - {"list", "value", "say", "apart", "where"}):
         raise ShapeError(f"{path}.{unknown[0]}: is not known")
     apart, where = value.get("apart", []), value.get("where", {})
     texts = [value.get("value", ""), value.get("say", value.get("value", ""))]
     if not _are_texts(apart) or not _are_texts(texts):
         raise ShapeError(f"{path}: value and say must be texts, apart a list of them")
-    together = value.get("together")
-    if together is not None and not _are_texts(together):
-        raise ShapeError(f"{path}.together: must be a list of texts")
     if not isinstance(where, dict):
         raise ShapeError(f"{path}.where: must be an object")
     kept = {name: [one] if isinstance(one, str) else one for name, one in where.items()}
     if not all(map(_are_texts, kept.values())):
         raise ShapeError(f"{path}.where: must hold a text or a list of texts for each member")
     patterns = tuple((name, tuple(listed)) for name, listed in kept.items())
-    said_at_once = None if together is None else tuple(together)
-    return Named(value["list"], texts[0], texts[1], tuple(apart), patterns, said_at_once)
+    return Named(value["list"], texts[0], texts[1], tuple(apart), patterns)
 
 
 def _are_texts(value: object) -> bool:

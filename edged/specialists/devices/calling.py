@@ -86,10 +86,14 @@ def with_the_name(devices: Iterable[Device], words: Words) -> list[Device]:
 
 
 def exactly_called(devices: Sequence[Device], words: Words) -> list[Device]:
-    """Return those of which the whole name was said: as it is, without its area, or nearly."""
+    """Return those of which the whole name was said: as it is, without its area, or nearly.
+
+    "The desk lamps" are those that are called so, but not "Desk lamp" alone.
+    """
     for test in (_is_name, _is_name_but_area, _is_nearly_name):
         if exact := [device for device in devices if test(device, words)]:
-            return [one for one in exact if one.is_plural == words.is_plural] or exact
+            alike = [one for one in exact if one.is_plural == words.is_plural]
+            return alike or ([] if words.is_plural else exact)
     return []
 
 

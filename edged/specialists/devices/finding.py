@@ -83,11 +83,8 @@ def _chosen(
     if not found:
         return Nothing.NONE
     if mention.is_all:
-        found = with_the_word(found, mention)
-        return _pair(home, found) if mention.is_pair else tuple(found)
+        return _all(home, mention, with_the_word(found, mention))
     is_noun, exact = is_noun_only(words, found), exactly_called(found, words)
-    if words.is_plural and not any(device.is_plural for device in exact):
-        exact = []  # "the desk lamps" are also those called "Desk lamp 2"
     if place is None and (is_noun or not words.is_plural):
         found = home.near(found) if is_noun else home.near(exact or found)
     elif not is_noun:
@@ -102,8 +99,10 @@ def _chosen(
     return only(found)
 
 
-def _pair(home: Household, found: list[Device]) -> Found:
-    """Return two devices: where there are more, those in the asker's area."""
+def _all(home: Household, mention: Mention, found: list[Device]) -> Found:
+    """Return all devices, or a pair: where there are more, those in the asker's area."""
+    if not mention.is_pair:
+        return tuple(found)
     for some in (home.near(found), found):
         if len(some) == _PAIR:
             return tuple(some)

@@ -23,7 +23,11 @@ KINDS = {
     "light": Kind("light", ("light", "lights", "lamp", "lamps")),
     "switch": Kind("switch", ("switch", "plug", "outlet", "socket")),
     "fan": Kind("fan", ("fan", "fans")),
-    "blind": Kind("cover", ("blind", "blinds", "covering"), ("venetian", "roman", "slats", "louvres", "jalousie")),
+    "blind": Kind(
+        "cover",
+        ("blind", "blinds", "covering"),
+        ("venetian", "roman", "slats", "louvres", "jalousie"),
+    ),
     "curtain": Kind(
         "cover", ("curtain", "curtains", "drapes"), ("sheers", "sheer", "voile", "nets", "portiere")
     ),
@@ -147,7 +151,9 @@ def possible_kinds(domain: str, name: str) -> frozenset[str]:
     for listing in ("nouns", "hints"):
         # What stands last in a name says more.
         places = {
-            kind: max((_place(stems(text), said) for text in getattr(KINDS[kind], listing)), default=-1)
+            kind: max(
+                (_place(stems(text), said) for text in getattr(KINDS[kind], listing)), default=-1
+            )
             for kind in possible
         }
         last = max(places.values(), default=-1)

@@ -9,7 +9,11 @@ from edged.specialists.hearing import NUMBER_WORDS, is_slip
 
 _WORD = re.compile(r"[^\W_]+")
 _DIGITS = {word: str(number) for number, word in enumerate(NUMBER_WORDS)} | {
-    **{"first": "1st", "second": "2nd", "third": "3rd", "fourth": "4th", "fifth": "5th"}
+    "first": "1st",
+    "second": "2nd",
+    "third": "3rd",
+    "fourth": "4th",
+    "fifth": "5th",
 }
 # Words and names of which the stems are kept: they come again with each request. Prompts are none.
 _MOST_KEPT = 1024
@@ -33,8 +37,14 @@ _SAME = {
 }
 # What is heard for what was said.
 _HEARD = {
-    **{"lite": "light", "lamb": "lamp", "van": "fan", "curtin": "curtain", "eating": "heating"},
-    **{"nite": "night", "write": "right", "rite": "right"},
+    "lite": "light",
+    "lamb": "lamp",
+    "van": "fan",
+    "curtin": "curtain",
+    "eating": "heating",
+    "nite": "night",
+    "write": "right",
+    "rite": "right",
 }
 # Two words that one person may say where another one has the other; used where nothing else fits.
 _SYNONYMS = tuple(

@@ -100,7 +100,15 @@ def several(speaker: Speaker, wanted: Wanted) -> Draft | None:
     targets = [t for c in clauses for a in c.actions for t in a["target"]]
     if len({*targets}) < len(targets) and any(c.section.name != "todo_add" for c in clauses):
         return None
-    text = clauses[0].text
+    forms = tuple(clause.form.text for clause in clauses)
+    group = "+".join(clause.section.name for clause in clauses)
+    text = _joined(speaker, clauses, is_terse=is_terse)
+    return Draft(text, group, tuple(clauses), is_request=not is_terse, forms=forms)
+
+
+def _joined(speaker: Speaker, clauses: Sequence[Clause], *, is_terse: bool) -> str:
+    """Put commands one behind the other."""
+    rng, text = speaker.rng, clauses[0].text
     for before, clause in pairwise(clauses):
         short = shortened(before, clause) if rng.random() < 0.6 else None
         joiner = "and"
@@ -109,9 +117,7 @@ def several(speaker: Speaker, wanted: Wanted) -> Draft | None:
         if len(clauses) > 2 and clause is not clauses[-1]:
             joiner = ","
         text = f"{text} {joiner} {short or clause.text}"
-    forms = tuple(clause.form.text for clause in clauses)
-    group = "+".join(clause.section.name for clause in clauses)
-    return Draft(text, group, tuple(clauses), is_request=not is_terse, forms=forms)
+    return text
 
 
 def place_first(speaker: Speaker, wanted: Wanted) -> Draft | None:
