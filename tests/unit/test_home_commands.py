@@ -311,6 +311,11 @@ WHOLE_NAMES = {
         {"what": "reading lamp"},
         ["light.lamp"],
     ),
+    "the last one has more words": (
+        "reading lamp, i mean reading lamp b, on",
+        {"what": "reading lamp"},
+        ["light.lamp_b"],
+    ),
     "where it was written whole": ("reading lamp on", {"what": "reading lamp"}, ["light.lamp"]),
     "all of them": (
         "every reading lamp b and others",
@@ -399,10 +404,121 @@ def test_on_and_off_are_read_where_a_service_fits_nothing(
     assert [(one[0], one[2]) for one in found] == [(service, {})]
 
 
+EXCEPTIONS = {
+    "one behind the other": (
+        "all lights off except the island and the desk lamp",
+        [{"what": "lights", "all": True, "except": "island"}, {"what": "desk lamp"}],
+        [("light.turn_off", ["light.ceiling", "light.hob", "light.path_1"], {})],
+    ),
+    "misheard": (
+        "all office lights off accept the desk lamp",
+        [{"what": "office lights", "all": True}, {"what": "desk lamp"}],
+        [("light.turn_off", ["light.ceiling"], {})],
+    ),
+    "of another kind": (
+        "all office lights off except the ceiling light, and the fan off",
+        [
+            {"what": "lights", "in": "office", "all": True, "except": "ceiling light"},
+            {"what": "fan", "in": "office"},
+        ],
+        [("light.turn_off", ["light.desk"], {}), ("fan.turn_off", ["fan.office"], {})],
+    ),
+    "not without a word for it": (
+        "all office lights off and the desk lamp off",
+        [{"what": "office lights", "all": True}, {"what": "desk lamp"}],
+        [("light.turn_off", ["light.desk", "light.ceiling"], {})],
+    ),
+    "one that is told apart": (
+        "all kitchen blinds closed but the left one",
+        [{"do": "close_cover", "what": "kitchen blinds", "all": True, "except": "left one"}],
+        [("cover.close_cover", ["cover.kitchen_right"], {})],
+    ),
+}
+
+
+@pytest.mark.parametrize(("prompt", "commands", "expected"), EXCEPTIONS.values(), ids=EXCEPTIONS)
+def test_several_are_excepted(
+    prompt: str, commands: list[dict[str, Any]], expected: Actions
+) -> None:
+    assert asked(*({"do": "turn_off", **one} for one in commands), prompt=prompt) == expected
+
+
+PLACES = {
+    "a floor": ("upstairs, lights off", {"what": "lights"}, ["light.desk", "light.ceiling"]),
+    "with a preposition": (
+        "On the ground floor: lights",
+        {"what": "lights"},
+        ["light.hob", "light.island"],
+    ),
+    "it was taken for a name": (
+        "kitchen: light hob",
+        {"what": "kitchen: lights"},
+        ["light.hob", "light.island"],
+    ),
+    "another one behind": (
+        "upstairs, kitchen lights",
+        {"what": "lights", "in": "kitchen"},
+        ["light.hob", "light.island"],
+    ),
+    "here": ("upstairs, lights", {"what": "lights", "where": "here"}, "ambiguous"),
+    "no place": (
+        "jeez, lights",
+        {"what": "lights", "all": True},
+        ["light.desk", "light.ceiling", "light.hob", "light.island", "light.path_1"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("prompt", "said", "expected"), PLACES.values(), ids=PLACES)
+def test_a_place_that_is_said_first_counts(
+    prompt: str, said: dict[str, Any], expected: list[str] | str
+) -> None:
+    assert targets(prompt=prompt, **said) == expected
+
+
+@pytest.mark.parametrize("prompt", ["disarm everything", "open up everything", "unlock it all"])
+def test_everything_is_not_switched_where_it_is_to_be_opened(prompt: str) -> None:
+    said = {"do": "turn_off", "kind": "everything", "all": True}
+    assert asked(said, prompt=prompt) == "none"
+    assert asked(said, prompt="everything off") != "none"
+
+
+def test_another_service_of_the_same_words_is_taken() -> None:
+    assert asked({"do": "stop_valve", "what": "kettle"}, prompt="stop the kettle") == [
+        ("switch.turn_off", ["switch.kettle"], {})
+    ]
+    eco = {"do": "set_preset_mode", "what": "boiler", "preset_mode": "eco"}
+    assert asked(eco) == [
+        ("water_heater.set_operation_mode", ["water_heater.boiler"], {"operation_mode": "eco"})
+    ]
+    away = {"do": "set_preset_mode", "what": "boiler", "preset_mode": "away"}
+    assert asked(away) == "none"
+
+
+def test_off_that_was_taken_for_a_name_turns_off() -> None:
+    assert asked({"do": "turn_on", "what": "kettle off"}) == [
+        ("switch.turn_off", ["switch.kettle"], {})
+    ]
+
+
+def test_a_door_is_not_found_by_what_a_nameless_cover_may_be() -> None:
+    home = "cover.velux | Velux | Attic\nlight.garage | Lamp | Garage"
+    assert asked({"do": "open_cover", "what": "garage"}, home=home) == "none"
+    assert targets(home=home, do="open_cover", what="shutter") == ["cover.velux"]
+
+
+def test_a_brand_says_nothing_of_what_a_thing_is() -> None:
+    home = "climate.a | Ecobee Main | Hall | Up\nclimate.b | Ecobee Upper | Den | Up"
+    said = {"do": "set_temperature", "what": "ecobee", "temperature": 20}
+    assert asked(said, home=home) == "ambiguous"
+
+
 def test_what_says_neither_on_nor_off_is_not_switched() -> None:
     assert asked({"do": "unlock", "what": "kettle"}, prompt="unlock the kettle") == "none"
     both = "turn the kettle on and off"
     assert asked({"do": "close_valve", "what": "kettle"}, prompt=both) == "none"
+    mute = {"do": "volume_mute", "what": "kettle", "is_volume_muted": True}
+    assert asked(mute, prompt="turn the sound of the kettle off") == "none"
     level = "kettle to 40, on the double"
     assert asked({"do": "set_humidity", "what": "kettle", "humidity": 40}, prompt=level) == "none"
 

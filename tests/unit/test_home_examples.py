@@ -21,6 +21,7 @@ from models.specialists.home.generator.effects import same_actions
 from models.specialists.home.generator.examples import Example, make, make_many
 from models.specialists.home.generator.homes import KINDS, Device, Home, make_home
 from models.specialists.home.generator.judge import judge, report
+from models.specialists.home.generator.mentions import without_place
 from models.specialists.home.generator.readings import kinds_of
 from models.specialists.home.generator.resolve import Mention, Place, Verdict, resolve
 from models.specialists.home.generator.shape import faults, schema, services
@@ -197,6 +198,43 @@ def test_no_answer_is_rare_and_none_is_all(split: str) -> None:
     assert 0.15 < several / len(made) < 0.35
     asked_from = sum(example.home.asker is not None for example in made)
     assert 0.3 < asked_from / len(made) < 0.7
+
+
+KITCHEN = Place("area", "Kitchen")
+FRONTED = {
+    "behind": ("turn off the lights in the kitchen", KITCHEN, "turn off the lights"),
+    "within": ("put the lights in the Kitchen on", KITCHEN, "put the lights on"),
+    "a floor": ("close it upstairs", Place("floor", "Upstairs"), "close it"),
+    "here": ("dim the lights in here a bit", Place("here"), "dim the lights a bit"),
+    "this floor": ("all off on this floor", Place("floor", "Attic", is_here=True), "all off"),
+    "twice": ("the kitchen light in the kitchen", KITCHEN, None),
+    "a part of a word": ("the kitchenette light", KITCHEN, None),
+    "somebody's": ("the light in tom's room", Place("area", "Tom"), None),
+    "nothing else": ("in the kitchen", KITCHEN, None),
+}
+
+
+@pytest.mark.parametrize(("text", "place", "expected"), FRONTED.values(), ids=FRONTED)
+def test_a_place_is_taken_out_where_it_is_said_once(
+    text: str, place: Place, expected: str | None
+) -> None:
+    assert without_place(text, place) == expected
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_place_said_first_is_that_of_each_command(split: str) -> None:
+    made = [e for e in make_many(800, 9, split, (1, 12)) if e.group.startswith("place_first")]
+    assert len({len(example.commands) for example in made}) == 2
+    for example in made:
+        assert re.match(r"(in|on|at|here|[\w ]*(stairs|side))\b", example.prompt.lower())
+        for said in example.commands:
+            assert ("in" in said) != ("where" in said)
+
+
+def test_commands_without_verbs_are_said_side_by_side() -> None:
+    said = [e.prompt.lower() for e in make_many(800, 9, "train", (4, 12)) if "+" in e.group]
+    pattern = re.compile(r"\b(off|on|up|down) and [^,]*\b(off|on|up|down)[.!]?$")
+    assert any(map(pattern.search, said))
 
 
 def test_nothing_is_unlocked_on_all() -> None:

@@ -5,7 +5,15 @@ from dataclasses import dataclass
 
 from edged.specialists.devices.command import Mention
 from edged.specialists.devices.household import Device, Household
-from edged.specialists.devices.kinds import PROPER, is_usual, kinds_called, names_for
+from edged.specialists.devices.kinds import (
+    KINDS,
+    PROPER,
+    heads_of,
+    is_usual,
+    kinds_called,
+    names_for,
+    words_for,
+)
 from edged.specialists.devices.words import single, stem, synonyms
 
 _OF_PROPER_NAMES = frozenset(("scene", "script", "mode", "the", "a", "my", "button", "routine"))
@@ -44,6 +52,7 @@ def called(words: Sequence[str], devices: Sequence[Device]) -> list[Device]:
     if found := [device for device in devices if _may_be_called(device, words)]:
         return found
     others = [device for device in devices if device.domain not in PROPER]
+    others = [device for device in others if not _is_half_a_noun(device, words)]
     if found := [device for device in others if {*words} <= device.possible_vocabulary]:
         return found
     return [
@@ -55,12 +64,18 @@ def called(words: Sequence[str], devices: Sequence[Device]) -> list[Device]:
 
 def _may_be_called(device: Device, words: Sequence[str]) -> bool:
     if device.domain not in PROPER:
-        return {*words} <= device.vocabulary
-    said, name = (
+        return {*words} <= device.vocabulary and not _is_half_a_noun(device, words)
+    called, name = (
         [word for word in some if word not in _OF_PROPER_NAMES]
         for some in (words, device.name_stems)
     )
-    return said == name
+    return called == name
+
+
+def _is_half_a_noun(device: Device, words: Sequence[str]) -> bool:
+    """Tell whether "garage" was said for what may be a garage door, and has no such name."""
+    said = {*words} - {*device.name_stems, *device.area_stems}
+    return bool(said) and said <= words_for(device.kinds) - heads_of(device.kinds)
 
 
 def of_the_noun(devices: list[Device], words: Words) -> list[Device]:
@@ -69,7 +84,9 @@ def of_the_noun(devices: list[Device], words: Words) -> list[Device]:
     if kinds := kinds_called(said):
         sure = [one for one in devices if one.kinds <= kinds]
         devices = sure or [one for one in devices if one.kinds & kinds] or devices
-    return [device for device in devices if said and device.is_called(said[-1])] or devices
+    if not said or said[-1] not in words_for(frozenset(KINDS)):
+        return devices  # a brand, or a name, says nothing of what it is
+    return [device for device in devices if device.is_called(said[-1])] or devices
 
 
 def with_the_word(devices: list[Device], mention: Mention) -> list[Device]:

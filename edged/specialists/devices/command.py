@@ -114,6 +114,8 @@ def read_command(said: Mapping[str, Any]) -> Command:
         left_out = _mention(said["except"], said.get("except_in", ""), {})
         if {*left_out.words} <= _PRONOUNS:
             left_out = replace(left_out, words=mention.words)
+        elif left_out.words[-1] in _PRONOUNS:  # "the north one"
+            left_out = replace(left_out, words=left_out.words[:-1])
     own = ("do", "what", "kind", "in", "where", "all", "except", "except_in")
     data = {name: value for name, value in said.items() if name not in own}
     return Command(said["do"], mention, left_out, data)

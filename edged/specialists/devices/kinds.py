@@ -178,6 +178,12 @@ def nouns_of(kinds: frozenset[str]) -> frozenset[str]:
 
 
 @cache
+def heads_of(kinds: frozenset[str]) -> frozenset[str]:
+    """Return the stems by which devices of some kinds are called alone: not "garage" of a door."""
+    return nouns_of(kinds) | {stem(word) for kind in kinds for word in KINDS[kind].also}
+
+
+@cache
 def words_for(kinds: frozenset[str]) -> frozenset[str]:
     """Return the stems of all words by which devices of some kinds may be called."""
     return frozenset(map(stem, names_for(kinds)))

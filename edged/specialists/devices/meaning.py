@@ -13,16 +13,16 @@ from edged.specialists.devices.finding import find
 from edged.specialists.devices.household import Device, Found, Household, Nothing
 from edged.specialists.devices.kinds import IMPLIED
 from edged.specialists.devices.rereading import (
+    is_exception,
     named_after_all,
     named_alone,
+    opens_everything,
     other_levels,
+    other_services,
     switched,
-    trimmed,
     widened,
-    with_pairs,
-    with_whole_names,
-    without_kept,
 )
+from edged.specialists.devices.said_names import as_said
 from edged.specialists.hearing import Heard
 
 Answer = dict[str, Any]
@@ -103,28 +103,44 @@ class HomeMeaning:
         if (device := named_alone(home, prompt)) is not None:
             verb = "press" if f"{device.domain}.press" in self._shapes else "turn_on"
             return _answer(home, [(f"{device.domain}.{verb}", {}, device)])
-        read = [
-            replace(one, mention=trimmed(one.mention, home.known))
-            for one in map(read_command, said["commands"])
-        ]
-        whole = [*with_whole_names(read, prompt, home.devices)]
-        commands = [*without_kept([*with_pairs(whole, prompt)], prompt)]
+        commands = as_said([*map(read_command, said["commands"])], prompt, home)
         if len(commands) == 1:
             commands = [self._named_after_all(home, commands[0], prompt)]
-        wanted: list[tuple[str, Mapping[str, Any], Device]] = []
+        found = []
         for one in commands:
-            command, found = self._found(home, one)
-            if found is Nothing.NONE:
-                command, found = self._reread(home, one, prompt)
-            if found is Nothing.AMBIGUOUS and len(commands) == 1:
-                wider = replace(one, mention=widened(one.mention, prompt, home.known))
-                command, found = self._found(home, wider)
-                found = Nothing.AMBIGUOUS if found is Nothing.NONE else found
-            if isinstance(found, tuple):
-                wanted += [(f"{one.domain}.{command.verb}", command.data, one) for one in found]
-            elif found is Nothing.AMBIGUOUS:
-                return {"actions": [], "reason": found.value}
-        return _answer(home, wanted)
+            command, devices = self._found_at_last(home, one, prompt, is_alone=len(commands) == 1)
+            if devices is Nothing.AMBIGUOUS:
+                return {"actions": [], "reason": devices.value}
+            if not isinstance(devices, tuple):
+                continue
+            if found and is_exception(command, found[-1][0], prompt):
+                before = found[-1][1]
+                if {*devices} < {*before}:
+                    found[-1] = found[-1][0], tuple(d for d in before if d not in devices)
+                    continue
+            found.append((command, devices))
+        return _answer(
+            home,
+            [
+                (f"{device.domain}.{command.verb}", command.data, device)
+                for command, devices in found
+                for device in devices
+            ],
+        )
+
+    def _found_at_last(
+        self, home: Household, one: Command, prompt: str, *, is_alone: bool
+    ) -> tuple[Command, Found]:
+        if opens_everything(one, prompt):
+            return one, Nothing.NONE
+        command, found = self._found(home, one)
+        if found is Nothing.NONE:
+            command, found = self._reread(home, one, prompt)
+        if found is Nothing.AMBIGUOUS and is_alone:
+            wider = replace(one, mention=widened(one.mention, prompt, home.known))
+            command, found = self._found(home, wider)
+            found = Nothing.AMBIGUOUS if found is Nothing.NONE else found
+        return command, found
 
     def _named_after_all(self, home: Household, command: Command, prompt: str) -> Command:
         kinds = frozenset(IMPLIED.get(command.mention.kind, ()))
@@ -147,7 +163,8 @@ class HomeMeaning:
         return command, Nothing.NONE
 
     def _reread(self, home: Household, command: Command, prompt: str) -> tuple[Command, Found]:
-        for other in chain(other_levels(command, prompt), switched(command, prompt)):
+        others = (other_levels(command, prompt), switched(command, prompt), other_services(command))
+        for other in chain.from_iterable(others):
             found = self._among_able(home, other)
             if isinstance(found, tuple):
                 return other, found
