@@ -480,7 +480,7 @@ def test_a_place_that_is_said_first_counts(
 def test_everything_is_not_switched_where_it_is_to_be_opened(prompt: str) -> None:
     said = {"do": "turn_off", "kind": "everything", "all": True}
     assert asked(said, prompt=prompt) == "none"
-    assert asked(said, prompt="everything off") != "none"
+    assert asked(said, prompt="open the blind and turn everything off") != "none"
 
 
 def test_another_service_of_the_same_words_is_taken() -> None:
@@ -505,6 +505,8 @@ def test_a_door_is_not_found_by_what_a_nameless_cover_may_be() -> None:
     home = "cover.velux | Velux | Attic\nlight.garage | Lamp | Garage"
     assert asked({"do": "open_cover", "what": "garage"}, home=home) == "none"
     assert targets(home=home, do="open_cover", what="shutter") == ["cover.velux"]
+    home = "cover.door | Loading door | Barn"
+    assert targets(home=home, do="open_cover", what="garage door") == ["cover.door"]
 
 
 def test_a_brand_says_nothing_of_what_a_thing_is() -> None:

@@ -74,8 +74,8 @@ def _may_be_called(device: Device, words: Sequence[str]) -> bool:
 
 def _is_half_a_noun(device: Device, words: Sequence[str]) -> bool:
     """Tell whether "garage" was said for what may be a garage door, and has no such name."""
-    said = {*words} - {*device.name_stems, *device.area_stems}
-    return bool(said) and said <= words_for(device.kinds) - heads_of(device.kinds)
+    said, heads = {*words} - {*device.name_stems, *device.area_stems}, heads_of(device.kinds)
+    return bool(said) and said <= words_for(device.kinds) and not heads & {*words}
 
 
 def of_the_noun(devices: list[Device], words: Words) -> list[Device]:

@@ -37,7 +37,7 @@ _POLITE = frozenset(
 )
 _NAMED_ALONE = ("scene", "script", "button", "input_button")
 _EXCEPTING = re.compile(r"\b(except|excepting|accept|but|bar|besides|apart|keep|leave|without)\b")
-_OPENING = re.compile(r"\b(open|unlock|disarm)\b")
+_OPENING = re.compile(r"\b(open|unlock|disarm)( up)? (everything|it all|all)\b")
 _SWITCHED = re.compile(r"\b(turn|switch|put|power)(ed|ing)?\b.*\b(on|off)\b")
 
 
