@@ -404,7 +404,7 @@ def test_on_and_off_are_read_where_a_service_fits_nothing(
     assert [(one[0], one[2]) for one in found] == [(service, {})]
 
 
-EXCEPTIONS = {
+EXCEPTIONS: dict[str, tuple[str, list[dict[str, Any]], Actions]] = {
     "one behind the other": (
         "all lights off except the island and the desk lamp",
         [{"what": "lights", "all": True, "except": "island"}, {"what": "desk lamp"}],

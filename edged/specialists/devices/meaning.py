@@ -10,7 +10,7 @@ from edged.specialists.compact.schemas import ShapeError, shape_of
 from edged.specialists.compact.shapes import AnswerError, Inputs, Shape
 from edged.specialists.devices.command import Command, read_command
 from edged.specialists.devices.finding import find
-from edged.specialists.devices.household import Device, Found, Household, Nothing
+from edged.specialists.devices.household import Device, Devices, Found, Household, Nothing
 from edged.specialists.devices.kinds import IMPLIED
 from edged.specialists.devices.rereading import (
     is_exception,
@@ -106,7 +106,7 @@ class HomeMeaning:
         commands = as_said([*map(read_command, said["commands"])], prompt, home)
         if len(commands) == 1:
             commands = [self._named_after_all(home, commands[0], prompt)]
-        found = []
+        found: list[tuple[Command, Devices]] = []
         for one in commands:
             command, devices = self._found_at_last(home, one, prompt, is_alone=len(commands) == 1)
             if devices is Nothing.AMBIGUOUS:
