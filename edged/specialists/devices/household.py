@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 from edged.specialists.compact.named import MAX_SAID_CHARACTERS, InputsError, listed
-from edged.specialists.devices.kinds import DOORS, kinds_of, nouns_of, possible_kinds, words_for
+from edged.specialists.devices.kinds import kinds_of, nouns_of, possible_kinds, words_for
 from edged.specialists.devices.words import Speller, is_plural, singles, stem, stems, words_of
 
 # No part of what a place is called.
@@ -79,8 +79,8 @@ class Device:
 
     @cached_property
     def possible_vocabulary(self) -> frozenset[str]:
-        """The same, and those of all that it may be by its name, but for doors."""
-        return self.vocabulary | words_for(possible_kinds(self.domain, self.name) - DOORS)
+        """The same, and those of all that it may be by its name."""
+        return self.vocabulary | words_for(possible_kinds(self.domain, self.name))
 
     def is_called(self, noun: str) -> bool:
         """Tell whether it is what a stem says: by its kind, or the last word of its name."""

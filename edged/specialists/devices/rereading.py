@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from edged.specialists.devices.command import Command, Mention
 from edged.specialists.devices.household import Device, Household
-from edged.specialists.devices.words import single, singles, words_of
+from edged.specialists.devices.words import places_in, single, singles, words_of
 
 # Services that set a device to a level, and the field that has it.
 _LEVELS = {
@@ -62,14 +62,14 @@ def widened(mention: Mention, prompt: str, known: Collection[str]) -> Mention:
         prompt: All that was said.
         known: Words of the home without plurals.
     """
-    said, count = words_of(prompt), len(mention.words)
-    for start in range(len(said) - count + 1) if count else ():
-        if said[start : start + count] == mention.words:
-            before, behind = said[max(start - 1, 0) : start], said[start + count :][:1]
-            added = ([one for one in some if single(one) in known] for some in (before, behind))
-            first, last = added
-            return replace(mention, words=(*first, *mention.words, *last))
-    return mention
+    said = words_of(prompt)
+    places = places_in(said, mention.words)
+    if not places:
+        return mention
+    start, end = places[0], places[0] + len(mention.words)
+    before, behind = said[max(start - 1, 0) : start], said[end : end + 1]
+    first, last = ([one for one in some if single(one) in known] for some in (before, behind))
+    return replace(mention, words=(*first, *mention.words, *last))
 
 
 def named_after_all(mention: Mention, prompt: str, devices: Sequence[Device]) -> Mention:
@@ -81,16 +81,12 @@ def named_after_all(mention: Mention, prompt: str, devices: Sequence[Device]) ->
         devices: Which can do what is asked.
     """
     said = singles(prompt)
-    found = [device for device in devices if _stands_in(device.name_words, said)]
+    found = [device for device in devices if places_in(said, device.name_words)]
     longest = max((len(device.name_words) for device in found), default=0)
     found = [device for device in found if len(device.name_words) == longest]
     if len(found) != 1 or longest < _FEWEST_WORDS or mention.place or mention.where:
         return mention
     return replace(mention, kind="", words=words_of(found[0].name.replace("_", " ")))
-
-
-def _stands_in(words: tuple[str, ...], said: tuple[str, ...]) -> bool:
-    return any(said[at : at + len(words)] == words for at in range(len(said) - len(words) + 1))
 
 
 def opens_everything(command: Command, prompt: str) -> bool:

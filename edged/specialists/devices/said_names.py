@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from edged.specialists.devices.command import Command, Mention
 from edged.specialists.devices.household import Device, Household
-from edged.specialists.devices.words import single, singles
+from edged.specialists.devices.words import places_in, single, singles
 
 # No part of a name, unless something here is called so.
 _NO_NAMES = frozenset(
@@ -28,9 +28,7 @@ _DETERMINERS = frozenset(("my", "our", "a", "of", "just", "only", "that", "this"
 _PAIR = frozenset(("both", "2"))
 _CORRECTING = frozenset(("no", "wait", "sorry", "mean", "actually"))
 # Said before what is there: "upstairs, lights off".
-_FIRST = re.compile(
-    r"(?P<at>(?:in|on|at) )?(?:the |my )?(?P<place>[^,:]{2,40}?) ?[,:]", re.IGNORECASE
-)
+_FIRST = re.compile(r"(?:(?:in|on|at) )?(?:the |my )?([^,:]{2,40}?) ?[,:]", re.IGNORECASE)
 
 
 def as_said(commands: Sequence[Command], prompt: str, home: Household) -> list[Command]:
@@ -65,7 +63,7 @@ def _with_the_first_place(
 ) -> list[Command]:
     """Return commands for the place with which a prompt begins, where they say none themselves."""
     found = _FIRST.match(prompt)
-    place = singles(found["place"]) if found else ()
+    place = singles(found[1]) if found else ()
     if not place or place not in {singles(name) for name in (*home.areas, *home.floors)}:
         return [*commands]
     return [_in_place(command, place) for command in commands]
@@ -89,19 +87,12 @@ def _with_whole_names(
     for command in commands:
         mention = command.mention
         if len(commands) == 1 and _CORRECTING & {*said}:  # the last counts
-            start = _last_place(mention, said)
+            start = max(places_in(said, tuple(map(single, mention.words))), default=0)
         mention, start = _with_whole_name(mention, said, start, devices)
         left_out = command.left_out
         if left_out is not None:
             left_out, start = _with_whole_name(left_out, said, start, devices)
         yield replace(command, mention=mention, left_out=left_out)
-
-
-def _last_place(mention: Mention, said: tuple[str, ...]) -> int:
-    """Return where a mention stands last."""
-    words = tuple(map(single, mention.words))
-    places = [at for at in range(len(said)) if said[at : at + len(words)] == words]
-    return places[-1] if places else 0
 
 
 def _with_whole_name(
@@ -126,7 +117,7 @@ def _with_whole_name(
 
 def _place_in(words: tuple[str, ...], said: tuple[str, ...], start: int) -> int | None:
     """Return where some words stand, rather behind ``start``; None where they do not."""
-    places = [at for at in range(len(said)) if words and said[at : at + len(words)] == words]
+    places = places_in(said, words)
     return next((at for at in places if at >= start), places[0] if places else None)
 
 

@@ -80,8 +80,8 @@ _LONG = 8
 def words_of(text: str) -> tuple[str, ...]:
     """Return the words of a text: lower case, without apostrophes and accents."""
     text = text.lower().replace("'", "").replace("\u2019", "")
-    if not text.isascii():
-        text = "".join(one for one in normalize("NFKD", text) if not combining(one))
+    if not text.isascii():  # NFKD would make one letter of some names eighteen
+        text = "".join(one for one in normalize("NFD", text) if not combining(one))
     return tuple(_WORD.findall(text))
 
 
@@ -108,6 +108,12 @@ def singles(text: str) -> tuple[str, ...]:
 def stems(text: str) -> tuple[str, ...]:
     """Return the stems of the words of a text."""
     return tuple(map(stem, singles(text)))
+
+
+def places_in(said: Sequence[str], words: Sequence[str]) -> list[int]:
+    """Return where some words stand among others; nowhere, if there are none of them."""
+    count = len(words)
+    return [at for at in range(len(said) - count + 1) if words and said[at : at + count] == words]
 
 
 def is_plural(word: str) -> bool:

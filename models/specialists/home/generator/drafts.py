@@ -97,13 +97,18 @@ def several(speaker: Speaker, wanted: Wanted) -> Draft | None:
         if clauses and section.implied and "it" in clause.form.text.split():
             return None  # it would be what was named before
         clauses.append(clause)
-    targets = [t for c in clauses for a in c.actions for t in a["target"]]
-    if len({*targets}) < len(targets) and any(c.section.name != "todo_add" for c in clauses):
+    if _overlap(clauses) and any(c.section.name != "todo_add" for c in clauses):
         return None
     forms = tuple(clause.form.text for clause in clauses)
     group = "+".join(clause.section.name for clause in clauses)
     text = _joined(speaker, clauses, is_terse=is_terse)
     return Draft(text, group, tuple(clauses), is_request=not is_terse, forms=forms)
+
+
+def _overlap(clauses: Sequence[Clause]) -> bool:
+    """Tell whether a device is meant by more than one command."""
+    targets = [t for c in clauses for a in c.actions for t in a["target"]]
+    return len({*targets}) < len(targets)
 
 
 def _joined(speaker: Speaker, clauses: Sequence[Clause], *, is_terse: bool) -> str:
@@ -135,8 +140,7 @@ def place_first(speaker: Speaker, wanted: Wanted) -> Draft | None:
     if not all(place.kind == "here" or place.is_here or c.mention.said_place for c in clauses):
         return None  # it is said as a part of the name: "the upstairs fan"
     found = [without_place(clause.text, place) for clause in clauses]
-    targets = [t for c in clauses for a in c.actions for t in a["target"]]
-    if None in found or len({*targets}) < len(targets):
+    if None in found or _overlap(clauses):
         return None
     phrase = place_phrase(place, rng)
     text = f"{phrase}{rng.choice((',', ''))} {' and '.join(filter(None, found))}"
