@@ -8,11 +8,12 @@ import pytest
 from edged.specialists.compact.named import InputsError
 from edged.specialists.compact.schemas import ShapeError
 from edged.specialists.compact.shapes import AnswerError
-from edged.specialists.devices import rereading, words
+from edged.specialists.devices import words
 from edged.specialists.devices.command import form_of
 from edged.specialists.devices.household import Household
 from edged.specialists.devices.kinds import kinds_of
 from edged.specialists.devices.meaning import HomeMeaning, home_services
+from edged.specialists.devices.prompt import named
 from edged.specialists.devices.words import Speller, stems
 from edged.specialists.hearing import MAX_CHARACTERS
 from edged.specialists.wording import Wording, wording_of_schema
@@ -824,7 +825,7 @@ def test_of_a_long_prompt_the_last_words_count(monkeypatch: pytest.MonkeyPatch) 
         read.append(text)
         return words.singles(text)
 
-    monkeypatch.setattr(rereading, "singles", singles)
+    monkeypatch.setattr(named, "singles", singles)
     said = {"kind": "light", "color_name": "red"}
     prompt = "turn it on " * 50_000 + "make the desk lamp red"
     assert targets(prompt=prompt, **said) == ["light.desk"]

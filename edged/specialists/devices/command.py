@@ -1,5 +1,6 @@
 """What a model says of a command: what is to be done, and in which words devices were named."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,8 @@ MAX_COMMANDS = 16
 _ARTICLES = frozenset(("the", "teh", "hte"))  # typed in a hurry, too
 # "All blinds but the one in the kitchen".
 _PRONOUNS = frozenset(("one", "ones", "that", "those"))
+# "Morning! The kettle".
+_SENTENCE_END = re.compile(r"[!?;]\s+")
 _QUANTITIES = frozenset(("all", "every", "each", "both"))
 _BEFORE_NAMES = _QUANTITIES | {"of", "a", "an", "my", "our", "your", "this", "that"}
 _BEFORE_PLACES = frozenset(("in", "on", "at", "the", "my", "our", "of", "floor", "level"))
@@ -122,7 +125,8 @@ def read_command(said: Mapping[str, Any]) -> Command:
 
 
 def _mention(what: str, place: str, said: Mapping[str, Any]) -> Mention:
-    words = [word for word in words_of(what) if word not in _ARTICLES]
+    last = _SENTENCE_END.split(what)[-1] or what
+    words = [word for word in words_of(last) if word not in _ARTICLES]
     is_all = bool(said.get("all"))
     while words and words[0] in _BEFORE_NAMES:
         is_all |= words.pop(0) in _QUANTITIES

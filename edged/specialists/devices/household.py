@@ -14,7 +14,7 @@ from edged.specialists.devices.words import Speller, is_plural, singles, stem, s
 LEVELS = frozenset(("floor", "level", "storey", "story"))
 DEVICES, AREA = "devices", "area"
 # What may stand behind a name to tell it from another.
-_SIDES = frozenset(
+SIDES = frozenset(
     (
         *("left", "right", "upper", "lower", "front", "back", "rear", "inner", "outer", "middle"),
         *("north", "south", "east", "west", "new", "old", "test", "spare"),
@@ -87,7 +87,7 @@ class Device:
         name = [
             word
             for word in words_of(self.name)
-            if word not in _SIDES and len(word) > 1 and not word.isdigit()
+            if word not in SIDES and len(word) > 1 and not word.isdigit()
         ]
         return noun in self.nouns or (bool(name) and noun == stem(name[-1]))
 
@@ -148,6 +148,16 @@ class Household:
             name: tuple(word for word in stems(name) if word not in LEVELS) or stems(name)
             for name in names
         }
+
+    @cached_property
+    def beginnings(self) -> dict[tuple[str, ...], list[str]]:
+        """Floors and areas by the words with which something there may be named."""
+        found: dict[tuple[str, ...], list[str]] = {}
+        for name in (*self.floors, *self.areas):
+            words = singles(name)
+            for said in {words, tuple(word for word in words if word not in LEVELS)}:
+                found.setdefault(said, []).append(name)
+        return found
 
     @cached_property
     def place_speller(self) -> Speller:

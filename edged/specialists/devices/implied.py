@@ -9,7 +9,7 @@ from edged.specialists.devices.kinds import IMPLIED, IMPLIED_ALL
 from edged.specialists.devices.places import Place, is_elsewhere, place_of, there
 from edged.specialists.devices.words import is_plural, stem
 
-_SHOPPING = frozenset(("shopping", "grocery", "grocerie", "supermarket"))
+_SHOPPING = frozenset(("shopping", "grocery", "supermarket"))
 _LAWN = frozenset(("lawn", "grass", "meadow"))
 _PLANTS = frozenset(
     (

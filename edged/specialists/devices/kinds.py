@@ -44,9 +44,10 @@ KINDS = {
         "valve",
         ("sprinkler", "sprinklers", "irrigation"),
         ("watering", "drip", "hose", "lawn", "bed", "beds", "plants", "garden", "zone", "soaker"),
+        ("valve", "valves"),
     ),
     "water_main": Kind(
-        "valve", ("water valve", "water main"), ("main", "stopcock", "shutoff"), ("water",)
+        "valve", ("water valve", "water main"), ("main", "stopcock", "shutoff"), ("water", "valve")
     ),
     "other_valve": Kind("valve", ("valve", "valves", "gas shutoff", "gas main")),
     "vacuum": Kind("vacuum", ("vacuum", "vacuums"), also=("robot", "cleaner")),

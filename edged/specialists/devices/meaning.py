@@ -12,17 +12,21 @@ from edged.specialists.devices.command import Command, read_command
 from edged.specialists.devices.finding import find
 from edged.specialists.devices.household import Device, Devices, Found, Household, Nothing
 from edged.specialists.devices.kinds import IMPLIED
-from edged.specialists.devices.rereading import (
-    is_exception,
+from edged.specialists.devices.prompt.as_said import as_said
+from edged.specialists.devices.prompt.named import (
     named_after_all,
     named_alone,
-    opens_everything,
+    named_instead,
+    named_within,
+    widened,
+)
+from edged.specialists.devices.prompt.not_done import is_exception, is_not_for_now, opens_everything
+from edged.specialists.devices.prompt.other_services import (
     other_levels,
     other_services,
     switched,
-    widened,
 )
-from edged.specialists.devices.said_names import as_said
+from edged.specialists.devices.prompt.values import with_half, with_white
 from edged.specialists.hearing import Heard
 
 Answer = dict[str, Any]
@@ -101,14 +105,10 @@ class HomeMeaning:
         """
         home, prompt = Household(inputs), Heard(prompt).text
         if (device := named_alone(home, prompt)) is not None:
-            verb = "press" if f"{device.domain}.press" in self._shapes else "turn_on"
-            return _answer(home, [(f"{device.domain}.{verb}", {}, device)])
-        commands = as_said([*map(read_command, said["commands"])], prompt, home)
-        if len(commands) == 1:
-            commands = [self._named_after_all(home, commands[0], prompt)]
+            return _answer(home, [(f"{device.domain}.{self._started_by(device)}", {}, device)])
         found: list[tuple[Command, Devices]] = []
-        for one in commands:
-            command, devices = self._found_at_last(home, one, prompt, is_alone=len(commands) == 1)
+        for command, meant in self._understood(home, said, prompt):
+            devices = self._same_again(command, found[-1][1], meant) if found else meant
             if devices is Nothing.AMBIGUOUS:
                 return {"actions": [], "reason": devices.value}
             if not isinstance(devices, tuple):
@@ -128,6 +128,19 @@ class HomeMeaning:
             ],
         )
 
+    def _understood(
+        self, home: Household, said: Mapping[str, Any], prompt: str
+    ) -> Iterator[tuple[Command, Found]]:
+        """Yield the commands as the home understands them, with the devices that are meant."""
+        if is_not_for_now(prompt):
+            return
+        commands = as_said([*map(read_command, said["commands"])], prompt, home)
+        commands = [with_white(with_half(one, prompt), prompt) for one in commands]
+        if len(commands) == 1:
+            commands = [self._named_after_all(home, commands[0], prompt)]
+        for one in commands:
+            yield self._found_at_last(home, one, prompt, is_alone=len(commands) == 1)
+
     def _found_at_last(
         self, home: Household, one: Command, prompt: str, *, is_alone: bool
     ) -> tuple[Command, Found]:
@@ -136,6 +149,8 @@ class HomeMeaning:
         command, found = self._found(home, one)
         if found is Nothing.NONE:
             command, found = self._reread(home, one, prompt)
+        if found is Nothing.NONE and is_alone:
+            command, found = self._by_another_name(home, command, prompt)
         if found is Nothing.AMBIGUOUS and is_alone:
             wider = replace(one, mention=widened(one.mention, prompt, home.known))
             command, found = self._found(home, wider)
@@ -153,6 +168,29 @@ class HomeMeaning:
         ]
         return replace(command, mention=named_after_all(command.mention, prompt, able))
 
+    def _same_again(self, command: Command, before: Devices, meant: Found) -> Found:
+        """Return the devices of the command before, where none is named: "Sonos to 20 and play"."""
+        if meant is not Nothing.AMBIGUOUS:
+            return meant
+        kinds = frozenset(IMPLIED.get(command.mention.kind, ()))
+        service = {one: f"{one.domain}.{command.verb}" for one in before}
+        if all(one.kinds & kinds and self._can(service[one], command) for one in before):
+            return before
+        return Nothing.AMBIGUOUS
+
+    def _by_another_name(
+        self, home: Household, command: Command, prompt: str
+    ) -> tuple[Command, Found]:
+        if (device := named_within(home, prompt)) is not None:
+            return replace(command, verb=self._started_by(device), data={}), (device,)
+        able = [one for one in home.devices if self._can(f"{one.domain}.{command.verb}", command)]
+        mention = named_instead(command.mention, prompt, able)
+        found = self._found(home, replace(command, mention=mention))
+        return found if isinstance(found[1], tuple) else (command, Nothing.NONE)
+
+    def _started_by(self, device: Device) -> str:
+        return "press" if f"{device.domain}.press" in self._shapes else "turn_on"
+
     def _found(self, home: Household, command: Command) -> tuple[Command, Found]:
         """Return the devices, and the command as these understand it."""
         for verb in _verbs(command.verb):
@@ -163,7 +201,11 @@ class HomeMeaning:
         return command, Nothing.NONE
 
     def _reread(self, home: Household, command: Command, prompt: str) -> tuple[Command, Found]:
-        others = (other_levels(command, prompt), switched(command, prompt), other_services(command))
+        others = (
+            other_levels(command, prompt),
+            switched(command, prompt),
+            other_services(command, prompt),
+        )
         for other in chain.from_iterable(others):
             found = self._among_able(home, other)
             if isinstance(found, tuple):

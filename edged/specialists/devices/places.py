@@ -7,10 +7,21 @@ from edged.specialists.devices.calling import Words
 from edged.specialists.devices.command import Mention
 from edged.specialists.devices.household import LEVELS, Device, Household
 from edged.specialists.devices.kinds import kinds_called
-from edged.specialists.devices.words import single, singles, stem, stems, synonyms
+from edged.specialists.devices.words import single, stem, stems, synonyms
 
 # Said for the whole home.
 _HOME = frozenset(("house", "home", "everywhere", "flat", "apartment", "place", "building"))
+# Words in names of floors, from the lowest one up.
+_HEIGHTS: tuple[frozenset[str], ...] = (
+    frozenset(("basement", "cellar", "lower")),
+    frozenset(("ground", "main")),
+    frozenset(("1st", "mezzanine")),
+    frozenset(("2nd", "upper")),
+    frozenset(("3rd",)),
+    frozenset(("attic", "loft", "top")),
+)
+_STAIRS = frozenset(("upstair", "downstair"))
+_TWO = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,32 +67,41 @@ def place_called(home: Household, said: Sequence[str]) -> Place | None:
         if found := frozenset(name for name, own in home.places.items() if test(own)):
             areas = found & {*home.areas}
             return Place(areas, found - areas)
-    return None
+    return _upstairs_or_down(home, words[0]) if len(words) == 1 else None
+
+
+def _upstairs_or_down(home: Household, said: str) -> Place | None:
+    """Return the floors that are upstairs or downstairs where none is called so."""
+    heights = {
+        floor: height
+        for floor in home.floors
+        for height, names in enumerate(_HEIGHTS)
+        if names & {*stems(floor)}
+    }
+    # Of three floors, the cellar is neither.
+    some = [one for one in heights.values() if one or len(heights) <= _TWO]
+    lowest = min(some, default=0)
+    meant = {"upstair": lowest.__lt__, "downstair": lowest.__eq__}.get(said)
+    floors = frozenset(floor for floor, height in heights.items() if meant and meant(height))
+    return Place(floors=floors) if floors else None
 
 
 def split_place(home: Household, mention: Mention, words: Words) -> tuple[Words, Place | None]:
     """Return the words without the place that they begin with: "upstairs lights"."""
     is_several = mention.is_all or mention.is_plural
-    for name in sorted({*home.floors, *home.areas}, key=lambda one: -len(stems(one))):
-        rest = _behind(words.said, name)
-        if not rest:
-            continue
-        names = frozenset((name,))
-        if name not in home.areas:
-            return Words(rest, words.is_plural), Place(floors=names)
-        # "The kitchen light" may as well be a name.
-        if is_several and kinds_called(tuple(map(stem, rest))):
-            return Words(rest, words.is_plural), Place(areas=names)
-    return words, None
-
-
-def _behind(said: tuple[str, ...], name: str) -> tuple[str, ...]:
-    """Return the words behind the name of a place; empty where they do not begin with it."""
-    for place in (singles(name), tuple(w for w in singles(name) if w not in LEVELS)):
-        if place and said[: len(place)] == place:
-            rest = said[len(place) :]
-            return rest[1:] if rest[:1] and rest[0] in LEVELS else rest
-    return ()
+    for count in range(len(words.said) - 1, 0, -1):
+        rest = words.said[count:]
+        rest = rest[1:] if rest[0] in LEVELS else rest
+        for name in home.beginnings.get(words.said[:count], ()) if rest else ():
+            names = frozenset((name,))
+            if name not in home.areas:
+                return Words(rest, words.is_plural), Place(floors=names)
+            # "The kitchen light" may as well be a name.
+            if is_several and kinds_called(tuple(map(stem, rest))):
+                return Words(rest, words.is_plural), Place(areas=names)
+    first, rest = words.said[:1], words.said[1:]
+    place = place_called(home, first) if rest and first[0] in _STAIRS else None
+    return (words, None) if place is None else (Words(rest, words.is_plural), place)
 
 
 def there(

@@ -34,6 +34,7 @@ _SAME = {
     "draperie": "curtain",  # of "draperies"
     "rad": "radiator",
     "aircon": "ac",
+    "grocerie": "grocery",  # of "groceries"
 }
 # What is heard for what was said.
 _HEARD = {
@@ -63,8 +64,8 @@ _SYNONYMS = tuple(
         "couch sofa",
         "closet wardrobe",
         "laundry utility",
-        "upstairs upper",
-        "downstairs lower",
+        "upstair upper",
+        "downstair lower",
         "ground 1st",
         "speaker stereo",
         "thermostat heating heater",

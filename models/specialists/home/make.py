@@ -1,8 +1,8 @@
 """``python -m models.specialists.home.make --model BUNDLE``: make the home specialist.
 
-Writes examples, teaches them with ``edged teach``, calibrates what it made on forms and names that
-are held out, and puts what a node needs into ``specialist/``. Teaching that was killed goes on
-where it was when it is called again.
+Writes examples and whole sentences, teaches them with ``edged teach``, calibrates what it made on
+forms and names that are held out, and puts what a node needs into ``specialist/``. Teaching that
+was killed goes on where it was when it is called again.
 """
 
 import argparse
@@ -11,11 +11,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, TextIO
 
 from edged.specialists.writer import ADAPTER, WRITER
 from models.specialists.home.calibrate import calibrate
 from models.specialists.home.generator.examples import make_many
 from models.specialists.home.generator.shape import schema
+from models.specialists.home.sentences import lessons
 
 HERE = Path(__file__).parent
 _TAUGHT = ("prompt", "inputs", "group")
@@ -30,6 +32,7 @@ def main() -> int:
     parser.add_argument("--model", type=Path, required=True, metavar="BUNDLE")
     parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="for examples")
     parser.add_argument("--count", type=int, default=16_000, help="how many examples")
+    parser.add_argument("--times", type=int, default=3, help="how often each whole sentence comes")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--begin", type=Path, metavar="DIR", help="go on from this adapter")
@@ -40,8 +43,9 @@ def main() -> int:
     with examples.open("w", encoding="utf-8") as file:
         for example in make_many(given.count, given.seed, "train", (1, 20)):
             made = example.as_json()
-            line = {"answer": made["said"], **{name: made[name] for name in _TAUGHT}}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            _write(file, {"answer": made["said"], **{name: made[name] for name in _TAUGHT}})
+        for line in lessons(given.times):
+            _write(file, line)
     shape.write_text(json.dumps(schema()), encoding="utf-8")
     output = given.work / "home"
     command = [sys.executable, "-m", "edged", "teach", str(examples), "--schema", str(shape)]
@@ -62,6 +66,10 @@ def main() -> int:
         for name in (WRITER, ADAPTER):
             shutil.copyfile(output / name, target / name)
     return status
+
+
+def _write(file: TextIO, line: dict[str, Any]) -> None:
+    file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -258,6 +258,8 @@ def _value(value: str, said: dict[str, values.Value]) -> values.Value:
     """Return what a slot was filled with, or what the table says."""
     if value in said:
         return said[value]
+    if isinstance(amount := said.get(value.removeprefix("-")), int):
+        return -amount
     if value in ("true", "false"):
         return value == "true"
     return int(value) if value.lstrip("-").isdigit() else value

@@ -6,10 +6,16 @@ from itertools import pairwise
 
 from models.specialists.home.generator.clauses import Clause, Speaker, corrected, say, shortened
 from models.specialists.home.generator.mentions import place_phrase, without_place
-from models.specialists.home.generator.resolve import Verdict
+from models.specialists.home.generator.resolve import Place, Verdict
 from models.specialists.home.generator.tables import Form, Section, phrases
 
 _TERSE_WORDS = 4
+# How often a command is said anew until it is for the place of the one before.
+_TRIES = 10
+# A section begins with how most people say it; what is seldom said are the many lines below.
+_NUM_PLAIN, _PLAIN_SHARE = 20, 0.35
+# Of sentences of several commands, those without verbs, and with these those where some have none.
+_ALL_TERSE, _SOME_TERSE = 0.25, 0.4
 Wanted = Sequence[tuple[Section, str]]
 """Commands, each with the kind of device that it is to be said for."""
 
@@ -56,6 +62,8 @@ def say_one(
         forms = tuple(form for form in forms if _is_terse(form))
     elif is_request:
         forms = tuple(form for form in forms if form.is_request)
+    if speaker.rng.random() < _PLAIN_SHARE:
+        forms = forms[:_NUM_PLAIN]
     if not devices or not forms:
         return None
     return say(speaker, section, speaker.rng.choice(forms), speaker.rng.choice(devices))
@@ -88,9 +96,10 @@ def several(speaker: Speaker, wanted: Wanted) -> Draft | None:
     rng = speaker.rng
     if rng.random() < 0.3:  # of one kind: "set the lamp to blue and the spot to red"
         wanted = [wanted[0]] * len(wanted)
-    is_terse = rng.random() < 0.15
+    style = rng.random()
     clauses: list[Clause] = []
     for section, kind in wanted:
+        is_terse = style < _ALL_TERSE or (style < _SOME_TERSE and rng.random() < 0.5)
         clause = say_one(speaker, section, kind, is_request=True, is_terse=is_terse)
         if clause is None or not clause.actions:
             return None
@@ -101,8 +110,9 @@ def several(speaker: Speaker, wanted: Wanted) -> Draft | None:
         return None
     forms = tuple(clause.form.text for clause in clauses)
     group = "+".join(clause.section.name for clause in clauses)
-    text = _joined(speaker, clauses, is_terse=is_terse)
-    return Draft(text, group, tuple(clauses), is_request=not is_terse, forms=forms)
+    is_request = all(clause.form.is_request for clause in clauses)
+    text = _joined(speaker, clauses, is_request=is_request)
+    return Draft(text, group, tuple(clauses), is_request=is_request, forms=forms)
 
 
 def _overlap(clauses: Sequence[Clause]) -> bool:
@@ -111,15 +121,17 @@ def _overlap(clauses: Sequence[Clause]) -> bool:
     return len({*targets}) < len(targets)
 
 
-def _joined(speaker: Speaker, clauses: Sequence[Clause], *, is_terse: bool) -> str:
+def _joined(speaker: Speaker, clauses: Sequence[Clause], *, is_request: bool) -> str:
     """Put commands one behind the other."""
     rng, text = speaker.rng, clauses[0].text
     for before, clause in pairwise(clauses):
         short = shortened(before, clause) if rng.random() < 0.6 else None
         joiner = "and"
-        if not short and not is_terse:
+        if not is_request:
+            joiner = rng.choices(("and", ",", "", ", and"), (5, 3, 1.5, 0.5))[0]
+        elif not short:
             joiner = rng.choice(phrases("joiner", speaker.split))
-        if len(clauses) > 2 and clause is not clauses[-1]:
+        if is_request and len(clauses) > 2 and clause is not clauses[-1]:
             joiner = ","
         text = f"{text} {joiner} {short or clause.text}"
     return text
@@ -130,13 +142,14 @@ def place_first(speaker: Speaker, wanted: Wanted) -> Draft | None:
     rng = speaker.rng
     clauses: list[Clause] = []
     for section, kind in wanted[: rng.choice((1, 2))]:
-        clause = say_one(speaker, section, kind, is_request=True)
-        if clause is None or not clause.actions or clause.mention.parts or clause.mention.excluded:
+        place = clauses[0].mention.place if clauses else None
+        tries = (say_one(speaker, section, kind, is_request=True) for _ in range(_TRIES))
+        fitting = (one for one in tries if one and _is_in_one_place(one, place))
+        if (clause := next(fitting, None)) is None:
             return None
         clauses.append(clause)
     place = clauses[0].mention.place
-    if place is None or any(clause.mention.place != place for clause in clauses):
-        return None
+    assert place is not None  # noqa: S101 - one that is said was looked for
     if not all(place.kind == "here" or place.is_here or c.mention.said_place for c in clauses):
         return None  # it is said as a part of the name: "the upstairs fan"
     found = [without_place(clause.text, place) for clause in clauses]
@@ -147,6 +160,14 @@ def place_first(speaker: Speaker, wanted: Wanted) -> Draft | None:
     group = "place_first/" + "+".join(clause.section.name for clause in clauses)
     forms = tuple(clause.form.text for clause in clauses)
     return Draft(text, group, tuple(clauses), is_request=False, forms=forms)
+
+
+def _is_in_one_place(clause: Clause, place: Place | None) -> bool:
+    """Tell whether a command is for what is in a place, or in any one place."""
+    mention = clause.mention
+    if not clause.actions or mention.parts or mention.excluded or mention.place is None:
+        return False
+    return place in (None, mention.place)
 
 
 def correction(speaker: Speaker, wanted: Wanted) -> Draft | None:

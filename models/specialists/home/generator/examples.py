@@ -1,5 +1,6 @@
 """Examples: a sentence, a home, and what is to be done."""
 
+import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -21,12 +22,12 @@ MAX_TARGETS = 12
 _TRIES = 30
 # Shares of what the answers are, and how a sentence for it is made.
 _MIXTURE = {
-    "command": (0.475, drafts.command),
-    "two": (0.2, drafts.several),
-    "place_first": (0.015, drafts.place_first),
+    "command": (0.435, drafts.command),
+    "two": (0.21, drafts.several),
+    "place_first": (0.025, drafts.place_first),
     "half": (0.015, half),
     "but_not": (0.02, but_not),
-    "three": (0.03, drafts.several),
+    "three": (0.05, drafts.several),
     "corrected": (0.015, drafts.correction),
     "none": (0.15, nothing),
     "ambiguous": (0.09, drafts.unclear_which),
@@ -71,6 +72,9 @@ _ASKED = {
     "timer": 1.2,
     "alarm": 1.7,
 }
+# How many requests, and how many notes, have something polite or a reason around them.
+_POLITE, _NOTES_POLITE = 0.42, 0.2
+_BESIDE = re.compile(r"^\{c\}(,|[.!] | please$| now$| thanks$)|[,.!:;] \{c\}$")
 _OFTEN_SWITCHED = ("light", "switch", "fan", "media_player")
 
 
@@ -240,8 +244,9 @@ def _delivered(speaker: Speaker, draft: Draft) -> Example | None:
     """Put politeness around a sentence, and write it as it arrives."""
     rng = speaker.rng
     text, forms = draft.text, draft.forms
-    if draft.is_request and rng.random() < 0.42:
-        wrapper = rng.choice(phrases("wrapper", speaker.split))
+    wrappers = phrases("wrapper", speaker.split) if draft.is_request else _beside(speaker.split)
+    if draft.heard and rng.random() < (_POLITE if draft.is_request else _NOTES_POLITE):
+        wrapper = rng.choice(wrappers)
         text = wrapper.replace("{c}", text)
         forms = (*forms, wrapper)
     actions = _merged(draft.clauses)
@@ -251,6 +256,12 @@ def _delivered(speaker: Speaker, draft: Draft) -> Example | None:
     prompt = deliver(rng, text, kept, is_spoken=speaker.values.is_spoken)
     said = tuple(commands_of(draft.heard, prompt))
     return Example(prompt, speaker.home, actions, draft.reason, draft.group, forms, said)
+
+
+@cache
+def _beside(split: str) -> tuple[str, ...]:
+    """Return what may be said beside a command that is no request: "morning! Lamp on"."""
+    return tuple(one for one in phrases("wrapper", split) if _BESIDE.search(one))
 
 
 def _merged(clauses: Sequence[Clause]) -> tuple[Action, ...]:

@@ -51,6 +51,8 @@ _WHITES = (
     ("cold white", 4000),
     ("daylight", 6500),
 )
+_QUARTERS = (("a quarter", 25), ("half", 50), ("three quarters", 75))
+_QUARTER_SHARE = 0.05
 _MODES: dict[str, tuple[Said, ...]] = {
     "level": (("low", 33), ("medium", 66), ("high", 100)),
     "direction": (("reverse", "reverse"), ("forward", "forward")),
@@ -58,9 +60,7 @@ _MODES: dict[str, tuple[Said, ...]] = {
         ("halfway", 50),
         ("half way", 50),
         ("half-way", 50),
-        ("half", 50),
-        ("a quarter", 25),
-        ("three quarters", 75),
+        *_QUARTERS,
     ),
     "hvac": (
         ("heat", "heat"),
@@ -88,10 +88,11 @@ _MODES: dict[str, tuple[Said, ...]] = {
 def _percent(context: Context, low: int, high: int, *, has_unit: bool = False) -> Said:
     """Say a share between two bounds, mostly a round one."""
     rng = context.rng
+    quarters = [(said, share) for said, share in _QUARTERS if low <= share <= high]
+    if quarters and not has_unit and rng.random() < _QUARTER_SHARE:
+        return rng.choice(quarters)
     step = rng.choices((10, 5, 1), (6, 3, 1))[0]
     number = rng.randrange(-(-low // step), high // step + 1) * step
-    if number == 50 and not has_unit and rng.random() < 0.15:
-        return "half", number
     unit = rng.choices(("%", " percent", " per cent", ""), (5, 5, 0.5, 0 if has_unit else 3))[0]
     if unit == "%" and context.is_spoken:
         unit = " percent"
@@ -170,6 +171,7 @@ def _mode(title: str) -> Callable[[Context], Said]:
 SAY: dict[str, Callable[[Context], Said]] = {
     "pct": lambda context: _percent(context, 5, 100),
     "percent": lambda context: _percent(context, 5, 100, has_unit=True),
+    "step": lambda context: _percent(context, 5, 40, has_unit=True),
     "position": lambda context: _percent(context, 5, 95),
     "hum": lambda context: _percent(context, 30, 65),
     "vol": _volume,

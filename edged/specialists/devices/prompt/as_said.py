@@ -1,0 +1,121 @@
+"""What a prompt says of the devices that commands name, before these are looked for.
+
+A model that writes commands knows no names: it may write a part of one, or a verb with it, and for
+two or for none what the prompt says of several.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+
+from edged.specialists.devices.command import Command, Mention
+from edged.specialists.devices.household import SIDES, Household
+from edged.specialists.devices.prompt.not_done import with_excepted_place, without_kept
+from edged.specialists.devices.prompt.values import with_item
+from edged.specialists.devices.prompt.whole_names import with_whole_names, word_before
+from edged.specialists.devices.words import single, singles
+
+# No part of a name, unless something here is called so.
+_NO_NAMES = frozenset(
+    (
+        *("turn", "switch", "put", "set", "make", "get", "have", "dim", "open", "close", "shut"),
+        *("lock", "unlock", "start", "stop", "pause", "play", "mute", "oscillate", "please", "now"),
+        *("on", "off", "to", "too", "two", "poor", "old", "dear"),
+    )
+)
+_OTHERWISE = {("turn_on", "off"): "turn_off", ("turn_off", "on"): "turn_on"}
+_PAIR = frozenset(("both", "2"))
+_FLOOR = re.compile(r"\b(?:this|my|our|the same) (?:floor|level|storey|story)\b")
+_EVERYWHERE = re.compile(
+    r"\b(?:everywhere|every room|all (?:the )?rooms|(?:whole|entire) (?:house|home|flat|place))\b"
+)
+_HERE = re.compile(r"\b(?:here|this room)\b")
+_ONE_LIGHT = re.compile(r"\blight (?:on|off)\b|\b(?:on|off) the light\b")
+# Said before what is there: "upstairs, lights off".
+_FIRST = re.compile(r"(?:(?:in|on|at) )?(?:the |my )?([^,:]{2,40}?) ?[,:]", re.IGNORECASE)
+
+
+def as_said(commands: Sequence[Command], prompt: str, home: Household) -> list[Command]:
+    """Return commands for the devices that a prompt names.
+
+    Args:
+        commands: As a model wrote them, in the order in which they were said.
+        prompt: All that was said.
+        home: Its devices, and how they are called.
+    """
+    said = singles(prompt)
+    commands = [_trimmed(with_item(one, prompt, home), home.known) for one in commands]
+    commands = [with_excepted_place(_as_wide(one, prompt.lower()), said) for one in commands]
+    commands = [*_with_nouns(commands)]
+    whole = with_whole_names(commands, said, home)
+    placed = _with_the_first_place([_for_a_pair(one, said) for one in whole], prompt, home)
+    return without_kept(placed, said)
+
+
+def _trimmed(command: Command, known: Collection[str]) -> Command:
+    """Return a command without verbs at the ends of a name, if more is left: "dim bed left"."""
+    words, verb = [*command.mention.words], command.verb
+    while words and words[-1] in _NO_NAMES and single(words[-1]) not in known:
+        verb = _OTHERWISE.get((verb, words.pop()), verb)
+    while words and words[0] in _NO_NAMES and words[0] not in known:
+        words.pop(0)
+    if not words:
+        return command
+    return replace(command, verb=verb, mention=replace(command.mention, words=tuple(words)))
+
+
+def _as_wide(command: Command, prompt: str) -> Command:
+    """Return a command for this floor, for everywhere, or for one light, if that was said."""
+    mention = command.mention
+    if mention.where == "here" and _FLOOR.search(prompt):
+        mention = replace(mention, where="floor")
+    elif _is_everywhere(mention, prompt):
+        mention = replace(mention, where="", is_all=True)
+    elif mention.kind == "light" and not command.data and _ONE_LIGHT.search(prompt):
+        mention = replace(mention, kind="", words=("light",))
+    return replace(command, mention=mention)
+
+
+def _is_everywhere(mention: Mention, prompt: str) -> bool:
+    is_open = mention.where == "here" or (mention.kind and not mention.where and not mention.place)
+    return bool(is_open and _EVERYWHERE.search(prompt) and not _HERE.search(prompt))
+
+
+def _with_nouns(commands: Sequence[Command]) -> Iterator[Command]:
+    """Yield commands; in "the left lamp on and the right one off", the second is for a lamp."""
+    noun: tuple[str, ...] = ()
+    for command in commands:
+        words = command.mention.words
+        if words[1:] in (("one",), ("ones",)) and words[0] in SIDES and noun:
+            words = (words[0], *noun)
+        noun = tuple(word for word in words if word not in SIDES)
+        yield replace(command, mention=replace(command.mention, words=words))
+
+
+def _with_the_first_place(
+    commands: Sequence[Command], prompt: str, home: Household
+) -> list[Command]:
+    """Return commands for the place with which a prompt begins, where they say none themselves."""
+    found = _FIRST.match(prompt)
+    place = singles(found[1]) if found else ()
+    if not place or place not in {singles(name) for name in (*home.areas, *home.floors)}:
+        return [*commands]
+    return [_in_place(command, place) for command in commands]
+
+
+def _in_place(command: Command, place: tuple[str, ...]) -> Command:
+    mention = command.mention
+    if mention.place or mention.where:
+        return command
+    words, count = tuple(map(single, mention.words)), len(place)
+    if words[:count] == place and words[count:]:
+        mention = replace(mention, words=mention.words[count:])
+    return replace(command, mention=replace(mention, place=place))
+
+
+def _for_a_pair(command: Command, said: tuple[str, ...]) -> Command:
+    """Return a command; one for "both lights" or "the two lights" is for a pair."""
+    mention = command.mention
+    if mention.is_plural and word_before(mention, said) in _PAIR:
+        mention = replace(mention, is_all=True, is_pair=True)
+    return replace(command, mention=mention)

@@ -1,0 +1,105 @@
+"""Devices of which a prompt has the name, where a command that was made of it names none."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from edged.specialists.devices.command import Mention
+from edged.specialists.devices.household import Device, Household
+from edged.specialists.devices.kinds import IMPLIED_ALL, KINDS, words_for
+from edged.specialists.devices.words import places_in, single, singles, words_of
+
+_FEWEST_WORDS = 2
+_POLITE = frozenset(
+    (
+        *("please", "now", "thanks", "thank", "you", "the", "scene", "mode", "routine", "script"),
+        *("ok", "hey", "time", "for", "it", "is", "its"),
+    )
+)
+# "The jacuzzi next to the cove".
+_BESIDE = tuple((word,) for word in ("in", "on", "at", "by", "to", "of", "near", "beside", "from"))
+_NAMED_ALONE = ("scene", "script", "button", "input_button")
+
+
+def named_alone(home: Household, prompt: str) -> Device | None:
+    """Return the scene, script or button of which a prompt says the name and nothing else."""
+    words = [word for word in singles(prompt) if word not in _POLITE]
+    found = [
+        device
+        for device in home.devices
+        if device.domain in _NAMED_ALONE
+        and words
+        and words == [word for word in device.name_words if word not in _POLITE]
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def named_within(home: Household, prompt: str) -> Device | None:
+    """Return the scene, script or button of which a prompt has the whole name, of several words."""
+    said = singles(prompt)
+    found = [
+        device
+        for device in home.devices
+        if device.domain in _NAMED_ALONE
+        and len(device.name_words) >= _FEWEST_WORDS
+        and places_in(said, device.name_words)
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def widened(mention: Mention, prompt: str, known: Collection[str]) -> Mention:
+    """Return a mention with the words beside it that are words of the home.
+
+    Args:
+        mention: Which fits several devices.
+        prompt: All that was said.
+        known: Words of the home without plurals.
+    """
+    said = words_of(prompt)
+    places = places_in(said, mention.words)
+    if not places:
+        return mention
+    start, end = places[0], places[0] + len(mention.words)
+    before, behind = said[max(start - 1, 0) : start], said[end : end + 1]
+    first, last = ([one for one in some if single(one) in known] for some in (before, behind))
+    return replace(mention, words=(*first, *mention.words, *last))
+
+
+def named_after_all(mention: Mention, prompt: str, devices: Sequence[Device]) -> Mention:
+    """Return a mention of the device of which a prompt has the whole name.
+
+    A name of one word may be a word like another one where several devices may be meant.
+
+    Args:
+        mention: Which names none, and no place.
+        prompt: All that was said.
+        devices: Which can do what is asked.
+    """
+    said = singles(prompt)
+    found = [device for device in devices if places_in(said, device.name_words)]
+    longest = max((len(device.name_words) for device in found), default=0)
+    found = [device for device in found if len(device.name_words) == longest]
+    fewest = _FEWEST_WORDS if mention.kind in IMPLIED_ALL else 1
+    if len(found) != 1 or longest < fewest or mention.place or mention.where:
+        return mention
+    return replace(mention, kind="", words=words_of(found[0].name.replace("_", " ")))
+
+
+def named_instead(mention: Mention, prompt: str, devices: Sequence[Device]) -> Mention:
+    """Return a mention of the one device of which a prompt has the whole name.
+
+    Args:
+        mention: Which fits none, and says nothing of what it is.
+        prompt: All that was said.
+        devices: Which can do what is asked.
+    """
+    said = singles(prompt)
+    found = [
+        device
+        for device in devices
+        if not {*device.name_stems} <= device.nouns
+        and any(said[at - 1 : at] not in _BESIDE for at in places_in(said, device.name_words))
+    ]
+    is_elsewhere = mention.words and (mention.place or mention.where)
+    if len(found) != 1 or is_elsewhere or {*mention.stems} & words_for(frozenset(KINDS)):
+        return mention
+    return Mention(words_of(found[0].name.replace("_", " ")))

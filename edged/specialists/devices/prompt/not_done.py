@@ -1,0 +1,95 @@
+"""What a prompt says that is not to be done: now, or not to some of what a command is for."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from edged.specialists.devices.command import Command, Mention
+from edged.specialists.devices.prompt.whole_names import word_before
+from edged.specialists.devices.words import places_in, single
+
+# "Please dont turn the glue pot off I still need it"; with a second sentence, another thing may be
+# to be done.
+_NOT = re.compile(
+    r"(?:please|no|oh|hey|ok|okay|and|but|so|\W)*"
+    r"(?:don'?t|don\u2019t|do not|never)\b"
+    r"(?! (?:f\w{1,5}t|worry|mind|bother|leave|let|keep|you|hesitate|wait|just))"
+    r"(?!.*(?:[,;.!?:][^,;.!?:]*\w|\b(?:but|and|just|instead|only|rather|then)\b))"
+)
+# "If it rains, close the awning", but not "if you can".
+_IF = re.compile(
+    r"(?:(?:if|when|whenever|unless|as soon as|the moment|the minute|in case)\b"
+    r"(?! (?:you|youre|you're|possible|convenient|ok|okay|i may|i might|we could|that'?s|that is"
+    r"|it'?s (?:ok|okay|no|not|possible|convenient|all right|alright)"
+    r"|it is (?:ok|okay|no|not|possible|convenient|all right|alright)|at all|need))"
+    r"|once (?!again|more)|should (?:it|he|she|they|we|the|my|our|any\w+|some\w+)\b)"
+)
+_OPENING = re.compile(r"\b(open|unlock|disarm)( up)? (everything|it all|all)\b")
+# Commands of which one undoes the other.
+_OPPOSITES = (("turn_on", "turn_off"), ("open_cover", "close_cover"), ("lock", "unlock"))
+_KEEP = frozenset(("keep", "keeping", "leave", "leaving"))
+_ALONE = (("alone",), ("be",), ("as",))
+_EXCEPT = frozenset(("except", "but", "apart", "besides", "bar", "excluding", "than"))
+_WORDS_BEFORE_A_PLACE = 4
+_EXCEPTING = re.compile(r"\b(except|excepting|accept|but|bar|besides|apart|keep|leave|without)\b")
+
+
+def is_not_for_now(prompt: str) -> bool:
+    """Tell whether a prompt begins with a condition, or says only what is not to be done."""
+    text = prompt.lower().strip()
+    return bool(_IF.match(text) or _NOT.match(text))
+
+
+def opens_everything(command: Command, prompt: str) -> bool:
+    """Tell whether everything is to be opened, which no command turns on or off."""
+    return command.mention.kind == "everything" and bool(_OPENING.search(prompt.lower()))
+
+
+def with_excepted_place(command: Command, said: tuple[str, ...]) -> Command:
+    """Return a command; of "all lights except in the hall", the place is that of the exception."""
+    mention, left_out = command.mention, command.left_out
+    if left_out is None or left_out.place or not {*left_out.words} <= {*mention.words}:
+        return command
+    for at in places_in(said, tuple(map(single, mention.place)))[:1]:
+        if _EXCEPT & {*said[max(at - _WORDS_BEFORE_A_PLACE, 0) : at]}:
+            everywhere = replace(mention, place=(), is_all=True)
+            left_out = replace(left_out, place=mention.place)
+            return replace(command, mention=everywhere, left_out=left_out)
+    return command
+
+
+def without_kept(commands: Sequence[Command], said: tuple[str, ...]) -> list[Command]:
+    """Return "turn off the lights and keep the lamp on" as one command: all lights but the lamp."""
+    kept: list[Command] = []
+    for command in commands:
+        if _is_left_alone(command.mention, said):
+            continue
+        if kept and _is_kept(kept[-1], command, said):
+            kept[-1] = replace(kept[-1], left_out=command.mention)
+        else:
+            kept.append(command)
+    return kept
+
+
+def _is_left_alone(mention: Mention, said: tuple[str, ...]) -> bool:
+    """Tell whether "leave the lamp alone" or "leave it as it is" was said."""
+    words = tuple(map(single, mention.words))
+    behind = (said[at + len(words) : at + len(words) + 1] for at in places_in(said, words))
+    return word_before(mention, said) in _KEEP and any(one in _ALONE for one in behind)
+
+
+def _is_kept(before: Command, command: Command, said: tuple[str, ...]) -> bool:
+    """Tell whether a command says what another one is not to change."""
+    is_undone = any({before.verb, command.verb} == {*pair} for pair in _OPPOSITES)
+    group = before.mention
+    is_of_several = group.is_all or group.is_plural or group.kind
+    if not (is_undone and is_of_several) or command.data or before.left_out is not None:
+        return False
+    return word_before(command.mention, said) in _KEEP
+
+
+def is_exception(command: Command, before: Command, prompt: str) -> bool:
+    """Tell whether a command for one of those before is an exception: "all but A and B"."""
+    is_same = (command.verb, command.data) == (before.verb, before.data)
+    is_of_all = before.mention.is_all or before.left_out is not None
+    return is_same and is_of_all and bool(_EXCEPTING.search(prompt.lower()))

@@ -1,0 +1,118 @@
+"""What is asked by a prompt's words, where a command that was made of it fits nothing here.
+
+A model that writes commands does not know the home: whether what is set to 40 is a lamp or a fan.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from edged.specialists.devices.command import Command
+from edged.specialists.devices.prompt.whole_names import word_before
+from edged.specialists.devices.words import singles, words_of
+
+# Services that set a device to a level, and the field that has it.
+_LEVELS = {
+    "turn_on": "brightness_pct",
+    "set_percentage": "percentage",
+    "set_cover_position": "position",
+    "set_valve_position": "position",
+    "volume_set": "volume_level",
+    "set_humidity": "humidity",
+    "set_temperature": "temperature",
+}
+# Said of lights alone.
+_OF_LIGHTS = frozenset(
+    ("brightness_pct", "brightness_step_pct", "color_name", "color_temp_kelvin", "rgb_color")
+)
+# What a service needs, where it is not said.
+_USUAL = {"oscillate": {"oscillating": True}, "volume_mute": {"is_volume_muted": True}}
+_FAN_MODES = {33: "low", 66: "medium", 100: "high"}
+_OF_FANS = frozenset(("fan", "mode", "speed", "blower"))
+_SWITCHES = {"stop": "turn_off", "start": "turn_on"}
+# Said before a name where another service was written, and the service that it means.
+_SAID_BEFORE = {
+    "stop": "stop",
+    "pause": "pause",
+    "start": "start",
+    "run": "start",
+    "lock": "lock",
+    "close": "close_cover",
+    "shut": "close_cover",
+}
+# Said alike of lamps, of loudspeakers and of fans: "up a notch".
+_STEPS = (
+    {"turn_on": {"brightness_step_pct": 20}, "volume_up": {}, "increase_speed": {}},
+    {"turn_on": {"brightness_step_pct": -20}, "volume_down": {}, "decrease_speed": {}},
+)
+# Of a thermostat, what is said of an alarm.
+_PRESETS = {"alarm_arm_away": "away", "alarm_arm_home": "home", "alarm_arm_night": "sleep"}
+_SHARE_OF_ONE = "volume_level"
+# A prompt that has one of these says which level it means.
+_SAID_LEVELS = re.compile(
+    r"bright|dim|speed|volume|loud|open|clos|position|degree|°|temperatur|humid"
+)
+_PERCENT = re.compile(r"%|per ?cent")
+_SWITCHED = re.compile(r"\b(turn|switch|put|power)(ed|ing)?\b.*\b(on|off)\b")
+
+
+def switched(command: Command, prompt: str) -> Iterator[Command]:
+    """Yield a command that turns on or off, if a prompt says just one of these words."""
+    said = {"on", "off"} & {*words_of(prompt)}
+    is_level = {*command.data} <= {*_LEVELS.values()} and _SWITCHED.search(prompt.lower())
+    if len(said) == 1 and (not command.data or is_level):
+        yield replace(command, verb=f"turn_{said.pop()}", data={})
+
+
+def other_services(command: Command, prompt: str) -> Iterator[Command]:
+    """Yield what is asked of other devices by the same words."""
+    for verb, data in _otherwise(command.verb, command.data):
+        yield replace(command, verb=verb, data=data)
+    yield from _fan_modes(command, prompt)
+    if verb := _SAID_BEFORE.get(word_before(command.mention, singles(prompt)), ""):
+        yield replace(command, verb=verb, data={})
+
+
+def _otherwise(verb: str, data: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if not data:
+        yield from ((other, {}) for said, other in _SWITCHES.items() if verb.startswith(said))
+        if verb in _USUAL:
+            yield verb, _USUAL[verb]
+    elif {*data} <= _OF_LIGHTS and verb != "turn_on":
+        yield "turn_on", data
+    elif {*data} == {"preset_mode"}:
+        yield "set_operation_mode", {"operation_mode": data["preset_mode"]}
+    if verb in _PRESETS:
+        yield "set_preset_mode", {"preset_mode": _PRESETS[verb]}
+    for steps in _STEPS:
+        if steps.get(verb) == data:
+            yield from steps.items()
+
+
+def _fan_modes(command: Command, prompt: str) -> Iterator[Command]:
+    """Yield a command for the fan of an air conditioner, which has modes and no percentage."""
+    if command.verb not in ("set_percentage", "set_fan_mode"):
+        return
+    said = {*words_of(prompt)}
+    named = _FAN_MODES.get(command.data.get("percentage", 0))
+    words = tuple(word for word in command.mention.words if word not in _OF_FANS)
+    for mode in (named,) if named else (*_FAN_MODES.values(), "auto"):
+        if mode in said and words:
+            mention = replace(command.mention, words=words)
+            yield replace(command, verb="set_fan_mode", mention=mention, data={"fan_mode": mode})
+
+
+def other_levels(command: Command, prompt: str) -> Iterator[Command]:
+    """Yield a command to set a level for devices that have another one, if nothing says which."""
+    field = _LEVELS.get(command.verb)
+    if field is None or {*command.data} != {field} or _SAID_LEVELS.search(prompt.lower()):
+        return
+    value = command.data[field]
+    percent = round(100 * value) if field == _SHARE_OF_ONE else value
+    for verb, name in _LEVELS.items():
+        is_share = verb == "set_temperature" and _PERCENT.search(prompt.lower())
+        if verb == command.verb or is_share:
+            continue
+        level = round(percent / 100, 2) if name == _SHARE_OF_ONE else percent
+        yield replace(command, verb=verb, data={name: level})

@@ -1,0 +1,83 @@
+"""Values that a prompt says, of which a model wrote a part: items, half degrees, whites."""
+
+import re
+from collections.abc import Collection
+from dataclasses import replace
+
+from edged.specialists.devices.command import Command
+from edged.specialists.devices.household import Household
+from edged.specialists.devices.words import stem
+from edged.specialists.hearing import number_words
+
+_OF_LISTS = frozenset(("add_item", "remove_item", "update_item"))
+_VERBS = frozenset(
+    (
+        *("add", "buy", "check", "cross", "cut", "delete", "drop", "erase", "get", "mark", "order"),
+        *("put", "remove", "scratch", "strike", "take", "tick"),
+    )
+)
+_PRONOUNS = frozenset(("it", "them", "that", "this", "those"))
+_LIST = "list"
+_KELVIN = {"warm white": 2700, "cool white": 4000, "cold white": 4000, "daylight": 6500}
+_DIGITS = re.compile(r"\d+")
+_WHITES = re.compile(rf"\b(?:{'|'.join(_KELVIN)})\b")
+
+
+def with_item(command: Command, prompt: str, home: Household) -> Command:
+    """Return a command for a list with the item that a prompt says.
+
+    Args:
+        command: Of any kind.
+        prompt: All that was said.
+        home: With its lists.
+    """
+    if command.verb not in _OF_LISTS:
+        return command
+    item = _without_verb(str(command.data.get("item", "")), prompt)
+    mention = command.mention
+    if mention.words and not _names_a_list(mention.stems, home):
+        if not {*item.lower().split()} - _VERBS - _PRONOUNS:
+            item = _as_it_stands(mention.words, prompt)
+        mention = replace(mention, words=(), kind="shopping")
+    data = {**command.data, "item": item} if item else command.data
+    return replace(command, mention=mention, data=data)
+
+
+def _without_verb(item: str, prompt: str) -> str:
+    """Return an item without the verb with which a prompt begins: "take eggs off the list"."""
+    verb, _, rest = item.partition(" ")
+    is_first = prompt.lower().startswith(verb.lower())
+    return rest if rest and is_first and verb.lower() in _VERBS else item
+
+
+def _names_a_list(said: Collection[str], home: Household) -> bool:
+    names = (one.name_stems for one in home.devices if one.domain == "todo")
+    known = {_LIST, *(word for name in names for word in name)}
+    return bool(known & {*home.speller.repaired(tuple(map(stem, said)))})
+
+
+def _as_it_stands(words: tuple[str, ...], prompt: str) -> str:
+    found = re.search(r"\W+".join(map(re.escape, words)), prompt, re.IGNORECASE)
+    return found.group() if found else " ".join(words)
+
+
+def with_half(command: Command, prompt: str) -> Command:
+    """Return a command for half a degree more where that was said: "twenty and a half"."""
+    degrees = command.data.get("temperature")
+    if not isinstance(degrees, int):
+        return command
+    said = rf"\b(?:{degrees}|{number_words(degrees)})(?: and a half|\.5| point (?:5|five))\b"
+    if not re.search(said, prompt.lower()):
+        return command
+    return replace(command, data={**command.data, "temperature": degrees + 0.5})
+
+
+def with_white(command: Command, prompt: str) -> Command:
+    """Return a command with the white that a prompt says, if a white was meant."""
+    said = {*_WHITES.findall(prompt.lower())}
+    is_white = "color_temp_kelvin" in command.data or command.data.get("color_name") == "white"
+    is_number = str(command.data.get("color_temp_kelvin", "")) in _DIGITS.findall(prompt)
+    if len(said) != 1 or not is_white or is_number:
+        return command
+    data = {name: value for name, value in command.data.items() if name != "color_name"}
+    return replace(command, data={**data, "color_temp_kelvin": _KELVIN[said.pop()]})

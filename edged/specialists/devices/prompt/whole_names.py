@@ -1,0 +1,64 @@
+"""Where the names of devices stand in a prompt, of which a model may have written a part."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from edged.specialists.devices.command import Command, Mention
+from edged.specialists.devices.household import Household
+from edged.specialists.devices.words import places_in, single
+
+_CORRECTING = frozenset(("no", "wait", "sorry", "mean", "actually"))
+_DETERMINERS = frozenset(("my", "our", "a", "of", "just", "only", "that", "this", "these", "all"))
+
+
+def with_whole_names(
+    commands: Sequence[Command], said: tuple[str, ...], home: Household
+) -> Iterator[Command]:
+    """Yield commands with the whole names of which a part was written: "rise and shine"."""
+    start = 0
+    if not all({*map(single, one.mention.words)} <= home.known for one in commands):
+        said = home.speller.repaired(said)  # "path ligths"
+    for command in commands:
+        mention = command.mention
+        if len(commands) == 1 and _CORRECTING & {*said}:  # the last counts
+            start = max(places_in(said, tuple(map(single, mention.words))), default=0)
+        mention, start = _with_whole_name(mention, said, start, home)
+        left_out = command.left_out
+        if left_out is not None:
+            left_out, start = _with_whole_name(left_out, said, start, home)
+        yield replace(command, mention=mention, left_out=left_out)
+
+
+def _with_whole_name(
+    mention: Mention, said: tuple[str, ...], start: int, home: Household
+) -> tuple[Mention, int]:
+    """Return a mention, and where in the prompt it ends, looked for behind ``start`` first."""
+    words, place = tuple(map(single, mention.words)), {*map(single, mention.place)}
+    words = words if {*words} <= home.known else home.speller.repaired(words)
+    at = _place_in(words, said, start)
+    if at is None:
+        return mention, start
+    end, longest, ends = at + len(words), words, at + len(words)
+    for device in home.devices:
+        name = device.name_words
+        is_other = mention.is_all or mention.is_plural > device.is_plural
+        if len(name) <= len(longest) or is_other or place & {*name}:
+            continue
+        starts = range(max(end - len(name), 0), at + 1)
+        if found := [one for one in starts if said[one : one + len(name)] == name]:
+            longest, ends = name, found[0] + len(name)
+    return (mention if longest is words else replace(mention, words=longest)), ends
+
+
+def _place_in(words: tuple[str, ...], said: tuple[str, ...], start: int) -> int | None:
+    """Return where some words stand, rather behind ``start``; None where they do not."""
+    places = places_in(said, words)
+    return next((at for at in places if at >= start), places[0] if places else None)
+
+
+def word_before(mention: Mention, said: tuple[str, ...]) -> str:
+    """Return the word of a prompt that stands before a mention and its determiners."""
+    at = _place_in(tuple(map(single, mention.words)), said, 0)
+    while at and said[at - 1] in _DETERMINERS:
+        at -= 1
+    return said[at - 1] if at else ""

@@ -1,0 +1,363 @@
+"""What a prompt says once more, where a model wrote less, or something else."""
+
+from typing import Any
+
+import pytest
+
+from edged.specialists.devices import words
+from edged.specialists.devices.prompt.not_done import is_not_for_now
+from edged.specialists.devices.words import words_of as words_of_text
+from tests.unit.test_home_commands import HOME, Actions, asked, targets
+
+STOREYS = """
+light.hob | Hob | Kitchen | Ground Floor
+light.bed | Bed | Bedroom | First Floor
+light.den | Den | Den | Second Floor
+light.shelf | Shelf | Store | Cellar
+"""
+PLACES = {
+    "upstairs": ({"what": "lights", "in": "upstairs"}, "", ["light.bed", "light.den"]),
+    "it is said first": ({"what": "upstairs lights"}, "", ["light.bed", "light.den"]),
+    "downstairs": ({"what": "lights", "in": "downstairs"}, "", ["light.hob"]),
+    "this floor": (
+        {"what": "lights", "where": "here", "all": True},
+        "all the lights on this floor",
+        ["light.hob"],
+    ),
+    "everywhere": (
+        {"kind": "light", "where": "here"},
+        "lights out everywhere",
+        ["light.hob", "light.bed", "light.den", "light.shelf"],
+    ),
+    "everywhere, with no word for here": (
+        {"kind": "light"},
+        "i want light in the whole house",
+        ["light.hob", "light.bed", "light.den", "light.shelf"],
+    ),
+    "not in here": (
+        {"kind": "light", "where": "here"},
+        "everywhere is dark, lights on in here",
+        ["light.hob"],
+    ),
+    "an exception's": (
+        {"what": "lights", "in": "bedroom", "all": True, "except": "lights"},
+        "all lights except in the bedroom",
+        ["light.hob", "light.den", "light.shelf"],
+    ),
+    "no exception's": (
+        {"what": "lights", "in": "ground floor", "all": True, "except": "bed light"},
+        "all lights on the ground floor but not bed",
+        ["light.hob"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("said", "prompt", "expected"), PLACES.values(), ids=PLACES)
+def test_where_it_is_meant(said: dict[str, Any], prompt: str, expected: list[str]) -> None:
+    assert targets("Kitchen", prompt, home=STOREYS, **said) == expected
+
+
+@pytest.mark.parametrize(
+    ("floors", "up", "down"),
+    [
+        (("Main floor", "Basement"), ["light.0"], ["light.1"]),
+        (("First floor", "Second floor", "Third floor"), ["light.1", "light.2"], ["light.0"]),
+        (("Upper level", "Lower level"), ["light.0"], ["light.1"]),
+        (("Blue", "Red"), "none", "none"),
+        (("Upstairs", "First floor"), ["light.0"], ["light.1"]),
+    ],
+)
+def test_upstairs_is_above_the_lowest_floor(
+    floors: tuple[str, ...], up: list[str] | str, down: list[str] | str
+) -> None:
+    home = "\n".join(f"light.{n} | Lamp {n} | Room {n} | {floor}" for n, floor in enumerate(floors))
+    assert targets(home=home, what="lamps", **{"in": "upstairs"}) == up
+    assert targets(home=home, what="lamps", **{"in": "downstairs"}) == down
+
+
+SERVICES: dict[str, tuple[str, dict[str, Any], Actions | str]] = {
+    "a colour is a light's": (
+        "the island red and the blind closed",
+        {"do": "close_cover", "what": "island", "color_name": "red"},
+        [("light.turn_on", ["light.island"], {"color_name": "red"})],
+    ),
+    "it oscillates": (
+        "make the desk fan oscillate",
+        {"do": "oscillate", "what": "desk fan oscillate"},
+        [("fan.oscillate", ["fan.desk"], {"oscillating": True})],
+    ),
+    "it is muted": (
+        "mute the sonos",
+        {"do": "volume_mute", "what": "sonos"},
+        [("media_player.volume_mute", ["media_player.sonos"], {"is_volume_muted": True})],
+    ),
+    "a mode of the fan": (
+        "hive fan mode low",
+        {"do": "set_percentage", "what": "hive fan", "percentage": 33},
+        [("climate.set_fan_mode", ["climate.office"], {"fan_mode": "low"})],
+    ),
+    "a mode that was left out": (
+        "set the hive's fan mode to auto",
+        {"do": "set_fan_mode", "what": "hive's fan mode"},
+        [("climate.set_fan_mode", ["climate.office"], {"fan_mode": "auto"})],
+    ),
+    "a mode that nobody said": (
+        "hive fan to 33",
+        {"do": "set_percentage", "what": "hive fan", "percentage": 33},
+        "none",
+    ),
+    "up a notch": (
+        "turn the sonos up a notch",
+        {"do": "turn_on", "what": "sonos", "brightness_step_pct": 20},
+        [("media_player.volume_up", ["media_player.sonos"], {})],
+    ),
+    "down a notch": (
+        "take the desk fan down a notch",
+        {"do": "volume_down", "what": "desk fan"},
+        [("fan.decrease_speed", ["fan.desk"], {})],
+    ),
+    "what is started": (
+        "start the kettle",
+        {"do": "start", "what": "kettle"},
+        [("switch.turn_on", ["switch.kettle"], {})],
+    ),
+    "away": (
+        "put the hive in away mode",
+        {"do": "alarm_arm_away", "what": "hive"},
+        [("climate.set_preset_mode", ["climate.office"], {"preset_mode": "away"})],
+    ),
+    "a white": (
+        "island cool white",
+        {"do": "turn_on", "what": "island", "color_name": "white"},
+        [("light.turn_on", ["light.island"], {"color_temp_kelvin": 4000})],
+    ),
+    "a white in numbers": (
+        "island to 3000 kelvin, no daylight",
+        {"do": "turn_on", "what": "island", "color_temp_kelvin": 3000},
+        [("light.turn_on", ["light.island"], {"color_temp_kelvin": 3000})],
+    ),
+    "what stands before the name": (
+        "stop rosie and shut the gate",
+        {"do": "close_cover", "what": "rosie"},
+        [("vacuum.stop", ["vacuum.down"], {})],
+    ),
+    "half a degree": (
+        "hive to twenty and a half",
+        {"do": "set_temperature", "what": "hive", "temperature": 20},
+        [("climate.set_temperature", ["climate.office"], {"temperature": 20.5})],
+    ),
+    "half of something else": (
+        "hive to 20, the five of us are cold",
+        {"do": "set_temperature", "what": "hive", "temperature": 20},
+        [("climate.set_temperature", ["climate.office"], {"temperature": 20})],
+    ),
+}
+
+
+@pytest.mark.parametrize(("prompt", "said", "expected"), SERVICES.values(), ids=SERVICES)
+def test_the_service_is_that_of_the_device(
+    prompt: str, said: dict[str, Any], expected: Actions | str
+) -> None:
+    assert asked(said, prompt=prompt) == expected
+
+
+MEANT = {
+    "with a slip": (
+        "path ligths on",
+        {"what": "ligths"},
+        ["light.path_1"],
+    ),
+    "behind another sentence": (
+        "morning! kettle on",
+        {"what": "morning! kettle"},
+        ["switch.kettle"],
+    ),
+    "a script in a sentence": (
+        "time to leave the house now",
+        {"do": "close_cover", "what": "house"},
+        ["script.leave"],
+    ),
+    "a button": ("wifi's rubbish, reboot the hub", {"what": "wifi's"}, ["button.hub"]),
+    "a name behind something else": (
+        "so humid, levoit on",
+        {"what": "humid"},
+        ["humidifier.levoit"],
+    ),
+    "not what stands beside": (
+        "turn on the jacuzzi next to the kettle",
+        {"what": "jacuzzi"},
+        "none",
+    ),
+    "not what says what it is": ("porch lamp on, kettle", {"what": "porch lamp"}, "none"),
+    "not elsewhere": ("kettle in the pool", {"what": "jug", "in": "pool"}, "none"),
+}
+
+
+@pytest.mark.parametrize(("prompt", "said", "expected"), MEANT.values(), ids=MEANT)
+def test_a_name_in_the_prompt_is_meant_where_nothing_else_fits(
+    prompt: str, said: dict[str, Any], expected: list[str] | str
+) -> None:
+    assert targets(prompt=prompt, **said) == expected
+
+
+def test_one_word_names_what_is_meant_if_one_is() -> None:
+    home = "media_player.a | Wireless | Kitchen\nmedia_player.b | TV | Den\n"
+    home += "light.a | Bed | Den\nlight.b | Orb | Den"
+    pause = {"do": "media_pause", "kind": "media"}
+    assert targets(home=home, prompt="pause the wireless", **pause) == ["media_player.a"]
+    lights = targets(home=home, prompt="off to bed, lights out", do="turn_off", kind="light")
+    assert lights == ["light.a", "light.b"]
+
+
+ITEMS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "taken for a list": (
+        "I got the Coffee filters, tick them off",
+        {"do": "update_item", "what": "coffee filters", "status": "completed"},
+        {"item": "Coffee filters", "status": "completed"},
+    ),
+    "with a verb instead": (
+        "The blanks arrived, tick them off",
+        {"do": "update_item", "what": "blanks", "item": "tick", "status": "completed"},
+        {"item": "blanks", "status": "completed"},
+    ),
+    "a verb before it": (
+        "take eggs off the groceries",
+        {"do": "remove_item", "what": "groceries", "item": "take eggs"},
+        {"item": "eggs"},
+    ),
+    "a verb that is a part of it": (
+        "add cut flowers to the groceries",
+        {"do": "add_item", "what": "groceries", "item": "cut flowers"},
+        {"item": "cut flowers"},
+    ),
+    "something else for the list": (
+        "we need bin bags, and put the kettle on",
+        {"do": "add_item", "what": "kettle", "item": "bin bags"},
+        {"item": "bin bags"},
+    ),
+    "another word for the list": (
+        "milk on the grocery list",
+        {"do": "add_item", "what": "grocery list", "item": "milk"},
+        {"item": "milk"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("prompt", "said", "data"), ITEMS.values(), ids=ITEMS)
+def test_what_is_put_on_a_list(prompt: str, said: dict[str, Any], data: dict[str, Any]) -> None:
+    assert asked(said, prompt=prompt) == [(f"todo.{said['do']}", ["todo.food"], data)]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "don't start the vacuum yet",
+        "Please dont turn the kettle off i still need it",
+        "if amma calls, switch off the tv",
+        "should it start to snow have the awning stop",
+        "unless it rains, open the blind",
+        "once they have gone turn the kettle on",
+    ],
+)
+def test_what_is_not_for_now_is_not_done(prompt: str) -> None:
+    assert is_not_for_now(prompt)
+    assert asked({"do": "turn_on", "what": "kettle"}, prompt=prompt) == "none"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "don't forget to turn on the kettle",
+        "dont fogret the kettle, on please",
+        "don't turn off the lamp, turn on the kettle",
+        "don't open the blind but turn the kettle on",
+        "if you can, turn on the kettle",
+        "when it's convenient put the kettle on",
+        "don't you think it is time for the kettle",
+        "once again, the kettle on",
+        "turn on the kettle",
+    ],
+)
+def test_what_is_asked_for_is_done(prompt: str) -> None:
+    assert targets(prompt=prompt, what="kettle") == ["switch.kettle"]
+
+
+def test_each_valve_is_a_valve() -> None:
+    close = {"do": "close_valve", "what": "valve"}
+    assert asked(close, prompt="close the valve") == "ambiguous"
+    home = HOME + "valve.main | Main valve | Cellar"
+    assert targets(home=home, **close) == ["valve.main"]
+
+
+def test_names_of_places_are_not_read_for_each_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger's home may have 256 floors, and what a model made of a prompt 16 commands."""
+    read: list[str] = []
+
+    def words_of(text: str) -> tuple[str, ...]:
+        read.append(text)
+        return words_of_text(text)
+
+    monkeypatch.setattr(words, "words_of", words_of)
+    home = "\n".join(f"light.{n} | Lamp {n} | Area {n} of {n} | Floor {n}" for n in range(256))
+    counts = []
+    for count in (1, 16):
+        read.clear()
+        commands = [{"do": "turn_on", "what": f"jacuzzi {n} of the pool"} for n in range(count)]
+        assert asked(*commands, prompt="jacuzzi", home=home) == "none"
+        counts.append(sum(text.startswith(("Floor", "Area")) for text in read))
+    assert counts[1] <= counts[0]
+
+
+SEVERAL: dict[str, tuple[str, list[dict[str, Any]], Actions | str]] = {
+    "the same again": (
+        "sonos to a quarter and hit play",
+        [
+            {"do": "volume_set", "what": "sonos", "volume_level": 0.25},
+            {"do": "media_play", "kind": "media"},
+        ],
+        [
+            ("media_player.volume_set", ["media_player.sonos"], {"volume_level": 0.25}),
+            ("media_player.media_play", ["media_player.sonos"], {}),
+        ],
+    ),
+    "not of another kind": (
+        "kettle on and hit play",
+        [{"do": "turn_on", "what": "kettle"}, {"do": "media_play", "kind": "media"}],
+        "ambiguous",
+    ),
+    "the right one": (
+        "left kitchen blind down and the right one up",
+        [
+            {"do": "close_cover", "what": "left kitchen blind"},
+            {"do": "open_cover", "what": "right one"},
+        ],
+        [
+            ("cover.close_cover", ["cover.kitchen_left"], {}),
+            ("cover.open_cover", ["cover.kitchen_right"], {}),
+        ],
+    ),
+    "left alone": (
+        "turn the kettle on but leave the island alone",
+        [{"do": "turn_on", "what": "kettle"}, {"do": "turn_off", "what": "island"}],
+        [("switch.turn_on", ["switch.kettle"], {})],
+    ),
+    "left on": (
+        "turn the kettle off and leave the island on",
+        [{"do": "turn_off", "what": "kettle"}, {"do": "turn_on", "what": "island"}],
+        [("switch.turn_off", ["switch.kettle"], {}), ("light.turn_on", ["light.island"], {})],
+    ),
+}
+
+
+@pytest.mark.parametrize(("prompt", "commands", "expected"), SEVERAL.values(), ids=SEVERAL)
+def test_a_command_goes_with_the_one_before(
+    prompt: str, commands: list[dict[str, Any]], expected: Actions | str
+) -> None:
+    assert asked(*commands, prompt=prompt) == expected
+
+
+def test_the_light_is_one() -> None:
+    off = {"do": "turn_off", "kind": "light"}
+    assert targets("Kitchen", "light off, thanks", **off) == "ambiguous"
+    assert targets("Kitchen", "lights off, thanks", **off) == ["light.hob", "light.island"]
+    assert targets("Garden", "turn off the light", **off) == ["light.path_1"]
