@@ -69,7 +69,9 @@ class _Request:
 
     def forms(self, kind: GraphKind) -> list[Form]:
         """Return the forms to try for a kind of graph, the cheapest first."""
-        return [form for s in self.schemes for form in forms(kind, s, self.kv_type)]
+        found = [form for s in self.schemes for form in forms(kind, s, self.kv_type)]
+        wanted = self.recipe.scaling
+        return [form for form in found if wanted in (None, form.scaling)] or found
 
 
 def default_cache() -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from edged.builder.quantize import Scheme
+from edged.builder.quantize import Scaling, Scheme
 from edged.builder.strict_mapping import StrictMapping
 from edged.bundle.manifest import KvType, QualityLimits
 from edged.errors import BuildError, ConfigError
@@ -77,6 +77,8 @@ class Recipe:
     """One of ``Scheme``; None tries the int8 schemes, the cheapest first."""
     kv_type: KvType | None = None
     """Type of keys and values, int8 only where the gate allows it; None takes the default."""
+    scaling: Scaling | None = None
+    """How the norms of int8-w8a8 are scaled; None tries one scale for all tokens first."""
     max_model_len: int | None = None
     """Context in tokens; None takes the model's own limit."""
     gate: QualityLimits = DEFAULT_LIMITS
@@ -120,12 +122,13 @@ def load_recipe(path: Path) -> Recipe:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {error}") from error
     keys = StrictMapping(document, str(path))
-    keys.only("name", "licence", "source", "scheme", "kv_type", "max_model_len", "gate")
+    keys.only("name", "licence", "source", "scheme", "scaling", "kv_type", "max_model_len", "gate")
     return Recipe(
         name=keys.text("name", _NAME),
         licence=keys.text("licence") if keys.has("licence") else None,
         source=_read_source(keys.section("source"), path.parent),
         scheme=keys.choice("scheme", list(Scheme)) if keys.has("scheme") else None,
+        scaling=Scaling(keys.choice("scaling", list(Scaling))) if keys.has("scaling") else None,
         kv_type=KvType(keys.choice("kv_type", list(KvType))) if keys.has("kv_type") else None,
         max_model_len=keys.count("max_model_len") if keys.has("max_model_len") else None,
         gate=_read_gate(keys.section("gate")) if keys.has("gate") else DEFAULT_LIMITS,

@@ -13,6 +13,8 @@ from typing import Any
 
 MAX_WORDS, MAX_CHARACTERS = 256, 4096
 _MAX_SPAN = 12
+# Of a long prompt, shorter ones: all of them are alternatives in the grammar of an answer.
+_MANY, _MAX_SPAN_OF_MANY = 24, 6
 _FEWEST_LETTERS = 4
 _PIECE = re.compile(r"\S+")
 _WORD = re.compile(r"[^\W_]+(?:['.-][^\W_]+)*")
@@ -62,8 +64,9 @@ class Heard:
         """Every run of some words, as it stands there."""
         text, found = self.text, dict[str, None]()
         words = [piece.span() for piece in _PIECE.finditer(text)]
+        longest = _MAX_SPAN if len(words) <= _MANY else _MAX_SPAN_OF_MANY
         for first, (start, _) in enumerate(words):
-            for _, end in words[first : first + _MAX_SPAN]:
+            for _, end in words[first : first + longest]:
                 said = text[start:end]
                 found |= dict.fromkeys((said, said.rstrip(".,!?;:")))
         return list(found)

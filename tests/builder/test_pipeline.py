@@ -221,6 +221,13 @@ def test_norms_are_scaled_per_token_if_one_scale_fails_the_gate(
     assert workshop.build(kv_type=KvType.INT8).is_reused
 
 
+def test_a_recipe_leaves_out_the_scaling_that_is_known_to_miss(workshop: Workshop) -> None:
+    workshop.recipe = {"scaling": "dynamic"}
+    workshop.build(kv_type=KvType.INT8)
+    assert workshop.tries() == [("int8-w8a8", "dynamic", "int8", True)]
+    assert workshop.build(kv_type=KvType.INT8).is_reused
+
+
 def test_without_a_named_scheme_the_next_one_is_tried(
     workshop: Workshop, measured: Divergences
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from edged.builder.quantize import Scaling
 from edged.builder.recipe import (
     DEFAULT_LIMITS,
     Recipe,
@@ -54,11 +55,18 @@ def test_optional_keys_have_defaults(tmp_path: Path) -> None:
 def test_all_keys_are_read(tmp_path: Path) -> None:
     gate = {"mean_kl": 0.5, "perplexity_ratio": 2}
     path = write(
-        tmp_path, licence="MIT", scheme="fp32", kv_type="int8", max_model_len=64, gate=gate
+        tmp_path,
+        licence="MIT",
+        scheme="fp32",
+        scaling="dynamic",
+        kv_type="int8",
+        max_model_len=64,
+        gate=gate,
     )
     recipe = load_recipe(path)
     assert (recipe.licence, recipe.scheme, recipe.max_model_len) == ("MIT", "fp32", 64)
     assert recipe.kv_type is KvType.INT8
+    assert recipe.scaling is Scaling.DYNAMIC
     assert recipe.gate == QualityLimits(0.5, 2.0, 0.95)
 
 
@@ -74,6 +82,7 @@ def test_a_local_path_is_relative_to_the_recipe(tmp_path: Path, kind: str) -> No
     [
         ({"licens": "MIT"}, "licens: unknown key .did you mean licence"),
         ({"kv_type": "int4"}, "kv_type: 'int4' is none of fp32, int8"),
+        ({"scaling": "none"}, "scaling: 'none' is none of static, dynamic"),
         ({"scheme": "int4"}, "scheme: 'int4' is none of fp32, int8-blockwise, int8-w8a8"),
         ({"zzz": 1}, "zzz: unknown key .one of name, licence"),
         ({"name": ...}, "name: is missing"),

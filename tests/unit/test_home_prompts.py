@@ -126,6 +126,11 @@ SERVICES: dict[str, tuple[str, dict[str, Any], Actions | str]] = {
         {"do": "alarm_arm_away", "what": "hive"},
         [("climate.set_preset_mode", ["climate.office"], {"preset_mode": "away"})],
     ),
+    "the fan's mode that was written": (
+        "switch the hive fan mode from low to high",
+        {"do": "set_fan_mode", "what": "hive fan", "fan_mode": "high"},
+        "none",
+    ),
     "a white": (
         "island cool white",
         {"do": "turn_on", "what": "island", "color_name": "white"},
@@ -177,7 +182,13 @@ MEANT = {
         {"do": "close_cover", "what": "house"},
         ["script.leave"],
     ),
-    "a button": ("wifi's rubbish, reboot the hub", {"what": "wifi's"}, ["button.hub"]),
+    "no button": ("wifi's rubbish, reboot the hub", {"what": "wifi's"}, "none"),
+    "no script that is to end": (
+        "no need to leave the house, stop that",
+        {"do": "turn_off", "what": "house"},
+        "none",
+    ),
+    "not what is excepted": ("jacuzzi on, not the kettle", {"what": "jacuzzi"}, "none"),
     "a name behind something else": (
         "so humid, levoit on",
         {"what": "humid"},
@@ -189,6 +200,16 @@ MEANT = {
         "none",
     ),
     "not what says what it is": ("porch lamp on, kettle", {"what": "porch lamp"}, "none"),
+    "not a part of another name": (
+        "turn on the kettle jacuzzi",
+        {"what": "kettle jacuzzi"},
+        "none",
+    ),
+    "no door": (
+        "unlock my phone and tell me when the front door opens",
+        {"do": "unlock", "what": "phone"},
+        "none",
+    ),
     "not elsewhere": ("kettle in the pool", {"what": "jug", "in": "pool"}, "none"),
 }
 
@@ -243,6 +264,13 @@ ITEMS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }
 
 
+def test_a_list_that_is_not_here_is_no_other_one() -> None:
+    wine = {"do": "add_item", "what": "wine list", "item": "port"}
+    costco = {"do": "add_item", "what": "costco", "item": "port"}
+    assert asked(wine, prompt="port on the wine list") == "none"
+    assert asked(costco, prompt="port on the costco") == "none"
+
+
 @pytest.mark.parametrize(("prompt", "said", "data"), ITEMS.values(), ids=ITEMS)
 def test_what_is_put_on_a_list(prompt: str, said: dict[str, Any], data: dict[str, Any]) -> None:
     assert asked(said, prompt=prompt) == [(f"todo.{said['do']}", ["todo.food"], data)]
@@ -273,6 +301,9 @@ def test_what_is_not_for_now_is_not_done(prompt: str) -> None:
         "don't open the blind but turn the kettle on",
         "if you can, turn on the kettle",
         "when it's convenient put the kettle on",
+        "if it isn't too much trouble, put the kettle on",
+        "if nobody minds put the kettle on",
+        "do not disturb, kettle on",
         "don't you think it is time for the kettle",
         "once again, the kettle on",
         "turn on the kettle",
@@ -280,6 +311,50 @@ def test_what_is_not_for_now_is_not_done(prompt: str) -> None:
 )
 def test_what_is_asked_for_is_done(prompt: str) -> None:
     assert targets(prompt=prompt, what="kettle") == ["switch.kettle"]
+
+
+DOUBTS = [
+    "don't open the garage door, it's raining",
+    "whatever you do, do not open the garage door",
+    "hey if anna rings open the garage door",
+    "open the garage door when i get home",
+    "if you hear the bell open the garage door",
+    "tomorrow morning open the garage door",
+    "the garage door can stay open",
+]
+
+
+@pytest.mark.parametrize("prompt", DOUBTS)
+def test_no_door_is_opened_on_a_condition_or_against_a_word(prompt: str) -> None:
+    said = {"do": "open_cover", "what": "garage door"}
+    assert asked(said, prompt=prompt) == "none"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "open the garage door",
+        "could you open the garage door if you don't mind",
+        "open the garage door, not the gate",
+        "when you get a chance open the garage door please",
+    ],
+)
+def test_a_door_is_opened_when_it_is_asked_for(prompt: str) -> None:
+    said = {"do": "open_cover", "what": "garage door"}
+    assert asked(said, prompt=prompt) == [("cover.open_cover", ["cover.garage"], {})]
+
+
+def test_a_level_of_something_else_opens_no_door() -> None:
+    warm = {"do": "set_temperature", "what": "garage", "temperature": 20}
+    assert asked(warm, prompt="set the garage to 20") == "none"
+    leave = {"do": "unlock", "what": "back door"}
+    prompt = "lock the front door but leave the back door unlocked"
+    lock = {"do": "lock", "what": "front door"}
+    assert asked(lock, leave, prompt=prompt) == [("lock.lock", ["lock.front"], {})]
+    place = "kitchen: lights off, and unlock the door"
+    off = {"do": "turn_off", "kind": "light", "in": "kitchen"}
+    found = asked(off, {"do": "unlock", "what": "door"}, prompt=place)
+    assert found == "ambiguous"
 
 
 def test_each_valve_is_a_valve() -> None:

@@ -15,6 +15,8 @@ _ARTICLES = frozenset(("the", "teh", "hte"))  # typed in a hurry, too
 _PRONOUNS = frozenset(("one", "ones", "that", "those"))
 # "Morning! The kettle".
 _SENTENCE_END = re.compile(r"[!?;]\s+")
+# Verbs that may open a door, and do so on no guess.
+OPENING = frozenset(("unlock", "open_cover", "set_cover_position", "alarm_disarm"))
 _QUANTITIES = frozenset(("all", "every", "each", "both"))
 _BEFORE_NAMES = _QUANTITIES | {"of", "a", "an", "my", "our", "your", "this", "that"}
 _BEFORE_PLACES = frozenset(("in", "on", "at", "the", "my", "our", "of", "floor", "level"))

@@ -18,7 +18,7 @@ from edged.specialists.devices.calling import (
     with_the_word,
     words_of_mention,
 )
-from edged.specialists.devices.command import Command, Mention
+from edged.specialists.devices.command import OPENING, Command, Mention
 from edged.specialists.devices.household import Device, Devices, Found, Household, Nothing, only
 from edged.specialists.devices.implied import implied
 from edged.specialists.devices.kinds import DOORS
@@ -33,7 +33,6 @@ from edged.specialists.devices.places import (
 from edged.specialists.devices.words import stem
 
 _PAIR = 2
-_OPENING = frozenset(("unlock", "open_cover", "set_cover_position", "alarm_disarm"))
 
 
 def find(home: Household, command: Command, domains: Collection[str]) -> Found:
@@ -45,7 +44,7 @@ def find(home: Household, command: Command, domains: Collection[str]) -> Found:
         domains: Of the devices that can do it.
     """
     able = [device for device in home.devices if device.domain in domains]
-    mention, is_opening = command.mention, command.verb in _OPENING
+    mention, is_opening = command.mention, command.verb in OPENING
     if is_opening and mention.is_all:
         able = [device for device in able if not device.kinds & DOORS]
     found = implied(home, mention, able) if mention.kind else _named(home, mention, able)

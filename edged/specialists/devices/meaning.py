@@ -8,10 +8,10 @@ from typing import Any
 
 from edged.specialists.compact.schemas import ShapeError, shape_of
 from edged.specialists.compact.shapes import AnswerError, Inputs, Shape
-from edged.specialists.devices.command import Command, read_command
+from edged.specialists.devices.command import OPENING, Command, read_command
 from edged.specialists.devices.finding import find
 from edged.specialists.devices.household import Device, Devices, Found, Household, Nothing
-from edged.specialists.devices.kinds import IMPLIED
+from edged.specialists.devices.kinds import DOORS, IMPLIED
 from edged.specialists.devices.prompt.as_said import as_said
 from edged.specialists.devices.prompt.named import (
     named_after_all,
@@ -20,7 +20,12 @@ from edged.specialists.devices.prompt.named import (
     named_within,
     widened,
 )
-from edged.specialists.devices.prompt.not_done import is_exception, is_not_for_now, opens_everything
+from edged.specialists.devices.prompt.not_done import (
+    is_doubtful,
+    is_exception,
+    is_not_for_now,
+    opens_everything,
+)
 from edged.specialists.devices.prompt.other_services import (
     other_levels,
     other_services,
@@ -135,9 +140,9 @@ class HomeMeaning:
         if is_not_for_now(prompt):
             return
         commands = as_said([*map(read_command, said["commands"])], prompt, home)
-        commands = [with_white(with_half(one, prompt), prompt) for one in commands]
         if len(commands) == 1:
-            commands = [self._named_after_all(home, commands[0], prompt)]
+            command = with_white(with_half(commands[0], prompt), prompt)
+            commands = [self._named_after_all(home, command, prompt)]
         for one in commands:
             yield self._found_at_last(home, one, prompt, is_alone=len(commands) == 1)
 
@@ -147,11 +152,14 @@ class HomeMeaning:
         if opens_everything(one, prompt):
             return one, Nothing.NONE
         command, found = self._found(home, one)
+        is_door = isinstance(found, tuple) and any(device.kinds & DOORS for device in found)
+        if is_door and is_doubtful(command, prompt):
+            return command, Nothing.NONE
         if found is Nothing.NONE:
             command, found = self._reread(home, one, prompt)
         if found is Nothing.NONE and is_alone:
             command, found = self._by_another_name(home, command, prompt)
-        if found is Nothing.AMBIGUOUS and is_alone:
+        if found is Nothing.AMBIGUOUS and is_alone and command.verb not in OPENING:
             wider = replace(one, mention=widened(one.mention, prompt, home.known))
             command, found = self._found(home, wider)
             found = Nothing.AMBIGUOUS if found is Nothing.NONE else found
@@ -159,7 +167,8 @@ class HomeMeaning:
 
     def _named_after_all(self, home: Household, command: Command, prompt: str) -> Command:
         kinds = frozenset(IMPLIED.get(command.mention.kind, ()))
-        if not kinds or command.mention.kind == "everything":
+        is_group = command.mention.kind == "everything" or command.mention.is_all
+        if not kinds or is_group or command.left_out is not None:
             return command
         able = [
             device
@@ -170,7 +179,7 @@ class HomeMeaning:
 
     def _same_again(self, command: Command, before: Devices, meant: Found) -> Found:
         """Return the devices of the command before, where none is named: "Sonos to 20 and play"."""
-        if meant is not Nothing.AMBIGUOUS:
+        if meant is not Nothing.AMBIGUOUS or command.mention.place or command.left_out is not None:
             return meant
         kinds = frozenset(IMPLIED.get(command.mention.kind, ()))
         service = {one: f"{one.domain}.{command.verb}" for one in before}
@@ -181,9 +190,11 @@ class HomeMeaning:
     def _by_another_name(
         self, home: Household, command: Command, prompt: str
     ) -> tuple[Command, Found]:
-        if (device := named_within(home, prompt)) is not None:
+        if (device := named_within(home, command, prompt)) is not None:
             return replace(command, verb=self._started_by(device), data={}), (device,)
         able = [one for one in home.devices if self._can(f"{one.domain}.{command.verb}", command)]
+        if command.verb in OPENING:
+            able = [one for one in able if not one.kinds & DOORS]
         mention = named_instead(command.mention, prompt, able)
         found = self._found(home, replace(command, mention=mention))
         return found if isinstance(found[1], tuple) else (command, Nothing.NONE)
@@ -208,7 +219,8 @@ class HomeMeaning:
         )
         for other in chain.from_iterable(others):
             found = self._among_able(home, other)
-            if isinstance(found, tuple):
+            # "The garage to 20" opens no door.
+            if isinstance(found, tuple) and not any(one.kinds & DOORS for one in found):
                 return other, found
         return command, Nothing.NONE
 

@@ -100,7 +100,9 @@ def split_place(home: Household, mention: Mention, words: Words) -> tuple[Words,
             if is_several and kinds_called(tuple(map(stem, rest))):
                 return Words(rest, words.is_plural), Place(areas=names)
     first, rest = words.said[:1], words.said[1:]
-    place = place_called(home, first) if rest and first[0] in _STAIRS else None
+    is_name = any(first[0] in device.name_words for device in home.devices) if first else False
+    is_place = bool(rest) and first[0] in _STAIRS and not is_name
+    place = place_called(home, first) if is_place else None
     return (words, None) if place is None else (Words(rest, words.is_plural), place)
 
 

@@ -76,6 +76,7 @@ _SYNONYMS = tuple(
 _FEWEST_LETTERS = 4
 _MOST_LETTERS = 24
 _LONG = 8
+_MOST_ALIKE = 16
 
 
 def words_of(text: str) -> tuple[str, ...]:
@@ -138,7 +139,9 @@ class Speller:
         self._near: dict[str, list[str]] = {}
         for word in sorted(self._known):
             for part in {word, *_without_a_letter(word)}:
-                self._near.setdefault(part, []).append(word)
+                alike = self._near.setdefault(part, [])
+                if len(alike) < _MOST_ALIKE:  # a stranger's names may all be
+                    alike.append(word)
 
     def repaired(self, said: Sequence[str]) -> tuple[str, ...]:
         """Return words as they were probably meant.

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
-from edged.specialists.devices.command import Command, Mention
+from edged.specialists.devices.command import OPENING, Command, Mention
 from edged.specialists.devices.household import SIDES, Household
 from edged.specialists.devices.prompt.not_done import with_excepted_place, without_kept
 from edged.specialists.devices.prompt.values import with_item
@@ -45,7 +45,9 @@ def as_said(commands: Sequence[Command], prompt: str, home: Household) -> list[C
     """
     said = singles(prompt)
     commands = [_trimmed(with_item(one, prompt, home), home.known) for one in commands]
-    commands = [with_excepted_place(_as_wide(one, prompt.lower()), said) for one in commands]
+    if len(commands) == 1:
+        commands = [_as_wide(commands[0], prompt.lower())]
+    commands = [with_excepted_place(one, said) for one in commands]
     commands = [*_with_nouns(commands)]
     whole = with_whole_names(commands, said, home)
     placed = _with_the_first_place([_for_a_pair(one, said) for one in whole], prompt, home)
@@ -105,7 +107,7 @@ def _with_the_first_place(
 
 def _in_place(command: Command, place: tuple[str, ...]) -> Command:
     mention = command.mention
-    if mention.place or mention.where:
+    if mention.place or mention.where or command.verb in OPENING:
         return command
     words, count = tuple(map(single, mention.words)), len(place)
     if words[:count] == place and words[count:]:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from edged.specialists.devices.command import Mention
+from edged.specialists.devices.command import Command, Mention
 from edged.specialists.devices.household import Device, Household
 from edged.specialists.devices.kinds import IMPLIED_ALL, KINDS, words_for
 from edged.specialists.devices.words import places_in, single, singles, words_of
@@ -16,7 +16,10 @@ _POLITE = frozenset(
     )
 )
 # "The jacuzzi next to the cove".
-_BESIDE = tuple((word,) for word in ("in", "on", "at", "by", "to", "of", "near", "beside", "from"))
+_BESIDE = frozenset(("in", "on", "at", "by", "to", "of", "near", "beside", "from", "my"))
+_EXCEPTED = frozenset(("not", "dont", "never", "but", "keep", "leave", "except"))
+_RUN = ("scene", "script")
+_ENDING = frozenset(("turn_off", "stop", "pause", "cancel", "media_stop", "media_pause"))
 _NAMED_ALONE = ("scene", "script", "button", "input_button")
 
 
@@ -33,15 +36,18 @@ def named_alone(home: Household, prompt: str) -> Device | None:
     return found[0] if len(found) == 1 else None
 
 
-def named_within(home: Household, prompt: str) -> Device | None:
-    """Return the scene, script or button of which a prompt has the whole name, of several words."""
-    said = singles(prompt)
+def named_within(home: Household, command: Command, prompt: str) -> Device | None:
+    """Return the scene or script of whose whole name, of several words, a command has a part."""
+    said, words = singles(prompt), {*map(single, command.mention.words)}
     found = [
         device
         for device in home.devices
-        if device.domain in _NAMED_ALONE
+        if device.domain in _RUN
         and len(device.name_words) >= _FEWEST_WORDS
-        and places_in(said, device.name_words)
+        and words
+        and words <= {*device.name_words}
+        and command.verb not in _ENDING
+        and _is_meant(said, device)
     ]
     return found[0] if len(found) == 1 else None
 
@@ -75,13 +81,19 @@ def named_after_all(mention: Mention, prompt: str, devices: Sequence[Device]) ->
         devices: Which can do what is asked.
     """
     said = singles(prompt)
-    found = [device for device in devices if places_in(said, device.name_words)]
+    found = [device for device in devices if _is_meant(said, device)]
     longest = max((len(device.name_words) for device in found), default=0)
     found = [device for device in found if len(device.name_words) == longest]
     fewest = _FEWEST_WORDS if mention.kind in IMPLIED_ALL else 1
     if len(found) != 1 or longest < fewest or mention.place or mention.where:
         return mention
     return replace(mention, kind="", words=words_of(found[0].name.replace("_", " ")))
+
+
+def _is_meant(said: tuple[str, ...], device: Device) -> bool:
+    """Tell whether a name stands there, and not as an exception."""
+    places = places_in(said, device.name_words)
+    return any(not _EXCEPTED & {*said[max(at - 2, 0) : at]} for at in places)
 
 
 def named_instead(mention: Mention, prompt: str, devices: Sequence[Device]) -> Mention:
@@ -92,12 +104,15 @@ def named_instead(mention: Mention, prompt: str, devices: Sequence[Device]) -> M
         prompt: All that was said.
         devices: Which can do what is asked.
     """
-    said = singles(prompt)
+    said, words = singles(prompt), {*map(single, mention.words)}
     found = [
         device
         for device in devices
         if not {*device.name_stems} <= device.nouns
-        and any(said[at - 1 : at] not in _BESIDE for at in places_in(said, device.name_words))
+        # "The kitchen jacuzzi" is not the light that is called "Kitchen".
+        and not words & {*device.name_words}
+        and _is_meant(said, device)
+        and not any(_BESIDE & {*said[at - 1 : at]} for at in places_in(said, device.name_words))
     ]
     is_elsewhere = mention.words and (mention.place or mention.where)
     if len(found) != 1 or is_elsewhere or {*mention.stems} & words_for(frozenset(KINDS)):

@@ -4,25 +4,49 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from edged.specialists.devices.command import Command, Mention
+from edged.specialists.devices.command import OPENING, Command, Mention
 from edged.specialists.devices.prompt.whole_names import word_before
-from edged.specialists.devices.words import places_in, single
+from edged.specialists.devices.words import places_in, single, singles
 
 # "Please dont turn the glue pot off I still need it"; with a second sentence, another thing may be
 # to be done.
 _NOT = re.compile(
     r"(?:please|no|oh|hey|ok|okay|and|but|so|\W)*"
-    r"(?:don'?t|don\u2019t|do not|never)\b"
-    r"(?! (?:f\w{1,5}t|worry|mind|bother|leave|let|keep|you|hesitate|wait|just))"
+    r"(?:don'?t|do not|never)\b"
+    r"(?! (?:f\w{1,5}t|worry|mind|bother|disturb|leave|let|keep|you|hesitate|wait|just))"
     r"(?!.*(?:[,;.!?:][^,;.!?:]*\w|\b(?:but|and|just|instead|only|rather|then)\b))"
 )
 # "If it rains, close the awning", but not "if you can".
 _IF = re.compile(
     r"(?:(?:if|when|whenever|unless|as soon as|the moment|the minute|in case)\b"
-    r"(?! (?:you|youre|you're|possible|convenient|ok|okay|i may|i might|we could|that'?s|that is"
-    r"|it'?s (?:ok|okay|no|not|possible|convenient|all right|alright)"
-    r"|it is (?:ok|okay|no|not|possible|convenient|all right|alright)|at all|need))"
+    r"(?! (?:you|youre|you're|u|possible|convenient|ready|ok|okay|there'?s time"
+    r"|i may|i could|we may|we could"
+    r"|(?:it|that)(?:'?s| is| isn'?t|) (?:ok|okay|no|not|too|possible|convenient|all right|alright)"
+    r"|that suits|it suits|no ?(?:one|body) minds|at all|need))"
     r"|once (?!again|more)|should (?:it|he|she|they|we|the|my|our|any\w+|some\w+)\b)"
+)
+# Before a door is opened, any of these is a doubt.
+_CONDITIONS = frozenset(
+    (
+        *(
+            "if",
+            "when",
+            "whenever",
+            "unless",
+            "until",
+            "till",
+            "once",
+            "after",
+            "before",
+            "provided",
+        ),
+        *("later", "tomorrow", "tonight", "time", "minute", "hour", "should", "stay", "remain"),
+    )
+)
+_NEGATIONS = frozenset(("dont", "not", "never", "no", "without", "keep", "leave", "stop"))
+_ASKED_KINDLY = re.compile(
+    r"\b(?:if|when(?:ever)?) (?:possible|convenient|you(?:'d| would| could| can)?"
+    r" ?(?:be so kind|please|like|can|could|would|don'?t mind|get a chance|have a \w+))\b"
 )
 _OPENING = re.compile(r"\b(open|unlock|disarm)( up)? (everything|it all|all)\b")
 # Commands of which one undoes the other.
@@ -34,10 +58,24 @@ _WORDS_BEFORE_A_PLACE = 4
 _EXCEPTING = re.compile(r"\b(except|excepting|accept|but|bar|besides|apart|keep|leave|without)\b")
 
 
+def _plain(prompt: str) -> str:
+    return prompt.lower().replace("\u2019", "'").strip()
+
+
 def is_not_for_now(prompt: str) -> bool:
     """Tell whether a prompt begins with a condition, or says only what is not to be done."""
-    text = prompt.lower().strip()
+    text = _plain(prompt)
     return bool(_IF.match(text) or _NOT.match(text))
+
+
+def is_doubtful(command: Command, prompt: str) -> bool:
+    """Tell whether a prompt that would open a door has a condition, or a negation before it."""
+    if command.verb not in OPENING:
+        return False
+    said = singles(_ASKED_KINDLY.sub("", _plain(prompt)))
+    places = places_in(said, tuple(map(single, command.mention.words)))
+    before = said[: places[0]] if places else said
+    return bool(_CONDITIONS & {*said} or _NEGATIONS & {*before})
 
 
 def opens_everything(command: Command, prompt: str) -> bool:

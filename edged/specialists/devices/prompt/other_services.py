@@ -54,13 +54,16 @@ _SAID_LEVELS = re.compile(
     r"bright|dim|speed|volume|loud|open|clos|position|degree|°|temperatur|humid"
 )
 _PERCENT = re.compile(r"%|per ?cent")
-_SWITCHED = re.compile(r"\b(turn|switch|put|power)(ed|ing)?\b.*\b(on|off)\b")
+_SWITCHING = re.compile(r"\b(?:turn|switch|put|power)(?:ed|ing)?\b")
+_ON_OR_OFF = re.compile(r"\b(?:on|off)\b")
 
 
 def switched(command: Command, prompt: str) -> Iterator[Command]:
     """Yield a command that turns on or off, if a prompt says just one of these words."""
     said = {"on", "off"} & {*words_of(prompt)}
-    is_level = {*command.data} <= {*_LEVELS.values()} and _SWITCHED.search(prompt.lower())
+    verb = _SWITCHING.search(prompt.lower())
+    is_switched = verb and _ON_OR_OFF.search(prompt.lower(), verb.end())
+    is_level = {*command.data} <= {*_LEVELS.values()} and is_switched
     if len(said) == 1 and (not command.data or is_level):
         yield replace(command, verb=f"turn_{said.pop()}", data={})
 
@@ -92,7 +95,7 @@ def _otherwise(verb: str, data: Mapping[str, Any]) -> Iterator[tuple[str, Mappin
 
 def _fan_modes(command: Command, prompt: str) -> Iterator[Command]:
     """Yield a command for the fan of an air conditioner, which has modes and no percentage."""
-    if command.verb not in ("set_percentage", "set_fan_mode"):
+    if command.verb not in ("set_percentage", "set_fan_mode") or "fan_mode" in command.data:
         return
     said = {*words_of(prompt)}
     named = _FAN_MODES.get(command.data.get("percentage", 0))

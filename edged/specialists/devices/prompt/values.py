@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection
 from dataclasses import replace
 
+from edged.specialists.devices.calling import called
 from edged.specialists.devices.command import Command
 from edged.specialists.devices.household import Household
 from edged.specialists.devices.words import stem
@@ -36,9 +37,11 @@ def with_item(command: Command, prompt: str, home: Household) -> Command:
     item = _without_verb(str(command.data.get("item", "")), prompt)
     mention = command.mention
     if mention.words and not _names_a_list(mention.stems, home):
-        if not {*item.lower().split()} - _VERBS - _PRONOUNS:
-            item = _as_it_stands(mention.words, prompt)
-        mention = replace(mention, words=(), kind="shopping")
+        is_item = not {*item.lower().split()} - _VERBS - _PRONOUNS
+        item = _as_it_stands(mention.words, prompt) if is_item else item
+        # "Milk on the wine list" is for no list that is here.
+        if is_item or called(mention.stems, home.devices):
+            mention = replace(mention, words=(), kind="shopping")
     data = {**command.data, "item": item} if item else command.data
     return replace(command, mention=mention, data=data)
 
