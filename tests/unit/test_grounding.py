@@ -275,3 +275,10 @@ def test_texts_are_said_otherwise_and_answered_the_same() -> None:
     assert {turn.answer for turn in made} == {"It is noon."}
     assert "what is the time" in {turn.said for turn in made}
     assert any("please" in turn.said for turn in made)
+
+
+def test_of_a_long_prompt_shorter_runs_of_words_are_offered() -> None:
+    """Each run is an alternative in a grammar, which has a limit of states."""
+    short, long = (Heard(" ".join(f"w{n}" for n in range(count))) for count in (24, 25))
+    assert max(len(run.split()) for run in short.spans) == 12
+    assert max(len(run.split()) for run in long.spans) == 6

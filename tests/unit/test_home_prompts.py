@@ -436,3 +436,11 @@ def test_the_light_is_one() -> None:
     assert targets("Kitchen", "light off, thanks", **off) == "ambiguous"
     assert targets("Kitchen", "lights off, thanks", **off) == ["light.hob", "light.island"]
     assert targets("Garden", "turn off the light", **off) == ["light.path_1"]
+
+
+def test_slips_are_looked_for_among_few_names_that_are_alike() -> None:
+    """A stranger's names may all be a letter from one another."""
+    names = [f"ab{chr(0x4E00 + number)}cde" for number in range(2000)]
+    speller = words.Speller(names)
+    assert max(map(len, speller._near.values())) <= 16
+    assert speller.repaired(["abxcde"])[0] in names
