@@ -152,7 +152,7 @@ def test_of_a_long_prompt_any_value_may_be_said(
     short = prompts.prepare(asked, [ChatMessage("user", "buy milk")], {}).constraint
     assert not says(tokenizer, short, "item=eggs")
     # The grammar of all that it says would be too large.
-    held = prompts.constraint(asked.wording, {}, " ".join(f"number-{n:08}" for n in range(250)))
+    held = prompts.constraint(asked.wording, {}, " ".join(f"number-{n:08}," for n in range(250)))
     assert says(tokenizer, held, "item=eggs")
 
 
