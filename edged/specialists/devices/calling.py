@@ -35,7 +35,7 @@ class Words:
 
 def words_of_mention(home: Household, mention: Mention) -> Words:
     """Return the words of a mention, with slips undone where they are like a word of the home."""
-    said = tuple(map(single, mention.words))
+    said = mention.singles
     if not {*said} <= home.known:
         # "The lamp of Annika".
         said = home.speller.repaired([word for word in said if word != "of"] or said)

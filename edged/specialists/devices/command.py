@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edged.specialists.devices.kinds import IMPLIED
-from edged.specialists.devices.words import is_plural, stem, words_of
+from edged.specialists.devices.words import is_plural, single, stem, words_of
 
 MAX_WORDS_CHARACTERS = 80
 MAX_COMMANDS = 16
@@ -37,6 +37,11 @@ class Mention:
     is_all: bool = False
     is_pair: bool = False
     """Whether two are meant: "both lights"."""
+
+    @property
+    def singles(self) -> tuple[str, ...]:
+        """Its words without plurals."""
+        return tuple(map(single, self.words))
 
     @property
     def stems(self) -> tuple[str, ...]:

@@ -21,7 +21,6 @@ from edged.specialists.devices.calling import (
 from edged.specialists.devices.command import OPENING, Command, Mention
 from edged.specialists.devices.household import Device, Devices, Found, Household, Nothing, only
 from edged.specialists.devices.implied import implied
-from edged.specialists.devices.kinds import DOORS
 from edged.specialists.devices.places import (
     Place,
     is_elsewhere,
@@ -46,7 +45,7 @@ def find(home: Household, command: Command, domains: Collection[str]) -> Found:
     able = [device for device in home.devices if device.domain in domains]
     mention, is_opening = command.mention, command.verb in OPENING
     if is_opening and mention.is_all:
-        able = [device for device in able if not device.kinds & DOORS]
+        able = [device for device in able if not device.is_door]
     found = implied(home, mention, able) if mention.kind else _named(home, mention, able)
     if is_opening and isinstance(found, tuple):
         found = _guarded(home, mention, able, found)
@@ -110,7 +109,7 @@ def _all(home: Household, mention: Mention, found: list[Device]) -> Found:
 
 def _guarded(home: Household, mention: Mention, able: Sequence[Device], found: Devices) -> Found:
     """Open no door that was not named."""
-    if not any(device.kinds & DOORS for device in found):
+    if not any(device.is_door for device in found):
         return found
     if mention.kind:
         return Nothing.NONE

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 from edged.specialists.compact.named import MAX_SAID_CHARACTERS, InputsError, listed
-from edged.specialists.devices.kinds import kinds_of, nouns_of, possible_kinds, words_for
+from edged.specialists.devices.kinds import DOORS, kinds_of, nouns_of, possible_kinds, words_for
 from edged.specialists.devices.words import Speller, is_plural, singles, stem, stems, words_of
 
 # No part of what a place is called.
@@ -40,6 +40,11 @@ class Device:
     def kinds(self) -> frozenset[str]:
         """What it may be, as far as its name says so."""
         return kinds_of(self.domain, self.name)
+
+    @property
+    def is_door(self) -> bool:
+        """Whether it is opened by nothing but a word for it: a door, a gate, a lock, an alarm."""
+        return bool(self.kinds & DOORS)
 
     @cached_property
     def name_words(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from edged.specialists.compact.shapes import AnswerError, Inputs, Shape
 from edged.specialists.devices.command import OPENING, Command, read_command
 from edged.specialists.devices.finding import find
 from edged.specialists.devices.household import Device, Devices, Found, Household, Nothing
-from edged.specialists.devices.kinds import DOORS, IMPLIED
+from edged.specialists.devices.kinds import IMPLIED
 from edged.specialists.devices.prompt.as_said import as_said
 from edged.specialists.devices.prompt.named import (
     named_after_all,
@@ -152,7 +152,7 @@ class HomeMeaning:
         if opens_everything(one, prompt):
             return one, Nothing.NONE
         command, found = self._found(home, one)
-        is_door = isinstance(found, tuple) and any(device.kinds & DOORS for device in found)
+        is_door = isinstance(found, tuple) and any(device.is_door for device in found)
         if is_door and is_doubtful(command, prompt):
             return command, Nothing.NONE
         if found is Nothing.NONE:
@@ -194,7 +194,7 @@ class HomeMeaning:
             return replace(command, verb=self._started_by(device), data={}), (device,)
         able = [one for one in home.devices if self._can(f"{one.domain}.{command.verb}", command)]
         if command.verb in OPENING:
-            able = [one for one in able if not one.kinds & DOORS]
+            able = [one for one in able if not one.is_door]
         mention = named_instead(command.mention, prompt, able)
         found = self._found(home, replace(command, mention=mention))
         return found if isinstance(found[1], tuple) else (command, Nothing.NONE)
@@ -220,7 +220,7 @@ class HomeMeaning:
         for other in chain.from_iterable(others):
             found = self._among_able(home, other)
             # "The garage to 20" opens no door.
-            if isinstance(found, tuple) and not any(one.kinds & DOORS for one in found):
+            if isinstance(found, tuple) and not any(one.is_door for one in found):
                 return other, found
         return command, Nothing.NONE
 

@@ -67,7 +67,8 @@ def place_called(home: Household, said: Sequence[str]) -> Place | None:
         if found := frozenset(name for name, own in home.places.items() if test(own)):
             areas = found & {*home.areas}
             return Place(areas, found - areas)
-    return _upstairs_or_down(home, words[0]) if len(words) == 1 else None
+    is_stair = len(words) == 1 and words[0] in _STAIRS
+    return _upstairs_or_down(home, words[0]) if is_stair else None
 
 
 def _upstairs_or_down(home: Household, said: str) -> Place | None:
@@ -81,8 +82,8 @@ def _upstairs_or_down(home: Household, said: str) -> Place | None:
     # Of three floors, the cellar is neither.
     some = [one for one in heights.values() if one or len(heights) <= _TWO]
     lowest = min(some, default=0)
-    meant = {"upstair": lowest.__lt__, "downstair": lowest.__eq__}.get(said)
-    floors = frozenset(floor for floor, height in heights.items() if meant and meant(height))
+    is_there = lowest.__lt__ if said == "upstair" else lowest.__eq__
+    floors = frozenset(floor for floor, height in heights.items() if is_there(height))
     return Place(floors=floors) if floors else None
 
 

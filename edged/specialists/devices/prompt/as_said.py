@@ -109,7 +109,7 @@ def _in_place(command: Command, place: tuple[str, ...]) -> Command:
     mention = command.mention
     if mention.place or mention.where or command.verb in OPENING:
         return command
-    words, count = tuple(map(single, mention.words)), len(place)
+    words, count = mention.singles, len(place)
     if words[:count] == place and words[count:]:
         mention = replace(mention, words=mention.words[count:])
     return replace(command, mention=replace(mention, place=place))

@@ -38,7 +38,7 @@ def named_alone(home: Household, prompt: str) -> Device | None:
 
 def named_within(home: Household, command: Command, prompt: str) -> Device | None:
     """Return the scene or script of whose whole name, of several words, a command has a part."""
-    said, words = singles(prompt), {*map(single, command.mention.words)}
+    said, words = singles(prompt), {*command.mention.singles}
     found = [
         device
         for device in home.devices
@@ -104,7 +104,7 @@ def named_instead(mention: Mention, prompt: str, devices: Sequence[Device]) -> M
         prompt: All that was said.
         devices: Which can do what is asked.
     """
-    said, words = singles(prompt), {*map(single, mention.words)}
+    said, words = singles(prompt), {*mention.singles}
     found = [
         device
         for device in devices

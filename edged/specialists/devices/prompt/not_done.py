@@ -73,7 +73,7 @@ def is_doubtful(command: Command, prompt: str) -> bool:
     if command.verb not in OPENING:
         return False
     said = singles(_ASKED_KINDLY.sub("", _plain(prompt)))
-    places = places_in(said, tuple(map(single, command.mention.words)))
+    places = places_in(said, command.mention.singles)
     before = said[: places[0]] if places else said
     return bool(_CONDITIONS & {*said} or _NEGATIONS & {*before})
 
@@ -111,7 +111,7 @@ def without_kept(commands: Sequence[Command], said: tuple[str, ...]) -> list[Com
 
 def _is_left_alone(mention: Mention, said: tuple[str, ...]) -> bool:
     """Tell whether "leave the lamp alone" or "leave it as it is" was said."""
-    words = tuple(map(single, mention.words))
+    words = mention.singles
     behind = (said[at + len(words) : at + len(words) + 1] for at in places_in(said, words))
     return word_before(mention, said) in _KEEP and any(one in _ALONE for one in behind)
 

@@ -16,12 +16,12 @@ def with_whole_names(
 ) -> Iterator[Command]:
     """Yield commands with the whole names of which a part was written: "rise and shine"."""
     start = 0
-    if not all({*map(single, one.mention.words)} <= home.known for one in commands):
+    if not all({*one.mention.singles} <= home.known for one in commands):
         said = home.speller.repaired(said)  # "path ligths"
     for command in commands:
         mention = command.mention
         if len(commands) == 1 and _CORRECTING & {*said}:  # the last counts
-            start = max(places_in(said, tuple(map(single, mention.words))), default=0)
+            start = max(places_in(said, mention.singles), default=0)
         mention, start = _with_whole_name(mention, said, start, home)
         left_out = command.left_out
         if left_out is not None:
@@ -33,7 +33,7 @@ def _with_whole_name(
     mention: Mention, said: tuple[str, ...], start: int, home: Household
 ) -> tuple[Mention, int]:
     """Return a mention, and where in the prompt it ends, looked for behind ``start`` first."""
-    words, place = tuple(map(single, mention.words)), {*map(single, mention.place)}
+    words, place = mention.singles, {*map(single, mention.place)}
     words = words if {*words} <= home.known else home.speller.repaired(words)
     at = _place_in(words, said, start)
     if at is None:
@@ -58,7 +58,7 @@ def _place_in(words: tuple[str, ...], said: tuple[str, ...], start: int) -> int 
 
 def word_before(mention: Mention, said: tuple[str, ...]) -> str:
     """Return the word of a prompt that stands before a mention and its determiners."""
-    at = _place_in(tuple(map(single, mention.words)), said, 0)
+    at = _place_in(mention.singles, said, 0)
     while at and said[at - 1] in _DETERMINERS:
         at -= 1
     return said[at - 1] if at else ""
