@@ -444,3 +444,54 @@ def test_slips_are_looked_for_among_few_names_that_are_alike() -> None:
     speller = words.Speller(names)
     assert max(map(len, speller._near.values())) <= 16
     assert speller.repaired(["abxcde"])[0] in names
+
+
+@pytest.mark.parametrize(
+    ("word", "what", "service"),
+    [
+        ("pause", "rosie", "vacuum.pause"),
+        ("start", "rosie", "vacuum.start"),
+        ("run", "rosie", "vacuum.start"),
+        ("close", "blind", "cover.close_cover"),
+        ("shut", "blind", "cover.close_cover"),
+    ],
+)
+def test_the_verb_before_a_name_is_that_of_the_device(word: str, what: str, service: str) -> None:
+    said = {"do": "oscillate", "what": what, "oscillating": True}
+    found = asked(said, area="Office", prompt=f"{word} the {what} and the hob off")
+    assert [(one[0], one[2]) for one in found] == [(service, {})]
+
+
+@pytest.mark.parametrize(("armed", "preset"), [("home", "home"), ("night", "sleep")])
+def test_a_thermostat_is_not_armed(armed: str, preset: str) -> None:
+    said = {"do": f"alarm_arm_{armed}", "what": "hive"}
+    service = "climate.set_preset_mode"
+    assert asked(said) == [(service, ["climate.office"], {"preset_mode": preset})]
+
+
+@pytest.mark.parametrize("behind", ["alone", "be", "as it is"])
+def test_what_is_left_as_it_is_is_left_out(behind: str) -> None:
+    said = {"do": "turn_off", "what": "kettle"}
+    assert asked(said, prompt=f"leave the kettle {behind}") == "none"
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ["whenever it rains", "as soon as it rains", "the moment it rains", "in case it rains"],
+)
+def test_nothing_is_done_on_a_condition(condition: str) -> None:
+    assert asked({"do": "turn_on", "what": "kettle"}, prompt=f"{condition}, kettle on") == "none"
+
+
+@pytest.mark.parametrize("word", ["and", "just", "instead", "only", "rather", "then"])
+def test_a_word_for_another_thing_lets_it_be_done(word: str) -> None:
+    prompt = f"don't turn off the lamp {word} turn on the kettle"
+    assert targets(prompt=prompt, what="kettle") == ["switch.kettle"]
+
+
+def test_of_several_commands_one_that_fits_nothing_takes_no_other_name() -> None:
+    humid = {"do": "turn_on", "what": "humid"}
+    fan = {"do": "turn_on", "what": "desk fan"}
+    assert targets(prompt="so humid, levoit on", what="humid") == ["humidifier.levoit"]
+    expected: Actions = [("fan.turn_on", ["fan.desk"], {})]
+    assert asked(humid, fan, prompt="so humid, levoit on and the desk fan") == expected

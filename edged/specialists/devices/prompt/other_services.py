@@ -37,7 +37,6 @@ _SAID_BEFORE = {
     "pause": "pause",
     "start": "start",
     "run": "start",
-    "lock": "lock",
     "close": "close_cover",
     "shut": "close_cover",
 }
