@@ -457,6 +457,21 @@ PLACES = {
         {"what": "lights", "in": "kitchen"},
         ["light.hob", "light.island"],
     ),
+    "with a word before it": (
+        "in the office turn off all the lights",
+        {"what": "lights", "all": True},
+        ["light.desk", "light.ceiling"],
+    ),
+    "two of them": (
+        "in the office and the kitchen lights off",
+        {"what": "desk lamp"},
+        ["light.desk"],
+    ),
+    "of something elsewhere": (
+        "kitchen: island on, and the office lights off",
+        {"what": "office lights"},
+        ["light.desk", "light.ceiling"],
+    ),
     "here": ("upstairs, lights", {"what": "lights", "where": "here"}, "ambiguous"),
     "no place": (
         "jeez, lights",

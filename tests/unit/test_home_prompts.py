@@ -34,6 +34,11 @@ PLACES = {
         "i want light in the whole house",
         ["light.hob", "light.bed", "light.den", "light.shelf"],
     ),
+    "in this house": (
+        {"what": "light", "where": "here", "all": True},
+        "every single light in this house",
+        ["light.hob", "light.bed", "light.den", "light.shelf"],
+    ),
     "not in here": (
         {"kind": "light", "where": "here"},
         "everywhere is dark, lights on in here",
@@ -337,6 +342,8 @@ def test_no_door_is_opened_on_a_condition_or_against_a_word(prompt: str) -> None
         "could you open the garage door if you don't mind",
         "open the garage door, not the gate",
         "when you get a chance open the garage door please",
+        "open the blinds, wait, no, the garage door",
+        "tom has no key and is here without his phone, open the garage door",
     ],
 )
 def test_a_door_is_opened_when_it_is_asked_for(prompt: str) -> None:
@@ -355,6 +362,65 @@ def test_a_level_of_something_else_opens_no_door() -> None:
     off = {"do": "turn_off", "kind": "light", "in": "kitchen"}
     found = asked(off, {"do": "unlock", "what": "door"}, prompt=place)
     assert found == "ambiguous"
+
+
+def test_what_opens_a_door_on_no_doubt_still_closes_and_locks_it() -> None:
+    lock = {"do": "turn_off", "what": "front door"}
+    prompt = "lock front door and the kettle off"
+    off = {"do": "turn_off", "what": "kettle"}
+    assert asked(lock, off, prompt=prompt) == [
+        ("lock.lock", ["lock.front"], {}),
+        ("switch.turn_off", ["switch.kettle"], {}),
+    ]
+
+
+def test_but_make_sure_is_no_exception() -> None:
+    every = {"do": "lock", "what": "doors", "all": True}
+    back = {"do": "lock", "what": "back door"}
+    both: Actions = [("lock.lock", ["lock.front", "lock.back"], {})]
+    assert (
+        asked(every, back, prompt="lock all doors, but make sure the back door is locked") == both
+    )
+    only: Actions = [("lock.lock", ["lock.front"], {})]
+    assert asked(every, back, prompt="lock all the doors but the back door") == only
+
+
+def test_of_several_doors_fewer_are_opened_where_a_place_is_said_first() -> None:
+    home = "cover.a | Roof window A | Loft\ncover.b | Roof window B | Bath\ncover.c | Blind | Loft"
+    windows = {"do": "open_cover", "what": "windows"}
+    prompt = "loft: blind closed and open the windows"
+    close = {"do": "close_cover", "what": "blind"}
+    assert asked(close, windows, home=home, prompt=prompt) == [
+        ("cover.close_cover", ["cover.c"], {}),
+        ("cover.open_cover", ["cover.a"], {}),
+    ]
+
+
+def test_the_second_thing_is_in_the_place_of_the_first() -> None:
+    home = """
+    light.a | Lamp | Bedroom
+    fan.a | Fan | Bedroom
+    fan.b | Fan | Den
+    lock.a | Door | Bedroom
+    lock.b | Door | Den
+    """
+    lights = {"do": "turn_off", "what": "bedroom lights"}
+    fan, door = {"do": "turn_off", "what": "fan"}, {"do": "unlock", "what": "door"}
+    off: Actions = [("light.turn_off", ["light.a"], {})]
+    assert asked(lights, fan, home=home) == [*off, ("fan.turn_off", ["fan.a"], {})]
+    assert asked(lights, fan, area="Den", home=home) == [*off, ("fan.turn_off", ["fan.b"], {})]
+    assert asked(lights, door, home=home) == "ambiguous"
+    assert asked({"do": "turn_off", "what": "lights"}, fan, home=home) == "ambiguous"
+
+
+def test_a_thing_and_its_possessive_are_one() -> None:
+    mode = {"do": "set_fan_mode", "what": "aircon's", "fan_mode": "low"}
+    home = "climate.a | North aircon | Den\nclimate.b | South aircon | Attic"
+    assert targets("Attic", "the aircon's fan mode", home=home, **mode) == ["climate.b"]
+    assert targets("Attic", "all aircons", home=home, **{**mode, "all": True}) == [
+        "climate.a",
+        "climate.b",
+    ]
 
 
 def test_each_valve_is_a_valve() -> None:

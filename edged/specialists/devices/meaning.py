@@ -32,6 +32,7 @@ from edged.specialists.devices.prompt.other_services import (
     switched,
 )
 from edged.specialists.devices.prompt.values import with_half, with_white
+from edged.specialists.devices.words import single, singles
 from edged.specialists.hearing import Heard
 
 Answer = dict[str, Any]
@@ -113,7 +114,7 @@ class HomeMeaning:
             return _answer(home, [(f"{device.domain}.{self._started_by(device)}", {}, device)])
         found: list[tuple[Command, Devices]] = []
         for command, meant in self._understood(home, said, prompt):
-            devices = self._same_again(command, found[-1][1], meant) if found else meant
+            devices = self._same_again(home, command, *found[-1], meant) if found else meant
             if devices is Nothing.AMBIGUOUS:
                 return {"actions": [], "reason": devices.value}
             if not isinstance(devices, tuple):
@@ -152,8 +153,8 @@ class HomeMeaning:
         if opens_everything(one, prompt):
             return one, Nothing.NONE
         command, found = self._found(home, one)
-        is_door = isinstance(found, tuple) and any(device.is_door for device in found)
-        if is_door and is_doubtful(command, prompt):
+        is_opened = isinstance(found, tuple) and _opens_a_door(command, found)
+        if is_opened and is_doubtful(prompt, command.mention):
             return command, Nothing.NONE
         if found is Nothing.NONE:
             command, found = self._reread(home, one, prompt)
@@ -177,15 +178,29 @@ class HomeMeaning:
         ]
         return replace(command, mention=named_after_all(command.mention, prompt, able))
 
-    def _same_again(self, command: Command, before: Devices, meant: Found) -> Found:
-        """Return the devices of the command before, where none is named: "Sonos to 20 and play"."""
-        if meant is not Nothing.AMBIGUOUS or command.mention.place or command.left_out is not None:
+    def _same_again(
+        self, home: Household, command: Command, before: Command, devices: Devices, meant: Found
+    ) -> Found:
+        """Return what is meant beside the devices of the command before, where nothing says it.
+
+        That is the same devices, where none is named: "Sonos to 20 and play"; or one in the same
+        place: "the kitchen lights and the fan off".
+        """
+        mention = command.mention
+        if meant is not Nothing.AMBIGUOUS or mention.place or command.left_out is not None:
             return meant
-        kinds = frozenset(IMPLIED.get(command.mention.kind, ()))
-        service = {one: f"{one.domain}.{command.verb}" for one in before}
-        if all(one.kinds & kinds and self._can(service[one], command) for one in before):
-            return before
-        return Nothing.AMBIGUOUS
+        kinds = frozenset(IMPLIED.get(mention.kind, ()))
+        service = {one: f"{one.domain}.{command.verb}" for one in devices}
+        if all(one.kinds & kinds and self._can(service[one], command) for one in devices):
+            return devices
+        places = {singles(one.area) for one in devices}
+        place = places.pop() if len(places) == 1 else ()
+        is_said = {*place} <= {*before.mention.singles, *map(single, before.mention.place)}
+        if not (place and is_said) or mention.where or command.verb in OPENING:
+            return meant
+        there = replace(command, mention=replace(mention, place=place))
+        found = self._found(home, there)[1]
+        return found if isinstance(found, tuple) else meant
 
     def _by_another_name(
         self, home: Household, command: Command, prompt: str
@@ -219,8 +234,7 @@ class HomeMeaning:
         )
         for other in chain.from_iterable(others):
             found = self._among_able(home, other)
-            # "The garage to 20" opens no door.
-            if isinstance(found, tuple) and not any(one.is_door for one in found):
+            if isinstance(found, tuple) and not _opens_a_door(other, found):
                 return other, found
         return command, Nothing.NONE
 
@@ -237,6 +251,11 @@ class HomeMeaning:
         except AnswerError:
             return False
         return True
+
+
+def _opens_a_door(command: Command, devices: Devices) -> bool:
+    """Tell whether a door would be opened: "the garage to 20" opens none."""
+    return command.verb in OPENING and any(one.is_door for one in devices)
 
 
 def _answer(home: Household, wanted: Sequence[tuple[str, Mapping[str, Any], Device]]) -> Answer:

@@ -27,12 +27,14 @@ _OTHERWISE = {("turn_on", "off"): "turn_off", ("turn_off", "on"): "turn_on"}
 _PAIR = frozenset(("both", "2"))
 _FLOOR = re.compile(r"\b(?:this|my|our|the same) (?:floor|level|storey|story)\b")
 _EVERYWHERE = re.compile(
-    r"\b(?:everywhere|every room|all (?:the )?rooms|(?:whole|entire) (?:house|home|flat|place))\b"
+    r"\b(?:everywhere|every room|all (?:the )?rooms"
+    r"|(?:whole|entire|this|in the) (?:house|home|flat|apartment|place))\b"
 )
 _HERE = re.compile(r"\b(?:here|this room)\b")
 _ONE_LIGHT = re.compile(r"\blight (?:on|off)\b|\b(?:on|off) the light\b")
-# Said before what is there: "upstairs, lights off".
+# Said before what is there: "upstairs, lights off", "in the attic turn off the lights".
 _FIRST = re.compile(r"(?:(?:in|on|at) )?(?:the |my )?([^,:]{2,40}?) ?[,:]", re.IGNORECASE)
+_IN_FIRST = re.compile(r"(?:in|on|at) (?:the |my |our )?(.+)", re.IGNORECASE)
 
 
 def as_said(commands: Sequence[Command], prompt: str, home: Household) -> list[Command]:
@@ -98,18 +100,33 @@ def _with_the_first_place(
     commands: Sequence[Command], prompt: str, home: Household
 ) -> list[Command]:
     """Return commands for the place with which a prompt begins, where they say none themselves."""
+    places = {singles(name) for name in (*home.areas, *home.floors)}
+    place = _first_place(prompt, places)
+    return [_in_place(one, place, places) if place else one for one in commands]
+
+
+def _first_place(prompt: str, places: Collection[tuple[str, ...]]) -> tuple[str, ...]:
     found = _FIRST.match(prompt)
-    place = singles(found[1]) if found else ()
-    if not place or place not in {singles(name) for name in (*home.areas, *home.floors)}:
-        return [*commands]
-    return [_in_place(command, place) for command in commands]
+    if found and (place := singles(found[1])) in places:
+        return place
+    found = _IN_FIRST.match(prompt)
+    words = singles(found[1]) if found else ()
+    begun = [place for place in places if place and words[: len(place)] == place]
+    place = max(begun, key=len, default=())
+    # Of "in the hall and kitchen", one place would be half of what was said.
+    return () if words[len(place) : len(place) + 1] in (("and",), ("or",)) else place
 
 
-def _in_place(command: Command, place: tuple[str, ...]) -> Command:
-    mention = command.mention
-    if mention.place or mention.where or command.verb in OPENING:
+def _in_place(
+    command: Command, place: tuple[str, ...], places: Collection[tuple[str, ...]]
+) -> Command:
+    mention, words = command.mention, command.mention.singles
+    # A door is not found by it; of several, fewer are opened.
+    is_guess = command.verb in OPENING and not (mention.is_all or mention.is_plural)
+    is_elsewhere = any(other != place and {*other} <= {*words} for other in places)
+    if mention.place or mention.where or is_guess or is_elsewhere:
         return command
-    words, count = mention.singles, len(place)
+    count = len(place)
     if words[:count] == place and words[count:]:
         mention = replace(mention, words=mention.words[count:])
     return replace(command, mention=replace(mention, place=place))

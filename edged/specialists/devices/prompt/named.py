@@ -6,6 +6,7 @@ from dataclasses import replace
 from edged.specialists.devices.command import Command, Mention
 from edged.specialists.devices.household import Device, Household
 from edged.specialists.devices.kinds import IMPLIED_ALL, KINDS, words_for
+from edged.specialists.devices.prompt.not_done import EXCEPTING
 from edged.specialists.devices.words import places_in, single, singles, words_of
 
 _FEWEST_WORDS = 2
@@ -17,7 +18,7 @@ _POLITE = frozenset(
 )
 # "The jacuzzi next to the cove".
 _BESIDE = frozenset(("in", "on", "at", "by", "to", "of", "near", "beside", "from", "my"))
-_EXCEPTED = frozenset(("not", "dont", "never", "but", "keep", "leave", "except"))
+_NOT_MEANT = EXCEPTING | {"not", "dont", "never"}
 _RUN = ("scene", "script")
 _ENDING = frozenset(("turn_off", "stop", "pause", "cancel", "media_stop", "media_pause"))
 _NAMED_ALONE = ("scene", "script", "button", "input_button")
@@ -93,7 +94,7 @@ def named_after_all(mention: Mention, prompt: str, devices: Sequence[Device]) ->
 def _is_meant(said: tuple[str, ...], device: Device) -> bool:
     """Tell whether a name stands there, and not as an exception."""
     places = places_in(said, device.name_words)
-    return any(not _EXCEPTED & {*said[max(at - 2, 0) : at]} for at in places)
+    return any(not _NOT_MEANT & {*said[max(at - 2, 0) : at]} for at in places)
 
 
 def named_instead(mention: Mention, prompt: str, devices: Sequence[Device]) -> Mention:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from edged.specialists.devices.command import OPENING, Command, Mention
+from edged.specialists.devices.command import Command, Mention
 from edged.specialists.devices.prompt.whole_names import word_before
 from edged.specialists.devices.words import places_in, single, singles
 
@@ -43,7 +43,14 @@ _CONDITIONS = frozenset(
         *("later", "tomorrow", "tonight", "time", "minute", "hour", "should", "stay", "remain"),
     )
 )
-_NEGATIONS = frozenset(("dont", "not", "never", "no", "without", "keep", "leave", "stop"))
+_NEGATIONS = frozenset(("dont", "not", "never"))
+# These only in the same clause: "she is here without a key, unlock the door".
+_IN_CLAUSE = frozenset(("no", "without", "keep", "leave", "stop"))
+_CLAUSE = re.compile(r"[,;:.!?]\s")
+# "The shutter, wait, no, the skylight".
+_CORRECTION = re.compile(
+    r"\b(?:wait|sorry|oh|oops|uh|um|er|actually)\W+no\b|\bno\W+(?:wait|sorry|i mean)\b"
+)
 _ASKED_KINDLY = re.compile(
     r"\b(?:if|when(?:ever)?) (?:possible|convenient|you(?:'d| would| could| can)?"
     r" ?(?:be so kind|please|like|can|could|would|don'?t mind|get a chance|have a \w+))\b"
@@ -53,9 +60,15 @@ _OPENING = re.compile(r"\b(open|unlock|disarm)( up)? (everything|it all|all)\b")
 _OPPOSITES = (("turn_on", "turn_off"), ("open_cover", "close_cover"), ("lock", "unlock"))
 _KEEP = frozenset(("keep", "keeping", "leave", "leaving"))
 _ALONE = (("alone",), ("be",), ("as",))
-_EXCEPT = frozenset(("except", "but", "apart", "besides", "bar", "excluding", "than"))
+# "Accept" is what speech recognition makes of it.
+EXCEPTING = frozenset(
+    (
+        *("except", "excepting", "accept", "excluding", "but", "bar", "besides", "apart", "than"),
+        *("keep", "leave", "without"),
+    )
+)
 _WORDS_BEFORE_A_PLACE = 4
-_EXCEPTING = re.compile(r"\b(except|excepting|accept|but|bar|besides|apart|keep|leave|without)\b")
+_BUT_ALSO = re.compile(r"\bbut (?:also|especially|first|then|(?:make|be) (?:sure|certain))\b")
 
 
 def _plain(prompt: str) -> str:
@@ -68,14 +81,21 @@ def is_not_for_now(prompt: str) -> bool:
     return bool(_IF.match(text) or _NOT.match(text))
 
 
-def is_doubtful(command: Command, prompt: str) -> bool:
-    """Tell whether a prompt that would open a door has a condition, or a negation before it."""
-    if command.verb not in OPENING:
-        return False
-    said = singles(_ASKED_KINDLY.sub("", _plain(prompt)))
-    places = places_in(said, command.mention.singles)
-    before = said[: places[0]] if places else said
-    return bool(_CONDITIONS & {*said} or _NEGATIONS & {*before})
+def is_doubtful(prompt: str, door: Mention) -> bool:
+    """Tell whether a prompt to open a door has a condition, or a negation before it."""
+    text = _CORRECTION.sub("", _ASKED_KINDLY.sub("", _plain(prompt)))
+    said = singles(text)
+    if _CONDITIONS & {*said} or _NEGATIONS & {*_before(door, said)}:
+        return True
+    clauses = map(singles, _CLAUSE.split(text))
+    with_door = next((one for one in clauses if places_in(one, door.singles)), said)
+    return bool(_IN_CLAUSE & {*_before(door, with_door)})
+
+
+def _before(mention: Mention, said: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what stands before a mention; all, where it does not stand there."""
+    places = places_in(said, mention.singles)
+    return said[: places[0]] if places else said
 
 
 def opens_everything(command: Command, prompt: str) -> bool:
@@ -89,7 +109,7 @@ def with_excepted_place(command: Command, said: tuple[str, ...]) -> Command:
     if left_out is None or left_out.place or not {*left_out.words} <= {*mention.words}:
         return command
     for at in places_in(said, tuple(map(single, mention.place)))[:1]:
-        if _EXCEPT & {*said[max(at - _WORDS_BEFORE_A_PLACE, 0) : at]}:
+        if EXCEPTING & {*said[max(at - _WORDS_BEFORE_A_PLACE, 0) : at]}:
             everywhere = replace(mention, place=(), is_all=True)
             left_out = replace(left_out, place=mention.place)
             return replace(command, mention=everywhere, left_out=left_out)
@@ -130,4 +150,5 @@ def is_exception(command: Command, before: Command, prompt: str) -> bool:
     """Tell whether a command for one of those before is an exception: "all but A and B"."""
     is_same = (command.verb, command.data) == (before.verb, before.data)
     is_of_all = before.mention.is_all or before.left_out is not None
-    return is_same and is_of_all and bool(_EXCEPTING.search(prompt.lower()))
+    said = singles(_BUT_ALSO.sub("", prompt.lower()))
+    return is_same and is_of_all and bool(EXCEPTING & {*said})

@@ -39,6 +39,7 @@ _SAID_BEFORE = {
     "run": "start",
     "close": "close_cover",
     "shut": "close_cover",
+    "lock": "lock",
 }
 # Said alike of lamps, of loudspeakers and of fans: "up a notch".
 _STEPS = (
