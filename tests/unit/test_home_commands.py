@@ -463,7 +463,12 @@ PLACES = {
         ["light.desk", "light.ceiling"],
     ),
     "two of them": (
-        "in the office and the kitchen lights off",
+        "in the office and the kitchen island off",
+        {"what": "island"},
+        ["light.island"],
+    ),
+    "it is switched": (
+        "on the kitchen light and off the desk lamp",
         {"what": "desk lamp"},
         ["light.desk"],
     ),

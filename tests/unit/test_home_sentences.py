@@ -6,14 +6,19 @@ from pathlib import Path
 import pytest
 
 from models.specialists.home.generator import by_hand
-from models.specialists.home.sentences import COPIED, lessons, read
+from models.specialists.home.sentences import COPIED, Line, lessons
 
 _WORDS_FOR_UNLOCKING = re.compile(r"unl|unb|disarm|lock off|alarm.* off|off.* alarm")
 
 
-def test_what_is_said_stands_in_the_sentence() -> None:
-    made = list(lessons(2))
-    assert len(made) > 7000
+@pytest.fixture(scope="module")
+def made() -> list[Line]:
+    """Each sentence twice."""
+    return list(lessons(2))
+
+
+def test_what_is_said_stands_in_the_sentence(made: list[Line]) -> None:
+    assert len(made) > 14_000
     for line in made:
         assert line["prompt"].isascii()
         for command in line["answer"]["commands"]:
@@ -21,8 +26,7 @@ def test_what_is_said_stands_in_the_sentence() -> None:
             assert all(words in line["prompt"] for words in said), line
 
 
-def test_the_second_time_a_sentence_is_heard_or_has_a_capital() -> None:
-    made = list(lessons(2))
+def test_the_second_time_a_sentence_is_heard_or_has_a_capital(made: list[Line]) -> None:
     pairs = [
         (one["prompt"], other["prompt"]) for one, other in zip(made[::2], made[1::2], strict=True)
     ]
@@ -32,14 +36,14 @@ def test_the_second_time_a_sentence_is_heard_or_has_a_capital() -> None:
     assert [line["group"] for line in made[::2]] == [line["group"] for line in made[1::2]]
 
 
-def test_nothing_is_unlocked_without_a_word_for_it() -> None:
-    for line in read():
-        if {"unlock", "alarm_disarm"} & {one["do"] for one in line["said"]["commands"]}:
+def test_nothing_is_unlocked_without_a_word_for_it(made: list[Line]) -> None:
+    for line in made:
+        if {"unlock", "alarm_disarm"} & {one["do"] for one in line["answer"]["commands"]}:
             assert _WORDS_FOR_UNLOCKING.search(line["prompt"].lower()), line["prompt"]
 
 
 @pytest.mark.parametrize("file", [by_hand.READ, by_hand.FRESH], ids=["read", "fresh"])
-def test_none_of_them_is_judged_by(file: Path) -> None:
+def test_none_of_them_is_judged_by(made: list[Line], file: Path) -> None:
     judged = {re.sub(r"\W+", " ", line["prompt"].lower()).strip() for line in by_hand.read(file)}
-    learned = {re.sub(r"\W+", " ", line["prompt"].lower()).strip() for line in read()}
+    learned = {re.sub(r"\W+", " ", line["prompt"].lower()).strip() for line in made}
     assert not judged & learned

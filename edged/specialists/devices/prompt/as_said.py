@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from edged.specialists.devices.command import OPENING, Command, Mention
 from edged.specialists.devices.household import SIDES, Household
+from edged.specialists.devices.kinds import KINDS, names_for
 from edged.specialists.devices.prompt.not_done import with_excepted_place, without_kept
 from edged.specialists.devices.prompt.values import with_item
 from edged.specialists.devices.prompt.whole_names import with_whole_names, word_before
@@ -34,7 +35,7 @@ _HERE = re.compile(r"\b(?:here|this room)\b")
 _ONE_LIGHT = re.compile(r"\blight (?:on|off)\b|\b(?:on|off) the light\b")
 # Said before what is there: "upstairs, lights off", "in the attic turn off the lights".
 _FIRST = re.compile(r"(?:(?:in|on|at) )?(?:the |my )?([^,:]{2,40}?) ?[,:]", re.IGNORECASE)
-_IN_FIRST = re.compile(r"(?:in|on|at) (?:the |my |our )?(.+)", re.IGNORECASE)
+_IN_FIRST = re.compile(r"(in|on|at) (?:the |my |our )?(.+)", re.IGNORECASE)
 
 
 def as_said(commands: Sequence[Command], prompt: str, home: Household) -> list[Command]:
@@ -110,11 +111,15 @@ def _first_place(prompt: str, places: Collection[tuple[str, ...]]) -> tuple[str,
     if found and (place := singles(found[1])) in places:
         return place
     found = _IN_FIRST.match(prompt)
-    words = singles(found[1]) if found else ()
+    words = singles(found[2]) if found else ()
     begun = [place for place in places if place and words[: len(place)] == place]
     place = max(begun, key=len, default=())
-    # Of "in the hall and kitchen", one place would be half of what was said.
-    return () if words[len(place) : len(place) + 1] in (("and",), ("or",)) else place
+    if not found or not place:
+        return ()
+    behind = {*words[len(place) : len(place) + 1]}
+    # "On the hall light, off the fan" switches; "in the hall and kitchen" is half of what was said.
+    is_name = found[1].lower() == "on" and behind & names_for(frozenset(KINDS))
+    return () if is_name or behind & {"and", "or"} else place
 
 
 def _in_place(
