@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.boot.packages import ACCOUNTS, LISTING, build_package, newer_package
+from tests.system.boot.packages import ACCOUNTS, LISTING, build_package
 from tests.system.emulation.containers import debian, require_emulation
 
 ENTER = Path(__file__).with_name("enter.sh")
 TIMEOUT_S = 600.0
-# Each file of each package is compiled in emulation, twice.
+# Each file of each package is compiled in emulation. An upgrade is tested on this machine's own
+# architecture (tests/system/boot): the scripts of the package are the same.
 pytestmark = pytest.mark.timeout(1800)
 
 
-def test_the_arm64_package_installs_upgrades_and_purges_cleanly(tmp_path: Path) -> None:
+def test_the_arm64_package_installs_and_purges_cleanly(tmp_path: Path) -> None:
     require_emulation()
     package = build_package(tmp_path, "arm64", "--debian", "13")
-    newer = newer_package(package, tmp_path)
 
     def run(script: str) -> str:
         enter = ["unshare", "--mount", str(ENTER), str(debian("arm64")), str(tmp_path / "pi")]
@@ -34,9 +34,6 @@ def test_the_arm64_package_installs_upgrades_and_purges_cleanly(tmp_path: Path) 
     version = run("edged --version").split()[-1]
     assert run("dpkg-query --show --showformat '${Version}' edged") == f"{version}~deb13"
     assert "edged" in run(ACCOUNTS).split()
-    run(f"dpkg --install /mnt/{newer.name}")
-    assert run("dpkg-query --show --showformat '${Version}' edged") == f"{version}~deb13+newer"
-    assert run("edged --version").split()[-1] == version
     run("dpkg --purge edged")
     assert run(LISTING) == before
     assert run(ACCOUNTS) == accounts

@@ -17,6 +17,9 @@ from tests.system.broker.configured import configured
 from tests.system.broker.daemons import daemon
 from tests.system.broker.peer import Peer, peer
 
+# Others reach the same lines, and to count them takes as long again.
+pytestmark = pytest.mark.no_cover
+
 ASK, CORRECT = (f"edged/kitchen/request/{operation}" for operation in ("generate", "correct"))
 NEVER, ALWAYS = 2.0, 0.0
 OTHER, REPLIES = "edged/attic/request/generate", "reply/me"

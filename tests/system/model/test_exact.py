@@ -21,6 +21,9 @@ from edged.protocol.request import ChatMessage, FormatType, OutputFormat, Sampli
 from edged.specialists.features import Template
 from tests.system.model.test_answers import PROMPTS
 
+# Others reach the same lines, and to count them takes as long again.
+pytestmark = pytest.mark.no_cover
+
 if TYPE_CHECKING:
     from edged.engine.decoding import Constraint, Decoding
 

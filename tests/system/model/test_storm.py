@@ -11,6 +11,9 @@ from edged.commands.local_broker import mosquitto as configure_mosquitto
 from tests.system.broker.conftest import require_mosquitto
 from tests.system.broker.storm import Storm, weather
 
+# Others reach the same lines, and to count them takes as long again.
+pytestmark = pytest.mark.no_cover
+
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
