@@ -11,8 +11,7 @@ import pytest
 from edged.specialists.writer import ADAPTER, WRITER, read_description
 from models.specialists.home import calibrate as module
 from models.specialists.home.generator.examples import make_many
-from models.specialists.home.make import HERE
-from models.specialists.home.measure import Reply
+from models.specialists.home.measure import HERE, Reply
 
 SURE, UNSURE = -0.1, -6.0
 
