@@ -15,6 +15,9 @@ MIN_MARGIN, MAX_MARGIN = 1.03, 1.5
 
 # The scale is the median of so many: two outliers change nothing, three slow ones do.
 _DRIFT_SAMPLES = 5
+# Of fewer than three, one that far from the fit changes nothing: else a device that was busy at its
+# first answer refuses what it has time for, and learns nothing better from what it refuses.
+_FEWEST_SAMPLES, _STALL = 3, math.log(1.5)
 _MAX_SCALE = 50.0
 _MARGIN_SAMPLES = 64
 _MARGIN_PERCENT = 97
@@ -141,7 +144,10 @@ class _Drift:
 
     @property
     def scale(self) -> float:
-        return math.exp(statistics.median(self.logs)) if self.logs else 1.0
+        logs = list(self.logs)
+        if len(logs) < _FEWEST_SAMPLES:
+            logs = [log for log in logs if abs(log) < _STALL] or [0.0]
+        return math.exp(statistics.median(logs))
 
 
 class LatencyModel:

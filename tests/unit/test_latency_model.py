@@ -142,6 +142,17 @@ def test_two_stalls_in_five_requests_change_no_cost() -> None:
     assert model.current.decode_s(50, 500) == pytest.approx(TRUE.decode_s(50, 500))
 
 
+def test_a_stall_of_the_first_request_changes_no_cost_and_a_slower_device_is_followed() -> None:
+    """Else a node that was busy when it started would refuse what it has time for, for ever."""
+    model = LatencyModel(TRUE)
+    model.observe(measured(factor=7.5))
+    assert model.current.prefill_s(500) == pytest.approx(TRUE.prefill_s(500))
+    assert model.current.decode_s(50, 500) == pytest.approx(TRUE.decode_s(50, 500))
+    for _ in range(2):
+        model.observe(measured(factor=7.5))
+    assert model.current.decode_s(50, 500) == pytest.approx(7.5 * TRUE.decode_s(50, 500))
+
+
 def test_predictions_are_within_ten_percent_on_a_noisy_device() -> None:
     rng, model = random.Random(0), LatencyModel(TRUE.scaled(1.6, 0.7, 1.1))
     errors = []
