@@ -15,7 +15,7 @@ MIN_MARGIN, MAX_MARGIN = 1.03, 1.5
 
 # The scale is the median of so many: two outliers change nothing, three slow ones do.
 _DRIFT_SAMPLES = 5
-# Of fewer than three, one that far from the fit changes nothing: else a device that was busy at its
+# Of fewer than three, one that much slower changes nothing: else a device that was busy at its
 # first answer refuses what it has time for, and learns nothing better from what it refuses.
 _FEWEST_SAMPLES, _STALL = 3, math.log(1.5)
 _MAX_SCALE = 50.0
@@ -146,7 +146,7 @@ class _Drift:
     def scale(self) -> float:
         logs = list(self.logs)
         if len(logs) < _FEWEST_SAMPLES:
-            logs = [log for log in logs if abs(log) < _STALL] or [0.0]
+            logs = [log for log in logs if log < _STALL] or [0.0]
         return math.exp(statistics.median(logs))
 
 
