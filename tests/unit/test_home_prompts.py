@@ -39,6 +39,11 @@ PLACES = {
         "every single light in this house",
         ["light.hob", "light.bed", "light.den", "light.shelf"],
     ),
+    "in the apartment": (
+        {"what": "light", "where": "here", "all": True},
+        "each light in the apartment",
+        ["light.hob", "light.bed", "light.den", "light.shelf"],
+    ),
     "not in here": (
         {"kind": "light", "where": "here"},
         "everywhere is dark, lights on in here",
@@ -326,6 +331,9 @@ DOUBTS = [
     "if you hear the bell open the garage door",
     "tomorrow morning open the garage door",
     "the garage door can stay open",
+    "leave it, and keep the garage door open",
+    "don't, please, open the garage door",
+    "no leave the garage door",
 ]
 
 
@@ -383,6 +391,7 @@ def test_but_make_sure_is_no_exception() -> None:
     )
     only: Actions = [("lock.lock", ["lock.front"], {})]
     assert asked(every, back, prompt="lock all the doors but the back door") == only
+    assert asked(every, back, prompt="lock all the doors excluding the back door") == only
 
 
 def test_of_several_doors_fewer_are_opened_where_a_place_is_said_first() -> None:

@@ -17,7 +17,7 @@ _PRONOUNS = frozenset(("one", "ones", "that", "those"))
 _SENTENCE_END = re.compile(r"[!?;]\s+")
 # Verbs that may open a door, and do so on no guess.
 OPENING = frozenset(("unlock", "open_cover", "set_cover_position", "alarm_disarm"))
-_POSSESSIVE = re.compile(r"['\u2019]s$", re.IGNORECASE)
+_POSSESSIVE = ("'s", "\u2019s")
 _QUANTITIES = frozenset(("all", "every", "each", "both"))
 _BEFORE_NAMES = _QUANTITIES | {"of", "a", "an", "my", "our", "your", "this", "that"}
 _BEFORE_PLACES = frozenset(("in", "on", "at", "the", "my", "our", "of", "floor", "level"))
@@ -141,7 +141,7 @@ def _mention(what: str, place: str, said: Mapping[str, Any]) -> Mention:
     if words[:1] == ["two"] and is_plural(words[-1]):
         words.pop(0)
     # "The aircon's" of "the aircon's fan mode"; "Amira's" is a name.
-    if _POSSESSIVE.search(last) and stem(words[-1]) in words_for(frozenset(KINDS)):
+    if last.lower().endswith(_POSSESSIVE) and stem(words[-1]) in words_for(frozenset(KINDS)):
         words[-1] = single(words[-1])
     places = [word for word in words_of(place) if word not in _BEFORE_PLACES]
     return Mention(tuple(words), said.get("kind", ""), tuple(places), said.get("where", ""), is_all)

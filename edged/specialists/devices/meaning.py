@@ -114,7 +114,7 @@ class HomeMeaning:
             return _answer(home, [(f"{device.domain}.{self._started_by(device)}", {}, device)])
         found: list[tuple[Command, Devices]] = []
         for command, meant in self._understood(home, said, prompt):
-            devices = self._same_again(home, command, *found[-1], meant) if found else meant
+            devices = self._meant_beside(home, command, *found[-1], meant) if found else meant
             if devices is Nothing.AMBIGUOUS:
                 return {"actions": [], "reason": devices.value}
             if not isinstance(devices, tuple):
@@ -153,8 +153,7 @@ class HomeMeaning:
         if opens_everything(one, prompt):
             return one, Nothing.NONE
         command, found = self._found(home, one)
-        is_opened = isinstance(found, tuple) and _opens_a_door(command, found)
-        if is_opened and is_doubtful(prompt, command.mention):
+        if _opens_a_door(command, found) and is_doubtful(prompt, command.mention):
             return command, Nothing.NONE
         if found is Nothing.NONE:
             command, found = self._reread(home, one, prompt)
@@ -178,29 +177,29 @@ class HomeMeaning:
         ]
         return replace(command, mention=named_after_all(command.mention, prompt, able))
 
-    def _same_again(
+    def _meant_beside(
         self, home: Household, command: Command, before: Command, devices: Devices, meant: Found
     ) -> Found:
-        """Return what is meant beside the devices of the command before, where nothing says it.
+        """Return what is meant, which the command before may say.
 
-        That is the same devices, where none is named: "Sonos to 20 and play"; or one in the same
-        place: "the kitchen lights and the fan off".
+        Those are its devices, where none is named: "Sonos to 20 and play"; or one in its place:
+        "the kitchen lights and the fan off".
         """
-        mention = command.mention
-        if meant is not Nothing.AMBIGUOUS or mention.place or command.left_out is not None:
+        if meant is not Nothing.AMBIGUOUS or command.mention.place or command.left_out is not None:
             return meant
-        kinds = frozenset(IMPLIED.get(mention.kind, ()))
-        service = {one: f"{one.domain}.{command.verb}" for one in devices}
-        if all(one.kinds & kinds and self._can(service[one], command) for one in devices):
+        if self._is_for(devices, command):
             return devices
-        places = {singles(one.area) for one in devices}
-        place = places.pop() if len(places) == 1 else ()
-        is_said = {*place} <= {*before.mention.singles, *map(single, before.mention.place)}
-        if not (place and is_said) or mention.where or command.verb in OPENING:
+        place = _place_said(before, devices)
+        if not place or command.mention.where or command.verb in OPENING:
             return meant
-        there = replace(command, mention=replace(mention, place=place))
+        there = replace(command, mention=replace(command.mention, place=place))
         found = self._found(home, there)[1]
         return found if isinstance(found, tuple) else meant
+
+    def _is_for(self, devices: Devices, command: Command) -> bool:
+        kinds = frozenset(IMPLIED.get(command.mention.kind, ()))
+        services = [f"{one.domain}.{command.verb}" for one in devices if one.kinds & kinds]
+        return len(services) == len(devices) and all(self._can(one, command) for one in services)
 
     def _by_another_name(
         self, home: Household, command: Command, prompt: str
@@ -253,9 +252,19 @@ class HomeMeaning:
         return True
 
 
-def _opens_a_door(command: Command, devices: Devices) -> bool:
+def _opens_a_door(command: Command, found: Found) -> bool:
     """Tell whether a door would be opened: "the garage to 20" opens none."""
-    return command.verb in OPENING and any(one.is_door for one in devices)
+    if command.verb not in OPENING or not isinstance(found, tuple):
+        return False
+    return any(one.is_door for one in found)
+
+
+def _place_said(command: Command, devices: Devices) -> tuple[str, ...]:
+    """Return the words of the area that a command says and all its devices are in."""
+    areas = {one.area for one in devices}
+    place = singles(areas.pop()) if len(areas) == 1 else ()
+    said = {*command.mention.singles, *map(single, command.mention.place)}
+    return place if said.issuperset(place) else ()
 
 
 def _answer(home: Household, wanted: Sequence[tuple[str, Mapping[str, Any], Device]]) -> Answer:

@@ -1,4 +1,7 @@
-"""The mean of two adapters: what one go of teaching forgets, the one before it still has."""
+"""The mean of two adapters: what one round of teaching forgets, the one before it has.
+
+Also called weight averaging, or a model soup.
+"""
 
 from pathlib import Path
 

@@ -101,37 +101,40 @@ def _with_the_first_place(
     commands: Sequence[Command], prompt: str, home: Household
 ) -> list[Command]:
     """Return commands for the place with which a prompt begins, where they say none themselves."""
-    places = {singles(name) for name in (*home.areas, *home.floors)}
-    place = _first_place(prompt, places)
+    alone, begun = _FIRST.match(prompt), _IN_FIRST.match(prompt)
+    if not (alone or begun):
+        return [*commands]
+    places = {singles(name) for name in (*home.areas, *home.floors)} - {()}
+    place = singles(alone[1]) if alone else ()
+    if place not in places:
+        place = _place_begun(begun[1], begun[2], places) if begun else ()
     return [_in_place(one, place, places) if place else one for one in commands]
 
 
-def _first_place(prompt: str, places: Collection[tuple[str, ...]]) -> tuple[str, ...]:
-    found = _FIRST.match(prompt)
-    if found and (place := singles(found[1])) in places:
-        return place
-    found = _IN_FIRST.match(prompt)
-    words = singles(found[2]) if found else ()
-    begun = [place for place in places if place and words[: len(place)] == place]
-    place = max(begun, key=len, default=())
-    if not found or not place:
-        return ()
+def _place_begun(
+    preposition: str, text: str, places: Collection[tuple[str, ...]]
+) -> tuple[str, ...]:
+    """Return the place that the words behind a preposition begin with."""
+    words = singles(text)
+    place = max((one for one in places if words[: len(one)] == one), key=len, default=())
     behind = {*words[len(place) : len(place) + 1]}
     # "On the hall light, off the fan" switches; "in the hall and kitchen" is half of what was said.
-    is_name = found[1].lower() == "on" and behind & names_for(frozenset(KINDS))
+    is_name = preposition.lower() == "on" and behind & names_for(frozenset(KINDS))
     return () if is_name or behind & {"and", "or"} else place
 
 
 def _in_place(
     command: Command, place: tuple[str, ...], places: Collection[tuple[str, ...]]
 ) -> Command:
-    mention, words = command.mention, command.mention.singles
+    mention = command.mention
     # A door is not found by it; of several, fewer are opened.
     is_guess = command.verb in OPENING and not (mention.is_all or mention.is_plural)
-    is_elsewhere = any(other != place and {*other} <= {*words} for other in places)
-    if mention.place or mention.where or is_guess or is_elsewhere:
+    if mention.place or mention.where or is_guess:
         return command
-    count = len(place)
+    words, count = mention.singles, len(place)
+    said = {*words}
+    if any(other != place and said.issuperset(other) for other in places):  # it is elsewhere
+        return command
     if words[:count] == place and words[count:]:
         mention = replace(mention, words=mention.words[count:])
     return replace(command, mention=replace(mention, place=place))
