@@ -351,6 +351,7 @@ def test_no_door_is_opened_on_a_condition_or_against_a_word(prompt: str) -> None
         "open the garage door, not the gate",
         "when you get a chance open the garage door please",
         "open the blinds, wait, no, the garage door",
+        "open the blinds wait no the garage door",
         "tom has no key and is here without his phone, open the garage door",
     ],
 )
