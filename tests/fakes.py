@@ -105,6 +105,7 @@ class FakeWorker(Worker):
     paused: list[int] = field(default_factory=list)
     resumed: list[Generation] = field(default_factory=list)
     releases: int = 0
+    probes: int = 0
     num_touched: int = 0
     done: dict[int, tuple[int, int]] = field(default_factory=dict)
     """How far generations are, by their keys."""
@@ -124,6 +125,9 @@ class FakeWorker(Worker):
 
     def release(self) -> None:
         self.releases += 1
+
+    def probe(self) -> None:
+        self.probes += 1
 
 
 class PatientJournal(JournalFile):

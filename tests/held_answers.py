@@ -28,6 +28,7 @@ from edged.engine.loading import load_engine
 from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings
 from edged.engine.tokenizer import Tokenizer
+from edged.node.events import Probed
 from edged.node.generation import Finished, Fragment, Generation, Paused
 from edged.protocol.request import (
     Answer,
@@ -175,7 +176,7 @@ def ask(engine: Engine, tokenizer: Tokenizer, asked: Sequence[Case]) -> list[Out
     ended: queue.SimpleQueue[Finished] = queue.SimpleQueue()
     sent = [""] * len(asked)
 
-    def emit(event: Fragment | Finished | Paused) -> None:
+    def emit(event: Fragment | Finished | Paused | Probed) -> None:
         if isinstance(event, Finished):
             ended.put(event)
         elif isinstance(event, Fragment):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from benchmarks.simulate.outcome import End
 from benchmarks.simulate.trace import Ask
-from edged.scheduling.latency_model import CostEstimate
+from edged.scheduling.latency_model import CostEstimate, RequestTimings
 
 
 def step_s(cost: CostEstimate, contexts: Sequence[int]) -> float:
@@ -107,6 +107,15 @@ class SlotEngine:
         else:
             self._decode(running, step_s, count)
         return self._remove([s for s in self.sequences if s.end is not None])
+
+    def probe(self, now_s: float) -> RequestTimings:
+        """Return what a short request takes at a time."""
+        factor = self._slowdown(now_s)
+        cost = self._device.scaled(factor, factor, 1.0)
+        spent = RequestTimings(num_prefilled=32, decode_runs=4)
+        spent.prefill_s = spent.predicted_prefill_s(cost)
+        spent.decode_s = spent.predicted_decode_s(cost)
+        return spent
 
     def end(self, sequence: Generation) -> None:
         """Remove an answer, complete or not."""

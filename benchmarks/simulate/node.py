@@ -13,8 +13,8 @@ from benchmarks.simulate import engine
 from benchmarks.simulate.engine import SlotEngine
 from benchmarks.simulate.outcome import End, Outcome
 from benchmarks.simulate.trace import Ask, Workload
-from edged.node.effects import Decode, Effect, Pause, Prepare, Publish, Start, SyncJournal
-from edged.node.events import Confirmed, Decoded, Prepared, Readings, Synced, Tick
+from edged.node.effects import Decode, Effect, Pause, Prepare, Probe, Publish, Start, SyncJournal
+from edged.node.events import Confirmed, Decoded, Prepared, Probed, Readings, Synced, Tick
 from edged.node.generation import Finished, Generation, Paused
 from edged.node.limits import Limits
 from edged.node.node import Event
@@ -160,6 +160,8 @@ class Node:
                 self._start(effect.generation)
             case Pause():
                 self._pause(effect.key)
+            case Probe():
+                self._events.append(Probed([self._engine.probe(self._now_s)] * 3))
             case Publish() if effect.handle is not None:
                 self._end(json.loads(effect.message.payload))
                 self._events.append(Confirmed(effect.handle))

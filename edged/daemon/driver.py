@@ -33,6 +33,7 @@ from edged.node.effects import (
     KeepCorrection,
     Pause,
     Prepare,
+    Probe,
     Publish,
     ReleasePrefixCache,
     Report,
@@ -126,7 +127,7 @@ class Driver:
         match effect:
             case Publish() | Acknowledge():
                 self._send(effect)
-            case Start() | Pause() | Cancel() | ReleasePrefixCache():
+            case Start() | Pause() | Cancel() | ReleasePrefixCache() | Probe():
                 self._direct_worker(effect)
             case Decode():
                 return Decoded(decode(effect.delivery, self._defaults, effect.received_s))
@@ -159,7 +160,7 @@ class Driver:
                 edges.corrections.keep(effect)
         return None
 
-    def _direct_worker(self, effect: Start | Pause | Cancel | ReleasePrefixCache) -> None:
+    def _direct_worker(self, effect: Start | Pause | Cancel | ReleasePrefixCache | Probe) -> None:
         worker = self.edges.worker
         match effect:
             case Start():
@@ -170,3 +171,5 @@ class Driver:
                 worker.cancel(effect.key)
             case ReleasePrefixCache():
                 worker.release()
+            case Probe():
+                worker.probe()

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from edged.daemon.former_session import FromFormer
-from edged.node.events import CorrectionKept, Prepared, Synced
+from edged.node.events import CorrectionKept, Prepared, Probed, Synced
 from edged.node.generation import Finished, Fragment, Paused
 from edged.protocol.wire import Delivery
 from edged.transport.events import TransportEvent
@@ -34,7 +34,7 @@ class FromGroup:
 
 
 FromOther = FromGroup | FromFormer
-NodeEvent = Delivery | Prepared | Synced | CorrectionKept | Fragment | Finished | Paused
+NodeEvent = Delivery | Prepared | Synced | CorrectionKept | Fragment | Finished | Paused | Probed
 Event = TransportEvent | NodeEvent | FromOther | StopRequested | ReloadRequested
 
 

@@ -26,6 +26,7 @@ from edged.node.events import (
     Drain,
     EscalationReplied,
     Prepared,
+    Probed,
     Synced,
     Tick,
 )
@@ -144,7 +145,9 @@ class MainLoop:
         match event:
             case Delivery():
                 self._take_delivery(event)
-            case Prepared() | Synced() | CorrectionKept() | Fragment() | Finished() | Paused():
+            case Prepared() | Synced() | CorrectionKept():
+                parts.driver.take(event)
+            case Fragment() | Finished() | Paused() | Probed():
                 parts.driver.take(event)
             case Published():
                 self._take_published(event)

@@ -15,6 +15,7 @@ from edged.daemon.energy import EnergyMeter, account
 from edged.engine.loop import Engine
 from edged.engine.steps import PromptOrigin, Step
 from edged.errors import ErrorCode
+from edged.node.events import Probed
 from edged.node.generation import Finished, Fragment, Generation, Paused, TextStream
 from edged.protocol.request import FinishReason, FormatType, Rejected
 from edged.transport.clock import boot_s
@@ -29,8 +30,8 @@ class Worker:
     Args:
         engine: What generates.
         new_text_stream: Makes a detokenizer for each generation.
-        emit: Called on the inference thread with each ``Fragment``, ``Finished`` and ``Paused``;
-            must not block.
+        emit: Called on the inference thread with each ``Fragment``, ``Finished``, ``Paused`` and
+            ``Probed``; must not block.
         clock: The clock of ``Request.deadline_s``.
         meter: Of the energy of a forward pass.
     """
@@ -39,7 +40,7 @@ class Worker:
         self,
         engine: Engine,
         new_text_stream: Callable[[], TextStream],
-        emit: Callable[[Fragment | Finished | Paused], None],
+        emit: Callable[[Fragment | Finished | Paused | Probed], None],
         clock: Callable[[], float] = boot_s,
         meter: EnergyMeter | None = None,
     ) -> None:
@@ -77,6 +78,10 @@ class Worker:
     def release(self) -> None:
         """Free the memory of the prefix cache."""
         self._commands.put(self._engine.release)
+
+    def probe(self) -> None:
+        """Time short answers to nobody, until there is another command."""
+        self._commands.put(self._probe)
 
     def progress(self) -> dict[int, tuple[int, int]]:
         """Return the tokens of prompt and of answer done, for each running generation by key."""
@@ -131,6 +136,19 @@ class Worker:
             self._drop(run)
             run.was_paused = True
             self._emit(Paused(run))
+
+    def _probe(self) -> None:
+        if self._running:
+            return
+        try:
+            self._emit(Probed(self._engine.probe(self._goes_on)))
+        except Exception:  # noqa: BLE001 - nobody waits for it
+            _LOG.exception("a probe failed: the latency model stays as it is")
+
+    def _goes_on(self) -> bool:
+        """Note that the engine takes a step; return whether it may."""
+        self._busy_since_s = self._clock()
+        return self._commands.empty()
 
     def _begin(self, run: Generation) -> None:
         now_s = self._busy_since_s = self._clock()

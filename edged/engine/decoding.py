@@ -54,6 +54,24 @@ class HiddenReader(Protocol):
         """Take the hidden states ``[tokens, width]`` of the next tokens; valid during the call."""
 
 
+def checked_prompt(
+    prompt_ids: Sequence[int], max_tokens: int, longest: int, vocab_size: int
+) -> TokenIds:
+    """Return the token ids of a prompt, of which there are at most ``longest``.
+
+    Raises:
+        ValueError: there are none, or too many; one is unknown; or ``max_tokens`` is below 1.
+    """
+    prompt = np.asarray(prompt_ids, np.int64)
+    if not 0 < len(prompt) <= longest:
+        raise ValueError(f"{len(prompt)} prompt tokens do not fit 1 to {longest}")
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens is {max_tokens}; an answer has at least 1")
+    if prompt.min() < 0 or prompt.max() >= vocab_size:
+        raise ValueError(f"a prompt token is outside the vocabulary of {vocab_size}")
+    return prompt
+
+
 @dataclass(eq=False)
 class Decoding:
     """An answer that has a slot of the cache."""

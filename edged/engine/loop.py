@@ -4,7 +4,7 @@ Rule: ``step`` runs the model once and calls no consumer, so answers can be ende
 any two passes; the cache stays valid for later prompts.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged.engine.ahead import take_ahead
-from edged.engine.decoding import Constraint, Decoding, ForwardPass, HiddenReader
+from edged.engine.decoding import Constraint, Decoding, ForwardPass, HiddenReader, checked_prompt
 from edged.engine.drafts import Drafter
 from edged.engine.groups import read_together
 from edged.engine.sampling import Sampler
 from edged.engine.slots import Claim, Slots, TokenIds
-from edged.engine.speed import measure_cost
+from edged.engine.speed import measure_cost, time_requests
 from edged.engine.steps import (
     NO_ORIGIN,
     EngineSettings,
@@ -28,7 +28,7 @@ from edged.engine.steps import (
     Token,
 )
 from edged.protocol.request import SamplingParams
-from edged.scheduling.latency_model import CostEstimate
+from edged.scheduling.latency_model import CostEstimate, RequestTimings
 from edged.specialists.scoring import OptionScorer
 
 if TYPE_CHECKING:
@@ -107,7 +107,8 @@ class Engine:
             RuntimeError: no slot is free.
         """
         scorer = reader if isinstance(reader, OptionScorer) else None
-        prompt = self._checked_prompt(prompt_ids, max_tokens, scorer)
+        longest = self.max_model_len - (1 if scorer is None else max(scorer.num_behind, 1))
+        prompt = checked_prompt(prompt_ids, max_tokens, longest, self.vocab_size)
         # The prefill and the decode branch differ in the last bits, enough to change a token, and
         # in a graph that is not exact any two batches do. There only a request with a seed is
         # promised an answer that does not depend on earlier requests.
@@ -266,18 +267,17 @@ class Engine:
         self._draft_cost = cost.decode_row_s / cost.decode_token_s or _DRAFT_COST
         return cost
 
-    def _checked_prompt(
-        self, prompt_ids: Sequence[int], max_tokens: int, scorer: OptionScorer | None
-    ) -> TokenIds:
-        prompt = np.asarray(prompt_ids, np.int64)
-        longest = self.max_model_len - (1 if scorer is None else max(scorer.num_behind, 1))
-        if not 0 < len(prompt) <= longest:
-            raise ValueError(f"{len(prompt)} prompt tokens do not fit 1 to {longest}")
-        if max_tokens < 1:
-            raise ValueError(f"max_tokens is {max_tokens}; an answer has at least 1")
-        if prompt.min() < 0 or prompt.max() >= self.vocab_size:
-            raise ValueError(f"a prompt token is outside the vocabulary of {self.vocab_size}")
-        return prompt
+    def probe(self, goes_on: Callable[[], bool]) -> list[RequestTimings]:
+        """Time a few short answers to nobody, as ``time_requests`` does; blocks.
+
+        Raises:
+            RuntimeError: no slot is free.
+        """
+        slot = self._claim(np.zeros(0, np.int64), 0, None, NO_ORIGIN).slot
+        try:
+            return time_requests(self._graph, slot, self.chunk_tokens, goes_on)
+        finally:
+            self._slots.free(slot)
 
     def _claim(
         self, prompt: TokenIds, num_reusable: int, num_strict: int | None, origin: PromptOrigin

@@ -11,7 +11,7 @@ import numpy as np
 
 from edged.engine.steps import DecodeInput
 from edged.scheduling.latency_fit import MeasuredRun, fit_cost
-from edged.scheduling.latency_model import CostEstimate
+from edged.scheduling.latency_model import CostEstimate, RequestTimings
 
 if TYPE_CHECKING:
     from edged.engine.graph import Graph
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _DECODE_STEPS = 6
 _SMALLEST_PREFILL = 8
 _LIMIT_S = 1.8
+# The latency model takes the median of its last five: three of them decide.
+_NUM_PROBES = 3
+_PROBE_PROMPT, _PROBE_ANSWER = 32, 4
 
 
 class _Stopwatch:
@@ -93,3 +96,34 @@ def _prefills(watch: _Stopwatch, chunk_tokens: int, max_model_len: int) -> list[
             run = min(run, watch.prefill(num_tokens, context), key=lambda timed: timed.seconds)
         runs.append(run)
     return runs
+
+
+def time_requests(
+    graph: "Graph",
+    slot: int,
+    chunk_tokens: int,
+    goes_on: Callable[[], bool],
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[RequestTimings]:
+    """Time a few short requests in a slot, which is overwritten.
+
+    ``goes_on`` is asked before each pass; the request at which it says no is left out.
+    """
+    num_tokens = min(_PROBE_PROMPT, chunk_tokens, graph.max_model_len - _PROBE_ANSWER)
+    token_ids = np.arange(num_tokens, dtype=np.int64) % graph.vocab_size
+    inputs = [DecodeInput(slot, 1, num_tokens + step) for step in range(_PROBE_ANSWER)]
+    found: list[RequestTimings] = []
+    for _ in range(_NUM_PROBES):
+        spent = RequestTimings(num_prefilled=num_tokens, decode_runs=len(inputs))
+        for decoded in (None, *inputs):
+            if not goes_on():
+                return found
+            before_s = clock()
+            if decoded is None:
+                graph.forward(token_ids, 0, slot=slot)
+                spent.prefill_s = clock() - before_s
+            else:
+                graph.decode([decoded])
+                spent.decode_s += clock() - before_s
+        found.append(spent)
+    return found

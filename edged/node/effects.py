@@ -76,6 +76,11 @@ class ReleasePrefixCache:
 
 
 @dataclass(frozen=True, slots=True)
+class Probe:
+    """Time short answers to nobody while the engine has nothing else to do; ``Probed`` follows."""
+
+
+@dataclass(frozen=True, slots=True)
 class WriteJournal:
     """Write one page of the crash journal so that it outlives this process."""
 
@@ -116,6 +121,7 @@ Effect = (
     | Pause
     | Cancel
     | ReleasePrefixCache
+    | Probe
     | WriteJournal
     | SyncJournal
     | KeepCorrection

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from edged.node.throttling import DeviceReading
 from edged.protocol.request import Answer, CancelRequest, Correction, Rejected, Request
 from edged.protocol.wire import Dropped, Refusal
+from edged.scheduling.latency_model import RequestTimings
 from edged.scheduling.memory_budget import MemorySnapshot
 from edged.specialists.decider import Decider, Run
 
@@ -91,6 +92,14 @@ class EscalationReplied:
     """The id that it was given."""
     answer: Answer | None
     """None: it has none, or is unsure as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What the short answers of a ``Probe`` took."""
+
+    timings: Sequence[RequestTimings]
+    """None of an answer that was cut short by other work."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from edged.errors import ErrorCode
 from edged.node.corrections import Corrections
 from edged.node.crash_journal import MAX_ATTEMPTS
-from edged.node.effects import Acknowledge, Cancel, Decode, Prepare, Report
+from edged.node.effects import Acknowledge, Cancel, Decode, Prepare, Probe, Report
 from edged.node.escalations import Escalations
 from edged.node.events import Prepared
 from edged.node.ledger import ARRIVAL_BYTES
@@ -49,6 +49,8 @@ MAX_ARRIVALS = 64
 # Between two refusals of messages without an account.
 ADVICE_INTERVAL_S = 1.0
 _NO_IDENTITY = Dropped(DropReason.NO_IDENTITY, "not on the topics of an account")
+# Between two looks at how fast an idle device is.
+PROBE_INTERVAL_S = 10.0
 # Devices cool down and charge slowly.
 _THROTTLED_RETRY_S = 30.0
 CRASHED_BEFORE = Rejected(
@@ -81,6 +83,7 @@ class Intake:
         self._next_key = 0
         self._next_advice_s = -math.inf
         """From when on those without an account may be told again what to do."""
+        self._next_probe_s = -math.inf
         self._arrivals: deque[RequestState] = deque()
         self._decoding: RequestState | None = None
         self._preparing: deque[RequestState] = deque()
@@ -322,6 +325,16 @@ class Intake:
         """Refuse a request that has a place in the queue."""
         self._node.scheduler.remove(state)
         self._replies.refuse(state, state.request.reply_to, rejected)
+        if rejected.code is ErrorCode.TIMEOUT:
+            self._probe()
+
+    def _probe(self) -> None:
+        """Have an idle device timed again: what it refuses for lack of time teaches it nothing."""
+        node = self._node
+        is_idle = not (node.scheduler.running or len(node.scheduler))
+        if is_idle and node.now_s >= self._next_probe_s:
+            self._next_probe_s = node.now_s + PROBE_INTERVAL_S
+            node.emit(Probe())
 
     def _mark(self) -> None:
         """Have the journal name what is being decoded and prepared now, and nothing else."""

@@ -17,6 +17,7 @@ from edged.node.events import (
     Drain,
     EscalationReplied,
     Prepared,
+    Probed,
     Readings,
     Synced,
     Tick,
@@ -44,6 +45,7 @@ Event = (
     | Fragment
     | Finished
     | Paused
+    | Probed
     | Confirmed
     | Tick
     | Drain
@@ -52,7 +54,7 @@ Event = (
 
 
 # After these, neither a slot nor the intake is free that was not before.
-_LEAVES_SLOTS = (Delivery, CorrectionKept, EscalationReplied, Fragment, Confirmed)
+_LEAVES_SLOTS = (Delivery, CorrectionKept, EscalationReplied, Fragment, Probed, Confirmed)
 
 
 class Node:
@@ -123,8 +125,8 @@ class Node:
         match event:
             case Delivery() | Decoded() | Prepared() | CorrectionKept() | EscalationReplied():
                 self._take_in(event)
-            case Fragment() | Finished() | Paused():
-                self._take_generation(event)
+            case Fragment() | Finished() | Paused() | Probed():
+                self._take_run(event)
             case Synced():
                 self._start(event.key)
             case Confirmed():
@@ -202,6 +204,13 @@ class Node:
         if state is not None and state.phase is RequestPhase.STARTING:
             state.phase = RequestPhase.RUNNING
             self._state.emit(Start(state.new_generation()))
+
+    def _take_run(self, event: Fragment | Finished | Paused | Probed) -> None:
+        if isinstance(event, Probed):
+            for timings in event.timings:
+                self.latency_model.observe(timings)
+        else:
+            self._take_generation(event)
 
     def _take_generation(self, event: Fragment | Finished | Paused) -> None:
         key = event.key if isinstance(event, Fragment) else event.generation.key

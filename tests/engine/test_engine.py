@@ -17,9 +17,10 @@ from edged.bundle.folder import open_bundle
 from edged.engine.decoding import Constraint
 from edged.engine.loading import load_engine
 from edged.engine.loop import Engine
-from edged.engine.speed import measure_cost
+from edged.engine.speed import measure_cost, time_requests
 from edged.engine.steps import DecodeInput, EngineSettings, Prefilled, Token
 from edged.protocol.request import SamplingParams
+from edged.scheduling.latency_model import CostEstimate
 from tests.paths import ROOT
 from tests.tiny_model import MAX_MODEL_LEN, STOP_TOKEN_ID, write_tiny_bundle
 
@@ -261,6 +262,17 @@ def test_a_measurement_leaves_the_next_answer_right(engine: Engine, expected: li
     assert tokens(engine) == expected
 
 
+def test_a_probe_leaves_the_next_answer_right(engine: Engine, expected: list[int]) -> None:
+    tokens(engine)
+    assert len(engine.probe(lambda: True)) == 3
+    assert tokens(engine) == expected
+
+
+def test_a_probe_that_is_cut_short_leaves_a_slot_for_what_is_next(engine: Engine) -> None:
+    assert engine.probe(lambda: False) == []
+    assert tokens(engine)
+
+
 class SlowGraph:
     """A graph that takes a fixed time for each token, on a clock of its own."""
 
@@ -303,6 +315,22 @@ def test_a_measurement_finds_the_latencies_of_a_device(
     assert cost.decode_s(10, 0) == pytest.approx(10 * decode_s, rel=0.05)
     # Beyond what it takes to run anything at all, the time is bounded.
     assert graph.now_s < 2 + 16 * prefill_s + decode_s
+
+
+def test_short_requests_are_timed_as_the_device_is() -> None:
+    graph = SlowGraph(0.002, 0.02)
+    timings = time_requests(cast("Graph", graph), 0, 64, lambda: True, lambda: graph.now_s)
+    cost = CostEstimate(0.002, 0.02)
+    for spent in timings:
+        assert spent.prefill_s == pytest.approx(spent.predicted_prefill_s(cost))
+        assert spent.decode_s == pytest.approx(spent.predicted_decode_s(cost))
+
+
+@pytest.mark.parametrize(("num_passes", "num_whole"), [(0, 0), (4, 0), (5, 1), (14, 2), (15, 3)])
+def test_a_short_request_that_is_cut_short_is_left_out(num_passes: int, num_whole: int) -> None:
+    graph, going = SlowGraph(0.002, 0.02), iter([True] * num_passes)
+    timings = time_requests(cast("Graph", graph), 0, 64, lambda: next(going, False))
+    assert len(timings) == num_whole
 
 
 def imported(modules: str) -> set[str]:

@@ -15,6 +15,7 @@ from edged.node.effects import (
     KeepCorrection,
     Pause,
     Prepare,
+    Probe,
     Publish,
     ReleasePrefixCache,
     Report,
@@ -122,6 +123,7 @@ def test_effects_are_carried_out_in_the_order_of_the_node() -> None:
             Pause(1),
             Cancel(2),
             ReleasePrefixCache(),
+            Probe(),
             Report(MemoryRecovered()),
         ]
     )
@@ -138,6 +140,7 @@ def test_effects_are_carried_out_in_the_order_of_the_node() -> None:
         ("pause", 1),
         ("cancel", 2),
         ("release",),
+        ("probe",),
         ("report", MemoryRecovered()),
     ]
     assert stage.node.events == [Tick()]

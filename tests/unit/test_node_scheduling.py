@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 
 from edged.errors import ErrorCode
-from edged.node.events import Abandon, Drain, Synced
+from edged.node.events import Abandon, Drain, Probed, Synced
 from edged.node.generation import Finished, Generation, Paused
+from edged.node.intake import PROBE_INTERVAL_S
 from edged.protocol.request import Answer, Energy, EnergySource, FinishReason, Rejected
+from edged.scheduling.latency_model import RequestTimings
 from tests.fakes import COST, LIMITS, REQUEST_BYTES, Bench, SlowJournal, ran
 
 SLOW = {"prompt": "x", "max_tokens": 100, "timeout_ms": 60_000}
@@ -158,6 +160,63 @@ def test_a_request_that_ended_without_a_token_teaches_nothing() -> None:
     snapshot = bench.metrics.snapshot()
     assert (snapshot["ttft_p50_s"], snapshot["energy_j"]) == (None, 2.0)
     assert bench.node.latency_model.current == bench.node.latency_model.fitted
+
+
+def ask_late(bench: Bench) -> ErrorCode | None:
+    """Ask for an answer that takes 8 s in at most 20 s; return why it is refused."""
+    before = len(bench.worker.jobs)
+    bench.deliver(
+        {"id": f"p{bench.packets}", "prompt": "x", "max_tokens": 100, "timeout_ms": 20_000}
+    )
+    if len(bench.worker.jobs) > before:
+        return None
+    return ErrorCode(bench.transport.replies[-1].json["error"]["code"])
+
+
+def slow_bench() -> Bench:
+    """A node whose device was many times slower than measured for its last answers."""
+    bench = Bench()
+    for _ in range(3):
+        assert ask_late(bench) is None
+        bench.finish("Paris!", seconds=20.0)
+    return bench
+
+
+def short_request(factor: float) -> RequestTimings:
+    """What a short request takes on a device that is slower than measured by a factor."""
+    spent = RequestTimings(num_prefilled=32, decode_runs=4)
+    spent.prefill_s = factor * spent.predicted_prefill_s(COST)
+    spent.decode_s = factor * spent.predicted_decode_s(COST)
+    return spent
+
+
+@pytest.mark.parametrize(("factor", "found"), [(1.0, None), (10.0, ErrorCode.TIMEOUT)])
+def test_what_is_refused_for_lack_of_time_has_an_idle_device_timed_again(
+    factor: float, found: ErrorCode | None
+) -> None:
+    bench = slow_bench()
+    assert ask_late(bench) is ErrorCode.TIMEOUT
+    assert bench.worker.probes == 1
+    bench.take(Probed([short_request(factor)] * 3))
+    assert ask_late(bench) is found
+
+
+def test_a_device_is_timed_again_no_more_often_than_refusals_may_ask_for() -> None:
+    bench = slow_bench()
+    for _ in range(3):
+        assert ask_late(bench) is ErrorCode.TIMEOUT
+    assert bench.worker.probes == 1
+    bench.clock.advance(PROBE_INTERVAL_S)
+    assert ask_late(bench) is ErrorCode.TIMEOUT
+    assert bench.worker.probes == 2
+
+
+def test_a_busy_device_is_not_timed_again() -> None:
+    bench = slow_bench()
+    bench.deliver({"id": "short", "prompt": "x", "max_tokens": 1, "timeout_ms": 60_000})
+    assert len(bench.worker.jobs) == 4
+    assert ask_late(bench) is ErrorCode.TIMEOUT
+    assert bench.worker.probes == 0
 
 
 def two_slots(num_slots: int = 2) -> Bench:

@@ -1,7 +1,7 @@
 """The inference thread: one ``Finished`` a job, however the engine behaves."""
 
 import queue
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from edged.daemon.worker import Worker
 from edged.engine.decoding import Constraint
 from edged.engine.steps import Prefilled, Token
 from edged.errors import ErrorCode
+from edged.node.events import Probed
 from edged.node.generation import Finished, Fragment, Generation, Paused
 from edged.protocol.request import (
     Answer,
@@ -26,6 +27,7 @@ from edged.protocol.request import (
     Request,
     SamplingParams,
 )
+from edged.scheduling.latency_model import RequestTimings
 from tests.fakes import CharacterStream, FakeClock, FakeEngine
 
 REQUEST = Request(ReplyAddress("t", "a"), (), received_s=0.0, deadline_s=5000.0, is_stream=True)
@@ -43,7 +45,7 @@ class Inbox:
     """What the worker emits, in order."""
 
     def __init__(self) -> None:
-        self.events: queue.SimpleQueue[Fragment | Finished | Paused] = queue.SimpleQueue()
+        self.events: queue.SimpleQueue[Fragment | Finished | Paused | Probed] = queue.SimpleQueue()
 
     def until_finished(self) -> tuple[list[Fragment], Finished]:
         fragments: list[Fragment] = []
@@ -388,3 +390,75 @@ def test_the_energy_of_a_run_is_in_its_usage() -> None:
     _, finished = inbox.until_finished()
     assert worker.stop(LIMIT_S)
     assert finished.usage.energy == Energy(3.5, EnergySource.RAPL)
+
+
+class ProbedEngine(FakeEngine):
+    """Take a step of a probe for as long as it may."""
+
+    num_steps: int = 0
+    after_three: Callable[[], None]
+
+    def probe(self, goes_on: Callable[[], bool]) -> list[RequestTimings]:
+        while goes_on():
+            self.num_steps += 1
+            if self.num_steps == 3:
+                self.after_three()
+        return []
+
+
+def test_a_probe_makes_room_for_the_next_command() -> None:
+    inbox, engine = Inbox(), ProbedEngine(steps("x"))
+    worker = Worker(engine, CharacterStream, inbox.events.put, FakeClock())
+    engine.after_three = lambda: worker.start(Generation(1, [1], REQUEST, 1))
+    worker.start_thread()
+    worker.probe()
+    assert inbox.events.get(timeout=LIMIT_S) == Probed([])
+    _, finished = inbox.until_finished()
+    assert worker.stop(LIMIT_S)
+    assert (answer(finished).text, engine.num_steps) == ("x", 3)
+
+
+def test_a_probe_that_hangs_is_seen_and_one_that_ended_is_not() -> None:
+    inbox, engine, clock = Inbox(), ProbedEngine(steps("x")), FakeClock()
+    worker = Worker(engine, CharacterStream, inbox.events.put, clock)
+    stalls: list[float] = []
+
+    def hang() -> None:
+        clock.advance(40.0)
+        stalls.append(worker.stalled_s(clock()))
+        worker.release()
+
+    engine.after_three = hang
+    worker.start_thread()
+    worker.probe()
+    assert inbox.events.get(timeout=LIMIT_S) == Probed([])
+    assert worker.stop(LIMIT_S)
+    assert stalls == [40.0]
+    assert worker.stalled_s(clock() + 40.0) == 0.0
+
+
+def test_nothing_is_probed_beside_an_answer() -> None:
+    inbox, engine = Inbox(), FakeEngine(steps("x"))  # which cannot be probed
+    worker = Worker(engine, CharacterStream, inbox.events.put, FakeClock())
+    worker.start(Generation(1, [1], REQUEST, 1))
+    worker.probe()
+    worker.start_thread()
+    _, finished = inbox.until_finished()
+    assert worker.stop(LIMIT_S)
+    assert answer(finished).text == "x"
+
+
+def test_a_probe_that_fails_ends_nothing_else() -> None:
+    inbox, engine = Inbox(), ProbedEngine(steps("x"))
+    worker = Worker(engine, CharacterStream, inbox.events.put, FakeClock())
+
+    def fail() -> None:
+        worker.start(Generation(1, [1], REQUEST, 1))
+        raise RuntimeError("broken")
+
+    engine.after_three = fail
+    worker.start_thread()
+    worker.probe()
+    _, finished = inbox.until_finished()
+    assert worker.stop(LIMIT_S)
+    assert answer(finished).text == "x"
