@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -72,22 +74,78 @@ def test_a_hook_is_short(path: Path) -> None:
     assert len(path.read_text("utf-8").splitlines()) <= MAX_LINES
 
 
-def test_mender_installs_and_goes_back(device: Device, tmp_path: Path) -> None:
-    tree = tmp_path / "tree"
-    (tree / "tmp").mkdir(parents=True)
-    make_bundle(tree / "files")
-    answers = {"SupportsRollback": "Yes\n", "NeedsArtifactReboot": "No\n"}
-    assert {state: device.run(MENDER, state, tree).stdout for state in answers} == answers
-    done = device.run(MENDER, "ArtifactInstall", tree)
+# Their folders have fixed names: in a mount namespace they are those of a test.
+_IN_ITS_FOLDERS = """
+mount --bind "$1" /etc/mender
+mount --bind "$2" /usr/share/mender/modules/v3
+shift 2
+exec mender "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Mender:
+    """Mender's client on a device, without a server."""
+
+    device: Device
+    folder: Path
+
+    def artifact(self, name: str, folder: Path) -> Path:
+        """Make what a fleet distributes of a signed folder."""
+        path = self.folder / f"{name}.mender"
+        files = [word for file in sorted(folder.iterdir()) for word in ("-f", file)]
+        kind = ("-T", "edged-model", "-t", "gateway", "-n", name, "-o", path)
+        done = self.device.run("mender-artifact", "write", "module-image", *kind, *files)
+        assert done.returncode == 0, done.stderr
+        return path
+
+    def run(self, *words: object) -> subprocess.CompletedProcess[str]:
+        folders = [self.folder / name for name in ("etc", "modules")]
+        options = ("--no-syslog", "--log-level", "error", "--data", self.folder / "data")
+        command = ("unshare", "--mount", "sh", "-euc", _IN_ITS_FOLDERS, "sh")
+        return self.device.run(*command, *folders, *options, *words)
+
+    def shown(self) -> str:
+        """What the client says is installed."""
+        return self.run("show-artifact").stdout.strip()
+
+
+@pytest.fixture
+def mender(device: Device, tmp_path: Path) -> Mender:
+    for program in ("mender", "mender-artifact"):
+        package = "mender-client" if program == "mender" else program
+        require(shutil.which(program), f"{program} is missing (apt-get install {package})")
+    require(os.geteuid() == 0, "a mount namespace needs root")
+    folder = tmp_path / "mender"
+    for name in ("etc", "modules", "data"):
+        (folder / name).mkdir(parents=True)
+    (folder / "etc" / "artifact_info").write_text("artifact_name=image\n")
+    (folder / "etc" / "mender.conf").write_text("{}\n")
+    (folder / "data" / "device_type").write_text("device_type=gateway\n")
+    shutil.copy(MENDER, folder / "modules" / "edged-model")
+    return Mender(device, folder)
+
+
+def test_mender_installs_and_goes_back(device: Device, mender: Mender, tmp_path: Path) -> None:
+    done = mender.run("install", mender.artifact("first", make_bundle(tmp_path / "first")))
     assert done.returncode == 0, done.stderr
     first = device.store.state().current
     assert first is not None
-    assert device.run(MENDER, "ArtifactCommit", tree).returncode == 0
     # Another one is accepted, and another part of the update fails.
     device.store.begin(device.store.stage(filled))
     device.store.commit("tiny", 0)
-    assert device.run(MENDER, "ArtifactRollback", tree).returncode == 0
+    assert mender.run("rollback").returncode == 0
     assert device.store.state().current == first
+    assert mender.shown() == "image"
+
+
+def test_what_mender_commits_stays(device: Device, mender: Mender, tmp_path: Path) -> None:
+    done = mender.run("install", mender.artifact("first", make_bundle(tmp_path / "first")))
+    assert done.returncode == 0, done.stderr
+    first = device.store.state().current
+    assert mender.run("commit").returncode == 0
+    assert device.store.state().current == first
+    assert mender.shown() == "first"
 
 
 def filled(folder: Path) -> str:
@@ -96,16 +154,14 @@ def filled(folder: Path) -> str:
 
 
 def test_mender_is_told_of_a_refusal_and_has_nothing_to_go_back_from(
-    device: Device, tmp_path: Path
+    device: Device, mender: Mender, tmp_path: Path
 ) -> None:
-    tree = tmp_path / "tree"
-    (tree / "tmp").mkdir(parents=True)
-    make_bundle(tree / "files", is_signed=False)
-    refused = device.run(MENDER, "ArtifactInstall", tree)
+    unsigned = make_bundle(tmp_path / "unsigned", is_signed=False)
+    refused = mender.run("install", mender.artifact("unsigned", unsigned))
     assert refused.returncode != 0
-    assert "not signed" in refused.stderr
-    assert device.run(MENDER, "ArtifactRollback", tree).returncode == 0
+    assert "Rolling back" in refused.stdout
     assert device.store.state().current is None
+    assert mender.shown() == "image"
 
 
 def test_ansible_installs_once_and_says_a_refusal(device: Device, tmp_path: Path) -> None:
