@@ -22,6 +22,9 @@ _TEXT = "calibration.yaml"
 FUSED_INPUT = "seqlens_k"
 # Moments are a square matrix for each activation: 64 MiB at this width.
 _WIDTH_MAX = 4096
+# Tokens of several texts whose activations are multiplied at once: to add up such matrices takes
+# as long as to multiply a few hundred rows.
+_ROWS = 1024
 
 # By activation of K features: the sum of its rows' outer products, [K, K].
 Moments = Mapping[str, NDArray[np.float32]]
@@ -51,15 +54,32 @@ def measure_moments(source_folder: Path, sequences: Sequence[Sequence[int]]) -> 
     graph.remove_unused()
     session = open_fused(graph.model, source_folder)
     moments: dict[str, NDArray[np.float32]] = {}
+    held: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
+    num_rows = 0
     for sequence in sequences:
         values = session.run(names, prompt_feeds(session, np.asarray(sequence, np.int64)))
         for name, value in zip(names, values, strict=True):
-            rows = np.asarray(value, np.float32).reshape(-1, value.shape[-1])
-            if rows.shape[1] > _WIDTH_MAX:
-                continue
-            product = rows.T @ rows
-            moments[name] = moments[name] + product if name in moments else product
+            if value.shape[-1] <= _WIDTH_MAX:
+                held[name].append(np.asarray(value, np.float32).reshape(-1, value.shape[-1]))
+        num_rows += len(sequence)
+        if num_rows >= _ROWS or sequence is sequences[-1]:
+            _add(moments, held)
+            num_rows = 0
     return moments
+
+
+def _add(
+    moments: dict[str, NDArray[np.float32]], held: Mapping[str, list[NDArray[np.float32]]]
+) -> None:
+    """Add the moments of what is held, and hold it no longer."""
+    for name, parts in held.items():
+        if parts:
+            rows = np.concatenate(parts)
+            product = rows.T @ rows
+            moments[name] = (
+                np.add(moments[name], product, out=product) if name in moments else product
+            )
+            parts.clear()
 
 
 def _product_inputs(graph: SourceGraph) -> list[str]:

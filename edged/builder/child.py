@@ -1,9 +1,13 @@
 """Run one build step in a child process, which frees its memory and turns a crash into an error.
 
+The libraries of a step take seconds to import: ``prepare`` has a process do so while another step
+runs.
+
 Rule: the output of a step and of its libraries goes to a log file, never to the terminal; an error
 quotes its last lines.
 """
 
+import contextlib
 import importlib
 import multiprocessing
 import os
@@ -13,10 +17,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edged.builder.store import no_space
 from edged.errors import BuildError
+
+if TYPE_CHECKING:
+    from multiprocessing.context import SpawnProcess
 
 # Called with the amount done and the total, None when unknown.
 OnProgress = Callable[[int, int | None], None]
@@ -39,13 +46,48 @@ class Step:
     must be picklable."""
     arguments: dict[str, Any]
     environment: Mapping[str, str] = field(default_factory=lambda: OFFLINE)
-    """Set in the child before the target's module is imported."""
+    """Set in the child before the target's module is imported; a prepared one has ``OFFLINE``."""
     need_bytes: int = 0
     """Estimated memory, for the error when the kernel kills the process."""
     folder: Path = Path()
     """Where it writes, for the error when the disk is full."""
     disk_bytes: int = 0
     """Estimated space it needs there."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    """A process that has imported, or is importing, what its step needs."""
+
+    process: "SpawnProcess"
+    connection: Connection
+
+    @classmethod
+    def start(cls, target: str, log: Path, environment: Mapping[str, str]) -> "_Child":
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_bytes(b"")
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        arguments = (theirs, target, str(log), dict(environment))
+        process = context.Process(target=_main, args=arguments, daemon=True)
+        process.start()
+        theirs.close()
+        return cls(process, ours)
+
+
+_prepared: dict[tuple[str, Path], _Child] = {}
+
+
+def prepare(target: str, log: Path) -> None:
+    """Start the process of a later step, which imports its libraries and waits.
+
+    One that is never run ends with this process.
+
+    Args:
+        target: As that of the step.
+        log: As that of its ``run``.
+    """
+    _prepared[target, log] = _Child.start(target, log, OFFLINE)
 
 
 def run(step: Step, log: Path, on_progress: OnProgress) -> Any:  # noqa: ANN401 - the target's result
@@ -59,22 +101,19 @@ def run(step: Step, log: Path, on_progress: OnProgress) -> Any:  # noqa: ANN401 
     Raises:
         BuildError: The step refused, failed, or its process died.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_bytes(b"")
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_main, args=(theirs, step, str(log)), daemon=True)
-    process.start()
-    theirs.close()
+    found = _prepared.pop((step.target, log), None)
+    child = found or _Child.start(step.target, log, step.environment)
     try:
-        message = _listen(ours, on_progress)
-        process.join()
+        with contextlib.suppress(ConnectionError):  # it died, and why is in its log
+            child.connection.send(step.arguments)
+        message = _listen(child.connection, on_progress)
+        child.process.join()
     finally:
-        process.kill()
-        process.join()
-        ours.close()
+        child.process.kill()
+        child.process.join()
+        child.connection.close()
     if message is None:
-        raise BuildError(_describe_death(step, process.exitcode, log))
+        raise BuildError(_describe_death(step, child.process.exitcode, log))
     kind, value = message
     if kind == "refused":
         raise BuildError(value)
@@ -85,26 +124,28 @@ def _listen(connection: Connection, on_progress: OnProgress) -> tuple[str, Any] 
     while True:
         try:
             kind, value = connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             return None
         if kind != "progress":
             return kind, value
         on_progress(*value)
 
 
-def _main(connection: Connection, step: Step, log: str) -> None:
+def _main(connection: Connection, target: str, log: str, environment: Mapping[str, str]) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
     # Descriptors, not sys.stdout: native libraries print too.
     os.dup2(descriptor, sys.__stdout__.fileno() if sys.__stdout__ else 1)
     os.dup2(descriptor, sys.__stderr__.fileno() if sys.__stderr__ else 2)
-    os.environ.update(step.environment)
-    module, _, name = step.target.partition(":")
+    os.environ.update(environment)
+    module, _, name = target.partition(":")
+    step = getattr(importlib.import_module(module), name)
+    arguments = connection.recv()
 
     def on_progress(done: int, total: int | None) -> None:
         connection.send(("progress", (done, total)))
 
     try:
-        result = getattr(importlib.import_module(module), name)(on_progress, **step.arguments)
+        result = step(on_progress, **arguments)
     except BuildError as error:
         connection.send(("refused", str(error)))
     else:

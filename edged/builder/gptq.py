@@ -83,6 +83,18 @@ def _compensation(moments: NDArray[np.floating]) -> Floats:
     damped = moments.astype(np.float64)
     diagonal = np.einsum("kk->k", damped)
     diagonal += _DAMPING * diagonal.mean() + np.finfo(np.float32).tiny
-    # For a flipped matrix the lower factor is the upper one of the matrix itself.
-    upper = np.linalg.cholesky(np.linalg.inv(damped)).T
-    return np.ascontiguousarray(upper, np.float32)
+    # With H = L L' for the flipped matrix, the inverse of L is the factor, flipped.
+    lower = np.linalg.cholesky(damped[::-1, ::-1])
+    return np.ascontiguousarray(_lower_inverse(lower)[::-1, ::-1], np.float32)
+
+
+def _lower_inverse(lower: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Invert a lower triangular matrix by halves; a general inverse takes four times as long."""
+    half = len(lower) // 2
+    if half < _BLOCK:
+        return np.tril(np.linalg.inv(lower))
+    inverse = np.zeros_like(lower)
+    first = inverse[:half, :half] = _lower_inverse(lower[:half, :half])
+    second = inverse[half:, half:] = _lower_inverse(lower[half:, half:])
+    inverse[half:, :half] = -second @ (lower[half:, :half] @ first)
+    return inverse

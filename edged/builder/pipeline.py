@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edged.builder.calibrate import calibration_ids
-from edged.builder.export import count_parameters, estimate_memory_bytes, export
+from edged.builder.export import (
+    count_parameters,
+    estimate_memory_bytes,
+    export,
+    prepare_export,
+)
 from edged.builder.fetch import Checkpoint, fetch
 from edged.builder.install import check_target, install, staging
 from edged.builder.progress import Progress
@@ -125,7 +130,10 @@ def build(
     )
     if recipe.source.sha256 is not None and (found := _reusable(request, recipe.source.sha256)):
         return BuildResult(found, is_reused=True)
-    checkpoint = fetch(recipe, request.cache, request.progress)
+    # Of what is converted now, there is no export yet.
+    checkpoint = fetch(
+        recipe, request.cache, request.progress, lambda: prepare_export(request.cache)
+    )
     if found := _reusable(request, checkpoint.sha256):
         return BuildResult(found, is_reused=True)
     return BuildResult(_build(request, checkpoint), is_reused=False)

@@ -1,5 +1,6 @@
 """A step in a child process: its result, its output, and all its exits."""
 
+import multiprocessing
 import signal
 from pathlib import Path
 
@@ -41,6 +42,29 @@ def test_result_and_progress_are_returned_and_output_is_not(
         "noise on the standard error",
         "noise on the standard output",
     ]
+
+
+def test_a_prepared_process_runs_its_step_once(tmp_path: Path) -> None:
+    target, log = "tests.builder.child_steps:tell", tmp_path / "logs" / "log"
+    child.prepare(target, log)
+    (waiting,) = multiprocessing.active_children()
+    assert run(tmp_path, "tell") == waiting.pid
+    assert run(tmp_path, "tell") != waiting.pid
+
+
+def test_a_prepared_process_that_died_is_reported_as_its_step(tmp_path: Path) -> None:
+    child.prepare("tests.builder.child_steps:tell", tmp_path / "logs" / "log")
+    (waiting,) = multiprocessing.active_children()
+    waiting.kill()
+    waiting.join()
+    with pytest.raises(BuildError, match=r"the test was killed .*memory ran out"):
+        run(tmp_path, "tell")
+
+
+def test_libraries_that_cannot_be_imported_are_reported(tmp_path: Path) -> None:
+    step = child.Step("the test", "tests.builder.no_such_module:run", {})
+    with pytest.raises(BuildError, match=r"the test failed:(.|\n)*No module named"):
+        child.run(step, tmp_path / "log", lambda _done, _total: None)
 
 
 def test_a_refusal_is_raised_again_in_the_parent(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import yaml
 from numpy.typing import NDArray
 from tokenizers import models, pre_tokenizers
 
-from edged.builder import tune
+from edged.builder import calibrate, tune
 from edged.builder.calibrate import calibration_ids, measure_moments
 from edged.builder.fuse import fuse
 from edged.builder.gate import gate_prompts
@@ -218,14 +218,26 @@ def test_moments_are_those_of_the_activations(
         assert np.trace(both[name]) > np.trace(moments) > 0
 
 
-def test_compensated_rounding_loses_less_than_rounding_to_nearest() -> None:
+def test_moments_are_the_same_however_many_texts_are_multiplied_at_once(
+    tiny_export: TinyExport, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fp32, _ = folders
+    fuse(tiny_export("llama"), fp32, max_model_len=64)
+    texts = [*CALIBRATION, *CALIBRATION]
+    at_once = measure_moments(fp32, texts)
+    monkeypatch.setattr(calibrate, "_ROWS", len(CALIBRATION[0]) + 1)
+    for name, moments in measure_moments(fp32, texts).items():
+        np.testing.assert_allclose(moments, at_once[name], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("width", [40, 200])
+def test_compensated_rounding_loses_less_than_rounding_to_nearest(width: int) -> None:
     """On correlated activations, which the method needs."""
     rng = np.random.default_rng(0)
-    mixing = rng.standard_normal((6, 40))
-    x = (rng.standard_normal((300, 6)) @ mixing + 0.1 * rng.standard_normal((300, 40))).astype(
-        np.float32
-    )
-    weight = rng.standard_normal((40, 24)).astype(np.float32)
+    mixing = rng.standard_normal((6, width))
+    noise = 0.1 * rng.standard_normal((300, width))
+    x = (rng.standard_normal((300, 6)) @ mixing + noise).astype(np.float32)
+    weight = rng.standard_normal((width, 24)).astype(np.float32)
     scales = column_scales(weight)
 
     def loss(moments: Floats | None) -> float:
