@@ -166,7 +166,10 @@ class Announcement:
         }
 
     def _asking(self) -> dict[str, Any]:
-        request = f"{{'prompt': value, 'response_topic': {self.reply_topic!r}}}"
+        # A slow device gives a shorter answer rather than none.
+        request = (
+            f"{{'prompt': value, 'on_deadline': 'shorten', 'response_topic': {self.reply_topic!r}}}"
+        )
         asking = {
             "icon": "mdi:message-question",
             "command_topic": self.topics.client(self.user).request("generate"),

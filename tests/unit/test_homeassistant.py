@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from edged.daemon.homeassistant import MAX_DELAY_S, MIN_INTERVAL_S, Announcement, Discovery
-from edged.protocol.wire import Delivery, Topics
+from edged.protocol.decode import decode
+from edged.protocol.request import OnDeadline, Request
+from edged.protocol.wire import Delivery, RequestDefaults, Topics
 from tests.fakes import FakeClock, FakeTransport
 from tests.paths import DATA
 
@@ -54,6 +56,17 @@ def test_asking_is_taken_away_when_it_is_not_allowed() -> None:
     assert components["ask"] == {"p": "notify"}
     assert components["question"] == {"p": "text"}
     assert components["answer"] == {"p": "sensor"}
+
+
+def test_what_its_entities_ask_is_answered_shorter_rather_than_refused() -> None:
+    jinja2 = pytest.importorskip("jinja2")
+    components = payload(can_ask=True)["cmps"]
+    for name in ("ask", "question"):
+        asked = jinja2.Template(components[name]["command_template"]).render(value="x")
+        delivery = Delivery(components[name]["command_topic"], asked.encode(), qos=1, packet_id=1)
+        request = decode(delivery, RequestDefaults(Topics("edged", "kitchen")), 0.0)
+        assert isinstance(request, Request)
+        assert request.on_deadline is OnDeadline.SHORTEN
 
 
 def test_shares_of_decisions_are_shown_in_percent_where_there_are_specialists() -> None:

@@ -127,8 +127,10 @@ class Household:
 
     def __init__(self, inputs: Mapping[str, Any]) -> None:
         self.devices = tuple(_read(inputs))
-        self.asker = _text(inputs, AREA, "inputs")
         self.areas = tuple(dict.fromkeys(d.area for d in self.devices if d.area))
+        asker = _text(inputs, AREA, "inputs").strip()
+        same = (area for area in self.areas if area.casefold() == asker.casefold())
+        self.asker = asker if asker in self.areas else next(same, asker)
         self.domains = frozenset(device.domain for device in self.devices)
         self.floors = tuple(dict.fromkeys(d.floor for d in self.devices if d.floor))
 

@@ -44,9 +44,9 @@ class Daemon:
     def log(self) -> str:
         return (self.folder / "daemon.log").read_text(errors="replace")
 
-    def until(self, beginning: str) -> str:
+    def until(self, beginning: str, limit_s: float = WAIT_S) -> str:
         """Return the first notification with this prefix; fail if none arrives."""
-        until_s = time.monotonic() + WAIT_S
+        until_s = time.monotonic() + limit_s
         while time.monotonic() < until_s:
             with contextlib.suppress(TimeoutError):
                 for line in self._socket.recv(4096).decode().split("\n"):
@@ -55,7 +55,7 @@ class Daemon:
                         return line
                 continue
             assert self.process.poll() is None, f"it ended before {beginning}:\n{self.log}"
-        raise AssertionError(f"no {beginning} within {WAIT_S} s: {self.told}\n{self.log}")
+        raise AssertionError(f"no {beginning} within {limit_s} s: {self.told}\n{self.log}")
 
     def wait(self) -> int:
         """Wait for the end and return the exit status."""

@@ -1,5 +1,6 @@
 """The examples in ``deploy/examples`` against a real daemon on a real broker."""
 
+import ast
 import json
 import os
 import re
@@ -141,31 +142,75 @@ class Now:
         return 1_700_000_000.5
 
 
-def test_home_assistants_automations_ask_and_use_the_answer(served: Broker) -> None:
-    ask, answer = yaml.safe_load((EXAMPLES / "home-assistant.yaml").read_text())["automation"]
-    action = ask["actions"][0]
+@dataclass(frozen=True)
+class Entity:
+    """One of Home Assistant's ``states``."""
+
+    entity_id: str
+    name: str
+
+    @property
+    def domain(self) -> str:
+        return self.entity_id.partition(".")[0]
+
+
+LAMP, SUN = Entity("light.desk", "Desk lamp"), Entity("sun.sun", "Sun")
+AREAS, FLOORS = {"light.desk": "Office", "sun.sun": "Garden"}, {"light.desk": None}
+
+
+def test_home_assistants_script_tells_a_command_with_the_devices_of_the_home(
+    served: Broker,
+) -> None:
+    example = yaml.safe_load((EXAMPLES / "home-assistant-home.yaml").read_text())
+    (action,), (act,) = example["script"]["edged_command"]["sequence"], example["automation"]
     assert action["action"] == "mqtt.publish"
-    data = action["data"]
-    payload = home_assistant(data["payload"], now=Now, states=lambda _: 'E4 "pressure"')
-    topic = answer["triggers"][0]["topic"]
-    with peer(served.port, "3.1.1", topic) as home:
-        home.publish(data["topic"], payload.encode())
-        home.publish(data["topic"], payload.replace("choice", "choise").encode())
-        replies = [home.reply() for _ in range(2)]
-    told = []
-    for reply in replies:
-        trigger = {"trigger": {"payload_json": reply}}
-        assert home_assistant(answer["conditions"][0], **trigger) == "True"
-        is_told = home_assistant(answer["conditions"][1], **trigger) == "True"
-        assert is_told is (reply["status"] == "error" or reply["data"]["choice"] != 1)
-        told.append(home_assistant(answer["actions"][0]["data"]["message"], **trigger))
-    assert any("No judgement: format.type" in line for line in told)
-    cut = {"status": "ok", "data": {"text": "", "choice": None, "finish_reason": "deadline"}}
-    assert home_assistant(answer["conditions"][1], trigger={"payload_json": cut}) == "True"
-    message = answer["actions"][0]["data"]["message"]
-    assert home_assistant(message, trigger={"payload_json": cut}) == "No judgement: deadline"
-    other = {"trigger": {"payload_json": {"id": None, "status": "ok"}}}
-    assert home_assistant(answer["conditions"][0], **other) == "False"
+    names = {"states": [LAMP, SUN, Entity("light.attic", "Attic")], "now": Now, "text": "lamp off"}
+    found = {"area_name": AREAS.get, "area_id": lambda name: name, "floor_name": FLOORS.get}
+    payload = home_assistant(action["data"]["payload"], **names, **found, area="Office")
+    request = json.loads(payload)
+    devices = [{"id": "light.desk", "name": "Desk lamp", "area": "Office", "floor": None}]
+    assert request["inputs"] == {"area": "Office", "devices": devices}
+    assert (request["prompt"], request["specialist"]) == ("lamp off", "home")
+    with peer(served.port, "3.1.1", act["triggers"][0]["topic"]) as home:
+        home.publish(action["data"]["topic"], payload.encode())
+        assert home.reply()["error"]["message"].startswith("specialist: ")
+
+
+OFF = {"service": "light.turn_off", "target": ["light.desk"], "data": {}}
+
+
+@pytest.mark.parametrize(
+    ("reply", "actions", "told"),
+    [
+        ({"json": {"actions": [OFF]}}, [OFF], None),
+        ({"json": {"actions": [], "reason": "ambiguous"}}, [], "Several devices fit. Which one?"),
+        ({"json": {"actions": [], "reason": "none"}}, [], "I know no device here for that."),
+        (
+            {"json": None, "finish_reason": "unsure"},
+            [],
+            "I am not sure what is meant (unsure).",
+        ),
+        ({"error": {"message": "too late"}}, [], "too late"),
+    ],
+)
+def test_home_assistants_automation_does_what_is_sure_and_tells_the_rest(
+    reply: dict[str, Any], actions: list[Any], told: str | None
+) -> None:
+    (act,) = yaml.safe_load((EXAMPLES / "home-assistant-home.yaml").read_text())["automation"]
+    said = {"status": "ok", "data": {"finish_reason": "stop"} | reply}
+    if "error" in reply:
+        said = {"status": "error", "data": {}} | reply
+    names: dict[str, Any] = {"trigger": {"payload_json": said}}
+    for name, template in act["variables"].items():
+        # Home Assistant makes what a template gives what it looks like.
+        names[name] = ast.literal_eval(home_assistant(template, **names))
+    do, tell = act["actions"]
+    each = do["repeat"]["for_each"]
+    assert ast.literal_eval(home_assistant(each, **names)) == actions
+    assert home_assistant(tell["if"], **names) == str(told is not None)
+    if told is not None:
+        (notification,) = tell["then"]
+        assert home_assistant(notification["data"]["message"], **names).strip() == told
 
 
 def test_home_assistants_automation_acts_on_a_specialist_that_is_sure(served: Broker) -> None:
@@ -201,7 +246,9 @@ def test_home_assistants_automation_acts_on_a_specialist_that_is_sure(served: Br
         assert home_assistant(unsure, said=said) == str(expected == "unsure")
     message = act["actions"][0]["choose"][1]["sequence"][0]["data"]["message"]
     asked = home_assistant(message, trigger={"payload_json": replies[2][0]})
-    assert asked == "Did you mean leak or door?"
+    assert asked.strip() == "Did you mean leak or door?"
+    written = {"payload_json": {"status": "ok", "data": {"finish_reason": "unsure"}}}
+    assert home_assistant(message, trigger=written).strip() == "What do you mean?"
 
 
 def test_the_node_red_flow_asks_and_routes_the_answer(served: Broker) -> None:

@@ -1,0 +1,1 @@
+"""edged with a real Home Assistant: ``python -m tests.home_assistant``."""
