@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.writers.commands import task
-from benchmarks.writers.last_answers import TAUGHT, TOOLS, judge
+from benchmarks.writers.last_answers import SETS, judge
 from edged import cli
 from edged.errors import ExitCode, UsageError
 
@@ -25,8 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only-write", action="store_true", help="write the files, teach nothing")
     parser.add_argument(
         "--dialogues",
-        action="store_true",
-        help="teach 50 dialogues, and judge the last answers of 50 others",
+        choices=SETS,
+        nargs="?",
+        const="home",
+        help="teach 50 dialogues, and judge the last answers of 100 others (default: home)",
     )
     parser.add_argument("teach", nargs="*", help="behind --: options of `edged teach`")
 
@@ -65,11 +67,12 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _dialogues(arguments: argparse.Namespace) -> int:
-    writer: Path = arguments.folder / "dialogues"
-    words = ["teach", TAUGHT, "--tools", TOOLS, "--model", arguments.model, "--output", writer]
+    dialogues, writer = SETS[arguments.dialogues], arguments.folder / arguments.dialogues
+    words = ["teach", dialogues.taught, "--tools", dialogues.tools]
+    words += ["--model", arguments.model, "--output", writer]
     status = cli.main([*map(str, words), *arguments.teach])
     if status == ExitCode.OK:
-        judge(writer, arguments.model)
+        judge(writer, arguments.model, dialogues)
     return status
 
 

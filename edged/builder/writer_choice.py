@@ -1,7 +1,8 @@
 """The head that has a say in what a writer's answers begin with: taught, weighed, and kept or not.
 
 It is taught with the examples that the adapter learns from. How much it counts is what makes the
-right answers to the examples kept apart likeliest; it is kept where they are clearly likelier.
+right answers to the examples kept apart likeliest; it is kept where they are clearly likelier. Of
+few such answers that would be chance: then it is kept, and counts as much as it did best elsewhere.
 """
 
 import math
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from edged.builder.progress import Activity, Progress
 from edged.builder.writer_material import Material
 from edged.builder.writer_prompts import Prompts
+from edged.builder.writer_results import FEWEST_MEASURED
 from edged.engine.choosing import ChoosingConstraint
 from edged.engine.grammar import ConstraintError
 from edged.engine.loop import Engine
@@ -43,6 +45,8 @@ _FEWEST = 2
 _MOST_TAUGHT = 4000
 # Of the mean loss of a right answer: what is less is no reason to have a head, or a stronger one.
 _LEAST_GAIN = 0.02
+# Where fewer answers than ``FEWEST_MEASURED`` are kept apart (``benchmarks.writers --dialogues``).
+_USUAL = Powers(2.0, 1.0)
 
 
 class ChoiceTeacher:
@@ -86,6 +90,10 @@ class ChoiceTeacher:
             return writer
         with progress.step("Teach the choice") as step:
             specialist = taught(self._lesson(writer, examples, base, step), lambda _: None)
+            num_apart = len(self._asked(material.held_out))
+            if num_apart < FEWEST_MEASURED:
+                print(f"{num_apart} answers are kept apart, too few to tell how much a head counts")
+                return replace(writer, choice=ChoiceHead.of(specialist, _USUAL))
             losses = self._losses(writer, specialist, material.held_out)
         if not losses:
             return writer

@@ -60,6 +60,9 @@ from edged.specialists.writer import (
 from edged.specialists.written import Written
 
 _CONTEXT = 2048
+# What learned to write commands for hours; from there, other commands are learned from less.
+_BESIDE = Path("specialists") / "home" / "specialist"
+_NOTHING = "none"
 # Prompts with their answers that 8 bits are compared on.
 _COMPARED = 32
 _RANGES: dict[str, tuple[float, float]] = {
@@ -183,7 +186,7 @@ def _taught(
     model = load_model(base.weights, base.kind)
     form = _form(arguments, model.config.num_hidden_layers)
     attach(model, form, seed=SEED)
-    _begin(model, form, arguments.begin, base)
+    begun = _begin(model, form, arguments, base)
     _check_form(form, state_of(model), base)
     course = Course(arguments.epochs, arguments.rate, arguments.batch, seed=SEED)
     need = teaching_bytes(model.config, rows, course.batch_rows, form.layers[0], base.kind)
@@ -203,7 +206,7 @@ def _taught(
         num_held_out,
         course,
         checkpoint=checkpoint,
-        fingerprint=_fingerprint(rows, form, course, base, str(arguments.begin)),
+        fingerprint=_fingerprint(rows, form, course, base, str(begun)),
     )
     _train(trainer, progress)
     trainer.forget()
@@ -232,14 +235,42 @@ def _form(arguments: argparse.Namespace, num_layers: int) -> AdapterForm:
     return AdapterForm(arguments.rank, 2.0 * arguments.rank, targets, layers)
 
 
-def _begin(model: Any, form: AdapterForm, folder: Path | None, base: TaughtModel) -> None:  # noqa: ANN401
-    """Set the adapters to those of a folder, if one is given: PEFT's, or a specialist's.
+def _begin(
+    model: Any,  # noqa: ANN401 - transformers' class
+    form: AdapterForm,
+    arguments: argparse.Namespace,
+    base: TaughtModel,
+) -> Path | None:
+    """Set the adapters to those of a folder: what is given, or beside the bundle, where it fits.
+
+    Returns:
+        The folder; None where they begin at nothing.
+
+    Raises:
+        UsageError: What is given cannot be read, or is of another model or form.
+    """
+    if arguments.begin is not None:
+        if str(arguments.begin) == _NOTHING:
+            return None
+        _load(model, form, arguments.begin, base)
+        return Path(arguments.begin)
+    folder = Path(arguments.model).absolute().parent / _BESIDE
+    if not (folder / WRITER).is_file():
+        return None
+    try:
+        _load(model, form, folder, base)
+    except UsageError:  # made for another base, or another form
+        return None
+    print(f"begins from {folder}; `--begin {_NOTHING}` begins from nothing")
+    return folder
+
+
+def _load(model: Any, form: AdapterForm, folder: Path, base: TaughtModel) -> None:  # noqa: ANN401
+    """Set the adapters to those of a folder: PEFT's, or a specialist's.
 
     Raises:
         UsageError: They cannot be read, or are of another model or form.
     """
-    if folder is None:
-        return
     is_writer = (folder / WRITER).is_file()
     manifest, reference = base.bundle.manifest, base.reference
     try:

@@ -15,18 +15,25 @@ from edged.specialists.writer import WriterDescription
 from edged.specialists.written import Written, num_right
 
 _SHOWN = 5
-# How much of the accuracy in full precision may be lost.
-_MOST_LOST = 0.01
+# Of fewer answers that are kept apart, a share says little, and chance decides.
+FEWEST_MEASURED = 30
+# How much of the accuracy in full precision may be lost; of few answers, how many.
+_MOST_LOST, _FEW_LOST = 0.01, 3
+# What probabilities of answers meant where more were kept apart (``benchmarks.writers``).
+_USUAL_SLOPE, _USUAL_SHIFT = 5.0, 3.0
+# Where the precision cannot be measured: what is rather wrong than right.
+_RATHER_WRONG = 0.5
 
 
 def compare_exact(exact: Sequence[Written], served: Sequence[Written]) -> None:
     """Refuse an adapter that answers worse in 8 bits.
 
     Raises:
-        BuildError: It loses more than a point, of few examples more than one of them.
+        BuildError: It loses more than a point and more than one of them, of few three.
     """
     before, after, count = num_right(exact), num_right(served), len(served)
-    if before - after > max(_MOST_LOST * count, 1):
+    least = _FEW_LOST if count < FEWEST_MEASURED else 1
+    if before - after > max(_MOST_LOST * count, least):
         raise BuildError(
             f"{after} of {count} held-out answers are right in 8 bits, {before} in full precision:"
             " train with a lower --rate or --rank, or with more examples"
@@ -37,6 +44,14 @@ def calibrated(
     description: WriterDescription, held_out: Sequence[Written], arguments: argparse.Namespace
 ) -> WriterDescription:
     """Return the description with what probabilities of answers mean, and from where on."""
+    if len(held_out) < FEWEST_MEASURED:
+        description = replace(description, slope=_USUAL_SLOPE, shift=_USUAL_SHIFT)
+        description = replace(description, unsure_below=_RATHER_WRONG)
+        print(
+            f"{len(held_out)} answers are kept apart, too few to tell from where on"
+            f" {arguments.precision:.0%} are right: unsure is what is rather wrong than right"
+        )
+        return replace(description, result=result_of(held_out, description, arguments))
     is_right = np.array([one.is_right for one in held_out])
     description = scaled(description, [one.log_probability for one in held_out], is_right)
     confidence = np.array([description.confidence(one.log_probability) for one in held_out])

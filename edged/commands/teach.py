@@ -108,7 +108,10 @@ def _add_writer_options(group: "argparse._ArgumentGroup") -> None:
         "--adapter", type=Path, metavar="DIR", help="take one that was trained elsewhere (PEFT)"
     )
     group.add_argument(
-        "--begin", type=Path, metavar="DIR", help="go on from this one, with these examples"
+        "--begin",
+        type=Path,
+        metavar="DIR",
+        help="go on from this one (default: the home specialist beside the model; none: nothing)",
     )
     group.add_argument(
         "--weights",

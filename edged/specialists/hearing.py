@@ -18,17 +18,26 @@ _MANY, _MAX_SPAN_OF_MANY = 24, 6
 _FEWEST_LETTERS = 4
 _PIECE = re.compile(r"\S+")
 _WORD = re.compile(r"[^\W_]+(?:['.-][^\W_]+)*")
-_NUMERAL = re.compile(r"\d+(?:\.\d+)?")
+_NUMERAL = re.compile(r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
 NUMBER_WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
     *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
     "nineteen",
 )
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_WORDS_OF_NUMBERS = 100
+_WORDS_OF_NUMBERS = 10_000
+_UNITS, _OF_TEN = "|".join(NUMBER_WORDS), "|".join(NUMBER_WORDS[1:10])
 _SPOKEN = re.compile(
-    rf"\b(?:(?P<tens>{'|'.join(_TENS)})(?:[ -](?P<behind>{'|'.join(NUMBER_WORDS[1:10])}))?"
-    rf"|(?P<units>{'|'.join(NUMBER_WORDS)}))\b"
+    rf"\b(?:(?P<tens>{'|'.join(_TENS)})(?:[ -](?P<behind>{_OF_TEN}))?|(?P<units>{_UNITS}))\b"
+)
+_SMALL = rf"(?:(?:{'|'.join(_TENS)})(?:[ -](?:{_OF_TEN}))?|{_UNITS})"
+_HUNDREDS = rf"(?:(?:{_SMALL}|an?) hundred(?: (?:and )?{_SMALL})?)"
+_THOUSANDS = rf"(?:{_HUNDREDS}|{_SMALL}|an?) thousand(?: (?:and )?(?:{_HUNDREDS}|{_SMALL}))?"
+_LARGE = re.compile(rf"\b(?:{_THOUSANDS}|{_HUNDREDS})\b")
+_VALUES = (
+    {word: number for number, word in enumerate(NUMBER_WORDS)}
+    | {word: 20 + 10 * index for index, word in enumerate(_TENS)}
+    | {"a": 1, "an": 1, "and": 0}
 )
 
 
@@ -49,13 +58,14 @@ class Heard:
     def numbers(self) -> list[int | float]:
         """The numbers in it, in digits or words, each with either sign."""
         words = self.text.lower()
-        found = [Decimal(one) for one in _NUMERAL.findall(words)[-MAX_WORDS:]]
+        found = [Decimal(one.replace(",", "")) for one in _NUMERAL.findall(words)[-MAX_WORDS:]]
         for spoken in _SPOKEN.finditer(words):
             tens, behind, units = spoken.group("tens", "behind", "units")
             # Five is said in twenty five, and twenty is not.
             alone = NUMBER_WORDS.index(behind or units) if behind or units else 0
             found += [Decimal(alone)] if behind or units else []
             found += [Decimal(20 + 10 * _TENS.index(tens) + alone)] if tens else []
+        found += [Decimal(_large(spoken.group())) for spoken in _LARGE.finditer(words)]
         signed = [one for number in dict.fromkeys(found) for one in (number, -number)]
         return [int(one) if one == one.to_integral_value() else float(one) for one in signed]
 
@@ -150,11 +160,28 @@ def is_slip(wanted: str, word: str) -> bool:
     return one[1:] == other[1:] or one[1:] == other or one == other[1:] or is_swapped
 
 
+def _large(words: str) -> int:
+    """Return the number that is said with "hundred" or "thousand"."""
+    thousands = number = 0
+    for word in re.split("[ -]", words):
+        if word == "hundred":
+            number *= 100
+        elif word == "thousand":
+            thousands, number = 1000 * number, 0
+        else:
+            number += _VALUES[word]
+    return thousands + number
+
+
 def number_words(number: int) -> str:
-    """Return a number from 0 to 99 in English words, others in digits."""
+    """Return a number from 0 to 9,999 in English words, others in digits."""
     if not 0 <= number < _WORDS_OF_NUMBERS:
         return str(number)
     if number < len(NUMBER_WORDS):
         return NUMBER_WORDS[number]
+    for size, name in ((1000, " thousand"), (100, " hundred")):
+        if number >= size:
+            many, rest = divmod(number, size)
+            return number_words(many) + name + (f" {number_words(rest)}" if rest else "")
     tens, units = divmod(number, 10)
     return f"{_TENS[tens - 2]} {NUMBER_WORDS[units]}" if units else _TENS[tens - 2]

@@ -29,7 +29,7 @@ from edged.builder.trunk import Trunk  # noqa: E402
 from edged.builder.writer_choice import ChoiceTeacher  # noqa: E402
 from edged.builder.writer_material import Material, read_material  # noqa: E402
 from edged.builder.writer_prompts import Prompts, rows_to_learn  # noqa: E402
-from edged.builder.writer_results import compare_exact  # noqa: E402
+from edged.builder.writer_results import calibrated, compare_exact  # noqa: E402
 from edged.builder.writer_rows import Batch, Row, batch_of, batches, joined  # noqa: E402
 from edged.builder.writer_training import Course, Epoch, Trainer  # noqa: E402
 from edged.bundle.folder import write_manifest  # noqa: E402
@@ -39,7 +39,9 @@ from edged.engine.loading import load_engine, load_graph  # noqa: E402
 from edged.engine.steps import EngineSettings  # noqa: E402
 from edged.engine.tokenizer import Tokenizer  # noqa: E402
 from edged.errors import BuildError, UsageError  # noqa: E402
+from edged.protocol.request import ChatMessage  # noqa: E402
 from edged.specialists.adapter import AdaptedModel  # noqa: E402
+from edged.specialists.choice import Powers  # noqa: E402
 from edged.specialists.dialogues import Dialogue, Turn  # noqa: E402
 from edged.specialists.folder import BaseModel  # noqa: E402
 from edged.specialists.wording import wording_of_tools  # noqa: E402
@@ -440,8 +442,9 @@ def with_choice(base: AdaptedBundle, reader: Any, **changes: Any) -> Writer:  # 
 
 
 def test_a_head_for_choices_is_kept_where_right_answers_are_likelier_with_it(
-    base: AdaptedBundle, capsys: pytest.CaptureFixture[str]
+    base: AdaptedBundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(writer_choice, "FEWEST_MEASURED", 1)
     reader = Telling()
     found = with_choice(base, reader).choice
     assert found is not None
@@ -453,6 +456,17 @@ def test_a_head_for_choices_is_kept_where_right_answers_are_likelier_with_it(
     apart = [Dialogue((Turn("on 99", contrary),), 99, "")]
     assert with_choice(base, reader, held_out=apart).choice is None
     assert "it is left out" in capsys.readouterr().out
+
+
+def test_a_head_is_kept_where_too_few_answers_tell_how_much_it_counts(
+    base: AdaptedBundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contrary = {"name": "off", "arguments": {"room": "hall"}}
+    apart = [Dialogue((Turn("on 99", contrary),), 99, "")]
+    found = with_choice(base, Telling(), held_out=apart).choice
+    assert found is not None
+    assert found.powers == Powers(2.0, 1.0)
+    assert "1 answers are kept apart, too few" in capsys.readouterr().out
 
 
 def test_of_many_examples_no_head_is_made(
@@ -535,6 +549,31 @@ def test_what_the_bundle_could_not_run_is_refused_before_it_is_trained(
     assert "epoch" not in printed.err
 
 
+def test_a_writer_begins_from_the_home_specialist_beside_the_model_where_that_fits(
+    base: AdaptedBundle,
+    tmp_path: Path,
+    teach: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    home = tmp_path / "models" / "specialists" / "home" / "specialist"
+    model = tmp_path / "models" / "tiny"
+    shutil.copytree(base.bundle.folder, model)
+    tools = ("--tools", tmp_path / "tools.json", "--model", model, "--variations", 1)
+    assert teach(*tools, "--epochs", 2, "--output", home) == 0
+    assert "begins from" not in capsys.readouterr().out
+    unchanged = (*tools, "--epochs", 1, "--rate", 1e-12)
+    for options, begins in (
+        ((), True),
+        (("--begin", "none"), False),
+        (("--rank", 2), False),
+    ):
+        assert teach(*unchanged, *options) == 0
+        assert (f"begins from {home}" in capsys.readouterr().out) is begins
+        state = trained(read_peft(tmp_path / "rooms" / PEFT))[1]
+        learned = max(float(t.abs().max()) for name, t in state.items() if "lora_B" in name)
+        assert (learned > 1e-3) is begins
+
+
 def test_a_bundle_of_an_earlier_version_is_refused_before_anything_is_trained(
     base: AdaptedBundle,
     tmp_path: Path,
@@ -551,16 +590,33 @@ def test_a_bundle_of_an_earlier_version_is_refused_before_anything_is_trained(
     assert "epoch" not in printed.err
 
 
-@pytest.mark.parametrize(("lost", "is_refused"), [(0, False), (1, False), (2, True)])
-def test_an_adapter_that_answers_worse_in_8_bits_is_refused(lost: int, *, is_refused: bool) -> None:
-    asked = Asked((), "", Dialogue((), 1, ""))
+def written(num_right: int, count: int) -> list[Written]:
+    asked = Asked((ChatMessage("user", "on"),), "", Dialogue((), 1, ""))
+    return [Written(asked, "", -0.01, True, index < num_right) for index in range(count)]
 
-    def written(num_right: int) -> list[Written]:
-        return [Written(asked, "", 0.0, True, index < num_right) for index in range(40)]
 
-    problem = "36 of 40 held-out answers are right in 8 bits, 38 in full precision"
+@pytest.mark.parametrize(
+    ("count", "lost", "is_refused"),
+    [(40, 0, False), (40, 1, False), (40, 2, True), (16, 3, False), (16, 4, True)],
+)
+def test_an_adapter_that_answers_worse_in_8_bits_is_refused(
+    count: int, lost: int, *, is_refused: bool
+) -> None:
+    right = count - 2
+    problem = f"{right - lost} of {count} held-out answers are right in 8 bits, {right} in full"
     with pytest.raises(BuildError, match=problem) if is_refused else nullcontext():
-        compare_exact(written(38), written(38 - lost))
+        compare_exact(written(right, count), written(right - lost, count))
+
+
+@pytest.mark.parametrize(("count", "is_few"), [(29, True), (30, False)])
+def test_of_few_answers_apart_only_what_is_rather_wrong_is_unsure(
+    base: AdaptedBundle, count: int, *, is_few: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = base.description("rooms", schema=json.dumps(CHOOSING))
+    found = calibrated(said, written(count // 2, count), argparse.Namespace(precision=0.95))
+    assert (found.unsure_below == 0.5) is is_few
+    assert ("too few to tell" in capsys.readouterr().out) is is_few
+    assert found.result.num_examples == count
 
 
 def test_below_the_floor_nothing_is_written(

@@ -67,6 +67,17 @@ def examples() -> list[tuple[Any, str]]:
         (20, "twenty degrees", True),
         (25, "to twenty five", True),
         (20, "to twenty five", False),
+        (100, "a hundred dollars", True),
+        (255, "two hundred and fifty-five", True),
+        (1200, "twelve hundred", True),
+        (3212, "three thousand two hundred and twelve", True),
+        (25_000, "twenty five thousand", True),
+        (200, "two thousand", False),
+        (1, "a thousand", False),
+        (1200, "pay 1,200.50 or 1,200", True),
+        (1200.5, "pay 1,200.50", True),
+        (200, "pay 1,200", False),
+        (12, "12,2000", True),
         (-4, "down by 4", True),
         (0.5, "0.5", True),
         (True, "true", False),
@@ -77,12 +88,15 @@ def test_a_value_stands_in_a_prompt(value: object, prompt: str, expected: bool) 
 
 
 def test_numbers_have_words() -> None:
-    assert [number_words(n) for n in (0, 13, 40, 99, 100)] == [
+    assert [number_words(n) for n in (0, 13, 40, 99, 100, 255, 3012, 10_000)] == [
         "zero",
         "thirteen",
         "forty",
         "ninety nine",
-        "100",
+        "one hundred",
+        "two hundred fifty five",
+        "three thousand twelve",
+        "10000",
     ]
 
 

@@ -56,7 +56,7 @@ def main() -> int:
     command += ["--template", str(HERE / "template.txt"), "--model", str(given.model)]
     command += ["--output", str(output), "--threads", str(given.threads)]
     taught = [*command, "--epochs", "1", "--variations", "1", "--rate", str(given.rate)]
-    taught += ["--begin", str(given.begin)] if given.begin is not None else []
+    taught += ["--begin", str(given.begin or "none")]
     status = subprocess.run(taught, check=False).returncode
     if status == 0 and given.mean is not None:
         write_mean(given.mean, output / PEFT, given.work / "mean")
