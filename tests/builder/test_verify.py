@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
@@ -198,9 +199,9 @@ def test_a_figure_on_its_limit_passes() -> None:
 
 
 def test_the_second_text_has_limits_1_5_times_as_wide() -> None:
-    wider = relaxed(LIMITS)
+    wider = relaxed(LIMITS, 10**9)
     assert wider.mean_kl == pytest.approx(0.015)
-    assert wider.perplexity_ratio == pytest.approx(1.015)
+    assert wider.perplexity_ratio == pytest.approx(1.015, abs=1e-4)
     assert wider.argmax_agreement == pytest.approx(0.925)
     # A figure within the wider limit only passes there, and is shown with that limit.
     wide = replace(GOOD, mean_kl=0.0149, tokens=10)
@@ -208,6 +209,14 @@ def test_the_second_text_has_limits_1_5_times_as_wide() -> None:
     assert quality.passed
     assert "on another text\nmean_kl                   0.0149  ≤ 0.0150  pass" in table(quality)
     assert not check_limits(GOOD, LIMITS, "gate", replace(wide, mean_kl=0.0151)).passed
+
+
+def test_on_few_tokens_chance_is_left_room_in_the_perplexity_alone() -> None:
+    few, many = relaxed(LIMITS, 1600), relaxed(LIMITS, 160_000)
+    assert (few.mean_kl, few.argmax_agreement) == (many.mean_kl, many.argmax_agreement)
+    # Two standard errors of the largest KL divergence allowed; a tenth of them on 100 times more.
+    assert few.perplexity_ratio == pytest.approx(1.015 + 2 * math.sqrt(2 * 0.015 / 1600))
+    assert many.perplexity_ratio - 1.015 == pytest.approx((few.perplexity_ratio - 1.015) / 10)
 
 
 def test_the_committed_prompts_are_enough_for_any_tokenizer() -> None:
