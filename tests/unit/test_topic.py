@@ -145,4 +145,4 @@ def test_home_assistant_asks_with_the_reply_topic_whatever_the_prefix(prefix: st
     )
     template = json.loads(announced.message().payload)["cmps"]["ask"]["command_template"]
     asked = json.loads(jinja2.Environment(autoescape=True).from_string(template).render(value="x"))
-    assert asked == {"prompt": "x", "response_topic": announced.reply_topic}
+    assert (asked["prompt"], asked["response_topic"]) == ("x", announced.reply_topic)
