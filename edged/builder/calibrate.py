@@ -62,9 +62,10 @@ def measure_moments(source_folder: Path, sequences: Sequence[Sequence[int]]) -> 
             if value.shape[-1] <= _WIDTH_MAX:
                 held[name].append(np.asarray(value, np.float32).reshape(-1, value.shape[-1]))
         num_rows += len(sequence)
-        if num_rows >= _ROWS or sequence is sequences[-1]:
+        if num_rows >= _ROWS:
             _add(moments, held)
             num_rows = 0
+    _add(moments, held)
     return moments
 
 
@@ -76,9 +77,9 @@ def _add(
         if parts:
             rows = np.concatenate(parts)
             product = rows.T @ rows
-            moments[name] = (
-                np.add(moments[name], product, out=product) if name in moments else product
-            )
+            if name in moments:
+                product += moments[name]
+            moments[name] = product
             parts.clear()
 
 

@@ -21,8 +21,8 @@ FEWEST_MEASURED = 30
 _MOST_LOST, _FEW_LOST = 0.01, 3
 # What probabilities of answers meant where more were kept apart (``benchmarks.writers``).
 _USUAL_SLOPE, _USUAL_SHIFT = 5.0, 3.0
-# Where the precision cannot be measured: what is rather wrong than right.
-_RATHER_WRONG = 0.5
+# Below it an answer is more likely wrong than right: unsure, where the precision is not measured.
+_EVEN_ODDS = 0.5
 
 
 def compare_exact(exact: Sequence[Written], served: Sequence[Written]) -> None:
@@ -46,16 +46,16 @@ def calibrated(
     """Return the description with what probabilities of answers mean, and from where on."""
     if len(held_out) < FEWEST_MEASURED:
         description = replace(description, slope=_USUAL_SLOPE, shift=_USUAL_SHIFT)
-        description = replace(description, unsure_below=_RATHER_WRONG)
+        threshold = _EVEN_ODDS
         print(
             f"{len(held_out)} answers are kept apart, too few to tell from where on"
-            f" {arguments.precision:.0%} are right: unsure is what is rather wrong than right"
+            f" {arguments.precision:.0%} are right: unsure is what is more likely wrong than right"
         )
-        return replace(description, result=result_of(held_out, description, arguments))
-    is_right = np.array([one.is_right for one in held_out])
-    description = scaled(description, [one.log_probability for one in held_out], is_right)
-    confidence = np.array([description.confidence(one.log_probability) for one in held_out])
-    threshold = unsure_below(confidence, is_right, arguments.precision)
+    else:
+        is_right = np.array([one.is_right for one in held_out])
+        description = scaled(description, [one.log_probability for one in held_out], is_right)
+        confidence = np.array([description.confidence(one.log_probability) for one in held_out])
+        threshold = unsure_below(confidence, is_right, arguments.precision)
     description = replace(description, unsure_below=threshold)
     return replace(description, result=result_of(held_out, description, arguments))
 

@@ -80,7 +80,7 @@ class Worker:
         self._commands.put(self._engine.release)
 
     def probe(self) -> None:
-        """Time short answers to nobody, until there is another command."""
+        """Time short requests of its own, until there is another command."""
         self._commands.put(self._probe)
 
     def progress(self) -> dict[int, tuple[int, int]]:

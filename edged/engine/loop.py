@@ -268,7 +268,7 @@ class Engine:
         return cost
 
     def probe(self, goes_on: Callable[[], bool]) -> list[RequestTimings]:
-        """Time a few short answers to nobody, as ``time_requests`` does; blocks.
+        """Time a few short requests of its own, as ``time_requests`` does; blocks.
 
         Raises:
             RuntimeError: no slot is free.

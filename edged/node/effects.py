@@ -77,7 +77,7 @@ class ReleasePrefixCache:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Time short answers to nobody while the engine has nothing else to do; ``Probed`` follows."""
+    """Time short requests of its own; ``Probed`` follows, unless the engine has other work."""
 
 
 @dataclass(frozen=True, slots=True)

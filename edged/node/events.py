@@ -96,10 +96,10 @@ class EscalationReplied:
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """What the short answers of a ``Probe`` took."""
+    """What the short requests of a ``Probe`` took."""
 
     timings: Sequence[RequestTimings]
-    """None of an answer that was cut short by other work."""
+    """Without one that other work cut short."""
 
 
 @dataclass(frozen=True, slots=True)

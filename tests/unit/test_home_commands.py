@@ -199,7 +199,7 @@ ASKERS = {
         {"kind": "light"},
         ["light.hob", "light.island"],
     ),
-    "a room in other letters": (" office ", {"what": "blind"}, ["cover.office"]),
+    "a room in other letters": (" office ", {"what": "lights"}, ["light.desk", "light.ceiling"]),
     "one that is named elsewhere": ("Hall", {"what": "desk lamp"}, ["light.desk"]),
     "this floor": (
         "Hall",

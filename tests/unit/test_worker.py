@@ -438,14 +438,15 @@ def test_a_probe_that_hangs_is_seen_and_one_that_ended_is_not() -> None:
 
 
 def test_nothing_is_probed_beside_an_answer() -> None:
-    inbox, engine = Inbox(), FakeEngine(steps("x"))  # which cannot be probed
+    inbox, engine = Inbox(), ProbedEngine(steps("x"))
     worker = Worker(engine, CharacterStream, inbox.events.put, FakeClock())
+    engine.after_three = worker.release
     worker.start(Generation(1, [1], REQUEST, 1))
     worker.probe()
     worker.start_thread()
     _, finished = inbox.until_finished()
     assert worker.stop(LIMIT_S)
-    assert answer(finished).text == "x"
+    assert (answer(finished).text, engine.num_steps) == ("x", 0)
 
 
 def test_a_probe_that_fails_ends_nothing_else() -> None:
