@@ -10,7 +10,7 @@
 #   make engine                  the tests of the engine: toy models on the real ONNX Runtime
 #   make system                  the tests of the daemon: brokers, faults, boot, the real model
 #   make builder                 the tests of the builder: from a source to a bundle
-#   make test [ARGS="..."]       all tests, with coverage
+#   make test [ARGS="..."]       all tests
 #   make check                   all static checks
 #   make image [FOR=amd64]       the container image, for 64-bit Arm or x86-64 (scripts/build-image)
 #   make release                 all files of a release, in dist/release; RELEASE_KEY=FILE signs them

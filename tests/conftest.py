@@ -88,18 +88,6 @@ def pytest_report_header() -> list[str]:
     return [f"edged: {mode}; Python {sys.version.split()[0]}", *lines]
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
-    """Count no lines in the programs of a test that pytest-cov leaves out, either."""
-    is_left_out = item.get_closest_marker("no_cover") is not None
-    config = os.environ.pop("COVERAGE_PROCESS_CONFIG", None) if is_left_out else None
-    try:
-        return (yield)
-    finally:
-        if config is not None:
-            os.environ["COVERAGE_PROCESS_CONFIG"] = config
-
-
 @pytest.fixture(autouse=True)
 def restored_logging() -> Iterator[None]:
     """Take back what a test set up: its standard error is closed when the next one logs."""

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=SETS,
         nargs="?",
         const="home",
-        help="teach 50 dialogues, and judge the last answers of 100 others (default: home)",
+        help="teach 50 dialogues, and judge the last answers of 150 others (default: home)",
     )
     parser.add_argument("teach", nargs="*", help="behind --: options of `edged teach`")
 

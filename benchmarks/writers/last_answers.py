@@ -16,8 +16,9 @@ _DIALOGUES = Path(__file__).parent / "dialogues"
 class Dialogues:
     """Dialogues with calls of functions, written for this measurement.
 
-    Sentences that are judged are none of those that are taught. Of each set the ``unseen`` ones
-    were used to choose how writers are taught, the ``fresh`` ones, of another author, were not.
+    The last sentences, which are judged, are none of those that are taught. Of each set the
+    ``unseen`` ones were used to choose how writers are taught, the ``fresh`` ones, of another
+    author, were not.
     """
 
     folder: Path
@@ -36,7 +37,7 @@ class Dialogues:
 
     @property
     def judged(self) -> Sequence[Path]:
-        """50 dialogues each."""
+        """100 and 50 dialogues."""
         return [self.folder / name for name in ("unseen.jsonl", "fresh.jsonl")]
 
 

@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from edged.engine.tokenizer import Tokenizer
 from edged.engine.writing import WriterPrompts
 from edged.engine.written import LastReader
 from edged.protocol.request import SamplingParams
-from edged.specialists.choice import ChoiceHead, Powers, Preferences, choices_of, said_last
+from edged.specialists.choice import END, ChoiceHead, Powers, Preferences, choices_of, said_last
 from edged.specialists.compact.shapes import Shape
 from edged.specialists.dialogues import Dialogue
 from edged.specialists.examples import AnswerKind, Example
@@ -47,6 +48,10 @@ _MOST_TAUGHT = 4000
 _LEAST_GAIN = 0.02
 # Where fewer answers than ``FEWEST_MEASURED`` are kept apart (``benchmarks.writers --dialogues``).
 _USUAL = Powers(2.0, 1.0)
+# Of what is meant for nothing, the share that a head must give to one answer, and how many times as
+# much as to the next one.
+_CLEAR, _TIMES = 0.25, 2.0
+_NAME = "choice"
 
 
 class ChoiceTeacher:
@@ -56,6 +61,8 @@ class ChoiceTeacher:
         engine: Of the bundle, in the form that takes adapters, with a slot for a prefix.
         tokenizer: Of the bundle.
         prompts: Makes tokens of what is asked.
+        material: What the writer is taught with, and what is kept apart.
+        base: Of the heads.
         reader: Of the same engine; None makes one.
     """
 
@@ -64,37 +71,30 @@ class ChoiceTeacher:
         engine: Engine,
         tokenizer: Tokenizer,
         prompts: Prompts,
+        material: Material,
+        base: BaseModel,
         reader: LastReader | None = None,
     ) -> None:
         self._engine, self._tokenizer, self._prompts = engine, tokenizer, prompts
+        self._material, self._base = material, base
         self.reader = reader or LastReader(engine, tokenizer)
+        self._head: Specialist | None = None
 
-    def with_choice(
-        self, writer: Writer, material: Material, base: BaseModel, progress: Progress
-    ) -> Writer:
+    def with_choice(self, writer: Writer, progress: Progress) -> Writer:
         """Return a writer with the head that makes it better, if one does, and say so.
 
         Args:
             writer: Without one.
-            material: What it was taught with, and what was kept apart.
-            base: Of the head.
             progress: Of the whole work.
         """
-        shape = writer.wording.shape  # of the compact form; the others begin with no choice
-        if shape is None or not (material.held_out and self.reader.is_possible):
+        specialist = self._taught(progress)
+        if specialist is None:
             return writer
-        if len(material.taught) > _MOST_TAUGHT:
-            return writer
-        examples = self._examples(material.taught, shape)
-        if len({one.answer for one in examples}) < _FEWEST:
-            return writer
-        with progress.step("Teach the choice") as step:
-            specialist = taught(self._lesson(writer, examples, base, step), lambda _: None)
-            num_apart = len(self._asked(material.held_out))
-            if num_apart < FEWEST_MEASURED:
-                print(f"{num_apart} answers are kept apart, too few to tell how much a head counts")
-                return replace(writer, choice=ChoiceHead.of(specialist, _USUAL))
-            losses = self._losses(writer, specialist, material.held_out)
+        num_apart = len(self._asked(self._material.held_out))
+        if num_apart < FEWEST_MEASURED:
+            print(f"{num_apart} answers are kept apart, too few to tell how much a head counts")
+            return replace(writer, choice=ChoiceHead.of(specialist, _USUAL))
+        losses = self._losses(writer, specialist)
         if not losses:
             return writer
         means = np.mean(losses, axis=0)
@@ -106,6 +106,43 @@ class ChoiceTeacher:
             f" {means.min():.3f}: it is {said if chosen else 'left out'}"
         )
         return replace(writer, choice=ChoiceHead.of(specialist, powers)) if chosen else writer
+
+    def answer_to(self, texts: Sequence[str], progress: Progress) -> str | None:
+        """Return what the examples answer where nothing is meant that they teach, as it is written.
+
+        Args:
+            texts: Of which most mean nothing of it.
+            progress: Of the whole work.
+
+        Returns:
+            The whole answer that a head finds likeliest for these; None if that is not clear.
+        """
+        specialist = self._taught(progress)
+        if specialist is None or not texts:
+            return None
+        head = ChoiceHead.of(specialist, _USUAL)
+        shares = [head.preferences(self.reader.read(text)).shares for text in texts]
+        found = {choice: float(np.mean([one[choice] for one in shares])) for choice in shares[0]}
+        (choice, share), (_, next_share) = sorted(found.items(), key=itemgetter(1))[:-3:-1]
+        if choice is None or not choice.endswith(END) or share < max(_CLEAR, _TIMES * next_share):
+            return None
+        return choice.removesuffix(END)
+
+    def _taught(self, progress: Progress) -> Specialist | None:
+        """Return a head that was taught with the examples; None if they do not suffice."""
+        material = self._material
+        shape = material.wording.shape  # of the compact form; the others begin with no choice
+        if shape is None or not (material.held_out and self.reader.is_possible):
+            return None
+        if len(material.taught) > _MOST_TAUGHT:
+            return None
+        if self._head is None:
+            examples = self._examples(material.taught, shape)
+            if len({one.answer for one in examples}) < _FEWEST:
+                return None
+            with progress.step("Teach the choice") as step:
+                self._head = taught(self._lesson(examples, step), lambda _: None)
+        return self._head
 
     def _asked(self, dialogues: Sequence[Dialogue]) -> list[Asked]:
         return [one for dialogue in dialogues for one in self._prompts.asked(dialogue)]
@@ -123,29 +160,25 @@ class ChoiceTeacher:
             if choice is not None or len(rare) >= _FEWEST
         ]
 
-    def _lesson(
-        self, writer: Writer, examples: Sequence[Example], base: BaseModel, step: Activity
-    ) -> Lesson:
+    def _lesson(self, examples: Sequence[Example], step: Activity) -> Lesson:
         rows = []
         for one in examples:
             rows.append(self.reader.read(one.prompt))
             step.update(len(rows), len(examples))
         # Nothing asks it how sure it is, and texts of whole answers say little of what is meant.
         features = np.stack(rows)
-        name, layout = writer.description.name, self.reader.layout
+        layout = self.reader.layout
         return Lesson(
-            name, base, layout, AnswerKind.LABEL, 1.0, 0.0, examples, features, names=None
+            _NAME, self._base, layout, AnswerKind.LABEL, 1.0, 0.0, examples, features, names=None
         )
 
-    def _losses(
-        self, writer: Writer, specialist: Specialist, dialogues: Sequence[Dialogue]
-    ) -> list[Doubles]:
+    def _losses(self, writer: Writer, specialist: Specialist) -> list[Doubles]:
         """Return what each right answer costs at each powers; without those it cannot give."""
         heads = [ChoiceHead.of(specialist, powers) for powers in _POWERS]
         asking = replace(writer, choice=heads[0])
         prompts = WriterPrompts(self._tokenizer, self._engine.max_model_len)
         found = []
-        for one in self._asked(dialogues):
+        for one in self._asked(self._material.held_out):
             prompted = prompts.prepare(asking, one.messages, one.dialogue.inputs)
             if not isinstance(prompted.constraint, ChoosingConstraint):
                 continue

@@ -14,7 +14,7 @@ import torch
 
 from edged.builder.adapted import adapted_layers
 from edged.builder.adapter_gate import MeanKl, gated_adapter
-from edged.builder.adapters import convert_adapter, restore_adapter
+from edged.builder.adapters import convert_adapter
 from edged.builder.lora import LINEARS, MAX_RANK, AdapterForm, attach, load_state, state_of
 from edged.builder.peft import CONFIG, read_peft
 from edged.builder.peft_folder import trained, write_peft
@@ -22,9 +22,12 @@ from edged.builder.pipeline import default_cache
 from edged.builder.progress import Progress
 from edged.builder.trunk import Trunk
 from edged.builder.writer_answers import Answerer
+from edged.builder.writer_asides import asides_of
+from edged.builder.writer_begin import begin
 from edged.builder.writer_choice import ChoiceTeacher
 from edged.builder.writer_material import SEED, Material, read_material
 from edged.builder.writer_model import (
+    TaughtModel,
     check_memory,
     fastest_type,
     find_reference,
@@ -38,19 +41,19 @@ from edged.builder.writer_rows import Row
 from edged.builder.writer_training import Course, Epoch, Trainer
 from edged.bundle.folder import Bundle, open_bundle
 from edged.engine.loading import load_engine
+from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings
 from edged.engine.tokenizer import Tokenizer
 from edged.engine.written import WriterRunner
-from edged.errors import BuildError, BundleError, ExitCode, UsageError
+from edged.errors import BuildError, ExitCode, UsageError
 from edged.specialists.adapter import AdaptedModel, AdapterPart, adapter_bytes, made_adapter
-from edged.specialists.dialogues import Dialogue
+from edged.specialists.dialogues import Dialogue, Turn
 from edged.specialists.folder import BaseModel, Result
 from edged.specialists.names import taught_name
 from edged.specialists.writer import (
     DEFAULT_TEMPLATE,
     FORMAT,
     PEFT,
-    WRITER,
     Writer,
     WriterDescription,
     schema_text,
@@ -60,9 +63,6 @@ from edged.specialists.writer import (
 from edged.specialists.written import Written
 
 _CONTEXT = 2048
-# What learned to write commands for hours; from there, other commands are learned from less.
-_BESIDE = Path("specialists") / "home" / "specialist"
-_NOTHING = "none"
 # Prompts with their answers that 8 bits are compared on.
 _COMPARED = 32
 _RANGES: dict[str, tuple[float, float]] = {
@@ -75,18 +75,6 @@ _RANGES: dict[str, tuple[float, float]] = {
     "threads": (1, 1024),
 }
 _NOT_MEASURED = Result(0.0, 0.0, 1.0, 0.0, 0, 0.0, 0.0, 0.0, None)
-
-
-@dataclass(frozen=True, slots=True)
-class TaughtModel:
-    """The bundle that is taught to, and what it is in full precision."""
-
-    bundle: Bundle
-    tokenizer: Tokenizer
-    weights: Path
-    reference: Path
-    """The fp32 graph that the bundle was made of."""
-    kind: torch.dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,17 +99,15 @@ def main(arguments: argparse.Namespace) -> int:
     progress = Progress()
     torch.set_num_threads(arguments.threads)
     material = read_material(arguments)
-    bundle = open_bundle(arguments.model)
-    weights, reference = find_weights(bundle, arguments.weights), find_reference(bundle)
-    base = TaughtModel(bundle, Tokenizer.load(bundle), weights, reference, fastest_type())
-    # Without such a graph nothing is trained.
-    settings = EngineSettings(
-        *(_CONTEXT, arguments.threads), num_prefixes=1, model_path=bundle.adapted_path
-    )
+    base = _base(arguments)
     template = _template(arguments)
     prompts = Prompts(base.tokenizer, material.wording, template)
+    engine = _engine(base.bundle, arguments.threads)
+    of_bundle = BaseModel.of(base.bundle.manifest)
+    teacher = ChoiceTeacher(engine, base.tokenizer, prompts, material, of_bundle)
     if arguments.adapter is None:
-        form, state = _taught(arguments, material, base, prompts, progress)
+        asides = asides_of(teacher, material, progress)
+        form, state = _taught(arguments, material, asides, base, prompts, progress)
     else:
         form, state = trained(read_peft(arguments.adapter))
     apart = material.held_out or material.taught
@@ -132,12 +118,10 @@ def main(arguments: argparse.Namespace) -> int:
     model = _in_full(made, base)
     answerer = Answerer(model, base.tokenizer, material.wording, prompts, described.max_tokens)
     writer = Writer(described, material.wording, made_adapter(made.parts))
-    engine = load_engine(bundle, settings)
     runner = WriterRunner(engine, base.tokenizer, writer)
     held_out = _answers(runner, prompts, apart, progress)
     compare_exact(_answers(answerer, prompts, apart, progress), held_out)
-    teacher = ChoiceTeacher(engine, base.tokenizer, prompts)
-    writer = teacher.with_choice(writer, material, BaseModel.of(bundle.manifest), progress)
+    writer = teacher.with_choice(writer, progress)
     if writer.choice is not None:
         runner = WriterRunner(engine, base.tokenizer, writer, teacher.reader)
         held_out = _answers(runner, prompts, apart, progress)
@@ -146,6 +130,18 @@ def main(arguments: argparse.Namespace) -> int:
         tests = _answers(runner, prompts, material.tests, progress)
         description = replace(description, result=result_of(tests, description, arguments))
     return _write(arguments, replace(writer, description=description), made)
+
+
+def _base(arguments: argparse.Namespace) -> TaughtModel:
+    bundle = open_bundle(arguments.model)
+    weights, reference = find_weights(bundle, arguments.weights), find_reference(bundle)
+    return TaughtModel(bundle, Tokenizer.load(bundle), weights, reference, fastest_type())
+
+
+def _engine(bundle: Bundle, threads: int) -> Engine:
+    """Load the graph that takes adapters; without one, nothing is trained."""
+    settings = EngineSettings(_CONTEXT, threads, num_prefixes=1, model_path=bundle.adapted_path)
+    return load_engine(bundle, settings)
 
 
 def _check_options(arguments: argparse.Namespace) -> None:
@@ -175,18 +171,19 @@ def _template(arguments: argparse.Namespace) -> str:
 def _taught(
     arguments: argparse.Namespace,
     material: Material,
+    asides: Sequence[Turn],
     base: TaughtModel,
     prompts: Prompts,
     progress: Progress,
 ) -> tuple[AdapterForm, dict[str, torch.Tensor]]:
     """Train adapters, and return them."""
-    rows = rows_to_learn(prompts, material, arguments.variations, arguments.batch)
+    rows = rows_to_learn(prompts, material, arguments.variations, arguments.batch, asides)
     held_out = rows_of(prompts, material.held_out)
     rows, num_held_out = [*rows, *held_out], len(held_out)
     model = load_model(base.weights, base.kind)
     form = _form(arguments, model.config.num_hidden_layers)
     attach(model, form, seed=SEED)
-    begun = _begin(model, form, arguments, base)
+    begun = begin(model, form, arguments.begin, base)
     _check_form(form, state_of(model), base)
     course = Course(arguments.epochs, arguments.rate, arguments.batch, seed=SEED)
     need = teaching_bytes(model.config, rows, course.batch_rows, form.layers[0], base.kind)
@@ -233,55 +230,6 @@ def _form(arguments: argparse.Namespace, num_layers: int) -> AdapterForm:
         raise UsageError(f"--targets: {min(unknown)} is none of {', '.join(LINEARS)}")
     layers = tuple(adapted_layers(num_layers))
     return AdapterForm(arguments.rank, 2.0 * arguments.rank, targets, layers)
-
-
-def _begin(
-    model: Any,  # noqa: ANN401 - transformers' class
-    form: AdapterForm,
-    arguments: argparse.Namespace,
-    base: TaughtModel,
-) -> Path | None:
-    """Set the adapters to those of a folder: what is given, or beside the bundle, where it fits.
-
-    Returns:
-        The folder; None where they begin at nothing.
-
-    Raises:
-        UsageError: What is given cannot be read, or is of another model or form.
-    """
-    if arguments.begin is not None:
-        if str(arguments.begin) == _NOTHING:
-            return None
-        _load(model, form, arguments.begin, base)
-        return Path(arguments.begin)
-    folder = Path(arguments.model).absolute().parent / _BESIDE
-    if not (folder / WRITER).is_file():
-        return None
-    try:
-        _load(model, form, folder, base)
-    except UsageError:  # made for another base, or another form
-        return None
-    print(f"begins from {folder}; `--begin {_NOTHING}` begins from nothing")
-    return folder
-
-
-def _load(model: Any, form: AdapterForm, folder: Path, base: TaughtModel) -> None:  # noqa: ANN401
-    """Set the adapters to those of a folder: PEFT's, or a specialist's.
-
-    Raises:
-        UsageError: They cannot be read, or are of another model or form.
-    """
-    is_writer = (folder / WRITER).is_file()
-    manifest, reference = base.bundle.manifest, base.reference
-    try:
-        adapter = restore_adapter(folder, manifest, reference) if is_writer else read_peft(folder)
-    except (BuildError, BundleError) as error:
-        raise UsageError(f"--begin: {error}") from error
-    begun, state = trained(adapter)
-    if replace(begun, alpha=form.alpha) != form:
-        raise UsageError(f"--begin: {folder}: is {begun}, and {form} is taught")
-    factor = begun.scale / form.scale
-    load_state(model, {n: t * factor if "lora_B" in n else t for n, t in state.items()})
 
 
 def _fingerprint(

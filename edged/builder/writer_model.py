@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from edged.builder.pipeline import default_cache
 from edged.builder.writer_rows import Row, batches
 from edged.bundle.folder import Bundle
 from edged.bundle.manifest import MODEL
+from edged.engine.tokenizer import Tokenizer
 from edged.errors import UsageError
 
 # torch and transformers themselves.
@@ -21,6 +23,18 @@ _FP32_BYTES, _HALF_BYTES = 4, 2
 # Numbers of a token that a layer keeps for the way back, in units of its hidden and inner size.
 _KEPT_HIDDEN, _KEPT_INNER = 14, 4
 _TRIES, _TRIAL = 3, (384, 576, 1536)
+
+
+@dataclass(frozen=True, slots=True)
+class TaughtModel:
+    """The bundle that is taught to, and what it is in full precision."""
+
+    bundle: Bundle
+    tokenizer: Tokenizer
+    weights: Path
+    reference: Path
+    """The fp32 graph that the bundle was made of."""
+    kind: torch.dtype
 
 
 def find_weights(bundle: Bundle, given: Path | None) -> Path:

@@ -8,7 +8,8 @@ from edged.engine.tokenizer import TemplateError, Tokenizer
 from edged.engine.tokenizer.inputs_template import InputsTemplateError
 from edged.engine.writing import WriterPrompts
 from edged.errors import UsageError
-from edged.specialists.dialogues import Dialogue
+from edged.specialists.dialogues import Dialogue, Turn
+from edged.specialists.follow_ups import FollowUps
 from edged.specialists.multiply import Multiplier
 from edged.specialists.wording import Wording
 from edged.specialists.written import Asked, asked_of
@@ -100,7 +101,11 @@ def rows_of(
 
 
 def rows_to_learn(
-    prompts: Prompts, material: Material, variations: int | None, batch: int
+    prompts: Prompts,
+    material: Material,
+    variations: int | None,
+    batch: int,
+    asides: Sequence[Turn] = (),
 ) -> list[Row]:
     """Return the rows of the examples, and of what is made of them.
 
@@ -110,6 +115,7 @@ def rows_to_learn(
         variations: How often each example is there, itself counted; None is as often as there is
             time for.
         batch: Dialogues of a row at most.
+        asides: What may be said that is meant for nothing, each with its answer.
 
     Raises:
         UsageError: One cannot be said; it names the line.
@@ -120,9 +126,11 @@ def rows_to_learn(
         variations = min(max(1, _EPOCH_TOKENS // num_tokens), _ENOUGH_VARIATIONS)
     if variations == 1:
         return rows
-    multiplier = Multiplier(material.taught, material.wording.shape, SEED)
+    shape = material.wording.shape
+    multiplier = Multiplier(material.taught, shape, SEED)
+    follow_ups = FollowUps(material.taught, shape, SEED, asides)
     made = [
-        multiplier.variation(one, number)
+        multiplier.variation(follow_ups.after(one, number), number)
         for number in range(1, variations)
         for one in material.taught
     ]

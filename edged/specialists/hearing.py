@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from decimal import Decimal
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 MAX_WORDS, MAX_CHARACTERS = 256, 4096
@@ -92,12 +93,18 @@ class Heard:
                 yield start, start + len(wanted)
 
     def says(self, value: Any) -> bool:  # noqa: ANN401 - of JSON
-        """Tell whether it says a value, but for case, a plural, or a slip of one letter."""
+        """Tell whether it says a value, but for case, plurals, spaces, or a slip of one letter."""
         if isinstance(value, bool) or value is None:
             return False
         if not isinstance(value, str):
             return abs(value) in self._numbers
-        first, *others = map(self._places_of, _words(value)) if _words(value) else [frozenset()]
+        words = _words(value)
+        if not words:
+            return False
+        # Speech recognition writes "bath room", and people "livingroom".
+        if not self._run_together.isdisjoint(_forms("".join(words))):
+            return True
+        first, *others = map(self._places_of, words)
         return any(
             all(start + index in places for index, places in enumerate(others, 1))
             for start in first
@@ -114,6 +121,12 @@ class Heard:
         for index, word in enumerate(_words(self.text)[-MAX_WORDS:]):
             places[word].append(index)
         return dict(places)
+
+    @cached_property
+    def _run_together(self) -> frozenset[str]:
+        """Each word, and each two that stand side by side, without the space."""
+        words = _words(self.text)[-MAX_WORDS:]
+        return frozenset((*words, *map("".join, pairwise(words))))
 
     @cached_property
     def _of_length(self) -> dict[int, list[str]]:

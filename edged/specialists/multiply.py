@@ -11,22 +11,40 @@ Everything is drawn from a seed: the same examples make the same ones.
 
 import random
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from edged.specialists.compact.shapes import FreeText, Listed, Number, Shape
+from edged.specialists.compact.shapes import AnswerError, FreeText, Listed, Number, Shape
 from edged.specialists.dialogues import Dialogue, Turn
 from edged.specialists.grounding import Found, values_of
 from edged.specialists.hearing import number_words
 
 _FEWEST_CHARACTERS = 3
+# Of numbers, until one fits.
+_DRAWS = 8
 _SWAPPED = 0.12
 _POLITE = 0.25
 _BEFORE = ("please", "can you", "could you", "could you please", "I want you to", "hey,", "ok,")
 _AFTER = ("please", "thanks", "now", "for me")
 _ENGLISH = re.compile(r"\b(the|a|is|to|in|my|of|and|it|i|you|turn|what|for)\b", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class _Answered:
+    """A value that a dialogue has in answers."""
+
+    value: Any
+    fields: list[Found]
+    """Where it is answered."""
+    form: int | None
+    """Which of its surfaces is said; None if it stays."""
+
+    @property
+    def surface(self) -> str:
+        """What is said for it."""
+        return _surfaces(self.value)[self.form or 0]
 
 
 class Multiplier:
@@ -41,16 +59,8 @@ class Multiplier:
     def __init__(self, dialogues: Sequence[Dialogue], shape: Shape | None, seed: int = 0) -> None:
         self._shape = shape
         self._seed = seed
-        self._pools: dict[str, list[Any]] = {}
-        for one in dialogues:
-            for turn in one.turns:
-                for found in self._found(turn.answer):
-                    pool = self._pools.setdefault(found.key, [])
-                    if found.value not in pool:
-                        pool.append(found.value)
-        prompts = [turn.said for one in dialogues for turn in one.turns]
-        english = sum(bool(_ENGLISH.search(prompt)) for prompt in prompts)
-        self._is_english = 2 * english > len(prompts)
+        self._pools = pools_of(dialogues, shape)
+        self._is_english = is_english(dialogues)
 
     def _found(self, answer: Any) -> list[Found]:  # noqa: ANN401
         return [] if self._shape is None else list(values_of(self._shape, answer))
@@ -68,41 +78,78 @@ class Multiplier:
         return [one for one in self._found(turn.answer) if isinstance(one.shape, FreeText)]
 
     def _exchanged(self, dialogue: Dialogue, rng: random.Random) -> Dialogue:
-        chosen: dict[tuple[str, str], tuple[Any, list[tuple[str, str]]]] = {}
-        prompts = [turn.said for turn in dialogue.turns]
-        for turn in dialogue.turns:
-            for found in self._found(turn.answer):
-                mark = (found.key.rpartition(".")[2], repr(found.value))
-                if mark in chosen:
-                    continue
-                other = self._other(found, rng)
-                pairs = [] if other is None else _wordings(found.value, other, prompts)
-                if pairs:
-                    chosen[mark] = (other, pairs)
-        taken = {mark: value for mark, (value, _) in chosen.items()}
-        pairs = [pair for _, found_pairs in chosen.values() for pair in found_pairs]
+        """Exchange each value that is said, wherever it is answered.
+
+        Different values stay different, and none becomes one that stays.
+        """
+        values = self._values(dialogue)
+        taken = [one.value for one in values if one.form is None]
+        others: dict[str, Any] = {}
+        pairs: list[tuple[str, str]] = []
+        for one in values:
+            if one.form is None:
+                continue
+            other = self._other(one, one.form, taken, rng)
+            if other is None and one.value in taken:
+                return dialogue
+            if other is not None:
+                instead = said_of(other) if isinstance(other, str) else _surfaces(other)[one.form]
+                pairs.append((one.surface, instead))
+                others[repr(one.value)] = other
+            taken.append(one.value if other is None else other)
         turns = [
-            Turn(_replaced(turn.said, pairs), self._answer(turn.answer, taken))
+            Turn(_replaced(turn.said, pairs), self._answer(turn.answer, others))
             for turn in dialogue.turns
         ]
         return replace(dialogue, turns=tuple(turns))
 
-    def _answer(self, answer: Any, taken: Mapping[tuple[str, str], Any]) -> Any:  # noqa: ANN401
-        if self._shape is None or not taken:
-            return answer
-        return _mapped(answer, "", taken)
+    def _values(self, dialogue: Dialogue) -> list[_Answered]:
+        """Return the different values of all answers."""
+        found = [self._found(turn.answer) for turn in dialogue.turns]
+        values: dict[str, _Answered] = {}
+        for turn, fields in zip(dialogue.turns, found, strict=True):
+            for field in fields:
+                new = _Answered(field.value, [], _form(field.value, turn.said))
+                values.setdefault(repr(field.value), new).fields.append(field)
+        said = [one for one in values.values() if one.form is not None]
+        surfaces = [one.surface for one in said]
+        for one, surface in zip(said, surfaces, strict=True):
+            # "Credit" also stands in "credit card".
+            longer = [
+                o
+                for o, s in zip(said, surfaces, strict=True)
+                if o is not one and _matcher(surface).search(s)
+            ]
+            if longer or _means_other(surface, one.value, dialogue, found):
+                for each in (one, *longer):
+                    each.form = None
+        return list(values.values())
 
-    def _other(self, found: Found, rng: random.Random) -> Any:  # noqa: ANN401
-        pool = self._pools[found.key]
-        if isinstance(found.shape, Listed):
-            texts = [one for one in found.shape.values if isinstance(one, str)]
-            return rng.choice(texts) if isinstance(found.value, str) and texts else None
-        if isinstance(found.shape, Number):
+    def _answer(self, answer: Any, others: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        if self._shape is None or not others:
+            return answer
+        names = {found.key.rpartition(".")[2] for found in self._found(answer)}
+        return _mapped(answer, "", names, others)
+
+    def _other(
+        self, answered: _Answered, form: int, taken: Sequence[Any], rng: random.Random
+    ) -> Any:  # noqa: ANN401
+        """Return another value that all of the fields take, and that has this form; else None."""
+        first = answered.fields[0]
+        pool = self._pools[first.key]
+        if isinstance(first.shape, Number):
             numbers = sorted(one for one in pool if not isinstance(one, str))
-            if found.shape.decimals == 0 or all(float(one).is_integer() for one in numbers):
-                return rng.randint(int(numbers[0]), int(numbers[-1]))
-            return rng.choice(numbers)
-        return rng.choice([one for one in pool if isinstance(one, str)])
+            is_whole = all(float(one).is_integer() for one in numbers)
+            bounds = int(numbers[0]), int(numbers[-1])
+            drawn = [
+                rng.randint(*bounds) if is_whole else rng.choice(numbers) for _ in range(_DRAWS)
+            ]
+        else:
+            known = first.shape.values if isinstance(first.shape, Listed) else pool
+            drawn = [one for one in known if isinstance(one, str)]
+            rng.shuffle(drawn)
+        fitting = (one for one in drawn if all(_takes(found, one) for found in answered.fields))
+        return next((o for o in fitting if o not in taken and len(_surfaces(o)) > form), None)
 
     def _said(self, text: str, kept: set[str], rng: random.Random) -> str:
         # Each draw is made whether it is used or not, so that one choice moves no other.
@@ -124,26 +171,74 @@ class Multiplier:
         return text
 
 
-def _mapped(value: Any, name: str, taken: Mapping[tuple[str, str], Any]) -> Any:  # noqa: ANN401
+def is_english(dialogues: Sequence[Dialogue]) -> bool:
+    """Tell whether most prompts seem to be English."""
+    prompts = [turn.said for one in dialogues for turn in one.turns]
+    return 2 * sum(bool(_ENGLISH.search(prompt)) for prompt in prompts) > len(prompts)
+
+
+def pools_of(dialogues: Sequence[Dialogue], shape: Shape | None) -> dict[str, list[Any]]:
+    """Return the values that examples have, by the key of their field."""
+    pools: dict[str, list[Any]] = {}
+    if shape is None:
+        return pools
+    for one in dialogues:
+        for turn in one.turns:
+            for found in values_of(shape, turn.answer):
+                pool = pools.setdefault(found.key, [])
+                if found.value not in pool:
+                    pool.append(found.value)
+    return pools
+
+
+def said_of(value: Any) -> str:  # noqa: ANN401
+    """Return how a value is said."""
+    return re.sub(r"[_-]+", " ", value) if isinstance(value, str) else _surfaces(value)[0]
+
+
+def _takes(found: Found, value: Any) -> bool:  # noqa: ANN401
+    if isinstance(found.shape, Listed):
+        return isinstance(found.value, str) and value in found.shape.values
+    try:
+        found.shape.write(value, {})
+    except AnswerError:
+        return False
+    return isinstance(found.shape, Number) or isinstance(value, str)
+
+
+def _mapped(value: Any, name: str, names: Collection[str], others: Mapping[str, Any]) -> Any:  # noqa: ANN401
     if isinstance(value, dict):
-        return {key: _mapped(one, key, taken) for key, one in value.items()}
+        return {key: _mapped(one, key, names, others) for key, one in value.items()}
     if isinstance(value, list):
-        return [_mapped(one, f"{name}[]", taken) for one in value]
-    return taken.get((name, repr(value)), value)
+        return [_mapped(one, f"{name}[]", names, others) for one in value]
+    return others.get(repr(value), value) if name in names else value
 
 
-def _wordings(value: Any, other: Any, prompts: Sequence[str]) -> list[tuple[str, str]]:  # noqa: ANN401
-    """Return what is said for a value, with what is said for the other one; none if it is unclear.
+def _means_other(
+    surface: str,
+    value: Any,  # noqa: ANN401
+    dialogue: Dialogue,
+    found: Sequence[Sequence[Found]],
+) -> bool:
+    """Tell whether a prompt says it that is not answered with it: "open", and a door is unlocked.
 
-    A prompt may say it once; some prompt must.
+    What the answer before had there may be said: "not the kitchen".
     """
-    for said, instead in zip(_surfaces(value), _surfaces(other), strict=False):
-        counts = [len(_matcher(said).findall(prompt)) for prompt in prompts]
-        if max(counts) == 1:
-            return [(said, instead)]
-        if max(counts) > 1:
-            return []
-    return []
+    before: set[str] = set()
+    for turn, fields in zip(dialogue.turns, found, strict=True):
+        keys = {field.key for field in fields if field.value == value}
+        if _matcher(surface).search(turn.said) and not (keys or before & {f.key for f in fields}):
+            return True
+        before = keys
+    return False
+
+
+def _form(value: Any, prompt: str) -> int | None:  # noqa: ANN401
+    """Return which of its surfaces a prompt says for a value; None if none, or twice."""
+    for index, said in enumerate(_surfaces(value)):
+        if count := len(_matcher(said).findall(prompt)):
+            return index if count == 1 else None
+    return None
 
 
 def _surfaces(value: Any) -> list[str]:  # noqa: ANN401

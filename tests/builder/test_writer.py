@@ -20,12 +20,13 @@ pytest.importorskip("optimum")
 from safetensors.torch import load_file  # noqa: E402
 
 from edged import cli  # noqa: E402
-from edged.builder import adapter_gate, writer_choice  # noqa: E402
+from edged.builder import adapter_gate, writer_asides, writer_choice  # noqa: E402
 from edged.builder.lora import LINEARS, AdapterForm, attach, load_state, state_of  # noqa: E402
 from edged.builder.peft import WEIGHTS, read_peft  # noqa: E402
 from edged.builder.peft_folder import trained, write_peft  # noqa: E402
 from edged.builder.progress import Progress  # noqa: E402
 from edged.builder.trunk import Trunk  # noqa: E402
+from edged.builder.writer_asides import asides_of  # noqa: E402
 from edged.builder.writer_choice import ChoiceTeacher  # noqa: E402
 from edged.builder.writer_material import Material, read_material  # noqa: E402
 from edged.builder.writer_prompts import Prompts, rows_to_learn  # noqa: E402
@@ -419,12 +420,14 @@ CHOOSING = [
 ]
 
 
-def with_choice(base: AdaptedBundle, reader: Any, **changes: Any) -> Writer:  # noqa: ANN401
-    """Return a writer that was not taught, with a head for its choices if that is better."""
-    tokenizer, model = Tokenizer.load(base.bundle), base.bundle.manifest
-    said = base.description("rooms", schema=json.dumps(CHOOSING))
+def choosing(
+    base: AdaptedBundle,
+    reader: Any,  # noqa: ANN401
+    **changes: Any,  # noqa: ANN401
+) -> tuple[ChoiceTeacher, Material]:
+    """Return what makes heads, and what it is given."""
+    tokenizer = Tokenizer.load(base.bundle)
     wording = wording_of_tools(CHOOSING, [])
-    writer = Writer(said, wording, base.adapter())
     dialogues = [
         Dialogue((Turn(f"{word} {index}", {"name": word, "arguments": {"room": room}}),), index, "")
         for index, (word, room) in enumerate(product(("on", "off"), ("hall", "attic") * 6))
@@ -432,13 +435,17 @@ def with_choice(base: AdaptedBundle, reader: Any, **changes: Any) -> Writer:  # 
     dialogues = [replace(one, group=f"line {one.line}") for one in dialogues]
     material = replace(Material(dialogues, dialogues[::5], [], wording), **changes)
     settings = EngineSettings(256, num_threads=1, model_path=base.bundle.adapted_path)
-    teacher = ChoiceTeacher(
-        load_engine(base.bundle, settings),
-        tokenizer,
-        Prompts(tokenizer, wording, "Say it."),
-        reader,
-    )
-    return teacher.with_choice(writer, material, BaseModel.of(model), Progress())
+    prompts = Prompts(tokenizer, material.wording, "Say it.")
+    engine, of_bundle = load_engine(base.bundle, settings), BaseModel.of(base.bundle.manifest)
+    return ChoiceTeacher(engine, tokenizer, prompts, material, of_bundle, reader), material
+
+
+def with_choice(base: AdaptedBundle, reader: Any, **changes: Any) -> Writer:  # noqa: ANN401
+    """Return a writer that was not taught, with a head for its choices if that is better."""
+    teacher, material = choosing(base, reader, **changes)
+    said = base.description("rooms", schema=json.dumps(CHOOSING))
+    writer = Writer(said, material.wording, base.adapter())
+    return teacher.with_choice(writer, Progress())
 
 
 def test_a_head_for_choices_is_kept_where_right_answers_are_likelier_with_it(
@@ -487,6 +494,47 @@ def test_nothing_is_chosen_without_examples_apart_or_different_answers(base: Ada
     impossible = Telling()
     impossible.is_possible = False
     assert with_choice(base, impossible).choice is None
+
+
+NOTHING = {"name": "nothing", "arguments": {"reason": "other"}}
+REASONS = {"type": "object", "properties": {"reason": {"enum": ["vague", "other"]}}}
+NONE = {"type": "function", "function": {"name": "nothing", "parameters": REASONS}}
+
+
+def asides(base: AdaptedBundle, *, nothing: str, reader: Any = None) -> list[Turn]:  # noqa: ANN401
+    """Return everyday talk with its answer; some examples beginning with a word mean nothing."""
+    on = {"name": "on", "arguments": {"room": "hall"}}
+    said = [(f"on the light {n}", on) for n in range(12)]
+    said += [(f"{nothing} {n}", NOTHING) for n in range(12)]
+    dialogues = [Dialogue((Turn(*one),), n, f"line {n}") for n, one in enumerate(said)]
+    teacher, material = choosing(
+        base,
+        reader or Telling(),
+        taught=dialogues,
+        held_out=dialogues[::5],
+        wording=wording_of_tools([*CHOOSING, NONE], []),
+    )
+    return asides_of(teacher, material, Progress())
+
+
+def test_everyday_talk_gets_the_answer_of_examples_that_mean_nothing(
+    base: AdaptedBundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    talk = tmp_path / "everyday.txt"
+    talk.write_text("what is rain\nwhat is the capital of the attics\nwhat time is it\n")
+    monkeypatch.setattr(writer_asides, "EVERYDAY", talk)
+    found = asides(base, nothing="what is the")
+    # The attic is a room, so it may be meant.
+    assert found == [Turn("what is rain", NOTHING), Turn("what time is it", NOTHING)]
+    assert asides(base, nothing="why") == []  # talk is like no example
+    still = Telling(says_all=False)
+    assert asides(base, nothing="what is the", reader=still) == []
+    still.is_possible = False
+    assert asides(base, nothing="what is the", reader=still) == []
+    talk.write_text("on the attics\n")
+    assert asides(base, nothing="what is the") == []
+    talk.write_text("on it goes\n")
+    assert asides(base, nothing="what is the") == []  # no whole answer
 
 
 def test_few_examples_are_made_as_many_as_there_is_time_for(base: AdaptedBundle) -> None:

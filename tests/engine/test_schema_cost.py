@@ -61,7 +61,7 @@ def test_what_passes_is_compiled_within_the_limits(tmp_path: Path) -> None:
         str(write_tiny_bundle(tmp_path)),
     ]
     measured = subprocess.run(
-        [*command, "--count", "150", "--limit-ms", "2000"],
+        [*command, "--count", "75", "--limit-ms", "2000"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""Fields whose values always stand in the prompt, and examples that are made of others."""
+"""Fields whose values always stand in the prompt."""
 
 import re
 from dataclasses import replace
@@ -8,7 +8,6 @@ import pytest
 
 from edged.specialists import hearing
 from edged.specialists.compact.schemas import shape_of, tools_shape
-from edged.specialists.dialogues import Dialogue, Turn
 from edged.specialists.grounding import (
     PROMPT,
     grounded_keys,
@@ -16,7 +15,6 @@ from edged.specialists.grounding import (
     with_grounding,
 )
 from edged.specialists.hearing import MAX_CHARACTERS, MAX_WORDS, Heard, number_words
-from edged.specialists.multiply import Multiplier
 from edged.specialists.wording import grounded, wording_of_tools
 
 AREAS = ["kitchen", "living room", "bedroom", "garage"]
@@ -60,6 +58,10 @@ def examples() -> list[tuple[Any, str]]:
         ("living room", "living rooms", True),
         ("living room", "a room for living", False),
         ("living_room", "in the living room", True),
+        ("living room", "livingrooms", True),
+        ("bathroom", "the bath room", True),
+        ("bathroom", "a bath in the room", False),
+        ("", "let 's go", False),
         ("fan", "the fans", True),
         ("fan", "a pan", False),
         (20, "to 20%", True),
@@ -222,73 +224,6 @@ def test_lists_and_lines_are_grounded_too() -> None:
     assert held is not None
     assert re.fullmatch(held, "areas=garage\nlevel=3")
     assert not re.fullmatch(held, "areas=kitchen")
-
-
-def dialogue(said: str, answer: object, line: int = 1) -> Dialogue:
-    return Dialogue((Turn(said, answer),), line, "group")
-
-
-def test_values_are_exchanged_in_prompt_and_answer_alike() -> None:
-    said = "Lamps in the Kitchen to 40"
-    dialogues = [
-        dialogue(said, call(area="kitchen", level=40)),
-        dialogue("garage lamps to 90", call(area="garage", level=90), 2),
-    ]
-    multiplier = Multiplier(dialogues, SHAPE)
-    seen = set()
-    for number in range(60):
-        (turn,) = multiplier.variation(dialogues[0], number).turns
-        arguments = turn.answer["arguments"]
-        assert Heard(turn.said).says(arguments["area"])
-        assert str(arguments["level"]) in turn.said
-        assert 40 <= arguments["level"] <= 90
-        seen.add(arguments["area"])
-    assert seen == set(AREAS)
-    again = Multiplier(dialogues, SHAPE).variation(dialogues[0], 3)
-    assert again == multiplier.variation(dialogues[0], 3)
-    assert again != Multiplier(dialogues, SHAPE, seed=1).variation(dialogues[0], 3)
-
-
-def test_a_value_that_is_said_twice_or_not_at_all_stays() -> None:
-    dialogues = [dialogue("kitchen to kitchen", call(area="kitchen", kind="light"))]
-    multiplier = Multiplier(dialogues, SHAPE)
-    for number in range(20):
-        (turn,) = multiplier.variation(dialogues[0], number).turns
-        assert turn.answer == dialogues[0].turns[0].answer
-
-
-def test_a_value_of_an_earlier_turn_is_exchanged_in_all() -> None:
-    turns = (
-        Turn("lamps in the garage", call(area="garage")),
-        Turn("and stop there", call("stop", area="garage")),
-    )
-    one = Dialogue(turns, 1, "group")
-    multiplier = Multiplier([one], SHAPE)
-    answers = set()
-    for number in range(30):
-        first, second = multiplier.variation(one, number).turns
-        area = first.answer["arguments"]["area"]
-        assert second.answer["arguments"]["area"] == area
-        assert Heard(first.said).says(area)
-        answers.add(area)
-    assert len(answers) > 1
-
-
-def test_texts_that_are_answered_keep_their_letters() -> None:
-    one = dialogue("please buy the Oat Milk today", call(item="Oat Milk"))
-    multiplier = Multiplier([one], SHAPE)
-    said = {multiplier.variation(one, number).turns[0].said for number in range(80)}
-    assert len(said) > 3
-    assert all("Oat Milk" in text for text in said)
-
-
-def test_texts_are_said_otherwise_and_answered_the_same() -> None:
-    one = dialogue("What is the time?", "It is noon.")
-    multiplier = Multiplier([one], None)
-    made = [multiplier.variation(one, number).turns[0] for number in range(80)]
-    assert {turn.answer for turn in made} == {"It is noon."}
-    assert "what is the time" in {turn.said for turn in made}
-    assert any("please" in turn.said for turn in made)
 
 
 def test_of_a_long_prompt_shorter_runs_of_words_are_offered() -> None:

@@ -18,6 +18,7 @@ from tests.tiny_model import write_tiny_bundle
 
 INSTALL = ROOT / "docs" / "install.md"
 ASK = "edged ask --node kitchen --max-tokens 8 Hello"
+DROP_INS = "/run/systemd/system/edged.service.d"
 
 
 def prepared_system(debian: str) -> Path:
@@ -51,15 +52,18 @@ def wait_for(machine: Machine, condition: str) -> None:
     """Wait up to two minutes until a shell condition holds in the machine."""
     script = f"until {condition}; do sleep 0.1; done"
     result = machine.run(f"timeout 120 sh -c '{script}'", timeout_s=150)
-    assert result.returncode == 0, f"never became true: {condition}"
+    assert result.returncode == 0, f"never became true: {condition}\n{_log(machine)}"
 
 
 def succeed(machine: Machine, script: str, *, timeout_s: float = 120.0) -> str:
     """Run a script that must succeed; return its output."""
     result = machine.run(script, timeout_s=timeout_s)
-    log = machine.run("journalctl --no-pager --unit 'edged*' --lines 30").stdout
-    assert result.returncode == 0, f"{script}\n{result.stdout}\n{result.stderr}\n{log}"
+    assert result.returncode == 0, f"{script}\n{result.stdout}\n{result.stderr}\n{_log(machine)}"
     return result.stdout
+
+
+def _log(machine: Machine) -> str:
+    return machine.run("journalctl --no-pager --unit 'edged*' --lines 30").stdout
 
 
 @contextmanager
@@ -92,3 +96,30 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def older_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same for Debian 12."""
     return build_package(tmp_path_factory.mktemp("older"), "--debian", "12")
+
+
+def write_file(path: str, text: str) -> str:
+    """Return the command that writes a file and creates its folder."""
+    return f"mkdir -p $(dirname {path})\ncat > {path} << 'END'\n{text}\nEND\n"
+
+
+@pytest.fixture(scope="module")
+def installed(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A machine with edged installed by the documented commands, ready."""
+    with booted(tmp_path_factory.mktemp("machine"), package) as machine:
+        for command in documented_commands():
+            succeed(machine, command, timeout_s=240)
+        assert show(machine, "NRestarts") == {"NRestarts": "0"}
+        yield machine
+
+
+@pytest.fixture
+def machine(installed: Machine) -> Iterator[Machine]:
+    """The same for a test that changes it; it is restored afterwards."""
+    yield installed
+    succeed(
+        installed,
+        f"rm -rf {DROP_INS}; systemctl daemon-reload; systemctl reset-failed edged || :;"
+        " systemctl restart edged",
+    )
+    wait_for(installed, ASK)

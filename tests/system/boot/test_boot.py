@@ -4,73 +4,14 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-import yaml
 
-from tests.system.boot.conftest import ASK, booted, documented_commands, show, succeed, wait_for
+from tests.system.boot.conftest import ASK, DROP_INS, show, succeed, wait_for
 from tests.system.boot.machine import Machine
 
-DROP_INS = "/run/systemd/system/edged.service.d"
 REQUEST = "edged/kitchen/request/generate"
 REPLIES = "edged/kitchen/response/generate"
-
-# Allocates memory until little is left, and any that is freed later; then it is READY.
-NEIGHBOUR = """\
-#!/usr/bin/python3
-import os, socket, time
-
-def available():
-    with open("/proc/meminfo") as file:
-        return int(file.read().partition("MemAvailable:")[2].split()[0])
-
-held, address = [], os.environ.pop("NOTIFY_SOCKET")
-while True:
-    while available() > {floor}:
-        held.append(bytearray(b"x") * (32 << 20))
-    if address:
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"READY=1", address)
-        address = None
-    time.sleep(0.2)
-"""
-NEIGHBOUR_UNIT = """\
-[Unit]
-Before=edged.service
-[Service]
-Type=notify
-ExecStart=/usr/bin/python3 /usr/local/bin/neighbour
-[Install]
-WantedBy=multi-user.target
-"""
-QUICK = "[Service]\nTimeoutStartSec=20s\nWatchdogSec=5s\n"
-
-
-def write_file(path: str, text: str) -> str:
-    """Return the command that writes a file and creates its folder."""
-    return f"mkdir -p $(dirname {path})\ncat > {path} << 'END'\n{text}\nEND\n"
-
-
-@pytest.fixture(scope="module")
-def installed(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A machine with edged installed by the documented commands, ready."""
-    with booted(tmp_path_factory.mktemp("machine"), package) as machine:
-        for command in documented_commands():
-            succeed(machine, command, timeout_s=240)
-        assert show(machine, "NRestarts") == {"NRestarts": "0"}
-        yield machine
-
-
-@pytest.fixture
-def machine(installed: Machine) -> Iterator[Machine]:
-    """The same for a test that changes it; it is restored afterwards."""
-    yield installed
-    succeed(
-        installed,
-        f"rm -rf {DROP_INS}; systemctl daemon-reload; systemctl reset-failed edged || :;"
-        " systemctl restart edged",
-    )
-    wait_for(installed, ASK)
 
 
 @contextmanager
@@ -293,48 +234,6 @@ def test_a_wrong_configuration_is_not_retried(machine: Machine) -> None:
         assert "nonsense" in succeed(machine, "journalctl --no-pager --unit edged --lines 5")
     finally:
         succeed(machine, f"mv /tmp/saved {settings}")
-
-
-def test_a_start_waits_for_memory_that_another_service_uses_at_boot(machine: Machine) -> None:
-    """The unit waits longer than a normal start may take, and is neither failed nor restarted."""
-    succeed(machine, "systemctl stop edged; cp /etc/edged/edged.yaml /src/saved")
-    available = int(succeed(machine, "awk '/^MemAvailable/ {print $2}' /proc/meminfo"))
-    # A lot, so that other processes on this machine matter little: half of it as a margin.
-    taken = min(available // 4, 2 << 20)
-    settings = yaml.safe_load(succeed(machine, "cat /etc/edged/edged.yaml"))
-    settings["budget"]["min_available"] = f"{available - taken // 2}K"
-    try:
-        succeed(
-            machine,
-            write_file("/etc/edged/edged.yaml", yaml.safe_dump(settings))
-            + write_file("/usr/local/bin/neighbour", NEIGHBOUR.format(floor=available - taken))
-            + write_file("/etc/systemd/system/neighbour.service", NEIGHBOUR_UNIT)
-            + write_file("/etc/systemd/system/edged.service.d/quick.conf", QUICK)
-            + "systemctl enable neighbour; sync",
-        )
-        machine.cut_power()
-        machine.boot(until="systemctl is-active --quiet neighbour mosquitto")
-        wait_for(machine, 'systemctl status edged | grep --quiet "waiting: budget.min_available: "')
-        started = "$(systemctl show -P ExecMainStartTimestampMonotonic edged)"
-        wait_for(machine, f"[ $(($(cut -d. -f1 /proc/uptime) - {started} / 1000000)) -gt 24 ]")
-        before = show(machine, "ActiveState", "SubState", "NRestarts", "MainPID")
-        assert (before["ActiveState"], before["SubState"]) == ("activating", "start")
-        succeed(machine, "systemctl stop neighbour")
-        wait_for(machine, "systemctl is-active --quiet edged")
-        wait_for(machine, ASK)
-        after = show(machine, "NRestarts", "MainPID", "WatchdogUSec")
-        assert after == {"NRestarts": "0", "MainPID": before["MainPID"], "WatchdogUSec": "5s"}
-        # Of this start alone: the kernel counts no boots for a container, and other tests wait too.
-        this_start = "_SYSTEMD_INVOCATION_ID=$(systemctl show -P InvocationID edged)"
-        journal = succeed(machine, f"journalctl --no-pager {this_start}")
-        assert journal.count("the start waits") == 1
-    finally:
-        succeed(
-            machine,
-            "systemctl disable --now neighbour; mv /src/saved /etc/edged/edged.yaml;"
-            " rm /etc/systemd/system/neighbour.service /usr/local/bin/neighbour"
-            " /etc/systemd/system/edged.service.d/quick.conf",
-        )
 
 
 def test_a_start_waits_for_a_late_mount_and_can_be_stopped_cleanly(

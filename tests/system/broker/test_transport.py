@@ -405,6 +405,8 @@ def test_connections_that_a_client_with_the_same_identifier_ends_are_counted(
 def test_a_connection_that_breaks_within_a_packet_was_not_closed_by_the_broker() -> None:
     with ScriptedBroker([ACCEPTED_5 + b"\x30"]) as broker:
         peer = Peer(settings(broker.place, "node"))
+        peer.expect(Connected)
+        peer.transport.publish(message(REPLY))  # the broker closes when it has read something
         event = peer.expect(Disconnected)
         peer.stop()
     assert (event.num_closed, event.reason) == (0, "the connection broke")

@@ -59,6 +59,8 @@ PROCESSORS = {"cortex-a72": ["asimd"], "cortex-a76": ["asimddp", "asimd"]}
 SITE = "opt/edged/lib/python3.13/site-packages"
 MAX_IMAGE_BYTES = 250_000_000
 START_S = 300.0
+# Little to prepare and to measure, in emulation.
+SHORT = {"max_model_len": 256, "num_slots": 1, "prefill_chunk_tokens": 32}
 # The very first build compiles every package in emulation.
 pytestmark = pytest.mark.timeout(1800)
 
@@ -104,7 +106,7 @@ def serving(image: str, model: Path, broker: Broker, folder: Path, cpu: str) -> 
     config = {
         "node": "kitchen",
         "specialists": specialists,
-        "model": {"path": "/var/lib/edged-models"},
+        "model": {"path": "/var/lib/edged-models"} | SHORT,
         "broker": {"host": broker.host, "port": broker.port},
         "state": {"file": "/run/edged/state.json"},
     }

@@ -55,10 +55,12 @@ def test_a_reply_after_its_deadline_says_so(
                 with contextlib.suppress(queue.Empty):
                     reply = client.parsed(client.message(1.0))
                     asked.remove(reply["id"])
+                    is_answer = reply["status"] == "ok"
+                    if is_answer and reply["timing"]["total_ms"] <= TIMEOUT_S * 1000:
+                        continue  # published in time, and on its way when the process was stopped
                     num_late += 1
-                    ended = reply["data"].get("finish_reason") or reply["error"]["code"]
-                    assert ended in ("deadline", "timeout"), reply
-                    assert reply["status"] != "ok" or reply["timing"]["total_ms"] > PAUSE_S * 1000
+                    ended = reply["data"]["finish_reason"] if is_answer else reply["error"]["code"]
+                    assert ended == ("deadline" if is_answer else "timeout"), reply
                     continue
                 if state(tmp_path)["undelivered"] - num_gone >= len(asked):
                     num_gone += len(asked)

@@ -1,8 +1,5 @@
 """What one account tries on another neither reaches it nor changes its answers.
 
-# Others reach the same lines, and to count them takes as long again.
-pytestmark = pytest.mark.no_cover
-
 See ``crossings.py`` for the attacks. Both have the shipped access list.
 """
 

@@ -1,8 +1,5 @@
 """A request that crashes the process during decoding is tried twice, then refused alone (T2).
 
-# Others reach the same lines, and to count them takes as long again.
-pytestmark = pytest.mark.no_cover
-
 The process crashes at a text as at a bug in a library (``dying.py``); the broker redelivers
 unacknowledged requests to the next process.
 """

@@ -10,9 +10,6 @@ from tests.system.hostile.accounts_site import AccountsSite
 from tests.system.hostile.conftest import Sites
 from tests.system.hostile.sequences import main, run
 
-# Others reach the same lines, and to count them takes as long again.
-pytestmark = pytest.mark.no_cover
-
 NUM_STEPS = 2000
 SEED = 1
 

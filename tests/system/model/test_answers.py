@@ -76,7 +76,7 @@ def test_the_manifest_shows_the_gate_passed(real_bundle: Bundle) -> None:
 def test_the_fused_fp32_graph_chooses_the_tokens_of_the_export(
     real_bundle: Bundle, tokenizer: Tokenizer
 ) -> None:
-    """Greedy token ids on 20 prompts, from the fused graph and from Optimum's export."""
+    """Greedy token ids on 10 prompts, from the fused graph and from Optimum's export."""
     from edged.builder.export import find_export  # noqa: PLC0415 - needs the build extra
     from edged.builder.pipeline import default_cache  # noqa: PLC0415
     from edged.builder.recipe import load_recipe  # noqa: PLC0415
@@ -93,7 +93,7 @@ def test_the_fused_fp32_graph_chooses_the_tokens_of_the_export(
         )
         for path, is_fused in ((fused_path, True), (export.model_path, False))
     ]
-    for prompt in PROMPTS:
+    for prompt in PROMPTS[::2]:
         prompt_ids = tokenizer.encode_chat((ChatMessage("user", prompt),))
         fused, exported = (token_ids(engine, prompt_ids, 12) for engine in engines)
         assert fused == exported, prompt

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +18,6 @@ from tests.system.broker.configured import configured
 from tests.system.broker.daemons import daemon
 from tests.system.broker.peer import Peer, peer
 
-# Others reach the same lines, and to count them takes as long again.
-pytestmark = pytest.mark.no_cover
-
 ASK, CORRECT = (f"edged/kitchen/request/{operation}" for operation in ("generate", "correct"))
 NEVER, ALWAYS = 2.0, 0.0
 OTHER, REPLIES = "edged/attic/request/generate", "reply/me"
@@ -29,16 +27,26 @@ EXAMPLES = {
 }
 
 
-def teach(model: Path, folder: Path, unsure_below: float) -> Path:
-    """Teach a specialist that is sure from this confidence on."""
+@pytest.fixture(scope="module")
+def lamp(real_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A specialist that tells on from off."""
     rows = [{"prompt": one, "answer": label} for label, all_ in EXAMPLES.items() for one in all_]
-    examples, lamp = folder / "examples.jsonl", folder / "lamp"
+    folder = tmp_path_factory.mktemp("lamp")
+    examples = folder / "examples.jsonl"
     examples.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    words = ["teach", str(examples), "--model", str(model), "--output", str(lamp)]
-    subprocess.run([sys.executable, "-m", "edged", *words], check=True, capture_output=True)
-    path = lamp / DESCRIPTION
+    words = ["teach", str(examples), "--model", str(real_bundle.folder)]
+    command = [sys.executable, "-m", "edged", *words, "--output", str(folder / "lamp")]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder / "lamp"
+
+
+def sure_from(lamp: Path, folder: Path, unsure_below: float) -> Path:
+    """Copy a specialist, and have it be sure from this confidence on."""
+    copy = folder / lamp.name
+    shutil.copytree(lamp, copy)
+    path = copy / DESCRIPTION
     path.write_text(json.dumps(json.loads(path.read_text()) | {"unsure_below": unsure_below}))
-    return lamp
+    return copy
 
 
 def passed_on(client: Peer) -> dict[str, Any]:
@@ -48,7 +56,7 @@ def passed_on(client: Peer) -> dict[str, Any]:
 
 
 def test_what_is_unsure_is_asked_of_the_other_node_and_can_be_corrected(
-    real_bundle: Bundle, mosquitto: Broker, tmp_path: Path
+    real_bundle: Bundle, lamp: Path, mosquitto: Broker, tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
     state.mkdir()
@@ -56,7 +64,7 @@ def test_what_is_unsure_is_asked_of_the_other_node_and_can_be_corrected(
         tmp_path,
         real_bundle.folder,
         mosquitto,
-        specialists=[str(teach(real_bundle.folder, tmp_path, NEVER))],
+        specialists=[str(sure_from(lamp, tmp_path, NEVER))],
         request={"escalate_to": "attic"},
         state={"folder": str(state), "corrections": 10},
     )
@@ -97,7 +105,7 @@ def test_what_is_unsure_is_asked_of_the_other_node_and_can_be_corrected(
 
 @pytest.mark.parametrize("target", ["attic", "group/lab"])
 def test_a_node_asks_another_as_an_account_as_any(
-    real_bundle: Bundle, tmp_path: Path, target: str
+    real_bundle: Bundle, lamp: Path, tmp_path: Path, target: str
 ) -> None:
     nodes: dict[str, tuple[float, dict[str, Any]]] = {
         "attic": (ALWAYS, {"group": {"name": "lab"}}),
@@ -118,7 +126,7 @@ def test_a_node_asks_another_as_an_account_as_any(
                 node=node,
                 user=f"node-{node}",
                 security=REQUIRED,
-                specialists=[str(teach(real_bundle.folder, folder, unsure_below))],
+                specialists=[str(sure_from(lamp, folder, unsure_below))],
                 **sections,
             )
             stack.enter_context(daemon(folder, *arguments)).until("STATUS=serving")
