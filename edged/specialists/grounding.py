@@ -4,7 +4,8 @@ A model that learned few sentences of a function likes to fill in a field that n
 what the examples never do is made impossible: where each value of a field stood in its prompt, the
 grammar of an answer has only those values of the field that stand in the last words of this prompt.
 A slip of one letter is forgiven. A field that may be left out, and of which nothing stands there,
-is left out.
+is left out. One that may not takes any value then, since people have other words for it; but a
+number has none, so what needs one is not answered.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -37,7 +38,7 @@ class Grounded:
 
     shape: Shape
     is_needed: bool = False
-    """Whether any value will do where none stands there: something must be said."""
+    """Whether any value will do where none stands there: it has other names."""
 
     def write(self, value: Any, inputs: Inputs) -> str:  # noqa: ANN401
         """Return the text of a value, wherever it stands."""
@@ -198,7 +199,7 @@ def _record(record: Record, keys: Collection[str], key: str) -> Record:
             if one == record.head
             else with_grounding(one.shape, keys, f"{key}.{one.name}")
         )
-        if isinstance(shape, Grounded) and one.is_required:
+        if isinstance(shape, Grounded) and one.is_required and not isinstance(shape.shape, Number):
             shape = replace(shape, is_needed=True)
         fields.append(replace(one, shape=shape))
     return Record(tuple(fields), record.head)

@@ -135,6 +135,20 @@ def test_what_must_be_said_may_be_anything_where_nothing_is() -> None:
     assert not re.fullmatch(shape.pattern({PROMPT: Heard("in the kitchen")}) or "", "area=garage")
 
 
+def test_what_needs_a_number_is_not_answered_where_none_of_its_range_is_said() -> None:
+    def function(name: str, most: int) -> dict[str, Any]:
+        level = {"type": "integer", "minimum": 5, "maximum": most}
+        schema = {"type": "object", "properties": {"level": level}, "required": ["level"]}
+        return {"type": "function", "function": {"name": name, "parameters": schema}}
+
+    shape = tools_shape([function("heat", 30), function("dim", 100)])
+    held = with_grounding(shape, ["|0.arguments.level", "|1.arguments.level"])
+    pattern = held.pattern({PROMPT: Heard("60 there instead")}) or ""
+    assert re.fullmatch(pattern, "dim level=60")
+    assert not any(re.fullmatch(pattern, f"heat level={level}") for level in range(5, 31))
+    assert re.fullmatch(held.pattern({PROMPT: Heard("make it 20")}) or "", "heat level=20")
+
+
 def test_a_wording_holds_answers_to_the_prompt() -> None:
     wording = grounded(wording_of_tools(TOOLS, []), examples())
     free, held = wording.grammar(), wording.grammar({}, "in the garage")
