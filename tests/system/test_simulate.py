@@ -57,8 +57,8 @@ def test_all_requests_of_a_home_are_answered() -> None:
 @pytest.mark.parametrize("num_slots", [1, 4])
 def test_the_goals_hold_at_four_times_the_capacity(num_slots: int) -> None:
     device = Device(REFERENCE, num_slots)
-    _, ours = run("overload", hours=1.0, device=device)
-    _, fifo = run("overload", "fifo", hours=1.0, device=device)
+    _, ours = run("overload", hours=2.0, device=device)
+    _, fifo = run("overload", "fifo", hours=2.0, device=device)
     assert ours["goodput"] >= 0.9
     assert ours["goodput"] >= 2 * fifo["goodput"]
     person = ours["classes"]["interactive"]
