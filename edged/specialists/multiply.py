@@ -111,18 +111,9 @@ class Multiplier:
             for field in fields:
                 new = _Answered(field.value, [], _form(field.value, turn.said))
                 values.setdefault(repr(field.value), new).fields.append(field)
-        said = [one for one in values.values() if one.form is not None]
-        surfaces = [one.surface for one in said]
-        for one, surface in zip(said, surfaces, strict=True):
-            # "Credit" also stands in "credit card".
-            longer = [
-                o
-                for o, s in zip(said, surfaces, strict=True)
-                if o is not one and _matcher(surface).search(s)
-            ]
-            if longer or _means_other(surface, one.value, dialogue, found):
-                for each in (one, *longer):
-                    each.form = None
+        for one in values.values():
+            if one.form is not None and _means_other(one, dialogue, found):
+                one.form = None
         return list(values.values())
 
     def _answer(self, answer: Any, others: Mapping[str, Any]) -> Any:  # noqa: ANN401
@@ -214,20 +205,15 @@ def _mapped(value: Any, name: str, names: Collection[str], others: Mapping[str, 
     return others.get(repr(value), value) if name in names else value
 
 
-def _means_other(
-    surface: str,
-    value: Any,  # noqa: ANN401
-    dialogue: Dialogue,
-    found: Sequence[Sequence[Found]],
-) -> bool:
+def _means_other(one: _Answered, dialogue: Dialogue, found: Sequence[Sequence[Found]]) -> bool:
     """Tell whether a prompt says it that is not answered with it: "open", and a door is unlocked.
 
     What the answer before had there may be said: "not the kitchen".
     """
-    before: set[str] = set()
+    said, before = _matcher(one.surface), set[str]()
     for turn, fields in zip(dialogue.turns, found, strict=True):
-        keys = {field.key for field in fields if field.value == value}
-        if _matcher(surface).search(turn.said) and not (keys or before & {f.key for f in fields}):
+        keys = {field.key for field in fields if field.value == one.value}
+        if said.search(turn.said) and not (keys or before & {field.key for field in fields}):
             return True
         before = keys
     return False

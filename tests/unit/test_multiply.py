@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import Any
 
 from edged.specialists.compact.schemas import tools_shape
-from edged.specialists.dialogues import Dialogue, Turn
+from edged.specialists.dialogues import MAX_TURNS, Dialogue, Turn
 from edged.specialists.follow_ups import FollowUps
 from edged.specialists.hearing import Heard
 from edged.specialists.multiply import Multiplier
@@ -155,6 +155,63 @@ def test_words_that_mean_something_other_elsewhere_stay() -> None:
         assert second.answer["arguments"]["card"] == "credit"
 
 
+def test_different_values_stay_different() -> None:
+    alone = spoken(
+        ("from savings to the join account", call("transfer", **{"from": "savings", "to": "joint"}))
+    )
+    pairs = [turns[0].answer["arguments"] for turns in variations(alone)]
+    assert {one["to"] for one in pairs} == {"joint"}
+    assert {one["from"] for one in pairs} == {"checking", "savings", "credit_card"}
+    # Where what is left fits one of them only, both stay.
+    names = ["alpha", "beta", "gamma"]
+    parameters = {"all": names, "some": names[:2]}
+    tools = [
+        {
+            "type": "function",
+            "function": {
+                "name": name,
+                "parameters": {"type": "object", "properties": {"of": {"enum": values}}},
+            },
+        }
+        for name, values in parameters.items()
+    ]
+    one = spoken(
+        ("all of gamma", call("all", of="gamma")),
+        ("some of beta", call("some", of="beta")),
+        ("all of the first", call("all", of="alpha")),
+    )
+    multiplier = Multiplier([one], tools_shape(tools))
+    for number in range(40):
+        turns = multiplier.variation(one, number).turns
+        answers = [turn.answer["arguments"]["of"] for turn in turns]
+        assert len(set(answers)) == 3
+        assert answers[1:] == ["beta", "alpha"]
+
+
+def test_what_a_correction_takes_back_is_exchanged_as_well() -> None:
+    one = spoken(
+        ("what is in savings", call("balance", account="savings")),
+        ("no, in joint, not savings", call("balance", account="joint")),
+    )
+    found = set()
+    for first, second in variations(one):
+        account = first.answer["arguments"]["account"]
+        assert Heard(second.said).says(account)
+        found.add(account)
+    assert len(found) > 2
+
+
+def test_a_number_in_words_becomes_one_that_has_words() -> None:
+    dialogues = [
+        spoken(("move forty", call("transfer", amount=40))),
+        spoken(("move 45.5", call("transfer", amount=45.5)), line=2),
+        spoken(("move 52", call("transfer", amount=52)), line=3),
+    ]
+    multiplier = Multiplier(dialogues, BANK)
+    made = [multiplier.variation(dialogues[0], number).turns[0] for number in range(40)]
+    assert {turn.answer["arguments"]["amount"] for turn in made} == {40, 52}
+
+
 def test_a_name_with_underscores_is_said_in_words() -> None:
     one = spoken(("the balance of savings", call("balance", account="savings")))
     said = {turn.said for turns in variations(one) for turn in turns}
@@ -213,8 +270,46 @@ def test_what_an_answer_leaves_out_is_added() -> None:
     made = [one.turns[1] for one in after(asked, dialogues) if len(one.turns) == 2]
     added = [turn for turn in made if turn.said not in map(itemgetter(0), map(said, dialogues))]
     assert {turn.answer["arguments"]["account"] for turn in added} == set(ACCOUNTS)
+    assert not any(" not " in turn.said for turn in added)
     for turn in added:
         assert Heard(turn.said).says(turn.answer["arguments"]["account"].replace("_", " "))
+
+
+def test_of_two_alike_only_those_that_are_both_answered_are_exchanged() -> None:
+    moved = spoken(("20 from savings", call("transfer", amount=20, **{"from": "savings"})), line=3)
+    others = [turn.said for one in going_on(moved) for turn in one.turns]
+    last = [one.turns[-1] for one in after(moved, going_on(moved)) if len(one.turns) == 2]
+    changed = [turn.answer["arguments"] for turn in last if turn.said not in others]
+    assert changed
+    assert all(one == {"amount": 90, "from": "savings"} for one in changed)
+
+
+def test_nobody_says_closed_too() -> None:
+    one = spoken(("blinds half way", call("blinds", position="half")), line=3)
+    two = spoken(("blinds open", call("blinds", position="open")), line=4)
+    said_last = {said(made)[-1] for made in after(one, going_on(one, two))}
+    assert "make it closed" in said_last
+    assert not any("too" in text or text == "and closed" for text in said_last)
+    account = spoken(("what is in joint", call("balance", account="joint")), line=3)
+    assert "and savings" in {said(made)[-1] for made in after(account, going_on(account))}
+
+
+def test_asides_follow_and_in_other_languages_nothing_is_said_in_english() -> None:
+    aside = Turn("do fish sleep", call("unclear", reason="vague"))
+    vague = spoken(("do something", call("unclear", reason="vague")), line=3)
+    follow_ups = FollowUps(going_on(vague), BANK, asides=[aside])
+    made = [follow_ups.after(vague, number).turns[1:] for number in range(200)]
+    assert (aside,) in made
+    german = spoken(
+        ("was ist auf joint", call("balance", account="joint")),
+        ("und savings", call("balance", account="savings")),
+    )
+    assert {said(one)[2:] for one in after(german, [german])} == {(), said(german)}
+
+
+def test_no_dialogue_becomes_too_long() -> None:
+    long = spoken(*[("what is in joint", call("balance", account="joint"))] * MAX_TURNS)
+    assert after(long, [long]) == [long] * 200
 
 
 def test_what_is_not_said_is_not_changed_and_other_examples_follow() -> None:
