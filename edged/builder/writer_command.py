@@ -47,8 +47,9 @@ from edged.engine.tokenizer import Tokenizer
 from edged.engine.written import WriterRunner
 from edged.errors import BuildError, ExitCode, UsageError
 from edged.specialists.adapter import AdaptedModel, AdapterPart, adapter_bytes, made_adapter
-from edged.specialists.dialogues import Dialogue, Turn
+from edged.specialists.dialogues import Dialogue
 from edged.specialists.folder import BaseModel, Result
+from edged.specialists.follow_ups import goes_on
 from edged.specialists.names import taught_name
 from edged.specialists.writer import (
     DEFAULT_TEMPLATE,
@@ -106,8 +107,7 @@ def main(arguments: argparse.Namespace) -> int:
     of_bundle = BaseModel.of(base.bundle.manifest)
     teacher = ChoiceTeacher(engine, base.tokenizer, prompts, material, of_bundle)
     if arguments.adapter is None:
-        asides = asides_of(teacher, material, progress)
-        form, state = _taught(arguments, material, asides, base, prompts, progress)
+        form, state = _taught(arguments, material, teacher, base, prompts, progress)
     else:
         form, state = trained(read_peft(arguments.adapter))
     apart = material.held_out or material.taught
@@ -171,12 +171,14 @@ def _template(arguments: argparse.Namespace) -> str:
 def _taught(
     arguments: argparse.Namespace,
     material: Material,
-    asides: Sequence[Turn],
+    teacher: ChoiceTeacher,
     base: TaughtModel,
     prompts: Prompts,
     progress: Progress,
 ) -> tuple[AdapterForm, dict[str, torch.Tensor]]:
     """Train adapters, and return them."""
+    is_followed = arguments.variations != 1 and goes_on(material.taught)
+    asides = asides_of(teacher, material, progress) if is_followed else []
     rows = rows_to_learn(prompts, material, arguments.variations, arguments.batch, asides)
     held_out = rows_of(prompts, material.held_out)
     rows, num_held_out = [*rows, *held_out], len(held_out)
@@ -194,20 +196,24 @@ def _taught(
         f"{num_tokens} tokens; about {need >> 20} MiB of memory, in {base.kind}"
     )
     check_memory(need)
-    place = hashlib.sha256(str(arguments.output.resolve()).encode()).hexdigest()
-    checkpoint = default_cache() / "teaching" / f"{place[:16]}.pt"
     trainer = Trainer(
         model,
         Trunk(model, form.layers[0]),
         rows,
         num_held_out,
         course,
-        checkpoint=checkpoint,
+        checkpoint=_checkpoint(arguments.output),
         fingerprint=_fingerprint(rows, form, course, base, str(begun)),
     )
     _train(trainer, progress)
     trainer.forget()
     return form, state_of(model)
+
+
+def _checkpoint(output: Path) -> Path:
+    """Return the file that a run which was killed goes on from."""
+    place = hashlib.sha256(str(output.resolve()).encode()).hexdigest()
+    return default_cache() / "teaching" / f"{place[:16]}.pt"
 
 
 def _train(trainer: Trainer, progress: Progress) -> None:

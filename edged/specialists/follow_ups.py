@@ -52,6 +52,11 @@ class _Place:
         return "number" if isinstance(self.shape, Number) else repr(self.shape)
 
 
+def goes_on(dialogues: Sequence[Dialogue]) -> bool:
+    """Tell whether enough of the examples have several answers."""
+    return sum(len(one.turns) > 1 for one in dialogues) >= _LEAST_SHARE * len(dialogues)
+
+
 class FollowUps:
     """Makes dialogues that go on.
 
@@ -72,10 +77,10 @@ class FollowUps:
         self._asides = asides
         self._is_english = is_english(dialogues)
         self._dialogues, self._shape, self._seed = dialogues, shape, seed
-        self._pools = pools_of(dialogues, shape)
-        self._said = [] if shape is None else _said_keys(shape, dialogues)
-        num_going_on = sum(len(one.turns) > 1 for one in dialogues)
-        self._is_going_on = num_going_on >= _LEAST_SHARE * len(dialogues)
+        self._is_going_on = goes_on(dialogues)
+        known = dialogues if self._is_going_on else ()
+        self._pools = pools_of(known, shape)
+        self._said = [] if shape is None else _said_keys(shape, known)
 
     def after(self, dialogue: Dialogue, number: int) -> Dialogue:
         """Return an example that goes on, or as it is; the same for the same number."""

@@ -115,17 +115,21 @@ class Heard:
         return frozenset(self.numbers)
 
     @cached_property
+    def _last_words(self) -> list[str]:
+        return _words(self.text)[-MAX_WORDS:]
+
+    @cached_property
     def _places(self) -> dict[str, list[int]]:
         """Where each word stands."""
         places = defaultdict(list)
-        for index, word in enumerate(_words(self.text)[-MAX_WORDS:]):
+        for index, word in enumerate(self._last_words):
             places[word].append(index)
         return dict(places)
 
     @cached_property
     def _run_together(self) -> frozenset[str]:
         """Each word, and each two that stand side by side, without the space."""
-        words = _words(self.text)[-MAX_WORDS:]
+        words = self._last_words
         return frozenset((*words, *map("".join, pairwise(words))))
 
     @cached_property
