@@ -555,6 +555,25 @@ def test_few_examples_are_made_as_many_as_there_is_time_for(base: AdaptedBundle)
     assert num_made(2000, None) == 8000
 
 
+def test_everyday_talk_is_learned_where_dialogues_go_on(base: AdaptedBundle) -> None:
+    on = {"name": "on", "arguments": {"room": "hall"}}
+    turns = (Turn("on in the hall", on), Turn("and again", on))
+    wording, tokenizer = wording_of_tools(TOOLS, [on]), Tokenizer.load(base.bundle)
+    prompts = Prompts(tokenizer, wording, DEFAULT_TEMPLATE)
+    aside = Turn("zzz", on)
+
+    def is_learned(dialogue: Dialogue) -> bool:
+        taught = [replace(dialogue, line=line) for line in range(20)]
+        material = Material(taught, [], [], wording)
+        rows = rows_to_learn(prompts, material, 10, 1, [aside])
+        stream = (tokenizer.detokenizer() for _ in rows)
+        texts = ("".join(map(one.push, row.ids)) for one, row in zip(stream, rows, strict=True))
+        return any("zzz" in text.lower() for text in texts)
+
+    assert is_learned(Dialogue(turns, 1, ""))
+    assert not is_learned(Dialogue(turns[:1], 1, ""))
+
+
 def test_corrections_are_learned_from_in_place_of_examples(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
