@@ -1,8 +1,8 @@
 """Fail if the tests miss a line or a branch of the pure rooms (the import contract "pure").
 
-    coverage_floor.py COVERAGE_JSON
+    coverage_floor.py COVERAGE_JSON | --options
 
-Silent if they miss none.
+Silent if they miss none. --options: print pytest's options that count the lines of these rooms.
 """
 
 import json
@@ -35,9 +35,11 @@ def missing(report: dict[str, Any], rooms: list[str]) -> list[str]:
 
 def main() -> int:
     """Say what the report has as not covered; return 1 if there is any."""
-    report = json.loads(Path(sys.argv[1]).read_bytes())
-    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    problems = missing(report, pure_rooms(pyproject))
+    rooms = pure_rooms(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8")))
+    if sys.argv[1] == "--options":
+        print(*(f"--cov={room}" for room in rooms), sep="\n")
+        return 0
+    problems = missing(json.loads(Path(sys.argv[1]).read_bytes()), rooms)
     for problem in problems:
         print(f"coverage: {problem}", file=sys.stderr)
     return 1 if problems else 0

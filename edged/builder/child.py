@@ -23,7 +23,8 @@ from edged.builder.store import no_space
 from edged.errors import BuildError
 
 if TYPE_CHECKING:
-    from multiprocessing.context import SpawnProcess
+    from multiprocessing.context import ForkServerContext, SpawnContext
+    from multiprocessing.process import BaseProcess
 
 # Called with the amount done and the total, None when unknown.
 OnProgress = Callable[[int, int | None], None]
@@ -31,6 +32,7 @@ OnProgress = Callable[[int, int | None], None]
 # Environment that keeps the Hugging Face libraries from the network.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
+_CONTEXT: "SpawnContext | ForkServerContext" = multiprocessing.get_context("spawn")
 _QUOTED_LINES = 12
 _DISK_FULL = "No space left on device"  # glibc and Rust both say so
 
@@ -59,17 +61,16 @@ class Step:
 class _Child:
     """A process that has imported, or is importing, what its step needs."""
 
-    process: "SpawnProcess"
+    process: "BaseProcess"
     connection: Connection
 
     @classmethod
     def start(cls, target: str, log: Path, environment: Mapping[str, str]) -> "_Child":
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_bytes(b"")
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
+        ours, theirs = _CONTEXT.Pipe()
         arguments = (theirs, target, str(log), dict(environment))
-        process = context.Process(target=_main, args=arguments, daemon=True)
+        process = _CONTEXT.Process(target=_main, args=arguments, daemon=True)
         process.start()
         theirs.close()
         return cls(process, ours)

@@ -198,22 +198,23 @@ def measure_tuning(
 
     ``load`` loads the model, with attention computed in tiles or not.
     """
-    kernels = {has_flash: _request_s(load(has_flash), clock) for has_flash in (True, False)}
-    has_flash = min(kernels, key=lambda kernel: kernels[kernel])
+    timed = {has_flash: _request_s(load(has_flash), clock) for has_flash in (True, False)}
+    has_flash = min(timed, key=lambda kernel: sum(timed[kernel]))
     graph = load(has_flash)
-    prompts_s = {chunk: _prefill_s(graph, chunk, clock) for chunk in _CHUNKS}
+    prompts_s = {DEFAULT_CHUNK_TOKENS: timed[has_flash][0]}
+    prompts_s |= {c: _prefill_s(graph, c, clock) for c in _CHUNKS if c not in prompts_s}
     allowed = [c for c in _CHUNKS if prompts_s[c] * c / _PROMPT_TOKENS <= _MAX_CHUNK_S]
     chunk_tokens = min(allowed or _CHUNKS[:1], key=lambda chunk: prompts_s[chunk])
     return Tuning(has_flash, chunk_tokens)
 
 
-def _request_s(graph: Graph, clock: Callable[[], float]) -> float:
-    """Time a prompt and an answer of common lengths."""
+def _request_s(graph: Graph, clock: Callable[[], float]) -> tuple[float, float]:
+    """Time a prompt, in chunks of the default size, and an answer of common lengths."""
     prefill_s = _prefill_s(graph, DEFAULT_CHUNK_TOKENS, clock)
     started_s = clock()
     for step in range(_TIMED_STEPS):
         graph.forward(np.array([1]), _PROMPT_TOKENS + step, is_prefill=False)
-    return prefill_s + (clock() - started_s) * _ANSWER_TOKENS / _TIMED_STEPS
+    return prefill_s, (clock() - started_s) * _ANSWER_TOKENS / _TIMED_STEPS
 
 
 def _prefill_s(graph: Graph, chunk_tokens: int, clock: Callable[[], float]) -> float:

@@ -1,6 +1,9 @@
-"""Exports shared by the tests of the builder: each tiny model is exported once per run."""
+"""Shared by the tests of the builder: tiny exports, and a process with all libraries."""
 
+import multiprocessing
 from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +11,8 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.builder.adapted_bundle import AdaptedBundle
+
+from edged.builder import child
 
 TinyExport = Callable[..., Path]
 
@@ -35,3 +40,21 @@ def adapted(tiny_export: TinyExport, tmp_path_factory: pytest.TempPathFactory) -
     from tests.builder.adapted_bundle import write_adapted_bundle  # noqa: PLC0415 - as above
 
     return write_adapted_bundle(tiny_export("llama"), tmp_path_factory.mktemp("adapted"))
+
+
+@pytest.fixture(scope="session")
+def importer() -> ForkServerContext:
+    """A process that has imported torch and Optimum, which takes seconds, and forks others."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["edged.builder.optimum", "edged.builder.convert"])
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in child.OFFLINE.items():
+            patch.setenv(name, value)
+        ensure_running()
+    return context
+
+
+@pytest.fixture
+def forked_steps(importer: ForkServerContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of a build are forked; in a build each begins in a fresh interpreter."""
+    monkeypatch.setattr(child, "_CONTEXT", importer)

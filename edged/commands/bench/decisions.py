@@ -53,7 +53,12 @@ class Decider:
         keep_one_heap()
         bundle = open_bundle(options.bundle)
         tokenizer = Tokenizer.load(bundle)
+        self._encode = tokenizer.encode
+        self._template = Template(tokenizer.encode, tokenizer.beginning_ids)
         context, threads = context_of(bundle, options), options.num_threads
+        longest = max(len(self._template.prompt(text, 0)[0]) for text in self._texts(0))
+        if longest >= context:
+            raise UsageError(f"--context {context}: at least {longest + 1} for a decision")
         model = ModelConfig(path=options.bundle, max_model_len=context, num_threads=threads)
         config = Config(model=model, state=StateConfig(folder=state))
         settings = fitted_settings(config, bundle, _NUM_SLOTS, available_bytes())
@@ -63,23 +68,19 @@ class Decider:
             raise BundleError(
                 f"{options.bundle}: gives no hidden states; rebuild it with `edged build`"
             )
-        self._encode = tokenizer.encode
-        self._template = Template(tokenizer.encode, tokenizer.beginning_ids)
-        longest = max(len(ids) for ids, _ in self.prompts(0))
-        if longest >= context:
-            raise UsageError(f"--context {context}: at least {longest + 1} for a decision")
         self.engine.make_prefix(self._template.before_ids)
 
     def prompts(self, seed: int) -> list[Prompt]:
         """Return prompts of 40 tokens, or few less, in the template."""
+        return [self._template.prompt(text, self._width) for text in self._texts(seed)]
+
+    def _texts(self, seed: int) -> Iterator[str]:
         choose = random.Random(seed)  # noqa: S311 - filler text
-        found = []
         for _ in range(_PER_TURN):
             text = longer = choose.choice(WORDS)
             while len(self._encode(longer)) <= _PROMPT_TOKENS:
                 text, longer = longer, f"{longer} {choose.choice(WORDS)}"
-            found.append(self._template.prompt(text, self._width))
-        return found
+            yield text
 
 
 def decide(engine: Engine, prompts: Sequence[Prompt], num_clients: int) -> None:

@@ -2,12 +2,17 @@
 
 import fcntl
 import importlib.util
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from edged.bundle.folder import Bundle, open_bundle
+from edged.config.keys import Config, ModelConfig, StateConfig
+from edged.daemon.measurements import fitted_settings
+from edged.daemon.memory import available_bytes
 from edged.engine.loading import load_engine
 from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings
@@ -29,6 +34,22 @@ def real_bundle() -> Bundle:
         built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     require(built.returncode == 0, f"the real model cannot be built:\n{built.stderr[-2000:]}")
     return open_bundle(ROOT / built.stdout.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def tuned(real_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for state with what a node's first start measures and prepares, to be copied.
+
+    That takes 20 s of processor time, so it is one for all workers.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    folder = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "tuned"
+    folder.mkdir(exist_ok=True)
+    config = Config(model=ModelConfig(path=real_bundle.folder), state=StateConfig(folder=folder))
+    with folder.with_name("tuned.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        fitted_settings(config, real_bundle, 1, available_bytes())
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -56,10 +56,9 @@ def passed_on(client: Peer) -> dict[str, Any]:
 
 
 def test_what_is_unsure_is_asked_of_the_other_node_and_can_be_corrected(
-    real_bundle: Bundle, lamp: Path, mosquitto: Broker, tmp_path: Path
+    real_bundle: Bundle, tuned: Path, lamp: Path, mosquitto: Broker, tmp_path: Path
 ) -> None:
-    state = tmp_path / "state"
-    state.mkdir()
+    state = shutil.copytree(tuned, tmp_path / "state")
     arguments = configured(
         tmp_path,
         real_bundle.folder,

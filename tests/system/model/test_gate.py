@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.builder import gate, quality
+from edged.builder import gate, quality, verify
 from edged.builder.export import Export, find_export
 from edged.builder.gate import gate_prompts
 from edged.builder.pipeline import default_cache
@@ -14,7 +14,7 @@ from edged.builder.provenance import model_facts
 from edged.builder.quality import table
 from edged.builder.quantize import Scheme, quantize
 from edged.builder.recipe import load_recipe
-from edged.builder.verify import run_gate
+from edged.builder.verify import run_gate, unseen_text
 from edged.bundle.folder import Bundle, write_manifest
 from edged.bundle.manifest import (
     FORMAT,
@@ -44,8 +44,9 @@ def export(real_bundle: Bundle) -> Export:
 
 @pytest.fixture(autouse=True)
 def short_gate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A prompt of each group, through the portable graph: minutes become seconds."""
+    """A prompt of each group and the second text's beginning, through the portable graph."""
     monkeypatch.setattr(gate, "gate_prompts", lambda: gate_prompts()[:3])
+    monkeypatch.setattr(verify, "unseen_text", lambda: unseen_text()[:800])
     monkeypatch.setattr(quality, "TOKENS_MIN", 300)
 
 

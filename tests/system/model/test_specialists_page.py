@@ -116,9 +116,10 @@ class Walk:
 
 
 @pytest.fixture
-def walked(tmp_path: Path, real_bundle: Bundle, mosquitto: Broker) -> Iterator[Walk]:
+def walked(tmp_path: Path, real_bundle: Bundle, tuned: Path, mosquitto: Broker) -> Iterator[Walk]:
     """What each block of the page printed; the node still runs."""
     require(shutil.which("mosquitto_rr"), "mosquitto_rr is not installed (apt: mosquitto-clients)")
+    shutil.copytree(tuned, tmp_path / "state")
     with ExitStack() as stack:
         walk = Walk(tmp_path, real_bundle, mosquitto, stack)
         for language, block in BLOCKS:
