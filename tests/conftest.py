@@ -38,6 +38,12 @@ PACKAGES = {
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Programs that tests start do not find what is in this folder, as on a device.
+_ABSENT = str(Path(__file__).with_name("absent"))
+_PATHS = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+if _ABSENT not in _PATHS:
+    os.environ["PYTHONPATH"] = os.pathsep.join([_ABSENT, *filter(None, _PATHS)])
+
 # How fast examples are made and run says something about the machine only.
 settings.register_profile("edged", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # `make quick` draws a tenth of the examples (tests/examples.py).

@@ -30,6 +30,8 @@ class TinyConfig:
     head_size: int = 16
     intermediate: int = 96
     max_model_len: int = 256
+    fatal_token: int | None = None
+    """A token at which the graph divides -2^63 by -1: on x86-64 the process ends with SIGFPE."""
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -121,8 +123,16 @@ class Graph:
     def attention(self, layer: int, query: str, key: str, value: str) -> str:
         raise NotImplementedError
 
+    def ids(self) -> str:
+        if self.config.fatal_token is None:
+            return "input_ids"
+        is_fatal = self.add("Equal", "input_ids", self.constant(self.config.fatal_token))
+        least, none = (self.constant(np.int64(value)) for value in (-(2**63), 0))
+        zeros = self.add("Div", self.add("Where", is_fatal, least, none), self.constant([[-1]]))
+        return self.add("Add", "input_ids", zeros)
+
     def body(self) -> str:
-        x = self.add("Gather", "embed", "input_ids")
+        x = self.add("Gather", "embed", self.ids())
         for i in range(self.config.num_layers):
             normed = self.norm(x, f"{i}.norm1")
             query, key, value = (self.add("MatMul", normed, f"{i}.{name}") for name in "qkv")

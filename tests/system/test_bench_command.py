@@ -120,8 +120,8 @@ def test_a_daemon_that_is_never_ready_times_out(tmp_path: Path) -> None:
 
 
 def test_decisions_need_a_bundle_that_gives_hidden_states(
-    bundle: Path, capsys: pytest.CaptureFixture[str]
+    slow_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["bench", "--model", str(bundle), "--threads", "1", "--decisions"]
+    words = ["bench", "--model", str(slow_bundle), "--threads", "1", "--decisions"]
     assert main(words) == ExitCode.CONFIG
     assert "gives no hidden states; rebuild it" in capsys.readouterr().err
