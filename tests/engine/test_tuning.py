@@ -84,6 +84,14 @@ def test_the_fastest_is_taken_that_keeps_nobody_waiting(
     assert measure_tuning(load, clock) == expected
 
 
+def test_a_prompt_is_read_ten_times_in_all() -> None:
+    """Twice with each kernel, in the default chunks, and twice in each other chunk."""
+    clock = FakeClock(0.0)
+    measure_tuning(lambda _: TimedGraph(clock, token_s=1.0, run_s=0.0), clock)
+    answers = 2 * 8
+    assert clock() == 10 * 256 + answers
+
+
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
     return open_bundle(write_tiny_bundle(tmp_path / "bundle", config=TinyConfig(max_model_len=512)))

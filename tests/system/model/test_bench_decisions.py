@@ -32,5 +32,6 @@ def test_decisions_a_second_are_measured_for_each_number_of_clients(
     assert "decisions of 40 tokens, 1 clients, per s" in told
     assert "1.00 x" in told
     monkeypatch.setattr(decisions, "_PROMPT_TOKENS", 80)
+    monkeypatch.setattr(decisions, "load_engine", lambda *_: pytest.fail("the model was loaded"))
     assert main([*words, "--context", "160"]) == ExitCode.USAGE
     assert "--context 160: at least" in capsys.readouterr().err
