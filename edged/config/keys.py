@@ -15,8 +15,6 @@ from edged.config.declare import required, setting
 from edged.protocol.topic import refuse_prefix, refuse_topic
 from edged.protocol.wire import MAX_USER_BYTES, is_user
 
-# Largest ``prefill_chunk_tokens`` the autotuning tries; memory is planned for it.
-MAX_TUNED_CHUNK_TOKENS = 256
 # Values of ``security.identity``.
 IDENTITIES = IDENTITY_REQUIRED, IDENTITY_OPTIONAL = "required", "optional"
 # Without NUL, as the texts of a request.

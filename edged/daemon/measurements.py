@@ -15,25 +15,22 @@ import logging
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-
-import numpy as np
 
 from edged.bundle.folder import Bundle
 from edged.bundle.manifest import GraphKind
 from edged.bundle.plain_file import read_plain
-from edged.config.keys import MAX_TUNED_CHUNK_TOKENS, Config
+from edged.config.keys import Config
 from edged.daemon.atomic_file import AtomicFile
 from edged.daemon.specialist_folders import needs_adapters
-from edged.engine.graph import Graph
-from edged.engine.loading import load_graph
+from edged.engine import tuning
 from edged.engine.loop import Engine
 from edged.engine.prepared import describe_processor, device_key, prepared_model
 from edged.engine.steps import EngineSettings
+from edged.engine.tuning import CHUNKS, Tuning
 from edged.scheduling.latency_model import CostEstimate
 
 if TYPE_CHECKING:
@@ -47,25 +44,8 @@ _RECIPE = "2"
 COST_FILE, TUNING_FILE = "cost.json", "tuning.json"
 _MAX_FILE_BYTES = 4096
 _CPUINFO = Path("/proc/cpuinfo")
-DEFAULT_CHUNK_TOKENS = 64
-_CHUNKS = (32, 64, 128, MAX_TUNED_CHUNK_TOKENS)
-# A longer chunk would keep a cancel, or the next token of another answer, waiting for too long.
-_MAX_CHUNK_S = 0.1
-_PROMPT_TOKENS = 256
-_ANSWER_TOKENS = 64
-_TIMED_STEPS = 8
 # For the child; the unit gives a start 3 minutes.
 _LIMIT_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Tuning:
-    """How a model is run; by default, as it is fastest on most processors."""
-
-    has_flash: bool | None = None
-    """Whether attention is computed in tiles; None leaves it to the engine."""
-    chunk_tokens: int = DEFAULT_CHUNK_TOKENS
-    """Prompt tokens of one prefill pass."""
 
 
 def fingerprint(config: Config, bundle: Bundle, cpuinfo: Path = _CPUINFO) -> str:
@@ -112,16 +92,16 @@ def fitted_settings(
     prepared = folder / "prepared" if folder else path.with_name(f"{path.name}.prepared")
     is_adapted = bundle.manifest.takes_adapters and needs_adapters(config.specialists)
     copy = prepared_model(bundle, prepared, room_bytes, is_adapted=is_adapted)
-    tuning = known_tuning(config, bundle, copy)
+    fastest = known_tuning(config, bundle, copy)
     return EngineSettings(
         config.model.max_model_len,
         config.model.num_threads,
-        config.model.prefill_chunk_tokens or tuning.chunk_tokens,
+        config.model.prefill_chunk_tokens or fastest.chunk_tokens,
         num_slots,
-        has_flash=tuning.has_flash,
+        has_flash=fastest.has_flash,
         model_path=copy or (bundle.adapted_path if is_adapted else None),
         # Memory is planned for so many, whatever chunk was found to be the fastest.
-        batch_tokens=config.model.prefill_chunk_tokens or MAX_TUNED_CHUNK_TOKENS,
+        batch_tokens=config.model.prefill_chunk_tokens or CHUNKS[-1],
     )
 
 
@@ -143,8 +123,8 @@ def known_tuning(config: Config, bundle: Bundle, model_path: Path | None) -> Tun
         return Tuning()
 
 
-def _is_possible(tuning: Tuning) -> bool:
-    return tuning.has_flash in (True, False) and tuning.chunk_tokens in _CHUNKS
+def _is_possible(found: Tuning) -> bool:
+    return found.has_flash in (True, False) and found.chunk_tokens in CHUNKS
 
 
 def _load(path: Path, key: str, kind: type[_T], is_possible: Callable[[_T], bool]) -> _T | None:
@@ -191,69 +171,16 @@ def _load_or_measure(
     return value
 
 
-def measure_tuning(
-    load: Callable[[bool], Graph], clock: Callable[[], float] = time.perf_counter
-) -> Tuning:
-    """Time a request with each kernel, then a prompt in chunks of several sizes; blocks.
-
-    ``load`` loads the model, with attention computed in tiles or not.
-    """
-    timed = {has_flash: _request_s(load(has_flash), clock) for has_flash in (True, False)}
-    has_flash = min(timed, key=lambda kernel: sum(timed[kernel]))
-    graph = load(has_flash)
-    prompts_s = {DEFAULT_CHUNK_TOKENS: timed[has_flash][0]}
-    prompts_s |= {c: _prefill_s(graph, c, clock) for c in _CHUNKS if c not in prompts_s}
-    allowed = [c for c in _CHUNKS if prompts_s[c] * c / _PROMPT_TOKENS <= _MAX_CHUNK_S]
-    chunk_tokens = min(allowed or _CHUNKS[:1], key=lambda chunk: prompts_s[chunk])
-    return Tuning(has_flash, chunk_tokens)
-
-
-def _request_s(graph: Graph, clock: Callable[[], float]) -> tuple[float, float]:
-    """Time a prompt, in chunks of the default size, and an answer of common lengths."""
-    prefill_s = _prefill_s(graph, DEFAULT_CHUNK_TOKENS, clock)
-    started_s = clock()
-    for step in range(_TIMED_STEPS):
-        graph.forward(np.array([1]), _PROMPT_TOKENS + step, is_prefill=False)
-    return prefill_s, (clock() - started_s) * _ANSWER_TOKENS / _TIMED_STEPS
-
-
-def _prefill_s(graph: Graph, chunk_tokens: int, clock: Callable[[], float]) -> float:
-    token_ids = np.arange(_PROMPT_TOKENS) % graph.vocab_size
-    times_s = []
-    for _ in range(2):
-        started_s = clock()
-        for start in range(0, _PROMPT_TOKENS, chunk_tokens):
-            graph.forward(token_ids[start : start + chunk_tokens], start)
-        times_s.append(clock() - started_s)
-    # Not the mean: other processes only ever slow it down.
-    return min(times_s)
-
-
 def _measure_in_child(config: Config, bundle: Bundle, model_path: Path) -> Tuning:
     """Measure in a child process, whose memory is freed with it."""
     _LOG.info("measuring how the model runs fastest on this device, once")
     options = {
         "is_fused": bundle.manifest.graph is GraphKind.FUSED,
         "num_threads": config.model.num_threads,
-        "max_model_len": _PROMPT_TOKENS + _ANSWER_TOKENS,
     }
-    command = [sys.executable, "-m", __spec__.name, str(model_path), json.dumps(options)]
+    command = [sys.executable, "-m", tuning.__spec__.name, str(model_path), json.dumps(options)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=True)
-    tuning = Tuning(**json.loads(done.stdout))
-    kernel = "in tiles" if tuning.has_flash else "as a whole"
-    _LOG.info("attention %s, prompts in chunks of %d tokens", kernel, tuning.chunk_tokens)
-    return tuning
-
-
-def main() -> int:
-    """Measure a model and print the tuning as JSON: the child process."""
-    model_path, options = Path(sys.argv[1]), json.loads(sys.argv[2])
-    tuning = measure_tuning(
-        lambda has_flash: load_graph(model_path, has_flash=has_flash, **options)
-    )
-    print(json.dumps(asdict(tuning)))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    found = Tuning(**json.loads(done.stdout))
+    kernel = "in tiles" if found.has_flash else "as a whole"
+    _LOG.info("attention %s, prompts in chunks of %d tokens", kernel, found.chunk_tokens)
+    return found

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 
 from edged.bundle.folder import Bundle
 from edged.bundle.manifest import TOKENIZER, GraphKind, KvType, Manifest
-from edged.config.keys import MAX_TUNED_CHUNK_TOKENS, Config
+from edged.config.keys import Config
 from edged.daemon import memory
 from edged.daemon.memory import KernelLimits
 from edged.daemon.specialist_folders import needs_adapters, planned_bytes
 from edged.daemon.warm_prefixes import planned_tokens
+from edged.engine.tuning import CHUNKS
 from edged.errors import ConfigError, UnavailableError
 from edged.node.ledger import REPLAY_BYTES, deliveries_bytes, request_bytes
 from edged.node.sessions import MAX_SESSION_BYTES
@@ -138,7 +139,7 @@ def plan_memory(config: Config, bundle: Bundle, held: MemorySnapshot, num_slots:
     slot_bytes = max_model_len * manifest.model.kv_bytes_per_token
     prefix_bytes = planned_tokens(config) * manifest.model.kv_bytes_per_token
     # Which chunk is the fastest is measured later, when the memory is taken already.
-    chunk_tokens = min(config.model.prefill_chunk_tokens or MAX_TUNED_CHUNK_TOKENS, max_model_len)
+    chunk_tokens = min(config.model.prefill_chunk_tokens or CHUNKS[-1], max_model_len)
     is_adapted = manifest.takes_adapters and needs_adapters(config.specialists)
     weights_bytes = manifest.loaded_bytes(is_adapted=is_adapted)
     working_bytes = _working_bytes(manifest, chunk_tokens, num_slots)

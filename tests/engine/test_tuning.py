@@ -15,15 +15,10 @@ from edged.bundle.folder import Bundle, open_bundle, write_manifest
 from edged.bundle.manifest import ADAPTED_MODEL
 from edged.config.keys import Config, ModelConfig, StateConfig
 from edged.daemon import measurements
-from edged.daemon.measurements import (
-    TUNING_FILE,
-    Tuning,
-    fitted_settings,
-    known_tuning,
-    measure_tuning,
-)
+from edged.daemon.measurements import TUNING_FILE, fitted_settings, known_tuning
 from edged.engine.graph import Graph
 from edged.engine.steps import DecodeInput
+from edged.engine.tuning import Tuning, measure_tuning
 from edged.specialists.writer import WRITER
 from tests.damages import DAMAGES
 from tests.fakes import FakeClock
@@ -84,12 +79,26 @@ def test_the_fastest_is_taken_that_keeps_nobody_waiting(
     assert measure_tuning(load, clock) == expected
 
 
-def test_a_prompt_is_read_ten_times_in_all() -> None:
-    """Twice with each kernel, in the default chunks, and twice in each other chunk."""
+@pytest.mark.parametrize(
+    ("token_s", "num_prompts"),
+    [
+        # Twice with each kernel, in the default chunks, and twice in each other chunk.
+        (0.0001, 10),
+        # Chunks of 128 take too long, so those of 256 are not timed.
+        (0.001, 8),
+        # As those of 64 do: the smallest are taken, whatever they take.
+        (0.005, 4),
+        # Nor does it take a second time to tell what takes long.
+        (0.01, 2),
+    ],
+)
+def test_a_device_reads_no_more_prompts_than_tell_something(
+    token_s: float, num_prompts: int
+) -> None:
     clock = FakeClock(0.0)
-    measure_tuning(lambda _: TimedGraph(clock, token_s=1.0, run_s=0.0), clock)
+    measure_tuning(lambda _: TimedGraph(clock, token_s, run_s=0.0), clock)
     answers = 2 * 8
-    assert clock() == 10 * 256 + answers
+    assert clock() == pytest.approx((num_prompts * 256 + answers) * token_s)
 
 
 @pytest.fixture

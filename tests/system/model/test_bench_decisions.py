@@ -9,6 +9,7 @@ from edged.bundle.folder import Bundle
 from edged.cli import main
 from edged.commands.bench import decisions
 from edged.daemon import measurements
+from edged.engine.tuning import Tuning
 from edged.errors import ExitCode
 
 
@@ -20,7 +21,7 @@ def test_decisions_a_second_are_measured_for_each_number_of_clients(
 ) -> None:
     monkeypatch.setattr(decisions, "SETTLE_S", 0.0)
     monkeypatch.setattr(decisions, "_PER_TURN", 4)
-    monkeypatch.setattr(measurements, "known_tuning", lambda *_: measurements.Tuning())
+    monkeypatch.setattr(measurements, "known_tuning", lambda *_: Tuning())
     file = tmp_path / "b.json"
     words = ["bench", "--model", str(real_bundle.model_path.parent), "--decisions", "--runs", "2"]
     assert main([*words, "--json", str(file)]) == ExitCode.OK
