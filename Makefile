@@ -20,6 +20,10 @@
 .PHONY: help demo quick unit engine system builder test check image release clean distclean
 .SUFFIXES:
 
+# Many short programs run here. Where this is set, as in some containers, each would compile all that it
+# imports, torch too.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Literal: a dollar sign in a prompt stays a dollar sign. Only from the command line, because some
 # shells export their own PROMPT.
 ifeq ($(origin PROMPT),command line)
