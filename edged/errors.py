@@ -11,7 +11,6 @@ class ErrorCode(StrEnum):
 
     BAD_REQUEST = "bad_request"
     IDENTITY_REQUIRED = "identity_required"
-    FORBIDDEN_TOPIC = "forbidden_topic"
     TIMEOUT = "timeout"
     PAYLOAD_TOO_LARGE = "payload_too_large"
     UNSUPPORTED_CONTENT_TYPE = "unsupported_content_type"
@@ -37,7 +36,6 @@ class ErrorCode(StrEnum):
 _STATUS = {
     ErrorCode.BAD_REQUEST: 400,
     ErrorCode.IDENTITY_REQUIRED: 403,
-    ErrorCode.FORBIDDEN_TOPIC: 403,
     ErrorCode.TIMEOUT: 408,
     ErrorCode.PAYLOAD_TOO_LARGE: 413,
     ErrorCode.UNSUPPORTED_CONTENT_TYPE: 415,

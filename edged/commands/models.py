@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument(
         "--slower",
         action="store_true",
-        help=f"install a model that is less than {LEAST_SPEED:.0%} as fast as what serves",
+        help=f"install a model that is less than {LEAST_SPEED:.0%}% as fast as what serves",
     )
     add.add_argument(
         "--wait", action="store_true", help="return when the trial has ended; fails if it failed"

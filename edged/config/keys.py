@@ -45,7 +45,7 @@ _DISCOVERY = kinds.text(
     64,
 )
 _WEIGHTS = kinds.number_of_each(
-    kinds.text("a user name of at most 128 characters, without /, + and #", r"[^/+#]+", 128),
+    _USER,
     kinds.number(0.1, 100),
 )
 
@@ -107,6 +107,11 @@ class BrokerConfig:
     """MQTT version; `auto` tries 5 and falls back to 3.1.1."""
     session_expiry_s: float = setting(kinds.duration("0s", "30d"), 3600.0)
     """How long the broker keeps requests for a disconnected node (MQTT 5)."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the broker is on this machine."""
+        return self.host.lower() in ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

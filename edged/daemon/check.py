@@ -16,7 +16,7 @@ from edged.daemon.invocation import (
     read_config,
 )
 from edged.daemon.memory_plan import lasting_problem
-from edged.errors import ConfigError, EdgedError, ExitCode
+from edged.errors import ConfigError, ExitCode
 
 add_arguments = add_config_arguments
 
@@ -51,10 +51,12 @@ def check(config: Config, *, trusted_sha256: str | None = None) -> Bundle:
     return bundle
 
 
-def reload_problem(read: Callable[[], Config], running_sha256: str) -> str | None:
-    """Return why a running daemon must not use the configuration as it is now; None if it may."""
-    try:
-        check(read(), trusted_sha256=running_sha256)
-    except EdgedError as error:
-        return str(error)
-    return None
+def changed(read: Callable[[], Config], running_sha256: str) -> Config:
+    """Return the configuration as it is now, checked for a daemon that runs.
+
+    Raises:
+        EdgedError: Why it must not be used.
+    """
+    config = read()
+    check(config, trusted_sha256=running_sha256)
+    return config

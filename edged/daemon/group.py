@@ -112,6 +112,8 @@ class Group:
 
     def take(self, event: TransportEvent) -> None:
         """Handle an event of the group's connection."""
+        if self.membership is Membership.REFUSED:
+            return  # it was in the inbox when the connection was given up
         match event:
             case Connected():
                 self._send_probe()

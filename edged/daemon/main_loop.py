@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from edged.config.keys import Config
 from edged.daemon.connection_log import ConnectionLog
 from edged.daemon.driver import Driver
 from edged.daemon.former_session import FormerSession, FromFormer
@@ -19,7 +20,7 @@ from edged.daemon.inbox import Event, FromGroup, FromOther, Inbox, ReloadRequest
 from edged.daemon.model_trial import ModelTrial
 from edged.daemon.reporting import Reporter
 from edged.daemon.sdnotify import Notifier
-from edged.errors import EdgedError
+from edged.errors import EdgedError, UnavailableError
 from edged.node.events import (
     Abandon,
     CorrectionKept,
@@ -78,21 +79,22 @@ class MainLoop:
     Args:
         inbox: Has the events of the other threads and of signals.
         parts: Handle them.
-        reload_problem: Returns why a changed configuration must not be used, if so; None where
-            there is no file.
-        exchange_specialists: Takes up a change that needs no restart; returns whether it was one.
+        read_changed: Reads the configuration again, and raises ``EdgedError`` where it must not be
+            used; None where there is no file.
+        exchange_specialists: Takes up a change that needs no restart; returns whether it was one,
+            and raises ``UnavailableError`` where there is no room for it.
     """
 
     def __init__(
         self,
         inbox: Inbox,
         parts: Parts,
-        reload_problem: Callable[[], str | None] | None = None,
-        exchange_specialists: Callable[[], bool] = lambda: False,
+        read_changed: Callable[[], Config] | None = None,
+        exchange_specialists: Callable[[Config], bool] = lambda _: False,
     ) -> None:
         self._inbox = inbox
         self._parts = parts
-        self._reload_problem = reload_problem
+        self._read_changed = read_changed
         self._exchange_specialists = exchange_specialists
         self._clock = parts.driver.edges.clock
         self._operator_events = parts.driver.edges.operator_events
@@ -204,20 +206,31 @@ class MainLoop:
 
     def _begin_reload(self) -> None:
         notifier = self._parts.notifier
-        if self._reload_problem is None or self._stop_limit_s is not None:
+        if self._read_changed is None or self._stop_limit_s is not None:
             return
-        problem = self._reload_problem()
-        if problem is not None:
-            _LOG.error("the configuration is not taken up, the old one stays: %s", problem)
-            notifier.status(f"serving with the old configuration: {problem}")
+        try:
+            # Read once: the file may change at any moment.
+            config = self._read_changed()
+        except EdgedError as error:
+            self._keep_configuration(error)
             return
         notifier.reloading(time.monotonic_ns() // 1000)
-        if self._exchange_specialists():
+        try:
+            is_exchanged = self._exchange_specialists(config)
+        except UnavailableError as error:
+            notifier.ready()
+            self._keep_configuration(error)
+            return
+        if is_exchanged:
             notifier.ready()
             return
         _LOG.info("the configuration is in order: restarting with it")
         self.is_reloading = True
         self._drain()
+
+    def _keep_configuration(self, error: EdgedError) -> None:
+        _LOG.error("the configuration is not taken up, the old one stays: %s", error)
+        self._parts.notifier.status(f"serving with the old configuration: {error}")
 
     def _drain(self) -> None:
         self._stop_limit_s = self._clock() + DRAIN_LIMIT_S

@@ -31,7 +31,6 @@ CHANGE_INTERVAL_S = 1.0
 def info_members(model: ResidentModel) -> dict[str, Any]:
     """Describe the node: versions, the model, and what requests may ask for."""
     config, bundle = model.config, model.bundle
-    is_local = config.broker.host in ("localhost", "127.0.0.1", "::1")
     return {
         "edged": edged.__version__,
         "model": {
@@ -57,7 +56,7 @@ def info_members(model: ResidentModel) -> dict[str, Any]:
         "specialists": model.specialists.info(),
         "formats": [kind.value for kind in FormatType],
         "identity": config.security.identity,
-        "insecure_broker": not is_local and (config.broker.username is None),
+        "insecure_broker": not config.broker.is_local and (config.broker.username is None),
     }
 
 

@@ -18,7 +18,7 @@ from typing import NoReturn
 import edged
 from edged.config.keys import Config
 from edged.daemon import memory
-from edged.daemon.check import reload_problem
+from edged.daemon.check import changed
 from edged.daemon.client_id import client_ids, forget_former
 from edged.daemon.confinement import Confinement
 from edged.daemon.connection_log import ConnectionLog
@@ -53,7 +53,7 @@ from edged.daemon.wiring import (
 from edged.daemon.worker import Worker
 from edged.engine.grammar import compile_format
 from edged.engine.writing import WriterPrompts
-from edged.errors import EdgedError, ExitCode
+from edged.errors import EdgedError, ExitCode, UnavailableError
 from edged.node.events import Synced
 from edged.node.ledger import Account
 from edged.node.node import Node
@@ -123,8 +123,8 @@ def serve(
     worker = parts.driver.edges.worker
     worker.start_thread()
     parts.driver.edges.preparer.start_thread()
-    problem = partial(reload_problem, read, model.bundle.sha256) if is_reloadable else None
-    loop = MainLoop(inbox, parts, problem, partial(exchange_specialists, read, model, parts))
+    read_changed = partial(changed, read, model.bundle.sha256) if is_reloadable else None
+    loop = MainLoop(inbox, parts, read_changed, partial(exchange_specialists, model, parts))
     code = _run(loop)
     connections.close(Will(topics_of(model.config).availability, OFFLINE))
     is_idle = worker.stop(STOP_LIMIT_S)
@@ -291,16 +291,16 @@ def _correction_keeper(model: ResidentModel, inbox: Inbox) -> CorrectionKeeper:
     return CorrectionKeeper(file, lambda: model.specialists.installed, inbox.put)
 
 
-def exchange_specialists(read: Callable[[], Config], model: ResidentModel, parts: Parts) -> bool:
+def exchange_specialists(model: ResidentModel, parts: Parts, config: Config) -> bool:
     """Take up a reload that concerns nothing but specialists; return whether it was one.
 
     The first one needs a place in the cache, and the first that writes another graph of the model,
     so both take a restart.
 
     Raises:
+        UnavailableError: There is no room for them; the old ones stay.
         TrialFailedError: One on trial does not serve.
     """
-    config = read()
     if replace(config, specialists=model.config.specialists) != model.config:
         return False
     folders = config.specialists
@@ -312,11 +312,8 @@ def exchange_specialists(read: Callable[[], Config], model: ResidentModel, parts
     ledger, num_slots = parts.driver.node.guard.ledger, model.engine.num_slots
     needed_bytes = planned_bytes(folders, num_slots)
     if needed_bytes > ledger.free_bytes:
-        _LOG.error(
-            "specialists: %d MiB do not fit into budget.memory; the old ones stay",
-            needed_bytes >> 20,
-        )
-        return True
+        needed_mib = needed_bytes >> 20
+        raise UnavailableError(f"specialists: {needed_mib} MiB do not fit into budget.memory")
     model.specialists.read(folders)
     parts.trial.begin(config, parts.driver.node.metrics.served)
     parts.trial.check(model.specialists.problems)

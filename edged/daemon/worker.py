@@ -17,7 +17,7 @@ from edged.engine.steps import PromptOrigin, Step
 from edged.errors import ErrorCode
 from edged.node.events import Probed
 from edged.node.generation import Finished, Fragment, Generation, Paused, TextStream
-from edged.protocol.request import FinishReason, FormatType, Rejected
+from edged.protocol.request import Answer, FinishReason, FormatType, Rejected
 from edged.transport.clock import boot_s
 
 _LOG = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Worker:
 
     def release(self) -> None:
         """Free the memory of the prefix cache."""
-        self._commands.put(self._engine.release)
+        self._commands.put(self._release)
 
     def probe(self) -> None:
         """Time short requests of its own, until there is another command."""
@@ -137,6 +137,12 @@ class Worker:
             run.was_paused = True
             self._emit(Paused(run))
 
+    def _release(self) -> None:
+        try:
+            self._engine.release()
+        except Exception:  # noqa: BLE001 - nobody waits for it
+            _LOG.exception("the memory of the prefix cache could not be freed")
+
     def _probe(self) -> None:
         if self._running:
             return
@@ -152,7 +158,11 @@ class Worker:
 
     def _begin(self, run: Generation) -> None:
         now_s = self._busy_since_s = self._clock()
-        run.start(self._new_text_stream(), now_s)
+        try:
+            run.start(self._new_text_stream(), now_s)
+        except Exception as error:  # noqa: BLE001 - the per-request boundary: it must reply
+            self._fail(run, error)
+            return
         is_held = run.constraint is not None or run.decider is not None
         if not is_held and run.request.format.type is not FormatType.TEXT:
             # Free text where a format was asked for is an answer that somebody may act on.
@@ -226,22 +236,33 @@ class Worker:
             run.text_stream = self._new_text_stream()
             self._start_run(run)
         else:
-            self._emit(Finished(run, run.end(FinishReason.DEADLINE), self._clock()))
+            self._emit(Finished(run, self._outcome(run, FinishReason.DEADLINE), self._clock()))
 
     def _end(self, run: Generation, reason: FinishReason | None) -> None:
         """Finish a generation with its text so far; a reason of its own goes before this one."""
         self._drop(run)
-        outcome, now_s = run.end(reason), self._clock()
+        outcome, now_s = self._outcome(run, reason), self._clock()
         if run.request.is_stream:
             self._emit(run.take_fragment(now_s, is_done=True))
         self._emit(Finished(run, outcome, now_s))
 
+    def _outcome(self, run: Generation, reason: FinishReason | None) -> Answer | Rejected:
+        try:
+            return run.end(reason)
+        except Exception as error:  # noqa: BLE001 - the per-request boundary: it must reply
+            return _failure(run, error)
+
     def _fail(self, run: Generation, error: Exception | None = None) -> None:
-        _LOG.error("generation failed: key=%d", run.key, exc_info=error or True)
-        self._emit(Finished(run, _FAILED, self._clock()))
+        self._emit(Finished(run, _failure(run, error), self._clock()))
 
     def _drop(self, run: Generation) -> None:
         del self._running[run.key]
         if run.decoding is not None:
             self._engine.end(run.decoding)
             run.decoding = None
+
+
+def _failure(run: Generation, error: Exception | None) -> Rejected:
+    """Log why a generation failed; return what its sender gets."""
+    _LOG.error("generation failed: key=%d", run.key, exc_info=error or True)
+    return _FAILED

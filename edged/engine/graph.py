@@ -178,7 +178,7 @@ class Graph(ABC):
         self._options.terminate = True
 
     def _run(self, binding: onnxruntime.IOBinding) -> None:
-        # New options for each run, so that a late interruption cannot end the next run.
+        # New options for each run: an interruption that comes when it is over ends no later one.
         options = self._options = run_options()
         try:
             self._session.run_with_iobinding(binding, options)

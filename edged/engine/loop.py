@@ -70,13 +70,10 @@ class Engine:
         self._slots = Slots(settings.num_slots, settings.num_prefixes)
         self._active: list[Decoding] = []
         self._prefilling: set[Decoding] = set()
-        self._was_prefill = False
-        self._draft_cost = _DRAFT_COST
+        self._was_prefill, self._draft_cost = False, _DRAFT_COST
         self.stop_token_ids = tuple(stop_token_ids)
-        self.vocab_size = graph.vocab_size
-        self.max_model_len = graph.max_model_len
-        self.hidden_shape = graph.hidden_shape
-        self.adapter_shape = graph.adapter_shape
+        self.vocab_size, self.max_model_len = graph.vocab_size, graph.max_model_len
+        self.hidden_shape, self.adapter_shape = graph.hidden_shape, graph.adapter_shape
 
     @property
     def num_touched(self) -> int:
@@ -143,6 +140,15 @@ class Engine:
         Prefill chunks and decode steps alternate. The pass is empty when no answer has anything
         left to run, or when the run was interrupted.
         """
+        try:
+            return self._pass()
+        except InterruptedRunError:
+            # A late interruption of a prompt may end the run that follows; that is run again.
+            return ForwardPass({})
+        finally:
+            self._prefilling = set()
+
+    def _pass(self) -> ForwardPass:
         waiting = [d for d in self._active if not d.is_read and not d.is_over]
         prefilling = min(waiting, key=lambda d: d.level, default=None)
         running = [d for d in self._active if d.is_read and not d.is_over]
@@ -245,9 +251,8 @@ class Engine:
         self, token_ids: Sequence[int], data: NDArray[np.uint8], adapter: "Adapter | None" = None
     ) -> bool:
         """Keep what ``make_prefix`` returned, with its errors; return False if it does not fit."""
-        slot = self._slots.pin(
-            np.asarray(token_ids, np.int64), None if adapter is None else adapter.key
-        )
+        key = None if adapter is None else adapter.key
+        slot = self._slots.pin(np.asarray(token_ids, np.int64), key)
         fits = self._graph.write(slot, len(token_ids), data)
         if not fits:
             self._slots.unpin(slot)
@@ -311,17 +316,12 @@ class Engine:
         start, is_prefill = min(one.num_prefilled for one in decodings), first.chunk(1)[1]
         chunks = [self._chunk(one, start) for one in decodings]
         self._prefilling = set(decodings)
-        try:
-            if first.reader is not None:
-                found = self._graph.hidden(chunks, start, first.num_unread, slot=slot)
-            elif len(chunks) > 1:
-                found = self._graph.prefill(chunks, start, slot=slot)
-            else:
-                found = [*self._graph.forward(chunks[0], start, slot=slot, is_prefill=is_prefill)]
-        except InterruptedRunError:
-            return ForwardPass({})
-        finally:
-            self._prefilling = set()
+        if first.reader is not None:
+            found = self._graph.hidden(chunks, start, first.num_unread, slot=slot)
+        elif len(chunks) > 1:
+            found = self._graph.prefill(chunks, start, slot=slot)
+        else:
+            found = [*self._graph.forward(chunks[0], start, slot=slot, is_prefill=is_prefill)]
         num_run, outcomes = len(chunks) * max(map(len, chunks)), {}
         for decoding, token_ids, rows in zip(decodings, chunks, found, strict=True):
             self._slots.extend(decoding.slot, token_ids, is_prefill=is_prefill)

@@ -257,10 +257,11 @@ class Node:
         # It computed its prompt twice, and waited in between: no measure of either.
         if run.was_paused:
             return
-        self.metrics.observe_decode(usage.completion_tokens - 1, timing.decode_s)
-        # Attention over several prompts is not that over one of their length.
+        # Attention over several prompts is not that over one of their length, and the first token
+        # of the last of several answers is not that of all their tokens.
         if not run.has_one_run:
             return
+        self.metrics.observe_decode(usage.completion_tokens - 1, timing.decode_s)
         spent.num_cached = run.cached_tokens
         spent.num_prefilled = usage.prompt_tokens - run.cached_tokens
         self.metrics.cost_error.add(self.latency_model.observe(spent))

@@ -52,8 +52,7 @@ class Demand:
     num_other_tokens: int = 0
     """Prompt tokens of its other runs."""
     needed_bytes: int = 0
-    """Memory needed beyond what is resident; the KV cache and the working memory are reserved at
-    start, so this is the grammar's tables and little else."""
+    """Of keys and values that become resident with it, at positions that no slot has used yet."""
 
 
 def admit(

@@ -28,7 +28,7 @@ class Outgoing:
     qos: int
     retain: bool
     queued_s: float
-    """When it was published, on the monotonic clock."""
+    """When it was published, on the clock that goes on while the machine sleeps."""
     sent_s: float = 0.0
     is_alone: bool = False
     """Nothing else may be sent until it is confirmed."""

@@ -19,8 +19,6 @@ from scripts.specification.parts import (
 
 VERSION: Schema = {"const": PROTOCOL_VERSION, "description": "version of the protocol"}
 NODE: Schema = described({"type": "string", "pattern": "^[a-z0-9-]{1,32}$"}, "name of the node")
-_ON_THE_WIRE = [code for code in ErrorCode if code is not ErrorCode.FORBIDDEN_TOPIC]
-"""A forbidden reply topic gets no reply."""
 _DETAIL = {
     "predicted_ms": described(COUNT, "timeout: predicted duration of the complete answer"),
     "max_tokens": described(COUNT, "timeout, or queue_full for a share: how many tokens would fit"),
@@ -176,8 +174,8 @@ def _refused() -> Schema:
 
 def _error() -> Schema:
     properties: dict[str, Schema] = {
-        "code": {"enum": [str(code) for code in _ON_THE_WIRE]},
-        "status": {"enum": sorted({code.status for code in _ON_THE_WIRE})},
+        "code": {"enum": [str(code) for code in ErrorCode]},
+        "status": {"enum": sorted({code.status for code in ErrorCode})},
         "message": described(STRING, "for people; begins with the wrong key"),
         "retryable": described(BOOLEAN, "whether the same request may succeed later"),
         "retry_after_ms": described(COUNT, "estimate of the node, in ms"),
@@ -192,7 +190,7 @@ def _error() -> Schema:
                 "retryable": {"const": code.is_retryable},
             }
         }
-        for code in _ON_THE_WIRE
+        for code in ErrorCode
     ]
     return schema
 

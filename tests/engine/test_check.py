@@ -1,5 +1,6 @@
 """``edged check``: what would stop a start is found without one."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from edged.bundle.folder import open_bundle
 from edged.cli import main
 from edged.config.keys import Config
 from edged.config.load import load_config
-from edged.daemon.check import check, reload_problem
+from edged.daemon.check import changed, check
 from edged.daemon.loader import load
 from edged.errors import BundleError, ConfigError, EdgedError, ExitCode, UnavailableError
 from tests.signing import private_key, public_pem, sign
@@ -70,14 +71,14 @@ def test_with_a_key_a_model_that_is_not_signed_neither_starts_nor_is_taken_up(
     key = private_key()
     (keys / "maker.pem").write_bytes(public_pem(key))
     config, running = config_of(bundle, f"security: {{keys: {keys}}}"), open_bundle(bundle)
-    problem = reload_problem(lambda: config, running.sha256)
-    assert problem is not None
-    assert f"not signed: it has no model.sig; sign it with a key of {keys} (maker)" in problem
+    unsigned = f"not signed: it has no model.sig; sign it with a key of {keys} (maker)"
+    with pytest.raises(BundleError, match=re.escape(unsigned)):
+        changed(lambda: config, running.sha256)
     with pytest.raises(BundleError, match="not signed"):
         load(config)
     sign(bundle, key)
     assert check(config).sha256 == running.sha256
-    assert reload_problem(lambda: config, running.sha256) is None
+    assert changed(lambda: config, running.sha256) is config
     off = config_of(bundle, f"security: {{keys: {keys}, require_signature: false}}")
     (bundle / "model.sig").unlink()
     assert check(off).sha256 == running.sha256
@@ -85,7 +86,6 @@ def test_with_a_key_a_model_that_is_not_signed_neither_starts_nor_is_taken_up(
 
 def test_a_reload_is_refused_with_the_reason(bundle: Path) -> None:
     running = open_bundle(bundle)
-    assert reload_problem(lambda: config_of(bundle), running.sha256) is None
-    problem = reload_problem(lambda: config_of(bundle / "gone"), running.sha256)
-    assert problem is not None
-    assert "gone" in problem
+    assert changed(lambda: config_of(bundle), running.sha256) == config_of(bundle)
+    with pytest.raises(BundleError, match="gone"):
+        changed(lambda: config_of(bundle / "gone"), running.sha256)

@@ -171,13 +171,21 @@ class Watched:
         return getattr(self._graph, name)
 
     def forward(
-        self, token_ids: NDArray[np.int64], start: int, *, is_prefill: bool = True, slot: int = 0
+        self,
+        token_ids: NDArray[np.int64],
+        start: int,
+        *,
+        slot: int = 0,
+        all_rows: bool = False,
+        is_prefill: bool = True,
     ) -> NDArray[np.float32]:
         self.runs.append((start, len(token_ids), is_prefill))
         call, self.in_next_run = self.in_next_run, None
         if call is not None:
             call()
-        return self._graph.forward(token_ids, start, is_prefill=is_prefill, slot=slot)
+        return self._graph.forward(
+            token_ids, start, slot=slot, all_rows=all_rows, is_prefill=is_prefill
+        )
 
     def interrupt(self) -> None:
         self.num_interrupts += 1
@@ -191,9 +199,9 @@ def toy_graph(folder: Path, num_slots: int = NUM_SLOTS) -> Graph:
     )
 
 
-def engine_of(graph: Watched) -> Engine:
+def engine_of(graph: Watched, *, is_exact: bool = False) -> Engine:
     chosen = EngineSettings(graph.max_model_len, prefill_chunk_tokens=16, num_slots=NUM_SLOTS)
-    return Engine(cast("Graph", graph), (STOP_TOKEN_ID,), chosen)
+    return Engine(cast("Graph", graph), (STOP_TOKEN_ID,), chosen, is_exact=is_exact)
 
 
 def load_exact(folder: Path, num_slots: int = NUM_SLOTS) -> Engine:
@@ -379,10 +387,11 @@ def test_an_interruption_hits_the_prompt_it_is_meant_for_only(folder: Path) -> N
     assert graph.num_interrupts == 1
 
 
-def test_an_interrupted_piece_is_run_again(folder: Path, expected: list[list[int]]) -> None:
-    def break_off() -> None:
-        raise InterruptedRunError
+def break_off() -> None:
+    raise InterruptedRunError
 
+
+def test_an_interrupted_piece_is_run_again(folder: Path, expected: list[list[int]]) -> None:
     graph = Watched(toy_graph(folder))
     engine = engine_of(graph)
     answers = {engine.start(PROMPTS[0], GREEDY, max_tokens=12): list[int]()}
@@ -391,6 +400,21 @@ def test_an_interrupted_piece_is_run_again(folder: Path, expected: list[list[int
     assert not engine.step().outcomes
     assert finish(engine, answers) == expected[:1]
     assert graph.runs[1] == graph.runs[2]
+
+
+def test_a_draft_that_a_late_interruption_ends_is_run_again(
+    folder: Path, expected: list[list[int]]
+) -> None:
+    """It was meant for the prompt whose run had just ended."""
+    graph = Watched(toy_graph(folder))
+    engine = engine_of(graph, is_exact=True)
+    answers = {engine.start(PROMPTS[2], GREEDY, max_tokens=12): list[int]()}
+    while not any(answers.values()):
+        run(engine, answers)
+    graph.in_next_run = break_off
+    while graph.runs[-1][2]:
+        run(engine, answers)
+    assert finish(engine, answers) == expected[2:3]
 
 
 def test_a_run_that_is_interrupted_ends_at_once(folder: Path) -> None:

@@ -99,7 +99,8 @@ def test_a_second_installation_changes_and_prints_nothing(
     assert install(root) == 0
     assert contents(root) == before
     lines = capsys.readouterr().out.splitlines()
-    assert all(line.startswith("installed; try:") for line in lines)
+    question = "edged ask --broker mqtt://USER:PASSWORD@broker:1883 --node kitchen"
+    assert all(line.startswith(f"installed; try: {question} '") for line in lines)
 
 
 def test_a_broker_given_with_a_user_has_each_account_speak_for_itself(

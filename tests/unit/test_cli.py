@@ -35,14 +35,20 @@ def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> Non
     assert all(f"  {name}" in shown for name in COMMANDS)
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS))
-def test_each_command_has_its_help(name: str) -> None:
+# Those that have actions, and an action with options of its own.
+ACTIONS = ["model install", "model remove", "key add"]
+
+
+@pytest.mark.parametrize("words", [*sorted(COMMANDS), *ACTIONS])
+def test_each_command_has_its_help(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name = words.partition(" ")[0]
     if ".builder." in COMMANDS[name].module:
         for package in ("optimum", "model_signing"):
             pytest.importorskip(package, reason="the extra `build` is missing: scripts/setup build")
     with pytest.raises(SystemExit) as exit_info:
-        main([name, "--help"])
+        main([*words.split(), "--help"])
     assert exit_info.value.code == 0
+    assert "{'" not in capsys.readouterr().out, "a percent sign took what argparse has"
 
 
 def fake_command(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:

@@ -118,6 +118,11 @@ def test_a_refused_subscription_is_no_reason_to_try_for_ever(reason: str) -> Non
     (event,) = stage.bench.transport.on("/event")
     assert event.json["detail"] == reason
     assert not stage.line.is_running
+    for late in (Disconnected("gone", 1.0), UP):
+        stage.group.take(late)
+    stage.group.tick()
+    assert stage.group.is_alive, "what was in the inbox by then changes nothing"
+    assert stage.events == ["group_refused"]
 
 
 @pytest.mark.parametrize("event", [Disconnected("gone", 1.0), ConnectFailed("nobody there", 1.0)])

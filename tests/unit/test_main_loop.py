@@ -28,6 +28,7 @@ from edged.daemon.main_loop import (
 from edged.daemon.model_trial import ModelTrial
 from edged.daemon.reporting import Reporter
 from edged.daemon.sdnotify import Notifier
+from edged.errors import ConfigError, UnavailableError
 from edged.node.events import CorrectionKept, EscalationReplied, Tick
 from edged.node.generation import Finished
 from edged.node.node import Event as NodeEvent
@@ -125,8 +126,8 @@ class Stage:
         events: list[Event],
         *,
         watchdog_s: float | None = None,
-        reload: Callable[[], str | None] | None = None,
-        exchange: Callable[[], bool] = lambda: False,
+        reload: Callable[[], Config] | None = None,
+        exchange: Callable[[Config], bool] = lambda _: False,
     ) -> None:
         self.threads = FakeThreads()
         worker = WatchedWorker()
@@ -171,6 +172,7 @@ class Stage:
 
 
 STOP = StopRequested("SIGTERM")
+CHANGED = Config(node="kitchen", model=ModelConfig(path=Path("other")))
 
 
 def test_a_stop_with_nothing_to_do_ends_at_once(tmp_path: Path) -> None:
@@ -181,7 +183,7 @@ def test_a_stop_with_nothing_to_do_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_a_reload_ends_the_loop_to_start_anew_and_is_no_stop_for_systemd(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, [ReloadRequested()], reload=lambda: None)
+    stage = Stage(tmp_path, [ReloadRequested()], reload=lambda: CHANGED)
     stage.loop.run()
     assert stage.loop.is_reloading
     (told,) = stage.notifier.told
@@ -190,7 +192,7 @@ def test_a_reload_ends_the_loop_to_start_anew_and_is_no_stop_for_systemd(tmp_pat
 
 def test_a_reload_of_nothing_but_specialists_goes_on_serving(tmp_path: Path) -> None:
     events: list[Event] = [ReloadRequested(), STOP]
-    stage = Stage(tmp_path, events, reload=lambda: None, exchange=lambda: True)
+    stage = Stage(tmp_path, events, reload=lambda: CHANGED, exchange=lambda it: it is CHANGED)
     stage.loop.run()
     assert not stage.loop.is_reloading
     reloading, ready, stopping = stage.notifier.told
@@ -202,7 +204,10 @@ def test_a_reload_of_nothing_but_specialists_goes_on_serving(tmp_path: Path) -> 
 def test_a_bad_configuration_keeps_the_old_one_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stage = Stage(tmp_path, [ReloadRequested(), STOP], reload=lambda: "nonsense: unknown key")
+    def reload() -> Config:
+        raise ConfigError("nonsense: unknown key")
+
+    stage = Stage(tmp_path, [ReloadRequested(), STOP], reload=reload)
     stage.loop.run()
     assert not stage.loop.is_reloading
     status, stopping = stage.notifier.told
@@ -211,8 +216,24 @@ def test_a_bad_configuration_keeps_the_old_one_and_says_so(
     assert "nonsense" in caplog.text
 
 
+def test_specialists_without_room_keep_the_old_configuration_and_say_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def exchange(_config: Config) -> bool:
+        raise UnavailableError("specialists: 9 MiB do not fit into budget.memory")
+
+    events: list[Event] = [ReloadRequested(), STOP]
+    stage = Stage(tmp_path, events, reload=lambda: CHANGED, exchange=exchange)
+    stage.loop.run()
+    assert not stage.loop.is_reloading
+    reloading, ready, status, _ = stage.notifier.told
+    assert (reloading[:12], ready[:7]) == ("RELOADING=1\n", "READY=1")
+    assert status.startswith("STATUS=serving with the old configuration: specialists: 9 MiB")
+    assert "the old one stays: specialists: 9 MiB do not fit" in caplog.text
+
+
 def test_a_stop_wins_over_a_reload_that_is_under_way(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, [ReloadRequested(), STOP, ReloadRequested()], reload=lambda: None)
+    stage = Stage(tmp_path, [ReloadRequested(), STOP, ReloadRequested()], reload=lambda: CHANGED)
     stage.bench.deliver({"id": "a", "prompt": "x"})
     stage.loop.run()
     assert not stage.loop.is_reloading

@@ -17,6 +17,7 @@ from edged.config.keys import Config, ModelConfig
 from edged.daemon.model_trial import ModelTrial, TrialFailedError
 from edged.daemon.run import exchange_specialists
 from edged.daemon.specialist_folders import SpecialistFolders, needs_adapters, planned_bytes
+from edged.errors import UnavailableError
 from edged.node.ledger import Account, Ledger
 from edged.node.metrics import Metrics
 from edged.specialists.features import Template
@@ -180,7 +181,7 @@ class Stage:
 
     def exchange(self, **changed: object) -> bool:
         config = replace(self.config, **changed)  # type: ignore[arg-type]
-        return exchange_specialists(lambda: config, self._model, self._parts)
+        return exchange_specialists(self._model, self._parts, config)
 
     @property
     def names(self) -> list[str]:
@@ -260,11 +261,9 @@ def test_a_folder_that_cannot_be_looked_into_needs_no_adapters(tmp_path: Path) -
     assert not needs_adapters([tmp_path / "missing", tmp_path / ("n" * 300)])
 
 
-def test_what_does_not_fit_the_budget_is_not_taken_up(
-    write: Callable[..., Path], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_does_not_fit_the_budget_is_not_taken_up(write: Callable[..., Path]) -> None:
     lamp, door = write("lamp"), write("door")
     stage = Stage((lamp,), planned_bytes((lamp,), 4))
-    assert stage.exchange(specialists=(lamp, door))
+    with pytest.raises(UnavailableError, match="specialists: 0 MiB do not fit"):
+        stage.exchange(specialists=(lamp, door))
     assert (stage.names, stage.announced) == (["lamp"], 0)
-    assert "do not fit into budget.memory; the old ones stay" in caplog.text

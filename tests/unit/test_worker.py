@@ -28,6 +28,7 @@ from edged.protocol.request import (
     SamplingParams,
 )
 from edged.scheduling.latency_model import RequestTimings
+from edged.specialists.decider import Decider, Read, Run
 from tests.fakes import CharacterStream, FakeClock, FakeEngine
 
 REQUEST = Request(ReplyAddress("t", "a"), (), received_s=0.0, deadline_s=5000.0, is_stream=True)
@@ -224,6 +225,56 @@ def test_a_broken_engine_is_answered_and_the_next_job_runs(
     assert worker.is_alive
     worker.stop(LIMIT_S)
     assert not worker.is_alive
+
+
+class Wrong(CharacterStream):
+    """A detokenizer that fails at the end, or a decider that fails at once."""
+
+    runs = ()
+    num_needed = 1
+
+    def flush(self) -> str:
+        raise ValueError("broken")
+
+    def proceed(self, readers: Sequence[Read], *, may_go_on: bool) -> Run | Answer:
+        raise ValueError("broken")
+
+
+@pytest.mark.parametrize("decider", [Wrong(), None])
+@pytest.mark.parametrize("is_cancelled", [True, False])
+def test_what_fails_as_an_answer_begins_or_ends_is_answered(
+    decider: Decider | None, *, is_cancelled: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    inbox = Inbox()
+    worker = Worker(FakeEngine(steps("ab")), Wrong, inbox.events.put, FakeClock())
+    worker.start(Generation(1, [1], REQUEST, 16, decider=decider))
+    if is_cancelled:
+        worker.cancel(1)
+    worker.start_thread()
+    _, finished = inbox.until_finished()
+    if decider is None and is_cancelled:
+        assert refusal(finished).code is ErrorCode.CANCELLED
+    else:
+        assert refusal(finished).code is ErrorCode.INTERNAL
+        assert "generation failed: key=1" in caplog.text
+    assert worker.is_alive
+    assert worker.stop(LIMIT_S)
+
+
+def test_memory_that_cannot_be_freed_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    class Full(FakeEngine):
+        def release(self) -> None:
+            raise RuntimeError("broken")
+
+    inbox = Inbox()
+    worker = Worker(Full(steps("x")), CharacterStream, inbox.events.put, FakeClock())
+    worker.release()
+    worker.start(Generation(1, [1], REQUEST, 1))
+    worker.start_thread()
+    _, finished = inbox.until_finished()
+    assert worker.stop(LIMIT_S)
+    assert answer(finished).text == "x"
+    assert "could not be freed" in caplog.text
 
 
 def test_fragments_join_to_the_answer_and_are_coalesced() -> None:

@@ -76,14 +76,13 @@ def _settings(config: Config, filters: Sequence[str]) -> BrokerSettings:
 
 
 def _authentication(broker: BrokerConfig) -> Finding:
-    is_local = broker.host in ("localhost", "127.0.0.1", "::1")
-    if broker.username is None and not is_local:
+    if broker.username is None and not broker.is_local:
         return warning(
             "authentication",
             "the broker is on another machine and accepts edged without a password",
             "give every client an account: deploy/mosquitto/edged-lan.conf",
         )
-    if broker.username is not None and not broker.tls and not is_local:
+    if broker.username is not None and not broker.tls and not broker.is_local:
         return warning(
             "authentication",
             "the password crosses the network in clear text",

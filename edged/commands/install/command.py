@@ -66,9 +66,16 @@ def main(arguments: argparse.Namespace) -> int:
     _configure(machine, layout, settings, is_ours=is_ours)
     _enable(machine, layout, is_started=not arguments.no_start)
     if not arguments.dry_run:
-        node = f" --node {settings.node}" if settings.node else ""
-        print(f"installed; try: edged ask{node} 'What is the capital of France?'")
+        print(f"installed; try: {_first_question(settings)}")
     return ExitCode.OK
+
+
+def _first_question(settings: Settings) -> str:
+    """Return the command that asks the node; USER is an account of a client, not the node's."""
+    url, node = settings.broker.url, f" --node {settings.node}" if settings.node else ""
+    if settings.needs_identity:
+        url = url.replace("://", "://USER:PASSWORD@")
+    return f"edged ask --broker {url}{node} 'What is the capital of France?'"
 
 
 def _check_fit(layout: Layout, settings: Settings, model: Path | None) -> None:
