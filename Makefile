@@ -1,7 +1,7 @@
 # `make demo` shows edged, `make quick` checks a change. Each installs what it needs, once; the work is
 # done by scripts/.
 #
-#   make demo                    fetch a small model, build it to int8, ask it over MQTT
+#   make demo                    build a small model to int8, teach it, ask it over MQTT
 #   make demo PROMPT="..."       ask something else
 #   make demo KEEP=1             keep broker and daemon running until Ctrl-C
 #   make demo BUNDLE=DIR         use an existing bundle: needs no builder and no torch (for a Pi)

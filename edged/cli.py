@@ -48,11 +48,11 @@ COMMANDS = {
     ),
     "model": Command("edged.commands.models", "bring models onto this device, and go back"),
     "key": Command("edged.commands.keys", "install the keys whose models this device uses"),
-    "teach": Command("edged.commands.teach", "teach a model to decide, from examples"),
+    "teach": Command("edged.commands.teach", "teach a model to decide or to write, from examples"),
     "eval": Command("edged.commands.evaluate", "measure what was taught on other examples"),
     "try": Command("edged.commands.try_specialist", "ask what was taught, and see how sure it is"),
     "bench": Command("edged.commands.bench.command", "measure a model on this device"),
-    "demo": Command("edged.commands.demo", "start a broker and a daemon, and send one prompt"),
+    "demo": Command("edged.commands.demo", "teach, start a broker and a daemon, and ask"),
 }
 
 

@@ -19,7 +19,7 @@ from edged.engine.decoding import Decoding
 from edged.engine.loading import load_engine
 from edged.engine.steps import EngineSettings, PromptOrigin, Token
 from edged.engine.tokenizer import Tokenizer
-from edged.engine.writing import WriterPrompts
+from edged.engine.writer_prompts import WriterPrompts
 from edged.protocol.request import ChatMessage, SamplingParams
 from edged.specialists.adapter import AdaptedModel, Adapter, AdapterPart, made_adapter
 from edged.specialists.writer import read_writer

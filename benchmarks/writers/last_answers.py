@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edged.commands.written import AskedWriter
+from edged.commands.writer_figures import AskedWriter
 from edged.specialists.dialogues import read_dialogues
 from edged.specialists.measures import interval
 from edged.specialists.written import Written, asked_of

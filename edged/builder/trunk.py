@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from edged.builder.lora import layers_of
-from edged.builder.writer_rows import Batch
+from edged.builder.writer.rows import Batch
 
 
 class Trunk:

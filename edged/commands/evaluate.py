@@ -14,7 +14,7 @@ from typing import Any
 
 from edged.commands.bundle_teacher import BundleTeacher
 from edged.commands.features import FeatureReader
-from edged.commands.written import written_figures
+from edged.commands.writer_figures import written_figures
 from edged.errors import ExitCode, UsageError
 from edged.specialists.examples import MAX_LABELS, Answer, AnswerKind, Example, read_examples
 from edged.specialists.judging import Judged, judge, label_counts

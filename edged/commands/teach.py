@@ -16,7 +16,7 @@ from edged.specialists.dialogues import MAX_DIALOGUES, is_written
 from edged.specialists.examples import read_rows
 from edged.specialists.names import taught_name
 
-_WRITER = "edged.builder.writer_command"
+_WRITER = "edged.builder.writer.command"
 # What only a writer has a use for.
 _OF_WRITERS = ("tools", "schema", "template", "adapter", "weights")
 # Chosen by measurement: `docs/specialists.md`, what it costs.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edged.commands.features import FeatureReader
 from edged.commands.inputs_file import read_inputs
-from edged.commands.written import AskedWriter
+from edged.commands.writer_figures import AskedWriter
 from edged.errors import ExitCode, UsageError
 from edged.protocol.request import FinishReason
 from edged.specialists.compact.shapes import Inputs

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from edged.engine.decoding import Constraint
 from edged.engine.grammar import FormatError
 from edged.engine.tokenizer import TemplateError
-from edged.engine.writing import WritingError
+from edged.engine.writer_prompts import WritingError
 from edged.errors import ErrorCode
 from edged.node.effects import Prepare
 from edged.node.events import Prepared

@@ -52,7 +52,7 @@ from edged.daemon.wiring import (
 )
 from edged.daemon.worker import Worker
 from edged.engine.grammar import compile_format
-from edged.engine.writing import WriterPrompts
+from edged.engine.writer_prompts import WriterPrompts
 from edged.errors import EdgedError, ExitCode, UnavailableError
 from edged.node.events import Synced
 from edged.node.ledger import Account

@@ -18,7 +18,7 @@ from edged.bundle.store import is_of_store
 from edged.bundle.trust import Trust
 from edged.engine.loop import Engine
 from edged.engine.tokenizer import Tokenizer
-from edged.engine.writing import WriterPrompts
+from edged.engine.writer_prompts import WriterPrompts
 from edged.errors import BundleError, UnavailableError
 from edged.specialists.adapter import AdaptedModel, AdapterShape
 from edged.specialists.features import Layout, Template

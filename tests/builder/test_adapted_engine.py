@@ -18,8 +18,8 @@ from edged.engine.loading import load_engine
 from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings, PromptOrigin, Token
 from edged.engine.tokenizer import Tokenizer
-from edged.engine.writing import Prompted, WriterPrompts
-from edged.engine.written import WriterRunner
+from edged.engine.writer_prompts import Prompted, WriterPrompts
+from edged.engine.writer_runner import WriterRunner
 from edged.errors import BundleError
 from edged.node.effects import Prepare
 from edged.node.request_state import RequestState

@@ -20,19 +20,21 @@ pytest.importorskip("optimum")
 from safetensors.torch import load_file  # noqa: E402
 
 from edged import cli  # noqa: E402
-from edged.builder import adapter_gate, writer_asides, writer_choice  # noqa: E402
+from edged.builder import adapter_gate  # noqa: E402
 from edged.builder.lora import LINEARS, AdapterForm, attach, load_state, state_of  # noqa: E402
 from edged.builder.peft import WEIGHTS, read_peft  # noqa: E402
 from edged.builder.peft_folder import trained, write_peft  # noqa: E402
 from edged.builder.progress import Progress  # noqa: E402
 from edged.builder.trunk import Trunk  # noqa: E402
-from edged.builder.writer_asides import asides_of  # noqa: E402
-from edged.builder.writer_choice import ChoiceTeacher  # noqa: E402
-from edged.builder.writer_material import Material, read_material  # noqa: E402
-from edged.builder.writer_prompts import Prompts, rows_to_learn  # noqa: E402
-from edged.builder.writer_results import calibrated, compare_exact  # noqa: E402
-from edged.builder.writer_rows import Batch, Row, batch_of, batches, joined  # noqa: E402
-from edged.builder.writer_training import Course, Epoch, Trainer  # noqa: E402
+from edged.builder.writer import asides as writer_asides  # noqa: E402
+from edged.builder.writer import choice  # noqa: E402
+from edged.builder.writer.asides import asides_of  # noqa: E402
+from edged.builder.writer.choice import ChoiceTeacher  # noqa: E402
+from edged.builder.writer.material import Material, read_material  # noqa: E402
+from edged.builder.writer.prompts import Prompts, rows_to_learn  # noqa: E402
+from edged.builder.writer.results import calibrated, compare_exact  # noqa: E402
+from edged.builder.writer.rows import Batch, Row, batch_of, batches, joined  # noqa: E402
+from edged.builder.writer.training import Course, Epoch, Trainer  # noqa: E402
 from edged.bundle.folder import write_manifest  # noqa: E402
 from edged.bundle.manifest import ADAPTED_MODEL  # noqa: E402
 from edged.commands import teach as teach_options  # noqa: E402
@@ -451,7 +453,7 @@ def with_choice(base: AdaptedBundle, reader: Any, **changes: Any) -> Writer:  # 
 def test_a_head_for_choices_is_kept_where_right_answers_are_likelier_with_it(
     base: AdaptedBundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_choice, "FEWEST_MEASURED", 1)
+    monkeypatch.setattr(choice, "FEWEST_MEASURED", 1)
     reader = Telling()
     found = with_choice(base, reader).choice
     assert found is not None
@@ -479,7 +481,7 @@ def test_a_head_is_kept_where_too_few_answers_tell_how_much_it_counts(
 def test_of_many_examples_no_head_is_made(
     base: AdaptedBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_choice, "_MOST_TAUGHT", 2)
+    monkeypatch.setattr(choice, "_MOST_TAUGHT", 2)
     assert with_choice(base, Telling()).choice is None
 
 

@@ -10,7 +10,7 @@ import pytest
 from edged.bundle.folder import open_bundle
 from edged.engine.decoding import Constraint
 from edged.engine.tokenizer import Tokenizer
-from edged.engine.writing import WriterPrompts, WritingError
+from edged.engine.writer_prompts import WriterPrompts, WritingError
 from edged.errors import BundleError
 from edged.protocol.request import ChatMessage
 from edged.specialists.adapter import AdaptedModel, Adapter

@@ -13,7 +13,7 @@ from edged.daemon.preparer import SHORT_CHARACTERS, Preparer
 from edged.engine.decoding import Constraint
 from edged.engine.grammar import FormatError
 from edged.engine.tokenizer import TemplateError
-from edged.engine.writing import Prompted, WritingError
+from edged.engine.writer_prompts import Prompted, WritingError
 from edged.errors import ErrorCode
 from edged.node.effects import Prepare
 from edged.node.events import Prepared

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edged.builder.writer_results import scaled, summed
-from edged.commands.written import AskedWriter
+from edged.builder.writer.results import scaled, summed
+from edged.commands.writer_figures import AskedWriter
 from edged.specialists.folder import Result
 from edged.specialists.writer import ADAPTER, read_description, write_writer
 from models.specialists.home.generator.examples import Example

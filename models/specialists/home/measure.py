@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from edged.commands.written import AskedWriter
+from edged.commands.writer_figures import AskedWriter
 from edged.protocol.request import ChatMessage
 from edged.specialists.compact.shapes import AnswerError
 from edged.specialists.measures import calibration_error, interval

@@ -26,7 +26,7 @@ from tests.system.broker.daemons import Daemon, daemon
 PAGE = (ROOT / "docs" / "specialists.md").read_text("utf-8")
 BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 EXAMPLES = ROOT / "deploy" / "examples" / "washing-machine.csv"
-RELOAD = "systemctl reload edged"
+RELOAD = re.compile(r"systemctl reload edged|pkill -HUP -f 'edged run'")
 
 
 class Walk:
@@ -75,9 +75,9 @@ class Walk:
             self._daemon = self._stack.enter_context(daemon(self._folder, *arguments))
             self._daemon.until("STATUS=serving")
         elif language == "sh":
-            before, _, after = self._adapted(block).rpartition(RELOAD)
-            output = self._run(["bash", "-euc", before]) if before else ""
-            if RELOAD in block:
+            *before, after = RELOAD.split(self._adapted(block))
+            output = "".join(self._run(["bash", "-euc", part]) for part in before)
+            if before:
                 self._reload()
             self.printed.append((block, output + self._run(["bash", "-euc", after])))
 

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from edged.builder.pipeline import default_cache
-from edged.builder.writer_rows import Row, batches
+from edged.builder.writer.rows import Row, batches
 from edged.bundle.folder import Bundle
 from edged.bundle.manifest import MODEL
 from edged.engine.tokenizer import Tokenizer

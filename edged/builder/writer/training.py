@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from edged.builder.lora import load_state, state_of
 from edged.builder.trunk import Trunk
-from edged.builder.writer_rows import Batch, Row, batch_of, batches
+from edged.builder.writer.rows import Batch, Row, batch_of, batches
 
 Clock = Callable[[], float]
 State = dict[str, torch.Tensor]

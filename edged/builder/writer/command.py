@@ -21,12 +21,12 @@ from edged.builder.peft_folder import trained, write_peft
 from edged.builder.pipeline import default_cache
 from edged.builder.progress import Progress
 from edged.builder.trunk import Trunk
-from edged.builder.writer_answers import Answerer
-from edged.builder.writer_asides import asides_of
-from edged.builder.writer_begin import begin
-from edged.builder.writer_choice import ChoiceTeacher
-from edged.builder.writer_material import SEED, Material, read_material
-from edged.builder.writer_model import (
+from edged.builder.writer.answers import Answerer
+from edged.builder.writer.asides import asides_of
+from edged.builder.writer.begin import begin
+from edged.builder.writer.choice import ChoiceTeacher
+from edged.builder.writer.material import SEED, Material, read_material
+from edged.builder.writer.model import (
     TaughtModel,
     check_memory,
     fastest_type,
@@ -35,16 +35,16 @@ from edged.builder.writer_model import (
     load_model,
     teaching_bytes,
 )
-from edged.builder.writer_prompts import MOST_VARIATIONS, Prompts, rows_of, rows_to_learn
-from edged.builder.writer_results import calibrated, compare_exact, result_of
-from edged.builder.writer_rows import Row
-from edged.builder.writer_training import Course, Epoch, Trainer
+from edged.builder.writer.prompts import MOST_VARIATIONS, Prompts, rows_of, rows_to_learn
+from edged.builder.writer.results import calibrated, compare_exact, result_of
+from edged.builder.writer.rows import Row
+from edged.builder.writer.training import Course, Epoch, Trainer
 from edged.bundle.folder import Bundle, open_bundle
 from edged.engine.loading import load_engine
 from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings
 from edged.engine.tokenizer import Tokenizer
-from edged.engine.written import WriterRunner
+from edged.engine.writer_runner import WriterRunner
 from edged.errors import BuildError, ExitCode, UsageError
 from edged.specialists.adapter import AdaptedModel, AdapterPart, adapter_bytes, made_adapter
 from edged.specialists.dialogues import Dialogue

@@ -15,17 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged.builder.progress import Activity, Progress
-from edged.builder.writer_material import Material
-from edged.builder.writer_prompts import Prompts
-from edged.builder.writer_results import FEWEST_MEASURED
+from edged.builder.writer.material import Material
+from edged.builder.writer.prompts import Prompts
+from edged.builder.writer.results import FEWEST_MEASURED
 from edged.engine.choosing import ChoosingConstraint
 from edged.engine.grammar import ConstraintError
 from edged.engine.loop import Engine
 from edged.engine.sampling import log_probability
 from edged.engine.steps import PromptOrigin
 from edged.engine.tokenizer import Tokenizer
-from edged.engine.writing import WriterPrompts
-from edged.engine.written import LastReader
+from edged.engine.writer_prompts import WriterPrompts
+from edged.engine.writer_runner import LastReader
 from edged.protocol.request import SamplingParams
 from edged.specialists.choice import END, ChoiceHead, Powers, Preferences, choices_of, said_last
 from edged.specialists.compact.shapes import Shape

@@ -9,7 +9,7 @@ from edged.bundle.folder import open_bundle
 from edged.engine.loading import load_engine
 from edged.engine.steps import EngineSettings
 from edged.engine.tokenizer import Tokenizer
-from edged.engine.written import LastReader, WriterRunner
+from edged.engine.writer_runner import LastReader, WriterRunner
 from edged.errors import UsageError
 from edged.protocol.request import Answer, ChatMessage, FinishReason
 from edged.specialists.adapter import AdaptedModel

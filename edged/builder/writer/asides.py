@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edged.builder.progress import Progress
-from edged.builder.writer_choice import ChoiceTeacher
-from edged.builder.writer_material import Material
+from edged.builder.writer.choice import ChoiceTeacher
+from edged.builder.writer.material import Material
 from edged.specialists.dialogues import Turn
 from edged.specialists.multiply import is_english
 

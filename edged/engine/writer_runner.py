@@ -6,7 +6,7 @@ from edged.engine.choosing import ChoosingConstraint
 from edged.engine.loop import Engine
 from edged.engine.steps import PromptOrigin, Token
 from edged.engine.tokenizer import Tokenizer
-from edged.engine.writing import WriterPrompts
+from edged.engine.writer_prompts import WriterPrompts
 from edged.protocol.request import ChatMessage, SamplingParams
 from edged.specialists.choice import said_last
 from edged.specialists.compact.shapes import Inputs

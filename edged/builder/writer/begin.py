@@ -8,7 +8,7 @@ from edged.builder.adapters import restore_adapter
 from edged.builder.lora import AdapterForm, load_state
 from edged.builder.peft import read_peft
 from edged.builder.peft_folder import trained
-from edged.builder.writer_model import TaughtModel
+from edged.builder.writer.model import TaughtModel
 from edged.errors import BuildError, BundleError, UsageError
 from edged.specialists.writer import WRITER
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-from edged.builder.writer_material import SEED, Material
-from edged.builder.writer_rows import Row, joined
+from edged.builder.writer.material import SEED, Material
+from edged.builder.writer.rows import Row, joined
 from edged.engine.tokenizer import TemplateError, Tokenizer
 from edged.engine.tokenizer.inputs_template import InputsTemplateError
-from edged.engine.writing import WriterPrompts
+from edged.engine.writer_prompts import WriterPrompts
 from edged.errors import UsageError
 from edged.specialists.dialogues import Dialogue, Turn
 from edged.specialists.follow_ups import FollowUps

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from edged.builder.writer_prompts import MAX_TOKENS, Prompts
+from edged.builder.writer.prompts import MAX_TOKENS, Prompts
 from edged.engine.tokenizer import Tokenizer
-from edged.engine.writing import WriterPrompts
+from edged.engine.writer_prompts import WriterPrompts
 from edged.specialists.wording import Wording
 from edged.specialists.writer import heard
 from edged.specialists.written import Asked, Written, WrittenText, judged

@@ -1,0 +1,1 @@
+"""Writers: adapters that are trained, compared with full precision, and measured."""
