@@ -69,12 +69,6 @@ def _quantize_blocks(
     return (steps + np.float32(ZERO_POINT)).astype(np.uint8), scales
 
 
-def dequantize(weight: BlockwiseWeight, num_columns: int) -> NDArray[np.float32]:
-    """Return the [N, K] matrix that the operators compute with."""
-    steps = weight.data.astype(np.float32) - np.float32(ZERO_POINT)
-    return (steps * weight.scales[..., None]).reshape(len(steps), -1)[:, :num_columns]
-
-
 class BlockwiseNodes:
     """Writes ``MatMulNBits`` and ``GatherBlockQuantized`` nodes and their weights."""
 

@@ -39,11 +39,6 @@ class Trunk:
         for index, row, length in zip(batch.indices, hidden, batch.lengths, strict=True):
             self._kept[index] = row[:length].to(torch.float16)
 
-    @property
-    def kept_bytes(self) -> int:
-        """Memory of what is kept."""
-        return sum(2 * one.numel() for one in self._kept.values())
-
     def logits(self, batch: Batch) -> torch.Tensor:
         """Return ``[answer tokens, vocabulary]``, in the order of the batch's targets."""
         if self._lower is None:

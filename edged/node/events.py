@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edged.node.throttling import DeviceReading
-from edged.protocol.request import Answer, CancelRequest, Correction, Rejected, Request
-from edged.protocol.wire import Dropped, Refusal
+from edged.protocol.decode import DecodedMessage
+from edged.protocol.request import Answer, Rejected
 from edged.scheduling.latency_model import RequestTimings
 from edged.scheduling.memory_budget import MemorySnapshot
 from edged.specialists.decider import Decider, Run
@@ -35,7 +35,7 @@ class Readings:
 class Decoded:
     """The delivery of the latest ``Decode`` is decoded."""
 
-    result: Request | CancelRequest | Correction | Refusal | Dropped
+    result: DecodedMessage
 
 
 @dataclass(frozen=True, slots=True)

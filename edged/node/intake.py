@@ -25,7 +25,7 @@ from edged.node.replies import Replies
 from edged.node.request_state import RequestState
 from edged.node.state import NodeState
 from edged.node.throttling import Throttling
-from edged.protocol.decode import reply_address
+from edged.protocol.decode import DecodedMessage, reply_address
 from edged.protocol.event import MessageDropped, RequestPoisoned
 from edged.protocol.request import (
     CancelOutcome,
@@ -150,7 +150,7 @@ class Intake:
         is_small = sum(one.num_bytes for one in self._arrivals) <= ARRIVAL_BYTES
         return waited_s < ISOLATION_LIMIT_S and num_behind < MAX_ARRIVALS and is_small
 
-    def decoded(self, result: Request | Refusal | Dropped | CancelRequest | Correction) -> None:
+    def decoded(self, result: DecodedMessage) -> None:
         """Take in what the decoded delivery asks."""
         state, self._decoding = self._decoding, None
         if state is None:

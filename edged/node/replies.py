@@ -35,7 +35,7 @@ _WAITED_TOO_LONG = Rejected(
 
 
 @dataclass(frozen=True, slots=True)
-class _Finished:
+class _KeptReply:
     reply: Reply
     expires_s: float
 
@@ -51,7 +51,7 @@ class Replies:
         self._node = node
         self._open: dict[RequestState, None] = {}
         self._unconfirmed: dict[int, RequestState] = {}
-        self._finished: FairStore[Identity, _Finished] = FairStore(MAX_FINISHED, REPLAY_BYTES)
+        self._finished: FairStore[Identity, _KeptReply] = FairStore(MAX_FINISHED, REPLAY_BYTES)
         self._next_handle = 0
 
     @property
@@ -186,7 +186,7 @@ class Replies:
             num_bytes = self._send(receiver, reply)
         state.duplicates.clear()
         if is_final:
-            finished = _Finished(reply, state.expires_s)
+            finished = _KeptReply(reply, state.expires_s)
             self._finished.put(state.identity, finished, reply.reply_to.client, num_bytes)
 
     def _attach(self, state: RequestState, first: RequestState) -> None:

@@ -1,7 +1,7 @@
 """Decode a delivery to what it asks, a ``Refusal`` or ``Dropped``.
 
-Rule: every delivery becomes one of ``Decoded``, never an exception. A refusal names the key, and is
-sent with the reply topic, id and Correlation Data as far as they could be read.
+Rule: every delivery becomes one of ``DecodedMessage``, never an exception. A refusal names the
+key, and is sent with the reply topic, id and Correlation Data as far as they could be read.
 """
 
 from dataclasses import replace
@@ -32,10 +32,10 @@ from edged.protocol.wire import (
 
 _UNKNOWN_TOPIC = Dropped(DropReason.UNKNOWN_TOPIC, "not a request topic of this node")
 
-Decoded = Request | CancelRequest | Correction | Refusal | Dropped
+DecodedMessage = Request | CancelRequest | Correction | Refusal | Dropped
 
 
-def decode(delivery: Delivery, defaults: RequestDefaults, now_s: float) -> Decoded:
+def decode(delivery: Delivery, defaults: RequestDefaults, now_s: float) -> DecodedMessage:
     """Decode one delivery; ``now_s`` is on the clock of the request's deadline."""
     asked_on = defaults.topics.read_request(delivery.topic)
     if asked_on is None:
@@ -55,7 +55,7 @@ def decode(delivery: Delivery, defaults: RequestDefaults, now_s: float) -> Decod
             raise problem
         match asked_on.operation:
             case "cancel":
-                asked: Decoded = _read_cancel(content.text, address)
+                asked: DecodedMessage = _read_cancel(content.text, address)
             case "correct":
                 asked = _read_correction(fields, defaults, address)
             case _:

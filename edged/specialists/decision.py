@@ -69,8 +69,8 @@ def decide(specialist: Specialist, features: NDArray[np.float32]) -> Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer before it is compared with the thresholds; see ``Decision``."""
+class Scored:
+    """An answer, before it is compared with the thresholds; see ``Decision``."""
 
     text: str
     json: JsonAnswer
@@ -86,16 +86,16 @@ def _scaled(specialist: Specialist, taught: TaughtHead, features: Floats) -> Flo
     return taught.scaler.apply(specialist.layout.view(features[None], view))
 
 
-def _label(taught: TaughtHead, head: Head, scaled: Floats) -> Answer:
+def _label(taught: TaughtHead, head: Head, scaled: Floats) -> Scored:
     probabilities = head.probabilities(scaled)[0]
     labels = [label or "" for label in taught.description.labels]
     best = [int(index) for index in np.argsort(-probabilities, kind="stable")[:_NUM_GUESSES]]
     guesses = tuple((labels[index], round(float(probabilities[index]), 4)) for index in best)
     confidence = float(probabilities[best[0]])
-    return Answer(labels[best[0]], None, _rounded(probabilities), confidence, best[0], guesses)
+    return Scored(labels[best[0]], None, _rounded(probabilities), confidence, best[0], guesses)
 
 
-def _fields(read: list[tuple[TaughtHead, Floats]]) -> Answer:
+def _fields(read: list[tuple[TaughtHead, Floats]]) -> Scored:
     answer: dict[str, str | None] = {}
     all_probabilities: dict[str, list[float]] = {}
     confidence = 1.0
@@ -106,10 +106,10 @@ def _fields(read: list[tuple[TaughtHead, Floats]]) -> Answer:
         answer[name] = taught.description.labels[int(probabilities.argmax())]
         all_probabilities[name] = _rounded(probabilities)
         confidence *= float(probabilities.max())
-    return Answer(_text(answer), answer, all_probabilities, confidence)
+    return Scored(_text(answer), answer, all_probabilities, confidence)
 
 
-def _linear(specialist: Specialist, head: Linear, scaled: Floats) -> Answer:
+def _linear(specialist: Specialist, head: Linear, scaled: Floats) -> Scored:
     scale = specialist.description.scale
     if scale is not None:
         return number(scale, float(head.values(scaled)[0, 0]), float(head.spread(scaled)[0]))
@@ -118,10 +118,10 @@ def _linear(specialist: Specialist, head: Linear, scaled: Floats) -> Answer:
     pairs = zip(labels, probabilities, strict=True)
     chosen = [label for label, probability in pairs if label and probability >= 0.5]  # noqa: PLR2004
     confidence = float(np.maximum(probabilities, 1 - probabilities).prod())
-    return Answer(_text(chosen), chosen, _rounded(probabilities), confidence)
+    return Scored(_text(chosen), chosen, _rounded(probabilities), confidence)
 
 
-def number(scale: Scale, mean: float, spread: float) -> Answer:
+def number(scale: Scale, mean: float, spread: float) -> Scored:
     """Return the answer for a predicted number, and its spread for a prior of variance 1."""
     deviation = math.sqrt(scale.noise + scale.prior * spread)
     value = round(min(max(mean, scale.low), scale.high), scale.decimals)
@@ -132,7 +132,7 @@ def number(scale: Scale, mean: float, spread: float) -> Answer:
     sides = (mean - _Z_90 * deviation, mean + _Z_90 * deviation)
     low, high = (round(min(max(side, scale.low), scale.high), scale.decimals) for side in sides)
     answer = value if scale.decimals else int(value)
-    return Answer(_text(answer), answer, None, confidence, interval=(low, high))
+    return Scored(_text(answer), answer, None, confidence, interval=(low, high))
 
 
 def deviation_of(decision: Decision) -> float:

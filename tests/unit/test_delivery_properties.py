@@ -44,7 +44,7 @@ from edged.node.events import (
 from edged.node.generation import Finished, Generation, Paused
 from edged.node.node import Event, Node
 from edged.node.request_state import RequestState
-from edged.protocol.decode import Decoded as WireDecoded
+from edged.protocol.decode import DecodedMessage
 from edged.protocol.escalation import EscalationTarget
 from edged.protocol.request import (
     Answer,
@@ -74,7 +74,7 @@ def has_id(number: int) -> bool:
     return number % 3 > 0
 
 
-def read(delivery: Delivery, received_s: float) -> WireDecoded:
+def read(delivery: Delivery, received_s: float) -> DecodedMessage:
     """Decode the payloads of this test: what is asked, and a number."""
     kind, _, digits = delivery.payload.decode().partition(" ")
     number = int(digits)

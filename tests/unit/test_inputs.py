@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from edged.protocol.decode import Decoded, decode
+from edged.protocol.decode import DecodedMessage, decode
 from edged.protocol.inputs import check_inputs
 from edged.protocol.keys import MAX_INPUT_LENGTH, MAX_INPUTS_ITEMS, MAX_INPUTS_VALUES
 from edged.protocol.request import Request
@@ -18,7 +18,7 @@ HOME = {
 }
 
 
-def ask(**members: object) -> Decoded:
+def ask(**members: object) -> DecodedMessage:
     payload = json.dumps({"prompt": "x"} | members).encode()
     return decode(Delivery("edged/kitchen/request/generate", payload), DEFAULTS, 0.0)
 

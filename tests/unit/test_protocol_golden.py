@@ -14,7 +14,7 @@ import pytest
 
 from edged.commands.received import decode_fragment, decode_reply
 from edged.errors import ErrorCode
-from edged.protocol.decode import Decoded, decode
+from edged.protocol.decode import DecodedMessage, decode
 from edged.protocol.encode import (
     encode_event,
     encode_fragment,
@@ -84,7 +84,7 @@ def read_delivery(golden: dict[str, Any]) -> Delivery:
     )
 
 
-def decode_golden(path: Path) -> Decoded:
+def decode_golden(path: Path) -> DecodedMessage:
     return decode(read_delivery(json.loads(path.read_text())), DEFAULTS, NOW_S)
 
 
