@@ -247,8 +247,8 @@ class StateConfig:
     made beside the model."""
     corrections: int = setting(kinds.integer(0, 10_000), 0)
     """Corrections of specialists that are kept in `folder`, with their prompts, in
-    `corrections.jsonl`; above this number, or 4 MiB, the oldest go. With 0, `correct` requests are
-    refused."""
+    `corrections.jsonl`; above this number, or 4 MiB, the oldest go, of the accounts that have the
+    most. With 0, `correct` requests are refused."""
     file: Path | None = setting(kinds.PATH, None)
     """JSON file rewritten with each `state`; `edged health` reads it."""
 

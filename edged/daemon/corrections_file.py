@@ -1,19 +1,21 @@
 """The corrections in the state folder, and the thread that writes them.
 
-Rule: bounded in number and bytes, whatever clients send: the oldest go. Nothing of a correction is
-logged. A reply follows what is on the disk; a disk that fails costs the correction, and says so.
+Rule: bounded in number and bytes, whatever clients send: the oldest go, of the accounts that have
+the most. Nothing of a correction is logged. A reply follows what is on the disk; a disk that fails
+costs the correction, and says so.
 """
 
 import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import queue
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -54,14 +56,17 @@ class Line(NamedTuple):
     """A digest."""
     text: bytes
     """JSON, with its end."""
+    user: str | None
+    """The account; None without one."""
 
     @classmethod
     def of(cls, members: Mapping[str, Any]) -> "Line":
         """Return the line for a correction."""
         text = json.dumps(members, ensure_ascii=False).encode() + b"\n"
         asked = [members["prompt"], members.get("messages"), members.get("inputs")]
-        prompt = _digest([members["specialist"], *asked, members.get("user")])
-        return cls(prompt, _digest(members["answer"]), text)
+        user = members.get("user")
+        prompt = _digest([members["specialist"], *asked, user])
+        return cls(prompt, _digest(members["answer"]), text, str(user) if user else None)
 
 
 def _digest(value: object) -> bytes:
@@ -155,19 +160,14 @@ class CorrectionsFile:
                 yield text
 
     def _rewrite(self, new: Sequence[Line]) -> None:
-        """Write the file anew, with the newest of what counts."""
+        """Write the file anew, with the newest of what counts, of each account a like share."""
         latest: OrderedDict[bytes, Line] = OrderedDict()
         for line in (*filter(None, map(_parsed, self._texts())), *new):
             latest[line.prompt] = line
             latest.move_to_end(line.prompt)
-        max_bytes = MAX_BYTES * (1 - _DROPPED)
-        kept: list[Line] = []
-        for line in reversed(latest.values()):
-            max_bytes -= len(line.text)
-            if max_bytes < 0 or len(kept) >= max(1, self._limit * (1 - _DROPPED)):
-                break
-            kept.append(line)
-        kept.reverse()
+        most_lines = max(1, math.ceil(self._limit * (1 - _DROPPED)))
+        kept = _newest(latest.values(), most_lines, lambda _: 1)
+        kept = _newest(kept, int(MAX_BYTES * (1 - _DROPPED)), lambda line: len(line.text))
         new_path = self._path.with_name(self._path.name + ".new")
         with _open_private(new_path, os.O_TRUNC) as file:
             file.writelines(line.text for line in kept)
@@ -185,6 +185,33 @@ class CorrectionsFile:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _newest(lines: Iterable[Line], most: int, cost: Callable[[Line], int]) -> list[Line]:
+    """Return the newest lines that cost ``most`` together, in their order.
+
+    An account has no more than an equal share, and what others leave of theirs.
+    """
+    lines, costs = list(lines), Counter[str | None]()
+    for line in lines:
+        costs[line.user] += cost(line)
+    left = most
+    for index, spent in enumerate(sorted(costs.values())):
+        share = left // (len(costs) - index)
+        if spent > share:
+            break
+        left -= spent
+    else:
+        return lines
+    kept, spent_by, left = list[Line](), Counter[str | None](), most
+    for line in reversed(lines):
+        price = cost(line)
+        spent_by[line.user] += price
+        # There may be more accounts than places: then the newest lines have these.
+        if price <= left and (spent_by[line.user] <= share or spent_by[line.user] == price):
+            kept.append(line)
+            left -= price
+    return kept[::-1]
 
 
 def _open_private(path: Path, flags: int) -> BinaryIO:

@@ -108,6 +108,11 @@ class Preparer:
         """Prepare one request; blocks for up to some 50 ms."""
         asked = request.request
         try:
+            if any(question.specialist is None for question in asked.questions):
+                # The prompt is read again for each: one that is too long is refused at once.
+                whole_ids = self._encode_chat(asked.messages)
+                if len(whole_ids) >= self._limits.max_model_len:
+                    return Prepared(request.key, whole_ids)
             decider = self._installed().decider(asked, self._encode_chat, self._prompt_writer)
             if decider is not None:
                 return Prepared(request.key, decider=decider)
@@ -136,13 +141,17 @@ class Preparer:
         prompt_ids = encode(turn.prompt(0))
         if len(prompt_ids) <= room:
             return prompt_ids, 0
+        # First without any: a message that is too long by itself costs two attempts, and no more.
+        shortest = encode(turn.prompt(len(turn.history)))
+        if len(shortest) > room // 2:
+            return shortest, len(turn.history)
 
         def fits(num_forgotten: int) -> bool:
             # In half of the room: with all of it, each request would begin differently from the
             # one before, and nothing of it would be in the prefix cache.
             return len(encode(turn.prompt(num_forgotten))) <= room // 2
 
-        # The fewest turns that make it fit; all of them if none is enough.
+        # The fewest turns that make it fit.
         num_forgotten = bisect_left(range(len(turn.history)), x=True, key=fits)
         return encode(turn.prompt(num_forgotten)), num_forgotten
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from edged.daemon.energy import EnergyMeter, account
+from edged.engine.grammar import ConstraintError
 from edged.engine.loop import Engine
 from edged.engine.steps import PromptOrigin, Step
 from edged.errors import ErrorCode
@@ -22,6 +23,10 @@ from edged.transport.clock import boot_s
 
 _LOG = logging.getLogger(__name__)
 _FAILED = Rejected(ErrorCode.INTERNAL, "generation failed; see the node's log")
+_BEYOND_LIMITS = Rejected(
+    ErrorCode.BAD_REQUEST,
+    "format.schema: what it allows took too much to compute as the answer was written; simplify it",
+)
 
 
 class Worker:
@@ -264,5 +269,9 @@ class Worker:
 
 def _failure(run: Generation, error: Exception | None) -> Rejected:
     """Log why a generation failed; return what its sender gets."""
+    if isinstance(error, ConstraintError) and run.answers is None:
+        # Its sender's own, so neither a fault of the node nor worth more than a line.
+        _LOG.warning("a format reached the limits of its grammar: key=%d", run.key)
+        return _BEYOND_LIMITS
     _LOG.error("generation failed: key=%d", run.key, exc_info=error or True)
     return _FAILED

@@ -23,7 +23,7 @@ class Identity:
     """What makes two deliveries the same request."""
 
     key: str
-    """A digest of token, reply topic and payload: it tells nothing of the request."""
+    """A digest of token, reply topic, operation and payload: it tells nothing of the request."""
     has_token: bool
     """Without Correlation Data and id, only a broker's redelivery is the same request."""
 
@@ -31,7 +31,10 @@ class Identity:
     def of(cls, delivery: Delivery, reply_to: ReplyAddress) -> "Identity":
         """Return the identity of a delivery whose reply goes to ``reply_to``."""
         token = reply_to.correlation_data or reply_to.request_id
-        content = (token, reply_to.topic, hashlib.sha256(delivery.payload).digest())
+        # A correction may have the words of a prompt.
+        operation = delivery.topic.rpartition("/")[2]
+        payload = hashlib.sha256(delivery.payload).digest()
+        content = (token, reply_to.topic, operation, payload)
         key = hashlib.sha256(repr(content).encode()).hexdigest()[:32]
         return cls(key, token is not None)
 

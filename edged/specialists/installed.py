@@ -183,7 +183,7 @@ class Installed:
     ) -> ChoiceDecider:
         if self._scoring is None:
             raise ValueError("no option can be scored without a model")
-        return self._scoring.decider(path, question, request.messages, encode_chat)
+        return self._scoring.decider(path, question, request, encode_chat)
 
     def reading(self, text: str) -> Run:
         """Return the run of a text in the template.

@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.protocol.request import Answer, ChatMessage, FinishReason, Question
+from edged.protocol.request import Answer, ChatMessage, Client, FinishReason, Question, Request
 from edged.specialists.decider import MAX_PASS_TOKENS, Read, Run, features_of
 
 EncodeChat = Callable[[Sequence[ChatMessage]], list[int]]
@@ -117,12 +117,16 @@ class ChoiceDecider:
         asked: The run of the prompt and the options.
         neutral: The same with a prompt that says nothing.
         priors: What it gave before, and is to be kept.
+        client: Who asks. The tokens of a reply tell whether the neutral run was made: no other
+            client must learn from them which options this one has asked for.
     """
 
-    def __init__(self, choices: Sequence[str], asked: Run, neutral: Run, priors: Priors) -> None:
+    def __init__(
+        self, choices: Sequence[str], asked: Run, neutral: Run, priors: Priors, client: Client
+    ) -> None:
         self._choices = choices
         self._priors = priors
-        content = repr((neutral.prompt_ids, neutral.options)).encode()
+        content = repr((client, neutral.prompt_ids, neutral.options)).encode()
         self._key = hashlib.sha256(content).digest()
         self._prior = priors.find(self._key)
         self.runs = [neutral, asked] if self._prior is None else [asked]
@@ -172,7 +176,7 @@ class OptionScoring:
         self,
         path: str,
         question: Question,
-        messages: Sequence[ChatMessage],
+        request: Request,
         encode_chat: EncodeChat,
     ) -> ChoiceDecider:
         """Return what decides for one of the question's options; ``path`` is where they stand.
@@ -186,6 +190,7 @@ class OptionScoring:
         for index, option in enumerate(options):
             if not option:
                 raise OptionError(f"{path}[{index}]: is no text to the model; change or remove it")
+        messages, client = request.messages, request.reply_to.client
         before = messages[:1] if messages[0].role == "system" else ()
         neutral = (*before, ChatMessage("user", NEUTRAL))
 
@@ -194,7 +199,7 @@ class OptionScoring:
             prompt_ids = array("i", encode_chat(_with_question(said, question.ask)))
             return Run(prompt_ids, partial(OptionScorer, len(prompt_ids), options), options)
 
-        return ChoiceDecider(question.choices, run(messages), run(neutral), self._priors)
+        return ChoiceDecider(question.choices, run(messages), run(neutral), self._priors, client)
 
 
 def _with_question(messages: Sequence[ChatMessage], ask: str | None) -> Sequence[ChatMessage]:

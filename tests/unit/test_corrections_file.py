@@ -136,6 +136,33 @@ def test_above_the_bytes_the_oldest_go(tmp_path: Path, monkeypatch: pytest.Monke
     assert 33 < file.count <= 41
 
 
+def test_an_account_that_sends_many_loses_its_own(tmp_path: Path) -> None:
+    """In number and in bytes; what one leaves of its share is the others'."""
+    file = opened(tmp_path, 80)
+    file.add([line(f"few {number}", user="few") for number in range(10)])
+    for number in range(300):
+        file.add([line(f"many {number}", user="many")])
+    prompts = [prompt for prompt, _ in kept(tmp_path)]
+    assert prompts[:10] == [f"few {number}" for number in range(10)]
+    assert 70 <= len(prompts) <= 80
+    assert prompts[-1] == "many 299"
+    for number in range(400):
+        file.add([line(f"long {number} {'x' * 20_000}", user="long")])
+    prompts = [prompt for prompt, _ in kept(tmp_path)]
+    assert prompts[:10] == [f"few {number}" for number in range(10)]
+    assert prompts[-1].startswith("long 399 ")
+    assert len([prompt for prompt in prompts if prompt.startswith("many")]) > 20
+
+
+def test_of_more_accounts_than_places_the_newest_are_kept(tmp_path: Path) -> None:
+    file = opened(tmp_path, 8)
+    for number in range(40):
+        file.add([line("x", user=f"user{number}")])
+    assert kept(tmp_path)[-1] == ("x", "on")
+    lines = (tmp_path / FILE_NAME).read_text().splitlines()
+    assert [json.loads(text)["user"] for text in lines][-7:] == [f"user{n}" for n in range(33, 40)]
+
+
 def test_what_is_there_already_is_read_no_further_than_may_be_written(tmp_path: Path) -> None:
     old = line("old " + "x" * 30_000).text
     (tmp_path / FILE_NAME).write_bytes(old * 300 + line("new").text)

@@ -18,7 +18,7 @@ from edged.errors import ErrorCode
 from edged.node.effects import Prepare
 from edged.node.events import Prepared
 from edged.node.sessions import PendingTurn, SessionLimits, Turn
-from edged.protocol.request import ChatMessage, Client, FormatType, OutputFormat
+from edged.protocol.request import ChatMessage, Client, FormatType, OutputFormat, Question
 from edged.specialists.decider import Run
 from edged.specialists.installed import Installed
 from edged.specialists.scoring import OptionScoring
@@ -220,6 +220,23 @@ def test_a_dialogue_without_room_keeps_the_newest_turns_in_half_of_it(
     prepared = stage.emitted.get(timeout=LIMIT_S)
     assert prepared.num_forgotten == num_forgotten
     assert text(prepared) == prompt
+
+
+def test_a_message_that_is_too_long_by_itself_is_not_tried_with_each_turn() -> None:
+    stage = Stage(max_tokens=20)
+    request = replace(ask("unused"), turn=turn_after(*"abcdefgh" * 8, question="?" * 30))
+    assert stage.preparer.prepare(request).num_forgotten == 64
+    assert stage.language.entered.qsize() == 2, "with all turns, and with none"
+
+
+def test_of_a_prompt_that_is_too_long_no_question_is_prepared() -> None:
+    stage = Stage()
+    questions = tuple(Question(f"q{n}", choices=("a", "b"), ask="x") for n in range(32))
+    prepared = stage.preparer.prepare(ask("x" * LIMITS.max_model_len, questions=questions))
+    assert (prepared.rejected, prepared.decider) == (None, None)
+    assert len(prepared.prompt_ids) == LIMITS.max_model_len
+    (run,) = prepared.runs
+    assert run.num_positions >= LIMITS.max_model_len, "so the node refuses it"
 
 
 def test_a_long_answer_leaves_half_of_the_context_to_the_dialogue() -> None:

@@ -104,6 +104,18 @@ def surest(specialist: str, installed: Installed, sign: int = 1) -> NDArray[np.f
     return max(rows, key=lambda row: sign * confidence(row))
 
 
+def test_what_one_account_asked_shows_in_no_number_of_another(installed: Installed) -> None:
+    """The run behind a prompt that says nothing is made once for each account."""
+    question = Question("q", choices=("on", "off"))
+
+    def num_runs(user: str | None) -> int:
+        one = decider(installed, asked(question, user=user))
+        answered(one, np.zeros(LAYOUT.width, np.float32))
+        return len(one.runs)
+
+    assert [num_runs(user) for user in ("ha", "ha", "other", None)] == [2, 1, 2, 2]
+
+
 def text(run: Run) -> str:
     return "".join(map(chr, run.prompt_ids))
 

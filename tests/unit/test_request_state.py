@@ -59,7 +59,7 @@ def test_a_refused_delivery_keeps_no_payload() -> None:
     assert state.delivery == DELIVERY.receipt
 
 
-def test_two_deliveries_are_the_same_request_by_token_reply_topic_and_payload() -> None:
+def test_two_deliveries_are_the_same_request_by_token_topics_and_payload() -> None:
     address = ReplyAddress("t", "a")
     identity = Identity.of(DELIVERY, address)
     again = replace(DELIVERY, packet_id=8, properties=WireProperties(content_type="text/plain"))
@@ -69,8 +69,9 @@ def test_two_deliveries_are_the_same_request_by_token_reply_topic_and_payload() 
         Identity.of(DELIVERY, ReplyAddress("t", "b")),
         Identity.of(DELIVERY, ReplyAddress("t", "a", b"c")),
         Identity.of(replace(DELIVERY, payload=b"x"), address),
+        Identity.of(replace(DELIVERY, topic="edged/kitchen/request/correct"), address),
     ]
-    assert len({identity, *others}) == 5
+    assert len({identity, *others}) == 6
     assert identity.has_token
     assert not Identity.of(DELIVERY, ReplyAddress("t")).has_token
 

@@ -18,6 +18,7 @@ from edged.specialists.scoring import (
     OptionScorer,
     OptionScoring,
 )
+from tests.make_request import make_request
 
 VOCABULARY = 128
 CHOICES = ("on", "off", "dim it", "x" * 40)
@@ -74,7 +75,8 @@ def ask(
     words: str | None = None,
 ) -> ChoiceDecider:
     question = Question("", choices=tuple(choices), ask=words)
-    return scoring.decider("format.choices", question, messages, encode_chat)
+    request = make_request(messages=tuple(messages))
+    return scoring.decider("format.choices", question, request, encode_chat)
 
 
 def text(run: Run) -> str:
@@ -130,7 +132,8 @@ def test_what_is_as_probable_whatever_is_said_has_equal_shares() -> None:
         return encode_chat(messages)[:0] + encode_chat(USER)
 
     question = Question("", choices=CHOICES)
-    decider = OptionScoring(encode).decider("format.choices", question, USER, encode_alike)
+    request = make_request(messages=USER)
+    decider = OptionScoring(encode).decider("format.choices", question, request, encode_alike)
     assert answered(decider, says).detail["probabilities"] == [0.25] * 4
 
 

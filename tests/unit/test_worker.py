@@ -3,6 +3,7 @@
 import queue
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from edged.daemon.energy import EnergyMeter
 from edged.daemon.worker import Worker
-from edged.engine.decoding import Constraint
+from edged.engine.decoding import Constraint, ForwardPass
+from edged.engine.grammar import ConstraintError
 from edged.engine.steps import Prefilled, Token
 from edged.errors import ErrorCode
 from edged.node.events import Probed
@@ -28,7 +30,7 @@ from edged.protocol.request import (
     SamplingParams,
 )
 from edged.scheduling.latency_model import RequestTimings
-from edged.specialists.decider import Decider, Read, Run
+from edged.specialists.decider import Answers, Decider, Read, Run
 from tests.fakes import CharacterStream, FakeClock, FakeEngine
 
 REQUEST = Request(ReplyAddress("t", "a"), (), received_s=0.0, deadline_s=5000.0, is_stream=True)
@@ -227,6 +229,15 @@ def test_a_broken_engine_is_answered_and_the_next_job_runs(
     assert not worker.is_alive
 
 
+class Written:
+    """What makes answers of what a specialist writes."""
+
+    adapter = None
+
+    def answer(self, text: str, log_probability: float, reason: FinishReason) -> Answer:
+        return Answer(text, reason)
+
+
 class Wrong(CharacterStream):
     """A detokenizer that fails at the end, or a decider that fails at once."""
 
@@ -259,6 +270,32 @@ def test_what_fails_as_an_answer_begins_or_ends_is_answered(
         assert "generation failed: key=1" in caplog.text
     assert worker.is_alive
     assert worker.stop(LIMIT_S)
+
+
+@pytest.mark.parametrize("is_written", [True, False])
+def test_a_format_that_reaches_its_limits_is_its_senders_and_a_line(
+    *, is_written: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not that of a specialist that writes: there it is a fault of the node."""
+
+    class Limited(FakeEngine):
+        def step(self) -> ForwardPass:
+            return ForwardPass({one: [ConstraintError("too many states")] for one in self.active})
+
+    inbox = Inbox()
+    worker = Worker(Limited(), CharacterStream, inbox.events.put, FakeClock())
+    request = replace(REQUEST, format=OutputFormat(FormatType.JSON_SCHEMA, {}))
+    run = Generation(1, [1], request, 16, Unconstrained())
+    run.answers = cast("Answers", Written()) if is_written else None
+    worker.start(run)
+    worker.start_thread()
+    _, finished = inbox.until_finished()
+    assert worker.stop(LIMIT_S)
+    code = ErrorCode.INTERNAL if is_written else ErrorCode.BAD_REQUEST
+    assert refusal(finished).code is code
+    assert refusal(finished).message.startswith("format.schema: ") is not is_written
+    (record,) = caplog.records
+    assert bool(record.exc_info) is is_written
 
 
 def test_memory_that_cannot_be_freed_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:

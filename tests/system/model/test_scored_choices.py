@@ -11,6 +11,7 @@ from edged.engine.tokenizer import Tokenizer
 from edged.protocol.request import Answer, ChatMessage, Question, SamplingParams
 from edged.specialists.decider import Reader, Run
 from edged.specialists.scoring import OptionScoring
+from tests.make_request import make_request
 
 CAPITALS = ("London", "Paris", "Madrid", "Rome")
 FRANCE = "What is the capital of France?"
@@ -21,9 +22,10 @@ def answered(
     engine: Engine, tokenizer: Tokenizer, choices: tuple[str, ...], prompt: str = FRANCE
 ) -> tuple[Answer, list[list[float]]]:
     """Return the answer, and the scores behind the prompt that says nothing and the asked one."""
-    question, messages = Question("", choices=choices), (ChatMessage("user", prompt),)
+    question = Question("", choices=choices)
+    request = make_request(messages=(ChatMessage("user", prompt),))
     scoring = OptionScoring(tokenizer.encode)
-    decider = scoring.decider("format.choices", question, messages, tokenizer.encode_chat)
+    decider = scoring.decider("format.choices", question, request, tokenizer.encode_chat)
     readers: list[Reader] = []
     while isinstance(step := decider.proceed(readers, may_go_on=True), Run):
         assert step.new_reader is not None
