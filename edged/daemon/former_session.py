@@ -45,7 +45,10 @@ class FormerLine(Publisher, Protocol):
         """Whether its thread runs."""
 
     def stop(self, *, timeout_s: float) -> None:
-        """Disconnect."""
+        """Disconnect, and wait for that."""
+
+    def request_stop(self, timeout_s: float) -> None:
+        """Disconnect, without blocking."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ class FormerSession:
                 " again at the next connection%s",
                 f": {self._problem}" if self._problem else "",
             )
-            self.close()
+            self._leave()
         elif now_s >= self._due_s and self._line is not None:
             if self._unacknowledged:
                 self._due_s = now_s + QUIET_S
@@ -181,13 +184,24 @@ class FormerSession:
             self._asked = self._line.publish(self._marker, qos=1, retain=True), num_arrived
 
     def close(self) -> None:
-        """Disconnect; the broker keeps what is left."""
+        """Disconnect, and wait for that; the broker keeps what is left."""
         if self._line is not None:
             self._line.stop(timeout_s=_STOP_LIMIT_S)
+        self._forget_line()
+
+    def _leave(self) -> None:
+        """Disconnect, without blocking."""
+        if self._line is not None:
+            self._line.request_stop(_STOP_LIMIT_S)
+        self._forget_line()
+
+    def _forget_line(self) -> None:
         self._line, self._asked = None, None
         self._limit_s = self._due_s = float("inf")
 
     def _connect(self, now_s: float, *, is_last: bool) -> None:
+        # Two connections under one identifier would take each other's session. This blocks the main
+        # thread, but hardly ever for long: the one before has just heard from the broker.
         self.close()
         self._limit_s, self._is_ending = now_s + self._lines.max_s, is_last
         self._number += 1
@@ -196,7 +210,7 @@ class FormerSession:
         self._line = self._lines.open(self.client_ids[0], emit, is_last=is_last)
 
     def _end(self, now_s: float) -> None:
-        self.close()
+        self._leave()
         self.client_ids = self.client_ids[1:]
         self._ended(self.client_ids)
         _LOG.info("what the broker kept for a client identifier of before is taken in")

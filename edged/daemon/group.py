@@ -143,7 +143,7 @@ class Group:
     def _leave(self, detail: str) -> None:
         self.membership, self._limit_s = Membership.REFUSED, float("inf")
         self._operator_events.report(GroupRefused(self._topics.group or "", detail))
-        self._transport.stop(timeout_s=0.0)
+        self._transport.request_stop(timeout_s=0.0)
 
     def _send_probe(self) -> None:
         self._probe = secrets.token_hex(8).encode()

@@ -5,6 +5,7 @@ often its request is delivered. Its key is the session id with the client: only 
 can continue the dialogue.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edged.node.fair_store import FairStore
@@ -47,6 +48,8 @@ class _Session:
     system: Messages | None = None
     """The system message, or none, that a request brought; None when no request said."""
     used_s: float = 0.0
+    num_dropped: int = 0
+    """Turns for whose text there was no room after the latest answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,11 @@ class Sessions:
         return PendingTurn(name, key, system, request.is_system_given, history, messages, repeats)
 
     def close(self, turn: PendingTurn, text: str, now_s: float) -> SessionState:
-        """Add an answer, and return the state of the session."""
+        """Add an answer, and return the state of the session.
+
+        It has each turn that is dropped once: what the text of this answer leaves no room for is
+        in the state after the next one.
+        """
         # A session that expired during the answer goes on from what its prompt contained.
         session = self._sessions.get(turn.name) or _Session(list(turn.history))
         session.used_s = now_s
@@ -118,23 +125,34 @@ class Sessions:
             session.system = turn.system
         # By identity: other requests may have added turns since this one was opened.
         forgotten = turn.history[: turn.num_forgotten]
-        turns = session.turns = [kept for kept in session.turns if kept not in forgotten]
+        turns = [kept for kept in session.turns if kept not in forgotten]
+        num_forgotten = session.num_dropped + len(session.turns) - len(turns)
         answered = Turn(turn.key, (*turn.messages, ChatMessage("assistant", text)))
         if turn.repeats in turns:
             turns[turns.index(turn.repeats)] = answered
         else:
             turns.append(answered)
-        while sum(kept.num_bytes for kept in turns) > MAX_SESSION_BYTES:
-            del turns[0]
+        session.num_dropped = _num_beyond_room(turns)
+        session.turns = turns[session.num_dropped :]
         _, client = turn.name
         self._sessions.put(turn.name, session, client)
-        return SessionState(turn.name[0], len(turns), turn.num_forgotten)
+        return SessionState(turn.name[0], len(session.turns), num_forgotten)
 
     def _expire(self, now_s: float) -> None:
         for name, session in list(self._sessions.items()):
             if now_s - session.used_s < self._limits.idle_s:
                 break  # they are in the order of their last use
             self._sessions.pop(name)
+
+
+def _num_beyond_room(turns: Sequence[Turn]) -> int:
+    """Count the oldest turns that make the text too long."""
+    sizes = [turn.num_bytes for turn in turns]
+    excess_bytes, count = sum(sizes) - MAX_SESSION_BYTES, 0
+    while excess_bytes > 0:
+        excess_bytes -= sizes[count]
+        count += 1
+    return count
 
 
 def _split(messages: Messages) -> tuple[Messages, Messages]:

@@ -62,4 +62,6 @@ def _check(path: str, value: object) -> None:
     if isinstance(value, dict | list) and len(value) > MAX_INPUTS_ITEMS:
         raise MessageError(f"{path}: must have at most {MAX_INPUTS_ITEMS} items, got {len(value)}")
     if isinstance(value, dict) and not all(map(_NAME.fullmatch, value)):
-        raise MessageError(f"{path}: a name must be 1 to 64 characters of A-Z a-z 0-9 _")
+        raise MessageError(
+            f"{path}: a name must be 1 to 64 characters of A-Z a-z 0-9 _, not starting with a digit"
+        )

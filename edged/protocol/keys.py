@@ -146,7 +146,7 @@ STREAM = _flag("stream", default=False, meaning="send fragments, too; needs an `
 SPECIALIST = Key(
     "specialist",
     {"type": "string", "pattern": f"^{SPECIALIST_PATTERN}$"},
-    "the name of a specialist: 1 to 64 characters of a-z 0-9 -",
+    "the name of a specialist: 1 to 64 characters of a-z 0-9 -, not starting with -",
     lambda value: isinstance(value, str) and re.fullmatch(SPECIALIST_PATTERN, value) is not None,
     str,
     None,

@@ -291,7 +291,7 @@ class SessionState:
     num_turns: int
     """Remembered requests with their answers, this one included."""
     num_forgotten: int
-    """Turns dropped for lack of room at this request."""
+    """Turns dropped for lack of room since the answer before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,9 @@ def check_names(name: str, escalate: str | None) -> None:
         ValueError: No request could name it, or it would pass them on to itself.
     """
     if not NAME.fullmatch(name):
-        raise ValueError(f"name {name!r} must be 1 to 64 characters of a-z 0-9 -")
+        raise ValueError(
+            f"name {name!r} must be 1 to 64 characters of a-z 0-9 -, not starting with -"
+        )
     if name in {AUTO, PLAIN_MODEL}:
         raise ValueError(f"name {name!r} is taken; use another one")
     if escalate is None:

@@ -176,11 +176,19 @@ class Transport:
         for word in farewell:
             message = Encoded(word.topic, word.payload, WireProperties())
             self.publish(message, qos=word.qos, retain=word.retain)
-        self._command(boot_s() + timeout_s)
+        self.request_stop(timeout_s)
         if self._thread.is_alive():
             self._thread.join(timeout_s + IDLE_S)
         elif self._thread.ident is None:
             self._close_wake()
+
+    def request_stop(self, timeout_s: float) -> None:
+        """Have it wait for unconfirmed messages, disconnect and end, without blocking.
+
+        ``stop`` may follow. Until then, another connection under this client identifier could be
+        taken over by this one.
+        """
+        self._command(boot_s() + timeout_s)
 
     def _command(self, command: Outgoing | Delivery | float) -> None:
         self._commands.append(command)

@@ -234,6 +234,21 @@ def test_a_model_that_does_not_fit_the_budget_is_refused_before_any_change(
     assert contents(root) == before
 
 
+@pytest.mark.parametrize("name", ["store", "store-kitchen", "drop"])
+def test_a_model_never_takes_the_place_of_those_that_updates_keep(
+    root: Path, bundle: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = root / "var/lib/edged-models" / name / "model" / "current"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    model = bundle.rename(bundle.with_name(name))
+    assert install(root, "--model", str(model)) == ExitCode.USAGE
+    said = f"--model: /var/lib/edged-models/{name} is for updates; rename the bundle's folder"
+    assert said in capsys.readouterr().err
+    assert kept.exists()
+    assert install(root, "--model", str(model.rename(model.with_name("stored")))) == 0
+
+
 def test_a_missing_program_or_another_version_is_refused_before_any_change(
     root: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -268,6 +283,18 @@ def test_an_uninstallation_leaves_nothing(root: Path, bundle: Path) -> None:
     }
     assert "edged:" not in (root / "etc/passwd").read_text("utf-8")
     assert not [path for path in root.rglob("*") if "edged" in path.name]
+
+
+def test_what_somebody_keeps_beside_the_configuration_does_not_stop_an_uninstallation(
+    root: Path, bundle: Path
+) -> None:
+    install(root, "--model", str(bundle))
+    for kept in ("etc/edged/edged.old.yaml", "etc/systemd/system/edged@A.service.d/mine.conf"):
+        (root / kept).parent.mkdir(exist_ok=True)
+        (root / kept).touch()
+    assert main(["uninstall", "--root", str(root)]) == 0
+    assert not (root / "etc/edged").exists()
+    assert not (root / "opt/edged").exists()
 
 
 def test_a_user_and_folders_that_were_not_installed_stay(

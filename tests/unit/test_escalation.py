@@ -211,6 +211,7 @@ def test_names_that_a_request_can_use(escalate: str | None) -> None:
     ("name", "escalate", "complaint"),
     [
         ("Lamp", None, "name 'Lamp' must be 1 to 64 characters of a-z 0-9 -"),
+        ("-lamp", None, "must be 1 to 64 characters of a-z 0-9 -, not starting with -"),
         ("", None, "name '' must be"),
         ("auto", None, "name 'auto' is taken"),
         ("model", None, "name 'model' is taken"),

@@ -25,11 +25,15 @@ class FakeLine(FakeTransport):
     emit: Callable[[TransportEvent], None] = lambda _: None
     is_last: bool = False
     is_running: bool = True
+    is_waited_for: bool = False
 
     def is_alive(self) -> bool:
         return self.is_running
 
     def stop(self, *, timeout_s: float) -> None:
+        self.is_running, self.is_waited_for = False, True
+
+    def request_stop(self, timeout_s: float) -> None:
         self.is_running = False
 
 
@@ -172,6 +176,7 @@ def test_one_that_somebody_else_keeps_busy_is_left_and_tried_at_the_next_connect
     assert stage.session.next_tick_s() == MAX_S
     stage.passes(MAX_S)
     assert not first.is_running
+    assert not first.is_waited_for
     assert stage.left == []
     assert stage.session.next_tick_s() == float("inf")
     stage.happens(UP, delivery(1), line=first)
@@ -182,6 +187,17 @@ def test_one_that_somebody_else_keeps_busy_is_left_and_tried_at_the_next_connect
     stage.happens(Disconnected("late", 1.0), delivery(9), line=first)
     stage.passes(QUIET_S)
     assert len(stage.line.sent) == 1, "what a stopped connection still says is nothing"
+
+
+def test_it_is_waited_for_only_where_another_connection_has_the_same_identifier() -> None:
+    stage = begun("older", "old")
+    stage.passes(QUIET_S)
+    stage.happens(Published(0))
+    stage.happens(UP)
+    first, last, _ = stage.lines.made
+    assert (first.is_waited_for, last.is_waited_for) == (True, False)
+    stage.session.close()
+    assert stage.line.is_waited_for
 
 
 def test_a_stop_leaves_what_is_not_taken_in_to_the_broker() -> None:

@@ -28,11 +28,11 @@ UP = Connected(1, is_session_present=False, protocol_version="5")
 
 
 class FakeLine(FakeTransport):
-    """A connection that can be stopped."""
+    """A connection that can be stopped, without waiting for it."""
 
     is_running = True
 
-    def stop(self, timeout_s: float) -> None:
+    def request_stop(self, timeout_s: float) -> None:
         self.is_running = False
 
     def is_alive(self) -> bool:

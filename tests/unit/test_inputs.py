@@ -38,13 +38,17 @@ def nested(depth: int) -> Any:  # noqa: ANN401
     return [nested(depth - 1)] if depth else "x"
 
 
+NAMES = "a name must be 1 to 64 characters of A-Z a-z 0-9 _, not starting with a digit"
+
+
 @pytest.mark.parametrize(
     ("inputs", "problem"),
     [
         ([], "inputs: must be an object, got an array"),
         ("x", "inputs: must be an object, got a string"),
-        ({"": 1}, "inputs: a name must be 1 to 64 characters of A-Z a-z 0-9 _"),
-        ({"a": {"b c": 1}}, "inputs.a: a name must be 1 to 64 characters of A-Z a-z 0-9 _"),
+        ({"": 1}, f"inputs: {NAMES}"),
+        ({"1st": 1}, f"inputs: {NAMES}"),
+        ({"a": {"b c": 1}}, f"inputs.a: {NAMES}"),
         ({"a" * 65: 1}, "inputs: a name must be"),
         ({"a": nested(4)}, "inputs.a[0][0][0]: nested deeper than 4 levels"),
         (

@@ -17,15 +17,17 @@ from edged.daemon.prometheus import (
 from edged.errors import ErrorCode
 from edged.node.metrics import Metrics
 from edged.node.throttling import DeviceReading
+from edged.protocol.wire import DropReason
 from tests.paths import ROOT
 
 STATE: dict[str, Any] = {
     **Metrics().snapshot(),
-    **asdict(DeviceReading(temperature_c=61.5)),
+    **asdict(DeviceReading(temperature_c=61.5, under_voltage=True)),
     "queue": 2,
     "budget_enforced": True,
     "ttft_p95_s": 1.25,
     "refused_by_code": {"timeout": 3},
+    "dropped_by_reason": {"retained": 2},
     "pressure": "refuse",
     "ledger": {"weights": 100, "kv": 50},
 }
@@ -53,16 +55,29 @@ def test_the_figures_of_state_are_there_in_base_units() -> None:
     assert found["edged_budget_enforced"] == 1
     assert found["edged_ttft_p95_seconds"] == 1.25
     assert found["edged_temperature_celsius"] == 61.5
+    assert found["edged_under_voltage"] == 1
     assert found["edged_served_total"] == 0
     assert found["edged_ledger_bytes{weights}"] == 100
     assert found["edged_pressure_rung"] == 4
     assert found["edged_info{kitchen}{tiny@1}"] == 1
 
 
-def test_each_refusal_code_is_there_from_the_start_so_that_rates_work() -> None:
+def test_no_figure_of_state_is_missing() -> None:
+    members = json.loads((ROOT / "docs" / "schemas" / "state.json").read_text())["properties"]
+    kinds = {name: str(schema.get("type")) for name, schema in members.items()}
+    figures = {name for name, kind in kinds.items() if re.search("integer|number|boolean", kind)}
+    in_parts = {"refused", "dropped"}
+    assert figures - {figure.key for figure in FIGURES} == in_parts
+
+
+def test_each_part_that_is_counted_is_there_from_the_start_so_that_rates_work() -> None:
     found = samples(STATE)
     assert found["edged_refused_total{timeout}"] == 3
-    assert {f"edged_refused_total{{{code}}}" for code in ErrorCode} <= set(found)
+    assert found["edged_dropped_total{retained}"] == 2
+    codes = {sample for sample in found if sample.startswith("edged_refused_total")}
+    # While it loads, no file is written.
+    assert codes == {f"edged_refused_total{{{code}}}" for code in set(ErrorCode) - {"loading"}}
+    assert {f"edged_dropped_total{{{reason}}}" for reason in DropReason} <= set(found)
 
 
 def test_what_is_unknown_is_left_out() -> None:

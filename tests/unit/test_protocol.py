@@ -80,7 +80,10 @@ def message_of(decoded: Any) -> str:
 
 
 SCORED = {"type": "choice", "choices": ["a", "b"], "probabilities": True}
-NOT_A_NAME = "specialist: must be the name of a specialist: 1 to 64 characters of a-z 0-9 -"
+NOT_A_NAME = (
+    "specialist: must be the name of a specialist: 1 to 64 characters of a-z 0-9 -,"
+    " not starting with -"
+)
 QUESTIONS = "questions: must be an object of 1 to 32 questions"
 REFUSED = [
     ({"temperature": "hot"}, 'temperature: must be a number from 0 to 2, got "hot"'),
@@ -175,6 +178,7 @@ REFUSED = [
         {"specialist": "Lamp"},
         f'{NOT_A_NAME}, got "Lamp"',
     ),
+    ({"specialist": "-lamp"}, f'{NOT_A_NAME}, got "-lamp"'),
     ({"escalate": 0}, "escalate: must be true or false, got 0"),
     ({"questions": []}, f"{QUESTIONS}, got an array"),
     ({"questions": {}}, f"{QUESTIONS}, got an object"),

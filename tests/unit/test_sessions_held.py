@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.node.sessions import MAX_SESSION_BYTES, PendingTurn, SessionLimits, Sessions
+from edged.node.sessions import MAX_SESSION_BYTES, PendingTurn, SessionLimits, Sessions, Turn
 from edged.protocol.request import ChatMessage, Request
 from tests.make_request import make_request
 
@@ -177,10 +178,40 @@ def test_the_text_of_a_dialogue_is_bounded_and_the_oldest_goes_first() -> None:
     talk.say("a")
     long = "ü" * (MAX_SESSION_BYTES // 8)
     talk.say(long)
-    assert talk.answer(talk.open(ask("b")), "x" * (MAX_SESSION_BYTES // 2 - 4))[0] == 2
-    assert talk.say("c")[0] == long
-    assert talk.answer(talk.open(ask("d")), "x" * MAX_SESSION_BYTES) == (0, 0)
-    assert talk.say("e") == ["e"]
+    assert talk.answer(talk.open(ask("b")), "x" * (MAX_SESSION_BYTES // 2 - 4)) == (2, 0)
+    turn = talk.open(ask("c"))
+    assert told(turn)[0] == long
+    assert talk.answer(turn) == (2, 1), "the first one was dropped after the answer before"
+    turn = talk.open(ask("d"))
+    assert talk.answer(replace(turn, num_forgotten=1), "x" * MAX_SESSION_BYTES) == (0, 2)
+    turn = talk.open(ask("e"))
+    assert told(turn) == ["e"]
+    assert talk.answer(turn) == (1, 2)
+    assert talk.answer(talk.open(ask("f"))) == (2, 0)
+
+
+def test_a_turn_that_two_requests_leave_out_is_told_to_be_forgotten_once() -> None:
+    talk = Talk()
+    talk.say("a")
+    first, second = (replace(talk.open(ask(text)), num_forgotten=1) for text in ("b", "c"))
+    assert talk.answer(first) == (1, 1)
+    assert talk.answer(second) == (2, 0)
+
+
+def test_each_turn_is_measured_once_for_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    talk = Talk()
+    measured: list[Turn] = []
+
+    def num_bytes(turn: Turn) -> int:
+        measured.append(turn)
+        return MAX_SESSION_BYTES // 8
+
+    monkeypatch.setattr(Turn, "num_bytes", property(num_bytes))
+    for number in range(8):
+        talk.say(str(number))
+    measured.clear()
+    assert talk.answer(talk.open(ask("8"))) == (8, 0)
+    assert len(measured) == 9
 
 
 @given(

@@ -53,7 +53,7 @@ class Layout:
             InstallError: If it is not valid in the name of a unit, or is reserved.
         """
         name = self.instance
-        if name is not None and (_INSTANCE.fullmatch(name) is None or name in _RESERVED):
+        if name is not None and not is_instance(name):
             raise InstallError(f"--instance: expected 1 to 32 of a-z, 0-9 and -, not {name!r}")
 
     def inside(self, path: Path | str) -> Path:
@@ -128,6 +128,11 @@ class Layout:
     @property
     def _suffix(self) -> str:
         return "" if self.instance is None else f"-{self.instance}"
+
+
+def is_instance(name: str) -> bool:
+    """Return whether a service may have this name: it is valid and not reserved."""
+    return _INSTANCE.fullmatch(name) is not None and name not in _RESERVED
 
 
 def add_layout_arguments(parser: argparse.ArgumentParser) -> None:

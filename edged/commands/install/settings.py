@@ -32,6 +32,8 @@ _HEADER = re.compile(r"# Made by `edged install` \(sum ([0-9a-f]{16})\)[^\n]*\n"
 _HEADER_LINE = "# Made by `edged install` (sum {}); once edited, it is left alone.\n"
 # What answers a question for a name through a socket, which no address rule covers.
 _NO_LOOK_UP = "InaccessiblePaths=-/run/systemd/resolve -/run/avahi-daemon"
+# In ``MODELS``: the stores of ``edged model``, and the folder of deploy/updates/edged-drop.path.
+_TAKEN = re.compile("store(-.*)?|drop")
 _OPTIONS = ("model", "node", "broker", "password_file", "ca_file", "budget")
 
 
@@ -123,12 +125,26 @@ def _changes(arguments: argparse.Namespace) -> dict[str, object]:
     """Return the given options as fields of ``Settings``."""
     given = {
         "node": arguments.node,
-        "model": arguments.model and MODELS / arguments.model.resolve().name,
+        "model": _model(arguments.model),
         "broker": _broker(arguments),
         "authority": _text(arguments.ca_file, "--ca-file"),
         "budget_bytes": _budget_bytes(arguments.budget),
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _model(source: Path | None) -> Path | None:
+    """Return where a bundle is copied to.
+
+    Raises:
+        UsageError: Something else is there.
+    """
+    if source is None:
+        return None
+    name = source.resolve().name
+    if _TAKEN.fullmatch(name):
+        raise UsageError(f"--model: {MODELS / name} is for updates; rename the bundle's folder")
+    return MODELS / name
 
 
 def _budget_bytes(text: str | None) -> int | None:

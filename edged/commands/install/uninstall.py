@@ -17,6 +17,7 @@ from edged.commands.install.layout import (
     USER,
     Layout,
     add_layout_arguments,
+    is_instance,
     read_layout,
 )
 from edged.commands.install.machine import Machine
@@ -98,4 +99,5 @@ def _instances(layout: Layout) -> list[str]:
     names = {path.stem for path in layout.inside("/etc/edged").glob("*.yaml")}
     units = layout.inside(UNITS)
     names |= {path.name[6:-10] for path in units.glob("edged@?*.service.d")}
-    return sorted(names - {"edged"})
+    # Beside them may lie what somebody keeps, such as edged.old.yaml.
+    return sorted(filter(is_instance, names))
