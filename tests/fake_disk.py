@@ -2,7 +2,8 @@
 
 Each method of ``Disk`` that changes something is one step, a write two: half of the content may be
 all that there is. After a cut, each name of a folder that was not synced is there or not, as one
-chooses; so a file system is imitated that keeps no order between changes.
+chooses; so a file system is imitated that keeps no order between changes. A rename is one change:
+what it moved has its old name or its new one, not both.
 """
 
 import errno
@@ -60,7 +61,7 @@ class FakeDisk(Disk):
 
     def cut(self, is_kept: Choose) -> None:
         """Go off and on again: each change that was not synced is kept or lost."""
-        self._settle(self._root, is_kept)
+        self._settle(self._root, is_kept, {})
         self.steps_left = 10**9
 
     def read(self, path: Path) -> bytes | None:
@@ -100,6 +101,17 @@ class FakeDisk(Disk):
         self._step()
         self._parent(target).live[target.name] = self._parent(source).live.pop(source.name)
 
+    def is_same(self, folder: Path, wanted: Path) -> bool:
+        names = self.names(wanted)
+        return self.names(folder) == names and all(
+            self.read(folder / name) == self.read(wanted / name) for name in names
+        )
+
+    def exchange(self, one: Path, other: Path) -> None:
+        self._step()
+        names, others = self._parent(one).live, self._parent(other).live
+        names[one.name], others[other.name] = others[other.name], names[one.name]
+
     def remove(self, path: Path) -> None:
         found = self.node(path)
         if isinstance(found, FakeFolder):
@@ -138,14 +150,18 @@ class FakeDisk(Disk):
         if needs_room:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    def _settle(self, folder: FakeFolder, is_kept: Choose) -> None:
-        names = sorted(folder.live.keys() | folder.durable.keys())
-        pairs = [(name, folder.live.get(name), folder.durable.get(name)) for name in names]
-        chosen = {
-            name: live if live is durable or is_kept() else durable for name, live, durable in pairs
-        }
-        folder.live = {name: node for name, node in chosen.items() if node is not None}
-        folder.durable = dict(folder.live)
-        for node in folder.live.values():
+    def _settle(self, folder: FakeFolder, is_kept: Choose, kept: dict[int, bool]) -> None:
+        # By what a change has moved, ``kept`` has what was chosen for its other name.
+        found: dict[str, Node] = {}
+        for name in sorted(folder.live.keys() | folder.durable.keys()):
+            live, durable = folder.live.get(name), folder.durable.get(name)
+            moved = id(durable or live)
+            if live is not durable and moved not in kept:
+                kept[moved] = is_kept()
+            node = live if live is durable or kept[moved] else durable
+            if node is not None:
+                found[name] = node
+        folder.live, folder.durable = found, dict(found)
+        for node in found.values():
             if isinstance(node, FakeFolder):
-                self._settle(node, is_kept)
+                self._settle(node, is_kept, kept)

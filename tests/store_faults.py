@@ -17,7 +17,8 @@ from tests.fake_disk import Choose, FakeDisk, PowerCutError
 from tests.paths import ROOT
 
 STORE = Path("/store")
-PARTS = {"manifest.json": b"all of it", "model.onnx": b"weights"}
+MODEL, SIGNATURE = "model.onnx", "model.sig"
+KEYS = (b"by the first key", b"by another key")
 PAGE = ROOT / "docs" / "updates.md"
 BEGIN, END = "<!-- python -m tests.store_faults -->\n", "<!-- end -->\n"
 # Steps of a repair, at most.
@@ -28,21 +29,21 @@ _NO_LIMIT = 10**9
 Act = Callable[[Store], object]
 
 
-def filled(disk: Disk, name: str) -> Callable[[Path], str]:
-    """Return what makes a folder of this name."""
+def filled(disk: Disk, name: str, key: bytes = KEYS[0]) -> Callable[[Path], str]:
+    """Return what makes a folder of this name, signed by a key."""
 
     def fill(folder: Path) -> str:
         disk.make_folder(folder)
-        for part, content in PARTS.items():
-            disk.write(folder / part, content + name.encode())
+        disk.write(folder / MODEL, name.encode() * 2)
+        disk.write(folder / SIGNATURE, key)
         return name
 
     return fill
 
 
-def install(store: Store, name: str) -> None:
+def install(store: Store, name: str, key: bytes = KEYS[0]) -> None:
     """Stage a folder and have it serve."""
-    store.stage(filled(store._disk, name))
+    store.stage(filled(store._disk, name, key))
     store.begin(name)
 
 
@@ -56,18 +57,17 @@ ACTS: dict[str, Act] = {
     "go back to the first": lambda store: store.roll_back(),
     "install the third again": lambda store: install(store, "c"),
     "accept that": lambda store: store.commit("toy", 3),
+    "install it anew, signed by another key": lambda store: install(store, "c", KEYS[1]),
     "remove the second": lambda store: store.remove("b"),
 }
 # What may be accepted when each of them has ended.
-ACCEPTED = ("a", "a", "ab", "ab", "ab", "ab", "ab", "abc", "abc")
+ACCEPTED = ("a", "a", "ab", "ab", "ab", "ab", "ab", "abc", "abc", "abc")
 
 
 def is_whole(disk: Disk, folder: Path) -> bool:
     """Tell whether all of a folder is there."""
-    return all(
-        disk.read(folder / part) == content + folder.name.encode()
-        for part, content in PARTS.items()
-    )
+    is_signed = disk.read(folder / SIGNATURE) in KEYS
+    return is_signed and disk.read(folder / MODEL) == folder.name.encode() * 2
 
 
 def prepared(num_acts: int) -> tuple[FakeDisk, Store]:

@@ -135,7 +135,7 @@ def load_instant(config: Config) -> ResidentModel:
     )
     return ResidentModel(
         config=config,
-        bundle=Bundle(Path(), _manifest(), "0" * 64),
+        bundle=Bundle(Path(), Path(), _manifest(), "0" * 64),
         memory=reservation,
         engine=cast("Engine", InstantEngine()),
         tokenizer=cast("Tokenizer", ByteTokenizer()),

@@ -5,14 +5,19 @@ a file when the file was. ``tests/fake_disk.py`` stands in for this class and lo
 """
 
 import contextlib
+import ctypes
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from edged.bundle.plain_file import open_plain, read_plain
+from edged.bundle.signature import SignatureError
+from edged.bundle.signed_folder import hash_folder, signature_in
 
 _MAX_BYTES = 1 << 20
+# linux/fcntl.h and linux/fs.h
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 class Disk:
@@ -62,6 +67,26 @@ class Disk:
         """Give a file, a link or a folder another name; what had that name is gone."""
         source.rename(target)
 
+    def is_same(self, folder: Path, wanted: Path) -> bool:
+        """Return whether a folder holds what another one does; blocks while it reads both."""
+        content = _content(wanted)
+        try:
+            return _content(folder) == content
+        except (OSError, SignatureError):  # a disk that fails
+            return False
+
+    def exchange(self, one: Path, other: Path) -> None:
+        """Give each of two folders the name of the other one.
+
+        Raises:
+            OSError: They cannot, such as on a file system that does not know how.
+        """
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+        names = _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other)
+        if rename(*names, _RENAME_EXCHANGE) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, f"cannot exchange folders: {os.strerror(number)}", str(other))
+
     def remove(self, path: Path) -> None:
         """Remove a file, a link, or a folder with all that is in it; nothing if it is not there."""
         with contextlib.suppress(FileNotFoundError):
@@ -88,6 +113,14 @@ class Disk:
                 finally:
                     os.close(file_fd)
             self.sync(Path(parent))
+
+
+def _content(folder: Path) -> tuple[dict[str, str], bytes | None]:
+    folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return hash_folder(folder_fd, {}), signature_in(folder_fd)
+    finally:
+        os.close(folder_fd)
 
 
 def replace_file(disk: Disk, path: Path, content: bytes) -> None:

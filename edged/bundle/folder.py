@@ -16,6 +16,7 @@ from pathlib import Path
 from edged.bundle.graph_file import GraphFileError, check_locations
 from edged.bundle.manifest import (
     ADAPTED_MODEL,
+    GOLDEN,
     MANIFEST,
     MODEL,
     MODEL_DATA,
@@ -32,8 +33,6 @@ from edged.errors import BundleError, BundleUnavailableError
 
 _MANIFEST_BYTES_MAX = 1 << 20
 _COPY_BYTES = 1 << 20
-# What the model wrote where it was built (``edged.engine.golden``).
-GOLDEN = "golden.json"
 MAX_GOLDEN_BYTES = 1 << 16
 # What may be beside the files of the manifest, and its largest size.
 _BESIDE = {
@@ -48,6 +47,9 @@ class Bundle:
     """A folder whose files match its manifest."""
 
     folder: Path
+    """As it was named."""
+    resolved: Path
+    """Where its files were checked: a link may lead elsewhere by now."""
     manifest: Manifest
     sha256: str
     """Of ``manifest.json``, which holds the hashes of all other files."""
@@ -66,7 +68,7 @@ class Bundle:
     @property
     def model_path(self) -> Path:
         """The ONNX graph."""
-        return self.folder / MODEL
+        return self.resolved / MODEL
 
     @property
     def adapted_path(self) -> Path:
@@ -80,12 +82,12 @@ class Bundle:
                 f"{self.folder}: it has no {ADAPTED_MODEL}, so it takes no adapters; rebuild it "
                 "with this version's `edged build`"
             )
-        return self.folder / ADAPTED_MODEL
+        return self.resolved / ADAPTED_MODEL
 
     @property
     def tokenizer_path(self) -> Path:
         """The vocabulary, in the format of the tokenizers library."""
-        return self.folder / TOKENIZER
+        return self.resolved / TOKENIZER
 
 
 def open_bundle(folder: Path, *, verify: bool = True, trust: Trust | None = None) -> Bundle:
@@ -100,8 +102,8 @@ def open_bundle(folder: Path, *, verify: bool = True, trust: Trust | None = None
         BundleError: the first problem, with the file's name and what to do.
         BundleUnavailableError: a file is missing, or cannot be read now.
     """
-    with _opened(folder) as folder_fd:
-        bundle = _open_checked(folder, folder_fd, verify=verify)
+    with _opened(folder) as (resolved, folder_fd):
+        bundle = _open_checked(folder, resolved, folder_fd, verify=verify)
         if trust is not None:
             trust.check_folder(folder, folder_fd, bundle.hashes)
         return bundle
@@ -120,9 +122,9 @@ def copy_bundle(folder: Path, target_fd: int) -> Bundle:
         BundleError: the first problem, as of ``open_bundle``.
         BundleUnavailableError: a file is missing, or cannot be read or written now.
     """
-    with _opened(folder) as folder_fd:
-        _open_checked(folder, folder_fd, verify=False, target_fd=target_fd)
-        return _open_checked(folder, target_fd, verify=True)
+    with _opened(folder) as (resolved, folder_fd):
+        _open_checked(folder, resolved, folder_fd, verify=False, target_fd=target_fd)
+        return _open_checked(folder, resolved, target_fd, verify=True)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
@@ -145,15 +147,17 @@ def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
 
 
 @contextlib.contextmanager
-def _opened(folder: Path) -> Iterator[int]:
+def _opened(folder: Path) -> Iterator[tuple[Path, int]]:
+    # Not ``Path.resolve``, which raises another error for links in a circle.
+    resolved = Path(os.path.realpath(folder))
     try:
-        folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder_fd = os.open(resolved, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise BundleUnavailableError(
             f"{folder}: {error.strerror}; give the folder that `edged build` made"
         ) from error
     try:
-        yield folder_fd
+        yield resolved, folder_fd
     except OSError as error:  # a disk that fails
         raise BundleUnavailableError(f"{folder}: cannot be read: {error.strerror}") from error
     finally:
@@ -161,7 +165,7 @@ def _opened(folder: Path) -> Iterator[int]:
 
 
 def _open_checked(
-    folder: Path, folder_fd: int, *, verify: bool, target_fd: int | None = None
+    folder: Path, resolved: Path, folder_fd: int, *, verify: bool, target_fd: int | None = None
 ) -> Bundle:
     with _open_plain(folder_fd, MANIFEST, f"no {MANIFEST} in {folder}: not a bundle") as file:
         data = file.read(_MANIFEST_BYTES_MAX + 1)
@@ -183,7 +187,7 @@ def _open_checked(
             with _open_plain(folder_fd, name, f"{name}: removed meanwhile; {REPAIR}") as file:
                 _write_file(target_fd, name, file, _BESIDE[name])
         _write_file(target_fd, MANIFEST, io.BytesIO(data), len(data))
-    return Bundle(folder, manifest, hashlib.sha256(data).hexdigest())
+    return Bundle(folder, resolved, manifest, hashlib.sha256(data).hexdigest())
 
 
 def _open_plain(folder_fd: int, name: str, missing: str) -> io.BufferedReader:

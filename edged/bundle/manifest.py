@@ -19,6 +19,8 @@ MODEL = "model.onnx"
 ADAPTED_MODEL = "adapted.onnx"
 MODEL_DATA = "model.onnx.data"
 TOKENIZER = "tokenizer.json"
+# Beside them: what the model wrote where it was built (``edged.engine.golden``).
+GOLDEN = "golden.json"
 # The advice at the end of each error about a damaged bundle.
 REPAIR = "copy the bundle again or rebuild it with `edged build`"
 

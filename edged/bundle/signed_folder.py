@@ -8,6 +8,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 
@@ -23,6 +24,8 @@ from edged.bundle.signature import (
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_DEPTH = 16
+# Of a name with a line break, the list of all files would have two readings.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def signature_in(folder_fd: int) -> bytes | None:
@@ -45,7 +48,11 @@ def signature_in(folder_fd: int) -> bytes | None:
 
 
 def hash_folder(
-    folder_fd: int, known: Mapping[str, str], signed: FolderSignature | None = None
+    folder_fd: int,
+    known: Mapping[str, str],
+    signed: FolderSignature | None = None,
+    *,
+    max_bytes: int | None = None,
 ) -> dict[str, str]:
     """Return the SHA-256 of each file of a folder but ``model.sig``, by its path; blocks.
 
@@ -53,13 +60,15 @@ def hash_folder(
         folder_fd: The open folder.
         known: Hashes of files that were read already.
         signed: Says what is left out.
+        max_bytes: Most that is read; None for all.
 
     Raises:
-        SignatureError: There is what is no plain file, or too much; or a known file is missing, or
-            was left out by who signed.
+        SignatureError: There is what is no plain file, or has no plain name, or too much; or a
+            known file is missing, or was left out by who signed.
         OSError: A file cannot be read.
     """
     found: dict[str, str] = {}
+    size_bytes = 0
     for path, parent_fd in _files(folder_fd, "", signed):
         if len(found) >= MAX_FILES:
             raise SignatureError(f"more than {MAX_FILES} files")
@@ -70,6 +79,9 @@ def hash_folder(
             _plain(parent_fd, path.rpartition("/")[2], path) as file_fd,
             os.fdopen(os.dup(file_fd), "rb") as file,
         ):
+            size_bytes += os.fstat(file_fd).st_size
+            if max_bytes is not None and size_bytes > max_bytes:
+                raise SignatureError(f"{path}: more than {max_bytes} bytes beside what is used")
             found[path] = hashlib.file_digest(file, "sha256").hexdigest()
     for path in sorted(known.keys() - found.keys()):
         is_ignored = signed is not None and signed.ignores(path)
@@ -84,7 +96,7 @@ def _files(
     """Yield the path of each file and the descriptor of its folder.
 
     Raises:
-        SignatureError: There are too many folders in folders.
+        SignatureError: There are too many folders in folders, or a name is not plain.
     """
     if depth > _MAX_DEPTH:
         raise SignatureError(f"{prefix[:MAX_PATH_BYTES]}: folders in folders, too many")
@@ -92,6 +104,8 @@ def _files(
         path = prefix + name
         if path == SIGNATURE or (signed is not None and signed.ignores(path)):
             continue
+        if _UNPRINTABLE.search(name):
+            raise SignatureError(f"{path!r}: control characters in a name, or not UTF-8; remove it")
         status = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
         if not stat.S_ISDIR(status.st_mode):
             yield path, folder_fd

@@ -1,11 +1,12 @@
 """The folders of one model, or one specialist, side by side, and which of them serves.
 
-    models/ID/    never changed once they have that name
+    models/ID/    never changed once they have that name; replaced where damaged, or signed anew
     current       link to what serves, previous: to what served before
     trial.json    there while what serves was not accepted yet
     failed.json   what was taken back last, and why; means nothing for what serves
     versions.json the highest version accepted, by the model's name
     incoming/     what is being copied or removed; means nothing
+    loading/      of a model that is being tried; means nothing
 
 Rule: a name in ``models`` is given to what is on the disk as a whole. Of one store, one process
 changes something at a time (``locked``). No clock is read.
@@ -29,8 +30,8 @@ from edged.errors import BundleError, UnavailableError
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-MODELS, INCOMING, VERSIONS, _LOCK = "models", "incoming", "versions.json", "lock"
-_FAILED = "failed.json"
+MODELS, INCOMING, LOADING = "models", "incoming", "loading"
+VERSIONS, _FAILED, _LOCK = "versions.json", "failed.json", "lock"
 _T = TypeVar("_T", bound="DataclassInstance")
 
 
@@ -97,14 +98,22 @@ class Store:
                 self._disk.sync(folder)
         while steps := store_state.repair(self.state()):
             self._take(steps)
+        for name in (INCOMING, LOADING):
+            with contextlib.suppress(OSError):
+                self._disk.remove(self.root / name)
         return self.state()
 
-    def stage(self, fill: Callable[[Path], str]) -> str:
-        """Bring a folder into the store, whole or not at all; blocks. Return its id.
+    def stage(self, fill: Callable[[Path], str]) -> tuple[str, bool]:
+        """Bring a folder into the store, whole or not at all; blocks.
+
+        What has the same id and is damaged, or signed by another key, is replaced.
 
         Args:
             fill: Makes the folder at a path, checks it and returns its id. What it raises is
                 raised, and the folder is removed.
+
+        Returns:
+            Its id, and whether it was not there, or not the same.
 
         Raises:
             OSError: It cannot be written.
@@ -118,14 +127,18 @@ class Store:
         disk.remove(self._incoming)
         try:
             model_id = fill(self._incoming)
-            if model_id not in self.ids():
+            folder, is_there = self.folder(model_id), model_id in self.ids()
+            is_new = not is_there or not disk.is_same(folder, self._incoming)
+            if is_new:
                 disk.sync_all(self._incoming)
-                disk.rename(self._incoming, self.folder(model_id))
+                # What is there may serve: at every moment one of the two has its name.
+                change = disk.exchange if is_there else disk.rename
+                change(self._incoming, folder)
             disk.sync(self._models)
         finally:
             with contextlib.suppress(OSError):
                 disk.remove(self._incoming)
-        return model_id
+        return model_id, is_new
 
     def begin(self, model_id: str) -> None:
         """Have a folder serve, on trial unless it is the first.
@@ -256,7 +269,11 @@ def locked(root: Path) -> Iterator[None]:
         UnavailableError: One does just now.
         OSError: The folder cannot be made or written.
     """
-    root.mkdir(parents=True, exist_ok=True)
+    umask = os.umask(0o022)  # the service must be able to read what is in it
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    finally:
+        os.umask(umask)
     lock_fd = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         try:

@@ -4,6 +4,7 @@ A daemon may not change a store. ``edged model settle`` does, when the service h
 this note.
 """
 
+import contextlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,3 +43,15 @@ def write_record(folder: Path, record: TrialRecord) -> None:
         OSError: It cannot be written.
     """
     replace_file(Disk(), folder / RECORD, json.dumps(asdict(record)).encode() + b"\n")
+
+
+def remove_record(folder: Path) -> None:
+    """Remove the note, if there is one; it is not on the disk any more when this returns.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    disk = Disk()
+    disk.remove(folder / RECORD)
+    with contextlib.suppress(FileNotFoundError):  # the service was never started
+        disk.sync(folder)

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edged.bundle.manifest import GOLDEN
 from edged.bundle.plain_file import read_plain
 from edged.bundle.public_key import MAX_PEM_BYTES, PublicKey, read_public_key
 from edged.bundle.signature import (
@@ -26,12 +27,15 @@ from edged.bundle.signature import (
     read_signature,
 )
 from edged.bundle.signed_folder import hash_folder, signature_in
+from edged.bundle.version import VERSION
 from edged.errors import BundleUnavailableError
 
 REVOKED, PINNED = "revoked", "pinned"
 SUFFIX = ".pem"
 MAX_KEYS = 64
-_MAX_LIST_BYTES = 1 << 18
+MAX_LIST_BYTES = 1 << 18
+# Of the files beside those that are used: a daemon hashes them while nobody is answered.
+_MAX_BESIDE_BYTES = 256 << 20
 _LINE = re.compile(r"([0-9a-f]{64})(?: +(\S.*))?")
 
 
@@ -67,10 +71,13 @@ class Trust:
         if not self.is_required:
             return
         try:
-            if self.pinned and content_id(hash_folder(folder_fd, known)) in self.pinned:
-                return
+            if self.pinned:
+                found = hash_folder(folder_fd, known, max_bytes=_MAX_BESIDE_BYTES)
+                if content_id(found) in self.pinned:
+                    return
             signed = self._signature(folder_fd)
-            compare_files(signed.files, hash_folder(folder_fd, known, signed))
+            found = hash_folder(folder_fd, known, signed, max_bytes=_MAX_BESIDE_BYTES)
+            compare_files(signed.files, found)
         except SignatureError as error:
             raise SignatureError(f"{folder}: {error}") from error
 
@@ -78,13 +85,16 @@ class Trust:
         """Return the signature of a folder, if it is by a key of this device.
 
         Raises:
-            SignatureError: There is none.
+            SignatureError: There is none, or it leaves out what anybody could then add.
         """
         data = signature_in(folder_fd)
         if data is None:
             raise SignatureError(f"not signed: it has no {SIGNATURE}; {self._advice}")
         signed = read_signature(data)
         self._check_key(signed)
+        for name in (VERSION, GOLDEN):
+            if signed.ignores(name):
+                raise SignatureError(f"{name}: not signed: the signature leaves it out")
         return signed
 
     def check_read(self, folder: Path, contents: Mapping[str, bytes]) -> None:
@@ -188,7 +198,7 @@ def read_list(path: Path) -> dict[str, str]:
         BundleUnavailableError: It cannot be read now.
     """
     try:
-        text = read_plain(path, _MAX_LIST_BYTES).decode()
+        text = read_plain(path, MAX_LIST_BYTES).decode()
     except FileNotFoundError:
         return {}
     except UnicodeDecodeError as error:

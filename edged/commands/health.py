@@ -8,12 +8,15 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+from edged.bundle.plain_file import read_plain
 from edged.errors import ExitCode
 
 DEFAULT_STATE_FILE = Path("/run/edged/state.json")
 # Three state intervals: an older file means that the daemon hangs.
 MAX_AGE_S = 90.0
+_MAX_BYTES = 1 << 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +48,7 @@ def judge(state_file: Path, now_s: float) -> tuple[bool, str]:
     """
     try:
         age_s = now_s - state_file.stat().st_mtime
-        state = json.loads(state_file.read_bytes())
+        state = read_state(state_file)
     except FileNotFoundError:
         return False, (
             f"{state_file}: no such file; is the daemon running with `state.file` set, and ready?"
@@ -53,8 +56,6 @@ def judge(state_file: Path, now_s: float) -> tuple[bool, str]:
         )
     except (OSError, ValueError) as error:
         return False, f"{state_file}: cannot be read: {error}"
-    if not isinstance(state, dict):
-        return False, f"{state_file}: not a state document"
     if age_s > MAX_AGE_S:
         return False, f"{state_file}: {age_s:.0f} s old; the daemon hangs or is gone"
     name = state.get("state")
@@ -64,3 +65,19 @@ def judge(state_file: Path, now_s: float) -> tuple[bool, str]:
     broker_error = state.get("broker_error")
     # Healthy without a broker as well: a restart would not bring it back.
     return True, line if broker_error is None else f"{line}; no broker: {broker_error}"
+
+
+def read_state(state_file: Path) -> dict[str, Any]:
+    """Return the state document, which may be of a service that was taken over.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is none.
+    """
+    try:
+        state = json.loads(read_plain(state_file, _MAX_BYTES))
+    except RecursionError as error:
+        raise ValueError("not a state document") from error
+    if not isinstance(state, dict):
+        raise ValueError("not a state document")  # noqa: TRY004
+    return state

@@ -9,7 +9,7 @@ import contextlib
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from edged.bundle.disk import Disk, replace_file
@@ -18,7 +18,10 @@ from edged.bundle.manifest import MANIFEST
 from edged.bundle.plain_file import read_plain
 from edged.bundle.public_key import MAX_PEM_BYTES, read_public_key
 from edged.bundle.signed_folder import hash_folder
+from edged.bundle.store import stores_of
 from edged.bundle.trust import (
+    MAX_KEYS,
+    MAX_LIST_BYTES,
     PINNED,
     REVOKED,
     SUFFIX,
@@ -31,7 +34,7 @@ from edged.bundle.trust import (
 from edged.commands.install.layout import InstallError
 from edged.config.keys import SecurityConfig
 from edged.config.load import load_config
-from edged.errors import EdgedError, ExitCode, UsageError
+from edged.errors import BundleError, EdgedError, ExitCode, UsageError
 
 _CONFIGURATIONS = Path("/etc/edged")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -108,7 +111,7 @@ def _add(keys: Path, file: Path, name: str | None, configurations: list[Path]) -
     """Install a key.
 
     Raises:
-        UsageError: It is none, or there is another of this name.
+        UsageError: It is none, or there is another of this name, or there are too many.
     """
     name = name or file.name.removesuffix(SUFFIX)
     if _NAME.fullmatch(name) is None:
@@ -126,7 +129,13 @@ def _add(keys: Path, file: Path, name: str | None, configurations: list[Path]) -
         return
     if (keys / (name + SUFFIX)).exists():
         raise UsageError(f"{name}: there is another key of this name; give --name")
-    if not any(keys.glob(f"*{SUFFIX}")):
+    num_keys = len(list(keys.glob(f"*{SUFFIX}")))
+    if num_keys >= MAX_KEYS:
+        raise UsageError(
+            f"{keys}: has {num_keys} keys, and no more are read; remove the file of one that is not"
+            " needed any more"
+        )
+    if num_keys == 0:
         _pin_served(keys, configurations)
     replace_file(Disk(), keys / (name + SUFFIX), key.pem)
     print(f"{name}: installed, {key.key_id}")
@@ -136,12 +145,12 @@ def _pin_served(keys: Path, configurations: list[Path]) -> None:
     pinned = read_list(keys / PINNED)
     for folder in _served(configurations):
         try:
-            pinned[_content_id(folder)] = str(folder)
+            pinned = _with_pin(pinned, folder)
         except EdgedError as error:
             print(f"does not serve, so it is not pinned: {error}")
         else:
             print(f"{folder}: pinned as it is now")
-    replace_file(Disk(), keys / PINNED, list_text(pinned).encode())
+    _write_list(keys / PINNED, pinned)
 
 
 def _revoke(keys: Path, named: str, configurations: list[Path]) -> None:
@@ -159,26 +168,57 @@ def _revoke(keys: Path, named: str, configurations: list[Path]) -> None:
         names = ", ".join(one.name for one in trust.keys) or "none"
         raise UsageError(f"{named}: no such key; there is {names}. Give a name, or the 64 digits")
     key_id, note = (named, "") if found is None else (found.key_id, found.name)
-    replace_file(Disk(), keys / REVOKED, list_text({**trust.revoked, key_id: note}).encode())
+    _write_list(keys / REVOKED, {**trust.revoked, key_id: note})
     print(f"{note or key_id}: revoked")
     _warn(read_trust(keys), configurations)
 
 
 def _warn(trust: Trust, configurations: list[Path]) -> None:
-    """Print what is configured and will not be used."""
+    """Print what is configured, or could be gone back to, and will not be used."""
     for folder in _served(configurations):
         with contextlib.suppress(OSError):
             try:
-                trust.check_read(folder, {})
+                if (folder / MANIFEST).exists():
+                    open_bundle(folder, verify=False, trust=trust)
+                else:
+                    trust.check_read(folder, {})
             except EdgedError as error:
                 print(f"not used from the next start on: {error}")
 
 
 def _pin(keys: Path, folder: Path) -> None:
-    pinned = read_list(keys / PINNED)
-    pinned[_content_id(folder)] = str(folder)
-    replace_file(Disk(), keys / PINNED, list_text(pinned).encode())
+    _write_list(keys / PINNED, _with_pin(read_list(keys / PINNED), folder))
     print(f"{folder}: pinned as it is now")
+
+
+def _with_pin(pinned: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Return what is pinned with a folder as it is now, and no longer as it was.
+
+    Raises:
+        EdgedError: It cannot be read.
+    """
+    digest = _content_id(folder)
+    # Of a store, the link to what serves leads to another folder at another time.
+    note = " ".join(os.path.realpath(folder).split())
+    kept = {one: said for one, said in pinned.items() if said != note}
+    # Another folder may have the same content, which stays when this one changes.
+    said = pinned.get(digest, note)
+    return {**kept, digest: said if note in said.split(", ") else f"{said}, {note}"}
+
+
+def _write_list(path: Path, entries: Mapping[str, str]) -> None:
+    """Replace a list.
+
+    Raises:
+        UsageError: It would be too long to be read.
+    """
+    content = list_text(entries).encode()
+    if len(content) > MAX_LIST_BYTES:
+        raise UsageError(
+            f"{path}: would be longer than the {MAX_LIST_BYTES} bytes that are read; remove the"
+            " lines that are not needed any more"
+        )
+    replace_file(Disk(), path, content)
 
 
 def _list(trust: Trust) -> None:
@@ -195,7 +235,7 @@ def _list(trust: Trust) -> None:
 
 
 def _served(configurations: list[Path]) -> Iterator[Path]:
-    """Yield the folders that the configurations name.
+    """Yield the folders that the configurations name, and those that stores can go back to.
 
     Raises:
         UsageError: One cannot be read.
@@ -206,7 +246,15 @@ def _served(configurations: list[Path]) -> Iterator[Path]:
             config = load_config(path.read_text("utf-8"), str(path))
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-        yield from (config.model.path, *config.specialists)
+        yield from config.served_folders
+        for store in stores_of(config.served_folders):
+            try:
+                state = store.state()
+            except (OSError, BundleError) as error:
+                print(f"{store.root}: not known what can be gone back to: {error}")
+            else:
+                others = (one for one in sorted(state.needed) if one != state.current)
+                yield from map(store.folder, others)
 
 
 def _content_id(folder: Path) -> str:

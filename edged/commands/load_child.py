@@ -6,6 +6,7 @@ process and nothing else, and twice ``budget.memory`` is all that it can take.
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, required=True, help="the bundle")
     parser.add_argument(GOLDEN, action="store_true", help="compare its golden answers, too")
     parser.add_argument("--state", type=Path, required=True, help="for the prepared copy of it")
+    parser.add_argument("--limit", type=int, required=True, help="seconds until it is ended")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -64,18 +66,22 @@ def _typical_s(cost: CostEstimate) -> float:
     return prompt * cost.prefill_token_s + answer * cost.decode_token_s
 
 
-def command_line(config: Path, model: Path, state: Path) -> Sequence[str]:
-    """Return the command that starts it."""
+def command_line(config: Path, model: Path, state: Path, limit_s: int) -> Sequence[str]:
+    """Return the command that starts it; after so many seconds SIGALRM ends it."""
     options = ["--config", str(config), "--model", str(model), "--state", str(state)]
-    return [sys.executable, "-m", "edged.commands.load_child", *options]
+    return [sys.executable, "-m", "edged.commands.load_child", *options, "--limit", str(limit_s)]
 
 
 def run() -> int:
     """Read the command line, load, and print why not."""
     parser = argparse.ArgumentParser()
     add_arguments(parser)
+    arguments = parser.parse_args()
+    # A graph may loop for ever. Without a handler the signal ends that, and also where who started
+    # this process was killed.
+    signal.alarm(arguments.limit)
     try:
-        return main(parser.parse_args())
+        return main(arguments)
     except EdgedError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -11,8 +11,6 @@ import contextlib
 import errno
 import os
 import shutil
-import subprocess
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,24 +18,33 @@ from pathlib import Path
 from edged.bundle.disk import Disk, replace_file
 from edged.bundle.folder import open_bundle
 from edged.bundle.store import Store, locked
-from edged.bundle.trial_record import TrialRecord, read_record
+from edged.bundle.trial_record import remove_record
 from edged.bundle.trust import Trust
 from edged.commands.candidate import LEAST_SPEED, try_out
 from edged.commands.install.layout import InstallError, Layout
 from edged.commands.install.settings import naming_another_model
-from edged.commands.settling import service_failure, settle, settle_all
+from edged.commands.settling import (
+    PAUSES_S,
+    is_active,
+    record_of,
+    reload_service,
+    service_failure,
+    settle,
+    settle_all,
+    wait_for_end,
+)
 from edged.commands.staging import Arrived, bring_bundle, bring_specialist, said_name, version_of
 from edged.config.keys import Config
 from edged.config.load import load_config
 from edged.daemon.invocation import configured_trust
 from edged.daemon.model_trial import LONGEST_S, PROMPTS
-from edged.errors import BundleError, ExitCode, UnavailableError, UsageError
+from edged.errors import BundleError, EdgedError, ExitCode, UsageError
+from edged.specialists.names import PLAIN_MODEL
 
 # What a disk must have left beside the copy: the state of the service, and its log.
 _SPARE_BYTES = 64 << 20
 # What is loaded has a copy in the form of this processor's kernels, twice the size of the model.
 _COPIES, _LOADED_COPIES = 1, 3
-_POLL_S = 1.0
 _SYSTEMD = Path("/run/systemd/system")
 
 
@@ -89,7 +96,9 @@ def main(arguments: argparse.Namespace) -> int:
     """
     if arguments.action == "settle":
         config = _read_config(arguments.config)
-        settle_all(config, service_failure(os.environ))
+        failure = service_failure(os.environ)
+        # That it has failed is told once, and what it did well stays noted.
+        settle_all(config, failure, () if failure is None else PAUSES_S)
         return ExitCode.OK
     layout = Layout(instance=arguments.instance)
     arguments.config = arguments.config or layout.configuration
@@ -97,14 +106,8 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         if arguments.action == "list":
             _list(store)
-            return ExitCode.OK
-        with locked(store.root):
-            settle(store, _record(arguments.config), None)
-            is_changed = _ACTIONS[arguments.action](store, arguments)
-        if is_changed and _is_reloadable(arguments):
-            _reload(store, layout.unit, is_new=arguments.action == "install")
-        if arguments.action == "install" and arguments.wait:
-            _wait(store, arguments.config)
+        else:
+            _change(store, arguments, layout.unit)
     except OSError as error:
         advice = "; use sudo" if isinstance(error, PermissionError) else ""
         if error.errno == errno.ENOSPC:
@@ -118,16 +121,39 @@ def main(arguments: argparse.Namespace) -> int:
 def _store(arguments: argparse.Namespace, root: Path) -> Store:
     is_install = arguments.action == "install"
     name = said_name(arguments.folder) if is_install else arguments.specialist
-    return Store(root / "model" if name is None else root / "specialists" / name, Disk())
+    return Store(root / PLAIN_MODEL if name is None else root / "specialists" / name, Disk())
 
 
-def _install(store: Store, arguments: argparse.Namespace) -> bool:
+def _change(store: Store, arguments: argparse.Namespace, unit: str) -> None:
+    """Carry out an action that may change what serves, and have the service take it up."""
+    config = _read_config(arguments.config)
+    # The trials of what serves beside it would begin again with that of what is new. What is wrong
+    # with another store, the service says, and the commands for that one.
+    with contextlib.suppress(EdgedError, OSError):
+        settle_all(config, None)
+    with locked(store.root):
+        # The configuration need not name this one.
+        settle(store, record_of(config), None)
+        before = store.state()
+        is_changed = _ACTIONS[arguments.action](store, arguments, config)
+        serving = store.state().current
+    if is_changed and _is_reloadable(arguments):
+        reload_service(store, unit, before)
+    elif is_changed:
+        print("a running service takes it up with `systemctl reload`")
+    if arguments.action == "install" and arguments.wait:
+        wait_for_end(store, config, serving, partial(is_active, unit))
+
+
+def _install(store: Store, arguments: argparse.Namespace, config: Config) -> bool:
     """Bring a folder into the store and have it serve; return whether that is a change.
 
     Raises:
-        UsageError: The configuration names another folder than the store's, or one is on trial.
+        UsageError: The configuration names another folder than the store's, or one is on trial; or
+            the trial cannot be waited for.
     """
-    config = _adopted(store, arguments)
+    _check_wait(arguments, config)
+    config = _adopted(store, arguments, config)
     state, serves = store.state(), config.served_folders
     if state.trial is not None:
         raise UsageError(
@@ -137,33 +163,62 @@ def _install(store: Store, arguments: argparse.Namespace) -> bool:
         raise UsageError(f"{arguments.config} does not name {store.current}; {_advice(store)}")
     _check_room(store, arguments.folder, _COPIES if arguments.unloaded else _LOADED_COPIES)
     arrived: list[Arrived] = []
-    bring = _bring(config, configured_trust(config.security), store.versions(), arguments.folder)
+    bring = _bring(config, configured_trust(config.security), store, arguments.folder)
 
     def fill(folder: Path) -> str:
         arrived.append(bring(folder))
         return arrived[0].id
 
-    model_id = store.stage(fill)
+    model_id, is_new = store.stage(fill)
     if model_id == state.current:
-        print(f"{model_id} serves already")
-        return False
-    if said_name(arguments.folder) is None and not arguments.unloaded:
+        # What had this id may have been damaged, or signed by another key.
+        print(f"{model_id} serves already{', and was replaced by this copy' * is_new}")
+        return is_new
+    if _is_model(store) and not arguments.unloaded:
         try_out(store, model_id, arguments.config, may_be_slower=arguments.slower)
-    store.begin(model_id)
+    _begin(store, arrived[0], config)
     print(f"{model_id}: checked, copied to {store.folder(model_id)}")
     if store.state().is_on_trial:
         print(
             f"on trial: accepted after {PROMPTS} answers or {LONGEST_S / 60:.0f} minutes, taken"
             " back if the service fails; `edged model commit` or `rollback` ends it now"
         )
-    else:
-        store.commit(arrived[0].name, arrived[0].version)
-        if store.current not in serves:
-            print(f"to have it serve, {_advice(store)}")
+    elif store.current not in serves:
+        print(f"to have it serve, {_advice(store)}")
     return True
 
 
-def _adopted(store: Store, arguments: argparse.Namespace) -> Config:
+def _check_wait(arguments: argparse.Namespace, config: Config) -> None:
+    """Check that a trial that is to be waited for would begin, and end.
+
+    Raises:
+        UsageError: It would not.
+    """
+    if not arguments.wait:
+        return
+    if not _is_reloadable(arguments):
+        raise UsageError("--wait: a trial begins when systemd reloads the service; leave it out")
+    if config.state.folder is None:
+        raise UsageError(
+            f"--wait: {arguments.config} has no state.folder, where the service notes how a trial"
+            " goes; configure it, or leave --wait out"
+        )
+
+
+def _begin(store: Store, arrived: Arrived, config: Config) -> None:
+    """Have a folder serve: the first is accepted at once, another one is on trial."""
+    if store.state().current is None:
+        # The version comes first: if the power fails between the two, nothing serves yet and the
+        # command is given again. The other way, an older version could be installed after it.
+        store.commit(arrived.name, arrived.version)
+    elif config.state.folder is not None:
+        # The same folder may have been on trial before: that it did well then accepts it no more.
+        # It comes first, so that no trial ever begins with an old note.
+        remove_record(config.state.folder)
+    store.begin(arrived.id)
+
+
+def _adopted(store: Store, arguments: argparse.Namespace, config: Config) -> Config:
     """Have the model that serves be in the store, so that it can be gone back to.
 
     A configuration that was edited by hand is left alone. Return the one that holds now.
@@ -173,10 +228,8 @@ def _adopted(store: Store, arguments: argparse.Namespace) -> Config:
         BundleError: The model is damaged, or not signed.
         OSError: A file cannot be read or written.
     """
-    path = arguments.config
-    config = _read_config(path)
-    served = config.model.path
-    if served == store.current or said_name(arguments.folder) is not None:
+    path, served = arguments.config, config.model.path
+    if served == store.current or not _is_model(store):
         return config
     layout = Layout(instance=arguments.instance)
     text = naming_another_model(path.read_text("utf-8"), layout, store.current)
@@ -189,7 +242,9 @@ def _adopted(store: Store, arguments: argparse.Namespace) -> Config:
         arrived.append(bring_bundle(served, trust, {}, folder))
         return arrived[0].id
 
-    store.begin(store.stage(fill))
+    store.stage(fill)
+    _begin(store, arrived[0], config)
+    # The store may have served another one before.
     store.commit(arrived[0].name, arrived[0].version)
     replace_file(Disk(), path, text.encode())
     print(f"{arrived[0].id}: serves, and can be gone back to; {served} is not needed any more")
@@ -210,13 +265,19 @@ def _read_config(path: Path) -> Config:
         raise UsageError(f"{problem}; install the service first, or give --config") from error
 
 
-def _bring(
-    config: Config, trust: Trust, floors: dict[str, int], source: Path
-) -> Callable[[Path], Arrived]:
+def _bring(config: Config, trust: Trust, store: Store, source: Path) -> Callable[[Path], Arrived]:
     """Return what copies a folder into the store and checks the copy."""
-    if said_name(source) is None:
+    # What the source is, and is called, was asked once: its owner may change it meanwhile.
+    name, floors = store.root.name, store.versions()
+    if _is_model(store):
         return partial(bring_bundle, source, trust, floors)
-    return partial(bring_specialist, source, trust, floors, open_bundle(config.model.path).manifest)
+    base = open_bundle(config.model.path).manifest
+    return partial(bring_specialist, name, source, trust, floors, base)
+
+
+def _is_model(store: Store) -> bool:
+    """Return whether a store is that of the model; no specialist may be called so."""
+    return store.root.name == PLAIN_MODEL
 
 
 def _check_room(store: Store, source: Path, copies: int) -> None:
@@ -234,7 +295,7 @@ def _check_room(store: Store, source: Path, copies: int) -> None:
         )
 
 
-def _commit(store: Store, _: argparse.Namespace) -> bool:
+def _commit(store: Store, _arguments: argparse.Namespace, _config: Config) -> bool:
     state = store.state()
     if state.trial is None:
         raise UsageError("nothing is on trial")
@@ -244,20 +305,36 @@ def _commit(store: Store, _: argparse.Namespace) -> bool:
     return False
 
 
-def _roll_back(store: Store, _: argparse.Namespace) -> bool:
-    before = store.state().current
+def _roll_back(store: Store, _: argparse.Namespace, config: Config) -> bool:
+    state = store.state()
+    target = state.previous if state.trial is None else state.trial.fallback
+    if target is not None:
+        _check_usable(store, target, configured_trust(config.security))
     store.roll_back()
-    print(f"{store.state().current} serves again, in the place of {before}")
+    print(f"{target} serves again, in the place of {state.current}")
     return True
 
 
-def _remove(store: Store, arguments: argparse.Namespace) -> bool:
+def _check_usable(store: Store, model_id: str, trust: Trust) -> None:
+    """Check what served once; blocks while it reads its files.
+
+    Raises:
+        BundleError: It is damaged, or not signed by a key that counts now.
+    """
+    if _is_model(store):
+        open_bundle(store.folder(model_id), trust=trust)
+    else:
+        # One that is damaged, where nobody signs, the service leaves out; the others serve.
+        trust.check_read(store.folder(model_id), {})
+
+
+def _remove(store: Store, arguments: argparse.Namespace, _: Config) -> bool:
     store.remove(arguments.id)
     print(f"{arguments.id}: removed")
     return False
 
 
-_ACTIONS: dict[str, Callable[[Store, argparse.Namespace], bool]] = {
+_ACTIONS: dict[str, Callable[[Store, argparse.Namespace, Config], bool]] = {
     "install": _install,
     "commit": _commit,
     "rollback": _roll_back,
@@ -268,7 +345,7 @@ _ACTIONS: dict[str, Callable[[Store, argparse.Namespace], bool]] = {
 def _list(store: Store) -> None:
     state = store.state()
     marks = {state.previous: "previous", state.current: "current"}
-    if state.trial is not None:
+    if state.trial is not None and state.is_on_trial:
         marks = {state.trial.fallback: "previous", state.trial.candidate: "current, on trial"}
     for model_id in store.ids():
         try:
@@ -279,55 +356,9 @@ def _list(store: Store) -> None:
 
 
 def _advice(store: Store) -> str:
-    key = "model.path" if store.root.name == "model" else "specialists"
+    key = "model.path" if _is_model(store) else "specialists"
     return f"write `{store.current}` at {key} there, and `systemctl reload edged`"
 
 
-def _record(config: Path) -> TrialRecord:
-    """Return what the daemon has noted of a trial."""
-    folder = _read_config(config).state.folder
-    return TrialRecord() if folder is None else read_record(folder)
-
-
-def _wait(store: Store, config: Path) -> None:
-    """Wait until nothing is on trial; the trial ends by itself.
-
-    Raises:
-        BundleError: What was on trial was taken back.
-        OSError: The store cannot be read or written.
-    """
-    while store.state().is_on_trial:
-        time.sleep(_POLL_S)
-        # The unit may be ending the trial just now.
-        with contextlib.suppress(UnavailableError), locked(store.root):
-            settle(store, _record(config), None)
-    failure = store.failure()
-    if failure is not None:
-        raise BundleError(f"{failure.model}: was taken back: {failure.reason}")
-
-
 def _is_reloadable(arguments: argparse.Namespace) -> bool:
-    if arguments.no_reload or not _SYSTEMD.is_dir():
-        print("a running service takes it up with `systemctl reload`")
-        return False
-    return True
-
-
-def _reload(store: Store, unit: str, *, is_new: bool) -> None:
-    """Have the running service take it up, without losing a request.
-
-    Raises:
-        InstallError: It refuses, and serves on with what it has.
-        OSError: What is new cannot be taken back.
-    """
-    words = ["systemctl", "try-reload-or-restart", unit]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return
-    problem = f"{' '.join(words)}: {done.stderr.strip()}; see `journalctl --unit {unit}`"
-    if is_new:
-        with locked(store.root):
-            if store.repair().is_on_trial:
-                store.roll_back()
-                problem += "; what is new was taken back, and what served before serves"
-    raise InstallError(problem)
+    return not arguments.no_reload and _SYSTEMD.is_dir()

@@ -28,7 +28,7 @@ from edged.specialists.folder import (
     BaseModel,
     read_specialist,
 )
-from edged.specialists.names import NAME
+from edged.specialists.names import NAME, PLAIN_MODEL
 from edged.specialists.writer import MAX_WRITER_BYTES, WRITER, read_files
 
 _MAX_FILE_BYTES = max(MAX_ARRAYS_BYTES, MAX_BYTES)
@@ -63,7 +63,7 @@ def said_name(source: Path) -> str | None:
         except (OSError, ValueError, RecursionError) as error:
             raise UsageError(f"{source / name}: cannot be read: {error}") from error
         said = tree.get("name") if isinstance(tree, dict) else None
-        if isinstance(said, str) and NAME.fullmatch(said):
+        if isinstance(said, str) and NAME.fullmatch(said) and said != PLAIN_MODEL:
             return said
     raise UsageError(f"{source}: neither a bundle of `edged build` nor one of `edged teach`")
 
@@ -95,38 +95,46 @@ def bring_bundle(source: Path, trust: Trust, floors: Mapping[str, int], target: 
         BundleError: It is damaged, not signed, or of a version that is too low.
         OSError: It cannot be written.
     """
-    target.mkdir()
-    target.chmod(0o755)  # independent of the umask
-    with _opened(target) as target_fd:
+    with _made(target) as target_fd:
         copy_bundle(source, target_fd)
         bundle = open_bundle(target, verify=False, trust=trust)
         return _arrived(target_fd, bundle.manifest.name, bundle.hashes, floors)
 
 
 def bring_specialist(
-    source: Path, trust: Trust, floors: Mapping[str, int], base: Manifest, target: Path
+    name: str, source: Path, trust: Trust, floors: Mapping[str, int], base: Manifest, target: Path
 ) -> Arrived:
-    """Copy a specialist, for the model with the manifest ``base``; as ``bring_bundle``.
+    """Copy the specialist ``name``, for the model with the manifest ``base``; as ``bring_bundle``.
 
     Raises:
-        BundleError: It is damaged, not signed, made for another model, or of a version that is too
-            low.
+        BundleError: It is damaged, not signed, another one, made for another model, or of a version
+            that is too low.
         OSError: It cannot be read or written.
     """
-    target.mkdir()
-    target.chmod(0o755)  # independent of the umask
-    with _opened(source) as source_fd, _opened(target) as target_fd:
-        _copy_files(source_fd, target_fd)
-    if (target / WRITER).exists():
-        files = read_files(target, AdaptedModel.of(base), trust=trust)
-        files.check_adapter(target)
-        name = files.description.name
-    else:
-        name = read_specialist(target, BaseModel.of(base), trust=trust).description.name
-    if name != said_name(source):
-        raise BundleError(f"{source}: was changed meanwhile; copy it again")
-    with _opened(target) as target_fd:
+    with _made(target) as target_fd:
+        with _opened(source) as source_fd:
+            _copy_files(source_fd, target_fd)
+        if (target / WRITER).exists():
+            files = read_files(target, AdaptedModel.of(base), trust=trust)
+            files.check_adapter(target)
+            found = files.description.name
+        else:
+            found = read_specialist(target, BaseModel.of(base), trust=trust).description.name
+        if found != name:
+            raise BundleError(f"{source}: is {found} by now, and was {name}; copy it again")
         return _arrived(target_fd, name, {}, floors)
+
+
+@contextmanager
+def _made(target: Path) -> Iterator[int]:
+    """Make the folder of a copy; nobody else can look into it until it was checked.
+
+    By then the source may be a link to what only root may read.
+    """
+    target.mkdir(mode=0o700)
+    with _opened(target) as target_fd:
+        yield target_fd
+        os.fchmod(target_fd, 0o755)  # independent of the umask
 
 
 def _arrived(

@@ -20,7 +20,7 @@ from edged.daemon.inbox import Event, FromGroup, FromOther, Inbox, ReloadRequest
 from edged.daemon.model_trial import ModelTrial
 from edged.daemon.reporting import Reporter
 from edged.daemon.sdnotify import Notifier
-from edged.errors import EdgedError, UnavailableError
+from edged.errors import BundleError, EdgedError, UnavailableError
 from edged.node.events import (
     Abandon,
     CorrectionKept,
@@ -82,7 +82,7 @@ class MainLoop:
         read_changed: Reads the configuration again, and raises ``EdgedError`` where it must not be
             used; None where there is no file.
         exchange_specialists: Takes up a change that needs no restart; returns whether it was one,
-            and raises ``UnavailableError`` where there is no room for it.
+            and raises ``UnavailableError`` where there is no room for it, or ``BundleError``.
     """
 
     def __init__(
@@ -217,7 +217,7 @@ class MainLoop:
         notifier.reloading(time.monotonic_ns() // 1000)
         try:
             is_exchanged = self._exchange_specialists(config)
-        except UnavailableError as error:
+        except (BundleError, UnavailableError) as error:
             notifier.ready()
             self._keep_configuration(error)
             return

@@ -66,9 +66,10 @@ class ModelTrial:
         roots = {folder.parent for folder in config.specialists}
         self._specialists = {root.name: one for root, one in on_trial.items() if root in roots}
         models = tuple(sorted(on_trial.values()))
-        if models and models == self._record.models:
+        if models == self._record.models and self._is_running:
             return
-        before = TrialRecord() if self._folder is None else read_record(self._folder)
+        # What has passed may be on trial anew: then its note was removed.
+        before = self._record if self._folder is None else read_record(self._folder)
         self._events += [event for event in self._failed if event.model in before.models]
         self._since_s, self._served_before = self._clock(), num_served
         self._record = before

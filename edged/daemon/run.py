@@ -16,6 +16,7 @@ from functools import partial
 from typing import NoReturn
 
 import edged
+from edged.bundle.folder import open_bundle
 from edged.config.keys import Config
 from edged.daemon import memory
 from edged.daemon.check import changed
@@ -112,7 +113,7 @@ def serve(
     notifier = Notifier()
     inbox = Inbox()
     _catch_signals(inbox, is_reloadable=is_reloadable)
-    started = _start(read, load_model, partial(_is_stopped, inbox, read), notifier)
+    started = _start(read, load_model, inbox, notifier)
     if started is None:
         return ExitCode.OK
     model, trial = started
@@ -141,7 +142,7 @@ def serve(
 def _start(
     read: Callable[[], Config],
     load_model: Callable[[Config], ResidentModel],
-    wait: Callable[[float], bool],
+    inbox: Inbox,
     notifier: Notifier,
 ) -> tuple[ResidentModel, ModelTrial] | None:
     """Read the settings and load the model, as often as it takes; None if asked to stop.
@@ -149,7 +150,8 @@ def _start(
     Raises:
         EdgedError: The configuration is wrong, or what is on trial cannot be loaded.
     """
-    config = attempt(read, wait, WaitingReport(notifier).failed)
+    is_stopped = partial(_is_stopped, inbox, read, lambda: None)
+    config = attempt(read, is_stopped, WaitingReport(notifier).failed)
     if config is None:
         return None
     configure_logging(config.log.level, config.log.format)
@@ -164,7 +166,7 @@ def _start(
 
     report = WaitingReport(notifier, config)
     try:
-        model = attempt(load_all, wait, report.failed)
+        model = attempt(load_all, partial(_is_stopped, inbox, read, trial.stop), report.failed)
     finally:
         report.close()
     if model is None:
@@ -173,8 +175,13 @@ def _start(
     return model, trial
 
 
-def _is_stopped(inbox: Inbox, read: Callable[[], Config], pause_s: float) -> bool:
-    """Wait for the next attempt of a start; True if a stop is requested meanwhile."""
+def _is_stopped(
+    inbox: Inbox, read: Callable[[], Config], leave: Callable[[], None], pause_s: float
+) -> bool:
+    """Wait for the next attempt of a start; True if a stop is requested meanwhile.
+
+    ``leave`` is called before the process is replaced by a new one.
+    """
     try:
         event = inbox.get(pause_s)
     except queue.Empty:
@@ -187,6 +194,7 @@ def _is_stopped(inbox: Inbox, read: Callable[[], Config], pause_s: float) -> boo
     except EdgedError as error:
         _LOG.error("the configuration is not taken up: %s", error)
     else:
+        leave()
         _restart()
     return False
 
@@ -298,10 +306,15 @@ def exchange_specialists(model: ResidentModel, parts: Parts, config: Config) -> 
     so both take a restart.
 
     Raises:
+        BundleError: The model's folder cannot be used any more; the old ones stay.
         UnavailableError: There is no room for them; the old ones stay.
         TrialFailedError: One on trial does not serve.
     """
     if replace(config, specialists=model.config.specialists) != model.config:
+        return False
+    # Of a store, the same link may lead to another model by now.
+    named = open_bundle(config.model.path, verify=False)
+    if (named.resolved, named.sha256) != (model.bundle.resolved, model.bundle.sha256):
         return False
     folders = config.specialists
     if not model.config.specialists or not model.specialists.is_changed(folders):
@@ -314,8 +327,9 @@ def exchange_specialists(model: ResidentModel, parts: Parts, config: Config) -> 
     if needed_bytes > ledger.free_bytes:
         needed_mib = needed_bytes >> 20
         raise UnavailableError(f"specialists: {needed_mib} MiB do not fit into budget.memory")
-    model.specialists.read(folders)
+    # Before they are read: what is installed from now on is watched from its own reload on.
     parts.trial.begin(config, parts.driver.node.metrics.served)
+    model.specialists.read(folders)
     parts.trial.check(model.specialists.problems)
     ledger.exchange(Account.SPECIALISTS, model.specialists.installed.held_bytes(num_slots))
     memory.return_freed()

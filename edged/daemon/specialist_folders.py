@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edged.bundle.manifest import Manifest
+from edged.bundle.plain_file import read_plain
 from edged.bundle.signature import SIGNATURE
 from edged.bundle.store import is_of_store
 from edged.bundle.trust import Trust
@@ -20,11 +21,12 @@ from edged.engine.loop import Engine
 from edged.engine.tokenizer import Tokenizer
 from edged.engine.writer_prompts import WriterPrompts
 from edged.errors import BundleError, UnavailableError
-from edged.specialists.adapter import AdaptedModel, AdapterShape
+from edged.specialists.adapter import MAX_BYTES, AdaptedModel, AdapterShape
 from edged.specialists.features import Layout, Template
 from edged.specialists.folder import (
     ARRAYS,
     DESCRIPTION,
+    MAX_ARRAYS_BYTES,
     MAX_DESCRIPTION_BYTES,
     BaseModel,
     Specialist,
@@ -52,20 +54,20 @@ def planned_bytes(folders: Sequence[Path], num_slots: int) -> int:
 
     What stays is less, see ``Installed.size_bytes``. Those that cannot be read take nothing.
     """
-    heads, adapters = _sizes(folders, ARRAYS), _sizes(folders, ADAPTER)
-    choices = _sizes([folder / CHOICE for folder in folders], ARRAYS)
+    heads = _sizes(folders, ARRAYS, MAX_ARRAYS_BYTES)
+    adapters = _sizes(folders, ADAPTER, MAX_BYTES)
+    choices = _sizes([folder / CHOICE for folder in folders], ARRAYS, MAX_ARRAYS_BYTES)
     slot_bytes = num_slots * _SLOT_COPIES * max(adapters, default=0)
     return sum([*heads, *adapters, *choices]) + fit_bytes(sum(heads)) + slot_bytes
 
 
-def _sizes(folders: Sequence[Path], name: str) -> list[int]:
+def _sizes(folders: Sequence[Path], name: str, most: int) -> list[int]:
     sizes = []
     for folder in folders:
-        try:
+        with contextlib.suppress(OSError):  # reading it says what is wrong
             sizes.append((folder / name).stat().st_size)
-        except OSError:  # reading it says what is wrong
-            continue
-    return sizes
+    # What is larger is not read.
+    return [size for size in sizes if size <= most]
 
 
 def needs_adapters(folders: Sequence[Path]) -> bool:
@@ -225,7 +227,7 @@ def _digest(folder: Path, trust: str) -> str:
     """Identify what a folder says, and who vouches for it; the arrays' hash is a part of that."""
     digest = hashlib.sha256(trust.encode())
     for name in (DESCRIPTION, WRITER, SIGNATURE):
-        with contextlib.suppress(OSError), (folder / name).open("rb") as file:
-            digest.update(file.read(MAX_DESCRIPTION_BYTES))
+        with contextlib.suppress(OSError):
+            digest.update(read_plain(folder / name, MAX_DESCRIPTION_BYTES))
         digest.update(name.encode())
     return digest.hexdigest()

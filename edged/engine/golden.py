@@ -14,7 +14,8 @@ from pathlib import Path
 
 import onnxruntime
 
-from edged.bundle.folder import GOLDEN, MAX_GOLDEN_BYTES, Bundle
+from edged.bundle.folder import MAX_GOLDEN_BYTES, Bundle
+from edged.bundle.manifest import GOLDEN
 from edged.bundle.plain_file import read_plain
 from edged.bundle.strict_json import decode, read_json
 from edged.engine.loading import load_engine

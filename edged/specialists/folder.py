@@ -4,6 +4,7 @@ Rule: nothing of a folder is used before it was compared with its description; s
 before anything is read. Another's folder may be made to do harm.
 """
 
+import errno
 import hashlib
 import io
 import json
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 
 from edged.bundle.manifest import TOKENIZER, Manifest
+from edged.bundle.plain_file import read_plain
 from edged.bundle.strict_json import decode, read_json
 from edged.bundle.trust import Trust
 from edged.errors import BundleError, BundleUnavailableError
@@ -272,13 +274,12 @@ def read_specialist(
 
 def _read(path: Path, most: int) -> bytes:
     try:
-        with path.open("rb") as file:
-            data = file.read(most + 1)
+        return read_plain(path, most)
     except OSError as error:
-        raise BundleUnavailableError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(data) > most:
-        raise BundleError(f"{path}: larger than {most} bytes; {REPAIR}")
-    return data
+        problem = f"{path}: cannot be read: {error.strerror}"
+        if error.errno in (errno.EFBIG, errno.ELOOP, errno.EINVAL):
+            raise BundleError(f"{problem}; {REPAIR}") from error
+        raise BundleUnavailableError(problem) from error
 
 
 def _check(description: Description) -> None:

@@ -247,6 +247,9 @@ def test_a_service_is_judged_by_its_state_file(bundle: Bundle, tmp_path: Path) -
         )
         found = list(check_service(config, service, file.stat().st_mtime))
         assert only(iter(found), "enforcement").level is level
+    file.write_text('{"state": "ready", "budget_bytes": "x"}', "utf-8")
+    found = list(check_service(config, service, file.stat().st_mtime))
+    assert only(iter(found), "enforcement").level is Level.FAILURE
     without = check_service(config_of(bundle), service, 0.0)
     assert only(without, "state").level is Level.WARNING
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from edged.bundle.folder import GOLDEN, Bundle, open_bundle
+from edged.bundle.folder import Bundle, open_bundle
+from edged.bundle.manifest import GOLDEN
 from edged.engine import golden
 from edged.errors import BundleError
 from tests.tiny_model import write_tiny_bundle

@@ -8,6 +8,7 @@ from edged.bundle.folder import open_bundle, write_manifest
 from edged.bundle.manifest import MODEL, MODEL_DATA
 from edged.cli import main
 from edged.commands.load_child import Measured
+from edged.engine import golden
 from edged.errors import ExitCode
 from tests.tiny_graphs import import_onnx
 from tests.tiny_model import write_tiny_bundle
@@ -23,6 +24,52 @@ def spoil(folder: Path) -> None:
     (folder / MODEL_DATA).unlink()
     onnx.save_model(model, folder / MODEL)
     write_manifest(folder, manifest)
+
+
+def write_endless_bundle(folder: Path) -> Path:
+    """Write a bundle whose graph loops for ever, in the first of its golden answers."""
+    golden.record(open_bundle(write_tiny_bundle(folder, fused=False)))
+    manifest = open_bundle(folder).manifest
+    onnx = import_onnx()
+    helper, kinds = onnx.helper, onnx.TensorProto
+    model = onnx.load(folder / MODEL, load_external_data=False)
+    graph = model.graph
+    for node in graph.node:
+        node.output[:] = ["once" if name == "logits" else name for name in node.output]
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", [f"{name}_in"], [f"{name}_out"])
+            for name in ("go", "logits")
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("index", kinds.INT64, []),
+            helper.make_tensor_value_info("go_in", kinds.BOOL, []),
+            helper.make_tensor_value_info("logits_in", kinds.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("go_out", kinds.BOOL, []),
+            helper.make_tensor_value_info("logits_out", kinds.FLOAT, None),
+        ],
+    )
+    graph.initializer.append(helper.make_tensor("times", kinds.INT64, [], [1 << 60]))
+    graph.initializer.append(helper.make_tensor("go", kinds.BOOL, [], [True]))
+    graph.node.append(helper.make_node("Loop", ["times", "go", "once"], ["logits"], body=body))
+    onnx.save(model, folder / MODEL)
+    write_manifest(folder, manifest)
+    return folder
+
+
+def test_what_loops_for_ever_is_ended_and_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options, store = device(tmp_path)
+    bad = write_endless_bundle(tmp_path / "bad")
+    monkeypatch.setattr("edged.commands.candidate._LIMIT_S", 1)
+    assert main(["model", "install", str(bad), *options]) == ExitCode.CONFIG
+    assert "has not answered within" in capsys.readouterr().err
+    assert not (store / "model" / "loading").exists()
+    assert list((store / "model" / "models").iterdir()) == []
 
 
 def device(tmp_path: Path) -> tuple[list[str], Path]:

@@ -351,6 +351,6 @@ def test_a_file_that_is_no_tokenizer_is_refused(
     for decoder in (None, {"type": "WordPiece", "prefix": "##", "cleanup": True}):
         with pytest.raises(BundleError, match=r"decoder .* is not known"):
             Tokenizer(json.dumps(tree | {"decoder": decoder}), manifest)
-    bundle = replace(open_bundle(folder), folder=folder / "nowhere")
+    bundle = replace(open_bundle(folder), resolved=folder / "nowhere")
     with pytest.raises(BundleError, match=r"tokenizer\.json: cannot be read"):
         Tokenizer.load(bundle)

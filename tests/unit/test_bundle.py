@@ -77,6 +77,23 @@ def test_the_folder_may_be_a_link(bundle: Bundle, tmp_path: Path) -> None:
     assert open_bundle(link).sha256 == bundle.sha256
 
 
+def test_what_is_loaded_is_what_was_checked_wherever_the_link_leads_by_then(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    """A store changes what its link leads to while a service starts."""
+    link = tmp_path / "current"
+    link.symlink_to(bundle.folder)
+    opened = open_bundle(link)
+    link.unlink()
+    link.symlink_to("other")
+    assert opened.folder == link
+    assert opened.model_path.read_bytes() == GRAPH
+    assert opened.tokenizer_path == bundle.tokenizer_path
+    link.unlink()
+    link.symlink_to(link)
+    assert_missing(link, f"{link}: Too many levels of symbolic links")
+
+
 def test_a_bundle_may_keep_its_weights_in_the_graph(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(model(b""))
     (tmp_path / "tokenizer.json").write_bytes(b"{}")

@@ -1,6 +1,7 @@
 """``edged health``: healthy only if the state file is recent and says so."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def test_an_old_file_means_a_daemon_that_hangs(tmp_path: Path) -> None:
     assert not judge(file, modified_s + MAX_AGE_S + 1)[0]
 
 
-@pytest.mark.parametrize("content", [None, "", "[1]", "{", "\xff"])
+@pytest.mark.parametrize("content", [None, "", "[1]", "{", "\xff", "[" * 100_000, " " * (1 << 21)])
 def test_a_missing_or_damaged_file_is_named(tmp_path: Path, content: str | None) -> None:
     file = tmp_path / "state.json"
     if content is not None:
@@ -44,6 +45,16 @@ def test_a_missing_or_damaged_file_is_named(tmp_path: Path, content: str | None)
     is_well, line = judge(file, 0.0)
     assert not is_well
     assert str(file) in line
+
+
+def test_what_a_service_that_was_taken_over_leaves_is_not_waited_for(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to("/dev/zero")
+    for file in (pipe, link):
+        is_well, line = judge(file, 0.0)
+        assert not is_well
+        assert f"{file}: cannot be read: " in line
 
 
 def test_the_command_exits_69_when_the_daemon_is_not_well(

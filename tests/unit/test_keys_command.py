@@ -1,12 +1,17 @@
 """``edged key``: keys are installed, listed and revoked, and what serves at the time serves on."""
 
+import hashlib
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from edged.bundle.disk import Disk
 from edged.bundle.folder import open_bundle
-from edged.bundle.trust import PINNED, read_trust
+from edged.bundle.store import Store
+from edged.bundle.trust import MAX_KEYS, PINNED, REVOKED, list_text, read_trust
 from edged.cli import main
 from edged.errors import BundleError, ExitCode
 from tests.signing import P384, PrivateKey, private_key, private_pem, public_key, public_pem, sign
@@ -55,7 +60,125 @@ def test_the_first_key_pins_what_is_served_and_the_second_does_not(
     shown = capsys.readouterr().out
     assert "maker  " in shown
     assert "second  " in shown
-    assert shown.count("pinned  ") == 2
+    assert shown.count("pinned  ") == 1
+
+
+def served_store(tmp_path: Path, folder: Path) -> Store:
+    """Have a store served with two bundles, the second of which is on trial."""
+    made = Store(tmp_path / "store" / "model", Disk())
+    for number in (1, 2):
+        target = made.folder(f"toy-{number}")
+        shutil.copytree(folder, target)
+        (target / "version.json").write_text(f'{{"version": {number}}}')
+        made.begin(target.name)
+    (tmp_path / "edged.yaml").write_text(f"model: {{path: {made.current}}}\n")
+    return made
+
+
+@pytest.mark.parametrize("is_accepted", [False, True])
+def test_the_first_key_pins_what_a_store_can_go_back_to(
+    tmp_path: Path, folder: Path, keys: Path, run: Run, *, is_accepted: bool
+) -> None:
+    store = served_store(tmp_path, folder)
+    if is_accepted:
+        store.commit("toy", 2)
+    assert run("add", pem_file(tmp_path, "maker", private_key())) == 0
+    open_bundle(store.current, trust=read_trust(keys))
+    store.roll_back()
+    assert store.state().current == "toy-1"
+    open_bundle(store.current, trust=read_trust(keys))
+
+
+def test_a_store_that_is_damaged_is_named_and_does_not_stop_the_key(
+    tmp_path: Path, folder: Path, keys: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = served_store(tmp_path, folder)
+    (store.root / "trial.json").write_text("[]")
+    assert run("add", pem_file(tmp_path, "maker", private_key())) == 0
+    assert f"{store.root}: not known what can be gone back to" in capsys.readouterr().out
+    open_bundle(store.current, trust=read_trust(keys))
+
+
+def test_what_could_be_gone_back_to_is_named_when_its_key_is_revoked(
+    tmp_path: Path, folder: Path, keys: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = served_store(tmp_path, folder)
+    old, new = private_key(), private_key()
+    sign(store.folder("toy-1"), old)
+    sign(store.folder("toy-2"), new)
+    for name, key in (("old", old), ("new", new)):
+        assert run("add", pem_file(tmp_path, name, key)) == 0
+    (keys / PINNED).unlink()
+    capsys.readouterr()
+    assert run("revoke", "old") == 0
+    shown = capsys.readouterr().out
+    assert f"not used from the next start on: {store.folder('toy-1')}: signed by the key" in shown
+    assert shown.count("not used") == 1
+
+
+def test_a_folder_that_is_pinned_anew_takes_the_place_of_what_it_was(
+    tmp_path: Path, keys: Path, run: Run
+) -> None:
+    """And takes nothing from another one that had the same content, or the same link."""
+    first, twin, link = tmp_path / "lamp", tmp_path / "twin", tmp_path / "link"
+    for made in (first, twin):
+        made.mkdir()
+        (made / "specialist.json").write_text("1")
+    for pinned in (first, twin, twin, first):
+        assert run("pin", pinned) == 0
+    assert list(read_trust(keys).pinned.values()) == [f"{first}, {twin}"]
+    (first / "specialist.json").write_text("2")
+    assert run("pin", first) == 0
+    (first / "specialist.json").write_text("3")
+    assert run("pin", first) == 0
+    assert list(read_trust(keys).pinned.values()) == [f"{first}, {twin}", f"{first}"]
+    trust = read_trust(keys, is_required=True)
+    trust.check_read(first, {})
+    trust.check_read(twin, {})
+    link.symlink_to(first)
+    assert run("pin", link) == 0
+    link.unlink()
+    link.symlink_to(twin)
+    assert run("pin", link) == 0
+    assert read_trust(keys).pinned == trust.pinned
+
+
+def test_no_list_grows_longer_than_what_is_read(
+    tmp_path: Path, folder: Path, keys: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digests = (hashlib.sha256(bytes([a, b])).hexdigest() for a in range(16) for b in range(256))
+    full = list_text(dict.fromkeys(digests, ""))[: 1 << 18].rpartition("\n")[0] + "\n"
+    for name, words in ((PINNED, ("pin", folder)), (REVOKED, ("revoke", "ab" * 32))):
+        (keys / name).write_text(full)
+        assert run(*words) == ExitCode.USAGE
+        said = f"{keys / name}: would be longer than the 262144 bytes that are read; remove the"
+        assert said in capsys.readouterr().err
+        assert (keys / name).read_text() == full
+    read_trust(keys)
+
+
+def test_no_more_keys_are_installed_than_are_read(
+    tmp_path: Path, keys: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pem = pem_file(tmp_path, "last", private_key())
+    for index in range(MAX_KEYS - 1):
+        (keys / f"{index}.pem").write_text("")
+    assert run("add", pem) == 0
+    assert run("add", pem_file(tmp_path, "more", private_key())) == ExitCode.USAGE
+    assert f"{keys}: has 64 keys, and no more are read; remove" in capsys.readouterr().err
+    assert run("list") == 0
+    assert run("revoke", "last") == 0
+
+
+@pytest.mark.parametrize("name", [b"x\xff", b"a\nb"])
+def test_a_file_whose_name_is_no_text_is_named_and_nothing_is_pinned(
+    tmp_path: Path, keys: Path, run: Run, name: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lamp").mkdir()
+    (tmp_path / "lamp" / os.fsdecode(name)).write_text("")
+    assert run("pin", tmp_path / "lamp") == ExitCode.CONFIG
+    assert "control characters in a name, or not UTF-8" in capsys.readouterr().err
+    assert not read_trust(keys).pinned
 
 
 def test_the_key_is_there_only_after_what_is_served_was_pinned(

@@ -28,7 +28,7 @@ from edged.daemon.main_loop import (
 from edged.daemon.model_trial import ModelTrial
 from edged.daemon.reporting import Reporter
 from edged.daemon.sdnotify import Notifier
-from edged.errors import ConfigError, UnavailableError
+from edged.errors import BundleError, ConfigError, EdgedError, UnavailableError
 from edged.node.events import CorrectionKept, EscalationReplied, Tick
 from edged.node.generation import Finished
 from edged.node.node import Event as NodeEvent
@@ -216,11 +216,15 @@ def test_a_bad_configuration_keeps_the_old_one_and_says_so(
     assert "nonsense" in caplog.text
 
 
-def test_specialists_without_room_keep_the_old_configuration_and_say_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "error",
+    [UnavailableError("specialists: 9 MiB do not fit"), BundleError("tokenizer.json: gone")],
+)
+def test_specialists_that_cannot_be_taken_up_keep_the_old_configuration_and_say_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: EdgedError
 ) -> None:
     def exchange(_config: Config) -> bool:
-        raise UnavailableError("specialists: 9 MiB do not fit into budget.memory")
+        raise error
 
     events: list[Event] = [ReloadRequested(), STOP]
     stage = Stage(tmp_path, events, reload=lambda: CHANGED, exchange=exchange)
@@ -228,8 +232,8 @@ def test_specialists_without_room_keep_the_old_configuration_and_say_so(
     assert not stage.loop.is_reloading
     reloading, ready, status, _ = stage.notifier.told
     assert (reloading[:12], ready[:7]) == ("RELOADING=1\n", "READY=1")
-    assert status.startswith("STATUS=serving with the old configuration: specialists: 9 MiB")
-    assert "the old one stays: specialists: 9 MiB do not fit" in caplog.text
+    assert status.startswith(f"STATUS=serving with the old configuration: {error}")
+    assert f"the old one stays: {error}" in caplog.text
 
 
 def test_a_stop_wins_over_a_reload_that_is_under_way(tmp_path: Path) -> None:

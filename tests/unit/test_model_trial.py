@@ -1,5 +1,6 @@
 """A model on trial passes or fails, and is accepted or taken back when the service has ended."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,16 +9,21 @@ from typing import cast
 
 import pytest
 
+import edged.daemon.run
 from edged.bundle.disk import Disk
 from edged.bundle.folder import write_manifest
-from edged.bundle.store import Store
-from edged.bundle.trial_record import RECORD, read_record
+from edged.bundle.store import Failure, Store, locked
+from edged.bundle.trial_record import RECORD, read_record, remove_record
 from edged.cli import main
-from edged.config.keys import Config, ModelConfig, StateConfig
+from edged.commands.install.layout import InstallError
+from edged.commands.settling import PAUSES_S, settle_all, wait_for_end
+from edged.config.keys import BrokerConfig, Config, ModelConfig, StateConfig
+from edged.daemon.inbox import Inbox, ReloadRequested
 from edged.daemon.loader import ResidentModel
 from edged.daemon.model_trial import LONGEST_S, MAX_STARTS, PROMPTS, ModelTrial, TrialFailedError
 from edged.daemon.run import serve
-from edged.errors import BundleError, ConfigError, ExitCode
+from edged.daemon.sdnotify import Notifier
+from edged.errors import BundleError, ConfigError, ExitCode, UnavailableError
 from edged.protocol.event import TrialFailed, TrialPassed
 from tests.unit.test_bundle import GRAPH
 from tests.unit.test_manifest import make_manifest
@@ -40,9 +46,13 @@ class Device:
             model=ModelConfig(path=self.store.current), state=StateConfig(folder=self.state)
         )
         self.file = folder / "edged.yaml"
+        self.specialist = Store(folder / "store" / "specialists" / "six", Disk())
+        self.specialist.root.parent.mkdir()
         self.file.write_text(
             f"model: {{path: {self.store.current}}}\nstate: {{folder: {self.state}}}\n"
+            f"specialists: [{self.specialist.current}]\n"
         )
+        self.options = ["--store", str(folder / "store"), "--config", str(self.file)]
         self.install("old")
         self.install("new")
 
@@ -58,6 +68,19 @@ class Device:
         self.store.stage(fill)
         self.store.begin(name)
 
+    def teach(self, *names: str) -> Config:
+        """Have specialists serve, each after the other; return the configuration with the last."""
+
+        def fill(target: Path) -> str:
+            target.mkdir()
+            (target / "specialist.json").write_text('{"name": "six"}')
+            return name
+
+        for name in names:
+            self.specialist.stage(fill)
+            self.specialist.begin(name)
+        return replace(self.config, specialists=(self.specialist.current,))
+
     def start(self) -> ModelTrial:
         return ModelTrial(self.config, lambda: self.now_s)
 
@@ -72,6 +95,10 @@ class Device:
 @pytest.fixture
 def device(tmp_path: Path) -> Device:
     return Device(tmp_path)
+
+
+def never(_: float) -> None:
+    raise AssertionError("it waits")
 
 
 End = Callable[[dict[str, str]], str | None]
@@ -168,6 +195,30 @@ def test_a_reload_that_changes_nothing_goes_on_with_the_trial(device: Device) ->
     assert trial.tick(PROMPTS) == [TrialPassed("new")]
 
 
+def test_a_reload_of_a_start_that_waits_is_no_start_that_failed(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class RestartedError(BaseException):
+        """In the place of a new process."""
+
+    def restart() -> None:
+        raise RestartedError
+
+    def load(_: Config) -> ResidentModel:
+        raise AssertionError("the password is missing")
+
+    monkeypatch.setattr("edged.daemon.run._restart", restart)
+    broker = BrokerConfig(username="edged", password_file=device.folder / "missing")
+    config = replace(device.config, broker=broker)
+    for _ in range(MAX_STARTS + 1):
+        inbox = Inbox()
+        inbox.put(ReloadRequested())
+        with pytest.raises(RestartedError):
+            edged.daemon.run._start(lambda: config, load, inbox, Notifier({}))
+    assert read_record(device.state).starts == 0
+    assert device.start().load(lambda: "loaded") == "loaded"
+
+
 def test_what_comes_on_trial_at_a_reload_has_a_trial_of_its_own(device: Device) -> None:
     device.store.commit("tiny", 0)
     trial = device.start()
@@ -244,8 +295,110 @@ def test_each_command_ends_a_trial_that_was_passed(
     device: Device, capsys: pytest.CaptureFixture[str]
 ) -> None:
     device.start().tick(PROMPTS)
-    options = ["--store", str(device.folder / "store"), "--config", str(device.file)]
-    assert main(["model", "rollback", "--no-reload", *options]) == ExitCode.OK
+    assert main(["model", "rollback", "--no-reload", *device.options]) == ExitCode.OK
     assert "new: did well on trial, and is accepted" in capsys.readouterr().out
     assert device.store.state().current == "old"
     assert device.store.state().previous == "new"
+
+
+def test_each_command_ends_the_trials_that_were_passed_of_all_that_serves(
+    device: Device, end: End
+) -> None:
+    trial = device.start()
+    assert trial.tick(PROMPTS) == [TrialPassed("new")]
+    config = device.teach("six-old", "six-new")
+    words = ["model", "commit", "--specialist", "six", "--no-reload", *device.options]
+    assert main(words) == ExitCode.OK
+    config = device.teach("six-newer")
+    trial.begin(config, PROMPTS)
+    assert trial.members() == {"models": ["six-newer"], "status": "running", "reason": None}
+    assert end(CRASH) == "new"
+    assert device.specialist.state().current == "six-new"
+
+
+@pytest.mark.parametrize("content", [None, "{"])
+def test_what_another_store_has_does_not_stop_a_command(
+    device: Device, content: str | None
+) -> None:
+    device.teach("six-old", "six-new")
+    words = ["model", "rollback", "--specialist", "six", "--no-reload", *device.options]
+    if content is not None:
+        (device.store.root / "trial.json").write_text(content)
+    with locked(device.store.root):
+        assert main(words) == ExitCode.OK
+    assert device.specialist.state().current == "six-old"
+
+
+def test_a_store_that_is_locked_or_damaged_is_settled_later_and_the_others_at_once(
+    device: Device,
+) -> None:
+    config = device.teach("six-old", "six-new")
+    with locked(device.store.root), pytest.raises(UnavailableError, match="is at work"):
+        settle_all(config, "it crashed")
+    assert device.specialist.state().current == "six-old"
+    device.specialist.begin("six-new")
+    (device.store.root / "trial.json").write_text("{")
+    with pytest.raises(BundleError, match=r"trial\.json: not valid JSON"):
+        settle_all(config, "it crashed", PAUSES_S, never)
+    assert device.specialist.state().current == "six-old"
+
+
+def test_the_unit_waits_for_a_command_that_is_at_work(device: Device) -> None:
+    pauses_s = []
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(locked(device.store.root))
+
+        def sleep(pause_s: float) -> None:
+            pauses_s.append(pause_s)
+            if len(pauses_s) == len(PAUSES_S):
+                stack.close()
+
+        settle_all(device.config, "it crashed", PAUSES_S, sleep)
+    assert sum(pauses_s) == 10
+    assert device.store.state().current == "old"
+
+
+def test_a_trial_is_waited_for_until_it_was_passed(device: Device) -> None:
+    trial = device.start()
+    wait_for_end(device.store, device.config, "new", lambda: True, lambda _: trial.tick(PROMPTS))
+    assert device.store.state().trial is None
+    assert device.store.state().current == "new"
+
+
+@pytest.mark.parametrize(
+    ("failure", "problem"),
+    [(None, "new: does not serve; another"), (Failure("new", "crash"), "new: was taken back: cr")],
+)
+def test_who_waits_is_told_how_it_ended(
+    device: Device, failure: Failure | None, problem: str
+) -> None:
+    def sleep(_: float) -> None:
+        device.store.roll_back(failure)
+
+    with pytest.raises(BundleError, match=problem):
+        wait_for_end(device.store, device.config, "new", lambda: True, sleep)
+    # What was installed before is not told of it.
+    wait_for_end(device.store, device.config, "old", lambda: True, never)
+
+
+def test_nobody_waits_for_a_service_that_has_ended(device: Device) -> None:
+    pauses = iter(range(3))
+    with pytest.raises(InstallError, match="new: is on trial"):
+        wait_for_end(device.store, device.config, "new", lambda: False, lambda _: next(pauses))
+    assert device.store.state().is_on_trial
+
+
+def test_what_has_passed_stays_so_at_a_reload_unless_it_was_installed_again(
+    device: Device,
+) -> None:
+    trials = []
+    for state in (StateConfig(), StateConfig(folder=device.state)):
+        config = replace(device.config, state=state)
+        trials.append(ModelTrial(config, lambda: device.now_s))
+        assert trials[-1].tick(PROMPTS) == [TrialPassed("new")]
+        trials[-1].begin(config, PROMPTS)
+        assert trials[-1].status == "passed"
+    # As `edged model install` does.
+    remove_record(device.state)
+    trials[-1].begin(device.config, PROMPTS)
+    assert trials[-1].status == "running"

@@ -1,9 +1,10 @@
 """``edged model``: a folder is checked, copied and served on trial, or refused, and never half."""
 
+import json
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +13,19 @@ import pytest
 from edged.bundle.disk import Disk
 from edged.bundle.folder import open_bundle, write_manifest
 from edged.bundle.manifest import Manifest
-from edged.bundle.store import Store, locked
+from edged.bundle.store import Failure, Store, locked
+from edged.bundle.trial_record import TrialRecord, write_record
+from edged.bundle.trust import Trust, read_trust
 from edged.bundle.version import VERSION, version_bytes
 from edged.cli import main
 from edged.commands.install.layout import Layout
 from edged.commands.install.settings import Settings, configuration_text
+from edged.commands.staging import bring_bundle, bring_specialist
 from edged.config.broker_url import BrokerAddress
+from edged.config.keys import SecurityConfig
 from edged.config.load import load_config
-from edged.errors import ExitCode
+from edged.daemon.invocation import configured_trust
+from edged.errors import BundleError, ExitCode
 from edged.specialists.adapter import AdaptedModel
 from edged.specialists.folder import BaseModel, write_specialist
 from edged.specialists.lesson import taught
@@ -69,6 +75,7 @@ def run(tmp_path: Path, store: Path) -> Run:
     (tmp_path / "edged.yaml").write_text(
         f"model: {{path: {store}/model/current}}\n"
         f"specialists: [{store}/specialists/six/current]\nsecurity: {{keys: {keys}}}\n"
+        f"state: {{folder: {tmp_path}/state}}\n"
     )
     options = ["--store", str(store), "--config", str(tmp_path / "edged.yaml"), "--no-reload"]
 
@@ -116,6 +123,21 @@ def test_the_first_serves_the_next_is_on_trial_and_is_accepted_or_taken_back(
     shutil.rmtree(store)
 
 
+def test_where_a_power_cut_kept_a_trial_from_beginning_the_old_one_is_listed(
+    make: Make, run: Run, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for version in (1, 2):
+        assert run("install", make(version)) == 0
+    models = Store(store / "model", Disk())
+    trial = models.state().trial
+    assert trial is not None
+    assert trial.fallback is not None
+    models.current.unlink()
+    models.current.symlink_to(trial.fallback)
+    marks = [line.split("  ")[1:] for line in listed(run, capsys)]
+    assert sorted(marks) == [["version 1", "current"], ["version 2"]]
+
+
 def test_installing_what_serves_changes_nothing(
     make: Make, run: Run, store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,6 +147,57 @@ def test_installing_what_serves_changes_nothing(
     assert "serves already" in capsys.readouterr().out
     assert len(listed(run, capsys)) == 1
     assert serves(store) == 1
+
+
+def rotten(folder: Path) -> None:
+    (folder / "model.onnx.data").write_bytes(b"rotten" * 10)
+
+
+def revoked(folder: Path) -> None:
+    """Have it be signed by a key that no longer counts, as by one before it was changed."""
+    sign(folder, private_key())
+
+
+@pytest.mark.parametrize("spoil", [rotten, revoked])
+def test_what_serves_and_is_damaged_or_signed_by_another_key_is_replaced(
+    make: Make, run: Run, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[Path], None],
+) -> None:  # fmt: skip
+    folder, current = make(1), store / "model" / "current"
+    assert run("install", folder) == 0
+    spoil(current)
+    trust = read_trust(tmp_path / "keys")
+    with pytest.raises(BundleError):
+        open_bundle(current, trust=trust)
+    assert run("install", folder) == 0
+    said = capsys.readouterr().out
+    assert "serves already, and was replaced by this copy" in said
+    assert "a running service takes it up with `systemctl reload`" in said
+    open_bundle(current, trust=trust)
+    assert [line.split("  ")[1:] for line in listed(run, capsys)] == [["version 1", "current"]]
+
+
+@pytest.fixture(params=[0o077, 0o000])
+def umask(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = os.umask(request.param)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("umask")
+def test_whatever_the_umask_is_the_service_can_read_its_models_and_not_change_them(
+    make: Make, run: Run, store: Path, tmp_path: Path
+) -> None:
+    for folder in (make(1), make(2), taught_six(tmp_path / "six", open_bundle(make(3)).manifest)):
+        assert run("install", folder) == 0
+    paths = [store, *store.rglob("*")]
+    modes = {
+        path: stat.S_IMODE(path.stat().st_mode)
+        for path in paths
+        if not path.is_symlink() and path.name != "lock"
+    }
+    assert {path.name for path in modes} >= {"trial.json", "versions.json", "specialists", "six"}
+    assert all(mode == (0o755 if path.is_dir() else 0o644) for path, mode in modes.items())
 
 
 def damaged(folder: Path) -> None:
@@ -230,8 +303,8 @@ def test_a_specialist_has_a_store_of_its_own_and_must_fit_the_model(
 ) -> None:
     assert run("install", make(1)) == 0
     made = taught(lesson(), lambda _: None)
-    six, base = tmp_path / "six", BaseModel.of(make_manifest_of(store))
-    write_specialist(six, replace(made, description=replace(made.description, base=base)))
+    six = taught_six(tmp_path / "six", make_manifest_of(store))
+    (six / "model.sig").unlink()
     assert run("install", six) == ExitCode.CONFIG
     assert "not signed" in capsys.readouterr().err
     # As those that write have them.
@@ -269,6 +342,59 @@ def make_manifest_of(store: Path) -> Manifest:
     return open_bundle(store / "model" / "current").manifest
 
 
+def taught_six(folder: Path, base: Manifest, name: str = "six") -> Path:
+    """Make a specialist for a model, signed by ``KEY``."""
+    made = taught(lesson(), lambda _: None)
+    said = replace(made.description, base=BaseModel.of(base), name=name)
+    write_specialist(folder, replace(made, description=said))
+    sign(folder, KEY)
+    return folder
+
+
+def test_what_becomes_another_one_meanwhile_gets_into_no_store(
+    make: Make, run: Run, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    assert run("install", make(1)) == 0
+    base, source = make_manifest_of(store), tmp_path / "source"
+    six, lock = taught_six(tmp_path / "made", base), taught_six(tmp_path / "lock", base, "lock")
+
+    def lead_to(folder: Path) -> None:
+        source.unlink(missing_ok=True)
+        source.symlink_to(folder)
+
+    for other, problem in (
+        (lock, "is lock by now, and was six; copy it again"),
+        (make(2), "specialist.json: cannot be read"),
+    ):
+        lead_to(six)
+
+        def swapped(security: SecurityConfig, other: Path = other) -> Trust:
+            lead_to(other)
+            return configured_trust(security)
+
+        monkeypatch.setattr("edged.commands.models.configured_trust", swapped)
+        assert run("install", source) != ExitCode.OK
+        assert problem in capsys.readouterr().err
+        assert list((store / "specialists" / "six" / "models").iterdir()) == []
+    assert serves(store) == 1
+
+
+def test_what_is_private_is_not_shown_to_others_by_its_copy(tmp_path: Path) -> None:
+    private, base, trust = tmp_path / "private", make_manifest(), Trust(tmp_path)
+    private.mkdir(mode=0o700)
+    (private / "password").write_text("hunter2")
+    (private / "password").chmod(0o600)
+    copy = tmp_path / "copy"
+    with pytest.raises(BundleError, match=r"specialist\.json: cannot be read"):
+        bring_specialist("six", private, trust, {}, base, copy)
+    assert (copy / "password").exists()
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o700
+    with pytest.raises(BundleError, match="not a bundle"):
+        bring_bundle(private, trust, {}, tmp_path / "bundle")
+    assert stat.S_IMODE((tmp_path / "bundle").stat().st_mode) == 0o700
+
+
 def test_what_is_neither_is_refused(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -276,38 +402,186 @@ def test_what_is_neither_is_refused(
     empty.mkdir()
     assert run("install", empty) == ExitCode.USAGE
     assert "neither a bundle of `edged build`" in capsys.readouterr().err
-    (empty / "writer.json").write_text('{"name": "../x"}')
-    assert run("install", empty) == ExitCode.USAGE
+    for name in ("../x", "model"):
+        (empty / "writer.json").write_text(json.dumps({"name": name}))
+        assert run("install", empty) == ExitCode.USAGE
     (empty / "writer.json").write_text("[")
     assert run("install", empty) == ExitCode.USAGE
     assert "writer.json: cannot be read" in capsys.readouterr().err
+
+
+@pytest.fixture
+def service(
+    run: Run, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., int]:
+    """Run an action on a device with a service, which takes up what is new or refuses it."""
+    program = tmp_path / "bin" / "systemctl"
+    program.parent.mkdir()
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr("edged.commands.models._SYSTEMD", tmp_path)
+    options = ["--store", str(store), "--config", str(tmp_path / "edged.yaml")]
+
+    def service(action: str, *words: object, can_reload: bool = True) -> int:
+        asked = tmp_path / "asked"
+        status = 0 if can_reload else 1
+        program.write_text(f'#!/bin/sh\necho "$@" >>{asked}\necho inactive\nexit {status}\n')
+        program.chmod(0o755)
+        more = ["--unloaded"] if action == "install" else []
+        return main(["model", action, *map(str, words), *options, *more])
+
+    return service
 
 
 @pytest.mark.parametrize("can_reload", [True, False])
 def test_what_the_service_refuses_to_take_up_is_taken_back(
     make: Make,
     run: Run,
+    service: Callable[..., int],
     store: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     can_reload: bool,
 ) -> None:
     run("install", make(1))
-    asked = tmp_path / "asked"
-    program = tmp_path / "bin" / "systemctl"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\necho "$@" >>{asked}\nexit {0 if can_reload else 1}\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    monkeypatch.setattr("edged.commands.models._SYSTEMD", tmp_path)
-    words = ["model", "install", str(make(2)), "--unloaded", "--instance", "two"]
-    options = ["--store", str(store), "--config", str(tmp_path / "edged.yaml")]
-    status = main([*words, *options])
-    assert asked.read_text() == "try-reload-or-restart edged@two.service\n"
+    status = service("install", make(2), "--instance", "two", can_reload=can_reload)
+    assert (tmp_path / "asked").read_text() == "try-reload-or-restart edged@two.service\n"
     assert status == (ExitCode.OK if can_reload else ExitCode.CANNOT_CREATE)
     assert serves(store) == (2 if can_reload else 1)
     state = Store(store / "model", Disk()).state()
     assert state.is_on_trial is can_reload
+
+
+@pytest.mark.parametrize("is_accepted", [False, True])
+def test_a_way_back_that_the_service_refuses_is_undone(
+    make: Make,
+    run: Run,
+    service: Callable[..., int],
+    store: Path,
+    capsys: pytest.CaptureFixture[str],
+    is_accepted: bool,
+) -> None:
+    for version in (1, 2):
+        run("install", make(version))
+    if is_accepted:
+        run("commit")
+    before = Store(store / "model", Disk()).state()
+    assert service("rollback", can_reload=False) == ExitCode.CANNOT_CREATE
+    assert f"so this was undone, and {before.current} serves" in capsys.readouterr().err
+    assert Store(store / "model", Disk()).state() == before
+    assert service("rollback") == ExitCode.OK
+    assert serves(store) == 1
+
+
+@pytest.mark.parametrize("spoil", [rotten, revoked])
+def test_what_cannot_serve_any_more_is_not_gone_back_to(
+    make: Make, run: Run, store: Path, spoil: Callable[[Path], None]
+) -> None:
+    for version in (1, 2):
+        run("install", make(version))
+    run("commit")
+    before = Store(store / "model", Disk()).state()
+    spoil(store / "model" / "models" / str(before.previous))
+    assert run("rollback") == ExitCode.CONFIG
+    assert Store(store / "model", Disk()).state() == before
+
+
+def test_a_specialist_that_nobody_signed_is_not_gone_back_to(
+    make: Make, run: Run, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("install", make(1)) == 0
+    made = taught(lesson(), lambda _: None)
+    six, base = tmp_path / "six", BaseModel.of(make_manifest_of(store))
+    write_specialist(six, replace(made, description=replace(made.description, base=base)))
+    for version in (1, 2):
+        (six / VERSION).write_bytes(version_bytes(version))
+        sign(six, KEY)
+        assert run("install", six) == 0
+    specialists = Store(store / "specialists" / "six", Disk())
+    before = specialists.state()
+    assert before.trial is not None
+    (specialists.folder(before.trial.fallback) / VERSION).write_bytes(version_bytes(3))
+    assert run("rollback", "--specialist", "six") == ExitCode.CONFIG
+    assert f"{VERSION}: " in capsys.readouterr().err
+    assert specialists.state() == before
+
+
+def test_what_serves_already_is_not_told_how_another_one_failed(
+    make: Make, run: Run, service: Callable[..., int], store: Path
+) -> None:
+    folder = make(1)
+    assert service("install", folder, "--wait") == 0
+    run("install", make(2))
+    models = Store(store / "model", Disk())
+    models.roll_back(Failure(str(models.state().current), "it crashed"))
+    assert service("install", folder, "--wait") == 0
+
+
+def test_what_never_ends_is_not_waited_for(
+    make: Make,
+    run: Run,
+    service: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = make(1)
+    assert run("install", folder, "--wait") == ExitCode.USAGE
+    assert "--wait: a trial begins when systemd reloads" in capsys.readouterr().err
+    config = tmp_path / "edged.yaml"
+    config.write_text(config.read_text().partition("state:")[0])
+    assert service("install", folder, "--wait") == ExitCode.USAGE
+    assert "--wait: " in (said := capsys.readouterr().err)
+    assert "has no state.folder" in said
+    assert listed(run, capsys) == []
+
+
+def test_a_service_that_does_not_run_is_not_waited_for(
+    make: Make,
+    run: Run,
+    service: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("edged.commands.settling._POLL_S", 0)
+    run("install", make(1))
+    assert service("install", make(2), "--wait") == ExitCode.CANNOT_CREATE
+    asked = (tmp_path / "asked").read_text()
+    assert asked == "try-reload-or-restart edged.service\nis-active edged.service\n"
+
+
+def test_what_did_well_once_is_on_trial_when_it_is_installed_again(
+    make: Make, run: Run, store: Path, tmp_path: Path
+) -> None:
+    run("install", make(1))
+    folder = make(2)
+    run("install", folder)
+    (tmp_path / "state").mkdir()
+    models = Store(store / "model", Disk())
+    write_record(tmp_path / "state", TrialRecord((str(models.state().current),), is_passed=True))
+    run("rollback")
+    assert models.state().trial is None
+    run("install", folder)
+    # Each command ends trials that were passed.
+    assert run("remove", "nothing") == ExitCode.USAGE
+    assert models.state().is_on_trial
+
+
+class PowerCutError(BaseException):
+    """Nothing catches it."""
+
+
+def test_the_version_of_the_first_holds_before_it_serves(
+    make: Make, run: Run, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*_: object) -> None:
+        raise PowerCutError
+
+    folder = make(9)
+    with monkeypatch.context() as broken:
+        broken.setattr("edged.bundle.store.replace_link", cut)
+        with pytest.raises(PowerCutError):
+            run("install", folder)
+    assert run("install", make(3)) == ExitCode.CONFIG
+    assert run("install", folder) == 0
+    assert serves(store) == 9
 
 
 @pytest.mark.parametrize("is_edited", [False, True])

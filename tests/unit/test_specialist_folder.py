@@ -280,7 +280,7 @@ def test_what_unpacks_to_too_much_is_refused_before_it_is_read(
 ) -> None:
     write_specialist(tmp_path, made)
     monkeypatch.setattr("edged.specialists.folder.MAX_ARRAYS_BYTES", 100)
-    with pytest.raises(BundleError, match="larger than 100 bytes"):
+    with pytest.raises(BundleError, match="longer than 100 bytes"):
         read_specialist(tmp_path, BASE)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, zeros=np.zeros(100_000))

@@ -1,9 +1,11 @@
 """The specialists of a node: those that can be used serve, and a reload exchanges them."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
@@ -11,13 +13,15 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from edged.bundle.disk import Disk
+from edged.bundle.folder import Bundle, open_bundle, write_manifest
+from edged.bundle.signature import SIGNATURE
 from edged.bundle.store import Store
-from edged.bundle.trust import read_trust
+from edged.bundle.trust import PINNED, read_trust
 from edged.config.keys import Config, ModelConfig
 from edged.daemon.model_trial import ModelTrial, TrialFailedError
 from edged.daemon.run import exchange_specialists
 from edged.daemon.specialist_folders import SpecialistFolders, needs_adapters, planned_bytes
-from edged.errors import UnavailableError
+from edged.errors import BundleError, UnavailableError
 from edged.node.ledger import Account, Ledger
 from edged.node.metrics import Metrics
 from edged.specialists.features import Template
@@ -26,6 +30,8 @@ from edged.specialists.lesson import taught
 from edged.specialists.writer import CHOICE, WRITER
 from tests.signing import private_key, public_key, public_pem, sign
 from tests.unit.lessons import BASE, LAYOUT, lesson
+from tests.unit.test_bundle import GRAPH
+from tests.unit.test_manifest import make_manifest
 
 if TYPE_CHECKING:
     from edged.daemon.loader import ResidentModel
@@ -121,6 +127,10 @@ def test_memory_is_planned_for_what_can_be_read(
 ) -> None:
     assert planned_bytes([write("lamp"), tmp_path / "missing"], 4) >= made.size_bytes / 2
     assert planned_bytes([], 4) == 0
+    (tmp_path / "huge").mkdir()
+    (tmp_path / "huge" / ARRAYS).touch()
+    os.truncate(tmp_path / "huge" / ARRAYS, 1 << 40)
+    assert planned_bytes([tmp_path / "huge"], 4) == 0
     (tmp_path / "writer" / CHOICE).mkdir(parents=True)
     (tmp_path / "writer" / CHOICE / ARRAYS).write_bytes(bytes(1000))
     assert planned_bytes([tmp_path / "writer"], 4) == 1000  # no gate is fitted to it
@@ -150,11 +160,47 @@ def test_what_nobody_signed_is_left_out_and_a_revoked_key_is_a_change(
     assert "revoked: line 1" in folders.problems["lamp"]
 
 
-class Stage:
-    """A node that serves these folders, and a configuration that may change."""
+@pytest.mark.parametrize("name", [DESCRIPTION, ARRAYS, WRITER, SIGNATURE])
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_no_pipe_and_no_link_of_a_folder_is_waited_for(
+    write: Callable[..., Path], name: str, make: Callable[[Path], None]
+) -> None:
+    good, bad = write("lamp"), write("door")
+    (bad / name).unlink(missing_ok=True)
+    make(bad / name)
+    folders = served()
+    folders.read([good, bad])
+    # Without keys nobody looks at the signature.
+    assert list(folders.problems) == ([] if name == SIGNATURE else ["door"])
+    assert "lamp" in folders.installed.specialists
+    assert not folders.is_changed([good, bad])
 
-    def __init__(self, folders: tuple[Path, ...], limit_bytes: int = 100 << 20) -> None:
-        self.config = Config(model=ModelConfig(path=Path("bundle")), specialists=folders)
+
+def test_a_name_that_is_no_text_leaves_out_its_folder_alone(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    key = private_key()
+    (keys / "maker.pem").write_bytes(public_pem(key))
+    (keys / PINNED).write_text("ab" * 32)
+    good, bad = write("lamp"), write("door")
+    for folder in (good, bad):
+        sign(folder, key)
+    (bad / os.fsdecode(b"\xff")).write_text("")
+    folders = SpecialistFolders(BASE, TEMPLATE, LAYOUT, read_trust=lambda: read_trust(keys))
+    folders.read([good, bad])
+    assert list(folders.installed.specialists) == ["lamp"]
+    assert "control characters in a name, or not UTF-8" in folders.problems["door"]
+
+
+class Stage:
+    """A node that serves a model and these folders, and a configuration that may change."""
+
+    def __init__(
+        self, bundle: Bundle, folders: tuple[Path, ...], limit_bytes: int = 100 << 20
+    ) -> None:
+        self.config = Config(model=ModelConfig(path=bundle.folder), specialists=folders)
         self.specialists = served()
         self.specialists.read(folders)
         size_bytes = self.specialists.installed.size_bytes
@@ -166,7 +212,9 @@ class Stage:
             config=self.config,
             specialists=self.specialists,
             engine=self.engine,
-            bundle=SimpleNamespace(manifest=self.manifest),
+            bundle=SimpleNamespace(
+                manifest=self.manifest, resolved=bundle.resolved, sha256=bundle.sha256
+            ),
         )
         self._model = cast("ResidentModel", model)
         guard = SimpleNamespace(ledger=self.ledger)
@@ -188,9 +236,44 @@ class Stage:
         return sorted(self.specialists.installed.specialists)
 
 
-def test_a_reload_adds_removes_and_exchanges_specialists(write: Callable[..., Path]) -> None:
+def install(store: Store, model_id: str, source: Path) -> None:
+    """Have a copy of a folder serve."""
+
+    def fill(target: Path) -> str:
+        shutil.copytree(source, target)
+        return model_id
+
+    store.stage(fill)
+    store.begin(model_id)
+
+
+def write_bundle(folder: Path, data: bytes) -> Path:
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(GRAPH)
+    (folder / "model.onnx.data").write_bytes(data)
+    (folder / "tokenizer.json").write_bytes(b"{}")
+    write_manifest(folder, make_manifest())
+    return folder
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Store:
+    """The store of the model."""
+    store = Store(tmp_path / "model", Disk())
+    install(store, "old", write_bundle(tmp_path / "bundle", b"1"))
+    return store
+
+
+@pytest.fixture
+def make_stage(models: Store) -> Callable[..., Stage]:
+    return partial(Stage, open_bundle(models.current))
+
+
+def test_a_reload_adds_removes_and_exchanges_specialists(
+    write: Callable[..., Path], make_stage: Callable[..., Stage]
+) -> None:
     lamp, door = write("lamp"), write("door")
-    stage = Stage((lamp,))
+    stage = make_stage((lamp,))
     assert stage.exchange(specialists=(lamp, door))
     assert (stage.names, stage.announced) == (["door", "lamp"], 1)
     size_bytes = stage.ledger.accounts()["specialists"]
@@ -206,25 +289,15 @@ def test_a_reload_adds_removes_and_exchanges_specialists(write: Callable[..., Pa
 
 
 def test_what_a_store_has_on_trial_is_watched_from_the_reload_on(
-    write: Callable[..., Path], tmp_path: Path
+    write: Callable[..., Path], make_stage: Callable[..., Stage], tmp_path: Path
 ) -> None:
     lamp = write("lamp")
-    store = Store(tmp_path / "store" / "lamp", Disk())
-    store.root.parent.mkdir()
-
-    def install(model_id: str) -> None:
-        def fill(target: Path) -> str:
-            shutil.copytree(lamp, target)
-            return model_id
-
-        store.stage(fill)
-        store.begin(model_id)
-
-    install("old")
-    stage = Stage((store.current,))
+    store = Store(tmp_path / "lamps", Disk())
+    install(store, "old", lamp)
+    stage = make_stage((store.current,))
     assert stage.trial.members() is None
     write("lamp", "model")
-    install("new")
+    install(store, "new", lamp)
     assert stage.exchange()
     assert stage.trial.members() == {"models": ["new"], "status": "running", "reason": None}
     (store.current / DESCRIPTION).unlink()
@@ -232,24 +305,81 @@ def test_what_a_store_has_on_trial_is_watched_from_the_reload_on(
         stage.exchange()
 
 
-def test_what_else_changes_takes_a_restart(write: Callable[..., Path]) -> None:
+def test_what_is_installed_while_others_are_read_is_watched_from_its_own_reload_on(
+    write: Callable[..., Path],
+    make_stage: Callable[..., Stage],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     lamp, door = write("lamp"), write("door")
-    stage = Stage((lamp,))
+    store = Store(tmp_path / "lamps", Disk())
+    install(store, "old", lamp)
+    stage = make_stage((store.current,))
+    read = stage.specialists.read
+
+    def read_and_install(folders: tuple[Path, ...]) -> None:
+        read(folders)
+        install(store, "new", write("lamp", "model"))
+
+    monkeypatch.setattr(stage.specialists, "read", read_and_install)
+    assert stage.exchange(specialists=(store.current, door))
+    assert store.state().is_on_trial
+    assert stage.trial.members() is None
+
+
+@pytest.mark.parametrize("data", [b"1", b"2"], ids=["signed again", "another one"])
+def test_another_model_behind_the_same_link_takes_a_restart_and_is_not_watched_before(
+    write: Callable[..., Path],
+    make_stage: Callable[..., Stage],
+    models: Store,
+    tmp_path: Path,
+    data: bytes,
+) -> None:
+    lamp = write("lamp")
+    stage = make_stage((lamp,))
+    install(models, "new", write_bundle(tmp_path / "other", data))
+    write("lamp", "model")
+    assert stage.specialists.is_changed((lamp,))
+    assert not stage.exchange()
+    assert stage.trial.members() is None
+    models.roll_back()
+    assert stage.exchange()
+
+
+def test_a_model_that_cannot_be_read_any_more_leaves_what_serves(
+    write: Callable[..., Path], make_stage: Callable[..., Stage], models: Store
+) -> None:
+    lamp = write("lamp")
+    stage = make_stage((lamp,))
+    (models.current / "tokenizer.json").unlink()
+    write("lamp", "model")
+    with pytest.raises(BundleError, match=r"tokenizer\.json"):
+        stage.exchange()
+    assert stage.announced == 0
+
+
+def test_what_else_changes_takes_a_restart(
+    write: Callable[..., Path], make_stage: Callable[..., Stage]
+) -> None:
+    lamp, door = write("lamp"), write("door")
+    stage = make_stage((lamp,))
     assert not stage.exchange(specialists=(lamp, door), node="other")
     assert not stage.exchange()  # the bundle may have changed
-    assert not Stage(()).exchange(specialists=(lamp,))
+    assert not make_stage(()).exchange(specialists=(lamp,))
     assert stage.names == ["lamp"]
 
 
-def test_the_first_that_writes_takes_a_restart(write: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_first_that_writes_takes_a_restart(
+    write: Callable[..., Path], make_stage: Callable[..., Stage], tmp_path: Path
+) -> None:
     """For the graph that takes adapters: not where it is loaded already, or the bundle has none."""
     lamp, home = write("lamp"), tmp_path / "home"
     home.mkdir()
     (home / WRITER).write_text("{}")
-    stage = Stage((lamp,))
+    stage = make_stage((lamp,))
     assert stage.exchange(specialists=(lamp, home))
     assert list(stage.specialists.problems) == ["home"]
-    stage = Stage((lamp,))
+    stage = make_stage((lamp,))
     stage.manifest.takes_adapters = True
     assert not stage.exchange(specialists=(lamp, home))
     assert stage.exchange(specialists=(lamp, write("door")))
@@ -261,9 +391,11 @@ def test_a_folder_that_cannot_be_looked_into_needs_no_adapters(tmp_path: Path) -
     assert not needs_adapters([tmp_path / "missing", tmp_path / ("n" * 300)])
 
 
-def test_what_does_not_fit_the_budget_is_not_taken_up(write: Callable[..., Path]) -> None:
+def test_what_does_not_fit_the_budget_is_not_taken_up(
+    write: Callable[..., Path], make_stage: Callable[..., Stage]
+) -> None:
     lamp, door = write("lamp"), write("door")
-    stage = Stage((lamp,), planned_bytes((lamp,), 4))
+    stage = make_stage((lamp,), planned_bytes((lamp,), 4))
     with pytest.raises(UnavailableError, match="specialists: 0 MiB do not fit"):
         stage.exchange(specialists=(lamp, door))
     assert (stage.names, stage.announced) == (["lamp"], 0)

@@ -1,5 +1,6 @@
 """The store of models: cut at any step, what was accepted answers."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,23 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from edged.bundle import store_state
 from edged.bundle.disk import Disk
-from edged.bundle.store import INCOMING, Store, locked
+from edged.bundle.store import INCOMING, LOADING, Store, locked
 from edged.bundle.store_state import Step, StoreState
 from edged.errors import BundleError, UnavailableError
 from tests.examples import num_examples
-from tests.store_faults import ACTS, FAULTS, filled, install, is_whole, num_steps, prepared, suffer
+from tests.store_faults import (
+    ACTS,
+    FAULTS,
+    KEYS,
+    MODEL,
+    SIGNATURE,
+    filled,
+    install,
+    is_whole,
+    num_steps,
+    prepared,
+    suffer,
+)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -31,9 +44,14 @@ def test_whatever_happens_at_any_step_what_was_accepted_serves_and_all_can_go_on
 def test_what_was_done_outlives_a_power_cut(index: int) -> None:
     disk, store = prepared(index)
     list(ACTS.values())[index](store)
-    done = store.state(), store.ids(), store.versions()
+    done = all_of(store)
     disk.cut(lambda: False)
-    assert (store.state(), store.ids(), store.versions()) == done
+    assert all_of(store) == done
+
+
+def all_of(store: Store) -> tuple[object, ...]:
+    signatures = {name: store._disk.read(store.folder(name) / SIGNATURE) for name in store.ids()}
+    return store.state(), store.versions(), signatures
 
 
 class Model(RuleBasedStateMachine):
@@ -141,9 +159,56 @@ def test_on_a_real_disk_it_is_the_same(tmp_path: Path) -> None:
     assert store.state() == StoreState("c", "a")
     assert store.ids() == ["a", "c"]
     assert store.versions() == {"toy": 3}
+    assert disk.read(store.current / SIGNATURE) == KEYS[1]
     assert sorted(path.name for path in store.root.iterdir()) == [
         *("current", "models", "previous", "versions.json")
     ]
+
+
+def damaged(folder: Path) -> None:
+    (folder / MODEL).write_bytes(b"xc")
+
+
+def signed_anew(folder: Path) -> None:
+    (folder / SIGNATURE).write_bytes(KEYS[1])
+
+
+def unreadable(folder: Path) -> None:
+    (folder / MODEL).unlink()
+    (folder / MODEL).symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("change", [damaged, signed_anew, unreadable])
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_what_is_not_the_same_under_its_name_is_replaced(
+    tmp_path: Path, name: str, change: Callable[[Path], None]
+) -> None:
+    store = Store(tmp_path / "store", Disk())
+    install(store, "a")
+    assert store.stage(filled(Disk(), "b")) == ("b", True)
+    change(store.folder(name))
+    for is_new in (True, False):
+        assert store.stage(filled(Disk(), name)) == (name, is_new)
+        assert (store.folder(name) / MODEL).read_bytes() == name.encode() * 2
+        assert (store.folder(name) / SIGNATURE).read_bytes() == KEYS[0]
+    assert store.state() == StoreState("a")
+    assert not (store.root / INCOMING).exists()
+
+
+def test_what_cannot_be_exchanged_stays(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    with pytest.raises(OSError, match="cannot exchange folders: No such file"):
+        Disk().exchange(tmp_path / "one", tmp_path / "other")
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+def test_what_a_command_left_that_was_killed_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", Disk())
+    install(store, "a")
+    for name in (INCOMING, LOADING):
+        (store.root / name / "inner").mkdir(parents=True)
+    store.repair()
+    assert sorted(path.name for path in store.root.iterdir()) == ["current", "models"]
 
 
 @pytest.mark.parametrize("name", ["trial.json", "versions.json"])

@@ -143,13 +143,44 @@ def test_what_was_pinned_is_used_until_a_byte_of_it_changes(folder: Path, keys: 
     assert "not valid JSON" in refused(folder, keys)
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "model.onnx.data"])
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "model.onnx.data", "version.json", "golden.json"]
+)
 def test_a_file_that_the_signature_leaves_out_is_not_used(
     folder: Path, keys: Path, name: str
 ) -> None:
     key = install(keys, "maker")
     sign(folder, key, (SIGNATURE, name))
     assert f"{name}: not signed: the signature leaves it out" in refused(folder, keys)
+
+
+@pytest.mark.parametrize("name", [b"a\nb", b"a\x7fb", b"a\xffb"])
+def test_a_name_that_would_read_as_others_is_refused(folder: Path, keys: Path, name: bytes) -> None:
+    """With line breaks in names, two folders could have the hash of one."""
+    key = install(keys, "maker")
+    sign(folder, key)
+    found = {n: hashlib.sha256(data).hexdigest() for n, data in contents(folder).items()}
+    (keys / PINNED).write_text(list_text({content_id(found): "toy"}))
+    trust = read_trust(keys)
+    trust.check_read(folder, {})
+    (folder / os.fsdecode(name)).write_text("")
+    with pytest.raises(SignatureError, match=r"b': control characters in a name, or not UTF-8"):
+        trust.check_read(folder, {})
+
+
+def test_a_huge_file_beside_those_that_are_used_is_not_read(tmp_path: Path, keys: Path) -> None:
+    key = install(keys, "maker")
+    (keys / PINNED).write_text(list_text({"ab" * 32: "toy"}))
+    folder = tmp_path / "lamp"
+    folder.mkdir()
+    (folder / "a").write_text("a")
+    sign(folder, key)
+    (folder / "b").touch()
+    os.truncate(folder / "b", 1 << 40)
+    for _ in ("pinned", "signed"):
+        with pytest.raises(SignatureError, match=r"b: more than \d+ bytes beside what is used"):
+            read_trust(keys).check_read(folder, {"a": b"a"})
+        (keys / PINNED).unlink(missing_ok=True)
 
 
 def test_a_bundle_that_was_made_anew_beside_an_old_signature_is_refused(

@@ -1,15 +1,15 @@
 """Find the running service, and check its state file."""
 
-import json
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edged.commands.doctor.finding import Finding, failure, good, warning
-from edged.commands.health import judge
+from edged.commands.health import judge, read_state
 from edged.config.keys import Config
+
+_JOURNAL = "read the journal: journalctl --unit edged --lines 50"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +57,18 @@ def check_service(config: Config, service: Service | None, now_s: float) -> Iter
         return
     is_well, line = judge(path, now_s)
     if not is_well:
-        yield failure("state", line, "read the journal: journalctl --unit edged --lines 50")
+        yield failure("state", line, _JOURNAL)
         return
     yield good("state", line)
-    yield _enforcement(json.loads(path.read_bytes()))
+    yield _enforcement(path)
 
 
-def _enforcement(state: dict[str, Any]) -> Finding:
-    limit = f"{int(state.get('budget_bytes', 0)) >> 20} MiB"
+def _enforcement(state_file: Path) -> Finding:
+    try:
+        state = read_state(state_file)
+        limit = f"{int(state.get('budget_bytes', 0)) >> 20} MiB"
+    except (OSError, ValueError, TypeError, OverflowError) as error:  # not what was judged
+        return failure("enforcement", f"{state_file}: cannot be read: {error}", _JOURNAL)
     if state.get("budget_enforced"):
         return good("enforcement", f"the kernel enforces the budget of {limit}")
     return warning(
