@@ -4,7 +4,6 @@ The signature is made by the format's own tool, and then looked at as a device d
 """
 
 import argparse
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from model_signing import hashing, signing
 
 from edged.bundle.folder import open_bundle
 from edged.bundle.manifest import MANIFEST
+from edged.bundle.plain_file import opened_folder
 from edged.bundle.signature import SIGNATURE, FolderSignature, compare_files, read_signature
 from edged.bundle.signed_folder import hash_folder
 from edged.bundle.version import MAX_VERSION, VERSION, version_bytes
@@ -75,11 +75,8 @@ def sign_folder(folder: Path, key: Path, version: int) -> FolderSignature:
         signer = signing.Config().use_elliptic_key_signer(private_key=key)
         signer.set_hashing_config(files).sign(folder, signature)
         signed = read_signature(signature.read_bytes())
-        folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
+        with opened_folder(folder) as folder_fd:
             compare_files(signed.files, hash_folder(folder_fd, {}, signed))
-        finally:
-            os.close(folder_fd)
     except OSError as error:
         raise BuildError(f"{error.filename or folder}: {error.strerror}") from error
     except (ValueError, TypeError) as error:  # the tool's: a key with a password, a link

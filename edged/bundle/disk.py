@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from edged.bundle.plain_file import open_plain, read_plain
+from edged.bundle.plain_file import open_plain, opened_folder, read_plain
 from edged.bundle.signature import SignatureError
 from edged.bundle.signed_folder import hash_folder, signature_in
 
@@ -97,11 +97,8 @@ class Disk:
 
     def sync(self, folder: Path) -> None:
         """Have the names in a folder on the disk; blocks."""
-        folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with opened_folder(folder) as folder_fd:
             os.fsync(folder_fd)
-        finally:
-            os.close(folder_fd)
 
     def sync_all(self, folder: Path) -> None:
         """Have a folder with all that is in it on the disk; blocks."""
@@ -116,11 +113,8 @@ class Disk:
 
 
 def _content(folder: Path) -> tuple[dict[str, str], bytes | None]:
-    folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with opened_folder(folder) as folder_fd:
         return hash_folder(folder_fd, {}), signature_in(folder_fd)
-    finally:
-        os.close(folder_fd)
 
 
 def replace_file(disk: Disk, path: Path, content: bytes) -> None:

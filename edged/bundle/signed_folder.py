@@ -12,7 +12,7 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 
-from edged.bundle.plain_file import open_plain
+from edged.bundle.plain_file import open_plain, opened_folder
 from edged.bundle.signature import (
     MAX_FILES,
     MAX_PATH_BYTES,
@@ -22,7 +22,6 @@ from edged.bundle.signature import (
     SignatureError,
 )
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_DEPTH = 16
 # Of a name with a line break, the list of all files would have two readings.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
@@ -110,11 +109,8 @@ def _files(
         if not stat.S_ISDIR(status.st_mode):
             yield path, folder_fd
             continue
-        below_fd = os.open(name, _FOLDER, dir_fd=folder_fd)
-        try:
+        with opened_folder(name, folder_fd) as below_fd:
             yield from _files(below_fd, f"{path}/", signed, depth + 1)
-        finally:
-            os.close(below_fd)
 
 
 @contextlib.contextmanager

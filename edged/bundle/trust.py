@@ -10,14 +10,13 @@ lists that are damaged let nothing pass.
 
 import errno
 import hashlib
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edged.bundle.manifest import GOLDEN
-from edged.bundle.plain_file import read_plain
+from edged.bundle.plain_file import opened_folder, read_plain
 from edged.bundle.public_key import MAX_PEM_BYTES, PublicKey, read_public_key
 from edged.bundle.signature import (
     SIGNATURE,
@@ -112,11 +111,8 @@ class Trust:
             return
         known = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
         try:
-            folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
+            with opened_folder(folder) as folder_fd:
                 self.check_folder(folder, folder_fd, known)
-            finally:
-                os.close(folder_fd)
         except OSError as error:
             raise BundleUnavailableError(f"{folder}: cannot be read: {error.strerror}") from error
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from edged.bundle.disk import Disk, replace_file
 from edged.bundle.folder import open_bundle
 from edged.bundle.manifest import MANIFEST
-from edged.bundle.plain_file import read_plain
+from edged.bundle.plain_file import opened_folder, read_plain
 from edged.bundle.public_key import MAX_PEM_BYTES, read_public_key
 from edged.bundle.signed_folder import hash_folder
 from edged.bundle.store import stores_of
@@ -99,12 +99,9 @@ def _locked(keys: Path) -> Iterator[None]:
     keys.mkdir(parents=True, exist_ok=True)
     keys.chmod(0o755)  # the service reads it, whatever the umask
     Disk().sync(keys.parent)
-    folder_fd = os.open(keys, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with opened_folder(keys) as folder_fd:
         fcntl.flock(folder_fd, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(folder_fd)
 
 
 def _add(keys: Path, file: Path, name: str | None, configurations: list[Path]) -> None:
@@ -266,10 +263,7 @@ def _content_id(folder: Path) -> str:
     """
     try:
         known = open_bundle(folder).hashes if (folder / MANIFEST).exists() else {}
-        folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with opened_folder(folder) as folder_fd:
             return content_id(hash_folder(folder_fd, known))
-        finally:
-            os.close(folder_fd)
     except OSError as error:
         raise UsageError(f"{folder}: cannot be read: {error.strerror}") from error

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edged.bundle.folder import copy_bundle, open_bundle
 from edged.bundle.manifest import MANIFEST, Manifest
-from edged.bundle.plain_file import open_plain, read_plain
+from edged.bundle.plain_file import open_plain, opened_folder, read_plain
 from edged.bundle.signature import MAX_FILES
 from edged.bundle.signed_folder import hash_folder
 from edged.bundle.strict_json import read_json
@@ -78,7 +78,7 @@ def version_of(folder: Path) -> tuple[str, int]:
     name = said_name(folder)
     if name is None:
         name = open_bundle(folder, verify=False).manifest.name
-    with _opened(folder) as folder_fd:
+    with opened_folder(folder) as folder_fd:
         return name, version_in(folder_fd)
 
 
@@ -112,7 +112,7 @@ def bring_specialist(
         OSError: It cannot be read or written.
     """
     with _made(target) as target_fd:
-        with _opened(source) as source_fd:
+        with opened_folder(source) as source_fd:
             _copy_files(source_fd, target_fd)
         if (target / WRITER).exists():
             files = read_files(target, AdaptedModel.of(base), trust=trust)
@@ -132,7 +132,7 @@ def _made(target: Path) -> Iterator[int]:
     By then the source may be a link to what only root may read.
     """
     target.mkdir(mode=0o700)
-    with _opened(target) as target_fd:
+    with opened_folder(target) as target_fd:
         yield target_fd
         os.fchmod(target_fd, 0o755)  # independent of the umask
 
@@ -167,7 +167,10 @@ def _copy_files(source_fd: int, target_fd: int, num_left: int = MAX_FILES, depth
             if depth == _MAX_DEPTH:
                 raise BundleError(f"{name}: too many folders in folders")
             os.mkdir(name, dir_fd=target_fd)
-            with _opened(name, source_fd) as inner_fd, _opened(name, target_fd) as copy_fd:
+            with (
+                opened_folder(name, source_fd) as inner_fd,
+                opened_folder(name, target_fd) as copy_fd,
+            ):
                 os.fchmod(copy_fd, 0o755)  # independent of the umask
                 num_left = _copy_files(inner_fd, copy_fd, num_left, depth + 1)
             continue
@@ -188,15 +191,3 @@ def _copy_file(name: str, source_fd: int, target_fd: int) -> None:
             left_bytes -= copy.write(piece)
     if left_bytes == 0:
         raise BundleError(f"{name}: larger than {_MAX_FILE_BYTES} bytes")
-
-
-@contextmanager
-def _opened(folder: Path | str, parent_fd: int | None = None) -> Iterator[int]:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    # Of what may be another user's, no link is followed; the folder that was named may be one.
-    flags |= 0 if parent_fd is None else os.O_NOFOLLOW
-    folder_fd = os.open(folder, flags, dir_fd=parent_fd)
-    try:
-        yield folder_fd
-    finally:
-        os.close(folder_fd)

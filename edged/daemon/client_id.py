@@ -15,11 +15,11 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from edged.bundle.plain_file import open_plain
+from edged.bundle.plain_file import open_plain, opened_folder
 from edged.config.keys import Config
 
 _LOG = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class _File:
     def read(self) -> tuple[list[str], bool]:
         """Return the lines that are identifiers, and whether nobody else can read the file."""
         try:
-            with self._opened() as folder:
+            with opened_folder(self._folder) as folder:
                 file = open_plain(FILE_NAME, os.O_RDONLY, folder=folder)
                 with os.fdopen(file, "rb") as stream:
                     status = os.fstat(file)
@@ -121,7 +121,7 @@ class _File:
         """Replace the file; return whether that could be done."""
         new = f"{FILE_NAME}.new"
         try:
-            with self._opened() as folder:
+            with opened_folder(self._folder) as folder:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(new, dir_fd=folder)
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
@@ -136,11 +136,3 @@ class _File:
             _LOG.warning("%s: cannot be written: %s", self._path, error)
             return False
         return True
-
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator[int]:
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            yield folder
-        finally:
-            os.close(folder)

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from edged.bundle.plain_file import open_plain
+from edged.bundle.plain_file import open_plain, opened_folder
 from edged.daemon.atomic_file import WriteErrors
 from edged.errors import ErrorCode
 from edged.node.effects import KeepCorrection
@@ -180,11 +180,8 @@ class CorrectionsFile:
 
     def _sync_folder(self) -> None:
         # Else a power cut could take the name of a file whose content is on the disk.
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with opened_folder(self._path.parent) as folder_fd:
+            os.fsync(folder_fd)
 
 
 def _newest(lines: Iterable[Line], most: int, cost: Callable[[Line], int]) -> list[Line]:
