@@ -103,6 +103,7 @@ class Group:
         self._clock = driver.edges.clock
         self._probe = b""
         self._limit_s = float("inf")
+        self._was_joined = False
         self.membership = Membership.JOINING
 
     @property
@@ -135,8 +136,12 @@ class Group:
         return self._limit_s
 
     def tick(self) -> None:
-        """Leave the group if the probe is not back in time."""
-        if self._clock() >= self._limit_s:
+        """Leave the group if the probe is not back in time, and none ever was."""
+        if self._clock() < self._limit_s:
+            return
+        if self._was_joined:
+            self._send_probe()
+        else:
             topic = probe_topic(self._topics)
             self._leave(f"the broker shares no subscriptions: {topic} did not come back")
 
@@ -156,4 +161,5 @@ class Group:
     def _take_probe(self, delivery: Delivery) -> None:
         if delivery.payload == self._probe and self.membership is Membership.JOINING:
             self.membership, self._limit_s = Membership.JOINED, float("inf")
+            self._was_joined = True
             self._operator_events.report(GroupJoined(self._topics.group or ""))

@@ -64,8 +64,7 @@ class Engine:
         self._is_exact, self._is_guessing = is_exact, is_exact and settings.is_guessing
         self.chunk_tokens = settings.prefill_chunk_tokens
         # No memory is planned for more tokens than a sequence has.
-        batch_tokens = min(settings.batch_tokens, graph.max_model_len)
-        self._batch_tokens = max(batch_tokens, self.chunk_tokens)
+        self._batch_tokens = max(min(settings.batch_tokens, graph.max_model_len), self.chunk_tokens)
         self.num_slots = settings.num_slots
         self._slots = Slots(settings.num_slots, settings.num_prefixes)
         self._active: list[Decoding] = []
@@ -301,9 +300,10 @@ class Engine:
             user=origin.user,
             adapter=origin.adapter_key,
         )
-        self._graph.adapt(claim.slot, origin.adapter)
-        if claim.source != claim.slot and claim.num_cached:
-            self._graph.copy(claim.source, claim.slot, claim.num_cached)
+        with self._slots.kept(claim.slot):
+            self._graph.adapt(claim.slot, origin.adapter)
+            if claim.source != claim.slot and claim.num_cached:
+                self._graph.copy(claim.source, claim.slot, claim.num_cached)
         return claim
 
     def _check_idle(self) -> None:

@@ -7,7 +7,8 @@ Rule: bookkeeping only; the engine copies.
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -137,6 +138,16 @@ class Slots:
     def free(self, index: int) -> None:
         """Make a slot available; its tokens stay for later prompts."""
         self._slots[index].is_busy = False
+
+    @contextmanager
+    def kept(self, index: int) -> Iterator[None]:
+        """Free a slot, and forget its tokens, if what is done meanwhile fails."""
+        try:
+            yield
+        except BaseException:
+            self.rewind(index, 0)
+            self.free(index)
+            raise
 
     def pin(self, tokens: TokenIds, adapter: str | None = None) -> int:
         """Return a slot for a prefix that is kept permanently, run with this adapter.

@@ -37,7 +37,7 @@ class PressureLevel(IntEnum):
     REFUSE = 4
     """New requests are refused with ``memory_pressure``; what was promised is kept."""
     RESTART = 5
-    """The process ends cleanly and is started again; the broker keeps what is not answered."""
+    """The process ends and is started again; the broker keeps what is not answered."""
 
 
 class PressureLadder:

@@ -29,7 +29,7 @@ from edged.transport.explain import (
 )
 from edged.transport.outbox import Outgoing, UnsendableError
 from edged.transport.paho_client import Client, subscription_list
-from edged.transport.properties import to_paho
+from edged.transport.properties import publish_bytes, to_paho
 from edged.transport.settings import BrokerSettings
 
 # Free deliveries under the Receive Maximum that are needed to keep acknowledgements in order.
@@ -42,7 +42,6 @@ MAX_IN_FLIGHT = 20
 IDLE_S = 1.0
 WAKE_BYTES = 64
 _NO_SUBSCRIBERS = 0x10
-_MQTT_OVERHEAD_BYTES = 1024
 # How long a broker may take to close a connection after DISCONNECT.
 LINGER_S = 0.5
 
@@ -169,15 +168,15 @@ class Connection:
             UnsendableError: It is larger than the broker accepts, or not a valid MQTT message.
         """
         message, limit = outgoing.message, self._max_packet_bytes
-        if limit is not None and len(message.payload) + _MQTT_OVERHEAD_BYTES > limit:
-            raise UnsendableError("larger than the broker accepts")
         try:
             properties = to_paho(message.properties) if self._version == "5" else None
-            info = self._client.publish(
-                message.topic, message.payload, outgoing.qos, outgoing.retain, properties
-            )
+            is_too_large = limit is not None and publish_bytes(message, properties) > limit
+            values = message.topic, message.payload, outgoing.qos, outgoing.retain, properties
+            info = None if is_too_large else self._client.publish(*values)
         except (ValueError, OverflowError) as error:  # wildcards, invalid UTF-8, too long
             raise UnsendableError(f"not a valid MQTT message: {type(error).__name__}") from error
+        if info is None:
+            raise UnsendableError("larger than the broker accepts")
         if info.rc == mqtt.MQTT_ERR_QUEUE_SIZE:
             return False  # packet ids have wrapped around to one that is still in flight
         if outgoing.qos > 0:

@@ -10,7 +10,7 @@ from typing import Any
 from paho.mqtt.exception import MalformedPacket
 from paho.mqtt.properties import Properties, VariableByteIntegers
 
-from edged.protocol.wire import MAX_USER_PROPERTIES, Delivery, WireProperties
+from edged.protocol.wire import MAX_USER_PROPERTIES, Delivery, Encoded, WireProperties
 
 # The two properties that may occur more than once.
 _SUBSCRIPTION_IDENTIFIER, _USER_PROPERTY = 0x0B, 0x26
@@ -44,6 +44,14 @@ def to_paho(properties: WireProperties) -> Properties:
         parts.append(b"\x09" + _binary(properties.correlation_data))
     packed = b"".join(parts)
     return _Packed(VariableByteIntegers.encode(len(packed)) + packed)  # type: ignore[no-untyped-call] # paho has no types here
+
+
+def publish_bytes(message: Encoded, properties: Properties | None) -> int:
+    """Return the size of a PUBLISH packet (§3.3) of QoS 1, with the longest header it may have."""
+    header_bytes, packet_id_bytes = 5, 2
+    packed_bytes = 0 if properties is None else len(properties.pack())  # type: ignore[no-untyped-call] # paho has no types here
+    content_bytes = len(_text(message.topic)) + packed_bytes + len(message.payload)
+    return header_bytes + packet_id_bytes + content_bytes
 
 
 def _text(value: str) -> bytes:

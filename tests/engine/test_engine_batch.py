@@ -417,6 +417,22 @@ def test_a_draft_that_a_late_interruption_ends_is_run_again(
     assert finish(engine, answers) == expected[2:3]
 
 
+def test_a_slot_that_could_not_be_filled_is_free_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = toy_graph(folder)
+    engine = engine_of(Watched(graph))
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as full:
+        full.setattr(graph, "adapt", fail)
+        with pytest.raises(MemoryError):
+            engine.start(PROMPTS[0], GREEDY, max_tokens=1)
+    assert len([engine.start(prompt, GREEDY, max_tokens=1) for prompt in PROMPTS]) == NUM_SLOTS
+
+
 def test_a_run_that_is_interrupted_ends_at_once(folder: Path) -> None:
     graph = toy_graph(folder)
     for _ in iterate_until_interrupted(graph):

@@ -104,6 +104,21 @@ def test_without_the_probe_the_group_is_left_and_the_node_lives() -> None:
     assert stage.group.is_alive
 
 
+def test_a_broker_that_has_shared_before_is_asked_again_and_not_left() -> None:
+    """Its first probe after a reconnect may be late, for a stall of the network."""
+    stage = Stage()
+    stage.group.take(UP)
+    stage.probe_back()
+    stage.group.take(Disconnected("gone", 1.0))
+    stage.group.take(UP)
+    stage.bench.clock.advance(PROBE_LIMIT_S)
+    stage.group.tick()
+    assert stage.line.is_running
+    stage.probe_back()
+    assert stage.group.membership is Membership.JOINED
+    assert stage.events == ["group_joined", "group_joined"]
+
+
 @pytest.mark.parametrize(
     "reason",
     [

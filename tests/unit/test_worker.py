@@ -159,6 +159,37 @@ def test_the_deadline_ends_a_running_answer_before_it_passes() -> None:
     assert finished.finished_s <= 5.5
 
 
+@pytest.mark.parametrize(
+    ("chunks_s", "num_tokens", "expected"),
+    [
+        ([1.2], [3], "abcd"),
+        # Of two tokens of the prompt the last one takes half as long as both together.
+        ([0.8, 0.4], [2, 3], "abcd"),
+        ([1.0, 1.0], [1, 2], None),
+    ],
+    ids=["one chunk", "a short last chunk", "another as long"],
+)
+def test_a_chunk_of_the_prompt_says_nothing_of_the_next_token(
+    chunks_s: list[float], num_tokens: list[int], expected: str | None
+) -> None:
+    """It takes many times as long, so it must not end an answer that would be in time."""
+    clock = FakeClock(0.0)
+    times_s = iter([*chunks_s, *[0.05] * 4])
+
+    class Timed(FakeEngine):
+        def step(self) -> ForwardPass:
+            clock.advance(next(times_s, 0.0))
+            return super().step()
+
+    engine = Timed([*(Prefilled(count, 0) for count in num_tokens), *steps("abcd")[1:]])
+    _, finished = run(engine, replace(REQUEST, deadline_s=1.6), clock)
+    if expected is None:
+        assert refusal(finished).code is ErrorCode.TIMEOUT
+        assert finished.finished_s == 1.0, "before it is late"
+    else:
+        assert answer(finished) == Answer(expected, FinishReason.LENGTH)
+
+
 def test_the_deadline_before_the_first_token_is_a_timeout() -> None:
     engine, clock = ticking("ab")
     _, finished = run(engine, replace(REQUEST, deadline_s=1.5), clock)

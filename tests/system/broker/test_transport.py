@@ -495,8 +495,14 @@ def test_only_the_message_above_the_brokers_size_limit_fails(tmp_path: Path) -> 
     ):
         handle = node.transport.publish(message(REPLY, b"x" * 5000))
         assert node.expect(Published) == Published(handle, "larger than the broker accepts")
-        small = node.transport.publish(message(REPLY))
-        assert node.expect(Published).handle == small
+        # By its size on the wire: all of the limit is used, and properties count as well.
+        fitting = message(REPLY, b"x" * (4096 - 7 - 2 - len(REPLY) - 1))
+        small = node.transport.publish(fitting)
+        published = node.expect(Published)
+        assert (published.handle, published.failure) == (small, None)
+        properties = WireProperties(correlation_data=bytes(1000))
+        handle = node.transport.publish(message(REPLY, fitting.payload, properties))
+        assert node.expect(Published) == Published(handle, "larger than the broker accepts")
 
 
 def test_a_retained_request_is_not_delivered_over_mqtt_5(mosquitto: Broker) -> None:
