@@ -6,6 +6,8 @@ Rule: no logic of a subcommand here. A subcommand is a module with ``add_argumen
 
 import argparse
 import importlib
+import io
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,6 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         ModuleNotFoundError: If a dependency of the base install is missing: a broken install.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name need not be UTF-8
+            stream.reconfigure(errors="backslashreplace")
     name = _parser().parse_args(words[:1]).command
     command = COMMANDS[name]
     try:
@@ -102,8 +107,11 @@ def run(prog: str, name: str, words: Sequence[str], summary: str | None = None) 
     except EdgedError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # 128 + SIGPIPE, as a shell reports it
     except KeyboardInterrupt:
-        return 130  # 128 + SIGINT, as a shell reports it
+        return 130  # 128 + SIGINT
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -119,7 +119,7 @@ def load_recipe(path: Path) -> Recipe:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BuildError(f"{path}: the recipe cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # of a date, of deep nesting
         raise ConfigError(f"{path}: not YAML: {error}") from error
     keys = StrictMapping(document, str(path))
     keys.only("name", "licence", "source", "scheme", "scaling", "kv_type", "max_model_len", "gate")

@@ -7,6 +7,8 @@ from typing import Any
 
 from edged.errors import ConfigError
 
+_LARGEST = 1e15
+
 
 class StrictMapping:
     """One mapping of a document, read key by key."""
@@ -88,8 +90,8 @@ class StrictMapping:
         value = self._require(key)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._error(key, f"must be a number, not {value!r}")
-        if not 0 <= value < float("inf"):
-            raise self._error(key, f"must be 0 or more and finite, not {value!r}")
+        if not 0 <= value <= _LARGEST:
+            raise self._error(key, f"must be from 0 to {_LARGEST:g}, not {value!r}")
         return float(value)
 
     def _require(self, key: str) -> Any:  # noqa: ANN401 - any value of the document

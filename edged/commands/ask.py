@@ -16,6 +16,7 @@ from typing import Any
 from edged.commands.broker_options import BrokerOptions, add_broker_options, read_broker_options
 from edged.commands.inputs_file import read_inputs
 from edged.commands.received import ReceivedReply, decode_fragment, decode_reply
+from edged.commands.terminal import shown, shown_json
 from edged.errors import ErrorCode, ExitCode, UsageError
 from edged.protocol.wire import Delivery, Encoded, WireProperties
 from edged.transport.events import Connected, ConnectFailed, Published, TransportEvent
@@ -194,19 +195,19 @@ class _Question:
 
     def _print(self, text: str) -> None:
         self._printed += text
-        print(text, end="", flush=True)
+        print(shown(text), end="", flush=True)
 
     def _finish(self, reply: ReceivedReply) -> int:
         """Print the reply and return the exit status."""
         options = self._options
         if reply.is_ok and reply.json is not None and not options.is_json:
-            print(json.dumps(reply.json, ensure_ascii=False))
+            print(shown_json(reply.json))
         elif reply.is_ok and (options.is_stream or not options.is_json):
             is_continued = reply.text.startswith(self._printed)
             self._print(reply.text[len(self._printed) :] if is_continued else f"\n{reply.text}")
             print()
         if options.is_json:
-            print(json.dumps(reply.members, ensure_ascii=False, indent=2))
+            print(shown_json(reply.members, indent=2))
         if reply.is_ok:
             if reply.finish_reason == "unsure":
                 _say("the specialist is unsure; what it says is its best guess")
@@ -224,7 +225,7 @@ class _Question:
 
 
 def _say(text: str) -> None:
-    print(f"edged ask: {text}", file=sys.stderr)
+    print(f"edged ask: {shown(text)}", file=sys.stderr)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edged.bundle.plain_file import read_plain
+from edged.commands.terminal import shown
 from edged.errors import ExitCode
 
 DEFAULT_STATE_FILE = Path("/run/edged/state.json")
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Print one line; return 0 when the daemon is healthy, else 69."""
     is_well, line = judge(arguments.state_file, time.time())
-    print(line, file=sys.stdout if is_well else sys.stderr)
+    print(shown(line), file=sys.stdout if is_well else sys.stderr)
     return ExitCode.OK if is_well else ExitCode.UNAVAILABLE
 
 

@@ -7,6 +7,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+# A year: what is longer is no time to wait.
+_LONGEST_MS = 366 * 24 * 3600 * 1000
+
 
 @dataclass(frozen=True, slots=True)
 class ReceivedReply:
@@ -85,8 +88,9 @@ def _object(members: dict[str, Any], key: str) -> dict[str, Any]:
 
 def _seconds(members: dict[str, Any], key: str) -> float | None:
     value = members.get(key)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value / 1000 if is_number and value is not None else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value / 1000 if abs(value) <= _LONGEST_MS else None
 
 
 def _text(members: dict[str, Any], key: str) -> str:

@@ -13,8 +13,10 @@ from typing import Any
 
 from edged.commands.broker_options import BrokerOptions, add_broker_options, read_broker_options
 from edged.commands.sync_client import SyncClient
+from edged.commands.terminal import shown, shown_json
 from edged.errors import ExitCode
 from edged.protocol.wire import Delivery
+from edged.transport.events import ConnectFailed
 
 # States in a sparkline.
 HISTORY = 60
@@ -25,6 +27,8 @@ _INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 40
 _MIB = 1024**2
+_TEXTS, _COUNTS_BY_NAME = ("state", "pressure"), ("refused_by_code", "ledger")
+_LARGEST = 1e15
 
 
 class TopView:
@@ -35,8 +39,8 @@ class TopView:
         self._states: deque[Mapping[str, Any]] = deque(maxlen=HISTORY)
 
     def add(self, state: Mapping[str, Any]) -> None:
-        """Add one ``state`` message."""
-        self._states.append(state)
+        """Add one ``state`` message, without members of another kind than a node's."""
+        self._states.append({name: one for name, one in state.items() if _is_shown(name, one)})
 
     def lines(self) -> Iterator[str]:
         """Yield the lines of the latest state."""
@@ -83,6 +87,19 @@ class TopView:
         return f"{title:<16}{figure:>14}  {sparkline(values)}".rstrip()
 
 
+def _is_shown(name: str, value: object) -> bool:
+    """Return whether a member is of its kind: whoever may publish there, may publish anything."""
+    if name in _TEXTS:
+        return isinstance(value, str)
+    if name in _COUNTS_BY_NAME:
+        return isinstance(value, dict) and all(map(_is_number, value.values()))
+    return _is_number(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < _LARGEST
+
+
 def sparkline(values: list[float]) -> str:
     """Draw values as one line of bars, scaled to their range."""
     if not values:
@@ -94,7 +111,7 @@ def sparkline(values: list[float]) -> str:
 
 
 def _bar(part: float, whole: float) -> str:
-    full = round(min(part / whole, 1.0) * _WIDTH) if whole else 0
+    full = round(min(max(part / whole, 0.0), 1.0) * _WIDTH) if whole else 0
     return "[" + "#" * full + "." * (_WIDTH - full) + "]"
 
 
@@ -131,33 +148,37 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _show(options: BrokerOptions, client: SyncClient, arguments: argparse.Namespace) -> int:
-    state = _next_state(client)
+    state, problem = _next_state(client)
     if state is None:
-        where = f"{options.address.url} within {WAIT_S:.0f} s; are --broker and --node right?"
-        print(f"edged top: no state of {options.node} at {where}", file=sys.stderr)
+        where = f"{options.address.url} within {WAIT_S:.0f} s"
+        why = shown(problem or "are --broker and --node right?")
+        print(f"edged top: no state of {options.node} at {where}; {why}", file=sys.stderr)
         return ExitCode.UNAVAILABLE
     if arguments.once and arguments.json:
-        print(json.dumps(state, indent=2))
+        print(shown_json(state, indent=2))
         return ExitCode.OK
     view = TopView(options.node)
     while True:
         if state is not None:
             view.add(state)
             print("" if arguments.once else _HOME_AND_CLEAR, end="")
-            print(*view.lines(), sep="\n", flush=True)
+            print(*map(shown, view.lines()), sep="\n", flush=True)
         if arguments.once:
             return ExitCode.OK
-        state = _next_state(client)
+        state, _ = _next_state(client)
 
 
-def _next_state(client: SyncClient) -> dict[str, Any] | None:
-    """Return the next state that arrives; None when none does in time."""
+def _next_state(client: SyncClient) -> tuple[dict[str, Any] | None, str | None]:
+    """Return the next state that arrives in time, and why the broker could not be asked."""
+    problem = None
     for event in client.events(WAIT_S):
+        if isinstance(event, ConnectFailed):
+            problem = event.reason
         if isinstance(event, Delivery):
             try:
                 state = json.loads(event.payload)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(state, dict):
-                return state
-    return None
+                return state, None
+    return None, problem

@@ -64,6 +64,10 @@ def main(arguments: argparse.Namespace) -> int:
 def _checked(prompt: str) -> str:
     if len(prompt) > MAX_PROMPT_CHARACTERS:
         raise UsageError(f"a prompt has at most {MAX_PROMPT_CHARACTERS} characters")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:  # of bytes that are no text, from the command line
+        raise UsageError("a prompt must be text in UTF-8") from error
     return prompt
 
 

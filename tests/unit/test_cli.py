@@ -102,3 +102,19 @@ def test_the_daemon_loads_no_build_tool_and_switches_telemetry_off() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout == "[] 1\n"
+
+
+def test_whoever_reads_may_stop_reading() -> None:
+    """As in `edged --help | head -1`: no traceback, and the status of a broken pipe."""
+    script = "import edged.cli; edged.cli.importlib.import_module = lambda _: edged.cli.fake"
+    script += "; edged.cli.fake = type('F', (), {'add_arguments': staticmethod(lambda _: None),"
+    script += " 'main': staticmethod(lambda _: [print('x' * 9999) for _ in range(99)] and 0)})"
+    script += "; raise SystemExit(edged.cli.main(['top']))"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 141

@@ -1,5 +1,7 @@
 """The text output of ``edged top``."""
 
+import pytest
+
 from edged.commands.top import HISTORY, TopView, sparkline
 
 MIB = 1024**2
@@ -43,6 +45,28 @@ def test_a_node_that_tells_little_is_no_error() -> None:
         view.add(state)
         assert "0 of 0 MiB, enforced by edged only" in "\n".join(view.lines())
     assert next(iter(TopView("n").lines())) == "n: -, up -, 0 of - slots running, 0 waiting"
+
+
+@pytest.mark.parametrize("value", ["x", 1e999, 10**400, float("nan"), [1], {"a": "b"}, "\x1b[2J"])
+@pytest.mark.parametrize("name", sorted(STATE))
+def test_a_member_of_another_kind_is_left_out(name: str, value: object) -> None:
+    """Where the broker has no accounts, anybody may publish there."""
+    view = TopView("n")
+    view.add(STATE)
+    view.add(STATE | {name: value})
+    if isinstance(value, str) and name in ("state", "pressure"):
+        assert value in "\n".join(view.lines())
+        return
+    without = TopView("n")
+    without.add(STATE)
+    without.add({other: one for other, one in STATE.items() if other != name})
+    assert list(view.lines()) == list(without.lines())
+
+
+def test_no_bar_is_longer_than_its_place() -> None:
+    view = TopView("n")
+    view.add({"budget_bytes": -1, "rss_bytes": 10**14, "planned_bytes": 1})
+    assert all(len(line) < 120 for line in view.lines())
 
 
 def test_the_latest_states_are_a_sparkline() -> None:

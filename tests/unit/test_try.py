@@ -114,13 +114,14 @@ class Terminal(io.StringIO):
 def test_on_a_terminal_it_asks_until_the_end_whatever_is_typed(
     specialist: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", Terminal(f"9\n\n{'x' * 4097}\ntoo long\n10\n"))
+    monkeypatch.setattr(sys, "stdin", Terminal(f"9\n\n{'x' * 4097}\n\udcff\ntoo long\n10\n"))
     assert run(try_specialist, specialist) == 0
     out, err = capsys.readouterr()
     assert [line for line in out.splitlines() if "ms)" in line] == [
         line for line in out.splitlines() if line.startswith(("label 3: ", "label 4: "))
     ]
     assert "at most 4096 characters" in err
+    assert "must be text in UTF-8" in err
     assert "9 tokens" in err
     assert err.count("> ") >= 6
 
