@@ -21,6 +21,7 @@ from edged.specialists.lesson import Lesson, Note, default_tolerance, label_name
 from edged.specialists.mistakes import confusions
 from edged.specialists.names import taught_name
 from edged.specialists.report import Findings, report, shortened, summary
+from edged.specialists.writer import WRITER
 
 REPORT = "report.html"
 # Shares of the time, about: to read the features, and to measure.
@@ -137,6 +138,10 @@ def _name(arguments: argparse.Namespace) -> str:
     name = taught_name(arguments.output, arguments.name, arguments.escalate)
     if arguments.output.exists() and not arguments.output.is_dir():
         raise UsageError(f"--output: {arguments.output} is no folder")
+    if (arguments.output / WRITER).exists():  # a node would go on reading that
+        raise UsageError(
+            f"--output: {arguments.output} holds a specialist that writes; choose another folder"
+        )
     return name
 
 

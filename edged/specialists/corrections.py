@@ -5,17 +5,28 @@ what the specialist answered, and when.
 """
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edged.errors import UsageError
 from edged.specialists.checks import Remark
-from edged.specialists.dialogues import Dialogue, dialogue_of
-from edged.specialists.examples import Example, example_of, read_rows, same_prompt
+from edged.specialists.dialogues import MAX_DIALOGUES, Dialogue, dialogue_of
+from edged.specialists.examples import (
+    MAX_EXAMPLES,
+    Example,
+    example_of,
+    read_rows,
+    rows_of,
+    same_prompt,
+)
 
 FILE_NAME = "corrections.jsonl"
+# Of all specialists: a node keeps fewer, in 4 MiB.
+_MOST_LINES = 100_000
+_MAX_NODE_BYTES = 4 << 20
 _USED = ("prompt", "messages", "answer")
 _OF_DIALOGUES = (*_USED, "inputs")
 
@@ -32,6 +43,7 @@ def read_corrections(path: Path, specialist: str) -> list[Example]:
         used = {key: row[key] for key in _USED if key in row}
         found = example_of(path, line, used)
         corrections.append(replace(found, group=f"correction {line}"))
+    _check_count(path, {same_prompt(one.prompt) for one in corrections}, MAX_EXAMPLES)
     return corrections
 
 
@@ -52,22 +64,51 @@ def read_corrected_dialogues(path: Path, specialist: str) -> list[Dialogue]:
         except ValueError as error:
             raise UsageError(f"{path}:{line}: {error}") from error
         corrections.append(replace(found, group=f"correction {line}", file=str(path)))
+    _check_count(path, {_asked(one) for one in corrections}, MAX_DIALOGUES)
     return corrections
+
+
+def _check_count(path: Path, prompts: Collection[str], most: int) -> None:
+    # The last correction of each counts.
+    if len(prompts) > most:
+        raise UsageError(f"{path}: corrects {len(prompts)} prompts; {most} are allowed")
 
 
 def _rows(path: Path, specialist: str) -> tuple[Path, list[tuple[int, dict[str, Any]]]]:
     if path.is_dir():
         path /= FILE_NAME
-        if not path.exists() or not path.stat().st_size:
-            return path, []  # nothing was corrected so far
+        found = rows_of(path, _node_text(path), _MOST_LINES)
+    else:
+        found = read_rows(path, _MOST_LINES)
     rows = []
-    for line, row in read_rows(path):
+    for line, row in found:
         name = row.get("specialist")
         if not (name is None or isinstance(name, str)):
             raise UsageError(f"{path}:{line}: specialist: must be a name")
         if name in {None, specialist}:
             rows.append((line, row))
     return path, rows
+
+
+def _node_text(path: Path) -> str:
+    """Return the whole lines of a node's file; a power cut may have left half a line.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    try:
+        if not path.exists():
+            return ""  # nothing was corrected so far
+        with path.open("rb") as file:
+            data = file.read(_MAX_NODE_BYTES + 1)
+        if len(data) > _MAX_NODE_BYTES:
+            raise UsageError(f"{path}: more than {_MAX_NODE_BYTES >> 20} MiB: no node wrote it")
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):
+            print(f"{path}: the last line is not whole; it is left out", file=sys.stderr)
+        return whole.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as UTF-8 text ({error})") from error
 
 
 def corrected(

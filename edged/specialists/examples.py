@@ -4,6 +4,7 @@ Rule: every complaint names the file and the line.
 """
 
 import csv
+import io
 import json
 import math
 import re
@@ -25,6 +26,9 @@ MAX_PROMPT_CHARACTERS = 4096
 MAX_LABEL_CHARACTERS = 200
 MAX_LABELS = 512
 MAX_FIELDS = 32
+# Either side of 0: no scale that is read from a folder goes beyond it.
+MAX_NUMBER = 1_000_000
+_MIN_WEIGHT, _MAX_WEIGHT = 1e-6, 1e6
 _MAX_FILE_BYTES = 64 << 20
 _HALF_PAIR = re.compile(r"\\u[dD]")
 _KEYS = frozenset(("prompt", "messages", "answer", "group", "weight"))
@@ -108,8 +112,16 @@ def read_rows(path: Path, most: int | None = None) -> list[tuple[int, dict[str, 
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+    return rows_of(path, text, MAX_EXAMPLES if most is None else most)
+
+
+def rows_of(path: Path, text: str, most: int) -> list[tuple[int, dict[str, Any]]]:
+    """Return what ``read_rows`` does, of a text that was read.
+
+    Raises:
+        UsageError: a line is wrong, or there are more than ``most``.
+    """
     read = _csv_rows if path.suffix.lower() == ".csv" else _json_rows
-    most = MAX_EXAMPLES if most is None else most
     # One more than are allowed is enough to refuse them.
     rows = list(islice(read(path, text), most + 1))
     if len(rows) > most:
@@ -147,8 +159,10 @@ def _check_pairs(path: Path, line: int, row: object) -> None:
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
+    # Not str.splitlines, for which a line ends at U+2028 and the like, too.
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
+        _check_columns(path, reader.fieldnames or ())
         for row in reader:
             if None in row or None in row.values():
                 raise UsageError(f"{path}:{reader.line_num}: not as many columns as the first line")
@@ -160,6 +174,12 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             yield reader.line_num, filled
     except csv.Error as error:
         raise UsageError(f"{path}:{reader.line_num}: not CSV ({error})") from error
+
+
+def _check_columns(path: Path, names: Sequence[str]) -> None:
+    for name in names:
+        if name and names.count(name) > 1:  # of empty ones, no cell may be filled
+            raise UsageError(f"{path}:1: the column {name!r} is there more than once")
 
 
 def _type_answers(rows: Sequence[tuple[int, dict[str, Any]]]) -> None:
@@ -204,11 +224,8 @@ def _example(path: Path, line: int, row: Mapping[str, Any], *, has_teacher: bool
     is_open = has_teacher and is_missing
     if "answer" not in row and not is_open:
         raise refuse("answer: is missing; null means none of the labels")
-    weight = row.get("weight", 1.0)
-    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
-    if not is_number or not 0 < weight < math.inf:
-        raise refuse("weight: must be a number above 0")
     try:
+        weight = _weight(row.get("weight", 1.0))
         prompt, answer = _prompt(row), read_answer(answer)
     except ValueError as error:
         raise refuse(str(error)) from error
@@ -217,6 +234,14 @@ def _example(path: Path, line: int, row: Mapping[str, Any], *, has_teacher: bool
         raise refuse("group: must be a string")
     group = f"line {line}" if group is None else group
     return Example(prompt, answer, line, group, weight, is_open, str(path))
+
+
+def _weight(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        value = math.nan
+    if _MIN_WEIGHT <= value <= _MAX_WEIGHT:
+        return float(value)
+    raise ValueError(f"weight: must be a number from {_MIN_WEIGHT:f} to {_MAX_WEIGHT:.0f}")
 
 
 def _prompt(row: Mapping[str, Any]) -> str:
@@ -252,9 +277,7 @@ def read_answer(value: object) -> Answer:
     if value is None or isinstance(value, str):
         return None if value is None else _label(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            raise ValueError("answer: the number is not finite")
-        return float(value)
+        return _finite(value)
     if isinstance(value, list):
         return tuple(sorted({_label(one) for one in value}))
     if isinstance(value, dict):
@@ -264,11 +287,21 @@ def read_answer(value: object) -> Answer:
     raise ValueError("answer: must be a label, null, a list of labels, a number, or an object")
 
 
+def _finite(value: float) -> float:
+    try:
+        number = float(value)
+    except OverflowError as error:
+        raise ValueError(f"answer: the number is beyond {MAX_NUMBER}") from error
+    if not math.isfinite(number):
+        raise ValueError("answer: the number is not finite")
+    if abs(number) > MAX_NUMBER:
+        raise ValueError(f"answer: {number:.15g} is beyond {MAX_NUMBER}; use a larger unit")
+    return number
+
+
 def _label(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return json.dumps(value)
+    if isinstance(value, bool | int | float):
+        value = json.dumps(value)
     if not isinstance(value, str) or not 0 < len(value.strip()) <= MAX_LABEL_CHARACTERS:
         raise ValueError(
             f"answer: a label must be a text of 1 to {MAX_LABEL_CHARACTERS} characters"

@@ -19,13 +19,14 @@ from edged.bundle.manifest import TOKENIZER, Manifest
 from edged.bundle.plain_file import read_plain
 from edged.bundle.strict_json import decode, read_json
 from edged.bundle.trust import Trust
-from edged.errors import BundleError, BundleUnavailableError
+from edged.errors import BundleError, BundleUnavailableError, UsageError
 from edged.specialists.examples import MAX_FIELDS, MAX_LABEL_CHARACTERS, MAX_LABELS, AnswerKind
 from edged.specialists.features import NUM_POOLINGS, Layout
 from edged.specialists.gate_examples import GateExamples
 from edged.specialists.head import Head, Scaler
 from edged.specialists.linear import Linear
 from edged.specialists.names import NAME, check_names
+from edged.specialists.replacing import replace_files
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -214,25 +215,35 @@ class Specialist:
 
 
 def write_specialist(folder: Path, specialist: Specialist) -> None:
-    """Write a folder; the description gets the hash of the arrays.
+    """Write a folder; what was in it stays whole where that fails.
 
     Raises:
+        UsageError: it could not be read again, because its numbers are too large.
         OSError: it cannot be written.
     """
+    said, files = specialist.description, files_of(specialist)
+    try:
+        _check_scale(said)
+        _unpacked(files[ARRAYS], said)
+    except ValueError as error:
+        raise UsageError(f"{folder}: {error}; give numbers in a larger unit") from error
+    replace_files(folder, files)
+
+
+def files_of(specialist: Specialist) -> dict[str, bytes]:
+    """Return the files of its folder; the description, the last, gets the hash of the arrays."""
     arrays = {} if specialist.gate is None else specialist.gate.arrays
     for index, one in enumerate(specialist.heads):
         for name, array in one.arrays.items():
             kind = np.float16 if name in _HALVED else np.float32
-            arrays[f"{index}.{name}"] = array.astype(kind)
+            with np.errstate(over="ignore"):
+                arrays[f"{index}.{name}"] = array.astype(kind)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     data = buffer.getvalue()
-    digest = hashlib.sha256(data).hexdigest()
-    tree = asdict(replace(specialist.description, arrays_sha256=digest))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / ARRAYS).write_bytes(data)
+    tree = asdict(replace(specialist.description, arrays_sha256=hashlib.sha256(data).hexdigest()))
     text = json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+    return {ARRAYS: data, DESCRIPTION: f"{text}\n".encode()}
 
 
 def read_specialist(
@@ -293,6 +304,10 @@ def _check(description: Description) -> None:
     for index, head in enumerate(description.heads):
         if problem := _problem(head, description):
             raise ValueError(f"heads[{index}].{problem}")
+    _check_scale(description)
+
+
+def _check_scale(description: Description) -> None:
     scale = description.scale
     if (scale is None) is (description.kind is AnswerKind.NUMBER):
         raise ValueError("scale must be there for a number, and only then")
@@ -311,8 +326,7 @@ def _check_fields(description: Description) -> None:
 
 def _is_scale(scale: Scale) -> bool:
     is_range = -_LARGEST <= scale.low < scale.high <= _LARGEST
-    spreads = scale.noise, scale.prior
-    is_spread = 0 < min(spreads) <= max(spreads) <= _LARGEST**2
+    is_spread = 0 < min(scale.noise, scale.prior) <= max(scale.noise, scale.prior) <= _LARGEST**2
     return is_range and is_spread and scale.tolerance >= 0 and scale.decimals <= MAX_DECIMALS
 
 

@@ -34,10 +34,11 @@ from edged.specialists.folder import (
     MAX_DESCRIPTION_BYTES,
     BaseModel,
     Result,
+    files_of,
     read_specialist,
-    write_specialist,
 )
 from edged.specialists.names import NAME, check_names
+from edged.specialists.replacing import replace_files
 from edged.specialists.wording import (
     TEXT,
     Wording,
@@ -240,19 +241,18 @@ def write_writer(
         raise ValueError(
             f"the adapter has {len(adapter)} bytes, more than {MAX_BYTES}; lower its rank"
         )
-    digest = hashlib.sha256(adapter).hexdigest()
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder / CHOICE, ignore_errors=True)  # of what was taught there before
+    files = {}
     if choice is not None:
-        write_specialist(folder / CHOICE, choice.specialist)
-        said = hashlib.sha256((folder / CHOICE / DESCRIPTION).read_bytes()).hexdigest()
+        files = {f"{CHOICE}/{name}": data for name, data in files_of(choice.specialist).items()}
+        said = hashlib.sha256(files[f"{CHOICE}/{DESCRIPTION}"]).hexdigest()
         description = replace(description, choice=ChoiceDescription(choice.powers, said))
-    tree = asdict(replace(description, adapter_sha256=digest))
+    tree = asdict(replace(description, adapter_sha256=hashlib.sha256(adapter).hexdigest()))
     if description.choice is None:  # earlier versions do without, too
         del tree["choice"]
-    (folder / ADAPTER).write_bytes(adapter)
     text = json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    (folder / WRITER).write_text(text + "\n", encoding="utf-8")
+    replace_files(folder, files | {ADAPTER: adapter, WRITER: f"{text}\n".encode()})
+    if choice is None:
+        shutil.rmtree(folder / CHOICE, ignore_errors=True)  # of what was taught there before
 
 
 def read_writer(

@@ -62,8 +62,14 @@ def test_a_dialogue_is_what_was_said_in_it(tmp_path: Path) -> None:
         ({"prompt": "x" * 5000, "answer": "y"}, "prompt: 5000 characters"),
         ({"prompt": "x", "answer": ""}, "answer: a label must be a text of 1 to 200"),
         ({"prompt": "x", "answer": {}}, "answer: must have 1 to 32 fields"),
-        ({"prompt": "x", "answer": "y", "weight": 0}, "weight: must be a number above 0"),
-        ({"prompt": "x", "answer": "y", "weight": True}, "weight: must be a number above 0"),
+        *(
+            ({"prompt": "x", "answer": "y", "weight": weight}, "weight: must be a number from 0.00")
+            for weight in (0, True, 1e-9, 2e6, 10**400, float("nan"), "1")
+        ),
+        ({"prompt": "x", "answer": 1_200_000}, "1200000 is beyond 1000000; use a larger unit"),
+        ({"prompt": "x", "answer": -1e301}, "answer: -1e+301 is beyond 1000000"),
+        ({"prompt": "x", "answer": 10**400}, "answer: the number is beyond 1000000"),
+        ({"prompt": "x", "answer": [10**400]}, "a label must be a text of 1 to 200"),
         ({"prompt": "x", "answer": "y", "group": 1}, "group: must be a string"),
         ({"prompt": "x", "answer": "y", "colour": 1}, "'colour' is not known"),
         ('{"prompt": "\\ud83d", "answer": "y"}', "half of a surrogate pair"),
@@ -88,12 +94,27 @@ def test_a_wrong_line_is_named_with_what_is_wrong(
         ("prompt,answer\nx\n", ":2: not as many columns"),
         ("prompt,answer,weight\nx,y,much\n", ":2: weight: 'much' is not a number"),
         ('prompt,answer\n"x\n', "not CSV"),
+        ("prompt,answer,answer\nx,y,z\n", ":1: the column 'answer' is there more than once"),
     ],
 )
 def test_a_wrong_row_of_csv_is_named(tmp_path: Path, text: str, complaint: str) -> None:
     with pytest.raises(UsageError, match=r"examples\.csv") as caught:
         read_examples(write(tmp_path, text, name="examples.csv"))
     assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_line_of_csv_ends_where_a_spreadsheet_ends_it(tmp_path: Path, end: str) -> None:
+    lines = ["prompt,answer", "a\u2028b,x", "c\x0bd,y", "e\x85f,x", '"g', 'h",y', "i,x"]
+    path = tmp_path / "examples.csv"
+    path.write_bytes(end.join([*lines, ""]).encode())
+    assert [(one.line, one.prompt) for one in read_examples(path)] == [
+        (2, "a\u2028b"),
+        (3, "c\x0bd"),
+        (4, "e\x85f"),
+        (6, "g\nh"),
+        (7, "i"),
+    ]
 
 
 def test_a_file_that_is_no_text_or_empty_is_refused(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """A specialist's folder: what is written is read again, and nothing else is believed."""
 
+import errno
 import hashlib
 import io
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,9 @@ import pytest
 from numpy.typing import NDArray
 
 from edged.bundle.manifest import TOKENIZER, FileEntry
-from edged.errors import BundleError, BundleUnavailableError
+from edged.errors import BundleError, BundleUnavailableError, UsageError
 from edged.specialists.decision import decide
+from edged.specialists.examples import MAX_NUMBER
 from edged.specialists.features import Layout
 from edged.specialists.folder import (
     ARRAYS,
@@ -297,3 +300,47 @@ def test_what_unpacks_to_too_much_is_refused_before_it_is_read(
 def test_a_folder_without_its_files_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(BundleUnavailableError, match="cannot be read"):
         read_specialist(tmp_path, BASE)
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    given, labels = number_lesson(), drawn(60, seed=1)[1]
+    numbers = labels * 4e5 - 1e6
+    examples = zip(given.examples, numbers, strict=True)
+    answers = [replace(one, answer=float(number)) for one, number in examples]
+    made = taught(replace(given, examples=answers), lambda _: None)
+    with pytest.raises(UsageError, match=r"weights has numbers .*give numbers in a larger unit"):
+        write_specialist(tmp_path / "six", made)
+    assert not (tmp_path / "six").exists()
+
+
+def test_the_numbers_that_may_be_taught_are_those_that_are_read(tmp_path: Path) -> None:
+    made = taught(number_lesson(), lambda _: None)
+    assert made.description.scale is not None
+    scale = replace(made.description.scale, low=-float(MAX_NUMBER), high=float(MAX_NUMBER))
+    write_specialist(tmp_path, replace(made, description=replace(made.description, scale=scale)))
+    assert read_specialist(tmp_path, BASE).description.scale == scale
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Have no room for a file of this name."""
+    sync, names = os.fsync, {name, f"{name}.new"}
+
+    def refuse(file_fd: int) -> None:
+        if Path(f"/proc/self/fd/{file_fd}").readlink().name in names:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(file_fd)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+
+
+@pytest.mark.parametrize("name", [ARRAYS, DESCRIPTION])
+def test_a_full_disk_leaves_the_specialist_that_was_there(
+    tmp_path: Path, made: Specialist, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    write_specialist(tmp_path, made)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    full_disk(monkeypatch, name)
+    with pytest.raises(OSError, match="No space left"):
+        write_specialist(tmp_path, taught(lesson(seed=3), lambda _: None))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    read_specialist(tmp_path, BASE)

@@ -150,6 +150,17 @@ def test_an_output_that_cannot_be_written_is_named(
     assert "things: cannot be written" in capsys.readouterr().err
 
 
+def test_a_folder_of_a_writer_is_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "things").mkdir()
+    (tmp_path / "things" / "writer.json").write_text("{}")
+    Reader.read = []
+    assert run(write(tmp_path / "examples.jsonl", rows())) == 64
+    assert "things holds a specialist that writes; choose another" in capsys.readouterr().err
+    assert not Reader.read
+
+
 def test_a_prompt_that_is_too_long_is_named_by_its_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -142,6 +142,43 @@ def test_a_folder_without_corrections_has_none_and_a_missing_file_is_an_error(
         read_corrections(tmp_path / "missing", "home")
 
 
+def test_only_the_specialists_own_prompts_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["home", "other", "home", "other", "home"]
+    lines: list[dict[str, object]] = [
+        {"prompt": name, "answer": str(index), "specialist": name}
+        for index, name in enumerate(names)
+    ]
+    path = corrections(tmp_path, *lines)
+    monkeypatch.setattr("edged.specialists.corrections.MAX_EXAMPLES", 1)
+    monkeypatch.setattr("edged.specialists.examples.MAX_EXAMPLES", 1)
+    for place in (path, tmp_path):
+        assert [one.answer for one in read_corrections(place, "home")] == ["0", "2", "4"]
+    corrections(tmp_path, {"prompt": "a", "answer": "x"}, {"prompt": "b", "answer": "x"})
+    with pytest.raises(UsageError, match="corrects 2 prompts; 1 are allowed"):
+        read_corrections(path, "home")
+
+
+@pytest.mark.parametrize("half", [b'{"prompt": "b", "ans', '{"prompt": "é'.encode()[:-1], b"{"])
+def test_half_a_last_line_of_a_node_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], half: bytes
+) -> None:
+    path = corrections(tmp_path, {"prompt": "a", "answer": "on"})
+    with path.open("ab") as file:
+        file.write(half)
+    assert [one.prompt for one in read_corrections(tmp_path, "home")] == ["a"]
+    assert f"{path}: the last line is not whole; it is left out" in capsys.readouterr().err
+    with pytest.raises(UsageError):
+        read_corrections(path, "home")
+
+
+def test_a_file_that_no_node_wrote_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "corrections.jsonl").write_bytes(b"\n" * (1 + (4 << 20)))
+    with pytest.raises(UsageError, match="more than 4 MiB"):
+        read_corrections(tmp_path, "home")
+
+
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [

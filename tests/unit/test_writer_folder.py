@@ -43,6 +43,7 @@ from edged.specialists.writer import (
     write_writer,
 )
 from tests.unit.lessons import LAYOUT, drawn, lesson, number_lesson
+from tests.unit.test_specialist_folder import full_disk
 from tests.unit.writers import BASE, DESCRIPTION, writer
 
 SHAPE = {"1.mlp.down_proj": ProductShape(inputs=6, inners=1, blocks=1, rank=1, width=4)}
@@ -347,3 +348,26 @@ def test_without_the_builders_tools_it_says_what_to_install(
     words = [str(examples), "--model", "b", "--output", str(tmp_path / "out")]
     with pytest.raises(UnavailableError, match=r"torch is not installed.*edged\[build\]"):
         teach.main(parser.parse_args(words))
+
+
+@pytest.mark.parametrize("name", [ARRAYS, HEAD, ADAPTER, WRITER])
+def test_a_full_disk_leaves_the_writer_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    write_choice(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    full_disk(monkeypatch, name)
+    with pytest.raises(OSError, match="No space left"):
+        write_choice(tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+    assert read_choice(tmp_path) is not None
+
+
+def test_the_choice_is_removed_only_after_its_successor_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_choice(tmp_path)
+    full_disk(monkeypatch, WRITER)
+    with pytest.raises(OSError, match="No space left"):
+        write_writer(tmp_path, replace(DESCRIPTION, base=CHOOSING), ADAPTER_BYTES)
+    assert read_choice(tmp_path) is not None

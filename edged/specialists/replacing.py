@@ -1,0 +1,52 @@
+"""Files of a specialist's folder that are replaced together.
+
+Rule: what worked before stays as it was until everything new is on the disk.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Replace files of a folder; where one cannot be written, all of the old ones stay.
+
+    Args:
+        folder: Made if it is not there.
+        files: Contents by name, which may be in a folder of the folder. The last one describes the
+            others: a node looks at it for changes.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
+    paths = {folder / name: folder / f"{name}.new" for name in files}
+    try:
+        for path, content in zip(paths.values(), files.values(), strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, content)
+        # They need no more room. Only a kill or a power cut between them leaves new arrays with the
+        # old description: its hash is not theirs, and the folder is refused until it is taught
+        # again.
+        for path, new_path in paths.items():
+            new_path.replace(path)
+    finally:
+        for new_path in paths.values():
+            new_path.unlink(missing_ok=True)
+    for parent in {path.parent for path in paths}:
+        _sync(parent)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    # Else a power cut could bring the old names back.
+    folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder_fd)
+    finally:
+        os.close(folder_fd)
