@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from edged.bundle.disk import Disk
+
 
 def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Replace files of a folder; where one cannot be written, all of the old ones stay.
@@ -33,7 +35,7 @@ def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
         for new_path in paths.values():
             new_path.unlink(missing_ok=True)
     for parent in {path.parent for path in paths}:
-        _sync(parent)
+        Disk().sync(parent)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -41,12 +43,3 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    # Else a power cut could bring the old names back.
-    folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder_fd)
-    finally:
-        os.close(folder_fd)
