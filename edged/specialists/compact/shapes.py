@@ -76,6 +76,11 @@ def plain_or_quoted(text: str) -> str:
     return text if _WORDS.fullmatch(text) and text != NOTHING else quoted(text)
 
 
+def _plain(value: float | None) -> str:
+    # Of hundreds of numbers, JSON's encoder takes a millisecond.
+    return repr(value) if type(value) in (int, float) else json.dumps(value)
+
+
 def same(one: Any, other: Any) -> bool:  # noqa: ANN401 - of JSON
     """Tell whether two values of JSON are equal; true is not 1, but 1.0 is."""
     if isinstance(one, bool) or isinstance(other, bool):
@@ -95,7 +100,7 @@ class Listed:
 
     def _texts(self) -> list[tuple[str, Scalar]]:
         texts = [
-            (plain_or_quoted(value) if isinstance(value, str) else json.dumps(value), value)
+            (plain_or_quoted(value) if isinstance(value, str) else _plain(value), value)
             for value in self.values
         ]
         taken = {text for text, value in texts if not isinstance(value, str)}

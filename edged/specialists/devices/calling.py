@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from edged.specialists.devices.command import Mention
-from edged.specialists.devices.household import Device, Household
+from edged.specialists.devices.household import Device, Household, Test
 from edged.specialists.devices.kinds import (
     KINDS,
     PROPER,
@@ -19,7 +20,7 @@ from edged.specialists.devices.words import single, stem, synonyms
 _OF_PROPER_NAMES = frozenset(("scene", "script", "mode", "the", "a", "my", "button", "routine"))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Words:
     """What was said of devices, as it was probably meant."""
 
@@ -27,7 +28,7 @@ class Words:
     """Without plurals."""
     is_plural: bool
 
-    @property
+    @cached_property
     def stems(self) -> tuple[str, ...]:
         """Of all words."""
         return tuple(map(stem, self.said))
@@ -42,40 +43,54 @@ def words_of_mention(home: Household, mention: Mention) -> Words:
     return Words(said, mention.is_plural)
 
 
-def called(words: Sequence[str], devices: Sequence[Device]) -> list[Device]:
-    """Return the devices that may be called by some stems.
+def called(home: Household, words: Sequence[str], devices: Sequence[Device]) -> list[Device]:
+    """Return those of a home's devices that may be called by some stems.
 
     Where none is, those of which the name does not say what they are; then synonyms are tried.
     """
-    if not words:
-        return []
-    if found := [device for device in devices if _may_be_called(device, words)]:
-        return found
-    others = [device for device in devices if device.domain not in PROPER]
-    others = [device for device in others if not _is_half_a_noun(device, words)]
-    if found := [device for device in others if {*words} <= device.possible_vocabulary]:
-        return found
-    return [
-        device
-        for device in others
-        if all(word in device.vocabulary or synonyms(word) & device.vocabulary for word in words)
-    ]
+    for way in (_may_be_called, _may_be, _may_be_called_otherwise) if words else ():
+        those = home.those(way, tuple(words))
+        if found := [device for device in devices if device in those]:
+            return found
+    return []
 
 
-def _may_be_called(device: Device, words: Sequence[str]) -> bool:
-    if device.domain not in PROPER:
-        return {*words} <= device.vocabulary and not _is_half_a_noun(device, words)
-    called, name = (
-        [word for word in some if word not in _OF_PROPER_NAMES]
-        for some in (words, device.name_stems)
+def _may_be_called(words: tuple[str, ...]) -> Test:
+    wanted, proper = frozenset(words), _proper(words)
+    return lambda device: (
+        device.named_stems.issuperset(proper) and proper == _proper(device.name_stems)
+        if device.domain in PROPER
+        else wanted <= device.vocabulary and not _is_half_a_noun(device, wanted)
     )
-    return called == name
 
 
-def _is_half_a_noun(device: Device, words: Sequence[str]) -> bool:
+def _may_be(words: tuple[str, ...]) -> Test:
+    wanted = frozenset(words)
+    return lambda device: (
+        wanted <= device.possible_vocabulary
+        and device.domain not in PROPER
+        and not _is_half_a_noun(device, wanted)
+    )
+
+
+def _may_be_called_otherwise(words: tuple[str, ...]) -> Test:
+    wanted = frozenset(words)
+    either = [{word} | synonyms(word) for word in wanted]
+    return lambda device: (
+        not any(map(device.vocabulary.isdisjoint, either))
+        and device.domain not in PROPER
+        and not _is_half_a_noun(device, wanted)
+    )
+
+
+def _proper(words: Iterable[str]) -> list[str]:
+    return [word for word in words if word not in _OF_PROPER_NAMES]
+
+
+def _is_half_a_noun(device: Device, words: frozenset[str]) -> bool:
     """Tell whether "garage" was said for what may be a garage door, and has no such name."""
-    said, heads = {*words} - {*device.name_stems, *device.area_stems}, heads_of(device.kinds)
-    return bool(said) and said <= words_for(device.kinds) and not heads & {*words}
+    said = words - device.named_stems - device.area_stems
+    return bool(said) and said <= words_for(device.kinds) and not words & heads_of(device.kinds)
 
 
 def of_the_noun(devices: list[Device], words: Words) -> list[Device]:
@@ -89,46 +104,65 @@ def of_the_noun(devices: list[Device], words: Words) -> list[Device]:
     return [device for device in devices if device.is_called(said[-1])] or devices
 
 
-def with_the_word(devices: list[Device], mention: Mention) -> list[Device]:
+def with_the_word(home: Household, devices: list[Device], mention: Mention) -> list[Device]:
     """Of "lamps", keep those with that word in their names, if there are any; not of "lights"."""
     said = single(mention.words[-1]) if mention.words else ""
     if not said or is_usual(said):
         return devices
-    return [device for device in devices if said in device.name_words] or devices
+    those = home.those(_has_word, said)
+    return [device for device in devices if device in those] or devices
 
 
-def with_the_name(devices: Iterable[Device], words: Words) -> list[Device]:
+def _has_word(said: str) -> Test:
+    return lambda device: said in device.name_words
+
+
+def with_the_name(home: Household, devices: Iterable[Device], words: Words) -> list[Device]:
     """Return those of which the very name was said, with or without its area."""
-    return [d for d in devices if _is_name(d, words) and d.is_plural == words.is_plural]
+    those = home.those(_is_name, words)
+    return [one for one in devices if one in those and one.is_plural == words.is_plural]
 
 
-def exactly_called(devices: Sequence[Device], words: Words) -> list[Device]:
+def exactly_called(home: Household, devices: Sequence[Device], words: Words) -> list[Device]:
     """Return those of which the whole name was said: as it is, without its area, or nearly.
 
     "The desk lamps" are those that are called so, but not "Desk lamp" alone.
     """
-    for test in (_is_name, _is_name_but_area, _is_nearly_name):
-        if exact := [device for device in devices if test(device, words)]:
+    for way in (_is_name, _is_name_but_area, _is_nearly_name):
+        those = home.those(way, words)
+        if exact := [device for device in devices if device in those]:
             alike = [one for one in exact if one.is_plural == words.is_plural]
             return alike or ([] if words.is_plural else exact)
     return []
 
 
-def _is_name(device: Device, words: Words) -> bool:
-    name, area = device.name_words, device.area_words
-    return words.said in (name, (*area, *name), (*name, *area))
+def _is_name(words: Words) -> Test:
+    def is_name(device: Device) -> bool:
+        name, area = device.name_words, device.area_words
+        return words.said in (name, (*area, *name), (*name, *area))
+
+    return is_name
 
 
-def _is_name_but_area(device: Device, words: Words) -> bool:
-    name, area = device.name_words, device.area_words
-    return bool(area) and name[: len(area)] == area and name[len(area) :] == words.said
+def _is_name_but_area(words: Words) -> Test:
+    def is_name_but_area(device: Device) -> bool:
+        name, area = device.name_words, device.area_words
+        return bool(area) and name[: len(area)] == area and name[len(area) :] == words.said
+
+    return is_name_but_area
 
 
-def _is_nearly_name(device: Device, words: Words) -> bool:
-    name, said = {*device.name_stems} - device.nouns, {*words.stems} - device.nouns
-    return bool(name) and said in (name, name | {*device.area_stems})
+def _is_nearly_name(words: Words) -> Test:
+    stems = frozenset(words.stems)
+
+    def is_nearly_name(device: Device) -> bool:
+        name, said = device.named_stems - device.nouns, stems - device.nouns
+        return bool(name) and said in (name, name | device.area_stems)
+
+    return is_nearly_name
 
 
 def is_noun_only(words: Words, devices: Iterable[Device]) -> bool:
     """Tell whether nothing was said but what the devices are."""
-    return all({*words.said} <= names_for(device.kinds) for device in devices)
+    said = frozenset(words.said)
+    return all(said <= names_for(device.kinds) for device in devices)

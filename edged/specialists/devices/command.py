@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from edged.specialists.devices.kinds import IMPLIED, KINDS, words_for
@@ -23,7 +24,7 @@ _BEFORE_NAMES = _QUANTITIES | {"of", "a", "an", "my", "our", "your", "this", "th
 _BEFORE_PLACES = frozenset(("in", "on", "at", "the", "my", "our", "of", "floor", "level"))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mention:
     """The words for one device or for several."""
 
@@ -39,12 +40,12 @@ class Mention:
     is_pair: bool = False
     """Whether two are meant: "both lights"."""
 
-    @property
+    @cached_property
     def singles(self) -> tuple[str, ...]:
         """Its words without plurals."""
         return tuple(map(single, self.words))
 
-    @property
+    @cached_property
     def stems(self) -> tuple[str, ...]:
         """Of its words."""
         return tuple(map(stem, self.words))

@@ -19,10 +19,17 @@ from edged.specialists.devices.calling import (
     words_of_mention,
 )
 from edged.specialists.devices.command import OPENING, Command, Mention
-from edged.specialists.devices.household import Device, Devices, Found, Household, Nothing, only
+from edged.specialists.devices.household import (
+    Device,
+    Devices,
+    Found,
+    Household,
+    Nothing,
+    Place,
+    only,
+)
 from edged.specialists.devices.implied import implied
 from edged.specialists.devices.places import (
-    Place,
     is_elsewhere,
     place_called,
     place_of,
@@ -57,20 +64,20 @@ def find(home: Household, command: Command, domains: Collection[str]) -> Found:
 def _named(home: Household, mention: Mention, able: Sequence[Device]) -> Found:
     """Return those that are meant by words."""
     words, place = words_of_mention(home, mention), place_of(home, mention)
-    found = called(words.stems, able)
+    found = called(home, words.stems, able)
     if mention.where == "here" and place is None:  # nobody knows where that is
         return only(found)
     if place is None and not mention.is_all and len(words.said) > 1:
-        named = with_the_name(found, words)
+        named = with_the_name(home, found, words)
         if len(named) == 1:
             return tuple(named)
     if place is None:
         words, place = split_place(home, mention, words)
-        found = called(words.stems, able)
+        found = called(home, words.stems, able)
     if place is not None:
         found = there(home, mention, place, found)
     elif is_elsewhere(home, mention):  # or it is a part of a name
-        found = called((*words.stems, *map(stem, mention.place)), able)
+        found = called(home, (*words.stems, *map(stem, mention.place)), able)
     return _chosen(home, mention, words, of_the_noun(found, words), place)
 
 
@@ -81,19 +88,19 @@ def _chosen(
     if not found:
         return Nothing.NONE
     if mention.is_all:
-        return _all(home, mention, with_the_word(found, mention))
-    is_noun, exact = is_noun_only(words, found), exactly_called(found, words)
+        return _all(home, mention, with_the_word(home, found, mention))
+    is_noun, exact = is_noun_only(words, found), exactly_called(home, found, words)
     if place is None and (is_noun or not words.is_plural):
         found = home.near(found) if is_noun else home.near(exact or found)
     elif not is_noun:
         found = exact or found
     if is_noun and len(found) > 1:
-        found = with_the_word(found, mention)
+        found = with_the_word(home, found, mention)
     if words.is_plural and (is_noun or not exact):
         return tuple(found)
     # "The fan", of a "Fan" and a "Desk fan": which of them, its name says.
     if is_noun and len(found) > 1:
-        found = with_the_name(found, words) or found
+        found = with_the_name(home, found, words) or found
     return only(found)
 
 
@@ -114,27 +121,28 @@ def _guarded(home: Household, mention: Mention, able: Sequence[Device], found: D
     if mention.kind:
         return Nothing.NONE
     words = words_of_mention(home, mention)
-    is_named = bool(mention.place or mention.where or exactly_called(found, words))
-    others = of_the_noun(called(words.stems, able), words)
+    is_named = bool(mention.place or mention.where or exactly_called(home, found, words))
+    others = of_the_noun(called(home, words.stems, able), words)
     return found if len(found) == 1 and (is_named or len(others) == 1) else Nothing.AMBIGUOUS
 
 
 def _without(home: Household, left_out: Mention, found: Devices) -> Found:
     """Leave out what was excepted."""
     words, place = words_of_mention(home, left_out), place_of(home, left_out)
-    among = called(words.stems, found)
+    among = called(home, words.stems, found)
     if place is not None:
         among = [device for device in among if place.has(device)]
     elif (room := place_called(home, left_out.words)) and all(map(room.has, among)):
         among = [device for device in found if room.has(device)]  # "but not the kitchen"
         return _rest(found, among)
-    among = with_the_word(with_the_name(among, words) or among, left_out)
+    among = with_the_word(home, with_the_name(home, among, words) or among, left_out)
     if left_out.is_plural or len(among) == 1:
         return _rest(found, among)
-    among = exactly_called(among, words) or among
+    among = exactly_called(home, among, words) or among
     among = among if place is not None else home.near(among)
     return Nothing.AMBIGUOUS if len(among) > 1 else _rest(found, among)
 
 
 def _rest(found: Devices, left_out: Sequence[Device]) -> Found:
-    return tuple(device for device in found if device not in left_out) or Nothing.AMBIGUOUS
+    but = frozenset(left_out)
+    return tuple(device for device in found if device not in but) or Nothing.AMBIGUOUS

@@ -1,14 +1,14 @@
 """The devices that come with a request, and where in the home the asker is."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from edged.specialists.compact.named import MAX_SAID_CHARACTERS, InputsError, listed
 from edged.specialists.devices.kinds import DOORS, kinds_of, nouns_of, possible_kinds, words_for
-from edged.specialists.devices.words import Speller, is_plural, singles, stem, stems, words_of
+from edged.specialists.devices.words import Speller, is_plural, singles, stem, words_of
 
 # No part of what a place is called.
 LEVELS = frozenset(("floor", "level", "storey", "story"))
@@ -22,9 +22,9 @@ SIDES = frozenset(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Device:
-    """One device."""
+    """One device; not equal to another one, though that may be called the same."""
 
     id: str
     name: str
@@ -49,7 +49,7 @@ class Device:
     @cached_property
     def name_words(self) -> tuple[str, ...]:
         """Of its name, without plurals."""
-        return singles(self.name.replace("_", " "))
+        return singles(self.name)
 
     @cached_property
     def is_plural(self) -> bool:
@@ -65,12 +65,17 @@ class Device:
     @cached_property
     def name_stems(self) -> tuple[str, ...]:
         """Of its name."""
-        return stems(self.name.replace("_", " "))
+        return tuple(map(stem, self.name_words))
 
     @cached_property
-    def area_stems(self) -> tuple[str, ...]:
+    def named_stems(self) -> frozenset[str]:
+        """Of its name, in no order."""
+        return frozenset(self.name_stems)
+
+    @cached_property
+    def area_stems(self) -> frozenset[str]:
         """Of its area."""
-        return stems(self.area)
+        return frozenset(map(stem, self.area_words))
 
     @cached_property
     def nouns(self) -> frozenset[str]:
@@ -80,21 +85,35 @@ class Device:
     @cached_property
     def vocabulary(self) -> frozenset[str]:
         """All words by which it may be called."""
-        return frozenset((*self.name_stems, *self.area_stems)) | words_for(self.kinds)
+        return self.named_stems | self.area_stems | words_for(self.kinds)
 
     @cached_property
     def possible_vocabulary(self) -> frozenset[str]:
         """The same, and those of all that it may be by its name."""
         return self.vocabulary | words_for(possible_kinds(self.domain, self.name))
 
+    @cached_property
+    def noun(self) -> str:
+        """The stem of the last word of its name that does not just tell it from another one."""
+        words = words_of(self.name)
+        said = (word for word in reversed(words) if len(word) > 1 and not word.isdigit())
+        return stem(next((word for word in said if word not in SIDES), ""))
+
     def is_called(self, noun: str) -> bool:
         """Tell whether it is what a stem says: by its kind, or the last word of its name."""
-        name = [
-            word
-            for word in words_of(self.name)
-            if word not in SIDES and len(word) > 1 and not word.isdigit()
-        ]
-        return noun in self.nouns or (bool(name) and noun == stem(name[-1]))
+        return noun in self.nouns or noun == self.noun
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Areas and floors."""
+
+    areas: frozenset[str] = frozenset()
+    floors: frozenset[str] = frozenset()
+
+    def has(self, device: Device) -> bool:
+        """Tell whether a device is there."""
+        return device.area in self.areas or device.floor in self.floors
 
 
 class Nothing(Enum):
@@ -105,6 +124,8 @@ class Nothing(Enum):
 
 
 Devices: TypeAlias = tuple[Device, ...]
+Test: TypeAlias = Callable[[Device], bool]
+Said = TypeVar("Said", bound=Hashable)
 Found: TypeAlias = Devices | Nothing
 
 
@@ -133,14 +154,31 @@ class Household:
         self.asker = asker if asker in self.areas else next(same, asker)
         self.domains = frozenset(device.domain for device in self.devices)
         self.floors = tuple(dict.fromkeys(d.floor for d in self.devices if d.floor))
+        self.places_called: dict[tuple[str, ...], Place | None] = {}
+        """By the words that were looked up."""
+        self._found: dict[tuple[object, Hashable], frozenset[Device]] = {}
+
+    def those(self, test: Callable[[Said], Test], said: Said) -> frozenset[Device]:
+        """Return the devices that pass a test of some words.
+
+        Each is tested once, though a command is tried with many services.
+
+        Args:
+            test: Makes the test of a device of what was said.
+            said: Words.
+        """
+        key = (test, said)
+        if key not in self._found:
+            self._found[key] = frozenset(filter(test(said), self.devices))
+        return self._found[key]
 
     @cached_property
     def known(self) -> frozenset[str]:
         """Every word by which something here may be called, without plurals."""
-        texts = (*self.areas, *self.floors, *(device.name for device in self.devices))
-        said = (word for text in texts for word in singles(text.replace("_", " ")))
-        kinds = frozenset(kind for device in self.devices for kind in device.kinds)
-        return frozenset(said) | words_for(kinds)
+        names = (one.name_words for one in self.devices)
+        # Of each device's kinds: what is asked is kept, and a stranger chooses which are together.
+        kinds = map(words_for, {device.kinds for device in self.devices})
+        return frozenset[str]().union(*self.names_of_places.values(), *names, *kinds)
 
     @cached_property
     def speller(self) -> Speller:
@@ -148,28 +186,42 @@ class Household:
         return Speller(self.known)
 
     @cached_property
+    def names_of_places(self) -> dict[str, tuple[str, ...]]:
+        """The words of each area's and each floor's name, without plurals."""
+        return {name: singles(name) for name in (*self.areas, *self.floors)}
+
+    @cached_property
     def places(self) -> dict[str, tuple[str, ...]]:
         """The stems of each area's and each floor's name, without "floor"."""
-        names = dict.fromkeys((*self.areas, *self.floors))
+        stems_of = {name: tuple(map(stem, said)) for name, said in self.names_of_places.items()}
         return {
-            name: tuple(word for word in stems(name) if word not in LEVELS) or stems(name)
-            for name in names
+            name: tuple(word for word in words if word not in LEVELS) or words
+            for name, words in stems_of.items()
         }
 
     @cached_property
-    def beginnings(self) -> dict[tuple[str, ...], list[str]]:
-        """Floors and areas by the words with which something there may be named."""
-        found: dict[tuple[str, ...], list[str]] = {}
+    def words_of_places(self) -> dict[str, frozenset[str]]:
+        """The same, in no order."""
+        return {name: frozenset(words) for name, words in self.places.items()}
+
+    @cached_property
+    def beginnings(self) -> dict[tuple[str, ...], list[Place]]:
+        """The first floor and the first area by the words with which one may be named."""
+        found: dict[tuple[str, ...], list[Place]] = {}
+        areas = frozenset(self.areas)
         for name in (*self.floors, *self.areas):
-            words = singles(name)
+            words, names = self.names_of_places[name], frozenset((name,))
+            place = Place(areas=names) if name in areas else Place(floors=names)
             for said in {words, tuple(word for word in words if word not in LEVELS)}:
-                found.setdefault(said, []).append(name)
+                places = found.setdefault(said, [])
+                if all(bool(one.areas) != bool(place.areas) for one in places):
+                    places.append(place)
         return found
 
     @cached_property
     def place_speller(self) -> Speller:
         """Undoes slips in words for places."""
-        return Speller({word for name in self.places for word in singles(name)} | LEVELS)
+        return Speller(LEVELS.union(*self.names_of_places.values()))
 
     def near(self, devices: list[Device]) -> list[Device]:
         """Return those in the asker's area, or all where none of them is there."""
@@ -178,7 +230,11 @@ class Household:
 
     def floor_of(self, area: str) -> str:
         """Return the floor of an area; empty where it has none."""
-        return next((d.floor for d in self.devices if area and d.area == area), "")
+        return self._floors_of.get(area, "")
+
+    @cached_property
+    def _floors_of(self) -> dict[str, str]:
+        return {one.area: one.floor for one in reversed(self.devices) if one.area}
 
 
 def _read(inputs: Mapping[str, Any]) -> Iterator[Device]:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from edged.specialists.devices.calling import called
 from edged.specialists.devices.command import Mention
-from edged.specialists.devices.household import Device, Found, Household, Nothing, only
+from edged.specialists.devices.household import Device, Found, Household, Nothing, Place, only
 from edged.specialists.devices.kinds import IMPLIED, IMPLIED_ALL
-from edged.specialists.devices.places import Place, is_elsewhere, place_of, there
+from edged.specialists.devices.places import is_elsewhere, place_of, there
 from edged.specialists.devices.words import is_plural, stem
 
 _SHOPPING = frozenset(("shopping", "grocery", "supermarket"))
@@ -35,9 +35,9 @@ def implied(home: Household, mention: Mention, able: Sequence[Device]) -> Found:
     if mention.kind == "sprinkler":
         return _sprinkler(mention, found)
     if mention.kind in ("shopping", "todo"):
-        return only([one for one in found if _SHOPPING & {*one.name_stems}] or found)
+        return only([one for one in found if _SHOPPING & one.named_stems] or found)
     if is_elsewhere(home, mention):  # or what was taken for a place is a name
-        named = called(tuple(map(stem, mention.place)), found)
+        named = called(home, tuple(map(stem, mention.place)), found)
         is_several = mention.is_all or is_plural(mention.place[-1])
         return tuple(named) or Nothing.NONE if is_several else only(named)
     if mention.where == "here" and place is None:  # nobody knows where that is
@@ -72,6 +72,6 @@ def _vacuum(
 def _sprinkler(mention: Mention, found: Sequence[Device]) -> Found:
     """Return the valve that waters what is said to need water."""
     said = {*mention.stems} & (_LAWN | _PLANTS)
-    named = [device for device in found if said & {*device.name_stems}]
+    named = [device for device in found if said & device.named_stems]
     other = _LAWN if said & _PLANTS else _PLANTS if said & _LAWN else frozenset()
-    return only(named or [device for device in found if not other & {*device.name_stems}])
+    return only(named or [device for device in found if not other & device.named_stems])

@@ -1,5 +1,6 @@
 """What a device is, more exactly than its domain, as far as its name says so."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -129,14 +130,28 @@ IMPLIED = {
 }
 # Of these, all are meant that fit.
 IMPLIED_ALL = frozenset(("blind", "everything", "light", "lock"))
+_USUAL_WORDS = frozenset(singles(kind.nouns[0])[-1] for kind in KINDS.values() if kind.nouns)
+_KINDS_IN = {
+    known.domain: frozenset(kind for kind, one in KINDS.items() if one.domain == known.domain)
+    for known in KINDS.values()
+}
+# The stems of what each kind is called, and of its hints.
+_NOUNS, _HINTS, _ALSO = (
+    {kind: frozenset(map(stems, getattr(known, listing))) for kind, known in KINDS.items()}
+    for listing in ("nouns", "hints", "also")
+)
+_CALLED = {
+    words: frozenset(kind for kind in KINDS if words in _NOUNS[kind] | _ALSO[kind])
+    for called in (*_NOUNS.values(), *_ALSO.values())
+    for words in called
+}
 
 
 def is_usual(word: str) -> bool:
     """Tell whether a word is the usual one for a kind: not "drape", but "curtain"."""
-    return any(word == singles(kind.nouns[0])[-1] for kind in KINDS.values() if kind.nouns)
+    return word in _USUAL_WORDS
 
 
-@lru_cache(1024)
 def kinds_of(domain: str, name: str) -> frozenset[str]:
     """Return what a device may be: one kind where its name says so, the usual ones else."""
     possible = possible_kinds(domain, name)
@@ -147,14 +162,13 @@ def kinds_of(domain: str, name: str) -> frozenset[str]:
 @lru_cache(1024)
 def possible_kinds(domain: str, name: str) -> frozenset[str]:
     """Return what a device may be: one kind where its name says so, all of its domain else."""
-    possible = _kinds_in(domain)
-    said = stems(name)
-    for listing in ("nouns", "hints"):
+    possible, where = _kinds_in(domain), dict[str, int]()
+    for place, word in enumerate(stems(name)):
+        where.setdefault(word, place)
+    for listing in (_NOUNS, _HINTS):
         # What stands last in a name says more.
         places = {
-            kind: max(
-                (_place(stems(text), said) for text in getattr(KINDS[kind], listing)), default=-1
-            )
+            kind: max((_place(words, where) for words in listing[kind]), default=-1)
             for kind in possible
         }
         last = max(places.values(), default=-1)
@@ -164,12 +178,13 @@ def possible_kinds(domain: str, name: str) -> frozenset[str]:
 
 
 def _kinds_in(domain: str) -> frozenset[str]:
-    return frozenset(kind for kind, known in KINDS.items() if known.domain == domain)
+    return _KINDS_IN.get(domain, frozenset())
 
 
-def _place(words: tuple[str, ...], said: tuple[str, ...]) -> int:
+def _place(words: tuple[str, ...], where: Mapping[str, int]) -> int:
     """Return where words end in a name; -1 where they are not in it."""
-    return max((said.index(word) for word in words), default=-1) if {*words} <= {*said} else -1
+    places = [where.get(word, -1) for word in words]
+    return -1 if -1 in places else max(places)
 
 
 @cache
@@ -201,11 +216,6 @@ def names_for(kinds: frozenset[str]) -> frozenset[str]:
     )
 
 
-@lru_cache(1024)
 def kinds_called(words: tuple[str, ...]) -> frozenset[str]:
     """Return the kinds that some stems are the name of, with nothing else said."""
-    return frozenset(
-        kind
-        for kind, known in KINDS.items()
-        if any(stems(noun) == words for noun in (*known.nouns, *known.also))
-    )
+    return _CALLED.get(words, frozenset())

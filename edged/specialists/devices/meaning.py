@@ -32,8 +32,8 @@ from edged.specialists.devices.prompt.other_services import (
     switched,
 )
 from edged.specialists.devices.prompt.values import with_half, with_white
-from edged.specialists.devices.words import single, singles
-from edged.specialists.hearing import Heard
+from edged.specialists.devices.words import last_words, single, singles
+from edged.specialists.hearing import MAX_WORDS, Heard
 
 Answer = dict[str, Any]
 _SERVICE = re.compile(r"[a-z_]+\.[a-z_]+")
@@ -109,7 +109,7 @@ class HomeMeaning:
         Raises:
             InputsError: The inputs are no list of devices.
         """
-        home, prompt = Household(inputs), Heard(prompt).text
+        home, prompt = Household(inputs), last_words(Heard(prompt).text, MAX_WORDS)
         if (device := named_alone(home, prompt)) is not None:
             return _answer(home, [(f"{device.domain}.{self._started_by(device)}", {}, device)])
         found: list[tuple[Command, Devices]] = []
@@ -120,9 +120,9 @@ class HomeMeaning:
             if not isinstance(devices, tuple):
                 continue
             if found and is_exception(command, found[-1][0], prompt):
-                before = found[-1][1]
-                if {*devices} < {*before}:
-                    found[-1] = found[-1][0], tuple(d for d in before if d not in devices)
+                before, but = found[-1][1], frozenset(devices)
+                if but < {*before}:
+                    found[-1] = found[-1][0], tuple(one for one in before if one not in but)
                     continue
             found.append((command, devices))
         return _answer(
@@ -170,11 +170,8 @@ class HomeMeaning:
         is_group = command.mention.kind == "everything" or command.mention.is_all
         if not kinds or is_group or command.left_out is not None:
             return command
-        able = [
-            device
-            for device in home.devices
-            if device.kinds & kinds and self._can(f"{device.domain}.{command.verb}", command)
-        ]
+        domains = self._able(home, command)
+        able = [one for one in home.devices if one.kinds & kinds and one.domain in domains]
         return replace(command, mention=named_after_all(command.mention, prompt, able))
 
     def _meant_beside(
@@ -198,15 +195,17 @@ class HomeMeaning:
 
     def _is_for(self, devices: Devices, command: Command) -> bool:
         kinds = frozenset(IMPLIED.get(command.mention.kind, ()))
-        services = [f"{one.domain}.{command.verb}" for one in devices if one.kinds & kinds]
-        return len(services) == len(devices) and all(self._can(one, command) for one in services)
+        services = {f"{one.domain}.{command.verb}" for one in devices}
+        is_one = all(one.kinds & kinds for one in devices)
+        return is_one and all(self._can(one, command) for one in services)
 
     def _by_another_name(
         self, home: Household, command: Command, prompt: str
     ) -> tuple[Command, Found]:
         if (device := named_within(home, command, prompt)) is not None:
             return replace(command, verb=self._started_by(device), data={}), (device,)
-        able = [one for one in home.devices if self._can(f"{one.domain}.{command.verb}", command)]
+        domains = self._able(home, command)
+        able = [one for one in home.devices if one.domain in domains]
         if command.verb in OPENING:
             able = [one for one in able if not one.is_door]
         mention = named_instead(command.mention, prompt, able)
@@ -238,8 +237,12 @@ class HomeMeaning:
         return command, Nothing.NONE
 
     def _among_able(self, home: Household, command: Command) -> Found:
-        able = {one for one in home.domains if self._can(f"{one}.{command.verb}", command)}
-        return find(home, command, able)
+        return find(home, command, self._able(home, command))
+
+    def _able(self, home: Household, command: Command) -> frozenset[str]:
+        """Return the domains of the devices that can do it."""
+        found = (one for one in home.domains if self._can(f"{one}.{command.verb}", command))
+        return frozenset(found)
 
     def _can(self, service: str, command: Command) -> bool:
         shape = self._shapes.get(service)
@@ -277,7 +280,7 @@ def _answer(home: Household, wanted: Sequence[tuple[str, Mapping[str, Any], Devi
     actions = [
         {
             "service": service,
-            "target": [one.id for one in sorted(devices, key=places.__getitem__)],
+            "target": [*dict.fromkeys(one.id for one in sorted(devices, key=places.__getitem__))],
             "data": dict(data),
         }
         for service, data, devices in alike.values()

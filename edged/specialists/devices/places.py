@@ -1,11 +1,10 @@
 """Where devices are said to be."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 from edged.specialists.devices.calling import Words
 from edged.specialists.devices.command import Mention
-from edged.specialists.devices.household import LEVELS, Device, Household
+from edged.specialists.devices.household import LEVELS, Device, Household, Place
 from edged.specialists.devices.kinds import kinds_called
 from edged.specialists.devices.words import single, stem, stems, synonyms
 
@@ -22,18 +21,6 @@ _HEIGHTS: tuple[frozenset[str], ...] = (
 )
 _STAIRS = frozenset(("upstair", "downstair"))
 _TWO = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Areas and floors."""
-
-    areas: frozenset[str] = frozenset()
-    floors: frozenset[str] = frozenset()
-
-    def has(self, device: Device) -> bool:
-        """Tell whether a device is there."""
-        return device.area in self.areas or device.floor in self.floors
 
 
 def place_of(home: Household, mention: Mention) -> Place | None:
@@ -53,18 +40,28 @@ def is_elsewhere(home: Household, mention: Mention) -> bool:
 
 def place_called(home: Household, said: Sequence[str]) -> Place | None:
     """Return the place that is called so; None where there is none."""
-    meant = home.place_speller.repaired(tuple(map(single, said)))
-    words = tuple(stem(word) for word in meant if word not in LEVELS)
-    if not words:
-        return None
-    telling = [word for word in words if word != "room"] or words
-    tests: tuple[Callable[[tuple[str, ...]], bool], ...] = (
-        lambda name: name == words,
-        lambda name: {*words} <= {*name},
-        lambda name: all(word in name or synonyms(word) & {*name} for word in telling),
+    key = tuple(said)
+    if key not in home.places_called:
+        meant = home.place_speller.repaired(tuple(map(single, said)))
+        words = tuple(stem(word) for word in meant if word not in LEVELS)
+        home.places_called[key] = _place_of_stems(home, words) if words else None
+    return home.places_called[key]
+
+
+def _place_of_stems(home: Household, words: tuple[str, ...]) -> Place | None:
+    telling = [word for word in dict.fromkeys(words) if word != "room"] or words
+    wanted, either = frozenset(words), [{word} | synonyms(word) for word in telling]
+    ways = (
+        (name for name, own in home.places.items() if own == words),
+        (name for name, own in home.words_of_places.items() if wanted <= own),
+        (
+            name
+            for name, own in home.words_of_places.items()
+            if not any(map(own.isdisjoint, either))
+        ),
     )
-    for test in tests:
-        if found := frozenset(name for name, own in home.places.items() if test(own)):
+    for way in ways:
+        if found := frozenset(way):
             areas = found & {*home.areas}
             return Place(areas, found - areas)
     is_stair = len(words) == 1 and words[0] in _STAIRS
@@ -77,7 +74,7 @@ def _upstairs_or_down(home: Household, said: str) -> Place | None:
         floor: height
         for floor in home.floors
         for height, names in enumerate(_HEIGHTS)
-        if names & {*stems(floor)}
+        if names & home.words_of_places[floor]
     }
     # Of three floors, the cellar is neither.
     some = [one for one in heights.values() if one or len(heights) <= _TWO]
@@ -91,20 +88,18 @@ def split_place(home: Household, mention: Mention, words: Words) -> tuple[Words,
     """Return the words without the place that they begin with: "upstairs lights"."""
     is_several = mention.is_all or mention.is_plural
     for count in range(len(words.said) - 1, 0, -1):
-        rest = words.said[count:]
-        rest = rest[1:] if rest[0] in LEVELS else rest
-        for name in home.beginnings.get(words.said[:count], ()) if rest else ():
-            names = frozenset((name,))
-            if name not in home.areas:
-                return Words(rest, words.is_plural), Place(floors=names)
+        for place in home.beginnings.get(words.said[:count], ()):
+            rest = words.said[count + (words.said[count] in LEVELS) :]
             # "The kitchen light" may as well be a name.
-            if is_several and kinds_called(tuple(map(stem, rest))):
-                return Words(rest, words.is_plural), Place(areas=names)
+            is_thing = is_several and kinds_called(tuple(map(stem, rest)))
+            if rest and (place.floors or is_thing):
+                return Words(rest, words.is_plural), place
     first, rest = words.said[:1], words.said[1:]
-    is_name = any(first[0] in device.name_words for device in home.devices) if first else False
-    is_place = bool(rest) and first[0] in _STAIRS and not is_name
-    place = place_called(home, first) if is_place else None
-    return (words, None) if place is None else (Words(rest, words.is_plural), place)
+    is_stair = bool(rest) and first[0] in _STAIRS
+    if not is_stair or any(first[0] in device.name_words for device in home.devices):
+        return words, None
+    upstairs = place_called(home, first)
+    return (words, None) if upstairs is None else (Words(rest, words.is_plural), upstairs)
 
 
 def there(
@@ -116,4 +111,4 @@ def there(
 
 
 def _named_after(place: set[str], devices: Iterable[Device]) -> list[Device]:
-    return [one for one in devices if not one.area and place and place <= {*one.name_stems}]
+    return [one for one in devices if not one.area and place and place <= one.named_stems]

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from functools import lru_cache
 from unicodedata import combining, normalize
 
 from edged.specialists.hearing import NUMBER_WORDS, is_slip
@@ -15,8 +14,6 @@ _DIGITS = {word: str(number) for number, word in enumerate(NUMBER_WORDS)} | {
     "fourth": "4th",
     "fifth": "5th",
 }
-# Words and names of which the stems are kept: they come again with each request. Prompts are none.
-_MOST_KEPT = 1024
 _PLURAL_LETTERS = 3
 _SHORT_PLURALS = frozenset(("acs", "tvs"))
 # Two words for the same thing; the second stands for both.
@@ -48,7 +45,7 @@ _HEARD = {
     "rite": "right",
 }
 # Two words that one person may say where another one has the other; used where nothing else fits.
-_SYNONYMS = tuple(
+_GROUPS = tuple(
     frozenset(group.split())
     for group in (
         "lounge living sitting",
@@ -73,10 +70,16 @@ _SYNONYMS = tuple(
         "robot vacuum",
     )
 )
+_SYNONYMS = {
+    word: frozenset[str]().union(*(group for group in _GROUPS if word in group))
+    for word in frozenset[str]().union(*_GROUPS)
+}
 _FEWEST_LETTERS = 4
 _MOST_LETTERS = 24
 _LONG = 8
 _MOST_ALIKE = 16
+# What is looked at for all words of a request; the longest prompts that people write need 5,000.
+_MOST_TRIED = 8192
 
 
 def words_of(text: str) -> tuple[str, ...]:
@@ -87,14 +90,12 @@ def words_of(text: str) -> tuple[str, ...]:
     return tuple(_WORD.findall(text))
 
 
-@lru_cache(_MOST_KEPT)
 def single(word: str) -> str:
     """Return what a word has in common with its plural, and with its digits."""
     word = _DIGITS.get(word, word)
     return word[:-1] if is_plural(word) else word
 
 
-@lru_cache(_MOST_KEPT)
 def stem(word: str) -> str:
     """Return what a word has in common with its plural, its digit and its synonym."""
     word = single(word)
@@ -106,22 +107,33 @@ def singles(text: str) -> tuple[str, ...]:
     return tuple(single(word) for word in words_of(text) if word != "the")
 
 
-@lru_cache(_MOST_KEPT)
 def stems(text: str) -> tuple[str, ...]:
     """Return the stems of the words of a text."""
     return tuple(map(stem, singles(text)))
 
 
+def last_words(text: str, most: int) -> str:
+    """Return a text from the last of its words on, as many as may be."""
+    starts = [found.start() for found in _WORD.finditer(text)]
+    return text[starts[-most] :] if len(starts) > most else text
+
+
 def places_in(said: Sequence[str], words: Sequence[str]) -> list[int]:
     """Return where some words stand among others; nowhere, if there are none of them."""
-    count = len(words)
-    return [at for at in range(len(said) - count + 1) if words and said[at : at + count] == words]
+    text, wanted = f" {' '.join(said)} ", f" {' '.join(words)} "
+    places, place, before, at = list[int](), 0, 0, text.find(wanted) if words else -1
+    while at >= 0:
+        place += text.count(" ", before, at)
+        places.append(place)
+        before, at = at, text.find(wanted, at + 1)
+    return places
 
 
 def is_plural(word: str) -> bool:
     """Tell whether a word looks like several of a thing."""
-    is_long = len(word) > _PLURAL_LETTERS or word in _SHORT_PLURALS
-    return is_long and word.endswith("s") and not word.endswith("ss")
+    if not word.endswith("s") or word.endswith("ss"):
+        return False
+    return len(word) > _PLURAL_LETTERS or word in _SHORT_PLURALS
 
 
 class Speller:
@@ -137,11 +149,13 @@ class Speller:
     def __init__(self, known: Collection[str]) -> None:
         self._known = frozenset(known)
         self._near: dict[str, list[str]] = {}
-        for word in sorted(self._known):
+        for word in sorted(word for word in self._known if len(word) >= _FEWEST_LETTERS):
             for part in {word, *_without_a_letter(word)}:
                 alike = self._near.setdefault(part, [])
                 if len(alike) < _MOST_ALIKE:  # a stranger's names may all be
                     alike.append(word)
+        self._found: dict[str, tuple[str, ...]] = {}
+        self._tries_left = _MOST_TRIED
 
     def repaired(self, said: Sequence[str]) -> tuple[str, ...]:
         """Return words as they were probably meant.
@@ -154,8 +168,10 @@ class Speller:
             word = words.pop(0)
             if words and word not in self._known and word + words[0] in self._known:
                 made.append(word + words.pop(0))  # "bed room"
-            else:
-                made += self._meant(word)
+                continue
+            if word not in self._found:
+                self._found[word] = self._meant(word)
+            made += self._found[word]
         return tuple(made)
 
     def _meant(self, word: str) -> tuple[str, ...]:
@@ -173,10 +189,15 @@ class Speller:
         return (next(near, word),)
 
     def _like(self, text: str, first: str) -> Iterator[str]:
-        """Yield the known words that are a slip away from a text, and begin as it was said."""
-        for part in (text, *_without_a_letter(text)):
-            for other in self._near.get(part, ()):
-                if len(other) >= _FEWEST_LETTERS and other[0] == first and is_slip(other, text):
+        """Yield the known words that are a slip away from a text, and begin as it was said.
+
+        A word stays as it is where a stranger's words and names are alike too often.
+        """
+        for part in (text, *_without_a_letter(text)) if self._tries_left > 0 else ():
+            alike = self._near.get(part, ())
+            self._tries_left -= 1 + len(alike)
+            for other in alike:
+                if other[0] == first and is_slip(other, text):
                     yield other
 
 
@@ -188,4 +209,4 @@ def _without_a_letter(word: str) -> tuple[str, ...]:
 
 def synonyms(word: str) -> frozenset[str]:
     """Return what else a stem may be called."""
-    return frozenset(one for group in _SYNONYMS if word in group for one in group)
+    return _SYNONYMS.get(word, frozenset())

@@ -104,7 +104,7 @@ def _with_the_first_place(
     alone, begun = _FIRST.match(prompt), _IN_FIRST.match(prompt)
     if not (alone or begun):
         return [*commands]
-    places = {singles(name) for name in (*home.areas, *home.floors)} - {()}
+    places = {*home.names_of_places.values()} - {()}
     place = singles(alone[1]) if alone else ()
     if place not in places:
         place = _place_begun(begun[1], begun[2], places) if begun else ()

@@ -1,6 +1,6 @@
 """Devices of which a prompt has the name, where a command that was made of it names none."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from edged.specialists.devices.command import Command, Mention
@@ -40,16 +40,16 @@ def named_alone(home: Household, prompt: str) -> Device | None:
 def named_within(home: Household, command: Command, prompt: str) -> Device | None:
     """Return the scene or script of whose whole name, of several words, a command has a part."""
     said, words = singles(prompt), {*command.mention.singles}
-    found = [
+    if not words or command.verb in _ENDING:
+        return None
+    able = [
         device
         for device in home.devices
         if device.domain in _RUN
         and len(device.name_words) >= _FEWEST_WORDS
-        and words
         and words <= {*device.name_words}
-        and command.verb not in _ENDING
-        and _is_meant(said, device)
     ]
+    found = [*_meant(able, said)]
     return found[0] if len(found) == 1 else None
 
 
@@ -81,8 +81,7 @@ def named_after_all(mention: Mention, prompt: str, devices: Sequence[Device]) ->
         prompt: All that was said.
         devices: Which can do what is asked.
     """
-    said = singles(prompt)
-    found = [device for device in devices if _is_meant(said, device)]
+    found = [*_meant(devices, singles(prompt))]
     longest = max((len(device.name_words) for device in found), default=0)
     found = [device for device in found if len(device.name_words) == longest]
     fewest = _FEWEST_WORDS if mention.kind in IMPLIED_ALL else 1
@@ -91,10 +90,16 @@ def named_after_all(mention: Mention, prompt: str, devices: Sequence[Device]) ->
     return replace(mention, kind="", words=words_of(found[0].name.replace("_", " ")))
 
 
-def _is_meant(said: tuple[str, ...], device: Device) -> bool:
-    """Tell whether a name stands there, and not as an exception."""
-    places = places_in(said, device.name_words)
-    return any(not _NOT_MEANT & {*said[max(at - 2, 0) : at]} for at in places)
+def _meant(devices: Sequence[Device], said: tuple[str, ...]) -> Mapping[Device, Sequence[int]]:
+    """Return the devices of which the names stand there, and not as exceptions, with where."""
+    # Each name once: a stranger's prompt and names may be one word again and again.
+    places = {name: places_in(said, name) for name in {one.name_words for one in devices}}
+    meant = {
+        name
+        for name, found in places.items()
+        if any(_NOT_MEANT.isdisjoint(said[max(at - 2, 0) : at]) for at in found)
+    }
+    return {one: places[one.name_words] for one in devices if one.name_words in meant}
 
 
 def named_instead(mention: Mention, prompt: str, devices: Sequence[Device]) -> Mention:
@@ -106,14 +111,17 @@ def named_instead(mention: Mention, prompt: str, devices: Sequence[Device]) -> M
         devices: Which can do what is asked.
     """
     said, words = singles(prompt), {*mention.singles}
-    found = [
+    able = [
         device
         for device in devices
-        if not {*device.name_stems} <= device.nouns
+        if not device.named_stems <= device.nouns
         # "The kitchen jacuzzi" is not the light that is called "Kitchen".
-        and not words & {*device.name_words}
-        and _is_meant(said, device)
-        and not any(_BESIDE & {*said[at - 1 : at]} for at in places_in(said, device.name_words))
+        and words.isdisjoint(device.name_words)
+    ]
+    found = [
+        device
+        for device, places in _meant(able, said).items()
+        if _BESIDE.isdisjoint(word for at in places for word in said[at - 1 : at])
     ]
     is_elsewhere = mention.words and (mention.place or mention.where)
     if len(found) != 1 or is_elsewhere or {*mention.stems} & words_for(frozenset(KINDS)):

@@ -148,7 +148,7 @@ def _is_kept(before: Command, command: Command, said: tuple[str, ...]) -> bool:
 
 def is_exception(command: Command, before: Command, prompt: str) -> bool:
     """Tell whether a command for one of those before is an exception: "all but A and B"."""
-    is_same = (command.verb, command.data) == (before.verb, before.data)
     is_of_all = before.mention.is_all or before.left_out is not None
-    said = singles(_BUT_ALSO.sub("", prompt.lower()))
-    return is_same and is_of_all and bool(EXCEPTING & {*said})
+    if not is_of_all or (command.verb, command.data) != (before.verb, before.data):
+        return False
+    return bool(EXCEPTING & {*singles(_BUT_ALSO.sub("", prompt.lower()))})

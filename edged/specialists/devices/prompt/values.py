@@ -40,7 +40,7 @@ def with_item(command: Command, prompt: str, home: Household) -> Command:
         is_item = not {*item.lower().split()} - _VERBS - _PRONOUNS
         item = _as_it_stands(mention.words, prompt) if is_item else item
         # "Milk on the wine list" is for no list that is here.
-        if is_item or called(mention.stems, home.devices):
+        if is_item or called(home, mention.stems, home.devices):
             mention = replace(mention, words=(), kind="shopping")
     data = {**command.data, "item": item} if item else command.data
     return replace(command, mention=mention, data=data)

@@ -42,11 +42,11 @@ def _with_whole_name(
     for device in home.devices:
         name = device.name_words
         is_other = mention.is_all or mention.is_plural > device.is_plural
-        if len(name) <= len(longest) or is_other or place & {*name}:
+        if len(name) <= len(longest) or is_other or not place.isdisjoint(name):
             continue
-        starts = range(max(end - len(name), 0), at + 1)
-        if found := [one for one in starts if said[one : one + len(name)] == name]:
-            longest, ends = name, found[0] + len(name)
+        first = max(end - len(name), 0)
+        if found := places_in(said[first : at + len(name)], name):
+            longest, ends = name, first + found[0] + len(name)
     return (mention if longest is words else replace(mention, words=longest)), ends
 
 
