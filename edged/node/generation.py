@@ -252,7 +252,7 @@ class Generation:
     def end_step(self, now_s: float) -> None:
         """Record when a forward pass ended, and end the answer if there is no time for another."""
         step_s, self._last_step_s = now_s - self._last_step_s, now_s
-        if self.first_token_s is None:
+        if self.first_token_s is None and self.reader is None:
             step_s *= self._next_share()
             if self.output_ids:
                 self.first_token_s = now_s

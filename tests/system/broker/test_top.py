@@ -61,9 +61,9 @@ def test_each_state_is_printed_until_interrupted(
 ) -> None:
     states = iter([{"state": "ready"}, None, {"state": "degraded"}])
 
-    def following(*_: object) -> dict[str, object] | None:
+    def following(*_: object) -> tuple[object, None]:
         try:
-            return next(states)  # type: ignore[return-value]  # str is an object
+            return next(states), None
         except StopIteration:
             raise KeyboardInterrupt from None
 
