@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Print one line; return 0 when the daemon is healthy, else 69."""
     is_well, line = judge(arguments.state_file, time.time())
-    print(shown(line), file=sys.stdout if is_well else sys.stderr)
+    print(line, file=sys.stdout if is_well else sys.stderr)
     return ExitCode.OK if is_well else ExitCode.UNAVAILABLE
 
 
@@ -61,11 +61,11 @@ def judge(state_file: Path, now_s: float) -> tuple[bool, str]:
         return False, f"{state_file}: {age_s:.0f} s old; the daemon hangs or is gone"
     name = state.get("state")
     if name not in ("ready", "degraded"):
-        return False, f"the daemon is {name}"
+        return False, shown(f"the daemon is {name}")
     line = f"{name}: {state.get('served')} served, {state.get('queue')} waiting"
     broker_error = state.get("broker_error")
     # Healthy without a broker as well: a restart would not bring it back.
-    return True, line if broker_error is None else f"{line}; no broker: {broker_error}"
+    return True, shown(line if broker_error is None else f"{line}; no broker: {broker_error}")
 
 
 def read_state(state_file: Path) -> dict[str, Any]:

@@ -32,12 +32,13 @@ from edged.specialists.correcting import (
     checked_answer,
     checked_example,
 )
+from edged.specialists.corrections import MAX_NODE_BYTES
 from edged.specialists.decider import Said
 from edged.specialists.installed import Installed
 
 _LOG = logging.getLogger(__name__)
 
-MAX_BYTES = 4 << 20
+MAX_BYTES = MAX_NODE_BYTES
 MAX_LINE_BYTES = 32 << 10
 # Of a full file so much goes at once: to drop a line, all of it is written anew.
 _DROPPED = 1 / 8

@@ -110,8 +110,9 @@ class Generation:
     _tokens_since: int = 0
     _sent_s: float = 0.0
     _last_step_s: float = 0.0
-    _num_in_steps: int = 0
-    """Prompt tokens in the cache before the step in hand."""
+    _next_share: float = 0.0
+    """How long the next chunk of the prompt is, as a share of the one that was read; after the last
+    one 0: a token takes less by far, how much is not known yet."""
     _matcher: StopMatcher = field(init=False)
 
     def __post_init__(self) -> None:
@@ -231,8 +232,9 @@ class Generation:
     def record(self, step: Prefilled | Token) -> None:
         """Add one step of the engine, unless the answer is over."""
         if isinstance(step, Prefilled):
-            if self.num_prefilled == self._num_read:
-                self._num_in_steps = self._num_read + step.cached_tokens
+            num_known = self.num_prefilled - self._num_read or step.cached_tokens
+            num_left = len(self.prompt_ids) - step.num_tokens
+            self._next_share = min(num_left / max(step.num_tokens - num_known, 1), 1.0)
             # After a pause, what is reused is its own, computed before.
             if not self.was_paused and self.num_prefilled == self._num_read:
                 self.cached_tokens += step.cached_tokens
@@ -253,7 +255,7 @@ class Generation:
         """Record when a forward pass ended, and end the answer if there is no time for another."""
         step_s, self._last_step_s = now_s - self._last_step_s, now_s
         if self.first_token_s is None and self.reader is None:
-            step_s *= self._next_share()
+            step_s *= self._next_share
             if self.output_ids:
                 self.first_token_s = now_s
         # Not in record: of several tokens of one pass, only the last completes the format.
@@ -262,15 +264,6 @@ class Generation:
         # The next step is expected to take as long as this one: stop before it would be late.
         if self.finish_reason is None and now_s + step_s >= self.request.deadline_s:
             self.finish_reason = FinishReason.DEADLINE
-
-    def _next_share(self) -> float:
-        """Return how long the next chunk of the prompt is, as a share of the one that was read.
-
-        After the last one it is 0: a token takes less by far, how much is not known yet.
-        """
-        num_read, self._num_in_steps = self.num_prefilled - self._num_in_steps, self.num_prefilled
-        num_left = self.num_prompt_tokens - self.num_prefilled
-        return min(num_left / max(num_read, 1), 1.0)
 
     def is_fragment_due(self, now_s: float) -> bool:
         """Return whether a fragment is due: the first at once, later ones coalesced."""

@@ -4,6 +4,7 @@ A node keeps them as JSONL, ``{"prompt": …, "answer": …, "specialist": …, 
 what the specialist answered, and when.
 """
 
+import errno
 import json
 import sys
 from collections.abc import Collection, Sequence
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edged.bundle.plain_file import read_plain
 from edged.errors import UsageError
 from edged.specialists.checks import Remark
 from edged.specialists.dialogues import MAX_DIALOGUES, Dialogue, dialogue_of
@@ -26,7 +28,8 @@ from edged.specialists.examples import (
 FILE_NAME = "corrections.jsonl"
 # Of all specialists: a node keeps fewer, in 4 MiB.
 _MOST_LINES = 100_000
-_MAX_NODE_BYTES = 4 << 20
+MAX_NODE_BYTES = 4 << 20
+"""Of the file that a node keeps."""
 _USED = ("prompt", "messages", "answer")
 _OF_DIALOGUES = (*_USED, "inputs")
 
@@ -99,15 +102,15 @@ def _node_text(path: Path) -> str:
     try:
         if not path.exists():
             return ""  # nothing was corrected so far
-        with path.open("rb") as file:
-            data = file.read(_MAX_NODE_BYTES + 1)
-        if len(data) > _MAX_NODE_BYTES:
-            raise UsageError(f"{path}: more than {_MAX_NODE_BYTES >> 20} MiB: no node wrote it")
+        data = read_plain(path, MAX_NODE_BYTES)
         whole = data[: data.rfind(b"\n") + 1]
         if len(whole) < len(data):
             print(f"{path}: the last line is not whole; it is left out", file=sys.stderr)
         return whole.decode()
     except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EFBIG:
+            problem = f"more than {MAX_NODE_BYTES >> 20} MiB: no node wrote it"
+            raise UsageError(f"{path}: {problem}") from error
         raise UsageError(f"{path}: cannot be read as UTF-8 text ({error})") from error
 
 

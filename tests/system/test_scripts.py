@@ -158,6 +158,14 @@ def test_an_interrupted_setup_continues(checkout: Path) -> None:
     assert "told .[torch]\n" in run(setup, "torch").stdout
 
 
+def test_programs_of_make_keep_what_they_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some containers tell them not to; then each would compile all that it imports."""
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    shown = run("make", "--eval", "environment: ; @env", "environment")
+    assert shown.returncode == 0, shown.stderr
+    assert "PYTHONDONTWRITEBYTECODE" not in shown.stdout
+
+
 def test_the_prompt_reaches_the_demo_unchanged(tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
     for name, body in (("scripts/setup", "exit 0"), (".venv/bin/edged", 'printf "<%s>" "$@"')):

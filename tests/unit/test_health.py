@@ -21,6 +21,14 @@ def test_the_state_decides(tmp_path: Path, state: str | None, *, is_well: bool) 
     assert judge(file, file.stat().st_mtime)[0] is is_well
 
 
+def test_a_line_does_nothing_to_a_terminal(tmp_path: Path) -> None:
+    """Whether `edged health` prints it or `edged doctor`."""
+    file = tmp_path / "state.json"
+    for state in ("\x1b[2J", "ready"):
+        file.write_text(json.dumps({"state": state, "served": "\x1b]0;x\x07", "queue": 0}))
+        assert "\x1b" not in judge(file, file.stat().st_mtime)[1]
+
+
 def test_a_node_without_a_broker_is_well_and_says_why_it_has_none(tmp_path: Path) -> None:
     file = tmp_path / "state.json"
     state = {"state": "ready", "served": 3, "queue": 0, "broker_error": "nothing listens"}
