@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.once import made_once
 from tests.paths import ROOT
 from tests.requirements import require
 from tests.system.boot.machine import Machine, missing
@@ -67,15 +68,22 @@ def _log(machine: Machine) -> str:
 
 
 @contextmanager
-def booted(work: Path, *files: Path, debian: str = "13") -> Iterator[Machine]:
-    """Boot a Debian with Mosquitto; /src has a model and ``files``, folders among them."""
+def booted(
+    work: Path, *files: Path, debian: str = "13", below: Path | None = None
+) -> Iterator[Machine]:
+    """Boot a Debian with Mosquitto; /src has a model and ``files``, folders among them.
+
+    ``below`` is what another machine wrote, which this one begins with.
+    """
     require((reason := missing()) is None, f"a machine cannot be booted here: {reason}")
-    machine = Machine(prepared_system(debian), work)
-    machine.file("/etc/hostname").write_text("kitchen\n", "utf-8")
-    machine.file("/etc/hosts").write_text("127.0.0.1 localhost kitchen\n", "utf-8")
-    # What the tests install need not reach the disk.
-    machine.file("/etc/dpkg/dpkg.cfg.d/unsafe-io").write_text("force-unsafe-io\n", "utf-8")
-    write_tiny_bundle(machine.file("/src/smollm2-135m-instruct/here").parent)
+    system = prepared_system(debian)
+    machine = Machine([system] if below is None else [below, system], work)
+    if below is None:
+        machine.file("/etc/hostname").write_text("kitchen\n", "utf-8")
+        machine.file("/etc/hosts").write_text("127.0.0.1 localhost kitchen\n", "utf-8")
+        # What the tests install need not reach the disk.
+        machine.file("/etc/dpkg/dpkg.cfg.d/unsafe-io").write_text("force-unsafe-io\n", "utf-8")
+        write_tiny_bundle(machine.file("/src/smollm2-135m-instruct/here").parent)
     for file in files:
         copy = shutil.copytree if file.is_dir() else os.link
         copy(file, machine.file(f"/src/{file.name}"))
@@ -89,13 +97,34 @@ def booted(work: Path, *files: Path, debian: str = "13") -> Iterator[Machine]:
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package of this checkout for Debian 13."""
-    return build_package(tmp_path_factory.mktemp("package"), "--debian", "13")
+    return _package(tmp_path_factory, "13")
 
 
 @pytest.fixture(scope="session")
 def older_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same for Debian 12."""
-    return build_package(tmp_path_factory.mktemp("older"), "--debian", "12")
+    return _package(tmp_path_factory, "12")
+
+
+def _package(factory: pytest.TempPathFactory, debian: str) -> Path:
+    folder = made_once(
+        factory, f"package-{debian}", lambda folder: build_package(folder, "--debian", debian)
+    )
+    (package,) = folder.glob("*.deb")
+    return package
+
+
+@pytest.fixture(scope="session")
+def with_edged(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a machine has written when edged is installed by the documented commands."""
+
+    def make(folder: Path) -> None:
+        with booted(folder, package) as machine:
+            for command in documented_commands():
+                succeed(machine, command, timeout_s=240)
+            assert show(machine, "NRestarts") == {"NRestarts": "0"}
+
+    return made_once(tmp_path_factory, "with-edged", make) / "upper"
 
 
 def write_file(path: str, text: str) -> str:
@@ -104,12 +133,10 @@ def write_file(path: str, text: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def installed(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+def installed(with_edged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A machine with edged installed by the documented commands, ready."""
-    with booted(tmp_path_factory.mktemp("machine"), package) as machine:
-        for command in documented_commands():
-            succeed(machine, command, timeout_s=240)
-        assert show(machine, "NRestarts") == {"NRestarts": "0"}
+    with booted(tmp_path_factory.mktemp("machine"), below=with_edged) as machine:
+        wait_for(machine, ASK)
         yield machine
 
 

@@ -1,8 +1,9 @@
 #!/bin/bash
 # Run as the first process of new namespaces: init.sh LOWER WORK
 #
-# Mounts LOWER under a writable layer in WORK, gives it the file systems a container has and becomes
-# its systemd. Nothing is left outside when the last process ends.
+# Mounts LOWER, one folder or several with colons between them, under a writable layer in WORK, gives it the
+# file systems a container has and becomes its systemd. Nothing is left outside when the last process
+# ends.
 set -euo pipefail
 
 lower=$1 work=$2 root=$2/root

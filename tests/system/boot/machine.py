@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,10 +52,10 @@ def missing() -> str | None:
 
 @dataclass
 class Machine:
-    """One system: a read-only folder and an overlay of its own."""
+    """One system: read-only folders and an overlay of its own."""
 
-    lower: Path
-    """The system's files, never written to."""
+    lower: Sequence[Path]
+    """The system's files, never written to; an earlier folder hides what is in a later one."""
     work: Path
     """An empty folder for what the machine writes."""
     _process: subprocess.Popen[bytes] | None = None
@@ -79,7 +80,8 @@ class Machine:
         enter = " && ".join([*joins, 'exec "$@"'])
         # Killed with this process: a machine must not outlive its tests.
         tied = ("setpriv", "--pdeathsig", "KILL")
-        command = [*tied, *_UNSHARE, "--cgroup", "bash", str(INIT), str(self.lower), str(self.work)]
+        lower = ":".join(map(str, self.lower))
+        command = [*tied, *_UNSHARE, "--cgroup", "bash", str(INIT), lower, str(self.work)]
         with (self.work / "console.log").open("wb") as console:
             self._process = subprocess.Popen(
                 ["sh", "-c", enter, "sh", *command],

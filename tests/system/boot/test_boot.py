@@ -153,10 +153,11 @@ def test_at_its_memory_limit_the_service_is_restarted_and_the_broker_unaffected(
     wait_for(machine, ASK)
     journal = succeed(machine, "journalctl --no-pager --unit edged --lines 30")
     assert "status=9/KILL" in journal
-    times = show(machine, "ActiveExitTimestampMonotonic", "ActiveEnterTimestampMonotonic")
-    ended_us, ready_us = (int(value) for value in sorted(times.values(), key=int))
-    assert ready_us == int(times["ActiveEnterTimestampMonotonic"])
-    assert (ready_us - ended_us) / 1e6 <= 10
+    # How long the start itself takes, depends on the machine.
+    times = show(machine, "ActiveExitTimestampMonotonic", "ExecMainStartTimestampMonotonic")
+    ended_us, started_us = (int(value) for value in sorted(times.values(), key=int))
+    assert started_us == int(times["ExecMainStartTimestampMonotonic"])
+    assert (started_us - ended_us) / 1e6 <= 10
     assert succeed(machine, "systemctl show --property MainPID,NRestarts mosquitto") == broker
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from edged.daemon.confinement import PORTS_ABI, SCOPES_ABI, landlock_abi
 from tests.system.boot import strangers
-from tests.system.boot.conftest import ASK, booted, documented_commands, succeed, wait_for
+from tests.system.boot.conftest import ASK, booted, succeed, wait_for
 from tests.system.boot.machine import Machine
 
 TAKEN_OVER = """\
@@ -35,12 +35,11 @@ def open_without_landlock() -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def machine(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+def machine(with_edged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A machine with edged, taken over when it loads its model, and others that listen."""
     script = shutil.copy(strangers.__file__, tmp_path_factory.mktemp("script"))
-    with booted(tmp_path_factory.mktemp("machine"), package, Path(script)) as machine:
-        for command in documented_commands():
-            succeed(machine, command, timeout_s=240)
+    work = tmp_path_factory.mktemp("machine")
+    with booted(work, Path(script), below=with_edged) as machine:
         succeed(
             machine,
             "systemd-run --unit strangers --property Type=notify python3 /src/strangers.py;"

@@ -15,7 +15,7 @@ from edged.bundle.version import VERSION, version_bytes
 from tests.paths import ROOT
 from tests.requirements import require
 from tests.signing import PrivateKey, private_key, public_pem, sign
-from tests.system.boot.conftest import booted, documented_commands, show, succeed, wait_for
+from tests.system.boot.conftest import booted, show, succeed, wait_for
 from tests.system.boot.machine import Machine
 from tests.tiny_graphs import TinyConfig
 from tests.tiny_model import write_tiny_bundle, write_tiny_tokenizer
@@ -101,7 +101,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def device(
-    package: Path, bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+    with_edged: Path, bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Machine]:
     """A machine with edged installed by the documented commands, and with the maker's key."""
     folder = tmp_path_factory.mktemp("files")
@@ -109,10 +109,8 @@ def device(
     key, asker = folder / "maker.pem", folder / "asker.py"
     key.write_bytes(public_pem(MAKER))
     asker.write_text(ASKER.replace("FATAL", ascii(FATAL)), "utf-8")
-    files = (package, key, asker, *hooks, *bundles.values())
-    with booted(tmp_path_factory.mktemp("machine"), *files) as machine:
-        for command in documented_commands():
-            succeed(machine, command, timeout_s=240)
+    files = (key, asker, *hooks, *bundles.values())
+    with booted(tmp_path_factory.mktemp("machine"), *files, below=with_edged) as machine:
         succeed(machine, "edged key add maker.pem && systemctl reload edged")
         yield machine
 

@@ -2,7 +2,6 @@
 
 import fcntl
 import importlib.util
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from edged.engine.loading import load_engine
 from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings
 from edged.engine.tokenizer import Tokenizer
+from tests.once import made_once
 from tests.paths import ROOT
 from tests.requirements import require
 
@@ -40,16 +40,16 @@ def real_bundle() -> Bundle:
 def tuned(real_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for state with what a node's first start measures and prepares, to be copied.
 
-    That takes 20 s of processor time, so it is one for all workers.
+    That takes 20 s of processor time.
     """
-    shared = tmp_path_factory.getbasetemp()
-    folder = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "tuned"
-    folder.mkdir(exist_ok=True)
-    config = Config(model=ModelConfig(path=real_bundle.folder), state=StateConfig(folder=folder))
-    with folder.with_name("tuned.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+
+    def make(folder: Path) -> None:
+        config = Config(
+            model=ModelConfig(path=real_bundle.folder), state=StateConfig(folder=folder)
+        )
         fitted_settings(config, real_bundle, 1, available_bytes())
-    return folder
+
+    return made_once(tmp_path_factory, "tuned", make)
 
 
 @pytest.fixture(scope="session")
