@@ -66,6 +66,9 @@ _SPECIALIST_LIMITS = LLParserLimits(
 MAX_GRAMMAR_CHARACTERS = 1 << 17
 # Fixed cost of any compilation, in units of ``COST_LIMIT``.
 _COST_OF_A_TRY = 150
+# Tokens of forced text that are looked at together, at most: to go through some thousands took
+# 0.1 s, and an answer that ends with them takes them all between two passes.
+MAX_SEARCHED = 256
 # A set of tokens that continue a JSON string, precomputed. The library's own four such sets take
 # 9 MiB more and were not faster on texts of any length.
 _SLICE = r'[^"\\\x00-\x1F\x7F]{1,30}'
@@ -90,6 +93,8 @@ class GrammarConstraint:
     def __init__(self, matcher: LLMatcher, words: Words) -> None:
         self._matcher, self._words = matcher, words
         self._forced: deque[int] | None = None
+        self._num_unsure = 0
+        """Bytes of forced text behind ``_forced`` whose tokens are not certain."""
         self.is_ending = False
         """Whether the answer is whole after the forced tokens."""
 
@@ -124,23 +129,36 @@ class GrammarConstraint:
         with _failures(ConstraintError, "the grammar"):
             self._matcher.consume_token(token_id)
             self._check()
-        # The same tokens as before: a new search, from within them, need not find them again.
-        if not (self._forced and self._forced.popleft() == token_id and self._forced):
+        # The same text as before: a new search, from within it, need not find it again.
+        if not self._forced:
+            self._num_unsure -= self._words.num_bytes([token_id])
+        elif self._forced.popleft() != token_id:
+            self._forced, self._num_unsure = None, 0
+        if not self._forced and self._num_unsure <= 0:
             self._look_ahead()
 
     def _look_ahead(self) -> deque[int]:
         with _failures(ConstraintError, "the grammar"):
             found = [] if self._matcher.is_stopped() else _forced(self._matcher)
             self._check()
-            self.is_ending = False
-            if found:
-                ahead = self._matcher.deep_copy()
-                # An error would stop it as well.
-                self.is_ending = bool(ahead.consume_tokens(found) and ahead.is_stopped())
-                if not self.is_ending:
-                    found = found[: self._words.num_certain(found, _bits(ahead))]
-        self._forced = deque(found)
+            num_certain = self._num_certain(found)
+        self._num_unsure = self._words.num_bytes(found[num_certain:MAX_SEARCHED])
+        self._forced = deque(found[:num_certain])
         return self._forced
+
+    def _num_certain(self, found: list[int]) -> int:
+        """Return how many tokens of a forced text are forced, and note whether they end it."""
+        self.is_ending = False
+        if len(found) > MAX_SEARCHED:
+            may_follow = np.zeros(1 + max(found), np.uint8)
+            may_follow[found[MAX_SEARCHED]] = 1
+            return self._words.num_certain(found[:MAX_SEARCHED], may_follow)
+        if not found:
+            return 0
+        ahead = self._matcher.deep_copy()
+        # An error would stop it as well.
+        self.is_ending = bool(ahead.consume_tokens(found) and ahead.is_stopped())
+        return len(found) if self.is_ending else self._words.num_certain(found, _bits(ahead))
 
     def _check(self) -> None:
         if self._matcher.is_error():

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llguidance import LLMatcher
 
 from benchmarks.forced.engines import TokenByToken
 from edged.bundle.folder import open_bundle
+from edged.engine import grammar
 from edged.engine.decoding import Constraint, Decoding
-from edged.engine.grammar import GrammarConstraint, compile_format
+from edged.engine.grammar import MAX_SEARCHED, GrammarConstraint, compile_format
 from edged.engine.loading import load_engine, load_graph
 from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings, PromptOrigin, Token
@@ -196,12 +198,50 @@ def test_no_token_is_forced_of_a_word_that_may_become_longer(curtains: Tokenizer
 
 
 def test_the_end_of_a_word_is_found_in_long_forced_text(curtains: Tokenizer) -> None:
-    long = "a b " * 200
+    long = "a b " * 50
     for words, is_found in ((f"{long}z", True), ("a" * 100, False)):
         choices = OutputFormat(FormatType.CHOICE, choices=(f"{words}x", f"{words}y"))
         constraint = compile_format(curtains, choices)
         assert constraint is not None
         assert text(curtains, list(constraint.forced)) == (words[:-2] if is_found else "")
+
+
+def test_what_takes_thousands_of_tokens_is_forced_a_part_at_a_time(tokenizer: Tokenizer) -> None:
+    """All at once, nothing else was decoded for 0.1 s and more."""
+    sevens = {"type": "array", "items": {"const": 7}, "minItems": 2000, "maxItems": 2000}
+    constraint, said = held(tokenizer, sevens), ""
+    while not constraint.is_complete:
+        found = list(constraint.forced)
+        assert 0 < len(found) <= MAX_SEARCHED
+        said += text(tokenizer, found)
+        assert constraint.is_ending == said.endswith("]")
+        for token_id in found:
+            constraint.advance(token_id)
+    assert json.loads(said) == [7] * 2000
+
+
+def test_forced_text_without_certain_tokens_is_looked_for_once(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no end of a word, and behind many thousand tokens a search took 60 ms."""
+    searches: list[int] = []
+
+    def forced(matcher: LLMatcher) -> list[int]:
+        searches.append(len(searches))
+        return find(matcher)
+
+    find = grammar._forced
+    monkeypatch.setattr(grammar, "_forced", forced)
+    word = "a" * 200
+    choices = OutputFormat(FormatType.CHOICE, choices=(f"{word}x", f"{word}y"))
+    constraint = compile_format(tokenizer, choices)
+    assert constraint is not None
+    for token_id in tokenizer.encode(word):
+        assert not constraint.forced
+        constraint.advance(token_id)
+    assert len(searches) == 2, "at the beginning and at its end"
+    constraint.advance(tokenizer.encode("x")[0])
+    assert constraint.is_complete
 
 
 def test_an_answer_whose_end_is_forced_needs_no_run_for_it(
