@@ -12,7 +12,7 @@ from decimal import Decimal
 from itertools import combinations, product
 from typing import Any, NamedTuple, TypeAlias
 
-from edged.engine.schema_parts import KINDS, MAX_NAME, Part, SchemaError, count_values
+from edged.engine.schema_parts import BOUNDS, KINDS, MAX_NAME, Part, SchemaError, count_values
 
 # A unit is about 10 microseconds of compilation; ``docs/budgets.md`` has the measurements.
 COST_LIMIT = 3_000
@@ -23,7 +23,6 @@ _MAX_DECIMALS = 8
 # llguidance multiplies in 32 bits without a check for overflow.
 _PRODUCT_LIMIT = 2**32
 _ROUNDS = 8
-_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _QUANTIFIER = re.compile(r"[*+?{]")
 _CLASS = re.compile(r"\\[pP]")
 _SET = re.compile(r"[\[.\\]")
@@ -193,6 +192,8 @@ class _Walk:
             values += [one.schema for one in part.list_of("enum")]
             costs = [0.3 + _literal_cost(value) for value in values]
             self._charge(sum(costs), part.path, "use fewer or shorter values")
+            for key in ("const", "enum"):
+                part.check_literal(key, part.schema.get(key))
             if values:
                 beside += max(costs) if num_combined > 1 else 0
                 num_combined *= len(values)
@@ -202,7 +203,7 @@ class _Walk:
     def _charge_number(self, parts: _Combination, multiples: list[_Multiple]) -> None:
         factors = []
         for part in parts:
-            digits = sum(_digits(part.schema.get(key)) for key in _BOUNDS)
+            digits = sum(_digits(part.schema.get(key)) for key in BOUNDS)
             self._charge(1 + 2 * digits + digits**2 / 50, part.path, "use bounds with fewer digits")
             if "multipleOf" in part.schema:
                 factors.append(_multiple(part.schema["multipleOf"], f"{part.path}.multipleOf"))

@@ -5,6 +5,7 @@ Rule: a keyword that cannot be enforced, or that would weaken others, is refused
 
 import json
 import re
+from decimal import Decimal
 from typing import Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import unquote
 
@@ -28,6 +29,12 @@ _UNIMPLEMENTED = frozenset([
     "$recursiveAnchor", "$vocabulary", "divisibleBy", "disallow", "extends",
 ])
 # fmt: on
+# Keywords that bound a number.
+BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+# The library holds numbers as doubles, and multiplies the digits by a power of ten: beyond these
+# limits it may make a neighbour of them. At -2**63 it recurses without end, which ends the process.
+_MAX_EXPONENT = 22
+_LARGEST = 2**63
 _REF = re.compile("#(?:/[^%]*)?", re.DOTALL)
 # A percent-encoded ``/`` or ``~`` would change the steps of the pointer when it is decoded.
 _ESCAPED = re.compile("%(?:2f|7e)", re.IGNORECASE)
@@ -70,6 +77,16 @@ class Part(NamedTuple):
             self._refuse(f"Unimplemented keys: {json.dumps(unimplemented)}")
         if "$schema" in schema and not (is_root and "json-schema.org/" in str(schema["$schema"])):
             self._refuse("must be at the top, and a draft of json-schema.org", "$schema")
+        for key in BOUNDS:
+            self.check_literal(key, schema.get(key))
+
+    def check_literal(self, key: str, value: Any) -> None:  # noqa: ANN401 - any JSON
+        """Refuse a keyword's value in which there is a number that the library changes."""
+        if isinstance(value, dict | list):
+            for one in value.values() if isinstance(value, dict) else value:
+                self.check_literal(key, one)
+        elif type(value) in (int, float) and not _is_exact(value):
+            self._refuse("a number is not exact in a double; use at most 15 digits", key)
 
     def reference(self) -> "Part":
         """Return the ``$ref`` of a subschema, not followed: a JSON pointer into this schema."""
@@ -151,6 +168,15 @@ class Part(NamedTuple):
     def _refuse(self, complaint: str, key: str = "") -> NoReturn:
         path = f"{self.path}.{key}" if key else self.path
         raise SchemaError(f"{path}: {complaint}")
+
+
+def _is_exact(number: float) -> bool:
+    """Return whether the library reads a number as it is."""
+    if abs(number) >= _LARGEST:
+        return False
+    _, digits, exponent = Decimal(repr(number)).as_tuple()
+    whole = int("".join(map(str, digits)))
+    return int(float(whole)) == whole and abs(int(exponent)) <= _MAX_EXPONENT
 
 
 def count_values(root: dict[str, Any]) -> dict[int, int]:

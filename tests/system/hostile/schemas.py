@@ -82,6 +82,10 @@ EXPENSIVE: tuple[Schema, ...] = (
     # bounds, lengths, values
     {"type": "number", "minimum": 1e-300, "maximum": 1e-290},
     record(*({"type": "integer", "minimum": i - 10**18, "maximum": 10**18 - i} for i in range(99))),
+    {"const": -(2**63)},
+    {"type": "integer", "minimum": -(2**63), "maximum": -1},
+    {"allOf": [{"type": "integer", "minimum": -1e19}, {"exclusiveMaximum": 0}]},
+    {"enum": [10**20]},
     {"const": [1] * 5_000},
     {"enum": [1.5e300 + index * 1e290 for index in range(400)]},
     {"prefixItems": [{"type": "array", "maxItems": 10**5 + index} for index in range(200)]},
@@ -238,6 +242,7 @@ def _bounds(rng: random.Random) -> Schema:
     low, high = sorted(
         rng.uniform(-1, 1) * 10 ** rng.choice([1, 2, 5, 9, 15, 18]) for _ in range(2)
     )
+    low, high = float(f"{low:.12g}"), float(f"{high:.12g}")
     if rng.random() < 0.8:
         low, high = int(low), int(high)
     return rng.choice([{"minimum": low, "maximum": high}, {"exclusiveMinimum": low}])
@@ -262,7 +267,7 @@ def _value(rng: random.Random, depth: int) -> Any:  # noqa: ANN401 - any JSON
         return [_value(rng, depth - 1) for _ in range(int(10 ** rng.uniform(0, 1.5)))]
     if kind == 5:
         return {f"k{n}": _value(rng, depth - 1) for n in range(int(10 ** rng.uniform(0, 1.3)))}
-    return (rng.randrange(10**6), rng.random(), f"a value {rng.random()}", None)[kind]
+    return (rng.randrange(10**6), round(rng.random(), 12), f"a value {rng.random()}", None)[kind]
 
 
 def _referred(rng: random.Random) -> Schema:
