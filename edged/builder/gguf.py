@@ -11,6 +11,8 @@ from typing import Any
 
 import gguf
 
+from edged.builder.gguf_header import check_lengths
+from edged.engine.tokenizer.definition import MAX_TOKEN_CHARACTERS
 from edged.errors import BuildError
 
 
@@ -23,6 +25,27 @@ class TokenType(IntEnum):
     USER_DEFINED = 4
     UNUSED = 5
     BYTE = 6
+
+
+# By key, the type of its value, or of each item of its array.
+_VALUES: dict[str, type] = {
+    "tokenizer.chat_template": str,
+    "tokenizer.ggml.model": str,
+    "tokenizer.ggml.pre": str,
+    "tokenizer.ggml.bos_token_id": int,
+    "tokenizer.ggml.eos_token_id": int,
+    "tokenizer.ggml.eot_token_id": int,
+    "tokenizer.ggml.eom_token_id": int,
+    "tokenizer.ggml.unknown_token_id": int,
+    "tokenizer.ggml.add_bos_token": bool,
+    "tokenizer.ggml.add_space_prefix": bool,
+}
+_ARRAYS: dict[str, type] = {
+    "tokenizer.ggml.tokens": str,
+    "tokenizer.ggml.token_type": int,
+    "tokenizer.ggml.merges": str,
+    "tokenizer.ggml.scores": float,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +99,13 @@ def read_gguf(path: Path) -> GgufFile:
         BuildError: It is not a readable .gguf file, or has no tokenizer.
     """
     try:
+        check_lengths(path)
         reader = gguf.GGUFReader(str(path))
         values = {key: item.contents() for key, item in reader.fields.items()}
     except (ValueError, IndexError, KeyError, OSError, OverflowError, MemoryError) as error:
-        raise BuildError(f"{path}: not a readable .gguf file: {error}") from error
+        raise BuildError(
+            f"{path}: not a readable .gguf file: {error}; download it again, or take another one"
+        ) from error
     architecture = values.get("general.architecture")
     if not isinstance(architecture, str):
         raise BuildError(f"{path}: the file does not say general.architecture")
@@ -99,12 +125,13 @@ def read_gguf(path: Path) -> GgufFile:
 
 
 def _read_vocabulary(values: dict[str, Any], path: Path) -> Vocabulary:
+    _check_types(values, path)
     known = {
         key.removeprefix("tokenizer.ggml."): value
         for key, value in values.items()
         if key.startswith("tokenizer.ggml.")
     }
-    if not isinstance(known.get("model"), str) or not known.get("tokens"):
+    if not known.get("model") or not known.get("tokens"):
         raise BuildError(f"{path}: the file holds no tokenizer (tokenizer.ggml.model and .tokens)")
     tokens = tuple(known["tokens"])
     ends = (known.get("eot_token_id"), known.get("eom_token_id"))
@@ -127,6 +154,17 @@ def _read_vocabulary(values: dict[str, Any], path: Path) -> Vocabulary:
     return vocabulary
 
 
+def _check_types(values: dict[str, Any], path: Path) -> None:
+    for key in values.keys() & _VALUES.keys():
+        kind = _VALUES[key]
+        if type(values[key]) is not kind:
+            raise BuildError(f"{path}: {key} is not of type {kind.__name__}; take another file")
+    for key in values.keys() & _ARRAYS.keys():
+        kind, items = _ARRAYS[key], values[key]
+        if type(items) is not list or any(type(item) is not kind for item in items):
+            raise BuildError(f"{path}: {key} is no array of {kind.__name__}; take another file")
+
+
 def _check(vocabulary: Vocabulary, path: Path) -> None:
     count = len(vocabulary.tokens)
     if len(vocabulary.types) != count:
@@ -135,6 +173,11 @@ def _check(vocabulary: Vocabulary, path: Path) -> None:
     for token_id in ids:
         if token_id is not None and not 0 <= token_id < count:
             raise BuildError(f"{path}: special token id {token_id} is outside the {count} tokens")
+    longest = max(map(len, vocabulary.tokens))
+    if longest > MAX_TOKEN_CHARACTERS:
+        raise BuildError(
+            f"{path}: a token has {longest} characters, at most {MAX_TOKEN_CHARACTERS} are allowed"
+        )
     if len(set(vocabulary.tokens)) != count:
         twice = next(text for text, uses in Counter(vocabulary.tokens).items() if uses > 1)
         raise BuildError(f"{path}: the vocabulary holds the token {twice!r} twice")

@@ -4,6 +4,8 @@ Rule: refuse an algorithm that is not known to be right. With a slightly wrong t
 answers nonsense fluently, and no later step notices.
 """
 
+import math
+
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from edged.builder.gguf import TokenType, Vocabulary
@@ -88,6 +90,8 @@ def _split_merge(merge: str, ids: dict[str, int]) -> tuple[str, str]:
 def _sentencepiece(vocabulary: Vocabulary) -> Tokenizer:
     if len(vocabulary.scores) != len(vocabulary.tokens):
         raise BuildError("tokenizer.ggml.scores does not have one score for each token")
+    if not all(map(math.isfinite, vocabulary.scores)):
+        raise BuildError("tokenizer.ggml.scores has one that is no number, so merges have no order")
     bytes_found = {vocabulary.tokens[token_id] for token_id in vocabulary.ids_of(TokenType.BYTE)}
     missing = {f"<0x{byte:02X}>" for byte in range(256)} - bytes_found
     if missing:

@@ -23,7 +23,7 @@ from edged.errors import BundleError
 _VALUES_PER_TOKEN = 8
 _VALUES = 1 << 16
 _MAX_ADDED_TOKENS = 8192
-_MAX_TOKEN_CHARACTERS = 1024
+MAX_TOKEN_CHARACTERS = 1024
 _MAX_STEPS = 16
 # Characters that a normalizer makes of one, at most.
 _MAX_GROWTH = 64
@@ -121,8 +121,8 @@ def _check_tokens(tree: dict[str, Any], vocab_size: int | None) -> None:
     added = [token["content"] for token in tree.get("added_tokens") or []]
     if len(added) > _MAX_ADDED_TOKENS:
         _refuse(f"added_tokens: {len(added)}, must be {_MAX_ADDED_TOKENS} at most")
-    if max(map(len, (*names, *added)), default=0) > _MAX_TOKEN_CHARACTERS:
-        _refuse(f"a token has more than {_MAX_TOKEN_CHARACTERS} characters")
+    if max(map(len, (*names, *added)), default=0) > MAX_TOKEN_CHARACTERS:
+        _refuse(f"a token has more than {MAX_TOKEN_CHARACTERS} characters")
 
 
 def _steps(tree: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
