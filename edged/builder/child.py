@@ -3,8 +3,9 @@
 The libraries of a step take seconds to import: ``prepare`` has a process do so while another step
 runs.
 
-Rule: the output of a step and of its libraries goes to a log file, never to the terminal; an error
-quotes its last lines.
+Rule: the output of a step and of its libraries goes to a log file, never to the terminal. What a
+library raises is told in one line, its traceback is in the log; the death of a process quotes the
+last lines of the log.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -34,6 +36,7 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TE
 
 _CONTEXT: "SpawnContext | ForkServerContext" = multiprocessing.get_context("spawn")
 _QUOTED_LINES = 12
+_QUOTED_CHARACTERS = 300
 _DISK_FULL = "No space left on device"  # glibc and Rust both say so
 
 
@@ -118,7 +121,14 @@ def run(step: Step, log: Path, on_progress: OnProgress) -> Any:  # noqa: ANN401 
     kind, value = message
     if kind == "refused":
         raise BuildError(value)
+    if kind == "failed":
+        raise BuildError(_describe_failure(step, value, log))
     return value
+
+
+def one_line(error: Exception) -> str:
+    """Return the beginning of what a library says, which may be pages."""
+    return " ".join(str(error).split())[:_QUOTED_CHARACTERS]
 
 
 def _listen(connection: Connection, on_progress: OnProgress) -> tuple[str, Any] | None:
@@ -138,19 +148,27 @@ def _main(connection: Connection, target: str, log: str, environment: Mapping[st
     os.dup2(descriptor, sys.__stdout__.fileno() if sys.__stdout__ else 1)
     os.dup2(descriptor, sys.__stderr__.fileno() if sys.__stderr__ else 2)
     os.environ.update(environment)
-    module, _, name = target.partition(":")
-    step = getattr(importlib.import_module(module), name)
-    arguments = connection.recv()
 
     def on_progress(done: int, total: int | None) -> None:
         connection.send(("progress", (done, total)))
 
     try:
-        result = step(on_progress, **arguments)
+        module, _, name = target.partition(":")
+        step = getattr(importlib.import_module(module), name)
+        result = step(on_progress, **connection.recv())
     except BuildError as error:
         connection.send(("refused", str(error)))
+    except Exception as error:  # noqa: BLE001 - what libraries make of a damaged model is anything
+        traceback.print_exc()
+        connection.send(("failed", f"{type(error).__name__}: {one_line(error)}"))
     else:
         connection.send(("result", result))
+
+
+def _describe_failure(step: Step, reason: str, log: Path) -> str:
+    if _DISK_FULL in reason + _tail(log):
+        return f"{step.title}: {no_space(step.folder, step.disk_bytes)}"
+    return f"{step.title} failed: {reason} (the whole log is in {log})"
 
 
 def _describe_death(step: Step, exitcode: int | None, log: Path) -> str:

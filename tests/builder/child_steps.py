@@ -28,7 +28,7 @@ def refuse(_on_progress: OnProgress) -> NoReturn:
 
 
 def fail(_on_progress: OnProgress) -> NoReturn:
-    raise ValueError("a library gave up")
+    raise ValueError("a library\ngave up  on this\n")
 
 
 def fill_disk(_on_progress: OnProgress) -> NoReturn:
