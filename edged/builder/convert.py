@@ -17,9 +17,10 @@ from typing import Any
 import gguf
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
-from edged.builder.child import OnProgress
+from edged.builder.child import OnProgress, one_line
+from edged.builder.claims import check_claims
 from edged.builder.gguf import GgufFile, Vocabulary, read_gguf
 from edged.builder.gguf_tokenizer import adds_bos, build_tokenizer
 from edged.builder.stop_tokens import turn_end
@@ -120,10 +121,9 @@ def convert_tokenizer(on_progress: OnProgress, folder: str, target: str) -> None
         fast = tokenizer.backend_tokenizer
         fast.save(target)
     except (ValueError, ImportError, AttributeError, OSError, TypeError) as error:
-        reason = str(error).strip().partition("\n")[0][:200]
         raise BuildError(
             f"{folder}: there is no tokenizer.json in it, and the slow tokenizer cannot be "
-            f"converted ({reason}): save it once with transformers' "
+            f"converted ({one_line(error)}): save it once with transformers' "
             "AutoTokenizer.from_pretrained(...).save_pretrained(...) and build from that"
         ) from error
     # Some conversions split words into letters.
@@ -149,6 +149,10 @@ def _token_facts(vocabulary: Vocabulary, tokenizer: Tokenizer) -> dict[str, Any]
 
 def _load(source: Path, file: GgufFile) -> Any:  # noqa: ANN401 - transformers is untyped
     try:
+        config = AutoConfig.from_pretrained(
+            source.parent, gguf_file=source.name, local_files_only=True
+        )
+        check_claims(config, file.tensor_sizes.values(), source)
         model, info = AutoModelForCausalLM.from_pretrained(
             source.parent,
             gguf_file=source.name,
@@ -158,7 +162,7 @@ def _load(source: Path, file: GgufFile) -> Any:  # noqa: ANN401 - transformers i
         )
     except (ValueError, NotImplementedError, KeyError, RuntimeError) as error:
         raise BuildError(
-            f"the weights of a {file.architecture} file cannot be read: {error}; "
+            f"the weights of a {file.architecture} file cannot be read: {one_line(error)}; "
             "build from the model's Hugging Face folder instead"
         ) from error
     problems = [

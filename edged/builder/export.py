@@ -3,8 +3,6 @@
 Rule: an export is used only after its logits were compared with the torch model's.
 """
 
-import json
-import math
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edged.builder import child
 from edged.builder.fetch import Checkpoint
-from edged.builder.hffolder import open_folder
+from edged.builder.hffolder import tensor_sizes
 from edged.builder.store import new_entry, open_entry, seal
 from edged.bundle.manifest import MODEL
 from edged.errors import BuildError
@@ -104,24 +102,8 @@ def count_parameters(checkpoint: Checkpoint) -> int:
 
 
 def _fp32_bytes(checkpoint: Checkpoint) -> int:
-    """Return the size of the weights as 32-bit floats, from the safetensors headers."""
-    total = 0
-    for name in open_folder(checkpoint.folder).weights:
-        if name.endswith(".safetensors"):
-            total += 4 * sum(_element_counts(checkpoint.folder / name))
-    return total
-
-
-def _element_counts(path: Path) -> list[int]:
-    # safetensors: 8 bytes little-endian length, then that much JSON.
-    try:
-        with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header: dict[str, Any] = json.loads(stream.read(min(length, 100_000_000)))
-        shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BuildError(f"{path}: not a safetensors file: {error}") from error
-    return [math.prod(shape) for shape in shapes]
+    """Return the size of the weights as 32-bit floats."""
+    return 4 * sum(tensor_sizes(checkpoint.folder))
 
 
 def _check_memory(need_bytes: int) -> None:

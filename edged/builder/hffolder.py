@@ -1,6 +1,8 @@
 """Read a local Hugging Face folder: its files, stop tokens, chat template and licence."""
 
 import json
+import math
+import operator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from edged.errors import BuildError, BundleError
 
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = "model.safetensors"
+_MAX_HEADER_BYTES = 100_000_000  # as the safetensors library has it
 _SETTINGS = (
     "config.json",
     "generation_config.json",
@@ -64,6 +67,16 @@ def open_folder(path: Path) -> HfFolder:
     if not set(settings) & {TOKENIZER, "tokenizer.model", "vocab.json"}:
         raise BuildError(f"{path}: there is no {TOKENIZER} (and no tokenizer.model) in it")
     return HfFolder(path, config, _weights(path), tuple(settings))
+
+
+def tensor_sizes(folder: Path) -> list[int]:
+    """Return the number of elements of each tensor of a folder's weights.
+
+    Raises:
+        BuildError: The weights are missing or damaged.
+    """
+    names = [name for name in _weights(folder) if name != _INDEX]
+    return [size for name in names for size in _tensor_sizes(folder / name)]
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
@@ -138,6 +151,24 @@ def _weights(path: Path) -> tuple[str, ...]:
             pickled = "; .bin files can run code and are not read" if _has_pickle(path) else ""
             raise BuildError(f"{path}: the weights {name} are missing{pickled}")
     return (*names, _INDEX) if (path / _INDEX).is_file() else tuple(names)
+
+
+def _tensor_sizes(path: Path) -> list[int]:
+    # safetensors: 8 bytes little-endian length, then that much JSON, then the tensors' bytes.
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(min(length, _MAX_HEADER_BYTES)))
+        header.pop("__metadata__", None)
+        offsets = [entry["data_offsets"] for entry in header.values()]
+        sizes = [math.prod(map(operator.index, entry["shape"])) for entry in header.values()]
+        size_bytes = path.stat().st_size - 8 - length
+        is_whole = sum(end - begin for begin, end in offsets) == size_bytes
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BuildError(f"{path}: not a safetensors file ({error}); download it again") from error
+    if not is_whole or any(not 0 <= size <= 8 * size_bytes for size in sizes):
+        raise BuildError(f"{path}: its tensors are not of the file's size; download it again")
+    return sizes
 
 
 def _has_pickle(path: Path) -> bool:

@@ -17,7 +17,9 @@ from optimum.exporters.onnx import onnx_export_from_model
 from optimum.exporters.tasks import TasksManager
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
-from edged.builder.child import OnProgress
+from edged.builder.child import OnProgress, one_line
+from edged.builder.claims import check_claims
+from edged.builder.hffolder import tensor_sizes
 from edged.engine.loading import load_graph
 from edged.errors import BuildError
 
@@ -87,7 +89,7 @@ def _export(
         )
     except (ValueError, KeyError, NotImplementedError) as error:
         kind = json.loads((source / "config.json").read_bytes()).get("model_type")
-        raise BuildError(f"Optimum cannot export a {kind} model: {error}") from error
+        raise BuildError(f"Optimum cannot export a {kind} model: {one_line(error)}") from error
     on_progress(2, _STEPS)
     return token_ids, reference
 
@@ -110,9 +112,10 @@ def _load(source: Path) -> Any:  # noqa: ANN401 - transformers is untyped
     """Load the torch model.
 
     Raises:
-        BuildError: Weights are missing or have other shapes.
+        BuildError: Weights are damaged or missing, have other shapes, or are far fewer.
     """
     config = AutoConfig.from_pretrained(source, local_files_only=True)
+    check_claims(config, tensor_sizes(source), source)
     # torch's fast attention silently ignores a soft cap; the eager one applies it.
     is_capped = getattr(config, "attn_logit_softcapping", None) is not None
     model, info = AutoModelForCausalLM.from_pretrained(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -186,6 +187,25 @@ def test_missing_weights_are_refused(tmp_path: Path) -> None:
             optimum.export_checkpoint(lambda *_: None, str(checkpoint.folder), str(tmp_path / "o"))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        # Each alone would take more than the memory of a machine, or hours.
+        ({"vocab_size": 10**9}, r"a model of \d{11} parameters, and there are \d{5}:"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, and there are 20 tensors"),
+    ],
+)
+def test_a_model_that_is_far_larger_than_its_weights_is_not_made(
+    checkpoint: Checkpoint, tmp_path: Path, changes: dict[str, int], message: str
+) -> None:
+    folder = tmp_path / "hf"
+    shutil.copytree(checkpoint.folder, folder)
+    config = json.loads((folder / "config.json").read_bytes())
+    (folder / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
+    with pytest.raises(BuildError, match=f"{folder}: .*{message}"):
+        optimum.export_checkpoint(lambda *_: None, str(folder), str(tmp_path / "o"))
+
+
 def test_too_little_memory_is_refused_before_the_start(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,12 +235,20 @@ def test_the_estimate_follows_the_weights(checkpoint: Checkpoint, tmp_path: Path
     assert estimate(larger) - estimate(checkpoint) > 4 * more
 
 
+def put_header(path: Path, header: bytes) -> None:
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(b"\x02" + bytes(7) + b"[]"),
         lambda path: path.write_bytes(b"\x10" + bytes(7) + b'{"a": {"x": [1]}}'),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: put_header(path, b"[" * 300_000),
+        lambda path: put_header(path, b'{"a": {"shape": ["x"], "data_offsets": [0, 0]}}'),
+        lambda path: put_header(path, b'{"a": {"shape": [%d], "data_offsets": [0, 0]}}' % 2**60),
     ],
 )
 def test_damaged_safetensors_are_named(
@@ -232,7 +260,7 @@ def test_damaged_safetensors_are_named(
         if path.is_file():
             (folder / path.name).write_bytes(path.read_bytes())
     damage(folder / "model.safetensors")
-    with pytest.raises(BuildError, match="not a safetensors file"):
+    with pytest.raises(BuildError, match=r"hf/model.safetensors: .*; download it again"):
         export.estimate_memory_bytes(replace(checkpoint, folder=folder))
 
 

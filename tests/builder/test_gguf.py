@@ -293,6 +293,9 @@ def test_a_file_without_a_stop_token_is_refused(tmp_path: Path) -> None:
         ({"rope.scaling.factor": 8.0}, "rope.scaling.factor = 8.0 is not understood"),
         ({"attention.key_length": 64}, "attention.key_length = 64 became 8"),
         ({"expert_count": 8}, "expert_count = 8 is not understood"),
+        # Either would take more than the memory of a machine, or hours.
+        ({"block_count": 10**9}, "num_hidden_layers is 1000000000, and there are 20 tensors"),
+        ({"vocab_size": 10**9}, "a model of 32000018592 parameters, and there are 39712"),
     ],
 )
 def test_a_hyperparameter_that_would_be_lost_is_refused(
