@@ -3,11 +3,11 @@
 import json
 import math
 import operator
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tokenizers import Tokenizer
 
 from edged.builder.stop_tokens import turn_end
@@ -17,6 +17,10 @@ from edged.errors import BuildError, BundleError
 
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = "model.safetensors"
+# In the header of a model card. No YAML reader: the card is a stranger's, and one line is enough.
+_LICENCE = re.compile(r"---\n(?:(?!---).*\n)*?license: *[\"']?([\w.+-]+)[\"']? *(?:#.*)?\n")
+_LARGEST_ID = (1 << 31) - 1
+_MAX_CARD_CHARACTERS = 1 << 16
 _MAX_HEADER_BYTES = 100_000_000  # as the safetensors library has it
 _SETTINGS = (
     "config.json",
@@ -59,7 +63,8 @@ def open_folder(path: Path) -> HfFolder:
     """
     config = _read_json(path / "config.json")
     if "quantization_config" in config:
-        method = dict(config["quantization_config"] or {}).get("quant_method", "unknown")
+        said = config["quantization_config"]
+        method = said.get("quant_method", "unknown") if isinstance(said, dict) else said
         raise BuildError(
             f"{path}: the weights are already quantized ({method}); take the original ones"
         )
@@ -120,7 +125,7 @@ def token_facts(folder: HfFolder, tokenizer: Tokenizer) -> dict[str, Any]:
         "chat_template": template,
         "bos_token": bos,
         "eos_token": eos,
-        "add_bos_token": _adds_bos(tokenizer, bos),
+        "add_bos_token": _adds_bos(folder.path / TOKENIZER, tokenizer, bos),
     }
 
 
@@ -129,28 +134,32 @@ def licence(folder: Path) -> str | None:
     card = folder / "README.md"
     if not card.is_file():
         return None
-    parts = card.read_text(encoding="utf-8", errors="replace").split("---\n", 2)
-    try:
-        header = yaml.safe_load(parts[1]) if len(parts) > 2 and not parts[0] else None  # noqa: PLR2004 - before, header, rest
-    except yaml.YAMLError:
-        return None
-    value = header.get("license") if isinstance(header, dict) else None
-    return value if isinstance(value, str) else None
+    with card.open(encoding="utf-8", errors="replace") as file:
+        found = _LICENCE.match(file.read(_MAX_CARD_CHARACTERS))
+    return found[1] if found else None
 
 
 def _weights(path: Path) -> tuple[str, ...]:
-    if (path / _INDEX).is_file():
-        index = _read_json(path / _INDEX)
-        names = sorted({str(name) for name in dict(index.get("weight_map") or {}).values()})
-    else:
-        names = [_WEIGHTS]
+    # As Transformers does it: what the index names is not read where there is one file.
+    has_index = (path / _INDEX).is_file() and not (path / _WEIGHTS).is_file()
+    names = _indexed(path / _INDEX) if has_index else [_WEIGHTS]
     for name in names:
-        if Path(name).name != name:
-            raise BuildError(f"{path / _INDEX}: {name!r} is outside the folder")
         if not (path / name).is_file():
             pickled = "; .bin files can run code and are not read" if _has_pickle(path) else ""
             raise BuildError(f"{path}: the weights {name} are missing{pickled}")
-    return (*names, _INDEX) if (path / _INDEX).is_file() else tuple(names)
+    return (*names, _INDEX) if has_index else tuple(names)
+
+
+def _indexed(index: Path) -> list[str]:
+    named = _read_json(index).get("weight_map")
+    if not isinstance(named, dict) or not named:
+        raise BuildError(f"{index}: weight_map must name the file of each weight")
+    names = sorted(set(map(str, named.values())))
+    for name in names:
+        # Transformers would read any other file as a pickle.
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise BuildError(f"{index}: {name!r} is no safetensors file in this folder")
+    return names
 
 
 def _tensor_sizes(path: Path) -> list[int]:
@@ -176,20 +185,30 @@ def _has_pickle(path: Path) -> bool:
 
 
 def _template(folder: HfFolder, settings: dict[str, Any]) -> str | None:
-    if (folder.path / "chat_template.jinja").is_file():
-        return (folder.path / "chat_template.jinja").read_text(encoding="utf-8")
+    path = folder.path / "chat_template.jinja"
+    if path.is_file():
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise BuildError(f"{path}: not UTF-8 text: {error}") from error
     template = settings.get("chat_template")
     if template is None:
         template = _optional_json(folder, "chat_template.json").get("chat_template")
     if isinstance(template, list):  # several templates by name
-        named = {item.get("name"): item.get("template") for item in template}
-        template = named.get("default")
+        named = [item for item in template if isinstance(item, dict)]
+        found = [item.get("template") for item in named if item.get("name") == "default"]
+        template = found[-1] if found else None
     return template if isinstance(template, str) and template else None
 
 
-def _adds_bos(tokenizer: Tokenizer, bos: str | None) -> bool:
+def _adds_bos(path: Path, tokenizer: Tokenizer, bos: str | None) -> bool:
     # Measured: tokenizer_config.json may say something else than the tokenizer does.
-    ids = tokenizer.encode("a", add_special_tokens=True).ids
+    try:
+        ids = tokenizer.encode("a", add_special_tokens=True).ids
+    except BaseException as error:
+        if not definition.is_library_failure(error):
+            raise
+        raise BuildError(f"{path}: post_processor: cannot be run ({error})") from error
     return bos is not None and ids[:1] == [tokenizer.token_to_id(bos)]
 
 
@@ -208,7 +227,7 @@ def _of_id(tokenizer: Tokenizer, config: dict[str, Any], key: str) -> str | None
 
 def _ids(value: object) -> list[int]:
     values = value if isinstance(value, list) else [value]
-    return [item for item in values if isinstance(item, int) and not isinstance(item, bool)]
+    return [item for item in values if type(item) is int and 0 <= item <= _LARGEST_ID]
 
 
 def _optional_json(folder: HfFolder, name: str) -> dict[str, Any]:
@@ -218,9 +237,11 @@ def _optional_json(folder: HfFolder, name: str) -> dict[str, Any]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_bytes())
+        # Half of a surrogate pair: a manifest could not be written.
+        json.dumps(document, ensure_ascii=False).encode()
     except OSError as error:
         raise BuildError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BuildError(f"{path}: not JSON: {error}") from error
     if not isinstance(document, dict):
         raise BuildError(f"{path}: must be a JSON object")

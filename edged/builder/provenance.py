@@ -90,7 +90,8 @@ def context_limit(config: dict[str, Any], wanted: int | None) -> int:
     Raises:
         BuildError: the recipe's is longer than the model's own.
     """
-    own = next((config[key] for key in _LENGTH_KEYS if isinstance(config.get(key), int)), None)
+    named = [config[key] for key in _LENGTH_KEYS if type(config.get(key)) is int]
+    own = next((length for length in named if length > 0), None)
     if wanted is None:
         return min(own or _LENGTH_DEFAULT, _LENGTH_MAX)
     if own is not None and wanted > own:

@@ -24,6 +24,8 @@ from tests.tiny_model import write_tiny_model
         ({"max_position_embeddings": 131072}, None, 32768),
         ({"max_position_embeddings": 131072}, 65536, 65536),
         ({}, None, 2048),
+        ({"max_position_embeddings": -5, "n_positions": 1024}, None, 1024),
+        ({"max_position_embeddings": True}, None, 2048),
         ({}, 512, 512),
     ],
 )
