@@ -91,10 +91,13 @@ def read_tokenizer(path: Path) -> Tokenizer:
         BuildError: It is not a tokenizer, or of a kind that the device refuses.
     """
     try:
-        return definition.read_tokenizer(path.read_text(encoding="utf-8"))
+        tokenizer = definition.read_tokenizer(path.read_text(encoding="utf-8"))
     except (BundleError, OSError, UnicodeDecodeError) as error:
         reason = str(error).removeprefix(f"{TOKENIZER}: ").partition("; rebuild")[0]
         raise BuildError(f"{path}: {reason}") from error
+    if not tokenizer.encode("a", add_special_tokens=False).ids:
+        raise BuildError(f"{path}: makes no tokens of a text: its vocabulary is not the model's")
+    return tokenizer
 
 
 def token_facts(folder: HfFolder, tokenizer: Tokenizer) -> dict[str, Any]:

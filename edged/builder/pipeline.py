@@ -183,6 +183,12 @@ def _build(request: _Request, checkpoint: Checkpoint) -> Bundle:
     reference = make_reference(exported, checkpoint.sha256, limit, request.cache, request.progress)
     share = max(_SIZE_SHARE[scheme] for scheme in request.schemes)
     facts = model_facts(config, count_parameters(checkpoint), reference.folder)
+    if max(checkpoint.stop_token_ids) >= facts.vocab_size:
+        raise BuildError(
+            f"{request.recipe.source.location}: eos_token_id {max(checkpoint.stop_token_ids)} is "
+            f"outside the vocabulary of {facts.vocab_size} tokens; correct generation_config.json "
+            "or config.json"
+        )
     with staging(request.folder, int(share * reference.size_bytes)) as partial:
         shutil.copyfile(checkpoint.folder / TOKENIZER, partial / TOKENIZER)
         task = Task(

@@ -68,6 +68,14 @@ def test_a_post_processor_that_panics_is_named(folder: Path) -> None:
         facts(folder)
 
 
+def test_a_tokenizer_without_a_vocabulary_is_refused(folder: Path) -> None:
+    state = json.loads((folder / "tokenizer.json").read_bytes())
+    state["model"] |= {"vocab": {}, "merges": []}
+    put(folder, "tokenizer.json", state | {"added_tokens": []})
+    with pytest.raises(BuildError, match=r"tokenizer.json: makes no tokens of a text"):
+        facts(folder)
+
+
 @pytest.mark.parametrize("wrong", [-1, 1 << 40, 1 << 70, True, "2"])
 def test_an_id_that_is_none_is_left_out(folder: Path, wrong: object) -> None:
     put(folder, "generation_config.json", {"eos_token_id": [wrong, 2]})

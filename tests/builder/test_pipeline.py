@@ -403,6 +403,19 @@ def test_too_little_disk_space_is_detected_before_anything_is_written(
     assert not list(small_disk.iterdir())
 
 
+def test_a_stop_token_that_the_model_lacks_is_named_before_anything_is_quantized(
+    workshop: Workshop,
+) -> None:
+    copy = workshop.folder / "llama"
+    shutil.copytree(workshop.source, copy)
+    (copy / "generation_config.json").write_text('{"eos_token_id": 9999}')
+    workshop.source = copy
+    with pytest.raises(BuildError, match=r"llama: eos_token_id 9999 is outside the vocabulary of"):
+        workshop.build()
+    assert "Quantize" not in workshop.log
+    assert not workshop.output.exists()
+
+
 def test_a_folder_that_is_no_bundle_is_never_replaced(workshop: Workshop) -> None:
     workshop.output.mkdir(parents=True)
     (workshop.output / "thesis.txt").write_text("years of work")
