@@ -103,6 +103,24 @@ def test_a_second_installation_changes_and_prints_nothing(
     assert all(line.startswith(f"installed; try: {question} '") for line in lines)
 
 
+@pytest.mark.parametrize("budget", ["500M", "801M", "1000000K", "1.3G"])
+def test_a_repeated_installation_keeps_the_budget(root: Path, bundle: Path, budget: str) -> None:
+    install(root, "--model", str(bundle), "--budget", budget)
+    before = contents(root)
+    install(root)
+    assert contents(root) == before
+
+
+def test_a_budget_written_by_0_2_0_is_not_made_smaller(root: Path, bundle: Path) -> None:
+    install(root, "--model", str(bundle), "--budget", "500M")
+    path = root / CONFIG
+    old = path.read_text("utf-8").partition("\n")[2].replace("437.5M", "437M")
+    path.write_text(settings._HEADER_LINE.format(settings._sum(old)) + old, "utf-8")
+    install(root)
+    assert "MemoryMax=500M" in (root / DROP_IN).read_text("utf-8")
+    assert configuration(root).budget.memory_bytes == 437.5 * 1024**2
+
+
 def test_a_broker_given_with_a_user_has_each_account_speak_for_itself(
     root: Path, bundle: Path
 ) -> None:

@@ -149,7 +149,8 @@ def _model(source: Path | None) -> Path | None:
 
 def _budget_bytes(text: str | None) -> int | None:
     try:
-        return None if text is None else int(_BUDGET.read(text))
+        # Whole MiB, as the unit gets it.
+        return None if text is None else int(_BUDGET.read(text)) // MIB * MIB
     except ValueError:
         raise UsageError(f"--budget: expected {_BUDGET.expected}, such as 800M") from None
 
@@ -224,14 +225,14 @@ def _budget_of(config: Config) -> int:
     """Return the budget from which ``configuration_text`` computed budget.memory."""
     if config.budget.memory_bytes is None:
         return _DEFAULT_BUDGET_BYTES
-    mib = -(-config.budget.memory_bytes * _OWN_SHARE[1] // _OWN_SHARE[0]) / MIB
-    return round(mib) * MIB
+    # Rounded up: edged 0.2.0 wrote its share rounded down to whole MiB.
+    return -(-config.budget.memory_bytes * _OWN_SHARE[1] // (_OWN_SHARE[0] * MIB)) * MIB
 
 
 def configuration_text(layout: Layout, settings: Settings) -> str:
     """Return the text of the configuration file."""
     broker = settings.broker
-    own_bytes = settings.budget_bytes * _OWN_SHARE[0] // _OWN_SHARE[1]
+    own_mib = settings.budget_bytes * _OWN_SHARE[0] / _OWN_SHARE[1] / MIB
     address: dict[str, object] = {"host": broker.host, "port": broker.port}
     if broker.username is not None:
         address["username"] = broker.username
@@ -246,7 +247,7 @@ def configuration_text(layout: Layout, settings: Settings) -> str:
         "model": {"path": str(settings.model)},
         "broker": address,
         **({"security": {"identity": IDENTITY_REQUIRED}} if settings.needs_identity else {}),
-        "budget": {"memory": f"{own_bytes // MIB}M"},
+        "budget": {"memory": f"{own_mib:.10g}M"},  # exact: the budget is computed from it
         "state": {"file": f"{layout.runtime}/state.json", "folder": str(layout.state)},
     }
     hint = f"# Every key: docs/configuration.md. Then: systemctl reload {layout.unit}\n"
