@@ -81,11 +81,7 @@ class Disk:
         Raises:
             OSError: They cannot, such as on a file system that does not know how.
         """
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-        names = _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other)
-        if rename(*names, _RENAME_EXCHANGE) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, f"cannot exchange folders: {os.strerror(number)}", str(other))
+        exchange_names(one, other)
 
     def remove(self, path: Path) -> None:
         """Remove a file, a link, or a folder with all that is in it; nothing if it is not there."""
@@ -110,6 +106,18 @@ class Disk:
                 finally:
                     os.close(file_fd)
             self.sync(Path(parent))
+
+
+def exchange_names(one: Path | str, other: Path | str, folder_fd: int = _AT_FDCWD) -> None:
+    """Give each of two names what the other one has; relative names are those in a folder.
+
+    Raises:
+        OSError: They cannot, such as on a file system that does not know how.
+    """
+    rename = ctypes.CDLL(None, use_errno=True).renameat2
+    if rename(folder_fd, os.fsencode(one), folder_fd, os.fsencode(other), _RENAME_EXCHANGE) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"cannot exchange folders: {os.strerror(number)}", str(other))
 
 
 def _content(folder: Path) -> tuple[dict[str, str], bytes | None]:

@@ -110,7 +110,7 @@ def open_bundle(folder: Path, *, verify: bool = True, trust: Trust | None = None
 
 
 def copy_bundle(folder: Path, target_fd: int) -> Bundle:
-    """Copy a bundle's files into an empty folder, and verify the copy.
+    """Copy a bundle's files into an empty folder, have them on the disk, and verify the copy.
 
     Each file is copied from the descriptor that was checked: its name may lead elsewhere by then.
 
@@ -220,6 +220,8 @@ def _write_file(folder_fd: int, name: str, content: io.BufferedIOBase, size_byte
         while size_bytes > 0 and (piece := content.read(min(size_bytes, _COPY_BYTES))):
             copy.write(piece)
             size_bytes -= len(piece)
+        copy.flush()
+        os.fsync(copy.fileno())
 
 
 def _check_file(file: io.BufferedReader, name: str, entry: FileEntry, *, verify: bool) -> None:

@@ -1,12 +1,15 @@
 """``edged install`` on the running system, with a fake systemctl that records its calls."""
 
+import errno
+import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import edged
 from edged.cli import main
-from edged.commands.install import command
+from edged.commands.install import command, files
 from edged.commands.install.layout import InstallError, Layout
 from edged.commands.install.machine import Machine, succeeds
 from edged.errors import ExitCode
@@ -130,6 +133,37 @@ def test_a_waiting_service_does_not_block_the_installation(
     said = capsys.readouterr().err
     assert "restart edged.service: not complete after 0 s; it continues" in said
     assert "what the journal says" in said
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_a_folder_is_replaced_as_a_whole_or_not_at_all(
+    tmp_path: Path, can_exchange: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interruption while the old one is removed is too late."""
+
+    def interrupted(name: str, *, dir_fd: int) -> None:
+        os.unlink(f"{name}/a", dir_fd=dir_fd)
+        raise KeyboardInterrupt
+
+    def fill(folder_fd: int, text: bytes) -> None:
+        for name in "ab":
+            os.write(os.open(name, os.O_WRONLY | os.O_CREAT, dir_fd=folder_fd), text)
+
+    def cannot_exchange(*_: object) -> None:
+        raise OSError(errno.EINVAL, "cannot")
+
+    if not can_exchange:
+        monkeypatch.setattr(files, "exchange_names", cannot_exchange)
+    with files.opened_folder(Path("/"), tmp_path) as folder_fd:
+        for text in (b"old", b"new"):
+            files.replace_folder(folder_fd, "model", partial(fill, text=text))
+            assert [(tmp_path / "model" / name).read_bytes() for name in "ab"] == [text] * 2
+        assert list(tmp_path.iterdir()) == [tmp_path / "model"]
+        if can_exchange:
+            monkeypatch.setattr("shutil.rmtree", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                files.replace_folder(folder_fd, "model", partial(fill, text=b"last"))
+            assert [(tmp_path / "model" / name).read_bytes() for name in "ab"] == [b"last"] * 2
 
 
 def test_unchanged_files_are_neither_written_nor_removed(

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from edged.bundle.disk import exchange_names
 from edged.bundle.plain_file import open_plain
 from edged.commands.install.layout import InstallError
 
@@ -80,7 +81,11 @@ def replace_file(folder_fd: int, name: str, content: bytes, mode: int) -> None:
 
 
 def replace_folder(folder_fd: int, name: str, fill: Callable[[int], object]) -> None:
-    """Replace a folder by one that ``fill`` fills; until then nobody else can look into it."""
+    """Replace a folder by one that ``fill`` fills; until then nobody else can look into it.
+
+    Interrupted at any point, or without power, there is the old one or the new one, if ``fill``
+    has the files on the disk.
+    """
     partial = f".{name}.partial"
     remove(folder_fd, partial)
     os.mkdir(partial, 0o700, dir_fd=folder_fd)
@@ -89,13 +94,22 @@ def replace_folder(folder_fd: int, name: str, fill: Callable[[int], object]) -> 
         try:
             fill(partial_fd)
             os.fchmod(partial_fd, 0o755)
+            os.fsync(partial_fd)
         finally:
             os.close(partial_fd)
+        _take_name(folder_fd, partial, name)
+    finally:
+        remove(folder_fd, partial)  # what had the name, or an incomplete one
+    os.fsync(folder_fd)
+
+
+def _take_name(folder_fd: int, partial: str, name: str) -> None:
+    try:
+        exchange_names(partial, name, folder_fd)
+    except OSError:
+        # Nothing has the name, or the file system cannot exchange two.
         remove(folder_fd, name)
         os.rename(partial, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
-    except BaseException:
-        remove(folder_fd, partial)
-        raise
 
 
 def remove(folder_fd: int, name: str) -> None:
