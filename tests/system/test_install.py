@@ -14,6 +14,7 @@ from edged.config.keys import Config
 from edged.config.load import load_config
 from edged.errors import ExitCode
 from tests.requirements import require
+from tests.signing import private_key, public_pem
 from tests.tiny_model import write_tiny_bundle
 
 CONFIG = "etc/edged/edged.yaml"
@@ -250,6 +251,21 @@ def test_a_model_that_does_not_fit_the_budget_is_refused_before_any_change(
     assert install(root, "--model", str(bundle), "--budget", "100M") == ExitCode.USAGE
     assert "--budget: 100M is too small: budget.memory" in capsys.readouterr().err
     assert contents(root) == before
+
+
+def test_a_model_that_the_keys_of_the_device_refuse_is_refused_before_any_change(
+    root: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(root, "--model", str(bundle))
+    keys = root / "etc/edged/keys"
+    keys.mkdir()
+    (keys / "maker.pem").write_bytes(public_pem(private_key()))
+    before = contents(root)
+    other = bundle.rename(bundle.with_name("other"))
+    assert install(root, "--model", str(other)) == ExitCode.CONFIG
+    assert f"{other}: not signed: it has no model.sig" in capsys.readouterr().err
+    assert contents(root) == before
+    assert install(root, "--budget", "1G") == 0
 
 
 @pytest.mark.parametrize("name", ["store", "store-kitchen", "drop"])

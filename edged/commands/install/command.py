@@ -8,6 +8,7 @@ from pathlib import Path
 
 import edged
 from edged.bundle.folder import open_bundle
+from edged.bundle.trust import read_trust
 from edged.commands.install import settings as options
 from edged.commands.install.layout import (
     LOCAL_PREFIX,
@@ -79,13 +80,16 @@ def _first_question(settings: Settings) -> str:
 
 
 def _check_fit(layout: Layout, settings: Settings, model: Path | None) -> None:
-    """Check before any change that the model fits the budget.
+    """Check before any change that the service may use the model, and that it fits the budget.
 
     Raises:
-        UsageError: If it does not.
+        SignatureError: If a new one is not signed by a key that the target system needs.
+        UsageError: If it does not fit.
     """
-    bundle = open_bundle(model or layout.inside(settings.model), verify=False)
     config = load_config(configuration_text(layout, settings), "edged.yaml")
+    # What is installed may be used by a configuration that was edited by hand.
+    trust = None if model is None else read_trust(layout.inside(config.security.keys))
+    bundle = open_bundle(model or layout.inside(settings.model), verify=False, trust=trust)
     memory_bytes = config.budget.memory_bytes or settings.budget_bytes
     config = replace(config, budget=replace(config.budget, memory_bytes=memory_bytes))
     # The target may be another device, so only the budget is checked.
