@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import io
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,9 @@ import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import psutil
 
 from edged.bundle.folder import open_bundle
 from edged.commands import ask, local_broker
@@ -63,6 +66,8 @@ def main(arguments: argparse.Namespace) -> int:
     """
     if not arguments.prompt.strip():
         raise UsageError('--prompt: empty; ask something, as in `make demo PROMPT="Hello"`')
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
     bundle = _bundle(arguments.bundle)
     with (
         tempfile.TemporaryDirectory(prefix="edged-demo-") as folder,
@@ -86,6 +91,16 @@ def main(arguments: argparse.Namespace) -> int:
                 with contextlib.suppress(KeyboardInterrupt):
                     daemon.wait()
     return status
+
+
+def _end(number: int, _: object) -> NoReturn:
+    """Stop broker and daemon, which outlive a terminal that is closed, and end."""
+    for again in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(again, signal.SIG_IGN)
+    # One that is being started just now is known to nobody else.
+    for child in psutil.Process().children():
+        child.terminate()
+    sys.exit(128 + number)
 
 
 def _say(step: int, what: str, detail: str) -> None:

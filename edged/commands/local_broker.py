@@ -1,7 +1,7 @@
 """A real broker as a child process on a free loopback port, for the demo and the tests.
 
-Rule: it keeps its port across ``stop()`` and ``start()``, writes only into its folder, and ends
-with the process that started it.
+Rule: it keeps its port across ``stop()`` and ``start()``, and writes only into its folder. Where
+the process that started it is killed, Mosquitto runs on.
 """
 
 import contextlib

@@ -1,14 +1,19 @@
 """``edged demo``: from prompt to answer on one machine; clear errors if something is missing."""
 
+import contextlib
+import os
+import select
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from edged.commands.demo import PORT
-from edged.commands.local_broker import MOSQUITTO
+from edged.commands.local_broker import MOSQUITTO, is_listening
 from tests.requirements import require
 from tests.system.broker.conftest import require_iotcore
 
@@ -40,6 +45,51 @@ def test_it_asks_a_real_daemon_through_either_broker(bundle: Path, name: str) ->
     assert '"status": "ok"' in shown.stdout
     assert "mosquitto_pub" in shown.stdout
     assert "edged ask --broker" in shown.stdout
+
+
+def session(leader: int) -> list[int]:
+    """Return the processes of a session; a process that is gone has none."""
+    found = []
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError):
+            found += [pid] if os.getsid(pid) == leader else []
+    return found
+
+
+def has_ended(pid: int) -> bool:
+    """Wait until a process has ended, reaped or not."""
+    with contextlib.suppress(ProcessLookupError), os.fdopen(os.pidfd_open(pid), "rb") as process:
+        return bool(select.select([process], [], [], 30)[0])
+    return True
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("step", ["broker", "daemon"])
+def test_closed_with_its_terminal_or_terminated_it_leaves_nothing_running(
+    bundle: Path, tmp_path: Path, number: signal.Signals, step: str
+) -> None:
+    require(MOSQUITTO, "mosquitto is not installed (apt install mosquitto)")
+    command = [sys.executable, "-m", "edged", "demo", "--bundle", str(bundle), "--keep"]
+    with subprocess.Popen(
+        command,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    ) as shown:
+        assert shown.stdout is not None
+        url = ""
+        for line in shown.stdout:
+            url = url or line.partition("broker  mosquitto on ")[2].strip()
+            if f"] {step}" in line:
+                break
+        # Whoever closes a terminal ends all that runs in it; whoever terminates, this program.
+        (os.killpg if number == signal.SIGHUP else os.kill)(shown.pid, number)
+        assert shown.wait(timeout=60) == 128 + number
+    assert not is_listening(int(url.rpartition(":")[2]))
+    assert list(tmp_path.iterdir()) == []
+    assert [pid for pid in session(shown.pid) if not has_ended(pid)] == []
 
 
 def test_a_bundle_that_cannot_be_taught_says_so_and_answers(bundle: Path) -> None:
