@@ -249,7 +249,11 @@ def test_a_service_is_judged_by_its_state_file(bundle: Bundle, tmp_path: Path) -
         assert only(iter(found), "enforcement").level is level
     file.write_text('{"state": "ready", "budget_bytes": "x"}', "utf-8")
     found = list(check_service(config, service, file.stat().st_mtime))
-    assert only(iter(found), "enforcement").level is Level.FAILURE
+    assert only(iter(found), "state").level is Level.FAILURE
+    file.write_text('{"state": "ready", "broker_error": "timed out"}', "utf-8")
+    found = list(check_service(config, service, file.stat().st_mtime))
+    cut_off = only(iter(found), "state")
+    assert (cut_off.level, "no broker: timed out" in cut_off.said) == (Level.FAILURE, True)
     without = check_service(config_of(bundle), service, 0.0)
     assert only(without, "state").level is Level.WARNING
 

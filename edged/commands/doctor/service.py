@@ -1,9 +1,10 @@
 """Find the running service, and check its state file."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edged.commands.doctor.finding import Finding, failure, good, warning
 from edged.commands.health import judge, read_state
@@ -59,16 +60,21 @@ def check_service(config: Config, service: Service | None, now_s: float) -> Iter
     if not is_well:
         yield failure("state", line, _JOURNAL)
         return
-    yield good("state", line)
-    yield _enforcement(path)
-
-
-def _enforcement(state_file: Path) -> Finding:
     try:
-        state = read_state(state_file)
+        state = read_state(path)
         limit = f"{int(state.get('budget_bytes', 0)) >> 20} MiB"
     except (OSError, ValueError, TypeError, OverflowError) as error:  # not what was judged
-        return failure("enforcement", f"{state_file}: cannot be read: {error}", _JOURNAL)
+        yield failure("state", f"{path}: cannot be read: {error}", _JOURNAL)
+        return
+    if state.get("broker_error") is None:
+        yield good("state", line)
+    else:
+        # Here the broker may well be reached: nothing holds back this program.
+        yield failure("state", line, f"see `broker` and `network`; {_JOURNAL}")
+    yield _enforcement(state, limit)
+
+
+def _enforcement(state: Mapping[str, Any], limit: str) -> Finding:
     if state.get("budget_enforced"):
         return good("enforcement", f"the kernel enforces the budget of {limit}")
     return warning(
