@@ -114,15 +114,24 @@ def bring_specialist(
     with _made(target) as target_fd:
         with opened_folder(source) as source_fd:
             _copy_files(source_fd, target_fd)
-        if (target / WRITER).exists():
-            files = read_files(target, AdaptedModel.of(base), trust=trust)
-            files.check_adapter(target)
-            found = files.description.name
-        else:
-            found = read_specialist(target, BaseModel.of(base), trust=trust).description.name
+        found = checked_name(target, trust, base)
         if found != name:
             raise BundleError(f"{source}: is {found} by now, and was {name}; copy it again")
         return _arrived(target_fd, name, {}, floors)
+
+
+def checked_name(folder: Path, trust: Trust, base: Manifest) -> str:
+    """Return the name of a specialist for the model with the manifest ``base``.
+
+    Raises:
+        BundleError: It is damaged, not signed, or made for another model.
+        BundleUnavailableError: It cannot be read now.
+    """
+    if (folder / WRITER).exists():
+        files = read_files(folder, AdaptedModel.of(base), trust=trust)
+        files.check_adapter(folder)
+        return files.description.name
+    return read_specialist(folder, BaseModel.of(base), trust=trust).description.name
 
 
 @contextmanager

@@ -16,13 +16,21 @@ from edged.commands.doctor import model as model_checks
 from edged.commands.doctor.cpu import check_cpu
 from edged.commands.doctor.device import check_clock, check_device, is_disciplined
 from edged.commands.doctor.finding import Finding, Level
-from edged.commands.doctor.model import check_attention, check_memory, open_model
+from edged.commands.doctor.model import (
+    check_attention,
+    check_memory,
+    check_specialists,
+    open_model,
+)
 from edged.commands.doctor.offline import check_offline
 from edged.commands.doctor.service import check_service, find_service
 from edged.config.keys import BrokerConfig, Config
 from edged.config.load import load_config
 from edged.errors import BundleError
+from edged.specialists.folder import BaseModel, write_specialist
+from edged.specialists.lesson import taught
 from tests.tiny_model import tiny_manifest, write_tiny_bundle
+from tests.unit.lessons import lesson
 
 PI_LINE = "console=serial0,115200 root=PARTUUID=1-02 rootfstype=ext4"
 
@@ -171,6 +179,24 @@ def test_a_model_below_its_gate_is_reported(
     missed = replace(bundle, manifest=replace(bundle.manifest, quality=quality))
     monkeypatch.setattr(model_checks, "open_bundle", lambda _folder, trust: missed)
     assert open_model(config_of(bundle))[1].level is Level.WARNING
+
+
+def test_a_specialist_that_the_service_leaves_out_fails(bundle: Bundle, tmp_path: Path) -> None:
+    made = taught(lesson(), lambda _: None)
+    base = BaseModel.of(bundle.manifest)
+    names = ["lamp", "twin", "foreign", "missing"]
+    for name in names[:3]:
+        found_base = made.description.base if name == "foreign" else base
+        description = replace(made.description, name="lamp", base=found_base)
+        write_specialist(tmp_path / name, replace(made, description=description))
+    folders = ", ".join(str(tmp_path / name) for name in names)
+    config = config_of(bundle, f"specialists: [{folders}]")
+    found = list(check_specialists(config, bundle.manifest))
+    said = ["lamp is intact", "the name lamp is taken", "taught to another", "cannot be read"]
+    levels = [Level.OK, *[Level.FAILURE] * 3]
+    for name, text, level in zip(names, said, levels, strict=True):
+        one = only(iter(found), f"specialist {tmp_path / name}")
+        assert (one.level, text in one.said) == (level, True)
 
 
 def test_the_memory_plan_is_reported_in_parts_and_what_helps_when_it_does_not_fit(

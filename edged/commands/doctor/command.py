@@ -13,7 +13,12 @@ from edged.commands.doctor.broker import check_broker
 from edged.commands.doctor.cpu import check_cpu
 from edged.commands.doctor.device import check_device
 from edged.commands.doctor.finding import Finding, Level, failure
-from edged.commands.doctor.model import check_attention, check_memory, open_model
+from edged.commands.doctor.model import (
+    check_attention,
+    check_memory,
+    check_specialists,
+    open_model,
+)
 from edged.commands.doctor.offline import check_offline
 from edged.commands.doctor.reach import allowed_of, check_reach
 from edged.commands.doctor.service import Service, check_service, find_service
@@ -94,15 +99,14 @@ def _everything(config: Config, service: Service | None) -> Iterator[Finding]:
     yield from check_device(folders)
     yield model
     if bundle is not None:
-        yield from _memory_and_attention(config, bundle, service)
+        yield from _of_the_model(config, bundle, service)
     yield from check_broker(config)
     yield from check_service(config, service, time.time())
     if service is not None:
         yield from check_offline(service.pid, config.broker)
 
 
-def _memory_and_attention(
-    config: Config, bundle: Bundle, service: Service | None
-) -> Iterator[Finding]:
+def _of_the_model(config: Config, bundle: Bundle, service: Service | None) -> Iterator[Finding]:
+    yield from check_specialists(config, bundle.manifest)
     yield check_memory(config, bundle, 0 if service is None else service.resident_bytes)
     yield from check_attention(config, bundle)

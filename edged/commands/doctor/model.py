@@ -6,9 +6,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from edged.bundle.folder import Bundle, open_bundle
-from edged.bundle.manifest import GraphKind
+from edged.bundle.manifest import GraphKind, Manifest
 from edged.bundle.signature import SignatureError
 from edged.commands.doctor.finding import Finding, failure, good, warning
+from edged.commands.staging import checked_name
 from edged.config.keys import Config
 from edged.daemon import memory
 from edged.daemon.invocation import configured_trust
@@ -46,6 +47,23 @@ def open_model(config: Config) -> tuple[Bundle | None, Finding]:
     size_bytes = sum(entry.size_bytes for entry in bundle.manifest.files.values())
     said = f"{bundle.model_id}: all files are intact"
     return bundle, good("model", said, size_bytes=size_bytes, read_s=round(took_s, 2))
+
+
+def check_specialists(config: Config, manifest: Manifest) -> Iterator[Finding]:
+    """Read what was taught, which the service leaves out where it cannot be used."""
+    names: set[str] = set()
+    for folder in config.specialists:
+        check = f"specialist {folder}"
+        try:
+            name = checked_name(folder, configured_trust(config.security), manifest)
+        except (BundleError, OSError) as error:
+            yield failure(check, str(error), "correct it, then: systemctl reload edged")
+            continue
+        if name in names:
+            yield failure(check, f"the name {name} is taken", "teach it with another --name")
+        else:
+            yield good(check, f"{name} is intact, and made for this model")
+        names.add(name)
 
 
 def check_memory(config: Config, bundle: Bundle, resident_bytes: int) -> Finding:
