@@ -23,7 +23,7 @@ from edged.commands.doctor.model import (
     open_model,
 )
 from edged.commands.doctor.offline import check_offline
-from edged.commands.doctor.service import check_service, find_service
+from edged.commands.doctor.service import check_service, failed_unit, find_service
 from edged.config.keys import BrokerConfig, Config
 from edged.config.load import load_config
 from edged.errors import BundleError
@@ -282,6 +282,30 @@ def test_a_service_is_judged_by_its_state_file(bundle: Bundle, tmp_path: Path) -
     assert (cut_off.level, "no broker: timed out" in cut_off.said) == (Level.FAILURE, True)
     without = check_service(config_of(bundle), service, 0.0)
     assert only(without, "state").level is Level.WARNING
+
+
+@pytest.mark.parametrize(
+    ("active", "sub", "said"),
+    [
+        ("failed", "failed", "failed (exit-code, exit status 78)"),
+        ("activating", "auto-restart", "auto-restart (exit-code, exit status 78)"),
+        ("inactive", "dead", None),
+        ("active", "running", None),
+    ],
+)
+def test_a_service_that_failed_is_told_from_one_that_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, active: str, sub: str, said: str | None
+) -> None:
+    program = tmp_path / "systemctl"
+    lines = f"ActiveState={active}\nSubState={sub}\nResult=exit-code\nExecMainStatus=78"
+    program.write_text(f"#!/bin/sh\nprintf '{lines}\\n'\n", "utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    failed = failed_unit("edged.service")
+    assert failed == said
+    config = load_config("model: {path: none}", "edged.yaml")
+    found = only(check_service(config, None, 0.0, failed), "service")
+    assert found.level is (Level.WARNING if said is None else Level.FAILURE)
 
 
 def test_a_process_that_is_gone_is_no_service() -> None:

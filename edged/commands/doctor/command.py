@@ -21,7 +21,7 @@ from edged.commands.doctor.model import (
 )
 from edged.commands.doctor.offline import check_offline
 from edged.commands.doctor.reach import allowed_of, check_reach
-from edged.commands.doctor.service import Service, check_service, find_service
+from edged.commands.doctor.service import Service, check_service, failed_unit, find_service
 from edged.config.keys import Config
 from edged.daemon.invocation import add_config_arguments, read_config
 from edged.errors import EdgedError, ExitCode
@@ -80,7 +80,8 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
     if arguments.offline:
         yield from _offline(config, service)
         return
-    yield from _everything(config, service)
+    failed = None if arguments.pid is not None else failed_unit(arguments.unit)
+    yield from _everything(config, service, failed)
     if service is not None and arguments.pid is None:
         yield from check_reach(config.broker, allowed_of(arguments.unit))
 
@@ -92,7 +93,7 @@ def _offline(config: Config, service: Service | None) -> Iterator[Finding]:
         yield from check_offline(service.pid, config.broker)
 
 
-def _everything(config: Config, service: Service | None) -> Iterator[Finding]:
+def _everything(config: Config, service: Service | None, failed: str | None) -> Iterator[Finding]:
     bundle, model = open_model(config)
     yield from check_cpu(bundle.manifest if bundle else None)
     folders = (config.state.folder,) if config.state.folder is not None else ()
@@ -101,7 +102,7 @@ def _everything(config: Config, service: Service | None) -> Iterator[Finding]:
     if bundle is not None:
         yield from _of_the_model(config, bundle, service)
     yield from check_broker(config)
-    yield from check_service(config, service, time.time())
+    yield from check_service(config, service, time.time(), failed)
     if service is not None:
         yield from check_offline(service.pid, config.broker)
 

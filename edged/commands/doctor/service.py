@@ -37,14 +37,20 @@ def find_service(unit: str, pid: int | None = None, proc: Path = Path("/proc")) 
     return Service(number, int(resident.split()[1]) * 1024)
 
 
-def check_service(config: Config, service: Service | None, now_s: float) -> Iterator[Finding]:
+def check_service(
+    config: Config, service: Service | None, now_s: float, failed: str | None = None
+) -> Iterator[Finding]:
     """Check the process and its state file.
 
     Args:
         config: Of the service.
         service: Its process, or None.
         now_s: Seconds since the epoch.
+        failed: How its unit has failed, if it has.
     """
+    if service is None and failed is not None:
+        yield failure("service", f"the service is not running: {failed}", _JOURNAL)
+        return
     if service is None:
         yield warning("service", "the service is not running", "start it: systemctl start edged")
         return
@@ -84,11 +90,25 @@ def _enforcement(state: Mapping[str, Any], limit: str) -> Finding:
     )
 
 
+def failed_unit(unit: str) -> str | None:
+    """Return how a unit has failed that nobody stopped; None for another one."""
+    shown = _shown(unit, "ActiveState", "SubState", "Result", "ExecMainStatus")
+    # Between two starts it is activating.
+    if shown.get("ActiveState") != "failed" and shown.get("SubState") != "auto-restart":
+        return None
+    return "{SubState} ({Result}, exit status {ExecMainStatus})".format(**shown)
+
+
 def _main_pid(unit: str) -> int:
+    text = _shown(unit, "MainPID").get("MainPID", "")
+    return int(text) if text.isdecimal() else 0
+
+
+def _shown(unit: str, *names: str) -> dict[str, str]:
+    """Return properties of a unit; none without systemd."""
+    words = ["systemctl", "show", "--property", ",".join(names), unit]
     try:
-        words = ["systemctl", "show", "--property", "MainPID", "--value", unit]
         result = subprocess.run(words, capture_output=True, text=True, check=False)
     except OSError:
-        return 0
-    text = result.stdout.strip()
-    return int(text) if text.isdecimal() else 0
+        return {}
+    return dict(line.split("=", 1) for line in result.stdout.splitlines() if "=" in line)
