@@ -15,7 +15,7 @@ from edged.node.ledger import MAX_DUPLICATES, REPLAY_BYTES
 from edged.node.metrics import Count
 from edged.node.request_state import Identity, RequestState
 from edged.node.state import NodeState
-from edged.protocol.encode import encode_fragment, encode_reply
+from edged.protocol.encode import encode_fragment, encode_reply, with_expiry
 from edged.protocol.event import RequestRefused
 from edged.protocol.request import Answer, FinishReason, Rejected, Reply, ReplyAddress
 from edged.protocol.wire import Encoded
@@ -36,7 +36,8 @@ _WAITED_TOO_LONG = Rejected(
 
 @dataclass(frozen=True, slots=True)
 class _KeptReply:
-    reply: Reply
+    message: Encoded
+    """As each duplicate gets it: all share its payload."""
     expires_s: float
 
 
@@ -89,7 +90,7 @@ class Replies:
         state.identity = Identity.of(state.delivery, reply.reply_to)
         state.expires_s = self._node.now_s + self._node.limits.defaults.timeout_s
         if not self._adopt(state):
-            self._send(state, reply)
+            self._send(state, self._encoded(state, reply))
 
     def refuse(
         self, state: RequestState, reply_to: ReplyAddress, rejected: Rejected, attempt: int = 1
@@ -178,15 +179,16 @@ class Replies:
         # Before it is sent: else a process that ends in between would send it twice, unmarked.
         was_started, key = state.attempt > 0, state.identity.key
         self._node.journal.end(key, is_answered=is_final, was_started=was_started)
-        num_bytes = 0
-        for receiver in (state, *state.duplicates):
-            if receiver is not state or state.is_repeat:
-                reply = replace(reply, is_duplicate=True)
-            receiver.expires_s = state.expires_s
-            num_bytes = self._send(receiver, reply)
+        copy = self._encoded(state, replace(reply, is_duplicate=True))
+        self._send(state, copy if state.is_repeat else self._encoded(state, reply))
+        for duplicate in state.duplicates:
+            duplicate.expires_s = state.expires_s
+            self._send(duplicate, copy)
+        self._node.metrics.count(Count.DUPLICATES, len(state.duplicates) + state.is_repeat)
         state.duplicates.clear()
         if is_final:
-            finished = _KeptReply(reply, state.expires_s)
+            num_bytes = len(copy.payload) + len(copy.properties.correlation_data or b"")
+            finished = _KeptReply(copy, state.expires_s)
             self._finished.put(state.identity, finished, reply.reply_to.client, num_bytes)
 
     def _attach(self, state: RequestState, first: RequestState) -> None:
@@ -197,22 +199,21 @@ class Replies:
             state.forget_content()
             first.duplicates.append(state)
 
-    def _send(self, state: RequestState, reply: Reply) -> int:
-        """Publish a reply; return its bytes, as far as they are kept."""
-        if reply.is_duplicate:
-            self._node.metrics.count(Count.DUPLICATES)
-        message = encode_reply(
+    def _encoded(self, state: RequestState, reply: Reply) -> Encoded:
+        return encode_reply(
             reply,
             node=self._node.limits.defaults.topics.node,
             model_id=self._node.limits.model_id,
             seconds_left=state.expires_s - self._node.now_s,
         )
+
+    def _send(self, state: RequestState, message: Encoded) -> None:
+        """Publish a reply."""
         state.phase = RequestPhase.FINISHED
         state.forget_content()
         self._unconfirmed[self._next_handle] = state
         self._node.emit(Publish(message, self._next_handle))
         self._next_handle += 1
-        return len(message.payload) + len(message.properties.correlation_data or b"")
 
     def _adopt(self, state: RequestState) -> bool:
         """Let a redelivery take the place of the same message from a connection that is gone."""
@@ -239,5 +240,6 @@ class Replies:
             self._finished.pop(state.identity)
             return False
         state.expires_s = finished.expires_s
-        self._send(state, replace(finished.reply, reply_to=state.reply_to, is_duplicate=True))
+        self._send(state, with_expiry(finished.message, state.expires_s - self._node.now_s))
+        self._node.metrics.count(Count.DUPLICATES)
         return True

@@ -6,6 +6,7 @@ Rule: the bytes are always valid UTF-8 and strict JSON: no lone surrogate, no Na
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from edged.protocol.request import (
@@ -69,11 +70,17 @@ def encode_reply(
         correlation_data=reply.reply_to.correlation_data,
         content_type=CONTENT_TYPE,
         payload_format=1,
-        # Never 0, which brokers deliver as no expiry at all.
-        message_expiry_s=None if seconds_left is None else max(1, math.ceil(seconds_left)),
         user_properties=(("status", str(status)),),
     )
-    return Encoded(reply.reply_to.topic, to_json(members), properties)
+    message = Encoded(reply.reply_to.topic, to_json(members), properties)
+    return message if seconds_left is None else with_expiry(message, seconds_left)
+
+
+def with_expiry(message: Encoded, seconds_left: float) -> Encoded:
+    """Return a message with another Message Expiry Interval."""
+    # Never 0, which brokers deliver as no expiry at all.
+    expiry_s = max(1, math.ceil(seconds_left))
+    return message._replace(properties=replace(message.properties, message_expiry_s=expiry_s))
 
 
 def encode_fragment(

@@ -37,6 +37,24 @@ def test_duplicates_beyond_a_bound_are_refused_and_the_others_get_their_copies()
     assert len(bench.transport.acknowledged) == 2 + MAX_DUPLICATES
 
 
+def test_all_copies_of_a_reply_share_its_payload() -> None:
+    """A reply may have hundreds of kilobytes, and the memory for so many copies is not planned."""
+    bench = Bench()
+    for _ in range(1 + MAX_DUPLICATES):
+        bench.deliver(LONG)
+    bench.finish("x" * (REPLAY_BYTES // 2))
+    bench.clock.advance(7.0)
+    for _ in range(3):
+        bench.deliver(LONG)
+    sent = [one.message for one in bench.transport.replies]
+    assert len(sent) == 1 + MAX_DUPLICATES + 3
+    assert [one.json["duplicate"] for one in bench.transport.replies] == [False] + [True] * 67
+    assert len({id(one.payload) for one in sent}) == 2
+    left = [one.properties.message_expiry_s for one in (sent[0], sent[-4], sent[-1])]
+    assert left == [299, 299, 292]
+    assert bench.metrics.snapshot()["duplicates"] == MAX_DUPLICATES + 3
+
+
 def num_kept(words: str) -> int:
     """Count the objects in memory that hold these words of a request."""
     gc.collect()
