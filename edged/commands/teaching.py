@@ -20,6 +20,7 @@ from edged.specialists.judging import Measured, judge, measured, result_of
 from edged.specialists.lesson import Lesson, Note, default_tolerance, label_names, taught
 from edged.specialists.mistakes import confusions
 from edged.specialists.names import taught_name
+from edged.specialists.replacing import make_folder
 from edged.specialists.report import Findings, report, shortened, summary
 from edged.specialists.writer import WRITER
 
@@ -108,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _write(output: Path, floor: float, specialist: Specialist, html: str) -> int:
     result = specialist.description.result
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
         (output / REPORT).write_text(html, encoding="utf-8")
         if result.accuracy < floor:
             raise UsageError(

@@ -3,15 +3,26 @@
 Rule: what worked before stays as it was until everything new is on the disk.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from edged.bundle.disk import Disk
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder that all may read, and those above it, if they are not there.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    Disk().make_folder(folder)
+
+
 def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Replace files of a folder; where one cannot be written, all of the old ones stay.
+
+    All may read them, whatever the umask is: the node has a user of its own.
 
     Args:
         folder: Made if it is not there.
@@ -21,11 +32,13 @@ def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
     Raises:
         OSError: A file cannot be written.
     """
-    paths = {folder / name: folder / f"{name}.new" for name in files}
+    disk, paths = Disk(), {folder / name: folder / f"{name}.new" for name in files}
+    make_folder(folder)
     try:
-        for path, content in zip(paths.values(), files.values(), strict=True):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, content)
+        for new_path, content in zip(paths.values(), files.values(), strict=True):
+            disk.make_folder(new_path.parent)
+            disk.remove(new_path)
+            disk.write(new_path, content)
         # They need no more room. Only a kill or a power cut between them leaves new arrays with the
         # old description: its hash is not theirs, and the folder is refused until it is taught
         # again.
@@ -35,11 +48,4 @@ def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
         for new_path in paths.values():
             new_path.unlink(missing_ok=True)
     for parent in {path.parent for path in paths}:
-        Disk().sync(parent)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        disk.sync(parent)

@@ -1,6 +1,8 @@
 """``edged teach`` from a file to a folder, with made-up features instead of a model."""
 
 import json
+import os
+import stat
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -78,6 +80,19 @@ def test_a_file_becomes_a_folder_that_decides_and_a_report(
     assert specialist.description.result.accuracy > 0.9
     assert decide(specialist, Reader(tmp_path).one("a door of oak")).text == "door"
     assert "one of 3 labels" in (tmp_path / "things" / "report.html").read_text()
+
+
+def test_what_was_taught_can_be_read_by_the_user_of_the_node(tmp_path: Path) -> None:
+    examples, output = write(tmp_path / "rows.jsonl", rows()), tmp_path / "above" / "six"
+    umask = os.umask(0o077)
+    try:
+        assert run(examples, "--output", output) == 0
+    finally:
+        os.umask(umask)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (output, *output.iterdir())}
+    report = modes.pop("report.html")
+    assert modes == {"six": 0o755, "specialist.json": 0o644, "arrays.npz": 0o644}
+    assert report == 0o600, "it has prompts, and no node reads it"
 
 
 def test_below_the_floor_only_the_report_is_written(
