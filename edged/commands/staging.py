@@ -55,7 +55,8 @@ def said_name(source: Path) -> str | None:
     """
     if (source / MANIFEST).exists():
         return None
-    for name, most in ((DESCRIPTION, MAX_DESCRIPTION_BYTES), (WRITER, MAX_WRITER_BYTES)):
+    # Of a folder with both, a node reads the writer.
+    for name, most in ((WRITER, MAX_WRITER_BYTES), (DESCRIPTION, MAX_DESCRIPTION_BYTES)):
         try:
             tree = read_json(read_plain(source / name, most))
         except FileNotFoundError:

@@ -628,3 +628,17 @@ def test_a_writer_whose_adapter_is_another_is_not_installed(
     (folder / ADAPTER).write_bytes(ADAPTER_BYTES)
     sign(folder, KEY)
     assert run("install", folder) == 0
+
+
+def test_a_writer_beside_a_head_is_what_is_installed_as_it_is_what_a_node_reads(
+    make: Make, run: Run, store: Path, tmp_path: Path
+) -> None:
+    assert run("install", make(1)) == 0
+    folder = taught_six(tmp_path / "folder", make_manifest_of(store))
+    base = AdaptedModel.of(make_manifest_of(store))
+    write_writer(tmp_path / "writer", replace(DESCRIPTION, base=base), ADAPTER_BYTES)
+    for path in (tmp_path / "writer").iterdir():
+        path.rename(folder / path.name)
+    sign(folder, KEY)
+    assert run("install", folder) == 0
+    assert [path.name for path in (store / "specialists").iterdir()] == [DESCRIPTION.name]
