@@ -25,7 +25,8 @@ class TrialRecord:
     """Ids of what is on trial, sorted."""
     starts: int = 0
     """Starts since the last one that was ended by a stop."""
-    is_passed: bool = False
+    passed: tuple[str, ...] = ()
+    """Ids of what did well and is to be accepted, sorted."""
 
 
 def read_record(folder: Path) -> TrialRecord:

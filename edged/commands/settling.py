@@ -108,7 +108,7 @@ def settle(store: Store, record: TrialRecord, failure: str | None) -> None:
     if state.trial is None:
         return
     candidate = state.trial.candidate
-    if record.is_passed and candidate in record.models:
+    if candidate in record.passed:
         store.commit(*version_of(store.folder(candidate)))
         print(f"{candidate}: did well on trial, and is accepted")
     elif failure is not None:

@@ -63,22 +63,22 @@ class ModelTrial:
             num_served: Answers of this process until now.
         """
         on_trial, self._failed = _on_trial(config)
+        ids = {*on_trial.values()}
         roots = {folder.parent for folder in config.specialists}
         self._specialists = {root.name: one for root, one in on_trial.items() if root in roots}
-        models = tuple(sorted(on_trial.values()))
-        if models == self._record.models and self._is_running:
-            return
         # What has passed may be on trial anew: then its note was removed.
         before = self._record if self._folder is None else read_record(self._folder)
+        passed = tuple(one for one in before.passed if one in ids)
+        models = tuple(sorted(ids.difference(passed)))
+        if models and models == self._record.models:
+            return
         self._events += [event for event in self._failed if event.model in before.models]
         self._since_s, self._served_before = self._clock(), num_served
         self._record = before
-        if not models:
-            self._note(TrialRecord())
-            return
-        is_same = models == before.models
-        self._note(replace(before, starts=before.starts + 1) if is_same else TrialRecord(models, 1))
-        _LOG.info("on trial: %s", ", ".join(models))
+        starts = before.starts + 1 if models == before.models else 1
+        self._note(TrialRecord(models, starts if models else 0, passed))
+        if models:
+            _LOG.info("on trial: %s", ", ".join(models))
 
     def load(self, load: Callable[[], _T]) -> _T:
         """Load a model; one on trial is not waited for.
@@ -108,14 +108,15 @@ class ModelTrial:
             TrialFailedError: It is to be taken back.
         """
         for name, candidate in self._specialists.items():
-            if self._is_running and name in problems:
+            if candidate in self._record.models and name in problems:
                 raise TrialFailedError(f"{candidate}: on trial, and taken back: {problems[name]}")
 
     def tick(self, num_served: int) -> list[Event]:
         """End the trial if it was long enough; return what operators were not told yet."""
         if self._is_running and self._is_long_enough(num_served):
-            self._note(replace(self._record, is_passed=True))
-            self._events += [TrialPassed(model) for model in self._record.models]
+            models = self._record.models
+            self._note(TrialRecord(passed=tuple(sorted({*self._record.passed, *models}))))
+            self._events += [TrialPassed(model) for model in models]
         events, self._events = self._events, []
         return events
 
@@ -132,22 +133,24 @@ class ModelTrial:
     def status(self) -> str | None:
         """How it goes, or how the last one failed; None where there was none."""
         if self._record.models:
-            return "passed" if self._record.is_passed else "running"
+            return "running"
+        if self._record.passed:
+            return "passed"
         return "failed" if self._failed else None
 
     def members(self) -> dict[str, Any] | None:
         """Return the member ``trial`` of ``state``."""
         if self.status is None:
             return None
-        if self._record.models:
-            return {"models": list(self._record.models), "status": self.status, "reason": None}
+        if found := self._record.models or self._record.passed:
+            return {"models": list(found), "status": self.status, "reason": None}
         models = [event.model for event in self._failed]
         reason = "; ".join(event.reason for event in self._failed)
         return {"models": models, "status": self.status, "reason": reason}
 
     @property
     def _is_running(self) -> bool:
-        return bool(self._record.models) and not self._record.is_passed
+        return bool(self._record.models)
 
     @property
     def _names(self) -> str:

@@ -316,6 +316,22 @@ def test_each_command_ends_the_trials_that_were_passed_of_all_that_serves(
     assert device.specialist.state().current == "six-new"
 
 
+def test_what_passes_while_another_one_is_installed_is_not_taken_back_with_it(
+    device: Device, end: End
+) -> None:
+    device.teach("six-old")
+    trial = device.start()
+    # When the command began, it had not passed.
+    assert trial.tick(PROMPTS) == [TrialPassed("new")]
+    config = device.teach("six-new")
+    trial.begin(config, PROMPTS)
+    assert trial.members() == {"models": ["six-new"], "status": "running", "reason": None}
+    trial.check({"model": "damaged later"})
+    assert end(CRASH) == "new"
+    assert device.store.state().trial is None
+    assert device.specialist.state().current == "six-old"
+
+
 @pytest.mark.parametrize("content", [None, "{"])
 def test_what_another_store_has_does_not_stop_a_command(
     device: Device, content: str | None

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,13 +15,13 @@ from edged.bundle.disk import Disk
 from edged.bundle.folder import open_bundle, write_manifest
 from edged.bundle.manifest import Manifest
 from edged.bundle.store import Failure, Store, locked
-from edged.bundle.trial_record import TrialRecord, write_record
+from edged.bundle.trial_record import TrialRecord, read_record, write_record
 from edged.bundle.trust import Trust, read_trust
 from edged.bundle.version import VERSION, version_bytes
 from edged.cli import main
 from edged.commands.install.layout import Layout
 from edged.commands.install.settings import Settings, configuration_text
-from edged.commands.staging import bring_bundle, bring_specialist
+from edged.commands.staging import Arrived, bring_bundle, bring_specialist
 from edged.config.broker_url import BrokerAddress
 from edged.config.keys import SecurityConfig
 from edged.config.load import load_config
@@ -555,7 +556,7 @@ def test_what_did_well_once_is_on_trial_when_it_is_installed_again(
     run("install", folder)
     (tmp_path / "state").mkdir()
     models = Store(store / "model", Disk())
-    write_record(tmp_path / "state", TrialRecord((str(models.state().current),), is_passed=True))
+    write_record(tmp_path / "state", TrialRecord(passed=(str(models.state().current),)))
     run("rollback")
     assert models.state().trial is None
     run("install", folder)
@@ -642,3 +643,24 @@ def test_a_writer_beside_a_head_is_what_is_installed_as_it_is_what_a_node_reads(
     sign(folder, KEY)
     assert run("install", folder) == 0
     assert [path.name for path in (store / "specialists").iterdir()] == [DESCRIPTION.name]
+
+
+def test_what_passes_while_another_one_is_installed_has_passed(
+    make: Make, run: Run, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state").mkdir()
+    run("install", make(1))
+    six = taught_six(tmp_path / "six", make_manifest_of(store))
+    assert run("install", six) == 0
+    run("install", make(2))
+    passed = TrialRecord(passed=(str(Store(store / "model", Disk()).state().current),))
+
+    def bring(*given: Any) -> Arrived:  # noqa: ANN401 - as its own
+        write_record(tmp_path / "state", passed)
+        return bring_specialist(*given)
+
+    monkeypatch.setattr("edged.commands.models.bring_specialist", bring)
+    (six / VERSION).write_bytes(version_bytes(7))
+    sign(six, KEY)
+    assert run("install", six) == 0
+    assert read_record(tmp_path / "state") == passed
