@@ -6,7 +6,7 @@ this note.
 
 import contextlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from edged.bundle.disk import Disk, replace_file
@@ -27,6 +27,8 @@ class TrialRecord:
     """Starts since the last one that was ended by a stop."""
     passed: tuple[str, ...] = ()
     """Ids of what did well and is to be accepted, sorted."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Why a running service goes on with what it had, by the id of what it did not take up."""
 
 
 def read_record(folder: Path) -> TrialRecord:

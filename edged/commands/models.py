@@ -208,13 +208,14 @@ def _check_wait(arguments: argparse.Namespace, config: Config) -> None:
 def _begin(store: Store, arrived: Arrived, config: Config) -> None:
     """Have a folder serve: the first is accepted at once, another one is on trial."""
     record = record_of(config)
+    noted = {*record.models, *record.passed, *record.refused}
     if store.state().current is None:
         # The version comes first: if the power fails between the two, nothing serves yet and the
         # command is given again. The other way, an older version could be installed after it.
         store.commit(arrived.name, arrived.version)
-    elif config.state.folder is not None and arrived.id in {*record.models, *record.passed}:
-        # It was on trial before: that it did well then accepts it no more. It comes first, so that
-        # no trial ever begins with an old note.
+    elif config.state.folder is not None and arrived.id in noted:
+        # It was on trial before: how it did then means no more. It comes first, so that no trial
+        # ever begins with an old note.
         remove_record(config.state.folder)
     store.begin(arrived.id)
 

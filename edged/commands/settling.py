@@ -111,10 +111,10 @@ def settle(store: Store, record: TrialRecord, failure: str | None) -> None:
     if candidate in record.passed:
         store.commit(*version_of(store.folder(candidate)))
         print(f"{candidate}: did well on trial, and is accepted")
-    elif failure is not None:
-        store.roll_back(Failure(candidate, failure))
+    elif (reason := record.refused.get(candidate, failure)) is not None:
+        store.roll_back(Failure(candidate, reason))
         fallback = state.trial.fallback
-        print(f"{candidate}: on trial, and taken back, since {failure}; {fallback} serves")
+        print(f"{candidate}: on trial, and taken back, since {reason}; {fallback} serves")
 
 
 def reload_service(store: Store, unit: str, before: StoreState) -> None:

@@ -219,6 +219,7 @@ class MainLoop:
             is_exchanged = self._exchange_specialists(config)
         except (BundleError, UnavailableError) as error:
             notifier.ready()
+            self._parts.trial.refuse(config, str(error))
             self._keep_configuration(error)
             return
         if is_exchanged:

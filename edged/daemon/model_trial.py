@@ -111,11 +111,24 @@ class ModelTrial:
             if candidate in self._record.models and name in problems:
                 raise TrialFailedError(f"{candidate}: on trial, and taken back: {problems[name]}")
 
+    def refuse(self, config: Config, problem: str) -> None:
+        """Note that what was just installed is not taken up: what served before goes on.
+
+        Args:
+            config: As it was read.
+            problem: Why.
+        """
+        known = {*self._record.models, *self._record.passed}
+        refused = sorted({*_on_trial(config)[0].values()} - known)
+        reason = f"the service refuses it: {problem}"
+        self._note(replace(self._record, refused=dict.fromkeys(refused, reason)))
+
     def tick(self, num_served: int) -> list[Event]:
         """End the trial if it was long enough; return what operators were not told yet."""
         if self._is_running and self._is_long_enough(num_served):
             models = self._record.models
-            self._note(TrialRecord(passed=tuple(sorted({*self._record.passed, *models}))))
+            passed = tuple(sorted({*self._record.passed, *models}))
+            self._note(replace(self._record, models=(), starts=0, passed=passed))
             self._events += [TrialPassed(model) for model in models]
         events, self._events = self._events, []
         return events

@@ -221,15 +221,21 @@ def test_a_bad_configuration_keeps_the_old_one_and_says_so(
     [UnavailableError("specialists: 9 MiB do not fit"), BundleError("tokenizer.json: gone")],
 )
 def test_specialists_that_cannot_be_taken_up_keep_the_old_configuration_and_say_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: EdgedError
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    error: EdgedError,
 ) -> None:
     def exchange(_config: Config) -> bool:
         raise error
 
     events: list[Event] = [ReloadRequested(), STOP]
     stage = Stage(tmp_path, events, reload=lambda: CHANGED, exchange=exchange)
+    refused: list[tuple[Config, str]] = []
+    monkeypatch.setattr(stage.parts.trial, "refuse", lambda *given: refused.append(given))
     stage.loop.run()
     assert not stage.loop.is_reloading
+    assert refused == [(CHANGED, str(error))]
     reloading, ready, status, _ = stage.notifier.told
     assert (reloading[:12], ready[:7]) == ("RELOADING=1\n", "READY=1")
     assert status.startswith(f"STATUS=serving with the old configuration: {error}")

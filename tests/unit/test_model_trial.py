@@ -397,6 +397,37 @@ def test_who_waits_is_told_how_it_ended(
     wait_for_end(device.store, device.config, "old", lambda: True, never)
 
 
+def test_what_a_running_service_does_not_take_up_is_not_waited_for(
+    device: Device, end: End
+) -> None:
+    device.store.commit("tiny", 0)
+    config = device.teach("six-old")
+    device.install("newer")
+    trial = ModelTrial(config, lambda: device.now_s)
+    device.teach("six-new")
+
+    def sleep(_: float) -> None:
+        trial.refuse(config, "9 MiB do not fit")
+        trial.tick(PROMPTS)
+
+    problem = "six-new: was taken back: the service refuses it: 9 MiB do not fit"
+    with pytest.raises(BundleError, match=problem):
+        wait_for_end(device.specialist, config, "six-new", lambda: True, sleep)
+    assert device.specialist.state().current == "six-old"
+    assert end(CRASH) == "newer", "what served did well all the while"
+
+
+def test_what_was_refused_may_be_taken_up_later(device: Device, end: End) -> None:
+    device.store.commit("tiny", 0)
+    config = device.teach("six-old")
+    trial = ModelTrial(config, lambda: device.now_s)
+    device.teach("six-new")
+    trial.refuse(config, "9 MiB do not fit")
+    trial.begin(config, 0)
+    end(STOP)
+    assert device.specialist.state().is_on_trial
+
+
 def test_nobody_waits_for_a_service_that_has_ended(device: Device) -> None:
     pauses = iter(range(3))
     with pytest.raises(InstallError, match="new: is on trial"):
