@@ -6,6 +6,7 @@ before it takes up a changed configuration.
 
 import argparse
 from collections.abc import Callable
+from typing import NamedTuple
 
 from edged.bundle.folder import Bundle, open_bundle
 from edged.config.keys import Config
@@ -51,12 +52,18 @@ def check(config: Config, *, trusted_sha256: str | None = None) -> Bundle:
     return bundle
 
 
-def changed(read: Callable[[], Config], running_sha256: str) -> Config:
+class Checked(NamedTuple):
+    """A configuration, and the model that it names."""
+
+    config: Config
+    bundle: Bundle
+
+
+def changed(read: Callable[[], Config], running_sha256: str) -> Checked:
     """Return the configuration as it is now, checked for a daemon that runs.
 
     Raises:
         EdgedError: Why it must not be used.
     """
     config = read()
-    check(config, trusted_sha256=running_sha256)
-    return config
+    return Checked(config, check(config, trusted_sha256=running_sha256))

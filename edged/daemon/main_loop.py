@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edged.config.keys import Config
+from edged.daemon.check import Checked
 from edged.daemon.connection_log import ConnectionLog
 from edged.daemon.driver import Driver
 from edged.daemon.former_session import FormerSession, FromFormer
@@ -20,7 +20,7 @@ from edged.daemon.inbox import Event, FromGroup, FromOther, Inbox, ReloadRequest
 from edged.daemon.model_trial import ModelTrial
 from edged.daemon.reporting import Reporter
 from edged.daemon.sdnotify import Notifier
-from edged.errors import BundleError, EdgedError, UnavailableError
+from edged.errors import EdgedError, UnavailableError
 from edged.node.events import (
     Abandon,
     CorrectionKept,
@@ -82,15 +82,15 @@ class MainLoop:
         read_changed: Reads the configuration again, and raises ``EdgedError`` where it must not be
             used; None where there is no file.
         exchange_specialists: Takes up a change that needs no restart; returns whether it was one,
-            and raises ``UnavailableError`` where there is no room for it, or ``BundleError``.
+            and raises ``UnavailableError`` where there is no room for it.
     """
 
     def __init__(
         self,
         inbox: Inbox,
         parts: Parts,
-        read_changed: Callable[[], Config] | None = None,
-        exchange_specialists: Callable[[Config], bool] = lambda _: False,
+        read_changed: Callable[[], Checked] | None = None,
+        exchange_specialists: Callable[[Checked], bool] = lambda _: False,
     ) -> None:
         self._inbox = inbox
         self._parts = parts
@@ -210,16 +210,16 @@ class MainLoop:
             return
         try:
             # Read once: the file may change at any moment.
-            config = self._read_changed()
+            changed = self._read_changed()
         except EdgedError as error:
             self._keep_configuration(error)
             return
         notifier.reloading(time.monotonic_ns() // 1000)
         try:
-            is_exchanged = self._exchange_specialists(config)
-        except (BundleError, UnavailableError) as error:
+            is_exchanged = self._exchange_specialists(changed)
+        except UnavailableError as error:
             notifier.ready()
-            self._parts.trial.refuse(config, str(error))
+            self._parts.trial.refuse(changed.config, str(error))
             self._keep_configuration(error)
             return
         if is_exchanged:

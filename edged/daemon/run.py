@@ -16,10 +16,9 @@ from functools import partial
 from typing import NoReturn
 
 import edged
-from edged.bundle.folder import open_bundle
 from edged.config.keys import Config
 from edged.daemon import memory
-from edged.daemon.check import changed
+from edged.daemon.check import Checked, changed
 from edged.daemon.client_id import client_ids, forget_former
 from edged.daemon.confinement import Confinement
 from edged.daemon.connection_log import ConnectionLog
@@ -299,21 +298,20 @@ def _correction_keeper(model: ResidentModel, inbox: Inbox) -> CorrectionKeeper:
     return CorrectionKeeper(file, lambda: model.specialists.installed, inbox.put)
 
 
-def exchange_specialists(model: ResidentModel, parts: Parts, config: Config) -> bool:
+def exchange_specialists(model: ResidentModel, parts: Parts, changed: Checked) -> bool:
     """Take up a reload that concerns nothing but specialists; return whether it was one.
 
     The first one needs a place in the cache, and the first that writes another graph of the model,
     so both take a restart.
 
     Raises:
-        BundleError: The model's folder cannot be used any more; the old ones stay.
         UnavailableError: There is no room for them; the old ones stay.
         TrialFailedError: One on trial does not serve.
     """
+    config, named = changed
     if replace(config, specialists=model.config.specialists) != model.config:
         return False
     # Of a store, the same link may lead to another model by now.
-    named = open_bundle(config.model.path, verify=False)
     if (named.resolved, named.sha256) != (model.bundle.resolved, model.bundle.sha256):
         return False
     folders = config.specialists

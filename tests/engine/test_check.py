@@ -78,7 +78,7 @@ def test_with_a_key_a_model_that_is_not_signed_neither_starts_nor_is_taken_up(
         load(config)
     sign(bundle, key)
     assert check(config).sha256 == running.sha256
-    assert changed(lambda: config, running.sha256) is config
+    assert changed(lambda: config, running.sha256) == (config, running)
     off = config_of(bundle, f"security: {{keys: {keys}, require_signature: false}}")
     (bundle / "model.sig").unlink()
     assert check(off).sha256 == running.sha256
@@ -86,6 +86,6 @@ def test_with_a_key_a_model_that_is_not_signed_neither_starts_nor_is_taken_up(
 
 def test_a_reload_is_refused_with_the_reason(bundle: Path) -> None:
     running = open_bundle(bundle)
-    assert changed(lambda: config_of(bundle), running.sha256) == config_of(bundle)
+    assert changed(lambda: config_of(bundle), running.sha256).config == config_of(bundle)
     with pytest.raises(BundleError, match="gone"):
         changed(lambda: config_of(bundle / "gone"), running.sha256)

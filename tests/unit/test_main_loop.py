@@ -10,6 +10,7 @@ from unittest.mock import patch
 import pytest
 
 from edged.config.keys import Config, ModelConfig, StateConfig
+from edged.daemon.check import Checked
 from edged.daemon.connection_log import ConnectionLog
 from edged.daemon.driver import Driver
 from edged.daemon.former_session import FromFormer
@@ -28,7 +29,7 @@ from edged.daemon.main_loop import (
 from edged.daemon.model_trial import ModelTrial
 from edged.daemon.reporting import Reporter
 from edged.daemon.sdnotify import Notifier
-from edged.errors import BundleError, ConfigError, EdgedError, UnavailableError
+from edged.errors import ConfigError, UnavailableError
 from edged.node.events import CorrectionKept, EscalationReplied, Tick
 from edged.node.generation import Finished
 from edged.node.node import Event as NodeEvent
@@ -39,6 +40,7 @@ from edged.transport.events import Connected, ConnectFailed, Disconnected, Publi
 from tests.fakes import LIMITS, Bench, FakeWorker, ManualPreparer, fake_model, ran
 
 if TYPE_CHECKING:
+    from edged.bundle.folder import Bundle
     from edged.daemon.former_session import FormerSession
     from edged.daemon.group import Group
     from edged.transport.network import Transport
@@ -126,8 +128,8 @@ class Stage:
         events: list[Event],
         *,
         watchdog_s: float | None = None,
-        reload: Callable[[], Config] | None = None,
-        exchange: Callable[[Config], bool] = lambda _: False,
+        reload: Callable[[], Checked] | None = None,
+        exchange: Callable[[Checked], bool] = lambda _: False,
     ) -> None:
         self.threads = FakeThreads()
         worker = WatchedWorker()
@@ -172,7 +174,9 @@ class Stage:
 
 
 STOP = StopRequested("SIGTERM")
-CHANGED = Config(node="kitchen", model=ModelConfig(path=Path("other")))
+CHANGED = Checked(
+    Config(node="kitchen", model=ModelConfig(path=Path("other"))), cast("Bundle", None)
+)
 
 
 def test_a_stop_with_nothing_to_do_ends_at_once(tmp_path: Path) -> None:
@@ -204,7 +208,7 @@ def test_a_reload_of_nothing_but_specialists_goes_on_serving(tmp_path: Path) -> 
 def test_a_bad_configuration_keeps_the_old_one_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def reload() -> Config:
+    def reload() -> Checked:
         raise ConfigError("nonsense: unknown key")
 
     stage = Stage(tmp_path, [ReloadRequested(), STOP], reload=reload)
@@ -216,17 +220,12 @@ def test_a_bad_configuration_keeps_the_old_one_and_says_so(
     assert "nonsense" in caplog.text
 
 
-@pytest.mark.parametrize(
-    "error",
-    [UnavailableError("specialists: 9 MiB do not fit"), BundleError("tokenizer.json: gone")],
-)
 def test_specialists_that_cannot_be_taken_up_keep_the_old_configuration_and_say_so(
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-    error: EdgedError,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def exchange(_config: Config) -> bool:
+    error = UnavailableError("specialists: 9 MiB do not fit")
+
+    def exchange(_changed: Checked) -> bool:
         raise error
 
     events: list[Event] = [ReloadRequested(), STOP]
@@ -235,7 +234,7 @@ def test_specialists_that_cannot_be_taken_up_keep_the_old_configuration_and_say_
     monkeypatch.setattr(stage.parts.trial, "refuse", lambda *given: refused.append(given))
     stage.loop.run()
     assert not stage.loop.is_reloading
-    assert refused == [(CHANGED, str(error))]
+    assert refused == [(CHANGED.config, str(error))]
     reloading, ready, status, _ = stage.notifier.told
     assert (reloading[:12], ready[:7]) == ("RELOADING=1\n", "READY=1")
     assert status.startswith(f"STATUS=serving with the old configuration: {error}")
