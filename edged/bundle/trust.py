@@ -70,15 +70,27 @@ class Trust:
         if not self.is_required:
             return
         try:
-            if self.pinned:
-                found = hash_folder(folder_fd, known, max_bytes=_MAX_BESIDE_BYTES)
-                if content_id(found) in self.pinned:
-                    return
+            if self.pinned and self._is_pinned(folder_fd, known):
+                return
             signed = self._signature(folder_fd)
             found = hash_folder(folder_fd, known, signed, max_bytes=_MAX_BESIDE_BYTES)
             compare_files(signed.files, found)
         except SignatureError as error:
             raise SignatureError(f"{folder}: {error}") from error
+
+    def _is_pinned(self, folder_fd: int, known: Mapping[str, str]) -> bool:
+        """Tell whether a folder is pinned as it is.
+
+        Raises:
+            SignatureError: It has what is never pinned, and no signature that might leave that out.
+        """
+        try:
+            found = hash_folder(folder_fd, known, max_bytes=_MAX_BESIDE_BYTES)
+        except SignatureError:
+            if signature_in(folder_fd) is None:
+                raise
+            return False
+        return content_id(found) in self.pinned
 
     def _signature(self, folder_fd: int) -> FolderSignature:
         """Return the signature of a folder, if it is by a key of this device.

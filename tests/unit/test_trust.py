@@ -276,3 +276,23 @@ def test_what_is_no_plain_file_is_refused(
     make(folder / "b")
     with pytest.raises(SignatureError, match="b: a link, or no regular file"):
         read_trust(keys).check_read(folder, {})
+
+
+@pytest.mark.parametrize("pinned", [{}, {"0" * 64: "another folder"}])
+def test_what_a_signature_leaves_out_counts_for_nothing_whatever_else_is_pinned(
+    tmp_path: Path, keys: Path, pinned: dict[str, str]
+) -> None:
+    """``model_signing`` leaves out ``.git``, where a local clone has hard links."""
+    key = install(keys, "maker")
+    (keys / PINNED).write_text(list_text(pinned))
+    folder = tmp_path / "lamp"
+    (folder / ".git").mkdir(parents=True)
+    (folder / "a").write_text("a")
+    sign(folder, key, ignored=(SIGNATURE, ".git"))
+    (folder / ".git" / "object").write_text("o")
+    (tmp_path / "object").hardlink_to(folder / ".git" / "object")
+    read_trust(keys).check_read(folder, {})
+    (folder / SIGNATURE).unlink()
+    problem = "second hard link" if pinned else "not signed"
+    with pytest.raises(SignatureError, match=problem):
+        read_trust(keys).check_read(folder, {})
