@@ -127,6 +127,8 @@ def _store(arguments: argparse.Namespace, root: Path) -> Store:
 def _change(store: Store, arguments: argparse.Namespace, unit: str) -> None:
     """Carry out an action that may change what serves, and have the service take it up."""
     config = _read_config(arguments.config)
+    if arguments.action != "install" and not store.root.is_dir():
+        raise UsageError(f"{store.root}: is not there; nothing was installed in it")
     # The trials of what serves beside it would begin again with that of what is new. What is wrong
     # with another store, the service says, and the commands for that one.
     with contextlib.suppress(EdgedError, OSError):

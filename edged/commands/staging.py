@@ -53,8 +53,11 @@ def said_name(source: Path) -> str | None:
     Raises:
         UsageError: It is neither.
     """
-    if (source / MANIFEST).exists():
-        return None
+    try:
+        if (source / MANIFEST).exists():
+            return None
+    except OSError as error:
+        raise UsageError(f"{source}: cannot be read: {error.strerror}") from error
     # Of a folder with both, a node reads the writer.
     for name, most in ((WRITER, MAX_WRITER_BYTES), (DESCRIPTION, MAX_DESCRIPTION_BYTES)):
         try:

@@ -257,11 +257,11 @@ def test_a_version_below_the_one_accepted_is_refused_even_after_going_back(
 def test_a_trial_is_ended_before_the_next_one(
     make: Make, run: Run, store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert run("install", make(1)) == 0
     assert run("commit") == ExitCode.USAGE
     assert "nothing is on trial" in capsys.readouterr().err
     assert run("rollback") == ExitCode.USAGE
     assert "nothing served before" in capsys.readouterr().err
-    assert run("install", make(1)) == 0
     assert run("install", make(2)) == 0
     capsys.readouterr()
     assert run("install", make(3)) == ExitCode.USAGE
@@ -664,3 +664,20 @@ def test_what_passes_while_another_one_is_installed_has_passed(
     sign(six, KEY)
     assert run("install", six) == 0
     assert read_record(tmp_path / "state") == passed
+
+
+@pytest.mark.parametrize("action", ["commit", "rollback", "remove"])
+def test_a_name_of_nothing_makes_no_store(
+    run: Run, store: Path, capsys: pytest.CaptureFixture[str], action: str
+) -> None:
+    words = ["six-1"] if action == "remove" else []
+    assert run(action, *words, "--specialist", "sixx") == ExitCode.USAGE
+    assert "specialists/sixx: is not there" in capsys.readouterr().err
+    assert not store.exists()
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("install", "a" * 300) == ExitCode.USAGE
+    assert "aaa: cannot be read: File name too long" in capsys.readouterr().err
