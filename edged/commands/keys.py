@@ -172,7 +172,13 @@ def _revoke(keys: Path, named: str, configurations: list[Path]) -> None:
 
 def _warn(trust: Trust, configurations: list[Path]) -> None:
     """Print what is configured, or could be gone back to, and will not be used."""
-    for folder in _served(configurations):
+    folders: list[Path] = []
+    for path in configurations:
+        try:
+            folders += _served([path])
+        except EdgedError as error:  # the key is revoked all the same
+            print(f"not known what is used by it: {error}")
+    for folder in folders:
         with contextlib.suppress(OSError):
             try:
                 if (folder / MANIFEST).exists():

@@ -253,6 +253,21 @@ def test_a_revoked_key_is_never_used_again_and_what_it_takes_along_is_named(
     assert f"old  {public_key(old).key_id}  revoked" in capsys.readouterr().out
 
 
+def test_a_key_is_revoked_whatever_a_configuration_says(
+    tmp_path: Path, folder: Path, keys: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = private_key()
+    assert run("add", pem_file(tmp_path, "old", key)) == 0
+    (keys / PINNED).unlink()
+    sign(folder, key)
+    (tmp_path / "broken.yaml").write_text("model: [")
+    capsys.readouterr()
+    assert run("revoke", "old", "--config", tmp_path / "broken.yaml") == 0
+    shown = capsys.readouterr().out
+    assert f"not known what is used by it: {tmp_path}/broken.yaml: not YAML" in shown
+    assert f"not used from the next start on: {folder}: signed by the key" in shown
+
+
 def test_a_key_that_is_not_here_can_be_revoked_by_its_digits(
     keys: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
