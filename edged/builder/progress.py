@@ -14,6 +14,8 @@ _LINE_INTERVAL_S = 10.0
 _DRAW_INTERVAL_S = 1.0
 _ERASE = "\r\x1b[K"
 _SHOWN_S = 10  # a time left is rounded up to a multiple
+_CACHED_SHARE = 0.1
+"""Of its expected time, what a step takes at most whose result was there already."""
 
 Clock = Callable[[], float]
 
@@ -51,8 +53,8 @@ class Remaining:
         return 0.0
 
     def end(self, expected_s: float, took_s: float) -> None:
-        """Learn from a step that is done."""
-        if expected_s > 0.0:
+        """Learn from a step that is done; what a cache had, tells nothing of the others."""
+        if took_s > _CACHED_SHARE * expected_s > 0.0:
             self._expected_s += expected_s
             self._took_s += took_s
 
@@ -65,9 +67,11 @@ class Remaining:
             share: of it that is done; None where it does not say.
         """
         pace = self._took_s / self._expected_s if self._expected_s else 1.0
+        if expected_s > 0.0:  # so slow that it takes longer than those before: the rest may, too
+            pace = max(pace, took_s / expected_s)
         whole_s = pace * expected_s
         rest_s = whole_s - took_s if share is None else whole_s * (1.0 - share)
-        return max(0.0, rest_s) + pace * self._ahead_s
+        return rest_s + pace * self._ahead_s
 
 
 class Progress:

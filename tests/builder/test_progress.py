@@ -61,8 +61,16 @@ def test_the_time_left_follows_the_steps_that_are_done() -> None:
     remaining.end(fetch, 20.0)
     export = remaining.begin("Export to ONNX")
     assert remaining.left_s(export, 1.0, 0.5) == 20.0 + 140.0
-    # Longer than expected: never below what is ahead.
-    assert remaining.left_s(export, 1000.0, None) == 140.0
+    # Longer than expected: so is what is ahead.
+    assert remaining.left_s(export, 80.0, None) == 280.0
+
+
+def test_what_a_cache_had_makes_the_time_left_no_shorter() -> None:
+    remaining = Remaining({"Fetch": 10.0, "Export": 20.0, "Quantize": 70.0})
+    for title in ("Fetch x", "Export"):
+        remaining.end(remaining.begin(title), 0.1)
+    quantize = remaining.begin("Quantize")
+    assert remaining.left_s(quantize, 0.0, None) == 70.0
 
 
 def test_a_step_that_is_left_out_or_repeated_moves_the_end() -> None:
