@@ -321,7 +321,10 @@ def test_nothing_is_opened_on_a_guess(
     assert ([d.id for d in reading] if isinstance(reading, tuple) else reading) == expected
 
 
-@pytest.mark.parametrize("file", [by_hand.READ, by_hand.FRESH], ids=lambda file: file.stem)
+_BY_HAND = [by_hand.READ, by_hand.FRESH, by_hand.HARDER]
+
+
+@pytest.mark.parametrize("file", _BY_HAND, ids=lambda file: file.stem)
 def test_those_written_by_hand_have_the_shape(file: Path) -> None:
     lines = [*by_hand.read(file)]
     assert len(lines) > 90

@@ -42,7 +42,10 @@ def test_nothing_is_unlocked_without_a_word_for_it(made: list[Line]) -> None:
             assert _WORDS_FOR_UNLOCKING.search(line["prompt"].lower()), line["prompt"]
 
 
-@pytest.mark.parametrize("file", [by_hand.READ, by_hand.FRESH], ids=["read", "fresh"])
+_JUDGED = [by_hand.READ, by_hand.FRESH, by_hand.HARDER]
+
+
+@pytest.mark.parametrize("file", _JUDGED, ids=lambda file: file.stem)
 def test_none_of_them_is_judged_by(made: list[Line], file: Path) -> None:
     judged = {re.sub(r"\W+", " ", line["prompt"].lower()).strip() for line in by_hand.read(file)}
     learned = {re.sub(r"\W+", " ", line["prompt"].lower()).strip() for line in made}

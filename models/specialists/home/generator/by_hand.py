@@ -1,6 +1,6 @@
 """Reads sentences and right answers that nobody generated.
 
-Rule: what is wrong in ``READ`` may be looked at and mended; ``FRESH`` is only judged by.
+Rule: what is wrong in ``READ`` may be looked at and mended; the others are only judged by.
 """
 
 import json
@@ -11,6 +11,7 @@ from typing import Any
 
 READ = Path(__file__).with_name("by-hand.txt")
 FRESH = Path(__file__).with_name("fresh.txt")
+HARDER = Path(__file__).with_name("harder.txt")
 _FIELD = re.compile(r'(\w+)=("[^"]*"|\S+)')
 Line = dict[str, Any]
 
