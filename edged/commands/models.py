@@ -125,7 +125,11 @@ def _store(arguments: argparse.Namespace, root: Path) -> Store:
 
 
 def _change(store: Store, arguments: argparse.Namespace, unit: str) -> None:
-    """Carry out an action that may change what serves, and have the service take it up."""
+    """Carry out an action that may change what serves, and have the service take it up.
+
+    Raises:
+        UsageError: It is to be done to what was never installed.
+    """
     config = _read_config(arguments.config)
     if arguments.action != "install" and not store.root.is_dir():
         raise UsageError(f"{store.root}: is not there; nothing was installed in it")
