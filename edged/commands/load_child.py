@@ -14,7 +14,9 @@ from pathlib import Path
 
 from edged.bundle.folder import open_bundle
 from edged.config.load import load_config
-from edged.daemon.loader import load
+from edged.daemon import memory
+from edged.daemon.loader import GROWTH, load
+from edged.daemon.memory_plan import decide_budget
 from edged.engine import golden
 from edged.errors import EdgedError, ExitCode
 from edged.scheduling.latency_model import CostEstimate
@@ -54,10 +56,15 @@ def main(arguments: argparse.Namespace) -> int:
     model = replace(config.model, path=arguments.model)
     # Before it is tuned: its tokens were recorded without that.
     answers = ""
+    budget = decide_budget(config, memory.kernel_limits(), memory.snapshot())
+    growth_bytes = GROWTH * budget.limit_bytes
     if arguments.golden:
-        answers = golden.check(open_bundle(arguments.model, verify=False))
+        with memory.limited_growth(growth_bytes):
+            answers = golden.check(open_bundle(arguments.model, verify=False))
     loaded = load(replace(config, model=model, state=state, specialists=()))
-    print(json.dumps(asdict(Measured(answers, _typical_s(loaded.engine.measure())))))
+    with memory.limited_growth(growth_bytes):
+        typical_s = _typical_s(loaded.engine.measure())
+    print(json.dumps(asdict(Measured(answers, typical_s))))
     return ExitCode.OK
 
 

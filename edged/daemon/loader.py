@@ -29,7 +29,7 @@ from edged.transport.clock import boot_s
 _LOG = logging.getLogger(__name__)
 
 # Of the budget: the address space a start may reserve before it fails; much is never touched.
-_GROWTH = 2
+GROWTH = 2
 _REASON_CHARACTERS = 300
 
 
@@ -63,7 +63,7 @@ def load(config: Config) -> ResidentModel:
         _LOG.warning("%s: its build missed the quality gate; see the manifest", bundle.folder)
     reservation = reserve_memory(config, bundle)
     limit_bytes = reservation.budget.limit_bytes
-    with memory.limited_growth(_GROWTH * limit_bytes):
+    with memory.limited_growth(GROWTH * limit_bytes):
         engine, tokenizer, num_tokens = _load(config, bundle, reservation)
         reservation = with_prefixes(config, bundle, reservation, num_tokens)
         specialists = SpecialistFolders.of(bundle.manifest, engine, tokenizer, read_trust)

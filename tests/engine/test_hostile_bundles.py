@@ -315,11 +315,8 @@ def test_the_service_refuses_it_with_one_line(
         assert process.stop() == ExitCode.OK
 
 
-@pytest.mark.parametrize("size", [1 << 28, 1 << 31])
-def test_a_graph_that_wants_more_than_the_budget_is_stopped_at_twice_of_it(
-    tmp_path: Path, folder: Path, size: int
-) -> None:
-    """A gigabyte is made while it is loaded, more with the first answer."""
+def with_huge_sum(folder: Path, size: int) -> None:
+    """Have the graph of a bundle make so many numbers in each run."""
     onnx = import_onnx()
     model = onnx.load(folder / MODEL, load_external_data=False)
     logits = model.graph.output[0].name
@@ -337,6 +334,14 @@ def test_a_graph_that_wants_more_than_the_budget_is_stopped_at_twice_of_it(
     )
     (folder / MODEL).write_bytes(model.SerializeToString())
     with_manifest(folder, lambda manifest: manifest)
+
+
+@pytest.mark.parametrize("size", [1 << 28, 1 << 31])
+def test_a_graph_that_wants_more_than_the_budget_is_stopped_at_twice_of_it(
+    tmp_path: Path, folder: Path, size: int
+) -> None:
+    """A gigabyte is made while it is loaded, more with the first answer."""
+    with_huge_sum(folder, size)
     budget = tmp_path / "edged.yaml"
     budget.write_text("budget:\n  memory: 300M\n")
     arguments = [*serve_arguments(folder, NOBODY), "--config", str(budget)]

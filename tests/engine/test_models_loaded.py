@@ -10,6 +10,7 @@ from edged.cli import main
 from edged.commands.load_child import Measured
 from edged.engine import golden
 from edged.errors import ExitCode
+from tests.engine.test_hostile_bundles import with_huge_sum
 from tests.tiny_graphs import import_onnx
 from tests.tiny_model import write_tiny_bundle
 
@@ -69,6 +70,22 @@ def test_what_loops_for_ever_is_ended_and_not_installed(
     assert main(["model", "install", str(bad), *options]) == ExitCode.CONFIG
     assert "has not answered within" in capsys.readouterr().err
     assert not (store / "model" / "loading").exists()
+    assert list((store / "model" / "models").iterdir()) == []
+
+
+def test_what_wants_too_much_for_its_golden_answers_gets_no_more_than_what_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options, store = device(tmp_path)
+    with (tmp_path / "edged.yaml").open("a") as config:
+        config.write("budget: {memory: 300M}\n")
+    bad = write_tiny_bundle(tmp_path / "bad")
+    golden.record(open_bundle(bad))
+    with_huge_sum(bad, 1 << 28)
+    assert main(["model", "install", str(bad), *options]) == ExitCode.CONFIG
+    said = capsys.readouterr().err
+    assert "alloc" in said
+    assert "it is loaded" not in said
     assert list((store / "model" / "models").iterdir()) == []
 
 
