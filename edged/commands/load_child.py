@@ -61,6 +61,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.golden:
         with memory.limited_growth(growth_bytes):
             answers = golden.check(open_bundle(arguments.model, verify=False))
+        memory.return_freed()  # the plan counts what this process holds
     loaded = load(replace(config, model=model, state=state, specialists=()))
     with memory.limited_growth(growth_bytes):
         typical_s = _typical_s(loaded.engine.measure())

@@ -1,12 +1,16 @@
 """A model is loaded before it may serve; one that cannot answer never does."""
 
+import argparse
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from edged.bundle.folder import open_bundle, write_manifest
 from edged.bundle.manifest import MODEL, MODEL_DATA
 from edged.cli import main
+from edged.commands import load_child
 from edged.commands.load_child import Measured
 from edged.engine import golden
 from edged.errors import ExitCode
@@ -87,6 +91,30 @@ def test_what_wants_too_much_for_its_golden_answers_gets_no_more_than_what_is_lo
     assert "alloc" in said
     assert "it is loaded" not in said
     assert list((store / "model" / "models").iterdir()) == []
+
+
+def test_what_the_golden_answers_took_is_free_for_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def does(name: str, given: object = None) -> Callable[..., object]:
+        def do(*_: object) -> object:
+            done.append(name)
+            return given
+
+        return do
+
+    cost = SimpleNamespace(prefill_token_s=1.0, decode_token_s=1.0)
+    loaded = SimpleNamespace(engine=SimpleNamespace(measure=lambda: cost))
+    folder, config = write_tiny_bundle(tmp_path / "good"), tmp_path / "edged.yaml"
+    config.write_text(f"model: {{path: {folder}}}\n")
+    monkeypatch.setattr("edged.engine.golden.check", does("checked", "same"))
+    monkeypatch.setattr("edged.daemon.memory.return_freed", does("returned"))
+    monkeypatch.setattr(load_child, "load", does("loaded", loaded))
+    options = {"config": config, "model": folder, "golden": True, "state": tmp_path}
+    assert load_child.main(argparse.Namespace(**options)) == ExitCode.OK
+    assert done == ["checked", "returned", "loaded"]
 
 
 def device(tmp_path: Path) -> tuple[list[str], Path]:
