@@ -76,6 +76,8 @@ def install(partial: Path, folder: Path) -> None:
         BuildError: ``folder`` is neither empty nor a bundle.
     """
     check_target(folder)
+    for path in partial.iterdir():
+        path.chmod(0o644)  # independent of the umask, as the folder
     if folder.exists():
         # Renamed away first, so that no reader sees a half-deleted bundle.
         old = Path(tempfile.mkdtemp(prefix=".old-", dir=partial.parent))

@@ -7,6 +7,7 @@ build.
 import errno
 import functools
 import io
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ from transformers import PreTrainedModel
 
 from edged.builder import search
 from edged.builder.gate import TOKENS_MIN
-from edged.builder.install import staging
+from edged.builder.install import install, staging
 from edged.builder.pipeline import BuildResult, GateMissedError, build, default_cache
 from edged.builder.progress import Progress
 from edged.builder.verify import run_gate, verify_bundle
@@ -171,6 +172,17 @@ def test_a_build_produces_a_verified_bundle(workshop: Workshop) -> None:
     assert workshop.leftovers() == ["toy"]
     # The daemon runs as another user.
     assert workshop.output.stat().st_mode & 0o777 == 0o755
+
+
+def test_another_user_may_read_a_bundle_whatever_the_umask_is(tmp_path: Path) -> None:
+    umask = os.umask(0o077)
+    try:
+        with staging(tmp_path / "toy", 0) as partial:
+            (partial / "model.onnx").write_bytes(b"1")
+            install(partial, tmp_path / "toy")
+    finally:
+        os.umask(umask)
+    assert (tmp_path / "toy" / "model.onnx").stat().st_mode & 0o777 == 0o644
 
 
 def test_the_kv_cache_stays_fp32_if_int8_fails_the_gate(
