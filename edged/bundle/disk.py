@@ -120,6 +120,19 @@ def exchange_names(one: Path | str, other: Path | str, folder_fd: int = _AT_FDCW
         raise OSError(number, f"cannot exchange folders: {os.strerror(number)}", str(other))
 
 
+def make_folders(folder: Path) -> None:
+    """Make a folder that all may read, and those above it, if they are not there.
+
+    Raises:
+        OSError: One cannot be made.
+    """
+    umask = os.umask(0o022)  # the service must be able to read what is in it
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    finally:
+        os.umask(umask)
+
+
 def _content(folder: Path) -> tuple[dict[str, str], bytes | None]:
     with opened_folder(folder) as folder_fd:
         return hash_folder(folder_fd, {}), signature_in(folder_fd)

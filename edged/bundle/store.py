@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from edged.bundle import store_state
-from edged.bundle.disk import Disk, replace_file, replace_link
+from edged.bundle.disk import Disk, make_folders, replace_file, replace_link
 from edged.bundle.store_state import Place, Step, StoreState, Trial
 from edged.bundle.strict_json import WrongValueError, decode, read_json
 from edged.errors import BundleError, UnavailableError
@@ -269,11 +269,7 @@ def locked(root: Path) -> Iterator[None]:
         UnavailableError: One does just now.
         OSError: The folder cannot be made or written.
     """
-    umask = os.umask(0o022)  # the service must be able to read what is in it
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    finally:
-        os.umask(umask)
+    make_folders(root)
     lock_fd = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         try:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from edged.bundle.disk import Disk, replace_file
+from edged.bundle.disk import Disk, make_folders, replace_file
 from edged.bundle.folder import open_bundle
 from edged.bundle.manifest import MANIFEST
 from edged.bundle.plain_file import opened_folder, read_plain
@@ -96,8 +96,7 @@ def main(arguments: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _locked(keys: Path) -> Iterator[None]:
     """Make the folder, and have no other command change it meanwhile."""
-    keys.mkdir(parents=True, exist_ok=True)
-    keys.chmod(0o755)  # the service reads it, whatever the umask
+    make_folders(keys)
     Disk().sync(keys.parent)
     with opened_folder(keys) as folder_fd:
         fcntl.flock(folder_fd, fcntl.LOCK_EX)

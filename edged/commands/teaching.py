@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edged.bundle.disk import make_folders
 from edged.commands.features import FeatureReader
 from edged.commands.gather import gather
 from edged.errors import ExitCode, UsageError
@@ -20,7 +21,6 @@ from edged.specialists.judging import Measured, judge, measured, result_of
 from edged.specialists.lesson import Lesson, Note, default_tolerance, label_names, taught
 from edged.specialists.mistakes import confusions
 from edged.specialists.names import taught_name
-from edged.specialists.replacing import make_folder
 from edged.specialists.report import Findings, report, shortened, summary
 from edged.specialists.writer import WRITER
 
@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _write(output: Path, floor: float, specialist: Specialist, html: str) -> int:
     result = specialist.description.result
     try:
-        make_folder(output)
+        make_folders(output)
         (output / REPORT).write_text(html, encoding="utf-8")
         if result.accuracy < floor:
             raise UsageError(

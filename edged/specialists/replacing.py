@@ -6,17 +6,7 @@ Rule: what worked before stays as it was until everything new is on the disk.
 from collections.abc import Mapping
 from pathlib import Path
 
-from edged.bundle.disk import Disk
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder that all may read, and those above it, if they are not there.
-
-    Raises:
-        OSError: It cannot be made.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    Disk().make_folder(folder)
+from edged.bundle.disk import Disk, make_folders
 
 
 def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -33,10 +23,9 @@ def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
         OSError: A file cannot be written.
     """
     disk, paths = Disk(), {folder / name: folder / f"{name}.new" for name in files}
-    make_folder(folder)
     try:
         for new_path, content in zip(paths.values(), files.values(), strict=True):
-            disk.make_folder(new_path.parent)
+            make_folders(new_path.parent)
             disk.remove(new_path)
             disk.write(new_path, content)
         # They need no more room. Only a kill or a power cut between them leaves new arrays with the

@@ -253,6 +253,21 @@ def test_a_revoked_key_is_never_used_again_and_what_it_takes_along_is_named(
     assert f"old  {public_key(old).key_id}  revoked" in capsys.readouterr().out
 
 
+def test_the_service_can_read_the_keys_whatever_the_umask_is(tmp_path: Path) -> None:
+    keys, config = tmp_path / "etc" / "edged" / "keys", tmp_path / "edged.yaml"
+    config.write_text(f"model: {{path: {tmp_path}/gone}}\n")
+    maker = pem_file(tmp_path, "maker", private_key())
+    umask = os.umask(0o077)
+    try:
+        words = ["key", "add", str(maker), "--keys", str(keys), "--config", str(config)]
+        assert main(words) == 0
+    finally:
+        os.umask(umask)
+    folders = (keys.parent.parent, keys.parent, keys)
+    assert [folder.stat().st_mode & 0o777 for folder in folders] == [0o755] * 3
+    assert (keys / "maker.pem").stat().st_mode & 0o777 == 0o644
+
+
 def test_a_key_is_revoked_whatever_a_configuration_says(
     tmp_path: Path, folder: Path, keys: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
