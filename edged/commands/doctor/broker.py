@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from edged.commands.doctor.accounts import NOBODY, check_accounts
 from edged.commands.doctor.finding import Finding, failure, good, warning
+from edged.commands.doctor.offline import open_listener
 from edged.commands.doctor.probe import WAIT_S, Probe
 from edged.commands.sync_client import SyncClient
 from edged.config.broker_url import BrokerAddress
@@ -88,7 +89,17 @@ def _authentication(broker: BrokerConfig) -> Finding:
             "the password crosses the network in clear text",
             "use TLS: broker.tls and broker.ca_file",
         )
-    return good("authentication", "by password" if broker.username else "local connections only")
+    if broker.username is not None:
+        return good("authentication", "by password")
+    place = open_listener(broker.port)
+    if place is not None:
+        return warning(
+            "authentication",
+            f"the broker accepts clients without a password, and listens for others on {place}",
+            "have it listen for this machine only: deploy/mosquitto/edged.conf; or give every"
+            " client an account: deploy/mosquitto/edged-lan.conf",
+        )
+    return good("authentication", "local connections only")
 
 
 def _permissions(probe: Probe, *, has_reasons: bool) -> Iterator[Finding]:

@@ -94,6 +94,23 @@ def _addresses(broker: BrokerConfig) -> set[str]:
     return {_shown(str(item[4][0]), broker.port) for item in found}
 
 
+def open_listener(port: int, proc: Path = Path("/proc")) -> str | None:
+    """Return where this machine listens on a TCP port for others, if it does."""
+    for name in ("tcp", "tcp6"):
+        for fields in _lines(proc / "net" / name):
+            host, _, found = _address(fields[1]).rpartition(":")
+            is_own = ipaddress.ip_address(host.strip("[]")).is_loopback
+            if fields[3] == _LISTENING and int(found) == port and not is_own:
+                return f"{host}:{found}"
+    return None
+
+
+def _lines(table: Path) -> Iterator[list[str]]:
+    if table.exists():
+        for line in table.read_text("ascii").splitlines()[1:]:
+            yield line.split()
+
+
 def _sockets(folder: Path) -> Iterator[Socket]:
     """Yield the internet sockets among the open files of a process, as proc(5) lists them."""
     own = set()
@@ -105,11 +122,7 @@ def _sockets(folder: Path) -> Iterator[Socket]:
         if target.name.startswith("socket:["):
             own.add(target.name[8:-1])
     for name in _TABLES:
-        path = folder / "net" / name
-        if not path.exists():
-            continue
-        for line in path.read_text("ascii").splitlines()[1:]:
-            fields = line.split()
+        for fields in _lines(folder / "net" / name):
             if fields[9] in own:
                 kind = name.rstrip("6")
                 is_listening = kind == "tcp" and fields[3] == _LISTENING

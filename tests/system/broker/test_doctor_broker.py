@@ -141,6 +141,17 @@ def test_a_missing_broker_and_an_unreadable_password_are_reported(tmp_path: Path
     assert "broker.password_file" in diagnose(missing)["broker"].said
 
 
+def test_a_broker_here_that_listens_for_others_needs_passwords(tmp_path: Path) -> None:
+    broker, quiet = mosquitto(tmp_path), mosquitto(tmp_path)
+    path = Path(broker.command[2])
+    path.write_text(path.read_text().replace(f"{broker.port} 127.0.0.1", str(broker.port)))
+    with running(broker), running(quiet):
+        found = diagnose(config_of(broker))["authentication"]
+        assert diagnose(config_of(quiet))["authentication"].level is Level.OK
+    said = f"listens for others on 0.0.0.0:{broker.port}"
+    assert (found.level, said in found.said) == (Level.WARNING, True)
+
+
 @pytest.mark.parametrize("users", [None, {"u": "p"}])
 def test_a_broker_elsewhere_needs_passwords_and_tls(
     users: dict[str, str] | None, tmp_path: Path
