@@ -4,6 +4,7 @@ import errno
 import os
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -78,6 +79,26 @@ def test_an_unchanged_service_keeps_running(called: Path, install: list[str]) ->
 def test_starting_now_can_be_omitted(called: Path, install: list[str]) -> None:
     assert main([*install, "--no-start"]) == 0
     assert "restart" not in called.read_text("utf-8")
+
+
+@pytest.mark.parametrize("how", ["killed", "not started"])
+def test_what_an_earlier_command_left_undone_is_done_by_the_next(
+    called: Path, install: list[str], root: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(install)
+    if how == "killed":
+        with monkeypatch.context() as patch:
+            patch.setattr(command, "_enable", Mock(side_effect=KeyboardInterrupt))
+            assert main([*install, "--budget", "1G"]) == 130
+    else:
+        assert main([*install, "--budget", "1G", "--no-start"]) == 0
+    assert main([*install, "--dry-run"]) == 0
+    for expected in (["daemon-reload", "restart edged.service"], []):
+        called.unlink(missing_ok=True)
+        assert main(install) == 0
+        lines = called.read_text("utf-8").splitlines()
+        assert [line for line in lines if "--quiet" not in line] == expected
+    assert list((root / "run").iterdir()) == []
 
 
 def test_a_start_that_fails_shows_the_journal(

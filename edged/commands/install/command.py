@@ -54,10 +54,12 @@ def main(arguments: argparse.Namespace) -> int:
     """
     layout = read_layout(arguments)
     settings, is_ours = options.read_settings(arguments, layout)
-    machine = Machine(is_dry_run=arguments.dry_run, root=layout.root)
     if arguments.unit_only:
+        machine = Machine(is_dry_run=arguments.dry_run, root=layout.root)
         _write_drop_ins(machine, layout, settings)
         return ExitCode.OK
+    note = layout.inside(layout.note) if layout.is_live else None
+    machine = Machine(is_dry_run=arguments.dry_run, root=layout.root, note=note)
     _check_fit(layout, settings, arguments.model)
     if not layout.is_packaged:
         _check_program(layout)
@@ -163,7 +165,7 @@ def _enable(machine: Machine, layout: Layout, *, is_started: bool) -> None:
             root = f"--root={layout.inside('/')}"
             machine.run("start it at every boot", ["systemctl", root, "enable", unit])
         return
-    is_changed = machine.num_changes > 0
+    is_changed = machine.is_changed
     if is_changed:
         machine.run("reload the units", ["systemctl", "daemon-reload"])
     if not succeeds("systemctl", "--quiet", "is-enabled", unit):
@@ -176,6 +178,8 @@ def _enable(machine: Machine, layout: Layout, *, is_started: bool) -> None:
             journal = ["journalctl", "--no-pager", "--output=cat", "--lines=5", "--unit", unit]
             lines = subprocess.run(journal, capture_output=True, text=True, check=False).stdout
             raise InstallError(f"{error}\n{lines}".rstrip()) from error
+        finally:
+            machine.forget_changes()  # a service that failed is not active
 
 
 def has_user(layout: Layout) -> bool:

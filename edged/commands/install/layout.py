@@ -111,6 +111,11 @@ class Layout:
         return Path(f"/run/edged{self._suffix}")
 
     @property
+    def note(self) -> Path:
+        """There while the running service lacks what was installed; gone after a boot."""
+        return Path("/run") / f"{self.unit}.changed"
+
+    @property
     def store(self) -> Path:
         """Folder of the models and specialists that ``edged model`` installs."""
         return MODELS / f"store{self._suffix}"

@@ -18,12 +18,26 @@ class Machine:
     Args:
         is_dry_run: Print changes without making them.
         root: Of the system that is changed; all paths are below it.
+        note: A file that is made before the first change, and tells the next command of it.
     """
 
-    def __init__(self, *, is_dry_run: bool, root: Path = Path("/")) -> None:
+    def __init__(
+        self, *, is_dry_run: bool, root: Path = Path("/"), note: Path | None = None
+    ) -> None:
         self._is_dry_run = is_dry_run
         self._root = root
+        self._note = note
         self.num_changes = 0
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether this command changed anything, or one before that did not come to its end."""
+        return self.num_changes > 0 or (self._note is not None and self._note.exists())
+
+    def forget_changes(self) -> None:
+        """Note that the running service has all changes."""
+        if self._note is not None and not self._is_dry_run:
+            self._note.unlink(missing_ok=True)
 
     def write(self, path: Path, content: str, mode: int = 0o644) -> None:
         """Ensure that a file has this content and mode.
@@ -106,6 +120,9 @@ class Machine:
         print(f"would {line}" if self._is_dry_run else line)
         if not self._is_dry_run:
             try:
+                if self._note is not None:
+                    self._note.parent.mkdir(parents=True, exist_ok=True)
+                    self._note.touch()
                 change()
             except OSError as error:
                 raise InstallError(f"{line}: {error.strerror or error}") from error

@@ -56,7 +56,7 @@ def _remove_service(machine: Machine, layout: Layout) -> None:
     if account is not None:
         for path in (layout.state, layout.runtime):
             machine.remove(layout.inside(path), owner=int(account[2]))
-    for path in (layout.wanted, layout.drop_ins):
+    for path in (layout.wanted, layout.drop_ins, layout.note):
         machine.remove(layout.inside(path))
     for path in (layout.configuration, layout.authority, layout.password):
         machine.remove(layout.inside(path))
