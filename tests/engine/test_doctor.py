@@ -298,7 +298,7 @@ def test_a_service_that_failed_is_told_from_one_that_was_stopped(
 ) -> None:
     program = tmp_path / "systemctl"
     lines = f"ActiveState={active}\nSubState={sub}\nResult=exit-code\nExecMainStatus=78"
-    program.write_text(f"#!/bin/sh\nprintf '{lines}\\n'\n", "utf-8")
+    program.write_text(f"#!/bin/sh\ncat << END\n{lines}\nEND\n", "utf-8")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     failed = failed_unit("edged.service")

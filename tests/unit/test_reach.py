@@ -1,9 +1,11 @@
 """``edged doctor``: are the unit's address rules those of the broker?"""
 
+from pathlib import Path
+
 import pytest
 
 from edged.commands.doctor.finding import Level
-from edged.commands.doctor.reach import check_reach
+from edged.commands.doctor.reach import allowed_of, check_reach
 from edged.config.keys import BrokerConfig
 
 SHIPPED = "127.0.0.0/8 ::1/128 10.0.0.0/8 fc00::/7"
@@ -31,3 +33,17 @@ def test_rules_of_another_broker_are_found(
 
 def test_without_a_unit_there_is_nothing_to_find() -> None:
     assert list(check_reach(BrokerConfig(), None)) == []
+
+
+@pytest.mark.parametrize(
+    ("denied", "allowed"), [("::/0 0.0.0.0/0", "10.0.0.2/32"), ("", ""), ("0.0.0.0/0", "")]
+)
+def test_what_is_allowed_limits_nothing_where_the_rest_is_not_denied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, denied: str, allowed: str
+) -> None:
+    lines = f"IPAddressAllow=10.0.0.2/32\nIPAddressDeny={denied}\nLoadState=loaded"
+    program = tmp_path / "systemctl"
+    program.write_text(f"#!/bin/sh\ncat << END\n{lines}\nEND\n", "utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert allowed_of("edged.service") == allowed

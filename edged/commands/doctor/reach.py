@@ -1,13 +1,14 @@
 """Check what the unit and the kernel let the service reach."""
 
 import ipaddress
-import subprocess
 from collections.abc import Iterator
 
 from edged.commands.doctor.finding import Finding, failure, good, warning
+from edged.commands.doctor.service import unit_properties
 from edged.config.keys import BrokerConfig
 from edged.daemon.confinement import allowed_ports, broker_addresses, describe, landlock_abi
 
+_ANY = ("0.0.0.0/0", "::/0")
 _ADVICE = "run `edged install`, which writes the unit's rules for the configured broker"
 
 
@@ -36,11 +37,12 @@ def check_reach(broker: BrokerConfig, allowed: str | None) -> Iterator[Finding]:
 
 
 def allowed_of(unit: str) -> str | None:
-    """Return ``IPAddressAllow=`` of a loaded unit; None without systemd or the unit."""
-    words = ["systemctl", "show", "--property", "LoadState,IPAddressAllow", unit]
-    try:
-        result = subprocess.run(words, capture_output=True, text=True, check=False)
-    except OSError:
+    """Return ``IPAddressAllow=`` of a loaded unit; None without systemd or the unit.
+
+    Nothing where the unit denies not all others: then it limits nothing.
+    """
+    shown = unit_properties(unit, "LoadState", "IPAddressAllow", "IPAddressDeny")
+    if shown.get("LoadState") != "loaded":
         return None
-    shown = dict(line.split("=", 1) for line in result.stdout.splitlines() if "=" in line)
-    return shown.get("IPAddressAllow", "") if shown.get("LoadState") == "loaded" else None
+    is_limited = {*_ANY} <= {*shown.get("IPAddressDeny", "").split()}
+    return shown.get("IPAddressAllow", "") if is_limited else ""

@@ -92,7 +92,7 @@ def _enforcement(state: Mapping[str, Any], limit: str) -> Finding:
 
 def failed_unit(unit: str) -> str | None:
     """Return how a unit has failed that nobody stopped; None for another one."""
-    shown = _shown(unit, "ActiveState", "SubState", "Result", "ExecMainStatus")
+    shown = unit_properties(unit, "ActiveState", "SubState", "Result", "ExecMainStatus")
     # Between two starts it is activating.
     if shown.get("ActiveState") != "failed" and shown.get("SubState") != "auto-restart":
         return None
@@ -100,11 +100,11 @@ def failed_unit(unit: str) -> str | None:
 
 
 def _main_pid(unit: str) -> int:
-    text = _shown(unit, "MainPID").get("MainPID", "")
+    text = unit_properties(unit, "MainPID").get("MainPID", "")
     return int(text) if text.isdecimal() else 0
 
 
-def _shown(unit: str, *names: str) -> dict[str, str]:
+def unit_properties(unit: str, *names: str) -> dict[str, str]:
     """Return properties of a unit; none without systemd."""
     words = ["systemctl", "show", "--property", ",".join(names), unit]
     try:
