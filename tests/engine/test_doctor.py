@@ -23,7 +23,7 @@ from edged.commands.doctor.model import (
     open_model,
 )
 from edged.commands.doctor.offline import check_offline
-from edged.commands.doctor.service import check_service, failed_unit, find_service
+from edged.commands.doctor.service import Service, check_service, failed_unit, find_service
 from edged.config.keys import BrokerConfig, Config
 from edged.config.load import load_config
 from edged.errors import BundleError
@@ -306,6 +306,37 @@ def test_a_service_that_failed_is_told_from_one_that_was_stopped(
     config = load_config("model: {path: none}", "edged.yaml")
     found = only(check_service(config, None, 0.0, failed), "service")
     assert found.level is (Level.WARNING if said is None else Level.FAILURE)
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        (None, None),
+        ("missing", "No such file"),
+        ("read-only", "read-only"),
+        ("another user", "another user's"),
+    ],
+)
+def test_a_state_folder_that_the_service_cannot_write_to_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str | None, said: str | None
+) -> None:
+    # As the service sees it: its unit may have the folder read-only for it alone.
+    seen = tmp_path / "proc" / "root" / "srv" / "edged"
+    if cause != "missing":
+        seen.mkdir(parents=True, mode=0o700)
+    fields = list(os.statvfs(tmp_path))
+    fields[8] = os.ST_RDONLY if cause == "read-only" else 0
+    real = os.statvfs
+    result = os.statvfs_result(fields)
+    monkeypatch.setattr("os.statvfs", lambda place: result if seen.exists() else real(place))
+    user_id = os.geteuid() + (1 if cause == "another user" else 0)
+    service = Service(1, 1, user_id, tmp_path / "proc")
+    config = load_config("model: {path: none}\nstate: {folder: /srv/edged}", "edged.yaml")
+    found = [one for one in check_service(config, service, 0.0) if one.check == "state-folder"]
+    if said is None:
+        assert found == []
+    else:
+        assert (found[0].level, said in found[0].said) == (Level.FAILURE, True)
 
 
 def test_a_process_that_is_gone_is_no_service() -> None:

@@ -1,5 +1,7 @@
 """Find the running service, and check its state file."""
 
+import os
+import stat
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +21,9 @@ class Service:
 
     pid: int
     resident_bytes: int
+    user_id: int
+    folder: Path
+    """In the proc file system."""
 
 
 def find_service(unit: str, pid: int | None = None, proc: Path = Path("/proc")) -> Service | None:
@@ -32,9 +37,11 @@ def find_service(unit: str, pid: int | None = None, proc: Path = Path("/proc")) 
     number = pid if pid is not None else _main_pid(unit)
     if not number or not (proc / str(number)).is_dir():
         return None
-    lines = (proc / str(number) / "status").read_text("utf-8").splitlines()
-    resident = next((line for line in lines if line.startswith("VmRSS:")), "VmRSS: 0 kB")
-    return Service(number, int(resident.split()[1]) * 1024)
+    folder = proc / str(number)
+    lines = (folder / "status").read_text("utf-8").splitlines()
+    fields = {name: values.split() for name, _, values in (line.partition(":") for line in lines)}
+    resident_bytes = int(fields.get("VmRSS", ["0"])[0]) * 1024
+    return Service(number, resident_bytes, int(fields["Uid"][1]), folder)
 
 
 def check_service(
@@ -58,6 +65,7 @@ def check_service(
     yield good(
         "service", f"process {service.pid}, {mib} MiB", resident_bytes=service.resident_bytes
     )
+    yield from _state_folder(config, service)
     path = config.state.file
     if path is None:
         yield warning("state", "it writes no state file", "set state.file: /run/edged/state.json")
@@ -78,6 +86,30 @@ def check_service(
         # Here the broker may well be reached: nothing holds back this program.
         yield failure("state", line, f"see `broker` and `network`; {_JOURNAL}")
     yield _enforcement(state, limit)
+
+
+def _state_folder(config: Config, service: Service) -> Iterator[Finding]:
+    """Check that the service can write there, as it sees the folder: its unit may not let it."""
+    if config.state.folder is None:
+        return
+    try:
+        seen = (service.folder / "root").joinpath(*config.state.folder.absolute().parts[1:])
+        is_read_only = os.statvfs(seen).f_flag & os.ST_RDONLY
+        status = seen.stat()
+    except PermissionError:
+        return  # as `offline` says
+    except OSError as error:
+        problem: str | None = str(error.strerror)
+    else:
+        is_others = service.user_id not in (0, status.st_uid) and not status.st_mode & stat.S_IWOTH
+        problem = "read-only" if is_read_only else "another user's" if is_others else None
+    if problem is not None:
+        yield failure(
+            "state-folder",
+            f"the service cannot write to {config.state.folder}: {problem}",
+            "make it for the service's user, and let the unit write there: ReadWritePaths= below"
+            " [Service] in `systemctl edit edged`; or use the folder that `edged install` writes",
+        )
 
 
 def _enforcement(state: Mapping[str, Any], limit: str) -> Finding:
