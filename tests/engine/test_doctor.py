@@ -12,6 +12,7 @@ import pytest
 from edged.bundle.folder import Bundle, open_bundle
 from edged.bundle.manifest import GraphKind, ModelFacts
 from edged.cli import main
+from edged.commands.doctor import command
 from edged.commands.doctor import model as model_checks
 from edged.commands.doctor.cpu import check_cpu
 from edged.commands.doctor.device import check_clock, check_device, is_disciplined
@@ -394,6 +395,22 @@ def test_without_a_configuration_the_device_is_looked_at_all_the_same(
     assert "clock" in said
     assert main(["doctor", "--config", gone, "--offline"]) == 1
     assert "clock" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("unit", "name"),
+    [("edged.service", "edged"), ("edged@two.service", "two"), ("edged@two", "two")],
+)
+def test_a_unit_is_looked_at_with_its_own_configuration(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    unit: str,
+    name: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(command, "DEFAULT_CONFIG", tmp_path / "edged.yaml")
+    assert main(["doctor", "--offline", "--unit", unit]) == 1
+    assert f"FAIL  configuration: {tmp_path}/{name}.yaml: cannot be read" in capsys.readouterr().out
 
 
 def test_offline_needs_a_service_to_look_at(

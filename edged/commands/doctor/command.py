@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run all checks; return 0 when none failed, else 1."""
     if arguments.config is None and arguments.model is None:
-        arguments.config = DEFAULT_CONFIG
+        arguments.config = _configuration(arguments.unit)
     found: list[Finding] = []
     for finding in _findings(arguments):
         found.append(finding)
@@ -58,6 +58,12 @@ def main(arguments: argparse.Namespace) -> int:
         document = {"edged": edged.__version__, "ok": num_failed == 0, "findings": members}
         print(json.dumps(document, indent=2, ensure_ascii=False))
     return ExitCode.FAILURE if num_failed else ExitCode.OK
+
+
+def _configuration(unit: str) -> Path:
+    """Return the file that the unit names."""
+    instance = unit.removesuffix(".service").partition("@")[2]
+    return DEFAULT_CONFIG.with_name(f"{instance}.yaml") if instance else DEFAULT_CONFIG
 
 
 def _print(finding: Finding) -> None:
