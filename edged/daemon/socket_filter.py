@@ -20,6 +20,8 @@ _LOAD, _AND, _JUMP_EQUAL, _JUMP_SET, _RETURN = 0x20, 0x54, 0x15, 0x45, 0x06
 _NUMBER, _ARCHITECTURE, _ARGUMENTS, _ARGUMENT_BYTES = 0, 4, 16, 8
 _SOCKET_TYPES = 0xF
 _IO_URING_SETUP = 425
+# In the number of a system call of x32, whose architecture is that of x86-64.
+_X32 = 0x40000000
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,11 @@ def _program(calls: _Calls, *, has_datagrams: bool) -> _Code:
     ]
     return [
         (_LOAD, 0, 0, _ARCHITECTURE),
-        # Of another one, the unit refuses all calls.
-        *_one_of((calls.architecture,), otherwise=_ALLOW),
+        # The numbers of another one, such as i386 or x32, would pass what follows.
+        *_one_of((calls.architecture,), otherwise=_REFUSE),
+        (_LOAD, 0, 0, _NUMBER),
+        (_JUMP_SET, 0, 1, _X32),
+        _return(_REFUSE),
         *_call(calls.socket, new_socket),
         *_call(calls.sendto, _without_fast_open(3)),
         *_call(calls.sendmsg, _without_fast_open(2)),
