@@ -73,6 +73,11 @@ def set_up(tmp_path: Path, wheels: Path, **variables: str) -> subprocess.Complet
     if not venv.exists():
         subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
         (venv / "bin" / "uv").symlink_to(Path(sys.prefix) / "bin" / "uv")
+    return run_setup(venv, wheels, **variables)
+
+
+def run_setup(venv: Path, wheels: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run it with the wheels of a folder."""
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PIP_")},
         "PIP_CONFIG_FILE": os.devnull,
@@ -107,3 +112,13 @@ def test_the_cpu_build_is_taken_from_its_index(
     ended = set_up(tmp_path, cuda_wheels, **index)
     assert f"taking the CPU build of torch from {cpu_index}" in ended.stdout
     assert "with CUDA only" not in ended.stderr
+
+
+def test_the_interpreter_that_is_named_is_taken_from_a_path_with_blanks(tmp_path: Path) -> None:
+    python = tmp_path / "a b" / "python"
+    python.parent.mkdir()
+    python.symlink_to(Path(sys.executable).resolve())
+    ended = run_setup(tmp_path / "c d", tmp_path, PYTHON=str(python), PIP_NO_INDEX="1")
+    assert ended.returncode == UNAVAILABLE  # as there are no wheels
+    assert f"setup: making {tmp_path}/c d with Python" in ended.stdout
+    assert "installing edged" in ended.stdout
