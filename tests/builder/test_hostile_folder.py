@@ -15,7 +15,10 @@ from tests.tiny_model import CHAT_TEMPLATE, write_tiny_tokenizer
 _INDEX = "model.safetensors.index.json"
 _UNKNOWN_TOKEN = {
     "type": "TemplateProcessing",
-    "single": [{"SpecialToken": {"id": "[X]", "type_id": 0}}],
+    "single": [
+        {"SpecialToken": {"id": "[X]", "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}},
+    ],
     "pair": [],
     "special_tokens": {},
 }
