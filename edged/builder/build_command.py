@@ -7,6 +7,7 @@ from edged.builder.pipeline import build
 from edged.builder.progress import Progress
 from edged.builder.quantize import Scheme
 from edged.bundle.manifest import KvType
+from edged.errors import BuildError
 
 # Roughly those of SmolLM2-135M. Only the shares matter: the time left that is shown follows what
 # the steps took that are done.
@@ -55,14 +56,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Build, print where the bundle is, and return 0; a missed gate ends with 1."""
-    result = build(
-        arguments.source,
-        output=arguments.output,
-        scheme=arguments.scheme,
-        kv_type=arguments.kv and KvType(arguments.kv),
-        cache=arguments.cache,
-        progress=Progress(expected=_EXPECTED_S),
-    )
+    """Build, print where the bundle is, and return 0; a missed gate ends with 1.
+
+    Raises:
+        BuildError: A step failed, or a file cannot be read or written.
+    """
+    try:
+        result = build(
+            arguments.source,
+            output=arguments.output,
+            scheme=arguments.scheme,
+            kv_type=arguments.kv and KvType(arguments.kv),
+            cache=arguments.cache,
+            progress=Progress(expected=_EXPECTED_S),
+        )
+    except OSError as error:
+        raise BuildError(f"{error.filename or arguments.source}: {error.strerror}") from error
     print(result.bundle.folder)
     return 0

@@ -5,7 +5,12 @@ from typing import Any
 
 import requests
 from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
 
 from edged.builder.child import OnProgress
 from edged.errors import BuildError
@@ -51,6 +56,8 @@ def download(on_progress: OnProgress, repository: str, revision: str, cache: str
             f"{repository}@{revision}: the hub refuses it: {str(error).strip().splitlines()[0]}; "
             "check the name and the revision; for a gated model set HF_TOKEN"
         ) from error
+    except HFValidationError as error:
+        raise BuildError(f"{repository}@{revision}: no hub id: {error}") from error
     if not files:
         raise BuildError(f"{repository}@{revision}: there are no model files in it")
     return {"folder": str(Path(path).parent), "revision": info.sha}

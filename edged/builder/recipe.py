@@ -22,6 +22,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_PATH = re.compile(r"[^\0]+")
 _ACCEPTED = (
     "a recipe (models/NAME.yaml, or just NAME), a folder with a Hugging Face model, "
     "a hub id with its revision (ORG/NAME@REVISION), or a .gguf file"
@@ -91,7 +92,10 @@ def resolve_source(source: str) -> Recipe:
         BuildError: The source has none of the accepted forms; the message lists them.
         ConfigError: A recipe has an unknown or wrong key.
     """
-    path = Path(source).expanduser()
+    try:
+        path = Path(source).expanduser()
+    except RuntimeError as error:
+        raise BuildError(f"{source}: there is no such user; write the path out") from error
     if path.suffix in {".yaml", ".yml"}:
         return load_recipe(path)
     if path.suffix.lower() == ".gguf":
@@ -116,7 +120,10 @@ def load_recipe(path: Path) -> Recipe:
         ConfigError: A key is unknown, missing or has a wrong value.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise ConfigError(f"{path}: has an alias (*), which can multiply; write its value out")
+        document = yaml.safe_load(text)
     except OSError as error:
         raise BuildError(f"{path}: the recipe cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # of a date, of deep nesting
@@ -184,7 +191,7 @@ def _read_source(keys: StrictMapping, folder: Path) -> Source:
         keys.only("kind", "repository", "revision", "sha256")
         return Source(kind, keys.text("repository", _REPOSITORY), keys.text("revision"), sha256)
     keys.only("kind", "path", "sha256")
-    path = (folder / keys.text("path")).resolve()
+    path = (folder / keys.text("path", _PATH)).resolve()
     return Source(kind, path.name, sha256=sha256, path=path)
 
 

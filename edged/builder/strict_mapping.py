@@ -71,13 +71,15 @@ class StrictMapping:
         return value
 
     def count(self, key: str) -> int:
-        """Read a whole number above zero.
+        """Read a whole number above zero, and not too large to be shown.
 
         Raises:
             ConfigError: It is missing or something else.
         """
         value = self._require(key)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if type(value) is int and value > _LARGEST:
+            raise self._error(key, f"must be {_LARGEST:g} at most")
+        if type(value) is not int or value < 1:
             raise self._error(key, f"must be a whole number above 0, not {value!r}")
         return value
 
@@ -91,7 +93,7 @@ class StrictMapping:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._error(key, f"must be a number, not {value!r}")
         if not 0 <= value <= _LARGEST:
-            raise self._error(key, f"must be from 0 to {_LARGEST:g}, not {value!r}")
+            raise self._error(key, f"must be from 0 to {_LARGEST:g}")
         return float(value)
 
     def _require(self, key: str) -> Any:  # noqa: ANN401 - any value of the document

@@ -73,6 +73,20 @@ def test_verify_refuses_a_damaged_bundle(
     assert "extra.json: not in the manifest" in capsys.readouterr().err
 
 
+def test_build_names_a_file_that_cannot_be_read_or_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "r.yaml").write_text("name: r\nsource: {kind: gguf, path: none.gguf}\n")
+    assert cli.main(["build", str(tmp_path / "r.yaml")]) == ExitCode.FAILURE
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == f"edged build: {tmp_path / 'none.gguf'}: No such file or directory"
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "none.gguf").write_bytes(b"GGUF")
+    words = ["build", str(tmp_path / "none.gguf"), "--cache", str(tmp_path / "file")]
+    assert cli.main(words) == ExitCode.FAILURE
+    assert capsys.readouterr().err.endswith("file/checkpoints: Not a directory\n")
+
+
 def test_build_prints_the_bundle_it_made(
     bundle_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -469,6 +469,12 @@ def test_a_missing_revision_is_named(cache: Path, monkeypatch: pytest.MonkeyPatc
             fetch(hub_recipe(), cache, quiet())
 
 
+def test_a_name_that_no_repository_can_have_is_refused(cache: Path) -> None:
+    recipe = Recipe("tiny", Source(SourceKind.HUB, "../..", "main"))
+    with pytest.raises(BuildError, match=r"^\.\./\.\.@main: no hub id: Repo id must use"):
+        fetch(recipe, cache, quiet())
+
+
 @pytest.mark.parametrize("offline", ["0", "1"])
 def test_an_unreachable_hub_is_explained_with_the_alternatives(
     cache: Path, monkeypatch: pytest.MonkeyPatch, offline: str

@@ -30,8 +30,21 @@ def write(folder: Path, **changes: object) -> Path:
     path = folder / "tiny.yaml"
     document = {**MINIMAL, **changes}
     kept = {key: value for key, value in document.items() if value is not ...}
-    path.write_text(yaml.safe_dump(kept), encoding="utf-8")
+    dumped = yaml.dump(kept, Dumper=_Dumper)
+    path.write_text(dumped, encoding="utf-8")
     return path
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes whole numbers in hexadecimal where they are too long for decimal digits."""
+
+
+def _int(dumper: yaml.SafeDumper, value: int) -> yaml.ScalarNode:
+    text = hex(value) if value >= 1 << 10_000 else str(value)
+    return dumper.represent_scalar("tag:yaml.org,2002:int", text)
+
+
+_Dumper.add_representer(int, _int)
 
 
 @pytest.mark.parametrize("path", sorted(MODELS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -110,6 +123,9 @@ def test_a_local_path_is_relative_to_the_recipe(tmp_path: Path, kind: str) -> No
         ),
         ({"max_model_len": 0}, "max_model_len: must be a whole number above 0"),
         ({"max_model_len": True}, "max_model_len: must be a whole number"),
+        # Too long to be shown in decimal.
+        ({"max_model_len": 1 << 20_000}, "max_model_len: must be 1e.15 at most"),
+        ({"source": {"kind": "gguf", "path": "a\0b"}}, "source.path: 'a.x00b' does not look like"),
         ({"gate": {"mean_kl": "low"}}, "gate.mean_kl: must be a number"),
         ({"gate": {"mean_kl": -1}}, "gate.mean_kl: must be from 0 to"),
         ({"gate": {"mean_kl": float("nan")}}, "gate.mean_kl: must be from 0 to"),
@@ -134,6 +150,20 @@ def test_a_document_that_is_not_a_mapping_is_refused(tmp_path: Path, text: str) 
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"not YAML|the document: must be a mapping"):
         load_recipe(path)
+
+
+def test_an_alias_is_refused(tmp_path: Path) -> None:
+    """Nine lines of them are a billion items, when an error shows them."""
+    lines = ["a0: &a0 x", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 20))]
+    path = tmp_path / "bomb.yaml"
+    path.write_text("\n".join([*lines, "name: *a19"]), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"bomb.yaml: has an alias .*; write its value out"):
+        load_recipe(path)
+
+
+def test_a_home_that_is_none_is_named() -> None:
+    with pytest.raises(BuildError, match="~no-such-user/model: there is no such user"):
+        resolve_source("~no-such-user/model")
 
 
 def test_a_hub_id_needs_its_revision() -> None:
