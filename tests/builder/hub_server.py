@@ -12,8 +12,16 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @contextmanager
-def serve(files: dict[str, bytes]) -> Iterator[tuple[str, list[str]]]:
-    """Serve files as branch main of a repository; yield its address and the requested paths."""
+def serve(
+    files: dict[str, bytes], *, sent: dict[str, bytes] | None = None, cut: str | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """Serve files as branch main of a repository; yield its address and the requested paths.
+
+    Args:
+        files: By name, as they are announced.
+        sent: By name, what is sent instead.
+        cut: The name of a file in which the connection breaks.
+    """
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -30,7 +38,7 @@ def serve(files: dict[str, bytes]) -> Iterator[tuple[str, list[str]]]:
 
         def _answer(self, *, has_body: bool) -> None:
             asked.append(f"{self.command} {self.path}")
-            status, body = _find(self.path.partition("?")[0], files)
+            status, body = _find(self.path.partition("?")[0], files, sent or {})
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
@@ -38,7 +46,10 @@ def serve(files: dict[str, bytes]) -> Iterator[tuple[str, list[str]]]:
             if status != 200:
                 self.send_header("X-Error-Code", "RepoNotFound")
             self.end_headers()
-            if has_body:
+            if has_body and cut is not None and self.path.endswith(cut):
+                self.wfile.write(body[:-1])
+                self.close_connection = True
+            elif has_body:
                 self.wfile.write(body)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -52,10 +63,18 @@ def serve(files: dict[str, bytes]) -> Iterator[tuple[str, list[str]]]:
         server.server_close()
 
 
-def _find(path: str, files: dict[str, bytes]) -> tuple[int, bytes]:
+def _find(path: str, files: dict[str, bytes], sent: dict[str, bytes]) -> tuple[int, bytes]:
     if path == f"/api/models/{REPOSITORY}/revision/main":
-        siblings = [{"rfilename": name, "size": len(body)} for name, body in files.items()]
+        siblings = [_sibling(name, body) for name, body in files.items()]
         document = {"id": REPOSITORY, "sha": COMMIT, "siblings": siblings}
         return 200, json.dumps(document).encode()
     name = path.removeprefix(f"/{REPOSITORY}/resolve/{COMMIT}/")
-    return (200, files[name]) if name in files else (404, b"{}")
+    return (200, sent.get(name, files[name])) if name in files else (404, b"{}")
+
+
+def _sibling(name: str, body: bytes) -> dict[str, object]:
+    sibling: dict[str, object] = {"rfilename": name, "size": len(body)}
+    if name.endswith(".safetensors"):
+        sha256 = hashlib.sha256(body).hexdigest()
+        sibling["lfs"] = {"sha256": sha256, "size": len(body), "pointerSize": 1}
+    return sibling
