@@ -35,9 +35,9 @@ class Words:
         firsts = [b"" if i in silent else token[:1] for i, token in enumerate(vocabulary)]
         self._kinds = np.array([_KINDS.index(_kind(first)) for first in firsts], np.uint8)
 
-    def num_bytes(self, token_ids: Sequence[int]) -> int:
-        """Return how long the text of tokens is, in bytes."""
-        return sum(len(self._tokenizer.bytes_of(token_id)) for token_id in token_ids)
+    def bytes_of(self, token_id: int) -> bytes:
+        """Return the bytes of a token, empty without text."""
+        return self._tokenizer.bytes_of(token_id)
 
     def num_certain(self, token_ids: Sequence[int], may_follow: NDArray[np.uint8]) -> int:
         """Return how many of the tokens of a forced text are the same whatever follows.

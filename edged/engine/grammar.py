@@ -15,6 +15,7 @@ import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from numpy.typing import NDArray
 
+from edged.engine.escapes import Escapes, ends_open
 from edged.engine.forced import Words
 from edged.engine.schema_cost import COST_LIMIT, estimate_cost
 from edged.engine.schema_parts import SchemaError
@@ -85,13 +86,20 @@ class ConstraintError(RuntimeError):
 class GrammarConstraint:
     """The state of a grammar within one answer; see ``Constraint``.
 
+    Args:
+        matcher: Of the grammar.
+        words: Of the tokenizer.
+        escapes: Of the tokenizer; those of Unicode are left out where JSON is written.
+
     Raises:
         ConstraintError: by each method, when the grammar reached its limits, or was given a token
             that it does not allow.
     """
 
-    def __init__(self, matcher: LLMatcher, words: Words) -> None:
-        self._matcher, self._words = matcher, words
+    def __init__(self, matcher: LLMatcher, words: Words, escapes: Escapes | None = None) -> None:
+        self._matcher, self._words, self._escapes = matcher, words, escapes
+        self._is_open = False
+        """Whether the text so far ends in the backslash of an escape."""
         self._forced: deque[int] | None = None
         self._num_unsure = 0
         """Bytes of forced text behind ``_forced`` whose tokens are not certain."""
@@ -120,18 +128,22 @@ class GrammarConstraint:
             logits[others] = -np.inf
             return
         with _failures(ConstraintError, "the grammar"):
-            bits = _bits(self._matcher)
+            is_allowed = _bits(self._matcher)[: len(logits)] != 0
             self._check()
-        logits[bits[: len(logits)] == 0] = -np.inf
+        if self._escapes is not None:
+            is_allowed = self._escapes.without(is_allowed, is_open=self._is_open)
+        logits[~is_allowed] = -np.inf
 
     def advance(self, token_id: int) -> None:
         """Append the chosen or the forced token."""
         with _failures(ConstraintError, "the grammar"):
             self._matcher.consume_token(token_id)
             self._check()
+        if self._escapes is not None:
+            self._is_open = ends_open(self._words.bytes_of(token_id), is_open=self._is_open)
         # The same text as before: a new search, from within it, need not find it again.
         if not self._forced:
-            self._num_unsure -= self._words.num_bytes([token_id])
+            self._num_unsure -= len(self._words.bytes_of(token_id))
         elif self._forced.popleft() != token_id:
             self._forced, self._num_unsure = None, 0
         if not self._forced and self._num_unsure <= 0:
@@ -142,7 +154,8 @@ class GrammarConstraint:
             found = [] if self._matcher.is_stopped() else _forced(self._matcher)
             self._check()
             num_certain = self._num_certain(found)
-        self._num_unsure = self._words.num_bytes(found[num_certain:MAX_SEARCHED])
+        unsure = found[num_certain:MAX_SEARCHED]
+        self._num_unsure = sum(len(self._words.bytes_of(token_id)) for token_id in unsure)
         self._forced = deque(found[:num_certain])
         return self._forced
 
@@ -181,7 +194,8 @@ def compile_format(tokenizer: Tokenizer, output_format: OutputFormat) -> Grammar
             return GrammarConstraint(matcher, _loaded(tokenizer).words)
     with _failures(FormatError, "format.schema"):
         matcher = _compile_schema(tokenizer, output_format)
-        return GrammarConstraint(matcher, _loaded(tokenizer).words)
+        loaded = _loaded(tokenizer)
+        return GrammarConstraint(matcher, loaded.words, loaded.escapes)
 
 
 def compile_grammar(tokenizer: Tokenizer, grammar: str) -> GrammarConstraint:
@@ -330,17 +344,18 @@ class _Vocabulary:
 
 
 class _Loaded(NamedTuple):
-    """A tokenizer, as the library and ``Words`` read it."""
+    """A tokenizer, as the library, ``Words`` and ``Escapes`` read it."""
 
     library: LLTokenizer
     words: Words
+    escapes: Escapes
 
 
 @lru_cache(maxsize=1)  # a process has one tokenizer
 def _loaded(tokenizer: Tokenizer) -> _Loaded:
     read = _Vocabulary(tokenizer)
     num_tokens, stop_ids = len(read.tokens), tokenizer.stop_ids
-    words = Words(tokenizer, read.tokens)
+    words, escapes = Words(tokenizer, read.tokens), Escapes(read.tokens)
     library = LLTokenizer(read, n_vocab=num_tokens, eos_token=stop_ids, slices=[_SLICE])
     read.tokens.clear()  # read once; the library keeps the object
-    return _Loaded(library, words)
+    return _Loaded(library, words, escapes)

@@ -153,6 +153,44 @@ def test_what_may_come_next_is_known_exactly(tokenizer: Tokenizer) -> None:
     assert held.is_complete
 
 
+def spelled(held: GrammarConstraint, tokenizer: Tokenizer, said: str) -> str:
+    """Write a text as far as it is allowed, and return that."""
+    for at, character in enumerate(said):
+        (token_id,) = tokenizer.encode(character)
+        if token_id not in allowed(held):
+            return said[:at]
+        held.advance(token_id)
+    return said
+
+
+@pytest.mark.parametrize(
+    ("value", "said", "written"),
+    [
+        ({"properties": {"a": {"enum": [1, 2]}}}, r'{"\u0061":1}', '{"\\'),
+        (
+            {"properties": {"a": {"enum": [1, 2]}}},
+            r'{"a":1,"b\\\u0061":1}',
+            '{"a":1,"b' + 3 * "\\",
+        ),
+        ({"patternProperties": {"[0-9]": {"type": "null"}}}, r'{"x\u0031":1}', '{"x\\'),
+        ({"patternProperties": {"[0-9]": {"type": "null"}}}, r'{"x\\u":1}', r'{"x\\u":1}'),
+        ({}, r'{"\ud800":1}', '{"\\'),
+    ],
+)
+def test_a_name_cannot_be_written_with_escapes_of_unicode(
+    tokenizer: Tokenizer, value: dict[str, Any], said: str, written: str
+) -> None:
+    held = constraint(tokenizer, schema({"type": "object", **value}))
+    assert spelled(held, tokenizer, said) == written
+
+
+@pytest.mark.parametrize("text", [r"C:\ub", r"C:\wb", "\x01", "x\x7f"])
+def test_a_value_may_hold_what_must_be_escaped(tokenizer: Tokenizer, text: str) -> None:
+    held = constraint(tokenizer, schema({"enum": [r"C:\ub", r"C:\wb", "\x01", "x\x7f"]}))
+    assert spelled(held, tokenizer, json.dumps(text)) == json.dumps(text)
+    assert held.is_complete
+
+
 def test_a_forbidden_token_is_an_error(tokenizer: Tokenizer) -> None:
     held = constraint(tokenizer, choice("yes"))
     with pytest.raises(ConstraintError, match="doesn't satisfy the grammar"):
