@@ -262,6 +262,11 @@ class _Walk:
         others = [self._visit([place]) for named in patterns for place in named.values()]
         others.append(self._visit(rest))
         num_needed = max(part.count_of("minProperties") for part in parts)
+        if num_needed > len(required) + 1:
+            raise SchemaError(
+                f"{path}.minProperties: would count a name that is written twice; list the names "
+                "in `required`"
+            )
         some = _at_least(1, [_at_least(num_needed, list(finite.values())), *others])
         return _at_least(len(required) + 1, [some, *(finite[name] for name in required)])
 
