@@ -3,6 +3,7 @@
 Rule: the text of a message never becomes a control token; only the chat template adds those.
 """
 
+import os
 import re
 import secrets
 from collections.abc import Sequence
@@ -16,6 +17,9 @@ from edged.engine.tokenizer.detokenizer import Detokenizer, TokenBytes
 from edged.engine.tokenizer.template import ChatTemplate, TemplateError
 from edged.errors import BundleError
 from edged.protocol.request import ChatMessage
+
+# One text at a time: threads of the library's own would bring nothing, and take memory.
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 __all__ = ["Detokenizer", "TemplateError", "Tokenizer"]
 
@@ -137,14 +141,15 @@ class Tokenizer:
     def _encode(self, text: str) -> list[int]:
         # Control tokens that are not guarded become such.
         try:
-            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+            # Unlike ``encode``, it lets other threads run: they would wait for a long text.
+            found = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
         except BaseException as error:
             if not is_library_failure(error):
                 raise
             # Without the library's message, which may quote the text.
             problem = "the model's tokenizer fails on them; change their text, or use another model"
             raise TemplateError(f"messages: {problem}") from error
-        return [token_id for token_id in ids if token_id != self._cut_id]
+        return [token_id for token_id in found[0].ids if token_id != self._cut_id]
 
 
 def _bos_ids(tokenizer: tokenizers.Tokenizer, manifest: Manifest) -> list[int]:
